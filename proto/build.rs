@@ -1,0 +1,20 @@
+//! Compiles the schemas with protox, so that nobody needs protoc.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    for file in ["proto/lattice.proto", "proto/api.proto", "proto/build.rs"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let formats = protox::compile(["lattice.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(formats)?;
+    if env::var_os("CARGO_FEATURE_API").is_some() {
+        let api = protox::compile(["api.proto"], ["proto"])?;
+        fs::write(out.join("api.bin"), api.encode_to_vec())?;
+        tonic_prost_build::configure().bytes(".").compile_fds(api)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Every maximum in one place, each with its unit and its reason.
+
+use std::time::Duration;
+
+/// Bytes of a key. Small enough that a row of the state fits a page with room for its heads.
+pub const KEY_BYTES_MAX: usize = 4096;
+/// Bytes of a value. Larger things belong in files, with their hash in a value.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Ops of one entry; also where coalescing stops.
+pub const OPS_MAX: usize = 1024;
+/// Bytes of the encoded ops of one entry: one value of the largest size and then some.
+pub const OPS_BYTES_MAX: usize = 2 << 20;
+/// Parents of one entry; also where coalescing stops.
+pub const PARENTS_MAX: usize = 1024;
+/// Bytes of an encoded header: its parents at their largest, and the fixed part.
+pub const HEADER_BYTES_MAX: usize = PARENTS_MAX * 112 + 1024;
+/// Bytes of a signed entry.
+pub const ENTRY_BYTES_MAX: usize = HEADER_BYTES_MAX + OPS_BYTES_MAX + 256;
+/// Bytes of a consumer's name inside a cause.
+pub const CAUSE_CONSUMER_BYTES_MAX: usize = 255;
+
+/// Milliseconds that an entry may be stamped ahead of the local clock before it is held: 1 h.
+pub const DRIFT_MS_MAX: u64 = 3_600_000;
+/// Wall part of a hybrid clock: 48 bits, the year 10889.
+pub const WALL_MS_MAX: u64 = (1 << 48) - 1;
+
+/// Bytes of entries that wait for a prev or a parent, per store. When full the oldest goes.
+pub const PENDING_BYTES_MAX: usize = 64 << 20;
+/// Bytes of entries that wait for the clock, per store. When full the one due last goes.
+pub const HELD_BYTES_MAX: usize = 16 << 20;
+
+/// Commands that wait for a store's writer. When full, callers wait.
+pub const WRITER_QUEUE_MAX: usize = 1024;
+/// Writes that one group makes durable with one fsync.
+pub const GROUP_WRITES_MAX: usize = 4096;
+/// Bytes of ops in one group before it is closed: bounds what a batch on the bus holds.
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of rows that live in memory only (the log has them); when reached, they are flushed.
+pub const RECENT_BYTES_MAX: usize = 32 << 20;
+/// Time after which changed rows go to the state file even when there are few.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of the state file's page cache, per store.
+pub const STATE_CACHE_BYTES: usize = 64 << 20;
+/// Bytes up to which a value lives in its state row; a longer one is read from the log.
+pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
+/// Heads of one key that a state row holds.
+pub const HEADS_MAX: usize = u16::MAX as usize;
+
+/// Bytes of log between two points of the sparse index.
+pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
+/// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync
+/// writes data only and not the file's size.
+pub const LOG_GROW_BYTES_MAX: u64 = 1 << 20;
+
+/// Batches a prefix channel holds for its slowest watcher; one that lags more reads the log.
+pub const BUS_BATCHES_MAX: usize = 64;
+/// Entries (by bytes) that a replay reads ahead of its watcher.
+pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
+/// Rows that a scan of the state reads at once.
+pub const SCAN_ROWS: usize = 512;
+/// A watcher that has nothing to say says so after this long.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Entries a history walks before it stops.
+pub const HISTORY_ENTRIES_MAX: usize = 10_000;
+
+/// Characters of a store's name.
+pub const STORE_NAME_CHARS_MAX: usize = 64;
+/// Bytes of a Unix socket's path (`sun_path` on Linux, with its closing NUL).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Connections to the local socket.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Bytes of one message on the local socket: an entry of the largest size and its frame.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
+const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
+const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
+const _: () = assert!(RECENT_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(VALUE_INLINE_BYTES_MAX <= VALUE_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX < u32::MAX as usize);

@@ -1,0 +1,3 @@
+//! The `lattice` command: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,588 @@
+//! An entry: the signed unit of a log, from bytes to a verified value.
+//!
+//! `SignedEntry` is what came or will be sent, `Entry` is well formed, `VerifiedEntry` is
+//! authentic. Each step is a type, so nothing is checked twice and nothing is forgotten.
+
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+
+use bytes::Bytes;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use prost::Message as _;
+
+use crate::{
+    id::{Author, EntryId, Seq, StoreId},
+    limits::{
+        CAUSE_CONSUMER_BYTES_MAX, HEADER_BYTES_MAX, KEY_BYTES_MAX, OPS_BYTES_MAX, OPS_MAX,
+        PARENTS_MAX, VALUE_BYTES_MAX,
+    },
+    protocol::hlc::Hlc,
+    wire,
+};
+
+/// An entry as it is stored and sent: bytes and a signature that nobody has looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedEntry {
+    /// An encoded header; the signature covers exactly these bytes.
+    pub header: Bytes,
+    /// Ed25519 over the domain prefix and `header`.
+    pub signature: [u8; 64],
+    /// Who signed.
+    pub author: Author,
+    /// Encoded ops; the header has their hash.
+    pub ops: Bytes,
+}
+
+/// What the author signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The store the entry belongs to.
+    pub store: StoreId,
+    /// Place in the author's log, from 1.
+    pub seq: Seq,
+    /// The author's entry before; `None` exactly when `seq` is 1.
+    pub prev: Option<EntryId>,
+    /// When it was written; greater than `prev`'s and every parent's.
+    pub hlc: Hlc,
+    /// True for an explicit batch, which is delivered whole.
+    pub atomic: bool,
+    /// What a hook wrote, and why; `None` for everything else.
+    pub cause: Option<Cause>,
+    /// The heads of this entry's keys where it was written.
+    pub parents: Vec<Parent>,
+}
+
+/// An entry that another one supersedes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Parent {
+    /// When it was written.
+    pub hlc: Hlc,
+    /// Whose it is.
+    pub author: Author,
+    /// Its id.
+    pub id: EntryId,
+    /// Its place in its author's log.
+    pub seq: Seq,
+}
+
+/// Why a hook wrote an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The consumer that wrote.
+    pub consumer: String,
+    /// The entry that triggered it.
+    pub trigger: EntryId,
+    /// Index of the op in the trigger, or the batch position.
+    pub position: u32,
+    /// Hooks between this and an entry that a person wrote; at least 1.
+    pub depth: u32,
+}
+
+/// A put or a delete of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Sets a key.
+    Put {
+        /// 1 to `KEY_BYTES_MAX` bytes.
+        key: Bytes,
+        /// At most `VALUE_BYTES_MAX` bytes.
+        value: Bytes,
+        /// Milliseconds since 1970; `None` means never.
+        expires_ms: Option<u64>,
+    },
+    /// Leaves a tombstone at a key.
+    Delete {
+        /// 1 to `KEY_BYTES_MAX` bytes.
+        key: Bytes,
+    },
+}
+
+impl Op {
+    /// Returns the key it is about.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
+    /// Checks the limits on key and value.
+    ///
+    /// # Errors
+    /// `KeyEmpty`, `KeyTooLong` or `ValueTooLong`.
+    pub fn check(&self) -> Result<(), EntryError> {
+        check_key(self.key())?;
+        match self {
+            Self::Put { value, .. } if value.len() > VALUE_BYTES_MAX => {
+                Err(EntryError::ValueTooLong { bytes: value.len(), bytes_max: VALUE_BYTES_MAX })
+            }
+            Self::Put { .. } | Self::Delete { .. } => Ok(()),
+        }
+    }
+
+    /// Returns an upper bound of its bytes inside an entry.
+    pub fn encoded_bytes_max(&self) -> usize {
+        let value = match self {
+            Self::Put { value, .. } => value.len(),
+            Self::Delete { .. } => 0,
+        };
+        self.key().len().saturating_add(value).saturating_add(40)
+    }
+}
+
+/// Checks the limits on a key.
+///
+/// # Errors
+/// `KeyEmpty` or `KeyTooLong`.
+pub fn check_key(key: &[u8]) -> Result<(), EntryError> {
+    match key.len() {
+        0 => Err(EntryError::KeyEmpty),
+        bytes if bytes > KEY_BYTES_MAX => {
+            Err(EntryError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX })
+        }
+        _fits => Ok(()),
+    }
+}
+
+/// Why bytes are not an entry that this version can apply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Not the shape the schema says.
+    #[error("malformed entry: {what}")]
+    Malformed {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A newer version, field or op: the entry waits until this node is updated.
+    #[error("the entry was written by a newer version: {what}")]
+    NeedsNewer {
+        /// What this version does not know.
+        what: &'static str,
+    },
+    /// A key of no bytes.
+    #[error("a key has 1 to {KEY_BYTES_MAX} bytes; this one is empty")]
+    KeyEmpty,
+    /// A key above the limit.
+    #[error("a key has at most {bytes_max} bytes; this one has {bytes}")]
+    KeyTooLong {
+        /// What it has.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// A value above the limit.
+    #[error("a value has at most {bytes_max} bytes; this one has {bytes}")]
+    ValueTooLong {
+        /// What it has.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// More ops than an entry may have.
+    #[error("an entry has at most {ops_max} ops; this one has {ops}")]
+    TooManyOps {
+        /// What it has.
+        ops: usize,
+        /// What is allowed.
+        ops_max: usize,
+    },
+    /// More bytes than an entry may have.
+    #[error("an entry has at most {bytes_max} bytes of ops; this one has {bytes}")]
+    OpsTooLong {
+        /// What it has.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// More parents than an entry may cite.
+    #[error("an entry cites at most {parents_max} parents; this one would cite {parents}")]
+    TooManyParents {
+        /// What it has.
+        parents: usize,
+        /// What is allowed.
+        parents_max: usize,
+    },
+    /// One key twice in an entry.
+    #[error("an entry names each key at most once; {key:?} comes twice")]
+    KeyTwice {
+        /// The key.
+        key: Bytes,
+    },
+    /// The signature does not verify.
+    #[error("the signature does not verify for author {author}")]
+    BadSignature {
+        /// Who is said to have signed.
+        author: Author,
+    },
+}
+
+impl SignedEntry {
+    /// Reads an encoded `SignedEntry`.
+    ///
+    /// # Errors
+    /// `Malformed`, also for sizes above the limits.
+    pub fn decode(bytes: Bytes) -> Result<Self, EntryError> {
+        let bytes_len = bytes.len();
+        let message = wire::SignedEntry::decode(bytes)
+            .map_err(|_reason| malformed("it is not a SignedEntry message"))?;
+        if message.encoded_len() != bytes_len {
+            return Err(malformed("its frame is not canonical"));
+        }
+        if message.header.len() > HEADER_BYTES_MAX || message.ops.len() > OPS_BYTES_MAX {
+            return Err(malformed("it is longer than an entry may be"));
+        }
+        Ok(Self {
+            header: message.header,
+            signature: message
+                .signature
+                .as_ref()
+                .try_into()
+                .map_err(|_length| malformed("its signature has not 64 bytes"))?,
+            author: Author::from_slice(&message.author)
+                .ok_or(malformed("its author has not 32 bytes"))?,
+            ops: message.ops,
+        })
+    }
+
+    /// Returns the bytes that `decode` reads.
+    pub fn encode(&self) -> Vec<u8> {
+        wire::SignedEntry {
+            header: self.header.clone(),
+            signature: Bytes::copy_from_slice(&self.signature),
+            author: Bytes::copy_from_slice(&self.author.0),
+            ops: self.ops.clone(),
+        }
+        .encode_to_vec()
+    }
+
+    /// Returns the entry's id: it commits to author, signature, header, and through it to the ops.
+    pub fn id(&self) -> EntryId {
+        let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
+        hasher.update(&self.author.0).update(&self.signature).update(&self.header);
+        EntryId(*hasher.finalize().as_bytes())
+    }
+
+    /// Reads header and ops and checks everything that can be checked without a key or a log.
+    ///
+    /// # Errors
+    /// Every variant of `EntryError` but `BadSignature`.
+    pub fn parse(self) -> Result<Entry, EntryError> {
+        let message = wire::Header::decode(self.header.clone())
+            .map_err(|_reason| malformed("its header is not a Header message"))?;
+        if message.version != VERSION {
+            return Err(EntryError::NeedsNewer { what: "header version" });
+        }
+        if message.encoded_len() != self.header.len() {
+            return Err(EntryError::NeedsNewer { what: "header field" });
+        }
+        if message.ops_len != self.ops.len() as u64
+            || message.ops_hash != blake3::hash(&self.ops).as_bytes().as_slice()
+        {
+            return Err(malformed("its ops are not those the header names"));
+        }
+        let header = Header::from_wire(message, &self.author)?;
+        let ops = decode_ops(&self.ops)?;
+        Ok(Entry { id: self.id(), header, ops, signed: self })
+    }
+}
+
+impl Header {
+    fn from_wire(message: wire::Header, author: &Author) -> Result<Self, EntryError> {
+        if message.flags & !FLAG_ATOMIC != 0 {
+            return Err(EntryError::NeedsNewer { what: "header flag" });
+        }
+        let seq = message.seq;
+        let prev = match (seq, message.prev.len()) {
+            (0, _) => return Err(malformed("its seq is 0")),
+            (1, 0) => None,
+            (1, _) => return Err(malformed("the first entry has a prev")),
+            _later => Some(
+                EntryId::from_slice(&message.prev)
+                    .ok_or(malformed("its prev has not 32 bytes"))?,
+            ),
+        };
+        let hlc = Hlc::new(message.wall_ms, message.counter)
+            .ok_or(malformed("its clock has more than 48 bits"))?;
+        let parents_count = message.parents.len();
+        if parents_count > PARENTS_MAX {
+            return Err(EntryError::TooManyParents {
+                parents: parents_count,
+                parents_max: PARENTS_MAX,
+            });
+        }
+        let mut parents = Vec::with_capacity(parents_count);
+        for parent in message.parents {
+            let parent = Parent::from_wire(parent, author)?;
+            if parent.hlc >= hlc {
+                return Err(malformed("a parent is not older than the entry"));
+            }
+            if parents.last().is_some_and(|before| *before >= parent) {
+                return Err(malformed("its parents are not in order"));
+            }
+            parents.push(parent);
+        }
+        Ok(Self {
+            store: StoreId::from_slice(&message.store_id)
+                .ok_or(malformed("its store id has not 16 bytes"))?,
+            seq,
+            prev,
+            hlc,
+            atomic: message.flags & FLAG_ATOMIC != 0,
+            cause: message.cause.map(Cause::from_wire).transpose()?,
+            parents,
+        })
+    }
+
+    fn to_wire(&self, author: &Author, ops: &[u8]) -> wire::Header {
+        wire::Header {
+            version: VERSION,
+            store_id: Bytes::copy_from_slice(&self.store.0),
+            seq: self.seq,
+            prev: self.prev.map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0)),
+            wall_ms: self.hlc.wall_ms,
+            counter: self.hlc.counter,
+            flags: if self.atomic { FLAG_ATOMIC } else { 0 },
+            cause: self.cause.as_ref().map(Cause::to_wire),
+            parents: self.parents.iter().map(|parent| parent.to_wire(author)).collect(),
+            ops_hash: Bytes::copy_from_slice(blake3::hash(ops).as_bytes()),
+            ops_len: ops.len() as u64,
+        }
+    }
+}
+
+impl Parent {
+    fn from_wire(message: wire::Parent, own: &Author) -> Result<Self, EntryError> {
+        let author = if message.author.is_empty() {
+            *own
+        } else {
+            let author = Author::from_slice(&message.author)
+                .ok_or(malformed("a parent's author has not 32 bytes"))?;
+            if author == *own {
+                return Err(malformed("a parent names the entry's own author"));
+            }
+            author
+        };
+        if message.seq == 0 {
+            return Err(malformed("a parent's seq is 0"));
+        }
+        Ok(Self {
+            hlc: Hlc::new(message.wall_ms, message.counter)
+                .ok_or(malformed("a parent's clock has more than 48 bits"))?,
+            author,
+            id: EntryId::from_slice(&message.id)
+                .ok_or(malformed("a parent's id has not 32 bytes"))?,
+            seq: message.seq,
+        })
+    }
+
+    fn to_wire(self, own: &Author) -> wire::Parent {
+        wire::Parent {
+            author: if self.author == *own {
+                Bytes::new()
+            } else {
+                Bytes::copy_from_slice(&self.author.0)
+            },
+            seq: self.seq,
+            wall_ms: self.hlc.wall_ms,
+            counter: self.hlc.counter,
+            id: Bytes::copy_from_slice(&self.id.0),
+        }
+    }
+}
+
+impl Cause {
+    fn from_wire(message: wire::Cause) -> Result<Self, EntryError> {
+        if message.consumer.len() > CAUSE_CONSUMER_BYTES_MAX || message.consumer.is_empty() {
+            return Err(malformed("its cause names no consumer"));
+        }
+        if message.depth == 0 {
+            return Err(malformed("its cause has depth 0"));
+        }
+        Ok(Self {
+            consumer: message.consumer,
+            trigger: EntryId::from_slice(&message.trigger)
+                .ok_or(malformed("its trigger has not 32 bytes"))?,
+            position: message.position,
+            depth: message.depth,
+        })
+    }
+
+    fn to_wire(&self) -> wire::Cause {
+        wire::Cause {
+            consumer: self.consumer.clone(),
+            trigger: Bytes::copy_from_slice(&self.trigger.0),
+            position: self.position,
+            depth: self.depth,
+        }
+    }
+}
+
+/// A well-formed entry whose signature nobody has checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub id: EntryId,
+    /// What the author signed.
+    pub header: Header,
+    /// What it changes, in order.
+    pub ops: Vec<Op>,
+    /// The bytes it came as.
+    pub signed: SignedEntry,
+}
+
+impl Entry {
+    /// Returns who signed it.
+    pub fn author(&self) -> Author {
+        self.signed.author
+    }
+
+    /// Returns its place in the order that all nodes share.
+    pub fn order(&self) -> Order {
+        Order { hlc: self.header.hlc, author: self.signed.author, id: self.id }
+    }
+
+    /// Returns how others cite it.
+    pub fn as_parent(&self) -> Parent {
+        Parent {
+            hlc: self.header.hlc,
+            author: self.signed.author,
+            id: self.id,
+            seq: self.header.seq,
+        }
+    }
+
+    /// Returns about how many bytes it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.signed.header.len().saturating_add(self.signed.ops.len()).saturating_add(512)
+    }
+
+    /// Checks the signature, strictly (RFC 8032 with small-order keys and points refused).
+    ///
+    /// # Errors
+    /// `BadSignature`.
+    pub fn verify(self) -> Result<VerifiedEntry, EntryError> {
+        let author = self.signed.author;
+        let key = VerifyingKey::from_bytes(&author.0)
+            .map_err(|_not_a_point| EntryError::BadSignature { author })?;
+        let signature = Signature::from_bytes(&self.signed.signature);
+        key.verify_strict(&signed_bytes(&self.signed.header), &signature)
+            .map_err(|_refused| EntryError::BadSignature { author })?;
+        Ok(VerifiedEntry(Arc::new(self)))
+    }
+
+    /// Takes the entry as authentic because something authentic commits to its id: a later entry
+    /// of its branch, or this node's own log, which took it in after a check.
+    pub fn vouched(self) -> VerifiedEntry {
+        VerifiedEntry(Arc::new(self))
+    }
+}
+
+/// An authentic entry. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedEntry(Arc<Entry>);
+
+impl Deref for VerifiedEntry {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.0
+    }
+}
+
+/// Signs a header over `ops`.
+///
+/// # Errors
+/// The limits of `Op::check`, `TooManyOps`, `OpsTooLong`, `TooManyParents`, `KeyTwice`.
+pub fn sign(key: &SigningKey, mut header: Header, ops: Vec<Op>) -> Result<VerifiedEntry, EntryError> {
+    check_ops(&ops)?;
+    if header.parents.len() > PARENTS_MAX {
+        return Err(EntryError::TooManyParents {
+            parents: header.parents.len(),
+            parents_max: PARENTS_MAX,
+        });
+    }
+    header.parents.sort_unstable();
+    let author = Author(key.verifying_key().to_bytes());
+    let ops_bytes = encode_ops(&ops);
+    if ops_bytes.len() > OPS_BYTES_MAX {
+        return Err(EntryError::OpsTooLong { bytes: ops_bytes.len(), bytes_max: OPS_BYTES_MAX });
+    }
+    let header_bytes = Bytes::from(header.to_wire(&author, &ops_bytes).encode_to_vec());
+    let signature = key.sign(&signed_bytes(&header_bytes)).to_bytes();
+    let signed = SignedEntry { header: header_bytes, signature, author, ops: ops_bytes };
+    Ok(VerifiedEntry(Arc::new(Entry { id: signed.id(), header, ops, signed })))
+}
+
+/// Place of an entry in the one order of all nodes: a linear extension of the causal order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Order {
+    /// First by time.
+    pub hlc: Hlc,
+    /// Then by author.
+    pub author: Author,
+    /// Then by id (two branches of one author).
+    pub id: EntryId,
+}
+
+fn decode_ops(bytes: &Bytes) -> Result<Vec<Op>, EntryError> {
+    let message = wire::Ops::decode(bytes.clone())
+        .map_err(|_reason| malformed("its ops are not an Ops message"))?;
+    if message.encoded_len() != bytes.len() {
+        return Err(EntryError::NeedsNewer { what: "op field" });
+    }
+    let ops: Vec<Op> = message
+        .ops
+        .into_iter()
+        .map(|op| match op.kind {
+            Some(wire::op::Kind::Put(put)) => {
+                Ok(Op::Put { key: put.key, value: put.value, expires_ms: put.expires_ms })
+            }
+            Some(wire::op::Kind::Delete(delete)) => Ok(Op::Delete { key: delete.key }),
+            None => Err(EntryError::NeedsNewer { what: "op kind" }),
+        })
+        .collect::<Result<_, _>>()?;
+    check_ops(&ops)?;
+    Ok(ops)
+}
+
+fn encode_ops(ops: &[Op]) -> Bytes {
+    let ops = ops
+        .iter()
+        .map(|op| {
+            let kind = match op.clone() {
+                Op::Put { key, value, expires_ms } => {
+                    wire::op::Kind::Put(wire::Put { key, value, expires_ms })
+                }
+                Op::Delete { key } => wire::op::Kind::Delete(wire::Delete { key }),
+            };
+            wire::Op { kind: Some(kind) }
+        })
+        .collect();
+    Bytes::from(wire::Ops { ops }.encode_to_vec())
+}
+
+fn check_ops(ops: &[Op]) -> Result<(), EntryError> {
+    if ops.len() > OPS_MAX {
+        return Err(EntryError::TooManyOps { ops: ops.len(), ops_max: OPS_MAX });
+    }
+    let mut keys = BTreeSet::new();
+    for op in ops {
+        op.check()?;
+        if ops.len() > 1 && !keys.insert(op.key()) {
+            return Err(EntryError::KeyTwice { key: op.key().clone() });
+        }
+    }
+    Ok(())
+}
+
+fn signed_bytes(header: &[u8]) -> Vec<u8> {
+    [SIGNATURE_DOMAIN, header].concat()
+}
+
+fn malformed(what: &'static str) -> EntryError {
+    EntryError::Malformed { what }
+}
+
+const VERSION: u32 = 1;
+const FLAG_ATOMIC: u32 = 1;
+// The same key signs iroh's handshakes: the prefix keeps the two apart.
+const SIGNATURE_DOMAIN: &[u8] = b"lattice/entry/v1\0";
+const ID_CONTEXT: &str = "lattice 2026 entry id v1";

@@ -1,0 +1,18 @@
+//! The rules: values in, decisions out.
+//!
+//! Nothing here reads a clock, a file, a socket, or a random source; `now` is an argument.
+
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm
+)]
+
+pub mod chain;
+pub mod change;
+pub mod cursor;
+pub mod entry;
+pub mod frontier;
+pub mod heads;
+pub mod hlc;
+pub mod pending;

@@ -1,0 +1,15 @@
+//! The schemas of `proto/`, as generated.
+
+#![allow(missing_docs, unreachable_pub, unused_qualifications, reason = "generated code")]
+#![allow(clippy::all, clippy::use_self, clippy::missing_panics_doc, reason = "generated code")]
+
+include!(concat!(env!("OUT_DIR"), "/lattice.v1.rs"));
+
+/// The local API.
+#[cfg(feature = "api")]
+pub mod api {
+    include!(concat!(env!("OUT_DIR"), "/lattice.api.v1.rs"));
+
+    /// The schema itself, for server reflection.
+    pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
+}
