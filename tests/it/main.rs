@@ -1,0 +1,3 @@
+//! Promises across modules, one binary.
+
+mod store;
