@@ -55,6 +55,14 @@ pub enum ChainError {
         /// The predecessor's stamp.
         prev_hlc: Hlc,
     },
+    /// It names a predecessor that is not at the place before.
+    #[error("entry {seq} names entry {prev_seq} as its predecessor")]
+    NotNext {
+        /// Its place.
+        seq: Seq,
+        /// The predecessor's place.
+        prev_seq: Seq,
+    },
 }
 
 /// Decides where `entry` belongs, given its author's branches.
@@ -63,7 +71,7 @@ pub enum ChainError {
 /// on other branches not included), or `None`.
 ///
 /// # Errors
-/// `ClockWentBack`.
+/// `ClockWentBack`, `NotNext`.
 pub fn admit(
     tips: &[Tip],
     entry: &Entry,
@@ -104,12 +112,12 @@ pub fn admit(
 }
 
 fn after(entry: &Entry, prev: &Tip) -> Result<(), ChainError> {
-    if entry.header.hlc > prev.hlc {
-        return Ok(());
+    let (seq, hlc) = (entry.header.seq, entry.header.hlc);
+    if prev.seq.checked_add(1) != Some(seq) {
+        return Err(ChainError::NotNext { seq, prev_seq: prev.seq });
     }
-    Err(ChainError::ClockWentBack {
-        seq: entry.header.seq,
-        hlc: entry.header.hlc,
-        prev_hlc: prev.hlc,
-    })
+    if hlc <= prev.hlc {
+        return Err(ChainError::ClockWentBack { seq, hlc, prev_hlc: prev.hlc });
+    }
+    Ok(())
 }

@@ -93,15 +93,16 @@ impl FromStr for Cursor {
         let message =
             wire::Cursor::decode(message).map_err(|_reason| garbage("it does not decode"))?;
         let tip = |tip: &wire::CursorTip| {
-            let author = Author::from_slice(&tip.author)?;
+            let author = Author::from_slice(&tip.author).filter(|_| tip.seq > 0)?;
             Some((author, FrontierTip { seq: tip.seq, id: EntryId::from_slice(&tip.id)? }))
         };
         let partial = match &message.partial {
-            None => None,
-            Some(partial) => {
+            None if message.partial_ops == 0 => None,
+            Some(partial) if message.partial_ops > 0 => {
                 let (author, tip) = tip(partial).ok_or(garbage("a tip is malformed"))?;
                 Some(Partial { author, tip, ops: message.partial_ops })
             }
+            _one_without_the_other => return Err(garbage("its partial entry is malformed")),
         };
         Ok(Self {
             store: StoreId::from_slice(&message.store_id)

@@ -2,11 +2,7 @@
 //!
 //! Nothing here reads a clock, a file, a socket, or a random source; `now` is an argument.
 
-#![warn(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm
-)]
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
 pub mod chain;
 pub mod change;
@@ -15,4 +11,5 @@ pub mod entry;
 pub mod frontier;
 pub mod heads;
 pub mod hlc;
+pub mod op;
 pub mod pending;

@@ -9,8 +9,9 @@ use crate::{id::EntryId, protocol::entry::VerifiedEntry};
 /// Only a cache: an entry that is pushed out is asked for again.
 #[derive(Debug)]
 pub struct Pending {
-    // By order of arrival. Same entries as `places`, and as the sets of `waiting`.
-    entries: BTreeMap<u64, VerifiedEntry>,
+    // By order of arrival, each with what it waits for. Same entries as `places`, and as all the
+    // sets of `waiting` together, where each is in one set.
+    entries: BTreeMap<u64, (VerifiedEntry, EntryId)>,
     places: BTreeMap<EntryId, u64>,
     // What is missing -> who waits for it.
     waiting: BTreeMap<EntryId, BTreeSet<EntryId>>,
@@ -48,40 +49,44 @@ impl Pending {
     }
 
     /// Lets `entry` wait for `missing`. Returns what had to go to make room, oldest first.
+    ///
+    /// One that waits already goes on waiting for what it waited for.
     pub fn insert(&mut self, entry: VerifiedEntry, missing: EntryId) -> Vec<EntryId> {
         let id = entry.id;
-        self.waiting.entry(missing).or_default().insert(id);
         if self.places.contains_key(&id) {
             return Vec::new();
         }
         self.bytes = self.bytes.saturating_add(entry.bytes());
+        self.waiting.entry(missing).or_default().insert(id);
         self.places.insert(id, self.next);
-        self.entries.insert(self.next, entry);
+        self.entries.insert(self.next, (entry, missing));
         self.next = self.next.saturating_add(1);
         let mut gone = Vec::new();
         while self.bytes > self.bytes_max {
-            let Some((_, oldest)) = self.entries.pop_first() else { break };
+            let Some((_, (oldest, missing))) = self.entries.pop_first() else {
+                break;
+            };
             self.bytes = self.bytes.saturating_sub(oldest.bytes());
             self.places.remove(&oldest.id);
+            if let Some(waiters) = self.waiting.get_mut(&missing) {
+                waiters.remove(&oldest.id);
+                if waiters.is_empty() {
+                    self.waiting.remove(&missing);
+                }
+            }
             gone.push(oldest.id);
-        }
-        if !gone.is_empty() {
-            self.waiting.retain(|_, waiters| {
-                waiters.retain(|id| self.places.contains_key(id));
-                !waiters.is_empty()
-            });
         }
         gone
     }
 
-    /// Takes out those that waited for `id`, which has come.
+    /// Takes out those that waited for `id`, which has come, by id.
     pub fn release(&mut self, id: &EntryId) -> Vec<VerifiedEntry> {
         let waiters = self.waiting.remove(id).unwrap_or_default();
         waiters.iter().filter_map(|waiter| self.take(waiter)).collect()
     }
 
     fn take(&mut self, id: &EntryId) -> Option<VerifiedEntry> {
-        let entry = self.entries.remove(&self.places.remove(id)?)?;
+        let (entry, _missing) = self.entries.remove(&self.places.remove(id)?)?;
         self.bytes = self.bytes.saturating_sub(entry.bytes());
         Some(entry)
     }
