@@ -1,1 +1,18 @@
+//! Promises that no single module keeps alone.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::missing_panics_doc,
+    reason = "a test may stop at the first surprise, and says what it saw"
+)]
+
+mod golden;
+mod hostile;
+mod laws;
+mod model;
+mod random;
+mod tidy;
