@@ -180,7 +180,9 @@ mod tests {
         ) {
             // Of an author who did not fork, the id says no more than author and seq.
             type Tips = BTreeMap<u8, Seq>;
-            let id = |author: u8, seq: Seq| EntryId([author.wrapping_add(seq as u8 * 7); 32]);
+            let id = |author: u8, seq: Seq| {
+                EntryId([u8::try_from(u64::from(author) * 20 + seq).unwrap(); 32])
+            };
             let frontier = |tips: &Tips| tips
                 .iter()
                 .map(|(author, seq)| {

@@ -237,12 +237,10 @@ fn floor_violations(path: &str, text: &str) -> Vec<Violation> {
 
 fn impure_names(path: &str, text: &str) -> Vec<Violation> {
     let is_impure = |named: &str| {
-        let under = |impure: &&str| {
-            named
-                .strip_prefix(*impure)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        let under = |impure: &str| {
+            named.strip_prefix(impure).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
-        IMPURE.iter().any(|impure| under(&impure))
+        IMPURE.iter().any(|impure| under(impure))
     };
     paths(&tokens(text))
         .into_iter()
