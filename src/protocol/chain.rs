@@ -88,8 +88,14 @@ pub fn admit(
     }
     let found = |seq: Seq, id: EntryId| {
         tips.iter().enumerate().find_map(|(branch, tip)| {
-            let there = if tip.seq == seq { Some(*tip) } else { at(branch, seq) };
-            there.filter(|there| there.id == id).map(|there| (branch, there))
+            let there = if tip.seq == seq {
+                Some(*tip)
+            } else {
+                at(branch, seq)
+            };
+            there
+                .filter(|there| there.id == id)
+                .map(|there| (branch, there))
         })
     };
     if found(seq, entry.id).is_some() {
@@ -105,19 +111,31 @@ pub fn admit(
     let before = seq.saturating_sub(1);
     if let Some((branch, there)) = found(before, prev) {
         after(entry, &there)?;
-        return Ok(Admission::Fork { branch: Some(branch) });
+        return Ok(Admission::Fork {
+            branch: Some(branch),
+        });
     }
     let known = tips.iter().map(|tip| tip.seq).max().unwrap_or(0);
-    Ok(Admission::Gap { from: known.saturating_add(1).min(before), through: before })
+    Ok(Admission::Gap {
+        from: known.saturating_add(1).min(before),
+        through: before,
+    })
 }
 
 fn after(entry: &Entry, prev: &Tip) -> Result<(), ChainError> {
     let (seq, hlc) = (entry.header.seq, entry.header.hlc);
     if prev.seq.checked_add(1) != Some(seq) {
-        return Err(ChainError::NotNext { seq, prev_seq: prev.seq });
+        return Err(ChainError::NotNext {
+            seq,
+            prev_seq: prev.seq,
+        });
     }
     if hlc <= prev.hlc {
-        return Err(ChainError::ClockWentBack { seq, hlc, prev_hlc: prev.hlc });
+        return Err(ChainError::ClockWentBack {
+            seq,
+            hlc,
+            prev_hlc: prev.hlc,
+        });
     }
     Ok(())
 }
@@ -131,7 +149,11 @@ mod tests {
     };
 
     fn tip(entry: &Entry) -> Tip {
-        Tip { seq: entry.header.seq, id: entry.id, hlc: entry.header.hlc }
+        Tip {
+            seq: entry.header.seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        }
     }
 
     fn next(prev: &Entry, key: &'static str) -> VerifiedEntry {
@@ -141,9 +163,15 @@ mod tests {
 
     /// Decides over branches that are given as their entries, first to last.
     fn admit_to(branches: &[&[&VerifiedEntry]], entry: &Entry) -> Result<Admission, ChainError> {
-        let tips: Vec<Tip> = branches.iter().map(|branch| tip(branch.last().unwrap())).collect();
+        let tips: Vec<Tip> = branches
+            .iter()
+            .map(|branch| tip(branch.last().unwrap()))
+            .collect();
         admit(&tips, entry, |branch, seq| {
-            branches[branch].iter().map(|there| tip(there)).find(|there| there.seq == seq)
+            branches[branch]
+                .iter()
+                .map(|there| tip(there))
+                .find(|there| there.seq == seq)
         })
     }
 
@@ -162,7 +190,11 @@ mod tests {
         let forks = |branch| Ok(Admission::Fork { branch });
         let gap = |from, through| Ok(Admission::Gap { from, through });
         let duplicate = Ok(Admission::Duplicate);
-        type Case<'a> = (&'a [&'a [&'a VerifiedEntry]], &'a Entry, Result<Admission, ChainError>);
+        type Case<'a> = (
+            &'a [&'a [&'a VerifiedEntry]],
+            &'a Entry,
+            Result<Admission, ChainError>,
+        );
         let cases: &[Case<'_>] = &[
             (&[], &first, Ok(Admission::First)),
             (&[], &second, gap(1, 1)),
@@ -218,10 +250,16 @@ mod tests {
             let refused = Err(ChainError::NotNext { seq, prev_seq: 1 });
             assert_eq!(admit_to(&[&[&first]], &skips), refused);
             let elsewhere = admit_to(&[&[&first, &second]], &skips);
-            assert!(matches!(elsewhere, Ok(Admission::Gap { .. })), "{elsewhere:?}");
+            assert!(
+                matches!(elsewhere, Ok(Admission::Gap { .. })),
+                "{elsewhere:?}"
+            );
         }
         let back = entry(AUTHOR_A, 2, Some(second.id), 20, "/x");
-        let refused = Err(ChainError::NotNext { seq: 2, prev_seq: 2 });
+        let refused = Err(ChainError::NotNext {
+            seq: 2,
+            prev_seq: 2,
+        });
         assert_eq!(admit_to(&[&[&first, &second]], &back), refused);
     }
 }

@@ -75,7 +75,11 @@ pub struct EntryRef {
 impl EntryRef {
     /// Returns its place in the order that all nodes share.
     pub fn order(&self) -> Order {
-        Order { hlc: self.hlc, author: self.author, id: self.id }
+        Order {
+            hlc: self.hlc,
+            author: self.author,
+            id: self.id,
+        }
     }
 }
 

@@ -62,7 +62,11 @@ impl fmt::Display for Cursor {
         };
         let message = wire::Cursor {
             store_id: Bytes::copy_from_slice(&self.store.0),
-            tips: self.frontier.iter().map(|(author, at)| tip(author, at)).collect(),
+            tips: self
+                .frontier
+                .iter()
+                .map(|(author, at)| tip(author, at))
+                .collect(),
             partial: self.partial.map(|partial| tip(partial.author, partial.tip)),
             partial_ops: self.partial.map_or(0, |partial| partial.ops),
             expired_through_ms: self.expired_through_ms,
@@ -82,7 +86,9 @@ impl FromStr for Cursor {
         let bytes = BASE64URL_NOPAD
             .decode(text.trim().as_bytes())
             .map_err(|_letters| garbage("it has letters that no cursor has, or was cut"))?;
-        let (body, sum) = bytes.split_last_chunk::<4>().ok_or(garbage("it is too short"))?;
+        let (body, sum) = bytes
+            .split_last_chunk::<4>()
+            .ok_or(garbage("it is too short"))?;
         let (version, message) = body.split_first().ok_or(garbage("it is too short"))?;
         if check(body) != *sum {
             return Err(garbage("its check sum is wrong"));
@@ -94,13 +100,23 @@ impl FromStr for Cursor {
             wire::Cursor::decode(message).map_err(|_reason| garbage("it does not decode"))?;
         let tip = |tip: &wire::CursorTip| {
             let author = Author::from_slice(&tip.author).filter(|_| tip.seq > 0)?;
-            Some((author, FrontierTip { seq: tip.seq, id: EntryId::from_slice(&tip.id)? }))
+            Some((
+                author,
+                FrontierTip {
+                    seq: tip.seq,
+                    id: EntryId::from_slice(&tip.id)?,
+                },
+            ))
         };
         let partial = match &message.partial {
             None if message.partial_ops == 0 => None,
             Some(partial) if message.partial_ops > 0 => {
                 let (author, tip) = tip(partial).ok_or(garbage("a tip is malformed"))?;
-                Some(Partial { author, tip, ops: message.partial_ops })
+                Some(Partial {
+                    author,
+                    tip,
+                    ops: message.partial_ops,
+                })
             }
             _one_without_the_other => return Err(garbage("its partial entry is malformed")),
         };
@@ -135,11 +151,18 @@ mod tests {
     use super::*;
 
     fn cursor() -> Cursor {
-        let tip = FrontierTip { seq: 3, id: EntryId([2; 32]) };
+        let tip = FrontierTip {
+            seq: 3,
+            id: EntryId([2; 32]),
+        };
         Cursor {
             store: StoreId([5; 16]),
             frontier: [(Author([1; 32]), tip)].into_iter().collect(),
-            partial: Some(Partial { author: Author([4; 32]), tip, ops: 2 }),
+            partial: Some(Partial {
+                author: Author([4; 32]),
+                tip,
+                ops: 2,
+            }),
             expired_through_ms: 77,
         }
     }
@@ -152,7 +175,9 @@ mod tests {
     }
 
     fn message() -> wire::Cursor {
-        let bytes = BASE64URL_NOPAD.decode(cursor().to_string().as_bytes()).unwrap();
+        let bytes = BASE64URL_NOPAD
+            .decode(cursor().to_string().as_bytes())
+            .unwrap();
         wire::Cursor::decode(&bytes[1..bytes.len() - 4]).unwrap()
     }
 
@@ -173,10 +198,16 @@ mod tests {
         let text = cursor().to_string();
         for length in 0..text.len() {
             let result = text[..length].parse::<Cursor>();
-            assert!(matches!(result, Err(CursorError::Garbage { .. })), "{length}: {result:?}");
+            assert!(
+                matches!(result, Err(CursorError::Garbage { .. })),
+                "{length}: {result:?}"
+            );
         }
         for other in ["x", "hello", "====", "\u{1f980}", &text.repeat(2)] {
-            assert!(matches!(other.parse::<Cursor>(), Err(CursorError::Garbage { .. })));
+            assert!(matches!(
+                other.parse::<Cursor>(),
+                Err(CursorError::Garbage { .. })
+            ));
         }
     }
 
@@ -189,11 +220,18 @@ mod tests {
     #[test]
     fn a_cursor_with_a_right_sum_and_wrong_parts_is_garbage() {
         let garbage = |result: Result<Cursor, CursorError>| {
-            assert!(matches!(result, Err(CursorError::Garbage { .. })), "{result:?}");
+            assert!(
+                matches!(result, Err(CursorError::Garbage { .. })),
+                "{result:?}"
+            );
         };
-        garbage(read_changed(|message| message.store_id = Bytes::from_static(&[5; 15])));
+        garbage(read_changed(|message| {
+            message.store_id = Bytes::from_static(&[5; 15])
+        }));
         garbage(read_changed(|message| message.tips[0].id = Bytes::new()));
-        garbage(read_changed(|message| message.tips[0].author = Bytes::from_static(&[1; 33])));
+        garbage(read_changed(|message| {
+            message.tips[0].author = Bytes::from_static(&[1; 33])
+        }));
         garbage(read_changed(|message| message.tips[0].seq = 0));
         garbage(read_changed(|message| message.partial_ops = 0));
         garbage(read_changed(|message| message.partial = None));

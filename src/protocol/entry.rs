@@ -196,7 +196,10 @@ impl SignedEntry {
     /// Returns the entry's id: it commits to author, signature, header, and through it to the ops.
     pub fn id(&self) -> EntryId {
         let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
-        hasher.update(&self.author.0).update(&self.signature).update(&self.header);
+        hasher
+            .update(&self.author.0)
+            .update(&self.signature)
+            .update(&self.header);
         EntryId(*hasher.finalize().as_bytes())
     }
 
@@ -208,7 +211,9 @@ impl SignedEntry {
         let message = wire::Header::decode(self.header.clone())
             .map_err(|_reason| malformed("its header is not a Header message"))?;
         if message.version != VERSION {
-            return Err(EntryError::NeedsNewer { what: "header version" });
+            return Err(EntryError::NeedsNewer {
+                what: "header version",
+            });
         }
         check_canonical(&message.encode_to_vec(), &self.header, "header field")?;
         if message.ops_len != self.ops.len() as u64
@@ -218,14 +223,21 @@ impl SignedEntry {
         }
         let header = Header::from_wire(message, &self.author)?;
         let ops = decode_ops(&self.ops)?;
-        Ok(Entry { id: self.id(), header, ops, signed: self })
+        Ok(Entry {
+            id: self.id(),
+            header,
+            ops,
+            signed: self,
+        })
     }
 }
 
 impl Header {
     fn from_wire(message: wire::Header, author: &Author) -> Result<Self, EntryError> {
         if message.flags & !FLAG_ATOMIC != 0 {
-            return Err(EntryError::NeedsNewer { what: "header flag" });
+            return Err(EntryError::NeedsNewer {
+                what: "header flag",
+            });
         }
         let prev = match message.prev.len() {
             0 => None,
@@ -233,13 +245,19 @@ impl Header {
                 EntryId::from_slice(&message.prev).ok_or(malformed("its prev has not 32 bytes"))?,
             ),
         };
-        let parents = message.parents.into_iter().map(|parent| Parent::from_wire(parent, author));
+        let parents = message
+            .parents
+            .into_iter()
+            .map(|parent| Parent::from_wire(parent, author));
         let header = Self {
             store: StoreId::from_slice(&message.store_id)
                 .ok_or(malformed("its store id has not 16 bytes"))?,
             seq: message.seq,
             prev,
-            hlc: Hlc { wall_ms: message.wall_ms, counter: message.counter },
+            hlc: Hlc {
+                wall_ms: message.wall_ms,
+                counter: message.counter,
+            },
             atomic: message.flags & FLAG_ATOMIC != 0,
             cause: message.cause.map(Cause::from_wire).transpose()?,
             parents: parents.collect::<Result<_, _>>()?,
@@ -252,13 +270,18 @@ impl Header {
     fn check(&self) -> Result<(), EntryError> {
         let parents = self.parents.len();
         if parents > PARENTS_MAX {
-            return Err(EntryError::TooManyParents { parents, parents_max: PARENTS_MAX });
+            return Err(EntryError::TooManyParents {
+                parents,
+                parents_max: PARENTS_MAX,
+            });
         }
         if self.seq == 0 || self.parents.iter().any(|parent| parent.seq == 0) {
             return Err(malformed("a seq is 0"));
         }
         if self.prev.is_none() != (self.seq == 1) {
-            return Err(malformed("the first entry, and only the first, has no prev"));
+            return Err(malformed(
+                "the first entry, and only the first, has no prev",
+            ));
         }
         if self.hlc.wall_ms > WALL_MS_MAX {
             return Err(malformed("its clock has more than 48 bits"));
@@ -267,7 +290,9 @@ impl Header {
             return Err(malformed("a parent is not older than the entry"));
         }
         if !self.parents.is_sorted_by(|before, after| before < after) {
-            return Err(malformed("its parents are not in order, or one comes twice"));
+            return Err(malformed(
+                "its parents are not in order, or one comes twice",
+            ));
         }
         self.cause.as_ref().map_or(Ok(()), Cause::check)
     }
@@ -277,12 +302,18 @@ impl Header {
             version: VERSION,
             store_id: Bytes::copy_from_slice(&self.store.0),
             seq: self.seq,
-            prev: self.prev.map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0)),
+            prev: self
+                .prev
+                .map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0)),
             wall_ms: self.hlc.wall_ms,
             counter: self.hlc.counter,
             flags: if self.atomic { FLAG_ATOMIC } else { 0 },
             cause: self.cause.as_ref().map(Cause::to_wire),
-            parents: self.parents.iter().map(|parent| parent.to_wire(author)).collect(),
+            parents: self
+                .parents
+                .iter()
+                .map(|parent| parent.to_wire(author))
+                .collect(),
             ops_hash: Bytes::copy_from_slice(blake3::hash(ops).as_bytes()),
             ops_len: ops.len() as u64,
         }
@@ -302,7 +333,10 @@ impl Parent {
             author
         };
         Ok(Self {
-            hlc: Hlc { wall_ms: message.wall_ms, counter: message.counter },
+            hlc: Hlc {
+                wall_ms: message.wall_ms,
+                counter: message.counter,
+            },
             author,
             id: EntryId::from_slice(&message.id)
                 .ok_or(malformed("a parent's id has not 32 bytes"))?,
@@ -339,7 +373,9 @@ impl Cause {
     fn check(&self) -> Result<(), EntryError> {
         match (self.consumer.len(), self.depth) {
             (1..=CAUSE_CONSUMER_BYTES_MAX, 1..) => Ok(()),
-            _outside => Err(malformed("its cause names no consumer, too long a one, or depth 0")),
+            _outside => Err(malformed(
+                "its cause names no consumer, too long a one, or depth 0",
+            )),
         }
     }
 
@@ -374,7 +410,11 @@ impl Entry {
 
     /// Returns its place in the order that all nodes share.
     pub fn order(&self) -> Order {
-        Order { hlc: self.header.hlc, author: self.signed.author, id: self.id }
+        Order {
+            hlc: self.header.hlc,
+            author: self.signed.author,
+            id: self.id,
+        }
     }
 
     /// Returns how others cite it.
@@ -389,7 +429,11 @@ impl Entry {
 
     /// Returns about how many bytes it takes in memory: as it came, and as it was read.
     pub fn bytes(&self) -> usize {
-        let came = self.signed.header.len().saturating_add(self.signed.ops.len());
+        let came = self
+            .signed
+            .header
+            .len()
+            .saturating_add(self.signed.ops.len());
         let read = size_of_val(self.ops.as_slice())
             .saturating_add(size_of_val(self.header.parents.as_slice()));
         came.saturating_add(read).saturating_add(512)
@@ -444,12 +488,25 @@ pub fn sign(
     let author = Author(key.verifying_key().to_bytes());
     let ops_bytes = encode_ops(&ops);
     if ops_bytes.len() > OPS_BYTES_MAX {
-        return Err(EntryError::OpsTooLong { bytes: ops_bytes.len(), bytes_max: OPS_BYTES_MAX });
+        return Err(EntryError::OpsTooLong {
+            bytes: ops_bytes.len(),
+            bytes_max: OPS_BYTES_MAX,
+        });
     }
     let header_bytes = Bytes::from(header.to_wire(&author, &ops_bytes).encode_to_vec());
     let signature = key.sign(&signed_bytes(&header_bytes)).to_bytes();
-    let signed = SignedEntry { header: header_bytes, signature, author, ops: ops_bytes };
-    Ok(VerifiedEntry(Arc::new(Entry { id: signed.id(), header, ops, signed })))
+    let signed = SignedEntry {
+        header: header_bytes,
+        signature,
+        author,
+        ops: ops_bytes,
+    };
+    Ok(VerifiedEntry(Arc::new(Entry {
+        id: signed.id(),
+        header,
+        ops,
+        signed,
+    })))
 }
 
 /// Place of an entry in the one order of all nodes: a linear extension of the causal order.
@@ -492,51 +549,4 @@ const SIGNATURE_DOMAIN: &[u8] = b"lattice/entry/v1\0";
 const ID_CONTEXT: &str = "lattice 2026 entry id v1";
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) const AUTHOR_A: [u8; 32] = [0xa; 32];
-    pub(crate) const AUTHOR_B: [u8; 32] = [0xb; 32];
-
-    /// Signs an entry at `seq`, after `prev`, that puts `key`.
-    pub(crate) fn entry(
-        secret: [u8; 32],
-        seq: Seq,
-        prev: Option<EntryId>,
-        wall_ms: u64,
-        key: &'static str,
-    ) -> VerifiedEntry {
-        let header = Header {
-            store: StoreId([5; 16]),
-            seq,
-            prev,
-            hlc: Hlc { wall_ms, counter: 0 },
-            atomic: false,
-            cause: None,
-            parents: Vec::new(),
-        };
-        let op = Op::Put { key: key.into(), value: Bytes::new(), expires_ms: None };
-        sign(&SigningKey::from_bytes(&secret), header, vec![op]).unwrap()
-    }
-
-    #[test]
-    fn id_commits_to_author_signature_header_and_through_it_to_ops() {
-        let signed = entry(AUTHOR_A, 1, None, 5, "/k").signed.clone();
-        let mut others = [signed.clone(), signed.clone(), signed.clone()];
-        others[0].author.0[0] ^= 1;
-        others[1].signature[0] ^= 1;
-        others[2].header = Bytes::from_static(b"other");
-        assert!(others.iter().all(|other| other.id() != signed.id()));
-        assert_ne!(entry(AUTHOR_A, 1, None, 5, "/l").id, signed.id());
-    }
-
-    #[test]
-    fn n3_bytes_counts_what_small_ops_take_in_memory() {
-        let mut header = entry(AUTHOR_A, 1, None, 5, "/k").header.clone();
-        header.atomic = true;
-        let delete = |n: usize| Op::Delete { key: Bytes::from(n.to_string()) };
-        let ops = (0..1000).map(delete).collect();
-        let entry = sign(&SigningKey::from_bytes(&AUTHOR_A), header, ops).unwrap();
-        assert!(entry.bytes() > entry.ops.len() * size_of::<Op>() + entry.signed.ops.len());
-    }
-}
+pub(crate) mod tests;

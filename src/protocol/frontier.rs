@@ -51,7 +51,9 @@ impl Frontier {
 
     /// Returns all tips, by author, then seq, then id.
     pub fn iter(&self) -> impl Iterator<Item = (Author, FrontierTip)> + '_ {
-        self.0.iter().flat_map(|(author, tips)| tips.iter().map(|tip| (*author, *tip)))
+        self.0
+            .iter()
+            .flat_map(|(author, tips)| tips.iter().map(|tip| (*author, *tip)))
     }
 
     /// Returns the tips of `author`: more than one only after a fork.
@@ -91,10 +93,21 @@ impl Frontier {
             if !forked && highest > tip.seq {
                 return None;
             }
-            let after = if forked || highest >= tip.seq { 0 } else { highest };
-            Some(MissingRange { author, after, through: tip.seq, tip: tip.id })
+            let after = if forked || highest >= tip.seq {
+                0
+            } else {
+                highest
+            };
+            Some(MissingRange {
+                author,
+                after,
+                through: tip.seq,
+                tip: tip.id,
+            })
         };
-        self.iter().filter_map(|(author, tip)| lacks(author, tip)).collect()
+        self.iter()
+            .filter_map(|(author, tip)| lacks(author, tip))
+            .collect()
     }
 }
 
@@ -120,7 +133,10 @@ mod tests {
     const AUTHOR_B: Author = Author([0xb; 32]);
 
     fn tip(seq: Seq, id: u8) -> FrontierTip {
-        FrontierTip { seq, id: EntryId([id; 32]) }
+        FrontierTip {
+            seq,
+            id: EntryId([id; 32]),
+        }
     }
 
     fn frontier(tips: &[(Author, FrontierTip)]) -> Frontier {
@@ -128,7 +144,12 @@ mod tests {
     }
 
     fn range(author: Author, after: Seq, through: Seq, id: u8) -> MissingRange {
-        MissingRange { author, after, through, tip: EntryId([id; 32]) }
+        MissingRange {
+            author,
+            after,
+            through,
+            tip: EntryId([id; 32]),
+        }
     }
 
     #[test]
@@ -160,7 +181,10 @@ mod tests {
     #[test]
     fn b1_a_fork_is_sent_whole_because_nothing_shows_what_is_shared() {
         // Two tips at one place: each side lacks the other's.
-        let (one, other) = (frontier(&[(AUTHOR_A, tip(5, 1))]), frontier(&[(AUTHOR_A, tip(5, 2))]));
+        let (one, other) = (
+            frontier(&[(AUTHOR_A, tip(5, 1))]),
+            frontier(&[(AUTHOR_A, tip(5, 2))]),
+        );
         assert_eq!(one.missing_from(&other), [range(AUTHOR_A, 0, 5, 1)]);
         assert_eq!(other.missing_from(&one), [range(AUTHOR_A, 0, 5, 2)]);
         // Both branches here, one there.
@@ -169,7 +193,10 @@ mod tests {
         assert_eq!(one.missing_from(&both), []);
         // A short branch here is not hidden by a long one there.
         let long = frontier(&[(AUTHOR_A, tip(9, 3)), (AUTHOR_A, tip(5, 1))]);
-        assert_eq!(frontier(&[(AUTHOR_A, tip(5, 2))]).missing_from(&long).len(), 1);
+        assert_eq!(
+            frontier(&[(AUTHOR_A, tip(5, 2))]).missing_from(&long).len(),
+            1
+        );
     }
 
     proptest! {

@@ -59,11 +59,15 @@ impl Head {
     pub fn of(entry: &Entry, op: &Op) -> Self {
         let content = match op {
             Op::Delete { .. } => Content::Tombstone,
-            Op::Put { value, expires_ms, .. } => Content::Value {
+            Op::Put {
+                value, expires_ms, ..
+            } => Content::Value {
                 value: if value.len() <= VALUE_INLINE_BYTES_MAX {
                     Value::Inline(value.clone())
                 } else {
-                    Value::InLog { bytes: u32::try_from(value.len()).unwrap_or(u32::MAX) }
+                    Value::InLog {
+                        bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),
+                    }
                 },
                 expires_ms: *expires_ms,
             },
@@ -79,12 +83,21 @@ impl Head {
 
     /// Returns its place in the order that all nodes share.
     pub fn order(&self) -> Order {
-        Order { hlc: self.hlc, author: self.author, id: self.id }
+        Order {
+            hlc: self.hlc,
+            author: self.author,
+            id: self.id,
+        }
     }
 
     /// Returns how the next write cites it.
     pub fn as_parent(&self) -> Parent {
-        Parent { hlc: self.hlc, author: self.author, id: self.id, seq: self.seq }
+        Parent {
+            hlc: self.hlc,
+            author: self.author,
+            id: self.id,
+            seq: self.seq,
+        }
     }
 
     /// Returns when it expires, in ms since 1970; `None` for never and for tombstones.
@@ -141,8 +154,12 @@ impl Heads {
         if self.as_slice().iter().all(cited) {
             return Self(Some(Arc::new([new])));
         }
-        let mut heads: Vec<Head> =
-            self.as_slice().iter().filter(|head| !cited(head)).cloned().collect();
+        let mut heads: Vec<Head> = self
+            .as_slice()
+            .iter()
+            .filter(|head| !cited(head))
+            .cloned()
+            .collect();
         heads.push(new);
         Self::new(heads)
     }
@@ -159,11 +176,20 @@ mod tests {
     fn write(secret: [u8; 32], wall_ms: u64, op: Op, parents: &[&VerifiedEntry]) -> VerifiedEntry {
         let mut header = entry(secret, 1, None, wall_ms, "/k").header.clone();
         header.parents = parents.iter().map(|parent| parent.as_parent()).collect();
-        sign(&ed25519_dalek::SigningKey::from_bytes(&secret), header, vec![op]).unwrap()
+        sign(
+            &ed25519_dalek::SigningKey::from_bytes(&secret),
+            header,
+            vec![op],
+        )
+        .unwrap()
     }
 
     fn put(value: Vec<u8>, expires_ms: Option<u64>) -> Op {
-        Op::Put { key: "/k".into(), value: value.into(), expires_ms }
+        Op::Put {
+            key: "/k".into(),
+            value: value.into(),
+            expires_ms,
+        }
     }
 
     fn delete() -> Op {
@@ -177,7 +203,10 @@ mod tests {
     #[test]
     fn a_key_never_written_has_no_heads() {
         let heads = Heads::default();
-        assert_eq!((heads.winner(), heads.is_conflict(), heads.as_slice()), (None, false, &[][..]));
+        assert_eq!(
+            (heads.winner(), heads.is_conflict(), heads.as_slice()),
+            (None, false, &[][..])
+        );
         assert_eq!(heads, Heads::new(Vec::new()));
     }
 
@@ -191,7 +220,11 @@ mod tests {
         let after_a = write(AUTHOR_A, 30, delete(), &[&a]);
         let heads = apply(&both, &after_a);
         assert_eq!(
-            heads.as_slice().iter().map(|head| head.id).collect::<Vec<_>>(),
+            heads
+                .as_slice()
+                .iter()
+                .map(|head| head.id)
+                .collect::<Vec<_>>(),
             [b.id, after_a.id]
         );
         let merge = write(AUTHOR_B, 40, put(vec![3], None), &[&b, &after_a]);
@@ -203,8 +236,17 @@ mod tests {
     fn a_parent_that_is_not_told_as_it_is_supersedes_nothing() {
         let a = write(AUTHOR_A, 10, put(vec![1], None), &[]);
         let mut header = write(AUTHOR_B, 20, delete(), &[]).header.clone();
-        let other_seq = Parent { seq: 2, ..a.as_parent() };
-        let other_time = Parent { hlc: Hlc { wall_ms: 9, counter: 0 }, ..a.as_parent() };
+        let other_seq = Parent {
+            seq: 2,
+            ..a.as_parent()
+        };
+        let other_time = Parent {
+            hlc: Hlc {
+                wall_ms: 9,
+                counter: 0,
+            },
+            ..a.as_parent()
+        };
         for parent in [other_seq, other_time] {
             header.parents = vec![parent];
             let key = ed25519_dalek::SigningKey::from_bytes(&AUTHOR_B);
@@ -217,7 +259,10 @@ mod tests {
     fn a_delete_is_a_head_that_reads_as_nothing() {
         let heads = apply(&Heads::default(), &write(AUTHOR_A, 10, delete(), &[]));
         let winner = heads.winner().unwrap();
-        assert_eq!((&winner.content, winner.expires_ms()), (&Content::Tombstone, None));
+        assert_eq!(
+            (&winner.content, winner.expires_ms()),
+            (&Content::Tombstone, None)
+        );
         assert!(!winner.is_live(0));
     }
 
@@ -231,9 +276,11 @@ mod tests {
 
     #[test]
     fn values_are_inline_up_to_the_limit() {
-        for (bytes, inline) in
-            [(0, true), (VALUE_INLINE_BYTES_MAX, true), (VALUE_INLINE_BYTES_MAX + 1, false)]
-        {
+        for (bytes, inline) in [
+            (0, true),
+            (VALUE_INLINE_BYTES_MAX, true),
+            (VALUE_INLINE_BYTES_MAX + 1, false),
+        ] {
             let entry = write(AUTHOR_A, 10, put(vec![7; bytes], None), &[]);
             let Content::Value { value, .. } = Head::of(&entry, &entry.ops[0]).content else {
                 panic!("a put has a value")
@@ -243,7 +290,9 @@ mod tests {
                 if inline {
                     Value::Inline(vec![7; bytes].into())
                 } else {
-                    Value::InLog { bytes: u32::try_from(bytes).unwrap() }
+                    Value::InLog {
+                        bytes: u32::try_from(bytes).unwrap(),
+                    }
                 }
             );
         }

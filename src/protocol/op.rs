@@ -46,7 +46,10 @@ impl Op {
         check_key(self.key())?;
         match self {
             Self::Put { value, .. } if value.len() > VALUE_BYTES_MAX => {
-                Err(EntryError::ValueTooLong { bytes: value.len(), bytes_max: VALUE_BYTES_MAX })
+                Err(EntryError::ValueTooLong {
+                    bytes: value.len(),
+                    bytes_max: VALUE_BYTES_MAX,
+                })
             }
             Self::Put { .. } | Self::Delete { .. } => Ok(()),
         }
@@ -69,9 +72,10 @@ impl Op {
 pub fn check_key(key: &[u8]) -> Result<(), EntryError> {
     match key.len() {
         0 => Err(EntryError::KeyEmpty),
-        bytes if bytes > KEY_BYTES_MAX => {
-            Err(EntryError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX })
-        }
+        bytes if bytes > KEY_BYTES_MAX => Err(EntryError::KeyTooLong {
+            bytes,
+            bytes_max: KEY_BYTES_MAX,
+        }),
         _fits => Ok(()),
     }
 }
@@ -97,9 +101,11 @@ pub(crate) fn decode_ops(bytes: &Bytes) -> Result<Vec<Op>, EntryError> {
         }
         let op = wire::Op::decode(rest.split_to(length)).map_err(|_reason| NO_OPS)?;
         ops.push(match op.kind {
-            Some(wire::op::Kind::Put(put)) => {
-                Op::Put { key: put.key, value: put.value, expires_ms: put.expires_ms }
-            }
+            Some(wire::op::Kind::Put(put)) => Op::Put {
+                key: put.key,
+                value: put.value,
+                expires_ms: put.expires_ms,
+            },
             Some(wire::op::Kind::Delete(delete)) => Op::Delete { key: delete.key },
             None => return Err(EntryError::NeedsNewer { what: "op kind" }),
         });
@@ -114,9 +120,15 @@ pub(crate) fn encode_ops(ops: &[Op]) -> Bytes {
         .iter()
         .map(|op| {
             let kind = match op.clone() {
-                Op::Put { key, value, expires_ms } => {
-                    wire::op::Kind::Put(wire::Put { key, value, expires_ms })
-                }
+                Op::Put {
+                    key,
+                    value,
+                    expires_ms,
+                } => wire::op::Kind::Put(wire::Put {
+                    key,
+                    value,
+                    expires_ms,
+                }),
                 Op::Delete { key } => wire::op::Kind::Delete(wire::Delete { key }),
             };
             wire::Op { kind: Some(kind) }
@@ -127,13 +139,18 @@ pub(crate) fn encode_ops(ops: &[Op]) -> Bytes {
 
 pub(crate) fn check_ops(ops: &[Op]) -> Result<(), EntryError> {
     if ops.len() > OPS_MAX {
-        return Err(EntryError::TooManyOps { ops: ops.len(), ops_max: OPS_MAX });
+        return Err(EntryError::TooManyOps {
+            ops: ops.len(),
+            ops_max: OPS_MAX,
+        });
     }
     let mut keys = BTreeSet::new();
     for op in ops {
         op.check()?;
         if ops.len() > 1 && !keys.insert(op.key()) {
-            return Err(EntryError::KeyTwice { key: op.key().clone() });
+            return Err(EntryError::KeyTwice {
+                key: op.key().clone(),
+            });
         }
     }
     Ok(())

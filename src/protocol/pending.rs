@@ -82,7 +82,10 @@ impl Pending {
     /// Takes out those that waited for `id`, which has come, by id.
     pub fn release(&mut self, id: &EntryId) -> Vec<VerifiedEntry> {
         let waiters = self.waiting.remove(id).unwrap_or_default();
-        waiters.iter().filter_map(|waiter| self.take(waiter)).collect()
+        waiters
+            .iter()
+            .filter_map(|waiter| self.take(waiter))
+            .collect()
     }
 
     fn take(&mut self, id: &EntryId) -> Option<VerifiedEntry> {
@@ -112,11 +115,28 @@ mod tests {
             waiters.extend(ids.iter().map(|id| (*id, *missing)));
         }
         let entries = pending.entries.iter();
-        assert_eq!(waiters, entries.map(|(_, (entry, missing))| (entry.id, *missing)).collect());
+        assert_eq!(
+            waiters,
+            entries
+                .map(|(_, (entry, missing))| (entry.id, *missing))
+                .collect()
+        );
         let entries = pending.entries.iter();
-        assert_eq!(pending.places, entries.map(|(place, (entry, _))| (entry.id, *place)).collect());
-        assert_eq!(pending.waiting.values().map(BTreeSet::len).sum::<usize>(), pending.len());
-        let bytes: usize = pending.entries.values().map(|(entry, _)| entry.bytes()).sum();
+        assert_eq!(
+            pending.places,
+            entries
+                .map(|(place, (entry, _))| (entry.id, *place))
+                .collect()
+        );
+        assert_eq!(
+            pending.waiting.values().map(BTreeSet::len).sum::<usize>(),
+            pending.len()
+        );
+        let bytes: usize = pending
+            .entries
+            .values()
+            .map(|(entry, _)| entry.bytes())
+            .sum();
         assert_eq!(pending.bytes(), bytes);
         assert!(pending.bytes() <= pending.bytes_max);
     }

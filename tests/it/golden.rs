@@ -17,7 +17,9 @@ use crate::model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, key_of};
 
 /// Returns the bytes of a file in tests/data; writes a new one where `GOLDEN=new` asks for it.
 fn golden(name: &str, written_now: &[u8]) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
     if !path.exists() && env::var("GOLDEN").is_ok_and(|asked| asked == "new") {
         fs::write(&path, written_now).unwrap();
     }
@@ -38,7 +40,10 @@ fn assert_written_as_before(name: &str, written_now: &[u8], written_then: &[u8])
 
 fn entry_v1() -> VerifiedEntry {
     let parent = |wall_ms, secret, seq, id| Parent {
-        hlc: Hlc { wall_ms, counter: 1 },
+        hlc: Hlc {
+            wall_ms,
+            counter: 1,
+        },
         author: author_of(secret),
         id: EntryId([id; 32]),
         seq,
@@ -47,7 +52,10 @@ fn entry_v1() -> VerifiedEntry {
         store: StoreId([0x5; 16]),
         seq: 300,
         prev: Some(EntryId([0x1; 32])),
-        hlc: Hlc { wall_ms: 1_767_225_600_000, counter: 7 },
+        hlc: Hlc {
+            wall_ms: 1_767_225_600_000,
+            counter: 7,
+        },
         atomic: true,
         cause: Some(Cause {
             consumer: "deploy".to_owned(),
@@ -71,7 +79,9 @@ fn entry_v1() -> VerifiedEntry {
             value: Bytes::new(),
             expires_ms: None,
         },
-        Op::Delete { key: "/jobs/1".into() },
+        Op::Delete {
+            key: "/jobs/1".into(),
+        },
     ];
     sign(&key_of(AUTHOR_A), header, ops).unwrap()
 }
@@ -80,7 +90,10 @@ fn entry_v1() -> VerifiedEntry {
 fn entry_v1_is_read_for_ever() {
     let expected = entry_v1();
     let bytes = golden("entry-v1.bin", &expected.signed.encode());
-    let entry = SignedEntry::decode(bytes.clone().into()).unwrap().parse().unwrap();
+    let entry = SignedEntry::decode(bytes.clone().into())
+        .unwrap()
+        .parse()
+        .unwrap();
     let entry = entry.verify().unwrap();
     assert_eq!(
         entry.id.to_string(),
@@ -89,13 +102,20 @@ fn entry_v1_is_read_for_ever() {
     assert_eq!(entry.author(), author_of(AUTHOR_A));
     assert_eq!(entry.header, expected.header);
     assert_eq!(entry.ops, expected.ops);
-    assert_eq!(entry.signed.encode(), bytes, "stored and forwarded as it came");
+    assert_eq!(
+        entry.signed.encode(),
+        bytes,
+        "stored and forwarded as it came"
+    );
     // Ed25519 is deterministic, so the same content is the same entry.
     assert_written_as_before("entry-v1.bin", &expected.signed.encode(), &bytes);
 }
 
 fn cursor_v1() -> Cursor {
-    let tip = |seq, id| FrontierTip { seq, id: EntryId([id; 32]) };
+    let tip = |seq, id| FrontierTip {
+        seq,
+        id: EntryId([id; 32]),
+    };
     Cursor {
         store: StoreId([0x5; 16]),
         frontier: [
@@ -105,7 +125,11 @@ fn cursor_v1() -> Cursor {
         ]
         .into_iter()
         .collect(),
-        partial: Some(Partial { author: author_of(AUTHOR_C), tip: tip(1, 0x4), ops: 2 }),
+        partial: Some(Partial {
+            author: author_of(AUTHOR_C),
+            tip: tip(1, 0x4),
+            ops: 2,
+        }),
         expired_through_ms: 1_767_225_600_000,
     }
 }
@@ -116,5 +140,9 @@ fn cursor_v1_is_read_for_ever() {
     let bytes = golden("cursor-v1.txt", format!("{expected}\n").as_bytes());
     let text = String::from_utf8(bytes).unwrap();
     assert_eq!(text.parse::<Cursor>().unwrap(), expected);
-    assert_written_as_before("cursor-v1.txt", format!("{expected}\n").as_bytes(), text.as_bytes());
+    assert_written_as_before(
+        "cursor-v1.txt",
+        format!("{expected}\n").as_bytes(),
+        text.as_bytes(),
+    );
 }

@@ -82,7 +82,11 @@ fn deliver_in_all_orders(entries: &[VerifiedEntry]) -> usize {
     for entry in entries {
         expected.receive(entry);
     }
-    assert_eq!(expected.replica.entries.len(), entries.len(), "all are applied");
+    assert_eq!(
+        expected.replica.entries.len(),
+        entries.len(),
+        "all are applied"
+    );
     expected.replica.assert_equals_definitions();
     let mut orders = 0;
     for_each_order(&mut entries.to_vec(), 0, &mut |order| {
@@ -97,7 +101,10 @@ fn deliver_in_all_orders(entries: &[VerifiedEntry]) -> usize {
 }
 
 fn assert_same(node: &Node, expected: &Node) {
-    assert!(node.pending.is_empty() && node.pending.bytes() == 0, "nothing waits in the end");
+    assert!(
+        node.pending.is_empty() && node.pending.bytes() == 0,
+        "nothing waits in the end"
+    );
     assert_eq!(node.replica.heads, expected.replica.heads);
     assert_eq!(node.replica.frontier, expected.replica.frontier);
     assert_eq!(node.replica.entries, expected.replica.entries);
@@ -145,7 +152,10 @@ fn every_order_of_every_history_of_three_entries_gives_equal_heads() {
         forks += usize::from(world.entries.iter().any(|entry| is_contested(entry, world)));
     });
     assert_eq!(histories, 18 * 18 * 18);
-    assert!(orders > 20_000 && forks > 500, "{orders} orders, {forks} forks");
+    assert!(
+        orders > 20_000 && forks > 500,
+        "{orders} orders, {forks} forks"
+    );
 }
 
 #[test]
@@ -153,9 +163,14 @@ fn every_order_of_every_history_of_four_entries_gives_equal_heads() {
     let mut world = World::default();
     world.step((0, Knows::Own, Does::PutBoth));
     let mut orders = 0;
-    for_each_history(&world, &steps(&[Does::PutOne, Does::PutBoth]), 3, &mut |world| {
-        orders += deliver_in_all_orders(&world.entries);
-    });
+    for_each_history(
+        &world,
+        &steps(&[Does::PutOne, Does::PutBoth]),
+        3,
+        &mut |world| {
+            orders += deliver_in_all_orders(&world.entries);
+        },
+    );
     assert!(orders > 20_000, "{orders} orders");
 }
 
@@ -202,7 +217,13 @@ fn random_history(random: &mut Random) -> Vec<VerifiedEntry> {
                     .map(|_| ["/a", "/b", "/c", "/d"][random.below(4)])
                     .collect();
                 let value = random.bits().to_string();
-                let op = |key| if random.once_in(4) { delete(key) } else { put(key, &value) };
+                let op = |key| {
+                    if random.once_in(4) {
+                        delete(key)
+                    } else {
+                        put(key, &value)
+                    }
+                };
                 let ops = keys.into_iter().map(op).collect();
                 entries.push(replicas[at].write(AUTHORS[at], now_ms, ops));
             }
@@ -222,7 +243,12 @@ fn any_order_of_a_long_history_with_duplicates_gives_equal_heads() {
         entries.iter().for_each(|entry| expected.receive(entry));
         assert_eq!(expected.replica.entries.len(), entries.len());
         expected.replica.assert_equals_definitions();
-        conflicts += expected.replica.heads.values().filter(|heads| heads.is_conflict()).count();
+        conflicts += expected
+            .replica
+            .heads
+            .values()
+            .filter(|heads| heads.is_conflict())
+            .count();
         repairs += entries.iter().filter(|entry| entry.ops.is_empty()).count();
         forks += AUTHORS
             .iter()
@@ -241,7 +267,10 @@ fn any_order_of_a_long_history_with_duplicates_gives_equal_heads() {
         }
     });
     if std::env::var_os("SEED").is_none() {
-        assert!(forks > 50 && conflicts > 50 && repairs > 50, "{forks}, {conflicts}, {repairs}");
+        assert!(
+            forks > 50 && conflicts > 50 && repairs > 50,
+            "{forks}, {conflicts}, {repairs}"
+        );
     }
 }
 
@@ -268,7 +297,10 @@ fn b5_an_entry_that_comes_again_changes_nothing() {
         for entry in entries.iter().rev().chain(&entries) {
             node.receive(entry);
         }
-        assert_eq!((before.heads, before.frontier), (node.replica.heads, node.replica.frontier));
+        assert_eq!(
+            (before.heads, before.frontier),
+            (node.replica.heads, node.replica.frontier)
+        );
     });
 }
 
@@ -306,8 +338,9 @@ fn order_at_equal_stamps_is_by_author_and_then_by_id() {
     for_each_seed(1..=100, |random| {
         let mut entries = entries.clone();
         random.shuffle(&mut entries);
-        let heads =
-            entries.iter().fold(Heads::default(), |heads, entry| heads.apply(entry, &entry.ops[0]));
+        let heads = entries.iter().fold(Heads::default(), |heads, entry| {
+            heads.apply(entry, &entry.ops[0])
+        });
         assert_eq!(heads.winner().unwrap().id, expected);
         assert!(heads.as_slice().is_sorted_by_key(Head::order));
     });
@@ -328,8 +361,13 @@ fn stamps() -> impl Strategy<Value = Hlc> {
 fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         bytes_of(1..40).prop_map(|key| Op::Delete { key }),
-        (bytes_of(1..40), bytes_of(0..300), option::of(any::<u64>()))
-            .prop_map(|(key, value, expires_ms)| Op::Put { key, value, expires_ms }),
+        (bytes_of(1..40), bytes_of(0..300), option::of(any::<u64>())).prop_map(
+            |(key, value, expires_ms)| Op::Put {
+                key,
+                value,
+                expires_ms
+            }
+        ),
     ]
 }
 
@@ -344,7 +382,12 @@ fn parents() -> impl Strategy<Value = Parent> {
 
 fn causes() -> impl Strategy<Value = Cause> {
     ("[a-z]{1,40}", ids(), any::<u32>(), 1..u32::MAX).prop_map(
-        |(consumer, trigger, position, depth)| Cause { consumer, trigger, position, depth },
+        |(consumer, trigger, position, depth)| Cause {
+            consumer,
+            trigger,
+            position,
+            depth,
+        },
     )
 }
 

@@ -38,7 +38,10 @@ pub fn header(wall_ms: u64) -> Header {
         store: STORE,
         seq: 1,
         prev: None,
-        hlc: Hlc { wall_ms, counter: 0 },
+        hlc: Hlc {
+            wall_ms,
+            counter: 0,
+        },
         atomic: false,
         cause: None,
         parents: Vec::new(),
@@ -54,7 +57,9 @@ pub fn put(key: &str, value: &str) -> Op {
 }
 
 pub fn delete(key: &str) -> Op {
-    Op::Delete { key: Bytes::from(key.to_owned()) }
+    Op::Delete {
+        key: Bytes::from(key.to_owned()),
+    }
 }
 
 /// What a node has applied.
@@ -80,9 +85,15 @@ impl Replica {
 
     /// Writes what closes a fork: no ops, and the tips of the author's other branches as parents.
     pub fn repair(&mut self, secret: [u8; 32], now_ms: u64) -> VerifiedEntry {
-        let branches = self.logs.get(&author_of(secret)).map(Vec::as_slice).unwrap_or_default();
+        let branches = self
+            .logs
+            .get(&author_of(secret))
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let others = branches.iter().skip(1).filter_map(|branch| branch.last());
-        let parents = others.map(|tip| self.entries[&tip.id].as_parent()).collect();
+        let parents = others
+            .map(|tip| self.entries[&tip.id].as_parent())
+            .collect();
         self.write_with(secret, now_ms, Vec::new(), parents)
     }
 
@@ -93,8 +104,15 @@ impl Replica {
         ops: Vec<Op>,
         parents: BTreeSet<Parent>,
     ) -> VerifiedEntry {
-        let own = self.logs.get(&author_of(secret)).and_then(|branches| branches[0].last());
-        let newest = parents.iter().map(|parent| parent.hlc).chain(own.map(|tip| tip.hlc)).max();
+        let own = self
+            .logs
+            .get(&author_of(secret))
+            .and_then(|branches| branches[0].last());
+        let newest = parents
+            .iter()
+            .map(|parent| parent.hlc)
+            .chain(own.map(|tip| tip.hlc))
+            .max();
         let header = Header {
             seq: own.map_or(1, |tip| tip.seq + 1),
             prev: own.map(|tip| tip.id),
@@ -111,18 +129,33 @@ impl Replica {
     /// Returns what `entry` needs and is not here.
     pub fn missing(&self, entry: &VerifiedEntry) -> Option<EntryId> {
         let parents = entry.header.parents.iter().map(|parent| parent.id);
-        entry.header.prev.into_iter().chain(parents).find(|id| !self.entries.contains_key(id))
+        entry
+            .header
+            .prev
+            .into_iter()
+            .chain(parents)
+            .find(|id| !self.entries.contains_key(id))
     }
 
     /// Applies an entry of which nothing is missing. False when it was here.
     pub fn apply(&mut self, entry: &VerifiedEntry) -> bool {
         let author = entry.author();
         let branches = self.logs.entry(author).or_default();
-        let tips: Vec<Tip> = branches.iter().map(|branch| *branch.last().unwrap()).collect();
+        let tips: Vec<Tip> = branches
+            .iter()
+            .map(|branch| *branch.last().unwrap())
+            .collect();
         let at = |branch: usize, seq: Seq| {
-            branches[branch].iter().find(|there| there.seq == seq).copied()
+            branches[branch]
+                .iter()
+                .find(|there| there.seq == seq)
+                .copied()
         };
-        let here = Tip { seq: entry.header.seq, id: entry.id, hlc: entry.header.hlc };
+        let here = Tip {
+            seq: entry.header.seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        };
         match admit(&tips, entry, at).expect("histories of this model keep the rules") {
             Admission::Duplicate => return false,
             Admission::Append { branch } => branches[branch].push(here),
@@ -134,22 +167,35 @@ impl Replica {
         self.frontier.advance(
             author,
             entry.header.prev,
-            FrontierTip { seq: here.seq, id: here.id },
+            FrontierTip {
+                seq: here.seq,
+                id: here.id,
+            },
         );
         for op in &entry.ops {
             let heads = self.heads.entry(op.key().clone()).or_default();
             *heads = heads.apply(entry, op);
         }
-        assert!(self.entries.insert(entry.id, entry.clone()).is_none(), "applied once");
+        assert!(
+            self.entries.insert(entry.id, entry.clone()).is_none(),
+            "applied once"
+        );
         true
     }
 
     /// Panics unless heads and frontier are what their definitions say of the entries here.
     pub fn assert_equals_definitions(&self) {
         for (key, heads) in &self.heads {
-            assert_eq!(heads, &heads_by_definition(key, self.entries.values()), "heads of {key:?}");
+            assert_eq!(
+                heads,
+                &heads_by_definition(key, self.entries.values()),
+                "heads of {key:?}"
+            );
         }
-        let keys = self.entries.values().flat_map(|entry| entry.ops.iter().map(Op::key));
+        let keys = self
+            .entries
+            .values()
+            .flat_map(|entry| entry.ops.iter().map(Op::key));
         assert_eq!(keys.collect::<BTreeSet<_>>(), self.heads.keys().collect());
         assert_eq!(self.frontier, frontier_by_definition(self.entries.values()));
     }
@@ -164,7 +210,10 @@ pub struct Node {
 
 impl Node {
     pub fn new() -> Self {
-        Self { replica: Replica::default(), pending: Pending::new(PENDING_BYTES_MAX) }
+        Self {
+            replica: Replica::default(),
+            pending: Pending::new(PENDING_BYTES_MAX),
+        }
     }
 
     /// Takes an entry in any order, as often as it comes.
@@ -189,7 +238,9 @@ pub fn heads_by_definition<'a>(
         .filter_map(|entry| Some((entry, entry.ops.iter().find(|op| op.key() == key)?)))
         .collect();
     let is_cited = |entry: &VerifiedEntry| {
-        touching.iter().any(|(other, _)| other.header.parents.contains(&entry.as_parent()))
+        touching
+            .iter()
+            .any(|(other, _)| other.header.parents.contains(&entry.as_parent()))
     };
     let heads = touching.iter().filter(|(entry, _)| !is_cited(entry));
     Heads::new(heads.map(|(entry, op)| Head::of(entry, op)).collect())
@@ -199,9 +250,20 @@ pub fn heads_by_definition<'a>(
 pub fn frontier_by_definition<'a>(
     entries: impl Iterator<Item = &'a VerifiedEntry> + Clone,
 ) -> Frontier {
-    let prevs: BTreeSet<EntryId> = entries.clone().filter_map(|entry| entry.header.prev).collect();
+    let prevs: BTreeSet<EntryId> = entries
+        .clone()
+        .filter_map(|entry| entry.header.prev)
+        .collect();
     entries
         .filter(|entry| !prevs.contains(&entry.id))
-        .map(|entry| (entry.author(), FrontierTip { seq: entry.header.seq, id: entry.id }))
+        .map(|entry| {
+            (
+                entry.author(),
+                FrontierTip {
+                    seq: entry.header.seq,
+                    id: entry.id,
+                },
+            )
+        })
         .collect()
 }

@@ -19,12 +19,36 @@ struct Floor {
 
 /// From the roof down. Everything in `src/` is named here; not all that is named exists yet.
 const FLOORS: [Floor; 9] = [
-    Floor { number: 8, modules: &["cli"], does: "arguments in; output and exit code out" },
-    Floor { number: 7, modules: &["daemon"], does: "wires the floors; signals; ordered shutdown" },
-    Floor { number: 6, modules: &["api"], does: "gRPC on the local socket, server and client" },
-    Floor { number: 5, modules: &["net", "hooks"], does: "peers; commands that run on a change" },
-    Floor { number: 4, modules: &["node"], does: "identity, data directory, lock, the stores" },
-    Floor { number: 3, modules: &["store"], does: "the handle and its one writer; replay, watch" },
+    Floor {
+        number: 8,
+        modules: &["cli"],
+        does: "arguments in; output and exit code out",
+    },
+    Floor {
+        number: 7,
+        modules: &["daemon"],
+        does: "wires the floors; signals; ordered shutdown",
+    },
+    Floor {
+        number: 6,
+        modules: &["api"],
+        does: "gRPC on the local socket, server and client",
+    },
+    Floor {
+        number: 5,
+        modules: &["net", "hooks"],
+        does: "peers; commands that run on a change",
+    },
+    Floor {
+        number: 4,
+        modules: &["node"],
+        does: "identity, data directory, lock, the stores",
+    },
+    Floor {
+        number: 3,
+        modules: &["store"],
+        does: "the handle and its one writer; replay, watch",
+    },
     Floor {
         number: 2,
         modules: &["clock", "log", "state", "bus"],
@@ -95,7 +119,9 @@ fn protocol_is_pure() {
 #[test]
 fn the_wall_clock_is_read_in_one_place() {
     for (path, text) in sources().filter(|(path, _)| path != "src/clock.rs") {
-        let reads = tokens(&text).into_iter().filter(|token| token.text == "SystemTime");
+        let reads = tokens(&text)
+            .into_iter()
+            .filter(|token| token.text == "SystemTime");
         assert_none(
             &reads
                 .map(|token| Violation::new(&path, &token, "names SystemTime"))
@@ -138,18 +164,30 @@ fn every_limit_says_why() {
 fn the_top_level_has_what_the_design_names() {
     let found: BTreeSet<String> = tracked_files()
         .iter()
-        .map(|path| path.components().next().unwrap().as_os_str().to_string_lossy().into_owned())
+        .map(|path| {
+            path.components()
+                .next()
+                .unwrap()
+                .as_os_str()
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect();
     assert!(found.contains("src"));
     let strangers: Vec<&String> = found.iter().filter(|name| !is_at_home(name)).collect();
-    assert!(strangers.is_empty(), "at the top level, and not named in the design: {strangers:?}");
+    assert!(
+        strangers.is_empty(),
+        "at the top level, and not named in the design: {strangers:?}"
+    );
 }
 
 #[test]
 fn nothing_is_left_undone_and_no_path_of_one_machine_is_named() {
     let mut files = 0;
     for path in tracked_files() {
-        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        let Ok(text) = fs::read_to_string(root().join(&path)) else {
+            continue;
+        };
         files += 1;
         assert_none(&left_overs(&path.display().to_string(), &text));
     }
@@ -181,7 +219,11 @@ struct Violation {
 
 impl Violation {
     fn new(path: &str, token: &Token, what: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line: token.line, what: what.into() }
+        Self {
+            path: path.to_owned(),
+            line: token.line,
+            what: what.into(),
+        }
     }
 }
 
@@ -197,13 +239,19 @@ fn assert_none(violations: &[Violation]) {
 }
 
 fn floor_of(module: &str) -> Option<u8> {
-    FLOORS.iter().find(|floor| floor.modules.contains(&module)).map(|floor| floor.number)
+    FLOORS
+        .iter()
+        .find(|floor| floor.modules.contains(&module))
+        .map(|floor| floor.number)
 }
 
 /// Returns the module that a file of `src/` belongs to, and its path: `src/store/watch.rs` is
 /// `["store", "watch"]`. Empty for the two roots.
 fn module_path(path: &str) -> Vec<String> {
-    let path = path.strip_prefix("src/").unwrap_or(path).trim_end_matches(".rs");
+    let path = path
+        .strip_prefix("src/")
+        .unwrap_or(path)
+        .trim_end_matches(".rs");
     let mut parts: Vec<String> = path.split('/').map(str::to_owned).collect();
     let is_root = parts.len() == 1 && ["lib", "main"].contains(&parts[0].as_str());
     if is_root || parts.last().is_some_and(|last| last == "mod") {
@@ -215,10 +263,16 @@ fn module_path(path: &str) -> Vec<String> {
 fn floor_violations(path: &str, text: &str) -> Vec<Violation> {
     let module = module_path(path);
     // The roots stand above all floors.
-    let Some(own) = module.first() else { return Vec::new() };
+    let Some(own) = module.first() else {
+        return Vec::new();
+    };
     let Some(floor) = floor_of(own) else {
         let what = format!("module {own} is on no floor: name it in tests/it/tidy.rs");
-        return vec![Violation { path: path.to_owned(), line: 1, what }];
+        return vec![Violation {
+            path: path.to_owned(),
+            line: 1,
+            what,
+        }];
     };
     let complaint = |named: &Named| {
         let name = named.path.first().map_or("the whole crate", String::as_str);
@@ -226,7 +280,9 @@ fn floor_violations(path: &str, text: &str) -> Vec<Violation> {
             _ if name == own => None,
             None => Some(format!("{own} names {name}, which is on no floor")),
             Some(other) if other < floor => None,
-            Some(other) => Some(format!("{own} (floor {floor}) names {name} (floor {other})")),
+            Some(other) => Some(format!(
+                "{own} (floor {floor}) names {name} (floor {other})"
+            )),
         }
     };
     named_in_crate(&tokens(text), &module, own == "cli")
@@ -238,7 +294,9 @@ fn floor_violations(path: &str, text: &str) -> Vec<Violation> {
 fn impure_names(path: &str, text: &str) -> Vec<Violation> {
     let is_impure = |named: &str| {
         let under = |impure: &str| {
-            named.strip_prefix(impure).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            named
+                .strip_prefix(impure)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
         IMPURE.iter().any(|impure| under(impure))
     };
@@ -268,13 +326,27 @@ fn is_at_home(name: &str) -> bool {
 
 fn left_overs(path: &str, text: &str) -> Vec<Violation> {
     // Put together here, so that this file does not name them.
-    let undone =
-        [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["todo", "!("], ["unimplemented", "!("]];
-    let places = [["/ho", "me/"], ["/ro", "ot/"], ["/wo", "rk/"], ["/Us", "ers/"]];
+    let undone = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X:"],
+        ["todo", "!("],
+        ["unimplemented", "!("],
+    ];
+    let places = [
+        ["/ho", "me/"],
+        ["/ro", "ot/"],
+        ["/wo", "rk/"],
+        ["/Us", "ers/"],
+    ];
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let mut complain = |what: String| {
-            found.push(Violation { path: path.to_owned(), line: index + 1, what });
+            found.push(Violation {
+                path: path.to_owned(),
+                line: index + 1,
+                what,
+            });
         };
         for word in undone.map(|halves| halves.concat()) {
             if line.contains(&word) {
@@ -301,16 +373,25 @@ fn root() -> &'static Path {
 
 /// Returns the Rust files of `src/`, as paths from the root with `/`, and their text.
 fn sources() -> impl Iterator<Item = (String, String)> {
-    files_below(Path::new("src")).into_iter().filter_map(|path| {
-        let name = path.to_string_lossy().replace('\\', "/");
-        name.ends_with(".rs").then(|| (name, fs::read_to_string(root().join(path)).unwrap()))
-    })
+    files_below(Path::new("src"))
+        .into_iter()
+        .filter_map(|path| {
+            let name = path.to_string_lossy().replace('\\', "/");
+            name.ends_with(".rs")
+                .then(|| (name, fs::read_to_string(root().join(path)).unwrap()))
+        })
 }
 
 /// Returns the files that a commit of everything would have; without git, all but the built.
 fn tracked_files() -> Vec<PathBuf> {
     let listed = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
         .current_dir(root())
         .output();
     match listed {
@@ -378,7 +459,10 @@ fn tokens(text: &str) -> Vec<Token> {
             ('\'', '\\') => place = after_quoted(&letters, place, '\''),
             ('\'', _) if at(place + 2) == '\'' => place += 3,
             (':', ':') => {
-                found.push(Token { text: "::".to_owned(), line });
+                found.push(Token {
+                    text: "::".to_owned(),
+                    line,
+                });
                 place += 2;
             }
             (letter, _) if is_word(letter) => {
@@ -390,7 +474,10 @@ fn tokens(text: &str) -> Vec<Token> {
             }
             (letter, _) => {
                 if !letter.is_whitespace() {
-                    found.push(Token { text: letter.to_string(), line });
+                    found.push(Token {
+                        text: letter.to_string(),
+                        line,
+                    });
                 }
                 place += 1;
             }
@@ -429,14 +516,19 @@ fn after_quoted(letters: &[char], start: usize, quote: char) -> usize {
 /// Returns where a raw text that begins at `start` is over; `None` when none begins there.
 fn raw_text_end(letters: &[char], start: usize) -> Option<usize> {
     let mut place = start + if letters[start] == 'b' { 2 } else { 1 };
-    let hashes = letters[place..].iter().take_while(|letter| **letter == '#').count();
+    let hashes = letters[place..]
+        .iter()
+        .take_while(|letter| **letter == '#')
+        .count();
     place += hashes;
     if letters.get(place) != Some(&'"') {
         return None;
     }
     let closing: Vec<char> = ['"'].into_iter().chain(['#'].repeat(hashes)).collect();
     let inside = &letters[place + 1..];
-    let length = inside.windows(closing.len()).position(|window| window == closing)?;
+    let length = inside
+        .windows(closing.len())
+        .position(|window| window == closing)?;
     Some(place + 1 + length + closing.len())
 }
 
@@ -508,7 +600,11 @@ fn tree(
             }
             return place + 1;
         }
-        found.push(Named { path, at, inside: inside.to_vec() });
+        found.push(Named {
+            path,
+            at,
+            inside: inside.to_vec(),
+        });
         return place;
     }
 }
@@ -532,8 +628,15 @@ fn named_in_crate(tokens: &[Token], module: &[String], in_binary: bool) -> Vec<N
         }
         // `crate` alone, in `pub(crate)`, names nothing; `crate::*` and `super` of a floor name all.
         let visibility = rest.is_empty() && base.is_empty();
-        base.extend(rest.iter().filter(|name| *name != "self" && *name != "*").cloned());
-        (!visibility).then_some(Named { path: base, ..named })
+        base.extend(
+            rest.iter()
+                .filter(|name| *name != "self" && *name != "*")
+                .cloned(),
+        );
+        (!visibility).then_some(Named {
+            path: base,
+            ..named
+        })
     };
     paths(tokens).into_iter().filter_map(resolve).collect()
 }
@@ -542,7 +645,10 @@ mod the_checks_fail_when_they_should {
     use super::*;
 
     fn complaints(path: &str, text: &str) -> Vec<String> {
-        floor_violations(path, text).iter().map(Violation::to_string).collect()
+        floor_violations(path, text)
+            .iter()
+            .map(Violation::to_string)
+            .collect()
     }
 
     #[test]
@@ -571,7 +677,9 @@ mod the_checks_fail_when_they_should {
             let found = complaints("src/log/file.rs", way);
             assert!(!found.is_empty(), "{way}");
             assert!(
-                found.iter().all(|line| line.ends_with("log (floor 2) names store (floor 3)")),
+                found
+                    .iter()
+                    .all(|line| line.ends_with("log (floor 2) names store (floor 3)")),
                 "{found:?}"
             );
         }
@@ -619,8 +727,11 @@ mod the_checks_fail_when_they_should {
     #[test]
     fn the_binary_names_the_library_by_its_name() {
         assert!(
-            complaints("src/cli/put.rs", "use lattice::store::Store; use crate::cli::Out;")
-                .is_empty()
+            complaints(
+                "src/cli/put.rs",
+                "use lattice::store::Store; use crate::cli::Out;"
+            )
+            .is_empty()
         );
         assert!(!complaints("src/cli/put.rs", "use lattice::util::x;").is_empty());
         assert!(complaints("src/main.rs", "use lattice::store::Store; mod cli;").is_empty());
@@ -658,7 +769,11 @@ mod the_checks_fail_when_they_should {
             "fn f() { rand::random() }",
         ];
         for text in impure {
-            assert_eq!(impure_names("src/protocol/a.rs", text).len(), impure_count(text), "{text}");
+            assert_eq!(
+                impure_names("src/protocol/a.rs", text).len(),
+                impure_count(text),
+                "{text}"
+            );
         }
         let pure = "use std::{fmt, sync::Arc}; // std::time\nfn f(time: u64, random: u64) {}";
         assert!(impure_names("src/protocol/a.rs", pure).is_empty());
@@ -671,7 +786,10 @@ mod the_checks_fail_when_they_should {
     #[test]
     fn limits_without_a_reason_are_found() {
         let text = "/// Why.\npub const A: u8 = 1;\npub const B: u8 = 2;\n/// Why.\n#[x]\npub const C: u8 = 3;\n\n// No.\npub const D: u8 = 4;";
-        assert_eq!(undocumented_limits(text), ["pub const B: u8 = 2;", "pub const D: u8 = 4;"]);
+        assert_eq!(
+            undocumented_limits(text),
+            ["pub const B: u8 = 2;", "pub const D: u8 = 4;"]
+        );
     }
 
     #[test]
@@ -681,7 +799,10 @@ mod the_checks_fail_when_they_should {
         let text = format!(
             "fine\n{undone}\nlet x = \"{place}a\";\nhttps://example.org{place}a\n{place}\n"
         );
-        let lines: Vec<usize> = left_overs("a", &text).iter().map(|found| found.line).collect();
+        let lines: Vec<usize> = left_overs("a", &text)
+            .iter()
+            .map(|found| found.line)
+            .collect();
         assert_eq!(lines, [2, 3, 5]);
     }
 
