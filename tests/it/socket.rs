@@ -32,28 +32,18 @@ use tokio::time::timeout;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::Streaming;
 
-/// A node that serves its socket, and a client of it.
-struct Up {
-    client: Client,
-    daemon: Daemon,
-    dir: TempDir,
-}
-
 async fn open(dir: &Path) -> Node {
     let mut config = NodeConfig::new(dir);
     config.create = true;
     Node::open(config).await.unwrap()
 }
 
-async fn up() -> Up {
+/// Returns a client of a node, the node with its socket, and its directory, in order of drop.
+async fn up() -> (Client, Daemon, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(open(dir.path()).await).unwrap();
     let client = connect(daemon.socket()).await.unwrap();
-    Up {
-        client,
-        daemon,
-        dir,
-    }
+    (client, daemon, dir)
 }
 
 fn put(key: &str, value: &str) -> PutRequest {
@@ -164,9 +154,7 @@ async fn watchers_become(client: &mut Client, expected: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn put_get_list_delete_round_trip() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let written = client.put(put("/a", "1")).await.unwrap().into_inner();
     assert_eq!(written.entry.len(), 32);
     assert_eq!(written.author.as_ref(), daemon.node().id().0.as_slice());
@@ -194,9 +182,7 @@ async fn nodes(client: &mut Client) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_list_comes_in_several_messages_and_whole() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let long = "v".repeat(VALUE_BYTES_MAX);
     for i in 0..6 {
         client.put(put(&format!("/long/{i}"), &long)).await.unwrap();
@@ -219,9 +205,7 @@ async fn long_list_comes_in_several_messages_and_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_history_and_log_tell_who_wrote() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let first = client.put(put("/k", "1")).await.unwrap().into_inner();
     let second = client.put(put("/k", "2")).await.unwrap().into_inner();
     let request = HeadsRequest {
@@ -265,9 +249,7 @@ async fn heads_history_and_log_tell_who_wrote() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_is_one_entry_and_watched_whole() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let mut events = watch(&mut client, "/b/", Start::Now(true)).await;
     caught_up(&mut events).await;
     let ops = vec![op("/b/1", "1"), op("/b/2", "2")];
@@ -295,9 +277,7 @@ async fn batch_is_one_entry_and_watched_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_resumes_from_its_cursor() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     client.put(put("/w/1", "before")).await.unwrap();
     let mut events = watch(&mut client, "/w/", Start::Initial(true)).await;
     assert_eq!(change(&mut events).await.key, "/w/1");
@@ -311,9 +291,7 @@ async fn watch_resumes_from_its_cursor() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_carry_cursors_only_where_asked_for() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     client.put(put("/c", "1")).await.unwrap();
     for cursors in [false, true] {
         let request = WatchRequest {
@@ -332,9 +310,7 @@ async fn changes_carry_cursors_only_where_asked_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streamed_puts_are_answered_in_order_around_a_refused_one() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let (requests, stream) = tokio::sync::mpsc::channel(16);
     let mut replies = client
         .put_stream(ReceiverStream::new(stream))
@@ -395,9 +371,7 @@ async fn streamed_puts_are_answered_in_order_around_a_refused_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streamed_put_to_an_unknown_store_is_refused() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let request = PutStreamRequest {
         store: "nowhere".into(),
         ops: vec![op("/k", "v")],
@@ -414,9 +388,7 @@ async fn streamed_put_to_an_unknown_store_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_carry_code_exit_code_and_numbers() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let check = |error: ApiError, code: &str, exit_code: u8, part: &str| {
         assert_eq!(
             (error.code.as_str(), error.exit_code),
@@ -507,9 +479,7 @@ async fn errors_carry_code_exit_code_and_numbers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cursor_of_another_store_is_refused() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let request = api::CreateStoreRequest {
         name: "other".into(),
     };
@@ -546,11 +516,7 @@ async fn cursor_of_another_store_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_and_verify_describe_the_node() {
-    let Up {
-        mut client,
-        daemon,
-        dir,
-    } = up().await;
+    let (mut client, daemon, dir) = up().await;
     client.put(put("/k", "v")).await.unwrap();
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.node.as_ref(), daemon.node().id().0.as_slice());
@@ -596,7 +562,7 @@ async fn client_in_process_needs_no_socket() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn directory_and_socket_are_private() {
-    let Up { daemon, dir, .. } = up().await;
+    let (_client, daemon, dir) = up().await;
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&dir.path().join("run")), 0o700);
     assert_eq!(mode(daemon.socket()) & 0o077, 0);
@@ -606,11 +572,7 @@ async fn directory_and_socket_are_private() {
 /// Without the check of the peer, whoever can reach the path could write as the node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_user_is_refused_also_where_the_path_is_open() {
-    let Up {
-        mut client,
-        daemon,
-        dir,
-    } = up().await;
+    let (mut client, daemon, dir) = up().await;
     let path = daemon.socket().to_owned();
     let as_nobody = |path: std::path::PathBuf| {
         std::thread::spawn(move || {
@@ -714,7 +676,7 @@ async fn reflection_lists_the_service() {
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
     };
-    let Up { daemon, .. } = up().await;
+    let (_client, daemon, _dir) = up().await;
     let path = daemon.socket().to_owned();
     let connector = tower::service_fn(move |_uri| {
         let stream = tokio::net::UnixStream::connect(path.clone());
@@ -746,11 +708,7 @@ async fn reflection_lists_the_service() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn down_is_answered_and_then_the_node_stops() {
-    let Up {
-        mut client,
-        daemon,
-        dir,
-    } = up().await;
+    let (mut client, daemon, dir) = up().await;
     let requested = daemon.shutdown_requested();
     let stopper = tokio::spawn(async move {
         requested.await;
@@ -779,11 +737,7 @@ async fn down_is_answered_and_then_the_node_stops() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_ends_watches_and_does_not_wait_for_silent_clients() {
-    let Up {
-        mut client,
-        daemon,
-        dir,
-    } = up().await;
+    let (mut client, daemon, dir) = up().await;
     let mut events = watch(&mut client, "/", Start::Initial(true)).await;
     caught_up(&mut events).await;
     let silent = UnixStream::connect(daemon.socket()).unwrap();
@@ -810,9 +764,7 @@ async fn stop_ends_watches_and_does_not_wait_for_silent_clients() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_of_a_client_that_went_away_ends() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let mut kept = watch(&mut client, "/", Start::Now(true)).await;
     let dropped = watch(&mut client, "/", Start::Now(true)).await;
     let mut other = connect(daemon.socket()).await.unwrap();
@@ -831,9 +783,7 @@ async fn watch_of_a_client_that_went_away_ends() {
 /// must not remove its successor's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_socket_is_never_removed() {
-    let Up {
-        mut client, daemon, ..
-    } = up().await;
+    let (mut client, daemon, _dir) = up().await;
     let error = Daemon::start(daemon.node().clone()).unwrap_err();
     assert!(
         matches!(error, DaemonError::Socket(SocketError::InUse { .. })),
