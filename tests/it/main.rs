@@ -1,0 +1,4 @@
+//! Promises that hold across modules, as one binary.
+
+#[cfg(feature = "api")]
+mod socket;
