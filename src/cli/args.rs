@@ -38,6 +38,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "DIR",
         env = "LATTICE_DATA",
         hide_env_values = true,
@@ -48,6 +49,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "STORE",
         env = "LATTICE_STORE",
         hide_env_values = true,
@@ -55,10 +57,22 @@ pub(crate) struct Global {
     )]
     pub(crate) store: Option<String>,
     /// Print one JSON object per line; errors are one object on stderr
-    #[arg(long, global = true, display_order = 102)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        display_order = 102
+    )]
     pub(crate) json: bool,
     /// Tell more on stderr; twice or three times for more still
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 103)]
+    #[arg(
+        short,
+        long,
+        global = true,
+        action = clap::ArgAction::Count,
+        help_heading = "Global options",
+        display_order = 103
+    )]
     pub(crate) verbose: u8,
 }
 

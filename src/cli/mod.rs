@@ -32,7 +32,7 @@ mod watch;
 mod when;
 mod words;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
@@ -145,6 +145,7 @@ fn log_to_stderr(verbose: u8) {
         EnvFilter::try_from_env("LATTICE_LOG").unwrap_or_else(|_unset| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

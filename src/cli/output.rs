@@ -7,11 +7,13 @@ use std::{
     borrow::Cow,
     error::Error,
     fmt::Write as _,
+    fs::File,
     io::{self, IsTerminal as _, Write as _},
+    os::fd::AsFd as _,
 };
 
 use serde::Serialize;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::unix::pipe};
 
 use crate::cli::{exit::Failure, object};
 
@@ -81,7 +83,10 @@ impl Output {
 ///
 /// A writer learns it at its next write, and a quiet watch may not have one for hours.
 pub(crate) async fn stdout_closed() {
-    if let Ok(stdout) = AsyncFd::with_interest(io::stdout(), Interest::ERROR)
+    // A descriptor of its own, so that its end closes nothing, and unchecked, so that stdout stays
+    // as it is for those who share it. What cannot be watched (a file) fails here.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    if let Ok(stdout) = stdout.and_then(pipe::Sender::from_file_unchecked)
         && stdout.ready(Interest::ERROR).await.is_ok()
     {
         return;

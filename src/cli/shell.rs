@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory as _, Parser as _};
-use lattice::{api::client::Client, daemon, wire::api};
+use lattice::{api::client::Client, wire::api};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::{
     Editor, Helper, completion::Completer, error::ReadlineError, highlight::Highlighter,
@@ -205,9 +205,10 @@ impl Terminal {
     }
 
     fn restore(&self) {
-        if let Some(settings) = &self.0 {
-            // The terminal may be gone, and then there is nothing to put right.
-            drop(tcsetattr(io::stdin(), OptionalActions::Now, settings));
+        if let Some(settings) = &self.0
+            && let Err(error) = tcsetattr(io::stdin(), OptionalActions::Now, settings)
+        {
+            complain(&format!("note: cannot restore the terminal: {error}"));
         }
     }
 
