@@ -171,7 +171,7 @@ impl Heads {
             let entry = head.entry.clone().unwrap_or_default();
             let wins = if head.wins { '*' } else { ' ' };
             out.line(&format!(
-                "{wins} {}  {}.{}  author {}  seq {}  {}",
+                "{wins} {}  {}+{}  author {}  seq {}  {}",
                 short(&entry.id),
                 date_time(entry.wall_ms),
                 entry.counter,

@@ -2,3 +2,6 @@
 
 #[cfg(feature = "api")]
 mod socket;
+
+#[cfg(feature = "cli")]
+mod cli;
