@@ -1,7 +1,7 @@
 //! Promises that hold across modules, as one binary.
 
-#[cfg(feature = "api")]
-mod socket;
-
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "api")]
+mod socket;
+mod store;
