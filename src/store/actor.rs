@@ -97,7 +97,9 @@ impl Actor {
                     Err(mpsc::error::TryRecvError::Empty) => {
                         self.maintain();
                         let wait = self.idle_for();
-                        match runtime.block_on(tokio::time::timeout(wait, received.recv())) {
+                        let waited = runtime
+                            .block_on(async { tokio::time::timeout(wait, received.recv()).await });
+                        match waited {
                             Ok(Some(command)) => Some(command),
                             Ok(None) => break,
                             Err(_elapsed) => None,
