@@ -10,7 +10,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let formats = protox::compile(["lattice.proto"], ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(formats)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(formats)?;
     if env::var_os("CARGO_FEATURE_API").is_some() {
         let api = protox::compile(["api.proto"], ["proto"])?;
         fs::write(out.join("api.bin"), api.encode_to_vec())?;

@@ -19,7 +19,10 @@ pub struct IdError {
 
 impl IdError {
     fn new(text: &str, expected: &'static str) -> Self {
-        Self { text: text.chars().take(80).collect(), expected }
+        Self {
+            text: text.chars().take(80).collect(),
+            expected,
+        }
     }
 }
 
@@ -91,7 +94,11 @@ impl StoreId {
         hasher.update(&creator.0).update(nonce);
         let mut bytes = [0; 16];
         hasher.finalize_xof().fill(&mut bytes);
-        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid().into_bytes())
+        Self(
+            uuid::Builder::from_custom_bytes(bytes)
+                .into_uuid()
+                .into_bytes(),
+        )
     }
 
     /// Reads 16 bytes; another length is `None`.

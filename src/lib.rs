@@ -1,13 +1,47 @@
-//! Lattice: a pub/sub node with watch streams on a replicated key-value store.
+//! Lattice: a pub/sub node with watch streams on a replicated key-value store that needs no
+//! server.
+//!
+//! # How an entry flows
+//! bytes -> `SignedEntry` -> `VerifiedEntry` -> log -> state -> bus -> watchers. Local and remote
+//! entries meet in `store/ingest.rs`; there is no second path.
+//!
+//! # Floors
+//! A module names only modules of floors below its own; `tests/it/tidy.rs` keeps it so.
+//!
+//! ```text
+//! 7  daemon                          wires node and api; signals; ordered shutdown
+//! 6  api                             gRPC on the local socket, server and client
+//! 4  node                            identity, data directory and its lock, the stores
+//! 3  store                           the handle and its single writer; reads, watches
+//! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
+//! 1  protocol  disk                  the rules, pure; the file operations, injectable
+//! 0  id  limits  wire                names; maxima; generated messages
+//! ```
+//! Nothing in `protocol` reads a clock, a file, a socket, or a random source.
+//!
+//! # What is promised
+//! A put that returned survives power loss. State is a pure function of the set of applied
+//! entries. A watch is lossless or says so. Damage is found before its data is served. Memory is
+//! bounded.
+//!
+//! # Units
+//! Times are milliseconds since 1970 (UTC), sizes are bytes, places in a log count from 1.
 
 #[cfg(feature = "api")]
 pub mod api;
+pub mod bus;
 pub mod clock;
 #[cfg(feature = "api")]
 pub mod daemon;
+pub mod disk;
 pub mod id;
 pub mod limits;
+pub mod log;
 pub mod node;
 pub mod protocol;
+pub mod state;
 pub mod store;
 pub mod wire;
+
+pub use node::{Node, NodeConfig};
+pub use store::{Store, Watch, WatchEvent, WatchOptions};

@@ -1,7 +1,17 @@
 //! The schemas of `proto/`, as generated.
 
-#![allow(missing_docs, unreachable_pub, unused_qualifications, reason = "generated code")]
-#![allow(clippy::all, clippy::use_self, clippy::missing_panics_doc, reason = "generated code")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+#![allow(
+    clippy::all,
+    clippy::use_self,
+    clippy::missing_panics_doc,
+    reason = "generated code"
+)]
 
 include!(concat!(env!("OUT_DIR"), "/lattice.v1.rs"));
 

@@ -12,7 +12,7 @@ use tonic::{Code, Status, metadata::MetadataValue};
 use crate::{
     api::{client::ConnectError, socket::SocketError},
     limits::{MESSAGE_BYTES_MAX, STORE_NAME_CHARS_MAX},
-    node::StoreError,
+    node::{OpenError, StoreError},
     protocol::{cursor::CursorError, entry::EntryError},
     store::{ReadError, WatchError, WriteError},
     wire::api,
@@ -251,8 +251,31 @@ impl From<StoreError> for ApiError {
             StoreError::NameInvalid { .. } => Self::usage("store_name_invalid", message)
                 .hint(format!("a name has 1 to {STORE_NAME_CHARS_MAX} characters")),
             StoreError::NameTaken { .. } => Self::new("store_exists", EXIT_PRECONDITION, message),
-            StoreError::Open(_) => Self::new("store_open", EXIT_FAILED, message),
+            StoreError::Open(error) => error.into(),
             StoreError::Write(error) => error.into(),
+        }
+    }
+}
+
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        let message = text(&error);
+        let failed = |code| Self::new(code, EXIT_FAILED, message.clone());
+        match error {
+            OpenError::AlreadyRunning { .. } => {
+                Self::new("already_running", EXIT_UNAVAILABLE, message)
+            }
+            OpenError::NoDataDir { .. } => Self::new("no_data_dir", EXIT_UNAVAILABLE, message)
+                .hint("`lattice init` or `lattice up` makes one; --data-dir names another"),
+            OpenError::Exposed { .. } => failed("exposed").hint("take the rights away with chmod"),
+            OpenError::WrongOwner { .. } => {
+                failed("wrong_owner").hint("run this as the user who owns it")
+            }
+            OpenError::Unusable { .. } => failed("unusable"),
+            OpenError::Io { .. } => failed("io"),
+            OpenError::Store { .. } => failed("store_open"),
+            OpenError::Write(error) => error.into(),
+            OpenError::Read(error) => error.into(),
         }
     }
 }

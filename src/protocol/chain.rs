@@ -80,8 +80,14 @@ pub fn admit(
     }
     let found = |seq: Seq, id: EntryId| {
         tips.iter().enumerate().find_map(|(branch, tip)| {
-            let there = if tip.seq == seq { Some(*tip) } else { at(branch, seq) };
-            there.filter(|there| there.id == id).map(|there| (branch, there))
+            let there = if tip.seq == seq {
+                Some(*tip)
+            } else {
+                at(branch, seq)
+            };
+            there
+                .filter(|there| there.id == id)
+                .map(|there| (branch, there))
         })
     };
     if found(seq, entry.id).is_some() {
@@ -97,10 +103,15 @@ pub fn admit(
     let before = seq.saturating_sub(1);
     if let Some((branch, there)) = found(before, prev) {
         after(entry, &there)?;
-        return Ok(Admission::Fork { branch: Some(branch) });
+        return Ok(Admission::Fork {
+            branch: Some(branch),
+        });
     }
     let known = tips.iter().map(|tip| tip.seq).max().unwrap_or(0);
-    Ok(Admission::Gap { from: known.saturating_add(1).min(before), through: before })
+    Ok(Admission::Gap {
+        from: known.saturating_add(1).min(before),
+        through: before,
+    })
 }
 
 fn after(entry: &Entry, prev: &Tip) -> Result<(), ChainError> {

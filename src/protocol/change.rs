@@ -6,7 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    protocol::{entry::Order, heads::Heads, hlc::Hlc},
+    protocol::{
+        entry::{Entry, Order},
+        heads::{Head, Heads},
+        hlc::Hlc,
+    },
 };
 
 /// What happened to a key.
@@ -75,7 +79,33 @@ pub struct EntryRef {
 impl EntryRef {
     /// Returns its place in the order that all nodes share.
     pub fn order(&self) -> Order {
-        Order { hlc: self.hlc, author: self.author, id: self.id }
+        Order {
+            hlc: self.hlc,
+            author: self.author,
+            id: self.id,
+        }
+    }
+}
+
+impl From<&Head> for EntryRef {
+    fn from(head: &Head) -> Self {
+        Self {
+            id: head.id,
+            author: head.author,
+            seq: head.seq,
+            hlc: head.hlc,
+        }
+    }
+}
+
+impl From<&Entry> for EntryRef {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            author: entry.author(),
+            seq: entry.header.seq,
+            hlc: entry.header.hlc,
+        }
     }
 }
 
@@ -92,6 +122,8 @@ pub struct Change {
     pub expires_ms: Option<u64>,
     /// The entry that made the change; for `Expire`, the winner that expired.
     pub entry: EntryRef,
+    /// The author's entry before; `None` for the first one.
+    pub prev: Option<EntryId>,
     /// Index of the op in its entry.
     pub op_index: u32,
     /// Ops of the entry.

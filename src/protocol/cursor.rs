@@ -62,7 +62,11 @@ impl fmt::Display for Cursor {
         };
         let message = wire::Cursor {
             store_id: Bytes::copy_from_slice(&self.store.0),
-            tips: self.frontier.iter().map(|(author, at)| tip(author, at)).collect(),
+            tips: self
+                .frontier
+                .iter()
+                .map(|(author, at)| tip(author, at))
+                .collect(),
             partial: self.partial.map(|partial| tip(partial.author, partial.tip)),
             partial_ops: self.partial.map_or(0, |partial| partial.ops),
             expired_through_ms: self.expired_through_ms,
@@ -82,7 +86,9 @@ impl FromStr for Cursor {
         let bytes = BASE64URL_NOPAD
             .decode(text.trim().as_bytes())
             .map_err(|_letters| garbage("it has letters that no cursor has, or was cut"))?;
-        let (body, sum) = bytes.split_last_chunk::<4>().ok_or(garbage("it is too short"))?;
+        let (body, sum) = bytes
+            .split_last_chunk::<4>()
+            .ok_or(garbage("it is too short"))?;
         let (version, message) = body.split_first().ok_or(garbage("it is too short"))?;
         if check(body) != *sum {
             return Err(garbage("its check sum is wrong"));
@@ -94,13 +100,23 @@ impl FromStr for Cursor {
             wire::Cursor::decode(message).map_err(|_reason| garbage("it does not decode"))?;
         let tip = |tip: &wire::CursorTip| {
             let author = Author::from_slice(&tip.author)?;
-            Some((author, FrontierTip { seq: tip.seq, id: EntryId::from_slice(&tip.id)? }))
+            Some((
+                author,
+                FrontierTip {
+                    seq: tip.seq,
+                    id: EntryId::from_slice(&tip.id)?,
+                },
+            ))
         };
         let partial = match &message.partial {
             None => None,
             Some(partial) => {
                 let (author, tip) = tip(partial).ok_or(garbage("a tip is malformed"))?;
-                Some(Partial { author, tip, ops: message.partial_ops })
+                Some(Partial {
+                    author,
+                    tip,
+                    ops: message.partial_ops,
+                })
             }
         };
         Ok(Self {

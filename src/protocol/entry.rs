@@ -112,7 +112,10 @@ impl Op {
         check_key(self.key())?;
         match self {
             Self::Put { value, .. } if value.len() > VALUE_BYTES_MAX => {
-                Err(EntryError::ValueTooLong { bytes: value.len(), bytes_max: VALUE_BYTES_MAX })
+                Err(EntryError::ValueTooLong {
+                    bytes: value.len(),
+                    bytes_max: VALUE_BYTES_MAX,
+                })
             }
             Self::Put { .. } | Self::Delete { .. } => Ok(()),
         }
@@ -135,9 +138,10 @@ impl Op {
 pub fn check_key(key: &[u8]) -> Result<(), EntryError> {
     match key.len() {
         0 => Err(EntryError::KeyEmpty),
-        bytes if bytes > KEY_BYTES_MAX => {
-            Err(EntryError::KeyTooLong { bytes, bytes_max: KEY_BYTES_MAX })
-        }
+        bytes if bytes > KEY_BYTES_MAX => Err(EntryError::KeyTooLong {
+            bytes,
+            bytes_max: KEY_BYTES_MAX,
+        }),
         _fits => Ok(()),
     }
 }
@@ -256,7 +260,10 @@ impl SignedEntry {
     /// Returns the entry's id: it commits to author, signature, header, and through it to the ops.
     pub fn id(&self) -> EntryId {
         let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
-        hasher.update(&self.author.0).update(&self.signature).update(&self.header);
+        hasher
+            .update(&self.author.0)
+            .update(&self.signature)
+            .update(&self.header);
         EntryId(*hasher.finalize().as_bytes())
     }
 
@@ -268,10 +275,14 @@ impl SignedEntry {
         let message = wire::Header::decode(self.header.clone())
             .map_err(|_reason| malformed("its header is not a Header message"))?;
         if message.version != VERSION {
-            return Err(EntryError::NeedsNewer { what: "header version" });
+            return Err(EntryError::NeedsNewer {
+                what: "header version",
+            });
         }
         if message.encoded_len() != self.header.len() {
-            return Err(EntryError::NeedsNewer { what: "header field" });
+            return Err(EntryError::NeedsNewer {
+                what: "header field",
+            });
         }
         if message.ops_len != self.ops.len() as u64
             || message.ops_hash != blake3::hash(&self.ops).as_bytes().as_slice()
@@ -280,14 +291,21 @@ impl SignedEntry {
         }
         let header = Header::from_wire(message, &self.author)?;
         let ops = decode_ops(&self.ops)?;
-        Ok(Entry { id: self.id(), header, ops, signed: self })
+        Ok(Entry {
+            id: self.id(),
+            header,
+            ops,
+            signed: self,
+        })
     }
 }
 
 impl Header {
     fn from_wire(message: wire::Header, author: &Author) -> Result<Self, EntryError> {
         if message.flags & !FLAG_ATOMIC != 0 {
-            return Err(EntryError::NeedsNewer { what: "header flag" });
+            return Err(EntryError::NeedsNewer {
+                what: "header flag",
+            });
         }
         let seq = message.seq;
         let prev = match (seq, message.prev.len()) {
@@ -295,8 +313,7 @@ impl Header {
             (1, 0) => None,
             (1, _) => return Err(malformed("the first entry has a prev")),
             _later => Some(
-                EntryId::from_slice(&message.prev)
-                    .ok_or(malformed("its prev has not 32 bytes"))?,
+                EntryId::from_slice(&message.prev).ok_or(malformed("its prev has not 32 bytes"))?,
             ),
         };
         let hlc = Hlc::new(message.wall_ms, message.counter)
@@ -336,12 +353,18 @@ impl Header {
             version: VERSION,
             store_id: Bytes::copy_from_slice(&self.store.0),
             seq: self.seq,
-            prev: self.prev.map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0)),
+            prev: self
+                .prev
+                .map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0)),
             wall_ms: self.hlc.wall_ms,
             counter: self.hlc.counter,
             flags: if self.atomic { FLAG_ATOMIC } else { 0 },
             cause: self.cause.as_ref().map(Cause::to_wire),
-            parents: self.parents.iter().map(|parent| parent.to_wire(author)).collect(),
+            parents: self
+                .parents
+                .iter()
+                .map(|parent| parent.to_wire(author))
+                .collect(),
             ops_hash: Bytes::copy_from_slice(blake3::hash(ops).as_bytes()),
             ops_len: ops.len() as u64,
         }
@@ -436,7 +459,11 @@ impl Entry {
 
     /// Returns its place in the order that all nodes share.
     pub fn order(&self) -> Order {
-        Order { hlc: self.header.hlc, author: self.signed.author, id: self.id }
+        Order {
+            hlc: self.header.hlc,
+            author: self.signed.author,
+            id: self.id,
+        }
     }
 
     /// Returns how others cite it.
@@ -451,7 +478,11 @@ impl Entry {
 
     /// Returns about how many bytes it takes in memory.
     pub fn bytes(&self) -> usize {
-        self.signed.header.len().saturating_add(self.signed.ops.len()).saturating_add(512)
+        self.signed
+            .header
+            .len()
+            .saturating_add(self.signed.ops.len())
+            .saturating_add(512)
     }
 
     /// Checks the signature, strictly (RFC 8032 with small-order keys and points refused).
@@ -491,7 +522,11 @@ impl Deref for VerifiedEntry {
 ///
 /// # Errors
 /// The limits of `Op::check`, `TooManyOps`, `OpsTooLong`, `TooManyParents`, `KeyTwice`.
-pub fn sign(key: &SigningKey, mut header: Header, ops: Vec<Op>) -> Result<VerifiedEntry, EntryError> {
+pub fn sign(
+    key: &SigningKey,
+    mut header: Header,
+    ops: Vec<Op>,
+) -> Result<VerifiedEntry, EntryError> {
     check_ops(&ops)?;
     if header.parents.len() > PARENTS_MAX {
         return Err(EntryError::TooManyParents {
@@ -503,12 +538,25 @@ pub fn sign(key: &SigningKey, mut header: Header, ops: Vec<Op>) -> Result<Verifi
     let author = Author(key.verifying_key().to_bytes());
     let ops_bytes = encode_ops(&ops);
     if ops_bytes.len() > OPS_BYTES_MAX {
-        return Err(EntryError::OpsTooLong { bytes: ops_bytes.len(), bytes_max: OPS_BYTES_MAX });
+        return Err(EntryError::OpsTooLong {
+            bytes: ops_bytes.len(),
+            bytes_max: OPS_BYTES_MAX,
+        });
     }
     let header_bytes = Bytes::from(header.to_wire(&author, &ops_bytes).encode_to_vec());
     let signature = key.sign(&signed_bytes(&header_bytes)).to_bytes();
-    let signed = SignedEntry { header: header_bytes, signature, author, ops: ops_bytes };
-    Ok(VerifiedEntry(Arc::new(Entry { id: signed.id(), header, ops, signed })))
+    let signed = SignedEntry {
+        header: header_bytes,
+        signature,
+        author,
+        ops: ops_bytes,
+    };
+    Ok(VerifiedEntry(Arc::new(Entry {
+        id: signed.id(),
+        header,
+        ops,
+        signed,
+    })))
 }
 
 /// Place of an entry in the one order of all nodes: a linear extension of the causal order.
@@ -532,9 +580,11 @@ fn decode_ops(bytes: &Bytes) -> Result<Vec<Op>, EntryError> {
         .ops
         .into_iter()
         .map(|op| match op.kind {
-            Some(wire::op::Kind::Put(put)) => {
-                Ok(Op::Put { key: put.key, value: put.value, expires_ms: put.expires_ms })
-            }
+            Some(wire::op::Kind::Put(put)) => Ok(Op::Put {
+                key: put.key,
+                value: put.value,
+                expires_ms: put.expires_ms,
+            }),
             Some(wire::op::Kind::Delete(delete)) => Ok(Op::Delete { key: delete.key }),
             None => Err(EntryError::NeedsNewer { what: "op kind" }),
         })
@@ -548,9 +598,15 @@ fn encode_ops(ops: &[Op]) -> Bytes {
         .iter()
         .map(|op| {
             let kind = match op.clone() {
-                Op::Put { key, value, expires_ms } => {
-                    wire::op::Kind::Put(wire::Put { key, value, expires_ms })
-                }
+                Op::Put {
+                    key,
+                    value,
+                    expires_ms,
+                } => wire::op::Kind::Put(wire::Put {
+                    key,
+                    value,
+                    expires_ms,
+                }),
                 Op::Delete { key } => wire::op::Kind::Delete(wire::Delete { key }),
             };
             wire::Op { kind: Some(kind) }
@@ -561,13 +617,18 @@ fn encode_ops(ops: &[Op]) -> Bytes {
 
 fn check_ops(ops: &[Op]) -> Result<(), EntryError> {
     if ops.len() > OPS_MAX {
-        return Err(EntryError::TooManyOps { ops: ops.len(), ops_max: OPS_MAX });
+        return Err(EntryError::TooManyOps {
+            ops: ops.len(),
+            ops_max: OPS_MAX,
+        });
     }
     let mut keys = BTreeSet::new();
     for op in ops {
         op.check()?;
         if ops.len() > 1 && !keys.insert(op.key()) {
-            return Err(EntryError::KeyTwice { key: op.key().clone() });
+            return Err(EntryError::KeyTwice {
+                key: op.key().clone(),
+            });
         }
     }
     Ok(())

@@ -51,7 +51,9 @@ impl Frontier {
 
     /// Returns all tips, by author, then seq, then id.
     pub fn iter(&self) -> impl Iterator<Item = (Author, FrontierTip)> + '_ {
-        self.0.iter().flat_map(|(author, tips)| tips.iter().map(|tip| (*author, *tip)))
+        self.0
+            .iter()
+            .flat_map(|(author, tips)| tips.iter().map(|tip| (*author, *tip)))
     }
 
     /// Returns the tips of `author`: more than one only after a fork.
@@ -91,10 +93,21 @@ impl Frontier {
             if !forked && highest > tip.seq {
                 return None;
             }
-            let after = if forked || highest >= tip.seq { 0 } else { highest };
-            Some(MissingRange { author, after, through: tip.seq, tip: tip.id })
+            let after = if forked || highest >= tip.seq {
+                0
+            } else {
+                highest
+            };
+            Some(MissingRange {
+                author,
+                after,
+                through: tip.seq,
+                tip: tip.id,
+            })
         };
-        self.iter().filter_map(|(author, tip)| lacks(author, tip)).collect()
+        self.iter()
+            .filter_map(|(author, tip)| lacks(author, tip))
+            .collect()
     }
 }
 

@@ -59,11 +59,15 @@ impl Head {
     pub fn of(entry: &Entry, op: &Op) -> Self {
         let content = match op {
             Op::Delete { .. } => Content::Tombstone,
-            Op::Put { value, expires_ms, .. } => Content::Value {
+            Op::Put {
+                value, expires_ms, ..
+            } => Content::Value {
                 value: if value.len() <= VALUE_INLINE_BYTES_MAX {
                     Value::Inline(value.clone())
                 } else {
-                    Value::InLog { bytes: u32::try_from(value.len()).unwrap_or(u32::MAX) }
+                    Value::InLog {
+                        bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),
+                    }
                 },
                 expires_ms: *expires_ms,
             },
@@ -79,12 +83,21 @@ impl Head {
 
     /// Returns its place in the order that all nodes share.
     pub fn order(&self) -> Order {
-        Order { hlc: self.hlc, author: self.author, id: self.id }
+        Order {
+            hlc: self.hlc,
+            author: self.author,
+            id: self.id,
+        }
     }
 
     /// Returns how the next write cites it.
     pub fn as_parent(&self) -> Parent {
-        Parent { hlc: self.hlc, author: self.author, id: self.id, seq: self.seq }
+        Parent {
+            hlc: self.hlc,
+            author: self.author,
+            id: self.id,
+            seq: self.seq,
+        }
     }
 
     /// Returns when it expires, in ms since 1970; `None` for never and for tombstones.
@@ -141,8 +154,12 @@ impl Heads {
         if self.as_slice().iter().all(cited) {
             return Self(Some(Arc::new([new])));
         }
-        let mut heads: Vec<Head> =
-            self.as_slice().iter().filter(|head| !cited(head)).cloned().collect();
+        let mut heads: Vec<Head> = self
+            .as_slice()
+            .iter()
+            .filter(|head| !cited(head))
+            .cloned()
+            .collect();
         heads.push(new);
         Self::new(heads)
     }

@@ -22,7 +22,10 @@ pub struct HlcExhausted;
 
 impl Hlc {
     /// The stamp before all others.
-    pub const ZERO: Self = Self { wall_ms: 0, counter: 0 };
+    pub const ZERO: Self = Self {
+        wall_ms: 0,
+        counter: 0,
+    };
 
     /// Returns a stamp, or `None` where `wall_ms` has more than 48 bits.
     pub fn new(wall_ms: u64, counter: u32) -> Option<Self> {
@@ -38,10 +41,16 @@ impl Hlc {
     pub fn next(self, now_ms: u64) -> Result<Self, HlcExhausted> {
         let now_ms = now_ms.min(WALL_MS_MAX);
         if now_ms > self.wall_ms {
-            return Ok(Self { wall_ms: now_ms, counter: 0 });
+            return Ok(Self {
+                wall_ms: now_ms,
+                counter: 0,
+            });
         }
         if let Some(counter) = self.counter.checked_add(1) {
-            return Ok(Self { wall_ms: self.wall_ms, counter });
+            return Ok(Self {
+                wall_ms: self.wall_ms,
+                counter,
+            });
         }
         let wall_ms = self.wall_ms.checked_add(1).ok_or(HlcExhausted)?;
         Self::new(wall_ms, 0).ok_or(HlcExhausted)
@@ -62,18 +71,39 @@ mod tests {
 
     #[test]
     fn t4_full_counter_carries_into_the_wall_part() {
-        let full = Hlc { wall_ms: 5, counter: u32::MAX };
-        assert_eq!(full.next(5), Ok(Hlc { wall_ms: 6, counter: 0 }));
-        let last = Hlc { wall_ms: WALL_MS_MAX, counter: u32::MAX };
+        let full = Hlc {
+            wall_ms: 5,
+            counter: u32::MAX,
+        };
+        assert_eq!(
+            full.next(5),
+            Ok(Hlc {
+                wall_ms: 6,
+                counter: 0
+            })
+        );
+        let last = Hlc {
+            wall_ms: WALL_MS_MAX,
+            counter: u32::MAX,
+        };
         assert_eq!(last.next(u64::MAX), Err(HlcExhausted));
     }
 
     #[test]
     fn t1_clock_set_back_still_moves_forward() {
         let month_ms = 30 * 86_400_000;
-        let before = Hlc { wall_ms: 1_700_000_000_000, counter: 3 };
+        let before = Hlc {
+            wall_ms: 1_700_000_000_000,
+            counter: 3,
+        };
         let after = before.next(before.wall_ms - month_ms).unwrap();
-        assert_eq!(after, Hlc { wall_ms: before.wall_ms, counter: 4 });
+        assert_eq!(
+            after,
+            Hlc {
+                wall_ms: before.wall_ms,
+                counter: 4
+            }
+        );
     }
 
     proptest! {

@@ -60,7 +60,9 @@ impl Pending {
         self.next = self.next.saturating_add(1);
         let mut gone = Vec::new();
         while self.bytes > self.bytes_max {
-            let Some((_, oldest)) = self.entries.pop_first() else { break };
+            let Some((_, oldest)) = self.entries.pop_first() else {
+                break;
+            };
             self.bytes = self.bytes.saturating_sub(oldest.bytes());
             self.places.remove(&oldest.id);
             gone.push(oldest.id);
@@ -77,7 +79,10 @@ impl Pending {
     /// Takes out those that waited for `id`, which has come.
     pub fn release(&mut self, id: &EntryId) -> Vec<VerifiedEntry> {
         let waiters = self.waiting.remove(id).unwrap_or_default();
-        waiters.iter().filter_map(|waiter| self.take(waiter)).collect()
+        waiters
+            .iter()
+            .filter_map(|waiter| self.take(waiter))
+            .collect()
     }
 
     fn take(&mut self, id: &EntryId) -> Option<VerifiedEntry> {

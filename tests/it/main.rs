@@ -1,4 +1,5 @@
-//! Promises that hold across modules, as one binary.
+//! Promises across modules, one binary.
 
 #[cfg(feature = "api")]
 mod socket;
+mod store;

@@ -1,0 +1,263 @@
+//! The bus: tells watchers what was applied.
+//!
+//! One small broadcast channel for each distinct prefix that somebody watches, in a radix tree,
+//! so that a change costs its matching prefixes and not the number of watchers. A channel that is
+//! full drops its oldest batch: the publisher never waits, and a watcher that lagged goes back to
+//! the log from its own position.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
+use bytes::Bytes;
+use patricia_tree::PatriciaMap;
+
+use crate::protocol::{
+    change::{Change, Changes},
+    frontier::Frontier,
+};
+
+/// What one commit changed under one prefix.
+#[derive(Debug)]
+pub struct Batch {
+    /// The changes that match, in order of application.
+    pub changes: Changes,
+    /// Where the store stood after the commit.
+    pub published: Arc<Published>,
+}
+
+/// A position in what was published.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Every entry told so far.
+    pub frontier: Arc<Frontier>,
+    /// The view that shows them; counts commits.
+    pub version: u64,
+    /// Expiries through this time were told, ms since 1970.
+    pub expired_through_ms: u64,
+}
+
+/// The bus of one store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bus(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    // Written by `subscribe` and `drop`, read by `publish`.
+    routes: RwLock<Routes>,
+    // Stored after the batches it covers were sent.
+    published: RwLock<Arc<Published>>,
+    batches_max: usize,
+    next_route: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Routes {
+    // The empty prefix: everything.
+    all: Option<Arc<Route>>,
+    by_prefix: PatriciaMap<Arc<Route>>,
+    closed: bool,
+}
+
+// One prefix somebody watches. Removed when its last subscription goes.
+#[derive(Debug)]
+struct Route {
+    number: u64,
+    sender: Sender<Arc<Batch>>,
+    // Keeps the channel open while nobody listens; receives nothing.
+    _inactive: InactiveReceiver<Arc<Batch>>,
+}
+
+impl Bus {
+    /// Makes a bus whose channels hold `batches_max` batches for their slowest watcher.
+    pub fn new(batches_max: usize, published: Published) -> Self {
+        Self(Arc::new(Inner {
+            routes: RwLock::default(),
+            published: RwLock::new(Arc::new(published)),
+            batches_max: batches_max.max(1),
+            next_route: AtomicU64::new(0),
+        }))
+    }
+
+    /// Returns where publishing stands. Everything up to there is in the channels already.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(
+            &self
+                .0
+                .published
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Begins to listen to keys that begin with `prefix`: everything published from now on.
+    pub fn subscribe(&self, prefix: Bytes) -> Subscription {
+        let mut routes = self
+            .0
+            .routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let found = if prefix.is_empty() {
+            routes.all.clone()
+        } else {
+            routes.by_prefix.get(&prefix).cloned()
+        };
+        let route = found.unwrap_or_else(|| {
+            let route = Arc::new(self.0.route());
+            if routes.closed {
+                route.sender.close();
+            } else if prefix.is_empty() {
+                routes.all = Some(Arc::clone(&route));
+            } else {
+                routes.by_prefix.insert(prefix.clone(), Arc::clone(&route));
+            }
+            route
+        });
+        let receiver = route.sender.new_receiver();
+        Subscription {
+            bus: self.clone(),
+            prefix,
+            receiver: Some(receiver),
+        }
+    }
+
+    /// Tells `changes` to all who watch a prefix of their keys, then moves `published`.
+    pub fn publish(&self, changes: &[Arc<Change>], published: Published) {
+        let published = Arc::new(published);
+        {
+            let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+            let mut matching: BTreeMap<u64, (&Route, Vec<Arc<Change>>)> = BTreeMap::new();
+            if !routes.by_prefix.is_empty() {
+                for change in changes {
+                    for (_, route) in routes.by_prefix.common_prefixes(change.key.as_ref()) {
+                        let slot = matching.entry(route.number);
+                        slot.or_insert_with(|| (route, Vec::new()))
+                            .1
+                            .push(Arc::clone(change));
+                    }
+                }
+            }
+            for (route, changes) in matching.into_values() {
+                route.send(changes.into(), &published);
+            }
+            if let Some(route) = routes.all.as_ref().filter(|_| !changes.is_empty()) {
+                route.send(changes.into(), &published);
+            }
+        }
+        *self
+            .0
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = published;
+    }
+
+    /// Ends all subscriptions, after what was published.
+    pub fn close(&self) {
+        let mut routes = self
+            .0
+            .routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        routes.closed = true;
+        for route in routes.by_prefix.values().chain(routes.all.as_ref()) {
+            route.sender.close();
+        }
+    }
+
+    /// Returns the number of subscriptions.
+    pub fn watchers(&self) -> usize {
+        let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = routes.by_prefix.values().chain(routes.all.as_ref());
+        routes.map(|route| route.sender.receiver_count()).sum()
+    }
+}
+
+impl Inner {
+    fn route(&self) -> Route {
+        let (mut sender, receiver) = async_broadcast::broadcast(self.batches_max);
+        sender.set_overflow(true);
+        sender.set_await_active(false);
+        Route {
+            number: self.next_route.fetch_add(1, Ordering::Relaxed),
+            sender,
+            _inactive: receiver.deactivate(),
+        }
+    }
+}
+
+impl Route {
+    fn send(&self, changes: Changes, published: &Arc<Published>) {
+        let batch = Arc::new(Batch {
+            changes,
+            published: Arc::clone(published),
+        });
+        // Overflow mode: it displaces the oldest, or nobody listens just now.
+        drop(self.sender.try_broadcast(batch));
+    }
+}
+
+/// Listens to one prefix. Dropping it ends that.
+#[derive(Debug)]
+pub struct Subscription {
+    bus: Bus,
+    prefix: Bytes,
+    // None only inside `drop`.
+    receiver: Option<Receiver<Arc<Batch>>>,
+}
+
+/// A subscription's channel has dropped batches: what was missed is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lagged;
+
+impl Subscription {
+    /// Returns the next batch; `None` after the bus was closed.
+    ///
+    /// # Errors
+    /// `Lagged` when batches were dropped since the last call.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<Batch>, Lagged>>> {
+        let Some(receiver) = &mut self.receiver else {
+            return Poll::Ready(None);
+        };
+        Pin::new(receiver).poll_recv(cx).map(|received| {
+            received.and_then(|received| match received {
+                Ok(batch) => Some(Ok(batch)),
+                Err(RecvError::Overflowed(_)) => Some(Err(Lagged)),
+                Err(RecvError::Closed) => None,
+            })
+        })
+    }
+
+    /// Forgets what waits: from here on as a new subscription.
+    pub fn skip_to_now(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            *receiver = receiver.new_receiver();
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut routes = self
+            .bus
+            .0
+            .routes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.receiver = None;
+        let unused = |route: &Arc<Route>| route.sender.receiver_count() == 0;
+        if self.prefix.is_empty() {
+            if routes.all.as_ref().is_some_and(unused) {
+                routes.all = None;
+            }
+        } else if routes.by_prefix.get(&self.prefix).is_some_and(unused) {
+            routes.by_prefix.remove(&self.prefix);
+        }
+    }
+}

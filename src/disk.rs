@@ -1,0 +1,148 @@
+//! The file operations that log and state are built on, so that tests can record them, fail them
+//! one by one, and cut the power between any two.
+//!
+//! What is trusted: bytes written before a `sync_data` that returned are there after a power cut;
+//! a file created, renamed or removed before a `sync_dir` that returned is (or is not) there.
+//! Nothing is trusted about bytes and names not yet synced: each 4 KiB page of them may be there
+//! or not, in any combination.
+
+use std::{
+    ffi::OsString,
+    fmt::Debug,
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::fs::OFlags;
+
+/// How a file is opened. Never through a symlink; new files belong to their owner alone (0600).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// For reading and writing; it must exist.
+    Existing,
+    /// For reading and writing; it must not exist.
+    New,
+}
+
+/// A file system, or something that behaves like one.
+pub trait Disk: Debug + Send + Sync + 'static {
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
+    /// Returns the names in a directory, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// Makes a directory and its parents (0700), and makes their names durable.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes names created, renamed and removed in `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Gives a file another name, in place of any file of that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+}
+
+/// An open file. Positions are absolute, so one handle serves all threads.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a file's length, not a collection's"
+)]
+pub trait DiskFile: Debug + Send + Sync + 'static {
+    /// Returns its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `buf` from `offset`; past the end is `UnexpectedEof`.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Cuts it, or fills it with zeros, to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the bytes written so far durable (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The machine's own file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let file = options(how).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        let mut names = fs::read_dir(dir)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_dir(parent)?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _made_or_there => {}
+        }
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+}
+
+impl DiskFile for fs::File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Self::set_len(self, len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+}
+
+fn options(how: Open) -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options.custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0));
+    match how {
+        Open::Existing => {}
+        Open::New => {
+            options.create_new(true);
+        }
+    }
+    options
+}

@@ -1,0 +1,276 @@
+//! One branch of an author's log: a file of records, its sparse index, and its readers.
+
+use std::{
+    fmt, io,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::{
+    disk::DiskFile,
+    id::{Author, EntryId, Seq},
+    limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
+    log::{
+        LogError,
+        record::{Record, Step, Walk},
+    },
+    protocol::{chain::Tip, entry::VerifiedEntry},
+};
+
+/// A damaged part of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDamage {
+    /// Whose log.
+    pub author: Author,
+    /// The first record it touches, as far as known.
+    pub seq: Option<Seq>,
+    /// The file's name.
+    pub file: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for LogDamage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log of {} damaged", self.author.short())?;
+        if let Some(seq) = self.seq {
+            write!(f, " at entry {seq}")?;
+        }
+        write!(
+            f,
+            ": {} bytes at offset {} of {}: {}",
+            self.bytes, self.offset, self.file, self.what
+        )
+    }
+}
+
+/// A place in a branch from which a reader can walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexPoint {
+    /// The record there.
+    pub seq: Seq,
+    /// Where its frame begins.
+    pub offset: u64,
+    /// Its stamp.
+    pub wall_ms: u64,
+    /// When it arrived here.
+    pub arrived_ms: u64,
+}
+
+/// What readers need to know of a branch; the writer moves it forward.
+#[derive(Debug, Clone, Default)]
+pub struct Shape {
+    /// Bytes of whole, durable records.
+    pub end: u64,
+    /// The newest record; `None` only before the first.
+    pub tip: Option<Tip>,
+    /// One point every `INDEX_EVERY_BYTES`, ascending.
+    pub index: Vec<IndexPoint>,
+}
+
+/// One branch. Shared by the writer and all readers.
+#[derive(Debug)]
+pub struct Branch {
+    /// Whose.
+    pub author: Author,
+    /// 0, or more after a fork.
+    pub number: u32,
+    /// Its first record: 1, or where the fork is.
+    pub first: Seq,
+    /// The entry before its first, on another branch; `None` when `first` is 1.
+    pub forked_from: Option<EntryId>,
+    /// The file's name inside the log directory.
+    pub name: String,
+    pub(super) file: Arc<dyn DiskFile>,
+    // Written by the writer only; never held across IO.
+    pub(super) shape: RwLock<Shape>,
+}
+
+impl Branch {
+    /// Returns the newest record.
+    pub fn tip(&self) -> Option<Tip> {
+        self.shape
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tip
+    }
+
+    /// Returns the bytes of whole, durable records.
+    pub fn end(&self) -> u64 {
+        self.shape
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .end
+    }
+
+    /// Returns a copy of the index points at or after number `from`.
+    pub fn index_from(&self, from: usize) -> Vec<IndexPoint> {
+        let shape = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        shape.index.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Walks records `from` through the newest.
+    pub fn walk(self: &Arc<Self>, from: Seq) -> BranchWalk {
+        self.walk_where(from, |point| point.seq <= from, REPLAY_CHUNK_BYTES)
+    }
+
+    /// Walks records from the last index point before `arrived_ms`: every record that arrived
+    /// then or later comes, and a few before.
+    pub fn walk_arrived(self: &Arc<Self>, arrived_ms: u64) -> BranchWalk {
+        self.walk_where(0, |point| point.arrived_ms < arrived_ms, REPLAY_CHUNK_BYTES)
+    }
+
+    /// Walks records from the last index point before `wall_ms`: every record stamped then or
+    /// later comes, and a few before.
+    pub fn walk_authored(self: &Arc<Self>, wall_ms: u64) -> BranchWalk {
+        self.walk_where(0, |point| point.wall_ms < wall_ms, REPLAY_CHUNK_BYTES)
+    }
+
+    /// Returns the record at `seq`; `None` when this branch has none there.
+    ///
+    /// # Errors
+    /// `Damaged` when it is unreadable, `Io`.
+    pub fn record(self: &Arc<Self>, seq: Seq) -> Result<Option<Record>, LogError> {
+        if seq < self.first || self.tip().is_none_or(|tip| seq > tip.seq) {
+            return Ok(None);
+        }
+        let chunk = usize::try_from(INDEX_EVERY_BYTES).unwrap_or(usize::MAX);
+        let mut walk = self.walk_where(seq, |point| point.seq <= seq, chunk);
+        let mut damage = None;
+        loop {
+            match walk.next_record() {
+                Ok(Some(record)) if record.header.seq == seq => return Ok(Some(record)),
+                Ok(Some(record)) if record.header.seq < seq => {}
+                Ok(_past) => {
+                    return match damage {
+                        Some(damage) => Err(LogError::Damaged(damage)),
+                        None => Ok(None),
+                    };
+                }
+                Err(LogError::Damaged(found)) => damage = Some(found),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns the entry at `seq`, checked against its frame.
+    ///
+    /// # Errors
+    /// `Damaged` when it is unreadable, `Io`.
+    pub fn entry(self: &Arc<Self>, seq: Seq) -> Result<Option<(VerifiedEntry, Record)>, LogError> {
+        let Some(record) = self.record(seq)? else {
+            return Ok(None);
+        };
+        let entry = self.read_entry(&record)?;
+        Ok(Some((entry, record)))
+    }
+
+    /// Reads the entry of a record of this branch.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn read_entry(&self, record: &Record) -> Result<VerifiedEntry, LogError> {
+        match record.entry() {
+            Ok(entry) => Ok(entry.vouched()),
+            Err(what) => Err(LogError::Damaged(self.damage(record, what))),
+        }
+    }
+
+    /// Says that `record` is damaged.
+    pub fn damage(&self, record: &Record, what: String) -> LogDamage {
+        LogDamage {
+            author: self.author,
+            seq: Some(record.header.seq),
+            file: self.name.clone(),
+            offset: record.offset,
+            bytes: record.header.frame_bytes() as u64,
+            what,
+        }
+    }
+
+    fn walk_where(
+        self: &Arc<Self>,
+        from: Seq,
+        before: impl Fn(&IndexPoint) -> bool,
+        chunk_bytes: usize,
+    ) -> BranchWalk {
+        let shape = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        let point = shape.index.partition_point(before).checked_sub(1);
+        let offset = point
+            .and_then(|at| shape.index.get(at))
+            .map_or(0, |point| point.offset);
+        let seq = point
+            .and_then(|at| shape.index.get(at))
+            .map_or(self.first, |point| point.seq);
+        BranchWalk {
+            branch: Arc::clone(self),
+            walk: Walk::new(Arc::clone(&self.file), offset, shape.end, chunk_bytes),
+            from,
+            next: seq,
+        }
+    }
+}
+
+/// Reads a branch forward.
+#[derive(Debug)]
+pub struct BranchWalk {
+    branch: Arc<Branch>,
+    walk: Walk,
+    from: Seq,
+    // The place after the last record met.
+    next: Seq,
+}
+
+impl BranchWalk {
+    /// Returns the branch.
+    pub fn branch(&self) -> &Arc<Branch> {
+        &self.branch
+    }
+
+    /// Returns the place it starts at, while nothing was read.
+    pub fn starts_at(&self) -> Seq {
+        self.next.max(self.from)
+    }
+
+    /// Returns the next record; `None` at the end. After `Damaged` it goes on behind the damage.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn next_record(&mut self) -> Result<Option<Record>, LogError> {
+        loop {
+            let step = self.walk.step().map_err(|source| self.branch.io(source))?;
+            match step {
+                None => return Ok(None),
+                Some(Step::Record(record)) if record.header.seal => {}
+                Some(Step::Record(record)) => {
+                    self.next = record.header.seq + 1;
+                    if record.header.seq >= self.from {
+                        return Ok(Some(record));
+                    }
+                }
+                Some(Step::Bad { offset, bytes, .. }) => {
+                    return Err(LogError::Damaged(LogDamage {
+                        author: self.branch.author,
+                        seq: Some(self.next),
+                        file: self.branch.name.clone(),
+                        offset,
+                        bytes,
+                        what: "no record can be read here".to_owned(),
+                    }));
+                }
+            }
+        }
+    }
+}
+
+impl Branch {
+    pub(super) fn io(&self, source: io::Error) -> LogError {
+        LogError::Io {
+            file: self.name.clone(),
+            source,
+        }
+    }
+}

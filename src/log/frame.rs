@@ -1,0 +1,151 @@
+//! The frame of one record in a log file, and the scan that finds frames in damaged bytes.
+//!
+//! ```text
+//!   0  magic        4  f1 'L' 'T' 'E'
+//!   4  version      1  1
+//!   5  flags        1  bit 0: seal (no payload; written at a clean close)
+//!   6  zero         2
+//!   8  length       4  bytes of payload that follow
+//!  12  seq          8  place in the author's log
+//!  20  synced       8  bytes of this file that were durable when the frame was written
+//!  28  arrived_ms   8  local wall clock
+//!  36  author      32
+//!  68  id          32
+//! 100  check        8  BLAKE3 of the file offset and bytes 0..100, cut
+//! 108  payload         an encoded `SignedEntry`; its id is above, and covers it
+//! ```
+//! Numbers are little-endian. Zeros where a frame should begin are room not yet used.
+
+use crate::id::{Author, EntryId, Seq};
+
+/// Bytes of a frame before its payload.
+pub const FRAME_HEADER_BYTES: usize = 108;
+
+const MAGIC: [u8; 4] = [0xf1, b'L', b'T', b'E'];
+const VERSION: u8 = 1;
+const FLAG_SEAL: u8 = 1;
+
+/// What a frame says of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Bytes of payload.
+    pub length: u32,
+    /// Place in the author's log; for a seal, the last one's.
+    pub seq: Seq,
+    /// Bytes of the file that were durable when the frame was written.
+    pub synced: u64,
+    /// When the record arrived here, ms since 1970.
+    pub arrived_ms: u64,
+    /// Whose log.
+    pub author: Author,
+    /// The entry; for a seal, the last one.
+    pub id: EntryId,
+    /// True for the mark that a clean close leaves.
+    pub seal: bool,
+}
+
+/// What a scan finds at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A frame; its payload is the `length` bytes after its header.
+    Frame(FrameHeader),
+    /// A frame whose end is beyond the bytes given: `bytes` are needed from its start.
+    Cut {
+        /// Header and payload.
+        bytes: usize,
+    },
+    /// Nothing but zeros from here to the end of the bytes given.
+    Zeros,
+    /// No frame.
+    Bad,
+}
+
+impl FrameHeader {
+    /// Returns the bytes of header and payload.
+    pub fn frame_bytes(&self) -> usize {
+        FRAME_HEADER_BYTES + self.length as usize
+    }
+
+    /// Returns its bytes at `offset` of a file.
+    pub fn encode(&self, offset: u64) -> [u8; FRAME_HEADER_BYTES] {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4] = VERSION;
+        bytes[5] = if self.seal { FLAG_SEAL } else { 0 };
+        bytes[8..12].copy_from_slice(&self.length.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.seq.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.synced.to_le_bytes());
+        bytes[28..36].copy_from_slice(&self.arrived_ms.to_le_bytes());
+        bytes[36..68].copy_from_slice(&self.author.0);
+        bytes[68..100].copy_from_slice(&self.id.0);
+        let check = check(offset, &bytes);
+        bytes[100..108].copy_from_slice(&check);
+        bytes
+    }
+
+    /// Reads the header at `offset` of a file; `None` where its check fails or it is unknown.
+    pub fn decode(bytes: &[u8], offset: u64) -> Option<Self> {
+        let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
+        if bytes[0..4] != MAGIC || bytes[100..108] != check(offset, bytes) {
+            return None;
+        }
+        if bytes[4] != VERSION || bytes[5] & !FLAG_SEAL != 0 || bytes[6..8] != [0, 0] {
+            return None;
+        }
+        Some(Self {
+            length: u32::from_le_bytes(field(bytes, 8)),
+            seq: u64::from_le_bytes(field(bytes, 12)),
+            synced: u64::from_le_bytes(field(bytes, 20)),
+            arrived_ms: u64::from_le_bytes(field(bytes, 28)),
+            author: Author(field(bytes, 36)),
+            id: EntryId(field(bytes, 68)),
+            seal: bytes[5] & FLAG_SEAL != 0,
+        })
+    }
+}
+
+/// Looks at the start of `bytes`, which are at `offset` of a file.
+pub fn look(bytes: &[u8], offset: u64) -> Found {
+    let Some(header) = FrameHeader::decode(bytes, offset) else {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Found::Zeros;
+        }
+        let may_begin =
+            bytes.len() < FRAME_HEADER_BYTES && MAGIC.starts_with(&bytes[..bytes.len().min(4)]);
+        return if may_begin {
+            Found::Cut {
+                bytes: FRAME_HEADER_BYTES,
+            }
+        } else {
+            Found::Bad
+        };
+    };
+    if header.frame_bytes() > bytes.len() {
+        return Found::Cut {
+            bytes: header.frame_bytes(),
+        };
+    }
+    Found::Frame(header)
+}
+
+/// Returns where, after position 0, the next frame header in `bytes` begins.
+///
+/// The check of a header covers its offset, so a payload that holds a copy of a frame, or a
+/// sector that was written to the wrong place, is not taken for one.
+pub fn resync(bytes: &[u8], offset: u64) -> Option<usize> {
+    (1..bytes.len()).find(|at| {
+        bytes[*at] == MAGIC[0] && FrameHeader::decode(&bytes[*at..], offset + *at as u64).is_some()
+    })
+}
+
+fn check(offset: u64, bytes: &[u8; FRAME_HEADER_BYTES]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&offset.to_le_bytes()).update(&bytes[..100]);
+    field(hasher.finalize().as_bytes(), 0)
+}
+
+fn field<const N: usize, const M: usize>(bytes: &[u8; M], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}

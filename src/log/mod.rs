@@ -1,0 +1,485 @@
+//! The logs of a store: one file of signed entries for each branch of each author.
+//!
+//! The log is the truth: state and bus follow from it. Entries are appended in groups, one write
+//! and one fdatasync for each file; only then are they visible to readers.
+//!
+//! What the disk is trusted for: see `disk.rs`. A file grows ahead of its records in zeros, so
+//! that an fdatasync need not write the file's size.
+
+pub mod branch;
+pub mod frame;
+pub mod record;
+mod recover;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
+pub use recover::{Mark, Recovered};
+
+use crate::{
+    disk::{Disk, Open},
+    id::{Author, EntryId, Seq},
+    limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX},
+    log::frame::FrameHeader,
+    protocol::{chain::Tip, entry::VerifiedEntry},
+};
+
+/// Why a log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Bytes that were durable have changed. Nothing is cut; records behind them are readable.
+    #[error("{0}")]
+    Damaged(LogDamage),
+    /// The file system refused.
+    #[error("cannot read or write {file}")]
+    Io {
+        /// The file's name.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file system is full; nothing was written.
+    #[error("no space left to append to {file}")]
+    Full {
+        /// The file's name.
+        file: String,
+        /// What the file system says.
+        source: io::Error,
+    },
+}
+
+/// All branches of a store, by author, then number. Shared by the writer and all readers.
+#[derive(Debug, Clone, Default)]
+pub struct LogReader {
+    // Only the writer inserts, when an author or a fork appears.
+    branches: Arc<RwLock<BTreeMap<Author, Vec<Arc<Branch>>>>>,
+}
+
+impl LogReader {
+    /// Returns the branches of `author`, by number.
+    pub fn of(&self, author: &Author) -> Vec<Arc<Branch>> {
+        let branches = self.branches.read().unwrap_or_else(PoisonError::into_inner);
+        branches.get(author).cloned().unwrap_or_default()
+    }
+
+    /// Returns all branches, by author and number.
+    pub fn all(&self) -> Vec<Arc<Branch>> {
+        let branches = self.branches.read().unwrap_or_else(PoisonError::into_inner);
+        branches.values().flatten().cloned().collect()
+    }
+
+    /// Returns the entry that `author` has with `id` at `seq`, and where it stands.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn entry(
+        &self,
+        author: &Author,
+        seq: Seq,
+        id: &EntryId,
+    ) -> Result<Option<(VerifiedEntry, record::Record)>, LogError> {
+        for branch in self.of(author) {
+            if let Some(record) = branch.record(seq)?
+                && record.header.id == *id
+            {
+                let entry = branch.read_entry(&record)?;
+                return Ok(Some((entry, record)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the entry of `author` at `seq` on branch `number`, as a tip.
+    pub fn tip_at(&self, author: &Author, number: usize, seq: Seq) -> Option<Tip> {
+        let branch = self.of(author).get(number).cloned()?;
+        let (entry, _record) = branch.entry(seq).ok()??;
+        Some(Tip {
+            seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        })
+    }
+
+    /// Returns the bytes of all logs.
+    pub fn bytes(&self) -> u64 {
+        self.all().iter().map(|branch| branch.end()).sum()
+    }
+}
+
+/// The writing end: owned by the store's writer.
+#[derive(Debug)]
+pub struct Logs {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    reader: LogReader,
+    writers: BTreeMap<(Author, u32), Writer>,
+}
+
+// What the writer knows of a branch and readers need not.
+#[derive(Debug)]
+struct Writer {
+    branch: Arc<Branch>,
+    // Length of the file; from `shape.end` on it is zeros.
+    allocated: u64,
+    // Frames not yet written; they go to `shape.end`.
+    staged: Vec<u8>,
+    // Subset of the index: points of staged frames.
+    staged_index: Vec<IndexPoint>,
+    // Where the last index point is, staged ones included.
+    indexed: Option<u64>,
+    // Newest record, staged ones included.
+    tip: Option<Tip>,
+    // True while the file ends with a seal.
+    sealed: bool,
+}
+
+impl Logs {
+    /// Opens the logs in `dir`, which is made where it is missing.
+    ///
+    /// `marks` is what the state knows of them: records before a mark's end are not read. Torn
+    /// tails are cut, bytes not known to be durable are made so.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        marks: &[Mark],
+    ) -> Result<(Self, Recovered), LogError> {
+        recover::open(disk, dir, marks)
+    }
+
+    /// Returns the reading end.
+    pub fn reader(&self) -> &LogReader {
+        &self.reader
+    }
+
+    /// Returns the tips of `author`'s branches by number, staged records included.
+    pub fn tips(&self, author: &Author) -> Vec<Tip> {
+        self.of(author).filter_map(|writer| writer.tip).collect()
+    }
+
+    /// Begins a branch with `entry` as its first record. Durable with the next `sync`.
+    ///
+    /// # Errors
+    /// `Io`, `Full`; nothing has changed then.
+    pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
+        let author = entry.author();
+        let number = u32::try_from(self.of(&author).count()).unwrap_or(u32::MAX);
+        let name = file_name(&author, number);
+        let path = self.dir.join(&name);
+        let refused = |source| refused(&name, source);
+        let file = match self.disk.open(&path, Open::New) {
+            // Left by a group that was never acknowledged: it has no record.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = self.disk.open(&path, Open::Existing).map_err(refused)?;
+                file.set_len(0).map_err(refused)?;
+                file
+            }
+            opened => opened.map_err(refused)?,
+        };
+        self.disk.sync_dir(&self.dir).map_err(refused)?;
+        let branch = Arc::new(Branch {
+            author,
+            number,
+            first: entry.header.seq,
+            forked_from: entry.header.prev,
+            name,
+            file,
+            shape: RwLock::default(),
+        });
+        self.add(Writer::new(branch, 0, false));
+        self.append(number, entry, arrived_ms);
+        Ok(())
+    }
+
+    /// Stages `entry` as the next record of branch `number` of its author.
+    ///
+    /// # Panics
+    /// When there is no such branch: chain admission returned it.
+    pub fn append(&mut self, number: u32, entry: &VerifiedEntry, arrived_ms: u64) {
+        let writer = self
+            .writers
+            .get_mut(&(entry.author(), number))
+            .expect("branch exists: admission named it");
+        writer.append(entry, arrived_ms);
+    }
+
+    /// Writes what is staged and makes it durable; then readers see it.
+    ///
+    /// # Errors
+    /// `Full` after which nothing is staged and all is as before; `Io` after which the logs must
+    /// not be written until they are opened again.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        for writer in self
+            .writers
+            .values_mut()
+            .filter(|writer| !writer.staged.is_empty())
+        {
+            if let Err(error) = writer.write() {
+                self.roll_back()?;
+                return Err(error);
+            }
+        }
+        for writer in self
+            .writers
+            .values_mut()
+            .filter(|writer| !writer.staged.is_empty())
+        {
+            writer
+                .branch
+                .file
+                .sync_data()
+                .map_err(|source| writer.branch.io(source))?;
+        }
+        for writer in self
+            .writers
+            .values_mut()
+            .filter(|writer| !writer.staged.is_empty())
+        {
+            writer.show();
+        }
+        Ok(())
+    }
+
+    /// Forgets what is staged.
+    ///
+    /// # Errors
+    /// `Io` when bytes of it cannot be removed from a file.
+    pub fn roll_back(&mut self) -> Result<(), LogError> {
+        let empty: Vec<_> = self
+            .writers
+            .iter()
+            .filter(|(_, writer)| writer.branch.tip().is_none())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in empty {
+            self.writers.remove(&key);
+            let mut branches = self
+                .reader
+                .branches
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(of_author) = branches.get_mut(&key.0) {
+                of_author.retain(|branch| branch.number != key.1);
+            }
+            branches.retain(|_, of_author| !of_author.is_empty());
+        }
+        for writer in self
+            .writers
+            .values_mut()
+            .filter(|writer| !writer.staged.is_empty())
+        {
+            writer.forget()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a seal at the end of every file written to, and cuts the room ahead of it.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn seal(&mut self) -> Result<(), LogError> {
+        for writer in self.writers.values_mut().filter(|writer| !writer.sealed) {
+            writer.seal()?;
+        }
+        Ok(())
+    }
+
+    /// Returns what the state should remember of every branch.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.reader
+            .all()
+            .iter()
+            .filter_map(|branch| Mark::of(branch))
+            .collect()
+    }
+
+    fn of<'a>(&'a self, author: &Author) -> impl Iterator<Item = &'a Writer> + use<'a> {
+        self.writers
+            .range((*author, 0)..=(*author, u32::MAX))
+            .map(|(_, writer)| writer)
+    }
+
+    fn add(&mut self, writer: Writer) {
+        let branch = Arc::clone(&writer.branch);
+        self.writers.insert((branch.author, branch.number), writer);
+        let mut branches = self
+            .reader
+            .branches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let of_author = branches.entry(branch.author).or_default();
+        of_author.push(branch);
+        of_author.sort_by_key(|branch| branch.number);
+    }
+}
+
+impl Writer {
+    fn new(branch: Arc<Branch>, allocated: u64, sealed: bool) -> Self {
+        let shape = branch
+            .shape
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Self {
+            branch,
+            allocated,
+            staged: Vec::new(),
+            staged_index: Vec::new(),
+            indexed: shape.index.last().map(|point| point.offset),
+            tip: shape.tip,
+            sealed,
+        }
+    }
+
+    fn append(&mut self, entry: &VerifiedEntry, arrived_ms: u64) {
+        let durable = self.branch.end();
+        let offset = durable + self.staged.len() as u64;
+        let payload = entry.signed.encode();
+        let header = FrameHeader {
+            length: u32::try_from(payload.len()).expect("ENTRY_BYTES_MAX fits 32 bits"),
+            seq: entry.header.seq,
+            synced: durable,
+            arrived_ms,
+            author: entry.author(),
+            id: entry.id,
+            seal: false,
+        };
+        self.staged.extend_from_slice(&header.encode(offset));
+        self.staged.extend_from_slice(&payload);
+        if self
+            .indexed
+            .is_none_or(|at| offset >= at + INDEX_EVERY_BYTES)
+        {
+            self.indexed = Some(offset);
+            self.staged_index.push(IndexPoint {
+                seq: entry.header.seq,
+                offset,
+                wall_ms: entry.header.hlc.wall_ms,
+                arrived_ms,
+            });
+        }
+        self.tip = Some(Tip {
+            seq: entry.header.seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        });
+    }
+
+    // Writes the staged frames at the end, and zeros after them when the file must grow.
+    fn write(&mut self) -> Result<(), LogError> {
+        let at = self.branch.end();
+        let end = at + self.staged.len() as u64;
+        let frames = self.staged.len();
+        let grow = end > self.allocated;
+        if grow {
+            let room = (end / 4).clamp(INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX);
+            self.staged
+                .resize(frames + usize::try_from(room).unwrap_or(0), 0);
+        }
+        let written = self.branch.file.write_at(&self.staged, at);
+        if grow {
+            self.allocated = at + self.staged.len() as u64;
+            self.staged.truncate(frames);
+        }
+        self.sealed = false;
+        written.map_err(|source| refused(&self.branch.name, source))
+    }
+
+    // The staged records are durable: lets readers see them.
+    fn show(&mut self) {
+        let mut shape = self
+            .branch
+            .shape
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        shape.end += self.staged.len() as u64;
+        shape.tip = self.tip;
+        shape.index.append(&mut self.staged_index);
+        self.staged.clear();
+        if self.staged.capacity() > 4 << 20 {
+            self.staged = Vec::new();
+        }
+    }
+
+    fn forget(&mut self) -> Result<(), LogError> {
+        let end = self.branch.end();
+        self.staged.clear();
+        self.staged_index.clear();
+        let shape = self
+            .branch
+            .shape
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.tip = shape.tip;
+        self.indexed = shape.index.last().map(|point| point.offset);
+        // Half a frame must not stay behind the end.
+        self.branch
+            .file
+            .set_len(end)
+            .map_err(|source| self.branch.io(source))?;
+        self.allocated = end;
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), LogError> {
+        let end = self.branch.end();
+        let Some(tip) = self.tip else { return Ok(()) };
+        let seal = FrameHeader {
+            length: 0,
+            seq: tip.seq,
+            synced: end,
+            arrived_ms: 0,
+            author: self.branch.author,
+            id: tip.id,
+            seal: true,
+        };
+        let refused = |source| refused(&self.branch.name, source);
+        let frame = seal.encode(end);
+        let sealed_end = end + frame.len() as u64;
+        self.branch.file.write_at(&frame, end).map_err(refused)?;
+        self.branch.file.set_len(sealed_end).map_err(refused)?;
+        self.branch.file.sync_data().map_err(refused)?;
+        self.allocated = sealed_end;
+        self.sealed = true;
+        self.branch
+            .shape
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .end = sealed_end;
+        Ok(())
+    }
+}
+
+fn refused(file: &str, source: io::Error) -> LogError {
+    let file = file.to_owned();
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            LogError::Full { file, source }
+        }
+        _other => LogError::Io { file, source },
+    }
+}
+
+fn file_name(author: &Author, number: u32) -> String {
+    match number {
+        0 => format!("{author}.log"),
+        _fork => format!("{author}.{number}.log"),
+    }
+}
+
+fn parse_file_name(name: &str) -> Option<(Author, u32)> {
+    let stem = name.strip_suffix(".log")?;
+    let (author, number) = match stem.split_once('.') {
+        Some((author, number)) => (author, number.parse().ok()?),
+        None => (stem, 0),
+    };
+    let author = author.parse().ok()?;
+    (file_name(&author, number) == name).then_some((author, number))
+}

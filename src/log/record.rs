@@ -1,0 +1,165 @@
+//! Records of a log file: reading them forward, whatever state the bytes are in.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    disk::DiskFile,
+    log::frame::{FRAME_HEADER_BYTES, Found, FrameHeader, look, resync},
+    protocol::entry::{Entry, SignedEntry},
+};
+
+/// A record as it stands in a file.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where its frame begins.
+    pub offset: u64,
+    /// What the frame says.
+    pub header: FrameHeader,
+    /// An encoded `SignedEntry`; empty for a seal.
+    pub payload: Bytes,
+}
+
+impl Record {
+    /// Reads the entry and checks that it is the one the frame names: the id covers every byte.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn entry(&self) -> Result<Entry, String> {
+        let signed =
+            SignedEntry::decode(self.payload.clone()).map_err(|error| error.to_string())?;
+        if signed.author != self.header.author {
+            return Err("its author is not the frame's".to_owned());
+        }
+        let entry = signed.parse().map_err(|error| error.to_string())?;
+        if entry.id != self.header.id {
+            return Err(format!(
+                "its id is {}, the frame says {}",
+                entry.id, self.header.id
+            ));
+        }
+        if entry.header.seq != self.header.seq {
+            return Err(format!(
+                "its seq is {}, the frame says {}",
+                entry.header.seq, self.header.seq
+            ));
+        }
+        Ok(entry)
+    }
+}
+
+/// What a walk meets.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A record whose frame is sound.
+    Record(Record),
+    /// Bytes that are no frame, up to the next sound one or the end.
+    Bad {
+        /// Where they begin.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+        /// True when all of them are zero: room not yet used.
+        zeros: bool,
+    },
+}
+
+/// Reads a file forward, frame by frame, in chunks.
+#[derive(Debug)]
+pub struct Walk {
+    file: Arc<dyn DiskFile>,
+    // Next byte to look at.
+    at: u64,
+    // Exclusive; never read past.
+    end: u64,
+    // Bytes of the file from `at` on, as far as read.
+    buf: Bytes,
+    chunk_bytes: usize,
+}
+
+impl Walk {
+    /// Begins at `at`, which must be a frame's start, and ends before `end`.
+    pub fn new(file: Arc<dyn DiskFile>, at: u64, end: u64, chunk_bytes: usize) -> Self {
+        Self {
+            file,
+            at,
+            end,
+            buf: Bytes::new(),
+            chunk_bytes,
+        }
+    }
+
+    /// Returns the next record or run of bad bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn step(&mut self) -> io::Result<Option<Step>> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        self.fill(FRAME_HEADER_BYTES)?;
+        let mut found = look(&self.buf, self.at);
+        if let Found::Cut { bytes } = found {
+            self.fill(bytes)?;
+            found = look(&self.buf, self.at);
+        }
+        match found {
+            Found::Frame(header) => Ok(Some(Step::Record(self.take(header)))),
+            Found::Cut { .. } | Found::Zeros | Found::Bad => self.skip_bad().map(Some),
+        }
+    }
+
+    fn take(&mut self, header: FrameHeader) -> Record {
+        let frame = self.buf.split_to(header.frame_bytes());
+        let record = Record {
+            offset: self.at,
+            header,
+            payload: frame.slice(FRAME_HEADER_BYTES..),
+        };
+        self.at += frame.len() as u64;
+        record
+    }
+
+    // Goes on, chunk by chunk, to the next sound frame header, or to the end.
+    fn skip_bad(&mut self) -> io::Result<Step> {
+        let offset = self.at;
+        let mut zeros = true;
+        loop {
+            self.fill(FRAME_HEADER_BYTES * 2)?;
+            let next = resync(&self.buf, self.at);
+            // Without a frame in sight, keep what may be the beginning of one.
+            let skip = match next {
+                Some(skip) => skip,
+                None if self.at + self.buf.len() as u64 >= self.end => self.buf.len(),
+                None => self.buf.len() - (FRAME_HEADER_BYTES - 1),
+            };
+            zeros &= self.buf[..skip].iter().all(|byte| *byte == 0);
+            self.buf = self.buf.slice(skip..);
+            self.at += skip as u64;
+            if next.is_some() || self.at >= self.end {
+                return Ok(Step::Bad {
+                    offset,
+                    bytes: self.at - offset,
+                    zeros,
+                });
+            }
+        }
+    }
+
+    // Reads until `buf` has `bytes`, or all there is.
+    fn fill(&mut self, bytes: usize) -> io::Result<()> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let want = bytes.min(left);
+        if self.buf.len() >= want {
+            return Ok(());
+        }
+        let mut chunk = vec![0; want.max(self.chunk_bytes).min(left)];
+        let have = self.buf.len();
+        chunk[..have].copy_from_slice(&self.buf);
+        self.file
+            .read_at(&mut chunk[have..], self.at + have as u64)?;
+        self.buf = chunk.into();
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+//! Opening a log after whatever happened: where its durable part ends, what is torn, what is
+//! damaged.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Arc, RwLock},
+};
+
+use crate::{
+    disk::{Disk, DiskFile, Open},
+    id::{Author, EntryId, Seq},
+    limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
+    log::{
+        Branch, IndexPoint, LogDamage, LogError, LogReader, Logs, Shape, Writer, parse_file_name,
+        record::{Record, Step, Walk},
+        refused,
+    },
+    protocol::{chain::Tip, hlc::Hlc},
+};
+
+/// What the state remembers of a branch, so that opening need not read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose.
+    pub author: Author,
+    /// Which branch.
+    pub number: u32,
+    /// Bytes that were whole and durable.
+    pub end: u64,
+    /// First record.
+    pub first: Seq,
+    /// The entry before the first, on another branch.
+    pub forked_from: Option<EntryId>,
+    /// Last record before `end`.
+    pub tip: Tip,
+    /// Index points before `end`; may be empty, then the branch is read to make them.
+    pub index: Vec<IndexPoint>,
+}
+
+impl Mark {
+    /// Returns the mark of a branch as it is; `None` while it has no record. Without index.
+    pub fn of(branch: &Branch) -> Option<Self> {
+        Some(Self {
+            author: branch.author,
+            number: branch.number,
+            end: branch.end(),
+            first: branch.first,
+            forked_from: branch.forked_from,
+            tip: branch.tip()?,
+            index: Vec::new(),
+        })
+    }
+}
+
+/// What opening the logs found and mended.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Tails that were cut: never acknowledged. File name and bytes.
+    pub torn: Vec<(String, u64)>,
+    /// Durable parts that cannot be read.
+    pub damage: Vec<LogDamage>,
+}
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    marks: &[Mark],
+) -> Result<(Logs, Recovered), LogError> {
+    let name_of_dir = dir.display().to_string();
+    let dir_error = |source| LogError::Io {
+        file: name_of_dir.clone(),
+        source,
+    };
+    disk.create_dir(dir).map_err(dir_error)?;
+    let marks: BTreeMap<_, _> = marks
+        .iter()
+        .map(|mark| ((mark.author, mark.number), mark))
+        .collect();
+    let mut logs = Logs {
+        disk: Arc::clone(&disk),
+        dir: dir.to_owned(),
+        reader: LogReader::default(),
+        writers: BTreeMap::new(),
+    };
+    let mut recovered = Recovered::default();
+    let names = disk.list(dir).map_err(dir_error)?;
+    let mut found: Vec<_> = names
+        .iter()
+        .filter_map(|name| parse_file_name(name.to_str()?))
+        .collect();
+    found.sort_unstable();
+    for (author, number) in &found {
+        let name = super::file_name(author, *number);
+        let file = disk
+            .open(&dir.join(&name), Open::Existing)
+            .map_err(|source| LogError::Io {
+                file: name.clone(),
+                source,
+            })?;
+        let mark = marks.get(&(*author, *number)).copied();
+        let tail = Tail {
+            author: *author,
+            number: *number,
+            name,
+            file,
+            mark,
+        };
+        if let Some(writer) = tail.open(&mut recovered)? {
+            logs.add(writer);
+        }
+    }
+    for (key, mark) in marks.iter().filter(|(key, _)| !found.contains(key)) {
+        recovered.damage.push(LogDamage {
+            author: key.0,
+            seq: Some(mark.first),
+            file: super::file_name(&key.0, key.1),
+            offset: 0,
+            bytes: mark.end,
+            what: "the file is gone".to_owned(),
+        });
+    }
+    Ok((logs, recovered))
+}
+
+// One file on its way to a branch.
+struct Tail<'a> {
+    author: Author,
+    number: u32,
+    name: String,
+    file: Arc<dyn DiskFile>,
+    mark: Option<&'a Mark>,
+}
+
+// What reading a file from its mark on has shown.
+#[derive(Default)]
+struct Seen {
+    // Sound frames, seals included, as (offset, end, record without payload).
+    records: Vec<Record>,
+    bad: Vec<(u64, u64, bool)>,
+}
+
+impl Tail<'_> {
+    fn open(self, recovered: &mut Recovered) -> Result<Option<Writer>, LogError> {
+        let io = |source| refused(&self.name, source);
+        let len = self.file.len().map_err(io)?;
+        let from = self.mark.map_or(0, |mark| mark.end);
+        if from > len {
+            return self.open_truncated(len, recovered).map(Some);
+        }
+        let seen = self.read(from, len).map_err(io)?;
+        let durable = seen
+            .records
+            .iter()
+            .map(|record| record.header.synced)
+            .fold(from, u64::max)
+            .min(len);
+        let (records, cut) = self.sound(seen, durable, len, recovered).map_err(io)?;
+        if cut > durable {
+            self.make_durable(durable, cut).map_err(io)?;
+        }
+        if cut < len {
+            self.file.set_len(cut).map_err(io)?;
+            self.file.sync_data().map_err(io)?;
+        }
+        let sealed = match records.last() {
+            Some(last) => last.header.seal && last.offset + last.header.frame_bytes() as u64 == cut,
+            None => true,
+        };
+        let Some((first, forked_from, shape)) = self.shape(&records, cut) else {
+            return Ok(None);
+        };
+        let branch = self.branch(first, forked_from, shape);
+        Ok(Some(Writer::new(branch, cut, sealed)))
+    }
+
+    // The file is shorter than what was durable: its records stay readable, the rest is damage.
+    fn open_truncated(&self, len: u64, recovered: &mut Recovered) -> Result<Writer, LogError> {
+        let mark = self.mark.expect("only a mark can be beyond the file");
+        recovered.damage.push(LogDamage {
+            author: self.author,
+            seq: None,
+            file: self.name.clone(),
+            offset: len,
+            bytes: mark.end - len,
+            what: format!("the file has {len} bytes, {} were durable", mark.end),
+        });
+        // Keeps the place of what is lost, so that what comes next has its own.
+        self.file
+            .set_len(mark.end)
+            .map_err(|source| refused(&self.name, source))?;
+        let shape = Shape {
+            end: mark.end,
+            tip: Some(mark.tip),
+            index: mark.index.clone(),
+        };
+        Ok(Writer::new(
+            self.branch(mark.first, mark.forked_from, shape),
+            mark.end,
+            false,
+        ))
+    }
+
+    fn read(&self, from: u64, len: u64) -> io::Result<Seen> {
+        let mut walk = Walk::new(Arc::clone(&self.file), from, len, REPLAY_CHUNK_BYTES);
+        let mut seen = Seen::default();
+        while let Some(step) = walk.step()? {
+            match step {
+                Step::Record(mut record) => {
+                    record.payload = bytes::Bytes::new();
+                    seen.records.push(record);
+                }
+                Step::Bad {
+                    offset,
+                    bytes,
+                    zeros,
+                } => seen.bad.push((offset, bytes, zeros)),
+            }
+        }
+        Ok(seen)
+    }
+
+    // Splits what was seen at the durable end: before it bad bytes are damage, from it on the
+    // first bad byte ends the log.
+    fn sound(
+        &self,
+        seen: Seen,
+        durable: u64,
+        len: u64,
+        recovered: &mut Recovered,
+    ) -> io::Result<(Vec<Record>, u64)> {
+        let mut cut = len;
+        for (offset, bytes, _) in &seen.bad {
+            if *offset >= durable {
+                cut = cut.min(*offset);
+            } else {
+                let before = seen
+                    .records
+                    .iter()
+                    .rev()
+                    .find(|record| record.offset < *offset);
+                let seq = before.map_or_else(
+                    || self.mark.map_or(1, |mark| mark.tip.seq + 1),
+                    |record| record.header.seq + 1,
+                );
+                // A bad run that reaches past the durable end is damage up to there only.
+                let end = (offset + bytes).min(durable);
+                if end < offset + bytes {
+                    cut = cut.min(end);
+                }
+                recovered.damage.push(LogDamage {
+                    author: self.author,
+                    seq: Some(seq),
+                    file: self.name.clone(),
+                    offset: *offset,
+                    bytes: end - offset,
+                    what: "no record can be read here".to_owned(),
+                });
+            }
+        }
+        let mut records = seen.records;
+        for record in records.iter().filter(|record| record.offset >= durable) {
+            if record.offset < cut && !record.header.seal && !self.payload_is_sound(record)? {
+                cut = record.offset;
+                break;
+            }
+        }
+        records.retain(|record| record.offset < cut);
+        let torn = seen
+            .bad
+            .iter()
+            .filter(|bad| !bad.2 && bad.0 >= durable)
+            .map(|bad| bad.1);
+        if cut < len && (torn.sum::<u64>() > 0 || self.holds_bytes(cut, len)?) {
+            recovered.torn.push((self.name.clone(), len - cut));
+        }
+        Ok((records, cut))
+    }
+
+    fn payload_is_sound(&self, record: &Record) -> io::Result<bool> {
+        let end = record.offset + record.header.frame_bytes() as u64;
+        let mut walk = Walk::new(
+            Arc::clone(&self.file),
+            record.offset,
+            end,
+            record.header.frame_bytes(),
+        );
+        match walk.step()? {
+            Some(Step::Record(whole)) => Ok(whole.entry().is_ok()),
+            _changed => Ok(false),
+        }
+    }
+
+    fn holds_bytes(&self, from: u64, to: u64) -> io::Result<bool> {
+        let mut at = from;
+        let mut chunk = vec![0; REPLAY_CHUNK_BYTES];
+        while at < to {
+            let bytes = REPLAY_CHUNK_BYTES.min(usize::try_from(to - at).unwrap_or(usize::MAX));
+            self.file.read_at(&mut chunk[..bytes], at)?;
+            if chunk[..bytes].iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            at += bytes as u64;
+        }
+        Ok(false)
+    }
+
+    // After a failed fsync a page can be clean in memory and absent from the disk; writing the
+    // same bytes again makes the next fsync carry them. In place: old and new bytes are equal.
+    fn make_durable(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            let bytes = REPLAY_CHUNK_BYTES.min(usize::try_from(to - at).unwrap_or(usize::MAX));
+            let mut chunk = vec![0; bytes];
+            self.file.read_at(&mut chunk, at)?;
+            self.file.write_at(&chunk, at)?;
+            at += bytes as u64;
+        }
+        self.file.sync_data()
+    }
+
+    fn shape(&self, records: &[Record], end: u64) -> Option<(Seq, Option<EntryId>, Shape)> {
+        let entries = || records.iter().filter(|record| !record.header.seal);
+        let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
+        let mut indexed = index.last().map(|point: &IndexPoint| point.offset);
+        for record in entries() {
+            if indexed.is_none_or(|at| record.offset >= at + INDEX_EVERY_BYTES) {
+                indexed = Some(record.offset);
+                index.push(IndexPoint {
+                    seq: record.header.seq,
+                    offset: record.offset,
+                    wall_ms: self
+                        .hlc(record)
+                        .map_or(record.header.arrived_ms, |hlc| hlc.wall_ms),
+                    arrived_ms: record.header.arrived_ms,
+                });
+            }
+        }
+        let tip = match entries().next_back() {
+            Some(last) => {
+                // Where the record cannot be read, its stamp is not known: one that is surely
+                // later keeps the clock moving forward.
+                let hlc = self.hlc(last).unwrap_or(Hlc {
+                    wall_ms: last.header.arrived_ms.saturating_add(1),
+                    counter: 0,
+                });
+                Tip {
+                    seq: last.header.seq,
+                    id: last.header.id,
+                    hlc,
+                }
+            }
+            None => self.mark?.tip,
+        };
+        let (first, forked_from) = match self.mark {
+            Some(mark) => (mark.first, mark.forked_from),
+            None if self.number == 0 => (1, None),
+            None => {
+                let first = entries().next()?;
+                (
+                    first.header.seq,
+                    self.entry(first).and_then(|entry| entry.header.prev),
+                )
+            }
+        };
+        Some((
+            first,
+            forked_from,
+            Shape {
+                end,
+                tip: Some(tip),
+                index,
+            },
+        ))
+    }
+
+    fn hlc(&self, record: &Record) -> Option<Hlc> {
+        self.entry(record).map(|entry| entry.header.hlc)
+    }
+
+    fn entry(&self, record: &Record) -> Option<crate::protocol::entry::Entry> {
+        let end = record.offset + record.header.frame_bytes() as u64;
+        let mut walk = Walk::new(
+            Arc::clone(&self.file),
+            record.offset,
+            end,
+            record.header.frame_bytes(),
+        );
+        match walk.step() {
+            Ok(Some(Step::Record(whole))) => whole.entry().ok(),
+            _unreadable => None,
+        }
+    }
+
+    fn branch(&self, first: Seq, forked_from: Option<EntryId>, shape: Shape) -> Arc<Branch> {
+        Arc::new(Branch {
+            author: self.author,
+            number: self.number,
+            first,
+            forked_from,
+            name: self.name.clone(),
+            file: Arc::clone(&self.file),
+            shape: RwLock::new(shape),
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! `meta.db`: which stores there are, and which is the root store.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::FileBackend,
+};
+
+use crate::{
+    id::{Author, StoreId},
+    node::{
+        OpenError,
+        identity::{no_follow, random},
+    },
+    state::row::{seal, unseal},
+};
+
+pub(super) const FILE: &str = "meta.db";
+const STORES: &str = "stores-v1";
+const STORES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(STORES);
+const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
+const SCHEMA_VERSION: u32 = 1;
+
+/// A store.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) id: StoreId,
+    pub(super) name: String,
+    pub(super) root: bool,
+    /// With the creator's key it makes the id.
+    pub(super) nonce: [u8; 32],
+}
+
+#[derive(Debug)]
+pub(super) struct Meta {
+    db: Database,
+    path: PathBuf,
+}
+
+impl Meta {
+    /// Opens it; makes it, with a root store founded by `author`, where there is none.
+    pub(super) fn open(data_dir: &Path, author: &Author, create: bool) -> Result<Self, OpenError> {
+        let path = data_dir.join(FILE);
+        let io = |source| OpenError::Io {
+            path: path.clone(),
+            source,
+        };
+        let new = !path.exists();
+        if new && data_dir.join("stores").exists() {
+            return Err(OpenError::Unusable {
+                path,
+                what: "it is gone, and there are stores".to_owned(),
+            });
+        }
+        if new && !create {
+            return Err(OpenError::NoDataDir {
+                data_dir: data_dir.to_owned(),
+            });
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(no_follow())
+            .open(&path)
+            .map_err(io)?;
+        let unusable = |error: redb::Error| OpenError::Unusable {
+            path: path.clone(),
+            what: error.to_string(),
+        };
+        let db = redb::Builder::new()
+            .set_cache_size(1 << 20)
+            .create_with_backend(FileBackend::new(file).map_err(|error| unusable(error.into()))?)
+            .map_err(|error| unusable(error.into()))?;
+        let meta = Self {
+            db,
+            path: path.clone(),
+        };
+        let found = meta.schema().map_err(unusable)?;
+        match found {
+            Some(SCHEMA_VERSION) => {}
+            Some(version) => {
+                return Err(OpenError::Unusable {
+                    path,
+                    what: format!("it has schema {version}, this version reads {SCHEMA_VERSION}"),
+                });
+            }
+            // New, or made by a process that died before its first commit.
+            None => {
+                let nonce = random()?;
+                let id = StoreId::derive(author, &nonce);
+                meta.add(&Row {
+                    id,
+                    name: "root".to_owned(),
+                    root: true,
+                    nonce,
+                })?;
+                std::fs::File::open(data_dir)
+                    .and_then(|dir| dir.sync_all())
+                    .map_err(io)?;
+            }
+        }
+        Ok(meta)
+    }
+
+    /// Returns all stores.
+    pub(super) fn stores(&self) -> Result<Vec<Row>, OpenError> {
+        let rows = self
+            .read()
+            .map_err(|error| self.unusable(&error.to_string()))?;
+        let decoded = rows
+            .iter()
+            .map(|(key, row)| decode(key, row))
+            .collect::<Option<_>>();
+        decoded.ok_or_else(|| self.unusable("a row fails its check"))
+    }
+
+    /// Adds a store. Durable on return.
+    pub(super) fn add(&self, row: &Row) -> Result<(), OpenError> {
+        self.write(row).map_err(|error| match error {
+            redb::Error::Io(source) => OpenError::Io {
+                path: self.path.clone(),
+                source,
+            },
+            other => self.unusable(&other.to_string()),
+        })
+    }
+
+    fn schema(&self) -> Result<Option<u32>, redb::Error> {
+        let read = self.db.begin_read()?;
+        match read.open_table(SCHEMA_TABLE) {
+            Ok(table) => Ok(table.get("version")?.map(|version| version.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+        let read = self.db.begin_read()?;
+        let table = read.open_table(STORES_TABLE)?;
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (key, row) = row?;
+            rows.push((key.value().to_vec(), row.value().to_vec()));
+        }
+        Ok(rows)
+    }
+
+    fn write(&self, row: &Row) -> Result<(), redb::Error> {
+        let mut body = vec![u8::from(row.root)];
+        body.extend_from_slice(&row.nonce);
+        body.extend_from_slice(row.name.as_bytes());
+        let write = self.db.begin_write()?;
+        write
+            .open_table(SCHEMA_TABLE)?
+            .insert("version", SCHEMA_VERSION)?;
+        let sealed = seal(STORES, &row.id.0, body);
+        write
+            .open_table(STORES_TABLE)?
+            .insert(row.id.0.as_slice(), sealed.as_slice())?;
+        write.commit()?;
+        Ok(())
+    }
+
+    fn unusable(&self, what: &str) -> OpenError {
+        OpenError::Unusable {
+            path: self.path.clone(),
+            what: what.to_owned(),
+        }
+    }
+}
+
+fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
+    let (root, rest) = unseal(STORES, key, row)?.split_first()?;
+    let (nonce, name) = rest.split_first_chunk::<32>()?;
+    Some(Row {
+        id: StoreId::from_slice(key)?,
+        name: String::from_utf8(name.to_vec()).ok()?,
+        root: *root == 1,
+        nonce: *nonce,
+    })
+}

@@ -1,0 +1,510 @@
+//! A node: an identity, a data directory of its own, and the stores in it.
+//!
+//! ```text
+//! identity.key   the signing key, 0600
+//! lock           taken before anything else; holds the process id
+//! meta.db        stores, root store, schema version
+//! stores/{uuid}/ logs/ and state.db of each store
+//! run/sock       the local API, while it is served
+//! ```
+
+mod identity;
+mod lock;
+mod meta;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use crate::{
+    clock::Clock,
+    disk::{Disk, RealDisk},
+    id::{Author, StoreId},
+    limits::{BUS_BATCHES_MAX, STORE_NAME_CHARS_MAX},
+    node::{lock::Lock, meta::Meta},
+    protocol::entry::Op,
+    store::{self, ReadError, Store, StoreConfig, Write, WriteError},
+};
+
+/// What a node is opened with.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Make it, with a new identity, where it is missing. Default: no.
+    pub create: bool,
+    /// What people call it, for `/nodes/{key}/info`. Default: the machine's name.
+    pub name: String,
+    /// The wall clock. Default: the machine's.
+    pub clock: Clock,
+    /// The file system of the stores. Default: the machine's.
+    pub disk: Arc<dyn Disk>,
+    /// Batches a bus channel holds for its slowest watcher; see `BUS_BATCHES_MAX`.
+    pub bus_batches: usize,
+}
+
+impl NodeConfig {
+    /// Opens what is at `data_dir`, with defaults.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            create: false,
+            name: machine_name(),
+            clock: Clock::system(),
+            disk: Arc::new(RealDisk),
+            bus_batches: BUS_BATCHES_MAX,
+        }
+    }
+
+    /// Makes the directory and an identity where they are missing, or not.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// True when there is a node at `data_dir`.
+    pub fn exists(&self) -> bool {
+        self.data_dir.join(identity::FILE).exists() && self.data_dir.join(meta::FILE).exists()
+    }
+}
+
+/// Why a node could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the node in {} is running already{}", data_dir.display(), pid.map_or(String::new(), |pid| format!(" (process {pid})")))]
+    AlreadyRunning {
+        /// That process, where it is known.
+        pid: Option<u32>,
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// There is no node, and none was to be made.
+    #[error("there is no node in {}", data_dir.display())]
+    NoDataDir {
+        /// Where it was looked for.
+        data_dir: PathBuf,
+    },
+    /// Others can read or change what must be private.
+    #[error("{} has mode {mode:03o} and may have at most {mode_max:03o}: others could use it", path.display())]
+    Exposed {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What it has.
+        mode: u32,
+        /// What it may have.
+        mode_max: u32,
+    },
+    /// The file belongs to another user.
+    #[error("{} belongs to user {owner}, this is user {user}", path.display())]
+    WrongOwner {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        user: u32,
+    },
+    /// A file is not what this version writes.
+    #[error("{} cannot be used: {what}", path.display())]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A store could not be opened.
+    #[error("cannot open store {id}")]
+    Store {
+        /// Which.
+        id: StoreId,
+        /// Why.
+        source: store::OpenError,
+    },
+    /// The node's own keys could not be written into the root store.
+    #[error("cannot write the node's own keys")]
+    Write(#[from] WriteError),
+    /// The node's own keys could not be read from the root store.
+    #[error("cannot read the node's own keys")]
+    Read(#[from] ReadError),
+}
+
+/// Why a store could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no store of that name or id.
+    #[error("there is no store {name:?} here; there are {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// Not a name for a store.
+    #[error(
+        "{name:?} is no name for a store: 1 to {STORE_NAME_CHARS_MAX} letters, digits, '-', '_' or '.', not a UUID"
+    )]
+    NameInvalid {
+        /// What was given, cut to 80 characters.
+        name: String,
+    },
+    /// The name is in use.
+    #[error("there is a store {name:?} already: {id}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: StoreId,
+    },
+    /// The store could not be made or opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It could not be entered in the root store.
+    #[error("cannot enter the store in the root store")]
+    Write(#[from] WriteError),
+}
+
+/// A store of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// Its id.
+    pub id: StoreId,
+    /// What it is called here; `root` for the root store.
+    pub name: String,
+    /// True for the store that holds the node's own keys.
+    pub root: bool,
+}
+
+/// An open node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: NodeConfig,
+    key: Arc<SigningKey>,
+    root: Store,
+    // All stores, the root store among them. Written by `create_store` only.
+    stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
+    meta: Meta,
+    // Held as long as the node is open.
+    _lock: Lock,
+}
+
+impl Node {
+    /// Opens the node in a data directory, and all its stores. Within a tokio runtime.
+    ///
+    /// The first time it writes `/nodes/{key}/info` and `/nodes/{key}/status` into the root store.
+    ///
+    /// # Errors
+    /// `OpenError`; nothing that was there has changed then.
+    pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
+        let data_dir = config.data_dir.clone();
+        prepare(&data_dir, config.create)?;
+        let lock = Lock::take(&data_dir)?;
+        let key = Arc::new(identity::load(&data_dir, config.create)?);
+        let author = Author(key.verifying_key().to_bytes());
+        let meta = Meta::open(&data_dir, &author, config.create)?;
+        let mut stores = BTreeMap::new();
+        let mut root = None;
+        for row in meta.stores()? {
+            let store = open_store(&config, &key, row.id, row.root).await?;
+            if row.root {
+                root = Some((store.clone(), row.nonce));
+            }
+            let info = StoreInfo {
+                id: row.id,
+                name: row.name,
+                root: row.root,
+            };
+            stores.insert(row.id, (info, store));
+        }
+        let (root, nonce) = root.ok_or_else(|| OpenError::Unusable {
+            path: data_dir.join(meta::FILE),
+            what: "it names no root store".to_owned(),
+        })?;
+        introduce(&root, &config, &author, &nonce).await?;
+        let stores = RwLock::new(stores);
+        Ok(Self(Arc::new(Inner {
+            config,
+            key,
+            root,
+            stores,
+            meta,
+            _lock: lock,
+        })))
+    }
+
+    /// Returns the node's key, which is also its name and its author id.
+    pub fn id(&self) -> Author {
+        Author(self.0.key.verifying_key().to_bytes())
+    }
+
+    /// Returns the data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.0.config.data_dir
+    }
+
+    /// Returns the wall clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.config.clock
+    }
+
+    /// Returns the root store: the default store, which also holds the node's own keys.
+    pub fn root(&self) -> Store {
+        self.0.root.clone()
+    }
+
+    /// Returns a store by name or UUID; the root store for an empty name.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub fn store(&self, name: &str) -> Result<Store, StoreError> {
+        if name.is_empty() {
+            return Ok(self.root());
+        }
+        let id = name.parse::<StoreId>().ok();
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let found = stores
+            .values()
+            .find(|(info, _)| Some(info.id) == id || info.name == name);
+        found
+            .map(|(_, store)| store.clone())
+            .ok_or_else(|| StoreError::Unknown {
+                name: name.chars().take(80).collect(),
+                known: stores
+                    .values()
+                    .map(|(info, _)| info.name.clone())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// Returns all stores, the root store first, then by name.
+    pub fn stores(&self) -> Vec<StoreInfo> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let mut infos: Vec<_> = stores.values().map(|(info, _)| info.clone()).collect();
+        infos.sort_by(|a, b| b.root.cmp(&a.root).then_with(|| a.name.cmp(&b.name)));
+        infos
+    }
+
+    /// Makes a store. On return it is durable, and entered in the root store.
+    ///
+    /// # Errors
+    /// `NameInvalid`, `NameTaken`, `Open`, `Write`.
+    pub async fn create_store(&self, name: &str) -> Result<StoreInfo, StoreError> {
+        check_name(name)?;
+        let nonce = identity::random()?;
+        let id = StoreId::derive(&self.id(), &nonce);
+        self.check_free(name)?;
+        let store = open_store(&self.0.config, &self.0.key, id, false).await?;
+        let info = StoreInfo {
+            id,
+            name: name.to_owned(),
+            root: false,
+        };
+        {
+            let mut stores = self
+                .0
+                .stores
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some((taken, _)) = stores.values().find(|(taken, _)| taken.name == name) {
+                return Err(StoreError::NameTaken {
+                    name: name.to_owned(),
+                    id: taken.id,
+                });
+            }
+            self.0.meta.add(&meta::Row {
+                id,
+                name: name.to_owned(),
+                root: false,
+                nonce,
+            })?;
+            stores.insert(id, (info.clone(), store));
+        }
+        let key = |what: &str| Bytes::from(format!("/stores/{id}/{what}"));
+        let put = |key, value| Op::Put {
+            key,
+            value,
+            expires_ms: None,
+        };
+        let ops = vec![
+            put(key("genesis"), genesis(&self.id(), &nonce)),
+            put(key("name"), Bytes::copy_from_slice(name.as_bytes())),
+        ];
+        self.0
+            .root
+            .write_own(Write {
+                ops,
+                atomic: true,
+                condition: None,
+            })
+            .await?;
+        Ok(info)
+    }
+
+    /// Closes all stores: everything in memory is written, later calls answer `Closed`. The data
+    /// directory is free when the last clone is gone.
+    ///
+    /// # Errors
+    /// The first store's that could not close cleanly; nothing acknowledged is lost.
+    pub async fn close(&self) -> Result<(), WriteError> {
+        let stores: Vec<Store> = {
+            let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+            stores.values().map(|(_, store)| store.clone()).collect()
+        };
+        let mut closed = Ok(());
+        for store in stores {
+            closed = closed.and(store.close().await);
+        }
+        closed
+    }
+
+    fn check_free(&self, name: &str) -> Result<(), StoreError> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        match stores.values().find(|(taken, _)| taken.name == name) {
+            Some((taken, _)) => Err(StoreError::NameTaken {
+                name: name.to_owned(),
+                id: taken.id,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+// Makes the directory where it may, and checks that it is fit for use.
+fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
+    let missing = || OpenError::NoDataDir {
+        data_dir: data_dir.to_owned(),
+    };
+    let io = |source| OpenError::Io {
+        path: data_dir.to_owned(),
+        source,
+    };
+    match fs::metadata(data_dir) {
+        Ok(there) if !there.is_dir() => Err(OpenError::Unusable {
+            path: data_dir.to_owned(),
+            what: "it is not a directory".to_owned(),
+        }),
+        Ok(there) if there.mode() & 0o002 != 0 => Err(OpenError::Exposed {
+            path: data_dir.to_owned(),
+            mode: there.mode() & 0o777,
+            mode_max: 0o775,
+        }),
+        Ok(_there) if create || data_dir.join(identity::FILE).exists() => Ok(()),
+        Ok(_empty) => Err(missing()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && create => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir)
+            .map_err(io),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
+        Err(error) => Err(io(error)),
+    }
+}
+
+async fn open_store(
+    config: &NodeConfig,
+    key: &Arc<SigningKey>,
+    id: StoreId,
+    root: bool,
+) -> Result<Store, OpenError> {
+    let opened = Store::open(StoreConfig {
+        id,
+        dir: config.data_dir.join("stores").join(id.to_string()),
+        key: Arc::clone(key),
+        clock: config.clock.clone(),
+        disk: Arc::clone(&config.disk),
+        bus_batches: config.bus_batches,
+        root,
+    });
+    opened
+        .await
+        .map_err(|source| OpenError::Store { id, source })
+}
+
+// Writes what a root store says of its node, where it does not say it yet.
+async fn introduce(
+    root: &Store,
+    config: &NodeConfig,
+    author: &Author,
+    nonce: &[u8; 32],
+) -> Result<(), OpenError> {
+    let info = format!(
+        r#"{{"name":"{}","version":"{}","os":"{}"}}"#,
+        config.name.escape_default(),
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS
+    );
+    let own = [
+        (
+            format!("/stores/{}/genesis", root.id()),
+            genesis(author, nonce),
+        ),
+        (format!("/nodes/{author}/info"), Bytes::from(info)),
+        (
+            format!("/nodes/{author}/status"),
+            Bytes::from_static(b"active"),
+        ),
+    ];
+    let mut ops = Vec::new();
+    for (key, value) in own {
+        if root.get(key.as_bytes()).await?.is_none() {
+            ops.push(Op::Put {
+                key: key.into(),
+                value,
+                expires_ms: None,
+            });
+        }
+    }
+    if !ops.is_empty() {
+        root.write_own(Write {
+            ops,
+            atomic: true,
+            condition: None,
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+// Proves a store's id: who founded it, and with which nonce, in hex.
+fn genesis(author: &Author, nonce: &[u8; 32]) -> Bytes {
+    Bytes::from(format!("{author}{}", data_encoding::HEXLOWER.encode(nonce)))
+}
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let count = name.chars().count();
+    let fits = (1..=STORE_NAME_CHARS_MAX).contains(&count) && name.chars().all(letters);
+    if fits && name.parse::<StoreId>().is_err() && name != "." && name != ".." {
+        return Ok(());
+    }
+    Err(StoreError::NameInvalid {
+        name: name.chars().take(80).collect(),
+    })
+}
+
+fn machine_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}

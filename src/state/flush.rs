@@ -1,0 +1,149 @@
+//! The flusher: a thread that writes rows to the state file, one durable transaction at a time.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
+
+use crate::state::{
+    EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES, NOTES_TABLE, StateError,
+    encode_frontier, row,
+    view::{Flushed, Layer, View, guarded},
+};
+
+// Rows to write, and what they are true of.
+struct Job {
+    layer: Layer,
+    frontier: Vec<u8>,
+    notes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Owns the database's writing end and the thread that uses it.
+#[derive(Debug)]
+pub(super) struct Flusher {
+    // Dropped by `stop`: the thread ends then.
+    jobs: mpsc::SyncSender<Job>,
+    results: mpsc::Receiver<Result<Flushed, StateError>>,
+    thread: JoinHandle<Database>,
+    busy: bool,
+}
+
+impl Flusher {
+    pub(super) fn start(db: Database) -> Self {
+        let (jobs, jobs_in) = mpsc::sync_channel::<Job>(1);
+        let (results_out, results) = mpsc::sync_channel(1);
+        let thread = thread::spawn(move || {
+            for job in jobs_in {
+                if results_out.send(guarded(|| write(&db, job))).is_err() {
+                    break;
+                }
+            }
+            db
+        });
+        Self {
+            jobs,
+            results,
+            thread,
+            busy: false,
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    pub(super) fn begin(&mut self, view: &View, notes: Vec<(Vec<u8>, Vec<u8>)>) {
+        let job = Job {
+            layer: view.flushing.clone(),
+            frontier: encode_frontier(view),
+            notes,
+        };
+        // A thread that has died says so in `finish`.
+        self.busy = true;
+        drop(self.jobs.send(job));
+    }
+
+    pub(super) fn finish(&mut self, wait: bool) -> Result<Option<Flushed>, StateError> {
+        if !self.busy {
+            return Ok(None);
+        }
+        let result = if wait {
+            self.results
+                .recv()
+                .map_err(|_gone| mpsc::TryRecvError::Disconnected)
+        } else {
+            self.results.try_recv()
+        };
+        match result {
+            Ok(flushed) => {
+                self.busy = false;
+                flushed.map(Some)
+            }
+            Err(mpsc::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::TryRecvError::Disconnected) => Err(thread_died()),
+        }
+    }
+
+    pub(super) fn stop(self) -> Result<(), StateError> {
+        let Self {
+            jobs,
+            results,
+            thread,
+            ..
+        } = self;
+        drop((jobs, results));
+        let db = thread.join().map_err(|_panic| thread_died())?;
+        guarded(move || Ok(db.close()?))
+    }
+}
+
+impl Flushed {
+    pub(super) fn of(db: &Database) -> Result<Self, StateError> {
+        let read = db.begin_read()?;
+        let heads = read.open_table(HEADS_TABLE)?;
+        let empty = heads.is_empty()?;
+        Ok(Self {
+            heads,
+            expiry: read.open_table(EXPIRY_TABLE)?,
+            empty,
+        })
+    }
+}
+
+fn write(db: &Database, job: Job) -> Result<Flushed, StateError> {
+    let write = db.begin_write()?;
+    {
+        let mut heads = write.open_table(HEADS_TABLE)?;
+        for (key, value) in &job.layer.heads {
+            let row = row::seal(HEADS, key, row::encode_heads(value));
+            heads.insert(key.as_ref(), row.as_slice())?;
+        }
+        let mut expiry = write.open_table(EXPIRY_TABLE)?;
+        for ((ms, key), there) in &job.layer.expiry {
+            if *there {
+                expiry.insert((*ms, key.as_ref()), ())?;
+            } else {
+                expiry.remove((*ms, key.as_ref()))?;
+            }
+        }
+        let mut notes = write.open_table(NOTES_TABLE)?;
+        for (key, body) in job.notes {
+            let row = row::seal(NOTES, &key, body);
+            notes.insert(key.as_slice(), row.as_slice())?;
+        }
+        write
+            .open_table(META_TABLE)?
+            .insert(FRONTIER, job.frontier.as_slice())?;
+    }
+    write.commit()?;
+    Flushed::of(db)
+}
+
+fn thread_died() -> StateError {
+    StateError::Io {
+        source: Arc::new(io::Error::other("the flusher thread has ended")),
+    }
+}

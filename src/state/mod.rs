@@ -1,0 +1,482 @@
+//! The state: heads per key, derived from the log, kept in a redb file.
+//!
+//! Rows that changed in the last moments live in memory only (the log has them); a flusher
+//! thread writes them to the file in one durable transaction, a few times a second. So a write
+//! costs the state no IO, and the file is never ahead of the log. Damage of the file is found
+//! when it is read, and mended by building it again from the log.
+
+mod flush;
+mod pages;
+pub mod row;
+mod view;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+
+pub use view::View;
+
+use crate::{
+    disk::{Disk, Open},
+    id::{Author, EntryId},
+    limits::{HEADS_MAX, STATE_CACHE_BYTES},
+    protocol::{
+        entry::{Op, VerifiedEntry},
+        frontier::{Frontier, FrontierTip},
+        heads::{Content, Head, Heads, Value},
+    },
+    state::{
+        flush::Flusher,
+        pages::Pages,
+        view::{Flushed, Layer, guarded},
+    },
+};
+
+/// Table names carry the version of their rows.
+const HEADS: &str = "heads-v1";
+const EXPIRY: &str = "expiry-v1";
+const NOTES: &str = "notes-v1";
+const META: &str = "meta-v1";
+const HEADS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(HEADS);
+const EXPIRY_TABLE: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new(EXPIRY);
+const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTES);
+const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
+const FRONTIER: &str = "frontier";
+
+/// Why the state could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StateError {
+    /// The file is not what was written. It is built again from the log.
+    #[error("the state file is damaged: {what}")]
+    Damaged {
+        /// What was found.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("cannot read or write the state file")]
+    Io {
+        /// Why.
+        source: Arc<io::Error>,
+    },
+}
+
+/// What a write changed at a key.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// The heads before.
+    pub before: Heads,
+    /// The heads after.
+    pub after: Heads,
+}
+
+/// What a state file remembers.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// The entries that its rows follow from.
+    pub frontier: Frontier,
+    /// Rows that the store keeps beside the state, as they were given to `flush`.
+    pub notes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The writing end: owned by the store's writer.
+#[derive(Debug)]
+pub struct State {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    pages: Pages,
+    flusher: Flusher,
+    // The view that the staged entries lead to; equals `shown` when nothing is staged.
+    staged: View,
+    shown: StateReader,
+}
+
+/// Gives the newest view to readers.
+#[derive(Debug, Clone)]
+pub struct StateReader(Arc<RwLock<Arc<View>>>);
+
+impl StateReader {
+    /// Returns the newest view.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn show(&self, view: Arc<View>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+}
+
+impl State {
+    /// Opens the state file, or makes an empty one where there is none.
+    ///
+    /// # Errors
+    /// `Damaged`: remove it with `discard` and build it again. `Io`.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Stored), StateError> {
+        let (file, new) = match disk.open(path, Open::Existing) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (disk.open(path, Open::New)?, true)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = file.len()?;
+        let sums = Pages::take_sums(disk.as_ref(), path, bytes);
+        let unclean = sums.is_none() && bytes > 0;
+        let pages = Pages::new(file, sums.unwrap_or_default());
+        let backend = pages.clone();
+        let (db, stored, flushed, keys, entries) = guarded(move || {
+            let mut db = redb::Builder::new()
+                .set_cache_size(STATE_CACHE_BYTES)
+                .create_with_backend(backend)?;
+            if unclean && !db.check_integrity()? {
+                return Err(damaged("its own check fails after an unclean stop"));
+            }
+            let write = db.begin_write()?;
+            write.open_table(HEADS_TABLE)?;
+            write.open_table(EXPIRY_TABLE)?;
+            write.open_table(NOTES_TABLE)?;
+            write.open_table(META_TABLE)?;
+            write.commit()?;
+            let (stored, keys, entries) = read_stored(&db)?;
+            let flushed = Flushed::of(&db)?;
+            Ok((db, stored, flushed, keys, entries))
+        })?;
+        if new && let Some(dir) = path.parent() {
+            disk.sync_dir(dir)?;
+        }
+        let view = View {
+            recent: Layer::default(),
+            flushing: Layer::default(),
+            flushed: Arc::new(flushed),
+            frontier: Arc::new(stored.frontier.clone()),
+            version: 0,
+            keys,
+            entries,
+            expired_through_ms: 0,
+        };
+        let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
+        let state = Self {
+            disk,
+            path: path.to_owned(),
+            pages,
+            flusher: Flusher::start(db),
+            staged: view,
+            shown,
+        };
+        Ok((state, stored))
+    }
+
+    /// Removes a state file that is to be built again.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn discard(disk: &dyn Disk, path: &Path) -> Result<(), StateError> {
+        match disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _gone => Ok(()),
+        }
+    }
+
+    /// Returns the reading end.
+    pub fn reader(&self) -> &StateReader {
+        &self.shown
+    }
+
+    /// Gives readers of `reader` what this state shows, now and later: after building it again.
+    pub fn show_through(&mut self, reader: StateReader) {
+        let before = reader.view();
+        self.staged.version = self.staged.version.max(before.version);
+        self.expire_through(before.expired_through_ms);
+        self.shown = reader;
+        self.show();
+    }
+
+    /// Returns the heads of `key`, staged entries included.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
+        self.staged.heads(key)
+    }
+
+    /// Changes the heads of an entry's keys; nobody sees it before `show`.
+    ///
+    /// Returns what changed, for each op. On an error nothing of the entry is staged.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Staged>, StateError> {
+        let mut changes = Vec::with_capacity(entry.ops.len());
+        for op in &entry.ops {
+            let before = self.staged.heads(op.key())?;
+            let after = before.apply(entry, op);
+            let after = if after.as_slice().len() > HEADS_MAX {
+                before.clone()
+            } else {
+                after
+            };
+            changes.push(Staged { before, after });
+        }
+        for (op, change) in entry.ops.iter().zip(&changes) {
+            self.staged.put(op, change);
+        }
+        let tip = FrontierTip {
+            seq: entry.header.seq,
+            id: entry.id,
+        };
+        Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
+        self.staged.entries += 1;
+        Ok(changes)
+    }
+
+    /// Moves the time through which expiries were told.
+    pub fn expire_through(&mut self, ms: u64) {
+        self.staged.expired_through_ms = self.staged.expired_through_ms.max(ms);
+    }
+
+    /// Returns up to `limit` winners that expire after what was told, and through `through_ms`.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn expiring(&self, through_ms: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StateError> {
+        self.staged
+            .expiring(self.staged.expired_through_ms, through_ms, limit)
+    }
+
+    /// Returns the view that the staged entries lead to.
+    pub fn staged(&self) -> &View {
+        &self.staged
+    }
+
+    /// Lets readers see what is staged.
+    pub fn show(&mut self) {
+        self.staged.version += 1;
+        self.shown.show(Arc::new(self.staged.clone()));
+    }
+
+    /// Forgets what is staged.
+    pub fn forget(&mut self) {
+        self.staged = View::clone(&self.shown.view());
+    }
+
+    /// Returns the bytes of rows that are in memory only and not on their way to the file.
+    pub fn recent_bytes(&self) -> usize {
+        self.staged.recent.bytes
+    }
+
+    /// True while a flush is on its way.
+    pub fn is_flushing(&self) -> bool {
+        self.flusher.is_busy()
+    }
+
+    /// Begins to write the rows in memory to the file, together with `notes`. Nothing may be
+    /// staged, and the logs must be durable up to the frontier.
+    pub fn flush(&mut self, notes: Vec<(Vec<u8>, Vec<u8>)>) {
+        debug_assert!(!self.is_flushing(), "one flush at a time");
+        self.staged.flushing = std::mem::take(&mut self.staged.recent);
+        self.shown.show(Arc::new(self.staged.clone()));
+        self.flusher.begin(&self.staged, notes);
+    }
+
+    /// Takes in a flush that has ended; waits for it where `wait` says so. True when one did.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`: the state must be opened again.
+    pub fn finish_flush(&mut self, wait: bool) -> Result<bool, StateError> {
+        let Some(flushed) = self.flusher.finish(wait)? else {
+            return Ok(false);
+        };
+        self.staged.flushed = Arc::new(flushed);
+        self.staged.flushing = Layer::default();
+        // Rows staged meanwhile are not shown: only the layers below them move.
+        let mut shown = View::clone(&self.shown.view());
+        shown.flushed = Arc::clone(&self.staged.flushed);
+        shown.flushing = Layer::default();
+        self.shown.show(Arc::new(shown));
+        Ok(true)
+    }
+
+    /// Closes the file so that it opens fast. Everything shown must be flushed.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`; the file is as safe as after a crash then.
+    pub fn close(self) -> Result<(), StateError> {
+        let Self {
+            disk,
+            path,
+            pages,
+            flusher,
+            staged,
+            shown,
+        } = self;
+        drop((staged, shown));
+        flusher.stop()?;
+        pages.leave_sums(disk.as_ref(), &path)?;
+        Ok(())
+    }
+}
+
+impl View {
+    fn put(&mut self, op: &Op, change: &Staged) {
+        let key = Bytes::copy_from_slice(op.key());
+        let expires = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
+        let (old, new) = (expires(&change.before), expires(&change.after));
+        if old != new {
+            for (ms, there) in [(old, false), (new, true)] {
+                if let Some(ms) = ms {
+                    // One that is over already is told with the next ones.
+                    let ms = if there {
+                        ms.max(self.expired_through_ms + 1)
+                    } else {
+                        ms
+                    };
+                    self.recent.expiry.insert((ms, key.clone()), there);
+                    self.recent.bytes += key.len() + ROW_OVERHEAD_BYTES;
+                }
+            }
+        }
+        if change.before.as_slice().is_empty() {
+            self.keys += 1;
+        }
+        let heads = detached(&change.after);
+        let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();
+        self.recent.bytes += key.len() + bytes + ROW_OVERHEAD_BYTES;
+        if let Some(replaced) = self.recent.heads.insert(key, heads) {
+            let bytes: usize = replaced.as_slice().iter().map(head_bytes).sum();
+            self.recent.bytes -= op.key().len() + bytes + ROW_OVERHEAD_BYTES;
+        }
+    }
+}
+
+// Copies inline values, so that a row does not keep the whole entry it came from in memory.
+fn detached(heads: &Heads) -> Heads {
+    let copy = |head: &Head| {
+        let mut head = head.clone();
+        if let Content::Value {
+            value: Value::Inline(value),
+            ..
+        } = &mut head.content
+        {
+            *value = Bytes::copy_from_slice(value);
+        }
+        head
+    };
+    Heads::new(heads.as_slice().iter().map(copy).collect())
+}
+
+fn head_bytes(head: &Head) -> usize {
+    let value = match &head.content {
+        Content::Value {
+            value: Value::Inline(value),
+            ..
+        } => value.len(),
+        Content::Value {
+            value: Value::InLog { .. },
+            ..
+        }
+        | Content::Tombstone => 0,
+    };
+    size_of::<Head>() + value
+}
+
+fn read_stored(db: &redb::Database) -> Result<(Stored, u64, u64), StateError> {
+    let read = db.begin_read()?;
+    let mut stored = Stored::default();
+    for row in read.open_table(NOTES_TABLE)?.iter()? {
+        let (key, row) = row?;
+        let body = row::unseal(NOTES, key.value(), row.value())
+            .ok_or_else(|| damaged("a note fails its check"))?;
+        stored.notes.push((key.value().to_vec(), body.to_vec()));
+    }
+    let Some(row) = read.open_table(META_TABLE)?.get(FRONTIER)? else {
+        return Ok((stored, 0, 0));
+    };
+    let body = row::unseal(META, FRONTIER.as_bytes(), row.value())
+        .ok_or_else(|| damaged("the frontier fails its check"))?;
+    let (counts, tips) = body
+        .split_first_chunk::<16>()
+        .ok_or_else(|| damaged("the frontier is cut"))?;
+    let (keys, entries) = counts.split_at(8);
+    for tip in tips.chunks(TIP_BYTES) {
+        let (author, tip) = decode_tip(tip).ok_or_else(|| damaged("the frontier is cut"))?;
+        stored.frontier.insert(author, tip);
+    }
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+    Ok((stored, number(keys), number(entries)))
+}
+
+fn encode_frontier(view: &View) -> Vec<u8> {
+    let mut body = view.keys.to_le_bytes().to_vec();
+    body.extend_from_slice(&view.entries.to_le_bytes());
+    for (author, tip) in view.frontier.iter() {
+        body.extend_from_slice(&author.0);
+        body.extend_from_slice(&tip.seq.to_le_bytes());
+        body.extend_from_slice(&tip.id.0);
+    }
+    row::seal(META, FRONTIER.as_bytes(), body)
+}
+
+fn decode_tip(bytes: &[u8]) -> Option<(Author, FrontierTip)> {
+    let (author, rest) = bytes.split_first_chunk::<32>()?;
+    let (seq, id) = rest.split_first_chunk::<8>()?;
+    let tip = FrontierTip {
+        seq: u64::from_le_bytes(*seq),
+        id: EntryId::from_slice(id)?,
+    };
+    Some((Author(*author), tip))
+}
+
+fn damaged(what: &str) -> StateError {
+    StateError::Damaged {
+        what: what.to_owned(),
+    }
+}
+
+impl From<io::Error> for StateError {
+    fn from(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::InvalidData => Self::Damaged {
+                what: source.to_string(),
+            },
+            _other => Self::Io {
+                source: Arc::new(source),
+            },
+        }
+    }
+}
+
+impl From<redb::Error> for StateError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(source) => source.into(),
+            other => Self::Damaged {
+                what: other.to_string(),
+            },
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for StateError {
+            fn from(error: redb::$error) -> Self {
+                redb::Error::from(error).into()
+            }
+        })*
+    };
+}
+from_redb!(
+    StorageError,
+    TableError,
+    TransactionError,
+    CommitError,
+    DatabaseError
+);
+
+const TIP_BYTES: usize = 32 + 8 + 32;
+// What a row takes in memory besides its bytes, about.
+const ROW_OVERHEAD_BYTES: usize = 120;

@@ -1,0 +1,134 @@
+//! Rows of the state file: canonical bytes, each with a check that covers table, key and body.
+//!
+//! ```text
+//! heads row   key -> count u16, then for each head, least first:
+//!               wall_ms u64, counter u32, author 32, seq u64, id 32, flags u8
+//!               (1 tombstone, 2 expires, 4 value in log)
+//!               [expires_ms u64] [value length u32 [value]]
+//! every row   body, then 8 bytes: BLAKE3 of table, key length u32, key, body, cut
+//! ```
+//! Numbers are little-endian. Equal heads have equal bytes on every node.
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+
+use crate::{
+    id::{Author, EntryId},
+    protocol::{
+        heads::{Content, Head, Heads, Value},
+        hlc::Hlc,
+    },
+};
+
+const TOMBSTONE: u8 = 1;
+const EXPIRES: u8 = 2;
+const IN_LOG: u8 = 4;
+const CHECK_BYTES: usize = 8;
+const HEAD_FIXED_BYTES: usize = 8 + 4 + 32 + 8 + 32 + 1;
+
+/// Returns `body` with its check.
+pub fn seal(table: &str, key: &[u8], mut body: Vec<u8>) -> Vec<u8> {
+    let check = check(table, key, &body);
+    body.extend_from_slice(&check);
+    body
+}
+
+/// Returns the body of a row whose check holds, else `None`.
+pub fn unseal<'a>(table: &str, key: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
+    let (body, sum) = row.split_last_chunk::<CHECK_BYTES>()?;
+    (check(table, key, body) == *sum).then_some(body)
+}
+
+/// Returns the body of a heads row.
+///
+/// # Panics
+/// Above `HEADS_MAX` heads, which the writer refuses.
+pub fn encode_heads(heads: &Heads) -> Vec<u8> {
+    let heads = heads.as_slice();
+    let mut body = Vec::with_capacity(heads.len() * (HEAD_FIXED_BYTES + 160) + 2 + CHECK_BYTES);
+    body.put_u16_le(u16::try_from(heads.len()).expect("the writer keeps to HEADS_MAX"));
+    for head in heads {
+        body.put_u64_le(head.hlc.wall_ms);
+        body.put_u32_le(head.hlc.counter);
+        body.put_slice(&head.author.0);
+        body.put_u64_le(head.seq);
+        body.put_slice(&head.id.0);
+        encode_content(&head.content, &mut body);
+    }
+    body
+}
+
+/// Reads the body of a heads row; `None` where it is not one.
+pub fn decode_heads(mut body: &[u8]) -> Option<Heads> {
+    let count = body.try_get_u16_le().ok()?;
+    let mut heads = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let hlc = Hlc::new(body.try_get_u64_le().ok()?, body.try_get_u32_le().ok()?)?;
+        let author = Author(take(&mut body)?);
+        let seq = body.try_get_u64_le().ok()?;
+        let id = EntryId(take(&mut body)?);
+        heads.push(Head {
+            hlc,
+            author,
+            id,
+            seq,
+            content: decode_content(&mut body)?,
+        });
+    }
+    body.is_empty().then(|| Heads::new(heads))
+}
+
+fn encode_content(content: &Content, body: &mut Vec<u8>) {
+    let Content::Value { value, expires_ms } = content else {
+        body.put_u8(TOMBSTONE);
+        return;
+    };
+    let in_log = matches!(value, Value::InLog { .. });
+    body.put_u8(if expires_ms.is_some() { EXPIRES } else { 0 } | if in_log { IN_LOG } else { 0 });
+    if let Some(expires_ms) = expires_ms {
+        body.put_u64_le(*expires_ms);
+    }
+    match value {
+        Value::Inline(value) => {
+            body.put_u32_le(u32::try_from(value.len()).expect("inline values are short"));
+            body.put_slice(value);
+        }
+        Value::InLog { bytes } => body.put_u32_le(*bytes),
+    }
+}
+
+fn decode_content(body: &mut &[u8]) -> Option<Content> {
+    let flags = body.try_get_u8().ok()?;
+    if flags & TOMBSTONE != 0 {
+        return (flags == TOMBSTONE).then_some(Content::Tombstone);
+    }
+    let expires_ms = match flags & EXPIRES {
+        0 => None,
+        _set => Some(body.try_get_u64_le().ok()?),
+    };
+    let bytes = body.try_get_u32_le().ok()?;
+    let value = if flags & IN_LOG != 0 {
+        Value::InLog { bytes }
+    } else {
+        let (value, rest) = body.split_at_checked(bytes as usize)?;
+        *body = rest;
+        Value::Inline(Bytes::copy_from_slice(value))
+    };
+    Some(Content::Value { value, expires_ms })
+}
+
+fn take<const N: usize>(body: &mut &[u8]) -> Option<[u8; N]> {
+    let (bytes, rest) = body.split_first_chunk::<N>()?;
+    *body = rest;
+    Some(*bytes)
+}
+
+fn check(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(table.as_bytes())
+        .update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key).update(body);
+    let mut check = [0; CHECK_BYTES];
+    check.copy_from_slice(&hasher.finalize().as_bytes()[..CHECK_BYTES]);
+    check
+}

@@ -1,0 +1,400 @@
+//! The writer: one thread that owns logs and state, and does one thing at a time.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    bus::Published,
+    clock::Clock,
+    limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX, WRITER_QUEUE_MAX},
+    log::{LogDamage, Logs},
+    protocol::{
+        change::{Change, EntryRef, Kind, Origin},
+        hlc::Hlc,
+    },
+    state::{State, StateError},
+    store::{
+        IngestError, Ingested, StoreConfig, Write, WriteError, Written,
+        ingest::Waiting,
+        marks::Marks,
+        open,
+        status::{HeldEntry, WriterStatus},
+    },
+};
+
+/// What the writer can be asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    Write(Write, oneshot::Sender<Result<Written, WriteError>>),
+    /// As `Write`, for the node's own keys.
+    WriteOwn(Write, oneshot::Sender<Result<Written, WriteError>>),
+    WriteMany(
+        Vec<Write>,
+        oneshot::Sender<Vec<Result<Written, WriteError>>>,
+    ),
+    Ingest(
+        Vec<Bytes>,
+        oneshot::Sender<Result<Vec<Ingested>, IngestError>>,
+    ),
+    /// A reader found the state damaged while it had this version.
+    Rebuild {
+        version: u64,
+        reply: oneshot::Sender<Result<(), StateError>>,
+    },
+    Status(oneshot::Sender<WriterStatus>),
+    Close(oneshot::Sender<Result<(), WriteError>>),
+}
+
+/// The writer's own state. Lives on its thread.
+#[derive(Debug)]
+pub(super) struct Actor {
+    pub(super) config: StoreConfig,
+    pub(super) clock: Clock,
+    pub(super) logs: Logs,
+    // None only while it is being built again or closed.
+    pub(super) state: Option<State>,
+    pub(super) bus: crate::bus::Bus,
+    // Greater than or equal to every stamp applied or issued.
+    pub(super) hlc: Hlc,
+    pub(super) waiting: Waiting,
+    pub(super) marks: Marks,
+    // Set by a failed fsync, never cleared: opening the store again is the way on.
+    pub(super) poisoned: Option<String>,
+    // Set when the state file cannot be written; cleared when it was built again.
+    pub(super) state_failed: Option<StateError>,
+    pub(super) recovered: Vec<String>,
+    pub(super) damage: Vec<LogDamage>,
+    // The next time an expiry is due, as far as known; None: nothing is.
+    pub(super) next_expiry_ms: Option<u64>,
+    pub(super) flushed_at: Instant,
+    // Changes staged by the current group, told after the fsync.
+    pub(super) staged: Vec<std::sync::Arc<Change>>,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+impl Actor {
+    /// Starts the thread. It ends when all senders are gone, or after `Close`.
+    pub(super) fn start(self) -> mpsc::Sender<Command> {
+        let (commands, received) = mpsc::channel(WRITER_QUEUE_MAX);
+        thread::spawn(move || self.run(received));
+        commands
+    }
+
+    fn run(mut self, mut received: mpsc::Receiver<Command>) {
+        let runtime = self.runtime.clone();
+        let mut next = None;
+        loop {
+            let command = match next.take() {
+                Some(command) => Some(command),
+                None => match received.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(mpsc::error::TryRecvError::Disconnected) => break,
+                    Err(mpsc::error::TryRecvError::Empty) => {
+                        self.maintain();
+                        let wait = self.idle_for();
+                        let waited = runtime
+                            .block_on(async { tokio::time::timeout(wait, received.recv()).await });
+                        match waited {
+                            Ok(Some(command)) => Some(command),
+                            Ok(None) => break,
+                            Err(_elapsed) => None,
+                        }
+                    }
+                },
+            };
+            match command {
+                None => {}
+                Some(Command::Close(reply)) => {
+                    // Later commands are answered with `Closed`: their channels are dropped.
+                    received.close();
+                    drop(reply.send(self.close()));
+                    return;
+                }
+                Some(Command::Ingest(entries, reply)) => {
+                    drop(reply.send(self.ingest(&entries)));
+                }
+                Some(Command::Rebuild { version, reply }) => {
+                    drop(reply.send(self.rebuild_unless_newer(version)));
+                }
+                Some(Command::Status(reply)) => drop(reply.send(self.status())),
+                Some(write) => next = self.write_group(write, &mut received),
+            }
+            self.maintain();
+        }
+        if let Err(error) = self.close() {
+            tracing::error!(store = %self.config.id, %error, "store did not close cleanly");
+        }
+    }
+
+    // Gathers what waits, up to a group's size, and writes it. Returns a command that is no write.
+    fn write_group(
+        &mut self,
+        first: Command,
+        received: &mut mpsc::Receiver<Command>,
+    ) -> Option<Command> {
+        let mut group = super::group::Group::default();
+        let mut rest = group.add(first, self.config.root);
+        while rest.is_none() && group.writes() < GROUP_WRITES_MAX && group.bytes() < GROUP_BYTES_MAX
+        {
+            match received.try_recv() {
+                Ok(command) => rest = group.add(command, self.config.root),
+                Err(_empty_or_closed) => break,
+            }
+        }
+        self.run_group(group);
+        rest
+    }
+
+    // What is due besides commands: expiries, held entries, the flush.
+    fn maintain(&mut self) {
+        if self.state_failed.is_some() {
+            if self.flushed_at.elapsed() >= RETRY_EVERY {
+                self.rebuild();
+            }
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        if self.next_expiry_ms.is_some_and(|due| due <= now_ms) {
+            self.expire(now_ms);
+        }
+        if self.waiting.is_due(now_ms) && self.poisoned.is_none() {
+            self.release_held(now_ms);
+        }
+        if let Err(error) = self.flush_if_due() {
+            self.state_damaged(error);
+        }
+    }
+
+    fn idle_for(&self) -> Duration {
+        let Some(state) = &self.state else {
+            return RETRY_EVERY;
+        };
+        if self.state_failed.is_some() {
+            return RETRY_EVERY;
+        }
+        if state.is_flushing() {
+            return Duration::from_millis(20);
+        }
+        let flush = if state.recent_bytes() > 0 {
+            FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed())
+        } else {
+            Duration::from_secs(3600)
+        };
+        // Wall clocks jump, so a wait for one is short.
+        let due = [self.next_expiry_ms, self.waiting.next_due_ms()]
+            .into_iter()
+            .flatten()
+            .min();
+        let clock = due.map_or(Duration::from_secs(3600), |due| {
+            Duration::from_millis(due.saturating_sub(self.clock.now_ms()).clamp(1, 200))
+        });
+        flush.min(clock)
+    }
+
+    /// Tells the expiries that the clock has passed.
+    fn expire(&mut self, now_ms: u64) {
+        let Some(state) = &mut self.state else { return };
+        let mut changes = Vec::new();
+        let mut through_ms = now_ms;
+        let due = match state.expiring(now_ms, EXPIRIES_AT_ONCE) {
+            Ok(due) => due,
+            Err(error) => return self.state_damaged(error),
+        };
+        if due.len() == EXPIRIES_AT_ONCE {
+            // The rest of this millisecond may be among those left: it comes whole next time,
+            // unless it is all there is.
+            let last = due.last().map_or(now_ms, |(ms, _)| *ms);
+            let first = due.first().map_or(now_ms, |(ms, _)| *ms);
+            through_ms = if first < last { last - 1 } else { last };
+        }
+        for (ms, key) in due.into_iter().filter(|(ms, _)| *ms <= through_ms) {
+            let heads = match state.heads(&key) {
+                Ok(heads) => heads,
+                Err(error) => return self.state_damaged(error),
+            };
+            let Some(winner) = heads.winner().filter(|winner| {
+                winner
+                    .expires_ms()
+                    .is_some_and(|expires_ms| expires_ms <= ms)
+            }) else {
+                continue;
+            };
+            let entry = EntryRef {
+                id: winner.id,
+                author: winner.author,
+                seq: winner.seq,
+                hlc: winner.hlc,
+            };
+            changes.push(std::sync::Arc::new(Change {
+                key,
+                kind: Kind::Expire,
+                value: None,
+                expires_ms: Some(ms),
+                entry,
+                prev: None,
+                op_index: 0,
+                op_count: 1,
+                atomic: false,
+                heads: heads.clone(),
+                previous: Some(entry),
+                origin: Origin::Local,
+                arrived_ms: now_ms,
+                late: false,
+            }));
+        }
+        state.expire_through(through_ms);
+        state.show();
+        self.publish(&changes);
+        self.find_next_expiry();
+    }
+
+    /// Looks up when the next expiry is due.
+    pub(super) fn find_next_expiry(&mut self) {
+        let Some(state) = &self.state else { return };
+        match state.expiring(u64::MAX - 1, 1) {
+            Ok(due) => self.next_expiry_ms = due.first().map(|(ms, _)| *ms),
+            Err(error) => self.state_damaged(error),
+        }
+    }
+
+    /// Tells watchers `changes`, which the newest view shows.
+    pub(super) fn publish(&self, changes: &[std::sync::Arc<Change>]) {
+        let Some(state) = &self.state else { return };
+        let view = state.staged();
+        self.bus.publish(
+            changes,
+            Published {
+                frontier: std::sync::Arc::clone(&view.frontier),
+                version: view.version,
+                expired_through_ms: view.expired_through_ms,
+            },
+        );
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), StateError> {
+        let Some(state) = &mut self.state else {
+            return Ok(());
+        };
+        let full = state.recent_bytes() >= RECENT_BYTES_MAX;
+        if state.finish_flush(full)? {
+            self.marks.flushed();
+        }
+        let due = state.recent_bytes() > 0 && self.flushed_at.elapsed() >= FLUSH_EVERY;
+        if (full || due) && !state.is_flushing() {
+            state.flush(self.marks.notes(&self.logs));
+            self.flushed_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Writes everything in memory to the state file and waits for it.
+    pub(super) fn flush_all(&mut self) -> Result<(), StateError> {
+        let Some(state) = &mut self.state else {
+            return Ok(());
+        };
+        if state.finish_flush(true)? {
+            self.marks.flushed();
+        }
+        state.flush(self.marks.notes(&self.logs));
+        state.finish_flush(true)?;
+        self.marks.flushed();
+        Ok(())
+    }
+
+    /// The state file cannot be used: builds it again from the log.
+    pub(super) fn state_damaged(&mut self, error: StateError) {
+        tracing::warn!(store = %self.config.id, %error, "building the state again from the log");
+        self.state_failed = Some(error);
+        self.rebuild();
+    }
+
+    fn rebuild_unless_newer(&mut self, version: u64) -> Result<(), StateError> {
+        let newer = self
+            .marks
+            .rebuilt_at
+            .is_some_and(|rebuilt| rebuilt > version);
+        if !newer {
+            self.state_damaged(StateError::Damaged {
+                what: "a read found it so".to_owned(),
+            });
+        }
+        self.state_failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn rebuild(&mut self) {
+        self.flushed_at = Instant::now();
+        let Some(old) = &self.state else { return };
+        let reader = old.reader().clone();
+        match open::build_state(&self.config, &self.logs, &mut self.marks) {
+            Ok(mut state) => {
+                state.show_through(reader);
+                self.marks.rebuilt_at = Some(state.staged().version);
+                if let Some(error) = self.state_failed.take() {
+                    self.recovered
+                        .push(format!("the state was built again: {error}"));
+                }
+                self.state = Some(state);
+                self.find_next_expiry();
+            }
+            Err(error) => {
+                tracing::error!(store = %self.config.id, %error, "cannot build the state again");
+                self.state_failed = Some(error);
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<(), WriteError> {
+        self.bus.close();
+        if self.poisoned.is_none() {
+            self.logs.seal().map_err(WriteError::from)?;
+        }
+        if self.state_failed.is_none() && self.poisoned.is_none() {
+            self.flush_all().map_err(WriteError::from)?;
+        }
+        match self.state.take() {
+            Some(state) => state.close().map_err(WriteError::from),
+            None => Ok(()),
+        }
+    }
+
+    fn status(&self) -> WriterStatus {
+        let mut forked: Vec<_> = self
+            .logs
+            .reader()
+            .all()
+            .iter()
+            .filter(|branch| branch.number > 0)
+            .map(|branch| branch.author)
+            .collect();
+        forked.dedup();
+        let failed = self
+            .state_failed
+            .as_ref()
+            .map(|error| format!("the state: {error}"));
+        WriterStatus {
+            pending_entries: self.waiting.pending.len(),
+            pending_bytes: self.waiting.pending.bytes(),
+            held: self
+                .waiting
+                .held()
+                .map(|(due_ms, entry)| HeldEntry {
+                    author: entry.author(),
+                    id: entry.id,
+                    due_ms,
+                })
+                .collect(),
+            forked,
+            damage: self.damage.iter().map(ToString::to_string).collect(),
+            poisoned: self.poisoned.clone().or(failed),
+            recovered: self.recovered.clone(),
+        }
+    }
+}
+
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+const EXPIRIES_AT_ONCE: usize = 1024;

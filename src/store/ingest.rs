@@ -1,0 +1,407 @@
+//! The one path in: every entry, written here or elsewhere, goes through `take_in`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, EntryId},
+    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX},
+    protocol::{
+        chain::{Admission, ChainError, Tip, admit},
+        change::{Change, EntryRef, Kind, Origin},
+        entry::{Entry, EntryError, Op, Parent, SignedEntry, VerifiedEntry},
+        heads::Head,
+        pending::Pending,
+    },
+    state::Staged,
+    store::{WriteError, actor::Actor, group::GroupError},
+};
+
+/// What became of an entry that came from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ingested {
+    /// It is durable, applied and told.
+    Applied(EntryId),
+    /// It was here already.
+    Duplicate(EntryId),
+    /// It waits for another entry, in memory.
+    Pending {
+        /// Which it is.
+        entry: EntryId,
+        /// What it waits for.
+        missing: EntryId,
+    },
+    /// It is stamped too far ahead of the clock here, and waits in memory.
+    Held {
+        /// Which it is.
+        entry: EntryId,
+        /// When it is applied, ms since 1970.
+        due_ms: u64,
+    },
+    /// It can never be applied.
+    Refused(RefusedEntry),
+}
+
+/// Why an entry can never be applied here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedEntry {
+    /// It is not an entry, not authentic, or newer than this version.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// It does not fit its author's log.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// It belongs to another store.
+    #[error("the entry belongs to store {theirs}, this is {ours}")]
+    WrongStore {
+        /// What it says.
+        theirs: crate::id::StoreId,
+        /// This store.
+        ours: crate::id::StoreId,
+    },
+    /// It says of a parent what is not so.
+    #[error("the entry gives a false clock or place for its parent {parent}")]
+    FalseParent {
+        /// The parent.
+        parent: EntryId,
+    },
+}
+
+/// Why nothing of a call was taken in.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    /// The store takes no writes now.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Entries that wait, and what the current group has staged.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) pending: Pending,
+    // By due time. Bounded by HELD_BYTES_MAX: the one due last goes.
+    held: BTreeMap<(u64, EntryId), VerifiedEntry>,
+    held_bytes: usize,
+    // Entries staged and not yet readable in the logs. Cleared by commit and roll back.
+    pub(super) group: HashMap<EntryId, Parent>,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Self {
+        Self {
+            pending: Pending::new(PENDING_BYTES_MAX),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            group: HashMap::new(),
+        }
+    }
+
+    /// Returns held entries by due time.
+    pub(super) fn held(&self) -> impl Iterator<Item = (u64, &VerifiedEntry)> {
+        self.held
+            .iter()
+            .map(|((due_ms, _), entry)| (*due_ms, entry))
+    }
+
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
+        self.held.first_key_value().map(|((due_ms, _), _)| *due_ms)
+    }
+
+    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+        self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms)
+    }
+
+    fn hold(&mut self, entry: VerifiedEntry, due_ms: u64) {
+        let bytes = entry.bytes();
+        if self.held.insert((due_ms, entry.id), entry).is_none() {
+            self.held_bytes += bytes;
+        }
+        while self.held_bytes > HELD_BYTES_MAX {
+            let Some((_, last)) = self.held.pop_last() else {
+                break;
+            };
+            self.held_bytes -= last.bytes();
+        }
+    }
+
+    fn take_due(&mut self, now_ms: u64) -> Vec<VerifiedEntry> {
+        let mut due = Vec::new();
+        while self.is_due(now_ms)
+            && let Some((_, entry)) = self.held.pop_first()
+        {
+            self.held_bytes -= entry.bytes();
+            due.push(entry);
+        }
+        due
+    }
+}
+
+// What `take_in` did with an entry.
+#[derive(Debug)]
+pub(super) enum TakenIn {
+    Staged,
+    Duplicate,
+    Missing(EntryId),
+    Refused(RefusedEntry),
+}
+
+impl Actor {
+    /// Takes in entries that came from elsewhere, as one group.
+    pub(super) fn ingest(&mut self, entries: &[Bytes]) -> Result<Vec<Ingested>, IngestError> {
+        self.check_writable()?;
+        let checked: Vec<_> = entries.iter().map(|bytes| self.check(bytes)).collect();
+        let outcome = match self.try_ingest(&checked) {
+            Err(GroupError::State(error)) => {
+                self.state_damaged(error);
+                self.try_ingest(&checked)
+            }
+            done => done,
+        };
+        outcome.map_err(|error| WriteError::from(error).into())
+    }
+
+    /// Applies held entries that are due.
+    pub(super) fn release_held(&mut self, now_ms: u64) {
+        let due: Vec<_> = self.waiting.take_due(now_ms).into_iter().map(Ok).collect();
+        if let Err(error) = self.try_ingest(&due) {
+            let error = WriteError::from(error);
+            tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
+            for entry in due.into_iter().flatten() {
+                self.waiting.hold(entry, now_ms + 1000);
+            }
+        }
+    }
+
+    // From bytes to an authentic entry of this store.
+    fn check(&self, bytes: &Bytes) -> Result<VerifiedEntry, RefusedEntry> {
+        let entry = SignedEntry::decode(bytes.clone())?.parse()?;
+        if entry.header.store != self.config.id {
+            return Err(RefusedEntry::WrongStore {
+                theirs: entry.header.store,
+                ours: self.config.id,
+            });
+        }
+        Ok(entry.verify()?)
+    }
+
+    fn try_ingest(
+        &mut self,
+        entries: &[Result<VerifiedEntry, RefusedEntry>],
+    ) -> Result<Vec<Ingested>, GroupError> {
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let staged = entries.iter().try_for_each(|entry| {
+            outcomes.push(match entry {
+                Ok(entry) => self.ingest_one(entry)?,
+                Err(refused) => Ingested::Refused(refused.clone()),
+            });
+            Ok(())
+        });
+        let done = staged.and_then(|()| self.commit().map_err(GroupError::Refused));
+        if let Err(error) = done {
+            self.roll_back();
+            return Err(error);
+        }
+        Ok(outcomes)
+    }
+
+    fn ingest_one(&mut self, entry: &VerifiedEntry) -> Result<Ingested, GroupError> {
+        let due_ms = entry.header.hlc.wall_ms.saturating_sub(DRIFT_MS_MAX);
+        if !self.config.root && due_ms > self.clock.now_ms() {
+            self.waiting.hold(entry.clone(), due_ms);
+            return Ok(Ingested::Held {
+                entry: entry.id,
+                due_ms,
+            });
+        }
+        let taken = self.take_in(entry, Origin::Remote)?;
+        Ok(match taken {
+            TakenIn::Staged => {
+                self.release_waiting(entry.id)?;
+                Ingested::Applied(entry.id)
+            }
+            TakenIn::Duplicate => Ingested::Duplicate(entry.id),
+            TakenIn::Refused(refused) => Ingested::Refused(refused),
+            TakenIn::Missing(missing) => {
+                self.waiting.pending.insert(entry.clone(), missing);
+                Ingested::Pending {
+                    entry: entry.id,
+                    missing,
+                }
+            }
+        })
+    }
+
+    // Entries that waited for `come`, and those that waited for them.
+    fn release_waiting(&mut self, come: EntryId) -> Result<(), GroupError> {
+        let mut come = vec![come];
+        while let Some(id) = come.pop() {
+            for entry in self.waiting.pending.release(&id) {
+                match self.take_in(&entry, Origin::Remote)? {
+                    TakenIn::Staged => come.push(entry.id),
+                    TakenIn::Missing(missing) => {
+                        self.waiting.pending.insert(entry, missing);
+                    }
+                    TakenIn::Duplicate => {}
+                    TakenIn::Refused(refused) => {
+                        tracing::warn!(entry = %entry.id, %refused, "entry refused");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits an authentic entry: appends it to its log and changes the heads of its keys. It is
+    /// neither durable nor visible before `commit`.
+    pub(super) fn take_in(
+        &mut self,
+        entry: &VerifiedEntry,
+        origin: Origin,
+    ) -> Result<TakenIn, GroupError> {
+        let author = entry.author();
+        let tips = self.logs.tips(&author);
+        let reader = self.logs.reader().clone();
+        let admission = admit(&tips, entry, |branch, seq| {
+            reader.tip_at(&author, branch, seq)
+        });
+        let admission = match admission {
+            Ok(Admission::Duplicate) => return Ok(TakenIn::Duplicate),
+            Ok(Admission::Gap { .. }) => {
+                return Ok(TakenIn::Missing(entry.header.prev.unwrap_or(entry.id)));
+            }
+            Ok(admission) => admission,
+            Err(refused) => return Ok(TakenIn::Refused(refused.into())),
+        };
+        if origin == Origin::Remote {
+            match self.check_parents(entry)? {
+                Ok(()) => {}
+                Err(refused) => return Ok(refused),
+            }
+        }
+        let arrived_ms = self.clock.now_ms();
+        match admission {
+            Admission::Append { branch } => {
+                self.logs
+                    .append(u32::try_from(branch).unwrap_or(u32::MAX), entry, arrived_ms);
+            }
+            Admission::First | Admission::Fork { .. } => self.logs.begin(entry, arrived_ms)?,
+            Admission::Duplicate | Admission::Gap { .. } => {}
+        }
+        let state = self.state.as_mut().expect("the store is open");
+        let changes = state.stage(entry)?;
+        self.waiting.group.insert(entry.id, entry.as_parent());
+        self.hlc = self.hlc.max(entry.header.hlc);
+        for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
+            if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
+                self.next_expiry_ms = Some(self.next_expiry_ms.map_or(ms, |next| next.min(ms)));
+            }
+            self.staged.push(Arc::new(change(
+                entry, index, op, staged, origin, arrived_ms,
+            )));
+        }
+        Ok(TakenIn::Staged)
+    }
+
+    // The outer error is the state's; the inner one says what to do with the entry.
+    fn check_parents(&self, entry: &Entry) -> Result<Result<(), TakenIn>, GroupError> {
+        let state = self.state.as_ref().expect("the store is open");
+        let mut heads = Vec::new();
+        for op in &entry.ops {
+            heads.extend(
+                state
+                    .heads(op.key())?
+                    .as_slice()
+                    .iter()
+                    .map(Head::as_parent),
+            );
+        }
+        for parent in &entry.header.parents {
+            if heads.contains(parent) {
+                continue;
+            }
+            match self.known(parent) {
+                Some(known) if known == *parent => {}
+                Some(known) => {
+                    let refused = RefusedEntry::FalseParent { parent: known.id };
+                    return Ok(Err(TakenIn::Refused(refused)));
+                }
+                None => return Ok(Err(TakenIn::Missing(parent.id))),
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn known(&self, parent: &Parent) -> Option<Parent> {
+        if let Some(staged) = self.waiting.group.get(&parent.id) {
+            return Some(*staged);
+        }
+        let tips = self.logs.tips(&parent.author);
+        (0..tips.len()).find_map(|branch| {
+            let Tip { seq, id, hlc } =
+                self.logs
+                    .reader()
+                    .tip_at(&parent.author, branch, parent.seq)?;
+            (id == parent.id).then_some(Parent {
+                hlc,
+                author: parent.author,
+                id,
+                seq,
+            })
+        })
+    }
+
+    /// Returns the key this node signs with.
+    pub(super) fn author(&self) -> Author {
+        Author(self.config.key.verifying_key().to_bytes())
+    }
+
+    /// Returns the wall clock, not before any expiry told.
+    pub(super) fn now_ms(&self) -> u64 {
+        let told = self
+            .state
+            .as_ref()
+            .map_or(0, |state| state.staged().expired_through_ms);
+        self.clock.now_ms().max(told)
+    }
+}
+
+/// Describes what `op` of `entry` did.
+pub(super) fn change(
+    entry: &VerifiedEntry,
+    index: usize,
+    op: &Op,
+    staged: Staged,
+    origin: Origin,
+    arrived_ms: u64,
+) -> Change {
+    let (kind, value, expires_ms) = match op {
+        Op::Put {
+            value, expires_ms, ..
+        } => (Kind::Put, Some(value.clone()), *expires_ms),
+        Op::Delete { .. } => (Kind::Delete, None, None),
+    };
+    let late = staged
+        .after
+        .winner()
+        .is_some_and(|winner| winner.id != entry.id);
+    Change {
+        key: op.key().clone(),
+        kind,
+        value,
+        expires_ms,
+        entry: EntryRef::from(&**entry),
+        prev: entry.header.prev,
+        op_index: u32::try_from(index).unwrap_or(u32::MAX),
+        op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
+        atomic: entry.header.atomic,
+        previous: staged.before.winner().map(EntryRef::from),
+        heads: staged.after,
+        origin,
+        arrived_ms,
+        late,
+    }
+}

@@ -1,0 +1,245 @@
+//! Reading several branches as one stream, in the order that all nodes share.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+
+use crate::{
+    id::{Author, Seq},
+    log::{Branch, BranchWalk, LogDamage, LogError, LogReader, record::Record},
+    protocol::{
+        entry::{Order, VerifiedEntry},
+        frontier::{Frontier, FrontierTip},
+    },
+};
+
+/// Where to read a branch: places above `after`, through `through`.
+#[derive(Debug, Clone)]
+pub(super) struct Span {
+    pub(super) branch: Arc<Branch>,
+    /// Exclusive.
+    pub(super) after: Seq,
+    /// Inclusive.
+    pub(super) through: Seq,
+}
+
+/// Entries of several spans, least first in (hlc, author, id): causes before effects.
+#[derive(Debug)]
+pub(super) struct Merge {
+    heap: BinaryHeap<Reverse<Next>>,
+    // Met while reading ahead; handed out before any later entry of that branch.
+    damage: Vec<LogDamage>,
+}
+
+// The next entry of a branch, and how to go on behind it.
+#[derive(Debug)]
+struct Next {
+    order: Order,
+    entry: VerifiedEntry,
+    record: Record,
+    walk: BranchWalk,
+    through: Seq,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Merged {
+    Entry {
+        entry: VerifiedEntry,
+        branch: u32,
+        arrived_ms: u64,
+        bytes: usize,
+    },
+    Damage(LogDamage),
+}
+
+impl Merge {
+    /// Begins with the first entry of each span.
+    pub(super) fn new(spans: Vec<Span>) -> Result<Self, LogError> {
+        let walks = spans
+            .into_iter()
+            .map(|span| (span.branch.walk(span.after + 1), span.through));
+        Self::over(walks.collect())
+    }
+
+    /// Begins with walks that start wherever they do.
+    pub(super) fn over(walks: Vec<(BranchWalk, Seq)>) -> Result<Self, LogError> {
+        let mut merge = Self {
+            heap: BinaryHeap::new(),
+            damage: Vec::new(),
+        };
+        for (walk, through) in walks {
+            merge.push(walk, through)?;
+        }
+        Ok(merge)
+    }
+
+    /// Returns the next entry, or damage met on the way; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Merged>, LogError> {
+        if let Some(damage) = self.damage.pop() {
+            return Ok(Some(Merged::Damage(damage)));
+        }
+        let Some(Reverse(next)) = self.heap.pop() else {
+            return Ok(None);
+        };
+        let Next {
+            entry,
+            record,
+            walk,
+            through,
+            ..
+        } = next;
+        let branch = walk.branch().number;
+        self.push(walk, through)?;
+        Ok(Some(Merged::Entry {
+            entry,
+            branch,
+            arrived_ms: record.header.arrived_ms,
+            bytes: record.header.frame_bytes(),
+        }))
+    }
+
+    fn push(&mut self, mut walk: BranchWalk, through: Seq) -> Result<(), LogError> {
+        loop {
+            let record = match walk.next_record() {
+                Ok(Some(record)) if record.header.seq <= through => record,
+                Ok(_end) => return Ok(()),
+                Err(LogError::Damaged(damage)) => {
+                    if damage.seq.is_none_or(|seq| seq <= through) {
+                        self.damage.push(damage);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match walk.branch().read_entry(&record) {
+                Ok(entry) => {
+                    let order = entry.order();
+                    self.heap.push(Reverse(Next {
+                        order,
+                        entry,
+                        record,
+                        walk,
+                        through,
+                    }));
+                    return Ok(());
+                }
+                Err(LogError::Damaged(damage)) => self.damage.push(damage),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl PartialEq for Next {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Next {}
+
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Next {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+/// A tip that the logs here do not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnknownTip {
+    pub(super) author: Author,
+    pub(super) tip: FrontierTip,
+    /// The highest place here; 0 for none.
+    pub(super) have: Seq,
+}
+
+/// Returns what lies after `from` and through `to` on every branch here.
+///
+/// The outer error is a file's; the inner one lists tips of `from` that are not here.
+pub(super) fn spans(
+    log: &LogReader,
+    from: &Frontier,
+    to: &Frontier,
+) -> Result<Result<Vec<Span>, Vec<UnknownTip>>, LogError> {
+    let mut spans = Vec::new();
+    let mut unknown = Vec::new();
+    for (author, tip) in from.iter() {
+        let have = log
+            .of(&author)
+            .iter()
+            .filter_map(|branch| branch.tip())
+            .map(|tip| tip.seq)
+            .max();
+        let have = have.unwrap_or(0);
+        if to.tips(&author).contains(&tip) {
+            continue;
+        }
+        if tip.seq > to.seq(&author) || !holds(log, author, tip)? {
+            unknown.push(UnknownTip { author, tip, have });
+        }
+    }
+    if !unknown.is_empty() {
+        return Ok(Err(unknown));
+    }
+    for branch in log.all() {
+        let after = covered(log, &branch, from)?;
+        let through = covered(log, &branch, to)?;
+        if after < through {
+            spans.push(Span {
+                branch,
+                after,
+                through,
+            });
+        }
+    }
+    Ok(Ok(spans))
+}
+
+fn holds(log: &LogReader, author: Author, tip: FrontierTip) -> Result<bool, LogError> {
+    for branch in log.of(&author) {
+        if branch.tip().is_some_and(|newest| newest.id == tip.id)
+            || branch
+                .record(tip.seq)?
+                .is_some_and(|record| record.header.id == tip.id)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+// The highest place of `branch` that `frontier` leads back to; one before its first when none.
+fn covered(log: &LogReader, branch: &Arc<Branch>, frontier: &Frontier) -> Result<Seq, LogError> {
+    let branches = log.of(&branch.author);
+    let none = branch.first - 1;
+    let tips = frontier.tips(&branch.author);
+    if let [branch] = branches.as_slice() {
+        let newest = branch.tip().map_or(none, |tip| tip.seq);
+        return Ok(tips.last().map_or(none, |tip| tip.seq.min(newest)));
+    }
+    let mut covered = none;
+    for tip in tips {
+        // Down from the tip's own branch: each one's first entry names where it left another.
+        let mut place = Some((tip.seq, tip.id));
+        while let Some((seq, id)) = place {
+            let mut next = None;
+            for on in &branches {
+                if !on.record(seq)?.is_some_and(|record| record.header.id == id) {
+                    continue;
+                }
+                if on.number == branch.number {
+                    covered = covered.max(seq);
+                }
+                next = on.forked_from.map(|from| (on.first - 1, from));
+                break;
+            }
+            place = next;
+        }
+    }
+    Ok(covered)
+}

@@ -1,0 +1,283 @@
+//! Opening a store: state and log brought together, whatever state they are in.
+
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
+
+use crate::{
+    bus::{Bus, Published},
+    id::Author,
+    limits::RECENT_BYTES_MAX,
+    log::{LogDamage, LogError, Logs, Recovered},
+    protocol::{entry::EntryError, frontier::Frontier, hlc::Hlc},
+    state::{State, StateError},
+    store::{
+        Shared, StoreConfig,
+        actor::Actor,
+        ingest::Waiting,
+        marks::Marks,
+        merge::{Merge, Merged, spans},
+    },
+};
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory could not be made or read.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A log could not be read or written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state could neither be read nor built again.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A tip's signature does not verify: somebody wrote into the log.
+    #[error("the log of {} is not authentic", author.short())]
+    NotAuthentic {
+        /// Whose.
+        author: Author,
+        /// Why.
+        source: EntryError,
+    },
+    /// A bug: the opening thread panicked.
+    #[error("opening the store ended in a panic")]
+    Panicked,
+}
+
+pub(super) fn open(
+    config: StoreConfig,
+    runtime: tokio::runtime::Handle,
+) -> Result<(Shared, Actor), OpenError> {
+    let io = |source| OpenError::Io {
+        path: config.dir.clone(),
+        source,
+    };
+    config.disk.create_dir(&config.dir).map_err(io)?;
+    let mut recovered = Vec::new();
+    let (logs, found, mut state, marks) = open_both(&config, &mut recovered)?;
+    for (file, bytes) in &found.torn {
+        let line =
+            format!("{bytes} bytes at the end of {file} were never acknowledged and are cut");
+        tracing::warn!(store = %config.id, line);
+        recovered.push(line);
+    }
+    for damage in &found.damage {
+        tracing::error!(store = %config.id, %damage);
+    }
+    state.expire_through(config.clock.now_ms());
+    state.show();
+    let branches = logs.reader().all();
+    let tips = branches.iter().filter_map(|branch| branch.tip());
+    let hlc = tips.map(|tip| tip.hlc).fold(Hlc::ZERO, Ord::max);
+    let view = state.reader().view();
+    let published = Published {
+        frontier: Arc::clone(&view.frontier),
+        version: view.version,
+        expired_through_ms: view.expired_through_ms,
+    };
+    let shared = Shared {
+        id: config.id,
+        author: Author(config.key.verifying_key().to_bytes()),
+        root: config.root,
+        clock: config.clock.clone(),
+        log: logs.reader().clone(),
+        state: state.reader().clone(),
+        bus: Bus::new(config.bus_batches, published),
+        dir: config.dir.clone(),
+        runtime: runtime.clone(),
+    };
+    let mut actor = Actor {
+        clock: config.clock.clone(),
+        bus: shared.bus.clone(),
+        config,
+        logs,
+        state: Some(state),
+        hlc,
+        waiting: Waiting::new(),
+        marks,
+        poisoned: None,
+        state_failed: None,
+        recovered,
+        damage: found.damage,
+        next_expiry_ms: None,
+        flushed_at: Instant::now(),
+        staged: Vec::new(),
+        runtime,
+    };
+    actor.find_next_expiry();
+    Ok((shared, actor))
+}
+
+type Opened = (Logs, Recovered, State, Marks);
+
+fn open_both(config: &StoreConfig, recovered: &mut Vec<String>) -> Result<Opened, OpenError> {
+    let reason = match open_with_state(config)? {
+        Ok(opened) => return Ok(opened),
+        Err(reason) => reason,
+    };
+    let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &[])?;
+    if !logs.reader().all().is_empty() {
+        tracing::warn!(store = %config.id, reason, "building the state from the log");
+        recovered.push(format!("the state was built again from the log: {reason}"));
+    }
+    let mut marks = Marks::default();
+    let state = build(config, &logs, &mut marks, &mut found.damage)?;
+    Ok((logs, found, state, marks))
+}
+
+// The inner error says why the state is of no use.
+fn open_with_state(config: &StoreConfig) -> Result<Result<Opened, String>, OpenError> {
+    let (mut state, stored) = match State::open(Arc::clone(&config.disk), &config.state_path()) {
+        Ok(opened) => opened,
+        Err(StateError::Damaged { what }) => return Ok(Err(what)),
+        Err(error) => return Err(error.into()),
+    };
+    let Some((mut marks, known)) = Marks::read(&stored.notes) else {
+        return Ok(Err("its notes are not readable".to_owned()));
+    };
+    let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &known)?;
+    if stored.frontier.is_empty() && !logs.reader().all().is_empty() {
+        return Ok(Err("it was empty".to_owned()));
+    }
+    match replay(
+        config,
+        &logs,
+        &mut state,
+        &stored.frontier,
+        &mut marks,
+        &mut found.damage,
+    )? {
+        Ok(()) => Ok(Ok((logs, found, state, marks))),
+        Err(what) => Ok(Err(what)),
+    }
+}
+
+/// Makes a new state file and fills it from the logs.
+pub(super) fn build_state(
+    config: &StoreConfig,
+    logs: &Logs,
+    marks: &mut Marks,
+) -> Result<State, StateError> {
+    build(config, logs, marks, &mut Vec::new()).map_err(|error| match error {
+        OpenError::State(error) => error,
+        other => StateError::Io {
+            source: Arc::new(io::Error::other(other.to_string())),
+        },
+    })
+}
+
+fn build(
+    config: &StoreConfig,
+    logs: &Logs,
+    marks: &mut Marks,
+    damage: &mut Vec<LogDamage>,
+) -> Result<State, OpenError> {
+    State::discard(config.disk.as_ref(), &config.state_path())?;
+    marks.forget();
+    let (mut state, _empty) = State::open(Arc::clone(&config.disk), &config.state_path())?;
+    check_tips(logs)?;
+    let none = Frontier::default();
+    match replay(config, logs, &mut state, &none, marks, damage)? {
+        Ok(()) => Ok(state),
+        Err(what) => Err(StateError::Damaged { what }.into()),
+    }
+}
+
+// Applies what the logs have after `from`. The inner error: the state is ahead of the logs, or
+// damaged.
+fn replay(
+    config: &StoreConfig,
+    logs: &Logs,
+    state: &mut State,
+    from: &Frontier,
+    marks: &mut Marks,
+    damage: &mut Vec<LogDamage>,
+) -> Result<Result<(), String>, OpenError> {
+    let all = all_of(logs);
+    let spans = match spans(logs.reader(), from, &all)? {
+        Ok(spans) => spans,
+        Err(unknown) => {
+            let what = unknown.first().map_or_else(String::new, |tip| {
+                let author = tip.author.short();
+                format!(
+                    "it is ahead of the log of {author}: {} against {}",
+                    tip.tip.seq, tip.have
+                )
+            });
+            tracing::error!(store = %config.id, what, "the state is ahead of the log");
+            return Ok(Err(what));
+        }
+    };
+    let mut merge = Merge::new(spans)?;
+    while let Some(next) = merge.next()? {
+        match next {
+            Merged::Entry { entry, .. } => match state.stage(&entry) {
+                Ok(_changes) => {}
+                Err(StateError::Damaged { what }) => return Ok(Err(what)),
+                Err(error) => return Err(error.into()),
+            },
+            Merged::Damage(found) => {
+                if !damage.contains(&found) {
+                    damage.push(found);
+                }
+            }
+        }
+        if state.recent_bytes() >= RECENT_BYTES_MAX {
+            flush_part(state, marks)?;
+        }
+    }
+    state.show();
+    Ok(Ok(()))
+}
+
+// The notes come with the last flush: a crash before it begins again.
+fn flush_part(state: &mut State, marks: &mut Marks) -> Result<(), OpenError> {
+    state.show();
+    if state.finish_flush(true)? {
+        marks.flushed();
+    }
+    state.flush(Vec::new());
+    Ok(())
+}
+
+fn all_of(logs: &Logs) -> Frontier {
+    let tips = logs.reader().all();
+    let tips = tips
+        .iter()
+        .filter_map(|branch| Some((branch.author, branch.tip()?)));
+    tips.map(|(author, tip)| {
+        (
+            author,
+            crate::protocol::frontier::FrontierTip {
+                seq: tip.seq,
+                id: tip.id,
+            },
+        )
+    })
+    .collect()
+}
+
+// Everything before an authentic tip is authentic through its chain of ids.
+fn check_tips(logs: &Logs) -> Result<(), OpenError> {
+    for branch in logs.reader().all() {
+        let Some(tip) = branch.tip() else { continue };
+        let Ok(Some((entry, _record))) = branch.entry(tip.seq) else {
+            continue;
+        };
+        let author = branch.author;
+        crate::protocol::entry::Entry::clone(&entry)
+            .verify()
+            .map_err(|source| OpenError::NotAuthentic { author, source })?;
+    }
+    Ok(())
+}
+
+impl StoreConfig {
+    pub(super) fn state_path(&self) -> PathBuf {
+        self.dir.join("state.db")
+    }
+}

@@ -1,0 +1,472 @@
+//! Reading: values, heads, lists, histories and logs, from one view of the state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    id::{Author, EntryId, Seq},
+    limits::{HISTORY_ENTRIES_MAX, SCAN_ROWS},
+    log::LogError,
+    protocol::{
+        change::EntryRef,
+        entry::{Entry, Op, Parent, VerifiedEntry, check_key},
+        heads::{Content, Head, Heads, Value},
+    },
+    state::{StateError, View},
+    store::{
+        Shared, Store,
+        actor::Command,
+        merge::{Merge, Merged, Span},
+    },
+};
+
+/// Why something could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// What is asked for is on the disk, and not readable.
+    #[error("{what}")]
+    Damaged {
+        /// What and where.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("cannot read the store")]
+    Io {
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// A key beyond the limits.
+    #[error(transparent)]
+    Key(crate::protocol::entry::EntryError),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A key's value, as its winner has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The key.
+    pub key: Bytes,
+    /// The value; empty where only keys were asked for.
+    pub value: Bytes,
+    /// The winner.
+    pub entry: EntryRef,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// Heads of the key: more than 1 in a conflict.
+    pub heads: u32,
+}
+
+/// One head of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadItem {
+    /// The entry.
+    pub entry: EntryRef,
+    /// What it put; `None` for a tombstone.
+    pub value: Option<Bytes>,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// True when that time is over.
+    pub expired: bool,
+    /// True for the one that reads return.
+    pub wins: bool,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct List {
+    /// Keys that begin with it; empty: all.
+    pub prefix: Bytes,
+    /// At most so many; `None`: all.
+    pub limit: Option<usize>,
+    /// Leave out the values.
+    pub keys_only: bool,
+}
+
+/// Entries that wrote a key, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// In descending order.
+    pub entries: Vec<HistoryEntry>,
+    /// True when there are older ones.
+    pub truncated: bool,
+}
+
+/// One entry in the history of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The entry.
+    pub entry: EntryRef,
+    /// What it put; `None` for a delete.
+    pub value: Option<Bytes>,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// The entries of this key that it superseded.
+    pub parents: Vec<EntryId>,
+    /// True when nothing supersedes it.
+    pub head: bool,
+    /// True for the head that reads return.
+    pub wins: bool,
+}
+
+/// A record of a log.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The entry.
+    pub entry: VerifiedEntry,
+    /// 0, or more after a fork.
+    pub branch: u32,
+    /// When it arrived here, ms since 1970.
+    pub arrived_ms: u64,
+}
+
+impl Store {
+    /// Returns the value of `key`; `None` when it is missing, deleted or expired.
+    ///
+    /// Sees every write that has returned. Does not wait for the writer.
+    ///
+    /// # Errors
+    /// `ReadError`. Damage of the state is mended from the log before it is reported.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Item>, ReadError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let now_ms = self.now_ms();
+        self.read(move |shared, view| {
+            let heads = view.heads(&key)?;
+            shared.item(&key, &heads, now_ms, false)
+        })
+        .await
+    }
+
+    /// Returns the keys with a live value, by key, from one view.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn list(&self, options: List) -> Result<Vec<Item>, ReadError> {
+        let mut scan = self.scan(options);
+        let mut items = Vec::new();
+        loop {
+            let page = scan.next_page().await?;
+            if page.is_empty() {
+                return Ok(items);
+            }
+            items.extend(page);
+        }
+    }
+
+    /// Lists page by page, all pages from one view.
+    pub fn scan(&self, options: List) -> Scan {
+        Scan {
+            store: self.clone(),
+            view: self.shared.state.view(),
+            now_ms: self.now_ms(),
+            left: options.limit.unwrap_or(usize::MAX),
+            options,
+            after: None,
+            done: false,
+        }
+    }
+
+    /// Returns all heads of `key`, the winner first.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn heads(&self, key: &[u8]) -> Result<Vec<HeadItem>, ReadError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let now_ms = self.now_ms();
+        self.read(move |shared, view| {
+            let heads = view.heads(&key)?;
+            let wins = heads.winner().map(|winner| winner.id);
+            let heads = heads.as_slice().iter().rev();
+            heads
+                .map(|head| {
+                    Ok(HeadItem {
+                        entry: EntryRef::from(head),
+                        value: shared.value(&key, head)?,
+                        expires_ms: head.expires_ms(),
+                        expired: head.expires_ms().is_some_and(|ms| ms <= now_ms),
+                        wins: Some(head.id) == wins,
+                    })
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Walks back from the heads of `key` through what each superseded: at most `limit` entries.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn history(&self, key: &[u8], limit: usize) -> Result<History, ReadError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let limit = limit.min(HISTORY_ENTRIES_MAX);
+        self.read(move |shared, view| shared.history(&key, &view.heads(&key)?, limit))
+            .await
+    }
+
+    /// Returns up to `limit` records of `author` with places above `after`, oldest first.
+    ///
+    /// # Errors
+    /// `Damaged` when one of them is unreadable; `ReadError`.
+    pub async fn entries(
+        &self,
+        author: Author,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, ReadError> {
+        self.read(move |shared, _view| {
+            let spans = shared.log.of(&author).into_iter().map(|branch| Span {
+                after: after.max(branch.first - 1),
+                branch,
+                through: Seq::MAX,
+            });
+            let mut merge = Merge::new(spans.collect())?;
+            let mut entries = Vec::new();
+            while entries.len() < limit {
+                match merge.next()? {
+                    None => break,
+                    Some(Merged::Damage(damage)) => return Err(LogError::Damaged(damage).into()),
+                    Some(Merged::Entry {
+                        entry,
+                        arrived_ms,
+                        branch,
+                        ..
+                    }) => {
+                        entries.push(LogEntry {
+                            entry,
+                            branch,
+                            arrived_ms,
+                        });
+                    }
+                }
+            }
+            Ok(entries)
+        })
+        .await
+    }
+
+    // Reads from the newest view, off the event loop where it may wait for the disk. A damaged
+    // state is built again once.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let view = self.shared.state.view();
+        match work(&self.shared, &view) {
+            Err(ReadError::Damaged { .. }) => {}
+            done => return done,
+        }
+        self.rebuild(view.version).await?;
+        work(&self.shared, &self.shared.state.view())
+    }
+
+    async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Rebuild { version, reply };
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_gone| ReadError::Closed)?;
+        answer.await.map_err(|_gone| ReadError::Closed)??;
+        Ok(())
+    }
+}
+
+/// A list that is read page by page. Holds one view of the state as long as it lives.
+#[derive(Debug)]
+pub struct Scan {
+    store: Store,
+    view: Arc<View>,
+    now_ms: u64,
+    options: List,
+    left: usize,
+    after: Option<Bytes>,
+    done: bool,
+}
+
+impl Scan {
+    /// Returns the next items; none at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn next_page(&mut self) -> Result<Vec<Item>, ReadError> {
+        let mut items = Vec::new();
+        while items.is_empty() && !self.done && self.left > 0 {
+            let rows = match self
+                .view
+                .scan(&self.options.prefix, self.after.as_deref(), SCAN_ROWS)
+            {
+                Ok(rows) => rows,
+                Err(StateError::Damaged { .. }) => {
+                    self.store.rebuild(self.view.version).await?;
+                    self.view = self.store.shared.state.view();
+                    self.view
+                        .scan(&self.options.prefix, self.after.as_deref(), SCAN_ROWS)?
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.done = rows.len() < SCAN_ROWS;
+            self.after = rows
+                .last()
+                .map(|(key, _)| key.clone())
+                .or(self.after.take());
+            for (key, heads) in rows {
+                let item =
+                    self.store
+                        .shared
+                        .item(&key, &heads, self.now_ms, self.options.keys_only)?;
+                items.extend(item);
+            }
+            items.truncate(self.left);
+            self.left -= items.len();
+        }
+        Ok(items)
+    }
+}
+
+impl Shared {
+    /// Returns the item that reads find at `now_ms`.
+    pub(super) fn item(
+        &self,
+        key: &Bytes,
+        heads: &Heads,
+        now_ms: u64,
+        keys_only: bool,
+    ) -> Result<Option<Item>, ReadError> {
+        let Some(winner) = heads.winner().filter(|winner| winner.is_live(now_ms)) else {
+            return Ok(None);
+        };
+        let value = if keys_only {
+            None
+        } else {
+            self.value(key, winner)?
+        };
+        Ok(Some(Item {
+            key: key.clone(),
+            value: value.unwrap_or_default(),
+            entry: EntryRef::from(winner),
+            expires_ms: winner.expires_ms(),
+            heads: u32::try_from(heads.as_slice().len()).unwrap_or(u32::MAX),
+        }))
+    }
+
+    /// Returns the value a head has for `key`: from its row, or from its entry.
+    pub(super) fn value(&self, key: &[u8], head: &Head) -> Result<Option<Bytes>, ReadError> {
+        match &head.content {
+            Content::Tombstone => Ok(None),
+            Content::Value {
+                value: Value::Inline(value),
+                ..
+            } => Ok(Some(value.clone())),
+            Content::Value {
+                value: Value::InLog { .. },
+                ..
+            } => {
+                let entry = self.log.entry(&head.author, head.seq, &head.id)?;
+                let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
+                value.ok_or_else(|| ReadError::Damaged {
+                    what: format!(
+                        "entry {} of {} is not in the log",
+                        head.seq,
+                        head.author.short()
+                    ),
+                })
+            }
+        }
+    }
+
+    fn history(&self, key: &[u8], heads: &Heads, limit: usize) -> Result<History, ReadError> {
+        let wins = heads.winner().map(|winner| winner.id);
+        let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
+        let heads: BTreeSet<EntryId> = todo.iter().map(|head| head.id).collect();
+        let mut found: BTreeMap<Parent, Option<(VerifiedEntry, Op)>> = BTreeMap::new();
+        // Newest first: everything above is known when an entry comes.
+        while let Some(next) = todo.pop_last() {
+            if found.values().flatten().count() > limit {
+                break;
+            }
+            let entry = self.log.entry(&next.author, next.seq, &next.id)?;
+            let op = entry.and_then(|(entry, _)| op_of(&entry, key).cloned().map(|op| (entry, op)));
+            if let Some((entry, _)) = &op {
+                let parents = entry
+                    .header
+                    .parents
+                    .iter()
+                    .filter(|at| !found.contains_key(at));
+                todo.extend(parents.copied());
+            }
+            found.insert(next, op);
+        }
+        let of_key: BTreeSet<EntryId> = found
+            .iter()
+            .filter(|(_, op)| op.is_some())
+            .map(|(at, _)| at.id)
+            .collect();
+        let mut entries: Vec<_> = found
+            .values()
+            .rev()
+            .flatten()
+            .map(|(entry, op)| HistoryEntry {
+                entry: EntryRef::from(&**entry),
+                value: value_of(op),
+                expires_ms: match op {
+                    Op::Put { expires_ms, .. } => *expires_ms,
+                    Op::Delete { .. } => None,
+                },
+                parents: entry
+                    .header
+                    .parents
+                    .iter()
+                    .map(|parent| parent.id)
+                    .filter(|id| of_key.contains(id))
+                    .collect(),
+                head: heads.contains(&entry.id),
+                wins: Some(entry.id) == wins,
+            })
+            .collect();
+        let truncated = entries.len() > limit || !todo.is_empty();
+        entries.truncate(limit);
+        Ok(History { entries, truncated })
+    }
+}
+
+fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
+    entry.ops.iter().find(|op| op.key() == key)
+}
+
+fn value_of(op: &Op) -> Option<Bytes> {
+    match op {
+        Op::Put { value, .. } => Some(value.clone()),
+        Op::Delete { .. } => None,
+    }
+}
+
+impl From<StateError> for ReadError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Damaged { what } => Self::Damaged { what },
+            StateError::Io { source } => Self::Io { source },
+        }
+    }
+}
+
+impl From<LogError> for ReadError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Damaged(damage) => Self::Damaged {
+                what: damage.to_string(),
+            },
+            LogError::Io { source, .. } | LogError::Full { source, .. } => Self::Io {
+                source: Arc::new(source),
+            },
+        }
+    }
+}

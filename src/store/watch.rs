@@ -1,0 +1,567 @@
+//! A watch: a stream of changes under a prefix, lossless or with an explicit gap.
+//!
+//! It listens to the bus first, then reads what lies before from one view of the state or from the
+//! log, then goes on live with what that view did not cover. When it lags, it goes back to the log
+//! from its own position. So nothing is lost between the parts, and nothing comes twice.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, Sleep},
+};
+use tokio_stream::Stream;
+
+use crate::{
+    bus::{Batch, Lagged, Published, Subscription},
+    id::{Author, StoreId},
+    limits::HEARTBEAT,
+    protocol::{
+        change::{Change, Kind},
+        cursor::{Cursor, Partial},
+        frontier::{Frontier, FrontierTip, MissingRange},
+    },
+    store::{
+        ReadError, Shared,
+        replay::{self, LogSource, Piece, Read, Source, StateSource},
+    },
+};
+
+/// What to watch, and from where.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    /// Keys that begin with it; empty: all.
+    pub prefix: Bytes,
+    /// The key must equal `prefix`.
+    pub exact: bool,
+    /// Where to begin. Default: `Initial`.
+    pub start: Start,
+    /// Default: `Every`.
+    pub delivery: Delivery,
+    /// Only these kinds; `None`: all.
+    pub kinds: Option<Vec<Kind>>,
+    /// Only changes that leave the key with several heads.
+    pub conflicts_only: bool,
+    /// Only what this author wrote.
+    pub author: Option<Author>,
+    /// Leave out the values.
+    pub keys_only: bool,
+    /// After so long without anything else there is a `Progress`. Default: 15 s.
+    pub heartbeat: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            prefix: Bytes::new(),
+            exact: false,
+            start: Start::Initial,
+            delivery: Delivery::Every,
+            kinds: None,
+            conflicts_only: false,
+            author: None,
+            keys_only: false,
+            heartbeat: HEARTBEAT,
+        }
+    }
+}
+
+/// Where a watch begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what happens from now on.
+    Now,
+    /// With the live keys as they are, then what happens.
+    Initial,
+    /// Behind a position that a watch of this store reached, here or on another node.
+    After(Cursor),
+    /// With entries stamped since `ms` (1970), by their authors' clocks.
+    SinceAuthored {
+        /// Inclusive.
+        ms: u64,
+    },
+    /// With entries that arrived in this node's logs since `ms` (1970).
+    SinceArrived {
+        /// Inclusive.
+        ms: u64,
+    },
+}
+
+/// How much of what happened is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// Every change.
+    #[default]
+    Every,
+    /// A change that is superseded by the time it would be delivered is left out.
+    Latest,
+}
+
+/// What a watch says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// A key changed.
+    Change(Arc<Change>),
+    /// The state, or what lay before, is done; from here on things are live.
+    CaughtUp,
+    /// Everything up to the cursor was delivered; also the heartbeat.
+    Progress,
+    /// History is unreadable. The full state follows: forget keys not named before `CaughtUp`.
+    Gap {
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// Why a watch ended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WatchError {
+    /// The cursor is of another store.
+    #[error("the cursor is of store {cursor}, this is {store}")]
+    ForeignCursor {
+        /// The cursor's.
+        cursor: StoreId,
+        /// This one.
+        store: StoreId,
+    },
+    /// The cursor is ahead of this node.
+    #[error("the cursor is ahead of this node: {}", ranges(.missing))]
+    Behind {
+        /// What this node lacks.
+        missing: Vec<MissingRange>,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Files could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// What reading needs to know of the options.
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    pub(super) prefix: Bytes,
+    pub(super) exact: bool,
+    pub(super) keys_only: bool,
+}
+
+impl Scope {
+    pub(super) fn matches_key(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix) && (!self.exact || key.len() == self.prefix.len())
+    }
+}
+
+/// A stream of `Result<WatchEvent, WatchError>`; it ends after the first error.
+///
+/// Dropping it ends the watch. Polling may stop for as long as one likes: nothing is lost, and
+/// memory does not grow.
+#[derive(Debug)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    options: Arc<WatchOptions>,
+    subscription: Subscription,
+    phase: Phase,
+    // Changes to hand out, and how many were.
+    piece: Option<(Piece, usize)>,
+    position: Position,
+    // Batches of commits through this one are covered by what was read.
+    seen_version: u64,
+    heartbeat: Pin<Box<Sleep>>,
+    spoke: Instant,
+}
+
+// Where the watch stands: everything in `frontier`, and some ops of one entry more.
+#[derive(Debug, Clone, Default)]
+struct Position {
+    frontier: Arc<Frontier>,
+    partial: Option<Partial>,
+    expired_through_ms: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    // Nothing read yet.
+    Start,
+    // A blocking thread reads; it has the source meanwhile.
+    Reading(JoinHandle<(Source, Result<Read, WatchError>)>),
+    // The source has more.
+    Idle(Source),
+    Live,
+    Ended,
+}
+
+impl Watch {
+    pub(super) fn new(shared: Arc<Shared>, options: WatchOptions) -> Self {
+        let subscription = shared.bus.subscribe(options.prefix.clone());
+        let heartbeat = {
+            let _runtime = shared.runtime.enter();
+            Box::pin(tokio::time::sleep(options.heartbeat))
+        };
+        let now = shared.bus.published();
+        // A watch of what comes is live from here on, not from its first poll on.
+        let (phase, position) = match &options.start {
+            Start::Now => (Phase::Start, Position::of(&now)),
+            Start::After(cursor) => (Phase::Start, Position::after(cursor)),
+            Start::Initial | Start::SinceAuthored { .. } | Start::SinceArrived { .. } => {
+                (Phase::Start, Position::default())
+            }
+        };
+        Self {
+            subscription,
+            phase,
+            piece: None,
+            position,
+            seen_version: now.version,
+            heartbeat,
+            spoke: Instant::now(),
+            options: Arc::new(options),
+            shared,
+        }
+    }
+
+    /// Returns the position after the last item: what a watch that begins after it need not tell.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            store: self.shared.id,
+            frontier: Frontier::clone(&self.position.frontier),
+            partial: self.position.partial,
+            expired_through_ms: self.position.expired_through_ms,
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            prefix: self.options.prefix.clone(),
+            exact: self.options.exact,
+            keys_only: self.options.keys_only,
+        }
+    }
+
+    // Opens what lies before. Called once, and again after a lag.
+    fn begin(&mut self) -> Result<Option<WatchEvent>, WatchError> {
+        let view = self.shared.state.view();
+        match &self.options.start {
+            Start::Now => {
+                self.phase = Phase::Live;
+                return Ok(Some(WatchEvent::CaughtUp));
+            }
+            Start::After(cursor) if cursor.store != self.shared.id => {
+                return Err(WatchError::ForeignCursor {
+                    cursor: cursor.store,
+                    store: self.shared.id,
+                });
+            }
+            Start::Initial => self.read_state(view),
+            Start::After(_) => self.read_log(view),
+            Start::SinceAuthored { .. } | Start::SinceArrived { .. } => {
+                self.seen_version = view.version;
+                let options = Arc::clone(&self.options);
+                self.read(move |shared| {
+                    LogSource::since(shared, view, &options.start)
+                        .map(Box::new)
+                        .map(Source::Log)
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_state(&mut self, view: Arc<crate::state::View>) {
+        self.seen_version = view.version;
+        self.read(|_shared| Ok(Source::State(StateSource::new(view))));
+    }
+
+    fn read_log(&mut self, view: Arc<crate::state::View>) {
+        self.seen_version = view.version;
+        let from = replay::From {
+            frontier: Arc::clone(&self.position.frontier),
+            partial: self.position.partial,
+            expired_through_ms: self.position.expired_through_ms,
+        };
+        self.read(move |shared| {
+            LogSource::after(shared, view, &from)
+                .map(Box::new)
+                .map(Source::Log)
+        });
+    }
+
+    // Opens a source and reads its first piece, off the event loop.
+    fn read(&mut self, open: impl FnOnce(&Shared) -> Result<Source, WatchError> + Send + 'static) {
+        let (shared, scope) = (Arc::clone(&self.shared), self.scope());
+        self.phase =
+            Phase::Reading(
+                self.shared
+                    .runtime
+                    .spawn_blocking(move || match open(&shared) {
+                        Ok(mut source) => {
+                            let read = source.next(&shared, &scope);
+                            (source, read)
+                        }
+                        Err(error) => (
+                            Source::State(StateSource::ended(shared.state.view())),
+                            Err(error),
+                        ),
+                    }),
+            );
+    }
+
+    fn read_on(&mut self, mut source: Source) {
+        let (shared, scope) = (Arc::clone(&self.shared), self.scope());
+        self.phase = Phase::Reading(self.shared.runtime.spawn_blocking(move || {
+            let read = source.next(&shared, &scope);
+            (source, read)
+        }));
+    }
+
+    // What a blocking thread has read; an event to tell, if there is one.
+    fn take(
+        &mut self,
+        source: Source,
+        read: Result<Read, WatchError>,
+    ) -> Result<Option<WatchEvent>, WatchError> {
+        match read? {
+            Read::Piece(piece) => {
+                self.piece = Some((piece, 0));
+                self.phase = Phase::Idle(source);
+                Ok(None)
+            }
+            Read::Gap(reason) => {
+                let view = self.shared.state.view();
+                self.read_state(view);
+                Ok(Some(WatchEvent::Gap { reason }))
+            }
+            Read::End => {
+                self.phase = Phase::Live;
+                let Source::State(source) = source else {
+                    return Ok(Some(WatchEvent::CaughtUp));
+                };
+                self.position = Position::of(&source.position());
+                Ok(Some(WatchEvent::CaughtUp))
+            }
+        }
+    }
+
+    // Hands out the next matching change of the piece at hand.
+    fn next_of_piece(&mut self) -> Option<Arc<Change>> {
+        let (piece, done) = self.piece.as_mut()?;
+        while let Some(change) = piece.changes.get(*done) {
+            *done += 1;
+            let change = Arc::clone(change);
+            if let Some(then) = &piece.then {
+                let next = piece.changes.get(*done);
+                self.position.pass(&change, next.map(|next| &**next), then);
+            }
+            if wanted(&self.shared, &self.options, &change) {
+                return Some(if self.options.keys_only && change.value.is_some() {
+                    Arc::new(Change {
+                        value: None,
+                        ..Change::clone(&change)
+                    })
+                } else {
+                    change
+                });
+            }
+        }
+        if let Some((
+            Piece {
+                then: Some(then), ..
+            },
+            _,
+        )) = self.piece.take()
+        {
+            self.position = Position::of(&then);
+        }
+        None
+    }
+
+    fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
+        // Read before the channel is found empty: all of it is in the channel by then.
+        let published = self.shared.bus.published();
+        match self.subscription.poll_next(cx) {
+            Poll::Ready(Some(Ok(batch))) => {
+                if batch.published.version > self.seen_version {
+                    self.piece = Some((Piece::of(&batch), 0));
+                }
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(Some(Err(Lagged))) => {
+                self.subscription.skip_to_now();
+                let view = self.shared.state.view();
+                self.read_log(view);
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(None) => Poll::Ready(Err(WatchError::Closed)),
+            Poll::Pending => {
+                ready!(self.heartbeat.as_mut().poll(cx));
+                let due = self.spoke + self.options.heartbeat;
+                if Instant::now() < due {
+                    self.heartbeat.as_mut().reset(due);
+                    return Poll::Ready(Ok(None));
+                }
+                if published.version >= self.seen_version {
+                    self.position = Position::of(&published);
+                }
+                Poll::Ready(Ok(Some(WatchEvent::Progress)))
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
+        if let Some(change) = self.next_of_piece() {
+            return Poll::Ready(Ok(Some(WatchEvent::Change(change))));
+        }
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Start => Poll::Ready(self.begin()),
+            Phase::Idle(source) => {
+                self.read_on(source);
+                Poll::Ready(Ok(None))
+            }
+            Phase::Reading(mut reading) => match Pin::new(&mut reading).poll(cx) {
+                Poll::Ready(Ok((source, read))) => Poll::Ready(self.take(source, read)),
+                Poll::Ready(Err(_stopped)) => Poll::Ready(Err(WatchError::Closed)),
+                Poll::Pending => {
+                    self.phase = Phase::Reading(reading);
+                    Poll::Pending
+                }
+            },
+            Phase::Live => {
+                self.phase = Phase::Live;
+                self.poll_live(cx)
+            }
+            Phase::Ended => Poll::Ready(Err(WatchError::Closed)),
+        }
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<WatchEvent, WatchError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if matches!(self.phase, Phase::Ended) && self.piece.is_none() {
+            return Poll::Ready(None);
+        }
+        loop {
+            match ready!(self.poll_event(cx)) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    self.spoke = Instant::now();
+                    return Poll::Ready(Some(Ok(event)));
+                }
+                Err(error) => {
+                    self.phase = Phase::Ended;
+                    self.piece = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+impl Position {
+    fn of(published: &Published) -> Self {
+        Self {
+            frontier: Arc::clone(&published.frontier),
+            partial: None,
+            expired_through_ms: published.expired_through_ms,
+        }
+    }
+
+    fn after(cursor: &Cursor) -> Self {
+        Self {
+            frontier: Arc::new(cursor.frontier.clone()),
+            partial: cursor.partial,
+            expired_through_ms: cursor.expired_through_ms,
+        }
+    }
+
+    // `change` is delivered; `next` is what follows it in the piece, after which `then` holds.
+    fn pass(&mut self, change: &Change, next: Option<&Change>, then: &Published) {
+        let Some(next) = next else {
+            self.frontier = Arc::clone(&then.frontier);
+            self.partial = None;
+            self.expired_through_ms = then.expired_through_ms;
+            return;
+        };
+        if change.kind == Kind::Expire {
+            // Expiries of one millisecond stay together.
+            let (Some(ms), next_ms) = (change.expires_ms, next.expires_ms) else {
+                return;
+            };
+            if next.kind != Kind::Expire || next_ms.is_none_or(|next_ms| next_ms > ms) {
+                self.expired_through_ms = self.expired_through_ms.max(ms);
+            }
+            return;
+        }
+        let tip = FrontierTip {
+            seq: change.entry.seq,
+            id: change.entry.id,
+        };
+        if next.kind != Kind::Expire && next.entry.id == change.entry.id {
+            // Inside an entry; an atomic one is passed whole or not at all.
+            if !change.atomic {
+                let ops = change.op_index.saturating_add(1);
+                self.partial = Some(Partial {
+                    author: change.entry.author,
+                    tip,
+                    ops,
+                });
+            }
+            return;
+        }
+        Arc::make_mut(&mut self.frontier).advance(change.entry.author, change.prev, tip);
+        self.partial = None;
+    }
+}
+
+impl Piece {
+    fn of(batch: &Batch) -> Self {
+        Self {
+            changes: Arc::clone(&batch.changes),
+            then: Some(Arc::clone(&batch.published)),
+        }
+    }
+}
+
+fn wanted(shared: &Shared, options: &WatchOptions, change: &Change) -> bool {
+    let scoped = !options.exact || change.key.len() == options.prefix.len();
+    scoped
+        && options
+            .kinds
+            .as_ref()
+            .is_none_or(|kinds| kinds.contains(&change.kind))
+        && (!options.conflicts_only || change.is_conflict())
+        && options
+            .author
+            .is_none_or(|author| author == change.entry.author)
+        && (options.delivery == Delivery::Every || is_current(shared, change))
+}
+
+// True while the change's entry is a head of its key; also when that cannot be read.
+fn is_current(shared: &Shared, change: &Change) -> bool {
+    let heads = shared.state.view().heads(&change.key);
+    heads.map_or(true, |heads| {
+        heads
+            .as_slice()
+            .iter()
+            .any(|head| head.id == change.entry.id)
+    })
+}
+
+fn ranges(missing: &[MissingRange]) -> String {
+    let range = |range: &MissingRange| {
+        format!(
+            "it lacks entries {} to {} of {}",
+            range.after + 1,
+            range.through,
+            range.author
+        )
+    };
+    missing.iter().map(range).collect::<Vec<_>>().join("; ")
+}
