@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use crate::{
     api::{convert, error::ApiError},
     limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX},
-    node::{Node, StoreError},
+    node::Node,
     store::{Store, WriteError, Written},
     wire::api,
 };
@@ -113,14 +113,14 @@ impl PutAnswers {
             Poll::Ready(Some(Err(status))) => self.failed = Some(status),
             Poll::Ready(Some(Ok(request))) => match self.open(&request.store) {
                 Ok(()) => return Some(request),
-                Err(error) => self.failed = Some(ApiError::from(error).into()),
+                Err(error) => self.failed = Some(error.into()),
             },
         }
         self.requests = None;
         None
     }
 
-    fn open(&mut self, name: &str) -> Result<(), StoreError> {
+    fn open(&mut self, name: &str) -> Result<(), ApiError> {
         if self.store.is_none() {
             self.store = Some(self.node.store(name)?);
         }
