@@ -221,7 +221,10 @@ async fn heads_history_and_log_tell_who_wrote() {
         .map(|entry| entry.value.clone())
         .collect();
     assert_eq!(values, ["2", "1"]);
-    assert_eq!(history.entries[0].parents, [first.entry.clone()]);
+    assert_eq!(
+        history.entries[0].parents,
+        std::slice::from_ref(&first.entry)
+    );
 
     let request = LogRequest {
         after: first.seq - 1,
