@@ -1,7 +1,21 @@
-//! Promises across modules, one binary.
+//! Promises that no single module keeps alone.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::missing_panics_doc,
+    reason = "a test may stop at the first surprise, and says what it saw"
+)]
 
+mod golden;
+mod hostile;
+mod laws;
+mod model;
+mod random;
 #[cfg(feature = "api")]
 mod socket;
 mod store;
+mod tidy;
