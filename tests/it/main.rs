@@ -10,10 +10,14 @@
     reason = "a test may stop at the first surprise, and says what it saw"
 )]
 
+#[cfg(feature = "cli")]
+mod cli;
 mod golden;
 mod hostile;
 mod laws;
 mod model;
 mod random;
+#[cfg(feature = "api")]
+mod socket;
 mod store;
 mod tidy;
