@@ -147,11 +147,8 @@ impl Running {
                 return line;
             }
         }
-        panic!(
-            "no line with {text:?}; stdout: {}, stderr: {}",
-            self.stdout,
-            self.stderr()
-        )
+        let stderr = self.stderr();
+        panic!("no line with {text:?}; stdout: {}, stderr: {stderr}", self.stdout)
     }
 
     /// Waits for the end of the process.
