@@ -308,7 +308,9 @@ pub(crate) struct Change {
     previous: Option<String>,
     /// `local`, `remote`, `replay`, `initial`.
     origin: String,
-    arrived_ms: u64,
+    /// When it arrived in this node's log; absent in the state at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrived_ms: Option<u64>,
     /// True when something newer was known already.
     late: bool,
     /// Only with `--cursors`.
@@ -332,7 +334,7 @@ impl Change {
             conflict: change.conflict,
             previous: change.previous.as_ref().map(|entry| hex(&entry.id)),
             origin: change.origin.clone(),
-            arrived_ms: change.arrived_ms,
+            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
             late: change.late,
             cursor: cursor.map(str::to_owned),
         }

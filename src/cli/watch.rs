@@ -95,10 +95,9 @@ impl Watch {
         let mut client = context.client(Lifetime::Long).await?;
         let is_connected = context.is_connected();
         if !is_connected {
-            context.out.notice(
-                "is_node",
-                "note: no node is running; this is one while it lives",
-            );
+            context
+                .out
+                .notice("is_node", "no node is running; this is one while it lives");
         }
         let author = match &self.author {
             Some(text) => author::resolve(&mut client, text).await?,
@@ -216,7 +215,7 @@ impl Follow {
                 ended => return ended,
             };
             if pause.is_zero() {
-                let text = format!("note: {}; waiting for the node", lost.message);
+                let text = format!("{}; waiting for the node", lost.message);
                 out.notice("disconnected", &text);
                 self.start_again(out)?;
             }
@@ -229,10 +228,7 @@ impl Follow {
     async fn stream(&mut self, out: &mut Output, pause: &mut Duration) -> Result<(), Failure> {
         let mut replies = self.client.watch(self.request.clone()).await?.into_inner();
         if !pause.is_zero() {
-            out.notice(
-                "reconnected",
-                "note: the node is back; going on where it was",
-            );
+            out.notice("reconnected", "the node is back; going on where it was");
             *pause = Duration::ZERO;
         }
         while let Some(reply) = replies.message().await? {

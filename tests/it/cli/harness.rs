@@ -148,7 +148,10 @@ impl Running {
             }
         }
         let stderr = self.stderr();
-        panic!("no line with {text:?}; stdout: {}, stderr: {stderr}", self.stdout)
+        panic!(
+            "no line with {text:?}; stdout: {}, stderr: {stderr}",
+            self.stdout
+        )
     }
 
     /// Waits for the end of the process.
