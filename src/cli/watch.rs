@@ -10,9 +10,9 @@ use lattice::{
 };
 
 use crate::cli::{
-    author,
+    author, event,
     exit::{Exit, Failure},
-    object::{self, incomplete, short},
+    object::{incomplete, short},
     output::{Output, cut, escape, stdout_closed},
     read::mark,
     session::{Context, Lifetime},
@@ -297,24 +297,24 @@ impl Follow {
     }
 }
 
-fn to_object(event: &Event, cursor: Option<String>) -> object::Event {
-    let mark = |r#type| object::Mark {
+fn to_object(event: &Event, cursor: Option<String>) -> event::Event {
+    let mark = |r#type| event::Mark {
         r#type,
         reason: None,
         now_ms: None,
         cursor: cursor.clone(),
     };
-    object::Event::Mark(match event {
+    event::Event::Mark(match event {
         Event::Change(change) => {
-            let change = object::Change::new(change, cursor.as_deref());
-            return object::Event::Change(Box::new(change));
+            let change = event::Change::new(change, cursor.as_deref());
+            return event::Event::Change(Box::new(change));
         }
         Event::CaughtUp(_) => mark("caught_up"),
-        Event::Progress(it) => object::Mark {
+        Event::Progress(it) => event::Mark {
             now_ms: Some(it.now_ms),
             ..mark("progress")
         },
-        Event::Gap(it) => object::Mark {
+        Event::Gap(it) => event::Mark {
             reason: Some(it.reason.clone()),
             ..mark("gap")
         },
