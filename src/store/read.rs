@@ -17,7 +17,7 @@ use crate::{
         entry::{Entry, Op, Parent, VerifiedEntry, check_key},
         heads::{Content, Head, Heads, Value},
     },
-    state::{StateError, View},
+    state::{StateError, View, row::encode_heads},
     store::{Shared, Store, actor::Command},
 };
 
@@ -252,6 +252,33 @@ impl Store {
                 }
             }
             Ok(entries)
+        })
+        .await
+    }
+
+    /// Returns a hash over all keys and their heads: equal on two nodes exactly when their states
+    /// are, byte by byte. Reads the whole state.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn state_hash(&self) -> Result<[u8; 32], ReadError> {
+        self.read(|_shared, view| {
+            let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 state v1");
+            let mut after: Option<Bytes> = None;
+            loop {
+                let rows = view.scan(&[], after.as_deref(), SCAN_ROWS)?;
+                for (key, heads) in &rows {
+                    let row = encode_heads(heads);
+                    hasher.update(&(key.len() as u64).to_le_bytes()).update(key);
+                    hasher
+                        .update(&(row.len() as u64).to_le_bytes())
+                        .update(&row);
+                }
+                match rows.last() {
+                    Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
+                    _end => return Ok(*hasher.finalize().as_bytes()),
+                }
+            }
         })
         .await
     }

@@ -14,10 +14,12 @@
 mod cli;
 mod golden;
 mod hostile;
+mod ingest;
 #[cfg(feature = "cli")]
 mod kill;
 mod laws;
 mod model;
+mod node;
 mod random;
 #[cfg(feature = "api")]
 mod socket;
