@@ -1,3 +1,7 @@
-//! Promises across modules, one binary.
+//! Promises that hold across modules, as one binary.
 
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "api")]
+mod socket;
 mod store;
