@@ -87,7 +87,7 @@ pub const CALL_WINDOW_BYTES: u32 = 1 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Chunks of a streamed put that are with the writer at a time. When full, the client waits.
 pub const PUT_CHUNKS_MAX: usize = 4;
-/// Writes of one such chunk.
+/// Requests and writes of one such chunk; the last request may exceed it.
 pub const PUT_CHUNK_WRITES_MAX: usize = 1024;
 /// Bytes of keys and values after which such a chunk is closed.
 pub const PUT_CHUNK_BYTES: usize = 1 << 20;

@@ -13,8 +13,7 @@ use crate::{
         heads::{Head, Heads},
     },
     store::{
-        Condition, Damage, DamagePlace, HeadItem, HistoryEntry, Item, LogEntry, StoreStatus, Write,
-        Written,
+        Condition, Damage, HeadItem, HistoryEntry, Item, LogEntry, StoreStatus, Write, Written,
     },
     wire::api,
 };
@@ -249,14 +248,8 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
 }
 
 pub(super) fn damage(damage: Damage) -> api::Damage {
-    let place = match damage.place {
-        DamagePlace::Log => "log",
-        DamagePlace::Signature => "signature",
-        DamagePlace::Chain => "chain",
-        DamagePlace::State => "state",
-    };
     api::Damage {
-        r#where: place.to_owned(),
+        r#where: damage.place.name().to_owned(),
         what: damage.what,
         author: damage
             .author

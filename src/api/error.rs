@@ -4,7 +4,7 @@
 //! `lattice-error-bin`; the client turns the status back. A status without the trailer was made
 //! by the transport.
 
-use std::error::Error as _;
+use std::error::Error;
 
 use prost::Message as _;
 use tonic::{Code, Status, metadata::MetadataValue};
@@ -12,7 +12,7 @@ use tonic::{Code, Status, metadata::MetadataValue};
 use crate::{
     api::{client::ConnectError, socket::SocketError},
     limits::{MESSAGE_BYTES_MAX, STORE_NAME_CHARS_MAX},
-    node::StoreError,
+    node::{OpenError, StoreError},
     protocol::{cursor::CursorError, entry::EntryError},
     store::{ReadError, WatchError, WriteError},
     wire::api,
@@ -74,6 +74,12 @@ impl ApiError {
             message: failed.message,
             hint: error.hint,
         }
+    }
+
+    /// Makes the error that ends streams when the server stops.
+    pub fn stopping() -> Self {
+        Self::new("stopping", EXIT_UNAVAILABLE, "the node is stopping")
+            .hint("go on when it is back; what was acknowledged is safe")
     }
 
     fn unavailable(message: impl Into<String>) -> Self {
@@ -201,7 +207,7 @@ impl From<CursorError> for ApiError {
 
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
-        let message = error.to_string();
+        let message = text(&error);
         match error {
             WriteError::Entry(error) => error.into(),
             WriteError::Read(error) => error.into(),
@@ -225,11 +231,12 @@ impl From<WriteError> for ApiError {
 
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
-        let message = error.to_string();
+        let message = text(&error);
         match error {
             ReadError::Damaged { .. } => Self::new("damaged", EXIT_DAMAGED, message)
                 .hint("`lattice verify` says what is damaged and where"),
             ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
+            ReadError::Key(error) => error.into(),
             ReadError::Closed => closed(message),
         }
     }
@@ -237,22 +244,45 @@ impl From<ReadError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let message = error.to_string();
+        let message = text(&error);
         match error {
             StoreError::Unknown { .. } => Self::new("unknown_store", EXIT_NOT_FOUND, message)
                 .hint("`lattice store list` shows the stores of this node"),
             StoreError::NameInvalid { .. } => Self::usage("store_name_invalid", message)
                 .hint(format!("a name has 1 to {STORE_NAME_CHARS_MAX} characters")),
             StoreError::NameTaken { .. } => Self::new("store_exists", EXIT_PRECONDITION, message),
-            StoreError::Open(_) => Self::new("store_open", EXIT_FAILED, message),
+            StoreError::Open(error) => error.into(),
             StoreError::Write(error) => error.into(),
+        }
+    }
+}
+
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        let message = text(&error);
+        let failed = |code| Self::new(code, EXIT_FAILED, message.clone());
+        match error {
+            OpenError::AlreadyRunning { .. } => {
+                Self::new("already_running", EXIT_UNAVAILABLE, message)
+            }
+            OpenError::NoDataDir { .. } => Self::new("no_data_dir", EXIT_UNAVAILABLE, message)
+                .hint("`lattice init` or `lattice up` makes one; --data-dir names another"),
+            OpenError::Exposed { .. } => failed("exposed").hint("take the rights away with chmod"),
+            OpenError::WrongOwner { .. } => {
+                failed("wrong_owner").hint("run this as the user who owns it")
+            }
+            OpenError::Unusable { .. } => failed("unusable"),
+            OpenError::Io { .. } => failed("io"),
+            OpenError::Store { .. } => failed("store_open"),
+            OpenError::Write(error) => error.into(),
+            OpenError::Read(error) => error.into(),
         }
     }
 }
 
 impl From<WatchError> for ApiError {
     fn from(error: WatchError) -> Self {
-        let message = error.to_string();
+        let message = text(&error);
         match error {
             WatchError::ForeignCursor { .. } => Self::usage("foreign_cursor", message)
                 .hint("name the cursor's store, or watch without the cursor"),
@@ -270,30 +300,34 @@ fn closed(message: String) -> ApiError {
 
 // The connection is gone: what the transport knows about why.
 fn lost(status: &Status) -> String {
-    let mut text = String::from("the connection to the node was lost");
-    if !status.message().is_empty() {
-        text.push_str(": ");
-        text.push_str(status.message());
-    }
-    let mut source = status.source();
-    while let Some(error) = source {
-        let error_text = error.to_string();
-        if !text.contains(&error_text) {
+    let text = format!("the connection to the node was lost: {}", status.message());
+    with_causes(text.trim_end_matches(": ").to_owned(), status.source())
+}
+
+fn text(error: &dyn Error) -> String {
+    with_causes(error.to_string(), error.source())
+}
+
+// In one line. An error that already says what its source says does not say it again.
+fn with_causes(mut text: String, mut cause: Option<&dyn Error>) -> String {
+    while let Some(error) = cause {
+        let cause_text = error.to_string();
+        if !text.contains(&cause_text) {
             text.push_str(": ");
-            text.push_str(&error_text);
+            text.push_str(&cause_text);
         }
-        source = error.source();
+        cause = error.source();
     }
     text
 }
 
-pub(super) const EXIT_FAILED: u8 = 1;
-pub(super) const EXIT_USAGE: u8 = 2;
-pub(super) const EXIT_NOT_FOUND: u8 = 3;
-pub(super) const EXIT_PRECONDITION: u8 = 4;
-pub(super) const EXIT_UNAVAILABLE: u8 = 5;
-pub(super) const EXIT_DAMAGED: u8 = 6;
-pub(super) const EXIT_TIMED_OUT: u8 = 8;
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+const EXIT_NOT_FOUND: u8 = 3;
+const EXIT_PRECONDITION: u8 = 4;
+const EXIT_UNAVAILABLE: u8 = 5;
+const EXIT_DAMAGED: u8 = 6;
+const EXIT_TIMED_OUT: u8 = 8;
 
 const TRAILER: &str = "lattice-error-bin";
 const HINT_START: &str = "start the node with `lattice up`";

@@ -15,12 +15,13 @@ use std::{
 };
 
 use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::{
     api::{convert, error::ApiError},
     limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX},
-    node::{Node, StoreError},
+    node::Node,
     store::{Store, WriteError, Written},
     wire::api,
 };
@@ -38,6 +39,8 @@ pub(super) struct PutAnswers {
     replies: VecDeque<api::PutStreamReply>,
     // Ends the stream after all answers.
     failed: Option<Status>,
+    // Ready when the server stops.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Writes of some requests that went to the writer together.
@@ -55,7 +58,12 @@ enum Writes {
 }
 
 impl PutAnswers {
-    pub(super) fn new(node: Node, requests: Streaming<api::PutStreamRequest>) -> Self {
+    /// Takes `requests` until the client has sent its last one or `ending` is cancelled.
+    pub(super) fn new(
+        node: Node,
+        requests: Streaming<api::PutStreamRequest>,
+        ending: CancellationToken,
+    ) -> Self {
         Self {
             node,
             store: None,
@@ -63,6 +71,7 @@ impl PutAnswers {
             chunks: VecDeque::new(),
             replies: VecDeque::new(),
             failed: None,
+            ended: Box::pin(ending.cancelled_owned()),
         }
     }
 
@@ -71,7 +80,8 @@ impl PutAnswers {
         let mut requests = Vec::new();
         let mut writes = Vec::new();
         let mut bytes = 0;
-        while writes.len() < PUT_CHUNK_WRITES_MAX && bytes < PUT_CHUNK_BYTES {
+        // Requests count too: they may be empty.
+        while requests.len() + writes.len() < PUT_CHUNK_WRITES_MAX && bytes < PUT_CHUNK_BYTES {
             let Some(request) = self.poll_request(context) else {
                 break;
             };
@@ -103,14 +113,14 @@ impl PutAnswers {
             Poll::Ready(Some(Err(status))) => self.failed = Some(status),
             Poll::Ready(Some(Ok(request))) => match self.open(&request.store) {
                 Ok(()) => return Some(request),
-                Err(error) => self.failed = Some(ApiError::from(error).into()),
+                Err(error) => self.failed = Some(error.into()),
             },
         }
         self.requests = None;
         None
     }
 
-    fn open(&mut self, name: &str) -> Result<(), StoreError> {
+    fn open(&mut self, name: &str) -> Result<(), ApiError> {
         if self.store.is_none() {
             self.store = Some(self.node.store(name)?);
         }
@@ -148,12 +158,18 @@ impl Stream for PutAnswers {
         if let Some(reply) = self.replies.pop_front() {
             return Poll::Ready(Some(Ok(reply)));
         }
-        self.poll_chunks(context);
+        if self.requests.is_some() && self.ended.as_mut().poll(context).is_ready() {
+            // What is with the writer is answered; the rest was not written.
+            self.requests = None;
+            self.failed = Some(ApiError::stopping().into());
+        }
+        // Before the chunks are polled: one that is done at once would wake nobody.
         while self.chunks.len() < PUT_CHUNKS_MAX
             && let Some(chunk) = self.gather(context)
         {
             self.chunks.push_back(chunk);
         }
+        self.poll_chunks(context);
         if let Some(reply) = self.replies.pop_front() {
             return Poll::Ready(Some(Ok(reply)));
         }

@@ -151,10 +151,9 @@ impl Lattice for Service {
         &self,
         request: Request<Streaming<api::PutStreamRequest>>,
     ) -> Answered<PutAnswers> {
-        Ok(Response::new(PutAnswers::new(
-            self.0.node.clone(),
-            request.into_inner(),
-        )))
+        let ending = self.0.stop.ending.clone();
+        let answers = PutAnswers::new(self.0.node.clone(), request.into_inner(), ending);
+        Ok(Response::new(answers))
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Answered<api::GetReply> {

@@ -12,10 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{
-        convert,
-        error::{ApiError, EXIT_UNAVAILABLE},
-    },
+    api::{convert, error::ApiError},
     limits::HEARTBEAT,
     protocol::cursor::Cursor,
     store::{Delivery, Start, Store, Watch, WatchEvent, WatchOptions},
@@ -87,9 +84,7 @@ impl Stream for WatchAnswers {
         // The flag first: a watch that always has something to say ends too.
         let ending = self.ending.is_cancelled();
         if ending || self.ended.as_mut().poll(context).is_ready() {
-            let error = ApiError::new("stopping", EXIT_UNAVAILABLE, "the node is stopping")
-                .hint("watch again from the last cursor when it is back");
-            return Poll::Ready(Some(Err(error.into())));
+            return Poll::Ready(Some(Err(ApiError::stopping().into())));
         }
         match Pin::new(&mut watch).poll_next(context) {
             Poll::Pending => {

@@ -135,7 +135,7 @@ pub enum OpenError {
         /// Which.
         id: StoreId,
         /// Why.
-        source: store::OpenError,
+        source: Box<store::OpenError>,
     },
     /// The node's own keys could not be written into the root store.
     #[error("cannot write the node's own keys")]
@@ -435,9 +435,10 @@ async fn open_store(
         bus_batches: config.bus_batches,
         root,
     });
-    opened
-        .await
-        .map_err(|source| OpenError::Store { id, source })
+    opened.await.map_err(|source| OpenError::Store {
+        id,
+        source: Box::new(source),
+    })
 }
 
 // Writes what a root store says of its node, where it does not say it yet.

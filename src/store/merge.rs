@@ -229,7 +229,7 @@ fn covered(log: &LogReader, branch: &Arc<Branch>, frontier: &Frontier) -> Result
         while let Some((seq, id)) = place {
             let mut next = None;
             for on in &branches {
-                if !on.record(seq)?.is_some_and(|record| record.header.id == id) {
+                if on.record(seq)?.is_none_or(|record| record.header.id != id) {
                     continue;
                 }
                 if on.number == branch.number {

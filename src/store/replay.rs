@@ -336,7 +336,7 @@ impl LogSource {
     // What expired since the position, of what is still the winner. Those of one millisecond stay
     // together.
     fn read_expiries(
-        &mut self,
+        &self,
         shared: &Shared,
         scope: &Scope,
         changes: &mut Vec<Arc<Change>>,

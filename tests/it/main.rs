@@ -1,7 +1,23 @@
-//! Promises that hold across modules, as one binary.
+//! Promises that no single module keeps alone.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::missing_panics_doc,
+    reason = "a test may stop at the first surprise, and says what it saw"
+)]
 
 #[cfg(feature = "cli")]
 mod cli;
+mod golden;
+mod hostile;
+mod laws;
+mod model;
+mod random;
 #[cfg(feature = "api")]
 mod socket;
 mod store;
+mod tidy;

@@ -155,29 +155,21 @@ async fn watchers_become(client: &mut Client, expected: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn put_get_list_delete_round_trip() {
     let (mut client, daemon, _dir) = up().await;
-    let written = client.put(put("/a", "1")).await.unwrap().into_inner();
+    let written = client.put(put("/t/a", "1")).await.unwrap().into_inner();
     assert_eq!(written.entry.len(), 32);
     assert_eq!(written.author.as_ref(), daemon.node().id().0.as_slice());
-    client.put(put("/b", "2")).await.unwrap();
-    assert_eq!(value(&mut client, "/a").await, Some(bytes("1")));
-    assert_eq!(
-        listed(&mut client, "/").await.len(),
-        2 + nodes(&mut client).await
-    );
-    assert_eq!(listed(&mut client, "/a").await, ["/a"]);
+    client.put(put("/t/b", "2")).await.unwrap();
+    assert_eq!(value(&mut client, "/t/a").await, Some(bytes("1")));
+    assert_eq!(listed(&mut client, "/t/").await, ["/t/a", "/t/b"]);
+    assert_eq!(listed(&mut client, "/t/a").await, ["/t/a"]);
     let request = DeleteRequest {
-        key: bytes("/a"),
+        key: bytes("/t/a"),
         ..DeleteRequest::default()
     };
     client.delete(request).await.unwrap();
-    assert_eq!(value(&mut client, "/a").await, None);
-    assert!(listed(&mut client, "/a").await.is_empty());
+    assert_eq!(value(&mut client, "/t/a").await, None);
+    assert!(listed(&mut client, "/t/a").await.is_empty());
     daemon.stop().await.unwrap();
-}
-
-// What the node itself wrote.
-async fn nodes(client: &mut Client) -> usize {
-    listed(client, "/nodes/").await.len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,7 +221,10 @@ async fn heads_history_and_log_tell_who_wrote() {
         .map(|entry| entry.value.clone())
         .collect();
     assert_eq!(values, ["2", "1"]);
-    assert_eq!(history.entries[0].parents, [first.entry.clone()]);
+    assert_eq!(
+        history.entries[0].parents,
+        std::slice::from_ref(&first.entry)
+    );
 
     let request = LogRequest {
         after: first.seq - 1,
@@ -736,12 +731,35 @@ async fn down_is_answered_and_then_the_node_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stop_ends_watches_and_does_not_wait_for_silent_clients() {
+async fn stop_ends_streams_and_does_not_wait_for_silent_clients() {
     let (mut client, daemon, dir) = up().await;
     let mut events = watch(&mut client, "/", Start::Initial(true)).await;
     caught_up(&mut events).await;
     let silent = UnixStream::connect(daemon.socket()).unwrap();
+    let (requests, stream) = tokio::sync::mpsc::channel(1);
+    let mut replies = client
+        .put_stream(ReceiverStream::new(stream))
+        .await
+        .unwrap()
+        .into_inner();
+    let ops = vec![op("/k", "v")];
+    requests
+        .send(PutStreamRequest {
+            ops,
+            ..PutStreamRequest::default()
+        })
+        .await
+        .unwrap();
+    assert!(
+        replies.message().await.unwrap().unwrap().results[0]
+            .written
+            .is_some()
+    );
     let stopping = tokio::spawn(daemon.stop());
+    let error = timeout(Duration::from_secs(10), replies.message())
+        .await
+        .expect("an end");
+    assert_eq!(refused(error).code, "stopping");
     let error = loop {
         match timeout(Duration::from_secs(10), events.message())
             .await
