@@ -86,10 +86,12 @@ impl Memory {
 
 /// Returns the bytes of this process that are in memory; 0 where the system does not tell.
 pub(super) fn resident_bytes() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1);
-    let pages: u64 = pages.and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = resident.and_then(|size| size.trim().strip_suffix(" kB"));
+    kibibytes
+        .and_then(|size| size.parse().ok())
+        .map_or(0, |size: u64| size << 10)
 }
 
 fn mebibytes(bytes: u64) -> f64 {
