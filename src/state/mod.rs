@@ -210,9 +210,19 @@ impl State {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Staged>, StateError> {
+        let keys = entry.ops.iter().map(Op::key);
+        let before = keys
+            .map(|key| self.staged.heads(key))
+            .collect::<Result<_, _>>()?;
+        Ok(self.stage_over(entry, before))
+    }
+
+    /// As `stage`, for who has read the heads of the entry's keys, staged entries included:
+    /// `before`, one for each op.
+    pub fn stage_over(&mut self, entry: &VerifiedEntry, before: Vec<Heads>) -> Vec<Staged> {
+        debug_assert_eq!(before.len(), entry.ops.len(), "heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
-        for op in &entry.ops {
-            let before = self.staged.heads(op.key())?;
+        for (op, before) in entry.ops.iter().zip(before) {
             let after = before.apply(entry, op);
             let after = if after.as_slice().len() > HEADS_MAX {
                 before.clone()
@@ -230,7 +240,7 @@ impl State {
         };
         Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
         self.staged.entries += 1;
-        Ok(changes)
+        changes
     }
 
     /// Moves the time through which expiries were told.
@@ -342,7 +352,7 @@ impl View {
         if change.before.as_slice().is_empty() {
             self.keys += 1;
         }
-        let heads = detached(&change.after);
+        let heads = change.after.clone();
         let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();
         self.recent.bytes += key.len() + bytes + ROW_OVERHEAD_BYTES;
         if let Some(replaced) = self.recent.heads.insert(key, heads) {
@@ -350,22 +360,6 @@ impl View {
             self.recent.bytes -= op.key().len() + bytes + ROW_OVERHEAD_BYTES;
         }
     }
-}
-
-// Copies inline values, so that a row does not keep the whole entry it came from in memory.
-fn detached(heads: &Heads) -> Heads {
-    let copy = |head: &Head| {
-        let mut head = head.clone();
-        if let Content::Value {
-            value: Value::Inline(value),
-            ..
-        } = &mut head.content
-        {
-            *value = Bytes::copy_from_slice(value);
-        }
-        head
-    };
-    Heads::new(heads.as_slice().iter().map(copy).collect())
 }
 
 fn head_bytes(head: &Head) -> usize {

@@ -175,7 +175,7 @@ impl Fanout {
 async fn wait(mut watch: lattice::Watch, ready: oneshot::Sender<()>) {
     // The first event says that it has caught up; then nothing comes but the heartbeat.
     drop(watch.next().await);
-    drop(ready.send(()));
+    ready.send(()).ok();
     while watch.next().await.is_some() {}
 }
 
@@ -191,7 +191,7 @@ async fn take_all(
         ..WatchOptions::default()
     });
     drop(store);
-    drop(ready.send(()));
+    ready.send(()).ok();
     let mut taken = 0;
     let mut all = None;
     while all != Some(taken) {

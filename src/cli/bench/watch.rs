@@ -1,9 +1,6 @@
 //! `bench watch`: from the call of a put to its event in a watch of the same node.
 
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
@@ -66,7 +63,13 @@ impl Watch {
         let base = Instant::now();
         for _turn in 0..TURNS {
             disk.turn(self.setup.turn() / 4)?;
-            let watcher = tokio::spawn(listen(store.clone(), base));
+            // Before the first put: it listens from here on.
+            let watch = store.watch_with(WatchOptions {
+                prefix: Bytes::from_static(PREFIX.as_bytes()),
+                start: Start::Now,
+                ..WatchOptions::default()
+            });
+            let watcher = tokio::spawn(listen(watch, base));
             let count = self.puts(&store, &mut keys, pace, base).await?;
             // The last one says so: it is empty.
             let last = keys.next().unwrap_or_default();
@@ -128,13 +131,8 @@ async fn put(store: &Store, key: Bytes, value: Bytes) -> Result<(), Failure> {
 }
 
 // Takes the time of each event, whose value says when its put was called.
-async fn listen(store: Store, base: Instant) -> Result<Samples, Failure> {
+async fn listen(mut watch: lattice::Watch, base: Instant) -> Result<Samples, Failure> {
     let start = Instant::now();
-    let mut watch = pin!(store.watch_with(WatchOptions {
-        prefix: Bytes::from_static(PREFIX.as_bytes()),
-        start: Start::Now,
-        ..WatchOptions::default()
-    }));
     let mut samples = Samples::default();
     while let Some(event) = watch.next().await {
         let event = event.map_err(|error| failed("the watch failed", &error))?;
