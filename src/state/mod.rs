@@ -5,6 +5,7 @@
 //! costs the state no IO, and the file is never ahead of the log. Damage of the file is found
 //! when it is read, and mended by building it again from the log.
 
+mod filter;
 mod flush;
 mod pages;
 pub mod row;
@@ -31,6 +32,7 @@ use crate::{
         heads::{Content, Head, Heads, Value},
     },
     state::{
+        filter::KeyFilter,
         flush::Flusher,
         pages::Pages,
         view::{Flushed, Layer, guarded},
@@ -93,6 +95,8 @@ pub struct State {
     // The view that the staged entries lead to; equals `shown` when nothing is staged.
     staged: View,
     shown: StateReader,
+    // Every key that was staged since the file was empty; only while it is filled.
+    filling: Option<KeyFilter>,
 }
 
 /// Gives the newest view to readers.
@@ -166,6 +170,7 @@ impl State {
             flusher: Flusher::start(db),
             staged: view,
             shown,
+            filling: None,
         };
         Ok((state, stored))
     }
@@ -200,7 +205,21 @@ impl State {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
+        if self.filling.as_ref().is_some_and(|keys| keys.lacks(key)) {
+            return Ok(Heads::default());
+        }
         self.staged.heads(key)
+    }
+
+    /// Says that the file is empty and gets a whole log: keys that come for the first time are
+    /// not looked up until `filled`.
+    pub fn fill(&mut self) {
+        self.filling = Some(KeyFilter::new());
+    }
+
+    /// Says that the log is in.
+    pub fn filled(&mut self) {
+        self.filling = None;
     }
 
     /// Changes the heads of an entry's keys; nobody sees it before `show`.
@@ -233,6 +252,9 @@ impl State {
         }
         for (op, change) in entry.ops.iter().zip(&changes) {
             self.staged.put(op, change);
+            if let Some(keys) = &mut self.filling {
+                keys.insert(op.key());
+            }
         }
         let tip = FrontierTip {
             seq: entry.header.seq,
@@ -307,6 +329,7 @@ impl State {
         shown.flushed = Arc::clone(&self.staged.flushed);
         shown.flushing = Layer::default();
         self.shown.show(Arc::new(shown));
+        self.flusher.forget();
         Ok(true)
     }
 
@@ -322,6 +345,7 @@ impl State {
             flusher,
             staged,
             shown,
+            filling: _,
         } = self;
         drop((staged, shown));
         flusher.stop()?;

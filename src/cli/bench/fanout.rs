@@ -117,19 +117,23 @@ impl Fanout {
         let store = node.root();
         let mut callers = Callers::new(self.clients, Some(RANDOM_KEYS), value(self.setup.value));
         let turn = self.setup.turn() / 2;
-        // Until memory is as large as it gets without watchers.
+        // Until memory is as large as it gets without watchers, and threads that read are there.
         callers.turn(&store, turn * 2).await?;
+        self.spawn_idle(&store, self.idle.min(WARM_UP))
+            .await
+            .shutdown()
+            .await;
         let (mut without, mut with) = (Samples::default(), Samples::default());
         let mut bytes = None;
         for _pair in 0..PAIRS {
             without.then(callers.turn(&store, turn).await?);
             let before = resident_bytes();
-            let idle = self.spawn_idle(&store).await;
+            let mut idle = self.spawn_idle(&store, self.idle).await;
             let taken = resident_bytes().saturating_sub(before);
             // The first time: later ones use again what these give back.
             bytes.get_or_insert(taken);
             with.then(callers.turn(&store, turn).await?);
-            drop(idle);
+            idle.shutdown().await;
         }
         scratch::close(node).await?;
         report.figure("durable puts without them", without.rate(), "/s")?;
@@ -149,10 +153,10 @@ impl Fanout {
     }
 
     // Watchers that have caught up and wait.
-    async fn spawn_idle(&self, store: &Store) -> JoinSet<()> {
+    async fn spawn_idle(&self, store: &Store, count: usize) -> JoinSet<()> {
         let mut idle = JoinSet::new();
-        let mut ready = Vec::with_capacity(self.idle);
-        for number in 0..self.idle {
+        let mut ready = Vec::with_capacity(READY_AT_ONCE);
+        for number in 0..count {
             let prefix = format!("/idle/{:04}/", number % self.prefixes.max(1));
             let watch = store.watch(prefix);
             let (tell_ready, is_ready) = oneshot::channel();
@@ -217,4 +221,5 @@ const IDLE_BYTES: f64 = 1024.0;
 const PAIRS: u32 = 5;
 // Few enough to keep the state small: it is not what is measured.
 const RANDOM_KEYS: u64 = 10_000;
-const READY_AT_ONCE: usize = 64;
+const READY_AT_ONCE: usize = 16;
+const WARM_UP: usize = 200;
