@@ -233,8 +233,10 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         let message = text(&error);
         match error {
-            ReadError::Damaged { .. } => Self::new("damaged", EXIT_DAMAGED, message)
-                .hint("`lattice verify` says what is damaged and where"),
+            ReadError::Damaged { .. } | ReadError::State { .. } => {
+                Self::new("damaged", EXIT_DAMAGED, message)
+                    .hint("`lattice verify` says what is damaged and where")
+            }
             ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
             ReadError::Key(error) => error.into(),
             ReadError::Closed => closed(message),

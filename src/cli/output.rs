@@ -68,7 +68,7 @@ impl Output {
                 message,
             }));
         } else {
-            complain(message);
+            complain(&format!("note: {message}"));
         }
     }
 

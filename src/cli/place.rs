@@ -63,6 +63,13 @@ impl Place {
             .is_ok()
     }
 
+    /// True while a process has the data directory open.
+    pub(crate) fn is_locked(&self) -> bool {
+        // Taken for a moment only; who comes in between waits for longer than that.
+        let lock = fs::File::open(self.data_dir.join("lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
     /// Returns the store that `store use` chose for the current directory.
     pub(crate) fn store_used(&self) -> Result<Option<String>, Failure> {
         let Some(here) = current_dir() else {

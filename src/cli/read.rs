@@ -53,7 +53,7 @@ impl Get {
             out.notice(
                 "conflict",
                 &format!(
-                    "note: !conflict ({heads} heads), see `lattice heads {}`",
+                    "!conflict ({heads} heads), see `lattice heads {}`",
                     escape(key.as_bytes())
                 ),
             );

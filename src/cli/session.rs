@@ -1,6 +1,9 @@
 //! Finds the node that runs, or is it.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use lattice::{
     api::client::{self, Client, ConnectError},
@@ -121,7 +124,7 @@ impl Context {
         if matches!(self.session, Some(Session::Opened(..))) {
             self.out.notice(
                 "no_node",
-                "note: no node is running; written to the store here, peers get it when one runs",
+                "no node is running; written to the store here, peers get it when one runs",
             );
         }
     }
@@ -195,6 +198,10 @@ pub(crate) async fn connect(place: &Place) -> Result<Option<Client>, Failure> {
         Err(ConnectError::NoSocket { .. } | ConnectError::Refused { .. }) => Ok(None),
         // No node can serve there, but a command can open the store.
         Err(ConnectError::PathTooLong { .. }) => Ok(None),
+        // Its node is stopping, and hung up before it listened to us.
+        Err(ConnectError::Io { source, .. }) if source.kind() == ErrorKind::ConnectionReset => {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -5,6 +5,7 @@ use lattice::wire::api;
 
 use crate::cli::{
     exit::Failure,
+    health,
     object::{self, hex, short},
     output::{Output, escape},
     session::{Context, Lifetime},
@@ -28,7 +29,7 @@ impl Status {
         let is_running = context.is_connected();
         let out = &mut context.out;
         if out.json {
-            return out.object(&object::Status::from(&status));
+            return out.object(&health::Status::from(&status));
         }
         out.line(&format!("node     {}", hex(&status.node)))?;
         out.line(&format!("version  {}", status.version))?;

@@ -196,7 +196,7 @@ fn tell_started(
 
 /// Stop the node that runs
 ///
-/// Returns when its process has ended.
+/// Returns when it has let go of the data directory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -215,8 +215,8 @@ impl Down {
         let pid = client.down(api::DownRequest {}).await?.into_inner().pid;
         drop(client);
         let deadline = Instant::now() + DOWN_WAIT;
-        // The socket goes first, the lock with the process.
-        while connect(&context.place).await?.is_some() || is_alive(pid) {
+        // The socket goes first, the lock last: then the next node can start.
+        while context.place.is_locked() {
             if Instant::now() >= deadline {
                 let message = format!("process {pid} has not stopped after {DOWN_WAIT:?}");
                 return Err(Failure::new(Exit::TimedOut, "timed_out", message)
@@ -230,13 +230,6 @@ impl Down {
         }
         out.line(&format!("stopped  process {pid}"))
     }
-}
-
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 /// How long a short command may have the data directory.

@@ -5,7 +5,7 @@ use lattice::wire::api;
 
 use crate::cli::{
     exit::{Exit, Failure},
-    object,
+    health, object,
     output::escape,
     session::{Context, Lifetime},
 };
@@ -36,9 +36,9 @@ impl Verify {
         for store in &report.stores {
             damaged += store.damage.len();
             if out.json {
-                out.object(&object::Verified::from(store))?;
+                out.object(&health::Verified::from(store))?;
                 for damage in &store.damage {
-                    out.object(&object::Damage::new(store.info.as_ref(), damage))?;
+                    out.object(&health::Damage::new(store.info.as_ref(), damage))?;
                 }
                 continue;
             }

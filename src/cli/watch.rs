@@ -10,9 +10,9 @@ use lattice::{
 };
 
 use crate::cli::{
-    author,
+    author, event,
     exit::{Exit, Failure},
-    object::{self, incomplete, short},
+    object::{incomplete, short},
     output::{Output, cut, escape, stdout_closed},
     read::mark,
     session::{Context, Lifetime},
@@ -95,10 +95,9 @@ impl Watch {
         let mut client = context.client(Lifetime::Long).await?;
         let is_connected = context.is_connected();
         if !is_connected {
-            context.out.notice(
-                "is_node",
-                "note: no node is running; this is one while it lives",
-            );
+            context
+                .out
+                .notice("is_node", "no node is running; this is one while it lives");
         }
         let author = match &self.author {
             Some(text) => author::resolve(&mut client, text).await?,
@@ -216,7 +215,7 @@ impl Follow {
                 ended => return ended,
             };
             if pause.is_zero() {
-                let text = format!("note: {}; waiting for the node", lost.message);
+                let text = format!("{}; waiting for the node", lost.message);
                 out.notice("disconnected", &text);
                 self.start_again(out)?;
             }
@@ -229,10 +228,7 @@ impl Follow {
     async fn stream(&mut self, out: &mut Output, pause: &mut Duration) -> Result<(), Failure> {
         let mut replies = self.client.watch(self.request.clone()).await?.into_inner();
         if !pause.is_zero() {
-            out.notice(
-                "reconnected",
-                "note: the node is back; going on where it was",
-            );
+            out.notice("reconnected", "the node is back; going on where it was");
             *pause = Duration::ZERO;
         }
         while let Some(reply) = replies.message().await? {
@@ -301,24 +297,24 @@ impl Follow {
     }
 }
 
-fn to_object(event: &Event, cursor: Option<String>) -> object::Event {
-    let mark = |r#type| object::Mark {
+fn to_object(event: &Event, cursor: Option<String>) -> event::Event {
+    let mark = |r#type| event::Mark {
         r#type,
         reason: None,
         now_ms: None,
         cursor: cursor.clone(),
     };
-    object::Event::Mark(match event {
+    event::Event::Mark(match event {
         Event::Change(change) => {
-            let change = object::Change::new(change, cursor.as_deref());
-            return object::Event::Change(Box::new(change));
+            let change = event::Change::new(change, cursor.as_deref());
+            return event::Event::Change(Box::new(change));
         }
         Event::CaughtUp(_) => mark("caught_up"),
-        Event::Progress(it) => object::Mark {
+        Event::Progress(it) => event::Mark {
             now_ms: Some(it.now_ms),
             ..mark("progress")
         },
-        Event::Gap(it) => object::Mark {
+        Event::Gap(it) => event::Mark {
             reason: Some(it.reason.clone()),
             ..mark("gap")
         },

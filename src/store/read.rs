@@ -1,7 +1,7 @@
 //! Reading: values, heads, lists, histories and logs, from one view of the state.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    limits::{HISTORY_ENTRIES_MAX, SCAN_ROWS},
+    limits::{HISTORY_ENTRIES_MAX, PAGE_BYTES, SCAN_ROWS},
     log::LogError,
     protocol::{
         change::EntryRef,
@@ -18,11 +18,7 @@ use crate::{
         heads::{Content, Head, Heads, Value},
     },
     state::{StateError, View},
-    store::{
-        Shared, Store,
-        actor::Command,
-        merge::{Merge, Merged, Span},
-    },
+    store::{Shared, Store, actor::Command},
 };
 
 /// Why something could not be read.
@@ -32,6 +28,12 @@ pub enum ReadError {
     #[error("{what}")]
     Damaged {
         /// What and where.
+        what: String,
+    },
+    /// The state file is damaged. It is built again from the log.
+    #[error("the state file is damaged: {what}")]
+    State {
+        /// What was found.
         what: String,
     },
     /// The file system refused.
@@ -168,6 +170,7 @@ impl Store {
             now_ms: self.now_ms(),
             left: options.limit.unwrap_or(usize::MAX),
             options,
+            rows: VecDeque::new(),
             after: None,
             done: false,
         }
@@ -212,7 +215,8 @@ impl Store {
             .await
     }
 
-    /// Returns up to `limit` records of `author` with places above `after`, oldest first.
+    /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
+    /// they are large. After a fork those of one place come together.
     ///
     /// # Errors
     /// `Damaged` when one of them is unreadable; `ReadError`.
@@ -223,29 +227,28 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<LogEntry>, ReadError> {
         self.read(move |shared, _view| {
-            let spans = shared.log.of(&author).into_iter().map(|branch| Span {
-                after: after.max(branch.first - 1),
-                branch,
-                through: Seq::MAX,
-            });
-            let mut merge = Merge::new(spans.collect())?;
-            let mut entries = Vec::new();
-            while entries.len() < limit {
-                match merge.next()? {
-                    None => break,
-                    Some(Merged::Damage(damage)) => return Err(LogError::Damaged(damage).into()),
-                    Some(Merged::Entry {
-                        entry,
-                        arrived_ms,
-                        branch,
-                        ..
-                    }) => {
-                        entries.push(LogEntry {
-                            entry,
-                            branch,
-                            arrived_ms,
-                        });
-                    }
+            let mut walks = Vec::new();
+            for branch in shared.log.of(&author) {
+                let mut walk = branch.walk(after.saturating_add(1));
+                walks.push((walk.next_record()?, walk));
+            }
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            while entries.len() < limit && bytes < PAGE_BYTES {
+                let next = walks
+                    .iter()
+                    .filter_map(|(next, _)| Some(next.as_ref()?.header.seq));
+                let Some(seq) = next.min() else { break };
+                for (next, walk) in &mut walks {
+                    let Some(record) = next.take_if(|record| record.header.seq == seq) else {
+                        continue;
+                    };
+                    bytes += record.header.frame_bytes();
+                    entries.push(LogEntry {
+                        entry: walk.branch().read_entry(&record)?,
+                        branch: walk.branch().number,
+                        arrived_ms: record.header.arrived_ms,
+                    });
+                    *next = walk.next_record()?;
                 }
             }
             Ok(entries)
@@ -261,7 +264,7 @@ impl Store {
     ) -> Result<T, ReadError> {
         let view = self.shared.state.view();
         match work(&self.shared, &view) {
-            Err(ReadError::Damaged { .. }) => {}
+            Err(ReadError::State { .. }) => {}
             done => return done,
         }
         self.rebuild(view.version).await?;
@@ -288,6 +291,8 @@ pub struct Scan {
     now_ms: u64,
     options: List,
     left: usize,
+    // Read and not handed out; those after `after` are not read.
+    rows: VecDeque<(Bytes, Heads)>,
     after: Option<Bytes>,
     done: bool,
 }
@@ -298,37 +303,46 @@ impl Scan {
     /// # Errors
     /// `ReadError`.
     pub async fn next_page(&mut self) -> Result<Vec<Item>, ReadError> {
-        let mut items = Vec::new();
-        while items.is_empty() && !self.done && self.left > 0 {
-            let rows = match self
-                .view
-                .scan(&self.options.prefix, self.after.as_deref(), SCAN_ROWS)
-            {
-                Ok(rows) => rows,
-                Err(StateError::Damaged { .. }) => {
-                    self.store.rebuild(self.view.version).await?;
-                    self.view = self.store.shared.state.view();
-                    self.view
-                        .scan(&self.options.prefix, self.after.as_deref(), SCAN_ROWS)?
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while self.left > 0 && bytes < PAGE_BYTES {
+            if self.rows.is_empty() {
+                if self.done || !items.is_empty() {
+                    break;
                 }
-                Err(error) => return Err(error.into()),
-            };
-            self.done = rows.len() < SCAN_ROWS;
-            self.after = rows
-                .last()
-                .map(|(key, _)| key.clone())
-                .or(self.after.take());
-            for (key, heads) in rows {
-                let item =
-                    self.store
-                        .shared
-                        .item(&key, &heads, self.now_ms, self.options.keys_only)?;
-                items.extend(item);
+                self.read_rows().await?;
             }
-            items.truncate(self.left);
-            self.left -= items.len();
+            let Some((key, heads)) = self.rows.pop_front() else {
+                continue;
+            };
+            let shared = &self.store.shared;
+            let item = shared.item(&key, &heads, self.now_ms, self.options.keys_only)?;
+            if let Some(item) = item {
+                bytes += item.key.len() + item.value.len();
+                items.push(item);
+                self.left -= 1;
+            }
         }
         Ok(items)
+    }
+
+    async fn read_rows(&mut self) -> Result<(), ReadError> {
+        let scan = |view: &View, after: Option<&Bytes>| {
+            view.scan(&self.options.prefix, after.map(Bytes::as_ref), SCAN_ROWS)
+        };
+        let rows = match scan(&self.view, self.after.as_ref()) {
+            Err(StateError::Damaged { .. }) => {
+                self.store.rebuild(self.view.version).await?;
+                self.view = self.store.shared.state.view();
+                scan(&self.view, self.after.as_ref())?
+            }
+            rows => rows?,
+        };
+        self.done = rows.len() < SCAN_ROWS;
+        if let Some((key, _)) = rows.last() {
+            self.after = Some(key.clone());
+        }
+        self.rows = rows.into();
+        Ok(())
     }
 }
 
@@ -452,7 +466,7 @@ fn value_of(op: &Op) -> Option<Bytes> {
 impl From<StateError> for ReadError {
     fn from(error: StateError) -> Self {
         match error {
-            StateError::Damaged { what } => Self::Damaged { what },
+            StateError::Damaged { what } => Self::State { what },
             StateError::Io { source } => Self::Io { source },
         }
     }

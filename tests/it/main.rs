@@ -14,6 +14,8 @@
 mod cli;
 mod golden;
 mod hostile;
+#[cfg(feature = "cli")]
+mod kill;
 mod laws;
 mod model;
 mod random;

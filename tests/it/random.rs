@@ -20,6 +20,11 @@ pub fn for_each_seed(seeds: RangeInclusive<u64>, mut test: impl FnMut(&mut Rando
 pub struct Random(u64);
 
 impl Random {
+    /// Begins with `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -147,10 +147,10 @@ impl Running {
                 return line;
             }
         }
+        let stderr = self.stderr();
         panic!(
-            "no line with {text:?}; stdout: {}, stderr: {}",
-            self.stdout,
-            self.stderr()
+            "no line with {text:?}; stdout: {}, stderr: {stderr}",
+            self.stdout
         )
     }
 

@@ -10,10 +10,23 @@ use super::harness::Home;
 fn init_twice_changes_nothing() {
     let home = Home::new();
     let key = home.data().join("identity.key");
-    insta::assert_snapshot!(home.run(&["init"]), @"");
+    insta::assert_snapshot!(home.run(&["init"]), @r#"
+    created  [home]/data
+    node     [id]
+    next     lattice up
+    exit 0
+    "#);
     let before = fs::read(&key).unwrap();
-    insta::assert_snapshot!(home.run(&["init"]), @"");
-    insta::assert_snapshot!(home.run(&["init", "--json"]), @"");
+    insta::assert_snapshot!(home.run(&["init"]), @r#"
+    exists   [home]/data (nothing was changed)
+    node     [id]
+    next     lattice up
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["init", "--json"]), @r#"
+    {"type":"init","node":"[id]","data_dir":"[home]/data","created":false}
+    exit 0
+    "#);
     assert_eq!(fs::read(&key).unwrap(), before);
 }
 
@@ -21,9 +34,22 @@ fn init_twice_changes_nothing() {
 fn up_says_where_it_is_and_down_stops_it() {
     let home = Home::new();
     let node = home.up();
-    insta::assert_snapshot!(home.run(&["down"]), @"");
-    insta::assert_snapshot!(node.end(), @"");
-    insta::assert_snapshot!(home.run(&["down"]), @"");
+    insta::assert_snapshot!(home.run(&["down"]), @r#"
+    stopped  process [pid]
+    exit 0
+    "#);
+    insta::assert_snapshot!(node.end(), @r#"
+    node    [id]
+    data    [home]/data (created)
+    socket  [home]/data/run/sock
+    next    in another terminal: lattice put /hello world
+    stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["down"]), @r#"
+    error: no node is running on [home]/data
+    exit 5
+    "#);
     assert!(!home.data().join("run/sock").exists());
 }
 
@@ -33,7 +59,7 @@ fn up_streams_what_is_put_elsewhere() {
     let mut node = home.start(&["up", "--watch", "/t/"]);
     node.line_with("stop ");
     home.run(&["put", "/t/hello", "world"]).ok();
-    insta::assert_snapshot!(super::harness::redact(&node.line_with("/t/hello"), ""), @"");
+    insta::assert_snapshot!(super::harness::redact(&node.line_with("/t/hello"), "[no home]"), @"[time]  put     /t/hello  world  [short]");
     node.signal(Signal::TERM);
     assert_eq!(node.end().code, 0);
 }
@@ -44,7 +70,11 @@ fn up_prints_objects_for_programs() {
     let mut node = home.start(&["up", "--json", "--watch", "/t/"]);
     node.line_with("\"type\":\"caught_up\"");
     home.run(&["down"]).ok();
-    insta::assert_snapshot!(node.end(), @"");
+    insta::assert_snapshot!(node.end(), @r#"
+    {"type":"up","node":"[id]","data_dir":"[home]/data","socket":"[home]/data/run/sock","pid":[pid],"created":true}
+    {"type":"caught_up","cursor":"[cursor]"}
+    exit 0
+    "#);
 }
 
 #[test]
@@ -73,9 +103,17 @@ fn a_signal_ends_a_watch_with_130() {
 #[test]
 fn without_a_node_a_command_opens_the_store() {
     let home = Home::initialised();
-    insta::assert_snapshot!(home.run(&["put", "/t/a", "1"]), @"");
-    insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--json"]), @"");
-    insta::assert_snapshot!(home.run(&["get", "/t/a"]), @"");
+    insta::assert_snapshot!(home.run(&["put", "/t/a", "1"]), @r#"
+    [id]
+    note: no node is running; written to the store here, peers get it when one runs
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--json"]), @r#"
+    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
+    {"notice":"no_node","message":"no node is running; written to the store here, peers get it when one runs"}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["get", "/t/a"]), @"2exit 0");
 }
 
 #[test]

@@ -11,7 +11,10 @@ fn every_line_arrives_once_and_in_order() {
     // `--no-initial` has begun when it says so.
     watch.line_with("caught_up");
     let lines: String = (0..count).map(|n| format!("/t/{n}\tvalue {n}\n")).collect();
-    insta::assert_snapshot!(home.feed(&["put", "--stdin", "--format", "tsv"], lines), @"");
+    insta::assert_snapshot!(home.feed(&["put", "--stdin", "--format", "tsv"], lines), @r#"
+    5000 written
+    exit 0
+    "#);
     let seen = watch.end();
     assert_eq!(seen.code, 0);
     let events = seen.json();
@@ -30,18 +33,34 @@ fn a_bad_line_is_named_and_what_was_acknowledged_is_kept() {
     let home = Home::initialised();
     let _node = home.up();
     let ran = home.feed(&["put", "--stdin"], "/t/a\t1\n/t/b\t2\nbad\n/t/c\t3\n");
-    insta::assert_snapshot!(ran, @"");
-    insta::assert_snapshot!(home.run(&["list", "/t/"]), @"");
+    insta::assert_snapshot!(ran, @r#"
+    2 written
+    error: line 3: expected key<TAB>value, found no tab; 2 written and kept, the rest was not sent
+    exit 7
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
+    /t/a	1
+    /t/b	2
+    exit 0
+    "#);
     let lines = "{\"key\":\"/t/d\",\"value\":\"4\"}\n{\"key\":\"/t/e\"}\n";
     let ran = home.feed(&["put", "--stdin", "--format", "json", "--json"], lines);
-    insta::assert_snapshot!(ran, @"");
+    insta::assert_snapshot!(ran, @r#"
+    {"written":1}
+    {"error":"bad_line","message":"line 2: expected one of value, value_base64 and \"delete\": true; 1 written and kept, the rest was not sent","exit_code":7}
+    exit 7
+    "#);
 }
 
 #[test]
 fn a_bad_first_line_is_a_usage_error() {
     let home = Home::initialised();
     let ran = home.feed(&["put", "--stdin"], "bad\n/t/a\t1\n");
-    insta::assert_snapshot!(ran, @"");
+    insta::assert_snapshot!(ran, @r#"
+    0 written
+    error: line 1: expected key<TAB>value, found no tab
+    exit 2
+    "#);
     assert_eq!(home.run(&["get", "/t/a"]).code, 3);
 }
 
@@ -58,9 +77,20 @@ fn json_lines_may_be_binary_and_may_delete() {
         r#"{"key": "/t/old", "delete": true}"#,
         "\n",
     );
-    insta::assert_snapshot!(home.feed(&["put", "--stdin", "--format", "json"], lines), @"");
-    insta::assert_snapshot!(home.run(&["list", "/t/", "--json"]), @"");
-    insta::assert_snapshot!(home.run(&["list", "/t/", "--keys-only"]), @"");
+    insta::assert_snapshot!(home.feed(&["put", "--stdin", "--format", "json"], lines), @r#"
+    3 written
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/t/", "--json"]), @r#"
+    {"key":"/t/text","value":"tab\there","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"key_base64":"L3Qv/w==","value_base64":"AP8=","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/t/", "--keys-only"]), @r#"
+    /t/text
+    /t/\xff
+    exit 0
+    "#);
 }
 
 #[test]
@@ -86,7 +116,10 @@ fn a_batch_is_one_atomic_entry() {
     home.run(&["put", "/t/old", "x"]).ok();
     let mut watch = home.start(&["watch", "/t/", "--json", "--no-initial", "-c", "2"]);
     watch.line_with("caught_up");
-    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\ndelete\t/t/old\n"), @"");
+    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\ndelete\t/t/old\n"), @r#"
+    [id]
+    exit 0
+    "#);
     let seen = watch.end();
     let changes: Vec<_> = seen
         .json()
@@ -101,9 +134,18 @@ fn a_batch_is_one_atomic_entry() {
 #[test]
 fn a_batch_with_a_fault_does_nothing() {
     let home = Home::initialised();
-    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\nput\t/t/a\t2\n"), @"");
-    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\n/t/b\t2\n"), @"");
-    insta::assert_snapshot!(home.feed(&["batch"], ""), @"");
+    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\nput\t/t/a\t2\n"), @r#"
+    error: an entry names each key at most once; b"/t/a" comes twice
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\n/t/b\t2\n"), @r#"
+    error: line 2: expected put<TAB>key<TAB>value or delete<TAB>key
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.feed(&["batch"], ""), @r#"
+    error: there is no line on stdin
+    exit 2
+    "#);
     assert_eq!(home.run(&["list", "/t/"]).ok(), "");
 }
 
@@ -132,7 +174,10 @@ fn a_prefix_is_deleted_when_that_is_confirmed() {
     let _node = home.up();
     let lines: String = (0..2000).map(|n| format!("/t/{n}\tx\n")).collect();
     home.feed(&["put", "--stdin"], lines + "/u\tx\n").ok();
-    insta::assert_snapshot!(home.run(&["delete", "--prefix", "/t/", "--yes"]), @"");
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "/t/", "--yes"]), @r#"
+    2000 deleted
+    exit 0
+    "#);
     assert_eq!(home.run(&["list", "/t/"]).ok(), "");
     assert_eq!(home.run(&["get", "/u"]).ok(), "x");
 }

@@ -19,7 +19,19 @@ get /t/none
 quit
 put /t/never 1
 ";
-    insta::assert_snapshot!(home.feed(&["shell"], script), @"");
+    insta::assert_snapshot!(home.feed(&["shell"], script), @r#"
+    [id]
+    /t/a	two words
+    {"key":"/t/a","value":"two words","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    [uuid] (notes)
+    [id]
+    /t/c	3
+    error: the following required arguments were not provided:
+      <VALUE>
+    hint: see `lattice --help`
+    error: /t/none has no value
+    exit 3
+    "#);
     assert_eq!(home.run(&["get", "/t/never"]).code, 3);
 }
 

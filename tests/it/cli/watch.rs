@@ -16,7 +16,14 @@ fn events_are_objects_with_a_type() {
     home.run(&["put", "/t/b", "2", "--ttl", "300ms"]).ok();
     watch.line_with("\"expire\"");
     home.run(&["delete", "/t/a"]).ok();
-    insta::assert_snapshot!(watch.end(), @"");
+    insta::assert_snapshot!(watch.end(), @r#"
+    {"type":"put","key":"/t/a","value":"1","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"origin":"initial","late":false}
+    {"type":"caught_up","cursor":"[cursor]"}
+    {"type":"put","key":"/t/b","value":"2","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"expires_ms":[ms],"heads":["[id]"],"conflict":false,"origin":"local","arrived_ms":[ms],"late":false}
+    {"type":"expire","key":"/t/b","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"expires_ms":[ms],"heads":["[id]"],"conflict":false,"previous":"[id]","origin":"local","arrived_ms":[ms],"late":false}
+    {"type":"delete","key":"/t/a","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"previous":"[id]","origin":"local","arrived_ms":[ms],"late":false}
+    exit 0
+    "#);
 }
 
 #[test]
@@ -26,9 +33,17 @@ fn lines_are_for_people() {
     home.run(&["put", "/t/a", "one\ntwo"]).ok();
     home.run(&["put", "/t/b", "2"]).ok();
     home.run(&["delete", "/t/b"]).ok();
-    insta::assert_snapshot!(home.run(&["watch", "/t/", "--until-caught-up"]), @"");
+    insta::assert_snapshot!(home.run(&["watch", "/t/", "--until-caught-up"]), @r#"
+    [time]  put     /t/a  one\ntwo  [short]
+    exit 0
+    "#);
     insta::assert_snapshot!(
-        home.run(&["watch", "/t/", "--until-caught-up", "--since", "1h", "--keys-only"]), @"");
+        home.run(&["watch", "/t/", "--until-caught-up", "--since", "1h", "--keys-only"]), @r#"
+    [time]  put     /t/a  [short]
+    [time]  put     /t/b  [short] (late)
+    [time]  delete  /t/b  [short]
+    exit 0
+    "#);
 }
 
 #[test]
@@ -104,7 +119,10 @@ fn filters_leave_the_rest_out() {
 fn a_timeout_is_exit_8() {
     let home = Home::initialised();
     let _node = home.up();
-    insta::assert_snapshot!(home.run(&["watch", "/t/", "--timeout", "50ms"]), @"");
+    insta::assert_snapshot!(home.run(&["watch", "/t/", "--timeout", "50ms"]), @r#"
+    error: ended after 50ms
+    exit 8
+    "#);
 }
 
 #[test]
