@@ -30,6 +30,8 @@ pub(super) struct Fdatasync {
     at: u64,
     appended: Samples,
     overwritten: Samples,
+    // Those that came after a pause.
+    paced: Samples,
 }
 
 impl Fdatasync {
@@ -51,6 +53,7 @@ impl Fdatasync {
             at: 0,
             appended: Samples::default(),
             overwritten: Samples::default(),
+            paced: Samples::default(),
         })
     }
 
@@ -71,6 +74,29 @@ impl Fdatasync {
         self.appended.then(appended.map_err(failed)?);
         self.overwritten.then(overwritten.map_err(failed)?);
         Ok(())
+    }
+
+    /// Takes a turn of the second way, with a pause before each: a machine that has slept is
+    /// slower.
+    pub(super) fn paced_turn(&mut self, time: Duration, pause: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            std::thread::sleep(pause);
+            let before = Instant::now();
+            self.ready
+                .write_all_at(&[0x5a; RECORD_BYTES], self.at)
+                .and_then(|()| self.ready.sync_data())
+                .map_err(|error| failed("cannot sync a file", &error))?;
+            self.at = (self.at + RECORD_BYTES as u64) % (READY_BYTES as u64);
+            self.paced.push(before.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Takes out those that came after a pause, sorted.
+    pub(super) fn take_paced(&mut self) -> Samples {
+        self.paced.sort();
+        std::mem::take(&mut self.paced)
     }
 
     /// Prints both, and returns the samples, sorted, of the faster.

@@ -158,9 +158,15 @@ impl Fanout {
         let mut ready = Vec::with_capacity(READY_AT_ONCE);
         for number in 0..count {
             let prefix = format!("/idle/{:04}/", number % self.prefixes.max(1));
-            let watch = store.watch(prefix);
+            let mut watch = store.watch(prefix);
             let (tell_ready, is_ready) = oneshot::channel();
-            idle.spawn(wait(watch, tell_ready));
+            // A block: an async function would keep its argument twice.
+            idle.spawn(async move {
+                // The first event says that it has caught up; then only heartbeats come.
+                drop(watch.next().await);
+                tell_ready.send(()).ok();
+                while watch.next().await.is_some() {}
+            });
             ready.push(is_ready);
             // Each reads the state first: not all at a time.
             if ready.len() >= READY_AT_ONCE {
@@ -174,13 +180,6 @@ impl Fanout {
         }
         idle
     }
-}
-
-async fn wait(mut watch: lattice::Watch, ready: oneshot::Sender<()>) {
-    // The first event says that it has caught up; then nothing comes but the heartbeat.
-    drop(watch.next().await);
-    ready.send(()).ok();
-    while watch.next().await.is_some() {}
 }
 
 // Counts changes until there are as many as `count` says.

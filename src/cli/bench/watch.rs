@@ -63,6 +63,9 @@ impl Watch {
         let base = Instant::now();
         for _turn in 0..TURNS {
             disk.turn(self.setup.turn() / 4)?;
+            if let Some(pause) = pace {
+                disk.paced_turn(self.setup.turn() / 4, pause)?;
+            }
             // Before the first put: it listens from here on.
             let watch = store.watch_with(WatchOptions {
                 prefix: Bytes::from_static(PREFIX.as_bytes()),
@@ -88,10 +91,19 @@ impl Watch {
         events.sort();
         report.figure("events", events.rate(), "/s")?;
         report.times("put to event", &events)?;
+        let paced = disk.take_paced();
         let disk = disk.report(report)?;
         report.times("fdatasync, the faster", &disk)?;
+        if paced.count() > 0 {
+            report.times("fdatasync at the same pace", &paced)?;
+            report.figure(
+                "put to event to that, p50",
+                events.micros(500) / paced.micros(500),
+                "",
+            )?;
+        }
         report.against(
-            "put to event, p50, to fdatasync, p50",
+            "put to event to fdatasync, p50",
             events.micros(500) / disk.micros(500),
             "",
             Goal::AtMost(EVENT_RATIO),
