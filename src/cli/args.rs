@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 use crate::cli::{
     batch::Batch,
+    bench::Bench,
     exit::{Exit, Failure},
     history::History,
     log::Log,
@@ -95,6 +96,7 @@ pub(crate) enum Command {
     Verify(Verify),
     Store(StoreCommand),
     Shell(Box<Shell>),
+    Bench(Bench),
     Completions(Completions),
     Man(Man),
 }

@@ -9,6 +9,7 @@
 mod args;
 mod author;
 mod batch;
+mod bench;
 mod draw;
 mod event;
 mod exit;
@@ -108,6 +109,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
         Command::Store(store) => store.run(context).await,
+        Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context),
         Command::Man(man) => man.run(context),
     }

@@ -55,7 +55,8 @@ pub enum Value {
 }
 
 impl Head {
-    /// Returns the head that `op` of `entry` makes.
+    /// Returns the head that `op` of `entry` makes. It copies an inline value, so that it does not
+    /// keep the whole entry in memory.
     pub fn of(entry: &Entry, op: &Op) -> Self {
         let content = match op {
             Op::Delete { .. } => Content::Tombstone,
@@ -63,7 +64,7 @@ impl Head {
                 value, expires_ms, ..
             } => Content::Value {
                 value: if value.len() <= VALUE_INLINE_BYTES_MAX {
-                    Value::Inline(value.clone())
+                    Value::Inline(Bytes::copy_from_slice(value))
                 } else {
                     Value::InLog {
                         bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),
