@@ -325,7 +325,8 @@ impl View {
         let key = Bytes::copy_from_slice(op.key());
         let expires = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
         let (old, new) = (expires(&change.before), expires(&change.after));
-        if old != new {
+        // A row whose time was told is spent: the same time again needs a new one.
+        if old != new || new.is_some_and(|ms| ms <= self.expired_through_ms) {
             for (ms, there) in [(old, false), (new, true)] {
                 if let Some(ms) = ms {
                     // One that is over already is told with the next ones.

@@ -1,6 +1,6 @@
 //! What a watch reads from files, piece by piece: the state at its start, or the log behind it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::{
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         cursor::Partial,
-        entry::{Entry, Op},
+        entry::{Entry, Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
     },
     state::View,
@@ -143,14 +143,28 @@ pub(super) struct LogSource {
     view: Arc<View>,
     // What has been read of, so far.
     frontier: Frontier,
-    partial: Option<Partial>,
+    // True until the watch was told where `frontier` stands at the start.
+    moved: bool,
+    // Comes before all else: the entry of which the first ops were delivered.
+    rest: Option<Rest>,
     // Only entries stamped, or arrived, since.
     authored_ms: u64,
     arrived_ms: u64,
-    // Expiries through this time were told.
+    // Expiries through this time were told, but for `lapsed`.
     expired_through_ms: u64,
+    // Keys of entries that were not known where the position comes from, and when they expired:
+    // before the time through which expiries were told there.
+    lapsed: BTreeMap<Bytes, u64>,
     merged: bool,
     done: bool,
+}
+
+#[derive(Debug)]
+struct Rest {
+    entry: VerifiedEntry,
+    arrived_ms: u64,
+    // Ops that were delivered.
+    ops: u32,
 }
 
 /// A position to go on from.
@@ -167,7 +181,22 @@ impl LogSource {
     /// # Errors
     /// `Behind` when `from` names entries that are not here.
     pub(super) fn after(shared: &Shared, view: Arc<View>, from: &From) -> Result<Self, WatchError> {
-        let found = spans(&shared.log, &from.frontier, &view.frontier).map_err(ReadError::from)?;
+        // The rest of an entry comes first, whatever the order: where it was begun, all that it
+        // depends on was delivered, and a cursor has room for one such entry only.
+        let mut frontier = Frontier::clone(&from.frontier);
+        let mut rest = None;
+        if let Some(Partial { author, tip, ops }) = from.partial {
+            let found = shared.log.entry(&author, tip.seq, &tip.id);
+            let found = found.map_err(ReadError::from)?;
+            let prev = found.as_ref().and_then(|(entry, _)| entry.header.prev);
+            frontier.advance(author, prev, tip);
+            rest = found.map(|(entry, record)| Rest {
+                entry,
+                arrived_ms: record.header.arrived_ms,
+                ops,
+            });
+        }
+        let found = spans(&shared.log, &frontier, &view.frontier).map_err(ReadError::from)?;
         let spans = found.map_err(|unknown| WatchError::Behind {
             missing: unknown
                 .into_iter()
@@ -182,11 +211,13 @@ impl LogSource {
         Ok(Self {
             merge: Merge::new(spans).map_err(ReadError::from)?,
             view,
-            frontier: Frontier::clone(&from.frontier),
-            partial: from.partial,
+            frontier,
+            moved: rest.is_some(),
+            rest,
             authored_ms: 0,
             arrived_ms: 0,
             expired_through_ms: from.expired_through_ms,
+            lapsed: BTreeMap::new(),
             merged: false,
             done: false,
         })
@@ -214,7 +245,8 @@ impl LogSource {
             } else {
                 span.branch.walk_arrived(arrived_ms)
             };
-            let before = walk.starts_at().saturating_sub(1);
+            // The index may have grown past what the view shows.
+            let before = walk.starts_at().saturating_sub(1).min(span.through);
             if let Some(record) = span.branch.record(before).map_err(ReadError::from)? {
                 let tip = FrontierTip {
                     seq: before,
@@ -228,10 +260,12 @@ impl LogSource {
             merge: Merge::over(walks).map_err(ReadError::from)?,
             view,
             frontier,
-            partial: None,
+            moved: true,
+            rest: None,
             authored_ms,
             arrived_ms,
             expired_through_ms: authored_ms.max(arrived_ms),
+            lapsed: BTreeMap::new(),
             merged: false,
             done: false,
         })
@@ -242,6 +276,12 @@ impl LogSource {
             return Ok(Read::End);
         }
         let mut changes = Vec::new();
+        if std::mem::take(&mut self.moved) {
+            if let Some(rest) = self.rest.take() {
+                self.read_ops(&rest.entry, rest.arrived_ms, rest.ops, scope, &mut changes)?;
+            }
+            return Ok(self.piece(changes));
+        }
         let mut bytes = 0;
         while !self.merged && bytes < REPLAY_CHUNK_BYTES {
             match self.merge.next()? {
@@ -261,25 +301,26 @@ impl LogSource {
                 None => self.merged = true,
             }
         }
-        let then = if self.merged {
+        if self.merged {
             self.read_expiries(shared, scope, &mut changes)?;
-            self.done = true;
-            Published {
-                frontier: Arc::clone(&self.view.frontier),
-                version: self.view.version,
-                expired_through_ms: self.view.expired_through_ms,
-            }
+        }
+        Ok(self.piece(changes))
+    }
+
+    fn piece(&self, changes: Vec<Arc<Change>>) -> Read {
+        let frontier = if self.merged {
+            Arc::clone(&self.view.frontier)
         } else {
-            Published {
-                frontier: Arc::new(self.frontier.clone()),
-                version: 0,
-                expired_through_ms: self.expired_through_ms,
-            }
+            Arc::new(self.frontier.clone())
         };
-        Ok(Read::Piece(Piece {
+        Read::Piece(Piece {
             changes: changes.into(),
-            then: Some(Arc::new(then)),
-        }))
+            then: Some(Arc::new(Published {
+                frontier,
+                version: self.view.version,
+                expired_through_ms: self.expired_through_ms,
+            })),
+        })
     }
 
     fn read_entry(
@@ -298,10 +339,18 @@ impl LogSource {
         if entry.header.hlc.wall_ms < self.authored_ms || arrived_ms < self.arrived_ms {
             return Ok(());
         }
-        let done = self
-            .partial
-            .filter(|partial| partial.tip == tip)
-            .map_or(0, |partial| partial.ops);
+        self.read_ops(entry, arrived_ms, 0, scope, changes)
+    }
+
+    // The changes of an entry but for its first `done` ops.
+    fn read_ops(
+        &mut self,
+        entry: &Entry,
+        arrived_ms: u64,
+        done: u32,
+        scope: &Scope,
+        changes: &mut Vec<Arc<Change>>,
+    ) -> Result<(), ReadError> {
         for (index, op) in (0_u32..).zip(&entry.ops) {
             if index < done || !scope.matches_key(op.key()) {
                 continue;
@@ -313,6 +362,11 @@ impl LogSource {
                 } => (Kind::Put, Some(value.clone()), *expires_ms),
                 Op::Delete { .. } => (Kind::Delete, None, None),
             };
+            let late = heads.winner().is_some_and(|winner| winner.id != entry.id);
+            let told_ms = self.expired_through_ms.min(self.view.expired_through_ms);
+            if let Some(ms) = expires_ms.filter(|ms| !late && *ms <= told_ms) {
+                self.lapsed.insert(op.key().clone(), ms);
+            }
             changes.push(Arc::new(Change {
                 key: op.key().clone(),
                 kind,
@@ -323,7 +377,7 @@ impl LogSource {
                 op_index: index,
                 op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
                 atomic: entry.header.atomic,
-                late: heads.winner().is_some_and(|winner| winner.id != entry.id),
+                late,
                 heads,
                 previous: None,
                 origin: Origin::Replay,
@@ -333,57 +387,61 @@ impl LogSource {
         Ok(())
     }
 
-    // What expired since the position, of what is still the winner. Those of one millisecond stay
-    // together.
+    // Some of what expired since the position, and is still the winner: whole milliseconds.
     fn read_expiries(
-        &self,
+        &mut self,
         shared: &Shared,
         scope: &Scope,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
-        let through_ms = self.view.expired_through_ms;
-        let mut after_ms = self.expired_through_ms;
-        loop {
-            let due = self.view.expiring(after_ms, through_ms, SCAN_ROWS)?;
-            let full = due.len() == SCAN_ROWS;
-            for (ms, key) in &due {
-                if !scope.matches_key(key) {
-                    continue;
-                }
-                let heads = self.view.heads(key)?;
-                let Some(winner) = heads.winner() else {
-                    continue;
-                };
-                if winner
-                    .expires_ms()
-                    .is_none_or(|expires_ms| expires_ms > *ms)
-                {
-                    continue;
-                }
-                let entry = EntryRef::from(winner);
-                changes.push(Arc::new(Change {
-                    key: key.clone(),
-                    kind: Kind::Expire,
-                    value: None,
-                    expires_ms: Some(*ms),
-                    entry,
-                    prev: None,
-                    op_index: 0,
-                    op_count: 1,
-                    atomic: false,
-                    heads,
-                    previous: Some(entry),
-                    origin: Origin::Replay,
-                    arrived_ms: shared.now_ms(),
-                    late: false,
-                }));
-            }
-            match due.last() {
-                // More of the same millisecond than fit: the rest cannot be told apart from
-                // those told, so they are read with the next one's.
-                Some((ms, _)) if full => after_ms = *ms,
-                _all => return Ok(()),
-            }
+        let told_ms = self.view.expired_through_ms;
+        let (mut due, through_ms) =
+            self.view
+                .expiring_whole(self.expired_through_ms, told_ms, SCAN_ROWS)?;
+        if !self.lapsed.is_empty() {
+            due.retain(|(_, key)| !self.lapsed.contains_key(key));
+            let lapsed = std::mem::take(&mut self.lapsed);
+            due.extend(lapsed.into_iter().map(|(key, ms)| (ms, key)));
+            due.sort();
         }
+        self.expired_through_ms = self.expired_through_ms.max(through_ms);
+        self.done = through_ms >= told_ms;
+        if self.done {
+            // A cursor of a node whose clock is ahead says more than was told here.
+            self.expired_through_ms = told_ms;
+        }
+        for (ms, key) in due {
+            if !scope.matches_key(&key) {
+                continue;
+            }
+            let heads = self.view.heads(&key)?;
+            let Some(winner) = heads.winner() else {
+                continue;
+            };
+            if winner
+                .expires_ms()
+                .is_none_or(|expires_ms| expires_ms > ms)
+            {
+                continue;
+            }
+            let entry = EntryRef::from(winner);
+            changes.push(Arc::new(Change {
+                key,
+                kind: Kind::Expire,
+                value: None,
+                expires_ms: Some(ms),
+                entry,
+                prev: None,
+                op_index: 0,
+                op_count: 1,
+                atomic: false,
+                heads,
+                previous: Some(entry),
+                origin: Origin::Replay,
+                arrived_ms: shared.now_ms(),
+                late: false,
+            }));
+        }
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, coop},
     time::{Instant, Sleep},
 };
 use tokio_stream::Stream;
@@ -171,6 +171,10 @@ pub struct Watch {
     // Changes to hand out, and how many were.
     piece: Option<(Piece, usize)>,
     position: Position,
+    // The cursor it began after: what that covers and had expired by then was told.
+    told: Option<(Arc<Frontier>, u64)>,
+    // Times it went back to the log because its channel was full.
+    lags: u64,
     // Batches of commits through this one are covered by what was read.
     seen_version: u64,
     heartbeat: Pin<Box<Sleep>>,
@@ -217,7 +221,10 @@ impl Watch {
             subscription,
             phase,
             piece: None,
+            told: matches!(options.start, Start::After(_))
+                .then(|| (Arc::clone(&position.frontier), position.expired_through_ms)),
             position,
+            lags: 0,
             seen_version: now.version,
             heartbeat,
             spoke: Instant::now(),
@@ -234,6 +241,11 @@ impl Watch {
             partial: self.position.partial,
             expired_through_ms: self.position.expired_through_ms,
         }
+    }
+
+    /// Returns how often it fell behind the bus and went back to the log.
+    pub fn lags(&self) -> u64 {
+        self.lags
     }
 
     fn scope(&self) -> Scope {
@@ -304,10 +316,19 @@ impl Watch {
                             let read = source.next(&shared, &scope);
                             (source, read)
                         }
-                        Err(error) => (
-                            Source::State(StateSource::ended(shared.state.view())),
-                            Err(error),
-                        ),
+                        Err(error) => {
+                            let read = match error {
+                                // The position itself cannot be found in the log.
+                                WatchError::Read(ReadError::Damaged { what }) => {
+                                    Ok(Read::Gap(what))
+                                }
+                                error => Err(error),
+                            };
+                            (
+                                Source::State(StateSource::ended(shared.state.view())),
+                                read,
+                            )
+                        }
                     }),
             );
     }
@@ -358,6 +379,14 @@ impl Watch {
                 let next = piece.changes.get(*done);
                 self.position.pass(&change, next.map(|next| &**next), then);
             }
+            let told = |(frontier, ms): &(Arc<Frontier>, u64)| {
+                change.kind == Kind::Expire
+                    && change.expires_ms.is_some_and(|expires_ms| expires_ms <= *ms)
+                    && change.entry.seq <= frontier.seq(&change.entry.author)
+            };
+            if self.told.as_ref().is_some_and(told) {
+                continue;
+            }
             if wanted(&self.shared, &self.options, &change) {
                 return Some(if self.options.keys_only && change.value.is_some() {
                     Arc::new(Change {
@@ -392,6 +421,7 @@ impl Watch {
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(Some(Err(Lagged))) => {
+                self.lags += 1;
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
                 self.read_log(view);
@@ -448,7 +478,11 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         loop {
-            match ready!(self.poll_event(cx)) {
+            // A watcher that is always behind must let other tasks run.
+            let budget = ready!(coop::poll_proceed(cx));
+            let event = ready!(self.poll_event(cx));
+            budget.made_progress();
+            match event {
                 Ok(None) => {}
                 Ok(Some(event)) => {
                     self.spoke = Instant::now();
@@ -515,7 +549,14 @@ impl Position {
             }
             return;
         }
-        Arc::make_mut(&mut self.frontier).advance(change.entry.author, change.prev, tip);
+        let author = change.entry.author;
+        let frontier = Arc::make_mut(&mut self.frontier);
+        if then.frontier.tips(&author).len() > 1 {
+            frontier.advance(author, change.prev, tip);
+        } else {
+            // Entries before it that do not match were passed over, `prev` may be one of them.
+            frontier.replace(author, tip);
+        }
         self.partial = None;
     }
 }
