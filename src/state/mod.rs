@@ -221,8 +221,15 @@ impl State {
             };
             changes.push(Staged { before, after });
         }
+        // Looked up for all ops first: an error leaves nothing staged.
+        let mut rows = Vec::with_capacity(changes.len());
         for (op, change) in entry.ops.iter().zip(&changes) {
-            self.staged.put(op, change);
+            let old = change.before.winner().and_then(Head::expires_ms);
+            let row = old.map(|ms| self.staged.expiry_row(op.key(), ms));
+            rows.push(row.transpose()?);
+        }
+        for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
+            self.staged.put(op, change, row);
         }
         let tip = FrontierTip {
             seq: entry.header.seq,
@@ -321,13 +328,14 @@ impl State {
 }
 
 impl View {
-    fn put(&mut self, op: &Op, change: &Staged) {
+    // `row` is where the expiry of the winner before is.
+    fn put(&mut self, op: &Op, change: &Staged, row: Option<u64>) {
         let key = Bytes::copy_from_slice(op.key());
-        let expires = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
-        let (old, new) = (expires(&change.before), expires(&change.after));
+        let winner = |heads: &Heads| heads.winner().map(|winner| winner.id);
         // A row whose time was told is spent: the same time again needs a new one.
-        if old != new || new.is_some_and(|ms| ms <= self.expired_through_ms) {
-            for (ms, there) in [(old, false), (new, true)] {
+        if winner(&change.before) != winner(&change.after) {
+            let new = change.after.winner().and_then(Head::expires_ms);
+            for (ms, there) in [(row, false), (new, true)] {
                 if let Some(ms) = ms {
                     // One that is over already is told with the next ones.
                     let ms = if there {

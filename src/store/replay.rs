@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::{
     bus::Published,
+    id::Seq,
     limits::{REPLAY_CHUNK_BYTES, SCAN_ROWS},
+    log::BranchWalk,
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         cursor::Partial,
@@ -140,6 +142,8 @@ impl StateSource {
 #[derive(Debug)]
 pub(super) struct LogSource {
     merge: Merge,
+    // Taken from `merge` and not yet read.
+    ahead: Option<Merged>,
     view: Arc<View>,
     // What has been read of, so far.
     frontier: Frontier,
@@ -210,6 +214,7 @@ impl LogSource {
         })?;
         Ok(Self {
             merge: Merge::new(spans).map_err(ReadError::from)?,
+            ahead: None,
             view,
             frontier,
             moved: rest.is_some(),
@@ -246,7 +251,13 @@ impl LogSource {
                 span.branch.walk_arrived(arrived_ms)
             };
             // The index may have grown past what the view shows.
-            let before = walk.starts_at().saturating_sub(1).min(span.through);
+            let mut before = walk.starts_at().saturating_sub(1).min(span.through);
+            let walk = if arrived_ms > 0 {
+                before = arrived_before(walk, before, arrived_ms, span.through)?;
+                span.branch.walk(before + 1)
+            } else {
+                walk
+            };
             if let Some(record) = span.branch.record(before).map_err(ReadError::from)? {
                 let tip = FrontierTip {
                     seq: before,
@@ -258,6 +269,7 @@ impl LogSource {
         }
         Ok(Self {
             merge: Merge::over(walks).map_err(ReadError::from)?,
+            ahead: None,
             view,
             frontier,
             moved: true,
@@ -280,11 +292,16 @@ impl LogSource {
             if let Some(rest) = self.rest.take() {
                 self.read_ops(&rest.entry, rest.arrived_ms, rest.ops, scope, &mut changes)?;
             }
+            self.pass_older()?;
             return Ok(self.piece(changes));
         }
         let mut bytes = 0;
         while !self.merged && bytes < REPLAY_CHUNK_BYTES {
-            match self.merge.next()? {
+            let next = match self.ahead.take() {
+                Some(next) => Some(next),
+                None => self.merge.next()?,
+            };
+            match next {
                 Some(Merged::Entry {
                     entry,
                     arrived_ms,
@@ -305,6 +322,32 @@ impl LogSource {
             self.read_expiries(shared, scope, &mut changes)?;
         }
         Ok(self.piece(changes))
+    }
+
+    // What was stamped before the time asked for comes first in order: a cursor taken early on
+    // covers it.
+    fn pass_older(&mut self) -> Result<(), ReadError> {
+        while let Some(next) = self.merge.next()? {
+            match next {
+                Merged::Entry { entry, .. } if entry.header.hlc.wall_ms < self.authored_ms => {
+                    self.advance(&entry);
+                }
+                next => {
+                    self.ahead = Some(next);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, entry: &Entry) {
+        let tip = FrontierTip {
+            seq: entry.header.seq,
+            id: entry.id,
+        };
+        self.frontier
+            .advance(entry.author(), entry.header.prev, tip);
     }
 
     fn piece(&self, changes: Vec<Arc<Change>>) -> Read {
@@ -330,12 +373,7 @@ impl LogSource {
         scope: &Scope,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
-        let tip = FrontierTip {
-            seq: entry.header.seq,
-            id: entry.id,
-        };
-        self.frontier
-            .advance(entry.author(), entry.header.prev, tip);
+        self.advance(entry);
         if entry.header.hlc.wall_ms < self.authored_ms || arrived_ms < self.arrived_ms {
             return Ok(());
         }
@@ -365,7 +403,10 @@ impl LogSource {
             let late = heads.winner().is_some_and(|winner| winner.id != entry.id);
             let told_ms = self.expired_through_ms.min(self.view.expired_through_ms);
             if let Some(ms) = expires_ms.filter(|ms| !late && *ms <= told_ms) {
-                self.lapsed.insert(op.key().clone(), ms);
+                let row_ms = self.view.expiry_row(op.key(), ms)?;
+                if row_ms <= told_ms {
+                    self.lapsed.insert(op.key().clone(), row_ms);
+                }
             }
             changes.push(Arc::new(Change {
                 key: op.key().clone(),
@@ -399,7 +440,6 @@ impl LogSource {
             self.view
                 .expiring_whole(self.expired_through_ms, told_ms, SCAN_ROWS)?;
         if !self.lapsed.is_empty() {
-            due.retain(|(_, key)| !self.lapsed.contains_key(key));
             let lapsed = std::mem::take(&mut self.lapsed);
             due.extend(lapsed.into_iter().map(|(key, ms)| (ms, key)));
             due.sort();
@@ -418,10 +458,7 @@ impl LogSource {
             let Some(winner) = heads.winner() else {
                 continue;
             };
-            if winner
-                .expires_ms()
-                .is_none_or(|expires_ms| expires_ms > ms)
-            {
+            if winner.expires_ms().is_none_or(|expires_ms| expires_ms > ms) {
                 continue;
             }
             let entry = EntryRef::from(winner);
@@ -444,4 +481,20 @@ impl LogSource {
         }
         Ok(())
     }
+}
+
+// The last place of what had arrived before a time, so that a cursor taken early on covers it.
+fn arrived_before(
+    mut walk: BranchWalk,
+    mut before: Seq,
+    arrived_ms: u64,
+    through: Seq,
+) -> Result<Seq, WatchError> {
+    while let Some(record) = walk.next_record().map_err(ReadError::from)? {
+        if record.header.arrived_ms >= arrived_ms || record.header.seq > through {
+            break;
+        }
+        before = record.header.seq;
+    }
+    Ok(before)
 }

@@ -324,10 +324,7 @@ impl Watch {
                                 }
                                 error => Err(error),
                             };
-                            (
-                                Source::State(StateSource::ended(shared.state.view())),
-                                read,
-                            )
+                            (Source::State(StateSource::ended(shared.state.view())), read)
                         }
                     }),
             );
@@ -347,6 +344,11 @@ impl Watch {
         source: Source,
         read: Result<Read, WatchError>,
     ) -> Result<Option<WatchEvent>, WatchError> {
+        // The state's file was closed under a reader: that is no damage.
+        let failed = matches!(read, Err(WatchError::Read(_)) | Ok(Read::Gap(_)));
+        if failed && self.shared.bus.is_closed() {
+            return Err(WatchError::Closed);
+        }
         match read? {
             Read::Piece(piece) => {
                 self.piece = Some((piece, 0));
@@ -381,7 +383,9 @@ impl Watch {
             }
             let told = |(frontier, ms): &(Arc<Frontier>, u64)| {
                 change.kind == Kind::Expire
-                    && change.expires_ms.is_some_and(|expires_ms| expires_ms <= *ms)
+                    && change
+                        .expires_ms
+                        .is_some_and(|expires_ms| expires_ms <= *ms)
                     && change.entry.seq <= frontier.seq(&change.entry.author)
             };
             if self.told.as_ref().is_some_and(told) {
