@@ -19,6 +19,7 @@ use crate::{
     store::{
         ReadError, Shared, Start, WatchError,
         merge::{Merge, Merged, spans},
+        position::Position,
         watch::Scope,
     },
 };
@@ -171,20 +172,16 @@ struct Rest {
     ops: u32,
 }
 
-/// A position to go on from.
-#[derive(Debug, Clone)]
-pub(super) struct From {
-    pub(super) frontier: Arc<Frontier>,
-    pub(super) partial: Option<Partial>,
-    pub(super) expired_through_ms: u64,
-}
-
 impl LogSource {
     /// Begins behind `from`.
     ///
     /// # Errors
     /// `Behind` when `from` names entries that are not here.
-    pub(super) fn after(shared: &Shared, view: Arc<View>, from: &From) -> Result<Self, WatchError> {
+    pub(super) fn after(
+        shared: &Shared,
+        view: Arc<View>,
+        from: &Position,
+    ) -> Result<Self, WatchError> {
         // The rest of an entry comes first, whatever the order: where it was begun, all that it
         // depends on was delivered, and a cursor has room for one such entry only.
         let mut frontier = Frontier::clone(&from.frontier);

@@ -19,17 +19,18 @@ use tokio::{
 use tokio_stream::Stream;
 
 use crate::{
-    bus::{Batch, Lagged, Published, Subscription},
+    bus::{Batch, Lagged, Subscription},
     id::{Author, StoreId},
     limits::HEARTBEAT,
     protocol::{
         change::{Change, Kind},
-        cursor::{Cursor, Partial},
-        frontier::{Frontier, FrontierTip, MissingRange},
+        cursor::Cursor,
+        frontier::{Frontier, MissingRange},
     },
     store::{
         ReadError, Shared,
-        replay::{self, LogSource, Piece, Read, Source, StateSource},
+        position::Position,
+        replay::{LogSource, Piece, Read, Source, StateSource},
     },
 };
 
@@ -181,14 +182,6 @@ pub struct Watch {
     spoke: Instant,
 }
 
-// Where the watch stands: everything in `frontier`, and some ops of one entry more.
-#[derive(Debug, Clone, Default)]
-struct Position {
-    frontier: Arc<Frontier>,
-    partial: Option<Partial>,
-    expired_through_ms: u64,
-}
-
 #[derive(Debug)]
 enum Phase {
     // Nothing read yet.
@@ -292,11 +285,7 @@ impl Watch {
 
     fn read_log(&mut self, view: Arc<crate::state::View>) {
         self.seen_version = view.version;
-        let from = replay::From {
-            frontier: Arc::clone(&self.position.frontier),
-            partial: self.position.partial,
-            expired_through_ms: self.position.expired_through_ms,
-        };
+        let from = self.position.clone();
         self.read(move |shared| {
             LogSource::after(shared, view, &from)
                 .map(Box::new)
@@ -499,69 +488,6 @@ impl Stream for Watch {
                 }
             }
         }
-    }
-}
-
-impl Position {
-    fn of(published: &Published) -> Self {
-        Self {
-            frontier: Arc::clone(&published.frontier),
-            partial: None,
-            expired_through_ms: published.expired_through_ms,
-        }
-    }
-
-    fn after(cursor: &Cursor) -> Self {
-        Self {
-            frontier: Arc::new(cursor.frontier.clone()),
-            partial: cursor.partial,
-            expired_through_ms: cursor.expired_through_ms,
-        }
-    }
-
-    // `change` is delivered; `next` is what follows it in the piece, after which `then` holds.
-    fn pass(&mut self, change: &Change, next: Option<&Change>, then: &Published) {
-        let Some(next) = next else {
-            self.frontier = Arc::clone(&then.frontier);
-            self.partial = None;
-            self.expired_through_ms = then.expired_through_ms;
-            return;
-        };
-        if change.kind == Kind::Expire {
-            // Expiries of one millisecond stay together.
-            let (Some(ms), next_ms) = (change.expires_ms, next.expires_ms) else {
-                return;
-            };
-            if next.kind != Kind::Expire || next_ms.is_none_or(|next_ms| next_ms > ms) {
-                self.expired_through_ms = self.expired_through_ms.max(ms);
-            }
-            return;
-        }
-        let tip = FrontierTip {
-            seq: change.entry.seq,
-            id: change.entry.id,
-        };
-        if next.kind != Kind::Expire && next.entry.id == change.entry.id {
-            // Inside an entry; an atomic one is passed whole or not at all.
-            if !change.atomic {
-                let ops = change.op_index.saturating_add(1);
-                self.partial = Some(Partial {
-                    author: change.entry.author,
-                    tip,
-                    ops,
-                });
-            }
-            return;
-        }
-        let author = change.entry.author;
-        let frontier = Arc::make_mut(&mut self.frontier);
-        if then.frontier.tips(&author).len() > 1 {
-            frontier.advance(author, change.prev, tip);
-        } else {
-            // Entries before it that do not match were passed over, `prev` may be one of them.
-            frontier.replace(author, tip);
-        }
-        self.partial = None;
     }
 }
 

@@ -1,9 +1,6 @@
 //! What a watch may say, judged against the log: one check and one error for each promise.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lattice::{
@@ -36,42 +33,50 @@ pub enum Step {
 }
 
 /// A promise that was broken.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// What does not match was delivered.
+    #[error("filter: {0}")]
     Filter(String),
     /// It says of an entry what is not so.
+    #[error("content: {0}")]
     Content(String),
     /// Not in the order of its author's log, or of its entry.
+    #[error("author order: {0}")]
     AuthorOrder(String),
     /// Before something it depends on.
+    #[error("causal: {0}")]
     Causal(String),
     /// Twice in one lineage.
+    #[error("unique: {0}")]
     Unique(String),
     /// A batch was split, or a cursor lies inside one.
+    #[error("atomic: {0}")]
     Atomic(String),
     /// A cursor covers what was not delivered.
+    #[error("complete: {0}")]
     Complete(String),
     /// What a cursor covers came after it.
+    #[error("bookmark: {0}")]
     Bookmark(String),
     /// A resume would bring again what was delivered.
+    #[error("resume: {0}")]
     Resume(String),
     /// A gap though nothing is damaged.
+    #[error("gap: {0}")]
     Gap(String),
     /// An expiry is missing, early, or of what did not win.
+    #[error("expiry: {0}")]
     Expiry(String),
     /// Heads, conflict or `late` are not as of emission.
+    #[error("heads: {0}")]
     Heads(String),
     /// The state at the start is not what the log says.
+    #[error("snapshot: {0}")]
     Snapshot(String),
     /// What was told does not add up to the state.
+    #[error("fold: {0}")]
     Fold(String),
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
-    }
 }
 
 /// All entries of a store, and who depends on whom.
@@ -453,13 +458,8 @@ impl<'a> Judge<'a> {
                 self.map.remove(&change.key);
             }
             Kind::Expire => {
-                if self
-                    .map
-                    .get(&change.key)
-                    .is_some_and(|(id, _)| *id == change.entry.id)
-                {
-                    self.map.remove(&change.key);
-                }
+                self.map
+                    .retain(|key, (id, _)| (key, *id) != (&change.key, change.entry.id));
             }
             _ => {}
         }
