@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example put_get`
 
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
 use lattice::{Node, NodeConfig, protocol::entry::Op, store::List};
 
 #[tokio::main]

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example watch`
 
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
 use lattice::{
     Node, NodeConfig, WatchEvent, WatchOptions,
     store::{Start, Watch},

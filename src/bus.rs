@@ -171,6 +171,12 @@ impl Bus {
         }
     }
 
+    /// True after `close`.
+    pub fn is_closed(&self) -> bool {
+        let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+        routes.closed
+    }
+
     /// Returns the number of subscriptions.
     pub fn watchers(&self) -> usize {
         let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
@@ -259,5 +265,148 @@ impl Drop for Subscription {
         } else if routes.by_prefix.get(&self.prefix).is_some_and(unused) {
             routes.by_prefix.remove(&self.prefix);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::{
+        id::{Author, EntryId},
+        protocol::{
+            change::{EntryRef, Kind, Origin},
+            heads::Heads,
+            hlc::Hlc,
+        },
+    };
+
+    fn change(key: &'static str) -> Arc<Change> {
+        let entry = EntryRef {
+            id: EntryId([1; 32]),
+            author: Author([2; 32]),
+            seq: 1,
+            hlc: Hlc::ZERO,
+        };
+        Arc::new(Change {
+            key: key.into(),
+            kind: Kind::Delete,
+            value: None,
+            expires_ms: None,
+            entry,
+            prev: None,
+            op_index: 0,
+            op_count: 1,
+            atomic: false,
+            heads: Heads::default(),
+            previous: None,
+            origin: Origin::Local,
+            arrived_ms: 0,
+            late: false,
+        })
+    }
+
+    fn publish(bus: &Bus, version: u64, keys: &[&'static str]) {
+        let changes: Vec<_> = keys.iter().map(|key| change(key)).collect();
+        let published = Published {
+            version,
+            ..Published::default()
+        };
+        bus.publish(&changes, published);
+    }
+
+    // What waits: (version, keys) of each batch, "lagged", "closed".
+    fn received(subscription: &mut Subscription) -> Vec<String> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut all = Vec::new();
+        while let Poll::Ready(next) = subscription.poll_next(&mut cx) {
+            all.push(match next {
+                Some(Ok(batch)) => {
+                    let keys = batch.changes.iter().map(|change| &change.key[..]);
+                    let keys: Vec<_> = keys.map(String::from_utf8_lossy).collect();
+                    format!("{} {}", batch.published.version, keys.join(" "))
+                }
+                Some(Err(Lagged)) => "lagged".to_owned(),
+                None => {
+                    all.push("closed".to_owned());
+                    break;
+                }
+            });
+        }
+        all
+    }
+
+    fn routes(bus: &Bus) -> usize {
+        let routes = bus.0.routes.read().unwrap();
+        routes.by_prefix.len() + usize::from(routes.all.is_some())
+    }
+
+    #[test]
+    fn a_change_goes_to_all_prefixes_of_its_key_in_order() {
+        let bus = Bus::new(8, Published::default());
+        let mut all = bus.subscribe("".into());
+        let mut a = bus.subscribe("/a".into());
+        let mut nested = bus.subscribe("/a/b".into());
+        let mut whole = bus.subscribe("/a/b/c".into());
+        let mut other = bus.subscribe("/b".into());
+        publish(&bus, 1, &["/a/b/c", "/a", "/a/b", "/b", "/"]);
+        publish(&bus, 2, &["/a/b/cd"]);
+        assert_eq!(received(&mut all), ["1 /a/b/c /a /a/b /b /", "2 /a/b/cd"]);
+        assert_eq!(received(&mut a), ["1 /a/b/c /a /a/b", "2 /a/b/cd"]);
+        assert_eq!(received(&mut nested), ["1 /a/b/c /a/b", "2 /a/b/cd"]);
+        assert_eq!(received(&mut whole), ["1 /a/b/c", "2 /a/b/cd"]);
+        assert_eq!(received(&mut other), ["1 /b"]);
+        assert_eq!(bus.published().version, 2);
+    }
+
+    #[test]
+    fn watchers_of_one_prefix_share_a_route_that_goes_with_the_last() {
+        let bus = Bus::new(8, Published::default());
+        let mut first = bus.subscribe("/a".into());
+        let second = bus.subscribe("/a".into());
+        let all = bus.subscribe("".into());
+        assert_eq!((routes(&bus), bus.watchers()), (2, 3));
+        drop(second);
+        assert_eq!((routes(&bus), bus.watchers()), (2, 2));
+        publish(&bus, 1, &["/a"]);
+        assert_eq!(received(&mut first), ["1 /a"]);
+        drop((first, all));
+        assert_eq!((routes(&bus), bus.watchers()), (0, 0));
+        publish(&bus, 2, &["/a"]);
+        let mut late = bus.subscribe("/a".into());
+        assert_eq!(received(&mut late), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_full_channel_drops_the_oldest_and_says_so_to_the_slow_one_only() {
+        let bus = Bus::new(2, Published::default());
+        let mut slow = bus.subscribe("".into());
+        let mut fast = bus.subscribe("".into());
+        for version in 1..=5 {
+            publish(&bus, version, &["/a"]);
+            assert_eq!(received(&mut fast), [format!("{version} /a")]);
+            let routes = bus.0.routes.read().unwrap();
+            let waiting = routes.all.as_ref().unwrap().sender.len();
+            assert!(waiting <= 2, "{waiting} batches in a channel for 2");
+        }
+        assert_eq!(received(&mut slow), ["lagged", "4 /a", "5 /a"]);
+        publish(&bus, 6, &["/a"]);
+        slow.skip_to_now();
+        publish(&bus, 7, &["/a"]);
+        assert_eq!(received(&mut slow), ["7 /a"]);
+    }
+
+    #[test]
+    fn closing_ends_subscriptions_after_what_was_published() {
+        let bus = Bus::new(2, Published::default());
+        let mut before = bus.subscribe("/a".into());
+        publish(&bus, 1, &["/a"]);
+        bus.close();
+        publish(&bus, 2, &["/a"]);
+        assert_eq!(received(&mut before), ["1 /a", "closed"]);
+        let mut after = bus.subscribe("/b".into());
+        assert_eq!(received(&mut after), ["closed"]);
+        assert!(bus.is_closed());
     }
 }

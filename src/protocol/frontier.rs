@@ -49,6 +49,11 @@ impl Frontier {
         self.insert(author, tip);
     }
 
+    /// Makes `tip` the only tip of an author who has one branch.
+    pub fn replace(&mut self, author: Author, tip: FrontierTip) {
+        self.0.insert(author, vec![tip]);
+    }
+
     /// Returns all tips, by author, then seq, then id.
     pub fn iter(&self) -> impl Iterator<Item = (Author, FrontierTip)> + '_ {
         self.0

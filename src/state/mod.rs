@@ -132,7 +132,7 @@ impl State {
         let unclean = sums.is_none() && bytes > 0;
         let pages = Pages::new(file, sums.unwrap_or_default());
         let backend = pages.clone();
-        let (db, stored, flushed, keys, entries) = guarded(move || {
+        let (db, stored, flushed, counts) = guarded(move || {
             let mut db = redb::Builder::new()
                 .set_cache_size(STATE_CACHE_BYTES)
                 .create_with_backend(backend)?;
@@ -145,9 +145,9 @@ impl State {
             write.open_table(NOTES_TABLE)?;
             write.open_table(META_TABLE)?;
             write.commit()?;
-            let (stored, keys, entries) = read_stored(&db)?;
+            let (stored, counts) = read_stored(&db)?;
             let flushed = Flushed::of(&db)?;
-            Ok((db, stored, flushed, keys, entries))
+            Ok((db, stored, flushed, counts))
         })?;
         if new && let Some(dir) = path.parent() {
             disk.sync_dir(dir)?;
@@ -158,9 +158,9 @@ impl State {
             flushed: Arc::new(flushed),
             frontier: Arc::new(stored.frontier.clone()),
             version: 0,
-            keys,
-            entries,
-            expired_through_ms: 0,
+            keys: counts.keys,
+            entries: counts.entries,
+            expired_through_ms: counts.expired_through_ms,
         };
         let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
         let state = Self {
@@ -233,12 +233,19 @@ impl State {
         let before = keys
             .map(|key| self.staged.heads(key))
             .collect::<Result<_, _>>()?;
-        Ok(self.stage_over(entry, before))
+        self.stage_over(entry, before)
     }
 
     /// As `stage`, for who has read the heads of the entry's keys, staged entries included:
     /// `before`, one for each op.
-    pub fn stage_over(&mut self, entry: &VerifiedEntry, before: Vec<Heads>) -> Vec<Staged> {
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn stage_over(
+        &mut self,
+        entry: &VerifiedEntry,
+        before: Vec<Heads>,
+    ) -> Result<Vec<Staged>, StateError> {
         debug_assert_eq!(before.len(), entry.ops.len(), "heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
         for (op, before) in entry.ops.iter().zip(before) {
@@ -250,8 +257,15 @@ impl State {
             };
             changes.push(Staged { before, after });
         }
+        // Looked up for all ops first: an error leaves nothing staged.
+        let mut rows = Vec::with_capacity(changes.len());
         for (op, change) in entry.ops.iter().zip(&changes) {
-            self.staged.put(op, change);
+            let old = change.before.winner().and_then(Head::expires_ms);
+            let row = old.map(|ms| self.staged.expiry_row(op.key(), ms));
+            rows.push(row.transpose()?);
+        }
+        for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
+            self.staged.put(op, change, row);
             if let Some(keys) = &mut self.filling {
                 keys.insert(op.key());
             }
@@ -262,7 +276,7 @@ impl State {
         };
         Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
         self.staged.entries += 1;
-        changes
+        Ok(changes)
     }
 
     /// Moves the time through which expiries were told.
@@ -355,12 +369,14 @@ impl State {
 }
 
 impl View {
-    fn put(&mut self, op: &Op, change: &Staged) {
+    // `row` is where the expiry of the winner before is.
+    fn put(&mut self, op: &Op, change: &Staged, row: Option<u64>) {
         let key = Bytes::copy_from_slice(op.key());
-        let expires = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
-        let (old, new) = (expires(&change.before), expires(&change.after));
-        if old != new {
-            for (ms, there) in [(old, false), (new, true)] {
+        let winner = |heads: &Heads| heads.winner().map(|winner| winner.id);
+        // A row whose time was told is spent: the same time again needs a new one.
+        if winner(&change.before) != winner(&change.after) {
+            let new = change.after.winner().and_then(Head::expires_ms);
+            for (ms, there) in [(row, false), (new, true)] {
                 if let Some(ms) = ms {
                     // One that is over already is told with the next ones.
                     let ms = if there {
@@ -401,7 +417,15 @@ fn head_bytes(head: &Head) -> usize {
     size_of::<Head>() + value
 }
 
-fn read_stored(db: &redb::Database) -> Result<(Stored, u64, u64), StateError> {
+// Numbers that are true of the rows, kept with their frontier.
+#[derive(Debug, Default)]
+struct Counts {
+    keys: u64,
+    entries: u64,
+    expired_through_ms: u64,
+}
+
+fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), StateError> {
     let read = db.begin_read()?;
     let mut stored = Stored::default();
     for row in read.open_table(NOTES_TABLE)?.iter()? {
@@ -411,25 +435,32 @@ fn read_stored(db: &redb::Database) -> Result<(Stored, u64, u64), StateError> {
         stored.notes.push((key.value().to_vec(), body.to_vec()));
     }
     let Some(row) = read.open_table(META_TABLE)?.get(FRONTIER)? else {
-        return Ok((stored, 0, 0));
+        return Ok((stored, Counts::default()));
     };
-    let body = row::unseal(META, FRONTIER.as_bytes(), row.value())
+    let cut = || damaged("the frontier is cut");
+    let mut body = row::unseal(META, FRONTIER.as_bytes(), row.value())
         .ok_or_else(|| damaged("the frontier fails its check"))?;
-    let (counts, tips) = body
-        .split_first_chunk::<16>()
-        .ok_or_else(|| damaged("the frontier is cut"))?;
-    let (keys, entries) = counts.split_at(8);
-    for tip in tips.chunks(TIP_BYTES) {
-        let (author, tip) = decode_tip(tip).ok_or_else(|| damaged("the frontier is cut"))?;
+    let mut number = || {
+        let (number, rest) = body.split_first_chunk::<8>()?;
+        body = rest;
+        Some(u64::from_le_bytes(*number))
+    };
+    let counts = Counts {
+        keys: number().ok_or_else(cut)?,
+        entries: number().ok_or_else(cut)?,
+        expired_through_ms: number().ok_or_else(cut)?,
+    };
+    for tip in body.chunks(TIP_BYTES) {
+        let (author, tip) = decode_tip(tip).ok_or_else(cut)?;
         stored.frontier.insert(author, tip);
     }
-    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    Ok((stored, number(keys), number(entries)))
+    Ok((stored, counts))
 }
 
 fn encode_frontier(view: &View) -> Vec<u8> {
     let mut body = view.keys.to_le_bytes().to_vec();
     body.extend_from_slice(&view.entries.to_le_bytes());
+    body.extend_from_slice(&view.expired_through_ms.to_le_bytes());
     for (author, tip) in view.frontier.iter() {
         body.extend_from_slice(&author.0);
         body.extend_from_slice(&tip.seq.to_le_bytes());

@@ -188,6 +188,61 @@ impl View {
     }
 }
 
+impl View {
+    /// Returns the time under which the expiry of `key`, whose winner expires at `ms`, is told:
+    /// `ms`, or later where that was over when the winner came.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn expiry_row(&self, key: &Bytes, ms: u64) -> Result<u64, StateError> {
+        let at = (ms, key.clone());
+        let there = match self
+            .recent
+            .expiry
+            .get(&at)
+            .or_else(|| self.flushing.expiry.get(&at))
+        {
+            Some(there) => *there,
+            None => guarded(|| Ok(self.flushed.expiry.get((ms, key.as_ref()))?.is_some()))?,
+        };
+        if there || ms > self.expired_through_ms {
+            return Ok(ms);
+        }
+        let rows = self.expiring(ms, self.expired_through_ms + 1, usize::MAX)?;
+        let row = rows.into_iter().find(|(_, of)| of == key);
+        Ok(row.map_or(ms, |(ms, _)| ms))
+    }
+
+    /// Returns what `expiring` does, about `limit` of it, and the time it reaches: whatever expires
+    /// through that time is in it. Of one millisecond all or none is returned.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn expiring_whole(
+        &self,
+        after_ms: u64,
+        through_ms: u64,
+        mut limit: usize,
+    ) -> Result<(Vec<(u64, Bytes)>, u64), StateError> {
+        loop {
+            let mut due = self.expiring(after_ms, through_ms, limit)?;
+            let (Some((first, _)), Some((last, _))) = (due.first(), due.last()) else {
+                return Ok((due, through_ms));
+            };
+            let (first, last) = (*first, *last);
+            if due.len() < limit {
+                return Ok((due, through_ms));
+            }
+            if first < last {
+                due.retain(|(ms, _)| *ms < last);
+                return Ok((due, last - 1));
+            }
+            // More of one millisecond than fit.
+            limit = limit.saturating_mul(2);
+        }
+    }
+}
+
 fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
     row::unseal(HEADS, key, row)
         .and_then(row::decode_heads)

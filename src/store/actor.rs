@@ -74,6 +74,8 @@ pub(super) struct Actor {
     pub(super) bus: crate::bus::Bus,
     // Greater than or equal to every stamp applied or issued.
     pub(super) hlc: Hlc,
+    // When the newest entry arrived: does not go back with the wall clock.
+    pub(super) arrived_ms: u64,
     pub(super) waiting: Waiting,
     pub(super) marks: Marks,
     // Set by a failed fsync, never cleared: opening the store again is the way on.
@@ -240,19 +242,13 @@ impl Actor {
     fn expire(&mut self, now_ms: u64) {
         let Some(state) = &mut self.state else { return };
         let mut changes = Vec::new();
-        let mut through_ms = now_ms;
-        let due = match state.expiring(now_ms, EXPIRIES_AT_ONCE) {
+        let view = state.staged();
+        let due = view.expiring_whole(view.expired_through_ms, now_ms, EXPIRIES_AT_ONCE);
+        let (due, through_ms) = match due {
             Ok(due) => due,
             Err(error) => return self.state_damaged(error),
         };
-        if due.len() == EXPIRIES_AT_ONCE {
-            // The rest of this millisecond may be among those left: it comes whole next time,
-            // unless it is all there is.
-            let last = due.last().map_or(now_ms, |(ms, _)| *ms);
-            let first = due.first().map_or(now_ms, |(ms, _)| *ms);
-            through_ms = if first < last { last - 1 } else { last };
-        }
-        for (ms, key) in due.into_iter().filter(|(ms, _)| *ms <= through_ms) {
+        for (ms, key) in due {
             let heads = match state.heads(&key) {
                 Ok(heads) => heads,
                 Err(error) => return self.state_damaged(error),

@@ -287,7 +287,8 @@ impl Actor {
         {
             return Ok(refused);
         }
-        let arrived_ms = self.clock.now_ms();
+        let arrived_ms = self.clock.now_ms().max(self.arrived_ms);
+        self.arrived_ms = arrived_ms;
         match admission {
             Admission::Append { branch } => {
                 self.logs
@@ -297,7 +298,7 @@ impl Actor {
             Admission::Duplicate | Admission::Gap { .. } => {}
         }
         let state = self.state.as_mut().expect("the store is open");
-        let changes = state.stage_over(entry, before);
+        let changes = state.stage_over(entry, before)?;
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {

@@ -176,7 +176,7 @@ pub(super) fn spans(
         if to.tips(&author).contains(&tip) {
             continue;
         }
-        if tip.seq > to.seq(&author) || !holds(log, author, tip)? {
+        if tip.seq > to.seq(&author) || !holds(log, author, tip, to)? {
             unknown.push(UnknownTip { author, tip, have });
         }
     }
@@ -197,14 +197,20 @@ pub(super) fn spans(
     Ok(Ok(spans))
 }
 
-fn holds(log: &LogReader, author: Author, tip: FrontierTip) -> Result<bool, LogError> {
+// True when `to` leads back to `tip`. The log may be ahead of `to` by a fork that has just come.
+fn holds(
+    log: &LogReader,
+    author: Author,
+    tip: FrontierTip,
+    to: &Frontier,
+) -> Result<bool, LogError> {
     for branch in log.of(&author) {
         if branch.tip().is_some_and(|newest| newest.id == tip.id)
             || branch
                 .record(tip.seq)?
                 .is_some_and(|record| record.header.id == tip.id)
         {
-            return Ok(true);
+            return Ok(covered(log, &branch, to)? >= tip.seq);
         }
     }
     Ok(false)

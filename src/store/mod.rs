@@ -10,6 +10,7 @@ mod ingest;
 mod marks;
 mod merge;
 mod open;
+mod position;
 mod read;
 mod replay;
 mod status;

@@ -73,6 +73,10 @@ pub(super) fn open(
     let branches = logs.reader().all();
     let tips = branches.iter().filter_map(|branch| branch.tip());
     let hlc = tips.map(|tip| tip.hlc).fold(Hlc::ZERO, Ord::max);
+    let points = branches
+        .iter()
+        .filter_map(|branch| branch.index_from(0).last().copied());
+    let arrived_ms = points.map(|point| point.arrived_ms).max().unwrap_or(0);
     let view = state.reader().view();
     let published = Published {
         frontier: Arc::clone(&view.frontier),
@@ -97,6 +101,7 @@ pub(super) fn open(
         logs,
         state: Some(state),
         hlc,
+        arrived_ms,
         waiting: Waiting::new(),
         marks,
         poisoned: None,

@@ -1,16 +1,21 @@
 //! What a watch reads from files, piece by piece: the state at its start, or the log behind it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use crate::{
     bus::Published,
+    id::Seq,
     limits::{REPLAY_CHUNK_BYTES, SCAN_ROWS},
+    log::BranchWalk,
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         cursor::Partial,
-        entry::{Entry, Op},
+        entry::{Entry, Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
         heads::Heads,
     },
@@ -18,6 +23,7 @@ use crate::{
     store::{
         Item, ReadError, Shared, Start, WatchError,
         merge::{Merge, Merged, spans},
+        position::Position,
         watch::Scope,
     },
 };
@@ -157,25 +163,33 @@ fn initial(key: Bytes, heads: Heads, item: Item, keys_only: bool) -> Change {
 #[derive(Debug)]
 pub(super) struct LogSource {
     merge: Merge,
+    // Taken from `merge` and not yet read.
+    ahead: Option<Merged>,
     view: Arc<View>,
     // What has been read of, so far.
     frontier: Frontier,
-    partial: Option<Partial>,
+    // True until the watch was told where `frontier` stands at the start.
+    moved: bool,
+    // Comes before all else: the entry of which the first ops were delivered.
+    rest: Option<Rest>,
     // Only entries stamped, or arrived, since.
     authored_ms: u64,
     arrived_ms: u64,
-    // Expiries through this time were told.
+    // Expiries through this time were told, but for `lapsed`.
     expired_through_ms: u64,
+    // Keys of entries that were not known where the position comes from, and when they expired:
+    // before the time through which expiries were told there.
+    lapsed: BTreeMap<Bytes, u64>,
     merged: bool,
     done: bool,
 }
 
-/// A position to go on from.
-#[derive(Debug, Clone)]
-pub(super) struct From {
-    pub(super) frontier: Arc<Frontier>,
-    pub(super) partial: Option<Partial>,
-    pub(super) expired_through_ms: u64,
+#[derive(Debug)]
+struct Rest {
+    entry: VerifiedEntry,
+    arrived_ms: u64,
+    // Ops that were delivered.
+    ops: u32,
 }
 
 impl LogSource {
@@ -183,8 +197,27 @@ impl LogSource {
     ///
     /// # Errors
     /// `Behind` when `from` names entries that are not here.
-    pub(super) fn after(shared: &Shared, view: Arc<View>, from: &From) -> Result<Self, WatchError> {
-        let found = spans(&shared.log, &from.frontier, &view.frontier).map_err(ReadError::from)?;
+    pub(super) fn after(
+        shared: &Shared,
+        view: Arc<View>,
+        from: &Position,
+    ) -> Result<Self, WatchError> {
+        // The rest of an entry comes first, whatever the order: where it was begun, all that it
+        // depends on was delivered, and a cursor has room for one such entry only.
+        let mut frontier = Frontier::clone(&from.frontier);
+        let mut rest = None;
+        if let Some(Partial { author, tip, ops }) = from.partial {
+            let found = shared.log.entry(&author, tip.seq, &tip.id);
+            let found = found.map_err(ReadError::from)?;
+            let prev = found.as_ref().and_then(|(entry, _)| entry.header.prev);
+            frontier.advance(author, prev, tip);
+            rest = found.map(|(entry, record)| Rest {
+                entry,
+                arrived_ms: record.header.arrived_ms,
+                ops,
+            });
+        }
+        let found = spans(&shared.log, &frontier, &view.frontier).map_err(ReadError::from)?;
         let spans = found.map_err(|unknown| WatchError::Behind {
             missing: unknown
                 .into_iter()
@@ -198,12 +231,15 @@ impl LogSource {
         })?;
         Ok(Self {
             merge: Merge::new(spans).map_err(ReadError::from)?,
+            ahead: None,
             view,
-            frontier: Frontier::clone(&from.frontier),
-            partial: from.partial,
+            frontier,
+            moved: rest.is_some(),
+            rest,
             authored_ms: 0,
             arrived_ms: 0,
             expired_through_ms: from.expired_through_ms,
+            lapsed: BTreeMap::new(),
             merged: false,
             done: false,
         })
@@ -231,7 +267,14 @@ impl LogSource {
             } else {
                 span.branch.walk_arrived(arrived_ms)
             };
-            let before = walk.starts_at().saturating_sub(1);
+            // The index may have grown past what the view shows.
+            let mut before = walk.starts_at().saturating_sub(1).min(span.through);
+            let walk = if arrived_ms > 0 {
+                before = arrived_before(walk, before, arrived_ms, span.through)?;
+                span.branch.walk(before + 1)
+            } else {
+                walk
+            };
             if let Some(record) = span.branch.record(before).map_err(ReadError::from)? {
                 let tip = FrontierTip {
                     seq: before,
@@ -243,12 +286,15 @@ impl LogSource {
         }
         Ok(Self {
             merge: Merge::over(walks).map_err(ReadError::from)?,
+            ahead: None,
             view,
             frontier,
-            partial: None,
+            moved: true,
+            rest: None,
             authored_ms,
             arrived_ms,
             expired_through_ms: authored_ms.max(arrived_ms),
+            lapsed: BTreeMap::new(),
             merged: false,
             done: false,
         })
@@ -259,9 +305,20 @@ impl LogSource {
             return Ok(Read::End);
         }
         let mut changes = Vec::new();
+        if std::mem::take(&mut self.moved) {
+            if let Some(rest) = self.rest.take() {
+                self.read_ops(&rest.entry, rest.arrived_ms, rest.ops, scope, &mut changes)?;
+            }
+            self.pass_older()?;
+            return Ok(self.piece(changes));
+        }
         let mut bytes = 0;
         while !self.merged && bytes < REPLAY_CHUNK_BYTES {
-            match self.merge.next()? {
+            let next = match self.ahead.take() {
+                Some(next) => Some(next),
+                None => self.merge.next()?,
+            };
+            match next {
                 Some(Merged::Entry {
                     entry,
                     arrived_ms,
@@ -278,25 +335,52 @@ impl LogSource {
                 None => self.merged = true,
             }
         }
-        let then = if self.merged {
+        if self.merged {
             self.read_expiries(shared, scope, &mut changes)?;
-            self.done = true;
-            Published {
-                frontier: Arc::clone(&self.view.frontier),
-                version: self.view.version,
-                expired_through_ms: self.view.expired_through_ms,
+        }
+        Ok(self.piece(changes))
+    }
+
+    // What was stamped before the time asked for comes first in order: a cursor taken early on
+    // covers it.
+    fn pass_older(&mut self) -> Result<(), ReadError> {
+        while let Some(next) = self.merge.next()? {
+            match next {
+                Merged::Entry { entry, .. } if entry.header.hlc.wall_ms < self.authored_ms => {
+                    self.advance(&entry);
+                }
+                next => {
+                    self.ahead = Some(next);
+                    break;
+                }
             }
-        } else {
-            Published {
-                frontier: Arc::new(self.frontier.clone()),
-                version: 0,
-                expired_through_ms: self.expired_through_ms,
-            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, entry: &Entry) {
+        let tip = FrontierTip {
+            seq: entry.header.seq,
+            id: entry.id,
         };
-        Ok(Read::Piece(Piece {
+        self.frontier
+            .advance(entry.author(), entry.header.prev, tip);
+    }
+
+    fn piece(&self, changes: Vec<Arc<Change>>) -> Read {
+        let frontier = if self.merged {
+            Arc::clone(&self.view.frontier)
+        } else {
+            Arc::new(self.frontier.clone())
+        };
+        Read::Piece(Piece {
             changes: changes.into(),
-            then: Some(Arc::new(then)),
-        }))
+            then: Some(Arc::new(Published {
+                frontier,
+                version: self.view.version,
+                expired_through_ms: self.expired_through_ms,
+            })),
+        })
     }
 
     fn read_entry(
@@ -306,19 +390,22 @@ impl LogSource {
         scope: &Scope,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
-        let tip = FrontierTip {
-            seq: entry.header.seq,
-            id: entry.id,
-        };
-        self.frontier
-            .advance(entry.author(), entry.header.prev, tip);
+        self.advance(entry);
         if entry.header.hlc.wall_ms < self.authored_ms || arrived_ms < self.arrived_ms {
             return Ok(());
         }
-        let done = self
-            .partial
-            .filter(|partial| partial.tip == tip)
-            .map_or(0, |partial| partial.ops);
+        self.read_ops(entry, arrived_ms, 0, scope, changes)
+    }
+
+    // The changes of an entry but for its first `done` ops.
+    fn read_ops(
+        &mut self,
+        entry: &Entry,
+        arrived_ms: u64,
+        done: u32,
+        scope: &Scope,
+        changes: &mut Vec<Arc<Change>>,
+    ) -> Result<(), ReadError> {
         for (index, op) in (0_u32..).zip(&entry.ops) {
             if index < done || !scope.matches_key(op.key()) {
                 continue;
@@ -330,6 +417,14 @@ impl LogSource {
                 } => (Kind::Put, Some(value.clone()), *expires_ms),
                 Op::Delete { .. } => (Kind::Delete, None, None),
             };
+            let late = heads.winner().is_some_and(|winner| winner.id != entry.id);
+            let told_ms = self.expired_through_ms.min(self.view.expired_through_ms);
+            if let Some(ms) = expires_ms.filter(|ms| !late && *ms <= told_ms) {
+                let row_ms = self.view.expiry_row(op.key(), ms)?;
+                if row_ms <= told_ms {
+                    self.lapsed.insert(op.key().clone(), row_ms);
+                }
+            }
             changes.push(Arc::new(Change {
                 key: op.key().clone(),
                 kind,
@@ -340,7 +435,7 @@ impl LogSource {
                 op_index: index,
                 op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
                 atomic: entry.header.atomic,
-                late: heads.winner().is_some_and(|winner| winner.id != entry.id),
+                late,
                 heads,
                 previous: None,
                 origin: Origin::Replay,
@@ -350,57 +445,73 @@ impl LogSource {
         Ok(())
     }
 
-    // What expired since the position, of what is still the winner. Those of one millisecond stay
-    // together.
+    // Some of what expired since the position, and is still the winner: whole milliseconds.
     fn read_expiries(
-        &self,
+        &mut self,
         shared: &Shared,
         scope: &Scope,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
-        let through_ms = self.view.expired_through_ms;
-        let mut after_ms = self.expired_through_ms;
-        loop {
-            let due = self.view.expiring(after_ms, through_ms, SCAN_ROWS)?;
-            let full = due.len() == SCAN_ROWS;
-            for (ms, key) in &due {
-                if !scope.matches_key(key) {
-                    continue;
-                }
-                let heads = self.view.heads(key)?;
-                let Some(winner) = heads.winner() else {
-                    continue;
-                };
-                if winner
-                    .expires_ms()
-                    .is_none_or(|expires_ms| expires_ms > *ms)
-                {
-                    continue;
-                }
-                let entry = EntryRef::from(winner);
-                changes.push(Arc::new(Change {
-                    key: key.clone(),
-                    kind: Kind::Expire,
-                    value: None,
-                    expires_ms: Some(*ms),
-                    entry,
-                    prev: None,
-                    op_index: 0,
-                    op_count: 1,
-                    atomic: false,
-                    heads,
-                    previous: Some(entry),
-                    origin: Origin::Replay,
-                    arrived_ms: shared.now_ms(),
-                    late: false,
-                }));
-            }
-            match due.last() {
-                // More of the same millisecond than fit: the rest cannot be told apart from
-                // those told, so they are read with the next one's.
-                Some((ms, _)) if full => after_ms = *ms,
-                _all => return Ok(()),
-            }
+        let told_ms = self.view.expired_through_ms;
+        let (mut due, through_ms) =
+            self.view
+                .expiring_whole(self.expired_through_ms, told_ms, SCAN_ROWS)?;
+        if !self.lapsed.is_empty() {
+            let lapsed = std::mem::take(&mut self.lapsed);
+            due.extend(lapsed.into_iter().map(|(key, ms)| (ms, key)));
+            due.sort();
         }
+        self.expired_through_ms = self.expired_through_ms.max(through_ms);
+        self.done = through_ms >= told_ms;
+        if self.done {
+            // A cursor of a node whose clock is ahead says more than was told here.
+            self.expired_through_ms = told_ms;
+        }
+        for (ms, key) in due {
+            if !scope.matches_key(&key) {
+                continue;
+            }
+            let heads = self.view.heads(&key)?;
+            let Some(winner) = heads.winner() else {
+                continue;
+            };
+            if winner.expires_ms().is_none_or(|expires_ms| expires_ms > ms) {
+                continue;
+            }
+            let entry = EntryRef::from(winner);
+            changes.push(Arc::new(Change {
+                key,
+                kind: Kind::Expire,
+                value: None,
+                expires_ms: Some(ms),
+                entry,
+                prev: None,
+                op_index: 0,
+                op_count: 1,
+                atomic: false,
+                heads,
+                previous: Some(entry),
+                origin: Origin::Replay,
+                arrived_ms: shared.now_ms(),
+                late: false,
+            }));
+        }
+        Ok(())
     }
+}
+
+// The last place of what had arrived before a time, so that a cursor taken early on covers it.
+fn arrived_before(
+    mut walk: BranchWalk,
+    mut before: Seq,
+    arrived_ms: u64,
+    through: Seq,
+) -> Result<Seq, WatchError> {
+    while let Some(record) = walk.next_record().map_err(ReadError::from)? {
+        if record.header.arrived_ms >= arrived_ms || record.header.seq > through {
+            break;
+        }
+        before = record.header.seq;
+    }
+    Ok(before)
 }

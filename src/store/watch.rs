@@ -13,23 +13,24 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, coop},
     time::{Instant, Sleep},
 };
 use tokio_stream::Stream;
 
 use crate::{
-    bus::{Batch, Lagged, Published, Subscription},
+    bus::{Batch, Lagged, Subscription},
     id::{Author, StoreId},
     limits::HEARTBEAT,
     protocol::{
         change::{Change, Kind},
-        cursor::{Cursor, Partial},
-        frontier::{Frontier, FrontierTip, MissingRange},
+        cursor::Cursor,
+        frontier::{Frontier, MissingRange},
     },
     store::{
         ReadError, Shared,
-        replay::{self, LogSource, Piece, Read, Source, StateSource},
+        position::Position,
+        replay::{LogSource, Piece, Read, Source, StateSource},
     },
 };
 
@@ -171,18 +172,14 @@ pub struct Watch {
     // Changes to hand out, and how many were.
     piece: Option<(Piece, usize)>,
     position: Position,
+    // The cursor it began after: what that covers and had expired by then was told.
+    told: Option<(Arc<Frontier>, u64)>,
+    // Times it went back to the log because its channel was full.
+    lags: u64,
     // Batches of commits through this one are covered by what was read.
     seen_version: u64,
     heartbeat: Pin<Box<Sleep>>,
     spoke: Instant,
-}
-
-// Where the watch stands: everything in `frontier`, and some ops of one entry more.
-#[derive(Debug, Clone, Default)]
-struct Position {
-    frontier: Arc<Frontier>,
-    partial: Option<Partial>,
-    expired_through_ms: u64,
 }
 
 #[derive(Debug)]
@@ -217,7 +214,10 @@ impl Watch {
             subscription,
             phase,
             piece: None,
+            told: matches!(options.start, Start::After(_))
+                .then(|| (Arc::clone(&position.frontier), position.expired_through_ms)),
             position,
+            lags: 0,
             seen_version: now.version,
             heartbeat,
             spoke: Instant::now(),
@@ -234,6 +234,11 @@ impl Watch {
             partial: self.position.partial,
             expired_through_ms: self.position.expired_through_ms,
         }
+    }
+
+    /// Returns how often it fell behind the bus and went back to the log.
+    pub fn lags(&self) -> u64 {
+        self.lags
     }
 
     fn scope(&self) -> Scope {
@@ -280,11 +285,7 @@ impl Watch {
 
     fn read_log(&mut self, view: Arc<crate::state::View>) {
         self.seen_version = view.version;
-        let from = replay::From {
-            frontier: Arc::clone(&self.position.frontier),
-            partial: self.position.partial,
-            expired_through_ms: self.position.expired_through_ms,
-        };
+        let from = self.position.clone();
         self.read(move |shared| {
             LogSource::after(shared, view, &from)
                 .map(Box::new)
@@ -304,10 +305,16 @@ impl Watch {
                             let read = source.next(&shared, &scope);
                             (source, read)
                         }
-                        Err(error) => (
-                            Source::State(StateSource::ended(shared.state.view())),
-                            Err(error),
-                        ),
+                        Err(error) => {
+                            let read = match error {
+                                // The position itself cannot be found in the log.
+                                WatchError::Read(ReadError::Damaged { what }) => {
+                                    Ok(Read::Gap(what))
+                                }
+                                error => Err(error),
+                            };
+                            (Source::State(StateSource::ended(shared.state.view())), read)
+                        }
                     }),
             );
     }
@@ -326,6 +333,11 @@ impl Watch {
         source: Source,
         read: Result<Read, WatchError>,
     ) -> Result<Option<WatchEvent>, WatchError> {
+        // The state's file was closed under a reader: that is no damage.
+        let failed = matches!(read, Err(WatchError::Read(_)) | Ok(Read::Gap(_)));
+        if failed && self.shared.bus.is_closed() {
+            return Err(WatchError::Closed);
+        }
         match read? {
             Read::Piece(piece) => {
                 self.piece = Some((piece, 0));
@@ -357,6 +369,16 @@ impl Watch {
             if let Some(then) = &piece.then {
                 let next = piece.changes.get(*done);
                 self.position.pass(&change, next.map(|next| &**next), then);
+            }
+            let told = |(frontier, ms): &(Arc<Frontier>, u64)| {
+                change.kind == Kind::Expire
+                    && change
+                        .expires_ms
+                        .is_some_and(|expires_ms| expires_ms <= *ms)
+                    && change.entry.seq <= frontier.seq(&change.entry.author)
+            };
+            if self.told.as_ref().is_some_and(told) {
+                continue;
             }
             if wanted(&self.shared, &self.options, &change) {
                 return Some(if self.options.keys_only && change.value.is_some() {
@@ -392,6 +414,7 @@ impl Watch {
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(Some(Err(Lagged))) => {
+                self.lags += 1;
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
                 self.read_log(view);
@@ -448,7 +471,11 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         loop {
-            match ready!(self.poll_event(cx)) {
+            // A watcher that is always behind must let other tasks run.
+            let budget = ready!(coop::poll_proceed(cx));
+            let event = ready!(self.poll_event(cx));
+            budget.made_progress();
+            match event {
                 Ok(None) => {}
                 Ok(Some(event)) => {
                     self.spoke = Instant::now();
@@ -461,62 +488,6 @@ impl Stream for Watch {
                 }
             }
         }
-    }
-}
-
-impl Position {
-    fn of(published: &Published) -> Self {
-        Self {
-            frontier: Arc::clone(&published.frontier),
-            partial: None,
-            expired_through_ms: published.expired_through_ms,
-        }
-    }
-
-    fn after(cursor: &Cursor) -> Self {
-        Self {
-            frontier: Arc::new(cursor.frontier.clone()),
-            partial: cursor.partial,
-            expired_through_ms: cursor.expired_through_ms,
-        }
-    }
-
-    // `change` is delivered; `next` is what follows it in the piece, after which `then` holds.
-    fn pass(&mut self, change: &Change, next: Option<&Change>, then: &Published) {
-        let Some(next) = next else {
-            self.frontier = Arc::clone(&then.frontier);
-            self.partial = None;
-            self.expired_through_ms = then.expired_through_ms;
-            return;
-        };
-        if change.kind == Kind::Expire {
-            // Expiries of one millisecond stay together.
-            let (Some(ms), next_ms) = (change.expires_ms, next.expires_ms) else {
-                return;
-            };
-            if next.kind != Kind::Expire || next_ms.is_none_or(|next_ms| next_ms > ms) {
-                self.expired_through_ms = self.expired_through_ms.max(ms);
-            }
-            return;
-        }
-        let tip = FrontierTip {
-            seq: change.entry.seq,
-            id: change.entry.id,
-        };
-        if next.kind != Kind::Expire && next.entry.id == change.entry.id {
-            // Inside an entry; an atomic one is passed whole or not at all.
-            if !change.atomic {
-                let ops = change.op_index.saturating_add(1);
-                self.partial = Some(Partial {
-                    author: change.entry.author,
-                    tip,
-                    ops,
-                });
-            }
-            return;
-        }
-        Arc::make_mut(&mut self.frontier).advance(change.entry.author, change.prev, tip);
-        self.partial = None;
     }
 }
 

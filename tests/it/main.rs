@@ -25,3 +25,7 @@ mod random;
 mod socket;
 mod store;
 mod tidy;
+mod watch;
+mod watch_edge;
+mod watch_oracle;
+mod watch_time;

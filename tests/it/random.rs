@@ -39,6 +39,11 @@ impl Random {
         usize::try_from(self.bits() % end as u64).unwrap()
     }
 
+    /// Returns a generator of its own, for a task.
+    pub fn split(&mut self) -> Self {
+        Self(self.bits())
+    }
+
     /// True once in `times`.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0

@@ -1,0 +1,83 @@
+//! Where a watch stands, and how each change it delivers moves it.
+
+use std::sync::Arc;
+
+use crate::{
+    bus::Published,
+    protocol::{
+        change::{Change, Kind},
+        cursor::{Cursor, Partial},
+        frontier::{Frontier, FrontierTip},
+    },
+};
+
+/// Everything in `frontier`, some ops of one entry more, and the expiries through a time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Position {
+    pub(super) frontier: Arc<Frontier>,
+    pub(super) partial: Option<Partial>,
+    pub(super) expired_through_ms: u64,
+}
+
+impl Position {
+    pub(super) fn of(published: &Published) -> Self {
+        Self {
+            frontier: Arc::clone(&published.frontier),
+            partial: None,
+            expired_through_ms: published.expired_through_ms,
+        }
+    }
+
+    pub(super) fn after(cursor: &Cursor) -> Self {
+        Self {
+            frontier: Arc::new(cursor.frontier.clone()),
+            partial: cursor.partial,
+            expired_through_ms: cursor.expired_through_ms,
+        }
+    }
+
+    /// Moves past `change`: `next` is what follows it in the piece, after which `then` holds.
+    pub(super) fn pass(&mut self, change: &Change, next: Option<&Change>, then: &Published) {
+        let Some(next) = next else {
+            self.frontier = Arc::clone(&then.frontier);
+            self.partial = None;
+            self.expired_through_ms = then.expired_through_ms;
+            return;
+        };
+        if change.kind == Kind::Expire {
+            // Expiries of one millisecond stay together.
+            let (Some(ms), next_ms) = (change.expires_ms, next.expires_ms) else {
+                return;
+            };
+            if next.kind != Kind::Expire || next_ms.is_none_or(|next_ms| next_ms > ms) {
+                self.expired_through_ms = self.expired_through_ms.max(ms);
+            }
+            return;
+        }
+        let tip = FrontierTip {
+            seq: change.entry.seq,
+            id: change.entry.id,
+        };
+        if next.kind != Kind::Expire && next.entry.id == change.entry.id {
+            // Inside an entry; an atomic one is passed whole or not at all.
+            if !change.atomic {
+                let ops = change.op_index.saturating_add(1);
+                self.partial = Some(Partial {
+                    author: change.entry.author,
+                    tip,
+                    ops,
+                });
+            }
+            return;
+        }
+        let author = change.entry.author;
+        let frontier = Arc::make_mut(&mut self.frontier);
+        if then.frontier.tips(&author).len() > 1 {
+            frontier.advance(author, change.prev, tip);
+        } else {
+            // Entries before it that do not match were passed over, `prev` may be one of them.
+            frontier.replace(author, tip);
+        }
+        self.partial = None;
+    }
+}
