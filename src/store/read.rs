@@ -139,7 +139,7 @@ impl Store {
         let now_ms = self.now_ms();
         self.read(move |shared, view| {
             let heads = view.heads(&key)?;
-            shared.item(&key, &heads, now_ms, false)
+            Ok(shared.item(&key, &heads, now_ms, false)?)
         })
         .await
     }
@@ -208,7 +208,7 @@ impl Store {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
         let limit = limit.min(HISTORY_ENTRIES_MAX);
-        self.read(move |shared, view| shared.history(&key, &view.heads(&key)?, limit))
+        self.read(move |shared, view| Ok(shared.history(&key, &view.heads(&key)?, limit)?))
             .await
     }
 
@@ -257,15 +257,15 @@ impl Store {
     // state is built again once.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
+        work: impl Fn(&Shared, &View) -> Result<T, Failed> + Send + 'static,
     ) -> Result<T, ReadError> {
         let view = self.shared.state.view();
         match work(&self.shared, &view) {
-            Err(ReadError::Damaged { .. }) => {}
-            done => return done,
+            Err(Failed::State(StateError::Damaged { .. })) => {}
+            done => return Ok(done?),
         }
         self.rebuild(view.version).await?;
-        work(&self.shared, &self.shared.state.view())
+        Ok(work(&self.shared, &self.shared.state.view())?)
     }
 
     async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
@@ -446,6 +446,40 @@ fn value_of(op: &Op) -> Option<Bytes> {
     match op {
         Op::Put { value, .. } => Some(value.clone()),
         Op::Delete { .. } => None,
+    }
+}
+
+// Why a read failed: damage of the state is mended from the log, and no other.
+#[derive(Debug)]
+enum Failed {
+    State(StateError),
+    Read(ReadError),
+}
+
+impl From<StateError> for Failed {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<ReadError> for Failed {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<LogError> for Failed {
+    fn from(error: LogError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl From<Failed> for ReadError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::State(error) => error.into(),
+            Failed::Read(error) => error,
+        }
     }
 }
 
