@@ -22,7 +22,7 @@ pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
 pub use recover::{Mark, Recovered};
 
 use crate::{
-    disk::{Disk, Open},
+    disk::{Disk, DiskFile, Open},
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX},
     log::frame::FrameHeader,
@@ -83,26 +83,40 @@ impl LogReader {
         seq: Seq,
         id: &EntryId,
     ) -> Result<Option<(VerifiedEntry, record::Record)>, LogError> {
+        let mut damage = None;
         for branch in self.of(author) {
-            if let Some(record) = branch.record(seq)?
-                && record.header.id == *id
-            {
-                let entry = branch.read_entry(&record)?;
-                return Ok(Some((entry, record)));
+            match branch.record(seq) {
+                Ok(Some(record)) if record.header.id == *id => {
+                    let entry = branch.read_entry(&record)?;
+                    return Ok(Some((entry, record)));
+                }
+                Ok(_other_or_none) => {}
+                // It may be on another branch.
+                Err(LogError::Damaged(found)) => damage = Some(found),
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
     }
 
-    /// Returns the entry of `author` at `seq` on branch `number`, as a tip.
-    pub fn tip_at(&self, author: &Author, number: usize, seq: Seq) -> Option<Tip> {
-        let branch = self.of(author).get(number).cloned()?;
-        let (entry, _record) = branch.entry(seq).ok()??;
-        Some(Tip {
-            seq,
-            id: entry.id,
-            hlc: entry.header.hlc,
-        })
+    /// Returns the entry of `author` at `seq` on branch `place`, as a tip; `None` also where it is
+    /// damaged.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn tip_at(&self, author: &Author, place: usize, seq: Seq) -> Result<Option<Tip>, LogError> {
+        let Some(branch) = self.of(author).get(place).cloned() else {
+            return Ok(None);
+        };
+        match branch.entry(seq) {
+            Ok(found) => Ok(found.map(|(entry, _record)| Tip {
+                seq,
+                id: entry.id,
+                hlc: entry.header.hlc,
+            })),
+            Err(LogError::Damaged(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the bytes of all logs.
@@ -167,23 +181,19 @@ impl Logs {
     /// Begins a branch with `entry` as its first record. Durable with the next `sync`.
     ///
     /// # Errors
-    /// `Io`, `Full`; nothing has changed then.
+    /// `Full`, nothing has changed then; `Io`, after which the logs must not be written until they
+    /// are opened again.
     pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
         let author = entry.author();
-        let number = u32::try_from(self.of(&author).count()).unwrap_or(u32::MAX);
+        let taken = self.of(&author).map(|writer| writer.branch.number + 1);
+        let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
         let name = file_name(&author, number);
-        let path = self.dir.join(&name);
-        let refused = |source| refused(&name, source);
-        let file = match self.disk.open(&path, Open::New) {
-            // Left by a group that was never acknowledged: it has no record.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = self.disk.open(&path, Open::Existing).map_err(refused)?;
-                file.set_len(0).map_err(refused)?;
-                file
-            }
-            opened => opened.map_err(refused)?,
-        };
-        self.disk.sync_dir(&self.dir).map_err(refused)?;
+        // Also of a full disk: whether the name is durable is open, and stays so.
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(|source| LogError::Io {
+            file: name.clone(),
+            source,
+        })?;
         let branch = Arc::new(Branch {
             author,
             number,
@@ -193,19 +203,41 @@ impl Logs {
             file,
             shape: RwLock::default(),
         });
-        self.add(Writer::new(branch, 0, false));
-        self.append(number, entry, arrived_ms);
+        let mut writer = Writer::new(branch, 0, false);
+        writer.append(entry, arrived_ms);
+        self.add(writer);
         Ok(())
     }
 
-    /// Stages `entry` as the next record of branch `number` of its author.
+    // A file that holds nothing: a new one, or one that a group left which was never
+    // acknowledged. What holds bytes is not touched, whoever's they are.
+    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<dyn DiskFile>), LogError> {
+        let mut number = first;
+        loop {
+            let name = file_name(author, number);
+            let path = self.dir.join(&name);
+            let refused = |source| refused(&name, source);
+            match self.disk.open(&path, Open::New) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return Ok((number, opened.map_err(refused)?)),
+            }
+            let file = self.disk.open(&path, Open::Existing).map_err(refused)?;
+            if file.len().map_err(refused)? == 0 {
+                return Ok((number, file));
+            }
+            number += 1;
+        }
+    }
+
+    /// Stages `entry` as the next record of its author's branch at `place`, an index into `tips`.
     ///
     /// # Panics
     /// When there is no such branch: chain admission returned it.
-    pub fn append(&mut self, number: u32, entry: &VerifiedEntry, arrived_ms: u64) {
-        let writer = self
-            .writers
-            .get_mut(&(entry.author(), number))
+    pub fn append(&mut self, place: u32, entry: &VerifiedEntry, arrived_ms: u64) {
+        let author = entry.author();
+        let mut branches = self.writers.range_mut((author, 0)..=(author, u32::MAX));
+        let (_, writer) = branches
+            .nth(usize::try_from(place).unwrap_or(usize::MAX))
             .expect("branch exists: admission named it");
         writer.append(entry, arrived_ms);
     }
@@ -259,7 +291,10 @@ impl Logs {
             .map(|(key, _)| *key)
             .collect();
         for key in empty {
-            self.writers.remove(&key);
+            // What was written of its first record must not be found when the logs are opened.
+            if let Some(mut writer) = self.writers.remove(&key) {
+                writer.forget()?;
+            }
             let mut branches = self
                 .reader
                 .branches
@@ -419,10 +454,9 @@ impl Writer {
             .unwrap_or_else(PoisonError::into_inner);
         self.tip = shape.tip;
         self.indexed = shape.index.last().map(|point| point.offset);
-        // Half a frame must not stay behind the end.
-        self.branch
-            .file
-            .set_len(end)
+        // Nothing of it may stay behind the end, nor come back after a power cut.
+        let cut = self.branch.file.set_len(end);
+        cut.and_then(|()| self.branch.file.sync_data())
             .map_err(|source| self.branch.io(source))?;
         self.allocated = end;
         Ok(())
@@ -435,7 +469,7 @@ impl Writer {
             length: 0,
             seq: tip.seq,
             synced: end,
-            arrived_ms: 0,
+            arrived_ms: tip.hlc.wall_ms,
             author: self.branch.author,
             id: tip.id,
             seal: true,
