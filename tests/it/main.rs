@@ -1,3 +1,4 @@
 //! Promises across modules, one binary.
 
+mod faults;
 mod store;
