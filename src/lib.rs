@@ -27,8 +27,12 @@
 //! # Units
 //! Times are milliseconds since 1970 (UTC), sizes are bytes, places in a log count from 1.
 
+#[cfg(feature = "api")]
+pub mod api;
 pub mod bus;
 pub mod clock;
+#[cfg(feature = "api")]
+pub mod daemon;
 pub mod disk;
 pub mod id;
 pub mod limits;

@@ -72,11 +72,35 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Bytes of one message on the local socket: an entry of the largest size and its frame.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one answer on the local socket: heads and history have many values in one message.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of keys and values after which a streamed page becomes a message of its own.
+pub const PAGE_BYTES: usize = 1 << 20;
+/// Entries of a log that are read at once for a stream of them.
+pub const LOG_PAGE_ENTRIES: usize = 64;
+/// Calls that one connection may have open. More wait at the client.
+pub const CALLS_MAX: u32 = 4096;
+/// Bytes that a call may have on the way before its reader has taken them: a watch that nobody
+/// reads holds this much, a pipelined put keeps the writer busy with it.
+pub const CALL_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all calls of a connection together.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Chunks of a streamed put that are with the writer at a time. When full, the client waits.
+pub const PUT_CHUNKS_MAX: usize = 4;
+/// Requests and writes of one such chunk; the last request may exceed it.
+pub const PUT_CHUNK_WRITES_MAX: usize = 1024;
+/// Bytes of keys and values after which such a chunk is closed.
+pub const PUT_CHUNK_BYTES: usize = 1 << 20;
+/// Calls in flight have this long to finish when the node stops; then they are cut off.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
 const _: () = assert!(RECENT_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(REPLY_BYTES_MAX >= PAGE_BYTES + ENTRY_BYTES_MAX);
+const _: () = assert!(CONNECTION_WINDOW_BYTES >= CALL_WINDOW_BYTES);
+const _: () = assert!(PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX <= GROUP_WRITES_MAX);
 const _: () = assert!(VALUE_INLINE_BYTES_MAX <= VALUE_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX < u32::MAX as usize);

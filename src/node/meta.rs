@@ -25,6 +25,9 @@ const STORES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(STO
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
 const SCHEMA_VERSION: u32 = 1;
 
+// Key and row, as they are in the file.
+type Sealed = (Vec<u8>, Vec<u8>);
+
 /// A store.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
@@ -141,7 +144,7 @@ impl Meta {
         }
     }
 
-    fn read(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+    fn read(&self) -> Result<Vec<Sealed>, redb::Error> {
         let read = self.db.begin_read()?;
         let table = read.open_table(STORES_TABLE)?;
         let mut rows = Vec::new();

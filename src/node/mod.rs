@@ -13,6 +13,7 @@ mod lock;
 mod meta;
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
@@ -135,7 +136,7 @@ pub enum OpenError {
         /// Which.
         id: StoreId,
         /// Why.
-        source: store::OpenError,
+        source: Box<store::OpenError>,
     },
     /// The node's own keys could not be written into the root store.
     #[error("cannot write the node's own keys")]
@@ -203,8 +204,8 @@ struct Inner {
     // All stores, the root store among them. Written by `create_store` only.
     stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
     meta: Meta,
-    // Held as long as the node is open.
-    _lock: Lock,
+    // Held as long as the node or the writer of a store lives.
+    lock: Arc<Lock>,
 }
 
 impl Node {
@@ -217,14 +218,14 @@ impl Node {
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let data_dir = config.data_dir.clone();
         prepare(&data_dir, config.create)?;
-        let lock = Lock::take(&data_dir)?;
+        let lock = Arc::new(Lock::take(&data_dir)?);
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
         let meta = Meta::open(&data_dir, &author, config.create)?;
         let mut stores = BTreeMap::new();
         let mut root = None;
         for row in meta.stores()? {
-            let store = open_store(&config, &key, row.id, row.root).await?;
+            let store = open_store(&config, &key, &lock, row.id, row.root).await?;
             if row.root {
                 root = Some((store.clone(), row.nonce));
             }
@@ -247,7 +248,7 @@ impl Node {
             root,
             stores,
             meta,
-            _lock: lock,
+            lock,
         })))
     }
 
@@ -313,7 +314,7 @@ impl Node {
         let nonce = identity::random()?;
         let id = StoreId::derive(&self.id(), &nonce);
         self.check_free(name)?;
-        let store = open_store(&self.0.config, &self.0.key, id, false).await?;
+        let store = open_store(&self.0.config, &self.0.key, &self.0.lock, id, false).await?;
         let info = StoreInfo {
             id,
             name: name.to_owned(),
@@ -423,6 +424,7 @@ fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
 async fn open_store(
     config: &NodeConfig,
     key: &Arc<SigningKey>,
+    lock: &Arc<Lock>,
     id: StoreId,
     root: bool,
 ) -> Result<Store, OpenError> {
@@ -433,11 +435,13 @@ async fn open_store(
         clock: config.clock.clone(),
         disk: Arc::clone(&config.disk),
         bus_batches: config.bus_batches,
+        lease: Some(Arc::clone(lock) as Arc<dyn Any + Send + Sync>),
         root,
     });
-    opened
-        .await
-        .map_err(|source| OpenError::Store { id, source })
+    opened.await.map_err(|source| OpenError::Store {
+        id,
+        source: Box::new(source),
+    })
 }
 
 // Writes what a root store says of its node, where it does not say it yet.

@@ -55,6 +55,14 @@ pub enum ChainError {
         /// The predecessor's stamp.
         prev_hlc: Hlc,
     },
+    /// It names a predecessor that is not at the place before.
+    #[error("entry {seq} names entry {prev_seq} as its predecessor")]
+    NotNext {
+        /// Its place.
+        seq: Seq,
+        /// The predecessor's place.
+        prev_seq: Seq,
+    },
 }
 
 /// Decides where `entry` belongs, given its author's branches.
@@ -63,7 +71,7 @@ pub enum ChainError {
 /// on other branches not included), or `None`.
 ///
 /// # Errors
-/// `ClockWentBack`.
+/// `ClockWentBack`, `NotNext`.
 pub fn admit(
     tips: &[Tip],
     entry: &Entry,
@@ -115,12 +123,143 @@ pub fn admit(
 }
 
 fn after(entry: &Entry, prev: &Tip) -> Result<(), ChainError> {
-    if entry.header.hlc > prev.hlc {
-        return Ok(());
+    let (seq, hlc) = (entry.header.seq, entry.header.hlc);
+    if prev.seq.checked_add(1) != Some(seq) {
+        return Err(ChainError::NotNext {
+            seq,
+            prev_seq: prev.seq,
+        });
     }
-    Err(ChainError::ClockWentBack {
-        seq: entry.header.seq,
-        hlc: entry.header.hlc,
-        prev_hlc: prev.hlc,
-    })
+    if hlc <= prev.hlc {
+        return Err(ChainError::ClockWentBack {
+            seq,
+            hlc,
+            prev_hlc: prev.hlc,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::entry::{
+        VerifiedEntry,
+        tests::{AUTHOR_A, entry},
+    };
+
+    fn tip(entry: &Entry) -> Tip {
+        Tip {
+            seq: entry.header.seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        }
+    }
+
+    fn next(prev: &Entry, key: &'static str) -> VerifiedEntry {
+        let wall_ms = prev.header.hlc.wall_ms + 1;
+        entry(AUTHOR_A, prev.header.seq + 1, Some(prev.id), wall_ms, key)
+    }
+
+    /// Decides over branches that are given as their entries, first to last.
+    fn admit_to(branches: &[&[&VerifiedEntry]], entry: &Entry) -> Result<Admission, ChainError> {
+        let tips: Vec<Tip> = branches
+            .iter()
+            .map(|branch| tip(branch.last().unwrap()))
+            .collect();
+        admit(&tips, entry, |branch, seq| {
+            branches[branch]
+                .iter()
+                .map(|there| tip(there))
+                .find(|there| there.seq == seq)
+        })
+    }
+
+    #[test]
+    fn an_entry_goes_where_its_prev_says() {
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let second = next(&first, "/2");
+        let third = next(&second, "/3");
+        let fourth = next(&third, "/4");
+        let (other_first, other_second) = (entry(AUTHOR_A, 1, None, 10, "/x"), next(&first, "/x"));
+        let other_third = next(&other_second, "/y");
+        let main: &[&VerifiedEntry] = &[&first, &second, &third];
+        let fork: &[&VerifiedEntry] = &[&other_second];
+
+        let append = |branch| Ok(Admission::Append { branch });
+        let forks = |branch| Ok(Admission::Fork { branch });
+        let gap = |from, through| Ok(Admission::Gap { from, through });
+        let duplicate = Ok(Admission::Duplicate);
+        type Case<'a> = (
+            &'a [&'a [&'a VerifiedEntry]],
+            &'a Entry,
+            Result<Admission, ChainError>,
+        );
+        let cases: &[Case<'_>] = &[
+            (&[], &first, Ok(Admission::First)),
+            (&[], &second, gap(1, 1)),
+            (&[], &fourth, gap(1, 3)),
+            (&[&[&first]], &first, duplicate),
+            (&[&[&first]], &second, append(0)),
+            (&[&[&first]], &third, gap(2, 2)),
+            (&[&[&first]], &fourth, gap(2, 3)),
+            (&[main], &first, duplicate),
+            (&[main], &second, duplicate),
+            (&[main], &third, duplicate),
+            (&[main], &fourth, append(0)),
+            // The first entry is contested; one in the middle; one whose branch is unknown here.
+            (&[main], &other_first, forks(None)),
+            (&[main], &other_second, forks(Some(0))),
+            (&[main], &other_third, gap(2, 2)),
+            // With two branches, each goes on by itself.
+            (&[main, fork], &other_second, duplicate),
+            (&[main, fork], &other_third, append(1)),
+            (&[main, fork], &fourth, append(0)),
+            (&[fork, main], &fourth, append(1)),
+            (&[main, fork], &next(&first, "/z"), forks(Some(0))),
+            (&[main, fork], &next(&second, "/z"), forks(Some(0))),
+        ];
+        for (index, (branches, entry, expected)) in cases.iter().enumerate() {
+            assert_eq!(&admit_to(branches, entry), expected, "case {index}");
+        }
+    }
+
+    #[test]
+    fn t5_a_clock_that_does_not_move_forward_is_refused_at_a_tip_and_at_a_fork() {
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let second = next(&first, "/2");
+        for wall_ms in [0, 9, 10] {
+            let late = entry(AUTHOR_A, 2, Some(first.id), wall_ms, "/x");
+            let refused = Err(ChainError::ClockWentBack {
+                seq: 2,
+                hlc: late.header.hlc,
+                prev_hlc: first.header.hlc,
+            });
+            assert_eq!(admit_to(&[&[&first]], &late), refused);
+            assert_eq!(admit_to(&[&[&first, &second]], &late), refused);
+        }
+    }
+
+    // It was appended at a tip, and waited as a gap elsewhere: two nodes, two logs for ever.
+    #[test]
+    fn b6_a_seq_that_is_not_the_next_after_prev_is_never_admitted() {
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let second = next(&first, "/2");
+        for seq in [3, 4, u64::MAX] {
+            let skips = entry(AUTHOR_A, seq, Some(first.id), 20, "/x");
+            let refused = Err(ChainError::NotNext { seq, prev_seq: 1 });
+            assert_eq!(admit_to(&[&[&first]], &skips), refused);
+            let elsewhere = admit_to(&[&[&first, &second]], &skips);
+            assert!(
+                matches!(elsewhere, Ok(Admission::Gap { .. })),
+                "{elsewhere:?}"
+            );
+        }
+        let back = entry(AUTHOR_A, 2, Some(second.id), 20, "/x");
+        let refused = Err(ChainError::NotNext {
+            seq: 2,
+            prev_seq: 2,
+        });
+        assert_eq!(admit_to(&[&[&first, &second]], &back), refused);
+    }
 }

@@ -99,7 +99,7 @@ impl FromStr for Cursor {
         let message =
             wire::Cursor::decode(message).map_err(|_reason| garbage("it does not decode"))?;
         let tip = |tip: &wire::CursorTip| {
-            let author = Author::from_slice(&tip.author)?;
+            let author = Author::from_slice(&tip.author).filter(|_| tip.seq > 0)?;
             Some((
                 author,
                 FrontierTip {
@@ -109,8 +109,8 @@ impl FromStr for Cursor {
             ))
         };
         let partial = match &message.partial {
-            None => None,
-            Some(partial) => {
+            None if message.partial_ops == 0 => None,
+            Some(partial) if message.partial_ops > 0 => {
                 let (author, tip) = tip(partial).ok_or(garbage("a tip is malformed"))?;
                 Some(Partial {
                     author,
@@ -118,6 +118,7 @@ impl FromStr for Cursor {
                     ops: message.partial_ops,
                 })
             }
+            _one_without_the_other => return Err(garbage("its partial entry is malformed")),
         };
         Ok(Self {
             store: StoreId::from_slice(&message.store_id)
@@ -144,3 +145,96 @@ fn garbage(what: &'static str) -> CursorError {
 }
 
 const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor() -> Cursor {
+        let tip = FrontierTip {
+            seq: 3,
+            id: EntryId([2; 32]),
+        };
+        Cursor {
+            store: StoreId([5; 16]),
+            frontier: [(Author([1; 32]), tip)].into_iter().collect(),
+            partial: Some(Partial {
+                author: Author([4; 32]),
+                tip,
+                ops: 2,
+            }),
+            expired_through_ms: 77,
+        }
+    }
+
+    fn text(version: u8, message: &wire::Cursor) -> String {
+        let mut bytes = vec![version];
+        bytes.extend(message.encode_to_vec());
+        bytes.extend(check(&bytes));
+        BASE64URL_NOPAD.encode(&bytes)
+    }
+
+    fn message() -> wire::Cursor {
+        let bytes = BASE64URL_NOPAD
+            .decode(cursor().to_string().as_bytes())
+            .unwrap();
+        wire::Cursor::decode(&bytes[1..bytes.len() - 4]).unwrap()
+    }
+
+    fn read_changed(change: impl FnOnce(&mut wire::Cursor)) -> Result<Cursor, CursorError> {
+        let mut message = message();
+        change(&mut message);
+        text(VERSION, &message).parse()
+    }
+
+    #[test]
+    fn white_space_around_a_cursor_is_no_harm() {
+        assert_eq!(format!(" {}\n", cursor()).parse(), Ok(cursor()));
+        assert_eq!(read_changed(|_| {}), Ok(cursor()));
+    }
+
+    #[test]
+    fn every_cut_of_a_cursor_is_garbage() {
+        let text = cursor().to_string();
+        for length in 0..text.len() {
+            let result = text[..length].parse::<Cursor>();
+            assert!(
+                matches!(result, Err(CursorError::Garbage { .. })),
+                "{length}: {result:?}"
+            );
+        }
+        for other in ["x", "hello", "====", "\u{1f980}", &text.repeat(2)] {
+            assert!(matches!(
+                other.parse::<Cursor>(),
+                Err(CursorError::Garbage { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn s19_another_version_is_told_apart_from_garbage() {
+        let result = text(2, &message()).parse::<Cursor>();
+        assert_eq!(result, Err(CursorError::Version { version: 2 }));
+    }
+
+    #[test]
+    fn a_cursor_with_a_right_sum_and_wrong_parts_is_garbage() {
+        let garbage = |result: Result<Cursor, CursorError>| {
+            assert!(
+                matches!(result, Err(CursorError::Garbage { .. })),
+                "{result:?}"
+            );
+        };
+        garbage(read_changed(|message| {
+            message.store_id = Bytes::from_static(&[5; 15])
+        }));
+        garbage(read_changed(|message| message.tips[0].id = Bytes::new()));
+        garbage(read_changed(|message| {
+            message.tips[0].author = Bytes::from_static(&[1; 33])
+        }));
+        garbage(read_changed(|message| message.tips[0].seq = 0));
+        garbage(read_changed(|message| message.partial_ops = 0));
+        garbage(read_changed(|message| message.partial = None));
+        assert!(read_changed(|message| (message.partial, message.partial_ops) = (None, 0)).is_ok());
+    }
+}

@@ -3,7 +3,7 @@
 //! `SignedEntry` is what came or will be sent, `Entry` is well formed, `VerifiedEntry` is
 //! authentic. Each step is a type, so nothing is checked twice and nothing is forgotten.
 
-use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
@@ -12,12 +12,17 @@ use prost::Message as _;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::{
-        CAUSE_CONSUMER_BYTES_MAX, HEADER_BYTES_MAX, KEY_BYTES_MAX, OPS_BYTES_MAX, OPS_MAX,
-        PARENTS_MAX, VALUE_BYTES_MAX,
+        CAUSE_CONSUMER_BYTES_MAX, HEADER_BYTES_MAX, KEY_BYTES_MAX, OPS_BYTES_MAX, PARENTS_MAX,
+        WALL_MS_MAX,
     },
-    protocol::hlc::Hlc,
+    protocol::{
+        hlc::Hlc,
+        op::{check_ops, decode_ops, encode_ops},
+    },
     wire,
 };
+
+pub use crate::protocol::op::{Op, check_key};
 
 /// An entry as it is stored and sent: bytes and a signature that nobody has looked at yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,75 +80,6 @@ pub struct Cause {
     pub position: u32,
     /// Hooks between this and an entry that a person wrote; at least 1.
     pub depth: u32,
-}
-
-/// A put or a delete of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
-    /// Sets a key.
-    Put {
-        /// 1 to `KEY_BYTES_MAX` bytes.
-        key: Bytes,
-        /// At most `VALUE_BYTES_MAX` bytes.
-        value: Bytes,
-        /// Milliseconds since 1970; `None` means never.
-        expires_ms: Option<u64>,
-    },
-    /// Leaves a tombstone at a key.
-    Delete {
-        /// 1 to `KEY_BYTES_MAX` bytes.
-        key: Bytes,
-    },
-}
-
-impl Op {
-    /// Returns the key it is about.
-    pub fn key(&self) -> &Bytes {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
-        }
-    }
-
-    /// Checks the limits on key and value.
-    ///
-    /// # Errors
-    /// `KeyEmpty`, `KeyTooLong` or `ValueTooLong`.
-    pub fn check(&self) -> Result<(), EntryError> {
-        check_key(self.key())?;
-        match self {
-            Self::Put { value, .. } if value.len() > VALUE_BYTES_MAX => {
-                Err(EntryError::ValueTooLong {
-                    bytes: value.len(),
-                    bytes_max: VALUE_BYTES_MAX,
-                })
-            }
-            Self::Put { .. } | Self::Delete { .. } => Ok(()),
-        }
-    }
-
-    /// Returns an upper bound of its bytes inside an entry.
-    pub fn encoded_bytes_max(&self) -> usize {
-        let value = match self {
-            Self::Put { value, .. } => value.len(),
-            Self::Delete { .. } => 0,
-        };
-        self.key().len().saturating_add(value).saturating_add(40)
-    }
-}
-
-/// Checks the limits on a key.
-///
-/// # Errors
-/// `KeyEmpty` or `KeyTooLong`.
-pub fn check_key(key: &[u8]) -> Result<(), EntryError> {
-    match key.len() {
-        0 => Err(EntryError::KeyEmpty),
-        bytes if bytes > KEY_BYTES_MAX => Err(EntryError::KeyTooLong {
-            bytes,
-            bytes_max: KEY_BYTES_MAX,
-        }),
-        _fits => Ok(()),
-    }
 }
 
 /// Why bytes are not an entry that this version can apply.
@@ -279,11 +215,7 @@ impl SignedEntry {
                 what: "header version",
             });
         }
-        if message.encoded_len() != self.header.len() {
-            return Err(EntryError::NeedsNewer {
-                what: "header field",
-            });
-        }
+        check_canonical(&message.encode_to_vec(), &self.header, "header field")?;
         if message.ops_len != self.ops.len() as u64
             || message.ops_hash != blake3::hash(&self.ops).as_bytes().as_slice()
         {
@@ -307,45 +239,62 @@ impl Header {
                 what: "header flag",
             });
         }
-        let seq = message.seq;
-        let prev = match (seq, message.prev.len()) {
-            (0, _) => return Err(malformed("its seq is 0")),
-            (1, 0) => None,
-            (1, _) => return Err(malformed("the first entry has a prev")),
-            _later => Some(
+        let prev = match message.prev.len() {
+            0 => None,
+            _given => Some(
                 EntryId::from_slice(&message.prev).ok_or(malformed("its prev has not 32 bytes"))?,
             ),
         };
-        let hlc = Hlc::new(message.wall_ms, message.counter)
-            .ok_or(malformed("its clock has more than 48 bits"))?;
-        let parents_count = message.parents.len();
-        if parents_count > PARENTS_MAX {
+        let parents = message
+            .parents
+            .into_iter()
+            .map(|parent| Parent::from_wire(parent, author));
+        let header = Self {
+            store: StoreId::from_slice(&message.store_id)
+                .ok_or(malformed("its store id has not 16 bytes"))?,
+            seq: message.seq,
+            prev,
+            hlc: Hlc {
+                wall_ms: message.wall_ms,
+                counter: message.counter,
+            },
+            atomic: message.flags & FLAG_ATOMIC != 0,
+            cause: message.cause.map(Cause::from_wire).transpose()?,
+            parents: parents.collect::<Result<_, _>>()?,
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Checks what a header says about itself, in both directions: nobody signs what nobody reads.
+    fn check(&self) -> Result<(), EntryError> {
+        let parents = self.parents.len();
+        if parents > PARENTS_MAX {
             return Err(EntryError::TooManyParents {
-                parents: parents_count,
+                parents,
                 parents_max: PARENTS_MAX,
             });
         }
-        let mut parents = Vec::with_capacity(parents_count);
-        for parent in message.parents {
-            let parent = Parent::from_wire(parent, author)?;
-            if parent.hlc >= hlc {
-                return Err(malformed("a parent is not older than the entry"));
-            }
-            if parents.last().is_some_and(|before| *before >= parent) {
-                return Err(malformed("its parents are not in order"));
-            }
-            parents.push(parent);
+        if self.seq == 0 || self.parents.iter().any(|parent| parent.seq == 0) {
+            return Err(malformed("a seq is 0"));
         }
-        Ok(Self {
-            store: StoreId::from_slice(&message.store_id)
-                .ok_or(malformed("its store id has not 16 bytes"))?,
-            seq,
-            prev,
-            hlc,
-            atomic: message.flags & FLAG_ATOMIC != 0,
-            cause: message.cause.map(Cause::from_wire).transpose()?,
-            parents,
-        })
+        if self.prev.is_none() != (self.seq == 1) {
+            return Err(malformed(
+                "the first entry, and only the first, has no prev",
+            ));
+        }
+        if self.hlc.wall_ms > WALL_MS_MAX {
+            return Err(malformed("its clock has more than 48 bits"));
+        }
+        if self.parents.iter().any(|parent| parent.hlc >= self.hlc) {
+            return Err(malformed("a parent is not older than the entry"));
+        }
+        if !self.parents.is_sorted_by(|before, after| before < after) {
+            return Err(malformed(
+                "its parents are not in order, or one comes twice",
+            ));
+        }
+        self.cause.as_ref().map_or(Ok(()), Cause::check)
     }
 
     fn to_wire(&self, author: &Author, ops: &[u8]) -> wire::Header {
@@ -383,12 +332,11 @@ impl Parent {
             }
             author
         };
-        if message.seq == 0 {
-            return Err(malformed("a parent's seq is 0"));
-        }
         Ok(Self {
-            hlc: Hlc::new(message.wall_ms, message.counter)
-                .ok_or(malformed("a parent's clock has more than 48 bits"))?,
+            hlc: Hlc {
+                wall_ms: message.wall_ms,
+                counter: message.counter,
+            },
             author,
             id: EntryId::from_slice(&message.id)
                 .ok_or(malformed("a parent's id has not 32 bytes"))?,
@@ -413,12 +361,6 @@ impl Parent {
 
 impl Cause {
     fn from_wire(message: wire::Cause) -> Result<Self, EntryError> {
-        if message.consumer.len() > CAUSE_CONSUMER_BYTES_MAX || message.consumer.is_empty() {
-            return Err(malformed("its cause names no consumer"));
-        }
-        if message.depth == 0 {
-            return Err(malformed("its cause has depth 0"));
-        }
         Ok(Self {
             consumer: message.consumer,
             trigger: EntryId::from_slice(&message.trigger)
@@ -426,6 +368,15 @@ impl Cause {
             position: message.position,
             depth: message.depth,
         })
+    }
+
+    fn check(&self) -> Result<(), EntryError> {
+        match (self.consumer.len(), self.depth) {
+            (1..=CAUSE_CONSUMER_BYTES_MAX, 1..) => Ok(()),
+            _outside => Err(malformed(
+                "its cause names no consumer, too long a one, or depth 0",
+            )),
+        }
     }
 
     fn to_wire(&self) -> wire::Cause {
@@ -476,13 +427,16 @@ impl Entry {
         }
     }
 
-    /// Returns about how many bytes it takes in memory.
+    /// Returns about how many bytes it takes in memory: as it came, and as it was read.
     pub fn bytes(&self) -> usize {
-        self.signed
+        let came = self
+            .signed
             .header
             .len()
-            .saturating_add(self.signed.ops.len())
-            .saturating_add(512)
+            .saturating_add(self.signed.ops.len());
+        let read = size_of_val(self.ops.as_slice())
+            .saturating_add(size_of_val(self.header.parents.as_slice()));
+        came.saturating_add(read).saturating_add(512)
     }
 
     /// Checks the signature, strictly (RFC 8032 with small-order keys and points refused).
@@ -521,20 +475,16 @@ impl Deref for VerifiedEntry {
 /// Signs a header over `ops`.
 ///
 /// # Errors
-/// The limits of `Op::check`, `TooManyOps`, `OpsTooLong`, `TooManyParents`, `KeyTwice`.
+/// The limits of `Op::check`, `TooManyOps`, `OpsTooLong`, `TooManyParents`, `KeyTwice`; `Malformed`
+/// for a header that no node would read.
 pub fn sign(
     key: &SigningKey,
     mut header: Header,
     ops: Vec<Op>,
 ) -> Result<VerifiedEntry, EntryError> {
     check_ops(&ops)?;
-    if header.parents.len() > PARENTS_MAX {
-        return Err(EntryError::TooManyParents {
-            parents: header.parents.len(),
-            parents_max: PARENTS_MAX,
-        });
-    }
     header.parents.sort_unstable();
+    header.check()?;
     let author = Author(key.verifying_key().to_bytes());
     let ops_bytes = encode_ops(&ops);
     if ops_bytes.len() > OPS_BYTES_MAX {
@@ -570,75 +520,25 @@ pub struct Order {
     pub id: EntryId,
 }
 
-fn decode_ops(bytes: &Bytes) -> Result<Vec<Op>, EntryError> {
-    let message = wire::Ops::decode(bytes.clone())
-        .map_err(|_reason| malformed("its ops are not an Ops message"))?;
-    if message.encoded_len() != bytes.len() {
-        return Err(EntryError::NeedsNewer { what: "op field" });
-    }
-    let ops: Vec<Op> = message
-        .ops
-        .into_iter()
-        .map(|op| match op.kind {
-            Some(wire::op::Kind::Put(put)) => Ok(Op::Put {
-                key: put.key,
-                value: put.value,
-                expires_ms: put.expires_ms,
-            }),
-            Some(wire::op::Kind::Delete(delete)) => Ok(Op::Delete { key: delete.key }),
-            None => Err(EntryError::NeedsNewer { what: "op kind" }),
-        })
-        .collect::<Result<_, _>>()?;
-    check_ops(&ops)?;
-    Ok(ops)
-}
-
-fn encode_ops(ops: &[Op]) -> Bytes {
-    let ops = ops
-        .iter()
-        .map(|op| {
-            let kind = match op.clone() {
-                Op::Put {
-                    key,
-                    value,
-                    expires_ms,
-                } => wire::op::Kind::Put(wire::Put {
-                    key,
-                    value,
-                    expires_ms,
-                }),
-                Op::Delete { key } => wire::op::Kind::Delete(wire::Delete { key }),
-            };
-            wire::Op { kind: Some(kind) }
-        })
-        .collect();
-    Bytes::from(wire::Ops { ops }.encode_to_vec())
-}
-
-fn check_ops(ops: &[Op]) -> Result<(), EntryError> {
-    if ops.len() > OPS_MAX {
-        return Err(EntryError::TooManyOps {
-            ops: ops.len(),
-            ops_max: OPS_MAX,
-        });
-    }
-    let mut keys = BTreeSet::new();
-    for op in ops {
-        op.check()?;
-        if ops.len() > 1 && !keys.insert(op.key()) {
-            return Err(EntryError::KeyTwice {
-                key: op.key().clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
 fn signed_bytes(header: &[u8]) -> Vec<u8> {
     [SIGNATURE_DOMAIN, header].concat()
 }
 
-fn malformed(what: &'static str) -> EntryError {
+pub(crate) fn check_canonical(
+    known: &[u8],
+    came: &[u8],
+    what: &'static str,
+) -> Result<(), EntryError> {
+    if known.len() != came.len() {
+        return Err(EntryError::NeedsNewer { what });
+    }
+    if known != came {
+        return Err(malformed("its fields are not in order"));
+    }
+    Ok(())
+}
+
+pub(crate) const fn malformed(what: &'static str) -> EntryError {
     EntryError::Malformed { what }
 }
 
@@ -647,3 +547,6 @@ const FLAG_ATOMIC: u32 = 1;
 // The same key signs iroh's handshakes: the prefix keeps the two apart.
 const SIGNATURE_DOMAIN: &[u8] = b"lattice/entry/v1\0";
 const ID_CONTEXT: &str = "lattice 2026 entry id v1";
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -120,3 +120,116 @@ impl FromIterator<(Author, FrontierTip)> for Frontier {
         frontier
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::{collection::btree_map, prelude::*};
+
+    use super::*;
+
+    const AUTHOR_A: Author = Author([0xa; 32]);
+    const AUTHOR_B: Author = Author([0xb; 32]);
+
+    fn tip(seq: Seq, id: u8) -> FrontierTip {
+        FrontierTip {
+            seq,
+            id: EntryId([id; 32]),
+        }
+    }
+
+    fn frontier(tips: &[(Author, FrontierTip)]) -> Frontier {
+        tips.iter().copied().collect()
+    }
+
+    fn range(author: Author, after: Seq, through: Seq, id: u8) -> MissingRange {
+        MissingRange {
+            author,
+            after,
+            through,
+            tip: EntryId([id; 32]),
+        }
+    }
+
+    #[test]
+    fn a_tip_takes_the_place_of_its_prev_and_a_fork_adds_one() {
+        let mut frontier = Frontier::default();
+        assert!(frontier.is_empty());
+        frontier.advance(AUTHOR_A, None, tip(1, 1));
+        frontier.advance(AUTHOR_A, Some(EntryId([1; 32])), tip(2, 2));
+        assert_eq!(frontier.tips(&AUTHOR_A), [tip(2, 2)]);
+        frontier.advance(AUTHOR_A, Some(EntryId([1; 32])), tip(2, 3));
+        assert_eq!(frontier.tips(&AUTHOR_A), [tip(2, 2), tip(2, 3)]);
+        frontier.advance(AUTHOR_A, Some(EntryId([2; 32])), tip(3, 4));
+        assert_eq!(frontier.tips(&AUTHOR_A), [tip(2, 3), tip(3, 4)]);
+        assert_eq!((frontier.seq(&AUTHOR_A), frontier.seq(&AUTHOR_B)), (3, 0));
+        assert_eq!((frontier.authors(), frontier.iter().count()), (1, 2));
+    }
+
+    #[test]
+    fn ranges_of_authors_who_did_not_fork_are_exact() {
+        let one = frontier(&[(AUTHOR_A, tip(5, 1)), (AUTHOR_B, tip(2, 2))]);
+        let other = frontier(&[(AUTHOR_A, tip(3, 3))]);
+        let missing = [range(AUTHOR_A, 3, 5, 1), range(AUTHOR_B, 0, 2, 2)];
+        assert_eq!(one.missing_from(&other), missing);
+        assert_eq!(other.missing_from(&one), []);
+        assert_eq!(one.missing_from(&one), []);
+        assert_eq!(Frontier::default().missing_from(&one), []);
+    }
+
+    #[test]
+    fn b1_a_fork_is_sent_whole_because_nothing_shows_what_is_shared() {
+        // Two tips at one place: each side lacks the other's.
+        let (one, other) = (
+            frontier(&[(AUTHOR_A, tip(5, 1))]),
+            frontier(&[(AUTHOR_A, tip(5, 2))]),
+        );
+        assert_eq!(one.missing_from(&other), [range(AUTHOR_A, 0, 5, 1)]);
+        assert_eq!(other.missing_from(&one), [range(AUTHOR_A, 0, 5, 2)]);
+        // Both branches here, one there.
+        let both = frontier(&[(AUTHOR_A, tip(5, 1)), (AUTHOR_A, tip(5, 2))]);
+        assert_eq!(both.missing_from(&one), [range(AUTHOR_A, 0, 5, 2)]);
+        assert_eq!(one.missing_from(&both), []);
+        // A short branch here is not hidden by a long one there.
+        let long = frontier(&[(AUTHOR_A, tip(9, 3)), (AUTHOR_A, tip(5, 1))]);
+        assert_eq!(
+            frontier(&[(AUTHOR_A, tip(5, 2))]).missing_from(&long).len(),
+            1
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_the_difference_of_the_sets(
+            one in btree_map(0..6_u8, 1..20_u64, 0..6),
+            other in btree_map(0..6_u8, 1..20_u64, 0..6),
+        ) {
+            // Of an author who did not fork, the id says no more than author and seq.
+            type Tips = BTreeMap<u8, Seq>;
+            let id = |author: u8, seq: Seq| {
+                EntryId([u8::try_from(u64::from(author) * 20 + seq).unwrap(); 32])
+            };
+            let frontier = |tips: &Tips| tips
+                .iter()
+                .map(|(author, seq)| {
+                    (Author([*author; 32]), FrontierTip { seq: *seq, id: id(*author, *seq) })
+                })
+                .collect::<Frontier>();
+            let set = |tips: &Tips| tips
+                .iter()
+                .flat_map(|(author, seq)| (1..=*seq).map(|seq| (Author([*author; 32]), seq)))
+                .collect::<BTreeSet<_>>();
+            let ranges = frontier(&one).missing_from(&frontier(&other));
+            let mut sent = BTreeSet::new();
+            for range in ranges {
+                prop_assert_eq!(range.tip, id(range.author.0[0], range.through));
+                for seq in range.after + 1..=range.through {
+                    prop_assert!(sent.insert((range.author, seq)), "sent twice");
+                }
+            }
+            let lacking: BTreeSet<_> = set(&one).difference(&set(&other)).copied().collect();
+            prop_assert_eq!(sent, lacking);
+        }
+    }
+}

@@ -55,7 +55,8 @@ pub enum Value {
 }
 
 impl Head {
-    /// Returns the head that `op` of `entry` makes.
+    /// Returns the head that `op` of `entry` makes. It copies an inline value, so that it does not
+    /// keep the whole entry in memory.
     pub fn of(entry: &Entry, op: &Op) -> Self {
         let content = match op {
             Op::Delete { .. } => Content::Tombstone,
@@ -63,7 +64,7 @@ impl Head {
                 value, expires_ms, ..
             } => Content::Value {
                 value: if value.len() <= VALUE_INLINE_BYTES_MAX {
-                    Value::Inline(value.clone())
+                    Value::Inline(Bytes::copy_from_slice(value))
                 } else {
                     Value::InLog {
                         bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),
@@ -162,5 +163,139 @@ impl Heads {
             .collect();
         heads.push(new);
         Self::new(heads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::entry::{
+        VerifiedEntry, sign,
+        tests::{AUTHOR_A, AUTHOR_B, entry},
+    };
+
+    fn write(secret: [u8; 32], wall_ms: u64, op: Op, parents: &[&VerifiedEntry]) -> VerifiedEntry {
+        let mut header = entry(secret, 1, None, wall_ms, "/k").header.clone();
+        header.parents = parents.iter().map(|parent| parent.as_parent()).collect();
+        sign(
+            &ed25519_dalek::SigningKey::from_bytes(&secret),
+            header,
+            vec![op],
+        )
+        .unwrap()
+    }
+
+    fn put(value: Vec<u8>, expires_ms: Option<u64>) -> Op {
+        Op::Put {
+            key: "/k".into(),
+            value: value.into(),
+            expires_ms,
+        }
+    }
+
+    fn delete() -> Op {
+        Op::Delete { key: "/k".into() }
+    }
+
+    fn apply(heads: &Heads, entry: &VerifiedEntry) -> Heads {
+        heads.apply(entry, &entry.ops[0])
+    }
+
+    #[test]
+    fn a_key_never_written_has_no_heads() {
+        let heads = Heads::default();
+        assert_eq!(
+            (heads.winner(), heads.is_conflict(), heads.as_slice()),
+            (None, false, &[][..])
+        );
+        assert_eq!(heads, Heads::new(Vec::new()));
+    }
+
+    #[test]
+    fn a_write_supersedes_what_it_cites_and_nothing_else() {
+        let a = write(AUTHOR_A, 10, put(vec![1], None), &[]);
+        let b = write(AUTHOR_B, 20, put(vec![2], None), &[]);
+        let both = apply(&apply(&Heads::default(), &b), &a);
+        assert!(both.is_conflict());
+        assert_eq!(both.winner().unwrap().id, b.id);
+        let after_a = write(AUTHOR_A, 30, delete(), &[&a]);
+        let heads = apply(&both, &after_a);
+        assert_eq!(
+            heads
+                .as_slice()
+                .iter()
+                .map(|head| head.id)
+                .collect::<Vec<_>>(),
+            [b.id, after_a.id]
+        );
+        let merge = write(AUTHOR_B, 40, put(vec![3], None), &[&b, &after_a]);
+        let heads = apply(&heads, &merge);
+        assert_eq!(heads, Heads::new(vec![Head::of(&merge, &merge.ops[0])]));
+    }
+
+    #[test]
+    fn a_parent_that_is_not_told_as_it_is_supersedes_nothing() {
+        let a = write(AUTHOR_A, 10, put(vec![1], None), &[]);
+        let mut header = write(AUTHOR_B, 20, delete(), &[]).header.clone();
+        let other_seq = Parent {
+            seq: 2,
+            ..a.as_parent()
+        };
+        let other_time = Parent {
+            hlc: Hlc {
+                wall_ms: 9,
+                counter: 0,
+            },
+            ..a.as_parent()
+        };
+        for parent in [other_seq, other_time] {
+            header.parents = vec![parent];
+            let key = ed25519_dalek::SigningKey::from_bytes(&AUTHOR_B);
+            let lying = sign(&key, header.clone(), vec![delete()]).unwrap();
+            assert!(apply(&apply(&Heads::default(), &a), &lying).is_conflict());
+        }
+    }
+
+    #[test]
+    fn a_delete_is_a_head_that_reads_as_nothing() {
+        let heads = apply(&Heads::default(), &write(AUTHOR_A, 10, delete(), &[]));
+        let winner = heads.winner().unwrap();
+        assert_eq!(
+            (&winner.content, winner.expires_ms()),
+            (&Content::Tombstone, None)
+        );
+        assert!(!winner.is_live(0));
+    }
+
+    #[test]
+    fn expiry_is_a_view_and_the_last_live_moment_is_the_one_before() {
+        let entry = write(AUTHOR_A, 10, put(vec![1], Some(100)), &[]);
+        let head = Head::of(&entry, &entry.ops[0]);
+        assert_eq!(head.expires_ms(), Some(100));
+        assert!(head.is_live(99) && !head.is_live(100) && !head.is_live(u64::MAX));
+    }
+
+    #[test]
+    fn values_are_inline_up_to_the_limit() {
+        for (bytes, inline) in [
+            (0, true),
+            (VALUE_INLINE_BYTES_MAX, true),
+            (VALUE_INLINE_BYTES_MAX + 1, false),
+        ] {
+            let entry = write(AUTHOR_A, 10, put(vec![7; bytes], None), &[]);
+            let Content::Value { value, .. } = Head::of(&entry, &entry.ops[0]).content else {
+                panic!("a put has a value")
+            };
+            assert_eq!(
+                value,
+                if inline {
+                    Value::Inline(vec![7; bytes].into())
+                } else {
+                    Value::InLog {
+                        bytes: u32::try_from(bytes).unwrap(),
+                    }
+                }
+            );
+        }
     }
 }

@@ -14,11 +14,16 @@ use crate::state::{
     view::{Flushed, Layer, View, guarded},
 };
 
-// Rows to write, and what they are true of.
-struct Job {
-    layer: Layer,
-    frontier: Vec<u8>,
-    notes: Vec<(Vec<u8>, Vec<u8>)>,
+enum Job {
+    /// Rows to write, and what they are true of.
+    Write {
+        layer: Layer,
+        frontier: Vec<u8>,
+        notes: Vec<(Vec<u8>, Vec<u8>)>,
+    },
+    /// Nobody needs the rows last written any more. To free them takes as long as hundreds of
+    /// puts: it is done here and not by the writer.
+    Forget,
 }
 
 /// Owns the database's writing end and the thread that uses it.
@@ -33,14 +38,28 @@ pub(super) struct Flusher {
 
 impl Flusher {
     pub(super) fn start(db: Database) -> Self {
-        let (jobs, jobs_in) = mpsc::sync_channel::<Job>(1);
+        // A write, and the word to forget the one before it.
+        let (jobs, jobs_in) = mpsc::sync_channel::<Job>(2);
         let (results_out, results) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
+            let mut written = Layer::default();
             for job in jobs_in {
-                if results_out.send(guarded(|| write(&db, job))).is_err() {
+                let Job::Write {
+                    layer,
+                    frontier,
+                    notes,
+                } = job
+                else {
+                    written = Layer::default();
+                    continue;
+                };
+                let result = guarded(|| write(&db, &layer, &frontier, notes));
+                written = layer;
+                if results_out.send(result).is_err() {
                     break;
                 }
             }
+            drop(written);
             db
         });
         Self {
@@ -56,7 +75,7 @@ impl Flusher {
     }
 
     pub(super) fn begin(&mut self, view: &View, notes: Vec<(Vec<u8>, Vec<u8>)>) {
-        let job = Job {
+        let job = Job::Write {
             layer: view.flushing.clone(),
             frontier: encode_frontier(view),
             notes,
@@ -87,6 +106,11 @@ impl Flusher {
         }
     }
 
+    /// The writer has let go of the rows last written.
+    pub(super) fn forget(&self) {
+        drop(self.jobs.send(Job::Forget));
+    }
+
     pub(super) fn stop(self) -> Result<(), StateError> {
         let Self {
             jobs,
@@ -113,30 +137,33 @@ impl Flushed {
     }
 }
 
-fn write(db: &Database, job: Job) -> Result<Flushed, StateError> {
+fn write(
+    db: &Database,
+    layer: &Layer,
+    frontier: &[u8],
+    notes: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<Flushed, StateError> {
     let write = db.begin_write()?;
     {
         let mut heads = write.open_table(HEADS_TABLE)?;
-        for (key, value) in &job.layer.heads {
+        for (key, value) in &layer.heads {
             let row = row::seal(HEADS, key, row::encode_heads(value));
             heads.insert(key.as_ref(), row.as_slice())?;
         }
         let mut expiry = write.open_table(EXPIRY_TABLE)?;
-        for ((ms, key), there) in &job.layer.expiry {
+        for ((ms, key), there) in &layer.expiry {
             if *there {
                 expiry.insert((*ms, key.as_ref()), ())?;
             } else {
                 expiry.remove((*ms, key.as_ref()))?;
             }
         }
-        let mut notes = write.open_table(NOTES_TABLE)?;
-        for (key, body) in job.notes {
+        let mut notes_table = write.open_table(NOTES_TABLE)?;
+        for (key, body) in notes {
             let row = row::seal(NOTES, &key, body);
-            notes.insert(key.as_slice(), row.as_slice())?;
+            notes_table.insert(key.as_slice(), row.as_slice())?;
         }
-        write
-            .open_table(META_TABLE)?
-            .insert(FRONTIER, job.frontier.as_slice())?;
+        write.open_table(META_TABLE)?.insert(FRONTIER, frontier)?;
     }
     write.commit()?;
     Flushed::of(db)

@@ -5,6 +5,7 @@
 //! costs the state no IO, and the file is never ahead of the log. Damage of the file is found
 //! when it is read, and mended by building it again from the log.
 
+mod filter;
 mod flush;
 mod pages;
 pub mod row;
@@ -31,6 +32,7 @@ use crate::{
         heads::{Content, Head, Heads, Value},
     },
     state::{
+        filter::KeyFilter,
         flush::Flusher,
         pages::Pages,
         view::{Flushed, Layer, guarded},
@@ -93,6 +95,8 @@ pub struct State {
     // The view that the staged entries lead to; equals `shown` when nothing is staged.
     staged: View,
     shown: StateReader,
+    // Every key that was staged since the file was empty; only while it is filled.
+    filling: Option<KeyFilter>,
 }
 
 /// Gives the newest view to readers.
@@ -166,6 +170,7 @@ impl State {
             flusher: Flusher::start(db),
             staged: view,
             shown,
+            filling: None,
         };
         Ok((state, stored))
     }
@@ -200,7 +205,21 @@ impl State {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
+        if self.filling.as_ref().is_some_and(|keys| keys.lacks(key)) {
+            return Ok(Heads::default());
+        }
         self.staged.heads(key)
+    }
+
+    /// Says that the file is empty and gets a whole log: keys that come for the first time are
+    /// not looked up until `filled`.
+    pub fn fill(&mut self) {
+        self.filling = Some(KeyFilter::new());
+    }
+
+    /// Says that the log is in.
+    pub fn filled(&mut self) {
+        self.filling = None;
     }
 
     /// Changes the heads of an entry's keys; nobody sees it before `show`.
@@ -210,9 +229,19 @@ impl State {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Staged>, StateError> {
+        let keys = entry.ops.iter().map(Op::key);
+        let before = keys
+            .map(|key| self.staged.heads(key))
+            .collect::<Result<_, _>>()?;
+        Ok(self.stage_over(entry, before))
+    }
+
+    /// As `stage`, for who has read the heads of the entry's keys, staged entries included:
+    /// `before`, one for each op.
+    pub fn stage_over(&mut self, entry: &VerifiedEntry, before: Vec<Heads>) -> Vec<Staged> {
+        debug_assert_eq!(before.len(), entry.ops.len(), "heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
-        for op in &entry.ops {
-            let before = self.staged.heads(op.key())?;
+        for (op, before) in entry.ops.iter().zip(before) {
             let after = before.apply(entry, op);
             let after = if after.as_slice().len() > HEADS_MAX {
                 before.clone()
@@ -223,6 +252,9 @@ impl State {
         }
         for (op, change) in entry.ops.iter().zip(&changes) {
             self.staged.put(op, change);
+            if let Some(keys) = &mut self.filling {
+                keys.insert(op.key());
+            }
         }
         let tip = FrontierTip {
             seq: entry.header.seq,
@@ -230,7 +262,7 @@ impl State {
         };
         Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
         self.staged.entries += 1;
-        Ok(changes)
+        changes
     }
 
     /// Moves the time through which expiries were told.
@@ -297,6 +329,7 @@ impl State {
         shown.flushed = Arc::clone(&self.staged.flushed);
         shown.flushing = Layer::default();
         self.shown.show(Arc::new(shown));
+        self.flusher.forget();
         Ok(true)
     }
 
@@ -312,6 +345,7 @@ impl State {
             flusher,
             staged,
             shown,
+            filling: _,
         } = self;
         drop((staged, shown));
         flusher.stop()?;
@@ -342,7 +376,7 @@ impl View {
         if change.before.as_slice().is_empty() {
             self.keys += 1;
         }
-        let heads = detached(&change.after);
+        let heads = change.after.clone();
         let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();
         self.recent.bytes += key.len() + bytes + ROW_OVERHEAD_BYTES;
         if let Some(replaced) = self.recent.heads.insert(key, heads) {
@@ -350,22 +384,6 @@ impl View {
             self.recent.bytes -= op.key().len() + bytes + ROW_OVERHEAD_BYTES;
         }
     }
-}
-
-// Copies inline values, so that a row does not keep the whole entry it came from in memory.
-fn detached(heads: &Heads) -> Heads {
-    let copy = |head: &Head| {
-        let mut head = head.clone();
-        if let Content::Value {
-            value: Value::Inline(value),
-            ..
-        } = &mut head.content
-        {
-            *value = Bytes::copy_from_slice(value);
-        }
-        head
-    };
-    Heads::new(heads.as_slice().iter().map(copy).collect())
 }
 
 fn head_bytes(head: &Head) -> usize {

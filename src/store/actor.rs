@@ -1,6 +1,7 @@
 //! The writer: one thread that owns logs and state, and does one thing at a time.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     thread,
     time::{Duration, Instant},
 };
@@ -50,6 +51,13 @@ pub(super) enum Command {
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
 
+// What the writer does next.
+enum Next {
+    Command(Command),
+    Idle,
+    Gone,
+}
+
 /// The writer's own state. Lives on its thread.
 #[derive(Debug)]
 pub(super) struct Actor {
@@ -81,30 +89,28 @@ impl Actor {
     /// Starts the thread. It ends when all senders are gone, or after `Close`.
     pub(super) fn start(self) -> mpsc::Sender<Command> {
         let (commands, received) = mpsc::channel(WRITER_QUEUE_MAX);
-        thread::spawn(move || self.run(received));
+        thread::spawn(move || {
+            let (bus, lease) = (self.bus.clone(), self.config.lease.clone());
+            // The panic was printed; callers find their answers gone, watches end.
+            let ended = catch_unwind(AssertUnwindSafe(|| self.run(received)));
+            if ended.is_err() {
+                tracing::error!("the writer of a store has panicked: open the store again");
+            }
+            bus.close();
+            drop(lease);
+        });
         commands
     }
 
     fn run(mut self, mut received: mpsc::Receiver<Command>) {
-        let runtime = self.runtime.clone();
         let mut next = None;
         loop {
             let command = match next.take() {
                 Some(command) => Some(command),
-                None => match received.try_recv() {
-                    Ok(command) => Some(command),
-                    Err(mpsc::error::TryRecvError::Disconnected) => break,
-                    Err(mpsc::error::TryRecvError::Empty) => {
-                        self.maintain();
-                        let wait = self.idle_for();
-                        let waited = runtime
-                            .block_on(async { tokio::time::timeout(wait, received.recv()).await });
-                        match waited {
-                            Ok(Some(command)) => Some(command),
-                            Ok(None) => break,
-                            Err(_elapsed) => None,
-                        }
-                    }
+                None => match self.next_command(&mut received) {
+                    Next::Command(command) => Some(command),
+                    Next::Idle => None,
+                    Next::Gone => break,
                 },
             };
             match command {
@@ -128,6 +134,30 @@ impl Actor {
         }
         if let Err(error) = self.close() {
             tracing::error!(store = %self.config.id, %error, "store did not close cleanly");
+        }
+    }
+
+    fn next_command(&mut self, received: &mut mpsc::Receiver<Command>) -> Next {
+        // A caller that writes one after the other comes back within moments: looking a little
+        // longer spares both sides a sleep and a wake, which cost about as much as a signature.
+        let look_until = Instant::now() + LOOK_FOR;
+        loop {
+            match received.try_recv() {
+                Ok(command) => return Next::Command(command),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Next::Gone,
+                Err(mpsc::error::TryRecvError::Empty) if Instant::now() < look_until => {
+                    thread::yield_now();
+                }
+                Err(mpsc::error::TryRecvError::Empty) => break,
+            }
+        }
+        self.maintain();
+        let wait = self.idle_for();
+        let waited = async { tokio::time::timeout(wait, received.recv()).await };
+        match self.runtime.block_on(waited) {
+            Ok(Some(command)) => Next::Command(command),
+            Ok(None) => Next::Gone,
+            Err(_elapsed) => Next::Idle,
         }
     }
 
@@ -396,5 +426,6 @@ impl Actor {
     }
 }
 
+const LOOK_FOR: Duration = Duration::from_micros(30);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const EXPIRIES_AT_ONCE: usize = 1024;

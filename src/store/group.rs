@@ -1,6 +1,6 @@
 //! A group: writes that one fsync makes durable. Puts that wait together become ops of one entry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -131,8 +131,10 @@ struct Draft {
     ops: Vec<Op>,
     bytes: usize,
     atomic: bool,
-    keys: BTreeSet<Bytes>,
+    keys: HashSet<Bytes>,
     parents: BTreeSet<Parent>,
+    // Of each op's key, before the entry.
+    heads: Vec<Heads>,
     // (index into the group's writes, index of its first op)
     writes: Vec<(usize, usize)>,
 }
@@ -253,9 +255,12 @@ impl Actor {
         if atomic || !draft.takes(write, bytes) {
             self.close_draft(draft, outcomes)?;
         }
+        if let Some(key) = key_twice(&write.ops) {
+            return Ok(Err(EntryError::KeyTwice { key }.into()));
+        }
         let state = self.state.as_ref().expect("the store is open");
         let mut parents = BTreeSet::new();
-        let mut keys = BTreeSet::new();
+        let mut before = Vec::with_capacity(write.ops.len());
         for op in &write.ops {
             let heads = state.heads(op.key())?;
             if let Some(condition) = write.condition
@@ -264,19 +269,9 @@ impl Actor {
                 return Ok(Err(refused));
             }
             // A key with more heads is merged over several writes.
-            parents.extend(
-                heads
-                    .as_slice()
-                    .iter()
-                    .take(PARENTS_MAX)
-                    .map(Head::as_parent),
-            );
-            if !keys.insert(op.key().clone()) {
-                return Ok(Err(EntryError::KeyTwice {
-                    key: op.key().clone(),
-                }
-                .into()));
-            }
+            let merged = heads.as_slice().iter().take(PARENTS_MAX);
+            parents.extend(merged.map(Head::as_parent));
+            before.push(heads);
         }
         if parents.len() > PARENTS_MAX {
             let error = EntryError::TooManyParents {
@@ -291,8 +286,11 @@ impl Actor {
         draft.writes.push((index, draft.ops.len()));
         draft.ops.extend(write.ops.iter().cloned());
         draft.bytes += bytes;
-        draft.keys.append(&mut keys);
-        draft.parents.append(&mut parents);
+        draft
+            .keys
+            .extend(write.ops.iter().map(|op| op.key().clone()));
+        draft.parents.extend(parents);
+        draft.heads.append(&mut before);
         if atomic {
             draft.atomic = true;
             self.close_draft(draft, outcomes)?;
@@ -329,6 +327,7 @@ impl Actor {
             atomic,
             parents,
             writes,
+            heads,
             ..
         } = std::mem::take(draft);
         if writes.is_empty() {
@@ -354,7 +353,7 @@ impl Actor {
             parents: parents.into_iter().collect(),
         };
         let entry = sign(&self.config.key, header, ops).map_err(|error| refused(error.into()))?;
-        self.take_in(&entry, Origin::Local)?;
+        self.take_in(&entry, Origin::Local, Some(heads))?;
         for (index, op_index) in writes {
             outcomes[index] = Ok(Written {
                 entry: entry.id,
@@ -366,6 +365,15 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+fn key_twice(ops: &[Op]) -> Option<Bytes> {
+    if ops.len() < 2 {
+        return None;
+    }
+    let mut keys = HashSet::with_capacity(ops.len());
+    let twice = ops.iter().find(|op| !keys.insert(op.key()));
+    twice.map(|op| op.key().clone())
 }
 
 impl Draft {

@@ -15,10 +15,10 @@ use crate::{
         chain::{Admission, ChainError, Tip, admit},
         change::{Change, EntryRef, Kind, Origin},
         entry::{Entry, EntryError, Op, Parent, SignedEntry, VerifiedEntry},
-        heads::Head,
+        heads::{Head, Heads},
         pending::Pending,
     },
-    state::Staged,
+    state::{Staged, StateError},
     store::{WriteError, actor::Actor, group::GroupError},
 };
 
@@ -218,7 +218,7 @@ impl Actor {
                 due_ms,
             });
         }
-        let taken = self.take_in(entry, Origin::Remote)?;
+        let taken = self.take_in(entry, Origin::Remote, None)?;
         Ok(match taken {
             TakenIn::Staged => {
                 self.release_waiting(entry.id)?;
@@ -241,7 +241,7 @@ impl Actor {
         let mut come = vec![come];
         while let Some(id) = come.pop() {
             for entry in self.waiting.pending.release(&id) {
-                match self.take_in(&entry, Origin::Remote)? {
+                match self.take_in(&entry, Origin::Remote, None)? {
                     TakenIn::Staged => come.push(entry.id),
                     TakenIn::Missing(missing) => {
                         self.waiting.pending.insert(entry, missing);
@@ -257,11 +257,13 @@ impl Actor {
     }
 
     /// Admits an authentic entry: appends it to its log and changes the heads of its keys. It is
-    /// neither durable nor visible before `commit`.
+    /// neither durable nor visible before `commit`. `before`: the heads of its keys, one for each
+    /// op, where the caller has read them.
     pub(super) fn take_in(
         &mut self,
         entry: &VerifiedEntry,
         origin: Origin,
+        before: Option<Vec<Heads>>,
     ) -> Result<TakenIn, GroupError> {
         let author = entry.author();
         let tips = self.logs.tips(&author);
@@ -302,11 +304,14 @@ impl Actor {
             Ok(admission) => admission,
             Err(refused) => return Ok(TakenIn::Refused(refused.into())),
         };
-        if origin == Origin::Remote {
-            match self.check_parents(entry)? {
-                Ok(()) => {}
-                Err(refused) => return Ok(refused),
-            }
+        let before = match before {
+            Some(before) => before,
+            None => self.heads_of(entry)?,
+        };
+        if origin == Origin::Remote
+            && let Err(refused) = self.check_parents(entry, &before)?
+        {
+            return Ok(refused);
         }
         let arrived_ms = self.clock.now_ms();
         match admission {
@@ -326,7 +331,7 @@ impl Actor {
             Admission::Duplicate | Admission::Gap { .. } => {}
         }
         let state = self.state.as_mut().expect("the store is open");
-        let changes = state.stage(entry)?;
+        let changes = state.stage_over(entry, before);
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
@@ -340,19 +345,20 @@ impl Actor {
         Ok(TakenIn::Staged)
     }
 
-    // The outer error is the state's; the inner one says what to do with the entry.
-    fn check_parents(&self, entry: &Entry) -> Result<Result<(), TakenIn>, GroupError> {
+    fn heads_of(&self, entry: &Entry) -> Result<Vec<Heads>, StateError> {
         let state = self.state.as_ref().expect("the store is open");
-        let mut heads = Vec::new();
-        for op in &entry.ops {
-            heads.extend(
-                state
-                    .heads(op.key())?
-                    .as_slice()
-                    .iter()
-                    .map(Head::as_parent),
-            );
-        }
+        let keys = entry.ops.iter().map(Op::key);
+        keys.map(|key| state.heads(key)).collect()
+    }
+
+    // The outer error is the log's; the inner one says what to do with the entry.
+    fn check_parents(
+        &self,
+        entry: &Entry,
+        before: &[Heads],
+    ) -> Result<Result<(), TakenIn>, GroupError> {
+        let heads = before.iter().flat_map(Heads::as_slice);
+        let heads: Vec<_> = heads.map(Head::as_parent).collect();
         for parent in &entry.header.parents {
             if heads.contains(parent) {
                 continue;

@@ -44,7 +44,6 @@ struct Next {
 pub(super) enum Merged {
     Entry {
         entry: VerifiedEntry,
-        branch: u32,
         arrived_ms: u64,
         bytes: usize,
     },
@@ -87,11 +86,9 @@ impl Merge {
             through,
             ..
         } = next;
-        let branch = walk.branch().number;
         self.push(walk, through)?;
         Ok(Some(Merged::Entry {
             entry,
-            branch,
             arrived_ms: record.header.arrived_ms,
             bytes: record.header.frame_bytes(),
         }))

@@ -17,7 +17,7 @@ mod verify;
 mod watch;
 mod write;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{any::Any, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -57,6 +57,8 @@ pub struct StoreConfig {
     pub disk: Arc<dyn Disk>,
     /// Batches a bus channel holds; see `BUS_BATCHES_MAX`.
     pub bus_batches: usize,
+    /// Kept until the writer thread has ended: whatever keeps others off the directory.
+    pub lease: Option<Arc<dyn Any + Send + Sync>>,
     /// True for the root store: clients may not write under the node's own prefixes, and entries
     /// are never held.
     pub root: bool,

@@ -196,8 +196,12 @@ fn build(
     let (mut state, _empty) = State::open(Arc::clone(&config.disk), &config.state_path())?;
     check_tips(config, logs, &[])?;
     let none = Frontier::default();
+    state.fill();
     match replay(config, logs, &mut state, &none, marks, damage)? {
-        Ok(()) => Ok(state),
+        Ok(()) => {
+            state.filled();
+            Ok(state)
+        }
         Err(what) => Err(StateError::Damaged { what }.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! Reading: values, heads, lists, histories and logs, from one view of the state.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -10,19 +10,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    limits::{HISTORY_ENTRIES_MAX, SCAN_ROWS},
+    limits::{HISTORY_ENTRIES_MAX, PAGE_BYTES, SCAN_ROWS},
     log::LogError,
     protocol::{
         change::EntryRef,
         entry::{Entry, Op, Parent, VerifiedEntry, check_key},
         heads::{Content, Head, Heads, Value},
     },
-    state::{StateError, View},
-    store::{
-        Shared, Store,
-        actor::Command,
-        merge::{Merge, Merged, Span},
-    },
+    state::{StateError, View, row::encode_heads},
+    store::{Shared, Store, actor::Command},
 };
 
 /// Why something could not be read.
@@ -32,6 +28,12 @@ pub enum ReadError {
     #[error("{what}")]
     Damaged {
         /// What and where.
+        what: String,
+    },
+    /// The state file is damaged. It is built again from the log.
+    #[error("the state file is damaged: {what}")]
+    State {
+        /// What was found.
         what: String,
     },
     /// The file system refused.
@@ -139,7 +141,7 @@ impl Store {
         let now_ms = self.now_ms();
         self.read(move |shared, view| {
             let heads = view.heads(&key)?;
-            Ok(shared.item(&key, &heads, now_ms, false)?)
+            shared.item(&key, &heads, now_ms, false)
         })
         .await
     }
@@ -168,6 +170,7 @@ impl Store {
             now_ms: self.now_ms(),
             left: options.limit.unwrap_or(usize::MAX),
             options,
+            rows: VecDeque::new(),
             after: None,
             done: false,
         }
@@ -208,11 +211,12 @@ impl Store {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
         let limit = limit.min(HISTORY_ENTRIES_MAX);
-        self.read(move |shared, view| Ok(shared.history(&key, &view.heads(&key)?, limit)?))
+        self.read(move |shared, view| shared.history(&key, &view.heads(&key)?, limit))
             .await
     }
 
-    /// Returns up to `limit` records of `author` with places above `after`, oldest first.
+    /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
+    /// they are large. After a fork those of one place come together.
     ///
     /// # Errors
     /// `Damaged` when one of them is unreadable; `ReadError`.
@@ -223,32 +227,58 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<LogEntry>, ReadError> {
         self.read(move |shared, _view| {
-            let spans = shared.log.of(&author).into_iter().map(|branch| Span {
-                after: after.max(branch.first - 1),
-                branch,
-                through: Seq::MAX,
-            });
-            let mut merge = Merge::new(spans.collect())?;
-            let mut entries = Vec::new();
-            while entries.len() < limit {
-                match merge.next()? {
-                    None => break,
-                    Some(Merged::Damage(damage)) => return Err(LogError::Damaged(damage).into()),
-                    Some(Merged::Entry {
-                        entry,
-                        arrived_ms,
-                        branch,
-                        ..
-                    }) => {
-                        entries.push(LogEntry {
-                            entry,
-                            branch,
-                            arrived_ms,
-                        });
-                    }
+            let mut walks = Vec::new();
+            for branch in shared.log.of(&author) {
+                let mut walk = branch.walk(after.saturating_add(1));
+                walks.push((walk.next_record()?, walk));
+            }
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            while entries.len() < limit && bytes < PAGE_BYTES {
+                let next = walks
+                    .iter()
+                    .filter_map(|(next, _)| Some(next.as_ref()?.header.seq));
+                let Some(seq) = next.min() else { break };
+                for (next, walk) in &mut walks {
+                    let Some(record) = next.take_if(|record| record.header.seq == seq) else {
+                        continue;
+                    };
+                    bytes += record.header.frame_bytes();
+                    entries.push(LogEntry {
+                        entry: walk.branch().read_entry(&record)?,
+                        branch: walk.branch().number,
+                        arrived_ms: record.header.arrived_ms,
+                    });
+                    *next = walk.next_record()?;
                 }
             }
             Ok(entries)
+        })
+        .await
+    }
+
+    /// Returns a hash over all keys and their heads: equal on two nodes exactly when their states
+    /// are, byte by byte. Reads the whole state.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn state_hash(&self) -> Result<[u8; 32], ReadError> {
+        self.read(|_shared, view| {
+            let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 state v1");
+            let mut after: Option<Bytes> = None;
+            loop {
+                let rows = view.scan(&[], after.as_deref(), SCAN_ROWS)?;
+                for (key, heads) in &rows {
+                    let row = encode_heads(heads);
+                    hasher.update(&(key.len() as u64).to_le_bytes()).update(key);
+                    hasher
+                        .update(&(row.len() as u64).to_le_bytes())
+                        .update(&row);
+                }
+                match rows.last() {
+                    Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
+                    _end => return Ok(*hasher.finalize().as_bytes()),
+                }
+            }
         })
         .await
     }
@@ -257,15 +287,15 @@ impl Store {
     // state is built again once.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl Fn(&Shared, &View) -> Result<T, Failed> + Send + 'static,
+        work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let view = self.shared.state.view();
         match work(&self.shared, &view) {
-            Err(Failed::State(StateError::Damaged { .. })) => {}
-            done => return Ok(done?),
+            Err(ReadError::State { .. }) => {}
+            done => return done,
         }
         self.rebuild(view.version).await?;
-        Ok(work(&self.shared, &self.shared.state.view())?)
+        work(&self.shared, &self.shared.state.view())
     }
 
     async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
@@ -288,6 +318,8 @@ pub struct Scan {
     now_ms: u64,
     options: List,
     left: usize,
+    // Read and not handed out; those after `after` are not read.
+    rows: VecDeque<(Bytes, Heads)>,
     after: Option<Bytes>,
     done: bool,
 }
@@ -298,37 +330,46 @@ impl Scan {
     /// # Errors
     /// `ReadError`.
     pub async fn next_page(&mut self) -> Result<Vec<Item>, ReadError> {
-        let mut items = Vec::new();
-        while items.is_empty() && !self.done && self.left > 0 {
-            let rows = match self
-                .view
-                .scan(&self.options.prefix, self.after.as_deref(), SCAN_ROWS)
-            {
-                Ok(rows) => rows,
-                Err(StateError::Damaged { .. }) => {
-                    self.store.rebuild(self.view.version).await?;
-                    self.view = self.store.shared.state.view();
-                    self.view
-                        .scan(&self.options.prefix, self.after.as_deref(), SCAN_ROWS)?
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while self.left > 0 && bytes < PAGE_BYTES {
+            if self.rows.is_empty() {
+                if self.done || !items.is_empty() {
+                    break;
                 }
-                Err(error) => return Err(error.into()),
-            };
-            self.done = rows.len() < SCAN_ROWS;
-            self.after = rows
-                .last()
-                .map(|(key, _)| key.clone())
-                .or(self.after.take());
-            for (key, heads) in rows {
-                let item =
-                    self.store
-                        .shared
-                        .item(&key, &heads, self.now_ms, self.options.keys_only)?;
-                items.extend(item);
+                self.read_rows().await?;
             }
-            items.truncate(self.left);
-            self.left -= items.len();
+            let Some((key, heads)) = self.rows.pop_front() else {
+                continue;
+            };
+            let shared = &self.store.shared;
+            let item = shared.item(&key, &heads, self.now_ms, self.options.keys_only)?;
+            if let Some(item) = item {
+                bytes += item.key.len() + item.value.len();
+                items.push(item);
+                self.left -= 1;
+            }
         }
         Ok(items)
+    }
+
+    async fn read_rows(&mut self) -> Result<(), ReadError> {
+        let scan = |view: &View, after: Option<&Bytes>| {
+            view.scan(&self.options.prefix, after.map(Bytes::as_ref), SCAN_ROWS)
+        };
+        let rows = match scan(&self.view, self.after.as_ref()) {
+            Err(StateError::Damaged { .. }) => {
+                self.store.rebuild(self.view.version).await?;
+                self.view = self.store.shared.state.view();
+                scan(&self.view, self.after.as_ref())?
+            }
+            rows => rows?,
+        };
+        self.done = rows.len() < SCAN_ROWS;
+        if let Some((key, _)) = rows.last() {
+            self.after = Some(key.clone());
+        }
+        self.rows = rows.into();
+        Ok(())
     }
 }
 
@@ -449,44 +490,10 @@ fn value_of(op: &Op) -> Option<Bytes> {
     }
 }
 
-// Why a read failed: damage of the state is mended from the log, and no other.
-#[derive(Debug)]
-enum Failed {
-    State(StateError),
-    Read(ReadError),
-}
-
-impl From<StateError> for Failed {
-    fn from(error: StateError) -> Self {
-        Self::State(error)
-    }
-}
-
-impl From<ReadError> for Failed {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl From<LogError> for Failed {
-    fn from(error: LogError) -> Self {
-        Self::Read(error.into())
-    }
-}
-
-impl From<Failed> for ReadError {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::State(error) => error.into(),
-            Failed::Read(error) => error,
-        }
-    }
-}
-
 impl From<StateError> for ReadError {
     fn from(error: StateError) -> Self {
         match error {
-            StateError::Damaged { what } => Self::Damaged { what },
+            StateError::Damaged { what } => Self::State { what },
             StateError::Io { source } => Self::Io { source },
         }
     }

@@ -1,6 +1,6 @@
 //! What a watch reads from files, piece by piece: the state at its start, or the log behind it.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,10 +12,11 @@ use crate::{
         cursor::Partial,
         entry::{Entry, Op},
         frontier::{Frontier, FrontierTip, MissingRange},
+        heads::Heads,
     },
     state::View,
     store::{
-        ReadError, Shared, Start, WatchError,
+        Item, ReadError, Shared, Start, WatchError,
         merge::{Merge, Merged, spans},
         watch::Scope,
     },
@@ -59,6 +60,8 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct StateSource {
     view: Arc<View>,
+    // Read and not handed out; those after `after` are not read.
+    rows: VecDeque<(Bytes, Heads)>,
     after: Option<Bytes>,
     done: bool,
 }
@@ -67,6 +70,7 @@ impl StateSource {
     pub(super) fn new(view: Arc<View>) -> Self {
         Self {
             view,
+            rows: VecDeque::new(),
             after: None,
             done: false,
         }
@@ -76,6 +80,7 @@ impl StateSource {
     pub(super) fn ended(view: Arc<View>) -> Self {
         Self {
             view,
+            rows: VecDeque::new(),
             after: None,
             done: true,
         }
@@ -91,48 +96,60 @@ impl StateSource {
     }
 
     fn next(&mut self, shared: &Shared, scope: &Scope) -> Result<Read, ReadError> {
-        loop {
-            if self.done {
-                return Ok(Read::End);
+        let (mut changes, mut bytes) = (Vec::new(), 0);
+        while bytes < REPLAY_CHUNK_BYTES {
+            if self.rows.is_empty() {
+                if self.done || !changes.is_empty() {
+                    break;
+                }
+                let after = self.after.as_deref();
+                let rows = self.view.scan(&scope.prefix, after, SCAN_ROWS)?;
+                self.done = rows.len() < SCAN_ROWS;
+                if let Some((key, _)) = rows.last() {
+                    self.after = Some(key.clone());
+                }
+                self.rows = rows.into();
             }
-            let rows = self
-                .view
-                .scan(&scope.prefix, self.after.as_deref(), SCAN_ROWS)?;
-            self.done = rows.len() < SCAN_ROWS;
-            self.after = rows
-                .last()
-                .map(|(key, _)| key.clone())
-                .or(self.after.take());
-            let mut changes = Vec::new();
-            for (key, heads) in rows {
-                let told_ms = self.view.expired_through_ms;
-                let Some(item) = shared.item(&key, &heads, told_ms, scope.keys_only)? else {
-                    continue;
-                };
-                changes.push(Arc::new(Change {
-                    key,
-                    kind: Kind::Put,
-                    value: (!scope.keys_only).then_some(item.value),
-                    expires_ms: item.expires_ms,
-                    entry: item.entry,
-                    prev: None,
-                    op_index: 0,
-                    op_count: 1,
-                    atomic: false,
-                    heads,
-                    previous: None,
-                    origin: Origin::Initial,
-                    arrived_ms: 0,
-                    late: false,
-                }));
+            let Some((key, heads)) = self.rows.pop_front() else {
+                continue;
+            };
+            let told_ms = self.view.expired_through_ms;
+            if !scope.matches_key(&key) {
+                continue;
             }
-            if !changes.is_empty() {
-                return Ok(Read::Piece(Piece {
-                    changes: changes.into(),
-                    then: None,
-                }));
-            }
+            let Some(item) = shared.item(&key, &heads, told_ms, scope.keys_only)? else {
+                continue;
+            };
+            bytes += key.len() + item.value.len();
+            changes.push(Arc::new(initial(key, heads, item, scope.keys_only)));
         }
+        if changes.is_empty() {
+            return Ok(Read::End);
+        }
+        Ok(Read::Piece(Piece {
+            changes: changes.into(),
+            then: None,
+        }))
+    }
+}
+
+// A live key, as a change.
+fn initial(key: Bytes, heads: Heads, item: Item, keys_only: bool) -> Change {
+    Change {
+        key,
+        kind: Kind::Put,
+        value: (!keys_only).then_some(item.value),
+        expires_ms: item.expires_ms,
+        entry: item.entry,
+        prev: None,
+        op_index: 0,
+        op_count: 1,
+        atomic: false,
+        heads,
+        previous: None,
+        origin: Origin::Initial,
+        arrived_ms: 0,
+        late: false,
     }
 }
 
@@ -336,7 +353,7 @@ impl LogSource {
     // What expired since the position, of what is still the winner. Those of one millisecond stay
     // together.
     fn read_expiries(
-        &mut self,
+        &self,
         shared: &Shared,
         scope: &Scope,
         changes: &mut Vec<Arc<Change>>,

@@ -1,4 +1,28 @@
-//! Promises across modules, one binary.
+//! Promises that no single module keeps alone.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::missing_panics_doc,
+    reason = "a test may stop at the first surprise, and says what it saw"
+)]
+
+#[cfg(feature = "cli")]
+mod cli;
 mod faults;
+mod golden;
+mod hostile;
+mod ingest;
+#[cfg(feature = "cli")]
+mod kill;
+mod laws;
+mod model;
+mod node;
+mod random;
+#[cfg(feature = "api")]
+mod socket;
 mod store;
+mod tidy;

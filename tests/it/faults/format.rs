@@ -20,12 +20,12 @@ use super::{
     flip, key, put, signed,
 };
 
-// Bytes as `tests/data` has them. `UPDATE_GOLDEN=1` writes a file that is missing.
+// Bytes as `tests/data` has them. `GOLDEN=new` writes a file that is missing.
 fn golden(name: &str, now: &[u8]) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data")
         .join(name);
-    if !path.exists() && std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if !path.exists() && std::env::var_os("GOLDEN").is_some() {
         std::fs::write(&path, now).unwrap();
     }
     std::fs::read(path).unwrap()

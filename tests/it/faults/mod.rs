@@ -1,11 +1,5 @@
 //! What disks do to a store: power cuts, flipped bits, failed calls, files that lie.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "helpers of tests, which print seeds and counts"
-)]
-
 mod crash;
 mod disk;
 mod flip;
@@ -58,6 +52,7 @@ fn config(disk: &MemDisk) -> StoreConfig {
         disk: Arc::new(disk.clone()),
         bus_batches: 16,
         root: false,
+        lease: None,
     }
 }
 

@@ -1,0 +1,148 @@
+//! The client's end: to a node's socket, or to a node in this process.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::{
+    api::server::Server,
+    limits::{
+        CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, REPLY_BYTES_MAX,
+        SOCKET_PATH_BYTES_MAX,
+    },
+    node::Node,
+    wire::api::lattice_client::LatticeClient,
+};
+
+/// A client of a node; cheap to clone, and each clone may have many calls in flight.
+pub type Client = LatticeClient<Channel>;
+
+/// Why no node answers at a socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No socket: no node runs, or it is just starting.
+    #[error("no node is running: there is no socket at {}", path.display())]
+    NoSocket {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A socket that nobody listens on: its node died.
+    #[error("no node is running: nobody listens on {}", path.display())]
+    Refused {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Another user's node.
+    #[error("the node at {} belongs to another user", path.display())]
+    Denied {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// No node can have a socket there.
+    #[error(
+        "the socket's path has {bytes} bytes, a socket's path has at most {bytes_max}: {}",
+        path.display()
+    )]
+    PathTooLong {
+        /// Where it would be.
+        path: PathBuf,
+        /// What it has.
+        bytes: usize,
+        /// What the system allows.
+        bytes_max: usize,
+    },
+    /// The system refused.
+    #[error("cannot connect to {}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Connects to the node that listens on `socket`.
+///
+/// Returns when the node's socket has accepted. A client whose connection breaks connects again
+/// at its next call.
+///
+/// # Errors
+/// Every variant of `ConnectError`; `NoSocket` and `Refused` mean that no node is running.
+pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
+    let first = dial(socket).await?;
+    let path = socket.to_owned();
+    let mut first = Some(first);
+    let channel = endpoint().connect_with_connector_lazy(service_fn(move |_uri| {
+        let path = path.clone();
+        let first = first.take();
+        async move {
+            match first {
+                Some(stream) => Ok(TokioIo::new(stream)),
+                None => dial(&path).await.map(TokioIo::new),
+            }
+        }
+    }));
+    Ok(client(channel))
+}
+
+/// Returns a client of `node`, in this process, without a socket.
+///
+/// To be called inside a runtime. What serves it ends when the last clone of it is dropped.
+/// `down` is answered and does nothing more: who opened the node closes it.
+pub fn in_process(node: Node) -> Client {
+    let server = Server::new(node, None);
+    let channel = endpoint().connect_with_connector_lazy(service_fn(move |_uri| {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let connection = server.clone().serve_connection(theirs);
+        // Ends when `ours` is dropped, which the channel owns.
+        tokio::spawn(connection);
+        std::future::ready(Ok::<_, io::Error>(TokioIo::new(ours)))
+    }));
+    client(channel)
+}
+
+async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
+    let path = || socket.to_owned();
+    let bytes = socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let bytes_max = SOCKET_PATH_BYTES_MAX;
+        return Err(ConnectError::PathTooLong {
+            path: path(),
+            bytes,
+            bytes_max,
+        });
+    }
+    UnixStream::connect(socket)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ConnectError::NoSocket { path: path() },
+            io::ErrorKind::ConnectionRefused => ConnectError::Refused { path: path() },
+            io::ErrorKind::PermissionDenied => ConnectError::Denied { path: path() },
+            _other => ConnectError::Io {
+                path: path(),
+                source,
+            },
+        })
+}
+
+fn client(channel: Channel) -> Client {
+    Client::new(channel)
+        .max_decoding_message_size(REPLY_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+fn endpoint() -> Endpoint {
+    // The name is never looked up: the connector knows where to go.
+    Endpoint::from_static("http://lattice.local")
+        .initial_stream_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+/// Bytes between the two ends inside a process.
+const PIPE_BYTES: usize = 256 << 10;

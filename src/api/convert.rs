@@ -1,0 +1,344 @@
+//! Between the library's types and the messages of the API.
+
+use bytes::Bytes;
+
+use crate::{
+    api::error::ApiError,
+    id::{Author, EntryId},
+    node::StoreInfo,
+    protocol::{
+        change::{Change, EntryRef, Kind},
+        entry::Op,
+        frontier::FrontierTip,
+        heads::{Head, Heads},
+    },
+    store::{
+        Condition, Damage, HeadItem, HistoryEntry, Item, LogEntry, StoreStatus, Write, Written,
+    },
+    wire::api,
+};
+
+pub(super) fn bytes(id: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(id)
+}
+
+/// Returns the op that a message means. A time to live counts from `now_ms`.
+pub(super) fn op(message: api::Op, now_ms: u64) -> Op {
+    if message.delete {
+        Op::Delete { key: message.key }
+    } else {
+        let expires_ms = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
+        Op::Put {
+            key: message.key,
+            value: message.value,
+            expires_ms,
+        }
+    }
+}
+
+/// Returns the write of one op that holds only under `condition`.
+pub(super) fn write(op: Op, condition: Option<Condition>) -> Write {
+    Write {
+        ops: vec![op],
+        atomic: false,
+        condition,
+    }
+}
+
+/// Reads the condition of a put.
+///
+/// # Errors
+/// Both conditions at once, or an entry id that has not 32 bytes.
+pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condition>, ApiError> {
+    match (if_absent, if_head.is_empty()) {
+        (false, true) => Ok(None),
+        (true, true) => Ok(Some(Condition::Absent)),
+        (false, false) => EntryId::from_slice(if_head)
+            .map(|id| Some(Condition::Head(id)))
+            .ok_or_else(|| wrong_length("if_head", if_head, 32)),
+        (true, false) => Err(ApiError::usage(
+            "two_conditions",
+            "a put has if_absent or if_head, not both",
+        )),
+    }
+}
+
+/// Reads an author; no bytes mean `None`.
+///
+/// # Errors
+/// Another length than 0 or 32 bytes.
+pub(super) fn author(bytes: &[u8]) -> Result<Option<Author>, ApiError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Author::from_slice(bytes)
+        .map(Some)
+        .ok_or_else(|| wrong_length("author", bytes, 32))
+}
+
+/// Reads the name of a kind of change.
+///
+/// # Errors
+/// A name that is none.
+pub(super) fn kind(name: &str) -> Result<Kind, ApiError> {
+    [Kind::Put, Kind::Delete, Kind::Expire, Kind::Retract]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| {
+            ApiError::usage("bad_kind", format!("{name:?} is not a kind of change"))
+                .hint("kinds are put, delete, expire and retract")
+        })
+}
+
+pub(super) fn written(written: &Written) -> api::Written {
+    api::Written {
+        entry: bytes(&written.entry.0),
+        author: bytes(&written.author.0),
+        seq: written.seq,
+        wall_ms: written.hlc.wall_ms,
+        counter: written.hlc.counter,
+        op_index: written.op_index,
+    }
+}
+
+pub(super) fn entry_ref(entry: &EntryRef) -> api::EntryRef {
+    api::EntryRef {
+        id: bytes(&entry.id.0),
+        author: bytes(&entry.author.0),
+        seq: entry.seq,
+        wall_ms: entry.hlc.wall_ms,
+        counter: entry.hlc.counter,
+    }
+}
+
+pub(super) fn item(item: Item) -> api::Item {
+    api::Item {
+        key: item.key,
+        value: item.value,
+        entry: Some(entry_ref(&item.entry)),
+        expires_ms: item.expires_ms,
+        heads: item.heads,
+    }
+}
+
+pub(super) fn head(head: HeadItem) -> api::Head {
+    api::Head {
+        entry: Some(entry_ref(&head.entry)),
+        kind: kind_of(head.value.as_ref()),
+        value: head.value.unwrap_or_default(),
+        expires_ms: head.expires_ms,
+        expired: head.expired,
+        wins: head.wins,
+    }
+}
+
+pub(super) fn history_entry(entry: HistoryEntry) -> api::HistoryEntry {
+    api::HistoryEntry {
+        entry: Some(entry_ref(&entry.entry)),
+        kind: kind_of(entry.value.as_ref()),
+        value: entry.value.unwrap_or_default(),
+        expires_ms: entry.expires_ms,
+        parents: entry
+            .parents
+            .iter()
+            .map(|parent| bytes(&parent.0))
+            .collect(),
+        head: entry.head,
+        wins: entry.wins,
+    }
+}
+
+pub(super) fn change(change: &Change) -> api::Change {
+    api::Change {
+        key: change.key.clone(),
+        kind: change.kind.name().to_owned(),
+        value: change.value.clone(),
+        expires_ms: change.expires_ms,
+        entry: Some(entry_ref(&change.entry)),
+        op_index: change.op_index,
+        op_count: change.op_count,
+        atomic: change.atomic,
+        heads: heads(&change.heads),
+        conflict: change.is_conflict(),
+        previous: change.previous.as_ref().map(entry_ref),
+        origin: change.origin.name().to_owned(),
+        arrived_ms: change.arrived_ms,
+        late: change.late,
+    }
+}
+
+pub(super) fn log_entry(entry: &LogEntry) -> api::LogEntry {
+    let LogEntry {
+        entry,
+        branch,
+        arrived_ms,
+    } = entry;
+    let header = &entry.header;
+    api::LogEntry {
+        entry: Some(api::EntryRef {
+            id: bytes(&entry.id.0),
+            author: bytes(&entry.signed.author.0),
+            seq: header.seq,
+            wall_ms: header.hlc.wall_ms,
+            counter: header.hlc.counter,
+        }),
+        branch: *branch,
+        prev: header.prev.map(|prev| bytes(&prev.0)).unwrap_or_default(),
+        parents: header
+            .parents
+            .iter()
+            .map(|parent| api::EntryRef {
+                id: bytes(&parent.id.0),
+                author: bytes(&parent.author.0),
+                seq: parent.seq,
+                wall_ms: parent.hlc.wall_ms,
+                counter: parent.hlc.counter,
+            })
+            .collect(),
+        atomic: header.atomic,
+        arrived_ms: *arrived_ms,
+        ops: entry.ops.iter().map(log_op).collect(),
+        signed: entry.signed.encode().into(),
+    }
+}
+
+pub(super) fn store_info(info: &StoreInfo) -> api::StoreInfo {
+    api::StoreInfo {
+        id: bytes(&info.id.0),
+        name: info.name.clone(),
+        root: info.root,
+    }
+}
+
+pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreStatus {
+    let tip = |(author, tip): (Author, FrontierTip)| api::Tip {
+        author: bytes(&author.0),
+        seq: tip.seq,
+        id: bytes(&tip.id.0),
+    };
+    api::StoreStatus {
+        info: Some(store_info(info)),
+        entries: status.entries,
+        keys: status.keys,
+        log_bytes: status.log_bytes,
+        state_bytes: status.state_bytes,
+        applied: status.applied.iter().map(tip).collect(),
+        pending_entries: status.pending_entries as u64,
+        pending_bytes: status.pending_bytes as u64,
+        held: status
+            .held
+            .iter()
+            .map(|held| api::HeldEntry {
+                author: bytes(&held.author.0),
+                id: bytes(&held.id.0),
+                due_ms: held.due_ms,
+            })
+            .collect(),
+        forked: status
+            .forked
+            .iter()
+            .map(|author| bytes(&author.0))
+            .collect(),
+        damage: status.damage,
+        watchers: status.watchers as u64,
+        poisoned: status.poisoned.unwrap_or_default(),
+        recovered: status.recovered,
+        expired_through_ms: status.expired_through_ms,
+    }
+}
+
+pub(super) fn damage(damage: Damage) -> api::Damage {
+    api::Damage {
+        r#where: damage.place.name().to_owned(),
+        what: damage.what,
+        author: damage
+            .author
+            .map(|author| bytes(&author.0))
+            .unwrap_or_default(),
+        seq: damage.seq.unwrap_or_default(),
+        file: damage.file,
+        offset: damage.offset,
+        bytes: damage.bytes,
+        key: damage.key.unwrap_or_default(),
+    }
+}
+
+// The winner first; the library keeps it last.
+fn heads(heads: &Heads) -> Vec<api::EntryRef> {
+    let entry = |head: &Head| api::EntryRef {
+        id: bytes(&head.id.0),
+        author: bytes(&head.author.0),
+        seq: head.seq,
+        wall_ms: head.hlc.wall_ms,
+        counter: head.hlc.counter,
+    };
+    heads.as_slice().iter().rev().map(entry).collect()
+}
+
+fn log_op(op: &Op) -> api::LogOp {
+    match op {
+        Op::Put {
+            key,
+            value,
+            expires_ms,
+        } => api::LogOp {
+            kind: Kind::Put.name().to_owned(),
+            key: key.clone(),
+            value: value.clone(),
+            expires_ms: *expires_ms,
+        },
+        Op::Delete { key } => api::LogOp {
+            kind: Kind::Delete.name().to_owned(),
+            key: key.clone(),
+            ..api::LogOp::default()
+        },
+    }
+}
+
+fn kind_of(value: Option<&Bytes>) -> String {
+    if value.is_some() {
+        Kind::Put
+    } else {
+        Kind::Delete
+    }
+    .name()
+    .to_owned()
+}
+
+fn wrong_length(field: &str, bytes: &[u8], expected: usize) -> ApiError {
+    let message = format!("{field} has {} bytes instead of {expected}", bytes.len());
+    ApiError::usage("wrong_length", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttl_counts_from_now_and_does_not_wrap() {
+        let message = |ttl_ms| api::Op {
+            key: "/k".into(),
+            ttl_ms,
+            ..api::Op::default()
+        };
+        let expires = |op| match op {
+            Op::Put { expires_ms, .. } => expires_ms,
+            Op::Delete { .. } => panic!("a put was sent"),
+        };
+        assert_eq!(expires(op(message(None), 100)), None);
+        assert_eq!(expires(op(message(Some(5)), 100)), Some(105));
+        assert_eq!(expires(op(message(Some(u64::MAX)), 100)), Some(u64::MAX));
+    }
+
+    #[test]
+    fn ids_of_a_wrong_length_are_refused_not_padded() {
+        assert_eq!(author(&[]), Ok(None));
+        assert_eq!(author(&[7; 32]), Ok(Some(Author([7; 32]))));
+        assert_eq!(author(&[7; 31]).unwrap_err().code, "wrong_length");
+        assert_eq!(condition(false, &[7; 33]).unwrap_err().code, "wrong_length");
+        assert_eq!(
+            condition(true, &[7; 32]).unwrap_err().code,
+            "two_conditions"
+        );
+    }
+}

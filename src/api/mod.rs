@@ -1,0 +1,17 @@
+//! The local API: gRPC over the node's Unix socket, server and client.
+//!
+//! `proto/api.proto` is the contract. A connection comes in through [`socket`], which lets nobody
+//! but the node's own user pass; [`server`] speaks HTTP/2 on it and hands each call to the
+//! service. [`client`] is the other end, and also reaches a node in the same process without a
+//! socket, so that the command line has one path. [`error`] names what went wrong, the same way
+//! on both ends.
+
+pub mod client;
+mod convert;
+pub mod error;
+mod pages;
+mod put_stream;
+pub mod server;
+mod service;
+pub mod socket;
+mod watch;

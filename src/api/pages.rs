@@ -1,0 +1,148 @@
+//! Answers that come page by page: the list of a store, the log of an author.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::{
+    api::{convert, error::ApiError},
+    id::{Author, Seq},
+    limits::{LOG_PAGE_ENTRIES, PAGE_BYTES},
+    store::{Item, List, LogEntry, Scan, Store},
+    wire::api,
+};
+
+/// A stream of answers, as the service hands them out.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Streams the live keys of a store, from one snapshot.
+pub(super) fn list(store: &Store, options: List) -> Answers<api::Items> {
+    let scan = store.scan(options);
+    let listing = Listing {
+        scan,
+        rest: Vec::new().into_iter(),
+    };
+    Box::pin(Unfold {
+        step: |listing: Listing| Box::pin(listing.next()),
+        at: At::Rest(listing),
+    })
+}
+
+/// Streams the entries of `author` after `after` (exclusive), at most `limit`, oldest first.
+pub(super) fn log(
+    store: Store,
+    author: Author,
+    after: Seq,
+    limit: Option<u64>,
+) -> Answers<api::LogEntry> {
+    let left = limit.unwrap_or(u64::MAX);
+    let log = Log {
+        store,
+        author,
+        after,
+        left,
+        page: Vec::new().into_iter(),
+    };
+    Box::pin(Unfold {
+        step: |log: Log| Box::pin(log.next()),
+        at: At::Rest(log),
+    })
+}
+
+struct Listing {
+    scan: Scan,
+    // Of a page that was too long for one message.
+    rest: std::vec::IntoIter<Item>,
+}
+
+impl Listing {
+    async fn next(mut self) -> Option<(Result<api::Items, Status>, Self)> {
+        if self.rest.as_slice().is_empty() {
+            match self.scan.next_page().await {
+                Ok(page) => self.rest = page.into_iter(),
+                Err(error) => return Some((Err(ApiError::from(error).into()), self)),
+            }
+        }
+        let mut items = Vec::with_capacity(self.rest.len());
+        let mut bytes = 0;
+        while bytes < PAGE_BYTES
+            && let Some(item) = self.rest.next()
+        {
+            bytes += item.key.len() + item.value.len();
+            items.push(convert::item(item));
+        }
+        (!items.is_empty()).then_some((Ok(api::Items { items }), self))
+    }
+}
+
+struct Log {
+    store: Store,
+    author: Author,
+    // Exclusive: the last place that was read.
+    after: Seq,
+    left: u64,
+    page: std::vec::IntoIter<LogEntry>,
+}
+
+impl Log {
+    async fn next(mut self) -> Option<(Result<api::LogEntry, Status>, Self)> {
+        if self.page.as_slice().is_empty() && self.left > 0 {
+            let limit = usize::try_from(self.left)
+                .unwrap_or(usize::MAX)
+                .min(LOG_PAGE_ENTRIES);
+            match self.store.entries(self.author, self.after, limit).await {
+                Ok(page) => self.page = page.into_iter(),
+                Err(error) => return Some((Err(ApiError::from(error).into()), self)),
+            }
+        }
+        let entry = self.page.next()?;
+        self.after = entry.entry.header.seq;
+        self.left = self.left.saturating_sub(1);
+        Some((Ok(convert::log_entry(&entry)), self))
+    }
+}
+
+/// A stream that an async function makes out of a state, item by item. Ends after an error.
+struct Unfold<S, T> {
+    step: fn(S) -> Step<S, T>,
+    at: At<S, T>,
+}
+
+enum At<S, T> {
+    Rest(S),
+    Step(Step<S, T>),
+    End,
+}
+
+type Step<S, T> = Pin<Box<dyn Future<Output = Option<(Result<T, Status>, S)>> + Send>>;
+
+impl<S: Unpin, T> Stream for Unfold<S, T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut step = match mem::replace(&mut self.at, At::End) {
+            At::Rest(state) => (self.step)(state),
+            At::Step(step) => step,
+            At::End => return Poll::Ready(None),
+        };
+        match step.as_mut().poll(context) {
+            Poll::Pending => {
+                self.at = At::Step(step);
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some((item, state))) => {
+                if item.is_ok() {
+                    self.at = At::Rest(state);
+                }
+                Poll::Ready(Some(item))
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Pipelined writes: requests in, answers out in the order of the requests.
+//!
+//! ```text
+//! requests -> gather what is there -> chunk -> writer (several chunks at a time) -> answers
+//! ```
+//! One task does all of it, when the transport asks for the next answer: nothing to join, and a
+//! client that does not read its answers is not read either.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::{
+    api::{convert, error::ApiError},
+    limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX},
+    node::Node,
+    store::{Store, WriteError, Written},
+    wire::api,
+};
+
+/// The answers to one stream of writes.
+pub(super) struct PutAnswers {
+    node: Node,
+    // Named by the first request.
+    store: Option<Store>,
+    // `None` when the client has sent its last request.
+    requests: Option<Streaming<api::PutStreamRequest>>,
+    // In the order of the requests; the writer takes them in this order.
+    chunks: VecDeque<Chunk>,
+    // Answers to requests that were before those in `chunks`.
+    replies: VecDeque<api::PutStreamReply>,
+    // Ends the stream after all answers.
+    failed: Option<Status>,
+    // Ready when the server stops.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Writes of some requests that went to the writer together.
+struct Chunk {
+    // Ops of each request.
+    requests: Vec<usize>,
+    writes: Writes,
+}
+
+type Results = Vec<Result<Written, WriteError>>;
+
+enum Writes {
+    Waiting(Pin<Box<dyn Future<Output = Results> + Send>>),
+    Done(Results),
+}
+
+impl PutAnswers {
+    /// Takes `requests` until the client has sent its last one or `ending` is cancelled.
+    pub(super) fn new(
+        node: Node,
+        requests: Streaming<api::PutStreamRequest>,
+        ending: CancellationToken,
+    ) -> Self {
+        Self {
+            node,
+            store: None,
+            requests: Some(requests),
+            chunks: VecDeque::new(),
+            replies: VecDeque::new(),
+            failed: None,
+            ended: Box::pin(ending.cancelled_owned()),
+        }
+    }
+
+    /// Gathers requests that are there already, up to one chunk. `None`: there were none.
+    fn gather(&mut self, context: &mut Context<'_>) -> Option<Chunk> {
+        let mut requests = Vec::new();
+        let mut writes = Vec::new();
+        let mut bytes = 0;
+        // Requests count too: they may be empty.
+        while requests.len() + writes.len() < PUT_CHUNK_WRITES_MAX && bytes < PUT_CHUNK_BYTES {
+            let Some(request) = self.poll_request(context) else {
+                break;
+            };
+            let now_ms = self.node.clock().now_ms();
+            requests.push(request.ops.len());
+            writes.extend(request.ops.into_iter().map(|op| {
+                bytes += op.key.len() + op.value.len();
+                convert::write(convert::op(op, now_ms), None)
+            }));
+        }
+        if requests.is_empty() {
+            return None;
+        }
+        let store = self.store.clone()?;
+        let mut waiting = Box::pin(async move { store.write_many(writes).await });
+        // At once, so that the writer has it before the next chunk.
+        let writes = match waiting.as_mut().poll(context) {
+            Poll::Pending => Writes::Waiting(waiting),
+            Poll::Ready(results) => Writes::Done(results),
+        };
+        Some(Chunk { requests, writes })
+    }
+
+    /// Takes a request that is there; `None` when none is, or no more come.
+    fn poll_request(&mut self, context: &mut Context<'_>) -> Option<api::PutStreamRequest> {
+        match Pin::new(self.requests.as_mut()?).poll_next(context) {
+            Poll::Pending => return None,
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(Err(status))) => self.failed = Some(status),
+            Poll::Ready(Some(Ok(request))) => match self.open(&request.store) {
+                Ok(()) => return Some(request),
+                Err(error) => self.failed = Some(error.into()),
+            },
+        }
+        self.requests = None;
+        None
+    }
+
+    fn open(&mut self, name: &str) -> Result<(), ApiError> {
+        if self.store.is_none() {
+            self.store = Some(self.node.store(name)?);
+        }
+        Ok(())
+    }
+
+    /// Turns chunks that are done into answers.
+    fn poll_chunks(&mut self, context: &mut Context<'_>) {
+        for chunk in &mut self.chunks {
+            if let Writes::Waiting(waiting) = &mut chunk.writes
+                && let Poll::Ready(results) = waiting.as_mut().poll(context)
+            {
+                chunk.writes = Writes::Done(results);
+            }
+        }
+        while let Some(Chunk {
+            requests,
+            writes: Writes::Done(results),
+        }) = self.chunks.front_mut()
+        {
+            let mut results = mem::take(results).into_iter().map(result);
+            for ops in requests.iter() {
+                let results = results.by_ref().take(*ops).collect();
+                self.replies.push_back(api::PutStreamReply { results });
+            }
+            self.chunks.pop_front();
+        }
+    }
+}
+
+impl Stream for PutAnswers {
+    type Item = Result<api::PutStreamReply, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(reply) = self.replies.pop_front() {
+            return Poll::Ready(Some(Ok(reply)));
+        }
+        if self.requests.is_some() && self.ended.as_mut().poll(context).is_ready() {
+            // What is with the writer is answered; the rest was not written.
+            self.requests = None;
+            self.failed = Some(ApiError::stopping().into());
+        }
+        // Before the chunks are polled: one that is done at once would wake nobody.
+        while self.chunks.len() < PUT_CHUNKS_MAX
+            && let Some(chunk) = self.gather(context)
+        {
+            self.chunks.push_back(chunk);
+        }
+        self.poll_chunks(context);
+        if let Some(reply) = self.replies.pop_front() {
+            return Poll::Ready(Some(Ok(reply)));
+        }
+        if !self.chunks.is_empty() || self.requests.is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.failed.take().map(Err))
+    }
+}
+
+fn result(result: Result<Written, WriteError>) -> api::WriteResult {
+    match result {
+        Ok(written) => api::WriteResult {
+            written: Some(convert::written(&written)),
+            failed: None,
+        },
+        Err(error) => {
+            let error = ApiError::from(error);
+            let failed = api::WriteFailed {
+                error: Some(error.to_wire()),
+                message: error.message,
+            };
+            api::WriteResult {
+                written: None,
+                failed: Some(failed),
+            }
+        }
+    }
+}

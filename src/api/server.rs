@@ -1,0 +1,183 @@
+//! The server's end: HTTP/2 on each connection, the calls to their service.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    body::Body,
+    codegen::{Body as HttpBody, BoxFuture, Service as _, StdError, http},
+};
+
+use crate::{
+    api::{service::Service, socket::Socket},
+    limits::{
+        CALL_WINDOW_BYTES, CALLS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, MESSAGE_BYTES_MAX,
+        REPLY_BYTES_MAX, STOP_GRACE,
+    },
+    node::Node,
+    wire::api::{DESCRIPTOR, lattice_server::LatticeServer},
+};
+
+/// Serves the API of one node. Cheap to clone; all clones stop together.
+#[derive(Debug, Clone)]
+pub struct Server {
+    routes: Routes,
+    stop: Stop,
+}
+
+/// The two steps in which a server stops.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stop {
+    /// Cancelled when a client called `Down`.
+    pub(super) asked: CancellationToken,
+    /// Cancelled when the server stops: no new calls, and streams without an end have one.
+    pub(super) ending: CancellationToken,
+}
+
+impl Server {
+    /// Makes the server of `node`. `socket` is only told to clients; nothing is bound.
+    pub fn new(node: Node, socket: Option<PathBuf>) -> Self {
+        let stop = Stop::default();
+        Self {
+            routes: Routes::new(Service::new(node, socket, stop.clone())),
+            stop,
+        }
+    }
+
+    /// Resolves when a client has called `Down`.
+    pub fn down_requested(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.stop.asked.clone().cancelled_owned()
+    }
+
+    /// Begins the stop: `serve` takes no more connections, watches end, calls in flight go on.
+    pub fn stop(&self) {
+        self.stop.ending.cancel();
+    }
+
+    /// Serves everybody who comes in through `socket`, until `stop` is called.
+    ///
+    /// Then the socket is removed, calls in flight have `STOP_GRACE` to finish, and what is left
+    /// of them is cut off. On return no connection is open.
+    pub async fn serve(self, socket: Socket) {
+        let mut connections = JoinSet::new();
+        loop {
+            // At the limit nobody is accepted: the next client waits in the socket's backlog.
+            let full = connections.len() >= CONNECTIONS_MAX;
+            tokio::select! {
+                () = self.stop.ending.cancelled() => break,
+                Some(_ended) = connections.join_next() => {}
+                stream = socket.accept(), if !full => {
+                    connections.spawn(self.clone().serve_connection(stream));
+                }
+            }
+        }
+        drop(socket);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(STOP_GRACE, drained).await.is_err() {
+            tracing::warn!(
+                connections = connections.len(),
+                "cut off calls that did not finish"
+            );
+        }
+        connections.shutdown().await;
+    }
+
+    /// Serves one connection until the client closes it or `stop` is called.
+    pub(super) async fn serve_connection<Io>(self, io: Io)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+        builder
+            .http2()
+            .auto_date_header(false)
+            .initial_stream_window_size(CALL_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(CALLS_MAX);
+        let service = TowerToHyperService::new(self.routes);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = self.stop.ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(error, "a connection ended badly");
+        }
+    }
+}
+
+type Answer = BoxFuture<http::Response<Body>, Infallible>;
+
+/// Which service a call is for, by its path.
+#[derive(Clone)]
+struct Routes {
+    lattice: LatticeServer<Service>,
+    // A closure, because the type of the reflection service has no name.
+    reflection: Arc<dyn Fn(http::Request<Body>) -> Answer + Send + Sync>,
+}
+
+impl Routes {
+    fn new(service: Service) -> Self {
+        let lattice = LatticeServer::new(service)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(REPLY_BYTES_MAX);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR)
+            .build_v1()
+            .expect("the build script wrote a valid descriptor");
+        let reflection = Arc::new(move |request| reflection.clone().call(request));
+        Self {
+            lattice,
+            reflection,
+        }
+    }
+}
+
+impl<B> tower::Service<http::Request<B>> for Routes
+where
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Answer {
+        if request.uri().path().starts_with("/grpc.reflection.") {
+            (self.reflection)(request.map(Body::new))
+        } else {
+            self.lattice.call(request)
+        }
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,303 @@
+//! The calls of the API, each a line or two onto the library.
+
+use std::{
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+};
+
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::{
+    api::{
+        convert,
+        error::ApiError,
+        pages::{self, Answers},
+        put_stream::PutAnswers,
+        server::Stop,
+        watch::WatchAnswers,
+    },
+    limits::{HISTORY_ENTRIES_MAX, REPLY_BYTES_MAX},
+    node::Node,
+    protocol::entry::Op,
+    store::{List, Store, WriteError, Written},
+    wire::api::{self, lattice_server::Lattice},
+};
+
+/// Answers the calls to one node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Service(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    node: Node,
+    // `None` when the node serves no socket.
+    socket: Option<PathBuf>,
+    started_ms: u64,
+    stop: Stop,
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+impl Service {
+    pub(super) fn new(node: Node, socket: Option<PathBuf>, stop: Stop) -> Self {
+        let started_ms = node.clock().now_ms();
+        Self(Arc::new(Shared {
+            node,
+            socket,
+            started_ms,
+            stop,
+        }))
+    }
+
+    fn store(&self, name: &str) -> Result<Store, ApiError> {
+        self.0.node.store(name).map_err(ApiError::from)
+    }
+
+    async fn write(
+        &self,
+        store: &str,
+        op: api::Op,
+        if_absent: bool,
+        if_head: &[u8],
+    ) -> Answered<api::Written> {
+        let condition = convert::condition(if_absent, if_head)?;
+        let store = self.store(store)?;
+        let op = convert::op(op, store.now_ms());
+        answer(store.write(convert::write(op, condition)).await)
+    }
+}
+
+#[async_trait]
+impl Lattice for Service {
+    type PutStreamStream = PutAnswers;
+    type ListStream = Answers<api::Items>;
+    type WatchStream = WatchAnswers;
+    type LogStream = Answers<api::LogEntry>;
+
+    async fn status(&self, _request: Request<api::StatusRequest>) -> Answered<api::StatusReply> {
+        let Shared {
+            node,
+            socket,
+            started_ms,
+            ..
+        } = &*self.0;
+        let mut stores = Vec::new();
+        for info in node.stores() {
+            let store = self.store(&info.id.to_string())?;
+            stores.push(convert::store_status(&info, store.status().await));
+        }
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Ok(Response::new(api::StatusReply {
+            node: convert::bytes(&node.id().0),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            data_dir: text(node.data_dir()),
+            socket: socket.as_deref().map(text).unwrap_or_default(),
+            pid: process::id(),
+            started_ms: *started_ms,
+            now_ms: node.clock().now_ms(),
+            stores,
+        }))
+    }
+
+    async fn down(&self, _request: Request<api::DownRequest>) -> Answered<api::DownReply> {
+        // Whoever waits for this stops the server, and a server that stops finishes this call.
+        self.0.stop.asked.cancel();
+        Ok(Response::new(api::DownReply { pid: process::id() }))
+    }
+
+    async fn put(&self, request: Request<api::PutRequest>) -> Answered<api::Written> {
+        let request = request.into_inner();
+        let api::PutRequest {
+            store,
+            key,
+            value,
+            ttl_ms,
+            if_absent,
+            if_head,
+        } = request;
+        let op = api::Op {
+            key,
+            delete: false,
+            value,
+            ttl_ms,
+        };
+        self.write(&store, op, if_absent, &if_head).await
+    }
+
+    async fn delete(&self, request: Request<api::DeleteRequest>) -> Answered<api::Written> {
+        let api::DeleteRequest {
+            store,
+            key,
+            if_head,
+        } = request.into_inner();
+        let op = api::Op {
+            key,
+            delete: true,
+            ..api::Op::default()
+        };
+        self.write(&store, op, false, &if_head).await
+    }
+
+    async fn batch(&self, request: Request<api::BatchRequest>) -> Answered<api::Written> {
+        let api::BatchRequest { store, ops } = request.into_inner();
+        let store = self.store(&store)?;
+        let now_ms = store.now_ms();
+        let ops: Vec<Op> = ops.into_iter().map(|op| convert::op(op, now_ms)).collect();
+        answer(store.batch(ops).await)
+    }
+
+    async fn put_stream(
+        &self,
+        request: Request<Streaming<api::PutStreamRequest>>,
+    ) -> Answered<PutAnswers> {
+        let ending = self.0.stop.ending.clone();
+        let answers = PutAnswers::new(self.0.node.clone(), request.into_inner(), ending);
+        Ok(Response::new(answers))
+    }
+
+    async fn get(&self, request: Request<api::GetRequest>) -> Answered<api::GetReply> {
+        let api::GetRequest { store, key } = request.into_inner();
+        let item = self
+            .store(&store)?
+            .get(&key)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(api::GetReply {
+            item: item.map(convert::item),
+        }))
+    }
+
+    async fn list(&self, request: Request<api::ListRequest>) -> Answered<Answers<api::Items>> {
+        let api::ListRequest {
+            store,
+            prefix,
+            keys_only,
+            limit,
+        } = request.into_inner();
+        let options = List {
+            prefix,
+            limit: bound(limit),
+            keys_only,
+        };
+        Ok(Response::new(pages::list(&self.store(&store)?, options)))
+    }
+
+    async fn heads(&self, request: Request<api::HeadsRequest>) -> Answered<api::HeadsReply> {
+        let api::HeadsRequest { store, key } = request.into_inner();
+        let heads = self
+            .store(&store)?
+            .heads(&key)
+            .await
+            .map_err(ApiError::from)?;
+        let heads = heads.into_iter().map(convert::head).collect();
+        Ok(Response::new(api::HeadsReply { heads }))
+    }
+
+    async fn history(&self, request: Request<api::HistoryRequest>) -> Answered<api::HistoryReply> {
+        let api::HistoryRequest { store, key, limit } = request.into_inner();
+        let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
+        let store = self.store(&store)?;
+        let mut history = store.history(&key, limit).await.map_err(ApiError::from)?;
+        // The newest come first; those that no longer fit into one answer count as not walked.
+        let mut bytes = 0;
+        let fit = history.entries.iter().take_while(|entry| {
+            let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
+            bytes += value + 64 * entry.parents.len() + 256;
+            bytes <= REPLY_BYTES_MAX
+        });
+        let fit = fit.count();
+        let truncated = history.truncated || fit < history.entries.len();
+        history.entries.truncate(fit);
+        let entries = history
+            .entries
+            .into_iter()
+            .map(convert::history_entry)
+            .collect();
+        Ok(Response::new(api::HistoryReply { entries, truncated }))
+    }
+
+    async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {
+        let request = request.into_inner();
+        let store = self.store(&request.store)?;
+        let ending = self.0.stop.ending.clone();
+        Ok(Response::new(WatchAnswers::new(store, request, ending)?))
+    }
+
+    async fn log(&self, request: Request<api::LogRequest>) -> Answered<Answers<api::LogEntry>> {
+        let api::LogRequest {
+            store,
+            author,
+            after,
+            limit,
+        } = request.into_inner();
+        let author = convert::author(&author)?.unwrap_or_else(|| self.0.node.id());
+        let limit = (limit > 0).then_some(limit);
+        Ok(Response::new(pages::log(
+            self.store(&store)?,
+            author,
+            after,
+            limit,
+        )))
+    }
+
+    async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
+        let api::VerifyRequest { store, all } = request.into_inner();
+        let asked = self.store(&store)?.id();
+        let mut stores = Vec::new();
+        for info in self.0.node.stores() {
+            if !all && info.id != asked {
+                continue;
+            }
+            let store = self.store(&info.id.to_string())?;
+            let report = store.verify().await.map_err(ApiError::from)?;
+            stores.push(api::StoreVerified {
+                info: Some(convert::store_info(&info)),
+                entries: report.entries,
+                signatures: report.signatures,
+                rows: report.rows,
+                damage: report.damage.into_iter().map(convert::damage).collect(),
+            });
+        }
+        Ok(Response::new(api::VerifyReply { stores }))
+    }
+
+    async fn create_store(
+        &self,
+        request: Request<api::CreateStoreRequest>,
+    ) -> Answered<api::StoreInfo> {
+        let api::CreateStoreRequest { name } = request.into_inner();
+        let info = self
+            .0
+            .node
+            .create_store(&name)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(convert::store_info(&info)))
+    }
+
+    async fn list_stores(
+        &self,
+        _request: Request<api::ListStoresRequest>,
+    ) -> Answered<api::ListStoresReply> {
+        let stores = self
+            .0
+            .node
+            .stores()
+            .iter()
+            .map(convert::store_info)
+            .collect();
+        Ok(Response::new(api::ListStoresReply { stores }))
+    }
+}
+
+fn answer(written: Result<Written, WriteError>) -> Answered<api::Written> {
+    Ok(Response::new(convert::written(
+        &written.map_err(ApiError::from)?,
+    )))
+}
+
+// 0 means no limit.
+fn bound(limit: u64) -> Option<usize> {
+    (limit > 0).then(|| usize::try_from(limit).unwrap_or(usize::MAX))
+}

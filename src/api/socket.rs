@@ -1,0 +1,300 @@
+//! The node's Unix socket: private from birth, for this user only.
+//!
+//! Two walls, either of which is enough: the directory is 0700 and ours, and each peer's uid is
+//! checked. Whoever binds holds the lock of the data directory, so a socket file that is already
+//! there was left by a node that died; it is removed, unless somebody answers on it after all.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::limits::SOCKET_PATH_BYTES_MAX;
+
+/// Returns where the node of `data_dir` has its socket.
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("run").join("sock")
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The system limits a socket's path to some hundred bytes.
+    #[error(
+        "the socket's path has {bytes} bytes, a socket's path has at most {bytes_max}: {}",
+        path.display()
+    )]
+    PathTooLong {
+        /// Where it would be.
+        path: PathBuf,
+        /// What it has.
+        bytes: usize,
+        /// What the system allows.
+        bytes_max: usize,
+    },
+    /// The directory of the socket is not one that only we can write to.
+    #[error("{} cannot hold the socket: {what}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Something that no node put there is in the socket's place; it is left alone.
+    #[error("{} is in the way: it is not a socket", path.display())]
+    NotASocket {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Somebody answers there.
+    #[error("{} is in use: another process answers on it", path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// A bound socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    // Device and inode of the file we made: only that one is ours to remove.
+    file: (u64, u64),
+    uid: u32,
+}
+
+impl Socket {
+    /// Binds the socket of `data_dir`. The caller holds the lock of the directory.
+    ///
+    /// Sets the process's umask for the moment of the bind; a file that another thread creates
+    /// at that moment becomes private, never more open.
+    ///
+    /// # Errors
+    /// Every variant of `SocketError`.
+    pub fn bind(data_dir: &Path) -> Result<Self, SocketError> {
+        let path = path(data_dir);
+        let bytes = path.as_os_str().len();
+        if bytes > SOCKET_PATH_BYTES_MAX {
+            return Err(SocketError::PathTooLong {
+                path,
+                bytes,
+                bytes_max: SOCKET_PATH_BYTES_MAX,
+            });
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        private_directory(&data_dir.join("run"), uid)?;
+        remove_stale(&path)?;
+        let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        let bound = UnixListener::bind(&path);
+        rustix::process::umask(umask);
+        let listener = bound.map_err(io_error("bind", &path))?;
+        let made = fs::symlink_metadata(&path).map_err(io_error("look at", &path))?;
+        Ok(Self {
+            listener,
+            path,
+            file: (made.dev(), made.ino()),
+            uid,
+        })
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits for the next connection of this user; those of others are dropped with a warning.
+    ///
+    /// Cancel-safe: a dropped call loses no connection.
+    pub async fn accept(&self) -> UnixStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _unnamed)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == self.uid => return stream,
+                    Ok(peer) => {
+                        tracing::warn!(uid = peer.uid(), "refused a connection of another user");
+                    }
+                    Err(error) => tracing::warn!(%error, "refused a connection of nobody"),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.file);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+fn private_directory(path: &Path, uid: u32) -> Result<(), SocketError> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(io_error("create", path)(source)),
+    }
+    let refused = |what: &str| SocketError::Directory {
+        path: path.into(),
+        what: what.into(),
+    };
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => {
+            refused("it is a link or a file, not a directory")
+        }
+        other => io_error("open", path)(other.into()),
+    })?;
+    let found =
+        rustix::fs::fstat(&directory).map_err(|error| io_error("look at", path)(error.into()))?;
+    if found.st_uid != uid {
+        return Err(refused(&format!(
+            "user {} owns it, this is user {uid}",
+            found.st_uid
+        )));
+    }
+    if found.st_mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "made the directory of the socket private");
+        rustix::fs::fchmod(&directory, Mode::RWXU)
+            .map_err(|error| io_error("make private", path)(error.into()))?;
+    }
+    Ok(())
+}
+
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error("look at", path)(source)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketError::NotASocket { path: path.into() });
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(SocketError::InUse { path: path.into() });
+    }
+    tracing::info!(path = %path.display(), "removed the socket of a node that died");
+    fs::remove_file(path).map_err(io_error("remove", path))
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketError {
+    move |source| SocketError::Io {
+        doing,
+        path: path.into(),
+        source,
+    }
+}
+
+/// Wait after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn data_dir() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[tokio::test]
+    async fn directory_and_socket_are_private_and_go_away() {
+        let dir = data_dir();
+        let socket = Socket::bind(dir.path()).unwrap();
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&dir.path().join("run")), 0o700);
+        assert_eq!(mode(socket.path()) & 0o077, 0);
+        let path = socket.path().to_owned();
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn open_directory_is_made_private() {
+        let dir = data_dir();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
+        let _socket = Socket::bind(dir.path()).unwrap();
+        assert_eq!(fs::metadata(&run).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[tokio::test]
+    async fn link_in_place_of_directory_is_refused() {
+        let dir = data_dir();
+        symlink(data_dir().keep(), dir.path().join("run")).unwrap();
+        let error = Socket::bind(dir.path()).unwrap_err();
+        assert!(matches!(error, SocketError::Directory { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn link_or_file_in_place_of_socket_is_refused_and_kept() {
+        let dir = data_dir();
+        let target = dir.path().join("target");
+        fs::write(&target, "kept").unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        symlink(&target, path(dir.path())).unwrap();
+        assert!(matches!(
+            Socket::bind(dir.path()),
+            Err(SocketError::NotASocket { .. })
+        ));
+        fs::remove_file(path(dir.path())).unwrap();
+        fs::write(path(dir.path()), "kept").unwrap();
+        assert!(matches!(
+            Socket::bind(dir.path()),
+            Err(SocketError::NotASocket { .. })
+        ));
+        assert_eq!(fs::read(&target).unwrap(), b"kept");
+    }
+
+    #[tokio::test]
+    async fn stale_socket_is_replaced_and_live_one_is_not() {
+        let dir = data_dir();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        // A listener that is dropped leaves its file, as a killed process does.
+        drop(std::os::unix::net::UnixListener::bind(path(dir.path())).unwrap());
+        let _socket = Socket::bind(dir.path()).unwrap();
+        assert!(matches!(
+            Socket::bind(dir.path()),
+            Err(SocketError::InUse { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn path_that_is_too_long_says_how_long() {
+        let dir = data_dir();
+        let deep = dir.path().join("d".repeat(SOCKET_PATH_BYTES_MAX));
+        fs::create_dir(&deep).unwrap();
+        let Err(SocketError::PathTooLong {
+            bytes, bytes_max, ..
+        }) = Socket::bind(&deep)
+        else {
+            panic!("bound");
+        };
+        assert_eq!(bytes, path(&deep).as_os_str().len());
+        assert_eq!(bytes_max, SOCKET_PATH_BYTES_MAX);
+    }
+}

@@ -1,0 +1,139 @@
+//! What can be typed.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use crate::cli::{
+    batch::Batch,
+    bench::Bench,
+    exit::{Exit, Failure},
+    history::History,
+    log::Log,
+    pages::{Completions, Man},
+    put::Put,
+    read::{Get, Heads, List},
+    remove::Delete,
+    shell::Shell,
+    status::Status,
+    store::StoreCommand,
+    up::{Down, Init, Up},
+    verify::Verify,
+    watch::Watch,
+};
+
+/// A pub/sub node with watch streams on a signed key-value log, without a server
+#[derive(Debug, Parser)]
+#[command(name = "lattice", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where the node keeps its data [default: the platform's data folder]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "DIR",
+        env = "LATTICE_DATA",
+        hide_env_values = true,
+        display_order = 100
+    )]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Store, by name or UUID [default: what `store use` set here, else the root store]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "STORE",
+        env = "LATTICE_STORE",
+        hide_env_values = true,
+        display_order = 101
+    )]
+    pub(crate) store: Option<String>,
+    /// Print one JSON object per line; errors are one object on stderr
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        display_order = 102
+    )]
+    pub(crate) json: bool,
+    /// Tell more on stderr; twice or three times for more still
+    #[arg(
+        short,
+        long,
+        global = true,
+        action = clap::ArgAction::Count,
+        help_heading = "Global options",
+        display_order = 103
+    )]
+    pub(crate) verbose: u8,
+}
+
+/// The commands, in the order of `--help`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(Init),
+    Up(Up),
+    Down(Down),
+    Put(Put),
+    Get(Get),
+    Delete(Delete),
+    Batch(Batch),
+    List(List),
+    Heads(Heads),
+    History(History),
+    Watch(Watch),
+    Status(Status),
+    Log(Log),
+    Verify(Verify),
+    Store(StoreCommand),
+    Shell(Box<Shell>),
+    Bench(Bench),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Tells what clap has to say: help and version on stdout, an error on stderr.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    let is_error = error.use_stderr();
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if is_error && json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return usage(error).report(true);
+    }
+    match error.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed.into(),
+        _printed if is_error => Exit::Usage.into(),
+        _printed => Exit::Done.into(),
+    }
+}
+
+/// Returns what clap complains about, without its usage lines.
+pub(crate) fn usage(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let message = first
+        .strip_prefix("error: ")
+        .unwrap_or(first)
+        .trim()
+        .to_owned();
+    Failure::usage("usage", message).hint("see `lattice --help`")
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lattice up --watch /              start the node here and stream every change
+  lattice put /hello world          in another terminal: shows up in the stream at once
+  lattice get /hello
+  lattice watch /nodes/ --json      one JSON object per change, for programs
+  lattice list /                    the keys and their values
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 precondition failed, 5 node unavailable,
+6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";

@@ -1,0 +1,101 @@
+//! `bench memory`: a watcher that never reads, while puts go on.
+
+use std::{fs, time::Duration};
+
+use clap::Args;
+use lattice::WatchEvent;
+use tokio_stream::StreamExt as _;
+
+use crate::cli::{
+    bench::{
+        Setup, TURNS, failed,
+        load::{Callers, PREFIX, value},
+        report::Report,
+        samples::Samples,
+        scratch::{self, Scratch},
+    },
+    exit::Failure,
+};
+
+/// Memory while a watcher does not read and puts go on
+#[derive(Debug, Args)]
+pub(super) struct Memory {
+    #[command(flatten)]
+    setup: Setup,
+    /// Callers that write at a time
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    clients: usize,
+    /// Random keys out of this many
+    #[arg(long, value_name = "KEYS", default_value_t = 10_000)]
+    random: u64,
+}
+
+impl Memory {
+    /// Returns the flags that all benches have.
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Runs the case.
+    pub(super) async fn run(
+        self,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        report.case(format!(
+            "one watcher that never reads, {} callers",
+            self.clients
+        ))?;
+        let node = scratch::open(&scratch.place()).await?;
+        let store = node.root();
+        let mut callers = Callers::new(self.clients, Some(self.random), value(self.setup.value));
+        // Caches fill first.
+        callers.turn(&store, self.setup.turn()).await?;
+        let mut watch = store.watch(PREFIX);
+        let first = watch.next().await;
+        drop(first);
+        let mut puts = Samples::default();
+        let mut resident = vec![resident_bytes()];
+        for _turn in 0..TURNS {
+            puts.then(callers.turn(&store, self.setup.turn()).await?);
+            resident.push(resident_bytes());
+        }
+        let before = store.frontier();
+        let mut changes = 0_u64;
+        let most = resident.iter().copied().max().unwrap_or(0);
+        // Then it reads: nothing was lost.
+        while watch.cursor().frontier != before {
+            let event = tokio::time::timeout(READ_WAIT, watch.next()).await;
+            match event.map_err(|error| failed("the watch has stopped", &error))? {
+                Some(Ok(WatchEvent::Change(_))) => changes += 1,
+                Some(Ok(_other)) => {}
+                Some(Err(error)) => return Err(failed("the watch failed", &error)),
+                None => return Err(Failure::failed("bench", "the watch ended")),
+            }
+        }
+        drop(watch);
+        scratch::close(node).await?;
+        report.figure("durable puts", puts.rate(), "/s")?;
+        report.figure("puts while it did not read", puts.count() as f64, "")?;
+        report.figure("changes it had when it read then", changes as f64, "")?;
+        report.figure("resident before", mebibytes(resident[0]), "MiB")?;
+        report.figure("resident at most", mebibytes(most), "MiB")?;
+        report.figure("resident after", mebibytes(resident_bytes()), "MiB")
+    }
+}
+
+/// Returns the bytes of this process that are in memory; 0 where the system does not tell.
+pub(super) fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = resident.and_then(|size| size.trim().strip_suffix(" kB"));
+    kibibytes
+        .and_then(|size| size.parse().ok())
+        .map_or(0, |size: u64| size << 10)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+const READ_WAIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,188 @@
+//! `bench open`: how long a store takes to open, after whatever happened to it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use clap::Args;
+use lattice::{Node, Store, protocol::entry::Op, store::Write};
+
+use crate::cli::{
+    bench::{
+        Setup, baseline, failed,
+        load::{Keys, value},
+        report::{Goal, Report},
+        samples::rate,
+        scratch::{self, Daemon, Scratch},
+    },
+    exit::Failure,
+};
+
+/// Opening a large store: after a clean close, after a kill, without its state
+#[derive(Debug, Args)]
+pub(super) struct Open {
+    #[command(flatten)]
+    setup: Setup,
+    /// Entries in the log
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    entries: usize,
+    /// Puts in each entry
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ops: u16,
+}
+
+impl Open {
+    /// Returns the flags that all benches have.
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Runs all cases on one store.
+    pub(super) async fn run(
+        self,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        let dir = scratch.place();
+        let ops = usize::from(self.ops);
+        let rows = self.entries * ops;
+        report.case(format!("{} entries, {rows} keys", self.entries))?;
+        let start = Instant::now();
+        let node = scratch::open(&dir).await?;
+        fill(&node.root(), self.entries, ops, self.setup.value).await?;
+        report.figure("written in", start.elapsed().as_secs_f64(), "s")?;
+        let start = Instant::now();
+        scratch::close(node).await?;
+        report.figure("closed in", millis(start.elapsed()), "ms")?;
+        let clean = reopen(&dir, CLEAN_OPENS).await?;
+        let goal = Goal::AtMost(CLEAN_MS);
+        match self.entries {
+            1_000_000 => report.against("open after a clean close", millis(clean), "ms", goal)?,
+            _other => report.figure("open after a clean close", millis(clean), "ms")?,
+        }
+        killed(&dir, self.setup.value).await?;
+        let unclean = reopen(&dir, 1).await?;
+        report.figure("open after a kill", millis(unclean), "ms")?;
+        self.rebuild(&dir, rows, scratch, report).await
+    }
+
+    async fn rebuild(
+        &self,
+        dir: &Path,
+        rows: usize,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        let mut rebuilt = Vec::new();
+        let mut redb = Vec::new();
+        for _pair in 0..REBUILDS {
+            discard_states(dir).map_err(|error| failed("cannot remove a state", &error))?;
+            rebuilt.push(rate(rows, reopen(dir, 1).await?));
+            let keys = Keys::new(0, None).take(rows);
+            redb.push(baseline::redb_rows(scratch, keys, self.setup.value)?);
+        }
+        let (rebuilt, redb) = (best(&rebuilt), best(&redb));
+        report.figure("rebuild without a state", rows as f64 / rebuilt, "s")?;
+        report.figure("rebuild", rebuilt, "rows/s")?;
+        report.figure("redb alone, sorted batches", redb, "rows/s")?;
+        let goal = Goal::AtLeast(REBUILD_RATIO);
+        report.against("rebuild to redb alone", rebuilt / redb, "", goal)
+    }
+}
+
+/// Writes `entries` entries of `ops` puts each, of keys never written before.
+pub(super) async fn fill(
+    store: &Store,
+    entries: usize,
+    ops: usize,
+    value_bytes: usize,
+) -> Result<(), Failure> {
+    let value = value(value_bytes);
+    let mut keys = Keys::new(0, None);
+    let mut left = entries;
+    while left > 0 {
+        let count = left.min((GROUP_OPS / ops).max(1));
+        left -= count;
+        // Atomic: each is an entry of its own.
+        let write = |keys: &mut Keys| Write {
+            ops: keys.take(ops).map(|key| put(key, value.clone())).collect(),
+            atomic: true,
+            condition: None,
+        };
+        let writes = (0..count).map(|_| write(&mut keys)).collect();
+        for written in store.write_many(writes).await {
+            written.map_err(|error| failed("a put failed", &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn put(key: Bytes, value: Bytes) -> Op {
+    Op::Put {
+        key,
+        value,
+        expires_ms: None,
+    }
+}
+
+// The shortest of several times.
+async fn reopen(dir: &Path, times: usize) -> Result<Duration, Failure> {
+    let mut shortest = Duration::MAX;
+    for _time in 0..times {
+        let start = Instant::now();
+        let node: Node = scratch::open(dir).await?;
+        shortest = shortest.min(start.elapsed());
+        scratch::close(node).await?;
+    }
+    Ok(shortest)
+}
+
+// Lets another process write, and kills it.
+async fn killed(dir: &Path, value_bytes: usize) -> Result<(), Failure> {
+    let daemon = Daemon::start(dir).await?;
+    let mut client = daemon.connect().await?;
+    let start = Instant::now();
+    let mut number = 0_u32;
+    // Long enough for its state to be behind its log and ahead of where it was.
+    while start.elapsed() < WRITE_BEFORE_KILL {
+        let request = lattice::wire::api::PutRequest {
+            key: Bytes::from(format!("/killed/{number:010}")),
+            value: value(value_bytes),
+            ..Default::default()
+        };
+        client.put(request).await?;
+        number += 1;
+    }
+    daemon.kill()
+}
+
+fn discard_states(dir: &Path) -> io::Result<()> {
+    for store in fs::read_dir(dir.join("stores"))? {
+        let store: PathBuf = store?.path();
+        for file in ["state.db", "state.sums"] {
+            match fs::remove_file(store.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _gone => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn best(rates: &[f64]) -> f64 {
+    rates.iter().copied().fold(0.0, f64::max)
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+const CLEAN_MS: f64 = 100.0;
+const REBUILD_RATIO: f64 = 0.7;
+const CLEAN_OPENS: usize = 3;
+const REBUILDS: usize = 2;
+const GROUP_OPS: usize = 4096;
+const WRITE_BEFORE_KILL: Duration = Duration::from_secs(1);

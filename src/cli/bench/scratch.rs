@@ -1,0 +1,142 @@
+//! A directory for one bench, and the nodes in it.
+
+use std::{
+    env, fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio, id},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use lattice::{
+    api::client::{self, Client},
+    node::{Node, NodeConfig},
+    wire::api,
+};
+
+use crate::cli::{bench::failed, exit::Failure};
+
+/// A directory that goes away with this.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    path: PathBuf,
+    // Numbers what is made in it.
+    next: AtomicU32,
+}
+
+impl Scratch {
+    /// Makes a directory in `parent`, or where the system has temporary files.
+    pub(super) fn make(parent: Option<&Path>) -> Result<Self, Failure> {
+        let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
+        let path = parent.join(format!("bench-lattice-{}", id()));
+        let path = std::path::absolute(&path).unwrap_or(path);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| {
+                failed(&format!("cannot make {}", path.display()), &error)
+                    .hint("name a directory that exists with --dir")
+            })?;
+        Ok(Self {
+            path,
+            next: AtomicU32::new(0),
+        })
+    }
+
+    /// Returns the directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns a path in it that is not in use.
+    pub(super) fn place(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.path.join(number.to_string())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays says where it is: in the directory for temporary files.
+        drop(fs::remove_dir_all(&self.path));
+    }
+}
+
+/// Opens the node at `dir` in this process; makes it where it is missing.
+pub(super) async fn open(dir: &Path) -> Result<Node, Failure> {
+    Ok(Node::open(NodeConfig::new(dir).create(true)).await?)
+}
+
+/// Closes a node.
+pub(super) async fn close(node: Node) -> Result<(), Failure> {
+    let closed = node.close().await;
+    closed.map_err(|error| failed("cannot close the node", &error))
+}
+
+/// A node in a process of its own. Killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `lattice up` on `dir` and waits for its socket.
+    pub(super) async fn start(dir: &Path) -> Result<Self, Failure> {
+        let program = env::current_exe()
+            .map_err(|error| failed("cannot find the program that runs", &error))?;
+        let child = Command::new(program)
+            .arg("--data-dir")
+            .arg(dir)
+            .arg("up")
+            .env_remove("LATTICE_STORE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| failed("cannot start a node", &error))?;
+        let socket = lattice::api::socket::path(dir);
+        let daemon = Self { child, socket };
+        let deadline = Instant::now() + START_WAIT;
+        while let Err(error) = client::connect(&daemon.socket).await {
+            if Instant::now() >= deadline {
+                return Err(error.into());
+            }
+            tokio::time::sleep(START_RETRY).await;
+        }
+        Ok(daemon)
+    }
+
+    /// Connects to it.
+    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        Ok(client::connect(&self.socket).await?)
+    }
+
+    /// Stops it in order.
+    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+        self.connect().await?.down(api::DownRequest {}).await?;
+        let ended = tokio::task::spawn_blocking(move || self.child.wait()).await;
+        ended
+            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+            .map_err(|error| failed("cannot wait for the node", &error))?;
+        Ok(())
+    }
+
+    /// Kills it, as a crash would.
+    pub(super) fn kill(mut self) -> Result<(), Failure> {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.map_err(|error| failed("cannot kill the node", &error))?;
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Without effect on one that was waited for.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+const START_WAIT: Duration = Duration::from_secs(60);
+const START_RETRY: Duration = Duration::from_millis(20);

@@ -1,0 +1,165 @@
+//! `bench watch`: from the call of a put to its event in a watch of the same node.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Args;
+use lattice::{Store, WatchEvent, WatchOptions, store::Start};
+use tokio_stream::StreamExt as _;
+
+use crate::cli::{
+    bench::{
+        Setup, TURNS,
+        baseline::Fdatasync,
+        failed,
+        load::{Keys, PREFIX},
+        report::{Goal, Report},
+        samples::Samples,
+        scratch::{self, Scratch},
+    },
+    exit::Failure,
+};
+
+/// From a put to its event on the same node
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    #[command(flatten)]
+    setup: Setup,
+    /// Puts per second of the case with a pace
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pace: u32,
+}
+
+impl Watch {
+    /// Returns the flags that all benches have.
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Runs both cases.
+    pub(super) async fn run(
+        self,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        report.case(format!("one caller, {} puts/s", self.pace))?;
+        let pace = Some(Duration::from_secs(1) / self.pace);
+        self.case(pace, scratch, report).await?;
+        report.case("one caller, flat out")?;
+        self.case(None, scratch, report).await
+    }
+
+    async fn case(
+        &self,
+        pace: Option<Duration>,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        let node = scratch::open(&scratch.place()).await?;
+        let store = node.root();
+        let mut disk = Fdatasync::new(scratch)?;
+        let mut keys = Keys::new(0, None);
+        let mut events = Samples::default();
+        let base = Instant::now();
+        for _turn in 0..TURNS {
+            disk.turn(self.setup.turn() / 4)?;
+            if let Some(pause) = pace {
+                disk.paced_turn(self.setup.turn() / 4, pause)?;
+            }
+            // Before the first put: it listens from here on.
+            let watch = store.watch_with(WatchOptions {
+                prefix: Bytes::from_static(PREFIX.as_bytes()),
+                start: Start::Now,
+                ..WatchOptions::default()
+            });
+            let watcher = tokio::spawn(listen(watch, base));
+            let count = self.puts(&store, &mut keys, pace, base).await?;
+            // The last one says so: it is empty.
+            let last = keys.next().unwrap_or_default();
+            put(&store, last, Bytes::new()).await?;
+            let heard = watcher.await;
+            let heard = heard.map_err(|panic| failed("the watcher died", &panic))??;
+            if heard.count() != count {
+                return Err(Failure::failed(
+                    "bench",
+                    format!("{count} puts made {} events", heard.count()),
+                ));
+            }
+            events.then(heard);
+        }
+        scratch::close(node).await?;
+        events.sort();
+        report.figure("events", events.rate(), "/s")?;
+        report.times("put to event", &events)?;
+        let paced = disk.take_paced();
+        let disk = disk.report(report)?;
+        report.times("fdatasync, the faster", &disk)?;
+        if paced.count() > 0 {
+            report.times("fdatasync at the same pace", &paced)?;
+            report.figure(
+                "put to event to that, p50",
+                events.micros(500) / paced.micros(500),
+                "",
+            )?;
+        }
+        report.against(
+            "put to event to fdatasync, p50",
+            events.micros(500) / disk.micros(500),
+            "",
+            Goal::AtMost(EVENT_RATIO),
+        )
+    }
+
+    async fn puts(
+        &self,
+        store: &Store,
+        keys: &mut Keys,
+        pace: Option<Duration>,
+        base: Instant,
+    ) -> Result<usize, Failure> {
+        let start = Instant::now();
+        let mut count = 0;
+        let mut ticks = pace.map(tokio::time::interval);
+        while start.elapsed() < self.setup.turn()
+            && let Some(key) = keys.next()
+        {
+            if let Some(ticks) = &mut ticks {
+                ticks.tick().await;
+            }
+            let nanos = u64::try_from(base.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let mut value = nanos.to_le_bytes().to_vec();
+            value.resize(self.setup.value.max(value.len()), 0);
+            put(store, key, value.into()).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+async fn put(store: &Store, key: Bytes, value: Bytes) -> Result<(), Failure> {
+    let written = store.put(key, value).await;
+    written.map_err(|error| failed("a put failed", &error))?;
+    Ok(())
+}
+
+// Takes the time of each event, whose value says when its put was called.
+async fn listen(mut watch: lattice::Watch, base: Instant) -> Result<Samples, Failure> {
+    let start = Instant::now();
+    let mut samples = Samples::default();
+    while let Some(event) = watch.next().await {
+        let event = event.map_err(|error| failed("the watch failed", &error))?;
+        let WatchEvent::Change(change) = event else {
+            continue;
+        };
+        let value = change.value.as_deref().unwrap_or_default();
+        let Some(nanos) = value.first_chunk::<8>() else {
+            break;
+        };
+        let called = Duration::from_nanos(u64::from_le_bytes(*nanos));
+        samples.push(base.elapsed().saturating_sub(called));
+    }
+    samples.span = start.elapsed();
+    Ok(samples)
+}
+
+const EVENT_RATIO: f64 = 1.5;

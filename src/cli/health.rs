@@ -1,0 +1,181 @@
+//! The JSON objects of `status --json` and `verify --json`; the rules of `object` hold.
+
+use lattice::wire::api;
+use serde::Serialize;
+
+use crate::cli::object::{Key, Store, hex, uuid};
+
+/// The node, from `status`.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    node: String,
+    version: String,
+    data_dir: String,
+    /// Absent when the node serves none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<String>,
+    pid: u32,
+    started_ms: u64,
+    now_ms: u64,
+    stores: Vec<StoreStatus>,
+}
+
+/// One store of [`Status`].
+#[derive(Serialize)]
+struct StoreStatus {
+    #[serde(flatten)]
+    store: Store,
+    entries: u64,
+    /// Keys ever written, deleted ones included.
+    keys: u64,
+    log_bytes: u64,
+    state_bytes: u64,
+    /// The newest entry of each author.
+    tips: Vec<Tip>,
+    pending_entries: u64,
+    pending_bytes: u64,
+    held: Vec<Held>,
+    /// Authors with two entries of one number.
+    forked: Vec<String>,
+    damage: Vec<String>,
+    watchers: u64,
+    /// Why writes are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poisoned: Option<String>,
+    /// What opening had to mend.
+    recovered: Vec<String>,
+}
+
+/// The newest entry of an author.
+#[derive(Serialize)]
+struct Tip {
+    author: String,
+    seq: u64,
+    entry: String,
+}
+
+/// An entry that waits for the clock.
+#[derive(Serialize)]
+struct Held {
+    author: String,
+    entry: String,
+    due_ms: u64,
+}
+
+impl From<&api::StatusReply> for Status {
+    fn from(status: &api::StatusReply) -> Self {
+        Self {
+            node: hex(&status.node),
+            version: status.version.clone(),
+            data_dir: status.data_dir.clone(),
+            socket: not_empty(&status.socket),
+            pid: status.pid,
+            started_ms: status.started_ms,
+            now_ms: status.now_ms,
+            stores: status.stores.iter().map(StoreStatus::from).collect(),
+        }
+    }
+}
+
+impl From<&api::StoreStatus> for StoreStatus {
+    fn from(store: &api::StoreStatus) -> Self {
+        let tips = store.applied.iter();
+        let held = store.held.iter();
+        Self {
+            store: Store::new(store.info.as_ref()),
+            entries: store.entries,
+            keys: store.keys,
+            log_bytes: store.log_bytes,
+            state_bytes: store.state_bytes,
+            tips: tips
+                .map(|it| Tip {
+                    author: hex(&it.author),
+                    seq: it.seq,
+                    entry: hex(&it.id),
+                })
+                .collect(),
+            pending_entries: store.pending_entries,
+            pending_bytes: store.pending_bytes,
+            held: held
+                .map(|it| Held {
+                    author: hex(&it.author),
+                    entry: hex(&it.id),
+                    due_ms: it.due_ms,
+                })
+                .collect(),
+            forked: store.forked.iter().map(|author| hex(author)).collect(),
+            damage: store.damage.clone(),
+            watchers: store.watchers,
+            poisoned: not_empty(&store.poisoned),
+            recovered: store.recovered.clone(),
+        }
+    }
+}
+
+/// What `verify` read of one store.
+#[derive(Serialize)]
+pub(crate) struct Verified {
+    r#type: &'static str,
+    #[serde(flatten)]
+    store: Store,
+    entries: u64,
+    signatures: u64,
+    rows: u64,
+    /// How many `damage` objects come after this one.
+    damaged: usize,
+}
+
+impl From<&api::StoreVerified> for Verified {
+    fn from(store: &api::StoreVerified) -> Self {
+        Self {
+            r#type: "verified",
+            store: Store::new(store.info.as_ref()),
+            entries: store.entries,
+            signatures: store.signatures,
+            rows: store.rows,
+            damaged: store.damage.len(),
+        }
+    }
+}
+
+/// One thing that `verify` found.
+#[derive(Serialize)]
+pub(crate) struct Damage {
+    r#type: &'static str,
+    /// UUID of the store.
+    store: String,
+    /// `log`, `signature`, `chain`, `state`.
+    r#where: String,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    file: String,
+    offset: u64,
+    bytes: u64,
+    #[serde(flatten)]
+    key: Option<Key>,
+}
+
+impl Damage {
+    /// Makes it from an answer about the store `info`.
+    pub(crate) fn new(info: Option<&api::StoreInfo>, damage: &api::Damage) -> Self {
+        Self {
+            r#type: "damage",
+            store: uuid(&info.cloned().unwrap_or_default().id),
+            r#where: damage.r#where.clone(),
+            what: damage.what.clone(),
+            author: (!damage.author.is_empty()).then(|| hex(&damage.author)),
+            seq: Some(damage.seq).filter(|seq| *seq > 0),
+            file: damage.file.clone(),
+            offset: damage.offset,
+            bytes: damage.bytes,
+            key: (!damage.key.is_empty()).then(|| Key::new(&damage.key)),
+        }
+    }
+}
+
+fn not_empty(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}

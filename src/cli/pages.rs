@@ -1,0 +1,72 @@
+//! `completions` and `man`: what the command tree says about itself.
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args, CommandFactory as _};
+
+use crate::cli::{args::Cli, exit::Failure, session::Context};
+
+/// Print completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice completions bash > ~/.local/share/bash-completion/completions/lattice
+  lattice completions zsh > ~/.zfunc/_lattice
+  lattice completions fish > ~/.config/fish/completions/lattice.fish")]
+pub(crate) struct Completions {
+    /// For which shell
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    /// Runs the command.
+    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
+        // In memory first: the generator panics when a pipe is closed.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "lattice", &mut script);
+        context.out.bytes(&script)
+    }
+}
+
+/// Print the manual page, of lattice or of one command
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice man | man -l -
+  lattice man watch | man -l -
+  lattice man --dir ~/.local/share/man/man1")]
+pub(crate) struct Man {
+    /// Of this command, for instance `watch` or `store create`
+    #[arg(conflicts_with = "dir")]
+    command: Vec<String>,
+    /// Write all pages into this directory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Man {
+    /// Runs the command.
+    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| Failure::failed("man", error.to_string());
+        if let Some(dir) = self.dir {
+            fs::create_dir_all(&dir).map_err(failed)?;
+            clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &dir)
+                .map_err(failed)?;
+            return context.out.line(&format!("written to {}", dir.display()));
+        }
+        let mut root = Cli::command();
+        root.build();
+        let mut command = &root;
+        for name in &self.command {
+            command = command.find_subcommand(name).ok_or_else(|| {
+                Failure::usage("usage", format!("there is no command {name:?}"))
+                    .hint("see `lattice --help`")
+            })?;
+        }
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command.clone())
+            .render(&mut page)
+            .map_err(failed)?;
+        context.out.bytes(&page)
+    }
+}

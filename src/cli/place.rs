@@ -1,0 +1,133 @@
+//! Where the node's data is, and which store a directory uses.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::cli::exit::Failure;
+
+/// The data directory, and the stores that `store use` chose, one per working directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The data directory; may not exist.
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Place {
+    /// Returns the directory named, else the platform's data folder.
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, Failure> {
+        if let Some(dir) = named {
+            if dir.as_os_str().is_empty() {
+                return Err(Failure::usage(
+                    "no_data_dir",
+                    "the data directory's name is empty",
+                ));
+            }
+            // Absolute, so that messages say where it looked.
+            let data_dir = std::path::absolute(dir).unwrap_or_else(|_unknown| dir.to_owned());
+            return Ok(Self { data_dir });
+        }
+        let home = env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        let data = if cfg!(target_os = "macos") {
+            home.map(|home| home.join("Library/Application Support"))
+        } else {
+            // A relative one is to be ignored, says the XDG specification.
+            env::var_os("XDG_DATA_HOME")
+                .map(PathBuf::from)
+                .filter(|dir| dir.is_absolute())
+                .or_else(|| home.map(|home| home.join(".local/share")))
+        };
+        let Some(data) = data else {
+            return Err(
+                Failure::usage("no_home", "there is no home directory to keep data in")
+                    .hint("name a directory with --data-dir or $LATTICE_DATA"),
+            );
+        };
+        Ok(Self {
+            data_dir: data.join("lattice"),
+        })
+    }
+
+    /// Returns where the node listens, when one runs.
+    pub(crate) fn socket(&self) -> PathBuf {
+        lattice::api::socket::path(&self.data_dir)
+    }
+
+    /// True when a node was made here; it may be damaged.
+    pub(crate) fn exists(&self) -> bool {
+        self.data_dir
+            .join("identity.key")
+            .symlink_metadata()
+            .is_ok()
+    }
+
+    /// True while a process has the data directory open.
+    pub(crate) fn is_locked(&self) -> bool {
+        // Taken for a moment only; who comes in between waits for longer than that.
+        let lock = fs::File::open(self.data_dir.join("lock"));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
+    /// Returns the store that `store use` chose for the current directory.
+    pub(crate) fn store_used(&self) -> Result<Option<String>, Failure> {
+        let Some(here) = current_dir() else {
+            return Ok(None);
+        };
+        Ok(self.read_uses()?.remove(&here))
+    }
+
+    /// Chooses `store` for the current directory; `None`: the root store again.
+    pub(crate) fn use_store(&self, store: Option<&str>) -> Result<(), Failure> {
+        let Some(here) = current_dir() else {
+            return Err(Failure::failed(
+                "no_current_dir",
+                "the current directory is gone",
+            ));
+        };
+        let mut uses = self.read_uses()?;
+        match store {
+            Some(store) => uses.insert(here, store.to_owned()),
+            None => uses.remove(&here),
+        };
+        let path = self.uses_path();
+        let text = serde_json::to_vec_pretty(&uses)
+            .map_err(|error| uses_error(&path, &error.to_string()))?;
+        // Renamed into place: two terminals may do this at once, and neither leaves half a file.
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| uses_error(&path, &error.to_string()))
+    }
+
+    fn read_uses(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let path = self.uses_path();
+        match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map_err(|error| uses_error(&path, &error.to_string()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            // Not a directory, not readable: opening the node says it better.
+            Err(_other) => Ok(BTreeMap::new()),
+        }
+    }
+
+    // Working directory (canonical) -> UUID of the store.
+    fn uses_path(&self) -> PathBuf {
+        self.data_dir.join("store-use.json")
+    }
+}
+
+fn current_dir() -> Option<String> {
+    let dir = env::current_dir().and_then(|dir| dir.canonicalize()).ok()?;
+    Some(dir.to_string_lossy().into_owned())
+}
+
+fn uses_error(path: &Path, what: &str) -> Failure {
+    Failure::failed(
+        "store_use",
+        format!("cannot use {}: {what}", path.display()),
+    )
+    .hint("remove the file, then choose again with `lattice store use NAME`")
+}

@@ -1,0 +1,211 @@
+//! Finds the node that runs, or is it.
+
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use lattice::{
+    api::client::{self, Client, ConnectError},
+    daemon::Daemon,
+    node::{Node, NodeConfig, OpenError},
+};
+
+use crate::cli::{
+    args::Global,
+    exit::{Exit, Failure},
+    output::Output,
+    place::Place,
+};
+
+/// How long a command needs its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// One act: with no node running, the store is opened, used and closed.
+    Short,
+    /// Until a person ends it: with no node running, this process is the node meanwhile.
+    Long,
+}
+
+/// What a command runs in.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) place: Place,
+    /// As the API takes it: a name, a UUID, or empty for the root store.
+    pub(crate) store: String,
+    /// The store that a flag or the environment named.
+    pub(crate) store_named: Option<String>,
+    pub(crate) out: Output,
+    // Set by the first `client`, taken by `close`.
+    session: Option<Session>,
+}
+
+/// The way to a node.
+#[derive(Debug)]
+enum Session {
+    /// Another process is the node.
+    Connected(Client),
+    /// The store is open in here, for one command; other processes wait.
+    Opened(Client, Node),
+    /// This process is the node, and serves the socket.
+    Serving(Client, Daemon),
+}
+
+impl Context {
+    /// Makes the context that the flags describe. Opens nothing.
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let place = Place::find(global.data_dir.as_deref())?;
+        let out = Output::new(global.json);
+        let store_named = global.store.clone();
+        let store = String::new();
+        let mut context = Self {
+            place,
+            store,
+            store_named,
+            out,
+            session: None,
+        };
+        context.choose_store(global.store.as_deref())?;
+        Ok(context)
+    }
+
+    /// Uses the store `named`, else the one that `store use` chose, else the root store.
+    pub(crate) fn choose_store(&mut self, named: Option<&str>) -> Result<(), Failure> {
+        self.store = match named {
+            Some(store) => store.to_owned(),
+            None => self.place.store_used()?.unwrap_or_default(),
+        };
+        Ok(())
+    }
+
+    /// Returns the client of the node, found or opened at the first call.
+    pub(crate) async fn client(&mut self, lifetime: Lifetime) -> Result<Client, Failure> {
+        if self.session.is_none() {
+            self.session = Some(Session::find(&self.place, lifetime).await?);
+        }
+        match &self.session {
+            Some(
+                Session::Connected(client)
+                | Session::Opened(client, _)
+                | Session::Serving(client, _),
+            ) => Ok(client.clone()),
+            None => unreachable!("set above"),
+        }
+    }
+
+    /// Makes this process the node: `node` is served on the socket until `close`.
+    pub(crate) async fn serve(&mut self, node: Node) -> Result<Client, Failure> {
+        let session = Session::serve(node).await?;
+        self.session = Some(session);
+        self.client(Lifetime::Long).await
+    }
+
+    /// Resolves when another process asks this one, as the node, to stop; else never.
+    pub(crate) fn down_requested(&self) -> impl Future<Output = ()> + Send + 'static {
+        let requested = match &self.session {
+            Some(Session::Serving(_, daemon)) => Some(daemon.shutdown_requested()),
+            _not_the_node => None,
+        };
+        async move {
+            match requested {
+                Some(requested) => requested.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// True when another process is the node, so that it can go away and come back.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.session, Some(Session::Connected(_)))
+    }
+
+    /// Says that a write is known on this machine only, when no node runs to spread it.
+    pub(crate) fn tell_written(&self) {
+        if matches!(self.session, Some(Session::Opened(..))) {
+            self.out.notice(
+                "no_node",
+                "no node is running; written to the store here, peers get it when one runs",
+            );
+        }
+    }
+
+    /// Closes what was opened; a running node is left alone.
+    pub(crate) async fn close(&mut self) -> Result<(), Failure> {
+        match self.session.take() {
+            None | Some(Session::Connected(_)) => Ok(()),
+            Some(Session::Opened(client, node)) => {
+                drop(client);
+                node.close()
+                    .await
+                    .map_err(|error| Failure::failed("close", error.to_string()))
+            }
+            Some(Session::Serving(client, daemon)) => {
+                drop(client);
+                Ok(daemon
+                    .stop()
+                    .await
+                    .map_err(lattice::api::error::ApiError::from)?)
+            }
+        }
+    }
+}
+
+impl Session {
+    async fn find(place: &Place, lifetime: Lifetime) -> Result<Self, Failure> {
+        let held_until = Instant::now() + LOCK_WAIT;
+        loop {
+            if let Some(client) = connect(place).await? {
+                return Ok(Self::Connected(client));
+            }
+            match Node::open(NodeConfig::new(&place.data_dir)).await {
+                Ok(node) if lifetime == Lifetime::Long => return Self::serve(node).await,
+                Ok(node) => return Ok(Self::Opened(client::in_process(node.clone()), node)),
+                // Between its lock and its socket, or a short command like this one.
+                Err(OpenError::AlreadyRunning { .. }) if Instant::now() < held_until => {
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                Err(error @ OpenError::AlreadyRunning { .. }) => {
+                    return Err(Failure::new(
+                        Exit::Unavailable,
+                        "already_running",
+                        format!("{error}, and it serves no socket after {LOCK_WAIT:?}"),
+                    )
+                    .hint("wait for it to start or to end; if it hangs, end that process"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn serve(node: Node) -> Result<Self, Failure> {
+        let daemon = match Daemon::start(node.clone()) {
+            Ok(daemon) => daemon,
+            Err(error) => {
+                node.close()
+                    .await
+                    .map_err(|error| Failure::failed("close", error.to_string()))?;
+                return Err(lattice::api::error::ApiError::from(error).into());
+            }
+        };
+        Ok(Self::Serving(client::in_process(node), daemon))
+    }
+}
+
+/// Connects to the node of `place`; `None`: none runs.
+pub(crate) async fn connect(place: &Place) -> Result<Option<Client>, Failure> {
+    match client::connect(&place.socket()).await {
+        Ok(client) => Ok(Some(client)),
+        Err(ConnectError::NoSocket { .. } | ConnectError::Refused { .. }) => Ok(None),
+        // No node can serve there, but a command can open the store.
+        Err(ConnectError::PathTooLong { .. }) => Ok(None),
+        // Its node is stopping, and hung up before it listened to us.
+        Err(ConnectError::Io { source, .. }) if source.kind() == ErrorKind::ConnectionReset => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How long the lock of the data directory may be held by a process without a socket.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(50);

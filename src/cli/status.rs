@@ -1,0 +1,122 @@
+//! `status`: who the node is, what it has, and what is wrong with it.
+
+use clap::Args;
+use lattice::wire::api;
+
+use crate::cli::{
+    exit::Failure,
+    health,
+    object::{self, hex, short},
+    output::{Output, escape},
+    session::{Context, Lifetime},
+    verify::named,
+    when::date_time,
+};
+
+/// Show the node, its stores and their health
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice status
+  lattice status --json | jq '.stores[0].entries'")]
+pub(crate) struct Status {}
+
+impl Status {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let status = client.status(api::StatusRequest {}).await?.into_inner();
+        let is_running = context.is_connected();
+        let out = &mut context.out;
+        if out.json {
+            return out.object(&health::Status::from(&status));
+        }
+        out.line(&format!("node     {}", hex(&status.node)))?;
+        out.line(&format!("version  {}", status.version))?;
+        out.line(&format!("data     {}", status.data_dir))?;
+        if is_running {
+            out.line(&format!("socket   {}", status.socket))?;
+            let since = date_time(status.started_ms);
+            out.line(&format!("running  since {since}, process {}", status.pid))?;
+        } else {
+            out.line("running  no; opened for this command, start it with `lattice up`")?;
+        }
+        for store in &status.stores {
+            tell_store(out, store)?;
+        }
+        Ok(())
+    }
+}
+
+fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {
+    let info = object::Store::new(store.info.as_ref());
+    out.line("")?;
+    out.line(&format!("store    {}{}", info.store, named(&info)))?;
+    out.line(&format!(
+        "  {} entries, {} keys, log {}, state {}, {} watchers",
+        store.entries,
+        store.keys,
+        bytes(store.log_bytes),
+        bytes(store.state_bytes),
+        store.watchers,
+    ))?;
+    for tip in store.applied.iter().take(TIPS_SHOWN_MAX) {
+        out.line(&format!(
+            "  author {} at {}, entry {}",
+            hex(&tip.author),
+            tip.seq,
+            short(&tip.id)
+        ))?;
+    }
+    if let Some(more) = store
+        .applied
+        .len()
+        .checked_sub(TIPS_SHOWN_MAX)
+        .filter(|more| *more > 0)
+    {
+        out.line(&format!("  and {more} authors more"))?;
+    }
+    if store.pending_entries > 0 {
+        let size = bytes(store.pending_bytes);
+        out.line(&format!(
+            "  {} entries ({size}) wait for others",
+            store.pending_entries
+        ))?;
+    }
+    for held in &store.held {
+        let (id, due) = (short(&held.id), date_time(held.due_ms));
+        out.line(&format!(
+            "  entry {id} of {} waits until {due}",
+            short(&held.author)
+        ))?;
+    }
+    for author in &store.forked {
+        out.line(&format!(
+            "  ! author {} has two entries of one number",
+            hex(author)
+        ))?;
+    }
+    for damage in &store.damage {
+        out.line(&format!("  ! damaged: {}", escape(damage.as_bytes())))?;
+    }
+    if !store.poisoned.is_empty() {
+        out.line(&format!(
+            "  ! writes are refused: {}",
+            escape(store.poisoned.as_bytes())
+        ))?;
+    }
+    for mended in &store.recovered {
+        out.line(&format!(
+            "  mended on opening: {}",
+            escape(mended.as_bytes())
+        ))?;
+    }
+    Ok(())
+}
+
+fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// Authors that people are shown; `--json` has all.
+const TIPS_SHOWN_MAX: usize = 16;

@@ -1,0 +1,356 @@
+//! `watch`: head changes under a prefix, as they happen.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use lattice::{
+    api::client::Client,
+    clock::Clock,
+    wire::api::{self, watch_reply::Event, watch_request::Start},
+};
+
+use crate::cli::{
+    author, event,
+    exit::{Exit, Failure},
+    object::{incomplete, short},
+    output::{Output, cut, escape, stdout_closed},
+    read::mark,
+    session::{Context, Lifetime},
+    when::{When, brief, parse_duration, parse_when},
+};
+
+/// Stream the changes of keys under a prefix
+///
+/// The state first, then every change as it happens, each once. When the node goes away, waits
+/// and goes on where it was; when history is gone, says so with a `gap`.
+#[derive(Debug, Args)]
+#[command(visible_aliases = ["subscribe", "sub"], after_help = "\
+Examples:
+  lattice watch /nodes/
+  lattice watch /jobs/ --no-initial --only put
+  lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
+  lattice watch / --since 2h --until-caught-up       what happened in the last two hours
+  lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor")]
+pub(crate) struct Watch {
+    /// Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// Only this very key
+    #[arg(long)]
+    exact: bool,
+    /// Begin with the state as it is: the default
+    #[arg(long, conflicts_with_all = ["no_initial", "after", "since"])]
+    initial: bool,
+    /// Begin with what happens from now on
+    #[arg(long, conflicts_with_all = ["after", "since"])]
+    no_initial: bool,
+    /// Begin after a cursor that a watch of this store printed, here or on another node
+    #[arg(long, value_name = "CURSOR", conflicts_with = "since")]
+    after: Option<String>,
+    /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    since: Option<When>,
+    /// When behind, skip to the newest change of each key
+    #[arg(long)]
+    latest: bool,
+    /// Leave the values out
+    #[arg(long)]
+    keys_only: bool,
+    /// Only changes of these kinds
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    only: Vec<Only>,
+    /// Only changes by this author: 64 hex digits, or the first few
+    #[arg(long, value_name = "AUTHOR")]
+    author: Option<String>,
+    /// Print a cursor with every change, also inside an entry
+    #[arg(long)]
+    cursors: bool,
+    /// End when the state, or the past, is complete
+    #[arg(long)]
+    until_caught_up: bool,
+    /// End after so many changes
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this long, with exit 8
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// End with exit 5 when the node goes away
+    #[arg(long)]
+    no_reconnect: bool,
+}
+
+/// What `--only` selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    Put,
+    Delete,
+    Expire,
+    /// Changes after which the key has several heads
+    Conflict,
+}
+
+impl Watch {
+    /// Runs the command until it ends, is stopped, or nobody reads any more.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Long).await?;
+        let is_connected = context.is_connected();
+        if !is_connected {
+            context
+                .out
+                .notice("is_node", "no node is running; this is one while it lives");
+        }
+        let author = match &self.author {
+            Some(text) => author::resolve(&mut client, text).await?,
+            None => Vec::new().into(),
+        };
+        let (timeout, cursors) = (self.timeout, self.cursors);
+        let mut follow = Follow {
+            reconnects: is_connected && !self.no_reconnect,
+            cursors,
+            count: self.count,
+            until_caught_up: self.until_caught_up,
+            ..Follow::new(client, self.request(context.store.clone(), author))
+        };
+        let down = context.down_requested();
+        let timed_out = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = follow.run(&mut context.out) => result,
+            () = stdout_closed() => Err(Failure::pipe_closed()),
+            // This is the node, and `lattice down` ends it.
+            () = down => Ok(()),
+            () = timed_out => {
+                let after = timeout.unwrap_or_default();
+                Err(Failure::new(Exit::TimedOut, "timed_out", format!("ended after {after:?}")))
+            }
+        }
+    }
+
+    fn request(self, store: String, author: bytes::Bytes) -> api::WatchRequest {
+        let kind = |only: &Only| match only {
+            Only::Put => Some("put"),
+            Only::Delete => Some("delete"),
+            Only::Expire => Some("expire"),
+            Only::Conflict => None,
+        };
+        api::WatchRequest {
+            exact: self.exact,
+            start: Some(match (self.after, self.since) {
+                (Some(cursor), _) => Start::After(cursor),
+                (None, Some(when)) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
+                (None, None) if self.no_initial => Start::Now(true),
+                (None, None) => Start::Initial(true),
+            }),
+            latest: self.latest,
+            keys_only: self.keys_only,
+            kinds: self
+                .only
+                .iter()
+                .filter_map(kind)
+                .map(str::to_owned)
+                .collect(),
+            conflicts_only: self.only.contains(&Only::Conflict),
+            author,
+            ..request(store, self.prefix)
+        }
+    }
+}
+
+/// Makes the request for everything under `prefix`, the state first.
+///
+/// With cursors always: the connection may break at any change.
+pub(crate) fn request(store: String, prefix: String) -> api::WatchRequest {
+    api::WatchRequest {
+        store,
+        prefix: prefix.into(),
+        start: Some(Start::Initial(true)),
+        cursors: true,
+        ..api::WatchRequest::default()
+    }
+}
+
+/// A watch that survives its connection.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    client: Client,
+    // `start` moves along: it is where the next connection begins.
+    request: api::WatchRequest,
+    reconnects: bool,
+    // Whether changes are printed with theirs.
+    cursors: bool,
+    // Changes that are still wanted; `None`: no end.
+    count: Option<u64>,
+    until_caught_up: bool,
+    // True while the state comes, in the order of keys: a cursor then is still the one before.
+    is_filling: bool,
+    // True once something was printed that a new start would repeat.
+    has_printed: bool,
+}
+
+impl Follow {
+    /// Makes a watch that does not reconnect and never ends.
+    pub(crate) fn new(client: Client, request: api::WatchRequest) -> Self {
+        Self {
+            client,
+            is_filling: matches!(request.start, Some(Start::Initial(_))),
+            request,
+            reconnects: false,
+            cursors: false,
+            count: None,
+            until_caught_up: false,
+            has_printed: false,
+        }
+    }
+
+    /// Prints events until enough is seen; over several connections, if it may.
+    pub(crate) async fn run(&mut self, out: &mut Output) -> Result<(), Failure> {
+        let mut pause = Duration::ZERO;
+        loop {
+            let lost = match self.stream(out, &mut pause).await {
+                Err(failure) if self.reconnects && failure.exit == Exit::Unavailable => failure,
+                ended => return ended,
+            };
+            if pause.is_zero() {
+                let text = format!("{}; waiting for the node", lost.message);
+                out.notice("disconnected", &text);
+                self.start_again(out)?;
+            }
+            pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    // One connection. `pause` is zero while it works.
+    async fn stream(&mut self, out: &mut Output, pause: &mut Duration) -> Result<(), Failure> {
+        let mut replies = self.client.watch(self.request.clone()).await?.into_inner();
+        if !pause.is_zero() {
+            out.notice("reconnected", "the node is back; going on where it was");
+            *pause = Duration::ZERO;
+        }
+        while let Some(reply) = replies.message().await? {
+            if self.tell(reply, out)? {
+                return Ok(());
+            }
+        }
+        Err(Failure::new(
+            Exit::Unavailable,
+            "unavailable",
+            "the node ended the watch",
+        ))
+    }
+
+    // Prints an event; true when it was the last one wanted.
+    fn tell(&mut self, reply: api::WatchReply, out: &mut Output) -> Result<bool, Failure> {
+        let event = reply.event.ok_or_else(|| incomplete("an event"))?;
+        match &event {
+            Event::Gap(_) => self.is_filling = true,
+            Event::CaughtUp(_) => self.is_filling = false,
+            Event::Change(_) | Event::Progress(_) => {}
+        }
+        let cursor = Some(reply.cursor).filter(|cursor| !cursor.is_empty());
+        if let Some(cursor) = &cursor
+            && !self.is_filling
+        {
+            self.request.start = Some(Start::After(cursor.clone()));
+        }
+        let is_last = match &event {
+            Event::Change(_) => {
+                self.count = self.count.map(|count| count - 1);
+                self.count == Some(0)
+            }
+            Event::CaughtUp(_) => self.until_caught_up,
+            Event::Progress(_) | Event::Gap(_) => false,
+        };
+        self.has_printed = true;
+        let shown = cursor.filter(|_| self.cursors || !matches!(event, Event::Change(_)));
+        if out.json {
+            out.object(&to_object(&event, shown))?;
+        } else if let Some(line) = to_line(&event, shown.filter(|_| self.cursors), out.columns()) {
+            out.line(&line)?;
+        }
+        out.flush()?;
+        Ok(is_last)
+    }
+
+    // Decides where the next connection begins. Without a cursor a start is not where this one
+    // was: then it says so, and gives the state again.
+    fn start_again(&mut self, out: &mut Output) -> Result<(), Failure> {
+        let begins_anew = matches!(self.request.start, Some(Start::Initial(_)));
+        let begins_later = matches!(self.request.start, Some(Start::Now(_)));
+        if !(begins_anew && self.has_printed || begins_later) {
+            return Ok(());
+        }
+        self.request.start = Some(Start::Initial(true));
+        self.is_filling = true;
+        let reason = "the connection was lost before the first cursor".to_owned();
+        let gap = Event::Gap(api::Gap { reason });
+        if out.json {
+            out.object(&to_object(&gap, None))?;
+        } else if let Some(line) = to_line(&gap, None, None) {
+            out.line(&line)?;
+        }
+        out.flush()
+    }
+}
+
+fn to_object(event: &Event, cursor: Option<String>) -> event::Event {
+    let mark = |r#type| event::Mark {
+        r#type,
+        reason: None,
+        now_ms: None,
+        cursor: cursor.clone(),
+    };
+    event::Event::Mark(match event {
+        Event::Change(change) => {
+            let change = event::Change::new(change, cursor.as_deref());
+            return event::Event::Change(Box::new(change));
+        }
+        Event::CaughtUp(_) => mark("caught_up"),
+        Event::Progress(it) => event::Mark {
+            now_ms: Some(it.now_ms),
+            ..mark("progress")
+        },
+        Event::Gap(it) => event::Mark {
+            reason: Some(it.reason.clone()),
+            ..mark("gap")
+        },
+    })
+}
+
+// A line for people; `None`: nothing that they need to see.
+fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Option<String> {
+    let change = match event {
+        Event::Change(change) => change,
+        Event::Gap(gap) => {
+            let reason = escape(gap.reason.as_bytes());
+            return Some(format!("-- gap: {reason}; the state follows --"));
+        }
+        Event::CaughtUp(_) | Event::Progress(_) => {
+            return cursor.map(|cursor| format!("-- cursor {cursor} --"));
+        }
+    };
+    let entry = change.entry.clone().unwrap_or_default();
+    let time = brief(entry.wall_ms, Clock::system().now_ms());
+    let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
+    if let Some(value) = &change.value {
+        text.push_str("  ");
+        text.push_str(&escape(value));
+    }
+    let heads = u32::try_from(change.heads.len()).unwrap_or(u32::MAX);
+    let late = if change.late { " (late)" } else { "" };
+    let tail = format!("  {}{late}{}", short(&entry.author), mark(heads));
+    // The key and the value give way; who wrote it and that it is contested do not.
+    let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(tail.len()));
+    let cursor = cursor
+        .map(|cursor| format!("  {cursor}"))
+        .unwrap_or_default();
+    Some(format!("{}{tail}{cursor}", cut(&text, room)))
+}
+
+/// Between two attempts to connect, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,161 @@
+//! Times and durations, as people type and read them.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+
+/// A point in time that a person named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// So long ago.
+    Ago(Duration),
+    /// Milliseconds since 1970.
+    At(u64),
+}
+
+impl When {
+    /// Returns it in milliseconds since 1970.
+    pub(crate) fn at_ms(self, now_ms: u64) -> u64 {
+        match self {
+            Self::Ago(ago) => now_ms.saturating_sub(millis(ago)),
+            Self::At(ms) => ms,
+        }
+    }
+}
+
+/// Reads `2h`, `2026-11-22T10:00:00Z`, `2026-11-22 10:00` or `2026-11-22` (local time).
+pub(crate) fn parse_when(text: &str) -> Result<When, String> {
+    if let Ok(ago) = parse_duration(text) {
+        return Ok(When::Ago(ago));
+    }
+    let local = |time: civil::DateTime| time.to_zoned(TimeZone::system()).map(|it| it.timestamp());
+    let time = text
+        .parse::<Timestamp>()
+        .or_else(|_no_offset| text.parse::<civil::DateTime>().and_then(local))
+        .or_else(|_no_time| {
+            text.parse::<civil::Date>()
+                .and_then(|date| local(date.to_datetime(civil::Time::midnight())))
+        });
+    match time.map(|time| u64::try_from(time.as_millisecond())) {
+        Ok(Ok(ms)) => Ok(When::At(ms)),
+        Ok(Err(_before_1970)) => Err("a time before 1970".to_owned()),
+        Err(_neither) => Err("expected 30s, 5m, 2h, 7d, a date, or a time as in \
+                              2026-01-31T12:00:00Z"
+            .to_owned()),
+    }
+}
+
+/// Reads `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number and a unit: 250ms, 30s, 5m, 2h, 7d, 1h30m".to_owned();
+    let mut rest = text;
+    let mut total_ms = 0_u64;
+    while !rest.is_empty() || total_ms == 0 && text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _other => return Err(wrong()),
+        };
+        let number = number.parse::<u64>().map_err(|_no_number| wrong())?;
+        let part_ms = number.checked_mul(unit_ms);
+        total_ms = part_ms
+            .and_then(|ms| total_ms.checked_add(ms))
+            .filter(|ms| *ms <= DURATION_MS_MAX)
+            .ok_or_else(|| "longer than 1000 years".to_owned())?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(total_ms))
+}
+
+/// Returns `duration` in milliseconds; one that came from `parse_duration` always fits.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Prints a time with its date, in local time.
+pub(crate) fn date_time(ms: u64) -> String {
+    local(ms, "%Y-%m-%d %H:%M:%S%.3f")
+}
+
+/// Prints a time in twelve columns, in local time: of today the milliseconds, else the day.
+pub(crate) fn brief(ms: u64, now_ms: u64) -> String {
+    let same = |format| local(ms, format) == local(now_ms, format);
+    let format = match (same("%F"), same("%Y")) {
+        (true, _) => "%H:%M:%S%.3f",
+        (false, true) => "%b %d %H:%M",
+        (false, false) => "%b %d  %Y",
+    };
+    local(ms, format)
+}
+
+fn local(ms: u64, format: &str) -> String {
+    let time = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    match time {
+        Some(time) => time
+            .to_zoned(TimeZone::system())
+            .strftime(format)
+            .to_string(),
+        None => format!("{ms} ms"),
+    }
+}
+
+const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5h",
+            "1 h",
+            "99999999999999999999s",
+            "9999999d",
+        ] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_brief_time_is_twelve_columns_wide() {
+        let now_ms = 1_800_000_000_000;
+        for ago_ms in [0, 86_400_000 * 3, 86_400_000 * 500] {
+            assert_eq!(brief(now_ms - ago_ms, now_ms).len(), 12);
+        }
+    }
+
+    #[test]
+    fn a_time_is_an_age_or_a_date() {
+        assert_eq!(parse_when("2h"), Ok(When::Ago(Duration::from_secs(7200))));
+        assert_eq!(parse_when("1970-01-02T00:00:00Z"), Ok(When::At(86_400_000)));
+        assert_eq!(
+            parse_when("1970-01-02T02:00:00+02:00"),
+            Ok(When::At(86_400_000))
+        );
+        assert!(matches!(parse_when("2026-11-22"), Ok(When::At(_))));
+        assert!(matches!(parse_when("2026-11-22 10:00"), Ok(When::At(_))));
+        assert!(parse_when("1960-01-01").is_err());
+        assert!(parse_when("yesterday").is_err());
+        assert_eq!(When::Ago(Duration::from_secs(1)).at_ms(5000), 4000);
+    }
+}

@@ -1,0 +1,131 @@
+//! The daemon: a node and what serves it, from start to an ordered stop.
+
+use std::{io, path::Path};
+
+use tokio::{
+    signal::unix::{SignalKind, signal as listen},
+    task::JoinHandle,
+};
+
+use crate::{
+    api::{
+        error::ApiError,
+        server::Server,
+        socket::{Socket, SocketError},
+    },
+    node::Node,
+    store::WriteError,
+};
+
+/// A node that serves its socket.
+///
+/// Dropping it stops the serving without order; [`Daemon::stop`] is the way to end it.
+#[derive(Debug)]
+pub struct Daemon {
+    node: Node,
+    server: Server,
+    socket: std::path::PathBuf,
+    // Runs `Server::serve`; joined by `stop`, aborted by drop.
+    serving: JoinHandle<()>,
+}
+
+/// Why a daemon did not start or stop as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// There is no socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The node did not close cleanly; what was acknowledged is in its log all the same.
+    #[error("the node did not close cleanly: {0}")]
+    Close(#[source] WriteError),
+}
+
+impl Daemon {
+    /// Binds the socket of `node` and serves it in the background.
+    ///
+    /// To be called inside a runtime.
+    ///
+    /// # Errors
+    /// `Socket`; the node is left open.
+    pub fn start(node: Node) -> Result<Self, DaemonError> {
+        let socket = Socket::bind(node.data_dir())?;
+        let path = socket.path().to_owned();
+        let server = Server::new(node.clone(), Some(path.clone()));
+        let serving = tokio::spawn(server.clone().serve(socket));
+        Ok(Self {
+            node,
+            server,
+            socket: path,
+            serving,
+        })
+    }
+
+    /// Returns the node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Returns where clients connect.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Resolves when a client has called `Down`. The call is answered; the rest is for the
+    /// caller, who should `stop`.
+    pub fn shutdown_requested(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.server.down_requested()
+    }
+
+    /// Stops in order:
+    ///
+    /// 1. No connection is accepted any more, and the socket is removed. This comes first and
+    ///    under the lock of the data directory, so that it can never hit a successor's socket.
+    /// 2. Watches end with the code `stopping`; open connections take no new calls.
+    /// 3. Calls in flight finish, within `STOP_GRACE`; after that they are cut off.
+    /// 4. The node closes: writes are flushed, files closed, the lock released.
+    ///
+    /// # Errors
+    /// `Close`. The daemon has stopped also then.
+    ///
+    /// # Panics
+    /// If serving panicked.
+    pub async fn stop(mut self) -> Result<(), DaemonError> {
+        self.server.stop();
+        (&mut self.serving)
+            .await
+            .expect("serving neither panics nor is aborted before drop");
+        self.node.close().await.map_err(DaemonError::Close)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl From<DaemonError> for ApiError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Socket(error) => error.into(),
+            DaemonError::Close(error) => error.into(),
+        }
+    }
+}
+
+/// Resolves at the first SIGINT or SIGTERM after the call, with its name.
+///
+/// From the call on these signals no longer end the process.
+///
+/// # Errors
+/// When the system does not let us listen.
+pub fn signal() -> io::Result<impl Future<Output = &'static str> + Send + 'static> {
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    })
+}

@@ -1,0 +1,64 @@
+//! A Bloom filter of keys: says for certain that a key was never there.
+
+use std::hash::{DefaultHasher, Hasher as _};
+
+/// Keys, of which it may take one for another; never forgets one.
+#[derive(Debug)]
+pub(super) struct KeyFilter {
+    words: Vec<u64>,
+}
+
+impl KeyFilter {
+    /// Makes it without keys.
+    pub(super) fn new() -> Self {
+        Self {
+            words: vec![0; WORDS],
+        }
+    }
+
+    /// Adds a key.
+    pub(super) fn insert(&mut self, key: &[u8]) {
+        for (word, bit) in places(key) {
+            self.words[word] |= bit;
+        }
+    }
+
+    /// True when `key` was never added. False says nothing: of 10 million keys, 1 in 40 that were
+    /// never added.
+    pub(super) fn lacks(&self, key: &[u8]) -> bool {
+        places(key).any(|(word, bit)| self.words[word] & bit == 0)
+    }
+}
+
+// A word and a bit of it for each of some pieces of a hash.
+fn places(key: &[u8]) -> impl Iterator<Item = (usize, u64)> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    let hash = hasher.finish();
+    // Kirsch and Mitzenmacher: two hashes make as many as one likes.
+    let (first, step) = (hash & u64::from(u32::MAX), (hash >> 32) | 1);
+    (0..PLACES).map(move |number| {
+        let place = first.wrapping_add(step.wrapping_mul(number)) % (WORDS as u64 * 64);
+        let word = usize::try_from(place / 64).expect("less than WORDS");
+        (word, 1 << (place % 64))
+    })
+}
+
+// 16 MiB, 128 million bits: 13 for each of 10 million keys.
+const WORDS: usize = 2 << 20;
+const PLACES: u64 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_forgotten_and_few_are_taken_for_others() {
+        let mut filter = KeyFilter::new();
+        let key = |number: u32| format!("/key/{number}").into_bytes();
+        (0..50_000).for_each(|number| filter.insert(&key(number)));
+        assert!((0..50_000).all(|number| !filter.lacks(&key(number))));
+        let mistaken = (50_000..100_000).filter(|number| !filter.lacks(&key(*number)));
+        assert!(mistaken.count() < 50);
+    }
+}

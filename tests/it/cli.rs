@@ -1,0 +1,10 @@
+//! The command line: the real binary, in directories of its own.
+
+mod errors;
+mod harness;
+mod help;
+mod lifecycle;
+mod lines;
+mod output;
+mod shell;
+mod watch;

@@ -1,0 +1,148 @@
+//! The important errors: what they say, what to do next, and the exit code.
+
+use super::harness::Home;
+
+#[test]
+fn a_mistyped_data_directory_is_not_created() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.run(&["get", "/a"]), @r#"
+    error: there is no node in [home]/data
+    hint: create it with `lattice init` or `lattice up`, or name another with --data-dir
+    exit 5
+    "#);
+    insta::assert_snapshot!(home.run(&["put", "/a", "1", "--json"]), @r#"
+    {"error":"no_data_dir","message":"there is no node in [home]/data","hint":"create it with `lattice init` or `lattice up`, or name another with --data-dir","exit_code":5}
+    exit 5
+    "#);
+    for arguments in [
+        &["watch"][..],
+        &["shell"],
+        &["status"],
+        &["store", "list"],
+        &["down"],
+    ] {
+        let ran = home.run(arguments);
+        assert_eq!(ran.code, 5, "{arguments:?}: {ran}");
+        assert!(ran.stderr.contains("[home]/data"), "{arguments:?}: {ran}");
+    }
+    assert!(!home.data().exists());
+}
+
+#[test]
+fn usage_is_exit_2() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.run(&["watch", "--since", "yesterday"]), @r#"
+    error: invalid value 'yesterday' for '--since <TIME>': expected 30s, 5m, 2h, 7d, a date, or a time as in 2026-01-31T12:00:00Z
+
+    For more information, try '--help'.
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["put", "/a", "--json"]), @r#"
+    {"error":"usage","message":"the following required arguments were not provided:\n  <VALUE>","hint":"see `lattice --help`","exit_code":2}
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "/a"]), @r#"
+    error: delete --prefix asks before it deletes, and stdin is no terminal
+    hint: add --yes
+    exit 2
+    "#);
+    for arguments in [
+        &["watch", "--initial", "--no-initial"][..],
+        &["watch", "--after", "x", "--since", "2h"],
+        &["put", "--stdin", "/a"],
+        &["put", "/a", "1", "--if-absent", "--if-head", "00"],
+        &["list", "--limit", "0"],
+        &["frobnicate"],
+        &[],
+    ] {
+        assert_eq!(home.run(arguments).code, 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn missing_and_refused_have_their_codes() {
+    let home = Home::initialised();
+    let _node = home.up();
+    insta::assert_snapshot!(home.run(&["get", "/t/none"]), @r#"
+    error: /t/none has no value
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["get", "/t/none", "--json"]), @r#"
+    {"error":"not_found","message":"/t/none has no value","exit_code":3}
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["put", "", "x"]), @r#"
+    error: a key has 1 to 4096 bytes; this one is empty
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["put", &"k".repeat(4097), "x"]), @r#"
+    error: a key has at most 4096 bytes; this one has 4097
+    hint: put the long part into the value, or its hash into the key
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["--store", "nope", "get", "/a"]), @r#"
+    error: there is no store "nope" here; there are root
+    hint: `lattice store list` shows the stores of this node
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["watch", "--after", "garbage"]), @r#"
+    error: this is not a cursor: it has letters that no cursor has, or was cut
+    hint: copy the whole cursor as a watch printed it, or leave it out
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["log", "00000000"]), @r#"
+    error: no author known here starts with [short]
+    hint: see them with `lattice status`
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"
+    error: keys under /nodes/ of the root store are written by the node itself; this one is b"/nodes/x"
+    hint: the node itself writes there; choose another prefix
+    exit 2
+    "#);
+}
+
+#[test]
+fn a_value_that_is_too_long_says_by_how_much() {
+    let home = Home::initialised();
+    let ran = home.feed(&["put", "/t/long", "-"], vec![b'v'; (1 << 20) + 1]);
+    insta::assert_snapshot!(ran, @r#"
+    error: a value has at most 1048576 bytes; this one has 1048577
+    hint: keep large things in files and put a path or a hash into the value
+    exit 2
+    "#);
+}
+
+#[test]
+fn conditions_that_do_not_hold_are_exit_4() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["put", "/t/a", "1", "--if-absent"]).ok();
+    insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--if-absent"]), @r#"
+    error: the condition on b"/t/a" does not hold: its winner is [id]
+    hint: read the key again and decide with what it has now
+    exit 4
+    "#);
+    let head = home.run(&["heads", "/t/a", "--json"]).json()[0]["entry"].clone();
+    let head = head.as_str().unwrap();
+    home.run(&["put", "/t/a", "2", "--if-head", &head[..12]])
+        .ok();
+    for stale in [head, &head[..12]] {
+        let ran = home.run(&["put", "/t/a", "3", "--if-head", stale]);
+        assert_eq!(ran.code, 4, "{ran}");
+        let ran = home.run(&["delete", "/t/a", "--if-head", stale, "--json"]);
+        assert_eq!(ran.code, 4, "{ran}");
+        assert!(ran.stderr.contains("\"exit_code\":4"), "{ran}");
+    }
+    assert_eq!(home.run(&["get", "/t/a"]).ok(), "2");
+}
+
+#[test]
+fn a_second_node_is_told_about_the_first() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let ran = home.run(&["up"]);
+    assert_eq!(ran.code, 5, "{ran}");
+    assert!(ran.stderr.contains("lattice down"), "{ran}");
+    home.run(&["status"]).ok();
+}

@@ -1,0 +1,219 @@
+//! What the command line says about itself.
+
+use super::harness::Home;
+
+const COMMANDS: &[&[&str]] = &[
+    &["init"],
+    &["up"],
+    &["down"],
+    &["put"],
+    &["get"],
+    &["delete"],
+    &["batch"],
+    &["list"],
+    &["heads"],
+    &["history"],
+    &["watch"],
+    &["status"],
+    &["log"],
+    &["verify"],
+    &["store"],
+    &["store", "create"],
+    &["store", "list"],
+    &["store", "use"],
+    &["shell"],
+    &["completions"],
+    &["man"],
+];
+
+#[test]
+fn help_lists_the_commands() {
+    insta::assert_snapshot!(Home::new().run(&["--help"]).ok(), @r#"
+    A pub/sub node with watch streams on a signed key-value log, without a server
+
+    Usage: lattice [OPTIONS] <COMMAND>
+
+    Commands:
+      init         Create the node: its data directory, identity and root store
+      up           Start the node, and create it at first [alias: serve]
+      down         Stop the node that runs
+      put          Set a key
+      get          Print the value of a key
+      delete       Delete a key, or all keys under a prefix [aliases: del, rm]
+      batch        Apply puts and deletes from stdin as one atomic entry
+      list         List keys and their values [alias: ls]
+      heads        Show all heads of a key
+      history      Draw the history of a key
+      watch        Stream the changes of keys under a prefix [aliases: subscribe, sub]
+      status       Show the node, its stores and their health
+      log          Show the entries of a log
+      verify       Check every record and every signature, and the state against the log
+      store        Create, list and choose stores
+      shell        Type commands, with history and completion of commands and keys
+      completions  Print completions for a shell
+      man          Print the manual page, of lattice or of one command
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Global options:
+          --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
+                            LATTICE_DATA]
+          --store <STORE>   Store, by name or UUID [default: what `store use` set here, else the root
+                            store] [env: LATTICE_STORE]
+          --json            Print one JSON object per line; errors are one object on stderr
+      -v, --verbose...      Tell more on stderr; twice or three times for more still
+
+    Examples:
+      lattice up --watch /              start the node here and stream every change
+      lattice put /hello world          in another terminal: shows up in the stream at once
+      lattice get /hello
+      lattice watch /nodes/ --json      one JSON object per change, for programs
+      lattice list /                    the keys and their values
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 precondition failed, 5 node unavailable,
+    6 damaged data, 7 partly done, 8 timed out, 130 interrupted.
+    "#);
+}
+
+#[test]
+fn short_help_of_watch_names_every_flag() {
+    insta::assert_snapshot!(Home::new().run(&["watch", "-h"]).ok(), @r#"
+    Stream the changes of keys under a prefix
+
+    Usage: lattice watch [OPTIONS] [PREFIX]
+
+    Arguments:
+      [PREFIX]  Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
+
+    Options:
+          --exact               Only this very key
+          --initial             Begin with the state as it is: the default
+          --no-initial          Begin with what happens from now on
+          --after <CURSOR>      Begin after a cursor that a watch of this store printed, here or on
+                                another node
+          --since <TIME>        Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC
+                                3339 time
+          --latest              When behind, skip to the newest change of each key
+          --keys-only           Leave the values out
+          --only <KIND>         Only changes of these kinds [possible values: put, delete, expire,
+                                conflict]
+          --author <AUTHOR>     Only changes by this author: 64 hex digits, or the first few
+          --cursors             Print a cursor with every change, also inside an entry
+          --until-caught-up     End when the state, or the past, is complete
+      -c, --count <N>           End after so many changes
+          --timeout <DURATION>  End after this long, with exit 8
+          --no-reconnect        End with exit 5 when the node goes away
+      -h, --help                Print help (see more with '--help')
+
+    Global options:
+          --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
+                            LATTICE_DATA]
+          --store <STORE>   Store, by name or UUID [default: what `store use` set here, else the root
+                            store] [env: LATTICE_STORE]
+          --json            Print one JSON object per line; errors are one object on stderr
+      -v, --verbose...      Tell more on stderr; twice or three times for more still
+
+    Examples:
+      lattice watch /nodes/
+      lattice watch /jobs/ --no-initial --only put
+      lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
+      lattice watch / --since 2h --until-caught-up       what happened in the last two hours
+      lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
+    "#);
+}
+
+#[test]
+fn short_help_of_put_names_every_flag() {
+    insta::assert_snapshot!(Home::new().run(&["put", "-h"]).ok(), @r#"
+    Set a key
+
+    Usage: lattice put [OPTIONS] [KEY] [VALUE]
+
+    Arguments:
+      [KEY]    The key, 1 to 4096 bytes; a path such as /nodes/7/state by habit
+      [VALUE]  The value, up to 1 MiB; `-` reads it from stdin
+
+    Options:
+          --file <PATH>      Read the value from a file
+          --stdin            Read keys and values from stdin, one per line; each is written on its own
+          --format <FORMAT>  How the lines of --stdin are written [default: tsv] [possible values: tsv,
+                             json]
+          --ttl <DURATION>   Hide the value after this long: 30s, 5m, 2h, 7d; watchers get `expire`
+          --if-absent        Only when the key has no value; else exit 4
+          --if-head <ENTRY>  Only when this entry is what reads see; else exit 4. An id, or its first
+                             digits
+      -h, --help             Print help (see more with '--help')
+
+    Global options:
+          --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
+                            LATTICE_DATA]
+          --store <STORE>   Store, by name or UUID [default: what `store use` set here, else the root
+                            store] [env: LATTICE_STORE]
+          --json            Print one JSON object per line; errors are one object on stderr
+      -v, --verbose...      Tell more on stderr; twice or three times for more still
+
+    Examples:
+      lattice put /hello world
+      lattice put /jobs/7/lease worker-3 --ttl 30s --if-absent
+      date | lattice put /clock -
+      lattice put /logo --file logo.png
+      dpkg-query -W -f '/packages/${Package}\t${Version}\n' | lattice put --stdin
+      lattice list /a/ --json | lattice --store other put --stdin --format json
+    "#);
+}
+
+#[test]
+fn every_command_has_help_with_examples_and_a_page() {
+    let home = Home::new();
+    for command in COMMANDS {
+        let help = home.run(&[*command, &["--help"]].concat()).ok();
+        assert!(help.contains("Examples:"), "{command:?} has no examples");
+        assert!(help.contains("lattice"), "{command:?}");
+        let page = home.run(&[&["man"], *command].concat()).ok();
+        assert!(
+            page.contains(".SH SYNOPSIS"),
+            "{command:?} has no manual page"
+        );
+    }
+    assert!(!home.data().exists(), "help created something");
+}
+
+#[test]
+fn aliases_are_the_commands() {
+    let home = Home::new();
+    let aliases = [
+        ("serve", "up"),
+        ("del", "delete"),
+        ("rm", "delete"),
+        ("ls", "list"),
+        ("subscribe", "watch"),
+        ("sub", "watch"),
+    ];
+    for (alias, command) in aliases {
+        assert_eq!(
+            home.run(&[alias, "-h"]).ok(),
+            home.run(&[command, "-h"]).ok()
+        );
+    }
+}
+
+#[test]
+fn completions_are_for_five_shells() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = Home::new().run(&["completions", shell]).ok();
+        assert!(script.contains("until-caught-up"), "{shell}");
+    }
+}
+
+#[test]
+fn manual_pages_go_to_a_directory() {
+    let home = Home::new();
+    let dir = home.path("man1");
+    home.run(&["man", "--dir", dir.to_str().unwrap()]).ok();
+    for page in ["lattice.1", "lattice-watch.1", "lattice-store-create.1"] {
+        assert!(dir.join(page).is_file(), "{page}");
+    }
+}

@@ -1,0 +1,142 @@
+//! init, up, down, signals, and commands without a node.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::harness::Home;
+
+#[test]
+fn init_twice_changes_nothing() {
+    let home = Home::new();
+    let key = home.data().join("identity.key");
+    insta::assert_snapshot!(home.run(&["init"]), @r#"
+    created  [home]/data
+    node     [id]
+    next     lattice up
+    exit 0
+    "#);
+    let before = fs::read(&key).unwrap();
+    insta::assert_snapshot!(home.run(&["init"]), @r#"
+    exists   [home]/data (nothing was changed)
+    node     [id]
+    next     lattice up
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["init", "--json"]), @r#"
+    {"type":"init","node":"[id]","data_dir":"[home]/data","created":false}
+    exit 0
+    "#);
+    assert_eq!(fs::read(&key).unwrap(), before);
+}
+
+#[test]
+fn up_says_where_it_is_and_down_stops_it() {
+    let home = Home::new();
+    let node = home.up();
+    insta::assert_snapshot!(home.run(&["down"]), @r#"
+    stopped  process [pid]
+    exit 0
+    "#);
+    insta::assert_snapshot!(node.end(), @r#"
+    node    [id]
+    data    [home]/data (created)
+    socket  [home]/data/run/sock
+    next    in another terminal: lattice put /hello world
+    stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["down"]), @r#"
+    error: no node is running on [home]/data
+    exit 5
+    "#);
+    assert!(!home.data().join("run/sock").exists());
+}
+
+#[test]
+fn up_streams_what_is_put_elsewhere() {
+    let home = Home::new();
+    let mut node = home.start(&["up", "--watch", "/t/"]);
+    node.line_with("stop ");
+    home.run(&["put", "/t/hello", "world"]).ok();
+    insta::assert_snapshot!(super::harness::redact(&node.line_with("/t/hello"), "[no home]"), @"[time]  put     /t/hello  world  [short]");
+    node.signal(Signal::TERM);
+    assert_eq!(node.end().code, 0);
+}
+
+#[test]
+fn up_prints_objects_for_programs() {
+    let home = Home::new();
+    let mut node = home.start(&["up", "--json", "--watch", "/t/"]);
+    node.line_with("\"type\":\"caught_up\"");
+    home.run(&["down"]).ok();
+    insta::assert_snapshot!(node.end(), @r#"
+    {"type":"up","node":"[id]","data_dir":"[home]/data","socket":"[home]/data/run/sock","pid":[pid],"created":true}
+    {"type":"caught_up","cursor":"[cursor]"}
+    exit 0
+    "#);
+}
+
+#[test]
+fn a_signal_stops_the_node_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let home = Home::new();
+        let node = home.up();
+        home.run(&["put", "/t/a", "1"]).ok();
+        node.signal(signal);
+        assert_eq!(node.end().code, 0, "{signal:?}");
+        assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
+        assert!(!home.data().join("run/sock").exists(), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_watch_with_130() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let mut watch = home.start(&["watch", "/t/", "--json"]);
+    watch.line_with("caught_up");
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end().code, 130);
+}
+
+#[test]
+fn without_a_node_a_command_opens_the_store() {
+    let home = Home::initialised();
+    insta::assert_snapshot!(home.run(&["put", "/t/a", "1"]), @r#"
+    [id]
+    note: no node is running; written to the store here, peers get it when one runs
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--json"]), @r#"
+    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
+    {"notice":"no_node","message":"no node is running; written to the store here, peers get it when one runs"}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["get", "/t/a"]), @"2exit 0");
+}
+
+#[test]
+fn without_a_node_a_watch_is_one() {
+    let home = Home::initialised();
+    let mut watch = home.start(&["watch", "/t/", "--json"]);
+    watch.line_with("caught_up");
+    let put = home.run(&["put", "/t/a", "1"]);
+    assert!(put.stderr.is_empty(), "{put}");
+    watch.line_with("\"key\":\"/t/a\"");
+    home.run(&["down"]).ok();
+    assert_eq!(watch.end().code, 0);
+}
+
+#[test]
+fn a_killed_node_leaves_nothing_in_the_way() {
+    let home = Home::new();
+    let node = home.up();
+    home.run(&["put", "/t/a", "1"]).ok();
+    node.signal(Signal::KILL);
+    assert_eq!(node.end().code, -1);
+    assert!(home.data().join("run/sock").exists());
+    assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
+    let _node = home.up();
+    assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
+}

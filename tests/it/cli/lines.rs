@@ -1,0 +1,183 @@
+//! Many writes from stdin.
+
+use super::harness::Home;
+
+#[test]
+fn every_line_arrives_once_and_in_order() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let count = 5000;
+    let mut watch = home.start(&["watch", "/t/", "--json", "--no-initial", "-c", "5000"]);
+    // `--no-initial` has begun when it says so.
+    watch.line_with("caught_up");
+    let lines: String = (0..count).map(|n| format!("/t/{n}\tvalue {n}\n")).collect();
+    insta::assert_snapshot!(home.feed(&["put", "--stdin", "--format", "tsv"], lines), @r#"
+    5000 written
+    exit 0
+    "#);
+    let seen = watch.end();
+    assert_eq!(seen.code, 0);
+    let events = seen.json();
+    let changes = events.iter().filter(|event| event["type"] == "put");
+    let keys: Vec<_> = changes
+        .map(|event| event["key"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        keys,
+        (0..count).map(|n| format!("/t/{n}")).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_bad_line_is_named_and_what_was_acknowledged_is_kept() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let ran = home.feed(&["put", "--stdin"], "/t/a\t1\n/t/b\t2\nbad\n/t/c\t3\n");
+    insta::assert_snapshot!(ran, @r#"
+    2 written
+    error: line 3: expected key<TAB>value, found no tab; 2 written and kept, the rest was not sent
+    exit 7
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
+    /t/a	1
+    /t/b	2
+    exit 0
+    "#);
+    let lines = "{\"key\":\"/t/d\",\"value\":\"4\"}\n{\"key\":\"/t/e\"}\n";
+    let ran = home.feed(&["put", "--stdin", "--format", "json", "--json"], lines);
+    insta::assert_snapshot!(ran, @r#"
+    {"written":1}
+    {"error":"bad_line","message":"line 2: expected one of value, value_base64 and \"delete\": true; 1 written and kept, the rest was not sent","exit_code":7}
+    exit 7
+    "#);
+}
+
+#[test]
+fn a_bad_first_line_is_a_usage_error() {
+    let home = Home::initialised();
+    let ran = home.feed(&["put", "--stdin"], "bad\n/t/a\t1\n");
+    insta::assert_snapshot!(ran, @r#"
+    0 written
+    error: line 1: expected key<TAB>value, found no tab
+    exit 2
+    "#);
+    assert_eq!(home.run(&["get", "/t/a"]).code, 3);
+}
+
+#[test]
+fn json_lines_may_be_binary_and_may_delete() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["put", "/t/old", "x"]).ok();
+    let lines = concat!(
+        r#"{"key_base64": "L3Qv/w==", "value_base64": "AP8="}"#,
+        "\n",
+        r#"{"key": "/t/text", "value": "tab\there", "ttl_ms": 3600000}"#,
+        "\n",
+        r#"{"key": "/t/old", "delete": true}"#,
+        "\n",
+    );
+    insta::assert_snapshot!(home.feed(&["put", "--stdin", "--format", "json"], lines), @r#"
+    3 written
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/t/", "--json"]), @r#"
+    {"key":"/t/text","value":"tab\there","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    {"key_base64":"L3Qv/w==","value_base64":"AP8=","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/t/", "--keys-only"]), @r#"
+    /t/text
+    /t/\xff
+    exit 0
+    "#);
+}
+
+#[test]
+fn a_list_can_be_put_elsewhere() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.feed(&["put", "--stdin"], "/t/a\t1\n/t/b\t2\n").ok();
+    home.run(&["store", "create", "copy"]).ok();
+    let list = home.run(&["list", "/t/", "--json"]).raw;
+    home.feed(
+        &["--store", "copy", "put", "--stdin", "--format", "json"],
+        list,
+    )
+    .ok();
+    let copied = home.run(&["--store", "copy", "list", "/t/"]).ok();
+    assert_eq!(copied, home.run(&["list", "/t/"]).ok());
+}
+
+#[test]
+fn a_batch_is_one_atomic_entry() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["put", "/t/old", "x"]).ok();
+    let mut watch = home.start(&["watch", "/t/", "--json", "--no-initial", "-c", "2"]);
+    watch.line_with("caught_up");
+    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\ndelete\t/t/old\n"), @r#"
+    [id]
+    exit 0
+    "#);
+    let seen = watch.end();
+    let changes: Vec<_> = seen
+        .json()
+        .into_iter()
+        .filter(|event| event["type"] != "caught_up")
+        .collect();
+    assert_eq!(changes[0]["entry"], changes[1]["entry"]);
+    assert!(changes.iter().all(|change| change["atomic"] == true));
+    assert_eq!(changes[1]["type"], "delete");
+}
+
+#[test]
+fn a_batch_with_a_fault_does_nothing() {
+    let home = Home::initialised();
+    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\nput\t/t/a\t2\n"), @r#"
+    error: an entry names each key at most once; b"/t/a" comes twice
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\n/t/b\t2\n"), @r#"
+    error: line 2: expected put<TAB>key<TAB>value or delete<TAB>key
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.feed(&["batch"], ""), @r#"
+    error: there is no line on stdin
+    exit 2
+    "#);
+    assert_eq!(home.run(&["list", "/t/"]).ok(), "");
+}
+
+#[test]
+fn values_come_from_stdin_and_files_as_they_are() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let value = b"\0\x01line\n\tend\n";
+    home.feed(&["put", "/t/stdin", "-"], value).ok();
+    std::fs::write(home.path("file"), value).unwrap();
+    home.run(&[
+        "put",
+        "/t/file",
+        "--file",
+        home.path("file").to_str().unwrap(),
+    ])
+    .ok();
+    for key in ["/t/stdin", "/t/file"] {
+        assert_eq!(home.run(&["get", key]).raw.as_bytes(), value);
+    }
+}
+
+#[test]
+fn a_prefix_is_deleted_when_that_is_confirmed() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let lines: String = (0..2000).map(|n| format!("/t/{n}\tx\n")).collect();
+    home.feed(&["put", "--stdin"], lines + "/u\tx\n").ok();
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "/t/", "--yes"]), @r#"
+    2000 deleted
+    exit 0
+    "#);
+    assert_eq!(home.run(&["list", "/t/"]).ok(), "");
+    assert_eq!(home.run(&["get", "/u"]).ok(), "x");
+}

@@ -1,0 +1,206 @@
+//! What each command prints, for people and for programs.
+
+use super::harness::Home;
+
+#[test]
+fn reads_and_writes_print_lines() {
+    let home = Home::initialised();
+    let _node = home.up();
+    insta::assert_snapshot!(home.run(&["put", "/t/hello", "world"]), @r#"
+    [id]
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["get", "/t/hello"]), @"worldexit 0");
+    home.run(&["put", "/t/hello", "again", "--ttl", "1h"]).ok();
+    insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
+    /t/hello	again
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["heads", "/t/hello"]), @r#"
+    * [short]  [time]+[n]  author [short]  seq 3  put again (expires [time])
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["history", "/t/hello"]), @r#"
+    *  [short]  [time]  [short]  (head, wins)  put again (expires [time])
+    *  [short]  [time]  [short]  put world
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["delete", "/t/hello"]), @r#"
+    [id]
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["heads", "/t/hello"]), @r#"
+    * [short]  [time]+[n]  author [short]  seq 4  delete
+    exit 0
+    "#);
+    assert_eq!(home.run(&["get", "/t/hello"]).code, 3);
+    let own = home.run(&["status", "--json"]).json()[0]["node"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let log = home.run(&["log", &own[..10], "--limit", "100"]).ok();
+    let tail: Vec<&str> = log.lines().filter(|line| line.contains("/t/")).collect();
+    assert_eq!(tail.len(), 3, "{log}");
+    assert!(tail[0].ends_with("put /t/hello=world"), "{log}");
+    assert!(tail[2].ends_with("delete /t/hello"), "{log}");
+}
+
+#[test]
+fn reads_and_writes_print_objects() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["store", "create", "notes"]).ok();
+    let run = |arguments: &[&str]| home.run(&[&["--store", "notes", "--json"], arguments].concat());
+    insta::assert_snapshot!(run(&["put", "/hello", "world"]), @r#"
+    {"entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["get", "/hello"]), @r#"
+    {"key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["put", "/hello", "again", "--ttl", "1h"]), @r#"
+    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["list", "/"]), @r#"
+    {"key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["list", "/", "--keys-only"]), @r#"
+    {"key":"/hello","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"heads":1,"conflict":false}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["heads", "/hello"]), @r#"
+    {"kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"expired":false,"wins":true}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["history", "/hello"]), @r#"
+    {"kind":"put","key":"/hello","value":"again","entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"expires_ms":[ms],"parents":["[id]"],"head":true,"wins":true}
+    {"kind":"put","key":"/hello","value":"world","entry":"[id]","author":"[id]","seq":1,"wall_ms":[ms],"counter":[n],"parents":[],"head":false,"wins":false}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["delete", "/hello"]), @r#"
+    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["delete", "--prefix", "/", "--yes"]), @r#"
+    {"deleted":0}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["log", "--after", "1"]), @r#"
+    {"entry":"[id]","author":"[id]","seq":2,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"put","key":"/hello","value":"again","expires_ms":[ms]}]}
+    {"entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"branch":0,"prev":"[id]","parents":["[id]"],"atomic":false,"arrived_ms":[ms],"ops":[{"kind":"delete","key":"/hello"}]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["verify"]), @r#"
+    {"type":"verified","store":"[uuid]","name":"notes","root":false,"entries":3,"signatures":3,"rows":1,"damaged":0}
+    exit 0
+    "#);
+    insta::assert_snapshot!(run(&["store", "list"]), @r#"
+    {"store":"[uuid]","name":"root","root":true}
+    {"store":"[uuid]","name":"notes","root":false}
+    exit 0
+    "#);
+}
+
+#[test]
+fn status_shows_the_node_and_its_stores() {
+    let home = Home::initialised();
+    let without = home.run(&["status"]).ok();
+    assert!(without.contains("running  no;"), "{without}");
+    let _node = home.up();
+    home.run(&["store", "create", "notes"]).ok();
+    home.run(&["--store", "notes", "put", "/hello", "world"])
+        .ok();
+    let status = home.run(&["status"]).ok();
+    let head: Vec<&str> = status.lines().take(5).collect();
+    insta::assert_snapshot!(head.join("\n"), @r#"
+    node     [id]
+    version  0.1.0
+    data     [home]/data
+    socket   [home]/data/run/sock
+    running  since [time], process [pid]
+    "#);
+    assert!(
+        status.contains("store    [uuid] (notes)\n  1 entries, 1 keys, log "),
+        "{status}"
+    );
+    let json = &home.run(&["status", "--json"]).json()[0];
+    let mut fields: Vec<&String> = json.as_object().unwrap().keys().collect();
+    fields.sort();
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "version"]"#);
+    let mut fields: Vec<&String> = json["stores"][0].as_object().unwrap().keys().collect();
+    fields.sort();
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["damage", "entries", "forked", "held", "keys", "log_bytes", "name", "pending_bytes", "pending_entries", "recovered", "root", "state_bytes", "store", "tips", "watchers"]"#);
+}
+
+#[test]
+fn verify_finds_nothing_in_a_sound_store() {
+    let home = Home::initialised();
+    home.run(&["put", "/t/a", "1"]).ok();
+    let report = home.run(&["verify"]).ok();
+    assert!(report.starts_with("store [uuid] (root"), "{report}");
+    assert!(report.trim_end().ends_with("all good"), "{report}");
+}
+
+#[test]
+fn a_directory_uses_the_store_that_was_chosen_for_it() {
+    let home = Home::initialised();
+    let _node = home.up();
+    insta::assert_snapshot!(home.run(&["store", "create", "notes"]), @r#"
+    [uuid] (notes)
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["store", "use", "notes"]), @r#"
+    commands in this directory use [uuid]
+    exit 0
+    "#);
+    home.run(&["put", "/a", "in notes"]).ok();
+    insta::assert_snapshot!(home.run(&["store", "list"]), @r#"
+      [uuid] (root)
+    * [uuid] (notes)
+    exit 0
+    "#);
+    assert_eq!(
+        home.run(&["--store", "notes", "get", "/a"]).ok(),
+        "in notes"
+    );
+    let mut other = home.command(&["get", "/a"]);
+    std::fs::create_dir(home.path("elsewhere")).unwrap();
+    other.current_dir(home.path("elsewhere"));
+    assert_eq!(
+        other.output().unwrap().status.code(),
+        Some(3),
+        "only this directory"
+    );
+    insta::assert_snapshot!(home.run(&["store", "use", "nope"]), @r#"
+    error: no store is called "nope"
+    hint: see them with `lattice store list`, make one with `lattice store create`
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["store", "use", "--json"]), @r#"
+    {"store":"[uuid]"}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["store", "use", "--clear"]), @r#"
+    commands in this directory use the root store
+    exit 0
+    "#);
+    assert_eq!(home.run(&["get", "/a"]).code, 3);
+}
+
+#[test]
+fn escapes_in_values_do_not_reach_a_line() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["put", "/t/\u{1b}[31mred", "a\u{1b}[0m\nfake\tline"])
+        .ok();
+    insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
+    /t/\u{1b}[31mred	a\u{1b}[0m\nfake\tline
+    exit 0
+    "#);
+    // A pipe gets the bytes as they are.
+    let raw = home.run(&["get", "/t/\u{1b}[31mred"]).raw;
+    assert_eq!(raw, "a\u{1b}[0m\nfake\tline");
+}

@@ -1,0 +1,339 @@
+//! Entries that come from elsewhere: what each becomes.
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use lattice::{
+    Store,
+    clock::Clock,
+    disk::RealDisk,
+    id::StoreId,
+    limits::DRIFT_MS_MAX,
+    protocol::{
+        entry::{Header, Op, Parent, VerifiedEntry, sign},
+        hlc::Hlc,
+    },
+    store::{Ingested, RefusedEntry, StoreConfig, WriteError},
+};
+use std::sync::Arc;
+
+use crate::random::for_each_seed;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+const STORE: StoreId = StoreId([7; 16]);
+
+/// Signs entries of one author.
+struct Author {
+    key: SigningKey,
+    tip: Option<VerifiedEntry>,
+}
+
+impl Author {
+    fn new(seed: u8) -> Self {
+        Self {
+            key: SigningKey::from_bytes(&[seed; 32]),
+            tip: None,
+        }
+    }
+
+    fn put(
+        &mut self,
+        key: &str,
+        value: &str,
+        wall_ms: u64,
+        parents: &[&VerifiedEntry],
+    ) -> VerifiedEntry {
+        let entry = self.fork(key, value, wall_ms, parents);
+        self.tip = Some(entry.clone());
+        entry
+    }
+
+    // As `put`, and the tip stays where it was.
+    fn fork(
+        &self,
+        key: &str,
+        value: &str,
+        wall_ms: u64,
+        parents: &[&VerifiedEntry],
+    ) -> VerifiedEntry {
+        let header = Header {
+            store: STORE,
+            seq: self.tip.as_ref().map_or(1, |tip| tip.header.seq + 1),
+            prev: self.tip.as_ref().map(|tip| tip.id),
+            hlc: Hlc {
+                wall_ms,
+                counter: 0,
+            },
+            atomic: false,
+            cause: None,
+            parents: parents.iter().map(|parent| parent.as_parent()).collect(),
+        };
+        let op = Op::Put {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            expires_ms: None,
+        };
+        sign(&self.key, header, vec![op]).unwrap()
+    }
+}
+
+async fn open(dir: &std::path::Path, clock: &Clock) -> Store {
+    Store::open(StoreConfig {
+        id: STORE,
+        dir: dir.to_owned(),
+        key: Arc::new(SigningKey::from_bytes(&[1; 32])),
+        clock: clock.clone(),
+        disk: Arc::new(RealDisk),
+        bus_batches: 4,
+        lease: None,
+        root: false,
+    })
+    .await
+    .unwrap()
+}
+
+fn bytes(entry: &VerifiedEntry) -> Bytes {
+    entry.signed.encode().into()
+}
+
+async fn take(store: &Store, entry: &VerifiedEntry) -> Ingested {
+    store.ingest(vec![bytes(entry)]).await.unwrap().remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_waits_for_what_it_needs_and_comes_once() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    let (mut a, mut b) = (Author::new(2), Author::new(3));
+    let a1 = a.put("/k", "1", NOW_MS, &[]);
+    let a2 = a.put("/k", "2", NOW_MS + 1, &[&a1]);
+    let b1 = b.put("/k", "3", NOW_MS + 2, &[&a2]);
+    assert_eq!(
+        take(&store, &b1).await,
+        Ingested::Pending {
+            entry: b1.id,
+            missing: a2.id
+        }
+    );
+    assert_eq!(
+        take(&store, &a2).await,
+        Ingested::Pending {
+            entry: a2.id,
+            missing: a1.id
+        }
+    );
+    assert_eq!(store.status().await.pending_entries, 2);
+    assert_eq!(take(&store, &a1).await, Ingested::Applied(a1.id));
+    assert_eq!(store.status().await.pending_entries, 0);
+    let heads = store.heads(b"/k").await.unwrap();
+    assert_eq!(
+        heads.iter().map(|head| head.entry.id).collect::<Vec<_>>(),
+        [b1.id]
+    );
+    for entry in [&a1, &a2, &b1] {
+        assert_eq!(take(&store, entry).await, Ingested::Duplicate(entry.id));
+    }
+    assert_eq!(store.verify().await.unwrap().damage, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t3_an_entry_from_the_future_is_held_and_applied_when_due() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    let early = Author::new(2).put("/k", "early", NOW_MS + DRIFT_MS_MAX + 1000, &[]);
+    let due_ms = NOW_MS + 1000;
+    assert_eq!(
+        take(&store, &early).await,
+        Ingested::Held {
+            entry: early.id,
+            due_ms
+        }
+    );
+    assert_eq!(store.status().await.held[0].due_ms, due_ms);
+    let own = store.put("/own", "v").await.unwrap();
+    assert_eq!(
+        own.hlc.wall_ms, NOW_MS,
+        "a held entry does not move the clock"
+    );
+    assert_eq!(store.get(b"/k").await.unwrap(), None);
+    clock.set(due_ms);
+    while store.get(b"/k").await.unwrap().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.status().await.held, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_both_branches_of_a_fork_are_kept_across_reopening() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    let mut a = Author::new(2);
+    let first = a.put("/k", "first", NOW_MS, &[]);
+    let left = a.fork("/k", "left", NOW_MS + 1, &[&first]);
+    let right = a.put("/k", "right", NOW_MS + 2, &[&first]);
+    let next = a.put("/other", "next", NOW_MS + 3, &[]);
+    for entry in [&first, &left, &right, &next] {
+        assert_eq!(take(&store, entry).await, Ingested::Applied(entry.id));
+    }
+    let hash = store.state_hash().await.unwrap();
+    for _ in 0..2 {
+        let heads = store.heads(b"/k").await.unwrap();
+        assert_eq!(
+            heads.iter().map(|head| head.entry.id).collect::<Vec<_>>(),
+            [right.id, left.id]
+        );
+        assert_eq!(store.status().await.forked, [first.author()]);
+    }
+    assert_eq!(store.entries(first.author(), 0, 10).await.unwrap().len(), 4);
+    store.close().await.unwrap();
+    drop(store);
+    std::fs::remove_file(dir.path().join("state.db")).unwrap();
+    let store = open(dir.path(), &clock).await;
+    assert_eq!(store.state_hash().await.unwrap(), hash);
+    assert_eq!(store.frontier().tips(&first.author()).len(), 2);
+    assert_eq!(store.verify().await.unwrap().damage, []);
+    for entry in [&first, &left, &right, &next] {
+        assert_eq!(take(&store, entry).await, Ingested::Duplicate(entry.id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_fork_of_the_own_log_stops_own_writes() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    store.put("/own", "v").await.unwrap();
+    let other = Author::new(1).put("/own", "elsewhere", NOW_MS, &[]);
+    assert_eq!(take(&store, &other).await, Ingested::Applied(other.id));
+    let refused = store.put("/own", "w").await;
+    assert!(
+        matches!(refused, Err(WriteError::OwnFork { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b4_b8_what_is_not_authentic_or_not_for_here_is_refused() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    let key = SigningKey::from_bytes(&[2; 32]);
+    let header = |store| Header {
+        store,
+        seq: 1,
+        prev: None,
+        hlc: Hlc {
+            wall_ms: NOW_MS,
+            counter: 0,
+        },
+        atomic: false,
+        cause: None,
+        parents: vec![],
+    };
+    let op = || vec![Op::Delete { key: "/k".into() }];
+    let foreign = sign(&key, header(StoreId([8; 16])), op()).unwrap();
+    let refused = take(&store, &foreign).await;
+    assert!(
+        matches!(refused, Ingested::Refused(RefusedEntry::WrongStore { .. })),
+        "{refused:?}"
+    );
+
+    let mut forged = sign(&key, header(STORE), op()).unwrap().signed.clone();
+    forged.signature[3] ^= 1;
+    let refused = store
+        .ingest(vec![forged.encode().into()])
+        .await
+        .unwrap()
+        .remove(0);
+    assert!(
+        matches!(refused, Ingested::Refused(RefusedEntry::Entry(_))),
+        "{refused:?}"
+    );
+
+    let garbage = store
+        .ingest(vec![Bytes::from_static(b"\x0a\xff")])
+        .await
+        .unwrap()
+        .remove(0);
+    assert!(
+        matches!(garbage, Ingested::Refused(RefusedEntry::Entry(_))),
+        "{garbage:?}"
+    );
+
+    let mut a = Author::new(2);
+    let a1 = a.put("/k", "1", NOW_MS, &[]);
+    let a2 = a.put("/other", "2", NOW_MS + 5, &[]);
+    for entry in [&a1, &a2] {
+        take(&store, entry).await;
+    }
+    let mut lie = header(STORE);
+    lie.hlc.wall_ms = NOW_MS + 9;
+    lie.parents = vec![Parent {
+        hlc: Hlc {
+            wall_ms: NOW_MS + 1,
+            counter: 0,
+        },
+        ..a1.as_parent()
+    }];
+    let lie = sign(&SigningKey::from_bytes(&[3; 32]), lie, op()).unwrap();
+    let refused = take(&store, &lie).await;
+    assert!(
+        matches!(refused, Ingested::Refused(RefusedEntry::FalseParent { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(store.status().await.entries, 2);
+}
+
+/// Promise 2, through real stores: any order of arrival gives the same bytes.
+#[test]
+fn all_orders_of_arrival_give_byte_equal_states() {
+    for_each_seed(1..=12, |random| {
+        let mut authors = [Author::new(2), Author::new(3), Author::new(4)];
+        let mut entries: Vec<VerifiedEntry> = Vec::new();
+        for n in 0..30 {
+            let author = random.below(3);
+            let key = format!("/k/{}", random.below(4));
+            // Parents are some entries of this key that the author may have seen.
+            let seen: Vec<_> = entries
+                .iter()
+                .filter(|entry| entry.ops[0].key() == key.as_bytes())
+                .cloned()
+                .collect();
+            let parents: Vec<_> = seen.iter().filter(|_| random.below(2) == 0).collect();
+            let wall_ms = NOW_MS + n * 10;
+            let entry = if random.once_in(8) {
+                authors[author].fork(&key, &n.to_string(), wall_ms, &parents)
+            } else {
+                authors[author].put(&key, &n.to_string(), wall_ms, &parents)
+            };
+            entries.push(entry);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let clock = Clock::manual(NOW_MS);
+            let mut hashes = std::collections::BTreeSet::new();
+            for order in 0..4 {
+                let dir = tempfile::tempdir().unwrap();
+                let store = open(dir.path(), &clock).await;
+                if order > 0 {
+                    random.shuffle(&mut entries);
+                }
+                for part in entries.chunks(1 + random.below(10)) {
+                    store
+                        .ingest(part.iter().map(bytes).collect())
+                        .await
+                        .unwrap();
+                }
+                assert_eq!(store.status().await.entries, 30, "order {order}");
+                assert_eq!(store.verify().await.unwrap().damage, [], "order {order}");
+                hashes.insert((
+                    store.state_hash().await.unwrap(),
+                    store.frontier().iter().count(),
+                ));
+                store.close().await.unwrap();
+            }
+            assert_eq!(hashes.len(), 1);
+        });
+    });
+}
