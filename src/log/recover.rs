@@ -13,48 +13,15 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        Branch, IndexPoint, LogDamage, LogError, LogReader, Logs, Shape, Writer,
-        frame::{FRAME_HEADER_BYTES, FrameHeader},
+        Branch, IndexPoint, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer,
+        frame::FrameHeader,
+        mark::seal_before,
         parse_file_name,
         record::{Record, Step, Walk},
         refused,
     },
     protocol::{chain::Tip, hlc::Hlc},
 };
-
-/// What the state remembers of a branch, so that opening need not read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// Whose.
-    pub author: Author,
-    /// Which branch.
-    pub number: u32,
-    /// Bytes that were whole and durable.
-    pub end: u64,
-    /// First record.
-    pub first: Seq,
-    /// The entry before the first, on another branch.
-    pub forked_from: Option<EntryId>,
-    /// Last record before `end`.
-    pub tip: Tip,
-    /// Index points before `end`; may be empty, then the branch is read to make them.
-    pub index: Vec<IndexPoint>,
-}
-
-impl Mark {
-    /// Returns the mark of a branch as it is; `None` while it has no record. Without index.
-    pub fn of(branch: &Branch) -> Option<Self> {
-        Some(Self {
-            author: branch.author,
-            number: branch.number,
-            end: branch.end(),
-            first: branch.first,
-            forked_from: branch.forked_from,
-            tip: branch.tip()?,
-            index: Vec::new(),
-        })
-    }
-}
 
 /// What opening the logs found and mended.
 #[derive(Debug, Default)]
@@ -173,7 +140,10 @@ impl Tail<'_> {
         if from > len {
             return self.open_truncated(len, recovered).map(Some);
         }
-        self.check_mark(recovered).map_err(io)?;
+        if let Some(mark) = self.mark {
+            let found = mark.missing(&self.file, &self.name).map_err(io)?;
+            recovered.damage.extend(found);
+        }
         let seen = self.read(from, len).map_err(io)?;
         let durable = seen
             .records
@@ -191,7 +161,9 @@ impl Tail<'_> {
         }
         let sealed = match records.last() {
             Some(last) => last.header.seal && last.offset + last.header.frame_bytes() as u64 == cut,
-            None => self.seal_before(cut).map_err(io)?.is_some(),
+            None => seal_before(self.file.as_ref(), &self.author, cut)
+                .map_err(io)?
+                .is_some(),
         };
         let Some((first, forked_from, shape)) = self.shape(&records, cut) else {
             return Ok(None);
@@ -331,53 +303,6 @@ impl Tail<'_> {
         Ok(before.is_none_or(|(end, seq, id)| {
             end != record.offset || (entry.header.seq == seq + 1 && entry.header.prev == Some(id))
         }))
-    }
-
-    // The record that the mark names must be there: else the file is an older copy, or its end
-    // is gone while its length is not.
-    fn check_mark(&self, recovered: &mut Recovered) -> io::Result<()> {
-        let Some(mark) = self.mark else { return Ok(()) };
-        if self
-            .seal_before(mark.end)?
-            .is_some_and(|seal| seal.id == mark.tip.id)
-        {
-            return Ok(());
-        }
-        let from = mark.index.last().map_or(0, |point| point.offset);
-        let mut walk = Walk::new(Arc::clone(&self.file), from, mark.end, REPLAY_CHUNK_BYTES);
-        let (mut at, mut seq) = (from, None);
-        while let Some(step) = walk.step()? {
-            match step {
-                Step::Record(record) if record.header.author != self.author => break,
-                Step::Record(record) => {
-                    at = record.offset + record.header.frame_bytes() as u64;
-                    seq = Some(record.header.seq);
-                }
-                Step::Bad { .. } => break,
-            }
-        }
-        if at < mark.end || seq != Some(mark.tip.seq) {
-            recovered.damage.push(LogDamage {
-                author: self.author,
-                seq: seq.map(|seq| seq + 1).filter(|seq| *seq <= mark.tip.seq),
-                file: self.name.clone(),
-                offset: at,
-                bytes: mark.end - at,
-                what: format!("records up to {} were durable", mark.tip.seq),
-            });
-        }
-        Ok(())
-    }
-
-    // The seal whose frame ends at `end`.
-    fn seal_before(&self, end: u64) -> io::Result<Option<FrameHeader>> {
-        let Some(offset) = end.checked_sub(FRAME_HEADER_BYTES as u64) else {
-            return Ok(None);
-        };
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        self.file.read_at(&mut bytes, offset)?;
-        let header = FrameHeader::decode(&bytes, offset);
-        Ok(header.filter(|header| header.seal && header.author == self.author))
     }
 
     fn holds_bytes(&self, from: u64, to: u64) -> io::Result<bool> {

@@ -18,8 +18,10 @@ use lattice::{
     store::{Ingested, Write},
 };
 
+use crate::random::Random;
+
 use super::{
-    Known, Random, all_entries, author_a,
+    Known, all_entries, author_a,
     disk::{Cut, Image, MemDisk, Operation},
     encoded, key, next_of_b, on_two_threads, open, put, shown, shown_of, signed, soak, soon,
 };
@@ -144,7 +146,7 @@ async fn first_of_b(store: &Store) -> VerifiedEntry {
 fn s1_s7_s13_every_power_cut_keeps_what_was_acknowledged() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut random = Random::from_env(20_260_101);
+    let mut random = super::random(20_260_101);
     let first = runtime.block_on(record(&Image::new(), &[]));
     // The second one begins with a recovery, which is cut as well.
     let middle = first.operations.len() * 2 / 3;
@@ -197,7 +199,7 @@ fn check_all(recording: &Recording, page: usize, target: usize, random: &mut Ran
     // The least bound on images of one cut that makes enough of them.
     let total = |most: u64| ways.iter().map(|ways| (*ways).min(most)).sum::<u64>();
     let most = (1..).find(|most| total(*most) >= target as u64).unwrap();
-    let seeds: Vec<u64> = ways.iter().map(|_| random.next()).collect();
+    let seeds: Vec<u64> = ways.iter().map(|_| random.bits()).collect();
     let images = AtomicUsize::new(0);
     let cuts = std::sync::Mutex::new((Cut::new(&recording.base, page), 0));
     on_two_threads(ways.len(), |_| {
@@ -215,7 +217,7 @@ fn check_all(recording: &Recording, page: usize, target: usize, random: &mut Ran
         let (ways, seed) = (ways[operations], seeds[operations]);
         let images = &images;
         async move {
-            let mut random = Random(seed | 1);
+            let mut random = Random::new(seed);
             for number in 0..ways.min(most) {
                 let image = if ways <= most {
                     let mut left = number;
@@ -277,7 +279,7 @@ async fn check(
         // And the power goes again: in the middle of the recovery, or after it.
         let operations = disk.operations();
         let mut cut = Cut::new(image, 4096);
-        let mut random = Random(nth as u64 | 1);
+        let mut random = Random::new(nth as u64);
         let at = random.below(operations.len() + 1);
         for operation in &operations[..at] {
             cut.step(operation);
@@ -331,7 +333,7 @@ fn crash_images_of_a_disk_that_ignores_fsync_do_not_pass() {
             *operation = Operation::SyncDir("/elsewhere".into());
         }
     }
-    check_all(&recording, 4096, 500, &mut Random(1));
+    check_all(&recording, 4096, 500, &mut Random::new(1));
 }
 
 /// A group that did not fit was told so, and its room used again. The power went before the next

@@ -21,9 +21,11 @@ use lattice::{
     store::DamagePlace,
 };
 
+use crate::random::Random;
+
 use super::{
-    Random, author_a, author_b, config, disk::MemDisk, encoded, key, log_path, next_of_b,
-    on_two_threads, open, put, shown, shown_of, signed, soak, soon, state_path, sums_path,
+    author_a, author_b, config, disk::MemDisk, encoded, key, log_path, next_of_b, on_two_threads,
+    open, put, shown, shown_of, signed, soak, soon, state_path, sums_path,
 };
 
 /// A frame of a log, seals included.
@@ -81,7 +83,7 @@ pub(super) fn write_frame(
 fn log_of(bytes_max: usize, value_bytes: usize) -> (Vec<u8>, Vec<VerifiedEntry>) {
     let mut log = Vec::new();
     let mut entries: Vec<VerifiedEntry> = Vec::new();
-    let mut random = Random(99);
+    let mut random = Random::new(99);
     loop {
         let value = vec![b'v'; random.below(value_bytes)];
         let ops = vec![put(format!("/key/{}", random.below(1000)), value)];
@@ -220,7 +222,7 @@ fn check_flip(file: &Arc<Flipped>, log: &[u8], places: &[Frame], used: usize, bi
 /// Whoever can mend the hashes cannot mend the signature.
 #[test]
 fn s4_flips_behind_mended_hashes_fail_the_signature() {
-    let mut random = Random::from_env(4);
+    let mut random = super::random(4);
     let (_, entries) = log_of(16 << 10, 300);
     let mut refused = 0;
     for _ in 0..soak(1000) {
@@ -271,7 +273,7 @@ fn s4_flip_in_the_middle_of_a_sealed_log_costs_one_record() {
     let log = &image[&log_path(&author_a())];
     let places = frames(log);
     assert!(places.last().unwrap().header.seal);
-    let mut random = Random::from_env(5);
+    let mut random = super::random(5);
     let bits: Vec<_> = (0..soak(400))
         .map(|_| random.below(log.len() * 8))
         .collect();

@@ -26,6 +26,8 @@ use lattice::{
 
 use disk::MemDisk;
 
+use crate::random::Random;
+
 const NOW_MS: u64 = 1_700_000_000_000;
 const STORE: StoreId = StoreId([7; 16]);
 
@@ -184,30 +186,12 @@ async fn shown(
     Ok(rows)
 }
 
-/// A small, fast generator: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    /// Seeds from `SEED`, or from `fallback`, and prints it.
-    fn from_env(fallback: u64) -> Self {
-        let seed = std::env::var("SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or(fallback);
-        eprintln!("SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.next()).unwrap() % count.max(1)
-    }
+/// Choices from `SEED`, or from `fallback`; prints which.
+fn random(fallback: u64) -> Random {
+    let seed = std::env::var("SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(fallback);
+    eprintln!("SEED={seed}");
+    Random::new(seed)
 }
 
 /// Ten times as much with `LATTICE_SOAK=1`.

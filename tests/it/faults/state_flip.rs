@@ -12,8 +12,10 @@ use lattice::{
     store::{List, Write},
 };
 
+use crate::random::Random;
+
 use super::{
-    NOW_MS, Random, Shown, all_entries,
+    NOW_MS, Shown, all_entries,
     disk::{Image, MemDisk},
     encoded, next_of_b, on_two_threads, open, put, shown, shown_of, soak, soon, state_path,
     sums_path,
@@ -115,7 +117,7 @@ fn s9_no_flip_of_the_state_file_is_ever_served() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (closed, stopped, truth) = runtime.block_on(images());
-    let mut random = Random::from_env(9);
+    let mut random = super::random(9);
     let flips = soak(2000);
     let bits: Vec<_> = (0..flips)
         .map(|n| {
@@ -185,7 +187,7 @@ fn s9_state_file_cut_gone_or_garbage_is_built_again() {
             image.remove(&state_path());
         });
         case("garbage".to_owned(), &|image| {
-            let mut random = Random(3);
+            let mut random = Random::new(3);
             let file = image.get_mut(&state_path()).unwrap();
             file.fill_with(|| u8::try_from(random.below(256)).unwrap());
         });
