@@ -37,9 +37,12 @@ pub const GROUP_WRITES_MAX: usize = 4096;
 pub const GROUP_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of rows that live in memory only (the log has them); when reached, they are flushed.
-pub const RECENT_BYTES_MAX: usize = 32 << 20;
-/// Time after which changed rows go to the state file even when there are few.
-pub const FLUSH_EVERY: Duration = Duration::from_millis(250);
+/// Twice as many while a flush is on its way. Random keys touch a page each, so a larger flush
+/// writes fewer pages for each row.
+pub const RECENT_BYTES_MAX: usize = 64 << 20;
+/// Time after which changed rows go to the state file even when there are few: what a start after
+/// a crash reads again from the log.
+pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of the state file's page cache, per store.
 pub const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Bytes up to which a value lives in its state row; a longer one is read from the log.

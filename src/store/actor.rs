@@ -51,6 +51,11 @@ pub(super) enum Command {
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
 
+type Closed = (
+    oneshot::Sender<Result<(), WriteError>>,
+    Result<(), WriteError>,
+);
+
 // What the writer does next.
 enum Next {
     Command(Command),
@@ -97,12 +102,17 @@ impl Actor {
                 tracing::error!("the writer of a store has panicked: open the store again");
             }
             bus.close();
+            // Before the answer: who is told that the store is closed may open it again at once.
             drop(lease);
+            if let Ok(Some((reply, closed))) = ended {
+                drop(reply.send(closed));
+            }
         });
         commands
     }
 
-    fn run(mut self, mut received: mpsc::Receiver<Command>) {
+    // Returns who asked for the end, and how it went.
+    fn run(mut self, mut received: mpsc::Receiver<Command>) -> Option<Closed> {
         let mut next = None;
         loop {
             let command = match next.take() {
@@ -118,8 +128,7 @@ impl Actor {
                 Some(Command::Close(reply)) => {
                     // Later commands are answered with `Closed`: their channels are dropped.
                     received.close();
-                    drop(reply.send(self.close()));
-                    return;
+                    return Some((reply, self.close()));
                 }
                 Some(Command::Ingest(entries, reply)) => {
                     drop(reply.send(self.ingest(&entries)));
@@ -135,6 +144,7 @@ impl Actor {
         if let Err(error) = self.close() {
             tracing::error!(store = %self.config.id, %error, "store did not close cleanly");
         }
+        None
     }
 
     fn next_command(&mut self, received: &mut mpsc::Receiver<Command>) -> Next {
