@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -67,11 +67,6 @@ impl Session<'_> {
         soon(self.store.close()).await.unwrap();
         self.store = open(&self.disk).await.unwrap();
     }
-
-    // Until the rows in memory have gone to the state file.
-    async fn flush(&self) {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-    }
 }
 
 async fn record(base: &Image, durable: &[EntryId]) -> Recording {
@@ -97,7 +92,7 @@ async fn record(base: &Image, durable: &[EntryId]) -> Recording {
     let b2 = next_of_b(Some(&b1), vec![], vec![put("/b/2", "2"), put("/k/1", "b")]);
     let b3 = next_of_b(Some(&b2), vec![], vec![put("/b/3", "3")]);
     session.ingest(&[&b2, &b3]).await;
-    session.flush().await;
+    super::flushed().await;
     let batch = vec![put("/k/1", "batch"), put("/k/9", "batch")];
     let written = soon(session.store.batch(batch)).await.unwrap();
     session.acknowledge(written.entry);
@@ -116,7 +111,7 @@ async fn record(base: &Image, durable: &[EntryId]) -> Recording {
     let written = soon(session.store.delete("/k/2")).await.unwrap();
     session.acknowledge(written.entry);
     session.put("/k/1", 10).await;
-    session.flush().await;
+    super::flushed().await;
     session
         .ingest(&[&next_of_b(Some(&fork), vec![], vec![put("/b/fork", "g")])])
         .await;

@@ -375,7 +375,7 @@ async fn s4_flip_in_the_record_at_the_state_s_frontier_does_not_stop_the_store()
     let store = open(&disk).await.unwrap();
     soon(store.put("/a", "1")).await.unwrap();
     soon(store.put("/b", "2")).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    super::flushed().await;
     soon(store.put("/c", "3")).await.unwrap();
     let known = super::all_entries(&store).await;
     let image = disk.image();
@@ -405,7 +405,7 @@ async fn s4_flips_in_a_forked_log_do_not_stop_the_store() {
     soon(store.ingest(encoded(&[&b1, &b2, &fork2])))
         .await
         .unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    super::flushed().await;
     soon(store.ingest(encoded(&[&b3, &fork3]))).await.unwrap();
     let known = super::all_entries(&store).await;
     let image = disk.image();

@@ -345,7 +345,7 @@ fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
             assert!(item.unwrap().is_some(), "{key} with a full disk, {n}");
         }
         // The state is written now, and there is no room for that either.
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        super::flushed().await;
         for key in &acknowledged {
             let item = soon(store.get(key.as_bytes())).await;
             assert!(

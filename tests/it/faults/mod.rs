@@ -16,6 +16,7 @@ use lattice::{
     Store,
     clock::Clock,
     id::{Author, EntryId, StoreId},
+    limits::FLUSH_EVERY,
     protocol::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         heads::Heads,
@@ -67,6 +68,11 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), work)
         .await
         .expect("an answer within 60 s")
+}
+
+/// Waits until the rows in memory have gone to the state file.
+async fn flushed() {
+    tokio::time::sleep(FLUSH_EVERY + Duration::from_millis(500)).await;
 }
 
 fn log_path(author: &Author) -> PathBuf {

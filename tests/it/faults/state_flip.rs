@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -71,7 +71,7 @@ async fn images() -> (Image, Image, Truth) {
         nth += 1;
         nth % 7 == 0
     });
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    super::flushed().await;
     let stopped = disk.image();
     soon(store.close()).await.unwrap();
     let closed = disk.image();
@@ -233,7 +233,7 @@ fn s9_sums_of_an_older_close_do_no_harm() {
             let key = format!("/key/{:05}", n * 31);
             soon(store.put(key, format!("newer {n}"))).await.unwrap();
         }
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        super::flushed().await;
         stopped = disk.image();
         let listed = soon(store.list(List::default())).await.unwrap();
         truth.listed = listed
@@ -266,7 +266,7 @@ fn s8_state_ahead_of_a_log_restored_from_an_older_copy_is_noticed() {
         let store = open(&disk).await.unwrap();
         let newest = soon(store.put("/a", "new")).await.unwrap();
         soon(store.put("/big", vec![1; 4000])).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        super::flushed().await;
         let stopped = disk.image();
         soon(store.close()).await.unwrap();
         for (name, mut image) in [("closed", disk.image()), ("stopped", stopped)] {
