@@ -11,6 +11,7 @@ use crate::{
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
         LogError,
+        frame::FrameHeader,
         record::{Record, Step, Walk},
     },
     protocol::{chain::Tip, entry::VerifiedEntry},
@@ -210,6 +211,8 @@ impl Branch {
             walk: Walk::new(Arc::clone(&self.file), offset, shape.end, chunk_bytes),
             from,
             next: seq,
+            damage: None,
+            behind: None,
         }
     }
 }
@@ -222,6 +225,10 @@ pub struct BranchWalk {
     from: Seq,
     // The place after the last record met.
     next: Seq,
+    // Met and not yet told: it ends where the next record begins.
+    damage: Option<LogDamage>,
+    // The record behind damage that was told.
+    behind: Option<Record>,
 }
 
 impl BranchWalk {
@@ -236,34 +243,67 @@ impl BranchWalk {
     }
 
     /// Returns the next record; `None` at the end. After `Damaged` it goes on behind the damage.
+    /// Damage that lies wholly before `from` is not told.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn next_record(&mut self) -> Result<Option<Record>, LogError> {
+        if let Some(record) = self.behind.take() {
+            return Ok(Some(record));
+        }
         loop {
             let step = self.walk.step().map_err(|source| self.branch.io(source))?;
             match step {
-                None => return Ok(None),
+                None => return self.damage.take().map_or(Ok(None), told),
+                Some(Step::Bad { offset, bytes, .. }) => {
+                    self.spoiled(offset, bytes, "no record can be read here");
+                }
+                Some(Step::Record(record)) if !self.belongs(&record) => {
+                    let bytes = record.header.frame_bytes() as u64;
+                    self.spoiled(record.offset, bytes, "a record of another place is here");
+                }
                 Some(Step::Record(record)) if record.header.seal => {}
                 Some(Step::Record(record)) => {
-                    self.next = record.header.seq + 1;
-                    if record.header.seq >= self.from {
-                        return Ok(Some(record));
+                    let seq = record.header.seq;
+                    self.next = seq + 1;
+                    let matters = seq > self.from || self.from <= self.branch.first;
+                    match self.damage.take().filter(|_| matters) {
+                        Some(damage) => {
+                            self.behind = Some(record).filter(|_| seq >= self.from);
+                            return told(damage);
+                        }
+                        None if seq >= self.from => return Ok(Some(record)),
+                        None => {}
                     }
-                }
-                Some(Step::Bad { offset, bytes, .. }) => {
-                    return Err(LogError::Damaged(LogDamage {
-                        author: self.branch.author,
-                        seq: Some(self.next),
-                        file: self.branch.name.clone(),
-                        offset,
-                        bytes,
-                        what: "no record can be read here".to_owned(),
-                    }));
                 }
             }
         }
     }
+
+    // Adds bytes to the damage that is not told yet.
+    fn spoiled(&mut self, offset: u64, bytes: u64, what: &str) {
+        let damage = self.damage.get_or_insert_with(|| LogDamage {
+            author: self.branch.author,
+            seq: Some(self.next),
+            file: self.branch.name.clone(),
+            offset,
+            bytes,
+            what: what.to_owned(),
+        });
+        damage.bytes = offset + bytes - damage.offset;
+    }
+
+    // False for a record that a write to the wrong file, or an old one, has left here.
+    fn belongs(&self, record: &Record) -> bool {
+        let FrameHeader {
+            author, seal, seq, ..
+        } = record.header;
+        author == self.branch.author && (seal || seq >= self.next)
+    }
+}
+
+fn told(damage: LogDamage) -> Result<Option<Record>, LogError> {
+    Err(LogError::Damaged(damage))
 }
 
 impl Branch {

@@ -8,7 +8,7 @@
 //!   8  length       4  bytes of payload that follow
 //!  12  seq          8  place in the author's log
 //!  20  synced       8  bytes of this file that were durable when the frame was written
-//!  28  arrived_ms   8  local wall clock
+//!  28  arrived_ms   8  local wall clock; of a seal: when the last entry was stamped
 //!  36  author      32
 //!  68  id          32
 //! 100  check        8  BLAKE3 of the file offset and bytes 0..100, cut
@@ -34,7 +34,7 @@ pub struct FrameHeader {
     pub seq: Seq,
     /// Bytes of the file that were durable when the frame was written.
     pub synced: u64,
-    /// When the record arrived here, ms since 1970.
+    /// When the record arrived here, ms since 1970; for a seal, the last one's own stamp.
     pub arrived_ms: u64,
     /// Whose log.
     pub author: Author,

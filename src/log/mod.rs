@@ -8,8 +8,10 @@
 
 pub mod branch;
 pub mod frame;
+mod mark;
 pub mod record;
 mod recover;
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -19,13 +21,13 @@ use std::{
 };
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
-pub use recover::{Mark, Recovered};
+pub use mark::Mark;
+pub use recover::Recovered;
 
 use crate::{
-    disk::{Disk, Open},
+    disk::{Disk, DiskFile, Open},
     id::{Author, EntryId, Seq},
-    limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX},
-    log::frame::FrameHeader,
+    log::writer::Writer,
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
@@ -83,26 +85,40 @@ impl LogReader {
         seq: Seq,
         id: &EntryId,
     ) -> Result<Option<(VerifiedEntry, record::Record)>, LogError> {
+        let mut damage = None;
         for branch in self.of(author) {
-            if let Some(record) = branch.record(seq)?
-                && record.header.id == *id
-            {
-                let entry = branch.read_entry(&record)?;
-                return Ok(Some((entry, record)));
+            match branch.record(seq) {
+                Ok(Some(record)) if record.header.id == *id => {
+                    let entry = branch.read_entry(&record)?;
+                    return Ok(Some((entry, record)));
+                }
+                Ok(_other_or_none) => {}
+                // It may be on another branch.
+                Err(LogError::Damaged(found)) => damage = Some(found),
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
     }
 
-    /// Returns the entry of `author` at `seq` on branch `number`, as a tip.
-    pub fn tip_at(&self, author: &Author, number: usize, seq: Seq) -> Option<Tip> {
-        let branch = self.of(author).get(number).cloned()?;
-        let (entry, _record) = branch.entry(seq).ok()??;
-        Some(Tip {
-            seq,
-            id: entry.id,
-            hlc: entry.header.hlc,
-        })
+    /// Returns the entry of `author` at `seq` on branch `place`, as a tip; `None` also where it is
+    /// damaged.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn tip_at(&self, author: &Author, place: usize, seq: Seq) -> Result<Option<Tip>, LogError> {
+        let Some(branch) = self.of(author).get(place).cloned() else {
+            return Ok(None);
+        };
+        match branch.entry(seq) {
+            Ok(found) => Ok(found.map(|(entry, _record)| Tip {
+                seq,
+                id: entry.id,
+                hlc: entry.header.hlc,
+            })),
+            Err(LogError::Damaged(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the bytes of all logs.
@@ -118,24 +134,6 @@ pub struct Logs {
     dir: PathBuf,
     reader: LogReader,
     writers: BTreeMap<(Author, u32), Writer>,
-}
-
-// What the writer knows of a branch and readers need not.
-#[derive(Debug)]
-struct Writer {
-    branch: Arc<Branch>,
-    // Length of the file; from `shape.end` on it is zeros.
-    allocated: u64,
-    // Frames not yet written; they go to `shape.end`.
-    staged: Vec<u8>,
-    // Subset of the index: points of staged frames.
-    staged_index: Vec<IndexPoint>,
-    // Where the last index point is, staged ones included.
-    indexed: Option<u64>,
-    // Newest record, staged ones included.
-    tip: Option<Tip>,
-    // True while the file ends with a seal.
-    sealed: bool,
 }
 
 impl Logs {
@@ -167,23 +165,19 @@ impl Logs {
     /// Begins a branch with `entry` as its first record. Durable with the next `sync`.
     ///
     /// # Errors
-    /// `Io`, `Full`; nothing has changed then.
+    /// `Full`, nothing has changed then; `Io`, after which the logs must not be written until they
+    /// are opened again.
     pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
         let author = entry.author();
-        let number = u32::try_from(self.of(&author).count()).unwrap_or(u32::MAX);
+        let taken = self.of(&author).map(|writer| writer.branch.number + 1);
+        let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
         let name = file_name(&author, number);
-        let path = self.dir.join(&name);
-        let refused = |source| refused(&name, source);
-        let file = match self.disk.open(&path, Open::New) {
-            // Left by a group that was never acknowledged: it has no record.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let file = self.disk.open(&path, Open::Existing).map_err(refused)?;
-                file.set_len(0).map_err(refused)?;
-                file
-            }
-            opened => opened.map_err(refused)?,
-        };
-        self.disk.sync_dir(&self.dir).map_err(refused)?;
+        // Also of a full disk: whether the name is durable is open, and stays so.
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(|source| LogError::Io {
+            file: name.clone(),
+            source,
+        })?;
         let branch = Arc::new(Branch {
             author,
             number,
@@ -193,19 +187,41 @@ impl Logs {
             file,
             shape: RwLock::default(),
         });
-        self.add(Writer::new(branch, 0, false));
-        self.append(number, entry, arrived_ms);
+        let mut writer = Writer::new(branch, 0, false);
+        writer.append(entry, arrived_ms);
+        self.add(writer);
         Ok(())
     }
 
-    /// Stages `entry` as the next record of branch `number` of its author.
+    // A file that holds nothing: a new one, or one that a group left which was never
+    // acknowledged. What holds bytes is not touched, whoever's they are.
+    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<dyn DiskFile>), LogError> {
+        let mut number = first;
+        loop {
+            let name = file_name(author, number);
+            let path = self.dir.join(&name);
+            let refused = |source| refused(&name, source);
+            match self.disk.open(&path, Open::New) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return Ok((number, opened.map_err(refused)?)),
+            }
+            let file = self.disk.open(&path, Open::Existing).map_err(refused)?;
+            if file.len().map_err(refused)? == 0 {
+                return Ok((number, file));
+            }
+            number += 1;
+        }
+    }
+
+    /// Stages `entry` as the next record of its author's branch at `place`, an index into `tips`.
     ///
     /// # Panics
     /// When there is no such branch: chain admission returned it.
-    pub fn append(&mut self, number: u32, entry: &VerifiedEntry, arrived_ms: u64) {
-        let writer = self
-            .writers
-            .get_mut(&(entry.author(), number))
+    pub fn append(&mut self, place: u32, entry: &VerifiedEntry, arrived_ms: u64) {
+        let author = entry.author();
+        let mut branches = self.writers.range_mut((author, 0)..=(author, u32::MAX));
+        let (_, writer) = branches
+            .nth(usize::try_from(place).unwrap_or(usize::MAX))
             .expect("branch exists: admission named it");
         writer.append(entry, arrived_ms);
     }
@@ -259,7 +275,10 @@ impl Logs {
             .map(|(key, _)| *key)
             .collect();
         for key in empty {
-            self.writers.remove(&key);
+            // What was written of its first record must not be found when the logs are opened.
+            if let Some(mut writer) = self.writers.remove(&key) {
+                writer.forget()?;
+            }
             let mut branches = self
                 .reader
                 .branches
@@ -317,143 +336,6 @@ impl Logs {
         let of_author = branches.entry(branch.author).or_default();
         of_author.push(branch);
         of_author.sort_by_key(|branch| branch.number);
-    }
-}
-
-impl Writer {
-    fn new(branch: Arc<Branch>, allocated: u64, sealed: bool) -> Self {
-        let shape = branch
-            .shape
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        Self {
-            branch,
-            allocated,
-            staged: Vec::new(),
-            staged_index: Vec::new(),
-            indexed: shape.index.last().map(|point| point.offset),
-            tip: shape.tip,
-            sealed,
-        }
-    }
-
-    fn append(&mut self, entry: &VerifiedEntry, arrived_ms: u64) {
-        let durable = self.branch.end();
-        let offset = durable + self.staged.len() as u64;
-        let payload = entry.signed.encode();
-        let header = FrameHeader {
-            length: u32::try_from(payload.len()).expect("ENTRY_BYTES_MAX fits 32 bits"),
-            seq: entry.header.seq,
-            synced: durable,
-            arrived_ms,
-            author: entry.author(),
-            id: entry.id,
-            seal: false,
-        };
-        self.staged.extend_from_slice(&header.encode(offset));
-        self.staged.extend_from_slice(&payload);
-        if self
-            .indexed
-            .is_none_or(|at| offset >= at + INDEX_EVERY_BYTES)
-        {
-            self.indexed = Some(offset);
-            self.staged_index.push(IndexPoint {
-                seq: entry.header.seq,
-                offset,
-                wall_ms: entry.header.hlc.wall_ms,
-                arrived_ms,
-            });
-        }
-        self.tip = Some(Tip {
-            seq: entry.header.seq,
-            id: entry.id,
-            hlc: entry.header.hlc,
-        });
-    }
-
-    // Writes the staged frames at the end, and zeros after them when the file must grow.
-    fn write(&mut self) -> Result<(), LogError> {
-        let at = self.branch.end();
-        let end = at + self.staged.len() as u64;
-        let frames = self.staged.len();
-        let grow = end > self.allocated;
-        if grow {
-            let room = (end / 4).clamp(INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX);
-            self.staged
-                .resize(frames + usize::try_from(room).unwrap_or(0), 0);
-        }
-        let written = self.branch.file.write_at(&self.staged, at);
-        if grow {
-            self.allocated = at + self.staged.len() as u64;
-            self.staged.truncate(frames);
-        }
-        self.sealed = false;
-        written.map_err(|source| refused(&self.branch.name, source))
-    }
-
-    // The staged records are durable: lets readers see them.
-    fn show(&mut self) {
-        let mut shape = self
-            .branch
-            .shape
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        shape.end += self.staged.len() as u64;
-        shape.tip = self.tip;
-        shape.index.append(&mut self.staged_index);
-        self.staged.clear();
-        if self.staged.capacity() > 4 << 20 {
-            self.staged = Vec::new();
-        }
-    }
-
-    fn forget(&mut self) -> Result<(), LogError> {
-        let end = self.branch.end();
-        self.staged.clear();
-        self.staged_index.clear();
-        let shape = self
-            .branch
-            .shape
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.tip = shape.tip;
-        self.indexed = shape.index.last().map(|point| point.offset);
-        // Half a frame must not stay behind the end.
-        self.branch
-            .file
-            .set_len(end)
-            .map_err(|source| self.branch.io(source))?;
-        self.allocated = end;
-        Ok(())
-    }
-
-    fn seal(&mut self) -> Result<(), LogError> {
-        let end = self.branch.end();
-        let Some(tip) = self.tip else { return Ok(()) };
-        let seal = FrameHeader {
-            length: 0,
-            seq: tip.seq,
-            synced: end,
-            arrived_ms: 0,
-            author: self.branch.author,
-            id: tip.id,
-            seal: true,
-        };
-        let refused = |source| refused(&self.branch.name, source);
-        let frame = seal.encode(end);
-        let sealed_end = end + frame.len() as u64;
-        self.branch.file.write_at(&frame, end).map_err(refused)?;
-        self.branch.file.set_len(sealed_end).map_err(refused)?;
-        self.branch.file.sync_data().map_err(refused)?;
-        self.allocated = sealed_end;
-        self.sealed = true;
-        self.branch
-            .shape
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .end = sealed_end;
-        Ok(())
     }
 }
 

@@ -13,46 +13,15 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        Branch, IndexPoint, LogDamage, LogError, LogReader, Logs, Shape, Writer, parse_file_name,
+        Branch, IndexPoint, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer,
+        frame::FrameHeader,
+        mark::seal_before,
+        parse_file_name,
         record::{Record, Step, Walk},
         refused,
     },
     protocol::{chain::Tip, hlc::Hlc},
 };
-
-/// What the state remembers of a branch, so that opening need not read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// Whose.
-    pub author: Author,
-    /// Which branch.
-    pub number: u32,
-    /// Bytes that were whole and durable.
-    pub end: u64,
-    /// First record.
-    pub first: Seq,
-    /// The entry before the first, on another branch.
-    pub forked_from: Option<EntryId>,
-    /// Last record before `end`.
-    pub tip: Tip,
-    /// Index points before `end`; may be empty, then the branch is read to make them.
-    pub index: Vec<IndexPoint>,
-}
-
-impl Mark {
-    /// Returns the mark of a branch as it is; `None` while it has no record. Without index.
-    pub fn of(branch: &Branch) -> Option<Self> {
-        Some(Self {
-            author: branch.author,
-            number: branch.number,
-            end: branch.end(),
-            first: branch.first,
-            forked_from: branch.forked_from,
-            tip: branch.tip()?,
-            index: Vec::new(),
-        })
-    }
-}
 
 /// What opening the logs found and mended.
 #[derive(Debug, Default)]
@@ -111,15 +80,22 @@ pub(super) fn open(
             logs.add(writer);
         }
     }
-    for (key, mark) in marks.iter().filter(|(key, _)| !found.contains(key)) {
-        recovered.damage.push(LogDamage {
-            author: key.0,
-            seq: Some(mark.first),
-            file: super::file_name(&key.0, key.1),
-            offset: 0,
-            bytes: mark.end,
-            what: "the file is gone".to_owned(),
-        });
+    for ((author, number), mark) in marks.iter().filter(|(key, _)| !found.contains(key)) {
+        let name = super::file_name(author, *number);
+        let refused = |source| refused(&name, source);
+        // A file that is gone is one of which nothing is left.
+        let file = disk.open(&dir.join(&name), Open::New).map_err(refused)?;
+        disk.sync_dir(dir).map_err(refused)?;
+        let tail = Tail {
+            author: *author,
+            number: *number,
+            name,
+            file,
+            mark: Some(mark),
+        };
+        if let Some(writer) = tail.open(&mut recovered)? {
+            logs.add(writer);
+        }
     }
     Ok((logs, recovered))
 }
@@ -139,6 +115,21 @@ struct Seen {
     // Sound frames, seals included, as (offset, end, record without payload).
     records: Vec<Record>,
     bad: Vec<(u64, u64, bool)>,
+    // The end of what frames of another author cover: nobody's bytes are cut.
+    foreign: u64,
+}
+
+impl Seen {
+    // Runs that touch are one.
+    fn add_bad(&mut self, offset: u64, bytes: u64, zeros: bool) {
+        match self.bad.last_mut() {
+            Some(last) if last.0 + last.1 == offset => {
+                last.1 += bytes;
+                last.2 &= zeros;
+            }
+            _apart => self.bad.push((offset, bytes, zeros)),
+        }
+    }
 }
 
 impl Tail<'_> {
@@ -149,12 +140,16 @@ impl Tail<'_> {
         if from > len {
             return self.open_truncated(len, recovered).map(Some);
         }
+        if let Some(mark) = self.mark {
+            let found = mark.missing(&self.file, &self.name).map_err(io)?;
+            recovered.damage.extend(found);
+        }
         let seen = self.read(from, len).map_err(io)?;
         let durable = seen
             .records
             .iter()
             .map(|record| record.header.synced)
-            .fold(from, u64::max)
+            .fold(from.max(seen.foreign), u64::max)
             .min(len);
         let (records, cut) = self.sound(seen, durable, len, recovered).map_err(io)?;
         if cut > durable {
@@ -166,7 +161,9 @@ impl Tail<'_> {
         }
         let sealed = match records.last() {
             Some(last) => last.header.seal && last.offset + last.header.frame_bytes() as u64 == cut,
-            None => true,
+            None => seal_before(self.file.as_ref(), &self.author, cut)
+                .map_err(io)?
+                .is_some(),
         };
         let Some((first, forked_from, shape)) = self.shape(&records, cut) else {
             return Ok(None);
@@ -207,6 +204,11 @@ impl Tail<'_> {
         let mut seen = Seen::default();
         while let Some(step) = walk.step()? {
             match step {
+                Step::Record(record) if record.header.author != self.author => {
+                    let bytes = record.header.frame_bytes() as u64;
+                    seen.add_bad(record.offset, bytes, false);
+                    seen.foreign = record.offset + bytes;
+                }
                 Step::Record(mut record) => {
                     record.payload = bytes::Bytes::new();
                     seen.records.push(record);
@@ -215,7 +217,7 @@ impl Tail<'_> {
                     offset,
                     bytes,
                     zeros,
-                } => seen.bad.push((offset, bytes, zeros)),
+                } => seen.add_bad(offset, bytes, zeros),
             }
         }
         Ok(seen)
@@ -260,11 +262,15 @@ impl Tail<'_> {
             }
         }
         let mut records = seen.records;
-        for record in records.iter().filter(|record| record.offset >= durable) {
-            if record.offset < cut && !record.header.seal && !self.payload_is_sound(record)? {
+        let mut before = self.mark.map(|mark| (mark.end, mark.tip.seq, mark.tip.id));
+        for record in &records {
+            let FrameHeader { seq, id, seal, .. } = record.header;
+            let unsure = (durable..cut).contains(&record.offset) && !seal;
+            if unsure && !self.is_sound(record, before)? {
                 cut = record.offset;
                 break;
             }
+            before = Some((record.offset + record.header.frame_bytes() as u64, seq, id));
         }
         records.retain(|record| record.offset < cut);
         let torn = seen
@@ -278,7 +284,9 @@ impl Tail<'_> {
         Ok((records, cut))
     }
 
-    fn payload_is_sound(&self, record: &Record) -> io::Result<bool> {
+    // Whole, and the successor of the record right before it: (end, seq, id), where that can be
+    // read. A group that was rolled back can have left a page behind the first of the next group.
+    fn is_sound(&self, record: &Record, before: Option<(u64, Seq, EntryId)>) -> io::Result<bool> {
         let end = record.offset + record.header.frame_bytes() as u64;
         let mut walk = Walk::new(
             Arc::clone(&self.file),
@@ -286,10 +294,15 @@ impl Tail<'_> {
             end,
             record.header.frame_bytes(),
         );
-        match walk.step()? {
-            Some(Step::Record(whole)) => Ok(whole.entry().is_ok()),
-            _changed => Ok(false),
-        }
+        let Some(Step::Record(whole)) = walk.step()? else {
+            return Ok(false);
+        };
+        let Ok(entry) = whole.entry() else {
+            return Ok(false);
+        };
+        Ok(before.is_none_or(|(end, seq, id)| {
+            end != record.offset || (entry.header.seq == seq + 1 && entry.header.prev == Some(id))
+        }))
     }
 
     fn holds_bytes(&self, from: u64, to: u64) -> io::Result<bool> {
@@ -337,21 +350,38 @@ impl Tail<'_> {
                 });
             }
         }
-        let tip = match entries().next_back() {
-            Some(last) => {
-                // Where the record cannot be read, its stamp is not known: one that is surely
-                // later keeps the clock moving forward.
-                let hlc = self.hlc(last).unwrap_or(Hlc {
-                    wall_ms: last.header.arrived_ms.saturating_add(1),
-                    counter: 0,
-                });
+        let last = entries().next_back().map(|record| record.header);
+        let seal = records.iter().rfind(|record| record.header.seal);
+        let seal = seal.map(|record| record.header);
+        let known = last
+            .map(|last| last.seq)
+            .max(self.mark.map(|mark| mark.tip.seq));
+        // Where the record cannot be read, its stamp is not known: one that is surely later keeps
+        // the clock moving forward.
+        let after = |header: FrameHeader| Hlc {
+            wall_ms: header.arrived_ms.saturating_add(1),
+            counter: 0,
+        };
+        let tip = match (last, seal) {
+            // The last record is damaged; its seal says which it was, so that its place is not
+            // given to another.
+            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => Tip {
+                seq: seal.seq,
+                id: seal.id,
+                hlc: after(seal),
+            },
+            (Some(last), seal) => {
+                let named = seal.filter(|seal| seal.id == last.id);
+                let record = entries().next_back()?;
                 Tip {
-                    seq: last.header.seq,
-                    id: last.header.id,
-                    hlc,
+                    seq: last.seq,
+                    id: last.id,
+                    hlc: self
+                        .hlc(record)
+                        .unwrap_or_else(|| after(named.unwrap_or(last))),
                 }
             }
-            None => self.mark?.tip,
+            (None, _) => self.mark?.tip,
         };
         let (first, forked_from) = match self.mark {
             Some(mark) => (mark.first, mark.forked_from),

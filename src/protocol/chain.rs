@@ -75,7 +75,7 @@ pub enum ChainError {
 pub fn admit(
     tips: &[Tip],
     entry: &Entry,
-    at: impl Fn(usize, Seq) -> Option<Tip>,
+    mut at: impl FnMut(usize, Seq) -> Option<Tip>,
 ) -> Result<Admission, ChainError> {
     let seq = entry.header.seq;
     // The usual case first: it needs no look into a log.
@@ -86,7 +86,7 @@ pub fn admit(
         after(entry, tip)?;
         return Ok(Admission::Append { branch });
     }
-    let found = |seq: Seq, id: EntryId| {
+    let mut found = |seq: Seq, id: EntryId| {
         tips.iter().enumerate().find_map(|(branch, tip)| {
             let there = if tip.seq == seq {
                 Some(*tip)

@@ -488,7 +488,8 @@ fn damaged(what: &str) -> StateError {
 impl From<io::Error> for StateError {
     fn from(source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::InvalidData => Self::Damaged {
+            // Also a file that is shorter than it says.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged {
                 what: source.to_string(),
             },
             _other => Self::Io {

@@ -43,6 +43,8 @@ impl Pages {
         let file = disk.open(&sums_path, Open::Existing).ok()?;
         let read = read_sums(file.as_ref(), file_bytes);
         disk.remove(&sums_path).ok()?;
+        // Came they back after a power cut, everything written meanwhile would look damaged.
+        disk.sync_dir(path.parent()?).ok()?;
         read
     }
 
@@ -58,7 +60,16 @@ impl Pages {
         }
         let check = blake3::hash(&bytes);
         bytes.extend_from_slice(check.as_bytes());
-        let file = disk.open(&sums_path(path), Open::New)?;
+        let sums_path = sums_path(path);
+        let file = match disk.open(&sums_path, Open::New) {
+            // Old ones that could not be removed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = disk.open(&sums_path, Open::Existing)?;
+                file.set_len(0)?;
+                file
+            }
+            opened => opened?,
+        };
         file.write_at(&bytes, 0)?;
         file.sync_data()
     }

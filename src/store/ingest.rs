@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::{
     id::{Author, EntryId},
     limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX},
+    log::LogError,
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         change::{Change, EntryRef, Kind, Origin},
@@ -267,9 +268,34 @@ impl Actor {
         let author = entry.author();
         let tips = self.logs.tips(&author);
         let reader = self.logs.reader().clone();
+        // This entry or its prev, where it is of this very group: the logs do not show it yet.
+        let staged = |seq| {
+            let ids = [Some(entry.id), entry.header.prev];
+            let mut staged = ids
+                .into_iter()
+                .flatten()
+                .filter_map(|id| self.waiting.group.get(&id));
+            staged
+                .find(|staged| staged.author == author && staged.seq == seq)
+                .map(|Parent { seq, id, hlc, .. }| Tip {
+                    seq: *seq,
+                    id: *id,
+                    hlc: *hlc,
+                })
+        };
+        let mut unreadable = None;
         let admission = admit(&tips, entry, |branch, seq| {
-            reader.tip_at(&author, branch, seq)
+            staged(seq).or_else(|| match reader.tip_at(&author, branch, seq) {
+                Ok(tip) => tip,
+                Err(error) => {
+                    unreadable = Some(error);
+                    None
+                }
+            })
         });
+        if let Some(error) = unreadable {
+            return Err(GroupError::unreadable(error));
+        }
         let admission = match admission {
             Ok(Admission::Duplicate) => return Ok(TakenIn::Duplicate),
             Ok(Admission::Gap { .. }) => {
@@ -283,7 +309,7 @@ impl Actor {
             None => self.heads_of(entry)?,
         };
         if origin == Origin::Remote
-            && let Err(refused) = self.check_parents(entry, &before)
+            && let Err(refused) = self.check_parents(entry, &before)?
         {
             return Ok(refused);
         }
@@ -294,7 +320,15 @@ impl Actor {
                 self.logs
                     .append(u32::try_from(branch).unwrap_or(u32::MAX), entry, arrived_ms);
             }
-            Admission::First | Admission::Fork { .. } => self.logs.begin(entry, arrived_ms)?,
+            Admission::First | Admission::Fork { .. } => {
+                if let Err(error) = self.logs.begin(entry, arrived_ms) {
+                    let error = WriteError::from(error);
+                    if let WriteError::Poisoned { reason } = &error {
+                        self.poisoned = Some(reason.clone());
+                    }
+                    return Err(GroupError::Refused(error));
+                }
+            }
             Admission::Duplicate | Admission::Gap { .. } => {}
         }
         let state = self.state.as_mut().expect("the store is open");
@@ -318,43 +352,51 @@ impl Actor {
         keys.map(|key| state.heads(key)).collect()
     }
 
-    // The error says what to do with the entry.
-    fn check_parents(&self, entry: &Entry, before: &[Heads]) -> Result<(), TakenIn> {
+    // The outer error is the log's; the inner one says what to do with the entry.
+    fn check_parents(
+        &self,
+        entry: &Entry,
+        before: &[Heads],
+    ) -> Result<Result<(), TakenIn>, GroupError> {
         let heads = before.iter().flat_map(Heads::as_slice);
         let heads: Vec<_> = heads.map(Head::as_parent).collect();
         for parent in &entry.header.parents {
             if heads.contains(parent) {
                 continue;
             }
-            match self.known(parent) {
+            match self.known(parent)? {
                 Some(known) if known == *parent => {}
                 Some(known) => {
                     let refused = RefusedEntry::FalseParent { parent: known.id };
-                    return Err(TakenIn::Refused(refused));
+                    return Ok(Err(TakenIn::Refused(refused)));
                 }
-                None => return Err(TakenIn::Missing(parent.id)),
+                None => return Ok(Err(TakenIn::Missing(parent.id))),
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn known(&self, parent: &Parent) -> Option<Parent> {
+    fn known(&self, parent: &Parent) -> Result<Option<Parent>, GroupError> {
         if let Some(staged) = self.waiting.group.get(&parent.id) {
-            return Some(*staged);
+            return Ok(Some(*staged));
         }
         let tips = self.logs.tips(&parent.author);
-        (0..tips.len()).find_map(|branch| {
-            let Tip { seq, id, hlc } =
-                self.logs
-                    .reader()
-                    .tip_at(&parent.author, branch, parent.seq)?;
-            (id == parent.id).then_some(Parent {
-                hlc,
-                author: parent.author,
-                id,
-                seq,
-            })
-        })
+        for branch in 0..tips.len() {
+            let found = self
+                .logs
+                .reader()
+                .tip_at(&parent.author, branch, parent.seq)
+                .map_err(GroupError::unreadable)?;
+            if let Some(Tip { seq, id, hlc }) = found.filter(|found| found.id == parent.id) {
+                return Ok(Some(Parent {
+                    hlc,
+                    author: parent.author,
+                    id,
+                    seq,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the key this node signs with.
@@ -369,6 +411,13 @@ impl Actor {
             .as_ref()
             .map_or(0, |state| state.staged().expired_through_ms);
         self.clock.now_ms().max(told)
+    }
+}
+
+impl GroupError {
+    // A log could not be read; nothing is wrong with writing.
+    fn unreadable(error: LogError) -> Self {
+        Self::Refused(WriteError::Read(error.into()))
     }
 }
 

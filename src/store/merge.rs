@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use crate::{
-    id::{Author, Seq},
+    id::{Author, EntryId, Seq},
     log::{Branch, BranchWalk, LogDamage, LogError, LogReader, record::Record},
     protocol::{
         entry::{Order, VerifiedEntry},
@@ -204,16 +204,26 @@ fn holds(
     tip: FrontierTip,
     to: &Frontier,
 ) -> Result<bool, LogError> {
-    for branch in log.of(&author) {
-        if branch.tip().is_some_and(|newest| newest.id == tip.id)
-            || branch
-                .record(tip.seq)?
-                .is_some_and(|record| record.header.id == tip.id)
-        {
-            return Ok(covered(log, &branch, to)? >= tip.seq);
+    let branches = log.of(&author);
+    for branch in &branches {
+        match has(branch, tip.seq, &tip.id) {
+            Ok(false) => {}
+            Ok(true) => return Ok(covered(log, branch, to)? >= tip.seq),
+            // It is damaged here; on an only branch there is nothing else it can be.
+            Err(LogError::Damaged(_)) if branches.len() == 1 => return Ok(true),
+            Err(LogError::Damaged(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(false)
+}
+
+fn has(branch: &Arc<Branch>, seq: Seq, id: &EntryId) -> Result<bool, LogError> {
+    if branch.tip().is_some_and(|newest| newest.id == *id) {
+        return Ok(true);
+    }
+    let record = branch.record(seq)?;
+    Ok(record.is_some_and(|record| record.header.id == *id))
 }
 
 // The highest place of `branch` that `frontier` leads back to; one before its first when none.
@@ -232,8 +242,10 @@ fn covered(log: &LogReader, branch: &Arc<Branch>, frontier: &Frontier) -> Result
         while let Some((seq, id)) = place {
             let mut next = None;
             for on in &branches {
-                if on.record(seq)?.is_none_or(|record| record.header.id != id) {
-                    continue;
+                match has(on, seq, &id) {
+                    Ok(true) => {}
+                    Ok(false) | Err(LogError::Damaged(_)) => continue,
+                    Err(error) => return Err(error),
                 }
                 if on.number == branch.number {
                     covered = covered.max(seq);

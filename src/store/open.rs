@@ -4,10 +4,14 @@ use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use crate::{
     bus::{Bus, Published},
-    id::Author,
+    id::{Author, StoreId},
     limits::RECENT_BYTES_MAX,
-    log::{LogDamage, LogError, Logs, Recovered},
-    protocol::{entry::EntryError, frontier::Frontier, hlc::Hlc},
+    log::{LogDamage, LogError, Logs, Mark, Recovered},
+    protocol::{
+        entry::{EntryError, VerifiedEntry},
+        frontier::Frontier,
+        hlc::Hlc,
+    },
     state::{State, StateError},
     store::{
         Shared, StoreConfig,
@@ -42,6 +46,16 @@ pub enum OpenError {
         author: Author,
         /// Why.
         source: EntryError,
+    },
+    /// A log whose entries belong to another store: a file was put in the wrong place.
+    #[error("the log of {} belongs to store {theirs}, this is {ours}", author.short())]
+    ForeignLog {
+        /// Whose log.
+        author: Author,
+        /// What its entries say.
+        theirs: StoreId,
+        /// This store.
+        ours: StoreId,
     },
     /// A bug: the opening thread panicked.
     #[error("opening the store ended in a panic")]
@@ -148,6 +162,7 @@ fn open_with_state(config: &StoreConfig) -> Result<Result<Opened, String>, OpenE
     if stored.frontier.is_empty() && !logs.reader().all().is_empty() {
         return Ok(Err("it was empty".to_owned()));
     }
+    check_tips(config, &logs, &known)?;
     match replay(
         config,
         &logs,
@@ -184,7 +199,7 @@ fn build(
     State::discard(config.disk.as_ref(), &config.state_path())?;
     marks.forget();
     let (mut state, _empty) = State::open(Arc::clone(&config.disk), &config.state_path())?;
-    check_tips(logs)?;
+    check_tips(config, logs, &[])?;
     let none = Frontier::default();
     state.fill();
     match replay(config, logs, &mut state, &none, marks, damage)? {
@@ -224,13 +239,20 @@ fn replay(
     let mut merge = Merge::new(spans)?;
     while let Some(next) = merge.next()? {
         match next {
-            Merged::Entry { entry, .. } => match state.stage(&entry) {
-                Ok(_changes) => {}
-                Err(StateError::Damaged { what }) => return Ok(Err(what)),
-                Err(error) => return Err(error.into()),
-            },
+            Merged::Entry { entry, .. } => {
+                check_store(config, &entry)?;
+                match state.stage(&entry) {
+                    Ok(_changes) => {}
+                    Err(StateError::Damaged { what }) => return Ok(Err(what)),
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Merged::Damage(found) => {
-                if !damage.contains(&found) {
+                let known = |known: &LogDamage| {
+                    known.file == found.file
+                        && (known.offset..known.offset + known.bytes).contains(&found.offset)
+                };
+                if !damage.iter().any(known) {
                     damage.push(found);
                 }
             }
@@ -270,19 +292,35 @@ fn all_of(logs: &Logs) -> Frontier {
     .collect()
 }
 
-// Everything before an authentic tip is authentic through its chain of ids.
-fn check_tips(logs: &Logs) -> Result<(), OpenError> {
+// Everything before an authentic tip is authentic through its chain of ids; what a mark names was
+// looked at before.
+fn check_tips(config: &StoreConfig, logs: &Logs, known: &[Mark]) -> Result<(), OpenError> {
     for branch in logs.reader().all() {
         let Some(tip) = branch.tip() else { continue };
+        if known.iter().any(|mark| mark.tip.id == tip.id) {
+            continue;
+        }
         let Ok(Some((entry, _record))) = branch.entry(tip.seq) else {
             continue;
         };
         let author = branch.author;
+        check_store(config, &entry)?;
         crate::protocol::entry::Entry::clone(&entry)
             .verify()
             .map_err(|source| OpenError::NotAuthentic { author, source })?;
     }
     Ok(())
+}
+
+fn check_store(config: &StoreConfig, entry: &VerifiedEntry) -> Result<(), OpenError> {
+    if entry.header.store == config.id {
+        return Ok(());
+    }
+    Err(OpenError::ForeignLog {
+        author: entry.author(),
+        theirs: entry.header.store,
+        ours: config.id,
+    })
 }
 
 impl StoreConfig {

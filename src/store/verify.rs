@@ -1,13 +1,13 @@
 //! Checking everything: every record, every signature, every link, and the state against the log.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
     id::{Author, Seq},
     limits::SCAN_ROWS,
-    log::{LogDamage, LogError},
+    log::{Branch, LogDamage, LogError},
     protocol::{chain::Tip, entry::Entry, frontier::Frontier, heads::Heads},
     store::{
         ReadError, Shared, Store,
@@ -82,7 +82,7 @@ impl Store {
     /// # Errors
     /// `ReadError` when a file cannot be read at all; damage is in the report.
     pub async fn verify(&self) -> Result<VerifyReport, ReadError> {
-        let shared = std::sync::Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         let work = tokio::task::spawn_blocking(move || verify(&shared));
         work.await.unwrap_or(Err(ReadError::Closed))
     }
@@ -93,8 +93,11 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     let mut report = VerifyReport::default();
     let mut expected: BTreeMap<Bytes, Heads> = BTreeMap::new();
     let spans = spans(&shared.log, &Frontier::default(), &view.frontier)?.unwrap_or_default();
-    for span in &spans {
-        verify_chain(span, &mut report)?;
+    // All of a log, also records at its end that are damaged and so not in the state.
+    for branch in shared.log.all() {
+        if let Some(tip) = branch.tip() {
+            verify_chain(&branch, tip.seq, &mut report)?;
+        }
     }
     let mut merge = Merge::new(spans)?;
     while let Some(next) = merge.next()? {
@@ -111,12 +114,16 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     Ok(report)
 }
 
-fn verify_chain(span: &super::merge::Span, report: &mut VerifyReport) -> Result<(), ReadError> {
-    let mut walk = span.branch.walk(span.branch.first);
+fn verify_chain(
+    branch: &Arc<Branch>,
+    through: Seq,
+    report: &mut VerifyReport,
+) -> Result<(), ReadError> {
+    let mut walk = branch.walk(branch.first);
     let mut before: Option<Tip> = None;
     loop {
         let record = match walk.next_record() {
-            Ok(Some(record)) if record.header.seq <= span.through => record,
+            Ok(Some(record)) if record.header.seq <= through => record,
             Ok(_end) => return Ok(()),
             Err(LogError::Damaged(damage)) => {
                 report.damage.push(log_damage(DamagePlace::Log, damage));
@@ -125,7 +132,7 @@ fn verify_chain(span: &super::merge::Span, report: &mut VerifyReport) -> Result<
             }
             Err(error) => return Err(error.into()),
         };
-        let found = |place, what| log_damage(place, span.branch.damage(&record, what));
+        let found = |place, what| log_damage(place, branch.damage(&record, what));
         let entry = match record.entry() {
             Ok(entry) => entry,
             Err(what) => {

@@ -12,6 +12,7 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+mod faults;
 mod golden;
 mod hostile;
 mod ingest;
