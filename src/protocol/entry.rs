@@ -3,8 +3,12 @@
 //! `SignedEntry` is what came or will be sent, `Entry` is well formed, `VerifiedEntry` is
 //! authentic. Each step is a type, so nothing is checked twice and nothing is forgotten.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
 
+use blake3::hazmat::{ContextKey, HasherExt as _, hash_derive_key_context};
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use prost::Message as _;
@@ -195,7 +199,7 @@ impl SignedEntry {
 
     /// Returns the entry's id: it commits to author, signature, header, and through it to the ops.
     pub fn id(&self) -> EntryId {
-        let mut hasher = blake3::Hasher::new_derive_key(ID_CONTEXT);
+        let mut hasher = blake3::Hasher::new_from_context_key(&ID_KEY);
         hasher
             .update(&self.author.0)
             .update(&self.signature)
@@ -546,7 +550,9 @@ const VERSION: u32 = 1;
 const FLAG_ATOMIC: u32 = 1;
 // The same key signs iroh's handshakes: the prefix keeps the two apart.
 const SIGNATURE_DOMAIN: &[u8] = b"lattice/entry/v1\0";
-const ID_CONTEXT: &str = "lattice 2026 entry id v1";
+// Hashing the context anew for each entry would cost as much as the entry.
+static ID_KEY: LazyLock<ContextKey> =
+    LazyLock::new(|| hash_derive_key_context("lattice 2026 entry id v1"));
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -83,6 +83,8 @@ pub struct Stored {
     pub frontier: Frontier,
     /// Rows that the store keeps beside the state, as they were given to `flush`.
     pub notes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// True when there was no file.
+    pub created: bool,
 }
 
 /// The writing end: owned by the store's writer.
@@ -172,7 +174,13 @@ impl State {
             shown,
             filling: None,
         };
-        Ok((state, stored))
+        Ok((
+            state,
+            Stored {
+                created: new,
+                ..stored
+            },
+        ))
     }
 
     /// Removes a state file that is to be built again.

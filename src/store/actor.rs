@@ -87,6 +87,8 @@ pub(super) struct Actor {
     // The next time an expiry is due, as far as known; None: nothing is.
     pub(super) next_expiry_ms: Option<u64>,
     pub(super) flushed_at: Instant,
+    // True when the last group was a single write.
+    pub(super) lone: bool,
     // Changes staged by the current group, told after the fsync.
     pub(super) staged: Vec<std::sync::Arc<Change>>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -150,9 +152,11 @@ impl Actor {
     }
 
     fn next_command(&mut self, received: &mut mpsc::Receiver<Command>) -> Next {
-        // A caller that writes one after the other comes back within moments: looking a little
-        // longer spares both sides a sleep and a wake, which cost about as much as a signature.
-        let look_until = Instant::now() + LOOK_FOR;
+        // A lone caller that writes one after the other comes back within moments: looking a
+        // little longer spares both sides a sleep and a wake, which cost more than a signature.
+        // Where many write, the processor is better left to them.
+        let look_for = if self.lone { LOOK_FOR } else { Duration::ZERO };
+        let look_until = Instant::now() + look_for;
         loop {
             match received.try_recv() {
                 Ok(command) => return Next::Command(command),
@@ -188,6 +192,7 @@ impl Actor {
                 Err(_empty_or_closed) => break,
             }
         }
+        self.lone = group.writes() == 1;
         self.run_group(group);
         rest
     }
@@ -432,6 +437,6 @@ impl Actor {
     }
 }
 
-const LOOK_FOR: Duration = Duration::from_micros(30);
+const LOOK_FOR: Duration = Duration::from_micros(100);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const EXPIRIES_AT_ONCE: usize = 1024;

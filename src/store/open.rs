@@ -1,11 +1,17 @@
 //! Opening a store: state and log brought together, whatever state they are in.
 
-use std::{io, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
 
 use crate::{
     bus::{Bus, Published},
     id::{Author, StoreId},
-    limits::RECENT_BYTES_MAX,
+    limits::{RECENT_BYTES_MAX, REPLAY_CHUNK_BYTES},
     log::{LogDamage, LogError, Logs, Mark, Recovered},
     protocol::{
         entry::{EntryError, VerifiedEntry},
@@ -18,7 +24,7 @@ use crate::{
         actor::Actor,
         ingest::Waiting,
         marks::Marks,
-        merge::{Merge, Merged, spans},
+        merge::{Merge, Merged, Span, spans},
     },
 };
 
@@ -124,6 +130,7 @@ pub(super) fn open(
         damage: found.damage,
         next_expiry_ms: None,
         flushed_at: Instant::now(),
+        lone: false,
         staged: Vec::new(),
         runtime,
     };
@@ -134,7 +141,7 @@ pub(super) fn open(
 type Opened = (Logs, Recovered, State, Marks);
 
 fn open_both(config: &StoreConfig, recovered: &mut Vec<String>) -> Result<Opened, OpenError> {
-    let reason = match open_with_state(config)? {
+    let reason = match open_with_state(config, recovered)? {
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
@@ -149,7 +156,10 @@ fn open_both(config: &StoreConfig, recovered: &mut Vec<String>) -> Result<Opened
 }
 
 // The inner error says why the state is of no use.
-fn open_with_state(config: &StoreConfig) -> Result<Result<Opened, String>, OpenError> {
+fn open_with_state(
+    config: &StoreConfig,
+    recovered: &mut Vec<String>,
+) -> Result<Result<Opened, String>, OpenError> {
     let (mut state, stored) = match State::open(Arc::clone(&config.disk), &config.state_path()) {
         Ok(opened) => opened,
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
@@ -159,10 +169,16 @@ fn open_with_state(config: &StoreConfig) -> Result<Result<Opened, String>, OpenE
         return Ok(Err("its notes are not readable".to_owned()));
     };
     let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &known)?;
-    if stored.frontier.is_empty() && !logs.reader().all().is_empty() {
-        return Ok(Err("it was empty".to_owned()));
+    // Empty and there already: the node died before its first flush.
+    let fills = stored.frontier.is_empty() && !logs.reader().all().is_empty();
+    if fills && stored.created {
+        tracing::warn!(store = %config.id, "state.db is missing: building it from the log");
+        recovered.push("the state was built again from the log: its file was missing".to_owned());
     }
     check_tips(config, &logs, &known)?;
+    if fills {
+        state.fill();
+    }
     match replay(
         config,
         &logs,
@@ -171,7 +187,10 @@ fn open_with_state(config: &StoreConfig) -> Result<Result<Opened, String>, OpenE
         &mut marks,
         &mut found.damage,
     )? {
-        Ok(()) => Ok(Ok((logs, found, state, marks))),
+        Ok(()) => {
+            state.filled();
+            Ok(Ok((logs, found, state, marks)))
+        }
         Err(what) => Ok(Err(what)),
     }
 }
@@ -236,33 +255,68 @@ fn replay(
             return Ok(Err(what));
         }
     };
-    let mut merge = Merge::new(spans)?;
-    while let Some(next) = merge.next()? {
-        match next {
-            Merged::Entry { entry, .. } => {
-                check_store(config, &entry)?;
-                match state.stage(&entry) {
-                    Ok(_changes) => {}
-                    Err(StateError::Damaged { what }) => return Ok(Err(what)),
-                    Err(error) => return Err(error.into()),
+    // One thread reads and decodes, this one applies, the flusher writes.
+    let (parts, decoded) = mpsc::sync_channel(PARTS_AHEAD);
+    thread::scope(|scope| {
+        scope.spawn(move || decode(spans, &parts));
+        for part in decoded {
+            for next in part? {
+                match next {
+                    Merged::Entry { entry, .. } => {
+                        check_store(config, &entry)?;
+                        match state.stage(&entry) {
+                            Ok(_changes) => {}
+                            Err(StateError::Damaged { what }) => return Ok(Err(what)),
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                    Merged::Damage(found) => note(damage, found),
                 }
             }
-            Merged::Damage(found) => {
-                let known = |known: &LogDamage| {
-                    known.file == found.file
-                        && (known.offset..known.offset + known.bytes).contains(&found.offset)
-                };
-                if !damage.iter().any(known) {
-                    damage.push(found);
-                }
+            if state.recent_bytes() >= RECENT_BYTES_MAX / 2 {
+                flush_part(state, marks)?;
             }
         }
-        if state.recent_bytes() >= RECENT_BYTES_MAX {
-            flush_part(state, marks)?;
+        state.show();
+        Ok(Ok(()))
+    })
+}
+
+// Sends the entries of `spans` in order, in parts; ends early when nobody takes them.
+fn decode(spans: Vec<Span>, parts: &mpsc::SyncSender<Result<Vec<Merged>, LogError>>) {
+    let mut merge = match Merge::new(spans) {
+        Ok(merge) => merge,
+        Err(error) => return drop(parts.send(Err(error))),
+    };
+    loop {
+        let (mut part, mut bytes_read) = (Vec::new(), 0);
+        while bytes_read < REPLAY_CHUNK_BYTES {
+            match merge.next() {
+                Ok(Some(next)) => {
+                    if let Merged::Entry { bytes, .. } = &next {
+                        bytes_read += bytes;
+                    }
+                    part.push(next);
+                }
+                Ok(None) => return drop(parts.send(Ok(part))),
+                Err(error) => return drop(parts.send(Err(error))),
+            }
+        }
+        if parts.send(Ok(part)).is_err() {
+            return;
         }
     }
-    state.show();
-    Ok(Ok(()))
+}
+
+// The same damage can be met when the logs are opened, and again when they are read.
+fn note(damage: &mut Vec<LogDamage>, found: LogDamage) {
+    let known = |known: &LogDamage| {
+        known.file == found.file
+            && (known.offset..known.offset + known.bytes).contains(&found.offset)
+    };
+    if !damage.iter().any(known) {
+        damage.push(found);
+    }
 }
 
 // The notes come with the last flush: a crash before it begins again.
@@ -328,3 +382,6 @@ impl StoreConfig {
         self.dir.join("state.db")
     }
 }
+
+// Parts that are decoded ahead of the one being applied.
+const PARTS_AHEAD: usize = 4;

@@ -174,10 +174,8 @@ async fn meta_that_is_gone_or_damaged_is_an_error_that_names_it() {
         other => panic!("{other:?}"),
     }
     fs::write(&meta, vec![7; 4096]).unwrap();
-    assert!(matches!(
-        refused(dir.path()).await,
-        OpenError::Unusable { .. }
-    ));
+    let error = refused(dir.path()).await;
+    assert!(matches!(error, OpenError::Unusable { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

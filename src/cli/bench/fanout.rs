@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{Store, WatchEvent, WatchOptions, store::Start};
+use lattice::store::{Start, Store, WatchEvent, WatchOptions};
 use tokio::{
     sync::{oneshot, watch as signal},
     task::JoinSet,

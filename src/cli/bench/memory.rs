@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use clap::Args;
-use lattice::WatchEvent;
+use lattice::store::WatchEvent;
 use tokio_stream::StreamExt as _;
 
 use crate::cli::{

@@ -8,7 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{Node, Store, protocol::entry::Op, store::Write};
+use lattice::{
+    node::Node,
+    protocol::entry::Op,
+    store::{Store, Write},
+};
 
 use crate::cli::{
     bench::{
