@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use lattice::{
-    Store, WatchEvent, WatchOptions,
     protocol::{cursor::Cursor, frontier::Frontier},
-    store::Start,
+    store::{Start, Store, WatchEvent, WatchOptions},
 };
 use tokio_stream::StreamExt as _;
 

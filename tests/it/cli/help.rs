@@ -50,6 +50,7 @@ fn help_lists_the_commands() {
       verify       Check every record and every signature, and the state against the log
       store        Create, list and choose stores
       shell        Type commands, with history and completion of commands and keys
+      bench        Measure a node on this machine: rates, times, and ratios to what its disk can do
       completions  Print completions for a shell
       man          Print the manual page, of lattice or of one command
       help         Print this message or the help of the given subcommand(s)
