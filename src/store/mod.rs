@@ -65,8 +65,8 @@ pub struct StoreConfig {
     pub root: bool,
 }
 
-/// A handle on an open store. Cheap to clone; the store closes with `close`, or when the last
-/// handle and watch are gone.
+/// A handle on an open store. Cheap to clone. The store closes with `close`, or, on its own thread,
+/// when the last handle is gone; its watches end then.
 #[derive(Debug, Clone)]
 pub struct Store {
     shared: Arc<Shared>,

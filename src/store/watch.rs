@@ -109,7 +109,8 @@ pub enum Delivery {
 pub enum WatchEvent {
     /// A key changed.
     Change(Arc<Change>),
-    /// The state, or what lay before, is done; from here on things are live.
+    /// The state, or what lay before, is done; from here on things are live. Comes again after a
+    /// watch has lagged and caught up from the log.
     CaughtUp,
     /// Everything up to the cursor was delivered; also the heartbeat.
     Progress,

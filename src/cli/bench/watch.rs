@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::store::{Start, Store, WatchEvent, WatchOptions};
+use lattice::store::{self, Start, Store, WatchEvent, WatchOptions};
 use tokio_stream::StreamExt as _;
 
 use crate::cli::{
@@ -143,7 +143,7 @@ async fn put(store: &Store, key: Bytes, value: Bytes) -> Result<(), Failure> {
 }
 
 // Takes the time of each event, whose value says when its put was called.
-async fn listen(mut watch: lattice::Watch, base: Instant) -> Result<Samples, Failure> {
+async fn listen(mut watch: store::Watch, base: Instant) -> Result<Samples, Failure> {
     let start = Instant::now();
     let mut samples = Samples::default();
     while let Some(event) = watch.next().await {
