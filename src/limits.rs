@@ -67,6 +67,15 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Entries a history walks before it stops.
 pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 
+/// Bytes of one gossip message. Larger entries are announced and fetched.
+pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
+/// Bytes of header and ops of an entry that is sent as one gossip message; the rest is its frame.
+/// A message above the limit would silence a neighbour for good.
+pub const GOSSIP_ENTRY_BYTES_MAX: usize = GOSSIP_BYTES_MAX - 512;
+/// Entries just applied that wait for whoever carries them to peers. When full the oldest goes,
+/// and peers are told to fetch.
+pub const FRESH_ENTRIES_MAX: usize = 1024;
+
 /// Characters of a store's name.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
 /// Bytes of a Unix socket's path (`sun_path` on Linux, with its closing NUL).

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
     bus::Published,
@@ -20,7 +20,7 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        IngestError, Ingested, StoreConfig, Write, WriteError, Written,
+        Fresh, IngestError, Ingested, StoreConfig, Write, WriteError, Written,
         ingest::Waiting,
         marks::Marks,
         open,
@@ -72,6 +72,9 @@ pub(super) struct Actor {
     // None only while it is being built again or closed.
     pub(super) state: Option<State>,
     pub(super) bus: crate::bus::Bus,
+    pub(super) fresh: broadcast::Sender<Fresh>,
+    // Entries of the current group that `fresh` tells after the fsync.
+    pub(super) applying: Vec<Fresh>,
     // Greater than or equal to every stamp applied or issued.
     pub(super) hlc: Hlc,
     // When the newest entry arrived: does not go back with the wall clock.

@@ -202,12 +202,14 @@ impl Actor {
         self.waiting.group.clear();
         let changes = std::mem::take(&mut self.staged);
         self.publish(&changes);
+        self.tell_fresh();
         Ok(())
     }
 
     /// Forgets what is staged and was not committed.
     pub(super) fn roll_back(&mut self) {
         self.staged.clear();
+        self.applying.clear();
         self.waiting.group.clear();
         if let Some(state) = &mut self.state {
             state.forget();

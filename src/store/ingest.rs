@@ -334,6 +334,7 @@ impl Actor {
         let state = self.state.as_mut().expect("the store is open");
         let changes = state.stage_over(entry, before)?;
         self.waiting.group.insert(entry.id, entry.as_parent());
+        self.note_fresh(entry, origin);
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {

@@ -5,11 +5,13 @@
 //! onto the bus and from there to watchers.
 
 mod actor;
+mod fresh;
 mod group;
 mod ingest;
 mod marks;
 mod merge;
 mod open;
+mod outgoing;
 mod position;
 mod read;
 mod replay;
@@ -22,10 +24,12 @@ use std::{any::Any, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
+pub use fresh::Fresh;
 pub use ingest::{IngestError, Ingested, RefusedEntry};
 pub use open::OpenError;
+pub use outgoing::Outgoing;
 pub use read::{HeadItem, History, HistoryEntry, Item, List, LogEntry, ReadError, Scan};
 pub use status::{HeldEntry, StoreStatus};
 pub use verify::{Damage, DamagePlace, VerifyReport};
@@ -84,6 +88,7 @@ struct Shared {
     log: LogReader,
     state: StateReader,
     bus: Bus,
+    fresh: broadcast::Sender<Fresh>,
     dir: PathBuf,
     // Where watches run their reading of files.
     runtime: tokio::runtime::Handle,

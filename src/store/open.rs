@@ -22,6 +22,7 @@ use crate::{
     store::{
         Shared, StoreConfig,
         actor::Actor,
+        fresh,
         ingest::Waiting,
         marks::Marks,
         merge::{Merge, Merged, Span, spans},
@@ -111,12 +112,15 @@ pub(super) fn open(
         log: logs.reader().clone(),
         state: state.reader().clone(),
         bus: Bus::new(config.bus_batches, published),
+        fresh: fresh::channel(),
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
     let mut actor = Actor {
         clock: config.clock.clone(),
         bus: shared.bus.clone(),
+        fresh: shared.fresh.clone(),
+        applying: Vec::new(),
         config,
         logs,
         state: Some(state),
