@@ -6,13 +6,17 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for file in ["proto/lattice.proto", "proto/api.proto", "proto/build.rs"] {
+    for file in ["proto/lattice.proto", "proto/api.proto", "proto/net.proto", "proto/build.rs"] {
         println!("cargo:rerun-if-changed={file}");
     }
     let formats = protox::compile(["lattice.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(formats)?;
+    if env::var_os("CARGO_FEATURE_NET").is_some() {
+        let net = protox::compile(["net.proto"], ["proto"])?;
+        tonic_prost_build::configure().bytes(".").compile_fds(net)?;
+    }
     if env::var_os("CARGO_FEATURE_API").is_some() {
         let api = protox::compile(["api.proto"], ["proto"])?;
         fs::write(out.join("api.bin"), api.encode_to_vec())?;

@@ -15,6 +15,12 @@
 
 include!(concat!(env!("OUT_DIR"), "/lattice.v1.rs"));
 
+/// What nodes say to each other.
+#[cfg(feature = "net")]
+pub mod net {
+    include!(concat!(env!("OUT_DIR"), "/lattice.net.v1.rs"));
+}
+
 /// The local API.
 #[cfg(feature = "api")]
 pub mod api {

@@ -20,10 +20,12 @@ use crate::{
 };
 
 pub(super) const FILE: &str = "meta.db";
-const STORES: &str = "stores-v1";
+const STORES: &str = "stores-v2";
 const STORES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(STORES);
+const PEERS: &str = "peers-v1";
+const PEERS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(PEERS);
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 
 // Key and row, as they are in the file.
 type Sealed = (Vec<u8>, Vec<u8>);
@@ -34,6 +36,8 @@ pub(super) struct Row {
     pub(super) id: StoreId,
     pub(super) name: String,
     pub(super) root: bool,
+    /// Who founded it.
+    pub(super) creator: Author,
     /// With the creator's key it makes the id.
     pub(super) nonce: [u8; 32],
 }
@@ -102,6 +106,7 @@ impl Meta {
                     id,
                     name: "root".to_owned(),
                     root: true,
+                    creator: *author,
                     nonce,
                 })?;
                 std::fs::File::open(data_dir)
@@ -126,13 +131,61 @@ impl Meta {
 
     /// Adds a store. Durable on return.
     pub(super) fn add(&self, row: &Row) -> Result<(), OpenError> {
-        self.write(row).map_err(|error| match error {
+        self.change(std::slice::from_ref(row), None)
+    }
+
+    /// Writes all `rows` and forgets `gone`, or does nothing. Durable on return.
+    pub(super) fn change(&self, rows: &[Row], gone: Option<&StoreId>) -> Result<(), OpenError> {
+        self.write(rows, gone).map_err(|error| self.failed(error))
+    }
+
+    /// Returns what was kept of each peer.
+    pub(super) fn peers(&self) -> Result<Vec<(Author, Vec<u8>)>, OpenError> {
+        let rows = self.read_peers().map_err(|error| self.failed(error))?;
+        // What fails its check is only a hint that is gone.
+        let known = |(node, row): (Vec<u8>, Vec<u8>)| {
+            let body = unseal(PEERS, &node, &row)?.to_vec();
+            Some((Author::from_slice(&node)?, body))
+        };
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    /// Keeps `body` of a peer. Durable on return.
+    pub(super) fn keep_peer(&self, node: &Author, body: Vec<u8>) -> Result<(), OpenError> {
+        let written = || {
+            let write = self.db.begin_write()?;
+            let sealed = seal(PEERS, &node.0, body);
+            write
+                .open_table(PEERS_TABLE)?
+                .insert(node.0.as_slice(), sealed.as_slice())?;
+            write.commit()?;
+            Ok(())
+        };
+        written().map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: redb::Error) -> OpenError {
+        match error {
             redb::Error::Io(source) => OpenError::Io {
                 path: self.path.clone(),
                 source,
             },
             other => self.unusable(&other.to_string()),
-        })
+        }
+    }
+
+    fn read_peers(&self) -> Result<Vec<Sealed>, redb::Error> {
+        let read = self.db.begin_read()?;
+        let table = match read.open_table(PEERS_TABLE) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table?,
+        };
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (key, row) = row?;
+            rows.push((key.value().to_vec(), row.value().to_vec()));
+        }
+        Ok(rows)
     }
 
     fn schema(&self) -> Result<Option<u32>, redb::Error> {
@@ -155,18 +208,25 @@ impl Meta {
         Ok(rows)
     }
 
-    fn write(&self, row: &Row) -> Result<(), redb::Error> {
-        let mut body = vec![u8::from(row.root)];
-        body.extend_from_slice(&row.nonce);
-        body.extend_from_slice(row.name.as_bytes());
+    fn write(&self, rows: &[Row], gone: Option<&StoreId>) -> Result<(), redb::Error> {
         let write = self.db.begin_write()?;
         write
             .open_table(SCHEMA_TABLE)?
             .insert("version", SCHEMA_VERSION)?;
-        let sealed = seal(STORES, &row.id.0, body);
-        write
-            .open_table(STORES_TABLE)?
-            .insert(row.id.0.as_slice(), sealed.as_slice())?;
+        {
+            let mut stores = write.open_table(STORES_TABLE)?;
+            for row in rows {
+                let mut body = vec![u8::from(row.root)];
+                body.extend_from_slice(&row.creator.0);
+                body.extend_from_slice(&row.nonce);
+                body.extend_from_slice(row.name.as_bytes());
+                let sealed = seal(STORES, &row.id.0, body);
+                stores.insert(row.id.0.as_slice(), sealed.as_slice())?;
+            }
+            if let Some(gone) = gone {
+                stores.remove(gone.0.as_slice())?;
+            }
+        }
         write.commit()?;
         Ok(())
     }
@@ -181,11 +241,13 @@ impl Meta {
 
 fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
     let (root, rest) = unseal(STORES, key, row)?.split_first()?;
+    let (creator, rest) = rest.split_first_chunk::<32>()?;
     let (nonce, name) = rest.split_first_chunk::<32>()?;
     Some(Row {
         id: StoreId::from_slice(key)?,
         name: String::from_utf8(name.to_vec()).ok()?,
         root: *root == 1,
+        creator: Author(*creator),
         nonce: *nonce,
     })
 }

@@ -48,6 +48,12 @@ impl Pending {
         self.bytes
     }
 
+    /// Returns the entry with `id`, where it waits.
+    pub fn get(&self, id: &EntryId) -> Option<&VerifiedEntry> {
+        let place = self.places.get(id)?;
+        self.entries.get(place).map(|(entry, _missing)| entry)
+    }
+
     /// Lets `entry` wait for `missing`. Returns what had to go to make room, oldest first.
     ///
     /// One that waits already goes on waiting for what it waited for.

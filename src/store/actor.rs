@@ -6,23 +6,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
     bus::Published,
     clock::Clock,
+    id::Author,
     limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX, WRITER_QUEUE_MAX},
     log::{LogDamage, Logs},
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
+        entry::VerifiedEntry,
+        frontier::FrontierTip,
         hlc::Hlc,
     },
     state::{State, StateError},
     store::{
         Fresh, IngestError, Ingested, StoreConfig, Write, WriteError, Written,
+        RefusedEntry,
         ingest::Waiting,
         marks::Marks,
+        members::Membership,
         open,
         status::{HeldEntry, WriterStatus},
     },
@@ -39,7 +43,7 @@ pub(super) enum Command {
         oneshot::Sender<Vec<Result<Written, WriteError>>>,
     ),
     Ingest(
-        Vec<Bytes>,
+        Vec<Result<VerifiedEntry, RefusedEntry>>,
         oneshot::Sender<Result<Vec<Ingested>, IngestError>>,
     ),
     /// A reader found the state damaged while it had this version.
@@ -47,6 +51,12 @@ pub(super) enum Command {
         version: u64,
         reply: oneshot::Sender<Result<(), StateError>>,
     },
+    /// The members have changed.
+    Reconsider,
+    Lacks(
+        Vec<(Author, FrontierTip)>,
+        oneshot::Sender<Vec<(Author, FrontierTip)>>,
+    ),
     Status(oneshot::Sender<WriterStatus>),
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
@@ -81,6 +91,7 @@ pub(super) struct Actor {
     pub(super) arrived_ms: u64,
     pub(super) waiting: Waiting,
     pub(super) marks: Marks,
+    pub(super) membership: Membership,
     // Set by a failed fsync, never cleared: opening the store again is the way on.
     pub(super) poisoned: Option<String>,
     // Set when the state file cannot be written; cleared when it was built again.
@@ -143,6 +154,8 @@ impl Actor {
                 Some(Command::Rebuild { version, reply }) => {
                     drop(reply.send(self.rebuild_unless_newer(version)));
                 }
+                Some(Command::Reconsider) => self.admit_strangers(),
+                Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(write) => next = self.write_group(write, &mut received),
             }
@@ -330,7 +343,7 @@ impl Actor {
         }
         let due = state.recent_bytes() > 0 && self.flushed_at.elapsed() >= FLUSH_EVERY;
         if (full || due) && !state.is_flushing() {
-            state.flush(self.marks.notes(&self.logs));
+            state.flush(notes(&mut self.marks, &mut self.membership, &self.logs));
             self.flushed_at = Instant::now();
         }
         Ok(())
@@ -344,7 +357,7 @@ impl Actor {
         if state.finish_flush(true)? {
             self.marks.flushed();
         }
-        state.flush(self.marks.notes(&self.logs));
+        state.flush(notes(&mut self.marks, &mut self.membership, &self.logs));
         state.finish_flush(true)?;
         self.marks.flushed();
         Ok(())
@@ -374,7 +387,12 @@ impl Actor {
         self.flushed_at = Instant::now();
         let Some(old) = &self.state else { return };
         let reader = old.reader().clone();
-        match open::build_state(&self.config, &self.logs, &mut self.marks) {
+        match open::build_state(
+            &self.config,
+            &self.logs,
+            &mut self.marks,
+            &mut self.membership,
+        ) {
             Ok(mut state) => {
                 state.show_through(reader);
                 self.marks.rebuilt_at = Some(state.staged().version);
@@ -438,6 +456,13 @@ impl Actor {
             recovered: self.recovered.clone(),
         }
     }
+}
+
+// What the state keeps for the store, beside its rows.
+fn notes(marks: &mut Marks, membership: &mut Membership, logs: &Logs) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut notes = marks.notes(logs);
+    notes.append(&mut membership.notes());
+    notes
 }
 
 const LOOK_FOR: Duration = Duration::from_micros(100);

@@ -1,4 +1,4 @@
-//! What was just applied, for who carries it to peers.
+//! What was just written here, for who carries it to peers.
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -10,7 +10,7 @@ use crate::{
     store::{Store, actor::Actor},
 };
 
-/// An entry that was just applied.
+/// An entry that was just written here.
 #[derive(Debug, Clone)]
 pub struct Fresh {
     /// Who wrote it.
@@ -19,14 +19,12 @@ pub struct Fresh {
     pub seq: Seq,
     /// Its id.
     pub id: EntryId,
-    /// Whether it was written here.
-    pub origin: Origin,
-    /// The entry, encoded, where it was written here and is small enough for a broadcast.
+    /// The entry, encoded, where it is small enough for a broadcast.
     pub encoded: Option<Bytes>,
 }
 
 impl Store {
-    /// Returns what is applied from now on, each entry once, in order.
+    /// Returns what is written here from now on, each entry once, in order, when it is durable.
     ///
     /// A receiver that lags by more than `FRESH_ENTRIES_MAX` loses the oldest and is told so: what
     /// it missed is in the log.
@@ -38,21 +36,20 @@ impl Store {
 impl Actor {
     /// Remembers an entry for `tell_fresh`, where somebody listens.
     pub(super) fn note_fresh(&mut self, entry: &VerifiedEntry, origin: Origin) {
-        if self.fresh.receiver_count() == 0 {
+        if origin == Origin::Remote || self.fresh.receiver_count() == 0 {
             return;
         }
         let small = entry.signed.header.len() + entry.signed.ops.len() <= GOSSIP_ENTRY_BYTES_MAX;
-        let encoded = (origin == Origin::Local && small).then(|| entry.signed.encode().into());
+        let encoded = small.then(|| entry.signed.encode().into());
         self.applying.push(Fresh {
             author: entry.author(),
             seq: entry.header.seq,
             id: entry.id,
-            origin,
             encoded,
         });
     }
 
-    /// Tells what was applied. After the fsync: nothing leaves this node before it is durable.
+    /// Tells what was written. After the fsync: nothing leaves this node before it is durable.
     pub(super) fn tell_fresh(&mut self) {
         for fresh in self.applying.drain(..) {
             // Nobody listens any more: the log has it.

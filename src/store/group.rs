@@ -203,6 +203,9 @@ impl Actor {
         let changes = std::mem::take(&mut self.staged);
         self.publish(&changes);
         self.tell_fresh();
+        if self.membership.commit(self.logs.reader()) {
+            self.admit_strangers();
+        }
         Ok(())
     }
 
@@ -210,6 +213,7 @@ impl Actor {
     pub(super) fn roll_back(&mut self) {
         self.staged.clear();
         self.applying.clear();
+        self.membership.roll_back();
         self.waiting.group.clear();
         if let Some(state) = &mut self.state {
             state.forget();
@@ -222,6 +226,7 @@ impl Actor {
     }
 
     fn stage_group(&mut self, group: &Group) -> Result<Vec<Outcome>, GroupError> {
+        self.check_own_standing().map_err(GroupError::Refused)?;
         let own = self.logs.tips(&self.author());
         if own.len() > 1 {
             let seq = own.iter().map(|tip| tip.seq).min().unwrap_or(0);
@@ -273,6 +278,9 @@ impl Actor {
             // A key with more heads is merged over several writes.
             let merged = heads.as_slice().iter().take(PARENTS_MAX);
             parents.extend(merged.map(Head::as_parent));
+            if self.config.root && role_key_node(op.key()).is_some() {
+                parents.extend(self.membership.authority(&self.author()));
+            }
             before.push(heads);
         }
         if parents.len() > PARENTS_MAX {

@@ -8,15 +8,17 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, EntryId},
+    id::{Author, EntryId, StoreId},
     limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX},
     log::LogError,
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         change::{Change, EntryRef, Kind, Origin},
         entry::{Entry, EntryError, Op, Parent, SignedEntry, VerifiedEntry},
+        frontier::FrontierTip,
         heads::{Head, Heads},
         pending::Pending,
+        run,
     },
     state::{Staged, StateError},
     store::{WriteError, actor::Actor, group::GroupError},
@@ -43,6 +45,8 @@ pub enum Ingested {
         /// When it is applied, ms since 1970.
         due_ms: u64,
     },
+    /// Nobody has let its author in yet: it waits in memory until somebody does.
+    Stranger(EntryId),
     /// It can never be applied.
     Refused(RefusedEntry),
 }
@@ -64,6 +68,18 @@ pub enum RefusedEntry {
         /// This store.
         ours: crate::id::StoreId,
     },
+    /// Its author may only read.
+    #[error("node {author} may only read")]
+    Reader {
+        /// Who wrote it.
+        author: Author,
+    },
+    /// Its author was removed, and it is not among what counts of it.
+    #[error("node {author} was removed before it wrote this")]
+    Removed {
+        /// Who wrote it.
+        author: Author,
+    },
     /// It says of a parent what is not so.
     #[error("the entry gives a false clock or place for its parent {parent}")]
     FalseParent {
@@ -78,6 +94,24 @@ pub enum IngestError {
     /// The store takes no writes now.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// From bytes to authentic entries of one store, in the same order.
+pub(super) fn check(
+    entries: Vec<Bytes>,
+    store: &StoreId,
+) -> Vec<Result<VerifiedEntry, RefusedEntry>> {
+    let read = |bytes| {
+        let entry = SignedEntry::decode(bytes)?.parse()?;
+        if entry.header.store != *store {
+            return Err(RefusedEntry::WrongStore {
+                theirs: entry.header.store,
+                ours: *store,
+            });
+        }
+        Ok(entry)
+    };
+    run::verify(entries.into_iter().map(read).collect())
 }
 
 /// Entries that wait, and what the current group has staged.
@@ -152,17 +186,69 @@ pub(super) enum TakenIn {
 
 impl Actor {
     /// Takes in entries that came from elsewhere, as one group.
-    pub(super) fn ingest(&mut self, entries: &[Bytes]) -> Result<Vec<Ingested>, IngestError> {
+    pub(super) fn ingest(
+        &mut self,
+        entries: &[Result<VerifiedEntry, RefusedEntry>],
+    ) -> Result<Vec<Ingested>, IngestError> {
         self.check_writable()?;
-        let checked: Vec<_> = entries.iter().map(|bytes| self.check(bytes)).collect();
-        let outcome = match self.try_ingest(&checked) {
+        let outcome = match self.try_ingest(entries) {
             Err(GroupError::State(error)) => {
                 self.state_damaged(error);
-                self.try_ingest(&checked)
+                self.try_ingest(entries)
             }
             done => done,
         };
         outcome.map_err(|error| WriteError::from(error).into())
+    }
+
+    /// Takes in entries that have waited for something else than an entry.
+    pub(super) fn ingest_again(&mut self, entries: Vec<VerifiedEntry>) {
+        let entries: Vec<_> = entries.into_iter().map(Ok).collect();
+        if let Err(error) = self.ingest(&entries) {
+            // The next sync brings them again.
+            tracing::warn!(store = %self.config.id, %error, "entries that waited were not applied");
+        }
+    }
+
+    /// Returns which of `tips` are neither in the logs nor waiting. For one that waits, what it
+    /// waits for stands in its place.
+    pub(super) fn lacks(&self, tips: Vec<(Author, FrontierTip)>) -> Vec<(Author, FrontierTip)> {
+        let mut lacking: Vec<_> = tips
+            .into_iter()
+            .filter_map(|(author, tip)| self.first_lacking(author, tip))
+            .collect();
+        lacking.sort();
+        lacking.dedup();
+        lacking
+    }
+
+    fn first_lacking(&self, author: Author, tip: FrontierTip) -> Option<(Author, FrontierTip)> {
+        let mut place = tip;
+        loop {
+            if matches!(self.logs.reader().entry(&author, place.seq, &place.id), Ok(Some(_))) {
+                return None;
+            }
+            let Some(entry) = self.waiting_entry(&author, &place.id) else {
+                return Some((author, place));
+            };
+            place = FrontierTip {
+                seq: entry.header.seq.checked_sub(1)?,
+                id: entry.header.prev?,
+            };
+        }
+    }
+
+    fn waiting_entry(&self, author: &Author, id: &EntryId) -> Option<&VerifiedEntry> {
+        let held = || {
+            let mut held = self.waiting.held();
+            held.find(|(_, entry)| entry.id == *id)
+                .map(|(_, entry)| entry)
+        };
+        let strangers = || self.membership.strangers.get(id);
+        let waiting = self.waiting.pending.get(id).or_else(held);
+        waiting
+            .or_else(strangers)
+            .filter(|entry| entry.author() == *author)
     }
 
     /// Applies held entries that are due.
@@ -175,18 +261,6 @@ impl Actor {
                 self.waiting.hold(entry, now_ms + 1000);
             }
         }
-    }
-
-    // From bytes to an authentic entry of this store.
-    fn check(&self, bytes: &Bytes) -> Result<VerifiedEntry, RefusedEntry> {
-        let entry = SignedEntry::decode(bytes.clone())?.parse()?;
-        if entry.header.store != self.config.id {
-            return Err(RefusedEntry::WrongStore {
-                theirs: entry.header.store,
-                ours: self.config.id,
-            });
-        }
-        Ok(entry.verify()?)
     }
 
     fn try_ingest(
@@ -210,6 +284,15 @@ impl Actor {
     }
 
     fn ingest_one(&mut self, entry: &VerifiedEntry) -> Result<Ingested, GroupError> {
+        match self.check_standing(entry) {
+            Ok(true) => {}
+            Ok(false) => {
+                let author = EntryId(entry.author().0);
+                self.membership.strangers.insert(entry.clone(), author);
+                return Ok(Ingested::Stranger(entry.id));
+            }
+            Err(refused) => return Ok(Ingested::Refused(refused)),
+        }
         let due_ms = entry.header.hlc.wall_ms.saturating_sub(DRIFT_MS_MAX);
         if !self.config.root && due_ms > self.clock.now_ms() {
             self.waiting.hold(entry.clone(), due_ms);
@@ -335,6 +418,7 @@ impl Actor {
         let changes = state.stage_over(entry, before)?;
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.note_fresh(entry, origin);
+        self.membership.note(entry);
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {

@@ -9,6 +9,7 @@ mod fresh;
 mod group;
 mod ingest;
 mod marks;
+mod members;
 mod merge;
 mod open;
 mod outgoing;
@@ -24,10 +25,11 @@ use std::{any::Any, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use fresh::Fresh;
 pub use ingest::{IngestError, Ingested, RefusedEntry};
+pub use members::Authority;
 pub use open::OpenError;
 pub use outgoing::Outgoing;
 pub use read::{HeadItem, History, HistoryEntry, Item, List, LogEntry, ReadError, Scan};
@@ -42,7 +44,7 @@ use crate::{
     disk::Disk,
     id::{Author, StoreId},
     log::LogReader,
-    protocol::{entry::Op, frontier::Frontier},
+    protocol::{entry::Op, frontier::Frontier, membership::Members},
     state::StateReader,
     store::actor::Command,
 };
@@ -67,6 +69,8 @@ pub struct StoreConfig {
     /// True for the root store: clients may not write under the node's own prefixes, and entries
     /// are never held.
     pub root: bool,
+    /// Where it learns who may write.
+    pub authority: Authority,
 }
 
 /// A handle on an open store. Cheap to clone. The store closes with `close`, or, on its own thread,
@@ -89,6 +93,7 @@ struct Shared {
     state: StateReader,
     bus: Bus,
     fresh: broadcast::Sender<Fresh>,
+    members: watch::Receiver<Arc<Members>>,
     dir: PathBuf,
     // Where watches run their reading of files.
     runtime: tokio::runtime::Handle,
@@ -207,6 +212,9 @@ impl Store {
     /// # Errors
     /// `Write` when the store takes no writes; one bad entry is an outcome, not an error.
     pub async fn ingest(&self, entries: Vec<Bytes>) -> Result<Vec<Ingested>, IngestError> {
+        let id = self.shared.id;
+        let checking = tokio::task::spawn_blocking(move || ingest::check(entries, &id));
+        let entries = checking.await.map_err(|_panic| WriteError::Closed)?;
         let (reply, answer) = oneshot::channel();
         self.send(Command::Ingest(entries, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?

@@ -23,6 +23,7 @@ use crate::{
         Shared, StoreConfig,
         actor::Actor,
         fresh,
+        members::{self, Membership},
         ingest::Waiting,
         marks::Marks,
         merge::{Merge, Merged, Span, spans},
@@ -79,7 +80,9 @@ pub(super) fn open(
     };
     config.disk.create_dir(&config.dir).map_err(io)?;
     let mut recovered = Vec::new();
-    let (logs, found, mut state, marks) = open_both(&config, &mut recovered)?;
+    let mut membership = Membership::new(&config.authority, config.id);
+    let (logs, found, mut state, marks) = open_both(&config, &mut membership, &mut recovered)?;
+    membership.opened(logs.reader());
     for (file, bytes) in &found.torn {
         let line =
             format!("{bytes} bytes at the end of {file} were never acknowledged and are cut");
@@ -113,6 +116,7 @@ pub(super) fn open(
         state: state.reader().clone(),
         bus: Bus::new(config.bus_batches, published),
         fresh: fresh::channel(),
+        members: membership.watch(),
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
@@ -128,6 +132,7 @@ pub(super) fn open(
         arrived_ms,
         waiting: Waiting::new(),
         marks,
+        membership,
         poisoned: None,
         state_failed: None,
         recovered,
@@ -144,8 +149,12 @@ pub(super) fn open(
 
 type Opened = (Logs, Recovered, State, Marks);
 
-fn open_both(config: &StoreConfig, recovered: &mut Vec<String>) -> Result<Opened, OpenError> {
-    let reason = match open_with_state(config, recovered)? {
+fn open_both(
+    config: &StoreConfig,
+    membership: &mut Membership,
+    recovered: &mut Vec<String>,
+) -> Result<Opened, OpenError> {
+    let reason = match open_with_state(config, membership, recovered)? {
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
@@ -155,13 +164,14 @@ fn open_both(config: &StoreConfig, recovered: &mut Vec<String>) -> Result<Opened
         recovered.push(format!("the state was built again from the log: {reason}"));
     }
     let mut marks = Marks::default();
-    let state = build(config, &logs, &mut marks, &mut found.damage)?;
+    let state = build(config, &logs, &mut marks, membership, &mut found.damage)?;
     Ok((logs, found, state, marks))
 }
 
 // The inner error says why the state is of no use.
 fn open_with_state(
     config: &StoreConfig,
+    membership: &mut Membership,
     recovered: &mut Vec<String>,
 ) -> Result<Result<Opened, String>, OpenError> {
     let (mut state, stored) = match State::open(Arc::clone(&config.disk), &config.state_path()) {
@@ -169,7 +179,9 @@ fn open_with_state(
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
     };
-    let Some((mut marks, known)) = Marks::read(&stored.notes) else {
+    let (Some((mut marks, known)), Some(acts)) =
+        (Marks::read(&stored.notes), members::read_notes(&stored.notes))
+    else {
         return Ok(Err("its notes are not readable".to_owned()));
     };
     let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &known)?;
@@ -180,6 +192,7 @@ fn open_with_state(
         recovered.push("the state was built again from the log: its file was missing".to_owned());
     }
     check_tips(config, &logs, &known)?;
+    members::load(membership, &logs, &acts)?;
     if fills {
         state.fill();
     }
@@ -189,6 +202,7 @@ fn open_with_state(
         &mut state,
         &stored.frontier,
         &mut marks,
+        membership,
         &mut found.damage,
     )? {
         Ok(()) => {
@@ -204,8 +218,9 @@ pub(super) fn build_state(
     config: &StoreConfig,
     logs: &Logs,
     marks: &mut Marks,
+    membership: &mut Membership,
 ) -> Result<State, StateError> {
-    build(config, logs, marks, &mut Vec::new()).map_err(|error| match error {
+    build(config, logs, marks, membership, &mut Vec::new()).map_err(|error| match error {
         OpenError::State(error) => error,
         other => StateError::Io {
             source: Arc::new(io::Error::other(other.to_string())),
@@ -217,15 +232,17 @@ fn build(
     config: &StoreConfig,
     logs: &Logs,
     marks: &mut Marks,
+    membership: &mut Membership,
     damage: &mut Vec<LogDamage>,
 ) -> Result<State, OpenError> {
     State::discard(config.disk.as_ref(), &config.state_path())?;
     marks.forget();
+    membership.forget_saved();
     let (mut state, _empty) = State::open(Arc::clone(&config.disk), &config.state_path())?;
     check_tips(config, logs, &[])?;
     let none = Frontier::default();
     state.fill();
-    match replay(config, logs, &mut state, &none, marks, damage)? {
+    match replay(config, logs, &mut state, &none, marks, membership, damage)? {
         Ok(()) => {
             state.filled();
             Ok(state)
@@ -242,6 +259,7 @@ fn replay(
     state: &mut State,
     from: &Frontier,
     marks: &mut Marks,
+    membership: &mut Membership,
     damage: &mut Vec<LogDamage>,
 ) -> Result<Result<(), String>, OpenError> {
     let all = all_of(logs);
@@ -268,6 +286,7 @@ fn replay(
                 match next {
                     Merged::Entry { entry, .. } => {
                         check_store(config, &entry)?;
+                        membership.note(&entry);
                         match state.stage(&entry) {
                             Ok(_changes) => {}
                             Err(StateError::Damaged { what }) => return Ok(Err(what)),

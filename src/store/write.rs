@@ -98,6 +98,15 @@ pub enum WriteError {
         /// Where.
         seq: Seq,
     },
+    /// No admin has let this node in, as far as is known here.
+    #[error("this node is not a member of the store's mesh yet")]
+    NotAdmitted,
+    /// This node may only read.
+    #[error("this node may only read: its role is reader")]
+    Reader,
+    /// This node was removed from the mesh.
+    #[error("this node was removed from the mesh; what it wrote before is still there")]
+    Removed,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

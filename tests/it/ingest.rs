@@ -86,6 +86,7 @@ async fn open(dir: &std::path::Path, clock: &Clock) -> Store {
         bus_batches: 4,
         lease: None,
         root: false,
+        authority: lattice::store::Authority::Anyone,
     })
     .await
     .unwrap()

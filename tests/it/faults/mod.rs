@@ -55,6 +55,7 @@ fn config(disk: &MemDisk) -> StoreConfig {
         disk: Arc::new(disk.clone()),
         bus_batches: 16,
         root: false,
+        authority: lattice::store::Authority::Anyone,
         lease: None,
     }
 }

@@ -1,0 +1,149 @@
+//! The iroh endpoint: how it is bound, and what an address is here.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use iroh::{
+    Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, TransportAddr,
+    address_lookup::memory::MemoryLookup,
+    endpoint::{NetReportConfig, PortmapperConfig, QuicTransportConfig, presets},
+};
+use iroh_mdns_address_lookup::MdnsAddressLookup;
+
+use crate::{
+    id::Author,
+    limits::{
+        ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX,
+    },
+    net::{NetConfig, NetError, Relay, gate::Gate},
+    wire::net,
+};
+
+/// Binds an endpoint of the node that has `seed` as its key.
+pub(super) async fn bind(
+    config: &NetConfig,
+    seed: &[u8; 32],
+    gate: Gate,
+    known: MemoryLookup,
+) -> Result<Endpoint, NetError> {
+    let failed = |error: String| NetError::Bind { what: error };
+    let idle = PEER_IDLE_MAX
+        .try_into()
+        .expect("a few seconds fit QUIC's variable-length integer");
+    let transport = QuicTransportConfig::builder()
+        .keep_alive_interval(PEER_KEEP_ALIVE)
+        .max_idle_timeout(Some(idle))
+        .default_path_keep_alive_interval(PEER_KEEP_ALIVE)
+        .default_path_max_idle_timeout(PEER_PATH_IDLE_MAX)
+        .max_concurrent_bidi_streams(PEER_STREAMS_MAX.into())
+        .max_concurrent_uni_streams(GOSSIP_STREAMS_MAX.into())
+        .build();
+    let builder = match &config.relay {
+        Relay::N0 => Endpoint::builder(presets::N0),
+        Relay::Off => Endpoint::builder(presets::Minimal).relay_mode(RelayMode::Disabled),
+        Relay::Url(url) => {
+            let url: RelayUrl = url.parse().map_err(|_error| NetError::BadRelay {
+                relay: url.clone(),
+            })?;
+            Endpoint::builder(presets::Minimal).relay_mode(RelayMode::custom([url]))
+        }
+    };
+    let mut builder = builder
+        .portmapper_config(PortmapperConfig::Disabled)
+        .net_report_config(NetReportConfig::minimal())
+        .secret_key(SecretKey::from_bytes(seed))
+        .transport_config(transport)
+        .address_lookup(known)
+        .hooks(gate);
+    if let Some(bind) = config.bind {
+        builder = builder
+            .clear_ip_transports()
+            .bind_addr(bind)
+            .map_err(|error| failed(error.to_string()))?;
+    }
+    let endpoint = builder
+        .bind()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    if config.mdns {
+        let mdns = MdnsAddressLookup::builder()
+            .service_name(MDNS_SERVICE)
+            .build(endpoint.id());
+        match (mdns, endpoint.address_lookup()) {
+            (Ok(mdns), Ok(lookups)) => lookups.add(mdns),
+            // A machine without multicast: peers are found by the addresses we have.
+            (Err(error), _) => tracing::warn!(%error, "peers on the local network are not looked for"),
+            (_, Err(error)) => return Err(failed(error.to_string())),
+        }
+    }
+    Ok(endpoint)
+}
+
+/// Returns the id that iroh knows `node` by; `None`: the bytes are no key.
+pub(super) fn endpoint_id(node: &Author) -> Option<EndpointId> {
+    EndpointId::from_bytes(&node.0).ok()
+}
+
+/// Returns the node that iroh knows by `id`.
+pub(super) fn node_of(id: &EndpointId) -> Author {
+    Author(*id.as_bytes())
+}
+
+/// Where a node may be found. A hint: the connection proves who answers there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Addresses {
+    /// IP addresses and ports. At most `ADDRESSES_MAX`.
+    pub direct: BTreeSet<SocketAddr>,
+    /// A relay that knows it.
+    pub relay: Option<RelayUrl>,
+}
+
+impl Addresses {
+    /// Returns where `endpoint` may be found.
+    pub(super) fn of(endpoint: &Endpoint) -> Self {
+        Self::from_iroh(&endpoint.addr())
+    }
+
+    /// Takes what iroh says.
+    pub(super) fn from_iroh(addr: &EndpointAddr) -> Self {
+        Self {
+            direct: addr.ip_addrs().copied().take(ADDRESSES_MAX).collect(),
+            relay: addr.relay_urls().next().cloned(),
+        }
+    }
+
+    /// Returns what iroh dials.
+    pub(super) fn to_iroh(&self, id: EndpointId) -> EndpointAddr {
+        let direct = self.direct.iter().copied().map(TransportAddr::Ip);
+        let relay = self.relay.iter().cloned().map(TransportAddr::Relay);
+        EndpointAddr::from_parts(id, direct.chain(relay))
+    }
+
+    /// True when there is no place to look.
+    pub fn is_empty(&self) -> bool {
+        self.direct.is_empty() && self.relay.is_none()
+    }
+
+    /// Reads a message; what is no address in it is left out.
+    pub(super) fn from_wire(message: &net::Addresses) -> Self {
+        let direct = message.direct.iter().take(ADDRESSES_MAX);
+        Self {
+            direct: direct.filter_map(|text| text.parse().ok()).collect(),
+            relay: message.relay.parse().ok(),
+        }
+    }
+
+    /// Returns the message that `from_wire` reads.
+    pub(super) fn to_wire(&self) -> net::Addresses {
+        net::Addresses {
+            direct: self.direct.iter().map(ToString::to_string).collect(),
+            relay: self.relay.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}
+
+/// Gossip opens a stream for each topic and direction.
+const GOSSIP_STREAMS_MAX: u32 = 256;
+/// Not iroh's own name, which every program that uses it announces.
+const MDNS_SERVICE: &str = "lattice";
+
+const _: () = assert!(PEER_IDLE_MAX.as_millis() > Duration::from_secs(2).as_millis());

@@ -1,0 +1,189 @@
+//! Gossip: what is written here reaches every member within milliseconds, mostly.
+//!
+//! A message is a hint: it may come late, twice, out of order or never. Whatever shows that
+//! something is missing starts a sync, which is the truth.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use iroh_gossip::api::{Event, GossipReceiver, GossipSender, JoinOptions};
+use iroh_gossip::proto::TopicId;
+use prost::Message as _;
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio_stream::StreamExt as _;
+
+use crate::{
+    id::{Author, StoreId},
+    limits::{ANNOUNCE_EVERY, GOSSIP_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
+    net::{
+        Mesh,
+        endpoint::{Addresses, endpoint_id, node_of},
+    },
+    store::{Ingested, Store},
+    wire::net,
+};
+
+/// Returns the topic of a store: known to those who know the mesh's secret.
+pub(super) fn topic(secret: &[u8; 32], store: &StoreId) -> TopicId {
+    let mut hasher = blake3::Hasher::new_derive_key("lattice/gossip topic/v1");
+    hasher.update(secret).update(&store.0);
+    TopicId::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// Carries the entries of one store between this node and its neighbours, until the mesh stops.
+pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
+    let options = JoinOptions {
+        bootstrap: mesh.connected().iter().filter_map(endpoint_id).collect(),
+        subscription_capacity: GOSSIP_QUEUE_MAX,
+    };
+    let topic = topic(&mesh.secret, &store.id());
+    let (sender, receiver) = match mesh.gossip.subscribe_with_opts(topic, options).await {
+        Ok(topic) => topic.split(),
+        Err(error) => {
+            tracing::error!(store = %store.id(), %error, "no gossip; peers sync now and then");
+            return;
+        }
+    };
+    mesh.add_topic(store.id(), sender.clone());
+    let (messages, received) = mpsc::channel(GOSSIP_QUEUE_MAX);
+    tokio::select! {
+        () = mesh.stop.cancelled() => {}
+        () = drain(&mesh, &store, receiver, messages) => {}
+        () = take_in(&mesh, &store, received) => {}
+        () = send(&mesh, &store, &sender) => {}
+    }
+    mesh.remove_topic(&store.id());
+}
+
+// Does nothing but drain: a reader that waits for a disk loses messages for everybody.
+async fn drain(
+    mesh: &Mesh,
+    store: &Store,
+    mut receiver: GossipReceiver,
+    messages: mpsc::Sender<(Author, Bytes)>,
+) {
+    while let Some(event) = receiver.next().await {
+        match event {
+            Ok(Event::Received(message)) => {
+                let from = node_of(&message.delivered_from);
+                if messages.try_send((from, message.content)).is_err() {
+                    mesh.want_sync(&from);
+                }
+            }
+            Ok(Event::NeighborUp(id)) => mesh.want_sync(&node_of(&id)),
+            Ok(Event::NeighborDown(_)) => {}
+            Ok(Event::Lagged) => mesh.want_sync_any(),
+            Err(error) => {
+                tracing::warn!(store = %store.id(), %error, "gossip has ended");
+                break;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+// Entries that arrived while the last ones were written go in together.
+async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(Author, Bytes)>) {
+    let mut messages = Vec::new();
+    while received.recv_many(&mut messages, GOSSIP_INGEST_MAX).await > 0 {
+        let (mut entries, mut from) = (Vec::new(), Vec::new());
+        for (node, content) in messages.drain(..) {
+            match net::Gossip::decode(content).map(|message| message.kind) {
+                Ok(Some(net::gossip::Kind::Entry(entry))) => {
+                    entries.push(entry);
+                    from.push(node);
+                }
+                Ok(Some(net::gossip::Kind::Announce(announce))) => {
+                    announced(mesh, store, node, &announce);
+                }
+                Ok(None) | Err(_) => mesh.strike(&node, "a gossip message that is none"),
+            }
+        }
+        if entries.is_empty() {
+            continue;
+        }
+        match store.ingest(entries).await {
+            Ok(outcomes) => {
+                for (outcome, node) in outcomes.iter().zip(&from) {
+                    judge(mesh, node, outcome);
+                }
+            }
+            // Nothing is lost: the peers have it, and the next sync brings it.
+            Err(error) => tracing::warn!(store = %store.id(), %error, "gossip not taken in"),
+        }
+    }
+}
+
+fn judge(mesh: &Mesh, node: &Author, outcome: &Ingested) {
+    match outcome {
+        // Something before it is missing here.
+        Ingested::Pending { .. } => mesh.want_sync(node),
+        // The neighbour only passed it on, unchecked: no strike.
+        Ingested::Refused(reason) => tracing::debug!(%reason, "an entry from gossip was refused"),
+        Ingested::Applied(_) | Ingested::Duplicate(_) | Ingested::Held { .. } => {}
+    }
+}
+
+fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce) {
+    let node = Author::from_slice(&announce.node).unwrap_or(from);
+    if let Some(addresses) = &announce.addresses
+        && mesh.gate.admits(&node)
+    {
+        mesh.peers.hint(&node, &Addresses::from_wire(addresses));
+    }
+    if announce.frontier_hash.as_ref() != store.frontier().hash().as_slice() {
+        mesh.want_sync(if mesh.peers.is_connected(&node) {
+            &node
+        } else {
+            &from
+        });
+    }
+}
+
+// Sends what is written here. What no message can carry is announced.
+async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
+    let mut fresh = store.fresh();
+    loop {
+        let kind = match fresh.recv().await {
+            Ok(fresh) => fresh.encoded.map(net::gossip::Kind::Entry),
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return std::future::pending().await,
+        };
+        let announces = kind.is_none();
+        let kind = kind.unwrap_or_else(|| announcement(mesh, store));
+        broadcast(sender, kind).await;
+        if announces {
+            // Announced once for all that comes in the meantime.
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
+        }
+    }
+}
+
+/// Says to all neighbours that this node has something new.
+pub(super) async fn announce(mesh: &Mesh, store: &Store, sender: &GossipSender) {
+    broadcast(sender, announcement(mesh, store)).await;
+}
+
+fn announcement(mesh: &Mesh, store: &Store) -> net::gossip::Kind {
+    net::gossip::Kind::Announce(net::Announce {
+        node: Bytes::copy_from_slice(&mesh.node.id().0),
+        nonce: mesh.random(),
+        frontier_hash: Bytes::copy_from_slice(&store.frontier().hash()),
+        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
+    })
+}
+
+async fn broadcast(sender: &GossipSender, kind: net::gossip::Kind) {
+    let message = net::Gossip { kind: Some(kind) }.encode_to_vec();
+    // A message above the limit would silence a neighbour for good, without a word.
+    assert!(
+        message.len() <= GOSSIP_BYTES_MAX - 64,
+        "a gossip message of {} bytes",
+        message.len()
+    );
+    if let Err(error) = sender.broadcast(message.into()).await {
+        tracing::debug!(%error, "a gossip message was not sent");
+    }
+}
+
+const _: () = assert!(ANNOUNCE_EVERY.as_nanos() < Duration::from_secs(1).as_nanos());

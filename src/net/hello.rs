@@ -1,0 +1,186 @@
+//! The hello: the one protocol that a stranger may speak, one message long.
+//!
+//! The bearer of an invitation shows its secret and is admitted, durably, before it gets an
+//! answer. Everybody else gets the same refusal and learns nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iroh::{
+    EndpointAddr,
+    endpoint::Connection,
+    protocol::{AcceptError, ProtocolHandler},
+};
+use prost::Message as _;
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{
+    id::{Author, StoreId},
+    limits::{DIAL_TIMEOUT, HELLO_BYTES_MAX, HELLO_TIMEOUT, HELLOS_MAX},
+    net::{HELLO_ALPN, JoinError, Mesh, endpoint::node_of, invitation::Invitation},
+    node::Redeemed,
+    protocol::role::Role,
+    wire::net,
+};
+
+/// Answers strangers.
+#[derive(Debug, Clone)]
+pub(super) struct Hello {
+    mesh: Arc<Mesh>,
+    slots: Arc<Semaphore>,
+}
+
+impl Hello {
+    pub(super) fn new(mesh: Arc<Mesh>) -> Self {
+        Self {
+            mesh,
+            slots: Arc::new(Semaphore::new(HELLOS_MAX)),
+        }
+    }
+
+    async fn answer(&self, connection: &Connection) -> Result<(), String> {
+        let (mut send, mut receive) = connection.accept_bi().await.map_err(text)?;
+        let request = receive.read_to_end(HELLO_BYTES_MAX).await.map_err(text)?;
+        let node = node_of(&connection.remote_id());
+        let reply = match self.admit(node, &request).await {
+            Ok(redeemed) => net::HelloReply {
+                creator: Bytes::copy_from_slice(&redeemed.creator.0),
+                nonce: Bytes::copy_from_slice(&redeemed.nonce),
+                role: redeemed.role.to_string(),
+                ..net::HelloReply::default()
+            },
+            Err((refused, reason)) => net::HelloReply {
+                refused,
+                reason,
+                ..net::HelloReply::default()
+            },
+        };
+        send.write_all(&reply.encode_to_vec()).await.map_err(text)?;
+        send.finish().map_err(text)?;
+        // The answer is on its way until the other side has hung up.
+        connection.closed().await;
+        Ok(())
+    }
+
+    // The error: a word, and a text.
+    async fn admit(&self, node: Author, request: &[u8]) -> Result<Redeemed, (String, String)> {
+        let stranger = || ("not_invited".to_owned(), "no such invitation".to_owned());
+        let request = net::HelloRequest::decode(request).map_err(|_reason| stranger())?;
+        if request.version != VERSION {
+            let reason = format!(
+                "it speaks version {} of the hello, this node version {VERSION}",
+                request.version
+            );
+            return Err(("version".to_owned(), reason));
+        }
+        let secret: [u8; 32] = request
+            .secret
+            .as_ref()
+            .try_into()
+            .map_err(|_length| stranger())?;
+        let root = self.mesh.node.root().id();
+        if StoreId::from_slice(&request.store_id) != Some(root) {
+            return Err(stranger());
+        }
+        let redeemed = self.mesh.node.redeem(&secret, node).await;
+        match redeemed {
+            Ok(redeemed) => {
+                // Before the answer: the next connection comes at once.
+                self.mesh.open_gate();
+                tracing::info!(%node, role = %redeemed.role, "a node has joined");
+                Ok(redeemed)
+            }
+            Err(error) if error.is_unknown() => Err(stranger()),
+            Err(error) => Err((error.word().to_owned(), error.to_string())),
+        }
+    }
+}
+
+impl ProtocolHandler for Hello {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            connection.close(BUSY.into(), b"busy");
+            return Ok(());
+        };
+        match timeout(HELLO_TIMEOUT, self.answer(&connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => tracing::debug!(reason, "a hello ended badly"),
+            Err(_elapsed) => connection.close(LATE.into(), b"too slow"),
+        }
+        Ok(())
+    }
+}
+
+/// What the node that redeemed an invitation said.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) creator: Author,
+    pub(super) nonce: [u8; 32],
+    pub(super) role: Role,
+}
+
+/// Shows an invitation to the node that gave it out.
+pub(super) async fn redeem(
+    endpoint: &iroh::Endpoint,
+    address: EndpointAddr,
+    invitation: &Invitation,
+) -> Result<Admitted, JoinError> {
+    let unreachable = |what: String| JoinError::Unreachable {
+        node: invitation.node,
+        what,
+    };
+    let connection = timeout(DIAL_TIMEOUT, endpoint.connect(address, HELLO_ALPN))
+        .await
+        .map_err(|_elapsed| unreachable(format!("no answer within {DIAL_TIMEOUT:?}")))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    let asked = async {
+        let (mut send, mut receive) = connection.open_bi().await.map_err(text)?;
+        let request = net::HelloRequest {
+            version: VERSION,
+            store_id: Bytes::copy_from_slice(&invitation.store.0),
+            secret: Bytes::copy_from_slice(&invitation.secret),
+        };
+        send.write_all(&request.encode_to_vec())
+            .await
+            .map_err(text)?;
+        send.finish().map_err(text)?;
+        receive.read_to_end(HELLO_BYTES_MAX).await.map_err(text)
+    };
+    let reply = timeout(HELLO_TIMEOUT, asked)
+        .await
+        .map_err(|_elapsed| unreachable(format!("no answer within {HELLO_TIMEOUT:?}")))?
+        .map_err(unreachable)?;
+    connection.close(DONE.into(), b"done");
+    let malformed = || unreachable("it gave an answer that is none".to_owned());
+    let reply = net::HelloReply::decode(reply.as_slice()).map_err(|_reason| malformed())?;
+    if !reply.refused.is_empty() {
+        return Err(JoinError::Refused {
+            word: reply.refused,
+            reason: reply.reason,
+        });
+    }
+    let creator = Author::from_slice(&reply.creator).ok_or_else(malformed)?;
+    let nonce = reply
+        .nonce
+        .as_ref()
+        .try_into()
+        .map_err(|_length| malformed())?;
+    // The id of a store is a hash of who founded it: nobody can lie about that.
+    if StoreId::derive(&creator, &nonce) != invitation.store {
+        return Err(malformed());
+    }
+    Ok(Admitted {
+        creator,
+        nonce,
+        role: reply.role.parse().map_err(|_word| malformed())?,
+    })
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+const VERSION: u32 = 1;
+const DONE: u32 = 0;
+const LATE: u32 = 408;
+const BUSY: u32 = 429;

@@ -1,0 +1,272 @@
+//! One peer: dialled until it answers, then kept in step for as long as it is there.
+
+use std::{sync::Arc, time::Duration};
+
+use iroh::{
+    endpoint::{Connection, ConnectionError, RecvStream, SendStream},
+    protocol::{AcceptError, ProtocolHandler},
+};
+use prost::Message as _;
+use tokio::time::timeout;
+
+use crate::{
+    id::Author,
+    limits::{
+        DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, STATUS_BYTES_MAX, STRIKES_MAX,
+        SYNC_EVERY,
+    },
+    net::{
+        GOSSIP_ALPN, Mesh, SYNC_ALPN,
+        endpoint::{Addresses, endpoint_id, node_of},
+        gate::NOT_A_MEMBER,
+        session,
+    },
+    wire::net,
+};
+
+/// Keeps `node` connected and in step until it is no member any more, or the mesh stops.
+pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
+    let wake = mesh.peers.wake(&node);
+    let mut again = DIAL_AGAIN_MIN;
+    while mesh.gate.admits(&node) {
+        if let Some(connection) = mesh.peers.connection(&node) {
+            again = DIAL_AGAIN_MIN;
+            stay(&mesh, &node, &connection).await;
+            continue;
+        }
+        match dial(&mesh, &node).await {
+            Ok(()) => continue,
+            Err(error) => mesh.peers.failed(&node, error),
+        }
+        // Whole fleets come back at once: each waits a time of its own.
+        let wait = again.mul_f64(0.5 + mesh.random_unit());
+        again = (again * 2).min(DIAL_AGAIN_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // It has come to us, or somebody said where it is.
+            () = wake.notified() => again = DIAL_AGAIN_MIN,
+        }
+    }
+}
+
+async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
+    let id = endpoint_id(node).ok_or("its id is no key")?;
+    let address = mesh.peers.addresses(node).to_iroh(id);
+    let connection = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN))
+        .await
+        .map_err(|_elapsed| format!("no answer within {DIAL_TIMEOUT:?}"))?
+        .map_err(|error| error.to_string())?;
+    // Who is refused learns it only now.
+    exchange(mesh, node, &connection).await?;
+    let served = Arc::clone(mesh);
+    if !mesh
+        .peers
+        .connected(node, connection.clone(), mesh.node.clock().now_ms())
+    {
+        return Err("it has too many connections".to_owned());
+    }
+    mesh.spawn(async move { serve(&served, connection).await });
+    gossip(mesh, node).await;
+    Ok(())
+}
+
+// Gossip's own dialling gives up for good after one failure, so it is handed a connection.
+async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
+    let Some(id) = endpoint_id(node) else { return };
+    let address = mesh.peers.addresses(node).to_iroh(id);
+    let dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, GOSSIP_ALPN)).await;
+    match dialled {
+        Ok(Ok(connection)) => {
+            mesh.join_topics(id).await;
+            if let Err(error) = mesh.gossip.handle_connection(connection).await {
+                tracing::warn!(%node, %error, "no gossip with a peer");
+            }
+        }
+        Ok(Err(error)) => tracing::debug!(%node, %error, "no gossip with a peer"),
+        Err(_elapsed) => tracing::debug!(%node, "no gossip with a peer in time"),
+    }
+}
+
+// Syncs when something asks for it, and now and then, for as long as the connection lasts.
+async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
+    let wake = mesh.peers.wake(node);
+    loop {
+        match in_step(mesh, node, connection).await {
+            Ok(()) => {}
+            Err(error) => {
+                if connection.close_reason().is_some() {
+                    return;
+                }
+                mesh.peers.failed(node, error);
+                // Not at once again, and not for ever.
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+        let every = SYNC_EVERY.mul_f64(0.5 + mesh.random_unit());
+        tokio::select! {
+            _reason = connection.closed() => return,
+            () = tokio::time::sleep(every) => {
+                if let Err(error) = exchange(mesh, node, connection).await {
+                    mesh.peers.failed(node, error);
+                }
+            }
+            () = wake.notified() => {}
+        }
+    }
+}
+
+// The root store first: it says who may write in the others.
+async fn in_step(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Result<(), String> {
+    let mut behind = 0;
+    for store in mesh.node.open_stores() {
+        let summary = session::open(mesh, node, connection, &store).await?;
+        behind += summary.sent;
+    }
+    mesh.peers.compared(node, behind);
+    mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
+    Ok(())
+}
+
+/// Says how we are, and hears how the peer is.
+async fn exchange(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Result<(), String> {
+    let asked = async {
+        let (mut send, mut receive) = connection.open_bi().await.map_err(|e| refusal(&e))?;
+        send.write_all(&[STATUS]).await.map_err(text)?;
+        let sent_ms = mesh.node.clock().now_ms();
+        send.write_all(&status(mesh).encode_to_vec())
+            .await
+            .map_err(text)?;
+        send.finish().map_err(text)?;
+        let reply = receive.read_to_end(STATUS_BYTES_MAX).await.map_err(|error| {
+            connection
+                .close_reason()
+                .map_or_else(|| error.to_string(), |reason| refusal(&reason))
+        })?;
+        let now_ms = mesh.node.clock().now_ms();
+        // Their clock is compared with the middle of ours (Cristian 1989).
+        let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
+        heard(mesh, node, &reply, middle_ms)
+    };
+    timeout(HELLO_TIMEOUT, asked)
+        .await
+        .map_err(|_elapsed| format!("no answer within {HELLO_TIMEOUT:?}"))?
+}
+
+fn status(mesh: &Mesh) -> net::Status {
+    net::Status {
+        now_ms: mesh.node.clock().now_ms(),
+        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
+    }
+}
+
+fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), String> {
+    let Ok(status) = net::Status::decode(message) else {
+        mesh.strike(node, "a status that is none");
+        return Err("its status does not decode".to_owned());
+    };
+    let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
+        - i64::try_from(now_ms).unwrap_or(i64::MAX);
+    mesh.peers.seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
+    let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
+    if mesh.peers.found(node, addresses) {
+        mesh.keep_addresses(node);
+    }
+    Ok(())
+}
+
+/// Serves the sync protocol to members.
+#[derive(Debug, Clone)]
+pub(super) struct Served(pub(super) Arc<Mesh>);
+
+impl ProtocolHandler for Served {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        let mesh = &self.0;
+        let node = node_of(&connection.remote_id());
+        let now_ms = mesh.node.clock().now_ms();
+        if !mesh.peers.connected(&node, connection.clone(), now_ms) {
+            connection.close(BUSY.into(), b"too many connections");
+            return Ok(());
+        }
+        serve(mesh, connection).await;
+        Ok(())
+    }
+}
+
+// Each stream begins with a byte that says what it is for.
+async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
+    let node = node_of(&connection.remote_id());
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let mesh = Arc::clone(mesh);
+        mesh.clone().spawn(async move {
+            if let Err(error) = answer(&mesh, &node, send, receive).await {
+                tracing::debug!(%node, error, "a stream ended badly");
+            }
+        });
+    }
+    mesh.peers.wake(&node).notify_one();
+}
+
+async fn answer(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    mut send: SendStream,
+    mut receive: RecvStream,
+) -> Result<(), String> {
+    let mut kind = [0];
+    timeout(HELLO_TIMEOUT, receive.read_exact(&mut kind))
+        .await
+        .map_err(|_elapsed| "it opened a stream and said nothing".to_owned())?
+        .map_err(text)?;
+    match kind {
+        [STATUS] => {
+            let request = timeout(HELLO_TIMEOUT, receive.read_to_end(STATUS_BYTES_MAX))
+                .await
+                .map_err(|_elapsed| "its status did not end".to_owned())?
+                .map_err(text)?;
+            heard(mesh, node, &request, mesh.node.clock().now_ms())?;
+            send.write_all(&status(mesh).encode_to_vec())
+                .await
+                .map_err(text)?;
+            send.finish().map_err(text)
+        }
+        [session::STREAM] => session::accept(mesh, node, send, receive).await,
+        [other] => {
+            mesh.strike(node, "a stream of a kind that there is not");
+            Err(format!("a stream of kind {other}"))
+        }
+    }
+}
+
+impl Mesh {
+    /// Notes what no honest peer does; after some of it the peer is shut out for a while.
+    pub(super) fn strike(&self, node: &Author, what: &str) {
+        let strikes = self.peers.strike(node, what);
+        tracing::warn!(%node, what, strikes, "a peer misbehaves");
+        if strikes % STRIKES_MAX == 0
+            && let Some(connection) = self.peers.connection(node)
+        {
+            connection.close(STRUCK.into(), b"misbehaved");
+        }
+    }
+}
+
+fn refusal(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(closed)
+            if closed.error_code.into_inner() == u64::from(NOT_A_MEMBER) =>
+        {
+            "it does not know this node as a member (yet)".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// First byte of a stream that exchanges statuses.
+const STATUS: u8 = 1;
+const BUSY: u32 = 429;
+const STRUCK: u32 = 400;
+const RETRY_AFTER: Duration = Duration::from_secs(1);

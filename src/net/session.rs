@@ -1,0 +1,290 @@
+//! A sync of one store over one stream: the shell around `protocol::sync`.
+//!
+//! Reads and writes go on side by side, so that two nodes with much to send each other never wait
+//! for each other. Every wait has an end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iroh::endpoint::{Connection, RecvStream, SendStream};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    id::Author,
+    limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
+    net::Mesh,
+    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError},
+    store::{Outgoing, Store},
+};
+
+/// First byte of a stream that syncs.
+pub(super) const STREAM: u8 = 2;
+
+/// Syncs `store` with `node`, both ways. `progress` hears how many entries have come so far.
+pub(super) async fn open(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+    store: &Store,
+    progress: impl Fn(u64) + Send + Sync,
+) -> Result<Summary, String> {
+    let (mut send, receive) = connection.open_bi().await.map_err(text)?;
+    send.write_all(&[STREAM]).await.map_err(text)?;
+    let (session, hello) =
+        Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
+    let frames = Frames::start(mesh, send);
+    frames.send(hello, None);
+    let shell = Shell {
+        mesh,
+        node,
+        store,
+        progress,
+        frames,
+        reader: Reader::new(receive),
+    };
+    shell.run(session, Vec::new()).await
+}
+
+/// Answers a node that opened a sync.
+pub(super) async fn accept(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    mut send: SendStream,
+    receive: RecvStream,
+) -> Result<(), String> {
+    let mut reader = Reader::new(receive);
+    let hello = reader.next(Instant::now() + SYNC_ANSWER_TIMEOUT).await?;
+    let Message::Hello { store: id, .. } = &hello else {
+        mesh.strike(node, "a sync that does not begin with a hello");
+        return Err(format!("it began with {}", hello.name()));
+    };
+    let Some(store) = mesh.node.open_store(id) else {
+        // Not here yet, or never: no fault of the peer.
+        drop(send.reset(NO_STORE.into()));
+        return Ok(());
+    };
+    let mut session = Session::accept(*id, store.frontier()).map_err(text)?;
+    let actions = session.handle(hello).map_err(text)?;
+    let frames = Frames::start(mesh, send);
+    let shell = Shell {
+        mesh,
+        node,
+        store: &store,
+        progress: |_entries| {},
+        frames,
+        reader,
+    };
+    shell.run(session, actions).await.map(|_summary| ())
+}
+
+struct Shell<'a, P> {
+    mesh: &'a Arc<Mesh>,
+    node: &'a Author,
+    store: &'a Store,
+    progress: P,
+    frames: Frames,
+    reader: Reader,
+}
+
+impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
+    async fn run(mut self, mut session: Session, actions: Vec<Action>) -> Result<Summary, String> {
+        let mut outgoing = None;
+        if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
+            return self.finish(summary).await;
+        }
+        loop {
+            let silence = session
+                .waits_for()
+                .map_or(SYNC_WORK_TIMEOUT, |waits_for| waits_for.timeout());
+            let deadline = Instant::now() + silence;
+            let actions = tokio::select! {
+                room = self.frames.room(), if session.is_reading() => {
+                    Self::read_on(&mut session, &mut outgoing, room, &self.frames).await?
+                }
+                message = self.reader.next(deadline) => {
+                    let (returned, handled) = handle(session, message?).await?;
+                    session = returned;
+                    handled.map_err(|error| self.blame(&error))?
+                }
+            };
+            if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
+                return self.finish(summary).await;
+            }
+            (self.progress)(session.summary().received);
+        }
+    }
+
+    // Does what the session says, in order. Returns how it went when it is over.
+    async fn act(
+        &self,
+        session: &mut Session,
+        actions: Vec<Action>,
+        outgoing: &mut Option<Outgoing>,
+    ) -> Result<Option<Summary>, String> {
+        let mut actions = std::collections::VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Send(message) => self.frames.send(message, None),
+                Action::Find(tips) => {
+                    let lacking = self.store.lacks(tips).await.map_err(text)?;
+                    actions.extend(session.lacks(lacking));
+                }
+                Action::Read(ranges) => {
+                    let store = self.store.clone();
+                    let reading = tokio::task::spawn_blocking(move || store.outgoing(&ranges));
+                    *outgoing = Some(reading.await.map_err(text)?.map_err(text)?);
+                }
+                Action::Ingest(entries) => {
+                    let outcomes = self.store.ingest_verified(entries).await.map_err(text)?;
+                    for outcome in &outcomes {
+                        if let crate::store::Ingested::Refused(reason) = outcome {
+                            tracing::warn!(node = %self.node, %reason, "an entry was refused");
+                        }
+                    }
+                }
+                Action::Finish(summary) => return Ok(Some(summary)),
+            }
+        }
+        Ok(None)
+    }
+
+    // Reads the next entries for the peer, and sends them.
+    async fn read_on(
+        session: &mut Session,
+        outgoing: &mut Option<Outgoing>,
+        room: OwnedSemaphorePermit,
+        frames: &Frames,
+    ) -> Result<Vec<Action>, String> {
+        let mut source = outgoing.take().ok_or("nothing was to be read")?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let frame = source.next_frame(SYNC_FRAME_BYTES_MAX);
+            (source, frame)
+        });
+        let (source, frame) = reading.await.map_err(text)?;
+        let frame = frame.map_err(text)?;
+        if frame.is_empty() {
+            return Ok(session.exhausted());
+        }
+        *outgoing = Some(source);
+        let mut room = Some(room);
+        let mut others = Vec::new();
+        for action in session.read(frame) {
+            match action {
+                Action::Send(message) => frames.send(message, room.take()),
+                other => others.push(other),
+            }
+        }
+        Ok(others)
+    }
+
+    async fn finish(self, summary: Summary) -> Result<Summary, String> {
+        if summary.received > 0 {
+            self.mesh.announce(self.store).await;
+        }
+        Ok(summary)
+    }
+
+    fn blame(&self, error: &SyncError) -> String {
+        self.mesh.strike(self.node, &error.to_string());
+        error.to_string()
+    }
+}
+
+// A message full of entries takes milliseconds: not on a thread that others wait for.
+async fn handle(
+    mut session: Session,
+    message: Message,
+) -> Result<(Session, Result<Vec<Action>, SyncError>), String> {
+    if !matches!(message, Message::Entries(_)) {
+        let handled = session.handle(message);
+        return Ok((session, handled));
+    }
+    let handling = tokio::task::spawn_blocking(move || {
+        let handled = session.handle(message);
+        (session, handled)
+    });
+    handling.await.map_err(text)
+}
+
+/// Messages that come in.
+struct Reader {
+    receive: RecvStream,
+    decoder: FrameDecoder,
+    ready: std::collections::VecDeque<Message>,
+}
+
+impl Reader {
+    fn new(receive: RecvStream) -> Self {
+        Self {
+            receive,
+            decoder: FrameDecoder::default(),
+            ready: std::collections::VecDeque::new(),
+        }
+    }
+
+    // Cancel-safe: bytes are in the decoder, or still in the stream.
+    async fn next(&mut self, deadline: Instant) -> Result<Message, String> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(message);
+            }
+            let chunk = timeout_at(deadline, self.receive.read_chunk(READ_BYTES_MAX))
+                .await
+                .map_err(|_elapsed| "it said nothing for too long".to_owned())?
+                .map_err(text)?
+                .ok_or("it hung up")?;
+            self.ready.extend(self.decoder.push(&chunk).map_err(text)?);
+        }
+    }
+}
+
+/// Messages that go out: written by a task of their own.
+struct Frames {
+    queue: mpsc::UnboundedSender<(Bytes, Option<OwnedSemaphorePermit>)>,
+    // Entries wait for it; what the peer needs to go on does not. The session bounds that.
+    slots: Arc<Semaphore>,
+}
+
+impl Frames {
+    fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
+        let (queue, mut frames) = mpsc::unbounded_channel::<(Bytes, Option<OwnedSemaphorePermit>)>();
+        mesh.spawn(async move {
+            while let Some((frame, room)) = frames.recv().await {
+                let deadline = Instant::now() + SYNC_WORK_TIMEOUT;
+                match timeout_at(deadline, send.write_all(&frame)).await {
+                    Ok(Ok(())) => drop(room),
+                    // The reader sees the end of the session.
+                    Ok(Err(_)) | Err(_) => return,
+                }
+            }
+            drop(send.finish());
+        });
+        Self {
+            queue,
+            slots: Arc::new(Semaphore::new(SYNC_FRAMES_AHEAD)),
+        }
+    }
+
+    async fn room(&self) -> OwnedSemaphorePermit {
+        let slots = Arc::clone(&self.slots);
+        match slots.acquire_owned().await {
+            Ok(room) => room,
+            Err(_closed) => std::future::pending().await,
+        }
+    }
+
+    fn send(&self, message: Message, room: Option<OwnedSemaphorePermit>) {
+        // A writer that has ended has lost its connection: the reader tells.
+        drop(self.queue.send((message.encode(), room)));
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+const READ_BYTES_MAX: usize = 256 << 10;
+const NO_STORE: u32 = 404;

@@ -1,0 +1,72 @@
+//! The stores of the mesh: what the root store lists is opened here, and carried.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio_stream::StreamExt as _;
+
+use crate::{
+    id::StoreId,
+    net::{Mesh, gossip},
+    protocol::genesis,
+};
+
+/// Opens and carries every store that the root store lists, now and later.
+pub(super) async fn follow(mesh: Arc<Mesh>) {
+    let mut carried = BTreeSet::new();
+    carry_new(&mesh, &mut carried);
+    let mut listed = mesh.node.root().watch("/stores/");
+    while let Some(event) = listed.next().await {
+        if let Err(error) = event {
+            tracing::warn!(%error, "stores of other nodes are not seen until the next start");
+            break;
+        }
+        if let Err(error) = open_listed(&mesh).await {
+            tracing::warn!(error, "a store of another node was not opened");
+        }
+        carry_new(&mesh, &mut carried);
+    }
+}
+
+fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
+    for store in mesh.node.open_stores() {
+        if carried.insert(store.id()) {
+            let with = Arc::clone(mesh);
+            mesh.spawn(async move { gossip::carry(with, store).await });
+            mesh.connected().iter().for_each(|node| mesh.want_sync(node));
+        }
+    }
+}
+
+// A store is opened when both what proves its id and its name are there.
+async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
+    let root = mesh.node.root();
+    let open: BTreeSet<_> = mesh.node.open_stores().iter().map(|store| store.id()).collect();
+    let mut scan = root.scan(crate::store::List {
+        prefix: "/stores/".into(),
+        limit: None,
+        keys_only: false,
+    });
+    loop {
+        let page = scan.next_page().await.map_err(|error| error.to_string())?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for item in page {
+            let Some((id, creator, nonce)) = genesis::read(&item.key, &item.value) else {
+                continue;
+            };
+            if open.contains(&id) {
+                continue;
+            }
+            let key = format!("/stores/{id}/name");
+            let name = root.get(key.as_bytes()).await.map_err(|error| error.to_string())?;
+            if let Some(name) = name {
+                let name = String::from_utf8_lossy(&name.value).into_owned();
+                mesh.node
+                    .open_shared(id, &name, creator, nonce)
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+    }
+}

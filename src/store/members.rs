@@ -1,0 +1,339 @@
+//! Who may write here: what the root store says of nodes, and how the writer goes by it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    id::{Author, EntryId, Seq, StoreId},
+    limits::STRANGERS_BYTES_MAX,
+    log::{LogReader, Logs},
+    protocol::{
+        entry::{Entry, Parent, VerifiedEntry},
+        frontier::FrontierTip,
+        membership::{Members, Standing},
+        pending::Pending,
+        role::Acts,
+    },
+    store::{
+        IngestError, Ingested, RefusedEntry, Store, WriteError,
+        actor::{Actor, Command},
+    },
+};
+
+/// The writer's side of membership.
+#[derive(Debug)]
+pub(super) struct Membership {
+    anyone: bool,
+    store: StoreId,
+    // In the root store: all entries that have acts, whether they count or not.
+    acts: BTreeMap<EntryId, (Parent, Acts)>,
+    // Of the current group: not durable yet.
+    staged: Vec<EntryId>,
+    // Not in the state's notes yet.
+    unsaved: Vec<EntryId>,
+    members: watch::Receiver<Arc<Members>>,
+    // In the root store.
+    told: Option<watch::Sender<Arc<Members>>>,
+    // Entries of authors whom nobody has let in yet, by author.
+    pub(super) strangers: Pending,
+}
+
+/// Where a store learns who may write.
+#[derive(Debug, Clone)]
+pub enum Authority {
+    /// It is the root store that this node founded or joined.
+    Root {
+        /// Who founded it.
+        creator: Author,
+    },
+    /// The root store of the same node says it.
+    Of(watch::Receiver<Arc<Members>>),
+    /// Nobody says it: whatever is signed counts. For a store without a node.
+    Anyone,
+}
+
+impl Membership {
+    pub(super) fn new(authority: &Authority, store: StoreId) -> Self {
+        let (members, told) = match authority {
+            Authority::Root { creator } => {
+                let founded = Members::evaluate(*creator, store, [], |_, _, _| None);
+                let (told, members) = watch::channel(Arc::new(founded));
+                (members, Some(told))
+            }
+            Authority::Of(members) => (members.clone(), None),
+            Authority::Anyone => {
+                let nobody = Members::evaluate(Author([0; 32]), store, [], |_, _, _| None);
+                (watch::channel(Arc::new(nobody)).1, None)
+            }
+        };
+        Self {
+            anyone: matches!(authority, Authority::Anyone),
+            store,
+            acts: BTreeMap::new(),
+            staged: Vec::new(),
+            unsaved: Vec::new(),
+            members,
+            told,
+            strangers: Pending::new(STRANGERS_BYTES_MAX),
+        }
+    }
+
+    fn standing(&self, author: &Author) -> Standing {
+        if self.anyone {
+            return Standing::Counts;
+        }
+        self.members.borrow().standing(&self.store, author)
+    }
+
+    /// Returns who is a member now.
+    pub(super) fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members.borrow())
+    }
+
+    /// Returns what tells of changes.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Members>> {
+        self.members.clone()
+    }
+
+    /// Notes an entry of the root store that has acts.
+    pub(super) fn note(&mut self, entry: &Entry) {
+        if self.told.is_some()
+            && let Some(acts) = Acts::of(entry)
+            && self
+                .acts
+                .insert(entry.id, (entry.as_parent(), acts))
+                .is_none()
+        {
+            self.staged.push(entry.id);
+        }
+    }
+
+    /// What was noted is durable: who is a member now follows from it. True when that changed.
+    pub(super) fn commit(&mut self, log: &LogReader) -> bool {
+        if self.staged.is_empty() {
+            return false;
+        }
+        self.unsaved.append(&mut self.staged);
+        self.evaluate(log)
+    }
+
+    /// What was noted while the store was opened is all there is.
+    pub(super) fn opened(&mut self, log: &LogReader) {
+        self.unsaved.append(&mut self.staged);
+        self.evaluate(log);
+    }
+
+    /// What was noted last is not in the log.
+    pub(super) fn roll_back(&mut self) {
+        for id in self.staged.drain(..) {
+            self.acts.remove(&id);
+        }
+    }
+
+    fn evaluate(&self, log: &LogReader) -> bool {
+        let Some(told) = &self.told else {
+            return false;
+        };
+        let acts = self.acts.values().map(|(_, acts)| acts);
+        let creator = self.members.borrow().creator();
+        let members = Members::evaluate(creator, self.store, acts, |author, entry, tip| {
+            leads(log, author, entry, tip)
+        });
+        told.send_if_modified(|known| {
+            let news = **known != members;
+            if news {
+                *known = Arc::new(members);
+            }
+            news
+        })
+    }
+
+    /// Returns the entry by which `author` acts on others: an admin's grant.
+    pub(super) fn authority(&self, author: &Author) -> Option<Parent> {
+        let rank = self.members.borrow().get(author)?.rank?;
+        self.acts.get(&rank.entry).map(|(parent, _)| *parent)
+    }
+
+    /// Returns notes of the acts that came since the last flush.
+    pub(super) fn notes(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        unsaved
+            .iter()
+            .filter_map(|id| self.acts.get(id))
+            .map(|(at, _)| (encode_key(at), Vec::new()))
+            .collect()
+    }
+
+    /// The state file is a new one: all notes are written again.
+    pub(super) fn forget_saved(&mut self) {
+        self.unsaved = self.acts.keys().copied().collect();
+    }
+}
+
+/// True when `entry` is on the branch of `author` that ends in `tip`; `None`: `tip` is not here.
+pub(super) fn leads(
+    log: &LogReader,
+    author: &Author,
+    entry: FrontierTip,
+    tip: FrontierTip,
+) -> Option<bool> {
+    let branches = log.of(author);
+    let has = |seq: Seq, id: &EntryId| {
+        branches.iter().find(|branch| {
+            matches!(branch.record(seq), Ok(Some(record)) if record.header.id == *id)
+        })
+    };
+    let mut place = tip;
+    let mut branch = has(tip.seq, &tip.id)?;
+    loop {
+        if entry.seq > place.seq {
+            return Some(false);
+        }
+        if entry.seq >= branch.first {
+            let on = branch.record(entry.seq).ok().flatten();
+            return Some(on.is_some_and(|record| record.header.id == entry.id));
+        }
+        place = FrontierTip {
+            seq: branch.first.checked_sub(1)?,
+            id: branch.forked_from?,
+        };
+        branch = has(place.seq, &place.id)?;
+    }
+}
+
+impl Actor {
+    /// Says what becomes of an entry by who wrote it: `Ok(false)`, it waits until somebody lets its
+    /// author in.
+    pub(super) fn check_standing(&self, entry: &VerifiedEntry) -> Result<bool, RefusedEntry> {
+        let author = entry.author();
+        match self.membership.standing(&author) {
+            Standing::Counts => Ok(true),
+            Standing::Unknown => Ok(false),
+            Standing::Reader => Err(RefusedEntry::Reader { author }),
+            Standing::Through(cut) => {
+                let tip = FrontierTip {
+                    seq: entry.header.seq,
+                    id: entry.id,
+                };
+                let log = self.logs.reader();
+                let covered = cut.covers(&author, tip, |author, entry, tip| {
+                    leads(log, author, entry, tip)
+                });
+                if covered {
+                    Ok(true)
+                } else {
+                    Err(RefusedEntry::Removed { author })
+                }
+            }
+        }
+    }
+
+    /// Says why this node may not write here, if so.
+    pub(super) fn check_own_standing(&self) -> Result<(), WriteError> {
+        let own = self.author();
+        match self.membership.standing(&own) {
+            Standing::Counts => Ok(()),
+            Standing::Unknown => Err(WriteError::NotAdmitted),
+            Standing::Reader => Err(WriteError::Reader),
+            Standing::Through(_) => Err(WriteError::Removed),
+        }
+    }
+
+    /// Takes in what waited for its author to be let in.
+    pub(super) fn admit_strangers(&mut self) {
+        let members = self.membership.members();
+        let mut admitted = Vec::new();
+        for (author, _) in members.iter() {
+            admitted.extend(self.membership.strangers.release(&EntryId(author.0)));
+        }
+        admitted.sort_by_key(|entry| entry.order());
+        if !admitted.is_empty() {
+            self.ingest_again(admitted);
+        }
+    }
+}
+
+/// Reads which entries have acts from a state's notes.
+pub(super) fn read_notes(notes: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<(Author, Seq, EntryId)>> {
+    let acts = notes.iter().filter(|(key, _)| key.first() == Some(&ACT));
+    acts.map(|(key, _)| decode_key(key)).collect()
+}
+
+/// Reads the entries that notes name.
+pub(super) fn load(
+    membership: &mut Membership,
+    logs: &Logs,
+    places: &[(Author, Seq, EntryId)],
+) -> Result<(), crate::log::LogError> {
+    for (author, seq, id) in places {
+        if let Some((entry, _)) = logs.reader().entry(author, *seq, id)? {
+            membership.note(&entry);
+        }
+    }
+    // They are in the notes.
+    membership.staged.clear();
+    Ok(())
+}
+
+fn encode_key(at: &Parent) -> Vec<u8> {
+    let mut key = vec![ACT];
+    key.extend_from_slice(&at.author.0);
+    key.extend_from_slice(&at.seq.to_be_bytes());
+    key.extend_from_slice(&at.id.0);
+    key
+}
+
+fn decode_key(key: &[u8]) -> Option<(Author, Seq, EntryId)> {
+    let (_kind, rest) = key.split_first()?;
+    let (author, rest) = rest.split_first_chunk::<32>()?;
+    let (seq, rest) = rest.split_first_chunk::<8>()?;
+    Some((
+        Author(*author),
+        Seq::from_be_bytes(*seq),
+        EntryId::from_slice(rest)?,
+    ))
+}
+
+impl Store {
+    /// Returns what tells who is a member: the same for every store of a node.
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.shared.members.clone()
+    }
+
+    /// Takes in entries that came from elsewhere and are known to be authentic, and of this store;
+    /// otherwise as `ingest`.
+    ///
+    /// # Errors
+    /// As `ingest`.
+    pub async fn ingest_verified(
+        &self,
+        entries: Vec<VerifiedEntry>,
+    ) -> Result<Vec<Ingested>, IngestError> {
+        let entries = entries.into_iter().map(Ok).collect();
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Ingest(entries, reply)).await?;
+        answer.await.map_err(|_gone| WriteError::Closed)?
+    }
+
+    /// Looks again at entries that wait for their author to be let in.
+    pub async fn reconsider(&self) {
+        // A store that is closed has nothing that waits.
+        drop(self.send(Command::Reconsider).await);
+    }
+
+    /// Returns which of `tips` are not here. For one that only waits: what it waits for.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn lacks(
+        &self,
+        tips: Vec<(Author, FrontierTip)>,
+    ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Lacks(tips, reply)).await?;
+        answer.await.map_err(|_gone| WriteError::Closed)
+    }
+}
+
+const ACT: u8 = b'a';
