@@ -19,6 +19,11 @@ pub const ENTRY_BYTES_MAX: usize = HEADER_BYTES_MAX + OPS_BYTES_MAX + 256;
 /// Bytes of a consumer's name inside a cause.
 pub const CAUSE_CONSUMER_BYTES_MAX: usize = 255;
 
+/// Tips that a removal names: one a store, more where its author forked. Fits a value.
+pub const TIPS_MAX: usize = 4096;
+/// Bytes of such a tip: store, seq and entry as text, with what parts them.
+pub const TIP_BYTES_MAX: usize = 36 + 20 + 64 + 3;
+
 /// Milliseconds that an entry may be stamped ahead of the local clock before it is held: 1 h.
 pub const DRIFT_MS_MAX: u64 = 3_600_000;
 /// Wall part of a hybrid clock: 48 bits, the year 10889.
@@ -154,6 +159,7 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
+const _: () = assert!(VALUE_BYTES_MAX >= "removed".len() + TIPS_MAX * TIP_BYTES_MAX);
 const _: () = assert!(RECENT_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(REPLY_BYTES_MAX >= PAGE_BYTES + ENTRY_BYTES_MAX);

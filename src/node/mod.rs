@@ -30,7 +30,7 @@ use crate::{
     id::{Author, StoreId},
     limits::{BUS_BATCHES_MAX, STORE_NAME_CHARS_MAX},
     node::{lock::Lock, meta::Meta},
-    protocol::entry::Op,
+    protocol::{entry::Op, genesis::Genesis},
     store::{self, ReadError, Store, StoreConfig, Write, WriteError},
 };
 
@@ -240,7 +240,11 @@ impl Node {
             path: data_dir.join(meta::FILE),
             what: "it names no root store".to_owned(),
         })?;
-        introduce(&root, &config, &author, &nonce).await?;
+        let genesis = Genesis {
+            creator: author,
+            nonce,
+        };
+        introduce(&root, &config, &author, &genesis).await?;
         let stores = RwLock::new(stores);
         Ok(Self(Arc::new(Inner {
             config,
@@ -311,8 +315,11 @@ impl Node {
     /// `NameInvalid`, `NameTaken`, `Open`, `Write`.
     pub async fn create_store(&self, name: &str) -> Result<StoreInfo, StoreError> {
         check_name(name)?;
-        let nonce = identity::random()?;
-        let id = StoreId::derive(&self.id(), &nonce);
+        let genesis = Genesis {
+            creator: self.id(),
+            nonce: identity::random()?,
+        };
+        let id = genesis.store();
         self.check_free(name)?;
         let store = open_store(&self.0.config, &self.0.key, &self.0.lock, id, false).await?;
         let info = StoreInfo {
@@ -336,19 +343,21 @@ impl Node {
                 id,
                 name: name.to_owned(),
                 root: false,
-                nonce,
+                nonce: genesis.nonce,
             })?;
             stores.insert(id, (info.clone(), store));
         }
-        let key = |what: &str| Bytes::from(format!("/stores/{id}/{what}"));
         let put = |key, value| Op::Put {
             key,
             value,
             expires_ms: None,
         };
         let ops = vec![
-            put(key("genesis"), genesis(&self.id(), &nonce)),
-            put(key("name"), Bytes::copy_from_slice(name.as_bytes())),
+            put(genesis.key(), genesis.encode()),
+            put(
+                Bytes::from(format!("/stores/{id}/name")),
+                Bytes::copy_from_slice(name.as_bytes()),
+            ),
         ];
         self.0
             .root
@@ -449,7 +458,7 @@ async fn introduce(
     root: &Store,
     config: &NodeConfig,
     author: &Author,
-    nonce: &[u8; 32],
+    genesis: &Genesis,
 ) -> Result<(), OpenError> {
     let info = format!(
         r#"{{"name":"{}","version":"{}","os":"{}"}}"#,
@@ -458,21 +467,21 @@ async fn introduce(
         std::env::consts::OS
     );
     let own = [
+        (genesis.key(), genesis.encode()),
         (
-            format!("/stores/{}/genesis", root.id()),
-            genesis(author, nonce),
+            Bytes::from(format!("/nodes/{author}/info")),
+            Bytes::from(info),
         ),
-        (format!("/nodes/{author}/info"), Bytes::from(info)),
         (
-            format!("/nodes/{author}/status"),
+            Bytes::from(format!("/nodes/{author}/status")),
             Bytes::from_static(b"active"),
         ),
     ];
     let mut ops = Vec::new();
     for (key, value) in own {
-        if root.get(key.as_bytes()).await?.is_none() {
+        if root.get(&key).await?.is_none() {
             ops.push(Op::Put {
-                key: key.into(),
+                key,
                 value,
                 expires_ms: None,
             });
@@ -487,11 +496,6 @@ async fn introduce(
         .await?;
     }
     Ok(())
-}
-
-// Proves a store's id: who founded it, and with which nonce, in hex.
-fn genesis(author: &Author, nonce: &[u8; 32]) -> Bytes {
-    Bytes::from(format!("{author}{}", data_encoding::HEXLOWER.encode(nonce)))
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {
