@@ -37,6 +37,8 @@ pub mod disk;
 pub mod id;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod node;
 pub mod protocol;
 pub mod state;

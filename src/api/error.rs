@@ -223,6 +223,12 @@ impl From<WriteError> for ApiError {
             WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message)
                 .hint("make room; reads go on, and writes go on when there is space"),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message),
+            WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message)
+                .hint("`lattice up` and wait for the first sync with the node that invited this one"),
+            WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
+                .hint("ask an admin for the role of a writer"),
+            WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
+                .hint("a removed key stays removed: join again with a new data directory"),
             WriteError::Closed => closed(message),
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),
         }

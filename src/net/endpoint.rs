@@ -11,9 +11,7 @@ use iroh_mdns_address_lookup::MdnsAddressLookup;
 
 use crate::{
     id::Author,
-    limits::{
-        ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX,
-    },
+    limits::{ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX},
     net::{NetConfig, NetError, Relay, gate::Gate},
     wire::net,
 };
@@ -41,9 +39,9 @@ pub(super) async fn bind(
         Relay::N0 => Endpoint::builder(presets::N0),
         Relay::Off => Endpoint::builder(presets::Minimal).relay_mode(RelayMode::Disabled),
         Relay::Url(url) => {
-            let url: RelayUrl = url.parse().map_err(|_error| NetError::BadRelay {
-                relay: url.clone(),
-            })?;
+            let url: RelayUrl = url
+                .parse()
+                .map_err(|_error| NetError::BadRelay { relay: url.clone() })?;
             Endpoint::builder(presets::Minimal).relay_mode(RelayMode::custom([url]))
         }
     };
@@ -71,7 +69,9 @@ pub(super) async fn bind(
         match (mdns, endpoint.address_lookup()) {
             (Ok(mdns), Ok(lookups)) => lookups.add(mdns),
             // A machine without multicast: peers are found by the addresses we have.
-            (Err(error), _) => tracing::warn!(%error, "peers on the local network are not looked for"),
+            (Err(error), _) => {
+                tracing::warn!(%error, "peers on the local network are not looked for")
+            }
             (_, Err(error)) => return Err(failed(error.to_string())),
         }
     }
@@ -136,7 +136,11 @@ impl Addresses {
     pub(super) fn to_wire(&self) -> net::Addresses {
         net::Addresses {
             direct: self.direct.iter().map(ToString::to_string).collect(),
-            relay: self.relay.as_ref().map(ToString::to_string).unwrap_or_default(),
+            relay: self
+                .relay
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         }
     }
 }

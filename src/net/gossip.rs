@@ -117,7 +117,7 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(
 fn judge(mesh: &Mesh, node: &Author, outcome: &Ingested) {
     match outcome {
         // Something before it is missing here.
-        Ingested::Pending { .. } => mesh.want_sync(node),
+        Ingested::Pending { .. } | Ingested::Stranger(_) => mesh.want_sync(node),
         // The neighbour only passed it on, unchecked: no strike.
         Ingested::Refused(reason) => tracing::debug!(%reason, "an entry from gossip was refused"),
         Ingested::Applied(_) | Ingested::Duplicate(_) | Ingested::Held { .. } => {}
@@ -131,7 +131,7 @@ fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce)
     {
         mesh.peers.hint(&node, &Addresses::from_wire(addresses));
     }
-    if announce.frontier_hash.as_ref() != store.frontier().hash().as_slice() {
+    if announce.frontier_hash.as_ref() != store.frontier().hash().0.as_slice() {
         mesh.want_sync(if mesh.peers.is_connected(&node) {
             &node
         } else {
@@ -168,7 +168,7 @@ fn announcement(mesh: &Mesh, store: &Store) -> net::gossip::Kind {
     net::gossip::Kind::Announce(net::Announce {
         node: Bytes::copy_from_slice(&mesh.node.id().0),
         nonce: mesh.random(),
-        frontier_hash: Bytes::copy_from_slice(&store.frontier().hash()),
+        frontier_hash: Bytes::copy_from_slice(&store.frontier().hash().0),
         addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
     })
 }

@@ -18,8 +18,8 @@ use crate::{
     id::{Author, StoreId},
     limits::{DIAL_TIMEOUT, HELLO_BYTES_MAX, HELLO_TIMEOUT, HELLOS_MAX},
     net::{HELLO_ALPN, JoinError, Mesh, endpoint::node_of, invitation::Invitation},
-    node::Redeemed,
-    protocol::role::Role,
+    node::{MeshError, Redeemed},
+    protocol::{genesis::Genesis, invite::InviteError, membership::MembershipError, role::Role},
     wire::net,
 };
 
@@ -44,8 +44,8 @@ impl Hello {
         let node = node_of(&connection.remote_id());
         let reply = match self.admit(node, &request).await {
             Ok(redeemed) => net::HelloReply {
-                creator: Bytes::copy_from_slice(&redeemed.creator.0),
-                nonce: Bytes::copy_from_slice(&redeemed.nonce),
+                creator: Bytes::copy_from_slice(&redeemed.genesis.creator.0),
+                nonce: Bytes::copy_from_slice(&redeemed.genesis.nonce),
                 role: redeemed.role.to_string(),
                 ..net::HelloReply::default()
             },
@@ -90,8 +90,8 @@ impl Hello {
                 tracing::info!(%node, role = %redeemed.role, "a node has joined");
                 Ok(redeemed)
             }
-            Err(error) if error.is_unknown() => Err(stranger()),
-            Err(error) => Err((error.word().to_owned(), error.to_string())),
+            Err(MeshError::Invite(InviteError::Unknown)) => Err(stranger()),
+            Err(error) => Err((word(&error).to_owned(), error.to_string())),
         }
     }
 }
@@ -114,8 +114,7 @@ impl ProtocolHandler for Hello {
 /// What the node that redeemed an invitation said.
 #[derive(Debug, Clone)]
 pub(super) struct Admitted {
-    pub(super) creator: Author,
-    pub(super) nonce: [u8; 32],
+    pub(super) genesis: Genesis,
     pub(super) role: Role,
 }
 
@@ -124,6 +123,7 @@ pub(super) async fn redeem(
     endpoint: &iroh::Endpoint,
     address: EndpointAddr,
     invitation: &Invitation,
+    contacted: impl AsyncFnOnce(),
 ) -> Result<Admitted, JoinError> {
     let unreachable = |what: String| JoinError::Unreachable {
         node: invitation.node,
@@ -133,6 +133,7 @@ pub(super) async fn redeem(
         .await
         .map_err(|_elapsed| unreachable(format!("no answer within {DIAL_TIMEOUT:?}")))?
         .map_err(|error| unreachable(error.to_string()))?;
+    contacted().await;
     let asked = async {
         let (mut send, mut receive) = connection.open_bi().await.map_err(text)?;
         let request = net::HelloRequest {
@@ -159,21 +160,29 @@ pub(super) async fn redeem(
             reason: reply.reason,
         });
     }
-    let creator = Author::from_slice(&reply.creator).ok_or_else(malformed)?;
-    let nonce = reply
-        .nonce
-        .as_ref()
-        .try_into()
-        .map_err(|_length| malformed())?;
-    // The id of a store is a hash of who founded it: nobody can lie about that.
-    if StoreId::derive(&creator, &nonce) != invitation.store {
+    let nonce = reply.nonce.as_ref().try_into();
+    let genesis = Genesis {
+        creator: Author::from_slice(&reply.creator).ok_or_else(malformed)?,
+        nonce: nonce.map_err(|_length| malformed())?,
+    };
+    // The id of a store is a hash of its genesis: nobody can lie about that.
+    if genesis.store() != invitation.store {
         return Err(malformed());
     }
     Ok(Admitted {
-        creator,
-        nonce,
+        genesis,
         role: reply.role.parse().map_err(|_word| malformed())?,
     })
+}
+
+// A stable name for programs.
+fn word(error: &MeshError) -> &'static str {
+    match error {
+        MeshError::Invite(InviteError::Expired { .. }) => "invite_expired",
+        MeshError::Invite(InviteError::Used { .. }) => "invite_used",
+        MeshError::Membership(MembershipError::Removed { .. }) => "removed",
+        _ours => "failed",
+    }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -120,7 +120,11 @@ mod tests {
         Invitation {
             node: Author([7; 32]),
             addresses: Addresses {
-                direct: ["127.0.0.1:4711".parse().unwrap(), "[::1]:9".parse().unwrap()].into(),
+                direct: [
+                    "127.0.0.1:4711".parse().unwrap(),
+                    "[::1]:9".parse().unwrap(),
+                ]
+                .into(),
                 relay: None,
             },
             store: StoreId([9; 16]),
@@ -144,7 +148,10 @@ mod tests {
     fn one_that_was_mistyped_or_cut_is_none() {
         let text = invitation().to_string();
         for index in 0..text.len() {
-            assert!(text[..index].parse::<Invitation>().is_err(), "cut at {index}");
+            assert!(
+                text[..index].parse::<Invitation>().is_err(),
+                "cut at {index}"
+            );
             let mut typed = text.clone().into_bytes();
             typed[index] = if typed[index] == b'q' { b'r' } else { b'q' };
             let typed = String::from_utf8(typed).unwrap();

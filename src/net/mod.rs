@@ -113,6 +113,13 @@ pub struct Net(Arc<Inner>);
 struct Inner {
     node: Node,
     config: NetConfig,
+    // Another one after a join.
+    running: Mutex<Arc<Running>>,
+}
+
+/// From a start to a stop.
+#[derive(Debug, Default)]
+struct Running {
     // Bound when there is somebody to meet.
     mesh: OnceCell<Arc<Mesh>>,
     stop: CancellationToken,
@@ -147,17 +154,9 @@ impl Net {
         let net = Self(Arc::new(Inner {
             node,
             config,
-            mesh: OnceCell::new(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            running: Mutex::default(),
         }));
-        let watching = net.clone();
-        net.0.tasks.spawn(async move {
-            tokio::select! {
-                () = watching.0.stop.cancelled() => {}
-                () = watching.supervise() => {}
-            }
-        });
+        net.supervise(net.running());
         net
     }
 
@@ -185,7 +184,7 @@ impl Net {
             .iter()
             .map(|(node, _)| *node)
             .filter(|node| *node != own && members.role(node).is_some());
-        match self.0.mesh.get() {
+        match self.running().mesh.get() {
             Some(mesh) => others.map(|node| mesh.peers.status(&node)).collect(),
             None => {
                 let unknown = Peers::default();
@@ -196,7 +195,8 @@ impl Net {
 
     /// Returns where this node listens; `None`: it does not.
     pub fn addresses(&self) -> Option<Addresses> {
-        self.0.mesh.get().map(|mesh| Addresses::of(&mesh.endpoint))
+        let running = self.running();
+        running.mesh.get().map(|mesh| Addresses::of(&mesh.endpoint))
     }
 
     /// Dials `node` now, at `addresses` if there are some.
@@ -216,22 +216,66 @@ impl Net {
 
     /// Stops: connections are closed, tasks end. The node stays open.
     pub async fn stop(&self) {
-        self.0.stop.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
-        if let Some(mesh) = self.0.mesh.get() {
+        let running = self.running();
+        running.stop.cancel();
+        running.tasks.close();
+        running.tasks.wait().await;
+        if let Some(mesh) = running.mesh.get() {
             mesh.endpoint.close().await;
         }
     }
 
+    // Between two meshes.
+    async fn rest(&self) {
+        self.stop().await;
+        *self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    // Binds, and goes on as after a start.
+    async fn wake(&self) -> Result<Arc<Mesh>, NetError> {
+        let mesh = self.mesh().await?;
+        self.supervise(self.running());
+        Ok(mesh)
+    }
+
+    fn running(&self) -> Arc<Running> {
+        let running = self.0.running.lock();
+        Arc::clone(&running.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn supervise(&self, running: Arc<Running>) {
+        let (net, stop) = (self.clone(), running.stop.clone());
+        running.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = net.follow_members() => {}
+            }
+        });
+    }
+
     // Binds when there is somebody to meet; keeps gate and tasks in step with the members.
-    async fn supervise(&self) {
+    async fn follow_members(&self) {
         let mut members = self.0.node.watch_members();
         loop {
-            let others = members.borrow_and_update().len() > 1;
+            let others = {
+                let members = members.borrow_and_update();
+                let current = members
+                    .iter()
+                    .filter(|(node, _)| members.role(node).is_some());
+                current.count() > 1 || members.role(&self.0.node.id()).is_none()
+            };
             if others || self.0.node.has_open_invites().await {
                 match self.mesh().await {
-                    Ok(mesh) => mesh.meet_members(),
+                    Ok(mesh) => {
+                        mesh.meet_members();
+                        for store in self.0.node.open_stores() {
+                            store.reconsider().await;
+                        }
+                    }
                     Err(error) => tracing::error!(%error, "no peers"),
                 }
             }
@@ -242,11 +286,12 @@ impl Net {
     }
 
     async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
-        let mesh = self.0.mesh.get_or_try_init(|| self.bind()).await?;
+        let running = self.running();
+        let mesh = running.mesh.get_or_try_init(|| self.bind(&running)).await?;
         Ok(Arc::clone(mesh))
     }
 
-    async fn bind(&self) -> Result<Arc<Mesh>, NetError> {
+    async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
         let Inner { node, config, .. } = &*self.0;
         let (gate, known) = (Gate::default(), MemoryLookup::new());
         let seed = node.seed();
@@ -266,8 +311,8 @@ impl Net {
             kept: Mutex::default(),
             sponsors: Mutex::default(),
             secret: node.mesh_secret(),
-            stop: self.0.stop.clone(),
-            tasks: self.0.tasks.clone(),
+            stop: running.stop.clone(),
+            tasks: running.tasks.clone(),
         });
         mesh.load_addresses();
         mesh.open_gate();
@@ -284,8 +329,8 @@ impl Net {
             .accept(SYNC_ALPN, Served(Arc::clone(&mesh)))
             .accept(GOSSIP_ALPN, gossip)
             .spawn();
-        let stop = self.0.stop.clone();
-        self.0.tasks.spawn(async move {
+        let stop = running.stop.clone();
+        running.tasks.spawn(async move {
             stop.cancelled().await;
             if let Err(error) = router.shutdown().await {
                 tracing::warn!(%error, "the endpoint did not shut down cleanly");
@@ -341,6 +386,17 @@ impl Mesh {
                 kept.remove(&node);
             });
         }
+    }
+
+    /// Lets in who let us in, until the members are known.
+    fn trust_sponsor(self: &Arc<Self>, node: &Author, addresses: Addresses) {
+        {
+            let mut sponsors = self.sponsors.lock().unwrap_or_else(PoisonError::into_inner);
+            sponsors.insert(*node);
+        }
+        self.peers.found(node, addresses);
+        self.keep_addresses(node);
+        self.meet_members();
     }
 
     fn connected(&self) -> Vec<Author> {

@@ -49,6 +49,15 @@ pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
     }
 }
 
+/// Returns a connection to `node`: one that is there, or a new one.
+pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connection, String> {
+    if mesh.peers.connection(node).is_none() {
+        dial(mesh, node).await?;
+    }
+    let connection = mesh.peers.connection(node);
+    connection.ok_or_else(|| "it hung up at once".to_owned())
+}
+
 async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
     let id = endpoint_id(node).ok_or("its id is no key")?;
     let address = mesh.peers.addresses(node).to_iroh(id);
@@ -119,7 +128,7 @@ async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
 async fn in_step(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Result<(), String> {
     let mut behind = 0;
     for store in mesh.node.open_stores() {
-        let summary = session::open(mesh, node, connection, &store).await?;
+        let summary = session::open(mesh, node, connection, &store, |_entries| {}).await?;
         behind += summary.sent;
     }
     mesh.peers.compared(node, behind);
@@ -137,11 +146,14 @@ async fn exchange(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> R
             .await
             .map_err(text)?;
         send.finish().map_err(text)?;
-        let reply = receive.read_to_end(STATUS_BYTES_MAX).await.map_err(|error| {
-            connection
-                .close_reason()
-                .map_or_else(|| error.to_string(), |reason| refusal(&reason))
-        })?;
+        let reply = receive
+            .read_to_end(STATUS_BYTES_MAX)
+            .await
+            .map_err(|error| {
+                connection
+                    .close_reason()
+                    .map_or_else(|| error.to_string(), |reason| refusal(&reason))
+            })?;
         let now_ms = mesh.node.clock().now_ms();
         // Their clock is compared with the middle of ours (Cristian 1989).
         let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
@@ -166,7 +178,8 @@ fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), 
     };
     let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
         - i64::try_from(now_ms).unwrap_or(i64::MAX);
-    mesh.peers.seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
+    mesh.peers
+        .seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
     let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
     if mesh.peers.found(node, addresses) {
         mesh.keep_addresses(node);

@@ -33,8 +33,7 @@ pub(super) async fn open(
 ) -> Result<Summary, String> {
     let (mut send, receive) = connection.open_bi().await.map_err(text)?;
     send.write_all(&[STREAM]).await.map_err(text)?;
-    let (session, hello) =
-        Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
+    let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
     let frames = Frames::start(mesh, send);
     frames.send(hello, None);
     let shell = Shell {
@@ -250,7 +249,8 @@ struct Frames {
 
 impl Frames {
     fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
-        let (queue, mut frames) = mpsc::unbounded_channel::<(Bytes, Option<OwnedSemaphorePermit>)>();
+        let (queue, mut frames) =
+            mpsc::unbounded_channel::<(Bytes, Option<OwnedSemaphorePermit>)>();
         mesh.spawn(async move {
             while let Some((frame, room)) = frames.recv().await {
                 let deadline = Instant::now() + SYNC_WORK_TIMEOUT;

@@ -7,7 +7,7 @@ use tokio_stream::StreamExt as _;
 use crate::{
     id::StoreId,
     net::{Mesh, gossip},
-    protocol::genesis,
+    protocol::genesis::Genesis,
 };
 
 /// Opens and carries every store that the root store lists, now and later.
@@ -32,15 +32,22 @@ fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
         if carried.insert(store.id()) {
             let with = Arc::clone(mesh);
             mesh.spawn(async move { gossip::carry(with, store).await });
-            mesh.connected().iter().for_each(|node| mesh.want_sync(node));
+            mesh.connected()
+                .iter()
+                .for_each(|node| mesh.want_sync(node));
         }
     }
 }
 
-// A store is opened when both what proves its id and its name are there.
-async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
+/// Opens the stores of which both what proves the id and the name are listed.
+pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
     let root = mesh.node.root();
-    let open: BTreeSet<_> = mesh.node.open_stores().iter().map(|store| store.id()).collect();
+    let open: BTreeSet<_> = mesh
+        .node
+        .open_stores()
+        .iter()
+        .map(|store| store.id())
+        .collect();
     let mut scan = root.scan(crate::store::List {
         prefix: "/stores/".into(),
         limit: None,
@@ -52,18 +59,22 @@ async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
             return Ok(());
         }
         for item in page {
-            let Some((id, creator, nonce)) = genesis::read(&item.key, &item.value) else {
+            let Some(genesis) = Genesis::decode(&item.key, &item.value) else {
                 continue;
             };
+            let id = genesis.store();
             if open.contains(&id) {
                 continue;
             }
             let key = format!("/stores/{id}/name");
-            let name = root.get(key.as_bytes()).await.map_err(|error| error.to_string())?;
+            let name = root
+                .get(key.as_bytes())
+                .await
+                .map_err(|error| error.to_string())?;
             if let Some(name) = name {
                 let name = String::from_utf8_lossy(&name.value).into_owned();
                 mesh.node
-                    .open_shared(id, &name, creator, nonce)
+                    .open_shared(&name, genesis)
                     .await
                     .map_err(|error| error.to_string())?;
             }

@@ -16,6 +16,7 @@ use crate::{
         OpenError,
         identity::{no_follow, random},
     },
+    protocol::genesis::Genesis,
     state::row::{seal, unseal},
 };
 
@@ -36,10 +37,8 @@ pub(super) struct Row {
     pub(super) id: StoreId,
     pub(super) name: String,
     pub(super) root: bool,
-    /// Who founded it.
-    pub(super) creator: Author,
-    /// With the creator's key it makes the id.
-    pub(super) nonce: [u8; 32],
+    /// What its id is derived from.
+    pub(super) genesis: Genesis,
 }
 
 #[derive(Debug)]
@@ -100,14 +99,16 @@ impl Meta {
             }
             // New, or made by a process that died before its first commit.
             None => {
-                let nonce = random()?;
-                let id = StoreId::derive(author, &nonce);
+                let genesis = Genesis {
+                    creator: *author,
+                    nonce: random()?,
+                };
+                let id = genesis.store();
                 meta.add(&Row {
                     id,
                     name: "root".to_owned(),
                     root: true,
-                    creator: *author,
-                    nonce,
+                    genesis,
                 })?;
                 std::fs::File::open(data_dir)
                     .and_then(|dir| dir.sync_all())
@@ -217,8 +218,8 @@ impl Meta {
             let mut stores = write.open_table(STORES_TABLE)?;
             for row in rows {
                 let mut body = vec![u8::from(row.root)];
-                body.extend_from_slice(&row.creator.0);
-                body.extend_from_slice(&row.nonce);
+                body.extend_from_slice(&row.genesis.creator.0);
+                body.extend_from_slice(&row.genesis.nonce);
                 body.extend_from_slice(row.name.as_bytes());
                 let sealed = seal(STORES, &row.id.0, body);
                 stores.insert(row.id.0.as_slice(), sealed.as_slice())?;
@@ -247,7 +248,9 @@ fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
         id: StoreId::from_slice(key)?,
         name: String::from_utf8(name.to_vec()).ok()?,
         root: *root == 1,
-        creator: Author(*creator),
-        nonce: *nonce,
+        genesis: Genesis {
+            creator: Author(*creator),
+            nonce: *nonce,
+        },
     })
 }

@@ -9,8 +9,13 @@
 //! ```
 
 mod identity;
+mod join;
 mod lock;
+mod mesh;
 mod meta;
+
+pub use join::FormerRoot;
+pub use mesh::{MeshError, Redeemed};
 
 use std::{
     any::Any,
@@ -31,7 +36,7 @@ use crate::{
     limits::{BUS_BATCHES_MAX, STORE_NAME_CHARS_MAX},
     node::{lock::Lock, meta::Meta},
     protocol::{entry::Op, genesis::Genesis},
-    store::{self, ReadError, Store, StoreConfig, Write, WriteError},
+    store::{self, Authority, ReadError, Store, StoreConfig, Write, WriteError},
 };
 
 /// What a node is opened with.
@@ -200,12 +205,22 @@ pub struct Node(Arc<Inner>);
 struct Inner {
     config: NodeConfig,
     key: Arc<SigningKey>,
-    root: Store,
-    // All stores, the root store among them. Written by `create_store` only.
+    // Held while an invite is redeemed.
+    redeeming: tokio::sync::Mutex<()>,
+    // Another one after a join.
+    root: RwLock<Root>,
+    // All stores, the root store among them.
     stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
     meta: Meta,
     // Held as long as the node or the writer of a store lives.
     lock: Arc<Lock>,
+}
+
+/// The root store, and what proves its id.
+#[derive(Debug, Clone)]
+struct Root {
+    store: Store,
+    genesis: Genesis,
 }
 
 impl Node {
@@ -222,12 +237,24 @@ impl Node {
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
         let meta = Meta::open(&data_dir, &author, config.create)?;
+        let mut rows = meta.stores()?;
+        // It says who may write in the others.
+        rows.sort_by_key(|row| !row.root);
         let mut stores = BTreeMap::new();
-        let mut root = None;
-        for row in meta.stores()? {
-            let store = open_store(&config, &key, &lock, row.id, row.root).await?;
+        let mut root: Option<Root> = None;
+        for row in rows {
+            let authority = match &root {
+                None => Authority::Root {
+                    creator: row.genesis.creator,
+                },
+                Some(root) => Authority::Of(root.store.members()),
+            };
+            let store = open_store(&config, &key, &lock, row.id, authority).await?;
             if row.root {
-                root = Some((store.clone(), row.nonce));
+                root = Some(Root {
+                    store: store.clone(),
+                    genesis: row.genesis,
+                });
             }
             let info = StoreInfo {
                 id: row.id,
@@ -236,24 +263,21 @@ impl Node {
             };
             stores.insert(row.id, (info, store));
         }
-        let (root, nonce) = root.ok_or_else(|| OpenError::Unusable {
+        let root = root.ok_or_else(|| OpenError::Unusable {
             path: data_dir.join(meta::FILE),
             what: "it names no root store".to_owned(),
         })?;
-        let genesis = Genesis {
-            creator: author,
-            nonce,
-        };
-        introduce(&root, &config, &author, &genesis).await?;
-        let stores = RwLock::new(stores);
-        Ok(Self(Arc::new(Inner {
+        let node = Self(Arc::new(Inner {
             config,
             key,
-            root,
-            stores,
+            redeeming: tokio::sync::Mutex::default(),
+            root: RwLock::new(root),
+            stores: RwLock::new(stores),
             meta,
             lock,
-        })))
+        }));
+        node.introduce().await?;
+        Ok(node)
     }
 
     /// Returns the node's key, which is also its name and its author id.
@@ -273,7 +297,7 @@ impl Node {
 
     /// Returns the root store: the default store, which also holds the node's own keys.
     pub fn root(&self) -> Store {
-        self.0.root.clone()
+        self.root_and_genesis().store
     }
 
     /// Returns a store by name or UUID; the root store for an empty name.
@@ -319,55 +343,72 @@ impl Node {
             creator: self.id(),
             nonce: identity::random()?,
         };
-        let id = genesis.store();
         self.check_free(name)?;
-        let store = open_store(&self.0.config, &self.0.key, &self.0.lock, id, false).await?;
+        let info = self.add_store(name, genesis).await?;
+        self.root().write_own(listing(name, &genesis)).await?;
+        Ok(info)
+    }
+
+    /// Opens a store that another node founded, which is listed in the root store. Where its name
+    /// is taken here, it gets one of its own.
+    ///
+    /// # Errors
+    /// `Open`.
+    pub async fn open_shared(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
+        let id = genesis.store();
+        let own_name = format!("store-{}", &id.to_string()[..8]);
+        let free = check_name(name).and_then(|()| self.check_free(name));
+        let name = free.map_or(own_name.as_str(), |()| name);
+        self.add_store(name, genesis).await
+    }
+
+    async fn add_store(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
+        let id = genesis.store();
+        let authority = Authority::Of(self.root().members());
+        let store = open_store(&self.0.config, &self.0.key, &self.0.lock, id, authority).await?;
         let info = StoreInfo {
             id,
             name: name.to_owned(),
             root: false,
         };
-        {
-            let mut stores = self
-                .0
-                .stores
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some((taken, _)) = stores.values().find(|(taken, _)| taken.name == name) {
-                return Err(StoreError::NameTaken {
-                    name: name.to_owned(),
-                    id: taken.id,
-                });
-            }
-            self.0.meta.add(&meta::Row {
-                id,
+        let mut stores = self
+            .0
+            .stores
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((taken, _)) = stores.values().find(|(taken, _)| taken.name == name) {
+            return Err(StoreError::NameTaken {
                 name: name.to_owned(),
-                root: false,
-                nonce: genesis.nonce,
-            })?;
-            stores.insert(id, (info.clone(), store));
+                id: taken.id,
+            });
         }
-        let put = |key, value| Op::Put {
-            key,
-            value,
-            expires_ms: None,
-        };
-        let ops = vec![
-            put(genesis.key(), genesis.encode()),
-            put(
-                Bytes::from(format!("/stores/{id}/name")),
-                Bytes::copy_from_slice(name.as_bytes()),
-            ),
-        ];
-        self.0
-            .root
-            .write_own(Write {
-                ops,
-                atomic: true,
-                condition: None,
-            })
-            .await?;
+        self.0.meta.add(&meta::Row {
+            id,
+            name: name.to_owned(),
+            root: false,
+            genesis,
+        })?;
+        stores.insert(id, (info.clone(), store));
         Ok(info)
+    }
+
+    /// Returns all stores, open, the root store first.
+    pub fn open_stores(&self) -> Vec<Store> {
+        let infos = self.stores();
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let open = infos.iter().filter_map(|info| stores.get(&info.id));
+        open.map(|(_, store)| store.clone()).collect()
+    }
+
+    /// Returns the store with `id`, where it is open here.
+    pub fn open_store(&self, id: &StoreId) -> Option<Store> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.get(id).map(|(_, store)| store.clone())
+    }
+
+    fn root_and_genesis(&self) -> Root {
+        let root = self.0.root.read().unwrap_or_else(PoisonError::into_inner);
+        root.clone()
     }
 
     /// Closes all stores: everything in memory is written, later calls answer `Closed`. The data
@@ -435,7 +476,7 @@ async fn open_store(
     key: &Arc<SigningKey>,
     lock: &Arc<Lock>,
     id: StoreId,
-    root: bool,
+    authority: Authority,
 ) -> Result<Store, OpenError> {
     let opened = Store::open(StoreConfig {
         id,
@@ -445,7 +486,8 @@ async fn open_store(
         disk: Arc::clone(&config.disk),
         bus_batches: config.bus_batches,
         lease: Some(Arc::clone(lock) as Arc<dyn Any + Send + Sync>),
-        root,
+        root: matches!(authority, Authority::Root { .. }),
+        authority,
     });
     opened.await.map_err(|source| OpenError::Store {
         id,
@@ -453,49 +495,22 @@ async fn open_store(
     })
 }
 
-// Writes what a root store says of its node, where it does not say it yet.
-async fn introduce(
-    root: &Store,
-    config: &NodeConfig,
-    author: &Author,
-    genesis: &Genesis,
-) -> Result<(), OpenError> {
-    let info = format!(
-        r#"{{"name":"{}","version":"{}","os":"{}"}}"#,
-        config.name.escape_default(),
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::OS
-    );
-    let own = [
-        (genesis.key(), genesis.encode()),
-        (
-            Bytes::from(format!("/nodes/{author}/info")),
-            Bytes::from(info),
-        ),
-        (
-            Bytes::from(format!("/nodes/{author}/status")),
-            Bytes::from_static(b"active"),
-        ),
-    ];
-    let mut ops = Vec::new();
-    for (key, value) in own {
-        if root.get(&key).await?.is_none() {
-            ops.push(Op::Put {
-                key,
-                value,
-                expires_ms: None,
-            });
-        }
+// What the root store says of a store.
+fn listing(name: &str, genesis: &Genesis) -> Write {
+    let put = |key, value| Op::Put {
+        key,
+        value,
+        expires_ms: None,
+    };
+    let name_key = format!("/stores/{}/name", genesis.store());
+    Write {
+        ops: vec![
+            put(genesis.key(), genesis.encode()),
+            put(name_key.into(), Bytes::copy_from_slice(name.as_bytes())),
+        ],
+        atomic: true,
+        condition: None,
     }
-    if !ops.is_empty() {
-        root.write_own(Write {
-            ops,
-            atomic: true,
-            condition: None,
-        })
-        .await?;
-    }
-    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {

@@ -24,3 +24,5 @@ pub mod membership;
 pub mod op;
 pub mod pending;
 pub mod role;
+pub mod run;
+pub mod sync;

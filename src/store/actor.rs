@@ -22,8 +22,7 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        Fresh, IngestError, Ingested, StoreConfig, Write, WriteError, Written,
-        RefusedEntry,
+        Fresh, IngestError, Ingested, RefusedEntry, StoreConfig, Write, WriteError, Written,
         ingest::Waiting,
         marks::Marks,
         members::Membership,

@@ -12,6 +12,7 @@ use crate::{
         change::Origin,
         entry::{EntryError, Header, Op, Parent, sign},
         heads::{Head, Heads},
+        role::role_key_node,
     },
     state::StateError,
     store::{

@@ -64,9 +64,9 @@ pub enum RefusedEntry {
     #[error("the entry belongs to store {theirs}, this is {ours}")]
     WrongStore {
         /// What it says.
-        theirs: crate::id::StoreId,
+        theirs: StoreId,
         /// This store.
-        ours: crate::id::StoreId,
+        ours: StoreId,
     },
     /// Its author may only read.
     #[error("node {author} may only read")]
@@ -225,7 +225,10 @@ impl Actor {
     fn first_lacking(&self, author: Author, tip: FrontierTip) -> Option<(Author, FrontierTip)> {
         let mut place = tip;
         loop {
-            if matches!(self.logs.reader().entry(&author, place.seq, &place.id), Ok(Some(_))) {
+            if matches!(
+                self.logs.reader().entry(&author, place.seq, &place.id),
+                Ok(Some(_))
+            ) {
                 return None;
             }
             let Some(entry) = self.waiting_entry(&author, &place.id) else {

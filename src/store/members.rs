@@ -24,6 +24,7 @@ use crate::{
 /// The writer's side of membership.
 #[derive(Debug)]
 pub(super) struct Membership {
+    creator: Author,
     anyone: bool,
     store: StoreId,
     // In the root store: all entries that have acts, whether they count or not.
@@ -55,19 +56,20 @@ pub enum Authority {
 
 impl Membership {
     pub(super) fn new(authority: &Authority, store: StoreId) -> Self {
-        let (members, told) = match authority {
-            Authority::Root { creator } => {
-                let founded = Members::evaluate(*creator, store, [], |_, _, _| None);
+        let creator = match authority {
+            Authority::Root { creator } => *creator,
+            Authority::Of(_) | Authority::Anyone => Author([0; 32]),
+        };
+        let founded = Members::evaluate(creator, store, [], |_, _, _| None);
+        let (told, members) = match authority {
+            Authority::Of(members) => (None, members.clone()),
+            Authority::Root { .. } | Authority::Anyone => {
                 let (told, members) = watch::channel(Arc::new(founded));
-                (members, Some(told))
-            }
-            Authority::Of(members) => (members.clone(), None),
-            Authority::Anyone => {
-                let nobody = Members::evaluate(Author([0; 32]), store, [], |_, _, _| None);
-                (watch::channel(Arc::new(nobody)).1, None)
+                (Some(told), members)
             }
         };
         Self {
+            creator,
             anyone: matches!(authority, Authority::Anyone),
             store,
             acts: BTreeMap::new(),
@@ -99,6 +101,7 @@ impl Membership {
     /// Notes an entry of the root store that has acts.
     pub(super) fn note(&mut self, entry: &Entry) {
         if self.told.is_some()
+            && !self.anyone
             && let Some(acts) = Acts::of(entry)
             && self
                 .acts
@@ -136,8 +139,7 @@ impl Membership {
             return false;
         };
         let acts = self.acts.values().map(|(_, acts)| acts);
-        let creator = self.members.borrow().creator();
-        let members = Members::evaluate(creator, self.store, acts, |author, entry, tip| {
+        let members = Members::evaluate(self.creator, self.store, acts, |author, entry, tip| {
             leads(log, author, entry, tip)
         });
         told.send_if_modified(|known| {
@@ -180,9 +182,9 @@ pub(super) fn leads(
 ) -> Option<bool> {
     let branches = log.of(author);
     let has = |seq: Seq, id: &EntryId| {
-        branches.iter().find(|branch| {
-            matches!(branch.record(seq), Ok(Some(record)) if record.header.id == *id)
-        })
+        branches.iter().find(
+            |branch| matches!(branch.record(seq), Ok(Some(record)) if record.header.id == *id),
+        )
     };
     let mut place = tip;
     let mut branch = has(tip.seq, &tip.id)?;

@@ -25,7 +25,7 @@ use std::{any::Any, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use fresh::Fresh;
 pub use ingest::{IngestError, Ingested, RefusedEntry};
@@ -93,7 +93,7 @@ struct Shared {
     state: StateReader,
     bus: Bus,
     fresh: broadcast::Sender<Fresh>,
-    members: watch::Receiver<Arc<Members>>,
+    members: tokio::sync::watch::Receiver<Arc<Members>>,
     dir: PathBuf,
     // Where watches run their reading of files.
     runtime: tokio::runtime::Handle,

@@ -23,9 +23,9 @@ use crate::{
         Shared, StoreConfig,
         actor::Actor,
         fresh,
-        members::{self, Membership},
         ingest::Waiting,
         marks::Marks,
+        members::{self, Membership},
         merge::{Merge, Merged, Span, spans},
     },
 };
@@ -179,9 +179,10 @@ fn open_with_state(
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
     };
-    let (Some((mut marks, known)), Some(acts)) =
-        (Marks::read(&stored.notes), members::read_notes(&stored.notes))
-    else {
+    let (Some((mut marks, known)), Some(acts)) = (
+        Marks::read(&stored.notes),
+        members::read_notes(&stored.notes),
+    ) else {
         return Ok(Err("its notes are not readable".to_owned()));
     };
     let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &known)?;

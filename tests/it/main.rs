@@ -20,6 +20,7 @@ mod ingest;
 mod kill;
 mod laws;
 mod model;
+mod mesh;
 mod node;
 mod random;
 #[cfg(feature = "api")]

@@ -1,0 +1,242 @@
+//! Joining a mesh, step by step, for somebody who looks on.
+
+use std::sync::Arc;
+
+use iroh::address_lookup::memory::MemoryLookup;
+use tokio::sync::mpsc;
+
+use crate::{
+    id::{Author, StoreId},
+    net::{
+        Inner, Invitation, Mesh, Net, NetError,
+        endpoint::{self, endpoint_id},
+        gate::Gate,
+        hello, peer, session,
+    },
+    node::{FormerRoot, OpenError},
+    protocol::role::Role,
+    store::Store,
+};
+
+/// How far a join has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinEvent {
+    /// The node that invited answers.
+    Contacted {
+        /// Which.
+        node: Author,
+    },
+    /// It has let this node in, durably.
+    Accepted {
+        /// What this node may do.
+        role: Role,
+        /// What became of the root store that it had.
+        former: FormerRoot,
+    },
+    /// Entries of a store have come.
+    Syncing {
+        /// Which store.
+        store: StoreId,
+        /// How many up to now.
+        entries: u64,
+    },
+    /// All stores are in step with the node that invited.
+    Synced {
+        /// Entries that came, over all stores.
+        entries: u64,
+    },
+}
+
+/// What a join came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The root store.
+    pub store: StoreId,
+    /// What this node may do.
+    pub role: Role,
+    /// What became of the root store that it had.
+    pub former: FormerRoot,
+    /// Entries that came.
+    pub entries: u64,
+}
+
+/// Why a node has not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It is one of this mesh already.
+    #[error("this node belongs to that mesh already")]
+    Member,
+    /// It has members of its own, who would lose it.
+    #[error("this node has {others} other members in a mesh of its own")]
+    HasMembers {
+        /// How many.
+        others: usize,
+    },
+    /// Its own invitation.
+    #[error("this node gave out the invitation itself")]
+    Own,
+    /// The node that invited cannot be reached.
+    #[error("node {} cannot be reached: {what}", node.short())]
+    Unreachable {
+        /// Which.
+        node: Author,
+        /// Why.
+        what: String,
+    },
+    /// It was reached, and refuses.
+    #[error("the invitation is refused: {reason}")]
+    Refused {
+        /// One word for programs.
+        word: String,
+        /// For people.
+        reason: String,
+    },
+    /// Let in, but not in step yet: a node that runs goes on by itself.
+    #[error("this node was let in, but the first sync did not end: {what}")]
+    NotSynced {
+        /// Why.
+        what: String,
+    },
+    /// This node's own files.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// This node's own endpoint.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+impl Net {
+    /// Joins the mesh that `invitation` is to, and fetches what it has. `events` hears of each step.
+    ///
+    /// Once `Accepted` was told, a join that is cut goes on when the node runs.
+    ///
+    /// # Errors
+    /// `JoinError`. Nothing has changed here before `Accepted`.
+    pub async fn join(
+        &self,
+        invitation: &Invitation,
+        events: &mpsc::Sender<JoinEvent>,
+    ) -> Result<Joined, JoinError> {
+        self.check(invitation)?;
+        let admitted = self.redeem(invitation, events).await?;
+        self.rest().await;
+        let node = &self.0.node;
+        let former = node.adopt_root(admitted.genesis).await?;
+        let role = admitted.role;
+        tell(
+            events,
+            JoinEvent::Accepted {
+                role,
+                former: former.clone(),
+            },
+        )
+        .await;
+        let mesh = self.wake_with(invitation).await?;
+        let entries = first_sync(&mesh, &invitation.node, events)
+            .await
+            .map_err(|what| JoinError::NotSynced { what })?;
+        tell(events, JoinEvent::Synced { entries }).await;
+        Ok(Joined {
+            store: invitation.store,
+            role,
+            former,
+            entries,
+        })
+    }
+
+    fn check(&self, invitation: &Invitation) -> Result<(), JoinError> {
+        let node = &self.0.node;
+        if invitation.node == node.id() {
+            return Err(JoinError::Own);
+        }
+        if invitation.store == node.root().id() && node.members().role(&node.id()).is_some() {
+            return Err(JoinError::Member);
+        }
+        let own = node.id();
+        let members = node.members();
+        let others = members
+            .iter()
+            .filter(|(other, _)| **other != own && members.role(other).is_some());
+        match others.count() {
+            _of_a_join_that_was_cut if members.role(&own).is_none() => Ok(()),
+            0 => Ok(()),
+            others => Err(JoinError::HasMembers { others }),
+        }
+    }
+
+    // With an endpoint of its own: this node has no mesh to speak for yet.
+    async fn redeem(
+        &self,
+        invitation: &Invitation,
+        events: &mpsc::Sender<JoinEvent>,
+    ) -> Result<hello::Admitted, JoinError> {
+        let Inner { node, config, .. } = &*self.0;
+        self.rest().await;
+        let id = endpoint_id(&invitation.node).ok_or(JoinError::Unreachable {
+            node: invitation.node,
+            what: "its id is no key".to_owned(),
+        })?;
+        let endpoint =
+            endpoint::bind(config, &node.seed(), Gate::default(), MemoryLookup::new()).await?;
+        let address = invitation.addresses.to_iroh(id);
+        let redeemed = hello::redeem(&endpoint, address, invitation, async || {
+            let node = invitation.node;
+            tell(events, JoinEvent::Contacted { node }).await;
+        })
+        .await;
+        endpoint.close().await;
+        redeemed
+    }
+
+    // Binds anew, as a member to be, who knows its sponsor only.
+    async fn wake_with(&self, invitation: &Invitation) -> Result<Arc<Mesh>, JoinError> {
+        let mesh = self.wake().await?;
+        mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
+        Ok(mesh)
+    }
+}
+
+// The root store first: it says which others there are.
+async fn first_sync(
+    mesh: &Arc<Mesh>,
+    sponsor: &Author,
+    events: &mpsc::Sender<JoinEvent>,
+) -> Result<u64, String> {
+    let connection = peer::connect(mesh, sponsor).await?;
+    let root = mesh.node.root();
+    let mut entries = sync_one(mesh, sponsor, &connection, &root, events).await?;
+    if mesh.node.members().role(&mesh.node.id()).is_none() {
+        return Err("the root store that came does not name this node".to_owned());
+    }
+    mesh.node
+        .introduce()
+        .await
+        .map_err(|error| error.to_string())?;
+    super::stores::open_listed(mesh).await?;
+    // What this node has said of itself goes back, too.
+    for store in mesh.node.open_stores() {
+        entries += sync_one(mesh, sponsor, &connection, &store, events).await?;
+    }
+    Ok(entries)
+}
+
+async fn sync_one(
+    mesh: &Arc<Mesh>,
+    sponsor: &Author,
+    connection: &iroh::endpoint::Connection,
+    store: &Store,
+    events: &mpsc::Sender<JoinEvent>,
+) -> Result<u64, String> {
+    let id = store.id();
+    let progress = |entries| {
+        // Who looks on slowly sees fewer steps.
+        drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
+    };
+    let summary = session::open(mesh, sponsor, connection, store, progress).await?;
+    Ok(summary.received)
+}
+
+async fn tell(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {
+    // Nobody looks on any more: the join goes on all the same.
+    drop(events.send(event).await);
+}

@@ -1,0 +1,209 @@
+//! Joining: another node's root store takes the place of this node's own.
+
+use std::{fs, sync::PoisonError};
+
+use bytes::Bytes;
+
+use crate::{
+    id::StoreId,
+    node::{Node, OpenError, Root, StoreInfo, listing, meta, open_store},
+    protocol::{entry::Op, genesis::Genesis},
+    store::{Authority, List, Store, Write},
+};
+
+/// What became of the root store that a node had before it joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormerRoot {
+    /// Nobody had written to it: it is gone.
+    Dropped,
+    /// It is an ordinary store now, under this name.
+    Kept {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Node {
+    /// Writes what the root store says of this node and its stores, where it does not say it yet.
+    /// In the root store of another node: once this node is let in.
+    ///
+    /// # Errors
+    /// `Write`, `Read`.
+    pub async fn introduce(&self) -> Result<(), OpenError> {
+        let Root { store, genesis } = self.root_and_genesis();
+        let own = self.id();
+        if self.members().role(&own).is_none() {
+            return Ok(());
+        }
+        let config = &self.0.config;
+        let info = format!(
+            r#"{{"name":"{}","version":"{}","os":"{}"}}"#,
+            config.name.escape_default(),
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::OS
+        );
+        let mut said = vec![
+            (genesis.key(), genesis.encode()),
+            (format!("/nodes/{own}/info").into(), Bytes::from(info)),
+            (
+                format!("/nodes/{own}/status").into(),
+                Bytes::from_static(b"active"),
+            ),
+        ];
+        for row in self.0.meta.stores()?.iter().filter(|row| !row.root) {
+            said.extend(listing(&row.name, &row.genesis).ops.into_iter().filter_map(
+                |op| match op {
+                    Op::Put { key, value, .. } => Some((key, value)),
+                    Op::Delete { .. } => None,
+                },
+            ));
+        }
+        let mut ops = Vec::new();
+        for (key, value) in said {
+            if store.get(&key).await?.is_none() {
+                ops.push(Op::Put {
+                    key,
+                    value,
+                    expires_ms: None,
+                });
+            }
+        }
+        if !ops.is_empty() {
+            let write = Write {
+                ops,
+                atomic: true,
+                condition: None,
+            };
+            store.write_own(write).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the store that `genesis` founded the root store of this node: empty at first, to be
+    /// filled by a sync. Durable on return.
+    ///
+    /// # Errors
+    /// `OpenError`.
+    pub async fn adopt_root(&self, genesis: Genesis) -> Result<FormerRoot, OpenError> {
+        let Root { store: former, .. } = self.root_and_genesis();
+        let row = self.former_row(former.id())?;
+        let untouched = self.is_untouched(&former).await?;
+        let id = genesis.store();
+        let authority = Authority::Root {
+            creator: genesis.creator,
+        };
+        let inner = &*self.0;
+        let store = open_store(&inner.config, &inner.key, &inner.lock, id, authority).await?;
+        former.close().await?;
+        let new = meta::Row {
+            id,
+            name: "root".to_owned(),
+            root: true,
+            genesis,
+        };
+        let name = format!("root-{}", &former.id().to_string()[..8]);
+        if untouched {
+            inner.meta.change(&[new], Some(&former.id()))?;
+        } else {
+            let kept = meta::Row {
+                name: name.clone(),
+                root: false,
+                ..row.clone()
+            };
+            inner.meta.change(&[new, kept], None)?;
+        }
+        let members = store.members();
+        {
+            let mut root = inner.root.write().unwrap_or_else(PoisonError::into_inner);
+            *root = Root {
+                store: store.clone(),
+                genesis,
+            };
+            let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
+            stores.remove(&former.id());
+            let info = StoreInfo {
+                id,
+                name: "root".to_owned(),
+                root: true,
+            };
+            stores.insert(id, (info, store));
+        }
+        // The others ask the new root from now on who may write.
+        self.reopen_stores(&members).await?;
+        if untouched {
+            let dir = inner.config.data_dir.join("stores");
+            let dir = dir.join(former.id().to_string());
+            if let Err(error) = fs::remove_dir_all(&dir) {
+                tracing::warn!(%error, "the former root store's files are still there");
+            }
+            return Ok(FormerRoot::Dropped);
+        }
+        let store = open_store(
+            &inner.config,
+            &inner.key,
+            &inner.lock,
+            former.id(),
+            Authority::Of(members),
+        );
+        let store = store.await?;
+        let info = StoreInfo {
+            id: former.id(),
+            name: name.clone(),
+            root: false,
+        };
+        let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
+        stores.insert(former.id(), (info, store));
+        Ok(FormerRoot::Kept { name })
+    }
+
+    fn former_row(&self, id: StoreId) -> Result<meta::Row, OpenError> {
+        let rows = self.0.meta.stores()?;
+        rows.into_iter()
+            .find(|row| row.id == id)
+            .ok_or_else(|| OpenError::Unusable {
+                path: self.0.config.data_dir.join(meta::FILE),
+                what: "it does not name the root store".to_owned(),
+            })
+    }
+
+    async fn reopen_stores(
+        &self,
+        members: &tokio::sync::watch::Receiver<
+            std::sync::Arc<crate::protocol::membership::Members>,
+        >,
+    ) -> Result<(), OpenError> {
+        let inner = &*self.0;
+        for info in self.stores().into_iter().filter(|info| !info.root) {
+            if let Some(store) = self.open_store(&info.id) {
+                store.close().await?;
+            }
+            let authority = Authority::Of(members.clone());
+            let store = open_store(&inner.config, &inner.key, &inner.lock, info.id, authority);
+            let store = store.await?;
+            let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
+            stores.insert(info.id, (info, store));
+        }
+        Ok(())
+    }
+
+    // True when nothing but the node itself was ever written about.
+    async fn is_untouched(&self, root: &Store) -> Result<bool, OpenError> {
+        let only_own = self.stores().len() == 1 && root.frontier().authors() == 1;
+        let keys = root.list(List {
+            prefix: Bytes::new(),
+            limit: Some(64),
+            keys_only: true,
+        });
+        let own = [
+            format!("/nodes/{}/", self.id()),
+            format!("/stores/{}/", root.id()),
+        ];
+        let about_itself = |key: &[u8]| own.iter().any(|own| key.starts_with(own.as_bytes()));
+        // Deleted keys count: their history would be lost.
+        let live = keys.await?;
+        let ever = root.status().await.keys;
+        Ok(only_own
+            && u64::try_from(live.len()).unwrap_or(u64::MAX) == ever
+            && live.iter().all(|item| about_itself(&item.key)))
+    }
+}

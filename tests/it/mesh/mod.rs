@@ -1,0 +1,190 @@
+//! Real nodes on loopback: join, gossip, sync, conflicts, restarts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lattice::{
+    Node, NodeConfig, Store,
+    net::{JoinEvent, Joined, Net, NetConfig},
+    protocol::role::Role,
+    store::{WatchEvent, WatchOptions},
+};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::StreamExt as _;
+
+/// Longer than anything takes that goes well.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A node with a net, in a directory of its own.
+struct Peer {
+    node: Node,
+    net: Net,
+    dir: TempDir,
+}
+
+impl Peer {
+    async fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::at(dir, name).await
+    }
+
+    async fn at(dir: TempDir, name: &str) -> Self {
+        let mut config = NodeConfig::new(dir.path()).create(true);
+        config.name = name.to_owned();
+        let node = Node::open(config).await.unwrap();
+        let net = Net::start(node.clone(), loopback());
+        Self { node, net, dir }
+    }
+
+    async fn join(&self, host: &Self, role: Role) -> Joined {
+        let invitation = host.net.invite(role, 60_000).await.unwrap();
+        let (events, mut told) = mpsc::channel(64);
+        let joining = self.net.join(&invitation, &events);
+        let joined = timeout(SOON, joining).await.unwrap().unwrap();
+        drop(events);
+        let mut names = Vec::new();
+        while let Some(event) = told.recv().await {
+            names.push(match event {
+                JoinEvent::Contacted { .. } => "contacted",
+                JoinEvent::Accepted { .. } => "accepted",
+                JoinEvent::Syncing { .. } => continue,
+                JoinEvent::Synced { .. } => "synced",
+            });
+        }
+        assert_eq!(names, ["contacted", "accepted", "synced"]);
+        joined
+    }
+
+    async fn stop(self) -> TempDir {
+        let Self { node, net, dir } = self;
+        net.stop().await;
+        node.close().await.unwrap();
+        dir
+    }
+
+    async fn restart(self) -> Self {
+        let dir = self.stop().await;
+        Self::at(dir, "again").await
+    }
+}
+
+fn loopback() -> NetConfig {
+    NetConfig {
+        bind: Some("127.0.0.1:0".parse().unwrap()),
+        mdns: false,
+        ..NetConfig::default()
+    }
+}
+
+/// Waits until `key` has `value` in `store`.
+async fn has(store: &Store, key: &str, value: &str) {
+    let seen = async {
+        let mut watch = store.watch_with(WatchOptions {
+            prefix: Bytes::copy_from_slice(key.as_bytes()),
+            exact: true,
+            ..WatchOptions::default()
+        });
+        while let Some(event) = watch.next().await {
+            if let WatchEvent::Change(change) = event.unwrap()
+                && change.value.as_deref() == Some(value.as_bytes())
+            {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    if timeout(SOON, seen).await.is_err() {
+        panic!("{key} is not {value} after {SOON:?}: {:?}", store.get(key.as_bytes()).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_writes_the_other_sees_in_both_directions() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    a.node.root().put("/before", "join").await.unwrap();
+    b.join(&a, Role::Writer).await;
+    has(&b.node.root(), "/before", "join").await;
+    // The arrival of a node is data like any other.
+    let status = format!("/nodes/{}/status", b.node.id());
+    has(&a.node.root(), &status, "active").await;
+    a.node.root().put("/from", "a").await.unwrap();
+    has(&b.node.root(), "/from", "a").await;
+    b.node.root().put("/from", "b").await.unwrap();
+    has(&a.node.root(), "/from", "b").await;
+    assert_eq!(a.node.root().frontier(), b.node.root().frontier());
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_write_offline_and_agree_when_they_meet_again() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    b.net.stop().await;
+    a.node.root().put("/k", "a").await.unwrap();
+    b.node.root().put("/k", "b").await.unwrap();
+    let b = b.restart().await;
+    for peer in [&a, &b] {
+        let root = peer.node.root();
+        let both = async {
+            while root.heads(b"/k").await.unwrap().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, both).await.unwrap();
+    }
+    let values = [a.node.root().get(b"/k").await, b.node.root().get(b"/k").await];
+    let values = values.map(|item| item.unwrap().unwrap());
+    assert_eq!(values[0].value, values[1].value);
+    a.node.root().put("/k", "merged").await.unwrap();
+    has(&b.node.root(), "/k", "merged").await;
+    assert_eq!(b.node.root().heads(b"/k").await.unwrap().len(), 1);
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_joins_through_the_second_and_all_agree() {
+    let (a, b, c) = (
+        Peer::new("a").await,
+        Peer::new("b").await,
+        Peer::new("c").await,
+    );
+    b.join(&a, Role::Admin).await;
+    c.join(&b, Role::Writer).await;
+    c.node.root().put("/from", "c").await.unwrap();
+    has(&a.node.root(), "/from", "c").await;
+    a.node.root().put("/from", "a").await.unwrap();
+    has(&c.node.root(), "/from", "a").await;
+    // Another port: the restarted one dials those it knows.
+    let c = c.restart().await;
+    a.node.root().put("/after", "restart").await.unwrap();
+    has(&c.node.root(), "/after", "restart").await;
+    for peer in [a, b, c] {
+        peer.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_made_on_one_appears_on_the_other() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let info = a.node.create_store("jobs").await.unwrap();
+    let jobs = a.node.open_store(&info.id).unwrap();
+    jobs.put("/one", "1").await.unwrap();
+    let there = async {
+        loop {
+            if let Some(store) = b.node.open_store(&info.id) {
+                return store;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let theirs = timeout(SOON, there).await.unwrap();
+    has(&theirs, "/one", "1").await;
+    theirs.put("/two", "2").await.unwrap();
+    has(&jobs, "/two", "2").await;
+    a.stop().await;
+    b.stop().await;
+}
