@@ -9,10 +9,12 @@ use tokio::{
 
 use crate::{
     api::{
+        client::{self, Client},
         error::ApiError,
         server::Server,
         socket::{Socket, SocketError},
     },
+    net::{Net, NetConfig},
     node::Node,
     store::WriteError,
 };
@@ -23,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Daemon {
     node: Node,
+    net: Net,
     server: Server,
     socket: std::path::PathBuf,
     // Runs `Server::serve`; joined by `stop`, aborted by drop.
@@ -41,19 +44,21 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Binds the socket of `node` and serves it in the background.
+    /// Binds the socket of `node`, serves it and meets other nodes in the background.
     ///
     /// To be called inside a runtime.
     ///
     /// # Errors
     /// `Socket`; the node is left open.
-    pub fn start(node: Node) -> Result<Self, DaemonError> {
+    pub fn start(node: Node, config: NetConfig) -> Result<Self, DaemonError> {
         let socket = Socket::bind(node.data_dir())?;
         let path = socket.path().to_owned();
-        let server = Server::new(node.clone(), Some(path.clone()));
+        let net = Net::start(node.clone(), config);
+        let server = Server::new(node.clone(), Some(net.clone()), Some(path.clone()));
         let serving = tokio::spawn(server.clone().serve(socket));
         Ok(Self {
             node,
+            net,
             server,
             socket: path,
             serving,
@@ -63,6 +68,11 @@ impl Daemon {
     /// Returns the node.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Returns a client of this node that needs no socket.
+    pub fn client(&self) -> Client {
+        client::of_server(self.server.clone())
     }
 
     /// Returns where clients connect.
@@ -82,7 +92,8 @@ impl Daemon {
     ///    under the lock of the data directory, so that it can never hit a successor's socket.
     /// 2. Watches end with the code `stopping`; open connections take no new calls.
     /// 3. Calls in flight finish, within `STOP_GRACE`; after that they are cut off.
-    /// 4. The node closes: writes are flushed, files closed, the lock released.
+    /// 4. Peers are told goodbye: their connections close.
+    /// 5. The node closes: writes are flushed, files closed, the lock released.
     ///
     /// # Errors
     /// `Close`. The daemon has stopped also then.
@@ -94,6 +105,7 @@ impl Daemon {
         (&mut self.serving)
             .await
             .expect("serving neither panics nor is aborted before drop");
+        self.net.stop().await;
         self.node.close().await.map_err(DaemonError::Close)
     }
 }

@@ -96,7 +96,11 @@ pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
 /// To be called inside a runtime. What serves it ends when the last clone of it is dropped.
 /// `down` is answered and does nothing more: who opened the node closes it.
 pub fn in_process(node: Node) -> Client {
-    let server = Server::new(node, None);
+    of_server(Server::new(node, None, None))
+}
+
+/// Returns a client of `server`, without its socket; otherwise as `in_process`.
+pub fn of_server(server: Server) -> Client {
     let channel = endpoint().connect_with_connector_lazy(service_fn(move |_uri| {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let connection = server.clone().serve_connection(theirs);

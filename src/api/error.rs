@@ -223,8 +223,9 @@ impl From<WriteError> for ApiError {
             WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message)
                 .hint("make room; reads go on, and writes go on when there is space"),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message),
-            WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message)
-                .hint("`lattice up` and wait for the first sync with the node that invited this one"),
+            WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
+                "`lattice up` and wait for the first sync with the node that invited this one",
+            ),
             WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
                 .hint("ask an admin for the role of a writer"),
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
@@ -329,11 +330,11 @@ fn with_causes(mut text: String, mut cause: Option<&dyn Error>) -> String {
     text
 }
 
-const EXIT_FAILED: u8 = 1;
+pub(super) const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
-const EXIT_NOT_FOUND: u8 = 3;
-const EXIT_PRECONDITION: u8 = 4;
-const EXIT_UNAVAILABLE: u8 = 5;
+pub(super) const EXIT_NOT_FOUND: u8 = 3;
+pub(super) const EXIT_PRECONDITION: u8 = 4;
+pub(super) const EXIT_UNAVAILABLE: u8 = 5;
 const EXIT_DAMAGED: u8 = 6;
 const EXIT_TIMED_OUT: u8 = 8;
 

@@ -9,6 +9,7 @@
 pub mod client;
 mod convert;
 pub mod error;
+mod mesh;
 mod pages;
 mod put_stream;
 pub mod server;

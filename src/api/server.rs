@@ -32,6 +32,7 @@ use crate::{
         CALL_WINDOW_BYTES, CALLS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, MESSAGE_BYTES_MAX,
         REPLY_BYTES_MAX, STOP_GRACE,
     },
+    net::Net,
     node::Node,
     wire::api::{DESCRIPTOR, lattice_server::LatticeServer},
 };
@@ -53,11 +54,12 @@ pub(super) struct Stop {
 }
 
 impl Server {
-    /// Makes the server of `node`. `socket` is only told to clients; nothing is bound.
-    pub fn new(node: Node, socket: Option<PathBuf>) -> Self {
+    /// Makes the server of `node`. `socket` is only told to clients; nothing is bound. Without a
+    /// `net`, calls that need peers answer that there is none.
+    pub fn new(node: Node, net: Option<Net>, socket: Option<PathBuf>) -> Self {
         let stop = Stop::default();
         Self {
-            routes: Routes::new(Service::new(node, socket, stop.clone())),
+            routes: Routes::new(Service::new(node, net, socket, stop.clone())),
             stop,
         }
     }

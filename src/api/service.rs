@@ -12,12 +12,14 @@ use crate::{
     api::{
         convert,
         error::ApiError,
+        mesh,
         pages::{self, Answers},
         put_stream::PutAnswers,
         server::Stop,
         watch::WatchAnswers,
     },
     limits::{HISTORY_ENTRIES_MAX, REPLY_BYTES_MAX},
+    net::Net,
     node::Node,
     protocol::entry::Op,
     store::{List, Store, WriteError, Written},
@@ -31,6 +33,8 @@ pub(super) struct Service(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     node: Node,
+    // `None` for a short command that has the node open.
+    net: Option<Net>,
     // `None` when the node serves no socket.
     socket: Option<PathBuf>,
     started_ms: u64,
@@ -40,10 +44,11 @@ struct Shared {
 type Answered<T> = Result<Response<T>, Status>;
 
 impl Service {
-    pub(super) fn new(node: Node, socket: Option<PathBuf>, stop: Stop) -> Self {
+    pub(super) fn new(node: Node, net: Option<Net>, socket: Option<PathBuf>, stop: Stop) -> Self {
         let started_ms = node.clock().now_ms();
         Self(Arc::new(Shared {
             node,
+            net,
             socket,
             started_ms,
             stop,
@@ -74,6 +79,7 @@ impl Lattice for Service {
     type ListStream = Answers<api::Items>;
     type WatchStream = WatchAnswers;
     type LogStream = Answers<api::LogEntry>;
+    type JoinStream = Answers<api::JoinProgress>;
 
     async fn status(&self, _request: Request<api::StatusRequest>) -> Answered<api::StatusReply> {
         let Shared {
@@ -288,6 +294,52 @@ impl Lattice for Service {
             .map(convert::store_info)
             .collect();
         Ok(Response::new(api::ListStoresReply { stores }))
+    }
+
+    async fn invite(&self, request: Request<api::InviteRequest>) -> Answered<api::InviteReply> {
+        let reply = mesh::invite(self.0.net.as_ref(), request.into_inner()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn join(
+        &self,
+        request: Request<api::JoinRequest>,
+    ) -> Answered<Answers<api::JoinProgress>> {
+        let progress = mesh::join(self.0.net.as_ref(), request.get_ref())?;
+        Ok(Response::new(progress))
+    }
+
+    async fn list_peers(
+        &self,
+        _request: Request<api::ListPeersRequest>,
+    ) -> Answered<api::ListPeersReply> {
+        let peers = mesh::list(&self.0.node, self.0.net.as_ref()).await;
+        Ok(Response::new(peers?))
+    }
+
+    async fn remove_peer(
+        &self,
+        request: Request<api::RemovePeerRequest>,
+    ) -> Answered<api::RemovePeerReply> {
+        let node = mesh::node(&request.get_ref().node)?;
+        self.0.node.remove(&node).await.map_err(ApiError::from)?;
+        Ok(Response::new(api::RemovePeerReply {}))
+    }
+
+    async fn set_dormant(
+        &self,
+        request: Request<api::SetDormantRequest>,
+    ) -> Answered<api::SetDormantReply> {
+        let api::SetDormantRequest { node, dormant } = request.into_inner();
+        let node = mesh::node(&node)?;
+        let set = self.0.node.set_dormant(&node, dormant).await;
+        set.map_err(ApiError::from)?;
+        Ok(Response::new(api::SetDormantReply {}))
+    }
+
+    async fn dial(&self, request: Request<api::DialRequest>) -> Answered<api::DialReply> {
+        mesh::connect(self.0.net.as_ref(), request.get_ref()).await?;
+        Ok(Response::new(api::DialReply {}))
     }
 }
 

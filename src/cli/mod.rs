@@ -15,11 +15,14 @@ mod event;
 mod exit;
 mod health;
 mod history;
+mod join;
 mod lines;
 mod log;
+mod net;
 mod object;
 mod output;
 mod pages;
+mod peer;
 mod place;
 mod put;
 mod read;
@@ -108,6 +111,11 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
+        Command::Invite(invite) => invite.run(context).await,
+        Command::Join(join) => join.run(context).await,
+        Command::Peer(peer) => peer.run(context).await,
+        Command::Peers(peers) => peers.run(context).await,
+        Command::Connect(connect) => connect.run(context).await,
         Command::Store(store) => store.run(context).await,
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context),

@@ -335,6 +335,93 @@ pub(crate) struct Used {
     pub(crate) store: Option<String>,
 }
 
+/// An invitation.
+#[derive(Serialize)]
+pub(crate) struct Invited {
+    pub(crate) r#type: &'static str,
+    pub(crate) token: String,
+    /// admin, writer or reader.
+    pub(crate) role: String,
+    pub(crate) expires_ms: u64,
+}
+
+/// A step of a join: contacted, accepted, syncing, synced.
+#[derive(Serialize)]
+pub(crate) struct JoinStep {
+    pub(crate) r#type: String,
+    /// contacted: the node that invited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+    /// accepted: what this node may do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<String>,
+    /// accepted: the name under which the former root store is kept, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) former: Option<String>,
+    /// syncing: which store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<String>,
+    /// syncing, synced: entries that came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) entries: Option<u64>,
+}
+
+/// Another member.
+#[derive(Serialize)]
+pub(crate) struct Peer {
+    pub(crate) node: String,
+    /// Empty: unknown.
+    pub(crate) name: String,
+    /// admin, writer, reader or removed.
+    pub(crate) role: String,
+    pub(crate) online: bool,
+    /// 0: never.
+    pub(crate) seen_ms: u64,
+    /// Entries that it lacked when last compared; null: not compared yet.
+    pub(crate) behind: Option<u64>,
+    /// null: not connected.
+    pub(crate) rtt_us: Option<u64>,
+    pub(crate) relayed: bool,
+    /// What its clock is ahead of the one here.
+    pub(crate) skew_ms: i64,
+    pub(crate) dormant: bool,
+    pub(crate) forked: bool,
+    /// Messages that no honest peer sends.
+    pub(crate) strikes: u32,
+    /// What went wrong last; empty after it went well.
+    pub(crate) error: String,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Peer {
+    /// Makes it from an answer.
+    pub(crate) fn new(peer: &api::Peer) -> Self {
+        Self {
+            node: hex(&peer.node),
+            name: peer.name.clone(),
+            role: peer.role.clone(),
+            online: peer.online,
+            seen_ms: peer.seen_ms,
+            behind: peer.behind,
+            rtt_us: peer.rtt_us,
+            relayed: peer.relayed,
+            skew_ms: peer.skew_ms,
+            dormant: peer.dormant,
+            forked: peer.forked,
+            strikes: peer.strikes,
+            error: peer.error.clone(),
+            addresses: peer.addresses.clone(),
+        }
+    }
+}
+
+/// What was done to a member: removed, dormant, active, dialled.
+#[derive(Serialize)]
+pub(crate) struct PeerActed {
+    pub(crate) r#type: &'static str,
+    pub(crate) node: String,
+}
+
 /// Says that an answer lacks a part that the API promises.
 pub(crate) fn incomplete(what: &str) -> Failure {
     Failure::failed("bad_reply", format!("the node's answer lacks {what}"))

@@ -8,12 +8,14 @@ use std::{
 use lattice::{
     api::client::{self, Client, ConnectError},
     daemon::Daemon,
+    net::NetConfig,
     node::{Node, NodeConfig, OpenError},
 };
 
 use crate::cli::{
     args::Global,
     exit::{Exit, Failure},
+    net::NetArgs,
     output::Output,
     place::Place,
 };
@@ -80,8 +82,18 @@ impl Context {
 
     /// Returns the client of the node, found or opened at the first call.
     pub(crate) async fn client(&mut self, lifetime: Lifetime) -> Result<Client, Failure> {
+        self.client_with(lifetime, NetArgs::of_environment().config())
+            .await
+    }
+
+    /// As `client`; a node that this process becomes meets others as `net` says.
+    pub(crate) async fn client_with(
+        &mut self,
+        lifetime: Lifetime,
+        net: NetConfig,
+    ) -> Result<Client, Failure> {
         if self.session.is_none() {
-            self.session = Some(Session::find(&self.place, lifetime).await?);
+            self.session = Some(Session::find(&self.place, lifetime, net).await?);
         }
         match &self.session {
             Some(
@@ -94,8 +106,8 @@ impl Context {
     }
 
     /// Makes this process the node: `node` is served on the socket until `close`.
-    pub(crate) async fn serve(&mut self, node: Node) -> Result<Client, Failure> {
-        let session = Session::serve(node).await?;
+    pub(crate) async fn serve(&mut self, node: Node, net: NetConfig) -> Result<Client, Failure> {
+        let session = Session::serve(node, net).await?;
         self.session = Some(session);
         self.client(Lifetime::Long).await
     }
@@ -151,14 +163,14 @@ impl Context {
 }
 
 impl Session {
-    async fn find(place: &Place, lifetime: Lifetime) -> Result<Self, Failure> {
+    async fn find(place: &Place, lifetime: Lifetime, net: NetConfig) -> Result<Self, Failure> {
         let held_until = Instant::now() + LOCK_WAIT;
         loop {
             if let Some(client) = connect(place).await? {
                 return Ok(Self::Connected(client));
             }
             match Node::open(NodeConfig::new(&place.data_dir)).await {
-                Ok(node) if lifetime == Lifetime::Long => return Self::serve(node).await,
+                Ok(node) if lifetime == Lifetime::Long => return Self::serve(node, net).await,
                 Ok(node) => return Ok(Self::Opened(client::in_process(node.clone()), node)),
                 // Between its lock and its socket, or a short command like this one.
                 Err(OpenError::AlreadyRunning { .. }) if Instant::now() < held_until => {
@@ -177,8 +189,8 @@ impl Session {
         }
     }
 
-    async fn serve(node: Node) -> Result<Self, Failure> {
-        let daemon = match Daemon::start(node.clone()) {
+    async fn serve(node: Node, net: NetConfig) -> Result<Self, Failure> {
+        let daemon = match Daemon::start(node.clone(), net) {
             Ok(daemon) => daemon,
             Err(error) => {
                 node.close()
@@ -187,7 +199,7 @@ impl Session {
                 return Err(lattice::api::error::ApiError::from(error).into());
             }
         };
-        Ok(Self::Serving(client::in_process(node), daemon))
+        Ok(Self::Serving(daemon.client(), daemon))
     }
 }
 

@@ -11,6 +11,7 @@ use lattice::{
 
 use crate::cli::{
     exit::{Exit, Failure},
+    net::NetArgs,
     object::{self, hex},
     output::{Output, stdout_closed},
     second_interrupt,
@@ -94,6 +95,8 @@ pub(crate) struct Up {
     /// What the node calls itself [default: the host's name]
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    net: NetArgs,
 }
 
 impl Up {
@@ -106,7 +109,7 @@ impl Up {
         let created = !context.place.exists();
         let node = open(context, self.name).await?;
         let id = node.id().to_string();
-        let client = context.serve(node).await?;
+        let client = context.serve(node, self.net.config()).await?;
         tell_started(context, id, created, self.watch.as_deref())?;
         let down = context.down_requested();
         let Some(prefix) = self.watch else {
@@ -135,7 +138,7 @@ impl Up {
 }
 
 // Waits for a short command that has the directory; another node is an error.
-async fn open(context: &Context, name: Option<String>) -> Result<Node, Failure> {
+pub(crate) async fn open(context: &Context, name: Option<String>) -> Result<Node, Failure> {
     let held_until = Instant::now() + LOCK_WAIT;
     loop {
         match Node::open(config(context, name.clone())).await {

@@ -19,8 +19,8 @@ mod ingest;
 #[cfg(feature = "cli")]
 mod kill;
 mod laws;
-mod model;
 mod mesh;
+mod model;
 mod node;
 mod random;
 #[cfg(feature = "api")]

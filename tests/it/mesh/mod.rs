@@ -95,7 +95,10 @@ async fn has(store: &Store, key: &str, value: &str) {
         panic!("the watch ended");
     };
     if timeout(SOON, seen).await.is_err() {
-        panic!("{key} is not {value} after {SOON:?}: {:?}", store.get(key.as_bytes()).await);
+        panic!(
+            "{key} is not {value} after {SOON:?}: {:?}",
+            store.get(key.as_bytes()).await
+        );
     }
 }
 
@@ -134,7 +137,10 @@ async fn both_write_offline_and_agree_when_they_meet_again() {
         };
         timeout(SOON, both).await.unwrap();
     }
-    let values = [a.node.root().get(b"/k").await, b.node.root().get(b"/k").await];
+    let values = [
+        a.node.root().get(b"/k").await,
+        b.node.root().get(b"/k").await,
+    ];
     let values = values.map(|item| item.unwrap().unwrap());
     assert_eq!(values[0].value, values[1].value);
     a.node.root().put("/k", "merged").await.unwrap();
