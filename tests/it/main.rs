@@ -19,6 +19,7 @@ mod ingest;
 #[cfg(feature = "cli")]
 mod kill;
 mod laws;
+mod membership;
 mod model;
 mod node;
 mod random;
