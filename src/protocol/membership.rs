@@ -5,15 +5,16 @@
 //! - An act counts if its author is the creator, or if its entry cites a counting grant of admin to
 //!   its author. What is granted later does not help it.
 //! - Authority has a rank: how many grants it is away from the creator, then the id of the last of
-//!   them. An act has the rank of the best grant it cites; a node that of its best grant of admin.
+//!   them. An act has that of the best counting grant it cites; a node that of its best of admin.
 //!   So a further grant can only better a rank, and never takes an act away from who wrote it.
 //! - A removal counts against admins whose rank is worse than its own, and against everybody who
 //!   is no admin. The creator can be removed by nobody else.
 //! - Everybody may leave: a removal of its own author needs no authority. The first one counts.
 //! - Of a removed author's acts those count that every removal of it has a tip after.
 //!
-//! So of two admins who remove each other the better ranked stays, and what a removed admin granted
-//! past its tips is void.
+//! So of two admins who remove each other the better ranked stays; what a removed admin granted past
+//! its tips is void; and where an admin removes a writer whom a better ranked one, not knowing it,
+//! makes an admin, the better ranked has its way.
 
 mod evaluate;
 
@@ -44,8 +45,8 @@ pub struct Members {
 pub struct Member {
     /// The rank of an admin; `None` for everybody else.
     pub rank: Option<Rank>,
-    /// The best grant it has; `None` for the creator, and for one that was removed before a grant
-    /// of it came. An admin cites this entry in all that it does to nodes.
+    /// The best grant it has; `None` for one that was removed before a grant of it came. An admin
+    /// cites this entry in all that it does to nodes; the creator needs none.
     pub grant: Option<Grant>,
     /// By whom it was removed, by entry. Empty for members.
     pub removals: BTreeMap<EntryId, Removal>,

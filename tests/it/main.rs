@@ -19,7 +19,9 @@ mod ingest;
 #[cfg(feature = "cli")]
 mod kill;
 mod laws;
+#[cfg(feature = "net")]
 mod mesh;
+mod membership;
 mod model;
 mod node;
 mod random;
