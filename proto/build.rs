@@ -6,10 +6,15 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for file in ["proto/lattice.proto", "proto/api.proto", "proto/build.rs"] {
+    for file in [
+        "proto/lattice.proto",
+        "proto/sync.proto",
+        "proto/api.proto",
+        "proto/build.rs",
+    ] {
         println!("cargo:rerun-if-changed={file}");
     }
-    let formats = protox::compile(["lattice.proto"], ["proto"])?;
+    let formats = protox::compile(["lattice.proto", "sync.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(formats)?;

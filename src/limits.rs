@@ -67,6 +67,26 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Entries a history walks before it stops.
 pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 
+/// Bytes of entries after which a message of a sync session is closed; one entry may be larger.
+pub const SYNC_FRAME_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one message of a sync session: an entry of the largest size, and what is around it.
+pub const SYNC_MESSAGE_BYTES_MAX: usize = ENTRY_BYTES_MAX + 64;
+/// Tips or ranges in one message: a third of a MiB.
+pub const SYNC_PAGE_ITEMS_MAX: usize = 4096;
+/// Tips of a frontier, or ranges asked for at once, over all pages: a session holds them.
+pub const SYNC_ITEMS_MAX: usize = 1 << 16;
+/// Times that one side of a session may ask for ranges. A fork takes a few (each looks four times
+/// as far back); what is still missing after that is for the next session.
+pub const SYNC_WANTS_MAX: u32 = 64;
+/// Entries that a side asks back for when an author turns out to have forked, at first.
+pub const SYNC_BACK_ENTRIES: u64 = 64;
+/// Entries of a session that are not authentic or not well formed; then the peer is at fault.
+pub const SYNC_REFUSED_MAX: u64 = 16;
+/// Silence of a peer that has nothing to prepare: who does not answer a hello is not there.
+pub const SYNC_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence of a peer that reads or writes its disk before it answers.
+pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Characters of a store's name.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
 /// Bytes of a Unix socket's path (`sun_path` on Linux, with its closing NUL).
@@ -107,3 +127,7 @@ const _: () = assert!(CONNECTION_WINDOW_BYTES >= CALL_WINDOW_BYTES);
 const _: () = assert!(PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX <= GROUP_WRITES_MAX);
 const _: () = assert!(VALUE_INLINE_BYTES_MAX <= VALUE_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(SYNC_MESSAGE_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(SYNC_MESSAGE_BYTES_MAX >= SYNC_FRAME_BYTES_MAX + 64);
+const _: () = assert!(SYNC_MESSAGE_BYTES_MAX >= SYNC_PAGE_ITEMS_MAX * 100);
+const _: () = assert!(SYNC_ITEMS_MAX >= SYNC_PAGE_ITEMS_MAX);

@@ -15,6 +15,11 @@
 
 include!(concat!(env!("OUT_DIR"), "/lattice.v1.rs"));
 
+/// What two nodes say to each other.
+pub mod sync {
+    include!(concat!(env!("OUT_DIR"), "/lattice.sync.v1.rs"));
+}
+
 /// The local API.
 #[cfg(feature = "api")]
 pub mod api {

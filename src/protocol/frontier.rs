@@ -1,6 +1,6 @@
 //! A frontier: the tips of all branches of all authors, which names a set of entries.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::id::{Author, EntryId, Seq};
 
@@ -17,8 +17,19 @@ pub struct FrontierTip {
     pub id: EntryId,
 }
 
+/// What stands for a whole frontier: equal for equal sets of entries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FrontierHash(pub [u8; 32]);
+
+impl fmt::Debug for FrontierHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "FrontierHash({a:02x}{b:02x}{c:02x}{d:02x})")
+    }
+}
+
 /// Entries of one author that one frontier has and another lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MissingRange {
     /// Whose.
     pub author: Author,
@@ -69,6 +80,23 @@ impl Frontier {
     /// Returns the highest seq of `author`; 0 when it has none.
     pub fn seq(&self, author: &Author) -> Seq {
         self.tips(author).last().map_or(0, |tip| tip.seq)
+    }
+
+    /// Returns the number of tips.
+    pub fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// Returns a BLAKE3 hash over all tips, in order: 72 bytes each, so no two frontiers look alike.
+    pub fn hash(&self) -> FrontierHash {
+        let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 frontier v1");
+        for (author, tip) in self.iter() {
+            hasher
+                .update(&author.0)
+                .update(&tip.seq.to_be_bytes())
+                .update(&tip.id.0);
+        }
+        FrontierHash(*hasher.finalize().as_bytes())
     }
 
     /// Returns the number of authors.
@@ -170,6 +198,26 @@ mod tests {
         assert_eq!(frontier.tips(&AUTHOR_A), [tip(2, 3), tip(3, 4)]);
         assert_eq!((frontier.seq(&AUTHOR_A), frontier.seq(&AUTHOR_B)), (3, 0));
         assert_eq!((frontier.authors(), frontier.iter().count()), (1, 2));
+    }
+
+    #[test]
+    fn the_hash_is_of_the_set_of_tips_and_of_every_part_of_each() {
+        let tips = [
+            (AUTHOR_A, tip(5, 1)),
+            (AUTHOR_A, tip(5, 2)),
+            (AUTHOR_B, tip(2, 3)),
+        ];
+        let hash = frontier(&tips).hash();
+        let backwards: Frontier = tips.iter().rev().copied().collect();
+        assert_eq!((backwards.hash(), backwards.len()), (hash, 3));
+        let others = [
+            frontier(&tips[1..]),
+            frontier(&[tips[0], tips[1], (AUTHOR_A, tip(2, 3))]),
+            frontier(&[tips[0], tips[1], (AUTHOR_B, tip(3, 3))]),
+            frontier(&[tips[0], tips[1], (AUTHOR_B, tip(2, 4))]),
+            Frontier::default(),
+        ];
+        assert!(others.iter().all(|other| other.hash() != hash));
     }
 
     #[test]

@@ -20,3 +20,5 @@ pub mod heads;
 pub mod hlc;
 pub mod op;
 pub mod pending;
+pub mod run;
+pub mod sync;

@@ -1,0 +1,96 @@
+//! A sync session: one store, two nodes, one stream, after which each has what the other had.
+//!
+//! ```text
+//! opener                                acceptor
+//! Hello { hash of my frontier }   ->
+//!                                 <-    Same, and it is over; or Tips
+//! Tips                            ->
+//! Want                            ->  <-    Want             what I lack of your tips
+//! Entries, Sent                   ->  <-    Entries, Sent    in (hlc, author, id) order
+//! Done                            ->  <-    Done             I lack nothing more
+//! ```
+//! Each side asks for itself, because only a log can tell what it lacks: after a fork, tips alone
+//! do not show which of an author's entries two nodes share. Where the fork lies is a guess (behind
+//! the newest tip here); where it was wrong, what came waits for a `prev` that is not here, and the
+//! next Want looks further back. A session that is cut loses nothing: the next one compares anew.
+//!
+//! The session does no IO. Its owner, the shell, calls [`Session::handle`] with what comes, does
+//! the actions in order before the next message, and tells of two things: what is not here
+//! ([`Session::lacks`]) and what was read ([`Session::read`], [`Session::exhausted`]). Deadlines
+//! are the shell's, see [`Session::waits_for`].
+
+use crate::{
+    id::Author,
+    protocol::{
+        entry::VerifiedEntry,
+        frontier::{FrontierTip, MissingRange},
+    },
+};
+
+mod error;
+mod message;
+mod session;
+
+pub use error::SyncError;
+pub use message::{FrameDecoder, Message};
+pub use session::Session;
+
+/// The rules that this node speaks.
+pub const VERSION: u32 = 1;
+
+/// What the shell must do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send this. Answers must not wait for entries that are on the way out: while a peer does not
+    /// read, go on reading.
+    Send(Message),
+    /// Say with [`Session::lacks`] which of these entries are not here.
+    Find(Vec<(Author, FrontierTip)>),
+    /// Read the entries of these ranges from the logs, in (hlc, author, id) order across all of
+    /// them and each once, hand them over with [`Session::read`] as fast as they can be sent, then
+    /// call [`Session::exhausted`]. What is not here is left out; entries of the same author and
+    /// places on another branch do no harm.
+    Read(Vec<MissingRange>),
+    /// Take these in. They are authentic, of this store, and in order.
+    Ingest(Vec<VerifiedEntry>),
+    /// The session is over and complete.
+    Finish(Summary),
+}
+
+/// What a session did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// The frontiers were equal.
+    pub same: bool,
+    /// Entries sent.
+    pub sent: u64,
+    /// Entries received and given to the shell.
+    pub received: u64,
+    /// Entries received that a newer version wrote: refused until this node is updated.
+    pub newer: u64,
+    /// Entries received that are not authentic or not well formed.
+    pub refused: u64,
+    /// Times this side asked.
+    pub wants: u32,
+    /// Entries that were asked for and did not come, or could not be taken in.
+    pub lacking: usize,
+}
+
+/// A message that the peer owes. It has `SYNC_ANSWER_TIMEOUT` for the first three, which it needs
+/// no disk for, and `SYNC_WORK_TIMEOUT` for the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// The opener's first message.
+    Hello,
+    /// The answer to it.
+    Answer,
+    /// The rest of the peer's tips.
+    Tips,
+    /// What this side asked for.
+    Entries,
+    /// What the peer wants, or that it wants nothing more.
+    Want,
+}
+
+#[cfg(test)]
+mod tests;

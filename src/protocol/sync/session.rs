@@ -1,0 +1,582 @@
+//! One side of a session: what it knows, whose turn it is, and what follows from a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, EntryId, Seq, StoreId},
+    limits::{
+        SYNC_BACK_ENTRIES, SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX,
+        SYNC_REFUSED_MAX, SYNC_WANTS_MAX,
+    },
+    protocol::{
+        entry::{Entry, EntryError, Order, SignedEntry},
+        frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
+        run,
+        sync::{Action, Message, Summary, SyncError, VERSION, WaitsFor},
+    },
+};
+
+/// One side of a session.
+#[derive(Debug)]
+pub struct Session {
+    store: StoreId,
+    // As of the opening. The peer may ask for what it names, also when there is more by now.
+    own: Frontier,
+    phase: Phase,
+    // In order. Grows by pages; complete when `phase` is `Exchange`.
+    theirs: Vec<(Author, FrontierTip)>,
+    // Entries to ask for although the frontiers do not show it: damaged ones.
+    lost: Vec<(Author, FrontierTip)>,
+    asking: Asking,
+    // The ranges of the Want that is out, by author. Empty when none is.
+    asked: BTreeMap<Author, Vec<MissingRange>>,
+    // What `asked` may still bring.
+    asked_entries: u64,
+    // Of the last entry of this answer.
+    order: Option<Order>,
+    // What was asked for by name, in any Want: it is not asked for twice.
+    named: BTreeSet<EntryId>,
+    serving: Serving,
+    // In order. Grows by pages until the peer's Want is complete.
+    wanted: Vec<MissingRange>,
+    wants_served: u32,
+    summary: Summary,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    // The acceptor, until the opener has said who it is.
+    Hello,
+    // The opener, until the first answer.
+    Answer,
+    // Either, until the peer has said all its tips.
+    Tips,
+    Exchange,
+    Finished,
+}
+
+// What this side wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    // The shell looks up what is here; before the exchange, nothing was asked yet.
+    Finding,
+    // A Want is out.
+    Waiting,
+    Done,
+}
+
+// What the peer wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Serving {
+    // The peer's turn.
+    Idle,
+    // The shell reads.
+    Reading,
+    Done,
+}
+
+impl Session {
+    /// Opens a session: returns it and the first message.
+    ///
+    /// `own` is what this node has applied and made durable. `lost` are entries that it names and
+    /// that cannot be read any more; with any, frontiers are compared even when they are equal.
+    ///
+    /// # Errors
+    /// `TooManyOwnTips`.
+    pub fn open(
+        store: StoreId,
+        own: Frontier,
+        lost: Vec<(Author, FrontierTip)>,
+    ) -> Result<(Self, Message), SyncError> {
+        let mut session = Self::new(store, own, Phase::Answer)?;
+        let hello = Message::Hello {
+            version: VERSION,
+            store,
+            frontier: lost.is_empty().then(|| session.own.hash()),
+        };
+        session.lost = lost;
+        Ok((session, hello))
+    }
+
+    /// Waits for a peer to open a session. `own` is what this node has applied and made durable.
+    ///
+    /// # Errors
+    /// `TooManyOwnTips`.
+    pub fn accept(store: StoreId, own: Frontier) -> Result<Self, SyncError> {
+        Self::new(store, own, Phase::Hello)
+    }
+
+    fn new(store: StoreId, own: Frontier, phase: Phase) -> Result<Self, SyncError> {
+        let tips = own.len();
+        if tips > SYNC_ITEMS_MAX {
+            return Err(SyncError::TooManyOwnTips {
+                tips,
+                tips_max: SYNC_ITEMS_MAX,
+            });
+        }
+        Ok(Self {
+            store,
+            own,
+            phase,
+            theirs: Vec::new(),
+            lost: Vec::new(),
+            asking: Asking::Finding,
+            asked: BTreeMap::new(),
+            asked_entries: 0,
+            order: None,
+            named: BTreeSet::new(),
+            serving: Serving::Idle,
+            wanted: Vec::new(),
+            wants_served: 0,
+            summary: Summary::default(),
+        })
+    }
+
+    /// Takes a message of the peer. The actions of the one before must have been done.
+    ///
+    /// It checks signatures: some ten microseconds a run of entries, so up to a tenth of a second
+    /// for a message full of authors.
+    ///
+    /// # Errors
+    /// Whatever the peer did wrong. The session is over then; what was taken in stays.
+    pub fn handle(&mut self, message: Message) -> Result<Vec<Action>, SyncError> {
+        let done = match (self.phase, self.asking, self.serving, message) {
+            (
+                Phase::Hello,
+                _,
+                _,
+                Message::Hello {
+                    version,
+                    store,
+                    frontier,
+                },
+            ) => self.hello(version, store, frontier),
+            (Phase::Answer, _, _, Message::Same) if self.lost.is_empty() => Ok(self.same()),
+            (Phase::Answer | Phase::Tips, _, _, Message::Tips { tips, last }) => {
+                self.tips(tips, last)
+            }
+            (Phase::Exchange, _, Serving::Idle, Message::Want { ranges, last }) => {
+                self.want(ranges, last)
+            }
+            (Phase::Exchange, Asking::Waiting, _, Message::Entries(entries)) => {
+                self.entries(entries)
+            }
+            (Phase::Exchange, Asking::Waiting, _, Message::Sent) => Ok(self.answered()),
+            (Phase::Exchange, _, Serving::Idle, Message::Done) if self.wanted.is_empty() => {
+                self.serving = Serving::Done;
+                Ok(self.finish_if_done())
+            }
+            (_, _, _, message) => Err(SyncError::OutOfTurn {
+                message: message.name(),
+                phase: self.describe(),
+            }),
+        };
+        if done.is_err() {
+            self.phase = Phase::Finished;
+        }
+        done
+    }
+
+    /// Says what is not here: the answer to [`Action::Find`].
+    ///
+    /// Here is what the logs have, readable. For an entry that only waits (for another entry or for
+    /// the clock) name the first one before it by `prev` that is neither in the logs nor waiting; if
+    /// there is none, nothing.
+    ///
+    /// # Panics
+    /// When nothing was to be found.
+    pub fn lacks(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<Action> {
+        assert_eq!(self.asking, Asking::Finding, "the shell was asked");
+        let lacking: BTreeSet<_> = lacking.into_iter().collect();
+        self.summary.lacking = lacking.len();
+        let room = SYNC_ITEMS_MAX.saturating_sub(self.named.len());
+        let ranges: BTreeSet<_> = lacking
+            .into_iter()
+            .filter(|(_, tip)| !self.named.contains(&tip.id))
+            .take(room)
+            .map(|(author, tip)| self.range(author, tip))
+            .collect();
+        if ranges.is_empty() || self.summary.wants == SYNC_WANTS_MAX {
+            self.asking = Asking::Done;
+            let mut actions = vec![Action::Send(Message::Done)];
+            actions.extend(self.finish_if_done());
+            return actions;
+        }
+        self.asking = Asking::Waiting;
+        self.summary.wants = self.summary.wants.saturating_add(1);
+        for range in &ranges {
+            self.named.insert(range.tip);
+            let entries = range.through.saturating_sub(range.after);
+            self.asked_entries = self.asked_entries.saturating_add(entries);
+            self.asked.entry(range.author).or_default().push(*range);
+        }
+        let mut ranges: Vec<_> = ranges.into_iter().collect();
+        ranges.sort_by_key(wire_order);
+        let pages = pages(&ranges).map(|(ranges, last)| Message::Want { ranges, last });
+        pages.map(Action::Send).collect()
+    }
+
+    /// Takes entries that were read for the peer, as encoded `SignedEntry`, in order.
+    ///
+    /// # Panics
+    /// When nothing was to be read.
+    pub fn read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
+        assert_eq!(self.serving, Serving::Reading, "the shell reads");
+        let mut actions = Vec::new();
+        let mut frame = Vec::new();
+        let mut bytes = 0_usize;
+        for entry in entries {
+            let grown = bytes.saturating_add(entry.len());
+            if !frame.is_empty() && grown > SYNC_FRAME_BYTES_MAX {
+                actions.push(Action::Send(Message::Entries(std::mem::take(&mut frame))));
+                bytes = 0;
+            }
+            // What protobuf puts around an entry counts, too.
+            bytes = bytes.saturating_add(entry.len()).saturating_add(8);
+            frame.push(entry);
+            self.summary.sent = self.summary.sent.saturating_add(1);
+        }
+        if !frame.is_empty() {
+            actions.push(Action::Send(Message::Entries(frame)));
+        }
+        actions
+    }
+
+    /// Says that all that was to be read has been read.
+    ///
+    /// # Panics
+    /// When nothing was to be read.
+    pub fn exhausted(&mut self) -> Vec<Action> {
+        assert_eq!(self.serving, Serving::Reading, "the shell reads");
+        self.serving = Serving::Idle;
+        vec![Action::Send(Message::Sent)]
+    }
+
+    /// Returns what the peer owes, or `None` where it is the shell's turn, or the session is over.
+    pub fn waits_for(&self) -> Option<WaitsFor> {
+        match (self.phase, self.asking, self.serving) {
+            (Phase::Hello, ..) => Some(WaitsFor::Hello),
+            (Phase::Answer, ..) => Some(WaitsFor::Answer),
+            (Phase::Tips, ..) => Some(WaitsFor::Tips),
+            (Phase::Exchange, Asking::Waiting, _) => Some(WaitsFor::Entries),
+            (Phase::Exchange, _, Serving::Idle) => Some(WaitsFor::Want),
+            (Phase::Exchange | Phase::Finished, ..) => None,
+        }
+    }
+
+    /// True while the shell has entries to read for the peer.
+    pub fn is_reading(&self) -> bool {
+        self.phase == Phase::Exchange && self.serving == Serving::Reading
+    }
+
+    /// Returns what was done up to now, also after an error.
+    pub fn summary(&self) -> Summary {
+        self.summary
+    }
+}
+
+// What comes.
+impl Session {
+    fn hello(
+        &mut self,
+        version: u32,
+        store: StoreId,
+        frontier: Option<FrontierHash>,
+    ) -> Result<Vec<Action>, SyncError> {
+        if version != VERSION {
+            return Err(SyncError::WrongVersion {
+                theirs: version,
+                ours: VERSION,
+            });
+        }
+        if store != self.store {
+            return Err(SyncError::WrongStore {
+                theirs: store,
+                ours: self.store,
+            });
+        }
+        if frontier == Some(self.own.hash()) {
+            let mut actions = vec![Action::Send(Message::Same)];
+            actions.extend(self.same());
+            return Ok(actions);
+        }
+        self.phase = Phase::Tips;
+        Ok(self.own_tips())
+    }
+
+    fn same(&mut self) -> Vec<Action> {
+        self.summary.same = true;
+        self.phase = Phase::Finished;
+        vec![Action::Finish(self.summary)]
+    }
+
+    fn tips(
+        &mut self,
+        tips: Vec<(Author, FrontierTip)>,
+        last: bool,
+    ) -> Result<Vec<Action>, SyncError> {
+        if tips.is_empty() && !(last && self.theirs.is_empty()) {
+            return Err(SyncError::Empty { message: "Tips" });
+        }
+        let count = self.theirs.len().saturating_add(tips.len());
+        if count > SYNC_ITEMS_MAX {
+            return Err(SyncError::TooManyTips {
+                tips: count,
+                tips_max: SYNC_ITEMS_MAX,
+            });
+        }
+        if !is_in_order(self.theirs.last(), &tips, |tip| *tip) {
+            return Err(SyncError::NotInOrder { what: "tips" });
+        }
+        self.theirs.extend(tips);
+        let mut actions = Vec::new();
+        if self.phase == Phase::Answer {
+            self.phase = Phase::Tips;
+            actions = self.own_tips();
+        }
+        if last {
+            self.phase = Phase::Exchange;
+            actions.extend(self.find());
+        }
+        Ok(actions)
+    }
+
+    fn want(&mut self, ranges: Vec<MissingRange>, last: bool) -> Result<Vec<Action>, SyncError> {
+        if ranges.is_empty() {
+            return Err(SyncError::Empty { message: "Want" });
+        }
+        let count = self.wanted.len().saturating_add(ranges.len());
+        if count > SYNC_ITEMS_MAX {
+            return Err(SyncError::TooManyRanges {
+                ranges: count,
+                ranges_max: SYNC_ITEMS_MAX,
+            });
+        }
+        if !is_in_order(self.wanted.last(), &ranges, wire_order) {
+            return Err(SyncError::NotInOrder { what: "ranges" });
+        }
+        ranges
+            .iter()
+            .try_for_each(|range| self.check_range(range))?;
+        self.wanted.extend(ranges);
+        if !last {
+            return Ok(Vec::new());
+        }
+        if self.wants_served == SYNC_WANTS_MAX {
+            return Err(SyncError::TooManyWants {
+                wants_max: SYNC_WANTS_MAX,
+            });
+        }
+        self.wants_served = self.wants_served.saturating_add(1);
+        self.serving = Serving::Reading;
+        Ok(vec![Action::Read(std::mem::take(&mut self.wanted))])
+    }
+
+    fn check_range(&self, range: &MissingRange) -> Result<(), SyncError> {
+        let MissingRange {
+            author,
+            after,
+            through,
+            tip: _,
+        } = *range;
+        if after >= through {
+            return Err(SyncError::EmptyRange {
+                author,
+                after,
+                through,
+            });
+        }
+        let seq = self.own.seq(&author);
+        if through > seq {
+            return Err(SyncError::RangeTooFar {
+                author,
+                through,
+                seq,
+            });
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, entries: Vec<Bytes>) -> Result<Vec<Action>, SyncError> {
+        if entries.is_empty() {
+            return Err(SyncError::Empty { message: "Entries" });
+        }
+        let mut parsed = Vec::with_capacity(entries.len());
+        for bytes in entries {
+            // Bytes of its own: one entry that waits must not keep a whole message in memory.
+            let signed = SignedEntry::decode(Bytes::copy_from_slice(&bytes));
+            let entry = signed.and_then(SignedEntry::parse);
+            self.asked_entries = self
+                .asked_entries
+                .checked_sub(1)
+                .ok_or_else(|| self.too_many_entries())?;
+            if let Ok(entry) = &entry {
+                self.check_entry(entry)?;
+            }
+            parsed.push(entry);
+        }
+        let mut good = Vec::with_capacity(parsed.len());
+        for entry in run::verify(parsed) {
+            match entry {
+                Ok(entry) => good.push(entry),
+                Err(refused) => self.refuse(refused)?,
+            }
+        }
+        let received = u64::try_from(good.len()).unwrap_or(u64::MAX);
+        self.summary.received = self.summary.received.saturating_add(received);
+        Ok(vec![Action::Ingest(good)])
+    }
+
+    fn too_many_entries(&self) -> SyncError {
+        let ranges = self.asked.values().flatten();
+        SyncError::TooManyEntries {
+            entries_max: ranges.fold(0, |sum: u64, range| {
+                sum.saturating_add(range.through.saturating_sub(range.after))
+            }),
+        }
+    }
+
+    fn check_entry(&mut self, entry: &Entry) -> Result<(), SyncError> {
+        let (author, seq) = (entry.author(), entry.header.seq);
+        if entry.header.store != self.store {
+            return Err(SyncError::EntryOfOtherStore {
+                theirs: entry.header.store,
+                ours: self.store,
+            });
+        }
+        let mut ranges = self.asked.get(&author).into_iter().flatten();
+        if !ranges.any(|range| range.after < seq && seq <= range.through) {
+            return Err(SyncError::NotAsked { author, seq });
+        }
+        // So that an answer ends, and nothing in it waits for something behind it.
+        if self.order.is_some_and(|before| entry.order() <= before) {
+            return Err(SyncError::NotInOrder { what: "entries" });
+        }
+        self.order = Some(entry.order());
+        Ok(())
+    }
+
+    fn refuse(&mut self, refused: EntryError) -> Result<(), SyncError> {
+        if matches!(refused, EntryError::NeedsNewer { .. }) {
+            self.summary.newer = self.summary.newer.saturating_add(1);
+            return Ok(());
+        }
+        self.summary.refused = self.summary.refused.saturating_add(1);
+        if self.summary.refused > SYNC_REFUSED_MAX {
+            return Err(SyncError::TooManyRefused {
+                refused_max: SYNC_REFUSED_MAX,
+                last: refused,
+            });
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self) -> Vec<Action> {
+        self.asked.clear();
+        self.asked_entries = 0;
+        self.order = None;
+        self.find()
+    }
+}
+
+// What this side says.
+impl Session {
+    fn own_tips(&self) -> Vec<Action> {
+        let tips: Vec<_> = self.own.iter().collect();
+        let pages = pages(&tips).map(|(tips, last)| Message::Tips { tips, last });
+        pages.map(Action::Send).collect()
+    }
+
+    fn find(&mut self) -> Vec<Action> {
+        self.asking = Asking::Finding;
+        let is_new = |(author, tip): &&(Author, FrontierTip)| !self.own.tips(author).contains(tip);
+        let reach = |lost: &&(Author, FrontierTip)| {
+            let mut theirs = self.theirs.iter();
+            theirs.any(|theirs| theirs.0 == lost.0 && theirs.1.seq >= lost.1.seq)
+        };
+        let tips = self.theirs.iter().filter(is_new);
+        let tips = tips.chain(self.lost.iter().filter(reach));
+        let tips: Vec<_> = tips.copied().collect();
+        if tips.is_empty() {
+            return self.lacks(Vec::new());
+        }
+        vec![Action::Find(tips)]
+    }
+
+    // From `tip` back to what is probably here.
+    fn range(&self, author: Author, tip: FrontierTip) -> MissingRange {
+        let own = self.own.tips(&author);
+        let is_before = |own: &&FrontierTip| {
+            own.seq < tip.seq && self.theirs.binary_search(&(author, **own)).is_err()
+        };
+        let before = own.iter().rev().find(is_before);
+        let after = match before {
+            Some(before) if self.summary.wants == 0 => before.seq,
+            _a_fork if !own.is_empty() => tip.seq.saturating_sub(self.back()),
+            _nothing_is_here => 0,
+        };
+        MissingRange {
+            author,
+            after,
+            through: tip.seq,
+            tip: tip.id,
+        }
+    }
+
+    // Further back with each Want: few entries for a young fork, few Wants for an old one.
+    fn back(&self) -> Seq {
+        let times = 4_u64.saturating_pow(self.summary.wants.saturating_sub(1));
+        SYNC_BACK_ENTRIES.saturating_mul(times)
+    }
+
+    fn finish_if_done(&mut self) -> Vec<Action> {
+        if self.asking != Asking::Done || self.serving != Serving::Done {
+            return Vec::new();
+        }
+        self.phase = Phase::Finished;
+        vec![Action::Finish(self.summary)]
+    }
+
+    fn describe(&self) -> &'static str {
+        match (self.phase, self.asking, self.serving) {
+            (Phase::Hello, ..) => "its Hello was due",
+            (Phase::Answer, ..) => "the answer to a Hello was due",
+            (Phase::Tips, ..) => "its Tips were due",
+            (Phase::Finished, ..) => "the session was over",
+            (Phase::Exchange, Asking::Waiting, Serving::Idle) => "entries or a Want were due",
+            (Phase::Exchange, Asking::Waiting, _) => "only entries were due",
+            (Phase::Exchange, _, Serving::Idle) => "only a Want was due",
+            (Phase::Exchange, ..) => "nothing was due",
+        }
+    }
+}
+
+// Cuts a list into messages: at least one, `true` for the last.
+fn pages<T: Clone>(items: &[T]) -> impl Iterator<Item = (Vec<T>, bool)> {
+    let count = items.len().div_ceil(SYNC_PAGE_ITEMS_MAX).max(1);
+    (1..=count).map(move |page| {
+        let end = page.saturating_mul(SYNC_PAGE_ITEMS_MAX);
+        let begin = end.saturating_sub(SYNC_PAGE_ITEMS_MAX);
+        let items = items.get(begin..end.min(items.len())).unwrap_or_default();
+        (items.to_vec(), page == count)
+    })
+}
+
+fn wire_order(range: &MissingRange) -> (Author, Seq, EntryId) {
+    (range.author, range.through, range.tip)
+}
+
+// True when `items` ascend, and go on after `before`.
+fn is_in_order<T, K: Ord>(before: Option<&T>, items: &[T], key: impl Fn(&T) -> K) -> bool {
+    let mut keys = before.into_iter().chain(items).map(key);
+    let Some(mut last) = keys.next() else {
+        return true;
+    };
+    keys.all(|key| {
+        let ascends = last < key;
+        last = key;
+        ascends
+    })
+}

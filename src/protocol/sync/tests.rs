@@ -1,0 +1,597 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    id::{EntryId, Seq, StoreId},
+    limits::{
+        ENTRY_BYTES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_MESSAGE_BYTES_MAX,
+        SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_WANTS_MAX,
+    },
+    protocol::{
+        entry::{
+            EntryError,
+            tests::{AUTHOR_A, AUTHOR_B, entry},
+        },
+        frontier::Frontier,
+    },
+};
+
+pub(super) const STORE: StoreId = StoreId([5; 16]);
+
+pub(super) fn hello() -> Message {
+    Message::Hello {
+        version: VERSION,
+        store: STORE,
+        frontier: None,
+    }
+}
+
+pub(super) fn tip_of(entry: &VerifiedEntry) -> (Author, FrontierTip) {
+    let tip = FrontierTip {
+        seq: entry.header.seq,
+        id: entry.id,
+    };
+    (entry.author(), tip)
+}
+
+pub(super) fn tips(entries: &[&VerifiedEntry]) -> Message {
+    let mut tips: Vec<_> = entries.iter().map(|entry| tip_of(entry)).collect();
+    tips.sort_unstable();
+    Message::Tips { tips, last: true }
+}
+
+pub(super) fn range(entry: &VerifiedEntry, after: Seq) -> MissingRange {
+    MissingRange {
+        author: entry.author(),
+        after,
+        through: entry.header.seq,
+        tip: entry.id,
+    }
+}
+
+pub(super) fn want(ranges: Vec<MissingRange>) -> Message {
+    Message::Want { ranges, last: true }
+}
+
+fn bytes(entry: &VerifiedEntry) -> Bytes {
+    entry.signed.encode().into()
+}
+
+pub(super) fn entries(entries: &[&VerifiedEntry]) -> Message {
+    Message::Entries(entries.iter().map(|entry| bytes(entry)).collect())
+}
+
+/// Four entries of A, each after the one before.
+pub(super) fn chain() -> Vec<VerifiedEntry> {
+    let mut chain: Vec<VerifiedEntry> = Vec::new();
+    for seq in 1..=4 {
+        let prev = chain.last().map(|prev| prev.id);
+        chain.push(entry(AUTHOR_A, seq, prev, 10 * seq, "/k"));
+    }
+    chain
+}
+
+fn forged(entry: &VerifiedEntry) -> Bytes {
+    let mut signed = entry.signed.clone();
+    signed.signature[0] ^= 1;
+    signed.encode().into()
+}
+
+/// An acceptor that has nothing, and asked for all of `theirs`.
+fn asking(theirs: &[&VerifiedEntry]) -> Session {
+    let mut session = Session::accept(STORE, Frontier::default()).unwrap();
+    session.handle(hello()).unwrap();
+    session.handle(tips(theirs)).unwrap();
+    session.lacks(theirs.iter().map(|entry| tip_of(entry)).collect());
+    assert_eq!(session.waits_for(), Some(WaitsFor::Entries));
+    session
+}
+
+/// An acceptor that has `own`, and a peer that said it has nothing.
+fn serving(own: &[&VerifiedEntry]) -> Session {
+    let own = own.iter().map(|entry| tip_of(entry)).collect();
+    let mut session = Session::accept(STORE, own).unwrap();
+    session.handle(hello()).unwrap();
+    let actions = session.handle(tips(&[])).unwrap();
+    assert_eq!(actions, [Action::Send(Message::Done)]);
+    assert_eq!(session.waits_for(), Some(WaitsFor::Want));
+    session
+}
+
+/// The messages of actions that only send, through their bytes.
+fn sent(actions: Vec<Action>) -> Vec<Message> {
+    let message = |action| match action {
+        Action::Send(message) => Message::decode(message.encode().slice(4..)).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    actions.into_iter().map(message).collect()
+}
+
+fn assert_refused(mut session: Session, message: Message, error: SyncError) {
+    assert_eq!(session.handle(message), Err(error));
+    assert_eq!(session.waits_for(), None);
+    let after = session.handle(Message::Done);
+    assert!(
+        matches!(
+            after,
+            Err(SyncError::OutOfTurn {
+                phase: "the session was over",
+                ..
+            })
+        ),
+        "{after:?}"
+    );
+}
+
+#[test]
+fn equal_frontiers_are_one_round_trip() {
+    let chain = chain();
+    let own: Frontier = [tip_of(&chain[3])].into_iter().collect();
+    let (mut opener, hello) = Session::open(STORE, own.clone(), Vec::new()).unwrap();
+    let mut acceptor = Session::accept(STORE, own).unwrap();
+    assert_eq!(acceptor.waits_for(), Some(WaitsFor::Hello));
+    assert_eq!(opener.waits_for(), Some(WaitsFor::Answer));
+    let summary = Summary {
+        same: true,
+        ..Summary::default()
+    };
+    assert_eq!(
+        acceptor.handle(hello).unwrap(),
+        [Action::Send(Message::Same), Action::Finish(summary)]
+    );
+    assert_eq!(
+        opener.handle(Message::Same).unwrap(),
+        [Action::Finish(summary)]
+    );
+    assert_eq!((opener.waits_for(), acceptor.waits_for()), (None, None));
+}
+
+#[test]
+fn a_lost_entry_is_asked_for_although_the_frontiers_are_equal() {
+    let chain = chain();
+    let own: Frontier = [tip_of(&chain[3])].into_iter().collect();
+    let unknown = entry(AUTHOR_B, 7, Some(chain[0].id), 5, "/b");
+    let lost = vec![tip_of(&chain[1]), tip_of(&unknown)];
+    let (mut opener, hello) = Session::open(STORE, own.clone(), lost.clone()).unwrap();
+    let mut acceptor = Session::accept(STORE, own).unwrap();
+    let answer = acceptor.handle(hello).unwrap();
+    assert_eq!(answer, [Action::Send(tips(&[&chain[3]]))]);
+    let actions = opener.handle(tips(&[&chain[3]])).unwrap();
+    // The peer has nothing of the other author: it is of no use to ask.
+    assert_eq!(actions[1..], [Action::Find(lost[..1].to_vec())]);
+    let actions = opener.lacks(lost[..1].to_vec());
+    assert_eq!(actions, [Action::Send(want(vec![range(&chain[1], 0)]))]);
+    let actions = opener.handle(entries(&[&chain[0], &chain[1]])).unwrap();
+    assert_eq!(actions, [Action::Ingest(chain[..2].to_vec())]);
+}
+
+#[test]
+fn n4_messages_out_of_turn_are_refused_in_every_phase() {
+    let chain = chain();
+    let all = || {
+        [
+            hello(),
+            Message::Same,
+            tips(&[]),
+            want(vec![range(&chain[3], 0)]),
+            entries(&[&chain[0]]),
+            Message::Sent,
+            Message::Done,
+        ]
+    };
+    let opener = || {
+        Session::open(STORE, Frontier::default(), Vec::new())
+            .unwrap()
+            .0
+    };
+    let acceptor = || Session::accept(STORE, Frontier::default()).unwrap();
+    let in_tips = || {
+        let mut session = acceptor();
+        session.handle(hello()).unwrap();
+        session
+    };
+    let reading = || {
+        let mut session = serving(&[&chain[3]]);
+        session.handle(want(vec![range(&chain[3], 0)])).unwrap();
+        session
+    };
+    let finding = || {
+        let mut session = in_tips();
+        session.handle(tips(&[&chain[3]])).unwrap();
+        session
+    };
+    type Case<'a> = (
+        &'static str,
+        &'a dyn Fn() -> Session,
+        &'static [&'static str],
+    );
+    let cases: [Case<'_>; 7] = [
+        ("acceptor", &acceptor, &["Hello"]),
+        ("opener", &opener, &["Same", "Tips"]),
+        ("tips", &in_tips, &["Tips"]),
+        ("finding", &finding, &["Want", "Done"]),
+        (
+            "asking",
+            &|| asking(&[&chain[3]]),
+            &["Want", "Entries", "Sent", "Done"],
+        ),
+        ("serving", &|| serving(&[&chain[3]]), &["Want", "Done"]),
+        ("reading", &reading, &[]),
+    ];
+    for (phase, session, fits) in cases {
+        for message in all() {
+            let name = message.name();
+            let refused = matches!(
+                session().handle(message),
+                Err(SyncError::OutOfTurn { message, .. }) if message == name
+            );
+            // A Want of what is not here has its turn, and is refused for what it asks.
+            assert_eq!(refused, !fits.contains(&name), "{phase} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_hello_of_another_store_or_version_is_refused() {
+    let acceptor = || Session::accept(STORE, Frontier::default()).unwrap();
+    let (theirs, ours) = (StoreId([6; 16]), STORE);
+    let message = |version, store| Message::Hello {
+        version,
+        store,
+        frontier: None,
+    };
+    assert_refused(
+        acceptor(),
+        message(1, theirs),
+        SyncError::WrongStore { theirs, ours },
+    );
+    let (theirs, ours) = (2, VERSION);
+    assert_refused(
+        acceptor(),
+        message(2, STORE),
+        SyncError::WrongVersion { theirs, ours },
+    );
+}
+
+#[test]
+fn n1_tips_have_an_end_and_an_order() {
+    let opener = || {
+        Session::open(STORE, Frontier::default(), Vec::new())
+            .unwrap()
+            .0
+    };
+    let tip = |seq: Seq| {
+        let id = EntryId([1; 32]);
+        (Author([1; 32]), FrontierTip { seq, id })
+    };
+    let page = |tips: Vec<_>, last| Message::Tips { tips, last };
+    assert_refused(
+        opener(),
+        page(vec![], false),
+        SyncError::Empty { message: "Tips" },
+    );
+    for unsorted in [vec![tip(2), tip(1)], vec![tip(1), tip(1)]] {
+        let error = SyncError::NotInOrder { what: "tips" };
+        assert_refused(opener(), page(unsorted, true), error);
+    }
+    // Also across pages.
+    let mut session = opener();
+    session.handle(page(vec![tip(5)], false)).unwrap();
+    assert_eq!(session.waits_for(), Some(WaitsFor::Tips));
+    let error = SyncError::NotInOrder { what: "tips" };
+    assert_refused(session, page(vec![tip(5)], false), error);
+    let mut session = opener();
+    session.handle(page(vec![tip(5)], false)).unwrap();
+    assert_refused(
+        session,
+        page(vec![], true),
+        SyncError::Empty { message: "Tips" },
+    );
+
+    let mut session = opener();
+    let seq = |index: usize| u64::try_from(index).unwrap() + 1;
+    for begin in (0..SYNC_ITEMS_MAX).step_by(SYNC_PAGE_ITEMS_MAX) {
+        let tips = (begin..begin + SYNC_PAGE_ITEMS_MAX).map(|index| tip(seq(index)));
+        session.handle(page(tips.collect(), false)).unwrap();
+    }
+    let error = SyncError::TooManyTips {
+        tips: SYNC_ITEMS_MAX + 1,
+        tips_max: SYNC_ITEMS_MAX,
+    };
+    assert_refused(session, page(vec![tip(seq(SYNC_ITEMS_MAX))], true), error);
+
+    let own: Frontier = (0..=SYNC_ITEMS_MAX).map(|index| tip(seq(index))).collect();
+    let error = SyncError::TooManyOwnTips {
+        tips: SYNC_ITEMS_MAX + 1,
+        tips_max: SYNC_ITEMS_MAX,
+    };
+    assert_eq!(Session::accept(STORE, own.clone()).unwrap_err(), error);
+    assert_eq!(Session::open(STORE, own, Vec::new()).unwrap_err(), error);
+}
+
+#[test]
+fn a_large_frontier_goes_in_pages_that_a_peer_takes() {
+    let tip = |index: usize| {
+        let mut author = [0; 32];
+        author[..8].copy_from_slice(&index.to_be_bytes());
+        let id = EntryId([1; 32]);
+        (Author(author), FrontierTip { seq: 1, id })
+    };
+    let count = 2 * SYNC_PAGE_ITEMS_MAX + 1;
+    let own: Frontier = (0..count).map(tip).collect();
+    let mut acceptor = Session::accept(STORE, own).unwrap();
+    let (mut opener, hello) = Session::open(STORE, Frontier::default(), Vec::new()).unwrap();
+    let pages = sent(acceptor.handle(hello).unwrap()).into_iter();
+    let mut found: Vec<_> = pages
+        .flat_map(|page| opener.handle(page).unwrap())
+        .collect();
+    assert_eq!(found.len(), 2, "own tips, and what to find");
+    let Action::Find(theirs) = found.remove(1) else {
+        panic!("{found:?}")
+    };
+    assert_eq!(theirs, (0..count).map(tip).collect::<Vec<_>>());
+    let wants = sent(opener.lacks(theirs));
+    assert_eq!(wants.len(), 3, "pages of a Want");
+    acceptor.handle(tips(&[])).unwrap();
+    let wants = wants.into_iter();
+    let read: Vec<_> = wants
+        .flat_map(|page| acceptor.handle(page).unwrap())
+        .collect();
+    let [Action::Read(ranges)] = &read[..] else {
+        panic!("{read:?}")
+    };
+    assert_eq!(ranges.len(), count);
+}
+
+#[test]
+fn n4_ranges_are_checked_against_what_is_here() {
+    let chain = chain();
+    let own = || serving(&[&chain[2]]);
+    let (author, tip) = (chain[0].author(), chain[0].id);
+    let of = |after, through| MissingRange {
+        author,
+        after,
+        through,
+        tip,
+    };
+    let refused = |ranges, error| assert_refused(own(), want(ranges), error);
+    refused(vec![], SyncError::Empty { message: "Want" });
+    for (after, through) in [(2, 2), (3, 2), (0, 0), (u64::MAX, 1)] {
+        let error = SyncError::EmptyRange {
+            author,
+            after,
+            through,
+        };
+        refused(vec![of(after, through)], error);
+    }
+    for through in [4, u64::MAX] {
+        let error = SyncError::RangeTooFar {
+            author,
+            through,
+            seq: 3,
+        };
+        refused(vec![of(0, through)], error);
+    }
+    for ranges in [vec![of(0, 2), of(0, 1)], vec![of(0, 2), of(1, 2)]] {
+        refused(ranges, SyncError::NotInOrder { what: "ranges" });
+    }
+    // In the middle of a Want nothing else has its turn.
+    let mut session = own();
+    let part = Message::Want {
+        ranges: vec![of(0, 1)],
+        last: false,
+    };
+    assert_eq!(session.handle(part), Ok(vec![]));
+    assert!(matches!(
+        session.handle(Message::Done),
+        Err(SyncError::OutOfTurn { .. })
+    ));
+}
+
+#[test]
+fn n12_a_peer_may_not_ask_for_more_ranges_or_more_often_than_the_limits_say() {
+    let chain = chain();
+    let mut session = serving(&[&entry(AUTHOR_A, 1 << 40, Some(chain[0].id), 9, "/k")]);
+    let range = |index: usize| MissingRange {
+        through: u64::try_from(index).unwrap() + 1,
+        ..range(&chain[0], 0)
+    };
+    for begin in (0..SYNC_ITEMS_MAX).step_by(SYNC_PAGE_ITEMS_MAX) {
+        let ranges = (begin..begin + SYNC_PAGE_ITEMS_MAX).map(range).collect();
+        session
+            .handle(Message::Want {
+                ranges,
+                last: false,
+            })
+            .unwrap();
+    }
+    let error = SyncError::TooManyRanges {
+        ranges: SYNC_ITEMS_MAX + 1,
+        ranges_max: SYNC_ITEMS_MAX,
+    };
+    assert_refused(session, want(vec![range(SYNC_ITEMS_MAX)]), error);
+
+    let mut session = serving(&[&chain[3]]);
+    for _again in 0..SYNC_WANTS_MAX {
+        session.handle(want(vec![range(0)])).unwrap();
+        session.exhausted();
+    }
+    let wants_max = SYNC_WANTS_MAX;
+    assert_refused(
+        session,
+        want(vec![range(0)]),
+        SyncError::TooManyWants { wants_max },
+    );
+}
+
+#[test]
+fn n4_entries_are_checked_against_what_was_asked_for() {
+    let chain = chain();
+    let refused = |message, error| assert_refused(asking(&[&chain[2]]), message, error);
+    refused(
+        Message::Entries(vec![]),
+        SyncError::Empty { message: "Entries" },
+    );
+    let author = chain[3].author();
+    refused(
+        entries(&[&chain[3]]),
+        SyncError::NotAsked { author, seq: 4 },
+    );
+    let other = entry(AUTHOR_B, 1, None, 5, "/k");
+    let author = other.author();
+    refused(entries(&[&other]), SyncError::NotAsked { author, seq: 1 });
+    for unsorted in [[&chain[1], &chain[0]], [&chain[0], &chain[0]]] {
+        refused(
+            entries(&unsorted),
+            SyncError::NotInOrder { what: "entries" },
+        );
+    }
+    let mut foreign = chain[0].header.clone();
+    foreign.store = StoreId([6; 16]);
+    let key = ed25519_dalek::SigningKey::from_bytes(&AUTHOR_A);
+    let foreign = crate::protocol::entry::sign(&key, foreign, vec![]).unwrap();
+    let (theirs, ours) = (StoreId([6; 16]), STORE);
+    refused(
+        entries(&[&foreign]),
+        SyncError::EntryOfOtherStore { theirs, ours },
+    );
+
+    // Also across messages.
+    let mut session = asking(&[&chain[2]]);
+    session.handle(entries(&[&chain[1]])).unwrap();
+    let error = SyncError::NotInOrder { what: "entries" };
+    assert_refused(session, entries(&[&chain[0]]), error);
+}
+
+#[test]
+fn n4_an_answer_ends_also_when_what_comes_cannot_be_read() {
+    let chain = chain();
+    let newer = |seq: u8| {
+        let mut signed = chain[0].signed.clone();
+        signed.header = vec![8, 99, 0x18, seq].into();
+        Bytes::from(signed.encode())
+    };
+    let mut session = asking(&[&chain[2]]);
+    let actions = session
+        .handle(Message::Entries(vec![newer(1), bytes(&chain[1])]))
+        .unwrap();
+    assert_eq!(actions, [Action::Ingest(vec![chain[1].clone()])]);
+    assert_eq!((session.summary().newer, session.summary().refused), (1, 0));
+    session.handle(Message::Entries(vec![newer(3)])).unwrap();
+    let error = SyncError::TooManyEntries { entries_max: 3 };
+    assert_refused(session, Message::Entries(vec![newer(4)]), error);
+}
+
+#[test]
+fn wants_newer_does_not_end_a_session_and_is_asked_for_once() {
+    let chain = chain();
+    let mut signed = chain[3].signed.clone();
+    signed.header = vec![8, 99].into();
+    let newer = Bytes::from(signed.encode());
+    let mut session = asking(&[&chain[3]]);
+    session
+        .handle(entries(&[&chain[0], &chain[1], &chain[2]]))
+        .unwrap();
+    assert_eq!(
+        session.handle(Message::Entries(vec![newer])),
+        Ok(vec![Action::Ingest(vec![])])
+    );
+    let find = vec![Action::Find(vec![tip_of(&chain[3])])];
+    assert_eq!(session.handle(Message::Sent), Ok(find));
+    assert_eq!(
+        session.lacks(vec![tip_of(&chain[3])]),
+        [Action::Send(Message::Done)]
+    );
+    let actions = session.handle(Message::Done).unwrap();
+    let summary = Summary {
+        received: 3,
+        newer: 1,
+        wants: 1,
+        lacking: 1,
+        ..Summary::default()
+    };
+    assert_eq!(actions, [Action::Finish(summary)]);
+}
+
+#[test]
+fn n2_a_forged_entry_is_refused_alone_and_many_end_the_session() {
+    let chain = chain();
+    let mut session = asking(&[&chain[2]]);
+    let message = Message::Entries(vec![bytes(&chain[0]), forged(&chain[1]), bytes(&chain[2])]);
+    let good = vec![chain[0].clone(), chain[2].clone()];
+    assert_eq!(session.handle(message), Ok(vec![Action::Ingest(good)]));
+    assert_eq!(session.summary().refused, 1);
+
+    let far = entry(AUTHOR_A, 1000, Some(chain[0].id), 10_000, "/k");
+    let mut session = asking(&[&far]);
+    for _bad in 0..SYNC_REFUSED_MAX {
+        session
+            .handle(Message::Entries(vec![vec![7; 100].into()]))
+            .unwrap();
+    }
+    let error = SyncError::TooManyRefused {
+        refused_max: SYNC_REFUSED_MAX,
+        last: EntryError::BadSignature {
+            author: far.author(),
+        },
+    };
+    assert_refused(session, Message::Entries(vec![forged(&far)]), error);
+}
+
+#[test]
+fn b1_a_fork_is_looked_for_further_and_further_back() {
+    let own = entry(AUTHOR_A, 5000, Some(EntryId([1; 32])), 10, "/k");
+    let theirs = entry(AUTHOR_A, 5003, Some(EntryId([2; 32])), 20, "/k");
+    let author = own.author();
+    let mut session = Session::accept(STORE, [tip_of(&own)].into_iter().collect()).unwrap();
+    session.handle(hello()).unwrap();
+    session.handle(tips(&[&theirs])).unwrap();
+    let asked = |session: &mut Session, seq: Seq, id: u8| {
+        let id = EntryId([id; 32]);
+        match &session.lacks(vec![(author, FrontierTip { seq, id })])[..] {
+            [Action::Send(Message::Want { ranges, last: true })] => {
+                (ranges[0].after, ranges[0].through)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    // The usual case first: they wrote on where our log ends.
+    assert_eq!(asked(&mut session, 5003, 20), (5000, 5003));
+    // What came does not fit: 64 back, then four times as many, each from where it did not fit.
+    for (seq, after) in [(5000, 4936), (4936, 4680), (4680, 3656), (3656, 0)] {
+        session.handle(Message::Sent).unwrap();
+        let id = u8::try_from(seq % 251).unwrap();
+        assert_eq!(asked(&mut session, seq, id), (after, seq));
+    }
+    // What did not come is not asked for again.
+    session.handle(Message::Sent).unwrap();
+    let id = EntryId([u8::try_from(3656 % 251).unwrap(); 32]);
+    let missing = (author, FrontierTip { seq: 3656, id });
+    assert_eq!(session.lacks(vec![missing]), [Action::Send(Message::Done)]);
+}
+
+#[test]
+fn what_is_read_goes_out_in_messages_of_bounded_size() {
+    let chain = chain();
+    let mut session = serving(&[&chain[3]]);
+    session.handle(want(vec![range(&chain[3], 0)])).unwrap();
+    assert!(session.is_reading());
+    assert_eq!(session.waits_for(), None);
+    let small = || Bytes::from(vec![7; 300_000]);
+    let large = || Bytes::from(vec![7; ENTRY_BYTES_MAX]);
+    let batch = vec![small(), small(), small(), small(), large(), small()];
+    let mut sizes = Vec::new();
+    for action in session.read(batch) {
+        let Action::Send(Message::Entries(entries)) = action else {
+            panic!("{action:?}")
+        };
+        sizes.push(entries.len());
+        let bytes = Message::Entries(entries).encode().len();
+        assert!(bytes <= SYNC_FRAME_BYTES_MAX + 16 || sizes.last() == Some(&1));
+        assert!(bytes <= SYNC_MESSAGE_BYTES_MAX);
+    }
+    assert_eq!(sizes, [3, 1, 1, 1]);
+    assert_eq!(session.read(vec![]), []);
+    assert_eq!(session.exhausted(), [Action::Send(Message::Sent)]);
+    assert_eq!(session.summary().sent, 6);
+}
