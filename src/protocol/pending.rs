@@ -48,12 +48,6 @@ impl Pending {
         self.bytes
     }
 
-    /// Returns the entry with this id, if it waits here.
-    pub fn get(&self, id: &EntryId) -> Option<&VerifiedEntry> {
-        let (entry, _missing) = self.entries.get(self.places.get(id)?)?;
-        Some(entry)
-    }
-
     /// Lets `entry` wait for `missing`. Returns what had to go to make room, oldest first.
     ///
     /// One that waits already goes on waiting for what it waited for.
@@ -156,12 +150,10 @@ mod tests {
             assert_eq!(pending.insert(entry.clone(), missing), []);
             assert_consistent(&pending);
         }
-        assert_eq!(pending.get(&entries[3].id), Some(&entries[3]));
         let mut expected = entries[..15].to_vec();
         expected.sort_by_key(|entry| entry.id);
         assert_eq!(pending.release(&MISSING), expected);
         assert_consistent(&pending);
-        assert_eq!(pending.get(&entries[3].id), None);
         assert_eq!(pending.release(&MISSING), []);
         assert_eq!(pending.release(&EntryId([9; 32])), []);
         assert_eq!(pending.release(&OTHER).len(), 5);

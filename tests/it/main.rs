@@ -22,6 +22,7 @@ mod laws;
 mod model;
 mod node;
 mod random;
+mod sim;
 #[cfg(feature = "api")]
 mod socket;
 mod store;
