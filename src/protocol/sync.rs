@@ -10,20 +10,18 @@
 //! Done                            ->  <-    Done             I lack nothing more
 //! ```
 //! Each side asks for itself, because only a log can tell what it lacks: after a fork, tips alone
-//! do not show which of an author's entries two nodes share. Where the fork lies is a guess (behind
-//! the newest tip here); where it was wrong, what came waits for a `prev` that is not here, and the
-//! next Want looks further back. A session that is cut loses nothing: the next one compares anew.
+//! do not show which of an author's entries two nodes share. From where to ask is a guess (behind
+//! the newest tip here); where what came does not join what is here, the next Want asks for the
+//! same from further back. What depends on it comes with it again, so nothing has to be kept
+//! waiting. A session that is cut loses nothing: the next one compares anew.
 //!
 //! The session does no IO. Its owner, the shell, calls [`Session::handle`] with what comes, does
 //! the actions in order before the next message, and tells of two things: what is not here
 //! ([`Session::lacks`]) and what was read ([`Session::read`], [`Session::exhausted`]). Deadlines
 //! are the shell's, see [`Session::waits_for`].
 
-use std::time::Duration;
-
 use crate::{
     id::Author,
-    limits::{SYNC_ANSWER_TIMEOUT, SYNC_WORK_TIMEOUT},
     protocol::{
         entry::VerifiedEntry,
         frontier::{FrontierTip, MissingRange},
@@ -49,10 +47,10 @@ pub enum Action {
     Send(Message),
     /// Say with [`Session::lacks`] which of these entries are not here.
     Find(Vec<(Author, FrontierTip)>),
-    /// Read the entries of these ranges from the logs, in (hlc, author, id) order across all of
-    /// them and each once, hand them over with [`Session::read`] as fast as they can be sent, then
-    /// call [`Session::exhausted`]. What is not here is left out; entries of the same author and
-    /// places on another branch do no harm.
+    /// Read these ranges from the logs: of each the entry `tip` and those before it by `prev`. Hand
+    /// the entries over with [`Session::read`] in (hlc, author, id) order across all ranges, each
+    /// once, as fast as they can be sent; then call [`Session::exhausted`]. What is not here is left
+    /// out.
     Read(Vec<MissingRange>),
     /// Take these in. They are authentic, of this store, and in order.
     Ingest(Vec<VerifiedEntry>),
@@ -75,11 +73,12 @@ pub struct Summary {
     pub refused: u64,
     /// Times this side asked.
     pub wants: u32,
-    /// Entries that were asked for and did not come, or could not be taken in.
+    /// Tips of the peer that are not here in the end: they did not come, or could not be taken in.
     pub lacking: usize,
 }
 
-/// A message that the peer owes.
+/// A message that the peer owes. It has `SYNC_ANSWER_TIMEOUT` for the first three, which it needs
+/// no disk for, and `SYNC_WORK_TIMEOUT` for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
     /// The opener's first message.
@@ -92,16 +91,6 @@ pub enum WaitsFor {
     Entries,
     /// What the peer wants, or that it wants nothing more.
     Want,
-}
-
-impl WaitsFor {
-    /// Returns how long a peer may be silent that owes this.
-    pub fn timeout(self) -> Duration {
-        match self {
-            Self::Hello | Self::Answer | Self::Tips => SYNC_ANSWER_TIMEOUT,
-            Self::Entries | Self::Want => SYNC_WORK_TIMEOUT,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod membership;
 mod model;
 mod node;
 mod random;
+mod sim;
 #[cfg(feature = "api")]
 mod socket;
 mod store;

@@ -29,6 +29,9 @@ pub struct Session {
     theirs: Vec<(Author, FrontierTip)>,
     // Entries to ask for although the frontiers do not show it: damaged ones.
     lost: Vec<(Author, FrontierTip)>,
+    // In order: what of `theirs` is not a tip here, and of `lost` what the peer can have. Set once,
+    // when `theirs` is complete.
+    sought: BTreeSet<(Author, FrontierTip)>,
     asking: Asking,
     // The ranges of the Want that is out, by author. Empty when none is.
     asked: BTreeMap<Author, Vec<MissingRange>>,
@@ -36,8 +39,11 @@ pub struct Session {
     asked_entries: u64,
     // Of the last entry of this answer.
     order: Option<Order>,
-    // What was asked for by name, in any Want: it is not asked for twice.
-    named: BTreeSet<EntryId>,
+    // What stands before the first entries of this answer. Where it is not here, the author has
+    // forked, and was asked for from too late a place.
+    joints: BTreeSet<(Author, FrontierTip)>,
+    // How often that was so.
+    steps_back: BTreeMap<Author, u32>,
     serving: Serving,
     // In order. Grows by pages until the peer's Want is complete.
     wanted: Vec<MissingRange>,
@@ -80,8 +86,9 @@ enum Serving {
 impl Session {
     /// Opens a session: returns it and the first message.
     ///
-    /// `own` is what this node has applied and made durable. `lost` are entries that it names and
-    /// that cannot be read any more; with any, frontiers are compared even when they are equal.
+    /// `own` is what this node has applied: what it can send, durable here or not. `lost` are
+    /// entries of it that cannot be read any more; with any, frontiers are compared even when they
+    /// are equal.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
@@ -100,7 +107,7 @@ impl Session {
         Ok((session, hello))
     }
 
-    /// Waits for a peer to open a session. `own` is what this node has applied and made durable.
+    /// Waits for a peer to open a session. `own` is what this node has applied.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
@@ -122,11 +129,13 @@ impl Session {
             phase,
             theirs: Vec::new(),
             lost: Vec::new(),
+            sought: BTreeSet::new(),
             asking: Asking::Finding,
             asked: BTreeMap::new(),
             asked_entries: 0,
             order: None,
-            named: BTreeSet::new(),
+            joints: BTreeSet::new(),
+            steps_back: BTreeMap::new(),
             serving: Serving::Idle,
             wanted: Vec::new(),
             wants_served: 0,
@@ -181,24 +190,32 @@ impl Session {
 
     /// Says what is not here: the answer to [`Action::Find`].
     ///
-    /// Here is what the logs have, readable. For an entry that only waits (for another entry or for
-    /// the clock) name the first one before it by `prev` that is neither in the logs nor waiting; if
-    /// there is none, nothing.
+    /// Here is what the logs have, readable; and what waits for the clock, if everything before it
+    /// by `prev` is here.
     ///
     /// # Panics
     /// When nothing was to be found.
     pub fn lacks(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<Action> {
         assert_eq!(self.asking, Asking::Finding, "the shell was asked");
         let lacking: BTreeSet<_> = lacking.into_iter().collect();
-        self.summary.lacking = lacking.len();
-        let room = SYNC_ITEMS_MAX.saturating_sub(self.named.len());
-        let ranges: BTreeSet<_> = lacking
-            .into_iter()
-            .filter(|(_, tip)| !self.named.contains(&tip.id))
-            .take(room)
-            .map(|(author, tip)| self.range(author, tip))
+        let forked: BTreeSet<_> = lacking
+            .intersection(&self.joints)
+            .map(|(author, _)| *author)
             .collect();
-        if ranges.is_empty() || self.summary.wants == SYNC_WANTS_MAX {
+        for author in &forked {
+            let steps = self.steps_back.entry(*author).or_default();
+            *steps = steps.saturating_add(1);
+        }
+        self.joints.clear();
+        let is_lacking = |tip: &&(Author, FrontierTip)| lacking.contains(tip);
+        let tips = self.sought.iter().filter(is_lacking);
+        let ranges: Vec<_> = tips
+            .map(|(author, tip)| self.range(*author, *tip))
+            .collect();
+        self.summary.lacking = ranges.len();
+        // What did not come the first time comes when the place was wrong, not otherwise.
+        let is_of_use = self.summary.wants == 0 || !forked.is_empty();
+        if ranges.is_empty() || !is_of_use || self.summary.wants == SYNC_WANTS_MAX {
             self.asking = Asking::Done;
             let mut actions = vec![Action::Send(Message::Done)];
             actions.extend(self.finish_if_done());
@@ -207,13 +224,10 @@ impl Session {
         self.asking = Asking::Waiting;
         self.summary.wants = self.summary.wants.saturating_add(1);
         for range in &ranges {
-            self.named.insert(range.tip);
             let entries = range.through.saturating_sub(range.after);
             self.asked_entries = self.asked_entries.saturating_add(entries);
             self.asked.entry(range.author).or_default().push(*range);
         }
-        let mut ranges: Vec<_> = ranges.into_iter().collect();
-        ranges.sort_by_key(wire_order);
         let pages = pages(&ranges).map(|(ranges, last)| Message::Want { ranges, last });
         pages.map(Action::Send).collect()
     }
@@ -338,7 +352,7 @@ impl Session {
         }
         if last {
             self.phase = Phase::Exchange;
-            actions.extend(self.find());
+            actions.extend(self.seek());
         }
         Ok(actions)
     }
@@ -446,9 +460,23 @@ impl Session {
                 ours: self.store,
             });
         }
-        let mut ranges = self.asked.get(&author).into_iter().flatten();
-        if !ranges.any(|range| range.after < seq && seq <= range.through) {
+        let ranges = self
+            .asked
+            .get(&author)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        if !ranges
+            .iter()
+            .any(|range| range.after < seq && seq <= range.through)
+        {
             return Err(SyncError::NotAsked { author, seq });
+        }
+        if let (Some(id), Some(before)) = (entry.header.prev, seq.checked_sub(1))
+            && ranges.iter().any(|range| range.after == before)
+            && self.joints.len() < SYNC_ITEMS_MAX
+        {
+            self.joints
+                .insert((author, FrontierTip { seq: before, id }));
         }
         // So that an answer ends, and nothing in it waits for something behind it.
         if self.order.is_some_and(|before| entry.order() <= before) {
@@ -489,46 +517,52 @@ impl Session {
         pages.map(Action::Send).collect()
     }
 
-    fn find(&mut self) -> Vec<Action> {
-        self.asking = Asking::Finding;
+    fn seek(&mut self) -> Vec<Action> {
         let is_new = |(author, tip): &&(Author, FrontierTip)| !self.own.tips(author).contains(tip);
-        let reach = |lost: &&(Author, FrontierTip)| {
+        let can_have = |lost: &&(Author, FrontierTip)| {
             let mut theirs = self.theirs.iter();
             theirs.any(|theirs| theirs.0 == lost.0 && theirs.1.seq >= lost.1.seq)
         };
         let tips = self.theirs.iter().filter(is_new);
-        let tips = tips.chain(self.lost.iter().filter(reach));
-        let tips: Vec<_> = tips.copied().collect();
-        if tips.is_empty() {
-            return self.lacks(Vec::new());
-        }
-        vec![Action::Find(tips)]
+        let tips = tips.chain(self.lost.iter().filter(can_have));
+        self.sought = tips.copied().collect();
+        self.find()
     }
 
-    // From `tip` back to what is probably here.
+    fn find(&mut self) -> Vec<Action> {
+        self.asking = Asking::Finding;
+        if self.sought.is_empty() {
+            return self.lacks(Vec::new());
+        }
+        let find = self.sought.union(&self.joints).copied().collect();
+        vec![Action::Find(find)]
+    }
+
+    // From `tip` back to the newest entry here, or further where that has turned out to be on
+    // another branch: few entries for a young fork, few Wants for an old one.
     fn range(&self, author: Author, tip: FrontierTip) -> MissingRange {
         let own = self.own.tips(&author);
         let is_before = |own: &&FrontierTip| {
             own.seq < tip.seq && self.theirs.binary_search(&(author, **own)).is_err()
         };
         let before = own.iter().rev().find(is_before);
-        let after = match before {
-            Some(before) if self.summary.wants == 0 => before.seq,
-            _a_fork if !own.is_empty() => tip.seq.saturating_sub(self.back()),
-            _nothing_is_here => 0,
+        let mut steps = self.steps_back.get(&author).copied().unwrap_or(0);
+        if before.is_none() {
+            steps = steps.max(1);
+        }
+        let back = match steps.checked_sub(1) {
+            None => 0,
+            Some(more) => SYNC_BACK_ENTRIES.saturating_mul(4_u64.saturating_pow(more)),
         };
+        let after = before
+            .map_or(tip.seq, |before| before.seq)
+            .saturating_sub(back);
         MissingRange {
             author,
-            after,
+            after: if own.is_empty() { 0 } else { after },
             through: tip.seq,
             tip: tip.id,
         }
-    }
-
-    // Further back with each Want: few entries for a young fork, few Wants for an old one.
-    fn back(&self) -> Seq {
-        let times = 4_u64.saturating_pow(self.summary.wants.saturating_sub(1));
-        SYNC_BACK_ENTRIES.saturating_mul(times)
     }
 
     fn finish_if_done(&mut self) -> Vec<Action> {

@@ -539,35 +539,83 @@ fn n2_a_forged_entry_is_refused_alone_and_many_end_the_session() {
 }
 
 #[test]
-fn b1_a_fork_is_looked_for_further_and_further_back() {
+fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes_again() {
+    let id = |seq: Seq| EntryId([u8::try_from(seq % 251).unwrap(); 32]);
+    let theirs = |seq: Seq| entry(AUTHOR_A, seq, Some(id(seq - 1)), 10 * seq, "/k");
     let own = entry(AUTHOR_A, 5000, Some(EntryId([1; 32])), 10, "/k");
-    let theirs = entry(AUTHOR_A, 5003, Some(EntryId([2; 32])), 20, "/k");
-    let author = own.author();
+    let (newest, other) = (theirs(5003), entry(AUTHOR_B, 1, None, 7, "/b"));
     let mut session = Session::accept(STORE, [tip_of(&own)].into_iter().collect()).unwrap();
     session.handle(hello()).unwrap();
-    session.handle(tips(&[&theirs])).unwrap();
-    let asked = |session: &mut Session, seq: Seq, id: u8| {
-        let id = EntryId([id; 32]);
-        match &session.lacks(vec![(author, FrontierTip { seq, id })])[..] {
+    session.handle(tips(&[&newest, &other])).unwrap();
+    let both = || {
+        let mut both = vec![tip_of(&newest), tip_of(&other)];
+        both.sort_unstable();
+        both
+    };
+    let ask = |session: &mut Session, joint: Option<(Author, FrontierTip)>| {
+        let lacking = both().into_iter().chain(joint).collect();
+        match &session.lacks(lacking)[..] {
             [Action::Send(Message::Want { ranges, last: true })] => {
-                (ranges[0].after, ranges[0].through)
+                assert!(ranges.contains(&range(&other, 0)), "all that is lacking");
+                ranges
+                    .iter()
+                    .find(|range| range.tip == newest.id)
+                    .unwrap()
+                    .after
             }
-            other => panic!("{other:?}"),
+            actions => panic!("{actions:?}"),
         }
     };
     // The usual case first: they wrote on where our log ends.
-    assert_eq!(asked(&mut session, 5003, 20), (5000, 5003));
-    // What came does not fit: 64 back, then four times as many, each from where it did not fit.
-    for (seq, after) in [(5000, 4936), (4936, 4680), (4680, 3656), (3656, 0)] {
-        session.handle(Message::Sent).unwrap();
-        let id = u8::try_from(seq % 251).unwrap();
-        assert_eq!(asked(&mut session, seq, id), (after, seq));
+    assert_eq!(ask(&mut session, None), 5000);
+    // What came does not join: 64 back from there, then four times as many, in the end to the start.
+    for (before, after) in [
+        (5000, 4936),
+        (4936, 4744),
+        (4744, 3976),
+        (3976, 904),
+        (904, 0),
+    ] {
+        session.handle(entries(&[&theirs(before + 1)])).unwrap();
+        let (seq, id) = (before, id(before));
+        let joint = (own.author(), FrontierTip { seq, id });
+        let mut find = both();
+        find.push(joint);
+        find.sort_unstable();
+        assert_eq!(session.handle(Message::Sent).unwrap(), [Action::Find(find)]);
+        assert_eq!(ask(&mut session, Some(joint)), after);
     }
-    // What did not come is not asked for again.
+    // What joins and still is not here could not be taken in: it is not asked for again.
+    session
+        .handle(entries(&[&entry(AUTHOR_A, 1, None, 1, "/k")]))
+        .unwrap();
     session.handle(Message::Sent).unwrap();
-    let id = EntryId([u8::try_from(3656 % 251).unwrap(); 32]);
-    let missing = (author, FrontierTip { seq: 3656, id });
-    assert_eq!(session.lacks(vec![missing]), [Action::Send(Message::Done)]);
+    assert_eq!(session.lacks(both()), [Action::Send(Message::Done)]);
+    assert_eq!(session.summary().lacking, 2);
+}
+
+#[test]
+fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
+    let own = entry(AUTHOR_A, u64::MAX - 1, Some(EntryId([1; 32])), 10, "/k");
+    let far = entry(AUTHOR_A, u64::MAX, Some(EntryId([2; 32])), 10, "/k");
+    let mut session = Session::accept(STORE, [tip_of(&own)].into_iter().collect()).unwrap();
+    session.handle(hello()).unwrap();
+    session.handle(tips(&[&far])).unwrap();
+    let mut asked = vec![session.lacks(vec![tip_of(&far)])];
+    while let [Action::Send(Message::Want { ranges, .. })] = &asked.last().unwrap()[..] {
+        let seq = ranges[0].after.max(1);
+        let wall_ms = seq % 1000;
+        let first = entry(AUTHOR_A, seq + 1, Some(EntryId([3; 32])), wall_ms, "/k");
+        session.handle(entries(&[&first])).unwrap();
+        let actions = session.handle(Message::Sent).unwrap();
+        let [Action::Find(lacking)] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        asked.push(session.lacks(lacking.clone()));
+    }
+    assert_eq!(asked.pop().unwrap(), [Action::Send(Message::Done)]);
+    // Four to the 29th, 64 times, is more than all.
+    assert_eq!(asked.len(), 31);
 }
 
 #[test]
