@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "proto/lattice.proto",
         "proto/sync.proto",
         "proto/api.proto",
+        "proto/net.proto",
         "proto/build.rs",
     ] {
         println!("cargo:rerun-if-changed={file}");

@@ -74,6 +74,58 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Entries a history walks before it stops.
 pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 
+/// Addresses of one node that are kept and told.
+pub const ADDRESSES_MAX: usize = 16;
+/// A peer says at least this often that it is there.
+pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A path to a peer that is silent for so long is given up.
+pub const PEER_PATH_IDLE_MAX: Duration = Duration::from_secs(3);
+/// A connection that is silent for so long is over. Gossip stalls behind a dead neighbour until
+/// then, so it is short.
+pub const PEER_IDLE_MAX: Duration = Duration::from_secs(6);
+/// Streams that a peer may have open at a time on one connection.
+pub const PEER_STREAMS_MAX: u32 = 16;
+/// Connections of one peer that are served at a time.
+pub const PEER_CONNECTIONS_MAX: usize = 4;
+/// A dial that has not been answered for so long has failed.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// Wait before a peer is dialled again, at first; it doubles with each failure.
+pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
+/// The longest such wait.
+pub const DIAL_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a message of the hello protocol.
+pub const HELLO_BYTES_MAX: usize = 4096;
+/// Strangers that are served at a time.
+pub const HELLOS_MAX: usize = 8;
+/// Time a stranger has to say hello, and a node to answer.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which two peers compare what they have though nothing asked for it; with jitter.
+pub const SYNC_EVERY: Duration = Duration::from_secs(30);
+/// Frames of entries that wait to be written to a sync stream.
+pub const SYNC_FRAMES_AHEAD: usize = 2;
+/// Messages that no honest peer sends, after which its connection is closed.
+pub const STRIKES_MAX: u32 = 8;
+/// Bytes of a peer's status message.
+pub const STATUS_BYTES_MAX: usize = 4096;
+/// Milliseconds that an invitation is good for unless it says otherwise: 24 h.
+pub const INVITE_MS_DEFAULT: u64 = 24 * 3_600_000;
+
+/// Bytes of one gossip message. Larger entries are announced and fetched.
+pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
+/// Bytes of header and ops of an entry that is sent as one gossip message; the rest is its frame.
+/// A message above the limit would silence a neighbour for good.
+pub const GOSSIP_ENTRY_BYTES_MAX: usize = GOSSIP_BYTES_MAX - 512;
+/// Entries just applied that wait for whoever carries them to peers. When full the oldest goes,
+/// and peers are told to fetch.
+pub const FRESH_ENTRIES_MAX: usize = 1024;
+
+/// Gossip messages of a store that wait to be taken in. When full, a sync brings what was lost.
+pub const GOSSIP_QUEUE_MAX: usize = 2048;
+/// Gossip messages that are taken in together.
+pub const GOSSIP_INGEST_MAX: usize = 256;
+/// What one message cannot carry is announced at most this often.
+pub const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
+
 /// Bytes of entries after which a message of a sync session is closed; one entry may be larger.
 pub const SYNC_FRAME_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one message of a sync session: an entry of the largest size, and what is around it.

@@ -15,9 +15,15 @@
 
 include!(concat!(env!("OUT_DIR"), "/lattice.v1.rs"));
 
-/// What two nodes say to each other.
+/// What two nodes say to each other on a sync stream.
 pub mod sync {
     include!(concat!(env!("OUT_DIR"), "/lattice.sync.v1.rs"));
+}
+
+/// What nodes say to each other besides.
+#[cfg(feature = "net")]
+pub mod net {
+    include!(concat!(env!("OUT_DIR"), "/lattice.net.v1.rs"));
 }
 
 /// The local API.

@@ -166,10 +166,7 @@ fn peer(
 }
 
 /// Answers `Connect`.
-pub(super) async fn connect(
-    net: Option<&Net>,
-    request: &api::DialRequest,
-) -> Result<(), ApiError> {
+pub(super) async fn connect(net: Option<&Net>, request: &api::DialRequest) -> Result<(), ApiError> {
     let node = node(&request.node)?;
     let mut addresses = Addresses::default();
     if !request.address.is_empty() {

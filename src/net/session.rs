@@ -3,7 +3,7 @@
 //! Reads and writes go on side by side, so that two nodes with much to send each other never wait
 //! for each other. Every wait has an end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
@@ -16,7 +16,7 @@ use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::Mesh,
-    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError},
+    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
     store::{Outgoing, Store},
 };
 
@@ -95,10 +95,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             return self.finish(summary).await;
         }
         loop {
-            let silence = session
-                .waits_for()
-                .map_or(SYNC_WORK_TIMEOUT, |waits_for| waits_for.timeout());
-            let deadline = Instant::now() + silence;
+            let deadline = Instant::now() + patience(session.waits_for());
             let actions = tokio::select! {
                 room = self.frames.room(), if session.is_reading() => {
                     Self::read_on(&mut session, &mut outgoing, room, &self.frames).await?
@@ -189,6 +186,15 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     fn blame(&self, error: &SyncError) -> String {
         self.mesh.strike(self.node, &error.to_string());
         error.to_string()
+    }
+}
+
+// How long a peer may be silent.
+fn patience(waits_for: Option<WaitsFor>) -> Duration {
+    match waits_for {
+        Some(WaitsFor::Hello | WaitsFor::Answer | WaitsFor::Tips) => SYNC_ANSWER_TIMEOUT,
+        // It reads or writes its disk, or takes what we send.
+        Some(WaitsFor::Entries | WaitsFor::Want) | None => SYNC_WORK_TIMEOUT,
     }
 }
 

@@ -23,5 +23,6 @@ pub mod invite;
 pub mod membership;
 pub mod op;
 pub mod pending;
+pub mod role;
 pub mod run;
 pub mod sync;

@@ -19,9 +19,9 @@ mod ingest;
 #[cfg(feature = "cli")]
 mod kill;
 mod laws;
+mod membership;
 #[cfg(feature = "net")]
 mod mesh;
-mod membership;
 mod model;
 mod node;
 mod random;

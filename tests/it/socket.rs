@@ -20,6 +20,7 @@ use lattice::{
     },
     daemon::{Daemon, DaemonError},
     limits::{KEY_BYTES_MAX, SOCKET_PATH_BYTES_MAX, VALUE_BYTES_MAX},
+    net::NetConfig,
     node::{Node, NodeConfig},
     wire::api::{
         self, BatchRequest, DeleteRequest, DownRequest, GetRequest, HeadsRequest, HistoryRequest,
@@ -41,7 +42,7 @@ async fn open(dir: &Path) -> Node {
 /// Returns a client of a node, the node with its socket, and its directory, in order of drop.
 async fn up() -> (Client, Daemon, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(open(dir.path()).await).unwrap();
+    let daemon = Daemon::start(open(dir.path()).await, NetConfig::default()).unwrap();
     let client = connect(daemon.socket()).await.unwrap();
     (client, daemon, dir)
 }
@@ -612,7 +613,7 @@ async fn socket_of_a_killed_node_is_no_obstacle() {
         connect(&path).await,
         Err(ConnectError::Refused { .. })
     ));
-    let daemon = Daemon::start(node).unwrap();
+    let daemon = Daemon::start(node, NetConfig::default()).unwrap();
     let mut client = connect(&path).await.unwrap();
     client.put(put("/k", "v")).await.unwrap();
     daemon.stop().await.unwrap();
@@ -627,7 +628,7 @@ async fn link_in_place_of_the_socket_is_refused_and_kept() {
     let target = dir.path().join("target");
     fs::write(&target, "kept").unwrap();
     symlink(&target, &path).unwrap();
-    let error = Daemon::start(node.clone()).unwrap_err();
+    let error = Daemon::start(node.clone(), NetConfig::default()).unwrap_err();
     assert!(
         matches!(error, DaemonError::Socket(SocketError::NotASocket { .. })),
         "{error}"
@@ -642,7 +643,7 @@ async fn path_too_long_for_a_socket_says_how_long_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("d".repeat(SOCKET_PATH_BYTES_MAX));
     let node = open(&deep).await;
-    let error = ApiError::from(Daemon::start(node.clone()).unwrap_err());
+    let error = ApiError::from(Daemon::start(node.clone(), NetConfig::default()).unwrap_err());
     assert_eq!(
         (error.code.as_str(), error.exit_code),
         ("socket_path_too_long", 2)
@@ -802,7 +803,7 @@ async fn watch_of_a_client_that_went_away_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_socket_is_never_removed() {
     let (mut client, daemon, _dir) = up().await;
-    let error = Daemon::start(daemon.node().clone()).unwrap_err();
+    let error = Daemon::start(daemon.node().clone(), NetConfig::default()).unwrap_err();
     assert!(
         matches!(error, DaemonError::Socket(SocketError::InUse { .. })),
         "{error}"
