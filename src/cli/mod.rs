@@ -10,6 +10,8 @@ mod args;
 mod author;
 mod batch;
 mod bench;
+mod conflicts;
+mod demo;
 mod draw;
 mod event;
 mod exit;
@@ -106,6 +108,8 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Batch(batch) => batch.run(context).await,
         Command::List(list) => list.run(context).await,
         Command::Heads(heads) => heads.run(context).await,
+        Command::Conflicts(conflicts) => conflicts.run(context).await,
+        Command::Demo(demo) => demo.run(context).await,
         Command::History(history) => history.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
         Command::Status(status) => status.run(context).await,

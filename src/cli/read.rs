@@ -6,7 +6,7 @@ use lattice::wire::api;
 use crate::cli::{
     exit::{Exit, Failure},
     object::{self, short},
-    output::{cut, escape, escape_lines},
+    output::{Output, cut, escape, escape_lines},
     session::{Context, Lifetime},
     when::date_time,
 };
@@ -166,22 +166,27 @@ impl Heads {
         for head in &heads {
             if out.json {
                 out.object(&object::Head::new(key.as_bytes(), head))?;
-                continue;
+            } else {
+                tell_head(out, head)?;
             }
-            let entry = head.entry.clone().unwrap_or_default();
-            let wins = if head.wins { '*' } else { ' ' };
-            out.line(&format!(
-                "{wins} {}  {}+{}  author {}  seq {}  {}",
-                short(&entry.id),
-                date_time(entry.wall_ms),
-                entry.counter,
-                short(&entry.author),
-                entry.seq,
-                outcome(&head.kind, &head.value, head.expires_ms, head.expired),
-            ))?;
         }
         Ok(())
     }
+}
+
+/// Prints a head for people; the star is the one that reads see.
+pub(crate) fn tell_head(out: &mut Output, head: &api::Head) -> Result<(), Failure> {
+    let entry = head.entry.clone().unwrap_or_default();
+    let wins = if head.wins { '*' } else { ' ' };
+    out.line(&format!(
+        "{wins} {}  {}+{}  author {}  seq {}  {}",
+        short(&entry.id),
+        date_time(entry.wall_ms),
+        entry.counter,
+        short(&entry.author),
+        entry.seq,
+        outcome(&head.kind, &head.value, head.expires_ms, head.expired),
+    ))
 }
 
 /// Tells what an entry did to its key, on one line.
