@@ -91,7 +91,7 @@ impl ApiError {
         match (self.code.as_str(), self.exit_code) {
             ("disk_full", _) => Code::ResourceExhausted,
             ("store_exists", _) => Code::AlreadyExists,
-            ("poisoned" | "own_fork", _) => Code::FailedPrecondition,
+            ("poisoned" | "own_fork" | "own_log_cut", _) => Code::FailedPrecondition,
             (_, EXIT_USAGE) => Code::InvalidArgument,
             (_, EXIT_NOT_FOUND) => Code::NotFound,
             (_, EXIT_PRECONDITION) => Code::FailedPrecondition,
@@ -223,6 +223,9 @@ impl From<WriteError> for ApiError {
             WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message)
                 .hint("make room; reads go on, and writes go on when there is space"),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message),
+            WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
+                "put the newest copy of the file back, or give the entries up: `lattice repair`",
+            ),
             WriteError::Closed => closed(message),
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),
         }

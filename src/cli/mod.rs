@@ -10,6 +10,7 @@ mod args;
 mod author;
 mod batch;
 mod bench;
+mod confirm;
 mod draw;
 mod event;
 mod exit;
@@ -24,6 +25,7 @@ mod place;
 mod put;
 mod read;
 mod remove;
+mod repair;
 mod session;
 mod shell;
 mod status;
@@ -108,6 +110,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
+        Command::Repair(repair) => repair.run(context).await,
         Command::Store(store) => store.run(context).await,
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context),

@@ -479,12 +479,16 @@ async fn introduce(
         }
     }
     if !ops.is_empty() {
-        root.write_own(Write {
+        let written = root.write_own(Write {
             ops,
             atomic: true,
             condition: None,
-        })
-        .await?;
+        });
+        match written.await {
+            // They wait for the first start after a repair, which needs an open node.
+            Ok(_) | Err(WriteError::OwnLogCut { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

@@ -13,17 +13,18 @@ use crate::{
     bus::Published,
     clock::Clock,
     limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX, WRITER_QUEUE_MAX},
-    log::{LogDamage, Logs},
+    log::{LogCut, LogDamage, Logs},
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         hlc::Hlc,
     },
     state::{State, StateError},
     store::{
-        IngestError, Ingested, StoreConfig, Write, WriteError, Written,
+        IngestError, Ingested, LostEntries, StoreConfig, Write, WriteError, Written,
         ingest::Waiting,
         marks::Marks,
         open,
+        position::published,
         status::{HeldEntry, WriterStatus},
     },
 };
@@ -48,6 +49,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<(), StateError>>,
     },
     Status(oneshot::Sender<WriterStatus>),
+    Repair(oneshot::Sender<Result<Vec<LostEntries>, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Actor {
     pub(super) state_failed: Option<StateError>,
     pub(super) recovered: Vec<String>,
     pub(super) damage: Vec<LogDamage>,
+    // What is gone of this node's own log; own writes wait for `Repair`.
+    pub(super) cuts: Vec<LogCut>,
     // The next time an expiry is due, as far as known; None: nothing is.
     pub(super) next_expiry_ms: Option<u64>,
     pub(super) flushed_at: Instant,
@@ -141,6 +145,7 @@ impl Actor {
                     drop(reply.send(self.rebuild_unless_newer(version)));
                 }
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
+                Some(Command::Repair(reply)) => drop(reply.send(self.repair())),
                 Some(write) => next = self.write_group(write, &mut received),
             }
             self.maintain();
@@ -305,16 +310,13 @@ impl Actor {
 
     /// Tells watchers `changes`, which the newest view shows.
     pub(super) fn publish(&self, changes: &[std::sync::Arc<Change>]) {
-        let Some(state) = &self.state else { return };
-        let view = state.staged();
-        self.bus.publish(
-            changes,
-            Published {
-                frontier: std::sync::Arc::clone(&view.frontier),
-                version: view.version,
-                expired_through_ms: view.expired_through_ms,
-            },
-        );
+        self.bus.publish(changes, self.published());
+    }
+
+    /// Returns where the newest view stands.
+    pub(super) fn published(&self) -> Published {
+        let state = self.state.as_ref().expect("the store is open");
+        published(state.staged())
     }
 
     fn flush_if_due(&mut self) -> Result<(), StateError> {
@@ -367,7 +369,8 @@ impl Actor {
         self.state_failed.clone().map_or(Ok(()), Err)
     }
 
-    fn rebuild(&mut self) {
+    /// Builds the state again from the log. `state_failed` says where that failed.
+    pub(super) fn rebuild(&mut self) {
         self.flushed_at = Instant::now();
         let Some(old) = &self.state else { return };
         let reader = old.reader().clone();
@@ -417,6 +420,7 @@ impl Actor {
             .state_failed
             .as_ref()
             .map(|error| format!("the state: {error}"));
+        let cut = self.check_own_log().err().map(|cut| cut.to_string());
         WriterStatus {
             pending_entries: self.waiting.pending.len(),
             pending_bytes: self.waiting.pending.bytes(),
@@ -431,7 +435,8 @@ impl Actor {
                 .collect(),
             forked,
             damage: self.damage.iter().map(ToString::to_string).collect(),
-            poisoned: self.poisoned.clone().or(failed),
+            lost: self.lost(),
+            poisoned: self.poisoned.clone().or(failed).or(cut),
             recovered: self.recovered.clone(),
         }
     }

@@ -220,6 +220,7 @@ impl Actor {
     }
 
     fn stage_group(&mut self, group: &Group) -> Result<Vec<Outcome>, GroupError> {
+        self.check_own_log().map_err(GroupError::Refused)?;
         let own = self.logs.tips(&self.author());
         if own.len() > 1 {
             let seq = own.iter().map(|tip| tip.seq).min().unwrap_or(0);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    bus::{Bus, Published},
+    bus::Bus,
     id::{Author, StoreId},
     limits::{RECENT_BYTES_MAX, REPLAY_CHUNK_BYTES},
     log::{LogDamage, LogError, Logs, Mark, Recovered},
@@ -25,6 +25,7 @@ use crate::{
         ingest::Waiting,
         marks::Marks,
         merge::{Merge, Merged, Span, spans},
+        position::published,
     },
 };
 
@@ -97,12 +98,7 @@ pub(super) fn open(
         .iter()
         .filter_map(|branch| branch.index_from(0).last().copied());
     let arrived_ms = points.map(|point| point.arrived_ms).max().unwrap_or(0);
-    let view = state.reader().view();
-    let published = Published {
-        frontier: Arc::clone(&view.frontier),
-        version: view.version,
-        expired_through_ms: view.expired_through_ms,
-    };
+    let published = published(&state.reader().view());
     let shared = Shared {
         id: config.id,
         author: Author(config.key.verifying_key().to_bytes()),
@@ -114,6 +110,8 @@ pub(super) fn open(
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
+    let mut cuts = found.cuts;
+    cuts.retain(|cut| cut.author == shared.author);
     let mut actor = Actor {
         clock: config.clock.clone(),
         bus: shared.bus.clone(),
@@ -128,6 +126,7 @@ pub(super) fn open(
         state_failed: None,
         recovered,
         damage: found.damage,
+        cuts,
         next_expiry_ms: None,
         flushed_at: Instant::now(),
         lone: false,

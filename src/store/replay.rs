@@ -23,7 +23,7 @@ use crate::{
     store::{
         Item, ReadError, Shared, Start, WatchError,
         merge::{Merge, Merged, spans},
-        position::Position,
+        position::{Position, published},
         watch::Scope,
     },
 };
@@ -94,11 +94,7 @@ impl StateSource {
 
     /// Returns where a watch stands that has read all of it.
     pub(super) fn position(&self) -> Published {
-        Published {
-            frontier: Arc::clone(&self.view.frontier),
-            version: self.view.version,
-            expired_through_ms: self.view.expired_through_ms,
-        }
+        published(&self.view)
     }
 
     fn next(&mut self, shared: &Shared, scope: &Scope) -> Result<Read, ReadError> {

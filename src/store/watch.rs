@@ -294,6 +294,19 @@ impl Watch {
         });
     }
 
+    // From a position this store was at: entries of it that are not here were given up.
+    fn read_log_again(&mut self, view: Arc<crate::state::View>) {
+        self.seen_version = view.version;
+        let from = self.position.clone();
+        self.read(move |shared| match LogSource::after(shared, view, &from) {
+            Err(error @ WatchError::Behind { .. }) => {
+                let what = error.to_string();
+                Err(ReadError::Damaged { what }.into())
+            }
+            opened => opened.map(Box::new).map(Source::Log),
+        });
+    }
+
     // Opens a source and reads its first piece, off the event loop.
     fn read(&mut self, open: impl FnOnce(&Shared) -> Result<Source, WatchError> + Send + 'static) {
         let (shared, scope) = (Arc::clone(&self.shared), self.scope());
@@ -409,16 +422,23 @@ impl Watch {
         let published = self.shared.bus.published();
         match self.subscription.poll_next(cx) {
             Poll::Ready(Some(Ok(batch))) => {
-                if batch.published.version > self.seen_version {
-                    self.piece = Some((Piece::of(&batch), 0));
+                if batch.published.version <= self.seen_version {
+                    return Poll::Ready(Ok(None));
                 }
-                Poll::Ready(Ok(None))
+                let Some(reason) = &batch.gap else {
+                    self.piece = Some((Piece::of(&batch), 0));
+                    return Poll::Ready(Ok(None));
+                };
+                let view = self.shared.state.view();
+                self.read_state(view);
+                let reason = reason.to_string();
+                Poll::Ready(Ok(Some(WatchEvent::Gap { reason })))
             }
             Poll::Ready(Some(Err(Lagged))) => {
                 self.lags += 1;
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
-                self.read_log(view);
+                self.read_log_again(view);
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(None) => Poll::Ready(Err(WatchError::Closed)),

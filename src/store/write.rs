@@ -98,6 +98,19 @@ pub enum WriteError {
         /// Where.
         seq: Seq,
     },
+    /// The end of this node's own log is gone: its file was truncated, deleted, or replaced by an
+    /// older copy. An entry in a place that was taken would be a fork. `Store::repair` gives the
+    /// lost ones up; reads, and entries of others, go on meanwhile.
+    #[error(
+        "the end of this node's own log is gone: entries {first} to {through} were durable, and are \
+        not in its file"
+    )]
+    OwnLogCut {
+        /// The first that is lost.
+        first: Seq,
+        /// The newest that was durable here.
+        through: Seq,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -1,5 +1,6 @@
 //! The command line: the real binary, in directories of its own.
 
+mod damage;
 mod errors;
 mod harness;
 mod help;
