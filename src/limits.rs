@@ -31,6 +31,9 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Commands that wait for a store's writer. When full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
+/// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is
+/// written while the next ones wait. When full, callers wait; a larger write waits to be alone.
+pub const WRITER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Writes that one group makes durable with one fsync.
 pub const GROUP_WRITES_MAX: usize = 4096;
 /// Bytes of ops in one group before it is closed: bounds what a batch on the bus holds.
@@ -100,6 +103,11 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
+const _: () = assert!(WRITER_QUEUE_BYTES_MAX >= 8 * GROUP_BYTES_MAX);
+const _: () = assert!(WRITER_QUEUE_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
+const _: () =
+    assert!(WRITER_QUEUE_BYTES_MAX >= 2 * PUT_CHUNKS_MAX * (PUT_CHUNK_BYTES + OPS_BYTES_MAX));
+const _: () = assert!(WRITER_QUEUE_MAX * 1024 <= WRITER_QUEUE_BYTES_MAX);
 const _: () = assert!(RECENT_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(REPLY_BYTES_MAX >= PAGE_BYTES + ENTRY_BYTES_MAX);

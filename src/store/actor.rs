@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     bus::Published,
     clock::Clock,
-    limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX, WRITER_QUEUE_MAX},
+    limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX},
     log::{LogCut, LogDamage, Logs},
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
@@ -25,6 +25,7 @@ use crate::{
         marks::Marks,
         open,
         position::published,
+        queue::{Queue, Queued},
         status::{HeldEntry, WriterStatus},
     },
 };
@@ -100,8 +101,8 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Starts the thread. It ends when all senders are gone, or after `Close`.
-    pub(super) fn start(self) -> mpsc::Sender<Command> {
-        let (commands, received) = mpsc::channel(WRITER_QUEUE_MAX);
+    pub(super) fn start(self) -> Queue {
+        let (queue, received) = Queue::new();
         thread::spawn(move || {
             let (bus, lease) = (self.bus.clone(), self.config.lease.clone());
             // The panic was printed; callers find their answers gone, watches end.
@@ -116,11 +117,11 @@ impl Actor {
                 drop(reply.send(closed));
             }
         });
-        commands
+        queue
     }
 
     // Returns who asked for the end, and how it went.
-    fn run(mut self, mut received: mpsc::Receiver<Command>) -> Option<Closed> {
+    fn run(mut self, mut received: mpsc::Receiver<Queued>) -> Option<Closed> {
         let mut next = None;
         loop {
             let command = match next.take() {
@@ -156,7 +157,7 @@ impl Actor {
         None
     }
 
-    fn next_command(&mut self, received: &mut mpsc::Receiver<Command>) -> Next {
+    fn next_command(&mut self, received: &mut mpsc::Receiver<Queued>) -> Next {
         // A lone caller that writes one after the other comes back within moments: looking a
         // little longer spares both sides a sleep and a wake, which cost more than a signature.
         // Where many write, the processor is better left to them.
@@ -164,7 +165,7 @@ impl Actor {
         let look_until = Instant::now() + look_for;
         loop {
             match received.try_recv() {
-                Ok(command) => return Next::Command(command),
+                Ok(queued) => return Next::Command(queued.take()),
                 Err(mpsc::error::TryRecvError::Disconnected) => return Next::Gone,
                 Err(mpsc::error::TryRecvError::Empty) if Instant::now() < look_until => {
                     thread::yield_now();
@@ -176,7 +177,7 @@ impl Actor {
         let wait = self.idle_for();
         let waited = async { tokio::time::timeout(wait, received.recv()).await };
         match self.runtime.block_on(waited) {
-            Ok(Some(command)) => Next::Command(command),
+            Ok(Some(queued)) => Next::Command(queued.take()),
             Ok(None) => Next::Gone,
             Err(_elapsed) => Next::Idle,
         }
@@ -186,14 +187,14 @@ impl Actor {
     fn write_group(
         &mut self,
         first: Command,
-        received: &mut mpsc::Receiver<Command>,
+        received: &mut mpsc::Receiver<Queued>,
     ) -> Option<Command> {
         let mut group = super::group::Group::default();
         let mut rest = group.add(first, self.config.root);
         while rest.is_none() && group.writes() < GROUP_WRITES_MAX && group.bytes() < GROUP_BYTES_MAX
         {
             match received.try_recv() {
-                Ok(command) => rest = group.add(command, self.config.root),
+                Ok(queued) => rest = group.add(queued.take(), self.config.root),
                 Err(_empty_or_closed) => break,
             }
         }

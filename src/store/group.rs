@@ -74,7 +74,7 @@ impl Group {
     }
 
     fn push(&mut self, write: Write, checked: Result<(), WriteError>) {
-        self.bytes += write.ops.iter().map(Op::encoded_bytes_max).sum::<usize>();
+        self.bytes += write.bytes();
         self.writes.push(checked.map(|()| write));
     }
 
@@ -252,7 +252,7 @@ impl Actor {
         outcomes: &mut [Outcome],
     ) -> Result<Result<(), WriteError>, GroupError> {
         let atomic = write.atomic || write.ops.len() > 1;
-        let bytes: usize = write.ops.iter().map(Op::encoded_bytes_max).sum();
+        let bytes = write.bytes();
         if atomic || !draft.takes(write, bytes) {
             self.close_draft(draft, outcomes)?;
         }

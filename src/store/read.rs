@@ -301,10 +301,8 @@ impl Store {
     async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Rebuild { version, reply };
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_gone| ReadError::Closed)?;
+        let sent = self.queue.send(command).await;
+        sent.map_err(|_gone| ReadError::Closed)?;
         answer.await.map_err(|_gone| ReadError::Closed)??;
         Ok(())
     }

@@ -57,7 +57,7 @@ impl Store {
     /// part, and opening the store again says which.
     pub async fn repair(&self) -> Result<Vec<LostEntries>, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Repair(reply)).await?;
+        self.queue.send(Command::Repair(reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 }

@@ -71,7 +71,7 @@ impl Store {
     /// Returns how the store is. Waits for the writer's current group.
     pub async fn status(&self) -> StoreStatus {
         let (reply, answer) = oneshot::channel();
-        let writer = match self.commands.send(Command::Status(reply)).await {
+        let writer = match self.queue.send(Command::Status(reply)).await {
             Ok(()) => answer.await.ok(),
             Err(_closed) => None,
         };

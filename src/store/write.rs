@@ -164,6 +164,11 @@ impl Write {
         self
     }
 
+    /// Returns the bytes of its ops, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.ops.iter().map(Op::encoded_bytes_max).sum()
+    }
+
     // What can be said without the state.
     pub(super) fn check(&self, root: bool) -> Result<(), WriteError> {
         if self.ops.is_empty() {
