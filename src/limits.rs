@@ -50,8 +50,6 @@ pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
 pub const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Bytes up to which a value lives in its state row; a longer one is read from the log.
 pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
-/// Heads of one key that a state row holds.
-pub const HEADS_MAX: usize = u16::MAX as usize;
 
 /// Bytes of log between two points of the sparse index.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;

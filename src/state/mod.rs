@@ -25,7 +25,7 @@ pub use view::View;
 use crate::{
     disk::{Disk, Open},
     id::{Author, EntryId},
-    limits::{HEADS_MAX, STATE_CACHE_BYTES},
+    limits::STATE_CACHE_BYTES,
     protocol::{
         entry::{Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip},
@@ -258,11 +258,6 @@ impl State {
         let mut changes = Vec::with_capacity(entry.ops.len());
         for (op, before) in entry.ops.iter().zip(before) {
             let after = before.apply(entry, op);
-            let after = if after.as_slice().len() > HEADS_MAX {
-                before.clone()
-            } else {
-                after
-            };
             changes.push(Staged { before, after });
         }
         // Looked up for all ops first: an error leaves nothing staged.
