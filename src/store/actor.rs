@@ -15,7 +15,7 @@ use crate::{
     limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX},
     log::{LogCut, LogDamage, Logs},
     protocol::{
-        change::{Change, EntryRef, Kind, Origin},
+        change::{Change, Origin},
         hlc::Hlc,
     },
     state::{State, StateError},
@@ -264,35 +264,8 @@ impl Actor {
                 Ok(heads) => heads,
                 Err(error) => return self.state_damaged(error),
             };
-            let Some(winner) = heads.winner().filter(|winner| {
-                winner
-                    .expires_ms()
-                    .is_some_and(|expires_ms| expires_ms <= ms)
-            }) else {
-                continue;
-            };
-            let entry = EntryRef {
-                id: winner.id,
-                author: winner.author,
-                seq: winner.seq,
-                hlc: winner.hlc,
-            };
-            changes.push(std::sync::Arc::new(Change {
-                key,
-                kind: Kind::Expire,
-                value: None,
-                expires_ms: Some(ms),
-                entry,
-                prev: None,
-                op_index: 0,
-                op_count: 1,
-                atomic: false,
-                heads: heads.clone(),
-                previous: Some(entry),
-                origin: Origin::Local,
-                arrived_ms: now_ms,
-                late: false,
-            }));
+            let expiry = Change::expiry(key, ms, heads, Origin::Local, now_ms);
+            changes.extend(expiry.map(std::sync::Arc::new));
         }
         state.expire_through(through_ms);
         state.show();

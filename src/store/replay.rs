@@ -468,29 +468,8 @@ impl LogSource {
                 continue;
             }
             let heads = self.view.heads(&key)?;
-            let Some(winner) = heads.winner() else {
-                continue;
-            };
-            if winner.expires_ms().is_none_or(|expires_ms| expires_ms > ms) {
-                continue;
-            }
-            let entry = EntryRef::from(winner);
-            changes.push(Arc::new(Change {
-                key,
-                kind: Kind::Expire,
-                value: None,
-                expires_ms: Some(ms),
-                entry,
-                prev: None,
-                op_index: 0,
-                op_count: 1,
-                atomic: false,
-                heads,
-                previous: Some(entry),
-                origin: Origin::Replay,
-                arrived_ms: shared.now_ms(),
-                late: false,
-            }));
+            let expiry = Change::expiry(key, ms, heads, Origin::Replay, shared.now_ms());
+            changes.extend(expiry.map(Arc::new));
         }
         Ok(())
     }
