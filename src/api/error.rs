@@ -269,15 +269,26 @@ impl From<OpenError> for ApiError {
         match error {
             OpenError::AlreadyRunning { .. } => {
                 Self::new("already_running", EXIT_UNAVAILABLE, message)
+                    .hint("see it with `lattice status`, stop it with `lattice down`")
             }
             OpenError::NoDataDir { .. } => Self::new("no_data_dir", EXIT_UNAVAILABLE, message)
-                .hint("`lattice init` or `lattice up` makes one; --data-dir names another"),
-            OpenError::Exposed { .. } => failed("exposed").hint("take the rights away with chmod"),
-            OpenError::WrongOwner { .. } => {
-                failed("wrong_owner").hint("run this as the user who owns it")
+                .hint("create it with `lattice init` or `lattice up`, or name another with --data-dir"),
+            OpenError::Exposed { path, mode_max, .. } => {
+                failed("exposed").hint(format!("chmod {mode_max:o} {}", path.display()))
             }
-            OpenError::Unusable { .. } => failed("unusable"),
+            OpenError::WrongOwner { .. } => failed("wrong_owner")
+                .hint("run this as the user who owns it, or name another with --data-dir"),
+            OpenError::ReadOnly { .. } => failed("read_only").hint(
+                "a node writes also to be read: let this user write there, \
+                or name a copy with --data-dir",
+            ),
+            OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
+                .hint("restore it from a backup, or move the data directory away"),
             OpenError::Io { .. } => failed("io"),
+            OpenError::Store { source, .. } if source.is_damage() => {
+                Self::new("store_damaged", EXIT_DAMAGED, message)
+                    .hint("nothing was changed; move the file away, or restore it from a backup")
+            }
             OpenError::Store { .. } => failed("store_open"),
             OpenError::Write(error) => error.into(),
             OpenError::Read(error) => error.into(),

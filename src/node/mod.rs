@@ -122,6 +122,14 @@ pub enum OpenError {
         /// What is wrong with it.
         what: String,
     },
+    /// The node may not write there: a read-only file system, or another user's directory.
+    #[error("cannot write in {}", path.display())]
+    ReadOnly {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The file system refused.
     #[error("cannot open {}", path.display())]
     Io {
@@ -144,6 +152,19 @@ pub enum OpenError {
     /// The node's own keys could not be read from the root store.
     #[error("cannot read the node's own keys")]
     Read(#[from] ReadError),
+}
+
+impl OpenError {
+    /// Makes the error of a file that could not be opened or made for writing.
+    fn refused(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Self::ReadOnly { path, source }
+            }
+            _other => Self::Io { path, source },
+        }
+    }
 }
 
 /// Why a store could not be had.
@@ -395,10 +416,7 @@ fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
     let missing = || OpenError::NoDataDir {
         data_dir: data_dir.to_owned(),
     };
-    let io = |source| OpenError::Io {
-        path: data_dir.to_owned(),
-        source,
-    };
+    let io = |source| OpenError::refused(data_dir, source);
     match fs::metadata(data_dir) {
         Ok(there) if !there.is_dir() => Err(OpenError::Unusable {
             path: data_dir.to_owned(),

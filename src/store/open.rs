@@ -69,6 +69,22 @@ pub enum OpenError {
     Panicked,
 }
 
+impl OpenError {
+    /// True when bytes on the disk are not what was written, or not where they belong.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Log(LogError::Damaged(_))
+            | Self::State(StateError::Damaged { .. })
+            | Self::NotAuthentic { .. }
+            | Self::ForeignLog { .. } => true,
+            Self::Io { .. }
+            | Self::Log(LogError::Io { .. } | LogError::Full { .. })
+            | Self::State(StateError::Io { .. })
+            | Self::Panicked => false,
+        }
+    }
+}
+
 pub(super) fn open(
     config: StoreConfig,
     runtime: tokio::runtime::Handle,
