@@ -49,6 +49,11 @@ pub(super) enum Read {
     Piece(Piece),
     /// The log is damaged where it is needed: the watch goes on from the state.
     Gap(String),
+    /// A live key, but for its value, which is damaged in the log.
+    Damaged {
+        change: Box<Change>,
+        what: String,
+    },
     End,
 }
 
@@ -119,8 +124,22 @@ impl StateSource {
             if !scope.matches_key(&key) {
                 continue;
             }
-            let Some(item) = shared.item(&key, &heads, told_ms, scope.keys_only)? else {
-                continue;
+            let item = match shared.item(&key, &heads, told_ms, scope.keys_only) {
+                Ok(Some(item)) => item,
+                Ok(None) => continue,
+                Err(ReadError::Damaged { .. }) if !changes.is_empty() => {
+                    // Its turn comes when those before it are told.
+                    self.rows.push_front((key, heads));
+                    break;
+                }
+                Err(ReadError::Damaged { what }) => {
+                    let Some(item) = shared.item(&key, &heads, told_ms, true)? else {
+                        continue;
+                    };
+                    let change = Box::new(initial(key, heads, item, true));
+                    return Ok(Read::Damaged { change, what });
+                }
+                Err(error) => return Err(error),
             };
             bytes += key.len() + item.value.len();
             changes.push(Arc::new(initial(key, heads, item, scope.keys_only)));

@@ -23,7 +23,7 @@ use crate::{
     id::{Author, StoreId},
     limits::HEARTBEAT,
     protocol::{
-        change::{Change, Kind},
+        change::{Change, EntryRef, Kind},
         cursor::Cursor,
         frontier::{Frontier, MissingRange},
     },
@@ -118,6 +118,17 @@ pub enum WatchEvent {
     Gap {
         /// What is missing.
         reason: String,
+    },
+    /// A key is live and its value cannot be read: the log is damaged where the winner is. Stands
+    /// in the place of the `Change` that the state at the start would have; the watch goes on with
+    /// the next key.
+    Damaged {
+        /// The key.
+        key: Bytes,
+        /// Its winner: author and place.
+        entry: EntryRef,
+        /// What is wrong, and where in which file.
+        what: String,
     },
 }
 
@@ -362,6 +373,15 @@ impl Watch {
                 let view = self.shared.state.view();
                 self.read_state(view);
                 Ok(Some(WatchEvent::Gap { reason }))
+            }
+            Read::Damaged { change, what } => {
+                self.phase = Phase::Idle(source);
+                let wanted = wanted(&self.shared, &self.options, &change);
+                Ok(wanted.then_some(WatchEvent::Damaged {
+                    key: change.key,
+                    entry: change.entry,
+                    what,
+                }))
             }
             Read::End => {
                 self.phase = Phase::Live;
