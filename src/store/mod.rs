@@ -5,16 +5,21 @@
 //! onto the bus and from there to watchers.
 
 mod actor;
+mod event;
 mod group;
+mod history;
 mod ingest;
+mod initial;
 mod marks;
 mod merge;
 mod open;
+mod options;
 mod position;
 mod queue;
 mod read;
 mod repair;
 mod replay;
+mod scan;
 mod status;
 mod verify;
 mod watch;
@@ -26,13 +31,17 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use tokio::sync::oneshot;
 
+pub use event::{WatchError, WatchEvent};
+pub use history::{History, HistoryEntry};
 pub use ingest::{IngestError, Ingested, RefusedEntry};
 pub use open::OpenError;
-pub use read::{HeadItem, History, HistoryEntry, Item, List, LogEntry, ReadError, Scan};
+pub use options::{Delivery, Start, WatchOptions};
+pub use read::{HeadItem, Item, LogEntry, ReadError};
 pub use repair::LostEntries;
+pub use scan::{List, Scan};
 pub use status::{HeldEntry, StoreStatus};
 pub use verify::{Damage, DamagePlace, VerifyReport};
-pub use watch::{Delivery, Start, Watch, WatchError, WatchEvent, WatchOptions};
+pub use watch::Watch;
 pub use write::{Condition, Write, WriteError, Written};
 
 use crate::{

@@ -8,10 +8,8 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     task::{JoinHandle, coop},
     time::{Instant, Sleep},
@@ -20,156 +18,19 @@ use tokio_stream::Stream;
 
 use crate::{
     bus::{Batch, Lagged, Subscription},
-    id::{Author, StoreId},
-    limits::HEARTBEAT,
     protocol::{
-        change::{Change, EntryRef, Kind},
+        change::{Change, Kind},
         cursor::Cursor,
-        frontier::{Frontier, MissingRange},
+        frontier::Frontier,
     },
     store::{
-        ReadError, Shared,
+        Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
+        initial::StateSource,
+        options::Scope,
         position::Position,
-        replay::{LogSource, Piece, Read, Source, StateSource},
+        replay::{LogSource, Piece, Read, Source},
     },
 };
-
-/// What to watch, and from where.
-#[derive(Debug, Clone)]
-pub struct WatchOptions {
-    /// Keys that begin with it; empty: all.
-    pub prefix: Bytes,
-    /// The key must equal `prefix`.
-    pub exact: bool,
-    /// Where to begin. Default: `Initial`.
-    pub start: Start,
-    /// Default: `Every`.
-    pub delivery: Delivery,
-    /// Only these kinds; `None`: all.
-    pub kinds: Option<Vec<Kind>>,
-    /// Only changes that leave the key with several heads.
-    pub conflicts_only: bool,
-    /// Only what this author wrote.
-    pub author: Option<Author>,
-    /// Leave out the values.
-    pub keys_only: bool,
-    /// After so long without anything else there is a `Progress`. Default: 15 s.
-    pub heartbeat: Duration,
-}
-
-impl Default for WatchOptions {
-    fn default() -> Self {
-        Self {
-            prefix: Bytes::new(),
-            exact: false,
-            start: Start::Initial,
-            delivery: Delivery::Every,
-            kinds: None,
-            conflicts_only: false,
-            author: None,
-            keys_only: false,
-            heartbeat: HEARTBEAT,
-        }
-    }
-}
-
-/// Where a watch begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// With what happens from now on.
-    Now,
-    /// With the live keys as they are, then what happens.
-    Initial,
-    /// Behind a position that a watch of this store reached, here or on another node.
-    After(Cursor),
-    /// With entries stamped since `ms` (1970), by their authors' clocks.
-    SinceAuthored {
-        /// Inclusive.
-        ms: u64,
-    },
-    /// With entries that arrived in this node's logs since `ms` (1970).
-    SinceArrived {
-        /// Inclusive.
-        ms: u64,
-    },
-}
-
-/// How much of what happened is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Delivery {
-    /// Every change.
-    #[default]
-    Every,
-    /// A change that is superseded by the time it would be delivered is left out.
-    Latest,
-}
-
-/// What a watch says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WatchEvent {
-    /// A key changed.
-    Change(Arc<Change>),
-    /// The state, or what lay before, is done; from here on things are live. Comes again after a
-    /// watch has lagged and caught up from the log.
-    CaughtUp,
-    /// Everything up to the cursor was delivered; also the heartbeat.
-    Progress,
-    /// History is unreadable. The full state follows: forget keys not named before `CaughtUp`.
-    Gap {
-        /// What is missing.
-        reason: String,
-    },
-    /// A key is live and its value cannot be read: the log is damaged where the winner is. Stands
-    /// in the place of the `Change` that the state at the start would have; the watch goes on with
-    /// the next key.
-    Damaged {
-        /// The key.
-        key: Bytes,
-        /// Its winner: author and place.
-        entry: EntryRef,
-        /// What is wrong, and where in which file.
-        what: String,
-    },
-}
-
-/// Why a watch ended.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum WatchError {
-    /// The cursor is of another store.
-    #[error("the cursor is of store {cursor}, this is {store}")]
-    ForeignCursor {
-        /// The cursor's.
-        cursor: StoreId,
-        /// This one.
-        store: StoreId,
-    },
-    /// The cursor is ahead of this node.
-    #[error("the cursor is ahead of this node: {}", ranges(.missing))]
-    Behind {
-        /// What this node lacks.
-        missing: Vec<MissingRange>,
-    },
-    /// The store was closed.
-    #[error("the store is closed")]
-    Closed,
-    /// Files could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
-/// What reading needs to know of the options.
-#[derive(Debug, Clone)]
-pub(super) struct Scope {
-    pub(super) prefix: Bytes,
-    pub(super) exact: bool,
-    pub(super) keys_only: bool,
-}
-
-impl Scope {
-    pub(super) fn matches_key(&self, key: &[u8]) -> bool {
-        key.starts_with(&self.prefix) && (!self.exact || key.len() == self.prefix.len())
-    }
-}
 
 /// A stream of `Result<WatchEvent, WatchError>`; it ends after the first error.
 ///
@@ -564,16 +425,4 @@ fn is_current(shared: &Shared, change: &Change) -> bool {
             .iter()
             .any(|head| head.id == change.entry.id)
     })
-}
-
-fn ranges(missing: &[MissingRange]) -> String {
-    let range = |range: &MissingRange| {
-        format!(
-            "it lacks entries {} to {} of {}",
-            range.after + 1,
-            range.through,
-            range.author
-        )
-    };
-    missing.iter().map(range).collect::<Vec<_>>().join("; ")
 }
