@@ -31,6 +31,8 @@ pub struct Batch {
     pub changes: Changes,
     /// Where the store stood after the commit.
     pub published: Arc<Published>,
+    /// Set when history was given up: why. There are no changes then, and the state is another.
+    pub gap: Option<Arc<str>>,
 }
 
 /// A position in what was published.
@@ -145,17 +147,25 @@ impl Bus {
                 }
             }
             for (route, changes) in matching.into_values() {
-                route.send(changes.into(), &published);
+                route.send(changes.into(), &published, None);
             }
             if let Some(route) = routes.all.as_ref().filter(|_| !changes.is_empty()) {
-                route.send(changes.into(), &published);
+                route.send(changes.into(), &published, None);
             }
         }
-        *self
-            .0
-            .published
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = published;
+        self.0.publish(published);
+    }
+
+    /// Tells everybody that history was given up, and why; then moves `published`.
+    pub fn publish_gap(&self, reason: &str, published: Published) {
+        let (reason, published) = (Arc::from(reason), Arc::new(published));
+        {
+            let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+            for route in routes.by_prefix.values().chain(routes.all.as_ref()) {
+                route.send(Changes::default(), &published, Some(&reason));
+            }
+        }
+        self.0.publish(published);
     }
 
     /// Ends all subscriptions, after what was published.
@@ -186,6 +196,13 @@ impl Bus {
 }
 
 impl Inner {
+    fn publish(&self, published: Arc<Published>) {
+        *self
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = published;
+    }
+
     fn route(&self) -> Route {
         let (mut sender, receiver) = async_broadcast::broadcast(self.batches_max);
         sender.set_overflow(true);
@@ -199,10 +216,11 @@ impl Inner {
 }
 
 impl Route {
-    fn send(&self, changes: Changes, published: &Arc<Published>) {
+    fn send(&self, changes: Changes, published: &Arc<Published>, gap: Option<&Arc<str>>) {
         let batch = Arc::new(Batch {
             changes,
             published: Arc::clone(published),
+            gap: gap.cloned(),
         });
         // Overflow mode: it displaces the oldest, or nobody listens just now.
         drop(self.sender.try_broadcast(batch));

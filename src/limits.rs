@@ -38,6 +38,9 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// Commands that wait for a store's writer. When full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
+/// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is
+/// written while the next ones wait. When full, callers wait; a larger write waits to be alone.
+pub const WRITER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Writes that one group makes durable with one fsync.
 pub const GROUP_WRITES_MAX: usize = 4096;
 /// Bytes of ops in one group before it is closed: bounds what a batch on the bus holds.
@@ -54,8 +57,6 @@ pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
 pub const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Bytes up to which a value lives in its state row; a longer one is read from the log.
 pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
-/// Heads of one key that a state row holds.
-pub const HEADS_MAX: usize = u16::MAX as usize;
 
 /// Bytes of log between two points of the sparse index.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
@@ -180,6 +181,11 @@ const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
 const _: () = assert!(VALUE_BYTES_MAX >= "removed".len() + TIPS_MAX * TIP_BYTES_MAX);
+const _: () = assert!(WRITER_QUEUE_BYTES_MAX >= 8 * GROUP_BYTES_MAX);
+const _: () = assert!(WRITER_QUEUE_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
+const _: () =
+    assert!(WRITER_QUEUE_BYTES_MAX >= 2 * PUT_CHUNKS_MAX * (PUT_CHUNK_BYTES + OPS_BYTES_MAX));
+const _: () = assert!(WRITER_QUEUE_MAX * 1024 <= WRITER_QUEUE_BYTES_MAX);
 const _: () = assert!(RECENT_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(REPLY_BYTES_MAX >= PAGE_BYTES + ENTRY_BYTES_MAX);

@@ -13,7 +13,8 @@ use crate::{
         heads::{Head, Heads},
     },
     store::{
-        Condition, Damage, HeadItem, HistoryEntry, Item, LogEntry, StoreStatus, Write, Written,
+        Condition, Damage, HeadItem, HistoryEntry, Item, LogEntry, LostEntries, StoreStatus, Write,
+        Written,
     },
     wire::api,
 };
@@ -260,6 +261,14 @@ pub(super) fn damage(damage: Damage) -> api::Damage {
         offset: damage.offset,
         bytes: damage.bytes,
         key: damage.key.unwrap_or_default(),
+    }
+}
+
+pub(super) fn lost(lost: LostEntries) -> api::LostEntries {
+    api::LostEntries {
+        file: lost.file,
+        first: lost.first,
+        through: lost.through,
     }
 }
 

@@ -91,7 +91,7 @@ impl ApiError {
         match (self.code.as_str(), self.exit_code) {
             ("disk_full", _) => Code::ResourceExhausted,
             ("store_exists", _) => Code::AlreadyExists,
-            ("poisoned" | "own_fork", _) => Code::FailedPrecondition,
+            ("poisoned" | "own_fork" | "own_log_cut", _) => Code::FailedPrecondition,
             (_, EXIT_USAGE) => Code::InvalidArgument,
             (_, EXIT_NOT_FOUND) => Code::NotFound,
             (_, EXIT_PRECONDITION) => Code::FailedPrecondition,
@@ -230,6 +230,9 @@ impl From<WriteError> for ApiError {
                 .hint("ask an admin for the role of a writer"),
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
                 .hint("a removed key stays removed: join again with a new data directory"),
+            WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
+                "put the newest copy of the file back, or give the entries up: `lattice repair`",
+            ),
             WriteError::Closed => closed(message),
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),
         }
@@ -273,15 +276,26 @@ impl From<OpenError> for ApiError {
         match error {
             OpenError::AlreadyRunning { .. } => {
                 Self::new("already_running", EXIT_UNAVAILABLE, message)
+                    .hint("see it with `lattice status`, stop it with `lattice down`")
             }
             OpenError::NoDataDir { .. } => Self::new("no_data_dir", EXIT_UNAVAILABLE, message)
-                .hint("`lattice init` or `lattice up` makes one; --data-dir names another"),
-            OpenError::Exposed { .. } => failed("exposed").hint("take the rights away with chmod"),
-            OpenError::WrongOwner { .. } => {
-                failed("wrong_owner").hint("run this as the user who owns it")
+                .hint("create it with `lattice init` or `lattice up`, or name another with --data-dir"),
+            OpenError::Exposed { path, mode_max, .. } => {
+                failed("exposed").hint(format!("chmod {mode_max:o} {}", path.display()))
             }
-            OpenError::Unusable { .. } => failed("unusable"),
+            OpenError::WrongOwner { .. } => failed("wrong_owner")
+                .hint("run this as the user who owns it, or name another with --data-dir"),
+            OpenError::ReadOnly { .. } => failed("read_only").hint(
+                "a node writes also to be read: let this user write there, \
+                or name a copy with --data-dir",
+            ),
+            OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
+                .hint("restore it from a backup, or move the data directory away"),
             OpenError::Io { .. } => failed("io"),
+            OpenError::Store { source, .. } if source.is_damage() => {
+                Self::new("store_damaged", EXIT_DAMAGED, message)
+                    .hint("nothing was changed; move the file away, or restore it from a backup")
+            }
             OpenError::Store { .. } => failed("store_open"),
             OpenError::Write(error) => error.into(),
             OpenError::Read(error) => error.into(),

@@ -53,9 +53,13 @@ struct Chunk {
 type Results = Vec<Result<Written, WriteError>>;
 
 enum Writes {
-    Waiting(Pin<Box<dyn Future<Output = Results> + Send>>),
+    // On the way into the writer's queue. Only the last chunk: two could overtake each other.
+    Sending(Later<Later<Results>>),
+    Waiting(Later<Results>),
     Done(Results),
 }
+
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl PutAnswers {
     /// Takes `requests` until the client has sent its last one or `ending` is cancelled.
@@ -96,13 +100,17 @@ impl PutAnswers {
             return None;
         }
         let store = self.store.clone()?;
-        let mut waiting = Box::pin(async move { store.write_many(writes).await });
-        // At once, so that the writer has it before the next chunk.
-        let writes = match waiting.as_mut().poll(context) {
-            Poll::Pending => Writes::Waiting(waiting),
-            Poll::Ready(results) => Writes::Done(results),
+        #[expect(
+            clippy::async_yields_async,
+            reason = "into the queue is one wait, the answer another"
+        )]
+        let sending = async move { Box::pin(store.begin_many(writes).await) as Later<Results> };
+        let mut chunk = Chunk {
+            requests,
+            writes: Writes::Sending(Box::pin(sending)),
         };
-        Some(Chunk { requests, writes })
+        chunk.poll(context);
+        Some(chunk)
     }
 
     /// Takes a request that is there; `None` when none is, or no more come.
@@ -127,14 +135,15 @@ impl PutAnswers {
         Ok(())
     }
 
+    fn has_room(&self) -> bool {
+        let is_sending = |chunk: &Chunk| matches!(chunk.writes, Writes::Sending(_));
+        self.chunks.len() < PUT_CHUNKS_MAX && !self.chunks.back().is_some_and(is_sending)
+    }
+
     /// Turns chunks that are done into answers.
     fn poll_chunks(&mut self, context: &mut Context<'_>) {
         for chunk in &mut self.chunks {
-            if let Writes::Waiting(waiting) = &mut chunk.writes
-                && let Poll::Ready(results) = waiting.as_mut().poll(context)
-            {
-                chunk.writes = Writes::Done(results);
-            }
+            chunk.poll(context);
         }
         while let Some(Chunk {
             requests,
@@ -151,6 +160,21 @@ impl PutAnswers {
     }
 }
 
+impl Chunk {
+    fn poll(&mut self, context: &mut Context<'_>) {
+        if let Writes::Sending(sending) = &mut self.writes
+            && let Poll::Ready(waiting) = sending.as_mut().poll(context)
+        {
+            self.writes = Writes::Waiting(waiting);
+        }
+        if let Writes::Waiting(waiting) = &mut self.writes
+            && let Poll::Ready(results) = waiting.as_mut().poll(context)
+        {
+            self.writes = Writes::Done(results);
+        }
+    }
+}
+
 impl Stream for PutAnswers {
     type Item = Result<api::PutStreamReply, Status>;
 
@@ -163,8 +187,10 @@ impl Stream for PutAnswers {
             self.requests = None;
             self.failed = Some(ApiError::stopping().into());
         }
+        // One that is on its way into the queue may have got there: the next one is gathered then.
+        self.poll_chunks(context);
         // Before the chunks are polled: one that is done at once would wake nobody.
-        while self.chunks.len() < PUT_CHUNKS_MAX
+        while self.has_room()
             && let Some(chunk) = self.gather(context)
         {
             self.chunks.push_back(chunk);

@@ -20,7 +20,7 @@ use crate::{
     },
     limits::{HISTORY_ENTRIES_MAX, REPLY_BYTES_MAX},
     net::Net,
-    node::Node,
+    node::{Node, StoreInfo},
     protocol::entry::Op,
     store::{List, Store, WriteError, Written},
     wire::api::{self, lattice_server::Lattice},
@@ -57,6 +57,19 @@ impl Service {
 
     fn store(&self, name: &str) -> Result<Store, ApiError> {
         self.0.node.store(name).map_err(ApiError::from)
+    }
+
+    // The store that a request names, or all of them.
+    fn asked(&self, name: &str, all: bool) -> Result<Vec<(StoreInfo, Store)>, ApiError> {
+        let asked = self.store(name)?.id();
+        let stores = self.0.node.stores().into_iter();
+        stores
+            .filter(|info| all || info.id == asked)
+            .map(|info| {
+                let store = self.store(&info.id.to_string())?;
+                Ok((info, store))
+            })
+            .collect()
     }
 
     async fn write(
@@ -249,13 +262,8 @@ impl Lattice for Service {
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
         let api::VerifyRequest { store, all } = request.into_inner();
-        let asked = self.store(&store)?.id();
         let mut stores = Vec::new();
-        for info in self.0.node.stores() {
-            if !all && info.id != asked {
-                continue;
-            }
-            let store = self.store(&info.id.to_string())?;
+        for (info, store) in self.asked(&store, all)? {
             let report = store.verify().await.map_err(ApiError::from)?;
             stores.push(api::StoreVerified {
                 info: Some(convert::store_info(&info)),
@@ -266,6 +274,27 @@ impl Lattice for Service {
             });
         }
         Ok(Response::new(api::VerifyReply { stores }))
+    }
+
+    async fn repair(&self, request: Request<api::RepairRequest>) -> Answered<api::RepairReply> {
+        let api::RepairRequest {
+            store,
+            all,
+            accept_loss,
+        } = request.into_inner();
+        let mut stores = Vec::new();
+        for (info, store) in self.asked(&store, all)? {
+            let lost = if accept_loss {
+                store.repair().await.map_err(ApiError::from)?
+            } else {
+                store.status().await.lost
+            };
+            stores.push(api::StoreRepaired {
+                info: Some(convert::store_info(&info)),
+                lost: lost.into_iter().map(convert::lost).collect(),
+            });
+        }
+        Ok(Response::new(api::RepairReply { stores }))
     }
 
     async fn create_store(

@@ -66,6 +66,11 @@ impl WatchAnswers {
                 now_ms: self.store.now_ms(),
             }),
             WatchEvent::Gap { reason } => Event::Gap(api::Gap { reason }),
+            WatchEvent::Damaged { key, entry, what } => Event::Damaged(api::DamagedValue {
+                key,
+                entry: Some(convert::entry_ref(&entry)),
+                what,
+            }),
         };
         api::WatchReply {
             event: Some(event),

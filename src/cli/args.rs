@@ -18,6 +18,7 @@ use crate::cli::{
     put::Put,
     read::{Get, Heads, List},
     remove::Delete,
+    repair::Repair,
     shell::Shell,
     status::Status,
     store::StoreCommand,
@@ -105,6 +106,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Peers(Peers),
     Connect(Connect),
+    Repair(Repair),
     Store(StoreCommand),
     Shell(Box<Shell>),
     Demo(Demo),

@@ -11,6 +11,8 @@ use crate::cli::object::{Entry, Key, Value, hex};
 pub(crate) enum Event {
     /// `put`, `delete`, `expire`, `retract`.
     Change(Box<Change>),
+    /// `damaged`.
+    Damaged(Damaged),
     /// `caught_up`, `progress`, `gap`.
     Mark(Mark),
 }
@@ -71,6 +73,31 @@ impl Change {
             arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
             late: change.late,
             cursor: cursor.map(str::to_owned),
+        }
+    }
+}
+
+/// A live key whose value cannot be read, in the state at the start.
+#[derive(Serialize)]
+pub(crate) struct Damaged {
+    r#type: &'static str,
+    #[serde(flatten)]
+    key: Key,
+    /// The winner.
+    #[serde(flatten)]
+    entry: Entry,
+    /// What is damaged, and where.
+    what: String,
+}
+
+impl Damaged {
+    /// Makes it from an event of the API.
+    pub(crate) fn new(damaged: &api::DamagedValue) -> Self {
+        Self {
+            r#type: "damaged",
+            key: Key::new(&damaged.key),
+            entry: Entry::from(&damaged.entry.clone().unwrap_or_default()),
+            what: damaged.what.clone(),
         }
     }
 }

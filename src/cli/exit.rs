@@ -183,25 +183,6 @@ impl From<io::Error> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        let message = output::sources(&error);
-        match error {
-            OpenError::NoDataDir { .. } => Self::new(Exit::Unavailable, "no_data_dir", message)
-                .hint("create it with `lattice init` or `lattice up`, or name another with --data-dir"),
-            OpenError::AlreadyRunning { .. } => {
-                Self::new(Exit::Unavailable, "already_running", message)
-                    .hint("see it with `lattice status`, stop it with `lattice down`")
-            }
-            OpenError::Exposed {
-                ref path, mode_max, ..
-            } => {
-                let hint = format!("chmod {mode_max:o} {}", path.display());
-                Self::failed("exposed", message).hint(hint)
-            }
-            OpenError::WrongOwner { .. } => Self::failed("wrong_owner", message)
-                .hint("run this as the user who owns it, or name another with --data-dir"),
-            OpenError::Unusable { .. } => Self::new(Exit::Damaged, "unusable", message)
-                .hint("restore it from a backup, or move the data directory away"),
-            _other => Self::failed("open", message),
-        }
+        ApiError::from(error).into()
     }
 }

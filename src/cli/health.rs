@@ -176,6 +176,39 @@ impl Damage {
     }
 }
 
+/// What `repair` did in one store.
+#[derive(Serialize)]
+pub(crate) struct Repaired {
+    r#type: &'static str,
+    #[serde(flatten)]
+    store: Store,
+    /// Entries that were given up; none where nothing was to be repaired.
+    lost: Vec<Lost>,
+}
+
+#[derive(Serialize)]
+struct Lost {
+    file: String,
+    /// Inclusive, both.
+    first: u64,
+    through: u64,
+}
+
+impl From<&api::StoreRepaired> for Repaired {
+    fn from(store: &api::StoreRepaired) -> Self {
+        let lost = store.lost.iter().map(|lost| Lost {
+            file: lost.file.clone(),
+            first: lost.first,
+            through: lost.through,
+        });
+        Self {
+            r#type: "repaired",
+            store: Store::new(store.info.as_ref()),
+            lost: lost.collect(),
+        }
+    }
+}
+
 fn not_empty(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }

@@ -10,6 +10,7 @@ mod args;
 mod author;
 mod batch;
 mod bench;
+mod confirm;
 mod conflicts;
 mod demo;
 mod draw;
@@ -29,6 +30,7 @@ mod place;
 mod put;
 mod read;
 mod remove;
+mod repair;
 mod session;
 mod shell;
 mod status;
@@ -120,6 +122,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Peer(peer) => peer.run(context).await,
         Command::Peers(peers) => peers.run(context).await,
         Command::Connect(connect) => connect.run(context).await,
+        Command::Repair(repair) => repair.run(context).await,
         Command::Store(store) => store.run(context).await,
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context),

@@ -1,14 +1,13 @@
 //! `delete`: one key, or all under a prefix.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
 use bytes::Bytes;
 use clap::Args;
 use lattice::wire::api;
 use tokio::sync::mpsc;
 
 use crate::cli::{
-    exit::{Exit, Failure},
+    confirm,
+    exit::Failure,
     lines::Chunk,
     object,
     output::escape,
@@ -64,13 +63,8 @@ impl Delete {
 }
 
 async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<(), Failure> {
-    if !yes && !io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            "not_confirmed",
-            "delete --prefix asks before it deletes, \
-            and stdin is no terminal",
-        )
-        .hint("add --yes"));
+    if !yes {
+        confirm::possible("delete --prefix asks before it deletes")?;
     }
     let mut client = context.client(Lifetime::Short).await?;
     let request = api::ListRequest {
@@ -85,11 +79,8 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
         while let Some(page) = pages.message().await? {
             keys += page.items.len();
         }
-        confirm(&format!(
-            "delete {keys} keys under {:?}?",
-            escape(prefix.as_bytes())
-        ))
-        .await?;
+        let question = format!("delete {keys} keys under {:?}?", escape(prefix.as_bytes()));
+        confirm::ask(question, "nothing was deleted").await?;
     }
     let mut pages = client.list(request).await?.into_inner();
     let (sender, mut input) = mpsc::channel(CHUNKS_AHEAD_MAX);
@@ -129,27 +120,6 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
     }
     result.map_err(|(deleted, stop)| stop.failure(deleted))?;
     read
-}
-
-async fn confirm(question: &str) -> Result<(), Failure> {
-    let question = question.to_owned();
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut stderr = io::stderr();
-        write!(stderr, "{question} [y/N] ")?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        Ok::<_, io::Error>(answer)
-    });
-    let answer = answer.await.map_err(io::Error::other).flatten();
-    match answer.as_deref().map(str::trim) {
-        Ok("y" | "Y" | "yes") => Ok(()),
-        _no => Err(Failure::new(
-            Exit::Failed,
-            "not_confirmed",
-            "nothing was deleted",
-        )),
-    }
 }
 
 const CHUNKS_AHEAD_MAX: usize = 4;

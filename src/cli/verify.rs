@@ -68,8 +68,10 @@ impl Verify {
 }
 
 fn damage(message: &str) -> Failure {
-    Failure::new(Exit::Damaged, "damaged", message)
-        .hint("state is rebuilt from the log when the node starts; a log needs a peer or a backup")
+    Failure::new(Exit::Damaged, "damaged", message).hint(
+        "state is rebuilt from the log when the node starts; a log needs a peer or a backup. \
+            If the end of this node's own log is gone for good: `lattice repair`",
+    )
 }
 
 fn line(damage: &api::Damage) -> String {

@@ -13,7 +13,7 @@ use crate::cli::{
     author, event,
     exit::{Exit, Failure},
     object::{incomplete, short},
-    output::{Output, cut, escape, stdout_closed},
+    output::{Output, complain, cut, escape, stdout_closed},
     read::mark,
     session::{Context, Lifetime},
     when::{When, brief, parse_duration, parse_when},
@@ -189,6 +189,8 @@ pub(crate) struct Follow {
     is_filling: bool,
     // True once something was printed that a new start would repeat.
     has_printed: bool,
+    // Keys whose value could not be read.
+    damaged: u64,
 }
 
 impl Follow {
@@ -203,6 +205,7 @@ impl Follow {
             count: None,
             until_caught_up: false,
             has_printed: false,
+            damaged: 0,
         }
     }
 
@@ -211,6 +214,7 @@ impl Follow {
         let mut pause = Duration::ZERO;
         loop {
             let lost = match self.stream(out, &mut pause).await {
+                Ok(()) => return self.damage(),
                 Err(failure) if self.reconnects && failure.exit == Exit::Unavailable => failure,
                 ended => return ended,
             };
@@ -222,6 +226,16 @@ impl Follow {
             pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
             tokio::time::sleep(pause).await;
         }
+    }
+
+    fn damage(&self) -> Result<(), Failure> {
+        let message = match self.damaged {
+            0 => return Ok(()),
+            1 => "1 value could not be read".to_owned(),
+            count => format!("{count} values could not be read"),
+        };
+        Err(Failure::new(Exit::Damaged, "damaged", message)
+            .hint("`lattice verify` says what is damaged and where"))
     }
 
     // One connection. `pause` is zero while it works.
@@ -249,6 +263,7 @@ impl Follow {
         match &event {
             Event::Gap(_) => self.is_filling = true,
             Event::CaughtUp(_) => self.is_filling = false,
+            Event::Damaged(_) => self.damaged += 1,
             Event::Change(_) | Event::Progress(_) => {}
         }
         let cursor = Some(reply.cursor).filter(|cursor| !cursor.is_empty());
@@ -263,12 +278,15 @@ impl Follow {
                 self.count == Some(0)
             }
             Event::CaughtUp(_) => self.until_caught_up,
-            Event::Progress(_) | Event::Gap(_) => false,
+            Event::Progress(_) | Event::Gap(_) | Event::Damaged(_) => false,
         };
         self.has_printed = true;
         let shown = cursor.filter(|_| self.cursors || !matches!(event, Event::Change(_)));
         if out.json {
             out.object(&to_object(&event, shown))?;
+        } else if let Event::Damaged(it) = &event {
+            let (key, what) = (escape(&it.key), escape(it.what.as_bytes()));
+            complain(&format!("damaged: {key} cannot be read: {what}"));
         } else if let Some(line) = to_line(&event, shown.filter(|_| self.cursors), out.columns()) {
             out.line(&line)?;
         }
@@ -309,6 +327,7 @@ fn to_object(event: &Event, cursor: Option<String>) -> event::Event {
             let change = event::Change::new(change, cursor.as_deref());
             return event::Event::Change(Box::new(change));
         }
+        Event::Damaged(it) => return event::Event::Damaged(event::Damaged::new(it)),
         Event::CaughtUp(_) => mark("caught_up"),
         Event::Progress(it) => event::Mark {
             now_ms: Some(it.now_ms),
@@ -329,7 +348,7 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
             let reason = escape(gap.reason.as_bytes());
             return Some(format!("-- gap: {reason}; the state follows --"));
         }
-        Event::CaughtUp(_) | Event::Progress(_) => {
+        Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {
             return cursor.map(|cursor| format!("-- cursor {cursor} --"));
         }
     };

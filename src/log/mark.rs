@@ -65,7 +65,12 @@ impl Mark {
         let mut walk = Walk::new(Arc::clone(file), from, self.end, REPLAY_CHUNK_BYTES);
         let (mut at, mut seq) = (from, None);
         while let Some(Step::Record(record)) = walk.step()? {
-            if record.header.author != self.author {
+            let FrameHeader {
+                author, seal, id, ..
+            } = record.header;
+            // A frame can be there and its bytes be gone.
+            let gone = !seal && id == self.tip.id && record.entry().is_err();
+            if author != self.author || gone {
                 break;
             }
             at = record.offset + record.header.frame_bytes() as u64;

@@ -7,6 +7,7 @@
 //! that an fdatasync need not write the file's size.
 
 pub mod branch;
+mod cut;
 pub mod frame;
 mod mark;
 pub mod record;
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
+pub use cut::LogCut;
 pub use mark::Mark;
 pub use recover::Recovered;
 
@@ -276,18 +278,9 @@ impl Logs {
             .collect();
         for key in empty {
             // What was written of its first record must not be found when the logs are opened.
-            if let Some(mut writer) = self.writers.remove(&key) {
+            if let Some(mut writer) = self.remove(&key) {
                 writer.forget()?;
             }
-            let mut branches = self
-                .reader
-                .branches
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(of_author) = branches.get_mut(&key.0) {
-                of_author.retain(|branch| branch.number != key.1);
-            }
-            branches.retain(|_, of_author| !of_author.is_empty());
         }
         for writer in self
             .writers
@@ -323,6 +316,20 @@ impl Logs {
         self.writers
             .range((*author, 0)..=(*author, u32::MAX))
             .map(|(_, writer)| writer)
+    }
+
+    // Forgets a branch that has no record.
+    fn remove(&mut self, key: &(Author, u32)) -> Option<Writer> {
+        let mut branches = self
+            .reader
+            .branches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_author) = branches.get_mut(&key.0) {
+            of_author.retain(|branch| branch.number != key.1);
+        }
+        branches.retain(|_, of_author| !of_author.is_empty());
+        self.writers.remove(key)
     }
 
     fn add(&mut self, writer: Writer) {

@@ -13,7 +13,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        Branch, IndexPoint, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer,
+        Branch, IndexPoint, LogCut, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer, cut,
         frame::FrameHeader,
         mark::seal_before,
         parse_file_name,
@@ -30,6 +30,8 @@ pub struct Recovered {
     pub torn: Vec<(String, u64)>,
     /// Durable parts that cannot be read.
     pub damage: Vec<LogDamage>,
+    /// Branches whose end is gone.
+    pub cuts: Vec<LogCut>,
 }
 
 pub(super) fn open(
@@ -140,9 +142,12 @@ impl Tail<'_> {
         if from > len {
             return self.open_truncated(len, recovered).map(Some);
         }
-        if let Some(mark) = self.mark {
-            let found = mark.missing(&self.file, &self.name).map_err(io)?;
-            recovered.damage.extend(found);
+        let mut gone = None;
+        if let Some(mark) = self.mark
+            && let Some(found) = mark.missing(&self.file, &self.name).map_err(io)?
+        {
+            recovered.damage.push(found);
+            gone = cut::find(mark, &self.file, &self.name).map_err(io)?;
         }
         let seen = self.read(from, len).map_err(io)?;
         let durable = seen
@@ -168,6 +173,11 @@ impl Tail<'_> {
         let Some((first, forked_from, shape)) = self.shape(&records, cut) else {
             return Ok(None);
         };
+        // Entries behind what is gone were written when it was there.
+        let gone = gone.filter(|_| records.iter().all(|record| record.header.seal));
+        // Sealed, it would look whole.
+        let sealed = sealed || gone.is_some();
+        recovered.cuts.extend(gone);
         let branch = self.branch(first, forked_from, shape);
         Ok(Some(Writer::new(branch, cut, sealed)))
     }
@@ -183,10 +193,12 @@ impl Tail<'_> {
             bytes: mark.end - len,
             what: format!("the file has {len} bytes, {} were durable", mark.end),
         });
+        let io = |source| refused(&self.name, source);
+        let gone = cut::find(mark, &self.file, &self.name).map_err(io)?;
+        let sealed = gone.is_some();
+        recovered.cuts.extend(gone);
         // Keeps the place of what is lost, so that what comes next has its own.
-        self.file
-            .set_len(mark.end)
-            .map_err(|source| refused(&self.name, source))?;
+        self.file.set_len(mark.end).map_err(io)?;
         let shape = Shape {
             end: mark.end,
             tip: Some(mark.tip),
@@ -195,7 +207,7 @@ impl Tail<'_> {
         Ok(Writer::new(
             self.branch(mark.first, mark.forked_from, shape),
             mark.end,
-            false,
+            sealed,
         ))
     }
 

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::{
     id::StoreId,
-    node::{Node, OpenError, Root, StoreInfo, listing, meta, open_store},
-    protocol::{entry::Op, genesis::Genesis},
-    store::{Authority, List, Store, Write},
+    node::{Node, OpenError, Root, StoreInfo, meta, open_store},
+    protocol::genesis::Genesis,
+    store::{Authority, List, Store},
 };
 
 /// What became of the root store that a node had before it joined.
@@ -24,61 +24,6 @@ pub enum FormerRoot {
 }
 
 impl Node {
-    /// Writes what the root store says of this node and its stores, where it does not say it yet.
-    /// In the root store of another node: once this node is let in.
-    ///
-    /// # Errors
-    /// `Write`, `Read`.
-    pub async fn introduce(&self) -> Result<(), OpenError> {
-        let Root { store, genesis } = self.root_and_genesis();
-        let own = self.id();
-        if self.members().role(&own).is_none() {
-            return Ok(());
-        }
-        let config = &self.0.config;
-        let info = format!(
-            r#"{{"name":"{}","version":"{}","os":"{}"}}"#,
-            config.name.escape_default(),
-            env!("CARGO_PKG_VERSION"),
-            std::env::consts::OS
-        );
-        let mut said = vec![
-            (genesis.key(), genesis.encode()),
-            (format!("/nodes/{own}/info").into(), Bytes::from(info)),
-            (
-                format!("/nodes/{own}/status").into(),
-                Bytes::from_static(b"active"),
-            ),
-        ];
-        for row in self.0.meta.stores()?.iter().filter(|row| !row.root) {
-            said.extend(listing(&row.name, &row.genesis).ops.into_iter().filter_map(
-                |op| match op {
-                    Op::Put { key, value, .. } => Some((key, value)),
-                    Op::Delete { .. } => None,
-                },
-            ));
-        }
-        let mut ops = Vec::new();
-        for (key, value) in said {
-            if store.get(&key).await?.is_none() {
-                ops.push(Op::Put {
-                    key,
-                    value,
-                    expires_ms: None,
-                });
-            }
-        }
-        if !ops.is_empty() {
-            let write = Write {
-                ops,
-                atomic: true,
-                condition: None,
-            };
-            store.write_own(write).await?;
-        }
-        Ok(())
-    }
-
     /// Makes the store that `genesis` founded the root store of this node: empty at first, to be
     /// filled by a sync. Durable on return.
     ///

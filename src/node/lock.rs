@@ -17,10 +17,7 @@ impl Lock {
     /// Takes the lock, or says who has it.
     pub(super) fn take(data_dir: &Path) -> Result<Self, OpenError> {
         let path = data_dir.join("lock");
-        let io = |source| OpenError::Io {
-            path: path.clone(),
-            source,
-        };
+        let io = |source| OpenError::refused(&path, source);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

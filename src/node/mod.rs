@@ -8,7 +8,9 @@
 //! run/sock       the local API, while it is served
 //! ```
 
+mod error;
 mod identity;
+mod introduce;
 mod join;
 mod lock;
 mod mesh;
@@ -26,17 +28,18 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+
+pub use error::{OpenError, StoreError};
 
 use crate::{
     clock::Clock,
     disk::{Disk, RealDisk},
     id::{Author, StoreId},
     limits::{BUS_BATCHES_MAX, STORE_NAME_CHARS_MAX},
-    node::{lock::Lock, meta::Meta},
-    protocol::{entry::Op, genesis::Genesis},
-    store::{self, Authority, ReadError, Store, StoreConfig, Write, WriteError},
+    node::{introduce::listing, lock::Lock, meta::Meta},
+    protocol::genesis::Genesis,
+    store::{Authority, Store, StoreConfig, WriteError},
 };
 
 /// What a node is opened with.
@@ -80,110 +83,6 @@ impl NodeConfig {
     pub fn exists(&self) -> bool {
         self.data_dir.join(identity::FILE).exists() && self.data_dir.join(meta::FILE).exists()
     }
-}
-
-/// Why a node could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error("the node in {} is running already{}", data_dir.display(), pid.map_or(String::new(), |pid| format!(" (process {pid})")))]
-    AlreadyRunning {
-        /// That process, where it is known.
-        pid: Option<u32>,
-        /// The data directory.
-        data_dir: PathBuf,
-    },
-    /// There is no node, and none was to be made.
-    #[error("there is no node in {}", data_dir.display())]
-    NoDataDir {
-        /// Where it was looked for.
-        data_dir: PathBuf,
-    },
-    /// Others can read or change what must be private.
-    #[error("{} has mode {mode:03o} and may have at most {mode_max:03o}: others could use it", path.display())]
-    Exposed {
-        /// Which file or directory.
-        path: PathBuf,
-        /// What it has.
-        mode: u32,
-        /// What it may have.
-        mode_max: u32,
-    },
-    /// The file belongs to another user.
-    #[error("{} belongs to user {owner}, this is user {user}", path.display())]
-    WrongOwner {
-        /// Which file.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who asks.
-        user: u32,
-    },
-    /// A file is not what this version writes.
-    #[error("{} cannot be used: {what}", path.display())]
-    Unusable {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The file system refused.
-    #[error("cannot open {}", path.display())]
-    Io {
-        /// Which file or directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A store could not be opened.
-    #[error("cannot open store {id}")]
-    Store {
-        /// Which.
-        id: StoreId,
-        /// Why.
-        source: Box<store::OpenError>,
-    },
-    /// The node's own keys could not be written into the root store.
-    #[error("cannot write the node's own keys")]
-    Write(#[from] WriteError),
-    /// The node's own keys could not be read from the root store.
-    #[error("cannot read the node's own keys")]
-    Read(#[from] ReadError),
-}
-
-/// Why a store could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no store of that name or id.
-    #[error("there is no store {name:?} here; there are {known}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
-    /// Not a name for a store.
-    #[error(
-        "{name:?} is no name for a store: 1 to {STORE_NAME_CHARS_MAX} letters, digits, '-', '_' or '.', not a UUID"
-    )]
-    NameInvalid {
-        /// What was given, cut to 80 characters.
-        name: String,
-    },
-    /// The name is in use.
-    #[error("there is a store {name:?} already: {id}")]
-    NameTaken {
-        /// The name.
-        name: String,
-        /// Whose it is.
-        id: StoreId,
-    },
-    /// The store could not be made or opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// It could not be entered in the root store.
-    #[error("cannot enter the store in the root store")]
-    Write(#[from] WriteError),
 }
 
 /// A store of a node.
@@ -445,10 +344,7 @@ fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
     let missing = || OpenError::NoDataDir {
         data_dir: data_dir.to_owned(),
     };
-    let io = |source| OpenError::Io {
-        path: data_dir.to_owned(),
-        source,
-    };
+    let io = |source| OpenError::refused(data_dir, source);
     match fs::metadata(data_dir) {
         Ok(there) if !there.is_dir() => Err(OpenError::Unusable {
             path: data_dir.to_owned(),
@@ -493,24 +389,6 @@ async fn open_store(
         id,
         source: Box::new(source),
     })
-}
-
-// What the root store says of a store.
-fn listing(name: &str, genesis: &Genesis) -> Write {
-    let put = |key, value| Op::Put {
-        key,
-        value,
-        expires_ms: None,
-    };
-    let name_key = format!("/stores/{}/name", genesis.store());
-    Write {
-        ops: vec![
-            put(genesis.key(), genesis.encode()),
-            put(name_key.into(), Bytes::copy_from_slice(name.as_bytes())),
-        ],
-        atomic: true,
-        condition: None,
-    }
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {

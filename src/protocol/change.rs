@@ -143,6 +143,36 @@ pub struct Change {
 }
 
 impl Change {
+    /// Returns the expiry at `ms` of a key that has `heads`; `None` where its winner does not expire
+    /// by then: it was superseded meanwhile.
+    pub fn expiry(
+        key: Bytes,
+        ms: u64,
+        heads: Heads,
+        origin: Origin,
+        arrived_ms: u64,
+    ) -> Option<Self> {
+        let winner = heads.winner()?;
+        winner.expires_ms().filter(|expires_ms| *expires_ms <= ms)?;
+        let entry = EntryRef::from(winner);
+        Some(Self {
+            key,
+            kind: Kind::Expire,
+            value: None,
+            expires_ms: Some(ms),
+            entry,
+            prev: None,
+            op_index: 0,
+            op_count: 1,
+            atomic: false,
+            heads,
+            previous: Some(entry),
+            origin,
+            arrived_ms,
+            late: false,
+        })
+    }
+
     /// True when the key has several heads.
     pub fn is_conflict(&self) -> bool {
         self.heads.is_conflict()

@@ -9,8 +9,8 @@ use std::{
 use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
 
 use crate::state::{
-    EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES, NOTES_TABLE, StateError,
-    encode_frontier, row,
+    EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES, NOTES_TABLE, StateError, row,
+    stored::encode_frontier,
     view::{Flushed, Layer, View, guarded},
 };
 

@@ -5,10 +5,12 @@
 //! costs the state no IO, and the file is never ahead of the log. Damage of the file is found
 //! when it is read, and mended by building it again from the log.
 
+mod error;
 mod filter;
 mod flush;
 mod pages;
 pub mod row;
+mod stored;
 mod view;
 
 use std::{
@@ -18,23 +20,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::TableDefinition;
 
+pub use error::StateError;
+pub use stored::Stored;
 pub use view::View;
 
 use crate::{
     disk::{Disk, Open},
-    id::{Author, EntryId},
-    limits::{HEADS_MAX, STATE_CACHE_BYTES},
+    limits::STATE_CACHE_BYTES,
     protocol::{
         entry::{Op, VerifiedEntry},
-        frontier::{Frontier, FrontierTip},
+        frontier::FrontierTip,
         heads::{Content, Head, Heads, Value},
     },
     state::{
         filter::KeyFilter,
         flush::Flusher,
         pages::Pages,
+        stored::read_stored,
         view::{Flushed, Layer, guarded},
     },
 };
@@ -50,23 +54,6 @@ const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTE
 const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
 const FRONTIER: &str = "frontier";
 
-/// Why the state could not be read or written.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StateError {
-    /// The file is not what was written. It is built again from the log.
-    #[error("the state file is damaged: {what}")]
-    Damaged {
-        /// What was found.
-        what: String,
-    },
-    /// The file system refused.
-    #[error("cannot read or write the state file")]
-    Io {
-        /// Why.
-        source: Arc<io::Error>,
-    },
-}
-
 /// What a write changed at a key.
 #[derive(Debug, Clone)]
 pub struct Staged {
@@ -74,17 +61,6 @@ pub struct Staged {
     pub before: Heads,
     /// The heads after.
     pub after: Heads,
-}
-
-/// What a state file remembers.
-#[derive(Debug, Default)]
-pub struct Stored {
-    /// The entries that its rows follow from.
-    pub frontier: Frontier,
-    /// Rows that the store keeps beside the state, as they were given to `flush`.
-    pub notes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// True when there was no file.
-    pub created: bool,
 }
 
 /// The writing end: owned by the store's writer.
@@ -139,7 +115,9 @@ impl State {
                 .set_cache_size(STATE_CACHE_BYTES)
                 .create_with_backend(backend)?;
             if unclean && !db.check_integrity()? {
-                return Err(damaged("its own check fails after an unclean stop"));
+                return Err(StateError::damaged(
+                    "its own check fails after an unclean stop",
+                ));
             }
             let write = db.begin_write()?;
             write.open_table(HEADS_TABLE)?;
@@ -258,11 +236,6 @@ impl State {
         let mut changes = Vec::with_capacity(entry.ops.len());
         for (op, before) in entry.ops.iter().zip(before) {
             let after = before.apply(entry, op);
-            let after = if after.as_slice().len() > HEADS_MAX {
-                before.clone()
-            } else {
-                after
-            };
             changes.push(Staged { before, after });
         }
         // Looked up for all ops first: an error leaves nothing staged.
@@ -425,116 +398,5 @@ fn head_bytes(head: &Head) -> usize {
     size_of::<Head>() + value
 }
 
-// Numbers that are true of the rows, kept with their frontier.
-#[derive(Debug, Default)]
-struct Counts {
-    keys: u64,
-    entries: u64,
-    expired_through_ms: u64,
-}
-
-fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), StateError> {
-    let read = db.begin_read()?;
-    let mut stored = Stored::default();
-    for row in read.open_table(NOTES_TABLE)?.iter()? {
-        let (key, row) = row?;
-        let body = row::unseal(NOTES, key.value(), row.value())
-            .ok_or_else(|| damaged("a note fails its check"))?;
-        stored.notes.push((key.value().to_vec(), body.to_vec()));
-    }
-    let Some(row) = read.open_table(META_TABLE)?.get(FRONTIER)? else {
-        return Ok((stored, Counts::default()));
-    };
-    let cut = || damaged("the frontier is cut");
-    let mut body = row::unseal(META, FRONTIER.as_bytes(), row.value())
-        .ok_or_else(|| damaged("the frontier fails its check"))?;
-    let mut number = || {
-        let (number, rest) = body.split_first_chunk::<8>()?;
-        body = rest;
-        Some(u64::from_le_bytes(*number))
-    };
-    let counts = Counts {
-        keys: number().ok_or_else(cut)?,
-        entries: number().ok_or_else(cut)?,
-        expired_through_ms: number().ok_or_else(cut)?,
-    };
-    for tip in body.chunks(TIP_BYTES) {
-        let (author, tip) = decode_tip(tip).ok_or_else(cut)?;
-        stored.frontier.insert(author, tip);
-    }
-    Ok((stored, counts))
-}
-
-fn encode_frontier(view: &View) -> Vec<u8> {
-    let mut body = view.keys.to_le_bytes().to_vec();
-    body.extend_from_slice(&view.entries.to_le_bytes());
-    body.extend_from_slice(&view.expired_through_ms.to_le_bytes());
-    for (author, tip) in view.frontier.iter() {
-        body.extend_from_slice(&author.0);
-        body.extend_from_slice(&tip.seq.to_le_bytes());
-        body.extend_from_slice(&tip.id.0);
-    }
-    row::seal(META, FRONTIER.as_bytes(), body)
-}
-
-fn decode_tip(bytes: &[u8]) -> Option<(Author, FrontierTip)> {
-    let (author, rest) = bytes.split_first_chunk::<32>()?;
-    let (seq, id) = rest.split_first_chunk::<8>()?;
-    let tip = FrontierTip {
-        seq: u64::from_le_bytes(*seq),
-        id: EntryId::from_slice(id)?,
-    };
-    Some((Author(*author), tip))
-}
-
-fn damaged(what: &str) -> StateError {
-    StateError::Damaged {
-        what: what.to_owned(),
-    }
-}
-
-impl From<io::Error> for StateError {
-    fn from(source: io::Error) -> Self {
-        match source.kind() {
-            // Also a file that is shorter than it says.
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged {
-                what: source.to_string(),
-            },
-            _other => Self::Io {
-                source: Arc::new(source),
-            },
-        }
-    }
-}
-
-impl From<redb::Error> for StateError {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::Io(source) => source.into(),
-            other => Self::Damaged {
-                what: other.to_string(),
-            },
-        }
-    }
-}
-
-macro_rules! from_redb {
-    ($($error:ident),*) => {
-        $(impl From<redb::$error> for StateError {
-            fn from(error: redb::$error) -> Self {
-                redb::Error::from(error).into()
-            }
-        })*
-    };
-}
-from_redb!(
-    StorageError,
-    TableError,
-    TransactionError,
-    CommitError,
-    DatabaseError
-);
-
-const TIP_BYTES: usize = 32 + 8 + 32;
 // What a row takes in memory besides its bytes, about.
 const ROW_OVERHEAD_BYTES: usize = 120;

@@ -1,7 +1,7 @@
 //! Rows of the state file: canonical bytes, each with a check that covers table, key and body.
 //!
 //! ```text
-//! heads row   key -> count u16, then for each head, least first:
+//! heads row   key -> count u32, then for each head, least first:
 //!               wall_ms u64, counter u32, author 32, seq u64, id 32, flags u8
 //!               (1 tombstone, 2 expires, 4 value in log)
 //!               [expires_ms u64] [value length u32 [value]]
@@ -41,11 +41,11 @@ pub fn unseal<'a>(table: &str, key: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
 /// Returns the body of a heads row.
 ///
 /// # Panics
-/// Above `HEADS_MAX` heads, which the writer refuses.
+/// Above 2^32 heads, which no memory holds.
 pub fn encode_heads(heads: &Heads) -> Vec<u8> {
     let heads = heads.as_slice();
-    let mut body = Vec::with_capacity(heads.len() * (HEAD_FIXED_BYTES + 160) + 2 + CHECK_BYTES);
-    body.put_u16_le(u16::try_from(heads.len()).expect("the writer keeps to HEADS_MAX"));
+    let mut body = Vec::with_capacity(heads.len() * (HEAD_FIXED_BYTES + 160) + 4 + CHECK_BYTES);
+    body.put_u32_le(u32::try_from(heads.len()).expect("heads fit in memory"));
     for head in heads {
         body.put_u64_le(head.hlc.wall_ms);
         body.put_u32_le(head.hlc.counter);
@@ -59,8 +59,8 @@ pub fn encode_heads(heads: &Heads) -> Vec<u8> {
 
 /// Reads the body of a heads row; `None` where it is not one.
 pub fn decode_heads(mut body: &[u8]) -> Option<Heads> {
-    let count = body.try_get_u16_le().ok()?;
-    let mut heads = Vec::with_capacity(usize::from(count));
+    let count = body.try_get_u32_le().ok()?;
+    let mut heads = Vec::with_capacity((count as usize).min(body.len() / HEAD_FIXED_BYTES));
     for _ in 0..count {
         let hlc = Hlc::new(body.try_get_u64_le().ok()?, body.try_get_u32_le().ok()?)?;
         let author = Author(take(&mut body)?);
@@ -131,4 +131,35 @@ fn check(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
     let mut check = [0; CHECK_BYTES];
     check.copy_from_slice(&hasher.finalize().as_bytes()[..CHECK_BYTES]);
     check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row that counted its heads in 16 bits let go of those beyond: which ones, the order of
+    /// delivery decided.
+    #[test]
+    fn no_head_is_ignored_however_many_there_are() {
+        let head = |seq: u64| Head {
+            hlc: Hlc::new(seq, 0).unwrap(),
+            author: Author([7; 32]),
+            id: EntryId([9; 32]),
+            seq,
+            content: Content::Tombstone,
+        };
+        for count in [0, 65_535, 65_536, 70_000] {
+            let heads = Heads::new((1..=count).map(head).collect());
+            let read = decode_heads(&encode_heads(&heads)).unwrap();
+            assert_eq!(read.as_slice().len() as u64, count);
+            assert!(read == heads, "{count} heads");
+        }
+    }
+
+    #[test]
+    fn a_count_that_the_body_does_not_have_is_no_row() {
+        let mut body = encode_heads(&Heads::default());
+        body[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(decode_heads(&body), None);
+    }
 }

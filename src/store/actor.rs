@@ -12,21 +12,24 @@ use crate::{
     bus::Published,
     clock::Clock,
     id::Author,
-    limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX, WRITER_QUEUE_MAX},
-    log::{LogDamage, Logs},
+    limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX},
+    log::{LogCut, LogDamage, Logs},
     protocol::{
-        change::{Change, EntryRef, Kind, Origin},
+        change::{Change, Origin},
         entry::VerifiedEntry,
         frontier::FrontierTip,
         hlc::Hlc,
     },
     state::{State, StateError},
     store::{
-        Fresh, IngestError, Ingested, RefusedEntry, StoreConfig, Write, WriteError, Written,
+        Fresh, IngestError, Ingested, LostEntries, RefusedEntry, StoreConfig, Write, WriteError,
+        Written,
         ingest::Waiting,
         marks::Marks,
         members::Membership,
         open,
+        position::published,
+        queue::{Queue, Queued},
         status::{HeldEntry, WriterStatus},
     },
 };
@@ -57,6 +60,7 @@ pub(super) enum Command {
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
     ),
     Status(oneshot::Sender<WriterStatus>),
+    Repair(oneshot::Sender<Result<Vec<LostEntries>, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
 
@@ -97,6 +101,8 @@ pub(super) struct Actor {
     pub(super) state_failed: Option<StateError>,
     pub(super) recovered: Vec<String>,
     pub(super) damage: Vec<LogDamage>,
+    // What is gone of this node's own log; own writes wait for `Repair`.
+    pub(super) cuts: Vec<LogCut>,
     // The next time an expiry is due, as far as known; None: nothing is.
     pub(super) next_expiry_ms: Option<u64>,
     pub(super) flushed_at: Instant,
@@ -109,8 +115,8 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Starts the thread. It ends when all senders are gone, or after `Close`.
-    pub(super) fn start(self) -> mpsc::Sender<Command> {
-        let (commands, received) = mpsc::channel(WRITER_QUEUE_MAX);
+    pub(super) fn start(self) -> Queue {
+        let (queue, received) = Queue::new();
         thread::spawn(move || {
             let (bus, lease) = (self.bus.clone(), self.config.lease.clone());
             // The panic was printed; callers find their answers gone, watches end.
@@ -125,11 +131,11 @@ impl Actor {
                 drop(reply.send(closed));
             }
         });
-        commands
+        queue
     }
 
     // Returns who asked for the end, and how it went.
-    fn run(mut self, mut received: mpsc::Receiver<Command>) -> Option<Closed> {
+    fn run(mut self, mut received: mpsc::Receiver<Queued>) -> Option<Closed> {
         let mut next = None;
         loop {
             let command = match next.take() {
@@ -156,6 +162,7 @@ impl Actor {
                 Some(Command::Reconsider) => self.admit_strangers(),
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
+                Some(Command::Repair(reply)) => drop(reply.send(self.repair())),
                 Some(write) => next = self.write_group(write, &mut received),
             }
             self.maintain();
@@ -166,7 +173,7 @@ impl Actor {
         None
     }
 
-    fn next_command(&mut self, received: &mut mpsc::Receiver<Command>) -> Next {
+    fn next_command(&mut self, received: &mut mpsc::Receiver<Queued>) -> Next {
         // A lone caller that writes one after the other comes back within moments: looking a
         // little longer spares both sides a sleep and a wake, which cost more than a signature.
         // Where many write, the processor is better left to them.
@@ -174,7 +181,7 @@ impl Actor {
         let look_until = Instant::now() + look_for;
         loop {
             match received.try_recv() {
-                Ok(command) => return Next::Command(command),
+                Ok(queued) => return Next::Command(queued.take()),
                 Err(mpsc::error::TryRecvError::Disconnected) => return Next::Gone,
                 Err(mpsc::error::TryRecvError::Empty) if Instant::now() < look_until => {
                     thread::yield_now();
@@ -186,7 +193,7 @@ impl Actor {
         let wait = self.idle_for();
         let waited = async { tokio::time::timeout(wait, received.recv()).await };
         match self.runtime.block_on(waited) {
-            Ok(Some(command)) => Next::Command(command),
+            Ok(Some(queued)) => Next::Command(queued.take()),
             Ok(None) => Next::Gone,
             Err(_elapsed) => Next::Idle,
         }
@@ -196,14 +203,14 @@ impl Actor {
     fn write_group(
         &mut self,
         first: Command,
-        received: &mut mpsc::Receiver<Command>,
+        received: &mut mpsc::Receiver<Queued>,
     ) -> Option<Command> {
         let mut group = super::group::Group::default();
         let mut rest = group.add(first, self.config.root);
         while rest.is_none() && group.writes() < GROUP_WRITES_MAX && group.bytes() < GROUP_BYTES_MAX
         {
             match received.try_recv() {
-                Ok(command) => rest = group.add(command, self.config.root),
+                Ok(queued) => rest = group.add(queued.take(), self.config.root),
                 Err(_empty_or_closed) => break,
             }
         }
@@ -273,35 +280,8 @@ impl Actor {
                 Ok(heads) => heads,
                 Err(error) => return self.state_damaged(error),
             };
-            let Some(winner) = heads.winner().filter(|winner| {
-                winner
-                    .expires_ms()
-                    .is_some_and(|expires_ms| expires_ms <= ms)
-            }) else {
-                continue;
-            };
-            let entry = EntryRef {
-                id: winner.id,
-                author: winner.author,
-                seq: winner.seq,
-                hlc: winner.hlc,
-            };
-            changes.push(std::sync::Arc::new(Change {
-                key,
-                kind: Kind::Expire,
-                value: None,
-                expires_ms: Some(ms),
-                entry,
-                prev: None,
-                op_index: 0,
-                op_count: 1,
-                atomic: false,
-                heads: heads.clone(),
-                previous: Some(entry),
-                origin: Origin::Local,
-                arrived_ms: now_ms,
-                late: false,
-            }));
+            let expiry = Change::expiry(key, ms, heads, Origin::Local, now_ms);
+            changes.extend(expiry.map(std::sync::Arc::new));
         }
         state.expire_through(through_ms);
         state.show();
@@ -320,16 +300,13 @@ impl Actor {
 
     /// Tells watchers `changes`, which the newest view shows.
     pub(super) fn publish(&self, changes: &[std::sync::Arc<Change>]) {
-        let Some(state) = &self.state else { return };
-        let view = state.staged();
-        self.bus.publish(
-            changes,
-            Published {
-                frontier: std::sync::Arc::clone(&view.frontier),
-                version: view.version,
-                expired_through_ms: view.expired_through_ms,
-            },
-        );
+        self.bus.publish(changes, self.published());
+    }
+
+    /// Returns where the newest view stands.
+    pub(super) fn published(&self) -> Published {
+        let state = self.state.as_ref().expect("the store is open");
+        published(state.staged())
     }
 
     fn flush_if_due(&mut self) -> Result<(), StateError> {
@@ -382,7 +359,8 @@ impl Actor {
         self.state_failed.clone().map_or(Ok(()), Err)
     }
 
-    fn rebuild(&mut self) {
+    /// Builds the state again from the log. `state_failed` says where that failed.
+    pub(super) fn rebuild(&mut self) {
         self.flushed_at = Instant::now();
         let Some(old) = &self.state else { return };
         let reader = old.reader().clone();
@@ -437,6 +415,7 @@ impl Actor {
             .state_failed
             .as_ref()
             .map(|error| format!("the state: {error}"));
+        let cut = self.check_own_log().err().map(|cut| cut.to_string());
         WriterStatus {
             pending_entries: self.waiting.pending.len(),
             pending_bytes: self.waiting.pending.bytes(),
@@ -451,7 +430,8 @@ impl Actor {
                 .collect(),
             forked,
             damage: self.damage.iter().map(ToString::to_string).collect(),
-            poisoned: self.poisoned.clone().or(failed),
+            lost: self.lost(),
+            poisoned: self.poisoned.clone().or(failed).or(cut),
             recovered: self.recovered.clone(),
         }
     }

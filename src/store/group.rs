@@ -75,7 +75,7 @@ impl Group {
     }
 
     fn push(&mut self, write: Write, checked: Result<(), WriteError>) {
-        self.bytes += write.ops.iter().map(Op::encoded_bytes_max).sum::<usize>();
+        self.bytes += write.bytes();
         self.writes.push(checked.map(|()| write));
     }
 
@@ -228,6 +228,7 @@ impl Actor {
 
     fn stage_group(&mut self, group: &Group) -> Result<Vec<Outcome>, GroupError> {
         self.check_own_standing().map_err(GroupError::Refused)?;
+        self.check_own_log().map_err(GroupError::Refused)?;
         let own = self.logs.tips(&self.author());
         if own.len() > 1 {
             let seq = own.iter().map(|tip| tip.seq).min().unwrap_or(0);
@@ -259,7 +260,7 @@ impl Actor {
         outcomes: &mut [Outcome],
     ) -> Result<Result<(), WriteError>, GroupError> {
         let atomic = write.atomic || write.ops.len() > 1;
-        let bytes: usize = write.ops.iter().map(Op::encoded_bytes_max).sum();
+        let bytes = write.bytes();
         if atomic || !draft.takes(write, bytes) {
             self.close_draft(draft, outcomes)?;
         }

@@ -312,16 +312,18 @@ impl Store {
         &self,
         entries: Vec<VerifiedEntry>,
     ) -> Result<Vec<Ingested>, IngestError> {
+        let bytes = entries.iter().map(|entry| entry.bytes()).sum();
         let entries = entries.into_iter().map(Ok).collect();
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Ingest(entries, reply)).await?;
+        let command = Command::Ingest(entries, reply);
+        self.queue.send_bytes(command, bytes).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 
     /// Looks again at entries that wait for their author to be let in.
     pub async fn reconsider(&self) {
         // A store that is closed has nothing that waits.
-        drop(self.send(Command::Reconsider).await);
+        drop(self.queue.send(Command::Reconsider).await);
     }
 
     /// Returns which of `tips` are not here. For one that only waits: what it waits for.
@@ -333,7 +335,7 @@ impl Store {
         tips: Vec<(Author, FrontierTip)>,
     ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Lacks(tips, reply)).await?;
+        self.queue.send(Command::Lacks(tips, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)
     }
 }

@@ -5,17 +5,24 @@
 //! onto the bus and from there to watchers.
 
 mod actor;
+mod event;
 mod fresh;
 mod group;
+mod history;
 mod ingest;
+mod initial;
 mod marks;
 mod members;
 mod merge;
 mod open;
+mod options;
 mod outgoing;
 mod position;
+mod queue;
 mod read;
+mod repair;
 mod replay;
+mod scan;
 mod status;
 mod verify;
 mod watch;
@@ -25,17 +32,22 @@ use std::{any::Any, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
+pub use event::{WatchError, WatchEvent};
 pub use fresh::Fresh;
+pub use history::{History, HistoryEntry};
 pub use ingest::{IngestError, Ingested, RefusedEntry};
 pub use members::Authority;
 pub use open::OpenError;
+pub use options::{Delivery, Start, WatchOptions};
 pub use outgoing::Outgoing;
-pub use read::{HeadItem, History, HistoryEntry, Item, List, LogEntry, ReadError, Scan};
+pub use read::{HeadItem, Item, LogEntry, ReadError};
+pub use repair::LostEntries;
+pub use scan::{List, Scan};
 pub use status::{HeldEntry, StoreStatus};
 pub use verify::{Damage, DamagePlace, VerifyReport};
-pub use watch::{Delivery, Start, Watch, WatchError, WatchEvent, WatchOptions};
+pub use watch::Watch;
 pub use write::{Condition, Write, WriteError, Written};
 
 use crate::{
@@ -46,7 +58,7 @@ use crate::{
     log::LogReader,
     protocol::{entry::Op, frontier::Frontier, membership::Members},
     state::StateReader,
-    store::actor::Command,
+    store::{actor::Command, queue::Queue},
 };
 
 /// What a store is opened with.
@@ -79,7 +91,7 @@ pub struct StoreConfig {
 pub struct Store {
     shared: Arc<Shared>,
     // Dropped with the last handle: the writer closes the store then.
-    commands: mpsc::Sender<Command>,
+    queue: Queue,
 }
 
 // What handles, watches and the writer have in common.
@@ -113,7 +125,7 @@ impl Store {
         let (shared, actor) = opening.await.map_err(|_panic| OpenError::Panicked)??;
         Ok(Self {
             shared: Arc::new(shared),
-            commands: actor.start(),
+            queue: actor.start(),
         })
     }
 
@@ -180,27 +192,40 @@ impl Store {
     /// As `put`; also `PreconditionFailed`.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         write.check(self.shared.root)?;
+        let bytes = write.bytes();
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Write(write, reply)).await?;
+        let command = Command::Write(write, reply);
+        self.queue.send_bytes(command, bytes).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 
     /// Applies independent writes in order; they share fsyncs, and one that fails does not stop
     /// those after it. Returns when all are durable. Cancel-safe as `put`.
     pub async fn write_many(&self, writes: Vec<Write>) -> Vec<Result<Written, WriteError>> {
+        self.begin_many(writes).await.await
+    }
+
+    /// Hands `writes` to the writer. What it returns resolves as `write_many` does.
+    pub(crate) async fn begin_many(
+        &self,
+        writes: Vec<Write>,
+    ) -> impl Future<Output = Vec<Result<Written, WriteError>>> + Send + use<> {
         let count = writes.len();
-        let closed = || (0..count).map(|_| Err(WriteError::Closed)).collect();
+        let bytes = writes.iter().map(Write::bytes).sum();
         let (reply, answer) = oneshot::channel();
-        if self.send(Command::WriteMany(writes, reply)).await.is_err() {
-            return closed();
+        let command = Command::WriteMany(writes, reply);
+        // Where it is closed, `reply` is gone with the command.
+        drop(self.queue.send_bytes(command, bytes).await);
+        async move {
+            let closed = |_gone| (0..count).map(|_| Err(WriteError::Closed)).collect();
+            answer.await.unwrap_or_else(closed)
         }
-        answer.await.unwrap_or_else(|_gone| closed())
     }
 
     /// Writes under the node's own prefixes, which `write` refuses in the root store.
     pub(crate) async fn write_own(&self, write: Write) -> Result<Written, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::WriteOwn(write, reply)).await?;
+        self.queue.send(Command::WriteOwn(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 
@@ -212,11 +237,13 @@ impl Store {
     /// # Errors
     /// `Write` when the store takes no writes; one bad entry is an outcome, not an error.
     pub async fn ingest(&self, entries: Vec<Bytes>) -> Result<Vec<Ingested>, IngestError> {
+        let bytes = entries.iter().map(Bytes::len).sum();
         let id = self.shared.id;
         let checking = tokio::task::spawn_blocking(move || ingest::check(entries, &id));
         let entries = checking.await.map_err(|_panic| WriteError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Ingest(entries, reply)).await?;
+        let command = Command::Ingest(entries, reply);
+        self.queue.send_bytes(command, bytes).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 
@@ -240,17 +267,10 @@ impl Store {
     /// `WriteError` when that fails: nothing acknowledged is lost, opening takes longer.
     pub async fn close(&self) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        if self.send(Command::Close(reply)).await.is_err() {
+        if self.queue.send(Command::Close(reply)).await.is_err() {
             return Ok(());
         }
         answer.await.unwrap_or(Ok(()))
-    }
-
-    async fn send(&self, command: Command) -> Result<(), WriteError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_gone| WriteError::Closed)
     }
 }
 

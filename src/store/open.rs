@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    bus::{Bus, Published},
+    bus::Bus,
     id::{Author, StoreId},
     limits::{RECENT_BYTES_MAX, REPLAY_CHUNK_BYTES},
     log::{LogDamage, LogError, Logs, Mark, Recovered},
@@ -27,6 +27,7 @@ use crate::{
         marks::Marks,
         members::{self, Membership},
         merge::{Merge, Merged, Span, spans},
+        position::published,
     },
 };
 
@@ -70,6 +71,22 @@ pub enum OpenError {
     Panicked,
 }
 
+impl OpenError {
+    /// True when bytes on the disk are not what was written, or not where they belong.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Log(LogError::Damaged(_))
+            | Self::State(StateError::Damaged { .. })
+            | Self::NotAuthentic { .. }
+            | Self::ForeignLog { .. } => true,
+            Self::Io { .. }
+            | Self::Log(LogError::Io { .. } | LogError::Full { .. })
+            | Self::State(StateError::Io { .. })
+            | Self::Panicked => false,
+        }
+    }
+}
+
 pub(super) fn open(
     config: StoreConfig,
     runtime: tokio::runtime::Handle,
@@ -101,12 +118,7 @@ pub(super) fn open(
         .iter()
         .filter_map(|branch| branch.index_from(0).last().copied());
     let arrived_ms = points.map(|point| point.arrived_ms).max().unwrap_or(0);
-    let view = state.reader().view();
-    let published = Published {
-        frontier: Arc::clone(&view.frontier),
-        version: view.version,
-        expired_through_ms: view.expired_through_ms,
-    };
+    let published = published(&state.reader().view());
     let shared = Shared {
         id: config.id,
         author: Author(config.key.verifying_key().to_bytes()),
@@ -120,6 +132,8 @@ pub(super) fn open(
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
+    let mut cuts = found.cuts;
+    cuts.retain(|cut| cut.author == shared.author);
     let mut actor = Actor {
         clock: config.clock.clone(),
         bus: shared.bus.clone(),
@@ -137,6 +151,7 @@ pub(super) fn open(
         state_failed: None,
         recovered,
         damage: found.damage,
+        cuts,
         next_expiry_ms: None,
         flushed_at: Instant::now(),
         lone: false,

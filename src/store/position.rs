@@ -9,6 +9,7 @@ use crate::{
         cursor::{Cursor, Partial},
         frontier::{Frontier, FrontierTip},
     },
+    state::View,
 };
 
 /// Everything in `frontier`, some ops of one entry more, and the expiries through a time.
@@ -17,6 +18,15 @@ pub(super) struct Position {
     pub(super) frontier: Arc<Frontier>,
     pub(super) partial: Option<Partial>,
     pub(super) expired_through_ms: u64,
+}
+
+/// Returns where a watch stands that was told all of `view`.
+pub(super) fn published(view: &View) -> Published {
+    Published {
+        frontier: Arc::clone(&view.frontier),
+        version: view.version,
+        expired_through_ms: view.expired_through_ms,
+    }
 }
 
 impl Position {

@@ -1,20 +1,17 @@
-//! Reading: values, heads, lists, histories and logs, from one view of the state.
+//! Reading: values, heads and logs, from one view of the state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    id::{Author, EntryId, Seq},
-    limits::{HISTORY_ENTRIES_MAX, PAGE_BYTES, SCAN_ROWS},
+    id::{Author, Seq},
+    limits::{PAGE_BYTES, SCAN_ROWS},
     log::LogError,
     protocol::{
         change::EntryRef,
-        entry::{Entry, Op, Parent, VerifiedEntry, check_key},
+        entry::{Entry, Op, VerifiedEntry, check_key},
         heads::{Content, Head, Heads, Value},
     },
     state::{StateError, View, row::encode_heads},
@@ -80,43 +77,6 @@ pub struct HeadItem {
     pub wins: bool,
 }
 
-/// What to list.
-#[derive(Debug, Clone, Default)]
-pub struct List {
-    /// Keys that begin with it; empty: all.
-    pub prefix: Bytes,
-    /// At most so many; `None`: all.
-    pub limit: Option<usize>,
-    /// Leave out the values.
-    pub keys_only: bool,
-}
-
-/// Entries that wrote a key, newest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct History {
-    /// In descending order.
-    pub entries: Vec<HistoryEntry>,
-    /// True when there are older ones.
-    pub truncated: bool,
-}
-
-/// One entry in the history of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryEntry {
-    /// The entry.
-    pub entry: EntryRef,
-    /// What it put; `None` for a delete.
-    pub value: Option<Bytes>,
-    /// When it expires, ms since 1970; `None`: never.
-    pub expires_ms: Option<u64>,
-    /// The entries of this key that it superseded.
-    pub parents: Vec<EntryId>,
-    /// True when nothing supersedes it.
-    pub head: bool,
-    /// True for the head that reads return.
-    pub wins: bool,
-}
-
 /// A record of a log.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
@@ -146,36 +106,6 @@ impl Store {
         .await
     }
 
-    /// Returns the keys with a live value, by key, from one view.
-    ///
-    /// # Errors
-    /// `ReadError`.
-    pub async fn list(&self, options: List) -> Result<Vec<Item>, ReadError> {
-        let mut scan = self.scan(options);
-        let mut items = Vec::new();
-        loop {
-            let page = scan.next_page().await?;
-            if page.is_empty() {
-                return Ok(items);
-            }
-            items.extend(page);
-        }
-    }
-
-    /// Lists page by page, all pages from one view.
-    pub fn scan(&self, options: List) -> Scan {
-        Scan {
-            store: self.clone(),
-            view: self.shared.state.view(),
-            now_ms: self.now_ms(),
-            left: options.limit.unwrap_or(usize::MAX),
-            options,
-            rows: VecDeque::new(),
-            after: None,
-            done: false,
-        }
-    }
-
     /// Returns all heads of `key`, the winner first.
     ///
     /// # Errors
@@ -201,18 +131,6 @@ impl Store {
                 .collect()
         })
         .await
-    }
-
-    /// Walks back from the heads of `key` through what each superseded: at most `limit` entries.
-    ///
-    /// # Errors
-    /// `ReadError`.
-    pub async fn history(&self, key: &[u8], limit: usize) -> Result<History, ReadError> {
-        check_key(key).map_err(ReadError::Key)?;
-        let key = Bytes::copy_from_slice(key);
-        let limit = limit.min(HISTORY_ENTRIES_MAX);
-        self.read(move |shared, view| shared.history(&key, &view.heads(&key)?, limit))
-            .await
     }
 
     /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
@@ -283,9 +201,9 @@ impl Store {
         .await
     }
 
-    // Reads from the newest view, off the event loop where it may wait for the disk. A damaged
-    // state is built again once.
-    async fn read<T: Send + 'static>(
+    /// Reads from the newest view, off the event loop where it may wait for the disk. A damaged
+    /// state is built again once.
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
@@ -298,77 +216,13 @@ impl Store {
         work(&self.shared, &self.shared.state.view())
     }
 
-    async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
+    /// Has the state built again, unless that was done after `version`.
+    pub(super) async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Rebuild { version, reply };
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_gone| ReadError::Closed)?;
+        let sent = self.queue.send(command).await;
+        sent.map_err(|_gone| ReadError::Closed)?;
         answer.await.map_err(|_gone| ReadError::Closed)??;
-        Ok(())
-    }
-}
-
-/// A list that is read page by page. Holds one view of the state as long as it lives.
-#[derive(Debug)]
-pub struct Scan {
-    store: Store,
-    view: Arc<View>,
-    now_ms: u64,
-    options: List,
-    left: usize,
-    // Read and not handed out; those after `after` are not read.
-    rows: VecDeque<(Bytes, Heads)>,
-    after: Option<Bytes>,
-    done: bool,
-}
-
-impl Scan {
-    /// Returns the next items; none at the end. Cancel-safe.
-    ///
-    /// # Errors
-    /// `ReadError`.
-    pub async fn next_page(&mut self) -> Result<Vec<Item>, ReadError> {
-        let (mut items, mut bytes) = (Vec::new(), 0);
-        while self.left > 0 && bytes < PAGE_BYTES {
-            if self.rows.is_empty() {
-                if self.done || !items.is_empty() {
-                    break;
-                }
-                self.read_rows().await?;
-            }
-            let Some((key, heads)) = self.rows.pop_front() else {
-                continue;
-            };
-            let shared = &self.store.shared;
-            let item = shared.item(&key, &heads, self.now_ms, self.options.keys_only)?;
-            if let Some(item) = item {
-                bytes += item.key.len() + item.value.len();
-                items.push(item);
-                self.left -= 1;
-            }
-        }
-        Ok(items)
-    }
-
-    async fn read_rows(&mut self) -> Result<(), ReadError> {
-        let scan = |view: &View, after: Option<&Bytes>| {
-            view.scan(&self.options.prefix, after.map(Bytes::as_ref), SCAN_ROWS)
-        };
-        let rows = match scan(&self.view, self.after.as_ref()) {
-            Err(StateError::Damaged { .. }) => {
-                self.store.rebuild(self.view.version).await?;
-                self.view = self.store.shared.state.view();
-                scan(&self.view, self.after.as_ref())?
-            }
-            rows => rows?,
-        };
-        self.done = rows.len() < SCAN_ROWS;
-        if let Some((key, _)) = rows.last() {
-            self.after = Some(key.clone());
-        }
-        self.rows = rows.into();
         Ok(())
     }
 }
@@ -423,67 +277,15 @@ impl Shared {
             }
         }
     }
-
-    fn history(&self, key: &[u8], heads: &Heads, limit: usize) -> Result<History, ReadError> {
-        let wins = heads.winner().map(|winner| winner.id);
-        let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
-        let heads: BTreeSet<EntryId> = todo.iter().map(|head| head.id).collect();
-        let mut found: BTreeMap<Parent, Option<(VerifiedEntry, Op)>> = BTreeMap::new();
-        // Newest first: everything above is known when an entry comes.
-        while let Some(next) = todo.pop_last() {
-            if found.values().flatten().count() > limit {
-                break;
-            }
-            let entry = self.log.entry(&next.author, next.seq, &next.id)?;
-            let op = entry.and_then(|(entry, _)| op_of(&entry, key).cloned().map(|op| (entry, op)));
-            if let Some((entry, _)) = &op {
-                let parents = entry
-                    .header
-                    .parents
-                    .iter()
-                    .filter(|at| !found.contains_key(at));
-                todo.extend(parents.copied());
-            }
-            found.insert(next, op);
-        }
-        let of_key: BTreeSet<EntryId> = found
-            .iter()
-            .filter(|(_, op)| op.is_some())
-            .map(|(at, _)| at.id)
-            .collect();
-        let mut entries: Vec<_> = found
-            .values()
-            .rev()
-            .flatten()
-            .map(|(entry, op)| HistoryEntry {
-                entry: EntryRef::from(&**entry),
-                value: value_of(op),
-                expires_ms: match op {
-                    Op::Put { expires_ms, .. } => *expires_ms,
-                    Op::Delete { .. } => None,
-                },
-                parents: entry
-                    .header
-                    .parents
-                    .iter()
-                    .map(|parent| parent.id)
-                    .filter(|id| of_key.contains(id))
-                    .collect(),
-                head: heads.contains(&entry.id),
-                wins: Some(entry.id) == wins,
-            })
-            .collect();
-        let truncated = entries.len() > limit || !todo.is_empty();
-        entries.truncate(limit);
-        Ok(History { entries, truncated })
-    }
 }
 
-fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
+/// Returns the op of `entry` that is about `key`.
+pub(super) fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
     entry.ops.iter().find(|op| op.key() == key)
 }
 
-fn value_of(op: &Op) -> Option<Bytes> {
+/// Returns what an op puts.
+pub(super) fn value_of(op: &Op) -> Option<Bytes> {
     match op {
         Op::Put { value, .. } => Some(value.clone()),
         Op::Delete { .. } => None,

@@ -1,9 +1,7 @@
-//! What a watch reads from files, piece by piece: the state at its start, or the log behind it.
+//! What a watch reads from files, piece by piece: the state at its start, or the log behind its
+//! position.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
@@ -17,14 +15,14 @@ use crate::{
         cursor::Partial,
         entry::{Entry, Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
-        heads::Heads,
     },
     state::View,
     store::{
-        Item, ReadError, Shared, Start, WatchError,
+        ReadError, Shared, Start, WatchError,
+        initial::StateSource,
         merge::{Merge, Merged, spans},
+        options::Scope,
         position::Position,
-        watch::Scope,
     },
 };
 
@@ -49,6 +47,11 @@ pub(super) enum Read {
     Piece(Piece),
     /// The log is damaged where it is needed: the watch goes on from the state.
     Gap(String),
+    /// A live key, but for its value, which is damaged in the log.
+    Damaged {
+        change: Box<Change>,
+        what: String,
+    },
     End,
 }
 
@@ -59,103 +62,6 @@ impl Source {
             Self::State(source) => source.next(shared, scope).map_err(WatchError::Read),
             Self::Log(source) => source.next(shared, scope).map_err(WatchError::Read),
         }
-    }
-}
-
-/// The live keys of one view.
-#[derive(Debug)]
-pub(super) struct StateSource {
-    view: Arc<View>,
-    // Read and not handed out; those after `after` are not read.
-    rows: VecDeque<(Bytes, Heads)>,
-    after: Option<Bytes>,
-    done: bool,
-}
-
-impl StateSource {
-    pub(super) fn new(view: Arc<View>) -> Self {
-        Self {
-            view,
-            rows: VecDeque::new(),
-            after: None,
-            done: false,
-        }
-    }
-
-    /// A source that has nothing.
-    pub(super) fn ended(view: Arc<View>) -> Self {
-        Self {
-            view,
-            rows: VecDeque::new(),
-            after: None,
-            done: true,
-        }
-    }
-
-    /// Returns where a watch stands that has read all of it.
-    pub(super) fn position(&self) -> Published {
-        Published {
-            frontier: Arc::clone(&self.view.frontier),
-            version: self.view.version,
-            expired_through_ms: self.view.expired_through_ms,
-        }
-    }
-
-    fn next(&mut self, shared: &Shared, scope: &Scope) -> Result<Read, ReadError> {
-        let (mut changes, mut bytes) = (Vec::new(), 0);
-        while bytes < REPLAY_CHUNK_BYTES {
-            if self.rows.is_empty() {
-                if self.done || !changes.is_empty() {
-                    break;
-                }
-                let after = self.after.as_deref();
-                let rows = self.view.scan(&scope.prefix, after, SCAN_ROWS)?;
-                self.done = rows.len() < SCAN_ROWS;
-                if let Some((key, _)) = rows.last() {
-                    self.after = Some(key.clone());
-                }
-                self.rows = rows.into();
-            }
-            let Some((key, heads)) = self.rows.pop_front() else {
-                continue;
-            };
-            let told_ms = self.view.expired_through_ms;
-            if !scope.matches_key(&key) {
-                continue;
-            }
-            let Some(item) = shared.item(&key, &heads, told_ms, scope.keys_only)? else {
-                continue;
-            };
-            bytes += key.len() + item.value.len();
-            changes.push(Arc::new(initial(key, heads, item, scope.keys_only)));
-        }
-        if changes.is_empty() {
-            return Ok(Read::End);
-        }
-        Ok(Read::Piece(Piece {
-            changes: changes.into(),
-            then: None,
-        }))
-    }
-}
-
-// A live key, as a change.
-fn initial(key: Bytes, heads: Heads, item: Item, keys_only: bool) -> Change {
-    Change {
-        key,
-        kind: Kind::Put,
-        value: (!keys_only).then_some(item.value),
-        expires_ms: item.expires_ms,
-        entry: item.entry,
-        prev: None,
-        op_index: 0,
-        op_count: 1,
-        atomic: false,
-        heads,
-        previous: None,
-        origin: Origin::Initial,
-        arrived_ms: 0,
-        late: false,
     }
 }
 
@@ -472,29 +378,8 @@ impl LogSource {
                 continue;
             }
             let heads = self.view.heads(&key)?;
-            let Some(winner) = heads.winner() else {
-                continue;
-            };
-            if winner.expires_ms().is_none_or(|expires_ms| expires_ms > ms) {
-                continue;
-            }
-            let entry = EntryRef::from(winner);
-            changes.push(Arc::new(Change {
-                key,
-                kind: Kind::Expire,
-                value: None,
-                expires_ms: Some(ms),
-                entry,
-                prev: None,
-                op_index: 0,
-                op_count: 1,
-                atomic: false,
-                heads,
-                previous: Some(entry),
-                origin: Origin::Replay,
-                arrived_ms: shared.now_ms(),
-                late: false,
-            }));
+            let expiry = Change::expiry(key, ms, heads, Origin::Replay, shared.now_ms());
+            changes.extend(expiry.map(Arc::new));
         }
         Ok(())
     }

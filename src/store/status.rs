@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     id::{Author, EntryId},
     protocol::frontier::Frontier,
-    store::{Store, actor::Command},
+    store::{LostEntries, Store, actor::Command},
 };
 
 /// How a store is.
@@ -31,6 +31,8 @@ pub struct StoreStatus {
     pub forked: Vec<Author>,
     /// What is damaged, a line each.
     pub damage: Vec<String>,
+    /// What is gone of the end of this node's own log: own writes are refused, see `Store::repair`.
+    pub lost: Vec<LostEntries>,
     /// Watches.
     pub watchers: usize,
     /// Why writes are refused; `None`: they are not.
@@ -60,6 +62,7 @@ pub(super) struct WriterStatus {
     pub(super) held: Vec<HeldEntry>,
     pub(super) forked: Vec<Author>,
     pub(super) damage: Vec<String>,
+    pub(super) lost: Vec<LostEntries>,
     pub(super) poisoned: Option<String>,
     pub(super) recovered: Vec<String>,
 }
@@ -68,7 +71,7 @@ impl Store {
     /// Returns how the store is. Waits for the writer's current group.
     pub async fn status(&self) -> StoreStatus {
         let (reply, answer) = oneshot::channel();
-        let writer = match self.commands.send(Command::Status(reply)).await {
+        let writer = match self.queue.send(Command::Status(reply)).await {
             Ok(()) => answer.await.ok(),
             Err(_closed) => None,
         };
@@ -89,6 +92,7 @@ impl Store {
             held: writer.held,
             forked: writer.forked,
             damage: writer.damage,
+            lost: writer.lost,
             watchers: self.shared.bus.watchers(),
             poisoned: writer.poisoned,
             recovered: writer.recovered,

@@ -8,10 +8,8 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     task::{JoinHandle, coop},
     time::{Instant, Sleep},
@@ -20,145 +18,19 @@ use tokio_stream::Stream;
 
 use crate::{
     bus::{Batch, Lagged, Subscription},
-    id::{Author, StoreId},
-    limits::HEARTBEAT,
     protocol::{
         change::{Change, Kind},
         cursor::Cursor,
-        frontier::{Frontier, MissingRange},
+        frontier::Frontier,
     },
     store::{
-        ReadError, Shared,
+        Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
+        initial::StateSource,
+        options::Scope,
         position::Position,
-        replay::{LogSource, Piece, Read, Source, StateSource},
+        replay::{LogSource, Piece, Read, Source},
     },
 };
-
-/// What to watch, and from where.
-#[derive(Debug, Clone)]
-pub struct WatchOptions {
-    /// Keys that begin with it; empty: all.
-    pub prefix: Bytes,
-    /// The key must equal `prefix`.
-    pub exact: bool,
-    /// Where to begin. Default: `Initial`.
-    pub start: Start,
-    /// Default: `Every`.
-    pub delivery: Delivery,
-    /// Only these kinds; `None`: all.
-    pub kinds: Option<Vec<Kind>>,
-    /// Only changes that leave the key with several heads.
-    pub conflicts_only: bool,
-    /// Only what this author wrote.
-    pub author: Option<Author>,
-    /// Leave out the values.
-    pub keys_only: bool,
-    /// After so long without anything else there is a `Progress`. Default: 15 s.
-    pub heartbeat: Duration,
-}
-
-impl Default for WatchOptions {
-    fn default() -> Self {
-        Self {
-            prefix: Bytes::new(),
-            exact: false,
-            start: Start::Initial,
-            delivery: Delivery::Every,
-            kinds: None,
-            conflicts_only: false,
-            author: None,
-            keys_only: false,
-            heartbeat: HEARTBEAT,
-        }
-    }
-}
-
-/// Where a watch begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// With what happens from now on.
-    Now,
-    /// With the live keys as they are, then what happens.
-    Initial,
-    /// Behind a position that a watch of this store reached, here or on another node.
-    After(Cursor),
-    /// With entries stamped since `ms` (1970), by their authors' clocks.
-    SinceAuthored {
-        /// Inclusive.
-        ms: u64,
-    },
-    /// With entries that arrived in this node's logs since `ms` (1970).
-    SinceArrived {
-        /// Inclusive.
-        ms: u64,
-    },
-}
-
-/// How much of what happened is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Delivery {
-    /// Every change.
-    #[default]
-    Every,
-    /// A change that is superseded by the time it would be delivered is left out.
-    Latest,
-}
-
-/// What a watch says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WatchEvent {
-    /// A key changed.
-    Change(Arc<Change>),
-    /// The state, or what lay before, is done; from here on things are live. Comes again after a
-    /// watch has lagged and caught up from the log.
-    CaughtUp,
-    /// Everything up to the cursor was delivered; also the heartbeat.
-    Progress,
-    /// History is unreadable. The full state follows: forget keys not named before `CaughtUp`.
-    Gap {
-        /// What is missing.
-        reason: String,
-    },
-}
-
-/// Why a watch ended.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum WatchError {
-    /// The cursor is of another store.
-    #[error("the cursor is of store {cursor}, this is {store}")]
-    ForeignCursor {
-        /// The cursor's.
-        cursor: StoreId,
-        /// This one.
-        store: StoreId,
-    },
-    /// The cursor is ahead of this node.
-    #[error("the cursor is ahead of this node: {}", ranges(.missing))]
-    Behind {
-        /// What this node lacks.
-        missing: Vec<MissingRange>,
-    },
-    /// The store was closed.
-    #[error("the store is closed")]
-    Closed,
-    /// Files could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
-/// What reading needs to know of the options.
-#[derive(Debug, Clone)]
-pub(super) struct Scope {
-    pub(super) prefix: Bytes,
-    pub(super) exact: bool,
-    pub(super) keys_only: bool,
-}
-
-impl Scope {
-    pub(super) fn matches_key(&self, key: &[u8]) -> bool {
-        key.starts_with(&self.prefix) && (!self.exact || key.len() == self.prefix.len())
-    }
-}
 
 /// A stream of `Result<WatchEvent, WatchError>`; it ends after the first error.
 ///
@@ -294,6 +166,19 @@ impl Watch {
         });
     }
 
+    // From a position this store was at: entries of it that are not here were given up.
+    fn read_log_again(&mut self, view: Arc<crate::state::View>) {
+        self.seen_version = view.version;
+        let from = self.position.clone();
+        self.read(move |shared| match LogSource::after(shared, view, &from) {
+            Err(error @ WatchError::Behind { .. }) => {
+                let what = error.to_string();
+                Err(ReadError::Damaged { what }.into())
+            }
+            opened => opened.map(Box::new).map(Source::Log),
+        });
+    }
+
     // Opens a source and reads its first piece, off the event loop.
     fn read(&mut self, open: impl FnOnce(&Shared) -> Result<Source, WatchError> + Send + 'static) {
         let (shared, scope) = (Arc::clone(&self.shared), self.scope());
@@ -349,6 +234,15 @@ impl Watch {
                 let view = self.shared.state.view();
                 self.read_state(view);
                 Ok(Some(WatchEvent::Gap { reason }))
+            }
+            Read::Damaged { change, what } => {
+                self.phase = Phase::Idle(source);
+                let wanted = wanted(&self.shared, &self.options, &change);
+                Ok(wanted.then_some(WatchEvent::Damaged {
+                    key: change.key,
+                    entry: change.entry,
+                    what,
+                }))
             }
             Read::End => {
                 self.phase = Phase::Live;
@@ -409,16 +303,23 @@ impl Watch {
         let published = self.shared.bus.published();
         match self.subscription.poll_next(cx) {
             Poll::Ready(Some(Ok(batch))) => {
-                if batch.published.version > self.seen_version {
-                    self.piece = Some((Piece::of(&batch), 0));
+                if batch.published.version <= self.seen_version {
+                    return Poll::Ready(Ok(None));
                 }
-                Poll::Ready(Ok(None))
+                let Some(reason) = &batch.gap else {
+                    self.piece = Some((Piece::of(&batch), 0));
+                    return Poll::Ready(Ok(None));
+                };
+                let view = self.shared.state.view();
+                self.read_state(view);
+                let reason = reason.to_string();
+                Poll::Ready(Ok(Some(WatchEvent::Gap { reason })))
             }
             Poll::Ready(Some(Err(Lagged))) => {
                 self.lags += 1;
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
-                self.read_log(view);
+                self.read_log_again(view);
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(None) => Poll::Ready(Err(WatchError::Closed)),
@@ -524,16 +425,4 @@ fn is_current(shared: &Shared, change: &Change) -> bool {
             .iter()
             .any(|head| head.id == change.entry.id)
     })
-}
-
-fn ranges(missing: &[MissingRange]) -> String {
-    let range = |range: &MissingRange| {
-        format!(
-            "it lacks entries {} to {} of {}",
-            range.after + 1,
-            range.through,
-            range.author
-        )
-    };
-    missing.iter().map(range).collect::<Vec<_>>().join("; ")
 }

@@ -107,6 +107,19 @@ pub enum WriteError {
     /// This node was removed from the mesh.
     #[error("this node was removed from the mesh; what it wrote before is still there")]
     Removed,
+    /// The end of this node's own log is gone: its file was truncated, deleted, or replaced by an
+    /// older copy. An entry in a place that was taken would be a fork. `Store::repair` gives the
+    /// lost ones up; reads, and entries of others, go on meanwhile.
+    #[error(
+        "the end of this node's own log is gone: entries {first} to {through} were durable, and are \
+        not in its file"
+    )]
+    OwnLogCut {
+        /// The first that is lost.
+        first: Seq,
+        /// The newest that was durable here.
+        through: Seq,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -158,6 +171,11 @@ impl Write {
     pub fn condition(mut self, condition: Condition) -> Self {
         self.condition = Some(condition);
         self
+    }
+
+    /// Returns the bytes of its ops, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.ops.iter().map(Op::encoded_bytes_max).sum()
     }
 
     // What can be said without the state.

@@ -1,10 +1,12 @@
 //! The command line: the real binary, in directories of its own.
 
+mod damage;
 mod errors;
 mod harness;
 mod help;
 mod lifecycle;
 mod lines;
+mod mounts;
 mod output;
 mod shell;
 mod watch;

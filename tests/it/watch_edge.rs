@@ -46,7 +46,9 @@ async fn until_caught_up(watch: &mut Watch) -> Vec<Arc<Change>> {
             WatchEvent::Change(change) => changes.push(change),
             WatchEvent::CaughtUp => return changes,
             WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } => panic!("{reason}"),
+            WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. } => {
+                panic!("{reason}")
+            }
         }
     }
 }
@@ -164,6 +166,7 @@ async fn damage_that_a_replay_meets_is_one_gap_and_then_the_state() {
             }
             WatchEvent::CaughtUp => break,
             WatchEvent::Progress => {}
+            WatchEvent::Damaged { what, .. } => panic!("{what}"),
         }
     }
     assert_eq!((gaps, state.len()), (1, 200));
@@ -176,6 +179,62 @@ async fn damage_that_a_replay_meets_is_one_gap_and_then_the_state() {
     );
     let changes = until_caught_up(&mut store.watch_with(after(cursor))).await;
     assert_eq!(changes.len(), 1);
+}
+
+// A long value is in the log only. One that was damaged there ended every watch of the state, and
+// so made every other key unwatchable.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_long_value_is_told_in_its_place_and_the_others_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, store) = open(dir.path(), &Clock::system(), 2).await;
+    let mut written = Vec::new();
+    for n in 0..9 {
+        let put = store.put(format!("/k/{n}"), vec![b'v'; 5000]);
+        written.push(put.await.unwrap());
+    }
+    node.close().await.unwrap();
+    drop((store, node));
+    let path = largest_log(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&path, bytes).unwrap();
+
+    let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
+    let mut watch = store.watch("/k/");
+    let mut told = Vec::new();
+    loop {
+        match next(&mut watch).await {
+            WatchEvent::Change(change) => told.push(change.key.clone()),
+            WatchEvent::Damaged { key, entry, what } => {
+                assert_eq!(key, "/k/4");
+                assert_eq!((entry.id, entry.seq), (written[4].entry, written[4].seq));
+                assert!(what.contains("bytes at offset"), "{what}");
+                told.push("damaged".into());
+            }
+            WatchEvent::CaughtUp => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected = (0..9).map(|n| match n {
+        4 => Bytes::from("damaged"),
+        n => Bytes::from(format!("/k/{n}")),
+    });
+    assert_eq!(told, expected.collect::<Vec<_>>());
+    store.put("/k/4", "mended").await.unwrap();
+    let event = next(&mut watch).await;
+    assert!(
+        matches!(&event, WatchEvent::Change(change) if change.key == "/k/4"),
+        "{event:?}"
+    );
+    // Whoever does not want the value is not told of it.
+    let keys_only = WatchOptions {
+        prefix: "/k/".into(),
+        keys_only: true,
+        ..WatchOptions::default()
+    };
+    let changes = until_caught_up(&mut store.watch_with(keys_only)).await;
+    assert_eq!(changes.len(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]

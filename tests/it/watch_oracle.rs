@@ -227,7 +227,9 @@ impl<'a> Judge<'a> {
             }
             WatchEvent::Change(change) => self.change(change)?,
             WatchEvent::CaughtUp | WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } => return Err(Broken::Gap(reason.clone())),
+            WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. } => {
+                return Err(Broken::Gap(reason.clone()));
+            }
         }
         self.moved(cursor)?;
         if let Some(open) = self

@@ -92,7 +92,9 @@ async fn read(store: &Store, prefix: String) -> Result<(usize, Duration), Failur
             WatchEvent::Change(_) => changes += 1,
             WatchEvent::CaughtUp => break,
             WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } => return Err(Failure::failed("bench", reason)),
+            WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. } => {
+                return Err(Failure::failed("bench", reason));
+            }
         }
     }
     Ok((changes, start.elapsed()))

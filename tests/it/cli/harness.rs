@@ -81,7 +81,12 @@ impl Home {
 
     /// Starts a command.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        Running::new(self.command(arguments).spawn().unwrap(), self)
+        self.spawn(self.command(arguments))
+    }
+
+    /// Starts a command made by hand.
+    pub(crate) fn spawn(&self, mut command: Command) -> Running {
+        Running::new(command.spawn().unwrap(), self)
     }
 
     /// Starts the node and waits until it serves.

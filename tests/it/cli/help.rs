@@ -17,6 +17,7 @@ const COMMANDS: &[&[&str]] = &[
     &["status"],
     &["log"],
     &["verify"],
+    &["repair"],
     &["store"],
     &["store", "create"],
     &["store", "list"],
@@ -48,6 +49,7 @@ fn help_lists_the_commands() {
       status       Show the node, its stores and their health
       log          Show the entries of a log
       verify       Check every record and every signature, and the state against the log
+      repair       Accept that the end of this node's own log is gone, and write on
       store        Create, list and choose stores
       shell        Type commands, with history and completion of commands and keys
       bench        Measure a node on this machine: rates, times, and ratios to what its disk can do

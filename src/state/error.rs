@@ -1,0 +1,70 @@
+//! Why the state could not be read or written.
+
+use std::{io, sync::Arc};
+
+/// Why the state could not be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StateError {
+    /// The file is not what was written. It is built again from the log.
+    #[error("the state file is damaged: {what}")]
+    Damaged {
+        /// What was found.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("cannot read or write the state file")]
+    Io {
+        /// Why.
+        source: Arc<io::Error>,
+    },
+}
+
+impl StateError {
+    pub(super) fn damaged(what: &str) -> Self {
+        Self::Damaged {
+            what: what.to_owned(),
+        }
+    }
+}
+
+impl From<io::Error> for StateError {
+    fn from(source: io::Error) -> Self {
+        match source.kind() {
+            // Also a file that is shorter than it says.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged {
+                what: source.to_string(),
+            },
+            _other => Self::Io {
+                source: Arc::new(source),
+            },
+        }
+    }
+}
+
+impl From<redb::Error> for StateError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(source) => source.into(),
+            other => Self::Damaged {
+                what: other.to_string(),
+            },
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for StateError {
+            fn from(error: redb::$error) -> Self {
+                redb::Error::from(error).into()
+            }
+        })*
+    };
+}
+from_redb!(
+    StorageError,
+    TableError,
+    TransactionError,
+    CommitError,
+    DatabaseError
+);

@@ -1,0 +1,125 @@
+//! File systems that refuse: one that is read-only, one that is full. Each command runs in a mount
+//! namespace of its own, which ends with it.
+
+use std::process::{Command, Stdio};
+
+use super::harness::{Home, Ran};
+
+// The flags with which this user may mount, if so.
+fn namespace() -> Option<&'static str> {
+    let may = |flags: &&str| {
+        let tried = Command::new("unshare")
+            .args([flags, "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
+            .output();
+        tried.is_ok_and(|tried| tried.status.success())
+    };
+    let found = ["-m", "-rm"].into_iter().find(|flags| may(flags));
+    if found.is_none() {
+        println!("skipped: `unshare` and `mount` are not permitted, or not there");
+    }
+    found
+}
+
+fn run(home: &Home, flags: &str, script: &str) -> Ran {
+    let lattice = home.command(&[]);
+    let mut command = Command::new("unshare");
+    command
+        .args([flags, "sh", "-euc", script])
+        .envs(
+            lattice
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .env("LATTICE", lattice.get_program())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    home.spawn(command).end()
+}
+
+#[test]
+fn a_read_only_data_directory_is_refused_with_a_hint() {
+    let Some(flags) = namespace() else { return };
+    let home = Home::initialised();
+    home.run(&["put", "/t/a", "1"]).ok();
+    let read_only = r#"
+        mount --bind "$LATTICE_DATA" "$LATTICE_DATA"
+        mount -o remount,ro,bind "$LATTICE_DATA"
+    "#;
+    let ran = run(&home, flags, &format!(r#"{read_only} "$LATTICE" get /t/a"#));
+    insta::assert_snapshot!(ran, @r#"
+    error: cannot write in [home]/data/lock: Read-only file system (os error 30)
+    hint: a node writes also to be read: let this user write there, or name a copy with --data-dir
+    exit 1
+    "#);
+    let ran = run(
+        &home,
+        flags,
+        &format!(r#"{read_only} "$LATTICE" up --json"#),
+    );
+    assert!(ran.stderr.contains(r#""error":"read_only""#), "{ran}");
+    // A new node cannot be made there either.
+    let ran = run(
+        &home,
+        flags,
+        &format!(r#"{read_only} "$LATTICE" --data-dir "$LATTICE_DATA/new" init"#),
+    );
+    insta::assert_snapshot!(ran, @r#"
+    error: cannot write in [home]/data/new: Read-only file system (os error 30)
+    hint: a node writes also to be read: let this user write there, or name a copy with --data-dir
+    exit 1
+    "#);
+    assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
+}
+
+#[test]
+fn a_full_file_system_refuses_writes_and_takes_them_when_there_is_space_again() {
+    let Some(flags) = namespace() else { return };
+    let home = Home::new();
+    let ran = run(
+        &home,
+        flags,
+        r#"
+        mkdir "$LATTICE_DATA"
+        mount -t tmpfs -o size=3m,mode=700 tmpfs "$LATTICE_DATA"
+        "$LATTICE" init >/dev/null
+        "$LATTICE" up >/dev/null &
+        until [ -S "$LATTICE_DATA/run/sock" ]; do sleep 0.05; done
+        big() { head -c 300000 /dev/zero | tr '\0' v | "$LATTICE" put "$1" - >/dev/null; }
+        "$LATTICE" put /t/a 1 >/dev/null
+        head -c 4000000 /dev/zero >"$LATTICE_DATA/filler" 2>/dev/null || echo "full"
+        big /t/big || echo "exit $?"
+        # Longer than until the next flush of the state.
+        sleep 1.5
+        echo "a is $("$LATTICE" get /t/a)"
+        "$LATTICE" get /t/big || echo "exit $?"
+        rm "$LATTICE_DATA/filler"
+        tries=0
+        until big /t/big 2>/dev/null; do
+            tries=$((tries + 1))
+            [ $tries -lt 50 ] || { echo "writes do not resume"; exit 9; }
+            sleep 0.1
+        done
+        "$LATTICE" put /t/b 2 >/dev/null
+        echo "big has $("$LATTICE" get /t/big | wc -c) bytes, b is $("$LATTICE" get /t/b)"
+        "$LATTICE" verify
+        "$LATTICE" down
+        wait
+        "$LATTICE" verify
+        "#,
+    );
+    insta::assert_snapshot!(ran, @r#"
+    full
+    exit 1
+    a is 1
+    exit 3
+    big has 300000 bytes, b is 2
+    store [uuid] (root): 4 entries, 4 signatures, 6 rows, all good
+    stopped  process [pid]
+    store [uuid] (root): 4 entries, 4 signatures, 6 rows, all good
+    error: no space left on the file system of the store: [id].log: No space left on device (os error 28)
+    hint: make room; reads go on, and writes go on when there is space
+    error: /t/big has no value
+    exit 0
+    "#);
+}
