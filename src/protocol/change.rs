@@ -143,6 +143,29 @@ pub struct Change {
 }
 
 impl Change {
+    /// Returns the change of a key whose heads changed because entries count no more, or again.
+    /// `None` where there was and is nothing.
+    pub fn retract(key: Bytes, before: &Heads, after: Heads, arrived_ms: u64) -> Option<Self> {
+        let previous = before.winner().map(EntryRef::from);
+        let entry = after.winner().map(EntryRef::from).or(previous)?;
+        Some(Self {
+            key,
+            kind: Kind::Retract,
+            value: None,
+            expires_ms: None,
+            entry,
+            prev: None,
+            op_index: 0,
+            op_count: 1,
+            atomic: false,
+            heads: after,
+            previous,
+            origin: Origin::Local,
+            arrived_ms,
+            late: false,
+        })
+    }
+
     /// Returns the expiry at `ms` of a key that has `heads`; `None` where its winner does not expire
     /// by then: it was superseded meanwhile.
     pub fn expiry(

@@ -19,6 +19,7 @@ use crate::{
         entry::VerifiedEntry,
         frontier::FrontierTip,
         hlc::Hlc,
+        membership::Members,
     },
     state::{State, StateError},
     store::{
@@ -95,6 +96,8 @@ pub(super) struct Actor {
     pub(super) waiting: Waiting,
     pub(super) marks: Marks,
     pub(super) membership: Membership,
+    // The members that the state goes by.
+    pub(super) counted_by: std::sync::Arc<Members>,
     // Set by a failed fsync, never cleared: opening the store again is the way on.
     pub(super) poisoned: Option<String>,
     // Set when the state file cannot be written; cleared when it was built again.
@@ -159,7 +162,7 @@ impl Actor {
                 Some(Command::Rebuild { version, reply }) => {
                     drop(reply.send(self.rebuild_unless_newer(version)));
                 }
-                Some(Command::Reconsider) => self.admit_strangers(),
+                Some(Command::Reconsider) => self.reconsider(),
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(Command::Repair(reply)) => drop(reply.send(self.repair())),

@@ -205,7 +205,7 @@ impl Actor {
         self.publish(&changes);
         self.tell_fresh();
         if self.membership.commit(self.logs.reader()) {
-            self.admit_strangers();
+            self.reconsider();
         }
         Ok(())
     }

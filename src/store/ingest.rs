@@ -458,6 +458,8 @@ impl Actor {
                     let refused = RefusedEntry::FalseParent { parent: known.id };
                     return Ok(Err(TakenIn::Refused(refused)));
                 }
+                // It does not count, so nothing waits for it.
+                None if self.membership.is_cut(parent, self.logs.reader()) => {}
                 None => return Ok(Err(TakenIn::Missing(parent.id))),
             }
         }

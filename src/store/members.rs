@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::STRANGERS_BYTES_MAX,
-    log::{LogReader, Logs},
+    log::{LogError, LogReader, Logs},
     protocol::{
         entry::{Entry, Parent, VerifiedEntry},
         frontier::FrontierTip,
@@ -18,6 +18,7 @@ use crate::{
     store::{
         IngestError, Ingested, RefusedEntry, Store, WriteError,
         actor::{Actor, Command},
+        merge::Span,
     },
 };
 
@@ -88,6 +89,37 @@ impl Membership {
         self.members.borrow().standing(&self.store, author)
     }
 
+    // True when the acts are in this store.
+    fn is_root(&self) -> bool {
+        self.told.is_some() && !self.anyone
+    }
+
+    /// True when nobody says who may write.
+    pub(super) fn is_anyone(&self) -> bool {
+        self.anyone
+    }
+
+    /// True when `entry`, which is in the log, counts.
+    pub(super) fn counts(&self, entry: &Entry, log: &LogReader) -> bool {
+        let at = FrontierTip {
+            seq: entry.header.seq,
+            id: entry.id,
+        };
+        let members = self.members.borrow();
+        self.anyone || counts(&members, &self.store, log, &entry.author(), at)
+    }
+
+    /// True when `parent` is of somebody who was removed before writing it.
+    pub(super) fn is_cut(&self, parent: &Parent, log: &LogReader) -> bool {
+        let at = FrontierTip {
+            seq: parent.seq,
+            id: parent.id,
+        };
+        let members = self.members.borrow();
+        let author = &parent.author;
+        members.is_removed(author) && !counts(&members, &self.store, log, author, at)
+    }
+
     /// Returns who is a member now.
     pub(super) fn members(&self) -> Arc<Members> {
         Arc::clone(&self.members.borrow())
@@ -100,8 +132,7 @@ impl Membership {
 
     /// Notes an entry of the root store that has acts.
     pub(super) fn note(&mut self, entry: &Entry) {
-        if self.told.is_some()
-            && !self.anyone
+        if self.is_root()
             && let Some(acts) = Acts::of(entry)
             && self
                 .acts
@@ -119,12 +150,6 @@ impl Membership {
         }
         self.unsaved.append(&mut self.staged);
         self.evaluate(log)
-    }
-
-    /// What was noted while the store was opened is all there is.
-    pub(super) fn opened(&mut self, log: &LogReader) {
-        self.unsaved.append(&mut self.staged);
-        self.evaluate(log);
     }
 
     /// What was noted last is not in the log.
@@ -204,6 +229,23 @@ pub(super) fn leads(
     }
 }
 
+/// True when the entry of `author` at `at` counts in `store`.
+pub(super) fn counts(
+    members: &Members,
+    store: &StoreId,
+    log: &LogReader,
+    author: &Author,
+    at: FrontierTip,
+) -> bool {
+    match members.standing(store, author) {
+        Standing::Counts => true,
+        Standing::Unknown | Standing::Reader => false,
+        Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
+            leads(log, author, entry, tip)
+        }),
+    }
+}
+
 impl Actor {
     /// Says what becomes of an entry by who wrote it: `Ok(false)`, it waits until somebody lets its
     /// author in.
@@ -242,8 +284,9 @@ impl Actor {
         }
     }
 
-    /// Takes in what waited for its author to be let in.
-    pub(super) fn admit_strangers(&mut self) {
+    /// The members have changed: counts again, and takes in what waited for its author to be let in.
+    pub(super) fn reconsider(&mut self) {
+        self.recount();
         let members = self.membership.members();
         let mut admitted = Vec::new();
         for (author, _) in members.iter() {
@@ -267,7 +310,7 @@ pub(super) fn load(
     membership: &mut Membership,
     logs: &Logs,
     places: &[(Author, Seq, EntryId)],
-) -> Result<(), crate::log::LogError> {
+) -> Result<(), LogError> {
     for (author, seq, id) in places {
         if let Some((entry, _)) = logs.reader().entry(author, *seq, id)? {
             membership.note(&entry);
@@ -275,6 +318,38 @@ pub(super) fn load(
     }
     // They are in the notes.
     membership.staged.clear();
+    membership.evaluate(logs.reader());
+    Ok(())
+}
+
+/// Reads which entries of `spans` have acts: before a state is built from them, it must be known
+/// what counts.
+pub(super) fn collect(
+    membership: &mut Membership,
+    logs: &Logs,
+    spans: &[Span],
+) -> Result<(), LogError> {
+    if !membership.is_root() {
+        return Ok(());
+    }
+    for span in spans {
+        let mut walk = span.branch.walk(span.after + 1);
+        loop {
+            match walk.next_record() {
+                Ok(Some(record)) if record.header.seq <= span.through => {
+                    if let Ok(entry) = span.branch.read_entry(&record) {
+                        membership.note(&entry);
+                    }
+                }
+                Ok(_end) => break,
+                // Located when the state is built.
+                Err(LogError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    membership.unsaved.append(&mut membership.staged);
+    membership.evaluate(logs.reader());
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod outgoing;
 mod position;
 mod queue;
 mod read;
+mod recount;
 mod repair;
 mod replay;
 mod scan;

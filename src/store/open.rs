@@ -17,6 +17,7 @@ use crate::{
         entry::{EntryError, VerifiedEntry},
         frontier::Frontier,
         hlc::Hlc,
+        membership::Members,
     },
     state::{State, StateError},
     store::{
@@ -98,8 +99,8 @@ pub(super) fn open(
     config.disk.create_dir(&config.dir).map_err(io)?;
     let mut recovered = Vec::new();
     let mut membership = Membership::new(&config.authority, config.id);
-    let (logs, found, mut state, marks) = open_both(&config, &mut membership, &mut recovered)?;
-    membership.opened(logs.reader());
+    let (logs, found, mut state, marks, counted_by) =
+        open_both(&config, &mut membership, &mut recovered)?;
     for (file, bytes) in &found.torn {
         let line =
             format!("{bytes} bytes at the end of {file} were never acknowledged and are cut");
@@ -147,6 +148,7 @@ pub(super) fn open(
         waiting: Waiting::new(),
         marks,
         membership,
+        counted_by,
         poisoned: None,
         state_failed: None,
         recovered,
@@ -158,11 +160,13 @@ pub(super) fn open(
         staged: Vec::new(),
         runtime,
     };
+    actor.recount();
     actor.find_next_expiry();
     Ok((shared, actor))
 }
 
-type Opened = (Logs, Recovered, State, Marks);
+// Last, the members that the state goes by.
+type Opened = (Logs, Recovered, State, Marks, Arc<Members>);
 
 fn open_both(
     config: &StoreConfig,
@@ -180,7 +184,8 @@ fn open_both(
     }
     let mut marks = Marks::default();
     let state = build(config, &logs, &mut marks, membership, &mut found.damage)?;
-    Ok((logs, found, state, marks))
+    let members = membership.members();
+    Ok((logs, found, state, marks, members))
 }
 
 // The inner error says why the state is of no use.
@@ -209,6 +214,7 @@ fn open_with_state(
     }
     check_tips(config, &logs, &known)?;
     members::load(membership, &logs, &acts)?;
+    let counted_by = membership.members();
     if fills {
         state.fill();
     }
@@ -223,7 +229,7 @@ fn open_with_state(
     )? {
         Ok(()) => {
             state.filled();
-            Ok(Ok((logs, found, state, marks)))
+            Ok(Ok((logs, found, state, marks, counted_by)))
         }
         Err(what) => Ok(Err(what)),
     }
@@ -293,6 +299,7 @@ fn replay(
             return Ok(Err(what));
         }
     };
+    members::collect(membership, logs, &spans)?;
     // One thread reads and decodes, this one applies, the flusher writes.
     let (parts, decoded) = mpsc::sync_channel(PARTS_AHEAD);
     thread::scope(|scope| {
@@ -302,7 +309,9 @@ fn replay(
                 match next {
                     Merged::Entry { entry, .. } => {
                         check_store(config, &entry)?;
-                        membership.note(&entry);
+                        if !membership.counts(&entry, logs.reader()) {
+                            continue;
+                        }
                         match state.stage(&entry) {
                             Ok(_changes) => {}
                             Err(StateError::Damaged { what }) => return Ok(Err(what)),

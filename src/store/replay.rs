@@ -110,7 +110,7 @@ impl LogSource {
     ) -> Result<Self, WatchError> {
         // The rest of an entry comes first, whatever the order: where it was begun, all that it
         // depends on was delivered, and a cursor has room for one such entry only.
-        let mut frontier = Frontier::clone(&from.frontier);
+        let mut frontier = shared.clamp(&from.frontier, &view.frontier);
         let mut rest = None;
         if let Some(Partial { author, tip, ops }) = from.partial {
             let found = shared.log.entry(&author, tip.seq, &tip.id);

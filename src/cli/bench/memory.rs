@@ -86,15 +86,25 @@ impl Memory {
 
 /// Returns the bytes of this process that are in memory; 0 where the system does not tell.
 pub(super) fn resident_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = resident.and_then(|size| size.trim().strip_suffix(" kB"));
-    kibibytes
-        .and_then(|size| size.parse().ok())
-        .map_or(0, |size: u64| size << 10)
+    resident_of(std::process::id()).0
 }
 
-fn mebibytes(bytes: u64) -> f64 {
+/// Returns the bytes of a process that are in memory now, and that were at most; 0 where the
+/// system does not tell.
+pub(super) fn resident_of(pid: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kibibytes = line.and_then(|size| size.trim().strip_suffix(" kB"));
+        kibibytes
+            .and_then(|size| size.parse().ok())
+            .map_or(0, |size: u64| size << 10)
+    };
+    (bytes("VmRSS:"), bytes("VmHWM:"))
+}
+
+/// Returns it in MiB.
+pub(super) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 

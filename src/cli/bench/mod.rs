@@ -6,6 +6,7 @@
 
 mod baseline;
 mod fanout;
+mod gossip;
 mod load;
 mod memory;
 mod open;
@@ -14,6 +15,7 @@ mod replay;
 mod report;
 mod samples;
 mod scratch;
+mod sync;
 mod watch;
 
 use std::{path::PathBuf, time::Duration};
@@ -35,6 +37,8 @@ Examples:
   lattice bench watch
   lattice bench fanout --watchers 450 --idle 10000
   lattice bench open --entries 1000000
+  lattice bench sync                        first sync of a million entries
+  lattice bench gossip                      from a put to its event on another node
   lattice bench put --json | jq -c 'select(.reached == false)'")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -49,6 +53,8 @@ enum What {
     Open(open::Open),
     Replay(replay::Replay),
     Memory(memory::Memory),
+    Sync(sync::Sync),
+    Gossip(gossip::Gossip),
 }
 
 /// Flags that all of them have.
@@ -83,6 +89,8 @@ impl Bench {
             What::Open(open) => ("open", open.setup()),
             What::Replay(replay) => ("replay", replay.setup()),
             What::Memory(memory) => ("memory", memory.setup()),
+            What::Sync(sync) => ("sync", sync.setup()),
+            What::Gossip(gossip) => ("gossip", gossip.setup()),
         };
         let scratch = Scratch::make(setup.dir.as_deref())?;
         let mut report = Report::begin(&mut context.out, name, scratch.path())?;
@@ -93,6 +101,8 @@ impl Bench {
             What::Open(open) => open.run(&scratch, &mut report).await,
             What::Replay(replay) => replay.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
+            What::Sync(sync) => sync.run(&scratch, &mut report).await,
+            What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,
         }
     }
 }

@@ -89,7 +89,7 @@ impl Daemon {
         let child = Command::new(program)
             .arg("--data-dir")
             .arg(dir)
-            .arg("up")
+            .args(["up", "--no-mdns", "--bind", "127.0.0.1:0"])
             .env_remove("LATTICE_STORE")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -105,6 +105,11 @@ impl Daemon {
             tokio::time::sleep(START_RETRY).await;
         }
         Ok(daemon)
+    }
+
+    /// Returns its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Connects to it.

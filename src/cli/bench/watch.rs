@@ -142,8 +142,8 @@ async fn put(store: &Store, key: Bytes, value: Bytes) -> Result<(), Failure> {
     Ok(())
 }
 
-// Takes the time of each event, whose value says when its put was called.
-async fn listen(mut watch: store::Watch, base: Instant) -> Result<Samples, Failure> {
+/// Takes the time of each event, whose value says when its put was called.
+pub(super) async fn listen(mut watch: store::Watch, base: Instant) -> Result<Samples, Failure> {
     let start = Instant::now();
     let mut samples = Samples::default();
     while let Some(event) = watch.next().await {

@@ -194,3 +194,61 @@ async fn a_store_made_on_one_appears_on_the_other() {
     a.stop().await;
     b.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_node_wrote_later_counts_nowhere() {
+    let (a, b, c) = (
+        Peer::new("a").await,
+        Peer::new("b").await,
+        Peer::new("c").await,
+    );
+    b.join(&a, Role::Admin).await;
+    c.join(&a, Role::Writer).await;
+    c.node.root().put("/k", "good").await.unwrap();
+    has(&a.node.root(), "/k", "good").await;
+    has(&b.node.root(), "/k", "good").await;
+    // A does not hear of it: C writes on with B only, and A removes C meanwhile.
+    a.net.stop().await;
+    c.node.root().put("/k", "late").await.unwrap();
+    has(&b.node.root(), "/k", "late").await;
+    let mut told = b.node.root().watch_with(WatchOptions {
+        prefix: Bytes::from_static(b"/k"),
+        start: lattice::store::Start::Now,
+        ..WatchOptions::default()
+    });
+    a.node.remove(&c.node.id()).await.unwrap();
+    let a = a.restart().await;
+    let retracted = async {
+        while let Some(event) = told.next().await {
+            if let WatchEvent::Change(change) = event.unwrap()
+                && change.kind == lattice::protocol::change::Kind::Retract
+            {
+                return change;
+            }
+        }
+        panic!("the watch ended");
+    };
+    let change = timeout(SOON, retracted).await.unwrap();
+    assert_eq!(change.key.as_ref(), b"/k");
+    let item = b.node.root().get(b"/k").await.unwrap().unwrap();
+    assert_eq!(item.value.as_ref(), b"good");
+    // Later writes of the removed one go nowhere, and it is not served any more.
+    let refused = c.node.root().put("/k", "later");
+    let refused = timeout(Duration::from_millis(200), refused).await;
+    drop(refused);
+    a.node.root().put("/k", "after").await.unwrap();
+    has(&b.node.root(), "/k", "after").await;
+    assert_eq!(a.node.root().frontier(), b.node.root().frontier());
+    let reports = [a.node.root().verify().await, b.node.root().verify().await];
+    for report in reports {
+        assert!(report.unwrap().damage.is_empty());
+    }
+    let seen = c.node.root().get(b"/k").await.unwrap().unwrap();
+    assert_ne!(seen.value.as_ref(), b"after");
+    // The same after a restart, which replays the log.
+    let b = b.restart().await;
+    assert_eq!(a.node.root().frontier(), b.node.root().frontier());
+    for peer in [a, b, c] {
+        peer.stop().await;
+    }
+}

@@ -1,0 +1,198 @@
+//! `bench sync`: a first sync between two daemons, and what it costs those who go on working.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use lattice::{api::client::Client, wire::api};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{
+    bench::{
+        Setup,
+        baseline::redb_rows,
+        failed,
+        load::Keys,
+        memory::{mebibytes, resident_of},
+        open::fill,
+        report::{Goal, Report},
+        samples::{Samples, rate},
+        scratch::{self, Daemon, Scratch},
+    },
+    exit::Failure,
+};
+
+/// A first sync between two daemons on this machine, with its memory, and puts meanwhile
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    #[command(flatten)]
+    setup: Setup,
+    /// Entries to sync
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    entries: usize,
+}
+
+impl Sync {
+    /// Returns the flags that all benches have.
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Runs the case.
+    pub(super) async fn run(
+        self,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        let entries = self.entries;
+        report.case(format!("{entries} entries of {} B", self.setup.value))?;
+        let keys = Keys::new(0, None).take(entries);
+        let redb = redb_rows(scratch, keys, self.setup.value)?;
+        report.figure("redb alone", redb, "rows/s")?;
+        let (from, to) = (scratch.place(), scratch.place());
+        let node = scratch::open(&from).await?;
+        fill(&node.root(), entries, 1, self.setup.value).await?;
+        scratch::close(node).await?;
+
+        let daemon = Daemon::start(&from).await?;
+        let mut client = daemon.connect().await?;
+        let stop = CancellationToken::new();
+        let calm = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
+        tokio::time::sleep(self.setup.turn() * 2).await;
+        stop.cancel();
+        let calm = calm.await;
+        let mut calm = calm.map_err(|panic| failed("the caller died", &panic))??;
+        let idle = resident_of(daemon.pid());
+        let request = api::InviteRequest {
+            role: "writer".to_owned(),
+            valid_ms: 600_000,
+        };
+        let token = client.invite(request).await?.into_inner().token;
+        let stop = CancellationToken::new();
+        let meanwhile = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
+        let joining = tokio::task::spawn_blocking(move || join(&to, &token));
+        let joined = joining.await;
+        let joined = joined.map_err(|panic| failed("the joiner died", &panic))??;
+        stop.cancel();
+        let during = meanwhile.await;
+        let mut during = during.map_err(|panic| failed("the caller died", &panic))??;
+        report.figure("first sync", rate(joined.entries, joined.took), "entries/s")?;
+        let goal = (redb * REDB_RATIO).min(ENTRIES_GOAL);
+        report.against(
+            "first sync to its goal",
+            rate(joined.entries, joined.took) / goal,
+            "",
+            Goal::AtLeast(1.0),
+        )?;
+        let sender = resident_of(daemon.pid()).1.saturating_sub(idle.0);
+        report.against(
+            "sender, above idle",
+            mebibytes(sender),
+            "MiB",
+            Goal::AtMost(MEMORY_MIB),
+        )?;
+        report.against(
+            "receiver, at most",
+            mebibytes(joined.resident),
+            "MiB",
+            Goal::AtMost(MEMORY_MIB),
+        )?;
+        calm.sort();
+        during.sort();
+        report.times("put at the sender, calm", &calm)?;
+        report.times("put at the sender, meanwhile", &during)?;
+        report.against(
+            "meanwhile to calm, p99",
+            during.micros(990) / calm.micros(990),
+            "",
+            Goal::AtMost(PUT_RATIO),
+        )?;
+        daemon.stop().await
+    }
+}
+
+struct Joined {
+    entries: usize,
+    took: Duration,
+    resident: u64,
+}
+
+// In a process of its own, as a person would; times what lies between `accepted` and `synced`.
+fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
+    let program =
+        env::current_exe().map_err(|error| failed("cannot find the program that runs", &error))?;
+    let mut child = Command::new(program)
+        .arg("--data-dir")
+        .arg(dir)
+        .args([
+            "--json",
+            "join",
+            token,
+            "--no-mdns",
+            "--bind",
+            "127.0.0.1:0",
+        ])
+        .env_remove("LATTICE_STORE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed("cannot start a node", &error))?;
+    let pid = child.id();
+    let stdout = child.stdout.take();
+    let stdout = stdout.ok_or_else(|| Failure::failed("bench", "the node has no stdout"))?;
+    let (mut accepted, mut done, mut took, mut resident) = (None, None, None, 0);
+    for line in BufReader::new(stdout).lines() {
+        let line = line.map_err(|error| failed("the node fell silent", &error))?;
+        resident = resident.max(resident_of(pid).1);
+        let step: Value = serde_json::from_str(&line).unwrap_or_default();
+        match step["type"].as_str() {
+            Some("accepted") => accepted = Some(Instant::now()),
+            Some("synced") => done = step["entries"].as_u64(),
+            _other => {}
+        }
+        if done.is_some() {
+            took = accepted.map(|accepted: Instant| accepted.elapsed());
+        }
+    }
+    let status = child.wait();
+    status.map_err(|error| failed("the node did not end", &error))?;
+    match (done, took) {
+        (Some(entries), Some(took)) => Ok(Joined {
+            entries: usize::try_from(entries).unwrap_or(usize::MAX),
+            took,
+            resident,
+        }),
+        _unfinished => Err(Failure::failed("bench", "the join did not come to its end")),
+    }
+}
+
+// One caller, a hundred puts a second, until it is told to stop.
+async fn puts(mut client: Client, stop: CancellationToken) -> Result<Samples, Failure> {
+    let start = Instant::now();
+    let mut samples = Samples::default();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    while !stop.is_cancelled() {
+        ticks.tick().await;
+        let called = Instant::now();
+        let request = api::PutRequest {
+            key: format!("/meanwhile/{}", samples.count()).into(),
+            value: vec![0; 128].into(),
+            ..api::PutRequest::default()
+        };
+        client.put(request).await?;
+        samples.push(called.elapsed());
+    }
+    samples.span = start.elapsed();
+    Ok(samples)
+}
+
+const REDB_RATIO: f64 = 0.7;
+const ENTRIES_GOAL: f64 = 100_000.0;
+const MEMORY_MIB: f64 = 256.0;
+const PUT_RATIO: f64 = 3.0;
