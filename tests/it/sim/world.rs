@@ -236,7 +236,7 @@ impl World {
             rings += 1;
             // Once around, everything has come to the last node; twice, to all. What waited
             // somewhere and was applied only then takes as long again.
-            assert!(rings <= 4, "not equal after four rings: {:?}", self.nodes);
+            assert!(rings <= 6, "not equal after six rings: {:?}", self.nodes);
             for one in 0..self.nodes.len() {
                 let between = [one, (one + 1) % self.nodes.len()];
                 self.sync_in_peace(between, random, counters);
