@@ -333,3 +333,15 @@ fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
     // Four to the 29th, 64 times, is more than all.
     assert_eq!(asked.len(), 31);
 }
+
+// What waits for another entry or for the clock is counted by its own bytes, and would have kept
+// the whole message in memory: a mebibyte for an entry of two hundred bytes.
+#[test]
+fn n3_an_entry_that_is_kept_does_not_keep_the_message_it_came_in() {
+    let chain = chain();
+    let mut session = asking(&[&chain[2]]);
+    let frame = entries(&[&chain[0], &chain[1]]).encode().slice(4..);
+    let kept = session.handle(Message::decode(frame.clone()).unwrap());
+    assert_eq!(kept, Ok(vec![Action::Ingest(chain[..2].to_vec())]));
+    assert!(frame.is_unique());
+}
