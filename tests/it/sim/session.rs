@@ -119,10 +119,14 @@ fn b2_a_fork_costs_what_lies_behind_it_however_long_the_log_is() {
             sent <= 4 * (behind + 64),
             "{sent} sent for {behind} behind the fork"
         );
-        // From now on each knows a tip of each branch: writing on costs what was written.
-        write(&mut nodes[0], random);
+        // From now on each knows a tip of each branch: writing on costs what was written, also
+        // where the shorter branch grows past the longer.
+        let more = lost.saturating_sub(again) + 1;
+        for _more in 0..more {
+            write(&mut nodes[0], random);
+        }
         let (_, summaries) = sync([0, 1], &mut nodes, random, &mut counters);
-        assert_eq!(summaries.map(|summary| summary.sent), [1, 0]);
+        assert_eq!(summaries.map(|summary| summary.sent), [more as u64, 0]);
     });
 }
 
