@@ -5,7 +5,8 @@ use bytes::Bytes;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::{
-        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_WANTS_MAX,
+        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX,
+        SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
     },
     protocol::{
         entry::{EntryError, SignedEntry},
@@ -28,6 +29,9 @@ pub struct Session {
     lost: Vec<(Author, FrontierTip)>,
     wants: Wants,
     asking: Asking,
+    // Entries whose signature is wrong, and that a later one of this answer may vouch for.
+    // Bounded by SYNC_UNPROVEN_MAX and SYNC_UNPROVEN_BYTES_MAX; empty between two answers.
+    unproven: Vec<(Bytes, EntryError)>,
     serving: Serving,
     // In order. Grows by pages until the peer's Want is complete.
     wanted: Vec<MissingRange>,
@@ -115,6 +119,7 @@ impl Session {
             lost: Vec::new(),
             wants: Wants::Finding,
             asking: Asking::default(),
+            unproven: Vec::new(),
             serving: Serving::Idle,
             wanted: Vec::new(),
             wants_served: 0,
@@ -151,7 +156,7 @@ impl Session {
             (Phase::Exchange, Wants::Waiting, _, Message::Entries(entries)) => {
                 self.entries(entries)
             }
-            (Phase::Exchange, Wants::Waiting, _, Message::Sent) => Ok(self.find()),
+            (Phase::Exchange, Wants::Waiting, _, Message::Sent) => self.answered(),
             (Phase::Exchange, _, Serving::Idle, Message::Done) if self.wanted.is_empty() => {
                 self.serving = Serving::Done;
                 Ok(self.finish_if_done())
@@ -378,27 +383,47 @@ impl Session {
         if entries.is_empty() {
             return Err(SyncError::Empty { message: "Entries" });
         }
-        let mut parsed = Vec::with_capacity(entries.len());
+        let unproven = std::mem::take(&mut self.unproven);
+        let checked = unproven.len();
+        let mut all: Vec<Bytes> = unproven.into_iter().map(|(bytes, _)| bytes).collect();
         for bytes in entries {
-            // Bytes of its own: one entry that waits must not keep a whole message in memory.
-            let signed = SignedEntry::decode(Bytes::copy_from_slice(&bytes));
-            let entry = signed.and_then(SignedEntry::parse);
             self.asking.count()?;
-            if let Ok(entry) = &entry {
-                self.asking.check(entry, self.store)?;
-            }
-            parsed.push(entry);
+            // Bytes of its own: one entry that waits must not keep a whole message in memory.
+            all.push(Bytes::copy_from_slice(&bytes));
+        }
+        let parse = |bytes: &Bytes| SignedEntry::decode(bytes.clone())?.parse();
+        let parsed: Vec<_> = all.iter().map(parse).collect();
+        for entry in parsed.iter().skip(checked).flatten() {
+            self.asking.check(entry, self.store)?;
         }
         let mut good = Vec::with_capacity(parsed.len());
-        for entry in run::verify(parsed) {
+        for (bytes, entry) in all.into_iter().zip(run::verify(parsed)) {
             match entry {
                 Ok(entry) => good.push(entry),
-                Err(refused) => self.refuse(refused)?,
+                Err(refused) => self.keep_or_refuse(bytes, refused)?,
             }
         }
         let received = u64::try_from(good.len()).unwrap_or(u64::MAX);
         self.summary.received = self.summary.received.saturating_add(received);
         Ok(vec![Action::Ingest(good)])
+    }
+
+    fn answered(&mut self) -> Result<Vec<Action>, SyncError> {
+        for (_, refused) in std::mem::take(&mut self.unproven) {
+            self.refuse(refused)?;
+        }
+        Ok(self.find())
+    }
+
+    fn keep_or_refuse(&mut self, bytes: Bytes, refused: EntryError) -> Result<(), SyncError> {
+        let kept = self.unproven.iter().map(|(bytes, _)| bytes.len());
+        let kept = kept.fold(bytes.len(), usize::saturating_add);
+        let fits = self.unproven.len() < SYNC_UNPROVEN_MAX && kept <= SYNC_UNPROVEN_BYTES_MAX;
+        if fits && matches!(refused, EntryError::BadSignature { .. }) {
+            self.unproven.push((bytes, refused));
+            return Ok(());
+        }
+        self.refuse(refused)
     }
 
     fn refuse(&mut self, refused: EntryError) -> Result<(), SyncError> {

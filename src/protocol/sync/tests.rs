@@ -5,7 +5,7 @@ use crate::{
     id::{EntryId, Seq, StoreId},
     limits::{
         ENTRY_BYTES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_MESSAGE_BYTES_MAX,
-        SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_WANTS_MAX,
+        SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
     },
     protocol::{
         entry::{
@@ -284,6 +284,34 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     session.handle(Message::Sent).unwrap();
     assert_eq!(session.lacks(both()), [Action::Send(Message::Done)]);
     assert_eq!(session.summary().lacking, 2);
+}
+
+// The one whose signature is wrong was refused where a message ended behind it, and taken in where
+// one message had both: two nodes, two states for ever.
+#[test]
+fn b8_what_an_author_vouches_for_in_the_next_message_counts_as_in_the_same() {
+    let first = entry(AUTHOR_A, 1, None, 1, "/1");
+    let mut odd = entry(AUTHOR_A, 2, Some(first.id), 2, "/2").signed.clone();
+    odd.signature[0] ^= 1;
+    let odd = odd.parse().unwrap().vouched();
+    let third = entry(AUTHOR_A, 3, Some(odd.id), 3, "/3");
+    let all = [&first, &odd, &third];
+    for cut in 0..3 {
+        let mut session = asking(&[&third]);
+        let mut came = Vec::new();
+        for part in [&all[..cut], &all[cut..]] {
+            if part.is_empty() {
+                continue;
+            }
+            match &session.handle(entries(part)).unwrap()[..] {
+                [Action::Ingest(entries)] => came.extend(entries.clone()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(came.iter().collect::<Vec<_>>(), all, "cut before {cut}");
+        session.handle(Message::Sent).unwrap();
+        assert_eq!(session.summary().refused, 0);
+    }
 }
 
 #[test]

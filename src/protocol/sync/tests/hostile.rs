@@ -292,6 +292,7 @@ fn n2_a_forged_entry_is_refused_alone_and_many_end_the_session() {
     let message = Message::Entries(vec![bytes(&chain[0]), forged(&chain[1]), bytes(&chain[2])]);
     let good = vec![chain[0].clone(), chain[2].clone()];
     assert_eq!(session.handle(message), Ok(vec![Action::Ingest(good)]));
+    session.handle(Message::Sent).unwrap();
     assert_eq!(session.summary().refused, 1);
 
     let far = entry(AUTHOR_A, 1000, Some(chain[0].id), 10_000, "/k");
@@ -307,7 +308,20 @@ fn n2_a_forged_entry_is_refused_alone_and_many_end_the_session() {
             author: far.author(),
         },
     };
-    assert_refused(session, Message::Entries(vec![forged(&far)]), error);
+    session
+        .handle(Message::Entries(vec![forged(&far)]))
+        .unwrap();
+    assert_refused(session, Message::Sent, error.clone());
+
+    // Those that are not kept until the answer is complete count at once.
+    let first = SYNC_UNPROVEN_MAX as u64 + SYNC_REFUSED_MAX;
+    let many = (1..=first).map(|seq| entry(AUTHOR_A, seq + 1, Some(chain[0].id), seq, "/k"));
+    let mut many: Vec<_> = many.map(|entry| forged(&entry)).collect();
+    let mut session = asking(&[&far]);
+    session.handle(Message::Entries(many.clone())).unwrap();
+    assert_eq!(session.summary().refused, SYNC_REFUSED_MAX);
+    many.push(forged(&far));
+    assert_refused(asking(&[&far]), Message::Entries(many), error);
 }
 
 #[test]
