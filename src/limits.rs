@@ -140,6 +140,14 @@ pub const SYNC_ITEMS_MAX: usize = 1 << 16;
 pub const SYNC_WANTS_MAX: u32 = 64;
 /// Entries that a side asks back for when an author turns out to have forked, at first.
 pub const SYNC_BACK_ENTRIES: u64 = 64;
+/// Places of a log that one signature can speak for, from a multiple of this on: what is authentic
+/// then depends on the log alone, not on where a message happened to end.
+pub const RUN_ENTRIES_MAX: u64 = 16;
+/// Entries of a session that wait for a later signature to speak for them: each forger has less
+/// than a run of them under way. When full, the next ones are refused.
+pub const SYNC_UNPROVEN_MAX: usize = 256;
+/// Bytes of the same, a run of the largest entries.
+pub const SYNC_UNPROVEN_BYTES_MAX: usize = 16 * ENTRY_BYTES_MAX;
 /// Entries of a session that are not authentic or not well formed; then the peer is at fault.
 pub const SYNC_REFUSED_MAX: u64 = 16;
 /// Silence of a peer that has nothing to prepare: who does not answer a hello is not there.
@@ -197,3 +205,5 @@ const _: () = assert!(SYNC_MESSAGE_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(SYNC_MESSAGE_BYTES_MAX >= SYNC_FRAME_BYTES_MAX + 64);
 const _: () = assert!(SYNC_MESSAGE_BYTES_MAX >= SYNC_PAGE_ITEMS_MAX * 100);
 const _: () = assert!(SYNC_ITEMS_MAX >= SYNC_PAGE_ITEMS_MAX);
+const _: () = assert!(SYNC_UNPROVEN_BYTES_MAX as u64 >= RUN_ENTRIES_MAX * ENTRY_BYTES_MAX as u64);
+const _: () = assert!(SYNC_UNPROVEN_MAX as u64 >= 8 * RUN_ENTRIES_MAX);

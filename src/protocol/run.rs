@@ -2,11 +2,16 @@
 //!
 //! A signature costs as much as a hundred hashes. An entry's id covers its signature, and the next
 //! entry's `prev` is that id: whoever signed the later one has said that the earlier is theirs.
+//!
+//! An author can sign that of an entry whose own signature is wrong. All nodes must see it alike,
+//! wherever a message ends: a run begins at each multiple of `RUN_ENTRIES_MAX`, and nothing later
+//! vouches for what was before.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
 use crate::{
     id::{Author, EntryId},
+    limits::RUN_ENTRIES_MAX,
     protocol::entry::{Entry, EntryError, VerifiedEntry},
 };
 
@@ -45,7 +50,9 @@ fn check(
     } else {
         entry.verify()?
     };
-    vouched.extend(entry.header.prev.map(|prev| (author, prev)));
+    if !entry.header.seq.is_multiple_of(RUN_ENTRIES_MAX) {
+        vouched.extend(entry.header.prev.map(|prev| (author, prev)));
+    }
     Ok(entry)
 }
 
@@ -137,6 +144,24 @@ mod tests {
         entries[5] = Ok(forged(&right[1]));
         let good: Vec<bool> = verify(entries).iter().map(Result::is_ok).collect();
         assert_eq!(good, [true, true, true, false, true, false]);
+    }
+
+    // If it did, a node that got both in one message would have an entry which a node that got them
+    // in two has not, and everything that depends on it.
+    #[test]
+    fn b8_nothing_vouches_for_what_stands_before_its_run() {
+        let before = chain(AUTHOR_A, None, RUN_ENTRIES_MAX - 2);
+        let last = chain(AUTHOR_A, before.last(), 1).remove(0);
+        assert_eq!(last.header.seq, RUN_ENTRIES_MAX - 1);
+        let odd = forged(&last);
+        let next = entry(AUTHOR_A, RUN_ENTRIES_MAX, Some(odd.id), 999, "/1");
+        let after = chain(AUTHOR_A, Some(&next), 1);
+        let entries = vec![Ok(odd), Ok((*next).clone()), Ok((*after[0]).clone())];
+        let good: Vec<bool> = verify::<EntryError>(entries)
+            .iter()
+            .map(Result::is_ok)
+            .collect();
+        assert_eq!(good, [false, true, true]);
     }
 
     // An author can sign an entry whose `prev` is an id of somebody else's forged entry. If that

@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod asking;
 mod error;
 mod message;
 mod session;

@@ -1,20 +1,18 @@
 //! One side of a session: what it knows, whose turn it is, and what follows from a message.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::{
-        SYNC_BACK_ENTRIES, SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX,
-        SYNC_REFUSED_MAX, SYNC_WANTS_MAX,
+        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX,
+        SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
     },
     protocol::{
-        entry::{Entry, EntryError, Order, SignedEntry},
+        entry::{EntryError, SignedEntry},
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
         run,
-        sync::{Action, Message, Summary, SyncError, VERSION, WaitsFor},
+        sync::{Action, Message, Summary, SyncError, VERSION, WaitsFor, asking::Asking},
     },
 };
 
@@ -29,21 +27,11 @@ pub struct Session {
     theirs: Vec<(Author, FrontierTip)>,
     // Entries to ask for although the frontiers do not show it: damaged ones.
     lost: Vec<(Author, FrontierTip)>,
-    // In order: what of `theirs` is not a tip here, and of `lost` what the peer can have. Set once,
-    // when `theirs` is complete.
-    sought: BTreeSet<(Author, FrontierTip)>,
+    wants: Wants,
     asking: Asking,
-    // The ranges of the Want that is out, by author. Empty when none is.
-    asked: BTreeMap<Author, Vec<MissingRange>>,
-    // What `asked` may still bring.
-    asked_entries: u64,
-    // Of the last entry of this answer.
-    order: Option<Order>,
-    // What stands before the first entries of this answer. Where it is not here, the author has
-    // forked, and was asked for from too late a place.
-    joints: BTreeSet<(Author, FrontierTip)>,
-    // How often that was so.
-    steps_back: BTreeMap<Author, u32>,
+    // Entries whose signature is wrong, and that a later one of this answer may vouch for.
+    // Bounded by SYNC_UNPROVEN_MAX and SYNC_UNPROVEN_BYTES_MAX; empty between two answers.
+    unproven: Vec<(Bytes, EntryError)>,
     serving: Serving,
     // In order. Grows by pages until the peer's Want is complete.
     wanted: Vec<MissingRange>,
@@ -63,9 +51,9 @@ enum Phase {
     Finished,
 }
 
-// What this side wants.
+// What this side is at with what it wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asking {
+enum Wants {
     // The shell looks up what is here; before the exchange, nothing was asked yet.
     Finding,
     // A Want is out.
@@ -129,13 +117,9 @@ impl Session {
             phase,
             theirs: Vec::new(),
             lost: Vec::new(),
-            sought: BTreeSet::new(),
-            asking: Asking::Finding,
-            asked: BTreeMap::new(),
-            asked_entries: 0,
-            order: None,
-            joints: BTreeSet::new(),
-            steps_back: BTreeMap::new(),
+            wants: Wants::Finding,
+            asking: Asking::default(),
+            unproven: Vec::new(),
             serving: Serving::Idle,
             wanted: Vec::new(),
             wants_served: 0,
@@ -151,7 +135,7 @@ impl Session {
     /// # Errors
     /// Whatever the peer did wrong. The session is over then; what was taken in stays.
     pub fn handle(&mut self, message: Message) -> Result<Vec<Action>, SyncError> {
-        let done = match (self.phase, self.asking, self.serving, message) {
+        let done = match (self.phase, self.wants, self.serving, message) {
             (
                 Phase::Hello,
                 _,
@@ -169,10 +153,10 @@ impl Session {
             (Phase::Exchange, _, Serving::Idle, Message::Want { ranges, last }) => {
                 self.want(ranges, last)
             }
-            (Phase::Exchange, Asking::Waiting, _, Message::Entries(entries)) => {
+            (Phase::Exchange, Wants::Waiting, _, Message::Entries(entries)) => {
                 self.entries(entries)
             }
-            (Phase::Exchange, Asking::Waiting, _, Message::Sent) => Ok(self.answered()),
+            (Phase::Exchange, Wants::Waiting, _, Message::Sent) => self.answered(),
             (Phase::Exchange, _, Serving::Idle, Message::Done) if self.wanted.is_empty() => {
                 self.serving = Serving::Done;
                 Ok(self.finish_if_done())
@@ -196,38 +180,15 @@ impl Session {
     /// # Panics
     /// When nothing was to be found.
     pub fn lacks(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<Action> {
-        assert_eq!(self.asking, Asking::Finding, "the shell was asked");
-        let lacking: BTreeSet<_> = lacking.into_iter().collect();
-        let forked: BTreeSet<_> = lacking
-            .intersection(&self.joints)
-            .map(|(author, _)| *author)
-            .collect();
-        for author in &forked {
-            let steps = self.steps_back.entry(*author).or_default();
-            *steps = steps.saturating_add(1);
-        }
-        self.joints.clear();
-        let is_lacking = |tip: &&(Author, FrontierTip)| lacking.contains(tip);
-        let tips = self.sought.iter().filter(is_lacking);
-        let ranges: Vec<_> = tips
-            .map(|(author, tip)| self.range(*author, *tip))
-            .collect();
-        self.summary.lacking = ranges.len();
-        // What did not come the first time comes when the place was wrong, not otherwise.
-        let is_of_use = self.summary.wants == 0 || !forked.is_empty();
-        if ranges.is_empty() || !is_of_use || self.summary.wants == SYNC_WANTS_MAX {
-            self.asking = Asking::Done;
+        assert_eq!(self.wants, Wants::Finding, "the shell was asked");
+        let ranges = self.asking.next(lacking);
+        if ranges.is_empty() {
+            self.wants = Wants::Done;
             let mut actions = vec![Action::Send(Message::Done)];
             actions.extend(self.finish_if_done());
             return actions;
         }
-        self.asking = Asking::Waiting;
-        self.summary.wants = self.summary.wants.saturating_add(1);
-        for range in &ranges {
-            let entries = range.through.saturating_sub(range.after);
-            self.asked_entries = self.asked_entries.saturating_add(entries);
-            self.asked.entry(range.author).or_default().push(*range);
-        }
+        self.wants = Wants::Waiting;
         let pages = pages(&ranges).map(|(ranges, last)| Message::Want { ranges, last });
         pages.map(Action::Send).collect()
     }
@@ -270,11 +231,11 @@ impl Session {
 
     /// Returns what the peer owes, or `None` where it is the shell's turn, or the session is over.
     pub fn waits_for(&self) -> Option<WaitsFor> {
-        match (self.phase, self.asking, self.serving) {
+        match (self.phase, self.wants, self.serving) {
             (Phase::Hello, ..) => Some(WaitsFor::Hello),
             (Phase::Answer, ..) => Some(WaitsFor::Answer),
             (Phase::Tips, ..) => Some(WaitsFor::Tips),
-            (Phase::Exchange, Asking::Waiting, _) => Some(WaitsFor::Entries),
+            (Phase::Exchange, Wants::Waiting, _) => Some(WaitsFor::Entries),
             (Phase::Exchange, _, Serving::Idle) => Some(WaitsFor::Want),
             (Phase::Exchange | Phase::Finished, ..) => None,
         }
@@ -287,7 +248,11 @@ impl Session {
 
     /// Returns what was done up to now, also after an error.
     pub fn summary(&self) -> Summary {
-        self.summary
+        Summary {
+            wants: self.asking.wants,
+            lacking: self.asking.lacking,
+            ..self.summary
+        }
     }
 }
 
@@ -323,7 +288,7 @@ impl Session {
     fn same(&mut self) -> Vec<Action> {
         self.summary.same = true;
         self.phase = Phase::Finished;
-        vec![Action::Finish(self.summary)]
+        vec![Action::Finish(self.summary())]
     }
 
     fn tips(
@@ -352,7 +317,8 @@ impl Session {
         }
         if last {
             self.phase = Phase::Exchange;
-            actions.extend(self.seek());
+            self.asking = Asking::new(&self.own, &self.theirs, &self.lost);
+            actions.extend(self.find());
         }
         Ok(actions)
     }
@@ -417,25 +383,24 @@ impl Session {
         if entries.is_empty() {
             return Err(SyncError::Empty { message: "Entries" });
         }
-        let mut parsed = Vec::with_capacity(entries.len());
+        let unproven = std::mem::take(&mut self.unproven);
+        let checked = unproven.len();
+        let mut all: Vec<Bytes> = unproven.into_iter().map(|(bytes, _)| bytes).collect();
         for bytes in entries {
+            self.asking.count()?;
             // Bytes of its own: one entry that waits must not keep a whole message in memory.
-            let signed = SignedEntry::decode(Bytes::copy_from_slice(&bytes));
-            let entry = signed.and_then(SignedEntry::parse);
-            self.asked_entries = self
-                .asked_entries
-                .checked_sub(1)
-                .ok_or_else(|| self.too_many_entries())?;
-            if let Ok(entry) = &entry {
-                self.check_entry(entry)?;
-            }
-            parsed.push(entry);
+            all.push(Bytes::copy_from_slice(&bytes));
+        }
+        let parse = |bytes: &Bytes| SignedEntry::decode(bytes.clone())?.parse();
+        let parsed: Vec<_> = all.iter().map(parse).collect();
+        for entry in parsed.iter().skip(checked).flatten() {
+            self.asking.check(entry, self.store)?;
         }
         let mut good = Vec::with_capacity(parsed.len());
-        for entry in run::verify(parsed) {
+        for (bytes, entry) in all.into_iter().zip(run::verify(parsed)) {
             match entry {
                 Ok(entry) => good.push(entry),
-                Err(refused) => self.refuse(refused)?,
+                Err(refused) => self.keep_or_refuse(bytes, refused)?,
             }
         }
         let received = u64::try_from(good.len()).unwrap_or(u64::MAX);
@@ -443,47 +408,22 @@ impl Session {
         Ok(vec![Action::Ingest(good)])
     }
 
-    fn too_many_entries(&self) -> SyncError {
-        let ranges = self.asked.values().flatten();
-        SyncError::TooManyEntries {
-            entries_max: ranges.fold(0, |sum: u64, range| {
-                sum.saturating_add(range.through.saturating_sub(range.after))
-            }),
+    fn answered(&mut self) -> Result<Vec<Action>, SyncError> {
+        for (_, refused) in std::mem::take(&mut self.unproven) {
+            self.refuse(refused)?;
         }
+        Ok(self.find())
     }
 
-    fn check_entry(&mut self, entry: &Entry) -> Result<(), SyncError> {
-        let (author, seq) = (entry.author(), entry.header.seq);
-        if entry.header.store != self.store {
-            return Err(SyncError::EntryOfOtherStore {
-                theirs: entry.header.store,
-                ours: self.store,
-            });
+    fn keep_or_refuse(&mut self, bytes: Bytes, refused: EntryError) -> Result<(), SyncError> {
+        let kept = self.unproven.iter().map(|(bytes, _)| bytes.len());
+        let kept = kept.fold(bytes.len(), usize::saturating_add);
+        let fits = self.unproven.len() < SYNC_UNPROVEN_MAX && kept <= SYNC_UNPROVEN_BYTES_MAX;
+        if fits && matches!(refused, EntryError::BadSignature { .. }) {
+            self.unproven.push((bytes, refused));
+            return Ok(());
         }
-        let ranges = self
-            .asked
-            .get(&author)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        if !ranges
-            .iter()
-            .any(|range| range.after < seq && seq <= range.through)
-        {
-            return Err(SyncError::NotAsked { author, seq });
-        }
-        if let (Some(id), Some(before)) = (entry.header.prev, seq.checked_sub(1))
-            && ranges.iter().any(|range| range.after == before)
-            && self.joints.len() < SYNC_ITEMS_MAX
-        {
-            self.joints
-                .insert((author, FrontierTip { seq: before, id }));
-        }
-        // So that an answer ends, and nothing in it waits for something behind it.
-        if self.order.is_some_and(|before| entry.order() <= before) {
-            return Err(SyncError::NotInOrder { what: "entries" });
-        }
-        self.order = Some(entry.order());
-        Ok(())
+        self.refuse(refused)
     }
 
     fn refuse(&mut self, refused: EntryError) -> Result<(), SyncError> {
@@ -500,13 +440,6 @@ impl Session {
         }
         Ok(())
     }
-
-    fn answered(&mut self) -> Vec<Action> {
-        self.asked.clear();
-        self.asked_entries = 0;
-        self.order = None;
-        self.find()
-    }
 }
 
 // What this side says.
@@ -517,70 +450,31 @@ impl Session {
         pages.map(Action::Send).collect()
     }
 
-    fn seek(&mut self) -> Vec<Action> {
-        let is_new = |(author, tip): &&(Author, FrontierTip)| !self.own.tips(author).contains(tip);
-        let can_have = |lost: &&(Author, FrontierTip)| {
-            let mut theirs = self.theirs.iter();
-            theirs.any(|theirs| theirs.0 == lost.0 && theirs.1.seq >= lost.1.seq)
-        };
-        let tips = self.theirs.iter().filter(is_new);
-        let tips = tips.chain(self.lost.iter().filter(can_have));
-        self.sought = tips.copied().collect();
-        self.find()
-    }
-
     fn find(&mut self) -> Vec<Action> {
-        self.asking = Asking::Finding;
-        if self.sought.is_empty() {
-            return self.lacks(Vec::new());
+        self.wants = Wants::Finding;
+        let tips = self.asking.find();
+        if tips.is_empty() {
+            return self.lacks(tips);
         }
-        let find = self.sought.union(&self.joints).copied().collect();
-        vec![Action::Find(find)]
-    }
-
-    // From `tip` back to the newest entry here, or further where that has turned out to be on
-    // another branch: few entries for a young fork, few Wants for an old one.
-    fn range(&self, author: Author, tip: FrontierTip) -> MissingRange {
-        let own = self.own.tips(&author);
-        let is_before = |own: &&FrontierTip| {
-            own.seq < tip.seq && self.theirs.binary_search(&(author, **own)).is_err()
-        };
-        let before = own.iter().rev().find(is_before);
-        let mut steps = self.steps_back.get(&author).copied().unwrap_or(0);
-        if before.is_none() {
-            steps = steps.max(1);
-        }
-        let back = match steps.checked_sub(1) {
-            None => 0,
-            Some(more) => SYNC_BACK_ENTRIES.saturating_mul(4_u64.saturating_pow(more)),
-        };
-        let after = before
-            .map_or(tip.seq, |before| before.seq)
-            .saturating_sub(back);
-        MissingRange {
-            author,
-            after: if own.is_empty() { 0 } else { after },
-            through: tip.seq,
-            tip: tip.id,
-        }
+        vec![Action::Find(tips)]
     }
 
     fn finish_if_done(&mut self) -> Vec<Action> {
-        if self.asking != Asking::Done || self.serving != Serving::Done {
+        if self.wants != Wants::Done || self.serving != Serving::Done {
             return Vec::new();
         }
         self.phase = Phase::Finished;
-        vec![Action::Finish(self.summary)]
+        vec![Action::Finish(self.summary())]
     }
 
     fn describe(&self) -> &'static str {
-        match (self.phase, self.asking, self.serving) {
+        match (self.phase, self.wants, self.serving) {
             (Phase::Hello, ..) => "its Hello was due",
             (Phase::Answer, ..) => "the answer to a Hello was due",
             (Phase::Tips, ..) => "its Tips were due",
             (Phase::Finished, ..) => "the session was over",
-            (Phase::Exchange, Asking::Waiting, Serving::Idle) => "entries or a Want were due",
-            (Phase::Exchange, Asking::Waiting, _) => "only entries were due",
+            (Phase::Exchange, Wants::Waiting, Serving::Idle) => "entries or a Want were due",
+            (Phase::Exchange, Wants::Waiting, _) => "only entries were due",
             (Phase::Exchange, _, Serving::Idle) => "only a Want was due",
             (Phase::Exchange, ..) => "nothing was due",
         }

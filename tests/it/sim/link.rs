@@ -87,7 +87,7 @@ impl Link {
         Some((bytes, [one.finished?, other.finished?]))
     }
 
-    /// Lets both ends do what they can at `now`.
+    /// Lets each end take a message that has come, and send a part of what it reads.
     pub fn tick(
         &mut self,
         now: u64,
@@ -100,7 +100,7 @@ impl Link {
             "a session that nobody cuts ends: {self:?}"
         );
         for at in [0, 1] {
-            while let Some((_, bytes)) = self.ends[at].inbox.pop_front_if(|(due, _)| *due <= now) {
+            if let Some((_, bytes)) = self.ends[at].inbox.pop_front_if(|(due, _)| *due <= now) {
                 self.receive(at, &bytes, now, nodes, random, counters);
             }
             if self.ends[at].session.is_reading() {

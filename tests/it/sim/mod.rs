@@ -20,7 +20,7 @@ const TICKS: usize = 60;
 fn whatever_goes_wrong_all_nodes_are_equal_in_the_end() {
     let mut counters = Counters::default();
     let soak = env::var_os("LATTICE_SOAK").is_some();
-    let seeds = if soak { 100_000 } else { 1000 };
+    let seeds = if soak { 20_000 } else { 1000 };
     for_each_seed(1..=seeds, |random| {
         let mut world = World::new(random);
         for _tick in 0..TICKS {
@@ -29,7 +29,12 @@ fn whatever_goes_wrong_all_nodes_are_equal_in_the_end() {
         world.heal(random, &mut counters);
     });
     println!("{counters:?}");
-    if env::var_os("SEED").is_none() {
+    if !is_one_seed() {
         counters.assert_all_happened();
     }
+}
+
+// One seed does not do everything.
+fn is_one_seed() -> bool {
+    env::var_os("SEED").is_some()
 }
