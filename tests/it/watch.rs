@@ -23,6 +23,7 @@ use lattice::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         frontier::Frontier,
         hlc::Hlc,
+        role::Role,
     },
     store::{Delivery, Ingested, List, Start, Watch, WatchError, WatchEvent, WatchOptions, Write},
 };
@@ -43,6 +44,11 @@ pub async fn open(dir: &std::path::Path, clock: &Clock, bus_batches: usize) -> (
     let node = Node::open(config).await.unwrap();
     if node.store("s").is_err() {
         node.create_store("s").await.unwrap();
+        for secret in [AUTHOR_A, AUTHOR_B, AUTHOR_C] {
+            let author = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
+            let (invite, _expires_ms) = node.invite(Role::Writer, 60_000).await.unwrap();
+            node.redeem(&invite, author).await.unwrap();
+        }
     }
     let store = node.store("s").unwrap();
     (node, store)

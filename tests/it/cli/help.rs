@@ -13,11 +13,20 @@ const COMMANDS: &[&[&str]] = &[
     &["list"],
     &["heads"],
     &["history"],
+    &["conflicts"],
     &["watch"],
     &["status"],
     &["log"],
     &["verify"],
     &["repair"],
+    &["invite"],
+    &["join"],
+    &["peer"],
+    &["peer", "list"],
+    &["peer", "remove"],
+    &["peer", "dormant"],
+    &["connect"],
+    &["demo"],
     &["store"],
     &["store", "create"],
     &["store", "list"],
@@ -45,13 +54,19 @@ fn help_lists_the_commands() {
       list         List keys and their values [alias: ls]
       heads        Show all heads of a key
       history      Draw the history of a key
+      conflicts    List keys with several heads, and what each says
       watch        Stream the changes of keys under a prefix [aliases: subscribe, sub]
       status       Show the node, its stores and their health
       log          Show the entries of a log
       verify       Check every record and every signature, and the state against the log
       repair       Accept that the end of this node's own log is gone, and write on
+      invite       Let another node in: prints a token for `lattice join`
+      join         Join the mesh of another node, with the token that `lattice invite` printed there
+      peer         Members: who they are, how they are, whom to dial, whom to remove
+      connect      Dial a member now
       store        Create, list and choose stores
       shell        Type commands, with history and completion of commands and keys
+      demo         Watch three nodes find each other, disagree and agree, on this machine
       bench        Measure a node on this machine: rates, times, and ratios to what its disk can do
       completions  Print completions for a shell
       man          Print the manual page, of lattice or of one command
