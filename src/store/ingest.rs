@@ -210,60 +210,42 @@ impl Actor {
         }
     }
 
-    /// Returns which of `tips` are neither in the logs nor waiting. For one that waits, what it
-    /// waits for stands in its place.
+    /// Returns which of `tips` are not here: neither readable in the logs, nor held or strangers'
+    /// with everything before them by `prev` here. What waits for an entry is not here: it may have
+    /// to go, and would never be asked for again.
     pub(super) fn lacks(&self, tips: Vec<(Author, FrontierTip)>) -> Vec<(Author, FrontierTip)> {
-        let mut lacking: Vec<_> = tips
-            .into_iter()
-            .filter_map(|(author, tip)| self.first_lacking(author, tip))
-            .collect();
-        lacking.sort();
-        lacking.dedup();
+        let lacking = tips.into_iter();
         lacking
+            .filter(|(author, tip)| !self.is_here(author, *tip))
+            .collect()
     }
 
-    fn first_lacking(&self, author: Author, tip: FrontierTip) -> Option<(Author, FrontierTip)> {
+    fn is_here(&self, author: &Author, tip: FrontierTip) -> bool {
         let mut place = tip;
         loop {
-            if matches!(
-                self.logs.reader().entry(&author, place.seq, &place.id),
-                Ok(Some(_))
-            ) {
-                return None;
+            let found = self.logs.reader().entry(author, place.seq, &place.id);
+            if matches!(found, Ok(Some(_))) {
+                return true;
             }
-            let Some(entry) = self.waiting_entry(&author, &place.id) else {
-                return Some((author, place));
+            let Some(entry) = self.waiting_entry(author, &place.id) else {
+                return false;
+            };
+            let Some(prev) = entry.header.prev else {
+                return true;
             };
             place = FrontierTip {
-                seq: entry.header.seq.checked_sub(1)?,
-                id: entry.header.prev?,
+                seq: entry.header.seq.saturating_sub(1),
+                id: prev,
             };
         }
     }
 
     fn waiting_entry(&self, author: &Author, id: &EntryId) -> Option<&VerifiedEntry> {
-        let held = || {
-            let mut held = self.waiting.held();
-            held.find(|(_, entry)| entry.id == *id)
-                .map(|(_, entry)| entry)
-        };
-        let strangers = || self.membership.strangers.get(id);
-        let waiting = self.waiting.pending.get(id).or_else(held);
-        waiting
-            .or_else(strangers)
+        let mut held = self.waiting.held();
+        let held = held.find(|(_, entry)| entry.id == *id);
+        held.map(|(_, entry)| entry)
+            .or_else(|| self.membership.strangers.get(id))
             .filter(|entry| entry.author() == *author)
-    }
-
-    /// Applies held entries that are due.
-    pub(super) fn release_held(&mut self, now_ms: u64) {
-        let due: Vec<_> = self.waiting.take_due(now_ms).into_iter().map(Ok).collect();
-        if let Err(error) = self.try_ingest(&due) {
-            let error = WriteError::from(error);
-            tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
-            for entry in due.into_iter().flatten() {
-                self.waiting.hold(entry, now_ms + 1000);
-            }
-        }
     }
 
     fn try_ingest(

@@ -401,7 +401,8 @@ impl Store {
         drop(self.queue.send(Command::Reconsider).await);
     }
 
-    /// Returns which of `tips` are not here. For one that only waits: what it waits for.
+    /// Returns which of `tips` are not here, so that a peer is asked for them. Held counts as here,
+    /// what waits for another entry does not.
     ///
     /// # Errors
     /// `Closed`.
