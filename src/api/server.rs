@@ -135,23 +135,29 @@ type Answer = BoxFuture<http::Response<Body>, Infallible>;
 #[derive(Clone)]
 struct Routes {
     lattice: LatticeServer<Service>,
-    // A closure, because the type of the reflection service has no name.
-    reflection: Arc<dyn Fn(http::Request<Body>) -> Answer + Send + Sync>,
+    reflection: Reflection,
+    // The same under its former name: what some languages' libraries ask for.
+    reflection_alpha: Reflection,
 }
+
+// A closure, because the type of the reflection service has no name.
+type Reflection = Arc<dyn Fn(http::Request<Body>) -> Answer + Send + Sync>;
 
 impl Routes {
     fn new(service: Service) -> Self {
         let lattice = LatticeServer::new(service)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(REPLY_BYTES_MAX);
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTOR)
-            .build_v1()
-            .expect("the build script wrote a valid descriptor");
-        let reflection = Arc::new(move |request| reflection.clone().call(request));
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTOR)
+        };
+        let reflection = describe().build_v1().expect(VALID);
+        let alpha = describe().build_v1alpha().expect(VALID);
         Self {
             lattice,
-            reflection,
+            reflection: Arc::new(move |request| reflection.clone().call(request)),
+            reflection_alpha: Arc::new(move |request| alpha.clone().call(request)),
         }
     }
 }
@@ -170,7 +176,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Answer {
-        if request.uri().path().starts_with("/grpc.reflection.") {
+        let path = request.uri().path();
+        if path.starts_with("/grpc.reflection.v1alpha.") {
+            (self.reflection_alpha)(request.map(Body::new))
+        } else if path.starts_with("/grpc.reflection.") {
             (self.reflection)(request.map(Body::new))
         } else {
             self.lattice.call(request)
@@ -183,3 +192,5 @@ impl fmt::Debug for Routes {
         f.debug_struct("Routes").finish_non_exhaustive()
     }
 }
+
+const VALID: &str = "the build script wrote a valid descriptor";

@@ -277,7 +277,9 @@ impl Completing {
         let mut candidates: Vec<String> = keys
             .iter()
             .filter_map(|key| str::from_utf8(key).ok())
+            // Those that would have to be quoted.
             .filter(|key| !key.contains(|c: char| c.is_whitespace() || c.is_control()))
+            .filter(|key| !key.contains(['\'', '"', '\\']))
             .filter_map(|key| {
                 let rest = key.get(word.len()..)?;
                 let end = rest

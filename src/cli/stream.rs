@@ -2,11 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IsTerminal as _},
+    io,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lattice::{
     api::{client::Client, error::ApiError},
     wire::api,
@@ -233,36 +233,34 @@ fn read_lines(format: Format, ttl_ms: Option<u64>) -> Input {
 /// A bar on stderr, for a person who has waited a second.
 struct Progress {
     started: Instant,
-    bar: Option<ProgressBar>,
+    // Knows the rate from the start; nobody sees it until `shown`.
+    bar: ProgressBar,
+    shown: bool,
 }
 
 impl Default for Progress {
     fn default() -> Self {
         Self {
             started: Instant::now(),
-            bar: None,
+            bar: bar(),
+            shown: false,
         }
     }
 }
 
 impl Progress {
     fn show(&mut self, written: u64, bytes_read: u64) {
-        if self.bar.is_none() {
-            if self.started.elapsed() < PROGRESS_AFTER || !io::stderr().is_terminal() {
-                return;
-            }
-            self.bar = Some(bar());
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_position(bytes_read);
-            bar.set_message(format!("{written} written"));
+        self.bar.set_position(bytes_read);
+        self.bar.set_message(format!("{written} written"));
+        if !self.shown && self.started.elapsed() >= PROGRESS_AFTER {
+            self.shown = true;
+            // Draws nothing where stderr is no terminal.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
 
     fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.finish_and_clear();
     }
 }
 
@@ -282,6 +280,7 @@ fn bar() -> ProgressBar {
         ),
     };
     let style = ProgressStyle::with_template(template);
+    bar.set_draw_target(ProgressDrawTarget::hidden());
     bar.with_style(style.unwrap_or_else(|_bad_template| ProgressStyle::default_bar()))
 }
 

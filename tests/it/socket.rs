@@ -668,10 +668,31 @@ async fn no_socket_is_a_typed_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reflection_lists_the_service() {
-    use tonic_reflection::pb::v1::{
-        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-    };
+    // Libraries of some languages still ask under the former name.
+    macro_rules! services {
+        ($version:ident, $channel:expr) => {{
+            use tonic_reflection::pb::$version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest,
+                server_reflection_response::MessageResponse,
+            };
+            let request = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let mut answers = ServerReflectionClient::new($channel)
+                .server_reflection_info(tokio_stream::once(request))
+                .await
+                .unwrap()
+                .into_inner();
+            let answer = answers.message().await.unwrap().unwrap().message_response;
+            let Some(MessageResponse::ListServicesResponse(services)) = answer else {
+                panic!("no list: {answer:?}");
+            };
+            let names = services.service.into_iter().map(|service| service.name);
+            names.collect::<Vec<_>>()
+        }};
+    }
     let (_client, daemon, _dir) = up().await;
     let path = daemon.socket().to_owned();
     let connector = tower::service_fn(move |_uri| {
@@ -680,25 +701,12 @@ async fn reflection_lists_the_service() {
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://lattice.local");
     let channel = endpoint.connect_with_connector(connector).await.unwrap();
-    let request = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
-    let mut answers = ServerReflectionClient::new(channel)
-        .server_reflection_info(tokio_stream::once(request))
-        .await
-        .unwrap()
-        .into_inner();
-    let answer = answers.message().await.unwrap().unwrap().message_response;
-    let Some(MessageResponse::ListServicesResponse(services)) = answer else {
-        panic!("no list: {answer:?}");
-    };
-    let names: Vec<_> = services
-        .service
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
-    assert!(names.contains(&"lattice.api.v1.Lattice"), "{names:?}");
+    for names in [services!(v1, channel.clone()), services!(v1alpha, channel)] {
+        assert!(
+            names.contains(&"lattice.api.v1.Lattice".to_owned()),
+            "{names:?}"
+        );
+    }
     daemon.stop().await.unwrap();
 }
 
