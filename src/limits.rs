@@ -90,6 +90,8 @@ pub const PEER_STREAMS_MAX: u32 = 16;
 pub const PEER_CONNECTIONS_MAX: usize = 4;
 /// A dial that has not been answered for so long has failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// Time an endpoint has to say goodbye to its peers when it stops.
+pub const ENDPOINT_CLOSE_WAIT: Duration = Duration::from_millis(500);
 /// Wait before a peer is dialled again, at first; it doubles with each failure.
 pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
 /// The longest such wait.

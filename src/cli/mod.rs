@@ -155,7 +155,8 @@ fn runtime() -> std::io::Result<Runtime> {
 
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
-        0 => "warn",
+        // A peer that goes away is nothing to warn of.
+        0 => "warn,iroh=error,iroh_gossip=error,noq_proto=error,noq_udp=error",
         1 => "lattice=info,warn",
         2 => "lattice=debug,info",
         _more => "trace",

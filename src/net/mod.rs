@@ -34,7 +34,7 @@ use iroh::{
 };
 use iroh_gossip::{api::GossipSender, net::Gossip};
 use prost::Message as _;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use endpoint::Addresses;
@@ -44,7 +44,7 @@ pub use peers::PeerStatus;
 
 use crate::{
     id::{Author, StoreId},
-    limits::GOSSIP_BYTES_MAX,
+    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX},
     net::{endpoint::endpoint_id, gate::Gate, hello::Hello, peer::Served, peers::Peers},
     node::{MeshError, Node},
     protocol::role::Role,
@@ -122,6 +122,7 @@ struct Inner {
 struct Running {
     // Bound when there is somebody to meet.
     mesh: OnceCell<Arc<Mesh>>,
+    router: OnceCell<Router>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -220,8 +221,13 @@ impl Net {
         running.stop.cancel();
         running.tasks.close();
         running.tasks.wait().await;
-        if let Some(mesh) = running.mesh.get() {
-            mesh.endpoint.close().await;
+        let Some(router) = running.router.get() else {
+            return;
+        };
+        // Peers are told at once; a dial to a node that is not there would be waited for.
+        match timeout(ENDPOINT_CLOSE_WAIT, router.shutdown()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the endpoint did not shut down cleanly"),
         }
     }
 
@@ -329,13 +335,8 @@ impl Net {
             .accept(SYNC_ALPN, Served(Arc::clone(&mesh)))
             .accept(GOSSIP_ALPN, gossip)
             .spawn();
-        let stop = running.stop.clone();
-        running.tasks.spawn(async move {
-            stop.cancelled().await;
-            if let Err(error) = router.shutdown().await {
-                tracing::warn!(%error, "the endpoint did not shut down cleanly");
-            }
-        });
+        // Bound once: `mesh` is.
+        drop(running.router.set(router));
         let following = Arc::clone(&mesh);
         mesh.spawn(async move { stores::follow(following).await });
         Ok(mesh)

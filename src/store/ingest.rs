@@ -248,6 +248,18 @@ impl Actor {
             .filter(|entry| entry.author() == *author)
     }
 
+    /// Applies held entries that are due.
+    pub(super) fn release_held(&mut self, now_ms: u64) {
+        let due: Vec<_> = self.waiting.take_due(now_ms).into_iter().map(Ok).collect();
+        if let Err(error) = self.try_ingest(&due) {
+            let error = WriteError::from(error);
+            tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
+            for entry in due.into_iter().flatten() {
+                self.waiting.hold(entry, now_ms + 1000);
+            }
+        }
+    }
+
     fn try_ingest(
         &mut self,
         entries: &[Result<VerifiedEntry, RefusedEntry>],
