@@ -108,8 +108,8 @@ pub const SYNC_EVERY: Duration = Duration::from_secs(30);
 pub const SYNC_FRAMES_AHEAD: usize = 2;
 /// Messages that no honest peer sends, after which its connection is closed.
 pub const STRIKES_MAX: u32 = 8;
-/// Bytes of a peer's status message.
-pub const STATUS_BYTES_MAX: usize = 4096;
+/// Bytes of a peer's status message: its acks, of a hundred authors in a hundred stores.
+pub const STATUS_BYTES_MAX: usize = 1 << 20;
 /// Milliseconds that an invitation is good for unless it says otherwise: 24 h.
 pub const INVITE_MS_DEFAULT: u64 = 24 * 3_600_000;
 

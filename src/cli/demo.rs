@@ -167,7 +167,7 @@ impl Peer {
                 let text = format!(
                     "{name:<8} {}  {} = {}{mark}",
                     change.kind.name(),
-                    shortened(&escape(&change.key)),
+                    short_ids(&escape(&change.key)),
                     shortened(&escape(first)),
                 );
                 lines.write(Some(colour), &text);
@@ -245,6 +245,15 @@ impl Lines {
     }
 }
 
+// Ids inside a key, as people read them.
+fn short_ids(key: &str) -> String {
+    let short = |part: &str| match part.get(..8) {
+        Some(first) if part.len() == ID_CHARS => format!("{first}..."),
+        _other => part.to_owned(),
+    };
+    key.split('/').map(short).collect::<Vec<_>>().join("/")
+}
+
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -271,6 +280,8 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a node or an invite.
+const ID_CHARS: usize = 64;
 const SHOWN_CHARS_MAX: usize = 40;
 /// Of ANSI terminals: green, cyan, yellow.
 const COLOURS: [u8; 3] = [32, 36, 33];

@@ -17,7 +17,12 @@ pub(crate) struct NetArgs {
     )]
     bind: Option<SocketAddr>,
     /// Neither look for members on the local network nor be found there
-    #[arg(long, env = "LATTICE_NO_MDNS", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "LATTICE_NO_MDNS",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
     no_mdns: bool,
     /// Who helps peers that cannot reach each other: off, n0 (public relays), or a relay's URL
     #[arg(

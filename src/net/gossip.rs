@@ -16,7 +16,7 @@ use crate::{
     id::{Author, StoreId},
     limits::{ANNOUNCE_EVERY, GOSSIP_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
     net::{
-        Mesh,
+        Mesh, acks,
         endpoint::{Addresses, endpoint_id, node_of},
     },
     store::{Ingested, Store},
@@ -44,13 +44,14 @@ pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
             return;
         }
     };
-    mesh.add_topic(store.id(), sender.clone());
+    let ack = mesh.add_topic(store.id(), sender.clone());
     let (messages, received) = mpsc::channel(GOSSIP_QUEUE_MAX);
     tokio::select! {
         () = mesh.stop.cancelled() => {}
         () = drain(&mesh, &store, receiver, messages) => {}
         () = take_in(&mesh, &store, received) => {}
         () = send(&mesh, &store, &sender) => {}
+        () = acks::tell(&mesh, &store, &sender, &ack) => {}
     }
     mesh.remove_topic(&store.id());
 }
@@ -96,6 +97,11 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(
                 Ok(Some(net::gossip::Kind::Announce(announce))) => {
                     announced(mesh, store, node, &announce);
                 }
+                Ok(Some(net::gossip::Kind::Ack(ack))) => {
+                    if !mesh.take_ack(ack) {
+                        mesh.strike(&node, "an ack that is none");
+                    }
+                }
                 Ok(None) | Err(_) => mesh.strike(&node, "a gossip message that is none"),
             }
         }
@@ -104,6 +110,9 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(
         }
         match store.ingest(entries).await {
             Ok(outcomes) => {
+                if outcomes.iter().any(|it| matches!(it, Ingested::Applied(_))) {
+                    mesh.acknowledge(store);
+                }
                 for (outcome, node) in outcomes.iter().zip(&from) {
                     judge(mesh, node, outcome);
                 }
@@ -173,7 +182,8 @@ fn announcement(mesh: &Mesh, store: &Store) -> net::gossip::Kind {
     })
 }
 
-async fn broadcast(sender: &GossipSender, kind: net::gossip::Kind) {
+/// Sends a message to all neighbours, who pass it on.
+pub(super) async fn broadcast(sender: &GossipSender, kind: net::gossip::Kind) {
     let message = net::Gossip { kind: Some(kind) }.encode_to_vec();
     // A message above the limit would silence a neighbour for good, without a word.
     assert!(

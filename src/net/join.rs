@@ -131,10 +131,12 @@ impl Net {
             },
         )
         .await;
-        let mesh = self.wake_with(invitation).await?;
-        let entries = first_sync(&mesh, &invitation.node, events)
-            .await
-            .map_err(|what| JoinError::NotSynced { what })?;
+        let mesh = self.mesh().await?;
+        mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
+        let synced = first_sync(&mesh, &invitation.node, events).await;
+        // From here on as after a start, also where the sync was cut.
+        self.supervise(self.running());
+        let entries = synced.map_err(|what| JoinError::NotSynced { what })?;
         tell(events, JoinEvent::Synced { entries }).await;
         Ok(Joined {
             store: invitation.store,
@@ -187,13 +189,6 @@ impl Net {
         endpoint.close().await;
         redeemed
     }
-
-    // Binds anew, as a member to be, who knows its sponsor only.
-    async fn wake_with(&self, invitation: &Invitation) -> Result<Arc<Mesh>, JoinError> {
-        let mesh = self.wake().await?;
-        mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
-        Ok(mesh)
-    }
 }
 
 // The root store first: it says which others there are.
@@ -233,7 +228,7 @@ async fn sync_one(
         drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
     };
     let summary = session::open(mesh, sponsor, connection, store, progress).await?;
-    Ok(summary.received)
+    Ok(summary.map_or(0, |summary| summary.received))
 }
 
 async fn tell(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {

@@ -9,6 +9,7 @@
 //! ```
 //! A node without members or open invitations has no endpoint: it neither listens nor announces.
 
+mod acks;
 mod endpoint;
 mod gate;
 mod gossip;
@@ -25,6 +26,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use iroh::{
@@ -34,7 +36,10 @@ use iroh::{
 };
 use iroh_gossip::{api::GossipSender, net::Gossip};
 use prost::Message as _;
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{
+    sync::{Notify, OnceCell},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use endpoint::Addresses;
@@ -45,9 +50,11 @@ pub use peers::PeerStatus;
 use crate::{
     id::{Author, StoreId},
     limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX},
-    net::{endpoint::endpoint_id, gate::Gate, hello::Hello, peer::Served, peers::Peers},
+    net::{
+        acks::Acks, endpoint::endpoint_id, gate::Gate, hello::Hello, peer::Served, peers::Peers,
+    },
     node::{MeshError, Node},
-    protocol::role::Role,
+    protocol::{frontier::FrontierTip, role::Role},
     store::Store,
     wire::net,
 };
@@ -137,7 +144,10 @@ struct Mesh {
     gossip: Gossip,
     gate: Gate,
     peers: Peers,
-    topics: Mutex<BTreeMap<StoreId, GossipSender>>,
+    acks: Acks,
+    // Who has a session in which store. Bounded by members and stores.
+    turns: Mutex<BTreeMap<(Author, StoreId), Turn>>,
+    topics: Mutex<BTreeMap<StoreId, Topic>>,
     // Tasks of peers that are kept.
     kept: Mutex<BTreeSet<Author>>,
     // Let in before it is known as a member: the node that let us in.
@@ -146,6 +156,17 @@ struct Mesh {
     secret: [u8; 32],
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// Held while a session goes on.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// How to reach everybody who carries a store.
+#[derive(Debug, Clone)]
+struct Topic {
+    sender: GossipSender,
+    // Notified when this node has more on disk.
+    ack: Arc<Notify>,
 }
 
 impl Net {
@@ -186,10 +207,39 @@ impl Net {
             .map(|(node, _)| *node)
             .filter(|node| *node != own && members.role(node).is_some());
         match self.running().mesh.get() {
-            Some(mesh) => others.map(|node| mesh.peers.status(&node)).collect(),
+            Some(mesh) => others.map(|node| mesh.status(&node)).collect(),
             None => {
                 let unknown = Peers::default();
                 others.map(|node| unknown.status(&node)).collect()
+            }
+        }
+    }
+
+    /// Returns the members that have the entry of `author` at `tip` on disk, as far as they have
+    /// said so here. This node is among them when it has it.
+    pub fn who_has(&self, store: &Store, author: &Author, tip: FrontierTip) -> Vec<Author> {
+        let running = self.running();
+        let acks = running.mesh.get().map(|mesh| &mesh.acks);
+        let mut nodes = acks.map_or_else(Vec::new, |acks| acks.who_has(&store.id(), author, tip));
+        if store.frontier().seq(author) >= tip.seq {
+            nodes.push(self.0.node.id());
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Waits until `members` members, this node among them, have the entry on disk.
+    ///
+    /// Waits for ever if so many never come; cancel-safe.
+    pub async fn wait_for(&self, store: &Store, author: &Author, tip: FrontierTip, members: usize) {
+        let running = self.running();
+        let mut news = running.mesh.get().map(|mesh| mesh.acks.news());
+        while self.who_has(store, author, tip).len() < members {
+            match &mut news {
+                // The mesh holds the other end.
+                Some(news) => drop(news.changed().await),
+                None => tokio::time::sleep(NO_PEERS_WAIT).await,
             }
         }
     }
@@ -239,13 +289,6 @@ impl Net {
             .running
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Arc::default();
-    }
-
-    // Binds, and goes on as after a start.
-    async fn wake(&self) -> Result<Arc<Mesh>, NetError> {
-        let mesh = self.mesh().await?;
-        self.supervise(self.running());
-        Ok(mesh)
     }
 
     fn running(&self) -> Arc<Running> {
@@ -313,6 +356,8 @@ impl Net {
             gossip: gossip.clone(),
             gate,
             peers: Peers::default(),
+            acks: Acks::new(node.clock().now_ms()),
+            turns: Mutex::default(),
             topics: Mutex::default(),
             kept: Mutex::default(),
             sponsors: Mutex::default(),
@@ -344,6 +389,18 @@ impl Net {
 }
 
 impl Mesh {
+    fn status(&self, node: &Author) -> PeerStatus {
+        let stores = self.node.open_stores();
+        let behind: Option<Vec<u64>> = stores
+            .iter()
+            .map(|store| self.acks.behind(store, node))
+            .collect();
+        PeerStatus {
+            behind: behind.map(|behind| behind.iter().sum()),
+            ..self.peers.status(node)
+        }
+    }
+
     /// Runs a task until it ends, or the net stops.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
@@ -390,14 +447,14 @@ impl Mesh {
     }
 
     /// Lets in who let us in, until the members are known.
-    fn trust_sponsor(self: &Arc<Self>, node: &Author, addresses: Addresses) {
+    fn trust_sponsor(&self, node: &Author, addresses: Addresses) {
         {
             let mut sponsors = self.sponsors.lock().unwrap_or_else(PoisonError::into_inner);
             sponsors.insert(*node);
         }
         self.peers.found(node, addresses);
         self.keep_addresses(node);
-        self.meet_members();
+        self.open_gate();
     }
 
     fn connected(&self) -> Vec<Author> {
@@ -408,6 +465,7 @@ impl Mesh {
     fn want_sync(&self, node: &Author) {
         if self.gate.admits(node) {
             self.peers.wake(node).notify_one();
+            self.peers.wanted(node).notify_one();
         }
     }
 
@@ -421,9 +479,15 @@ impl Mesh {
         }
     }
 
-    fn add_topic(&self, store: StoreId, sender: GossipSender) {
+    fn add_topic(&self, store: StoreId, sender: GossipSender) -> Arc<Notify> {
+        let ack = Arc::new(Notify::new());
+        let topic = Topic {
+            sender,
+            ack: Arc::clone(&ack),
+        };
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.insert(store, sender);
+        topics.insert(store, topic);
+        ack
     }
 
     fn remove_topic(&self, store: &StoreId) {
@@ -431,7 +495,19 @@ impl Mesh {
         topics.remove(store);
     }
 
-    fn topic(&self, store: &StoreId) -> Option<GossipSender> {
+    fn turn(&self, node: &Author, store: &StoreId) -> Turn {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry((*node, *store)).or_default())
+    }
+
+    /// Lets the others know, soon, that this node has more of `store` on disk.
+    fn acknowledge(&self, store: &Store) {
+        if let Some(topic) = self.topic(&store.id()) {
+            topic.ack.notify_one();
+        }
+    }
+
+    fn topic(&self, store: &StoreId) -> Option<Topic> {
         let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         topics.get(store).cloned()
     }
@@ -443,7 +519,7 @@ impl Mesh {
             topics.values().cloned().collect()
         };
         for topic in topics {
-            if let Err(error) = topic.join_peers(vec![id]).await {
+            if let Err(error) = topic.sender.join_peers(vec![id]).await {
                 tracing::debug!(%error, "a peer was not asked into a topic");
             }
         }
@@ -452,17 +528,26 @@ impl Mesh {
     /// Says to neighbours that a sync has brought something.
     async fn announce(&self, store: &Store) {
         if let Some(topic) = self.topic(&store.id()) {
-            gossip::announce(self, store, &topic).await;
+            gossip::announce(self, store, &topic.sender).await;
         }
     }
 
     // What was kept of peers when this node ran last.
     fn load_addresses(&self) {
+        // A join that was cut before the root store came: whom we know has let us in.
+        let own = self.node.id();
+        let is_new = self.node.members().role(&own).is_none();
         for (node, body) in self.node.peer_notes() {
             let Ok(message) = net::Addresses::decode(body.as_slice()) else {
                 continue;
             };
             let addresses = Addresses::from_wire(&message);
+            if is_new {
+                let sponsors = self.sponsors.lock();
+                sponsors
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(node);
+            }
             if self.peers.found(&node, addresses) {
                 self.tell_iroh(&node);
             }
@@ -496,6 +581,8 @@ impl Mesh {
     }
 }
 
+// Without an endpoint nobody can say anything; there may be one later.
+const NO_PEERS_WAIT: Duration = Duration::from_millis(200);
 const HELLO_ALPN: &[u8] = b"lattice/hello/1";
 const SYNC_ALPN: &[u8] = b"lattice/sync/1";
 const GOSSIP_ALPN: &[u8] = b"lattice/gossip/1";

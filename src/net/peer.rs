@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use iroh::{
-    endpoint::{Connection, ConnectionError, RecvStream, SendStream},
+    endpoint::{Connection, ConnectionError, RecvStream, SendStream, Side},
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
@@ -98,19 +98,19 @@ async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
 
 // Syncs when something asks for it, and now and then, for as long as the connection lasts.
 async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
-    let wake = mesh.peers.wake(node);
+    let wanted = mesh.peers.wanted(node);
+    // Who has dialled begins.
+    let mut begins = connection.side() == Side::Client;
     loop {
-        match in_step(mesh, node, connection).await {
-            Ok(()) => {}
-            Err(error) => {
-                if connection.close_reason().is_some() {
-                    return;
-                }
-                mesh.peers.failed(node, error);
-                // Not at once again, and not for ever.
-                tokio::time::sleep(RETRY_AFTER).await;
+        if begins && let Err(error) = in_step(mesh, node, connection).await {
+            if connection.close_reason().is_some() {
+                return;
             }
+            mesh.peers.failed(node, error);
+            // Not at once again, and not for ever.
+            tokio::time::sleep(RETRY_AFTER).await;
         }
+        begins = true;
         let every = SYNC_EVERY.mul_f64(0.5 + mesh.random_unit());
         tokio::select! {
             _reason = connection.closed() => return,
@@ -119,19 +119,16 @@ async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
                     mesh.peers.failed(node, error);
                 }
             }
-            () = wake.notified() => {}
+            () = wanted.notified() => {}
         }
     }
 }
 
 // The root store first: it says who may write in the others.
 async fn in_step(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Result<(), String> {
-    let mut behind = 0;
     for store in mesh.node.open_stores() {
-        let summary = session::open(mesh, node, connection, &store, |_entries| {}).await?;
-        behind += summary.sent;
+        session::open(mesh, node, connection, &store, |_entries| {}).await?;
     }
-    mesh.peers.compared(node, behind);
     mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
     Ok(())
 }
@@ -168,6 +165,7 @@ fn status(mesh: &Mesh) -> net::Status {
     net::Status {
         now_ms: mesh.node.clock().now_ms(),
         addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
+        acks: mesh.own_acks(),
     }
 }
 
@@ -180,6 +178,11 @@ fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), 
         - i64::try_from(now_ms).unwrap_or(i64::MAX);
     mesh.peers
         .seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
+    for ack in status.acks {
+        if !mesh.take_ack(ack) {
+            mesh.strike(node, "an ack that is none");
+        }
+    }
     let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
     if mesh.peers.found(node, addresses) {
         mesh.keep_addresses(node);

@@ -22,11 +22,12 @@ struct Peer {
     connections: Vec<Connection>,
     seen_ms: u64,
     skew_ms: i64,
-    behind: Option<u64>,
     error: Option<String>,
     strikes: u32,
-    // Wakes the peer's task: a connection, an address, or something to fetch.
+    // Wakes the peer's task while it is not connected: a connection, an address.
     wake: Arc<Notify>,
+    // Wakes it while it is: there is something to sync.
+    wanted: Arc<Notify>,
 }
 
 /// How a peer is, for people.
@@ -46,7 +47,7 @@ pub struct PeerStatus {
     pub relayed: bool,
     /// What its clock is ahead of the one here, in ms.
     pub skew_ms: i64,
-    /// Entries that it lacked when last compared; `None`: not compared yet.
+    /// Entries here that it has not said it has on disk; `None`: it has said nothing yet.
     pub behind: Option<u64>,
     /// What went wrong last; `None` after it went well.
     pub error: Option<String>,
@@ -84,6 +85,11 @@ impl Peers {
         self.with(node, |peer| Arc::clone(&peer.wake))
     }
 
+    /// Returns what asks for a sync with `node`.
+    pub(super) fn wanted(&self, node: &Author) -> Arc<Notify> {
+        self.with(node, |peer| Arc::clone(&peer.wanted))
+    }
+
     /// Returns where `node` may be found.
     pub(super) fn addresses(&self, node: &Author) -> Addresses {
         self.with(node, |peer| peer.addresses.clone())
@@ -116,11 +122,6 @@ impl Peers {
             peer.seen_ms = now_ms;
             peer.skew_ms = skew_ms.unwrap_or(peer.skew_ms);
         });
-    }
-
-    /// Notes how many entries `node` lacked.
-    pub(super) fn compared(&self, node: &Author, behind: u64) {
-        self.with(node, |peer| peer.behind = Some(behind));
     }
 
     /// Notes what went wrong.
@@ -164,7 +165,7 @@ impl Peers {
                 rtt: path.map(|(rtt, _)| rtt),
                 relayed: path.is_some_and(|(_, relayed)| relayed),
                 skew_ms: peer.skew_ms,
-                behind: peer.behind,
+                behind: None,
                 error: peer.error.clone(),
                 strikes: peer.strikes,
             }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use iroh::endpoint::{Connection, RecvStream, SendStream};
+use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout_at},
@@ -24,13 +24,18 @@ use crate::{
 pub(super) const STREAM: u8 = 2;
 
 /// Syncs `store` with `node`, both ways. `progress` hears how many entries have come so far.
+///
+/// One session of a peer and a store at a time: it waits for its turn. `None`: the peer has opened
+/// one meanwhile, which does the same.
 pub(super) async fn open(
     mesh: &Arc<Mesh>,
     node: &Author,
     connection: &Connection,
     store: &Store,
     progress: impl Fn(u64) + Send + Sync,
-) -> Result<Summary, String> {
+) -> Result<Option<Summary>, String> {
+    let turn = mesh.turn(node, &store.id());
+    let _turn = turn.lock().await;
     let (mut send, receive) = connection.open_bi().await.map_err(text)?;
     send.write_all(&[STREAM]).await.map_err(text)?;
     let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
@@ -44,7 +49,11 @@ pub(super) async fn open(
         frames,
         reader: Reader::new(receive),
     };
-    shell.run(session, Vec::new()).await
+    match shell.run(session, Vec::new()).await {
+        Ok(summary) => Ok(Some(summary)),
+        Err(error) if error == BUSY_TEXT => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Answers a node that opened a sync.
@@ -65,6 +74,13 @@ pub(super) async fn accept(
         drop(send.reset(NO_STORE.into()));
         return Ok(());
     };
+    let turn = mesh.turn(node, id);
+    let own_turn = turn.try_lock();
+    // Both sides have opened one at the same time: that of the lesser key goes on.
+    if own_turn.is_err() && *node > mesh.node.id() {
+        drop(send.reset(BUSY.into()));
+        return Ok(());
+    }
     let mut session = Session::accept(*id, store.frontier()).map_err(text)?;
     let actions = session.handle(hello).map_err(text)?;
     let frames = Frames::start(mesh, send);
@@ -178,6 +194,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
 
     async fn finish(self, summary: Summary) -> Result<Summary, String> {
         if summary.received > 0 {
+            self.mesh.acknowledge(self.store);
             self.mesh.announce(self.store).await;
         }
         Ok(summary)
@@ -239,7 +256,10 @@ impl Reader {
             let chunk = timeout_at(deadline, self.receive.read_chunk(READ_BYTES_MAX))
                 .await
                 .map_err(|_elapsed| "it said nothing for too long".to_owned())?
-                .map_err(text)?
+                .map_err(|error| match error {
+                    ReadError::Reset(code) if code == BUSY.into() => BUSY_TEXT.to_owned(),
+                    error => error.to_string(),
+                })?
                 .ok_or("it hung up")?;
             self.ready.extend(self.decoder.push(&chunk).map_err(text)?);
         }
@@ -294,3 +314,5 @@ fn text(error: impl std::fmt::Display) -> String {
 
 const READ_BYTES_MAX: usize = 256 << 10;
 const NO_STORE: u32 = 404;
+const BUSY: u32 = 409;
+const BUSY_TEXT: &str = "it has opened a session itself";

@@ -9,6 +9,7 @@ use crate::{
     id::Author,
     node::{Node, OpenError, identity},
     protocol::{
+        ack::Ack,
         entry::Op,
         invite::{Invite, InviteError},
         membership::{Members, MembershipError},
@@ -181,6 +182,11 @@ impl Node {
                 false
             }
         }
+    }
+
+    /// Signs what this node says it has.
+    pub(crate) fn sign_ack(&self, ack: &Ack) -> Bytes {
+        ack.sign(&self.0.key)
     }
 
     /// Returns the bytes of the node's key, which is also its key among peers.

@@ -11,6 +11,7 @@
     )
 )]
 
+pub mod ack;
 pub mod chain;
 pub mod change;
 pub mod cursor;
