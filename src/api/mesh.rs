@@ -1,5 +1,7 @@
 //! The calls about other nodes: invite, join, peers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -10,13 +12,13 @@ use crate::{
         error::{ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE},
         pages::Answers,
     },
-    id::Author,
+    id::{Author, EntryId},
     limits::INVITE_MS_DEFAULT,
     net::{
         Addresses, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError, PeerStatus,
     },
     node::{FormerRoot, MeshError, Node},
-    protocol::{membership::MembershipError, role::Role},
+    protocol::{frontier::FrontierTip, membership::MembershipError, role::Role},
     store::Store,
     wire::api,
 };
@@ -151,7 +153,7 @@ fn peer(
         ..api::Peer::default()
     };
     if let Some(status) = status {
-        let micros = |rtt: std::time::Duration| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        let micros = |rtt: Duration| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
         peer.online = status.online;
         peer.seen_ms = status.seen_ms;
         peer.behind = status.behind;
@@ -165,7 +167,62 @@ fn peer(
     peer
 }
 
-/// Answers `Connect`.
+/// Answers `WhoHas`.
+pub(super) async fn who_has(
+    node: &Node,
+    net: Option<&Net>,
+    store: &Store,
+    key: &[u8],
+) -> Result<api::WhoHasReply, ApiError> {
+    let members = node.members();
+    let all = members
+        .iter()
+        .filter(|(member, _)| members.role(member).is_some());
+    let members = u32::try_from(all.count()).unwrap_or(u32::MAX);
+    let heads = store.heads(key).await?;
+    let Some(winner) = heads.into_iter().find(|head| head.wins) else {
+        return Ok(api::WhoHasReply {
+            members,
+            ..api::WhoHasReply::default()
+        });
+    };
+    let tip = FrontierTip {
+        seq: winner.entry.seq,
+        id: winner.entry.id,
+    };
+    let nodes = running(net)?.who_has(store, &winner.entry.author, tip);
+    Ok(api::WhoHasReply {
+        entry: Some(convert::entry_ref(&winner.entry)),
+        nodes: nodes.iter().map(|node| convert::bytes(&node.0)).collect(),
+        members,
+    })
+}
+
+/// Answers `WaitFor`.
+pub(super) async fn wait_for(
+    net: Option<&Net>,
+    store: &Store,
+    request: &api::WaitForRequest,
+) -> Result<api::WaitForReply, ApiError> {
+    let net = running(net)?;
+    let author = node(&request.author)?;
+    let id = EntryId::from_slice(&request.entry)
+        .ok_or_else(|| ApiError::usage("bad_entry", "an entry's id has 32 bytes"))?;
+    let tip = FrontierTip {
+        seq: request.seq,
+        id,
+    };
+    let wanted = usize::try_from(request.members).unwrap_or(usize::MAX);
+    let waiting = net.wait_for(store, &author, tip, wanted);
+    // Over or not: how many there are is the answer.
+    drop(tokio::time::timeout(Duration::from_millis(request.timeout_ms), waiting).await);
+    let members = net.who_has(store, &author, tip).len();
+    Ok(api::WaitForReply {
+        members: u32::try_from(members).unwrap_or(u32::MAX),
+    })
+}
+
+/// Answers `Dial`.
 pub(super) async fn connect(net: Option<&Net>, request: &api::DialRequest) -> Result<(), ApiError> {
     let node = node(&request.node)?;
     let mut addresses = Addresses::default();

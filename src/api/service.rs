@@ -346,6 +346,20 @@ impl Lattice for Service {
         Ok(Response::new(peers?))
     }
 
+    async fn who_has(&self, request: Request<api::WhoHasRequest>) -> Answered<api::WhoHasReply> {
+        let api::WhoHasRequest { store, key } = request.into_inner();
+        let store = self.store(&store)?;
+        let Shared { node, net, .. } = &*self.0;
+        let reply = mesh::who_has(node, net.as_ref(), &store, &key).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn wait_for(&self, request: Request<api::WaitForRequest>) -> Answered<api::WaitForReply> {
+        let store = self.store(&request.get_ref().store)?;
+        let reply = mesh::wait_for(self.0.net.as_ref(), &store, request.get_ref()).await;
+        Ok(Response::new(reply?))
+    }
+
     async fn remove_peer(
         &self,
         request: Request<api::RemovePeerRequest>,

@@ -415,6 +415,16 @@ impl Peer {
     }
 }
 
+/// Who has the winner of a key on disk.
+#[derive(Serialize)]
+pub(crate) struct WhoHas {
+    pub(crate) entry: String,
+    /// As far as they have said so here; this node is among them.
+    pub(crate) nodes: Vec<String>,
+    /// How many there are.
+    pub(crate) members: u32,
+}
+
 /// What was done to a member: removed, dormant, active, dialled.
 #[derive(Serialize)]
 pub(crate) struct PeerActed {

@@ -26,6 +26,7 @@ use crate::cli::{
 #[command(after_help = "\
 Examples:
   lattice put /hello world
+  lattice put /hello world --wait-for 2
   lattice put /jobs/7/lease worker-3 --ttl 30s --if-absent
   date | lattice put /clock -
   lattice put /logo --file logo.png
@@ -56,6 +57,19 @@ pub(crate) struct Put {
     /// Only when this entry is what reads see; else exit 4. An id, or its first digits
     #[arg(long, value_name = "ENTRY")]
     if_head: Option<String>,
+    /// Return when so many members have it on disk, this node among them; exit 8 when the time is
+    /// over before
+    #[arg(long, value_name = "MEMBERS", conflicts_with = "stdin")]
+    wait_for: Option<u32>,
+    /// How long --wait-for waits; what was written stays written
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = parse_duration,
+        requires = "wait_for"
+    )]
+    timeout: Duration,
 }
 
 impl Put {
@@ -85,8 +99,38 @@ impl Put {
             if_head,
         };
         let written = client.put(request).await?.into_inner();
-        tell(context, &written)
+        tell(context, &written)?;
+        match self.wait_for {
+            Some(members) => wait_for(context, &written, members, self.timeout).await,
+            None => Ok(()),
+        }
     }
+}
+
+async fn wait_for(
+    context: &mut Context,
+    written: &api::Written,
+    members: u32,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    context.out.flush()?;
+    let mut client = context.client(Lifetime::Short).await?;
+    let request = api::WaitForRequest {
+        store: context.store.clone(),
+        author: written.author.clone(),
+        seq: written.seq,
+        entry: written.entry.clone(),
+        members,
+        timeout_ms: millis(timeout),
+    };
+    let have = client.wait_for(request).await?.into_inner().members;
+    if have >= members {
+        return Ok(());
+    }
+    let message =
+        format!("{have} of {members} members have it on disk after {timeout:?}; it is written");
+    Err(Failure::new(Exit::TimedOut, "timed_out", message)
+        .hint("`lattice status KEY` shows who has it, `lattice peers` who is there"))
 }
 
 /// Prints what was written.

@@ -8,6 +8,7 @@ use crate::cli::{
     health,
     object::{self, hex, short},
     output::{Output, escape},
+    read::not_found,
     session::{Context, Lifetime},
     verify::named,
     when::date_time,
@@ -18,13 +19,20 @@ use crate::cli::{
 #[command(after_help = "\
 Examples:
   lattice status
+  lattice status /hello             which members have its value on disk
   lattice status --json | jq '.stores[0].entries'")]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// Show instead which members have the value of this key on disk
+    key: Option<String>,
+}
 
 impl Status {
     /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
+        if let Some(key) = self.key {
+            return who_has(context, &key).await;
+        }
         let status = client.status(api::StatusRequest {}).await?.into_inner();
         let is_running = context.is_connected();
         let out = &mut context.out;
@@ -46,6 +54,34 @@ impl Status {
         }
         Ok(())
     }
+}
+
+async fn who_has(context: &mut Context, key: &str) -> Result<(), Failure> {
+    let mut client = context.client(Lifetime::Short).await?;
+    let request = api::WhoHasRequest {
+        store: context.store.clone(),
+        key: key.to_owned().into(),
+    };
+    let api::WhoHasReply {
+        entry,
+        nodes,
+        members,
+    } = client.who_has(request).await?.into_inner();
+    let entry = entry.ok_or_else(|| not_found(key))?;
+    let out = &mut context.out;
+    let nodes: Vec<String> = nodes.iter().map(|node| hex(node)).collect();
+    if out.json {
+        return out.object(&object::WhoHas {
+            entry: hex(&entry.id),
+            nodes,
+            members,
+        });
+    }
+    out.line(&format!("entry    {}", hex(&entry.id)))?;
+    out.line(&format!("on disk  of {} of {members} members", nodes.len()))?;
+    nodes
+        .iter()
+        .try_for_each(|node| out.line(&format!("  {node}")))
 }
 
 fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {
