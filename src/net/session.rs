@@ -9,6 +9,7 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
@@ -17,7 +18,7 @@ use crate::{
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::Mesh,
     protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
-    store::{Outgoing, Store},
+    store::{IngestError, Ingested, Outgoing, Store},
 };
 
 /// First byte of a stream that syncs.
@@ -48,6 +49,7 @@ pub(super) async fn open(
         progress,
         frames,
         reader: Reader::new(receive),
+        ingesting: None,
     };
     match shell.run(session, Vec::new()).await {
         Ok(summary) => Ok(Some(summary)),
@@ -91,6 +93,7 @@ pub(super) async fn accept(
         progress: |_entries| {},
         frames,
         reader,
+        ingesting: None,
     };
     shell.run(session, actions).await.map(|_summary| ())
 }
@@ -102,6 +105,8 @@ struct Shell<'a, P> {
     progress: P,
     frames: Frames,
     reader: Reader,
+    // At most one message full of entries.
+    ingesting: Option<JoinHandle<Result<Vec<Ingested>, IngestError>>>,
 }
 
 impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
@@ -131,7 +136,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
 
     // Does what the session says, in order. Returns how it went when it is over.
     async fn act(
-        &self,
+        &mut self,
         session: &mut Session,
         actions: Vec<Action>,
         outgoing: &mut Option<Outgoing>,
@@ -141,6 +146,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             match action {
                 Action::Send(message) => self.frames.send(message, None),
                 Action::Find(tips) => {
+                    self.ingested().await?;
                     let lacking = self.store.lacks(tips).await.map_err(text)?;
                     actions.extend(session.lacks(lacking));
                 }
@@ -150,17 +156,40 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                     *outgoing = Some(reading.await.map_err(text)?.map_err(text)?);
                 }
                 Action::Ingest(entries) => {
-                    let outcomes = self.store.ingest_verified(entries).await.map_err(text)?;
-                    for outcome in &outcomes {
-                        if let crate::store::Ingested::Refused(reason) = outcome {
-                            tracing::warn!(node = %self.node, %reason, "an entry was refused");
-                        }
-                    }
+                    self.ingested().await?;
+                    let store = self.store.clone();
+                    let ingesting = async move { store.ingest_verified(entries).await };
+                    self.ingesting = Some(tokio::spawn(ingesting));
                 }
-                Action::Finish(summary) => return Ok(Some(summary)),
+                Action::Finish(summary) => {
+                    self.ingested().await?;
+                    return Ok(Some(summary));
+                }
             }
         }
         Ok(None)
+    }
+
+    // Waits until what came last is on disk: meanwhile the next message was read and checked.
+    async fn ingested(&mut self) -> Result<(), String> {
+        if let Some(ingesting) = self.ingesting.take() {
+            let outcomes = ingesting.await.map_err(text)?.map_err(text)?;
+            self.note(&outcomes);
+        }
+        Ok(())
+    }
+
+    fn note(&self, outcomes: &[Ingested]) {
+        let applied = outcomes
+            .iter()
+            .filter(|it| matches!(it, Ingested::Applied(_)));
+        let (applied, all) = (applied.count(), outcomes.len());
+        tracing::debug!(node = %self.node, store = %self.store.id(), applied, all, "took in");
+        for outcome in outcomes {
+            if let Ingested::Refused(reason) = outcome {
+                tracing::warn!(node = %self.node, %reason, "an entry was refused");
+            }
+        }
     }
 
     // Reads the next entries for the peer, and sends them.
@@ -172,7 +201,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     ) -> Result<Vec<Action>, String> {
         let mut source = outgoing.take().ok_or("nothing was to be read")?;
         let reading = tokio::task::spawn_blocking(move || {
-            let frame = source.next_frame(SYNC_FRAME_BYTES_MAX);
+            let frame = source.next_frame(READ_AHEAD_BYTES);
             (source, frame)
         });
         let (source, frame) = reading.await.map_err(text)?;
@@ -312,6 +341,8 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+// With its framing, what is read at once fits one message.
+const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
 const READ_BYTES_MAX: usize = 256 << 10;
 const NO_STORE: u32 = 404;
 const BUSY: u32 = 409;
