@@ -6,6 +6,7 @@ mod harness;
 mod help;
 mod lifecycle;
 mod lines;
+mod mesh;
 mod mounts;
 mod output;
 mod shell;

@@ -52,6 +52,9 @@ impl Home {
             .env("HOME", self.dir.path())
             .env("LATTICE_DATA", self.data())
             .env("TZ", "UTC")
+            // Nothing leaves this machine.
+            .env("LATTICE_BIND", "127.0.0.1:0")
+            .env("LATTICE_NO_MDNS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -155,15 +155,19 @@ fn short_help_of_put_names_every_flag() {
       [VALUE]  The value, up to 1 MiB; `-` reads it from stdin
 
     Options:
-          --file <PATH>      Read the value from a file
-          --stdin            Read keys and values from stdin, one per line; each is written on its own
-          --format <FORMAT>  How the lines of --stdin are written [default: tsv] [possible values: tsv,
-                             json]
-          --ttl <DURATION>   Hide the value after this long: 30s, 5m, 2h, 7d; watchers get `expire`
-          --if-absent        Only when the key has no value; else exit 4
-          --if-head <ENTRY>  Only when this entry is what reads see; else exit 4. An id, or its first
-                             digits
-      -h, --help             Print help (see more with '--help')
+          --file <PATH>         Read the value from a file
+          --stdin               Read keys and values from stdin, one per line; each is written on its
+                                own
+          --format <FORMAT>     How the lines of --stdin are written [default: tsv] [possible values:
+                                tsv, json]
+          --ttl <DURATION>      Hide the value after this long: 30s, 5m, 2h, 7d; watchers get `expire`
+          --if-absent           Only when the key has no value; else exit 4
+          --if-head <ENTRY>     Only when this entry is what reads see; else exit 4. An id, or its first
+                                digits
+          --wait-for <MEMBERS>  Return when so many members have it on disk, this node among them; exit
+                                8 when the time is over before
+          --timeout <DURATION>  How long --wait-for waits; what was written stays written [default: 30s]
+      -h, --help                Print help (see more with '--help')
 
     Global options:
           --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
@@ -175,6 +179,7 @@ fn short_help_of_put_names_every_flag() {
 
     Examples:
       lattice put /hello world
+      lattice put /hello world --wait-for 2
       lattice put /jobs/7/lease worker-3 --ttl 30s --if-absent
       date | lattice put /clock -
       lattice put /logo --file logo.png

@@ -1,0 +1,158 @@
+//! Several nodes, as people use them: invite, join, watch, kill, come back, remove.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::harness::{Home, PATIENCE};
+
+// The token is the one line on stdout.
+fn token(home: &Home, arguments: &[&str]) -> String {
+    let ran = home.run(&[&["invite"], arguments].concat());
+    assert_eq!(ran.code, 0, "{ran}");
+    let token = ran.raw.trim().to_owned();
+    assert!(
+        token.starts_with("lattice") && !token.contains('\n'),
+        "{token}"
+    );
+    token
+}
+
+// A home whose node has joined that of `host`, and runs.
+fn joined(host: &Home, role: &str) -> (Home, super::harness::Running) {
+    let home = Home::new();
+    let token = token(host, &["--role", role]);
+    let ran = home.run(&["join", &token, "--name", role]);
+    assert_eq!(ran.code, 0, "{ran}");
+    let node = home.up();
+    (home, node)
+}
+
+// Asked again and again until it is so.
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn has(home: &Home, key: &str, value: &str) {
+    soon(&format!("{key} = {value}"), || {
+        home.run(&["get", key]).raw == value
+    });
+}
+
+#[test]
+fn a_new_user_brings_two_nodes_together() {
+    let a = Home::new();
+    let _a_node = a.up();
+    a.run(&["put", "/before", "it"]).ok();
+    let token = token(&a, &[]);
+    let b = Home::new();
+    insta::assert_snapshot!(b.run(&["join", &token, "--name", "laptop"]), @r#"
+    contacted  node [short]
+    accepted   as writer
+    synced     3 entries
+    next       lattice up, and lattice watch /nodes/
+    exit 0
+    "#);
+    insta::assert_snapshot!(b.run(&["get", "/before"]), @r#"
+    it
+    exit 0
+    "#);
+    let b_node = b.up();
+    // What one puts, the other streams; and a put can wait until both have it on disk.
+    let mut watch = b.start(&["watch", "/from/", "--no-initial"]);
+    soon("a sees b", || a.run(&["peers"]).raw.contains("online"));
+    a.run(&["put", "/from/a", "1", "--wait-for", "2"]).ok();
+    watch.line_with("/from/a");
+    let status = a.run(&["status", "/from/a", "--json"]).json();
+    assert_eq!(status[0]["nodes"].as_array().unwrap().len(), 2);
+    assert_eq!(status[0]["members"], 2);
+    b.run(&["put", "/from/b", "2"]).ok();
+    has(&a, "/from/b", "2");
+
+    // Killed, it comes back on another port and is found again without help.
+    b_node.signal(Signal::KILL);
+    drop(b_node);
+    a.run(&["put", "/meanwhile", "a"]).ok();
+    let _b_node = b.up();
+    has(&b, "/meanwhile", "a");
+
+    // The same token is good for nobody else.
+    let c = Home::new();
+    let again = c.run(&["join", &token]);
+    assert_eq!(again.code, 4, "{again}");
+    assert!(again.stderr.contains("was used by node"), "{again}");
+}
+
+#[test]
+fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
+    let a = Home::new();
+    let _node = a.up();
+    let token = token(&a, &["--expires", "1ms"]);
+    thread::sleep(Duration::from_millis(20));
+    let b = Home::new();
+    let expired = b.run(&["join", &token]);
+    assert_eq!(expired.code, 4, "{expired}");
+    assert!(expired.stderr.contains("expired"), "{expired}");
+    let cut = &token[..token.len() - 3];
+    let c = Home::new();
+    insta::assert_snapshot!(c.run(&["join", cut]), @r#"
+    error: not an invitation: its check sum is wrong: it was mistyped or cut
+    hint: copy the whole token that `lattice invite` printed
+    exit 2
+    "#);
+    assert!(!c.data().exists(), "a mistyped token makes no node");
+    insta::assert_snapshot!(a.run(&["join", &token]), @r#"
+    error: this node gave out the invitation itself
+    hint: give the token to another node
+    exit 4
+    "#);
+    insta::assert_snapshot!(a.run(&["peer", "remove", "nobody"]), @r#"
+    error: no peer has the id or the name "nobody"
+    hint: `lattice peer list` shows them
+    exit 3
+    "#);
+}
+
+#[test]
+fn a_conflict_is_listed_everywhere_and_a_removed_node_is_out() {
+    let a = Home::new();
+    let _a_node = a.up();
+    let (b, b_node) = joined(&a, "writer");
+    // Apart, both write one key.
+    b_node.signal(Signal::TERM);
+    b_node.end();
+    a.run(&["put", "/k", "from a"]).ok();
+    b.run(&["put", "/k", "from b"]).ok();
+    let _b_node = b.up();
+    for home in [&a, &b] {
+        soon("the conflict is known", || {
+            home.run(&["conflicts", "--json"]).json().len() == 2
+        });
+    }
+    assert_eq!(a.run(&["get", "/k"]).raw, b.run(&["get", "/k"]).raw);
+    a.run(&["put", "/k", "merged"]).ok();
+    has(&b, "/k", "merged");
+    insta::assert_snapshot!(b.run(&["conflicts"]), @r#"
+    note: no key has more than one head
+    exit 0
+    "#);
+
+    // A writer lets nobody in, and removes nobody.
+    let refused = b.run(&["invite"]);
+    assert_eq!(refused.code, 4, "{refused}");
+    let ran = a.run(&["peer", "remove", "writer"]);
+    assert_eq!(ran.code, 0, "{ran}");
+    soon("the connection is closed", || {
+        !b.run(&["peers"]).raw.contains("online")
+    });
+    a.run(&["put", "/k", "without b"]).ok();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(b.run(&["get", "/k"]).raw, "merged");
+}
