@@ -2,15 +2,16 @@
 //! server.
 //!
 //! # How an entry flows
-//! bytes -> `SignedEntry` -> `VerifiedEntry` -> log -> state -> bus -> watchers. Local and remote
-//! entries meet in `store/ingest.rs`; there is no second path.
+//! bytes -> `SignedEntry` -> `VerifiedEntry` -> log -> state -> bus -> watchers, and from there to
+//! peers. Local and remote entries meet in `store/ingest.rs`; there is no second path.
 //!
 //! # Floors
 //! A module names only modules of floors below its own; `tests/it/tidy.rs` keeps it so.
 //!
 //! ```text
-//! 7  daemon                          wires node and api; signals; ordered shutdown
+//! 7  daemon                          wires node, net and api; signals; ordered shutdown
 //! 6  api                             gRPC on the local socket, server and client
+//! 5  net                             peers: who is let in, sync sessions, gossip
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle and its single writer; reads, watches
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
@@ -21,8 +22,8 @@
 //!
 //! # What is promised
 //! A put that returned survives power loss. State is a pure function of the set of applied
-//! entries. A watch is lossless or says so. Damage is found before its data is served. Memory is
-//! bounded.
+//! entries. A watch is lossless or says so. Nobody is let in who is not a member. Damage is found
+//! before its data is served. Memory is bounded.
 //!
 //! # Units
 //! Times are milliseconds since 1970 (UTC), sizes are bytes, places in a log count from 1.

@@ -156,7 +156,7 @@ fn runtime() -> std::io::Result<Runtime> {
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
         // A peer that goes away is nothing to warn of.
-        0 => "warn,iroh=error,iroh_gossip=error,noq_proto=error,noq_udp=error",
+        0 => "warn,iroh=error,iroh::socket=off,iroh_gossip=error,noq_proto=error,noq_udp=error",
         1 => "lattice=info,warn",
         2 => "lattice=debug,info",
         _more => "trace",

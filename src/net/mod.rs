@@ -317,7 +317,9 @@ impl Net {
                     .filter(|(node, _)| members.role(node).is_some());
                 current.count() > 1 || members.role(&self.0.node.id()).is_none()
             };
-            if others || self.0.node.has_open_invites().await {
+            // Also when the last one was removed: the gate must close.
+            let bound = self.running().mesh.initialized();
+            if bound || others || self.0.node.has_open_invites().await {
                 match self.mesh().await {
                     Ok(mesh) => {
                         mesh.meet_members();

@@ -143,6 +143,9 @@ impl Node {
         }
         let removal = Act::Remove(Tips::new(tips)?).encode();
         self.root().write_own(put(role_key(node), removal)).await?;
+        for store in self.open_stores() {
+            store.reconsider().await;
+        }
         Ok(())
     }
 

@@ -109,7 +109,8 @@ mod plain {
             }
             found = next;
         }
-        panic!("no fixpoint: {history:?}");
+        let next = round(creator, history, creator_may_leave, &found);
+        panic!("no fixpoint: {found:?}\nthen {next:?}\nof {history:?}");
     }
 
     fn round(creator: Author, history: &History, creator_may_leave: bool, last: &Found) -> Found {

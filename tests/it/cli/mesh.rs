@@ -56,7 +56,7 @@ fn a_new_user_brings_two_nodes_together() {
     insta::assert_snapshot!(b.run(&["join", &token, "--name", "laptop"]), @r#"
     contacted  node [short]
     accepted   as writer
-    synced     3 entries
+    synced     4 entries
     next       lattice up, and lattice watch /nodes/
     exit 0
     "#);
@@ -103,7 +103,7 @@ fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
     let cut = &token[..token.len() - 3];
     let c = Home::new();
     insta::assert_snapshot!(c.run(&["join", cut]), @r#"
-    error: not an invitation: its check sum is wrong: it was mistyped or cut
+    error: not an invitation: it has letters that none has, or was cut
     hint: copy the whole token that `lattice invite` printed
     exit 2
     "#);
