@@ -186,7 +186,12 @@ impl Net {
             .map(|(node, _)| *node)
             .filter(|node| *node != own && members.role(node).is_some());
         match self.running().mesh.get() {
-            Some(mesh) => others.map(|node| mesh.peers.status(&node)).collect(),
+            Some(mesh) => others
+                .map(|node| PeerStatus {
+                    shut_out: mesh.gate.shut_out_for(&node),
+                    ..mesh.peers.status(&node)
+                })
+                .collect(),
             None => {
                 let unknown = Peers::default();
                 others.map(|node| unknown.status(&node)).collect()
