@@ -187,14 +187,11 @@ impl Net {
             .filter(|node| *node != own && members.role(node).is_some());
         match self.running().mesh.get() {
             Some(mesh) => others
-                .map(|node| PeerStatus {
-                    shut_out: mesh.gate.shut_out_for(&node),
-                    ..mesh.peers.status(&node)
-                })
+                .map(|node| mesh.peers.status(&node, mesh.gate.shut_out_for(&node)))
                 .collect(),
             None => {
                 let unknown = Peers::default();
-                others.map(|node| unknown.status(&node)).collect()
+                others.map(|node| unknown.status(&node, None)).collect()
             }
         }
     }

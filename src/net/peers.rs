@@ -67,7 +67,8 @@ pub struct PeerStatus {
     pub skew_ms: i64,
     /// Entries that it lacked when last compared; `None`: not compared yet.
     pub behind: Option<u64>,
-    /// What went wrong last. After that went well: what it did last that no honest peer does.
+    /// What went wrong last. While it is shut out, and when nothing went wrong since: what it did
+    /// that no honest peer does.
     pub error: Option<String>,
     /// Messages that no honest peer sends.
     pub strikes: u32,
@@ -199,8 +200,8 @@ impl Peers {
             .collect()
     }
 
-    /// Returns how `node` is.
-    pub(super) fn status(&self, node: &Author) -> PeerStatus {
+    /// Returns how `node` is, who is shut out for that long.
+    pub(super) fn status(&self, node: &Author, shut_out: Option<Duration>) -> PeerStatus {
         self.with(node, |peer| {
             let connection = peer.live().last().cloned();
             let paths = connection.as_ref().map(|connection| {
@@ -209,6 +210,8 @@ impl Peers {
                 selected.map(|path| (path.rtt(), path.is_relay()))
             });
             let path = paths.flatten();
+            let misbehaved = peer.misbehaved.clone();
+            let error = peer.error.clone();
             PeerStatus {
                 node: *node,
                 online: connection.is_some(),
@@ -218,9 +221,12 @@ impl Peers {
                 relayed: path.is_some_and(|(_, relayed)| relayed),
                 skew_ms: peer.skew_ms,
                 behind: peer.behind,
-                error: peer.error.clone().or_else(|| peer.misbehaved.clone()),
+                error: match shut_out {
+                    Some(_) => misbehaved.or(error),
+                    None => error.or(misbehaved),
+                },
                 strikes: peer.strikes,
-                shut_out: None,
+                shut_out,
             }
         })
     }
