@@ -67,11 +67,12 @@ pub struct PeerStatus {
     pub skew_ms: i64,
     /// Entries that it lacked when last compared; `None`: not compared yet.
     pub behind: Option<u64>,
-    /// What went wrong last. While it is shut out, and when nothing went wrong since: what it did
-    /// that no honest peer does.
+    /// What went wrong last; `None` after it went well.
     pub error: Option<String>,
     /// Messages that no honest peer sends.
     pub strikes: u32,
+    /// What the last of them was.
+    pub misbehaved: Option<String>,
     /// For how long it is still shut out because of them; `None`: it is not.
     pub shut_out: Option<Duration>,
 }
@@ -210,8 +211,6 @@ impl Peers {
                 selected.map(|path| (path.rtt(), path.is_relay()))
             });
             let path = paths.flatten();
-            let misbehaved = peer.misbehaved.clone();
-            let error = peer.error.clone();
             PeerStatus {
                 node: *node,
                 online: connection.is_some(),
@@ -221,11 +220,9 @@ impl Peers {
                 relayed: path.is_some_and(|(_, relayed)| relayed),
                 skew_ms: peer.skew_ms,
                 behind: peer.behind,
-                error: match shut_out {
-                    Some(_) => misbehaved.or(error),
-                    None => error.or(misbehaved),
-                },
+                error: peer.error.clone(),
                 strikes: peer.strikes,
+                misbehaved: peer.misbehaved.clone(),
                 shut_out,
             }
         })

@@ -199,7 +199,7 @@ async fn n2_a_flood_of_forgeries_ends_with_the_forger_outside() {
     let status = status_at(&field.a, &raw.author());
     assert!(status.strikes >= STRIKES_MAX, "{status:?}");
     assert!(status.shut_out.is_some(), "{status:?}");
-    assert!(status.error.is_some());
+    assert!(status.misbehaved.is_some(), "{status:?}");
     for alpn in [SYNC, GOSSIP] {
         assert!(is(&raw.refusal(&field.a, alpn).await, SHUT_OUT));
     }

@@ -73,7 +73,6 @@ async fn m1_a_stranger_gets_the_same_answer_whatever_it_says() {
     let guess = [1; 32];
     let hellos = [
         ("rubbish", vec![0xff; 200]),
-        ("nothing", Vec::new()),
         ("a guess", request(1, store, &guess)),
         ("no secret", request(1, store, &[])),
         ("a short secret", request(1, store, &secret[..31])),
@@ -97,7 +96,7 @@ async fn m1_a_stranger_gets_the_same_answer_whatever_it_says() {
 
     eprintln!("M9 a hello of another version");
     let versions = [0, 2, u32::MAX].map(|version| request(version, store, &secret));
-    for hello in versions {
+    for hello in versions.into_iter().chain([Vec::new()]) {
         let answer = greet(&stranger, a, &hello).await.unwrap();
         assert_eq!(refused(&answer).0, "version");
     }
