@@ -173,9 +173,12 @@ impl Peers {
         });
     }
 
-    /// Notes how many entries `node` lacked.
+    /// Notes how many entries `node` lacked in a sync that went well.
     pub(super) fn compared(&self, node: &Author, behind: u64) {
-        self.with(node, |peer| peer.behind = Some(behind));
+        self.with(node, |peer| {
+            peer.behind = Some(behind);
+            peer.error = None;
+        });
     }
 
     /// Notes what went wrong.
@@ -264,7 +267,7 @@ impl Peer {
 // For how long a peer is shut out at its `strikes`-th strike.
 fn shut_out(strikes: u32) -> Option<Duration> {
     let times = strikes / STRIKES_MAX;
-    if times == 0 || strikes % STRIKES_MAX != 0 {
+    if times == 0 || !strikes.is_multiple_of(STRIKES_MAX) {
         return None;
     }
     let doubled = 2_u32.saturating_pow(times - 1);

@@ -3,6 +3,7 @@
 //! Each script is named by the row of the threat table that it tries. After each, the honest nodes
 //! are in step within seconds, and neither holds anything against the other.
 
+mod answers;
 mod crowds;
 mod gossip;
 mod invites;

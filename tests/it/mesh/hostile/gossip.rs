@@ -271,9 +271,9 @@ async fn n13_lies_about_where_a_node_is_do_not_keep_it_away() {
     })
     .await;
     let liar = raw.endpoint.addr().ip_addrs().next().unwrap().to_string();
-    for nonce in 0..50 {
-        talk.say(announce(&b, nonce, &liar)).await;
-        talk.say(announce(&Author([nonce as u8; 32]), nonce, &liar))
+    for nonce in 0_u8..50 {
+        talk.say(announce(&b, nonce.into(), &liar)).await;
+        talk.say(announce(&Author([nonce; 32]), nonce.into(), &liar))
             .await;
     }
     // A dial to the liar cannot end well: it has not the key.

@@ -146,9 +146,8 @@ async fn a_host_that_misleads_a_joiner_changes_nothing_on_it() {
             drop(send.finish());
             connection.closed().await;
         };
-        let (joined, ()) = timeout(SOON, async { tokio::join!(joining, answering) })
-            .await
-            .unwrap();
+        let meeting = Box::pin(async { tokio::join!(joining, answering) });
+        let (joined, ()) = timeout(SOON, meeting).await.unwrap();
         match joined {
             Err(JoinError::Refused { word, .. }) => {
                 assert_eq!((name, word.as_str()), ("a refusal", "invite_used"))
