@@ -86,8 +86,15 @@ pub const PEER_PATH_IDLE_MAX: Duration = Duration::from_secs(3);
 pub const PEER_IDLE_MAX: Duration = Duration::from_secs(6);
 /// Streams that a peer may have open at a time on one connection.
 pub const PEER_STREAMS_MAX: u32 = 16;
+/// Bytes that a peer may have sent on a connection and nobody has read yet, over all its streams.
+pub const PEER_WINDOW_BYTES: u32 = 8 << 20;
 /// Connections of one peer that are served at a time.
 pub const PEER_CONNECTIONS_MAX: usize = 4;
+/// Connections of one peer on all protocols: as many for gossip, and the old ones of a peer that
+/// came back before they were found dead.
+pub const PEER_CONNECTIONS_ALL_MAX: usize = 4 * PEER_CONNECTIONS_MAX;
+/// Syncs that a peer may have open at a time. An honest one has one, two while it joins.
+pub const PEER_SYNCS_MAX: usize = 4;
 /// A dial that has not been answered for so long has failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 /// Time an endpoint has to say goodbye to its peers when it stops.
@@ -98,7 +105,7 @@ pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
 pub const DIAL_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a message of the hello protocol.
 pub const HELLO_BYTES_MAX: usize = 4096;
-/// Strangers that are served at a time.
+/// Strangers that are served at a time. When full, the one that came first goes.
 pub const HELLOS_MAX: usize = 8;
 /// Time a stranger has to say hello, and a node to answer.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,8 +113,14 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SYNC_EVERY: Duration = Duration::from_secs(30);
 /// Frames of entries that wait to be written to a sync stream.
 pub const SYNC_FRAMES_AHEAD: usize = 2;
-/// Messages that no honest peer sends, after which its connection is closed.
+/// Messages that no honest peer sends, after which it is shut out for a while.
 pub const STRIKES_MAX: u32 = 8;
+/// Time that a peer is shut out the first time; it doubles with each time.
+pub const SHUT_OUT_MIN: Duration = Duration::from_secs(10);
+/// The longest such time.
+pub const SHUT_OUT_MAX: Duration = Duration::from_secs(3600);
+/// A peer's new addresses are written to disk at most this often.
+pub const ADDRESSES_KEEP_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a peer's status message: its acks, of a hundred authors in a hundred stores.
 pub const STATUS_BYTES_MAX: usize = 1 << 20;
 /// Milliseconds that an invitation is good for unless it says otherwise: 24 h.

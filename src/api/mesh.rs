@@ -161,10 +161,20 @@ fn peer(
         peer.relayed = status.relayed;
         peer.skew_ms = status.skew_ms;
         peer.strikes = status.strikes;
-        peer.error = status.error.clone().unwrap_or_default();
+        peer.error = trouble(status);
         peer.addresses = text(&status.addresses);
     }
     peer
+}
+
+// What is wrong with a peer, in a line.
+fn trouble(status: &PeerStatus) -> String {
+    let misbehaved = status.misbehaved.as_deref().unwrap_or_default();
+    match (status.shut_out, &status.error) {
+        (Some(wait), _) => format!("shut out for {} s: {misbehaved}", wait.as_secs() + 1),
+        (None, Some(error)) => error.clone(),
+        (None, None) => misbehaved.to_owned(),
+    }
 }
 
 /// Answers `WhoHas`.

@@ -11,7 +11,10 @@ use iroh_mdns_address_lookup::MdnsAddressLookup;
 
 use crate::{
     id::Author,
-    limits::{ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX},
+    limits::{
+        ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX,
+        PEER_WINDOW_BYTES,
+    },
     net::{NetConfig, NetError, Relay, gate::Gate},
     wire::net,
 };
@@ -34,6 +37,8 @@ pub(super) async fn bind(
         .default_path_max_idle_timeout(PEER_PATH_IDLE_MAX)
         .max_concurrent_bidi_streams(PEER_STREAMS_MAX.into())
         .max_concurrent_uni_streams(GOSSIP_STREAMS_MAX.into())
+        // Else each stream that nobody reads holds as much as a stream may.
+        .receive_window(PEER_WINDOW_BYTES.into())
         .build();
     let builder = match &config.relay {
         Relay::N0 => Endpoint::builder(presets::N0),

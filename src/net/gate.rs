@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use iroh::{
@@ -13,12 +14,16 @@ use iroh::{
     },
 };
 
+use tokio::time::Instant;
+
 use crate::{
     id::Author,
+    limits::PEER_CONNECTIONS_ALL_MAX,
     net::{HELLO_ALPN, endpoint::node_of},
 };
 
-/// Lets members in, and strangers only as far as the hello protocol. Cheap to clone.
+/// Lets members in, and strangers only as far as the hello protocol. A member that misbehaves is
+/// shut out for a while. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate(Arc<Mutex<Open>>);
 
@@ -27,27 +32,39 @@ struct Open {
     members: BTreeSet<Author>,
     // Weak: a strong handle would keep a connection open that nobody uses any more.
     connections: BTreeMap<Author, Vec<WeakConnectionHandle>>,
+    // Of members. Until when.
+    shut_out: BTreeMap<Author, Instant>,
 }
+
+/// Why a connection is closed: a code and a reason.
+type Verdict = (u32, &'static [u8]);
 
 impl Gate {
     /// From now on `members` are let in. Connections of all others are closed.
     pub(super) fn admit(&self, members: BTreeSet<Author>) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let out: Vec<_> = open.connections.keys().copied().collect();
-        for node in out {
-            if members.contains(&node) {
-                continue;
-            }
-            for connection in open.connections.remove(&node).unwrap_or_default() {
-                if let Some(connection) = connection.upgrade() {
-                    connection.close(VarInt::from_u32(NOT_A_MEMBER), REASON);
-                }
-            }
+        let known: Vec<_> = open.connections.keys().copied().collect();
+        for node in known.iter().filter(|node| !members.contains(node)) {
+            open.hang_up(node, NOT_A_MEMBER);
         }
+        open.shut_out.retain(|node, _| members.contains(node));
         open.members = members;
     }
 
-    /// True when `node` is let in.
+    /// Closes all connections of `node`, and lets it in again after `wait`, not before.
+    pub(super) fn shut_out(&self, node: &Author, wait: Duration) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.shut_out.insert(*node, Instant::now() + wait);
+        open.hang_up(node, SHUT_OUT);
+    }
+
+    /// Returns how long `node` is still shut out; `None`: it is not.
+    pub(super) fn shut_out_for(&self, node: &Author) -> Option<Duration> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.shut_out_for(node)
+    }
+
+    /// True when `node` is a member.
     pub(super) fn admits(&self, node: &Author) -> bool {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.members.contains(node)
@@ -59,15 +76,45 @@ impl Gate {
         open.members.clone()
     }
 
-    fn enter(&self, node: Author, connection: WeakConnectionHandle) -> bool {
+    fn enter(&self, node: Author, connection: WeakConnectionHandle) -> Result<(), Verdict> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !open.members.contains(&node) {
-            return false;
+            return Err(NOT_A_MEMBER);
+        }
+        if open.shut_out_for(&node).is_some() {
+            return Err(SHUT_OUT);
         }
         let connections = open.connections.entry(node).or_default();
-        connections.retain(|known| known.upgrade().is_some());
+        let is_open = |known: &WeakConnectionHandle| {
+            let known = known.upgrade();
+            known.is_some_and(|connection| connection.close_reason().is_none())
+        };
+        connections.retain(is_open);
+        if connections.len() >= PEER_CONNECTIONS_ALL_MAX {
+            return Err(BUSY);
+        }
         connections.push(connection);
-        true
+        Ok(())
+    }
+}
+
+impl Open {
+    fn hang_up(&mut self, node: &Author, (code, reason): Verdict) {
+        for connection in self.connections.remove(node).unwrap_or_default() {
+            if let Some(connection) = connection.upgrade() {
+                connection.close(VarInt::from_u32(code), reason);
+            }
+        }
+    }
+
+    fn shut_out_for(&mut self, node: &Author) -> Option<Duration> {
+        let until = *self.shut_out.get(node)?;
+        let wait = until.saturating_duration_since(Instant::now());
+        if wait.is_zero() {
+            self.shut_out.remove(node);
+            return None;
+        }
+        Some(wait)
     }
 }
 
@@ -77,7 +124,8 @@ impl EndpointHooks for Gate {
         remote: &'a EndpointAddr,
         alpn: &'a [u8],
     ) -> BeforeConnectOutcome {
-        if alpn == HELLO_ALPN || self.admits(&node_of(&remote.id)) {
+        let node = node_of(&remote.id);
+        if alpn == HELLO_ALPN || (self.admits(&node) && self.shut_out_for(&node).is_none()) {
             BeforeConnectOutcome::Accept
         } else {
             BeforeConnectOutcome::Reject
@@ -86,18 +134,22 @@ impl EndpointHooks for Gate {
 
     async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
         let node = node_of(&connection.remote_id());
-        if connection.alpn() == HELLO_ALPN || self.enter(node, connection.weak_handle()) {
-            AfterHandshakeOutcome::Accept
-        } else {
-            // The same answer to everybody: a stranger learns nothing of who is a member.
-            AfterHandshakeOutcome::Reject {
-                error_code: VarInt::from_u32(NOT_A_MEMBER),
-                reason: REASON.to_vec(),
-            }
+        if connection.alpn() == HELLO_ALPN {
+            return AfterHandshakeOutcome::Accept;
+        }
+        match self.enter(node, connection.weak_handle()) {
+            Ok(()) => AfterHandshakeOutcome::Accept,
+            Err((code, reason)) => AfterHandshakeOutcome::Reject {
+                error_code: VarInt::from_u32(code),
+                reason: reason.to_vec(),
+            },
         }
     }
 }
 
-/// Application error code of a connection that the gate closed.
-pub(super) const NOT_A_MEMBER: u32 = 403;
-const REASON: &[u8] = b"not a member";
+/// The same for everybody: a stranger learns nothing of who is a member.
+pub(super) const NOT_A_MEMBER: Verdict = (403, b"not a member");
+/// For members only.
+pub(super) const SHUT_OUT: Verdict = (400, b"misbehaved");
+/// When there are too many connections.
+pub(super) const BUSY: Verdict = (429, b"too many connections");

@@ -19,7 +19,8 @@ use crate::{
         Mesh, acks,
         endpoint::{Addresses, endpoint_id, node_of},
     },
-    store::{Ingested, Store},
+    protocol::entry::EntryError,
+    store::{Ingested, RefusedEntry, Store},
     wire::net,
 };
 
@@ -56,18 +57,30 @@ pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
     mesh.remove_topic(&store.id());
 }
 
+struct Received {
+    from: Author,
+    // Made by `from`, not just passed on: nodes pass on what they have not read.
+    direct: bool,
+    content: Bytes,
+}
+
 // Does nothing but drain: a reader that waits for a disk loses messages for everybody.
 async fn drain(
     mesh: &Mesh,
     store: &Store,
     mut receiver: GossipReceiver,
-    messages: mpsc::Sender<(Author, Bytes)>,
+    messages: mpsc::Sender<Received>,
 ) {
     while let Some(event) = receiver.next().await {
         match event {
             Ok(Event::Received(message)) => {
                 let from = node_of(&message.delivered_from);
-                if messages.try_send((from, message.content)).is_err() {
+                let received = Received {
+                    from,
+                    direct: message.scope.is_direct(),
+                    content: message.content,
+                };
+                if messages.try_send(received).is_err() {
                     mesh.want_sync(&from);
                 }
             }
@@ -84,25 +97,28 @@ async fn drain(
 }
 
 // Entries that arrived while the last ones were written go in together.
-async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(Author, Bytes)>) {
+async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<Received>) {
     let mut messages = Vec::new();
     while received.recv_many(&mut messages, GOSSIP_INGEST_MAX).await > 0 {
         let (mut entries, mut from) = (Vec::new(), Vec::new());
-        for (node, content) in messages.drain(..) {
-            match net::Gossip::decode(content).map(|message| message.kind) {
+        for message in messages.drain(..) {
+            match net::Gossip::decode(message.content).map(|message| message.kind) {
                 Ok(Some(net::gossip::Kind::Entry(entry))) => {
                     entries.push(entry);
-                    from.push(node);
+                    from.push((message.from, message.direct));
                 }
                 Ok(Some(net::gossip::Kind::Announce(announce))) => {
-                    announced(mesh, store, node, &announce);
+                    announced(mesh, store, message.from, &announce);
                 }
                 Ok(Some(net::gossip::Kind::Ack(ack))) => {
-                    if !mesh.take_ack(ack) {
-                        mesh.strike(&node, "an ack that is none");
+                    if !mesh.take_ack(ack) && message.direct {
+                        mesh.strike(&message.from, "an ack that is none");
                     }
                 }
-                Ok(None) | Err(_) => mesh.strike(&node, "a gossip message that is none"),
+                Ok(None) | Err(_) if message.direct => {
+                    mesh.strike(&message.from, "a gossip message that is none");
+                }
+                Ok(None) | Err(_) => {}
             }
         }
         if entries.is_empty() {
@@ -113,8 +129,8 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(
                 if outcomes.iter().any(|it| matches!(it, Ingested::Applied(_))) {
                     mesh.acknowledge(store);
                 }
-                for (outcome, node) in outcomes.iter().zip(&from) {
-                    judge(mesh, node, outcome);
+                for (outcome, (node, direct)) in outcomes.iter().zip(&from) {
+                    judge(mesh, node, *direct, outcome);
                 }
             }
             // Nothing is lost: the peers have it, and the next sync brings it.
@@ -123,11 +139,17 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<(
     }
 }
 
-fn judge(mesh: &Mesh, node: &Author, outcome: &Ingested) {
+fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
     match outcome {
         // Something before it is missing here.
         Ingested::Pending { .. } | Ingested::Stranger(_) => mesh.want_sync(node),
-        // The neighbour only passed it on, unchecked: no strike.
+        Ingested::Refused(RefusedEntry::Entry(EntryError::NeedsNewer { .. })) => {}
+        Ingested::Refused(reason @ (RefusedEntry::Entry(_) | RefusedEntry::WrongStore { .. }))
+            if direct =>
+        {
+            mesh.strike(node, &reason.to_string())
+        }
+        // The neighbour only passed it on, unchecked; or could not know.
         Ingested::Refused(reason) => tracing::debug!(%reason, "an entry from gossip was refused"),
         Ingested::Applied(_) | Ingested::Duplicate(_) | Ingested::Held { .. } => {}
     }

@@ -3,21 +3,24 @@
 //! The bearer of an invitation shows its secret and is admitted, durably, before it gets an
 //! answer. Everybody else gets the same refusal and learns nothing.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use iroh::{
     EndpointAddr,
-    endpoint::Connection,
+    endpoint::{Connection, WeakConnectionHandle},
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     id::{Author, StoreId},
     limits::{DIAL_TIMEOUT, HELLO_BYTES_MAX, HELLO_TIMEOUT, HELLOS_MAX},
-    net::{HELLO_ALPN, JoinError, Mesh, endpoint::node_of, invitation::Invitation},
+    net::{HELLO_ALPN, JoinError, Mesh, endpoint::node_of, gate::BUSY, invitation::Invitation},
     node::{MeshError, Redeemed},
     protocol::{genesis::Genesis, invite::InviteError, membership::MembershipError, role::Role},
     wire::net,
@@ -27,14 +30,29 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(super) struct Hello {
     mesh: Arc<Mesh>,
-    slots: Arc<Semaphore>,
+    // Oldest first. Bounded by HELLOS_MAX: the oldest is hung up, so that strangers who say nothing
+    // do not keep out those who do.
+    served: Arc<Mutex<VecDeque<WeakConnectionHandle>>>,
 }
 
 impl Hello {
     pub(super) fn new(mesh: Arc<Mesh>) -> Self {
         Self {
             mesh,
-            slots: Arc::new(Semaphore::new(HELLOS_MAX)),
+            served: Arc::default(),
+        }
+    }
+
+    fn make_room(&self, connection: &Connection) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |known: &Connection| known.close_reason().is_none();
+        served.retain(|known| known.upgrade().as_ref().is_some_and(is_open));
+        served.push_back(connection.weak_handle());
+        if served.len() > HELLOS_MAX
+            && let Some(oldest) = served.pop_front().and_then(|oldest| oldest.upgrade())
+        {
+            let (code, reason) = BUSY;
+            oldest.close(code.into(), reason);
         }
     }
 
@@ -91,17 +109,18 @@ impl Hello {
                 Ok(redeemed)
             }
             Err(MeshError::Invite(InviteError::Unknown)) => Err(stranger()),
-            Err(error) => Err((word(&error).to_owned(), error.to_string())),
+            Err(error) => {
+                tracing::warn!(%node, %error, "an invitation was refused");
+                let (word, reason) = refusal(&error);
+                Err((word.to_owned(), reason))
+            }
         }
     }
 }
 
 impl ProtocolHandler for Hello {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
-        let Ok(_slot) = self.slots.try_acquire() else {
-            connection.close(BUSY.into(), b"busy");
-            return Ok(());
-        };
+        self.make_room(&connection);
         match timeout(HELLO_TIMEOUT, self.answer(&connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => tracing::debug!(reason, "a hello ended badly"),
@@ -175,13 +194,15 @@ pub(super) async fn redeem(
     })
 }
 
-// A stable name for programs.
-fn word(error: &MeshError) -> &'static str {
+// A stable word for programs, and a text. Neither names other nodes, nor what is on this one.
+fn refusal(error: &MeshError) -> (&'static str, String) {
     match error {
-        MeshError::Invite(InviteError::Expired { .. }) => "invite_expired",
-        MeshError::Invite(InviteError::Used { .. }) => "invite_used",
-        MeshError::Membership(MembershipError::Removed { .. }) => "removed",
-        _ours => "failed",
+        MeshError::Invite(InviteError::Expired { .. }) => ("invite_expired", error.to_string()),
+        MeshError::Invite(InviteError::Used { .. }) => {
+            ("invite_used", "another node has used the invite".to_owned())
+        }
+        MeshError::Membership(MembershipError::Removed { .. }) => ("removed", error.to_string()),
+        _ours => ("failed", "the node cannot let anybody in now".to_owned()),
     }
 }
 
@@ -192,4 +213,3 @@ fn text(error: impl std::fmt::Display) -> String {
 const VERSION: u32 = 1;
 const DONE: u32 = 0;
 const LATE: u32 = 408;
-const BUSY: u32 = 429;

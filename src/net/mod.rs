@@ -210,7 +210,7 @@ impl Net {
             Some(mesh) => others.map(|node| mesh.status(&node)).collect(),
             None => {
                 let unknown = Peers::default();
-                others.map(|node| unknown.status(&node)).collect()
+                others.map(|node| unknown.status(&node, None)).collect()
             }
         }
     }
@@ -399,7 +399,7 @@ impl Mesh {
             .collect();
         PeerStatus {
             behind: behind.map(|behind| behind.iter().sum()),
-            ..self.peers.status(node)
+            ..self.peers.status(node, self.gate.shut_out_for(node))
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use iroh::{
-    endpoint::{Connection, ConnectionError, RecvStream, SendStream, Side},
+    endpoint::{Connection, ConnectionError, ReadToEndError, RecvStream, SendStream, Side},
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use crate::{
     id::Author,
     limits::{
-        DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, STATUS_BYTES_MAX, STRIKES_MAX,
-        SYNC_EVERY,
+        DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX,
+        STATUS_BYTES_MAX, SYNC_EVERY,
     },
     net::{
         GOSSIP_ALPN, Mesh, SYNC_ALPN,
         endpoint::{Addresses, endpoint_id, node_of},
-        gate::NOT_A_MEMBER,
+        gate::{BUSY, NOT_A_MEMBER, SHUT_OUT},
         session,
     },
     wire::net,
@@ -29,6 +29,10 @@ pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
     let wake = mesh.peers.wake(&node);
     let mut again = DIAL_AGAIN_MIN;
     while mesh.gate.admits(&node) {
+        if let Some(wait) = mesh.gate.shut_out_for(&node) {
+            tokio::time::sleep(wait).await;
+            continue;
+        }
         if let Some(connection) = mesh.peers.connection(&node) {
             again = DIAL_AGAIN_MIN;
             stay(&mesh, &node, &connection).await;
@@ -60,7 +64,7 @@ pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connectio
 
 async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
     let id = endpoint_id(node).ok_or("its id is no key")?;
-    let address = mesh.peers.addresses(node).to_iroh(id);
+    let address = mesh.peers.places(node).to_iroh(id);
     let connection = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN))
         .await
         .map_err(|_elapsed| format!("no answer within {DIAL_TIMEOUT:?}"))?
@@ -82,7 +86,7 @@ async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
 // Gossip's own dialling gives up for good after one failure, so it is handed a connection.
 async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
     let Some(id) = endpoint_id(node) else { return };
-    let address = mesh.peers.addresses(node).to_iroh(id);
+    let address = mesh.peers.places(node).to_iroh(id);
     let dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, GOSSIP_ALPN)).await;
     match dialled {
         Ok(Ok(connection)) => {
@@ -130,6 +134,7 @@ async fn in_step(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Re
         session::open(mesh, node, connection, &store, |_entries| {}).await?;
     }
     mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
+    mesh.peers.synced(node);
     Ok(())
 }
 
@@ -200,7 +205,8 @@ impl ProtocolHandler for Served {
         let node = node_of(&connection.remote_id());
         let now_ms = mesh.node.clock().now_ms();
         if !mesh.peers.connected(&node, connection.clone(), now_ms) {
-            connection.close(BUSY.into(), b"too many connections");
+            let (code, reason) = BUSY;
+            connection.close(code.into(), reason);
             return Ok(());
         }
         serve(mesh, connection).await;
@@ -212,10 +218,15 @@ impl ProtocolHandler for Served {
 async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
     let node = node_of(&connection.remote_id());
     while let Ok((send, receive)) = connection.accept_bi().await {
-        let mesh = Arc::clone(mesh);
+        let (mesh, connection) = (Arc::clone(mesh), connection.weak_handle());
         mesh.clone().spawn(async move {
             if let Err(error) = answer(&mesh, &node, send, receive).await {
                 tracing::debug!(%node, error, "a stream ended badly");
+                let connection = connection.upgrade();
+                // A stream that ends with its connection is nobody's fault.
+                if connection.is_some_and(|connection| connection.close_reason().is_none()) {
+                    mesh.peers.failed(&node, error);
+                }
             }
         });
     }
@@ -238,14 +249,26 @@ async fn answer(
             let request = timeout(HELLO_TIMEOUT, receive.read_to_end(STATUS_BYTES_MAX))
                 .await
                 .map_err(|_elapsed| "its status did not end".to_owned())?
-                .map_err(text)?;
+                .map_err(|error| {
+                    if matches!(error, ReadToEndError::TooLong) {
+                        mesh.strike(node, "a status that is too long");
+                    }
+                    error.to_string()
+                })?;
             heard(mesh, node, &request, mesh.node.clock().now_ms())?;
             send.write_all(&status(mesh).encode_to_vec())
                 .await
                 .map_err(text)?;
             send.finish().map_err(text)
         }
-        [session::STREAM] => session::accept(mesh, node, send, receive).await,
+        [session::STREAM] => match mesh.peers.begin_sync(node) {
+            Some(_slot) => session::accept(mesh, node, send, receive).await,
+            None => {
+                let (code, _reason) = BUSY;
+                drop(send.reset(code.into()));
+                Err(format!("it has {PEER_SYNCS_MAX} syncs open already"))
+            }
+        },
         [other] => {
             mesh.strike(node, "a stream of a kind that there is not");
             Err(format!("a stream of kind {other}"))
@@ -256,24 +279,25 @@ async fn answer(
 impl Mesh {
     /// Notes what no honest peer does; after some of it the peer is shut out for a while.
     pub(super) fn strike(&self, node: &Author, what: &str) {
-        let strikes = self.peers.strike(node, what);
+        let (strikes, shut_out) = self.peers.strike(node, what);
         tracing::warn!(%node, what, strikes, "a peer misbehaves");
-        if strikes % STRIKES_MAX == 0
-            && let Some(connection) = self.peers.connection(node)
-        {
-            connection.close(STRUCK.into(), b"misbehaved");
+        if let Some(wait) = shut_out {
+            tracing::warn!(%node, ?wait, "a peer is shut out");
+            self.gate.shut_out(node, wait);
         }
     }
 }
 
 fn refusal(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ApplicationClosed(closed)
-            if closed.error_code.into_inner() == u64::from(NOT_A_MEMBER) =>
-        {
+    let ConnectionError::ApplicationClosed(closed) = error else {
+        return error.to_string();
+    };
+    match closed.error_code.into_inner() {
+        code if code == u64::from(NOT_A_MEMBER.0) => {
             "it does not know this node as a member (yet)".to_owned()
         }
-        other => other.to_string(),
+        code if code == u64::from(SHUT_OUT.0) => "it has shut this node out for a while".to_owned(),
+        _other => error.to_string(),
     }
 }
 
@@ -283,6 +307,4 @@ fn text(error: impl std::fmt::Display) -> String {
 
 /// First byte of a stream that exchanges statuses.
 const STATUS: u8 = 1;
-const BUSY: u32 = 429;
-const STRUCK: u32 = 400;
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -41,7 +41,7 @@ pub(super) async fn open(
     send.write_all(&[STREAM]).await.map_err(text)?;
     let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
     let frames = Frames::start(mesh, send);
-    frames.send(hello, None);
+    frames.send(hello, None)?;
     let shell = Shell {
         mesh,
         node,
@@ -67,6 +67,7 @@ pub(super) async fn accept(
 ) -> Result<(), String> {
     let mut reader = Reader::new(receive);
     let hello = reader.next(Instant::now() + SYNC_ANSWER_TIMEOUT).await?;
+    let hello = hello.map_err(|error| blame(mesh, node, &error))?;
     let Message::Hello { store: id, .. } = &hello else {
         mesh.strike(node, "a sync that does not begin with a hello");
         return Err(format!("it began with {}", hello.name()));
@@ -111,6 +112,7 @@ struct Shell<'a, P> {
 
 impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     async fn run(mut self, mut session: Session, actions: Vec<Action>) -> Result<Summary, String> {
+        let (mesh, node) = (self.mesh, self.node);
         let mut outgoing = None;
         if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
             return self.finish(summary).await;
@@ -122,9 +124,10 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                     Self::read_on(&mut session, &mut outgoing, room, &self.frames).await?
                 }
                 message = self.reader.next(deadline) => {
-                    let (returned, handled) = handle(session, message?).await?;
+                    let blame = |error| blame(mesh, node, &error);
+                    let (returned, handled) = handle(session, message?.map_err(blame)?).await?;
                     session = returned;
-                    handled.map_err(|error| self.blame(&error))?
+                    handled.map_err(blame)?
                 }
             };
             if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
@@ -144,7 +147,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         let mut actions = std::collections::VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Send(message) => self.frames.send(message, None),
+                Action::Send(message) => self.frames.send(message, None)?,
                 Action::Find(tips) => {
                     self.ingested().await?;
                     let lacking = self.store.lacks(tips).await.map_err(text)?;
@@ -214,7 +217,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         let mut others = Vec::new();
         for action in session.read(frame) {
             match action {
-                Action::Send(message) => frames.send(message, room.take()),
+                Action::Send(message) => frames.send(message, room.take())?,
                 other => others.push(other),
             }
         }
@@ -228,11 +231,11 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         }
         Ok(summary)
     }
+}
 
-    fn blame(&self, error: &SyncError) -> String {
-        self.mesh.strike(self.node, &error.to_string());
-        error.to_string()
-    }
+fn blame(mesh: &Mesh, node: &Author, error: &SyncError) -> String {
+    mesh.strike(node, &error.to_string());
+    error.to_string()
 }
 
 // How long a peer may be silent.
@@ -276,11 +279,12 @@ impl Reader {
         }
     }
 
-    // Cancel-safe: bytes are in the decoder, or still in the stream.
-    async fn next(&mut self, deadline: Instant) -> Result<Message, String> {
+    // Cancel-safe: bytes are in the decoder, or still in the stream. The inner error is the peer's
+    // fault.
+    async fn next(&mut self, deadline: Instant) -> Result<Result<Message, SyncError>, String> {
         loop {
             if let Some(message) = self.ready.pop_front() {
-                return Ok(message);
+                return Ok(Ok(message));
             }
             let chunk = timeout_at(deadline, self.receive.read_chunk(READ_BYTES_MAX))
                 .await
@@ -290,7 +294,10 @@ impl Reader {
                     error => error.to_string(),
                 })?
                 .ok_or("it hung up")?;
-            self.ready.extend(self.decoder.push(&chunk).map_err(text)?);
+            match self.decoder.push(&chunk) {
+                Ok(messages) => self.ready.extend(messages),
+                Err(error) => return Ok(Err(error)),
+            }
         }
     }
 }
@@ -311,7 +318,7 @@ impl Frames {
                 let deadline = Instant::now() + SYNC_WORK_TIMEOUT;
                 match timeout_at(deadline, send.write_all(&frame)).await {
                     Ok(Ok(())) => drop(room),
-                    // The reader sees the end of the session.
+                    // What is sent next, or the reader, sees it.
                     Ok(Err(_)) | Err(_) => return,
                 }
             }
@@ -331,9 +338,9 @@ impl Frames {
         }
     }
 
-    fn send(&self, message: Message, room: Option<OwnedSemaphorePermit>) {
-        // A writer that has ended has lost its connection: the reader tells.
-        drop(self.queue.send((message.encode(), room)));
+    fn send(&self, message: Message, room: Option<OwnedSemaphorePermit>) -> Result<(), String> {
+        let sent = self.queue.send((message.encode(), room));
+        sent.map_err(|_ended| "it takes nothing any more".to_owned())
     }
 }
 

@@ -106,6 +106,8 @@ struct Inner {
     key: Arc<SigningKey>,
     // Held while an invite is redeemed.
     redeeming: tokio::sync::Mutex<()>,
+    // Held while a store of another node is opened: two openers would write one log.
+    opening: tokio::sync::Mutex<()>,
     // Another one after a join.
     root: RwLock<Root>,
     // All stores, the root store among them.
@@ -170,6 +172,7 @@ impl Node {
             config,
             key,
             redeeming: tokio::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             root: RwLock::new(root),
             stores: RwLock::new(stores),
             meta,
@@ -249,12 +252,16 @@ impl Node {
     }
 
     /// Opens a store that another node founded, which is listed in the root store. Where its name
-    /// is taken here, it gets one of its own.
+    /// is taken here, it gets one of its own. Where it is open, nothing happens.
     ///
     /// # Errors
     /// `Open`.
     pub async fn open_shared(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
         let id = genesis.store();
+        let _one = self.0.opening.lock().await;
+        if let Some(open) = self.stores().into_iter().find(|store| store.id == id) {
+            return Ok(open);
+        }
         let own_name = format!("store-{}", &id.to_string()[..8]);
         let free = check_name(name).and_then(|()| self.check_free(name));
         let name = free.map_or(own_name.as_str(), |()| name);

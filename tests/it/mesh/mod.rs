@@ -1,5 +1,7 @@
 //! Real nodes on loopback: join, gossip, sync, conflicts, restarts.
 
+mod hostile;
+
 use std::time::Duration;
 
 use bytes::Bytes;

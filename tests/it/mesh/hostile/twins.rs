@@ -1,0 +1,149 @@
+//! One key on two machines, a backup that was restored, clocks hours apart.
+
+use std::{fs, path::Path};
+
+use lattice::{Node, NodeConfig, clock::Clock, net::Net};
+
+use super::{super::loopback, *};
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+fn copied(dir: &tempfile::TempDir) -> tempfile::TempDir {
+    let twin = tempfile::tempdir().unwrap();
+    copy(dir.path(), twin.path());
+    twin
+}
+
+async fn agree(peers: &[&Peer]) {
+    until("all have the same", async || {
+        let frontiers: Vec<_> = peers
+            .iter()
+            .map(|peer| peer.node.root().frontier())
+            .collect();
+        frontiers
+            .windows(2)
+            .all(|pair| pair[0] == pair[1])
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_a_directory_copied_to_two_machines_loses_nothing_and_shows() {
+    let field = Field::new().await;
+    let c = Peer::new("c").await;
+    c.join(&field.a, Role::Writer).await;
+    let author = c.node.id();
+    let dir = c.stop().await;
+    let twin = copied(&dir);
+    let root = field.a.node.root();
+
+    // One after the other, each without having heard of the other.
+    for (dir, key) in [(dir, "/twin/1"), (twin, "/twin/2")] {
+        let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+        node.root().put(key, "mine").await.unwrap();
+        let net = Net::start(node.clone(), loopback());
+        let twin = Peer { node, net, dir };
+        has(&root, key, "mine").await;
+        has(&field.b.node.root(), key, "mine").await;
+        twin.stop().await;
+        field.still_works().await;
+    }
+    for store in [&root, &field.b.node.root()] {
+        assert_eq!(store.status().await.forked, [author]);
+        for key in ["/twin/1", "/twin/2"] {
+            has(store, key, "mine").await;
+        }
+    }
+    agree(&[&field.a, &field.b]).await;
+    let hashes = [
+        root.state_hash().await,
+        field.b.node.root().state_hash().await,
+    ];
+    let [one, other] = hashes.map(Result::unwrap);
+    assert_eq!(one, other);
+    assert_eq!(status_at(&field.a, &author).strikes, 0);
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_backup_that_was_restored_loses_nothing() {
+    let field = Field::new().await;
+    let c = Peer::new("c").await;
+    c.join(&field.a, Role::Writer).await;
+    let author = c.node.id();
+    c.node.root().put("/backup", "before").await.unwrap();
+    let dir = c.stop().await;
+    let backup = copied(&dir);
+    let c = Peer::at(dir, "c").await;
+    c.node.root().put("/backup", "after").await.unwrap();
+    has(&field.a.node.root(), "/backup", "after").await;
+    drop(c.stop().await);
+
+    let c = Peer::at(backup, "c").await;
+    has(&c.node.root(), "/backup", "after").await;
+    c.node.root().put("/backup", "restored").await.unwrap();
+    for peer in [&field.a, &field.b] {
+        has(&peer.node.root(), "/backup", "restored").await;
+    }
+    agree(&[&field.a, &field.b, &c]).await;
+    for peer in [&field.a, &field.b, &c] {
+        let status = peer.node.root().status().await;
+        assert!(status.forked.is_empty(), "{status:?}");
+    }
+    assert_eq!(status_at(&field.a, &author).strikes, 0);
+    c.stop().await;
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t3_a_clock_that_is_hours_ahead_shows_and_moves_nobody_elses() {
+    const AHEAD_MS: u64 = 5 * 3_600_000;
+    let field = Field::new().await;
+    let jobs = field.a.node.create_store("jobs").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let now_ms = field.a.node.clock().now_ms();
+    let mut config = NodeConfig::new(dir.path()).create(true);
+    config.clock = Clock::manual(now_ms + AHEAD_MS);
+    let node = Node::open(config).await.unwrap();
+    let net = Net::start(node.clone(), loopback());
+    let c = Peer { node, net, dir };
+    c.join(&field.a, Role::Writer).await;
+    let theirs = until("the store is there", async || c.node.open_store(&jobs.id)).await;
+    theirs.put("/from/the/future", "c").await.unwrap();
+
+    let ours = field.a.node.open_store(&jobs.id).unwrap();
+    let held = until("it is held", async || {
+        let held = ours.status().await.held;
+        (!held.is_empty()).then_some(held)
+    })
+    .await;
+    assert_eq!((held.len(), held[0].author), (1, c.node.id()));
+    assert!(held[0].due_ms > now_ms + AHEAD_MS / 2);
+    assert_eq!(ours.get(b"/from/the/future").await.unwrap(), None);
+    until("the skew shows", async || {
+        let skew_ms = status_at(&field.a, &c.node.id()).skew_ms;
+        let about = AHEAD_MS.abs_diff(u64::try_from(skew_ms).ok()?) < 120_000;
+        about.then_some(())
+    })
+    .await;
+    // What is written here is stamped by the clock here.
+    let written = ours.put("/here", "now").await.unwrap();
+    let skew_ms = written.hlc.wall_ms.abs_diff(field.a.node.clock().now_ms());
+    assert!(skew_ms < 120_000, "{skew_ms}");
+    has(&field.b.node.open_store(&jobs.id).unwrap(), "/here", "now").await;
+    assert_eq!(status_at(&field.a, &c.node.id()).strikes, 0);
+    c.stop().await;
+    field.stop().await;
+}
