@@ -146,7 +146,7 @@ struct Mesh {
     peers: Peers,
     acks: Acks,
     // Who has a session in which store. Bounded by members and stores.
-    turns: Mutex<BTreeMap<(Author, StoreId), Turn>>,
+    turns: Mutex<BTreeMap<(Author, StoreId), Arc<Turn>>>,
     topics: Mutex<BTreeMap<StoreId, Topic>>,
     // Tasks of peers that are kept.
     kept: Mutex<BTreeSet<Author>>,
@@ -158,8 +158,14 @@ struct Mesh {
     tasks: TaskTracker,
 }
 
-/// Held while a session goes on.
-type Turn = Arc<tokio::sync::Mutex<()>>;
+/// Whose turn it is in a store with one peer.
+#[derive(Debug, Default)]
+struct Turn {
+    // Held while a session goes on.
+    session: tokio::sync::Mutex<()>,
+    // Held while one goes on that this side has opened.
+    own: tokio::sync::Mutex<()>,
+}
 
 /// How to reach everybody who carries a store.
 #[derive(Debug, Clone)]
@@ -497,7 +503,7 @@ impl Mesh {
         topics.remove(store);
     }
 
-    fn turn(&self, node: &Author, store: &StoreId) -> Turn {
+    fn turn(&self, node: &Author, store: &StoreId) -> Arc<Turn> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry((*node, *store)).or_default())
     }

@@ -36,7 +36,8 @@ pub(super) async fn open(
     progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Option<Summary>, String> {
     let turn = mesh.turn(node, &store.id());
-    let _turn = turn.lock().await;
+    let _session = turn.session.lock().await;
+    let _own = turn.own.lock().await;
     let (mut send, receive) = connection.open_bi().await.map_err(text)?;
     send.write_all(&[STREAM]).await.map_err(text)?;
     let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
@@ -78,9 +79,10 @@ pub(super) async fn accept(
         return Ok(());
     };
     let turn = mesh.turn(node, id);
-    let own_turn = turn.try_lock();
+    // Own sessions wait for this one, where it is the first.
+    let _session = turn.session.try_lock();
     // Both sides have opened one at the same time: that of the lesser key goes on.
-    if own_turn.is_err() && *node > mesh.node.id() {
+    if turn.own.try_lock().is_err() && *node > mesh.node.id() {
         drop(send.reset(BUSY.into()));
         return Ok(());
     }

@@ -162,7 +162,10 @@ mod plain {
         let removals = |node: &Author| -> BTreeMap<EntryId, Vec<FrontierTip>> {
             let mut removals: BTreeMap<_, Vec<_>> = counting()
                 .filter(|(acts, _)| acts.author != *node)
-                .filter(|(acts, _)| rank(node).is_none_or(|rank| acts_by(acts) < Some(rank)))
+                .filter(|(acts, _)| {
+                    // Between two rounds one can count and have no say any more.
+                    acts_by(acts).is_some_and(|by| rank(node).is_none_or(|rank| by < rank))
+                })
                 .filter_map(|(acts, _)| {
                     let tips = removal_of(acts, node)?;
                     Some((acts.entry, tips.of(&ROOT).collect()))
