@@ -91,6 +91,13 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
         eprintln!("{name}");
         let number = 110 + u8::try_from(index).unwrap();
         let raw = field.member(number, Role::Writer).await;
+        // Only what it dials itself counts: a node that dials it is told so at once.
+        let endpoint = raw.endpoint.clone();
+        let refusing = tokio::spawn(async move {
+            while let Some(incoming) = endpoint.accept().await {
+                incoming.refuse();
+            }
+        });
         let connection = raw.connected(&field.a, SYNC).await;
         let mut line = asked(&connection).await;
         line.hear("Hello").await;
@@ -117,6 +124,7 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
         assert_eq!(root.get(b"/forged").await.unwrap(), None);
         assert!(root.frontier().tips(&key.author()).is_empty());
         raw.endpoint.close().await;
+        refusing.await.unwrap();
     }
     field.stop().await;
 }
