@@ -1,6 +1,6 @@
 //! Members who wait until a node asks them, and answer what no honest node answers.
 
-use lattice::limits::SYNC_MESSAGE_BYTES_MAX;
+use lattice::{limits::SYNC_MESSAGE_BYTES_MAX, net::Addresses};
 
 use super::*;
 
@@ -99,6 +99,9 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
             }
         });
         let connection = raw.connected(&field.a, SYNC).await;
+        // Who dials begins; what is asked for here is that the node asks.
+        let asks = field.a.net.connect(&raw.author(), Addresses::default());
+        asks.await.unwrap();
         let mut line = asked(&connection).await;
         line.hear("Hello").await;
         match answer {

@@ -126,7 +126,10 @@ fn rubbish(scene: &Scene<'_>) -> Vec<Script> {
                 "N1",
                 "status_too_long",
                 "too long",
-                [Bytes_(vec![0; 5000]), Finish],
+                [
+                    Bytes_(vec![0; lattice::limits::STATUS_BYTES_MAX + 1]),
+                    Finish,
+                ],
             ),
         ),
         script(
