@@ -100,8 +100,8 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
         });
         let connection = raw.connected(&field.a, SYNC).await;
         // Who dials begins; what is asked for here is that the node asks.
-        let asks = field.a.net.connect(&raw.author(), Addresses::default());
-        asks.await.unwrap();
+        let (node, known) = (raw.author(), Addresses::default());
+        field.a.net.connect(&node, known).await.unwrap();
         let mut line = asked(&connection).await;
         line.hear("Hello").await;
         match answer {
