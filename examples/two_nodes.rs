@@ -1,5 +1,7 @@
 //! Two nodes meet, and what one writes the other watches: `cargo run --example two_nodes`.
 
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
 use std::error::Error;
 
 use lattice::{

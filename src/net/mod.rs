@@ -330,7 +330,12 @@ impl Net {
                     Ok(mesh) => {
                         mesh.meet_members();
                         for store in self.0.node.open_stores() {
+                            let before = store.frontier();
                             store.reconsider().await;
+                            if store.frontier() != before {
+                                mesh.acknowledge(&store);
+                                mesh.announce(&store).await;
+                            }
                         }
                     }
                     Err(error) => tracing::error!(%error, "no peers"),

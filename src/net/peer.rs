@@ -65,8 +65,12 @@ pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connectio
 async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
     let id = endpoint_id(node).ok_or("its id is no key")?;
     let address = mesh.peers.places(node).to_iroh(id);
-    let connection = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN))
-        .await
+    let dialled = tokio::select! {
+        dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN)) => dialled,
+        // It may have an old address here, and not wait for that to be found out.
+        () = mesh.peers.comes(node) => return Ok(()),
+    };
+    let connection = dialled
         .map_err(|_elapsed| format!("no answer within {DIAL_TIMEOUT:?}"))?
         .map_err(|error| error.to_string())?;
     // Who is refused learns it only now.

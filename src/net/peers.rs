@@ -47,6 +47,8 @@ struct Peer {
     wake: Arc<Notify>,
     // Wakes it while it is: there is something to sync.
     wanted: Arc<Notify>,
+    // Told of each connection.
+    came: Arc<Notify>,
 }
 
 /// How a peer is, for people.
@@ -101,8 +103,18 @@ impl Peers {
             peer.seen_ms = now_ms;
             peer.error = None;
             peer.wake.notify_one();
+            peer.came.notify_waiters();
             true
         })
+    }
+
+    /// Waits for the next connection to `node`.
+    pub(super) async fn comes(&self, node: &Author) {
+        let came = self.with(node, |peer| Arc::clone(&peer.came));
+        let came = came.notified();
+        if !self.is_connected(node) {
+            came.await;
+        }
     }
 
     /// Returns what wakes the task of `node`.
@@ -255,6 +267,7 @@ impl Default for Peer {
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             wake: Arc::default(),
             wanted: Arc::default(),
+            came: Arc::default(),
         }
     }
 }

@@ -312,6 +312,10 @@ struct Frames {
 }
 
 impl Frames {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "entries wait for a slot; of all else a session sends a bounded number"
+    )]
     fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
         let (queue, mut frames) =
             mpsc::unbounded_channel::<(Bytes, Option<OwnedSemaphorePermit>)>();

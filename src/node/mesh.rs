@@ -9,7 +9,6 @@ use crate::{
     id::Author,
     node::{Node, OpenError, identity},
     protocol::{
-        ack::Ack,
         entry::Op,
         invite::{Invite, InviteError},
         membership::{Members, MembershipError},
@@ -186,9 +185,13 @@ impl Node {
             }
         }
     }
+}
 
+/// For the net.
+#[cfg(feature = "net")]
+impl Node {
     /// Signs what this node says it has.
-    pub(crate) fn sign_ack(&self, ack: &Ack) -> Bytes {
+    pub(crate) fn sign_ack(&self, ack: &crate::protocol::ack::Ack) -> Bytes {
         ack.sign(&self.0.key)
     }
 

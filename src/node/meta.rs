@@ -23,7 +23,9 @@ use crate::{
 pub(super) const FILE: &str = "meta.db";
 const STORES: &str = "stores-v2";
 const STORES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(STORES);
+#[cfg(feature = "net")]
 const PEERS: &str = "peers-v1";
+#[cfg(feature = "net")]
 const PEERS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(PEERS);
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
 const SCHEMA_VERSION: u32 = 2;
@@ -140,31 +142,6 @@ impl Meta {
         self.write(rows, gone).map_err(|error| self.failed(error))
     }
 
-    /// Returns what was kept of each peer.
-    pub(super) fn peers(&self) -> Result<Vec<(Author, Vec<u8>)>, OpenError> {
-        let rows = self.read_peers().map_err(|error| self.failed(error))?;
-        // What fails its check is only a hint that is gone.
-        let known = |(node, row): (Vec<u8>, Vec<u8>)| {
-            let body = unseal(PEERS, &node, &row)?.to_vec();
-            Some((Author::from_slice(&node)?, body))
-        };
-        Ok(rows.into_iter().filter_map(known).collect())
-    }
-
-    /// Keeps `body` of a peer. Durable on return.
-    pub(super) fn keep_peer(&self, node: &Author, body: Vec<u8>) -> Result<(), OpenError> {
-        let written = || {
-            let write = self.db.begin_write()?;
-            let sealed = seal(PEERS, &node.0, body);
-            write
-                .open_table(PEERS_TABLE)?
-                .insert(node.0.as_slice(), sealed.as_slice())?;
-            write.commit()?;
-            Ok(())
-        };
-        written().map_err(|error| self.failed(error))
-    }
-
     fn failed(&self, error: redb::Error) -> OpenError {
         match error {
             redb::Error::Io(source) => OpenError::Io {
@@ -173,20 +150,6 @@ impl Meta {
             },
             other => self.unusable(&other.to_string()),
         }
-    }
-
-    fn read_peers(&self) -> Result<Vec<Sealed>, redb::Error> {
-        let read = self.db.begin_read()?;
-        let table = match read.open_table(PEERS_TABLE) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            table => table?,
-        };
-        let mut rows = Vec::new();
-        for row in table.iter()? {
-            let (key, row) = row?;
-            rows.push((key.value().to_vec(), row.value().to_vec()));
-        }
-        Ok(rows)
     }
 
     fn schema(&self) -> Result<Option<u32>, redb::Error> {
@@ -237,6 +200,49 @@ impl Meta {
             path: self.path.clone(),
             what: what.to_owned(),
         }
+    }
+}
+
+/// What is known of peers.
+#[cfg(feature = "net")]
+impl Meta {
+    /// Returns what was kept of each peer.
+    pub(super) fn peers(&self) -> Result<Vec<(Author, Vec<u8>)>, OpenError> {
+        let rows = self.read_peers().map_err(|error| self.failed(error))?;
+        // What fails its check is only a hint that is gone.
+        let known = |(node, row): (Vec<u8>, Vec<u8>)| {
+            let body = unseal(PEERS, &node, &row)?.to_vec();
+            Some((Author::from_slice(&node)?, body))
+        };
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    /// Keeps `body` of a peer. Durable on return.
+    pub(super) fn keep_peer(&self, node: &Author, body: Vec<u8>) -> Result<(), OpenError> {
+        let written = || {
+            let write = self.db.begin_write()?;
+            let sealed = seal(PEERS, &node.0, body);
+            write
+                .open_table(PEERS_TABLE)?
+                .insert(node.0.as_slice(), sealed.as_slice())?;
+            write.commit()?;
+            Ok(())
+        };
+        written().map_err(|error| self.failed(error))
+    }
+
+    fn read_peers(&self) -> Result<Vec<Sealed>, redb::Error> {
+        let read = self.db.begin_read()?;
+        let table = match read.open_table(PEERS_TABLE) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            table => table?,
+        };
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (key, row) = row?;
+            rows.push((key.value().to_vec(), row.value().to_vec()));
+        }
+        Ok(rows)
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<(), StateError>>,
     },
     /// The members have changed.
-    Reconsider,
+    Reconsider(oneshot::Sender<()>),
     Lacks(
         Vec<(Author, FrontierTip)>,
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
@@ -162,7 +162,11 @@ impl Actor {
                 Some(Command::Rebuild { version, reply }) => {
                     drop(reply.send(self.rebuild_unless_newer(version)));
                 }
-                Some(Command::Reconsider) => self.reconsider(),
+                Some(Command::Reconsider(reply)) => {
+                    self.reconsider();
+                    // Who has gone away does not want to know.
+                    reply.send(()).unwrap_or_default();
+                }
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(Command::Repair(reply)) => drop(reply.send(self.repair())),

@@ -396,9 +396,14 @@ impl Store {
     }
 
     /// Looks again at entries that wait for their author to be let in.
+    ///
+    /// Returns when it is done.
     pub async fn reconsider(&self) {
+        let (reply, done) = oneshot::channel();
         // A store that is closed has nothing that waits.
-        drop(self.queue.send(Command::Reconsider).await);
+        if self.queue.send(Command::Reconsider(reply)).await.is_ok() {
+            drop(done.await);
+        }
     }
 
     /// Returns which of `tips` are not here, so that a peer is asked for them. Held counts as here,
