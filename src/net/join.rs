@@ -1,6 +1,6 @@
 //! Joining a mesh, step by step, for somebody who looks on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use iroh::address_lookup::memory::MemoryLookup;
 use tokio::sync::mpsc;
@@ -227,9 +227,21 @@ async fn sync_one(
         // Who looks on slowly sees fewer steps.
         drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
     };
-    let summary = session::open(mesh, sponsor, connection, store, progress).await?;
-    Ok(summary.map_or(0, |summary| summary.received))
+    let before = store.status().await.entries;
+    for _time in 0..SESSIONS_MAX {
+        let summary = session::open(mesh, sponsor, connection, store, progress).await?;
+        if summary.is_some() {
+            return Ok(store.status().await.entries.saturating_sub(before));
+        }
+        // The sponsor has opened one itself: this one comes after it.
+        tokio::time::sleep(SESSION_AGAIN).await;
+    }
+    Err("the other side was busy all the time".to_owned())
 }
+
+/// Times that a session is begun while the other side is busy with one.
+const SESSIONS_MAX: u32 = 100;
+const SESSION_AGAIN: Duration = Duration::from_millis(50);
 
 async fn tell(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {
     // Nobody looks on any more: the join goes on all the same.

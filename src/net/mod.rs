@@ -10,6 +10,7 @@
 //! A node without members or open invitations has no endpoint: it neither listens nor announces.
 
 mod acks;
+mod config;
 mod endpoint;
 mod gate;
 mod gossip;
@@ -24,8 +25,7 @@ mod stores;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -42,6 +42,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use config::{NetConfig, Relay};
 pub use endpoint::Addresses;
 pub use invitation::{Invitation, InvitationError};
 pub use join::{JoinError, JoinEvent, Joined};
@@ -58,39 +59,6 @@ use crate::{
     store::Store,
     wire::net,
 };
-
-/// How a node meets others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetConfig {
-    /// The address to listen on; `None`: any port of any interface.
-    pub bind: Option<SocketAddr>,
-    /// Look for members on the local network, and be found there. Default: yes.
-    pub mdns: bool,
-    /// Who helps peers that cannot reach each other. Default: nobody.
-    pub relay: Relay,
-}
-
-/// Who passes on what peers cannot send each other directly.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Relay {
-    /// Nobody: no third party learns of this node.
-    #[default]
-    Off,
-    /// The public relays and the address lookup of number 0.
-    N0,
-    /// One of your own, by URL.
-    Url(String),
-}
-
-impl Default for NetConfig {
-    fn default() -> Self {
-        Self {
-            bind: None,
-            mdns: true,
-            relay: Relay::Off,
-        }
-    }
-}
 
 /// Why there is no net.
 #[derive(Debug, thiserror::Error)]
@@ -163,8 +131,8 @@ struct Mesh {
 struct Turn {
     // Held while a session goes on.
     session: tokio::sync::Mutex<()>,
-    // Held while one goes on that this side has opened.
-    own: tokio::sync::Mutex<()>,
+    // True while one goes on that this side has opened and the peer has answered.
+    own: AtomicBool,
 }
 
 /// How to reach everybody who carries a store.

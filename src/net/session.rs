@@ -3,7 +3,10 @@
 //! Reads and writes go on side by side, so that two nodes with much to send each other never wait
 //! for each other. Every wait has an end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream};
@@ -16,7 +19,7 @@ use tokio::{
 use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
-    net::Mesh,
+    net::{Mesh, Turn},
     protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
     store::{IngestError, Ingested, Outgoing, Store},
 };
@@ -37,7 +40,7 @@ pub(super) async fn open(
 ) -> Result<Option<Summary>, String> {
     let turn = mesh.turn(node, &store.id());
     let _session = turn.session.lock().await;
-    let _own = turn.own.lock().await;
+    let _over = Over(&turn);
     let (mut send, receive) = connection.open_bi().await.map_err(text)?;
     send.write_all(&[STREAM]).await.map_err(text)?;
     let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
@@ -50,6 +53,7 @@ pub(super) async fn open(
         progress,
         frames,
         reader: Reader::new(receive),
+        turn: Some(&turn),
         ingesting: None,
     };
     match shell.run(session, Vec::new()).await {
@@ -81,8 +85,8 @@ pub(super) async fn accept(
     let turn = mesh.turn(node, id);
     // Own sessions wait for this one, where it is the first.
     let _session = turn.session.try_lock();
-    // Both sides have opened one at the same time: that of the lesser key goes on.
-    if turn.own.try_lock().is_err() && *node > mesh.node.id() {
+    // An own one is on its way, which does the same.
+    if turn.own.load(Ordering::Acquire) {
         drop(send.reset(BUSY.into()));
         return Ok(());
     }
@@ -96,9 +100,19 @@ pub(super) async fn accept(
         progress: |_entries| {},
         frames,
         reader,
+        turn: None,
         ingesting: None,
     };
     shell.run(session, actions).await.map(|_summary| ())
+}
+
+/// Says, when it is dropped, that an own session is over.
+struct Over<'a>(&'a Turn);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.own.store(false, Ordering::Release);
+    }
 }
 
 struct Shell<'a, P> {
@@ -108,6 +122,8 @@ struct Shell<'a, P> {
     progress: P,
     frames: Frames,
     reader: Reader,
+    // Where this side has opened it.
+    turn: Option<&'a Turn>,
     // At most one message full of entries.
     ingesting: Option<JoinHandle<Result<Vec<Ingested>, IngestError>>>,
 }
@@ -127,7 +143,11 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 }
                 message = self.reader.next(deadline) => {
                     let blame = |error| blame(mesh, node, &error);
-                    let (returned, handled) = handle(session, message?.map_err(blame)?).await?;
+                    let message = message?.map_err(blame)?;
+                    if let Some(turn) = self.turn {
+                        turn.own.store(true, Ordering::Release);
+                    }
+                    let (returned, handled) = handle(session, message).await?;
                     session = returned;
                     handled.map_err(blame)?
                 }

@@ -84,7 +84,7 @@ fn a_new_user_brings_two_nodes_together() {
     let c = Home::new();
     let again = c.run(&["join", &token]);
     assert_eq!(again.code, 4, "{again}");
-    assert!(again.stderr.contains("was used by node"), "{again}");
+    assert!(again.stderr.contains("used the invite"), "{again}");
 }
 
 #[test]

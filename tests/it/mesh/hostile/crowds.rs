@@ -2,6 +2,7 @@
 
 use lattice::{
     limits::{PEER_CONNECTIONS_ALL_MAX, PEER_CONNECTIONS_MAX, PEER_STREAMS_MAX, PEER_SYNCS_MAX},
+    net::Addresses,
     protocol::frontier::MissingRange,
 };
 
@@ -131,7 +132,11 @@ async fn n7_who_never_reads_or_writes_a_byte_at_a_time_slows_nobody() {
 
     eprintln!("N7 is there, and answers nothing");
     root.put("/news", "for everybody").await.unwrap();
-    let (_send, mut receive) = timeout(SOON, connection.accept_bi())
+    let mute = field.member(21, Role::Reader).await;
+    let unanswered = mute.connected(&field.a, SYNC).await;
+    let (node, known) = (mute.author(), Addresses::default());
+    field.a.net.connect(&node, known).await.unwrap();
+    let (_send, mut receive) = timeout(SOON, unanswered.accept_bi())
         .await
         .unwrap()
         .unwrap();

@@ -188,7 +188,7 @@ async fn n2_who_is_shut_out_gets_in_again_after_a_while_and_is_shut_out_longer_t
     let raw = field.member(40, Role::Writer).await;
     let me = raw.author();
     let misbehave = async || {
-        let connection = is_served(&raw, &field.a).await.unwrap();
+        let connection = until("it is served", async || is_served(&raw, &field.a).await).await;
         let gossip = raw.connected(&field.a, GOSSIP).await;
         for _ in 0..STRIKES_MAX {
             let mut line = Line::open(&connection, 99).await.unwrap();
