@@ -200,6 +200,9 @@ impl Net {
         }
         nodes.sort_unstable();
         nodes.dedup();
+        // Who was removed since has it, and does not count.
+        let members = self.0.node.members();
+        nodes.retain(|node| members.role(node).is_some());
         nodes
     }
 

@@ -32,6 +32,7 @@ impl Node {
     pub async fn adopt_root(&self, genesis: Genesis) -> Result<FormerRoot, OpenError> {
         let Root { store: former, .. } = self.root_and_genesis();
         let row = self.former_row(former.id())?;
+        let judged = former.frontier();
         let untouched = self.is_untouched(&former).await?;
         let id = genesis.store();
         let authority = Authority::Root {
@@ -40,6 +41,8 @@ impl Node {
         let inner = &*self.0;
         let store = open_store(&inner.config, &inner.key, &inner.lock, id, authority).await?;
         former.close().await?;
+        // Whatever was acknowledged since keeps the store.
+        let untouched = untouched && former.frontier() == judged;
         let new = meta::Row {
             id,
             name: "root".to_owned(),

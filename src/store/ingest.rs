@@ -453,11 +453,20 @@ impl Actor {
                     return Ok(Err(TakenIn::Refused(refused)));
                 }
                 // It does not count, so nothing waits for it.
-                None if self.membership.is_cut(parent, self.logs.reader()) => {}
+                None if self.is_cut(parent) => {}
                 None => return Ok(Err(TakenIn::Missing(parent.id))),
             }
         }
         Ok(Ok(()))
+    }
+
+    fn is_cut(&self, parent: &Parent) -> bool {
+        let at = FrontierTip {
+            seq: parent.seq,
+            id: parent.id,
+        };
+        let log = self.logs.reader();
+        self.membership.is_cut(&parent.author, at, log)
     }
 
     fn known(&self, parent: &Parent) -> Result<Option<Parent>, GroupError> {

@@ -109,14 +109,9 @@ impl Membership {
         self.anyone || counts(&members, &self.store, log, &entry.author(), at)
     }
 
-    /// True when `parent` is of somebody who was removed before writing it.
-    pub(super) fn is_cut(&self, parent: &Parent, log: &LogReader) -> bool {
-        let at = FrontierTip {
-            seq: parent.seq,
-            id: parent.id,
-        };
+    /// True when `author` was removed before writing the entry at `at`.
+    pub(super) fn is_cut(&self, author: &Author, at: FrontierTip, log: &LogReader) -> bool {
         let members = self.members.borrow();
-        let author = &parent.author;
         members.is_removed(author) && !counts(&members, &self.store, log, author, at)
     }
 

@@ -214,6 +214,13 @@ fn open_with_state(
     }
     check_tips(config, &logs, &known)?;
     members::load(membership, &logs, &acts)?;
+    // A removal that this store had not heard of when it was closed, or died.
+    let cut = |(author, tip)| membership.is_cut(&author, tip, logs.reader());
+    if stored.frontier.iter().any(cut) {
+        return Ok(Err(
+            "it has entries of a removed node that do not count".to_owned()
+        ));
+    }
     let counted_by = membership.members();
     if fills {
         state.fill();
