@@ -25,6 +25,7 @@ mod mesh;
 mod model;
 mod node;
 mod random;
+mod removal;
 mod sim;
 #[cfg(feature = "api")]
 mod socket;

@@ -84,6 +84,10 @@ impl Writer {
         }
     }
 
+    pub fn author(&self) -> Author {
+        Author(self.key.verifying_key().to_bytes())
+    }
+
     pub fn write(
         &mut self,
         now_ms: u64,
