@@ -23,7 +23,7 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        Fresh, IngestError, Ingested, LostEntries, RefusedEntry, StoreConfig, Write, WriteError,
+        Fresh, IngestError, Ingested, RefusedEntry, Repaired, StoreConfig, Write, WriteError,
         Written,
         ingest::Waiting,
         marks::Marks,
@@ -61,7 +61,7 @@ pub(super) enum Command {
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
     ),
     Status(oneshot::Sender<WriterStatus>),
-    Repair(oneshot::Sender<Result<Vec<LostEntries>, WriteError>>),
+    Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
 
@@ -409,20 +409,11 @@ impl Actor {
     }
 
     fn status(&self) -> WriterStatus {
-        let mut forked: Vec<_> = self
-            .logs
-            .reader()
-            .all()
-            .iter()
-            .filter(|branch| branch.number > 0)
-            .map(|branch| branch.author)
-            .collect();
-        forked.dedup();
         let failed = self
             .state_failed
             .as_ref()
             .map(|error| format!("the state: {error}"));
-        let cut = self.check_own_log().err().map(|cut| cut.to_string());
+        let refused = self.check_own_log().and(self.own_tip().map(drop)).err();
         WriterStatus {
             pending_entries: self.waiting.pending.len(),
             pending_bytes: self.waiting.pending.bytes(),
@@ -435,10 +426,14 @@ impl Actor {
                     due_ms,
                 })
                 .collect(),
-            forked,
+            forks: self.marks.forks.known(self.logs.reader()),
             damage: self.damage.iter().map(ToString::to_string).collect(),
             lost: self.lost(),
-            poisoned: self.poisoned.clone().or(failed).or(cut),
+            poisoned: self
+                .poisoned
+                .clone()
+                .or(failed)
+                .or(refused.map(|why| why.to_string())),
             recovered: self.recovered.clone(),
         }
     }

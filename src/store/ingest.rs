@@ -416,6 +416,7 @@ impl Actor {
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.note_fresh(entry, origin);
         self.membership.note(entry);
+        self.marks.forks.note(entry);
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {

@@ -6,6 +6,7 @@
 
 mod actor;
 mod event;
+mod forks;
 mod fresh;
 mod group;
 mod history;
@@ -36,6 +37,7 @@ use ed25519_dalek::SigningKey;
 use tokio::sync::{broadcast, oneshot};
 
 pub use event::{WatchError, WatchEvent};
+pub use forks::KnownFork;
 pub use fresh::Fresh;
 pub use history::{History, HistoryEntry};
 pub use ingest::{IngestError, Ingested, RefusedEntry};
@@ -44,7 +46,7 @@ pub use open::OpenError;
 pub use options::{Delivery, Start, WatchOptions};
 pub use outgoing::Outgoing;
 pub use read::{HeadItem, Item, LogEntry, ReadError};
-pub use repair::LostEntries;
+pub use repair::{ClosedFork, LostEntries, Repaired};
 pub use scan::{List, Scan};
 pub use status::{HeldEntry, StoreStatus};
 pub use verify::{Damage, DamagePlace, VerifyReport};

@@ -316,6 +316,7 @@ fn replay(
                 match next {
                     Merged::Entry { entry, .. } => {
                         check_store(config, &entry)?;
+                        marks.forks.note(&entry);
                         if !membership.counts(&entry, logs.reader()) {
                             continue;
                         }
@@ -329,9 +330,10 @@ fn replay(
                 }
             }
             if state.recent_bytes() >= RECENT_BYTES_MAX / 2 {
-                flush_part(state, marks)?;
+                flush_part(state, marks, membership)?;
             }
         }
+        marks.forks.commit();
         state.show();
         Ok(Ok(()))
     })
@@ -374,13 +376,20 @@ fn note(damage: &mut Vec<LogDamage>, found: LogDamage) {
     }
 }
 
-// The notes come with the last flush: a crash before it begins again.
-fn flush_part(state: &mut State, marks: &mut Marks) -> Result<(), OpenError> {
+// Where the branches end comes with the last flush. Who is a member, and what is closed, comes with
+// the frontier that has it: what is behind a frontier is not read again.
+fn flush_part(
+    state: &mut State,
+    marks: &mut Marks,
+    membership: &mut Membership,
+) -> Result<(), OpenError> {
     state.show();
     if state.finish_flush(true)? {
         marks.flushed();
     }
-    state.flush(Vec::new());
+    marks.forks.commit();
+    let notes = membership.notes().into_iter().chain(marks.forks.notes());
+    state.flush(notes.collect());
     Ok(())
 }
 
