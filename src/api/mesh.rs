@@ -180,7 +180,7 @@ fn trouble(status: &PeerStatus) -> String {
     let misbehaved = status.misbehaved.as_deref().unwrap_or_default();
     match (status.shut_out, &status.error) {
         (Some(wait), _) => format!("shut out for {} s: {misbehaved}", wait.as_secs() + 1),
-        (None, Some(error)) => error.clone(),
+        (None, Some(error)) => error.to_string(),
         (None, None) => misbehaved.to_owned(),
     }
 }

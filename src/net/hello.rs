@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use iroh::{
     EndpointAddr,
-    endpoint::{Connection, WeakConnectionHandle},
+    endpoint::{Connection, ReadToEndError, RecvStream, WeakConnectionHandle},
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
@@ -20,7 +20,10 @@ use tokio::time::timeout;
 use crate::{
     id::{Author, StoreId},
     limits::{DIAL_TIMEOUT, HELLO_BYTES_MAX, HELLO_TIMEOUT, HELLOS_MAX},
-    net::{HELLO_ALPN, JoinError, Mesh, endpoint::node_of, gate::BUSY, invitation::Invitation},
+    net::{
+        HELLO_ALPN, JoinError, Mesh, PeerError, endpoint::node_of, gate::BUSY,
+        invitation::Invitation,
+    },
     node::{MeshError, Redeemed},
     protocol::{genesis::Genesis, invite::InviteError, membership::MembershipError, role::Role},
     wire::net,
@@ -56,9 +59,9 @@ impl Hello {
         }
     }
 
-    async fn answer(&self, connection: &Connection) -> Result<(), String> {
-        let (mut send, mut receive) = connection.accept_bi().await.map_err(text)?;
-        let request = receive.read_to_end(HELLO_BYTES_MAX).await.map_err(text)?;
+    async fn answer(&self, connection: &Connection) -> Result<(), PeerError> {
+        let (mut send, mut receive) = connection.accept_bi().await?;
+        let request = read(&mut receive).await?;
         let node = node_of(&connection.remote_id());
         let reply = match self.admit(node, &request).await {
             Ok(redeemed) => net::HelloReply {
@@ -73,8 +76,8 @@ impl Hello {
                 ..net::HelloReply::default()
             },
         };
-        send.write_all(&reply.encode_to_vec()).await.map_err(text)?;
-        send.finish().map_err(text)?;
+        send.write_all(&reply.encode_to_vec()).await?;
+        send.finish()?;
         // The answer is on its way until the other side has hung up.
         connection.closed().await;
         Ok(())
@@ -123,7 +126,7 @@ impl ProtocolHandler for Hello {
         self.make_room(&connection);
         match timeout(HELLO_TIMEOUT, self.answer(&connection)).await {
             Ok(Ok(())) => {}
-            Ok(Err(reason)) => tracing::debug!(reason, "a hello ended badly"),
+            Ok(Err(error)) => tracing::debug!(%error, "a hello ended badly"),
             Err(_elapsed) => connection.close(LATE.into(), b"too slow"),
         }
         Ok(())
@@ -144,34 +147,37 @@ pub(super) async fn redeem(
     invitation: &Invitation,
     contacted: impl AsyncFnOnce(),
 ) -> Result<Admitted, JoinError> {
-    let unreachable = |what: String| JoinError::Unreachable {
+    let unreachable = |why: PeerError| JoinError::Unreachable {
         node: invitation.node,
-        what,
+        why,
     };
+    let silent = |wait| unreachable(PeerError::Silent { wait });
     let connection = timeout(DIAL_TIMEOUT, endpoint.connect(address, HELLO_ALPN))
         .await
-        .map_err(|_elapsed| unreachable(format!("no answer within {DIAL_TIMEOUT:?}")))?
-        .map_err(|error| unreachable(error.to_string()))?;
+        .map_err(|_elapsed| silent(DIAL_TIMEOUT))?
+        .map_err(|error| unreachable(PeerError::connection(error)))?;
     contacted().await;
     let asked = async {
-        let (mut send, mut receive) = connection.open_bi().await.map_err(text)?;
+        let (mut send, mut receive) = connection.open_bi().await?;
         let request = net::HelloRequest {
             version: VERSION,
             store_id: Bytes::copy_from_slice(&invitation.store.0),
             secret: Bytes::copy_from_slice(&invitation.secret),
         };
-        send.write_all(&request.encode_to_vec())
-            .await
-            .map_err(text)?;
-        send.finish().map_err(text)?;
-        receive.read_to_end(HELLO_BYTES_MAX).await.map_err(text)
+        send.write_all(&request.encode_to_vec()).await?;
+        send.finish()?;
+        read(&mut receive).await
     };
     let reply = timeout(HELLO_TIMEOUT, asked)
         .await
-        .map_err(|_elapsed| unreachable(format!("no answer within {HELLO_TIMEOUT:?}")))?
+        .map_err(|_elapsed| silent(HELLO_TIMEOUT))?
         .map_err(unreachable)?;
     connection.close(DONE.into(), b"done");
-    let malformed = || unreachable("it gave an answer that is none".to_owned());
+    let malformed = || {
+        unreachable(PeerError::Malformed {
+            what: "an answer that is none",
+        })
+    };
     let reply = net::HelloReply::decode(reply.as_slice()).map_err(|_reason| malformed())?;
     if !reply.refused.is_empty() {
         return Err(JoinError::Refused {
@@ -206,8 +212,15 @@ fn refusal(error: &MeshError) -> (&'static str, String) {
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+// A message of the hello, whole.
+async fn read(receive: &mut RecvStream) -> Result<Vec<u8>, PeerError> {
+    let read = receive.read_to_end(HELLO_BYTES_MAX).await;
+    read.map_err(|error| match error {
+        ReadToEndError::Read(error) => error.into(),
+        ReadToEndError::TooLong => PeerError::Malformed {
+            what: "a hello that is too long",
+        },
+    })
 }
 
 const VERSION: u32 = 1;

@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use crate::{
     id::{Author, StoreId},
     net::{
-        Inner, Invitation, Mesh, Net, NetError,
+        Inner, Invitation, Mesh, Net, NetError, PeerError,
         endpoint::{self, endpoint_id},
         gate::Gate,
-        hello, peer, session,
+        hello, peer, session, stores,
     },
     node::{FormerRoot, OpenError},
     protocol::role::Role,
@@ -76,12 +76,12 @@ pub enum JoinError {
     #[error("this node gave out the invitation itself")]
     Own,
     /// The node that invited cannot be reached.
-    #[error("node {} cannot be reached: {what}", node.short())]
+    #[error("node {} cannot be reached: {why}", node.short())]
     Unreachable {
         /// Which.
         node: Author,
         /// Why.
-        what: String,
+        why: PeerError,
     },
     /// It was reached, and refuses.
     #[error("the invitation is refused: {reason}")]
@@ -92,10 +92,10 @@ pub enum JoinError {
         reason: String,
     },
     /// Let in, but not in step yet: a node that runs goes on by itself.
-    #[error("this node was let in, but the first sync did not end: {what}")]
+    #[error("this node was let in, but the first sync did not end: {why}")]
     NotSynced {
         /// Why.
-        what: String,
+        why: PeerError,
     },
     /// This node's own files.
     #[error(transparent)]
@@ -136,7 +136,7 @@ impl Net {
         let synced = first_sync(&mesh, &invitation.node, events).await;
         // From here on as after a start, also where the sync was cut.
         self.supervise(self.running());
-        let entries = synced.map_err(|what| JoinError::NotSynced { what })?;
+        let entries = synced.map_err(|why| JoinError::NotSynced { why })?;
         tell(events, JoinEvent::Synced { entries }).await;
         Ok(Joined {
             store: invitation.store,
@@ -176,7 +176,7 @@ impl Net {
         self.rest().await;
         let id = endpoint_id(&invitation.node).ok_or(JoinError::Unreachable {
             node: invitation.node,
-            what: "its id is no key".to_owned(),
+            why: PeerError::NotAKey,
         })?;
         let endpoint =
             endpoint::bind(config, &node.seed(), Gate::default(), MemoryLookup::new()).await?;
@@ -196,18 +196,15 @@ async fn first_sync(
     mesh: &Arc<Mesh>,
     sponsor: &Author,
     events: &mpsc::Sender<JoinEvent>,
-) -> Result<u64, String> {
+) -> Result<u64, PeerError> {
     let connection = peer::connect(mesh, sponsor).await?;
     let root = mesh.node.root();
     let mut entries = sync_one(mesh, sponsor, &connection, &root, events).await?;
     if mesh.node.members().role(&mesh.node.id()).is_none() {
-        return Err("the root store that came does not name this node".to_owned());
+        return Err(PeerError::NotAMember);
     }
-    mesh.node
-        .introduce()
-        .await
-        .map_err(|error| error.to_string())?;
-    super::stores::open_listed(mesh).await?;
+    mesh.node.introduce().await.map_err(PeerError::own)?;
+    stores::open_listed(mesh).await.map_err(PeerError::own)?;
     // What this node has said of itself goes back, too.
     for store in mesh.node.open_stores() {
         entries += sync_one(mesh, sponsor, &connection, &store, events).await?;
@@ -221,7 +218,7 @@ async fn sync_one(
     connection: &iroh::endpoint::Connection,
     store: &Store,
     events: &mpsc::Sender<JoinEvent>,
-) -> Result<u64, String> {
+) -> Result<u64, PeerError> {
     let id = store.id();
     let progress = |entries| {
         // Who looks on slowly sees fewer steps.
@@ -236,7 +233,7 @@ async fn sync_one(
         // The sponsor has opened one itself: this one comes after it.
         tokio::time::sleep(SESSION_AGAIN).await;
     }
-    Err("the other side was busy all the time".to_owned())
+    Err(PeerError::Busy)
 }
 
 /// Times that a session is begun while the other side is busy with one.

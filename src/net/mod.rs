@@ -12,6 +12,7 @@
 mod acks;
 mod config;
 mod endpoint;
+mod error;
 mod gate;
 mod gossip;
 mod hello;
@@ -44,6 +45,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{NetConfig, Relay};
 pub use endpoint::Addresses;
+pub use error::PeerError;
 pub use invitation::{Invitation, InvitationError};
 pub use join::{JoinError, JoinEvent, Joined};
 pub use peers::PeerStatus;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use iroh::{
-    endpoint::{Connection, ConnectionError, ReadToEndError, RecvStream, SendStream, Side},
+    endpoint::{Connection, ReadToEndError, RecvStream, SendStream, Side},
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
@@ -16,9 +16,9 @@ use crate::{
         STATUS_BYTES_MAX, SYNC_EVERY,
     },
     net::{
-        GOSSIP_ALPN, Mesh, SYNC_ALPN,
+        GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
         endpoint::{Addresses, endpoint_id, node_of},
-        gate::{BUSY, NOT_A_MEMBER, SHUT_OUT},
+        gate::BUSY,
         session,
     },
     wire::net,
@@ -54,16 +54,16 @@ pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
 }
 
 /// Returns a connection to `node`: one that is there, or a new one.
-pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connection, String> {
+pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connection, PeerError> {
     if mesh.peers.connection(node).is_none() {
         dial(mesh, node).await?;
     }
     let connection = mesh.peers.connection(node);
-    connection.ok_or_else(|| "it hung up at once".to_owned())
+    connection.ok_or(PeerError::HungUp)
 }
 
-async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
-    let id = endpoint_id(node).ok_or("its id is no key")?;
+async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
+    let id = endpoint_id(node).ok_or(PeerError::NotAKey)?;
     let address = mesh.peers.places(node).to_iroh(id);
     let dialled = tokio::select! {
         dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN)) => dialled,
@@ -71,8 +71,8 @@ async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
         () = mesh.peers.comes(node) => return Ok(()),
     };
     let connection = dialled
-        .map_err(|_elapsed| format!("no answer within {DIAL_TIMEOUT:?}"))?
-        .map_err(|error| error.to_string())?;
+        .map_err(|_elapsed| PeerError::Silent { wait: DIAL_TIMEOUT })?
+        .map_err(PeerError::connection)?;
     // Who is refused learns it only now.
     exchange(mesh, node, &connection).await?;
     let served = Arc::clone(mesh);
@@ -80,7 +80,7 @@ async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), String> {
         .peers
         .connected(node, connection.clone(), mesh.node.clock().now_ms())
     {
-        return Err("it has too many connections".to_owned());
+        return Err(PeerError::TooManyConnections);
     }
     mesh.spawn(async move { serve(&served, connection).await });
     gossip(mesh, node).await;
@@ -133,9 +133,17 @@ async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
 }
 
 // The root store first: it says who may write in the others.
-async fn in_step(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Result<(), String> {
+async fn in_step(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+) -> Result<(), PeerError> {
     for store in mesh.node.open_stores() {
-        session::open(mesh, node, connection, &store, |_entries| {}).await?;
+        match session::open(mesh, node, connection, &store, |_entries| {}).await {
+            // It opens what the root store lists, in a moment; the others need not wait for that.
+            Ok(_) | Err(PeerError::NoStore) => {}
+            Err(error) => return Err(error),
+        }
     }
     mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
     mesh.peers.synced(node);
@@ -143,31 +151,30 @@ async fn in_step(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Re
 }
 
 /// Says how we are, and hears how the peer is.
-async fn exchange(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) -> Result<(), String> {
+async fn exchange(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+) -> Result<(), PeerError> {
     let asked = async {
-        let (mut send, mut receive) = connection.open_bi().await.map_err(|e| refusal(&e))?;
-        send.write_all(&[STATUS]).await.map_err(text)?;
+        let (mut send, mut receive) = connection.open_bi().await?;
+        send.write_all(&[STATUS]).await?;
         let sent_ms = mesh.node.clock().now_ms();
-        send.write_all(&status(mesh).encode_to_vec())
-            .await
-            .map_err(text)?;
-        send.finish().map_err(text)?;
-        let reply = receive
-            .read_to_end(STATUS_BYTES_MAX)
-            .await
-            .map_err(|error| {
-                connection
-                    .close_reason()
-                    .map_or_else(|| error.to_string(), |reason| refusal(&reason))
-            })?;
+        send.write_all(&status(mesh).encode_to_vec()).await?;
+        send.finish()?;
+        let reply = receive.read_to_end(STATUS_BYTES_MAX).await;
+        let reply = reply.map_err(|error| read_status(mesh, node, error))?;
         let now_ms = mesh.node.clock().now_ms();
         // Their clock is compared with the middle of ours (Cristian 1989).
         let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
         heard(mesh, node, &reply, middle_ms)
     };
-    timeout(HELLO_TIMEOUT, asked)
-        .await
-        .map_err(|_elapsed| format!("no answer within {HELLO_TIMEOUT:?}"))?
+    let wait = HELLO_TIMEOUT;
+    let asked = timeout(wait, asked).await;
+    asked
+        .map_err(|_elapsed| PeerError::Silent { wait })?
+        // The connection's end says more than the stream's.
+        .map_err(|error| connection.close_reason().map_or(error, PeerError::from))
 }
 
 fn status(mesh: &Mesh) -> net::Status {
@@ -178,10 +185,11 @@ fn status(mesh: &Mesh) -> net::Status {
     }
 }
 
-fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), String> {
+fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), PeerError> {
     let Ok(status) = net::Status::decode(message) else {
         mesh.strike(node, "a status that is none");
-        return Err("its status does not decode".to_owned());
+        let what = "a status that is none";
+        return Err(PeerError::Malformed { what });
     };
     let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
         - i64::try_from(now_ms).unwrap_or(i64::MAX);
@@ -225,7 +233,7 @@ async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
         let (mesh, connection) = (Arc::clone(mesh), connection.weak_handle());
         mesh.clone().spawn(async move {
             if let Err(error) = answer(&mesh, &node, send, receive).await {
-                tracing::debug!(%node, error, "a stream ended badly");
+                tracing::debug!(%node, %error, "a stream ended badly");
                 let connection = connection.upgrade();
                 // A stream that ends with its connection is nobody's fault.
                 if connection.is_some_and(|connection| connection.close_reason().is_none()) {
@@ -242,40 +250,35 @@ async fn answer(
     node: &Author,
     mut send: SendStream,
     mut receive: RecvStream,
-) -> Result<(), String> {
-    let mut kind = [0];
-    timeout(HELLO_TIMEOUT, receive.read_exact(&mut kind))
+) -> Result<(), PeerError> {
+    let (wait, mut kind) = (HELLO_TIMEOUT, [0]);
+    timeout(wait, receive.read_exact(&mut kind))
         .await
-        .map_err(|_elapsed| "it opened a stream and said nothing".to_owned())?
-        .map_err(text)?;
+        .map_err(|_elapsed| PeerError::Silent { wait })??;
     match kind {
         [STATUS] => {
-            let request = timeout(HELLO_TIMEOUT, receive.read_to_end(STATUS_BYTES_MAX))
+            let request = timeout(wait, receive.read_to_end(STATUS_BYTES_MAX))
                 .await
-                .map_err(|_elapsed| "its status did not end".to_owned())?
-                .map_err(|error| {
-                    if matches!(error, ReadToEndError::TooLong) {
-                        mesh.strike(node, "a status that is too long");
-                    }
-                    error.to_string()
-                })?;
+                .map_err(|_elapsed| PeerError::Silent { wait })?
+                .map_err(|error| read_status(mesh, node, error))?;
             heard(mesh, node, &request, mesh.node.clock().now_ms())?;
-            send.write_all(&status(mesh).encode_to_vec())
-                .await
-                .map_err(text)?;
-            send.finish().map_err(text)
+            send.write_all(&status(mesh).encode_to_vec()).await?;
+            Ok(send.finish()?)
         }
         [session::STREAM] => match mesh.peers.begin_sync(node) {
             Some(_slot) => session::accept(mesh, node, send, receive).await,
             None => {
                 let (code, _reason) = BUSY;
                 drop(send.reset(code.into()));
-                Err(format!("it has {PEER_SYNCS_MAX} syncs open already"))
+                Err(PeerError::TooManySyncs {
+                    syncs_max: PEER_SYNCS_MAX,
+                })
             }
         },
-        [other] => {
-            mesh.strike(node, "a stream of a kind that there is not");
-            Err(format!("a stream of kind {other}"))
+        [_other] => {
+            let what = "a stream of a kind that there is not";
+            mesh.strike(node, what);
+            Err(PeerError::Malformed { what })
         }
     }
 }
@@ -292,21 +295,15 @@ impl Mesh {
     }
 }
 
-fn refusal(error: &ConnectionError) -> String {
-    let ConnectionError::ApplicationClosed(closed) = error else {
-        return error.to_string();
-    };
-    match closed.error_code.into_inner() {
-        code if code == u64::from(NOT_A_MEMBER.0) => {
-            "it does not know this node as a member (yet)".to_owned()
+fn read_status(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
+    match error {
+        ReadToEndError::Read(error) => error.into(),
+        ReadToEndError::TooLong => {
+            let what = "a status that is too long";
+            mesh.strike(node, what);
+            PeerError::Malformed { what }
         }
-        code if code == u64::from(SHUT_OUT.0) => "it has shut this node out for a while".to_owned(),
-        _other => error.to_string(),
     }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 /// First byte of a stream that exchanges statuses.

@@ -18,7 +18,7 @@ use crate::{
         ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX, SHUT_OUT_MAX,
         SHUT_OUT_MIN, STRIKES_MAX,
     },
-    net::endpoint::Addresses,
+    net::{PeerError, endpoint::Addresses},
 };
 
 /// All peers of a node. Cheap to clone.
@@ -37,7 +37,7 @@ struct Peer {
     connections: Vec<Connection>,
     seen_ms: u64,
     skew_ms: i64,
-    error: Option<String>,
+    error: Option<PeerError>,
     strikes: u32,
     // What it did last that no honest peer does.
     misbehaved: Option<String>,
@@ -71,7 +71,7 @@ pub struct PeerStatus {
     /// Entries here that it has not said it has on disk; `None`: it has said nothing yet.
     pub behind: Option<u64>,
     /// What went wrong last; `None` after it went well.
-    pub error: Option<String>,
+    pub error: Option<PeerError>,
     /// Messages that no honest peer sends.
     pub strikes: u32,
     /// What the last of them was.
@@ -197,7 +197,7 @@ impl Peers {
     }
 
     /// Notes what went wrong.
-    pub(super) fn failed(&self, node: &Author, error: String) {
+    pub(super) fn failed(&self, node: &Author, error: PeerError) {
         self.with(node, |peer| peer.error = Some(error));
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream};
+use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
@@ -19,7 +19,10 @@ use tokio::{
 use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
-    net::{Mesh, Turn},
+    net::{
+        Mesh, PeerError, Turn,
+        error::{BUSY, NO_STORE},
+    },
     protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
     store::{IngestError, Ingested, Outgoing, Store},
 };
@@ -37,13 +40,13 @@ pub(super) async fn open(
     connection: &Connection,
     store: &Store,
     progress: impl Fn(u64) + Send + Sync,
-) -> Result<Option<Summary>, String> {
+) -> Result<Option<Summary>, PeerError> {
     let turn = mesh.turn(node, &store.id());
     let _session = turn.session.lock().await;
     let _over = Over(&turn);
-    let (mut send, receive) = connection.open_bi().await.map_err(text)?;
-    send.write_all(&[STREAM]).await.map_err(text)?;
-    let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new()).map_err(text)?;
+    let (mut send, receive) = connection.open_bi().await?;
+    send.write_all(&[STREAM]).await?;
+    let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new())?;
     let frames = Frames::start(mesh, send);
     frames.send(hello, None)?;
     let shell = Shell {
@@ -58,7 +61,7 @@ pub(super) async fn open(
     };
     match shell.run(session, Vec::new()).await {
         Ok(summary) => Ok(Some(summary)),
-        Err(error) if error == BUSY_TEXT => Ok(None),
+        Err(PeerError::Busy) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -69,13 +72,14 @@ pub(super) async fn accept(
     node: &Author,
     mut send: SendStream,
     receive: RecvStream,
-) -> Result<(), String> {
+) -> Result<(), PeerError> {
     let mut reader = Reader::new(receive);
-    let hello = reader.next(Instant::now() + SYNC_ANSWER_TIMEOUT).await?;
-    let hello = hello.map_err(|error| blame(mesh, node, &error))?;
+    let hello = reader.next(SYNC_ANSWER_TIMEOUT).await?;
+    let hello = hello.map_err(|error| blame(mesh, node, error))?;
     let Message::Hello { store: id, .. } = &hello else {
-        mesh.strike(node, "a sync that does not begin with a hello");
-        return Err(format!("it began with {}", hello.name()));
+        let what = "a sync that does not begin with a hello";
+        mesh.strike(node, what);
+        return Err(PeerError::Malformed { what });
     };
     let Some(store) = mesh.node.open_store(id) else {
         // Not here yet, or never: no fault of the peer.
@@ -90,8 +94,8 @@ pub(super) async fn accept(
         drop(send.reset(BUSY.into()));
         return Ok(());
     }
-    let mut session = Session::accept(*id, store.frontier()).map_err(text)?;
-    let actions = session.handle(hello).map_err(text)?;
+    let mut session = Session::accept(*id, store.frontier())?;
+    let actions = session.handle(hello)?;
     let frames = Frames::start(mesh, send);
     let shell = Shell {
         mesh,
@@ -129,20 +133,24 @@ struct Shell<'a, P> {
 }
 
 impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
-    async fn run(mut self, mut session: Session, actions: Vec<Action>) -> Result<Summary, String> {
+    async fn run(
+        mut self,
+        mut session: Session,
+        actions: Vec<Action>,
+    ) -> Result<Summary, PeerError> {
         let (mesh, node) = (self.mesh, self.node);
         let mut outgoing = None;
         if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
             return self.finish(summary).await;
         }
         loop {
-            let deadline = Instant::now() + patience(session.waits_for());
+            let wait = patience(session.waits_for());
             let actions = tokio::select! {
                 room = self.frames.room(), if session.is_reading() => {
                     Self::read_on(&mut session, &mut outgoing, room, &self.frames).await?
                 }
-                message = self.reader.next(deadline) => {
-                    let blame = |error| blame(mesh, node, &error);
+                message = self.reader.next(wait) => {
+                    let blame = |error| blame(mesh, node, error);
                     let message = message?.map_err(blame)?;
                     if let Some(turn) = self.turn {
                         turn.own.store(true, Ordering::Release);
@@ -165,20 +173,25 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         session: &mut Session,
         actions: Vec<Action>,
         outgoing: &mut Option<Outgoing>,
-    ) -> Result<Option<Summary>, String> {
+    ) -> Result<Option<Summary>, PeerError> {
         let mut actions = std::collections::VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Send(message) => self.frames.send(message, None)?,
                 Action::Find(tips) => {
                     self.ingested().await?;
-                    let lacking = self.store.lacks(tips).await.map_err(text)?;
+                    let lacking = self.store.lacks(tips).await.map_err(PeerError::own)?;
                     actions.extend(session.lacks(lacking));
                 }
                 Action::Read(ranges) => {
                     let store = self.store.clone();
                     let reading = tokio::task::spawn_blocking(move || store.outgoing(&ranges));
-                    *outgoing = Some(reading.await.map_err(text)?.map_err(text)?);
+                    *outgoing = Some(
+                        reading
+                            .await
+                            .map_err(PeerError::own)?
+                            .map_err(PeerError::own)?,
+                    );
                 }
                 Action::Ingest(entries) => {
                     self.ingested().await?;
@@ -196,9 +209,10 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     }
 
     // Waits until what came last is on disk: meanwhile the next message was read and checked.
-    async fn ingested(&mut self) -> Result<(), String> {
+    async fn ingested(&mut self) -> Result<(), PeerError> {
         if let Some(ingesting) = self.ingesting.take() {
-            let outcomes = ingesting.await.map_err(text)?.map_err(text)?;
+            let ingested = ingesting.await.map_err(PeerError::own)?;
+            let outcomes = ingested.map_err(PeerError::own)?;
             self.note(&outcomes);
         }
         Ok(())
@@ -223,14 +237,16 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         outgoing: &mut Option<Outgoing>,
         room: OwnedSemaphorePermit,
         frames: &Frames,
-    ) -> Result<Vec<Action>, String> {
-        let mut source = outgoing.take().ok_or("nothing was to be read")?;
+    ) -> Result<Vec<Action>, PeerError> {
+        let mut source = outgoing
+            .take()
+            .expect("a session reads after it has said what");
         let reading = tokio::task::spawn_blocking(move || {
             let frame = source.next_frame(READ_AHEAD_BYTES);
             (source, frame)
         });
-        let (source, frame) = reading.await.map_err(text)?;
-        let frame = frame.map_err(text)?;
+        let (source, frame) = reading.await.map_err(PeerError::own)?;
+        let frame = frame.map_err(PeerError::own)?;
         if frame.is_empty() {
             return Ok(session.exhausted());
         }
@@ -246,7 +262,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         Ok(others)
     }
 
-    async fn finish(self, summary: Summary) -> Result<Summary, String> {
+    async fn finish(self, summary: Summary) -> Result<Summary, PeerError> {
         if summary.received > 0 {
             self.mesh.acknowledge(self.store);
             self.mesh.announce(self.store).await;
@@ -255,9 +271,9 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     }
 }
 
-fn blame(mesh: &Mesh, node: &Author, error: &SyncError) -> String {
+fn blame(mesh: &Mesh, node: &Author, error: SyncError) -> PeerError {
     mesh.strike(node, &error.to_string());
-    error.to_string()
+    error.into()
 }
 
 // How long a peer may be silent.
@@ -273,7 +289,7 @@ fn patience(waits_for: Option<WaitsFor>) -> Duration {
 async fn handle(
     mut session: Session,
     message: Message,
-) -> Result<(Session, Result<Vec<Action>, SyncError>), String> {
+) -> Result<(Session, Result<Vec<Action>, SyncError>), PeerError> {
     if !matches!(message, Message::Entries(_)) {
         let handled = session.handle(message);
         return Ok((session, handled));
@@ -282,7 +298,7 @@ async fn handle(
         let handled = session.handle(message);
         (session, handled)
     });
-    handling.await.map_err(text)
+    handling.await.map_err(PeerError::own)
 }
 
 /// Messages that come in.
@@ -303,19 +319,16 @@ impl Reader {
 
     // Cancel-safe: bytes are in the decoder, or still in the stream. The inner error is the peer's
     // fault.
-    async fn next(&mut self, deadline: Instant) -> Result<Result<Message, SyncError>, String> {
+    async fn next(&mut self, wait: Duration) -> Result<Result<Message, SyncError>, PeerError> {
+        let deadline = Instant::now() + wait;
         loop {
             if let Some(message) = self.ready.pop_front() {
                 return Ok(Ok(message));
             }
             let chunk = timeout_at(deadline, self.receive.read_chunk(READ_BYTES_MAX))
                 .await
-                .map_err(|_elapsed| "it said nothing for too long".to_owned())?
-                .map_err(|error| match error {
-                    ReadError::Reset(code) if code == BUSY.into() => BUSY_TEXT.to_owned(),
-                    error => error.to_string(),
-                })?
-                .ok_or("it hung up")?;
+                .map_err(|_elapsed| PeerError::Silent { wait })??
+                .ok_or(PeerError::HungUp)?;
             match self.decoder.push(&chunk) {
                 Ok(messages) => self.ready.extend(messages),
                 Err(error) => return Ok(Err(error)),
@@ -364,19 +377,12 @@ impl Frames {
         }
     }
 
-    fn send(&self, message: Message, room: Option<OwnedSemaphorePermit>) -> Result<(), String> {
+    fn send(&self, message: Message, room: Option<OwnedSemaphorePermit>) -> Result<(), PeerError> {
         let sent = self.queue.send((message.encode(), room));
-        sent.map_err(|_ended| "it takes nothing any more".to_owned())
+        sent.map_err(|_ended| PeerError::HungUp)
     }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 // With its framing, what is read at once fits one message.
 const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
 const READ_BYTES_MAX: usize = 256 << 10;
-const NO_STORE: u32 = 404;
-const BUSY: u32 = 409;
-const BUSY_TEXT: &str = "it has opened a session itself";

@@ -7,6 +7,7 @@ use tokio_stream::StreamExt as _;
 use crate::{
     id::StoreId,
     net::{Mesh, gossip},
+    node::{OpenError, StoreError},
     protocol::genesis::Genesis,
 };
 
@@ -21,7 +22,7 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
             break;
         }
         if let Err(error) = open_listed(&mesh).await {
-            tracing::warn!(error, "a store of another node was not opened");
+            tracing::warn!(%error, "a store of another node was not opened");
         }
         carry_new(&mesh, &mut carried);
     }
@@ -40,7 +41,10 @@ fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
 }
 
 /// Opens the stores of which both what proves the id and the name are listed.
-pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
+///
+/// # Errors
+/// `StoreError`.
+pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), StoreError> {
     let root = mesh.node.root();
     let open: BTreeSet<_> = mesh
         .node
@@ -54,7 +58,7 @@ pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
         keys_only: false,
     });
     loop {
-        let page = scan.next_page().await.map_err(|error| error.to_string())?;
+        let page = scan.next_page().await.map_err(OpenError::from)?;
         if page.is_empty() {
             return Ok(());
         }
@@ -67,16 +71,10 @@ pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), String> {
                 continue;
             }
             let key = format!("/stores/{id}/name");
-            let name = root
-                .get(key.as_bytes())
-                .await
-                .map_err(|error| error.to_string())?;
+            let name = root.get(key.as_bytes()).await.map_err(OpenError::from)?;
             if let Some(name) = name {
                 let name = String::from_utf8_lossy(&name.value).into_owned();
-                mesh.node
-                    .open_shared(&name, genesis)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                mesh.node.open_shared(&name, genesis).await?;
             }
         }
     }

@@ -139,7 +139,8 @@ async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
 async fn struck(peer: &Peer, node: &Author, strikes: u32, says: &str) {
     let waiting = until("strikes", async || {
         let status = status_at(peer, node);
-        let said = status.misbehaved.or(status.error).unwrap_or_default();
+        let error = status.error.map(|error| error.to_string());
+        let said = status.misbehaved.or(error).unwrap_or_default();
         (status.strikes == strikes && said.contains(says)).then_some(())
     });
     if timeout(Duration::from_secs(8), waiting).await.is_err() {
