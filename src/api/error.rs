@@ -234,8 +234,8 @@ impl From<WriteError> for ApiError {
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
                 .hint("a removed key stays removed: join again with a new data directory"),
             WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
-                "connect with peers, who may have them, or put the newest copy of the file back, or give \
-                the entries up: `lattice repair`",
+                "`lattice up` fetches them from peers that have them; else put the newest copy of the \
+                file back, or give them up: `lattice repair`",
             ),
             WriteError::Closed => closed(message),
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),

@@ -28,6 +28,7 @@ use crate::{
         ingest::Waiting,
         marks::Marks,
         members::Membership,
+        mend::Mending,
         open,
         position::published,
         queue::{Queue, Queued},
@@ -60,6 +61,9 @@ pub(super) enum Command {
         Vec<(Author, FrontierTip)>,
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
     ),
+    /// Damage of a log that a reader met.
+    Damaged(Vec<LogDamage>),
+    Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
     Status(oneshot::Sender<WriterStatus>),
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
@@ -104,6 +108,7 @@ pub(super) struct Actor {
     pub(super) state_failed: Option<StateError>,
     pub(super) recovered: Vec<String>,
     pub(super) damage: Vec<LogDamage>,
+    pub(super) mending: Mending,
     // What is gone of this node's own log; own writes wait for `Repair`.
     pub(super) cuts: Vec<LogCut>,
     // The next time an expiry is due, as far as known; None: nothing is.
@@ -168,6 +173,8 @@ impl Actor {
                     reply.send(()).unwrap_or_default();
                 }
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
+                Some(Command::Damaged(found)) => self.note_damage(found),
+                Some(Command::Missing(reply)) => drop(reply.send(self.missing())),
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(Command::Repair(reply)) => drop(reply.send(self.repair())),
                 Some(write) => next = self.write_group(write, &mut received),

@@ -27,6 +27,7 @@ use crate::{
         ingest::Waiting,
         marks::Marks,
         members::{self, Membership},
+        mend::Mending,
         merge::{Merge, Merged, Span, spans},
         position::published,
     },
@@ -130,6 +131,7 @@ pub(super) fn open(
         bus: Bus::new(config.bus_batches, published),
         fresh: fresh::channel(),
         members: membership.watch(),
+        holds: tokio::sync::watch::Sender::new(0),
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
@@ -153,6 +155,7 @@ pub(super) fn open(
         state_failed: None,
         recovered,
         damage: found.damage,
+        mending: Mending::default(),
         cuts,
         next_expiry_ms: None,
         flushed_at: Instant::now(),
@@ -367,11 +370,7 @@ fn decode(spans: Vec<Span>, parts: &mpsc::SyncSender<Result<Vec<Merged>, LogErro
 
 // The same damage can be met when the logs are opened, and again when they are read.
 fn note(damage: &mut Vec<LogDamage>, found: LogDamage) {
-    let known = |known: &LogDamage| {
-        known.file == found.file
-            && (known.offset..known.offset + known.bytes).contains(&found.offset)
-    };
-    if !damage.iter().any(known) {
+    if !damage.iter().any(|known| known.covers(&found)) {
         damage.push(found);
     }
 }
