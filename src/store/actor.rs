@@ -30,6 +30,7 @@ use crate::{
         members::Membership,
         open,
         position::published,
+        proof::Grounds,
         queue::{Queue, Queued},
         status::{HeldEntry, WriterStatus},
     },
@@ -60,6 +61,7 @@ pub(super) enum Command {
         Vec<(Author, FrontierTip)>,
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
     ),
+    Grounds(oneshot::Sender<Grounds>),
     Status(oneshot::Sender<WriterStatus>),
     Repair(oneshot::Sender<Result<Vec<LostEntries>, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
@@ -168,6 +170,9 @@ impl Actor {
                     reply.send(()).unwrap_or_default();
                 }
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
+                Some(Command::Grounds(reply)) => {
+                    drop(reply.send(self.membership.grounds()));
+                }
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(Command::Repair(reply)) => drop(reply.send(self.repair())),
                 Some(write) => next = self.write_group(write, &mut received),

@@ -1,12 +1,14 @@
 //! Real nodes on loopback: join, gossip, sync, conflicts, restarts.
 
 mod hostile;
+mod proof;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use lattice::{
     Node, NodeConfig, Store,
+    clock::Clock,
     net::{JoinEvent, Joined, Net, NetConfig},
     protocol::role::Role,
     store::{WatchEvent, WatchOptions},
@@ -32,8 +34,13 @@ impl Peer {
     }
 
     async fn at(dir: TempDir, name: &str) -> Self {
+        Self::with_clock(dir, name, Clock::system()).await
+    }
+
+    async fn with_clock(dir: TempDir, name: &str, clock: Clock) -> Self {
         let mut config = NodeConfig::new(dir.path()).create(true);
         config.name = name.to_owned();
+        config.clock = clock;
         let node = Node::open(config).await.unwrap();
         let net = Net::start(node.clone(), loopback());
         Self { node, net, dir }
