@@ -103,8 +103,21 @@ pub const ENDPOINT_CLOSE_WAIT: Duration = Duration::from_millis(500);
 pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
 /// The longest such wait.
 pub const DIAL_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// Bytes of a message of the hello protocol.
-pub const HELLO_BYTES_MAX: usize = 4096;
+/// Time between two looks at the clocks, to find out that the machine has slept.
+pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What the wall clock gains or loses between two looks when it was not just corrected: connections
+/// are dead after less.
+pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(10);
+/// Bytes of a message of the hello protocol: a proof, and what is around it.
+pub const HELLO_BYTES_MAX: usize = PROOF_BYTES_MAX + 1024;
+/// Grants in a proof of membership: nodes that let each other in, one after the other. Each costs
+/// whom it is shown to a signature.
+pub const PROOF_GRANTS_MAX: usize = 16;
+/// Bytes of the same; a grant has some 500.
+pub const PROOF_BYTES_MAX: usize = PROOF_GRANTS_MAX * 1024;
+/// Nodes let in by a proof that the root store here does not name yet. When full, the one that came
+/// first has to show it again.
+pub const PROVEN_MAX: usize = 64;
 /// Strangers that are served at a time. When full, the one that came first goes.
 pub const HELLOS_MAX: usize = 8;
 /// Time a stranger has to say hello, and a node to answer.
@@ -204,6 +217,7 @@ pub const PUT_CHUNK_BYTES: usize = 1 << 20;
 /// Calls in flight have this long to finish when the node stops; then they are cut off.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
+const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);

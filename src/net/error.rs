@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, time::Duration};
 
-use iroh::endpoint::{ClosedStream, ConnectionError, ReadError, ReadExactError, WriteError};
+use iroh::endpoint::{
+    ClosedStream, ConnectError, ConnectingError, ConnectionError, ReadError, ReadExactError,
+    WriteError,
+};
 
 use crate::{
     limits::PEER_SYNCS_MAX,
@@ -81,6 +84,19 @@ impl PeerError {
     pub(super) fn own(error: impl Display) -> Self {
         Self::Own {
             what: error.to_string(),
+        }
+    }
+}
+
+impl From<ConnectError> for PeerError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Connecting {
+                source: ConnectingError::ConnectionError { source, .. },
+                ..
+            }
+            | ConnectError::Connection { source, .. } => source.into(),
+            error => Self::connection(error),
         }
     }
 }

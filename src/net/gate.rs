@@ -58,6 +58,13 @@ impl Gate {
         open.hang_up(node, SHUT_OUT);
     }
 
+    /// Closes all connections. Everybody may come again at once.
+    pub(super) fn hang_up_all(&self) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: Vec<_> = open.connections.keys().copied().collect();
+        known.iter().for_each(|node| open.hang_up(node, AGAIN));
+    }
+
     /// Returns how long `node` is still shut out; `None`: it is not.
     pub(super) fn shut_out_for(&self, node: &Author) -> Option<Duration> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,5 +158,7 @@ impl EndpointHooks for Gate {
 pub(super) const NOT_A_MEMBER: Verdict = (403, b"not a member");
 /// For members only.
 pub(super) const SHUT_OUT: Verdict = (400, b"misbehaved");
+/// When connections are made anew.
+const AGAIN: Verdict = (0, b"again");
 /// When there are too many connections.
 pub(super) const BUSY: Verdict = (429, b"too many connections");

@@ -1,7 +1,9 @@
 //! The hello: the one protocol that a stranger may speak, one message long.
 //!
 //! The bearer of an invitation shows its secret and is admitted, durably, before it gets an
-//! answer. Everybody else gets the same refusal and learns nothing.
+//! answer. A member that was let in by somebody else, who may be gone, shows the grants that made
+//! it one, and is let in until a sync has brought them. Everybody else gets the same refusal and
+//! learns nothing.
 
 use std::{
     collections::VecDeque,
@@ -63,19 +65,12 @@ impl Hello {
         let (mut send, mut receive) = connection.accept_bi().await?;
         let request = read(&mut receive).await?;
         let node = node_of(&connection.remote_id());
-        let reply = match self.admit(node, &request).await {
-            Ok(redeemed) => net::HelloReply {
-                creator: Bytes::copy_from_slice(&redeemed.genesis.creator.0),
-                nonce: Bytes::copy_from_slice(&redeemed.genesis.nonce),
-                role: redeemed.role.to_string(),
-                ..net::HelloReply::default()
-            },
-            Err((refused, reason)) => net::HelloReply {
-                refused,
-                reason,
-                ..net::HelloReply::default()
-            },
-        };
+        let reply = self.admit(node, &request).await;
+        let reply = reply.unwrap_or_else(|(refused, reason)| net::HelloReply {
+            refused,
+            reason,
+            ..net::HelloReply::default()
+        });
         send.write_all(&reply.encode_to_vec()).await?;
         send.finish()?;
         // The answer is on its way until the other side has hung up.
@@ -83,9 +78,7 @@ impl Hello {
         Ok(())
     }
 
-    // The error: a word, and a text.
-    async fn admit(&self, node: Author, request: &[u8]) -> Result<Redeemed, (String, String)> {
-        let stranger = || ("not_invited".to_owned(), "no such invitation".to_owned());
+    async fn admit(&self, node: Author, request: &[u8]) -> Result<net::HelloReply, Refusal> {
         let request = net::HelloRequest::decode(request).map_err(|_reason| stranger())?;
         if request.version != VERSION {
             let reason = format!(
@@ -94,22 +87,31 @@ impl Hello {
             );
             return Err(("version".to_owned(), reason));
         }
+        let root = self.mesh.node.root().id();
+        if StoreId::from_slice(&request.store_id) != Some(root) {
+            return Err(stranger());
+        }
+        if !request.proof.is_empty() {
+            return self.believe(&node, request.proof).await;
+        }
         let secret: [u8; 32] = request
             .secret
             .as_ref()
             .try_into()
             .map_err(|_length| stranger())?;
-        let root = self.mesh.node.root().id();
-        if StoreId::from_slice(&request.store_id) != Some(root) {
-            return Err(stranger());
-        }
         let redeemed = self.mesh.node.redeem(&secret, node).await;
         match redeemed {
             Ok(redeemed) => {
                 // Before the answer: the next connection comes at once.
                 self.mesh.open_gate();
                 tracing::info!(%node, role = %redeemed.role, "a node has joined");
-                Ok(redeemed)
+                let Redeemed { genesis, role } = redeemed;
+                Ok(net::HelloReply {
+                    creator: Bytes::copy_from_slice(&genesis.creator.0),
+                    nonce: Bytes::copy_from_slice(&genesis.nonce),
+                    role: role.to_string(),
+                    ..net::HelloReply::default()
+                })
             }
             Err(MeshError::Invite(InviteError::Unknown)) => Err(stranger()),
             Err(error) => {
@@ -118,6 +120,28 @@ impl Hello {
                 Err((word.to_owned(), reason))
             }
         }
+    }
+
+    // Who lacks a part of the root store does not hold it against others.
+    async fn believe(&self, node: &Author, proof: Vec<Bytes>) -> Result<net::HelloReply, Refusal> {
+        let root = self.mesh.node.root();
+        let role = match self.mesh.node.members().role(node) {
+            Some(role) => role,
+            None => {
+                let looked = self.mesh.proven.look(&root, node, proof).await;
+                let role = looked.map_err(|error| {
+                    tracing::debug!(%node, %error, "a proof was refused");
+                    stranger()
+                })?;
+                self.mesh.meet_members();
+                tracing::info!(%node, %role, "a node has proven that it is a member");
+                role
+            }
+        };
+        Ok(net::HelloReply {
+            role: role.to_string(),
+            ..net::HelloReply::default()
+        })
     }
 }
 
@@ -151,34 +175,14 @@ pub(super) async fn redeem(
         node: invitation.node,
         why,
     };
-    let silent = |wait| unreachable(PeerError::Silent { wait });
-    let connection = timeout(DIAL_TIMEOUT, endpoint.connect(address, HELLO_ALPN))
-        .await
-        .map_err(|_elapsed| silent(DIAL_TIMEOUT))?
-        .map_err(|error| unreachable(PeerError::connection(error)))?;
+    let connection = connect(endpoint, address).await.map_err(unreachable)?;
     contacted().await;
-    let asked = async {
-        let (mut send, mut receive) = connection.open_bi().await?;
-        let request = net::HelloRequest {
-            version: VERSION,
-            store_id: Bytes::copy_from_slice(&invitation.store.0),
-            secret: Bytes::copy_from_slice(&invitation.secret),
-        };
-        send.write_all(&request.encode_to_vec()).await?;
-        send.finish()?;
-        read(&mut receive).await
+    let request = net::HelloRequest {
+        secret: Bytes::copy_from_slice(&invitation.secret),
+        ..request(&invitation.store)
     };
-    let reply = timeout(HELLO_TIMEOUT, asked)
-        .await
-        .map_err(|_elapsed| silent(HELLO_TIMEOUT))?
-        .map_err(unreachable)?;
-    connection.close(DONE.into(), b"done");
-    let malformed = || {
-        unreachable(PeerError::Malformed {
-            what: "an answer that is none",
-        })
-    };
-    let reply = net::HelloReply::decode(reply.as_slice()).map_err(|_reason| malformed())?;
+    let reply = ask(&connection, request).await.map_err(unreachable)?;
+    let malformed = || unreachable(NO_ANSWER);
     if !reply.refused.is_empty() {
         return Err(JoinError::Refused {
             word: reply.refused,
@@ -198,6 +202,69 @@ pub(super) async fn redeem(
         genesis,
         role: reply.role.parse().map_err(|_word| malformed())?,
     })
+}
+
+/// Shows a node, which does not know this one, why this one is a member.
+///
+/// # Errors
+/// `NotAMember` where it does not see it, or there is nothing to show.
+pub(super) async fn prove(mesh: &Mesh, address: EndpointAddr) -> Result<(), PeerError> {
+    let root = mesh.node.root();
+    let proof = root.proof(&mesh.node.id()).await;
+    let proof = proof.map_err(PeerError::own)?;
+    if proof.is_empty() {
+        return Err(PeerError::NotAMember);
+    }
+    let request = net::HelloRequest {
+        proof,
+        ..request(&root.id())
+    };
+    let connection = connect(&mesh.endpoint, address).await?;
+    let reply = ask(&connection, request).await?;
+    if reply.refused.is_empty() {
+        Ok(())
+    } else {
+        Err(PeerError::NotAMember)
+    }
+}
+
+fn request(store: &StoreId) -> net::HelloRequest {
+    net::HelloRequest {
+        version: VERSION,
+        store_id: Bytes::copy_from_slice(&store.0),
+        ..net::HelloRequest::default()
+    }
+}
+
+async fn connect(
+    endpoint: &iroh::Endpoint,
+    address: EndpointAddr,
+) -> Result<Connection, PeerError> {
+    let wait = DIAL_TIMEOUT;
+    let dialled = timeout(wait, endpoint.connect(address, HELLO_ALPN)).await;
+    Ok(dialled.map_err(|_elapsed| PeerError::Silent { wait })??)
+}
+
+async fn ask(
+    connection: &Connection,
+    request: net::HelloRequest,
+) -> Result<net::HelloReply, PeerError> {
+    let asked = async {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        send.write_all(&request.encode_to_vec()).await?;
+        send.finish()?;
+        read(&mut receive).await
+    };
+    let wait = HELLO_TIMEOUT;
+    let reply = timeout(wait, asked).await;
+    let reply = reply.map_err(|_elapsed| PeerError::Silent { wait })??;
+    connection.close(DONE.into(), b"done");
+    net::HelloReply::decode(reply.as_slice()).map_err(|_reason| NO_ANSWER)
+}
+
+// The same for everybody, whatever it has shown.
+fn stranger() -> Refusal {
+    ("not_invited".to_owned(), "no such invitation".to_owned())
 }
 
 // A stable word for programs, and a text. Neither names other nodes, nor what is on this one.
@@ -223,6 +290,12 @@ async fn read(receive: &mut RecvStream) -> Result<Vec<u8>, PeerError> {
     })
 }
 
+/// A word, and a text.
+type Refusal = (String, String);
+
+const NO_ANSWER: PeerError = PeerError::Malformed {
+    what: "an answer that is none",
+};
 const VERSION: u32 = 1;
 const DONE: u32 = 0;
 const LATE: u32 = 408;

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! gate        who gets a connection, on any protocol
-//! hello       an invitation is shown and redeemed
+//! hello       an invitation is shown and redeemed; a membership that is news is proven
 //! peer        one task for each member: dial, sync, again
+//! mesh        what their tasks share
 //! session     a sync of one store over one stream; the rules are in `protocol::sync`
 //! gossip      what was just written, to everybody, as a hint
+//! sleep       a machine that wakes up dials everybody
 //! ```
 //! A node without members or open invitations has no endpoint: it neither listens nor announces.
 
@@ -18,30 +20,26 @@ mod gossip;
 mod hello;
 mod invitation;
 mod join;
+mod mesh;
 mod own_tip;
 mod peer;
 mod peers;
+mod proven;
 mod session;
+mod sleep;
 mod stores;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use iroh::{
-    Endpoint, EndpointId,
     address_lookup::memory::MemoryLookup,
     protocol::{IncomingFilterOutcome, Router},
 };
-use iroh_gossip::{api::GossipSender, net::Gossip};
-use prost::Message as _;
-use tokio::{
-    sync::{Notify, OnceCell},
-    time::timeout,
-};
+use iroh_gossip::net::Gossip;
+use tokio::{sync::OnceCell, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{NetConfig, Relay};
@@ -52,15 +50,18 @@ pub use join::{JoinError, JoinEvent, Joined};
 pub use peers::PeerStatus;
 
 use crate::{
-    id::{Author, StoreId},
+    id::Author,
     limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX},
     net::{
-        acks::Acks, endpoint::endpoint_id, gate::Gate, hello::Hello, peer::Served, peers::Peers,
+        gate::Gate,
+        hello::Hello,
+        mesh::{Mesh, Turn},
+        peer::Served,
+        peers::Peers,
     },
     node::{MeshError, Node},
     protocol::{frontier::FrontierTip, role::Role},
     store::Store,
-    wire::net,
 };
 
 /// Why there is no net.
@@ -103,47 +104,6 @@ struct Running {
     router: OnceCell<Router>,
     stop: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// What the tasks of a bound endpoint share.
-#[derive(Debug)]
-struct Mesh {
-    node: Node,
-    endpoint: Endpoint,
-    // Addresses for those who dial by id only, as gossip does.
-    known: MemoryLookup,
-    gossip: Gossip,
-    gate: Gate,
-    peers: Peers,
-    acks: Acks,
-    // Who has a session in which store. Bounded by members and stores.
-    turns: Mutex<BTreeMap<(Author, StoreId), Arc<Turn>>>,
-    topics: Mutex<BTreeMap<StoreId, Topic>>,
-    // Tasks of peers that are kept.
-    kept: Mutex<BTreeSet<Author>>,
-    // Let in before it is known as a member: the node that let us in.
-    sponsors: Mutex<BTreeSet<Author>>,
-    // What topics are derived from: members know it, others do not.
-    secret: [u8; 32],
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-/// Whose turn it is in a store with one peer.
-#[derive(Debug, Default)]
-struct Turn {
-    // Held while a session goes on.
-    session: tokio::sync::Mutex<()>,
-    // True while one goes on that this side has opened and the peer has answered.
-    own: AtomicBool,
-}
-
-/// How to reach everybody who carries a store.
-#[derive(Debug, Clone)]
-struct Topic {
-    sender: GossipSender,
-    // Notified when this node has more on disk.
-    ack: Arc<Notify>,
 }
 
 impl Net {
@@ -304,6 +264,7 @@ impl Net {
             if bound || others || self.0.node.has_open_invites().await {
                 match self.mesh().await {
                     Ok(mesh) => {
+                        mesh.proven.look_again(&mesh.node.root()).await;
                         mesh.meet_members();
                         for store in self.0.node.open_stores() {
                             let before = store.frontier();
@@ -338,24 +299,8 @@ impl Net {
             .max_message_size(GOSSIP_BYTES_MAX)
             .alpn(GOSSIP_ALPN)
             .spawn(endpoint.clone());
-        let mesh = Arc::new(Mesh {
-            node: node.clone(),
-            endpoint: endpoint.clone(),
-            known,
-            gossip: gossip.clone(),
-            gate,
-            peers: Peers::default(),
-            acks: Acks::new(node.clock().now_ms()),
-            turns: Mutex::default(),
-            topics: Mutex::default(),
-            kept: Mutex::default(),
-            sponsors: Mutex::default(),
-            secret: node.mesh_secret(),
-            stop: running.stop.clone(),
-            tasks: running.tasks.clone(),
-        });
-        mesh.load_addresses();
-        mesh.open_gate();
+        let ends = (running.stop.clone(), running.tasks.clone());
+        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends);
         let router = Router::builder(endpoint)
             .incoming_filter(Arc::new(|incoming| {
                 // A forged source address costs the sender a round trip, and us no handshake.
@@ -371,202 +316,10 @@ impl Net {
             .spawn();
         // Bound once: `mesh` is.
         drop(running.router.set(router));
-        let following = Arc::clone(&mesh);
-        mesh.spawn(async move { stores::follow(following).await });
+        let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
+        mesh.spawn(async move { stores::follow(one).await });
+        mesh.spawn(async move { sleep::follow(other).await });
         Ok(mesh)
-    }
-}
-
-impl Mesh {
-    fn status(&self, node: &Author) -> PeerStatus {
-        let stores = self.node.open_stores();
-        let behind: Option<Vec<u64>> = stores
-            .iter()
-            .map(|store| self.acks.behind(store, node))
-            .collect();
-        PeerStatus {
-            behind: behind.map(|behind| behind.iter().sum()),
-            ..self.peers.status(node, self.gate.shut_out_for(node))
-        }
-    }
-
-    /// Runs a task until it ends, or the net stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = task => {}
-            }
-        });
-    }
-
-    /// Lets in who is a member now, and closes the connections of all others.
-    fn open_gate(&self) {
-        let own = self.node.id();
-        let members = self.node.members();
-        let mut admitted: BTreeSet<Author> = members
-            .iter()
-            .map(|(node, _)| *node)
-            .filter(|node| *node != own && members.role(node).is_some())
-            .collect();
-        // Just let in, we know nobody but our sponsor.
-        if members.role(&own).is_none() {
-            let sponsors = self.sponsors.lock();
-            admitted.extend(sponsors.unwrap_or_else(PoisonError::into_inner).iter());
-        }
-        self.gate.admit(admitted);
-    }
-
-    /// Opens the gate, and a task for each new member.
-    fn meet_members(self: &Arc<Self>) {
-        self.open_gate();
-        for node in self.gate.members() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if !kept.insert(node) {
-                continue;
-            }
-            let mesh = Arc::clone(self);
-            self.spawn(async move {
-                peer::keep(Arc::clone(&mesh), node).await;
-                let mut kept = mesh.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.remove(&node);
-            });
-        }
-    }
-
-    /// Lets in who let us in, until the members are known.
-    fn trust_sponsor(&self, node: &Author, addresses: Addresses) {
-        {
-            let mut sponsors = self.sponsors.lock().unwrap_or_else(PoisonError::into_inner);
-            sponsors.insert(*node);
-        }
-        self.peers.found(node, addresses);
-        self.keep_addresses(node);
-        self.open_gate();
-    }
-
-    fn connected(&self) -> Vec<Author> {
-        self.peers.online()
-    }
-
-    /// Wakes the task of `node`: it syncs, or dials.
-    fn want_sync(&self, node: &Author) {
-        if self.gate.admits(node) {
-            self.peers.wake(node).notify_one();
-            self.peers.wanted(node).notify_one();
-        }
-    }
-
-    /// Wakes the task of some connected peer.
-    fn want_sync_any(&self) {
-        let online = self.peers.online();
-        let count = u64::try_from(online.len()).unwrap_or(1).max(1);
-        let index = usize::try_from(self.random() % count).unwrap_or(0);
-        if let Some(node) = online.get(index) {
-            self.want_sync(node);
-        }
-    }
-
-    fn add_topic(&self, store: StoreId, sender: GossipSender) -> Arc<Notify> {
-        let ack = Arc::new(Notify::new());
-        let topic = Topic {
-            sender,
-            ack: Arc::clone(&ack),
-        };
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.insert(store, topic);
-        ack
-    }
-
-    fn remove_topic(&self, store: &StoreId) {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.remove(store);
-    }
-
-    fn turn(&self, node: &Author, store: &StoreId) -> Arc<Turn> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry((*node, *store)).or_default())
-    }
-
-    /// Lets the others know, soon, that this node has more of `store` on disk.
-    fn acknowledge(&self, store: &Store) {
-        if let Some(topic) = self.topic(&store.id()) {
-            topic.ack.notify_one();
-        }
-    }
-
-    fn topic(&self, store: &StoreId) -> Option<Topic> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.get(store).cloned()
-    }
-
-    /// Asks a peer into every topic. The connection is handed over next.
-    async fn join_topics(&self, id: EndpointId) {
-        let topics: Vec<_> = {
-            let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-            topics.values().cloned().collect()
-        };
-        for topic in topics {
-            if let Err(error) = topic.sender.join_peers(vec![id]).await {
-                tracing::debug!(%error, "a peer was not asked into a topic");
-            }
-        }
-    }
-
-    /// Says to neighbours that a sync has brought something.
-    async fn announce(&self, store: &Store) {
-        if let Some(topic) = self.topic(&store.id()) {
-            gossip::announce(self, store, &topic.sender).await;
-        }
-    }
-
-    // What was kept of peers when this node ran last.
-    fn load_addresses(&self) {
-        // A join that was cut before the root store came: whom we know has let us in.
-        let own = self.node.id();
-        let is_new = self.node.members().role(&own).is_none();
-        for (node, body) in self.node.peer_notes() {
-            let Ok(message) = net::Addresses::decode(body.as_slice()) else {
-                continue;
-            };
-            let addresses = Addresses::from_wire(&message);
-            if is_new {
-                let sponsors = self.sponsors.lock();
-                sponsors
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(node);
-            }
-            if self.peers.found(&node, addresses) {
-                self.tell_iroh(&node);
-            }
-        }
-    }
-
-    /// Keeps where `node` is for the next start, and tells iroh.
-    fn keep_addresses(&self, node: &Author) {
-        let body = self.peers.addresses(node).to_wire().encode_to_vec();
-        if let Err(error) = self.node.keep_peer_note(node, body) {
-            tracing::warn!(%node, %error, "a peer's address was not kept");
-        }
-        self.tell_iroh(node);
-    }
-
-    fn tell_iroh(&self, node: &Author) {
-        if let Some(id) = endpoint_id(node) {
-            let address = self.peers.addresses(node).to_iroh(id);
-            drop(self.known.set_endpoint_info(address));
-        }
-    }
-
-    fn random(&self) -> u64 {
-        getrandom::u64().unwrap_or_else(|_no_source| self.node.clock().now_ms())
-    }
-
-    // At least 0, below 1.
-    fn random_unit(&self) -> f64 {
-        let bits = u32::try_from(self.random() >> 32).unwrap_or(0);
-        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use iroh::{
+    EndpointAddr,
     endpoint::{Connection, ReadToEndError, RecvStream, SendStream, Side},
     protocol::{AcceptError, ProtocolHandler},
 };
@@ -19,7 +20,7 @@ use crate::{
         GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
         endpoint::{Addresses, endpoint_id, node_of},
         gate::BUSY,
-        session,
+        hello, session,
     },
     wire::net,
 };
@@ -63,16 +64,29 @@ pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connectio
 }
 
 async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
+    match reach(mesh, node).await {
+        // Who has let us in may be gone before it could tell everybody.
+        Err(PeerError::NotAMember) => {
+            hello::prove(mesh, address(mesh, node)?).await?;
+            reach(mesh, node).await
+        }
+        reached => reached,
+    }
+}
+
+fn address(mesh: &Mesh, node: &Author) -> Result<EndpointAddr, PeerError> {
     let id = endpoint_id(node).ok_or(PeerError::NotAKey)?;
-    let address = mesh.peers.places(node).to_iroh(id);
+    Ok(mesh.peers.places(node).to_iroh(id))
+}
+
+async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
+    let address = address(mesh, node)?;
     let dialled = tokio::select! {
         dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN)) => dialled,
         // It may have an old address here, and not wait for that to be found out.
         () = mesh.peers.comes(node) => return Ok(()),
     };
-    let connection = dialled
-        .map_err(|_elapsed| PeerError::Silent { wait: DIAL_TIMEOUT })?
-        .map_err(PeerError::connection)?;
+    let connection = dialled.map_err(|_elapsed| PeerError::Silent { wait: DIAL_TIMEOUT })??;
     // Who is refused learns it only now.
     exchange(mesh, node, &connection).await?;
     let served = Arc::clone(mesh);

@@ -25,6 +25,7 @@ pub mod invite;
 pub mod membership;
 pub mod op;
 pub mod pending;
+pub mod proof;
 pub mod role;
 pub mod run;
 pub mod sync;

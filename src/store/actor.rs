@@ -31,6 +31,7 @@ use crate::{
         mend::Mending,
         open,
         position::published,
+        proof::Grounds,
         queue::{Queue, Queued},
         status::{HeldEntry, WriterStatus},
     },
@@ -64,6 +65,7 @@ pub(super) enum Command {
     /// Damage of a log that a reader met.
     Damaged(Vec<LogDamage>),
     Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
+    Grounds(oneshot::Sender<Grounds>),
     Status(oneshot::Sender<WriterStatus>),
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
@@ -175,6 +177,9 @@ impl Actor {
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
                 Some(Command::Damaged(found)) => self.note_damage(found),
                 Some(Command::Missing(reply)) => drop(reply.send(self.missing())),
+                Some(Command::Grounds(reply)) => {
+                    drop(reply.send(self.membership.grounds()));
+                }
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(Command::Repair(reply)) => drop(reply.send(self.repair())),
                 Some(write) => next = self.write_group(write, &mut received),

@@ -19,6 +19,7 @@ use crate::{
         IngestError, Ingested, RefusedEntry, Store, WriteError,
         actor::{Actor, Command},
         merge::Span,
+        proof::Grounds,
     },
 };
 
@@ -123,6 +124,14 @@ impl Membership {
     /// Returns what tells of changes.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Members>> {
         self.members.clone()
+    }
+
+    /// Returns what the members follow from.
+    pub(super) fn grounds(&self) -> Grounds {
+        Grounds {
+            creator: self.creator,
+            acts: self.acts.clone(),
+        }
     }
 
     /// Notes an entry of the root store that has acts.

@@ -8,6 +8,8 @@ mod crowds;
 mod gossip;
 mod invites;
 mod members;
+mod proofs;
+mod sleep;
 mod strangers;
 mod sync;
 mod twins;

@@ -2,12 +2,14 @@
 
 mod damage;
 mod hostile;
+mod proof;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use lattice::{
     Node, NodeConfig, Store,
+    clock::Clock,
     net::{JoinEvent, Joined, Net, NetConfig},
     protocol::role::Role,
     store::{WatchEvent, WatchOptions},
@@ -33,8 +35,13 @@ impl Peer {
     }
 
     async fn at(dir: TempDir, name: &str) -> Self {
+        Self::with_clock(dir, name, Clock::system()).await
+    }
+
+    async fn with_clock(dir: TempDir, name: &str, clock: Clock) -> Self {
         let mut config = NodeConfig::new(dir.path()).create(true);
         config.name = name.to_owned();
+        config.clock = clock;
         let node = Node::open(config).await.unwrap();
         let net = Net::start(node.clone(), loopback());
         Self { node, net, dir }

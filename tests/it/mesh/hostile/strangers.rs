@@ -1,6 +1,6 @@
 //! Keys that are no members: they get nothing, and learn nothing.
 
-use lattice::limits::{HELLOS_MAX, PEER_WINDOW_BYTES};
+use lattice::limits::{HELLO_BYTES_MAX, HELLOS_MAX, PEER_WINDOW_BYTES};
 use lattice::wire::net::{HelloReply, HelloRequest};
 use prost::Message as _;
 
@@ -32,6 +32,7 @@ pub fn request(version: u32, store: StoreId, secret: &[u8]) -> Vec<u8> {
         version,
         store_id: Bytes::copy_from_slice(&store.0),
         secret: Bytes::copy_from_slice(secret),
+        ..HelloRequest::default()
     };
     request.encode_to_vec()
 }
@@ -101,7 +102,7 @@ async fn m1_a_stranger_gets_the_same_answer_whatever_it_says() {
         assert_eq!(refused(&answer).0, "version");
     }
     eprintln!("N1 a hello that is too long, or does not stop");
-    for bytes in [4097, 1 << 20] {
+    for bytes in [HELLO_BYTES_MAX + 1, 1 << 20] {
         let ended = greet(&stranger, a, &vec![0; bytes]).await;
         assert!(ended.is_err(), "{ended:?}");
     }

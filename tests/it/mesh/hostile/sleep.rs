@@ -1,0 +1,38 @@
+//! A node that has slept. The peer hangs up each time, so that the next dial is long to wait for.
+
+use lattice::clock::Clock;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_slept_dials_at_once_whom_it_would_have_waited_for() {
+    let clock = Clock::manual(1_800_000_000_000);
+    let a = Peer::with_clock(tempfile::tempdir().unwrap(), "a", clock.clone()).await;
+    let raw = Raw::new(90).await;
+    let (secret, _expires_ms) = a.node.invite(Role::Writer, 60_000).await.unwrap();
+    a.node.redeem(&secret, raw.author()).await.unwrap();
+    let addresses = lattice::net::Addresses {
+        direct: raw.endpoint.addr().ip_addrs().copied().collect(),
+        relay: None,
+    };
+    until("the gate knows the member", async || {
+        let connected = a.net.connect(&raw.author(), addresses.clone()).await;
+        connected.ok()
+    })
+    .await;
+    let dialled = async |within: Duration| {
+        let hung_up = async {
+            let connection = raw.endpoint.accept().await.unwrap().await.unwrap();
+            connection.close(0_u32.into(), b"");
+        };
+        timeout(within, hung_up).await.is_ok()
+    };
+    // Each failure doubles the wait. After the fifth it is 8 s, and at least half of that.
+    for _ in 0..5 {
+        assert!(dialled(SOON).await);
+    }
+    assert!(!dialled(Duration::from_secs(1)).await, "it does not wait");
+    clock.advance(60_000);
+    assert!(dialled(Duration::from_secs(2)).await, "it still waits");
+    a.stop().await;
+}

@@ -1,0 +1,110 @@
+//! A member that a node has not heard of shows why it is one.
+
+use lattice::net::PeerError;
+
+use super::*;
+
+impl Peer {
+    /// Tells this node where `other` is, as mDNS would.
+    async fn finds(&self, other: &Self) {
+        let addresses = other.net.addresses().unwrap();
+        self.net.connect(&other.node.id(), addresses).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_sponsor_is_dead_gets_in_by_its_grant() {
+    let (a, b, c) = (
+        Peer::new("a").await,
+        Peer::new("b").await,
+        Peer::new("c").await,
+    );
+    c.join(&a, Role::Writer).await;
+    let c = c.stop().await;
+    b.join(&a, Role::Writer).await;
+    a.node.root().put("/from", "a").await.unwrap();
+    has(&b.node.root(), "/from", "a").await;
+    a.stop().await;
+
+    // C has never heard of B, and nobody is left who could tell it.
+    let c = Peer::at(c, "c").await;
+    assert_eq!(c.node.members().get(&b.node.id()), None);
+    b.finds(&c).await;
+    has(&c.node.root(), "/from", "a").await;
+    c.node.root().put("/from", "c").await.unwrap();
+    has(&b.node.root(), "/from", "c").await;
+    b.node.root().put("/from", "b").await.unwrap();
+    has(&c.node.root(), "/from", "b").await;
+
+    // It is named by the root store now, and by nothing else.
+    let known = c.node.members();
+    assert_eq!(known.role(&b.node.id()), Some(Role::Writer));
+    let status = c.net.peers();
+    let of_b = status.iter().find(|status| status.node == b.node.id());
+    assert!(of_b.is_some_and(|status| status.online && status.strikes == 0));
+    b.stop().await;
+    c.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_grants_is_shown_whole() {
+    let (a, b, c, d) = (
+        Peer::new("a").await,
+        Peer::new("b").await,
+        Peer::new("c").await,
+        Peer::new("d").await,
+    );
+    c.join(&a, Role::Writer).await;
+    let c = c.stop().await;
+    b.join(&a, Role::Admin).await;
+    a.stop().await;
+    d.join(&b, Role::Reader).await;
+    b.stop().await;
+    let c = Peer::at(c, "c").await;
+    d.finds(&c).await;
+    c.node.root().put("/from", "c").await.unwrap();
+    has(&d.node.root(), "/from", "c").await;
+    assert_eq!(c.node.members().role(&d.node.id()), Some(Role::Reader));
+    c.stop().await;
+    d.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_nothing_to_show_is_told_that_it_is_no_member() {
+    let (a, b, c) = (
+        Peer::new("a").await,
+        Peer::new("b").await,
+        Peer::new("c").await,
+    );
+    b.join(&a, Role::Writer).await;
+    c.join(&a, Role::Writer).await;
+    has(
+        &b.node.root(),
+        &format!("/nodes/{}/role", c.node.id()),
+        "writer",
+    )
+    .await;
+    // C hears nothing of its removal, and shows the grant that it had.
+    let removed = c.node.id();
+    let c = c.stop().await;
+    a.node.remove(&removed).await.unwrap();
+    let c = Peer::at(c, "c").await;
+    c.finds(&a).await;
+    let refused = async {
+        loop {
+            let status = c.net.peers();
+            let of_a = status.iter().find(|status| status.node == a.node.id());
+            if of_a.is_some_and(|of_a| of_a.error == Some(PeerError::NotAMember)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, refused).await.expect("it is refused");
+    a.node.root().put("/after", "removal").await.unwrap();
+    has(&b.node.root(), "/after", "removal").await;
+    assert!(c.node.root().get(b"/after").await.unwrap().is_none());
+    for peer in [a, b, c] {
+        peer.stop().await;
+    }
+}
