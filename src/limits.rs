@@ -93,6 +93,8 @@ pub const OUTSTANDING_KEY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of changes that were fed to a consumer and wait in memory for a taker. When reached, it is
 /// fed no more until some are taken.
 pub const CONSUMER_AHEAD_BYTES_MAX: usize = 4 << 20;
+/// The position of a consumer moves over what does not match at least this often.
+pub const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(1);
 /// Dead letters of one consumer. When full, what would be the next one is tried again and again.
 pub const DEAD_LETTERS_MAX: usize = 4096;
 /// What consumers have acknowledged is durable after this long, and what one fsync takes.

@@ -104,7 +104,9 @@ pub enum AckError {
         id: DeliveryId,
     },
     /// Its time was over, and it was given out again since: another taker works on it.
-    #[error("{id} was not acknowledged in time and was given out again: attempt {attempts} counts now")]
+    #[error(
+        "{id} was not acknowledged in time and was given out again: attempt {attempts} counts now"
+    )]
     GivenAgain {
         /// What was answered.
         id: DeliveryId,

@@ -367,6 +367,11 @@ impl Outstanding {
         places
     }
 
+    /// True when `take_touched` has something to say.
+    pub fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// Returns how many changes may be fed now.
     pub fn room(&self) -> usize {
         if self.key_bytes >= OUTSTANDING_KEY_BYTES_MAX {
