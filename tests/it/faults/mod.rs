@@ -1,7 +1,7 @@
 //! What disks do to a store: power cuts, flipped bits, failed calls, files that lie.
 
 mod crash;
-mod disk;
+pub(crate) mod disk;
 mod flip;
 mod format;
 mod inject;
