@@ -13,8 +13,8 @@ use crate::{
     api::{client::ConnectError, socket::SocketError},
     limits::{MESSAGE_BYTES_MAX, STORE_NAME_CHARS_MAX},
     node::{OpenError, StoreError},
-    protocol::{cursor::CursorError, entry::EntryError},
-    store::{ReadError, WatchError, WriteError},
+    protocol::{consumer::AckError, cursor::CursorError, entry::EntryError},
+    store::{ReadError, WatchError, WriteError, consumers::ConsumerError},
     wire::api,
 };
 
@@ -89,8 +89,10 @@ impl ApiError {
     // What a client that knows nothing of Lattice sees.
     fn grpc(&self) -> Code {
         match (self.code.as_str(), self.exit_code) {
-            ("disk_full", _) => Code::ResourceExhausted,
-            ("store_exists", _) => Code::AlreadyExists,
+            ("disk_full" | "too_many_consumers" | "dead_letters_full", _) => {
+                Code::ResourceExhausted
+            }
+            ("store_exists" | "consumer_exists", _) => Code::AlreadyExists,
             ("poisoned" | "own_fork" | "own_log_cut", _) => Code::FailedPrecondition,
             (_, EXIT_USAGE) => Code::InvalidArgument,
             (_, EXIT_NOT_FOUND) => Code::NotFound,
@@ -314,9 +316,56 @@ impl From<WatchError> for ApiError {
             WatchError::ForeignCursor { .. } => Self::usage("foreign_cursor", message)
                 .hint("name the cursor's store, or watch without the cursor"),
             WatchError::Behind { .. } => Self::new("cursor_ahead", EXIT_FAILED, message)
-                .hint("watch where the cursor was made, or wait until this node has caught up"),
+                .hint("wait until this node has caught up, as `lattice watch --wait` does"),
             WatchError::Closed => closed(message),
             WatchError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConsumerError> for ApiError {
+    fn from(error: ConsumerError) -> Self {
+        let message = text(&error);
+        match error {
+            ConsumerError::Name { .. } => Self::usage("consumer_name_invalid", message),
+            ConsumerError::Option { .. } => Self::usage("consumer_option", message),
+            ConsumerError::Unknown { .. } => Self::new("unknown_consumer", EXIT_NOT_FOUND, message)
+                .hint("`lattice consumer list` shows those of the store"),
+            ConsumerError::Exists { .. } => {
+                Self::new("consumer_exists", EXIT_PRECONDITION, message)
+                    .hint("`lattice consumer show` says how it was made")
+            }
+            ConsumerError::TooMany => Self::new("too_many_consumers", EXIT_FAILED, message),
+            ConsumerError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
+                .hint("`lattice verify` says what is damaged and where"),
+            ConsumerError::DamagedConsumer { .. } => {
+                Self::new("consumer_damaged", EXIT_DAMAGED, message)
+            }
+            ConsumerError::Damaged { .. } => Self::new("consumers_damaged", EXIT_DAMAGED, message),
+            ConsumerError::Io { .. } => Self::new("io", EXIT_FAILED, message)
+                .hint("what was not durable is given out again once the disk is well"),
+            ConsumerError::Ack(error) => error.into(),
+            ConsumerError::Start(error) => error.into(),
+            ConsumerError::Read(error) => error.into(),
+            ConsumerError::Closed => closed(message),
+        }
+    }
+}
+
+impl From<AckError> for ApiError {
+    fn from(error: AckError) -> Self {
+        let message = error.to_string();
+        let late = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
+        match error {
+            AckError::NotOutstanding { .. } => late("not_outstanding"),
+            AckError::GivenAgain { .. } => late("given_again")
+                .hint("a longer --ack-wait, or `lattice consumer extend` while it is worked on"),
+            AckError::Answered { .. } => late("answered"),
+            AckError::Dead { .. } => {
+                late("dead_letter").hint("`lattice consumer dead` lists, retries and skips them")
+            }
+            AckError::DeadLettersFull => Self::new("dead_letters_full", EXIT_FAILED, message)
+                .hint("`lattice consumer dead` lists, retries and skips them"),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! on both ends.
 
 pub mod client;
+mod consumer;
 mod convert;
 pub mod error;
 mod mesh;

@@ -1,4 +1,4 @@
-//! Answers that come page by page: the list of a store, the log of an author.
+//! Answers that come piece by piece: the list of a store, the log of an author.
 
 use std::{
     future::Future,
@@ -28,10 +28,7 @@ pub(super) fn list(store: &Store, options: List) -> Answers<api::Items> {
         scan,
         rest: Vec::new().into_iter(),
     };
-    Box::pin(Unfold {
-        step: |listing: Listing| Box::pin(listing.next()),
-        at: At::Rest(listing),
-    })
+    unfold(listing, |listing| Box::pin(listing.next()))
 }
 
 /// Streams the entries of `author` after `after` (exclusive), at most `limit`, oldest first.
@@ -49,10 +46,17 @@ pub(super) fn log(
         left,
         page: Vec::new().into_iter(),
     };
-    Box::pin(Unfold {
-        step: |log: Log| Box::pin(log.next()),
-        at: At::Rest(log),
-    })
+    unfold(log, |log| Box::pin(log.next()))
+}
+
+/// Makes a stream of what `step` makes out of `state`, item by item. Ends after an error.
+pub(super) fn unfold<S, T>(state: S, step: fn(S) -> Step<S, T>) -> Answers<T>
+where
+    S: Unpin + Send + 'static,
+    T: Send + 'static,
+{
+    let at = At::Rest(state);
+    Box::pin(Unfold { step, at })
 }
 
 struct Listing {
@@ -108,7 +112,6 @@ impl Log {
     }
 }
 
-/// A stream that an async function makes out of a state, item by item. Ends after an error.
 struct Unfold<S, T> {
     step: fn(S) -> Step<S, T>,
     at: At<S, T>,
@@ -120,7 +123,8 @@ enum At<S, T> {
     End,
 }
 
-type Step<S, T> = Pin<Box<dyn Future<Output = Option<(Result<T, Status>, S)>> + Send>>;
+/// An item and the state for the next one; `None`: the end.
+pub(super) type Step<S, T> = Pin<Box<dyn Future<Output = Option<(Result<T, Status>, S)>> + Send>>;
 
 impl<S: Unpin, T> Stream for Unfold<S, T> {
     type Item = Result<T, Status>;

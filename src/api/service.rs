@@ -4,12 +4,14 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::Arc,
+    time::Duration,
 };
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{
     api::{
+        consumer::{self, Answer},
         convert,
         error::ApiError,
         mesh,
@@ -22,7 +24,7 @@ use crate::{
     net::Net,
     node::{Node, StoreInfo},
     protocol::entry::Op,
-    store::{List, Repaired, Store, WriteError, Written},
+    store::{List, Repaired, Store, WriteError, Written, consumers::Consumer},
     wire::api::{self, lattice_server::Lattice},
 };
 
@@ -72,6 +74,21 @@ impl Service {
             .collect()
     }
 
+    fn consumer(&self, store: &str, name: &str) -> Result<Consumer, ApiError> {
+        Ok(self.store(store)?.consumer(name))
+    }
+
+    async fn answer(
+        &self,
+        request: api::AnswerRequest,
+        kind: Answer,
+    ) -> Answered<api::AnswerReply> {
+        let consumer = self.consumer(&request.store, &request.consumer)?;
+        let (deliveries, durable) = (&request.deliveries, request.durable);
+        let reply = consumer::answer(&consumer, deliveries, kind, durable).await;
+        Ok(Response::new(reply?))
+    }
+
     async fn write(
         &self,
         store: &str,
@@ -82,7 +99,7 @@ impl Service {
         let condition = convert::condition(if_absent, if_head)?;
         let store = self.store(store)?;
         let op = convert::op(op, store.now_ms());
-        answer(store.write(convert::write(op, condition)).await)
+        wrote(store.write(convert::write(op, condition)).await)
     }
 }
 
@@ -91,6 +108,7 @@ impl Lattice for Service {
     type PutStreamStream = PutAnswers;
     type ListStream = Answers<api::Items>;
     type WatchStream = WatchAnswers;
+    type ConsumeStream = Answers<api::Delivery>;
     type LogStream = Answers<api::LogEntry>;
     type JoinStream = Answers<api::JoinProgress>;
 
@@ -163,7 +181,7 @@ impl Lattice for Service {
         let store = self.store(&store)?;
         let now_ms = store.now_ms();
         let ops: Vec<Op> = ops.into_iter().map(|op| convert::op(op, now_ms)).collect();
-        answer(store.batch(ops).await)
+        wrote(store.batch(ops).await)
     }
 
     async fn put_stream(
@@ -241,6 +259,153 @@ impl Lattice for Service {
         let store = self.store(&request.store)?;
         let ending = self.0.stop.ending.clone();
         Ok(Response::new(WatchAnswers::new(store, request, ending)?))
+    }
+
+    async fn create_consumer(
+        &self,
+        request: Request<api::CreateConsumerRequest>,
+    ) -> Answered<api::ConsumerStatus> {
+        let store = self.store(&request.get_ref().store)?;
+        let reply = consumer::create(&store, request.into_inner()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn list_consumers(
+        &self,
+        request: Request<api::ListConsumersRequest>,
+    ) -> Answered<api::ListConsumersReply> {
+        let store = self.store(&request.get_ref().store)?;
+        Ok(Response::new(consumer::list(&store).await?))
+    }
+
+    async fn show_consumer(
+        &self,
+        request: Request<api::ConsumerRequest>,
+    ) -> Answered<api::ConsumerStatus> {
+        let api::ConsumerRequest { store, consumer } = request.get_ref();
+        let consumer = self.consumer(store, consumer)?;
+        Ok(Response::new(consumer::show(&consumer).await?))
+    }
+
+    async fn pause_consumer(
+        &self,
+        request: Request<api::ConsumerRequest>,
+    ) -> Answered<api::ConsumerStatus> {
+        let api::ConsumerRequest { store, consumer } = request.get_ref();
+        let consumer = self.consumer(store, consumer)?;
+        consumer.pause().await.map_err(ApiError::from)?;
+        Ok(Response::new(consumer::show(&consumer).await?))
+    }
+
+    async fn resume_consumer(
+        &self,
+        request: Request<api::ConsumerRequest>,
+    ) -> Answered<api::ConsumerStatus> {
+        let api::ConsumerRequest { store, consumer } = request.get_ref();
+        let consumer = self.consumer(store, consumer)?;
+        consumer.resume().await.map_err(ApiError::from)?;
+        Ok(Response::new(consumer::show(&consumer).await?))
+    }
+
+    async fn reset_consumer(
+        &self,
+        request: Request<api::ResetConsumerRequest>,
+    ) -> Answered<api::ConsumerStatus> {
+        let api::ResetConsumerRequest {
+            store,
+            consumer,
+            from,
+        } = request.into_inner();
+        let consumer = self.consumer(&store, &consumer)?;
+        Ok(Response::new(consumer::reset(&consumer, from).await?))
+    }
+
+    async fn delete_consumer(
+        &self,
+        request: Request<api::ConsumerRequest>,
+    ) -> Answered<api::DeleteConsumerReply> {
+        let api::ConsumerRequest { store, consumer } = request.get_ref();
+        let deleted = self.consumer(store, consumer)?.delete().await;
+        deleted.map_err(ApiError::from)?;
+        Ok(Response::new(api::DeleteConsumerReply {}))
+    }
+
+    async fn next(&self, request: Request<api::NextRequest>) -> Answered<api::NextReply> {
+        let request = request.get_ref();
+        let consumer = self.consumer(&request.store, &request.consumer)?;
+        let reply = consumer::next(&consumer, request, &self.0.stop.ending).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn consume(
+        &self,
+        request: Request<api::ConsumeRequest>,
+    ) -> Answered<Answers<api::Delivery>> {
+        let api::ConsumeRequest {
+            store,
+            consumer,
+            prefetch,
+        } = request.get_ref();
+        let consumer = self.consumer(store, consumer)?;
+        let ending = self.0.stop.ending.clone();
+        Ok(Response::new(consumer::consume(
+            consumer, *prefetch, ending,
+        )))
+    }
+
+    async fn ack(&self, request: Request<api::AnswerRequest>) -> Answered<api::AnswerReply> {
+        self.answer(request.into_inner(), Answer::Ack).await
+    }
+
+    async fn nack(&self, request: Request<api::NackRequest>) -> Answered<api::AnswerReply> {
+        let api::NackRequest {
+            store,
+            consumer,
+            deliveries,
+            delay_ms,
+            durable,
+        } = request.into_inner();
+        let request = api::AnswerRequest {
+            store,
+            consumer,
+            deliveries,
+            durable,
+        };
+        let delay = delay_ms.map(Duration::from_millis);
+        self.answer(request, Answer::Nack { delay }).await
+    }
+
+    async fn term(&self, request: Request<api::AnswerRequest>) -> Answered<api::AnswerReply> {
+        self.answer(request.into_inner(), Answer::Term).await
+    }
+
+    async fn extend(&self, request: Request<api::AnswerRequest>) -> Answered<api::AnswerReply> {
+        self.answer(request.into_inner(), Answer::Extend).await
+    }
+
+    async fn list_dead(
+        &self,
+        request: Request<api::ConsumerRequest>,
+    ) -> Answered<api::ListDeadReply> {
+        let api::ConsumerRequest { store, consumer } = request.get_ref();
+        let consumer = self.consumer(store, consumer)?;
+        Ok(Response::new(consumer::list_dead(&consumer).await?))
+    }
+
+    async fn retry_dead(&self, request: Request<api::DeadRequest>) -> Answered<api::DeadReply> {
+        let request = request.get_ref();
+        let consumer = self.consumer(&request.store, &request.consumer)?;
+        let retried = consumer.dead_retry(consumer::numbers(request)?).await;
+        let count = retried.map_err(ApiError::from)?;
+        Ok(Response::new(consumer::dead_reply(count)))
+    }
+
+    async fn skip_dead(&self, request: Request<api::DeadRequest>) -> Answered<api::DeadReply> {
+        let request = request.get_ref();
+        let consumer = self.consumer(&request.store, &request.consumer)?;
+        let skipped = consumer.dead_skip(consumer::numbers(request)?).await;
+        let count = skipped.map_err(ApiError::from)?;
+        Ok(Response::new(consumer::dead_reply(count)))
     }
 
     async fn log(&self, request: Request<api::LogRequest>) -> Answered<Answers<api::LogEntry>> {
@@ -389,7 +554,7 @@ impl Lattice for Service {
     }
 }
 
-fn answer(written: Result<Written, WriteError>) -> Answered<api::Written> {
+fn wrote(written: Result<Written, WriteError>) -> Answered<api::Written> {
     Ok(Response::new(convert::written(
         &written.map_err(ApiError::from)?,
     )))

@@ -397,6 +397,15 @@ impl Outstanding {
         self.paused
     }
 
+    /// True while this attempt is with its taker.
+    pub fn is_taken(&self, id: DeliveryId) -> bool {
+        let number = self.by_id.get(&id.change);
+        let item = number.and_then(|number| self.changes.get(number));
+        item.is_some_and(|item| {
+            item.attempts == id.attempt && matches!(item.state, State::Taken { .. })
+        })
+    }
+
     /// Returns the number of outstanding changes.
     pub fn len(&self) -> usize {
         self.changes.len()

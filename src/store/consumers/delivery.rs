@@ -37,9 +37,11 @@ pub struct Delivery {
     claim: Claim,
 }
 
-// Gives the change back when it is dropped unanswered.
+/// The duty to answer for a change, without the change itself, which may be large.
+///
+/// Dropping it unanswered gives the change back, as dropping the delivery does.
 #[derive(Debug)]
-struct Claim {
+pub struct Claim {
     live: Arc<Live>,
     id: DeliveryId,
     answered: bool,
@@ -111,6 +113,11 @@ impl Delivery {
         self.claim.answered = true;
         self.claim.live.extend(self.claim.id, true)?;
         Ok(self.claim.id)
+    }
+
+    /// Lets go of the change, and keeps the duty to answer for it.
+    pub fn into_claim(self) -> Claim {
+        self.claim
     }
 }
 
@@ -185,6 +192,48 @@ pub(super) async fn next(live: &Arc<Live>) -> Result<Delivery, ConsumerError> {
                     () = tokio::time::sleep(Duration::from_millis(wait)) => {}
                 }
             }
+        }
+    }
+}
+
+/// Returns the next change of `live` if there is one now.
+pub(super) async fn try_next(live: &Arc<Live>) -> Result<Option<Delivery>, ConsumerError> {
+    while let Take::Given(given, change) = live.take(false)? {
+        if let Some(delivery) = deliver(live, given, change).await? {
+            return Ok(Some(delivery));
+        }
+    }
+    Ok(None)
+}
+
+/// Lets go of those of `claims` that were answered by their ids or are out of time, and waits until
+/// fewer than `max` are left.
+pub(super) async fn fewer_claims(
+    live: &Arc<Live>,
+    claims: &mut Vec<Claim>,
+    max: usize,
+) -> Result<(), ConsumerError> {
+    loop {
+        let told = live.takers.notified();
+        tokio::pin!(told);
+        // From here on nothing is missed.
+        told.as_mut().enable();
+        {
+            let now_ms = live.shared.now_ms();
+            let mut state = live.lock();
+            state.check_over()?;
+            state.outstanding.tick(now_ms);
+            claims.retain_mut(|claim| {
+                claim.answered = !state.outstanding.is_taken(claim.id);
+                !claim.answered
+            });
+        }
+        if claims.len() < max {
+            return Ok(());
+        }
+        tokio::select! {
+            () = told => {}
+            () = tokio::time::sleep(Duration::from_millis(LOOK_AGAIN_MS)) => {}
         }
     }
 }

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-pub use delivery::{Deliveries, Delivery};
+pub use delivery::{Claim, Deliveries, Delivery};
 pub use error::ConsumerError;
 pub use options::{ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus};
 
@@ -109,6 +109,31 @@ impl Consumer {
     pub async fn next(&self) -> Result<Delivery, ConsumerError> {
         let (_keeper, live) = self.find().await?;
         delivery::next(&live).await
+    }
+
+    /// Returns the next change if there is one now. What was never read ahead is not there yet: who
+    /// has just opened the store waits with `next`.
+    ///
+    /// # Errors
+    /// As `next`.
+    pub async fn try_next(&self) -> Result<Option<Delivery>, ConsumerError> {
+        let (_keeper, live) = self.find().await?;
+        delivery::try_next(&live).await
+    }
+
+    /// Lets go of those of `claims`, all of this consumer, that were answered by their ids or are
+    /// out of time, and waits until fewer than `max` are left: for who passes changes on to others
+    /// that answer by id. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unknown`, also when it is deleted meanwhile; `Damaged`, `Io`, `Closed`.
+    pub async fn fewer_claims(
+        &self,
+        claims: &mut Vec<Claim>,
+        max: usize,
+    ) -> Result<(), ConsumerError> {
+        let (_keeper, live) = self.find().await?;
+        delivery::fewer_claims(&live, claims, max).await
     }
 
     /// Returns what `next` gives, as a stream that ends after the first error.

@@ -1,0 +1,339 @@
+//! The calls about durable consumers.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    api::{
+        convert,
+        error::ApiError,
+        pages::{Answers, unfold},
+    },
+    limits::PAGE_BYTES,
+    protocol::{
+        consumer::{ChangeId, DeadLetter, DeathReason, DeliveryId},
+        cursor::Cursor,
+    },
+    store::{
+        Store, WatchError,
+        consumers::{
+            Claim, Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState,
+            ConsumerStatus, Delivery,
+        },
+    },
+    wire::api::{self, consumer_start::Start},
+};
+
+/// Answers `CreateConsumer`.
+pub(super) async fn create(
+    store: &Store,
+    request: api::CreateConsumerRequest,
+) -> Result<api::ConsumerStatus, ApiError> {
+    let consumer = store.consumer(&request.consumer);
+    let created = consumer.create(options(request)?).await?;
+    Ok(status(&created))
+}
+
+/// Answers `ListConsumers`.
+pub(super) async fn list(store: &Store) -> Result<api::ListConsumersReply, ApiError> {
+    let all = store.consumers().await?;
+    Ok(api::ListConsumersReply {
+        consumers: all.iter().map(status).collect(),
+    })
+}
+
+/// Answers `ShowConsumer`, and the calls that change a consumer as a whole.
+pub(super) async fn show(consumer: &Consumer) -> Result<api::ConsumerStatus, ApiError> {
+    Ok(status(&consumer.show().await?))
+}
+
+/// Answers `ResetConsumer`.
+pub(super) async fn reset(
+    consumer: &Consumer,
+    from: Option<api::ConsumerStart>,
+) -> Result<api::ConsumerStatus, ApiError> {
+    let from = start(from)?.ok_or_else(|| {
+        ApiError::usage(
+            "no_start",
+            "a reset must say where the consumer begins anew",
+        )
+    })?;
+    consumer.reset(from).await?;
+    show(consumer).await
+}
+
+/// Answers `Next`.
+pub(super) async fn next(
+    consumer: &Consumer,
+    request: &api::NextRequest,
+    ending: &CancellationToken,
+) -> Result<api::NextReply, ApiError> {
+    let first = match request.timeout_ms {
+        0 => consumer.try_next().await?,
+        ms => {
+            let waiting = tokio::time::timeout(Duration::from_millis(ms), consumer.next());
+            let first = until(ending, waiting).await?;
+            first.ok().transpose()?
+        }
+    };
+    let count = usize::try_from(request.count.max(1)).unwrap_or(usize::MAX);
+    let mut taken = Vec::from_iter(first);
+    let mut bytes = taken.first().map_or(0, value_bytes);
+    // An error that comes now comes again with the next call.
+    while (1..count).contains(&taken.len())
+        && bytes < PAGE_BYTES
+        && let Ok(Some(delivery)) = consumer.try_next().await
+    {
+        bytes += value_bytes(&delivery);
+        taken.push(delivery);
+    }
+    Ok(api::NextReply {
+        deliveries: taken.into_iter().filter_map(detached).collect(),
+    })
+}
+
+/// Answers `Consume`: changes of `consumer` until the client or the server ends it.
+pub(super) fn consume(
+    consumer: Consumer,
+    prefetch: u32,
+    ending: CancellationToken,
+) -> Answers<api::Delivery> {
+    let consuming = Consuming {
+        consumer,
+        claims: Vec::new(),
+        prefetch: usize::try_from(prefetch.max(1)).unwrap_or(usize::MAX),
+        ending,
+    };
+    unfold(consuming, |consuming| Box::pin(consuming.step()))
+}
+
+/// What one client has of a consumer. Dropped with the call, which gives back what it has.
+struct Consuming {
+    consumer: Consumer,
+    // Of changes that were sent and, when last looked at, not answered.
+    claims: Vec<Claim>,
+    prefetch: usize,
+    ending: CancellationToken,
+}
+
+impl Consuming {
+    async fn step(mut self) -> Option<(Result<api::Delivery, Status>, Self)> {
+        let (consumer, claims) = (&self.consumer, &mut self.claims);
+        let next = async {
+            consumer.fewer_claims(claims, self.prefetch).await?;
+            let delivery = consumer.next().await?;
+            let message = message(&delivery);
+            claims.push(delivery.into_claim());
+            Ok::<_, ConsumerError>(message)
+        };
+        let next = until(&self.ending, next).await;
+        let answer = next.and_then(|next| next.map_err(ApiError::from));
+        Some((answer.map_err(Status::from), self))
+    }
+}
+
+/// What is done with a delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    Ack,
+    Nack { delay: Option<Duration> },
+    Term,
+    Extend,
+}
+
+/// Answers `Ack`, `Nack`, `Term` and `Extend`: all deliveries, also after one that cannot be.
+pub(super) async fn answer(
+    consumer: &Consumer,
+    deliveries: &[String],
+    answer: Answer,
+    durable: bool,
+) -> Result<api::AnswerReply, ApiError> {
+    let ids = deliveries.iter().map(|id| id.parse::<DeliveryId>());
+    let ids: Vec<DeliveryId> = ids.collect::<Result<_, _>>().map_err(|error| {
+        ApiError::usage("bad_delivery", error.to_string())
+            .hint("copy the whole id as it came with the change")
+    })?;
+    let mut all = Ok(());
+    for id in ids {
+        let one = match answer {
+            Answer::Ack => consumer.ack(id).await,
+            Answer::Nack { delay } => consumer.nack(id, delay).await,
+            Answer::Term => consumer.term(id).await,
+            Answer::Extend => consumer.extend(id).await,
+        };
+        all = all.and(one);
+    }
+    if durable {
+        consumer.flush().await?;
+    }
+    Ok(all.map(|()| api::AnswerReply {})?)
+}
+
+/// Answers `ListDead`.
+pub(super) async fn list_dead(consumer: &Consumer) -> Result<api::ListDeadReply, ApiError> {
+    let letters = consumer.dead().await?;
+    Ok(api::ListDeadReply {
+        letters: letters.iter().map(dead_letter).collect(),
+    })
+}
+
+/// Returns the numbers that `request` names; none: all.
+///
+/// # Errors
+/// Numbers and all, or neither.
+pub(super) fn numbers(request: &api::DeadRequest) -> Result<&[u64], ApiError> {
+    if request.all == request.numbers.is_empty() {
+        return Ok(&request.numbers);
+    }
+    Err(ApiError::usage(
+        "which_dead_letters",
+        "either numbers of dead letters, or all of them",
+    ))
+}
+
+pub(super) fn dead_reply(count: usize) -> api::DeadReply {
+    api::DeadReply {
+        count: count as u64,
+    }
+}
+
+// A server that stops finishes its calls.
+async fn until<T>(
+    ending: &CancellationToken,
+    answer: impl Future<Output = T>,
+) -> Result<T, ApiError> {
+    tokio::select! {
+        // The flag first: a consumer that always has something to say ends too.
+        biased;
+        () = ending.cancelled() => Err(ApiError::stopping()),
+        answer = answer => Ok(answer),
+    }
+}
+
+// `None`: its time was over before it was sent, so it is somebody else's.
+fn detached(delivery: Delivery) -> Option<api::Delivery> {
+    let message = message(&delivery);
+    delivery.detach().ok().map(|_id| message)
+}
+
+fn message(delivery: &Delivery) -> api::Delivery {
+    api::Delivery {
+        id: delivery.id().to_string(),
+        attempt: delivery.attempt(),
+        change: Some(convert::change(delivery.change())),
+    }
+}
+
+fn value_bytes(delivery: &Delivery) -> usize {
+    delivery.change().value.as_ref().map_or(0, Bytes::len)
+}
+
+fn options(request: api::CreateConsumerRequest) -> Result<ConsumerOptions, ApiError> {
+    let usual = ConsumerOptions::default();
+    let or_usual = |is: u64, usual| match is {
+        0 => usual,
+        ms => Duration::from_millis(ms),
+    };
+    Ok(ConsumerOptions {
+        from: start(request.from)?.unwrap_or(usual.from),
+        prefixes: request.prefixes,
+        ack_wait: or_usual(request.ack_wait_ms, usual.ack_wait),
+        max_deliver: match request.max_deliver {
+            None => usual.max_deliver,
+            Some(0) => None,
+            Some(times) => Some(times),
+        },
+        max_in_flight: match request.max_in_flight {
+            0 => usual.max_in_flight,
+            changes => usize::try_from(changes).unwrap_or(usize::MAX),
+        },
+        backoff: if request.backoff_ms.is_empty() {
+            usual.backoff
+        } else {
+            let waits = request.backoff_ms.into_iter();
+            waits.map(Duration::from_millis).collect()
+        },
+    })
+}
+
+fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiError> {
+    let Some(from) = from.and_then(|from| from.start) else {
+        return Ok(None);
+    };
+    Ok(Some(match from {
+        Start::Beginning(_) => ConsumerStart::Beginning,
+        Start::Now(_) => ConsumerStart::Now,
+        Start::After(text) => ConsumerStart::After(text.parse::<Cursor>()?),
+        Start::SinceAuthoredMs(ms) => ConsumerStart::SinceAuthored { ms },
+        Start::SinceArrivedMs(ms) => ConsumerStart::SinceArrived { ms },
+    }))
+}
+
+fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
+    let (state, reason) = match &status.state {
+        ConsumerState::Running => ("running", String::new()),
+        ConsumerState::Paused => ("paused", String::new()),
+        ConsumerState::Waiting { missing } => {
+            let missing = missing.clone();
+            ("waiting", WatchError::Behind { missing }.to_string())
+        }
+        ConsumerState::Stopped { reason } => ("stopped", reason.clone()),
+    };
+    let rules = &status.rules;
+    api::ConsumerStatus {
+        consumer: status.name.clone(),
+        state: state.to_owned(),
+        reason,
+        prefixes: status.prefixes.clone(),
+        ack_wait_ms: rules.ack_wait_ms,
+        max_deliver: rules.max_deliver.unwrap_or(0),
+        max_in_flight: u32::try_from(rules.max_in_flight).unwrap_or(u32::MAX),
+        backoff_ms: rules.backoff_ms.clone(),
+        created_ms: status.created_ms,
+        position: status
+            .position
+            .as_ref()
+            .map(Cursor::to_string)
+            .unwrap_or_default(),
+        backlog_entries: status.backlog_entries,
+        outstanding: status.outstanding as u64,
+        in_flight: status.in_flight as u64,
+        acked: status.acked,
+        redelivered: status.redelivered,
+        dead: status.dead as u64,
+        last_seen_ms: status.last_seen_ms.unwrap_or(0),
+    }
+}
+
+fn dead_letter(letter: &DeadLetter) -> api::DeadLetter {
+    let DeadLetter {
+        number,
+        change,
+        attempts,
+        reason,
+        died_ms,
+    } = letter;
+    let last = DeliveryId {
+        change: ChangeId::of(change),
+        attempt: *attempts,
+    };
+    let reason = match reason {
+        DeathReason::MaxDeliver => "max_deliver",
+        DeathReason::Terminated => "terminated",
+        DeathReason::Unreadable => "unreadable",
+    };
+    api::DeadLetter {
+        number: *number,
+        delivery: last.to_string(),
+        key: change.key.clone(),
+        kind: change.kind.name().to_owned(),
+        entry: Some(convert::entry_ref(&change.entry)),
+        op_index: change.op_index,
+        attempts: *attempts,
+        reason: reason.to_owned(),
+        died_ms: *died_ms,
+    }
+}
