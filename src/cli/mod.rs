@@ -12,6 +12,7 @@ mod batch;
 mod bench;
 mod confirm;
 mod conflicts;
+mod consumer;
 mod demo;
 mod draw;
 mod event;
@@ -25,6 +26,7 @@ mod net;
 mod object;
 mod output;
 mod pages;
+mod pause;
 mod peer;
 mod place;
 mod put;
@@ -114,6 +116,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Demo(demo) => demo.run(context).await,
         Command::History(history) => history.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
+        Command::Consumer(consumer) => consumer.run(context).await,
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,

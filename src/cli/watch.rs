@@ -14,6 +14,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     object::{incomplete, short},
     output::{Output, complain, cut, escape, stdout_closed},
+    pause::Pause,
     read::mark,
     session::{Context, Lifetime},
     when::{When, brief, parse_duration, parse_when},
@@ -30,7 +31,8 @@ Examples:
   lattice watch /jobs/ --no-initial --only put
   lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
   lattice watch / --since 2h --until-caught-up       what happened in the last two hours
-  lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor")]
+  lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
+  lattice watch /jobs/ --after CURSOR --wait         on another node: exactly the rest")]
 pub(crate) struct Watch {
     /// Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
     #[arg(default_value = "", hide_default_value = true)]
@@ -47,6 +49,9 @@ pub(crate) struct Watch {
     /// Begin after a cursor that a watch of this store printed, here or on another node
     #[arg(long, value_name = "CURSOR", conflicts_with = "since")]
     after: Option<String>,
+    /// With --after: wait for what the cursor knows and this node lacks
+    #[arg(long, requires = "after")]
+    wait: bool,
     /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     since: Option<When>,
@@ -145,6 +150,7 @@ impl Watch {
                 (None, None) if self.no_initial => Start::Now(true),
                 (None, None) => Start::Initial(true),
             }),
+            wait: self.wait,
             latest: self.latest,
             keys_only: self.keys_only,
             kinds: self
@@ -211,20 +217,17 @@ impl Follow {
 
     /// Prints events until enough is seen; over several connections, if it may.
     pub(crate) async fn run(&mut self, out: &mut Output) -> Result<(), Failure> {
-        let mut pause = Duration::ZERO;
+        let mut pause = Pause::default();
         loop {
             let lost = match self.stream(out, &mut pause).await {
                 Ok(()) => return self.damage(),
                 Err(failure) if self.reconnects && failure.exit == Exit::Unavailable => failure,
                 ended => return ended,
             };
-            if pause.is_zero() {
-                let text = format!("{}; waiting for the node", lost.message);
-                out.notice("disconnected", &text);
+            if pause.begin(&lost, out) {
                 self.start_again(out)?;
             }
-            pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-            tokio::time::sleep(pause).await;
+            pause.pass().await;
         }
     }
 
@@ -238,13 +241,10 @@ impl Follow {
             .hint("`lattice verify` says what is damaged and where"))
     }
 
-    // One connection. `pause` is zero while it works.
-    async fn stream(&mut self, out: &mut Output, pause: &mut Duration) -> Result<(), Failure> {
+    // One connection.
+    async fn stream(&mut self, out: &mut Output, pause: &mut Pause) -> Result<(), Failure> {
         let mut replies = self.client.watch(self.request.clone()).await?.into_inner();
-        if !pause.is_zero() {
-            out.notice("reconnected", "the node is back; going on where it was");
-            *pause = Duration::ZERO;
-        }
+        pause.end(out);
         while let Some(reply) = replies.message().await? {
             if self.tell(reply, out)? {
                 return Ok(());
@@ -352,6 +352,11 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
             return cursor.map(|cursor| format!("-- cursor {cursor} --"));
         }
     };
+    Some(line(change, cursor, columns))
+}
+
+/// Returns a change as a line for people, cut to `columns`.
+pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option<usize>) -> String {
     let entry = change.entry.clone().unwrap_or_default();
     let time = brief(entry.wall_ms, Clock::system().now_ms());
     let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
@@ -367,9 +372,5 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
     let cursor = cursor
         .map(|cursor| format!("  {cursor}"))
         .unwrap_or_default();
-    Some(format!("{}{tail}{cursor}", cut(&text, room)))
+    format!("{}{tail}{cursor}", cut(&text, room))
 }
-
-/// Between two attempts to connect, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
