@@ -1,5 +1,6 @@
 //! The command line: the real binary, in directories of its own.
 
+mod consumer;
 mod damage;
 mod errors;
 mod fork;

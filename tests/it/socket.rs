@@ -510,6 +510,180 @@ async fn cursor_of_another_store_is_refused() {
     daemon.stop().await.unwrap();
 }
 
+async fn created(client: &mut Client, name: &str) {
+    let request = api::CreateConsumerRequest {
+        consumer: name.to_owned(),
+        prefixes: vec![bytes("/c/")],
+        ack_wait_ms: 3_600_000,
+        ..api::CreateConsumerRequest::default()
+    };
+    client.create_consumer(request).await.unwrap();
+}
+
+async fn consume(client: &mut Client, name: &str, prefetch: u32) -> Streaming<api::Delivery> {
+    let request = api::ConsumeRequest {
+        consumer: name.to_owned(),
+        prefetch,
+        ..api::ConsumeRequest::default()
+    };
+    client.consume(request).await.unwrap().into_inner()
+}
+
+async fn delivery(deliveries: &mut Streaming<api::Delivery>) -> (Bytes, u32, String) {
+    let next = timeout(Duration::from_secs(10), deliveries.message()).await;
+    let next = next.expect("a change within 10 s").unwrap();
+    let api::Delivery {
+        id,
+        attempt,
+        change,
+    } = next.expect("the stream goes on");
+    (change.unwrap().key, attempt, id)
+}
+
+fn answer(name: &str, ids: &[&str]) -> api::AnswerRequest {
+    api::AnswerRequest {
+        consumer: name.to_owned(),
+        deliveries: ids.iter().map(ToString::to_string).collect(),
+        ..api::AnswerRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broken_stream_had_is_given_to_others() {
+    let (mut client, daemon, _dir) = up().await;
+    created(&mut client, "c").await;
+    for key in ["/c/1", "/c/2", "/c/3"] {
+        client.put(put(key, "v")).await.unwrap();
+    }
+    let mut other = connect(daemon.socket()).await.unwrap();
+    let mut broken = consume(&mut other, "c", 2).await;
+    let first = delivery(&mut broken).await;
+    assert_eq!((&first.0[..], first.1), (&b"/c/1"[..], 1));
+    let second = delivery(&mut broken).await;
+    assert_eq!((&second.0[..], second.1), (&b"/c/2"[..], 1));
+    let early = timeout(Duration::from_millis(200), broken.message()).await;
+    assert!(early.is_err(), "two are not answered yet: {early:?}");
+    // Answered from another connection, it makes room.
+    client.ack(answer("c", &[&second.2])).await.unwrap();
+    assert_eq!(delivery(&mut broken).await.0, "/c/3");
+    drop((broken, other));
+    let mut rest = consume(&mut client, "c", 5).await;
+    let mut again = vec![delivery(&mut rest).await, delivery(&mut rest).await];
+    again.sort();
+    let seen: Vec<_> = again
+        .iter()
+        .map(|(key, attempt, _)| (key, *attempt))
+        .collect();
+    assert_eq!(seen, [(&bytes("/c/1"), 2), (&bytes("/c/3"), 2)]);
+    let refused = refused(client.ack(answer("c", &[&first.2])).await);
+    assert_eq!(
+        (refused.code.as_str(), refused.exit_code),
+        ("given_again", 4)
+    );
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_called_for_stays_with_the_caller_and_answers_are_tried_to_the_last() {
+    let (mut client, daemon, _dir) = up().await;
+    created(&mut client, "c").await;
+    for key in ["/c/1", "/c/2", "/c/3"] {
+        client.put(put(key, "v")).await.unwrap();
+    }
+    let request = api::NextRequest {
+        consumer: "c".into(),
+        count: 1,
+        timeout_ms: 10_000,
+        ..api::NextRequest::default()
+    };
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let mut caller = connect(daemon.socket()).await.unwrap();
+        let reply = caller.next(request.clone()).await.unwrap().into_inner();
+        ids.extend(reply.deliveries.into_iter().map(|delivery| delivery.id));
+    }
+    assert_eq!(ids.len(), 3);
+    let none = api::NextRequest {
+        timeout_ms: 0,
+        ..request
+    };
+    let none = client.next(none).await.unwrap().into_inner();
+    assert_eq!(none.deliveries, []);
+    let unknown = format!("{}.1", "0".repeat(32));
+    let all = answer("c", &[&ids[0], &unknown, &ids[1]]);
+    let error = refused(client.ack(all).await);
+    assert_eq!(
+        (error.code.as_str(), error.exit_code),
+        ("not_outstanding", 4)
+    );
+    assert!(error.message.contains(&unknown), "{error}");
+    let nack = api::NackRequest {
+        consumer: "c".into(),
+        deliveries: vec![ids[2].clone()],
+        delay_ms: Some(3_600_000),
+        durable: true,
+        ..api::NackRequest::default()
+    };
+    client.nack(nack).await.unwrap();
+    let name = api::ConsumerRequest {
+        consumer: "c".into(),
+        ..api::ConsumerRequest::default()
+    };
+    let status = client.show_consumer(name).await.unwrap().into_inner();
+    let counts = (status.acked, status.outstanding, status.in_flight);
+    assert_eq!(counts, (2, 1, 0));
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_about_consumers_fail_with_a_reason() {
+    let (mut client, daemon, _dir) = up().await;
+    created(&mut client, "c").await;
+    let nobody = refused(consume(&mut client, "nobody", 1).await.message().await);
+    assert_eq!(
+        (nobody.code.as_str(), nobody.exit_code),
+        ("unknown_consumer", 3)
+    );
+    let bad = refused(client.ack(answer("c", &["7"])).await);
+    assert_eq!((bad.code.as_str(), bad.exit_code), ("bad_delivery", 2));
+    let no_start = api::ResetConsumerRequest {
+        consumer: "c".into(),
+        ..api::ResetConsumerRequest::default()
+    };
+    assert_eq!(
+        refused(client.reset_consumer(no_start).await).code,
+        "no_start"
+    );
+    for (all, numbers) in [(false, vec![]), (true, vec![7])] {
+        let which = api::DeadRequest {
+            consumer: "c".into(),
+            numbers,
+            all,
+            ..api::DeadRequest::default()
+        };
+        assert_eq!(
+            refused(client.skip_dead(which).await).code,
+            "which_dead_letters"
+        );
+    }
+    let mut foreign = api::CreateConsumerRequest {
+        consumer: "d".into(),
+        ..api::CreateConsumerRequest::default()
+    };
+    foreign.from = Some(api::ConsumerStart {
+        start: Some(api::consumer_start::Start::After("AQ".into())),
+    });
+    assert_eq!(
+        refused(client.create_consumer(foreign).await).code,
+        "bad_cursor"
+    );
+    // A node that stops ends who waits, in time.
+    let mut waiting = consume(&mut client, "c", 1).await;
+    let (stopped, ended) = tokio::join!(daemon.stop(), waiting.message());
+    stopped.unwrap();
+    assert_eq!(refused(ended).code, "stopping");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_and_verify_describe_the_node() {
     let (mut client, daemon, dir) = up().await;

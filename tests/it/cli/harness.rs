@@ -294,6 +294,7 @@ const PATTERNS: &[(&str, &str)] = &[
         "hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh",
         "[id]",
     ),
+    ("hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh", "[change]"),
     ("hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "[uuid]"),
     ("dddd-dd-dd dd:dd:dd.ddd", "[time]"),
     ("dd:dd:dd.ddd", "[time]"),

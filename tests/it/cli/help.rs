@@ -15,6 +15,20 @@ const COMMANDS: &[&[&str]] = &[
     &["history"],
     &["conflicts"],
     &["watch"],
+    &["consumer"],
+    &["consumer", "create"],
+    &["consumer", "next"],
+    &["consumer", "ack"],
+    &["consumer", "nack"],
+    &["consumer", "term"],
+    &["consumer", "extend"],
+    &["consumer", "list"],
+    &["consumer", "show"],
+    &["consumer", "pause"],
+    &["consumer", "resume"],
+    &["consumer", "reset"],
+    &["consumer", "delete"],
+    &["consumer", "dead"],
     &["status"],
     &["log"],
     &["verify"],
@@ -56,6 +70,7 @@ fn help_lists_the_commands() {
       history      Draw the history of a key
       conflicts    List keys with several heads, and what each says
       watch        Stream the changes of keys under a prefix [aliases: subscribe, sub]
+      consumer     Durable consumers: every change under a prefix is given out until it is acknowledged
       status       Show the node, its stores and their health
       log          Show the entries of a log
       verify       Check every record and every signature, and the state against the log
@@ -112,6 +127,7 @@ fn short_help_of_watch_names_every_flag() {
           --no-initial          Begin with what happens from now on
           --after <CURSOR>      Begin after a cursor that a watch of this store printed, here or on
                                 another node
+          --wait                With --after: wait for what the cursor knows and this node lacks
           --since <TIME>        Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC
                                 3339 time
           --latest              When behind, skip to the newest change of each key
@@ -140,6 +156,7 @@ fn short_help_of_watch_names_every_flag() {
       lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
       lattice watch / --since 2h --until-caught-up       what happened in the last two hours
       lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
+      lattice watch /jobs/ --after CURSOR --wait         on another node: exactly the rest
     "#);
 }
 

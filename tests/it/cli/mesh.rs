@@ -153,3 +153,51 @@ fn a_conflict_is_listed_everywhere_and_a_removed_node_is_out() {
     thread::sleep(Duration::from_millis(500));
     assert_eq!(b.run(&["get", "/k"]).raw, "merged");
 }
+
+// The events of a watch of `/n/` on `home` from a start, as it ended.
+fn watched(home: &Home, arguments: &[&str]) -> super::harness::Ran {
+    home.run(&[&["watch", "/n/", "--json", "--cursors"], arguments].concat())
+}
+
+#[test]
+fn a_cursor_of_one_node_goes_on_on_another_with_exactly_the_rest() {
+    let a = Home::new();
+    let a_node = a.up();
+    let (b, b_node) = joined(&a, "writer");
+    a.run(&["put", "/n/1", "a"]).ok();
+    has(&b, "/n/1", "a");
+    b.run(&["put", "/n/2", "b"]).ok();
+    has(&a, "/n/2", "b");
+    // Apart, A goes on: its cursor is ahead of what B has.
+    b_node.signal(Signal::TERM);
+    b_node.end();
+    a.run(&["put", "/n/3", "a"]).ok();
+    a.run(&["put", "/n/4", "a"]).ok();
+    let seen = watched(&a, &["--since", "1h", "-c", "3"]).json();
+    let cursor = seen[2]["cursor"].as_str().unwrap();
+    // It hangs, so that B lacks the rest for certain.
+    a_node.signal(Signal::STOP);
+    let refused = watched(&b, &["--after", cursor, "--until-caught-up"]);
+    assert_eq!(refused.code, 1, "{refused}");
+    assert!(refused.stderr.contains("cursor_ahead"), "{refused}");
+    let through = seen[2]["seq"].as_u64().unwrap();
+    let lacking = format!("to {through} of [id]");
+    assert!(refused.stderr.contains(&lacking), "{refused}");
+
+    let _b_node = b.up();
+    let wait = [
+        "watch", "/n/", "--json", "--after", cursor, "--wait", "-c", "1",
+    ];
+    let rest = b.start(&wait);
+    a_node.signal(Signal::CONT);
+    let rest = rest.end();
+    assert_eq!(rest.code, 0, "{rest}");
+    let keys: Vec<_> = rest.json().iter().map(|line| line["key"].clone()).collect();
+    assert_eq!(keys.last().unwrap(), "/n/4", "{rest}");
+    assert_eq!(keys.len(), 1, "{rest}");
+    // A cursor of B goes on on A, where there is nothing left.
+    let end = watched(&b, &["--until-caught-up"]).json();
+    let cursor = end.last().unwrap()["cursor"].as_str().unwrap();
+    let nothing = watched(&a, &["--after", cursor, "--wait", "--until-caught-up"]);
+    assert_eq!(nothing.json().len(), 1, "{nothing}");
+}

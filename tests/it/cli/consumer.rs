@@ -1,0 +1,413 @@
+//! Durable consumers at the command line: taken, acknowledged, killed, shared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::harness::{Home, PATIENCE, Running};
+
+fn show(home: &Home, name: &str) -> Value {
+    let mut shown = home.run(&["consumer", "show", name, "--json"]).json();
+    shown.remove(0)
+}
+
+// Asked again and again until it is so.
+fn until(home: &Home, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = show(home, name);
+        if is_so(&status) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not so: {what}; it is {status}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn put(home: &Home, key: &str, value: &str) {
+    home.run(&["put", key, value]).ok();
+}
+
+// Takes one change: its line, which has come within seconds.
+fn take(home: &Home, name: &str) -> Value {
+    let ran = home.run(&["consumer", "next", name, "--timeout", "30s", "--json"]);
+    assert_eq!(ran.code, 0, "{ran}");
+    ran.json().remove(0)
+}
+
+fn text<'a>(line: &'a Value, field: &str) -> &'a str {
+    line[field].as_str().unwrap_or_default()
+}
+
+// What the next line of a stream has.
+fn streamed(stream: &mut Running) -> Value {
+    serde_json::from_str(&stream.line().expect("the stream goes on")).unwrap()
+}
+
+#[test]
+fn what_is_acknowledged_is_done_and_the_rest_is_seen() {
+    let home = Home::initialised();
+    let _node = home.up();
+    put(&home, "/orders/7", "two\nhammers");
+    home.run(&[
+        "consumer", "create", "billing", "/orders/", "--from", "start",
+    ])
+    .ok();
+    let next = ["consumer", "next", "billing", "--timeout", "30s"];
+    let taken = home.run(&next);
+    insta::assert_snapshot!(taken, @r#"
+    [change].1  [time]  put     /orders/7  two\nhammers  [short]
+    exit 0
+    "#);
+    let id = taken.raw.split_whitespace().next().unwrap().to_owned();
+    put(&home, "/orders/8", "a saw");
+    until(&home, "billing", "both were read", |status| {
+        status["backlog_entries"] == 0 && status["outstanding"] == 2
+    });
+    insta::assert_snapshot!(home.run(&["consumer", "show", "billing"]), @r#"
+    consumer   billing
+    state      running
+    keys       /orders/
+    backlog    0 entries
+    changes    2 outstanding, 1 in flight, 0 acked, 0 redelivered, 0 dead
+    last seen  [time]
+    created    [time]
+    ack wait   30s
+    attempts   10, after 100ms, 1s, 5s, 30s, 2m
+    at a time  1000
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "ack", "billing", &id]), @r#"
+    acked    [change].1
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "ack", "billing", &id]), @r#"
+    error: [change].1 is not outstanding: it was acknowledged already, or is not of this consumer
+    exit 4
+    "#);
+    insta::assert_snapshot!(
+        home.run(&[&next[..], &["-n", "9", "--ack", "--json"]].concat()), @r#"
+    {"type":"put","key":"/orders/8","value":"a saw","entry":"[id]","author":"[id]","seq":3,"wall_ms":[ms],"counter":[n],"op_index":0,"op_count":1,"atomic":false,"heads":["[id]"],"conflict":false,"origin":"local","arrived_ms":[ms],"late":false,"delivery":"[change].1","attempt":1}
+    exit 0
+    "#);
+    until(&home, "billing", "all was read", |status| {
+        status["backlog_entries"] == 0
+    });
+    insta::assert_snapshot!(home.run(&["consumer", "list"]), @r#"
+    billing          running  /orders/  backlog 0, outstanding 0, in flight 0, redelivered 0, dead 0, seen [time]
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "show", "billing", "--json"]), @r#"
+    {"consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(
+        home.run(&["consumer", "next", "billing", "--timeout", "50ms"]), @r#"
+    error: no change within 50ms
+    exit 8
+    "#);
+    insta::assert_snapshot!(
+        home.run(&["consumer", "next", "billing", "--timeout", "0s", "--json"]), @r#"
+    {"error":"timed_out","message":"there is no change now","exit_code":8}
+    exit 8
+    "#);
+}
+
+#[test]
+fn without_a_node_each_command_opens_the_store_itself() {
+    let home = Home::initialised();
+    home.run(&["consumer", "create", "billing", "/orders/"])
+        .ok();
+    put(&home, "/orders/1", "a");
+    put(&home, "/other", "b");
+    put(&home, "/orders/2", "c");
+    let first = take(&home, "billing");
+    assert_eq!(text(&first, "key"), "/orders/1");
+    // It stays with its taker, though that process has ended.
+    let second = take(&home, "billing");
+    assert_eq!(text(&second, "key"), "/orders/2");
+    home.run(&["consumer", "ack", "billing", text(&first, "delivery")])
+        .ok();
+    let id = text(&second, "delivery");
+    home.run(&["consumer", "nack", "billing", id, "--delay", "0s"])
+        .ok();
+    let again = take(&home, "billing");
+    assert_eq!(
+        (text(&again, "key"), &again["attempt"]),
+        ("/orders/2", &2.into())
+    );
+    let status = show(&home, "billing");
+    assert_eq!(
+        (&status["acked"], &status["redelivered"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[test]
+fn a_killed_process_gives_back_what_it_had_with_an_attempt_count() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let create = [
+        "consumer",
+        "create",
+        "billing",
+        "/orders/",
+        "--ack-wait",
+        "1h",
+    ];
+    home.run(&create).ok();
+    home.feed(
+        &["put", "--stdin"],
+        "/orders/1\ta\n/orders/2\tb\n/orders/3\tc\n",
+    )
+    .ok();
+    let stream = ["consumer", "next", "billing", "--stream", "--json"];
+    let mut killed = home.start(&[&stream[..], &["--prefetch", "3"]].concat());
+    let mut had = BTreeMap::new();
+    for _ in 0..3 {
+        let line = streamed(&mut killed);
+        assert_eq!(line["attempt"], 1);
+        had.insert(
+            text(&line, "key").to_owned(),
+            text(&line, "delivery").to_owned(),
+        );
+    }
+    home.run(&["consumer", "ack", "billing", &had["/orders/2"]])
+        .ok();
+    killed.signal(Signal::KILL);
+    drop(killed);
+    let other = home.run(&[&stream[..], &["--ack", "-n", "2"]].concat());
+    assert_eq!(other.code, 0, "{other}");
+    for line in other.json() {
+        let (change, _) = had[text(&line, "key")].split_once('.').unwrap();
+        assert_eq!(text(&line, "delivery"), format!("{change}.2"));
+        assert_eq!(line["attempt"], 2);
+        had.remove(text(&line, "key"));
+    }
+    assert_eq!(had.keys().collect::<Vec<_>>(), ["/orders/2"]);
+    let status = show(&home, "billing");
+    assert_eq!(
+        (&status["acked"], &status["outstanding"]),
+        (&3.into(), &0.into())
+    );
+}
+
+#[test]
+fn the_next_change_of_a_stream_comes_when_the_one_before_is_answered() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["consumer", "create", "c", "/k/"]).ok();
+    put(&home, "/k/1", "a");
+    put(&home, "/k/2", "b");
+    let mut stream = home.start(&["consumer", "next", "c", "--stream", "--json"]);
+    let first = streamed(&mut stream);
+    until(&home, "c", "the second one was read", |status| {
+        status["outstanding"] == 2
+    });
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(show(&home, "c")["in_flight"], 1, "one at a time");
+    home.run(&["consumer", "ack", "c", text(&first, "delivery")])
+        .ok();
+    assert_eq!(text(&streamed(&mut stream), "key"), "/k/2");
+}
+
+#[test]
+fn any_number_of_processes_share_the_work() {
+    const CHANGES: usize = 300;
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["consumer", "create", "c", "/k/"]).ok();
+    let stream = ["consumer", "next", "c", "--stream", "--ack", "--json"];
+    let streams = [home.start(&stream), home.start(&stream)];
+    let lines: String = (0..CHANGES)
+        .map(|n| format!("/k/{}\t{n}\n", n % 40))
+        .collect();
+    home.feed(&["put", "--stdin"], lines).ok();
+    until(&home, "c", "all is done", |status| {
+        status["acked"] == CHANGES
+    });
+    let mut values = BTreeSet::new();
+    for stream in streams {
+        stream.signal(Signal::TERM);
+        let ran = stream.end();
+        assert_eq!(ran.code, 130, "{ran}");
+        let own = ran.json();
+        assert!(own.len() > CHANGES / 20, "it had {} changes", own.len());
+        for line in own {
+            assert_eq!(line["attempt"], 1);
+            let value = text(&line, "value").to_owned();
+            assert!(values.insert(value), "given out twice: {line}");
+        }
+    }
+    assert_eq!(values.len(), CHANGES);
+}
+
+#[test]
+fn a_stream_survives_its_node_and_misses_nothing() {
+    let home = Home::initialised();
+    let node = home.up();
+    home.run(&["consumer", "create", "c", "/k"]).ok();
+    let mut stream = home.start(&["consumer", "next", "c", "--stream", "--ack", "--json"]);
+    put(&home, "/k", "1");
+    assert_eq!(text(&streamed(&mut stream), "value"), "1");
+    until(&home, "c", "it is acknowledged", |status| {
+        status["acked"] == 1
+    });
+    // Acknowledged means durable after 100 ms.
+    thread::sleep(Duration::from_millis(300));
+    node.signal(Signal::KILL);
+    node.end();
+    put(&home, "/k", "2");
+    let _node = home.up();
+    put(&home, "/k", "3");
+    for value in ["2", "3"] {
+        assert_eq!(text(&streamed(&mut stream), "value"), value);
+    }
+    stream.signal(Signal::TERM);
+    let ran = stream.end();
+    assert!(ran.stderr.contains("\"notice\":\"disconnected\""), "{ran}");
+    assert!(ran.stderr.contains("\"notice\":\"reconnected\""), "{ran}");
+}
+
+#[test]
+fn what_nobody_can_do_is_a_dead_letter_until_somebody_decides() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let create = [
+        "consumer",
+        "create",
+        "c",
+        "/k",
+        "--max-deliver",
+        "2",
+        "--backoff",
+        "1ms",
+    ];
+    home.run(&create).ok();
+    put(&home, "/k/1", "poison");
+    for attempt in 1..=2 {
+        let line = take(&home, "c");
+        assert_eq!(line["attempt"], attempt);
+        home.run(&["consumer", "nack", "c", text(&line, "delivery")])
+            .ok();
+    }
+    put(&home, "/k/2", "hopeless");
+    let given_up = take(&home, "c");
+    let id = text(&given_up, "delivery");
+    home.run(&["consumer", "term", "c", id]).ok();
+    insta::assert_snapshot!(home.run(&["consumer", "dead", "c"]), @r#"
+    0      [time]  max_deliver after 2 attempts  put     /k/1  [change].2
+    1      [time]  terminated  after 1 attempts  put     /k/2  [change].1
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "dead", "c", "retry", "9"]), @r#"
+    error: the consumer has no dead letter 9
+    hint: `lattice consumer dead NAME` lists them
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "dead", "c", "skip", id]), @r#"
+    1 skipped
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "dead", "c", "retry", "--all"]), @r#"
+    1 retried
+    exit 0
+    "#);
+    let again = take(&home, "c");
+    assert_eq!(
+        (text(&again, "value"), &again["attempt"]),
+        ("poison", &1.into())
+    );
+    insta::assert_snapshot!(home.run(&["consumer", "term", "c", id]), @r#"
+    error: [change].1 is not outstanding: it was acknowledged already, or is not of this consumer
+    exit 4
+    "#);
+    assert_eq!(home.run(&["consumer", "dead", "c", "skip"]).code, 2);
+}
+
+#[test]
+fn a_consumer_is_paused_resumed_reset_and_deleted() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["consumer", "create", "c", "/k"]).ok();
+    let paused = home.run(&["consumer", "pause", "c", "--json"]).json();
+    assert_eq!(paused[0]["state"], "paused");
+    put(&home, "/k", "1");
+    let nothing = home.run(&["consumer", "next", "c", "--timeout", "300ms"]);
+    assert_eq!(nothing.code, 8, "{nothing}");
+    home.run(&["consumer", "resume", "c"]).ok();
+    let first = take(&home, "c");
+    home.run(&["consumer", "ack", "c", text(&first, "delivery")])
+        .ok();
+    home.run(&["consumer", "reset", "c", "--from", "start"])
+        .ok();
+    assert_eq!(text(&take(&home, "c"), "value"), "1");
+    home.run(&["consumer", "reset", "c", "--from", "now"]).ok();
+    let nothing = home.run(&["consumer", "next", "c", "--timeout", "300ms"]);
+    assert_eq!(nothing.code, 8, "{nothing}");
+    // Waiting, it is told of the end.
+    let waiting = home.start(&["consumer", "next", "c", "--stream"]);
+    thread::sleep(Duration::from_millis(300));
+    insta::assert_snapshot!(home.run(&["consumer", "delete", "c"]), @r#"
+    deleted  c
+    exit 0
+    "#);
+    insta::assert_snapshot!(waiting.end(), @r#"
+    error: there is no consumer "c" in this store: create it first
+    hint: `lattice consumer list` shows those of the store
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "list"]), @r#"
+    note: this store has no consumers; make one with `lattice consumer create`
+    exit 0
+    "#);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["consumer", "create", "c", "/k"]).ok();
+    home.run(&["consumer", "create", "c", "/k", "--from", "start"])
+        .ok();
+    insta::assert_snapshot!(home.run(&["consumer", "create", "c", "/j"]), @r#"
+    error: there is a consumer "c" already, and its list of prefixes is another: delete it first, or take another name
+    hint: `lattice consumer show` says how it was made
+    exit 4
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "create", "a/b"]), @r#"
+    error: "a/b" is no name for a consumer: 1 to 64 letters, digits, '-', '_' or '.'
+    exit 2
+    "#);
+    insta::assert_snapshot!(
+        home.run(&["consumer", "create", "d", "--max-in-flight", "99999"]), @r#"
+    error: max_in_flight must be at most 16384, it is 99999
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "ack", "c", "7"]), @r#"
+    error: "7" is not a delivery (32 hex digits, a point, a number)
+    hint: copy the whole id as it came with the change
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run(&["consumer", "next", "nobody", "--json"]), @r#"
+    {"error":"unknown_consumer","message":"there is no consumer \"nobody\" in this store: create it first","hint":"`lattice consumer list` shows those of the store","exit_code":3}
+    exit 3
+    "#);
+    for wrong in [
+        &["create", "d", "--from", "yesterday"][..],
+        &["create", "d", "--ack-wait", "0s"],
+        &["reset", "c"],
+        &["next", "c", "--prefetch", "3"],
+        &["ack", "c"],
+    ] {
+        let ran = home.run(&[&["consumer"], wrong].concat());
+        assert_eq!(ran.code, 2, "{wrong:?}: {ran}");
+    }
+    let status = show(&home, "c");
+    assert_eq!(status["prefixes"][0]["key"], "/k");
+}
