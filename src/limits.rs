@@ -126,6 +126,10 @@ pub const HELLOS_MAX: usize = 8;
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which two peers compare what they have though nothing asked for it; with jitter.
 pub const SYNC_EVERY: Duration = Duration::from_secs(30);
+/// Time for which own writes wait after a start for what members have of this node's own log.
+pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
+/// The same while the only members within reach are still giving it back.
+pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Frames of entries that wait to be written to a sync stream.
 pub const SYNC_FRAMES_AHEAD: usize = 2;
 /// Messages that no honest peer sends, after which it is shut out for a while.

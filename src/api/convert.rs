@@ -13,8 +13,8 @@ use crate::{
         heads::{Head, Heads},
     },
     store::{
-        Condition, Damage, HeadItem, HistoryEntry, Item, LogEntry, LostEntries, StoreStatus, Write,
-        Written,
+        ClosedFork, Condition, Damage, HeadItem, HistoryEntry, Item, KnownFork, LogEntry,
+        LostEntries, StoreStatus, Write, Written,
     },
     wire::api,
 };
@@ -235,16 +235,29 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
                 due_ms: held.due_ms,
             })
             .collect(),
-        forked: status
-            .forked
-            .iter()
-            .map(|author| bytes(&author.0))
-            .collect(),
+        forks: status.forks.iter().map(fork).collect(),
         damage: status.damage,
         watchers: status.watchers as u64,
         poisoned: status.poisoned.unwrap_or_default(),
         recovered: status.recovered,
         expired_through_ms: status.expired_through_ms,
+    }
+}
+
+fn fork(fork: &KnownFork) -> api::Fork {
+    api::Fork {
+        author: bytes(&fork.proof.author.0),
+        seq: fork.proof.seq,
+        entries: fork.proof.entries.iter().map(|id| bytes(&id.0)).collect(),
+        closed: fork.closed,
+    }
+}
+
+pub(super) fn closed_fork(closed: &ClosedFork) -> api::ClosedFork {
+    api::ClosedFork {
+        id: bytes(&closed.entry.0),
+        seq: closed.seq,
+        tips: closed.tips.iter().map(|id| bytes(&id.0)).collect(),
     }
 }
 

@@ -222,7 +222,10 @@ impl From<WriteError> for ApiError {
                 .hint("restart the node once the disk is well; what was acknowledged is safe"),
             WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message)
                 .hint("make room; reads go on, and writes go on when there is space"),
-            WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message),
+            WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message).hint(
+                "end the other one that uses this data directory or a copy of it, then: \
+                `lattice repair`",
+            ),
             WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
                 "`lattice up` and wait for the first sync with the node that invited this one",
             ),
@@ -231,7 +234,8 @@ impl From<WriteError> for ApiError {
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
                 .hint("a removed key stays removed: join again with a new data directory"),
             WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
-                "put the newest copy of the file back, or give the entries up: `lattice repair`",
+                "`lattice up` fetches them from peers that have them; else put the newest copy of the \
+                file back, or give them up: `lattice repair`",
             ),
             WriteError::Closed => closed(message),
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),

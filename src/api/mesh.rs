@@ -1,6 +1,6 @@
 //! The calls about other nodes: invite, join, peers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -102,7 +102,15 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
     let members = node.members();
     let known = net.map(Net::peers).unwrap_or_default();
     let root = node.root();
-    let forked = root.status().await.forked;
+    let mut forked = BTreeSet::new();
+    for store in node.open_stores() {
+        let forks = store.status().await.forks.into_iter();
+        forked.extend(
+            forks
+                .filter(|fork| !fork.closed)
+                .map(|fork| fork.proof.author),
+        );
+    }
     let mut peers = Vec::new();
     for (author, _member) in members.iter().filter(|(author, _)| **author != node.id()) {
         let status = known.iter().find(|status| status.node == *author);

@@ -22,7 +22,7 @@ use crate::{
     net::Net,
     node::{Node, StoreInfo},
     protocol::entry::Op,
-    store::{List, Store, WriteError, Written},
+    store::{List, Repaired, Store, WriteError, Written},
     wire::api::{self, lattice_server::Lattice},
 };
 
@@ -284,14 +284,17 @@ impl Lattice for Service {
         } = request.into_inner();
         let mut stores = Vec::new();
         for (info, store) in self.asked(&store, all)? {
-            let lost = if accept_loss {
+            let lost = store.status().await.lost;
+            // To close a fork loses nothing.
+            let repaired = if accept_loss || lost.is_empty() {
                 store.repair().await.map_err(ApiError::from)?
             } else {
-                store.status().await.lost
+                Repaired { lost, closed: None }
             };
             stores.push(api::StoreRepaired {
                 info: Some(convert::store_info(&info)),
-                lost: lost.into_iter().map(convert::lost).collect(),
+                lost: repaired.lost.into_iter().map(convert::lost).collect(),
+                closed: repaired.closed.as_ref().map(convert::closed_fork),
             });
         }
         Ok(Response::new(api::RepairReply { stores }))

@@ -35,8 +35,8 @@ struct StoreStatus {
     pending_entries: u64,
     pending_bytes: u64,
     held: Vec<Held>,
-    /// Authors with two entries of one number.
-    forked: Vec<String>,
+    /// Authors who signed two entries for one place.
+    forks: Vec<Fork>,
     damage: Vec<String>,
     watchers: u64,
     /// Why writes are refused.
@@ -52,6 +52,28 @@ struct Tip {
     author: String,
     seq: u64,
     entry: String,
+}
+
+/// Proof that one key signed twice for one place.
+#[derive(Serialize)]
+struct Fork {
+    author: String,
+    seq: u64,
+    /// The two entries.
+    entries: Vec<String>,
+    /// Its author has ended all but one of its branches.
+    closed: bool,
+}
+
+impl From<&api::Fork> for Fork {
+    fn from(fork: &api::Fork) -> Self {
+        Self {
+            author: hex(&fork.author),
+            seq: fork.seq,
+            entries: fork.entries.iter().map(|id| hex(id)).collect(),
+            closed: fork.closed,
+        }
+    }
 }
 
 /// An entry that waits for the clock.
@@ -103,7 +125,7 @@ impl From<&api::StoreStatus> for StoreStatus {
                     due_ms: it.due_ms,
                 })
                 .collect(),
-            forked: store.forked.iter().map(|author| hex(author)).collect(),
+            forks: store.forks.iter().map(Fork::from).collect(),
             damage: store.damage.clone(),
             watchers: store.watchers,
             poisoned: not_empty(&store.poisoned),
@@ -184,6 +206,18 @@ pub(crate) struct Repaired {
     store: Store,
     /// Entries that were given up; none where nothing was to be repaired.
     lost: Vec<Lost>,
+    /// The fork of this node's own log that was closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<Closed>,
+}
+
+/// The entry that closed a fork.
+#[derive(Serialize)]
+struct Closed {
+    entry: String,
+    seq: u64,
+    /// The newest entries of the branches that end.
+    tips: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -205,6 +239,11 @@ impl From<&api::StoreRepaired> for Repaired {
             r#type: "repaired",
             store: Store::new(store.info.as_ref()),
             lost: lost.collect(),
+            closed: store.closed.as_ref().map(|closed| Closed {
+                entry: hex(&closed.id),
+                seq: closed.seq,
+                tips: closed.tips.iter().map(|id| hex(id)).collect(),
+            }),
         }
     }
 }

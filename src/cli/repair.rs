@@ -1,4 +1,4 @@
-//! `repair`: give up what is gone, so that the node writes again.
+//! `repair`: give up what is gone and close a fork, so that the node writes again.
 
 use clap::Args;
 use lattice::wire::api;
@@ -11,14 +11,19 @@ use crate::cli::{
     verify::named,
 };
 
-/// Accept that the end of this node's own log is gone, and write on
+/// Make this node able to write again after its own log was lost in part, or has forked
 ///
 /// A log file that was truncated, deleted or restored from an older copy lacks entries that were
 /// acknowledged. The node then refuses to write: an entry in a place that was taken would be a
-/// fork. Where a newer copy of the file exists, stop the node and put it back. Otherwise this
-/// gives the missing entries up: the state is built again from what is in the logs, and writes go
-/// on from the newest entry that is there. All stores, unless --store names one. Works with the
-/// node running or not.
+/// fork. Where peers have them, `lattice up` fetches them. Where a newer copy of the file exists,
+/// stop the node and put it back. Otherwise this gives the missing entries up: the state is built
+/// again from what is in the logs, and writes go on from the newest entry that is there.
+///
+/// Two nodes that use one data directory, or a copy of it, sign two entries for one place: a fork.
+/// Every node keeps both branches and shows it; the node itself refuses to write. End the other one
+/// for good, then let this close the fork: nothing is lost by that.
+///
+/// All stores, unless --store names one. Works with the node running or not.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -66,7 +71,14 @@ fn tell(context: &mut Context, store: &api::StoreRepaired) -> Result<(), Failure
     }
     let info = object::Store::new(store.info.as_ref());
     let of = format!("store {}{}", info.store, named(&info));
-    if store.lost.is_empty() {
+    if let Some(closed) = &store.closed {
+        out.line(&format!(
+            "{of}: closed the fork of this node's log with entry {} ({})",
+            closed.seq,
+            object::short(&closed.id)
+        ))?;
+    }
+    if store.lost.is_empty() && store.closed.is_none() {
         return out.line(&format!("{of}: nothing to repair"));
     }
     for lost in &store.lost {

@@ -126,10 +126,19 @@ fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure>
             short(&held.author)
         ))?;
     }
-    for author in &store.forked {
+    for fork in &store.forks {
+        let entries: Vec<String> = fork.entries.iter().map(|id| short(id)).collect();
         out.line(&format!(
-            "  ! author {} has two entries of one number",
-            hex(author)
+            "  {} author {} signed two entries {}: {}; {}",
+            if fork.closed { " " } else { "!" },
+            hex(&fork.author),
+            fork.seq,
+            entries.join(" and "),
+            if fork.closed {
+                "it has closed that fork"
+            } else {
+                "the fork is open"
+            },
         ))?;
     }
     for damage in &store.damage {

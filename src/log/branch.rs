@@ -34,6 +34,14 @@ pub struct LogDamage {
     pub what: String,
 }
 
+impl LogDamage {
+    /// True for damage that is a part of this one, or this one again.
+    pub fn covers(&self, found: &Self) -> bool {
+        let bytes = self.offset..self.offset.saturating_add(self.bytes);
+        self.file == found.file && bytes.contains(&found.offset)
+    }
+}
+
 impl fmt::Display for LogDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "log of {} damaged", self.author.short())?;

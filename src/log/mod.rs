@@ -9,6 +9,7 @@
 pub mod branch;
 mod cut;
 pub mod frame;
+mod hole;
 mod mark;
 pub mod record;
 mod recover;
@@ -23,6 +24,7 @@ use std::{
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
 pub use cut::LogCut;
+pub use hole::Hole;
 pub use mark::Mark;
 pub use recover::Recovered;
 

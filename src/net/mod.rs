@@ -21,6 +21,7 @@ mod hello;
 mod invitation;
 mod join;
 mod mesh;
+mod own_tip;
 mod peer;
 mod peers;
 mod proven;
@@ -107,13 +108,15 @@ struct Running {
 
 impl Net {
     /// Starts the net of `node`: at once when it has members or open invitations, else when it
-    /// gets some.
+    /// gets some. Own writes wait, for seconds at most, until the members that can be reached have
+    /// said what they have of this node's own log.
     pub fn start(node: Node, config: NetConfig) -> Self {
         let net = Self(Arc::new(Inner {
             node,
             config,
             running: Mutex::default(),
         }));
+        own_tip::check(&net);
         net.supervise(net.running());
         net
     }

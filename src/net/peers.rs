@@ -18,7 +18,7 @@ use crate::{
         ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX, SHUT_OUT_MAX,
         SHUT_OUT_MIN, STRIKES_MAX,
     },
-    net::{PeerError, endpoint::Addresses},
+    net::{PeerError, endpoint::Addresses, own_tip::Compared},
 };
 
 /// All peers of a node. Cheap to clone.
@@ -38,6 +38,8 @@ struct Peer {
     seen_ms: u64,
     skew_ms: i64,
     error: Option<PeerError>,
+    // Since the start.
+    compared: Compared,
     strikes: u32,
     // What it did last that no honest peer does.
     misbehaved: Option<String>,
@@ -193,12 +195,25 @@ impl Peers {
 
     /// Notes that a sync with `node` went well.
     pub(super) fn synced(&self, node: &Author) {
-        self.with(node, |peer| peer.error = None);
+        self.with(node, |peer| {
+            peer.error = None;
+            peer.compared = Compared::Done;
+        });
     }
 
     /// Notes what went wrong.
     pub(super) fn failed(&self, node: &Author, error: PeerError) {
-        self.with(node, |peer| peer.error = Some(error));
+        self.with(node, |peer| {
+            peer.error = Some(error);
+            if peer.compared == Compared::NotYet {
+                peer.compared = Compared::Failed;
+            }
+        });
+    }
+
+    /// Returns what came of the first sync with `node`.
+    pub(super) fn compared(&self, node: &Author) -> Compared {
+        self.with(node, |peer| peer.compared)
     }
 
     /// Notes what no honest peer does; returns how often now, and for how long it is shut out if so.
@@ -262,6 +277,7 @@ impl Default for Peer {
             seen_ms: 0,
             skew_ms: 0,
             error: None,
+            compared: Compared::NotYet,
             strikes: 0,
             misbehaved: None,
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),

@@ -46,7 +46,8 @@ pub(super) async fn open(
     let _over = Over(&turn);
     let (mut send, receive) = connection.open_bi().await?;
     send.write_all(&[STREAM]).await?;
-    let (session, hello) = Session::open(store.id(), store.frontier(), Vec::new())?;
+    let missing = store.missing().await.map_err(PeerError::own)?;
+    let (session, hello) = Session::open(store.id(), store.frontier(), missing)?;
     let frames = Frames::start(mesh, send);
     frames.send(hello, None)?;
     let shell = Shell {

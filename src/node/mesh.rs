@@ -148,6 +148,16 @@ impl Node {
         Ok(())
     }
 
+    /// True when `node` is said to be away for long.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn is_dormant(&self, node: &Author) -> Result<bool, ReadError> {
+        let key = format!("/nodes/{node}/status");
+        let status = self.root().get(key.as_bytes()).await?;
+        Ok(status.is_some_and(|item| item.value.as_ref() == b"dormant"))
+    }
+
     /// Says of `node` that it is not waited for, or that it is again. Durable on return.
     ///
     /// # Errors

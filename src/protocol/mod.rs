@@ -16,6 +16,7 @@ pub mod chain;
 pub mod change;
 pub mod cursor;
 pub mod entry;
+pub mod fork;
 pub mod frontier;
 pub mod genesis;
 pub mod heads;

@@ -23,11 +23,12 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        Fresh, IngestError, Ingested, LostEntries, RefusedEntry, StoreConfig, Write, WriteError,
+        Fresh, IngestError, Ingested, RefusedEntry, Repaired, StoreConfig, Write, WriteError,
         Written,
         ingest::Waiting,
         marks::Marks,
         members::Membership,
+        mend::Mending,
         open,
         position::published,
         proof::Grounds,
@@ -61,9 +62,12 @@ pub(super) enum Command {
         Vec<(Author, FrontierTip)>,
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
     ),
+    /// Damage of a log that a reader met.
+    Damaged(Vec<LogDamage>),
+    Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
     Grounds(oneshot::Sender<Grounds>),
     Status(oneshot::Sender<WriterStatus>),
-    Repair(oneshot::Sender<Result<Vec<LostEntries>, WriteError>>),
+    Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     Close(oneshot::Sender<Result<(), WriteError>>),
 }
 
@@ -106,6 +110,7 @@ pub(super) struct Actor {
     pub(super) state_failed: Option<StateError>,
     pub(super) recovered: Vec<String>,
     pub(super) damage: Vec<LogDamage>,
+    pub(super) mending: Mending,
     // What is gone of this node's own log; own writes wait for `Repair`.
     pub(super) cuts: Vec<LogCut>,
     // The next time an expiry is due, as far as known; None: nothing is.
@@ -170,6 +175,8 @@ impl Actor {
                     reply.send(()).unwrap_or_default();
                 }
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),
+                Some(Command::Damaged(found)) => self.note_damage(found),
+                Some(Command::Missing(reply)) => drop(reply.send(self.missing())),
                 Some(Command::Grounds(reply)) => {
                     drop(reply.send(self.membership.grounds()));
                 }
@@ -414,20 +421,11 @@ impl Actor {
     }
 
     fn status(&self) -> WriterStatus {
-        let mut forked: Vec<_> = self
-            .logs
-            .reader()
-            .all()
-            .iter()
-            .filter(|branch| branch.number > 0)
-            .map(|branch| branch.author)
-            .collect();
-        forked.dedup();
         let failed = self
             .state_failed
             .as_ref()
             .map(|error| format!("the state: {error}"));
-        let cut = self.check_own_log().err().map(|cut| cut.to_string());
+        let refused = self.check_own_log().and(self.own_tip().map(drop)).err();
         WriterStatus {
             pending_entries: self.waiting.pending.len(),
             pending_bytes: self.waiting.pending.bytes(),
@@ -440,10 +438,14 @@ impl Actor {
                     due_ms,
                 })
                 .collect(),
-            forked,
+            forks: self.marks.forks.known(self.logs.reader()),
             damage: self.damage.iter().map(ToString::to_string).collect(),
             lost: self.lost(),
-            poisoned: self.poisoned.clone().or(failed).or(cut),
+            poisoned: self
+                .poisoned
+                .clone()
+                .or(failed)
+                .or(refused.map(|why| why.to_string())),
             recovered: self.recovered.clone(),
         }
     }

@@ -9,8 +9,9 @@ use crate::{
     limits::{OPS_BYTES_MAX, OPS_MAX, PARENTS_MAX},
     log::LogError,
     protocol::{
+        chain::Tip,
         change::Origin,
-        entry::{EntryError, Header, Op, Parent, sign},
+        entry::{EntryError, Header, Op, Parent, VerifiedEntry, sign},
         heads::{Head, Heads},
         role::role_key_node,
     },
@@ -202,6 +203,7 @@ impl Actor {
         }
         self.waiting.group.clear();
         let changes = std::mem::take(&mut self.staged);
+        self.marks.forks.commit();
         self.publish(&changes);
         self.tell_fresh();
         if self.membership.commit(self.logs.reader()) {
@@ -215,6 +217,7 @@ impl Actor {
         self.staged.clear();
         self.applying.clear();
         self.membership.roll_back();
+        self.marks.forks.roll_back();
         self.waiting.group.clear();
         if let Some(state) = &mut self.state {
             state.forget();
@@ -229,11 +232,7 @@ impl Actor {
     fn stage_group(&mut self, group: &Group) -> Result<Vec<Outcome>, GroupError> {
         self.check_own_standing().map_err(GroupError::Refused)?;
         self.check_own_log().map_err(GroupError::Refused)?;
-        let own = self.logs.tips(&self.author());
-        if own.len() > 1 {
-            let seq = own.iter().map(|tip| tip.seq).min().unwrap_or(0);
-            return Err(GroupError::Refused(WriteError::OwnFork { seq }));
-        }
+        self.own_tip().map_err(GroupError::Refused)?;
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(group.writes.len());
         let mut draft = Draft::default();
         for (index, write) in group.writes.iter().enumerate() {
@@ -345,8 +344,30 @@ impl Actor {
         if writes.is_empty() {
             return Ok(());
         }
+        let tip = self.own_tip().map_err(GroupError::Refused)?;
+        let entry = self.sign(tip, parents.into_iter().collect(), ops, atomic)?;
+        self.take_in(&entry, Origin::Local, Some(heads))?;
+        for (index, op_index) in writes {
+            outcomes[index] = Ok(Written {
+                entry: entry.id,
+                author: entry.author(),
+                seq: entry.header.seq,
+                hlc: entry.header.hlc,
+                op_index: u32::try_from(op_index).unwrap_or(u32::MAX),
+            });
+        }
+        Ok(())
+    }
+
+    /// Signs the entry of this node that comes after `tip`.
+    pub(super) fn sign(
+        &self,
+        tip: Option<Tip>,
+        parents: Vec<Parent>,
+        ops: Vec<Op>,
+        atomic: bool,
+    ) -> Result<VerifiedEntry, GroupError> {
         let refused = |error| GroupError::Refused(error);
-        let tip = self.logs.tips(&self.author()).first().copied();
         let latest = parents
             .iter()
             .map(|parent| parent.hlc)
@@ -362,20 +383,9 @@ impl Actor {
             hlc,
             atomic,
             cause: None,
-            parents: parents.into_iter().collect(),
+            parents,
         };
-        let entry = sign(&self.config.key, header, ops).map_err(|error| refused(error.into()))?;
-        self.take_in(&entry, Origin::Local, Some(heads))?;
-        for (index, op_index) in writes {
-            outcomes[index] = Ok(Written {
-                entry: entry.id,
-                author: entry.author(),
-                seq: entry.header.seq,
-                hlc: entry.header.hlc,
-                op_index: u32::try_from(op_index).unwrap_or(u32::MAX),
-            });
-        }
-        Ok(())
+        sign(&self.config.key, header, ops).map_err(|error| refused(error.into()))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
 pub enum Ingested {
     /// It is durable, applied and told.
     Applied(EntryId),
-    /// It was here already.
+    /// It was here already; or its place is, and it is put back into it.
     Duplicate(EntryId),
     /// It waits for another entry, in memory.
     Pending {
@@ -198,6 +198,7 @@ impl Actor {
             }
             done => done,
         };
+        self.mend();
         outcome.map_err(|error| WriteError::from(error).into())
     }
 
@@ -281,6 +282,9 @@ impl Actor {
     }
 
     fn ingest_one(&mut self, entry: &VerifiedEntry) -> Result<Ingested, GroupError> {
+        if self.mending.take(entry) {
+            return Ok(Ingested::Duplicate(entry.id));
+        }
         match self.check_standing(entry) {
             Ok(true) => {}
             Ok(false) => {
@@ -416,6 +420,7 @@ impl Actor {
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.note_fresh(entry, origin);
         self.membership.note(entry);
+        self.marks.forks.note(entry);
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {

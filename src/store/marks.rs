@@ -8,6 +8,7 @@ use crate::{
     id::{Author, EntryId},
     log::{IndexPoint, Logs, Mark},
     protocol::{chain::Tip, hlc::Hlc},
+    store::forks::Forks,
 };
 
 /// Which index points of each branch the state has.
@@ -17,6 +18,8 @@ pub(super) struct Marks {
     saved: BTreeMap<(Author, u32), usize>,
     // Points that are on their way there.
     saving: BTreeMap<(Author, u32), usize>,
+    // Which branches are closed.
+    pub(super) forks: Forks,
     // The version at which the state was last built again since the store was opened.
     pub(super) rebuilt_at: Option<u64>,
 }
@@ -47,6 +50,7 @@ impl Marks {
         Some((
             Self {
                 saved,
+                forks: Forks::read(notes)?,
                 ..Self::default()
             },
             marks.into_values().collect(),
@@ -73,6 +77,7 @@ impl Marks {
                 notes.push((encode_key(POINT, key, Some(point.seq)), body));
             }
         }
+        notes.extend(self.forks.notes());
         notes
     }
 
@@ -85,6 +90,8 @@ impl Marks {
     pub(super) fn forget(&mut self) {
         self.saved.clear();
         self.saving.clear();
+        // All logs are read again.
+        self.forks = Forks::default();
     }
 }
 

@@ -6,13 +6,16 @@
 
 mod actor;
 mod event;
+mod forks;
 mod fresh;
 mod group;
 mod history;
+mod hold;
 mod ingest;
 mod initial;
 mod marks;
 mod members;
+mod mend;
 mod merge;
 mod open;
 mod options;
@@ -37,8 +40,10 @@ use ed25519_dalek::SigningKey;
 use tokio::sync::{broadcast, oneshot};
 
 pub use event::{WatchError, WatchEvent};
+pub use forks::KnownFork;
 pub use fresh::Fresh;
 pub use history::{History, HistoryEntry};
+pub use hold::WriteHold;
 pub use ingest::{IngestError, Ingested, RefusedEntry};
 pub use members::Authority;
 pub use open::OpenError;
@@ -46,7 +51,7 @@ pub use options::{Delivery, Start, WatchOptions};
 pub use outgoing::Outgoing;
 pub use proof::ProveError;
 pub use read::{HeadItem, Item, LogEntry, ReadError};
-pub use repair::LostEntries;
+pub use repair::{ClosedFork, LostEntries, Repaired};
 pub use scan::{List, Scan};
 pub use status::{HeldEntry, StoreStatus};
 pub use verify::{Damage, DamagePlace, VerifyReport};
@@ -109,6 +114,8 @@ struct Shared {
     bus: Bus,
     fresh: broadcast::Sender<Fresh>,
     members: tokio::sync::watch::Receiver<Arc<Members>>,
+    // How many hold own writes back.
+    holds: tokio::sync::watch::Sender<usize>,
     dir: PathBuf,
     // Where watches run their reading of files.
     runtime: tokio::runtime::Handle,
@@ -195,6 +202,7 @@ impl Store {
     /// As `put`; also `PreconditionFailed`.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         write.check(self.shared.root)?;
+        self.may_write().await;
         let bytes = write.bytes();
         let (reply, answer) = oneshot::channel();
         let command = Command::Write(write, reply);
@@ -213,6 +221,7 @@ impl Store {
         &self,
         writes: Vec<Write>,
     ) -> impl Future<Output = Vec<Result<Written, WriteError>>> + Send + use<> {
+        self.may_write().await;
         let count = writes.len();
         let bytes = writes.iter().map(Write::bytes).sum();
         let (reply, answer) = oneshot::channel();
@@ -227,6 +236,7 @@ impl Store {
 
     /// Writes under the node's own prefixes, which `write` refuses in the root store.
     pub(crate) async fn write_own(&self, write: Write) -> Result<Written, WriteError> {
+        self.may_write().await;
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::WriteOwn(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?

@@ -27,6 +27,7 @@ use crate::{
         ingest::Waiting,
         marks::Marks,
         members::{self, Membership},
+        mend::Mending,
         merge::{Merge, Merged, Span, spans},
         position::published,
     },
@@ -130,6 +131,7 @@ pub(super) fn open(
         bus: Bus::new(config.bus_batches, published),
         fresh: fresh::channel(),
         members: membership.watch(),
+        holds: tokio::sync::watch::Sender::new(0),
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
@@ -153,6 +155,7 @@ pub(super) fn open(
         state_failed: None,
         recovered,
         damage: found.damage,
+        mending: Mending::default(),
         cuts,
         next_expiry_ms: None,
         flushed_at: Instant::now(),
@@ -316,6 +319,7 @@ fn replay(
                 match next {
                     Merged::Entry { entry, .. } => {
                         check_store(config, &entry)?;
+                        marks.forks.note(&entry);
                         if !membership.counts(&entry, logs.reader()) {
                             continue;
                         }
@@ -329,9 +333,10 @@ fn replay(
                 }
             }
             if state.recent_bytes() >= RECENT_BYTES_MAX / 2 {
-                flush_part(state, marks)?;
+                flush_part(state, marks, membership)?;
             }
         }
+        marks.forks.commit();
         state.show();
         Ok(Ok(()))
     })
@@ -365,22 +370,25 @@ fn decode(spans: Vec<Span>, parts: &mpsc::SyncSender<Result<Vec<Merged>, LogErro
 
 // The same damage can be met when the logs are opened, and again when they are read.
 fn note(damage: &mut Vec<LogDamage>, found: LogDamage) {
-    let known = |known: &LogDamage| {
-        known.file == found.file
-            && (known.offset..known.offset + known.bytes).contains(&found.offset)
-    };
-    if !damage.iter().any(known) {
+    if !damage.iter().any(|known| known.covers(&found)) {
         damage.push(found);
     }
 }
 
-// The notes come with the last flush: a crash before it begins again.
-fn flush_part(state: &mut State, marks: &mut Marks) -> Result<(), OpenError> {
+// Where the branches end comes with the last flush. Who is a member, and what is closed, comes with
+// the frontier that has it: what is behind a frontier is not read again.
+fn flush_part(
+    state: &mut State,
+    marks: &mut Marks,
+    membership: &mut Membership,
+) -> Result<(), OpenError> {
     state.show();
     if state.finish_flush(true)? {
         marks.flushed();
     }
-    state.flush(Vec::new());
+    marks.forks.commit();
+    let notes = membership.notes().into_iter().chain(marks.forks.notes());
+    state.flush(notes.collect());
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     id::{Author, EntryId},
     protocol::frontier::Frontier,
-    store::{LostEntries, Store, actor::Command},
+    store::{KnownFork, LostEntries, Store, actor::Command},
 };
 
 /// How a store is.
@@ -27,8 +27,8 @@ pub struct StoreStatus {
     pub pending_bytes: usize,
     /// Entries that wait for the clock, by due time.
     pub held: Vec<HeldEntry>,
-    /// Authors with more than one branch.
-    pub forked: Vec<Author>,
+    /// Authors who signed two entries for one place, with the proof, by author.
+    pub forks: Vec<KnownFork>,
     /// What is damaged, a line each.
     pub damage: Vec<String>,
     /// What is gone of the end of this node's own log: own writes are refused, see `Store::repair`.
@@ -60,7 +60,7 @@ pub(super) struct WriterStatus {
     pub(super) pending_entries: usize,
     pub(super) pending_bytes: usize,
     pub(super) held: Vec<HeldEntry>,
-    pub(super) forked: Vec<Author>,
+    pub(super) forks: Vec<KnownFork>,
     pub(super) damage: Vec<String>,
     pub(super) lost: Vec<LostEntries>,
     pub(super) poisoned: Option<String>,
@@ -90,7 +90,7 @@ impl Store {
             pending_entries: writer.pending_entries,
             pending_bytes: writer.pending_bytes,
             held: writer.held,
-            forked: writer.forked,
+            forks: writer.forks,
             damage: writer.damage,
             lost: writer.lost,
             watchers: self.shared.bus.watchers(),

@@ -74,6 +74,20 @@ impl DamagePlace {
     }
 }
 
+impl Damage {
+    // What a peer can help with.
+    fn in_log(&self) -> Option<LogDamage> {
+        Some(LogDamage {
+            author: self.author.filter(|_| self.place == DamagePlace::Log)?,
+            seq: self.seq,
+            file: self.file.clone(),
+            offset: self.offset,
+            bytes: self.bytes,
+            what: "it cannot be read".to_owned(),
+        })
+    }
+}
+
 impl Store {
     /// Reads every record, checks every signature and link, and compares the state with the heads
     /// that follow from the log. Takes memory for the heads of all keys. Writes go on meanwhile:
@@ -84,7 +98,10 @@ impl Store {
     pub async fn verify(&self) -> Result<VerifyReport, ReadError> {
         let shared = Arc::clone(&self.shared);
         let work = tokio::task::spawn_blocking(move || verify(&shared));
-        work.await.unwrap_or(Err(ReadError::Closed))
+        let report = work.await.unwrap_or(Err(ReadError::Closed))?;
+        let in_logs = report.damage.iter().filter_map(Damage::in_log);
+        self.note_damage(in_logs.collect()).await;
+        Ok(report)
     }
 }
 

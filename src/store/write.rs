@@ -92,10 +92,11 @@ pub enum WriteError {
         /// The failure.
         reason: String,
     },
-    /// This node's log has two branches: the key is used in two places, or a backup was restored.
-    #[error("this node's own log has forked at entry {seq}: two places write with its key")]
+    /// This node's log has two branches: its key is used in two places, or a backup was restored.
+    /// `Store::repair` closes all but one; reads, and entries of others, go on meanwhile.
+    #[error("this node's own log has forked at entry {seq}: two places have written with its key")]
     OwnFork {
-        /// Where.
+        /// The first place that two entries contest.
         seq: Seq,
     },
     /// No admin has let this node in, as far as is known here.

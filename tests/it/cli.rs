@@ -2,6 +2,7 @@
 
 mod damage;
 mod errors;
+mod fork;
 mod harness;
 mod help;
 mod lifecycle;

@@ -182,7 +182,11 @@ async fn b1_both_branches_of_a_fork_are_kept_across_reopening() {
             heads.iter().map(|head| head.entry.id).collect::<Vec<_>>(),
             [right.id, left.id]
         );
-        assert_eq!(store.status().await.forked, [first.author()]);
+        let forks = store.status().await.forks;
+        let [fork] = forks.as_slice() else {
+            panic!("{forks:?}");
+        };
+        assert_eq!((fork.proof.author, fork.proof.seq), (first.author(), 2));
     }
     assert_eq!(store.entries(first.author(), 0, 10).await.unwrap().len(), 4);
     store.close().await.unwrap();

@@ -13,6 +13,7 @@
 #[cfg(feature = "cli")]
 mod cli;
 mod faults;
+mod fork;
 mod golden;
 mod hostile;
 mod ingest;

@@ -59,7 +59,7 @@ fn help_lists_the_commands() {
       status       Show the node, its stores and their health
       log          Show the entries of a log
       verify       Check every record and every signature, and the state against the log
-      repair       Accept that the end of this node's own log is gone, and write on
+      repair       Make this node able to write again after its own log was lost in part, or has forked
       invite       Let another node in: prints a token for `lattice join`
       join         Join the mesh of another node, with the token that `lattice invite` printed there
       peer         Members: who they are, how they are, whom to dial, whom to remove

@@ -77,7 +77,7 @@ async fn writes_wait_for_repair(disk: &MemDisk, store: Store, first: u64, contex
         status.poisoned.is_some_and(|why| why.contains("to 10")),
         "{context}"
     );
-    let lost = soon(store.repair()).await.unwrap();
+    let lost = soon(store.repair()).await.unwrap().lost;
     assert_eq!(lost, status.lost, "{context}");
     assert_eq!((lost[0].first, lost[0].through), (first, 10), "{context}");
     assert_eq!(lost[0].count(), 11 - first, "{context}");
@@ -88,7 +88,7 @@ async fn writes_wait_for_repair(disk: &MemDisk, store: Store, first: u64, contex
         assert_eq!(there.is_some(), n + 1 < first, "{context}: /k/{n}");
     }
     assert_eq!(soon(store.status()).await.damage, [""; 0], "{context}");
-    assert_eq!(soon(store.repair()).await.unwrap(), [], "{context}");
+    assert_eq!(soon(store.repair()).await.unwrap().lost, [], "{context}");
     soon(store.close()).await.unwrap();
     let store = open(disk).await.unwrap();
     assert_eq!(soon(store.verify()).await.unwrap().damage, [], "{context}");
@@ -129,7 +129,7 @@ async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
             writes_wait_for_repair(&disk, store, left + 1, &context).await;
         } else {
             // Only the seal is gone.
-            assert_eq!(soon(store.repair()).await.unwrap(), [], "{context}");
+            assert_eq!(soon(store.repair()).await.unwrap().lost, [], "{context}");
             writes_go_on(&disk, store, 11, &context).await;
         }
     }

@@ -6,6 +6,7 @@ mod flip;
 mod format;
 mod inject;
 mod lie;
+mod mend;
 mod state_flip;
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};

@@ -288,7 +288,11 @@ fn s8_state_ahead_of_a_log_restored_from_an_older_copy_is_noticed() {
                 matches!(refused, Err(WriteError::OwnLogCut { first, .. }) if first == newest.seq),
                 "{name}: {refused:?}"
             );
-            assert_eq!(soon(store.repair()).await.unwrap()[0].count(), 2, "{name}");
+            assert_eq!(
+                soon(store.repair()).await.unwrap().lost[0].count(),
+                2,
+                "{name}"
+            );
             let item = soon(store.get(b"/a")).await.unwrap().unwrap();
             assert_eq!(item.value, "old", "{name}");
             let written = soon(store.put("/a", "newer")).await.unwrap();

@@ -1,5 +1,6 @@
 //! Real nodes on loopback: join, gossip, sync, conflicts, restarts.
 
+mod damage;
 mod hostile;
 mod proof;
 mod relay;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use lattice::{Node, NodeConfig, clock::Clock, net::Net};
+use lattice::{Node, NodeConfig, clock::Clock, net::Net, store::WriteError};
 
 use super::{super::loopback, *};
 
@@ -61,7 +61,11 @@ async fn b1_a_directory_copied_to_two_machines_loses_nothing_and_shows() {
         field.still_works().await;
     }
     for store in [&root, &field.b.node.root()] {
-        assert_eq!(store.status().await.forked, [author]);
+        let forks = store.status().await.forks;
+        assert!(
+            matches!(forks[..], [fork] if fork.proof.author == author && !fork.closed),
+            "{forks:?}"
+        );
         for key in ["/twin/1", "/twin/2"] {
             has(store, key, "mine").await;
         }
@@ -74,6 +78,61 @@ async fn b1_a_directory_copied_to_two_machines_loses_nothing_and_shows() {
     let [one, other] = hashes.map(Result::unwrap);
     assert_eq!(one, other);
     assert_eq!(status_at(&field.a, &author).strikes, 0);
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_with_nobody_within_reach_a_node_writes_after_a_moment() {
+    let field = Field::new().await;
+    let Field { a, b, .. } = field;
+    let (_gone, dir) = (a.stop().await, b.stop().await);
+    let b = Peer::at(dir, "b").await;
+    // By its own clock: peers that are not there are waited for, and not for long.
+    let began = std::time::Instant::now();
+    b.node.root().put("/alone", "b").await.unwrap();
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_fork_is_shown_everywhere_and_closed_by_its_node() {
+    let field = Field::new().await;
+    let c = Peer::new("c").await;
+    c.join(&field.a, Role::Writer).await;
+    let author = c.node.id();
+    let dir = c.stop().await;
+    // Written while nobody was told, and lost: what is left is a copy.
+    let lost = copied(&dir);
+    let node = Node::open(NodeConfig::new(lost.path())).await.unwrap();
+    node.root().put("/fork", "lost").await.unwrap();
+    node.close().await.unwrap();
+    drop(node);
+    let c = Peer::at(dir, "c").await;
+    c.node.root().put("/fork", "kept").await.unwrap();
+    has(&field.a.node.root(), "/fork", "kept").await;
+    c.stop().await;
+
+    // The lost one comes back.
+    let c = Peer::at(lost, "c").await;
+    let refused = c.node.root().put("/fork", "refused").await;
+    assert!(
+        matches!(refused, Err(WriteError::OwnFork { .. })),
+        "{refused:?}"
+    );
+    let closed = c.node.root().repair().await.unwrap().closed;
+    assert_eq!(closed.map(|closed| closed.tips.len()), Some(1));
+    c.node.root().put("/fork", "settled").await.unwrap();
+    for peer in [&field.a, &field.b] {
+        let root = peer.node.root();
+        has(&root, "/fork", "settled").await;
+        assert_eq!(root.heads(b"/fork").await.unwrap().len(), 1);
+        let forks = root.status().await.forks;
+        assert!(
+            matches!(forks[..], [fork] if fork.proof.author == author && fork.closed),
+            "{forks:?}"
+        );
+    }
+    c.stop().await;
     field.stop().await;
 }
 
@@ -91,16 +150,17 @@ async fn b2_a_backup_that_was_restored_loses_nothing() {
     has(&field.a.node.root(), "/backup", "after").await;
     drop(c.stop().await);
 
+    // At once, and not before what the others have of its log is here.
     let c = Peer::at(backup, "c").await;
-    has(&c.node.root(), "/backup", "after").await;
     c.node.root().put("/backup", "restored").await.unwrap();
+    assert_eq!(c.node.root().heads(b"/backup").await.unwrap().len(), 1);
     for peer in [&field.a, &field.b] {
         has(&peer.node.root(), "/backup", "restored").await;
     }
     agree(&[&field.a, &field.b, &c]).await;
     for peer in [&field.a, &field.b, &c] {
         let status = peer.node.root().status().await;
-        assert!(status.forked.is_empty(), "{status:?}");
+        assert!(status.forks.is_empty(), "{status:?}");
     }
     assert_eq!(status_at(&field.a, &author).strikes, 0);
     c.stop().await;

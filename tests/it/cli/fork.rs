@@ -1,0 +1,72 @@
+//! One data directory on two machines: what each says, and how a person gets on.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::harness::{Home, PATIENCE};
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+fn has_heard(home: &Home, value: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !home.run(&["heads", "/k"]).raw.contains(value) {
+        assert!(Instant::now() < deadline, "nobody told it {value}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_copied_directory_forks_shows_and_is_closed_by_repair() {
+    let a = Home::new();
+    let _a_node = a.up();
+    let (b, copied) = (Home::new(), Home::new());
+    let token = a.run(&["invite"]).raw;
+    b.run(&["join", token.trim(), "--name", "b"]).ok();
+    copy(&b.data(), &copied.data());
+    // With nobody to ask, each writes in the same place of one log.
+    b.run(&["put", "/k", "original"]).ok();
+    copied.run(&["put", "/k", "copy"]).ok();
+    let copied_node = copied.up();
+    has_heard(&a, "copy");
+    copied_node.signal(Signal::TERM);
+    copied_node.end();
+    let _b_node = b.up();
+    has_heard(&a, "original");
+
+    insta::assert_snapshot!(b.run(&["put", "/k", "more"]), @r#"
+    error: this node's own log has forked at entry 2: two places have written with its key
+    hint: end the other one that uses this data directory or a copy of it, then: `lattice repair`
+    exit 1
+    "#);
+    let status = a.run(&["status"]).ok();
+    assert!(status.contains("the fork is open"), "{status}");
+    assert!(a.run(&["peers"]).ok().contains("FORKED"));
+    insta::assert_snapshot!(b.run(&["repair"]), @r#"
+    store [uuid] (root): closed the fork of this node's log with entry 3 ([short])
+    exit 0
+    "#);
+    b.run(&["put", "/k", "settled"]).ok();
+    let status = b.run(&["status", "--json"]).json();
+    let forks = &status[0]["stores"][0]["forks"];
+    assert_eq!(forks[0]["closed"], true, "{forks}");
+    assert_eq!(forks[0]["entries"].as_array().unwrap().len(), 2);
+    has_heard(&a, "settled");
+    assert!(!a.run(&["peers"]).ok().contains("FORKED"));
+}

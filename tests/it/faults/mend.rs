@@ -1,0 +1,167 @@
+//! Damage that peers can help with: what they give back is put where it was.
+
+use lattice::{Store, protocol::entry::VerifiedEntry};
+
+use super::{
+    Known, STORE, all_entries, author_a, author_b,
+    disk::{Image, MemDisk},
+    encoded, flip, key, log_path, next_of_b, open, put, random, signed, soon, state_path,
+    sums_path,
+};
+
+// A store that was closed twice, so that a seal is in the middle of its log.
+async fn closed() -> (Image, Known, [u8; 32]) {
+    let disk = MemDisk::default();
+    let mut b = None;
+    for half in 0..2 {
+        let store = open(&disk).await.unwrap();
+        for n in 0..5 {
+            let value = vec![n + 1; if n == 3 { 3000 } else { 60 }];
+            soon(store.put(format!("/k/{half}/{n}"), value))
+                .await
+                .unwrap();
+        }
+        let next = next_of_b(b.as_ref(), vec![], vec![put("/b", format!("{half}"))]);
+        soon(store.ingest(encoded(&[&next]))).await.unwrap();
+        b = Some(next);
+        soon(store.close()).await.unwrap();
+    }
+    let store = open(&disk).await.unwrap();
+    let (known, hash) = (all_entries(&store).await, soon(store.state_hash()).await);
+    soon(store.close()).await.unwrap();
+    (disk.image(), known, hash.unwrap())
+}
+
+async fn is_whole(store: &Store, hash: [u8; 32], context: &str) {
+    let status = soon(store.status()).await;
+    assert_eq!(status.damage, [""; 0], "{context}");
+    assert_eq!(status.poisoned, None, "{context}");
+    assert_eq!(soon(store.missing()).await.unwrap(), [], "{context}");
+    assert_eq!(soon(store.verify()).await.unwrap().damage, [], "{context}");
+    assert_eq!(soon(store.state_hash()).await.unwrap(), hash, "{context}");
+}
+
+// Opens it, gives it what peers have, and looks whether all is as it was.
+async fn mends(image: &Image, entries: &[&VerifiedEntry], hash: [u8; 32], context: &str) {
+    let disk = MemDisk::new(image);
+    let store = open(&disk).await.unwrap();
+    let found = soon(store.verify()).await.unwrap().damage;
+    assert!(!found.is_empty(), "{context}: nobody noticed");
+    for round in 0.. {
+        let missing = soon(store.missing()).await.unwrap();
+        if missing.is_empty() {
+            break;
+        }
+        // One hole can hide what another one lacks.
+        assert!(round < 4, "{context}: {missing:?} is still missing");
+        soon(store.ingest(encoded(entries))).await.unwrap();
+    }
+    is_whole(&store, hash, context).await;
+    let written = soon(store.put("/after", "x")).await.unwrap();
+    assert_eq!(written.seq, 11, "{context}");
+    soon(store.delete("/after")).await.unwrap();
+    soon(store.close()).await.unwrap();
+    let store = open(&disk).await.unwrap();
+    assert_eq!(soon(store.verify()).await.unwrap().damage, [], "{context}");
+    let written = soon(store.put("/after", "x")).await.unwrap();
+    assert_eq!(written.seq, 13, "{context}");
+}
+
+fn without_state(mut image: Image) -> Image {
+    image.remove(&state_path());
+    image.remove(&sums_path());
+    image
+}
+
+#[tokio::test]
+async fn s4_flipped_bits_are_mended_with_what_peers_have() {
+    let (image, known, hash) = closed().await;
+    let mut random = random(41);
+    for author in [author_a(), author_b()] {
+        let path = log_path(&author);
+        let entries: Vec<_> = known[&(author, 0)].iter().collect();
+        let places = flip::frames(&image[&path]);
+        for place in places.iter().filter(|place| !place.header.seal) {
+            // In the frame's header, and behind it.
+            for bytes in [
+                place.offset..place.offset + 108,
+                place.offset + 108..place.end,
+            ] {
+                let mut image = image.clone();
+                let at = bytes.start + random.below(bytes.len());
+                image.get_mut(&path).unwrap()[at] ^= 1 << random.below(8);
+                let seq = place.header.seq;
+                let context = format!("a bit of byte {at}, entry {seq} of {author}");
+                mends(&image, &entries, hash, &context).await;
+                // An end that nobody knows to be one is no damage: see `Seen`.
+                if places
+                    .iter()
+                    .any(|later| later.offset > place.offset && !later.header.seal)
+                {
+                    let image = without_state(image);
+                    mends(&image, &entries, hash, &format!("{context}, no state")).await;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn s6_zeros_over_any_part_of_a_log_are_mended_with_what_peers_have() {
+    let (image, known, hash) = closed().await;
+    let path = log_path(&author_a());
+    let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
+    let len = image[&path].len();
+    let mut random = random(42);
+    for _ in 0..60 {
+        let from = random.below(len - 110);
+        let to = from + 1 + random.below((len - from - 1).min(1500));
+        let mut image = image.clone();
+        image.get_mut(&path).unwrap()[from..to].fill(0);
+        mends(
+            &image,
+            &entries,
+            hash,
+            &format!("zeros {from}..{to} of {len}"),
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn s2_a_log_that_was_cut_gets_its_end_back_and_own_writes_go_on() {
+    let (image, known, hash) = closed().await;
+    let path = log_path(&author_a());
+    let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
+    let len = image[&path].len();
+    // The seal at the end is no entry.
+    for cut in (0..len - 108).step_by(97) {
+        let mut image = image.clone();
+        image.get_mut(&path).unwrap().truncate(cut);
+        mends(&image, &entries, hash, &format!("cut to {cut} of {len}")).await;
+    }
+    let mut gone = image.clone();
+    gone.remove(&path).unwrap();
+    mends(&gone, &entries, hash, "gone").await;
+}
+
+#[tokio::test]
+async fn s4_another_entry_for_the_same_place_is_not_put_there() {
+    let (mut image, known, hash) = closed().await;
+    let path = log_path(&author_b());
+    let entries: Vec<_> = known[&(author_b(), 0)].iter().collect();
+    let first = &flip::frames(&image[&path])[0];
+    image.get_mut(&path).unwrap()[first.offset + 120] ^= 1;
+    let disk = MemDisk::new(&image);
+    let store = open(&disk).await.unwrap();
+    soon(store.verify()).await.unwrap();
+    let missing = soon(store.missing()).await.unwrap();
+    assert_eq!(missing.len(), 1);
+    assert_eq!(missing[0].1.id, entries[0].id);
+    // Authentic, of the right author, in the right place, and as long.
+    let other = signed(&key(2), STORE, None, vec![], vec![put("/b", "9")]);
+    soon(store.ingest(encoded(&[&other]))).await.unwrap();
+    assert_eq!(soon(store.missing()).await.unwrap(), missing);
+    soon(store.ingest(encoded(&entries))).await.unwrap();
+    is_whole(&store, hash, "with the right one").await;
+}
