@@ -133,6 +133,8 @@ impl Hello {
                     tracing::debug!(%node, %error, "a proof was refused");
                     stranger()
                 })?;
+                // The members may have changed while it was looked at.
+                self.mesh.proven.look_again(&root).await;
                 self.mesh.meet_members();
                 tracing::info!(%node, %role, "a node has proven that it is a member");
                 role

@@ -51,7 +51,7 @@ pub use peers::PeerStatus;
 
 use crate::{
     id::Author,
-    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX},
+    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT},
     net::{
         gate::Gate,
         hello::Hello,
@@ -127,6 +127,12 @@ impl Net {
     /// `NetError`: no endpoint, or this node may not invite.
     pub async fn invite(&self, role: Role, valid_ms: u64) -> Result<Invitation, NetError> {
         let mesh = self.mesh().await?;
+        if self.0.config.relay != Relay::Off {
+            let online = timeout(RELAY_WAIT, mesh.endpoint.online()).await;
+            online.unwrap_or_else(|_elapsed| {
+                tracing::warn!("no relay answers: the invitation is good for nodes nearby");
+            });
+        }
         let (secret, expires_ms) = self.0.node.invite(role, valid_ms).await?;
         Ok(Invitation {
             node: self.0.node.id(),

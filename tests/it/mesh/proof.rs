@@ -7,7 +7,15 @@ use super::*;
 impl Peer {
     /// Tells this node where `other` is, as mDNS would.
     async fn finds(&self, other: &Self) {
-        let addresses = other.net.addresses().unwrap();
+        let listening = async {
+            loop {
+                match other.net.addresses() {
+                    Some(addresses) => return addresses,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let addresses = timeout(SOON, listening).await.unwrap();
         self.net.connect(&other.node.id(), addresses).await.unwrap();
     }
 }
