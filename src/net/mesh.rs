@@ -83,7 +83,7 @@ impl Mesh {
             gossip: gossip.clone(),
             gate,
             peers: Peers::default(),
-            acks: Acks::new(node.clock().now_ms()),
+            acks: Acks::new(node.incarnation()?),
             turns: Mutex::default(),
             topics: Mutex::default(),
             kept: Mutex::default(),

@@ -273,12 +273,10 @@ impl Net {
                         mesh.proven.look_again(&mesh.node.root()).await;
                         mesh.meet_members();
                         for store in self.0.node.open_stores() {
-                            let before = store.frontier();
+                            // What had waited for a member is here now, and others lack it.
                             store.reconsider().await;
-                            if store.frontier() != before {
-                                mesh.acknowledge(&store);
-                                mesh.announce(&store).await;
-                            }
+                            mesh.acknowledge(&store);
+                            mesh.announce(&store).await;
                         }
                     }
                     Err(error) => tracing::error!(%error, "no peers"),
