@@ -74,6 +74,7 @@ impl Mesh {
         known: MemoryLookup,
         gossip: &Gossip,
         gate: Gate,
+        acks: Acks,
         (stop, tasks): (CancellationToken, TaskTracker),
     ) -> Arc<Self> {
         let mesh = Arc::new(Self {
@@ -83,7 +84,7 @@ impl Mesh {
             gossip: gossip.clone(),
             gate,
             peers: Peers::default(),
-            acks: Acks::new(node.incarnation()?),
+            acks,
             turns: Mutex::default(),
             topics: Mutex::default(),
             kept: Mutex::default(),
