@@ -74,7 +74,6 @@ impl Mesh {
         known: MemoryLookup,
         gossip: &Gossip,
         gate: Gate,
-        acks: Acks,
         (stop, tasks): (CancellationToken, TaskTracker),
     ) -> Arc<Self> {
         let mesh = Arc::new(Self {
@@ -84,7 +83,7 @@ impl Mesh {
             gossip: gossip.clone(),
             gate,
             peers: Peers::default(),
-            acks,
+            acks: Acks::new(node.incarnation()?),
             turns: Mutex::default(),
             topics: Mutex::default(),
             kept: Mutex::default(),

@@ -53,7 +53,6 @@ use crate::{
     id::Author,
     limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT},
     net::{
-        acks::Acks,
         gate::Gate,
         hello::Hello,
         mesh::{Mesh, Turn},
@@ -298,8 +297,6 @@ impl Net {
     async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
         let Inner { node, config, .. } = &*self.0;
         let (gate, known) = (Gate::default(), MemoryLookup::new());
-        // Before there is an endpoint that would have to be closed.
-        let acks = Acks::new(node.incarnation()?);
         let seed = node.seed();
         let endpoint = endpoint::bind(config, &seed, gate.clone(), known.clone()).await?;
         let gossip = Gossip::builder()
@@ -307,7 +304,7 @@ impl Net {
             .alpn(GOSSIP_ALPN)
             .spawn(endpoint.clone());
         let ends = (running.stop.clone(), running.tasks.clone());
-        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, acks, ends);
+        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends);
         let router = Router::builder(endpoint)
             .incoming_filter(Arc::new(|incoming| {
                 // A forged source address costs the sender a round trip, and us no handshake.
