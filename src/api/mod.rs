@@ -9,6 +9,7 @@
 pub mod client;
 mod convert;
 pub mod error;
+pub mod link;
 mod mesh;
 mod pages;
 mod put_stream;

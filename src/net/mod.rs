@@ -304,7 +304,7 @@ impl Net {
             .alpn(GOSSIP_ALPN)
             .spawn(endpoint.clone());
         let ends = (running.stop.clone(), running.tasks.clone());
-        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends);
+        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends)?;
         let router = Router::builder(endpoint)
             .incoming_filter(Arc::new(|incoming| {
                 // A forged source address costs the sender a round trip, and us no handshake.
