@@ -12,6 +12,7 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+mod consumers;
 mod faults;
 mod golden;
 mod hostile;
@@ -24,6 +25,7 @@ mod membership;
 mod mesh;
 mod model;
 mod node;
+mod portable;
 mod random;
 mod removal;
 mod sim;

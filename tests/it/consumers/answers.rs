@@ -34,11 +34,17 @@ async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_
     let store = bench.open().await;
     put(&store, "/c", "3").await;
     let consumer = store.consumer("billing");
+    // From now on it waits for its second attempt.
+    consumer.show().await.unwrap();
     bench.clock.advance(100);
     let mut seen = Vec::new();
     for _ in 0..2 {
         let delivery = next(&consumer).await;
-        seen.push((key(&delivery), value(&delivery).unwrap(), delivery.attempt()));
+        seen.push((
+            key(&delivery),
+            value(&delivery).unwrap(),
+            delivery.attempt(),
+        ));
         delivery.ack().unwrap();
     }
     seen.sort();
@@ -46,7 +52,10 @@ async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_
     assert_eq!(seen, expected.map(|(k, v, n)| (k.to_owned(), v.into(), n)));
     nothing_comes(&consumer).await;
     let status = consumer.show().await.unwrap();
-    assert_eq!((status.acked, status.redelivered, status.outstanding), (3, 1, 0));
+    assert_eq!(
+        (status.acked, status.redelivered, status.outstanding),
+        (3, 1, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +72,9 @@ async fn a_killed_node_gives_out_again_what_was_not_acknowledged_with_an_attempt
     consumer.flush().await.unwrap();
 
     let bench = bench.killed();
-    let again = bench.open().await.consumer("billing");
+    let store = bench.open().await;
+    let again = store.consumer("billing");
+    again.show().await.unwrap();
     bench.clock.advance(100);
     let mut seen = BTreeSet::new();
     for _ in 0..2 {
@@ -71,12 +82,18 @@ async fn a_killed_node_gives_out_again_what_was_not_acknowledged_with_an_attempt
         seen.insert((key(&delivery), delivery.attempt()));
         delivery.ack().unwrap();
     }
-    assert_eq!(seen, BTreeSet::from([("/1".to_owned(), 2), ("/3".to_owned(), 1)]));
+    assert_eq!(
+        seen,
+        BTreeSet::from([("/1".to_owned(), 2), ("/3".to_owned(), 1)])
+    );
     nothing_comes(&again).await;
     again.ack(held_by_another_process).await.unwrap();
     let twice = again.ack(held_by_another_process).await;
     assert!(
-        matches!(twice, Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))),
+        matches!(
+            twice,
+            Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))
+        ),
         "{twice:?}"
     );
     drop(one);
@@ -178,7 +195,10 @@ async fn what_is_dropped_or_out_of_time_comes_again_until_it_is_a_dead_letter() 
     nothing_comes(&consumer).await;
     let dead = consumer.dead().await.unwrap();
     assert_eq!(dead.len(), 1);
-    assert_eq!((dead[0].reason, dead[0].attempts), (DeathReason::MaxDeliver, 3));
+    assert_eq!(
+        (dead[0].reason, dead[0].attempts),
+        (DeathReason::MaxDeliver, 3)
+    );
     assert_eq!(&dead[0].change.key[..], b"/a");
     let refused = third.ack();
     assert!(
@@ -192,7 +212,8 @@ async fn what_is_dropped_or_out_of_time_comes_again_until_it_is_a_dead_letter() 
     assert_eq!((again.attempt(), key(&again)), (1, "/a".to_owned()));
     again.term().unwrap();
     let bench = bench.killed_after(&consumer).await;
-    let consumer = bench.open().await.consumer("c");
+    let store = bench.open().await;
+    let consumer = store.consumer("c");
     let dead = consumer.dead().await.unwrap();
     assert_eq!(dead[0].reason, DeathReason::Terminated);
     assert_eq!(consumer.dead_skip(&[dead[0].number]).await.unwrap(), 1);
@@ -213,7 +234,10 @@ async fn ids_that_are_none_are_refused() {
         consumer.extend(id).await,
     ] {
         assert!(
-            matches!(refused, Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))),
+            matches!(
+                refused,
+                Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))
+            ),
             "{refused:?}"
         );
     }
@@ -253,7 +277,8 @@ async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
     next(&single).await.ack().unwrap();
     // Killed in the middle of the batch: the position has passed all of it, the rest is saved.
     let bench = bench.killed_after(&single).await;
-    let single = bench.open().await.consumer("single");
+    let store = bench.open().await;
+    let single = store.consumer("single");
     let rest = [key(&next(&single).await), key(&next(&single).await)];
     assert_eq!(rest, ["/y", "/z"]);
     nothing_comes(&single).await;
