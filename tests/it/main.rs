@@ -25,6 +25,7 @@ mod membership;
 mod mesh;
 mod model;
 mod node;
+mod past;
 mod portable;
 mod random;
 mod removal;

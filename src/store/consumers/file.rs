@@ -60,7 +60,16 @@ pub(super) struct Commit {
     /// Names to remove first, with all they have.
     pub(super) deleted: Vec<String>,
     /// Consumers that have changed, and their changes that have.
-    pub(super) changed: Vec<(String, ConsumerRow, Vec<(u64, Place)>)>,
+    pub(super) changed: Vec<Changed>,
+}
+
+/// What has changed of one consumer.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) name: String,
+    pub(super) row: ConsumerRow,
+    /// By number.
+    pub(super) places: Vec<(u64, Place)>,
 }
 
 impl File {
@@ -224,7 +233,7 @@ fn write_all(write: &WriteTransaction, commit: &Commit) -> Result<(), ConsumerEr
             .retain_in(all, |_key, _row| false)
             .map_err(ConsumerError::of_file)?;
     }
-    for (name, row, places) in &commit.changed {
+    for Changed { name, row, places } in &commit.changed {
         let row = seal(CONSUMERS, name.as_bytes(), encode_consumer(row));
         consumers
             .insert(name.as_str(), row.as_slice())

@@ -101,7 +101,7 @@ impl History<'_> {
                 .any(|prefix| key.starts_with(prefix.as_bytes()))
     }
 
-    async fn write(&mut self, random: &mut Random, writers: &mut [Writer]) {
+    async fn write(&self, random: &mut Random, writers: &mut [Writer]) {
         let mut keys = KEYS.to_vec();
         random.shuffle(&mut keys);
         keys.truncate(1 + random.below(4));
