@@ -24,7 +24,7 @@ use lattice::{
         membership::Members,
         role::{Act, Acts, Role, Tips},
     },
-    store::{Authority, Ingested, RefusedEntry, Start, StoreConfig, WatchError, Write},
+    store::{Authority, Ingested, List, RefusedEntry, Start, StoreConfig, WatchError, Write},
 };
 use tokio_stream::StreamExt as _;
 
@@ -405,7 +405,7 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
             |_, _, _| Some(true),
         ))
     };
-    let (_of_a, members_of_a) = tokio::sync::watch::channel(members(&[&grant]));
+    let (of_a, members_of_a) = tokio::sync::watch::channel(members(&[&grant]));
     let store_a = open(NODE_A, Authority::Of(members_of_a)).await;
     let mut entries = Vec::new();
     for n in 0..4 {
@@ -458,6 +458,17 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     let expected: Frontier = [(removed.author(), cut)].into_iter().collect();
     let at = watch.cursor().frontier;
     assert_eq!(at.tips(&removed.author()), expected.tips(&removed.author()));
+
+    // A hears of it too: what was taken back is not in its past any more.
+    let before = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
+    assert!(before.is_some());
+    of_a.send(members(&[&grant, &removal])).unwrap();
+    store_a.reconsider().await;
+    let after = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
+    assert_eq!(after, None);
+    let past = |store: Store| async move { store.list_at(List::default(), NOW_MS + 60_000).await };
+    assert_eq!(past(store_a).await.unwrap().len(), 3);
+    assert_eq!(past(store_b).await.unwrap().len(), 4);
 }
 
 // Everything up to the next heartbeat.

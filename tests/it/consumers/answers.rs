@@ -284,6 +284,78 @@ async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
     nothing_comes(&single).await;
 }
 
+/// With one place in flight, what dies because its time was over makes room for the next: the
+/// feeder was not told, and the consumer stood still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_dies_of_time_makes_room_for_the_next() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    for n in 0..3 {
+        put(&store, &format!("/{n}"), "v").await;
+    }
+    let consumer = store.consumer("c");
+    let one = ConsumerOptions {
+        max_in_flight: 1,
+        max_deliver: Some(1),
+        ..options(ConsumerStart::Beginning)
+    };
+    consumer.create(one).await.unwrap();
+    let zero = next(&consumer).await;
+    bench.clock.advance(1000);
+    let one = next(&consumer).await;
+    assert_eq!((key(&zero), key(&one)), ("/0".to_owned(), "/1".to_owned()));
+    bench.clock.advance(1000);
+    assert_eq!(consumer.show().await.unwrap().dead, 2);
+    assert_eq!(key(&next(&consumer).await), "/2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_is_durable_soon_without_being_asked() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    put(&store, "/a", "v").await;
+    let consumer = created(&store, "c").await;
+    let delivery = next(&consumer).await;
+    let before = bench.disk.recorded();
+    delivery.ack().unwrap();
+    let written = async {
+        while bench.disk.recorded() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    soon(written).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let store = bench.killed().open().await;
+    nothing_comes(&store.consumer("c")).await;
+}
+
+/// More than the bus holds, many times: the feeder goes back to the log and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_is_taken_and_acknowledged_one_by_one() {
+    const CHANGES: usize = 20_000;
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let consumer = created(&store, "c").await;
+    let writes = (0..CHANGES).map(|n| Write::put(format!("/{}", n % 5000), "v"));
+    let writing = tokio::spawn({
+        let (store, writes) = (store.clone(), writes.collect());
+        async move { store.write_many(writes).await }
+    });
+    let begun = std::time::Instant::now();
+    let mut newest = 0;
+    for _ in 0..CHANGES {
+        let delivery = next(&consumer).await;
+        let entry = delivery.change().entry;
+        assert!(entry.seq >= newest, "per author in sequence");
+        newest = entry.seq;
+        delivery.ack().unwrap();
+    }
+    eprintln!("{CHANGES} changes acknowledged in {:?}", begun.elapsed());
+    soon(writing).await.unwrap();
+    nothing_comes(&consumer).await;
+    assert_eq!(consumer.show().await.unwrap().acked, CHANGES as u64);
+}
+
 impl Bench {
     /// The machine after a kill at which all that was answered is durable.
     async fn killed_after(&self, consumer: &lattice::store::consumers::Consumer) -> Self {

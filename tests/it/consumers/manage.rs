@@ -323,6 +323,8 @@ async fn a_deleted_consumer_is_gone_with_all_it_had() {
     };
     consumer.create(late).await.unwrap();
     nothing_comes(&consumer).await;
+    let again = bench.killed().open().await;
+    nothing_comes(&again.consumer("c")).await;
     let names: Vec<_> = store.consumers().await.unwrap();
     let names: Vec<_> = names.iter().map(|status| status.name.as_str()).collect();
     assert_eq!(names, ["c", "d"]);
