@@ -12,6 +12,7 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{Bench, created, key, next, nothing_comes, options, put, soon, value};
+use crate::faults::disk::Operation;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_restart() {
@@ -112,7 +113,7 @@ async fn takers_share_a_consumer_and_none_is_given_what_another_has() {
         let mut deliveries = consumer.deliveries();
         tokio::spawn(async move {
             let mut taken = Vec::new();
-            let pause = Duration::from_millis(500);
+            let pause = Duration::from_secs(3);
             while let Ok(Some(delivery)) = tokio::time::timeout(pause, deliveries.next()).await {
                 let delivery = delivery.unwrap();
                 taken.push(key(&delivery));
@@ -316,15 +317,23 @@ async fn what_is_acknowledged_is_durable_soon_without_being_asked() {
     put(&store, "/a", "v").await;
     let consumer = created(&store, "c").await;
     let delivery = next(&consumer).await;
+    consumer.flush().await.unwrap();
     let before = bench.disk.recorded();
     delivery.ack().unwrap();
-    let written = async {
-        while bench.disk.recorded() == before {
+    let syncs = || {
+        let operations = bench.disk.operations();
+        let since = operations[before..].iter();
+        since
+            .filter(|done| matches!(done, Operation::Sync(_)))
+            .count()
+    };
+    let durable = async {
+        // A commit has two phases.
+        while syncs() < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    soon(written).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    soon(durable).await;
     let store = bench.killed().open().await;
     nothing_comes(&store.consumer("c")).await;
 }

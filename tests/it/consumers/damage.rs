@@ -1,6 +1,10 @@
 //! What becomes of consumers when files are damaged, lost, full, or of another store.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use lattice::{
     id::StoreId,
@@ -33,14 +37,21 @@ async fn drain_into(
     bench: &Bench,
     consumer: &Consumer,
 ) -> Result<(), ConsumerError> {
-    consumer.show().await?;
-    bench.clock.advance(10_000);
+    let begun = Instant::now();
     loop {
-        let taken = tokio::time::timeout(Duration::from_millis(40), consumer.next()).await;
-        let Ok(taken) = taken else { return Ok(()) };
-        let delivery = taken?;
-        keys.insert(key(&delivery));
-        delivery.ack()?;
+        let taken = tokio::time::timeout(Duration::from_millis(20), consumer.next()).await;
+        if let Ok(taken) = taken {
+            let delivery = taken?;
+            keys.insert(key(&delivery));
+            delivery.ack()?;
+            continue;
+        }
+        let status = consumer.show().await?;
+        if status.outstanding == 0 && status.backlog_entries == 0 {
+            return Ok(());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{status:?}");
+        bench.clock.advance(10_000);
     }
 }
 
