@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -299,11 +299,14 @@ async fn one(random: &mut Random, counts: &Counts) {
                 assert_eq!(waiting.lacks(), told);
                 assert_eq!(waiting.cursor(), traveller.cursor);
                 send(random, there, here, true).await;
+                let begun = Instant::now();
                 loop {
                     match next(&mut waiting).await {
                         WatchEvent::Change(change) => traveller.hear(&change),
                         WatchEvent::CaughtUp => break,
-                        WatchEvent::Progress => {}
+                        WatchEvent::Progress => {
+                            assert!(begun.elapsed() < Duration::from_secs(30), "it waits on");
+                        }
                         other => panic!("{other:?}"),
                     }
                 }
@@ -459,6 +462,8 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     let at = watch.cursor().frontier;
     assert_eq!(at.tips(&removed.author()), expected.tips(&removed.author()));
 
+    // A writes over one that will not count.
+    store_a.put("/removed/2", "kept").await.unwrap();
     // A hears of it too: what was taken back is not in its past any more.
     let before = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
     assert!(before.is_some());
@@ -466,8 +471,11 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     store_a.reconsider().await;
     let after = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
     assert_eq!(after, None);
+    // What was there before the write over it is not, either.
+    let after = store_a.get_at(b"/removed/2", NOW_MS + 2).await.unwrap();
+    assert_eq!(after, None);
     let past = |store: Store| async move { store.list_at(List::default(), NOW_MS + 60_000).await };
-    assert_eq!(past(store_a).await.unwrap().len(), 3);
+    assert_eq!(past(store_a).await.unwrap().len(), 4);
     assert_eq!(past(store_b).await.unwrap().len(), 4);
 }
 
