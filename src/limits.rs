@@ -75,6 +75,33 @@ pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Entries a history walks before it stops.
 pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 
+/// Characters of a consumer's name.
+pub const CONSUMER_NAME_CHARS_MAX: usize = 64;
+/// Consumers of one store: each has a watch and reads the log when it lags.
+pub const CONSUMERS_MAX: usize = 1024;
+/// Prefixes of one consumer: each change is compared with all of them.
+pub const CONSUMER_PREFIXES_MAX: usize = 64;
+/// The most that `max_in_flight` of a consumer may be: as many rows live in memory and on disk.
+pub const CONSUMER_IN_FLIGHT_MAX: usize = 16_384;
+/// Changes of a consumer that are outstanding at a time unless it says otherwise.
+pub const CONSUMER_IN_FLIGHT_DEFAULT: usize = 1000;
+/// Waits that a consumer may name between attempts.
+pub const CONSUMER_BACKOFF_STEPS_MAX: usize = 16;
+/// Bytes of keys of a consumer's outstanding changes. When reached, it is fed no more until some
+/// are finished.
+pub const OUTSTANDING_KEY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of changes that were fed to a consumer and wait in memory for a taker. When reached, it is
+/// fed no more until some are taken.
+pub const CONSUMER_AHEAD_BYTES_MAX: usize = 4 << 20;
+/// The position of a consumer moves over what does not match at least this often.
+pub const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(1);
+/// Dead letters of one consumer. When full, what would be the next one is tried again and again.
+pub const DEAD_LETTERS_MAX: usize = 4096;
+/// What consumers have acknowledged is durable after this long, and what one fsync takes.
+pub const CONSUMERS_COMMIT_EVERY: Duration = Duration::from_millis(20);
+/// Bytes of the page cache of a store's consumers file.
+pub const CONSUMERS_CACHE_BYTES: usize = 4 << 20;
+
 /// Addresses of one node that are kept and told.
 pub const ADDRESSES_MAX: usize = 16;
 /// A peer says at least this often that it is there.
@@ -223,6 +250,11 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
+const _: () = assert!(CONSUMER_NAME_CHARS_MAX <= CAUSE_CONSUMER_BYTES_MAX);
+const _: () = assert!(CONSUMER_IN_FLIGHT_DEFAULT <= CONSUMER_IN_FLIGHT_MAX);
+const _: () = assert!(CONSUMER_AHEAD_BYTES_MAX >= ENTRY_BYTES_MAX);
+const _: () = assert!(OUTSTANDING_KEY_BYTES_MAX >= OPS_MAX * KEY_BYTES_MAX);
+const _: () = assert!(CONSUMERS_COMMIT_EVERY.as_millis() <= 50);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
 const _: () = assert!(VALUE_BYTES_MAX >= "removed".len() + TIPS_MAX * TIP_BYTES_MAX);

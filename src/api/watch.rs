@@ -134,6 +134,7 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
         conflicts_only: request.conflicts_only,
         author: convert::author(&request.author)?,
         keys_only: request.keys_only,
+        wait: request.wait,
         heartbeat: match request.heartbeat_ms {
             0 => HEARTBEAT,
             ms => Duration::from_millis(ms),

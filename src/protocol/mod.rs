@@ -14,6 +14,7 @@
 pub mod ack;
 pub mod chain;
 pub mod change;
+pub mod consumer;
 pub mod cursor;
 pub mod entry;
 pub mod fork;

@@ -8,7 +8,7 @@
 mod error;
 mod filter;
 mod flush;
-mod pages;
+pub(crate) mod pages;
 pub mod row;
 mod stored;
 mod view;

@@ -1,4 +1,5 @@
-//! The state file's blocks with a check each, so that no changed bit reaches redb.
+//! The blocks of a redb file with a check each, so that no changed bit reaches redb: of the state
+//! file, and of those that a floor above keeps.
 //!
 //! redb checks its own sums only when it repairs; on ordinary reads a flipped bit can lead a
 //! look-up astray without a word. Here every block that is read is compared with the sum it had
@@ -20,7 +21,7 @@ const MAGIC: &[u8; 8] = b"LTSUMS1\n";
 
 /// A file whose blocks are checked when they are read.
 #[derive(Debug, Clone)]
-pub(super) struct Pages {
+pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
     // By block; 0 where it is not known. Changed with the block, under one lock.
     sums: Arc<Mutex<Vec<u64>>>,
@@ -28,7 +29,7 @@ pub(super) struct Pages {
 
 impl Pages {
     /// Takes a file whose blocks are not known yet, or known from `sums`.
-    pub(super) fn new(file: Arc<dyn DiskFile>, sums: Vec<u64>) -> Self {
+    pub(crate) fn new(file: Arc<dyn DiskFile>, sums: Vec<u64>) -> Self {
         Self {
             file,
             sums: Arc::new(Mutex::new(sums)),
@@ -38,7 +39,7 @@ impl Pages {
     /// Reads the sums that a clean close left, and removes them: they are true once.
     ///
     /// `None` where there are none, or where they do not fit the file.
-    pub(super) fn take_sums(disk: &dyn Disk, path: &Path, file_bytes: u64) -> Option<Vec<u64>> {
+    pub(crate) fn take_sums(disk: &dyn Disk, path: &Path, file_bytes: u64) -> Option<Vec<u64>> {
         let sums_path = sums_path(path);
         let file = disk.open(&sums_path, Open::Existing).ok()?;
         let read = read_sums(file.as_ref(), file_bytes);
@@ -52,7 +53,7 @@ impl Pages {
     ///
     /// # Errors
     /// What the file system says; the next open is slower then, and as safe.
-    pub(super) fn leave_sums(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    pub(crate) fn leave_sums(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&self.file.len()?.to_le_bytes());
         for sum in self.sums().iter() {
@@ -105,7 +106,7 @@ fn check(sums: &mut Vec<u64>, start: u64, blocks: &[u8]) -> io::Result<()> {
         } else if *known != sum {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("block {number} of the state file has changed on disk"),
+                format!("block {number} of the file has changed on disk"),
             ));
         }
     }

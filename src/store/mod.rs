@@ -5,6 +5,7 @@
 //! onto the bus and from there to watchers.
 
 mod actor;
+pub mod consumers;
 mod event;
 mod forks;
 mod fresh;
@@ -20,6 +21,7 @@ mod merge;
 mod open;
 mod options;
 mod outgoing;
+mod past;
 mod position;
 mod proof;
 mod queue;
@@ -49,6 +51,7 @@ pub use members::Authority;
 pub use open::OpenError;
 pub use options::{Delivery, Start, WatchOptions};
 pub use outgoing::Outgoing;
+pub use past::{Difference, Past, PastError};
 pub use proof::ProveError;
 pub use read::{HeadItem, Item, LogEntry, ReadError};
 pub use repair::{ClosedFork, LostEntries, Repaired};
@@ -66,7 +69,7 @@ use crate::{
     log::LogReader,
     protocol::{entry::Op, frontier::Frontier, membership::Members},
     state::StateReader,
-    store::{actor::Command, queue::Queue},
+    store::{actor::Command, consumers::Consumers, queue::Queue},
 };
 
 /// What a store is opened with.
@@ -98,6 +101,8 @@ pub struct StoreConfig {
 #[derive(Debug, Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    // Dropped with the last handle, before the queue: they end before the writer does.
+    consumers: Arc<Consumers>,
     // Dropped with the last handle: the writer closes the store then.
     queue: Queue,
 }
@@ -131,10 +136,13 @@ impl Store {
     /// `OpenError`: the file system refused.
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Handle::current();
+        let (disk, lease) = (Arc::clone(&config.disk), config.lease.clone());
         let opening = tokio::task::spawn_blocking(move || open::open(config, runtime));
         let (shared, actor) = opening.await.map_err(|_panic| OpenError::Panicked)??;
+        let shared = Arc::new(shared);
         Ok(Self {
-            shared: Arc::new(shared),
+            consumers: Arc::new(Consumers::new(Arc::clone(&shared), disk, lease)),
+            shared,
             queue: actor.start(),
         })
     }
@@ -273,12 +281,13 @@ impl Store {
         Watch::new(Arc::clone(&self.shared), options)
     }
 
-    /// Writes what is in memory to the state file, seals the logs, and ends the writer. Writes
-    /// fail with `Closed` from then on, watches end.
+    /// Writes what is in memory to the state file, seals the logs, and ends consumers and writer.
+    /// Writes fail with `Closed` from then on, watches end.
     ///
     /// # Errors
     /// `WriteError` when that fails: nothing acknowledged is lost, opening takes longer.
     pub async fn close(&self) -> Result<(), WriteError> {
+        self.consumers.close().await;
         let (reply, answer) = oneshot::channel();
         if self.queue.send(Command::Close(reply)).await.is_err() {
             return Ok(());

@@ -31,6 +31,9 @@ pub struct WatchOptions {
     pub keys_only: bool,
     /// After so long without anything else there is a `Progress`. Default: 15 s.
     pub heartbeat: Duration,
+    /// A cursor that is ahead of this node is no error: the watch waits until what it names has
+    /// come. `Watch::lacks` says meanwhile what is missing. Default: false.
+    pub wait: bool,
 }
 
 impl Default for WatchOptions {
@@ -45,6 +48,7 @@ impl Default for WatchOptions {
             author: None,
             keys_only: false,
             heartbeat: HEARTBEAT,
+            wait: false,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     bus::Published,
+    id::StoreId,
     protocol::{
         change::{Change, Kind},
         cursor::{Cursor, Partial},
@@ -18,6 +19,8 @@ pub(super) struct Position {
     pub(super) frontier: Arc<Frontier>,
     pub(super) partial: Option<Partial>,
     pub(super) expired_through_ms: u64,
+    /// True while the changes passed last are not covered: in the middle of what is never split.
+    pub(super) inside: bool,
 }
 
 /// Returns where a watch stands that was told all of `view`.
@@ -35,6 +38,7 @@ impl Position {
             frontier: Arc::clone(&published.frontier),
             partial: None,
             expired_through_ms: published.expired_through_ms,
+            inside: false,
         }
     }
 
@@ -43,6 +47,17 @@ impl Position {
             frontier: Arc::new(cursor.frontier.clone()),
             partial: cursor.partial,
             expired_through_ms: cursor.expired_through_ms,
+            inside: false,
+        }
+    }
+
+    /// Returns it as others may read it.
+    pub(super) fn cursor(&self, store: StoreId) -> Cursor {
+        Cursor {
+            store,
+            frontier: Frontier::clone(&self.frontier),
+            partial: self.partial,
+            expired_through_ms: self.expired_through_ms,
         }
     }
 
@@ -52,6 +67,7 @@ impl Position {
             self.frontier = Arc::clone(&then.frontier);
             self.partial = None;
             self.expired_through_ms = then.expired_through_ms;
+            self.inside = false;
             return;
         };
         if change.kind == Kind::Expire {
@@ -59,7 +75,8 @@ impl Position {
             let (Some(ms), next_ms) = (change.expires_ms, next.expires_ms) else {
                 return;
             };
-            if next.kind != Kind::Expire || next_ms.is_none_or(|next_ms| next_ms > ms) {
+            self.inside = next.kind == Kind::Expire && next_ms.is_some_and(|next_ms| next_ms <= ms);
+            if !self.inside {
                 self.expired_through_ms = self.expired_through_ms.max(ms);
             }
             return;
@@ -70,6 +87,7 @@ impl Position {
         };
         if next.kind != Kind::Expire && next.entry.id == change.entry.id {
             // Inside an entry; an atomic one is passed whole or not at all.
+            self.inside = change.atomic;
             if !change.atomic {
                 let ops = change.op_index.saturating_add(1);
                 self.partial = Some(Partial {
@@ -89,5 +107,6 @@ impl Position {
             frontier.replace(author, tip);
         }
         self.partial = None;
+        self.inside = false;
     }
 }

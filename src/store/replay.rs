@@ -115,8 +115,12 @@ impl LogSource {
         if let Some(Partial { author, tip, ops }) = from.partial {
             let found = shared.log.entry(&author, tip.seq, &tip.id);
             let found = found.map_err(ReadError::from)?;
-            let prev = found.as_ref().and_then(|(entry, _)| entry.header.prev);
-            frontier.advance(author, prev, tip);
+            match &found {
+                Some((entry, _)) => frontier.advance(author, entry.header.prev, tip),
+                // It is missing, and so is all that comes before it: one range.
+                None if frontier.tips(&author).len() == 1 => frontier.replace(author, tip),
+                None => frontier.insert(author, tip),
+            }
             rest = found.map(|(entry, record)| Rest {
                 entry,
                 arrived_ms: record.header.arrived_ms,
@@ -316,37 +320,18 @@ impl LogSource {
             if index < done || !scope.matches_key(op.key()) {
                 continue;
             }
-            let heads = self.view.heads(op.key())?;
-            let (kind, value, expires_ms) = match op {
-                Op::Put {
-                    value, expires_ms, ..
-                } => (Kind::Put, Some(value.clone()), *expires_ms),
-                Op::Delete { .. } => (Kind::Delete, None, None),
-            };
-            let late = heads.winner().is_some_and(|winner| winner.id != entry.id);
+            let change = replayed(&self.view, entry, index, arrived_ms)?;
             let told_ms = self.expired_through_ms.min(self.view.expired_through_ms);
-            if let Some(ms) = expires_ms.filter(|ms| !late && *ms <= told_ms) {
+            if let Some(ms) = change
+                .expires_ms
+                .filter(|ms| !change.late && *ms <= told_ms)
+            {
                 let row_ms = self.view.expiry_row(op.key(), ms)?;
                 if row_ms <= told_ms {
                     self.lapsed.insert(op.key().clone(), row_ms);
                 }
             }
-            changes.push(Arc::new(Change {
-                key: op.key().clone(),
-                kind,
-                value,
-                expires_ms,
-                entry: EntryRef::from(entry),
-                prev: entry.header.prev,
-                op_index: index,
-                op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
-                atomic: entry.header.atomic,
-                late,
-                heads,
-                previous: None,
-                origin: Origin::Replay,
-                arrived_ms,
-            }));
+            changes.push(Arc::new(change));
         }
         Ok(())
     }
@@ -383,6 +368,42 @@ impl LogSource {
         }
         Ok(())
     }
+}
+
+/// Returns the change that op `index` of `entry` made, with the heads of `view`.
+///
+/// # Panics
+/// When the entry has no such op.
+pub(super) fn replayed(
+    view: &View,
+    entry: &Entry,
+    index: u32,
+    arrived_ms: u64,
+) -> Result<Change, ReadError> {
+    let op = &entry.ops[index as usize];
+    let heads = view.heads(op.key())?;
+    let (kind, value, expires_ms) = match op {
+        Op::Put {
+            value, expires_ms, ..
+        } => (Kind::Put, Some(value.clone()), *expires_ms),
+        Op::Delete { .. } => (Kind::Delete, None, None),
+    };
+    Ok(Change {
+        key: op.key().clone(),
+        kind,
+        value,
+        expires_ms,
+        entry: EntryRef::from(entry),
+        prev: entry.header.prev,
+        op_index: index,
+        op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
+        atomic: entry.header.atomic,
+        late: heads.winner().is_some_and(|winner| winner.id != entry.id),
+        heads,
+        previous: None,
+        origin: Origin::Replay,
+        arrived_ms,
+    })
 }
 
 // The last place of what had arrived before a time, so that a cursor taken early on covers it.

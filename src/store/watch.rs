@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -21,7 +22,7 @@ use crate::{
     protocol::{
         change::{Change, Kind},
         cursor::Cursor,
-        frontier::Frontier,
+        frontier::{Frontier, MissingRange},
     },
     store::{
         Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
@@ -59,12 +60,22 @@ pub struct Watch {
 enum Phase {
     // Nothing read yet.
     Start,
+    // For entries that the cursor names and that are not here.
+    Waiting(Waiting),
     // A blocking thread reads; it has the source meanwhile.
     Reading(JoinHandle<(Source, Result<Read, WatchError>)>),
     // The source has more.
     Idle(Source),
     Live,
     Ended,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    missing: Vec<MissingRange>,
+    // What was missing when this had been published.
+    version: u64,
+    look_again: Pin<Box<Sleep>>,
 }
 
 impl Watch {
@@ -101,12 +112,20 @@ impl Watch {
 
     /// Returns the position after the last item: what a watch that begins after it need not tell.
     pub fn cursor(&self) -> Cursor {
-        Cursor {
-            store: self.shared.id,
-            frontier: Frontier::clone(&self.position.frontier),
-            partial: self.position.partial,
-            expired_through_ms: self.position.expired_through_ms,
+        self.position.cursor(self.shared.id)
+    }
+
+    /// Returns what this node lacks of the cursor that the watch begins after, as of its last look;
+    /// empty once it has begun. See `WatchOptions::wait`.
+    pub fn lacks(&self) -> &[MissingRange] {
+        match &self.phase {
+            Phase::Waiting(waiting) => &waiting.missing,
+            Phase::Start | Phase::Reading(_) | Phase::Idle(_) | Phase::Live | Phase::Ended => &[],
         }
+    }
+
+    pub(super) fn position(&self) -> &Position {
+        &self.position
     }
 
     /// Returns how often it fell behind the bus and went back to the log.
@@ -224,7 +243,18 @@ impl Watch {
         if failed && self.shared.bus.is_closed() {
             return Err(WatchError::Closed);
         }
-        match read? {
+        let read = match read {
+            Err(WatchError::Behind { missing }) if self.options.wait => {
+                self.phase = Phase::Waiting(Waiting {
+                    missing,
+                    version: self.seen_version,
+                    look_again: Box::pin(tokio::time::sleep(LOOK_AGAIN_EVERY)),
+                });
+                return Ok(None);
+            }
+            read => read?,
+        };
+        match read {
             Read::Piece(piece) => {
                 self.piece = Some((piece, 0));
                 self.phase = Phase::Idle(source);
@@ -338,12 +368,43 @@ impl Watch {
         }
     }
 
+    // Begins once more when something has come.
+    fn poll_waiting(
+        &mut self,
+        mut waiting: Waiting,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<WatchEvent>, WatchError>> {
+        if self.shared.bus.is_closed() {
+            return Poll::Ready(Err(WatchError::Closed));
+        }
+        let looked = waiting.look_again.as_mut().poll(cx).is_ready();
+        if looked && self.shared.bus.published().version > waiting.version {
+            self.subscription.skip_to_now();
+            self.phase = Phase::Start;
+            return Poll::Ready(Ok(None));
+        }
+        if looked {
+            let next = Instant::now() + LOOK_AGAIN_EVERY;
+            waiting.look_again.as_mut().reset(next);
+        }
+        self.phase = Phase::Waiting(waiting);
+        if looked && self.spoke.elapsed() >= self.options.heartbeat {
+            return Poll::Ready(Ok(Some(WatchEvent::Progress)));
+        }
+        if looked {
+            // Polled again, so that the timer has who to wake.
+            return Poll::Ready(Ok(None));
+        }
+        Poll::Pending
+    }
+
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
         if let Some(change) = self.next_of_piece() {
             return Poll::Ready(Ok(Some(WatchEvent::Change(change))));
         }
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Start => Poll::Ready(self.begin()),
+            Phase::Waiting(waiting) => self.poll_waiting(waiting, cx),
             Phase::Idle(source) => {
                 self.read_on(source);
                 Poll::Ready(Ok(None))
@@ -426,3 +487,6 @@ fn is_current(shared: &Shared, change: &Change) -> bool {
             .any(|head| head.id == change.entry.id)
     })
 }
+
+// How soon a watch that waits sees that what it waits for has come.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(50);

@@ -12,15 +12,15 @@ use std::{
 use lattice::disk::{Disk, DiskFile, Open};
 
 /// Linux error numbers.
-pub(super) const EIO: i32 = 5;
-pub(super) const ENOSPC: i32 = 28;
+pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOSPC: i32 = 28;
 
 /// Files by name: what a machine finds when it starts.
-pub(super) type Image = BTreeMap<PathBuf, Vec<u8>>;
+pub(crate) type Image = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Something that was done to the disk.
 #[derive(Debug, Clone)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Create(PathBuf, usize),
     Write(usize, u64, Vec<u8>),
     SetLen(usize, u64),
@@ -34,7 +34,7 @@ pub(super) enum Operation {
 
 /// Which operations count and may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fail {
+pub(crate) enum Fail {
     /// Reads, opens and lists too.
     Any,
     /// Only what changes the disk.
@@ -43,7 +43,7 @@ pub(super) enum Fail {
 
 /// Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemDisk(Arc<Mutex<Inner>>);
+pub(crate) struct MemDisk(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -59,7 +59,7 @@ struct Inner {
 }
 
 impl MemDisk {
-    pub(super) fn new(image: &Image) -> Self {
+    pub(crate) fn new(image: &Image) -> Self {
         let mut inner = Inner::default();
         for (path, bytes) in image {
             inner.names.insert(path.clone(), inner.files.len());
@@ -69,7 +69,7 @@ impl MemDisk {
     }
 
     /// Fails operation `number` (from 1, counted from now) once.
-    pub(super) fn fail(&self, number: u64, errno: i32, which: Fail) {
+    pub(crate) fn fail(&self, number: u64, errno: i32, which: Fail) {
         let mut inner = self.inner();
         inner.seen = 0;
         inner.fired = false;
@@ -77,30 +77,30 @@ impl MemDisk {
     }
 
     /// True when the fault has happened.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.inner().fired
     }
 
     /// Bounds the bytes of all files; `None`: no bound.
-    pub(super) fn set_quota(&self, bytes: Option<u64>) {
+    pub(crate) fn set_quota(&self, bytes: Option<u64>) {
         self.inner().quota = bytes;
     }
 
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.inner().used()
     }
 
     /// Returns how many operations were recorded.
-    pub(super) fn recorded(&self) -> usize {
+    pub(crate) fn recorded(&self) -> usize {
         self.inner().operations.len()
     }
 
-    pub(super) fn operations(&self) -> Vec<Operation> {
+    pub(crate) fn operations(&self) -> Vec<Operation> {
         self.inner().operations.clone()
     }
 
     /// Returns the files as a process that starts again finds them, without a power cut.
-    pub(super) fn image(&self) -> Image {
+    pub(crate) fn image(&self) -> Image {
         let inner = self.inner();
         let names = inner.names.iter();
         names
@@ -284,7 +284,7 @@ impl DiskFile for MemFile {
 
 /// A disk between two operations: what is durable, and what may be.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     files: Vec<CutFile>,
     names: BTreeMap<PathBuf, usize>,
     // Not yet durable, in order.
@@ -304,7 +304,7 @@ struct CutFile {
 }
 
 impl Cut {
-    pub(super) fn new(image: &Image, page: usize) -> Self {
+    pub(crate) fn new(image: &Image, page: usize) -> Self {
         let mut cut = Self {
             page,
             ..Self::default()
@@ -321,7 +321,7 @@ impl Cut {
     }
 
     /// Goes on behind one more operation.
-    pub(super) fn step(&mut self, operation: &Operation) {
+    pub(crate) fn step(&mut self, operation: &Operation) {
         let page = self.page;
         match operation {
             Operation::Create(_, inode) => {
@@ -368,13 +368,13 @@ impl Cut {
     }
 
     /// Returns in how many ways the cut can turn out.
-    pub(super) fn ways(&self) -> u64 {
+    pub(crate) fn ways(&self) -> u64 {
         let choices = self.choices().into_iter().map(|count| count as u64);
         choices.fold(1, u64::saturating_mul)
     }
 
     /// Returns what is left, where each choice comes from `choose(count)` in `0..count`.
-    pub(super) fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Image {
+    pub(crate) fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Image {
         let mut names = self.names.clone();
         for operation in &self.renames {
             if choose(2) == 1 {

@@ -1,0 +1,206 @@
+//! What is kept of a consumer, as bytes.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::{
+    id::{Author, EntryId},
+    protocol::{
+        change::{EntryRef, Kind},
+        consumer::{ChangeRef, Counts, DeadLetter, DeathReason, Place, Rules, State},
+        cursor::Cursor,
+        hlc::Hlc,
+    },
+    wire::{
+        ConsumerChange, ConsumerDead, ConsumerRow as Row, ConsumerTaken, ConsumerWaiting,
+        consumer_change::State as WireState,
+    },
+};
+
+/// A consumer, but for its changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerRow {
+    /// Keys must begin with one of these; none: all keys.
+    pub prefixes: Vec<Bytes>,
+    /// How it gives out changes.
+    pub rules: Rules,
+    /// ms since 1970.
+    pub created_ms: u64,
+    /// True while nothing is given out.
+    pub paused: bool,
+    /// Everything up to here was fed to it. `None`: nothing was, it begins `since` a time.
+    pub position: Option<Cursor>,
+    /// It begins with what was written since this time, ms since 1970; 0: not so.
+    pub since_authored_ms: u64,
+    /// What arrived here before is left out, ms since 1970; 0: nothing is.
+    pub since_arrived_ms: u64,
+    /// What happened so far.
+    pub counts: Counts,
+    /// When somebody last took or answered a change, ms since 1970; 0: never.
+    pub last_seen_ms: u64,
+    /// Why it was stopped; `None`: it was not.
+    pub stopped: Option<String>,
+}
+
+/// Returns the bytes of a consumer.
+pub fn encode_consumer(consumer: &ConsumerRow) -> Vec<u8> {
+    let row = Row {
+        prefixes: consumer.prefixes.clone(),
+        ack_wait_ms: consumer.rules.ack_wait_ms,
+        max_deliver: consumer.rules.max_deliver.unwrap_or(0),
+        max_in_flight: consumer.rules.max_in_flight as u64,
+        backoff_ms: consumer.rules.backoff_ms.clone(),
+        created_ms: consumer.created_ms,
+        paused: consumer.paused,
+        position: consumer
+            .position
+            .as_ref()
+            .map(Cursor::to_string)
+            .unwrap_or_default(),
+        since_authored_ms: consumer.since_authored_ms,
+        since_arrived_ms: consumer.since_arrived_ms,
+        acked: consumer.counts.acked,
+        redelivered: consumer.counts.redelivered,
+        last_seen_ms: consumer.last_seen_ms,
+        stopped: consumer.stopped.clone().unwrap_or_default(),
+    };
+    row.encode_to_vec()
+}
+
+/// Reads the bytes of a consumer; `None` where they are none.
+pub fn decode_consumer(bytes: &[u8]) -> Option<ConsumerRow> {
+    let row = Row::decode(bytes).ok()?;
+    let position = match row.position.as_str() {
+        "" => None,
+        text => Some(text.parse().ok()?),
+    };
+    Some(ConsumerRow {
+        prefixes: row.prefixes,
+        rules: Rules {
+            ack_wait_ms: row.ack_wait_ms,
+            max_deliver: (row.max_deliver > 0).then_some(row.max_deliver),
+            max_in_flight: usize::try_from(row.max_in_flight).ok()?,
+            backoff_ms: row.backoff_ms,
+        },
+        created_ms: row.created_ms,
+        paused: row.paused,
+        position,
+        since_authored_ms: row.since_authored_ms,
+        since_arrived_ms: row.since_arrived_ms,
+        counts: Counts {
+            acked: row.acked,
+            redelivered: row.redelivered,
+        },
+        last_seen_ms: row.last_seen_ms,
+        stopped: Some(row.stopped).filter(|stopped| !stopped.is_empty()),
+    })
+}
+
+/// Returns the bytes of a change; `None` for one that is gone and has no row.
+pub fn encode_change(place: &Place) -> Option<Vec<u8>> {
+    let (change, attempts, state) = match place {
+        Place::Gone => return None,
+        Place::Outstanding {
+            change,
+            attempts,
+            state,
+        } => (change, *attempts, encode_state(*state)),
+        Place::Dead(letter) => {
+            let dead = ConsumerDead {
+                reason: match letter.reason {
+                    DeathReason::MaxDeliver => 1,
+                    DeathReason::Terminated => 2,
+                    DeathReason::Unreadable => 3,
+                },
+                died_ms: letter.died_ms,
+            };
+            (&letter.change, letter.attempts, WireState::Dead(dead))
+        }
+    };
+    let row = ConsumerChange {
+        key: change.key.clone(),
+        kind: match change.kind {
+            Kind::Put => 1,
+            Kind::Delete => 2,
+            Kind::Expire => 3,
+            Kind::Retract => 4,
+        },
+        entry: Bytes::copy_from_slice(&change.entry.id.0),
+        author: Bytes::copy_from_slice(&change.entry.author.0),
+        seq: change.entry.seq,
+        wall_ms: change.entry.hlc.wall_ms,
+        counter: change.entry.hlc.counter,
+        op_index: change.op_index,
+        expires_ms: change.expires_ms,
+        arrived_ms: change.arrived_ms,
+        attempts,
+        state: Some(state),
+    };
+    Some(row.encode_to_vec())
+}
+
+/// Reads the bytes of change `number`; `None` where they are none.
+pub fn decode_change(number: u64, bytes: &[u8]) -> Option<Place> {
+    let row = ConsumerChange::decode(bytes).ok()?;
+    let change = ChangeRef {
+        key: row.key,
+        kind: match row.kind {
+            1 => Kind::Put,
+            2 => Kind::Delete,
+            3 => Kind::Expire,
+            4 => Kind::Retract,
+            _unknown => return None,
+        },
+        entry: EntryRef {
+            id: EntryId::from_slice(&row.entry)?,
+            author: Author::from_slice(&row.author)?,
+            seq: row.seq,
+            hlc: Hlc::new(row.wall_ms, row.counter)?,
+        },
+        op_index: row.op_index,
+        expires_ms: row.expires_ms,
+        arrived_ms: row.arrived_ms,
+    };
+    let state = match row.state? {
+        WireState::Waiting(ConsumerWaiting { due_ms, late }) => State::Waiting { due_ms, late },
+        WireState::Taken(ConsumerTaken {
+            deadline_ms,
+            detached,
+        }) => State::Taken {
+            deadline_ms,
+            detached,
+        },
+        WireState::Dead(dead) => {
+            return Some(Place::Dead(DeadLetter {
+                number,
+                change,
+                attempts: row.attempts,
+                reason: match dead.reason {
+                    1 => DeathReason::MaxDeliver,
+                    2 => DeathReason::Terminated,
+                    3 => DeathReason::Unreadable,
+                    _unknown => return None,
+                },
+                died_ms: dead.died_ms,
+            }));
+        }
+    };
+    Some(Place::Outstanding {
+        change,
+        attempts: row.attempts,
+        state,
+    })
+}
+
+fn encode_state(state: State) -> WireState {
+    match state {
+        State::Waiting { due_ms, late } => WireState::Waiting(ConsumerWaiting { due_ms, late }),
+        State::Taken {
+            deadline_ms,
+            detached,
+        } => WireState::Taken(ConsumerTaken {
+            deadline_ms,
+            detached,
+        }),
+    }
+}

@@ -1,0 +1,531 @@
+//! The rules against a model that says the same in a slower and simpler way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{
+    id::{Author, EntryId},
+    protocol::hlc::Hlc,
+};
+
+const MAX_IN_FLIGHT: usize = 6;
+const ACK_WAIT_MS: u64 = 100;
+
+fn rules(max_deliver: Option<u32>) -> Rules {
+    Rules {
+        ack_wait_ms: ACK_WAIT_MS,
+        max_deliver,
+        max_in_flight: MAX_IN_FLIGHT,
+        backoff_ms: vec![10, 50],
+    }
+}
+
+fn change(number: u8, key: u8) -> ChangeRef {
+    ChangeRef {
+        key: Bytes::from(format!("/k/{key}")),
+        kind: Kind::Put,
+        entry: EntryRef {
+            id: EntryId([number; 32]),
+            author: Author([1; 32]),
+            seq: u64::from(number),
+            hlc: Hlc::new(u64::from(number), 0).unwrap(),
+        },
+        op_index: 0,
+        expires_ms: None,
+        arrived_ms: 5,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Feed { key: u8 },
+    Take { detached: bool },
+    // Of the deliveries so far, one.
+    Ack(usize),
+    Nack(usize, Option<u64>),
+    Term(usize),
+    Extend(usize),
+    Wait(u64),
+    Pause(bool),
+    Retry,
+    Skip,
+    Save,
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..4_u8).prop_map(|key| Step::Feed { key }),
+        6 => any::<bool>().prop_map(|detached| Step::Take { detached }),
+        4 => (0..8_usize).prop_map(Step::Ack),
+        2 => (0..8_usize, proptest::option::of(0..200_u64)).prop_map(|(n, d)| Step::Nack(n, d)),
+        1 => (0..8_usize).prop_map(Step::Term),
+        1 => (0..8_usize).prop_map(Step::Extend),
+        3 => (1..150_u64).prop_map(Step::Wait),
+        1 => any::<bool>().prop_map(Step::Pause),
+        1 => Just(Step::Retry),
+        1 => Just(Step::Skip),
+        2 => Just(Step::Save),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// What a consumer owes: everything fed is here until it is acknowledged or skipped.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    // By change: key, number of feeding (which a retry renews), and how it is.
+    all: BTreeMap<ChangeId, Owed>,
+    fed: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Owed {
+    key: Bytes,
+    place: u64,
+    attempts: u32,
+    dead: bool,
+    // Until when somebody has it, or not before when it comes.
+    until_ms: u64,
+    taken: bool,
+    // Of a taker that outlives the node.
+    detached: bool,
+}
+
+impl Model {
+    // The change that must come next: the oldest that may.
+    fn next(&self, now_ms: u64) -> Option<ChangeId> {
+        let first = |owed: &Owed| {
+            let same = self
+                .all
+                .values()
+                .filter(|other| !other.dead && other.key == owed.key);
+            same.map(|other| other.place).min() == Some(owed.place)
+        };
+        let open = self.all.iter().filter(|(_, owed)| {
+            !owed.dead && !owed.taken && owed.until_ms <= now_ms && first(owed)
+        });
+        open.min_by_key(|(_, owed)| owed.place).map(|(id, _)| *id)
+    }
+
+    fn fail(&mut self, rules: &Rules, id: ChangeId, now_ms: u64, delay_ms: Option<u64>) {
+        let owed = self.all.get_mut(&id).unwrap();
+        owed.taken = false;
+        if rules.max_deliver.is_some_and(|max| owed.attempts >= max) {
+            owed.dead = true;
+            return;
+        }
+        let backoff = rules.backoff_ms[(owed.attempts as usize - 1).min(1)];
+        owed.until_ms = now_ms + delay_ms.unwrap_or(backoff);
+    }
+
+    fn time_out(&mut self, rules: &Rules, now_ms: u64) {
+        // In the order in which their time was over: the pause is counted from when that is seen.
+        let late = |owed: &Owed| owed.taken && owed.until_ms <= now_ms;
+        let ids: Vec<_> = self
+            .all
+            .iter()
+            .filter(|(_, owed)| late(owed))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.fail(rules, id, now_ms, None);
+        }
+    }
+}
+
+// What is in the file.
+type Rows = BTreeMap<u64, Vec<u8>>;
+
+fn save(all: &mut Outstanding, rows: &mut Rows) {
+    for (number, place) in all.take_touched() {
+        match encode_change(&place) {
+            Some(row) => drop(rows.insert(number, row)),
+            None => assert!(
+                rows.remove(&number).is_some(),
+                "only what has a row is removed"
+            ),
+        }
+    }
+    assert!(!all.is_touched());
+}
+
+fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
+    let rules = rules(max_deliver);
+    let mut all = Outstanding::new(rules.clone());
+    let mut model = Model::default();
+    let (mut rows, mut saved_model) = (Rows::new(), Model::default());
+    let mut saved_counts = Counts::default();
+    let mut deliveries: Vec<(DeliveryId, bool)> = Vec::new();
+    let (mut now_ms, mut paused) = (1000, false);
+    for step in steps {
+        match step {
+            Step::Feed { key } if all.room() > 0 => {
+                let number = u8::try_from(model.fed).unwrap();
+                let change = change(number, key);
+                let id = ChangeId::of(&change);
+                assert!(all.feed(change.clone()).is_some());
+                assert_eq!(all.feed(change.clone()), None, "it is outstanding already");
+                model.fed += 1;
+                let owed = Owed {
+                    key: change.key,
+                    place: model.fed,
+                    attempts: 0,
+                    dead: false,
+                    until_ms: 0,
+                    taken: false,
+                    detached: false,
+                };
+                model.all.insert(id, owed);
+            }
+            Step::Feed { .. } => assert!(all.len() >= MAX_IN_FLIGHT),
+            Step::Take { detached } => {
+                model.time_out(&rules, now_ms);
+                let expected = model.next(now_ms).filter(|_| !paused);
+                let given = all.take(now_ms, detached);
+                assert_eq!(given.as_ref().map(|given| given.id.change), expected);
+                if let Some(given) = given {
+                    let owed = model.all.get_mut(&given.id.change).unwrap();
+                    owed.attempts += 1;
+                    (owed.taken, owed.until_ms) = (true, now_ms + ACK_WAIT_MS);
+                    owed.detached = detached;
+                    assert_eq!(given.id.attempt, owed.attempts);
+                    assert!(max_deliver.is_none_or(|max| owed.attempts <= max));
+                    deliveries.push((given.id, detached));
+                } else {
+                    let due = all.next_due_ms();
+                    assert!(
+                        due.is_none_or(|due| due > now_ms),
+                        "woken for nothing: {due:?}"
+                    );
+                }
+            }
+            Step::Ack(n) | Step::Nack(n, _) | Step::Term(n) | Step::Extend(n) => {
+                let Some((id, detached)) = deliveries.iter().rev().nth(n).copied() else {
+                    continue;
+                };
+                // What the rules have not seen is not over: nobody took it meanwhile.
+                let owed = model.all.get(&id.change).cloned();
+                let done = match step {
+                    Step::Ack(_) => all.ack(id),
+                    Step::Nack(_, delay_ms) => all.nack(id, delay_ms, now_ms),
+                    Step::Term(_) => all.term(id, DeathReason::Terminated, now_ms),
+                    _ => all.extend(id, detached, now_ms),
+                };
+                match (owed, done) {
+                    (None, done) => assert_eq!(done, Err(AckError::NotOutstanding { id })),
+                    (Some(owed), done) if owed.dead => {
+                        assert_eq!(done, Err(AckError::Dead { id }));
+                    }
+                    (Some(owed), done) if owed.attempts > id.attempt => {
+                        let attempts = owed.attempts;
+                        assert_eq!(done, Err(AckError::GivenAgain { id, attempts }));
+                    }
+                    // The node died before the attempt was saved.
+                    (Some(owed), done) if owed.attempts < id.attempt => {
+                        assert_eq!(done, Err(AckError::NotOutstanding { id }));
+                    }
+                    // Given back, or out of time: the model does not keep which.
+                    (Some(owed), Err(error)) => {
+                        assert!(
+                            !owed.taken && error == AckError::Answered { id },
+                            "{error:?}"
+                        );
+                    }
+                    (Some(_), Ok(())) => {
+                        let owed = model.all.get_mut(&id.change).unwrap();
+                        match step {
+                            Step::Ack(_) => drop(model.all.remove(&id.change)),
+                            Step::Nack(_, delay_ms) => {
+                                model.fail(&rules, id.change, now_ms, delay_ms);
+                            }
+                            Step::Term(_) => (owed.dead, owed.taken) = (true, false),
+                            _ => {
+                                (owed.taken, owed.until_ms) = (true, now_ms + ACK_WAIT_MS);
+                                owed.detached = detached;
+                            }
+                        }
+                    }
+                }
+            }
+            Step::Wait(ms) => now_ms += ms,
+            Step::Pause(pause) => {
+                paused = pause;
+                all.set_paused(pause);
+            }
+            Step::Retry => {
+                let room = all.room();
+                let moved = all.retry(|_| true);
+                let dead = model.all.values().filter(|owed| owed.dead).count();
+                assert_eq!(moved, dead.min(room));
+                let still: BTreeSet<_> =
+                    all.dead().map(|dead| ChangeId::of(&dead.change)).collect();
+                let mut back: Vec<_> = model
+                    .all
+                    .iter_mut()
+                    .filter(|(id, owed)| owed.dead && !still.contains(id))
+                    .map(|(_, owed)| owed)
+                    .collect();
+                back.sort_by_key(|owed| owed.place);
+                for owed in back {
+                    model.fed += 1;
+                    (owed.dead, owed.attempts, owed.until_ms) = (false, 0, 0);
+                    owed.place = model.fed;
+                }
+            }
+            Step::Skip => {
+                let dead = model.all.values().filter(|owed| owed.dead).count();
+                assert_eq!(all.skip(|_| true), dead);
+                model.all.retain(|_, owed| !owed.dead);
+            }
+            Step::Save => {
+                save(&mut all, &mut rows);
+                (saved_model, saved_counts) = (model.clone(), all.counts());
+            }
+            Step::Crash => {
+                let places = rows.iter().map(|(number, row)| {
+                    (
+                        *number,
+                        decode_change(*number, row).expect("a row is readable"),
+                    )
+                });
+                let fed = model.fed;
+                all = Outstanding::restore(rules.clone(), saved_counts, places, now_ms);
+                all.set_paused(paused);
+                model = saved_model.clone();
+                // Numbers of changes are not used again, so that ids stay one change's.
+                model.fed = fed;
+                let attached: Vec<_> = model
+                    .all
+                    .iter()
+                    .filter(|(_, owed)| owed.taken && !owed.detached)
+                    .map(|(id, _)| *id)
+                    .collect();
+                for id in attached {
+                    model.fail(&rules, id, now_ms, None);
+                }
+                deliveries.retain(|(id, _)| {
+                    model
+                        .all
+                        .get(&id.change)
+                        .is_some_and(|owed| owed.attempts >= id.attempt)
+                });
+            }
+        }
+        let open = model.all.values().filter(|owed| !owed.dead).count();
+        assert!(open <= MAX_IN_FLIGHT);
+        assert_eq!(
+            (all.len(), all.dead().len()),
+            (open, model.all.len() - open)
+        );
+        assert_eq!(all.is_empty(), open == 0);
+    }
+    // Nothing is lost: with time, patience and acknowledgements all of it comes out.
+    all.set_paused(false);
+    let mut open: BTreeSet<ChangeId> = model
+        .all
+        .iter()
+        .filter(|(_, owed)| !owed.dead)
+        .map(|(id, _)| *id)
+        .collect();
+    for _ in 0..200 {
+        while let Some(given) = all.take(now_ms, false) {
+            all.ack(given.id).unwrap();
+            assert!(open.remove(&given.id.change), "given out after it was done");
+        }
+        now_ms += 50;
+    }
+    let dead: BTreeSet<_> = all
+        .dead()
+        .map(|letter| ChangeId::of(&letter.change))
+        .collect();
+    assert!(open.is_subset(&dead), "{open:?} never came");
+    assert!(all.is_empty());
+    save(&mut all, &mut rows);
+    assert_eq!(rows.len(), dead.len(), "rows of what is finished are gone");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn what_is_fed_is_given_out_in_order_until_it_is_done(
+        max_deliver in proptest::option::of(1..4_u32),
+        steps in vec(step(), 1..120),
+    ) {
+        run(max_deliver, steps);
+    }
+}
+
+#[test]
+fn who_is_late_may_acknowledge_until_another_has_it() {
+    let mut all = Outstanding::new(rules(None));
+    all.feed(change(1, 1));
+    let first = all.take(0, false).unwrap().id;
+    assert_eq!(
+        all.take(ACK_WAIT_MS, false),
+        None,
+        "it waits for its second attempt"
+    );
+    let second = all.take(ACK_WAIT_MS + 10, false).unwrap().id;
+    assert_eq!((second.change, second.attempt), (first.change, 2));
+    let given_again = AckError::GivenAgain {
+        id: first,
+        attempts: 2,
+    };
+    assert_eq!(all.ack(first), Err(given_again));
+    all.tick(ACK_WAIT_MS * 3);
+    assert_eq!(all.ack(second), Ok(()), "late, and nobody else has it");
+    assert_eq!(
+        all.ack(second),
+        Err(AckError::NotOutstanding { id: second })
+    );
+}
+
+#[test]
+fn an_attempt_is_answered_once() {
+    let mut all = Outstanding::new(rules(None));
+    all.feed(change(1, 1));
+    let id = all.take(0, false).unwrap().id;
+    assert_eq!(all.nack(id, Some(5), 0), Ok(()));
+    assert_eq!(all.ack(id), Err(AckError::Answered { id }));
+    let never = DeliveryId { attempt: 7, ..id };
+    assert_eq!(all.ack(never), Err(AckError::NotOutstanding { id: never }));
+}
+
+#[test]
+fn a_detached_taker_keeps_its_time_over_a_restart_and_others_do_not() {
+    let mut all = Outstanding::new(rules(None));
+    all.feed(change(1, 1));
+    all.feed(change(2, 2));
+    let attached = all.take(0, false).unwrap().id;
+    let detached = all.take(0, true).unwrap().id;
+    let places = all.take_touched();
+    let mut again = Outstanding::restore(rules(None), Counts::default(), places, 20);
+    assert_eq!(again.take(29, false), None);
+    let second = again.take(30, false).unwrap().id;
+    assert_eq!((second.change, second.attempt), (attached.change, 2));
+    assert_eq!(again.ack(detached), Ok(()));
+}
+
+#[test]
+fn a_last_attempt_that_died_with_the_node_was_the_last() {
+    let mut all = Outstanding::new(rules(Some(1)));
+    all.feed(change(1, 1));
+    all.take(0, false).unwrap();
+    let places = all.take_touched();
+    let again = Outstanding::restore(rules(Some(1)), Counts::default(), places, 20);
+    let reasons: Vec<_> = again
+        .dead()
+        .map(|letter| (letter.reason, letter.attempts))
+        .collect();
+    assert_eq!(reasons, [(DeathReason::MaxDeliver, 1)]);
+}
+
+#[test]
+fn without_room_for_dead_letters_nothing_dies() {
+    let mut all = Outstanding::new(Rules {
+        max_in_flight: usize::MAX,
+        ..rules(Some(1))
+    });
+    let feed = |all: &mut Outstanding, number: usize| {
+        let mut change = change(1, 1);
+        change.entry.id = EntryId(blake3::hash(&number.to_le_bytes()).into());
+        all.feed(change);
+        all.take(u64::MAX - 1, false).unwrap().id
+    };
+    for number in 0..DEAD_LETTERS_MAX {
+        let id = feed(&mut all, number);
+        all.term(id, DeathReason::Terminated, 0).unwrap();
+    }
+    let id = feed(&mut all, DEAD_LETTERS_MAX);
+    let full = all.term(id, DeathReason::Terminated, 0);
+    assert_eq!(full, Err(AckError::DeadLettersFull));
+    all.nack(id, None, 0).unwrap();
+    assert_eq!((all.len(), all.dead().len()), (1, DEAD_LETTERS_MAX));
+    assert_eq!(all.skip(|letter| letter.number == 0), 1);
+    let again = all.take(50, false).unwrap().id;
+    all.nack(again, None, 50).unwrap();
+    assert_eq!((all.len(), all.dead().len()), (0, DEAD_LETTERS_MAX));
+}
+
+#[test]
+fn ids_print_and_parse_and_tell_changes_apart() {
+    let base = change(1, 1);
+    let id = ChangeId::of(&base);
+    let delivery = DeliveryId {
+        change: id,
+        attempt: 3,
+    };
+    assert_eq!(delivery.to_string().parse(), Ok(delivery));
+    for text in [
+        "",
+        "x.1",
+        "00.1",
+        &format!("{id}"),
+        &format!("{id}.0"),
+        &format!("{id}.x"),
+    ] {
+        assert!(text.parse::<DeliveryId>().is_err(), "{text}");
+    }
+    let others = [
+        ChangeRef {
+            key: "/k/2".into(),
+            ..base.clone()
+        },
+        ChangeRef {
+            kind: Kind::Expire,
+            ..base.clone()
+        },
+        change(2, 1),
+    ];
+    assert!(others.iter().all(|other| ChangeId::of(other) != id));
+    // When it arrived here, and where it stands in its entry, is of no account.
+    assert_eq!(
+        ChangeId::of(&ChangeRef {
+            arrived_ms: 9,
+            ..base
+        }),
+        id
+    );
+}
+
+#[test]
+fn rows_are_read_as_they_were_written_and_nothing_else_is_a_row() {
+    let letter = DeadLetter {
+        number: 4,
+        change: change(1, 1),
+        attempts: 3,
+        reason: DeathReason::Unreadable,
+        died_ms: 9,
+    };
+    let waiting = Place::Outstanding {
+        change: ChangeRef {
+            kind: Kind::Expire,
+            expires_ms: Some(0),
+            ..change(2, 2)
+        },
+        attempts: 2,
+        state: State::Waiting {
+            due_ms: 7,
+            late: true,
+        },
+    };
+    let taken = Place::Outstanding {
+        change: change(3, 3),
+        attempts: 1,
+        state: State::Taken {
+            deadline_ms: 8,
+            detached: true,
+        },
+    };
+    for place in [Place::Dead(letter), waiting, taken] {
+        let row = encode_change(&place).unwrap();
+        assert_eq!(decode_change(4, &row), Some(place));
+    }
+    assert_eq!(encode_change(&Place::Gone), None);
+    for row in [&b""[..], b"x", b"\x0a\x01k\x10\x09"] {
+        assert_eq!(decode_change(1, row), None);
+    }
+}
