@@ -1,4 +1,4 @@
-//! Makes a durable consumer, takes changes, acknowledges some; a second start goes on with the rest.
+//! A durable consumer: two takers share the work, one of them gives up a change now and then.
 //!
 //! `cargo run --example consumer`
 
@@ -7,53 +7,63 @@
 use std::time::Duration;
 
 use lattice::{
-    Node, NodeConfig, Store,
-    store::consumers::{Consumer, ConsumerOptions, ConsumerStart},
+    Node, NodeConfig,
+    store::consumers::{Consumer, ConsumerError, ConsumerOptions, ConsumerStart},
 };
+use tokio_stream::StreamExt as _;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("lattice-consumer-{}", std::process::id()));
     let node = Node::open(NodeConfig::new(&dir).create(true)).await?;
-    let billing = create(&node.root()).await?;
-    for order in 1..=4 {
-        let key = format!("/orders/{order}");
-        node.root().put(key, "a hammer").await?;
+    let store = node.root();
+
+    let billing = store.consumer("billing");
+    billing
+        .create(ConsumerOptions {
+            from: ConsumerStart::Now,
+            prefixes: vec!["/orders/".into()],
+            ..ConsumerOptions::default()
+        })
+        .await?;
+    for n in 0..6 {
+        store.put(format!("/orders/{n}"), "4 apples").await?;
     }
 
-    let done = billing.next().await?;
-    println!("{:?}, attempt {}: done", done.change().key, done.attempt());
-    done.ack()?;
-    let failed = billing.next().await?;
-    println!("{:?}: once more, later", failed.change().key);
-    failed.nack(Some(Duration::from_millis(50)))?;
-    node.close().await?;
-
-    // As after a crash: what was not acknowledged comes again.
-    let node = Node::open(NodeConfig::new(&dir)).await?;
-    let billing = create(&node.root()).await?;
-    for _ in 0..3 {
-        let order = billing.next().await?;
-        println!("{:?}, attempt {}", order.change().key, order.attempt());
-        order.ack()?;
+    let takers = ["first", "second"].map(|name| tokio::spawn(work(name, billing.clone())));
+    while billing.show().await?.acked < 6 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let status = billing.show().await?;
-    println!("{} acknowledged, {} left", status.acked, status.outstanding);
-    assert_eq!((status.acked, status.outstanding), (4, 0));
+    println!(
+        "{} done, {} given out again",
+        status.acked, status.redelivered
+    );
 
     node.close().await?;
+    for taker in takers {
+        taker.await??;
+    }
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
 
-// Made the first time; later it is there already.
-async fn create(store: &Store) -> Result<Consumer, Box<dyn std::error::Error>> {
-    let consumer = store.consumer("billing");
-    let options = ConsumerOptions {
-        from: ConsumerStart::Beginning,
-        prefixes: vec!["/orders/".into()],
-        ..ConsumerOptions::default()
-    };
-    consumer.create(options).await?;
-    Ok(consumer)
+async fn work(name: &str, consumer: Consumer) -> Result<(), ConsumerError> {
+    let mut deliveries = consumer.deliveries();
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = match delivery {
+            Err(ConsumerError::Closed) => return Ok(()),
+            delivery => delivery?,
+        };
+        let (key, attempt) = (delivery.change().key.clone(), delivery.attempt());
+        println!("{name} has {key:?}, attempt {attempt}");
+        if key.ends_with(b"3") && attempt == 1 {
+            delivery.nack(Some(Duration::from_millis(20)))?;
+        } else {
+            // What is done before this must bear being done twice: `delivery.id().change` is a key
+            // that is the same every time.
+            delivery.ack()?;
+        }
+    }
+    Ok(())
 }

@@ -13,7 +13,7 @@
 //! 6  api                             gRPC on the local socket, server and client
 //! 5  net                             peers: who is let in, sync sessions, gossip
 //! 4  node                            identity, data directory and its lock, the stores
-//! 3  store                           the handle and its single writer; reads, watches
+//! 3  store                           the handle and its single writer; reads, watches, consumers
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
 //! 1  protocol  disk                  the rules, pure; the file operations, injectable
 //! 0  id  limits  wire                names; maxima; generated messages

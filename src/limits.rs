@@ -126,6 +126,8 @@ pub const PEER_SYNCS_MAX: usize = 4;
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 /// Time an endpoint has to say goodbye to its peers when it stops.
 pub const ENDPOINT_CLOSE_WAIT: Duration = Duration::from_millis(500);
+/// Time that a relay has to answer before an invitation is made without it.
+pub const RELAY_WAIT: Duration = Duration::from_secs(5);
 /// Wait before a peer is dialled again, at first; it doubles with each failure.
 pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
 /// The longest such wait.
@@ -214,6 +216,8 @@ pub const SYNC_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence of a peer that reads or writes its disk before it answers.
 pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Bytes of a file of settings.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 /// Characters of a store's name.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
 /// Bytes of a Unix socket's path (`sun_path` on Linux, with its closing NUL).

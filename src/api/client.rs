@@ -5,23 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
+use tonic::codegen::http::Uri;
 
 use crate::{
-    api::server::Server,
-    limits::{
-        CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, REPLY_BYTES_MAX,
-        SOCKET_PATH_BYTES_MAX,
+    api::{
+        link::{Link, Stream},
+        server::Server,
     },
+    limits::{MESSAGE_BYTES_MAX, REPLY_BYTES_MAX, SOCKET_PATH_BYTES_MAX},
     node::Node,
     wire::api::lattice_client::LatticeClient,
 };
 
 /// A client of a node; cheap to clone, and each clone may have many calls in flight.
-pub type Client = LatticeClient<Channel>;
+pub type Client = LatticeClient<Link>;
 
 /// Why no node answers at a socket.
 #[derive(Debug, thiserror::Error)]
@@ -77,18 +75,12 @@ pub enum ConnectError {
 pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
     let first = dial(socket).await?;
     let path = socket.to_owned();
-    let mut first = Some(first);
-    let channel = endpoint().connect_with_connector_lazy(service_fn(move |_uri| {
+    let link = Link::new(move || {
         let path = path.clone();
-        let first = first.take();
-        async move {
-            match first {
-                Some(stream) => Ok(TokioIo::new(stream)),
-                None => dial(&path).await.map(TokioIo::new),
-            }
-        }
-    }));
-    Ok(client(channel))
+        Box::pin(async move { Ok(Box::new(dial(&path).await?) as Box<dyn Stream>) })
+    });
+    link.begin(first).await;
+    Ok(client(link))
 }
 
 /// Returns a client of `node`, in this process, without a socket.
@@ -101,14 +93,13 @@ pub fn in_process(node: Node) -> Client {
 
 /// Returns a client of `server`, without its socket; otherwise as `in_process`.
 pub fn of_server(server: Server) -> Client {
-    let channel = endpoint().connect_with_connector_lazy(service_fn(move |_uri| {
+    client(Link::new(move || {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let connection = server.clone().serve_connection(theirs);
-        // Ends when `ours` is dropped, which the channel owns.
+        // Ends when `ours` is dropped, which the link owns.
         tokio::spawn(connection);
-        std::future::ready(Ok::<_, io::Error>(TokioIo::new(ours)))
-    }));
-    client(channel)
+        Box::pin(std::future::ready(Ok(Box::new(ours) as Box<dyn Stream>)))
+    }))
 }
 
 async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
@@ -135,17 +126,11 @@ async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
         })
 }
 
-fn client(channel: Channel) -> Client {
-    Client::new(channel)
+fn client(link: Link) -> Client {
+    // Nobody looks the name up: the link knows where to go.
+    Client::with_origin(link, Uri::from_static("http://lattice.local"))
         .max_decoding_message_size(REPLY_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
-}
-
-fn endpoint() -> Endpoint {
-    // The name is never looked up: the connector knows where to go.
-    Endpoint::from_static("http://lattice.local")
-        .initial_stream_window_size(CALL_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }
 
 /// Bytes between the two ends inside a process.

@@ -10,6 +10,7 @@ pub mod client;
 mod consumer;
 mod convert;
 pub mod error;
+pub mod link;
 mod mesh;
 mod pages;
 mod put_stream;

@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use lattice::{
     api::{client::ConnectError, error::ApiError},
-    node::OpenError,
+    node::{ConfigError, OpenError},
 };
 use serde::Serialize;
 
@@ -177,6 +177,18 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::pipe_closed(),
             _other => Self::failed("stdout", format!("cannot write to stdout: {error}")),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let message = error.to_string();
+        match error {
+            ConfigError::Invalid { .. } | ConfigError::TooLong { .. } => {
+                Self::usage("bad_config", message)
+            }
+            ConfigError::Io { .. } => Self::failed("config", message),
         }
     }
 }

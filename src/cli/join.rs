@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lattice::wire::api;
+use lattice::{node::FileConfig, wire::api};
 use tokio_stream::StreamExt as _;
 
 use crate::cli::{
@@ -112,12 +112,11 @@ impl Join {
             .parse::<lattice::net::Invitation>()
             .map_err(lattice::api::error::ApiError::from)?;
         let mut client = if context.place.exists() {
-            context
-                .client_with(Lifetime::Long, self.net.config())
-                .await?
+            context.client_with(Lifetime::Long, &self.net).await?
         } else {
-            let node = up::open(context, self.name).await?;
-            context.serve(node, self.net.config()).await?
+            let file = FileConfig::read(&context.place.data_dir)?;
+            let node = up::open(context, self.name.or_else(|| file.name.clone())).await?;
+            context.serve(node, self.net.config(file)).await?
         };
         let mut steps = client.join(api::JoinRequest { token }).await?.into_inner();
         let bar = progress_bar();

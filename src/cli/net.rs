@@ -1,9 +1,14 @@
 //! Flags of commands that meet other nodes.
 
-use std::net::SocketAddr;
+use std::{fmt::Display, net::SocketAddr, str::FromStr};
 
 use clap::Args;
-use lattice::net::{NetConfig, Relay};
+use lattice::{
+    net::{NetConfig, Relay},
+    node::FileConfig,
+};
+
+use crate::cli::exit::Failure;
 
 /// How the node meets others.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,30 +36,42 @@ pub(crate) struct NetArgs {
         env = "LATTICE_RELAY",
         hide_env_values = true
     )]
-    relay: Option<String>,
+    relay: Option<Relay>,
 }
 
 impl NetArgs {
     /// Returns what the environment alone says, for commands without these flags.
-    pub(crate) fn of_environment() -> Self {
-        let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            bind: said("LATTICE_BIND").and_then(|address| address.parse().ok()),
-            no_mdns: said("LATTICE_NO_MDNS").is_some_and(|value| value != "false"),
-            relay: said("LATTICE_RELAY"),
-        }
+    pub(crate) fn of_environment() -> Result<Self, Failure> {
+        Ok(Self {
+            bind: parsed("LATTICE_BIND")?,
+            no_mdns: said("LATTICE_NO_MDNS").is_some_and(|value| !FALSE.contains(&value.as_str())),
+            relay: parsed("LATTICE_RELAY")?,
+        })
     }
 
-    /// Returns what the flags say.
-    pub(crate) fn config(&self) -> NetConfig {
+    /// Returns what the flags and the environment say, and `file` where they say nothing.
+    pub(crate) fn config(&self, file: FileConfig) -> NetConfig {
+        // A flag can only turn it off; the environment can also leave it on.
+        let said_so = said("LATTICE_NO_MDNS").is_some();
         NetConfig {
-            bind: self.bind,
-            mdns: !self.no_mdns,
-            relay: match self.relay.as_deref() {
-                None | Some("off") => Relay::Off,
-                Some("n0") => Relay::N0,
-                Some(url) => Relay::Url(url.to_owned()),
-            },
+            bind: self.bind.or(file.bind),
+            mdns: !self.no_mdns && (said_so || file.mdns.unwrap_or(true)),
+            relay: self.relay.clone().or(file.relay).unwrap_or_default(),
         }
     }
 }
+
+fn said(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn parsed<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, Failure> {
+    let parse = |value: String| {
+        let bad = |error| Failure::usage("bad_environment", format!("${name}: {error}"));
+        value.parse().map_err(bad)
+    };
+    said(name).map(parse).transpose()
+}
+
+// As clap's FalseyValueParser reads them.
+const FALSE: [&str; 6] = ["0", "f", "false", "n", "no", "off"];

@@ -29,10 +29,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Subcommand)]
 enum PeerAction {
     /// List the other members, online ones first
-    #[command(
-        visible_alias = "ls",
-        after_help = "Examples:\n  lattice peer list\n  lattice peers --json"
-    )]
+    #[command(visible_alias = "ls", after_help = LIST_HELP)]
     List,
     /// End a node's membership, for ever
     ///
@@ -94,7 +91,7 @@ fn acted(context: &mut Context, what: &'static str, peer: &api::Peer) -> Result<
 
 /// List the other members: the same as `peer list`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  lattice peers\n  lattice peers --json")]
+#[command(after_help = LIST_HELP)]
 pub(crate) struct Peers {}
 
 impl Peers {
@@ -157,10 +154,11 @@ fn line(peer: &api::Peer) -> String {
     }
     match peer.behind {
         Some(0) => line.push_str("  in step"),
+        Some(1) => line.push_str("  1 entry behind"),
         Some(behind) => append(&mut line, format_args!("  {behind} entries behind")),
-        None => {}
+        None => line.push_str("  not compared yet"),
     }
-    if peer.skew_ms.abs() >= SKEW_SHOWN_MS {
+    if peer.seen_ms > 0 {
         append(&mut line, format_args!("  clock {:+} ms", peer.skew_ms));
     }
     let marks = [
@@ -239,4 +237,15 @@ async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> 
     }
 }
 
-const SKEW_SHOWN_MS: i64 = 1000;
+const LIST_HELP: &str = "\
+Of each member: the beginning of its id, its name, its role; online, or when it was last heard of;
+the round-trip time, and whether the way to it is direct or relayed; how many entries it lacks of
+those here, as far as it has said; what its clock is ahead of the one here. Then dormant, FORKED or
+misbehaved, where it is so, and under one that is not online what went wrong last.
+
+With --json: node, name, role, online, seen_ms (0: never), behind (entries; null: not compared yet),
+rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error, addresses.
+
+Examples:
+  lattice peer list
+  lattice peers --json | jq -r 'select(.behind > 0) | .name'";

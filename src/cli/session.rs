@@ -9,7 +9,7 @@ use lattice::{
     api::client::{self, Client, ConnectError},
     daemon::Daemon,
     net::NetConfig,
-    node::{Node, NodeConfig, OpenError},
+    node::{FileConfig, Node, NodeConfig, OpenError},
 };
 
 use crate::cli::{
@@ -82,15 +82,15 @@ impl Context {
 
     /// Returns the client of the node, found or opened at the first call.
     pub(crate) async fn client(&mut self, lifetime: Lifetime) -> Result<Client, Failure> {
-        self.client_with(lifetime, NetArgs::of_environment().config())
-            .await
+        let net = NetArgs::of_environment()?;
+        self.client_with(lifetime, &net).await
     }
 
     /// As `client`; a node that this process becomes meets others as `net` says.
     pub(crate) async fn client_with(
         &mut self,
         lifetime: Lifetime,
-        net: NetConfig,
+        net: &NetArgs,
     ) -> Result<Client, Failure> {
         if self.session.is_none() {
             self.session = Some(Session::find(&self.place, lifetime, net).await?);
@@ -163,14 +163,21 @@ impl Context {
 }
 
 impl Session {
-    async fn find(place: &Place, lifetime: Lifetime, net: NetConfig) -> Result<Self, Failure> {
+    async fn find(place: &Place, lifetime: Lifetime, net: &NetArgs) -> Result<Self, Failure> {
         let held_until = Instant::now() + LOCK_WAIT;
         loop {
             if let Some(client) = connect(place).await? {
                 return Ok(Self::Connected(client));
             }
+            // Before the node is opened: nothing is left open if it cannot be followed.
+            let file = match lifetime {
+                Lifetime::Long => FileConfig::read(&place.data_dir)?,
+                Lifetime::Short => FileConfig::default(),
+            };
             match Node::open(NodeConfig::new(&place.data_dir)).await {
-                Ok(node) if lifetime == Lifetime::Long => return Self::serve(node, net).await,
+                Ok(node) if lifetime == Lifetime::Long => {
+                    return Self::serve(node, net.config(file)).await;
+                }
                 Ok(node) => return Ok(Self::Opened(client::in_process(node.clone()), node)),
                 // Between its lock and its socket, or a short command like this one.
                 Err(OpenError::AlreadyRunning { .. }) if Instant::now() < held_until => {

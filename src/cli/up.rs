@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use lattice::{
     daemon,
-    node::{Node, NodeConfig, OpenError},
+    node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
 };
 
@@ -38,7 +38,11 @@ impl Init {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let created = !context.place.exists();
         let node = if created {
-            let node = Node::open(config(context, self.name)).await?;
+            let name = match self.name {
+                Some(name) => Some(name),
+                None => FileConfig::read(&context.place.data_dir)?.name,
+            };
+            let node = Node::open(config(context, name)).await?;
             let id = node.id().to_string();
             node.close()
                 .await
@@ -78,7 +82,8 @@ impl Init {
 
 /// Start the node, and create it at first
 ///
-/// Runs until Ctrl-C, SIGTERM or `lattice down`.
+/// Runs until Ctrl-C, SIGTERM or `lattice down`. Where a flag and the environment say nothing,
+/// `config.toml` in the data directory counts: name, bind, mdns = true or false, relay.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "serve",
@@ -107,9 +112,10 @@ impl Up {
             .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
         tokio::spawn(second_interrupt());
         let created = !context.place.exists();
-        let node = open(context, self.name).await?;
+        let file = FileConfig::read(&context.place.data_dir)?;
+        let node = open(context, self.name.or_else(|| file.name.clone())).await?;
         let id = node.id().to_string();
-        let client = context.serve(node, self.net.config()).await?;
+        let client = context.serve(node, self.net.config(file)).await?;
         tell_started(context, id, created, self.watch.as_deref())?;
         let down = context.down_requested();
         let Some(prefix) = self.watch else {

@@ -60,7 +60,7 @@ impl LogReader {
     pub fn holes(&self, damage: &LogDamage) -> Result<Vec<Hole>, LogError> {
         let branches = self.of(&damage.author);
         let branch = branches.iter().find(|branch| branch.name == damage.file);
-        branch.map_or(Ok(Vec::new()), |branch| holes(branch))
+        branch.map_or(Ok(Vec::new()), holes)
     }
 }
 

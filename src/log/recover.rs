@@ -114,8 +114,10 @@ struct Tail<'a> {
 // What reading a file from its mark on has shown.
 #[derive(Default)]
 struct Seen {
-    // Sound frames, seals included, as (offset, end, record without payload).
+    // Sound frames, seals included, without their payloads; see `thin`.
     records: Vec<Record>,
+    // The largest length that a frame says was durable.
+    synced: u64,
     bad: Vec<(u64, u64, bool)>,
     // The end of what frames of another author cover: nobody's bytes are cut.
     foreign: u64,
@@ -132,6 +134,53 @@ impl Seen {
             _apart => self.bad.push((offset, bytes, zeros)),
         }
     }
+
+    fn add(&mut self, mut record: Record) {
+        record.payload = bytes::Bytes::new();
+        self.synced = self.synced.max(record.header.synced);
+        self.records.push(record);
+    }
+
+    // Forgets records that are surely durable and that nobody asks for, so that a log of any
+    // length takes little memory. What stays: the first entry, those that become index points
+    // after `indexed`, seals, whatever a seal, bad bytes or something not durable comes after.
+    fn thin(&mut self, mut indexed: Option<u64>) {
+        let dull = |pair: &[Record]| match pair {
+            [record, next] => {
+                !record.header.seal
+                    && !next.header.seal
+                    && end_of(record) == next.offset
+                    && next.offset < self.synced
+            }
+            _last => false,
+        };
+        let last = self.records.len().saturating_sub(1);
+        let mut dull: Vec<bool> = self.records.windows(2).map(dull).collect();
+        dull.resize(last + 1, false);
+        let mut dull = dull.into_iter();
+        let mut entries = 0;
+        self.records.retain(|record| {
+            let is_dull = dull.next().unwrap_or(false);
+            if record.header.seal {
+                return true;
+            }
+            entries += 1;
+            let point = is_point(indexed, record.offset);
+            if point {
+                indexed = Some(record.offset);
+            }
+            !is_dull || point || entries == 1
+        });
+    }
+}
+
+fn end_of(record: &Record) -> u64 {
+    record.offset + record.header.frame_bytes() as u64
+}
+
+// True when a record at `offset` is a point of the index, whose last one is at `indexed`.
+fn is_point(indexed: Option<u64>, offset: u64) -> bool {
+    indexed.is_none_or(|at| offset >= at + INDEX_EVERY_BYTES)
 }
 
 impl Tail<'_> {
@@ -150,12 +199,7 @@ impl Tail<'_> {
             gone = cut::find(mark, &self.file, &self.name).map_err(io)?;
         }
         let seen = self.read(from, len).map_err(io)?;
-        let durable = seen
-            .records
-            .iter()
-            .map(|record| record.header.synced)
-            .fold(from.max(seen.foreign), u64::max)
-            .min(len);
+        let durable = from.max(seen.foreign).max(seen.synced).min(len);
         let (records, cut) = self.sound(seen, durable, len, recovered).map_err(io)?;
         if cut > durable {
             self.make_durable(durable, cut).map_err(io)?;
@@ -165,7 +209,7 @@ impl Tail<'_> {
             self.file.sync_data().map_err(io)?;
         }
         let sealed = match records.last() {
-            Some(last) => last.header.seal && last.offset + last.header.frame_bytes() as u64 == cut,
+            Some(last) => last.header.seal && end_of(last) == cut,
             None => seal_before(self.file.as_ref(), &self.author, cut)
                 .map_err(io)?
                 .is_some(),
@@ -214,17 +258,19 @@ impl Tail<'_> {
     fn read(&self, from: u64, len: u64) -> io::Result<Seen> {
         let mut walk = Walk::new(Arc::clone(&self.file), from, len, REPLAY_CHUNK_BYTES);
         let mut seen = Seen::default();
+        let mut thin_at = THIN_RECORDS;
         while let Some(step) = walk.step()? {
+            if seen.records.len() >= thin_at {
+                seen.thin(self.indexed());
+                thin_at = (2 * seen.records.len()).max(THIN_RECORDS);
+            }
             match step {
                 Step::Record(record) if record.header.author != self.author => {
                     let bytes = record.header.frame_bytes() as u64;
                     seen.add_bad(record.offset, bytes, false);
                     seen.foreign = record.offset + bytes;
                 }
-                Step::Record(mut record) => {
-                    record.payload = bytes::Bytes::new();
-                    seen.records.push(record);
-                }
+                Step::Record(record) => seen.add(record),
                 Step::Bad {
                     offset,
                     bytes,
@@ -282,7 +328,7 @@ impl Tail<'_> {
                 cut = record.offset;
                 break;
             }
-            before = Some((record.offset + record.header.frame_bytes() as u64, seq, id));
+            before = Some((end_of(record), seq, id));
         }
         records.retain(|record| record.offset < cut);
         let torn = seen
@@ -299,7 +345,7 @@ impl Tail<'_> {
     // Whole, and the successor of the record right before it: (end, seq, id), where that can be
     // read. A group that was rolled back can have left a page behind the first of the next group.
     fn is_sound(&self, record: &Record, before: Option<(u64, Seq, EntryId)>) -> io::Result<bool> {
-        let end = record.offset + record.header.frame_bytes() as u64;
+        let end = end_of(record);
         let mut walk = Walk::new(
             Arc::clone(&self.file),
             record.offset,
@@ -348,9 +394,9 @@ impl Tail<'_> {
     fn shape(&self, records: &[Record], end: u64) -> Option<(Seq, Option<EntryId>, Shape)> {
         let entries = || records.iter().filter(|record| !record.header.seal);
         let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
-        let mut indexed = index.last().map(|point: &IndexPoint| point.offset);
+        let mut indexed = self.indexed();
         for record in entries() {
-            if indexed.is_none_or(|at| record.offset >= at + INDEX_EVERY_BYTES) {
+            if is_point(indexed, record.offset) {
                 indexed = Some(record.offset);
                 index.push(IndexPoint {
                     seq: record.header.seq,
@@ -417,12 +463,18 @@ impl Tail<'_> {
         ))
     }
 
+    // Where the last point is that the mark knows.
+    fn indexed(&self) -> Option<u64> {
+        let index = &self.mark?.index;
+        index.last().map(|point| point.offset)
+    }
+
     fn hlc(&self, record: &Record) -> Option<Hlc> {
         self.entry(record).map(|entry| entry.header.hlc)
     }
 
     fn entry(&self, record: &Record) -> Option<crate::protocol::entry::Entry> {
-        let end = record.offset + record.header.frame_bytes() as u64;
+        let end = end_of(record);
         let mut walk = Walk::new(
             Arc::clone(&self.file),
             record.offset,
@@ -445,5 +497,88 @@ impl Tail<'_> {
             file: Arc::clone(&self.file),
             shape: RwLock::new(shape),
         })
+    }
+}
+
+// Records after which those that nobody asks for are forgotten, for the first time.
+const THIN_RECORDS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(offset: u64, seq: Seq, synced: u64, seal: bool) -> Record {
+        Record {
+            offset,
+            header: FrameHeader {
+                length: 892,
+                seq,
+                synced,
+                arrived_ms: 0,
+                author: Author([7; 32]),
+                id: EntryId([9; 32]),
+                seal,
+            },
+            payload: bytes::Bytes::new(),
+        }
+    }
+
+    // Entries of 1000 bytes in groups of eight; a seal after 500, bad bytes before 700.
+    #[test]
+    fn what_a_long_log_is_asked_for_stays_and_the_rest_is_forgotten() {
+        let mut seen = Seen::default();
+        let (mut offset, mut synced) = (0, 0);
+        for seq in 1..=1000 {
+            if seq % 8 == 1 {
+                synced = offset;
+            }
+            if seq == 700 {
+                offset += 50;
+            }
+            seen.add(record(offset, seq, synced, false));
+            offset += 1000;
+            if seq == 500 {
+                seen.add(record(offset, seq, synced, true));
+                offset += 1000;
+            }
+        }
+        let points = |seen: &Seen| {
+            let mut indexed = None;
+            let entries = seen.records.iter().filter(|record| !record.header.seal);
+            let mut points: Vec<Seq> = Vec::new();
+            for record in entries {
+                if is_point(indexed, record.offset) {
+                    indexed = Some(record.offset);
+                    points.push(record.header.seq);
+                }
+            }
+            points
+        };
+        let all_points = points(&seen);
+        assert!(all_points.len() > 10);
+        seen.thin(None);
+        assert_eq!(points(&seen), all_points);
+        let seqs: Vec<Seq> = seen
+            .records
+            .iter()
+            .map(|record| record.header.seq)
+            .collect();
+        // The last group is not known to be durable: it stays, and what it follows.
+        let mut kept = [1, 500, 699].into_iter().chain(992..=1000);
+        assert!(kept.all(|seq| seqs.contains(&seq)), "{seqs:?}");
+        assert_eq!(
+            seqs.iter().filter(|seq| **seq == 500).count(),
+            2,
+            "{seqs:?}"
+        );
+        assert!(seqs.len() < all_points.len() + 14, "{seqs:?}");
+        let before = seqs.clone();
+        seen.thin(None);
+        let again: Vec<Seq> = seen
+            .records
+            .iter()
+            .map(|record| record.header.seq)
+            .collect();
+        assert_eq!(again, before, "nothing more goes");
     }
 }

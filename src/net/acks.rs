@@ -32,12 +32,12 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// Begins with none; `now_ms` is the start of this node.
-    pub(super) fn new(now_ms: u64) -> Self {
+    /// Begins with none; `incarnation` is of this start of this node.
+    pub(super) fn new(incarnation: u64) -> Self {
         Self {
             latest: Mutex::default(),
             news: watch::Sender::new(0),
-            incarnation: now_ms,
+            incarnation,
             counter: AtomicU64::new(0),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+pub use crate::node::Relay;
+
 /// How a node meets others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetConfig {
@@ -11,18 +13,6 @@ pub struct NetConfig {
     pub mdns: bool,
     /// Who helps peers that cannot reach each other. Default: nobody.
     pub relay: Relay,
-}
-
-/// Who passes on what peers cannot send each other directly.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Relay {
-    /// Nobody: no third party learns of this node.
-    #[default]
-    Off,
-    /// The public relays and the address lookup of number 0.
-    N0,
-    /// One of your own, by URL.
-    Url(String),
 }
 
 impl Default for NetConfig {

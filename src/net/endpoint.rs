@@ -50,9 +50,12 @@ pub(super) async fn bind(
             Endpoint::builder(presets::Minimal).relay_mode(RelayMode::custom([url]))
         }
     };
+    let mut report = NetReportConfig::minimal();
+    // A relay is chosen among those that answer: of one without QUIC by HTTP only.
+    report.https_probes = config.relay != Relay::Off;
     let mut builder = builder
         .portmapper_config(PortmapperConfig::Disabled)
-        .net_report_config(NetReportConfig::minimal())
+        .net_report_config(report)
         .secret_key(SecretKey::from_bytes(seed))
         .transport_config(transport)
         .address_lookup(known)

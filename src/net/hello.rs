@@ -63,7 +63,10 @@ impl Hello {
 
     async fn answer(&self, connection: &Connection) -> Result<(), PeerError> {
         let (mut send, mut receive) = connection.accept_bi().await?;
-        let request = read(&mut receive).await?;
+        let request = read(&mut receive).await.inspect_err(|_error| {
+            // Before the stream is dropped, which would end it like an answer.
+            connection.close(NO_HELLO.into(), b"no hello");
+        })?;
         let node = node_of(&connection.remote_id());
         let reply = self.admit(node, &request).await;
         let reply = reply.unwrap_or_else(|(refused, reason)| net::HelloReply {
@@ -133,6 +136,8 @@ impl Hello {
                     tracing::debug!(%node, %error, "a proof was refused");
                     stranger()
                 })?;
+                // The members may have changed while it was looked at.
+                self.mesh.proven.look_again(&root).await;
                 self.mesh.meet_members();
                 tracing::info!(%node, %role, "a node has proven that it is a member");
                 role
@@ -221,10 +226,10 @@ pub(super) async fn prove(mesh: &Mesh, address: EndpointAddr) -> Result<(), Peer
     };
     let connection = connect(&mesh.endpoint, address).await?;
     let reply = ask(&connection, request).await?;
-    if reply.refused.is_empty() {
-        Ok(())
-    } else {
-        Err(PeerError::NotAMember)
+    match (reply.refused.is_empty(), reply.role.is_empty()) {
+        (true, false) => Ok(()),
+        (true, true) => Err(NO_ANSWER),
+        (false, _) => Err(PeerError::NotAMember),
     }
 }
 
@@ -299,3 +304,4 @@ const NO_ANSWER: PeerError = PeerError::Malformed {
 const VERSION: u32 = 1;
 const DONE: u32 = 0;
 const LATE: u32 = 408;
+const NO_HELLO: u32 = 422;

@@ -17,7 +17,7 @@ use crate::{
         Addresses, PeerStatus, acks::Acks, endpoint::endpoint_id, gate::Gate, gossip, peer,
         peers::Peers, proven::Proven,
     },
-    node::Node,
+    node::{MeshError, Node},
     store::Store,
     wire::net,
 };
@@ -68,6 +68,9 @@ struct Topic {
 impl Mesh {
     /// Begins with what was kept of peers when this node ran last. `ends`: what stops the tasks,
     /// and who waits for them.
+    ///
+    /// # Errors
+    /// `Open`: the node's own files cannot be written.
     pub(super) fn new(
         node: &Node,
         endpoint: &Endpoint,
@@ -75,7 +78,7 @@ impl Mesh {
         gossip: &Gossip,
         gate: Gate,
         (stop, tasks): (CancellationToken, TaskTracker),
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, MeshError> {
         let mesh = Arc::new(Self {
             node: node.clone(),
             endpoint: endpoint.clone(),
@@ -83,7 +86,7 @@ impl Mesh {
             gossip: gossip.clone(),
             gate,
             peers: Peers::default(),
-            acks: Acks::new(node.clock().now_ms()),
+            acks: Acks::new(node.incarnation()?),
             turns: Mutex::default(),
             topics: Mutex::default(),
             kept: Mutex::default(),
@@ -95,7 +98,7 @@ impl Mesh {
         });
         mesh.load_addresses();
         mesh.open_gate();
-        mesh
+        Ok(mesh)
     }
 
     pub(super) fn status(&self, node: &Author) -> PeerStatus {

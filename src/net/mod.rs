@@ -51,7 +51,7 @@ pub use peers::PeerStatus;
 
 use crate::{
     id::Author,
-    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX},
+    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT},
     net::{
         gate::Gate,
         hello::Hello,
@@ -127,6 +127,12 @@ impl Net {
     /// `NetError`: no endpoint, or this node may not invite.
     pub async fn invite(&self, role: Role, valid_ms: u64) -> Result<Invitation, NetError> {
         let mesh = self.mesh().await?;
+        if self.0.config.relay != Relay::Off {
+            let online = timeout(RELAY_WAIT, mesh.endpoint.online()).await;
+            online.unwrap_or_else(|_elapsed| {
+                tracing::warn!("no relay answers: the invitation is good for nodes nearby");
+            });
+        }
         let (secret, expires_ms) = self.0.node.invite(role, valid_ms).await?;
         Ok(Invitation {
             node: self.0.node.id(),
@@ -267,12 +273,10 @@ impl Net {
                         mesh.proven.look_again(&mesh.node.root()).await;
                         mesh.meet_members();
                         for store in self.0.node.open_stores() {
-                            let before = store.frontier();
+                            // What had waited for a member is here now, and others lack it.
                             store.reconsider().await;
-                            if store.frontier() != before {
-                                mesh.acknowledge(&store);
-                                mesh.announce(&store).await;
-                            }
+                            mesh.acknowledge(&store);
+                            mesh.announce(&store).await;
                         }
                     }
                     Err(error) => tracing::error!(%error, "no peers"),
@@ -300,7 +304,7 @@ impl Net {
             .alpn(GOSSIP_ALPN)
             .spawn(endpoint.clone());
         let ends = (running.stop.clone(), running.tasks.clone());
-        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends);
+        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends)?;
         let router = Router::builder(endpoint)
             .incoming_filter(Arc::new(|incoming| {
                 // A forged source address costs the sender a round trip, and us no handshake.

@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_runs_or_is_corrected_by_a_little_has_not_jumped() {
-        for now_ms in [91_000, 100_000, 101_000, 102_500, 110_999] {
+        for now_ms in [91_001, 100_000, 101_000, 102_500, 110_999] {
             assert_eq!(jump(100_000, now_ms, SECOND), None, "{now_ms}");
         }
         // The machine was busy, and both clocks went on.
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_sleep_and_a_clock_that_was_set_are_jumps() {
         assert_eq!(jump(100_000, 111_000, SECOND), Some(10_000));
-        assert_eq!(jump(100_000, 90_000, SECOND), Some(-11_000));
+        assert_eq!(jump(100_000, 91_000, SECOND), Some(-10_000));
         assert!(jump(u64::MAX, 0, SECOND).is_some_and(|gained| gained < 0));
     }
 }

@@ -158,6 +158,17 @@ impl Node {
         Ok(status.is_some_and(|item| item.value.as_ref() == b"dormant"))
     }
 
+    /// Returns what tells this start from those before it: a number greater than theirs, also after
+    /// the clock was set back. Durable on return.
+    ///
+    /// # Errors
+    /// `Open`: it cannot be kept.
+    #[cfg(feature = "net")]
+    pub fn incarnation(&self) -> Result<u64, MeshError> {
+        let now_ms = self.clock().now_ms();
+        Ok(self.0.meta.incarnation(now_ms)?)
+    }
+
     /// Says of `node` that it is not waited for, or that it is again. Durable on return.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ const STORES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(STO
 const PEERS: &str = "peers-v1";
 #[cfg(feature = "net")]
 const PEERS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(PEERS);
+#[cfg(feature = "net")]
+const STARTS_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("starts-v1");
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
 const SCHEMA_VERSION: u32 = 2;
 
@@ -227,6 +229,24 @@ impl Meta {
                 .insert(node.0.as_slice(), sealed.as_slice())?;
             write.commit()?;
             Ok(())
+        };
+        written().map_err(|error| self.failed(error))
+    }
+
+    /// Returns a number greater than at any start before, also after the clock was set back:
+    /// `now_ms`, or the next one. Durable on return.
+    pub(super) fn incarnation(&self, now_ms: u64) -> Result<u64, OpenError> {
+        let written = || {
+            let write = self.db.begin_write()?;
+            let incarnation = {
+                let mut starts = write.open_table(STARTS_TABLE)?;
+                let last = starts.get("incarnation")?.map_or(0, |last| last.value());
+                let next = now_ms.max(last.saturating_add(1));
+                starts.insert("incarnation", next)?;
+                next
+            };
+            write.commit()?;
+            Ok(incarnation)
         };
         written().map_err(|error| self.failed(error))
     }

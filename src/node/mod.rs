@@ -6,8 +6,10 @@
 //! meta.db        stores, root store, schema version
 //! stores/{uuid}/ logs/ and state.db of each store
 //! run/sock       the local API, while it is served
+//! config.toml    what its owner wants each time it starts, where there is one
 //! ```
 
+mod config;
 mod error;
 mod identity;
 mod introduce;
@@ -16,6 +18,7 @@ mod lock;
 mod mesh;
 mod meta;
 
+pub use config::{ConfigError, FileConfig, Relay, RelayError};
 pub use join::FormerRoot;
 pub use mesh::{MeshError, Redeemed};
 

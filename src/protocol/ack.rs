@@ -21,7 +21,8 @@ pub struct Ack {
     pub node: Author,
     /// Which store.
     pub store: StoreId,
-    /// Of its data directory's life: the time of its start, ms since 1970. The greater is the later.
+    /// Of its data directory's life: one for each start, the time of it in ms since 1970, or greater
+    /// where the clock was set back. The greater is the later.
     pub incarnation: u64,
     /// Of acks within it. The greater is the later.
     pub counter: u64,

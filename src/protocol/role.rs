@@ -8,6 +8,7 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
@@ -213,18 +214,27 @@ impl Acts {
     }
 }
 
+/// False says for certain that an entry has no acts, from its encoded bytes alone: a key stands in
+/// them as it is.
+pub fn may_act(encoded: &[u8]) -> bool {
+    memmem::find(encoded, ROLE.as_bytes()).is_some()
+}
+
 /// Returns the root-store key that acts on `node`.
 pub fn role_key(node: &Author) -> Bytes {
-    Bytes::from(format!("/nodes/{node}/role"))
+    Bytes::from(format!("/nodes/{node}{ROLE}"))
 }
 
 /// Returns the node that a put at `key` acts on; `None` for every key but a `role_key`.
 pub fn role_key_node(key: &[u8]) -> Option<Author> {
-    let node = key.strip_prefix(b"/nodes/")?.strip_suffix(b"/role")?;
+    let node = key
+        .strip_prefix(b"/nodes/")?
+        .strip_suffix(ROLE.as_bytes())?;
     let node: Author = str::from_utf8(node).ok()?.parse().ok()?;
     (role_key(&node) == key).then_some(node)
 }
 
+const ROLE: &str = "/role";
 const REMOVED: &str = "removed";
 
 #[cfg(test)]
@@ -368,6 +378,7 @@ mod tests {
         };
         let plain = entries::entry(entries::AUTHOR_B, 1, None, 5, "/k");
         assert_eq!(Acts::of(&plain), None);
+        assert!(!may_act(&plain.signed.encode()));
         let mut header = entries::entry(entries::AUTHOR_A, 1, None, 9, "/k")
             .header
             .clone();
@@ -381,6 +392,7 @@ mod tests {
             },
         ];
         let entry = sign(&SigningKey::from_bytes(&entries::AUTHOR_A), header, ops).unwrap();
+        assert!(may_act(&entry.signed.encode()));
         let acts = Acts::of(&entry).unwrap();
         assert_eq!(acts.acts, [(node, Act::Grant(Role::Writer))]);
         assert_eq!(acts.cites, [plain.id]);

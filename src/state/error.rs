@@ -66,5 +66,6 @@ from_redb!(
     TableError,
     TransactionError,
     CommitError,
-    DatabaseError
+    DatabaseError,
+    SetDurabilityError
 );

@@ -1,4 +1,4 @@
-//! The flusher: a thread that writes rows to the state file, one durable transaction at a time.
+//! The flusher: a thread that writes rows to the state file, one transaction at a time.
 
 use std::{
     io,
@@ -6,7 +6,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _};
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as _};
 
 use crate::state::{
     EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES, NOTES_TABLE, StateError, row,
@@ -20,6 +20,7 @@ enum Job {
         layer: Layer,
         frontier: Vec<u8>,
         notes: Vec<(Vec<u8>, Vec<u8>)>,
+        durability: Durability,
     },
     /// Nobody needs the rows last written any more. To free them takes as long as hundreds of
     /// puts: it is done here and not by the writer.
@@ -48,12 +49,13 @@ impl Flusher {
                     layer,
                     frontier,
                     notes,
+                    durability,
                 } = job
                 else {
                     written = Layer::default();
                     continue;
                 };
-                let result = guarded(|| write(&db, &layer, &frontier, notes));
+                let result = guarded(|| write(&db, &layer, &frontier, notes, durability));
                 written = layer;
                 if results_out.send(result).is_err() {
                     break;
@@ -74,11 +76,17 @@ impl Flusher {
         self.busy
     }
 
-    pub(super) fn begin(&mut self, view: &View, notes: Vec<(Vec<u8>, Vec<u8>)>) {
+    pub(super) fn begin(
+        &mut self,
+        view: &View,
+        notes: Vec<(Vec<u8>, Vec<u8>)>,
+        durability: Durability,
+    ) {
         let job = Job::Write {
             layer: view.flushing.clone(),
             frontier: encode_frontier(view),
             notes,
+            durability,
         };
         // A thread that has died says so in `finish`.
         self.busy = true;
@@ -142,8 +150,10 @@ fn write(
     layer: &Layer,
     frontier: &[u8],
     notes: Vec<(Vec<u8>, Vec<u8>)>,
+    durability: Durability,
 ) -> Result<Flushed, StateError> {
-    let write = db.begin_write()?;
+    let mut write = db.begin_write()?;
+    write.set_durability(durability)?;
     {
         let mut heads = write.open_table(HEADS_TABLE)?;
         for (key, value) in &layer.heads {

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use redb::TableDefinition;
+use redb::{Durability, TableDefinition};
 
 pub use error::StateError;
 pub use stored::Stored;
@@ -73,8 +73,16 @@ pub struct State {
     // The view that the staged entries lead to; equals `shown` when nothing is staged.
     staged: View,
     shown: StateReader,
-    // Every key that was staged since the file was empty; only while it is filled.
-    filling: Option<KeyFilter>,
+    // Only while the file, which was empty, is filled.
+    filling: Option<Filling>,
+}
+
+#[derive(Debug)]
+struct Filling {
+    // Every key that was staged.
+    keys: KeyFilter,
+    // Transactions begun.
+    flushes: u64,
 }
 
 /// Gives the newest view to readers.
@@ -191,16 +199,20 @@ impl State {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
-        if self.filling.as_ref().is_some_and(|keys| keys.lacks(key)) {
-            return Ok(Heads::default());
+        match &self.filling {
+            Some(filling) if filling.keys.lacks(key) => Ok(Heads::default()),
+            _may_be_there => self.staged.heads(key),
         }
-        self.staged.heads(key)
     }
 
-    /// Says that the file is empty and gets a whole log: keys that come for the first time are
-    /// not looked up until `filled`.
+    /// Says that the file is empty and gets a whole log: until `filled`, keys that come for the
+    /// first time are not looked up, and few flushes wait for the disk. After a crash it is filled
+    /// again.
     pub fn fill(&mut self) {
-        self.filling = Some(KeyFilter::new());
+        self.filling = Some(Filling {
+            keys: KeyFilter::new(),
+            flushes: 0,
+        });
     }
 
     /// Says that the log is in.
@@ -216,9 +228,7 @@ impl State {
     /// `Damaged`, `Io`.
     pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Staged>, StateError> {
         let keys = entry.ops.iter().map(Op::key);
-        let before = keys
-            .map(|key| self.staged.heads(key))
-            .collect::<Result<_, _>>()?;
+        let before = keys.map(|key| self.heads(key)).collect::<Result<_, _>>()?;
         self.stage_over(entry, before)
     }
 
@@ -247,8 +257,8 @@ impl State {
         }
         for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
             self.staged.put(op, change, row);
-            if let Some(keys) = &mut self.filling {
-                keys.insert(op.key());
+            if let Some(filling) = &mut self.filling {
+                filling.keys.insert(op.key());
             }
         }
         let tip = FrontierTip {
@@ -306,7 +316,11 @@ impl State {
         debug_assert!(!self.is_flushing(), "one flush at a time");
         self.staged.flushing = std::mem::take(&mut self.staged.recent);
         self.shown.show(Arc::new(self.staged.clone()));
-        self.flusher.begin(&self.staged, notes);
+        let durability = match &mut self.filling {
+            Some(filling) => filling.durability(),
+            None => Durability::Immediate,
+        };
+        self.flusher.begin(&self.staged, notes, durability);
     }
 
     /// Takes in a flush that has ended; waits for it where `wait` says so. True when one did.
@@ -346,6 +360,18 @@ impl State {
         flusher.stop()?;
         pages.leave_sums(disk.as_ref(), &path)?;
         Ok(())
+    }
+}
+
+impl Filling {
+    // redb remembers every page that is not durable yet: now and then they become so.
+    fn durability(&mut self) -> Durability {
+        self.flushes += 1;
+        if self.flushes.is_multiple_of(FLUSHES_UNTIL_DURABLE) {
+            Durability::Immediate
+        } else {
+            Durability::None
+        }
     }
 }
 
@@ -398,5 +424,7 @@ fn head_bytes(head: &Head) -> usize {
     size_of::<Head>() + value
 }
 
+// While the file is filled; each is of `RECENT_BYTES_MAX / 2`.
+const FLUSHES_UNTIL_DURABLE: u64 = 32;
 // What a row takes in memory besides its bytes, about.
 const ROW_OVERHEAD_BYTES: usize = 120;

@@ -13,7 +13,7 @@ use crate::{
         frontier::FrontierTip,
         membership::{Members, Standing},
         pending::Pending,
-        role::Acts,
+        role::{Acts, may_act},
     },
     store::{
         IngestError, Ingested, RefusedEntry, Store, WriteError,
@@ -341,7 +341,10 @@ pub(super) fn collect(
         loop {
             match walk.next_record() {
                 Ok(Some(record)) if record.header.seq <= span.through => {
-                    if let Ok(entry) = span.branch.read_entry(&record) {
+                    // Few do, and to read an entry costs more than all the rest.
+                    if may_act(&record.payload)
+                        && let Ok(entry) = span.branch.read_entry(&record)
+                    {
                         membership.note(&entry);
                     }
                 }

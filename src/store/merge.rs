@@ -2,6 +2,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     id::{Author, EntryId, Seq},
     log::{Branch, BranchWalk, LogDamage, LogError, LogReader, record::Record},
@@ -44,6 +46,8 @@ struct Next {
 pub(super) enum Merged {
     Entry {
         entry: VerifiedEntry,
+        /// As it stands in the log.
+        encoded: Bytes,
         arrived_ms: u64,
         bytes: usize,
     },
@@ -91,6 +95,7 @@ impl Merge {
             entry,
             arrived_ms: record.header.arrived_ms,
             bytes: record.header.frame_bytes(),
+            encoded: record.payload,
         }))
     }
 

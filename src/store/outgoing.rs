@@ -98,8 +98,7 @@ impl Outgoing {
             match self.merge.next()? {
                 None => break,
                 Some(Merged::Damage(_)) => {}
-                Some(Merged::Entry { entry, .. }) => {
-                    let encoded = Bytes::from(entry.signed.encode());
+                Some(Merged::Entry { encoded, .. }) => {
                     bytes += encoded.len();
                     frame.push(encoded);
                 }

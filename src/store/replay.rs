@@ -115,8 +115,12 @@ impl LogSource {
         if let Some(Partial { author, tip, ops }) = from.partial {
             let found = shared.log.entry(&author, tip.seq, &tip.id);
             let found = found.map_err(ReadError::from)?;
-            let prev = found.as_ref().and_then(|(entry, _)| entry.header.prev);
-            frontier.advance(author, prev, tip);
+            match &found {
+                Some((entry, _)) => frontier.advance(author, entry.header.prev, tip),
+                // It is missing, and so is all that comes before it: one range.
+                None if frontier.tips(&author).len() == 1 => frontier.replace(author, tip),
+                None => frontier.insert(author, tip),
+            }
             rest = found.map(|(entry, record)| Rest {
                 entry,
                 arrived_ms: record.header.arrived_ms,

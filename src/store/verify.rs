@@ -138,11 +138,14 @@ fn verify_chain(
 ) -> Result<(), ReadError> {
     let mut walk = branch.walk(branch.first);
     let mut before: Option<Tip> = None;
+    // Signatures that do not verify: none needs to, of what an authentic later entry commits to.
+    let mut unproven: Vec<Damage> = Vec::new();
     loop {
         let record = match walk.next_record() {
             Ok(Some(record)) if record.header.seq <= through => record,
-            Ok(_end) => return Ok(()),
+            Ok(_end) => break,
             Err(LogError::Damaged(damage)) => {
+                report.damage.append(&mut unproven);
                 report.damage.push(log_damage(DamagePlace::Log, damage));
                 before = None;
                 continue;
@@ -153,25 +156,28 @@ fn verify_chain(
         let entry = match record.entry() {
             Ok(entry) => entry,
             Err(what) => {
+                report.damage.append(&mut unproven);
                 report.damage.push(found(DamagePlace::Log, what));
                 before = None;
                 continue;
             }
         };
         report.entries += 1;
-        match Entry::clone(&entry).verify() {
-            Ok(_authentic) => report.signatures += 1,
-            Err(error) => report
-                .damage
-                .push(found(DamagePlace::Signature, error.to_string())),
-        }
         if let Some(before) = before
             && (entry.header.prev != Some(before.id)
                 || entry.header.seq != before.seq + 1
                 || entry.header.hlc <= before.hlc)
         {
+            report.damage.append(&mut unproven);
             let what = format!("it does not follow entry {}", before.seq);
             report.damage.push(found(DamagePlace::Chain, what));
+        }
+        match Entry::clone(&entry).verify() {
+            Ok(_authentic) => {
+                report.signatures += 1;
+                unproven.clear();
+            }
+            Err(error) => unproven.push(found(DamagePlace::Signature, error.to_string())),
         }
         before = Some(Tip {
             seq: entry.header.seq,
@@ -179,6 +185,8 @@ fn verify_chain(
             hlc: entry.header.hlc,
         });
     }
+    report.damage.append(&mut unproven);
+    Ok(())
 }
 
 fn verify_state(

@@ -342,3 +342,27 @@ fn all_orders_of_arrival_give_byte_equal_states() {
         });
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b8_what_a_later_entry_vouches_for_is_no_damage() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    let mut a = Author::new(2);
+    let mut odd = a.put("/k", "odd", NOW_MS, &[]).signed.clone();
+    odd.signature[3] ^= 1;
+    let header = Header {
+        seq: 2,
+        prev: Some(odd.id()),
+        ..a.put("/k", "next", NOW_MS + 1, &[]).header.clone()
+    };
+    let op = Op::Delete { key: "/k".into() };
+    let next = sign(&a.key, header, vec![op]).unwrap();
+    let both = vec![odd.encode().into(), bytes(&next)];
+    let outcomes = store.ingest(both).await.unwrap();
+    assert_eq!(
+        outcomes,
+        [Ingested::Applied(odd.id()), Ingested::Applied(next.id)]
+    );
+    let report = store.verify().await.unwrap();
+    assert_eq!((report.damage, report.signatures), (vec![], 1));
+}

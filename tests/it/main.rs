@@ -12,6 +12,7 @@
 
 #[cfg(feature = "cli")]
 mod cli;
+mod consumers;
 mod faults;
 mod fork;
 mod golden;
@@ -25,6 +26,8 @@ mod membership;
 mod mesh;
 mod model;
 mod node;
+mod past;
+mod portable;
 mod random;
 mod removal;
 mod sim;

@@ -210,7 +210,7 @@ async fn write_here(store: Store, clock: Clock, mut random: Random, writes: usiz
     }
 }
 
-async fn heads_of(store: &Store, keys: &[&str]) -> BTreeSet<Parent> {
+pub async fn heads_of(store: &Store, keys: &[&str]) -> BTreeSet<Parent> {
     let mut parents = BTreeSet::new();
     for key in keys {
         for head in store.heads(key.as_bytes()).await.unwrap() {

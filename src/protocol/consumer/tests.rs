@@ -429,7 +429,7 @@ fn without_room_for_dead_letters_nothing_dies() {
         max_in_flight: usize::MAX,
         ..rules(Some(1))
     });
-    let mut feed = |all: &mut Outstanding, number: usize| {
+    let feed = |all: &mut Outstanding, number: usize| {
         let mut change = change(1, 1);
         change.entry.id = EntryId(blake3::hash(&number.to_le_bytes()).into());
         all.feed(change);

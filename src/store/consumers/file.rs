@@ -12,10 +12,12 @@ use std::{
     sync::Arc,
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+};
 
 use crate::{
-    disk::{Disk, Open},
+    disk::{Disk, DiskFile, Open},
     limits::CONSUMERS_CACHE_BYTES,
     protocol::consumer::{
         ConsumerRow, Place, decode_change, decode_consumer, encode_change, encode_consumer,
@@ -58,7 +60,16 @@ pub(super) struct Commit {
     /// Names to remove first, with all they have.
     pub(super) deleted: Vec<String>,
     /// Consumers that have changed, and their changes that have.
-    pub(super) changed: Vec<(String, ConsumerRow, Vec<(u64, Place)>)>,
+    pub(super) changed: Vec<Changed>,
+}
+
+/// What has changed of one consumer.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub(super) name: String,
+    pub(super) row: ConsumerRow,
+    /// By number.
+    pub(super) places: Vec<(u64, Place)>,
 }
 
 impl File {
@@ -72,7 +83,7 @@ impl File {
     ) -> Result<(Self, AllStored), ConsumerError> {
         let (file, new) = match disk.open(path, Open::Existing) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (disk.open(path, Open::New)?, true)
+                (new_file(disk.as_ref(), path)?, true)
             }
             opened => (opened?, false),
         };
@@ -92,8 +103,10 @@ impl File {
             let stored = read_all(&db)?;
             Ok((db, stored))
         })?;
-        if new && let Some(dir) = path.parent() {
-            disk.sync_dir(dir)?;
+        if new {
+            // It is a whole database now: it may have its name.
+            disk.rename(&unfinished(path), path)?;
+            disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         }
         let file = Self {
             disk,
@@ -110,7 +123,7 @@ impl File {
     /// `Damaged`, `Io`: close the file, and open it again.
     pub(super) fn commit(&self, commit: &Commit) -> Result<(), ConsumerError> {
         guarded(|| {
-            let write = self.db.begin_write().map_err(ConsumerError::of_file)?;
+            let write = begin(&self.db)?;
             write_all(&write, commit)?;
             write.commit().map_err(ConsumerError::of_file)
         })
@@ -138,8 +151,29 @@ impl File {
     }
 }
 
+// A file under another name, until it is a database: a power cut must not leave half of one.
+fn new_file(disk: &dyn Disk, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    match disk.remove(&unfinished(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _gone => {}
+    }
+    disk.open(&unfinished(path), Open::New)
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+// In two phases: otherwise redb takes damage of the newest commit for one that was cut by a power
+// failure, and goes back to the one before without a word.
+fn begin(db: &Database) -> Result<WriteTransaction, ConsumerError> {
+    let mut write = db.begin_write().map_err(ConsumerError::of_file)?;
+    write.set_two_phase_commit(true);
+    Ok(write)
+}
+
 fn read_all(db: &Database) -> Result<AllStored, ConsumerError> {
-    let write = db.begin_write().map_err(ConsumerError::of_file)?;
+    let write = begin(db)?;
     write
         .open_table(CONSUMERS_TABLE)
         .map_err(ConsumerError::of_file)?;
@@ -183,7 +217,7 @@ fn read_all(db: &Database) -> Result<AllStored, ConsumerError> {
     Ok(all)
 }
 
-fn write_all(write: &redb::WriteTransaction, commit: &Commit) -> Result<(), ConsumerError> {
+fn write_all(write: &WriteTransaction, commit: &Commit) -> Result<(), ConsumerError> {
     let mut consumers = write
         .open_table(CONSUMERS_TABLE)
         .map_err(ConsumerError::of_file)?;
@@ -199,7 +233,7 @@ fn write_all(write: &redb::WriteTransaction, commit: &Commit) -> Result<(), Cons
             .retain_in(all, |_key, _row| false)
             .map_err(ConsumerError::of_file)?;
     }
-    for (name, row, places) in &commit.changed {
+    for Changed { name, row, places } in &commit.changed {
         let row = seal(CONSUMERS, name.as_bytes(), encode_consumer(row));
         consumers
             .insert(name.as_str(), row.as_slice())

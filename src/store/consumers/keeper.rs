@@ -15,7 +15,7 @@ use crate::{
         Shared,
         consumers::{
             ConsumerError, feeder,
-            file::{AllStored, Commit, File},
+            file::{AllStored, Changed, Commit, File},
             live::Live,
         },
     },
@@ -247,7 +247,8 @@ impl Book {
         };
         let dirty = live.into_iter().filter_map(|live| {
             let (row, places) = live.take_dirty()?;
-            Some((live.name.clone(), row, places))
+            let name = live.name.clone();
+            Some(Changed { name, row, places })
         });
         let removes = !deleted.is_empty();
         let commit = Commit {

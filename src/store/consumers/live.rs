@@ -180,7 +180,8 @@ impl Live {
         state.check_over()?;
         self.check_stopped(&state)?;
         let taken = state.outstanding.take(now_ms, detached);
-        let rings = state.outstanding.is_touched() && !std::mem::replace(&mut state.dirty, true);
+        let moved = state.outstanding.is_touched();
+        let rings = moved && !std::mem::replace(&mut state.dirty, true);
         let take = match taken {
             None => Take::Wait(state.outstanding.next_due_ms()),
             Some(given) => {
@@ -194,7 +195,8 @@ impl Live {
         if rings {
             self.bell.ring();
         }
-        if matches!(take, Take::Given(..)) {
+        if moved {
+            // Also where nothing was given: what has died makes room.
             self.room.notify_one();
         }
         Ok(take)
@@ -306,9 +308,9 @@ impl Live {
     pub(super) fn status(&self) -> Result<ConsumerStatus, ConsumerError> {
         let now_ms = self.shared.now_ms();
         let published = self.shared.bus.published();
-        let mut state = self.lock();
+        self.tick(now_ms);
+        let state = self.lock();
         state.check_over()?;
-        state.outstanding.tick(now_ms);
         let position = state.position.clone().unwrap_or_default();
         let behind = published.frontier.missing_from(&position.frontier);
         let counts = state.outstanding.counts();
@@ -333,6 +335,23 @@ impl Live {
             dead: state.outstanding.dead().len(),
             last_seen_ms: Some(state.row.last_seen_ms).filter(|ms| *ms > 0),
         })
+    }
+
+    // What was not acknowledged in time is not with its taker any more.
+    fn tick(&self, now_ms: u64) {
+        let rings = {
+            let mut state = self.lock();
+            state.outstanding.tick(now_ms);
+            if !state.outstanding.is_touched() {
+                return;
+            }
+            !std::mem::replace(&mut state.dirty, true)
+        };
+        if rings {
+            self.bell.ring();
+        }
+        self.takers.notify_waiters();
+        self.room.notify_one();
     }
 
     fn doing(&self, state: &State) -> ConsumerState {

@@ -118,6 +118,87 @@ fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
 }
 
 #[test]
+fn the_list_says_of_each_member_how_it_is() {
+    let a = Home::new();
+    let _a_node = a.up();
+    let (b, b_node) = joined(&a, "reader");
+    let line = |says: &[&str]| {
+        soon(&format!("{says:?}"), || {
+            let line = a.run(&["peer", "list"]).raw;
+            says.iter().all(|part| line.contains(part))
+        });
+        a.run(&["peers", "--json"]).json().remove(0)
+    };
+    let online = line(&["online", " ms direct", "in step", "clock "]);
+    assert_eq!(online["role"], "reader");
+    assert_eq!(online["online"], true);
+    assert_eq!(online["behind"], 0);
+    assert_eq!(online["relayed"], false);
+    assert!(online["rtt_us"].as_u64().is_some_and(|rtt_us| rtt_us > 0));
+    assert!(
+        online["skew_ms"]
+            .as_i64()
+            .is_some_and(|skew_ms| skew_ms.abs() < 5000)
+    );
+    assert_eq!(online["addresses"].as_array().unwrap().len(), 1);
+
+    b_node.signal(Signal::TERM);
+    b_node.end();
+    a.run(&["put", "/k", "1"]).ok();
+    let away = line(&["seen 2", "1 entry behind"]);
+    assert_eq!(
+        (&away["online"], &away["behind"]),
+        (&false.into(), &1.into())
+    );
+    assert_eq!(away["rtt_us"], serde_json::Value::Null);
+    assert!(away["seen_ms"].as_u64().is_some_and(|ms| ms > 0));
+    a.run(&["put", "/k", "2"]).ok();
+    line(&["2 entries behind"]);
+    drop(b);
+}
+
+// Where the node listens, once somebody is invited.
+fn listens(home: &Home, environment: Option<&str>) -> String {
+    let mut up = home.command(&["up"]);
+    up.env_remove("LATTICE_BIND").env_remove("LATTICE_NO_MDNS");
+    if let Some(bind) = environment {
+        up.env("LATTICE_BIND", bind);
+    }
+    let mut node = home.spawn(up);
+    node.line_with("stop ");
+    token(home, &[]);
+    let said = home.run(&["peers"]).stderr;
+    node.signal(Signal::TERM);
+    node.end();
+    said
+}
+
+#[test]
+fn the_file_of_settings_counts_where_nothing_else_says_it() {
+    let home = Home::initialised();
+    let file = home.data().join("config.toml");
+    std::fs::write(&file, "bind = '127.0.0.2:0'\nmdns = false\n").unwrap();
+    let said = listens(&home, None);
+    assert!(said.contains("listening on 127.0.0.2:"), "{said}");
+    let said = listens(&home, Some("127.0.0.3:0"));
+    assert!(said.contains("listening on 127.0.0.3:"), "{said}");
+
+    std::fs::write(&file, "mdns = false\nbnd = '127.0.0.2:0'\n").unwrap();
+    insta::assert_snapshot!(home.run(&["up"]), @r#"
+    error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`
+    exit 2
+    "#);
+    // What meets nobody does not ask for it.
+    assert_eq!(home.run(&["put", "/k", "v"]).code, 0);
+    insta::assert_snapshot!(home.run(&["up", "--relay", "relay.example"]), @r#"
+    error: invalid value 'relay.example' for '--relay <RELAY>': "relay.example" is no relay; there are off, n0, and URLs as in https://relay.example
+
+    For more information, try '--help'.
+    exit 2
+    "#);
+}
+
+#[test]
 fn a_conflict_is_listed_everywhere_and_a_removed_node_is_out() {
     let a = Home::new();
     let _a_node = a.up();

@@ -12,6 +12,7 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{Bench, created, key, next, nothing_comes, options, put, soon, value};
+use crate::faults::disk::Operation;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_restart() {
@@ -34,11 +35,17 @@ async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_
     let store = bench.open().await;
     put(&store, "/c", "3").await;
     let consumer = store.consumer("billing");
+    // From now on it waits for its second attempt.
+    consumer.show().await.unwrap();
     bench.clock.advance(100);
     let mut seen = Vec::new();
     for _ in 0..2 {
         let delivery = next(&consumer).await;
-        seen.push((key(&delivery), value(&delivery).unwrap(), delivery.attempt()));
+        seen.push((
+            key(&delivery),
+            value(&delivery).unwrap(),
+            delivery.attempt(),
+        ));
         delivery.ack().unwrap();
     }
     seen.sort();
@@ -46,7 +53,10 @@ async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_
     assert_eq!(seen, expected.map(|(k, v, n)| (k.to_owned(), v.into(), n)));
     nothing_comes(&consumer).await;
     let status = consumer.show().await.unwrap();
-    assert_eq!((status.acked, status.redelivered, status.outstanding), (3, 1, 0));
+    assert_eq!(
+        (status.acked, status.redelivered, status.outstanding),
+        (3, 1, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +73,9 @@ async fn a_killed_node_gives_out_again_what_was_not_acknowledged_with_an_attempt
     consumer.flush().await.unwrap();
 
     let bench = bench.killed();
-    let again = bench.open().await.consumer("billing");
+    let store = bench.open().await;
+    let again = store.consumer("billing");
+    again.show().await.unwrap();
     bench.clock.advance(100);
     let mut seen = BTreeSet::new();
     for _ in 0..2 {
@@ -71,12 +83,18 @@ async fn a_killed_node_gives_out_again_what_was_not_acknowledged_with_an_attempt
         seen.insert((key(&delivery), delivery.attempt()));
         delivery.ack().unwrap();
     }
-    assert_eq!(seen, BTreeSet::from([("/1".to_owned(), 2), ("/3".to_owned(), 1)]));
+    assert_eq!(
+        seen,
+        BTreeSet::from([("/1".to_owned(), 2), ("/3".to_owned(), 1)])
+    );
     nothing_comes(&again).await;
     again.ack(held_by_another_process).await.unwrap();
     let twice = again.ack(held_by_another_process).await;
     assert!(
-        matches!(twice, Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))),
+        matches!(
+            twice,
+            Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))
+        ),
         "{twice:?}"
     );
     drop(one);
@@ -95,7 +113,7 @@ async fn takers_share_a_consumer_and_none_is_given_what_another_has() {
         let mut deliveries = consumer.deliveries();
         tokio::spawn(async move {
             let mut taken = Vec::new();
-            let pause = Duration::from_millis(500);
+            let pause = Duration::from_secs(3);
             while let Ok(Some(delivery)) = tokio::time::timeout(pause, deliveries.next()).await {
                 let delivery = delivery.unwrap();
                 taken.push(key(&delivery));
@@ -178,7 +196,10 @@ async fn what_is_dropped_or_out_of_time_comes_again_until_it_is_a_dead_letter() 
     nothing_comes(&consumer).await;
     let dead = consumer.dead().await.unwrap();
     assert_eq!(dead.len(), 1);
-    assert_eq!((dead[0].reason, dead[0].attempts), (DeathReason::MaxDeliver, 3));
+    assert_eq!(
+        (dead[0].reason, dead[0].attempts),
+        (DeathReason::MaxDeliver, 3)
+    );
     assert_eq!(&dead[0].change.key[..], b"/a");
     let refused = third.ack();
     assert!(
@@ -192,7 +213,8 @@ async fn what_is_dropped_or_out_of_time_comes_again_until_it_is_a_dead_letter() 
     assert_eq!((again.attempt(), key(&again)), (1, "/a".to_owned()));
     again.term().unwrap();
     let bench = bench.killed_after(&consumer).await;
-    let consumer = bench.open().await.consumer("c");
+    let store = bench.open().await;
+    let consumer = store.consumer("c");
     let dead = consumer.dead().await.unwrap();
     assert_eq!(dead[0].reason, DeathReason::Terminated);
     assert_eq!(consumer.dead_skip(&[dead[0].number]).await.unwrap(), 1);
@@ -213,7 +235,10 @@ async fn ids_that_are_none_are_refused() {
         consumer.extend(id).await,
     ] {
         assert!(
-            matches!(refused, Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))),
+            matches!(
+                refused,
+                Err(ConsumerError::Ack(AckError::NotOutstanding { .. }))
+            ),
             "{refused:?}"
         );
     }
@@ -253,10 +278,91 @@ async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
     next(&single).await.ack().unwrap();
     // Killed in the middle of the batch: the position has passed all of it, the rest is saved.
     let bench = bench.killed_after(&single).await;
-    let single = bench.open().await.consumer("single");
+    let store = bench.open().await;
+    let single = store.consumer("single");
     let rest = [key(&next(&single).await), key(&next(&single).await)];
     assert_eq!(rest, ["/y", "/z"]);
     nothing_comes(&single).await;
+}
+
+/// With one place in flight, what dies because its time was over makes room for the next: the
+/// feeder was not told, and the consumer stood still.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_dies_of_time_makes_room_for_the_next() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    for n in 0..3 {
+        put(&store, &format!("/{n}"), "v").await;
+    }
+    let consumer = store.consumer("c");
+    let one = ConsumerOptions {
+        max_in_flight: 1,
+        max_deliver: Some(1),
+        ..options(ConsumerStart::Beginning)
+    };
+    consumer.create(one).await.unwrap();
+    let zero = next(&consumer).await;
+    bench.clock.advance(1000);
+    let one = next(&consumer).await;
+    assert_eq!((key(&zero), key(&one)), ("/0".to_owned(), "/1".to_owned()));
+    bench.clock.advance(1000);
+    assert_eq!(consumer.show().await.unwrap().dead, 2);
+    assert_eq!(key(&next(&consumer).await), "/2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_is_durable_soon_without_being_asked() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    put(&store, "/a", "v").await;
+    let consumer = created(&store, "c").await;
+    let delivery = next(&consumer).await;
+    consumer.flush().await.unwrap();
+    let before = bench.disk.recorded();
+    delivery.ack().unwrap();
+    let syncs = || {
+        let operations = bench.disk.operations();
+        let since = operations[before..].iter();
+        since
+            .filter(|done| matches!(done, Operation::Sync(_)))
+            .count()
+    };
+    let durable = async {
+        // A commit has two phases.
+        while syncs() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    soon(durable).await;
+    let store = bench.killed().open().await;
+    nothing_comes(&store.consumer("c")).await;
+}
+
+/// More than the bus holds, many times: the feeder goes back to the log and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_is_taken_and_acknowledged_one_by_one() {
+    const CHANGES: usize = 20_000;
+    let bench = Bench::new();
+    let store = bench.open().await;
+    let consumer = created(&store, "c").await;
+    let writes = (0..CHANGES).map(|n| Write::put(format!("/{}", n % 5000), "v"));
+    let writing = tokio::spawn({
+        let (store, writes) = (store.clone(), writes.collect());
+        async move { store.write_many(writes).await }
+    });
+    let begun = std::time::Instant::now();
+    let mut newest = 0;
+    for _ in 0..CHANGES {
+        let delivery = next(&consumer).await;
+        let entry = delivery.change().entry;
+        assert!(entry.seq >= newest, "per author in sequence");
+        newest = entry.seq;
+        delivery.ack().unwrap();
+    }
+    eprintln!("{CHANGES} changes acknowledged in {:?}", begun.elapsed());
+    soon(writing).await.unwrap();
+    nothing_comes(&consumer).await;
+    assert_eq!(consumer.show().await.unwrap().acked, CHANGES as u64);
 }
 
 impl Bench {

@@ -34,8 +34,18 @@ async fn a_consumer_begins_where_it_is_told_to() {
         (ConsumerStart::Beginning, vec!["/1", "/2", "/3", "/4"]),
         (ConsumerStart::Now, vec!["/4"]),
         (ConsumerStart::After(cursor), vec!["/3", "/4"]),
-        (ConsumerStart::SinceAuthored { ms: bench.clock.now_ms() }, vec!["/2", "/3", "/4"]),
-        (ConsumerStart::SinceArrived { ms: bench.clock.now_ms() }, vec!["/2", "/3", "/4"]),
+        (
+            ConsumerStart::SinceAuthored {
+                ms: bench.clock.now_ms(),
+            },
+            vec!["/2", "/3", "/4"],
+        ),
+        (
+            ConsumerStart::SinceArrived {
+                ms: bench.clock.now_ms(),
+            },
+            vec!["/2", "/3", "/4"],
+        ),
     ];
     let mut consumers = Vec::new();
     for (n, (from, keys)) in starts.into_iter().enumerate() {
@@ -71,46 +81,106 @@ async fn what_cannot_be_made_is_refused_with_a_reason() {
     let store = bench.open().await;
     assert!(is_unknown(store.consumer("nobody").next().await));
     for name in ["", "a/b", "a b", "ä", &"x".repeat(65)] {
-        let refused = store.consumer(name).create(ConsumerOptions::default()).await;
-        assert!(matches!(refused, Err(ConsumerError::Name { .. })), "{refused:?}");
+        let refused = store
+            .consumer(name)
+            .create(ConsumerOptions::default())
+            .await;
+        assert!(
+            matches!(refused, Err(ConsumerError::Name { .. })),
+            "{refused:?}"
+        );
     }
     let base = ConsumerOptions::default;
     for wrong in [
-        ConsumerOptions { max_in_flight: 0, ..base() },
-        ConsumerOptions { max_in_flight: CONSUMER_IN_FLIGHT_MAX + 1, ..base() },
-        ConsumerOptions { max_deliver: Some(0), ..base() },
-        ConsumerOptions { ack_wait: Duration::ZERO, ..base() },
-        ConsumerOptions { backoff: vec![Duration::ZERO; 17], ..base() },
-        ConsumerOptions { prefixes: vec!["/x".into(); 65], ..base() },
-        ConsumerOptions { prefixes: vec![vec![b'x'; 4097].into()], ..base() },
+        ConsumerOptions {
+            max_in_flight: 0,
+            ..base()
+        },
+        ConsumerOptions {
+            max_in_flight: CONSUMER_IN_FLIGHT_MAX + 1,
+            ..base()
+        },
+        ConsumerOptions {
+            max_deliver: Some(0),
+            ..base()
+        },
+        ConsumerOptions {
+            ack_wait: Duration::ZERO,
+            ..base()
+        },
+        ConsumerOptions {
+            backoff: vec![Duration::ZERO; 17],
+            ..base()
+        },
+        ConsumerOptions {
+            prefixes: vec!["/x".into(); 65],
+            ..base()
+        },
+        ConsumerOptions {
+            prefixes: vec![vec![b'x'; 4097].into()],
+            ..base()
+        },
     ] {
         let refused = store.consumer("c").create(wrong).await;
-        assert!(matches!(refused, Err(ConsumerError::Option { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ConsumerError::Option { .. })),
+            "{refused:?}"
+        );
     }
     let mut foreign: Cursor = store.watch("").cursor();
     foreign.store = StoreId([1; 16]);
-    let refused = store.consumer("c").create(options(ConsumerStart::After(foreign))).await;
+    let refused = store
+        .consumer("c")
+        .create(options(ConsumerStart::After(foreign)))
+        .await;
     assert!(
-        matches!(refused, Err(ConsumerError::Start(WatchError::ForeignCursor { .. }))),
+        matches!(
+            refused,
+            Err(ConsumerError::Start(WatchError::ForeignCursor { .. }))
+        ),
         "{refused:?}"
     );
     let mut ahead: Cursor = store.watch("").cursor();
-    let tip = FrontierTip { seq: 7, id: EntryId([9; 32]) };
+    let tip = FrontierTip {
+        seq: 7,
+        id: EntryId([9; 32]),
+    };
     ahead.frontier.insert(author_of(AUTHOR_A), tip);
-    let refused = store.consumer("c").create(options(ConsumerStart::After(ahead))).await;
+    let refused = store
+        .consumer("c")
+        .create(options(ConsumerStart::After(ahead)))
+        .await;
     let Err(ConsumerError::Start(WatchError::Behind { missing })) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((missing[0].author, missing[0].through), (author_of(AUTHOR_A), 7));
-    assert!(is_unknown(store.consumer("c").next().await), "nothing was made");
+    assert_eq!(
+        (missing[0].author, missing[0].through),
+        (author_of(AUTHOR_A), 7)
+    );
+    assert!(
+        is_unknown(store.consumer("c").next().await),
+        "nothing was made"
+    );
 
     created(&store, "c").await;
-    let same = store.consumer("c").create(options(ConsumerStart::Now)).await;
+    let same = store
+        .consumer("c")
+        .create(options(ConsumerStart::Now))
+        .await;
     assert!(same.is_ok(), "where it began is of no account: {same:?}");
-    let other = ConsumerOptions { max_in_flight: 3, ..options(ConsumerStart::Beginning) };
+    let other = ConsumerOptions {
+        max_in_flight: 3,
+        ..options(ConsumerStart::Beginning)
+    };
     let refused = store.consumer("c").create(other).await;
     assert!(
-        matches!(refused, Err(ConsumerError::Exists { differs: "max_in_flight", .. })),
+        matches!(
+            refused,
+            Err(ConsumerError::Exists {
+                differs: "max_in_flight",
+                ..
+            })
+        ),
         "{refused:?}"
     );
 }
@@ -125,11 +195,21 @@ async fn a_store_has_so_many_consumers_and_no_more() {
     for made in many.collect::<Vec<_>>() {
         soon(made).await.unwrap().unwrap();
     }
-    let refused = store.consumer("more").create(ConsumerOptions::default()).await;
-    assert!(matches!(refused, Err(ConsumerError::TooMany)), "{refused:?}");
+    let refused = store
+        .consumer("more")
+        .create(ConsumerOptions::default())
+        .await;
+    assert!(
+        matches!(refused, Err(ConsumerError::TooMany)),
+        "{refused:?}"
+    );
     assert_eq!(store.consumers().await.unwrap().len(), CONSUMERS_MAX);
     store.consumer("c7").delete().await.unwrap();
-    store.consumer("more").create(ConsumerOptions::default()).await.unwrap();
+    store
+        .consumer("more")
+        .create(ConsumerOptions::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +222,14 @@ async fn several_prefixes_are_followed_and_quiet_ones_move_on() {
         ..options(ConsumerStart::Beginning)
     };
     consumer.create(two).await.unwrap();
-    for key in ["/jobs/b", "/jobs/a1", "/job", "/jobs/b/1", "/jobs/c", "/jobs/a"] {
+    for key in [
+        "/jobs/b",
+        "/jobs/a1",
+        "/job",
+        "/jobs/b/1",
+        "/jobs/c",
+        "/jobs/a",
+    ] {
         put(&store, key, "v").await;
     }
     for expected in ["/jobs/a1", "/jobs/b/1", "/jobs/a"] {
@@ -222,12 +309,22 @@ async fn a_deleted_consumer_is_gone_with_all_it_had() {
     consumer.delete().await.unwrap();
     assert!(is_unknown(soon(waiting).await.unwrap()));
     assert!(matches!(taken.ack(), Err(ConsumerError::Unknown { .. })));
-    assert!(matches!(consumer.delete().await, Err(ConsumerError::Unknown { .. })));
-    assert!(is_unknown(bench.killed().open().await.consumer("c").next().await));
+    assert!(matches!(
+        consumer.delete().await,
+        Err(ConsumerError::Unknown { .. })
+    ));
+    assert!(is_unknown(
+        bench.killed().open().await.consumer("c").next().await
+    ));
     // Of the same name, it is another one.
-    let late = ConsumerOptions { max_in_flight: 2, ..options(ConsumerStart::Now) };
+    let late = ConsumerOptions {
+        max_in_flight: 2,
+        ..options(ConsumerStart::Now)
+    };
     consumer.create(late).await.unwrap();
     nothing_comes(&consumer).await;
+    let again = bench.killed().open().await;
+    nothing_comes(&again.consumer("c")).await;
     let names: Vec<_> = store.consumers().await.unwrap();
     let names: Vec<_> = names.iter().map(|status| status.name.as_str()).collect();
     assert_eq!(names, ["c", "d"]);
@@ -249,7 +346,10 @@ async fn the_status_says_what_there_is_to_do_and_what_was_done() {
     next(&consumer).await.ack().unwrap();
     let _held = next(&consumer).await;
     bench.clock.advance(5);
-    next(&consumer).await.nack(Some(Duration::from_secs(9))).unwrap();
+    next(&consumer)
+        .await
+        .nack(Some(Duration::from_secs(9)))
+        .unwrap();
     next(&consumer).await.term().unwrap();
     let status = consumer.show().await.unwrap();
     assert_eq!((status.outstanding, status.in_flight), (4, 1));

@@ -94,7 +94,10 @@ async fn nothing_comes(consumer: &Consumer) {
 }
 
 /// Waits until what was fed has gone through `done`.
-async fn until(consumer: &Consumer, done: impl Fn(&lattice::store::consumers::ConsumerStatus) -> bool) {
+async fn until(
+    consumer: &Consumer,
+    done: impl Fn(&lattice::store::consumers::ConsumerStatus) -> bool,
+) {
     let wait = async {
         loop {
             let status = consumer.show().await.unwrap();
@@ -119,7 +122,9 @@ fn options(from: ConsumerStart) -> ConsumerOptions {
 /// Returns a consumer of everything since the beginning.
 async fn created(store: &Store, name: &str) -> Consumer {
     let consumer = store.consumer(name);
-    soon(consumer.create(options(ConsumerStart::Beginning))).await.unwrap();
+    soon(consumer.create(options(ConsumerStart::Beginning)))
+        .await
+        .unwrap();
     consumer
 }
 
@@ -132,7 +137,9 @@ fn value(delivery: &Delivery) -> Option<Bytes> {
 }
 
 async fn put(store: &Store, key: &str, value: &str) {
-    soon(store.put(key.to_owned(), value.to_owned())).await.unwrap();
+    soon(store.put(key.to_owned(), value.to_owned()))
+        .await
+        .unwrap();
 }
 
 fn is_unknown(outcome: Result<Delivery, ConsumerError>) -> bool {

@@ -212,7 +212,10 @@ fn soak(count: usize) -> usize {
 }
 
 /// Runs `work(n)` for every `n` of `0..count` on two threads, each with its own runtime.
-fn on_two_threads<F: Future<Output = ()>>(count: usize, work: impl Fn(usize) -> F + Sync) {
+pub(crate) fn on_two_threads<F: Future<Output = ()>>(
+    count: usize,
+    work: impl Fn(usize) -> F + Sync,
+) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {

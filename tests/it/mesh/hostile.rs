@@ -35,7 +35,7 @@ use lattice::{
 };
 use tokio::time::timeout;
 
-use super::{Peer, SOON, has};
+use super::{Peer, SOON, has, loopback};
 use crate::model::header;
 
 const HELLO: &[u8] = b"lattice/hello/1";

@@ -3,6 +3,7 @@
 mod damage;
 mod hostile;
 mod proof;
+mod relay;
 
 use std::time::Duration;
 
@@ -35,15 +36,15 @@ impl Peer {
     }
 
     async fn at(dir: TempDir, name: &str) -> Self {
-        Self::with_clock(dir, name, Clock::system()).await
+        Self::with(dir, name, Clock::system(), loopback()).await
     }
 
-    async fn with_clock(dir: TempDir, name: &str, clock: Clock) -> Self {
+    async fn with(dir: TempDir, name: &str, clock: Clock, net: NetConfig) -> Self {
         let mut config = NodeConfig::new(dir.path()).create(true);
         config.name = name.to_owned();
         config.clock = clock;
         let node = Node::open(config).await.unwrap();
-        let net = Net::start(node.clone(), loopback());
+        let net = Net::start(node.clone(), net);
         Self { node, net, dir }
     }
 

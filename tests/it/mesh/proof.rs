@@ -7,7 +7,15 @@ use super::*;
 impl Peer {
     /// Tells this node where `other` is, as mDNS would.
     async fn finds(&self, other: &Self) {
-        let addresses = other.net.addresses().unwrap();
+        let listening = async {
+            loop {
+                match other.net.addresses() {
+                    Some(addresses) => return addresses,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let addresses = timeout(SOON, listening).await.unwrap();
         self.net.connect(&other.node.id(), addresses).await.unwrap();
     }
 }
@@ -64,7 +72,13 @@ async fn a_chain_of_grants_is_shown_whole() {
     d.finds(&c).await;
     c.node.root().put("/from", "c").await.unwrap();
     has(&d.node.root(), "/from", "c").await;
-    assert_eq!(c.node.members().role(&d.node.id()), Some(Role::Reader));
+    // What C wrote may be there before D's grant is here.
+    let named = async {
+        while c.node.members().role(&d.node.id()) != Some(Role::Reader) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, named).await.expect("it is named");
     c.stop().await;
     d.stop().await;
 }

@@ -177,7 +177,7 @@ async fn m1_a_proof_that_proves_nothing_is_refused_as_a_stranger_is() {
         let connection = stranger.connected(a, HELLO).await;
         if let Ok((mut send, receive)) = connection.open_bi().await {
             drop(
-                send.write_all(&showing(store, &[through_other.clone()]))
+                send.write_all(&showing(store, std::slice::from_ref(&through_other)))
                     .await,
             );
             drop(send.finish());

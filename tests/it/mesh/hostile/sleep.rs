@@ -7,7 +7,8 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_has_slept_dials_at_once_whom_it_would_have_waited_for() {
     let clock = Clock::manual(1_800_000_000_000);
-    let a = Peer::with_clock(tempfile::tempdir().unwrap(), "a", clock.clone()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let a = Peer::with(dir, "a", clock.clone(), loopback()).await;
     let raw = Raw::new(90).await;
     let (secret, _expires_ms) = a.node.invite(Role::Writer, 60_000).await.unwrap();
     a.node.redeem(&secret, raw.author()).await.unwrap();

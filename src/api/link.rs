@@ -1,0 +1,213 @@
+//! The client's end of a connection: HTTP/2 that is dialled again when it breaks.
+//!
+//! tonic's own channel hands each call to a task, which hands it to another, which has two made
+//! for it: for calls as small as a put that costs more than all the rest of a client. Here a call
+//! goes to the connection from where it is made; only a body that does not end at once gets a task.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream, SendStream,
+    client::{Builder, SendRequest},
+};
+use http_body::{Body as _, Frame};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::{
+    body::Body,
+    codegen::{BoxFuture, StdError, http},
+};
+
+use crate::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
+
+/// What bytes go over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+type Dialled = BoxFuture<Box<dyn Stream>, StdError>;
+
+/// A connection to a node. Cheap to clone; all clones share it, and it ends with the last one.
+#[derive(Clone)]
+pub struct Link(Arc<Shared>);
+
+struct Shared {
+    dial: Box<dyn Fn() -> Dialled + Send + Sync>,
+    // The newest connection, which may have broken meanwhile.
+    sender: Mutex<Option<SendRequest<Bytes>>>,
+    // Held by whoever dials, so that calls that come meanwhile wait for that connection.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct Answer(RecvStream);
+
+impl Link {
+    /// Makes a link that dials when it must: at the first call, and after the connection broke.
+    pub(super) fn new(dial: impl Fn() -> Dialled + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared {
+            dial: Box::new(dial),
+            sender: Mutex::default(),
+            dialling: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Goes over a stream that is there already. Where that has broken, the first call dials.
+    pub(super) async fn begin(&self, stream: impl Stream) {
+        *self.0.known() = handshake(stream).await.ok();
+    }
+}
+
+impl Shared {
+    async fn sender(&self) -> Result<SendRequest<Bytes>, StdError> {
+        if let Some(sender) = self.open_sender().await {
+            return Ok(sender);
+        }
+        let _turn = self.dialling.lock().await;
+        if let Some(sender) = self.open_sender().await {
+            return Ok(sender);
+        }
+        let sender = handshake((self.dial)().await?).await?;
+        *self.known() = Some(sender.clone());
+        Ok(sender.ready().await?)
+    }
+
+    // Waits while the other side takes no more calls.
+    async fn open_sender(&self) -> Option<SendRequest<Bytes>> {
+        let known = self.known().clone();
+        known?.ready().await.ok()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call(&self, request: http::Request<Body>) -> Result<http::Response<Answer>, StdError> {
+        let (parts, body) = request.into_parts();
+        let request = http::Request::from_parts(parts, ());
+        let (answer, stream) = self.sender().await?.send_request(request, false)?;
+        let mut sending = Box::pin(send(body, stream));
+        let sent = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+        if sent.is_pending() {
+            // Ends with the body, or when the call is over. The answer says what went wrong.
+            tokio::spawn(async move { sending.await.unwrap_or_default() });
+        }
+        Ok(answer.await?.map(Answer))
+    }
+}
+
+async fn handshake(stream: impl Stream) -> Result<SendRequest<Bytes>, h2::Error> {
+    let (sender, connection) = Builder::new()
+        .initial_window_size(CALL_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .enable_push(false)
+        .handshake(stream)
+        .await?;
+    // Ends when the last sender is dropped, or the other side has gone; calls are told why.
+    tokio::spawn(async move { connection.await.unwrap_or_default() });
+    Ok(sender)
+}
+
+// Sends a body as fast as the other side takes it. The end goes with the last part where the body
+// knows by then that it was the last.
+async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
+    let mut next = next_frame(&mut body, &mut stream).await;
+    while let Some(frame) = next.take() {
+        let Ok(frame) = frame else {
+            stream.send_reset(Reason::CANCEL);
+            return Ok(());
+        };
+        let mut data = frame.into_data().unwrap_or_default();
+        let ahead = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+        let last = matches!(ahead, Poll::Ready(None));
+        while !data.is_empty() {
+            stream.reserve_capacity(data.len());
+            while stream.capacity() == 0 {
+                match poll_fn(|context| stream.poll_capacity(context)).await {
+                    Some(capacity) => _ = capacity?,
+                    None => return Ok(()),
+                }
+            }
+            let part = data.split_to(stream.capacity().min(data.len()));
+            stream.send_data(part, last && data.is_empty())?;
+            if last && data.is_empty() {
+                return Ok(());
+            }
+        }
+        next = match ahead {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => next_frame(&mut body, &mut stream).await,
+        };
+    }
+    stream.send_data(Bytes::new(), true)
+}
+
+// None also when nobody waits for the body any more.
+async fn next_frame(
+    body: &mut Body,
+    stream: &mut SendStream<Bytes>,
+) -> Option<Result<Frame<Bytes>, tonic::Status>> {
+    poll_fn(|context| match stream.poll_reset(context) {
+        Poll::Ready(_over) => Poll::Ready(None),
+        Poll::Pending => Pin::new(&mut *body).poll_frame(context),
+    })
+    .await
+}
+
+impl tower::Service<http::Request<Body>> for Link {
+    type Response = http::Response<Answer>;
+    type Error = StdError;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { shared.call(request).await })
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let data = ready!(self.0.poll_data(context));
+        Poll::Ready(match data {
+            Some(Ok(data)) => {
+                // The other side may send as much again.
+                let taken = self.0.flow_control().release_capacity(data.len());
+                Some(taken.map(|()| Frame::data(data)))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            None => {
+                let trailers = ready!(self.0.poll_trailers(context));
+                trailers
+                    .map(|trailers| trailers.map(Frame::trailers))
+                    .transpose()
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}

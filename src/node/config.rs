@@ -1,0 +1,225 @@
+//! `config.toml` in the data directory: what the node's owner wants each time it starts.
+//!
+//! ```toml
+//! name = "kitchen"               # what the node calls itself
+//! bind = "0.0.0.0:4711"          # where it listens for peers
+//! mdns = false                   # look for members on the local network, and be found there
+//! relay = "https://relay.lan"    # off, n0 (public relays), or a relay's URL
+//! ```
+//! Everything may be left out. What a flag or the environment says goes before it. Nobody writes
+//! this file but its owner.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    net::SocketAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::Deserialize;
+
+use crate::limits::CONFIG_BYTES_MAX;
+
+/// What `config.toml` says. `None`: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileConfig {
+    /// What the node calls itself.
+    pub name: Option<String>,
+    /// The address to listen on for peers.
+    pub bind: Option<SocketAddr>,
+    /// Look for members on the local network, and be found there.
+    pub mdns: Option<bool>,
+    /// Who helps peers that cannot reach each other.
+    pub relay: Option<Relay>,
+}
+
+/// Who passes on what peers cannot send each other directly.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Relay {
+    /// Nobody: no third party learns of this node.
+    #[default]
+    Off,
+    /// The public relays and the address lookup of number 0.
+    N0,
+    /// One of your own, by URL.
+    Url(String),
+}
+
+/// A text that names no relay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no relay; there are off, n0, and URLs as in https://relay.example")]
+pub struct RelayError {
+    /// What was given, cut to 80 characters.
+    pub text: String,
+}
+
+/// Why `config.toml` cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is no TOML, or says what there is not.
+    #[error("{}:{line}:{column}: {what}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// What is wrong, and what there is instead.
+        what: String,
+    },
+    /// It is longer than anything there is to say.
+    #[error("{} has more than {bytes_max} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// What it may have.
+        bytes_max: usize,
+    },
+    /// It is there, and cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl FileConfig {
+    /// Reads `config.toml` in `data_dir`; where there is none, it says nothing.
+    ///
+    /// # Errors
+    /// `ConfigError`.
+    pub fn read(data_dir: &Path) -> Result<Self, ConfigError> {
+        let path = data_dir.join(FILE);
+        let mut text = String::new();
+        let read = File::open(&path).and_then(|file| {
+            let bytes_max = u64::try_from(CONFIG_BYTES_MAX).unwrap_or(u64::MAX);
+            file.take(bytes_max.saturating_add(1))
+                .read_to_string(&mut text)
+        });
+        match read {
+            Ok(bytes) if bytes > CONFIG_BYTES_MAX => Err(ConfigError::TooLong {
+                path,
+                bytes_max: CONFIG_BYTES_MAX,
+            }),
+            Ok(_bytes) => Self::parse(&text, path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Io { path, source }),
+        }
+    }
+
+    fn parse(text: &str, path: PathBuf) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let (line, column) = place(text, error.span());
+            ConfigError::Invalid {
+                path,
+                line,
+                column,
+                what: error.message().to_owned(),
+            }
+        })
+    }
+}
+
+// Line and column of the beginning of `span`, both from 1.
+fn place(text: &str, span: Option<Range<usize>>) -> (usize, usize) {
+    let start = span.map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
+impl FromStr for Relay {
+    type Err = RelayError;
+
+    fn from_str(text: &str) -> Result<Self, RelayError> {
+        let host = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        match (text, host) {
+            ("off", _) => Ok(Self::Off),
+            ("n0", _) => Ok(Self::N0),
+            (url, Some(host)) if !host.is_empty() => Ok(Self::Url(url.to_owned())),
+            _other => Err(RelayError {
+                text: text.chars().take(80).collect(),
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for Relay {
+    type Error = RelayError;
+
+    fn try_from(text: String) -> Result<Self, RelayError> {
+        text.parse()
+    }
+}
+
+const FILE: &str = "config.toml";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<FileConfig, String> {
+        FileConfig::parse(text, "config.toml".into()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_open() {
+        assert_eq!(parse(""), Ok(FileConfig::default()));
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(FileConfig::read(dir.path()).unwrap(), FileConfig::default());
+        let all = "name = 'kitchen'\nbind = '[::1]:4711'\nmdns = false # a comment\nrelay = 'n0'\n";
+        std::fs::write(dir.path().join(FILE), all).unwrap();
+        let expected = FileConfig {
+            name: Some("kitchen".to_owned()),
+            bind: Some("[::1]:4711".parse().unwrap()),
+            mdns: Some(false),
+            relay: Some(Relay::N0),
+        };
+        assert_eq!(FileConfig::read(dir.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place_and_what_there_is() {
+        let cases = [
+            (
+                "mdns = true\n  bnd = '127.0.0.1:1'\n",
+                "config.toml:2:3: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`",
+            ),
+            (
+                "# \u{e4}\nbind = \"127.0.0.1\"",
+                "config.toml:2:8: invalid socket address syntax",
+            ),
+            (
+                "mdns = 'no'",
+                "config.toml:1:8: invalid type: string \"no\", expected a boolean",
+            ),
+            (
+                "\nrelay = 'relay.example'",
+                "config.toml:2:9: \"relay.example\" is no relay; there are off, n0, and URLs as in \
+                 https://relay.example",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse(text), Err(expected.to_owned()));
+        }
+        let cut = parse("name = \"kitchen\nmdns = true\n").unwrap_err();
+        assert!(cut.starts_with("config.toml:1:"), "{cut}");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "#".repeat(CONFIG_BYTES_MAX + 1)).unwrap();
+        let read = FileConfig::read(dir.path());
+        assert!(matches!(read, Err(ConfigError::TooLong { .. })), "{read:?}");
+    }
+}
