@@ -568,7 +568,7 @@ async fn what_a_broken_stream_had_is_given_to_others() {
     assert_eq!(delivery(&mut broken).await.0, "/c/3");
     drop((broken, other));
     let mut rest = consume(&mut client, "c", 5).await;
-    let mut again = vec![delivery(&mut rest).await, delivery(&mut rest).await];
+    let mut again = [delivery(&mut rest).await, delivery(&mut rest).await];
     again.sort();
     let seen: Vec<_> = again
         .iter()
