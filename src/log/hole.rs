@@ -47,8 +47,8 @@ impl Hole {
 
     /// True for damage that it explains.
     pub fn covers(&self, damage: &LogDamage) -> bool {
-        let begins = self.offset..self.offset.saturating_add(self.bytes);
-        self.file == damage.file && (begins.contains(&damage.offset) || damage.offset == begins.end)
+        let bytes = self.offset..self.offset.saturating_add(self.bytes);
+        self.file == damage.file && bytes.contains(&damage.offset)
     }
 }
 

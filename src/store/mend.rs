@@ -20,6 +20,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Mending {
     holes: Vec<Hole>,
+    // True while `holes` are those of the damage that is known: to look reads whole logs.
+    looked: bool,
     // Entries for the holes, until all of one are there.
     found: BTreeMap<EntryId, VerifiedEntry>,
     found_bytes: usize,
@@ -67,12 +69,27 @@ impl Actor {
             if !self.damage.iter().any(|known| known.covers(&found)) {
                 tracing::error!(store = %self.config.id, %found);
                 self.damage.push(found);
+                self.mending.looked = false;
             }
         }
     }
 
     /// Looks what is missing of the logs. Returns the last entry of each hole.
     pub(super) fn missing(&mut self) -> Vec<(Author, FrontierTip)> {
+        if !self.mending.looked {
+            self.mending.holes = self.find_holes();
+            self.mending.looked = true;
+            self.mend();
+        }
+        let tip = |hole: &Hole| FrontierTip {
+            seq: hole.last,
+            id: hole.tip,
+        };
+        let holes = self.mending.holes.iter().filter(|hole| !hole.is_empty());
+        holes.map(|hole| (hole.author, tip(hole))).collect()
+    }
+
+    fn find_holes(&self) -> Vec<Hole> {
         let mut holes: Vec<Hole> = Vec::new();
         for damage in &self.damage {
             if holes.iter().any(|hole| hole.file == damage.file) {
@@ -83,14 +100,7 @@ impl Actor {
                 Err(error) => tracing::warn!(store = %self.config.id, %error, "a log is not read"),
             }
         }
-        self.mending.holes = holes;
-        self.mend();
-        let tip = |hole: &Hole| FrontierTip {
-            seq: hole.last,
-            id: hole.tip,
-        };
-        let holes = self.mending.holes.iter().filter(|hole| !hole.is_empty());
-        holes.map(|hole| (hole.author, tip(hole))).collect()
+        holes
     }
 
     /// Puts back what has come.
@@ -123,6 +133,8 @@ impl Actor {
         if mended.is_empty() {
             return;
         }
+        // What stands behind a hole may say now what another one lacks.
+        self.mending.looked = false;
         self.mending.found.clear();
         self.mending.found_bytes = 0;
         for hole in &mended {

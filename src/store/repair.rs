@@ -12,6 +12,7 @@ use crate::{
         Store, WriteError,
         actor::{Actor, Command},
         group::GroupError,
+        mend::Mending,
     },
 };
 
@@ -151,6 +152,8 @@ impl Actor {
             return Ok(lost);
         }
         self.cuts.clear();
+        // The places that were given up are taken in as any others from now on.
+        self.mending = Mending::default();
         self.rebuild();
         if let Some(error) = &self.state_failed {
             return Err(error.clone().into());

@@ -1,6 +1,6 @@
 //! Damage that peers can help with: what they give back is put where it was.
 
-use lattice::{Store, protocol::entry::VerifiedEntry};
+use lattice::{Store, protocol::entry::VerifiedEntry, store::Ingested};
 
 use super::{
     Known, STORE, all_entries, author_a, author_b,
@@ -164,4 +164,47 @@ async fn s4_another_entry_for_the_same_place_is_not_put_there() {
     assert_eq!(soon(store.missing()).await.unwrap(), missing);
     soon(store.ingest(encoded(&entries))).await.unwrap();
     is_whole(&store, hash, "with the right one").await;
+}
+
+#[tokio::test]
+async fn s2_what_was_given_up_is_taken_in_as_any_other_entry() {
+    let (mut image, known, hash) = closed().await;
+    let path = log_path(&author_a());
+    let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
+    let len = image[&path].len();
+    image.get_mut(&path).unwrap().truncate(len / 2);
+    let disk = MemDisk::new(&image);
+    let store = open(&disk).await.unwrap();
+    // A session has asked for what is missing, in vain.
+    assert!(!soon(store.missing()).await.unwrap().is_empty());
+    let lost = soon(store.repair()).await.unwrap().lost;
+    let first = usize::try_from(lost[0].first).unwrap() - 1;
+    let outcomes = soon(store.ingest(encoded(&entries[first..])))
+        .await
+        .unwrap();
+    let applied = entries[first..]
+        .iter()
+        .map(|entry| Ingested::Applied(entry.id));
+    assert_eq!(outcomes, applied.collect::<Vec<_>>());
+    is_whole(&store, hash, "given up, and back").await;
+}
+
+#[tokio::test]
+async fn s4_of_two_damaged_neighbours_one_that_is_mended_does_not_hide_the_other() {
+    let (mut image, known, hash) = closed().await;
+    let path = log_path(&author_a());
+    let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
+    let places = flip::frames(&image[&path]);
+    for place in &places[1..3] {
+        image.get_mut(&path).unwrap()[place.offset + 120] ^= 1;
+    }
+    let disk = MemDisk::new(&image);
+    let store = open(&disk).await.unwrap();
+    soon(store.verify()).await.unwrap();
+    assert_eq!(soon(store.missing()).await.unwrap().len(), 2);
+    soon(store.ingest(encoded(&entries[1..2]))).await.unwrap();
+    assert_eq!(soon(store.status()).await.damage.len(), 1);
+    assert_eq!(soon(store.missing()).await.unwrap().len(), 1);
+    soon(store.ingest(encoded(&entries[2..3]))).await.unwrap();
+    is_whole(&store, hash, "one after the other").await;
 }
