@@ -8,13 +8,13 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     id::Author,
     limits::{
         DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX,
-        STATUS_BYTES_MAX, SYNC_EVERY,
+        STATUS_BYTES_MAX, SYNC_EVERY, SYNC_WORK_TIMEOUT,
     },
     net::{
         GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
@@ -152,11 +152,17 @@ async fn in_step(
     node: &Author,
     connection: &Connection,
 ) -> Result<(), PeerError> {
+    let began = Instant::now();
     for store in mesh.node.open_stores() {
-        match session::open(mesh, node, connection, &store, |_entries| {}).await {
-            // It opens what the root store lists, in a moment; the others need not wait for that.
-            Ok(_) | Err(PeerError::NoStore) => {}
-            Err(error) => return Err(error),
+        loop {
+            match session::open(mesh, node, connection, &store, |_entries| {}).await {
+                // It opens what the root store lists, in a moment; the others need not wait for it.
+                Ok(Some(_)) | Err(PeerError::NoStore) => break,
+                Err(error) => return Err(error),
+                Ok(None) if began.elapsed() >= SYNC_WORK_TIMEOUT => return Err(PeerError::Busy),
+                // What it opened does the same, and is not over: only then is this side in step.
+                Ok(None) => tokio::time::sleep(BUSY_FOR).await,
+            }
         }
     }
     mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
@@ -322,4 +328,6 @@ fn read_status(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
 
 /// First byte of a stream that exchanges statuses.
 const STATUS: u8 = 1;
+// Between two looks whether a session that the peer has opened is over.
+const BUSY_FOR: Duration = Duration::from_millis(200);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
