@@ -268,7 +268,14 @@ impl State {
             let row = old.map(|ms| self.staged.expiry_row(op.key(), ms));
             rows.push(row.transpose()?);
         }
-        let caused = self.caused_by(entry)?;
+        let mut caused = None;
+        if let Some(cause) = &entry.header.cause {
+            let cause = CauseId::of(&entry.author(), cause);
+            // Of a fork's branches the first counts, whichever came first.
+            let this = (entry.header.seq, entry.id);
+            let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
+            caused = Some((cause, first));
+        }
         for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
             self.staged.put(op, change, row);
             if let Some(filling) = &mut self.filling {
@@ -286,20 +293,6 @@ impl State {
         Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
         self.staged.entries += 1;
         Ok(changes)
-    }
-
-    // Its cause, and the first entry that has it: of a fork's branches, whichever came first.
-    fn caused_by(
-        &self,
-        entry: &VerifiedEntry,
-    ) -> Result<Option<(CauseId, (Seq, EntryId))>, StateError> {
-        let Some(cause) = &entry.header.cause else {
-            return Ok(None);
-        };
-        let cause = CauseId::of(&entry.author(), cause);
-        let this = (entry.header.seq, entry.id);
-        let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
-        Ok(Some((cause, first)))
     }
 
     /// Moves the time through which expiries were told.
