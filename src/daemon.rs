@@ -1,6 +1,10 @@
 //! The daemon: a node and what serves it, from start to an ordered stop.
 
-use std::{io, path::Path};
+mod metrics;
+
+use std::{io, net::SocketAddr, path::Path};
+
+pub use metrics::{Metrics, MetricsError};
 
 use tokio::{
     signal::unix::{SignalKind, signal as listen},
@@ -30,6 +34,7 @@ pub struct Daemon {
     socket: std::path::PathBuf,
     // Runs `Server::serve`; joined by `stop`, aborted by drop.
     serving: JoinHandle<()>,
+    metrics: Option<Metrics>,
 }
 
 /// Why a daemon did not start or stop as it should.
@@ -62,7 +67,20 @@ impl Daemon {
             server,
             socket: path,
             serving,
+            metrics: None,
         })
+    }
+
+    /// Tells on a loopback address how the node is, over HTTP: `/metrics` and `/healthz`, until the
+    /// daemon is stopped. Returns the address.
+    ///
+    /// # Errors
+    /// `MetricsError`.
+    pub async fn serve_metrics(&mut self, at: SocketAddr) -> Result<SocketAddr, MetricsError> {
+        let metrics = Metrics::start(self.node.clone(), self.net.clone(), at).await?;
+        let address = metrics.address();
+        self.metrics = Some(metrics);
+        Ok(address)
     }
 
     /// Returns the node.

@@ -285,6 +285,9 @@ pub(crate) struct Started {
     pub(crate) pid: Option<u32>,
     /// False when it was there already.
     pub(crate) created: bool,
+    /// Where metrics are served; of `up`, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<String>,
 }
 
 /// The process that `down` stopped.

@@ -2,12 +2,13 @@
 
 use std::{
     io::ErrorKind,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use lattice::{
     api::client::{self, Client, ConnectError},
-    daemon::Daemon,
+    daemon::{Daemon, MetricsError},
     net::NetConfig,
     node::{FileConfig, Node, NodeConfig, OpenError},
 };
@@ -110,6 +111,19 @@ impl Context {
         let session = Session::serve(node, net).await?;
         self.session = Some(session);
         self.client(Lifetime::Long).await
+    }
+
+    /// Tells how the node that this process is does, over HTTP at `at`. Returns where.
+    pub(crate) async fn serve_metrics(&mut self, at: SocketAddr) -> Result<SocketAddr, Failure> {
+        let Some(Session::Serving(_, daemon)) = &mut self.session else {
+            unreachable!("`up` serves before it tells")
+        };
+        let served = daemon.serve_metrics(at).await;
+        served.map_err(|error| match error {
+            MetricsError::NotLoopback { .. } => Failure::usage("bad_metrics", error.to_string()),
+            MetricsError::Bind { .. } => Failure::failed("metrics", error.to_string())
+                .hint("another program listens there: give another --metrics, or port 0 for any"),
+        })
     }
 
     /// Resolves when another process asks this one, as the node, to stop; else never.

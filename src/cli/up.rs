@@ -1,6 +1,9 @@
 //! `init`, `up`, `down`: the node itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use lattice::{
@@ -68,6 +71,7 @@ impl Init {
                 socket,
                 pid,
                 created,
+                metrics: None,
             });
         }
         if created {
@@ -83,7 +87,8 @@ impl Init {
 /// Start the node, and create it at first
 ///
 /// Runs until Ctrl-C, SIGTERM or `lattice down`. Where a flag and the environment say nothing,
-/// `config.toml` in the data directory counts: name, bind, mdns = true or false, relay.
+/// `config.toml` in the data directory counts: name, bind, mdns = true or false, relay,
+/// metrics.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "serve",
@@ -91,6 +96,7 @@ impl Init {
 Examples:
   lattice up
   lattice up --watch /              stream every change while it runs
+  lattice up --metrics 127.0.0.1:9464
   lattice up --json --watch /jobs/ | jq -r .key"
 )]
 pub(crate) struct Up {
@@ -100,6 +106,14 @@ pub(crate) struct Up {
     /// What the node calls itself [default: the host's name]
     #[arg(long)]
     name: Option<String>,
+    /// Tell on this loopback address how the node is: /metrics for Prometheus, and /healthz
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "LATTICE_METRICS",
+        hide_env_values = true
+    )]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     net: NetArgs,
 }
@@ -115,8 +129,13 @@ impl Up {
         let file = FileConfig::read(&context.place.data_dir)?;
         let node = open(context, self.name.or_else(|| file.name.clone())).await?;
         let id = node.id().to_string();
+        let metrics = self.metrics.or(file.metrics);
         let client = context.serve(node, self.net.config(file)).await?;
-        tell_started(context, id, created, self.watch.as_deref())?;
+        let metrics = match metrics {
+            Some(at) => Some(context.serve_metrics(at).await?),
+            None => None,
+        };
+        tell_started(context, id, created, metrics, self.watch.as_deref())?;
         let down = context.down_requested();
         let Some(prefix) = self.watch else {
             tokio::select! {
@@ -172,6 +191,7 @@ fn tell_started(
     context: &mut Context,
     node: String,
     created: bool,
+    metrics: Option<SocketAddr>,
     watch: Option<&str>,
 ) -> Result<(), Failure> {
     let data_dir = context.place.data_dir.display().to_string();
@@ -186,6 +206,7 @@ fn tell_started(
             socket,
             pid,
             created,
+            metrics: metrics.map(|at| at.to_string()),
         })?;
         return out.flush();
     }
@@ -195,6 +216,9 @@ fn tell_started(
         if created { " (created)" } else { "" }
     ))?;
     out.line(&format!("socket  {socket}"))?;
+    if let Some(at) = metrics {
+        out.line(&format!("metrics http://{at}/metrics"))?;
+    }
     out.line("next    in another terminal: lattice put /hello world")?;
     out.line(match watch {
         Some(_) => "stop    Ctrl-C, or `lattice down`; changes follow",

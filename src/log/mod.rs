@@ -13,6 +13,7 @@ mod hole;
 mod mark;
 pub mod record;
 mod recover;
+mod timing;
 mod writer;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::Instant,
 };
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
@@ -27,11 +29,12 @@ pub use cut::LogCut;
 pub use hole::Hole;
 pub use mark::Mark;
 pub use recover::Recovered;
+pub use timing::{SYNC_BOUNDS, SyncTimes};
 
 use crate::{
     disk::{Disk, DiskFile, Open},
     id::{Author, EntryId, Seq},
-    log::writer::Writer,
+    log::{timing::Timing, writer::Writer},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
@@ -64,6 +67,7 @@ pub enum LogError {
 pub struct LogReader {
     // Only the writer inserts, when an author or a fork appears.
     branches: Arc<RwLock<BTreeMap<Author, Vec<Arc<Branch>>>>>,
+    timing: Timing,
 }
 
 impl LogReader {
@@ -123,6 +127,11 @@ impl LogReader {
             Err(LogError::Damaged(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns how long the disk took to make entries durable, since the logs were opened.
+    pub fn sync_times(&self) -> SyncTimes {
+        self.timing.times()
     }
 
     /// Returns the bytes of all logs.
@@ -251,11 +260,13 @@ impl Logs {
             .values_mut()
             .filter(|writer| !writer.staged.is_empty())
         {
+            let began = Instant::now();
             writer
                 .branch
                 .file
                 .sync_data()
                 .map_err(|source| writer.branch.io(source))?;
+            self.reader.timing.note(began.elapsed());
         }
         for writer in self
             .writers

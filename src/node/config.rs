@@ -5,6 +5,7 @@
 //! bind = "0.0.0.0:4711"          # where it listens for peers
 //! mdns = false                   # look for members on the local network, and be found there
 //! relay = "https://relay.lan"    # off, n0 (public relays), or a relay's URL
+//! metrics = "127.0.0.1:9464"     # where it tells Prometheus how it is
 //! ```
 //! Everything may be left out. What a flag or the environment says goes before it. Nobody writes
 //! this file but its owner.
@@ -34,6 +35,8 @@ pub struct FileConfig {
     pub mdns: Option<bool>,
     /// Who helps peers that cannot reach each other.
     pub relay: Option<Relay>,
+    /// The loopback address where the node tells how it is, over HTTP.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Who passes on what peers cannot send each other directly.
@@ -176,13 +179,14 @@ mod tests {
         assert_eq!(parse(""), Ok(FileConfig::default()));
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(FileConfig::read(dir.path()).unwrap(), FileConfig::default());
-        let all = "name = 'kitchen'\nbind = '[::1]:4711'\nmdns = false # a comment\nrelay = 'n0'\n";
+        let all = "name = 'kitchen'\nbind = '[::1]:4711'\nmdns = false # a comment\nrelay = 'n0'\nmetrics = '127.0.0.1:9464'\n";
         std::fs::write(dir.path().join(FILE), all).unwrap();
         let expected = FileConfig {
             name: Some("kitchen".to_owned()),
             bind: Some("[::1]:4711".parse().unwrap()),
             mdns: Some(false),
             relay: Some(Relay::N0),
+            metrics: Some("127.0.0.1:9464".parse().unwrap()),
         };
         assert_eq!(FileConfig::read(dir.path()).unwrap(), expected);
     }

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     id::{Author, EntryId},
+    log::SyncTimes,
     protocol::frontier::Frontier,
     store::{KnownFork, LostEntries, Store, actor::Command},
 };
@@ -17,6 +18,8 @@ pub struct StoreStatus {
     pub keys: u64,
     /// Bytes of all logs.
     pub log_bytes: u64,
+    /// How long the disk took to make entries durable, since the store was opened.
+    pub syncs: SyncTimes,
     /// Bytes of the state file.
     pub state_bytes: u64,
     /// The newest entries applied.
@@ -85,6 +88,7 @@ impl Store {
             entries: view.entries,
             keys: view.keys,
             log_bytes: self.shared.log.bytes(),
+            syncs: self.shared.log.sync_times(),
             state_bytes: state_file.map_or(0, |file| file.len()),
             applied: Frontier::clone(&view.frontier),
             pending_entries: writer.pending_entries,

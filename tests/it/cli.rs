@@ -9,6 +9,7 @@ mod help;
 mod lifecycle;
 mod lines;
 mod mesh;
+mod metrics;
 mod mounts;
 mod output;
 mod shell;

@@ -5,6 +5,7 @@
 //! that the ratios hold on a machine that is busy with other things too.
 
 mod baseline;
+mod consume;
 mod fanout;
 mod gossip;
 mod load;
@@ -39,6 +40,7 @@ Examples:
   lattice bench open --entries 1000000
   lattice bench sync                        first sync of a million entries
   lattice bench gossip                      from a put to its event on another node
+  lattice bench consume                     a durable consumer, each change acknowledged
   lattice bench put --json | jq -c 'select(.reached == false)'")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -55,6 +57,7 @@ enum What {
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
+    Consume(consume::Consume),
 }
 
 /// Flags that all of them have.
@@ -91,6 +94,7 @@ impl Bench {
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
+            What::Consume(consume) => ("consume", consume.setup()),
         };
         let scratch = Scratch::make(setup.dir.as_deref())?;
         let mut report = Report::begin(&mut context.out, name, scratch.path())?;
@@ -103,6 +107,7 @@ impl Bench {
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,
+            What::Consume(consume) => consume.run(&scratch, &mut report).await,
         }
     }
 }

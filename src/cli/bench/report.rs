@@ -14,7 +14,7 @@ pub(super) struct Report<'a> {
     case: String,
 }
 
-/// What a figure should reach; the goals are those of issue 2, for a machine with two cores.
+/// What a figure should reach; the goals are those of the issues, for a machine with two cores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Goal {
     /// Inclusive.

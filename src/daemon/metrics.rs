@@ -1,0 +1,217 @@
+//! How the node is, over HTTP on a loopback address: `/metrics` for Prometheus, `/healthz` for
+//! whatever starts it again when it hangs.
+//!
+//! The text follows the Prometheus exposition format, version 0.0.4. Who may connect may read it:
+//! it has names of stores and consumers and ids of nodes, no keys and no values.
+
+mod text;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinHandle,
+    time::timeout,
+};
+use tonic::codegen::http::{Method, Request, Response, StatusCode, header};
+
+use crate::{net::Net, node::Node};
+
+/// Serves `/metrics` and `/healthz` until it is dropped.
+#[derive(Debug)]
+pub struct Metrics {
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+/// Why metrics are not served.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// Others could read it.
+    #[error("metrics are for this machine: {address} is no loopback address, 127.0.0.1:9464 is")]
+    NotLoopback {
+        /// What was given.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot serve metrics on {address}: {source}")]
+    Bind {
+        /// What was given.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+// What a request is answered from.
+#[derive(Debug)]
+struct Subject {
+    node: Node,
+    net: Net,
+    started_ms: u64,
+}
+
+impl Metrics {
+    /// Serves what there is to say of `node` and `net` on `address`; port 0: any.
+    ///
+    /// # Errors
+    /// `MetricsError`.
+    pub(super) async fn start(
+        node: Node,
+        net: Net,
+        address: SocketAddr,
+    ) -> Result<Self, MetricsError> {
+        if !address.ip().is_loopback() {
+            return Err(MetricsError::NotLoopback { address });
+        }
+        let bind = |source| MetricsError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let subject = Arc::new(Subject {
+            started_ms: node.clock().now_ms(),
+            node,
+            net,
+        });
+        Ok(Self {
+            address,
+            serving: tokio::spawn(serve(listener, subject)),
+        })
+    }
+
+    /// Returns where it is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, subject: Arc<Subject>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // At the limit nobody is accepted: the next one waits in the backlog.
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _who)) => {
+                let subject = Arc::clone(&subject);
+                tokio::spawn(async move {
+                    drop(timeout(CONNECTION_TIMEOUT, talk(stream, subject)).await);
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, for example: not at once again.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for metrics");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn talk(stream: TcpStream, subject: Arc<Subject>) {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(REQUEST_BYTES_MAX)
+        .keep_alive(false);
+    let answer = tower::service_fn(move |request: Request<_>| {
+        let subject = Arc::clone(&subject);
+        async move { Ok::<_, Infallible>(subject.answer(&request).await) }
+    });
+    let service = TowerToHyperService::new(answer);
+    let served = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error, "a connection for metrics ended badly");
+    }
+}
+
+impl Subject {
+    async fn answer<B>(&self, request: &Request<B>) -> Response<String> {
+        if !is_local(request) {
+            let what = "this is served under its loopback address only\n";
+            return reply(StatusCode::FORBIDDEN, what.to_owned());
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return reply(StatusCode::METHOD_NOT_ALLOWED, "GET it\n".to_owned());
+        }
+        match request.uri().path() {
+            "/metrics" => reply(StatusCode::OK, self.text().await),
+            "/healthz" => match self.ailments().await.as_slice() {
+                [] => reply(StatusCode::OK, "ok\n".to_owned()),
+                ailments => reply(StatusCode::SERVICE_UNAVAILABLE, ailments.join("\n") + "\n"),
+            },
+            _other => reply(
+                StatusCode::NOT_FOUND,
+                "there are /metrics and /healthz\n".to_owned(),
+            ),
+        }
+    }
+
+    // Why the node does not do its work, a line each.
+    async fn ailments(&self) -> Vec<String> {
+        let mut ailments = Vec::new();
+        for info in self.node.stores() {
+            let Some(store) = self.node.open_store(&info.id) else {
+                continue;
+            };
+            let name = &info.name;
+            match timeout(HEALTH_TIMEOUT, store.status()).await {
+                Err(_elapsed) => {
+                    ailments.push(format!(
+                        "{name}: its writer is silent for {HEALTH_TIMEOUT:?}"
+                    ));
+                }
+                Ok(status) => {
+                    let refused = status.poisoned.map(|why| format!("{name}: {why}"));
+                    ailments.extend(refused);
+                }
+            }
+        }
+        ailments
+    }
+}
+
+// A page of a browser that was led here by a name of its own is not from this machine.
+fn is_local<B>(request: &Request<B>) -> bool {
+    let host = request.headers().get(header::HOST);
+    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
+        return true;
+    };
+    let named = host.rsplit_once(':').map_or(host, |(name, port)| {
+        let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+        if is_port { name } else { host }
+    });
+    let ip = named.trim_start_matches('[').trim_end_matches(']').parse();
+    named == "localhost" || ip.is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+fn reply(status: StatusCode, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let text = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+const CONNECTIONS_MAX: usize = 16;
+const REQUEST_BYTES_MAX: usize = 16 << 10;
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+const RETRY_AFTER: Duration = Duration::from_secs(1);

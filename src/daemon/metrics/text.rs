@@ -1,0 +1,344 @@
+//! The text of `/metrics`: families of samples, each with what it is.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use crate::{
+    daemon::metrics::Subject,
+    log::{SYNC_BOUNDS, SyncTimes},
+    net::PeerStatus,
+    store::{
+        StoreStatus,
+        consumers::{ConsumerState, ConsumerStatus},
+    },
+};
+
+/// Samples by family, in the order in which a family was named first.
+#[derive(Debug, Default)]
+struct Text {
+    families: Vec<&'static str>,
+    samples: BTreeMap<&'static str, String>,
+}
+
+impl Subject {
+    /// Returns how everything is.
+    pub(super) async fn text(&self) -> String {
+        let mut text = Text::default();
+        text.gauge(
+            "lattice_build_info",
+            "The version that runs.",
+            &[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("node", &self.node.id().to_string()),
+            ],
+            1,
+        );
+        text.gauge(
+            "process_start_time_seconds",
+            "When the node was started, seconds since 1970.",
+            &[],
+            Ms(self.started_ms),
+        );
+        for info in self.node.stores() {
+            let Some(store) = self.node.open_store(&info.id) else {
+                continue;
+            };
+            let id = info.id.to_string();
+            let labels = [("store", info.name.as_str()), ("store_id", &id)];
+            text.store(&labels, &store.status().await);
+            let consumers = store.consumers().await;
+            text.gauge(
+                "lattice_consumers_readable",
+                "1: the durable consumers of the store can be read.",
+                &labels,
+                u8::from(consumers.is_ok()),
+            );
+            for consumer in consumers.unwrap_or_default() {
+                text.consumer(&labels, &consumer);
+            }
+        }
+        let members = self.node.members().iter().count();
+        text.gauge(
+            "lattice_members",
+            "Nodes ever let in, this one included.",
+            &[],
+            members,
+        );
+        for peer in self.net.peers() {
+            text.peer(&peer);
+        }
+        text.done()
+    }
+}
+
+impl Text {
+    fn store(&mut self, labels: &[(&str, &str)], status: &StoreStatus) {
+        self.counter(
+            "lattice_entries_applied_total",
+            "Entries applied, own and others'.",
+            labels,
+            status.entries,
+        );
+        self.gauge(
+            "lattice_keys",
+            "Keys ever written, deleted ones included.",
+            labels,
+            status.keys,
+        );
+        self.gauge(
+            "lattice_log_bytes",
+            "Bytes of all logs.",
+            labels,
+            status.log_bytes,
+        );
+        self.gauge(
+            "lattice_state_bytes",
+            "Bytes of the state file.",
+            labels,
+            status.state_bytes,
+        );
+        self.gauge(
+            "lattice_pending_entries",
+            "Entries that wait for others.",
+            labels,
+            status.pending_entries,
+        );
+        self.gauge(
+            "lattice_pending_bytes",
+            "Their bytes.",
+            labels,
+            status.pending_bytes,
+        );
+        self.gauge(
+            "lattice_held_entries",
+            "Entries that wait for the clock.",
+            labels,
+            status.held.len(),
+        );
+        let forks = status.forks.iter().filter(|fork| !fork.closed).count();
+        self.gauge(
+            "lattice_open_forks",
+            "Authors whose log has several open branches.",
+            labels,
+            forks,
+        );
+        self.gauge(
+            "lattice_damaged_places",
+            "Places of the logs that cannot be read.",
+            labels,
+            status.damage.len(),
+        );
+        self.gauge(
+            "lattice_writes_refused",
+            "1: the store takes no writes; `lattice status` says why.",
+            labels,
+            u8::from(status.poisoned.is_some()),
+        );
+        self.gauge(
+            "lattice_watchers",
+            "Watches of the store.",
+            labels,
+            status.watchers,
+        );
+        self.syncs(labels, &status.syncs);
+    }
+
+    fn syncs(&mut self, labels: &[(&str, &str)], times: &SyncTimes) {
+        const NAME: &str = "lattice_fsync_seconds";
+        let what = "How long the disk took to make entries durable.";
+        let mut total = 0;
+        for (index, count) in times.counts.iter().enumerate() {
+            total += count;
+            let bound = SYNC_BOUNDS
+                .get(index)
+                .map_or("+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
+            let labels = [labels, &[("le", &bound)]].concat();
+            self.sample(NAME, "histogram", what, "_bucket", &labels, total);
+        }
+        self.sample(
+            NAME,
+            "histogram",
+            what,
+            "_sum",
+            labels,
+            times.sum.as_secs_f64(),
+        );
+        self.sample(NAME, "histogram", what, "_count", labels, total);
+    }
+
+    fn consumer(&mut self, labels: &[(&str, &str)], status: &ConsumerStatus) {
+        let labels = &[labels, &[("consumer", status.name.as_str())]].concat();
+        let running = matches!(status.state, ConsumerState::Running);
+        self.gauge(
+            "lattice_consumer_running",
+            "0: it is paused, waits for history, or has stopped.",
+            labels,
+            u8::from(running),
+        );
+        self.gauge(
+            "lattice_consumer_backlog_entries",
+            "Entries of the store behind its position.",
+            labels,
+            status.backlog_entries,
+        );
+        self.gauge(
+            "lattice_consumer_outstanding",
+            "Changes fed to it and not finished.",
+            labels,
+            status.outstanding,
+        );
+        self.gauge(
+            "lattice_consumer_in_flight",
+            "Those of them that are with takers now.",
+            labels,
+            status.in_flight,
+        );
+        self.gauge(
+            "lattice_consumer_dead_letters",
+            "Changes that nobody could finish.",
+            labels,
+            status.dead,
+        );
+        self.counter(
+            "lattice_consumer_acked_total",
+            "Changes acknowledged.",
+            labels,
+            status.acked,
+        );
+        self.counter(
+            "lattice_consumer_redelivered_total",
+            "Attempts after the first one of a change.",
+            labels,
+            status.redelivered,
+        );
+        if let Some(ms) = status.last_seen_ms {
+            self.gauge(
+                "lattice_consumer_seen_seconds",
+                "When somebody last took or answered a change, seconds since 1970.",
+                labels,
+                Ms(ms),
+            );
+        }
+    }
+
+    fn peer(&mut self, peer: &PeerStatus) {
+        let node = peer.node.to_string();
+        let labels = &[("peer", node.as_str())];
+        self.gauge(
+            "lattice_peer_online",
+            "1: there is a connection to this member.",
+            labels,
+            u8::from(peer.online),
+        );
+        self.gauge(
+            "lattice_peer_seen_seconds",
+            "When it was last heard of, seconds since 1970; 0: never.",
+            labels,
+            Ms(peer.seen_ms),
+        );
+        if let Some(behind) = peer.behind {
+            self.gauge(
+                "lattice_peer_behind_entries",
+                "Entries here that it has not said it has on disk.",
+                labels,
+                behind,
+            );
+        }
+        if let Some(rtt) = peer.rtt {
+            self.gauge(
+                "lattice_peer_rtt_seconds",
+                "Round-trip time of the connection's path.",
+                labels,
+                rtt.as_secs_f64(),
+            );
+        }
+        if peer.online {
+            self.gauge(
+                "lattice_peer_relayed",
+                "1: the path goes through a relay.",
+                labels,
+                u8::from(peer.relayed),
+            );
+            let skew = std::time::Duration::from_millis(peer.skew_ms.unsigned_abs());
+            let skew = skew.as_secs_f64() * if peer.skew_ms < 0 { -1.0 } else { 1.0 };
+            self.gauge(
+                "lattice_peer_clock_skew_seconds",
+                "What its clock is ahead of the one here.",
+                labels,
+                skew,
+            );
+        }
+        self.gauge(
+            "lattice_peer_strikes",
+            "Messages of it that no honest peer sends.",
+            labels,
+            peer.strikes,
+        );
+    }
+
+    fn gauge(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        labels: &[(&str, &str)],
+        value: impl ToString,
+    ) {
+        self.sample(name, "gauge", what, "", labels, value);
+    }
+
+    fn counter(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        labels: &[(&str, &str)],
+        value: impl ToString,
+    ) {
+        self.sample(name, "counter", what, "", labels, value);
+    }
+
+    fn sample(
+        &mut self,
+        name: &'static str,
+        kind: &str,
+        what: &str,
+        suffix: &str,
+        labels: &[(&str, &str)],
+        value: impl ToString,
+    ) {
+        let families = &mut self.families;
+        let lines = self.samples.entry(name).or_insert_with(|| {
+            families.push(name);
+            format!("# HELP {name} {what}\n# TYPE {name} {kind}\n")
+        });
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(label, of)| format!("{label}=\"{}\"", escape(of)))
+            .collect();
+        let labels = match labels.as_slice() {
+            [] => String::new(),
+            some => format!("{{{}}}", some.join(",")),
+        };
+        writeln!(lines, "{name}{suffix}{labels} {}", value.to_string()).unwrap_or_default();
+    }
+
+    fn done(self) -> String {
+        let families = self.families.iter();
+        families
+            .filter_map(|name| self.samples.get(name).map(String::as_str))
+            .collect()
+    }
+}
+
+/// Milliseconds, told in seconds.
+struct Ms(u64);
+
+impl std::fmt::Display for Ms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
