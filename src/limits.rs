@@ -60,6 +60,9 @@ pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
 
 /// Bytes of log between two points of the sparse index.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
+/// Bytes of a store's logs, as they stand in the files, that are kept for watches that read behind
+/// each other. Decoded they take about twice as much.
+pub const SHARED_READ_BYTES_MAX: u64 = 4 << 20;
 /// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync
 /// writes data only and not the file's size.
 pub const LOG_GROW_BYTES_MAX: u64 = 1 << 20;

@@ -188,6 +188,29 @@ impl Branch {
         }
     }
 
+    // The points of the index before and after `seq`; `None` behind the last one.
+    pub(super) fn points_around(&self, seq: Seq) -> Option<(IndexPoint, IndexPoint)> {
+        let shape = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        let after = shape.index.partition_point(|point| point.seq <= seq);
+        let before = after.checked_sub(1)?;
+        Some((*shape.index.get(before)?, *shape.index.get(after)?))
+    }
+
+    // Walks all records between two points of the index.
+    pub(super) fn walk_between(self: &Arc<Self>, begin: IndexPoint, end: IndexPoint) -> BranchWalk {
+        let bytes = end.offset.saturating_sub(begin.offset);
+        let chunk_bytes = usize::try_from(bytes).unwrap_or(REPLAY_CHUNK_BYTES);
+        let file = Arc::clone(&self.file);
+        BranchWalk {
+            branch: Arc::clone(self),
+            walk: Walk::new(file, begin.offset, end.offset, chunk_bytes),
+            from: begin.seq,
+            next: begin.seq,
+            damage: None,
+            behind: None,
+        }
+    }
+
     /// Says that `record` is damaged.
     pub fn damage(&self, record: &Record, what: String) -> LogDamage {
         LogDamage {
@@ -248,6 +271,18 @@ impl BranchWalk {
     /// Returns the place it starts at, while nothing was read.
     pub fn starts_at(&self) -> Seq {
         self.next.max(self.from)
+    }
+
+    /// Returns the next entry and where it stands, as `next_record` does.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn next_entry(&mut self) -> Result<Option<(VerifiedEntry, Record)>, LogError> {
+        let Some(record) = self.next_record()? else {
+            return Ok(None);
+        };
+        let entry = self.branch.read_entry(&record)?;
+        Ok(Some((entry, record)))
     }
 
     /// Returns the next record; `None` at the end. After `Damaged` it goes on behind the damage.

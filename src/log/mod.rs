@@ -7,6 +7,7 @@
 //! that an fdatasync need not write the file's size.
 
 pub mod branch;
+mod chunk;
 mod cut;
 pub mod frame;
 mod hole;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
+pub use chunk::SharedWalk;
 pub use cut::LogCut;
 pub use hole::Hole;
 pub use mark::Mark;
@@ -34,7 +36,7 @@ pub use timing::{SYNC_BOUNDS, SyncTimes};
 use crate::{
     disk::{Disk, DiskFile, Open},
     id::{Author, EntryId, Seq},
-    log::{timing::Timing, writer::Writer},
+    log::{chunk::Chunks, timing::Timing, writer::Writer},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
@@ -68,6 +70,7 @@ pub struct LogReader {
     // Only the writer inserts, when an author or a fork appears.
     branches: Arc<RwLock<BTreeMap<Author, Vec<Arc<Branch>>>>>,
     timing: Timing,
+    chunks: Chunks,
 }
 
 impl LogReader {
@@ -127,6 +130,12 @@ impl LogReader {
             Err(LogError::Damaged(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Walks the entries of `branch` from `from` through the newest, sharing what is read with others
+    /// who do.
+    pub fn walk_shared(&self, branch: &Arc<Branch>, from: Seq) -> SharedWalk {
+        SharedWalk::new(self.chunks.clone(), Arc::clone(branch), from)
     }
 
     /// Returns how long the disk took to make entries durable, since the logs were opened.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    log::{Branch, BranchWalk, LogDamage, LogError, LogReader, record::Record},
+    log::{Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk, record::Record},
     protocol::{
         entry::{Order, VerifiedEntry},
         frontier::{Frontier, FrontierTip},
@@ -37,8 +37,26 @@ struct Next {
     order: Order,
     entry: VerifiedEntry,
     record: Record,
-    walk: BranchWalk,
+    walk: EntryWalk,
     through: Seq,
+}
+
+// How a branch is read.
+#[derive(Debug)]
+enum EntryWalk {
+    // All of it once, for one reader.
+    Own(BranchWalk),
+    // By watches, of which many may want the same.
+    Shared(SharedWalk),
+}
+
+impl EntryWalk {
+    fn next_entry(&mut self) -> Result<Option<(VerifiedEntry, Record)>, LogError> {
+        match self {
+            Self::Own(walk) => walk.next_entry(),
+            Self::Shared(walk) => walk.next_entry(),
+        }
+    }
 }
 
 /// What comes next.
@@ -57,14 +75,31 @@ pub(super) enum Merged {
 impl Merge {
     /// Begins with the first entry of each span.
     pub(super) fn new(spans: Vec<Span>) -> Result<Self, LogError> {
-        let walks = spans
-            .into_iter()
-            .map(|span| (span.branch.walk(span.after + 1), span.through));
-        Self::over(walks.collect())
+        let own = |span: Span| {
+            (
+                EntryWalk::Own(span.branch.walk(span.after + 1)),
+                span.through,
+            )
+        };
+        Self::over_all(spans.into_iter().map(own).collect())
+    }
+
+    /// As `new`, sharing what is read with others who do.
+    pub(super) fn shared(log: &LogReader, spans: Vec<Span>) -> Result<Self, LogError> {
+        let shared = |span: Span| {
+            let walk = log.walk_shared(&span.branch, span.after + 1);
+            (EntryWalk::Shared(walk), span.through)
+        };
+        Self::over_all(spans.into_iter().map(shared).collect())
     }
 
     /// Begins with walks that start wherever they do.
     pub(super) fn over(walks: Vec<(BranchWalk, Seq)>) -> Result<Self, LogError> {
+        let own = |(walk, through)| (EntryWalk::Own(walk), through);
+        Self::over_all(walks.into_iter().map(own).collect())
+    }
+
+    fn over_all(walks: Vec<(EntryWalk, Seq)>) -> Result<Self, LogError> {
         let mut merge = Self {
             heap: BinaryHeap::new(),
             damage: Vec::new(),
@@ -99,24 +134,12 @@ impl Merge {
         }))
     }
 
-    fn push(&mut self, mut walk: BranchWalk, through: Seq) -> Result<(), LogError> {
+    fn push(&mut self, mut walk: EntryWalk, through: Seq) -> Result<(), LogError> {
         loop {
-            let record = match walk.next_record() {
-                Ok(Some(record)) if record.header.seq <= through => record,
-                Ok(_end) => return Ok(()),
-                Err(LogError::Damaged(damage)) => {
-                    if damage.seq.is_none_or(|seq| seq <= through) {
-                        self.damage.push(damage);
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match walk.branch().read_entry(&record) {
-                Ok(entry) => {
-                    let order = entry.order();
+            match walk.next_entry() {
+                Ok(Some((entry, record))) if record.header.seq <= through => {
                     self.heap.push(Reverse(Next {
-                        order,
+                        order: entry.order(),
                         entry,
                         record,
                         walk,
@@ -124,7 +147,12 @@ impl Merge {
                     }));
                     return Ok(());
                 }
-                Err(LogError::Damaged(damage)) => self.damage.push(damage),
+                Ok(_end) => return Ok(()),
+                Err(LogError::Damaged(damage)) => {
+                    if damage.seq.is_none_or(|seq| seq <= through) {
+                        self.damage.push(damage);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

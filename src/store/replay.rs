@@ -140,7 +140,7 @@ impl LogSource {
                 .collect(),
         })?;
         Ok(Self {
-            merge: Merge::new(spans).map_err(ReadError::from)?,
+            merge: Merge::shared(&shared.log, spans).map_err(ReadError::from)?,
             ahead: None,
             view,
             frontier,

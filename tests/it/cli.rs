@@ -4,6 +4,7 @@ mod consumer;
 mod damage;
 mod errors;
 mod fork;
+mod guarantees;
 mod harness;
 mod help;
 mod lifecycle;

@@ -14,6 +14,7 @@ mod causes;
 #[cfg(feature = "cli")]
 mod cli;
 mod consumers;
+mod crowd;
 mod faults;
 mod fork;
 mod golden;

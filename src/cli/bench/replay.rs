@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Args;
 use lattice::{
-    protocol::{cursor::Cursor, frontier::Frontier},
+    protocol::{
+        cursor::Cursor,
+        frontier::{Frontier, FrontierTip},
+    },
     store::{Start, Store, WatchEvent, WatchOptions},
 };
+use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 
 use crate::cli::{
@@ -33,6 +37,12 @@ pub(super) struct Replay {
     /// Puts in each entry
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     ops: u16,
+    /// Watches that catch up at the same time, in the last case
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    watchers: usize,
+    /// Entries that they are behind
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    behind: usize,
 }
 
 impl Replay {
@@ -62,28 +72,70 @@ impl Replay {
         ];
         for (case, prefix) in cases {
             report.case(format!("{} entries of {ops} puts, {case}", self.entries))?;
-            let (changes, time) = read(&store, prefix).await?;
+            let (changes, time) = read(&store, prefix, Frontier::default()).await?;
             report.figure("changes", changes as f64, "")?;
             report.figure("entries read", rate(self.entries, time), "/s")?;
             report.figure("changes told", rate(changes, time), "/s")?;
         }
+        self.together(&store, report).await?;
         drop(store);
         scratch::close(node).await
     }
+
+    // Many watches that fell behind, against one.
+    async fn together(&self, store: &Store, report: &mut Report<'_>) -> Result<(), Failure> {
+        let behind = self.behind.min(self.entries);
+        let watchers = self.watchers;
+        report.case(format!(
+            "{watchers} watches at once, {behind} entries behind"
+        ))?;
+        let mut frontier = store.frontier();
+        let newest = frontier.seq(&store.author());
+        let seq = newest.saturating_sub(behind as u64).max(1);
+        let found = store.entries(store.author(), seq - 1, 1).await;
+        let found = found.map_err(|error| failed("the log cannot be read", &error))?;
+        if let Some(first) = found.first() {
+            let id = first.entry.id;
+            frontier.replace(store.author(), FrontierTip { seq, id });
+        }
+        let (changes, alone) = read(store, PREFIX.to_owned(), frontier.clone()).await?;
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for _watcher in 0..watchers {
+            let (store, from) = (store.clone(), frontier.clone());
+            tasks.spawn(async move { read(&store, PREFIX.to_owned(), from).await });
+        }
+        while let Some(done) = tasks.join_next().await {
+            let (told, _time) = done.map_err(|panic| failed("a watch died", &panic))??;
+            if told != changes {
+                let what = format!("a watch was told {told} of {changes} changes");
+                return Err(Failure::failed("bench", what));
+            }
+        }
+        let time = began.elapsed();
+        report.figure("changes told, one watch", rate(changes, alone), "/s")?;
+        report.figure(
+            "changes told, all of them",
+            rate(changes * watchers, time),
+            "/s",
+        )?;
+        let times = time.as_secs_f64() / alone.as_secs_f64().max(1e-9);
+        report.figure("all of them to one, time", times, "")
+    }
 }
 
-// Reads all there is behind the beginning.
-async fn read(store: &Store, prefix: String) -> Result<(usize, Duration), Failure> {
-    let beginning = Cursor {
+// Reads all there is behind `from`.
+async fn read(store: &Store, prefix: String, from: Frontier) -> Result<(usize, Duration), Failure> {
+    let from = Cursor {
         store: store.id(),
-        frontier: Frontier::default(),
+        frontier: from,
         partial: None,
         expired_through_ms: 0,
     };
     let start = Instant::now();
     let mut watch = store.watch_with(WatchOptions {
         prefix: Bytes::from(prefix),
-        start: Start::After(beginning),
+        start: Start::After(from),
         ..WatchOptions::default()
     });
     let mut changes = 0;

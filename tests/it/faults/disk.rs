@@ -76,6 +76,11 @@ impl MemDisk {
         inner.fault = Some((number, errno, which));
     }
 
+    /// Returns how many operations counted since `fail`.
+    pub(crate) fn counted(&self) -> u64 {
+        self.inner().seen
+    }
+
     /// True when the fault has happened.
     pub(crate) fn has_failed(&self) -> bool {
         self.inner().fired
