@@ -16,6 +16,7 @@ use crate::{
         error::ApiError,
         mesh,
         pages::{self, Answers},
+        past,
         put_stream::PutAnswers,
         server::Stop,
         watch::WatchAnswers,
@@ -107,6 +108,7 @@ impl Service {
 impl Lattice for Service {
     type PutStreamStream = PutAnswers;
     type ListStream = Answers<api::Items>;
+    type DiffStream = Answers<api::Differences>;
     type WatchStream = WatchAnswers;
     type ConsumeStream = Answers<api::Delivery>;
     type LogStream = Answers<api::LogEntry>;
@@ -194,12 +196,12 @@ impl Lattice for Service {
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Answered<api::GetReply> {
-        let api::GetRequest { store, key } = request.into_inner();
-        let item = self
-            .store(&store)?
-            .get(&key)
-            .await
-            .map_err(ApiError::from)?;
+        let api::GetRequest { store, key, at_ms } = request.into_inner();
+        let store = self.store(&store)?;
+        let item = match at_ms {
+            None => store.get(&key).await.map_err(ApiError::from)?,
+            Some(ms) => store.get_at(&key, ms).await.map_err(ApiError::from)?,
+        };
         Ok(Response::new(api::GetReply {
             item: item.map(convert::item),
         }))
@@ -211,13 +213,39 @@ impl Lattice for Service {
             prefix,
             keys_only,
             limit,
+            at_ms,
         } = request.into_inner();
         let options = List {
             prefix,
             limit: bound(limit),
             keys_only,
         };
-        Ok(Response::new(pages::list(&self.store(&store)?, options)))
+        let store = self.store(&store)?;
+        Ok(Response::new(match at_ms {
+            None => pages::list(&store, options),
+            Some(ms) => past::list(&store, options, ms),
+        }))
+    }
+
+    async fn diff(
+        &self,
+        request: Request<api::DiffRequest>,
+    ) -> Answered<Answers<api::Differences>> {
+        let api::DiffRequest {
+            store,
+            prefix,
+            keys_only,
+            from_ms,
+            to_ms,
+        } = request.into_inner();
+        let store = self.store(&store)?;
+        let options = List {
+            prefix,
+            limit: None,
+            keys_only,
+        };
+        let to_ms = to_ms.unwrap_or_else(|| store.now_ms());
+        Ok(Response::new(past::diff(&store, options, from_ms, to_ms)))
     }
 
     async fn heads(&self, request: Request<api::HeadsRequest>) -> Answered<api::HeadsReply> {

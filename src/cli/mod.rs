@@ -14,6 +14,7 @@ mod confirm;
 mod conflicts;
 mod consumer;
 mod demo;
+mod diff;
 mod draw;
 mod event;
 mod exit;
@@ -29,6 +30,7 @@ mod pages;
 mod pause;
 mod peer;
 mod place;
+mod proof;
 mod put;
 mod read;
 mod remove;
@@ -79,6 +81,14 @@ pub(crate) fn run() -> ExitCode {
 
 /// Runs one command to its end, or until the first interrupt; closes what it opened.
 async fn execute(cli: Cli) -> Result<(), Failure> {
+    if let Command::Verify(verify) = &cli.command
+        && verify.lines
+    {
+        return tokio::select! {
+            result = proof::verify_lines(verify, &cli.global) => result,
+            () = interrupted() => Err(Failure::interrupted()),
+        };
+    }
     let mut context = Context::new(&cli.global)?;
     let result = match cli.command {
         // They have their own idea of what an interrupt is.
@@ -115,6 +125,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Conflicts(conflicts) => conflicts.run(context).await,
         Command::Demo(demo) => demo.run(context).await,
         Command::History(history) => history.run(context).await,
+        Command::Diff(diff) => diff.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
         Command::Consumer(consumer) => consumer.run(context).await,
         Command::Status(status) => status.run(context).await,

@@ -14,6 +14,7 @@
 pub mod ack;
 pub mod chain;
 pub mod change;
+pub mod claim;
 pub mod consumer;
 pub mod cursor;
 pub mod entry;
@@ -25,6 +26,7 @@ pub mod hlc;
 pub mod invite;
 pub mod membership;
 pub mod op;
+pub mod pattern;
 pub mod pending;
 pub mod proof;
 pub mod role;

@@ -82,7 +82,7 @@ async fn read(store: &Store, prefix: String) -> Result<(usize, Duration), Failur
     };
     let start = Instant::now();
     let mut watch = store.watch_with(WatchOptions {
-        prefix: Bytes::from(prefix),
+        prefixes: vec![Bytes::from(prefix)],
         start: Start::After(beginning),
         ..WatchOptions::default()
     });

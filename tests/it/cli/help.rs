@@ -13,6 +13,7 @@ const COMMANDS: &[&[&str]] = &[
     &["list"],
     &["heads"],
     &["history"],
+    &["diff"],
     &["conflicts"],
     &["watch"],
     &["consumer"],
