@@ -146,6 +146,12 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
         Some(Asked::SinceAuthoredMs(ms)) => Start::SinceAuthored { ms },
         Some(Asked::SinceArrivedMs(ms)) => Start::SinceArrived { ms },
     };
+    if let (Some(until_ms), Start::SinceAuthored { ms }) = (request.until_ms, &start)
+        && until_ms < *ms
+    {
+        let message = format!("the watch would end at {until_ms}, before it begins at {ms}");
+        return Err(ApiError::usage("until_before_since", message));
+    }
     if request.until_ms.is_some() && start == Start::Initial {
         let message = "a watch that begins with the state as it is has no end in the past";
         return Err(ApiError::usage("until_without_past", message)

@@ -35,13 +35,16 @@ mod put;
 mod read;
 mod remove;
 mod repair;
+mod service;
 mod session;
 mod shell;
 mod status;
 mod store;
 mod stream;
+mod supervisor;
 mod up;
 mod verify;
+mod wait;
 mod watch;
 mod when;
 mod words;
@@ -128,6 +131,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Diff(diff) => diff.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
         Command::Consumer(consumer) => consumer.run(context).await,
+        Command::Wait(wait) => wait.run(context).await,
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
@@ -137,6 +141,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Peers(peers) => peers.run(context).await,
         Command::Connect(connect) => connect.run(context).await,
         Command::Repair(repair) => repair.run(context).await,
+        Command::Service(service) => service.run(context),
         Command::Store(store) => store.run(context).await,
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context),

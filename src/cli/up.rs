@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use lattice::{
+    api::client::Client,
     daemon,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
@@ -16,6 +17,7 @@ use crate::cli::{
     output::{Output, stdout_closed},
     second_interrupt,
     session::{Context, Lifetime, connect},
+    supervisor,
     watch::{self, Follow},
 };
 
@@ -117,6 +119,20 @@ impl Up {
         let id = node.id().to_string();
         let client = context.serve(node, self.net.config(file)).await?;
         tell_started(context, id, created, self.watch.as_deref())?;
+        supervisor::ready();
+        tokio::spawn(supervisor::watch(client.clone()));
+        let ended = self.follow(client, signal, context).await;
+        supervisor::stopping();
+        ended
+    }
+
+    // Until it is asked to stop.
+    async fn follow(
+        self,
+        client: Client,
+        signal: impl Future,
+        context: &Context,
+    ) -> Result<(), Failure> {
         let down = context.down_requested();
         let Some(prefix) = self.watch else {
             tokio::select! {
