@@ -1,4 +1,4 @@
-//! Answers about the past: keys as they were at a time, and what was different at two.
+//! Answers about the past: keys as they were at a time, what was different at two, and who wrote.
 
 use tonic::Status;
 
@@ -8,6 +8,7 @@ use crate::{
         error::ApiError,
         pages::{Answers, unfold},
     },
+    limits::REPLY_BYTES_MAX,
     store::{Item, List, Past, Store},
     wire::api,
 };
@@ -34,6 +35,30 @@ pub(super) fn diff(
         to_ms,
     };
     unfold(comparing, |comparing| Box::pin(comparing.next()))
+}
+
+/// Answers `History`.
+pub(super) async fn history(
+    store: &Store,
+    key: &[u8],
+    limit: usize,
+) -> Result<api::HistoryReply, ApiError> {
+    let mut history = store.history(key, limit).await?;
+    // The newest come first; those that no longer fit into one answer count as not walked.
+    let mut bytes = 0;
+    let fit = history.entries.iter().take_while(|entry| {
+        let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
+        bytes += value + 64 * entry.parents.len() + 256;
+        bytes <= REPLY_BYTES_MAX
+    });
+    let fit = fit.count();
+    let truncated = history.truncated || fit < history.entries.len();
+    history.entries.truncate(fit);
+    let entries = history.entries.into_iter().map(convert::history_entry);
+    Ok(api::HistoryReply {
+        entries: entries.collect(),
+        truncated,
+    })
 }
 
 struct Listing {

@@ -21,7 +21,7 @@ use crate::{
         server::Stop,
         watch::WatchAnswers,
     },
-    limits::{HISTORY_ENTRIES_MAX, REPLY_BYTES_MAX},
+    limits::HISTORY_ENTRIES_MAX,
     net::Net,
     node::{Node, StoreInfo},
     protocol::entry::Op,
@@ -262,24 +262,8 @@ impl Lattice for Service {
     async fn history(&self, request: Request<api::HistoryRequest>) -> Answered<api::HistoryReply> {
         let api::HistoryRequest { store, key, limit } = request.into_inner();
         let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
-        let store = self.store(&store)?;
-        let mut history = store.history(&key, limit).await.map_err(ApiError::from)?;
-        // The newest come first; those that no longer fit into one answer count as not walked.
-        let mut bytes = 0;
-        let fit = history.entries.iter().take_while(|entry| {
-            let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
-            bytes += value + 64 * entry.parents.len() + 256;
-            bytes <= REPLY_BYTES_MAX
-        });
-        let fit = fit.count();
-        let truncated = history.truncated || fit < history.entries.len();
-        history.entries.truncate(fit);
-        let entries = history
-            .entries
-            .into_iter()
-            .map(convert::history_entry)
-            .collect();
-        Ok(Response::new(api::HistoryReply { entries, truncated }))
+        let reply = past::history(&self.store(&store)?, &key, limit).await;
+        Ok(Response::new(reply?))
     }
 
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {

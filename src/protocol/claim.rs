@@ -106,3 +106,114 @@ impl Claim {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::{
+        id::{Author, EntryId},
+        protocol::{
+            entry::{Header, sign},
+            hlc::Hlc,
+        },
+    };
+
+    const STORE: StoreId = StoreId([3; 16]);
+
+    // Of the second op of an entry, and its proof.
+    fn signed() -> (Claim, Bytes) {
+        let put = |key: &'static str| Op::Put {
+            key: key.into(),
+            value: "v".into(),
+            expires_ms: Some(7),
+        };
+        let header = Header {
+            store: STORE,
+            seq: 1,
+            prev: None,
+            hlc: Hlc {
+                wall_ms: 5,
+                counter: 2,
+            },
+            atomic: true,
+            cause: None,
+            parents: Vec::new(),
+        };
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let entry = sign(&key, header, vec![put("/a"), put("/b")]).unwrap();
+        let claim = Claim {
+            kind: Kind::Put,
+            key: "/b".into(),
+            value: Some("v".into()),
+            expires_ms: Some(7),
+            entry: EntryRef::from(&*entry),
+            op_index: 1,
+            op_count: 2,
+            atomic: true,
+        };
+        (claim, entry.signed.encode().into())
+    }
+
+    #[test]
+    fn what_was_signed_holds_in_its_store() {
+        let (claim, proof) = signed();
+        assert!(claim.check(proof.clone(), None).is_ok());
+        assert!(claim.check(proof.clone(), Some(STORE)).is_ok());
+        let other = claim.check(proof, Some(StoreId([4; 16])));
+        assert_eq!(other, Err(ClaimError::Store { store: STORE }));
+    }
+
+    #[test]
+    fn each_field_is_compared() {
+        let (claim, proof) = signed();
+        let changes: [(&str, fn(&mut Claim)); 12] = [
+            ("type", |claim| claim.kind = Kind::Delete),
+            ("key", |claim| claim.key = "/a".into()),
+            ("value", |claim| claim.value = None),
+            ("expires_ms", |claim| claim.expires_ms = None),
+            ("entry", |claim| claim.entry.id = EntryId([9; 32])),
+            ("author", |claim| claim.entry.author = Author([9; 32])),
+            ("seq", |claim| claim.entry.seq = 2),
+            ("wall_ms", |claim| claim.entry.hlc.wall_ms = 6),
+            ("counter", |claim| claim.entry.hlc.counter = 3),
+            ("op_index", |claim| claim.op_index = 2),
+            ("op_count", |claim| claim.op_count = 1),
+            ("atomic", |claim| claim.atomic = false),
+        ];
+        for (field, change) in changes {
+            let mut claim = claim.clone();
+            change(&mut claim);
+            let checked = claim.check(proof.clone(), None);
+            assert_eq!(checked, Err(ClaimError::Differs { field }));
+        }
+    }
+
+    #[test]
+    fn a_signature_that_is_not_the_author_s_proves_nothing() {
+        let (mut claim, proof) = signed();
+        let mut forged = SignedEntry::decode(proof).unwrap();
+        forged.signature[40] ^= 1;
+        // Consistent in all else.
+        claim.entry.id = forged.id();
+        let author = claim.entry.author;
+        assert_eq!(
+            claim.check(forged.encode().into(), None),
+            Err(ClaimError::Entry(EntryError::BadSignature { author }))
+        );
+    }
+
+    #[test]
+    fn what_nobody_signs_cannot_be_claimed() {
+        let (claim, proof) = signed();
+        for kind in [Kind::Expire, Kind::Retract] {
+            let claim = Claim {
+                kind,
+                ..claim.clone()
+            };
+            let checked = claim.check(proof.clone(), None);
+            assert_eq!(checked, Err(ClaimError::Unsigned));
+        }
+    }
+}

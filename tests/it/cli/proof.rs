@@ -7,11 +7,13 @@ use super::harness::{Home, Ran};
 // The changes of a store, with their proofs, and another author's.
 fn changes(home: &Home) -> Vec<Value> {
     home.run(&["put", "/p/a", "1"]).ok();
-    home.feed(&["batch"], "put /p/b two\nput /p/c three\ndelete /p/a\n")
-        .ok();
+    home.feed(
+        &["batch"],
+        "put\t/p/b\ttwo\nput\t/p/c\tthree\ndelete\t/p/a\n",
+    )
+    .ok();
     home.run(&["put", "/p/ttl", "4", "--ttl", "1h"]).ok();
-    home.feed(&["put", "/p/bin", "--value-file", "-"], b"\xff\x00")
-        .code;
+    home.feed(&["put", "/p/bin", "-"], b"\xff\x00").ok();
     let watch = [
         "watch",
         "/p/",
@@ -71,6 +73,13 @@ fn lines_of_a_watch_prove_themselves_with_no_node() {
     assert!(good >= 3 && wrong == 0, "{state}");
 }
 
+fn forge(forged: &mut Vec<Value>, line: &Value, field: &str, to: Value) {
+    let mut line = line.clone();
+    assert_ne!(line[field], to, "{field}");
+    line[field] = to;
+    forged.push(line);
+}
+
 #[test]
 fn no_field_can_be_changed() {
     let home = Home::initialised();
@@ -82,15 +91,10 @@ fn no_field_can_be_changed() {
     let theirs = other.run(&watch).json().remove(0);
 
     let mut forged = Vec::new();
-    let mut forge = |line: &Value, field: &str, to: Value| {
-        let mut line = line.clone();
-        assert_ne!(line[field], to, "{field}");
-        line[field] = to;
-        forged.push(line);
-    };
     for line in &lines {
-        forge(line, "key", json!("/p/other"));
+        forge(&mut forged, line, "key", json!("/p/other"));
         forge(
+            &mut forged,
             line,
             "type",
             json!(if line["type"] == "put" {
@@ -99,32 +103,33 @@ fn no_field_can_be_changed() {
                 "put"
             }),
         );
-        forge(line, "value", json!("forged"));
-        forge(line, "entry", theirs["entry"].clone());
-        forge(line, "author", theirs["author"].clone());
-        forge(line, "seq", json!(9999));
-        forge(line, "wall_ms", json!(1));
-        forge(line, "counter", json!(9999));
-        forge(line, "op_index", json!(77));
-        forge(line, "op_count", json!(77));
-        forge(line, "atomic", json!(line["atomic"] != true));
-        forge(line, "expires_ms", json!(1));
-        forge(line, "proof", theirs["proof"].clone());
-        forge(line, "proof", json!(""));
-        forge(line, "proof", json!("%%%"));
-        forge(line, "proof", Value::Null);
+        forge(&mut forged, line, "value", json!("forged"));
+        forge(&mut forged, line, "entry", theirs["entry"].clone());
+        forge(&mut forged, line, "author", theirs["author"].clone());
+        forge(&mut forged, line, "seq", json!(9999));
+        forge(&mut forged, line, "wall_ms", json!(1));
+        forge(&mut forged, line, "counter", json!(9999));
+        forge(&mut forged, line, "op_index", json!(77));
+        forge(&mut forged, line, "op_count", json!(77));
+        forge(&mut forged, line, "atomic", json!(line["atomic"] != true));
+        forge(&mut forged, line, "expires_ms", json!(1));
+        forge(&mut forged, line, "proof", theirs["proof"].clone());
+        forge(&mut forged, line, "proof", json!(""));
+        forge(&mut forged, line, "proof", json!("%%%"));
+        forge(&mut forged, line, "proof", Value::Null);
         // One bit of the signed bytes, anywhere.
         let proof = line["proof"].as_str().unwrap();
         for at in (0..proof.len() - 4).step_by(7) {
             let with = if &proof[at..=at] == "A" { "B" } else { "A" };
             forge(
+                &mut forged,
                 line,
                 "proof",
                 json!(format!("{}{with}{}", &proof[..at], &proof[at + 1..])),
             );
         }
         for length in [4, proof.len() / 8 * 4, proof.len() - 4] {
-            forge(line, "proof", json!(&proof[..length]));
+            forge(&mut forged, line, "proof", json!(&proof[..length]));
         }
         let mut line = line.clone();
         line.as_object_mut().unwrap().remove("atomic");
@@ -133,8 +138,13 @@ fn no_field_can_be_changed() {
     // Of one entry: each proves the other's entry, and not the other's change.
     let batch: Vec<_> = lines.iter().filter(|line| line["op_count"] == 3).collect();
     assert_eq!(batch.len(), 3, "{lines:?}");
-    forge(batch[0], "op_index", batch[1]["op_index"].clone());
-    forge(batch[0], "key", batch[1]["key"].clone());
+    forge(
+        &mut forged,
+        batch[0],
+        "op_index",
+        batch[1]["op_index"].clone(),
+    );
+    forge(&mut forged, batch[0], "key", batch[1]["key"].clone());
     let count = u64::try_from(forged.len()).unwrap();
     assert_eq!(counts(text(&forged), &[]), (0, count));
 

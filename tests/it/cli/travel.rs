@@ -64,10 +64,10 @@ fn a_watch_of_the_past_begins_and_ends_where_it_is_told() {
         let lines = home
             .run(&[&["watch", "/c/", "-g", "/oth*"], extra].concat())
             .ok();
-        let keys = lines
+        let kinds = lines
             .lines()
-            .map(|line| line[14..].split("  ").next().unwrap().trim().to_owned());
-        keys.collect::<Vec<_>>()
+            .map(|line| line.split_whitespace().nth(1).unwrap().to_owned());
+        kinds.collect::<Vec<_>>()
     };
     let kinds = |count| vec!["put".to_owned(); count];
     assert_eq!(watch(&["--since", &first, "--until", &second]), kinds(3));
