@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let start = Start::After(cursor);
     let options = WatchOptions {
-        prefix: "/sensors/".into(),
+        prefixes: vec!["/sensors/".into()],
         start,
         ..WatchOptions::default()
     };

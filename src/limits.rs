@@ -75,6 +75,10 @@ pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
 pub const SCAN_ROWS: usize = 512;
 /// A watcher that has nothing to say says so after this long.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Prefixes and patterns of one watch, together: each change is compared with all of them.
+pub const WATCH_SELECTORS_MAX: usize = 64;
+/// Bytes of a pattern: matching takes time of key times pattern.
+pub const PATTERN_BYTES_MAX: usize = 1024;
 /// Entries a history walks before it stops.
 pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 

@@ -166,6 +166,7 @@ pub(super) fn change(change: &Change) -> api::Change {
         origin: change.origin.name().to_owned(),
         arrived_ms: change.arrived_ms,
         late: change.late,
+        ..api::Change::default()
     }
 }
 

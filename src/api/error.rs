@@ -14,7 +14,7 @@ use crate::{
     limits::{MESSAGE_BYTES_MAX, STORE_NAME_CHARS_MAX},
     node::{OpenError, StoreError},
     protocol::{consumer::AckError, cursor::CursorError, entry::EntryError},
-    store::{ReadError, WatchError, WriteError, consumers::ConsumerError},
+    store::{PastError, ReadError, WatchError, WriteError, consumers::ConsumerError},
     wire::api,
 };
 
@@ -259,6 +259,17 @@ impl From<ReadError> for ApiError {
             ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
             ReadError::Key(error) => error.into(),
             ReadError::Closed => closed(message),
+        }
+    }
+}
+
+impl From<PastError> for ApiError {
+    fn from(error: PastError) -> Self {
+        let message = error.to_string();
+        match error {
+            PastError::Read(error) => error.into(),
+            PastError::TooFar { .. } => Self::new("too_far_back", EXIT_FAILED, message)
+                .hint("ask for a later time; `lattice watch --since` reads the log in order"),
         }
     }
 }

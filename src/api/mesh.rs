@@ -165,6 +165,7 @@ fn peer(
         peer.online = status.online;
         peer.seen_ms = status.seen_ms;
         peer.behind = status.behind;
+        peer.ahead = status.ahead;
         peer.rtt_us = status.rtt.map(micros);
         peer.relayed = status.relayed;
         peer.skew_ms = status.skew_ms;

@@ -13,6 +13,8 @@ pub mod error;
 pub mod link;
 mod mesh;
 mod pages;
+mod past;
+mod proof;
 mod put_stream;
 pub mod server;
 mod service;

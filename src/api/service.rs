@@ -16,11 +16,12 @@ use crate::{
         error::ApiError,
         mesh,
         pages::{self, Answers},
+        past,
         put_stream::PutAnswers,
         server::Stop,
         watch::WatchAnswers,
     },
-    limits::{HISTORY_ENTRIES_MAX, REPLY_BYTES_MAX},
+    limits::HISTORY_ENTRIES_MAX,
     net::Net,
     node::{Node, StoreInfo},
     protocol::entry::Op,
@@ -107,6 +108,7 @@ impl Service {
 impl Lattice for Service {
     type PutStreamStream = PutAnswers;
     type ListStream = Answers<api::Items>;
+    type DiffStream = Answers<api::Differences>;
     type WatchStream = WatchAnswers;
     type ConsumeStream = Answers<api::Delivery>;
     type LogStream = Answers<api::LogEntry>;
@@ -194,12 +196,12 @@ impl Lattice for Service {
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Answered<api::GetReply> {
-        let api::GetRequest { store, key } = request.into_inner();
-        let item = self
-            .store(&store)?
-            .get(&key)
-            .await
-            .map_err(ApiError::from)?;
+        let api::GetRequest { store, key, at_ms } = request.into_inner();
+        let store = self.store(&store)?;
+        let item = match at_ms {
+            None => store.get(&key).await.map_err(ApiError::from)?,
+            Some(ms) => store.get_at(&key, ms).await.map_err(ApiError::from)?,
+        };
         Ok(Response::new(api::GetReply {
             item: item.map(convert::item),
         }))
@@ -211,13 +213,39 @@ impl Lattice for Service {
             prefix,
             keys_only,
             limit,
+            at_ms,
         } = request.into_inner();
         let options = List {
             prefix,
             limit: bound(limit),
             keys_only,
         };
-        Ok(Response::new(pages::list(&self.store(&store)?, options)))
+        let store = self.store(&store)?;
+        Ok(Response::new(match at_ms {
+            None => pages::list(&store, options),
+            Some(ms) => past::list(&store, options, ms),
+        }))
+    }
+
+    async fn diff(
+        &self,
+        request: Request<api::DiffRequest>,
+    ) -> Answered<Answers<api::Differences>> {
+        let api::DiffRequest {
+            store,
+            prefix,
+            keys_only,
+            from_ms,
+            to_ms,
+        } = request.into_inner();
+        let store = self.store(&store)?;
+        let options = List {
+            prefix,
+            limit: None,
+            keys_only,
+        };
+        let to_ms = to_ms.unwrap_or_else(|| store.now_ms());
+        Ok(Response::new(past::diff(&store, options, from_ms, to_ms)))
     }
 
     async fn heads(&self, request: Request<api::HeadsRequest>) -> Answered<api::HeadsReply> {
@@ -234,24 +262,8 @@ impl Lattice for Service {
     async fn history(&self, request: Request<api::HistoryRequest>) -> Answered<api::HistoryReply> {
         let api::HistoryRequest { store, key, limit } = request.into_inner();
         let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
-        let store = self.store(&store)?;
-        let mut history = store.history(&key, limit).await.map_err(ApiError::from)?;
-        // The newest come first; those that no longer fit into one answer count as not walked.
-        let mut bytes = 0;
-        let fit = history.entries.iter().take_while(|entry| {
-            let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
-            bytes += value + 64 * entry.parents.len() + 256;
-            bytes <= REPLY_BYTES_MAX
-        });
-        let fit = fit.count();
-        let truncated = history.truncated || fit < history.entries.len();
-        history.entries.truncate(fit);
-        let entries = history
-            .entries
-            .into_iter()
-            .map(convert::history_entry)
-            .collect();
-        Ok(Response::new(api::HistoryReply { entries, truncated }))
+        let reply = past::history(&self.store(&store)?, &key, limit).await;
+        Ok(Response::new(reply?))
     }
 
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {

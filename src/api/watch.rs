@@ -3,7 +3,8 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -12,12 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{convert, error::ApiError},
-    limits::HEARTBEAT,
-    protocol::cursor::Cursor,
+    api::{
+        convert,
+        error::ApiError,
+        proof::{self, Found},
+    },
+    limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
+    protocol::{cursor::Cursor, pattern::Pattern},
     store::{Delivery, Start, Store, Watch, WatchEvent, WatchOptions},
     wire::api::{self, watch_reply::Event, watch_request},
 };
+
+type Proving = Pin<Box<dyn Future<Output = (api::WatchReply, Option<Found>)> + Send>>;
 
 /// A watch of one client. Dropped with the call when the client goes away, and the watch with it.
 pub(super) struct WatchAnswers {
@@ -26,6 +33,11 @@ pub(super) struct WatchAnswers {
     store: Store,
     // A cursor on every change; it is always on the other events.
     cursors: bool,
+    // Whether changes carry their signed entries.
+    proofs: bool,
+    found: Option<Found>,
+    // The reply that comes next, when its proof is found.
+    proving: Option<Proving>,
     ending: CancellationToken,
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -40,13 +52,16 @@ impl WatchAnswers {
         request: api::WatchRequest,
         ending: CancellationToken,
     ) -> Result<Self, ApiError> {
-        let cursors = request.cursors;
+        let (cursors, proofs) = (request.cursors, request.proofs);
         let watch = Some(store.watch_with(options(request)?));
         let ended = Box::pin(ending.clone().cancelled_owned());
         Ok(Self {
             watch,
             store,
             cursors,
+            proofs,
+            found: None,
+            proving: None,
             ending,
             ended,
         })
@@ -91,19 +106,34 @@ impl Stream for WatchAnswers {
         if ending || self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(ApiError::stopping().into())));
         }
-        match Pin::new(&mut watch).poll_next(context) {
-            Poll::Pending => {
+        if self.proving.is_none() {
+            let event = match Pin::new(&mut watch).poll_next(context) {
+                Poll::Pending => {
+                    self.watch = Some(watch);
+                    return Poll::Pending;
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(event)) => event.map_err(ApiError::from)?,
+            };
+            let change = match &event {
+                WatchEvent::Change(change) if self.proofs => Some(Arc::clone(change)),
+                _no_proof => None,
+            };
+            let reply = self.reply(&watch, event);
+            let Some(change) = change else {
                 self.watch = Some(watch);
-                Poll::Pending
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(ApiError::from(error).into()))),
-            Poll::Ready(Some(Ok(event))) => {
-                let reply = self.reply(&watch, event);
-                self.watch = Some(watch);
-                Poll::Ready(Some(Ok(reply)))
-            }
+                return Poll::Ready(Some(Ok(reply)));
+            };
+            let (store, last) = (self.store.clone(), self.found.take());
+            self.proving = Some(Box::pin(proof::add(store, last, change, reply)));
         }
+        self.watch = Some(watch);
+        let Some(proving) = &mut self.proving else {
+            unreachable!("set above");
+        };
+        let (reply, found) = ready!(proving.as_mut().poll(context));
+        (self.proving, self.found) = (None, found);
+        Poll::Ready(Some(Ok(reply)))
     }
 }
 
@@ -116,15 +146,42 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
         Some(Asked::SinceAuthoredMs(ms)) => Start::SinceAuthored { ms },
         Some(Asked::SinceArrivedMs(ms)) => Start::SinceArrived { ms },
     };
+    if let (Some(until_ms), Start::SinceAuthored { ms }) = (request.until_ms, &start)
+        && until_ms < *ms
+    {
+        let message = format!("the watch would end at {until_ms}, before it begins at {ms}");
+        return Err(ApiError::usage("until_before_since", message));
+    }
+    if request.until_ms.is_some() && start == Start::Initial {
+        let message = "a watch that begins with the state as it is has no end in the past";
+        return Err(ApiError::usage("until_without_past", message)
+            .hint("begin with what was written since a time, or after a cursor"));
+    }
     let kinds: Vec<_> = request
         .kinds
         .iter()
         .map(|name| convert::kind(name))
         .collect::<Result<_, _>>()?;
+    let selectors = request.prefixes.len() + request.patterns.len();
+    if selectors > WATCH_SELECTORS_MAX {
+        let message = format!(
+            "a watch has at most {WATCH_SELECTORS_MAX} prefixes and patterns; this one has {selectors}"
+        );
+        return Err(ApiError::usage("too_many_selectors", message));
+    }
+    let mut prefixes = request.prefixes;
+    if !request.prefix.is_empty() || request.exact && prefixes.is_empty() {
+        prefixes.push(request.prefix);
+    }
+    let patterns = request.patterns.into_iter().map(|text| {
+        Pattern::new(text).map_err(|error| ApiError::usage("bad_pattern", error.to_string()))
+    });
     Ok(WatchOptions {
-        prefix: request.prefix,
+        prefixes,
         exact: request.exact,
+        patterns: patterns.collect::<Result<_, _>>()?,
         start,
+        until_ms: request.until_ms,
         delivery: if request.latest {
             Delivery::Latest
         } else {

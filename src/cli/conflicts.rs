@@ -37,6 +37,7 @@ impl Conflicts {
             prefix: self.prefix.into(),
             keys_only: true,
             limit: 0,
+            at_ms: None,
         };
         let mut pages = client.list(request).await?.into_inner();
         let mut found = false;

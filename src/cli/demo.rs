@@ -144,7 +144,7 @@ impl Peer {
     // What `lattice watch /` shows on this node.
     fn stream(&self) {
         let mut watch = self.node.root().watch_with(WatchOptions {
-            prefix: b"/".as_slice().into(),
+            prefixes: vec![b"/".as_slice().into()],
             start: Start::Now,
             ..WatchOptions::default()
         });

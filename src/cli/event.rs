@@ -1,5 +1,6 @@
 //! The JSON objects of `watch --json`; the rules of `object` hold.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use lattice::wire::api;
 use serde::Serialize;
 
@@ -52,11 +53,20 @@ pub(crate) struct Change {
     /// Only with `--cursors`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
+    /// Only with `--proof`: the entry as its author signed it, in base64. Null: `proof_missing`
+    /// says why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof_missing: Option<String>,
 }
 
 impl Change {
     /// Makes it from an event of the API.
     pub(crate) fn new(change: &api::Change, cursor: Option<&str>) -> Self {
+        let is_proven = !change.proof.is_empty();
+        let is_missing = !change.proof_missing.is_empty();
+        let encode = |bytes| BASE64_STANDARD.encode(bytes);
         Self {
             r#type: change.kind.clone(),
             key: Key::new(&change.key),
@@ -73,6 +83,8 @@ impl Change {
             arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
             late: change.late,
             cursor: cursor.map(str::to_owned),
+            proof: (is_proven || is_missing).then(|| is_proven.then(|| encode(&change.proof))),
+            proof_missing: is_missing.then(|| change.proof_missing.clone()),
         }
     }
 }

@@ -14,6 +14,7 @@ mod confirm;
 mod conflicts;
 mod consumer;
 mod demo;
+mod diff;
 mod draw;
 mod event;
 mod exit;
@@ -29,17 +30,21 @@ mod pages;
 mod pause;
 mod peer;
 mod place;
+mod proof;
 mod put;
 mod read;
 mod remove;
 mod repair;
+mod service;
 mod session;
 mod shell;
 mod status;
 mod store;
 mod stream;
+mod supervisor;
 mod up;
 mod verify;
+mod wait;
 mod watch;
 mod when;
 mod words;
@@ -79,6 +84,14 @@ pub(crate) fn run() -> ExitCode {
 
 /// Runs one command to its end, or until the first interrupt; closes what it opened.
 async fn execute(cli: Cli) -> Result<(), Failure> {
+    if let Command::Verify(verify) = &cli.command
+        && verify.lines
+    {
+        return tokio::select! {
+            result = proof::verify_lines(verify, &cli.global) => result,
+            () = interrupted() => Err(Failure::interrupted()),
+        };
+    }
     let mut context = Context::new(&cli.global)?;
     let result = match cli.command {
         // They have their own idea of what an interrupt is.
@@ -115,8 +128,10 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Conflicts(conflicts) => conflicts.run(context).await,
         Command::Demo(demo) => demo.run(context).await,
         Command::History(history) => history.run(context).await,
+        Command::Diff(diff) => diff.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
         Command::Consumer(consumer) => consumer.run(context).await,
+        Command::Wait(wait) => wait.run(context).await,
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
@@ -126,6 +141,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Peers(peers) => peers.run(context).await,
         Command::Connect(connect) => connect.run(context).await,
         Command::Repair(repair) => repair.run(context).await,
+        Command::Service(service) => service.run(context),
         Command::Store(store) => store.run(context).await,
         Command::Bench(bench) => bench.run(context).await,
         Command::Completions(completions) => completions.run(context),

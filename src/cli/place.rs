@@ -13,6 +13,8 @@ use crate::cli::exit::Failure;
 pub(crate) struct Place {
     /// The data directory; may not exist.
     pub(crate) data_dir: PathBuf,
+    /// True when a flag or the environment named it.
+    pub(crate) is_named: bool,
 }
 
 impl Place {
@@ -27,7 +29,10 @@ impl Place {
             }
             // Absolute, so that messages say where it looked.
             let data_dir = std::path::absolute(dir).unwrap_or_else(|_unknown| dir.to_owned());
-            return Ok(Self { data_dir });
+            return Ok(Self {
+                data_dir,
+                is_named: true,
+            });
         }
         let home = env::home_dir().filter(|home| !home.as_os_str().is_empty());
         let data = if cfg!(target_os = "macos") {
@@ -47,6 +52,7 @@ impl Place {
         };
         Ok(Self {
             data_dir: data.join("lattice"),
+            is_named: false,
         })
     }
 

@@ -1,14 +1,14 @@
-//! `get`, `list`, `heads`: the state as it is now.
+//! `get`, `list`, `heads`: the state as it is, or was.
 
 use clap::Args;
-use lattice::wire::api;
+use lattice::{clock::Clock, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
     object::{self, short},
     output::{Output, cut, escape, escape_lines},
     session::{Context, Lifetime},
-    when::date_time,
+    when::{When, date_time, parse_when},
 };
 
 /// Print the value of a key
@@ -19,10 +19,14 @@ use crate::cli::{
 Examples:
   lattice get /hello
   lattice get /logo > logo.png
+  lattice get /hello --at 2h             as it was two hours ago
   lattice get /hello --json | jq -r .author")]
 pub(crate) struct Get {
     /// The key
     key: String,
+    /// As it was then: 30s, 5m, 2h, 7d ago, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    at: Option<When>,
 }
 
 impl Get {
@@ -33,9 +37,13 @@ impl Get {
         let request = api::GetRequest {
             store: context.store.clone(),
             key: key.clone().into(),
+            at_ms: at_ms(self.at),
         };
         let Some(item) = client.get(request).await?.into_inner().item else {
-            return Err(not_found(&key));
+            return Err(match self.at {
+                None => not_found(&key),
+                Some(_then) => had_none(&key),
+            });
         };
         let out = &mut context.out;
         if out.json {
@@ -47,7 +55,7 @@ impl Get {
             out.bytes(&item.value)?;
         }
         // Not on stdout: that has the value and nothing else.
-        if item.heads > 1 {
+        if item.heads > 1 && self.at.is_none() {
             out.flush()?;
             let heads = item.heads;
             out.notice(
@@ -72,6 +80,7 @@ impl Get {
 Examples:
   lattice list
   lattice list /nodes/ --keys-only
+  lattice list /config/ --at 2026-11-22T10:00:00Z
   lattice list /packages/ --limit 10 --json"
 )]
 pub(crate) struct List {
@@ -84,6 +93,9 @@ pub(crate) struct List {
     /// At most so many keys
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    /// As they were then: 30s, 5m, 2h, 7d ago, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    at: Option<When>,
 }
 
 impl List {
@@ -95,6 +107,7 @@ impl List {
             prefix: self.prefix.into(),
             keys_only: self.keys_only,
             limit: self.limit.unwrap_or(0),
+            at_ms: at_ms(self.at),
         };
         let mut pages = client.list(request).await?.into_inner();
         let out = &mut context.out;
@@ -200,6 +213,15 @@ pub(crate) fn outcome(kind: &str, value: &[u8], expires_ms: Option<u64>, expired
         text.push_str(&format!(" ({verb} {})", date_time(ms)));
     }
     text
+}
+
+fn at_ms(at: Option<When>) -> Option<u64> {
+    at.map(|at| at.at_ms(Clock::system().now_ms()))
+}
+
+fn had_none(key: &str) -> Failure {
+    let message = format!("{} had no value then", escape(key.as_bytes()));
+    Failure::new(Exit::NotFound, "not_found", message)
 }
 
 /// Says that a key has no value.

@@ -72,6 +72,7 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
         prefix: prefix.clone().into(),
         keys_only: true,
         limit: 0,
+        at_ms: None,
     };
     if !yes {
         let mut pages = client.list(request.clone()).await?.into_inner();

@@ -258,6 +258,7 @@ impl Completing {
             prefix: word.to_owned().into(),
             keys_only: true,
             limit: KEYS_MAX,
+            at_ms: None,
         };
         let list = async {
             let mut keys = Vec::new();

@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use lattice::{
+    api::client::Client,
     daemon,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
@@ -19,6 +20,7 @@ use crate::cli::{
     output::{Output, stdout_closed},
     second_interrupt,
     session::{Context, Lifetime, connect},
+    supervisor,
     watch::{self, Follow},
 };
 
@@ -136,28 +138,43 @@ impl Up {
             None => None,
         };
         tell_started(context, id, created, metrics, self.watch.as_deref())?;
-        let down = context.down_requested();
-        let Some(prefix) = self.watch else {
-            tokio::select! {
-                _name = signal => {}
-                () = down => {}
-            }
-            return Ok(());
-        };
-        let mut follow = Follow::new(client, watch::request(context.store.clone(), prefix));
-        let mut out = Output::new(context.out.json);
-        // On a thread of its own: a terminal that is paused must not keep the node from stopping.
-        let runtime = tokio::runtime::Handle::current();
-        let mut stream = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async move { follow.run(&mut out).await })
-        });
+        supervisor::ready();
+        let watchdog = tokio::spawn(supervisor::watch(client.clone()));
+        let ended = follow(self.watch, client, signal, context).await;
+        watchdog.abort();
+        supervisor::stopping();
+        ended
+    }
+}
+
+// Until it is asked to stop.
+async fn follow(
+    prefix: Option<String>,
+    client: Client,
+    signal: impl Future,
+    context: &Context,
+) -> Result<(), Failure> {
+    let down = context.down_requested();
+    let Some(prefix) = prefix else {
         tokio::select! {
-            _name = signal => Ok(()),
-            () = down => Ok(()),
-            () = stdout_closed() => Ok(()),
-            result = &mut stream => {
-                result.map_err(|error| Failure::failed("watch", error.to_string()))?
-            }
+            _name = signal => {}
+            () = down => {}
+        }
+        return Ok(());
+    };
+    let mut follow = Follow::new(client, watch::request(context.store.clone(), prefix));
+    let mut out = Output::new(context.out.json);
+    // On a thread of its own: a terminal that is paused must not keep the node from stopping.
+    let runtime = tokio::runtime::Handle::current();
+    let mut stream = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move { follow.run(&mut out).await })
+    });
+    tokio::select! {
+        _name = signal => Ok(()),
+        () = down => Ok(()),
+        () = stdout_closed() => Ok(()),
+        result = &mut stream => {
+            result.map_err(|error| Failure::failed("watch", error.to_string()))?
         }
     }
 }

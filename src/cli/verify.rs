@@ -1,7 +1,7 @@
 //! `verify`: is everything on disk what was written?
 
 use clap::Args;
-use lattice::wire::api;
+use lattice::{id::Author, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
@@ -18,12 +18,26 @@ use crate::cli::{
 Examples:
   lattice verify
   lattice verify --store notes
-  lattice verify --json")]
-pub(crate) struct Verify {}
+  lattice verify --json
+  lattice verify --lines --author 5b1e...c0 < audit.jsonl    with no node and no store")]
+pub(crate) struct Verify {
+    /// Instead: check the lines of `watch --json --proof` on stdin; --store must be a UUID then
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// With --lines: only what this author signed counts, 64 hex digits; may come several times
+    #[arg(long = "author", value_name = "AUTHOR", requires = "lines")]
+    pub(crate) authors: Vec<Author>,
+    /// With --lines: pass lines by that have no proof
+    #[arg(long, requires = "lines")]
+    pub(crate) allow_missing: bool,
+}
 
 impl Verify {
     /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.lines {
+            return Err(Failure::usage("not_here", "a shell reads stdin itself"));
+        }
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
         let request = api::VerifyRequest {

@@ -1,4 +1,4 @@
-//! `watch`: head changes under a prefix, as they happen.
+//! `watch`: head changes of some keys, as they happen.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::cli::{
     when::{When, brief, parse_duration, parse_when},
 };
 
-/// Stream the changes of keys under a prefix
+/// Stream the changes of keys under some prefixes
 ///
 /// The state first, then every change as it happens, each once. When the node goes away, waits
 /// and goes on where it was; when history is gone, says so with a `gap`.
@@ -29,25 +29,32 @@ use crate::cli::{
 Examples:
   lattice watch /nodes/
   lattice watch /jobs/ --no-initial --only put
+  lattice watch /nodes/ -g '/jobs/*/done'            all of one, and some of the other
   lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
   lattice watch / --since 2h --until-caught-up       what happened in the last two hours
+  lattice watch / --since 2026-11-21 --until 1d      what happened until this time yesterday
+  lattice watch / --arrived-since 2h                 also what was written earlier and came late
   lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
+  lattice watch /audit/ --json --proof >> audit.jsonl  and later `lattice verify --lines`
   lattice watch /jobs/ --after CURSOR --wait         on another node: exactly the rest")]
 pub(crate) struct Watch {
     /// Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
-    #[arg(default_value = "", hide_default_value = true)]
-    prefix: String,
-    /// Only this very key
-    #[arg(long)]
+    #[arg(value_name = "PREFIX")]
+    prefixes: Vec<String>,
+    /// Only these very keys
+    #[arg(long, requires = "prefixes")]
     exact: bool,
+    /// Also keys that match: * is any run of bytes but /, ** any run, ? one byte but /
+    #[arg(short, long = "glob", value_name = "PATTERN")]
+    globs: Vec<String>,
     /// Begin with the state as it is: the default
-    #[arg(long, conflicts_with_all = ["no_initial", "after", "since"])]
+    #[arg(long, conflicts_with_all = ["no_initial", "after", "since", "arrived_since"])]
     initial: bool,
     /// Begin with what happens from now on
-    #[arg(long, conflicts_with_all = ["after", "since"])]
+    #[arg(long, conflicts_with_all = ["after", "since", "arrived_since"])]
     no_initial: bool,
     /// Begin after a cursor that a watch of this store printed, here or on another node
-    #[arg(long, value_name = "CURSOR", conflicts_with = "since")]
+    #[arg(long, value_name = "CURSOR", conflicts_with_all = ["since", "arrived_since"])]
     after: Option<String>,
     /// With --after: wait for what the cursor knows and this node lacks
     #[arg(long, requires = "after")]
@@ -55,6 +62,12 @@ pub(crate) struct Watch {
     /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     since: Option<When>,
+    /// Begin with what arrived here since, whenever it was written: times as for --since
+    #[arg(long, value_name = "TIME", value_parser = parse_when, conflicts_with = "since")]
+    arrived_since: Option<When>,
+    /// Only what was written until then; ends when that has passed and is told
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    until: Option<When>,
     /// When behind, skip to the newest change of each key
     #[arg(long)]
     latest: bool,
@@ -70,6 +83,9 @@ pub(crate) struct Watch {
     /// Print a cursor with every change, also inside an entry
     #[arg(long)]
     cursors: bool,
+    /// With --json: put the entry as its author signed it on every put and delete
+    #[arg(long, conflicts_with = "keys_only")]
+    proof: bool,
     /// End when the state, or the past, is complete
     #[arg(long)]
     until_caught_up: bool,
@@ -97,6 +113,12 @@ enum Only {
 impl Watch {
     /// Runs the command until it ends, is stopped, or nobody reads any more.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.proof && !context.out.json {
+            return Err(Failure::usage(
+                "proof_without_json",
+                "--proof is for --json",
+            ));
+        }
         let mut client = context.client(Lifetime::Long).await?;
         let is_connected = context.is_connected();
         if !is_connected {
@@ -142,16 +164,23 @@ impl Watch {
             Only::Expire => Some("expire"),
             Only::Conflict => None,
         };
+        let now_ms = Clock::system().now_ms();
+        let bytes = |text: String| bytes::Bytes::from(text);
         api::WatchRequest {
+            prefixes: self.prefixes.into_iter().map(bytes).collect(),
+            patterns: self.globs.into_iter().map(bytes).collect(),
             exact: self.exact,
-            start: Some(match (self.after, self.since) {
-                (Some(cursor), _) => Start::After(cursor),
-                (None, Some(when)) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
-                (None, None) if self.no_initial => Start::Now(true),
-                (None, None) => Start::Initial(true),
+            start: Some(match (self.after, self.since, self.arrived_since) {
+                (Some(cursor), _, _) => Start::After(cursor),
+                (None, Some(when), _) => Start::SinceAuthoredMs(when.at_ms(now_ms)),
+                (None, None, Some(when)) => Start::SinceArrivedMs(when.at_ms(now_ms)),
+                (None, None, None) if self.no_initial => Start::Now(true),
+                (None, None, None) => Start::Initial(true),
             }),
+            until_ms: self.until.map(|when| when.at_ms(now_ms)),
             wait: self.wait,
             latest: self.latest,
+            proofs: self.proof,
             keys_only: self.keys_only,
             kinds: self
                 .only
@@ -161,7 +190,7 @@ impl Watch {
                 .collect(),
             conflicts_only: self.only.contains(&Only::Conflict),
             author,
-            ..request(store, self.prefix)
+            ..request(store, String::new())
         }
     }
 }
@@ -249,6 +278,9 @@ impl Follow {
             if self.tell(reply, out)? {
                 return Ok(());
             }
+        }
+        if self.request.until_ms.is_some() {
+            return Ok(());
         }
         Err(Failure::new(
             Exit::Unavailable,

@@ -23,10 +23,17 @@ impl When {
     }
 }
 
-/// Reads `2h`, `2026-11-22T10:00:00Z`, `2026-11-22 10:00` or `2026-11-22` (local time).
+/// Reads `2h`, `2026-11-22T10:00:00Z`, `2026-11-22 10:00` or `2026-11-22` (local time), or
+/// milliseconds since 1970.
 pub(crate) fn parse_when(text: &str) -> Result<When, String> {
     if let Ok(ago) = parse_duration(text) {
         return Ok(When::Ago(ago));
+    }
+    // As the lines of `--json` have them; eight digits are a date.
+    if text.len() >= MS_DIGITS_MIN
+        && let Ok(ms) = text.parse::<u64>()
+    {
+        return Ok(When::At(ms));
     }
     let local = |time: civil::DateTime| time.to_zoned(TimeZone::system()).map(|it| it.timestamp());
     let time = text
@@ -110,6 +117,8 @@ fn local(ms: u64, format: &str) -> String {
     }
 }
 
+/// Digits of the shortest number that is milliseconds since 1970: from 1973 on.
+const MS_DIGITS_MIN: usize = 12;
 const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 
 #[cfg(test)]
@@ -154,6 +163,8 @@ mod tests {
         );
         assert!(matches!(parse_when("2026-11-22"), Ok(When::At(_))));
         assert!(matches!(parse_when("2026-11-22 10:00"), Ok(When::At(_))));
+        assert_eq!(parse_when("1763837576123"), Ok(When::At(1_763_837_576_123)));
+        assert!(matches!(parse_when("20261122"), Ok(When::At(ms)) if ms > 1_700_000_000_000));
         assert!(parse_when("1960-01-01").is_err());
         assert!(parse_when("yesterday").is_err());
         assert_eq!(When::Ago(Duration::from_secs(1)).at_ms(5000), 4000);

@@ -89,6 +89,19 @@ impl Acks {
         )
     }
 
+    /// Returns how many entries of the last ack of `node` this node lacks; `None`: it never said.
+    pub(super) fn ahead(&self, store: &Store, node: &Author) -> Option<u64> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let ack = latest.get(&(store.id(), *node))?;
+        let missing = ack.frontier.missing_from(&store.frontier());
+        Some(
+            missing
+                .iter()
+                .map(|range| range.through - range.after)
+                .sum(),
+        )
+    }
+
     fn own(&self, mesh: &Mesh, store: &Store) -> Ack {
         Ack {
             node: mesh.node.id(),

@@ -117,8 +117,10 @@ impl Mesh {
             .iter()
             .map(|store| self.acks.behind(store, node))
             .collect();
+        let ahead = stores.iter().map(|store| self.acks.ahead(store, node));
         PeerStatus {
             behind: behind.map(|behind| behind.iter().sum()),
+            ahead: ahead.sum(),
             ..self.peers.status(node, self.gate.shut_out_for(node))
         }
     }

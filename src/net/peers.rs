@@ -72,6 +72,8 @@ pub struct PeerStatus {
     pub skew_ms: i64,
     /// Entries here that it has not said it has on disk; `None`: it has said nothing yet.
     pub behind: Option<u64>,
+    /// Entries that it has on disk and this node lacks; `None`: it has said nothing yet.
+    pub ahead: Option<u64>,
     /// What went wrong last; `None` after it went well.
     pub error: Option<PeerError>,
     /// Messages that no honest peer sends.
@@ -253,6 +255,7 @@ impl Peers {
                 relayed: path.is_some_and(|(_, relayed)| relayed),
                 skew_ms: peer.skew_ms,
                 behind: None,
+                ahead: None,
                 error: peer.error.clone(),
                 strikes: peer.strikes,
                 misbehaved: peer.misbehaved.clone(),

@@ -13,8 +13,7 @@ use crate::{
     },
     state::View,
     store::{
-        Item, ReadError, Shared,
-        options::Scope,
+        Item, ReadError, Shared, WatchOptions,
         position::published,
         replay::{Piece, Read},
     },
@@ -24,29 +23,21 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct StateSource {
     view: Arc<View>,
-    // Read and not handed out; those after `after` are not read.
+    // Prefixes that are not read to their end, in order.
+    scopes: VecDeque<Bytes>,
+    // Read and not handed out; of the first scope those after `after` are not read.
     rows: VecDeque<(Bytes, Heads)>,
     after: Option<Bytes>,
-    done: bool,
 }
 
 impl StateSource {
-    pub(super) fn new(view: Arc<View>) -> Self {
+    /// Reads what begins with one of `scopes`, which are in order and do not overlap.
+    pub(super) fn new(view: Arc<View>, scopes: Vec<Bytes>) -> Self {
         Self {
             view,
+            scopes: scopes.into(),
             rows: VecDeque::new(),
             after: None,
-            done: false,
-        }
-    }
-
-    /// A source that has nothing.
-    pub(super) fn ended(view: Arc<View>) -> Self {
-        Self {
-            view,
-            rows: VecDeque::new(),
-            after: None,
-            done: true,
         }
     }
 
@@ -56,18 +47,22 @@ impl StateSource {
     }
 
     /// Returns what comes next.
-    pub(super) fn next(&mut self, shared: &Shared, scope: &Scope) -> Result<Read, ReadError> {
+    pub(super) fn next(
+        &mut self,
+        shared: &Shared,
+        options: &WatchOptions,
+    ) -> Result<Read, ReadError> {
         let (mut changes, mut bytes) = (Vec::new(), 0);
         while bytes < REPLAY_CHUNK_BYTES {
             if self.rows.is_empty() {
-                if self.done || !changes.is_empty() {
+                let Some(prefix) = self.scopes.front().filter(|_| changes.is_empty()) else {
                     break;
-                }
-                let after = self.after.as_deref();
-                let rows = self.view.scan(&scope.prefix, after, SCAN_ROWS)?;
-                self.done = rows.len() < SCAN_ROWS;
-                if let Some((key, _)) = rows.last() {
-                    self.after = Some(key.clone());
+                };
+                let rows = self.view.scan(prefix, self.after.as_deref(), SCAN_ROWS)?;
+                self.after = rows.last().map(|(key, _)| key.clone());
+                if rows.len() < SCAN_ROWS {
+                    self.scopes.pop_front();
+                    self.after = None;
                 }
                 self.rows = rows.into();
             }
@@ -75,10 +70,10 @@ impl StateSource {
                 continue;
             };
             let told_ms = self.view.expired_through_ms;
-            if !scope.matches_key(&key) {
+            if !options.selects(&key) {
                 continue;
             }
-            let item = match shared.item(&key, &heads, told_ms, scope.keys_only) {
+            let item = match shared.item(&key, &heads, told_ms, options.keys_only) {
                 Ok(Some(item)) => item,
                 Ok(None) => continue,
                 Err(ReadError::Damaged { .. }) if !changes.is_empty() => {
@@ -96,7 +91,7 @@ impl StateSource {
                 Err(error) => return Err(error),
             };
             bytes += key.len() + item.value.len();
-            changes.push(Arc::new(initial(key, heads, item, scope.keys_only)));
+            changes.push(Arc::new(initial(key, heads, item, options.keys_only)));
         }
         if changes.is_empty() {
             return Ok(Read::End);

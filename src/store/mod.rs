@@ -272,7 +272,7 @@ impl Store {
     /// Watches keys that begin with `prefix`: the state first, then every change.
     pub fn watch(&self, prefix: impl Into<Bytes>) -> Watch {
         self.watch_with(WatchOptions {
-            prefix: prefix.into(),
+            prefixes: vec![prefix.into()],
             ..WatchOptions::default()
         })
     }

@@ -143,6 +143,18 @@ impl Store {
         .await
     }
 
+    /// Returns the entry that `place` names; `None`: the log does not have it.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn entry(&self, place: EntryRef) -> Result<Option<VerifiedEntry>, ReadError> {
+        self.read(move |shared, _view| {
+            let found = shared.log.entry(&place.author, place.seq, &place.id)?;
+            Ok(found.map(|(entry, _record)| entry))
+        })
+        .await
+    }
+
     /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
     /// they are large. After a fork those of one place come together.
     ///

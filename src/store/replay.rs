@@ -18,10 +18,9 @@ use crate::{
     },
     state::View,
     store::{
-        ReadError, Shared, Start, WatchError,
+        ReadError, Shared, Start, WatchError, WatchOptions,
         initial::StateSource,
         merge::{Merge, Merged, spans},
-        options::Scope,
         position::Position,
     },
 };
@@ -57,10 +56,14 @@ pub(super) enum Read {
 
 impl Source {
     /// Returns what comes next. Reads files: not for the event loop.
-    pub(super) fn next(&mut self, shared: &Shared, scope: &Scope) -> Result<Read, WatchError> {
+    pub(super) fn next(
+        &mut self,
+        shared: &Shared,
+        options: &WatchOptions,
+    ) -> Result<Read, WatchError> {
         match self {
-            Self::State(source) => source.next(shared, scope).map_err(WatchError::Read),
-            Self::Log(source) => source.next(shared, scope).map_err(WatchError::Read),
+            Self::State(source) => source.next(shared, options).map_err(WatchError::Read),
+            Self::Log(source) => source.next(shared, options).map_err(WatchError::Read),
         }
     }
 }
@@ -87,6 +90,8 @@ pub(super) struct LogSource {
     // before the time through which expiries were told there.
     lapsed: BTreeMap<Bytes, u64>,
     merged: bool,
+    // What follows is stamped after the time that the watch ends with, which has passed.
+    cut: bool,
     done: bool,
 }
 
@@ -151,6 +156,7 @@ impl LogSource {
             expired_through_ms: from.expired_through_ms,
             lapsed: BTreeMap::new(),
             merged: false,
+            cut: false,
             done: false,
         })
     }
@@ -206,18 +212,30 @@ impl LogSource {
             expired_through_ms: authored_ms.max(arrived_ms),
             lapsed: BTreeMap::new(),
             merged: false,
+            cut: false,
             done: false,
         })
     }
 
-    fn next(&mut self, shared: &Shared, scope: &Scope) -> Result<Read, ReadError> {
+    /// True when it ended before what it was to read did: its watch is over.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    fn next(&mut self, shared: &Shared, options: &WatchOptions) -> Result<Read, ReadError> {
         if self.done {
             return Ok(Read::End);
         }
         let mut changes = Vec::new();
         if std::mem::take(&mut self.moved) {
             if let Some(rest) = self.rest.take() {
-                self.read_ops(&rest.entry, rest.arrived_ms, rest.ops, scope, &mut changes)?;
+                self.read_ops(
+                    &rest.entry,
+                    rest.arrived_ms,
+                    rest.ops,
+                    options,
+                    &mut changes,
+                )?;
             }
             self.pass_older()?;
             return Ok(self.piece(changes));
@@ -229,6 +247,11 @@ impl LogSource {
                 None => self.merge.next()?,
             };
             match next {
+                Some(Merged::Entry { entry, .. })
+                    if has_passed(shared, &self.view, options, entry.header.hlc.wall_ms)? =>
+                {
+                    (self.merged, self.cut) = (true, true);
+                }
                 Some(Merged::Entry {
                     entry,
                     arrived_ms,
@@ -236,7 +259,7 @@ impl LogSource {
                     ..
                 }) => {
                     bytes += read;
-                    self.read_entry(&entry, arrived_ms, scope, &mut changes)?;
+                    self.read_entry(&entry, arrived_ms, options, &mut changes)?;
                 }
                 Some(Merged::Damage(damage)) => {
                     self.done = true;
@@ -246,7 +269,7 @@ impl LogSource {
             }
         }
         if self.merged {
-            self.read_expiries(shared, scope, &mut changes)?;
+            self.read_expiries(shared, options, &mut changes)?;
         }
         Ok(self.piece(changes))
     }
@@ -278,7 +301,7 @@ impl LogSource {
     }
 
     fn piece(&self, changes: Vec<Arc<Change>>) -> Read {
-        let frontier = if self.merged {
+        let frontier = if self.merged && !self.cut {
             Arc::clone(&self.view.frontier)
         } else {
             Arc::new(self.frontier.clone())
@@ -297,14 +320,14 @@ impl LogSource {
         &mut self,
         entry: &Entry,
         arrived_ms: u64,
-        scope: &Scope,
+        options: &WatchOptions,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
         self.advance(entry);
         if entry.header.hlc.wall_ms < self.authored_ms || arrived_ms < self.arrived_ms {
             return Ok(());
         }
-        self.read_ops(entry, arrived_ms, 0, scope, changes)
+        self.read_ops(entry, arrived_ms, 0, options, changes)
     }
 
     // The changes of an entry but for its first `done` ops.
@@ -313,11 +336,11 @@ impl LogSource {
         entry: &Entry,
         arrived_ms: u64,
         done: u32,
-        scope: &Scope,
+        options: &WatchOptions,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
         for (index, op) in (0_u32..).zip(&entry.ops) {
-            if index < done || !scope.matches_key(op.key()) {
+            if index < done || !options.selects(op.key()) {
                 continue;
             }
             let change = replayed(&self.view, entry, index, arrived_ms)?;
@@ -340,10 +363,13 @@ impl LogSource {
     fn read_expiries(
         &mut self,
         shared: &Shared,
-        scope: &Scope,
+        options: &WatchOptions,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
-        let told_ms = self.view.expired_through_ms;
+        let mut told_ms = self.view.expired_through_ms;
+        if let Some(until_ms) = options.until_ms.filter(|_| self.cut) {
+            told_ms = told_ms.min(until_ms.max(self.expired_through_ms));
+        }
         let (mut due, through_ms) =
             self.view
                 .expiring_whole(self.expired_through_ms, told_ms, SCAN_ROWS)?;
@@ -359,7 +385,7 @@ impl LogSource {
             self.expired_through_ms = told_ms;
         }
         for (ms, key) in due {
-            if !scope.matches_key(&key) {
+            if !options.selects(&key) {
                 continue;
             }
             let heads = self.view.heads(&key)?;
@@ -368,6 +394,28 @@ impl LogSource {
         }
         Ok(())
     }
+}
+
+// True for a stamp after the time that a watch ends with, when nothing before it is to come.
+fn has_passed(
+    shared: &Shared,
+    view: &View,
+    options: &WatchOptions,
+    stamped_ms: u64,
+) -> Result<bool, ReadError> {
+    match options.until_ms {
+        Some(until_ms) if stamped_ms > until_ms => is_over(shared, view, until_ms),
+        _goes_on => Ok(false),
+    }
+}
+
+/// True when the clock has passed `until_ms`, and every expiry up to then is told.
+pub(super) fn is_over(shared: &Shared, view: &View, until_ms: u64) -> Result<bool, ReadError> {
+    if shared.now_ms() <= until_ms {
+        return Ok(false);
+    }
+    let (due, _through_ms) = view.expiring_whole(view.expired_through_ms, until_ms, 1)?;
+    Ok(due.is_empty())
 }
 
 /// Returns the change that op `index` of `entry` made, with the heads of `view`.

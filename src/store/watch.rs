@@ -1,4 +1,4 @@
-//! A watch: a stream of changes under a prefix, lossless or with an explicit gap.
+//! A watch: a stream of changes of some keys, lossless or with an explicit gap.
 //!
 //! It listens to the bus first, then reads what lies before from one view of the state or from the
 //! log, then goes on live with what that view did not cover. When it lags, it goes back to the log
@@ -23,13 +23,13 @@ use crate::{
         change::{Change, Kind},
         cursor::Cursor,
         frontier::{Frontier, MissingRange},
+        pattern::common_prefix,
     },
     store::{
         Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
         initial::StateSource,
-        options::Scope,
         position::Position,
-        replay::{LogSource, Piece, Read, Source},
+        replay::{LogSource, Piece, Read, Source, is_over},
     },
 };
 
@@ -80,10 +80,15 @@ struct Waiting {
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>, options: WatchOptions) -> Self {
-        let subscription = shared.bus.subscribe(options.prefix.clone());
+        // One subscription, so that the order of publication holds across all it is about.
+        let subscription = shared.bus.subscribe(common_prefix(&options.scopes()));
         let heartbeat = {
             let _runtime = shared.runtime.enter();
-            Box::pin(tokio::time::sleep(options.heartbeat))
+            let first = match options.until_ms {
+                Some(_) => options.heartbeat.min(LOOK_AGAIN_EVERY),
+                None => options.heartbeat,
+            };
+            Box::pin(tokio::time::sleep(first))
         };
         let now = shared.bus.published();
         // A watch of what comes is live from here on, not from its first poll on.
@@ -133,14 +138,6 @@ impl Watch {
         self.lags
     }
 
-    fn scope(&self) -> Scope {
-        Scope {
-            prefix: self.options.prefix.clone(),
-            exact: self.options.exact,
-            keys_only: self.options.keys_only,
-        }
-    }
-
     // Opens what lies before. Called once, and again after a lag.
     fn begin(&mut self) -> Result<Option<WatchEvent>, WatchError> {
         let view = self.shared.state.view();
@@ -172,7 +169,8 @@ impl Watch {
 
     fn read_state(&mut self, view: Arc<crate::state::View>) {
         self.seen_version = view.version;
-        self.read(|_shared| Ok(Source::State(StateSource::new(view))));
+        let scopes = self.options.scopes();
+        self.read(|_shared| Ok(Source::State(StateSource::new(view, scopes))));
     }
 
     fn read_log(&mut self, view: Arc<crate::state::View>) {
@@ -200,14 +198,14 @@ impl Watch {
 
     // Opens a source and reads its first piece, off the event loop.
     fn read(&mut self, open: impl FnOnce(&Shared) -> Result<Source, WatchError> + Send + 'static) {
-        let (shared, scope) = (Arc::clone(&self.shared), self.scope());
+        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
         self.phase =
             Phase::Reading(
                 self.shared
                     .runtime
                     .spawn_blocking(move || match open(&shared) {
                         Ok(mut source) => {
-                            let read = source.next(&shared, &scope);
+                            let read = source.next(&shared, &options);
                             (source, read)
                         }
                         Err(error) => {
@@ -218,16 +216,17 @@ impl Watch {
                                 }
                                 error => Err(error),
                             };
-                            (Source::State(StateSource::ended(shared.state.view())), read)
+                            let view = shared.state.view();
+                            (Source::State(StateSource::new(view, Vec::new())), read)
                         }
                     }),
             );
     }
 
     fn read_on(&mut self, mut source: Source) {
-        let (shared, scope) = (Arc::clone(&self.shared), self.scope());
+        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
         self.phase = Phase::Reading(self.shared.runtime.spawn_blocking(move || {
-            let read = source.next(&shared, &scope);
+            let read = source.next(&shared, &options);
             (source, read)
         }));
     }
@@ -276,10 +275,11 @@ impl Watch {
             }
             Read::End => {
                 self.phase = Phase::Live;
-                let Source::State(source) = source else {
-                    return Ok(Some(WatchEvent::CaughtUp));
-                };
-                self.position = Position::of(&source.position());
+                match source {
+                    Source::State(source) => self.position = Position::of(&source.position()),
+                    Source::Log(source) if source.is_cut() => self.phase = Phase::Ended,
+                    Source::Log(_) => {}
+                }
                 Ok(Some(WatchEvent::CaughtUp))
             }
         }
@@ -354,18 +354,43 @@ impl Watch {
             }
             Poll::Ready(None) => Poll::Ready(Err(WatchError::Closed)),
             Poll::Pending => {
-                ready!(self.heartbeat.as_mut().poll(cx));
-                let due = self.spoke + self.options.heartbeat;
-                if Instant::now() < due {
+                let over = self.is_over()?;
+                if !over {
+                    ready!(self.heartbeat.as_mut().poll(cx));
+                }
+                let due = self.look_again_at();
+                if !over && Instant::now() < due {
                     self.heartbeat.as_mut().reset(due);
                     return Poll::Ready(Ok(None));
                 }
                 if published.version >= self.seen_version {
                     self.position = Position::of(&published);
                 }
+                if over {
+                    self.phase = Phase::Ended;
+                }
                 Poll::Ready(Ok(Some(WatchEvent::Progress)))
             }
         }
+    }
+
+    fn is_over(&self) -> Result<bool, WatchError> {
+        let Some(until_ms) = self.options.until_ms else {
+            return Ok(false);
+        };
+        let view = self.shared.state.view();
+        Ok(is_over(&self.shared, &view, until_ms)?)
+    }
+
+    // When it has to say something, or may be over.
+    fn look_again_at(&self) -> Instant {
+        let due = self.spoke + self.options.heartbeat;
+        let Some(until_ms) = self.options.until_ms else {
+            return due;
+        };
+        let left_ms = until_ms.saturating_sub(self.shared.now_ms());
+        let left = Duration::from_millis(left_ms).max(LOOK_AGAIN_EVERY);
+        due.min(Instant::now() + left)
     }
 
     // Begins once more when something has come.
@@ -464,8 +489,8 @@ impl Piece {
 }
 
 fn wanted(shared: &Shared, options: &WatchOptions, change: &Change) -> bool {
-    let scoped = !options.exact || change.key.len() == options.prefix.len();
-    scoped
+    options.selects(&change.key)
+        && options.in_time(change)
         && options
             .kinds
             .as_ref()

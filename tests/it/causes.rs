@@ -156,7 +156,7 @@ async fn each_change_is_a_cause_of_its_own() {
     let node = node(dir.path()).await;
     let store = node.root();
     let mut watch = store.watch_with(WatchOptions {
-        prefix: "/ttl/".into(),
+        prefixes: vec!["/ttl/".into()],
         start: Start::Now,
         ..WatchOptions::default()
     });

@@ -52,6 +52,7 @@ impl Daemon {
                 let ping = GetRequest {
                     store: String::new(),
                     key: "/ping".into(),
+                    at_ms: None,
                 };
                 if client.get(ping).await.is_ok() {
                     return (daemon, client);
@@ -274,6 +275,7 @@ async fn s11_a_failed_fdatasync_refuses_writes_until_the_node_is_started_again()
     let get = |key: &str| GetRequest {
         store: String::new(),
         key: key.to_owned().into(),
+        at_ms: None,
     };
     assert!(
         client

@@ -40,4 +40,5 @@ mod tidy;
 mod watch;
 mod watch_edge;
 mod watch_oracle;
+mod watch_select;
 mod watch_time;

@@ -88,7 +88,7 @@ async fn send(random: &mut Random, from: &Store, to: &Store, all: bool) {
 
 fn after(cursor: Cursor, prefix: &'static str, wait: bool) -> WatchOptions {
     WatchOptions {
-        prefix: prefix.into(),
+        prefixes: vec![prefix.into()],
         start: Start::After(cursor),
         heartbeat: Duration::from_millis(5),
         wait,

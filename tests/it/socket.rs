@@ -443,6 +443,7 @@ async fn errors_carry_code_exit_code_and_numbers() {
     let request = GetRequest {
         store: "nowhere".into(),
         key: bytes("/k"),
+        at_ms: None,
     };
     check(
         refused(client.get(request).await),

@@ -62,7 +62,7 @@ async fn put_is_read_and_watched_and_survives_reopening() {
         Bytes::from("again")
     );
     let mut watch = store.watch_with(WatchOptions {
-        prefix: "/hello".into(),
+        prefixes: vec!["/hello".into()],
         start: Start::After(cursor),
         ..WatchOptions::default()
     });
@@ -98,7 +98,7 @@ async fn concurrent_puts_are_all_kept() {
     let node = node(dir.path()).await;
     let store = node.root();
     let mut watch = store.watch_with(WatchOptions {
-        prefix: "/k/".into(),
+        prefixes: vec!["/k/".into()],
         start: Start::Now,
         ..WatchOptions::default()
     });

@@ -23,6 +23,7 @@ use lattice::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         frontier::Frontier,
         hlc::Hlc,
+        pattern::Pattern,
         role::Role,
     },
     store::{Delivery, Ingested, List, Start, Watch, WatchError, WatchEvent, WatchOptions, Write},
@@ -294,11 +295,22 @@ fn random_options(random: &mut Random, store: &Store, clock: &Clock) -> WatchOpt
         "/nothing",
     ];
     let mut options = WatchOptions {
-        prefix: prefixes[random.below(prefixes.len())].into(),
+        prefixes: some(random, &prefixes),
         exact: random.once_in(6),
         heartbeat: Duration::from_millis(15),
         ..WatchOptions::default()
     };
+    if random.once_in(3) {
+        let patterns = [
+            "**", "/?", "/a*", "/a/**", "/*/b*", "/jobs/1?", "/z/*", "\\/a",
+        ];
+        let patterns = some::<Bytes>(random, &patterns);
+        let parsed = patterns.into_iter().map(|text| Pattern::new(text).unwrap());
+        options.patterns = parsed.collect();
+        if random.once_in(2) {
+            options.prefixes.clear();
+        }
+    }
     // Most watch all there is: their fold is judged as well.
     match random.below(10) {
         0 => options.kinds = Some(vec![Kind::Put, Kind::Expire]),
@@ -317,6 +329,17 @@ fn random_options(random: &mut Random, store: &Store, clock: &Clock) -> WatchOpt
         _ => Start::Initial,
     };
     options
+}
+
+// One mostly, else two or three: also one twice, or one that covers another.
+fn some<T: From<&'static str>>(random: &mut Random, all: &[&'static str]) -> Vec<T> {
+    let count = if random.once_in(3) {
+        2 + random.below(2)
+    } else {
+        1
+    };
+    let chosen = (0..count).map(|_| all[random.below(all.len())].into());
+    chosen.collect()
 }
 
 /// The position before everything.

@@ -229,7 +229,7 @@ async fn a_damaged_long_value_is_told_in_its_place_and_the_others_come() {
     );
     // Whoever does not want the value is not told of it.
     let keys_only = WatchOptions {
-        prefix: "/k/".into(),
+        prefixes: vec!["/k/".into()],
         keys_only: true,
         ..WatchOptions::default()
     };
@@ -326,7 +326,7 @@ async fn prefixes_are_bytes() {
         b"\xff\xff",
     ];
     let watched = |prefix: &'static [u8], exact: bool, start: Start| WatchOptions {
-        prefix: Bytes::from_static(prefix),
+        prefixes: vec![Bytes::from_static(prefix)],
         exact,
         start,
         ..WatchOptions::default()

@@ -11,6 +11,7 @@ use lattice::{
         entry::{Op, VerifiedEntry},
         frontier::Frontier,
         heads::Heads,
+        pattern::Pattern,
     },
     store::{Delivery, Start, WatchEvent, WatchOptions},
 };
@@ -149,7 +150,28 @@ impl Truth {
 }
 
 fn in_scope(options: &WatchOptions, key: &[u8]) -> bool {
-    key.starts_with(&options.prefix) && (!options.exact || key == options.prefix)
+    let is_about = |prefix: &Bytes| key.starts_with(prefix) && (!options.exact || key == prefix);
+    let matches = |pattern: &Pattern| told(pattern.text(), key);
+    options.prefixes.iter().any(is_about)
+        || options.patterns.iter().any(matches)
+        || options.prefixes.is_empty() && options.patterns.is_empty() && !options.exact
+}
+
+// Whether a pattern matches, as its rules are told.
+fn told(pattern: &[u8], key: &[u8]) -> bool {
+    match (pattern, key) {
+        ([], key) => key.is_empty(),
+        ([b'*', b'*', rest @ ..], key) => (0..=key.len()).any(|taken| told(rest, &key[taken..])),
+        ([b'*', rest @ ..], key) => {
+            let run = key.iter().take_while(|byte| **byte != b'/').count();
+            (0..=run).any(|taken| told(rest, &key[taken..]))
+        }
+        ([b'?', rest @ ..], [byte, key @ ..]) => *byte != b'/' && told(rest, key),
+        ([b'\\', own, rest @ ..], [byte, key @ ..]) | ([own, rest @ ..], [byte, key @ ..]) => {
+            own == byte && told(rest, key)
+        }
+        (_some, []) => false,
+    }
 }
 
 fn matches_op(options: &WatchOptions, author: Author, op: &Op) -> bool {

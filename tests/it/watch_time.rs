@@ -37,7 +37,7 @@ async fn silence_is_told_after_exactly_one_heartbeat_and_again() {
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
     store.put("/a", "1").await.unwrap();
     let mut watch = store.watch_with(WatchOptions {
-        prefix: "/b".into(),
+        prefixes: vec!["/b".into()],
         start: Start::Now,
         heartbeat: Duration::from_secs(7),
         ..WatchOptions::default()
@@ -87,7 +87,7 @@ async fn progress_moves_the_cursor_over_what_does_not_match() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 1).await;
     let mut watch = store.watch_with(WatchOptions {
-        prefix: "/quiet".into(),
+        prefixes: vec!["/quiet".into()],
         heartbeat: Duration::from_millis(10),
         ..WatchOptions::default()
     });

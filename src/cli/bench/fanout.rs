@@ -189,7 +189,7 @@ async fn take_all(
     mut count: signal::Receiver<Option<usize>>,
 ) -> Result<usize, Failure> {
     let mut watch = store.watch_with(WatchOptions {
-        prefix: Bytes::from_static(PREFIX.as_bytes()),
+        prefixes: vec![Bytes::from_static(PREFIX.as_bytes())],
         start: Start::Now,
         ..WatchOptions::default()
     });

@@ -66,7 +66,7 @@ impl Gossip {
             disk.turn(self.setup.turn() / 4)?;
             disk.paced_turn(self.setup.turn() / 4, pause)?;
             let watch = watcher.0.root().watch_with(WatchOptions {
-                prefix: Bytes::from_static(PREFIX.as_bytes()),
+                prefixes: vec![Bytes::from_static(PREFIX.as_bytes())],
                 start: Start::Now,
                 ..WatchOptions::default()
             });

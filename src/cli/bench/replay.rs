@@ -134,7 +134,7 @@ async fn read(store: &Store, prefix: String, from: Frontier) -> Result<(usize, D
     };
     let start = Instant::now();
     let mut watch = store.watch_with(WatchOptions {
-        prefix: Bytes::from(prefix),
+        prefixes: vec![Bytes::from(prefix)],
         start: Start::After(from),
         ..WatchOptions::default()
     });

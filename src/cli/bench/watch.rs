@@ -68,7 +68,7 @@ impl Watch {
             }
             // Before the first put: it listens from here on.
             let watch = store.watch_with(WatchOptions {
-                prefix: Bytes::from_static(PREFIX.as_bytes()),
+                prefixes: vec![Bytes::from_static(PREFIX.as_bytes())],
                 start: Start::Now,
                 ..WatchOptions::default()
             });

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio_stream::Stream as _;
 
 use crate::{
@@ -154,12 +153,7 @@ fn gather(
 }
 
 fn matches(live: &Live, change: &Change) -> bool {
-    let state = live.lock();
-    let row = state.row();
-    let prefixes = &row.prefixes;
-    let starts = |prefix: &Bytes| change.key.starts_with(prefix);
-    change.arrived_ms >= row.since_arrived_ms
-        && (prefixes.is_empty() || prefixes.iter().any(starts))
+    change.arrived_ms >= live.lock().row().since_arrived_ms
 }
 
 fn options(state: &State, live: &Live) -> WatchOptions {
@@ -174,22 +168,12 @@ fn options(state: &State, live: &Live) -> WatchOptions {
         },
     };
     WatchOptions {
-        prefix: common(&row.prefixes),
+        prefixes: row.prefixes.clone(),
         start,
         wait: true,
         heartbeat: CONSUMER_HEARTBEAT,
         ..WatchOptions::default()
     }
-}
-
-// The longest prefix of all prefixes.
-fn common(prefixes: &[Bytes]) -> Bytes {
-    let Some(first) = prefixes.first() else {
-        return Bytes::new();
-    };
-    let shared = |other: &Bytes| first.iter().zip(other).take_while(|(a, b)| a == b).count();
-    let bytes = prefixes.iter().map(shared).min().unwrap_or(0);
-    first.slice(..bytes)
 }
 
 // Changes that are fed at once, unless more belong together.

@@ -92,7 +92,7 @@ fn loopback() -> NetConfig {
 async fn has(store: &Store, key: &str, value: &str) {
     let seen = async {
         let mut watch = store.watch_with(WatchOptions {
-            prefix: Bytes::copy_from_slice(key.as_bytes()),
+            prefixes: vec![Bytes::copy_from_slice(key.as_bytes())],
             exact: true,
             ..WatchOptions::default()
         });
@@ -223,7 +223,7 @@ async fn what_a_removed_node_wrote_later_counts_nowhere() {
     c.node.root().put("/k", "late").await.unwrap();
     has(&b.node.root(), "/k", "late").await;
     let mut told = b.node.root().watch_with(WatchOptions {
-        prefix: Bytes::from_static(b"/k"),
+        prefixes: vec![Bytes::from_static(b"/k")],
         start: lattice::store::Start::Now,
         ..WatchOptions::default()
     });

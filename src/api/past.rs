@@ -1,0 +1,116 @@
+//! Answers about the past: keys as they were at a time, what was different at two, and who wrote.
+
+use tonic::Status;
+
+use crate::{
+    api::{
+        convert,
+        error::ApiError,
+        pages::{Answers, unfold},
+    },
+    limits::REPLY_BYTES_MAX,
+    store::{Item, List, Past, Store},
+    wire::api,
+};
+
+/// Streams the keys that had a value at `ms`.
+pub(super) fn list(store: &Store, options: List, ms: u64) -> Answers<api::Items> {
+    let left = options.limit.unwrap_or(usize::MAX);
+    let past = store.past(options);
+    let listing = Listing { past, ms, left };
+    unfold(listing, |listing| Box::pin(listing.next()))
+}
+
+/// Streams the keys that were different at two times.
+pub(super) fn diff(
+    store: &Store,
+    options: List,
+    from_ms: u64,
+    to_ms: u64,
+) -> Answers<api::Differences> {
+    let past = store.past(options);
+    let comparing = Comparing {
+        past,
+        from_ms,
+        to_ms,
+    };
+    unfold(comparing, |comparing| Box::pin(comparing.next()))
+}
+
+/// Answers `History`.
+pub(super) async fn history(
+    store: &Store,
+    key: &[u8],
+    limit: usize,
+) -> Result<api::HistoryReply, ApiError> {
+    let mut history = store.history(key, limit).await?;
+    // The newest come first; those that no longer fit into one answer count as not walked.
+    let mut bytes = 0;
+    let fit = history.entries.iter().take_while(|entry| {
+        let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
+        bytes += value + 64 * entry.parents.len() + 256;
+        bytes <= REPLY_BYTES_MAX
+    });
+    let fit = fit.count();
+    let truncated = history.truncated || fit < history.entries.len();
+    history.entries.truncate(fit);
+    let entries = history.entries.into_iter().map(convert::history_entry);
+    Ok(api::HistoryReply {
+        entries: entries.collect(),
+        truncated,
+    })
+}
+
+struct Listing {
+    past: Past,
+    ms: u64,
+    // Keys that are still wanted.
+    left: usize,
+}
+
+impl Listing {
+    // Of thousands of keys that had no value then, none makes a message.
+    async fn next(mut self) -> Option<(Result<api::Items, Status>, Self)> {
+        while self.left > 0 {
+            let mut page = match self.past.next_items(self.ms).await {
+                Ok(page) => page?,
+                Err(error) => return Some((Err(ApiError::from(error).into()), self)),
+            };
+            page.truncate(self.left);
+            self.left -= page.len();
+            if !page.is_empty() {
+                let items = page.into_iter().map(convert::item).collect();
+                return Some((Ok(api::Items { items }), self));
+            }
+        }
+        None
+    }
+}
+
+struct Comparing {
+    past: Past,
+    from_ms: u64,
+    to_ms: u64,
+}
+
+impl Comparing {
+    async fn next(mut self) -> Option<(Result<api::Differences, Status>, Self)> {
+        let item = |item: Option<Item>| item.map(convert::item);
+        loop {
+            let page = match self.past.next_differences(self.from_ms, self.to_ms).await {
+                Ok(page) => page?,
+                Err(error) => return Some((Err(ApiError::from(error).into()), self)),
+            };
+            if page.is_empty() {
+                continue;
+            }
+            let differences = page.into_iter().map(|it| api::Difference {
+                key: it.key,
+                before: item(it.before),
+                after: item(it.after),
+            });
+            let differences = differences.collect();
+            return Some((Ok(api::Differences { differences }), self));
+        }
+    }
+}

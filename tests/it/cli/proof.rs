@@ -1,0 +1,215 @@
+//! Lines that prove themselves: no line that was changed is taken for what its author signed.
+
+use serde_json::{Value, json};
+
+use super::harness::{Home, Ran};
+
+// The changes of a store, with their proofs, and another author's.
+fn changes(home: &Home) -> Vec<Value> {
+    home.run(&["put", "/p/a", "1"]).ok();
+    home.feed(
+        &["batch"],
+        "put\t/p/b\ttwo\nput\t/p/c\tthree\ndelete\t/p/a\n",
+    )
+    .ok();
+    home.run(&["put", "/p/ttl", "4", "--ttl", "1h"]).ok();
+    home.feed(&["put", "/p/bin", "-"], b"\xff\x00").ok();
+    let watch = [
+        "watch",
+        "/p/",
+        "--json",
+        "--proof",
+        "--since",
+        "1h",
+        "--until-caught-up",
+    ];
+    let mut lines = home.run(&watch).json();
+    lines.pop();
+    lines
+}
+
+fn text(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+// In a home where no node ever was.
+fn verify(lines: impl AsRef<[u8]>, extra: &[&str]) -> Ran {
+    let nowhere = Home::new();
+    let ran = nowhere.feed(&[&["verify", "--lines"], extra].concat(), lines);
+    assert!(!nowhere.data().exists(), "nothing is made or looked for");
+    assert!(!ran.stderr.contains("panicked"), "{ran}");
+    ran
+}
+
+// How many lines were good, and how many false.
+fn counts(lines: impl AsRef<[u8]>, extra: &[&str]) -> (u64, u64) {
+    let ran = verify(lines, &[&["--json"], extra].concat());
+    let told = ran.json();
+    let good = told.iter().filter_map(|it| it["lines"].as_u64()).sum();
+    let end = told.iter().find(|it| it["type"] == "checked").unwrap();
+    let wrong = end["false"].as_u64().unwrap();
+    assert_eq!(ran.code, if wrong == 0 { 0 } else { 6 }, "{ran}");
+    (good, wrong)
+}
+
+#[test]
+fn lines_of_a_watch_prove_themselves_with_no_node() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let lines = changes(&home);
+    assert!(lines.len() >= 5, "{lines:?}");
+    let count = u64::try_from(lines.len()).unwrap();
+    let own = lines[0]["author"].as_str().unwrap();
+    let store = home.run(&["store", "list", "--json"]).json()[0]["store"].clone();
+    let all = text(&lines) + "\n{\"type\":\"caught_up\"}\n";
+    assert_eq!(
+        counts(&all, &["--author", own, "--store", store.as_str().unwrap()]),
+        (count, 0)
+    );
+    insta::assert_snapshot!(verify(&all, &[]), @"");
+    // The state at the start proves itself too.
+    let state = home.run(&["watch", "/p/", "--json", "--proof", "--until-caught-up"]);
+    let (good, wrong) = counts(&state.raw, &[]);
+    assert!(good >= 3 && wrong == 0, "{state}");
+}
+
+fn forge(forged: &mut Vec<Value>, line: &Value, field: &str, to: Value) {
+    let mut line = line.clone();
+    assert_ne!(line[field], to, "{field}");
+    line[field] = to;
+    forged.push(line);
+}
+
+#[test]
+fn no_field_can_be_changed() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let lines = changes(&home);
+    let other = Home::initialised();
+    other.run(&["put", "/p/a", "1"]).ok();
+    let watch = ["watch", "/p/", "--json", "--proof", "--until-caught-up"];
+    let theirs = other.run(&watch).json().remove(0);
+
+    let mut forged = Vec::new();
+    for line in &lines {
+        forge(&mut forged, line, "key", json!("/p/other"));
+        forge(
+            &mut forged,
+            line,
+            "type",
+            json!(if line["type"] == "put" {
+                "delete"
+            } else {
+                "put"
+            }),
+        );
+        forge(&mut forged, line, "value", json!("forged"));
+        forge(&mut forged, line, "entry", theirs["entry"].clone());
+        forge(&mut forged, line, "author", theirs["author"].clone());
+        forge(&mut forged, line, "seq", json!(9999));
+        forge(&mut forged, line, "wall_ms", json!(1));
+        forge(&mut forged, line, "counter", json!(9999));
+        forge(&mut forged, line, "op_index", json!(77));
+        forge(&mut forged, line, "op_count", json!(77));
+        forge(&mut forged, line, "atomic", json!(line["atomic"] != true));
+        forge(&mut forged, line, "expires_ms", json!(1));
+        forge(&mut forged, line, "proof", theirs["proof"].clone());
+        forge(&mut forged, line, "proof", json!(""));
+        forge(&mut forged, line, "proof", json!("%%%"));
+        forge(&mut forged, line, "proof", Value::Null);
+        // One bit of the signed bytes, anywhere.
+        let proof = line["proof"].as_str().unwrap();
+        for at in (0..proof.len() - 4).step_by(7) {
+            let with = if &proof[at..=at] == "A" { "B" } else { "A" };
+            forge(
+                &mut forged,
+                line,
+                "proof",
+                json!(format!("{}{with}{}", &proof[..at], &proof[at + 1..])),
+            );
+        }
+        for length in [4, proof.len() / 8 * 4, proof.len() - 4] {
+            forge(&mut forged, line, "proof", json!(&proof[..length]));
+        }
+        let mut line = line.clone();
+        line.as_object_mut().unwrap().remove("atomic");
+        forged.push(line);
+    }
+    // Of one entry: each proves the other's entry, and not the other's change.
+    let batch: Vec<_> = lines.iter().filter(|line| line["op_count"] == 3).collect();
+    assert_eq!(batch.len(), 3, "{lines:?}");
+    forge(
+        &mut forged,
+        batch[0],
+        "op_index",
+        batch[1]["op_index"].clone(),
+    );
+    forge(&mut forged, batch[0], "key", batch[1]["key"].clone());
+    let count = u64::try_from(forged.len()).unwrap();
+    assert_eq!(counts(text(&forged), &[]), (0, count));
+
+    // Whole lines of another author and another store hold, and not where others are asked for.
+    let mixed = text(&[lines[0].clone(), theirs]);
+    assert_eq!(counts(&mixed, &[]), (2, 0));
+    let own = lines[0]["author"].as_str().unwrap();
+    assert_eq!(counts(&mixed, &["--author", own]), (1, 1));
+    let store = home.run(&["store", "list", "--json"]).json()[0]["store"].clone();
+    assert_eq!(
+        counts(&mixed, &["--store", store.as_str().unwrap()]),
+        (1, 1)
+    );
+}
+
+#[test]
+fn what_is_no_line_is_no_good_line() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let line = changes(&home).remove(0).to_string();
+    let twice = line.replacen('{', "{\"value\":\"forged\",", 1);
+    let both = line.replacen('{', "{\"value_base64\":\"Zm9yZ2Vk\",", 1);
+    let long = line.replacen("\"1\"", &format!("\"{}\"", "x".repeat(2 << 20)), 1);
+    let endless = format!("\"{}", "x".repeat(17 << 20));
+    let deep = "[".repeat(100_000);
+    let cut = &line[..line.len() / 2];
+    let bad = [
+        twice.as_str(),
+        &both,
+        &long,
+        &endless,
+        &deep,
+        cut,
+        "null",
+        "[]",
+        "7",
+        "{}",
+        "{\"type\":\"puts\"}",
+        "{\"type\":\"put\"}",
+        "\u{0}",
+        "not json",
+    ];
+    let all = format!("{line}\n{}\n{line}", bad.join("\n"));
+    assert_eq!(counts(all, &[]), (2, u64::try_from(bad.len()).unwrap()));
+    assert_eq!(counts(b"\xff\xfe\n", &[]), (0, 1));
+    assert_eq!(counts("", &[]), (0, 0));
+}
+
+#[test]
+fn what_nobody_signed_says_so() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let mut watch = home.start(&["watch", "/x/", "--json", "--proof", "-c", "2"]);
+    watch.line_with("caught_up");
+    home.run(&["put", "/x/brief", "v", "--ttl", "50ms"]).ok();
+    let lines = watch.end();
+    let expired = lines.json().pop().unwrap();
+    assert_eq!(
+        (&expired["type"], &expired["proof"]),
+        (&json!("expire"), &Value::Null)
+    );
+    assert!(expired["proof_missing"].is_string(), "{expired}");
+    assert_eq!(counts(&lines.raw, &[]), (1, 1));
+    assert_eq!(counts(&lines.raw, &["--allow-missing"]), (1, 0));
+    assert_eq!(home.run(&["watch", "/x/", "--proof"]).code, 2);
+    assert_eq!(verify("", &["--store", "notes"]).code, 2);
+    assert_eq!(verify("", &["--author", "5b1e"]).code, 2);
+}

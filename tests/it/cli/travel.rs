@@ -1,0 +1,121 @@
+//! Time travel at the command line: what was, what changed, and where that ends.
+
+use std::time::Duration;
+
+use super::harness::Home;
+
+// Runs a write and returns when it was stamped; the next one is later.
+fn wrote(home: &Home, arguments: &[&str]) -> String {
+    let written = home.run(&[arguments, &["--json"]].concat()).json();
+    std::thread::sleep(Duration::from_millis(3));
+    written[0]["wall_ms"].as_u64().unwrap().to_string()
+}
+
+// Three times of one store; at the second `/c/a` was 2, and `/c/b` was there.
+fn a_history(home: &Home) -> [String; 3] {
+    wrote(home, &["put", "/c/a", "1"]);
+    let first = wrote(home, &["put", "/c/same", "0"]);
+    wrote(home, &["put", "/c/a", "2"]);
+    let second = wrote(home, &["put", "/c/b", "new"]);
+    wrote(home, &["put", "/other", "x"]);
+    wrote(home, &["delete", "/c/a"]);
+    let third = wrote(home, &["put", "/c/b", "newer"]);
+    [first, second, third]
+}
+
+#[test]
+fn keys_are_read_as_they_were() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let [first, second, third] = a_history(&home);
+    let get = |key, at: &str| home.run(&["get", key, "--at", at]);
+    assert_eq!(get("/c/a", &first).ok(), "1");
+    assert_eq!(get("/c/a", &second).ok(), "2");
+    insta::assert_snapshot!(get("/c/a", &third), @"");
+    assert_eq!(get("/c/b", &first).code, 3);
+    insta::assert_snapshot!(home.run(&["list", "/c/", "--at", &first]), @"");
+    insta::assert_snapshot!(home.run(&["list", "/c/", "--at", &second, "--limit", "2"]), @"");
+    assert_eq!(home.run(&["list", "--at", "1h"]).ok(), "");
+    insta::assert_snapshot!(home.run(&["get", "/c/b", "--at", &second, "--json"]), @"");
+}
+
+#[test]
+fn two_times_are_compared() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let [first, second, third] = a_history(&home);
+    let diff = |from: &str, to: &str, extra: &[&str]| {
+        home.run(&[&["diff", "/c/", "--from", from, "--to", to], extra].concat())
+    };
+    insta::assert_snapshot!(diff(&first, &second, &[]), @"");
+    insta::assert_snapshot!(diff(&second, &third, &[]), @"");
+    insta::assert_snapshot!(diff(&second, &third, &["--json", "--keys-only"]), @"");
+    assert_eq!(diff(&second, &second, &[]).ok(), "");
+    let until_now = home.run(&["diff", "/c/", "--from", &second]).ok();
+    assert_eq!(until_now, diff(&second, &third, &[]).ok());
+}
+
+#[test]
+fn a_watch_of_the_past_begins_and_ends_where_it_is_told() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let [first, second, third] = a_history(&home);
+    let watch = |extra: &[&str]| {
+        let lines = home
+            .run(&[&["watch", "/c/", "-g", "/oth*"], extra].concat())
+            .ok();
+        let kinds = lines
+            .lines()
+            .map(|line| line.split_whitespace().nth(1).unwrap().to_owned());
+        kinds.collect::<Vec<_>>()
+    };
+    let kinds = |count| vec!["put".to_owned(); count];
+    assert_eq!(watch(&["--since", &first, "--until", &second]), kinds(3));
+    assert_eq!(watch(&["--since", "1h", "--until", &first]), kinds(2));
+    let rest = watch(&["--since", &second, "--until", &third]);
+    assert_eq!(rest, ["put", "put", "delete", "put"]);
+    let refused = |extra: &[&str]| home.run(&[&["watch", "/c/"], extra].concat());
+    insta::assert_snapshot!(refused(&["--until", &first]), @"");
+    assert_eq!(refused(&["--since", &second, "--until", &first]).code, 2);
+}
+
+// Written here before the time asked for, and come from elsewhere after it: by arrival it is there.
+#[test]
+fn by_arrival_what_came_since_is_told() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let [_first, second, _third] = a_history(&home);
+    let since = |flag| {
+        let arguments = ["watch", "/c/", flag, &second, "--until-caught-up", "--json"];
+        home.run(&arguments).json().len() - 1
+    };
+    assert_eq!(since("--arrived-since"), 3);
+    assert_eq!(since("--since"), 3);
+    let both = ["watch", "--since", "1h", "--arrived-since", "1h"];
+    assert_eq!(home.run(&both).code, 2);
+}
+
+#[test]
+fn too_far_back_is_said_and_not_guessed() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let first = wrote(&home, &["put", "/k", "0"]);
+    let lines: String = (1..=10_000).map(|n| format!("/k\t{n}\n")).collect();
+    home.feed(&["put", "--stdin"], lines).ok();
+    insta::assert_snapshot!(home.run(&["get", "/k", "--at", &first, "--json"]), @"");
+    let all = ["list", "diff"].map(|command| {
+        let time = if command == "list" { "--at" } else { "--from" };
+        home.run(&[command, time, &first]).code
+    });
+    assert_eq!(all, [1, 1]);
+}
+
+#[test]
+fn patterns_and_prefixes_that_make_no_sense_are_refused() {
+    let home = Home::initialised();
+    let _node = home.up();
+    insta::assert_snapshot!(home.run(&["watch", "-g", "/a\\"]), @"");
+    assert_eq!(home.run(&["watch", "--exact"]).code, 2);
+    let many = vec!["/a"; 65];
+    assert_eq!(home.run(&[&["watch"], many.as_slice()].concat()).code, 2);
+}

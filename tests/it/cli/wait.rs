@@ -1,0 +1,52 @@
+//! Waiting, for scripts.
+
+use super::harness::Home;
+
+#[test]
+fn a_key_is_waited_for_and_a_node_too() {
+    let home = Home::initialised();
+    let waiting = home.start(&["wait", "--key", "/w/a", "--timeout", "1m"]);
+    let _node = home.up();
+    home.run(&["put", "/w/a", "1"]).ok();
+    assert_eq!(waiting.end().ok(), "");
+    let ready = home
+        .run(&["wait", "--caught-up", "--peers", "0", "--json"])
+        .json();
+    assert_eq!(ready[0]["type"], "ready");
+}
+
+#[test]
+fn what_is_missing_is_said_when_the_time_is_over() {
+    let home = Home::initialised();
+    insta::assert_snapshot!(home.run(&["wait", "--timeout", "100ms"]), @"");
+    let _node = home.up();
+    let missing =
+        |arguments: &[&str]| home.run(&[&["wait", "--timeout", "100ms"], arguments].concat());
+    insta::assert_snapshot!(missing(&["--peers", "1"]), @"");
+    insta::assert_snapshot!(missing(&["--key", "/w/b"]), @"");
+    assert_eq!(missing(&[]).code, 0);
+}
+
+#[test]
+fn a_member_that_joins_is_waited_for() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["put", "/w/early", "1"]).ok();
+    let token = home.run(&["invite"]).ok();
+    let other = Home::initialised();
+    let _other = other.up();
+    let waiting = home.start(&["wait", "--peers", "1", "--caught-up", "--timeout", "1m"]);
+    other.run(&["join", token.trim()]).ok();
+    waiting.end().ok();
+    other
+        .run(&[
+            "wait",
+            "--caught-up",
+            "--key",
+            "/w/early",
+            "--timeout",
+            "1m",
+        ])
+        .ok();
+    assert_eq!(other.run(&["get", "/w/early"]).ok(), "1");
+}
