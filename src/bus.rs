@@ -317,6 +317,7 @@ mod tests {
             op_index: 0,
             op_count: 1,
             atomic: false,
+            depth: 0,
             heads: Heads::default(),
             previous: None,
             origin: Origin::Local,

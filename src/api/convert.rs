@@ -43,6 +43,7 @@ pub(super) fn write(op: Op, condition: Option<Condition>) -> Write {
         ops: vec![op],
         atomic: false,
         condition,
+        cause: None,
     }
 }
 

@@ -222,6 +222,9 @@ impl From<WriteError> for ApiError {
             }
             WriteError::Poisoned { .. } => Self::new("poisoned", EXIT_FAILED, message)
                 .hint("restart the node once the disk is well; what was acknowledged is safe"),
+            WriteError::AlreadyCaused { .. } => {
+                Self::new("already_caused", EXIT_PRECONDITION, message)
+            }
             WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message)
                 .hint("make room; reads go on, and writes go on when there is space"),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message).hint(

@@ -1,12 +1,16 @@
 //! Joining a mesh, step by step, for somebody who looks on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use iroh::address_lookup::memory::MemoryLookup;
 use tokio::sync::mpsc;
 
 use crate::{
     id::{Author, StoreId},
+    limits::SYNC_WORK_TIMEOUT,
     net::{
         Inner, Invitation, Mesh, Net, NetError, PeerError,
         endpoint::{self, endpoint_id},
@@ -225,19 +229,25 @@ async fn sync_one(
         drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
     };
     let before = store.status().await.entries;
-    for _time in 0..SESSIONS_MAX {
+    let (mut come, mut since) = (0, Instant::now());
+    loop {
         let summary = session::open(mesh, sponsor, connection, store, progress).await?;
+        let entries = store.status().await.entries.saturating_sub(before);
         if summary.is_some() {
-            return Ok(store.status().await.entries.saturating_sub(before));
+            return Ok(entries);
         }
-        // The sponsor has opened one itself: this one comes after it.
+        // The sponsor has opened one itself: this one comes after it, as long as it gets on.
+        if entries > come {
+            progress(entries);
+            (come, since) = (entries, Instant::now());
+        } else if since.elapsed() >= SYNC_WORK_TIMEOUT {
+            return Err(PeerError::Busy);
+        }
         tokio::time::sleep(SESSION_AGAIN).await;
     }
-    Err(PeerError::Busy)
 }
 
-/// Times that a session is begun while the other side is busy with one.
-const SESSIONS_MAX: u32 = 100;
+/// Between two looks whether a session of the other side is over.
 const SESSION_AGAIN: Duration = Duration::from_millis(50);
 
 async fn tell(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {

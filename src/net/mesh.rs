@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use iroh::{Endpoint, EndpointId, address_lookup::memory::MemoryLookup};
 use iroh_gossip::{api::GossipSender, net::Gossip};
 use prost::Message as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -53,8 +53,18 @@ pub(super) struct Mesh {
 pub(super) struct Turn {
     // Held while a session goes on.
     pub(super) session: tokio::sync::Mutex<()>,
-    // True while one goes on that this side has opened and the peer has answered.
-    pub(super) own: AtomicBool,
+    // How far the one is that this side has opened.
+    pub(super) own: watch::Sender<Own>,
+}
+
+/// How far a session is that this side has opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Own {
+    #[default]
+    None,
+    /// Nothing has come of the peer yet.
+    Opened,
+    Answered,
 }
 
 /// How to reach everybody who carries a store.

@@ -55,7 +55,7 @@ use crate::{
     net::{
         gate::Gate,
         hello::Hello,
-        mesh::{Mesh, Turn},
+        mesh::{Mesh, Own, Turn},
         peer::Served,
         peers::Peers,
     },

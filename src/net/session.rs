@@ -3,24 +3,21 @@
 //! Reads and writes go on side by side, so that two nodes with much to send each other never wait
 //! for each other. Every wait has an end.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::{
-        Mesh, PeerError, Turn,
+        Mesh, Own, PeerError, Turn,
         error::{BUSY, NO_STORE},
     },
     protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
@@ -44,6 +41,7 @@ pub(super) async fn open(
     let turn = mesh.turn(node, &store.id());
     let _session = turn.session.lock().await;
     let _over = Over(&turn);
+    turn.own.send_replace(Own::Opened);
     let (mut send, receive) = connection.open_bi().await?;
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
@@ -90,8 +88,15 @@ pub(super) async fn accept(
     let turn = mesh.turn(node, id);
     // Own sessions wait for this one, where it is the first.
     let _session = turn.session.try_lock();
+    // Both may open one in the same moment: that of the lesser id goes on. An honest peer answers
+    // it at once.
+    if mesh.node.id() < *node {
+        let mut own = turn.own.subscribe();
+        let decided = own.wait_for(|own| *own != Own::Opened);
+        drop(timeout(TIE_TIMEOUT, decided).await);
+    }
     // An own one is on its way, which does the same.
-    if turn.own.load(Ordering::Acquire) {
+    if *turn.own.borrow() == Own::Answered {
         drop(send.reset(BUSY.into()));
         return Ok(());
     }
@@ -116,7 +121,7 @@ struct Over<'a>(&'a Turn);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.own.store(false, Ordering::Release);
+        self.0.own.send_replace(Own::None);
     }
 }
 
@@ -154,7 +159,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                     let blame = |error| blame(mesh, node, error);
                     let message = message?.map_err(blame)?;
                     if let Some(turn) = self.turn {
-                        turn.own.store(true, Ordering::Release);
+                        turn.own.send_replace(Own::Answered);
                     }
                     let (returned, handled) = handle(session, message).await?;
                     session = returned;
@@ -387,3 +392,5 @@ impl Frames {
 // With its framing, what is read at once fits one message.
 const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
 const READ_BYTES_MAX: usize = 256 << 10;
+// How long a peer that does not answer keeps its own session waiting.
+const TIE_TIMEOUT: Duration = Duration::from_secs(1);

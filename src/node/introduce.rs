@@ -47,6 +47,7 @@ impl Node {
             ops,
             atomic: true,
             condition: None,
+            cause: None,
         });
         match written.await {
             // They wait for the first start after a repair, which needs an open node; or nobody
@@ -71,6 +72,7 @@ pub(super) fn listing(name: &str, genesis: &Genesis) -> Write {
         ],
         atomic: true,
         condition: None,
+        cause: None,
     }
 }
 

@@ -251,5 +251,6 @@ fn put(key: Bytes, value: Bytes) -> Write {
         ops: vec![op],
         atomic: false,
         condition: None,
+        cause: None,
     }
 }

@@ -130,6 +130,9 @@ pub struct Change {
     pub op_count: u32,
     /// True when the entry is an explicit batch, delivered whole.
     pub atomic: bool,
+    /// Hooks between this and an entry that a person wrote: 0 where a person wrote it, and for
+    /// what comes of no entry or of the state.
+    pub depth: u32,
     /// The heads of the key on this node as of emission.
     pub heads: Heads,
     /// The winner before this change; `None` when there was none, and when replayed.
@@ -158,6 +161,7 @@ impl Change {
             op_index: 0,
             op_count: 1,
             atomic: false,
+            depth: 0,
             heads: after,
             previous,
             origin: Origin::Local,
@@ -188,6 +192,7 @@ impl Change {
             op_index: 0,
             op_count: 1,
             atomic: false,
+            depth: 0,
             heads,
             previous: Some(entry),
             origin,

@@ -15,11 +15,9 @@ use prost::Message as _;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
-    limits::{
-        CAUSE_CONSUMER_BYTES_MAX, HEADER_BYTES_MAX, KEY_BYTES_MAX, OPS_BYTES_MAX, PARENTS_MAX,
-        WALL_MS_MAX,
-    },
+    limits::{HEADER_BYTES_MAX, KEY_BYTES_MAX, OPS_BYTES_MAX, PARENTS_MAX, WALL_MS_MAX},
     protocol::{
+        cause::Cause,
         hlc::Hlc,
         op::{check_ops, decode_ops, encode_ops},
     },
@@ -60,6 +58,13 @@ pub struct Header {
     pub parents: Vec<Parent>,
 }
 
+impl Header {
+    /// Returns the hooks between this entry and one that a person wrote; 0 where a person wrote it.
+    pub fn depth(&self) -> u32 {
+        self.cause.as_ref().map_or(0, |cause| cause.depth)
+    }
+}
+
 /// An entry that another one supersedes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parent {
@@ -71,19 +76,6 @@ pub struct Parent {
     pub id: EntryId,
     /// Its place in its author's log.
     pub seq: Seq,
-}
-
-/// Why a hook wrote an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
-    /// The consumer that wrote.
-    pub consumer: String,
-    /// The entry that triggered it.
-    pub trigger: EntryId,
-    /// Index of the op in the trigger, or the batch position.
-    pub position: u32,
-    /// Hooks between this and an entry that a person wrote; at least 1.
-    pub depth: u32,
 }
 
 /// Why bytes are not an entry that this version can apply.
@@ -359,36 +351,6 @@ impl Parent {
             wall_ms: self.hlc.wall_ms,
             counter: self.hlc.counter,
             id: Bytes::copy_from_slice(&self.id.0),
-        }
-    }
-}
-
-impl Cause {
-    fn from_wire(message: wire::Cause) -> Result<Self, EntryError> {
-        Ok(Self {
-            consumer: message.consumer,
-            trigger: EntryId::from_slice(&message.trigger)
-                .ok_or(malformed("its trigger has not 32 bytes"))?,
-            position: message.position,
-            depth: message.depth,
-        })
-    }
-
-    fn check(&self) -> Result<(), EntryError> {
-        match (self.consumer.len(), self.depth) {
-            (1..=CAUSE_CONSUMER_BYTES_MAX, 1..) => Ok(()),
-            _outside => Err(malformed(
-                "its cause names no consumer, too long a one, or depth 0",
-            )),
-        }
-    }
-
-    fn to_wire(&self) -> wire::Cause {
-        wire::Cause {
-            consumer: self.consumer.clone(),
-            trigger: Bytes::copy_from_slice(&self.trigger.0),
-            position: self.position,
-            depth: self.depth,
         }
     }
 }

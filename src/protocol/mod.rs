@@ -12,6 +12,7 @@
 )]
 
 pub mod ack;
+pub mod cause;
 pub mod chain;
 pub mod change;
 pub mod consumer;

@@ -9,7 +9,8 @@ use std::{
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as _};
 
 use crate::state::{
-    EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES, NOTES_TABLE, StateError, row,
+    CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES,
+    NOTES_TABLE, StateError, row,
     stored::encode_frontier,
     view::{Flushed, Layer, View, guarded},
 };
@@ -140,6 +141,7 @@ impl Flushed {
         Ok(Self {
             heads,
             expiry: read.open_table(EXPIRY_TABLE)?,
+            causes: read.open_table(CAUSES_TABLE)?,
             empty,
         })
     }
@@ -167,6 +169,11 @@ fn write(
             } else {
                 expiry.remove((*ms, key.as_ref()))?;
             }
+        }
+        let mut causes = write.open_table(CAUSES_TABLE)?;
+        for (cause, (seq, entry)) in &layer.causes {
+            let row = row::seal(CAUSES, &cause.0, row::encode_cause(entry, *seq));
+            causes.insert(cause.0.as_slice(), row.as_slice())?;
         }
         let mut notes_table = write.open_table(NOTES_TABLE)?;
         for (key, body) in notes {

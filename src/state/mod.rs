@@ -28,8 +28,10 @@ pub use view::View;
 
 use crate::{
     disk::{Disk, Open},
+    id::{EntryId, Seq},
     limits::STATE_CACHE_BYTES,
     protocol::{
+        cause::CauseId,
         entry::{Op, VerifiedEntry},
         frontier::FrontierTip,
         heads::{Content, Head, Heads, Value},
@@ -47,10 +49,12 @@ use crate::{
 const HEADS: &str = "heads-v1";
 const EXPIRY: &str = "expiry-v1";
 const NOTES: &str = "notes-v1";
+const CAUSES: &str = "causes-v1";
 const META: &str = "meta-v1";
 const HEADS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(HEADS);
 const EXPIRY_TABLE: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new(EXPIRY);
 const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTES);
+const CAUSES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(CAUSES);
 const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
 const FRONTIER: &str = "frontier";
 
@@ -131,6 +135,7 @@ impl State {
             write.open_table(HEADS_TABLE)?;
             write.open_table(EXPIRY_TABLE)?;
             write.open_table(NOTES_TABLE)?;
+            write.open_table(CAUSES_TABLE)?;
             write.open_table(META_TABLE)?;
             write.commit()?;
             let (stored, counts) = read_stored(&db)?;
@@ -205,6 +210,14 @@ impl State {
         }
     }
 
+    /// Returns the entry that its author has written because of `cause`, staged ones included.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn caused(&self, cause: &CauseId) -> Result<Option<(Seq, EntryId)>, StateError> {
+        self.staged.caused(cause)
+    }
+
     /// Says that the file is empty and gets a whole log: until `filled`, keys that come for the
     /// first time are not looked up, and few flushes wait for the disk. After a crash it is filled
     /// again.
@@ -255,11 +268,23 @@ impl State {
             let row = old.map(|ms| self.staged.expiry_row(op.key(), ms));
             rows.push(row.transpose()?);
         }
+        let mut caused = None;
+        if let Some(cause) = &entry.header.cause {
+            let cause = CauseId::of(&entry.author(), cause);
+            // Of a fork's branches the first counts, whichever came first.
+            let this = (entry.header.seq, entry.id);
+            let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
+            caused = Some((cause, first));
+        }
         for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
             self.staged.put(op, change, row);
             if let Some(filling) = &mut self.filling {
                 filling.keys.insert(op.key());
             }
+        }
+        if let Some((cause, caused)) = caused {
+            self.staged.recent.causes.insert(cause, caused);
+            self.staged.recent.bytes += ROW_OVERHEAD_BYTES;
         }
         let tip = FrontierTip {
             seq: entry.header.seq,

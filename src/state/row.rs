@@ -5,6 +5,7 @@
 //!               wall_ms u64, counter u32, author 32, seq u64, id 32, flags u8
 //!               (1 tombstone, 2 expires, 4 value in log)
 //!               [expires_ms u64] [value length u32 [value]]
+//! cause row   id of the cause 16 -> entry 32, seq u64
 //! every row   body, then 8 bytes: BLAKE3 of table, key length u32, key, body, cut
 //! ```
 //! Numbers are little-endian. Equal heads have equal bytes on every node.
@@ -12,7 +13,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes};
 
 use crate::{
-    id::{Author, EntryId},
+    id::{Author, EntryId, Seq},
     protocol::{
         heads::{Content, Head, Heads, Value},
         hlc::Hlc,
@@ -75,6 +76,21 @@ pub fn decode_heads(mut body: &[u8]) -> Option<Heads> {
         });
     }
     body.is_empty().then(|| Heads::new(heads))
+}
+
+/// Returns the body of a cause row.
+pub fn encode_cause(entry: &EntryId, seq: Seq) -> Vec<u8> {
+    let mut body = Vec::with_capacity(32 + 8 + CHECK_BYTES);
+    body.put_slice(&entry.0);
+    body.put_u64_le(seq);
+    body
+}
+
+/// Reads the body of a cause row; `None` where it is not one.
+pub fn decode_cause(mut body: &[u8]) -> Option<(Seq, EntryId)> {
+    let entry = EntryId(take(&mut body)?);
+    let seq = body.try_get_u64_le().ok()?;
+    body.is_empty().then_some((seq, entry))
 }
 
 fn encode_content(content: &Content, body: &mut Vec<u8>) {

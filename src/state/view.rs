@@ -15,8 +15,9 @@ use imbl::OrdMap;
 use redb::ReadOnlyTable;
 
 use crate::{
-    protocol::{frontier::Frontier, heads::Heads},
-    state::{HEADS, StateError, row},
+    id::{EntryId, Seq},
+    protocol::{cause::CauseId, frontier::Frontier, heads::Heads},
+    state::{CAUSES, HEADS, StateError, row},
 };
 
 /// All heads as of one frontier.
@@ -43,6 +44,7 @@ pub(super) struct Layer {
     pub(super) heads: OrdMap<Bytes, Heads>,
     // false: the row is to be removed.
     pub(super) expiry: OrdMap<(u64, Bytes), bool>,
+    pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
     pub(super) bytes: usize,
 }
 
@@ -50,6 +52,7 @@ pub(super) struct Layer {
 pub(super) struct Flushed {
     pub(super) heads: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) expiry: ReadOnlyTable<(u64, &'static [u8]), ()>,
+    pub(super) causes: ReadOnlyTable<&'static [u8], &'static [u8]>,
     // True while the file has no heads: look-ups need not ask it.
     pub(super) empty: bool,
 }
@@ -80,6 +83,26 @@ impl View {
         guarded(|| match self.flushed.heads.get(key)? {
             Some(row) => decode(key, row.value()),
             None => Ok(Heads::default()),
+        })
+    }
+
+    /// Returns the entry that its author has written because of `cause`.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn caused(&self, cause: &CauseId) -> Result<Option<(Seq, EntryId)>, StateError> {
+        for layer in [&self.recent, &self.flushing] {
+            if let Some(entry) = layer.causes.get(cause) {
+                return Ok(Some(*entry));
+            }
+        }
+        guarded(|| {
+            let Some(row) = self.flushed.causes.get(cause.0.as_slice())? else {
+                return Ok(None);
+            };
+            let body = row::unseal(CAUSES, &cause.0, row.value()).and_then(row::decode_cause);
+            body.map(Some)
+                .ok_or_else(|| StateError::damaged("the row of a cause fails its check"))
         })
     }
 

@@ -133,7 +133,7 @@ impl Actor {
             return Ok(None);
         };
         self.check_own_standing().map_err(GroupError::Refused)?;
-        let entry = self.sign(Some(on), parents, Vec::new(), false)?;
+        let entry = self.sign(Some(on), parents, Vec::new(), false, None)?;
         self.take_in(&entry, Origin::Local, Some(Vec::new()))?;
         Ok(Some(entry))
     }

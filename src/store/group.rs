@@ -9,6 +9,7 @@ use crate::{
     limits::{OPS_BYTES_MAX, OPS_MAX, PARENTS_MAX},
     log::LogError,
     protocol::{
+        cause::{Cause, CauseId},
         chain::Tip,
         change::Origin,
         entry::{EntryError, Header, Op, Parent, VerifiedEntry, sign},
@@ -133,6 +134,7 @@ struct Draft {
     ops: Vec<Op>,
     bytes: usize,
     atomic: bool,
+    cause: Option<Cause>,
     keys: HashSet<Bytes>,
     parents: BTreeSet<Parent>,
     // Of each op's key, before the entry.
@@ -259,14 +261,20 @@ impl Actor {
         outcomes: &mut [Outcome],
     ) -> Result<Result<(), WriteError>, GroupError> {
         let atomic = write.atomic || write.ops.len() > 1;
+        let alone = atomic || write.cause.is_some();
         let bytes = write.bytes();
-        if atomic || !draft.takes(write, bytes) {
+        if alone || !draft.takes(write, bytes) {
             self.close_draft(draft, outcomes)?;
         }
         if let Some(key) = key_twice(&write.ops) {
             return Ok(Err(EntryError::KeyTwice { key }.into()));
         }
         let state = self.state.as_ref().expect("the store is open");
+        if let Some(cause) = &write.cause
+            && let Some((seq, entry)) = state.caused(&CauseId::of(&self.author(), cause))?
+        {
+            return Ok(Err(WriteError::AlreadyCaused { entry, seq }));
+        }
         let mut parents = BTreeSet::new();
         let mut before = Vec::with_capacity(write.ops.len());
         for op in &write.ops {
@@ -302,8 +310,9 @@ impl Actor {
             .extend(write.ops.iter().map(|op| op.key().clone()));
         draft.parents.extend(parents);
         draft.heads.append(&mut before);
-        if atomic {
-            draft.atomic = true;
+        if alone {
+            draft.atomic = atomic;
+            draft.cause = write.cause.clone();
             self.close_draft(draft, outcomes)?;
         }
         Ok(Ok(()))
@@ -336,6 +345,7 @@ impl Actor {
         let Draft {
             ops,
             atomic,
+            cause,
             parents,
             writes,
             heads,
@@ -345,7 +355,7 @@ impl Actor {
             return Ok(());
         }
         let tip = self.own_tip().map_err(GroupError::Refused)?;
-        let entry = self.sign(tip, parents.into_iter().collect(), ops, atomic)?;
+        let entry = self.sign(tip, parents.into_iter().collect(), ops, atomic, cause)?;
         self.take_in(&entry, Origin::Local, Some(heads))?;
         for (index, op_index) in writes {
             outcomes[index] = Ok(Written {
@@ -366,6 +376,7 @@ impl Actor {
         parents: Vec<Parent>,
         ops: Vec<Op>,
         atomic: bool,
+        cause: Option<Cause>,
     ) -> Result<VerifiedEntry, GroupError> {
         let refused = |error| GroupError::Refused(error);
         let latest = parents
@@ -382,7 +393,7 @@ impl Actor {
             prev: tip.map(|tip| tip.id),
             hlc,
             atomic,
-            cause: None,
+            cause,
             parents,
         };
         sign(&self.config.key, header, ops).map_err(|error| refused(error.into()))

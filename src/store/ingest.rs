@@ -548,6 +548,7 @@ pub(super) fn change(
         op_index: u32::try_from(index).unwrap_or(u32::MAX),
         op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
         atomic: entry.header.atomic,
+        depth: entry.header.depth(),
         previous: staged.before.winner().map(EntryRef::from),
         heads: staged.after,
         origin,

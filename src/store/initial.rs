@@ -120,6 +120,7 @@ fn initial(key: Bytes, heads: Heads, item: Item, keys_only: bool) -> Change {
         op_index: 0,
         op_count: 1,
         atomic: false,
+        depth: 0,
         heads,
         previous: None,
         origin: Origin::Initial,

@@ -200,6 +200,7 @@ impl Store {
             ops,
             atomic: true,
             condition: None,
+            cause: None,
         })
         .await
     }

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
-    id::{Author, Seq},
+    id::{Author, EntryId, Seq},
     limits::{PAGE_BYTES, SCAN_ROWS},
     log::LogError,
     protocol::{
+        cause::{Cause, CauseId},
         change::EntryRef,
         entry::{Entry, Op, VerifiedEntry, check_key},
         heads::{Content, Head, Heads, Value},
@@ -104,6 +105,15 @@ impl Store {
             shared.item(&key, &heads, now_ms, false)
         })
         .await
+    }
+
+    /// Returns what this node has written because of `cause`, and its place in this node's log.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn caused(&self, cause: &Cause) -> Result<Option<(Seq, EntryId)>, ReadError> {
+        let id = CauseId::of(&self.author(), cause);
+        self.read(move |_shared, view| Ok(view.caused(&id)?)).await
     }
 
     /// Returns all heads of `key`, the winner first.

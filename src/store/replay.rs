@@ -398,6 +398,7 @@ pub(super) fn replayed(
         op_index: index,
         op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
         atomic: entry.header.atomic,
+        depth: entry.header.depth(),
         late: heads.winner().is_some_and(|winner| winner.id != entry.id),
         heads,
         previous: None,

@@ -9,6 +9,7 @@ use crate::{
     limits::{OPS_BYTES_MAX, OPS_MAX},
     log::LogError,
     protocol::{
+        cause::Cause,
         entry::{EntryError, Op},
         hlc::{Hlc, HlcExhausted},
     },
@@ -25,6 +26,8 @@ pub struct Write {
     pub atomic: bool,
     /// Must hold for every key when the write's turn comes.
     pub condition: Option<Condition>,
+    /// Why it is written; at most one write of this node for a cause.
+    pub cause: Option<Cause>,
 }
 
 /// What must hold for a key, else nothing is written.
@@ -79,6 +82,14 @@ pub enum WriteError {
         condition: Condition,
         /// What the key's winner is.
         winner: Option<EntryId>,
+    },
+    /// This node has written because of this cause before: nothing was written now.
+    #[error("this was written before, as entry {entry}: it is not written twice")]
+    AlreadyCaused {
+        /// What was written.
+        entry: EntryId,
+        /// Its place in this node's log.
+        seq: Seq,
     },
     /// The file system is full. Reads go on, and writes when there is space again.
     #[error("no space left on the file system of the store: {what}")]
@@ -144,6 +155,7 @@ impl Write {
             ops: vec![op],
             atomic: false,
             condition: None,
+            cause: None,
         }
     }
 
@@ -153,6 +165,7 @@ impl Write {
             ops: vec![Op::Delete { key: key.into() }],
             atomic: false,
             condition: None,
+            cause: None,
         }
     }
 
@@ -174,6 +187,13 @@ impl Write {
         self
     }
 
+    /// Writes only if this node has written nothing because of `cause`. It is an entry of its own.
+    #[must_use]
+    pub fn caused_by(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
     /// Returns the bytes of its ops, about.
     pub(super) fn bytes(&self) -> usize {
         self.ops.iter().map(Op::encoded_bytes_max).sum()
@@ -190,6 +210,9 @@ impl Write {
                 ops_max: OPS_MAX,
             }
             .into());
+        }
+        if let Some(cause) = &self.cause {
+            cause.check()?;
         }
         let mut bytes = 0;
         for op in &self.ops {

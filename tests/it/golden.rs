@@ -6,8 +6,9 @@ use bytes::Bytes;
 use lattice::{
     id::{EntryId, StoreId},
     protocol::{
+        cause::Cause,
         cursor::{Cursor, Partial},
-        entry::{Cause, Header, Op, Parent, SignedEntry, VerifiedEntry, sign},
+        entry::{Header, Op, Parent, SignedEntry, VerifiedEntry, sign},
         frontier::FrontierTip,
         hlc::Hlc,
     },

@@ -10,8 +10,9 @@ use lattice::{
         OPS_MAX, PARENTS_MAX, VALUE_BYTES_MAX, WALL_MS_MAX,
     },
     protocol::{
+        cause::Cause,
         cursor::{Cursor, CursorError},
-        entry::{Cause, EntryError, Header, Op, Parent, SignedEntry, VerifiedEntry, sign},
+        entry::{EntryError, Header, Op, Parent, SignedEntry, VerifiedEntry, sign},
         hlc::Hlc,
     },
     wire,

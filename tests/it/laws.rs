@@ -7,8 +7,9 @@ use lattice::{
     id::{Author, EntryId, StoreId},
     limits::WALL_MS_MAX,
     protocol::{
+        cause::Cause,
         cursor::{Cursor, Partial},
-        entry::{Cause, Header, Op, Order, Parent, SignedEntry, VerifiedEntry, sign},
+        entry::{Header, Op, Order, Parent, SignedEntry, VerifiedEntry, sign},
         frontier::{Frontier, FrontierTip},
         heads::{Head, Heads},
         hlc::Hlc,

@@ -102,6 +102,7 @@ async fn one(random: &mut Random) {
                 ops: vec![op],
                 atomic: false,
                 condition: None,
+                cause: None,
             };
             for written in store.write_many(ops.into_iter().map(one).collect()).await {
                 written.unwrap();

@@ -221,6 +221,7 @@ async fn write_here(random: &mut Random, store: &Store) {
         ops: vec![op],
         atomic: false,
         condition: None,
+        cause: None,
     };
     for written in store.write_many(ops.into_iter().map(one).collect()).await {
         written.unwrap();

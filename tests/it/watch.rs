@@ -187,6 +187,7 @@ async fn write_here(store: Store, clock: Clock, mut random: Random, writes: usiz
             ops: vec![op],
             atomic: false,
             condition: None,
+            cause: None,
         };
         match random.below(3) {
             0 => {

@@ -115,6 +115,7 @@ pub(super) async fn fill(
             ops: keys.take(ops).map(|key| put(key, value.clone())).collect(),
             atomic: true,
             condition: None,
+            cause: None,
         };
         let writes = (0..count).map(|_| write(&mut keys)).collect();
         for written in store.write_many(writes).await {

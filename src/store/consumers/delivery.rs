@@ -297,6 +297,7 @@ fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
         op_index: at.op_index,
         op_count: 1,
         atomic: false,
+        depth: 0,
         heads: view.heads(&at.key)?,
         previous: None,
         origin: Origin::Replay,

@@ -133,6 +133,7 @@ impl History<'_> {
                     ops: vec![op],
                     atomic: false,
                     condition: None,
+                    cause: None,
                 };
                 let writes = ops.into_iter().map(one).collect();
                 for written in soon(self.store.write_many(writes)).await {

@@ -1,5 +1,6 @@
 //! Members who wait until a node asks them, and answer what no honest node answers.
 
+use iroh::endpoint::ReadError;
 use lattice::{limits::SYNC_MESSAGE_BYTES_MAX, net::Addresses};
 
 use super::*;
@@ -131,3 +132,45 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
     }
     field.stop().await;
 }
+
+/// Both sides open a session in the same moment, and neither has answered yet: that of the lesser
+/// id goes on, so that nothing is fetched twice. A peer that answers nothing holds up only itself,
+/// and not for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn n5_of_two_sessions_opened_at_once_one_goes_on() {
+    let field = Field::new().await;
+    let (root, host) = (field.a.node.root(), field.a.node.id());
+    let authors = (1..=250).map(|number| (number, Key::new(number).author()));
+    let (lesser, greater): (Vec<_>, Vec<_>) = authors.partition(|(_, author)| *author < host);
+    for (number, _) in lesser.first().into_iter().chain(greater.first()) {
+        for answers in [true, false] {
+            let raw = field.member(*number, Role::Writer).await;
+            let connection = raw.connected(&field.a, SYNC).await;
+            let (node, known) = (raw.author(), Addresses::default());
+            field.a.net.connect(&node, known).await.unwrap();
+            let mut its = asked(&connection).await;
+            its.hear("Hello").await;
+            let mut own = Line::open(&connection, SYNC_STREAM).await.unwrap();
+            own.say(hello(root.id())).await;
+            let began = std::time::Instant::now();
+            if raw.author() > host && answers {
+                // It waits for that; then its own session is the one.
+                its.say(tips(&[])).await;
+                its.hear("Tips").await;
+                let heard = timeout(SOON, own.receive.read_chunk(1)).await.unwrap();
+                let reset = heard.unwrap_err();
+                assert_eq!(reset, ReadError::Reset(BUSY_WITH_OWN.into()), "{number}");
+            } else {
+                own.hear("Tips").await;
+                let waited = began.elapsed() >= Duration::from_millis(900);
+                assert_eq!(waited, raw.author() > host, "{:?}", began.elapsed());
+            }
+            connection.close(0_u32.into(), b"enough");
+            raw.endpoint.close().await;
+        }
+    }
+    field.stop().await;
+}
+
+/// How a session is refused whose like the node has opened itself.
+const BUSY_WITH_OWN: u32 = 409;
