@@ -259,7 +259,8 @@ fn options(request: api::CreateConsumerRequest) -> Result<ConsumerOptions, ApiEr
     })
 }
 
-fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiError> {
+/// Returns where a consumer begins; `None`: it is not said.
+pub(super) fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiError> {
     let Some(from) = from.and_then(|from| from.start) else {
         return Ok(None);
     };
@@ -272,7 +273,8 @@ fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiE
     }))
 }
 
-fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
+/// Returns how a consumer is, as a message.
+pub(super) fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
     let (state, reason) = match &status.state {
         ConsumerState::Running => ("running", String::new()),
         ConsumerState::Paused => ("paused", String::new()),

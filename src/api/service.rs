@@ -14,13 +14,14 @@ use crate::{
         consumer::{self, Answer},
         convert,
         error::ApiError,
-        mesh,
+        hook, mesh,
         pages::{self, Answers},
         put_stream::PutAnswers,
         server::Stop,
         watch::WatchAnswers,
     },
-    limits::{HISTORY_ENTRIES_MAX, REPLY_BYTES_MAX},
+    hooks::Hooks,
+    limits::HISTORY_ENTRIES_MAX,
     net::Net,
     node::{Node, StoreInfo},
     protocol::entry::Op,
@@ -37,6 +38,7 @@ struct Shared {
     node: Node,
     // `None` for a short command that has the node open.
     net: Option<Net>,
+    hooks: Hooks,
     // `None` when the node serves no socket.
     socket: Option<PathBuf>,
     started_ms: u64,
@@ -46,11 +48,18 @@ struct Shared {
 type Answered<T> = Result<Response<T>, Status>;
 
 impl Service {
-    pub(super) fn new(node: Node, net: Option<Net>, socket: Option<PathBuf>, stop: Stop) -> Self {
+    pub(super) fn new(
+        node: Node,
+        net: Option<Net>,
+        hooks: Hooks,
+        socket: Option<PathBuf>,
+        stop: Stop,
+    ) -> Self {
         let started_ms = node.clock().now_ms();
         Self(Arc::new(Shared {
             node,
             net,
+            hooks,
             socket,
             started_ms,
             stop,
@@ -235,23 +244,8 @@ impl Lattice for Service {
         let api::HistoryRequest { store, key, limit } = request.into_inner();
         let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
         let store = self.store(&store)?;
-        let mut history = store.history(&key, limit).await.map_err(ApiError::from)?;
-        // The newest come first; those that no longer fit into one answer count as not walked.
-        let mut bytes = 0;
-        let fit = history.entries.iter().take_while(|entry| {
-            let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
-            bytes += value + 64 * entry.parents.len() + 256;
-            bytes <= REPLY_BYTES_MAX
-        });
-        let fit = fit.count();
-        let truncated = history.truncated || fit < history.entries.len();
-        history.entries.truncate(fit);
-        let entries = history
-            .entries
-            .into_iter()
-            .map(convert::history_entry)
-            .collect();
-        Ok(Response::new(api::HistoryReply { entries, truncated }))
+        let history = store.history(&key, limit).await.map_err(ApiError::from)?;
+        Ok(Response::new(convert::history(history)))
     }
 
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {
@@ -406,6 +400,42 @@ impl Lattice for Service {
         let skipped = consumer.dead_skip(consumer::numbers(request)?).await;
         let count = skipped.map_err(ApiError::from)?;
         Ok(Response::new(consumer::dead_reply(count)))
+    }
+
+    async fn add_hook(&self, request: Request<api::AddHookRequest>) -> Answered<api::HookStatus> {
+        let added = hook::add(&self.0.hooks, request.into_inner()).await;
+        Ok(Response::new(added?))
+    }
+
+    async fn list_hooks(
+        &self,
+        _request: Request<api::ListHooksRequest>,
+    ) -> Answered<api::ListHooksReply> {
+        Ok(Response::new(hook::list(&self.0.hooks).await?))
+    }
+
+    async fn remove_hook(
+        &self,
+        request: Request<api::HookRequest>,
+    ) -> Answered<api::RemoveHookReply> {
+        let removed = self.0.hooks.remove(&request.get_ref().hook).await;
+        removed.map_err(ApiError::from)?;
+        Ok(Response::new(api::RemoveHookReply {}))
+    }
+
+    async fn pause_hook(&self, request: Request<api::HookRequest>) -> Answered<api::HookStatus> {
+        let paused = hook::set_paused(&self.0.hooks, &request.get_ref().hook, true).await;
+        Ok(Response::new(paused?))
+    }
+
+    async fn resume_hook(&self, request: Request<api::HookRequest>) -> Answered<api::HookStatus> {
+        let resumed = hook::set_paused(&self.0.hooks, &request.get_ref().hook, false).await;
+        Ok(Response::new(resumed?))
+    }
+
+    async fn hook_log(&self, request: Request<api::HookLogRequest>) -> Answered<api::HookLogReply> {
+        let log = hook::log(&self.0.hooks, request.get_ref()).await;
+        Ok(Response::new(log?))
     }
 
     async fn log(&self, request: Request<api::LogRequest>) -> Answered<Answers<api::LogEntry>> {

@@ -19,6 +19,7 @@ mod event;
 mod exit;
 mod health;
 mod history;
+mod hook;
 mod join;
 mod lines;
 mod log;
@@ -117,6 +118,7 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::History(history) => history.run(context).await,
         Command::Watch(watch) => watch.run(context).await,
         Command::Consumer(consumer) => consumer.run(context).await,
+        Command::Hook(hook) => hook.run(context).await,
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,

@@ -97,7 +97,13 @@ pub(super) fn line(change: &Change) -> Vec<u8> {
         op_count: change.op_count,
         atomic: change.atomic,
         expires_ms: change.expires_ms,
-        heads: change.heads.as_slice().iter().rev().map(|head| head.id.to_string()).collect(),
+        heads: change
+            .heads
+            .as_slice()
+            .iter()
+            .rev()
+            .map(|head| head.id.to_string())
+            .collect(),
         conflict: change.is_conflict(),
         previous: change.previous.map(|entry| entry.id.to_string()),
         origin: change.origin.name(),

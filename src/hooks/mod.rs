@@ -282,7 +282,10 @@ impl Hooks {
             for consumer in store.consumers().await? {
                 if let Some(name) = Hook::of_consumer(&consumer.name) {
                     let name = name.to_owned();
-                    places.entry(name).or_insert_with(Vec::new).push((store.id(), consumer));
+                    places
+                        .entry(name)
+                        .or_insert_with(Vec::new)
+                        .push((store.id(), consumer));
                 }
             }
         }
@@ -309,7 +312,10 @@ impl Hooks {
     ) -> Result<HookStatus, HooksError> {
         let last = self.runs(name, 1).await?.pop();
         let state = self.state();
-        let health = state.engines.get(name).map(|engine| engine.runner.health().clone());
+        let health = state
+            .engines
+            .get(name)
+            .map(|engine| engine.runner.health().clone());
         let trouble = state.troubles.get(name).cloned();
         let trouble = trouble.or_else(|| health.as_ref().and_then(|health| health.trouble.clone()));
         let (is, reason) = match (consumer.as_ref().map(|status| &status.state), trouble) {
@@ -317,9 +323,10 @@ impl Hooks {
             (_, Some(trouble)) => ("trouble", trouble),
             (Some(ConsumerState::Paused), _) => ("paused", String::new()),
             _other if hook.is_none() || health.is_none() => ("off", String::new()),
-            (Some(ConsumerState::Waiting { .. }), _) => {
-                ("waiting", "this node lacks what it had: peers have to send it".to_owned())
-            }
+            (Some(ConsumerState::Waiting { .. }), _) => (
+                "waiting",
+                "this node lacks what it had: peers have to send it".to_owned(),
+            ),
             _fine => ("running", String::new()),
         };
         Ok(HookStatus {

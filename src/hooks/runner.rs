@@ -342,11 +342,7 @@ impl Runner {
     async fn run(&self, deliveries: &[Delivery], first: &Delivery) -> Verdict {
         let changes = || deliveries.iter().map(|delivery| &**delivery.change());
         let run = RunId::of(&self.name, changes());
-        let attempt = deliveries
-            .iter()
-            .map(Delivery::attempt)
-            .max()
-            .unwrap_or(1);
+        let attempt = deliveries.iter().map(Delivery::attempt).max().unwrap_or(1);
         let mut record = self.record(first.change(), run, attempt, deliveries.len());
         let began = Instant::now();
         let ran = self.command.run(Job {

@@ -1,7 +1,7 @@
 //! `consumer`: named, durable positions from which changes are given out and acknowledged.
 
 mod answer;
-mod create;
+pub(crate) mod create;
 mod dead;
 mod next;
 mod object;
