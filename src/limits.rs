@@ -123,6 +123,17 @@ pub const HOOK_HELD_KIB_MAX: u32 = 16 << 10;
 pub const HOOK_UNQUIET_KEYS_MAX: usize = 16_384;
 /// Runs of one hook in a second, at most.
 pub const HOOK_RATE_MAX: u32 = 10_000;
+/// Hooks, one because of the other, between a change and what a person wrote. What is deeper is not
+/// run: it is a loop.
+pub const HOOK_DEPTH_MAX: u32 = 16;
+/// Depth up to which hooks run as often as they may.
+pub const HOOK_DEPTH_FREE: u32 = 3;
+/// Runs of one hook in a second on changes that are deeper: what a loop that branches costs.
+pub const HOOK_DEEP_RATE: u32 = 10;
+/// Bytes that a hook may print which writes: the ops of an entry with every byte escaped as in JSON.
+pub const HOOK_ANSWER_BYTES_MAX: usize = 6 * OPS_BYTES_MAX + OPS_MAX * 128;
+/// Bytes of a file with a secret.
+pub const HOOK_SECRET_BYTES_MAX: usize = 4096;
 /// The longest that a run, or a wait before it, may take: 24 h.
 pub const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// Time in which a change must be answered, or asked for more: what a hook keeps asking for while
@@ -294,6 +305,7 @@ const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(CONSUMER_NAME_CHARS_MAX <= CAUSE_CONSUMER_BYTES_MAX);
 const _: () = assert!(HOOK_NAME_CHARS_MAX + "hook.".len() <= CONSUMER_NAME_CHARS_MAX);
+const _: () = assert!(HOOK_DEPTH_FREE < HOOK_DEPTH_MAX && HOOK_DEEP_RATE <= HOOK_RATE_MAX);
 const _: () = assert!(HOOK_HELD_KIB_MAX as usize * 1024 >= 4 * OPS_BYTES_MAX);
 const _: () = assert!(HOOK_LOG_BYTES_MAX as usize >= 8 * HOOK_OUTPUT_BYTES_MAX);
 const _: () = assert!(CONSUMER_IN_FLIGHT_DEFAULT <= CONSUMER_IN_FLIGHT_MAX);

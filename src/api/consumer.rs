@@ -200,8 +200,8 @@ pub(super) fn dead_reply(count: usize) -> api::DeadReply {
     }
 }
 
-// A server that stops finishes its calls.
-async fn until<T>(
+/// Waits for `answer`. A server that stops finishes its calls.
+pub(super) async fn until<T>(
     ending: &CancellationToken,
     answer: impl Future<Output = T>,
 ) -> Result<T, ApiError> {

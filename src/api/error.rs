@@ -370,6 +370,8 @@ impl From<HooksError> for ApiError {
             }
             HooksError::File(_) => Self::usage("hooks_file", message)
                 .hint("mend it: what runs goes on as it was before"),
+            HooksError::Watch(error) => error.into(),
+            HooksError::Post { .. } => Self::new("post", EXIT_FAILED, message),
             HooksError::Store(error) => error.into(),
             HooksError::Consumer(error) => error.into(),
         }

@@ -4,11 +4,18 @@ use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::{
-    api::{consumer, error::ApiError},
-    hooks::{Hook, HookKind, HookStatus, Hooks, Mode, RunRecord, Span},
-    store::consumers::ConsumerStart,
+    api::{
+        consumer,
+        error::ApiError,
+        pages::{Answers, unfold},
+    },
+    hooks::{Hook, HookKind, HookStatus, Hooks, Mode, Rehearsal, RunRecord, Span},
+    protocol::{change::Kind, entry::Op},
+    store::{Start, consumers::ConsumerStart},
     wire::api,
 };
 
@@ -55,6 +62,68 @@ pub(super) async fn log(
     })
 }
 
+/// Answers `TestHook`.
+pub(super) fn test(
+    hooks: &Hooks,
+    request: &api::TestHookRequest,
+    ending: CancellationToken,
+) -> Result<Answers<api::HookTest>, ApiError> {
+    let start = Start::SinceAuthored {
+        ms: request.since_authored_ms,
+    };
+    let rehearsal = hooks.rehearse(&request.hook, start, request.dry_run)?;
+    Ok(unfold(Testing { rehearsal, ending }, |testing| {
+        Box::pin(testing.step())
+    }))
+}
+
+struct Testing {
+    rehearsal: Rehearsal,
+    ending: CancellationToken,
+}
+
+impl Testing {
+    async fn step(mut self) -> Option<(Result<api::HookTest, Status>, Self)> {
+        let next = consumer::until(&self.ending, self.rehearsal.next()).await;
+        let next = next.and_then(|next| Ok(next?)).transpose()?;
+        let hook = self.rehearsal.hook();
+        let action = match &hook.http {
+            Some(url) => vec!["POST".to_owned(), url.clone()],
+            None => hook.run.clone(),
+        };
+        let test = next.map(|rehearsed| api::HookTest {
+            run: Some(run(&rehearsed.record)),
+            action,
+            ops: rehearsed
+                .ops
+                .into_iter()
+                .map(|op| line(op, rehearsed.record.at_ms))
+                .collect(),
+        });
+        Some((test.map_err(Status::from), self))
+    }
+}
+
+fn line(op: Op, now_ms: u64) -> api::Op {
+    match op {
+        Op::Put {
+            key,
+            value,
+            expires_ms,
+        } => api::Op {
+            key,
+            delete: false,
+            value,
+            ttl_ms: expires_ms.map(|ms| ms.saturating_sub(now_ms)),
+        },
+        Op::Delete { key } => api::Op {
+            key,
+            delete: true,
+            ..api::Op::default()
+        },
+    }
+}
+
 fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
     let usual = Hook::default();
     let span = |ms| Span(Duration::from_millis(ms));
@@ -88,6 +157,7 @@ fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
             waits if waits.is_empty() => usual.backoff,
             waits => waits.into_iter().map(span).collect(),
         },
+        writes: definition.writes,
         rate: or_usual(definition.rate, usual.rate),
     })
 }
@@ -139,7 +209,7 @@ fn definition(hook: &Hook) -> api::Hook {
         kinds: hook
             .kinds
             .iter()
-            .map(|kind| crate::protocol::change::Kind::from(*kind).name().to_owned())
+            .map(|kind| Kind::from(*kind).name().to_owned())
             .collect(),
         mode: hook.mode.to_string(),
         batch: hook.batch.map_or(0, count),
@@ -150,7 +220,7 @@ fn definition(hook: &Hook) -> api::Hook {
         attempts: hook.attempts,
         backoff_ms: hook.backoff.iter().map(|wait| ms(*wait)).collect(),
         rate: hook.rate,
-        writes: false,
+        writes: hook.writes,
     }
 }
 

@@ -118,6 +118,7 @@ impl Lattice for Service {
     type ListStream = Answers<api::Items>;
     type WatchStream = WatchAnswers;
     type ConsumeStream = Answers<api::Delivery>;
+    type TestHookStream = Answers<api::HookTest>;
     type LogStream = Answers<api::LogEntry>;
     type JoinStream = Answers<api::JoinProgress>;
 
@@ -436,6 +437,15 @@ impl Lattice for Service {
     async fn hook_log(&self, request: Request<api::HookLogRequest>) -> Answered<api::HookLogReply> {
         let log = hook::log(&self.0.hooks, request.get_ref()).await;
         Ok(Response::new(log?))
+    }
+
+    async fn test_hook(
+        &self,
+        request: Request<api::TestHookRequest>,
+    ) -> Answered<Answers<api::HookTest>> {
+        let ending = self.0.stop.ending.clone();
+        let runs = hook::test(&self.0.hooks, request.get_ref(), ending);
+        Ok(Response::new(runs?))
     }
 
     async fn log(&self, request: Request<api::LogRequest>) -> Answered<Answers<api::LogEntry>> {

@@ -78,6 +78,18 @@ pub enum End {
         /// What it was given.
         after: Duration,
     },
+    /// A post was answered; 2xx is success.
+    #[error("answered with {status}")]
+    Answered {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A post did not reach the other end, or has no answer.
+    #[error("not posted: {what}")]
+    NotPosted {
+        /// Why.
+        what: String,
+    },
     /// It never ran.
     #[error("cannot run {}: {what}", program.display())]
     NotStarted {
@@ -221,9 +233,12 @@ async fn attend(
 }
 
 impl End {
-    /// True when the command did what it was to do.
+    /// True when it did what it was to do.
     pub fn is_success(&self) -> bool {
-        *self == Self::Exited { code: 0 }
+        matches!(
+            self,
+            Self::Exited { code: 0 } | Self::Answered { status: 200..=299 }
+        )
     }
 }
 
@@ -250,10 +265,16 @@ impl Captured {
         let Some(mut pipe) = pipe else { return };
         let mut chunk = [0; CHUNK_BYTES];
         while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-            let room = bytes_max.saturating_sub(self.bytes.len());
-            self.bytes.extend_from_slice(&chunk[..count.min(room)]);
-            self.total += u64::try_from(count).unwrap_or(0);
+            self.add(&chunk[..count], bytes_max);
         }
+    }
+
+    /// Adds what was read, and keeps what there is room for.
+    pub(super) fn add(&mut self, chunk: &[u8], bytes_max: usize) {
+        let room = bytes_max.saturating_sub(self.bytes.len());
+        self.bytes
+            .extend_from_slice(&chunk[..chunk.len().min(room)]);
+        self.total += u64::try_from(chunk.len()).unwrap_or(0);
     }
 
     /// True when more was written than was kept.

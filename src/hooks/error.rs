@@ -5,7 +5,7 @@ use std::io;
 use crate::{
     hooks::{file::HooksFileError, hook::HookError},
     node::StoreError,
-    store::consumers::ConsumerError,
+    store::{WatchError, consumers::ConsumerError},
 };
 
 /// Why hooks do not do what they were asked.
@@ -35,6 +35,15 @@ pub enum HooksError {
     /// The consumer of the hook.
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
+    /// Nothing can be posted from this machine.
+    #[error("cannot post: {what}")]
+    Post {
+        /// Why.
+        what: String,
+    },
+    /// History cannot be read.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The hook's log cannot be read.
     #[error("cannot read the log of hook {name:?}: {source}")]
     Log {

@@ -6,10 +6,18 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use data_encoding::HEXLOWER as HEX;
 use serde::Serialize;
 
-use crate::protocol::{
-    change::Change,
-    consumer::{ChangeId, ChangeRef},
-};
+use crate::protocol::change::Change;
+
+/// What names a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// The id of its entry.
+    pub entry: &'a [u8; 32],
+    /// `put`, `delete`, `expire`, `retract`.
+    pub kind: &'a str,
+    /// The key.
+    pub key: &'a [u8],
+}
 
 /// Names what a run is about: the same at every attempt, after every restart. A key for idempotent
 /// work.
@@ -17,13 +25,17 @@ use crate::protocol::{
 pub struct RunId([u8; 16]);
 
 impl RunId {
-    /// Returns the id of a run of `hook` for these changes: a hash of its name, and of entry, key
-    /// and kind of each.
-    pub fn of<'a>(hook: &str, changes: impl IntoIterator<Item = &'a Change>) -> Self {
+    /// Returns the id of a run of `hook`: a hash of its name, and of entry, kind and key of each
+    /// change.
+    pub fn of<'a>(hook: &str, changes: impl IntoIterator<Item = Named<'a>>) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 hook run id v1");
         hasher.update(hook.as_bytes()).update(b"\0");
-        for change in changes {
-            hasher.update(&ChangeId::of(&ChangeRef::from(change)).0);
+        for Named { entry, kind, key } in changes {
+            hasher
+                .update(entry)
+                .update(kind.as_bytes())
+                .update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes())
+                .update(key);
         }
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
@@ -123,11 +135,33 @@ pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     }
 }
 
-/// Returns what a variable can hold of a key: as it is, or as base64 where it is no text or has a
-/// NUL in it, under another name.
-pub(super) fn key_variable(key: &[u8]) -> (&'static str, OsString) {
-    match str::from_utf8(key) {
+/// Returns the variables of a run on one change.
+///
+/// LATTICE_KEY is the key as it is; where that is no text, or has a NUL in it, there is
+/// LATTICE_KEY_BASE64 instead.
+pub fn variables(run: RunId, attempt: u32, change: Named<'_>) -> Vec<(&'static str, OsString)> {
+    let key = match str::from_utf8(change.key) {
         Ok(text) if !text.contains('\0') => ("LATTICE_KEY", text.into()),
-        _binary => ("LATTICE_KEY_BASE64", BASE64_STANDARD.encode(key).into()),
+        _binary => (
+            "LATTICE_KEY_BASE64",
+            BASE64_STANDARD.encode(change.key).into(),
+        ),
+    };
+    vec![
+        ("LATTICE_RUN_ID", run.to_string().into()),
+        ("LATTICE_ATTEMPT", attempt.to_string().into()),
+        ("LATTICE_KIND", change.kind.into()),
+        ("LATTICE_ENTRY", HEX.encode(change.entry).into()),
+        key,
+    ]
+}
+
+impl<'a> From<&'a Change> for Named<'a> {
+    fn from(change: &'a Change) -> Self {
+        Self {
+            entry: &change.entry.id.0,
+            kind: change.kind.name(),
+            key: &change.key,
+        }
     }
 }

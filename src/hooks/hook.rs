@@ -64,6 +64,9 @@ pub struct Hook {
     /// follow. Default: 1s, 5s, 30s, 2m.
     #[serde(skip_serializing_if = "is_backoff")]
     pub backoff: Vec<Span>,
+    /// What the command prints, puts and deletes as JSON lines, is written with its cause, once.
+    #[serde(skip_serializing_if = "is_default")]
+    pub writes: bool,
     /// Runs a second, at most; more wait. Default: 100.
     #[serde(skip_serializing_if = "is_rate")]
     pub rate: u32,
@@ -259,6 +262,15 @@ impl Hook {
                 "batch is the size of a run in mode batch",
             ),
             (
+                self.writes && self.mode == Mode::Batch,
+                "writes does not go with mode batch: a batch that is run again may be another one, \
+                so what it writes could not be written once only",
+            ),
+            (
+                self.writes && self.http.is_some(),
+                "writes is what a command prints: it does not go with http",
+            ),
+            (
                 self.http.is_none() && self.secret_file.is_some(),
                 "secret_file is what posts are signed with: it needs http",
             ),
@@ -286,6 +298,7 @@ impl Default for Hook {
             parallel: PARALLEL_DEFAULT,
             attempts: ATTEMPTS_DEFAULT,
             backoff: BACKOFF_DEFAULT.to_vec(),
+            writes: false,
             rate: RATE_DEFAULT,
         }
     }

@@ -9,14 +9,19 @@
 //! stops no watch, no node and no other hook. Nothing here replicates: what runs on a machine is
 //! decided on that machine.
 
+mod action;
+mod answer;
 mod command;
 mod error;
 mod event;
 mod file;
 mod hook;
 mod journal;
+mod post;
 mod rate;
+mod rehearsal;
 mod runner;
+mod work;
 
 use std::{
     collections::BTreeMap,
@@ -29,12 +34,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub use action::Action;
+pub use answer::{LineError, LineOp, parse_line};
 pub use command::{Captured, Command, End, Job, Ran};
 pub use error::HooksError;
-pub use event::RunId;
+pub use event::{Named, RunId, variables};
 pub use file::{HookTable, HooksFileError};
 pub use hook::{Hook, HookError, HookKind, Mode, Span};
 pub use journal::RunRecord;
+pub use post::Post;
+pub use rehearsal::{Rehearsal, Rehearsed};
 pub use runner::Health;
 
 use crate::{
@@ -42,11 +51,12 @@ use crate::{
         file::{HooksFile, Stamp},
         journal::Journal,
         runner::{Engine, Runner},
+        work::Work,
     },
     limits::{HOOK_ACK_WAIT, HOOK_LOG_RUNS_MAX, HOOKS_LOOK_EVERY, HOOKS_STOP_GRACE},
     node::Node,
     store::{
-        Store,
+        Start, Store,
         consumers::{
             Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus,
         },
@@ -340,6 +350,18 @@ impl Hooks {
         })
     }
 
+    /// Replays what happened since `start` for a hook; see [`Rehearsal`].
+    ///
+    /// # Errors
+    /// `Unknown`, `File`, `Store`, `Post`.
+    pub fn rehearse(&self, name: &str, start: Start, dry: bool) -> Result<Rehearsal, HooksError> {
+        let hook = self.0.file.read()?.remove(name);
+        let hook = hook.ok_or_else(|| unknown(name))?;
+        let store = self.0.node.store(&hook.store)?;
+        let work = Work::new(name, hook, store, self.0.node.data_dir().to_owned())?;
+        Ok(Rehearsal::new(work, start, dry))
+    }
+
     // Reads the file where it has changed, and makes what runs what it says.
     async fn follow(&self) {
         let _one = self.0.changing.lock().await;
@@ -392,7 +414,8 @@ impl Hooks {
             let runner = &engine.runner;
             table.get(name).is_some_and(|hook| {
                 let store = self.0.node.store(&hook.store);
-                *hook == runner.hook && store.is_ok_and(|store| store.id() == runner.store.id())
+                *hook == runner.work.hook
+                    && store.is_ok_and(|store| store.id() == runner.work.store.id())
             })
         };
         let State { engines, .. } = &mut *state;
@@ -410,10 +433,9 @@ impl Hooks {
         let store = self.0.node.store(&hook.store)?;
         place(&store, name, hook, ConsumerStart::Now).await?;
         let data_dir = self.0.node.data_dir().to_owned();
-        let dir = data_dir.join(hook.dir.as_deref().unwrap_or(&data_dir));
-        let command = Command::new(&hook.run, &dir).ok_or(HookError::Action)?;
-        let runner = Runner::new(name, hook.clone(), store, command, data_dir);
-        Ok(Engine::start(Arc::new(runner)))
+        let journal = Journal::of(&data_dir, name);
+        let work = Work::new(name, hook.clone(), store, data_dir)?;
+        Ok(Engine::start(Arc::new(Runner::new(work, journal))))
     }
 
     // Of the stores that have one, usually one.

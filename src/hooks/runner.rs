@@ -7,8 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,19 +21,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     hooks::{
-        command::{Captured, Command, Job, Ran},
-        event::{self, RunId},
         hook::{Hook, Mode},
-        journal::{Journal, RunRecord},
+        journal::Journal,
         rate::Rate,
+        work::{Performed, Verdict, Work},
     },
     limits::{
-        HOOK_ACK_WAIT, HOOK_BATCH_BYTES, HOOK_HELD_KIB_MAX, HOOK_OUTPUT_BYTES_MAX,
+        HOOK_ACK_WAIT, HOOK_BATCH_BYTES, HOOK_DEEP_RATE, HOOK_DEPTH_FREE, HOOK_HELD_KIB_MAX,
         HOOK_UNQUIET_KEYS_MAX,
     },
     protocol::change::Change,
     store::{
-        Store,
+        ReadError,
         consumers::{Consumer, ConsumerError, Delivery},
     },
 };
@@ -70,12 +67,8 @@ pub(super) struct Engine {
 /// What a hook works with.
 #[derive(Debug)]
 pub(super) struct Runner {
-    pub(super) name: String,
-    pub(super) hook: Hook,
-    pub(super) store: Store,
+    pub(super) work: Work,
     consumer: Consumer,
-    command: Command,
-    data_dir: PathBuf,
     journal: Journal,
     // One permit a run.
     slots: Arc<Semaphore>,
@@ -83,15 +76,16 @@ pub(super) struct Runner {
     held: Arc<Semaphore>,
     // Keys that changed and had no run since, and the first time they were seen to.
     unquiet: Mutex<BTreeMap<Bytes, Instant>>,
-    rate: Mutex<Rate>,
+    rates: Mutex<Rates>,
     health: Mutex<Health>,
 }
 
-/// What becomes of changes.
-enum Verdict {
-    Done,
-    Again(Duration),
-    Dead,
+/// How often it may run.
+#[derive(Debug)]
+struct Rates {
+    all: Rate,
+    // For changes that other hooks wrote because of what hooks wrote.
+    deep: Rate,
 }
 
 /// Changes of one run, and what holds their place.
@@ -105,7 +99,7 @@ impl Engine {
     /// Starts to work.
     pub(super) fn start(runner: Arc<Runner>) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(Arc::clone(&runner).work(stop.clone()));
+        let task = tokio::spawn(Arc::clone(&runner).follow(stop.clone()));
         Self { runner, stop, task }
     }
 
@@ -139,27 +133,21 @@ impl Drop for Engine {
 }
 
 impl Runner {
-    pub(super) fn new(
-        name: &str,
-        hook: Hook,
-        store: Store,
-        command: Command,
-        data_dir: PathBuf,
-    ) -> Self {
+    pub(super) fn new(work: Work, journal: Journal) -> Self {
         let held = usize::try_from(HOOK_HELD_KIB_MAX).unwrap_or(usize::MAX);
+        let now = Instant::now();
         Self {
-            name: name.to_owned(),
-            consumer: store.consumer(&Hook::consumer(name)),
-            store,
-            command,
-            journal: Journal::of(&data_dir, name),
-            data_dir,
-            slots: Arc::new(Semaphore::new(hook.parallel)),
+            consumer: work.store.consumer(&Hook::consumer(&work.name)),
+            journal,
+            slots: Arc::new(Semaphore::new(work.hook.parallel)),
             held: Arc::new(Semaphore::new(held)),
             unquiet: Mutex::default(),
-            rate: Mutex::new(Rate::new(hook.rate, Instant::now())),
+            rates: Mutex::new(Rates {
+                all: Rate::new(work.hook.rate, now),
+                deep: Rate::new(HOOK_DEEP_RATE, now),
+            }),
             health: Mutex::default(),
-            hook,
+            work,
         }
     }
 
@@ -167,7 +155,7 @@ impl Runner {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn work(self: Arc<Self>, stop: CancellationToken) {
+    async fn follow(self: Arc<Self>, stop: CancellationToken) {
         // Dropped with this task: then they end, and their changes are given back.
         let mut runs = JoinSet::new();
         loop {
@@ -221,9 +209,9 @@ impl Runner {
     // Adds what comes to a batch, for as long as it may wait.
     async fn gather(&self, deliveries: &mut Vec<Delivery>) {
         let mut gathered: usize = deliveries.iter().map(bytes).sum();
-        let wait = self.hook.debounce.map(|debounce| debounce.0);
+        let wait = self.work.hook.debounce.map(|debounce| debounce.0);
         let deadline = Instant::now() + wait.unwrap_or_default();
-        while deliveries.len() < self.hook.changes_max() && gathered < HOOK_BATCH_BYTES {
+        while deliveries.len() < self.work.hook.changes_max() && gathered < HOOK_BATCH_BYTES {
             let next = tokio::select! {
                 biased;
                 next = self.next() => next,
@@ -241,7 +229,7 @@ impl Runner {
         loop {
             let delivery = self.consumer.next().await?;
             let change = delivery.change();
-            if self.hook.wants(change.kind, &change.key) {
+            if self.work.hook.wants(change.kind, &change.key) {
                 return Ok(delivery);
             }
             delivery.ack()?;
@@ -249,7 +237,7 @@ impl Runner {
     }
 
     fn waits_for_rest(&self) -> bool {
-        self.hook.mode == Mode::Latest && self.hook.debounce.is_some()
+        self.work.hook.mode == Mode::Latest && self.work.hook.debounce.is_some()
     }
 
     // Runs what is to run, and answers; keeps the changes meanwhile.
@@ -267,7 +255,7 @@ impl Runner {
             };
             // It is given out again, or its consumer is gone.
             if let Err(error) = answered {
-                tracing::debug!(hook = self.name, %error, "an answer came too late");
+                tracing::debug!(hook = self.work.name, %error, "an answer came too late");
             }
         }
     }
@@ -283,7 +271,7 @@ impl Runner {
         } else {
             None
         };
-        if self.hook.mode == Mode::Latest {
+        if self.work.hook.mode == Mode::Latest {
             match self.is_newest(first.change()).await {
                 Ok(true) => drop(self.unquiet().remove(&first.change().key)),
                 Ok(false) => {
@@ -291,20 +279,34 @@ impl Runner {
                     return Verdict::Done;
                 }
                 Err(error) => {
-                    tracing::warn!(hook = self.name, %error, "heads of a key cannot be read");
+                    tracing::warn!(hook = self.work.name, %error, "heads of a key cannot be read");
                     return Verdict::Again(AGAIN_AFTER);
                 }
             }
         }
-        self.pace().await;
+        self.pace(first.change()).await;
         self.health().running += 1;
         let _running = Running(self);
-        self.run(deliveries, first).await
+        let changes: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| Arc::clone(delivery.change()))
+            .collect();
+        let attempts = deliveries.iter().map(Delivery::attempt);
+        let done = self.work.perform(&changes, attempts.max().unwrap_or(1));
+        let Performed { verdict, record } = done.await;
+        match verdict {
+            Verdict::Done => self.health().done += 1,
+            Verdict::Again(_) | Verdict::Dead => self.health().failed += 1,
+        }
+        self.journal.add(record).await;
+        verdict
     }
 
     // Waits until the key was quiet for long enough, or has waited long enough.
     async fn rest(&self, delivery: &Delivery) {
-        let (Some(debounce), Some(longest)) = (self.hook.debounce, self.hook.debounce_max()) else {
+        let (Some(debounce), Some(longest)) =
+            (self.work.hook.debounce, self.work.hook.debounce_max())
+        else {
             return;
         };
         let (change, now) = (delivery.change(), Instant::now());
@@ -316,121 +318,40 @@ impl Runner {
             let key = Bytes::copy_from_slice(&change.key);
             *unquiet.entry(key).or_insert(now)
         };
-        let age_ms = self.store.now_ms().saturating_sub(change.arrived_ms);
+        let age_ms = self.work.store.now_ms().saturating_sub(change.arrived_ms);
         let left = debounce.0.saturating_sub(Duration::from_millis(age_ms));
         tokio::time::sleep_until((now + left).min(since + longest)).await;
     }
 
-    async fn is_newest(&self, change: &Change) -> Result<bool, crate::store::ReadError> {
-        let heads = self.store.heads(&change.key).await?;
+    async fn is_newest(&self, change: &Change) -> Result<bool, ReadError> {
+        let heads = self.work.store.heads(&change.key).await?;
         let newest = heads.iter().find(|head| head.wins);
         Ok(newest.is_none_or(|head| head.entry.id == change.entry.id))
     }
 
     // Waits where the hook runs too often.
-    async fn pace(&self) {
-        let wait = {
-            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-            rate.take(Instant::now())
+    async fn pace(&self, change: &Change) {
+        let is_deep = change.depth > HOOK_DEPTH_FREE;
+        let (wait, deep) = {
+            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let deep = is_deep.then(|| rates.deep.take(now)).unwrap_or_default();
+            (rates.all.take(now), deep)
         };
-        let rate = self.hook.rate;
-        self.health().slowed = (!wait.is_zero())
-            .then(|| format!("it is to run more than {rate} times a second: runs wait"));
-        tokio::time::sleep(wait).await;
-    }
-
-    async fn run(&self, deliveries: &[Delivery], first: &Delivery) -> Verdict {
-        let changes = || deliveries.iter().map(|delivery| &**delivery.change());
-        let run = RunId::of(&self.name, changes());
-        let attempt = deliveries.iter().map(Delivery::attempt).max().unwrap_or(1);
-        let mut record = self.record(first.change(), run, attempt, deliveries.len());
-        let began = Instant::now();
-        let ran = self.command.run(Job {
-            variables: self.variables(first.change(), run, attempt, deliveries.len()),
-            stdin: changes().flat_map(event::line).collect(),
-            timeout: self.hook.timeout.0,
-            stdout_bytes_max: HOOK_OUTPUT_BYTES_MAX,
-            stderr_bytes_max: HOOK_OUTPUT_BYTES_MAX,
-        });
-        let Ran {
-            end,
-            stdout,
-            stderr,
-        } = ran.await;
-        record.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        (record.stdout, record.stdout_bytes) = text(&stdout);
-        (record.stderr, record.stderr_bytes) = text(&stderr);
-        let failed = (!end.is_success()).then(|| end.to_string());
-        let verdict = self.judge(failed, run, attempt, &mut record);
-        self.journal.add(record).await;
-        verdict
-    }
-
-    // What the end of a run means, in the health and in the log too.
-    fn judge(
-        &self,
-        failed: Option<String>,
-        run: RunId,
-        attempt: u32,
-        record: &mut RunRecord,
-    ) -> Verdict {
-        let Some(what) = failed else {
-            self.health().done += 1;
-            record.outcome = "done".to_owned();
-            return Verdict::Done;
+        let rate = self.work.hook.rate;
+        self.health().slowed = if deep > wait {
+            Some(format!(
+                "it runs on what hooks wrote, {} deep: such runs are held to {HOOK_DEEP_RATE} a second",
+                change.depth
+            ))
+        } else if wait.is_zero() {
+            None
+        } else {
+            Some(format!(
+                "it is to run more than {rate} times a second: runs wait"
+            ))
         };
-        self.health().failed += 1;
-        record.what = what;
-        if attempt >= self.hook.attempts {
-            record.outcome = "dead".to_owned();
-            return Verdict::Dead;
-        }
-        record.outcome = "failed".to_owned();
-        // From four fifths to six fifths of it.
-        let delay = self.hook.backoff(attempt);
-        let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));
-        record.retry_ms = u64::try_from(delay.as_millis()).ok();
-        Verdict::Again(delay)
-    }
-
-    fn record(&self, first: &Change, run: RunId, attempt: u32, changes: usize) -> RunRecord {
-        let (key, key_base64) = event::text_or_base64(&first.key);
-        RunRecord {
-            at_ms: self.store.now_ms(),
-            run: run.to_string(),
-            attempt,
-            changes,
-            kind: first.kind.name().to_owned(),
-            key: key.map(str::to_owned),
-            key_base64,
-            entry: first.entry.id.to_string(),
-            ..RunRecord::default()
-        }
-    }
-
-    fn variables(
-        &self,
-        first: &Change,
-        run: RunId,
-        attempt: u32,
-        changes: usize,
-    ) -> Vec<(&'static str, OsString)> {
-        let mut variables = vec![
-            ("LATTICE_HOOK", OsString::from(&self.name)),
-            ("LATTICE_RUN_ID", run.to_string().into()),
-            ("LATTICE_ATTEMPT", attempt.to_string().into()),
-            ("LATTICE_CHANGES", changes.to_string().into()),
-            // So that `lattice get` in the command asks this node.
-            ("LATTICE_DATA", self.data_dir.clone().into()),
-            ("LATTICE_STORE", self.store.id().to_string().into()),
-        ];
-        // A batch has many of these: they are on stdin.
-        if self.hook.mode != Mode::Batch {
-            variables.push(("LATTICE_KIND", first.kind.name().into()));
-            variables.push(("LATTICE_ENTRY", first.entry.id.to_string().into()));
-            variables.push(event::key_variable(&first.key));
-        }
-        variables
+        tokio::time::sleep(wait.max(deep)).await;
     }
 
     fn unquiet(&self) -> MutexGuard<'_, BTreeMap<Bytes, Instant>> {
@@ -461,12 +382,6 @@ async fn keep(deliveries: &[Delivery]) {
 fn bytes(delivery: &Delivery) -> usize {
     let change = delivery.change();
     change.key.len() + change.value.as_ref().map_or(0, Bytes::len)
-}
-
-// What people read of it.
-fn text(captured: &Captured) -> (String, u64) {
-    let text = String::from_utf8_lossy(&captured.bytes).into_owned();
-    (text, captured.total)
 }
 
 /// Wait after the consumer could not be read.

@@ -6,6 +6,8 @@ mod errors;
 mod fork;
 mod harness;
 mod help;
+mod hook;
+mod hook_kill;
 mod lifecycle;
 mod lines;
 mod mesh;

@@ -17,6 +17,8 @@ mod consumers;
 mod faults;
 mod fork;
 mod golden;
+#[cfg(feature = "hooks")]
+mod hooks;
 mod hostile;
 mod ingest;
 #[cfg(feature = "cli")]

@@ -2,7 +2,7 @@
 
 mod answer;
 pub(crate) mod create;
-mod dead;
+pub(crate) mod dead;
 mod next;
 mod object;
 mod show;

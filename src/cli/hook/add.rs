@@ -27,6 +27,7 @@ Examples:
   lattice hook add mail /orders/ --only put --attempts 10 --timeout 5m -- /usr/local/bin/mail-order
   lattice hook add render /pages/ --mode latest --debounce 500ms -- ./render --all
   lattice hook add load /rows/ --mode batch --batch 500 --debounce 1s --from start -- ./load.py
+  lattice hook add index /pages/ --writes -- ./index.py
   lattice hook add tell /alerts/ --http https://example.org/alert --secret-file alert.secret")]
 pub(super) struct Add {
     /// Its name: letters, digits, '-', '_' and '.'
@@ -62,6 +63,10 @@ pub(super) struct Add {
         value_parser = parse_duration
     )]
     backoff: Vec<Duration>,
+    /// Write what the command prints: puts and deletes as JSON lines, as `put --stdin --format json`
+    /// reads them. They become one entry that names its cause, and are never written twice
+    #[arg(long)]
+    writes: bool,
     /// Runs at a time, never two of one key [default: 4]
     #[arg(long, value_name = "N")]
     parallel: Option<u32>,
@@ -150,7 +155,7 @@ impl Add {
             attempts: self.attempts.unwrap_or(0),
             backoff_ms: self.backoff.into_iter().map(millis).collect(),
             rate: self.rate.unwrap_or(0),
-            writes: false,
+            writes: self.writes,
         })
     }
 }

@@ -1,16 +1,20 @@
 //! `hook`: commands that the node runs, and URLs that it posts to, when a key changes.
 
 mod add;
+mod dead;
 mod logs;
-mod object;
+pub(crate) mod object;
 mod show;
+mod test;
 
 use clap::{Args, Subcommand};
 
 use self::{
     add::Add,
+    dead::Dead,
     logs::Logs,
     show::{List, Pause, Remove, Resume},
+    test::Test,
 };
 use crate::cli::{exit::Failure, session::Context};
 
@@ -25,6 +29,7 @@ Examples:
   lattice hook add deploy /deploy/ -- ./deploy.sh     gets each change as JSON on stdin
   lattice hook list
   lattice hook logs deploy
+  lattice hook test deploy --since 24h --dry-run      what it would have done
   lattice hook dead deploy retry --all")]
 pub(crate) struct Hook {
     #[command(subcommand)]
@@ -36,9 +41,11 @@ enum Action {
     Add(Box<Add>),
     List(List),
     Logs(Logs),
+    Test(Test),
     Pause(Pause),
     Resume(Resume),
     Remove(Remove),
+    Dead(Dead),
 }
 
 impl Hook {
@@ -48,9 +55,11 @@ impl Hook {
             Action::Add(add) => add.run(context).await,
             Action::List(list) => list.run(context).await,
             Action::Logs(logs) => logs.run(context).await,
+            Action::Test(test) => test.run(context).await,
             Action::Pause(pause) => pause.run(context).await,
             Action::Resume(resume) => resume.run(context).await,
             Action::Remove(remove) => remove.run(context).await,
+            Action::Dead(dead) => dead.run(context).await,
         }
     }
 }

@@ -3,7 +3,7 @@
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::object::Key;
+use crate::cli::object::{Key, Value};
 
 /// How a hook is, from `list`, and what adds or changes it.
 #[derive(Serialize)]
@@ -74,7 +74,7 @@ impl Status {
 
 /// A run, from `logs`.
 #[derive(Serialize)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// When it began.
     at_ms: u64,
     /// What LATTICE_RUN_ID was.
@@ -109,7 +109,7 @@ pub(super) struct Run {
 
 impl Run {
     /// Makes it from an answer.
-    pub(super) fn new(run: &api::HookRun) -> Self {
+    pub(crate) fn new(run: &api::HookRun) -> Self {
         Self {
             at_ms: run.at_ms,
             run: run.run.clone(),
@@ -128,6 +128,53 @@ impl Run {
             stderr_bytes: run.stderr_bytes,
             wrote: text(&run.wrote),
             ops: Some(run.ops).filter(|_| !run.wrote.is_empty()),
+        }
+    }
+}
+
+/// A run of `test`.
+#[derive(Serialize)]
+pub(super) struct Test {
+    /// `outcome` is `would_run` where nothing went wrong in a dry run.
+    #[serde(flatten)]
+    run: Run,
+    /// The command, or POST and the URL.
+    action: Vec<String>,
+    /// What it would have written.
+    would_write: Vec<Op>,
+}
+
+impl Test {
+    /// Makes it from an answer, of which `run` is the run.
+    pub(super) fn new(test: &api::HookTest, run: &api::HookRun) -> Self {
+        Self {
+            run: Run::new(run),
+            action: test.action.clone(),
+            would_write: test.ops.iter().map(Op::new).collect(),
+        }
+    }
+}
+
+/// A put or a delete, as `batch --format json` reads it.
+#[derive(Serialize)]
+struct Op {
+    #[serde(flatten)]
+    key: Key,
+    #[serde(flatten)]
+    value: Value,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    delete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
+}
+
+impl Op {
+    fn new(op: &api::Op) -> Self {
+        Self {
+            key: Key::new(&op.key),
+            value: Value::new((!op.delete).then_some(&op.value)),
+            delete: op.delete,
+            ttl_ms: op.ttl_ms,
         }
     }
 }
