@@ -78,8 +78,8 @@ impl Bench {
     }
 
     async fn put(&self, key: &str, value: &str) {
-        let put = self.store().put(key.to_owned(), value.to_owned());
-        put.await.unwrap();
+        let store = self.store();
+        store.put(key.to_owned(), value.to_owned()).await.unwrap();
     }
 
     /// Waits until a hook is as wanted.
