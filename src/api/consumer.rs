@@ -50,6 +50,18 @@ pub(super) async fn show(consumer: &Consumer) -> Result<api::ConsumerStatus, Api
     Ok(status(&consumer.show().await?))
 }
 
+/// Answers `PauseConsumer` and `ResumeConsumer`.
+pub(super) async fn set_paused(
+    consumer: &Consumer,
+    paused: bool,
+) -> Result<api::ConsumerStatus, ApiError> {
+    match paused {
+        true => consumer.pause().await?,
+        false => consumer.resume().await?,
+    }
+    show(consumer).await
+}
+
 /// Answers `ResetConsumer`.
 pub(super) async fn reset(
     consumer: &Consumer,

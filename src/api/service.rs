@@ -288,8 +288,7 @@ impl Lattice for Service {
     ) -> Answered<api::ConsumerStatus> {
         let api::ConsumerRequest { store, consumer } = request.get_ref();
         let consumer = self.consumer(store, consumer)?;
-        consumer.pause().await.map_err(ApiError::from)?;
-        Ok(Response::new(consumer::show(&consumer).await?))
+        Ok(Response::new(consumer::set_paused(&consumer, true).await?))
     }
 
     async fn resume_consumer(
@@ -298,8 +297,7 @@ impl Lattice for Service {
     ) -> Answered<api::ConsumerStatus> {
         let api::ConsumerRequest { store, consumer } = request.get_ref();
         let consumer = self.consumer(store, consumer)?;
-        consumer.resume().await.map_err(ApiError::from)?;
-        Ok(Response::new(consumer::show(&consumer).await?))
+        Ok(Response::new(consumer::set_paused(&consumer, false).await?))
     }
 
     async fn reset_consumer(
@@ -457,12 +455,8 @@ impl Lattice for Service {
         } = request.into_inner();
         let author = convert::author(&author)?.unwrap_or_else(|| self.0.node.id());
         let limit = (limit > 0).then_some(limit);
-        Ok(Response::new(pages::log(
-            self.store(&store)?,
-            author,
-            after,
-            limit,
-        )))
+        let store = self.store(&store)?;
+        Ok(Response::new(pages::log(store, author, after, limit)))
     }
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
@@ -509,13 +503,8 @@ impl Lattice for Service {
         &self,
         request: Request<api::CreateStoreRequest>,
     ) -> Answered<api::StoreInfo> {
-        let api::CreateStoreRequest { name } = request.into_inner();
-        let info = self
-            .0
-            .node
-            .create_store(&name)
-            .await
-            .map_err(ApiError::from)?;
+        let created = self.0.node.create_store(&request.get_ref().name).await;
+        let info = created.map_err(ApiError::from)?;
         Ok(Response::new(convert::store_info(&info)))
     }
 
@@ -523,13 +512,8 @@ impl Lattice for Service {
         &self,
         _request: Request<api::ListStoresRequest>,
     ) -> Answered<api::ListStoresReply> {
-        let stores = self
-            .0
-            .node
-            .stores()
-            .iter()
-            .map(convert::store_info)
-            .collect();
+        let stores = self.0.node.stores();
+        let stores = stores.iter().map(convert::store_info).collect();
         Ok(Response::new(api::ListStoresReply { stores }))
     }
 

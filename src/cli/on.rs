@@ -113,6 +113,7 @@ impl On {
             waiting_bytes: 0,
             keys: BTreeSet::new(),
             tasks: JoinSet::new(),
+            ended: 0,
             failed: 0,
         };
         let result = tokio::select! {
@@ -157,6 +158,8 @@ struct Runs {
     tasks: JoinSet<(api::HookRun, Ran)>,
     // Runs that may still begin; `None`: no end.
     left: Option<u64>,
+    ended: u64,
+    // Of those.
     failed: u64,
 }
 
@@ -176,7 +179,7 @@ impl Runs {
                     pause.pass().await;
                 }
                 Ok(()) if self.failed > 0 => {
-                    let message = format!("{} runs failed", self.failed);
+                    let message = format!("{} of {} runs failed", self.failed, self.ended);
                     return Err(Failure::new(Exit::Partly, "runs_failed", message));
                 }
                 ended => return ended,
@@ -284,6 +287,7 @@ impl Runs {
     fn end(&mut self, run: api::HookRun, ran: &Ran, out: &mut Output) -> Result<(), Failure> {
         self.keys.remove(&run.key);
         let is_success = ran.end.is_success();
+        self.ended += 1;
         self.failed += u64::from(!is_success);
         if out.json {
             out.object(&object::Run::new(&run))?;

@@ -322,10 +322,7 @@ impl Hooks {
     ) -> Result<HookStatus, HooksError> {
         let last = self.runs(name, 1).await?.pop();
         let state = self.state();
-        let health = state
-            .engines
-            .get(name)
-            .map(|engine| engine.runner.health().clone());
+        let health = state.engines.get(name).map(|engine| engine.runner.report());
         let trouble = state.troubles.get(name).cloned();
         let trouble = trouble.or_else(|| health.as_ref().and_then(|health| health.trouble.clone()));
         let (is, reason) = match (consumer.as_ref().map(|status| &status.state), trouble) {
@@ -412,11 +409,12 @@ impl Hooks {
         let mut state = self.state();
         let is_same = |name: &String, engine: &mut Engine| {
             let runner = &engine.runner;
-            table.get(name).is_some_and(|hook| {
-                let store = self.0.node.store(&hook.store);
-                *hook == runner.work.hook
-                    && store.is_ok_and(|store| store.id() == runner.work.store.id())
-            })
+            !engine.is_over()
+                && table.get(name).is_some_and(|hook| {
+                    let store = self.0.node.store(&hook.store);
+                    *hook == runner.work.hook
+                        && store.is_ok_and(|store| store.id() == runner.work.store.id())
+                })
         };
         let State { engines, .. } = &mut *state;
         let others: Vec<Engine> = engines

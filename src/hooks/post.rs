@@ -74,10 +74,15 @@ impl Post {
         answer: &mut Captured,
     ) -> Result<u16, String> {
         let seconds = (now_ms / 1000).to_string();
+        // One line, or a batch of them.
+        let kind = match body.iter().filter(|byte| **byte == b'\n').count() {
+            0 | 1 => "application/json",
+            _more => "application/x-ndjson",
+        };
         let mut request = self
             .client
             .post(&self.url)
-            .header("content-type", "application/x-ndjson")
+            .header("content-type", kind)
             .header("webhook-id", id)
             .header("webhook-timestamp", &seconds);
         if let Some(path) = &self.secret_file {

@@ -78,6 +78,8 @@ pub(super) struct Runner {
     unquiet: Mutex<BTreeMap<Bytes, Instant>>,
     rates: Mutex<Rates>,
     health: Mutex<Health>,
+    // Until when runs wait, and why.
+    slowed: Mutex<Option<(Instant, String)>>,
 }
 
 /// How often it may run.
@@ -147,11 +149,26 @@ impl Runner {
                 deep: Rate::new(HOOK_DEEP_RATE, now),
             }),
             health: Mutex::default(),
+            slowed: Mutex::default(),
             work,
         }
     }
 
-    pub(super) fn health(&self) -> MutexGuard<'_, Health> {
+    /// Returns how it is doing.
+    pub(super) fn report(&self) -> Health {
+        let now = Instant::now();
+        let slowed = self.slowed().clone().filter(|(until, _)| *until > now);
+        Health {
+            slowed: slowed.map(|(_, why)| why),
+            ..self.health().clone()
+        }
+    }
+
+    fn slowed(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.slowed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -170,7 +187,8 @@ impl Runner {
                     self.health().trouble = None;
                     runs.spawn(Arc::clone(&self).attend(taken));
                 }
-                Err(ConsumerError::Closed) => break,
+                // Somebody has deleted it: this is begun anew, with a place of its own.
+                Err(ConsumerError::Closed | ConsumerError::Unknown { .. }) => break,
                 Err(error) => {
                     self.health().trouble = Some(error.to_string());
                     tokio::select! {
@@ -332,26 +350,28 @@ impl Runner {
     // Waits where the hook runs too often.
     async fn pace(&self, change: &Change) {
         let is_deep = change.depth > HOOK_DEPTH_FREE;
+        let now = Instant::now();
         let (wait, deep) = {
             let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
             let deep = is_deep.then(|| rates.deep.take(now)).unwrap_or_default();
             (rates.all.take(now), deep)
         };
-        let rate = self.work.hook.rate;
-        self.health().slowed = if deep > wait {
-            Some(format!(
-                "it runs on what hooks wrote, {} deep: such runs are held to {HOOK_DEEP_RATE} a second",
-                change.depth
-            ))
-        } else if wait.is_zero() {
-            None
-        } else {
-            Some(format!(
-                "it is to run more than {rate} times a second: runs wait"
-            ))
-        };
-        tokio::time::sleep(wait.max(deep)).await;
+        let wait = wait.max(deep);
+        if !wait.is_zero() {
+            let why = match deep == wait {
+                true => format!(
+                    "it runs on what hooks wrote, {} deep: such runs are held to {HOOK_DEEP_RATE} a \
+                    second",
+                    change.depth
+                ),
+                false => format!(
+                    "it is to run more than {} times a second: runs wait",
+                    self.work.hook.rate
+                ),
+            };
+            *self.slowed() = Some((now + wait, why));
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn unquiet(&self) -> MutexGuard<'_, BTreeMap<Bytes, Instant>> {

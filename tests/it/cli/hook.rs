@@ -60,20 +60,54 @@ fn a_hook_is_one_line() {
         "./deploy.sh",
         "-v",
     ]);
-    insta::assert_snapshot!(added, @"");
+    insta::assert_snapshot!(added, @r#"
+    deploy           off      /deploy/ -> ./deploy.sh -v  done 0, failed 0, running 0, waiting 0, dead 0
+    exit 0
+    "#);
     let file = fs::read_to_string(home.data().join("hooks.toml")).unwrap();
-    insta::assert_snapshot!(file.replace(&home.path("").display().to_string(), "[home]/"), @"");
+    insta::assert_snapshot!(file.replace(home.path("x").parent().unwrap().to_str().unwrap(), "[home]"), @r#"
+    [deploy]
+    on = "/deploy/"
+    run = ["./deploy.sh", "-v"]
+    dir = "[home]"
+    attempts = 2
+    backoff = ["10ms"]
+    "#);
     let _node = home.up();
     put(&home, "/deploy/1", "v1");
     until(&home, "one done", |hook| hook["done"] == 1);
     put(&home, "/deploy/bad", "v2");
     until(&home, "one dead", |hook| hook["dead"] == 1);
-    insta::assert_snapshot!(home.run(&["hook", "list"]), @"");
-    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @"");
-    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy", "-n", "1", "--json"]), @"");
-    insta::assert_snapshot!(home.run(&["hook", "dead", "deploy"]), @"");
+    insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
+    deploy           running  /deploy/ -> ./deploy.sh -v  done 1, failed 2, running 0, waiting 0, dead 1, last dead [time]
+                     `lattice hook dead deploy` lists what failed for good
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
+    [time]  done   put /deploy/1, attempt 1, [n]ms
+      | deploying /deploy/1
+      | oops
+    [time]  failed put /deploy/bad, attempt 1, [n]ms: exited with 1, again in [n]ms
+      | deploying /deploy/bad
+      | oops
+    [time]  dead   put /deploy/bad, attempt 2, [n]ms: exited with 1
+      | deploying /deploy/bad
+      | oops
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy", "-n", "1", "--json"]), @r#"
+    {"at_ms":[ms],"run":"[change]","attempt":2,"changes":1,"kind":"put","key":"/deploy/bad","entry":"[id]","outcome":"dead","what":"exited with 1","took_ms":[n],"stdout":"deploying /deploy/bad\n","stdout_bytes":[n],"stderr":"oops\n","stderr_bytes":[n]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "dead", "deploy"]), @r#"
+    1      [time]  terminated  after 2 attempts  put     /deploy/bad  [change].2
+    exit 0
+    "#);
     script(&home, "deploy.sh", "true");
-    insta::assert_snapshot!(home.run(&["hook", "dead", "deploy", "retry", "--all"]), @"");
+    insta::assert_snapshot!(home.run(&["hook", "dead", "deploy", "retry", "--all"]), @r#"
+    1 retried
+    exit 0
+    "#);
     until(&home, "none dead", |hook| {
         hook["dead"] == 0 && hook["done"] == 2
     });
@@ -85,9 +119,19 @@ fn a_hook_is_one_line() {
         home.run(&["hook", "resume", "deploy", "--json"]).json()[0]["state"],
         "running"
     );
-    insta::assert_snapshot!(home.run(&["hook", "remove", "deploy"]), @"");
-    insta::assert_snapshot!(home.run(&["hook", "list"]), @"");
-    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @"");
+    insta::assert_snapshot!(home.run(&["hook", "remove", "deploy"]), @r#"
+    removed  deploy
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
+    note: this node has no hooks; make one with `lattice hook add`
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
+    error: there is no hook "deploy"
+    hint: `lattice hook list` shows those of this node
+    exit 3
+    "#);
 }
 
 #[test]
@@ -120,18 +164,32 @@ fn a_test_shows_what_would_have_run_and_been_written() {
     ])
     .ok();
     let dry = ["hook", "test", "index", "--since", "1h", "--dry-run"];
-    insta::assert_snapshot!(home.run(&dry), @"");
+    insta::assert_snapshot!(home.run(&dry), @r#"
+    put /pages/a  run [change]  ./index.sh
+      would put /index/a  1
+      would delete /old
+    put /pages/b  run [change]  ./index.sh
+      would put /index/b  1
+      would delete /old
+    would run 2 times, 0 failed
+    exit 0
+    "#);
     let json = home.run(&[&dry[..], &["--json"]].concat()).json();
     assert_eq!(json[0]["outcome"], "would_run");
     assert_eq!(json[0]["would_write"][1]["delete"], true);
-    insta::assert_snapshot!(home.run(&["hook", "test", "tell", "--since", "1h", "--dry-run"]), @"");
+    insta::assert_snapshot!(home.run(&["hook", "test", "tell", "--since", "1h", "--dry-run"]), @r#"
+    put /pages/a  run [change]  POST http://127.0.0.1:9/
+    put /pages/b  run [change]  POST http://127.0.0.1:9/
+    would run 2 times, 0 failed
+    exit 0
+    "#);
     assert!(!home.path("ran").exists());
     assert_eq!(home.run(&["get", "/index/a"]).code, 3);
     // For real: written once, however often.
     for _ in 0..2 {
         home.run(&["hook", "test", "index", "--since", "1h"]).ok();
     }
-    assert_eq!(home.run(&["get", "/index/a"]).ok(), "1\n");
+    assert_eq!(home.run(&["get", "/index/a"]).ok(), "1");
     let history = home.run(&["history", "/index/a", "--json"]).json();
     assert_eq!(history.len(), 1);
     assert_eq!(home.run(&["hook", "test", "none", "--since", "1h"]).code, 3);
@@ -167,7 +225,11 @@ fn a_hook_that_makes_no_sense_is_refused() {
         "[a]\non = \"/a/\"\nrun = \"true\"\n",
     )
     .unwrap();
-    insta::assert_snapshot!(home.run(&["hook", "list"]), @"");
+    insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
+    error: [home]/data/hooks.toml:3:7: invalid type: string "true", expected a sequence
+    hint: mend it: what runs goes on as it was before
+    exit 2
+    "#);
 }
 
 #[test]
@@ -188,7 +250,10 @@ fn on_runs_a_command_for_each_change() {
     assert_eq!(on.line().unwrap(), "put /a/2");
     assert_eq!(on.line().unwrap(), "delete /a/1");
     let ran = on.end();
-    insta::assert_snapshot!(ran.stderr, @"");
+    insta::assert_snapshot!(ran.stderr, @r#"
+    failed: put /a/2: exited with 1
+    error: 1 of 3 runs failed
+    "#);
     assert_eq!(ran.code, 7);
 }
 

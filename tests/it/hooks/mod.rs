@@ -3,6 +3,7 @@
 
 mod hostile;
 mod modes;
+mod posts;
 mod runs;
 mod table;
 mod writes;

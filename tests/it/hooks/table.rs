@@ -159,3 +159,18 @@ async fn a_hook_of_a_store_that_is_not_there_waits_for_it() {
     bench.settled("h", 1).await;
     assert_eq!(bench.lines("ran"), ["/k"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_whose_consumer_was_deleted_begins_anew() {
+    let bench = Bench::new().await;
+    bench.add("h", bench.hook("echo $LATTICE_KEY >> ran")).await;
+    bench.store().consumer("hook.h").delete().await.unwrap();
+    bench
+        .until("h", |status| {
+            status.state == "running" && status.consumer.is_some()
+        })
+        .await;
+    bench.put("/in/a", "1").await;
+    bench.settled("h", 1).await;
+    assert_eq!(bench.lines("ran"), ["/in/a"]);
+}
