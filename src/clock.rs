@@ -1,11 +1,11 @@
-//! The wall clock: the one place that reads it.
+//! The wall clock: the one place that reads it; and lengths of time, as people write them.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// A wall clock: the machine's, or one that a test sets. Clones share the time.
@@ -52,6 +52,85 @@ impl Clock {
     pub fn advance(&self, ms: u64) {
         if let Some(manual) = &self.manual_ms {
             manual.fetch_add(ms, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Reads `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row.
+///
+/// # Errors
+/// What was expected instead, for people.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number and a unit: 250ms, 30s, 5m, 2h, 7d, 1h30m".to_owned();
+    let mut rest = text;
+    let mut total_ms = 0_u64;
+    while !rest.is_empty() || total_ms == 0 && text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _other => return Err(wrong()),
+        };
+        let number = number.parse::<u64>().map_err(|_no_number| wrong())?;
+        let part_ms = number.checked_mul(unit_ms);
+        total_ms = part_ms
+            .and_then(|ms| total_ms.checked_add(ms))
+            .filter(|ms| *ms <= DURATION_MS_MAX)
+            .ok_or_else(|| "longer than 1000 years".to_owned())?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(total_ms))
+}
+
+/// Returns `duration`, to the millisecond, as `parse_duration` reads it.
+pub fn duration_text(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5h",
+            "1 h",
+            "99999999999999999999s",
+            "9999999d",
+        ] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_read_as_it_was_written() {
+        for text in ["0s", "250ms", "1500ms", "30s", "90m", "2h", "48h"] {
+            assert_eq!(duration_text(parse_duration(text).unwrap()), text);
         }
     }
 }

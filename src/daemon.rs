@@ -18,6 +18,7 @@ use crate::{
         server::Server,
         socket::{Socket, SocketError},
     },
+    hooks::Hooks,
     net::{Net, NetConfig},
     node::Node,
     store::WriteError,
@@ -30,6 +31,7 @@ use crate::{
 pub struct Daemon {
     node: Node,
     net: Net,
+    hooks: Hooks,
     server: Server,
     socket: std::path::PathBuf,
     // Runs `Server::serve`; joined by `stop`, aborted by drop.
@@ -59,11 +61,20 @@ impl Daemon {
         let socket = Socket::bind(node.data_dir())?;
         let path = socket.path().to_owned();
         let net = Net::start(node.clone(), config);
-        let server = Server::new(node.clone(), Some(net.clone()), Some(path.clone()));
+        let hooks = Hooks::of(node.clone());
+        let server = Server::new(
+            node.clone(),
+            Some(net.clone()),
+            hooks.clone(),
+            Some(path.clone()),
+        );
         let serving = tokio::spawn(server.clone().serve(socket));
+        // Last: a command that a hook runs finds the socket.
+        hooks.start();
         Ok(Self {
             node,
             net,
+            hooks,
             server,
             socket: path,
             serving,
@@ -110,8 +121,10 @@ impl Daemon {
     ///    under the lock of the data directory, so that it can never hit a successor's socket.
     /// 2. Watches end with the code `stopping`; open connections take no new calls.
     /// 3. Calls in flight finish, within `STOP_GRACE`; after that they are cut off.
-    /// 4. Peers are told goodbye: their connections close.
-    /// 5. The node closes: writes are flushed, files closed, the lock released.
+    /// 4. Hooks take no more changes, what runs finishes, within `HOOKS_STOP_GRACE`; after that it
+    ///    is ended.
+    /// 5. Peers are told goodbye: their connections close.
+    /// 6. The node closes: writes are flushed, files closed, the lock released.
     ///
     /// # Errors
     /// `Close`. The daemon has stopped also then.
@@ -123,6 +136,7 @@ impl Daemon {
         (&mut self.serving)
             .await
             .expect("serving neither panics nor is aborted before drop");
+        self.hooks.stop().await;
         self.net.stop().await;
         self.node.close().await.map_err(DaemonError::Close)
     }

@@ -9,9 +9,10 @@
 //! A module names only modules of floors below its own; `tests/it/tidy.rs` keeps it so.
 //!
 //! ```text
-//! 7  daemon                          wires node, net and api; signals; ordered shutdown
+//! 7  daemon                          wires node, net, hooks and api; signals; ordered shutdown
 //! 6  api                             gRPC on the local socket, server and client
 //! 5  net                             peers: who is let in, sync sessions, gossip
+//!    hooks                           commands and posts that run when a key changes
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle and its single writer; reads, watches, consumers
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
@@ -35,6 +36,8 @@ pub mod clock;
 #[cfg(feature = "api")]
 pub mod daemon;
 pub mod disk;
+#[cfg(feature = "hooks")]
+pub mod hooks;
 pub mod id;
 pub mod limits;
 pub mod log;

@@ -109,6 +109,59 @@ pub const CONSUMERS_COMMIT_EVERY: Duration = Duration::from_millis(20);
 /// Bytes of the page cache of a store's consumers file.
 pub const CONSUMERS_CACHE_BYTES: usize = 4 << 20;
 
+/// Characters of a hook's name: it is part of a consumer's name and of a cause's.
+pub const HOOK_NAME_CHARS_MAX: usize = 48;
+/// Hooks of one node: each has a consumer.
+pub const HOOKS_MAX: usize = 256;
+/// Bytes of `hooks.toml`.
+pub const HOOKS_FILE_BYTES_MAX: usize = 1 << 20;
+/// Arguments of a hook's command.
+pub const HOOK_ARGUMENTS_MAX: usize = 1024;
+/// Runs of one hook at a time.
+pub const HOOK_PARALLEL_MAX: usize = 64;
+/// Changes of one run.
+pub const HOOK_BATCH_MAX: usize = 1000;
+/// Bytes of keys and values after which a batch takes no more changes.
+pub const HOOK_BATCH_BYTES: usize = 4 << 20;
+/// Bytes of changes, in KiB, that one hook holds while their keys come to rest. When full, it takes
+/// no more.
+pub const HOOK_HELD_KIB_MAX: u32 = 16 << 10;
+/// Keys that one hook knows to be unquiet. When full, their deadlines begin anew.
+pub const HOOK_UNQUIET_KEYS_MAX: usize = 16_384;
+/// Runs of one hook in a second, at most.
+pub const HOOK_RATE_MAX: u32 = 10_000;
+/// Hooks, one because of the other, between a change and what a person wrote. What is deeper is not
+/// run: it is a loop.
+pub const HOOK_DEPTH_MAX: u32 = 16;
+/// Depth up to which hooks run as often as they may.
+pub const HOOK_DEPTH_FREE: u32 = 3;
+/// Runs of one hook in a second on changes that are deeper: what a loop that branches costs.
+pub const HOOK_DEEP_RATE: u32 = 10;
+/// Bytes that a hook may print which writes: the ops of an entry with every byte escaped as in JSON.
+pub const HOOK_ANSWER_BYTES_MAX: usize = 6 * OPS_BYTES_MAX + OPS_MAX * 128;
+/// Bytes of a file with a secret.
+pub const HOOK_SECRET_BYTES_MAX: usize = 4096;
+/// The longest that a run, or a wait before it, may take: 24 h.
+pub const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+/// Time in which a change must be answered, or asked for more: what a hook keeps asking for while
+/// it works.
+pub const HOOK_ACK_WAIT: Duration = Duration::from_secs(30);
+/// Time between the friendly and the other signal to a run that has to end.
+pub const HOOK_KILL_GRACE: Duration = Duration::from_secs(2);
+/// Time that output may still come after a command has ended, from what it left running. Then that
+/// is ended too.
+pub const HOOK_LINGER: Duration = Duration::from_millis(200);
+/// Bytes of each of stdout and stderr of a run that are kept. The rest is read and forgotten.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a hook's log before it becomes the older one, of which there is one.
+pub const HOOK_LOG_BYTES_MAX: u64 = 1 << 20;
+/// Runs that one call for a hook's log returns.
+pub const HOOK_LOG_RUNS_MAX: usize = 1000;
+/// Time between two looks at `hooks.toml`.
+pub const HOOKS_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time that runs have to finish when the node stops; then they are ended, and run again later.
+pub const HOOKS_STOP_GRACE: Duration = Duration::from_secs(3);
+
 /// Addresses of one node that are kept and told.
 pub const ADDRESSES_MAX: usize = 16;
 /// A peer says at least this often that it is there.
@@ -258,6 +311,10 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(CONSUMER_NAME_CHARS_MAX <= CAUSE_CONSUMER_BYTES_MAX);
+const _: () = assert!(HOOK_NAME_CHARS_MAX + "hook.".len() <= CONSUMER_NAME_CHARS_MAX);
+const _: () = assert!(HOOK_DEPTH_FREE < HOOK_DEPTH_MAX && HOOK_DEEP_RATE <= HOOK_RATE_MAX);
+const _: () = assert!(HOOK_HELD_KIB_MAX as usize * 1024 >= 4 * OPS_BYTES_MAX);
+const _: () = assert!(HOOK_LOG_BYTES_MAX as usize >= 8 * HOOK_OUTPUT_BYTES_MAX);
 const _: () = assert!(CONSUMER_IN_FLIGHT_DEFAULT <= CONSUMER_IN_FLIGHT_MAX);
 const _: () = assert!(CONSUMER_AHEAD_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(OUTSTANDING_KEY_BYTES_MAX >= OPS_MAX * KEY_BYTES_MAX);

@@ -13,6 +13,7 @@ use crate::{
         link::{Link, Stream},
         server::Server,
     },
+    hooks::Hooks,
     limits::{MESSAGE_BYTES_MAX, REPLY_BYTES_MAX, SOCKET_PATH_BYTES_MAX},
     node::Node,
     wire::api::lattice_client::LatticeClient,
@@ -88,7 +89,8 @@ pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
 /// To be called inside a runtime. What serves it ends when the last clone of it is dropped.
 /// `down` is answered and does nothing more: who opened the node closes it.
 pub fn in_process(node: Node) -> Client {
-    of_server(Server::new(node, None, None))
+    let hooks = Hooks::of(node.clone());
+    of_server(Server::new(node, None, hooks, None))
 }
 
 /// Returns a client of `server`, without its socket; otherwise as `in_process`.

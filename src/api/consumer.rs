@@ -50,6 +50,18 @@ pub(super) async fn show(consumer: &Consumer) -> Result<api::ConsumerStatus, Api
     Ok(status(&consumer.show().await?))
 }
 
+/// Answers `PauseConsumer` and `ResumeConsumer`.
+pub(super) async fn set_paused(
+    consumer: &Consumer,
+    paused: bool,
+) -> Result<api::ConsumerStatus, ApiError> {
+    match paused {
+        true => consumer.pause().await?,
+        false => consumer.resume().await?,
+    }
+    show(consumer).await
+}
+
 /// Answers `ResetConsumer`.
 pub(super) async fn reset(
     consumer: &Consumer,
@@ -200,8 +212,8 @@ pub(super) fn dead_reply(count: usize) -> api::DeadReply {
     }
 }
 
-// A server that stops finishes its calls.
-async fn until<T>(
+/// Waits for `answer`. A server that stops finishes its calls.
+pub(super) async fn until<T>(
     ending: &CancellationToken,
     answer: impl Future<Output = T>,
 ) -> Result<T, ApiError> {
@@ -259,7 +271,8 @@ fn options(request: api::CreateConsumerRequest) -> Result<ConsumerOptions, ApiEr
     })
 }
 
-fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiError> {
+/// Returns where a consumer begins; `None`: it is not said.
+pub(super) fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiError> {
     let Some(from) = from.and_then(|from| from.start) else {
         return Ok(None);
     };
@@ -272,7 +285,8 @@ fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiE
     }))
 }
 
-fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
+/// Returns how a consumer is, as a message.
+pub(super) fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
     let (state, reason) = match &status.state {
         ConsumerState::Running => ("running", String::new()),
         ConsumerState::Paused => ("paused", String::new()),

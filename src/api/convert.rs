@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::{
     api::error::ApiError,
     id::{Author, EntryId},
+    limits::REPLY_BYTES_MAX,
     node::StoreInfo,
     protocol::{
         change::{Change, EntryRef, Kind},
@@ -13,7 +14,7 @@ use crate::{
         heads::{Head, Heads},
     },
     store::{
-        ClosedFork, Condition, Damage, HeadItem, HistoryEntry, Item, KnownFork, LogEntry,
+        ClosedFork, Condition, Damage, HeadItem, History, HistoryEntry, Item, KnownFork, LogEntry,
         LostEntries, StoreStatus, Write, Written,
     },
     wire::api,
@@ -134,7 +135,23 @@ pub(super) fn head(head: HeadItem) -> api::Head {
     }
 }
 
-pub(super) fn history_entry(entry: HistoryEntry) -> api::HistoryEntry {
+/// Returns a history. The newest come first; those that no longer fit into one answer count as not
+/// walked.
+pub(super) fn history(mut history: History) -> api::HistoryReply {
+    let mut bytes = 0;
+    let fit = history.entries.iter().take_while(|entry| {
+        let value = entry.value.as_ref().map_or(0, Bytes::len);
+        bytes += value + 64 * entry.parents.len() + 256;
+        bytes <= REPLY_BYTES_MAX
+    });
+    let fit = fit.count();
+    let truncated = history.truncated || fit < history.entries.len();
+    history.entries.truncate(fit);
+    let entries = history.entries.into_iter().map(history_entry).collect();
+    api::HistoryReply { entries, truncated }
+}
+
+fn history_entry(entry: HistoryEntry) -> api::HistoryEntry {
     api::HistoryEntry {
         entry: Some(entry_ref(&entry.entry)),
         kind: kind_of(entry.value.as_ref()),

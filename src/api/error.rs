@@ -11,6 +11,7 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{
     api::{client::ConnectError, socket::SocketError},
+    hooks::{HooksError, HooksFileError},
     limits::{MESSAGE_BYTES_MAX, STORE_NAME_CHARS_MAX},
     node::{OpenError, StoreError},
     protocol::{consumer::AckError, cursor::CursorError, entry::EntryError},
@@ -92,7 +93,7 @@ impl ApiError {
             ("disk_full" | "too_many_consumers" | "dead_letters_full", _) => {
                 Code::ResourceExhausted
             }
-            ("store_exists" | "consumer_exists", _) => Code::AlreadyExists,
+            ("store_exists" | "consumer_exists" | "hook_exists", _) => Code::AlreadyExists,
             ("poisoned" | "own_fork" | "own_log_cut", _) => Code::FailedPrecondition,
             (_, EXIT_USAGE) => Code::InvalidArgument,
             (_, EXIT_NOT_FOUND) => Code::NotFound,
@@ -362,6 +363,28 @@ impl From<ConsumerError> for ApiError {
             ConsumerError::Start(error) => error.into(),
             ConsumerError::Read(error) => error.into(),
             ConsumerError::Closed => closed(message),
+        }
+    }
+}
+
+impl From<HooksError> for ApiError {
+    fn from(error: HooksError) -> Self {
+        let message = text(&error);
+        match error {
+            HooksError::Hook(_) => Self::usage("hook", message),
+            HooksError::Unknown { .. } => Self::new("unknown_hook", EXIT_NOT_FOUND, message)
+                .hint("`lattice hook list` shows those of this node"),
+            HooksError::Exists { .. } => Self::new("hook_exists", EXIT_PRECONDITION, message)
+                .hint("edit it in hooks.toml, remove it first, or take another name"),
+            HooksError::File(HooksFileError::Io { .. }) | HooksError::Log { .. } => {
+                Self::new("io", EXIT_FAILED, message)
+            }
+            HooksError::File(_) => Self::usage("hooks_file", message)
+                .hint("mend it: what runs goes on as it was before"),
+            HooksError::Watch(error) => error.into(),
+            HooksError::Post { .. } => Self::new("post", EXIT_FAILED, message),
+            HooksError::Store(error) => error.into(),
+            HooksError::Consumer(error) => error.into(),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod client;
 mod consumer;
 mod convert;
 pub mod error;
+mod hook;
 pub mod link;
 mod mesh;
 mod pages;

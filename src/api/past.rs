@@ -8,7 +8,6 @@ use crate::{
         error::ApiError,
         pages::{Answers, unfold},
     },
-    limits::REPLY_BYTES_MAX,
     store::{Item, List, Past, Store},
     wire::api,
 };
@@ -43,22 +42,7 @@ pub(super) async fn history(
     key: &[u8],
     limit: usize,
 ) -> Result<api::HistoryReply, ApiError> {
-    let mut history = store.history(key, limit).await?;
-    // The newest come first; those that no longer fit into one answer count as not walked.
-    let mut bytes = 0;
-    let fit = history.entries.iter().take_while(|entry| {
-        let value = entry.value.as_ref().map_or(0, bytes::Bytes::len);
-        bytes += value + 64 * entry.parents.len() + 256;
-        bytes <= REPLY_BYTES_MAX
-    });
-    let fit = fit.count();
-    let truncated = history.truncated || fit < history.entries.len();
-    history.entries.truncate(fit);
-    let entries = history.entries.into_iter().map(convert::history_entry);
-    Ok(api::HistoryReply {
-        entries: entries.collect(),
-        truncated,
-    })
+    Ok(convert::history(store.history(key, limit).await?))
 }
 
 struct Listing {

@@ -28,6 +28,7 @@ use tonic::{
 
 use crate::{
     api::{service::Service, socket::Socket},
+    hooks::Hooks,
     limits::{
         CALL_WINDOW_BYTES, CALLS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, MESSAGE_BYTES_MAX,
         REPLY_BYTES_MAX, STOP_GRACE,
@@ -55,11 +56,12 @@ pub(super) struct Stop {
 
 impl Server {
     /// Makes the server of `node`. `socket` is only told to clients; nothing is bound. Without a
-    /// `net`, calls that need peers answer that there is none.
-    pub fn new(node: Node, net: Option<Net>, socket: Option<PathBuf>) -> Self {
+    /// `net`, calls that need peers answer that there is none. `hooks` are changed and listed,
+    /// started or not.
+    pub fn new(node: Node, net: Option<Net>, hooks: Hooks, socket: Option<PathBuf>) -> Self {
         let stop = Stop::default();
         Self {
-            routes: Routes::new(Service::new(node, net, socket, stop.clone())),
+            routes: Routes::new(Service::new(node, net, hooks, socket, stop.clone())),
             stop,
         }
     }

@@ -14,13 +14,14 @@ use crate::{
         consumer::{self, Answer},
         convert,
         error::ApiError,
-        mesh,
+        hook, mesh,
         pages::{self, Answers},
         past,
         put_stream::PutAnswers,
         server::Stop,
         watch::WatchAnswers,
     },
+    hooks::Hooks,
     limits::HISTORY_ENTRIES_MAX,
     net::Net,
     node::{Node, StoreInfo},
@@ -38,6 +39,7 @@ struct Shared {
     node: Node,
     // `None` for a short command that has the node open.
     net: Option<Net>,
+    hooks: Hooks,
     // `None` when the node serves no socket.
     socket: Option<PathBuf>,
     started_ms: u64,
@@ -47,11 +49,18 @@ struct Shared {
 type Answered<T> = Result<Response<T>, Status>;
 
 impl Service {
-    pub(super) fn new(node: Node, net: Option<Net>, socket: Option<PathBuf>, stop: Stop) -> Self {
+    pub(super) fn new(
+        node: Node,
+        net: Option<Net>,
+        hooks: Hooks,
+        socket: Option<PathBuf>,
+        stop: Stop,
+    ) -> Self {
         let started_ms = node.clock().now_ms();
         Self(Arc::new(Shared {
             node,
             net,
+            hooks,
             socket,
             started_ms,
             stop,
@@ -111,6 +120,7 @@ impl Lattice for Service {
     type DiffStream = Answers<api::Differences>;
     type WatchStream = WatchAnswers;
     type ConsumeStream = Answers<api::Delivery>;
+    type TestHookStream = Answers<api::HookTest>;
     type LogStream = Answers<api::LogEntry>;
     type JoinStream = Answers<api::JoinProgress>;
 
@@ -305,8 +315,7 @@ impl Lattice for Service {
     ) -> Answered<api::ConsumerStatus> {
         let api::ConsumerRequest { store, consumer } = request.get_ref();
         let consumer = self.consumer(store, consumer)?;
-        consumer.pause().await.map_err(ApiError::from)?;
-        Ok(Response::new(consumer::show(&consumer).await?))
+        Ok(Response::new(consumer::set_paused(&consumer, true).await?))
     }
 
     async fn resume_consumer(
@@ -315,8 +324,7 @@ impl Lattice for Service {
     ) -> Answered<api::ConsumerStatus> {
         let api::ConsumerRequest { store, consumer } = request.get_ref();
         let consumer = self.consumer(store, consumer)?;
-        consumer.resume().await.map_err(ApiError::from)?;
-        Ok(Response::new(consumer::show(&consumer).await?))
+        Ok(Response::new(consumer::set_paused(&consumer, false).await?))
     }
 
     async fn reset_consumer(
@@ -420,6 +428,51 @@ impl Lattice for Service {
         Ok(Response::new(consumer::dead_reply(count)))
     }
 
+    async fn add_hook(&self, request: Request<api::AddHookRequest>) -> Answered<api::HookStatus> {
+        let added = hook::add(&self.0.hooks, request.into_inner()).await;
+        Ok(Response::new(added?))
+    }
+
+    async fn list_hooks(
+        &self,
+        _request: Request<api::ListHooksRequest>,
+    ) -> Answered<api::ListHooksReply> {
+        Ok(Response::new(hook::list(&self.0.hooks).await?))
+    }
+
+    async fn remove_hook(
+        &self,
+        request: Request<api::HookRequest>,
+    ) -> Answered<api::RemoveHookReply> {
+        let removed = self.0.hooks.remove(&request.get_ref().hook).await;
+        removed.map_err(ApiError::from)?;
+        Ok(Response::new(api::RemoveHookReply {}))
+    }
+
+    async fn pause_hook(&self, request: Request<api::HookRequest>) -> Answered<api::HookStatus> {
+        let paused = hook::set_paused(&self.0.hooks, &request.get_ref().hook, true).await;
+        Ok(Response::new(paused?))
+    }
+
+    async fn resume_hook(&self, request: Request<api::HookRequest>) -> Answered<api::HookStatus> {
+        let resumed = hook::set_paused(&self.0.hooks, &request.get_ref().hook, false).await;
+        Ok(Response::new(resumed?))
+    }
+
+    async fn hook_log(&self, request: Request<api::HookLogRequest>) -> Answered<api::HookLogReply> {
+        let log = hook::log(&self.0.hooks, request.get_ref()).await;
+        Ok(Response::new(log?))
+    }
+
+    async fn test_hook(
+        &self,
+        request: Request<api::TestHookRequest>,
+    ) -> Answered<Answers<api::HookTest>> {
+        let ending = self.0.stop.ending.clone();
+        let runs = hook::test(&self.0.hooks, request.get_ref(), ending);
+        Ok(Response::new(runs?))
+    }
+
     async fn log(&self, request: Request<api::LogRequest>) -> Answered<Answers<api::LogEntry>> {
         let api::LogRequest {
             store,
@@ -429,12 +482,8 @@ impl Lattice for Service {
         } = request.into_inner();
         let author = convert::author(&author)?.unwrap_or_else(|| self.0.node.id());
         let limit = (limit > 0).then_some(limit);
-        Ok(Response::new(pages::log(
-            self.store(&store)?,
-            author,
-            after,
-            limit,
-        )))
+        let store = self.store(&store)?;
+        Ok(Response::new(pages::log(store, author, after, limit)))
     }
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
@@ -481,13 +530,8 @@ impl Lattice for Service {
         &self,
         request: Request<api::CreateStoreRequest>,
     ) -> Answered<api::StoreInfo> {
-        let api::CreateStoreRequest { name } = request.into_inner();
-        let info = self
-            .0
-            .node
-            .create_store(&name)
-            .await
-            .map_err(ApiError::from)?;
+        let created = self.0.node.create_store(&request.get_ref().name).await;
+        let info = created.map_err(ApiError::from)?;
         Ok(Response::new(convert::store_info(&info)))
     }
 
@@ -495,13 +539,8 @@ impl Lattice for Service {
         &self,
         _request: Request<api::ListStoresRequest>,
     ) -> Answered<api::ListStoresReply> {
-        let stores = self
-            .0
-            .node
-            .stores()
-            .iter()
-            .map(convert::store_info)
-            .collect();
+        let stores = self.0.node.stores();
+        let stores = stores.iter().map(convert::store_info).collect();
         Ok(Response::new(api::ListStoresReply { stores }))
     }
 

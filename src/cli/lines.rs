@@ -2,13 +2,12 @@
 
 use std::io::{self, BufRead};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::ValueEnum;
 use lattice::{
+    hooks,
     limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
     wire::api,
 };
-use serde::Deserialize;
 
 use crate::cli::{
     exit::{Exit, Failure},
@@ -40,14 +39,8 @@ pub(crate) enum LineError {
     NoTab,
     #[error("expected put<TAB>key<TAB>value or delete<TAB>key")]
     NoOperation,
-    #[error("{0}")]
-    Json(String),
-    #[error("expected one of key and key_base64")]
-    Key,
-    #[error("expected one of value, value_base64 and \"delete\": true")]
-    Value,
-    #[error("{field} is not base64")]
-    Base64 { field: &'static str },
+    #[error("{}", output::escape(.0.to_string().as_bytes()))]
+    Json(hooks::LineError),
     #[error("the key is empty")]
     KeyEmpty,
     #[error("the key has {bytes} bytes, a key has at most {KEY_BYTES_MAX}")]
@@ -242,55 +235,14 @@ fn split_tab(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&line[..at], &line[at + 1..]))
 }
 
-/// A line of JSON. Fields that are not named here are ignored, so that what `list --json` prints
-/// can be put elsewhere.
-#[derive(Deserialize)]
-struct JsonLine {
-    key: Option<String>,
-    key_base64: Option<String>,
-    value: Option<String>,
-    value_base64: Option<String>,
-    #[serde(default)]
-    delete: bool,
-    ttl_ms: Option<u64>,
-}
-
 fn parse_json(line: &[u8]) -> Result<api::Op, LineError> {
-    let line: JsonLine = serde_json::from_slice(line)
-        .map_err(|error| LineError::Json(output::escape(error.to_string().as_bytes()).into()))?;
-    let key = text_or_base64(line.key, line.key_base64, "key_base64")?.ok_or(LineError::Key)?;
-    let value = text_or_base64(line.value, line.value_base64, "value_base64");
-    let (value, delete) = match (value?, line.delete) {
-        (Some(value), false) => (value, false),
-        (None, true) => (Vec::new(), true),
-        _both_or_neither => return Err(LineError::Value),
-    };
+    let line = hooks::parse_line(line).map_err(LineError::Json)?;
     Ok(api::Op {
-        key: key.into(),
-        delete,
-        value: value.into(),
+        key: line.key.into(),
+        delete: line.value.is_none(),
+        value: line.value.unwrap_or_default().into(),
         ttl_ms: line.ttl_ms,
     })
-}
-
-// `Ok(None)`: neither is there.
-fn text_or_base64(
-    text: Option<String>,
-    base64: Option<String>,
-    field: &'static str,
-) -> Result<Option<Vec<u8>>, LineError> {
-    match (text, base64) {
-        (Some(text), None) => Ok(Some(text.into_bytes())),
-        (None, Some(base64)) => {
-            let bytes = BASE64_STANDARD.decode(base64);
-            bytes
-                .map(Some)
-                .map_err(|_not_base64| LineError::Base64 { field })
-        }
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) if field == "key_base64" => Err(LineError::Key),
-        (Some(_), Some(_)) => Err(LineError::Value),
-    }
 }
 
 /// Bytes of one line: the largest value with every byte escaped as in JSON, and its key.
@@ -350,15 +302,24 @@ mod tests {
             (&b"\xff\0"[..], &b"\0\xff"[..])
         );
         assert!(json(r#"{"key": "/a", "delete": true}"#).unwrap().delete);
-        assert_eq!(json(r#"{"value": "x"}"#), Err(LineError::Key));
-        assert_eq!(json(r#"{"key": "/a"}"#), Err(LineError::Value));
+        assert_eq!(
+            json(r#"{"value": "x"}"#),
+            Err(LineError::Json(hooks::LineError::Key))
+        );
+        assert_eq!(
+            json(r#"{"key": "/a"}"#),
+            Err(LineError::Json(hooks::LineError::Value))
+        );
         assert_eq!(
             json(r#"{"key": "/a", "value": "x", "delete": true}"#),
-            Err(LineError::Value)
+            Err(LineError::Json(hooks::LineError::Value))
         );
         let field = "value_base64";
         let bad = json(r#"{"key": "/a", "value_base64": "?"}"#);
-        assert_eq!(bad, Err(LineError::Base64 { field }));
+        assert_eq!(
+            bad,
+            Err(LineError::Json(hooks::LineError::Base64 { field }))
+        );
         assert!(matches!(json("{"), Err(LineError::Json(_))));
     }
 

@@ -20,11 +20,13 @@ mod event;
 mod exit;
 mod health;
 mod history;
+mod hook;
 mod join;
 mod lines;
 mod log;
 mod net;
 mod object;
+mod on;
 mod output;
 mod pages;
 mod pause;
@@ -97,6 +99,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         // They have their own idea of what an interrupt is.
         Command::Up(up) => up.run(&mut context).await,
         Command::Shell(shell) => shell.run(&mut context).await,
+        Command::On(on) => on.run(&mut context).await,
         command => {
             tokio::spawn(second_interrupt());
             tokio::select! {
@@ -132,6 +135,8 @@ async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Watch(watch) => watch.run(context).await,
         Command::Consumer(consumer) => consumer.run(context).await,
         Command::Wait(wait) => wait.run(context).await,
+        Command::On(on) => on.run(context).await,
+        Command::Hook(hook) => hook.run(context).await,
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
         Command::Verify(verify) => verify.run(context).await,

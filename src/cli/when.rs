@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, civil, tz::TimeZone};
+pub(crate) use lattice::clock::parse_duration;
 
 /// A point in time that a person named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,37 +53,6 @@ pub(crate) fn parse_when(text: &str) -> Result<When, String> {
     }
 }
 
-/// Reads `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number and a unit: 250ms, 30s, 5m, 2h, 7d, 1h30m".to_owned();
-    let mut rest = text;
-    let mut total_ms = 0_u64;
-    while !rest.is_empty() || total_ms == 0 && text.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        let unit_ms = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _other => return Err(wrong()),
-        };
-        let number = number.parse::<u64>().map_err(|_no_number| wrong())?;
-        let part_ms = number.checked_mul(unit_ms);
-        total_ms = part_ms
-            .and_then(|ms| total_ms.checked_add(ms))
-            .filter(|ms| *ms <= DURATION_MS_MAX)
-            .ok_or_else(|| "longer than 1000 years".to_owned())?;
-        rest = tail;
-    }
-    Ok(Duration::from_millis(total_ms))
-}
-
 /// Returns `duration` in milliseconds; one that came from `parse_duration` always fits.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -119,31 +89,10 @@ fn local(ms: u64, format: &str) -> String {
 
 /// Digits of the shortest number that is milliseconds since 1970: from 1973 on.
 const MS_DIGITS_MIN: usize = 12;
-const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_numbers_with_units() {
-        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        for wrong in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1.5h",
-            "1 h",
-            "99999999999999999999s",
-            "9999999d",
-        ] {
-            assert!(parse_duration(wrong).is_err(), "{wrong:?} was accepted");
-        }
-    }
 
     #[test]
     fn a_brief_time_is_twelve_columns_wide() {

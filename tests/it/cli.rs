@@ -7,6 +7,8 @@ mod fork;
 mod guarantees;
 mod harness;
 mod help;
+mod hook;
+mod hook_kill;
 mod lifecycle;
 mod lines;
 mod mesh;

@@ -18,6 +18,8 @@ mod crowd;
 mod faults;
 mod fork;
 mod golden;
+#[cfg(feature = "hooks")]
+mod hooks;
 mod hostile;
 mod ingest;
 #[cfg(feature = "cli")]

@@ -105,9 +105,9 @@ impl Reset {
     }
 }
 
-/// Where a consumer begins.
+/// Where a consumer, or a hook, begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum From {
+pub(crate) enum From {
     Start,
     Now,
     Cursor(String),
@@ -115,7 +115,8 @@ enum From {
 }
 
 impl From {
-    fn to_wire(&self) -> api::ConsumerStart {
+    /// Returns it as the API takes it.
+    pub(crate) fn to_wire(&self) -> api::ConsumerStart {
         let start = match self {
             Self::Start => Start::Beginning(true),
             Self::Now => Start::Now(true),
@@ -126,7 +127,8 @@ impl From {
     }
 }
 
-fn parse_from(text: &str) -> Result<From, String> {
+/// Reads what `--from` is given.
+pub(crate) fn parse_from(text: &str) -> Result<From, String> {
     match text {
         "start" => return Ok(From::Start),
         "now" => return Ok(From::Now),

@@ -29,8 +29,9 @@ pub(super) struct Dead {
     action: Option<Action>,
 }
 
+/// What is done to dead letters.
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Give dead letters out again, with all attempts before them
     #[command(after_help = "\
 Examples:
@@ -45,8 +46,9 @@ Examples:
     Skip(Which),
 }
 
+/// Which dead letters.
 #[derive(Debug, Args)]
-struct Which {
+pub(crate) struct Which {
     /// Numbers, as listed, or ids that `consumer next` printed
     #[arg(value_name = "DELIVERY", required_unless_present = "all")]
     letters: Vec<String>,
@@ -58,22 +60,34 @@ struct Which {
 impl Dead {
     /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let mut client = context.client(Lifetime::Short).await?;
         let list = api::ConsumerRequest {
             store: context.store.clone(),
             consumer: self.name,
         };
-        match self.action {
+        Action::run(self.action, context, list).await
+    }
+}
+
+impl Action {
+    /// Does what was asked to the dead letters of the consumer that `list` names; nothing: lists
+    /// them.
+    pub(crate) async fn run(
+        action: Option<Self>,
+        context: &mut Context,
+        list: api::ConsumerRequest,
+    ) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        match action {
             None => {
                 let letters = letters(&mut client, list).await?;
                 letters.iter().try_for_each(|letter| tell(context, letter))
             }
-            Some(Action::Retry(which)) => {
+            Some(Self::Retry(which)) => {
                 let request = which.request(&mut client, list).await?;
                 let count = client.retry_dead(request).await?.into_inner().count;
                 acted(context, "retried", count)
             }
-            Some(Action::Skip(which)) => {
+            Some(Self::Skip(which)) => {
                 let request = which.request(&mut client, list).await?;
                 let count = client.skip_dead(request).await?.into_inner().count;
                 acted(context, "skipped", count)

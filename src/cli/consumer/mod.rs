@@ -1,8 +1,8 @@
 //! `consumer`: named, durable positions from which changes are given out and acknowledged.
 
 mod answer;
-mod create;
-mod dead;
+pub(crate) mod create;
+pub(crate) mod dead;
 mod next;
 mod object;
 mod show;

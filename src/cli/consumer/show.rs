@@ -1,7 +1,12 @@
 //! `consumer list`, `show`, and what changes a consumer as a whole.
 
+use std::time::Duration;
+
 use clap::Args;
-use lattice::{clock::Clock, wire::api};
+use lattice::{
+    clock::{Clock, duration_text},
+    wire::api,
+};
 
 use crate::cli::{
     consumer::{Name, object},
@@ -131,6 +136,8 @@ pub(super) fn tell(out: &mut Output, status: &api::ConsumerStatus) -> Result<(),
     if out.json {
         return out.object(&object::Status::new(status));
     }
+    // As `--ack-wait` takes it.
+    let duration = |ms| duration_text(Duration::from_millis(ms));
     let backoff: Vec<String> = status.backoff_ms.iter().copied().map(duration).collect();
     let max_deliver = match status.max_deliver {
         0 => "no end".to_owned(),
@@ -194,15 +201,4 @@ fn prefixes(status: &api::ConsumerStatus) -> String {
     }
     let prefixes: Vec<_> = status.prefixes.iter().map(|key| escape(key)).collect();
     prefixes.join(" ")
-}
-
-// As `--ack-wait` takes it.
-fn duration(ms: u64) -> String {
-    match ms {
-        0 => "0s".to_owned(),
-        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
-        ms => format!("{ms}ms"),
-    }
 }

@@ -274,6 +274,26 @@ impl Live {
         })
     }
 
+    /// Feeds what matches `prefixes` from now on; what was fed stays. Its feeder is to be started
+    /// anew when this returns true.
+    ///
+    /// # Errors
+    /// Why the consumer is over; `DamagedConsumer`.
+    pub(super) fn set_prefixes(&self, prefixes: Vec<Bytes>) -> Result<bool, ConsumerError> {
+        self.change(|state| {
+            self.check_damage(state)?;
+            if state.row.prefixes == prefixes {
+                return Ok(false);
+            }
+            state.row.prefixes = prefixes;
+            state.epoch += 1;
+            if let Some(feeder) = state.feeder.take() {
+                feeder.abort();
+            }
+            Ok(true)
+        })
+    }
+
     /// Ends it: takers are told `why`.
     pub(super) fn end(&self, why: ConsumerError) {
         let mut state = self.lock();

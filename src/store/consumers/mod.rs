@@ -26,6 +26,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 pub use delivery::{Claim, Deliveries, Delivery};
 pub use error::ConsumerError;
 pub use options::{ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus};
@@ -215,6 +217,24 @@ impl Consumer {
         let position = begin(&self.host.shared, from).await?;
         live.reset(position, since)?;
         feeder::start(&live);
+        keeper.flush().await
+    }
+
+    /// Gives out what matches `prefixes` from where it is; what it read ahead before it gives out
+    /// all the same, whether that still matches or not.
+    ///
+    /// # Errors
+    /// `Option`; as `show`; `DamagedConsumer`.
+    pub async fn set_prefixes(&self, prefixes: Vec<Bytes>) -> Result<(), ConsumerError> {
+        let options = ConsumerOptions {
+            prefixes,
+            ..ConsumerOptions::default()
+        };
+        options.check()?;
+        let (keeper, live) = self.find().await?;
+        if live.set_prefixes(options.prefixes)? {
+            feeder::start(&live);
+        }
         keeper.flush().await
     }
 

@@ -152,7 +152,7 @@ impl ConsumerOptions {
         }
     }
 
-    fn check(&self) -> Result<(), ConsumerError> {
+    pub(super) fn check(&self) -> Result<(), ConsumerError> {
         let at_most = |option, is: usize, max: usize| {
             let must = format!("at most {max}");
             (is <= max).then_some(()).ok_or(ConsumerError::Option {

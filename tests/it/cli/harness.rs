@@ -309,6 +309,11 @@ const NUMBERS: &[(&str, &str)] = &[
     ("\"counter\":", "[n]"),
     ("_bytes\":", "[n]"),
     ("[time]+", "[n]"),
+    ("attempt 1, ", "[n]"),
+    ("attempt 2, ", "[n]"),
+    ("again in ", "[n]"),
+    ("took_ms\":", "[n]"),
+    ("retry_ms\":", "[n]"),
 ];
 
 fn prefix_length(text: &str, pattern: &str) -> Option<usize> {

@@ -31,6 +31,16 @@ const COMMANDS: &[&[&str]] = &[
     &["consumer", "delete"],
     &["consumer", "dead"],
     &["wait"],
+    &["on"],
+    &["hook"],
+    &["hook", "add"],
+    &["hook", "list"],
+    &["hook", "logs"],
+    &["hook", "test"],
+    &["hook", "pause"],
+    &["hook", "resume"],
+    &["hook", "remove"],
+    &["hook", "dead"],
     &["status"],
     &["log"],
     &["verify"],
@@ -75,6 +85,8 @@ fn help_lists_the_commands() {
       conflicts    List keys with several heads, and what each says
       watch        Stream the changes of keys under a prefix [aliases: subscribe, sub]
       consumer     Durable consumers: every change under a prefix is given out until it is acknowledged
+      on           Run a command, or post to a URL, for each change, here and now
+      hook         Hooks: the node runs a command, or posts to a URL, when a key changes
       status       Show the node, its stores and their health
       log          Show the entries of a log
       verify       Check every record and every signature, and the state against the log

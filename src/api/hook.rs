@@ -1,0 +1,276 @@
+//! The calls about hooks.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    api::{
+        consumer,
+        error::ApiError,
+        pages::{Answers, unfold},
+    },
+    hooks::{Hook, HookKind, HookStatus, Hooks, Mode, Rehearsal, RunRecord, Span},
+    protocol::{change::Kind, entry::Op},
+    store::{Start, consumers::ConsumerStart},
+    wire::api,
+};
+
+/// Answers `AddHook`.
+pub(super) async fn add(
+    hooks: &Hooks,
+    request: api::AddHookRequest,
+) -> Result<api::HookStatus, ApiError> {
+    let hook = hook(request.definition.unwrap_or_default())?;
+    let from = consumer::start(request.from)?.unwrap_or(ConsumerStart::Now);
+    Ok(status(&hooks.add(&request.hook, hook, from).await?))
+}
+
+/// Answers `ListHooks`.
+pub(super) async fn list(hooks: &Hooks) -> Result<api::ListHooksReply, ApiError> {
+    let list = hooks.list().await?;
+    Ok(api::ListHooksReply {
+        hooks: list.hooks.iter().map(status).collect(),
+        broken: list.broken.unwrap_or_default(),
+    })
+}
+
+/// Answers `PauseHook` and `ResumeHook`.
+pub(super) async fn set_paused(
+    hooks: &Hooks,
+    name: &str,
+    paused: bool,
+) -> Result<api::HookStatus, ApiError> {
+    Ok(status(&hooks.set_paused(name, paused).await?))
+}
+
+/// Answers `HookLog`.
+pub(super) async fn log(
+    hooks: &Hooks,
+    request: &api::HookLogRequest,
+) -> Result<api::HookLogReply, ApiError> {
+    let count = match request.count {
+        0 => LOG_COUNT_DEFAULT,
+        count => usize::try_from(count).unwrap_or(usize::MAX),
+    };
+    let runs = hooks.logs(&request.hook, count).await?;
+    Ok(api::HookLogReply {
+        runs: runs.iter().map(run).collect(),
+    })
+}
+
+/// Answers `TestHook`.
+pub(super) fn test(
+    hooks: &Hooks,
+    request: &api::TestHookRequest,
+    ending: CancellationToken,
+) -> Result<Answers<api::HookTest>, ApiError> {
+    let start = Start::SinceAuthored {
+        ms: request.since_authored_ms,
+    };
+    let rehearsal = hooks.rehearse(&request.hook, start, request.dry_run)?;
+    Ok(unfold(Testing { rehearsal, ending }, |testing| {
+        Box::pin(testing.step())
+    }))
+}
+
+struct Testing {
+    rehearsal: Rehearsal,
+    ending: CancellationToken,
+}
+
+impl Testing {
+    async fn step(mut self) -> Option<(Result<api::HookTest, Status>, Self)> {
+        let next = consumer::until(&self.ending, self.rehearsal.next()).await;
+        let next = next.and_then(|next| Ok(next?)).transpose()?;
+        let hook = self.rehearsal.hook();
+        let action = match &hook.http {
+            Some(url) => vec!["POST".to_owned(), url.clone()],
+            None => hook.run.clone(),
+        };
+        let test = next.map(|rehearsed| api::HookTest {
+            run: Some(run(&rehearsed.record)),
+            action,
+            ops: rehearsed
+                .ops
+                .into_iter()
+                .map(|op| line(op, rehearsed.record.at_ms))
+                .collect(),
+        });
+        Some((test.map_err(Status::from), self))
+    }
+}
+
+fn line(op: Op, now_ms: u64) -> api::Op {
+    match op {
+        Op::Put {
+            key,
+            value,
+            expires_ms,
+        } => api::Op {
+            key,
+            delete: false,
+            value,
+            ttl_ms: expires_ms.map(|ms| ms.saturating_sub(now_ms)),
+        },
+        Op::Delete { key } => api::Op {
+            key,
+            delete: true,
+            ..api::Op::default()
+        },
+    }
+}
+
+fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
+    let usual = Hook::default();
+    let span = |ms| Span(Duration::from_millis(ms));
+    let some_span = |ms| Some(span(ms)).filter(|_| ms > 0);
+    let path = |text: String| Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());
+    let count = |count| usize::try_from(count).unwrap_or(usize::MAX);
+    let or_usual = |is, usual| if is == 0 { usual } else { is };
+    Ok(Hook {
+        on: definition.on,
+        store: definition.store,
+        run: definition.run,
+        dir: path(definition.dir),
+        http: Some(definition.http).filter(|url| !url.is_empty()),
+        secret_file: path(definition.secret_file),
+        kinds: definition
+            .kinds
+            .iter()
+            .map(|text| kind(text))
+            .collect::<Result<_, _>>()?,
+        mode: mode(&definition.mode)?,
+        batch: Some(count(definition.batch)).filter(|batch| *batch > 0),
+        debounce: some_span(definition.debounce_ms),
+        debounce_max: some_span(definition.debounce_max_ms),
+        timeout: some_span(definition.timeout_ms).unwrap_or(usual.timeout),
+        parallel: match definition.parallel {
+            0 => usual.parallel,
+            parallel => count(parallel),
+        },
+        attempts: or_usual(definition.attempts, usual.attempts),
+        backoff: match definition.backoff_ms {
+            waits if waits.is_empty() => usual.backoff,
+            waits => waits.into_iter().map(span).collect(),
+        },
+        writes: definition.writes,
+        rate: or_usual(definition.rate, usual.rate),
+    })
+}
+
+fn kind(text: &str) -> Result<HookKind, ApiError> {
+    Ok(match text {
+        "put" => HookKind::Put,
+        "delete" => HookKind::Delete,
+        "expire" => HookKind::Expire,
+        "retract" => HookKind::Retract,
+        other => return Err(no_such("kind", other, "put, delete, expire, retract")),
+    })
+}
+
+fn mode(text: &str) -> Result<Mode, ApiError> {
+    Ok(match text {
+        "" | "each" => Mode::Each,
+        "latest" => Mode::Latest,
+        "batch" => Mode::Batch,
+        other => return Err(no_such("mode", other, "each, latest, batch")),
+    })
+}
+
+fn no_such(what: &str, text: &str, there_are: &str) -> ApiError {
+    let text: String = text.chars().take(80).collect();
+    ApiError::usage(
+        "hook",
+        format!("{text:?} is no {what}; there are {there_are}"),
+    )
+}
+
+fn definition(hook: &Hook) -> api::Hook {
+    let text = |path: &Option<PathBuf>| {
+        let path = path
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned());
+        path.unwrap_or_default()
+    };
+    let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    let ms = |span: Span| millis(span.0);
+    let some_ms = |span: Option<Span>| span.map_or(0, ms);
+    api::Hook {
+        on: hook.on.clone(),
+        store: hook.store.clone(),
+        run: hook.run.clone(),
+        dir: text(&hook.dir),
+        http: hook.http.clone().unwrap_or_default(),
+        secret_file: text(&hook.secret_file),
+        kinds: hook
+            .kinds
+            .iter()
+            .map(|kind| Kind::from(*kind).name().to_owned())
+            .collect(),
+        mode: hook.mode.to_string(),
+        batch: hook.batch.map_or(0, count),
+        debounce_ms: some_ms(hook.debounce),
+        debounce_max_ms: some_ms(hook.debounce_max),
+        timeout_ms: ms(hook.timeout),
+        parallel: count(hook.parallel),
+        attempts: hook.attempts,
+        backoff_ms: hook.backoff.iter().map(|wait| ms(*wait)).collect(),
+        rate: hook.rate,
+        writes: hook.writes,
+    }
+}
+
+fn status(status: &HookStatus) -> api::HookStatus {
+    let health = status.health.clone().unwrap_or_default();
+    api::HookStatus {
+        hook: status.name.clone(),
+        definition: status.hook.as_ref().map(definition),
+        state: status.state.to_owned(),
+        reason: status.reason.clone(),
+        consumer: status.consumer.as_ref().map(consumer::status),
+        running: health.running,
+        done: health.done,
+        failed: health.failed,
+        skipped: health.skipped,
+        slowed: health.slowed.unwrap_or_default(),
+        last: status.last.as_ref().map(run),
+    }
+}
+
+fn run(record: &RunRecord) -> api::HookRun {
+    let key = match (&record.key, &record.key_base64) {
+        (Some(key), _) => key.clone().into(),
+        // Nobody but a person with an editor writes there what is no base64.
+        (None, Some(base64)) => BASE64.decode(base64.as_bytes()).unwrap_or_default().into(),
+        (None, None) => Bytes::new(),
+    };
+    api::HookRun {
+        at_ms: record.at_ms,
+        run: record.run.clone(),
+        attempt: record.attempt,
+        changes: u32::try_from(record.changes).unwrap_or(u32::MAX),
+        kind: record.kind.clone(),
+        key,
+        entry: record.entry.clone(),
+        outcome: record.outcome.clone(),
+        what: record.what.clone(),
+        took_ms: record.took_ms,
+        retry_ms: record.retry_ms,
+        stdout: record.stdout.clone(),
+        stdout_bytes: record.stdout_bytes,
+        stderr: record.stderr.clone(),
+        stderr_bytes: record.stderr_bytes,
+        wrote: record.wrote.clone().unwrap_or_default(),
+        ops: u32::try_from(record.ops.unwrap_or(0)).unwrap_or(u32::MAX),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+const LOG_COUNT_DEFAULT: usize = 20;

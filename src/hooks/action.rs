@@ -1,0 +1,38 @@
+//! What a hook does: it runs a command, or posts to a URL.
+
+use std::path::PathBuf;
+
+use crate::hooks::{
+    HooksError,
+    command::{Command, Job, Ran},
+    event::RunId,
+    post::Post,
+};
+
+/// What a hook does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Runs a command.
+    Run(Command),
+    /// Posts to a URL.
+    Post(Post),
+}
+
+impl Action {
+    /// Makes the action that posts to `url`, signed with what is in `secret_file`, where there is
+    /// one.
+    ///
+    /// # Errors
+    /// `Post` when this machine cannot.
+    pub fn post(url: &str, secret_file: Option<PathBuf>) -> Result<Self, HooksError> {
+        Ok(Self::Post(Post::new(url, secret_file)?))
+    }
+
+    /// Does it. Of a job, what is on stdin is the body of a post; variables are a command's.
+    pub async fn perform(&self, job: Job, run: RunId, now_ms: u64) -> Ran {
+        match self {
+            Self::Run(command) => command.run(job).await,
+            Self::Post(post) => post.send(job, &run.to_string(), now_ms).await,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Why hooks do not do what they were asked.
+
+use std::io;
+
+use crate::{
+    hooks::{file::HooksFileError, hook::HookError},
+    node::StoreError,
+    store::{WatchError, consumers::ConsumerError},
+};
+
+/// Why hooks do not do what they were asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HooksError {
+    /// Not a hook.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// There is none of this name.
+    #[error("there is no hook {name:?}")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// There is another one of this name.
+    #[error("there is a hook {name:?} already, and it does something else")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// `hooks.toml` cannot be followed or changed.
+    #[error(transparent)]
+    File(#[from] HooksFileError),
+    /// The store of the hook.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The consumer of the hook.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    /// Nothing can be posted from this machine.
+    #[error("cannot post: {what}")]
+    Post {
+        /// Why.
+        what: String,
+    },
+    /// History cannot be read.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// The hook's log cannot be read.
+    #[error("cannot read the log of hook {name:?}: {source}")]
+    Log {
+        /// The hook.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}

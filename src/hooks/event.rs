@@ -1,0 +1,167 @@
+//! A change as a hook sees it: the JSON line on its stdin, and the variables around it.
+
+use std::{ffi::OsString, fmt};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use data_encoding::HEXLOWER as HEX;
+use serde::Serialize;
+
+use crate::protocol::change::Change;
+
+/// What names a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// The id of its entry.
+    pub entry: &'a [u8; 32],
+    /// `put`, `delete`, `expire`, `retract`.
+    pub kind: &'a str,
+    /// The key.
+    pub key: &'a [u8],
+}
+
+/// Names what a run is about: the same at every attempt, after every restart. A key for idempotent
+/// work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunId([u8; 16]);
+
+impl RunId {
+    /// Returns the id of a run of `hook`: a hash of its name, and of entry, kind and key of each
+    /// change.
+    pub fn of<'a>(hook: &str, changes: impl IntoIterator<Item = Named<'a>>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 hook run id v1");
+        hasher.update(hook.as_bytes()).update(b"\0");
+        for Named { entry, kind, key } in changes {
+            hasher
+                .update(entry)
+                .update(kind.as_bytes())
+                .update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes())
+                .update(key);
+        }
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        Self(id)
+    }
+
+    /// Returns a number that spreads retries, from 0 to 1 and the same at every call.
+    pub(super) fn jitter(&self, attempt: u32) -> f64 {
+        let hash = blake3::hash(&[&self.0[..], &attempt.to_be_bytes()].concat());
+        f64::from(hash.as_bytes()[0]) / 255.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEX.encode(&self.0))
+    }
+}
+
+/// A line of stdin: what `lattice watch --json` prints of a change.
+#[derive(Serialize)]
+struct Line<'a> {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+    entry: String,
+    author: String,
+    seq: u64,
+    wall_ms: u64,
+    counter: u32,
+    op_index: u32,
+    op_count: u32,
+    atomic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_ms: Option<u64>,
+    heads: Vec<String>,
+    conflict: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
+    origin: &'static str,
+    arrived_ms: u64,
+    late: bool,
+}
+
+/// Returns a change as one line, its newline included.
+pub(super) fn line(change: &Change) -> Vec<u8> {
+    let (key, key_base64) = text_or_base64(&change.key);
+    let (value, value_base64) = match &change.value {
+        Some(value) => text_or_base64(value),
+        None => (None, None),
+    };
+    let entry = &change.entry;
+    let line = Line {
+        r#type: change.kind.name(),
+        key,
+        key_base64,
+        value,
+        value_base64,
+        entry: entry.id.to_string(),
+        author: entry.author.to_string(),
+        seq: entry.seq,
+        wall_ms: entry.hlc.wall_ms,
+        counter: entry.hlc.counter,
+        op_index: change.op_index,
+        op_count: change.op_count,
+        atomic: change.atomic,
+        expires_ms: change.expires_ms,
+        heads: change
+            .heads
+            .as_slice()
+            .iter()
+            .rev()
+            .map(|head| head.id.to_string())
+            .collect(),
+        conflict: change.is_conflict(),
+        previous: change.previous.map(|entry| entry.id.to_string()),
+        origin: change.origin.name(),
+        arrived_ms: change.arrived_ms,
+        late: change.late,
+    };
+    let mut json = serde_json::to_vec(&line).expect("strings and numbers have a JSON form");
+    json.push(b'\n');
+    json
+}
+
+/// Returns bytes as text, or as base64 where they are no UTF-8: one of the two.
+pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+    match str::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(_binary) => (None, Some(BASE64_STANDARD.encode(bytes))),
+    }
+}
+
+/// Returns the variables of a run on one change.
+///
+/// LATTICE_KEY is the key as it is; where that is no text, or has a NUL in it, there is
+/// LATTICE_KEY_BASE64 instead.
+pub fn variables(run: RunId, attempt: u32, change: Named<'_>) -> Vec<(&'static str, OsString)> {
+    let key = match str::from_utf8(change.key) {
+        Ok(text) if !text.contains('\0') => ("LATTICE_KEY", text.into()),
+        _binary => (
+            "LATTICE_KEY_BASE64",
+            BASE64_STANDARD.encode(change.key).into(),
+        ),
+    };
+    vec![
+        ("LATTICE_RUN_ID", run.to_string().into()),
+        ("LATTICE_ATTEMPT", attempt.to_string().into()),
+        ("LATTICE_KIND", change.kind.into()),
+        ("LATTICE_ENTRY", HEX.encode(change.entry).into()),
+        key,
+    ]
+}
+
+impl<'a> From<&'a Change> for Named<'a> {
+    fn from(change: &'a Change) -> Self {
+        Self {
+            entry: &change.entry.id.0,
+            kind: change.kind.name(),
+            key: &change.key,
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! `hooks.toml` in the data directory: the hooks of this node. Never replicated.
+//!
+//! ```toml
+//! [deploy]
+//! on = "/deploy/"
+//! run = ["./deploy.sh"]
+//! dir = "/srv/app"
+//!
+//! [mirror]
+//! on = "/orders/"
+//! http = "https://example.org/orders"
+//! secret_file = "/etc/lattice/orders.secret"
+//! mode = "latest"
+//! debounce = "500ms"
+//! ```
+//! The fields are those of [`Hook`]. `lattice hook add` and `remove` write it, and so may its owner:
+//! changes count without a restart.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    ops::Range,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use toml_edit::DocumentMut;
+
+use crate::{
+    hooks::hook::Hook,
+    limits::{HOOKS_FILE_BYTES_MAX, HOOKS_MAX},
+};
+
+/// The hooks of a node, by name.
+pub type HookTable = BTreeMap<String, Hook>;
+
+/// Why `hooks.toml` cannot be followed or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HooksFileError {
+    /// It is no TOML, or says what there is not.
+    #[error("{}:{line}:{column}: {what}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// What is wrong, and what there is instead.
+        what: String,
+    },
+    /// It is longer than anything there is to say.
+    #[error("{} has more than {HOOKS_FILE_BYTES_MAX} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is there, and cannot be read, or cannot be written.
+    #[error("cannot read or write {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Tells whether the file is another than before, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stamp {
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+/// Where the file of a data directory is.
+#[derive(Debug, Clone)]
+pub(super) struct HooksFile {
+    path: PathBuf,
+}
+
+impl HooksFile {
+    pub(super) fn of(data_dir: &Path) -> Self {
+        Self {
+            path: data_dir.join(FILE),
+        }
+    }
+
+    /// Returns the stamp; a file that is not there, or cannot be looked at, has one too.
+    pub(super) fn stamp(&self) -> Stamp {
+        fs::metadata(&self.path).map_or_else(
+            |_none| Stamp::default(),
+            |found| Stamp {
+                inode: found.ino(),
+                bytes: found.len(),
+                changed: (found.mtime(), found.mtime_nsec()),
+            },
+        )
+    }
+
+    /// Reads all hooks; where there is no file, there are none.
+    pub(super) fn read(&self) -> Result<HookTable, HooksFileError> {
+        self.parse(&self.text()?)
+    }
+
+    /// Adds or replaces a hook; the rest of the file stays as it is.
+    pub(super) fn put(&self, name: &str, hook: &Hook) -> Result<(), HooksFileError> {
+        let mut document = self.document()?;
+        let table = toml_edit::ser::to_document(hook)
+            .map_err(|error| self.invalid("", None, &error.to_string()))?;
+        document.insert(name, table.as_item().clone());
+        self.write(&document)
+    }
+
+    /// Removes a hook; false: it was not there.
+    pub(super) fn remove(&self, name: &str) -> Result<bool, HooksFileError> {
+        let mut document = self.document()?;
+        if document.remove(name).is_none() {
+            return Ok(false);
+        }
+        self.write(&document)?;
+        Ok(true)
+    }
+
+    fn text(&self) -> Result<String, HooksFileError> {
+        let mut text = String::new();
+        let read = File::open(&self.path).and_then(|file| {
+            let bytes_max = u64::try_from(HOOKS_FILE_BYTES_MAX).unwrap_or(u64::MAX);
+            file.take(bytes_max.saturating_add(1))
+                .read_to_string(&mut text)
+        });
+        match read {
+            Ok(bytes) if bytes > HOOKS_FILE_BYTES_MAX => Err(HooksFileError::TooLong {
+                path: self.path.clone(),
+            }),
+            Ok(_bytes) => Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(text),
+            Err(source) => Err(self.io(source)),
+        }
+    }
+
+    fn parse(&self, text: &str) -> Result<HookTable, HooksFileError> {
+        let rows: BTreeMap<String, toml::Spanned<Hook>> = toml::from_str(text)
+            .map_err(|error| self.invalid(text, error.span(), error.message()))?;
+        if rows.len() > HOOKS_MAX {
+            let what = format!("a node has at most {HOOKS_MAX} hooks");
+            return Err(self.invalid(text, None, &what));
+        }
+        let mut hooks = HookTable::new();
+        for (name, row) in rows {
+            let span = row.span();
+            let hook = row.into_inner();
+            hook.check(&name)
+                .map_err(|error| self.invalid(text, Some(span), &format!("{name}: {error}")))?;
+            hooks.insert(name, hook);
+        }
+        Ok(hooks)
+    }
+
+    // What is there must be right before anything is changed in it.
+    fn document(&self) -> Result<DocumentMut, HooksFileError> {
+        let text = self.text()?;
+        self.parse(&text)?;
+        text.parse::<DocumentMut>()
+            .map_err(|error| self.invalid(&text, error.span(), error.message()))
+    }
+
+    // Renamed into place, and durable: a hook that was added is there after a power cut.
+    fn write(&self, document: &DocumentMut) -> Result<(), HooksFileError> {
+        let new = self.path.with_extension("toml.new");
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(document.to_string().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &self.path)?;
+            let dir = self.path.parent().unwrap_or(Path::new("/"));
+            File::open(dir)?.sync_all()
+        };
+        write().map_err(|source| self.io(source))
+    }
+
+    fn invalid(&self, text: &str, span: Option<Range<usize>>, what: &str) -> HooksFileError {
+        let start = span.map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or(text);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        HooksFileError::Invalid {
+            path: self.path.clone(),
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+            what: what.to_owned(),
+        }
+    }
+
+    fn io(&self, source: io::Error) -> HooksFileError {
+        HooksFileError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+const FILE: &str = "hooks.toml";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::hook::{Mode, Span};
+
+    fn parse(text: &str) -> Result<HookTable, String> {
+        let file = HooksFile::of(Path::new("data"));
+        file.parse(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place() {
+        let cases = [
+            (
+                "[a]\non = \"/\"\nrun = [\"x\"]\nmod = \"each\"\n",
+                "4:1: unknown field `mod`",
+            ),
+            (
+                "[a]\nrun = [\"x\"]\ntimeout = \"soon\"\n",
+                "3:11: \"soon\": expected a number",
+            ),
+            (
+                "[a]\nrun = [\"x\"]\nmode = \"all\"\n",
+                "3:8: unknown variant `all`",
+            ),
+            ("\n[a]\non = \"/\"\n", "2:1: a: a hook has either"),
+            ("[a]\nrun = [\"x\"\n", "2:"),
+            (
+                "[\"a/b\"]\nrun = [\"x\"]\n",
+                "1:1: a/b: \"a/b\" is no name for a hook",
+            ),
+            (
+                "[a]\nrun = [\"x\"]\nparallel = 0\n",
+                "1:1: a: parallel must be 1 to 64, it is 0",
+            ),
+            (
+                "[a]\nrun = [\"x\"]\ndebounce = \"1s\"\n",
+                "1:1: a: debounce is for the modes",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).unwrap_err();
+            let expected = format!("data/hooks.toml:{expected}");
+            assert!(error.starts_with(&expected), "{error}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = HooksFile::of(dir.path());
+        let by_hand = "# mine\n[a]\non = \"/a\" # here\nrun = [\"true\"]\n";
+        fs::write(dir.path().join(FILE), by_hand).unwrap();
+        let hook = Hook {
+            on: "/b/ \"quoted\"\n".to_owned(),
+            run: vec!["./x".to_owned(), "-n".to_owned(), String::new()],
+            mode: Mode::Latest,
+            debounce: Some(Span(std::time::Duration::from_millis(1500))),
+            ..Hook::default()
+        };
+        file.put("b.c", &hook).unwrap();
+        assert_eq!(file.read().unwrap()["b.c"], hook);
+        assert_eq!(file.read().unwrap().len(), 2);
+        assert!(file.remove("b.c").unwrap());
+        assert!(!file.remove("b.c").unwrap());
+        assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), by_hand);
+        let mode = fs::metadata(dir.path().join(FILE)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

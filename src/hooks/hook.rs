@@ -1,0 +1,400 @@
+//! A hook: on which changes it runs, what it runs, and how.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{duration_text, parse_duration},
+    limits::{
+        CONSUMER_BACKOFF_STEPS_MAX, HOOK_ARGUMENTS_MAX, HOOK_BATCH_MAX, HOOK_NAME_CHARS_MAX,
+        HOOK_PARALLEL_MAX, HOOK_RATE_MAX, HOOK_TIMEOUT_MAX, KEY_BYTES_MAX,
+    },
+    protocol::change::Kind,
+};
+
+/// A hook, as `hooks.toml` has it under its name. What is left out has its default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hook {
+    /// Keys must begin with this.
+    pub on: String,
+    /// The store, by name or UUID; empty: the root store.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub store: String,
+    /// The command and its arguments; no shell sees them. Either this or `http`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub run: Vec<String>,
+    /// Where the command runs, and what a command such as `./deploy.sh` is relative to. Default:
+    /// the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// The URL that changes are posted to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// The file with the secret that posts are signed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// Only changes of these kinds; none: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<HookKind>,
+    /// Which changes make a run. Default: each.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: Mode,
+    /// Changes of one run in mode batch, at most. Default: 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// latest: wait until the key was quiet for so long. batch: wait so long for more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<Span>,
+    /// latest: wait no longer than this, quiet or not. Default: ten times `debounce`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debounce_max: Option<Span>,
+    /// A run that takes longer is ended, and has failed. Default: 1m.
+    #[serde(skip_serializing_if = "is_timeout")]
+    pub timeout: Span,
+    /// Runs at a time; of one key never more than one. Default: 4.
+    #[serde(skip_serializing_if = "is_parallel")]
+    pub parallel: usize,
+    /// Runs of one change that fail before it is a dead letter. Default: 5.
+    #[serde(skip_serializing_if = "is_attempts")]
+    pub attempts: u32,
+    /// Waits before the 2nd, 3rd ... attempt, give or take a fifth; the last one is for all that
+    /// follow. Default: 1s, 5s, 30s, 2m.
+    #[serde(skip_serializing_if = "is_backoff")]
+    pub backoff: Vec<Span>,
+    /// What the command prints, puts and deletes as JSON lines, is written with its cause, once.
+    #[serde(skip_serializing_if = "is_default")]
+    pub writes: bool,
+    /// Runs a second, at most; more wait. Default: 100.
+    #[serde(skip_serializing_if = "is_rate")]
+    pub rate: u32,
+}
+
+/// Which changes make a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Each change one.
+    #[default]
+    Each,
+    /// Only what is the newest of its key when its turn comes.
+    Latest,
+    /// Several changes one, of as many keys.
+    Batch,
+}
+
+/// A kind of change, as files write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookKind {
+    /// A key was set.
+    Put,
+    /// A key was deleted.
+    Delete,
+    /// A value's time was over.
+    Expire,
+    /// Entries were excluded.
+    Retract,
+}
+
+/// A length of time, in files a text such as `1m30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(pub Duration);
+
+/// Why something is no hook.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HookError {
+    /// Not a name for a hook.
+    #[error(
+        "{name:?} is no name for a hook: 1 to {HOOK_NAME_CHARS_MAX} letters, digits, '-', '_' or '.'"
+    )]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// It has nothing to do, or two things.
+    #[error("a hook has either a command to run or a URL to post to")]
+    Action,
+    /// The command is beyond the limits.
+    #[error("a command has at most {HOOK_ARGUMENTS_MAX} arguments, and none has a NUL in it")]
+    Arguments,
+    /// Two settings that do not go together.
+    #[error("{0}")]
+    Together(&'static str),
+    /// A number or a text is beyond the limits.
+    #[error("{what} must be {must}, it is {is}")]
+    Limit {
+        /// Which.
+        what: &'static str,
+        /// What is allowed.
+        must: String,
+        /// What was given.
+        is: String,
+    },
+}
+
+impl Hook {
+    /// Returns the name of its consumer.
+    pub fn consumer(name: &str) -> String {
+        format!("{CONSUMER_PREFIX}{name}")
+    }
+
+    /// Returns the hook whose consumer has this name; `None`: it is no hook's.
+    pub fn of_consumer(consumer: &str) -> Option<&str> {
+        consumer.strip_prefix(CONSUMER_PREFIX)
+    }
+
+    /// Returns the prefixes of its consumer.
+    pub fn prefixes(&self) -> Vec<Bytes> {
+        match self.on.as_str() {
+            "" => Vec::new(),
+            on => vec![Bytes::copy_from_slice(on.as_bytes())],
+        }
+    }
+
+    /// True when it runs on changes of `kind` under `key`.
+    pub fn wants(&self, kind: Kind, key: &[u8]) -> bool {
+        let is_kind = |wanted: &HookKind| Kind::from(*wanted) == kind;
+        key.starts_with(self.on.as_bytes())
+            && (self.kinds.is_empty() || self.kinds.iter().any(is_kind))
+    }
+
+    /// Returns how many changes one run has at most.
+    pub fn changes_max(&self) -> usize {
+        match self.mode {
+            Mode::Each | Mode::Latest => 1,
+            Mode::Batch => self.batch.unwrap_or(BATCH_DEFAULT),
+        }
+    }
+
+    /// Returns how long a key that does not come to rest waits; `None`: nothing waits.
+    pub fn debounce_max(&self) -> Option<Duration> {
+        let debounce = self.debounce?.0;
+        Some(self.debounce_max.map_or(debounce * 10, |max| max.0))
+    }
+
+    /// Returns how long a change waits after its attempt number `attempt` has failed.
+    pub fn backoff(&self, attempt: u32) -> Duration {
+        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        let wait = self.backoff.get(index).or(self.backoff.last());
+        wait.map_or(Duration::ZERO, |wait| wait.0)
+    }
+
+    /// Checks it against the limits, and what does not go together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, name: &str) -> Result<(), HookError> {
+        check_name(name)?;
+        if self.run.is_empty() == self.http.is_none() {
+            return Err(HookError::Action);
+        }
+        let has_nul = self.run.iter().any(|argument| argument.contains('\0'));
+        if self.run.len() > HOOK_ARGUMENTS_MAX || has_nul {
+            return Err(HookError::Arguments);
+        }
+        let url = self.http.as_deref().unwrap_or("http://");
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            return Err(HookError::Limit {
+                what: "http",
+                must: "a URL that begins with http:// or https://".to_owned(),
+                is: url.chars().take(80).collect(),
+            });
+        }
+        self.check_together()?;
+        let within = |what, is: usize, max: usize| {
+            let must = format!("1 to {max}");
+            let is_within = (1..=max).contains(&is);
+            is_within.then_some(()).ok_or(HookError::Limit {
+                what,
+                must,
+                is: is.to_string(),
+            })
+        };
+        within("bytes of on", self.on.len().max(1), KEY_BYTES_MAX)?;
+        within("parallel", self.parallel, HOOK_PARALLEL_MAX)?;
+        within("batch", self.changes_max(), HOOK_BATCH_MAX)?;
+        within(
+            "steps of backoff",
+            self.backoff.len(),
+            CONSUMER_BACKOFF_STEPS_MAX,
+        )?;
+        let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        within("attempts", number(self.attempts), usize::from(u16::MAX))?;
+        within("rate", number(self.rate), number(HOOK_RATE_MAX))?;
+        let spans = [
+            ("timeout", Some(self.timeout)),
+            ("debounce", self.debounce),
+            ("debounce_max", self.debounce_max),
+        ];
+        for (what, span) in spans {
+            let (shortest, longest) = (Duration::from_millis(1), HOOK_TIMEOUT_MAX);
+            if let Some(span) = span
+                && !(shortest..=longest).contains(&span.0)
+            {
+                let must = format!("1ms to {}", duration_text(longest));
+                let is = span.to_string();
+                return Err(HookError::Limit { what, must, is });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_together(&self) -> Result<(), HookError> {
+        let wrong = [
+            (
+                self.mode == Mode::Each && self.debounce.is_some(),
+                "debounce is for the modes latest and batch: in mode each, every change runs",
+            ),
+            (
+                self.debounce.is_none() && self.debounce_max.is_some(),
+                "debounce_max bounds debounce, which is not set",
+            ),
+            (
+                self.mode != Mode::Latest && self.debounce_max.is_some(),
+                "debounce_max is for the mode latest: a batch never waits longer than debounce",
+            ),
+            (
+                self.mode != Mode::Batch && self.batch.is_some(),
+                "batch is the size of a run in mode batch",
+            ),
+            (
+                self.writes && self.mode == Mode::Batch,
+                "writes does not go with mode batch: a batch that is run again may be another one, \
+                so what it writes could not be written once only",
+            ),
+            (
+                self.writes && self.http.is_some(),
+                "writes is what a command prints: it does not go with http",
+            ),
+            (
+                self.http.is_none() && self.secret_file.is_some(),
+                "secret_file is what posts are signed with: it needs http",
+            ),
+        ];
+        let found = wrong.into_iter().find(|(is_wrong, _)| *is_wrong);
+        found.map_or(Ok(()), |(_, why)| Err(HookError::Together(why)))
+    }
+}
+
+impl Default for Hook {
+    fn default() -> Self {
+        Self {
+            on: String::new(),
+            store: String::new(),
+            run: Vec::new(),
+            dir: None,
+            http: None,
+            secret_file: None,
+            kinds: Vec::new(),
+            mode: Mode::Each,
+            batch: None,
+            debounce: None,
+            debounce_max: None,
+            timeout: TIMEOUT_DEFAULT,
+            parallel: PARALLEL_DEFAULT,
+            attempts: ATTEMPTS_DEFAULT,
+            backoff: BACKOFF_DEFAULT.to_vec(),
+            writes: false,
+            rate: RATE_DEFAULT,
+        }
+    }
+}
+
+impl From<HookKind> for Kind {
+    fn from(kind: HookKind) -> Self {
+        match kind {
+            HookKind::Put => Self::Put,
+            HookKind::Delete => Self::Delete,
+            HookKind::Expire => Self::Expire,
+            HookKind::Retract => Self::Retract,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Each => "each",
+            Self::Latest => "latest",
+            Self::Batch => "batch",
+        })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&duration_text(self.0))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let duration = parse_duration(&text);
+        duration
+            .map(Self)
+            .map_err(|what| format!("{:?}: {what}", text.chars().take(80).collect::<String>()))
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
+}
+
+/// Checks that a hook may have this name.
+pub(super) fn check_name(name: &str) -> Result<(), HookError> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    // It also names a file: nothing hidden, no way up.
+    if (1..=HOOK_NAME_CHARS_MAX).contains(&name.len())
+        && name.chars().all(is_fine)
+        && !name.starts_with('.')
+    {
+        return Ok(());
+    }
+    let name = name.chars().take(80).collect();
+    Err(HookError::Name { name })
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_timeout(timeout: &Span) -> bool {
+    *timeout == TIMEOUT_DEFAULT
+}
+
+fn is_parallel(parallel: &usize) -> bool {
+    *parallel == PARALLEL_DEFAULT
+}
+
+fn is_attempts(attempts: &u32) -> bool {
+    *attempts == ATTEMPTS_DEFAULT
+}
+
+fn is_backoff(backoff: &[Span]) -> bool {
+    backoff == BACKOFF_DEFAULT
+}
+
+fn is_rate(rate: &u32) -> bool {
+    *rate == RATE_DEFAULT
+}
+
+const CONSUMER_PREFIX: &str = "hook.";
+const BATCH_DEFAULT: usize = 100;
+const PARALLEL_DEFAULT: usize = 4;
+const ATTEMPTS_DEFAULT: u32 = 5;
+const RATE_DEFAULT: u32 = 100;
+const TIMEOUT_DEFAULT: Span = Span(Duration::from_secs(60));
+const BACKOFF_DEFAULT: [Span; 4] = [
+    Span(Duration::from_secs(1)),
+    Span(Duration::from_secs(5)),
+    Span(Duration::from_secs(30)),
+    Span(Duration::from_secs(120)),
+];

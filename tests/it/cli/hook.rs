@@ -1,0 +1,317 @@
+//! Hooks at the command line: added, listed, tested, mended; and `on`, which runs here and now.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::harness::{Home, PATIENCE};
+
+fn script(home: &Home, name: &str, text: &str) {
+    let path = home.path(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn put(home: &Home, key: &str, value: &str) {
+    home.run(&["put", key, value]).ok();
+}
+
+// Asked again and again until it is so.
+fn until(home: &Home, what: &str, is_so: impl Fn(&Value) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = home.run(&["hook", "list", "--json"]).json();
+        if list.iter().any(&is_so) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not so: {what}; there are {list:?}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_hook_is_one_line() {
+    let home = Home::initialised();
+    script(
+        &home,
+        "deploy.sh",
+        "read change; echo deploying $LATTICE_KEY; echo oops >&2; test $LATTICE_KEY != /deploy/bad",
+    );
+    // Without a node: written down for when there is one.
+    let added = home.run(&[
+        "hook",
+        "add",
+        "deploy",
+        "/deploy/",
+        "--attempts",
+        "2",
+        "--backoff",
+        "10ms",
+        "--",
+        "./deploy.sh",
+        "-v",
+    ]);
+    insta::assert_snapshot!(added, @r#"
+    deploy           off      /deploy/ -> ./deploy.sh -v  done 0, failed 0, running 0, waiting 0, dead 0
+    exit 0
+    "#);
+    let file = fs::read_to_string(home.data().join("hooks.toml")).unwrap();
+    insta::assert_snapshot!(file.replace(home.path("x").parent().unwrap().to_str().unwrap(), "[home]"), @r#"
+    [deploy]
+    on = "/deploy/"
+    run = ["./deploy.sh", "-v"]
+    dir = "[home]"
+    attempts = 2
+    backoff = ["10ms"]
+    "#);
+    let _node = home.up();
+    put(&home, "/deploy/1", "v1");
+    until(&home, "one done", |hook| hook["done"] == 1);
+    put(&home, "/deploy/bad", "v2");
+    until(&home, "one dead", |hook| hook["dead"] == 1);
+    insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
+    deploy           running  /deploy/ -> ./deploy.sh -v  done 1, failed 2, running 0, waiting 0, dead 1, last dead [time]
+                     `lattice hook dead deploy` lists what failed for good
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
+    [time]  done   put /deploy/1, attempt 1, [n]ms
+      | deploying /deploy/1
+      | oops
+    [time]  failed put /deploy/bad, attempt 1, [n]ms: exited with 1, again in [n]ms
+      | deploying /deploy/bad
+      | oops
+    [time]  dead   put /deploy/bad, attempt 2, [n]ms: exited with 1
+      | deploying /deploy/bad
+      | oops
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy", "-n", "1", "--json"]), @r#"
+    {"at_ms":[ms],"run":"[change]","attempt":2,"changes":1,"kind":"put","key":"/deploy/bad","entry":"[id]","outcome":"dead","what":"exited with 1","took_ms":[n],"stdout":"deploying /deploy/bad\n","stdout_bytes":[n],"stderr":"oops\n","stderr_bytes":[n]}
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "dead", "deploy"]), @r#"
+    1      [time]  terminated  after 2 attempts  put     /deploy/bad  [change].2
+    exit 0
+    "#);
+    script(&home, "deploy.sh", "true");
+    insta::assert_snapshot!(home.run(&["hook", "dead", "deploy", "retry", "--all"]), @r#"
+    1 retried
+    exit 0
+    "#);
+    until(&home, "none dead", |hook| {
+        hook["dead"] == 0 && hook["done"] == 2
+    });
+    assert_eq!(
+        home.run(&["hook", "pause", "deploy", "--json"]).json()[0]["state"],
+        "paused"
+    );
+    assert_eq!(
+        home.run(&["hook", "resume", "deploy", "--json"]).json()[0]["state"],
+        "running"
+    );
+    insta::assert_snapshot!(home.run(&["hook", "remove", "deploy"]), @r#"
+    removed  deploy
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
+    note: this node has no hooks; make one with `lattice hook add`
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
+    error: there is no hook "deploy"
+    hint: `lattice hook list` shows those of this node
+    exit 3
+    "#);
+}
+
+#[test]
+fn a_test_shows_what_would_have_run_and_been_written() {
+    let home = Home::initialised();
+    script(
+        &home,
+        "index.sh",
+        "test -n \"$LATTICE_DRY_RUN\" || touch ran\nprintf '{\"key\":\"/index/%s\",\"value\":\"1\"}\\n{\"key\":\"/old\",\"delete\":true}\\n' ${LATTICE_KEY#/pages/}",
+    );
+    put(&home, "/pages/a", "1");
+    put(&home, "/pages/b", "2");
+    home.run(&[
+        "hook",
+        "add",
+        "index",
+        "/pages/",
+        "--writes",
+        "--",
+        "./index.sh",
+    ])
+    .ok();
+    home.run(&[
+        "hook",
+        "add",
+        "tell",
+        "/pages/",
+        "--http",
+        "http://127.0.0.1:9/",
+    ])
+    .ok();
+    let dry = ["hook", "test", "index", "--since", "1h", "--dry-run"];
+    insta::assert_snapshot!(home.run(&dry), @r#"
+    put /pages/a  run [change]  ./index.sh
+      would put /index/a  1
+      would delete /old
+    put /pages/b  run [change]  ./index.sh
+      would put /index/b  1
+      would delete /old
+    would run 2 times, 0 failed
+    exit 0
+    "#);
+    let json = home.run(&[&dry[..], &["--json"]].concat()).json();
+    assert_eq!(json[0]["outcome"], "would_run");
+    assert_eq!(json[0]["would_write"][1]["delete"], true);
+    insta::assert_snapshot!(home.run(&["hook", "test", "tell", "--since", "1h", "--dry-run"]), @r#"
+    put /pages/a  run [change]  POST http://127.0.0.1:9/
+    put /pages/b  run [change]  POST http://127.0.0.1:9/
+    would run 2 times, 0 failed
+    exit 0
+    "#);
+    assert!(!home.path("ran").exists());
+    assert_eq!(home.run(&["get", "/index/a"]).code, 3);
+    // For real: written once, however often.
+    for _ in 0..2 {
+        home.run(&["hook", "test", "index", "--since", "1h"]).ok();
+    }
+    assert_eq!(home.run(&["get", "/index/a"]).ok(), "1");
+    let history = home.run(&["history", "/index/a", "--json"]).json();
+    assert_eq!(history.len(), 1);
+    assert_eq!(home.run(&["hook", "test", "none", "--since", "1h"]).code, 3);
+}
+
+#[test]
+fn a_hook_that_makes_no_sense_is_refused() {
+    let home = Home::initialised();
+    for (wrong, code) in [
+        (&["add", "a", "/a/"][..], 2),
+        (&["add", "../a", "/a/", "--", "true"], 2),
+        (&["add", "a", "/a/", "--http", "ftp://x"], 2),
+        (&["add", "a", "/a/", "--debounce", "1s", "--", "true"], 2),
+        (
+            &[
+                "add", "a", "/a/", "--writes", "--mode", "batch", "--", "true",
+            ],
+            2,
+        ),
+        (&["add", "a", "/a/", "--parallel", "65", "--", "true"], 2),
+        (&["remove", "none"], 3),
+        (&["logs", "none"], 3),
+        (&["pause", "none"], 3),
+    ] {
+        let ran = home.run(&[&["hook"], wrong].concat());
+        assert_eq!(ran.code, code, "{wrong:?}: {ran}");
+    }
+    home.run(&["hook", "add", "a", "/a/", "--", "true"]).ok();
+    home.run(&["hook", "add", "a", "/a/", "--", "true"]).ok();
+    assert_eq!(home.run(&["hook", "add", "a", "/b/", "--", "true"]).code, 4);
+    fs::write(
+        home.data().join("hooks.toml"),
+        "[a]\non = \"/a/\"\nrun = \"true\"\n",
+    )
+    .unwrap();
+    insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
+    error: [home]/data/hooks.toml:3:7: invalid type: string "true", expected a sequence
+    hint: mend it: what runs goes on as it was before
+    exit 2
+    "#);
+}
+
+#[test]
+fn on_runs_a_command_for_each_change() {
+    let home = Home::initialised();
+    let _node = home.up();
+    script(
+        &home,
+        "note.sh",
+        "read change; echo \"$LATTICE_KIND $LATTICE_KEY\"; test $LATTICE_KEY != /a/2",
+    );
+    put(&home, "/a/1", "x");
+    let mut on = home.start(&["on", "/a/", "--initial", "-c", "3", "--", "./note.sh"]);
+    assert_eq!(on.line().unwrap(), "put /a/1");
+    put(&home, "/b", "x");
+    put(&home, "/a/2", "x");
+    home.run(&["delete", "/a/1"]).ok();
+    assert_eq!(on.line().unwrap(), "put /a/2");
+    assert_eq!(on.line().unwrap(), "delete /a/1");
+    let ran = on.end();
+    insta::assert_snapshot!(ran.stderr, @r#"
+    failed: put /a/2: exited with 1
+    error: 1 of 3 runs failed
+    "#);
+    assert_eq!(ran.code, 7);
+}
+
+#[test]
+fn on_latest_coalesces_what_waits() {
+    let home = Home::initialised();
+    let _node = home.up();
+    script(
+        &home,
+        "slow.sh",
+        "sed 's/.*\"value\":\"\\([^\"]*\\)\".*/\\1/'; while test ! -e go; do sleep 0.02; done",
+    );
+    put(&home, "/a", "0");
+    let mut on = home.start(&[
+        "on",
+        "/a",
+        "--initial",
+        "--latest",
+        "--json",
+        "-c",
+        "2",
+        "--",
+        "./slow.sh",
+    ]);
+    // The first run waits for the others to have come.
+    let lines: String = (1..=50).map(|n| format!("/a\t{n}\n")).collect();
+    thread::sleep(Duration::from_millis(300));
+    home.feed(&["put", "--stdin"], lines).ok();
+    thread::sleep(Duration::from_millis(300));
+    fs::write(home.path("go"), "").unwrap();
+    let runs = [on.line().unwrap(), on.line().unwrap()];
+    let runs = runs.map(|run| serde_json::from_str::<Value>(&run).unwrap());
+    assert_eq!(
+        (&runs[0]["stdout"], &runs[1]["stdout"]),
+        (&"0\n".into(), &"50\n".into())
+    );
+    assert_eq!(on.end().code, 0);
+}
+
+#[test]
+fn on_ends_what_runs_when_it_is_interrupted() {
+    let home = Home::initialised();
+    let _node = home.up();
+    script(
+        &home,
+        "hang.sh",
+        "sleep 60 & echo $! > pid.new; mv pid.new pid; wait",
+    );
+    put(&home, "/a", "0");
+    let on = home.start(&["on", "/a", "--initial", "--", "./hang.sh"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !home.path("pid").exists() {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(10));
+    }
+    on.signal(Signal::INT);
+    assert_eq!(on.end().code, 130);
+    let pid = fs::read_to_string(home.path("pid")).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+}

@@ -1,0 +1,90 @@
+//! A node that is killed while its hooks run.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::harness::{Home, PATIENCE};
+use crate::random::Random;
+
+#[test]
+fn a_killed_node_runs_each_change_and_writes_each_answer_once() {
+    let home = Home::initialised();
+    let note = home.path("note.sh");
+    // Says that it ran, takes a while, and answers with one key of its own for each change.
+    let text = "#!/bin/sh\necho $LATTICE_ENTRY$LATTICE_KEY >> ran\nsleep 0.0$((LATTICE_ATTEMPT % 4))\n\
+        printf '{\"key\":\"/out%s\",\"value\":\"%s\"}\\n' \"$LATTICE_KEY\" $LATTICE_RUN_ID\n";
+    fs::write(&note, text).unwrap();
+    fs::set_permissions(&note, fs::Permissions::from_mode(0o755)).unwrap();
+    let add = [
+        "hook",
+        "add",
+        "note",
+        "/in/",
+        "--writes",
+        "--rate",
+        "10000",
+        "--attempts",
+        "1000",
+        "--backoff",
+        "5ms",
+        "--parallel",
+        "8",
+        "--",
+        "./note.sh",
+    ];
+    home.run(&add).ok();
+    let mut random = Random::new(std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap()));
+    let cycles = if std::env::var_os("LATTICE_SOAK").is_some() {
+        300
+    } else {
+        12
+    };
+    let mut puts = 0;
+    for _ in 0..cycles {
+        let node = home.up();
+        let lines: String = (puts..puts + 10).map(|n| format!("/in/{n}\tv\n")).collect();
+        home.feed(&["put", "--stdin"], lines).ok();
+        puts += 10;
+        thread::sleep(Duration::from_millis(random.bits() % 150));
+        node.signal(Signal::KILL);
+        assert_ne!(node.end().code, 0);
+    }
+    let _node = home.up();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let hook = &home.run(&["hook", "list", "--json"]).json()[0];
+        if hook["outstanding"] == 0 && hook["backlog_entries"] == 0 && hook["running"] == 0 {
+            assert_eq!(hook["dead"], 0);
+            break;
+        }
+        assert!(Instant::now() < deadline, "{hook}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let ran = fs::read_to_string(home.path("ran")).unwrap();
+    let mut changes: Vec<&str> = ran.lines().collect();
+    changes.sort_unstable();
+    changes.dedup();
+    assert_eq!(changes.len(), puts, "each change ran");
+    // Each answer is one entry: a key that was written twice would have a longer history.
+    let mut written = BTreeMap::new();
+    for line in home.run(&["log", "--json"]).json() {
+        let Some(ops) = line["ops"].as_array() else {
+            continue;
+        };
+        for op in ops {
+            let key = op["key"].as_str().unwrap_or_default().to_owned();
+            if key.starts_with("/out/in/") {
+                *written.entry(key).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(written.len(), puts, "each change was answered");
+    assert!(written.values().all(|times| *times == 1), "{written:?}");
+}

@@ -1,0 +1,174 @@
+//! Which changes make a run: latest, batch, debounce, kinds, and how often.
+
+use std::time::{Duration, Instant};
+
+use lattice::hooks::{Hook, HookKind, Mode};
+
+use super::{Bench, span};
+
+// Appends key and value of each line of stdin, and an end mark for the run.
+const NOTE: &str = "sed 's/.*\"key\":\"\\([^\"]*\\)\".*\"value\":\"\\([^\"]*\\)\".*/\\1=\\2/' >> ran; echo . >> ran";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_runs_what_is_the_newest_when_its_turn_comes() {
+    let bench = Bench::idle().await;
+    let hook = Hook {
+        mode: Mode::Latest,
+        ..bench.hook(NOTE)
+    };
+    bench.add("h", hook).await;
+    for n in 0..50 {
+        bench.put("/in/a", &n.to_string()).await;
+        bench.put("/in/b", &n.to_string()).await;
+    }
+    bench.hooks.start();
+    let status = bench.settled("h", 100).await;
+    let mut ran = bench.lines("ran");
+    ran.retain(|line| line != ".");
+    ran.sort();
+    assert_eq!(ran, ["/in/a=49", "/in/b=49"]);
+    let health = status.health.unwrap();
+    assert_eq!((health.done, health.skipped), (2, 98));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debounced_key_runs_once_it_is_quiet() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        mode: Mode::Latest,
+        debounce: Some(span(150)),
+        ..bench.hook(NOTE)
+    };
+    bench.add("h", hook).await;
+    let began = Instant::now();
+    for n in 0..10 {
+        bench.put("/in/a", &n.to_string()).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.settled("h", 10).await;
+    assert!(
+        began.elapsed() >= Duration::from_millis(240),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(bench.lines("ran"), ["/in/a=9", "."]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_never_rests_runs_at_the_deadline() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        mode: Mode::Latest,
+        debounce: Some(span(200)),
+        debounce_max: Some(span(400)),
+        ..bench.hook(NOTE)
+    };
+    bench.add("h", hook).await;
+    let began = Instant::now();
+    let mut puts = 0;
+    while began.elapsed() < Duration::from_millis(1300) {
+        puts += 1;
+        bench.put("/in/a", &puts.to_string()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bench.settled("h", puts).await;
+    let runs = bench
+        .lines("ran")
+        .iter()
+        .filter(|line| *line == ".")
+        .count();
+    // At most one each 400 ms, and the last one when it came to rest.
+    assert!((2..=5).contains(&runs), "{runs} runs");
+    assert_eq!(
+        bench.lines("ran").iter().rev().nth(1).unwrap(),
+        &format!("/in/a={puts}")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_several_changes_and_stands_or_falls_as_one() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        mode: Mode::Batch,
+        batch: Some(4),
+        debounce: Some(span(100)),
+        parallel: 1,
+        attempts: 2,
+        // The first attempt fails.
+        ..bench.hook("cat >> seen; echo $LATTICE_CHANGES $LATTICE_ATTEMPT ${LATTICE_KEY-none} >> ran; test $LATTICE_ATTEMPT = 2")
+    };
+    bench.add("h", hook).await;
+    for n in 0..8 {
+        bench.put(&format!("/in/{n}"), "x").await;
+    }
+    bench.settled("h", 8).await;
+    let ran = bench.lines("ran");
+    assert!(ran[..2].iter().all(|run| run == "4 1 none"), "{ran:?}");
+    assert!(
+        ran[2..].iter().all(|run| run.ends_with(" 2 none")),
+        "{ran:?}"
+    );
+    let again: u32 = ran[2..]
+        .iter()
+        .map(|run| run[..1].parse::<u32>().unwrap())
+        .sum();
+    assert_eq!(again, 8);
+    assert_eq!(bench.lines("seen").len(), 16);
+    assert_eq!(bench.logs("h").await[0].changes, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_does_not_fill_runs_when_its_time_is_over() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        mode: Mode::Batch,
+        debounce: Some(span(100)),
+        ..bench.hook("echo $LATTICE_CHANGES >> ran")
+    };
+    bench.add("h", hook).await;
+    bench.put("/in/a", "1").await;
+    bench.put("/in/b", "1").await;
+    bench.settled("h", 2).await;
+    assert_eq!(bench.lines("ran"), ["2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_kinds_that_were_asked_for_run() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        kinds: vec![HookKind::Delete],
+        ..bench.hook("echo $LATTICE_KIND $LATTICE_KEY >> ran")
+    };
+    bench.add("h", hook).await;
+    bench.put("/in/a", "1").await;
+    bench.store().delete("/in/a").await.unwrap();
+    bench.put("/in/a", "2").await;
+    bench.settled("h", 3).await;
+    assert_eq!(bench.lines("ran"), ["delete /in/a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_runs_no_more_often_than_it_may_and_says_so() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        rate: 10,
+        parallel: 8,
+        ..bench.hook("echo >> ran")
+    };
+    bench.add("h", hook).await;
+    let began = Instant::now();
+    for n in 0..14 {
+        bench.put(&format!("/in/{n}"), "x").await;
+    }
+    let slowed = bench.until("h", |status| {
+        status.health.as_ref().unwrap().slowed.is_some()
+    });
+    let why = slowed.await.health.unwrap().slowed.unwrap();
+    assert_eq!(why, "it is to run more than 10 times a second: runs wait");
+    bench.settled("h", 14).await;
+    assert!(
+        began.elapsed() >= Duration::from_millis(390),
+        "{:?}",
+        began.elapsed()
+    );
+}

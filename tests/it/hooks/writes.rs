@@ -1,0 +1,165 @@
+//! What a hook prints is written: once, with its cause, all of it or nothing.
+
+use std::time::Duration;
+
+use lattice::hooks::Hook;
+
+use super::{Bench, span};
+
+fn writes(hook: Hook) -> Hook {
+    Hook {
+        writes: true,
+        ..hook
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hook_prints_is_one_entry_that_names_its_cause() {
+    let bench = Bench::new().await;
+    bench.put("/out/old", "x").await;
+    let hook = bench.hook(
+        r#"echo '{"key":"/out/a","value":"1"}'; echo '{"key":"/out/old","delete":true}'; echo '{"key_base64":"/w==","value_base64":"AA==","ttl_ms":60000}'"#,
+    );
+    bench.add("h", writes(hook)).await;
+    bench.put("/in/a", "1").await;
+    bench.settled("h", 1).await;
+    let record = &bench.logs("h").await[0];
+    assert_eq!((record.outcome.as_str(), record.ops), ("done", Some(3)));
+    let store = bench.store();
+    let a = store.get(b"/out/a").await.unwrap().unwrap();
+    let binary = store.get(&[0xff]).await.unwrap().unwrap();
+    assert_eq!((&a.value[..], &binary.value[..]), (&b"1"[..], &[0][..]));
+    assert!(binary.expires_ms.is_some());
+    assert_eq!(store.get(b"/out/old").await.unwrap(), None);
+    assert_eq!(
+        (a.entry.id, Some(a.entry.id.to_string())),
+        (binary.entry.id, record.wrote.clone())
+    );
+
+    let entries = store
+        .entries(store.author(), a.entry.seq - 1, 1)
+        .await
+        .unwrap();
+    let cause = entries[0].entry.header.cause.clone().unwrap();
+    let trigger = store.get(b"/in/a").await.unwrap().unwrap().entry.id;
+    assert_eq!(
+        (cause.consumer.as_str(), cause.trigger, cause.depth),
+        ("h", trigger, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_wrong_makes_all_of_them_unwritten() {
+    let bench = Bench::new().await;
+    let hook = Hook {
+        attempts: 1,
+        ..writes(bench.hook(r#"echo '{"key":"/out/a","value":"1"}'; echo deployed"#))
+    };
+    bench.add("h", hook).await;
+    bench.put("/in/a", "1").await;
+    bench.settled("h", 1).await;
+    let record = &bench.logs("h").await[0];
+    assert_eq!(record.outcome, "dead");
+    assert!(
+        record
+            .what
+            .starts_with("line 2 of what it printed is no put or delete"),
+        "{}",
+        record.what
+    );
+    assert_eq!(bench.store().get(b"/out/a").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_fails_with_its_reason() {
+    let bench = Bench::new().await;
+    let one = |script: &str| Hook {
+        attempts: 1,
+        ..writes(bench.hook(script))
+    };
+    bench
+        .add("own", one(r#"echo '{"key":"/nodes/x/info","value":"1"}'"#))
+        .await;
+    bench
+        .add(
+            "twice",
+            one(r#"echo '{"key":"/o","value":"1"}'; echo '{"key":"/o","value":"2"}'"#),
+        )
+        .await;
+    bench.add("flood", one("head -c 20000000 /dev/zero")).await;
+    bench
+        .add(
+            "failed",
+            one(r#"echo '{"key":"/out/failed","value":"1"}'; exit 3"#),
+        )
+        .await;
+    bench.put("/in/a", "1").await;
+    for (name, why) in [
+        ("own", "written by the node itself"),
+        ("twice", "what it printed was not written"),
+        ("flood", "it printed 20000000 bytes"),
+        ("failed", "exited with 3"),
+    ] {
+        bench.settled(name, 1).await;
+        let record = &bench.logs(name).await[0];
+        assert!(
+            record.outcome == "dead" && record.what.contains(why),
+            "{name}: {record:?}"
+        );
+    }
+    assert_eq!(bench.store().get(b"/out/failed").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_was_answered_is_not_run_again() {
+    let bench = Bench::new().await;
+    let hook = writes(bench.hook(r#"echo x >> ran; echo '{"key":"/out/a","value":"1"}'"#));
+    bench.add("h", hook.clone()).await;
+    bench.put("/in/a", "1").await;
+    bench.settled("h", 1).await;
+    // As after a crash between the write and the acknowledgement.
+    let consumer = bench.store().consumer("hook.h");
+    consumer
+        .reset(lattice::store::consumers::ConsumerStart::Beginning)
+        .await
+        .unwrap();
+    bench.settled("h", 2).await;
+    assert_eq!(bench.lines("ran").len(), 1);
+    assert_eq!(bench.logs("h").await[1].what, "had been written before");
+    let history = bench.store().history(b"/out/a", 10).await.unwrap();
+    assert_eq!(history.entries.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_is_stopped_and_says_that_it_is_one() {
+    let bench = Bench::new().await;
+    // It answers each change of its keys with another one.
+    let hook = Hook {
+        attempts: 1,
+        backoff: vec![span(10)],
+        ..writes(bench.hook(r#"echo '{"key":"/in/loop","value":"'$LATTICE_RUN_ID'"}'"#))
+    };
+    bench.add("h", hook).await;
+    bench.put("/in/loop", "begin").await;
+    let began = std::time::Instant::now();
+    let status = bench
+        .until("h", |status| status.consumer.as_ref().unwrap().dead == 1)
+        .await;
+    assert_eq!(status.consumer.unwrap().outstanding, 0);
+    let history = bench.store().history(b"/in/loop", 100).await.unwrap();
+    assert_eq!(history.entries.len(), 17);
+    let last = bench.logs("h").await.pop().unwrap();
+    assert!(
+        last.what
+            .starts_with("this looks like a loop: 16 hooks have written"),
+        "{}",
+        last.what
+    );
+    // A second's worth at once, the rest of what is deep at its rate.
+    assert!(
+        began.elapsed() >= Duration::from_millis(250),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(last.what.contains("/in/loop"));
+}
