@@ -80,11 +80,9 @@ fn units_are_printed() {
     # What was typed is wrong: starting again would not help.
     RestartPreventExitStatus=2
     User=lattice
-    StateDirectory=lattice
-    StateDirectoryMode=0700
     ProtectSystem=strict
-    ProtectHome=yes
     PrivateTmp=yes
+    ReadWritePaths="[home]/data"
     NoNewPrivileges=yes
 
     [Install]
