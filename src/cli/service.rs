@@ -135,8 +135,8 @@ mod tests {
             "{usual}"
         );
         assert!(usual.contains("StateDirectory=lattice\n"), "{usual}");
-        let named = unit(Some("/home/x"));
-        assert!(named.contains("ReadWritePaths=\"/home/x\"\n"), "{named}");
+        let named = unit(Some("/srv/x"));
+        assert!(named.contains("ReadWritePaths=\"/srv/x\"\n"), "{named}");
         assert!(
             !named.contains("StateDirectory") && !named.contains("ProtectHome"),
             "{named}"
