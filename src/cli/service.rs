@@ -49,18 +49,22 @@ impl Service {
     }
 }
 
-fn unit(user: bool, binary: &Path, data_dir: Option<PathBuf>) -> String {
-    let data_dir = match (user, data_dir) {
-        (_, Some(dir)) => Some(dir),
-        (true, None) => None,
-        (false, None) => Some("/var/lib/lattice".into()),
+fn unit(user: bool, binary: &Path, named: Option<PathBuf>) -> String {
+    let dir = match user {
+        true => named.clone(),
+        false => named.clone().or_else(|| Some("/var/lib/lattice".into())),
     };
-    let place = data_dir.map(|dir| format!(" --data-dir {}", quoted(&dir)));
+    let place = dir.map(|dir| format!(" --data-dir {}", quoted(&dir)));
     let place = place.unwrap_or_default();
     let binary = quoted(binary);
-    let (guard, target) = match user {
-        true => ("", "default.target"),
-        false => (SYSTEM_GUARD, "multi-user.target"),
+    let (guard, target) = match (user, named) {
+        (true, _) => (String::new(), "default.target"),
+        (false, None) => (format!("{GUARD}{GUARD_STATE}"), "multi-user.target"),
+        // It may be anywhere, also in a home.
+        (false, Some(dir)) => {
+            let writes = format!("{GUARD}ReadWritePaths={}\n", quoted(&dir));
+            (writes, "multi-user.target")
+        }
     };
     format!(
         "\
@@ -99,13 +103,15 @@ fn quoted(path: &Path) -> String {
     text
 }
 
-const SYSTEM_GUARD: &str = "\
+const GUARD: &str = "\
 User=lattice
+ProtectSystem=strict
+PrivateTmp=yes
+";
+const GUARD_STATE: &str = "\
+ProtectHome=yes
 StateDirectory=lattice
 StateDirectoryMode=0700
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
 ";
 
 #[cfg(test)]
@@ -117,6 +123,23 @@ mod tests {
         assert_eq!(
             quoted(Path::new("/a b/\"c\"/%h/$x")),
             r#""/a b/\"c\"/%%h/$$x""#
+        );
+    }
+
+    #[test]
+    fn a_service_may_write_to_its_place_only() {
+        let unit = |named: Option<&str>| unit(false, Path::new("/l"), named.map(PathBuf::from));
+        let usual = unit(None);
+        assert!(
+            usual.contains("--data-dir \"/var/lib/lattice\" up\n"),
+            "{usual}"
+        );
+        assert!(usual.contains("StateDirectory=lattice\n"), "{usual}");
+        let named = unit(Some("/srv/x"));
+        assert!(named.contains("ReadWritePaths=\"/srv/x\"\n"), "{named}");
+        assert!(
+            !named.contains("StateDirectory") && !named.contains("ProtectHome"),
+            "{named}"
         );
     }
 

@@ -122,6 +122,8 @@ mod tests {
 
     const STORE: StoreId = StoreId([3; 16]);
 
+    type Change = fn(&mut Claim);
+
     // Of the second op of an entry, and its proof.
     fn signed() -> (Claim, Bytes) {
         let put = |key: &'static str| Op::Put {
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn each_field_is_compared() {
         let (claim, proof) = signed();
-        let changes: [(&str, fn(&mut Claim)); 12] = [
+        let changes: [(&str, Change); 12] = [
             ("type", |claim| claim.kind = Kind::Delete),
             ("key", |claim| claim.key = "/a".into()),
             ("value", |claim| claim.value = None),

@@ -80,9 +80,12 @@ impl Pattern {
                 }
                 byte => Token::Byte(byte),
             };
-            match token {
-                Token::Byte(byte) if rest.is_empty() => head.push(byte),
-                token => rest.push(token),
+            if let Token::Byte(byte) = token
+                && rest.is_empty()
+            {
+                head.push(byte);
+            } else {
+                rest.push(token);
             }
         }
         Ok(Self {

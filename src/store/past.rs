@@ -31,7 +31,10 @@ use crate::{
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PastError {
     /// More was written to a key since than is walked through.
-    #[error("{key:?} was written to more than {entries_max} times since then: too far back")]
+    #[error(
+        "{:?} was written to more than {entries_max} times since then: too far back",
+        String::from_utf8_lossy(key)
+    )]
     TooFar {
         /// The key.
         key: Bytes,

@@ -30,7 +30,6 @@ const COMMANDS: &[&[&str]] = &[
     &["consumer", "reset"],
     &["consumer", "delete"],
     &["consumer", "dead"],
-    &["wait"],
     &["on"],
     &["hook"],
     &["hook", "add"],
@@ -41,6 +40,7 @@ const COMMANDS: &[&[&str]] = &[
     &["hook", "resume"],
     &["hook", "remove"],
     &["hook", "dead"],
+    &["wait"],
     &["status"],
     &["log"],
     &["verify"],
@@ -82,11 +82,13 @@ fn help_lists_the_commands() {
       list         List keys and their values [alias: ls]
       heads        Show all heads of a key
       history      Draw the history of a key
+      diff         Show which keys were different at two times
       conflicts    List keys with several heads, and what each says
-      watch        Stream the changes of keys under a prefix [aliases: subscribe, sub]
+      watch        Stream the changes of keys under some prefixes [aliases: subscribe, sub]
       consumer     Durable consumers: every change under a prefix is given out until it is acknowledged
       on           Run a command, or post to a URL, for each change, here and now
       hook         Hooks: the node runs a command, or posts to a URL, when a key changes
+      wait         Wait until the node answers, and for what else is asked
       status       Show the node, its stores and their health
       log          Show the entries of a log
       verify       Check every record and every signature, and the state against the log
@@ -96,6 +98,7 @@ fn help_lists_the_commands() {
       peer         Members: who they are, how they are, whom to dial, whom to remove
       connect      Dial a member now
       store        Create, list and choose stores
+      service      Run the node as a service of systemd
       shell        Type commands, with history and completion of commands and keys
       demo         Watch three nodes find each other, disagree and agree, on this machine
       bench        Measure a node on this machine: rates, times, and ratios to what its disk can do
@@ -130,33 +133,41 @@ fn help_lists_the_commands() {
 #[test]
 fn short_help_of_watch_names_every_flag() {
     insta::assert_snapshot!(Home::new().run(&["watch", "-h"]).ok(), @r#"
-    Stream the changes of keys under a prefix
+    Stream the changes of keys under some prefixes
 
-    Usage: lattice watch [OPTIONS] [PREFIX]
+    Usage: lattice watch [OPTIONS] [PREFIX]...
 
     Arguments:
-      [PREFIX]  Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
+      [PREFIX]...  Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
 
     Options:
-          --exact               Only this very key
-          --initial             Begin with the state as it is: the default
-          --no-initial          Begin with what happens from now on
-          --after <CURSOR>      Begin after a cursor that a watch of this store printed, here or on
-                                another node
-          --wait                With --after: wait for what the cursor knows and this node lacks
-          --since <TIME>        Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC
-                                3339 time
-          --latest              When behind, skip to the newest change of each key
-          --keys-only           Leave the values out
-          --only <KIND>         Only changes of these kinds [possible values: put, delete, expire,
-                                conflict]
-          --author <AUTHOR>     Only changes by this author: 64 hex digits, or the first few
-          --cursors             Print a cursor with every change, also inside an entry
-          --until-caught-up     End when the state, or the past, is complete
-      -c, --count <N>           End after so many changes
-          --timeout <DURATION>  End after this long, with exit 8
-          --no-reconnect        End with exit 5 when the node goes away
-      -h, --help                Print help (see more with '--help')
+          --exact                 Only these very keys
+      -g, --glob <PATTERN>        Also keys that match: * is any run of bytes but /, ** any run, ? one
+                                  byte but /
+          --initial               Begin with the state as it is: the default
+          --no-initial            Begin with what happens from now on
+          --after <CURSOR>        Begin after a cursor that a watch of this store printed, here or on
+                                  another node
+          --wait                  With --after: wait for what the cursor knows and this node lacks
+          --since <TIME>          Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC
+                                  3339 time
+          --arrived-since <TIME>  Begin with what arrived here since, whenever it was written: times as
+                                  for --since
+          --until <TIME>          Only what was written until then; ends when that has passed and is
+                                  told
+          --latest                When behind, skip to the newest change of each key
+          --keys-only             Leave the values out
+          --only <KIND>           Only changes of these kinds [possible values: put, delete, expire,
+                                  conflict]
+          --author <AUTHOR>       Only changes by this author: 64 hex digits, or the first few
+          --cursors               Print a cursor with every change, also inside an entry
+          --proof                 With --json: put the entry as its author signed it on every put and
+                                  delete
+          --until-caught-up       End when the state, or the past, is complete
+      -c, --count <N>             End after so many changes
+          --timeout <DURATION>    End after this long, with exit 8
+          --no-reconnect          End with exit 5 when the node goes away
+      -h, --help                  Print help (see more with '--help')
 
     Global options:
           --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
@@ -169,9 +180,13 @@ fn short_help_of_watch_names_every_flag() {
     Examples:
       lattice watch /nodes/
       lattice watch /jobs/ --no-initial --only put
+      lattice watch /nodes/ -g '/jobs/*/done'            all of one, and some of the other
       lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
       lattice watch / --since 2h --until-caught-up       what happened in the last two hours
+      lattice watch / --since 2026-11-21 --until 1d      what happened until this time yesterday
+      lattice watch / --arrived-since 2h                 also what was written earlier and came late
       lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
+      lattice watch /audit/ --json --proof >> audit.jsonl  and later `lattice verify --lines`
       lattice watch /jobs/ --after CURSOR --wait         on another node: exactly the rest
     "#);
 }

@@ -66,7 +66,10 @@ fn lines_of_a_watch_prove_themselves_with_no_node() {
         counts(&all, &["--author", own, "--store", store.as_str().unwrap()]),
         (count, 0)
     );
-    insta::assert_snapshot!(verify(&all, &[]), @"");
+    insta::assert_snapshot!(verify(&all, &[]), @r#"
+    author [id]: 6 lines, store [uuid]
+    exit 0
+    "#);
     // The state at the start proves itself too.
     let state = home.run(&["watch", "/p/", "--json", "--proof", "--until-caught-up"]);
     let (good, wrong) = counts(&state.raw, &[]);

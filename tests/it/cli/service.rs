@@ -65,7 +65,29 @@ fn units_are_printed() {
         unit.replace(env!("CARGO_BIN_EXE_lattice"), "[lattice]")
     };
     assert!(!home.data().exists());
-    insta::assert_snapshot!(unit(&[]), @"");
+    insta::assert_snapshot!(unit(&[]), @r#"
+    [Unit]
+    Description=Lattice node
+    Wants=network-online.target
+    After=network-online.target
+
+    [Service]
+    Type=notify
+    ExecStart="[lattice]" --data-dir "[home]/data" up
+    WatchdogSec=30
+    Restart=on-failure
+    RestartSec=2
+    # What was typed is wrong: starting again would not help.
+    RestartPreventExitStatus=2
+    User=lattice
+    ProtectSystem=strict
+    PrivateTmp=yes
+    ReadWritePaths="[home]/data"
+    NoNewPrivileges=yes
+
+    [Install]
+    WantedBy=multi-user.target
+    "#);
     let user = unit(&["--user"]);
     assert!(
         user.contains("WantedBy=default.target") && !user.contains("User="),

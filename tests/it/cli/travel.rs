@@ -31,12 +31,26 @@ fn keys_are_read_as_they_were() {
     let get = |key, at: &str| home.run(&["get", key, "--at", at]);
     assert_eq!(get("/c/a", &first).ok(), "1");
     assert_eq!(get("/c/a", &second).ok(), "2");
-    insta::assert_snapshot!(get("/c/a", &third), @"");
+    insta::assert_snapshot!(get("/c/a", &third), @r#"
+    error: /c/a had no value then
+    exit 3
+    "#);
     assert_eq!(get("/c/b", &first).code, 3);
-    insta::assert_snapshot!(home.run(&["list", "/c/", "--at", &first]), @"");
-    insta::assert_snapshot!(home.run(&["list", "/c/", "--at", &second, "--limit", "2"]), @"");
+    insta::assert_snapshot!(home.run(&["list", "/c/", "--at", &first]), @r#"
+    /c/a	1
+    /c/same	0
+    exit 0
+    "#);
+    insta::assert_snapshot!(home.run(&["list", "/c/", "--at", &second, "--limit", "2"]), @r#"
+    /c/a	2
+    /c/b	new
+    exit 0
+    "#);
     assert_eq!(home.run(&["list", "--at", "1h"]).ok(), "");
-    insta::assert_snapshot!(home.run(&["get", "/c/b", "--at", &second, "--json"]), @"");
+    insta::assert_snapshot!(home.run(&["get", "/c/b", "--at", &second, "--json"]), @r#"
+    {"key":"/c/b","value":"new","entry":"[id]","author":"[id]","seq":5,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}
+    exit 0
+    "#);
 }
 
 #[test]
@@ -47,9 +61,21 @@ fn two_times_are_compared() {
     let diff = |from: &str, to: &str, extra: &[&str]| {
         home.run(&[&["diff", "/c/", "--from", from, "--to", to], extra].concat())
     };
-    insta::assert_snapshot!(diff(&first, &second, &[]), @"");
-    insta::assert_snapshot!(diff(&second, &third, &[]), @"");
-    insta::assert_snapshot!(diff(&second, &third, &["--json", "--keys-only"]), @"");
+    insta::assert_snapshot!(diff(&first, &second, &[]), @r#"
+    ~ /c/a	2  (was 1)
+    + /c/b	new
+    exit 0
+    "#);
+    insta::assert_snapshot!(diff(&second, &third, &[]), @r#"
+    - /c/a	2
+    ~ /c/b	newer  (was new)
+    exit 0
+    "#);
+    insta::assert_snapshot!(diff(&second, &third, &["--json", "--keys-only"]), @r#"
+    {"type":"removed","key":"/c/a","before":{"key":"/c/a","entry":"[id]","author":"[id]","seq":4,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
+    {"type":"changed","key":"/c/b","before":{"key":"/c/b","entry":"[id]","author":"[id]","seq":5,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false},"after":{"key":"/c/b","entry":"[id]","author":"[id]","seq":8,"wall_ms":[ms],"counter":[n],"heads":1,"conflict":false}}
+    exit 0
+    "#);
     assert_eq!(diff(&second, &second, &[]).ok(), "");
     let until_now = home.run(&["diff", "/c/", "--from", &second]).ok();
     assert_eq!(until_now, diff(&second, &third, &[]).ok());
@@ -75,7 +101,11 @@ fn a_watch_of_the_past_begins_and_ends_where_it_is_told() {
     let rest = watch(&["--since", &second, "--until", &third]);
     assert_eq!(rest, ["put", "put", "delete", "put"]);
     let refused = |extra: &[&str]| home.run(&[&["watch", "/c/"], extra].concat());
-    insta::assert_snapshot!(refused(&["--until", &first]), @"");
+    insta::assert_snapshot!(refused(&["--until", &first]), @r#"
+    error: a watch that begins with the state as it is has no end in the past
+    hint: begin with what was written since a time, or after a cursor
+    exit 2
+    "#);
     assert_eq!(refused(&["--since", &second, "--until", &first]).code, 2);
 }
 
@@ -102,7 +132,10 @@ fn too_far_back_is_said_and_not_guessed() {
     let first = wrote(&home, &["put", "/k", "0"]);
     let lines: String = (1..=10_000).map(|n| format!("/k\t{n}\n")).collect();
     home.feed(&["put", "--stdin"], lines).ok();
-    insta::assert_snapshot!(home.run(&["get", "/k", "--at", &first, "--json"]), @"");
+    insta::assert_snapshot!(home.run(&["get", "/k", "--at", &first, "--json"]), @r#"
+    {"error":"too_far_back","message":"\"/k\" was written to more than 10000 times since then: too far back","hint":"ask for a later time; `lattice watch --since` reads the log in order","exit_code":1}
+    exit 1
+    "#);
     let all = ["list", "diff"].map(|command| {
         let time = if command == "list" { "--at" } else { "--from" };
         home.run(&[command, time, &first]).code
@@ -114,7 +147,10 @@ fn too_far_back_is_said_and_not_guessed() {
 fn patterns_and_prefixes_that_make_no_sense_are_refused() {
     let home = Home::initialised();
     let _node = home.up();
-    insta::assert_snapshot!(home.run(&["watch", "-g", "/a\\"]), @"");
+    insta::assert_snapshot!(home.run(&["watch", "-g", "/a\\"]), @r#"
+    error: a pattern does not end with a single \: write \\ for the byte itself
+    exit 2
+    "#);
     assert_eq!(home.run(&["watch", "--exact"]).code, 2);
     let many = vec!["/a"; 65];
     assert_eq!(home.run(&[&["watch"], many.as_slice()].concat()).code, 2);
