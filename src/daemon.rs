@@ -145,6 +145,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.serving.abort();
+        self.hooks.abort();
     }
 }
 

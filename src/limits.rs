@@ -314,7 +314,7 @@ const _: () = assert!(CONSUMER_NAME_CHARS_MAX <= CAUSE_CONSUMER_BYTES_MAX);
 const _: () = assert!(HOOK_NAME_CHARS_MAX + "hook.".len() <= CONSUMER_NAME_CHARS_MAX);
 const _: () = assert!(HOOK_DEPTH_FREE < HOOK_DEPTH_MAX && HOOK_DEEP_RATE <= HOOK_RATE_MAX);
 const _: () = assert!(HOOK_HELD_KIB_MAX as usize * 1024 >= 4 * OPS_BYTES_MAX);
-const _: () = assert!(HOOK_LOG_BYTES_MAX as usize >= 8 * HOOK_OUTPUT_BYTES_MAX);
+const _: () = assert!(HOOK_LOG_BYTES_MAX >= 8 * HOOK_OUTPUT_BYTES_MAX as u64);
 const _: () = assert!(CONSUMER_IN_FLIGHT_DEFAULT <= CONSUMER_IN_FLIGHT_MAX);
 const _: () = assert!(CONSUMER_AHEAD_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(OUTSTANDING_KEY_BYTES_MAX >= OPS_MAX * KEY_BYTES_MAX);

@@ -263,7 +263,8 @@ impl Captured {
     // Reads to the end, and keeps the beginning. A pipe that fails has ended.
     async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) {
         let Some(mut pipe) = pipe else { return };
-        let mut chunk = [0; CHUNK_BYTES];
+        // Not in the future itself, which is moved about.
+        let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
             self.add(&chunk[..count], bytes_max);
         }

@@ -170,6 +170,17 @@ impl Hooks {
         }
     }
 
+    /// Ends all hooks now, without waiting for what runs.
+    pub fn abort(&self) {
+        let mut state = self.state();
+        if let Some(watcher) = state.watcher.take() {
+            watcher.abort();
+        }
+        // Each ends its runs.
+        state.engines.clear();
+        state.ending.clear();
+    }
+
     /// Adds a hook, durably; it sees what happens from `from` on. One that is there already and the
     /// same is left as it is.
     ///

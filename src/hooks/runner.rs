@@ -353,7 +353,10 @@ impl Runner {
         let now = Instant::now();
         let (wait, deep) = {
             let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-            let deep = is_deep.then(|| rates.deep.take(now)).unwrap_or_default();
+            let deep = match is_deep {
+                true => rates.deep.take(now),
+                false => Duration::ZERO,
+            };
             (rates.all.take(now), deep)
         };
         let wait = wait.max(deep);

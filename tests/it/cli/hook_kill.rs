@@ -88,3 +88,40 @@ fn a_killed_node_runs_each_change_and_writes_each_answer_once() {
     assert_eq!(written.len(), puts, "each change was answered");
     assert!(written.values().all(|times| *times == 1), "{written:?}");
 }
+
+#[test]
+fn a_hook_goes_on_where_it_was_when_the_state_is_lost() {
+    let home = Home::initialised();
+    let note = home.path("note.sh");
+    fs::write(
+        &note,
+        "#!/bin/sh\necho $LATTICE_KEY >> ran\necho '{\"key\":\"/out\",\"value\":\"1\"}'\n",
+    )
+    .unwrap();
+    fs::set_permissions(&note, fs::Permissions::from_mode(0o755)).unwrap();
+    let add = ["hook", "add", "note", "/in/", "--writes", "--", "./note.sh"];
+    home.run(&add).ok();
+    let done = |count: u64| {
+        let deadline = Instant::now() + PATIENCE;
+        while home.run(&["hook", "list", "--json"]).json()[0]["done"] != count {
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut node = home.up();
+    home.run(&["put", "/in/1", "v"]).ok();
+    done(1);
+    for round in 2..4 {
+        home.run(&["down"]).ok();
+        drop(node);
+        for store in fs::read_dir(home.data().join("stores")).unwrap() {
+            fs::remove_file(store.unwrap().path().join("state.db")).unwrap();
+        }
+        node = home.up();
+        home.run(&["put", &format!("/in/{round}"), "v"]).ok();
+        done(1);
+    }
+    let ran = fs::read_to_string(home.path("ran")).unwrap();
+    assert_eq!(ran.lines().collect::<Vec<_>>(), ["/in/1", "/in/2", "/in/3"]);
+    assert_eq!(home.run(&["history", "/out", "--json"]).json().len(), 3);
+}
