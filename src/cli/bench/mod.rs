@@ -8,6 +8,7 @@ mod baseline;
 mod consume;
 mod fanout;
 mod gossip;
+mod hooks;
 mod load;
 mod memory;
 mod open;
@@ -41,6 +42,7 @@ Examples:
   lattice bench sync                        first sync of a million entries
   lattice bench gossip                      from a put to its event on another node
   lattice bench consume                     a durable consumer, each change acknowledged
+  lattice bench hooks                       what a run of a hook costs besides its process
   lattice bench put --json | jq -c 'select(.reached == false)'")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -58,6 +60,7 @@ enum What {
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
     Consume(consume::Consume),
+    Hooks(hooks::Runs),
 }
 
 /// Flags that all of them have.
@@ -95,6 +98,7 @@ impl Bench {
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
             What::Consume(consume) => ("consume", consume.setup()),
+            What::Hooks(hooks) => ("hooks", hooks.setup()),
         };
         let scratch = Scratch::make(setup.dir.as_deref())?;
         let mut report = Report::begin(&mut context.out, name, scratch.path())?;
@@ -108,6 +112,7 @@ impl Bench {
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,
             What::Consume(consume) => consume.run(&scratch, &mut report).await,
+            What::Hooks(hooks) => hooks.run(&scratch, &mut report).await,
         }
     }
 }
