@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use data_encoding::BASE64;
 use lattice::{hooks::Hook, limits::KEY_BYTES_MAX};
 
-use super::Bench;
+use super::{Bench, is_alive};
 use crate::random::Random;
 
 const NASTY: &[&[u8]] = &[
@@ -135,7 +135,9 @@ async fn a_hook_that_forks_a_hundred_times_leaves_nothing() {
     bench
         .add(
             "h",
-            bench.hook("for n in $(seq 100); do (sleep 60; echo) & done; echo forked"),
+            bench.hook(
+                "for n in $(seq 100); do (sleep 60; echo) & echo $! >> pids; done; echo forked",
+            ),
         )
         .await;
     bench.put("/in/a", "1").await;
@@ -145,4 +147,7 @@ async fn a_hook_that_forks_a_hundred_times_leaves_nothing() {
         (record.outcome.as_str(), record.stdout.as_str()),
         ("done", "forked\n")
     );
+    let pids = bench.lines("pids");
+    assert_eq!(pids.len(), 100);
+    assert!(!pids.iter().any(|pid| is_alive(pid)));
 }

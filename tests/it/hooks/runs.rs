@@ -8,7 +8,7 @@ use lattice::{
     store::consumers::{ConsumerStart, ConsumerState},
 };
 
-use super::{Bench, span};
+use super::{Bench, is_alive, span};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_gets_the_change_and_a_cleared_environment() {
@@ -351,10 +351,6 @@ async fn what_happened_while_no_node_ran_is_run_later_and_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_costs_hardly_more_than_its_process() {
     let command = Command::new(&["true".to_owned()], std::path::Path::new("/")).unwrap();
-    let median = |mut all: Vec<Duration>| {
-        all.sort_unstable();
-        all[all.len() / 2]
-    };
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..60 {
         let job = Job {
@@ -371,17 +367,11 @@ async fn a_run_costs_hardly_more_than_its_process() {
         std::process::Command::new("true").status().unwrap();
         bare.push(began.elapsed());
     }
-    let (ours, bare) = (median(ours), median(bare));
+    // The quickest of each: what other tests do meanwhile is not the run's cost.
+    let (ours, bare) = (ours.iter().min().unwrap(), bare.iter().min().unwrap());
     println!("a run {ours:?}, its process alone {bare:?}");
-    assert!(ours < bare + Duration::from_millis(2), "{ours:?}, {bare:?}");
-}
-
-// A process that has ended and was not waited for yet counts as dead.
-fn is_alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
-    state.is_some_and(|state| state != 'Z' && state != 'X')
+    assert!(
+        *ours < *bare + Duration::from_millis(2),
+        "{ours:?}, {bare:?}"
+    );
 }
