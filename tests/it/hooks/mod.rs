@@ -127,7 +127,7 @@ fn span(ms: u64) -> Span {
 
 /// A process that has ended and was not waited for yet counts as dead.
 fn is_alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(") ")
         .next()
