@@ -196,7 +196,7 @@ mod tests {
         let cases = [
             (
                 "mdns = true\n  bnd = '127.0.0.1:1'\n",
-                "config.toml:2:3: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`",
+                "config.toml:2:3: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`",
             ),
             (
                 "# \u{e4}\nbind = \"127.0.0.1\"",
