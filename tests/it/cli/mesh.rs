@@ -185,7 +185,7 @@ fn the_file_of_settings_counts_where_nothing_else_says_it() {
 
     std::fs::write(&file, "mdns = false\nbnd = '127.0.0.2:0'\n").unwrap();
     insta::assert_snapshot!(home.run(&["up"]), @r#"
-    error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`
+    error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`
     exit 2
     "#);
     // What meets nobody does not ask for it.
