@@ -6,6 +6,7 @@
 //! socket, so that the command line has one path. [`error`] names what went wrong, the same way
 //! on both ends.
 
+mod care;
 pub mod client;
 mod consumer;
 mod convert;

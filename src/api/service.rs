@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{
     api::{
+        care,
         consumer::{self, Answer},
         convert,
         error::ApiError,
@@ -26,7 +27,7 @@ use crate::{
     net::Net,
     node::{Node, StoreInfo},
     protocol::entry::Op,
-    store::{List, Repaired, Store, WriteError, Written, consumers::Consumer},
+    store::{List, Store, WriteError, Written, consumers::Consumer},
     wire::api::{self, lattice_server::Lattice},
 };
 
@@ -488,42 +489,15 @@ impl Lattice for Service {
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
         let api::VerifyRequest { store, all } = request.into_inner();
-        let mut stores = Vec::new();
-        for (info, store) in self.asked(&store, all)? {
-            let report = store.verify().await.map_err(ApiError::from)?;
-            stores.push(api::StoreVerified {
-                info: Some(convert::store_info(&info)),
-                entries: report.entries,
-                signatures: report.signatures,
-                rows: report.rows,
-                damage: report.damage.into_iter().map(convert::damage).collect(),
-            });
-        }
-        Ok(Response::new(api::VerifyReply { stores }))
+        let verified = care::verify(self.asked(&store, all)?).await;
+        Ok(Response::new(verified?))
     }
 
     async fn repair(&self, request: Request<api::RepairRequest>) -> Answered<api::RepairReply> {
-        let api::RepairRequest {
-            store,
-            all,
-            accept_loss,
-        } = request.into_inner();
-        let mut stores = Vec::new();
-        for (info, store) in self.asked(&store, all)? {
-            let lost = store.status().await.lost;
-            // To close a fork loses nothing.
-            let repaired = if accept_loss || lost.is_empty() {
-                store.repair().await.map_err(ApiError::from)?
-            } else {
-                Repaired { lost, closed: None }
-            };
-            stores.push(api::StoreRepaired {
-                info: Some(convert::store_info(&info)),
-                lost: repaired.lost.into_iter().map(convert::lost).collect(),
-                closed: repaired.closed.as_ref().map(convert::closed_fork),
-            });
-        }
-        Ok(Response::new(api::RepairReply { stores }))
+        let request = request.into_inner();
+        let stores = self.asked(&request.store, request.all)?;
+        let repaired = care::repair(stores, request.accept_loss).await;
+        Ok(Response::new(repaired?))
     }
 
     async fn create_store(
