@@ -176,7 +176,7 @@ impl Command {
         std::env::split_paths(&path)
             .map(|dir| dir.join(&self.program))
             .find(runs)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+            .ok_or_else(|| rustix::io::Errno::NOENT.into())
     }
 
     // The system says only that something is missing.
