@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +26,7 @@ use lattice::{
 use rustix::process::Signal;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::harness::{Home, PATIENCE, Running};
+use super::harness::{Home, PATIENCE};
 use crate::random::Random;
 
 const PREFIX: &str = "/h/";
@@ -154,7 +154,7 @@ async fn history(random: &mut Random, counts: &mut Counts) {
     }
     let batches = truth.values().filter(|entry| entry.atomic);
     counts.batches += batches.count();
-    drop(nodes.drain(..).collect::<Vec<Running>>());
+    drop(nodes);
 }
 
 fn free_port() -> String {
@@ -162,7 +162,7 @@ fn free_port() -> String {
     socket.local_addr().unwrap().to_string()
 }
 
-async fn client(socket: &PathBuf) -> Client {
+async fn client(socket: &Path) -> Client {
     let began = Instant::now();
     loop {
         match connect(socket).await {
@@ -173,7 +173,7 @@ async fn client(socket: &PathBuf) -> Client {
     }
 }
 
-async fn root(socket: &PathBuf) -> StoreId {
+async fn root(socket: &Path) -> StoreId {
     let stores = client(socket).await.list_stores(ListStoresRequest {}).await;
     let stores = stores.unwrap().into_inner().stores;
     let root = stores.iter().find(|store| store.root).unwrap();
@@ -255,7 +255,7 @@ async fn read(
 async fn follow(
     record: &mut Record,
     store: StoreId,
-    at: &PathBuf,
+    at: &Path,
     changes: usize,
     patience: Duration,
 ) {
@@ -293,13 +293,10 @@ async fn follow(
                 Err(_elapsed) => return,
             }
         };
-        let reply = match reply {
-            Ok(Some(reply)) => reply,
-            // A node that dies is an error here, and never silence.
-            Ok(None) | Err(_) => {
-                record.broken_off += 1;
-                return;
-            }
+        // A node that dies is an error here, and never silence.
+        let Ok(Some(reply)) = reply else {
+            record.broken_off += 1;
+            return;
         };
         match reply.event.unwrap() {
             Event::Change(change) => {
@@ -356,7 +353,7 @@ async fn agreed(sockets: &[PathBuf]) -> BTreeMap<Id, LogEntry> {
     logs.swap_remove(0)
 }
 
-async fn log(socket: &PathBuf) -> BTreeMap<Id, LogEntry> {
+async fn log(socket: &Path) -> BTreeMap<Id, LogEntry> {
     let mut client = client(socket).await;
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     let authors: BTreeSet<_> = status
