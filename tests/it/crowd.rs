@@ -34,6 +34,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 const HERE: [u8; 32] = [0x2a; 32];
 const THERE: [u8; 32] = [0x2b; 32];
 const VALUE_BYTES: usize = 2_000;
+/// Watches that come and go in a storm, at least.
+const STORM: usize = 200;
 
 async fn open(disk: &MemDisk) -> Store {
     let config = StoreConfig {
@@ -218,7 +220,7 @@ async fn of_a_thousand_watches_some_never_read_and_others_come_and_go() {
     }
     over.store(true, Ordering::Release);
     let come_and_gone: usize = storms.join_all().await.into_iter().sum();
-    assert!(come_and_gone > 500, "{come_and_gone}");
+    assert!(come_and_gone >= 4 * STORM, "{come_and_gone}");
     // Whoever wakes up late has lost nothing.
     for watch in asleep {
         all_of(watch, PUTS).await;
@@ -241,7 +243,8 @@ async fn all_of(mut watch: Watch, puts: usize) {
 // Watches come, read a little or nothing, and go, until it is over. Returns how many.
 async fn storm(store: Store, over: Arc<AtomicBool>, mut random: Random) -> usize {
     let mut come = 0;
-    while !over.load(Ordering::Acquire) {
+    // On a busy machine it goes on until it was one.
+    while !over.load(Ordering::Acquire) || come < STORM {
         let mut watches = Vec::new();
         for _watch in 0..20 {
             let prefix = format!("/k/{}", random.below(100));
