@@ -382,6 +382,8 @@ impl From<HooksError> for ApiError {
             HooksError::File(_) => Self::usage("hooks_file", message)
                 .hint("mend it: what runs goes on as it was before"),
             HooksError::Watch(error) => error.into(),
+            HooksError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
+                .hint("`lattice verify` says where; a shorter --since replays what is there"),
             HooksError::Post { .. } => Self::new("post", EXIT_FAILED, message),
             HooksError::Store(error) => error.into(),
             HooksError::Consumer(error) => error.into(),

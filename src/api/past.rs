@@ -1,4 +1,4 @@
-//! Answers about the past: keys as they were at a time, what was different at two, and who wrote.
+//! Answers about the past: keys as they were at a time, and what was different at two.
 
 use tonic::Status;
 
@@ -34,15 +34,6 @@ pub(super) fn diff(
         to_ms,
     };
     unfold(comparing, |comparing| Box::pin(comparing.next()))
-}
-
-/// Answers `History`.
-pub(super) async fn history(
-    store: &Store,
-    key: &[u8],
-    limit: usize,
-) -> Result<api::HistoryReply, ApiError> {
-    Ok(convert::history(store.history(key, limit).await?))
 }
 
 struct Listing {

@@ -273,8 +273,9 @@ impl Lattice for Service {
     async fn history(&self, request: Request<api::HistoryRequest>) -> Answered<api::HistoryReply> {
         let api::HistoryRequest { store, key, limit } = request.into_inner();
         let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
-        let reply = past::history(&self.store(&store)?, &key, limit).await;
-        Ok(Response::new(reply?))
+        let history = self.store(&store)?.history(&key, limit).await;
+        let history = history.map_err(ApiError::from)?;
+        Ok(Response::new(convert::history(history)))
     }
 
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {

@@ -44,6 +44,14 @@ pub enum HooksError {
     /// History cannot be read.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// Part of the history that was to be replayed is not in the log.
+    #[error("history cannot be replayed for hook {name:?}: {reason}")]
+    HistoryGone {
+        /// The hook.
+        name: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The hook's log cannot be read.
     #[error("cannot read the log of hook {name:?}: {source}")]
     Log {

@@ -30,6 +30,7 @@ use toml_edit::DocumentMut;
 use crate::{
     hooks::hook::Hook,
     limits::{HOOKS_FILE_BYTES_MAX, HOOKS_MAX},
+    node::place,
 };
 
 /// The hooks of a node, by name.
@@ -186,13 +187,11 @@ impl HooksFile {
     }
 
     fn invalid(&self, text: &str, span: Option<Range<usize>>, what: &str) -> HooksFileError {
-        let start = span.map_or(0, |span| span.start);
-        let before = text.get(..start).unwrap_or(text);
-        let line = before.rsplit('\n').next().unwrap_or_default();
+        let (line, column) = place(text, span);
         HooksFileError::Invalid {
             path: self.path.clone(),
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
+            line,
+            column,
             what: what.to_owned(),
         }
     }

@@ -36,7 +36,8 @@ pub struct RunRecord {
     pub key_base64: Option<String>,
     /// The entry of the first change.
     pub entry: String,
-    /// How it went: `done`, `failed`, `dead` (failed, and it was the last attempt), `wrote`.
+    /// How it went: `done`, `failed`, `dead` (failed, and it was the last attempt); in a rehearsal
+    /// `would_run`.
     pub outcome: String,
     /// What happened, in words; empty when there is nothing to say.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -91,7 +92,7 @@ impl Journal {
 
     /// Returns the last `count` runs, the oldest first.
     pub(super) fn last(&self, count: usize) -> io::Result<Vec<RunRecord>> {
-        let mut records = VecDeque::new();
+        let mut lines = VecDeque::new();
         for path in [self.older(), self.path.clone()] {
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -99,16 +100,19 @@ impl Journal {
                 Err(error) => return Err(error),
             };
             for line in BufReader::new(file).split(b'\n') {
-                // A line that was cut by a crash is no run.
-                if let Ok(record) = serde_json::from_slice(&line?) {
-                    records.push_back(record);
-                }
-                if records.len() > count {
-                    records.pop_front();
+                lines.push_back(line?);
+                // Few of many are wanted; of each file one may be cut.
+                if lines.len() > count.saturating_add(2) {
+                    lines.pop_front();
                 }
             }
         }
-        Ok(records.into())
+        // A line that was cut by a crash is no run.
+        let runs = lines.iter().rev();
+        let runs = runs.filter_map(|line| serde_json::from_slice(line).ok());
+        let mut records: Vec<_> = runs.take(count).collect();
+        records.reverse();
+        Ok(records)
     }
 
     /// Removes it.

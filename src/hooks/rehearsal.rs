@@ -61,14 +61,18 @@ impl Rehearsal {
     /// told so by LATTICE_DRY_RUN=1, and nothing is written.
     ///
     /// # Errors
-    /// `Watch`.
+    /// `Watch`, `HistoryGone`; there is no next run then.
     pub async fn next(&mut self) -> Result<Option<Rehearsed>, HooksError> {
         while let Some(watch) = &mut self.watch {
             match watch.next().await.transpose()? {
                 Some(WatchEvent::Change(change)) => self.take(change),
-                Some(
-                    WatchEvent::Progress | WatchEvent::Gap { .. } | WatchEvent::Damaged { .. },
-                ) => {}
+                Some(WatchEvent::Progress) => {}
+                Some(WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. }) => {
+                    self.watch = None;
+                    self.changes.clear();
+                    let name = self.work.name.clone();
+                    return Err(HooksError::HistoryGone { name, reason });
+                }
                 Some(WatchEvent::CaughtUp) | None => self.watch = None,
             }
             if self.is_full() {

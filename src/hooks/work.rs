@@ -235,7 +235,7 @@ impl Work {
         // From four fifths to six fifths of it.
         let delay = self.hook.backoff(attempt);
         let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));
-        record.retry_ms = u64::try_from(delay.as_millis()).ok();
+        record.retry_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         Verdict::Again(delay)
     }
 

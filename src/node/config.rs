@@ -130,8 +130,8 @@ impl FileConfig {
     }
 }
 
-// Line and column of the beginning of `span`, both from 1.
-fn place(text: &str, span: Option<Range<usize>>) -> (usize, usize) {
+/// Returns line and column of the beginning of `span` in `text`, both from 1.
+pub(crate) fn place(text: &str, span: Option<Range<usize>>) -> (usize, usize) {
     let start = span.map_or(0, |span| span.start);
     let before = text.get(..start).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();

@@ -54,9 +54,9 @@ impl Test {
         }
         if !context.out.json {
             let verb = if self.dry_run { "would run" } else { "ran" };
-            context
-                .out
-                .line(&format!("{verb} {runs} times, {failed} failed"))?;
+            let times = if runs == 1 { "time" } else { "times" };
+            let text = format!("{verb} {runs} {times}, {failed} failed");
+            context.out.line(&text)?;
         }
         match failed {
             0 => Ok(()),
