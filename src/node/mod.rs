@@ -18,6 +18,7 @@ mod lock;
 mod mesh;
 mod meta;
 
+#[cfg(feature = "hooks")]
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
 pub use join::FormerRoot;
