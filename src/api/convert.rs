@@ -260,6 +260,7 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
         poisoned: status.poisoned.unwrap_or_default(),
         recovered: status.recovered,
         expired_through_ms: status.expired_through_ms,
+        void_acts: status.void_acts as u64,
     }
 }
 

@@ -35,6 +35,8 @@ struct StoreStatus {
     pending_entries: u64,
     pending_bytes: u64,
     held: Vec<Held>,
+    /// What entries say of nodes without being entitled to.
+    void_acts: u64,
     /// Authors who signed two entries for one place.
     forks: Vec<Fork>,
     damage: Vec<String>,
@@ -125,6 +127,7 @@ impl From<&api::StoreStatus> for StoreStatus {
                     due_ms: it.due_ms,
                 })
                 .collect(),
+            void_acts: store.void_acts,
             forks: store.forks.iter().map(Fork::from).collect(),
             damage: store.damage.clone(),
             watchers: store.watchers,

@@ -126,6 +126,12 @@ fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure>
             short(&held.author)
         ))?;
     }
+    if store.void_acts > 0 {
+        out.line(&format!(
+            "  {} times an entry said of a node what its author may not say: void",
+            store.void_acts
+        ))?;
+    }
     for fork in &store.forks {
         let entries: Vec<String> = fork.entries.iter().map(|id| short(id)).collect();
         out.line(&format!(

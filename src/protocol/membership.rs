@@ -205,6 +205,11 @@ impl Members {
         self.counting.contains(&(*entry, *node))
     }
 
+    /// Returns all acts that count: entry, and the node it is about.
+    pub fn counting(&self) -> &BTreeSet<(EntryId, Author)> {
+        &self.counting
+    }
+
     /// Returns what becomes of the entries of `author` in `store`, the root store among them.
     pub fn standing(&self, store: &StoreId, author: &Author) -> Standing {
         let granted = self

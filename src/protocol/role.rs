@@ -205,6 +205,13 @@ impl Acts {
         })
     }
 
+    /// True when its author removes itself, for which it needs nobody's leave.
+    pub fn leaves(&self) -> bool {
+        let removes =
+            |(node, act): &(Author, Act)| *node == self.author && matches!(act, Act::Remove(_));
+        self.acts.iter().any(removes)
+    }
+
     /// Returns the entry's place on its branch.
     pub fn tip(&self) -> FrontierTip {
         FrontierTip {

@@ -24,11 +24,11 @@ use redb::{Durability, TableDefinition};
 
 pub use error::StateError;
 pub use stored::Stored;
-pub use view::View;
+pub use view::{ActsInPlace, View};
 
 use crate::{
     disk::{Disk, Open},
-    id::{EntryId, Seq},
+    id::{Author, EntryId, Seq},
     limits::STATE_CACHE_BYTES,
     protocol::{
         cause::CauseId,
@@ -154,6 +154,7 @@ impl State {
             keys: counts.keys,
             entries: counts.entries,
             expired_through_ms: counts.expired_through_ms,
+            acts: None,
         };
         let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
         let state = Self {
@@ -233,13 +234,24 @@ impl State {
         self.filling = None;
     }
 
+    /// Says that members are kept here, and adds to the acts that count. An act must be added
+    /// before its entry is staged: else it keeps no place.
+    pub fn count(&mut self, acts: impl IntoIterator<Item = (EntryId, Author)>) {
+        let counting = self.staged.acts.get_or_insert_default();
+        let mut acts = acts.into_iter().peekable();
+        if acts.peek().is_some() {
+            Arc::make_mut(counting).extend(acts);
+        }
+    }
+
     /// Changes the heads of an entry's keys; nobody sees it before `show`.
     ///
-    /// Returns what changed, for each op. On an error nothing of the entry is staged.
+    /// Returns what changed, for each op; `None` for an op that is void. On an error nothing of the
+    /// entry is staged.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
-    pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Staged>, StateError> {
+    pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Option<Staged>>, StateError> {
         let keys = entry.ops.iter().map(Op::key);
         let before = keys.map(|key| self.heads(key)).collect::<Result<_, _>>()?;
         self.stage_over(entry, before)
@@ -254,17 +266,20 @@ impl State {
         &mut self,
         entry: &VerifiedEntry,
         before: Vec<Heads>,
-    ) -> Result<Vec<Staged>, StateError> {
+    ) -> Result<Vec<Option<Staged>>, StateError> {
         debug_assert_eq!(before.len(), entry.ops.len(), "heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
         for (op, before) in entry.ops.iter().zip(before) {
-            let after = before.apply(entry, op);
-            changes.push(Staged { before, after });
+            changes.push((!self.staged.is_void(&entry.id, op)).then(|| {
+                let after = before.apply(entry, op);
+                Staged { before, after }
+            }));
         }
         // Looked up for all ops first: an error leaves nothing staged.
         let mut rows = Vec::with_capacity(changes.len());
         for (op, change) in entry.ops.iter().zip(&changes) {
-            let old = change.before.winner().and_then(Head::expires_ms);
+            let old = change.as_ref().and_then(|change| change.before.winner());
+            let old = old.and_then(Head::expires_ms);
             let row = old.map(|ms| self.staged.expiry_row(op.key(), ms));
             rows.push(row.transpose()?);
         }
@@ -277,6 +292,7 @@ impl State {
             caused = Some((cause, first));
         }
         for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
+            let Some(change) = change else { continue };
             self.staged.put(op, change, row);
             if let Some(filling) = &mut self.filling {
                 filling.keys.insert(op.key());

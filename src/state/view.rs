@@ -4,7 +4,7 @@
 //! rows in the file as of its last commit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -15,8 +15,8 @@ use imbl::OrdMap;
 use redb::ReadOnlyTable;
 
 use crate::{
-    id::{EntryId, Seq},
-    protocol::{cause::CauseId, frontier::Frontier, heads::Heads},
+    id::{Author, EntryId, Seq},
+    protocol::{cause::CauseId, entry::Op, frontier::Frontier, heads::Heads, role::role_key_node},
     state::{CAUSES, HEADS, StateError, row},
 };
 
@@ -36,7 +36,13 @@ pub struct View {
     pub entries: u64,
     /// Expiries through this time were told, ms since 1970. Never goes back.
     pub expired_through_ms: u64,
+    /// Where members are kept, the acts that are in it: those of its entries that count. `None`
+    /// elsewhere: nothing is an act there.
+    pub acts: Option<Arc<ActsInPlace>>,
 }
+
+/// Acts: the entry, and the node that it is about.
+pub type ActsInPlace = BTreeSet<(EntryId, Author)>;
 
 /// Rows that are not in the file, or not yet.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +70,14 @@ impl std::fmt::Debug for Flushed {
 }
 
 impl View {
+    /// True when `op` of the entry keeps no place: its key says what a node is, and it is no act
+    /// that counts.
+    pub fn is_void(&self, entry: &EntryId, op: &Op) -> bool {
+        self.acts.as_ref().is_some_and(|acts| {
+            role_key_node(op.key()).is_some_and(|node| !acts.contains(&(*entry, node)))
+        })
+    }
+
     /// Returns the heads of `key`; none when it was never written.
     ///
     /// # Errors

@@ -438,6 +438,7 @@ impl Actor {
                     due_ms,
                 })
                 .collect(),
+            void_acts: self.membership.void_acts(),
             forks: self.marks.forks.known(self.logs.reader()),
             damage: self.damage.iter().map(ToString::to_string).collect(),
             lost: self.lost(),

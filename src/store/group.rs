@@ -16,7 +16,7 @@ use crate::{
         heads::{Head, Heads},
         role::role_key_node,
     },
-    state::StateError,
+    state::{State, StateError},
     store::{
         Condition, Write, WriteError, Written,
         actor::{Actor, Command},
@@ -208,7 +208,8 @@ impl Actor {
         self.marks.forks.commit();
         self.publish(&changes);
         self.tell_fresh();
-        if self.membership.commit(self.logs.reader()) {
+        let view = self.state.as_ref().map(State::staged);
+        if view.is_some_and(|view| self.membership.commit(view, self.logs.reader())) {
             self.reconsider();
         }
         Ok(())

@@ -285,6 +285,15 @@ impl Actor {
         if self.mending.take(entry) {
             return Ok(Ingested::Duplicate(entry.id));
         }
+        let ingested = self.ingest_alone(entry)?;
+        if let Ingested::Applied(id) = ingested {
+            self.release_waiting(id)?;
+        }
+        Ok(ingested)
+    }
+
+    // Without those that waited for it.
+    fn ingest_alone(&mut self, entry: &VerifiedEntry) -> Result<Ingested, GroupError> {
         match self.check_standing(entry) {
             Ok(true) => {}
             Ok(false) => {
@@ -304,10 +313,7 @@ impl Actor {
         }
         let taken = self.take_in(entry, Origin::Remote, None)?;
         Ok(match taken {
-            TakenIn::Staged => {
-                self.release_waiting(entry.id)?;
-                Ingested::Applied(entry.id)
-            }
+            TakenIn::Staged => Ingested::Applied(entry.id),
             TakenIn::Duplicate => Ingested::Duplicate(entry.id),
             TakenIn::Refused(refused) => Ingested::Refused(refused),
             TakenIn::Missing(missing) => {
@@ -320,20 +326,18 @@ impl Actor {
         })
     }
 
-    // Entries that waited for `come`, and those that waited for them.
+    // Entries that waited for `come`, and those that waited for them. Who wrote them may have been
+    // removed meanwhile.
     fn release_waiting(&mut self, come: EntryId) -> Result<(), GroupError> {
         let mut come = vec![come];
         while let Some(id) = come.pop() {
             for entry in self.waiting.pending.release(&id) {
-                match self.take_in(&entry, Origin::Remote, None)? {
-                    TakenIn::Staged => come.push(entry.id),
-                    TakenIn::Missing(missing) => {
-                        self.waiting.pending.insert(entry, missing);
-                    }
-                    TakenIn::Duplicate => {}
-                    TakenIn::Refused(refused) => {
+                match self.ingest_alone(&entry)? {
+                    Ingested::Applied(id) => come.push(id),
+                    Ingested::Refused(refused) => {
                         tracing::warn!(entry = %entry.id, %refused, "entry refused");
                     }
+                    _waits_or_is_here => {}
                 }
             }
         }
@@ -416,13 +420,19 @@ impl Actor {
             Admission::Duplicate | Admission::Gap { .. } => {}
         }
         let state = self.state.as_mut().expect("the store is open");
+        if let Some(acts) = self
+            .membership
+            .note(entry, state.staged(), self.logs.reader())
+        {
+            state.count(acts);
+        }
         let changes = state.stage_over(entry, before)?;
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.note_fresh(entry, origin);
-        self.membership.note(entry);
         self.marks.forks.note(entry);
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
+            let Some(staged) = staged else { continue };
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
                 self.next_expiry_ms = Some(self.next_expiry_ms.map_or(ms, |next| next.min(ms)));
             }

@@ -1,6 +1,9 @@
 //! Who may write here: what the root store says of nodes, and how the writer goes by it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::sync::{oneshot, watch};
 
@@ -15,6 +18,7 @@ use crate::{
         pending::Pending,
         role::{Acts, may_act},
     },
+    state::{State, View},
     store::{
         IngestError, Ingested, RefusedEntry, Store, WriteError,
         actor::{Actor, Command},
@@ -121,6 +125,12 @@ impl Membership {
         Arc::clone(&self.members.borrow())
     }
 
+    /// Returns how many acts are void.
+    pub(super) fn void_acts(&self) -> usize {
+        let acts: usize = self.acts.values().map(|(_, acts)| acts.acts.len()).sum();
+        acts - self.members.borrow().counting().len().min(acts)
+    }
+
     /// Returns what tells of changes.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Members>> {
         self.members.clone()
@@ -134,26 +144,51 @@ impl Membership {
         }
     }
 
-    /// Notes an entry of the root store that has acts.
-    pub(super) fn note(&mut self, entry: &Entry) {
-        if self.is_root()
-            && let Some(acts) = Acts::of(entry)
-            && self
-                .acts
-                .insert(entry.id, (entry.as_parent(), acts))
-                .is_none()
-        {
-            self.staged.push(entry.id);
+    /// Notes an entry that comes after all that `view` shows. Returns those of its acts that count
+    /// then; `None` when it has none.
+    pub(super) fn note(
+        &mut self,
+        entry: &Entry,
+        view: &View,
+        log: &LogReader,
+    ) -> Option<Vec<(EntryId, Author)>> {
+        let acts = self.gather(entry)?;
+        let in_place = view.acts.as_ref()?;
+        // Most of what is void is so at a glance: nothing by which its author acts is here.
+        let acts_by = |cited: &EntryId| in_place.contains(&(*cited, acts.author));
+        if acts.author != self.creator && !acts.leaves() && !acts.cites.iter().any(acts_by) {
+            return Some(Vec::new());
         }
+        let members = self.evaluate(log);
+        let acts = acts.acts.iter().map(|(node, _)| (entry.id, *node));
+        Some(acts.filter(|(id, node)| members.counts(id, node)).collect())
     }
 
-    /// What was noted is durable: who is a member now follows from it. True when that changed.
-    pub(super) fn commit(&mut self, log: &LogReader) -> bool {
+    // Adds the acts of an entry to those that are known, and returns them.
+    fn gather(&mut self, entry: &Entry) -> Option<Acts> {
+        let acts = Acts::of(entry).filter(|_| self.is_root())?;
+        let known = (entry.as_parent(), acts.clone());
+        if self.acts.insert(entry.id, known).is_none() {
+            self.staged.push(entry.id);
+        }
+        Some(acts)
+    }
+
+    /// What was noted is durable: who is a member now follows from it. True when the state that
+    /// `view` shows may not go by that.
+    pub(super) fn commit(&mut self, view: &View, log: &LogReader) -> bool {
         if self.staged.is_empty() {
             return false;
         }
         self.unsaved.append(&mut self.staged);
-        self.evaluate(log)
+        self.tell(log) || !self.is_in_step(view)
+    }
+
+    /// True when `view` has all acts that count, and no other.
+    pub(super) fn is_in_step(&self, view: &View) -> bool {
+        let members = self.members.borrow();
+        let acts = view.acts.as_deref();
+        acts.is_none_or(|acts| acts == members.counting())
     }
 
     /// What was noted last is not in the log.
@@ -163,14 +198,19 @@ impl Membership {
         }
     }
 
-    fn evaluate(&self, log: &LogReader) -> bool {
+    fn evaluate(&self, log: &LogReader) -> Members {
+        let acts = self.acts.values().map(|(_, acts)| acts);
+        Members::evaluate(self.creator, self.store, acts, |author, entry, tip| {
+            leads(log, author, entry, tip)
+        })
+    }
+
+    // True when it is news.
+    fn tell(&self, log: &LogReader) -> bool {
         let Some(told) = &self.told else {
             return false;
         };
-        let acts = self.acts.values().map(|(_, acts)| acts);
-        let members = Members::evaluate(self.creator, self.store, acts, |author, entry, tip| {
-            leads(log, author, entry, tip)
-        });
+        let members = self.evaluate(log);
         told.send_if_modified(|known| {
             let news = **known != members;
             if news {
@@ -317,25 +357,30 @@ pub(super) fn load(
 ) -> Result<(), LogError> {
     for (author, seq, id) in places {
         if let Some((entry, _)) = logs.reader().entry(author, *seq, id)? {
-            membership.note(&entry);
+            membership.gather(&entry);
         }
     }
     // They are in the notes.
     membership.staged.clear();
-    membership.evaluate(logs.reader());
+    membership.tell(logs.reader());
     Ok(())
 }
 
-/// Reads which entries of `spans` have acts: before a state is built from them, it must be known
-/// what counts.
+/// Reads which entries of `spans` have acts: before `state`, which ends where they begin, gets
+/// those entries, it must be known what counts.
 pub(super) fn collect(
     membership: &mut Membership,
     logs: &Logs,
     spans: &[Span],
+    state: &mut State,
 ) -> Result<(), LogError> {
     if !membership.is_root() {
         return Ok(());
     }
+    if !state.staged().frontier.is_empty() {
+        state.count(membership.members().counting().iter().copied());
+    }
+    let mut found = BTreeSet::new();
     for span in spans {
         let mut walk = span.branch.walk(span.after + 1);
         loop {
@@ -345,7 +390,7 @@ pub(super) fn collect(
                     if may_act(&record.payload)
                         && let Ok(entry) = span.branch.read_entry(&record)
                     {
-                        membership.note(&entry);
+                        found.extend(membership.gather(&entry).map(|acts| acts.entry));
                     }
                 }
                 Ok(_end) => break,
@@ -356,7 +401,10 @@ pub(super) fn collect(
         }
     }
     membership.unsaved.append(&mut membership.staged);
-    membership.evaluate(logs.reader());
+    membership.tell(logs.reader());
+    let members = membership.members();
+    let counting = members.counting().iter().copied();
+    state.count(counting.filter(|(entry, _)| found.contains(entry)));
     Ok(())
 }
 

@@ -309,7 +309,7 @@ fn replay(
             return Ok(Err(what));
         }
     };
-    members::collect(membership, logs, &spans)?;
+    members::collect(membership, logs, &spans, state)?;
     // One thread reads and decodes, this one applies, the flusher writes.
     let (parts, decoded) = mpsc::sync_channel(PARTS_AHEAD);
     thread::scope(|scope| {

@@ -259,6 +259,7 @@ impl Shared {
         let mut found = BTreeMap::new();
         // By an entry of that time.
         let mut superseded: BTreeSet<Parent> = BTreeSet::new();
+        let view = self.state.view();
         let mut walked = 0;
         // All above is known when an entry comes.
         while let Some(at) = todo.pop_last() {
@@ -274,7 +275,8 @@ impl Shared {
             }
             let entry = self.entry_of(&at)?;
             // A parent is of the whole entry: it may be about its other keys only.
-            let Some(op) = op_of(&entry, key).filter(|_| !self.is_cut(&entry)) else {
+            let counts = |op: &&Op| !self.is_cut(&entry) && !view.is_void(&entry.id, op);
+            let Some(op) = op_of(&entry, key).filter(counts) else {
                 continue;
             };
             todo.extend(entry.header.parents.iter().copied());

@@ -14,6 +14,7 @@ use crate::{
         frontier::{Frontier, FrontierTip},
         heads::Heads,
         membership::Members,
+        role::role_key,
     },
     store::{Shared, actor::Actor, members::counts},
 };
@@ -22,11 +23,15 @@ impl Actor {
     /// Brings the state in step with who is a member now, and tells what that retracted.
     ///
     /// It is built again from the log when entries that are in the log count otherwise than
-    /// before; that happens when a node is removed, which is rare.
+    /// before, or acts do; that happens when a node is removed, which is rare.
     pub(super) fn recount(&mut self) {
         let now = self.membership.members();
         let before = std::mem::replace(&mut self.counted_by, Arc::clone(&now));
-        if self.membership.is_anyone() || Arc::ptr_eq(&before, &now) {
+        let in_step = self
+            .state
+            .as_ref()
+            .map(|state| self.membership.is_in_step(state.staged()));
+        if self.membership.is_anyone() || (Arc::ptr_eq(&before, &now) && in_step != Some(false)) {
             return;
         }
         let keys = match self.keys_that_changed(&before, &now) {
@@ -53,7 +58,7 @@ impl Actor {
         self.publish(&changes);
     }
 
-    // Keys of entries that counted and do not, or the other way round.
+    // Keys of entries, and of acts, that counted and do not, or the other way round.
     fn keys_that_changed(
         &self,
         before: &Members,
@@ -87,6 +92,14 @@ impl Actor {
                     }
                 }
             }
+        }
+        if let Some(acts) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.staged().acts.as_ref())
+        {
+            let changed = acts.symmetric_difference(now.counting());
+            keys.extend(changed.map(|(_entry, node)| role_key(node)));
         }
         Ok(keys)
     }

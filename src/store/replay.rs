@@ -340,7 +340,8 @@ impl LogSource {
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
         for (index, op) in (0_u32..).zip(&entry.ops) {
-            if index < done || !options.selects(op.key()) {
+            let wanted = index >= done && options.selects(op.key());
+            if !wanted || self.view.is_void(&entry.id, op) {
                 continue;
             }
             let change = replayed(&self.view, entry, index, arrived_ms)?;

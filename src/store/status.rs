@@ -30,6 +30,8 @@ pub struct StoreStatus {
     pub pending_bytes: usize,
     /// Entries that wait for the clock, by due time.
     pub held: Vec<HeldEntry>,
+    /// What entries say of nodes without being entitled to: it keeps no place in the state.
+    pub void_acts: usize,
     /// Authors who signed two entries for one place, with the proof, by author.
     pub forks: Vec<KnownFork>,
     /// What is damaged, a line each.
@@ -63,6 +65,7 @@ pub(super) struct WriterStatus {
     pub(super) pending_entries: usize,
     pub(super) pending_bytes: usize,
     pub(super) held: Vec<HeldEntry>,
+    pub(super) void_acts: usize,
     pub(super) forks: Vec<KnownFork>,
     pub(super) damage: Vec<String>,
     pub(super) lost: Vec<LostEntries>,
@@ -94,6 +97,7 @@ impl Store {
             pending_entries: writer.pending_entries,
             pending_bytes: writer.pending_bytes,
             held: writer.held,
+            void_acts: writer.void_acts,
             forks: writer.forks,
             damage: writer.damage,
             lost: writer.lost,

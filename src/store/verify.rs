@@ -122,7 +122,8 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
         let Merged::Entry { entry, .. } = next else {
             continue;
         };
-        for op in &entry.ops {
+        let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry.id, op));
+        for op in in_place {
             let heads = expected.entry(op.key().clone()).or_default();
             *heads = heads.apply(&entry, op);
         }

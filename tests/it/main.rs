@@ -10,6 +10,7 @@
     reason = "a test may stop at the first surprise, and says what it saw"
 )]
 
+mod acts;
 mod causes;
 #[cfg(feature = "cli")]
 mod cli;
