@@ -270,6 +270,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
 
     async fn finish(self, summary: Summary) -> Result<Summary, PeerError> {
         if summary.received > 0 {
+            self.store.settle().await;
             self.mesh.acknowledge(self.store);
             self.mesh.announce(self.store).await;
         }

@@ -9,7 +9,7 @@
 //!   So a further grant can only better a rank, and never takes an act away from who wrote it.
 //! - A removal counts against admins whose rank is worse than its own, and against everybody who
 //!   is no admin. The creator can be removed by nobody else.
-//! - Everybody may leave: a removal of its own author needs no authority. The first one counts.
+//! - Every member may leave: a removal of its own author needs no authority. The first one counts.
 //! - Of a removed author's acts those count that every removal of it has a tip after.
 //!
 //! So of two admins who remove each other the better ranked stays; what a removed admin granted past

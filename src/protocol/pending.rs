@@ -94,6 +94,15 @@ impl Pending {
             .collect()
     }
 
+    /// Takes out all, in order of arrival.
+    pub fn take_all(&mut self) -> Vec<VerifiedEntry> {
+        self.places.clear();
+        self.waiting.clear();
+        self.bytes = 0;
+        let entries = std::mem::take(&mut self.entries).into_values();
+        entries.map(|(entry, _missing)| entry).collect()
+    }
+
     fn take(&mut self, id: &EntryId) -> Option<VerifiedEntry> {
         let (entry, _missing) = self.entries.remove(&self.places.remove(id)?)?;
         self.bytes = self.bytes.saturating_sub(entry.bytes());

@@ -58,6 +58,7 @@ pub(super) enum Command {
     },
     /// The members have changed.
     Reconsider(oneshot::Sender<()>),
+    Settle(oneshot::Sender<()>),
     Lacks(
         Vec<(Author, FrontierTip)>,
         oneshot::Sender<Vec<(Author, FrontierTip)>>,
@@ -172,6 +173,10 @@ impl Actor {
                 Some(Command::Reconsider(reply)) => {
                     self.reconsider();
                     // Who has gone away does not want to know.
+                    reply.send(()).unwrap_or_default();
+                }
+                Some(Command::Settle(reply)) => {
+                    self.settle();
                     reply.send(()).unwrap_or_default();
                 }
                 Some(Command::Lacks(tips, reply)) => drop(reply.send(self.lacks(tips))),

@@ -212,6 +212,10 @@ impl Actor {
         if view.is_some_and(|view| self.membership.commit(view, self.logs.reader())) {
             self.reconsider();
         }
+        let come = self.membership.absent.take_come();
+        if !come.is_empty() {
+            self.count_again(come);
+        }
         Ok(())
     }
 
@@ -220,6 +224,7 @@ impl Actor {
         self.staged.clear();
         self.applying.clear();
         self.membership.roll_back();
+        self.membership.absent.take_come();
         self.marks.forks.roll_back();
         self.waiting.group.clear();
         if let Some(state) = &mut self.state {

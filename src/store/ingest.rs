@@ -429,6 +429,7 @@ impl Actor {
         let changes = state.stage_over(entry, before)?;
         self.waiting.group.insert(entry.id, entry.as_parent());
         self.note_fresh(entry, origin);
+        self.membership.absent.note(entry);
         self.marks.forks.note(entry);
         self.hlc = self.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
@@ -449,64 +450,6 @@ impl Actor {
         keys.map(|key| state.heads(key)).collect()
     }
 
-    // The outer error is the log's; the inner one says what to do with the entry.
-    fn check_parents(
-        &self,
-        entry: &Entry,
-        before: &[Heads],
-    ) -> Result<Result<(), TakenIn>, GroupError> {
-        let heads = before.iter().flat_map(Heads::as_slice);
-        let heads: Vec<_> = heads.map(Head::as_parent).collect();
-        for parent in &entry.header.parents {
-            if heads.contains(parent) {
-                continue;
-            }
-            match self.known(parent)? {
-                Some(known) if known == *parent => {}
-                Some(known) => {
-                    let refused = RefusedEntry::FalseParent { parent: known.id };
-                    return Ok(Err(TakenIn::Refused(refused)));
-                }
-                // It does not count, so nothing waits for it.
-                None if self.is_cut(parent) => {}
-                None => return Ok(Err(TakenIn::Missing(parent.id))),
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    fn is_cut(&self, parent: &Parent) -> bool {
-        let at = FrontierTip {
-            seq: parent.seq,
-            id: parent.id,
-        };
-        let log = self.logs.reader();
-        self.membership.is_cut(&parent.author, at, log)
-    }
-
-    fn known(&self, parent: &Parent) -> Result<Option<Parent>, GroupError> {
-        if let Some(staged) = self.waiting.group.get(&parent.id) {
-            return Ok(Some(*staged));
-        }
-        let tips = self.logs.tips(&parent.author);
-        for branch in 0..tips.len() {
-            let found = self
-                .logs
-                .reader()
-                .tip_at(&parent.author, branch, parent.seq)
-                .map_err(GroupError::unreadable)?;
-            if let Some(Tip { seq, id, hlc }) = found.filter(|found| found.id == parent.id) {
-                return Ok(Some(Parent {
-                    hlc,
-                    author: parent.author,
-                    id,
-                    seq,
-                }));
-            }
-        }
-        Ok(None)
-    }
-
     /// Returns the key this node signs with.
     pub(super) fn author(&self) -> Author {
         Author(self.config.key.verifying_key().to_bytes())
@@ -524,7 +467,7 @@ impl Actor {
 
 impl GroupError {
     // A log could not be read; nothing is wrong with writing.
-    fn unreadable(error: LogError) -> Self {
+    pub(super) fn unreadable(error: LogError) -> Self {
         Self::Refused(WriteError::Read(error.into()))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         IngestError, Ingested, RefusedEntry, Store, WriteError,
         actor::{Actor, Command},
         merge::Span,
+        parents::Absent,
         proof::Grounds,
     },
 };
@@ -42,6 +43,8 @@ pub(super) struct Membership {
     members: watch::Receiver<Arc<Members>>,
     // In the root store.
     told: Option<watch::Sender<Arc<Members>>>,
+    // What was applied without them goes by that they do not count.
+    pub(super) absent: Absent,
     // Entries of authors whom nobody has let in yet, by author.
     pub(super) strangers: Pending,
 }
@@ -83,6 +86,7 @@ impl Membership {
             unsaved: Vec::new(),
             members,
             told,
+            absent: Absent::default(),
             strangers: Pending::new(STRANGERS_BYTES_MAX),
         }
     }
@@ -110,8 +114,13 @@ impl Membership {
             seq: entry.header.seq,
             id: entry.id,
         };
+        self.counts_at(&entry.author(), at, log)
+    }
+
+    /// True when the entry of `author` at `at` counts, if there is one.
+    pub(super) fn counts_at(&self, author: &Author, at: FrontierTip, log: &LogReader) -> bool {
         let members = self.members.borrow();
-        self.anyone || counts(&members, &self.store, log, &entry.author(), at)
+        self.anyone || counts(&members, &self.store, log, author, at)
     }
 
     /// True when `author` was removed before writing the entry at `at`.
@@ -226,19 +235,22 @@ impl Membership {
         self.acts.get(&rank.entry).map(|(parent, _)| *parent)
     }
 
-    /// Returns notes of the acts that came since the last flush.
+    /// Returns notes of what came since the last flush.
     pub(super) fn notes(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let absent = self.absent.notes();
         let unsaved = std::mem::take(&mut self.unsaved);
         unsaved
             .iter()
             .filter_map(|id| self.acts.get(id))
             .map(|(at, _)| (encode_key(at), Vec::new()))
+            .chain(absent)
             .collect()
     }
 
     /// The state file is a new one: all notes are written again.
     pub(super) fn forget_saved(&mut self) {
         self.unsaved = self.acts.keys().copied().collect();
+        self.absent.forget_saved();
     }
 }
 
@@ -457,6 +469,16 @@ impl Store {
         let (reply, done) = oneshot::channel();
         // A store that is closed has nothing that waits.
         if self.queue.send(Command::Reconsider(reply)).await.is_ok() {
+            drop(done.await);
+        }
+    }
+
+    /// Lets entries go on that wait for others which do not count: what a peer has was synced, so
+    /// that will hardly change. Returns when it is done.
+    pub async fn settle(&self) {
+        let (reply, done) = oneshot::channel();
+        // In a store that is closed nothing waits.
+        if self.queue.send(Command::Settle(reply)).await.is_ok() {
             drop(done.await);
         }
     }

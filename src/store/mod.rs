@@ -21,6 +21,7 @@ mod merge;
 mod open;
 mod options;
 mod outgoing;
+mod parents;
 mod past;
 mod position;
 mod proof;

@@ -29,6 +29,7 @@ use crate::{
         members::{self, Membership},
         mend::Mending,
         merge::{Merge, Merged, Span, spans},
+        parents::{Absent, Reach},
         position::published,
     },
 };
@@ -202,9 +203,10 @@ fn open_with_state(
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
     };
-    let (Some((mut marks, known)), Some(acts)) = (
+    let (Some((mut marks, known)), Some(acts), Some(absent)) = (
         Marks::read(&stored.notes),
         members::read_notes(&stored.notes),
+        Absent::read(&stored.notes),
     ) else {
         return Ok(Err("its notes are not readable".to_owned()));
     };
@@ -216,6 +218,7 @@ fn open_with_state(
         recovered.push("the state was built again from the log: its file was missing".to_owned());
     }
     check_tips(config, &logs, &known)?;
+    membership.absent = absent;
     members::load(membership, &logs, &acts)?;
     // A removal that this store had not heard of when it was closed, or died.
     let cut = |(author, tip)| membership.is_cut(&author, tip, logs.reader());
@@ -310,6 +313,7 @@ fn replay(
         }
     };
     members::collect(membership, logs, &spans, state)?;
+    let reach = Reach::of(logs.reader());
     // One thread reads and decodes, this one applies, the flusher writes.
     let (parts, decoded) = mpsc::sync_channel(PARTS_AHEAD);
     thread::scope(|scope| {
@@ -322,6 +326,9 @@ fn replay(
                         marks.forks.note(&entry);
                         if !membership.counts(&entry, logs.reader()) {
                             continue;
+                        }
+                        for absent in reach.absent(&entry) {
+                            membership.absent.add(absent);
                         }
                         match state.stage(&entry) {
                             Ok(_changes) => {}

@@ -42,8 +42,14 @@ impl Actor {
                 return;
             }
         };
+        self.count_again(keys);
+    }
+
+    /// Builds the state again, of which some `keys` may not be as they should be, and tells how they
+    /// were wrong.
+    pub(super) fn count_again(&mut self, keys: BTreeSet<Bytes>) {
         let heads_before = self.heads_of_keys(&keys);
-        tracing::info!(store = %self.config.id, keys = keys.len(), "the members have changed: counting again");
+        tracing::info!(store = %self.config.id, keys = keys.len(), "what counts has changed: counting again");
         self.rebuild();
         let heads_after = self.heads_of_keys(&keys);
         let arrived_ms = self.clock.now_ms();

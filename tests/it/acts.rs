@@ -19,7 +19,7 @@ use lattice::{
         frontier::FrontierTip,
         role::{Act, Role, Tips, role_key},
     },
-    store::{Authority, Ingested, List, Start, StoreConfig, WatchEvent, WatchOptions},
+    store::{Authority, Ingested, List, Start, StoreConfig, Watch, WatchEvent, WatchOptions},
 };
 use tokio_stream::StreamExt as _;
 
@@ -105,8 +105,7 @@ async fn assert_sound(store: &Store) {
 async fn what_a_writer_says_of_nodes_is_void() {
     let disk = MemDisk::default();
     let mut store = Store::open(config(&disk)).await.unwrap();
-    let mut live = store.watch("/");
-    assert_eq!(live.next().await.unwrap().unwrap(), WatchEvent::CaughtUp);
+    let mut live = listen(&store, &mut BTreeMap::new()).await;
     let mut creator = Writer::new(AUTHOR_A, ROOT);
     let mut writer = Writer::new(AUTHOR_B, ROOT);
     let ops = vec![grant(AUTHOR_B, Role::Writer)];
@@ -298,8 +297,8 @@ fn whatever_order_acts_come_in_the_state_has_those_that_count() {
             for _order in 0..3 {
                 let disk = MemDisk::default();
                 let mut store = Store::open(config(&disk)).await.unwrap();
-                let mut live = store.watch("/");
-                let mut told: BTreeMap<Bytes, Vec<EntryId>> = BTreeMap::new();
+                let mut told = BTreeMap::new();
+                let mut live = listen(&store, &mut told).await;
                 random.shuffle(&mut entries);
                 // What came from somebody who might not write then comes again with a later sync.
                 for _sync in 0..entries.len() {
@@ -316,14 +315,13 @@ fn whatever_order_acts_come_in_the_state_has_those_that_count() {
                                 disk.remove(Path::new("/store/state.db")).unwrap();
                             }
                             store = Store::open(config(&disk)).await.unwrap();
-                            live = store.watch("/");
                             told.clear();
-                            for change in changes(&store, Start::Initial).await {
-                                hear(&mut told, &change);
-                            }
+                            live = listen(&store, &mut told).await;
                             assert_sound(&store).await;
                         }
                     }
+                    store.settle().await;
+                    assert_sound(&store).await;
                     if before == (store.frontier(), store.members().borrow().clone()) {
                         break;
                     }
@@ -336,18 +334,7 @@ fn whatever_order_acts_come_in_the_state_has_those_that_count() {
                     .iter()
                     .filter(|at| members.is_removed(&author_of(**at)))
                     .count();
-                // All that the last entry changed has been told by the next mark.
                 let frontier = store.frontier();
-                loop {
-                    match live.next().await.unwrap().unwrap() {
-                        WatchEvent::Change(change) => {
-                            retracts += usize::from(change.kind == Kind::Retract);
-                            hear(&mut told, &change);
-                        }
-                        _mark if live.cursor().frontier == frontier => break,
-                        _mark => {}
-                    }
-                }
                 let mut state = BTreeMap::new();
                 for key in AUTHORS
                     .map(role_of)
@@ -364,13 +351,21 @@ fn whatever_order_acts_come_in_the_state_has_those_that_count() {
                         state.insert(Bytes::from(key), heads);
                     }
                 }
-                told.retain(|_key, heads| !heads.is_empty());
-                assert_eq!(told, state, "what the watch was told");
                 for change in changes(&store, Start::SinceAuthored { ms: 1 }).await {
                     let node = AUTHORS.map(author_of).into_iter();
                     let node = node.clone().find(|at| role_key(at) == change.key);
                     assert!(node.is_none_or(|node| members.counts(&change.entry.id, &node)));
                 }
+                // Who watches is told the rest before the end.
+                store.close().await.unwrap();
+                while let Some(Ok(event)) = live.next().await {
+                    if let WatchEvent::Change(change) = event {
+                        retracts += usize::from(change.kind == Kind::Retract);
+                        hear(&mut told, &change);
+                    }
+                }
+                told.retain(|_key, heads| !heads.is_empty());
+                assert_eq!(told, state, "what the watch was told");
                 ends.insert(format!("{frontier:?} {members:?} {state:?}"));
             }
             assert_eq!(ends.len(), 1, "orders lead to different ends: {ends:#?}");
@@ -379,6 +374,18 @@ fn whatever_order_acts_come_in_the_state_has_those_that_count() {
     println!("{void} void acts, {retracts} retractions, {forks} forks, {removed} removed");
     if std::env::var("SEED").is_err() {
         assert!(void > 100 && retracts > 20 && forks > 20 && removed > 50);
+    }
+}
+
+/// Begins a watch, and hears what is there.
+async fn listen(store: &Store, told: &mut BTreeMap<Bytes, Vec<EntryId>>) -> Watch {
+    let mut live = store.watch("/");
+    loop {
+        match live.next().await.unwrap().unwrap() {
+            WatchEvent::Change(change) => hear(told, &change),
+            WatchEvent::CaughtUp => return live,
+            _other => {}
+        }
     }
 }
 

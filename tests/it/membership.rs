@@ -158,6 +158,7 @@ mod plain {
                 Some(_) => branch(history, *tip).contains(&entry),
             })
         };
+        let let_in = |node: &Author| counting().any(|(acts, _)| grants(acts, node, Role::Reader));
         // Those by others, then the node's own that comes first among what these leave.
         let removals = |node: &Author| -> BTreeMap<EntryId, Vec<FrontierTip>> {
             let mut removals: BTreeMap<_, Vec<_>> = counting()
@@ -174,6 +175,7 @@ mod plain {
             let left = history.acts.iter().filter(|acts| {
                 acts.author == *node
                     && (*node != creator || creator_may_leave)
+                    && (*node == creator || let_in(node))
                     && removal_of(acts, node).is_some()
                     && removals.values().all(|tips| within(acts.tip(), tips))
             });

@@ -100,7 +100,8 @@ impl<'a, L: Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>> Evaluation<'a
             }
         }
         for node in self.leaving.keys() {
-            if members.get(node).is_none_or(|known| known.rank.is_none()) {
+            let known = members.get(node);
+            if known.is_some_and(|known| known.rank.is_none() && known.grant.is_some()) {
                 self.leave(&mut members, *node);
             }
         }
