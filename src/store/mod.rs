@@ -120,6 +120,8 @@ struct Shared {
     bus: Bus,
     fresh: broadcast::Sender<Fresh>,
     members: tokio::sync::watch::Receiver<Arc<Members>>,
+    // True when nobody says who may write.
+    anyone: bool,
     // How many hold own writes back.
     holds: tokio::sync::watch::Sender<usize>,
     dir: PathBuf,

@@ -132,6 +132,7 @@ pub(super) fn open(
         bus: Bus::new(config.bus_batches, published),
         fresh: fresh::channel(),
         members: membership.watch(),
+        anyone: membership.is_anyone(),
         holds: tokio::sync::watch::Sender::new(0),
         dir: config.dir.clone(),
         runtime: runtime.clone(),

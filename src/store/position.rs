@@ -81,11 +81,17 @@ impl Position {
             }
             return;
         }
+        if change.kind == Kind::Retract {
+            // What it says of an entry does not say how far this is; all of them are one.
+            self.inside = next.kind == Kind::Retract;
+            return;
+        }
         let tip = FrontierTip {
             seq: change.entry.seq,
             id: change.entry.id,
         };
-        if next.kind != Kind::Expire && next.entry.id == change.entry.id {
+        let goes_on = !matches!(next.kind, Kind::Expire | Kind::Retract);
+        if goes_on && next.entry.id == change.entry.id {
             // Inside an entry; an atomic one is passed whole or not at all.
             self.inside = change.atomic;
             if !change.atomic {

@@ -22,6 +22,7 @@ use crate::{
         initial::StateSource,
         merge::{Merge, Merged, spans},
         position::Position,
+        recount::Clamped,
     },
 };
 
@@ -81,6 +82,8 @@ pub(super) struct LogSource {
     moved: bool,
     // Comes before all else: the entry of which the first ops were delivered.
     rest: Option<Rest>,
+    // Come next.
+    retractions: Vec<Arc<Change>>,
     // Only entries stamped, or arrived, since.
     authored_ms: u64,
     arrived_ms: u64,
@@ -115,9 +118,13 @@ impl LogSource {
     ) -> Result<Self, WatchError> {
         // The rest of an entry comes first, whatever the order: where it was begun, all that it
         // depends on was delivered, and a cursor has room for one such entry only.
-        let mut frontier = shared.clamp(&from.frontier, &view.frontier);
+        let Clamped {
+            mut frontier,
+            partial,
+            retractions,
+        } = shared.clamp(from, &view)?;
         let mut rest = None;
-        if let Some(Partial { author, tip, ops }) = from.partial {
+        if let Some(Partial { author, tip, ops }) = partial {
             let found = shared.log.entry(&author, tip.seq, &tip.id);
             let found = found.map_err(ReadError::from)?;
             match &found {
@@ -149,8 +156,9 @@ impl LogSource {
             ahead: None,
             view,
             frontier,
-            moved: rest.is_some(),
+            moved: rest.is_some() || !retractions.is_empty(),
             rest,
+            retractions,
             authored_ms: 0,
             arrived_ms: 0,
             expired_through_ms: from.expired_through_ms,
@@ -207,6 +215,7 @@ impl LogSource {
             frontier,
             moved: true,
             rest: None,
+            retractions: Vec::new(),
             authored_ms,
             arrived_ms,
             expired_through_ms: authored_ms.max(arrived_ms),
@@ -237,6 +246,8 @@ impl LogSource {
                     &mut changes,
                 )?;
             }
+            let retractions = std::mem::take(&mut self.retractions).into_iter();
+            changes.extend(retractions.filter(|change| options.selects(&change.key)));
             self.pass_older()?;
             return Ok(self.piece(changes));
         }

@@ -30,14 +30,14 @@ use crate::{
     watch::Writer,
 };
 
-const ROOT: StoreId = StoreId([7; 16]);
-const NOW_MS: u64 = 1_700_000_000_000;
+pub const ROOT: StoreId = StoreId([7; 16]);
+pub const NOW_MS: u64 = 1_700_000_000_000;
 const NODE: [u8; 32] = [0x1c; 32];
 const AUTHOR_D: [u8; 32] = [0xd; 32];
 /// The first of them is the creator.
 const AUTHORS: [[u8; 32]; 4] = [AUTHOR_A, AUTHOR_B, AUTHOR_C, AUTHOR_D];
 
-fn config(disk: &MemDisk) -> StoreConfig {
+pub fn config(disk: &MemDisk) -> StoreConfig {
     StoreConfig {
         id: ROOT,
         dir: PathBuf::from("/store"),
@@ -57,7 +57,7 @@ fn role_of(secret: [u8; 32]) -> String {
     String::from_utf8(role_key(&author_of(secret)).to_vec()).unwrap()
 }
 
-fn act(of: [u8; 32], act: &Act) -> Op {
+pub fn act(of: [u8; 32], act: &Act) -> Op {
     Op::Put {
         key: role_key(&author_of(of)),
         value: act.encode(),
@@ -65,23 +65,23 @@ fn act(of: [u8; 32], act: &Act) -> Op {
     }
 }
 
-fn grant(of: [u8; 32], role: Role) -> Op {
+pub fn grant(of: [u8; 32], role: Role) -> Op {
     act(of, &Act::Grant(role))
 }
 
-async fn take_in(store: &Store, entries: &[VerifiedEntry]) -> Vec<Ingested> {
+pub async fn take_in(store: &Store, entries: &[VerifiedEntry]) -> Vec<Ingested> {
     let entries = entries.iter().map(|entry| entry.signed.encode().into());
     store.ingest(entries.collect()).await.unwrap()
 }
 
 /// The heads of `key`, the winner first.
-async fn ids(store: &Store, key: &str) -> Vec<EntryId> {
+pub async fn ids(store: &Store, key: &str) -> Vec<EntryId> {
     let heads = store.heads(key.as_bytes()).await.unwrap();
     heads.iter().map(|head| head.entry.id).collect()
 }
 
 /// What a watch says until it has caught up.
-async fn changes(store: &Store, start: Start) -> Vec<Arc<Change>> {
+pub async fn changes(store: &Store, start: Start) -> Vec<Arc<Change>> {
     let mut watch = store.watch_with(WatchOptions {
         start,
         ..WatchOptions::default()
@@ -184,7 +184,7 @@ async fn an_act_that_counts_no_more_is_retracted_and_one_that_counts_again_comes
     // Admins are not removed by those farther from the creator than they are.
     let ops = vec![grant(AUTHOR_D, Role::Admin)];
     let made_admin = near.write(NOW_MS + 1, ops, cites, false);
-    take_in(&store, &[made_admin.clone()]).await;
+    take_in(&store, std::slice::from_ref(&made_admin)).await;
     // It cites nothing at that key: what counts of the other is a head as well.
     assert_eq!(ids(&store, &key).await, [made_admin.id, let_in.id]);
     assert_sound(&store).await;

@@ -419,8 +419,7 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     take_in(&store_a, &entries).await;
     store_a.put("/a/1", "v").await.unwrap();
     let mut watch = store_a.watch_with(after(nothing(&store_a), "", false));
-    let mut told = keys(&mut watch).await;
-    assert_eq!(told.len(), 5);
+    assert_eq!(keys(&mut watch).await.len(), 5);
     let cursor = watch.cursor();
     assert_eq!(cursor.frontier.seq(&removed.author()), 4);
 
@@ -448,17 +447,11 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     take_in(&store_b, &log_of(&store_a).await).await;
     store_b.put("/b/1", "v").await.unwrap();
     let mut watch = store_b.watch_with(after(cursor, "", false));
-    told.extend(keys(&mut watch).await);
-    let expected = [
-        "/a/1",
-        "/b/1",
-        "/removed/0",
-        "/removed/1",
-        "/removed/2",
-        "/removed/3",
-    ];
-    told.sort();
-    assert_eq!(told, expected);
+    // Nobody here knows what was told of the rest: it is all said again.
+    let said = next(&mut watch).await;
+    assert!(matches!(said, WatchEvent::Gap { .. }), "{said:?}");
+    let told = keys(&mut watch).await;
+    assert_eq!(told, ["/a/1", "/b/1", "/removed/0", "/removed/1"]);
     let expected: Frontier = [(removed.author(), cut)].into_iter().collect();
     let at = watch.cursor().frontier;
     assert_eq!(at.tips(&removed.author()), expected.tips(&removed.author()));

@@ -6,15 +6,21 @@ use lattice::{
     Node, NodeConfig, Store,
     id::{Author, StoreId},
     protocol::{
+        change::Kind,
+        cursor::Cursor,
         entry::{Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
         role::{Act, Role, Tips, role_key},
     },
-    store::Ingested,
+    store::{Ingested, Start, Watch, WatchEvent, WatchOptions},
 };
 
+use tokio_stream::StreamExt as _;
+
 use crate::{
-    model::{AUTHOR_A, AUTHOR_B},
+    acts,
+    faults::disk::MemDisk,
+    model::{self, AUTHOR_A, AUTHOR_B},
     watch::Writer,
 };
 
@@ -91,4 +97,140 @@ async fn a_store_that_was_closed_meanwhile_counts_what_is_left_when_it_is_opened
     assert_eq!(item.value.as_ref(), b"counts");
     assert_eq!(store.frontier().tips(&removed.author()), [tip]);
     node.close().await.unwrap();
+}
+
+/// A root store with a writer whose second entry, one of three keys, is going to count no more; with
+/// that, the removal, and a cursor for each change that a watch was told of.
+async fn about_to_be_removed(bus_batches: usize) -> (Store, Watch, VerifiedEntry, Vec<Cursor>) {
+    let mut config = acts::config(&MemDisk::default());
+    config.bus_batches = bus_batches;
+    let store = Store::open(config).await.unwrap();
+    let mut watch = store.watch("/");
+    assert_eq!(watch.next().await.unwrap().unwrap(), WatchEvent::CaughtUp);
+    let mut creator = Writer::new(AUTHOR_A, acts::ROOT);
+    let mut writer = Writer::new(AUTHOR_B, acts::ROOT);
+    let ops = vec![acts::grant(AUTHOR_B, Role::Writer)];
+    let granted = creator.write(NOW_MS, ops, BTreeSet::new(), false);
+    take_in(&store, &granted).await;
+    let ops = vec![put("/k", "counts"), put("/other", "counts")];
+    let first = writer.write(NOW_MS, ops, BTreeSet::new(), false);
+    take_in(&store, &first).await;
+    let cites = BTreeSet::from([first.as_parent()]);
+    let ops = vec![
+        put("/k", "late"),
+        put("/only", "late"),
+        put("/third", "late"),
+    ];
+    take_in(&store, &writer.write(NOW_MS + 1, ops, cites, false)).await;
+    let mut cursors = Vec::new();
+    for _change in 0..6 {
+        assert!(matches!(
+            watch.next().await.unwrap().unwrap(),
+            WatchEvent::Change(_)
+        ));
+        cursors.push(watch.cursor());
+    }
+    let tip = FrontierTip {
+        seq: 1,
+        id: first.id,
+    };
+    let tips = Tips::new([(acts::ROOT, tip)]).unwrap();
+    let ops = vec![acts::act(AUTHOR_B, &Act::Remove(tips))];
+    let removed = creator.write(
+        NOW_MS + 2,
+        ops,
+        BTreeSet::from([granted.as_parent()]),
+        false,
+    );
+    (store, watch, removed, cursors)
+}
+
+/// What a watch says until it has caught up: gaps, and key, kind and what counts now.
+async fn told(watch: &mut Watch) -> Vec<String> {
+    let mut told = Vec::new();
+    loop {
+        match watch.next().await.unwrap().unwrap() {
+            WatchEvent::Change(change) => told.push(format!(
+                "{} {} {}",
+                change.kind.name(),
+                String::from_utf8_lossy(&change.key),
+                change.heads.as_slice().len()
+            )),
+            WatchEvent::CaughtUp => return told,
+            WatchEvent::Gap { .. } => told.push("gap".to_owned()),
+            _other => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_what_counts_no_more_is_told_so_wherever_it_goes_on() {
+    let (store, _watch, removed, cursors) = about_to_be_removed(64).await;
+    take_in(&store, &removed).await;
+    let removal = format!("put /nodes/{}/role 1", model::author_of(AUTHOR_B));
+    let retracted = ["retract /k 1", "retract /only 0", "retract /third 0"];
+    // After the grant, each key of the first entry, each key of the second.
+    let rest = [
+        vec!["put /k 1", "put /other 1"],
+        vec!["put /other 1"],
+        vec![],
+        retracted.to_vec(),
+        retracted.to_vec(),
+        retracted.to_vec(),
+    ];
+    for (cursor, rest) in cursors.iter().zip(rest) {
+        let mut watch = store.watch_with(WatchOptions {
+            start: Start::After(cursor.clone()),
+            ..WatchOptions::default()
+        });
+        let mut expected: Vec<_> = rest.into_iter().map(str::to_owned).collect();
+        expected.push(removal.clone());
+        assert_eq!(told(&mut watch).await, expected, "after {cursor:?}");
+        // It goes on from there without saying it again, and in the middle it says it whole.
+        let again = Start::After(watch.cursor());
+        assert_eq!(acts::changes(&store, again).await, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_behind_when_a_node_is_removed_is_told_so() {
+    let (store, mut watch, removed, _cursors) = about_to_be_removed(1).await;
+    let lags = watch.lags();
+    take_in(&store, &removed).await;
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&Kind::Put) {
+        if let WatchEvent::Change(change) = watch.next().await.unwrap().unwrap() {
+            kinds.push(change.kind);
+        }
+    }
+    assert_eq!(
+        watch.lags(),
+        lags + 1,
+        "the retractions were not in the channel"
+    );
+    assert_eq!(
+        kinds,
+        [Kind::Retract, Kind::Retract, Kind::Retract, Kind::Put]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_what_counts_no_more_never_was_a_cursor_that_has_it_is_a_gap() {
+    let (store, watch, removed, _cursors) = about_to_be_removed(64).await;
+    let elsewhere = Store::open(acts::config(&MemDisk::default()))
+        .await
+        .unwrap();
+    for author in store.frontier().iter().map(|(author, _tip)| author) {
+        let log = store.entries(author, 0, usize::MAX).await.unwrap();
+        // All but what is going to count no more.
+        take_in(&elsewhere, &log[0].entry).await;
+    }
+    take_in(&elsewhere, &removed).await;
+    let mut watch = elsewhere.watch_with(WatchOptions {
+        start: Start::After(watch.cursor()),
+        ..WatchOptions::default()
+    });
+    let told = told(&mut watch).await;
+    assert_eq!(told[0], "gap");
+    assert_eq!(told.len(), 4, "{told:?}");
 }
