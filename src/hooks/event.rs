@@ -55,80 +55,91 @@ impl fmt::Display for RunId {
     }
 }
 
-/// A line of stdin: what `lattice watch --json` prints of a change.
-#[derive(Serialize)]
-struct Line<'a> {
-    r#type: &'static str,
+/// The JSON object of a change, in one place: on a hook's stdin, and from `watch --json`, `on` and
+/// `consumer next --json`. New fields may come, none changes.
+#[derive(Debug, Serialize)]
+pub struct ChangeLine<'a> {
+    pub(crate) r#type: &'a str,
+    /// `None`: it is no text; the next field has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key_base64: Option<String>,
+    pub(crate) key_base64: Option<String>,
+    /// Of a put only, and not where only keys were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
+    pub(crate) value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value_base64: Option<String>,
-    entry: String,
-    author: String,
-    seq: u64,
-    wall_ms: u64,
-    counter: u32,
-    op_index: u32,
-    op_count: u32,
-    atomic: bool,
+    pub(crate) value_base64: Option<String>,
+    /// What made the change; of an expiry, the entry that expired.
+    pub(crate) entry: String,
+    pub(crate) author: String,
+    pub(crate) seq: u64,
+    pub(crate) wall_ms: u64,
+    pub(crate) counter: u32,
+    /// Index of this change in its entry.
+    pub(crate) op_index: u32,
+    pub(crate) op_count: u32,
+    /// True for a batch that is delivered whole.
+    pub(crate) atomic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    expires_ms: Option<u64>,
-    heads: Vec<String>,
-    conflict: bool,
+    pub(crate) expires_ms: Option<u64>,
+    /// All heads of the key now, the winner first.
+    pub(crate) heads: Vec<String>,
+    pub(crate) conflict: bool,
+    /// The winner before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    previous: Option<String>,
-    origin: &'static str,
-    arrived_ms: u64,
-    late: bool,
+    pub(crate) previous: Option<String>,
+    /// `local`, `remote`, `replay`, `initial`.
+    pub(crate) origin: &'a str,
+    /// When it arrived in this node's log; absent in the state at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) arrived_ms: Option<u64>,
+    /// True when something newer was known already.
+    pub(crate) late: bool,
+}
+
+impl<'a> From<&'a Change> for ChangeLine<'a> {
+    fn from(change: &'a Change) -> Self {
+        let entry = &change.entry;
+        let (key, key_base64) = text_or_base64(&change.key);
+        let value = change.value.as_deref().map(text_or_base64);
+        let (value, value_base64) = value.unwrap_or_default();
+        let heads = change.heads.as_slice().iter().rev();
+        Self {
+            r#type: change.kind.name(),
+            key,
+            key_base64,
+            value,
+            value_base64,
+            entry: entry.id.to_string(),
+            author: entry.author.to_string(),
+            seq: entry.seq,
+            wall_ms: entry.hlc.wall_ms,
+            counter: entry.hlc.counter,
+            op_index: change.op_index,
+            op_count: change.op_count,
+            atomic: change.atomic,
+            expires_ms: change.expires_ms,
+            heads: heads.map(|head| head.id.to_string()).collect(),
+            conflict: change.is_conflict(),
+            previous: change.previous.map(|entry| entry.id.to_string()),
+            origin: change.origin.name(),
+            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
+            late: change.late,
+        }
+    }
 }
 
 /// Returns a change as one line, its newline included.
 pub(super) fn line(change: &Change) -> Vec<u8> {
-    let (key, key_base64) = text_or_base64(&change.key);
-    let (value, value_base64) = match &change.value {
-        Some(value) => text_or_base64(value),
-        None => (None, None),
-    };
-    let entry = &change.entry;
-    let line = Line {
-        r#type: change.kind.name(),
-        key,
-        key_base64,
-        value,
-        value_base64,
-        entry: entry.id.to_string(),
-        author: entry.author.to_string(),
-        seq: entry.seq,
-        wall_ms: entry.hlc.wall_ms,
-        counter: entry.hlc.counter,
-        op_index: change.op_index,
-        op_count: change.op_count,
-        atomic: change.atomic,
-        expires_ms: change.expires_ms,
-        heads: change
-            .heads
-            .as_slice()
-            .iter()
-            .rev()
-            .map(|head| head.id.to_string())
-            .collect(),
-        conflict: change.is_conflict(),
-        previous: change.previous.map(|entry| entry.id.to_string()),
-        origin: change.origin.name(),
-        arrived_ms: change.arrived_ms,
-        late: change.late,
-    };
+    let line = ChangeLine::from(change);
     let mut json = serde_json::to_vec(&line).expect("strings and numbers have a JSON form");
     json.push(b'\n');
     json
 }
 
 /// Returns bytes as text, or as base64 where they are no UTF-8: one of the two.
-pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     match str::from_utf8(bytes) {
         Ok(text) => (Some(text), None),
         Err(_binary) => (None, Some(BASE64_STANDARD.encode(bytes))),
