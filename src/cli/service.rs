@@ -54,7 +54,9 @@ fn unit(user: bool, binary: &Path, named: Option<PathBuf>) -> String {
         true => named.clone(),
         false => named.clone().or_else(|| Some("/var/lib/lattice".into())),
     };
-    let place = dir.map(|dir| format!(" --data-dir {}", quoted(&dir)));
+    // In arguments a variable begins with `$`; nowhere else does it.
+    let argument = |dir: PathBuf| quoted(&dir).replace('$', "$$");
+    let place = dir.map(|dir| format!(" --data-dir {}", argument(dir)));
     let place = place.unwrap_or_default();
     let binary = quoted(binary);
     let (guard, target) = match (user, named) {
@@ -89,13 +91,13 @@ WantedBy={target}
     )
 }
 
-// As systemd reads words: quotes and backslashes escaped, and its own `%` and `$` doubled.
+// As systemd reads words: quotes and backslashes escaped, and its own `%` doubled.
 fn quoted(path: &Path) -> String {
     let mut text = String::from('"');
     for c in path.to_string_lossy().chars() {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
-            '%' | '$' => text.extend([c, c]),
+            '%' => text.extend([c, c]),
             c => text.push(c),
         }
     }

@@ -42,8 +42,8 @@ pub(crate) use event::text_or_base64;
 pub use event::{ChangeLine, Named, RunId, variables};
 pub use file::{HookTable, HooksFileError};
 pub use hook::{Hook, HookError, HookKind, Mode, Span};
-pub use journal::RunRecord;
-pub use post::Post;
+pub use journal::{LogPlace, RunRecord};
+pub use post::{Post, Secret};
 pub use rehearsal::{Rehearsal, Rehearsed};
 pub use runner::Health;
 
@@ -265,13 +265,29 @@ impl Hooks {
     /// # Errors
     /// `Unknown`, `Log`.
     pub async fn logs(&self, name: &str, count: usize) -> Result<Vec<RunRecord>, HooksError> {
+        Ok(self.logs_after(name, None, count).await?.0)
+    }
+
+    /// As `logs`, with the place behind the last of them; where a place is given, the first `count`
+    /// runs behind it.
+    ///
+    /// # Errors
+    /// As `logs`.
+    pub async fn logs_after(
+        &self,
+        name: &str,
+        after: Option<LogPlace>,
+        count: usize,
+    ) -> Result<(Vec<RunRecord>, LogPlace), HooksError> {
         hook::check_name(name)?;
-        let runs = self.runs(name, count.min(HOOK_LOG_RUNS_MAX)).await?;
+        let count = count.clamp(1, HOOK_LOG_RUNS_MAX);
+        let (runs, place) = self.runs(name, after, count).await?;
         // One without runs says so, one that there is not too.
-        if runs.is_empty() {
+        let is_known = || self.state().table.contains_key(name);
+        if runs.is_empty() && !is_known() {
             self.show(name).await?;
         }
-        Ok(runs)
+        Ok((runs, place))
     }
 
     /// Returns how a hook is.
@@ -332,7 +348,7 @@ impl Hooks {
         hook: Option<&Hook>,
         consumer: Option<ConsumerStatus>,
     ) -> Result<HookStatus, HooksError> {
-        let last = self.runs(name, 1).await?.pop();
+        let last = self.runs(name, None, 1).await?.0.pop();
         let state = self.state();
         let health = state.engines.get(name).map(|engine| engine.runner.report());
         let trouble = state.troubles.get(name).cloned();
@@ -462,9 +478,14 @@ impl Hooks {
         Ok(found)
     }
 
-    async fn runs(&self, name: &str, count: usize) -> Result<Vec<RunRecord>, HooksError> {
+    async fn runs(
+        &self,
+        name: &str,
+        after: Option<LogPlace>,
+        count: usize,
+    ) -> Result<(Vec<RunRecord>, LogPlace), HooksError> {
         let journal = Journal::of(self.0.node.data_dir(), name);
-        let reading = tokio::task::spawn_blocking(move || journal.last(count));
+        let reading = tokio::task::spawn_blocking(move || journal.runs(after, count));
         let read = reading.await.map_err(|_stopped| ConsumerError::Closed)?;
         read.map_err(|source| HooksError::Log {
             name: name.to_owned(),

@@ -27,7 +27,7 @@ fn ask(at: &str, request: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-fn get(at: &str, path: &str) -> (u16, String) {
+pub(super) fn get(at: &str, path: &str) -> (u16, String) {
     ask(at, &format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n"))
 }
 

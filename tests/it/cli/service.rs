@@ -1,8 +1,10 @@
 //! Under a service manager.
 
 use std::{
+    fs,
     io::ErrorKind,
     os::unix::net::UnixDatagram,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -93,4 +95,62 @@ fn units_are_printed() {
         user.contains("WantedBy=default.target") && !user.contains("User="),
         "{user}"
     );
+}
+
+// What systemd says against a unit; `None` where it is not installed.
+fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
+    let path = home.path("lattice.service");
+    fs::write(&path, unit).unwrap();
+    let ran = Command::new("systemd-analyze")
+        .arg("verify")
+        .args(["--man=no"])
+        .args(extra)
+        .arg(&path)
+        .env("XDG_RUNTIME_DIR", home.path(""))
+        .output();
+    let ran = match ran {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        ran => ran.unwrap(),
+    };
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let is_ours = |line: &&str| line.contains("lattice");
+    let ours: Vec<_> = said.lines().filter(is_ours).collect();
+    assert_eq!(ran.status.success(), ours.is_empty(), "{said}");
+    Some(ours.join("\n"))
+}
+
+#[test]
+fn systemd_accepts_the_units_also_with_its_own_signs_in_paths() {
+    let home = Home::new();
+    for dir in ["data", "da ta", "100%n $HOME \"x\" \\"] {
+        let dir = home.path(dir);
+        // The program too may lie anywhere.
+        fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("lattice");
+        fs::hard_link(env!("CARGO_BIN_EXE_lattice"), &program)
+            .or_else(|_other_disk| fs::copy(env!("CARGO_BIN_EXE_lattice"), &program).map(drop))
+            .unwrap();
+        for (arguments, extra) in [
+            (&["service", "print"][..], &[][..]),
+            (&["service", "print", "--user"], &["--user"]),
+        ] {
+            let mut command = Command::new(&program);
+            command.args(arguments).env("LATTICE_DATA", &dir);
+            let ran = command.output().unwrap();
+            let unit = String::from_utf8(ran.stdout).unwrap();
+            match against(&home, &unit, extra) {
+                Some(said) => assert_eq!(said, "", "{unit}"),
+                None => eprintln!("skipped: there is no systemd-analyze here"),
+            }
+            if !extra.is_empty() {
+                continue;
+            }
+            // It does look: a unit without its program is refused.
+            fs::remove_file(&program).unwrap();
+            if let Some(said) = against(&home, &unit, extra) {
+                assert!(said.contains("is not executable"), "{said}");
+            }
+            fs::copy(env!("CARGO_BIN_EXE_lattice"), &program).unwrap();
+        }
+    }
 }
