@@ -208,7 +208,7 @@ pub(crate) struct Past {
 /// Which hook wrote an entry, and why.
 #[derive(Serialize)]
 struct Cause {
-    /// The consumer that wrote: `hook.` and the hook's name.
+    /// The hook's name; where it ran for an expiry or a retract, with a `#` and the change.
     consumer: String,
     /// The entry that triggered it.
     trigger: String,
@@ -233,7 +233,7 @@ impl From<&api::EntryCause> for Cause {
 pub(crate) fn by_hook(cause: Option<&api::EntryCause>) -> String {
     let by = |cause: &api::EntryCause| {
         let consumer = escape(cause.consumer.as_bytes());
-        format!("  by {consumer} at {}", short(&cause.trigger))
+        format!("  by hook {consumer} at {}", short(&cause.trigger))
     };
     cause.map(by).unwrap_or_default()
 }

@@ -43,6 +43,11 @@ impl Service {
         let ServiceAction::Print { user } = self.action;
         let binary = std::env::current_exe();
         let binary = binary.map_err(|error| Failure::failed("binary", error.to_string()))?;
+        if binary.to_string_lossy().contains(['"', '\'', '\\']) {
+            let message = format!("systemd starts no program in {}", binary.display());
+            return Err(Failure::failed("binary_path", message)
+                .hint("a quote or a backslash is in its path: put it elsewhere"));
+        }
         let place = &context.place;
         let named = place.is_named.then(|| place.data_dir.clone());
         context.out.bytes(unit(user, &binary, named).as_bytes())

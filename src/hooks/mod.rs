@@ -49,6 +49,7 @@ pub use runner::Health;
 
 use crate::{
     hooks::{
+        error::causes,
         file::{HooksFile, Stamp},
         journal::Journal,
         runner::{Engine, Runner},
@@ -57,7 +58,7 @@ use crate::{
     limits::{HOOK_ACK_WAIT, HOOK_LOG_RUNS_MAX, HOOKS_LOOK_EVERY, HOOKS_STOP_GRACE},
     node::Node,
     store::{
-        Start, Store,
+        Start,
         consumers::{
             Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus,
         },
@@ -206,9 +207,18 @@ impl Hooks {
                 }
                 None => {
                     let store = self.0.node.store(&hook.store)?;
+                    let consumer = store.consumer(&Hook::consumer(name));
+                    let shown = consumer.show().await;
+                    let is_new = matches!(shown, Err(ConsumerError::Unknown { .. }));
                     // First its place in history: once it is in the file, it misses nothing.
-                    place(&store, name, &hook, from).await?;
-                    self.0.file.put(name, &hook)?;
+                    place(&consumer, &hook, from).await?;
+                    if let Err(error) = self.0.file.put(name, &hook) {
+                        // No half of a hook stays, if that can be helped.
+                        if is_new {
+                            consumer.delete().await.unwrap_or_default();
+                        }
+                        return Err(error.into());
+                    }
                 }
             }
         }
@@ -422,7 +432,7 @@ impl Hooks {
                 }
                 // Tried again at the next look; told once.
                 Err(error) => {
-                    let what = error.to_string();
+                    let what = causes(&error);
                     if state.troubles.get(name) != Some(&what) {
                         tracing::warn!(hook = name, "a hook does not run: {what}");
                         state.troubles.insert(name.clone(), what);
@@ -457,7 +467,8 @@ impl Hooks {
 
     async fn begin(&self, name: &str, hook: &Hook) -> Result<Engine, HooksError> {
         let store = self.0.node.store(&hook.store)?;
-        place(&store, name, hook, ConsumerStart::Now).await?;
+        let consumer = store.consumer(&Hook::consumer(name));
+        place(&consumer, hook, ConsumerStart::Now).await?;
         let data_dir = self.0.node.data_dir().to_owned();
         let journal = Journal::of(&data_dir, name);
         let work = Work::new(name, hook.clone(), store, data_dir)?;
@@ -503,13 +514,7 @@ impl Hooks {
 }
 
 // Makes the hook's place in history, or leaves it where it is.
-async fn place(
-    store: &Store,
-    name: &str,
-    hook: &Hook,
-    from: ConsumerStart,
-) -> Result<(), ConsumerError> {
-    let consumer = store.consumer(&Hook::consumer(name));
+async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<(), ConsumerError> {
     let created = consumer.create(ConsumerOptions {
         from,
         prefixes: hook.prefixes(),

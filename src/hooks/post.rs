@@ -19,6 +19,7 @@ use crate::{
     hooks::{
         HooksError,
         command::{Captured, End, Job, Ran},
+        error::causes,
     },
     limits::{HOOK_CA_BYTES_MAX, HOOK_OUTPUT_BYTES_MAX, HOOK_SECRET_BYTES_MAX},
 };
@@ -192,18 +193,6 @@ fn sign(secret: &[u8], id: &str, seconds: &str, body: &[u8]) -> String {
         context.update(part);
     }
     format!("v1,{}", BASE64_STANDARD.encode(context.sign()))
-}
-
-// An HTTP library says what happened in the causes of its errors.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

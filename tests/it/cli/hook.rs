@@ -320,16 +320,8 @@ fn on_ends_what_runs_when_it_is_interrupted() {
 fn logs_are_followed_over_a_node_that_dies_and_until_they_are_interrupted() {
     let home = Home::initialised();
     let node = home.up();
-    let add = [
-        "hook",
-        "add",
-        "h",
-        "/in/",
-        "--",
-        "sh",
-        "-c",
-        "echo $LATTICE_KEY",
-    ];
+    script(&home, "tell.sh", "echo $LATTICE_KEY");
+    let add = ["hook", "add", "h", "/in/", "--", "./tell.sh"];
     home.run(&add).ok();
     put(&home, "/in/1", "v");
     until(&home, "one done", |hook| hook["done"] == 1);
@@ -381,7 +373,7 @@ fn what_a_hook_wrote_names_its_cause() {
     until(&home, "one done", |hook| hook["done"] == 1);
     let history = home.run(&["history", "/out/a", "--json"]).json();
     let cause = serde_json::json!({
-        "consumer": "hook.copy", "trigger": trigger, "position": 0, "depth": 1,
+        "consumer": "copy", "trigger": trigger, "position": 0, "depth": 1,
     });
     assert_eq!(history[0]["cause"], cause);
     let log = home.run(&["log", "--json"]).json();
@@ -390,7 +382,7 @@ fn what_a_hook_wrote_names_its_cause() {
         log.iter()
             .all(|it| it["cause"].is_null() || it["ops"][0]["key"] == "/out/a")
     );
-    let by = format!("  by hook.copy at {}  ", &trigger[..8]);
+    let by = format!("  by hook copy at {}  ", &trigger[..8]);
     for command in [&["history", "/out/a"][..], &["log"]] {
         let told = home.run(command).raw;
         assert_eq!(told.matches(&by).count(), 1, "{told}");

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::ErrorKind,
     os::unix::net::UnixDatagram,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -119,38 +120,50 @@ fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
     Some(ours.join("\n"))
 }
 
+// What `program` prints for data in `dir`; `None`: it refuses.
+fn printed(program: &Path, dir: &Path, extra: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(["service", "print"]).args(extra);
+    let ran = command.env("LATTICE_DATA", dir).output().unwrap();
+    let unit = String::from_utf8(ran.stdout).unwrap();
+    ran.status.success().then_some(unit)
+}
+
 #[test]
 fn systemd_accepts_the_units_also_with_its_own_signs_in_paths() {
     let home = Home::new();
-    for dir in ["data", "da ta", "100%n $HOME \"x\" \\"] {
-        let dir = home.path(dir);
-        // The program too may lie anywhere.
+    let binary = Path::new(env!("CARGO_BIN_EXE_lattice"));
+    let accepted = |unit: Option<String>, extra: &[&str]| {
+        let unit = unit.expect("it prints a unit");
+        match against(&home, &unit, extra) {
+            Some(said) => assert_eq!(said, "", "{unit}"),
+            None => println!("skipped: there is no systemd-analyze here"),
+        }
+    };
+    // A program may lie anywhere.
+    let moved = |name: &str| {
+        let dir = home.path(name);
         fs::create_dir_all(&dir).unwrap();
         let program = dir.join("lattice");
-        fs::hard_link(env!("CARGO_BIN_EXE_lattice"), &program)
-            .or_else(|_other_disk| fs::copy(env!("CARGO_BIN_EXE_lattice"), &program).map(drop))
+        fs::hard_link(binary, &program)
+            .or_else(|_other_disk| fs::copy(binary, &program).map(drop))
             .unwrap();
-        for (arguments, extra) in [
-            (&["service", "print"][..], &[][..]),
-            (&["service", "print", "--user"], &["--user"]),
-        ] {
-            let mut command = Command::new(&program);
-            command.args(arguments).env("LATTICE_DATA", &dir);
-            let ran = command.output().unwrap();
-            let unit = String::from_utf8(ran.stdout).unwrap();
-            match against(&home, &unit, extra) {
-                Some(said) => assert_eq!(said, "", "{unit}"),
-                None => eprintln!("skipped: there is no systemd-analyze here"),
-            }
-            if !extra.is_empty() {
-                continue;
-            }
-            // It does look: a unit without its program is refused.
-            fs::remove_file(&program).unwrap();
-            if let Some(said) = against(&home, &unit, extra) {
-                assert!(said.contains("is not executable"), "{said}");
-            }
-            fs::copy(env!("CARGO_BIN_EXE_lattice"), &program).unwrap();
+        (dir, program)
+    };
+    for name in ["data", "100%n $HOME x"] {
+        let (dir, program) = moved(name);
+        for extra in [&[][..], &["--user"]] {
+            accepted(printed(&program, &dir, extra), extra);
+        }
+        // It does look: without its program a unit is refused.
+        let unit = printed(&program, &dir, &[]).unwrap();
+        fs::remove_file(&program).unwrap();
+        if let Some(said) = against(&home, &unit, &[]) {
+            assert!(said.contains("is not executable"), "{said}");
         }
     }
+    // Data may lie where no program may.
+    let (dir, program) = moved("\"x\" \\");
+    accepted(printed(binary, &dir, &[]), &[]);
+    assert_eq!(printed(&program, &dir, &[]), None);
 }
