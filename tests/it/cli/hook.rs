@@ -334,6 +334,8 @@ fn logs_are_followed_over_a_node_that_dies_and_until_they_are_interrupted() {
     json.line_with("\"key\":\"/in/2\"");
     node.signal(Signal::KILL);
     node.end();
+    // Long enough to be noticed.
+    thread::sleep(Duration::from_millis(500));
     let _node = home.up();
     put(&home, "/in/3", "v");
     plain.line_with("  | /in/3");
