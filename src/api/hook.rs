@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use data_encoding::{BASE64, HEXLOWER as HEX};
+use data_encoding::BASE64;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -13,10 +13,7 @@ use crate::{
         error::ApiError,
         pages::{Answers, unfold},
     },
-    hooks::{
-        self, ChangeLine, Hook, HookKind, HookStatus, Hooks, LogPlace, Mode, Rehearsal, RunRecord,
-        Span,
-    },
+    hooks::{Hook, HookKind, HookStatus, Hooks, LogPlace, Mode, Rehearsal, RunRecord, Span},
     protocol::{change::Kind, entry::Op},
     store::{Start, consumers::ConsumerStart},
     wire::api,
@@ -174,44 +171,6 @@ fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
     })
 }
 
-/// What [`ChangeLine`] says of a change is the same on both sides of the socket.
-impl<'a> From<&'a api::Change> for ChangeLine<'a> {
-    fn from(change: &'a api::Change) -> Self {
-        let entry = change.entry.as_ref();
-        let hex = |id: Option<&Bytes>| id.map(|id| HEX.encode(id)).unwrap_or_default();
-        let (key, key_base64) = hooks::text_or_base64(&change.key);
-        let value = change.value.as_deref().map(hooks::text_or_base64);
-        let (value, value_base64) = value.unwrap_or_default();
-        let previous = change.previous.as_ref();
-        Self {
-            r#type: &change.kind,
-            key,
-            key_base64,
-            value,
-            value_base64,
-            entry: hex(entry.map(|entry| &entry.id)),
-            author: hex(entry.map(|entry| &entry.author)),
-            seq: entry.map_or(0, |entry| entry.seq),
-            wall_ms: entry.map_or(0, |entry| entry.wall_ms),
-            counter: entry.map_or(0, |entry| entry.counter),
-            op_index: change.op_index,
-            op_count: change.op_count,
-            atomic: change.atomic,
-            expires_ms: change.expires_ms,
-            heads: change
-                .heads
-                .iter()
-                .map(|head| HEX.encode(&head.id))
-                .collect(),
-            conflict: change.conflict,
-            previous: previous.map(|entry| HEX.encode(&entry.id)),
-            origin: &change.origin,
-            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
-            late: change.late,
-        }
-    }
-}
-
 fn kind(text: &str) -> Result<HookKind, ApiError> {
     Ok(match text {
         "put" => HookKind::Put,
@@ -332,6 +291,7 @@ mod tests {
     use super::*;
     use crate::{
         api::convert,
+        hooks::ChangeLine,
         id::{Author, EntryId},
         protocol::{
             change::{Change, EntryRef, Origin},

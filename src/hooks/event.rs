@@ -7,6 +7,8 @@ use data_encoding::HEXLOWER as HEX;
 use serde::Serialize;
 
 use crate::protocol::change::Change;
+#[cfg(feature = "api")]
+use crate::wire::api;
 
 /// What names a change.
 #[derive(Debug, Clone, Copy)]
@@ -59,43 +61,43 @@ impl fmt::Display for RunId {
 /// `consumer next --json`. New fields may come, none changes.
 #[derive(Debug, Serialize)]
 pub struct ChangeLine<'a> {
-    pub(crate) r#type: &'a str,
+    r#type: &'a str,
     /// `None`: it is no text; the next field has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) key: Option<&'a str>,
+    key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) key_base64: Option<String>,
+    key_base64: Option<String>,
     /// Of a put only, and not where only keys were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) value: Option<&'a str>,
+    value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) value_base64: Option<String>,
+    value_base64: Option<String>,
     /// What made the change; of an expiry, the entry that expired.
-    pub(crate) entry: String,
-    pub(crate) author: String,
-    pub(crate) seq: u64,
-    pub(crate) wall_ms: u64,
-    pub(crate) counter: u32,
+    entry: String,
+    author: String,
+    seq: u64,
+    wall_ms: u64,
+    counter: u32,
     /// Index of this change in its entry.
-    pub(crate) op_index: u32,
-    pub(crate) op_count: u32,
+    op_index: u32,
+    op_count: u32,
     /// True for a batch that is delivered whole.
-    pub(crate) atomic: bool,
+    atomic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) expires_ms: Option<u64>,
+    expires_ms: Option<u64>,
     /// All heads of the key now, the winner first.
-    pub(crate) heads: Vec<String>,
-    pub(crate) conflict: bool,
+    heads: Vec<String>,
+    conflict: bool,
     /// The winner before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) previous: Option<String>,
+    previous: Option<String>,
     /// `local`, `remote`, `replay`, `initial`.
-    pub(crate) origin: &'a str,
+    origin: &'a str,
     /// When it arrived in this node's log; absent in the state at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) arrived_ms: Option<u64>,
+    arrived_ms: Option<u64>,
     /// True when something newer was known already.
-    pub(crate) late: bool,
+    late: bool,
 }
 
 impl<'a> From<&'a Change> for ChangeLine<'a> {
@@ -130,6 +132,45 @@ impl<'a> From<&'a Change> for ChangeLine<'a> {
     }
 }
 
+/// The same from the other side of the socket.
+#[cfg(feature = "api")]
+impl<'a> From<&'a api::Change> for ChangeLine<'a> {
+    fn from(change: &'a api::Change) -> Self {
+        let entry = change.entry.as_ref();
+        let hex = |id: Option<&[u8]>| id.map(|id| HEX.encode(id)).unwrap_or_default();
+        let (key, key_base64) = text_or_base64(&change.key);
+        let value = change.value.as_deref().map(text_or_base64);
+        let (value, value_base64) = value.unwrap_or_default();
+        let previous = change.previous.as_ref();
+        Self {
+            r#type: &change.kind,
+            key,
+            key_base64,
+            value,
+            value_base64,
+            entry: hex(entry.map(|entry| &entry.id[..])),
+            author: hex(entry.map(|entry| &entry.author[..])),
+            seq: entry.map_or(0, |entry| entry.seq),
+            wall_ms: entry.map_or(0, |entry| entry.wall_ms),
+            counter: entry.map_or(0, |entry| entry.counter),
+            op_index: change.op_index,
+            op_count: change.op_count,
+            atomic: change.atomic,
+            expires_ms: change.expires_ms,
+            heads: change
+                .heads
+                .iter()
+                .map(|head| HEX.encode(&head.id))
+                .collect(),
+            conflict: change.conflict,
+            previous: previous.map(|entry| HEX.encode(&entry.id)),
+            origin: &change.origin,
+            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
+            late: change.late,
+        }
+    }
+}
+
 /// Returns a change as one line, its newline included.
 pub(super) fn line(change: &Change) -> Vec<u8> {
     let line = ChangeLine::from(change);
@@ -139,7 +180,7 @@ pub(super) fn line(change: &Change) -> Vec<u8> {
 }
 
 /// Returns bytes as text, or as base64 where they are no UTF-8: one of the two.
-pub(crate) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     match str::from_utf8(bytes) {
         Ok(text) => (Some(text), None),
         Err(_binary) => (None, Some(BASE64_STANDARD.encode(bytes))),

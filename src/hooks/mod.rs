@@ -38,7 +38,6 @@ pub use action::Action;
 pub use answer::{LineError, LineOp, parse_line};
 pub use command::{Captured, Command, End, Job, Ran};
 pub use error::HooksError;
-pub(crate) use event::text_or_base64;
 pub use event::{ChangeLine, Named, RunId, variables};
 pub use file::{HookTable, HooksFileError};
 pub use hook::{Hook, HookError, HookKind, Mode, Span};
