@@ -258,6 +258,11 @@ impl Subscription {
         })
     }
 
+    /// True when nothing waits: what was published before the call was received.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.as_ref().is_none_or(Receiver::is_empty)
+    }
+
     /// Forgets what waits: from here on as a new subscription.
     pub fn skip_to_now(&mut self) {
         if let Some(receiver) = &mut self.receiver {

@@ -88,7 +88,7 @@ impl Daemon {
     /// # Errors
     /// `MetricsError`.
     pub async fn serve_metrics(&mut self, at: SocketAddr) -> Result<SocketAddr, MetricsError> {
-        let metrics = Metrics::start(self.node.clone(), self.net.clone(), at).await?;
+        let metrics = Metrics::start(&self.node, &self.net, self.server.watches(), at).await?;
         let address = metrics.address();
         self.metrics = Some(metrics);
         Ok(address)

@@ -156,6 +156,9 @@ pub const HOOK_KILL_GRACE: Duration = Duration::from_secs(2);
 pub const HOOK_LINGER: Duration = Duration::from_millis(200);
 /// Bytes of each of stdout and stderr of a run that are kept. The rest is read and forgotten.
 pub const HOOK_OUTPUT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of the authorities that a hook believes besides those of the machine: all that a browser
+/// knows are a quarter of it.
+pub const HOOK_CA_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a hook's log before it becomes the older one, of which there is one.
 pub const HOOK_LOG_BYTES_MAX: u64 = 1 << 20;
 /// Runs that one call for a hook's log returns.

@@ -8,6 +8,7 @@ use crate::{
     limits::REPLY_BYTES_MAX,
     node::StoreInfo,
     protocol::{
+        cause::Cause,
         change::{Change, EntryRef, Kind},
         entry::Op,
         frontier::FrontierTip,
@@ -164,6 +165,16 @@ fn history_entry(entry: HistoryEntry) -> api::HistoryEntry {
             .collect(),
         head: entry.head,
         wins: entry.wins,
+        cause: entry.cause.as_ref().map(cause),
+    }
+}
+
+fn cause(cause: &Cause) -> api::EntryCause {
+    api::EntryCause {
+        consumer: cause.consumer.clone(),
+        trigger: bytes(&cause.trigger.0),
+        position: cause.position,
+        depth: cause.depth,
     }
 }
 
@@ -219,6 +230,7 @@ pub(super) fn log_entry(entry: &LogEntry) -> api::LogEntry {
         arrived_ms: *arrived_ms,
         ops: entry.ops.iter().map(log_op).collect(),
         signed: entry.signed.encode().into(),
+        cause: header.cause.as_ref().map(cause),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         error::ApiError,
         pages::{Answers, unfold},
     },
-    hooks::{Hook, HookKind, HookStatus, Hooks, Mode, Rehearsal, RunRecord, Span},
+    hooks::{Hook, HookKind, HookStatus, Hooks, LogPlace, Mode, Rehearsal, RunRecord, Span},
     protocol::{change::Kind, entry::Op},
     store::{Start, consumers::ConsumerStart},
     wire::api,
@@ -56,9 +56,16 @@ pub(super) async fn log(
         0 => LOG_COUNT_DEFAULT,
         count => usize::try_from(count).unwrap_or(usize::MAX),
     };
-    let runs = hooks.logs(&request.hook, count).await?;
+    let place = |bytes: &[u8]| {
+        let wrong = || ApiError::usage("bad_place", "after is the next of an earlier reply");
+        LogPlace::from_bytes(bytes).ok_or_else(wrong)
+    };
+    let after = Some(&request.after).filter(|after| !after.is_empty());
+    let after = after.map(|after| place(after)).transpose()?;
+    let (runs, next) = hooks.logs_after(&request.hook, after, count).await?;
     Ok(api::HookLogReply {
         runs: runs.iter().map(run).collect(),
+        next: Bytes::copy_from_slice(&next.to_bytes()),
     })
 }
 
@@ -138,6 +145,8 @@ fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
         dir: path(definition.dir),
         http: Some(definition.http).filter(|url| !url.is_empty()),
         secret_file: path(definition.secret_file),
+        secret_env: Some(definition.secret_env).filter(|name| !name.is_empty()),
+        ca_file: path(definition.ca_file),
         kinds: definition
             .kinds
             .iter()
@@ -206,6 +215,8 @@ fn definition(hook: &Hook) -> api::Hook {
         dir: text(&hook.dir),
         http: hook.http.clone().unwrap_or_default(),
         secret_file: text(&hook.secret_file),
+        secret_env: hook.secret_env.clone().unwrap_or_default(),
+        ca_file: text(&hook.ca_file),
         kinds: hook
             .kinds
             .iter()
@@ -274,3 +285,84 @@ fn millis(duration: Duration) -> u64 {
 }
 
 const LOG_COUNT_DEFAULT: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::convert,
+        hooks::ChangeLine,
+        id::{Author, EntryId},
+        protocol::{
+            change::{Change, EntryRef, Origin},
+            heads::{Content, Head, Heads},
+            hlc::Hlc,
+        },
+    };
+
+    fn entry(seq: u64) -> EntryRef {
+        EntryRef {
+            id: EntryId([u8::try_from(seq).unwrap(); 32]),
+            author: Author([7; 32]),
+            seq,
+            hlc: Hlc {
+                wall_ms: 1_700_000_000_000 + seq,
+                counter: 3,
+            },
+        }
+    }
+
+    fn changes() -> Vec<Change> {
+        let head = |seq| Head {
+            hlc: entry(seq).hlc,
+            author: entry(seq).author,
+            id: entry(seq).id,
+            seq,
+            content: Content::Tombstone,
+        };
+        let mut changes = Vec::new();
+        let kinds = [Kind::Put, Kind::Delete, Kind::Expire, Kind::Retract];
+        let origins = [
+            Origin::Local,
+            Origin::Remote,
+            Origin::Replay,
+            Origin::Initial,
+        ];
+        let keys: [&[u8]; 3] = [b"/k", b"/\xff", "/\"\u{1b}\u{e9}".as_bytes()];
+        for (kind, origin) in kinds.into_iter().zip(origins) {
+            for key in keys {
+                for value in [None, Some(b"v".as_slice()), Some(b""), Some(b"\xfe")] {
+                    changes.push(Change {
+                        key: Bytes::from_static(key),
+                        kind,
+                        value: value.map(Bytes::from_static),
+                        expires_ms: value.map(|_| 5),
+                        entry: entry(2),
+                        prev: Some(EntryId([1; 32])),
+                        op_index: 1,
+                        op_count: 2,
+                        atomic: value.is_some(),
+                        depth: 1,
+                        heads: Heads::new(vec![head(1), head(2)]),
+                        previous: value.map(|_| entry(1)),
+                        origin,
+                        arrived_ms: if origin == Origin::Initial { 0 } else { 9 },
+                        late: kind == Kind::Delete,
+                    });
+                }
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn a_line_is_the_same_from_both_sides_of_the_socket() {
+        for change in changes() {
+            let here = serde_json::to_string(&ChangeLine::from(&change)).unwrap();
+            let sent = convert::change(&change);
+            let there = serde_json::to_string(&ChangeLine::from(&sent)).unwrap();
+            assert_eq!(here, there);
+            assert!(here.contains(&"02".repeat(32)), "{here}");
+        }
+    }
+}

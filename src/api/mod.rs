@@ -22,3 +22,4 @@ pub mod server;
 mod service;
 pub mod socket;
 mod watch;
+pub mod watches;

@@ -27,7 +27,7 @@ use tonic::{
 };
 
 use crate::{
-    api::{service::Service, socket::Socket},
+    api::{service::Service, socket::Socket, watches::Watches},
     hooks::Hooks,
     limits::{
         CALL_WINDOW_BYTES, CALLS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, MESSAGE_BYTES_MAX,
@@ -42,6 +42,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Server {
     routes: Routes,
+    watches: Watches,
     stop: Stop,
 }
 
@@ -59,11 +60,18 @@ impl Server {
     /// `net`, calls that need peers answer that there is none. `hooks` are changed and listed,
     /// started or not.
     pub fn new(node: Node, net: Option<Net>, hooks: Hooks, socket: Option<PathBuf>) -> Self {
-        let stop = Stop::default();
+        let (watches, stop) = (Watches::default(), Stop::default());
+        let service = Service::new(node, net, hooks, socket, watches.clone(), stop.clone());
         Self {
-            routes: Routes::new(Service::new(node, net, hooks, socket, stop.clone())),
+            routes: Routes::new(service),
+            watches,
             stop,
         }
+    }
+
+    /// Returns the watches that clients have open.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// Resolves when a client has called `Down`.

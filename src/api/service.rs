@@ -21,6 +21,7 @@ use crate::{
         put_stream::PutAnswers,
         server::Stop,
         watch::WatchAnswers,
+        watches::Watches,
     },
     hooks::Hooks,
     limits::HISTORY_ENTRIES_MAX,
@@ -44,6 +45,7 @@ struct Shared {
     // `None` when the node serves no socket.
     socket: Option<PathBuf>,
     started_ms: u64,
+    watches: Watches,
     stop: Stop,
 }
 
@@ -55,6 +57,7 @@ impl Service {
         net: Option<Net>,
         hooks: Hooks,
         socket: Option<PathBuf>,
+        watches: Watches,
         stop: Stop,
     ) -> Self {
         let started_ms = node.clock().now_ms();
@@ -64,6 +67,7 @@ impl Service {
             hooks,
             socket,
             started_ms,
+            watches,
             stop,
         }))
     }
@@ -281,8 +285,9 @@ impl Lattice for Service {
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {
         let request = request.into_inner();
         let store = self.store(&request.store)?;
-        let ending = self.0.stop.ending.clone();
-        Ok(Response::new(WatchAnswers::new(store, request, ending)?))
+        let (watches, ending) = (&self.0.watches, self.0.stop.ending.clone());
+        let answers = WatchAnswers::new(store, request, watches, ending)?;
+        Ok(Response::new(answers))
     }
 
     async fn create_consumer(

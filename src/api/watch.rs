@@ -17,10 +17,11 @@ use crate::{
         convert,
         error::ApiError,
         proof::{self, Found},
+        watches::{Opened, Watches},
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
     protocol::{cursor::Cursor, pattern::Pattern},
-    store::{Delivery, Start, Store, Watch, WatchEvent, WatchOptions},
+    store::{Delivery, Start, Store, WatchEvent, WatchOptions},
     wire::api::{self, watch_reply::Event, watch_request},
 };
 
@@ -29,7 +30,7 @@ type Proving = Pin<Box<dyn Future<Output = (api::WatchReply, Option<Found>)> + S
 /// A watch of one client. Dropped with the call when the client goes away, and the watch with it.
 pub(super) struct WatchAnswers {
     // `None` after an error or the end: the stream is over.
-    watch: Option<Watch>,
+    watch: Option<Opened>,
     store: Store,
     // A cursor on every change; it is always on the other events.
     cursors: bool,
@@ -50,10 +51,13 @@ impl WatchAnswers {
     pub(super) fn new(
         store: Store,
         request: api::WatchRequest,
+        watches: &Watches,
         ending: CancellationToken,
     ) -> Result<Self, ApiError> {
         let (cursors, proofs) = (request.cursors, request.proofs);
-        let watch = Some(store.watch_with(options(request)?));
+        let on = label(&request);
+        let watch = store.watch_with(options(request)?);
+        let watch = Some(watches.open(store.id(), on, watch));
         let ended = Box::pin(ending.clone().cancelled_owned());
         Ok(Self {
             watch,
@@ -67,10 +71,10 @@ impl WatchAnswers {
         })
     }
 
-    fn reply(&self, watch: &Watch, event: WatchEvent) -> api::WatchReply {
+    fn reply(&self, watch: &Opened, event: WatchEvent) -> api::WatchReply {
         let with_cursor = self.cursors || !matches!(event, WatchEvent::Change(_));
         let cursor = if with_cursor {
-            watch.cursor().to_string()
+            watch.lock().cursor().to_string()
         } else {
             String::new()
         };
@@ -98,7 +102,7 @@ impl Stream for WatchAnswers {
     type Item = Result<api::WatchReply, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(mut watch) = self.watch.take() else {
+        let Some(watch) = self.watch.take() else {
             return Poll::Ready(None);
         };
         // The flag first: a watch that always has something to say ends too.
@@ -107,7 +111,8 @@ impl Stream for WatchAnswers {
             return Poll::Ready(Some(Err(ApiError::stopping().into())));
         }
         if self.proving.is_none() {
-            let event = match Pin::new(&mut watch).poll_next(context) {
+            let polled = Pin::new(&mut *watch.lock()).poll_next(context);
+            let event = match polled {
                 Poll::Pending => {
                     self.watch = Some(watch);
                     return Poll::Pending;
@@ -135,6 +140,15 @@ impl Stream for WatchAnswers {
         (self.proving, self.found) = (None, found);
         Poll::Ready(Some(Ok(reply)))
     }
+}
+
+// What a watch is on, in words.
+fn label(request: &api::WatchRequest) -> String {
+    let prefixes = [&request.prefix].into_iter().chain(&request.prefixes);
+    let all = prefixes.chain(&request.patterns);
+    let words = all.filter(|on| !on.is_empty());
+    let words = words.map(|on| String::from_utf8_lossy(on).into_owned());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {

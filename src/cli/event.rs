@@ -1,17 +1,17 @@
 //! The JSON objects of `watch --json`; the rules of `object` hold.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use lattice::wire::api;
+use lattice::{hooks::ChangeLine, wire::api};
 use serde::Serialize;
 
-use crate::cli::object::{Entry, Key, Value, hex};
+use crate::cli::object::{Entry, Key};
 
 /// A line of `watch --json`; `type` is the first field.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(crate) enum Event {
+pub(crate) enum Event<'a> {
     /// `put`, `delete`, `expire`, `retract`.
-    Change(Box<Change>),
+    Change(Box<Change<'a>>),
     /// `damaged`.
     Damaged(Damaged),
     /// `caught_up`, `progress`, `gap`.
@@ -20,36 +20,9 @@ pub(crate) enum Event {
 
 /// A change of a key.
 #[derive(Serialize)]
-pub(crate) struct Change {
-    r#type: String,
+pub(crate) struct Change<'a> {
     #[serde(flatten)]
-    key: Key,
-    /// Of a put only, and not with `--keys-only`.
-    #[serde(flatten)]
-    value: Value,
-    /// What made the change; of an expiry, the entry that expired.
-    #[serde(flatten)]
-    entry: Entry,
-    /// Index of this change in its entry.
-    op_index: u32,
-    op_count: u32,
-    /// True for a batch that is delivered whole.
-    atomic: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_ms: Option<u64>,
-    /// All heads of the key now, the winner first.
-    heads: Vec<String>,
-    conflict: bool,
-    /// The winner before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    previous: Option<String>,
-    /// `local`, `remote`, `replay`, `initial`.
-    origin: String,
-    /// When it arrived in this node's log; absent in the state at the start.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    arrived_ms: Option<u64>,
-    /// True when something newer was known already.
-    late: bool,
+    line: ChangeLine<'a>,
     /// Only with `--cursors`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
@@ -58,33 +31,20 @@ pub(crate) struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    proof_missing: Option<String>,
+    proof_missing: Option<&'a str>,
 }
 
-impl Change {
+impl<'a> Change<'a> {
     /// Makes it from an event of the API.
-    pub(crate) fn new(change: &api::Change, cursor: Option<&str>) -> Self {
+    pub(crate) fn new(change: &'a api::Change, cursor: Option<String>) -> Self {
         let is_proven = !change.proof.is_empty();
         let is_missing = !change.proof_missing.is_empty();
         let encode = |bytes| BASE64_STANDARD.encode(bytes);
         Self {
-            r#type: change.kind.clone(),
-            key: Key::new(&change.key),
-            value: Value::new(change.value.as_deref()),
-            entry: Entry::from(&change.entry.clone().unwrap_or_default()),
-            op_index: change.op_index,
-            op_count: change.op_count,
-            atomic: change.atomic,
-            expires_ms: change.expires_ms,
-            heads: change.heads.iter().map(|head| hex(&head.id)).collect(),
-            conflict: change.conflict,
-            previous: change.previous.as_ref().map(|entry| hex(&entry.id)),
-            origin: change.origin.clone(),
-            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
-            late: change.late,
-            cursor: cursor.map(str::to_owned),
+            line: ChangeLine::from(change),
+            cursor,
             proof: (is_proven || is_missing).then(|| is_proven.then(|| encode(&change.proof))),
-            proof_missing: is_missing.then(|| change.proof_missing.clone()),
+            proof_missing: is_missing.then_some(change.proof_missing.as_str()),
         }
     }
 }

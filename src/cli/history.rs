@@ -6,7 +6,7 @@ use lattice::wire::api;
 use crate::cli::{
     draw::Graph,
     exit::Failure,
-    object::{self, short},
+    object::{self, by_hook, short},
     output::{Output, cut},
     read::{not_found, outcome},
     session::{Context, Lifetime},
@@ -67,11 +67,12 @@ fn draw(out: &mut Output, history: &api::HistoryReply) -> Result<(), Failure> {
             out.line(line)?;
         }
         let line = format!(
-            "{}  {}  {}  {}{}  {}",
+            "{}  {}  {}  {}{}{}  {}",
             drawn.node,
             short(&entry.id),
             date_time(entry.wall_ms),
             short(&entry.author),
+            by_hook(past.cause.as_ref()),
             role(past),
             outcome(&past.kind, &past.value, past.expires_ms, false),
         );

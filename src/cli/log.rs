@@ -7,7 +7,7 @@ use lattice::wire::api;
 use crate::cli::{
     author,
     exit::Failure,
-    object::{self, short},
+    object::{self, by_hook, short},
     output::{cut, escape},
     session::{Context, Lifetime},
     when::date_time,
@@ -90,10 +90,11 @@ fn line(logged: &api::LogEntry) -> String {
         ops.push(format!("and {} more", logged.ops.len() - OPS_SHOWN_MAX));
     }
     format!(
-        "{:>6}  {}  {}{branch}{atomic}  {}",
+        "{:>6}  {}  {}{branch}{atomic}{}  {}",
         entry.seq,
         date_time(entry.wall_ms),
         short(&entry.id),
+        by_hook(logged.cause.as_ref()),
         ops.join(", "),
     )
 }

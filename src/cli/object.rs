@@ -8,7 +8,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::exit::Failure;
+use crate::cli::{exit::Failure, output::escape};
 
 /// Returns an object as one line.
 pub(crate) fn to_json(object: &impl Serialize) -> String {
@@ -200,6 +200,42 @@ pub(crate) struct Past {
     /// True when nothing supersedes it.
     head: bool,
     wins: bool,
+    /// Absent: no hook wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
+}
+
+/// Which hook wrote an entry, and why.
+#[derive(Serialize)]
+struct Cause {
+    /// The hook's name; where it ran for an expiry or a retract, with a `#` and the change.
+    consumer: String,
+    /// The entry that triggered it.
+    trigger: String,
+    /// Index of the op in the trigger, or the batch position.
+    position: u32,
+    /// Hooks between this and an entry that a person wrote.
+    depth: u32,
+}
+
+impl From<&api::EntryCause> for Cause {
+    fn from(cause: &api::EntryCause) -> Self {
+        Self {
+            consumer: cause.consumer.clone(),
+            trigger: hex(&cause.trigger),
+            position: cause.position,
+            depth: cause.depth,
+        }
+    }
+}
+
+/// Returns which hook wrote an entry, and at which, for people; empty: none did.
+pub(crate) fn by_hook(cause: Option<&api::EntryCause>) -> String {
+    let by = |cause: &api::EntryCause| {
+        let consumer = escape(cause.consumer.as_bytes());
+        format!("  by hook {consumer} at {}", short(&cause.trigger))
+    };
+    cause.map(by).unwrap_or_default()
 }
 
 impl Past {
@@ -214,6 +250,7 @@ impl Past {
             parents: past.parents.iter().map(|id| hex(id)).collect(),
             head: past.head,
             wins: past.wins,
+            cause: past.cause.as_ref().map(Cause::from),
         }
     }
 }
@@ -231,6 +268,9 @@ pub(crate) struct Logged {
     parents: Vec<String>,
     atomic: bool,
     arrived_ms: u64,
+    /// Absent: no hook wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
     ops: Vec<LoggedOp>,
 }
 
@@ -266,6 +306,7 @@ impl From<&api::LogEntry> for Logged {
                 .collect(),
             atomic: logged.atomic,
             arrived_ms: logged.arrived_ms,
+            cause: logged.cause.as_ref().map(Cause::from),
             ops: ops.collect(),
         }
     }

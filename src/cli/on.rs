@@ -14,7 +14,9 @@ use lattice::{
     api::client::Client,
     clock::Clock,
     daemon,
-    hooks::{self, Action, Captured, Command, HookError, HooksError, Job, Named, Ran, RunId},
+    hooks::{
+        self, Action, Captured, Command, HookError, HooksError, Job, Named, Ran, RunId, Secret,
+    },
     wire::api::{self, watch_reply::Event, watch_request::Start},
 };
 use tokio::task::JoinSet;
@@ -72,6 +74,17 @@ pub(crate) struct On {
     /// Sign posts with the secret in this file, as Standard Webhooks does
     #[arg(long, value_name = "PATH", requires = "http")]
     secret_file: Option<PathBuf>,
+    /// The same, with the secret in this environment variable
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "http",
+        conflicts_with = "secret_file"
+    )]
+    secret_env: Option<String>,
+    /// Also believe a server that the authorities in this PEM file vouch for
+    #[arg(long, value_name = "PATH", requires = "http")]
+    ca_file: Option<PathBuf>,
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
     command: Vec<String>,
@@ -130,7 +143,9 @@ impl On {
     fn action(&self) -> Result<Action, Failure> {
         let failure = |error: HooksError| Failure::from(lattice::api::error::ApiError::from(error));
         if let Some(url) = &self.http {
-            return Action::post(url, self.secret_file.clone()).map_err(failure);
+            let file = self.secret_file.clone().map(Secret::File);
+            let secret = file.or_else(|| self.secret_env.clone().map(Secret::Env));
+            return Action::post(url, secret, self.ca_file.as_deref()).map_err(failure);
         }
         let here = std::env::current_dir().map_err(|error| {
             Failure::failed("no_current_dir", format!("the current directory: {error}"))

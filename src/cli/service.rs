@@ -43,6 +43,11 @@ impl Service {
         let ServiceAction::Print { user } = self.action;
         let binary = std::env::current_exe();
         let binary = binary.map_err(|error| Failure::failed("binary", error.to_string()))?;
+        if binary.to_string_lossy().contains(['"', '\'', '\\']) {
+            let message = format!("systemd starts no program in {}", binary.display());
+            return Err(Failure::failed("binary_path", message)
+                .hint("a quote or a backslash is in its path: put it elsewhere"));
+        }
         let place = &context.place;
         let named = place.is_named.then(|| place.data_dir.clone());
         context.out.bytes(unit(user, &binary, named).as_bytes())
@@ -54,7 +59,9 @@ fn unit(user: bool, binary: &Path, named: Option<PathBuf>) -> String {
         true => named.clone(),
         false => named.clone().or_else(|| Some("/var/lib/lattice".into())),
     };
-    let place = dir.map(|dir| format!(" --data-dir {}", quoted(&dir)));
+    // In arguments a variable begins with `$`; nowhere else does it.
+    let argument = |dir: PathBuf| quoted(&dir).replace('$', "$$");
+    let place = dir.map(|dir| format!(" --data-dir {}", argument(dir)));
     let place = place.unwrap_or_default();
     let binary = quoted(binary);
     let (guard, target) = match (user, named) {
@@ -89,13 +96,13 @@ WantedBy={target}
     )
 }
 
-// As systemd reads words: quotes and backslashes escaped, and its own `%` and `$` doubled.
+// As systemd reads words: quotes and backslashes escaped, and its own `%` doubled.
 fn quoted(path: &Path) -> String {
     let mut text = String::from('"');
     for c in path.to_string_lossy().chars() {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
-            '%' | '$' => text.extend([c, c]),
+            '%' => text.extend([c, c]),
             c => text.push(c),
         }
     }

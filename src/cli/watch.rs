@@ -347,7 +347,7 @@ impl Follow {
     }
 }
 
-fn to_object(event: &Event, cursor: Option<String>) -> event::Event {
+fn to_object(event: &Event, cursor: Option<String>) -> event::Event<'_> {
     let mark = |r#type| event::Mark {
         r#type,
         reason: None,
@@ -356,8 +356,7 @@ fn to_object(event: &Event, cursor: Option<String>) -> event::Event {
     };
     event::Event::Mark(match event {
         Event::Change(change) => {
-            let change = event::Change::new(change, cursor.as_deref());
-            return event::Event::Change(Box::new(change));
+            return event::Event::Change(Box::new(event::Change::new(change, cursor)));
         }
         Event::Damaged(it) => return event::Event::Damaged(event::Damaged::new(it)),
         Event::CaughtUp(_) => mark("caught_up"),

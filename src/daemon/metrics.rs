@@ -2,7 +2,8 @@
 //! whatever starts it again when it hangs.
 //!
 //! The text follows the Prometheus exposition format, version 0.0.4. Who may connect may read it:
-//! it has names of stores and consumers and ids of nodes, no keys and no values.
+//! it has names of stores and consumers, ids of nodes, what watches are on; no other keys, and no
+//! values.
 
 mod text;
 
@@ -21,7 +22,7 @@ use tokio::{
 };
 use tonic::codegen::http::{Method, Request, Response, StatusCode, header};
 
-use crate::{net::Net, node::Node};
+use crate::{api::watches::Watches, net::Net, node::Node};
 
 /// Serves `/metrics` and `/healthz` until it is dropped.
 #[derive(Debug)]
@@ -54,17 +55,19 @@ pub enum MetricsError {
 struct Subject {
     node: Node,
     net: Net,
+    watches: Watches,
     started_ms: u64,
 }
 
 impl Metrics {
-    /// Serves what there is to say of `node` and `net` on `address`; port 0: any.
+    /// Serves what there is to say of `node`, `net` and `watches` on `address`; port 0: any.
     ///
     /// # Errors
     /// `MetricsError`.
     pub(super) async fn start(
-        node: Node,
-        net: Net,
+        node: &Node,
+        net: &Net,
+        watches: &Watches,
         address: SocketAddr,
     ) -> Result<Self, MetricsError> {
         if !address.ip().is_loopback() {
@@ -75,8 +78,9 @@ impl Metrics {
         let address = listener.local_addr().map_err(bind)?;
         let subject = Arc::new(Subject {
             started_ms: node.clock().now_ms(),
-            node,
-            net,
+            node: node.clone(),
+            net: net.clone(),
+            watches: watches.clone(),
         });
         Ok(Self {
             address,

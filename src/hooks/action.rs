@@ -1,12 +1,12 @@
 //! What a hook does: it runs a command, or posts to a URL.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::hooks::{
     HooksError,
     command::{Command, Job, Ran},
     event::RunId,
-    post::Post,
+    post::{Post, Secret},
 };
 
 /// What a hook does.
@@ -19,13 +19,17 @@ pub enum Action {
 }
 
 impl Action {
-    /// Makes the action that posts to `url`, signed with what is in `secret_file`, where there is
-    /// one.
+    /// Makes the action that posts to `url`, signed with `secret`, where there is one. A server is
+    /// believed that the authorities of this machine vouch for, or those in `ca_file`, a PEM file.
     ///
     /// # Errors
     /// `Post` when this machine cannot.
-    pub fn post(url: &str, secret_file: Option<PathBuf>) -> Result<Self, HooksError> {
-        Ok(Self::Post(Post::new(url, secret_file)?))
+    pub fn post(
+        url: &str,
+        secret: Option<Secret>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, HooksError> {
+        Ok(Self::Post(Post::new(url, secret, ca_file)?))
     }
 
     /// Does it. Of a job, what is on stdin is the body of a post; variables are a command's.

@@ -61,3 +61,15 @@ pub enum HooksError {
         source: io::Error,
     },
 }
+
+/// Returns what an error says, and what its causes do.
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -7,6 +7,8 @@ use data_encoding::HEXLOWER as HEX;
 use serde::Serialize;
 
 use crate::protocol::change::Change;
+#[cfg(feature = "api")]
+use crate::wire::api;
 
 /// What names a change.
 #[derive(Debug, Clone, Copy)]
@@ -55,73 +57,123 @@ impl fmt::Display for RunId {
     }
 }
 
-/// A line of stdin: what `lattice watch --json` prints of a change.
-#[derive(Serialize)]
-struct Line<'a> {
-    r#type: &'static str,
+/// The JSON object of a change, in one place: on a hook's stdin, and from `watch --json`, `on` and
+/// `consumer next --json`. New fields may come, none changes.
+#[derive(Debug, Serialize)]
+pub struct ChangeLine<'a> {
+    r#type: &'a str,
+    /// `None`: it is no text; the next field has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
+    /// Of a put only, and not where only keys were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
+    /// What made the change; of an expiry, the entry that expired.
     entry: String,
     author: String,
     seq: u64,
     wall_ms: u64,
     counter: u32,
+    /// Index of this change in its entry.
     op_index: u32,
     op_count: u32,
+    /// True for a batch that is delivered whole.
     atomic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
+    /// All heads of the key now, the winner first.
     heads: Vec<String>,
     conflict: bool,
+    /// The winner before.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<String>,
-    origin: &'static str,
-    arrived_ms: u64,
+    /// `local`, `remote`, `replay`, `initial`.
+    origin: &'a str,
+    /// When it arrived in this node's log; absent in the state at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrived_ms: Option<u64>,
+    /// True when something newer was known already.
     late: bool,
+}
+
+impl<'a> From<&'a Change> for ChangeLine<'a> {
+    fn from(change: &'a Change) -> Self {
+        let entry = &change.entry;
+        let (key, key_base64) = text_or_base64(&change.key);
+        let value = change.value.as_deref().map(text_or_base64);
+        let (value, value_base64) = value.unwrap_or_default();
+        let heads = change.heads.as_slice().iter().rev();
+        Self {
+            r#type: change.kind.name(),
+            key,
+            key_base64,
+            value,
+            value_base64,
+            entry: entry.id.to_string(),
+            author: entry.author.to_string(),
+            seq: entry.seq,
+            wall_ms: entry.hlc.wall_ms,
+            counter: entry.hlc.counter,
+            op_index: change.op_index,
+            op_count: change.op_count,
+            atomic: change.atomic,
+            expires_ms: change.expires_ms,
+            heads: heads.map(|head| head.id.to_string()).collect(),
+            conflict: change.is_conflict(),
+            previous: change.previous.map(|entry| entry.id.to_string()),
+            origin: change.origin.name(),
+            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
+            late: change.late,
+        }
+    }
+}
+
+/// The same from the other side of the socket.
+#[cfg(feature = "api")]
+impl<'a> From<&'a api::Change> for ChangeLine<'a> {
+    fn from(change: &'a api::Change) -> Self {
+        let entry = change.entry.as_ref();
+        let hex = |id: Option<&[u8]>| id.map(|id| HEX.encode(id)).unwrap_or_default();
+        let (key, key_base64) = text_or_base64(&change.key);
+        let value = change.value.as_deref().map(text_or_base64);
+        let (value, value_base64) = value.unwrap_or_default();
+        let previous = change.previous.as_ref();
+        Self {
+            r#type: &change.kind,
+            key,
+            key_base64,
+            value,
+            value_base64,
+            entry: hex(entry.map(|entry| &entry.id[..])),
+            author: hex(entry.map(|entry| &entry.author[..])),
+            seq: entry.map_or(0, |entry| entry.seq),
+            wall_ms: entry.map_or(0, |entry| entry.wall_ms),
+            counter: entry.map_or(0, |entry| entry.counter),
+            op_index: change.op_index,
+            op_count: change.op_count,
+            atomic: change.atomic,
+            expires_ms: change.expires_ms,
+            heads: change
+                .heads
+                .iter()
+                .map(|head| HEX.encode(&head.id))
+                .collect(),
+            conflict: change.conflict,
+            previous: previous.map(|entry| HEX.encode(&entry.id)),
+            origin: &change.origin,
+            arrived_ms: Some(change.arrived_ms).filter(|ms| *ms > 0),
+            late: change.late,
+        }
+    }
 }
 
 /// Returns a change as one line, its newline included.
 pub(super) fn line(change: &Change) -> Vec<u8> {
-    let (key, key_base64) = text_or_base64(&change.key);
-    let (value, value_base64) = match &change.value {
-        Some(value) => text_or_base64(value),
-        None => (None, None),
-    };
-    let entry = &change.entry;
-    let line = Line {
-        r#type: change.kind.name(),
-        key,
-        key_base64,
-        value,
-        value_base64,
-        entry: entry.id.to_string(),
-        author: entry.author.to_string(),
-        seq: entry.seq,
-        wall_ms: entry.hlc.wall_ms,
-        counter: entry.hlc.counter,
-        op_index: change.op_index,
-        op_count: change.op_count,
-        atomic: change.atomic,
-        expires_ms: change.expires_ms,
-        heads: change
-            .heads
-            .as_slice()
-            .iter()
-            .rev()
-            .map(|head| head.id.to_string())
-            .collect(),
-        conflict: change.is_conflict(),
-        previous: change.previous.map(|entry| entry.id.to_string()),
-        origin: change.origin.name(),
-        arrived_ms: change.arrived_ms,
-        late: change.late,
-    };
+    let line = ChangeLine::from(change);
     let mut json = serde_json::to_vec(&line).expect("strings and numbers have a JSON form");
     json.push(b'\n');
     json

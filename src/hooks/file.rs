@@ -9,7 +9,7 @@
 //! [mirror]
 //! on = "/orders/"
 //! http = "https://example.org/orders"
-//! secret_file = "/etc/lattice/orders.secret"
+//! secret_file = "/etc/lattice/orders.secret"   # or secret_env = "ORDERS_SECRET"
 //! mode = "latest"
 //! debounce = "500ms"
 //! ```

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{duration_text, parse_duration},
+    hooks::post::Secret,
     limits::{
         CONSUMER_BACKOFF_STEPS_MAX, HOOK_ARGUMENTS_MAX, HOOK_BATCH_MAX, HOOK_NAME_CHARS_MAX,
         HOOK_PARALLEL_MAX, HOOK_RATE_MAX, HOOK_TIMEOUT_MAX, KEY_BYTES_MAX,
@@ -36,6 +37,13 @@ pub struct Hook {
     /// The file with the secret that posts are signed with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
+    /// The environment variable of the node with that secret, in place of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_env: Option<String>,
+    /// A PEM file with authorities: who is posted to may prove itself by them, besides those that
+    /// this machine knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Only changes of these kinds; none: all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<HookKind>,
@@ -137,6 +145,12 @@ pub enum HookError {
 }
 
 impl Hook {
+    /// Returns where the secret is that its posts are signed with.
+    pub fn secret(&self) -> Option<Secret> {
+        let file = self.secret_file.clone().map(Secret::File);
+        file.or_else(|| self.secret_env.clone().map(Secret::Env))
+    }
+
     /// Returns the name of its consumer.
     pub fn consumer(name: &str) -> String {
         format!("{CONSUMER_PREFIX}{name}")
@@ -271,8 +285,16 @@ impl Hook {
                 "writes is what a command prints: it does not go with http",
             ),
             (
-                self.http.is_none() && self.secret_file.is_some(),
-                "secret_file is what posts are signed with: it needs http",
+                self.http.is_none() && self.secret().is_some(),
+                "secret_file and secret_env say what posts are signed with: they need http",
+            ),
+            (
+                self.secret_file.is_some() && self.secret_env.is_some(),
+                "the secret is in secret_file or in secret_env, not in both",
+            ),
+            (
+                self.http.is_none() && self.ca_file.is_some(),
+                "ca_file says who may be posted to: it needs http",
             ),
         ];
         let found = wrong.into_iter().find(|(is_wrong, _)| *is_wrong);
@@ -289,6 +311,8 @@ impl Default for Hook {
             dir: None,
             http: None,
             secret_file: None,
+            secret_env: None,
+            ca_file: None,
             kinds: Vec::new(),
             mode: Mode::Each,
             batch: None,

@@ -2,9 +2,8 @@
 //! went wrong. Bounded; nothing depends on it.
 
 use std::{
-    collections::VecDeque,
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Write as _},
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -65,6 +64,33 @@ pub struct RunRecord {
     pub ops: Option<usize>,
 }
 
+/// A place in a hook's log, behind a run: still the same when the file becomes the older one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogPlace {
+    // Of its first line, which says when and what: no other file begins with it.
+    file: [u8; 8],
+    end: u64,
+}
+
+impl LogPlace {
+    /// Returns it as bytes, for who comes back with it.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.file);
+        bytes[8..].copy_from_slice(&self.end.to_be_bytes());
+        bytes
+    }
+
+    /// Reads what `to_bytes` wrote; `None` for another length.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (file, end) = bytes.split_first_chunk()?;
+        Some(Self {
+            file: *file,
+            end: u64::from_be_bytes(end.try_into().ok()?),
+        })
+    }
+}
+
 /// The log of one hook.
 #[derive(Debug, Clone)]
 pub(super) struct Journal {
@@ -90,29 +116,40 @@ impl Journal {
         }
     }
 
-    /// Returns the last `count` runs, the oldest first.
-    pub(super) fn last(&self, count: usize) -> io::Result<Vec<RunRecord>> {
-        let mut lines = VecDeque::new();
-        for path in [self.older(), self.path.clone()] {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            for line in BufReader::new(file).split(b'\n') {
-                lines.push_back(line?);
-                // Few of many are wanted; of each file one may be cut.
-                if lines.len() > count.saturating_add(2) {
-                    lines.pop_front();
-                }
-            }
-        }
+    /// Returns runs, the oldest first, and the place behind them: the last `count`, or, where a place
+    /// is given, the first `count` behind it. A place that the log no longer has is its beginning.
+    pub(super) fn runs(
+        &self,
+        after: Option<LogPlace>,
+        count: usize,
+    ) -> io::Result<(Vec<RunRecord>, LogPlace)> {
+        // The newer file first: when it becomes the older one meanwhile, it is found twice.
+        let newer = read_or_empty(&self.path)?;
+        let older = read_or_empty(&self.older())?;
+        let twice = older == newer;
+        let files = [older.as_slice(), if twice { &[] } else { &newer }];
+        let lines: Vec<_> = files.into_iter().flat_map(lines).collect();
+        let from = after.and_then(|after| lines.iter().position(|(place, _)| *place == after));
+        let lines = lines.get(from.map_or(0, |at| at + 1)..).unwrap_or_default();
+        let end = lines.last().map(|(place, _)| *place).or(after);
         // A line that was cut by a crash is no run.
-        let runs = lines.iter().rev();
-        let runs = runs.filter_map(|line| serde_json::from_slice(line).ok());
-        let mut records: Vec<_> = runs.take(count).collect();
-        records.reverse();
-        Ok(records)
+        let run = |(place, line): &(LogPlace, &[u8])| {
+            let record = serde_json::from_slice(line).ok()?;
+            Some((record, *place))
+        };
+        let mut found: Vec<(RunRecord, LogPlace)> = match after {
+            Some(_) => lines.iter().filter_map(run).take(count).collect(),
+            None => lines.iter().rev().filter_map(run).take(count).collect(),
+        };
+        let mut end = end.unwrap_or_default();
+        match after {
+            Some(_) if found.len() == count => {
+                end = found.last().map_or(end, |(_, place)| *place);
+            }
+            Some(_) => {}
+            None => found.reverse(),
+        }
+        Ok((found.into_iter().map(|(record, _)| record).collect(), end))
     }
 
     /// Removes it.
@@ -149,6 +186,28 @@ impl Journal {
     }
 }
 
+/// The lines of a file that are whole, and the place behind each.
+fn lines(file: &[u8]) -> impl Iterator<Item = (LogPlace, &[u8])> {
+    let mut lines = file.split_inclusive(|byte| *byte == b'\n');
+    let first = lines.clone().next().unwrap_or_default();
+    let hash = blake3::hash(first);
+    let mut place = LogPlace::default();
+    place.file.copy_from_slice(&hash.as_bytes()[..8]);
+    std::iter::from_fn(move || {
+        let line = lines.next().filter(|line| line.ends_with(b"\n"))?;
+        place.end += line.len() as u64;
+        Some((place, line))
+    })
+}
+
+// Both files of a log are bounded.
+fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
 const DIR: &str = "hooks";
 
 #[cfg(test)]
@@ -159,7 +218,8 @@ mod tests {
     async fn the_log_is_bounded_and_keeps_the_newest() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path(), "a.b");
-        assert_eq!(journal.last(5).unwrap(), []);
+        let last = |count| journal.runs(None, count).unwrap().0;
+        assert_eq!(last(5), []);
         for attempt in 1..=300 {
             let record = RunRecord {
                 attempt,
@@ -168,14 +228,9 @@ mod tests {
             };
             journal.add(record).await;
         }
-        let last: Vec<u32> = journal
-            .last(3)
-            .unwrap()
-            .iter()
-            .map(|run| run.attempt)
-            .collect();
-        assert_eq!(last, [298, 299, 300]);
-        let all = journal.last(1000).unwrap();
+        let newest: Vec<u32> = last(3).iter().map(|run| run.attempt).collect();
+        assert_eq!(newest, [298, 299, 300]);
+        let all = last(1000);
         assert!(all.len() < 300 && all.len() > 100, "{}", all.len());
         let bytes: u64 = fs::read_dir(dir.path().join(DIR))
             .unwrap()
@@ -183,6 +238,50 @@ mod tests {
             .sum();
         assert!(bytes < 2 * HOOK_LOG_BYTES_MAX + (32 << 10), "{bytes}");
         journal.remove();
-        assert_eq!(journal.last(5).unwrap(), []);
+        assert_eq!(last(5), []);
+    }
+
+    #[test]
+    fn who_follows_sees_each_run_once_over_rotations_and_cut_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::of(dir.path(), "h");
+        let (first, mut place) = journal.runs(None, 5).unwrap();
+        assert_eq!((first, place), (vec![], LogPlace::default()));
+        let (mut seen, mut attempt) = (Vec::new(), 0);
+        for round in 0..300 {
+            for _ in 0..round % 4 {
+                attempt += 1;
+                let record = RunRecord {
+                    attempt,
+                    stdout: "x".repeat(10 << 10),
+                    ..RunRecord::default()
+                };
+                journal.append(&record).unwrap();
+            }
+            // Half a line: the one who writes it is not done.
+            let half = round == 100;
+            let whole = fs::read(&journal.path).unwrap_or_default();
+            if half {
+                fs::write(&journal.path, [&whole[..], b"{\"attempt\":7"].concat()).unwrap();
+            }
+            loop {
+                let (runs, next) = journal.runs(Some(place), 2).unwrap();
+                place = LogPlace::from_bytes(&next.to_bytes()).unwrap();
+                if runs.is_empty() {
+                    break;
+                }
+                seen.extend(runs.iter().map(|run| run.attempt));
+            }
+            if half {
+                fs::write(&journal.path, whole).unwrap();
+            }
+        }
+        assert!(journal.older().exists(), "it was rotated");
+        assert_eq!(seen, (1..=attempt).collect::<Vec<_>>());
+        // A place that is gone is the beginning of what is there.
+        let gone = LogPlace { end: 1, ..place };
+        let (runs, _) = journal.runs(Some(gone), 1000).unwrap();
+        let (all, _) = journal.runs(None, 1000).unwrap();
+        assert_eq!(runs, all);
     }
 }

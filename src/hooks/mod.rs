@@ -38,16 +38,17 @@ pub use action::Action;
 pub use answer::{LineError, LineOp, parse_line};
 pub use command::{Captured, Command, End, Job, Ran};
 pub use error::HooksError;
-pub use event::{Named, RunId, variables};
+pub use event::{ChangeLine, Named, RunId, variables};
 pub use file::{HookTable, HooksFileError};
 pub use hook::{Hook, HookError, HookKind, Mode, Span};
-pub use journal::RunRecord;
-pub use post::Post;
+pub use journal::{LogPlace, RunRecord};
+pub use post::{Post, Secret};
 pub use rehearsal::{Rehearsal, Rehearsed};
 pub use runner::Health;
 
 use crate::{
     hooks::{
+        error::causes,
         file::{HooksFile, Stamp},
         journal::Journal,
         runner::{Engine, Runner},
@@ -56,7 +57,7 @@ use crate::{
     limits::{HOOK_ACK_WAIT, HOOK_LOG_RUNS_MAX, HOOKS_LOOK_EVERY, HOOKS_STOP_GRACE},
     node::Node,
     store::{
-        Start, Store,
+        Start,
         consumers::{
             Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus,
         },
@@ -205,9 +206,18 @@ impl Hooks {
                 }
                 None => {
                     let store = self.0.node.store(&hook.store)?;
+                    let consumer = store.consumer(&Hook::consumer(name));
+                    let shown = consumer.show().await;
+                    let is_new = matches!(shown, Err(ConsumerError::Unknown { .. }));
                     // First its place in history: once it is in the file, it misses nothing.
-                    place(&store, name, &hook, from).await?;
-                    self.0.file.put(name, &hook)?;
+                    place(&consumer, &hook, from).await?;
+                    if let Err(error) = self.0.file.put(name, &hook) {
+                        // No half of a hook stays, if that can be helped.
+                        if is_new {
+                            consumer.delete().await.unwrap_or_default();
+                        }
+                        return Err(error.into());
+                    }
                 }
             }
         }
@@ -264,13 +274,29 @@ impl Hooks {
     /// # Errors
     /// `Unknown`, `Log`.
     pub async fn logs(&self, name: &str, count: usize) -> Result<Vec<RunRecord>, HooksError> {
+        Ok(self.logs_after(name, None, count).await?.0)
+    }
+
+    /// As `logs`, with the place behind the last of them; where a place is given, the first `count`
+    /// runs behind it.
+    ///
+    /// # Errors
+    /// As `logs`.
+    pub async fn logs_after(
+        &self,
+        name: &str,
+        after: Option<LogPlace>,
+        count: usize,
+    ) -> Result<(Vec<RunRecord>, LogPlace), HooksError> {
         hook::check_name(name)?;
-        let runs = self.runs(name, count.min(HOOK_LOG_RUNS_MAX)).await?;
+        let count = count.clamp(1, HOOK_LOG_RUNS_MAX);
+        let (runs, place) = self.runs(name, after, count).await?;
         // One without runs says so, one that there is not too.
-        if runs.is_empty() {
+        let is_known = || self.state().table.contains_key(name);
+        if runs.is_empty() && !is_known() {
             self.show(name).await?;
         }
-        Ok(runs)
+        Ok((runs, place))
     }
 
     /// Returns how a hook is.
@@ -331,7 +357,7 @@ impl Hooks {
         hook: Option<&Hook>,
         consumer: Option<ConsumerStatus>,
     ) -> Result<HookStatus, HooksError> {
-        let last = self.runs(name, 1).await?.pop();
+        let last = self.runs(name, None, 1).await?.0.pop();
         let state = self.state();
         let health = state.engines.get(name).map(|engine| engine.runner.report());
         let trouble = state.troubles.get(name).cloned();
@@ -405,7 +431,7 @@ impl Hooks {
                 }
                 // Tried again at the next look; told once.
                 Err(error) => {
-                    let what = error.to_string();
+                    let what = causes(&error);
                     if state.troubles.get(name) != Some(&what) {
                         tracing::warn!(hook = name, "a hook does not run: {what}");
                         state.troubles.insert(name.clone(), what);
@@ -440,7 +466,8 @@ impl Hooks {
 
     async fn begin(&self, name: &str, hook: &Hook) -> Result<Engine, HooksError> {
         let store = self.0.node.store(&hook.store)?;
-        place(&store, name, hook, ConsumerStart::Now).await?;
+        let consumer = store.consumer(&Hook::consumer(name));
+        place(&consumer, hook, ConsumerStart::Now).await?;
         let data_dir = self.0.node.data_dir().to_owned();
         let journal = Journal::of(&data_dir, name);
         let work = Work::new(name, hook.clone(), store, data_dir)?;
@@ -461,9 +488,14 @@ impl Hooks {
         Ok(found)
     }
 
-    async fn runs(&self, name: &str, count: usize) -> Result<Vec<RunRecord>, HooksError> {
+    async fn runs(
+        &self,
+        name: &str,
+        after: Option<LogPlace>,
+        count: usize,
+    ) -> Result<(Vec<RunRecord>, LogPlace), HooksError> {
         let journal = Journal::of(self.0.node.data_dir(), name);
-        let reading = tokio::task::spawn_blocking(move || journal.last(count));
+        let reading = tokio::task::spawn_blocking(move || journal.runs(after, count));
         let read = reading.await.map_err(|_stopped| ConsumerError::Closed)?;
         read.map_err(|source| HooksError::Log {
             name: name.to_owned(),
@@ -481,13 +513,7 @@ impl Hooks {
 }
 
 // Makes the hook's place in history, or leaves it where it is.
-async fn place(
-    store: &Store,
-    name: &str,
-    hook: &Hook,
-    from: ConsumerStart,
-) -> Result<(), ConsumerError> {
-    let consumer = store.consumer(&Hook::consumer(name));
+async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<(), ConsumerError> {
     let created = consumer.create(ConsumerOptions {
         from,
         prefixes: hook.prefixes(),

@@ -2,24 +2,26 @@
 //!
 //! `webhook-id` is the run id, the same at every attempt; `webhook-timestamp` is in seconds since
 //! 1970; `webhook-signature` is `v1,` and base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`. The
-//! key is what is in the secret file: base64 behind `whsec_`, else its bytes.
+//! key is what is in the secret's file or variable: base64 behind `whsec_`, else its bytes.
 
 use std::{
+    env, fmt,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use reqwest::{Client, redirect::Policy};
+use reqwest::{Certificate, Client, redirect::Policy};
 use ring::hmac;
 
 use crate::{
     hooks::{
         HooksError,
         command::{Captured, End, Job, Ran},
+        error::causes,
     },
-    limits::{HOOK_OUTPUT_BYTES_MAX, HOOK_SECRET_BYTES_MAX},
+    limits::{HOOK_CA_BYTES_MAX, HOOK_OUTPUT_BYTES_MAX, HOOK_SECRET_BYTES_MAX},
 };
 
 /// Where changes are posted to.
@@ -27,15 +29,31 @@ use crate::{
 pub struct Post {
     client: Client,
     url: String,
-    // Read at each post: it may be replaced.
-    secret_file: Option<PathBuf>,
+    // Read at each post: a file may be replaced.
+    secret: Option<Secret>,
+}
+
+/// Where the secret is that posts are signed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// In an environment variable of this name.
+    Env(String),
 }
 
 impl Post {
-    pub(super) fn new(url: &str, secret_file: Option<PathBuf>) -> Result<Self, HooksError> {
+    /// Posts to `url`, which may also prove itself by the authorities in `ca_file`.
+    pub(super) fn new(
+        url: &str,
+        secret: Option<Secret>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, HooksError> {
         // Somebody may have chosen one before.
         drop(rustls::crypto::ring::default_provider().install_default());
+        let authorities = ca_file.map_or(Ok(Vec::new()), authorities)?;
         let client = Client::builder()
+            .tls_certs_merge(authorities)
             // A redirect to elsewhere would take the changes there.
             .redirect(Policy::none())
             .no_proxy()
@@ -46,7 +64,7 @@ impl Post {
                 what: causes(&error),
             })?,
             url: url.to_owned(),
-            secret_file,
+            secret,
         })
     }
 
@@ -85,9 +103,10 @@ impl Post {
             .header("content-type", kind)
             .header("webhook-id", id)
             .header("webhook-timestamp", &seconds);
-        if let Some(path) = &self.secret_file {
-            let secret = secret(path)
-                .map_err(|error| format!("the secret in {}: {error}", path.display()))?;
+        if let Some(secret) = &self.secret {
+            let secret = secret
+                .read()
+                .map_err(|error| format!("the secret in {secret}: {error}"))?;
             let signature = sign(&secret, id, &seconds, &body);
             request = request.header("webhook-signature", signature);
         }
@@ -107,47 +126,73 @@ impl Post {
     }
 }
 
+impl Secret {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+        let text = match self {
+            Self::File(path) => bounded(path, HOOK_SECRET_BYTES_MAX)?,
+            Self::Env(name) => env::var_os(name)
+                .ok_or_else(|| invalid("it is not set where the node runs"))?
+                .into_encoded_bytes(),
+        };
+        if text.len() > HOOK_SECRET_BYTES_MAX {
+            return Err(invalid("it is too long"));
+        }
+        let text = text.trim_ascii();
+        let secret = match text.strip_prefix(b"whsec_") {
+            Some(base64) => BASE64_STANDARD
+                .decode(base64)
+                .map_err(|_not_base64| invalid("what follows whsec_ is not base64"))?,
+            None => text.to_vec(),
+        };
+        match secret.is_empty() {
+            true => Err(invalid("it is empty")),
+            false => Ok(secret),
+        }
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Env(name) => write!(f, "the variable {name}"),
+        }
+    }
+}
+
+// The certificates of a PEM file.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
+    let wrong = |what: String| HooksError::Post {
+        what: format!("ca_file {}: {what}", path.display()),
+    };
+    let pem = bounded(path, HOOK_CA_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
+    if pem.len() > HOOK_CA_BYTES_MAX {
+        return Err(wrong("it is too long".to_owned()));
+    }
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(causes(&error)))?;
+    match found.is_empty() {
+        true => Err(wrong("there is no certificate in it".to_owned())),
+        false => Ok(found),
+    }
+}
+
+// The bytes of a file, or one more than `bytes_max`.
+fn bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    File::open(path)?
+        .take(bytes_max.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn sign(secret: &[u8], id: &str, seconds: &str, body: &[u8]) -> String {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
     for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
         context.update(part);
     }
     format!("v1,{}", BASE64_STANDARD.encode(context.sign()))
-}
-
-fn secret(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let bytes_max = u64::try_from(HOOK_SECRET_BYTES_MAX).unwrap_or(u64::MAX);
-    File::open(path)?
-        .take(bytes_max + 1)
-        .read_to_end(&mut text)?;
-    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    if text.len() > HOOK_SECRET_BYTES_MAX {
-        return Err(invalid("it is too long"));
-    }
-    let text = text.trim_ascii();
-    let secret = match text.strip_prefix(b"whsec_") {
-        Some(base64) => BASE64_STANDARD
-            .decode(base64)
-            .map_err(|_not_base64| invalid("what follows whsec_ is not base64"))?,
-        None => text.to_vec(),
-    };
-    match secret.is_empty() {
-        true => Err(invalid("it is empty")),
-        false => Ok(secret),
-    }
-}
-
-// An HTTP library says what happened in the causes of its errors.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -175,13 +220,13 @@ mod tests {
         let read = |text: &str| {
             let path = dir.path().join("secret");
             std::fs::write(&path, text).unwrap();
-            secret(&path)
+            Secret::File(path).read()
         };
         assert_eq!(read("open sesame\n").unwrap(), b"open sesame");
         assert_eq!(read("whsec_AAEC\n").unwrap(), [0, 1, 2]);
         assert!(read("whsec_?").is_err());
         assert!(read(" \n").is_err());
         assert!(read(&"x".repeat(5000)).is_err());
-        assert!(secret(&dir.path().join("none")).is_err());
+        assert!(Secret::File(dir.path().join("none")).read().is_err());
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     hooks::{
+        error::causes,
         hook::{Hook, Mode},
         journal::Journal,
         rate::Rate,
@@ -176,6 +177,10 @@ impl Runner {
         // Dropped with this task: then they end, and their changes are given back.
         let mut runs = JoinSet::new();
         loop {
+            // Over before the next change comes, which may be long.
+            if self.health().trouble.is_some() && self.consumer.show().await.is_ok() {
+                self.health().trouble = None;
+            }
             let taken = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -190,7 +195,7 @@ impl Runner {
                 // Somebody has deleted it: this is begun anew, with a place of its own.
                 Err(ConsumerError::Closed | ConsumerError::Unknown { .. }) => break,
                 Err(error) => {
-                    self.health().trouble = Some(error.to_string());
+                    self.health().trouble = Some(causes(&error));
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(AGAIN_AFTER) => {}

@@ -62,7 +62,7 @@ impl Work {
         data_dir: PathBuf,
     ) -> Result<Self, HooksError> {
         let action = match &hook.http {
-            Some(url) => Action::post(url, hook.secret_file.clone())?,
+            Some(url) => Action::post(url, hook.secret(), hook.ca_file.as_deref())?,
             None => {
                 let dir = data_dir.join(hook.dir.as_deref().unwrap_or(&data_dir));
                 Action::Run(Command::new(&hook.run, &dir).ok_or(HookError::Action)?)

@@ -142,6 +142,14 @@ impl Frontier {
             .filter_map(|(author, tip)| lacks(author, tip))
             .collect()
     }
+
+    /// Returns the number of entries that `self` has and `other` lacks: as exact as `missing_from`.
+    pub fn entries_beyond(&self, other: &Self) -> u64 {
+        let missing = self.missing_from(other).into_iter();
+        missing
+            .map(|range| range.through.saturating_sub(range.after))
+            .fold(0, u64::saturating_add)
+    }
 }
 
 impl FromIterator<(Author, FrontierTip)> for Frontier {

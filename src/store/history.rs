@@ -8,6 +8,7 @@ use crate::{
     id::EntryId,
     limits::HISTORY_ENTRIES_MAX,
     protocol::{
+        cause::Cause,
         change::EntryRef,
         entry::{Op, Parent, VerifiedEntry, check_key},
         heads::{Head, Heads},
@@ -38,6 +39,8 @@ pub struct HistoryEntry {
     pub expires_ms: Option<u64>,
     /// The entries of this key that it superseded.
     pub parents: Vec<EntryId>,
+    /// Which hook wrote it, and why; `None`: none did.
+    pub cause: Option<Cause>,
     /// True when nothing supersedes it.
     pub head: bool,
     /// True for the head that reads return.
@@ -104,6 +107,7 @@ impl Shared {
                     .map(|parent| parent.id)
                     .filter(|id| of_key.contains(id))
                     .collect(),
+                cause: entry.header.cause.clone(),
                 head: heads.contains(&entry.id),
                 wins: Some(entry.id) == wins,
             })

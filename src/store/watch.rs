@@ -138,6 +138,19 @@ impl Watch {
         self.lags
     }
 
+    /// Returns how many entries were published that lie behind its position: 0 when it has told all
+    /// that there is. Until it has caught up, and while changes wait, entries that hold nothing for
+    /// it count too; before the state at the start is told, all that made it do.
+    pub fn lag(&self) -> u64 {
+        // Read before the channel is found empty: all of it is in the channel by then.
+        let published = self.shared.bus.published();
+        let is_live = matches!(self.phase, Phase::Live) && self.piece.is_none();
+        if is_live && self.subscription.is_empty() {
+            return 0;
+        }
+        published.frontier.entries_beyond(&self.position.frontier)
+    }
+
     // Opens what lies before. Called once, and again after a lag.
     fn begin(&mut self) -> Result<Option<WatchEvent>, WatchError> {
         let view = self.shared.state.view();

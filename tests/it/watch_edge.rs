@@ -269,6 +269,38 @@ async fn a_watcher_that_never_reads_costs_a_channel_and_catches_up_from_the_log(
 // A late entry that sorts before the one delivered in part made the cursor forget the part, and
 // the first ops of that one came twice after the next resume.
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lag_counts_entries_that_wait_and_is_zero_when_all_is_told() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::system());
+    let (_node, store) = open(dir.path(), &clock, 4).await;
+    let mut watch = store.watch("/a/");
+    let mut idle = store.watch("/b/");
+    for watch in [&mut watch, &mut idle] {
+        assert_eq!(until_caught_up(watch).await.len(), 0);
+        assert_eq!(watch.lag(), 0);
+    }
+    for number in 0..3 {
+        store.put(format!("/a/{number}"), "v").await.unwrap();
+        store.put("/elsewhere", "v").await.unwrap();
+    }
+    // Five lie behind the first one's position, and nothing waits for the other.
+    assert_eq!((watch.lag(), idle.lag()), (6, 0));
+    next(&mut watch).await;
+    assert_eq!(watch.lag(), 5);
+    for number in 3..20 {
+        store.put(format!("/a/{number}"), "v").await.unwrap();
+    }
+    assert_eq!(watch.lag(), 22, "also past what its channel holds");
+    for number in 1..20 {
+        let WatchEvent::Change(change) = next(&mut watch).await else {
+            panic!("only changes until it has caught up");
+        };
+        assert_eq!(change.key, format!("/a/{number}"));
+    }
+    assert!(matches!(next(&mut watch).await, WatchEvent::CaughtUp));
+    assert_eq!(watch.lag(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_entry_does_not_disturb_an_entry_delivered_in_part() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_700_000_000_000);

@@ -10,22 +10,22 @@ use crate::cli::{
 
 /// A change that was taken, from `next`: a line of `watch --json`, and what to answer with.
 #[derive(Serialize)]
-pub(super) struct Delivery {
+pub(super) struct Delivery<'a> {
     #[serde(flatten)]
-    change: Change,
+    change: Change<'a>,
     /// What `ack`, `nack`, `term` and `extend` take. The part before the point is the same at every
     /// attempt.
-    delivery: String,
+    delivery: &'a str,
     /// 1 the first time.
     attempt: u32,
 }
 
-impl Delivery {
+impl<'a> Delivery<'a> {
     /// Makes it from an answer, of which `change` is the change.
-    pub(super) fn new(delivery: &api::Delivery, change: &api::Change) -> Self {
+    pub(super) fn new(delivery: &'a api::Delivery, change: &'a api::Change) -> Self {
         Self {
             change: Change::new(change, None),
-            delivery: delivery.id.clone(),
+            delivery: &delivery.id,
             attempt: delivery.attempt,
         }
     }

@@ -82,6 +82,17 @@ pub(super) struct Add {
     /// Sign posts with the secret in this file, as Standard Webhooks does
     #[arg(long, value_name = "PATH", requires = "http")]
     secret_file: Option<PathBuf>,
+    /// The same, with the secret in this environment variable of the node
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "http",
+        conflicts_with = "secret_file"
+    )]
+    secret_env: Option<String>,
+    /// Also believe a server that the authorities in this PEM file vouch for
+    #[arg(long, value_name = "PATH", requires = "http")]
+    ca_file: Option<PathBuf>,
     /// The command and its arguments; ./x is relative to the current directory
     #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
     command: Vec<String>,
@@ -130,6 +141,8 @@ impl Add {
                 Failure::usage("path", message).hint("hooks.toml cannot hold it")
             })
         };
+        let absolute =
+            |path: Option<PathBuf>| path.map_or(Ok(String::new()), |path| text(here.join(path)));
         let some_ms = |duration: Option<Duration>| duration.map_or(0, millis);
         Ok(api::Hook {
             on: self.prefix,
@@ -141,10 +154,9 @@ impl Add {
             },
             run: self.command,
             http: self.http.unwrap_or_default(),
-            secret_file: match self.secret_file {
-                Some(path) => text(here.join(path))?,
-                None => String::new(),
-            },
+            secret_file: absolute(self.secret_file)?,
+            secret_env: self.secret_env.unwrap_or_default(),
+            ca_file: absolute(self.ca_file)?,
             kinds: self.only.iter().map(|kind| name(*kind)).collect(),
             mode: name(self.mode),
             batch: self.batch.unwrap_or(0),

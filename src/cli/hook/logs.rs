@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
-use lattice::{clock::duration_text, wire::api};
+use lattice::{api::client::Client, clock::duration_text, wire::api};
 
 use crate::cli::{
-    exit::Failure,
+    exit::{Exit, Failure},
     hook::{Name, object},
-    output::{Output, escape},
+    output::{Output, escape, stdout_closed},
+    pause::Pause,
     session::{Context, Lifetime},
     when::date_time,
 };
@@ -18,6 +20,7 @@ use crate::cli::{
 #[command(after_help = "\
 Examples:
   lattice hook logs deploy
+  lattice hook logs deploy --follow
   lattice hook logs deploy -n 1000 --json | jq -r 'select(.outcome != \"done\") | .key'")]
 pub(super) struct Logs {
     #[command(flatten)]
@@ -31,19 +34,73 @@ pub(super) struct Logs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     count: u32,
+    /// Go on with the runs that come, until it is stopped
+    #[arg(short = 'f', long)]
+    follow: bool,
 }
 
 impl Logs {
     /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let mut client = context.client(Lifetime::Short).await?;
-        let request = api::HookLogRequest {
+        let mut request = api::HookLogRequest {
             hook: self.name.name,
             count: self.count,
+            after: Bytes::new(),
         };
-        let runs = client.hook_log(request).await?.into_inner().runs;
-        runs.iter().try_for_each(|run| tell(&mut context.out, run))
+        if !self.follow {
+            let mut client = context.client(Lifetime::Short).await?;
+            return page(&mut client, &mut request, &mut context.out).await;
+        }
+        let client = context.client(Lifetime::Long).await?;
+        let reconnects = context.is_connected();
+        if !reconnects {
+            context
+                .out
+                .notice("is_node", "no node is running; this is one while it lives");
+        }
+        let down = context.down_requested();
+        tokio::select! {
+            result = follow(client, request, reconnects, &mut context.out) => result,
+            () = stdout_closed() => Err(Failure::pipe_closed()),
+            // This is the node, and `lattice down` ends it.
+            () = down => Ok(()),
+        }
     }
+}
+
+// Over several connections, if it may. The log says where to go on, whoever serves it.
+async fn follow(
+    mut client: Client,
+    mut request: api::HookLogRequest,
+    reconnects: bool,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let mut pause = Pause::default();
+    loop {
+        match page(&mut client, &mut request, out).await {
+            Ok(()) => {
+                pause.end(out);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(lost) if reconnects && lost.exit == Exit::Unavailable => {
+                pause.begin(&lost, out);
+                pause.pass().await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+// Prints what there is, and makes `request` one for what comes after it.
+async fn page(
+    client: &mut Client,
+    request: &mut api::HookLogRequest,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let reply = client.hook_log(request.clone()).await?.into_inner();
+    reply.runs.iter().try_for_each(|run| tell(out, run))?;
+    request.after = reply.next;
+    out.flush()
 }
 
 /// Prints a run: a line, and what the command printed, each line behind a bar.
@@ -89,3 +146,6 @@ pub(super) fn tell(out: &mut Output, run: &api::HookRun) -> Result<(), Failure> 
     }
     Ok(())
 }
+
+/// How soon a run is seen by who follows.
+const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
+    api::watches::WatchLag,
     daemon::metrics::Subject,
     log::{SYNC_BOUNDS, SyncTimes},
     net::PeerStatus,
@@ -38,6 +39,8 @@ impl Subject {
             &[],
             Ms(self.started_ms),
         );
+        let lags = self.watches.lags();
+        let (listed, rest) = lags.split_at(lags.len().min(WATCHES_LISTED_MAX));
         for info in self.node.stores() {
             let Some(store) = self.node.open_store(&info.id) else {
                 continue;
@@ -45,6 +48,17 @@ impl Subject {
             let id = info.id.to_string();
             let labels = [("store", info.name.as_str()), ("store_id", &id)];
             text.store(&labels, &store.status().await);
+            let is_here = |lag: &&WatchLag| lag.store == info.id;
+            for lag in listed.iter().filter(is_here) {
+                text.watch(&labels, lag);
+            }
+            let rest = rest.iter().filter(is_here);
+            text.gauge(
+                "lattice_watch_lag_entries_unlisted",
+                "The same of all watches of the store beyond the first 1,000 of the node.",
+                &labels,
+                rest.map(|lag| lag.entries).fold(0, u64::saturating_add),
+            );
             let consumers = store.consumers().await;
             text.gauge(
                 "lattice_consumers_readable",
@@ -163,6 +177,17 @@ impl Text {
             times.sum.as_secs_f64(),
         );
         self.sample(NAME, "histogram", what, "_count", labels, total);
+    }
+
+    fn watch(&mut self, labels: &[(&str, &str)], lag: &WatchLag) {
+        let number = lag.watch.to_string();
+        let own = [("watch", number.as_str()), ("prefix", &lag.on)];
+        self.gauge(
+            "lattice_watch_lag_entries",
+            "Entries published behind the position of a client's watch.",
+            &[labels, &own].concat(),
+            lag.entries,
+        );
     }
 
     fn consumer(&mut self, labels: &[(&str, &str)], status: &ConsumerStatus) {
@@ -336,6 +361,9 @@ impl std::fmt::Display for Ms {
         write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
     }
 }
+
+/// Watches with a series of their own, the oldest of the node: Prometheus keeps each one it has seen.
+const WATCHES_LISTED_MAX: usize = 1000;
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\")

@@ -332,7 +332,6 @@ impl Live {
         let state = self.lock();
         state.check_over()?;
         let position = state.position.clone().unwrap_or_default();
-        let behind = published.frontier.missing_from(&position.frontier);
         let counts = state.outstanding.counts();
         Ok(ConsumerStatus {
             name: self.name.clone(),
@@ -344,10 +343,7 @@ impl Live {
                 .position
                 .as_ref()
                 .map(|position| position.cursor(self.shared.id)),
-            backlog_entries: behind
-                .iter()
-                .map(|range| range.through.saturating_sub(range.after))
-                .sum(),
+            backlog_entries: published.frontier.entries_beyond(&position.frontier),
             outstanding: state.outstanding.len(),
             in_flight: state.outstanding.taken(),
             acked: counts.acked,

@@ -21,6 +21,7 @@ mod options;
 
 use std::{
     any::Any,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -33,7 +34,7 @@ pub use error::ConsumerError;
 pub use options::{ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus};
 
 use crate::{
-    disk::Disk,
+    disk::{Disk, Open},
     limits::CONSUMER_NAME_CHARS_MAX,
     protocol::consumer::{DeadLetter, DeathReason, DeliveryId},
     store::{
@@ -65,7 +66,9 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Io`, `Closed`.
     pub async fn consumers(&self) -> Result<Vec<ConsumerStatus>, ConsumerError> {
-        let keeper = self.consumers.0.keeper().await?;
+        let Some(keeper) = self.consumers.0.existing().await? else {
+            return Ok(Vec::new());
+        };
         keeper.all().iter().map(|live| live.status()).collect()
     }
 }
@@ -294,7 +297,10 @@ impl Consumer {
     }
 
     async fn find(&self) -> Result<(Arc<Keeper>, Arc<Live>), ConsumerError> {
-        let keeper = self.host.keeper().await?;
+        let Some(keeper) = self.host.existing().await? else {
+            let name = self.name.to_string();
+            return Err(ConsumerError::Unknown { name });
+        };
         let live = keeper.find(&self.name)?;
         Ok((keeper, live))
     }
@@ -363,6 +369,19 @@ impl Host {
         let host = Arc::clone(self);
         let opening = tokio::task::spawn_blocking(move || host.open());
         opening.await.map_err(|_stopped| ConsumerError::Closed)?
+    }
+
+    // As `keeper`; `None` where nobody ever made a consumer: who only asks makes no file.
+    async fn existing(self: &Arc<Self>) -> Result<Option<Arc<Keeper>>, ConsumerError> {
+        let is_unopened = matches!(&*self.desk(), Desk::Unopened);
+        if is_unopened {
+            match self.disk.open(&self.path, Open::Existing) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                // What else is wrong with it, opening it says.
+                _there => {}
+            }
+        }
+        self.keeper().await.map(Some)
     }
 
     fn open(&self) -> Result<Arc<Keeper>, ConsumerError> {

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::harness::{Home, Ran};
 
 // The log of the only author in the root store.
-fn own_log(home: &Home) -> PathBuf {
+pub(super) fn own_log(home: &Home) -> PathBuf {
     let store = fs::read_dir(home.data().join("stores")).unwrap();
     let logs = store.last().unwrap().unwrap().path().join("logs");
     fs::read_dir(logs).unwrap().last().unwrap().unwrap().path()

@@ -315,3 +315,109 @@ fn on_ends_what_runs_when_it_is_interrupted() {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }
+
+#[test]
+fn logs_are_followed_over_a_node_that_dies_and_until_they_are_interrupted() {
+    let home = Home::initialised();
+    let node = home.up();
+    script(&home, "tell.sh", "echo $LATTICE_KEY");
+    let add = ["hook", "add", "h", "/in/", "--", "./tell.sh"];
+    home.run(&add).ok();
+    put(&home, "/in/1", "v");
+    until(&home, "one done", |hook| hook["done"] == 1);
+    let mut plain = home.start(&["hook", "logs", "h", "--follow"]);
+    let mut json = home.start(&["hook", "logs", "h", "-f", "--json"]);
+    plain.line_with("  | /in/1");
+    json.line_with("\"key\":\"/in/1\"");
+    put(&home, "/in/2", "v");
+    plain.line_with("  | /in/2");
+    json.line_with("\"key\":\"/in/2\"");
+    node.signal(Signal::KILL);
+    node.end();
+    // Long enough to be noticed.
+    thread::sleep(Duration::from_millis(500));
+    let _node = home.up();
+    put(&home, "/in/3", "v");
+    plain.line_with("  | /in/3");
+    json.line_with("\"key\":\"/in/3\"");
+    plain.signal(Signal::INT);
+    json.signal(Signal::INT);
+    let (plain, json) = (plain.end(), json.end());
+    assert_eq!((plain.code, json.code), (130, 130), "{plain}");
+    assert!(plain.stderr.contains("waiting for the node"), "{plain}");
+    assert!(plain.stderr.contains("the node is back"), "{plain}");
+    // Each run once.
+    let keys: Vec<_> = json.json().iter().map(|run| run["key"].clone()).collect();
+    assert_eq!(keys, ["/in/1", "/in/2", "/in/3"], "{json}");
+    assert_eq!(home.run(&["hook", "logs", "none", "-f"]).code, 3);
+    let remove = home.start(&["hook", "logs", "h", "-f"]);
+    home.run(&["hook", "remove", "h"]).ok();
+    assert_eq!(
+        remove.end().code,
+        3,
+        "a hook that is gone is followed no more"
+    );
+}
+
+#[test]
+fn what_a_hook_wrote_names_its_cause() {
+    let home = Home::initialised();
+    let _node = home.up();
+    script(
+        &home,
+        "copy.sh",
+        "printf '{\"key\":\"/out/%s\",\"value\":\"x\"}\\n' ${LATTICE_KEY#/in/}",
+    );
+    let add = ["hook", "add", "copy", "/in/", "--writes", "--", "./copy.sh"];
+    home.run(&add).ok();
+    let written = home.run(&["put", "/in/a", "v", "--json"]).json();
+    let trigger = written[0]["entry"].as_str().unwrap();
+    until(&home, "one done", |hook| hook["done"] == 1);
+    let history = home.run(&["history", "/out/a", "--json"]).json();
+    let cause = serde_json::json!({
+        "consumer": "copy", "trigger": trigger, "position": 0, "depth": 1,
+    });
+    assert_eq!(history[0]["cause"], cause);
+    let log = home.run(&["log", "--json"]).json();
+    assert_eq!(log.last().unwrap()["cause"], cause);
+    assert!(
+        log.iter()
+            .all(|it| it["cause"].is_null() || it["ops"][0]["key"] == "/out/a")
+    );
+    let by = format!("  by hook copy at {}  ", &trigger[..8]);
+    for command in [&["history", "/out/a"][..], &["log"]] {
+        let told = home.run(command).raw;
+        assert_eq!(told.matches(&by).count(), 1, "{told}");
+    }
+    let person = home.run(&["history", "/in/a", "--json"]).json();
+    assert!(person[0].get("cause").is_none(), "{person:?}");
+}
+
+#[test]
+fn who_only_asks_makes_no_consumers() {
+    let home = Home::initialised();
+    let mut node = home.start(&["up", "--metrics", "127.0.0.1:0"]);
+    let at = node
+        .line_with("metrics http://")
+        .split('/')
+        .nth(2)
+        .unwrap()
+        .to_owned();
+    node.line_with("stop ");
+    assert_eq!(home.run(&["hook", "list"]).code, 0);
+    assert_eq!(home.run(&["hook", "logs", "h"]).code, 3);
+    assert_eq!(home.run(&["hook", "pause", "h"]).code, 3);
+    assert_eq!(home.run(&["consumer", "list"]).code, 0);
+    assert_eq!(home.run(&["consumer", "show", "c"]).code, 3);
+    assert_eq!(home.run(&["consumer", "next", "c"]).code, 3);
+    let (_, text) = super::metrics::get(&at, "/metrics");
+    assert!(text.contains("lattice_consumers_readable"), "{text}");
+    let files = || {
+        let stores = fs::read_dir(home.data().join("stores")).unwrap();
+        let files = stores.map(|store| store.unwrap().path().join("consumers.db"));
+        files.filter(|file| file.exists()).count()
+    };
+    assert_eq!(files(), 0);
+    home.run(&["consumer", "create", "c"]).ok();
+    assert_eq!(files(), 1);
+}

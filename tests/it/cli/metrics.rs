@@ -4,10 +4,13 @@ use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use super::harness::{Home, Running};
+use rustix::process::Signal;
+
+use super::harness::{Home, PATIENCE, Running};
 
 /// Sends `request` and returns the answer's status and body.
 fn ask(at: &str, request: &str) -> (u16, String) {
@@ -24,7 +27,7 @@ fn ask(at: &str, request: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-fn get(at: &str, path: &str) -> (u16, String) {
+pub(super) fn get(at: &str, path: &str) -> (u16, String) {
     ask(at, &format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n"))
 }
 
@@ -115,6 +118,55 @@ fn prometheus_reads_what_the_node_did() {
     assert_eq!(home.run(&["down"]).code, 0);
     assert_eq!(node.end().code, 0);
     assert!(TcpStream::connect(&at).is_err(), "it listens on");
+}
+
+/// Scrapes until the sample is as it should be, and returns the text.
+fn until(at: &str, name: &str, labels: &[&str], is: impl Fn(f64) -> bool) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, text) = get(at, "/metrics");
+        if text.contains(labels[0]) && is(value(&text, name, labels)) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{name} {labels:?}: {text}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn each_watch_of_a_client_has_its_lag_and_one_that_never_reads_is_seen() {
+    const LAG: &str = "lattice_watch_lag_entries";
+    let home = Home::new();
+    let (node, at) = up(&home);
+    let stuck = home.start(&["watch", "/big/"]);
+    until(&at, LAG, &["prefix=\"/big/\""], |lag| lag == 0.0);
+    let mut other = home.start(&["watch", "/small/", "/other/"]);
+    let small = until(&at, LAG, &["prefix=\"/small/ /other/\""], |lag| lag == 0.0);
+    assert!(small.contains("watch=\"1\",prefix=\"/big/\""), "{small}");
+    assert!(small.contains("watch=\"2\",prefix=\"/small/"), "{small}");
+    stuck.signal(Signal::STOP);
+    let value = "x".repeat(1 << 20);
+    for _ in 0..12 {
+        assert_eq!(home.feed(&["put", "/big/one", "-"], &value).code, 0);
+    }
+    let text = until(&at, LAG, &["watch=\"1\""], |lag| lag >= 5.0);
+    is_well_formed(&text);
+    assert!(self::value(&text, LAG, &["watch=\"2\""]) < 0.5, "{text}");
+    let rest = self::value(&text, "lattice_watch_lag_entries_unlisted", &["\"root\""]);
+    assert!(rest < 0.5, "{text}");
+    stuck.signal(Signal::CONT);
+    until(&at, LAG, &["watch=\"1\""], |lag| lag == 0.0);
+    // Its series goes with it, and the other's keeps its number.
+    drop(stuck);
+    let deadline = Instant::now() + PATIENCE;
+    while get(&at, "/metrics").1.contains("watch=\"1\"") {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(home.run(&["put", "/small/one", "v"]).code, 0);
+    other.line_with("/small/one");
+    until(&at, LAG, &["watch=\"2\""], |lag| lag == 0.0);
+    drop(node);
 }
 
 #[test]

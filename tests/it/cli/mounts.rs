@@ -123,3 +123,40 @@ fn a_full_file_system_refuses_writes_and_takes_them_when_there_is_space_again() 
     exit 0
     "#);
 }
+
+#[test]
+fn a_full_file_system_leaves_no_half_of_a_hook() {
+    let Some(flags) = namespace() else { return };
+    let home = Home::new();
+    let ran = run(
+        &home,
+        flags,
+        r#"
+        mkdir "$LATTICE_DATA"
+        mount -t tmpfs -o size=8m,mode=700 tmpfs "$LATTICE_DATA"
+        export LATTICE_LOG=off
+        "$LATTICE" init >/dev/null
+        "$LATTICE" up >/dev/null &
+        until [ -S "$LATTICE_DATA/run/sock" ]; do sleep 0.05; done
+        "$LATTICE" put /in/a 1 >/dev/null
+        # So that consumers.db is there, with room in it.
+        "$LATTICE" hook add first /in/ -- true >/dev/null
+        head -c 9000000 /dev/zero >"$LATTICE_DATA/filler" 2>/dev/null || echo "full"
+        "$LATTICE" hook add second /in/ -- true || echo "exit $?"
+        "$LATTICE" hook test first --since 1h --dry-run
+        "$LATTICE" diff /in/ --from 1h
+        rm "$LATTICE_DATA/filler"
+        "$LATTICE" hook list | grep -o '^[a-z]*'
+        "$LATTICE" hook add second /in/ -- true | grep -o '^[a-z]*'
+        "$LATTICE" down >/dev/null
+        wait
+        "#,
+    );
+    let told = ran.stdout.lines().collect::<Vec<_>>();
+    assert_eq!(told[..2], ["full", "exit 1"], "{ran}");
+    assert!(told.contains(&"would run 1 time, 0 failed"), "{ran}");
+    assert!(told.contains(&"+ /in/a\t1"), "{ran}");
+    assert_eq!(told[told.len() - 2..], ["first", "second"], "{ran}");
+    assert!(ran.stderr.contains("No space left"), "{ran}");
+    assert_eq!(ran.code, 0, "{ran}");
+}

@@ -1,8 +1,22 @@
 //! Lines that prove themselves: no line that was changed is taken for what its author signed.
 
+use std::collections::BTreeSet;
+
+use lattice::{
+    clock::Clock,
+    protocol::{
+        entry::{Header, Op, sign},
+        hlc::Hlc,
+    },
+    store::Ingested,
+};
 use serde_json::{Value, json};
 
 use super::harness::{Home, Ran};
+use crate::{
+    model::{AUTHOR_A, author_of, key_of},
+    watch::{Writer, open},
+};
 
 // The changes of a store, with their proofs, and another author's.
 fn changes(home: &Home) -> Vec<Value> {
@@ -215,4 +229,66 @@ fn what_nobody_signed_says_so() {
     assert_eq!(home.run(&["watch", "/x/", "--proof"]).code, 2);
     assert_eq!(verify("", &["--store", "notes"]).code, 2);
     assert_eq!(verify("", &["--author", "5b1e"]).code, 2);
+}
+
+// An entry whose own signature is odd is authentic all the same: a later one of its author commits
+// to it. A line cannot prove that alone, so it says why not; the later one's proves itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_a_later_one_speaks_for_says_why_its_line_has_no_proof() {
+    let home = Home::new();
+    let author = author_of(AUTHOR_A);
+    {
+        let clock = Clock::system();
+        let (node, store) = open(&home.data(), &clock, 64).await;
+        let mut writer = Writer::new(AUTHOR_A, store.id());
+        let put = |key: &'static str| Op::Put {
+            key: key.into(),
+            value: "v".into(),
+            expires_ms: None,
+        };
+        let first = writer.write(clock.now_ms(), vec![put("/odd")], BTreeSet::new(), false);
+        let mut odd = first.signed.clone();
+        odd.signature[3] ^= 1;
+        let header = Header {
+            seq: 2,
+            prev: Some(odd.id()),
+            hlc: Hlc {
+                wall_ms: first.header.hlc.wall_ms + 1,
+                counter: 0,
+            },
+            ..first.header.clone()
+        };
+        let next = sign(&key_of(AUTHOR_A), header, vec![put("/next")]).unwrap();
+        let both = vec![odd.encode().into(), next.signed.encode().into()];
+        let applied = [odd.id(), next.id].map(Ingested::Applied);
+        assert_eq!(store.ingest(both).await.unwrap(), applied);
+        node.close().await.unwrap();
+    }
+    let key = author.to_string();
+    for start in [&["--since", "1h"][..], &[]] {
+        let watch = [
+            "watch",
+            "--store",
+            "s",
+            "--json",
+            "--proof",
+            "--until-caught-up",
+        ];
+        let ran = home.run(&[&watch, start].concat());
+        let lines = ran.json();
+        let of = |key: &str| lines.iter().find(|line| line["key"] == key).unwrap();
+        assert_eq!(of("/odd")["proof"], Value::Null, "{ran}");
+        assert_eq!(
+            of("/odd")["proof_missing"],
+            "its own signature does not verify: a later entry of its author speaks for it"
+        );
+        let (odd, next) = (text(&[of("/odd").clone()]), text(&[of("/next").clone()]));
+        assert_eq!(counts(&next, &["--author", &key]), (1, 0));
+        assert_eq!(counts(&odd, &["--author", &key]), (0, 1));
+        assert_eq!(counts(odd + &next, &["--allow-missing"]), (1, 0));
+        // Who takes its bytes from `log` gets no further.
+        let mut forged = of("/odd").clone();
+        forged["proof"] = of("/next")["proof"].clone();
+        assert_eq!(counts(text(&[forged]), &[]), (0, 1));
+    }
 }

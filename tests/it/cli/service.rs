@@ -1,8 +1,11 @@
 //! Under a service manager.
 
 use std::{
+    fs,
     io::ErrorKind,
     os::unix::net::UnixDatagram,
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -93,4 +96,74 @@ fn units_are_printed() {
         user.contains("WantedBy=default.target") && !user.contains("User="),
         "{user}"
     );
+}
+
+// What systemd says against a unit; `None` where it is not installed.
+fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
+    let path = home.path("lattice.service");
+    fs::write(&path, unit).unwrap();
+    let ran = Command::new("systemd-analyze")
+        .arg("verify")
+        .args(["--man=no"])
+        .args(extra)
+        .arg(&path)
+        .env("XDG_RUNTIME_DIR", home.path(""))
+        .output();
+    let ran = match ran {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        ran => ran.unwrap(),
+    };
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let is_ours = |line: &&str| line.contains("lattice");
+    let ours: Vec<_> = said.lines().filter(is_ours).collect();
+    assert_eq!(ran.status.success(), ours.is_empty(), "{said}");
+    Some(ours.join("\n"))
+}
+
+// What `program` prints for data in `dir`; `None`: it refuses.
+fn printed(program: &Path, dir: &Path, extra: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(["service", "print"]).args(extra);
+    let ran = command.env("LATTICE_DATA", dir).output().unwrap();
+    let unit = String::from_utf8(ran.stdout).unwrap();
+    ran.status.success().then_some(unit)
+}
+
+#[test]
+fn systemd_accepts_the_units_also_with_its_own_signs_in_paths() {
+    let home = Home::new();
+    let binary = Path::new(env!("CARGO_BIN_EXE_lattice"));
+    let accepted = |unit: Option<String>, extra: &[&str]| {
+        let unit = unit.expect("it prints a unit");
+        match against(&home, &unit, extra) {
+            Some(said) => assert_eq!(said, "", "{unit}"),
+            None => println!("skipped: there is no systemd-analyze here"),
+        }
+    };
+    // A program may lie anywhere.
+    let moved = |name: &str| {
+        let dir = home.path(name);
+        fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("lattice");
+        fs::hard_link(binary, &program)
+            .or_else(|_other_disk| fs::copy(binary, &program).map(drop))
+            .unwrap();
+        (dir, program)
+    };
+    for name in ["data", "100%n $HOME x"] {
+        let (dir, program) = moved(name);
+        for extra in [&[][..], &["--user"]] {
+            accepted(printed(&program, &dir, extra), extra);
+        }
+        // It does look: without its program a unit is refused.
+        let unit = printed(&program, &dir, &[]).unwrap();
+        fs::remove_file(&program).unwrap();
+        if let Some(said) = against(&home, &unit, &[]) {
+            assert!(said.contains("is not executable"), "{said}");
+        }
+    }
+    // Data may lie where no program may.
+    let (dir, program) = moved("\"x\" \\");
+    accepted(printed(binary, &dir, &[]), &[]);
+    assert_eq!(printed(&program, &dir, &[]), None);
 }

@@ -1,8 +1,11 @@
 //! Time travel at the command line: what was, what changed, and where that ends.
 
-use std::time::Duration;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use super::harness::Home;
+use super::harness::{Home, PATIENCE};
 
 // Runs a write and returns when it was stamped; the next one is later.
 fn wrote(home: &Home, arguments: &[&str]) -> String {
@@ -154,4 +157,104 @@ fn patterns_and_prefixes_that_make_no_sense_are_refused() {
     assert_eq!(home.run(&["watch", "--exact"]).code, 2);
     let many = vec!["/a"; 65];
     assert_eq!(home.run(&[&["watch"], many.as_slice()].concat()).code, 2);
+}
+
+// A byte of the log flips while no node runs: what needs that entry is told where it is, and
+// everything else is answered as before. No third answer.
+#[test]
+fn a_damaged_log_answers_rightly_or_says_where_it_is_damaged() {
+    let home = Home::initialised();
+    let mut at = String::new();
+    for value in ["1", "2"] {
+        for key in ["/d/a", "/d/b"] {
+            at = wrote(&home, &["put", key, &value.repeat(3000)]);
+        }
+    }
+    for key in ["/d/a", "/d/b"] {
+        wrote(&home, &["put", key, &"3".repeat(3000)]);
+    }
+    let commands = [
+        &["get", "/d/a", "--at", &at, "--json"][..],
+        &["list", "/d/", "--at", &at, "--json"],
+        &["diff", "/d/", "--from", &at, "--json"],
+    ];
+    let quiet = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        command.env("LATTICE_LOG", "off");
+        home.spawn(command).end()
+    };
+    let right = commands.map(|command| quiet(command).raw);
+    assert!(right[0].contains(&"2".repeat(3000)), "{}", right[0]);
+    let log = super::damage::own_log(&home);
+    let whole = fs::read(&log).unwrap();
+    let (mut refused, mut answered) = (0, 0);
+    for offset in (0..whole.len()).step_by(whole.len() / 20) {
+        let mut bytes = whole.clone();
+        bytes[offset] ^= 0x10;
+        fs::write(&log, &bytes).unwrap();
+        for (command, right) in commands.iter().zip(&right) {
+            let ran = quiet(command);
+            match ran.code {
+                0 => {
+                    assert_eq!(&ran.raw, right, "flipped {offset}: {command:?}");
+                    answered += 1;
+                }
+                6 => {
+                    let says = |text: &str| assert!(ran.stderr.contains(text), "{offset}: {ran}");
+                    says("damaged at entry ");
+                    says("bytes at offset ");
+                    says(".log");
+                    refused += 1;
+                }
+                _other => panic!("flipped {offset}: {command:?}: {ran}"),
+            }
+        }
+    }
+    assert!(refused >= 10 && answered >= 10, "{refused}, {answered}");
+    fs::write(&log, &whole).unwrap();
+    assert_eq!(commands.map(|command| quiet(command).raw), right);
+}
+
+// Two nodes; one wrote long before and could not say so. By arrival it is news, by its stamp not.
+#[test]
+fn by_arrival_what_a_node_wrote_while_it_was_away_is_told() {
+    let home = Home::new();
+    let node = home.up();
+    let token = home.run(&["invite"]).raw.trim().to_owned();
+    let away = Home::new();
+    away.run(&["join", &token, "--name", "away"]).ok();
+    // No node runs there: it is written down, and nobody hears of it.
+    away.run(&["put", "/late/a", "from away"]).ok();
+    std::thread::sleep(Duration::from_millis(20));
+    let then = wrote(&home, &["put", "/late/mark", "1"]);
+    std::thread::sleep(Duration::from_millis(20));
+    let since = |flag| {
+        let watch = [
+            "watch",
+            "/late/a",
+            flag,
+            &then,
+            "--until-caught-up",
+            "--json",
+        ];
+        let mut lines = home.run(&watch).json();
+        lines.pop();
+        lines
+    };
+    assert_eq!(since("--arrived-since"), Vec::<serde_json::Value>::new());
+    let _away = away.up();
+    let deadline = Instant::now() + PATIENCE;
+    while home.run(&["get", "/late/a"]).code != 0 {
+        assert!(Instant::now() < deadline, "it comes back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let told = since("--arrived-since");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let then: u64 = then.parse().unwrap();
+    let ms = |field: &str| told[0][field].as_u64().unwrap();
+    assert!(ms("wall_ms") < then && then < ms("arrived_ms"), "{told:?}");
+    assert_eq!(since("--since"), Vec::<serde_json::Value>::new());
+    // It stays so: arrival is in the log.
+    drop(node);
+    assert_eq!(since("--arrived-since").len(), 1);
 }

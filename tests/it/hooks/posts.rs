@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    io::{Read, Write as _},
+    net::TcpListener,
     sync::{Arc, Mutex},
     thread,
 };
@@ -56,7 +56,7 @@ fn serve(answers: &'static [&'static str]) -> (String, Requests) {
     (url, requests)
 }
 
-fn read(stream: &mut TcpStream) -> Option<Request> {
+fn read(stream: &mut impl Read) -> Option<Request> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -227,4 +227,136 @@ async fn a_url_where_nobody_listens_fails_with_its_reason_and_without_its_secret
         );
         assert!(!what.contains("hush"), "{what}");
     }
+}
+
+/// Serves `https://localhost` with a certificate that it vouches for itself: answers all with 200.
+fn serve_tls() -> (String, String, Requests) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "https://localhost:{}/",
+        listener.local_addr().unwrap().port()
+    );
+    let requests = Requests::default();
+    let seen = Arc::clone(&requests);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(session, stream.unwrap());
+            // Who does not believe it hangs up.
+            let Some(request) = read(&mut stream) else {
+                continue;
+            };
+            seen.lock().unwrap().push(request);
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n";
+            drop(stream.write_all(answer.as_bytes()));
+        }
+    });
+    (url, made.cert.pem(), requests)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_vouches_for_is_a_failed_attempt_and_its_ca_file_makes_it_good() {
+    let bench = Bench::new().await;
+    let (url, pem, requests) = serve_tls();
+    let ca = bench.path("ca.pem");
+    let strange = Hook {
+        attempts: 2,
+        ..hook(url)
+    };
+    bench.add("strange", strange.clone()).await;
+    std::fs::write(&ca, &pem).unwrap();
+    let trusting = Hook {
+        ca_file: Some(ca.clone()),
+        ..strange.clone()
+    };
+    bench.add("trusting", trusting).await;
+    bench.put("/in/a", "v").await;
+    bench.settled("strange", 1).await;
+    bench.settled("trusting", 1).await;
+    let outcomes: Vec<_> = bench
+        .logs("strange")
+        .await
+        .iter()
+        .map(|run| (run.outcome.clone(), run.what.contains("certificate")))
+        .collect();
+    let expected = [("failed".to_owned(), true), ("dead".to_owned(), true)];
+    assert_eq!(outcomes, expected, "{:?}", bench.logs("strange").await);
+    let record = &bench.logs("trusting").await[0];
+    assert_eq!(
+        (record.outcome.as_str(), record.stdout.as_str()),
+        ("done", "ok\n")
+    );
+    let requests = requests.lock().unwrap();
+    let ids: Vec<_> = requests
+        .iter()
+        .map(|request| &request.headers["webhook-id"])
+        .collect();
+    assert_eq!(ids, [&record.run], "the other one said nothing");
+    // What is no such file is the hook's trouble, and says so.
+    for (text, why) in [
+        ("", "no certificate"),
+        ("-----BEGIN CERTIFICATE-----\n?", "ca.pem"),
+    ] {
+        std::fs::write(&ca, text).unwrap();
+        let action = lattice::hooks::Action::post("https://localhost/", None, Some(&ca));
+        let what = action.unwrap_err().to_string();
+        assert!(what.contains(why), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_the_environment_signs_and_only_its_name_is_ever_told() {
+    let bench = Bench::new().await;
+    let (url, requests) = serve(&["200 OK"]);
+    // This process cannot set a variable; that of the path is there, and is a text.
+    let there = Hook {
+        secret_env: Some("PATH".to_owned()),
+        attempts: 1,
+        ..hook(url)
+    };
+    let missing = Hook {
+        secret_env: Some("LATTICE_TEST_NO_SUCH_SECRET".to_owned()),
+        ..there.clone()
+    };
+    bench.add("there", there.clone()).await;
+    bench.add("missing", missing).await;
+    bench.put("/in/a", "v").await;
+    bench.settled("there", 1).await;
+    bench.settled("missing", 1).await;
+    let what = bench.logs("missing").await[0].what.clone();
+    assert_eq!(
+        what,
+        "not posted: the secret in the variable LATTICE_TEST_NO_SUCH_SECRET: it is not set where \
+         the node runs"
+    );
+    let request = requests.lock().unwrap()[0].clone();
+    let secret = std::env::var("PATH").unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.trim().as_bytes());
+    let (id, seconds) = (
+        &request.headers["webhook-id"],
+        &request.headers["webhook-timestamp"],
+    );
+    let signed = [format!("{id}.{seconds}.").as_bytes(), &request.body].concat();
+    let signature = request.headers["webhook-signature"]
+        .strip_prefix("v1,")
+        .unwrap();
+    let signature = data_encoding::BASE64.decode(signature.as_bytes()).unwrap();
+    hmac::verify(&key, &signed, &signature).unwrap();
+    let told = format!("{:?}", bench.logs("there").await);
+    assert!(!told.contains(&secret), "{told}");
+    // Exactly one of the two.
+    let both = Hook {
+        secret_file: Some(bench.path("secret")),
+        ..there
+    };
+    let error = both.check("both").unwrap_err().to_string();
+    assert!(error.contains("not in both"), "{error}");
 }

@@ -174,3 +174,31 @@ async fn a_hook_whose_consumer_was_deleted_begins_anew() {
     bench.settled("h", 1).await;
     assert_eq!(bench.lines("ran"), ["/in/a"]);
 }
+
+// A hook that could not be written down, on a full disk, left its consumer behind: a hook that does
+// nothing, is listed as one that was removed, and keeps its place for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_cannot_be_written_down_leaves_nothing_behind() {
+    let bench = Bench::new().await;
+    bench.add("there", bench.hook("true")).await;
+    let in_the_way = bench.node.data_dir().join("hooks.toml.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let add = |name| {
+        bench
+            .hooks
+            .add(name, bench.hook("true"), ConsumerStart::Now)
+    };
+    assert!(matches!(add("h").await, Err(HooksError::File(_))));
+    let names = || async {
+        let list = bench.hooks.list().await.unwrap().hooks.into_iter();
+        list.map(|hook| hook.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["there"]);
+    // One that is only not in the file any more keeps its place.
+    fs::write(bench.node.data_dir().join("hooks.toml"), "").unwrap();
+    assert!(matches!(add("there").await, Err(HooksError::File(_))));
+    assert_eq!(names().await, ["there"]);
+    fs::remove_dir(&in_the_way).unwrap();
+    add("h").await.unwrap();
+    assert_eq!(names().await, ["h", "there"]);
+}
