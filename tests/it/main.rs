@@ -18,6 +18,7 @@ mod crowd;
 mod faults;
 mod fork;
 mod golden;
+mod guarantees;
 #[cfg(feature = "hooks")]
 mod hooks;
 mod hostile;
