@@ -80,7 +80,8 @@ fn durable_and_the_same_everywhere(history: &History) -> Checked {
             .map(|(key, ids)| (key.clone(), ids.iter().copied().collect()))
             .collect();
         if state != heads {
-            return Err(format!("replica {number} has heads of its own"));
+            let differs = heads.iter().find(|(key, heads)| state.get(*key) != Some(heads));
+            return Err(format!("replica {number} has other heads: {differs:?}, {:?}", differs.map(|(key, _)| state.get(key))));
         }
     }
     Ok(())

@@ -171,7 +171,7 @@ impl World<'_> {
         // One that nobody takes from: what becomes of consumers then is another story. What it has,
         // others can give back.
         let taken = self.takers.iter().any(|taker| taker.at == at);
-        let is_hit = !taken && end == End::Closed && !self.damaged;
+        let is_hit = !taken && end != End::PowerCut && !self.damaged;
         if is_hit {
             self.replicas[0].sync(&self.replicas[at], None).await;
         }
@@ -179,12 +179,15 @@ impl World<'_> {
         for taker in self.takers.iter_mut().filter(|taker| taker.at == at) {
             taker.died(end == End::Closed);
         }
-        if random.once_in(4) {
+        // A state that is built again from a log with a hole lacks what is in it, until it is mended.
+        let is_whole = taken || !self.damaged;
+        let is_lost = random.once_in(4) && is_whole;
+        if is_lost {
             add(&self.counts.states_lost, 1);
             image.retain(|path, _| !path.starts_with("/store/state.db"));
             image.retain(|path, _| !path.starts_with("/store/state.sums"));
         }
-        if is_hit {
+        if is_hit && !is_lost {
             let own = self.replicas[at].store.author().to_string();
             self.damaged = damage(random, &own, &mut image);
         }
@@ -199,6 +202,13 @@ impl World<'_> {
             if reader.is_reading() && reader.at == at {
                 reader.until_over(self.counts).await;
             }
+        }
+        if is_hit && self.damaged {
+            // Who begins there is told of a gap, and the state.
+            let mut reader = Reader::new(reader::scope(random));
+            reader.begin(at, &self.replicas[at], false, self.counts);
+            reader.read(60, self.counts).await;
+            self.readers.push(reader);
         }
     }
 
@@ -248,10 +258,10 @@ impl World<'_> {
             let (whole, damaged) = self.replicas.split_at(2);
             damaged[0].mend(whole).await;
         }
+        self.agree().await;
         loop {
             now_ms += ACK_WAIT_MS;
             self.set_clocks(now_ms);
-            self.agree().await;
             let mut over = true;
             for taker in &mut self.takers {
                 let store = &self.replicas[taker.at].store;
@@ -262,6 +272,7 @@ impl World<'_> {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        self.agree().await;
         // What expires last, so that it shows when all has.
         now_ms += 10;
         let last = Write::put("/end", "").expires_ms(now_ms);

@@ -124,23 +124,21 @@ impl Replica {
 
     /// Brings what `other` has and this one lacks, in order; not all of it where `some`.
     pub async fn sync(&self, other: &Self, some: Option<&mut Random>) {
-        let Ok(mut log) = other.log().await else {
-            return;
-        };
-        let mut missing = other.store.frontier().missing_from(&self.store.frontier());
-        missing.retain(|range| range.through > range.after);
-        log.retain(|entry| {
-            let lacks = |range: &lattice::protocol::frontier::MissingRange| {
-                range.author == entry.author() && entry.header.seq > range.after
+        let mut missing = Vec::new();
+        for range in other.store.frontier().missing_from(&self.store.frontier()) {
+            let read = other.store.entries(range.author, range.after, usize::MAX);
+            // What is damaged there comes from others.
+            let Ok(records) = soon(read).await else {
+                return;
             };
-            missing.iter().any(lacks)
-        });
-        log.sort_by_key(|entry| entry.order());
-        if let Some(random) = some {
-            log.truncate(random.below(log.len() + 1));
+            missing.extend(records.into_iter().map(|record| record.entry));
         }
-        if !log.is_empty() {
-            let encoded = log.iter().map(|entry| entry.signed.encode().into());
+        missing.sort_by_key(|entry| entry.order());
+        if let Some(random) = some {
+            missing.truncate(random.below(missing.len() + 1));
+        }
+        if !missing.is_empty() {
+            let encoded = missing.iter().map(|entry| entry.signed.encode().into());
             self.take_in(encoded.collect()).await;
         }
     }
