@@ -80,8 +80,8 @@ fn durable_and_the_same_everywhere(history: &History) -> Checked {
             .map(|(key, ids)| (key.clone(), ids.iter().copied().collect()))
             .collect();
         if state != heads {
-            let differs = heads.iter().find(|(key, heads)| state.get(*key) != Some(heads));
-            return Err(format!("replica {number} has other heads: {differs:?}, {:?}", differs.map(|(key, _)| state.get(key))));
+            let differs = heads.iter().find(|(key, ids)| state.get(*key) != Some(ids));
+            return Err(format!("replica {number} has other heads than {differs:?}"));
         }
     }
     Ok(())

@@ -168,28 +168,14 @@ impl World<'_> {
             _ => (End::PowerCut, &self.counts.power_cuts),
         };
         add(count, 1);
-        // One that nobody takes from: what becomes of consumers then is another story. What it has,
-        // others can give back.
-        let taken = self.takers.iter().any(|taker| taker.at == at);
-        let is_hit = !taken && end != End::PowerCut && !self.damaged;
-        if is_hit {
-            self.replicas[0].sync(&self.replicas[at], None).await;
-        }
         let mut image = self.replicas[at].end(end, random).await;
         for taker in self.takers.iter_mut().filter(|taker| taker.at == at) {
             taker.died(end == End::Closed);
         }
-        // A state that is built again from a log with a hole lacks what is in it, until it is mended.
-        let is_whole = taken || !self.damaged;
-        let is_lost = random.once_in(4) && is_whole;
-        if is_lost {
+        if random.once_in(4) {
             add(&self.counts.states_lost, 1);
             image.retain(|path, _| !path.starts_with("/store/state.db"));
             image.retain(|path, _| !path.starts_with("/store/state.sums"));
-        }
-        if is_hit && !is_lost {
-            let own = self.replicas[at].store.author().to_string();
-            self.damaged = damage(random, &own, &mut image);
         }
         // Nobody holds the store any more, and its watches say so.
         let replica = self.replicas.remove(at);
@@ -203,13 +189,32 @@ impl World<'_> {
                 reader.until_over(self.counts).await;
             }
         }
-        if is_hit && self.damaged {
-            // Who begins there is told of a gap, and the state.
-            let mut reader = Reader::new(reader::scope(random));
-            reader.begin(at, &self.replicas[at], false, self.counts);
-            reader.read(60, self.counts).await;
-            self.readers.push(reader);
+    }
+
+    /// Damages the log of somebody else at a replica that nobody takes from. Who begins there is told
+    /// of a gap, and the state; then what is gone comes back from the others.
+    async fn gap(&mut self, random: &mut Random) {
+        self.agree().await;
+        if self.replicas.len() == self.takers.len() {
+            return;
         }
+        let replica = self.replicas.pop().unwrap();
+        let at = self.replicas.len();
+        let mut image = replica.end(End::Closed, random).await;
+        let own = replica.store.author().to_string();
+        self.damaged = damage(random, &own, &mut image);
+        let replica = replica.reopen(image).await;
+        for reader in &mut self.readers {
+            if reader.is_reading() && reader.at == at {
+                reader.until_over(self.counts).await;
+            }
+        }
+        let mut reader = Reader::new(reader::scope(random));
+        reader.begin(at, &replica, false, self.counts);
+        reader.read(400, self.counts).await;
+        self.readers.push(reader);
+        replica.mend(&self.replicas).await;
+        self.replicas.push(replica);
     }
 
     async fn step(&mut self, random: &mut Random) {
@@ -254,9 +259,8 @@ impl World<'_> {
         let newest = self.replicas.iter().map(|replica| replica.clock.now_ms());
         let mut now_ms = newest.max().unwrap() + 10_000;
         let begun = Instant::now();
-        if self.damaged {
-            let (whole, damaged) = self.replicas.split_at(2);
-            damaged[0].mend(whole).await;
+        if random.once_in(3) {
+            self.gap(random).await;
         }
         self.agree().await;
         loop {
@@ -481,7 +485,7 @@ fn every_guarantee_holds_over_random_histories_of_two_or_three_replicas() {
 }
 
 const HISTORIES: u64 = 300;
-const THREADS: u64 = 4;
+const THREADS: u64 = 20;
 const SECRETS: [[u8; 32]; 3] = [[0x2a; 32], [0x2b; 32], [0x2c; 32]];
 const KEYS: [&str; 8] = [
     "/a/1", "/a/10", "/a/2", "/b", "/c", "/in/1", "/in/2", "/in/3",
