@@ -490,7 +490,7 @@ fn exactly_once_for_writes(truth: &Truth, record: &Record) -> Checked {
     }
     for work in &record.work {
         match work {
-            Work::Wrote { op, entry, .. } if written.get(op) != Some(entry) => {
+            Work::Wrote { op, entry } if written.get(op) != Some(entry) => {
                 return Err(format!("{op:?} has caused {entry}, which is in no log"));
             }
             Work::Acked(op) if !written.contains_key(op) => {

@@ -310,7 +310,6 @@ pub enum Work {
     Wrote {
         op: OpId,
         entry: EntryId,
-        again: bool,
     },
 }
 

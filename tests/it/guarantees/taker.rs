@@ -110,19 +110,19 @@ impl Taker {
         let out: Bytes = [b"/out/", &change.key[..]].concat().into();
         let write = Write::put(out, change.value.clone().unwrap_or_default());
         let cause = Cause::of(self.record.name, change);
-        let (entry, again) = match soon(store.write(write.caused_by(cause))).await {
+        let entry = match soon(store.write(write.caused_by(cause))).await {
             Ok(written) => {
                 add(&counts.caused, 1);
                 self.wrote.push(written.entry);
-                (written.entry, false)
+                written.entry
             }
             Err(WriteError::AlreadyCaused { entry, .. }) => {
                 add(&counts.already_caused, 1);
-                (entry, true)
+                entry
             }
             Err(error) => panic!("{error}"),
         };
-        self.note(Work::Wrote { op, entry, again });
+        self.note(Work::Wrote { op, entry });
     }
 
     /// Answers for one of those it holds: mostly, it is done.
