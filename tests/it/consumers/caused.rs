@@ -144,7 +144,10 @@ async fn check(recording: &Recording, image: Image, operations: usize, context: 
             break;
         }
         let waited = begun.elapsed();
-        assert!(waited < Duration::from_secs(30), "{context}: {owed:?} has caused {after:?}");
+        assert!(
+            waited < Duration::from_secs(30),
+            "{context}: {owed:?} has caused {after:?}"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

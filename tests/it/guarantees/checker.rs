@@ -18,8 +18,11 @@ use super::history::{
 
 type Checked = Result<(), String>;
 
+/// A guarantee: its name, and what checks it for one watcher or consumer.
+type Guarantee<T> = (&'static str, fn(&Truth, &T) -> Checked);
+
 /// What holds for each watcher.
-pub const OF_WATCHERS: [(&str, fn(&Truth, &Lineage) -> Checked); 8] = [
+pub const OF_WATCHERS: [Guarantee<Lineage>; 8] = [
     ("causal", causal),
     ("per author in sequence", per_author_in_sequence),
     ("unique per cursor lineage", unique_per_cursor_lineage),
@@ -34,7 +37,7 @@ pub const OF_WATCHERS: [(&str, fn(&Truth, &Lineage) -> Checked); 8] = [
 ];
 
 /// What holds for each durable consumer.
-pub const OF_CONSUMERS: [(&str, fn(&Truth, &Record) -> Checked); 2] = [
+pub const OF_CONSUMERS: [Guarantee<Record>; 2] = [
     ("at least once with ack", at_least_once_with_ack),
     ("exactly once for --writes", exactly_once_for_writes),
 ];
@@ -146,10 +149,10 @@ fn unique_per_cursor_lineage(_truth: &Truth, lineage: &Lineage) -> Checked {
                     return Err(format!("expired again at {place}: {told:?}"));
                 }
             }
-            Step::Told(told) if counts.contains(&place) && told.is_op() => {
-                if !seen.insert(told.op_id()) {
-                    return Err(format!("again at {place}: {told:?}"));
-                }
+            Step::Told(told)
+                if counts.contains(&place) && told.is_op() && !seen.insert(told.op_id()) =>
+            {
+                return Err(format!("again at {place}: {told:?}"));
             }
             _other => {}
         }
@@ -411,7 +414,7 @@ fn covers_op(cursor: &Cursor, told: &Told) -> bool {
 
 /// There is always a heartbeat; and when a node is gone, its watches end with an error, and no other
 /// does.
-fn live(_truth: &Truth, lineage: &Lineage) -> Checked {
+pub fn live(_truth: &Truth, lineage: &Lineage) -> Checked {
     for (place, (step, _)) in lineage.steps.iter().enumerate() {
         match step {
             Step::Silent => return Err(format!("silence at {place}")),

@@ -128,7 +128,7 @@ impl World<'_> {
         }
     }
 
-    async fn sync(&mut self, random: &mut Random) {
+    async fn sync(&self, random: &mut Random) {
         let (from, to) = (self.any(random), self.any(random));
         if from != to && !self.network.is_broken((from, to)) {
             self.replicas[to]
@@ -155,7 +155,7 @@ impl World<'_> {
         let replica = &self.replicas[taker.at];
         match random.below(7) {
             0..=2 => drop(taker.take(&replica.store, self.counts).await),
-            3..=5 => taker.answer(random, replica).await,
+            3..=5 => taker.answer(random, replica),
             _ => taker.flush().await,
         }
     }

@@ -11,7 +11,8 @@ use tokio_stream::StreamExt as _;
 
 use super::{
     Counts, add,
-    history::{Lineage, Scope, Step, Told},
+    checker::live,
+    history::{Lineage, Scope, Step, Told, Truth},
     replica::{PATIENCE, Replica, STORE},
 };
 use crate::random::Random;
@@ -132,10 +133,15 @@ impl Reader {
             },
             Ok(Some(Err(error))) => return self.over(error, counts),
             Ok(None) => return self.over(WatchError::Closed, counts),
-            Err(_elapsed) => Step::Silent,
+            Err(_elapsed) => {
+                self.note(Step::Silent);
+                // Whatever follows would wait as long.
+                live(&Truth::default(), &self.lineage).unwrap_or_else(|how| panic!("live: {how}"));
+                return None;
+            }
         };
         self.note(step.clone());
-        (!matches!(step, Step::Silent)).then_some(step)
+        Some(step)
     }
 
     fn over(&mut self, error: WatchError, counts: &Counts) -> Option<Step> {
@@ -157,7 +163,7 @@ impl Reader {
         let begun = std::time::Instant::now();
         while self.is_reading() {
             let told = self.next(counts).await;
-            if begun.elapsed() > PATIENCE || matches!(told, None if self.is_reading()) {
+            if begun.elapsed() > PATIENCE || told.is_none() && self.is_reading() {
                 self.note(Step::Silent);
                 self.watch = None;
             }

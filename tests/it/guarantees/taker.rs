@@ -126,7 +126,7 @@ impl Taker {
     }
 
     /// Answers for one of those it holds: mostly, it is done.
-    pub async fn answer(&mut self, random: &mut Random, replica: &Replica) {
+    pub fn answer(&mut self, random: &mut Random, replica: &Replica) {
         if self.held.is_empty() {
             return;
         }
