@@ -19,6 +19,7 @@ mod crowd;
 mod faults;
 mod fork;
 mod golden;
+mod guarantees;
 #[cfg(feature = "hooks")]
 mod hooks;
 mod hostile;

@@ -152,34 +152,50 @@ async fn check(recording: &Recording, image: &Image, operations: usize, context:
     }
 }
 
-// Images of `recording` that pass; each cut in one way, or more, until there are `target`.
+// Images of `recording` that pass.
 fn check_all(recording: &Recording, target: usize) -> usize {
+    each_image(
+        &recording.operations,
+        target,
+        async |image, operations, context| {
+            check(recording, &image, operations, &context).await;
+        },
+    )
+}
+
+/// Checks what power cuts leave behind after each of `operations`, each cut in one way, or more,
+/// until there are `target`. Returns how many there were.
+pub fn each_image(
+    operations: &[Operation],
+    target: usize,
+    check: impl AsyncFn(Image, usize, String) + Sync,
+) -> usize {
     let images = AtomicUsize::new(0);
-    let each = target.div_ceil(recording.operations.len() + 1);
+    let each = target.div_ceil(operations.len() + 1);
     let cuts = Mutex::new((Cut::new(&Image::new(), 4096), 0));
-    on_two_threads(recording.operations.len() + 1, |_| {
-        let (cut, operations) = {
+    on_two_threads(operations.len() + 1, |_| {
+        let (cut, done) = {
             let mut cuts = cuts.lock().unwrap();
-            let (cut, operations) = &mut *cuts;
-            let this = (cut.clone(), *operations);
-            if let Some(operation) = recording.operations.get(*operations) {
+            let (cut, done) = &mut *cuts;
+            let this = (cut.clone(), *done);
+            if let Some(operation) = operations.get(*done) {
                 cut.step(operation);
             }
-            *operations += 1;
+            *done += 1;
             this
         };
-        let images = &images;
+        let (images, check) = (&images, &check);
         async move {
-            let mut random = Random::new(operations as u64);
+            let mut random = Random::new(done as u64);
             for number in 0..each {
                 let image = match number {
                     0 => cut.image(|_| 0),
                     1 => cut.image(|count| count - 1),
                     _random => cut.image(|count| random.below(count)),
                 };
-                let context = format!("cut after {operations} operations, image {number}");
+                let context = format!("cut after {done} operations, image {number}");
                 images.fetch_add(1, Ordering::Relaxed);
-                check(recording, &image, operations, &context).await;
+                check(image, done, context).await;
             }
         }
     });

@@ -1,6 +1,7 @@
 //! Durable consumers: what takers are given, over restarts, kills, damage and time.
 
 mod answers;
+mod caused;
 mod crash;
 mod damage;
 mod histories;

@@ -1,0 +1,349 @@
+//! What is recorded of a history: all entries there are when it is over, and what each watcher and
+//! each taker was told, step by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use lattice::{
+    id::{Author, EntryId, Seq},
+    protocol::{
+        change::{Change, Kind, Origin},
+        cursor::Cursor,
+        entry::{Op, VerifiedEntry},
+        frontier::{Frontier, FrontierTip, MissingRange},
+        heads::Heads,
+    },
+};
+
+/// An op of an entry.
+pub type OpId = (EntryId, u32);
+
+/// The newest place of each author that something depends on.
+pub type Past = BTreeMap<Author, Seq>;
+
+/// All entries there are. No author has forked.
+#[derive(Debug, Default)]
+pub struct Truth {
+    pub entries: BTreeMap<EntryId, Known>,
+    places: BTreeMap<(Author, Seq), EntryId>,
+    /// Expiries through this time were told when all was over.
+    pub expired_through_ms: u64,
+    /// Some log was damaged for a while: a gap may be told.
+    pub damaged: bool,
+}
+
+#[derive(Debug)]
+pub struct Known {
+    pub entry: VerifiedEntry,
+    /// What it depends on; not itself.
+    pub past: Past,
+}
+
+impl Truth {
+    pub fn new(log: impl IntoIterator<Item = VerifiedEntry>) -> Self {
+        let mut log: Vec<_> = log.into_iter().collect();
+        log.sort_by_key(|entry| entry.order());
+        let mut truth = Self::default();
+        for entry in log {
+            let mut past = Past::new();
+            let causes = entry.header.prev.into_iter();
+            for cause in causes.chain(entry.header.parents.iter().map(|parent| parent.id)) {
+                // Order is a linear extension of causality, and a log is causally closed.
+                let cause = &truth.entries[&cause];
+                join(&mut past, &cause.past);
+                let at = past.entry(cause.entry.author()).or_default();
+                *at = (*at).max(cause.entry.header.seq);
+            }
+            let place = (entry.author(), entry.header.seq);
+            assert_eq!(truth.places.insert(place, entry.id), None, "a fork");
+            truth.entries.insert(entry.id, Known { entry, past });
+        }
+        truth
+    }
+
+    pub fn at(&self, author: Author, seq: Seq) -> &VerifiedEntry {
+        &self.entries[&self.places[&(author, seq)]].entry
+    }
+
+    /// Returns the entries that `after` does not cover and `through` does.
+    pub fn between(&self, after: &Frontier, through: &Frontier) -> Vec<&VerifiedEntry> {
+        let ranges = through.iter().map(|(author, tip)| {
+            let seqs = after.seq(&author) + 1..=tip.seq;
+            seqs.map(move |seq| self.at(author, seq))
+        });
+        ranges.flatten().collect()
+    }
+
+    /// Returns the frontier of everything.
+    pub fn frontier(&self) -> Frontier {
+        let mut frontier = Frontier::default();
+        for ((author, seq), id) in &self.places {
+            frontier.replace(*author, FrontierTip { seq: *seq, id: *id });
+        }
+        frontier
+    }
+
+    /// Returns the heads of all keys after what `frontier` covers.
+    pub fn heads(&self, frontier: &Frontier) -> BTreeMap<Bytes, Heads> {
+        let mut covered = self.between(&Frontier::default(), frontier);
+        covered.sort_by_key(|entry| entry.order());
+        let mut state: BTreeMap<Bytes, Heads> = BTreeMap::new();
+        for entry in covered {
+            for op in &entry.ops {
+                let heads = state.entry(op.key().clone()).or_default();
+                *heads = heads.apply(entry, op);
+            }
+        }
+        state
+    }
+
+    /// Returns the live winners of what `scope` is about, at a position.
+    pub fn live(&self, scope: &Scope, at: &Cursor) -> BTreeMap<Bytes, EntryId> {
+        let winners = self
+            .heads(&at.frontier)
+            .into_iter()
+            .filter_map(|(key, heads)| {
+                let winner = heads.winner()?;
+                let wanted = scope.wants(&key) && winner.is_live(at.expired_through_ms);
+                wanted.then_some((key, winner.id))
+            });
+        winners.collect()
+    }
+}
+
+pub fn join(past: &mut Past, other: &Past) {
+    for (author, seq) in other {
+        let at = past.entry(*author).or_default();
+        *at = (*at).max(*seq);
+    }
+}
+
+/// What a watch is about.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    pub prefix: Bytes,
+    pub keys_only: bool,
+    /// What is superseded by the time it would be told is left out.
+    pub latest: bool,
+}
+
+impl Scope {
+    pub fn wants(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix)
+    }
+
+    /// Returns which ops of an entry it wants.
+    pub fn ops_of<'a>(&'a self, entry: &'a VerifiedEntry) -> impl Iterator<Item = OpId> + 'a {
+        let ops = (0_u32..).zip(&entry.ops);
+        ops.filter(|(_, op)| self.wants(op.key()))
+            .map(|(index, _)| (entry.id, index))
+    }
+}
+
+/// A change, as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub key: Bytes,
+    pub kind: Kind,
+    pub value: Option<Bytes>,
+    pub expires_ms: Option<u64>,
+    pub entry: EntryId,
+    pub author: Author,
+    pub seq: Seq,
+    pub op: u32,
+    pub atomic: bool,
+    pub late: bool,
+    /// Part of the state after a gap.
+    pub state: bool,
+}
+
+impl Told {
+    pub fn op_id(&self) -> OpId {
+        (self.entry, self.op)
+    }
+
+    /// True for an op of an entry: not for an expiry, nor for the state after a gap.
+    pub fn is_op(&self) -> bool {
+        matches!(self.kind, Kind::Put | Kind::Delete) && !self.state
+    }
+}
+
+impl From<&Change> for Told {
+    fn from(change: &Change) -> Self {
+        Self {
+            key: change.key.clone(),
+            kind: change.kind,
+            value: change.value.clone(),
+            expires_ms: change.expires_ms,
+            entry: change.entry.id,
+            author: change.entry.author,
+            seq: change.entry.seq,
+            op: change.op_index,
+            atomic: change.atomic,
+            late: change.late,
+            state: change.origin == Origin::Initial,
+        }
+    }
+}
+
+/// What happened to a watcher.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// It began after its cursor at a replica that had published this.
+    Began {
+        at: usize,
+        had: Frontier,
+    },
+    /// The replica lacks some of the cursor, and says what: an error, or it waits.
+    Behind {
+        missing: Vec<MissingRange>,
+    },
+    Told(Told),
+    /// A heartbeat.
+    Progress,
+    CaughtUp,
+    Gap,
+    /// The replica was closed, killed or lost its power, and the watch ended with an error.
+    Ended,
+    /// The watch ended, and the replica had not.
+    Broke(String),
+    /// Not even a heartbeat came.
+    Silent,
+}
+
+/// What one watcher was told, over all replicas it was at, each step with its cursor afterwards.
+#[derive(Debug)]
+pub struct Lineage {
+    pub scope: Scope,
+    pub begin: Cursor,
+    pub steps: Vec<(Step, Cursor)>,
+}
+
+impl Lineage {
+    /// Returns what it was told, with its place among the steps. What it was told of a batch or of a
+    /// millisecond in part, when it stopped, is told again, and does not count.
+    pub fn told(&self) -> Vec<(usize, &Told)> {
+        let mut told: Vec<(usize, &Told)> = Vec::new();
+        for (place, (step, cursor)) in self.steps.iter().enumerate() {
+            match step {
+                Step::Told(change) => told.push((place, change)),
+                Step::Began { .. } => {
+                    told.retain(|(_, change)| !is_open(change, cursor));
+                }
+                _other => {}
+            }
+        }
+        told
+    }
+
+    /// As `told`, without expiries and the state after a gap.
+    pub fn ops(&self) -> impl Iterator<Item = (usize, &Told)> {
+        self.told().into_iter().filter(|(_, told)| told.is_op())
+    }
+
+    /// Returns the cursor before a step.
+    pub fn before(&self, place: usize) -> &Cursor {
+        match place.checked_sub(1) {
+            Some(before) => &self.steps[before].1,
+            None => &self.begin,
+        }
+    }
+
+    pub fn end(&self) -> &Cursor {
+        self.before(self.steps.len())
+    }
+
+    /// Returns one line for each step, for who looks for what went wrong.
+    pub fn lines(&self) -> String {
+        let mut lines = String::new();
+        for (place, (step, cursor)) in self.steps.iter().enumerate() {
+            let step = match step {
+                Step::Told(told) => format!(
+                    "{} {:?} of {} {}.{} until {:?}, late {}",
+                    told.kind.name(),
+                    told.key,
+                    told.author,
+                    told.seq,
+                    told.op,
+                    told.expires_ms,
+                    told.late
+                ),
+                Step::Began { at, .. } => format!("began at replica {at}"),
+                other => format!("{other:?}"),
+            };
+            let seqs: Vec<_> = cursor.frontier.iter().map(|(_, tip)| tip.seq).collect();
+            let ms = cursor.expired_through_ms;
+            lines += &format!("{place}: {step}; then at {seqs:?}, expired through {ms}\n");
+        }
+        lines
+    }
+}
+
+fn is_open(change: &Told, cursor: &Cursor) -> bool {
+    match change.kind {
+        Kind::Expire => change.expires_ms > Some(cursor.expired_through_ms),
+        Kind::Put | Kind::Delete => {
+            change.atomic && !change.state && cursor.frontier.seq(&change.author) < change.seq
+        }
+        Kind::Retract => false,
+    }
+}
+
+/// What happened to a durable consumer and its taker.
+#[derive(Debug, Clone)]
+pub enum Work {
+    Given {
+        op: OpId,
+        key: Bytes,
+        attempt: u32,
+    },
+    /// It was given back, or forgotten.
+    Left(OpId),
+    Acked(OpId),
+    /// What was answered before is durable.
+    Flushed,
+    /// Its node was closed, or died.
+    Died {
+        clean: bool,
+    },
+    /// What a change caused was written, or had been.
+    Wrote {
+        op: OpId,
+        entry: EntryId,
+    },
+}
+
+/// A durable consumer.
+#[derive(Debug)]
+pub struct Record {
+    pub name: &'static str,
+    pub author: Author,
+    pub scope: Scope,
+    /// Everything here was there before it.
+    pub since: Frontier,
+    /// It writes something for each change.
+    pub writes: bool,
+    pub work: Vec<Work>,
+}
+
+/// Everything that is known of a history.
+#[derive(Debug)]
+pub struct History {
+    pub truth: Truth,
+    /// What writers were told is written.
+    pub acknowledged: BTreeSet<EntryId>,
+    pub lineages: Vec<Lineage>,
+    pub consumers: Vec<Record>,
+    /// The heads of all keys at each replica, when all was over.
+    pub states: Vec<BTreeMap<Bytes, Vec<EntryId>>>,
+}
+
+/// Returns what an op says: its kind, value and expiry.
+pub fn content(op: &Op) -> (Kind, Option<&Bytes>, Option<u64>) {
+    match op {
+        Op::Put {
+            value, expires_ms, ..
+        } => (Kind::Put, Some(value), *expires_ms),
+        Op::Delete { .. } => (Kind::Delete, None, None),
+    }
+}
