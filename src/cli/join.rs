@@ -81,8 +81,7 @@ fn draw(token: &str) -> Result<String, Failure> {
 /// Join the mesh of another node, with the token that `lattice invite` printed there
 ///
 /// Creates the node here where there is none. A node that has data of its own keeps it, as a store
-/// of the mesh. Where no node runs here yet, the first sync has a low priority (nice 10): what else
-/// the machine does goes on.
+/// of the mesh.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -70,9 +70,6 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return args::refuse(&error),
     };
     log_to_stderr(cli.global.verbose);
-    if matches!(cli.command, Command::Join(_)) {
-        be_nice();
-    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::failed("runtime", error.to_string()).report(cli.global.json),
@@ -173,14 +170,6 @@ async fn interrupted() {
     }
 }
 
-// What a first sync takes of the processor it takes from who is there already. Threads that start
-// later are as nice as the one that starts them.
-fn be_nice() {
-    if let Err(error) = rustix::process::nice(NICE_OF_JOIN) {
-        tracing::debug!(%error, "this process goes on with the priority it has");
-    }
-}
-
 fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(2)
@@ -204,7 +193,3 @@ fn log_to_stderr(verbose: u8) {
         .with_writer(std::io::stderr)
         .init();
 }
-
-/// Added to the niceness of `join`: a tenth of the processor where others want it, all of it
-/// otherwise (sched(7): a step is about a quarter).
-const NICE_OF_JOIN: i32 = 10;
