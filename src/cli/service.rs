@@ -129,7 +129,12 @@ mod tests {
     fn a_path_is_one_word_whatever_is_in_it() {
         assert_eq!(
             quoted(Path::new("/a b/\"c\"/%h/$x")),
-            r#""/a b/\"c\"/%%h/$$x""#
+            r#""/a b/\"c\"/%%h/$x""#
+        );
+        let unit = unit(true, Path::new("/$l"), Some("/$d".into()));
+        assert!(
+            unit.contains("ExecStart=\"/$l\" --data-dir \"/$$d\" up\n"),
+            "{unit}"
         );
     }
 
