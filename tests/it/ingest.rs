@@ -136,6 +136,40 @@ async fn an_entry_waits_for_what_it_needs_and_comes_once() {
     assert_eq!(store.verify().await.unwrap().damage, []);
 }
 
+/// The end of a log was not durable yet, and a power cut takes it, and the state with it; what cites it
+/// stands in another log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_back_after_what_supersedes_it_is_no_head() {
+    for opened in 1..=2 {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+        let store = open(dir.path(), &clock).await;
+        let (mut a, mut b) = (Author::new(2), Author::new(3));
+        let a1 = a.put("/k", "1", NOW_MS, &[]);
+        let a2 = a.put("/k", "2", NOW_MS + 1, &[&a1]);
+        let b1 = b.put("/k", "3", NOW_MS + 2, &[&a2]);
+        for entry in [&a1, &a2, &b1] {
+            assert_eq!(take(&store, entry).await, Ingested::Applied(entry.id));
+        }
+        store.close().await.unwrap();
+        let log = format!("logs/{}.log", a1.author());
+        std::fs::remove_file(dir.path().join(log)).unwrap();
+        std::fs::remove_file(dir.path().join("state.db")).unwrap();
+        let mut store = open(dir.path(), &clock).await;
+        if opened > 1 {
+            // That something is missing is known from the state's file then.
+            store.close().await.unwrap();
+            store = open(dir.path(), &clock).await;
+        }
+        for entry in [&a1, &a2] {
+            assert_eq!(take(&store, entry).await, Ingested::Applied(entry.id));
+        }
+        let heads = store.heads(b"/k").await.unwrap();
+        let heads: Vec<_> = heads.iter().map(|head| head.entry.id).collect();
+        assert_eq!(heads, [b1.id], "opened {opened} times");
+        assert_eq!(store.verify().await.unwrap().damage, []);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t3_an_entry_from_the_future_is_held_and_applied_when_due() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
