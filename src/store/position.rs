@@ -61,6 +61,15 @@ impl Position {
         }
     }
 
+    /// Moves to what was published, and never back: that lags behind the batches that tell it.
+    pub(super) fn catch_up(&mut self, published: &Published) {
+        let lacks = published.frontier.missing_from(&self.frontier);
+        if !lacks.is_empty() {
+            *self = Self::of(published);
+        }
+        self.expired_through_ms = self.expired_through_ms.max(published.expired_through_ms);
+    }
+
     /// Moves past `change`: `next` is what follows it in the piece, after which `then` holds.
     pub(super) fn pass(&mut self, change: &Change, next: Option<&Change>, then: &Published) {
         let Some(next) = next else {

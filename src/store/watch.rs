@@ -52,9 +52,6 @@ pub struct Watch {
     lags: u64,
     // Batches of commits through this one are covered by what was read.
     seen_version: u64,
-    // The newest commit of which a batch came. May be ahead of `Bus::published`, which moves after
-    // the batches were sent: a heartbeat in between must not take the position back.
-    told_version: u64,
     heartbeat: Pin<Box<Sleep>>,
     spoke: Instant,
 }
@@ -111,7 +108,6 @@ impl Watch {
             position,
             lags: 0,
             seen_version: now.version,
-            told_version: 0,
             heartbeat,
             spoke: Instant::now(),
             options: Arc::new(options),
@@ -353,7 +349,6 @@ impl Watch {
                 if batch.published.version <= self.seen_version {
                     return Poll::Ready(Ok(None));
                 }
-                self.told_version = batch.published.version;
                 let Some(reason) = &batch.gap else {
                     self.piece = Some((Piece::of(&batch), 0));
                     return Poll::Ready(Ok(None));
@@ -381,8 +376,8 @@ impl Watch {
                     self.heartbeat.as_mut().reset(due);
                     return Poll::Ready(Ok(None));
                 }
-                if published.version >= self.seen_version.max(self.told_version) {
-                    self.position = Position::of(&published);
+                if published.version >= self.seen_version {
+                    self.position.catch_up(&published);
                 }
                 if over {
                     self.phase = Phase::Ended;
