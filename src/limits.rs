@@ -31,8 +31,8 @@ pub const WALL_MS_MAX: u64 = (1 << 48) - 1;
 
 /// Bytes of entries that wait for a prev or a parent, per store. When full the oldest goes.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
-/// Parents that do not count, and were not here when what cites them was applied, per store. Behind
-/// that such an entry waits. At 32 B each, twice.
+/// Parents that do not count, and were not here when what cites them was applied, per store. When
+/// full, what cites a removed node's goes on unnoted, and anything else waits. At 32 B each, twice.
 pub const ABSENT_PARENTS_MAX: usize = 1 << 16;
 /// Bytes of entries that wait for their author to be let in, per store. When full the oldest goes.
 pub const STRANGERS_BYTES_MAX: usize = 16 << 20;

@@ -58,6 +58,7 @@ pub(super) enum Command {
     },
     /// The members have changed.
     Reconsider(oneshot::Sender<()>),
+    /// A sync has ended: what waits for entries that do not count goes on.
     Settle(oneshot::Sender<()>),
     Lacks(
         Vec<(Author, FrontierTip)>,
