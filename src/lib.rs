@@ -16,7 +16,7 @@
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle and its single writer; reads, watches, consumers
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
-//! 1  protocol  disk                  the rules, pure; the file operations, injectable
+//! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
 //! 0  id  limits  wire                names; maxima; generated messages
 //! ```
 //! Nothing in `protocol` reads a clock, a file, a socket, or a random source.
@@ -44,6 +44,7 @@ pub mod log;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod node;
+mod pace;
 pub mod protocol;
 pub mod state;
 pub mod store;

@@ -56,6 +56,12 @@ pub const RECENT_BYTES_MAX: usize = 64 << 20;
 /// Time after which changed rows go to the state file even when there are few: what a start after
 /// a crash reads again from the log.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of one file that wait to be durable, of a log's group or of the state's rows: then they are
+/// made so, before it is due. Whoever else syncs waits until the disk has taken them: a put beside a
+/// first sync for as long as for ten puts, when these were 2 MiB and more.
+pub const UNSYNCED_BYTES_MAX: usize = 512 << 10;
+/// Time that long work holds a core on end before it offers it to others.
+pub const CORE_HELD_MAX: Duration = Duration::from_micros(150);
 /// Bytes of the state file's page cache, per store.
 pub const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Bytes up to which a value lives in its state row; a longer one is read from the log.
@@ -269,12 +275,12 @@ pub const SYNC_WANTS_MAX: u32 = 64;
 pub const SYNC_BACK_ENTRIES: u64 = 64;
 /// Places of a log that one signature can speak for, from a multiple of this on: what is authentic
 /// then depends on the log alone, not on where a message happened to end.
-pub const RUN_ENTRIES_MAX: u64 = 16;
+pub const RUN_ENTRIES_MAX: u64 = 32;
 /// Entries of a session that wait for a later signature to speak for them: each forger has less
 /// than a run of them under way. When full, the next ones are refused.
 pub const SYNC_UNPROVEN_MAX: usize = 256;
 /// Bytes of the same, a run of the largest entries.
-pub const SYNC_UNPROVEN_BYTES_MAX: usize = 16 * ENTRY_BYTES_MAX;
+pub const SYNC_UNPROVEN_BYTES_MAX: usize = 32 * ENTRY_BYTES_MAX;
 /// Entries of a session that are not authentic or not well formed; then the peer is at fault.
 pub const SYNC_REFUSED_MAX: u64 = 16;
 /// Silence of a peer that has nothing to prepare: who does not answer a hello is not there.

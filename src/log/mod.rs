@@ -22,7 +22,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::Instant,
 };
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
@@ -259,7 +258,7 @@ impl Logs {
             .values_mut()
             .filter(|writer| !writer.staged.is_empty())
         {
-            if let Err(error) = writer.write() {
+            if let Err(error) = writer.write(&self.reader.timing) {
                 self.roll_back()?;
                 return Err(error);
             }
@@ -269,13 +268,9 @@ impl Logs {
             .values_mut()
             .filter(|writer| !writer.staged.is_empty())
         {
-            let began = Instant::now();
             writer
-                .branch
-                .file
-                .sync_data()
+                .sync(&self.reader.timing)
                 .map_err(|source| writer.branch.io(source))?;
-            self.reader.timing.note(began.elapsed());
         }
         for writer in self
             .writers

@@ -1,10 +1,14 @@
 //! The writing end of one branch: records staged, written, shown or forgotten.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    io,
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 use crate::{
-    limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX},
-    log::{Branch, IndexPoint, LogError, frame::FrameHeader, refused},
+    limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX, UNSYNCED_BYTES_MAX},
+    log::{Branch, IndexPoint, LogError, frame::FrameHeader, refused, timing::Timing},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
@@ -78,24 +82,46 @@ impl Writer {
         });
     }
 
-    // Writes the staged frames at the end, and zeros after them when the file must grow.
-    pub(super) fn write(&mut self) -> Result<(), LogError> {
+    // Writes the staged frames at the end, and zeros after them when the file must grow and they are
+    // few: the next ones fit then.
+    pub(super) fn write(&mut self, timing: &Timing) -> Result<(), LogError> {
         let at = self.branch.end();
         let end = at + self.staged.len() as u64;
         let frames = self.staged.len();
         let grow = end > self.allocated;
         if grow {
             let room = (end / 4).clamp(INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX);
-            self.staged
-                .resize(frames + usize::try_from(room).unwrap_or(0), 0);
+            let room = usize::try_from(room).unwrap_or(0);
+            self.staged.resize(frames.max(room), 0);
         }
-        let written = self.branch.file.write_at(&self.staged, at);
+        let written = self.write_pieces(at, timing);
         if grow {
             self.allocated = at + self.staged.len() as u64;
             self.staged.truncate(frames);
         }
         self.sealed = false;
         written.map_err(|source| refused(&self.branch.name, source))
+    }
+
+    // Each piece is durable before the next is written; the last is not yet.
+    fn write_pieces(&self, mut at: u64, timing: &Timing) -> io::Result<()> {
+        let mut pieces = self.staged.chunks(UNSYNCED_BYTES_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            self.branch.file.write_at(piece, at)?;
+            at += piece.len() as u64;
+            if pieces.peek().is_some() {
+                self.sync(timing)?;
+            }
+        }
+        Ok(())
+    }
+
+    // Makes what was written durable.
+    pub(super) fn sync(&self, timing: &Timing) -> io::Result<()> {
+        let began = Instant::now();
+        self.branch.file.sync_data()?;
+        timing.note(began.elapsed());
+        Ok(())
     }
 
     // The staged records are durable: lets readers see them.

@@ -20,6 +20,7 @@ use crate::{
         Mesh, Own, PeerError, Turn,
         error::{BUSY, NO_STORE},
     },
+    pace::Pace,
     protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
     store::{IngestError, Ingested, Outgoing, Store},
 };
@@ -302,7 +303,8 @@ async fn handle(
         return Ok((session, handled));
     }
     let handling = tokio::task::spawn_blocking(move || {
-        let handled = session.handle(message);
+        let mut pace = Pace::start();
+        let handled = session.handle_in_steps(message, || pace.step());
         (session, handled)
     });
     handling.await.map_err(PeerError::own)

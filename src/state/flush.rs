@@ -8,11 +8,14 @@ use std::{
 
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as _};
 
-use crate::state::{
-    CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES,
-    NOTES_TABLE, StateError, row,
-    stored::encode_frontier,
-    view::{Flushed, Layer, View, guarded},
+use crate::{
+    pace::Pace,
+    state::{
+        CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES,
+        NOTES_TABLE, StateError, row,
+        stored::encode_frontier,
+        view::{Flushed, Layer, View, guarded},
+    },
 };
 
 enum Job {
@@ -156,9 +159,11 @@ fn write(
 ) -> Result<Flushed, StateError> {
     let mut write = db.begin_write()?;
     write.set_durability(durability)?;
+    let mut pace = Pace::start();
     {
         let mut heads = write.open_table(HEADS_TABLE)?;
         for (key, value) in &layer.heads {
+            pace.step();
             let row = row::seal(HEADS, key, row::encode_heads(value));
             heads.insert(key.as_ref(), row.as_slice())?;
         }

@@ -9,12 +9,18 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use redb::StorageBackend;
 
-use crate::disk::{Disk, DiskFile, Open};
+use crate::{
+    disk::{Disk, DiskFile, Open},
+    limits::UNSYNCED_BYTES_MAX,
+};
 
 const BLOCK: u64 = 4096;
 const MAGIC: &[u8; 8] = b"LTSUMS1\n";
@@ -25,6 +31,8 @@ pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
     // By block; 0 where it is not known. Changed with the block, under one lock.
     sums: Arc<Mutex<Vec<u64>>>,
+    // Bytes written since the last sync.
+    unsynced: Arc<AtomicUsize>,
 }
 
 impl Pages {
@@ -33,6 +41,7 @@ impl Pages {
         Self {
             file,
             sums: Arc::new(Mutex::new(sums)),
+            unsynced: Arc::default(),
         }
     }
 
@@ -139,10 +148,23 @@ impl StorageBackend for Pages {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.unsynced.store(0, Ordering::Relaxed);
         self.file.sync_data()
     }
 
+    // redb asks for a sync when a transaction ends, which may be a hundred MiB later.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_blocks(offset, data)?;
+        let unsynced = self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len();
+        if unsynced >= UNSYNCED_BYTES_MAX {
+            self.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+impl Pages {
+    fn write_blocks(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut sums = self.sums();
         let end = offset + data.len() as u64;
         let whole = offset.is_multiple_of(BLOCK) && end.is_multiple_of(BLOCK);

@@ -11,6 +11,7 @@ use crate::{
     id::{Author, EntryId, StoreId},
     limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX},
     log::LogError,
+    pace::Pace,
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         change::{Change, EntryRef, Kind, Origin},
@@ -111,7 +112,8 @@ pub(super) fn check(
         }
         Ok(entry)
     };
-    run::verify(entries.into_iter().map(read).collect())
+    let mut pace = Pace::start();
+    run::verify(entries.into_iter().map(read).collect(), || pace.step())
 }
 
 /// Entries that wait, and what the current group has staged.
@@ -266,7 +268,9 @@ impl Actor {
         entries: &[Result<VerifiedEntry, RefusedEntry>],
     ) -> Result<Vec<Ingested>, GroupError> {
         let mut outcomes = Vec::with_capacity(entries.len());
+        let mut pace = Pace::start();
         let staged = entries.iter().try_for_each(|entry| {
+            pace.step();
             outcomes.push(match entry {
                 Ok(entry) => self.ingest_one(entry)?,
                 Err(refused) => Ingested::Refused(refused.clone()),

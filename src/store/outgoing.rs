@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     id::{EntryId, Seq},
     log::{Branch, LogError},
+    pace::Pace,
     protocol::frontier::MissingRange,
     store::{
         ReadError, Store,
@@ -94,7 +95,9 @@ impl Outgoing {
     /// `Io`. A damaged record is left out: the peer gets it from somebody else.
     pub fn next_frame(&mut self, bytes_max: usize) -> Result<Vec<Bytes>, ReadError> {
         let (mut frame, mut bytes) = (Vec::new(), 0);
+        let mut pace = Pace::start();
         while bytes < bytes_max {
+            pace.step();
             match self.merge.next()? {
                 None => break,
                 Some(Merged::Damage(_)) => {}

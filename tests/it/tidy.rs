@@ -56,8 +56,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 1,
-        modules: &["protocol", "disk"],
-        does: "rules without IO; the few file operations a fault test can fail",
+        modules: &["protocol", "disk", "pace"],
+        does: "rules without IO; the few file operations a fault test can fail; turns on a core",
     },
     Floor {
         number: 0,
