@@ -7,6 +7,7 @@ mod format;
 mod inject;
 mod lie;
 mod mend;
+mod pieces;
 mod state_flip;
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};

@@ -1,0 +1,86 @@
+//! Much is written in pieces: no file keeps others waiting for long when it is made durable.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lattice::{limits::UNSYNCED_BYTES_MAX, protocol::entry::VerifiedEntry};
+
+use super::{MemDisk, author_b, encoded, flushed, log_path, next_of_b, open, put, soon};
+use crate::faults::disk::{EIO, Fail, Operation};
+
+/// More than a group's worth of entries, none of them large.
+fn many() -> Vec<VerifiedEntry> {
+    let mut entries: Vec<VerifiedEntry> = Vec::new();
+    for n in 0..400 {
+        let op = put(format!("/{n:05}"), vec![7; 4000]);
+        entries.push(next_of_b(entries.last(), vec![], vec![op]));
+    }
+    entries
+}
+
+fn bytes_of(entries: &[VerifiedEntry]) -> Vec<Bytes> {
+    encoded(&entries.iter().collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn no_file_has_more_to_make_durable_than_others_can_wait_for() {
+    let disk = MemDisk::default();
+    let store = open(&disk).await.unwrap();
+    soon(store.ingest(bytes_of(&many()))).await.unwrap();
+    flushed().await;
+    soon(store.close()).await.unwrap();
+    let mut unsynced: BTreeMap<usize, usize> = BTreeMap::new();
+    let (mut most, mut written) = (0, 0);
+    for operation in disk.operations() {
+        match operation {
+            Operation::Write(file, _, bytes) => {
+                let file = unsynced.entry(file).or_default();
+                *file += bytes.len();
+                written += bytes.len();
+                most = most.max(*file);
+            }
+            Operation::Sync(file) => drop(unsynced.insert(file, 0)),
+            _other => {}
+        }
+    }
+    assert!(written > 3 * UNSYNCED_BYTES_MAX, "{written} B written");
+    // redb may write a few pages at once.
+    let bound = UNSYNCED_BYTES_MAX + (64 << 10);
+    assert!(most <= bound, "{most} B of a file were not durable");
+}
+
+#[tokio::test]
+async fn s11_a_piece_that_cannot_be_made_durable_takes_its_group_with_it() {
+    let entries = many();
+    // Of the group: create, directory, write, sync, write, sync, ...: any may fail.
+    for number in 1..8 {
+        let disk = MemDisk::default();
+        let store = open(&disk).await.unwrap();
+        disk.fail(number, EIO, Fail::Changes);
+        let refused = soon(store.ingest(bytes_of(&entries))).await;
+        assert!(disk.has_failed());
+        assert!(refused.is_err(), "change {number} failed");
+        assert!(soon(store.get(b"/00000")).await.unwrap().is_none());
+        drop(soon(store.close()).await);
+        // What came before the failure may be there, and is not in the way.
+        let disk = MemDisk::new(&disk.image());
+        let store = open(&disk).await.unwrap();
+        soon(store.ingest(bytes_of(&entries))).await.unwrap();
+        let verified = soon(store.verify()).await.unwrap();
+        assert!(verified.damage.is_empty(), "{:?}", verified.damage);
+        let mut log: Vec<VerifiedEntry> = Vec::new();
+        loop {
+            let after = log.last().map_or(0, |entry| entry.header.seq);
+            let more = soon(store.entries(author_b(), after, usize::MAX)).await;
+            let more = more.unwrap().into_iter().map(|record| record.entry);
+            let before = log.len();
+            log.extend(more);
+            if log.len() == before {
+                break;
+            }
+        }
+        assert_eq!(log, entries, "change {number} failed");
+        assert!(disk.image().contains_key(&log_path(&author_b())));
+        soon(store.close()).await.unwrap();
+    }
+}
