@@ -337,7 +337,7 @@ impl LogSource {
 
     // The changes of an entry but for its first `done` ops.
     fn read_ops(
-        &mut self,
+        &self,
         entry: &Entry,
         arrived_ms: u64,
         done: u32,
