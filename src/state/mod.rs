@@ -275,14 +275,6 @@ impl State {
                 Staged { before, after }
             }));
         }
-        // Looked up for all ops first: an error leaves nothing staged.
-        let mut rows = Vec::with_capacity(changes.len());
-        for (op, change) in entry.ops.iter().zip(&changes) {
-            let old = change.as_ref().and_then(|change| change.before.winner());
-            let old = old.and_then(Head::expires_ms);
-            let row = old.map(|ms| self.staged.expiry_row(op.key(), ms));
-            rows.push(row.transpose()?);
-        }
         let mut caused = None;
         if let Some(cause) = &entry.header.cause {
             let cause = CauseId::of(&entry.author(), cause);
@@ -291,9 +283,9 @@ impl State {
             let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
             caused = Some((cause, first));
         }
-        for ((op, change), row) in entry.ops.iter().zip(&changes).zip(rows) {
+        for (op, change) in entry.ops.iter().zip(&changes) {
             let Some(change) = change else { continue };
-            self.staged.put(op, change, row);
+            self.staged.put(op, change);
             if let Some(filling) = &mut self.filling {
                 filling.keys.insert(op.key());
             }
@@ -417,21 +409,13 @@ impl Filling {
 }
 
 impl View {
-    // `row` is where the expiry of the winner before is.
-    fn put(&mut self, op: &Op, change: &Staged, row: Option<u64>) {
+    fn put(&mut self, op: &Op, change: &Staged) {
         let key = Bytes::copy_from_slice(op.key());
-        let winner = |heads: &Heads| heads.winner().map(|winner| winner.id);
-        // A row whose time was told is spent: the same time again needs a new one.
-        if winner(&change.before) != winner(&change.after) {
-            let new = change.after.winner().and_then(Head::expires_ms);
-            for (ms, there) in [(row, false), (new, true)] {
+        let due = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
+        let (old, new) = (due(&change.before), due(&change.after));
+        if old != new {
+            for (ms, there) in [(old, false), (new, true)] {
                 if let Some(ms) = ms {
-                    // One that is over already is told with the next ones.
-                    let ms = if there {
-                        ms.max(self.expired_through_ms + 1)
-                    } else {
-                        ms
-                    };
                     self.recent.expiry.insert((ms, key.clone()), there);
                     self.recent.bytes += key.len() + ROW_OVERHEAD_BYTES;
                 }

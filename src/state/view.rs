@@ -226,30 +226,6 @@ impl View {
 }
 
 impl View {
-    /// Returns the time under which the expiry of `key`, whose winner expires at `ms`, is told:
-    /// `ms`, or later where that was over when the winner came.
-    ///
-    /// # Errors
-    /// `Damaged`, `Io`.
-    pub fn expiry_row(&self, key: &Bytes, ms: u64) -> Result<u64, StateError> {
-        let at = (ms, key.clone());
-        let there = match self
-            .recent
-            .expiry
-            .get(&at)
-            .or_else(|| self.flushing.expiry.get(&at))
-        {
-            Some(there) => *there,
-            None => guarded(|| Ok(self.flushed.expiry.get((ms, key.as_ref()))?.is_some()))?,
-        };
-        if there || ms > self.expired_through_ms {
-            return Ok(ms);
-        }
-        let rows = self.expiring(ms, self.expired_through_ms + 1, usize::MAX)?;
-        let row = rows.into_iter().find(|(_, of)| of == key);
-        Ok(row.map_or(ms, |(ms, _)| ms))
-    }
-
     /// Returns what `expiring` does, about `limit` of it, and the time it reaches: whatever expires
     /// through that time is in it. Of one millisecond all or none is returned.
     ///

@@ -23,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct StateSource {
     view: Arc<View>,
+    // What had expired by then is not live.
+    told_ms: u64,
     // Prefixes that are not read to their end, in order.
     scopes: VecDeque<Bytes>,
     // Read and not handed out; of the first scope those after `after` are not read.
@@ -31,9 +33,11 @@ pub(super) struct StateSource {
 }
 
 impl StateSource {
-    /// Reads what begins with one of `scopes`, which are in order and do not overlap.
-    pub(super) fn new(view: Arc<View>, scopes: Vec<Bytes>) -> Self {
+    /// Reads what begins with one of `scopes`, which are in order and do not overlap, for who was
+    /// told the expiries through `told_ms`.
+    pub(super) fn new(view: Arc<View>, scopes: Vec<Bytes>, told_ms: u64) -> Self {
         Self {
+            told_ms: view.expired_through_ms.max(told_ms),
             view,
             scopes: scopes.into(),
             rows: VecDeque::new(),
@@ -69,7 +73,7 @@ impl StateSource {
             let Some((key, heads)) = self.rows.pop_front() else {
                 continue;
             };
-            let told_ms = self.view.expired_through_ms;
+            let told_ms = self.told_ms;
             if !options.selects(&key) {
                 continue;
             }

@@ -14,6 +14,7 @@ mod history;
 mod hold;
 mod ingest;
 mod initial;
+mod lapse;
 mod marks;
 mod members;
 mod mend;

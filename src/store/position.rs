@@ -61,22 +61,42 @@ impl Position {
         }
     }
 
+    /// Moves to where all of `published` was told. Its time does not go back on a node whose clock
+    /// is behind that of the one before.
+    pub(super) fn reach(&mut self, published: &Published) {
+        let told_ms = self.expired_through_ms;
+        *self = Self::of(published);
+        self.expired_through_ms = self.expired_through_ms.max(told_ms);
+    }
+
     /// Moves to what was published, and never back: that lags behind the batches that tell it.
     pub(super) fn catch_up(&mut self, published: &Published) {
         let lacks = published.frontier.missing_from(&self.frontier);
-        if !lacks.is_empty() {
-            *self = Self::of(published);
+        if lacks.is_empty() {
+            self.expired_through_ms = self.expired_through_ms.max(published.expired_through_ms);
+        } else {
+            self.reach(published);
         }
-        self.expired_through_ms = self.expired_through_ms.max(published.expired_through_ms);
     }
 
-    /// Moves past `change`: `next` is what follows it in the piece, after which `then` holds.
-    pub(super) fn pass(&mut self, change: &Change, next: Option<&Change>, then: &Published) {
+    /// Moves past the last change of `passed`: `next` is what follows it in the piece, after which
+    /// `then` holds.
+    pub(super) fn pass(
+        &mut self,
+        passed: &[Arc<Change>],
+        next: Option<&Arc<Change>>,
+        then: &Published,
+    ) {
         let Some(next) = next else {
-            self.frontier = Arc::clone(&then.frontier);
-            self.partial = None;
-            self.expired_through_ms = then.expired_through_ms;
-            self.inside = false;
+            return self.reach(then);
+        };
+        if self.is_lapse(next) {
+            // It stays together with the values that it is of.
+            self.inside = true;
+            return;
+        }
+        let mut passed = passed.iter().rev();
+        let Some(change) = passed.find(|change| !self.is_lapse(change)) else {
             return;
         };
         if change.kind == Kind::Expire {

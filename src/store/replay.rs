@@ -1,9 +1,7 @@
 //! What a watch reads from files, piece by piece: the state at its start, or the log behind its
 //! position.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use bytes::Bytes;
+use std::sync::Arc;
 
 use crate::{
     bus::Published,
@@ -87,11 +85,8 @@ pub(super) struct LogSource {
     // Only entries stamped, or arrived, since.
     authored_ms: u64,
     arrived_ms: u64,
-    // Expiries through this time were told, but for `lapsed`.
+    // Expiries through this time were told: what comes and was over by then, is told with its own.
     expired_through_ms: u64,
-    // Keys of entries that were not known where the position comes from, and when they expired:
-    // before the time through which expiries were told there.
-    lapsed: BTreeMap<Bytes, u64>,
     merged: bool,
     // What follows is stamped after the time that the watch ends with, which has passed.
     cut: bool,
@@ -162,7 +157,6 @@ impl LogSource {
             authored_ms: 0,
             arrived_ms: 0,
             expired_through_ms: from.expired_through_ms,
-            lapsed: BTreeMap::new(),
             merged: false,
             cut: false,
             done: false,
@@ -208,9 +202,11 @@ impl LogSource {
             }
             walks.push((walk, span.through));
         }
+        let since_ms = authored_ms.max(arrived_ms);
         Ok(Self {
             merge: Merge::over(walks).map_err(ReadError::from)?,
             ahead: None,
+            expired_through_ms: since_ms.min(view.expired_through_ms),
             view,
             frontier,
             moved: true,
@@ -218,8 +214,6 @@ impl LogSource {
             retractions: Vec::new(),
             authored_ms,
             arrived_ms,
-            expired_through_ms: authored_ms.max(arrived_ms),
-            lapsed: BTreeMap::new(),
             merged: false,
             cut: false,
             done: false,
@@ -343,7 +337,7 @@ impl LogSource {
 
     // The changes of an entry but for its first `done` ops.
     fn read_ops(
-        &mut self,
+        &self,
         entry: &Entry,
         arrived_ms: u64,
         done: u32,
@@ -355,18 +349,7 @@ impl LogSource {
             if !wanted || self.view.is_void(&entry.id, op) {
                 continue;
             }
-            let change = replayed(&self.view, entry, index, arrived_ms)?;
-            let told_ms = self.expired_through_ms.min(self.view.expired_through_ms);
-            if let Some(ms) = change
-                .expires_ms
-                .filter(|ms| !change.late && *ms <= told_ms)
-            {
-                let row_ms = self.view.expiry_row(op.key(), ms)?;
-                if row_ms <= told_ms {
-                    self.lapsed.insert(op.key().clone(), row_ms);
-                }
-            }
-            changes.push(Arc::new(change));
+            changes.push(Arc::new(replayed(&self.view, entry, index, arrived_ms)?));
         }
         Ok(())
     }
@@ -382,20 +365,11 @@ impl LogSource {
         if let Some(until_ms) = options.until_ms.filter(|_| self.cut) {
             told_ms = told_ms.min(until_ms.max(self.expired_through_ms));
         }
-        let (mut due, through_ms) =
+        let (due, through_ms) =
             self.view
                 .expiring_whole(self.expired_through_ms, told_ms, SCAN_ROWS)?;
-        if !self.lapsed.is_empty() {
-            let lapsed = std::mem::take(&mut self.lapsed);
-            due.extend(lapsed.into_iter().map(|(key, ms)| (ms, key)));
-            due.sort();
-        }
         self.expired_through_ms = self.expired_through_ms.max(through_ms);
         self.done = through_ms >= told_ms;
-        if self.done {
-            // A cursor of a node whose clock is ahead says more than was told here.
-            self.expired_through_ms = told_ms;
-        }
         for (ms, key) in due {
             if !options.selects(&key) {
                 continue;

@@ -19,12 +19,7 @@ use tokio_stream::Stream;
 
 use crate::{
     bus::{Batch, Lagged, Subscription},
-    protocol::{
-        change::{Change, Kind},
-        cursor::Cursor,
-        frontier::{Frontier, MissingRange},
-        pattern::common_prefix,
-    },
+    protocol::{change::Change, cursor::Cursor, frontier::MissingRange, pattern::common_prefix},
     store::{
         Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
         initial::StateSource,
@@ -46,8 +41,6 @@ pub struct Watch {
     // Changes to hand out, and how many were.
     piece: Option<(Piece, usize)>,
     position: Position,
-    // The cursor it began after: what that covers and had expired by then was told.
-    told: Option<(Arc<Frontier>, u64)>,
     // Times it went back to the log because its channel was full.
     lags: u64,
     // Batches of commits through this one are covered by what was read.
@@ -103,8 +96,6 @@ impl Watch {
             subscription,
             phase,
             piece: None,
-            told: matches!(options.start, Start::After(_))
-                .then(|| (Arc::clone(&position.frontier), position.expired_through_ms)),
             position,
             lags: 0,
             seen_version: now.version,
@@ -183,7 +174,8 @@ impl Watch {
     fn read_state(&mut self, view: Arc<crate::state::View>) {
         self.seen_version = view.version;
         let scopes = self.options.scopes();
-        self.read(|_shared| Ok(Source::State(StateSource::new(view, scopes))));
+        let told_ms = self.position.expired_through_ms;
+        self.read(move |_shared| Ok(Source::State(StateSource::new(view, scopes, told_ms))));
     }
 
     fn read_log(&mut self, view: Arc<crate::state::View>) {
@@ -230,7 +222,7 @@ impl Watch {
                                 error => Err(error),
                             };
                             let view = shared.state.view();
-                            (Source::State(StateSource::new(view, Vec::new())), read)
+                            (Source::State(StateSource::new(view, Vec::new(), 0)), read)
                         }
                     }),
             );
@@ -268,7 +260,7 @@ impl Watch {
         };
         match read {
             Read::Piece(piece) => {
-                self.piece = Some((piece, 0));
+                self.take_up(piece);
                 self.phase = Phase::Idle(source);
                 Ok(None)
             }
@@ -289,13 +281,22 @@ impl Watch {
             Read::End => {
                 self.phase = Phase::Live;
                 match source {
-                    Source::State(source) => self.position = Position::of(&source.position()),
+                    Source::State(source) => self.position.reach(&source.position()),
                     Source::Log(source) if source.is_cut() => self.phase = Phase::Ended,
                     Source::Log(_) => {}
                 }
                 Ok(Some(WatchEvent::CaughtUp))
             }
         }
+    }
+
+    // Gets ready to hand out a piece, as who stands here is told it.
+    fn take_up(&mut self, mut piece: Piece) {
+        if piece.then.is_some() {
+            let tells = |put: &Change| self.options.selects(&put.key) && self.options.in_time(put);
+            piece.changes = self.position.tell(piece.changes, tells);
+        }
+        self.piece = Some((piece, 0));
     }
 
     // Hands out the next matching change of the piece at hand.
@@ -305,18 +306,8 @@ impl Watch {
             *done += 1;
             let change = Arc::clone(change);
             if let Some(then) = &piece.then {
-                let next = piece.changes.get(*done);
-                self.position.pass(&change, next.map(|next| &**next), then);
-            }
-            let told = |(frontier, ms): &(Arc<Frontier>, u64)| {
-                change.kind == Kind::Expire
-                    && change
-                        .expires_ms
-                        .is_some_and(|expires_ms| expires_ms <= *ms)
-                    && change.entry.seq <= frontier.seq(&change.entry.author)
-            };
-            if self.told.as_ref().is_some_and(told) {
-                continue;
+                let (passed, rest) = piece.changes.split_at(*done);
+                self.position.pass(passed, rest.first(), then);
             }
             if wanted(&self.shared, &self.options, &change) {
                 return Some(if self.options.keys_only && change.value.is_some() {
@@ -336,7 +327,7 @@ impl Watch {
             _,
         )) = self.piece.take()
         {
-            self.position = Position::of(&then);
+            self.position.reach(&then);
         }
         None
     }
@@ -350,7 +341,8 @@ impl Watch {
                     return Poll::Ready(Ok(None));
                 }
                 let Some(reason) = &batch.gap else {
-                    self.piece = Some((Piece::of(&batch), 0));
+                    self.position.join(&batch);
+                    self.take_up(Piece::of(&batch));
                     return Poll::Ready(Ok(None));
                 };
                 let view = self.shared.state.view();

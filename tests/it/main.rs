@@ -42,6 +42,7 @@ mod socket;
 mod store;
 mod tidy;
 mod watch;
+mod watch_clocks;
 mod watch_edge;
 mod watch_oracle;
 mod watch_select;

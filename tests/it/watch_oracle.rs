@@ -544,7 +544,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    // What was delivered and is not covered may come again only for a batch or a millisecond.
+    // What was delivered and is not covered may come again only for a batch or a millisecond, or of a
+    // value that was over when it came, without its expiry.
     fn resume(&mut self, cursor: &Cursor) -> Result<(), Broken> {
         if self.in_state {
             // The state is told again as history.
@@ -558,15 +559,23 @@ impl<'a> Judge<'a> {
             .copied()
             .collect();
         for op in again {
-            if !self.truth.entries[&op.0].entry.header.atomic {
+            let entry = &self.truth.entries[&op.0].entry;
+            let is_over = matches!(
+                entry.ops[op.1 as usize],
+                Op::Put { expires_ms: Some(ms), .. } if ms <= cursor.expired_through_ms
+            );
+            if !entry.header.atomic && !is_over {
                 return Err(Broken::Resume(format!(
                     "{op:?} is not covered by {cursor:?}"
                 )));
             }
             self.delivered.remove(&op);
         }
-        self.expired
-            .retain(|_, told_ms| *told_ms <= cursor.expired_through_ms);
+        let partial = cursor.partial.map(|partial| partial.tip.id);
+        self.expired.retain(|(id, _), told_ms| {
+            let is_covered = self.covers.contains(id) || partial == Some(*id);
+            is_covered && *told_ms <= cursor.expired_through_ms
+        });
         self.open = None;
         self.live = true;
         Ok(())

@@ -114,7 +114,7 @@ async fn room(live: &Live, epoch: u64) -> Option<usize> {
 }
 
 // Gathers what the watch has at hand. Never ends where the watch's position does not cover what
-// was gathered: in the middle of an atomic batch.
+// was gathered: in the middle of an atomic batch, or before the expiry of what was over.
 fn gather(
     live: &Live,
     watch: &mut Watch,

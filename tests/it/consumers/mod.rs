@@ -84,12 +84,12 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Returns the next delivery.
-async fn next(consumer: &Consumer) -> Delivery {
+pub async fn next(consumer: &Consumer) -> Delivery {
     soon(consumer.next()).await.unwrap()
 }
 
 /// Panics when something is given out.
-async fn nothing_comes(consumer: &Consumer) {
+pub async fn nothing_comes(consumer: &Consumer) {
     let next = tokio::time::timeout(Duration::from_millis(60), consumer.next()).await;
     assert!(next.is_err(), "{next:?}");
 }
@@ -111,7 +111,7 @@ async fn until(
     soon(wait).await;
 }
 
-fn options(from: ConsumerStart) -> ConsumerOptions {
+pub fn options(from: ConsumerStart) -> ConsumerOptions {
     ConsumerOptions {
         from,
         ack_wait: Duration::from_millis(1000),

@@ -13,7 +13,7 @@ use lattice::{
 };
 
 use super::history::{
-    History, Lineage, OpId, Past, Record, Step, Told, Truth, Work, content, join,
+    History, Lineage, OpId, Past, Record, Step, Told, Truth, Work, content, covers_op, join,
 };
 
 type Checked = Result<(), String>;
@@ -128,20 +128,15 @@ fn per_author_in_sequence(truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// Over all replicas that a lineage was at, nothing is told twice. An expiry is when a replica's own
-/// clock passes it: after a move it may come again, at a time that the cursor had not come to.
+/// Over all replicas that a lineage was at, nothing is told twice, an expiry neither: whatever their
+/// clocks say.
 fn unique_per_cursor_lineage(_truth: &Truth, lineage: &Lineage) -> Checked {
     let counts: BTreeSet<usize> = lineage.told().into_iter().map(|(place, _)| place).collect();
     let (mut seen, mut expired) = (BTreeSet::new(), BTreeSet::new());
-    let (mut at, mut begin) = (None, &lineage.begin);
+    let mut begin = &lineage.begin;
     for (place, (step, cursor)) in lineage.steps.iter().enumerate() {
         match step {
-            Step::Began { at: now, .. } => {
-                if at.replace(*now) != Some(*now) {
-                    expired.clear();
-                }
-                begin = cursor;
-            }
+            Step::Began { .. } => begin = cursor,
             Step::Told(told) if counts.contains(&place) && told.kind == Kind::Expire => {
                 let was_told = covers(&begin.frontier, told.author, told.seq)
                     && told.expires_ms <= Some(begin.expired_through_ms);
@@ -367,6 +362,9 @@ fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
                 "the cursor at {place} goes back over {author} {tip}"
             ));
         }
+        if cursor.expired_through_ms < before.expired_through_ms {
+            return Err(format!("the cursor at {place} goes back in time"));
+        }
         match step {
             Step::Began { had: has, .. } => (had, waits) = (has.clone(), false),
             Step::Behind { .. } => waits = true,
@@ -375,7 +373,7 @@ fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
                 if covers_op(before, told) {
                     return Err(format!("{before:?} has, and {place} tells: {told:?}"));
                 }
-                if !told.atomic && !covers_op(cursor, told) {
+                if !told.atomic && !told.lapses(cursor) && !covers_op(cursor, told) {
                     return Err(format!(
                         "told at {place}, and not covered after it: {told:?}"
                     ));
@@ -403,13 +401,6 @@ fn lost(from: &Frontier, to: &Frontier) -> Option<(Author, Seq)> {
 
 fn covers(frontier: &Frontier, author: Author, seq: Seq) -> bool {
     frontier.seq(&author) >= seq
-}
-
-fn covers_op(cursor: &Cursor, told: &Told) -> bool {
-    let in_part = cursor.partial.is_some_and(|partial| {
-        (partial.author, partial.tip.seq) == (told.author, told.seq) && partial.ops > told.op
-    });
-    in_part || covers(&cursor.frontier, told.author, told.seq)
 }
 
 /// There is always a heartbeat; and when a node is gone, its watches end with an error, and no other

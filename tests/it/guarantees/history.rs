@@ -162,6 +162,12 @@ impl Told {
         (self.entry, self.op)
     }
 
+    /// True where it expires by the time that the cursor has come to.
+    pub fn lapses(&self, cursor: &Cursor) -> bool {
+        let is_due = |ms| ms <= cursor.expired_through_ms;
+        !self.late && self.expires_ms.is_some_and(is_due)
+    }
+
     /// True for an op of an entry: not for an expiry, nor for the state after a gap.
     pub fn is_op(&self) -> bool {
         matches!(self.kind, Kind::Put | Kind::Delete) && !self.state
@@ -279,14 +285,25 @@ impl Lineage {
     }
 }
 
+// True for what comes again behind the cursor: a part of a batch or of a millisecond, or a value
+// that was over when it came, without its expiry.
 fn is_open(change: &Told, cursor: &Cursor) -> bool {
+    let is_due = change.lapses(cursor);
     match change.kind {
-        Kind::Expire => change.expires_ms > Some(cursor.expired_through_ms),
+        Kind::Expire => !is_due || !covers_op(cursor, change),
         Kind::Put | Kind::Delete => {
-            change.atomic && !change.state && cursor.frontier.seq(&change.author) < change.seq
+            (change.atomic || is_due) && !change.state && !covers_op(cursor, change)
         }
         Kind::Retract => false,
     }
+}
+
+/// True where a cursor covers the op that a change is of.
+pub fn covers_op(cursor: &Cursor, told: &Told) -> bool {
+    let in_part = cursor.partial.is_some_and(|partial| {
+        (partial.author, partial.tip.seq) == (told.author, told.seq) && partial.ops > told.op
+    });
+    in_part || cursor.frontier.seq(&told.author) >= told.seq
 }
 
 /// What happened to a durable consumer and its taker.

@@ -7,7 +7,7 @@ pub mod checker;
 pub mod history;
 mod network;
 mod reader;
-mod replica;
+pub mod replica;
 mod taker;
 
 use std::{
@@ -51,6 +51,8 @@ pub struct Counts {
     conflicts: AtomicU64,
     late: AtomicU64,
     expiries: AtomicU64,
+    lapses: AtomicU64,
+    clocks_behind: AtomicU64,
     redelivered: AtomicU64,
     caused: AtomicU64,
     already_caused: AtomicU64,
@@ -335,7 +337,7 @@ impl World<'_> {
     }
 }
 
-// Through when expiries are told at a store.
+/// Returns through when expiries are told at a store.
 fn at_end(store: &Store) -> u64 {
     let now = WatchOptions {
         start: Start::Now,
@@ -467,6 +469,8 @@ fn every_guarantee_holds_over_random_histories_of_two_or_three_replicas() {
         ("writers conflict", &counts.conflicts),
         ("a change is late", &counts.late),
         ("something expires", &counts.expiries),
+        ("it was over when it came", &counts.lapses),
+        ("a clock is behind a cursor", &counts.clocks_behind),
         ("something is given again", &counts.redelivered),
         ("a cause is written", &counts.caused),
         ("a cause was written", &counts.already_caused),

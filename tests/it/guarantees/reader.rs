@@ -10,7 +10,7 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Counts, add,
+    Counts, add, at_end,
     checker::live,
     history::{Lineage, Scope, Step, Told, Truth},
     replica::{PATIENCE, Replica, STORE},
@@ -85,6 +85,8 @@ impl Reader {
             wait,
             ..WatchOptions::default()
         };
+        let is_ahead = self.lineage.end().expired_through_ms > at_end(&replica.store);
+        add(&counts.clocks_behind, u64::from(is_ahead));
         let had = replica.store.frontier();
         self.watch = Some(replica.store.watch_with(options));
         (self.at, self.inside) = (at, false);
@@ -116,7 +118,10 @@ impl Reader {
                     add(&counts.expiries, u64::from(change.kind == Kind::Expire));
                     let open = watch.cursor().frontier.seq(&change.entry.author) < change.entry.seq;
                     self.inside = change.atomic && open;
-                    Step::Told(Told::from(&*change))
+                    let told = Told::from(&*change);
+                    let lapses = told.kind == Kind::Expire && told.lapses(self.lineage.end());
+                    add(&counts.lapses, u64::from(lapses));
+                    Step::Told(told)
                 }
                 WatchEvent::CaughtUp => Step::CaughtUp,
                 WatchEvent::Progress if watch.lacks().is_empty() => Step::Progress,
