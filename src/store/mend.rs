@@ -74,19 +74,33 @@ impl Actor {
         }
     }
 
+    /// Keeps an entry whose place is in a hole that `damage` says of; false for all others.
+    pub(super) fn fits_hole(&mut self, entry: &VerifiedEntry, damage: Vec<LogDamage>) -> bool {
+        if damage.is_empty() {
+            return false;
+        }
+        self.note_damage(damage);
+        self.look_for_holes();
+        self.mending.take(entry)
+    }
+
     /// Looks what is missing of the logs. Returns the last entry of each hole.
     pub(super) fn missing(&mut self) -> Vec<(Author, FrontierTip)> {
-        if !self.mending.looked {
-            self.mending.holes = self.find_holes();
-            self.mending.looked = true;
-            self.mend();
-        }
+        self.look_for_holes();
+        self.mend();
         let tip = |hole: &Hole| FrontierTip {
             seq: hole.last,
             id: hole.tip,
         };
         let holes = self.mending.holes.iter().filter(|hole| !hole.is_empty());
         holes.map(|hole| (hole.author, tip(hole))).collect()
+    }
+
+    fn look_for_holes(&mut self) {
+        if !self.mending.looked {
+            self.mending.holes = self.find_holes();
+            self.mending.looked = true;
+        }
     }
 
     fn find_holes(&self) -> Vec<Hole> {

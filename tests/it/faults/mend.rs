@@ -208,3 +208,49 @@ async fn s4_of_two_damaged_neighbours_one_that_is_mended_does_not_hide_the_other
     soon(store.ingest(encoded(&entries[2..3]))).await.unwrap();
     is_whole(&store, hash, "one after the other").await;
 }
+
+// Opens it, and what peers have comes before anybody has looked what is missing, as an announcement
+// does.
+async fn nothing_comes_twice(
+    image: &Image,
+    entries: &[&VerifiedEntry],
+    hash: [u8; 32],
+    context: &str,
+) {
+    let store = open(&MemDisk::new(image)).await.unwrap();
+    for entry in entries {
+        let outcomes = soon(store.ingest(encoded(&[entry]))).await.unwrap();
+        assert_eq!(outcomes, [Ingested::Duplicate(entry.id)], "{context}");
+    }
+    assert_eq!(soon(store.status()).await.forks, [], "{context}");
+    is_whole(&store, hash, context).await;
+}
+
+/// The file of a log is gone, or a bit of it is flipped, and nobody has asked what is missing when
+/// an announcement brings one of its entries. Its place seemed free: it was taken in once more, as a
+/// fork of itself. Now the log is looked through first.
+#[tokio::test]
+async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
+    let (image, known, hash) = closed().await;
+    for author in [author_a(), author_b()] {
+        let path = log_path(&author);
+        let entries: Vec<_> = known[&(author, 0)].iter().collect();
+        let mut gone = image.clone();
+        gone.remove(&path).unwrap();
+        nothing_comes_twice(&gone, &entries, hash, &format!("{author} gone")).await;
+        let places = flip::frames(&image[&path]);
+        let last = places.iter().rposition(|place| !place.header.seal).unwrap();
+        for (number, place) in places.iter().enumerate() {
+            // The last one's place is known without reading it.
+            if place.header.seal || number == last {
+                continue;
+            }
+            let mut image = image.clone();
+            image.get_mut(&path).unwrap()[place.offset + 120] ^= 1;
+            let context = format!("entry {} of {author}", place.header.seq);
+            nothing_comes_twice(&image, &entries, hash, &context).await;
+            let image = without_state(image);
+            nothing_comes_twice(&image, &entries, hash, &format!("{context}, no state")).await;
+        }
+    }
+}
