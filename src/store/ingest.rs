@@ -398,6 +398,9 @@ impl Actor {
                 return Ok(TakenIn::Missing(entry.header.prev.unwrap_or(entry.id)));
             }
             Ok(admission) => admission,
+            Err(ChainError::ClockWentBack { .. }) if self.is_stamp_lost(entry) => {
+                return Ok(TakenIn::Missing(entry.header.prev.unwrap_or(entry.id)));
+            }
             Err(refused) => return Ok(TakenIn::Refused(refused.into())),
         };
         let before = match before {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::{
     id::{Author, EntryId},
     limits::PENDING_BYTES_MAX,
-    log::{Hole, LogDamage},
+    log::{Hole, LogDamage, LogError},
     protocol::{entry::VerifiedEntry, frontier::FrontierTip},
     state::State,
     store::{
@@ -82,6 +82,22 @@ impl Actor {
         self.note_damage(damage);
         self.look_for_holes();
         self.mending.take(entry)
+    }
+
+    /// True when the predecessor of `entry` cannot be read: the stamp that its log goes by is a guess
+    /// then.
+    pub(super) fn is_stamp_lost(&mut self, entry: &VerifiedEntry) -> bool {
+        let Some(prev) = entry.header.prev else {
+            return false;
+        };
+        let before = entry.header.seq.saturating_sub(1);
+        match self.logs.reader().entry(&entry.author(), before, &prev) {
+            Err(LogError::Damaged(found)) => {
+                self.note_damage(vec![found]);
+                true
+            }
+            _readable => false,
+        }
     }
 
     /// Looks what is missing of the logs. Returns the last entry of each hole.

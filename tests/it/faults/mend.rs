@@ -254,3 +254,34 @@ async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
         }
     }
 }
+
+/// The newest entry of somebody else cannot be read when the state is lost, and its stamp with it: a
+/// later one stood for it, and what came next was refused for ever, as stamped before what it
+/// follows. Now it waits until the entry is back.
+#[tokio::test]
+async fn s4_what_follows_an_entry_that_cannot_be_read_waits_for_it() {
+    let (mut image, known, _hash) = closed().await;
+    let path = log_path(&author_b());
+    let entries = &known[&(author_b(), 0)];
+    let places = flip::frames(&image[&path]);
+    let last = places.iter().rfind(|place| !place.header.seal).unwrap();
+    image.get_mut(&path).unwrap()[last.offset + 120] ^= 1;
+    let store = open(&MemDisk::new(&without_state(image))).await.unwrap();
+    let last = entries.last().unwrap();
+    let next = next_of_b(Some(last), vec![], vec![put("/b", "next")]);
+    let take = async |entry| {
+        soon(store.ingest(encoded(&[entry])))
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    let waits = Ingested::Pending {
+        entry: next.id,
+        missing: last.id,
+    };
+    assert_eq!(take(&next).await, waits);
+    assert_eq!(soon(store.missing()).await.unwrap().len(), 1);
+    assert_eq!(take(last).await, Ingested::Duplicate(last.id));
+    assert_eq!(take(&next).await, Ingested::Applied(next.id));
+    assert_eq!(soon(store.verify()).await.unwrap().damage, []);
+}

@@ -253,6 +253,15 @@ impl Lineage {
         told
     }
 
+    /// Returns what it was told after a step.
+    pub fn told_after(&self, place: usize) -> impl Iterator<Item = &Told> {
+        let steps = self.steps[place..].iter();
+        steps.filter_map(|(step, _)| match step {
+            Step::Told(told) => Some(told),
+            _other => None,
+        })
+    }
+
     /// As `told`, without expiries and the state after a gap.
     pub fn ops(&self) -> impl Iterator<Item = (usize, &Told)> {
         self.told().into_iter().filter(|(_, told)| told.is_op())
