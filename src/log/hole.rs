@@ -149,6 +149,9 @@ impl Logs {
             .map_err(|source| branch.io(source))?;
         // It may have looked whole only because nothing of its end was there.
         writer.sealed = false;
+        if let Some(last) = entries.last() {
+            writer.stamp(last);
+        }
         Ok(true)
     }
 }

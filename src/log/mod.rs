@@ -111,24 +111,20 @@ impl LogReader {
         damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
     }
 
-    /// Returns the entry of `author` at `seq` on branch `place`, as a tip; `None` also where it is
-    /// damaged.
+    /// Returns the entry of `author` at `seq` on branch `place`, as a tip.
     ///
     /// # Errors
-    /// `Io`.
+    /// `Damaged`, `Io`.
     pub fn tip_at(&self, author: &Author, place: usize, seq: Seq) -> Result<Option<Tip>, LogError> {
         let Some(branch) = self.of(author).get(place).cloned() else {
             return Ok(None);
         };
-        match branch.entry(seq) {
-            Ok(found) => Ok(found.map(|(entry, _record)| Tip {
-                seq,
-                id: entry.id,
-                hlc: entry.header.hlc,
-            })),
-            Err(LogError::Damaged(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = branch.entry(seq)?;
+        Ok(found.map(|(entry, _record)| Tip {
+            seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        }))
     }
 
     /// Walks the entries of `branch` from `from` through the newest, sharing what is read with others

@@ -140,6 +140,20 @@ impl Writer {
         }
     }
 
+    // The newest record can be read again: its stamp was a guess.
+    pub(super) fn stamp(&mut self, entry: &VerifiedEntry) {
+        let mut shape = self
+            .branch
+            .shape
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for tip in [&mut self.tip, &mut shape.tip].into_iter().flatten() {
+            if tip.id == entry.id {
+                tip.hlc = entry.header.hlc;
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self) -> Result<(), LogError> {
         let end = self.branch.end();
         self.staged.clear();

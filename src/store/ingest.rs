@@ -375,10 +375,14 @@ impl Actor {
                     hlc: *hlc,
                 })
         };
-        let mut unreadable = None;
+        let (mut damage, mut unreadable) = (Vec::new(), None);
         let admission = admit(&tips, entry, |branch, seq| {
             staged(seq).or_else(|| match reader.tip_at(&author, branch, seq) {
                 Ok(tip) => tip,
+                Err(LogError::Damaged(found)) => {
+                    damage.push(found);
+                    None
+                }
                 Err(error) => {
                     unreadable = Some(error);
                     None
@@ -388,12 +392,19 @@ impl Actor {
         if let Some(error) = unreadable {
             return Err(GroupError::unreadable(error));
         }
+        // A place that cannot be read is not free.
+        if admission != Ok(Admission::Duplicate) && self.fits_hole(entry, damage) {
+            return Ok(TakenIn::Duplicate);
+        }
         let admission = match admission {
             Ok(Admission::Duplicate) => return Ok(TakenIn::Duplicate),
             Ok(Admission::Gap { .. }) => {
                 return Ok(TakenIn::Missing(entry.header.prev.unwrap_or(entry.id)));
             }
             Ok(admission) => admission,
+            Err(ChainError::ClockWentBack { .. }) if self.is_stamp_lost(entry) => {
+                return Ok(TakenIn::Missing(entry.header.prev.unwrap_or(entry.id)));
+            }
             Err(refused) => return Ok(TakenIn::Refused(refused.into())),
         };
         let before = match before {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::{
     id::{Author, EntryId},
     limits::PENDING_BYTES_MAX,
-    log::{Hole, LogDamage},
+    log::{Hole, LogDamage, LogError},
     protocol::{entry::VerifiedEntry, frontier::FrontierTip},
     state::State,
     store::{
@@ -74,19 +74,49 @@ impl Actor {
         }
     }
 
+    /// Keeps an entry whose place is in a hole that `damage` says of; false for all others.
+    pub(super) fn fits_hole(&mut self, entry: &VerifiedEntry, damage: Vec<LogDamage>) -> bool {
+        if damage.is_empty() {
+            return false;
+        }
+        self.note_damage(damage);
+        self.look_for_holes();
+        self.mending.take(entry)
+    }
+
+    /// True when the predecessor of `entry` cannot be read: the stamp that its log goes by is a guess
+    /// then.
+    pub(super) fn is_stamp_lost(&mut self, entry: &VerifiedEntry) -> bool {
+        let Some(prev) = entry.header.prev else {
+            return false;
+        };
+        let before = entry.header.seq.saturating_sub(1);
+        match self.logs.reader().entry(&entry.author(), before, &prev) {
+            Err(LogError::Damaged(found)) => {
+                self.note_damage(vec![found]);
+                true
+            }
+            _readable => false,
+        }
+    }
+
     /// Looks what is missing of the logs. Returns the last entry of each hole.
     pub(super) fn missing(&mut self) -> Vec<(Author, FrontierTip)> {
-        if !self.mending.looked {
-            self.mending.holes = self.find_holes();
-            self.mending.looked = true;
-            self.mend();
-        }
+        self.look_for_holes();
+        self.mend();
         let tip = |hole: &Hole| FrontierTip {
             seq: hole.last,
             id: hole.tip,
         };
         let holes = self.mending.holes.iter().filter(|hole| !hole.is_empty());
         holes.map(|hole| (hole.author, tip(hole))).collect()
+    }
+
+    fn look_for_holes(&mut self) {
+        if !self.mending.looked {
+            self.mending.holes = self.find_holes();
+            self.mending.looked = true;
+        }
     }
 
     fn find_holes(&self) -> Vec<Hole> {

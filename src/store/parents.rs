@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::{
     id::{Author, EntryId, Seq},
     limits::ABSENT_PARENTS_MAX,
-    log::LogReader,
+    log::{LogError, LogReader},
     protocol::{
         chain::Tip,
         entry::{Entry, Op, Parent},
@@ -156,17 +156,22 @@ impl Actor {
             || (passing && !membership.counts_at(&parent.author, at, log))
     }
 
-    fn known(&self, parent: &Parent) -> Result<Option<Parent>, GroupError> {
+    fn known(&mut self, parent: &Parent) -> Result<Option<Parent>, GroupError> {
         if let Some(staged) = self.waiting.group.get(&parent.id) {
             return Ok(Some(*staged));
         }
         let tips = self.logs.tips(&parent.author);
         for branch in 0..tips.len() {
-            let found = self
-                .logs
-                .reader()
-                .tip_at(&parent.author, branch, parent.seq)
-                .map_err(GroupError::unreadable)?;
+            let log = self.logs.reader();
+            let found = match log.tip_at(&parent.author, branch, parent.seq) {
+                Ok(found) => found,
+                // It is waited for, and comes back from a peer.
+                Err(LogError::Damaged(found)) => {
+                    self.note_damage(vec![found]);
+                    None
+                }
+                Err(error) => return Err(GroupError::unreadable(error)),
+            };
             if let Some(Tip { seq, id, hlc }) = found.filter(|found| found.id == parent.id) {
                 return Ok(Some(Parent {
                     hlc,

@@ -208,3 +208,80 @@ async fn s4_of_two_damaged_neighbours_one_that_is_mended_does_not_hide_the_other
     soon(store.ingest(encoded(&entries[2..3]))).await.unwrap();
     is_whole(&store, hash, "one after the other").await;
 }
+
+// Opens it, and what peers have comes before anybody has looked what is missing, as an announcement
+// does.
+async fn nothing_comes_twice(
+    image: &Image,
+    entries: &[&VerifiedEntry],
+    hash: [u8; 32],
+    context: &str,
+) {
+    let store = open(&MemDisk::new(image)).await.unwrap();
+    for entry in entries {
+        let outcomes = soon(store.ingest(encoded(&[entry]))).await.unwrap();
+        assert_eq!(outcomes, [Ingested::Duplicate(entry.id)], "{context}");
+    }
+    assert_eq!(soon(store.status()).await.forks, [], "{context}");
+    is_whole(&store, hash, context).await;
+}
+
+/// The file of a log is gone, or a bit of it is flipped, and nobody has asked what is missing when
+/// an announcement brings one of its entries. Its place seemed free: it was taken in once more, as a
+/// fork of itself. Now the log is looked through first.
+#[tokio::test]
+async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
+    let (image, known, hash) = closed().await;
+    for author in [author_a(), author_b()] {
+        let path = log_path(&author);
+        let entries: Vec<_> = known[&(author, 0)].iter().collect();
+        let mut gone = image.clone();
+        gone.remove(&path).unwrap();
+        nothing_comes_twice(&gone, &entries, hash, &format!("{author} gone")).await;
+        let places = flip::frames(&image[&path]);
+        let last = places.iter().rposition(|place| !place.header.seal).unwrap();
+        for (number, place) in places.iter().enumerate() {
+            // The last one's place is known without reading it.
+            if place.header.seal || number == last {
+                continue;
+            }
+            let mut image = image.clone();
+            image.get_mut(&path).unwrap()[place.offset + 120] ^= 1;
+            let context = format!("entry {} of {author}", place.header.seq);
+            nothing_comes_twice(&image, &entries, hash, &context).await;
+            let image = without_state(image);
+            nothing_comes_twice(&image, &entries, hash, &format!("{context}, no state")).await;
+        }
+    }
+}
+
+/// The newest entry of somebody else cannot be read when the state is lost, and its stamp with it: a
+/// later one stood for it, and what came next was refused for ever, as stamped before what it
+/// follows. Now it waits until the entry is back.
+#[tokio::test]
+async fn s4_what_follows_an_entry_that_cannot_be_read_waits_for_it() {
+    let (mut image, known, _hash) = closed().await;
+    let path = log_path(&author_b());
+    let entries = &known[&(author_b(), 0)];
+    let places = flip::frames(&image[&path]);
+    let last = places.iter().rfind(|place| !place.header.seal).unwrap();
+    image.get_mut(&path).unwrap()[last.offset + 120] ^= 1;
+    let store = open(&MemDisk::new(&without_state(image))).await.unwrap();
+    let last = entries.last().unwrap();
+    let next = next_of_b(Some(last), vec![], vec![put("/b", "next")]);
+    let take = async |entry| {
+        soon(store.ingest(encoded(&[entry])))
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    let waits = Ingested::Pending {
+        entry: next.id,
+        missing: last.id,
+    };
+    assert_eq!(take(&next).await, waits);
+    assert_eq!(soon(store.missing()).await.unwrap().len(), 1);
+    assert_eq!(take(last).await, Ingested::Duplicate(last.id));
+    assert_eq!(take(&next).await, Ingested::Applied(next.id));
+    assert_eq!(soon(store.verify()).await.unwrap().damage, []);
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lattice::{
     id::{Author, EntryId, Seq},
     protocol::{
-        change::{Change, Kind, Origin},
+        change::{Change, EntryRef, Kind, Origin},
         cursor::Cursor,
         entry::{Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
@@ -158,6 +158,23 @@ pub struct Told {
 }
 
 impl Told {
+    /// A live key of the state after a gap, whose value is damaged.
+    pub fn unreadable(key: Bytes, entry: &EntryRef) -> Self {
+        Self {
+            key,
+            kind: Kind::Put,
+            value: None,
+            expires_ms: None,
+            entry: entry.id,
+            author: entry.author,
+            seq: entry.seq,
+            op: 0,
+            atomic: false,
+            late: false,
+            state: true,
+        }
+    }
+
     pub fn op_id(&self) -> OpId {
         (self.entry, self.op)
     }
@@ -240,6 +257,15 @@ impl Lineage {
             }
         }
         told
+    }
+
+    /// Returns what it was told after a step.
+    pub fn told_after(&self, place: usize) -> impl Iterator<Item = &Told> {
+        let steps = self.steps[place..].iter();
+        steps.filter_map(|(step, _)| match step {
+            Step::Told(told) => Some(told),
+            _other => None,
+        })
     }
 
     /// As `told`, without expiries and the state after a gap.

@@ -60,6 +60,9 @@ pub struct Counts {
     killed: AtomicU64,
     power_cuts: AtomicU64,
     states_lost: AtomicU64,
+    hit: AtomicU64,
+    unreadable: AtomicU64,
+    mended_at_once: AtomicU64,
     lost: AtomicU64,
     doubled: AtomicU64,
     reordered: AtomicU64,
@@ -170,15 +173,26 @@ impl World<'_> {
             _ => (End::PowerCut, &self.counts.power_cuts),
         };
         add(count, 1);
+        // One that nobody takes from: what becomes of consumers then is another story. What it has,
+        // others can give back.
+        let taken = self.takers.iter().any(|taker| taker.at == at);
+        let is_hit = !taken && !self.damaged;
+        if is_hit {
+            self.replicas[0].sync(&self.replicas[at], None).await;
+        }
         let mut image = self.replicas[at].end(end, random).await;
         for taker in self.takers.iter_mut().filter(|taker| taker.at == at) {
             taker.died(end == End::Closed);
         }
-        if random.once_in(4) {
+        // A state that is built again from a log with a hole lacks what is in it, until it is mended.
+        let is_lost = random.once_in(4) && (taken || !self.damaged);
+        if is_lost {
             add(&self.counts.states_lost, 1);
             image.retain(|path, _| !path.starts_with("/store/state.db"));
             image.retain(|path, _| !path.starts_with("/store/state.sums"));
         }
+        let is_hit = is_hit && damage(random, &mut image);
+        self.damaged |= is_hit;
         // Nobody holds the store any more, and its watches say so.
         let replica = self.replicas.remove(at);
         let replica = replica.reopen(image).await;
@@ -191,10 +205,31 @@ impl World<'_> {
                 reader.until_over(self.counts).await;
             }
         }
+        if is_hit {
+            self.hit(at, !is_lost && end == End::Closed, random).await;
+        }
     }
 
-    /// Damages the log of somebody else at a replica that nobody takes from. Who begins there is told
-    /// of a gap, and the state; then what is gone comes back from the others.
+    /// The log of a replica was damaged. Where its state has applied what cannot be read now, it stays
+    /// so, and who begins there may be told of a gap, and the state.
+    async fn hit(&mut self, at: usize, is_applied: bool, random: &mut Random) {
+        add(&self.counts.hit, 1);
+        let (whole, hit) = self.replicas.split_at(at);
+        // Nothing here can tell the end of a log that is damaged from one that was never synced: a
+        // node asks its peers for what they have of its own before its first write.
+        hit[0].sync(&whole[0], None).await;
+        if !is_applied {
+            add(&self.counts.mended_at_once, 1);
+            hit[0].mend(whole).await;
+        }
+        let mut reader = Reader::new(reader::scope(random));
+        reader.begin(at, &hit[0], false, self.counts);
+        reader.read(60, self.counts).await;
+        self.readers.push(reader);
+    }
+
+    /// Damages the log of a replica that nobody takes from. Who begins there is told of a gap, and the
+    /// state; then what is gone comes back from the others.
     async fn gap(&mut self, random: &mut Random) {
         self.agree().await;
         if self.replicas.len() == self.takers.len() {
@@ -203,8 +238,7 @@ impl World<'_> {
         let replica = self.replicas.pop().unwrap();
         let at = self.replicas.len();
         let mut image = replica.end(End::Closed, random).await;
-        let own = replica.store.author().to_string();
-        self.damaged = damage(random, &own, &mut image);
+        self.damaged = damage(random, &mut image);
         let replica = replica.reopen(image).await;
         for reader in &mut self.readers {
             if reader.is_reading() && reader.at == at {
@@ -261,7 +295,10 @@ impl World<'_> {
         let newest = self.replicas.iter().map(|replica| replica.clock.now_ms());
         let mut now_ms = newest.max().unwrap() + 10_000;
         let begun = Instant::now();
-        if random.once_in(3) {
+        if self.damaged {
+            let (whole, damaged) = self.replicas.split_at(2);
+            damaged[0].mend(whole).await;
+        } else if random.once_in(3) {
             self.gap(random).await;
         }
         self.agree().await;
@@ -385,12 +422,11 @@ async fn write(store: Store, writes: Vec<Write>) -> Vec<EntryId> {
         .collect()
 }
 
-// Flips a bit in the log of somebody else. False where there is none to speak of.
-fn damage(random: &mut Random, own: &str, image: &mut Image) -> bool {
+// Flips a bit in a log. False where there is none to speak of.
+fn damage(random: &mut Random, image: &mut Image) -> bool {
     let mut logs: Vec<&mut Vec<u8>> = image
         .iter_mut()
         .filter(|(path, bytes)| path.starts_with("/store/logs") && bytes.len() > 2000)
-        .filter(|(path, _)| path.file_stem().is_none_or(|author| author != own))
         .map(|(_, bytes)| bytes)
         .collect();
     if logs.is_empty() {
@@ -398,8 +434,9 @@ fn damage(random: &mut Random, own: &str, image: &mut Image) -> bool {
     }
     let log = random.below(logs.len());
     let log = &mut logs[log];
-    let at = 200 + random.below(log.len() / 2);
-    log[at] ^= 1 << random.below(8);
+    // Behind its end there is only room.
+    let end = log.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+    log[random.below(end + 1)] ^= 1 << random.below(8);
     true
 }
 
@@ -478,6 +515,8 @@ fn every_guarantee_holds_over_random_histories_of_two_or_three_replicas() {
         ("a node is killed", &counts.killed),
         ("power is cut", &counts.power_cuts),
         ("a state is lost", &counts.states_lost),
+        ("a log is damaged", &counts.hit),
+        ("it is mended at once", &counts.mended_at_once),
         ("the network loses", &counts.lost),
         ("the network doubles", &counts.doubled),
         ("the network turns round", &counts.reordered),

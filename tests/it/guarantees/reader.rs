@@ -134,7 +134,10 @@ impl Reader {
                     add(&counts.gaps, 1);
                     Step::Gap
                 }
-                WatchEvent::Damaged { what, .. } => Step::Broke(what),
+                WatchEvent::Damaged { key, entry, .. } => {
+                    add(&counts.unreadable, 1);
+                    Step::Told(Told::unreadable(key, &entry))
+                }
             },
             Ok(Some(Err(error))) => return self.over(error, counts),
             Ok(None) => return self.over(WatchError::Closed, counts),
