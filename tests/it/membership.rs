@@ -9,7 +9,7 @@ use lattice::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         frontier::FrontierTip,
         hlc::Hlc,
-        membership::{Members, Standing},
+        membership::{Member, Members, Standing},
         role::{Act, Acts, Role, Tips, role_key},
     },
 };
@@ -459,7 +459,9 @@ fn assert_lasting(before: &Members, after: &Members, more: &Acts) {
     let creator = node(0);
     let own = |(of, _): &(Author, Act)| *of == more.author;
     let is_grant = |(_, act): &(Author, Act)| matches!(act, Act::Grant(_));
-    let creator_leaves = more.author == creator && more.acts.iter().any(own);
+    // It says so now, or what it said counts now that there is another admin.
+    let creator_leaves = more.author == creator && more.acts.iter().any(own)
+        || after.is_removed(&creator) && !before.is_removed(&creator);
     for (at, member) in before.iter().filter(|(at, _)| **at != creator) {
         // Whom the creator removed is removed, unless the creator leaves on a branch without that.
         let by_creator = member
@@ -471,14 +473,21 @@ fn assert_lasting(before: &Members, after: &Members, more: &Acts) {
             "{at:?} is back"
         );
     }
-    // Where a grant saves nobody from a removal, it takes nothing from anybody.
-    let removed = |members: &Members| -> BTreeSet<EntryId> {
-        let removals = members
-            .iter()
-            .flat_map(|(_, member)| member.removals.keys());
-        removals.copied().collect()
+    // Where a grant saves nobody from a removal, it takes nothing from anybody; unless a removal
+    // names it, and shows now what is on its branch and what is not.
+    let removed = |members: &Members| -> BTreeSet<(Author, EntryId)> {
+        let of = |(at, member): (&Author, &Member)| {
+            let at = *at;
+            let removals: Vec<_> = member.removals.keys().copied().collect();
+            removals.into_iter().map(move |removal| (at, removal))
+        };
+        members.iter().flat_map(of).collect()
     };
-    if more.acts.iter().all(is_grant) && removed(before) == removed(after) {
+    let mut removals = after
+        .iter()
+        .flat_map(|(_, member)| member.removals.values());
+    let is_named = removals.any(|removal| removal.tips.of(&ROOT).any(|tip| tip == more.tip()));
+    if more.acts.iter().all(is_grant) && !is_named && removed(before) == removed(after) {
         for (at, member) in before.iter() {
             let then = after.get(at).expect("it was known");
             assert!(member.role() <= then.role(), "{at:?} has lost its role");
