@@ -57,8 +57,7 @@ pub const RECENT_BYTES_MAX: usize = 64 << 20;
 /// a crash reads again from the log.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of one file that wait to be durable, of a log's group or of the state's rows: then they are
-/// made so, before it is due. Whoever else syncs waits until the disk has taken them: a put beside a
-/// first sync for as long as for ten puts, when these were 2 MiB and more.
+/// made so, before it is due. Whoever else syncs waits until the disk has taken them.
 pub const UNSYNCED_BYTES_MAX: usize = 512 << 10;
 /// Time that long work holds a core on end before it offers it to others.
 pub const CORE_HELD_MAX: Duration = Duration::from_micros(150);

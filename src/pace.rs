@@ -2,9 +2,8 @@
 //!
 //! Where all cores are busy, a kernel lets the thread that runs go on until its slice ends, often
 //! at a tick of 4 ms, also when somebody else has just been woken: Linux protects a slice that has
-//! begun (EEVDF, `RUN_TO_PARITY`). A put is woken some five times on its way; beside a first sync
-//! it waited for most of them. So whoever works through thousands of entries offers its core in
-//! between. That costs a microsecond where nobody wants it.
+//! begun (EEVDF, `RUN_TO_PARITY`). A put is woken several times on its way, and would wait each time
+//! beside a first sync. So whoever works through thousands of entries offers its core in between.
 
 use std::{thread, time::Instant};
 

@@ -1,7 +1,8 @@
 //! The logs of a store: one file of signed entries for each branch of each author.
 //!
 //! The log is the truth: state and bus follow from it. Entries are appended in groups, one write
-//! and one fdatasync for each file; only then are they visible to readers.
+//! and one fdatasync for each file (several for what is more than `UNSYNCED_BYTES_MAX`); only then
+//! are they visible to readers.
 //!
 //! What the disk is trusted for: see `disk.rs`. A file grows ahead of its records in zeros, so
 //! that an fdatasync need not write the file's size.

@@ -22,7 +22,7 @@ use crate::{
 /// that the culprit is named and the good ones count. Several runs of an author (a fork, a hole)
 /// each get a check. What was refused before stays as it is: `E` is the caller's error.
 ///
-/// `step` is called before each entry: a signature takes some fifty microseconds.
+/// `step` is called before each entry: a message full of authors is long work.
 pub fn verify<E: From<EntryError>>(
     entries: Vec<Result<Entry, E>>,
     mut step: impl FnMut(),

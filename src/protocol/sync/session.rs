@@ -129,8 +129,7 @@ impl Session {
 
     /// Takes a message of the peer. The actions of the one before must have been done.
     ///
-    /// It checks signatures: some fifty microseconds a run of entries, so up to a quarter of a second
-    /// for a message full of authors.
+    /// It checks signatures, one for each run of entries: long work for a message full of authors.
     ///
     /// # Errors
     /// Whatever the peer did wrong. The session is over then; what was taken in stays.
