@@ -308,6 +308,9 @@ impl Outstanding {
 
     /// Moves up to `max` dead letters that `which` names back among the outstanding, as the last of
     /// their keys, with all attempts before them. Returns how many; as many as there is room for.
+    ///
+    /// Attempts are counted anew, so a taker of before that answers still, with the number of an
+    /// attempt that is out again, answers for that one: it is the same change.
     pub fn retry(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
         let found = self.dead.iter().filter(|(_, dead)| which(&dead.letter));
         let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();

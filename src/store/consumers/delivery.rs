@@ -40,7 +40,6 @@ pub struct Delivery {
 /// The duty to answer for a change, without the change itself, which may be large.
 ///
 /// Dropping it unanswered gives the change back, as dropping the delivery does.
-#[derive(Debug)]
 pub struct Claim {
     live: Arc<Live>,
     id: DeliveryId,
@@ -333,6 +332,16 @@ impl Deliveries {
 fn one(consumer: &Consumer) -> NextDelivery {
     let consumer = consumer.clone();
     Box::pin(async move { consumer.next().await })
+}
+
+// The consumer behind it has the whole store in reach.
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim")
+            .field("id", &self.id)
+            .field("answered", &self.answered)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Deliveries {

@@ -27,7 +27,7 @@ use crate::{
 pub const STORE: StoreId = StoreId([0x67; 16]);
 pub const START_MS: u64 = 1_700_000_000_000;
 /// Nothing here takes this long unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,11 @@
 //! Keys and values that no shell may see, and bytes that no JSON may lose.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use lattice::{hooks::Hook, limits::KEY_BYTES_MAX};
 
-use super::{Bench, PATIENCE, is_alive};
+use super::{Bench, until_dead};
 use crate::random::Random;
 
 const NASTY: &[&[u8]] = &[
@@ -152,10 +149,5 @@ async fn a_hook_that_forks_a_hundred_times_leaves_nothing() {
     );
     let pids = bench.lines("pids");
     assert_eq!(pids.len(), 100);
-    // They are killed, and die when the machine gets round to it.
-    let began = Instant::now();
-    while pids.iter().any(|pid| is_alive(pid)) {
-        assert!(began.elapsed() < PATIENCE, "some live on");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_dead(&pids).await;
 }

@@ -125,7 +125,16 @@ fn span(ms: u64) -> Span {
     Span(Duration::from_millis(ms))
 }
 
-/// A process that has ended and was not waited for yet counts as dead.
+/// Waits until none of them is there: a kill is not waited for by who sends it.
+async fn until_dead(pids: &[String]) {
+    let began = Instant::now();
+    while let Some(pid) = pids.iter().find(|pid| is_alive(pid)) {
+        assert!(began.elapsed() < PATIENCE, "{pid} lives on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+// A process that has ended and was not waited for yet counts as dead.
 fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
@@ -136,4 +145,4 @@ fn is_alive(pid: &str) -> bool {
 }
 
 /// Nothing here takes this long unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(25);

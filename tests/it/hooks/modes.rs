@@ -36,20 +36,22 @@ async fn a_debounced_key_runs_once_it_is_quiet() {
     let bench = Bench::new().await;
     let hook = Hook {
         mode: Mode::Latest,
-        debounce: Some(span(150)),
+        // Longer than any put takes on a busy machine.
+        debounce: Some(span(2_000)),
         ..bench.hook(NOTE)
     };
     bench.add("h", hook).await;
-    let began = Instant::now();
+    let mut last = Instant::now();
     for n in 0..10 {
+        last = Instant::now();
         bench.put("/in/a", &n.to_string()).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     bench.settled("h", 10).await;
     assert!(
-        began.elapsed() >= Duration::from_millis(240),
+        last.elapsed() >= Duration::from_secs(2),
         "{:?}",
-        began.elapsed()
+        last.elapsed()
     );
     assert_eq!(bench.lines("ran"), ["/in/a=9", "."]);
 }
@@ -59,26 +61,33 @@ async fn a_key_that_never_rests_runs_at_the_deadline() {
     let bench = Bench::new().await;
     let hook = Hook {
         mode: Mode::Latest,
-        debounce: Some(span(200)),
+        // Only the deadline lets it run, however slow the machine is.
+        debounce: Some(span(3_600_000)),
         debounce_max: Some(span(400)),
         ..bench.hook(NOTE)
     };
     bench.add("h", hook).await;
     let began = Instant::now();
+    let runs = || {
+        bench
+            .lines("ran")
+            .iter()
+            .filter(|line| *line == ".")
+            .count()
+    };
     let mut puts = 0;
-    while began.elapsed() < Duration::from_millis(1300) {
+    while runs() < 2 {
+        assert!(began.elapsed() < super::PATIENCE, "{} runs", runs());
         puts += 1;
         bench.put("/in/a", &puts.to_string()).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert!(
+        began.elapsed() >= Duration::from_millis(800),
+        "{:?}",
+        began.elapsed()
+    );
     bench.settled("h", puts).await;
-    let runs = bench
-        .lines("ran")
-        .iter()
-        .filter(|line| *line == ".")
-        .count();
-    // At most one each 400 ms, and the last one when it came to rest.
-    assert!((2..=5).contains(&runs), "{runs} runs");
     assert_eq!(
         bench.lines("ran").iter().rev().nth(1).unwrap(),
         &format!("/in/a={puts}")
@@ -91,43 +100,38 @@ async fn a_batch_has_several_changes_and_stands_or_falls_as_one() {
     let hook = Hook {
         mode: Mode::Batch,
         batch: Some(4),
-        debounce: Some(span(100)),
+        // Only a batch that is full runs here, however slow the machine is.
+        debounce: Some(span(3_600_000)),
         parallel: 1,
         attempts: 2,
         // The first attempt fails.
         ..bench.hook("cat >> seen; echo $LATTICE_CHANGES $LATTICE_ATTEMPT ${LATTICE_KEY-none} >> ran; test $LATTICE_ATTEMPT = 2")
     };
     bench.add("h", hook).await;
-    for n in 0..8 {
-        bench.put(&format!("/in/{n}"), "x").await;
+    for settled in [4, 8] {
+        for n in settled - 4..settled {
+            bench.put(&format!("/in/{n}"), "x").await;
+        }
+        bench.settled("h", settled).await;
     }
-    bench.settled("h", 8).await;
-    let ran = bench.lines("ran");
-    assert!(ran[..2].iter().all(|run| run == "4 1 none"), "{ran:?}");
-    assert!(
-        ran[2..].iter().all(|run| run.ends_with(" 2 none")),
-        "{ran:?}"
-    );
-    let again: u32 = ran[2..]
-        .iter()
-        .map(|run| run[..1].parse::<u32>().unwrap())
-        .sum();
-    assert_eq!(again, 8);
+    let twice = ["4 1 none", "4 2 none"];
+    assert_eq!(bench.lines("ran"), [twice, twice].concat());
     assert_eq!(bench.lines("seen").len(), 16);
     assert_eq!(bench.logs("h").await[0].changes, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_does_not_fill_runs_when_its_time_is_over() {
-    let bench = Bench::new().await;
+    let bench = Bench::idle().await;
     let hook = Hook {
         mode: Mode::Batch,
-        debounce: Some(span(100)),
+        debounce: Some(span(2_000)),
         ..bench.hook("echo $LATTICE_CHANGES >> ran")
     };
     bench.add("h", hook).await;
     bench.put("/in/a", "1").await;
     bench.put("/in/b", "1").await;
+    bench.hooks.start();
     bench.settled("h", 2).await;
     assert_eq!(bench.lines("ran"), ["2"]);
 }
@@ -149,17 +153,18 @@ async fn only_the_kinds_that_were_asked_for_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_runs_no_more_often_than_it_may_and_says_so() {
-    let bench = Bench::new().await;
+    let bench = Bench::idle().await;
     let hook = Hook {
         rate: 10,
         parallel: 8,
         ..bench.hook("echo >> ran")
     };
     bench.add("h", hook).await;
-    let began = Instant::now();
     for n in 0..14 {
         bench.put(&format!("/in/{n}"), "x").await;
     }
+    let began = Instant::now();
+    bench.hooks.start();
     let slowed = bench.until("h", |status| {
         status.health.as_ref().unwrap().slowed.is_some()
     });
