@@ -6,19 +6,40 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
     id::{Author, Seq},
     limits::SHARED_READ_BYTES_MAX,
-    log::{Branch, BranchWalk, LogError, record::Record},
+    log::{Branch, BranchWalk, LogError, branch::IndexPoint, record::Record},
     protocol::entry::VerifiedEntry,
 };
 
 /// The chunks that were wanted last.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Chunks(Arc<Mutex<VecDeque<Kept>>>);
+pub(super) struct Chunks {
+    kept: Arc<Mutex<VecDeque<Kept>>>,
+    at_work: Arc<AtomicUsize>,
+}
+
+/// A reader at work, for as long as this lives.
+#[derive(Debug)]
+pub struct AtWork {
+    all: Arc<AtomicUsize>,
+    alone: bool,
+}
+
+/// A chunk that will be wanted soon and that nobody has read yet.
+#[derive(Debug)]
+pub struct Ahead {
+    chunks: Chunks,
+    branch: Arc<Branch>,
+    from: Seq,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -93,13 +114,74 @@ impl SharedWalk {
             self.chunk = None;
         }
     }
+
+    /// Returns which of the `count` chunks behind the one at hand nobody has read yet.
+    pub fn ahead(&self, count: usize) -> Vec<Ahead> {
+        let mut from = match &self.chunk {
+            Some((chunk, _passed)) => chunk.next,
+            None => self.from,
+        };
+        let mut ahead = Vec::new();
+        for _chunk in 0..count {
+            let points = self.branch.points_around(from);
+            let Some((begin, end)) = points.filter(|_| self.own.is_none()) else {
+                break;
+            };
+            if !self.chunks.has(place(&self.branch, begin)) {
+                ahead.push(Ahead {
+                    chunks: self.chunks.clone(),
+                    branch: Arc::clone(&self.branch),
+                    from,
+                });
+            }
+            from = end.seq;
+        }
+        ahead
+    }
+}
+
+impl Ahead {
+    /// Reads it, for whoever comes there.
+    pub fn read(self) {
+        drop(self.chunks.find(&self.branch, self.from));
+    }
+}
+
+impl AtWork {
+    /// True when nobody else was reading the store's logs when it began.
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn place(branch: &Branch, begin: IndexPoint) -> Place {
+    (branch.author, branch.number, begin.offset)
 }
 
 impl Chunks {
+    pub(super) fn at_work(&self) -> AtWork {
+        let before = self.at_work.fetch_add(1, Ordering::Relaxed);
+        AtWork {
+            all: Arc::clone(&self.at_work),
+            alone: before == 0,
+        }
+    }
+
+    fn has(&self, place: Place) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().any(|chunk| chunk.place == place)
+    }
+
     // Returns the chunk that has place `seq`; `None` where there is none, or it is not whole.
     fn find(&self, branch: &Arc<Branch>, seq: Seq) -> Option<Arc<Chunk>> {
         let (begin, end) = branch.points_around(seq)?;
-        let place = (branch.author, branch.number, begin.offset);
+        let place = place(branch, begin);
         let chunk = self.reading(place, end.offset.saturating_sub(begin.offset));
         let read = chunk.get_or_init(|| {
             let mut walk = branch.walk_between(begin, end);
@@ -114,7 +196,7 @@ impl Chunks {
     }
 
     fn reading(&self, place: Place, bytes: u64) -> Reading {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let at = kept.iter().position(|chunk| chunk.place == place);
         let found = at.and_then(|at| kept.remove(at)).unwrap_or_else(|| Kept {
             place,

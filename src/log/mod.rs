@@ -26,7 +26,7 @@ use std::{
 };
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
-pub use chunk::SharedWalk;
+pub use chunk::{Ahead, AtWork, SharedWalk};
 pub use cut::LogCut;
 pub use hole::Hole;
 pub use mark::Mark;
@@ -132,6 +132,11 @@ impl LogReader {
     /// who do.
     pub fn walk_shared(&self, branch: &Arc<Branch>, from: Seq) -> SharedWalk {
         SharedWalk::new(self.chunks.clone(), Arc::clone(branch), from)
+    }
+
+    /// Says that somebody reads now, with `walk_shared`.
+    pub fn at_work(&self) -> AtWork {
+        self.chunks.at_work()
     }
 
     /// Returns how long the disk took to make entries durable, since the logs were opened.

@@ -32,7 +32,7 @@ impl Record {
         if signed.author != self.header.author {
             return Err("its author is not the frame's".to_owned());
         }
-        let entry = signed.parse().map_err(|error| error.to_string())?;
+        let entry = signed.parse_again().map_err(|error| error.to_string())?;
         if entry.id != self.header.id {
             return Err(format!(
                 "its id is {}, the frame says {}",

@@ -204,6 +204,19 @@ impl SignedEntry {
     /// # Errors
     /// Every variant of `EntryError` but `BadSignature`.
     pub fn parse(self) -> Result<Entry, EntryError> {
+        self.read(true)
+    }
+
+    /// As `parse`, for bytes of which the id says that they were parsed before: they are not encoded
+    /// once more to see that there is one way to write them.
+    ///
+    /// # Errors
+    /// As `parse`.
+    pub fn parse_again(self) -> Result<Entry, EntryError> {
+        self.read(false)
+    }
+
+    fn read(self, first: bool) -> Result<Entry, EntryError> {
         let message = wire::Header::decode(self.header.clone())
             .map_err(|_reason| malformed("its header is not a Header message"))?;
         if message.version != VERSION {
@@ -211,7 +224,14 @@ impl SignedEntry {
                 what: "header version",
             });
         }
-        check_canonical(&message.encode_to_vec(), &self.header, "header field")?;
+        if message.encoded_len() != self.header.len() {
+            return Err(EntryError::NeedsNewer {
+                what: "header field",
+            });
+        }
+        if first {
+            check_canonical(&message.encode_to_vec(), &self.header, "header field")?;
+        }
         if message.ops_len != self.ops.len() as u64
             || message.ops_hash != blake3::hash(&self.ops).as_bytes().as_slice()
         {
@@ -219,6 +239,10 @@ impl SignedEntry {
         }
         let header = Header::from_wire(message, &self.author)?;
         let ops = decode_ops(&self.ops)?;
+        if first {
+            check_canonical(&encode_ops(&ops), &self.ops, "op field")?;
+        }
+        check_ops(&ops)?;
         Ok(Entry {
             id: self.id(),
             header,
@@ -490,11 +514,7 @@ fn signed_bytes(header: &[u8]) -> Vec<u8> {
     [SIGNATURE_DOMAIN, header].concat()
 }
 
-pub(crate) fn check_canonical(
-    known: &[u8],
-    came: &[u8],
-    what: &'static str,
-) -> Result<(), EntryError> {
+fn check_canonical(known: &[u8], came: &[u8], what: &'static str) -> Result<(), EntryError> {
     if known.len() != came.len() {
         return Err(EntryError::NeedsNewer { what });
     }

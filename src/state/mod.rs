@@ -223,6 +223,7 @@ impl State {
     /// first time are not looked up, and few flushes wait for the disk. After a crash it is filled
     /// again.
     pub fn fill(&mut self) {
+        self.pages.set_at_once(true);
         self.filling = Some(Filling {
             keys: KeyFilter::new(),
             flushes: 0,
@@ -231,6 +232,7 @@ impl State {
 
     /// Says that the log is in.
     pub fn filled(&mut self) {
+        self.pages.set_at_once(false);
         self.filling = None;
     }
 

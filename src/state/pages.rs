@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Pages {
     sums: Arc<Mutex<Vec<u64>>>,
     // Bytes written since the last sync.
     unsynced: Arc<AtomicUsize>,
+    // Those are made durable when redb asks for it, however many.
+    at_once: Arc<AtomicBool>,
 }
 
 impl Pages {
@@ -42,7 +44,14 @@ impl Pages {
             file,
             sums: Arc::new(Mutex::new(sums)),
             unsynced: Arc::default(),
+            at_once: Arc::default(),
         }
+    }
+
+    /// Says whether all that redb has written is made durable at once, when it asks for it: sooner
+    /// done, and nobody else who waits for the disk is served meanwhile.
+    pub(crate) fn set_at_once(&self, at_once: bool) {
+        self.at_once.store(at_once, Ordering::Relaxed);
     }
 
     /// Reads the sums that a clean close left, and removes them: they are true once.
@@ -156,7 +165,7 @@ impl StorageBackend for Pages {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.write_blocks(offset, data)?;
         let unsynced = self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-        if unsynced >= UNSYNCED_BYTES_MAX {
+        if unsynced >= UNSYNCED_BYTES_MAX && !self.at_once.load(Ordering::Relaxed) {
             self.sync_data()?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    log::{Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk, record::Record},
+    log::{Ahead, Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk, record::Record},
     protocol::{
         entry::{Order, VerifiedEntry},
         frontier::{Frontier, FrontierTip},
@@ -57,6 +57,13 @@ impl EntryWalk {
             Self::Shared(walk) => walk.next_entry(),
         }
     }
+
+    fn ahead(&self, chunks: usize) -> Vec<Ahead> {
+        match self {
+            Self::Own(_) => Vec::new(),
+            Self::Shared(walk) => walk.ahead(chunks),
+        }
+    }
 }
 
 /// What comes next.
@@ -97,6 +104,17 @@ impl Merge {
     pub(super) fn over(walks: Vec<(BranchWalk, Seq)>) -> Result<Self, LogError> {
         let own = |(walk, through)| (EntryWalk::Own(walk), through);
         Self::over_all(walks.into_iter().map(own).collect())
+    }
+
+    /// Returns what will be wanted soon, at most `AHEAD_CHUNKS` of all spans together, and is not read
+    /// yet: for threads that have nothing else to do.
+    pub(super) fn ahead(&self) -> Vec<Ahead> {
+        let each = AHEAD_CHUNKS / self.heap.len().max(1);
+        let walks = self.heap.iter().map(|Reverse(next)| &next.walk);
+        walks
+            .flat_map(|walk| walk.ahead(each.max(1)))
+            .take(AHEAD_CHUNKS)
+            .collect()
     }
 
     fn over_all(walks: Vec<(EntryWalk, Seq)>) -> Result<Self, LogError> {
@@ -291,3 +309,6 @@ fn covered(log: &LogReader, branch: &Arc<Branch>, frontier: &Frontier) -> Result
     }
     Ok(covered)
 }
+
+// About as much as is handed out at a time, so that it is there when that is done.
+const AHEAD_CHUNKS: usize = 4;

@@ -245,6 +245,12 @@ impl LogSource {
             self.pass_older()?;
             return Ok(self.piece(changes));
         }
+        let at_work = shared.log.at_work();
+        if at_work.is_alone() {
+            for ahead in self.merge.ahead() {
+                drop(shared.runtime.spawn_blocking(|| ahead.read()));
+            }
+        }
         let mut bytes = 0;
         while !self.merged && bytes < REPLAY_CHUNK_BYTES {
             let next = match self.ahead.take() {

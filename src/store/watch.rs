@@ -261,7 +261,8 @@ impl Watch {
         match read {
             Read::Piece(piece) => {
                 self.take_up(piece);
-                self.phase = Phase::Idle(source);
+                // The next piece is read while this one is handed out.
+                self.read_on(source);
                 Ok(None)
             }
             Read::Gap(reason) => {

@@ -149,6 +149,25 @@ async fn a_crowd_that_fell_behind_reads_the_log_once_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_ahead_for_who_reads_alone_is_not_read_again() {
+    let disk = MemDisk::default();
+    let store = open(&disk).await;
+    fill(&store).await;
+    disk.fail(u64::MAX, EIO, Fail::Any);
+    let (all, gap) = rest(&store, &beginning()).await;
+    assert_eq!(gap, None);
+    assert_eq!(all.len() as u64, store.status().await.entries);
+    let log_bytes = store.status().await.log_bytes;
+    let (reads, chunks) = (disk.counted(), log_bytes / INDEX_EVERY_BYTES);
+    // Values are in the log, and none is read for itself: they come with their entries.
+    assert!(
+        reads < chunks * 5 / 4 + 20,
+        "{reads} reads of {chunks} chunks"
+    );
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damage_is_met_by_everybody_where_it_is() {
     let disk = MemDisk::default();
     let store = open(&disk).await;
