@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     pin::Pin,
     sync::{
         Arc, PoisonError, RwLock,
@@ -31,8 +32,26 @@ pub struct Batch {
     pub changes: Changes,
     /// Where the store stood after the commit.
     pub published: Arc<Published>,
-    /// Set when history was given up: why. There are no changes then, and the state is another.
-    pub gap: Option<Arc<str>>,
+    /// Set when the state is another, and no changes say how. There are none then.
+    pub gap: Option<Gap>,
+}
+
+/// Why the state is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// History was given up: why.
+    Lost(Arc<str>),
+    /// It lacked entries that could not be read, and has them now.
+    Mended,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost(reason) => reason,
+            Self::Mended => "a damaged log is whole again",
+        })
+    }
 }
 
 /// A position in what was published.
@@ -158,11 +177,20 @@ impl Bus {
 
     /// Tells everybody that history was given up, and why; then moves `published`.
     pub fn publish_gap(&self, reason: &str, published: Published) {
-        let (reason, published) = (Arc::from(reason), Arc::new(published));
+        self.publish_another(&Gap::Lost(Arc::from(reason)), published);
+    }
+
+    /// Tells everybody that what the state lacked is in it; then moves `published`.
+    pub fn publish_mended(&self, published: Published) {
+        self.publish_another(&Gap::Mended, published);
+    }
+
+    fn publish_another(&self, gap: &Gap, published: Published) {
+        let published = Arc::new(published);
         {
             let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
             for route in routes.by_prefix.values().chain(routes.all.as_ref()) {
-                route.send(Changes::default(), &published, Some(&reason));
+                route.send(Changes::default(), &published, Some(gap));
             }
         }
         self.0.publish(published);
@@ -216,7 +244,7 @@ impl Inner {
 }
 
 impl Route {
-    fn send(&self, changes: Changes, published: &Arc<Published>, gap: Option<&Arc<str>>) {
+    fn send(&self, changes: Changes, published: &Arc<Published>, gap: Option<&Gap>) {
         let batch = Arc::new(Batch {
             changes,
             published: Arc::clone(published),

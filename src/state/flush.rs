@@ -11,7 +11,7 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as
 use crate::{
     pace::Pace,
     state::{
-        CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, META_TABLE, NOTES,
+        CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, LACKS, META_TABLE, NOTES,
         NOTES_TABLE, StateError, row,
         stored::encode_frontier,
         view::{Flushed, Layer, View, guarded},
@@ -23,6 +23,7 @@ enum Job {
     Write {
         layer: Layer,
         frontier: Vec<u8>,
+        lacks: bool,
         notes: Vec<(Vec<u8>, Vec<u8>)>,
         durability: Durability,
     },
@@ -52,6 +53,7 @@ impl Flusher {
                 let Job::Write {
                     layer,
                     frontier,
+                    lacks,
                     notes,
                     durability,
                 } = job
@@ -59,7 +61,7 @@ impl Flusher {
                     written = Layer::default();
                     continue;
                 };
-                let result = guarded(|| write(&db, &layer, &frontier, notes, durability));
+                let result = guarded(|| write(&db, &layer, (&frontier, lacks), notes, durability));
                 written = layer;
                 if results_out.send(result).is_err() {
                     break;
@@ -89,6 +91,7 @@ impl Flusher {
         let job = Job::Write {
             layer: view.flushing.clone(),
             frontier: encode_frontier(view),
+            lacks: view.lacks,
             notes,
             durability,
         };
@@ -153,7 +156,7 @@ impl Flushed {
 fn write(
     db: &Database,
     layer: &Layer,
-    frontier: &[u8],
+    (frontier, lacks): (&[u8], bool),
     notes: Vec<(Vec<u8>, Vec<u8>)>,
     durability: Durability,
 ) -> Result<Flushed, StateError> {
@@ -185,7 +188,13 @@ fn write(
             let row = row::seal(NOTES, &key, body);
             notes_table.insert(key.as_slice(), row.as_slice())?;
         }
-        write.open_table(META_TABLE)?.insert(FRONTIER, frontier)?;
+        let mut meta = write.open_table(META_TABLE)?;
+        meta.insert(FRONTIER, frontier)?;
+        if lacks {
+            meta.insert(LACKS, [].as_slice())?;
+        } else {
+            meta.remove(LACKS)?;
+        }
     }
     write.commit()?;
     Flushed::of(db)

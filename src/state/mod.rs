@@ -57,6 +57,8 @@ const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTE
 const CAUSES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(CAUSES);
 const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
 const FRONTIER: &str = "frontier";
+/// There, where the state lacks some of what its frontier leads back to.
+const LACKS: &str = "lacks";
 
 /// What a write changed at a key.
 #[derive(Debug, Clone)]
@@ -150,6 +152,7 @@ impl State {
             flushing: Layer::default(),
             flushed: Arc::new(flushed),
             frontier: Arc::new(stored.frontier.clone()),
+            lacks: stored.lacks,
             version: 0,
             keys: counts.keys,
             entries: counts.entries,
@@ -234,6 +237,22 @@ impl State {
     pub fn filled(&mut self) {
         self.pages.set_at_once(false);
         self.filling = None;
+    }
+
+    /// Says whether it lacks an entry that could not be read: what is staged later may cite that.
+    pub fn lack(&mut self, lacks: bool) {
+        self.staged.lacks = lacks;
+    }
+
+    /// Moves on through `tips`, the newest entries of `author`, of which some could not be read.
+    pub fn pass(&mut self, author: Author, tips: &[FrontierTip]) {
+        let frontier = Arc::make_mut(&mut self.staged.frontier);
+        for (number, tip) in tips.iter().enumerate() {
+            match number {
+                0 => frontier.replace(author, *tip),
+                _ => frontier.insert(author, *tip),
+            }
+        }
     }
 
     /// Says that members are kept here, and adds to the acts that count. An act must be added

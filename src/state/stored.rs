@@ -5,7 +5,7 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 use crate::{
     id::{Author, EntryId},
     protocol::frontier::{Frontier, FrontierTip},
-    state::{FRONTIER, META, META_TABLE, NOTES, NOTES_TABLE, StateError, View, row},
+    state::{FRONTIER, LACKS, META, META_TABLE, NOTES, NOTES_TABLE, StateError, View, row},
 };
 
 /// What a state file remembers.
@@ -13,6 +13,8 @@ use crate::{
 pub struct Stored {
     /// The entries that its rows follow from.
     pub frontier: Frontier,
+    /// True where some of them could not be read when it was built.
+    pub lacks: bool,
     /// Rows that the store keeps beside the state, as they were given to `flush`.
     pub notes: Vec<(Vec<u8>, Vec<u8>)>,
     /// True when there was no file.
@@ -37,7 +39,9 @@ pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), State
             .ok_or_else(|| StateError::damaged("a note fails its check"))?;
         stored.notes.push((key.value().to_vec(), body.to_vec()));
     }
-    let Some(row) = read.open_table(META_TABLE)?.get(FRONTIER)? else {
+    let meta = read.open_table(META_TABLE)?;
+    stored.lacks = meta.get(LACKS)?.is_some();
+    let Some(row) = meta.get(FRONTIER)? else {
         return Ok((stored, Counts::default()));
     };
     let cut = || StateError::damaged("the frontier is cut");

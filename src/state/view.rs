@@ -26,8 +26,11 @@ pub struct View {
     pub(super) recent: Layer,
     pub(super) flushing: Layer,
     pub(super) flushed: Arc<Flushed>,
-    /// Every entry that is in it, and no other.
+    /// Every entry that is in it, and no other; but see `lacks`.
     pub frontier: Arc<Frontier>,
+    /// True where some of what the frontier leads back to could not be read when the state was
+    /// built: it lacks that.
+    pub lacks: bool,
     /// Counts the groups applied since the store was opened.
     pub version: u64,
     /// Keys ever written, tombstones included.

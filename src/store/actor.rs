@@ -388,13 +388,17 @@ impl Actor {
     pub(super) fn rebuild(&mut self) {
         self.flushed_at = Instant::now();
         let Some(old) = &self.state else { return };
-        let reader = old.reader().clone();
-        match open::build_state(
+        let (reader, lacked) = (old.reader().clone(), old.staged().lacks);
+        let mut damage = Vec::new();
+        let built = open::build_state(
             &self.config,
             &self.logs,
             &mut self.marks,
             &mut self.membership,
-        ) {
+            &mut damage,
+        );
+        self.note_damage(damage);
+        match built {
             Ok(mut state) => {
                 state.show_through(reader);
                 self.marks.rebuilt_at = Some(state.staged().version);
@@ -402,8 +406,12 @@ impl Actor {
                     self.recovered
                         .push(format!("the state was built again: {error}"));
                 }
+                let is_whole = !state.staged().lacks;
                 self.state = Some(state);
                 self.find_next_expiry();
+                if lacked && is_whole {
+                    self.bus.publish_mended(self.published());
+                }
             }
             Err(error) => {
                 tracing::error!(store = %self.config.id, %error, "cannot build the state again");

@@ -23,9 +23,10 @@ pub enum WatchEvent {
     CaughtUp,
     /// Everything up to the cursor was delivered; also the heartbeat.
     Progress,
-    /// History is unreadable. The full state follows: forget keys not named before `CaughtUp`.
+    /// History is unreadable, or the state that follows lacks what could not be read, or has it
+    /// again. The full state follows: forget keys not named before `CaughtUp`.
     Gap {
-        /// What is missing.
+        /// What is missing, or is back.
         reason: String,
     },
     /// A key is live and its value cannot be read: the log is damaged where the winner is. Stands

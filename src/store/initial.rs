@@ -50,6 +50,11 @@ impl StateSource {
         published(&self.view)
     }
 
+    /// True where entries are missing in it that could not be read.
+    pub(super) fn lacks(&self) -> bool {
+        self.view.lacks
+    }
+
     /// Returns what comes next.
     pub(super) fn next(
         &mut self,

@@ -9,7 +9,6 @@ use crate::{
     limits::PENDING_BYTES_MAX,
     log::{Hole, LogDamage, LogError},
     protocol::{entry::VerifiedEntry, frontier::FrontierTip},
-    state::State,
     store::{
         Store, WriteError,
         actor::{Actor, Command},
@@ -184,13 +183,7 @@ impl Actor {
         // Where it was built while they were missing, the state lacks them. While others are
         // missing, it may be all there is of those.
         if self.damage.is_empty() {
-            let applied = |state: &Option<State>| state.as_ref().map(|it| it.staged().entries);
-            let before = applied(&self.state);
             self.rebuild();
-            if self.state_failed.is_none() && applied(&self.state) != before {
-                self.bus
-                    .publish_gap("a damaged log is whole again", self.published());
-            }
         }
     }
 }

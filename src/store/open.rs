@@ -1,6 +1,7 @@
 //! Opening a store: state and log brought together, whatever state they are in.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -15,7 +16,7 @@ use crate::{
     log::{LogDamage, LogError, Logs, Mark, Recovered},
     protocol::{
         entry::{EntryError, VerifiedEntry},
-        frontier::Frontier,
+        frontier::{Frontier, FrontierTip},
         hlc::Hlc,
         membership::Members,
     },
@@ -229,6 +230,16 @@ fn open_with_state(
         ));
     }
     let counted_by = membership.members();
+    if stored.lacks {
+        // What it lacks may be there by now; if not, it is met again, and its place known.
+        let what = "it lacks entries that could not be read";
+        tracing::warn!(store = %config.id, what, "building the state from the log");
+        recovered.push(format!("the state was built again from the log: {what}"));
+        drop(state);
+        let state = build(config, &logs, &mut marks, membership, &mut found.damage)?;
+        let members = membership.members();
+        return Ok(Ok((logs, found, state, marks, members)));
+    }
     if fills {
         state.fill();
     }
@@ -249,14 +260,15 @@ fn open_with_state(
     }
 }
 
-/// Makes a new state file and fills it from the logs.
+/// Makes a new state file and fills it from the logs. Adds to `damage` what could not be read.
 pub(super) fn build_state(
     config: &StoreConfig,
     logs: &Logs,
     marks: &mut Marks,
     membership: &mut Membership,
+    damage: &mut Vec<LogDamage>,
 ) -> Result<State, StateError> {
-    build(config, logs, marks, membership, &mut Vec::new()).map_err(|error| match error {
+    build(config, logs, marks, membership, damage).map_err(|error| match error {
         OpenError::State(error) => error,
         other => StateError::Io {
             source: Arc::new(io::Error::other(other.to_string())),
@@ -315,6 +327,8 @@ fn replay(
     };
     members::collect(membership, logs, &spans, state)?;
     let reach = Reach::of(logs.reader());
+    let due: u64 = spans.iter().map(|span| span.through - span.after).sum();
+    let (mut read, mut lost) = (0, BTreeSet::new());
     // One thread reads and decodes, this one applies, the flusher writes.
     let (parts, decoded) = mpsc::sync_channel(PARTS_AHEAD);
     thread::scope(|scope| {
@@ -323,6 +337,7 @@ fn replay(
             for next in part? {
                 match next {
                     Merged::Entry { entry, .. } => {
+                        read += 1;
                         check_store(config, &entry)?;
                         marks.forks.note(&entry);
                         if !membership.counts(&entry, logs.reader()) {
@@ -337,7 +352,11 @@ fn replay(
                             Err(error) => return Err(error.into()),
                         }
                     }
-                    Merged::Damage(found) => note(damage, found),
+                    Merged::Damage(found) => {
+                        state.lack(true);
+                        lost.insert(found.author);
+                        note(damage, found);
+                    }
                 }
             }
             if state.recent_bytes() >= RECENT_BYTES_MAX / 2 {
@@ -345,6 +364,16 @@ fn replay(
             }
         }
         marks.forks.commit();
+        // Not where all that is damaged is a mark between entries.
+        state.lack(!lost.is_empty() && read < due);
+        // Also where nothing readable follows: what comes next must not hide that it is missing.
+        for author in lost {
+            let tips = all.tips(&author);
+            let counts = |tip: &FrontierTip| membership.counts_at(&author, *tip, logs.reader());
+            if tips.iter().all(counts) {
+                state.pass(author, tips);
+            }
+        }
         state.show();
         Ok(Ok(()))
     })
@@ -408,7 +437,7 @@ fn all_of(logs: &Logs) -> Frontier {
     tips.map(|(author, tip)| {
         (
             author,
-            crate::protocol::frontier::FrontierTip {
+            FrontierTip {
                 seq: tip.seq,
                 id: tip.id,
             },

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_stream::Stream;
 
 use crate::{
-    bus::{Batch, Lagged, Subscription},
+    bus::{Batch, Gap, Lagged, Subscription},
     protocol::{change::Change, cursor::Cursor, frontier::MissingRange, pattern::common_prefix},
     store::{
         Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
@@ -41,6 +41,10 @@ pub struct Watch {
     // Changes to hand out, and how many were.
     piece: Option<(Piece, usize)>,
     position: Position,
+    // True from where it is told a state that lacks entries until it was told one that does not.
+    lacks_entries: bool,
+    // Set once: a state is of no use to its reader.
+    changes_only: bool,
     // Times it went back to the log because its channel was full.
     lags: u64,
     // Batches of commits through this one are covered by what was read.
@@ -97,6 +101,8 @@ impl Watch {
             phase,
             piece: None,
             position,
+            lacks_entries: false,
+            changes_only: false,
             lags: 0,
             seen_version: now.version,
             heartbeat,
@@ -106,8 +112,27 @@ impl Watch {
         }
     }
 
+    /// For who is told changes only, and ends with the first state.
+    pub(super) fn of_changes(self) -> Self {
+        Self {
+            changes_only: true,
+            ..self
+        }
+    }
+
     /// Returns the position after the last item: what a watch that begins after it need not tell.
+    ///
+    /// After a state that lacks entries, because they could not be read here when it was built, it
+    /// covers nothing: it moves on when the state was told that has them. Who goes away before that
+    /// is told everything anew, here or elsewhere.
     pub fn cursor(&self) -> Cursor {
+        if self.lacks_entries {
+            let nothing = Position {
+                expired_through_ms: self.position.expired_through_ms,
+                ..Position::default()
+            };
+            return nothing.cursor(self.shared.id);
+        }
         self.position.cursor(self.shared.id)
     }
 
@@ -156,6 +181,11 @@ impl Watch {
                     store: self.shared.id,
                 });
             }
+            Start::Initial if view.lacks => {
+                self.read_state(view);
+                let reason = "of the state, some could not be read when it was built".to_owned();
+                return Ok(Some(WatchEvent::Gap { reason }));
+            }
             Start::Initial => self.read_state(view),
             Start::After(_) => self.read_log(view),
             Start::SinceAuthored { .. } | Start::SinceArrived { .. } => {
@@ -173,9 +203,16 @@ impl Watch {
 
     fn read_state(&mut self, view: Arc<crate::state::View>) {
         self.seen_version = view.version;
+        self.lacks_entries |= view.lacks;
         let scopes = self.options.scopes();
         let told_ms = self.position.expired_through_ms;
         self.read(move |_shared| Ok(Source::State(StateSource::new(view, scopes, told_ms))));
+    }
+
+    fn begin_again(&mut self, view: Arc<crate::state::View>, gap: &Gap) -> WatchEvent {
+        self.read_state(view);
+        let reason = gap.to_string();
+        WatchEvent::Gap { reason }
     }
 
     fn read_log(&mut self, view: Arc<crate::state::View>) {
@@ -282,7 +319,10 @@ impl Watch {
             Read::End => {
                 self.phase = Phase::Live;
                 match source {
-                    Source::State(source) => self.position.reach(&source.position()),
+                    Source::State(source) => {
+                        self.position.reach(&source.position());
+                        self.lacks_entries = source.lacks();
+                    }
                     Source::Log(source) if source.is_cut() => self.phase = Phase::Ended,
                     Source::Log(_) => {}
                 }
@@ -341,20 +381,25 @@ impl Watch {
                 if batch.published.version <= self.seen_version {
                     return Poll::Ready(Ok(None));
                 }
-                let Some(reason) = &batch.gap else {
-                    self.position.join(&batch);
-                    self.take_up(Piece::of(&batch));
-                    return Poll::Ready(Ok(None));
-                };
-                let view = self.shared.state.view();
-                self.read_state(view);
-                let reason = reason.to_string();
-                Poll::Ready(Ok(Some(WatchEvent::Gap { reason })))
+                match &batch.gap {
+                    Some(gap) if *gap != Gap::Mended || !self.changes_only => {
+                        let view = self.shared.state.view();
+                        Poll::Ready(Ok(Some(self.begin_again(view, gap))))
+                    }
+                    _nothing_is_gone => {
+                        self.position.join(&batch);
+                        self.take_up(Piece::of(&batch));
+                        Poll::Ready(Ok(None))
+                    }
+                }
             }
             Poll::Ready(Some(Err(Lagged))) => {
                 self.lags += 1;
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
+                if self.lacks_entries && !view.lacks {
+                    return Poll::Ready(Ok(Some(self.begin_again(view, &Gap::Mended))));
+                }
                 self.read_log_again(view);
                 Poll::Ready(Ok(None))
             }

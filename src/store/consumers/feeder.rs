@@ -37,7 +37,7 @@ async fn run(live: Arc<Live>, epoch: u64) {
             }
             options(&state, &live)
         };
-        let watch = Watch::new(Arc::clone(&live.shared), options);
+        let watch = Watch::new(Arc::clone(&live.shared), options).of_changes();
         match follow(&live, epoch, watch).await {
             End::Over => return,
             End::Again => tokio::time::sleep(AGAIN_AFTER).await,

@@ -4,6 +4,7 @@ mod crash;
 pub(crate) mod disk;
 mod flip;
 mod format;
+mod hole;
 mod inject;
 mod lie;
 mod mend;

@@ -13,7 +13,8 @@ use lattice::{
 };
 
 use super::history::{
-    History, Lineage, OpId, Past, Record, Step, Told, Truth, Work, content, covers_op, join,
+    History, Lineage, OpId, Past, Record, Step, Told, Truth, Work, content, covers_nothing,
+    covers_op, join,
 };
 
 type Checked = Result<(), String>;
@@ -156,7 +157,8 @@ fn unique_per_cursor_lineage(_truth: &Truth, lineage: &Lineage) -> Checked {
 }
 
 /// A cursor covers what was told, and nothing else; where history is gone, there is one gap and then
-/// the state. At the end all is told: each op, or for `latest` each that still counts, and what
+/// the state: all that its cursor covers. Where some of that is gone, too, the cursor covers nothing,
+/// and who goes on with it is told all anew. At the end all is told: each op, or for `latest` each that still counts, and what
 /// expired.
 fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut missing = Missing::new(lineage);
@@ -168,6 +170,12 @@ fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Chec
             (Step::Gap, Some(_)) => return Err(format!("a second gap at {place}")),
             (Step::Told(told), Some(state)) => drop(state.insert(told.key.clone(), told.entry)),
             (Step::Told(told), None) => missing.told(told),
+            (Step::CaughtUp, Some(state)) if covers_nothing(cursor) => {
+                if let Some(told) = state.iter().find(|told| !truth.has_put(told)) {
+                    return Err(format!("in no log, and in the state at {place}: {told:?}"));
+                }
+                gap = None;
+            }
             (Step::CaughtUp, Some(state)) => {
                 let mut live = truth.live(&lineage.scope, cursor);
                 // What was superseded meanwhile is left out of the state; what is in its place comes.
@@ -182,7 +190,12 @@ fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Chec
                 missing.gaps += 1;
                 gap = None;
             }
-            (Step::Began { .. }, _) => gap = None,
+            (Step::Began { .. }, _) => {
+                gap = None;
+                if covers_nothing(cursor) {
+                    missing = Missing::default();
+                }
+            }
             _other => {}
         }
         if gap.is_none() {
@@ -195,7 +208,7 @@ fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Chec
 }
 
 // What a lineage was told so far, and what its cursor covers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Missing {
     told: BTreeSet<OpId>,
     expired: BTreeSet<(EntryId, Bytes)>,
@@ -206,10 +219,8 @@ struct Missing {
 impl Missing {
     fn new(lineage: &Lineage) -> Self {
         Self {
-            told: BTreeSet::new(),
-            expired: BTreeSet::new(),
             covered: lineage.begin.frontier.clone(),
-            gaps: 0,
+            ..Self::default()
         }
     }
 
@@ -356,19 +367,28 @@ fn portable_between_replicas(truth: &Truth, lineage: &Lineage) -> Checked {
 }
 
 /// A cursor never goes back, and nothing that it covers comes after it. It moves with each change and,
-/// where nothing matches, with each heartbeat: at the end it covers everything.
+/// where nothing matches, with each heartbeat: at the end it covers everything. Behind a state that
+/// lacks entries it covers nothing.
 fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut had = Frontier::default();
-    let mut waits = false;
+    let (mut waits, mut lacks) = (false, false);
     for (place, (step, cursor)) in lineage.steps.iter().enumerate() {
         let before = lineage.before(place);
+        if cursor.expired_through_ms < before.expired_through_ms {
+            return Err(format!("the cursor at {place} goes back in time"));
+        }
+        lacks = match step {
+            Step::Gap => covers_nothing(cursor),
+            Step::Began { .. } => false,
+            _other => lacks && covers_nothing(cursor),
+        };
+        if lacks {
+            continue;
+        }
         if let Some((author, tip)) = lost(&before.frontier, &cursor.frontier) {
             return Err(format!(
                 "the cursor at {place} goes back over {author} {tip}"
             ));
-        }
-        if cursor.expired_through_ms < before.expired_through_ms {
-            return Err(format!("the cursor at {place} goes back in time"));
         }
         match step {
             Step::Began { had: has, .. } => (had, waits) = (has.clone(), false),

@@ -65,6 +65,13 @@ impl Truth {
         &self.entries[&self.places[&(author, seq)]].entry
     }
 
+    /// True where this entry put this key.
+    pub fn has_put(&self, (key, id): &(&Bytes, &EntryId)) -> bool {
+        let puts = |op: &Op| op.key() == *key && matches!(op, Op::Put { .. });
+        let known = self.entries.get(*id);
+        known.is_some_and(|known| known.entry.ops.iter().any(puts))
+    }
+
     /// Returns the entries that `after` does not cover and `through` does.
     pub fn between(&self, after: &Frontier, through: &Frontier) -> Vec<&VerifiedEntry> {
         let ranges = through.iter().map(|(author, tip)| {
@@ -244,7 +251,8 @@ pub struct Lineage {
 
 impl Lineage {
     /// Returns what it was told, with its place among the steps. What it was told of a batch or of a
-    /// millisecond in part, when it stopped, is told again, and does not count.
+    /// millisecond in part, when it stopped, is told again, and does not count; nor does anything
+    /// where all is told anew.
     pub fn told(&self) -> Vec<(usize, &Told)> {
         let mut told: Vec<(usize, &Told)> = Vec::new();
         for (place, (step, cursor)) in self.steps.iter().enumerate() {
@@ -281,6 +289,12 @@ impl Lineage {
         }
     }
 
+    /// True where it goes on behind a state that lacked entries: with nothing.
+    pub fn is_told_anew(&self) -> bool {
+        let gap = |(step, _): &(Step, Cursor)| matches!(step, Step::Gap);
+        covers_nothing(self.end()) && self.steps.iter().any(gap)
+    }
+
     pub fn end(&self) -> &Cursor {
         self.before(self.steps.len())
     }
@@ -311,17 +325,20 @@ impl Lineage {
     }
 }
 
-// True for what comes again behind the cursor: a part of a batch or of a millisecond, or a value
-// that was over when it came, without its expiry.
+// True for what comes again behind the cursor: a part of a batch or of a millisecond, a value that
+// was over when it came, without its expiry, or all there was where that is told anew. The checker
+// says of which others a cursor must not be behind.
 fn is_open(change: &Told, cursor: &Cursor) -> bool {
-    let is_due = change.lapses(cursor);
     match change.kind {
-        Kind::Expire => !is_due || !covers_op(cursor, change),
-        Kind::Put | Kind::Delete => {
-            (change.atomic || is_due) && !change.state && !covers_op(cursor, change)
-        }
+        Kind::Expire => !change.lapses(cursor) || !covers_op(cursor, change),
+        Kind::Put | Kind::Delete => !change.state && !covers_op(cursor, change),
         Kind::Retract => false,
     }
+}
+
+/// True for the cursor of who was told nothing.
+pub fn covers_nothing(cursor: &Cursor) -> bool {
+    cursor.frontier.is_empty() && cursor.partial.is_none()
 }
 
 /// True where a cursor covers the op that a change is of.

@@ -62,7 +62,8 @@ pub struct Counts {
     states_lost: AtomicU64,
     hit: AtomicU64,
     unreadable: AtomicU64,
-    mended_at_once: AtomicU64,
+    lacking: AtomicU64,
+    told_anew: AtomicU64,
     lost: AtomicU64,
     doubled: AtomicU64,
     reordered: AtomicU64,
@@ -154,6 +155,15 @@ impl World<'_> {
         reader.read(changes, self.counts).await;
     }
 
+    /// The network is whole again, and perhaps a disk.
+    async fn heal(&mut self, random: &mut Random) {
+        self.network.heal();
+        if self.damaged && random.once_in(3) {
+            let (whole, damaged) = self.replicas.split_at(2);
+            damaged[0].mend(whole).await;
+        }
+    }
+
     async fn work(&mut self, random: &mut Random) {
         let taker = random.below(self.takers.len());
         let taker = &mut self.takers[taker];
@@ -184,12 +194,10 @@ impl World<'_> {
         for taker in self.takers.iter_mut().filter(|taker| taker.at == at) {
             taker.died(end == End::Closed);
         }
-        // A state that is built again from a log with a hole lacks what is in it, until it is mended.
-        let is_lost = random.once_in(4) && (taken || !self.damaged);
+        let is_lost = random.once_in(4);
         if is_lost {
             add(&self.counts.states_lost, 1);
-            image.retain(|path, _| !path.starts_with("/store/state.db"));
-            image.retain(|path, _| !path.starts_with("/store/state.sums"));
+            lose_state(&mut image);
         }
         let is_hit = is_hit && damage(random, &mut image);
         self.damaged |= is_hit;
@@ -206,22 +214,18 @@ impl World<'_> {
             }
         }
         if is_hit {
-            self.hit(at, !is_lost && end == End::Closed, random).await;
+            self.hit(at, random).await;
         }
     }
 
-    /// The log of a replica was damaged. Where its state has applied what cannot be read now, it stays
-    /// so, and who begins there may be told of a gap, and the state.
-    async fn hit(&mut self, at: usize, is_applied: bool, random: &mut Random) {
+    /// The log of a replica was damaged. Who begins there may be told of a gap, and the state: all of
+    /// it where that has applied what cannot be read now, and else what is left.
+    async fn hit(&mut self, at: usize, random: &mut Random) {
         add(&self.counts.hit, 1);
         let (whole, hit) = self.replicas.split_at(at);
         // Nothing here can tell the end of a log that is damaged from one that was never synced: a
         // node asks its peers for what they have of its own before its first write.
         hit[0].sync(&whole[0], None).await;
-        if !is_applied {
-            add(&self.counts.mended_at_once, 1);
-            hit[0].mend(whole).await;
-        }
         let mut reader = Reader::new(reader::scope(random));
         reader.begin(at, &hit[0], false, self.counts);
         reader.read(60, self.counts).await;
@@ -239,6 +243,9 @@ impl World<'_> {
         let at = self.replicas.len();
         let mut image = replica.end(End::Closed, random).await;
         self.damaged = damage(random, &mut image);
+        if random.once_in(2) {
+            lose_state(&mut image);
+        }
         let replica = replica.reopen(image).await;
         for reader in &mut self.readers {
             if reader.is_reading() && reader.at == at {
@@ -248,8 +255,9 @@ impl World<'_> {
         let mut reader = Reader::new(reader::scope(random));
         reader.begin(at, &replica, false, self.counts);
         reader.read(400, self.counts).await;
-        self.readers.push(reader);
         replica.mend(&self.replicas).await;
+        reader.read(400, self.counts).await;
+        self.readers.push(reader);
         self.replicas.push(replica);
     }
 
@@ -265,7 +273,7 @@ impl World<'_> {
                 let between = (self.any(random), self.any(random));
                 self.network.part(between);
             }
-            37 => self.network.heal(),
+            37 => self.heal(random).await,
             38 => {
                 let at = self.any(random);
                 self.replicas[at].clock.advance(random.bits() % 80);
@@ -298,6 +306,12 @@ impl World<'_> {
         if self.damaged {
             let (whole, damaged) = self.replicas.split_at(2);
             damaged[0].mend(whole).await;
+            // Who has stayed there is told, too.
+            for reader in self.readers.iter_mut().filter(|reader| reader.at == 2) {
+                if reader.is_reading() {
+                    reader.read(400, self.counts).await;
+                }
+            }
         } else if random.once_in(3) {
             self.gap(random).await;
         }
@@ -422,6 +436,11 @@ async fn write(store: Store, writes: Vec<Write>) -> Vec<EntryId> {
         .collect()
 }
 
+fn lose_state(image: &mut Image) {
+    image.retain(|path, _| !path.starts_with("/store/state.db"));
+    image.retain(|path, _| !path.starts_with("/store/state.sums"));
+}
+
 // Flips a bit in a log. False where there is none to speak of.
 fn damage(random: &mut Random, image: &mut Image) -> bool {
     let mut logs: Vec<&mut Vec<u8>> = image
@@ -516,7 +535,8 @@ fn every_guarantee_holds_over_random_histories_of_two_or_three_replicas() {
         ("power is cut", &counts.power_cuts),
         ("a state is lost", &counts.states_lost),
         ("a log is damaged", &counts.hit),
-        ("it is mended at once", &counts.mended_at_once),
+        ("a state lacks what was lost", &counts.lacking),
+        ("who was told so is told anew", &counts.told_anew),
         ("the network loses", &counts.lost),
         ("the network doubles", &counts.doubled),
         ("the network turns round", &counts.reordered),

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt as _;
 use super::{
     Counts, add, at_end,
     checker::live,
-    history::{Lineage, Scope, Step, Told, Truth},
+    history::{Lineage, Scope, Step, Told, Truth, covers_nothing},
     replica::{PATIENCE, Replica, STORE},
 };
 use crate::random::Random;
@@ -69,6 +69,8 @@ impl Reader {
         add(&counts.inside_entries, u64::from(cursor.partial.is_some()));
         add(&counts.inside_batches, u64::from(self.inside));
         add(&counts.moves, u64::from(at != self.at));
+        let is_anew = self.lineage.is_told_anew();
+        add(&counts.told_anew, u64::from(is_anew));
         let scope = &self.lineage.scope;
         // As a user would carry it: as text.
         let cursor: Cursor = cursor.to_string().parse().unwrap();
@@ -123,7 +125,11 @@ impl Reader {
                     add(&counts.lapses, u64::from(lapses));
                     Step::Told(told)
                 }
-                WatchEvent::CaughtUp => Step::CaughtUp,
+                WatchEvent::CaughtUp => {
+                    let lacks = self.lineage.is_told_anew() && covers_nothing(&watch.cursor());
+                    add(&counts.lacking, u64::from(lacks));
+                    Step::CaughtUp
+                }
                 WatchEvent::Progress if watch.lacks().is_empty() => Step::Progress,
                 WatchEvent::Progress => {
                     add(&counts.waits, 1);

@@ -1,0 +1,391 @@
+//! A state that was built while some of the log could not be read: it lacks what stood there. Whoever
+//! is told so hears of it once it is back, here or on another replica.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use lattice::{
+    Store, Watch, WatchEvent, WatchOptions,
+    protocol::{
+        change::Kind,
+        cursor::Cursor,
+        entry::{Header, VerifiedEntry, sign},
+        frontier::Frontier,
+    },
+    store::{
+        Start, StoreConfig,
+        consumers::{Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState},
+    },
+};
+use tokio_stream::StreamExt as _;
+
+use super::{
+    Known, STORE, all_entries, author_a,
+    disk::{Image, MemDisk},
+    encoded, flip, key, log_path, open, put, soon, state_path, sums_path,
+};
+
+/// Ten entries of one author, of which nothing was lost yet. A mark is in the middle of the log.
+async fn written() -> (Image, Vec<VerifiedEntry>) {
+    let disk = MemDisk::default();
+    let mut known = Known::new();
+    for half in [0..5, 5..10] {
+        let store = open(&disk).await.unwrap();
+        for n in half {
+            soon(store.put(format!("/k/{n}"), format!("{n}")))
+                .await
+                .unwrap();
+        }
+        known = all_entries(&store).await;
+        soon(store.close()).await.unwrap();
+    }
+    (disk.image(), known.remove(&(author_a(), 0)).unwrap())
+}
+
+/// Entries of the log are damaged, by place from 0, and the state is gone: it is built again.
+fn lacking(mut image: Image, entries: &[usize]) -> Image {
+    let log = image.get_mut(&log_path(&author_a())).unwrap();
+    let mut frames = flip::frames(log);
+    frames.retain(|frame| !frame.header.seal);
+    for entry in entries {
+        log[frames[*entry].offset + 120] ^= 1;
+    }
+    image.remove(&state_path());
+    image.remove(&sums_path());
+    image
+}
+
+/// Another node, that has all of it.
+async fn whole(entries: &[VerifiedEntry]) -> Store {
+    let config = StoreConfig {
+        key: Arc::new(key(9)),
+        ..super::config(&MemDisk::default())
+    };
+    let store = soon(Store::open(config)).await.unwrap();
+    give(&store, entries).await;
+    store
+}
+
+async fn give(store: &Store, entries: &[VerifiedEntry]) {
+    let entries: Vec<&VerifiedEntry> = entries.iter().collect();
+    soon(store.ingest(encoded(&entries))).await.unwrap();
+}
+
+/// A peer gives back what is damaged.
+async fn mend(store: &Store, entries: &[VerifiedEntry]) {
+    assert!(!soon(store.missing()).await.unwrap().is_empty());
+    give(store, entries).await;
+    assert_eq!(soon(store.missing()).await.unwrap(), []);
+    assert_eq!(soon(store.status()).await.damage, [""; 0]);
+}
+
+/// Adds up what it is told, as a program would that mirrors the store.
+#[derive(Debug, Default)]
+struct Mirror {
+    keys: BTreeMap<Bytes, Bytes>,
+    gaps: u32,
+}
+
+impl Mirror {
+    async fn read(&mut self, watch: &mut Watch) {
+        loop {
+            match soon(watch.next()).await.unwrap().unwrap() {
+                WatchEvent::Change(change) if change.late => {}
+                WatchEvent::Change(change) => match (change.kind, &change.value) {
+                    (Kind::Put, Some(value)) => {
+                        self.keys.insert(change.key.clone(), value.clone());
+                    }
+                    _gone => drop(self.keys.remove(&change.key)),
+                },
+                WatchEvent::Gap { .. } => {
+                    self.gaps += 1;
+                    self.keys.clear();
+                }
+                WatchEvent::CaughtUp => {}
+                WatchEvent::Progress => return,
+                WatchEvent::Damaged { what, .. } => panic!("{what}"),
+            }
+        }
+    }
+
+    fn has_all(&self) {
+        let keys = (0..10).map(|n| (format!("/k/{n}").into(), n.to_string().into()));
+        let all: BTreeMap<Bytes, Bytes> = keys.collect();
+        let mut keys = self.keys.clone();
+        keys.retain(|key, _| key.starts_with(b"/k/"));
+        assert_eq!(keys, all);
+    }
+}
+
+fn watch(store: &Store, start: Start) -> Watch {
+    store.watch_with(WatchOptions {
+        start,
+        heartbeat: Duration::from_millis(5),
+        ..WatchOptions::default()
+    })
+}
+
+fn starts() -> [Start; 2] {
+    let nothing = Cursor {
+        store: STORE,
+        frontier: Frontier::default(),
+        partial: None,
+        expired_through_ms: 0,
+    };
+    [Start::After(nothing), Start::Initial]
+}
+
+// As a program carries it.
+fn text(watch: &Watch) -> Start {
+    Start::After(watch.cursor().to_string().parse().unwrap())
+}
+
+#[tokio::test]
+async fn s4_who_was_told_the_state_over_a_hole_hears_of_it_on_another_replica() {
+    let (image, entries) = written().await;
+    let other = whole(&entries).await;
+    for start in starts() {
+        // The last one, too, which nothing readable stands behind.
+        for hole in [0, 3, 9] {
+            let store = open(&MemDisk::new(&lacking(image.clone(), &[hole])))
+                .await
+                .unwrap();
+            let mut mirror = Mirror::default();
+            let mut here = watch(&store, start.clone());
+            mirror.read(&mut here).await;
+            assert_eq!(mirror.keys.len(), 9, "{start:?}");
+            soon(store.put("/live", "x")).await.unwrap();
+            mirror.read(&mut here).await;
+            assert_eq!(mirror.keys.len(), 10, "{start:?}");
+            mirror.read(&mut watch(&other, text(&here))).await;
+            mirror.has_all();
+        }
+    }
+}
+
+#[tokio::test]
+async fn s4_who_was_told_the_state_over_a_hole_and_went_away_hears_of_it_once_it_is_mended() {
+    let (image, entries) = written().await;
+    for start in starts() {
+        let store = open(&MemDisk::new(&lacking(image.clone(), &[3])))
+            .await
+            .unwrap();
+        let mut mirror = Mirror::default();
+        let mut before = watch(&store, start);
+        mirror.read(&mut before).await;
+        let cursor = text(&before);
+        drop(before);
+        mend(&store, &entries).await;
+        let mut after = watch(&store, cursor);
+        mirror.read(&mut after).await;
+        mirror.has_all();
+        assert_eq!(after.cursor().frontier, store.frontier());
+    }
+}
+
+#[tokio::test]
+async fn s4_who_stays_is_told_the_state_again_once_a_hole_is_mended() {
+    let (image, entries) = written().await;
+    for start in starts() {
+        // It is behind the bus when that is told, or not.
+        for writes in [0, 40] {
+            let store = open(&MemDisk::new(&lacking(image.clone(), &[3])))
+                .await
+                .unwrap();
+            let mut mirror = Mirror::default();
+            let mut watch = watch(&store, start.clone());
+            mirror.read(&mut watch).await;
+            mend(&store, &entries).await;
+            for n in 0..writes {
+                soon(store.put("/live", n.to_string())).await.unwrap();
+            }
+            mirror.read(&mut watch).await;
+            mirror.has_all();
+            assert_eq!(watch.lags() > 0, writes > 0);
+            assert_eq!(watch.cursor().frontier, store.frontier());
+        }
+    }
+}
+
+#[tokio::test]
+async fn s4_a_cursor_waits_for_the_last_of_several_holes() {
+    let (image, entries) = written().await;
+    let other = whole(&entries).await;
+    let store = open(&MemDisk::new(&lacking(image, &[2, 5]))).await.unwrap();
+    let mut mirror = Mirror::default();
+    let mut here = watch(&store, Start::Initial);
+    mirror.read(&mut here).await;
+    assert_eq!(soon(store.missing()).await.unwrap().len(), 2);
+    give(&store, &entries[2..3]).await;
+    assert_eq!(soon(store.missing()).await.unwrap().len(), 1);
+    mirror.read(&mut here).await;
+    let mut moved = Mirror::default();
+    moved.read(&mut watch(&other, text(&here))).await;
+    moved.has_all();
+    mend(&store, &entries).await;
+    mirror.read(&mut here).await;
+    mirror.has_all();
+    assert_eq!(here.cursor().frontier, store.frontier());
+}
+
+/// A store was opened, built its state over a hole, and was closed or killed. The next time it took
+/// that state for whole, and said of no damage.
+#[tokio::test]
+async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again() {
+    let (image, entries) = written().await;
+    let other = whole(&entries).await;
+    for close in [true, false] {
+        let disk = MemDisk::new(&lacking(image.clone(), &[3]));
+        let store = open(&disk).await.unwrap();
+        assert_eq!(soon(store.status()).await.damage.len(), 1);
+        if close {
+            soon(store.close()).await.unwrap();
+        } else {
+            super::flushed().await;
+        }
+        let store = open(&MemDisk::new(&disk.image())).await.unwrap();
+        assert_eq!(soon(store.status()).await.damage.len(), 1, "{close}");
+        assert_eq!(soon(store.get(b"/k/3")).await.unwrap(), None);
+        let mut mirror = Mirror::default();
+        let mut here = watch(&store, Start::Initial);
+        mirror.read(&mut here).await;
+        assert_eq!(mirror.keys.len(), 9);
+        let mut moved = Mirror::default();
+        moved.read(&mut watch(&other, text(&here))).await;
+        moved.has_all();
+        mend(&store, &entries).await;
+        mirror.read(&mut here).await;
+        mirror.has_all();
+        assert!(
+            !soon(store.verify())
+                .await
+                .unwrap()
+                .damage
+                .iter()
+                .any(|_| true)
+        );
+    }
+}
+
+/// What others wrote without knowing of what is lost wins where it is lost, and nowhere else: who has
+/// stayed is told what is true.
+#[tokio::test]
+async fn s4_what_a_state_over_a_hole_took_for_the_winner_is_set_right_once_it_is_mended() {
+    let (image, entries) = written().await;
+    let header = Header {
+        store: STORE,
+        seq: 1,
+        prev: None,
+        hlc: entries[2].header.hlc,
+        atomic: false,
+        cause: None,
+        parents: vec![],
+    };
+    let rival = sign(&key(2), header, vec![put("/k/3", "rival")]).unwrap();
+    let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
+    // It was told all there was by another replica.
+    let mut mirror = Mirror::default();
+    let other = whole(&entries).await;
+    let mut before = watch(&other, Start::Initial);
+    mirror.read(&mut before).await;
+    let mut here = watch(&store, text(&before));
+    give(&store, &[rival]).await;
+    mirror.read(&mut here).await;
+    assert_eq!(
+        (mirror.gaps, &mirror.keys[&b"/k/3"[..]]),
+        (0, &"rival".into())
+    );
+    mend(&store, &entries).await;
+    mirror.read(&mut here).await;
+    mirror.has_all();
+}
+
+#[tokio::test]
+async fn s4_a_damaged_mark_between_entries_is_no_hole() {
+    let (image, _entries) = written().await;
+    let mut image = lacking(image, &[]);
+    let log = image.get_mut(&log_path(&author_a())).unwrap();
+    let frames = flip::frames(log);
+    let mark = frames.iter().find(|frame| frame.header.seal).unwrap();
+    log[mark.offset + 20] ^= 1;
+    let store = open(&MemDisk::new(&image)).await.unwrap();
+    assert_eq!(soon(store.status()).await.damage.len(), 1);
+    let mut mirror = Mirror::default();
+    let mut watch = watch(&store, Start::Initial);
+    mirror.read(&mut watch).await;
+    mirror.has_all();
+    assert_eq!(mirror.gaps, 0);
+    assert_eq!(watch.cursor().frontier, store.frontier());
+}
+
+async fn consumer(store: &Store, name: &str, from: ConsumerStart) -> Consumer {
+    let consumer = store.consumer(name);
+    let options = ConsumerOptions {
+        from,
+        prefixes: vec!["/k/".into()],
+        ..ConsumerOptions::default()
+    };
+    soon(consumer.create(options)).await.unwrap();
+    consumer
+}
+
+// Takes and acknowledges so many.
+async fn take(consumer: &Consumer, count: usize) -> Vec<Bytes> {
+    let mut keys = Vec::new();
+    while keys.len() < count {
+        let delivery = soon(consumer.next()).await.unwrap();
+        keys.push(delivery.change().key.clone());
+        delivery.ack().unwrap();
+    }
+    keys
+}
+
+/// A consumer stops before a hole and stays there; one that is past it does not care. When the hole
+/// was mended, the second one was stopped, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_a_consumer_is_given_all_behind_a_hole_once_it_is_mended() {
+    let (image, entries) = written().await;
+    let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
+    let stopped = consumer(&store, "all", ConsumerStart::Beginning).await;
+    let live = consumer(&store, "live", ConsumerStart::Now).await;
+    let refused = loop {
+        match soon(stopped.next()).await {
+            Ok(delivery) => delivery.ack().unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(refused, ConsumerError::HistoryGone { .. }),
+        "{refused:?}"
+    );
+    soon(store.put("/k/live", "1")).await.unwrap();
+    assert_eq!(take(&live, 1).await, ["/k/live"]);
+    let position = soon(stopped.show()).await.unwrap().position;
+    let at = position.map(|cursor| cursor.frontier.seq(&author_a()));
+    assert!(at.unwrap_or(0) < 4, "{at:?}");
+    mend(&store, &entries).await;
+    soon(store.put("/k/live", "2")).await.unwrap();
+    assert_eq!(take(&live, 1).await, ["/k/live"]);
+    assert_eq!(
+        soon(live.show()).await.unwrap().state,
+        ConsumerState::Running
+    );
+    let from = soon(stopped.show()).await.unwrap().position;
+    let from = from.map_or(ConsumerStart::Beginning, ConsumerStart::After);
+    soon(stopped.reset(from)).await.unwrap();
+    let rest = take(&stopped, 12 - usize::try_from(at.unwrap_or(0)).unwrap()).await;
+    assert!(rest.contains(&"/k/3".into()), "{rest:?}");
+    assert_eq!(rest.last().unwrap(), "/k/live");
+}
+
+#[tokio::test]
+async fn s4_reads_over_a_hole_say_the_old_and_the_store_says_damage() {
+    let (image, entries) = written().await;
+    let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
+    assert_eq!(soon(store.get(b"/k/3")).await.unwrap(), None);
+    assert_eq!(soon(store.status()).await.damage.len(), 1);
+    assert!(!soon(store.verify()).await.unwrap().damage.is_empty());
+    mend(&store, &entries).await;
+    let item = soon(store.get(b"/k/3")).await.unwrap().unwrap();
+    assert_eq!(item.value, "3");
+}
