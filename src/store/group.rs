@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     limits::{OPS_BYTES_MAX, OPS_MAX, PARENTS_MAX},
-    log::LogError,
+    log::{LogDamage, LogError},
     protocol::{
         cause::{Cause, CauseId},
         chain::Tip,
@@ -18,7 +18,7 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        Condition, Write, WriteError, Written,
+        Condition, ReadError, Write, WriteError, Written,
         actor::{Actor, Command},
     },
 };
@@ -258,6 +258,13 @@ impl Actor {
         Ok(outcomes)
     }
 
+    // What the state lacks of this node's own entries, if it lacks some.
+    fn own_hole(&self) -> Option<&LogDamage> {
+        let state = self.state.as_ref().filter(|it| it.staged().lacks);
+        let own = |damage: &&LogDamage| damage.author == self.author();
+        state.and_then(|_lacks| self.damage.iter().find(own))
+    }
+
     // The inner error concerns this write only.
     fn stage_write(
         &mut self,
@@ -280,6 +287,15 @@ impl Actor {
             && let Some((seq, entry)) = state.caused(&CauseId::of(&self.author(), cause))?
         {
             return Ok(Err(WriteError::AlreadyCaused { entry, seq }));
+        }
+        if write.cause.is_some()
+            && let Some(damage) = self.own_hole()
+        {
+            let what = format!(
+                "{damage}: this may have been written before, as what cannot be read; a sync with a \
+                member who has it brings it back"
+            );
+            return Ok(Err(ReadError::Damaged { what }.into()));
         }
         let mut parents = BTreeSet::new();
         let mut before = Vec::with_capacity(write.ops.len());

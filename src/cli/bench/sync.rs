@@ -98,7 +98,7 @@ impl Sync {
             Goal::AtMost(MEMORY_MIB),
         )?;
         report.against(
-            "receiver, at most",
+            "receiver, above idle",
             mebibytes(joined.resident),
             "MiB",
             Goal::AtMost(MEMORY_MIB),
@@ -120,6 +120,7 @@ impl Sync {
 struct Joined {
     entries: usize,
     took: Duration,
+    // Bytes at most, above those when it was let in.
     resident: u64,
 }
 
@@ -146,13 +147,17 @@ fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
     let pid = child.id();
     let stdout = child.stdout.take();
     let stdout = stdout.ok_or_else(|| Failure::failed("bench", "the node has no stdout"))?;
-    let (mut accepted, mut done, mut took, mut resident) = (None, None, None, 0);
+    let (mut accepted, mut done, mut took) = (None, None, None);
+    let (mut idle, mut resident) = (0, 0);
     for line in BufReader::new(stdout).lines() {
         let line = line.map_err(|error| failed("the node fell silent", &error))?;
         resident = resident.max(resident_of(pid).1);
         let step: Value = serde_json::from_str(&line).unwrap_or_default();
         match step["type"].as_str() {
-            Some("accepted") => accepted = Some(Instant::now()),
+            Some("accepted") => {
+                accepted = Some(Instant::now());
+                idle = resident_of(pid).0;
+            }
             Some("synced") => done = step["entries"].as_u64(),
             _other => {}
         }
@@ -166,7 +171,7 @@ fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
         (Some(entries), Some(took)) => Ok(Joined {
             entries: usize::try_from(entries).unwrap_or(usize::MAX),
             took,
-            resident,
+            resident: resident.saturating_sub(idle),
         }),
         _unfinished => Err(Failure::failed("bench", "the join did not come to its end")),
     }

@@ -6,14 +6,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use lattice::{
     Store, Watch, WatchEvent, WatchOptions,
+    id::EntryId,
     protocol::{
+        cause::Cause,
         change::Kind,
         cursor::Cursor,
         entry::{Header, VerifiedEntry, sign},
         frontier::Frontier,
     },
     store::{
-        Start, StoreConfig,
+        ReadError, Start, StoreConfig, Write, WriteError,
         consumers::{Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState},
     },
 };
@@ -388,4 +390,45 @@ async fn s4_reads_over_a_hole_say_the_old_and_the_store_says_damage() {
     mend(&store, &entries).await;
     let item = soon(store.get(b"/k/3")).await.unwrap().unwrap();
     assert_eq!(item.value, "3");
+}
+
+#[tokio::test]
+async fn what_may_have_been_written_before_is_not_written_again() {
+    let cause = |position| Cause {
+        consumer: "copy".to_owned(),
+        trigger: EntryId([7; 32]),
+        position,
+        depth: 1,
+    };
+    let disk = MemDisk::default();
+    let store = open(&disk).await.unwrap();
+    for change in 0..10 {
+        let write = Write::put(format!("/k/{change}"), "v").caused_by(cause(change));
+        soon(store.write(write)).await.unwrap();
+    }
+    let entries = all_entries(&store).await;
+    let entries = &entries[&(author_a(), 0)];
+    soon(store.close()).await.unwrap();
+    // Found by nobody yet, and by who opens it.
+    for opened_before in [false, true] {
+        let disk = MemDisk::new(&lacking(disk.image(), &[3]));
+        if opened_before {
+            soon(open(&disk).await.unwrap().close()).await.unwrap();
+        }
+        let store = open(&disk).await.unwrap();
+        let again = |change| Write::put("/k/again", "v").caused_by(cause(change));
+        for change in [3, 11] {
+            let refused = soon(store.write(again(change))).await;
+            let is_so = matches!(refused, Err(WriteError::Read(ReadError::Damaged { .. })));
+            assert!(is_so, "{refused:?}");
+        }
+        let known = soon(store.write(again(4))).await;
+        assert!(matches!(known, Err(WriteError::AlreadyCaused { .. })));
+        soon(store.put("/k/plain", "v")).await.unwrap();
+        mend(&store, &entries[3..4]).await;
+        let known = soon(store.write(again(3))).await;
+        assert!(matches!(known, Err(WriteError::AlreadyCaused { .. })));
+        soon(store.write(again(11))).await.unwrap();
+        soon(store.close()).await.unwrap();
+    }
 }
