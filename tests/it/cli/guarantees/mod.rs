@@ -80,6 +80,7 @@ fn add(count: &AtomicU64, by: u64) {
 struct World {
     counts: Arc<Counts>,
     lives: Vec<Arc<Life>>,
+    // Somebody writes much, or will in a moment.
     floods: AtomicBool,
     // Nobody writes any more, but the hook.
     over: AtomicBool,
@@ -98,10 +99,6 @@ impl World {
 
     fn floods(&self) -> bool {
         self.floods.load(Ordering::Acquire)
-    }
-
-    fn set_floods(&self, floods: bool) {
-        self.floods.store(floods, Ordering::Release);
     }
 }
 
@@ -134,7 +131,7 @@ impl Mesh {
     /// Does something to a node.
     async fn trouble(&mut self, random: &mut Random, long: bool, counts: &Counts) {
         let victim = random.below(NODES);
-        let time = Duration::from_millis(200 + random.bits() % 1300);
+        let time = Duration::from_millis(200 + random.bits() % 1000);
         match (random.below(6), &mut self.lan) {
             (0 | 1, _) => {
                 add(&counts.kills, 1);
@@ -156,8 +153,10 @@ impl Mesh {
                 lan.plug(victim);
             }
             _pause => {
+                let goes_on = !random.once_in(3);
                 add(&counts.pauses, 1);
-                self.nodes[victim].pause(time).await;
+                add(&counts.kills, u64::from(!goes_on));
+                self.nodes[victim].pause(time, goes_on).await;
             }
         }
     }
@@ -177,14 +176,14 @@ async fn history(seed: u64, counts: &Arc<Counts>) {
     let world = Arc::new(World {
         counts: Arc::clone(counts),
         lives,
-        floods: AtomicBool::default(),
+        floods: seed.is_multiple_of(3).into(),
         over: AtomicBool::default(),
         done: AtomicBool::default(),
     });
     let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
     let mut takers = JoinSet::new();
     for at in 0..NODES {
-        let floods = at == FLOODED && seed.is_multiple_of(3);
+        let floods = at == FLOODED && world.floods();
         writers.spawn(writer::write(
             at,
             floods,
@@ -199,6 +198,9 @@ async fn history(seed: u64, counts: &Arc<Counts>) {
     for _taker in 0..2 {
         let taker = Taker::new(random.split(), Arc::clone(&world.lives[TAKEN]));
         takers.spawn(taker.work(Arc::clone(&world)));
+    }
+    while world.floods() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for time in 0..TROUBLES {
         tokio::time::sleep(Duration::from_millis(100 + random.bits() % 150)).await;
@@ -313,7 +315,7 @@ async fn hook_consumer(life: &Life) -> Option<ConsumerStatus> {
 }
 
 async fn add_hook(life: &Life) {
-    let command = r#"printf '{"key":"/out%s","value":"%s"}\n' "$LATTICE_KEY" "$LATTICE_RUN_ID""#;
+    let command = r#"/bin/sleep 0.02; printf '{"key":"/out%s","value":"%s"}\n' "$LATTICE_KEY" "$LATTICE_RUN_ID""#;
     let definition = Hook {
         on: IN.to_owned(),
         run: ["/bin/sh", "-c", command].map(str::to_owned).into(),
@@ -439,13 +441,43 @@ fn every_guarantee_holds_over_histories_of_daemons_that_die_and_are_cut_off() {
         }
     });
     eprintln!("{counts:?} in {:?}", begun.elapsed());
+    for (what, count) in [
+        ("a reader is told", &counts.told),
+        ("writers conflict", &counts.conflicts),
+        ("something expires", &counts.expired),
+        ("a batch is written", &counts.batches),
+        ("a reader moves", &counts.moves),
+        ("it stops inside an entry", &counts.inside),
+        ("a cursor is ahead", &counts.refused),
+        ("a watch waits", &counts.waits),
+        ("a watch breaks off", &counts.broken_off),
+        ("a change is given to a taker", &counts.given),
+        ("it is given again", &counts.redelivered),
+        ("it is given back", &counts.nacks),
+        ("a taker vanishes with it", &counts.vanished),
+        ("a hook writes", &counts.caused),
+        ("a node is killed", &counts.kills),
+    ] {
+        let count = count.load(Ordering::Relaxed);
+        assert!(count >= 10, "{what}: only {count} times");
+    }
+    for (what, count) in [
+        ("a slow reader is overtaken", &counts.overtaken),
+        ("a node falls silent", &counts.silences),
+        ("a hook runs again", &counts.runs_again),
+        ("a node is stopped", &counts.stops),
+        ("a node is paused", &counts.pauses),
+    ] {
+        let count = count.load(Ordering::Relaxed);
+        assert!(count >= 1, "{what}: never");
+    }
 }
 
 const HISTORIES: usize = 10;
-const THREADS: usize = 3;
+const THREADS: usize = 4;
 const NODES: usize = 3;
 const READERS: usize = 5;
-const TROUBLES: usize = 7;
+const TROUBLES: usize = 6;
 /// The node with the hook.
 const HOOKED: usize = 0;
 /// The node with the consumer.

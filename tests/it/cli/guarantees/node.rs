@@ -84,13 +84,16 @@ impl Node {
         self.life.serves();
     }
 
-    /// Nothing moves in it for a while.
-    pub(super) async fn pause(&self, time: Duration) {
+    /// Nothing moves in it for a while; then it goes on, or is killed.
+    pub(super) async fn pause(&mut self, time: Duration, goes_on: bool) {
         self.life.lock().pauses += 1;
         let running = self.running.as_ref().unwrap();
         running.signal(Signal::STOP);
         tokio::time::sleep(time).await;
-        running.signal(Signal::CONT);
+        match goes_on {
+            true => running.signal(Signal::CONT),
+            false => self.kill_and_start(),
+        }
     }
 }
 

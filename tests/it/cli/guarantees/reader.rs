@@ -16,7 +16,7 @@ use lattice::{
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::{NODES, World, add, node::Life, wire};
+use super::{FLOODED, NODES, World, add, node::Life, wire};
 use crate::{
     cli::harness::PATIENCE,
     guarantees::{
@@ -30,7 +30,7 @@ use crate::{
 pub(super) struct Reader {
     pub(super) lineage: Lineage,
     random: Random,
-    /// It does not read while somebody writes much.
+    // While somebody writes much, it is there, and does not read.
     slow: bool,
     at: usize,
 }
@@ -70,8 +70,8 @@ impl Reader {
     /// Reads here for a while, then there, until writers are done.
     pub(super) async fn wander(mut self, world: Arc<World>) -> Self {
         while !world.is_over() {
-            let at = match self.slow && self.random.once_in(2) {
-                true => super::FLOODED,
+            let at = match self.slow && world.floods() {
+                true => FLOODED,
                 false => self.random.below(NODES),
             };
             let (changes, beats) = (1 + self.random.below(80), 1 + self.random.below(3));
@@ -82,7 +82,7 @@ impl Reader {
             };
             let (mut told, mut quiet) = (0, 0);
             while told < changes && quiet < beats {
-                while self.slow && world.floods() {
+                while self.slow && watching.caught_up && world.floods() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 match self.next(&world, &mut watching).await {
