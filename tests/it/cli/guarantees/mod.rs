@@ -130,7 +130,8 @@ impl Mesh {
 
     /// Does something to a node.
     async fn trouble(&mut self, random: &mut Random, long: bool, counts: &Counts) {
-        let victim = random.below(NODES);
+        // More often those that have something to remember.
+        let victim = [HOOKED, HOOKED, TAKEN, TAKEN, FLOODED][random.below(5)];
         let time = Duration::from_millis(200 + random.bits() % 1000);
         match (random.below(6), &mut self.lan) {
             (0 | 1, _) => {

@@ -70,11 +70,12 @@ impl Reader {
     /// Reads here for a while, then there, until writers are done.
     pub(super) async fn wander(mut self, world: Arc<World>) -> Self {
         while !world.is_over() {
-            let at = match self.slow && world.floods() {
-                true => FLOODED,
-                false => self.random.below(NODES),
+            // A slow one stays for all of a flood.
+            let (at, changes) = match self.slow && world.floods() {
+                true => (FLOODED, usize::MAX),
+                false => (self.random.below(NODES), 1 + self.random.below(80)),
             };
-            let (changes, beats) = (1 + self.random.below(80), 1 + self.random.below(3));
+            let beats = 1 + self.random.below(3);
             let Some(mut watching) = self.begin(&world, at).await else {
                 // It may be down.
                 tokio::time::sleep(Duration::from_millis(20)).await;
