@@ -42,7 +42,7 @@ use crate::{
 };
 use lan::Lan;
 use node::{Life, Node};
-use reader::Reader;
+use reader::{Reader, SILENCE};
 use taker::{CONSUMER, Taker};
 
 /// What happened over all histories: rare paths must have run.
@@ -157,7 +157,8 @@ impl Mesh {
                 let goes_on = !random.once_in(3);
                 add(&counts.pauses, 1);
                 add(&counts.kills, u64::from(!goes_on));
-                self.nodes[victim].pause(time, goes_on).await;
+                // Longer than who reads there is patient.
+                self.nodes[victim].pause(SILENCE + time / 2, goes_on).await;
             }
         }
     }

@@ -231,6 +231,6 @@ impl Reader {
     }
 }
 
-const HEARTBEAT_MS: u64 = 150;
+const HEARTBEAT_MS: u64 = 100;
 /// Without a word for so long, it looks whether the node is there.
-const SILENCE: Duration = Duration::from_millis(6 * HEARTBEAT_MS);
+pub(super) const SILENCE: Duration = Duration::from_millis(5 * HEARTBEAT_MS);
