@@ -19,12 +19,24 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A home directory; the data directory `data` in it does not exist at first.
 pub(crate) struct Home {
     dir: TempDir,
+    // Where its node listens for peers.
+    bind: String,
+    // Words before each command, which run it elsewhere.
+    inside: Vec<String>,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
+        // Nothing leaves this machine.
+        Self::at("127.0.0.1:0".to_owned(), Vec::new())
+    }
+
+    /// A home whose node listens there, and whose commands run behind these words.
+    pub(crate) fn at(bind: String, inside: Vec<String>) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
+            bind,
+            inside,
         }
     }
 
@@ -44,16 +56,22 @@ impl Home {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lattice"));
+        let mut words = self.inside.iter().map(String::as_str);
+        let binary = env!("CARGO_BIN_EXE_lattice");
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
+            None => Command::new(binary),
+        };
         command
+            .args(words)
+            .args((!self.inside.is_empty()).then_some(binary))
             .args(arguments)
             .current_dir(self.dir.path())
             .env_clear()
             .env("HOME", self.dir.path())
             .env("LATTICE_DATA", self.data())
             .env("TZ", "UTC")
-            // Nothing leaves this machine.
-            .env("LATTICE_BIND", "127.0.0.1:0")
+            .env("LATTICE_BIND", &self.bind)
             .env("LATTICE_NO_MDNS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

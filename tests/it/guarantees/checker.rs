@@ -58,8 +58,10 @@ pub fn check(history: &History) -> Checked {
     }
     for record in &history.consumers {
         for (name, check) in OF_CONSUMERS {
-            check(truth, record)
-                .map_err(|how| format!("{name}: {how}\nconsumer {}", record.name))?;
+            check(truth, record).map_err(|how| {
+                let (consumer, lines) = (record.name, record.lines());
+                format!("{name}: {how}\nconsumer {consumer}:\n{lines}")
+            })?;
         }
     }
     Ok(())
@@ -328,11 +330,7 @@ fn portable_between_replicas(truth: &Truth, lineage: &Lineage) -> Checked {
             Step::Began { had, .. } => at = Some(had),
             Step::Behind { missing } => {
                 let had = at.ok_or("it is behind, and did not begin")?;
-                let mut named = cursor.frontier.clone();
-                if let Some(partial) = cursor.partial {
-                    named.replace(partial.author, partial.tip);
-                }
-                let lacks = named.missing_from(had);
+                let lacks = named(cursor).missing_from(had);
                 // It looks later than it begins: some has come meanwhile.
                 let is_part = |range: &MissingRange| {
                     let of =
@@ -344,6 +342,12 @@ fn portable_between_replicas(truth: &Truth, lineage: &Lineage) -> Checked {
                 };
                 if missing.is_empty() || !missing.iter().all(is_part) {
                     return Err(format!("it lacks {lacks:?} at {place}, not {missing:?}"));
+                }
+            }
+            Step::Waits => {
+                let had = at.ok_or("it waits, and did not begin")?;
+                if named(cursor).missing_from(had).is_empty() {
+                    return Err(format!("it lacks nothing, and waits at {place}"));
                 }
             }
             Step::Gap => state.clear(),
@@ -392,7 +396,7 @@ fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
         }
         match step {
             Step::Began { had: has, .. } => (had, waits) = (has.clone(), false),
-            Step::Behind { .. } => waits = true,
+            Step::Behind { .. } | Step::Waits => waits = true,
             Step::CaughtUp => waits = false,
             Step::Told(told) if told.is_op() => {
                 if covers_op(before, told) {
@@ -416,6 +420,15 @@ fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
         Some((author, tip)) => Err(format!("it never came to {author} {tip}")),
         None => Ok(()),
     }
+}
+
+/// Returns all that a cursor names: also what it has in part.
+pub fn named(cursor: &Cursor) -> Frontier {
+    let mut named = cursor.frontier.clone();
+    if let Some(partial) = cursor.partial {
+        named.replace(partial.author, partial.tip);
+    }
+    named
 }
 
 fn lost(from: &Frontier, to: &Frontier) -> Option<(Author, Seq)> {
@@ -471,6 +484,10 @@ fn at_least_once_with_ack(truth: &Truth, record: &Record) -> Checked {
             Work::Acked(op) => {
                 out.retain(|_, there| there != op);
                 acked.insert(*op);
+            }
+            Work::AckLost(op) => {
+                out.retain(|_, there| there != op);
+                perhaps.insert(*op);
             }
             Work::Flushed | Work::Died { clean: true } => durable.append(&mut acked),
             Work::Died { clean: false } => perhaps.append(&mut acked),

@@ -228,12 +228,15 @@ pub enum Step {
     Behind {
         missing: Vec<MissingRange>,
     },
+    /// A heartbeat of a replica that lacks some of the cursor, and does not say what.
+    Waits,
     Told(Told),
     /// A heartbeat.
     Progress,
     CaughtUp,
     Gap,
-    /// The replica was closed, killed or lost its power, and the watch ended with an error.
+    /// The replica was closed, killed or lost its power, and the watch ended with an error; or it was
+    /// paused, and the watch given up because no heartbeat came.
     Ended,
     /// The watch ended, and the replica had not.
     Broke(String),
@@ -360,6 +363,8 @@ pub enum Work {
     /// It was given back, or forgotten.
     Left(OpId),
     Acked(OpId),
+    /// It was to be acknowledged when the node ended, and nobody knows whether it was.
+    AckLost(OpId),
     /// What was answered before is durable.
     Flushed,
     /// Its node was closed, or died.
@@ -384,6 +389,16 @@ pub struct Record {
     /// It writes something for each change.
     pub writes: bool,
     pub work: Vec<Work>,
+}
+
+impl Record {
+    /// Returns one line for each thing that happened, for who looks for what went wrong.
+    pub fn lines(&self) -> String {
+        let works = self.work.iter().enumerate();
+        works
+            .map(|(place, work)| format!("{place}: {work:?}\n"))
+            .collect()
+    }
 }
 
 /// Everything that is known of a history.
