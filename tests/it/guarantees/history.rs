@@ -229,6 +229,10 @@ pub enum Step {
         missing: Vec<MissingRange>,
     },
     /// A heartbeat of a replica that lacks some of the cursor, and does not say what.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "recorded of daemons")
+    )]
     Waits,
     Told(Told),
     /// A heartbeat.
@@ -364,6 +368,10 @@ pub enum Work {
     Left(OpId),
     Acked(OpId),
     /// It was to be acknowledged when the node ended, and nobody knows whether it was.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "recorded of daemons")
+    )]
     AckLost(OpId),
     /// What was answered before is durable.
     Flushed,
