@@ -101,7 +101,7 @@ impl Life {
     /// Returns which turn it is, where it serves.
     pub(super) fn turn(&self) -> Option<u64> {
         let turn = self.lock().turn;
-        (turn % 2 == 0).then_some(turn)
+        turn.is_multiple_of(2).then_some(turn)
     }
 
     pub(super) fn pauses(&self) -> u64 {

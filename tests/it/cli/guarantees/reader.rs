@@ -98,7 +98,7 @@ impl Reader {
     }
 
     /// Reads on, at whatever node, until its cursor covers all this.
-    pub(super) async fn to_the_end(&mut self, world: &World, frontier: &Frontier, due_ms: u64) {
+    pub(super) async fn read_all(&mut self, world: &World, frontier: &Frontier, due_ms: u64) {
         let at = self.random.below(NODES);
         let mut watching = self.begin(world, at).await.unwrap();
         let is_there = |cursor: &Cursor| {
