@@ -83,6 +83,11 @@ pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
 pub const SCAN_ROWS: usize = 512;
 /// A watcher that has nothing to say says so after this long.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Time between two pings of a client to its node, and that one is waited for before it counts as
+/// unanswered.
+pub const PING_EVERY: Duration = Duration::from_secs(10);
+/// Of these on end the node counts as gone: it hangs, or its process was stopped.
+pub const PINGS_UNANSWERED_MAX: u32 = 3;
 /// Prefixes and patterns of one watch, together: each change is compared with all of them.
 pub const WATCH_SELECTORS_MAX: usize = 64;
 /// Bytes of a pattern: matching takes time of key times pattern.

@@ -14,17 +14,20 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream, SendStream,
+    Ping, PingPong, Reason, RecvStream, SendStream,
     client::{Builder, SendRequest},
 };
 use http_body::{Body as _, Frame};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{sleep, timeout},
+};
 use tonic::{
     body::Body,
     codegen::{BoxFuture, StdError, http},
 };
 
-use crate::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES};
+use crate::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, PING_EVERY, PINGS_UNANSWERED_MAX};
 
 /// What bytes go over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -104,15 +107,42 @@ impl Shared {
 }
 
 async fn handshake(stream: impl Stream) -> Result<SendRequest<Bytes>, h2::Error> {
-    let (sender, connection) = Builder::new()
+    let (sender, mut connection) = Builder::new()
         .initial_window_size(CALL_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .enable_push(false)
         .handshake(stream)
         .await?;
+    let pings = connection.ping_pong();
     // Ends when the last sender is dropped, or the other side has gone; calls are told why.
-    tokio::spawn(async move { connection.await.unwrap_or_default() });
+    tokio::spawn(async move {
+        tokio::select! {
+            ended = connection => ended.unwrap_or_default(),
+            () = silence(pings) => {}
+        }
+    });
     Ok(sender)
+}
+
+// Returns when the other side does not answer any more: it hangs, or its process was stopped. Without
+// this, who waits for it would wait for ever.
+async fn silence(pings: Option<PingPong>) {
+    let Some(mut pings) = pings else {
+        return std::future::pending().await;
+    };
+    loop {
+        sleep(PING_EVERY).await;
+        let mut unanswered = 0;
+        let mut answer = Box::pin(pings.ping(Ping::opaque()));
+        // In parts: where this process was stopped itself, one part is over at once, and the answer is
+        // read in the next.
+        while timeout(PING_EVERY, &mut answer).await.is_err() {
+            unanswered += 1;
+            if unanswered >= PINGS_UNANSWERED_MAX {
+                return;
+            }
+        }
+    }
 }
 
 // Sends a body as fast as the other side takes it. The end goes with the last part where the body
@@ -209,5 +239,37 @@ impl http_body::Body for Answer {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_hangs_is_an_error_to_who_waits_for_it() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let node = tokio::spawn(async move {
+            let mut node = h2::server::handshake(theirs).await.unwrap();
+            let (_request, mut answer) = node.accept().await.unwrap().unwrap();
+            let headers = http::Response::new(());
+            let stream = answer.send_response(headers, false).unwrap();
+            // Alive for a while, then not a word, and the connection stays.
+            drop(timeout(PING_EVERY * 10, node.accept()).await);
+            (node, stream)
+        });
+        let began = tokio::time::Instant::now();
+        let link = Link::new(|| Box::pin(std::future::pending()));
+        link.begin(ours).await;
+        let request = http::Request::new(Body::empty());
+        let mut answer = link.0.call(request).await.unwrap().into_body();
+        let frame = poll_fn(|context| Pin::new(&mut answer).poll_frame(context));
+        let frame = timeout(PING_EVERY * 100, frame).await.unwrap();
+        assert!(matches!(frame, Some(Err(_))), "{frame:?}");
+        let took = began.elapsed();
+        let least = PING_EVERY * 10;
+        let most = PING_EVERY * (12 + PINGS_UNANSWERED_MAX);
+        assert!(least < took && took <= most, "{took:?}");
+        drop(node.await.unwrap());
     }
 }
