@@ -69,7 +69,8 @@ pub enum ConnectError {
 /// Connects to the node that listens on `socket`.
 ///
 /// Returns when the node's socket has accepted. A client whose connection breaks connects again
-/// at its next call.
+/// at its next call. One to a node that answers no ping for `PING_EVERY` and `PINGS_UNANSWERED_MAX`
+/// times that counts as broken: all calls under way fail.
 ///
 /// # Errors
 /// Every variant of `ConnectError`; `NoSocket` and `Refused` mean that no node is running.

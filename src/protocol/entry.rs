@@ -224,13 +224,12 @@ impl SignedEntry {
                 what: "header version",
             });
         }
-        if message.encoded_len() != self.header.len() {
+        if first {
+            check_canonical(&message.encode_to_vec(), &self.header, "header field")?;
+        } else if message.encoded_len() != self.header.len() {
             return Err(EntryError::NeedsNewer {
                 what: "header field",
             });
-        }
-        if first {
-            check_canonical(&message.encode_to_vec(), &self.header, "header field")?;
         }
         if message.ops_len != self.ops.len() as u64
             || message.ops_hash != blake3::hash(&self.ops).as_bytes().as_slice()

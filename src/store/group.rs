@@ -260,9 +260,9 @@ impl Actor {
 
     // What the state lacks of this node's own entries, if it lacks some.
     fn own_hole(&self) -> Option<&LogDamage> {
-        let state = self.state.as_ref().filter(|it| it.staged().lacks);
-        let own = |damage: &&LogDamage| damage.author == self.author();
-        state.and_then(|_lacks| self.damage.iter().find(own))
+        let lacks = self.state.as_ref().is_some_and(|it| it.staged().lacks);
+        let own = |damage: &&LogDamage| lacks && damage.author == self.author();
+        self.damage.iter().find(own)
     }
 
     // The inner error concerns this write only.

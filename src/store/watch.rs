@@ -61,8 +61,6 @@ enum Phase {
     Waiting(Waiting),
     // A blocking thread reads; it has the source meanwhile.
     Reading(JoinHandle<(Source, Result<Read, WatchError>)>),
-    // The source has more.
-    Idle(Source),
     Live,
     Ended,
 }
@@ -141,7 +139,7 @@ impl Watch {
     pub fn lacks(&self) -> &[MissingRange] {
         match &self.phase {
             Phase::Waiting(waiting) => &waiting.missing,
-            Phase::Start | Phase::Reading(_) | Phase::Idle(_) | Phase::Live | Phase::Ended => &[],
+            Phase::Start | Phase::Reading(_) | Phase::Live | Phase::Ended => &[],
         }
     }
 
@@ -308,7 +306,7 @@ impl Watch {
                 Ok(Some(WatchEvent::Gap { reason }))
             }
             Read::Damaged { change, what } => {
-                self.phase = Phase::Idle(source);
+                self.read_on(source);
                 let wanted = wanted(&self.shared, &self.options, &change);
                 Ok(wanted.then_some(WatchEvent::Damaged {
                     key: change.key,
@@ -481,10 +479,6 @@ impl Watch {
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Start => Poll::Ready(self.begin()),
             Phase::Waiting(waiting) => self.poll_waiting(waiting, cx),
-            Phase::Idle(source) => {
-                self.read_on(source);
-                Poll::Ready(Ok(None))
-            }
             Phase::Reading(mut reading) => match Pin::new(&mut reading).poll(cx) {
                 Poll::Ready(Ok((source, read))) => Poll::Ready(self.take(source, read)),
                 Poll::Ready(Err(_stopped)) => Poll::Ready(Err(WatchError::Closed)),
