@@ -1,6 +1,10 @@
 //! Reading several branches as one stream, in the order that all nodes share.
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -133,17 +137,22 @@ impl Merge {
         if let Some(damage) = self.damage.pop() {
             return Ok(Some(Merged::Damage(damage)));
         }
-        let Some(Reverse(next)) = self.heap.pop() else {
+        let Some(mut least) = self.heap.peek_mut() else {
             return Ok(None);
         };
-        let Next {
-            entry,
-            record,
-            walk,
-            through,
-            ..
-        } = next;
-        self.push(walk, through)?;
+        let Reverse(next) = &mut *least;
+        let through = next.through;
+        let (entry, record) = match read_on(&mut next.walk, through, &mut self.damage)? {
+            Some((entry, record)) => {
+                next.order = entry.order();
+                let entry = std::mem::replace(&mut next.entry, entry);
+                (entry, std::mem::replace(&mut next.record, record))
+            }
+            None => {
+                let Reverse(next) = PeekMut::pop(least);
+                (next.entry, next.record)
+            }
+        };
         Ok(Some(Merged::Entry {
             entry,
             arrived_ms: record.header.arrived_ms,
@@ -153,26 +162,34 @@ impl Merge {
     }
 
     fn push(&mut self, mut walk: EntryWalk, through: Seq) -> Result<(), LogError> {
-        loop {
-            match walk.next_entry() {
-                Ok(Some((entry, record))) if record.header.seq <= through => {
-                    self.heap.push(Reverse(Next {
-                        order: entry.order(),
-                        entry,
-                        record,
-                        walk,
-                        through,
-                    }));
-                    return Ok(());
+        if let Some((entry, record)) = read_on(&mut walk, through, &mut self.damage)? {
+            self.heap.push(Reverse(Next {
+                order: entry.order(),
+                entry,
+                record,
+                walk,
+                through,
+            }));
+        }
+        Ok(())
+    }
+}
+
+// The next entry of a walk that is to be read; damage on the way to it is kept.
+fn read_on(
+    walk: &mut EntryWalk,
+    through: Seq,
+    kept: &mut Vec<LogDamage>,
+) -> Result<Option<(VerifiedEntry, Record)>, LogError> {
+    loop {
+        match walk.next_entry() {
+            Ok(read) => return Ok(read.filter(|(_, record)| record.header.seq <= through)),
+            Err(LogError::Damaged(damage)) => {
+                if damage.seq.is_none_or(|seq| seq <= through) {
+                    kept.push(damage);
                 }
-                Ok(_end) => return Ok(()),
-                Err(LogError::Damaged(damage)) => {
-                    if damage.seq.is_none_or(|seq| seq <= through) {
-                        self.damage.push(damage);
-                    }
-                }
-                Err(error) => return Err(error),
             }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -15,6 +15,7 @@ mod hold;
 mod ingest;
 mod initial;
 mod lapse;
+mod lookup;
 mod marks;
 mod members;
 mod mend;

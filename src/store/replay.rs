@@ -7,17 +7,18 @@ use crate::{
     bus::Published,
     id::Seq,
     limits::{REPLAY_CHUNK_BYTES, SCAN_ROWS},
-    log::BranchWalk,
+    log::{Ahead, BranchWalk},
     protocol::{
-        change::{Change, EntryRef, Kind, Origin},
+        change::{Change, Origin},
         cursor::Partial,
-        entry::{Entry, Op, VerifiedEntry},
+        entry::{Entry, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
     },
     state::View,
     store::{
         ReadError, Shared, Start, WatchError, WatchOptions,
         initial::StateSource,
+        lookup::{Lookup, Lookups},
         merge::{Merge, Merged, spans},
         position::Position,
         recount::Clamped,
@@ -229,17 +230,12 @@ impl LogSource {
         if self.done {
             return Ok(Read::End);
         }
-        let mut changes = Vec::new();
+        let mut ops = Vec::new();
         if std::mem::take(&mut self.moved) {
             if let Some(rest) = self.rest.take() {
-                self.read_ops(
-                    &rest.entry,
-                    rest.arrived_ms,
-                    rest.ops,
-                    options,
-                    &mut changes,
-                )?;
+                self.want(&rest.entry, rest.arrived_ms, rest.ops, options, &mut ops);
             }
+            let mut changes = Lookups::new(Arc::clone(&self.view), ops).changes()?;
             let retractions = std::mem::take(&mut self.retractions).into_iter();
             changes.extend(retractions.filter(|change| options.selects(&change.key)));
             self.pass_older()?;
@@ -247,8 +243,12 @@ impl LogSource {
         }
         let at_work = shared.log.at_work();
         if at_work.is_alone() {
-            for ahead in self.merge.ahead() {
-                drop(shared.runtime.spawn_blocking(|| ahead.read()));
+            // Two threads: each that is woken costs some of what it gives.
+            let mut one = self.merge.ahead();
+            let other = one.split_off(one.len() / 2);
+            for ahead in [one, other].into_iter().filter(|half| !half.is_empty()) {
+                let read = || ahead.into_iter().for_each(Ahead::read);
+                drop(shared.runtime.spawn_blocking(read));
             }
         }
         let mut bytes = 0;
@@ -270,7 +270,7 @@ impl LogSource {
                     ..
                 }) => {
                     bytes += read;
-                    self.read_entry(&entry, arrived_ms, options, &mut changes)?;
+                    self.read_entry(&entry, arrived_ms, options, &mut ops);
                 }
                 Some(Merged::Damage(damage)) => {
                     self.done = true;
@@ -279,6 +279,12 @@ impl LogSource {
                 None => self.merged = true,
             }
         }
+        let lookups = Lookups::new(Arc::clone(&self.view), ops);
+        let mut changes = if at_work.is_alone() {
+            lookups.changes_with(&shared.runtime)?
+        } else {
+            lookups.changes()?
+        };
         if self.merged {
             self.read_expiries(shared, options, &mut changes)?;
         }
@@ -329,35 +335,32 @@ impl LogSource {
 
     fn read_entry(
         &mut self,
-        entry: &Entry,
+        entry: &VerifiedEntry,
         arrived_ms: u64,
         options: &WatchOptions,
-        changes: &mut Vec<Arc<Change>>,
-    ) -> Result<(), ReadError> {
+        ops: &mut Vec<Lookup>,
+    ) {
         self.advance(entry);
-        if entry.header.hlc.wall_ms < self.authored_ms || arrived_ms < self.arrived_ms {
-            return Ok(());
+        if entry.header.hlc.wall_ms >= self.authored_ms && arrived_ms >= self.arrived_ms {
+            self.want(entry, arrived_ms, 0, options, ops);
         }
-        self.read_ops(entry, arrived_ms, 0, options, changes)
     }
 
-    // The changes of an entry but for its first `done` ops.
-    fn read_ops(
+    // Adds the ops of an entry, but for its first `done`, that the watch is to be told.
+    fn want(
         &self,
-        entry: &Entry,
+        entry: &VerifiedEntry,
         arrived_ms: u64,
         done: u32,
         options: &WatchOptions,
-        changes: &mut Vec<Arc<Change>>,
-    ) -> Result<(), ReadError> {
+        ops: &mut Vec<Lookup>,
+    ) {
         for (index, op) in (0_u32..).zip(&entry.ops) {
             let wanted = index >= done && options.selects(op.key());
-            if !wanted || self.view.is_void(&entry.id, op) {
-                continue;
+            if wanted && !self.view.is_void(&entry.id, op) {
+                ops.push((entry.clone(), index, arrived_ms));
             }
-            changes.push(Arc::new(replayed(&self.view, entry, index, arrived_ms)?));
         }
-        Ok(())
     }
 
     // Some of what expired since the position, and is still the winner: whole milliseconds.
@@ -408,43 +411,6 @@ pub(super) fn is_over(shared: &Shared, view: &View, until_ms: u64) -> Result<boo
     }
     let (due, _through_ms) = view.expiring_whole(view.expired_through_ms, until_ms, 1)?;
     Ok(due.is_empty())
-}
-
-/// Returns the change that op `index` of `entry` made, with the heads of `view`.
-///
-/// # Panics
-/// When the entry has no such op.
-pub(super) fn replayed(
-    view: &View,
-    entry: &Entry,
-    index: u32,
-    arrived_ms: u64,
-) -> Result<Change, ReadError> {
-    let op = &entry.ops[index as usize];
-    let heads = view.heads(op.key())?;
-    let (kind, value, expires_ms) = match op {
-        Op::Put {
-            value, expires_ms, ..
-        } => (Kind::Put, Some(value.clone()), *expires_ms),
-        Op::Delete { .. } => (Kind::Delete, None, None),
-    };
-    Ok(Change {
-        key: op.key().clone(),
-        kind,
-        value,
-        expires_ms,
-        entry: EntryRef::from(entry),
-        prev: entry.header.prev,
-        op_index: index,
-        op_count: u32::try_from(entry.ops.len()).unwrap_or(u32::MAX),
-        atomic: entry.header.atomic,
-        depth: entry.header.depth(),
-        late: heads.winner().is_some_and(|winner| winner.id != entry.id),
-        heads,
-        previous: None,
-        origin: Origin::Replay,
-        arrived_ms,
-    })
 }
 
 // The last place of what had arrived before a time, so that a cursor taken early on covers it.
