@@ -129,6 +129,11 @@ impl Heads {
         Self((!heads.is_empty()).then(|| heads.into()))
     }
 
+    /// Takes the only one.
+    pub fn one(head: Head) -> Self {
+        Self(Some(Arc::new([head])))
+    }
+
     /// Returns the heads, least first.
     pub fn as_slice(&self) -> &[Head] {
         self.0.as_deref().unwrap_or_default()
@@ -153,7 +158,7 @@ impl Heads {
         let cited = |head: &Head| parents.binary_search(&head.as_parent()).is_ok();
         let new = Head::of(entry, op);
         if self.as_slice().iter().all(cited) {
-            return Self(Some(Arc::new([new])));
+            return Self::one(new);
         }
         let mut heads: Vec<Head> = self
             .as_slice()

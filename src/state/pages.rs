@@ -11,11 +11,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use redb::StorageBackend;
+use twox_hash::XxHash3_64;
 
 use crate::{
     disk::{Disk, DiskFile, Open},
@@ -23,7 +26,11 @@ use crate::{
 };
 
 const BLOCK: u64 = 4096;
-const MAGIC: &[u8; 8] = b"LTSUMS1\n";
+// Pages that are written before others may have the core: about `CORE_HELD_MAX`.
+const PAGES_HELD: usize = 8;
+// What a disk takes for a piece, or less: half a GiB/s.
+const PIECE_REST: Duration = Duration::from_millis(1);
+const MAGIC: &[u8; 8] = b"LTSUMS2\n";
 
 /// A file whose blocks are checked when they are read.
 #[derive(Debug, Clone)]
@@ -31,9 +38,9 @@ pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
     // By block; 0 where it is not known. Changed with the block, under one lock.
     sums: Arc<Mutex<Vec<u64>>>,
-    // Bytes written since the last sync.
-    unsynced: Arc<AtomicUsize>,
-    // Those are made durable when redb asks for it, however many.
+    // Where was written since the last sync: offsets, of the end too.
+    unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
+    // That goes to the disk when redb asks for it, however much.
     at_once: Arc<AtomicBool>,
 }
 
@@ -48,7 +55,7 @@ impl Pages {
         }
     }
 
-    /// Says whether all that redb has written is made durable at once, when it asks for it: sooner
+    /// Says whether all that redb has written goes to the disk at once, when it asks for it: sooner
     /// done, and nobody else who waits for the disk is served meanwhile.
     pub(crate) fn set_at_once(&self, at_once: bool) {
         self.at_once.store(at_once, Ordering::Relaxed);
@@ -97,6 +104,15 @@ impl Pages {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    // Compares blocks as `check` does, and lets others go on while it works out their sums: many
+    // threads read the file at the same time.
+    fn matches(&self, start: u64, blocks: &[u8]) -> bool {
+        numbered(start, blocks).all(|(number, block)| {
+            let sum = sum(number, block);
+            compare(&mut self.sums(), number, sum)
+        })
+    }
+
     // Reads whole blocks that cover the range, checks them, and returns them with their start.
     fn read_blocks(
         &self,
@@ -116,12 +132,8 @@ impl Pages {
 
 // Compares blocks that were read at `start` with their sums, or learns these.
 fn check(sums: &mut Vec<u64>, start: u64, blocks: &[u8]) -> io::Result<()> {
-    for (number, block) in (start / BLOCK..).zip(blocks.chunks(usize_of(BLOCK))) {
-        let known = slot(sums, number);
-        let sum = sum(number, block);
-        if *known == 0 {
-            *known = sum;
-        } else if *known != sum {
+    for (number, block) in numbered(start, blocks) {
+        if !compare(sums, number, sum(number, block)) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("block {number} of the file has changed on disk"),
@@ -131,17 +143,36 @@ fn check(sums: &mut Vec<u64>, start: u64, blocks: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+// True where a block's sum is the one that is known, or none was.
+fn compare(sums: &mut Vec<u64>, number: u64, sum: u64) -> bool {
+    let known = slot(sums, number);
+    if *known == 0 {
+        *known = sum;
+    }
+    *known == sum
+}
+
+fn numbered(start: u64, blocks: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    (start / BLOCK..).zip(blocks.chunks(usize_of(BLOCK)))
+}
+
 impl StorageBackend for Pages {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut sums = self.sums();
         if offset.is_multiple_of(BLOCK) && (out.len() as u64).is_multiple_of(BLOCK) {
+            self.file.read_at(out, offset)?;
+            if self.matches(offset, out) {
+                return Ok(());
+            }
+            // Written meanwhile, it may be, by half.
+            let mut sums = self.sums();
             self.file.read_at(out, offset)?;
             return check(&mut sums, offset, out);
         }
+        let mut sums = self.sums();
         let (start, blocks) = self.read_blocks(&mut sums, offset, out.len() as u64)?;
         let from = usize_of(offset - start);
         out.copy_from_slice(&blocks[from..from + out.len()]);
@@ -156,30 +187,66 @@ impl StorageBackend for Pages {
         Ok(())
     }
 
+    // redb asks for it when a transaction ends, which may be a hundred MiB later.
     fn sync_data(&self) -> io::Result<()> {
-        self.unsynced.store(0, Ordering::Relaxed);
+        let written = std::mem::take(&mut *self.unsynced());
+        if !self.at_once.load(Ordering::Relaxed) {
+            self.write_back(written);
+        }
         self.file.sync_data()
     }
 
-    // redb asks for a sync when a transaction ends, which may be a hundred MiB later.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.write_blocks(offset, data)?;
-        let unsynced = self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-        if unsynced >= UNSYNCED_BYTES_MAX && !self.at_once.load(Ordering::Relaxed) {
-            self.sync_data()?;
+        let mut unsynced = self.unsynced();
+        unsynced.push((offset, offset + data.len() as u64));
+        // Long work makes way (see `pace`); redb does not know that this is part of it.
+        if unsynced.len().is_multiple_of(PAGES_HELD) {
+            drop(unsynced);
+            thread::yield_now();
         }
         Ok(())
     }
 }
 
 impl Pages {
+    fn unsynced(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Brings what was written to the disk, a piece after the other and in the order of the file: redb
+    // writes page by page, each 131 pages behind the one before, and whoever else waits for the disk
+    // would wait for all of them. What is less than a piece is left to the sync.
+    fn write_back(&self, mut written: Vec<(u64, u64)>) {
+        const PIECE: u64 = UNSYNCED_BYTES_MAX as u64;
+        let bytes: u64 = written.iter().map(|(from, to)| to - from).sum();
+        if bytes <= PIECE {
+            return;
+        }
+        written.sort_unstable();
+        let mut begun = 0;
+        for run in written.chunk_by(|before, next| next.0 <= before.1) {
+            let (mut from, to) = (run[0].0, run[run.len() - 1].1);
+            while from < to {
+                let end = (from + PIECE - begun).min(to);
+                self.file.write_back(from, end - from);
+                begun += end - from;
+                from = end;
+                if begun >= PIECE {
+                    thread::sleep(PIECE_REST);
+                    begun = 0;
+                }
+            }
+        }
+    }
+
     fn write_blocks(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut sums = self.sums();
         let end = offset + data.len() as u64;
         let whole = offset.is_multiple_of(BLOCK) && end.is_multiple_of(BLOCK);
         if whole {
             self.file.write_at(data, offset)?;
-            for (number, block) in (offset / BLOCK..).zip(data.chunks(usize_of(BLOCK))) {
+            for (number, block) in numbered(offset, data) {
                 *slot(&mut sums, number) = sum(number, block);
             }
             return Ok(());
@@ -195,7 +262,7 @@ impl Pages {
         blocks.resize(blocks.len().max(from + data.len()), 0);
         blocks[from..from + data.len()].copy_from_slice(data);
         self.file.write_at(data, offset)?;
-        for (number, block) in (start / BLOCK..).zip(blocks.chunks(usize_of(BLOCK))) {
+        for (number, block) in numbered(start, &blocks) {
             *slot(&mut sums, number) = sum(number, block);
         }
         Ok(())
@@ -231,15 +298,10 @@ fn slot(sums: &mut Vec<u64>, number: u64) -> &mut u64 {
     &mut sums[number]
 }
 
-// Never 0, which means "not known". The number is mixed in afterwards: BLAKE3 is fastest over the
-// block alone, and a block in the place of another must not pass.
+// Never 0, which means "not known". The number is in it: a block in the place of another must not
+// pass.
 fn sum(number: u64, block: &[u8]) -> u64 {
-    let hash = blake3::hash(block);
-    let word = hash
-        .as_bytes()
-        .first_chunk()
-        .map_or(0, |word| u64::from_le_bytes(*word));
-    (word ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1)
+    XxHash3_64::oneshot_with_seed(number, block).max(1)
 }
 
 fn usize_of(bytes: u64) -> usize {

@@ -23,7 +23,7 @@ use crate::{
             live::{Live, Take},
             options::millis,
         },
-        replay::replayed,
+        lookup::replayed,
     },
 };
 
