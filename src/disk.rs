@@ -16,6 +16,11 @@ use std::{
 };
 
 use rustix::fs::OFlags;
+#[cfg(target_os = "linux")]
+use {
+    rustix::fs::{Advice, fadvise},
+    std::num::NonZeroU64,
+};
 
 /// How a file is opened. Never through a symlink; new files belong to their owner alone (0600).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +63,11 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes the bytes written so far durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
+    /// Begins to bring what was written to these bytes to the disk, and returns at once. Only a hint:
+    /// a later `sync_data` has less to do, and nothing is durable before.
+    fn write_back(&self, offset: u64, bytes: u64) {
+        let _nothing = (offset, bytes);
+    }
 }
 
 /// The machine's own file system.
@@ -131,6 +141,14 @@ impl DiskFile for fs::File {
 
     fn sync_data(&self) -> io::Result<()> {
         Self::sync_data(self)
+    }
+
+    // The kernel starts to write dirty pages that nobody needs to keep; it lets go of those only that
+    // are clean already.
+    #[cfg(target_os = "linux")]
+    fn write_back(&self, offset: u64, bytes: u64) {
+        let bytes = NonZeroU64::new(bytes);
+        let _only_a_hint = fadvise(self, offset, bytes, Advice::DontNeed);
     }
 }
 

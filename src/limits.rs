@@ -52,12 +52,12 @@ pub const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Bytes of rows that live in memory only (the log has them); when reached, they are flushed.
 /// Twice as many while a flush is on its way. Random keys touch a page each, so a larger flush
 /// writes fewer pages for each row.
-pub const RECENT_BYTES_MAX: usize = 64 << 20;
+pub const RECENT_BYTES_MAX: usize = 48 << 20;
 /// Time after which changed rows go to the state file even when there are few: what a start after
 /// a crash reads again from the log.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of one file that wait to be durable, of a log's group or of the state's rows: then they are
-/// made so, before it is due. Whoever else syncs waits until the disk has taken them.
+/// Bytes of one file that wait for the disk: then a log's group is made durable so far, and of the
+/// state's rows so much is brought to it at a time. Whoever else syncs waits until it has taken them.
 pub const UNSYNCED_BYTES_MAX: usize = 512 << 10;
 /// Time that long work holds a core on end before it offers it to others.
 pub const CORE_HELD_MAX: Duration = Duration::from_micros(150);

@@ -58,7 +58,7 @@ impl Flusher {
                     durability,
                 } = job
                 else {
-                    written = Layer::default();
+                    free(std::mem::take(&mut written));
                     continue;
                 };
                 let result = guarded(|| write(&db, &layer, (&frontier, lacks), notes, durability));
@@ -150,6 +150,19 @@ impl Flushed {
             causes: read.open_table(CAUSES_TABLE)?,
             empty,
         })
+    }
+}
+
+fn free(layer: Layer) {
+    let mut pace = Pace::start();
+    for _row in layer.heads {
+        pace.step();
+    }
+    for _row in layer.expiry {
+        pace.step();
+    }
+    for _row in layer.causes {
+        pace.step();
     }
 }
 

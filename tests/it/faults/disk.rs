@@ -25,6 +25,8 @@ pub(crate) enum Operation {
     Write(usize, u64, Vec<u8>),
     SetLen(usize, u64),
     Sync(usize),
+    // Only a hint: nothing is durable by it.
+    WriteBack(usize, u64, u64),
     // The kernel has dropped what it could not write: a later sync does not bring it back.
     SyncFailed(usize),
     SyncDir(PathBuf),
@@ -285,6 +287,12 @@ impl DiskFile for MemFile {
         });
         counted
     }
+
+    fn write_back(&self, offset: u64, bytes: u64) {
+        let mut inner = self.disk.inner();
+        let hint = Operation::WriteBack(self.inode, offset, bytes);
+        inner.operations.push(hint);
+    }
 }
 
 /// A disk between two operations: what is durable, and what may be.
@@ -355,6 +363,7 @@ impl Cut {
                 }
             }
             Operation::Sync(inode) => self.files[*inode].sync(page),
+            Operation::WriteBack(..) => {}
             Operation::SyncFailed(inode) => {
                 self.files[*inode].pages.clear();
                 self.files[*inode].lens.clear();
