@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr, path::Path};
 pub use metrics::{Metrics, MetricsError};
 
 use tokio::{
+    runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal as listen},
     task::JoinHandle,
 };
@@ -14,7 +15,7 @@ use tokio::{
 use crate::{
     api::{
         client::{self, Client},
-        error::ApiError,
+        error::{ApiError, EXIT_FAILED},
         server::Server,
         socket::{Socket, SocketError},
     },
@@ -36,6 +37,8 @@ pub struct Daemon {
     socket: std::path::PathBuf,
     // Runs `Server::serve`; joined by `stop`, aborted by drop.
     serving: JoinHandle<()>,
+    // Where calls are served: who asks is not behind what goes to peers. Left before `drop`.
+    calls: Option<Runtime>,
     metrics: Option<Metrics>,
 }
 
@@ -45,6 +48,9 @@ pub enum DaemonError {
     /// There is no socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The system gives no threads.
+    #[error("cannot start threads that serve calls: {0}")]
+    Threads(#[source] io::Error),
     /// The node did not close cleanly; what was acknowledged is in its log all the same.
     #[error("the node did not close cleanly: {0}")]
     Close(#[source] WriteError),
@@ -68,7 +74,12 @@ impl Daemon {
             hooks.clone(),
             Some(path.clone()),
         );
-        let serving = tokio::spawn(server.clone().serve(socket));
+        let calls = Builder::new_multi_thread()
+            .thread_name("calls")
+            .enable_all()
+            .build()
+            .map_err(DaemonError::Threads)?;
+        let serving = calls.spawn(server.clone().serve(socket));
         // Last: a command that a hook runs finds the socket.
         hooks.start();
         Ok(Self {
@@ -78,6 +89,7 @@ impl Daemon {
             server,
             socket: path,
             serving,
+            calls: Some(calls),
             metrics: None,
         })
     }
@@ -146,6 +158,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.serving.abort();
         self.hooks.abort();
+        if let Some(calls) = self.calls.take() {
+            calls.shutdown_background();
+        }
     }
 }
 
@@ -153,6 +168,8 @@ impl From<DaemonError> for ApiError {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Socket(error) => error.into(),
+            DaemonError::Threads(_) => Self::new("no_threads", EXIT_FAILED, error.to_string())
+                .hint("the limit of processes of this user or unit may be too low"),
             DaemonError::Close(error) => error.into(),
         }
     }

@@ -5,6 +5,8 @@
 //! begun (EEVDF, `RUN_TO_PARITY`). A put is woken several times on its way, and would wait each time
 //! beside a first sync. So whoever works through thousands of entries offers its core in between.
 
+#[cfg(feature = "net")]
+use std::cell::RefCell;
 use std::{thread, time::Instant};
 
 use crate::limits::CORE_HELD_MAX;
@@ -30,4 +32,15 @@ impl Pace {
             self.since = Instant::now();
         }
     }
+}
+
+/// As `Pace::step`, for tasks, of which one thread works at many.
+#[cfg(feature = "net")]
+pub(crate) fn turn() {
+    TURN.with_borrow_mut(Pace::step);
+}
+
+#[cfg(feature = "net")]
+thread_local! {
+    static TURN: RefCell<Pace> = RefCell::new(Pace::start());
 }

@@ -436,7 +436,7 @@ fn with_causes(mut text: String, mut cause: Option<&dyn Error>) -> String {
     text
 }
 
-pub(super) const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 pub(super) const EXIT_NOT_FOUND: u8 = 3;
 pub(super) const EXIT_PRECONDITION: u8 = 4;

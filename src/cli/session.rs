@@ -51,7 +51,7 @@ enum Session {
     /// The store is open in here, for one command; other processes wait.
     Opened(Client, Node),
     /// This process is the node, and serves the socket.
-    Serving(Client, Daemon),
+    Serving(Client, Box<Daemon>),
 }
 
 impl Context {
@@ -220,7 +220,7 @@ impl Session {
                 return Err(lattice::api::error::ApiError::from(error).into());
             }
         };
-        Ok(Self::Serving(daemon.client(), daemon))
+        Ok(Self::Serving(daemon.client(), Box::new(daemon)))
     }
 }
 

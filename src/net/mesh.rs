@@ -8,7 +8,10 @@ use std::{
 use iroh::{Endpoint, EndpointId, address_lookup::memory::MemoryLookup};
 use iroh_gossip::{api::GossipSender, net::Gossip};
 use prost::Message as _;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -46,6 +49,8 @@ pub(super) struct Mesh {
     pub(super) secret: [u8; 32],
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    // Where they run.
+    runtime: Handle,
 }
 
 /// Whose turn it is in a store with one peer.
@@ -105,6 +110,7 @@ impl Mesh {
             secret: node.mesh_secret(),
             stop,
             tasks,
+            runtime: Handle::current(),
         });
         mesh.load_addresses();
         mesh.open_gate();
@@ -128,12 +134,13 @@ impl Mesh {
     /// Runs a task until it ends, or the net stops.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        let task = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
-        });
+        };
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Lets in who is a member now, and closes the connections of all others.

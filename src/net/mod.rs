@@ -39,7 +39,7 @@ use iroh::{
     protocol::{IncomingFilterOutcome, Router},
 };
 use iroh_gossip::net::Gossip;
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{runtime::Handle, sync::OnceCell, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{NetConfig, Relay};
@@ -59,7 +59,7 @@ use crate::{
         peer::Served,
         peers::Peers,
     },
-    node::{MeshError, Node},
+    node::{MeshError, Node, within},
     protocol::{frontier::FrontierTip, role::Role},
     store::Store,
 };
@@ -92,6 +92,8 @@ pub struct Net(Arc<Inner>);
 struct Inner {
     node: Node,
     config: NetConfig,
+    // Where all of it runs, whoever calls.
+    runtime: Handle,
     // Another one after a join.
     running: Mutex<Arc<Running>>,
 }
@@ -114,6 +116,7 @@ impl Net {
         let net = Self(Arc::new(Inner {
             node,
             config,
+            runtime: Handle::current(),
             running: Mutex::default(),
         }));
         own_tip::check(&net);
@@ -246,12 +249,13 @@ impl Net {
 
     fn supervise(&self, running: Arc<Running>) {
         let (net, stop) = (self.clone(), running.stop.clone());
-        running.tasks.spawn(async move {
+        let follow = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = net.follow_members() => {}
             }
-        });
+        };
+        running.tasks.spawn_on(follow, &self.0.runtime);
     }
 
     // Binds when there is somebody to meet; keeps gate and tasks in step with the members.
@@ -290,7 +294,8 @@ impl Net {
 
     async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
         let running = self.running();
-        let mesh = running.mesh.get_or_try_init(|| self.bind(&running)).await?;
+        let bind = || within(&self.0.runtime, self.bind(&running));
+        let mesh = running.mesh.get_or_try_init(bind).await?;
         Ok(Arc::clone(mesh))
     }
 

@@ -20,7 +20,7 @@ use crate::{
         Mesh, Own, PeerError, Turn,
         error::{BUSY, NO_STORE},
     },
-    pace::Pace,
+    pace::{self, Pace},
     protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
     store::{IngestError, Ingested, Outgoing, Store},
 };
@@ -338,7 +338,9 @@ impl Reader {
                 .await
                 .map_err(|_elapsed| PeerError::Silent { wait })??
                 .ok_or(PeerError::HungUp)?;
-            match self.decoder.push(&chunk) {
+            let pushed = self.decoder.push(&chunk);
+            pace::turn();
+            match pushed {
                 Ok(messages) => self.ready.extend(messages),
                 Err(error) => return Ok(Err(error)),
             }
@@ -364,11 +366,14 @@ impl Frames {
         mesh.spawn(async move {
             while let Some((frame, room)) = frames.recv().await {
                 let deadline = Instant::now() + SYNC_WORK_TIMEOUT;
-                match timeout_at(deadline, send.write_all(&frame)).await {
-                    Ok(Ok(())) => drop(room),
-                    // What is sent next, or the reader, sees it.
-                    Ok(Err(_)) | Err(_) => return,
+                for piece in frame.chunks(WRITE_BYTES_MAX) {
+                    match timeout_at(deadline, send.write_all(piece)).await {
+                        Ok(Ok(())) => pace::turn(),
+                        // What is sent next, or the reader, sees it.
+                        Ok(Err(_)) | Err(_) => return,
+                    }
                 }
+                drop(room);
             }
             drop(send.finish());
         });
@@ -394,6 +399,7 @@ impl Frames {
 
 // With its framing, what is read at once fits one message.
 const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
-const READ_BYTES_MAX: usize = 256 << 10;
+const READ_BYTES_MAX: usize = 64 << 10;
+const WRITE_BYTES_MAX: usize = 64 << 10;
 // How long a peer that does not answer keeps its own session waiting.
 const TIE_TIMEOUT: Duration = Duration::from_secs(1);

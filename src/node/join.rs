@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::StoreId,
-    node::{Node, OpenError, Root, StoreInfo, meta, open_store},
+    node::{Node, OpenError, Root, StoreInfo, meta},
     protocol::genesis::Genesis,
     store::{Authority, List, Store},
 };
@@ -39,7 +39,7 @@ impl Node {
             creator: genesis.creator,
         };
         let inner = &*self.0;
-        let store = open_store(&inner.config, &inner.key, &inner.lock, id, authority).await?;
+        let store = inner.open_store(id, authority).await?;
         former.close().await?;
         // Whatever was acknowledged since keeps the store.
         let untouched = untouched && former.frontier() == judged;
@@ -86,13 +86,7 @@ impl Node {
             }
             return Ok(FormerRoot::Dropped);
         }
-        let store = open_store(
-            &inner.config,
-            &inner.key,
-            &inner.lock,
-            former.id(),
-            Authority::Of(members),
-        );
+        let store = inner.open_store(former.id(), Authority::Of(members));
         let store = store.await?;
         let info = StoreInfo {
             id: former.id(),
@@ -126,7 +120,7 @@ impl Node {
                 store.close().await?;
             }
             let authority = Authority::Of(members.clone());
-            let store = open_store(&inner.config, &inner.key, &inner.lock, info.id, authority);
+            let store = inner.open_store(info.id, authority);
             let store = store.await?;
             let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
             stores.insert(info.id, (info, store));

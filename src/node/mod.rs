@@ -27,13 +27,16 @@ pub use mesh::{MeshError, Redeemed};
 use std::{
     any::Any,
     collections::BTreeMap,
-    fs, io,
+    fs,
+    future::poll_fn,
+    io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
 use ed25519_dalek::SigningKey;
+use tokio::runtime::Handle;
 
 pub use error::{OpenError, StoreError};
 
@@ -118,6 +121,8 @@ struct Inner {
     // All stores, the root store among them.
     stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
     meta: Meta,
+    // Where its stores are opened.
+    runtime: Handle,
     // Held as long as the node or the writer of a store lives.
     lock: Arc<Lock>,
 }
@@ -137,6 +142,7 @@ impl Node {
     /// # Errors
     /// `OpenError`; nothing that was there has changed then.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
+        let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
         prepare(&data_dir, config.create)?;
         let lock = Arc::new(Lock::take(&data_dir)?);
@@ -155,7 +161,7 @@ impl Node {
                 },
                 Some(root) => Authority::Of(root.store.members()),
             };
-            let store = open_store(&config, &key, &lock, row.id, authority).await?;
+            let store = open_store(&runtime, &config, &key, &lock, row.id, authority).await?;
             if row.root {
                 root = Some(Root {
                     store: store.clone(),
@@ -181,6 +187,7 @@ impl Node {
             root: RwLock::new(root),
             stores: RwLock::new(stores),
             meta,
+            runtime,
             lock,
         }));
         node.introduce().await?;
@@ -276,7 +283,7 @@ impl Node {
     async fn add_store(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
         let id = genesis.store();
         let authority = Authority::Of(self.root().members());
-        let store = open_store(&self.0.config, &self.0.key, &self.0.lock, id, authority).await?;
+        let store = self.0.open_store(id, authority).await?;
         let info = StoreInfo {
             id,
             name: name.to_owned(),
@@ -379,7 +386,15 @@ fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
     }
 }
 
+impl Inner {
+    async fn open_store(&self, id: StoreId, authority: Authority) -> Result<Store, OpenError> {
+        let (config, key, lock) = (&self.config, &self.key, &self.lock);
+        open_store(&self.runtime, config, key, lock, id, authority).await
+    }
+}
+
 async fn open_store(
+    runtime: &Handle,
     config: &NodeConfig,
     key: &Arc<SigningKey>,
     lock: &Arc<Lock>,
@@ -397,10 +412,21 @@ async fn open_store(
         root: matches!(authority, Authority::Root { .. }),
         authority,
     });
-    opened.await.map_err(|source| OpenError::Store {
+    let opened = within(runtime, opened).await;
+    opened.map_err(|source| OpenError::Store {
         id,
         source: Box::new(source),
     })
+}
+
+/// Does work here that leaves what it spawns to `runtime`, which outlives the caller's own.
+pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
+    let mut work = Box::pin(work);
+    poll_fn(|cx| {
+        let _there = runtime.enter();
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {
