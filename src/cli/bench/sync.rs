@@ -62,12 +62,7 @@ impl Sync {
 
         let daemon = Daemon::start(&from).await?;
         let mut client = daemon.connect().await?;
-        let stop = CancellationToken::new();
-        let calm = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
-        tokio::time::sleep(self.setup.turn() * 2).await;
-        stop.cancel();
-        let calm = calm.await;
-        let mut calm = calm.map_err(|panic| failed("the caller died", &panic))??;
+        let calm = self.calm(&daemon).await?;
         let idle = resident_of(daemon.pid());
         let request = api::InviteRequest {
             role: "writer".to_owned(),
@@ -76,12 +71,13 @@ impl Sync {
         let token = client.invite(request).await?.into_inner().token;
         let stop = CancellationToken::new();
         let meanwhile = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
-        let joining = tokio::task::spawn_blocking(move || join(&to, &token));
+        let joiner = to.clone();
+        let joining = tokio::task::spawn_blocking(move || join(&joiner, &token));
         let joined = joining.await;
         let joined = joined.map_err(|panic| failed("the joiner died", &panic))??;
         stop.cancel();
         let during = meanwhile.await;
-        let mut during = during.map_err(|panic| failed("the caller died", &panic))??;
+        let during = during.map_err(|panic| failed("the caller died", &panic))??;
         report.figure("first sync", rate(joined.entries, joined.took), "entries/s")?;
         let goal = (redb * REDB_RATIO).min(ENTRIES_GOAL);
         report.against(
@@ -103,18 +99,94 @@ impl Sync {
             "MiB",
             Goal::AtMost(MEMORY_MIB),
         )?;
-        calm.sort();
-        during.sort();
-        report.times("put at the sender, calm", &calm)?;
-        report.times("put at the sender, meanwhile", &during)?;
-        report.against(
-            "meanwhile to calm, p99",
-            during.micros(990) / calm.micros(990),
-            "",
-            Goal::AtMost(PUT_RATIO),
-        )?;
-        daemon.stop().await
+        compare(report, "sender", calm, during)?;
+        daemon.stop().await?;
+        self.at_the_receiver(&from, &to, report).await
     }
+
+    // What puts take when nothing else is done.
+    async fn calm(&self, daemon: &Daemon) -> Result<Samples, Failure> {
+        let stop = CancellationToken::new();
+        let calm = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
+        tokio::time::sleep(self.setup.turn() * 2).await;
+        stop.cancel();
+        calm.await
+            .map_err(|panic| failed("the caller died", &panic))?
+    }
+
+    // A node that was away and gets as much again, and whoever puts there meanwhile.
+    async fn at_the_receiver(
+        &self,
+        from: &Path,
+        to: &Path,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        let entries = self.entries;
+        report.case(format!("{entries} entries more, for a node that was away"))?;
+        let node = scratch::open(from).await?;
+        fill(&node.root(), entries, 1, self.setup.value).await?;
+        scratch::close(node).await?;
+        let (sender, receiver) = (Daemon::start(from).await?, Daemon::start(to).await?);
+        let (mut there, mut here) = (sender.connect().await?, receiver.connect().await?);
+        let ahead = there.status(api::StatusRequest {}).await?.into_inner();
+        let peers = there.list_peers(api::ListPeersRequest {}).await?;
+        let address = peers.into_inner().addresses.into_iter().next();
+        let request = api::DialRequest {
+            node: ahead.node.clone(),
+            address: address.unwrap_or_default(),
+        };
+        let stop = CancellationToken::new();
+        let meanwhile = tokio::spawn(puts(receiver.connect().await?, stop.clone()));
+        let (began, before) = (Instant::now(), entries_of(&mut here).await?);
+        here.dial(request).await?;
+        let goal = ahead.stores.iter().map(|store| store.entries).max();
+        let goal = goal.unwrap_or_default();
+        while entries_of(&mut here).await? < goal {
+            if began.elapsed() > CATCH_UP_WAIT {
+                let what = "the receiver does not catch up";
+                return Err(Failure::failed("bench", what));
+            }
+            tokio::time::sleep(CATCH_UP_LOOK).await;
+        }
+        let took = began.elapsed();
+        stop.cancel();
+        let during = meanwhile.await;
+        let during = during.map_err(|panic| failed("the caller died", &panic))??;
+        // What it has to write still is no calm.
+        tokio::time::sleep(CATCH_UP_REST).await;
+        let calm = self.calm(&receiver).await?;
+        let came = usize::try_from(goal.saturating_sub(before)).unwrap_or(usize::MAX);
+        report.figure("caught up", rate(came, took), "entries/s")?;
+        compare(report, "receiver", calm, during)?;
+        receiver.stop().await?;
+        sender.stop().await
+    }
+}
+
+// What a put takes on one side of a sync, to what it takes when nothing else is done.
+fn compare(
+    report: &mut Report<'_>,
+    side: &str,
+    mut calm: Samples,
+    mut during: Samples,
+) -> Result<(), Failure> {
+    calm.sort();
+    during.sort();
+    report.times(&format!("put at the {side}, calm"), &calm)?;
+    report.times(&format!("put at the {side}, meanwhile"), &during)?;
+    report.against(
+        "meanwhile to calm, p99",
+        during.micros(990) / calm.micros(990),
+        "",
+        Goal::AtMost(PUT_RATIO),
+    )
+}
+
+// Of its largest store.
+async fn entries_of(client: &mut Client) -> Result<u64, Failure> {
+    let status = client.status(api::StatusRequest {}).await?.into_inner();
+    let entries = status.stores.iter().map(|store| store.entries);
+    Ok(entries.max().unwrap_or_default())
 }
 
 struct Joined {
@@ -198,6 +270,9 @@ async fn puts(mut client: Client, stop: CancellationToken) -> Result<Samples, Fa
 }
 
 const REDB_RATIO: f64 = 0.7;
+const CATCH_UP_WAIT: Duration = Duration::from_secs(300);
+const CATCH_UP_LOOK: Duration = Duration::from_millis(50);
+const CATCH_UP_REST: Duration = Duration::from_secs(3);
 const ENTRIES_GOAL: f64 = 100_000.0;
 const MEMORY_MIB: f64 = 256.0;
 const PUT_RATIO: f64 = 3.0;
