@@ -39,7 +39,10 @@ pub const STRANGERS_BYTES_MAX: usize = 16 << 20;
 /// Bytes of entries that wait for the clock, per store. When full the one due last goes.
 pub const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// Commands that wait for a store's writer. When full, callers wait.
+/// Entries from elsewhere that are taken in, at the least, before writes that wait here go first:
+/// those and these share the writer, about half and half where both never end.
+pub const INGEST_ENTRIES_MIN: usize = 64;
+/// Calls that wait for a store's writer; as many with writes. When full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
 /// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is
 /// written while the next ones wait. When full, callers wait; a larger write waits to be alone.

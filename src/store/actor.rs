@@ -23,8 +23,8 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        Fresh, IngestError, Ingested, RefusedEntry, Repaired, StoreConfig, Write, WriteError,
-        Written,
+        Fresh, IngestError, Ingested, RefusedEntry, Repaired, StoreConfig, WriteError,
+        group::{Group, Writes},
         ingest::Waiting,
         marks::Marks,
         members::Membership,
@@ -32,21 +32,14 @@ use crate::{
         open,
         position::published,
         proof::Grounds,
-        queue::{Queue, Queued},
+        queue::{Inbox, Next, Queue},
         status::{HeldEntry, WriterStatus},
     },
 };
 
-/// What the writer can be asked.
+/// What the writer can be asked, besides writes.
 #[derive(Debug)]
 pub(super) enum Command {
-    Write(Write, oneshot::Sender<Result<Written, WriteError>>),
-    /// As `Write`, for the node's own keys.
-    WriteOwn(Write, oneshot::Sender<Result<Written, WriteError>>),
-    WriteMany(
-        Vec<Write>,
-        oneshot::Sender<Vec<Result<Written, WriteError>>>,
-    ),
     Ingest(
         Vec<Result<VerifiedEntry, RefusedEntry>>,
         oneshot::Sender<Result<Vec<Ingested>, IngestError>>,
@@ -78,9 +71,9 @@ type Closed = (
     Result<(), WriteError>,
 );
 
-// What the writer does next.
-enum Next {
-    Command(Command),
+// Why the writer goes on.
+enum Wake {
+    Next(Next),
     Idle,
     Gone,
 }
@@ -128,11 +121,11 @@ pub(super) struct Actor {
 impl Actor {
     /// Starts the thread. It ends when all senders are gone, or after `Close`.
     pub(super) fn start(self) -> Queue {
-        let (queue, received) = Queue::new();
+        let (queue, inbox) = Queue::new();
         thread::spawn(move || {
             let (bus, lease) = (self.bus.clone(), self.config.lease.clone());
             // The panic was printed; callers find their answers gone, watches end.
-            let ended = catch_unwind(AssertUnwindSafe(|| self.run(received)));
+            let ended = catch_unwind(AssertUnwindSafe(|| self.run(inbox)));
             if ended.is_err() {
                 tracing::error!("the writer of a store has panicked: open the store again");
             }
@@ -147,33 +140,36 @@ impl Actor {
     }
 
     // Returns who asked for the end, and how it went.
-    fn run(mut self, mut received: mpsc::Receiver<Queued>) -> Option<Closed> {
-        let mut next = None;
+    fn run(mut self, mut inbox: Inbox) -> Option<Closed> {
         loop {
-            let command = match next.take() {
-                Some(command) => Some(command),
-                None => match self.next_command(&mut received) {
-                    Next::Command(command) => Some(command),
-                    Next::Idle => None,
-                    Next::Gone => break,
-                },
+            let command = match self.await_next(&mut inbox) {
+                Wake::Next(Next::Command(command)) => Some(command),
+                Wake::Next(Next::Writes(first)) => {
+                    self.write_group(first, &mut inbox);
+                    None
+                }
+                Wake::Idle => None,
+                Wake::Gone => break,
             };
+            // Who has gone away does not want to know.
             match command {
                 None => {}
                 Some(Command::Close(reply)) => {
-                    // Later commands are answered with `Closed`: their channels are dropped.
-                    received.close();
+                    // What comes later is answered with `Closed`: its channel is dropped.
+                    inbox.close();
+                    while inbox.has_writes() {
+                        self.write_waiting(&mut inbox);
+                    }
                     return Some((reply, self.close()));
                 }
                 Some(Command::Ingest(entries, reply)) => {
-                    drop(reply.send(self.ingest(&entries)));
+                    drop(reply.send(self.ingest(&entries, &mut inbox)));
                 }
                 Some(Command::Rebuild { version, reply }) => {
                     drop(reply.send(self.rebuild_unless_newer(version)));
                 }
                 Some(Command::Reconsider(reply)) => {
                     self.reconsider();
-                    // Who has gone away does not want to know.
                     reply.send(()).unwrap_or_default();
                 }
                 Some(Command::Settle(reply)) => {
@@ -188,7 +184,6 @@ impl Actor {
                 }
                 Some(Command::Status(reply)) => drop(reply.send(self.status())),
                 Some(Command::Repair(reply)) => drop(reply.send(self.repair())),
-                Some(write) => next = self.write_group(write, &mut received),
             }
             self.maintain();
         }
@@ -198,16 +193,16 @@ impl Actor {
         None
     }
 
-    fn next_command(&mut self, received: &mut mpsc::Receiver<Queued>) -> Next {
+    fn await_next(&mut self, inbox: &mut Inbox) -> Wake {
         // A lone caller that writes one after the other comes back within moments: looking a
         // little longer spares both sides a sleep and a wake, which cost more than a signature.
         // Where many write, the processor is better left to them.
         let look_for = if self.lone { LOOK_FOR } else { Duration::ZERO };
         let look_until = Instant::now() + look_for;
         loop {
-            match received.try_recv() {
-                Ok(queued) => return Next::Command(queued.take()),
-                Err(mpsc::error::TryRecvError::Disconnected) => return Next::Gone,
+            match inbox.try_next() {
+                Ok(next) => return Wake::Next(next),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Wake::Gone,
                 Err(mpsc::error::TryRecvError::Empty) if Instant::now() < look_until => {
                     thread::yield_now();
                 }
@@ -216,32 +211,33 @@ impl Actor {
         }
         self.maintain();
         let wait = self.idle_for();
-        let waited = async { tokio::time::timeout(wait, received.recv()).await };
+        let waited = async { tokio::time::timeout(wait, inbox.next()).await };
         match self.runtime.block_on(waited) {
-            Ok(Some(queued)) => Next::Command(queued.take()),
-            Ok(None) => Next::Gone,
-            Err(_elapsed) => Next::Idle,
+            Ok(Some(next)) => Wake::Next(next),
+            Ok(None) => Wake::Gone,
+            Err(_elapsed) => Wake::Idle,
         }
     }
 
-    // Gathers what waits, up to a group's size, and writes it. Returns a command that is no write.
-    fn write_group(
-        &mut self,
-        first: Command,
-        received: &mut mpsc::Receiver<Queued>,
-    ) -> Option<Command> {
-        let mut group = super::group::Group::default();
-        let mut rest = group.add(first, self.config.root);
-        while rest.is_none() && group.writes() < GROUP_WRITES_MAX && group.bytes() < GROUP_BYTES_MAX
+    /// Writes a group of what waits, if something does.
+    pub(super) fn write_waiting(&mut self, inbox: &mut Inbox) {
+        if let Some(first) = inbox.next_writes() {
+            self.write_group(first, inbox);
+        }
+    }
+
+    // Gathers what waits, up to a group's size, and writes it.
+    fn write_group(&mut self, first: Writes, inbox: &mut Inbox) {
+        let mut group = Group::default();
+        group.add(first, self.config.root);
+        while group.writes() < GROUP_WRITES_MAX
+            && group.bytes() < GROUP_BYTES_MAX
+            && let Some(writes) = inbox.next_writes()
         {
-            match received.try_recv() {
-                Ok(queued) => rest = group.add(queued.take(), self.config.root),
-                Err(_empty_or_closed) => break,
-            }
+            group.add(writes, self.config.root);
         }
         self.lone = group.writes() == 1;
         self.run_group(group);
-        rest
     }
 
     // What is due besides commands: expiries, held entries, the flush.

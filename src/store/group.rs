@@ -17,13 +17,30 @@ use crate::{
         role::role_key_node,
     },
     state::{State, StateError},
-    store::{
-        Condition, ReadError, Write, WriteError, Written,
-        actor::{Actor, Command},
-    },
+    store::{Condition, ReadError, Write, WriteError, Written, actor::Actor},
 };
 
-type Outcome = Result<Written, WriteError>;
+pub(super) type Outcome = Result<Written, WriteError>;
+
+/// Writes that came together, and who waits for them.
+#[derive(Debug)]
+pub(super) enum Writes {
+    /// The handle has checked it.
+    One(Write, oneshot::Sender<Outcome>),
+    /// Of the node's own keys.
+    Own(Write, oneshot::Sender<Outcome>),
+    Many(Vec<Write>, oneshot::Sender<Vec<Outcome>>),
+}
+
+impl Writes {
+    /// Returns the bytes of their ops, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::One(write, _) | Self::Own(write, _) => write.bytes(),
+            Self::Many(writes, _) => writes.iter().map(Write::bytes).sum(),
+        }
+    }
+}
 
 /// Writes that wait together, and who waits for them.
 #[derive(Debug, Default)]
@@ -51,29 +68,26 @@ impl Group {
         self.bytes
     }
 
-    /// Takes a write in; hands back a command that is none.
-    pub(super) fn add(&mut self, command: Command, root: bool) -> Option<Command> {
-        match command {
-            // The handle has checked it.
-            Command::Write(write, reply) => {
+    /// Takes writes in.
+    pub(super) fn add(&mut self, writes: Writes, root: bool) {
+        match writes {
+            Writes::One(write, reply) => {
                 self.push(write, Ok(()));
                 self.replies.push(Reply::One(reply));
             }
-            Command::WriteOwn(write, reply) => {
+            Writes::Own(write, reply) => {
                 let checked = write.check(false);
                 self.push(write, checked);
                 self.replies.push(Reply::One(reply));
             }
-            Command::WriteMany(writes, reply) => {
+            Writes::Many(writes, reply) => {
                 self.replies.push(Reply::Many(writes.len(), reply));
                 for write in writes {
                     let checked = write.check(root);
                     self.push(write, checked);
                 }
             }
-            other => return Some(other),
         }
-        None
     }
 
     fn push(&mut self, write: Write, checked: Result<(), WriteError>) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX},
+    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_ENTRIES_MIN, PENDING_BYTES_MAX},
     log::LogError,
     pace::Pace,
     protocol::{
@@ -22,7 +22,7 @@ use crate::{
         run,
     },
     state::{Staged, StateError},
-    store::{WriteError, actor::Actor, group::GroupError},
+    store::{WriteError, actor::Actor, group::GroupError, queue::Inbox},
 };
 
 /// What became of an entry that came from elsewhere.
@@ -89,7 +89,7 @@ pub enum RefusedEntry {
     },
 }
 
-/// Why nothing of a call was taken in.
+/// Why not all of a call was taken in. What was is found to be here when it comes again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
     /// The store takes no writes now.
@@ -187,30 +187,51 @@ pub(super) enum TakenIn {
 }
 
 impl Actor {
-    /// Takes in entries that came from elsewhere, as one group.
+    /// Takes in entries that came from elsewhere. Writes that come meanwhile do not wait for all of
+    /// them: what is staged is committed, and they go first.
     pub(super) fn ingest(
         &mut self,
         entries: &[Result<VerifiedEntry, RefusedEntry>],
+        inbox: &mut Inbox,
     ) -> Result<Vec<Ingested>, IngestError> {
-        self.check_writable()?;
-        let outcome = match self.try_ingest(entries) {
-            Err(GroupError::State(error)) => {
-                self.state_damaged(error);
-                self.try_ingest(entries)
+        let mut outcomes = Vec::with_capacity(entries.len());
+        loop {
+            let rest = &entries[outcomes.len()..];
+            outcomes.append(&mut self.ingest_group(rest, |staged| {
+                staged >= INGEST_ENTRIES_MIN && inbox.has_writes()
+            })?);
+            if outcomes.len() == entries.len() {
+                return Ok(outcomes);
             }
-            done => done,
-        };
-        self.mend();
-        outcome.map_err(|error| WriteError::from(error).into())
+            self.write_waiting(inbox);
+        }
     }
 
     /// Takes in entries that have waited for something else than an entry.
     pub(super) fn ingest_again(&mut self, entries: Vec<VerifiedEntry>) {
         let entries: Vec<_> = entries.into_iter().map(Ok).collect();
-        if let Err(error) = self.ingest(&entries) {
+        if let Err(error) = self.ingest_group(&entries, |_staged| false) {
             // The next sync brings them again.
             tracing::warn!(store = %self.config.id, %error, "entries that waited were not applied");
         }
+    }
+
+    // Takes in the first of `entries`, until `enough` of them are staged, as one group.
+    fn ingest_group(
+        &mut self,
+        entries: &[Result<VerifiedEntry, RefusedEntry>],
+        enough: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Ingested>, IngestError> {
+        self.check_writable()?;
+        let outcomes = match self.try_ingest(entries, &enough) {
+            Err(GroupError::State(error)) => {
+                self.state_damaged(error);
+                self.try_ingest(entries, &enough)
+            }
+            done => done,
+        };
+        self.mend();
+        outcomes.map_err(|error| WriteError::from(error).into())
     }
 
     /// Returns which of `tips` are not here: neither readable in the logs, nor held or strangers'
@@ -254,7 +275,7 @@ impl Actor {
     /// Applies held entries that are due.
     pub(super) fn release_held(&mut self, now_ms: u64) {
         let due: Vec<_> = self.waiting.take_due(now_ms).into_iter().map(Ok).collect();
-        if let Err(error) = self.try_ingest(&due) {
+        if let Err(error) = self.try_ingest(&due, |_staged| false) {
             let error = WriteError::from(error);
             tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
             for entry in due.into_iter().flatten() {
@@ -266,21 +287,34 @@ impl Actor {
     fn try_ingest(
         &mut self,
         entries: &[Result<VerifiedEntry, RefusedEntry>],
+        enough: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Ingested>, GroupError> {
+        let done = self.stage_entries(entries, enough).and_then(|outcomes| {
+            self.commit().map_err(GroupError::Refused)?;
+            Ok(outcomes)
+        });
+        if done.is_err() {
+            self.roll_back();
+        }
+        done
+    }
+
+    fn stage_entries(
+        &mut self,
+        entries: &[Result<VerifiedEntry, RefusedEntry>],
+        enough: impl Fn(usize) -> bool,
     ) -> Result<Vec<Ingested>, GroupError> {
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut pace = Pace::start();
-        let staged = entries.iter().try_for_each(|entry| {
+        for entry in entries {
+            if enough(outcomes.len()) {
+                break;
+            }
             pace.step();
             outcomes.push(match entry {
                 Ok(entry) => self.ingest_one(entry)?,
                 Err(refused) => Ingested::Refused(refused.clone()),
             });
-            Ok(())
-        });
-        let done = staged.and_then(|()| self.commit().map_err(GroupError::Refused));
-        if let Err(error) = done {
-            self.roll_back();
-            return Err(error);
         }
         Ok(outcomes)
     }

@@ -72,7 +72,7 @@ use crate::{
     log::LogReader,
     protocol::{entry::Op, frontier::Frontier, membership::Members},
     state::StateReader,
-    store::{actor::Command, consumers::Consumers, queue::Queue},
+    store::{actor::Command, consumers::Consumers, group::Writes, queue::Queue},
 };
 
 /// What a store is opened with.
@@ -217,10 +217,8 @@ impl Store {
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         write.check(self.shared.root)?;
         self.may_write().await;
-        let bytes = write.bytes();
         let (reply, answer) = oneshot::channel();
-        let command = Command::Write(write, reply);
-        self.queue.send_bytes(command, bytes).await?;
+        self.queue.write(Writes::One(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 
@@ -237,11 +235,9 @@ impl Store {
     ) -> impl Future<Output = Vec<Result<Written, WriteError>>> + Send + use<> {
         self.may_write().await;
         let count = writes.len();
-        let bytes = writes.iter().map(Write::bytes).sum();
         let (reply, answer) = oneshot::channel();
-        let command = Command::WriteMany(writes, reply);
-        // Where it is closed, `reply` is gone with the command.
-        drop(self.queue.send_bytes(command, bytes).await);
+        // Where it is closed, `reply` is gone.
+        drop(self.queue.write(Writes::Many(writes, reply)).await);
         async move {
             let closed = |_gone| (0..count).map(|_| Err(WriteError::Closed)).collect();
             answer.await.unwrap_or_else(closed)
@@ -252,7 +248,7 @@ impl Store {
     pub(crate) async fn write_own(&self, write: Write) -> Result<Written, WriteError> {
         self.may_write().await;
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::WriteOwn(write, reply)).await?;
+        self.queue.write(Writes::Own(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 

@@ -6,15 +6,16 @@ use lattice::{
     Store,
     clock::Clock,
     disk::RealDisk,
-    id::StoreId,
+    id::{EntryId, StoreId},
     limits::DRIFT_MS_MAX,
     protocol::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         hlc::Hlc,
     },
-    store::{Ingested, RefusedEntry, StoreConfig, WriteError},
+    store::{Ingested, RefusedEntry, Start, StoreConfig, WatchEvent, WatchOptions, WriteError},
 };
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
+use tokio_stream::StreamExt as _;
 
 use crate::random::for_each_seed;
 
@@ -399,4 +400,97 @@ async fn b8_what_a_later_entry_vouches_for_is_no_damage() {
     );
     let report = store.verify().await.unwrap();
     assert_eq!((report.damage, report.signatures), (vec![], 1));
+}
+
+/// A first sync brings thousands of entries in one message: whoever writes here meanwhile goes
+/// between them, and none of either is lost, twice, or out of order.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_between_the_entries_of_one_message() {
+    const COUNT: u64 = 10_000;
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
+    let store = open(dir.path(), &clock).await;
+    let mut watch = store.watch_with(WatchOptions {
+        start: Start::Now,
+        ..WatchOptions::default()
+    });
+    // Among them /shared, that both sides write.
+    let mut author = Author::new(2);
+    let message: Vec<VerifiedEntry> = (0..COUNT)
+        .map(|n| match n % 10 {
+            0 => author.put("/shared", &n.to_string(), NOW_MS + n, &[]),
+            _ => author.put(&format!("/k/{n}"), "v", NOW_MS + n, &[]),
+        })
+        .collect();
+    let mut ingest = pin!(store.ingest_verified(message.clone()));
+    let mut answered = None;
+    let mut writes = Vec::new();
+    while answered.is_none() {
+        let written = async {
+            let alone = store.put("/shared", "here").await.unwrap();
+            let batch = vec![
+                Op::Put {
+                    key: "/b/1".into(),
+                    value: "1".into(),
+                    expires_ms: None,
+                },
+                Op::Put {
+                    key: "/b/2".into(),
+                    value: "2".into(),
+                    expires_ms: None,
+                },
+            ];
+            [alone.entry, store.batch(batch).await.unwrap().entry]
+        };
+        let mut written = pin!(written);
+        // The message is asked first, so that it is on its way before the first write.
+        let done = std::future::poll_fn(|cx| {
+            if answered.is_none()
+                && let std::task::Poll::Ready(outcomes) = ingest.as_mut().poll(cx)
+            {
+                answered = Some(outcomes.unwrap());
+            }
+            written.as_mut().poll(cx)
+        });
+        writes.extend(done.await);
+    }
+    let applied: Vec<_> = message
+        .iter()
+        .map(|entry| Ingested::Applied(entry.id))
+        .collect();
+    assert_eq!(answered.unwrap(), applied);
+    // In the order of application.
+    let (mut told, mut ops) = (Vec::new(), 0);
+    while ops < message.len() + writes.len() * 3 / 2 {
+        if let WatchEvent::Change(change) = watch.next().await.unwrap().unwrap() {
+            ops += 1;
+            if told.last() != Some(&change.entry.id) {
+                told.push(change.entry.id);
+            }
+        }
+    }
+    let mine = |id: &&EntryId| writes.contains(id);
+    let theirs: Vec<_> = told.iter().filter(|id| !mine(id)).copied().collect();
+    assert!(theirs.iter().eq(message.iter().map(|entry| &entry.id)));
+    assert!(told.iter().filter(mine).eq(&writes));
+    let between = told.iter().rposition(|id| !writes.contains(id)).unwrap();
+    let between = told[..between].iter().filter(mine).count();
+    // One before the first entry, and one that came when all were staged.
+    assert!(
+        between > 2,
+        "{between} of {} writes went between",
+        writes.len()
+    );
+    let report = store.verify().await.unwrap();
+    assert_eq!(
+        (report.damage, report.entries),
+        (vec![], COUNT + writes.len() as u64)
+    );
+    let hash = store.state_hash().await.unwrap();
+    store.close().await.unwrap();
+    drop(watch);
+    // The same entries in another order: all of theirs, then all from here.
+    std::fs::remove_file(dir.path().join("state.db")).unwrap();
+    let store = open(dir.path(), &clock).await;
+    assert_eq!(store.state_hash().await.unwrap(), hash);
+    store.close().await.unwrap();
 }

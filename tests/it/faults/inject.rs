@@ -407,3 +407,75 @@ async fn s11_all_who_wait_for_a_failed_fsync_are_told() {
     soon(store.put("/after", "1")).await.unwrap();
     assert_eq!(soon(store.verify()).await.unwrap().damage, []);
 }
+
+/// Writes that come while a message of entries is taken in are committed between its parts. The
+/// change that fails may be of any of them: what was answered is there, and the message goes in
+/// when it comes again.
+#[test]
+fn s11_a_message_that_fails_behind_its_first_part_comes_again() {
+    let entries: Vec<_> = (0..3000).fold(Vec::new(), |mut entries, n| {
+        let op = put(format!("/of/b/{n:04}"), vec![7; 100]);
+        entries.push(next_of_b(entries.last(), vec![], vec![op]));
+        entries
+    });
+    let parts = Mutex::new(0);
+    on_two_threads(24, |n| {
+        let (entries, parts) = (&entries, &parts);
+        async move {
+            let disk = MemDisk::default();
+            let store = open(&disk).await.unwrap();
+            // Creating a log takes some; then each group is a write and a sync.
+            disk.fail(4 + n as u64, EIO, Fail::Changes);
+            let ingest = store.ingest_verified(entries.clone());
+            let mut acknowledged = 0;
+            let write = async {
+                while store
+                    .put("/here", format!("{}", acknowledged + 1))
+                    .await
+                    .is_ok()
+                {
+                    acknowledged += 1;
+                }
+            };
+            let (refused, ()) = soon(async { tokio::join!(ingest, write) }).await;
+            assert!(disk.has_failed());
+            soon(store.close()).await.unwrap_or_default();
+            drop(store);
+            let disk = MemDisk::new(&disk.image());
+            let store = open(&disk).await.unwrap();
+            let here = soon(store.get(b"/here")).await.unwrap();
+            let here = here.map_or(0, |item| {
+                std::str::from_utf8(&item.value).unwrap().parse().unwrap()
+            });
+            // The one that was refused may be there.
+            assert!(
+                here == acknowledged || here == acknowledged + 1,
+                "{here}, {acknowledged}"
+            );
+            let outcomes = soon(store.ingest_verified(entries.clone())).await.unwrap();
+            let is_there = |outcome: &Ingested| matches!(outcome, Ingested::Duplicate(_));
+            let before = outcomes.iter().filter(|it| is_there(it)).count();
+            assert!(
+                outcomes.iter().take(before).all(is_there),
+                "not the first ones"
+            );
+            if refused.is_ok() {
+                assert_eq!(before, entries.len(), "an acknowledged part is gone");
+            } else if (1..entries.len()).contains(&before) {
+                *parts.lock().unwrap() += 1;
+            }
+            let report = soon(store.verify()).await.unwrap();
+            assert_eq!(report.damage, []);
+            let is_new = |outcome: &Ingested| matches!(outcome, Ingested::Applied(_));
+            assert!(
+                outcomes.iter().skip(before).all(is_new),
+                "{:?}",
+                outcomes[before]
+            );
+            soon(store.close()).await.unwrap();
+        }
+    });
+    let parts = parts.into_inner().unwrap();
+    eprintln!("{parts} of 24 messages failed behind their first part");
+    assert!(parts > 0);
+}
