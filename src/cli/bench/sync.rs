@@ -135,19 +135,16 @@ impl Sync {
             node: ahead.node.clone(),
             address: address.unwrap_or_default(),
         };
+        let came = entries_of(&mut here).await?;
+        here.dial(request).await?;
+        // Until they come it is calm.
+        until_entries(&mut here, came + 1).await?;
         let stop = CancellationToken::new();
         let meanwhile = tokio::spawn(puts(receiver.connect().await?, stop.clone()));
         let (began, before) = (Instant::now(), entries_of(&mut here).await?);
-        here.dial(request).await?;
         let goal = ahead.stores.iter().map(|store| store.entries).max();
         let goal = goal.unwrap_or_default();
-        while entries_of(&mut here).await? < goal {
-            if began.elapsed() > CATCH_UP_WAIT {
-                let what = "the receiver does not catch up";
-                return Err(Failure::failed("bench", what));
-            }
-            tokio::time::sleep(CATCH_UP_LOOK).await;
-        }
+        until_entries(&mut here, goal).await?;
         let took = began.elapsed();
         stop.cancel();
         let during = meanwhile.await;
@@ -180,6 +177,19 @@ fn compare(
         "",
         Goal::AtMost(PUT_RATIO),
     )
+}
+
+// Waits until there are as many.
+async fn until_entries(client: &mut Client, goal: u64) -> Result<(), Failure> {
+    let began = Instant::now();
+    while entries_of(client).await? < goal {
+        if began.elapsed() > CATCH_UP_WAIT {
+            let what = "the receiver does not catch up";
+            return Err(Failure::failed("bench", what));
+        }
+        tokio::time::sleep(CATCH_UP_LOOK).await;
+    }
+    Ok(())
 }
 
 // Of its largest store.
