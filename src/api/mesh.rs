@@ -45,11 +45,12 @@ pub(super) fn join(
     net: Option<&Net>,
     request: &api::JoinRequest,
 ) -> Result<Answers<api::JoinProgress>, ApiError> {
-    let net = running(net)?.clone();
+    let net = running(net)?;
     let invitation: Invitation = request.token.parse()?;
     let (answers, stream) = mpsc::channel(EVENTS_AHEAD);
     // A client that goes away does not undo what has begun.
-    tokio::spawn(async move {
+    let joining = net.clone();
+    net.spawn(async move {
         let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
         let forward = answers.clone();
         let telling = tokio::spawn(async move {
@@ -57,7 +58,7 @@ pub(super) fn join(
                 drop(forward.send(Ok(progress(event))).await);
             }
         });
-        let joined = net.join(&invitation, &events).await;
+        let joined = joining.join(&invitation, &events).await;
         drop(events);
         drop(telling.await);
         if let Err(error) = joined {

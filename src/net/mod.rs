@@ -292,6 +292,12 @@ impl Net {
         }
     }
 
+    /// Runs work of the net where all of it runs, whoever asks for it.
+    #[cfg(feature = "api")]
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.runtime.spawn(work);
+    }
+
     async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
         let running = self.running();
         let bind = || within(&self.0.runtime, self.bind(&running));
