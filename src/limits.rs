@@ -39,9 +39,9 @@ pub const STRANGERS_BYTES_MAX: usize = 16 << 20;
 /// Bytes of entries that wait for the clock, per store. When full the one due last goes.
 pub const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// Entries from elsewhere that are taken in, at the least, before writes that wait here go first:
-/// those and these share the writer, about half and half where both never end.
-pub const INGEST_ENTRIES_MIN: usize = 64;
+/// Ops of entries from elsewhere that are taken in, at the least, before writes that wait here go
+/// first; more after a larger group of writes, so that the two share the writer.
+pub const INGEST_OPS_MIN: usize = 64;
 /// Calls that wait for a store's writer; as many with writes. When full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
 /// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is

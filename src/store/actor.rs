@@ -111,8 +111,8 @@ pub(super) struct Actor {
     // The next time an expiry is due, as far as known; None: nothing is.
     pub(super) next_expiry_ms: Option<u64>,
     pub(super) flushed_at: Instant,
-    // True when the last group was a single write.
-    pub(super) lone: bool,
+    // Writes of the last group.
+    pub(super) grouped: usize,
     // Changes staged by the current group, told after the fsync.
     pub(super) staged: Vec<std::sync::Arc<Change>>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -197,7 +197,11 @@ impl Actor {
         // A lone caller that writes one after the other comes back within moments: looking a
         // little longer spares both sides a sleep and a wake, which cost more than a signature.
         // Where many write, the processor is better left to them.
-        let look_for = if self.lone { LOOK_FOR } else { Duration::ZERO };
+        let look_for = if self.grouped == 1 {
+            LOOK_FOR
+        } else {
+            Duration::ZERO
+        };
         let look_until = Instant::now() + look_for;
         loop {
             match inbox.try_next() {
@@ -236,12 +240,12 @@ impl Actor {
         {
             group.add(writes, self.config.root);
         }
-        self.lone = group.writes() == 1;
+        self.grouped = group.writes();
         self.run_group(group);
     }
 
-    // What is due besides commands: expiries, held entries, the flush.
-    fn maintain(&mut self) {
+    /// Does what is due besides commands: expiries, held entries, the flush.
+    pub(super) fn maintain(&mut self) {
         if self.state_failed.is_some() {
             if self.flushed_at.elapsed() >= RETRY_EVERY {
                 self.rebuild();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_ENTRIES_MIN, PENDING_BYTES_MAX},
+    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_OPS_MIN, PENDING_BYTES_MAX},
     log::LogError,
     pace::Pace,
     protocol::{
@@ -194,43 +194,53 @@ impl Actor {
         entries: &[Result<VerifiedEntry, RefusedEntry>],
         inbox: &mut Inbox,
     ) -> Result<Vec<Ingested>, IngestError> {
+        let own = |entry: &Result<VerifiedEntry, _>| matches!(entry, Ok(entry) if entry.author() == self.author());
+        // What comes back of this node's own log is whole before it goes on.
+        let whole = entries.iter().rposition(own).map_or(0, |last| last + 1);
         let mut outcomes = Vec::with_capacity(entries.len());
-        loop {
-            let rest = &entries[outcomes.len()..];
-            outcomes.append(&mut self.ingest_group(rest, |staged| {
-                staged >= INGEST_ENTRIES_MIN && inbox.has_writes()
-            })?);
+        let done = loop {
+            let (before, ops_min) = (outcomes.len(), INGEST_OPS_MIN.max(self.grouped));
+            let group = self.ingest_group(&entries[before..], |count, ops| {
+                before + count >= whole && ops >= ops_min && inbox.has_writes()
+            });
+            match group {
+                Ok(mut group) => outcomes.append(&mut group),
+                Err(error) => break Err(error),
+            }
             if outcomes.len() == entries.len() {
-                return Ok(outcomes);
+                break Ok(outcomes);
             }
             self.write_waiting(inbox);
-        }
+            self.maintain();
+        };
+        self.mend();
+        done
     }
 
     /// Takes in entries that have waited for something else than an entry.
     pub(super) fn ingest_again(&mut self, entries: Vec<VerifiedEntry>) {
         let entries: Vec<_> = entries.into_iter().map(Ok).collect();
-        if let Err(error) = self.ingest_group(&entries, |_staged| false) {
+        if let Err(error) = self.ingest_group(&entries, |_count, _ops| false) {
             // The next sync brings them again.
             tracing::warn!(store = %self.config.id, %error, "entries that waited were not applied");
         }
+        self.mend();
     }
 
-    // Takes in the first of `entries`, until `enough` of them are staged, as one group.
+    // Takes in the first of `entries` as one group: all, or so many, with so many ops, as are enough.
     fn ingest_group(
         &mut self,
         entries: &[Result<VerifiedEntry, RefusedEntry>],
-        enough: impl Fn(usize) -> bool,
+        is_enough: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Ingested>, IngestError> {
         self.check_writable()?;
-        let outcomes = match self.try_ingest(entries, &enough) {
+        let outcomes = match self.try_ingest(entries, &is_enough) {
             Err(GroupError::State(error)) => {
                 self.state_damaged(error);
-                self.try_ingest(entries, &enough)
+                self.try_ingest(entries, &is_enough)
             }
             done => done,
         };
-        self.mend();
         outcomes.map_err(|error| WriteError::from(error).into())
     }
 
@@ -275,7 +285,7 @@ impl Actor {
     /// Applies held entries that are due.
     pub(super) fn release_held(&mut self, now_ms: u64) {
         let due: Vec<_> = self.waiting.take_due(now_ms).into_iter().map(Ok).collect();
-        if let Err(error) = self.try_ingest(&due, |_staged| false) {
+        if let Err(error) = self.try_ingest(&due, |_count, _ops| false) {
             let error = WriteError::from(error);
             tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
             for entry in due.into_iter().flatten() {
@@ -287,9 +297,9 @@ impl Actor {
     fn try_ingest(
         &mut self,
         entries: &[Result<VerifiedEntry, RefusedEntry>],
-        enough: impl Fn(usize) -> bool,
+        is_enough: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Ingested>, GroupError> {
-        let done = self.stage_entries(entries, enough).and_then(|outcomes| {
+        let done = self.stage_entries(entries, is_enough).and_then(|outcomes| {
             self.commit().map_err(GroupError::Refused)?;
             Ok(outcomes)
         });
@@ -302,17 +312,20 @@ impl Actor {
     fn stage_entries(
         &mut self,
         entries: &[Result<VerifiedEntry, RefusedEntry>],
-        enough: impl Fn(usize) -> bool,
+        is_enough: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Ingested>, GroupError> {
         let mut outcomes = Vec::with_capacity(entries.len());
-        let mut pace = Pace::start();
+        let (mut pace, mut ops) = (Pace::start(), 0);
         for entry in entries {
-            if enough(outcomes.len()) {
+            if is_enough(outcomes.len(), ops) {
                 break;
             }
             pace.step();
             outcomes.push(match entry {
-                Ok(entry) => self.ingest_one(entry)?,
+                Ok(entry) => {
+                    ops += entry.ops.len().max(1);
+                    self.ingest_one(entry)?
+                }
                 Err(refused) => Ingested::Refused(refused.clone()),
             });
         }

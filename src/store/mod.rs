@@ -258,7 +258,8 @@ impl Store {
     /// `Applied` are durable. Who calls this vouches that the authors may write here.
     ///
     /// # Errors
-    /// `Write` when the store takes no writes; one bad entry is an outcome, not an error.
+    /// `Write` when the store takes no writes, at first or any more: entries may have been applied
+    /// then. One bad entry is an outcome, not an error.
     pub async fn ingest(&self, entries: Vec<Bytes>) -> Result<Vec<Ingested>, IngestError> {
         let bytes = entries.iter().map(Bytes::len).sum();
         let id = self.shared.id;

@@ -162,7 +162,7 @@ pub(super) fn open(
         cuts,
         next_expiry_ms: None,
         flushed_at: Instant::now(),
-        lone: false,
+        grouped: 0,
         staged: Vec::new(),
         runtime,
     };

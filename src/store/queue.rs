@@ -111,10 +111,16 @@ async fn put<T>(
 impl Inbox {
     /// Returns what waits; writes and commands in turns. `Disconnected`: no caller is left.
     pub(super) fn try_next(&mut self) -> Result<Next, mpsc::error::TryRecvError> {
-        let next = if self.writes_first {
-            self.writes().or_else(|_none| self.command())
-        } else {
-            self.command().or_else(|_none| self.writes())
+        let next = match self.try_one(self.writes_first) {
+            Err(first) => {
+                let second = self.try_one(!self.writes_first);
+                // Gone is who has gone from both.
+                second.map_err(|second| match first {
+                    mpsc::error::TryRecvError::Disconnected => second,
+                    mpsc::error::TryRecvError::Empty => first,
+                })
+            }
+            found => found,
         };
         self.writes_first = !matches!(next, Ok(Next::Writes(_)));
         next
@@ -145,12 +151,11 @@ impl Inbox {
         self.commands.close();
     }
 
-    fn writes(&mut self) -> Result<Next, mpsc::error::TryRecvError> {
-        let (writes, _room) = self.writes.try_recv()?;
-        Ok(Next::Writes(writes))
-    }
-
-    fn command(&mut self) -> Result<Next, mpsc::error::TryRecvError> {
+    fn try_one(&mut self, writes: bool) -> Result<Next, mpsc::error::TryRecvError> {
+        if writes {
+            let (writes, _room) = self.writes.try_recv()?;
+            return Ok(Next::Writes(writes));
+        }
         let (command, _room) = self.commands.try_recv()?;
         Ok(Next::Command(command))
     }

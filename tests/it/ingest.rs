@@ -14,7 +14,7 @@ use lattice::{
     },
     store::{Ingested, RefusedEntry, Start, StoreConfig, WatchEvent, WatchOptions, WriteError},
 };
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio_stream::StreamExt as _;
 
 use crate::random::for_each_seed;
@@ -193,7 +193,7 @@ async fn t3_an_entry_from_the_future_is_held_and_applied_when_due() {
     assert_eq!(store.get(b"/k").await.unwrap(), None);
     clock.set(due_ms);
     while store.get(b"/k").await.unwrap().is_none() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(store.status().await.held, []);
 }
@@ -458,7 +458,7 @@ async fn writes_go_between_the_entries_of_one_message() {
         .map(|entry| Ingested::Applied(entry.id))
         .collect();
     assert_eq!(answered.unwrap(), applied);
-    // In the order of application.
+    // By stamp, which is the order of application: a put is stamped after all that was applied.
     let (mut told, mut ops) = (Vec::new(), 0);
     while ops < message.len() + writes.len() * 3 / 2 {
         if let WatchEvent::Change(change) = watch.next().await.unwrap().unwrap() {
@@ -493,4 +493,39 @@ async fn writes_go_between_the_entries_of_one_message() {
     let store = open(dir.path(), &clock).await;
     assert_eq!(store.state_hash().await.unwrap(), hash);
     store.close().await.unwrap();
+}
+
+/// A node gets its own entries back, as after a restored backup: a write that comes meanwhile goes
+/// after all of them, or it would fork the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_waits_for_what_comes_back_of_the_own_log() {
+    const COUNT: u64 = 2000;
+    let clock = Clock::manual(NOW_MS);
+    // The key of `open`.
+    let mut own = Author::new(1);
+    let message: Vec<VerifiedEntry> = (0..COUNT)
+        .map(|n| own.put(&format!("/k/{n}"), "v", NOW_MS + n, &[]))
+        .collect();
+    for _attempt in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), &clock).await;
+        let back = store.ingest_verified(message.clone());
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            store.put("/k", "v").await.unwrap()
+        };
+        let (back, written) = tokio::join!(back, later);
+        let is_first = written.seq == 1;
+        if !is_first {
+            assert_eq!(written.seq, COUNT + 1);
+            let applied = |outcome: &Ingested| matches!(outcome, Ingested::Applied(_));
+            assert!(back.unwrap().iter().all(applied));
+            assert!(store.status().await.forks.is_empty());
+        }
+        store.close().await.unwrap();
+        if !is_first {
+            return;
+        }
+    }
+    panic!("the write came first, always");
 }
