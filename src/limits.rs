@@ -42,6 +42,8 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 /// Ops of entries from elsewhere that are taken in, at the least, before writes that wait here go
 /// first; more after a larger group of writes, so that the two share the writer.
 pub const INGEST_OPS_MIN: usize = 64;
+/// Ops of entries from elsewhere that are made durable at once while somebody writes here.
+pub const INGEST_OPS_MAX: usize = 128;
 /// Calls that wait for a store's writer; as many with writes. When full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
 /// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is
@@ -75,8 +77,9 @@ pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
 /// each other. Decoded they take about twice as much.
 pub const SHARED_READ_BYTES_MAX: u64 = 4 << 20;
 /// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync
-/// writes data only and not the file's size.
-pub const LOG_GROW_BYTES_MAX: u64 = 1 << 20;
+/// writes data only and not the file's size. What is longer goes without: writing much twice costs
+/// more than the size.
+pub const LOG_GROW_BYTES: usize = 64 << 10;
 
 /// Batches a prefix channel holds for its slowest watcher; one that lags more reads the log.
 pub const BUS_BATCHES_MAX: usize = 64;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX, UNSYNCED_BYTES_MAX},
+    limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES, UNSYNCED_BYTES_MAX},
     log::{Branch, IndexPoint, LogError, frame::FrameHeader, refused, timing::Timing},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
@@ -90,9 +90,7 @@ impl Writer {
         let frames = self.staged.len();
         let grow = end > self.allocated;
         if grow {
-            let room = (end / 4).clamp(INDEX_EVERY_BYTES, LOG_GROW_BYTES_MAX);
-            let room = usize::try_from(room).unwrap_or(0);
-            self.staged.resize(frames.max(room), 0);
+            self.staged.resize(frames.max(LOG_GROW_BYTES), 0);
         }
         let written = self.write_pieces(at, timing);
         if grow {

@@ -111,8 +111,9 @@ pub(super) struct Actor {
     // The next time an expiry is due, as far as known; None: nothing is.
     pub(super) next_expiry_ms: Option<u64>,
     pub(super) flushed_at: Instant,
-    // Writes of the last group.
+    // Writes of the last group, and when it was written.
     pub(super) grouped: usize,
+    pub(super) grouped_at: Option<Instant>,
     // Changes staged by the current group, told after the fsync.
     pub(super) staged: Vec<std::sync::Arc<Change>>,
     pub(super) runtime: tokio::runtime::Handle,
@@ -241,6 +242,7 @@ impl Actor {
             group.add(writes, self.config.root);
         }
         self.grouped = group.writes();
+        self.grouped_at = Some(Instant::now());
         self.run_group(group);
     }
 

@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_OPS_MIN, PENDING_BYTES_MAX},
+    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_OPS_MAX, INGEST_OPS_MIN, PENDING_BYTES_MAX},
     log::LogError,
     pace::Pace,
     protocol::{
@@ -199,9 +200,12 @@ impl Actor {
         let whole = entries.iter().rposition(own).map_or(0, |last| last + 1);
         let mut outcomes = Vec::with_capacity(entries.len());
         let done = loop {
-            let (before, ops_min) = (outcomes.len(), INGEST_OPS_MIN.max(self.grouped));
+            let before = outcomes.len();
+            let ops_min = INGEST_OPS_MIN.max(self.grouped);
+            let ops_max = self.ingest_ops_max().max(ops_min);
             let group = self.ingest_group(&entries[before..], |count, ops| {
-                before + count >= whole && ops >= ops_min && inbox.has_writes()
+                let is_part = ops >= ops_max || ops >= ops_min && inbox.has_writes();
+                is_part && before + count >= whole
             });
             match group {
                 Ok(mut group) => outcomes.append(&mut group),
@@ -215,6 +219,17 @@ impl Actor {
         };
         self.mend();
         done
+    }
+
+    // What comes while a part is made durable waits for that, so parts are small as long as somebody
+    // writes here. Else there is one part: an fsync less for each.
+    fn ingest_ops_max(&self) -> usize {
+        let is_written = |at: Instant| at.elapsed() < WRITES_REMEMBERED;
+        if self.grouped_at.is_some_and(is_written) {
+            INGEST_OPS_MAX
+        } else {
+            usize::MAX
+        }
     }
 
     /// Takes in entries that have waited for something else than an entry.
@@ -571,3 +586,6 @@ pub(super) fn change(
         late,
     }
 }
+
+// Who writes now and then, and who has just begun to, is served the same.
+const WRITES_REMEMBERED: Duration = Duration::from_secs(1);

@@ -163,6 +163,7 @@ pub(super) fn open(
         next_expiry_ms: None,
         flushed_at: Instant::now(),
         grouped: 0,
+        grouped_at: None,
         staged: Vec::new(),
         runtime,
     };

@@ -108,7 +108,7 @@ impl Sync {
     async fn calm(&self, daemon: &Daemon) -> Result<Samples, Failure> {
         let stop = CancellationToken::new();
         let calm = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
-        tokio::time::sleep(self.setup.turn() * 2).await;
+        tokio::time::sleep(CALM).await;
         stop.cancel();
         calm.await
             .map_err(|panic| failed("the caller died", &panic))?
@@ -280,6 +280,8 @@ async fn puts(mut client: Client, stop: CancellationToken) -> Result<Samples, Fa
 }
 
 const REDB_RATIO: f64 = 0.7;
+// A thousand puts: of a hundred, the worst would be the p99.
+const CALM: Duration = Duration::from_secs(10);
 const CATCH_UP_WAIT: Duration = Duration::from_secs(300);
 const CATCH_UP_LOOK: Duration = Duration::from_millis(50);
 const CATCH_UP_REST: Duration = Duration::from_secs(3);
