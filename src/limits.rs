@@ -42,8 +42,6 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 /// Ops of entries from elsewhere that are taken in, at the least, before writes that wait here go
 /// first; more after a larger group of writes, so that the two share the writer.
 pub const INGEST_OPS_MIN: usize = 64;
-/// Ops of entries from elsewhere that are made durable at once while somebody writes here.
-pub const INGEST_OPS_MAX: usize = 128;
 /// Calls that wait for a store's writer; as many with writes. When full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
 /// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is

@@ -114,6 +114,8 @@ pub(super) struct Actor {
     // Writes of the last group, and when it was written.
     pub(super) grouped: usize,
     pub(super) grouped_at: Option<Instant>,
+    // What the last group from elsewhere took to become durable and known.
+    pub(super) committed_in: Duration,
     // Changes staged by the current group, told after the fsync.
     pub(super) staged: Vec<std::sync::Arc<Change>>,
     pub(super) runtime: tokio::runtime::Handle,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_OPS_MAX, INGEST_OPS_MIN, PENDING_BYTES_MAX},
+    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, INGEST_OPS_MIN, PENDING_BYTES_MAX},
     log::LogError,
     pace::Pace,
     protocol::{
@@ -195,16 +195,19 @@ impl Actor {
         entries: &[Result<VerifiedEntry, RefusedEntry>],
         inbox: &mut Inbox,
     ) -> Result<Vec<Ingested>, IngestError> {
-        let own = |entry: &Result<VerifiedEntry, _>| matches!(entry, Ok(entry) if entry.author() == self.author());
+        let me = self.author();
+        let own =
+            |entry: &Result<VerifiedEntry, _>| entry.as_ref().is_ok_and(|it| it.author() == me);
         // What comes back of this node's own log is whole before it goes on.
         let whole = entries.iter().rposition(own).map_or(0, |last| last + 1);
         let mut outcomes = Vec::with_capacity(entries.len());
         let done = loop {
-            let before = outcomes.len();
-            let ops_min = INGEST_OPS_MIN.max(self.grouped);
-            let ops_max = self.ingest_ops_max().max(ops_min);
+            let (before, ops_min) = (outcomes.len(), INGEST_OPS_MIN.max(self.grouped));
+            // Who comes while a part is made durable waits for that, so parts are small as long as
+            // somebody writes, and take as long as that. Else there is one: fewer fsyncs.
+            let (began, part) = (Instant::now(), self.part_time());
             let group = self.ingest_group(&entries[before..], |count, ops| {
-                let is_part = ops >= ops_max || ops >= ops_min && inbox.has_writes();
+                let is_part = ops >= ops_min && (inbox.has_writes() || began.elapsed() >= part);
                 is_part && before + count >= whole
             });
             match group {
@@ -221,14 +224,12 @@ impl Actor {
         done
     }
 
-    // What comes while a part is made durable waits for that, so parts are small as long as somebody
-    // writes here. Else there is one part: an fsync less for each.
-    fn ingest_ops_max(&self) -> usize {
-        let is_written = |at: Instant| at.elapsed() < WRITES_REMEMBERED;
-        if self.grouped_at.is_some_and(is_written) {
-            INGEST_OPS_MAX
+    fn part_time(&self) -> Duration {
+        let is_now = |at: Instant| at.elapsed() < WRITES_REMEMBERED;
+        if self.grouped_at.is_some_and(is_now) {
+            self.committed_in
         } else {
-            usize::MAX
+            Duration::MAX
         }
     }
 
@@ -315,7 +316,9 @@ impl Actor {
         is_enough: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Ingested>, GroupError> {
         let done = self.stage_entries(entries, is_enough).and_then(|outcomes| {
+            let began = Instant::now();
             self.commit().map_err(GroupError::Refused)?;
+            self.committed_in = began.elapsed();
             Ok(outcomes)
         });
         if done.is_err() {

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -164,6 +164,7 @@ pub(super) fn open(
         flushed_at: Instant::now(),
         grouped: 0,
         grouped_at: None,
+        committed_in: Duration::ZERO,
         staged: Vec::new(),
         runtime,
     };
