@@ -332,7 +332,7 @@ impl Actor {
         entries: &[Result<VerifiedEntry, RefusedEntry>],
         is_enough: impl Fn(usize, usize) -> bool,
     ) -> Result<Vec<Ingested>, GroupError> {
-        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut outcomes = Vec::new();
         let (mut pace, mut ops) = (Pace::start(), 0);
         for entry in entries {
             if is_enough(outcomes.len(), ops) {
