@@ -25,7 +25,6 @@ use crate::{
     store::{
         Fresh, IngestError, Ingested, RefusedEntry, Repaired, StoreConfig, WriteError,
         group::{Group, Writes},
-        ingest::Waiting,
         marks::Marks,
         members::Membership,
         mend::Mending,
@@ -34,6 +33,7 @@ use crate::{
         proof::Grounds,
         queue::{Inbox, Next, Queue},
         status::{HeldEntry, WriterStatus},
+        waiting::Waiting,
     },
 };
 

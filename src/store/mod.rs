@@ -35,6 +35,7 @@ mod replay;
 mod scan;
 mod status;
 mod verify;
+mod waiting;
 mod watch;
 mod write;
 

@@ -25,13 +25,13 @@ use crate::{
         Shared, StoreConfig,
         actor::Actor,
         fresh,
-        ingest::Waiting,
         marks::Marks,
         members::{self, Membership},
         mend::Mending,
         merge::{Merge, Merged, Span, spans},
         parents::{Absent, Reach},
         position::published,
+        waiting::Waiting,
     },
 };
 
