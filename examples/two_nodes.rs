@@ -7,7 +7,7 @@ use std::error::Error;
 use lattice::{
     Node, NodeConfig, WatchEvent,
     net::{Net, NetConfig},
-    protocol::role::Role,
+    protocol::membership::role::Role,
 };
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;

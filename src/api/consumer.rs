@@ -10,7 +10,7 @@ use crate::{
     api::{
         convert,
         error::ApiError,
-        pages::{Answers, unfold},
+        paging::{Answers, unfold},
     },
     limits::PAGE_BYTES,
     protocol::{

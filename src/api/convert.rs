@@ -8,9 +8,8 @@ use crate::{
     limits::REPLY_BYTES_MAX,
     node::StoreInfo,
     protocol::{
-        cause::Cause,
         change::{Change, EntryRef, Kind},
-        entry::Op,
+        entry::{Op, cause::Cause},
         frontier::FrontierTip,
         heads::{Head, Heads},
     },

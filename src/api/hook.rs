@@ -11,7 +11,7 @@ use crate::{
     api::{
         consumer,
         error::ApiError,
-        pages::{Answers, unfold},
+        paging::{Answers, unfold},
     },
     hooks::{Hook, HookKind, HookStatus, Hooks, LogPlace, Mode, Rehearsal, RunRecord, Span},
     protocol::{change::Kind, entry::Op},

@@ -6,20 +6,20 @@
 //! socket, so that the command line has one path. [`error`] names what went wrong, the same way
 //! on both ends.
 
-mod care;
 pub mod client;
 mod consumer;
 mod convert;
 pub mod error;
 mod hook;
 pub mod link;
-mod mesh;
-mod pages;
+mod maintenance;
+mod members;
+mod paging;
 mod past;
-mod proof;
 mod put_stream;
 pub mod server;
 mod service;
+mod signed_entry;
 pub mod socket;
 mod watch;
 pub mod watches;

@@ -6,7 +6,7 @@ use crate::{
     api::{
         convert,
         error::ApiError,
-        pages::{Answers, unfold},
+        paging::{Answers, unfold},
     },
     store::{Item, List, Past, Store},
     wire::api,

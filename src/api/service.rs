@@ -11,12 +11,11 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{
     api::{
-        care,
         consumer::{self, Answer},
         convert,
         error::ApiError,
-        hook, mesh,
-        pages::{self, Answers},
+        hook, maintenance, members,
+        paging::{self, Answers},
         past,
         put_stream::PutAnswers,
         server::Stop,
@@ -237,7 +236,7 @@ impl Lattice for Service {
         };
         let store = self.store(&store)?;
         Ok(Response::new(match at_ms {
-            None => pages::list(&store, options),
+            None => paging::list(&store, options),
             Some(ms) => past::list(&store, options, ms),
         }))
     }
@@ -490,19 +489,19 @@ impl Lattice for Service {
         let author = convert::author(&author)?.unwrap_or_else(|| self.0.node.id());
         let limit = (limit > 0).then_some(limit);
         let store = self.store(&store)?;
-        Ok(Response::new(pages::log(store, author, after, limit)))
+        Ok(Response::new(paging::log(store, author, after, limit)))
     }
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
         let api::VerifyRequest { store, all } = request.into_inner();
-        let verified = care::verify(self.asked(&store, all)?).await;
+        let verified = maintenance::verify(self.asked(&store, all)?).await;
         Ok(Response::new(verified?))
     }
 
     async fn repair(&self, request: Request<api::RepairRequest>) -> Answered<api::RepairReply> {
         let request = request.into_inner();
         let stores = self.asked(&request.store, request.all)?;
-        let repaired = care::repair(stores, request.accept_loss).await;
+        let repaired = maintenance::repair(stores, request.accept_loss).await;
         Ok(Response::new(repaired?))
     }
 
@@ -525,7 +524,7 @@ impl Lattice for Service {
     }
 
     async fn invite(&self, request: Request<api::InviteRequest>) -> Answered<api::InviteReply> {
-        let reply = mesh::invite(self.0.net.as_ref(), request.into_inner()).await;
+        let reply = members::invite(self.0.net.as_ref(), request.into_inner()).await;
         Ok(Response::new(reply?))
     }
 
@@ -533,7 +532,7 @@ impl Lattice for Service {
         &self,
         request: Request<api::JoinRequest>,
     ) -> Answered<Answers<api::JoinProgress>> {
-        let progress = mesh::join(self.0.net.as_ref(), request.get_ref())?;
+        let progress = members::join(self.0.net.as_ref(), request.get_ref())?;
         Ok(Response::new(progress))
     }
 
@@ -541,7 +540,7 @@ impl Lattice for Service {
         &self,
         _request: Request<api::ListPeersRequest>,
     ) -> Answered<api::ListPeersReply> {
-        let peers = mesh::list(&self.0.node, self.0.net.as_ref()).await;
+        let peers = members::list(&self.0.node, self.0.net.as_ref()).await;
         Ok(Response::new(peers?))
     }
 
@@ -549,13 +548,13 @@ impl Lattice for Service {
         let api::WhoHasRequest { store, key } = request.into_inner();
         let store = self.store(&store)?;
         let Shared { node, net, .. } = &*self.0;
-        let reply = mesh::who_has(node, net.as_ref(), &store, &key).await;
+        let reply = members::who_has(node, net.as_ref(), &store, &key).await;
         Ok(Response::new(reply?))
     }
 
     async fn wait_for(&self, request: Request<api::WaitForRequest>) -> Answered<api::WaitForReply> {
         let store = self.store(&request.get_ref().store)?;
-        let reply = mesh::wait_for(self.0.net.as_ref(), &store, request.get_ref()).await;
+        let reply = members::wait_for(self.0.net.as_ref(), &store, request.get_ref()).await;
         Ok(Response::new(reply?))
     }
 
@@ -563,7 +562,7 @@ impl Lattice for Service {
         &self,
         request: Request<api::RemovePeerRequest>,
     ) -> Answered<api::RemovePeerReply> {
-        let node = mesh::node(&request.get_ref().node)?;
+        let node = members::node(&request.get_ref().node)?;
         self.0.node.remove(&node).await.map_err(ApiError::from)?;
         Ok(Response::new(api::RemovePeerReply {}))
     }
@@ -573,14 +572,14 @@ impl Lattice for Service {
         request: Request<api::SetDormantRequest>,
     ) -> Answered<api::SetDormantReply> {
         let api::SetDormantRequest { node, dormant } = request.into_inner();
-        let node = mesh::node(&node)?;
+        let node = members::node(&node)?;
         let set = self.0.node.set_dormant(&node, dormant).await;
         set.map_err(ApiError::from)?;
         Ok(Response::new(api::SetDormantReply {}))
     }
 
     async fn dial(&self, request: Request<api::DialRequest>) -> Answered<api::DialReply> {
-        mesh::connect(self.0.net.as_ref(), request.get_ref()).await?;
+        members::connect(self.0.net.as_ref(), request.get_ref()).await?;
         Ok(Response::new(api::DialReply {}))
     }
 }

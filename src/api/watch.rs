@@ -16,7 +16,7 @@ use crate::{
     api::{
         convert,
         error::ApiError,
-        proof::{self, Found},
+        signed_entry::{self, Found},
         watches::{Opened, Watches},
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
@@ -130,7 +130,7 @@ impl Stream for WatchAnswers {
                 return Poll::Ready(Some(Ok(reply)));
             };
             let (store, last) = (self.store.clone(), self.found.take());
-            self.proving = Some(Box::pin(proof::add(store, last, change, reply)));
+            self.proving = Some(Box::pin(signed_entry::add(store, last, change, reply)));
         }
         self.watch = Some(watch);
         let Some(proving) = &mut self.proving else {

@@ -8,7 +8,7 @@ use lattice::{
 };
 use serde::Serialize;
 
-use crate::cli::{object, output};
+use crate::cli::output::{object, print};
 
 /// Exit codes. They are a promise to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,16 +118,16 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if !self.message.is_empty() {
             if json {
-                output::complain(&object::to_json(&Told {
+                print::complain(&object::to_json(&Told {
                     error: &self.code,
                     message: &self.message,
                     hint: &self.hint,
                     exit_code: self.exit as u8,
                 }));
             } else {
-                output::complain(&format!("error: {}", self.message));
+                print::complain(&format!("error: {}", self.message));
                 if !self.hint.is_empty() {
-                    output::complain(&format!("hint: {}", self.hint));
+                    print::complain(&format!("hint: {}", self.hint));
                 }
             }
         }

@@ -7,49 +7,15 @@
 //! there is one way in, and what a person sees is what a program gets.
 
 mod args;
-mod author;
-mod batch;
 mod bench;
-mod confirm;
-mod conflicts;
-mod consumer;
-mod demo;
-mod diff;
-mod draw;
-mod event;
+mod command;
 mod exit;
-mod health;
-mod history;
-mod hook;
-mod join;
-mod lines;
-mod log;
-mod net;
-mod object;
-mod on;
+mod input;
 mod output;
-mod pages;
-mod pause;
-mod peer;
 mod place;
-mod proof;
-mod put;
-mod read;
-mod remove;
-mod repair;
-mod service;
+mod reconnect;
+mod sd_notify;
 mod session;
-mod shell;
-mod status;
-mod store;
-mod stream;
-mod supervisor;
-mod up;
-mod verify;
-mod wait;
-mod watch;
-mod when;
-mod words;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -90,7 +56,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         && verify.lines
     {
         return tokio::select! {
-            result = proof::verify_lines(verify, &cli.global) => result,
+            result = command::verify_lines::verify_lines(verify, &cli.global) => result,
             () = interrupted() => Err(Failure::interrupted()),
         };
     }

@@ -16,8 +16,8 @@ use lattice::{
 use crate::cli::{
     args::Global,
     exit::{Exit, Failure},
-    net::NetArgs,
-    output::Output,
+    input::net_flags::NetArgs,
+    output::print::Output,
     place::Place,
 };
 

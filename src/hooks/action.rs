@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::hooks::{
     HooksError,
+    change_line::RunId,
     command::{Command, Job, Ran},
-    event::RunId,
     post::{Post, Secret},
 };
 

@@ -11,17 +11,17 @@
 
 mod action;
 mod answer;
+mod change_line;
 mod command;
+mod engine;
 mod error;
-mod event;
 mod file;
 mod hook;
 mod journal;
 mod post;
 mod rate;
 mod rehearsal;
-mod runner;
-mod work;
+mod run;
 
 use std::{
     collections::BTreeMap,
@@ -36,23 +36,23 @@ use tokio::{
 
 pub use action::Action;
 pub use answer::{LineError, LineOp, parse_line};
+pub use change_line::{ChangeLine, Named, RunId, variables};
 pub use command::{Captured, Command, End, Job, Ran};
+pub use engine::Health;
 pub use error::HooksError;
-pub use event::{ChangeLine, Named, RunId, variables};
 pub use file::{HookTable, HooksFileError};
 pub use hook::{Hook, HookError, HookKind, Mode, Span};
 pub use journal::{LogPlace, RunRecord};
 pub use post::{Post, Secret};
 pub use rehearsal::{Rehearsal, Rehearsed};
-pub use runner::Health;
 
 use crate::{
     hooks::{
+        engine::{Engine, Runner},
         error::causes,
         file::{HooksFile, Stamp},
         journal::Journal,
-        runner::{Engine, Runner},
-        work::Work,
+        run::Work,
     },
     limits::{HOOK_ACK_WAIT, HOOK_LOG_RUNS_MAX, HOOKS_LOOK_EVERY, HOOKS_STOP_GRACE},
     node::Node,

@@ -10,7 +10,7 @@ use crate::{
         HooksError,
         hook::{Hook, Mode},
         journal::RunRecord,
-        work::{Performed, Work},
+        run::{Performed, Work},
     },
     limits::HOOK_BATCH_BYTES,
     protocol::{change::Change, entry::Op},

@@ -9,13 +9,14 @@
 
 pub mod branch;
 mod chunk;
-mod cut;
 pub mod frame;
 mod hole;
+mod lost_tail;
 mod mark;
+pub(crate) mod merge;
 pub mod record;
 mod recover;
-mod timing;
+mod sync_times;
 mod writer;
 
 use std::{
@@ -27,16 +28,16 @@ use std::{
 
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
 pub use chunk::{Ahead, AtWork, SharedWalk};
-pub use cut::LogCut;
 pub use hole::Hole;
+pub use lost_tail::LogCut;
 pub use mark::Mark;
 pub use recover::Recovered;
-pub use timing::{SYNC_BOUNDS, SyncTimes};
+pub use sync_times::{SYNC_BOUNDS, SyncTimes};
 
 use crate::{
     disk::{Disk, DiskFile, Open},
     id::{Author, EntryId, Seq},
-    log::{chunk::Chunks, timing::Timing, writer::Writer},
+    log::{chunk::Chunks, sync_times::Timing, writer::Writer},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 

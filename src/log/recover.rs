@@ -13,8 +13,9 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        Branch, IndexPoint, LogCut, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer, cut,
+        Branch, IndexPoint, LogCut, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer,
         frame::FrameHeader,
+        lost_tail,
         mark::seal_before,
         parse_file_name,
         record::{Record, Step, Walk},
@@ -196,7 +197,7 @@ impl Tail<'_> {
             && let Some(found) = mark.missing(&self.file, &self.name).map_err(io)?
         {
             recovered.damage.push(found);
-            gone = cut::find(mark, &self.file, &self.name).map_err(io)?;
+            gone = lost_tail::find(mark, &self.file, &self.name).map_err(io)?;
         }
         let seen = self.read(from, len).map_err(io)?;
         let durable = from.max(seen.foreign).max(seen.synced).min(len);
@@ -238,7 +239,7 @@ impl Tail<'_> {
             what: format!("the file has {len} bytes, {} were durable", mark.end),
         });
         let io = |source| refused(&self.name, source);
-        let gone = cut::find(mark, &self.file, &self.name).map_err(io)?;
+        let gone = lost_tail::find(mark, &self.file, &self.name).map_err(io)?;
         let sealed = gone.is_some();
         recovered.cuts.extend(gone);
         // Keeps the place of what is lost, so that what comes next has its own.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::{
     id::Author,
     limits::PEER_CONNECTIONS_ALL_MAX,
-    net::{HELLO_ALPN, endpoint::node_of},
+    net::{HELLO_ALPN, bind::node_of},
 };
 
 /// Lets members in, and strangers only as far as the hello protocol. A member that misbehaves is

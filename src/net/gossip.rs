@@ -17,7 +17,7 @@ use crate::{
     limits::{ANNOUNCE_EVERY, GOSSIP_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
     net::{
         Mesh, acks,
-        endpoint::{Addresses, endpoint_id, node_of},
+        bind::{Addresses, endpoint_id, node_of},
     },
     protocol::entry::EntryError,
     store::{Ingested, RefusedEntry, Store},

@@ -22,12 +22,9 @@ use tokio::time::timeout;
 use crate::{
     id::{Author, StoreId},
     limits::{DIAL_TIMEOUT, HELLO_BYTES_MAX, HELLO_TIMEOUT, HELLOS_MAX},
-    net::{
-        HELLO_ALPN, JoinError, Mesh, PeerError, endpoint::node_of, gate::BUSY,
-        invitation::Invitation,
-    },
+    net::{HELLO_ALPN, JoinError, Mesh, PeerError, bind::node_of, gate::BUSY, token::Invitation},
     node::{MeshError, Redeemed},
-    protocol::{genesis::Genesis, invite::InviteError, membership::MembershipError, role::Role},
+    protocol::membership::{MembershipError, genesis::Genesis, invite::InviteError, role::Role},
     wire::net,
 };
 

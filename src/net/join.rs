@@ -13,12 +13,12 @@ use crate::{
     limits::SYNC_WORK_TIMEOUT,
     net::{
         Inner, Invitation, Mesh, Net, NetError, PeerError,
-        endpoint::{self, endpoint_id},
+        bind::{self, endpoint_id},
         gate::Gate,
-        hello, peer, session, stores,
+        hello, peer_task, session, stores,
     },
     node::{FormerRoot, OpenError},
-    protocol::role::Role,
+    protocol::membership::role::Role,
     store::Store,
 };
 
@@ -183,7 +183,7 @@ impl Net {
             why: PeerError::NotAKey,
         })?;
         let endpoint =
-            endpoint::bind(config, &node.seed(), Gate::default(), MemoryLookup::new()).await?;
+            bind::bind(config, &node.seed(), Gate::default(), MemoryLookup::new()).await?;
         let address = invitation.addresses.to_iroh(id);
         let redeemed = hello::redeem(&endpoint, address, invitation, async || {
             let node = invitation.node;
@@ -201,7 +201,7 @@ async fn first_sync(
     sponsor: &Author,
     events: &mpsc::Sender<JoinEvent>,
 ) -> Result<u64, PeerError> {
-    let connection = peer::connect(mesh, sponsor).await?;
+    let connection = peer_task::connect(mesh, sponsor).await?;
     let root = mesh.node.root();
     let mut entries = sync_one(mesh, sponsor, &connection, &root, events).await?;
     if mesh.node.members().role(&mesh.node.id()).is_none() {

@@ -17,8 +17,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     id::{Author, StoreId},
     net::{
-        Addresses, PeerStatus, acks::Acks, endpoint::endpoint_id, gate::Gate, gossip, peer,
-        peers::Peers, proven::Proven,
+        Addresses, PeerStatus, acks::Acks, bind::endpoint_id, gate::Gate, gossip,
+        peer_table::Peers, peer_task, proven::Proven,
     },
     node::{MeshError, Node},
     store::Store,
@@ -173,7 +173,7 @@ impl Mesh {
             }
             let mesh = Arc::clone(self);
             self.spawn(async move {
-                peer::keep(Arc::clone(&mesh), node).await;
+                peer_task::keep(Arc::clone(&mesh), node).await;
                 let mut kept = mesh.kept.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.remove(&node);
             });

@@ -12,22 +12,22 @@
 //! A node without members or open invitations has no endpoint: it neither listens nor announces.
 
 mod acks;
+mod bind;
 mod config;
-mod endpoint;
 mod error;
 mod gate;
 mod gossip;
 mod hello;
-mod invitation;
 mod join;
 mod mesh;
 mod own_tip;
-mod peer;
-mod peers;
+mod peer_table;
+mod peer_task;
 mod proven;
 mod session;
 mod sleep;
 mod stores;
+mod token;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -42,12 +42,12 @@ use iroh_gossip::net::Gossip;
 use tokio::{runtime::Handle, sync::OnceCell, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use bind::Addresses;
 pub use config::{NetConfig, Relay};
-pub use endpoint::Addresses;
 pub use error::PeerError;
-pub use invitation::{Invitation, InvitationError};
 pub use join::{JoinError, JoinEvent, Joined};
-pub use peers::PeerStatus;
+pub use peer_table::PeerStatus;
+pub use token::{Invitation, InvitationError};
 
 use crate::{
     id::Author,
@@ -56,11 +56,11 @@ use crate::{
         gate::Gate,
         hello::Hello,
         mesh::{Mesh, Own, Turn},
-        peer::Served,
-        peers::Peers,
+        peer_table::Peers,
+        peer_task::Served,
     },
     node::{MeshError, Node, within},
-    protocol::{frontier::FrontierTip, role::Role},
+    protocol::{frontier::FrontierTip, membership::role::Role},
     store::Store,
 };
 
@@ -309,7 +309,7 @@ impl Net {
         let Inner { node, config, .. } = &*self.0;
         let (gate, known) = (Gate::default(), MemoryLookup::new());
         let seed = node.seed();
-        let endpoint = endpoint::bind(config, &seed, gate.clone(), known.clone()).await?;
+        let endpoint = bind::bind(config, &seed, gate.clone(), known.clone()).await?;
         let gossip = Gossip::builder()
             .max_message_size(GOSSIP_BYTES_MAX)
             .alpn(GOSSIP_ALPN)

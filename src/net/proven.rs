@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::{
     id::Author,
     limits::PROVEN_MAX,
-    protocol::role::Role,
+    protocol::membership::role::Role,
     store::{ProveError, Store},
 };
 

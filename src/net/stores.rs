@@ -8,7 +8,7 @@ use crate::{
     id::StoreId,
     net::{Mesh, gossip},
     node::{OpenError, StoreError},
-    protocol::genesis::Genesis,
+    protocol::membership::genesis::Genesis,
 };
 
 /// Opens and carries every store that the root store lists, now and later.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     id::StoreId,
     node::{Node, OpenError, Root, StoreInfo, meta},
-    protocol::genesis::Genesis,
+    protocol::membership::genesis::Genesis,
     store::{Authority, List, Store},
 };
 

@@ -16,7 +16,7 @@ use crate::{
         OpenError,
         identity::{no_follow, random},
     },
-    protocol::genesis::Genesis,
+    protocol::membership::genesis::Genesis,
     state::row::{seal, unseal},
 };
 

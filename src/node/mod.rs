@@ -12,17 +12,17 @@
 mod config;
 mod error;
 mod identity;
-mod introduce;
+mod introduction;
+mod invites;
 mod join;
 mod lock;
-mod mesh;
 mod meta;
 
 #[cfg(feature = "hooks")]
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
+pub use invites::{MeshError, Redeemed};
 pub use join::FormerRoot;
-pub use mesh::{MeshError, Redeemed};
 
 use std::{
     any::Any,
@@ -45,8 +45,8 @@ use crate::{
     disk::{Disk, RealDisk},
     id::{Author, StoreId},
     limits::{BUS_BATCHES_MAX, STORE_NAME_CHARS_MAX},
-    node::{introduce::listing, lock::Lock, meta::Meta},
-    protocol::genesis::Genesis,
+    node::{introduction::listing, lock::Lock, meta::Meta},
+    protocol::membership::genesis::Genesis,
     store::{Authority, Store, StoreConfig, WriteError},
 };
 

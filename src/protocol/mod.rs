@@ -12,7 +12,6 @@
 )]
 
 pub mod ack;
-pub mod cause;
 pub mod chain;
 pub mod change;
 pub mod claim;
@@ -21,15 +20,10 @@ pub mod cursor;
 pub mod entry;
 pub mod fork;
 pub mod frontier;
-pub mod genesis;
 pub mod heads;
 pub mod hlc;
-pub mod invite;
 pub mod membership;
-pub mod op;
 pub mod pattern;
 pub mod pending;
-pub mod proof;
-pub mod role;
 pub mod run;
 pub mod sync;

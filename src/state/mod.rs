@@ -31,8 +31,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::STATE_CACHE_BYTES,
     protocol::{
-        cause::CauseId,
-        entry::{Op, VerifiedEntry},
+        entry::{Op, VerifiedEntry, cause::CauseId},
         frontier::FrontierTip,
         heads::{Content, Head, Heads, Value},
     },

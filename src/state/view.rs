@@ -16,7 +16,12 @@ use redb::ReadOnlyTable;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    protocol::{cause::CauseId, entry::Op, frontier::Frontier, heads::Heads, role::role_key_node},
+    protocol::{
+        entry::{Op, cause::CauseId},
+        frontier::Frontier,
+        heads::Heads,
+        membership::role::role_key_node,
+    },
     state::{CAUSES, HEADS, StateError, row},
 };
 

@@ -17,7 +17,7 @@ use lattice::{
         change::{Change, Kind},
         entry::{Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
-        role::{Act, Role, Tips, role_key},
+        membership::role::{Act, Role, Tips, role_key},
     },
     store::{Authority, Ingested, List, Start, StoreConfig, Watch, WatchEvent, WatchOptions},
 };

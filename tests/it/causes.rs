@@ -7,9 +7,8 @@ use lattice::{
     Node, NodeConfig, Store, WatchEvent, WatchOptions,
     id::{EntryId, Seq},
     protocol::{
-        cause::Cause,
         change::{Change, Kind},
-        entry::EntryError,
+        entry::{EntryError, cause::Cause},
     },
     store::{Start, Write, WriteError, Written},
 };

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use lattice::{
     id::{EntryId, StoreId},
     protocol::{
-        cause::Cause,
         cursor::{Cursor, Partial},
-        entry::{Header, Op, Parent, SignedEntry, VerifiedEntry, sign},
+        entry::{Header, Op, Parent, SignedEntry, VerifiedEntry, cause::Cause, sign},
         frontier::FrontierTip,
         hlc::Hlc,
     },

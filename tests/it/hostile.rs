@@ -10,9 +10,8 @@ use lattice::{
         OPS_MAX, PARENTS_MAX, VALUE_BYTES_MAX, WALL_MS_MAX,
     },
     protocol::{
-        cause::Cause,
         cursor::{Cursor, CursorError},
-        entry::{EntryError, Header, Op, Parent, SignedEntry, VerifiedEntry, sign},
+        entry::{EntryError, Header, Op, Parent, SignedEntry, VerifiedEntry, cause::Cause, sign},
         hlc::Hlc,
     },
     wire,

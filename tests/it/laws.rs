@@ -7,9 +7,8 @@ use lattice::{
     id::{Author, EntryId, StoreId},
     limits::WALL_MS_MAX,
     protocol::{
-        cause::Cause,
         cursor::{Cursor, Partial},
-        entry::{Header, Op, Order, Parent, SignedEntry, VerifiedEntry, sign},
+        entry::{Header, Op, Order, Parent, SignedEntry, VerifiedEntry, cause::Cause, sign},
         frontier::{Frontier, FrontierTip},
         heads::{Head, Heads},
         hlc::Hlc,

@@ -9,8 +9,10 @@ use lattice::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         frontier::FrontierTip,
         hlc::Hlc,
-        membership::{Member, Members, Standing},
-        role::{Act, Acts, Role, Tips, role_key},
+        membership::{
+            Member, Members, Standing,
+            role::{Act, Acts, Role, Tips, role_key},
+        },
     },
 };
 use proptest::prelude::*;

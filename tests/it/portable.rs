@@ -21,8 +21,10 @@ use lattice::{
         cursor::Cursor,
         entry::{Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
-        membership::Members,
-        role::{Act, Acts, Role, Tips},
+        membership::{
+            Members,
+            role::{Act, Acts, Role, Tips},
+        },
     },
     store::{Authority, Ingested, List, RefusedEntry, Start, StoreConfig, WatchError, Write},
 };

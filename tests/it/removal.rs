@@ -10,7 +10,7 @@ use lattice::{
         cursor::Cursor,
         entry::{Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
-        role::{Act, Role, Tips, role_key},
+        membership::role::{Act, Role, Tips, role_key},
     },
     store::{Ingested, Start, Watch, WatchEvent, WatchOptions},
 };

@@ -23,8 +23,8 @@ use lattice::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         frontier::Frontier,
         hlc::Hlc,
+        membership::role::Role,
         pattern::Pattern,
-        role::Role,
     },
     store::{Delivery, Ingested, List, Start, Watch, WatchError, WatchEvent, WatchOptions, Write},
 };

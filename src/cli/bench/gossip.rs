@@ -7,7 +7,7 @@ use clap::Args;
 use lattice::{
     net::{Net, NetConfig},
     node::Node,
-    protocol::role::Role,
+    protocol::membership::role::Role,
     store::{Start, WatchOptions},
 };
 use tokio::sync::mpsc;

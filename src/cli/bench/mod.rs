@@ -126,7 +126,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// Returns the failure of something that a bench needs and that did not work.
 fn failed(what: &str, error: &dyn std::error::Error) -> Failure {
-    let error = crate::cli::output::sources(error);
+    let error = crate::cli::output::print::sources(error);
     Failure::failed("bench", format!("{what}: {error}"))
 }
 

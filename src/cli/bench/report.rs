@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::Path, thread};
 
 use serde::Serialize;
 
-use crate::cli::{bench::samples::Samples, exit::Failure, output::Output};
+use crate::cli::{bench::samples::Samples, exit::Failure, output::print::Output};
 
 /// Prints figures as they come.
 #[derive(Debug)]

@@ -10,8 +10,10 @@ use crate::{
     id::{Author, EntryId, StoreId},
     protocol::{
         frontier::FrontierTip,
-        membership::{Grant, Members, Rank, Removal},
-        role::{Act, Acts, Role, Tips},
+        membership::{
+            Grant, Members, Rank, Removal,
+            role::{Act, Acts, Role, Tips},
+        },
     },
 };
 

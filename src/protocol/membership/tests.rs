@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::role::Act;
+use crate::protocol::membership::role::Act;
 
 const ROOT: StoreId = StoreId([1; 16]);
 const STORE: StoreId = StoreId([2; 16]);

@@ -23,7 +23,7 @@ use crate::{
             live::{Live, Take},
             options::millis,
         },
-        lookup::replayed,
+        watch::lookup::replayed,
     },
 };
 

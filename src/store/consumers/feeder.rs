@@ -17,7 +17,7 @@ use crate::{
     store::{
         Start, Watch, WatchError, WatchEvent, WatchOptions,
         consumers::live::{Live, State},
-        position::Position,
+        watch::position::Position,
     },
 };
 

@@ -19,9 +19,9 @@ use crate::{
         Shared,
         consumers::{
             ConsumerError, ConsumerOptions, ConsumerState, ConsumerStatus, file::Stored,
-            keeper::Bell,
+            saver::Bell,
         },
-        position::Position,
+        watch::position::Position,
     },
 };
 

@@ -15,9 +15,9 @@ mod delivery;
 mod error;
 mod feeder;
 mod file;
-mod keeper;
 mod live;
 mod options;
+mod saver;
 
 use std::{
     any::Any,
@@ -39,9 +39,8 @@ use crate::{
     protocol::consumer::{DeadLetter, DeathReason, DeliveryId},
     store::{
         Shared, Store, WatchError,
-        consumers::{file::File, keeper::Keeper, live::Live, options::difference},
-        position::Position,
-        replay::LogSource,
+        consumers::{file::File, live::Live, options::difference, saver::Keeper},
+        watch::{log_source::LogSource, position::Position},
     },
 };
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lattice::{
     Store,
     id::EntryId,
-    protocol::cause::Cause,
+    protocol::entry::cause::Cause,
     store::{
         Write, WriteError,
         consumers::{Consumer, ConsumerError, ConsumerOptions, ConsumerStart, Delivery},

@@ -8,10 +8,9 @@ use lattice::{
     Store, Watch, WatchEvent, WatchOptions,
     id::EntryId,
     protocol::{
-        cause::Cause,
         change::Kind,
         cursor::Cursor,
-        entry::{Header, VerifiedEntry, sign},
+        entry::{Header, VerifiedEntry, cause::Cause, sign},
         frontier::Frontier,
     },
     store::{

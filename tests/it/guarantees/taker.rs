@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lattice::{
     Store,
     id::EntryId,
-    protocol::cause::Cause,
+    protocol::entry::cause::Cause,
     store::{
         Write, WriteError,
         consumers::{Consumer, ConsumerOptions, ConsumerStart, Delivery},

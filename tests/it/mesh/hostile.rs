@@ -29,7 +29,7 @@ use lattice::{
         entry::{Header, Op, VerifiedEntry, sign},
         frontier::FrontierTip,
         hlc::Hlc,
-        role::Role,
+        membership::role::Role,
         sync::{FrameDecoder, Message},
     },
 };

@@ -12,7 +12,7 @@ use lattice::{
     Node, NodeConfig, Store,
     clock::Clock,
     net::{JoinEvent, Joined, Net, NetConfig},
-    protocol::role::Role,
+    protocol::membership::role::Role,
     store::{WatchEvent, WatchOptions},
 };
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ use iroh_gossip::{
 };
 use lattice::{
     limits::STRIKES_MAX,
-    protocol::genesis::Genesis,
+    protocol::membership::genesis::Genesis,
     store::List,
     wire::net::{self, gossip::Kind},
 };

@@ -2,7 +2,7 @@
 
 use lattice::{
     limits::{SHUT_OUT_MIN, STRIKES_MAX},
-    protocol::role::{Act, Tips, role_key},
+    protocol::membership::role::{Act, Tips, role_key},
 };
 
 use super::{gossip::Talk, *};

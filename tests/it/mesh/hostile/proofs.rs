@@ -4,7 +4,7 @@ use lattice::{
     limits::{HELLO_BYTES_MAX, HELLOS_MAX, PROOF_GRANTS_MAX},
     protocol::{
         entry::Parent,
-        role::{Act, role_key},
+        membership::role::{Act, role_key},
     },
     wire::net::{HelloReply, HelloRequest},
 };

@@ -125,7 +125,7 @@ async fn m1_a_stranger_gets_the_same_answer_whatever_it_says() {
 }
 
 async fn has_invite_of_b(field: &Field, secret: &[u8; 32]) {
-    let key = lattice::protocol::invite::Invite::key(secret);
+    let key = lattice::protocol::membership::invite::Invite::key(secret);
     until("the invite of b is known to a", async || {
         field.a.node.root().get(&key).await.unwrap()
     })

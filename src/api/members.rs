@@ -1,0 +1,369 @@
+//! The calls about other nodes: invite, join, peers.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+
+use crate::{
+    api::{
+        convert,
+        error::{ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE},
+        paging::Answers,
+    },
+    id::{Author, EntryId},
+    limits::INVITE_MS_DEFAULT,
+    net::{
+        Addresses, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError, PeerStatus,
+    },
+    node::{FormerRoot, MeshError, Node},
+    protocol::{
+        frontier::FrontierTip,
+        membership::{MembershipError, role::Role},
+    },
+    store::Store,
+    wire::api,
+};
+
+/// Answers `Invite`.
+pub(super) async fn invite(
+    net: Option<&Net>,
+    request: api::InviteRequest,
+) -> Result<api::InviteReply, ApiError> {
+    let role = role(&request.role)?;
+    let valid_ms = match request.valid_ms {
+        0 => INVITE_MS_DEFAULT,
+        valid_ms => valid_ms,
+    };
+    let invitation = running(net)?.invite(role, valid_ms).await?;
+    Ok(api::InviteReply {
+        token: invitation.to_string(),
+        expires_ms: invitation.expires_ms,
+    })
+}
+
+/// Answers `Join`.
+pub(super) fn join(
+    net: Option<&Net>,
+    request: &api::JoinRequest,
+) -> Result<Answers<api::JoinProgress>, ApiError> {
+    let net = running(net)?;
+    let invitation: Invitation = request.token.parse()?;
+    let (answers, stream) = mpsc::channel(EVENTS_AHEAD);
+    // A client that goes away does not undo what has begun.
+    let joining = net.clone();
+    net.spawn(async move {
+        let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
+        let forward = answers.clone();
+        let telling = tokio::spawn(async move {
+            while let Some(event) = told.recv().await {
+                drop(forward.send(Ok(progress(event))).await);
+            }
+        });
+        let joined = joining.join(&invitation, &events).await;
+        drop(events);
+        drop(telling.await);
+        if let Err(error) = joined {
+            drop(answers.send(Err(ApiError::from(error).into())).await);
+        }
+    });
+    Ok(Box::pin(ReceiverStream::new(stream).map(|answer| answer)))
+}
+
+fn progress(event: JoinEvent) -> api::JoinProgress {
+    let step = |step: &str| api::JoinProgress {
+        step: step.to_owned(),
+        ..api::JoinProgress::default()
+    };
+    match event {
+        JoinEvent::Contacted { node } => api::JoinProgress {
+            node: convert::bytes(&node.0),
+            ..step("contacted")
+        },
+        JoinEvent::Accepted { role, former } => api::JoinProgress {
+            role: role.to_string(),
+            former: match former {
+                FormerRoot::Dropped => String::new(),
+                FormerRoot::Kept { name } => name,
+            },
+            ..step("accepted")
+        },
+        JoinEvent::Syncing { store, entries } => api::JoinProgress {
+            store: convert::bytes(&store.0),
+            entries,
+            ..step("syncing")
+        },
+        JoinEvent::Synced { entries } => api::JoinProgress {
+            entries,
+            ..step("synced")
+        },
+    }
+}
+
+/// Answers `ListPeers`: members, and those removed.
+pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeersReply, ApiError> {
+    let members = node.members();
+    let known = net.map(Net::peers).unwrap_or_default();
+    let root = node.root();
+    let mut forked = BTreeSet::new();
+    for store in node.open_stores() {
+        let forks = store.status().await.forks.into_iter();
+        forked.extend(
+            forks
+                .filter(|fork| !fork.closed)
+                .map(|fork| fork.proof.author),
+        );
+    }
+    let mut peers = Vec::new();
+    for (author, _member) in members.iter().filter(|(author, _)| **author != node.id()) {
+        let status = known.iter().find(|status| status.node == *author);
+        let role = match members.role(author) {
+            Some(role) => role.to_string(),
+            None if members.is_removed(author) => "removed".to_owned(),
+            None => continue,
+        };
+        let told = said_of(&root, author).await?;
+        peers.push(peer(author, role, told, status, forked.contains(author)));
+    }
+    let addresses = net.and_then(Net::addresses).unwrap_or_default();
+    Ok(api::ListPeersReply {
+        peers,
+        addresses: text(&addresses),
+    })
+}
+
+// Its name, and whether it is dormant.
+async fn said_of(root: &Store, node: &Author) -> Result<(String, bool), ApiError> {
+    let info = root.get(format!("/nodes/{node}/info").as_bytes()).await?;
+    let status = root.get(format!("/nodes/{node}/status").as_bytes()).await?;
+    let name = info.and_then(|item| name_in(&item.value));
+    let dormant = status.is_some_and(|item| item.value.as_ref() == b"dormant");
+    Ok((name.unwrap_or_default(), dormant))
+}
+
+// The info is a JSON object that a node wrote, with the name first.
+fn name_in(info: &[u8]) -> Option<String> {
+    let rest = str::from_utf8(info).ok()?.strip_prefix(r#"{"name":""#)?;
+    let (name, _rest) = rest.split_once('"')?;
+    Some(name.chars().take(NAME_CHARS_MAX).collect())
+}
+
+fn peer(
+    author: &Author,
+    role: String,
+    (name, dormant): (String, bool),
+    status: Option<&PeerStatus>,
+    forked: bool,
+) -> api::Peer {
+    let mut peer = api::Peer {
+        node: convert::bytes(&author.0),
+        name,
+        role,
+        dormant,
+        forked,
+        ..api::Peer::default()
+    };
+    if let Some(status) = status {
+        let micros = |rtt: Duration| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+        peer.online = status.online;
+        peer.seen_ms = status.seen_ms;
+        peer.behind = status.behind;
+        peer.ahead = status.ahead;
+        peer.rtt_us = status.rtt.map(micros);
+        peer.relayed = status.relayed;
+        peer.skew_ms = status.skew_ms;
+        peer.strikes = status.strikes;
+        peer.error = trouble(status);
+        peer.addresses = text(&status.addresses);
+    }
+    peer
+}
+
+// What is wrong with a peer, in a line.
+fn trouble(status: &PeerStatus) -> String {
+    let misbehaved = status.misbehaved.as_deref().unwrap_or_default();
+    match (status.shut_out, &status.error) {
+        (Some(wait), _) => format!("shut out for {} s: {misbehaved}", wait.as_secs() + 1),
+        (None, Some(error)) => error.to_string(),
+        (None, None) => misbehaved.to_owned(),
+    }
+}
+
+/// Answers `WhoHas`.
+pub(super) async fn who_has(
+    node: &Node,
+    net: Option<&Net>,
+    store: &Store,
+    key: &[u8],
+) -> Result<api::WhoHasReply, ApiError> {
+    let members = node.members();
+    let all = members
+        .iter()
+        .filter(|(member, _)| members.role(member).is_some());
+    let members = u32::try_from(all.count()).unwrap_or(u32::MAX);
+    let heads = store.heads(key).await?;
+    let Some(winner) = heads.into_iter().find(|head| head.wins) else {
+        return Ok(api::WhoHasReply {
+            members,
+            ..api::WhoHasReply::default()
+        });
+    };
+    let tip = FrontierTip {
+        seq: winner.entry.seq,
+        id: winner.entry.id,
+    };
+    let nodes = running(net)?.who_has(store, &winner.entry.author, tip);
+    Ok(api::WhoHasReply {
+        entry: Some(convert::entry_ref(&winner.entry)),
+        nodes: nodes.iter().map(|node| convert::bytes(&node.0)).collect(),
+        members,
+    })
+}
+
+/// Answers `WaitFor`.
+pub(super) async fn wait_for(
+    net: Option<&Net>,
+    store: &Store,
+    request: &api::WaitForRequest,
+) -> Result<api::WaitForReply, ApiError> {
+    let net = running(net)?;
+    let author = node(&request.author)?;
+    let id = EntryId::from_slice(&request.entry)
+        .ok_or_else(|| ApiError::usage("bad_entry", "an entry's id has 32 bytes"))?;
+    let tip = FrontierTip {
+        seq: request.seq,
+        id,
+    };
+    let wanted = usize::try_from(request.members).unwrap_or(usize::MAX);
+    let waiting = net.wait_for(store, &author, tip, wanted);
+    // Over or not: how many there are is the answer.
+    drop(tokio::time::timeout(Duration::from_millis(request.timeout_ms), waiting).await);
+    let members = net.who_has(store, &author, tip).len();
+    Ok(api::WaitForReply {
+        members: u32::try_from(members).unwrap_or(u32::MAX),
+    })
+}
+
+/// Answers `Dial`.
+pub(super) async fn connect(net: Option<&Net>, request: &api::DialRequest) -> Result<(), ApiError> {
+    let node = node(&request.node)?;
+    let mut addresses = Addresses::default();
+    if !request.address.is_empty() {
+        let address = request.address.parse().map_err(|_reason| {
+            let given = &request.address;
+            ApiError::usage("bad_address", format!("{given:?} is no address"))
+                .hint("an address is IP:PORT, for instance 192.0.2.7:4711")
+        })?;
+        addresses.direct.insert(address);
+    }
+    Ok(running(net)?.connect(&node, addresses).await?)
+}
+
+/// Reads which node a call is about.
+pub(super) fn node(bytes: &Bytes) -> Result<Author, ApiError> {
+    convert::author(bytes)?.ok_or_else(|| ApiError::usage("no_node", "which node is not said"))
+}
+
+fn role(name: &str) -> Result<Role, ApiError> {
+    name.parse()
+        .map_err(|error: crate::protocol::membership::role::RoleError| {
+            ApiError::usage("bad_role", error.to_string())
+        })
+}
+
+fn running(net: Option<&Net>) -> Result<&Net, ApiError> {
+    net.ok_or_else(|| {
+        ApiError::new(
+            "no_net",
+            EXIT_UNAVAILABLE,
+            "no node is running that has peers",
+        )
+        .hint("start it with `lattice up`")
+    })
+}
+
+fn text(addresses: &Addresses) -> Vec<String> {
+    let direct = addresses.direct.iter().map(ToString::to_string);
+    let relay = addresses.relay.iter().map(ToString::to_string);
+    direct.chain(relay).collect()
+}
+
+impl From<InvitationError> for ApiError {
+    fn from(error: InvitationError) -> Self {
+        Self::usage("bad_invitation", error.to_string())
+            .hint("copy the whole token that `lattice invite` printed")
+    }
+}
+
+impl From<NetError> for ApiError {
+    fn from(error: NetError) -> Self {
+        let message = error.to_string();
+        match error {
+            NetError::Bind { .. } => Self::new("cannot_bind", EXIT_FAILED, message)
+                .hint("is the address of `--bind` one of this machine, and its port free?"),
+            NetError::BadRelay { .. } => Self::usage("bad_relay", message),
+            NetError::Mesh(error) => error.into(),
+        }
+    }
+}
+
+impl From<MeshError> for ApiError {
+    fn from(error: MeshError) -> Self {
+        let message = error.to_string();
+        match error {
+            MeshError::Membership(error) => error.into(),
+            MeshError::Invite(_) => Self::new("bad_invite", EXIT_PRECONDITION, message),
+            MeshError::NotAMember { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
+                .hint("`lattice peer list` shows the members"),
+            MeshError::TooManyTips(_) => Self::new("too_many_tips", EXIT_FAILED, message),
+            MeshError::Write(error) => error.into(),
+            MeshError::Read(error) => error.into(),
+            MeshError::Open(error) => error.into(),
+        }
+    }
+}
+
+impl From<MembershipError> for ApiError {
+    fn from(error: MembershipError) -> Self {
+        let message = error.to_string();
+        match error {
+            MembershipError::NotAdmin { .. } => Self::new("not_admin", EXIT_PRECONDITION, message)
+                .hint("ask an admin; `lattice peer list` shows who is one"),
+            MembershipError::Stranger { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
+                .hint("`lattice peer list` shows the members"),
+            MembershipError::Removed { .. } => Self::new("removed", EXIT_PRECONDITION, message)
+                .hint("a removed key stays removed: join with a new data directory"),
+            MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
+            MembershipError::LastAdmin { .. } => {
+                Self::new("last_admin", EXIT_PRECONDITION, message)
+                    .hint("let another admin in first: `lattice invite --role admin`")
+            }
+            MembershipError::Outranked { .. } => Self::new("outranked", EXIT_PRECONDITION, message),
+        }
+    }
+}
+
+impl From<JoinError> for ApiError {
+    fn from(error: JoinError) -> Self {
+        let message = error.to_string();
+        match error {
+            JoinError::Member => Self::new("member", EXIT_PRECONDITION, message),
+            JoinError::Own => Self::new("own_invitation", EXIT_PRECONDITION, message)
+                .hint("give the token to another node"),
+            JoinError::HasMembers { .. } => Self::new("has_members", EXIT_PRECONDITION, message)
+                .hint("join with a new data directory: `--data-dir DIR`"),
+            JoinError::Unreachable { .. } => Self::new("unreachable", EXIT_UNAVAILABLE, message)
+                .hint("is that node up, and on the same network or relay? the token is still good"),
+            JoinError::Refused { word, .. } => Self::new(&word, EXIT_PRECONDITION, message)
+                .hint("ask for a new one: `lattice invite`"),
+            JoinError::NotSynced { .. } => Self::new("not_synced", EXIT_UNAVAILABLE, message)
+                .hint("`lattice up` goes on where it stopped"),
+            JoinError::Open(error) => error.into(),
+            JoinError::Net(error) => error.into(),
+        }
+    }
+}
+
+const EVENTS_AHEAD: usize = 64;
+const NAME_CHARS_MAX: usize = 64;

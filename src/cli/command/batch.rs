@@ -1,0 +1,77 @@
+//! `batch`: lines to one atomic entry.
+
+use std::io;
+
+use clap::Args;
+use lattice::{
+    limits::{OPS_BYTES_MAX, OPS_MAX},
+    wire::api,
+};
+
+use crate::cli::{
+    command::put,
+    exit::Failure,
+    input::lines::{BadLine, Dialect, Format, Lines},
+    session::{Context, Lifetime},
+};
+
+/// Apply puts and deletes from stdin as one atomic entry
+///
+/// All of it or nothing is applied, and watchers get it whole. At most 1024 lines; each key once.
+/// Prints the id of the entry, when it is on disk.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  printf 'put\\t/a\\t1\\ndelete\\t/b\\n' | lattice batch
+  lattice batch --format json < changes.jsonl
+
+Lines of --format tsv:   put<TAB>key<TAB>value   delete<TAB>key
+Lines of --format json:  {\"key\": \"/a\", \"value\": \"1\"}   {\"key\": \"/b\", \"delete\": true}")]
+pub(crate) struct Batch {
+    /// How the lines are written
+    #[arg(long, value_enum, default_value_t = Format::Tsv)]
+    format: Format,
+}
+
+impl Batch {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let format = self.format;
+        let ops = tokio::task::spawn_blocking(move || read_ops(format))
+            .await
+            .map_err(|error| Failure::failed("stdin", error.to_string()))??;
+        let mut client = context.client(Lifetime::Short).await?;
+        let request = api::BatchRequest {
+            store: context.store.clone(),
+            ops,
+        };
+        let written = client.batch(request).await?.into_inner();
+        put::tell(context, &written)
+    }
+}
+
+fn read_ops(format: Format) -> Result<Vec<api::Op>, Failure> {
+    let mut lines = Lines::new(io::stdin().lock(), format, Dialect::Batch, None);
+    let mut ops = Vec::new();
+    let mut bytes = 0;
+    while let Some(op) = lines.next_op().map_err(|bad: BadLine| bad.failure())? {
+        bytes += op.key.len() + op.value.len();
+        ops.push(op);
+        if ops.len() > OPS_MAX {
+            return Err(
+                Failure::usage("too_many_ops", format!("more than {OPS_MAX} lines"))
+                    .hint("split it into several batches, or use `lattice put --stdin`"),
+            );
+        }
+        if bytes > OPS_BYTES_MAX {
+            return Err(
+                Failure::usage("ops_too_long", format!("more than {OPS_BYTES_MAX} bytes"))
+                    .hint("split it into several batches, or use `lattice put --stdin`"),
+            );
+        }
+    }
+    if ops.is_empty() {
+        return Err(Failure::usage("empty", "there is no line on stdin"));
+    }
+    Ok(ops)
+}

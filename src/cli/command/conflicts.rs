@@ -1,0 +1,72 @@
+//! `conflicts`: keys that several entries claim.
+
+use clap::Args;
+use lattice::wire::api;
+
+use crate::cli::{
+    command::get::tell_head,
+    exit::Failure,
+    output::{object, print::escape},
+    session::{Context, Lifetime},
+};
+
+/// List keys with several heads, and what each says
+///
+/// They come about when nodes write a key without knowing of each other. Reads see the one with
+/// the star; the next put merges them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice conflicts
+  lattice conflicts /notes/
+  lattice conflicts --json | jq -r .key | sort -u")]
+pub(crate) struct Conflicts {
+    /// What keys begin with
+    #[arg(default_value = "")]
+    prefix: String,
+}
+
+impl Conflicts {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let store = context.store.clone();
+        let request = api::ListRequest {
+            store: store.clone(),
+            prefix: self.prefix.into(),
+            keys_only: true,
+            limit: 0,
+            at_ms: None,
+        };
+        let mut pages = client.list(request).await?.into_inner();
+        let mut found = false;
+        while let Some(page) = pages.message().await? {
+            for item in page.items.into_iter().filter(|item| item.heads > 1) {
+                found = true;
+                let request = api::HeadsRequest {
+                    store: store.clone(),
+                    key: item.key.clone(),
+                };
+                let heads = client.heads(request).await?.into_inner().heads;
+                tell(context, &item.key, &heads)?;
+            }
+        }
+        if !found {
+            context
+                .out
+                .notice("no_conflicts", "no key has more than one head");
+        }
+        Ok(())
+    }
+}
+
+fn tell(context: &mut Context, key: &[u8], heads: &[api::Head]) -> Result<(), Failure> {
+    let out = &mut context.out;
+    if out.json {
+        return heads
+            .iter()
+            .try_for_each(|head| out.object(&object::Head::new(key, head)));
+    }
+    out.line(&escape(key))?;
+    heads.iter().try_for_each(|head| tell_head(out, head))
+}

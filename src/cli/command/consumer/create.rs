@@ -1,0 +1,162 @@
+//! `consumer create` and `reset`: where it begins, and how it gives out changes.
+
+use std::time::Duration;
+
+use clap::Args;
+use lattice::{
+    clock::Clock,
+    protocol::cursor::Cursor,
+    wire::api::{self, consumer_start::Start},
+};
+
+use crate::cli::{
+    command::consumer::{Name, show::tell},
+    exit::Failure,
+    input::time::{When, millis, parse_duration, parse_when},
+    session::{Context, Lifetime},
+};
+
+/// Make a consumer
+///
+/// One that is there with the same options is left as it is, wherever it began.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice consumer create billing /orders/ --from start
+  lattice consumer create audit --from 2h               all keys
+  lattice consumer create deploy /deploy/ --ack-wait 10m --max-deliver 3 --backoff 1m
+  lattice consumer create ledger /a/ /b/ --max-in-flight 1")]
+pub(super) struct Create {
+    /// Its name: up to 64 letters, digits, '-', '_' or '.'
+    name: String,
+    /// Only keys that start with one of these, byte by byte [default: all keys]
+    #[arg(value_name = "PREFIX")]
+    prefixes: Vec<String>,
+    /// Where it begins: start, now, a cursor of a watch, 2h ago, a date, or an RFC 3339 time
+    #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
+    from: From,
+    /// Time to acknowledge a change, before it is given out again [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ack_wait: Option<Duration>,
+    /// Times a change is given out before it is a dead letter; 0: no end [default: 10]
+    #[arg(long, value_name = "N")]
+    max_deliver: Option<u32>,
+    /// Changes outstanding at a time, over all takers; 1 keeps the order of the log whatever
+    /// happens [default: 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_in_flight: Option<u32>,
+    /// Waits before the 2nd, 3rd ... attempt, the last one for all that follow [default:
+    /// 100ms,1s,5s,30s,2m]
+    #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = parse_duration)]
+    backoff: Vec<Duration>,
+}
+
+impl Create {
+    /// Runs the command.
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        if self.ack_wait == Some(Duration::ZERO) {
+            let message = "--ack-wait must be at least 1ms";
+            return Err(Failure::usage("consumer_option", message));
+        }
+        let request = api::CreateConsumerRequest {
+            store: context.store.clone(),
+            consumer: self.name,
+            prefixes: self.prefixes.into_iter().map(Into::into).collect(),
+            from: Some(self.from.to_wire()),
+            ack_wait_ms: self.ack_wait.map_or(0, millis),
+            max_deliver: self.max_deliver,
+            max_in_flight: self.max_in_flight.unwrap_or(0),
+            backoff_ms: self.backoff.into_iter().map(millis).collect(),
+        };
+        let status = client.create_consumer(request).await?.into_inner();
+        tell(&mut context.out, &status)
+    }
+}
+
+/// Begin anew elsewhere
+///
+/// What was given out and not acknowledged is forgotten. Dead letters stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice consumer reset billing --from start
+  lattice consumer reset billing --from now         skip what is behind
+  lattice consumer reset billing --from 2h")]
+pub(super) struct Reset {
+    #[command(flatten)]
+    name: Name,
+    /// Where it begins: start, now, a cursor of a watch, 2h ago, a date, or an RFC 3339 time
+    #[arg(long, value_name = "WHERE", value_parser = parse_from)]
+    from: From,
+}
+
+impl Reset {
+    /// Runs the command.
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let request = api::ResetConsumerRequest {
+            store: context.store.clone(),
+            consumer: self.name.name,
+            from: Some(self.from.to_wire()),
+        };
+        let status = client.reset_consumer(request).await?.into_inner();
+        tell(&mut context.out, &status)
+    }
+}
+
+/// Where a consumer, or a hook, begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum From {
+    Start,
+    Now,
+    Cursor(String),
+    Since(When),
+}
+
+impl From {
+    /// Returns it as the API takes it.
+    pub(crate) fn to_wire(&self) -> api::ConsumerStart {
+        let start = match self {
+            Self::Start => Start::Beginning(true),
+            Self::Now => Start::Now(true),
+            Self::Cursor(cursor) => Start::After(cursor.clone()),
+            Self::Since(when) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
+        };
+        api::ConsumerStart { start: Some(start) }
+    }
+}
+
+/// Reads what `--from` is given.
+pub(crate) fn parse_from(text: &str) -> Result<From, String> {
+    match text {
+        "start" => return Ok(From::Start),
+        "now" => return Ok(From::Now),
+        _elsewhere => {}
+    }
+    match (parse_when(text), text.parse::<Cursor>()) {
+        (Ok(when), _) => Ok(From::Since(when)),
+        (_, Ok(_cursor)) => Ok(From::Cursor(text.to_owned())),
+        (Err(_no_time), Err(_no_cursor)) => Err(
+            "expected start, now, a cursor of a watch, 2h, a date, or a time as in \
+            2026-01-31T12:00:00Z"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_begins_at_a_word_a_time_or_a_cursor() {
+        assert_eq!(parse_from("start"), Ok(From::Start));
+        assert_eq!(parse_from("now"), Ok(From::Now));
+        let ago = When::Ago(Duration::from_secs(7200));
+        assert_eq!(parse_from("2h"), Ok(From::Since(ago)));
+        for wrong in ["", "beginning", "AQoQ", "2"] {
+            assert!(parse_from(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `consumer dead`: changes that are given out no more.
+
+use clap::{Args, Subcommand};
+use lattice::{api::client::Client, wire::api};
+
+use crate::cli::{
+    command::consumer::object,
+    exit::{Exit, Failure},
+    input::time::date_time,
+    output::print::escape,
+    session::{Context, Lifetime},
+};
+
+/// List dead letters, give them out again, or forget them
+///
+/// A change becomes a dead letter after --max-deliver attempts, by `consumer term`, or when the log
+/// cannot give it any more.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice consumer dead billing
+  lattice consumer dead billing retry 17
+  lattice consumer dead billing retry --all
+  lattice consumer dead billing skip 17 18")]
+pub(super) struct Dead {
+    /// Name of the consumer
+    name: String,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+/// What is done to dead letters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Give dead letters out again, with all attempts before them
+    #[command(after_help = "\
+Examples:
+  lattice consumer dead billing retry 17
+  lattice consumer dead billing retry --all")]
+    Retry(Which),
+    /// Forget dead letters
+    #[command(after_help = "\
+Examples:
+  lattice consumer dead billing skip 17
+  lattice consumer dead billing skip --all")]
+    Skip(Which),
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Numbers, as listed, or ids that `consumer next` printed
+    #[arg(value_name = "DELIVERY", required_unless_present = "all")]
+    letters: Vec<String>,
+    /// All there are
+    #[arg(long, conflicts_with = "letters")]
+    all: bool,
+}
+
+impl Dead {
+    /// Runs the command.
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let list = api::ConsumerRequest {
+            store: context.store.clone(),
+            consumer: self.name,
+        };
+        Action::run(self.action, context, list).await
+    }
+}
+
+impl Action {
+    /// Does what was asked to the dead letters of the consumer that `list` names; nothing: lists
+    /// them.
+    pub(crate) async fn run(
+        action: Option<Self>,
+        context: &mut Context,
+        list: api::ConsumerRequest,
+    ) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        match action {
+            None => {
+                let letters = letters(&mut client, list).await?;
+                letters.iter().try_for_each(|letter| tell(context, letter))
+            }
+            Some(Self::Retry(which)) => {
+                let request = which.request(&mut client, list).await?;
+                let count = client.retry_dead(request).await?.into_inner().count;
+                acted(context, "retried", count)
+            }
+            Some(Self::Skip(which)) => {
+                let request = which.request(&mut client, list).await?;
+                let count = client.skip_dead(request).await?.into_inner().count;
+                acted(context, "skipped", count)
+            }
+        }
+    }
+}
+
+impl Which {
+    async fn request(
+        self,
+        client: &mut Client,
+        list: api::ConsumerRequest,
+    ) -> Result<api::DeadRequest, Failure> {
+        let mut numbers = Vec::new();
+        if !self.all {
+            let there = letters(client, list.clone()).await?;
+            for wanted in &self.letters {
+                numbers.push(number(&there, wanted).ok_or_else(|| not_found(wanted))?);
+            }
+        }
+        Ok(api::DeadRequest {
+            store: list.store,
+            consumer: list.consumer,
+            numbers,
+            all: self.all,
+        })
+    }
+}
+
+async fn letters(
+    client: &mut Client,
+    list: api::ConsumerRequest,
+) -> Result<Vec<api::DeadLetter>, Failure> {
+    Ok(client.list_dead(list).await?.into_inner().letters)
+}
+
+// The id of any attempt will do: the part before the point is the change.
+fn number(letters: &[api::DeadLetter], wanted: &str) -> Option<u64> {
+    let change = |id: &str| id.split_once('.').map(|(change, _)| change.to_owned());
+    let wanted_change = change(wanted);
+    let is_it = |letter: &&api::DeadLetter| {
+        letter.number.to_string() == wanted
+            || wanted_change.is_some() && change(&letter.delivery) == wanted_change
+    };
+    letters.iter().find(is_it).map(|letter| letter.number)
+}
+
+fn not_found(wanted: &str) -> Failure {
+    let wanted = escape(wanted.as_bytes()).into_owned();
+    Failure::new(
+        Exit::NotFound,
+        "unknown_dead_letter",
+        format!("the consumer has no dead letter {wanted}"),
+    )
+    .hint("`lattice consumer dead NAME` lists them")
+}
+
+fn tell(context: &mut Context, letter: &api::DeadLetter) -> Result<(), Failure> {
+    let out = &mut context.out;
+    if out.json {
+        return out.object(&object::DeadLetter::new(letter));
+    }
+    out.line(&format!(
+        "{:<6} {}  {:<11} after {} attempts  {:<7} {}  {}",
+        letter.number,
+        date_time(letter.died_ms),
+        letter.reason,
+        letter.attempts,
+        letter.kind,
+        escape(&letter.key),
+        letter.delivery,
+    ))
+}
+
+fn acted(context: &mut Context, r#type: &'static str, count: u64) -> Result<(), Failure> {
+    let out = &mut context.out;
+    if out.json {
+        return out.object(&object::DeadActed { r#type, count });
+    }
+    out.line(&format!("{count} {type}"))
+}

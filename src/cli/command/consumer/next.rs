@@ -1,0 +1,215 @@
+//! `consumer next`: the next changes, one line each.
+
+use std::time::Duration;
+
+use clap::Args;
+use lattice::{api::client::Client, wire::api};
+
+use crate::cli::{
+    command::{
+        consumer::{Name, object},
+        watch::line,
+    },
+    exit::{Exit, Failure},
+    input::time::{millis, parse_duration},
+    output::{
+        object::incomplete,
+        print::{Output, stdout_closed},
+    },
+    reconnect::Pause,
+    session::{Context, Lifetime},
+};
+
+/// Take the next changes
+///
+/// Each line begins with the id that `ack`, `nack`, `term` and `extend` take. What is taken without
+/// --stream is this caller's for the consumer's --ack-wait. With --stream, changes come for as long
+/// as this runs, the next one when the one before is answered (see --prefetch); if it ends or dies,
+/// what was not acknowledged goes to others.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice consumer next billing
+  lattice consumer next billing -n 100 --timeout 0s --json
+  lattice consumer next billing --stream --ack >> orders.log
+  lattice consumer next billing --stream --json | while read -r change; do
+    handle \"$change\" && lattice consumer ack billing \"$(jq -r .delivery <<< \"$change\")\"
+  done")]
+pub(super) struct Next {
+    #[command(flatten)]
+    name: Name,
+    /// Go on until stopped, also when the node goes away and comes back
+    #[arg(long)]
+    stream: bool,
+    /// Changes, at most; with --stream, end after so many [default: 1; with --stream, no end]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// How long to wait for a change, then exit 8 [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Acknowledge each change once it is printed
+    #[arg(long)]
+    ack: bool,
+    /// With --stream: changes that are here and not answered at a time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "stream",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    prefetch: u32,
+}
+
+impl Next {
+    /// Runs the command.
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if !self.stream {
+            return self.once(context).await;
+        }
+        let client = context.client(Lifetime::Long).await?;
+        let reconnects = context.is_connected();
+        if !reconnects {
+            context
+                .out
+                .notice("is_node", "no node is running; this is one while it lives");
+        }
+        let down = context.down_requested();
+        let mut stream = Stream {
+            client,
+            store: context.store.clone(),
+            left: self.count,
+            next: self,
+            pause: Pause::default(),
+        };
+        tokio::select! {
+            result = stream.follow(reconnects, &mut context.out) => result,
+            () = stdout_closed() => Err(Failure::pipe_closed()),
+            // This is the node, and `lattice down` ends it.
+            () = down => Ok(()),
+        }
+    }
+
+    async fn once(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let request = api::NextRequest {
+            store: context.store.clone(),
+            consumer: self.name.name.clone(),
+            count: self.count.unwrap_or(1),
+            timeout_ms: self.timeout.map_or(u64::MAX, millis),
+        };
+        let deliveries = client.next(request).await?.into_inner().deliveries;
+        if deliveries.is_empty() {
+            return Err(nothing_came(self.timeout));
+        }
+        for delivery in &deliveries {
+            tell(delivery, &mut context.out)?;
+        }
+        context.out.flush()?;
+        if self.ack {
+            let ids = deliveries.into_iter().map(|delivery| delivery.id);
+            acknowledge(&mut client, &context.store, &self.name, ids.collect(), true).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A stream of changes that survives its connection.
+struct Stream {
+    client: Client,
+    store: String,
+    // Changes that are still wanted; `None`: no end.
+    left: Option<u32>,
+    next: Next,
+    pause: Pause,
+}
+
+impl Stream {
+    async fn follow(&mut self, reconnects: bool, out: &mut Output) -> Result<(), Failure> {
+        loop {
+            match self.connection(out).await {
+                Err(failure) if reconnects && failure.exit == Exit::Unavailable => {
+                    self.pause.begin(&failure, out);
+                    self.pause.pass().await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    // One connection.
+    async fn connection(&mut self, out: &mut Output) -> Result<(), Failure> {
+        let request = api::ConsumeRequest {
+            store: self.store.clone(),
+            consumer: self.next.name.name.clone(),
+            prefetch: self.next.prefetch,
+        };
+        let mut deliveries = self.client.consume(request).await?.into_inner();
+        self.pause.end(out);
+        loop {
+            let next = deliveries.message();
+            let next = match self.next.timeout {
+                None => next.await?,
+                Some(timeout) => match tokio::time::timeout(timeout, next).await {
+                    Ok(next) => next?,
+                    Err(_elapsed) => return Err(nothing_came(self.next.timeout)),
+                },
+            };
+            let delivery = next.ok_or_else(|| {
+                Failure::new(
+                    Exit::Unavailable,
+                    "unavailable",
+                    "the node ended the stream",
+                )
+            })?;
+            tell(&delivery, out)?;
+            out.flush()?;
+            self.left = self.left.map(|left| left - 1);
+            let is_last = self.left == Some(0);
+            if self.next.ack {
+                let ids = vec![delivery.id];
+                acknowledge(&mut self.client, &self.store, &self.next.name, ids, is_last).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn acknowledge(
+    client: &mut Client,
+    store: &str,
+    name: &Name,
+    deliveries: Vec<String>,
+    durable: bool,
+) -> Result<(), Failure> {
+    let request = api::AnswerRequest {
+        store: store.to_owned(),
+        consumer: name.name.clone(),
+        deliveries,
+        durable,
+    };
+    client.ack(request).await?;
+    Ok(())
+}
+
+fn tell(delivery: &api::Delivery, out: &mut Output) -> Result<(), Failure> {
+    let change = delivery.change.as_ref();
+    let change = change.ok_or_else(|| incomplete("a change"))?;
+    if out.json {
+        return out.object(&object::Delivery::new(delivery, change));
+    }
+    let id = &delivery.id;
+    let columns = out.columns();
+    let room = columns.map(|columns| columns.saturating_sub(id.len() + 2));
+    out.line(&format!("{id}  {}", line(change, None, room)))
+}
+
+fn nothing_came(timeout: Option<Duration>) -> Failure {
+    let message = match timeout {
+        Some(timeout) if !timeout.is_zero() => format!("no change within {timeout:?}"),
+        _now => "there is no change now".to_owned(),
+    };
+    Failure::new(Exit::TimedOut, "timed_out", message)
+}

@@ -1,0 +1,287 @@
+//! `demo`: three real nodes on this machine, in a minute.
+
+use std::{
+    io::IsTerminal as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use clap::Args;
+use lattice::{
+    net::{Net, NetConfig},
+    node::{Node, NodeConfig},
+    protocol::membership::role::Role,
+    store::{Start, WatchEvent, WatchOptions},
+};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+
+use crate::cli::{exit::Failure, output::print::escape, session::Context};
+
+/// Watch three nodes find each other, disagree and agree, on this machine
+///
+/// They live in temporary directories, talk over the loopback interface only, and are gone
+/// afterwards. What you see is the real thing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice demo
+  lattice demo --fast               without pauses to read")]
+pub(crate) struct Demo {
+    /// Without pauses to read
+    #[arg(long)]
+    fast: bool,
+}
+
+impl Demo {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        drop(context.out.flush());
+        let stage = Stage {
+            dir: scratch()?,
+            lines: Lines::default(),
+            pause: Duration::from_millis(if self.fast { 0 } else { 1500 }),
+        };
+        let played = stage.play().await;
+        let removed = std::fs::remove_dir_all(&stage.dir);
+        played?;
+        removed.map_err(|error| Failure::failed("demo", error.to_string()))
+    }
+}
+
+// Where it plays, and who has the word.
+struct Stage {
+    dir: std::path::PathBuf,
+    lines: Lines,
+    pause: Duration,
+}
+
+impl Stage {
+    async fn play(&self) -> Result<(), Failure> {
+        self.say("Three nodes start, each on its own. None of them is a server.")
+            .await;
+        let kitchen = self.node("kitchen", 0).await?;
+        let laptop = self.node("laptop", 1).await?;
+        let garden = self.node("garden", 2).await?;
+
+        self.say("kitchen invites laptop: `lattice invite`, `lattice join TOKEN`.")
+            .await;
+        laptop.join(&kitchen, Role::Admin).await?;
+        self.say("A put on kitchen is an event on laptop: `lattice put /lamp on`.")
+            .await;
+        kitchen.put("/lamp", "on").await?;
+        laptop.sees("/lamp", "on").await?;
+
+        self.say("garden joins through laptop; it has never met kitchen.")
+            .await;
+        garden.join(&laptop, Role::Writer).await?;
+        garden.put("/soil", "dry").await?;
+        kitchen.sees("/soil", "dry").await?;
+
+        self.say("laptop goes away. Both sides write the same key.")
+            .await;
+        laptop.net.stop().await;
+        kitchen.put("/lamp", "red").await?;
+        laptop.put("/lamp", "blue").await?;
+
+        self.say("laptop comes back: nothing was lost, and everybody sees the conflict.")
+            .await;
+        let laptop = laptop.comes_back();
+        for peer in [&kitchen, &laptop, &garden] {
+            peer.heads("/lamp", 2).await?;
+        }
+        self.say("The next put has seen both, so it settles it: `lattice put /lamp green`.")
+            .await;
+        garden.put("/lamp", "green").await?;
+        for peer in [&kitchen, &laptop, &garden] {
+            peer.heads("/lamp", 1).await?;
+            peer.sees("/lamp", "green").await?;
+        }
+        self.say(
+            "All three agree. Your turn: `lattice up`, and `lattice invite` in a second terminal.",
+        )
+        .await;
+        for peer in [kitchen, laptop, garden] {
+            peer.net.stop().await;
+            let closed = peer.node.close().await;
+            closed.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    async fn node(&self, name: &'static str, colour: usize) -> Result<Peer, Failure> {
+        let mut config = NodeConfig::new(self.dir.join(name)).create(true);
+        config.name = name.to_owned();
+        let node = Node::open(config).await.map_err(|error| failed(&error))?;
+        let net = Net::start(node.clone(), loopback());
+        let peer = Peer {
+            node,
+            net,
+            name,
+            colour,
+            lines: self.lines.clone(),
+        };
+        peer.stream();
+        Ok(peer)
+    }
+
+    async fn say(&self, text: &str) {
+        tokio::time::sleep(self.pause).await;
+        self.lines.write(None, &format!("\n{text}"));
+        tokio::time::sleep(self.pause / 2).await;
+    }
+}
+
+struct Peer {
+    node: Node,
+    net: Net,
+    name: &'static str,
+    colour: usize,
+    lines: Lines,
+}
+
+impl Peer {
+    // What `lattice watch /` shows on this node.
+    fn stream(&self) {
+        let mut watch = self.node.root().watch_with(WatchOptions {
+            prefixes: vec![b"/".as_slice().into()],
+            start: Start::Now,
+            ..WatchOptions::default()
+        });
+        let (name, colour, lines) = (self.name, self.colour, self.lines.clone());
+        tokio::spawn(async move {
+            while let Some(event) = watch.next().await {
+                let Ok(WatchEvent::Change(change)) = event else {
+                    continue;
+                };
+                let value = change.value.as_deref().unwrap_or_default();
+                let first = value
+                    .split(|byte| *byte == b'\n')
+                    .next()
+                    .unwrap_or_default();
+                let mark = if change.is_conflict() {
+                    "  !conflict"
+                } else {
+                    ""
+                };
+                let text = format!(
+                    "{name:<8} {}  {} = {}{mark}",
+                    change.kind.name(),
+                    short_ids(&escape(&change.key)),
+                    shortened(&escape(first)),
+                );
+                lines.write(Some(colour), &text);
+            }
+        });
+    }
+
+    async fn join(&self, host: &Self, role: Role) -> Result<(), Failure> {
+        let invitation = host.net.invite(role, 60_000).await;
+        let invitation = invitation.map_err(|error| failed(&error))?;
+        let (events, _told) = mpsc::channel(64);
+        let joined = self.net.join(&invitation, &events).await;
+        joined.map_err(|error| failed(&error))?;
+        // The root store is another one now.
+        self.stream();
+        Ok(())
+    }
+
+    // On another port, as after a restart.
+    fn comes_back(self) -> Self {
+        let net = Net::start(self.node.clone(), loopback());
+        Self { net, ..self }
+    }
+
+    async fn put(&self, key: &'static str, value: &'static str) -> Result<(), Failure> {
+        let written = self.node.root().put(key, value).await;
+        written.map(drop).map_err(|error| failed(&error))
+    }
+
+    async fn sees(&self, key: &str, value: &str) -> Result<(), Failure> {
+        self.soon(key, async || {
+            let item = self.node.root().get(key.as_bytes()).await;
+            matches!(item, Ok(Some(item)) if item.value == value.as_bytes())
+        })
+        .await
+    }
+
+    async fn heads(&self, key: &str, count: usize) -> Result<(), Failure> {
+        self.soon(key, async || {
+            let heads = self.node.root().heads(key.as_bytes()).await;
+            heads.is_ok_and(|heads| heads.len() == count)
+        })
+        .await
+    }
+
+    async fn soon(&self, key: &str, is_so: impl AsyncFn() -> bool) -> Result<(), Failure> {
+        let waiting = async {
+            while !is_so().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.map_err(|_elapsed| {
+            let message = format!("{} did not see {key} within {PATIENCE:?}", self.name);
+            Failure::failed("demo", message)
+        })
+    }
+}
+
+/// Lines of all nodes, one at a time, each in its colour.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<()>>);
+
+impl Lines {
+    #[expect(
+        clippy::print_stdout,
+        reason = "three nodes and a narrator share the terminal"
+    )]
+    fn write(&self, colour: Option<usize>, text: &str) {
+        let _one = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match colour.and_then(|colour| COLOURS.get(colour)) {
+            Some(code) if std::io::stdout().is_terminal() => println!("\x1b[{code}m{text}\x1b[0m"),
+            _plain => println!("{text}"),
+        }
+    }
+}
+
+// Ids inside a key, as people read them.
+fn short_ids(key: &str) -> String {
+    let short = |part: &str| match part.get(..8) {
+        Some(first) if part.len() == ID_CHARS => format!("{first}..."),
+        _other => part.to_owned(),
+    };
+    key.split('/').map(short).collect::<Vec<_>>().join("/")
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn loopback() -> NetConfig {
+    NetConfig {
+        bind: Some(([127, 0, 0, 1], 0).into()),
+        mdns: false,
+        ..NetConfig::default()
+    }
+}
+
+fn scratch() -> Result<std::path::PathBuf, Failure> {
+    let dir = std::env::temp_dir().join(format!("lattice-demo-{}", std::process::id()));
+    std::fs::create_dir(&dir).map_err(|error| Failure::failed("demo", error.to_string()))?;
+    Ok(dir)
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::failed("demo", crate::cli::output::print::sources(error))
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a node or an invite.
+const ID_CHARS: usize = 64;
+const SHOWN_CHARS_MAX: usize = 40;
+/// Of ANSI terminals: green, cyan, yellow.
+const COLOURS: [u8; 3] = [32, 36, 33];

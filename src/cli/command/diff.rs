@@ -1,0 +1,127 @@
+//! `diff`: which keys were not the same at two times.
+
+use clap::Args;
+use lattice::{clock::Clock, wire::api};
+use serde::Serialize;
+
+use crate::cli::{
+    exit::Failure,
+    input::time::{When, parse_when},
+    output::{
+        object::{self, Key},
+        print::{cut, escape},
+    },
+    session::{Context, Lifetime},
+};
+
+/// Show which keys were different at two times
+///
+/// `+` had no value at the first time, `-` none at the second, `~` another one, or the same value
+/// written again. By the clocks of those who wrote: nodes with the same entries answer alike.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice diff --from 1h                                 what changed in the last hour
+  lattice diff /config/ --from 2d --to 1d
+  lattice diff /config/ --from 2026-11-22T10:00:00Z --json | jq -r .key")]
+pub(crate) struct Diff {
+    /// Only keys that start with this
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// The first time: 30s, 5m, 2h, 7d ago, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    from: When,
+    /// The second time [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    to: Option<When>,
+    /// Leave the values out
+    #[arg(long)]
+    keys_only: bool,
+}
+
+impl Diff {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let now_ms = Clock::system().now_ms();
+        let request = api::DiffRequest {
+            store: context.store.clone(),
+            prefix: self.prefix.into(),
+            keys_only: self.keys_only,
+            from_ms: self.from.at_ms(now_ms),
+            to_ms: self.to.map(|to| to.at_ms(now_ms)),
+        };
+        let mut pages = client.diff(request).await?.into_inner();
+        let out = &mut context.out;
+        let columns = out.columns().unwrap_or(usize::MAX);
+        while let Some(page) = pages.message().await? {
+            for difference in &page.differences {
+                if out.json {
+                    out.object(&Different::new(difference, self.keys_only))?;
+                    continue;
+                }
+                for line in lines(difference, self.keys_only) {
+                    out.line(&cut(&line, columns))?;
+                }
+            }
+            out.flush()?;
+        }
+        Ok(())
+    }
+}
+
+fn lines(difference: &api::Difference, keys_only: bool) -> Vec<String> {
+    let key = escape(&difference.key);
+    let line = |mark: &str, item: &api::Item| {
+        if keys_only {
+            format!("{mark} {key}")
+        } else {
+            format!("{mark} {key}\t{}", escape(&item.value))
+        }
+    };
+    match (&difference.before, &difference.after) {
+        (None, None) => Vec::new(),
+        (None, Some(after)) => vec![line("+", after)],
+        (Some(before), None) => vec![line("-", before)],
+        (Some(_), Some(after)) if keys_only => vec![line("~", after)],
+        (Some(before), Some(after)) => {
+            let was = escape(&before.value);
+            vec![format!("{}  (was {was})", line("~", after))]
+        }
+    }
+}
+
+/// A line of `diff --json`.
+#[derive(Serialize)]
+struct Different {
+    /// `added`, `removed`, `changed`.
+    r#type: &'static str,
+    #[serde(flatten)]
+    key: Key,
+    /// As `get` prints it; absent: it had no value at the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<object::Item>,
+    /// Absent: it had no value at the second time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<object::Item>,
+}
+
+impl Different {
+    fn new(difference: &api::Difference, keys_only: bool) -> Self {
+        let item = |item: &Option<api::Item>| {
+            let item = item.as_ref();
+            item.map(|item| object::Item::new(item, keys_only))
+        };
+        let (before, after) = (item(&difference.before), item(&difference.after));
+        Self {
+            r#type: match (&before, &after) {
+                (None, _) => "added",
+                (Some(_), None) => "removed",
+                (Some(_), Some(_)) => "changed",
+            },
+            key: Key::new(&difference.key),
+            before,
+            after,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `history`: the graph of a key's entries.
+
+use clap::Args;
+use lattice::wire::api;
+
+use crate::cli::{
+    command::get::{not_found, outcome},
+    exit::Failure,
+    input::time::date_time,
+    output::{
+        graph::Graph,
+        object::{self, by_hook, short},
+        print::{Output, cut},
+    },
+    session::{Context, Lifetime},
+};
+
+/// Draw the history of a key
+///
+/// The entries that wrote it, newest first, and which superseded which.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice history /hello
+  lattice history /hello --limit 20
+  lattice history /hello --json | jq -r .value")]
+pub(crate) struct History {
+    /// The key
+    key: String,
+    /// At most so many entries
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+impl History {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let request = api::HistoryRequest {
+            store: context.store.clone(),
+            key: self.key.clone().into(),
+            limit: self.limit.unwrap_or(0),
+        };
+        let history = client.history(request).await?.into_inner();
+        if history.entries.is_empty() {
+            return Err(not_found(&self.key));
+        }
+        let out = &mut context.out;
+        if !out.json {
+            return draw(out, &history);
+        }
+        for past in &history.entries {
+            out.object(&object::Past::new(self.key.as_bytes(), past))?;
+        }
+        if history.truncated {
+            out.notice("truncated", "older entries exist");
+        }
+        Ok(())
+    }
+}
+
+fn draw(out: &mut Output, history: &api::HistoryReply) -> Result<(), Failure> {
+    let columns = out.columns().unwrap_or(usize::MAX);
+    let mut graph = Graph::new();
+    for past in &history.entries {
+        let entry = past.entry.clone().unwrap_or_default();
+        let drawn = graph.draw(&entry.id, &past.parents);
+        for line in &drawn.joins {
+            out.line(line)?;
+        }
+        let line = format!(
+            "{}  {}  {}  {}{}{}  {}",
+            drawn.node,
+            short(&entry.id),
+            date_time(entry.wall_ms),
+            short(&entry.author),
+            by_hook(past.cause.as_ref()),
+            role(past),
+            outcome(&past.kind, &past.value, past.expires_ms, false),
+        );
+        out.line(&cut(&line, columns))?;
+        for line in &drawn.splits {
+            out.line(line)?;
+        }
+    }
+    if history.truncated {
+        out.line(&format!(
+            "{}  older entries exist, see --limit",
+            graph.loose_ends()
+        ))?;
+    }
+    Ok(())
+}
+
+fn role(past: &api::HistoryEntry) -> &'static str {
+    match (past.wins, past.head) {
+        (true, _) => "  (head, wins)",
+        (false, true) => "  (head)",
+        (false, false) => "",
+    }
+}

@@ -1,0 +1,42 @@
+//! `hook dead`: changes that a hook runs no more.
+
+use clap::Args;
+use lattice::wire::api;
+
+use crate::cli::{
+    command::{consumer::dead::Action, hook::Name},
+    exit::Failure,
+    session::{Context, Lifetime},
+};
+
+/// List what a hook failed on for good, run it again, or forget it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice hook dead deploy
+  lattice hook dead deploy retry 17
+  lattice hook dead deploy retry --all
+  lattice hook dead deploy skip 17 18")]
+pub(super) struct Dead {
+    #[command(flatten)]
+    name: Name,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+impl Dead {
+    /// Runs the command.
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let list = client.list_hooks(api::ListHooksRequest {}).await?;
+        let mut hooks = list.into_inner().hooks.into_iter();
+        // Its own store, whatever is used here.
+        let hook = hooks.find(|hook| hook.hook == self.name.name);
+        let store = hook.and_then(|hook| hook.definition).map(|hook| hook.store);
+        let list = api::ConsumerRequest {
+            store: store.unwrap_or_else(|| context.store.clone()),
+            consumer: format!("hook.{}", self.name.name),
+        };
+        Action::run(self.action, context, list).await
+    }
+}

@@ -1,0 +1,99 @@
+//! `hook test`: a hook on what has happened.
+
+use clap::Args;
+use lattice::{clock::Clock, wire::api};
+
+use crate::cli::{
+    command::hook::{Name, logs, object},
+    exit::{Exit, Failure},
+    input::time::{When, parse_when},
+    output::{
+        object::incomplete,
+        print::{Output, escape},
+    },
+    session::{Context, Lifetime},
+};
+
+/// Run a hook on what has happened, or show what it would do
+///
+/// Goes through history as it is here, one run after the other; the hook's place in history stays
+/// where it is. With --dry-run nothing is run, but for a hook with --writes: its command runs with
+/// LATTICE_DRY_RUN=1, and what it would have written is shown.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice hook test deploy --since 24h --dry-run
+  lattice hook test deploy --since 2026-11-22
+  lattice hook test index --since 7d --dry-run --json | jq .would_write")]
+pub(super) struct Test {
+    #[command(flatten)]
+    name: Name,
+    /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    since: When,
+    /// Only show what would run, and what it would write
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Test {
+    /// Runs the command.
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let request = api::TestHookRequest {
+            hook: self.name.name,
+            since_authored_ms: self.since.at_ms(Clock::system().now_ms()),
+            dry_run: self.dry_run,
+        };
+        let mut tests = client.test_hook(request).await?.into_inner();
+        let (mut runs, mut failed) = (0_u64, 0_u64);
+        while let Some(test) = tests.message().await? {
+            let run = test.run.as_ref().ok_or_else(|| incomplete("a run"))?;
+            runs += 1;
+            failed += u64::from(!matches!(run.outcome.as_str(), "done" | "would_run"));
+            tell(&mut context.out, &test, run)?;
+            context.out.flush()?;
+        }
+        if !context.out.json {
+            let verb = if self.dry_run { "would run" } else { "ran" };
+            let times = if runs == 1 { "time" } else { "times" };
+            let text = format!("{verb} {runs} {times}, {failed} failed");
+            context.out.line(&text)?;
+        }
+        match failed {
+            0 => Ok(()),
+            failed => Err(Failure::new(
+                Exit::Partly,
+                "runs_failed",
+                format!("{failed} of {runs} runs failed"),
+            )),
+        }
+    }
+}
+
+fn tell(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Result<(), Failure> {
+    if out.json {
+        return out.object(&object::Test::new(test, run));
+    }
+    if run.outcome != "would_run" {
+        return logs::tell(out, run);
+    }
+    let more = match run.changes {
+        0 | 1 => String::new(),
+        changes => format!(" and {} more", changes - 1),
+    };
+    out.line(&format!(
+        "{} {}{more}  run {}  {}",
+        run.kind,
+        escape(&run.key),
+        run.run,
+        escape(test.action.join(" ").as_bytes())
+    ))?;
+    test.ops.iter().try_for_each(|op| {
+        let key = escape(&op.key);
+        out.line(&match op.delete {
+            true => format!("  would delete {key}"),
+            false => format!("  would put {key}  {}", escape(&op.value)),
+        })
+    })
+}

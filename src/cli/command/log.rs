@@ -1,0 +1,106 @@
+//! `log`: the entries of an author.
+
+use bytes::Bytes;
+use clap::Args;
+use lattice::wire::api;
+
+use crate::cli::{
+    exit::Failure,
+    input::{author, time::date_time},
+    output::{
+        object::{self, by_hook, short},
+        print::{cut, escape},
+    },
+    session::{Context, Lifetime},
+};
+
+/// Show the entries of a log
+///
+/// Of this node or of another author, oldest first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice log
+  lattice log 3f6c01aa --after 100 --limit 10
+  lattice log --json | jq -r '.ops[].key'")]
+pub(crate) struct Log {
+    /// Whose log: 64 hex digits, or the first few [default: this node's]
+    author: Option<String>,
+    /// Only entries after this number
+    #[arg(
+        long,
+        value_name = "SEQ",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    after: u64,
+    /// At most so many entries
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+impl Log {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let author = match &self.author {
+            Some(text) => author::resolve(&mut client, text).await?,
+            None => Bytes::new(),
+        };
+        let request = api::LogRequest {
+            store: context.store.clone(),
+            author,
+            after: self.after,
+            limit: self.limit.unwrap_or(0),
+        };
+        let mut entries = client.log(request).await?.into_inner();
+        let out = &mut context.out;
+        let columns = out.columns().unwrap_or(usize::MAX);
+        while let Some(logged) = entries.message().await? {
+            if out.json {
+                out.object(&object::Logged::from(&logged))?;
+            } else {
+                out.line(&cut(&line(&logged), columns))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn line(logged: &api::LogEntry) -> String {
+    let entry = logged.entry.clone().unwrap_or_default();
+    let branch = match logged.branch {
+        0 => String::new(),
+        branch => format!("  branch {branch}"),
+    };
+    let atomic = if logged.atomic { "  atomic" } else { "" };
+    let mut ops: Vec<String> = logged
+        .ops
+        .iter()
+        .take(OPS_SHOWN_MAX)
+        .map(|op| match op.kind.as_str() {
+            "put" => format!(
+                "put {}={}",
+                escape(&op.key),
+                cut(&escape(&op.value), VALUE_SHOWN_MAX)
+            ),
+            kind => format!("{kind} {}", escape(&op.key)),
+        })
+        .collect();
+    if logged.ops.len() > OPS_SHOWN_MAX {
+        ops.push(format!("and {} more", logged.ops.len() - OPS_SHOWN_MAX));
+    }
+    format!(
+        "{:>6}  {}  {}{branch}{atomic}{}  {}",
+        entry.seq,
+        date_time(entry.wall_ms),
+        short(&entry.id),
+        by_hook(logged.cause.as_ref()),
+        ops.join(", "),
+    )
+}
+
+/// Ops of one entry that people are shown; `--json` has all.
+const OPS_SHOWN_MAX: usize = 8;
+/// Characters of a value that people are shown; `--json` has all.
+const VALUE_SHOWN_MAX: usize = 40;

@@ -1,0 +1,388 @@
+//! `on`: a command for each change, for as long as this runs.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ffi::OsString,
+    io::Write as _,
+    path::PathBuf,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::Args;
+use lattice::{
+    api::client::Client,
+    clock::Clock,
+    daemon,
+    hooks::{
+        self, Action, Captured, Command, HookError, HooksError, Job, Named, Ran, RunId, Secret,
+    },
+    wire::api::{self, watch_reply::Event, watch_request::Start},
+};
+use tokio::task::JoinSet;
+
+use crate::cli::{
+    command::{hook::object, watch},
+    exit::{Exit, Failure},
+    input::time::{When, parse_duration, parse_when},
+    output::{
+        event,
+        object::{hex, incomplete, to_json},
+        print::{Output, complain, escape, stdout_closed},
+    },
+    reconnect::Pause,
+    second_interrupt,
+    session::{Context, Lifetime},
+};
+
+/// Run a command, or post to a URL, for each change, here and now
+///
+/// The command gets the change on stdin, as a line of `lattice watch --json`, and in its
+/// environment LATTICE_KEY, LATTICE_KIND, LATTICE_ENTRY and LATTICE_RUN_ID; besides PATH and HOME,
+/// nothing else. No shell sees it. A run that fails is told and not tried again, and when this ends,
+/// nobody takes over: `lattice hook add` is for what must not be missed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice on /deploy/ -- ./deploy.sh
+  lattice on /pages/ --latest -- ./render --all
+  lattice on /jobs/ --parallel 4 --initial -- sh -c 'echo \"$LATTICE_KEY\"; jq -r .value'
+  lattice on /alerts/ --http http://127.0.0.1:8080/alert")]
+pub(crate) struct On {
+    /// Only keys that start with this, byte by byte
+    prefix: String,
+    /// While a key's change waits for its turn, a newer one takes its place
+    #[arg(long)]
+    latest: bool,
+    /// Begin with the keys that there are
+    #[arg(long, conflicts_with = "since")]
+    initial: bool,
+    /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    since: Option<When>,
+    /// Runs at a time, never two of one key
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: u16,
+    /// End a run that takes longer, with all it has started
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    timeout: Duration,
+    /// End after so many runs
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Post the change to this URL, in place of a command
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    http: Option<String>,
+    /// Sign posts with the secret in this file, as Standard Webhooks does
+    #[arg(long, value_name = "PATH", requires = "http")]
+    secret_file: Option<PathBuf>,
+    /// The same, with the secret in this environment variable
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "http",
+        conflicts_with = "secret_file"
+    )]
+    secret_env: Option<String>,
+    /// Also believe a server that the authorities in this PEM file vouch for
+    #[arg(long, value_name = "PATH", requires = "http")]
+    ca_file: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
+    command: Vec<String>,
+}
+
+impl On {
+    /// Runs the command until it is stopped, or has run often enough.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        // From here on a signal stops in order: what runs is ended, it would not get the signal.
+        let signal = daemon::signal()
+            .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
+        tokio::spawn(second_interrupt());
+        let action = self.action()?;
+        let client = context.client(Lifetime::Long).await?;
+        let reconnects = context.is_connected();
+        if !reconnects {
+            context
+                .out
+                .notice("is_node", "no node is running; this is one while it lives");
+        }
+        let start = match self.since {
+            Some(when) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
+            None if self.initial => Start::Initial(true),
+            None => Start::Now(true),
+        };
+        let down = context.down_requested();
+        let mut runs = Runs {
+            data_dir: context.place.data_dir.clone(),
+            store: context.store.clone(),
+            action,
+            is_filling: matches!(start, Start::Initial(_)),
+            request: api::WatchRequest {
+                start: Some(start),
+                ..watch::request(context.store.clone(), self.prefix.clone())
+            },
+            left: self.count,
+            on: self,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            keys: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            ended: 0,
+            failed: 0,
+        };
+        let result = tokio::select! {
+            result = runs.follow(client, reconnects, &mut context.out) => result,
+            () = stdout_closed() => Err(Failure::pipe_closed()),
+            // This is the node, and `lattice down` ends it.
+            () = down => Ok(()),
+            _name = signal => Err(Failure::interrupted()),
+        };
+        runs.tasks.shutdown().await;
+        result
+    }
+
+    fn action(&self) -> Result<Action, Failure> {
+        let failure = |error: HooksError| Failure::from(lattice::api::error::ApiError::from(error));
+        if let Some(url) = &self.http {
+            let file = self.secret_file.clone().map(Secret::File);
+            let secret = file.or_else(|| self.secret_env.clone().map(Secret::Env));
+            return Action::post(url, secret, self.ca_file.as_deref()).map_err(failure);
+        }
+        let here = std::env::current_dir().map_err(|error| {
+            Failure::failed("no_current_dir", format!("the current directory: {error}"))
+        })?;
+        let command = Command::new(&self.command, &here).ok_or(HookError::Action);
+        Ok(Action::Run(command.map_err(|error| failure(error.into()))?))
+    }
+}
+
+/// Changes that wait for their turn, and those that run.
+struct Runs {
+    on: On,
+    action: Action,
+    data_dir: PathBuf,
+    store: String,
+    // `start` moves along: it is where the next connection begins.
+    request: api::WatchRequest,
+    // True while the state comes: a cursor then is still the one before.
+    is_filling: bool,
+    waiting: VecDeque<api::Change>,
+    // Of keys and values in `waiting`.
+    waiting_bytes: usize,
+    // Those that run.
+    keys: BTreeSet<Bytes>,
+    tasks: JoinSet<(api::HookRun, Ran)>,
+    // Runs that may still begin; `None`: no end.
+    left: Option<u64>,
+    ended: u64,
+    // Of those.
+    failed: u64,
+}
+
+impl Runs {
+    // Over several connections, if it may.
+    async fn follow(
+        &mut self,
+        mut client: Client,
+        reconnects: bool,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let mut pause = Pause::default();
+        loop {
+            match self.connection(&mut client, out, &mut pause).await {
+                Err(lost) if reconnects && lost.exit == Exit::Unavailable => {
+                    pause.begin(&lost, out);
+                    pause.pass().await;
+                }
+                Ok(()) if self.failed > 0 => {
+                    let message = format!("{} of {} runs failed", self.failed, self.ended);
+                    return Err(Failure::new(Exit::Partly, "runs_failed", message));
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn connection(
+        &mut self,
+        client: &mut Client,
+        out: &mut Output,
+        pause: &mut Pause,
+    ) -> Result<(), Failure> {
+        let mut replies = client.watch(self.request.clone()).await?.into_inner();
+        pause.end(out);
+        loop {
+            self.begin();
+            if self.left == Some(0) && self.tasks.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                reply = replies.message(), if self.has_room() => {
+                    let reply = reply?.ok_or_else(|| {
+                        Failure::new(Exit::Unavailable, "unavailable", "the node ended the watch")
+                    })?;
+                    self.take(reply, out)?;
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    let (run, ran) =
+                        ended.map_err(|error| Failure::failed("run", error.to_string()))?;
+                    self.end(run, &ran, out)?;
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX && self.waiting_bytes < WAITING_BYTES
+    }
+
+    fn take(&mut self, reply: api::WatchReply, out: &Output) -> Result<(), Failure> {
+        match reply.event.ok_or_else(|| incomplete("an event"))? {
+            Event::Change(change) => self.wait(change),
+            Event::CaughtUp(_) => self.is_filling = false,
+            Event::Gap(gap) => {
+                self.is_filling = true;
+                let text = format!("{}; every key comes again", gap.reason);
+                out.notice("gap", &escape(text.as_bytes()));
+            }
+            Event::Damaged(damaged) => out.notice("damaged", &escape(damaged.what.as_bytes())),
+            Event::Progress(_) => {}
+        }
+        if !self.is_filling && !reply.cursor.is_empty() {
+            self.request.start = Some(Start::After(reply.cursor));
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, change: api::Change) {
+        let same = |other: &&mut api::Change| other.key == change.key;
+        self.waiting_bytes += bytes(&change);
+        match self
+            .waiting
+            .iter_mut()
+            .find(same)
+            .filter(|_| self.on.latest)
+        {
+            Some(older) => {
+                self.waiting_bytes -= bytes(older);
+                *older = change;
+            }
+            None => self.waiting.push_back(change),
+        }
+    }
+
+    // Begins all runs that may begin now: of each key the oldest, where none of it runs.
+    fn begin(&mut self) {
+        let mut at = 0;
+        while self.tasks.len() < usize::from(self.on.parallel)
+            && self.left != Some(0)
+            && let Some(change) = self.waiting.get(at)
+        {
+            if self.keys.contains(&change.key) {
+                at += 1;
+                continue;
+            }
+            let Some(change) = self.waiting.remove(at) else {
+                return;
+            };
+            self.waiting_bytes -= bytes(&change);
+            self.left = self.left.map(|left| left - 1);
+            self.keys.insert(change.key.clone());
+            let (action, timeout) = (self.action.clone(), self.on.timeout);
+            let (data_dir, store) = (self.data_dir.clone(), self.store.clone());
+            self.tasks.spawn(async move {
+                let place = [
+                    ("LATTICE_DATA", data_dir.into()),
+                    ("LATTICE_STORE", store.into()),
+                ];
+                one(&action, &change, timeout, place).await
+            });
+        }
+    }
+
+    fn end(&mut self, run: api::HookRun, ran: &Ran, out: &mut Output) -> Result<(), Failure> {
+        self.keys.remove(&run.key);
+        let is_success = ran.end.is_success();
+        self.ended += 1;
+        self.failed += u64::from(!is_success);
+        if out.json {
+            out.object(&object::Run::new(&run))?;
+            return out.flush();
+        }
+        out.bytes(&ran.stdout.bytes)?;
+        out.flush()?;
+        // As it is, like stdout.
+        drop(std::io::stderr().lock().write_all(&ran.stderr.bytes));
+        if !is_success {
+            complain(&format!(
+                "failed: {} {}: {}",
+                run.kind,
+                escape(&run.key),
+                run.what
+            ));
+        }
+        Ok(())
+    }
+}
+
+// One run.
+async fn one(
+    action: &Action,
+    change: &api::Change,
+    timeout: Duration,
+    place: [(&'static str, OsString); 2],
+) -> (api::HookRun, Ran) {
+    let entry = change.entry.clone().unwrap_or_default().id;
+    let id: [u8; 32] = entry.as_ref().try_into().unwrap_or_default();
+    let named = || Named {
+        entry: &id,
+        kind: &change.kind,
+        key: &change.key,
+    };
+    let run = RunId::of("on", [named()]);
+    let mut variables = hooks::variables(run, 1, named());
+    variables.extend(place);
+    let began_ms = Clock::system().now_ms();
+    let job = Job {
+        variables,
+        stdin: (to_json(&event::Change::new(change, None)) + "\n").into_bytes(),
+        timeout,
+        stdout_bytes_max: OUTPUT_BYTES_MAX,
+        stderr_bytes_max: OUTPUT_BYTES_MAX,
+    };
+    let ran = action.perform(job, run, began_ms).await;
+    let is_success = ran.end.is_success();
+    let text = |captured: &Captured| String::from_utf8_lossy(&captured.bytes).into_owned();
+    let record = api::HookRun {
+        at_ms: began_ms,
+        run: run.to_string(),
+        attempt: 1,
+        changes: 1,
+        kind: change.kind.clone(),
+        key: change.key.clone(),
+        entry: hex(&entry),
+        outcome: if is_success { "done" } else { "failed" }.to_owned(),
+        what: if is_success {
+            String::new()
+        } else {
+            ran.end.to_string()
+        },
+        took_ms: Clock::system().now_ms().saturating_sub(began_ms),
+        stdout: text(&ran.stdout),
+        stdout_bytes: ran.stdout.total,
+        stderr: text(&ran.stderr),
+        stderr_bytes: ran.stderr.total,
+        ..api::HookRun::default()
+    };
+    (record, ran)
+}
+
+fn bytes(change: &api::Change) -> usize {
+    change.key.len() + change.value.as_ref().map_or(0, Bytes::len)
+}
+
+/// Changes that wait for their turn here; more wait at the node.
+const WAITING_MAX: usize = 1000;
+const WAITING_BYTES: usize = 4 << 20;
+/// What of each of stdout and stderr of a run is passed on.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,253 @@
+//! `peer`, `connect`: the other members of the mesh.
+
+use std::{cmp::Reverse, fmt::Write as _};
+
+use clap::{Args, Subcommand};
+use lattice::wire::api;
+
+use crate::cli::{
+    exit::{Exit, Failure},
+    input::time::date_time,
+    output::{
+        object::{self, hex, short},
+        print::escape,
+    },
+    session::{Context, Lifetime},
+};
+
+/// Members: who they are, how they are, whom to dial, whom to remove
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice peer list
+  lattice peers --json | jq -r 'select(.online) | .node'
+  lattice peer remove 4f5c
+  lattice peer dormant 4f5c")]
+pub(crate) struct Peer {
+    #[command(subcommand)]
+    action: PeerAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum PeerAction {
+    /// List the other members, online ones first
+    #[command(visible_alias = "ls", after_help = LIST_HELP)]
+    List,
+    /// End a node's membership, for ever
+    ///
+    /// What it wrote until now, as far as it is known here, stays; nothing later counts.
+    #[command(after_help = "Examples:\n  lattice peer remove 4f5c\n  lattice peer remove kitchen")]
+    Remove {
+        /// Its id, the beginning of it, or its name
+        node: String,
+    },
+    /// Keep a node as a member that nobody waits for; `--over` when it is back
+    #[command(
+        after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --over"
+    )]
+    Dormant {
+        /// Its id, the beginning of it, or its name
+        node: String,
+        /// It is back
+        #[arg(long)]
+        over: bool,
+    },
+}
+
+impl Peer {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        match self.action {
+            PeerAction::List => Peers {}.run(context).await,
+            PeerAction::Remove { node } => {
+                let mut client = context.client(Lifetime::Short).await?;
+                let peer = find(context, &node).await?;
+                let request = api::RemovePeerRequest {
+                    node: peer.node.clone(),
+                };
+                client.remove_peer(request).await?;
+                acted(context, "removed", &peer)
+            }
+            PeerAction::Dormant { node, over } => {
+                let mut client = context.client(Lifetime::Short).await?;
+                let peer = find(context, &node).await?;
+                let request = api::SetDormantRequest {
+                    node: peer.node.clone(),
+                    dormant: !over,
+                };
+                client.set_dormant(request).await?;
+                acted(context, if over { "active" } else { "dormant" }, &peer)
+            }
+        }
+    }
+}
+
+fn acted(context: &mut Context, what: &'static str, peer: &api::Peer) -> Result<(), Failure> {
+    let out = &mut context.out;
+    let node = hex(&peer.node);
+    if out.json {
+        return out.object(&object::PeerActed { r#type: what, node });
+    }
+    out.line(&format!("{what:<8} {node}"))
+}
+
+/// List the other members: the same as `peer list`
+#[derive(Debug, Args)]
+#[command(after_help = LIST_HELP)]
+pub(crate) struct Peers {}
+
+impl Peers {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let api::ListPeersReply {
+            mut peers,
+            addresses,
+        } = client
+            .list_peers(api::ListPeersRequest {})
+            .await?
+            .into_inner();
+        peers.sort_by_key(|peer| (!peer.online, Reverse(peer.seen_ms)));
+        let out = &mut context.out;
+        if out.json {
+            return peers
+                .iter()
+                .try_for_each(|peer| out.object(&object::Peer::new(peer)));
+        }
+        if peers.is_empty() {
+            out.notice(
+                "no_peers",
+                "this node has no peers; let one in with `lattice invite`",
+            );
+        }
+        for peer in &peers {
+            out.line(&line(peer))?;
+            if !peer.error.is_empty() && !peer.online {
+                out.line(&format!("         {}", peer.error))?;
+            }
+        }
+        if !addresses.is_empty() {
+            out.notice(
+                "listening",
+                &format!("listening on {}", addresses.join(", ")),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn line(peer: &api::Peer) -> String {
+    let state = match (peer.online, peer.seen_ms) {
+        (true, _) => "online".to_owned(),
+        (false, 0) => "never seen".to_owned(),
+        (false, seen_ms) => format!("seen {}", date_time(seen_ms)),
+    };
+    let mut line = format!(
+        "{}  {:<16} {:<7} {state}",
+        short(&peer.node),
+        escape(peer.name.as_bytes()),
+        peer.role
+    );
+    if let Some(rtt_us) = peer.rtt_us {
+        let whole = rtt_us / 1000;
+        let tenth = rtt_us % 1000 / 100;
+        let path = if peer.relayed { "relayed" } else { "direct" };
+        append(&mut line, format_args!("  {whole}.{tenth} ms {path}"));
+    }
+    match peer.behind {
+        Some(0) => line.push_str("  in step"),
+        Some(1) => line.push_str("  1 entry behind"),
+        Some(behind) => append(&mut line, format_args!("  {behind} entries behind")),
+        None => line.push_str("  not compared yet"),
+    }
+    if peer.seen_ms > 0 {
+        append(&mut line, format_args!("  clock {:+} ms", peer.skew_ms));
+    }
+    let marks = [
+        (peer.dormant, "dormant"),
+        (peer.forked, "FORKED"),
+        (peer.strikes > 0, "misbehaved"),
+    ];
+    for (_, mark) in marks.iter().filter(|(set, _)| *set) {
+        line.push_str("  ");
+        line.push_str(mark);
+    }
+    line
+}
+
+fn append(line: &mut String, part: std::fmt::Arguments<'_>) {
+    line.write_fmt(part).expect("a String takes all");
+}
+
+/// Dial a member now
+///
+/// The node does so by itself; this is for when you know better where it is.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice connect 4f5c
+  lattice connect kitchen 192.0.2.7:4711")]
+pub(crate) struct Connect {
+    /// Its id, the beginning of it, or its name
+    node: String,
+    /// Where it is [default: where it was last]
+    #[arg(value_name = "IP:PORT")]
+    address: Option<String>,
+}
+
+impl Connect {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        let peer = find(context, &self.node).await?;
+        let request = api::DialRequest {
+            node: peer.node.clone(),
+            address: self.address.unwrap_or_default(),
+        };
+        client.dial(request).await?;
+        acted(context, "dialled", &peer)
+    }
+}
+
+// By id, by the beginning of one, or by name; only one may fit.
+async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
+    let mut client = context.client(Lifetime::Short).await?;
+    let reply = client
+        .list_peers(api::ListPeersRequest {})
+        .await?
+        .into_inner();
+    let begins = |peer: &&api::Peer| !named.is_empty() && hex(&peer.node).starts_with(named);
+    let mut fitting: Vec<_> = reply
+        .peers
+        .iter()
+        .filter(|peer| begins(peer) || peer.name == named)
+        .cloned()
+        .collect();
+    match (fitting.pop(), fitting.len()) {
+        (Some(peer), 0) => Ok(peer),
+        (Some(_), others) => Err(Failure::usage(
+            "ambiguous_node",
+            format!("{named:?} fits {} nodes", others + 1),
+        )
+        .hint("give more of its id")),
+        (None, _) => Err(Failure::new(
+            Exit::NotFound,
+            "unknown_node",
+            format!("no peer has the id or the name {named:?}"),
+        )
+        .hint("`lattice peer list` shows them")),
+    }
+}
+
+const LIST_HELP: &str = "\
+Of each member: the beginning of its id, its name, its role; online, or when it was last heard of;
+the round-trip time, and whether the way to it is direct or relayed; how many entries it lacks of
+those here, as far as it has said; what its clock is ahead of the one here. Then dormant, FORKED or
+misbehaved, where it is so, and under one that is not online what went wrong last.
+
+With --json: node, name, role, online, seen_ms (0: never), behind (entries; null: not compared yet),
+rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error, addresses.
+
+Examples:
+  lattice peer list
+  lattice peers --json | jq -r 'select(.behind > 0) | .name'";

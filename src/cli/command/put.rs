@@ -1,0 +1,220 @@
+//! `put`: one key from the arguments, or many from lines.
+
+use std::{
+    io::{self, Read as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::Args;
+use lattice::{api::client::Client, limits::VALUE_BYTES_MAX, wire::api};
+
+use crate::cli::{
+    command::put_stream,
+    exit::{Exit, Failure},
+    input::{
+        lines::Format,
+        time::{millis, parse_duration},
+    },
+    output::object::{self, hex},
+    session::{Context, Lifetime},
+};
+
+/// Set a key
+///
+/// Prints the id of the entry, when it is on disk.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice put /hello world
+  lattice put /hello world --wait-for 2
+  lattice put /jobs/7/lease worker-3 --ttl 30s --if-absent
+  date | lattice put /clock -
+  lattice put /logo --file logo.png
+  dpkg-query -W -f '/packages/${Package}\\t${Version}\\n' | lattice put --stdin
+  lattice list /a/ --json | lattice --store other put --stdin --format json")]
+pub(crate) struct Put {
+    /// The key, 1 to 4096 bytes; a path such as /nodes/7/state by habit
+    #[arg(required_unless_present = "stdin")]
+    key: Option<String>,
+    /// The value, up to 1 MiB; `-` reads it from stdin
+    #[arg(required_unless_present_any = ["stdin", "file"], allow_hyphen_values = true)]
+    value: Option<String>,
+    /// Read the value from a file
+    #[arg(long, value_name = "PATH", conflicts_with = "value")]
+    file: Option<PathBuf>,
+    /// Read keys and values from stdin, one per line; each is written on its own
+    #[arg(long, conflicts_with_all = ["key", "value", "file", "if_absent", "if_head"])]
+    stdin: bool,
+    /// How the lines of --stdin are written
+    #[arg(long, value_enum, default_value_t = Format::Tsv, requires = "stdin")]
+    format: Format,
+    /// Hide the value after this long: 30s, 5m, 2h, 7d; watchers get `expire`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ttl: Option<Duration>,
+    /// Only when the key has no value; else exit 4
+    #[arg(long, conflicts_with = "if_head")]
+    if_absent: bool,
+    /// Only when this entry is what reads see; else exit 4. An id, or its first digits
+    #[arg(long, value_name = "ENTRY")]
+    if_head: Option<String>,
+    /// Return when so many members have it on disk, this node among them; exit 8 when the time is
+    /// over before
+    #[arg(long, value_name = "MEMBERS", conflicts_with = "stdin")]
+    wait_for: Option<u32>,
+    /// How long --wait-for waits; what was written stays written
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = parse_duration,
+        requires = "wait_for"
+    )]
+    timeout: Duration,
+}
+
+impl Put {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let ttl_ms = self.ttl.map(millis);
+        if self.stdin {
+            return put_stream::put_lines(context, self.format, ttl_ms).await;
+        }
+        let key = Bytes::from(self.key.unwrap_or_default());
+        let value = match (self.value, self.file) {
+            (_, Some(path)) => read_file(path).await?,
+            (Some(value), None) if value == "-" => read_stdin().await?,
+            (value, None) => value.unwrap_or_default().into(),
+        };
+        let mut client = context.client(Lifetime::Short).await?;
+        let if_head = match &self.if_head {
+            Some(head) => find_head(&mut client, &context.store, &key, head).await?,
+            None => Bytes::new(),
+        };
+        let request = api::PutRequest {
+            store: context.store.clone(),
+            key,
+            value,
+            ttl_ms,
+            if_absent: self.if_absent,
+            if_head,
+        };
+        let written = client.put(request).await?.into_inner();
+        tell(context, &written)?;
+        match self.wait_for {
+            Some(members) => wait_for(context, &written, members, self.timeout).await,
+            None => Ok(()),
+        }
+    }
+}
+
+async fn wait_for(
+    context: &mut Context,
+    written: &api::Written,
+    members: u32,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    context.out.flush()?;
+    let mut client = context.client(Lifetime::Short).await?;
+    let request = api::WaitForRequest {
+        store: context.store.clone(),
+        author: written.author.clone(),
+        seq: written.seq,
+        entry: written.entry.clone(),
+        members,
+        timeout_ms: millis(timeout),
+    };
+    let have = client.wait_for(request).await?.into_inner().members;
+    if have >= members {
+        return Ok(());
+    }
+    let message =
+        format!("{have} of {members} members have it on disk after {timeout:?}; it is written");
+    Err(Failure::new(Exit::TimedOut, "timed_out", message)
+        .hint("`lattice status KEY` shows who has it, `lattice peers` who is there"))
+}
+
+/// Prints what was written.
+pub(crate) fn tell(context: &mut Context, written: &api::Written) -> Result<(), Failure> {
+    if context.out.json {
+        context.out.object(&object::Entry::from(written))?;
+    } else {
+        context.out.line(&hex(&written.entry))?;
+    }
+    context.tell_written();
+    Ok(())
+}
+
+/// Returns the head of `key` whose id is, or starts with, `text`.
+pub(crate) async fn find_head(
+    client: &mut Client,
+    store: &str,
+    key: &Bytes,
+    text: &str,
+) -> Result<Bytes, Failure> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hex || !(HEAD_DIGITS_MIN..=64).contains(&text.len()) {
+        return Err(
+            Failure::usage("bad_entry", format!("{text:?} is not an entry id")).hint(format!(
+                "64 hex digits, or the first {HEAD_DIGITS_MIN} or more of a head's"
+            )),
+        );
+    }
+    let text = text.to_ascii_lowercase();
+    if text.len() == 64 {
+        // Its check is the node's: a race ends in exit 4, not in a wrong write.
+        let id = text.parse::<lattice::id::EntryId>();
+        let id = id.map_err(|error| Failure::usage("bad_entry", error.to_string()))?;
+        return Ok(Bytes::copy_from_slice(&id.0));
+    }
+    let request = api::HeadsRequest {
+        store: store.to_owned(),
+        key: key.clone(),
+    };
+    let heads = client.heads(request).await?.into_inner().heads;
+    let mut found = heads
+        .into_iter()
+        .filter_map(|head| head.entry)
+        .map(|entry| entry.id)
+        .filter(|id| hex(id).starts_with(&text));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => Err(Failure::new(
+            Exit::Precondition,
+            "precondition_failed",
+            format!("no head of the key has an id that starts with {text}"),
+        )
+        .hint("see them with `lattice heads KEY`")),
+        (Some(_), Some(_)) => Err(Failure::usage(
+            "ambiguous",
+            format!("several heads' ids start with {text}"),
+        )),
+    }
+}
+
+async fn read_file(path: PathBuf) -> Result<Bytes, Failure> {
+    let failed =
+        |error| Failure::failed("file", format!("cannot read {}: {error}", path.display()));
+    let file = tokio::fs::File::open(&path).await.map_err(failed)?;
+    read_value(file.into_std().await).await.map_err(failed)
+}
+
+async fn read_stdin() -> Result<Bytes, Failure> {
+    let failed = |error| Failure::failed("stdin", format!("cannot read stdin: {error}"));
+    read_value(io::stdin()).await.map_err(failed)
+}
+
+// One byte more than a value may have, so that the node says how much is too much.
+async fn read_value(from: impl io::Read + Send + 'static) -> io::Result<Bytes> {
+    let limit = u64::try_from(VALUE_BYTES_MAX + 1).unwrap_or(u64::MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut value = Vec::new();
+        from.take(limit).read_to_end(&mut value)?;
+        Ok(value.into())
+    })
+    .await
+    .map_err(io::Error::other)?
+}
+
+const HEAD_DIGITS_MIN: usize = 4;

@@ -1,0 +1,174 @@
+//! `status`: who the node is, what it has, and what is wrong with it.
+
+use clap::Args;
+use lattice::wire::api;
+
+use crate::cli::{
+    command::{get::not_found, verify::named},
+    exit::Failure,
+    input::time::date_time,
+    output::{
+        health,
+        object::{self, hex, short},
+        print::{Output, escape},
+    },
+    session::{Context, Lifetime},
+};
+
+/// Show the node, its stores and their health
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice status
+  lattice status /hello             which members have its value on disk
+  lattice status --json | jq '.stores[0].entries'")]
+pub(crate) struct Status {
+    /// Show instead which members have the value of this key on disk
+    key: Option<String>,
+}
+
+impl Status {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let mut client = context.client(Lifetime::Short).await?;
+        if let Some(key) = self.key {
+            return who_has(context, &key).await;
+        }
+        let status = client.status(api::StatusRequest {}).await?.into_inner();
+        let is_running = context.is_connected();
+        let out = &mut context.out;
+        if out.json {
+            return out.object(&health::Status::from(&status));
+        }
+        out.line(&format!("node     {}", hex(&status.node)))?;
+        out.line(&format!("version  {}", status.version))?;
+        out.line(&format!("data     {}", status.data_dir))?;
+        if is_running {
+            out.line(&format!("socket   {}", status.socket))?;
+            let since = date_time(status.started_ms);
+            out.line(&format!("running  since {since}, process {}", status.pid))?;
+        } else {
+            out.line("running  no; opened for this command, start it with `lattice up`")?;
+        }
+        for store in &status.stores {
+            tell_store(out, store)?;
+        }
+        Ok(())
+    }
+}
+
+async fn who_has(context: &mut Context, key: &str) -> Result<(), Failure> {
+    let mut client = context.client(Lifetime::Short).await?;
+    let request = api::WhoHasRequest {
+        store: context.store.clone(),
+        key: key.to_owned().into(),
+    };
+    let api::WhoHasReply {
+        entry,
+        nodes,
+        members,
+    } = client.who_has(request).await?.into_inner();
+    let entry = entry.ok_or_else(|| not_found(key))?;
+    let out = &mut context.out;
+    let nodes: Vec<String> = nodes.iter().map(|node| hex(node)).collect();
+    if out.json {
+        return out.object(&object::WhoHas {
+            entry: hex(&entry.id),
+            nodes,
+            members,
+        });
+    }
+    out.line(&format!("entry    {}", hex(&entry.id)))?;
+    out.line(&format!("on disk  of {} of {members} members", nodes.len()))?;
+    nodes
+        .iter()
+        .try_for_each(|node| out.line(&format!("  {node}")))
+}
+
+fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {
+    let info = object::Store::new(store.info.as_ref());
+    out.line("")?;
+    out.line(&format!("store    {}{}", info.store, named(&info)))?;
+    out.line(&format!(
+        "  {} entries, {} keys, log {}, state {}, {} watchers",
+        store.entries,
+        store.keys,
+        bytes(store.log_bytes),
+        bytes(store.state_bytes),
+        store.watchers,
+    ))?;
+    for tip in store.applied.iter().take(TIPS_SHOWN_MAX) {
+        out.line(&format!(
+            "  author {} at {}, entry {}",
+            hex(&tip.author),
+            tip.seq,
+            short(&tip.id)
+        ))?;
+    }
+    if let Some(more) = store
+        .applied
+        .len()
+        .checked_sub(TIPS_SHOWN_MAX)
+        .filter(|more| *more > 0)
+    {
+        out.line(&format!("  and {more} authors more"))?;
+    }
+    if store.pending_entries > 0 {
+        let size = bytes(store.pending_bytes);
+        out.line(&format!(
+            "  {} entries ({size}) wait for others",
+            store.pending_entries
+        ))?;
+    }
+    for held in &store.held {
+        let (id, due) = (short(&held.id), date_time(held.due_ms));
+        out.line(&format!(
+            "  entry {id} of {} waits until {due}",
+            short(&held.author)
+        ))?;
+    }
+    if store.void_acts > 0 {
+        out.line(&format!(
+            "  {} times an entry said of a node what its author may not say: void",
+            store.void_acts
+        ))?;
+    }
+    for fork in &store.forks {
+        let entries: Vec<String> = fork.entries.iter().map(|id| short(id)).collect();
+        out.line(&format!(
+            "  {} author {} signed two entries {}: {}; {}",
+            if fork.closed { " " } else { "!" },
+            hex(&fork.author),
+            fork.seq,
+            entries.join(" and "),
+            if fork.closed {
+                "it has closed that fork"
+            } else {
+                "the fork is open"
+            },
+        ))?;
+    }
+    for damage in &store.damage {
+        out.line(&format!("  ! damaged: {}", escape(damage.as_bytes())))?;
+    }
+    if !store.poisoned.is_empty() {
+        out.line(&format!(
+            "  ! writes are refused: {}",
+            escape(store.poisoned.as_bytes())
+        ))?;
+    }
+    for mended in &store.recovered {
+        out.line(&format!(
+            "  mended on opening: {}",
+            escape(mended.as_bytes())
+        ))?;
+    }
+    Ok(())
+}
+
+fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// Authors that people are shown; `--json` has all.
+const TIPS_SHOWN_MAX: usize = 16;

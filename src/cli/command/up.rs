@@ -1,0 +1,290 @@
+//! `init`, `up`, `down`: the node itself.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use lattice::{
+    api::client::Client,
+    daemon,
+    node::{FileConfig, Node, NodeConfig, OpenError},
+    wire::api,
+};
+
+use crate::cli::{
+    command::watch::{self, Follow},
+    exit::{Exit, Failure},
+    input::net_flags::NetArgs,
+    output::{
+        object::{self, hex},
+        print::{Output, stdout_closed},
+    },
+    sd_notify, second_interrupt,
+    session::{Context, Lifetime, connect},
+};
+
+/// Create the node: its data directory, identity and root store
+///
+/// Where there is one already, says so and changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice init
+  lattice init --data-dir /srv/lattice --name kitchen")]
+pub(crate) struct Init {
+    /// What the node calls itself [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Init {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let created = !context.place.exists();
+        let node = if created {
+            let name = match self.name {
+                Some(name) => Some(name),
+                None => FileConfig::read(&context.place.data_dir)?.name,
+            };
+            let node = Node::open(config(context, name)).await?;
+            let id = node.id().to_string();
+            node.close()
+                .await
+                .map_err(|error| Failure::failed("close", error.to_string()))?;
+            id
+        } else {
+            let mut client = context.client(Lifetime::Short).await?;
+            hex(&client
+                .status(api::StatusRequest {})
+                .await?
+                .into_inner()
+                .node)
+        };
+        let data_dir = context.place.data_dir.display().to_string();
+        let out = &mut context.out;
+        if out.json {
+            let socket = None;
+            let (r#type, pid) = ("init", None);
+            return out.object(&object::Started {
+                r#type,
+                node,
+                data_dir,
+                socket,
+                pid,
+                created,
+                metrics: None,
+            });
+        }
+        if created {
+            out.line(&format!("created  {data_dir}"))?;
+        } else {
+            out.line(&format!("exists   {data_dir} (nothing was changed)"))?;
+        }
+        out.line(&format!("node     {node}"))?;
+        out.line("next     lattice up")
+    }
+}
+
+/// Start the node, and create it at first
+///
+/// Runs until Ctrl-C, SIGTERM or `lattice down`. Where a flag and the environment say nothing,
+/// `config.toml` in the data directory counts: name, bind, mdns = true or false, relay,
+/// metrics.
+#[derive(Debug, Args)]
+#[command(
+    visible_alias = "serve",
+    after_help = "\
+Examples:
+  lattice up
+  lattice up --watch /              stream every change while it runs
+  lattice up --metrics 127.0.0.1:9464
+  lattice up --json --watch /jobs/ | jq -r .key"
+)]
+pub(crate) struct Up {
+    /// Stream head changes under this prefix
+    #[arg(long, value_name = "PREFIX")]
+    watch: Option<String>,
+    /// What the node calls itself [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Tell on this loopback address how the node is: /metrics for Prometheus, and /healthz
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "LATTICE_METRICS",
+        hide_env_values = true
+    )]
+    metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    net: NetArgs,
+}
+
+impl Up {
+    /// Runs the node until it is asked to stop.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        // From here on a signal stops in order.
+        let signal = daemon::signal()
+            .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
+        tokio::spawn(second_interrupt());
+        let created = !context.place.exists();
+        let file = FileConfig::read(&context.place.data_dir)?;
+        let node = open(context, self.name.or_else(|| file.name.clone())).await?;
+        let id = node.id().to_string();
+        let metrics = self.metrics.or(file.metrics);
+        let client = context.serve(node, self.net.config(file)).await?;
+        let metrics = match metrics {
+            Some(at) => Some(context.serve_metrics(at).await?),
+            None => None,
+        };
+        tell_started(context, id, created, metrics, self.watch.as_deref())?;
+        sd_notify::ready();
+        let watchdog = tokio::spawn(sd_notify::watch(client.clone()));
+        let ended = follow(self.watch, client, signal, context).await;
+        watchdog.abort();
+        sd_notify::stopping();
+        ended
+    }
+}
+
+// Until it is asked to stop.
+async fn follow(
+    prefix: Option<String>,
+    client: Client,
+    signal: impl Future,
+    context: &Context,
+) -> Result<(), Failure> {
+    let down = context.down_requested();
+    let Some(prefix) = prefix else {
+        tokio::select! {
+            _name = signal => {}
+            () = down => {}
+        }
+        return Ok(());
+    };
+    let mut follow = Follow::new(client, watch::request(context.store.clone(), prefix));
+    let mut out = Output::new(context.out.json);
+    // On a thread of its own: a terminal that is paused must not keep the node from stopping.
+    let runtime = tokio::runtime::Handle::current();
+    let mut stream = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move { follow.run(&mut out).await })
+    });
+    tokio::select! {
+        _name = signal => Ok(()),
+        () = down => Ok(()),
+        () = stdout_closed() => Ok(()),
+        result = &mut stream => {
+            result.map_err(|error| Failure::failed("watch", error.to_string()))?
+        }
+    }
+}
+
+// Waits for a short command that has the directory; another node is an error.
+pub(crate) async fn open(context: &Context, name: Option<String>) -> Result<Node, Failure> {
+    let held_until = Instant::now() + LOCK_WAIT;
+    loop {
+        match Node::open(config(context, name.clone())).await {
+            Err(error @ OpenError::AlreadyRunning { .. }) => {
+                if connect(&context.place).await?.is_some() || Instant::now() >= held_until {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+fn config(context: &Context, name: Option<String>) -> NodeConfig {
+    let mut config = NodeConfig::new(&context.place.data_dir);
+    config.create = true;
+    if let Some(name) = name {
+        config.name = name;
+    }
+    config
+}
+
+fn tell_started(
+    context: &mut Context,
+    node: String,
+    created: bool,
+    metrics: Option<SocketAddr>,
+    watch: Option<&str>,
+) -> Result<(), Failure> {
+    let data_dir = context.place.data_dir.display().to_string();
+    let socket = context.place.socket().display().to_string();
+    let out = &mut context.out;
+    if out.json {
+        let (r#type, socket, pid) = ("up", Some(socket), Some(std::process::id()));
+        out.object(&object::Started {
+            r#type,
+            node,
+            data_dir,
+            socket,
+            pid,
+            created,
+            metrics: metrics.map(|at| at.to_string()),
+        })?;
+        return out.flush();
+    }
+    out.line(&format!("node    {node}"))?;
+    out.line(&format!(
+        "data    {data_dir}{}",
+        if created { " (created)" } else { "" }
+    ))?;
+    out.line(&format!("socket  {socket}"))?;
+    if let Some(at) = metrics {
+        out.line(&format!("metrics http://{at}/metrics"))?;
+    }
+    out.line("next    in another terminal: lattice put /hello world")?;
+    out.line(match watch {
+        Some(_) => "stop    Ctrl-C, or `lattice down`; changes follow",
+        None => "stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`",
+    })?;
+    out.flush()
+}
+
+/// Stop the node that runs
+///
+/// Returns when it has let go of the data directory.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice down
+  lattice down --data-dir /srv/lattice")]
+pub(crate) struct Down {}
+
+impl Down {
+    /// Runs the command.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let Some(mut client) = connect(&context.place).await? else {
+            let dir = context.place.data_dir.display();
+            let message = format!("no node is running on {dir}");
+            return Err(Failure::new(Exit::Unavailable, "no_node", message));
+        };
+        let pid = client.down(api::DownRequest {}).await?.into_inner().pid;
+        drop(client);
+        let deadline = Instant::now() + DOWN_WAIT;
+        // The socket goes first, the lock last: then the next node can start.
+        while context.place.is_locked() {
+            if Instant::now() >= deadline {
+                let message = format!("process {pid} has not stopped after {DOWN_WAIT:?}");
+                return Err(Failure::new(Exit::TimedOut, "timed_out", message)
+                    .hint("it may still be writing; wait, or end the process"));
+            }
+            tokio::time::sleep(LOCK_RETRY).await;
+        }
+        let out = &mut context.out;
+        if out.json {
+            return out.object(&object::Stopped { pid });
+        }
+        out.line(&format!("stopped  process {pid}"))
+    }
+}
+
+/// How long a short command may have the data directory.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// How long a node may take to stop.
+const DOWN_WAIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,51 @@
+//! Authors, as people name them: 64 hex digits, or the first few.
+
+use bytes::Bytes;
+use lattice::{api::client::Client, id::Author, wire::api};
+
+use crate::cli::{
+    exit::{Exit, Failure},
+    output::object::hex,
+};
+
+/// Returns the author that `text` names; digits are looked up among those whose entries the node
+/// has.
+pub(crate) async fn resolve(client: &mut Client, text: &str) -> Result<Bytes, Failure> {
+    if let Ok(author) = text.parse::<Author>() {
+        return Ok(Bytes::copy_from_slice(&author.0));
+    }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) || text.len() > 64 {
+        return Err(
+            Failure::usage("bad_author", format!("{text:?} is not an author"))
+                .hint("64 hex digits, or the first few of them"),
+        );
+    }
+    let text = text.to_ascii_lowercase();
+    let status = client.status(api::StatusRequest {}).await?.into_inner();
+    let authors = status
+        .stores
+        .iter()
+        .flat_map(|store| &store.applied)
+        .map(|tip| &tip.author);
+    let mut found: Vec<Bytes> = authors
+        .chain([&status.node])
+        .filter(|author| hex(author).starts_with(&text))
+        .cloned()
+        .collect();
+    found.sort();
+    found.dedup();
+    match &found[..] {
+        [author] => Ok(author.clone()),
+        [] => Err(Failure::new(
+            Exit::NotFound,
+            "unknown_author",
+            format!("no author known here starts with {text}"),
+        )
+        .hint("see them with `lattice status`")),
+        several => Err(Failure::usage(
+            "ambiguous",
+            format!("{} authors start with {text}", several.len()),
+        )
+        .hint("give more digits")),
+    }
+}

@@ -1,0 +1,8 @@
+//! What people type: names, times, lines, answers to questions.
+
+pub(super) mod author;
+pub(super) mod confirm;
+pub(super) mod lines;
+pub(super) mod net_flags;
+pub(super) mod shell_words;
+pub(super) mod time;

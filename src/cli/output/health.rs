@@ -1,0 +1,256 @@
+//! The JSON objects of `status --json` and `verify --json`; the rules of `object` hold.
+
+use lattice::wire::api;
+use serde::Serialize;
+
+use crate::cli::output::object::{Key, Store, hex, uuid};
+
+/// The node, from `status`.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    node: String,
+    version: String,
+    data_dir: String,
+    /// Absent when the node serves none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<String>,
+    pid: u32,
+    started_ms: u64,
+    now_ms: u64,
+    stores: Vec<StoreStatus>,
+}
+
+/// One store of [`Status`].
+#[derive(Serialize)]
+struct StoreStatus {
+    #[serde(flatten)]
+    store: Store,
+    entries: u64,
+    /// Keys ever written, deleted ones included.
+    keys: u64,
+    log_bytes: u64,
+    state_bytes: u64,
+    /// The newest entry of each author.
+    tips: Vec<Tip>,
+    pending_entries: u64,
+    pending_bytes: u64,
+    held: Vec<Held>,
+    /// What entries say of nodes without being entitled to.
+    void_acts: u64,
+    /// Authors who signed two entries for one place.
+    forks: Vec<Fork>,
+    damage: Vec<String>,
+    watchers: u64,
+    /// Why writes are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    poisoned: Option<String>,
+    /// What opening had to mend.
+    recovered: Vec<String>,
+}
+
+/// The newest entry of an author.
+#[derive(Serialize)]
+struct Tip {
+    author: String,
+    seq: u64,
+    entry: String,
+}
+
+/// Proof that one key signed twice for one place.
+#[derive(Serialize)]
+struct Fork {
+    author: String,
+    seq: u64,
+    /// The two entries.
+    entries: Vec<String>,
+    /// Its author has ended all but one of its branches.
+    closed: bool,
+}
+
+impl From<&api::Fork> for Fork {
+    fn from(fork: &api::Fork) -> Self {
+        Self {
+            author: hex(&fork.author),
+            seq: fork.seq,
+            entries: fork.entries.iter().map(|id| hex(id)).collect(),
+            closed: fork.closed,
+        }
+    }
+}
+
+/// An entry that waits for the clock.
+#[derive(Serialize)]
+struct Held {
+    author: String,
+    entry: String,
+    due_ms: u64,
+}
+
+impl From<&api::StatusReply> for Status {
+    fn from(status: &api::StatusReply) -> Self {
+        Self {
+            node: hex(&status.node),
+            version: status.version.clone(),
+            data_dir: status.data_dir.clone(),
+            socket: not_empty(&status.socket),
+            pid: status.pid,
+            started_ms: status.started_ms,
+            now_ms: status.now_ms,
+            stores: status.stores.iter().map(StoreStatus::from).collect(),
+        }
+    }
+}
+
+impl From<&api::StoreStatus> for StoreStatus {
+    fn from(store: &api::StoreStatus) -> Self {
+        let tips = store.applied.iter();
+        let held = store.held.iter();
+        Self {
+            store: Store::new(store.info.as_ref()),
+            entries: store.entries,
+            keys: store.keys,
+            log_bytes: store.log_bytes,
+            state_bytes: store.state_bytes,
+            tips: tips
+                .map(|it| Tip {
+                    author: hex(&it.author),
+                    seq: it.seq,
+                    entry: hex(&it.id),
+                })
+                .collect(),
+            pending_entries: store.pending_entries,
+            pending_bytes: store.pending_bytes,
+            held: held
+                .map(|it| Held {
+                    author: hex(&it.author),
+                    entry: hex(&it.id),
+                    due_ms: it.due_ms,
+                })
+                .collect(),
+            void_acts: store.void_acts,
+            forks: store.forks.iter().map(Fork::from).collect(),
+            damage: store.damage.clone(),
+            watchers: store.watchers,
+            poisoned: not_empty(&store.poisoned),
+            recovered: store.recovered.clone(),
+        }
+    }
+}
+
+/// What `verify` read of one store.
+#[derive(Serialize)]
+pub(crate) struct Verified {
+    r#type: &'static str,
+    #[serde(flatten)]
+    store: Store,
+    entries: u64,
+    signatures: u64,
+    rows: u64,
+    /// How many `damage` objects come after this one.
+    damaged: usize,
+}
+
+impl From<&api::StoreVerified> for Verified {
+    fn from(store: &api::StoreVerified) -> Self {
+        Self {
+            r#type: "verified",
+            store: Store::new(store.info.as_ref()),
+            entries: store.entries,
+            signatures: store.signatures,
+            rows: store.rows,
+            damaged: store.damage.len(),
+        }
+    }
+}
+
+/// One thing that `verify` found.
+#[derive(Serialize)]
+pub(crate) struct Damage {
+    r#type: &'static str,
+    /// UUID of the store.
+    store: String,
+    /// `log`, `signature`, `chain`, `state`.
+    r#where: String,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    file: String,
+    offset: u64,
+    bytes: u64,
+    #[serde(flatten)]
+    key: Option<Key>,
+}
+
+impl Damage {
+    /// Makes it from an answer about the store `info`.
+    pub(crate) fn new(info: Option<&api::StoreInfo>, damage: &api::Damage) -> Self {
+        Self {
+            r#type: "damage",
+            store: uuid(&info.cloned().unwrap_or_default().id),
+            r#where: damage.r#where.clone(),
+            what: damage.what.clone(),
+            author: (!damage.author.is_empty()).then(|| hex(&damage.author)),
+            seq: Some(damage.seq).filter(|seq| *seq > 0),
+            file: damage.file.clone(),
+            offset: damage.offset,
+            bytes: damage.bytes,
+            key: (!damage.key.is_empty()).then(|| Key::new(&damage.key)),
+        }
+    }
+}
+
+/// What `repair` did in one store.
+#[derive(Serialize)]
+pub(crate) struct Repaired {
+    r#type: &'static str,
+    #[serde(flatten)]
+    store: Store,
+    /// Entries that were given up; none where nothing was to be repaired.
+    lost: Vec<Lost>,
+    /// The fork of this node's own log that was closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<Closed>,
+}
+
+/// The entry that closed a fork.
+#[derive(Serialize)]
+struct Closed {
+    entry: String,
+    seq: u64,
+    /// The newest entries of the branches that end.
+    tips: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Lost {
+    file: String,
+    /// Inclusive, both.
+    first: u64,
+    through: u64,
+}
+
+impl From<&api::StoreRepaired> for Repaired {
+    fn from(store: &api::StoreRepaired) -> Self {
+        let lost = store.lost.iter().map(|lost| Lost {
+            file: lost.file.clone(),
+            first: lost.first,
+            through: lost.through,
+        });
+        Self {
+            r#type: "repaired",
+            store: Store::new(store.info.as_ref()),
+            lost: lost.collect(),
+            closed: store.closed.as_ref().map(|closed| Closed {
+                entry: hex(&closed.id),
+                seq: closed.seq,
+                tips: closed.tips.iter().map(|id| hex(id)).collect(),
+            }),
+        }
+    }
+}
+
+fn not_empty(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}

@@ -1,0 +1,7 @@
+//! What is printed: text for people, JSON objects for programs.
+
+pub(super) mod event;
+pub(super) mod graph;
+pub(super) mod health;
+pub(super) mod object;
+pub(super) mod print;

@@ -1,0 +1,7 @@
+//! The daemon: a node and what serves it, from start to an ordered stop.
+
+mod daemon;
+mod metrics;
+
+pub use daemon::*;
+pub use metrics::{Metrics, MetricsError};

@@ -1,0 +1,329 @@
+//! What a hook does for the changes of one run, and what its end means.
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    hooks::{
+        HooksError,
+        action::Action,
+        answer,
+        change_line::{self, RunId},
+        command::{Captured, Command, End, Job, Ran},
+        hook::{Hook, HookError, Mode},
+        journal::RunRecord,
+    },
+    limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX},
+    protocol::{
+        change::Change,
+        entry::{Op, cause::Cause},
+    },
+    store::{ReadError, Store, Write, WriteError},
+};
+
+/// What a hook works with.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) name: String,
+    pub(super) hook: Hook,
+    pub(super) store: Store,
+    data_dir: PathBuf,
+    action: Action,
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(super) struct Performed {
+    pub(super) verdict: Verdict,
+    pub(super) record: RunRecord,
+}
+
+/// What becomes of the changes of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Done,
+    Again(Duration),
+    Dead,
+}
+
+/// Why a run has not done what it was to do.
+enum Failed {
+    /// Trying again may help.
+    Run(String),
+    /// Trying again does not help.
+    ForGood(String),
+    /// The node cannot write now: no fault of the run, however often.
+    Node(String),
+}
+
+impl Work {
+    pub(super) fn new(
+        name: &str,
+        hook: Hook,
+        store: Store,
+        data_dir: PathBuf,
+    ) -> Result<Self, HooksError> {
+        let action = match &hook.http {
+            Some(url) => Action::post(url, hook.secret(), hook.ca_file.as_deref())?,
+            None => {
+                let dir = data_dir.join(hook.dir.as_deref().unwrap_or(&data_dir));
+                Action::Run(Command::new(&hook.run, &dir).ok_or(HookError::Action)?)
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            hook,
+            store,
+            data_dir,
+            action,
+        })
+    }
+
+    /// Runs what is to be run for `changes`, writes what it answers, and says what becomes of them.
+    pub(super) async fn perform(&self, changes: &[Arc<Change>], attempt: u32) -> Performed {
+        let run = self.run_id(changes);
+        let began = Instant::now();
+        let mut record = self.record(changes, run, attempt);
+        let done = self.attempt(changes, run, attempt, &mut record).await;
+        record.took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let verdict = self.judge(done, run, attempt, &mut record);
+        Performed { verdict, record }
+    }
+
+    /// Runs what is to be run, telling it that nothing counts. Returns what it would have written.
+    pub(super) async fn rehearse(&self, changes: &[Arc<Change>]) -> (RunRecord, Vec<Op>) {
+        let run = self.run_id(changes);
+        let mut record = self.record(changes, run, 1);
+        let mut ops = Vec::new();
+        if self.hook.writes {
+            let mut variables = self.variables(changes, run, 1);
+            variables.push(("LATTICE_DRY_RUN", "1".into()));
+            match self.act(changes, run, variables, &mut record).await {
+                Ok(answered) => ops = answered,
+                Err(Failed::Run(what) | Failed::ForGood(what) | Failed::Node(what)) => {
+                    record.outcome = "failed".to_owned();
+                    record.what = what;
+                    return (record, ops);
+                }
+            }
+        }
+        record.outcome = "would_run".to_owned();
+        (record, ops)
+    }
+
+    pub(super) fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
+        RunId::of(&self.name, changes.iter().map(|change| (&**change).into()))
+    }
+
+    async fn attempt(
+        &self,
+        changes: &[Arc<Change>],
+        run: RunId,
+        attempt: u32,
+        record: &mut RunRecord,
+    ) -> Result<(), Failed> {
+        let variables = self.variables(changes, run, attempt);
+        let Some(first) = changes.first().filter(|_| self.hook.writes) else {
+            return self.act(changes, run, variables, record).await.map(drop);
+        };
+        let cause = Cause::of(&self.name, first);
+        if cause.depth > HOOK_DEPTH_MAX {
+            return Err(Failed::ForGood(format!(
+                "this looks like a loop: {HOOK_DEPTH_MAX} hooks have written, one because of the \
+                other, before this change of {:?}; it is not run",
+                String::from_utf8_lossy(&first.key)
+            )));
+        }
+        // A node that died between its write and its acknowledgement.
+        if let Some((_seq, entry)) = self.store.caused(&cause).await? {
+            record.wrote = Some(entry.to_string());
+            record.what = "had been written before".to_owned();
+            return Ok(());
+        }
+        let ops = self.act(changes, run, variables, record).await?;
+        if ops.is_empty() {
+            return Ok(());
+        }
+        record.ops = Some(ops.len());
+        let write = Write {
+            ops,
+            atomic: true,
+            condition: None,
+            cause: None,
+        };
+        let entry = match self.store.write(write.caused_by(cause)).await {
+            Ok(written) => written.entry,
+            Err(WriteError::AlreadyCaused { entry, .. }) => {
+                record.ops = None;
+                record.what = "had been written before".to_owned();
+                entry
+            }
+            Err(error) => return Err(error.into()),
+        };
+        record.wrote = Some(entry.to_string());
+        Ok(())
+    }
+
+    // Runs the command, or posts. Returns what it wants written.
+    async fn act(
+        &self,
+        changes: &[Arc<Change>],
+        run: RunId,
+        variables: Vec<(&'static str, OsString)>,
+        record: &mut RunRecord,
+    ) -> Result<Vec<Op>, Failed> {
+        let stdin: Vec<u8> = changes
+            .iter()
+            .flat_map(|change| change_line::line(change))
+            .collect();
+        let job = Job {
+            variables,
+            stdin,
+            timeout: self.hook.timeout.0,
+            stdout_bytes_max: match self.hook.writes {
+                true => HOOK_ANSWER_BYTES_MAX,
+                false => HOOK_OUTPUT_BYTES_MAX,
+            },
+            stderr_bytes_max: HOOK_OUTPUT_BYTES_MAX,
+        };
+        let ran = self.action.perform(job, run, self.store.now_ms()).await;
+        let Ran {
+            end,
+            stdout,
+            stderr,
+        } = ran;
+        (record.stdout, record.stdout_bytes) = text(&stdout);
+        (record.stderr, record.stderr_bytes) = text(&stderr);
+        if !end.is_success() {
+            return Err(match end.is_final() {
+                true => Failed::ForGood(end.to_string()),
+                false => Failed::Run(end.to_string()),
+            });
+        }
+        if !self.hook.writes {
+            return Ok(Vec::new());
+        }
+        if stdout.is_cut() {
+            let total = stdout.total;
+            return Err(Failed::Run(format!(
+                "it printed {total} bytes: an entry is smaller; nothing was written"
+            )));
+        }
+        answer::parse(&stdout.bytes, self.store.now_ms()).map_err(Failed::Run)
+    }
+
+    fn judge(
+        &self,
+        done: Result<(), Failed>,
+        run: RunId,
+        attempt: u32,
+        record: &mut RunRecord,
+    ) -> Verdict {
+        let (what, is_last) = match done {
+            Ok(()) => {
+                record.outcome = "done".to_owned();
+                return Verdict::Done;
+            }
+            Err(Failed::Run(what)) => (what, attempt >= self.hook.attempts),
+            Err(Failed::ForGood(what)) => (what, true),
+            Err(Failed::Node(what)) => (what, false),
+        };
+        record.what = what;
+        if is_last {
+            record.outcome = "dead".to_owned();
+            return Verdict::Dead;
+        }
+        record.outcome = "failed".to_owned();
+        // From four fifths to six fifths of it.
+        let delay = self.hook.backoff(attempt);
+        let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));
+        record.retry_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        Verdict::Again(delay)
+    }
+
+    fn record(&self, changes: &[Arc<Change>], run: RunId, attempt: u32) -> RunRecord {
+        let mut record = RunRecord {
+            at_ms: self.store.now_ms(),
+            run: run.to_string(),
+            attempt,
+            changes: changes.len(),
+            ..RunRecord::default()
+        };
+        if let Some(first) = changes.first() {
+            let (key, key_base64) = change_line::text_or_base64(&first.key);
+            record.key = key.map(str::to_owned);
+            record.key_base64 = key_base64;
+            record.kind = first.kind.name().to_owned();
+            record.entry = first.entry.id.to_string();
+        }
+        record
+    }
+
+    fn variables(
+        &self,
+        changes: &[Arc<Change>],
+        run: RunId,
+        attempt: u32,
+    ) -> Vec<(&'static str, OsString)> {
+        let mut variables = match changes {
+            [change] if self.hook.mode != Mode::Batch => {
+                change_line::variables(run, attempt, (&**change).into())
+            }
+            // The rest is on stdin.
+            _batch => vec![
+                ("LATTICE_RUN_ID", run.to_string().into()),
+                ("LATTICE_ATTEMPT", attempt.to_string().into()),
+            ],
+        };
+        variables.extend([
+            ("LATTICE_HOOK", OsString::from(&self.name)),
+            ("LATTICE_CHANGES", changes.len().to_string().into()),
+            // So that `lattice get` in the command asks this node.
+            ("LATTICE_DATA", self.data_dir.clone().into()),
+            ("LATTICE_STORE", self.store.id().to_string().into()),
+        ]);
+        variables
+    }
+}
+
+impl End {
+    /// True when another attempt would end like this one.
+    fn is_final(&self) -> bool {
+        match self {
+            // To come back later, or more slowly.
+            Self::Answered {
+                status: 408 | 425 | 429,
+            } => false,
+            // The other end has understood, and refuses.
+            Self::Answered { status: 400..=499 } => true,
+            _other => false,
+        }
+    }
+}
+
+impl From<ReadError> for Failed {
+    fn from(error: ReadError) -> Self {
+        Self::Node(format!("the store cannot be read: {error}"))
+    }
+}
+
+impl From<WriteError> for Failed {
+    fn from(error: WriteError) -> Self {
+        let what = format!("what it printed was not written: {error}");
+        match error {
+            WriteError::Empty
+            | WriteError::Entry(_)
+            | WriteError::Reserved { .. }
+            | WriteError::PreconditionFailed { .. } => Self::Run(what),
+            _the_node => Self::Node(what),
+        }
+    }
+}
+
+// What people read of it: the beginning, also where more was kept.
+fn text(captured: &Captured) -> (String, u64) {
+    let shown = captured.bytes.len().min(HOOK_OUTPUT_BYTES_MAX);
+    let text = String::from_utf8_lossy(&captured.bytes[..shown]).into_owned();
+    (text, captured.total)
+}

@@ -1,0 +1,333 @@
+//! One peer: dialled until it answers, then kept in step for as long as it is there.
+
+use std::{sync::Arc, time::Duration};
+
+use iroh::{
+    EndpointAddr,
+    endpoint::{Connection, ReadToEndError, RecvStream, SendStream, Side},
+    protocol::{AcceptError, ProtocolHandler},
+};
+use prost::Message as _;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    id::Author,
+    limits::{
+        DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX,
+        STATUS_BYTES_MAX, SYNC_EVERY, SYNC_WORK_TIMEOUT,
+    },
+    net::{
+        GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
+        bind::{Addresses, endpoint_id, node_of},
+        gate::BUSY,
+        hello, session,
+    },
+    wire::net,
+};
+
+/// Keeps `node` connected and in step until it is no member any more, or the mesh stops.
+pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
+    let wake = mesh.peers.wake(&node);
+    let mut again = DIAL_AGAIN_MIN;
+    while mesh.gate.admits(&node) {
+        if let Some(wait) = mesh.gate.shut_out_for(&node) {
+            tokio::time::sleep(wait).await;
+            continue;
+        }
+        if let Some(connection) = mesh.peers.connection(&node) {
+            again = DIAL_AGAIN_MIN;
+            stay(&mesh, &node, &connection).await;
+            continue;
+        }
+        match dial(&mesh, &node).await {
+            Ok(()) => continue,
+            Err(error) => mesh.peers.failed(&node, error),
+        }
+        // Whole fleets come back at once: each waits a time of its own.
+        let wait = again.mul_f64(0.5 + mesh.random_unit());
+        again = (again * 2).min(DIAL_AGAIN_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // It has come to us, or somebody said where it is.
+            () = wake.notified() => again = DIAL_AGAIN_MIN,
+        }
+    }
+}
+
+/// Returns a connection to `node`: one that is there, or a new one.
+pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connection, PeerError> {
+    if mesh.peers.connection(node).is_none() {
+        dial(mesh, node).await?;
+    }
+    let connection = mesh.peers.connection(node);
+    connection.ok_or(PeerError::HungUp)
+}
+
+async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
+    match reach(mesh, node).await {
+        // Who has let us in may be gone before it could tell everybody.
+        Err(PeerError::NotAMember) => {
+            hello::prove(mesh, address(mesh, node)?).await?;
+            reach(mesh, node).await
+        }
+        reached => reached,
+    }
+}
+
+fn address(mesh: &Mesh, node: &Author) -> Result<EndpointAddr, PeerError> {
+    let id = endpoint_id(node).ok_or(PeerError::NotAKey)?;
+    Ok(mesh.peers.places(node).to_iroh(id))
+}
+
+async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
+    let address = address(mesh, node)?;
+    let dialled = tokio::select! {
+        dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN)) => dialled,
+        // It may have an old address here, and not wait for that to be found out.
+        () = mesh.peers.comes(node) => return Ok(()),
+    };
+    let connection = dialled.map_err(|_elapsed| PeerError::Silent { wait: DIAL_TIMEOUT })??;
+    // Who is refused learns it only now.
+    exchange(mesh, node, &connection).await?;
+    let served = Arc::clone(mesh);
+    if !mesh
+        .peers
+        .connected(node, connection.clone(), mesh.node.clock().now_ms())
+    {
+        return Err(PeerError::TooManyConnections);
+    }
+    mesh.spawn(async move { serve(&served, connection).await });
+    gossip(mesh, node).await;
+    Ok(())
+}
+
+// Gossip's own dialling gives up for good after one failure, so it is handed a connection.
+async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
+    let Some(id) = endpoint_id(node) else { return };
+    let address = mesh.peers.places(node).to_iroh(id);
+    let dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, GOSSIP_ALPN)).await;
+    match dialled {
+        Ok(Ok(connection)) => {
+            mesh.join_topics(id).await;
+            if let Err(error) = mesh.gossip.handle_connection(connection).await {
+                tracing::warn!(%node, %error, "no gossip with a peer");
+            }
+        }
+        Ok(Err(error)) => tracing::debug!(%node, %error, "no gossip with a peer"),
+        Err(_elapsed) => tracing::debug!(%node, "no gossip with a peer in time"),
+    }
+}
+
+// Syncs when something asks for it, and now and then, for as long as the connection lasts.
+async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
+    let wanted = mesh.peers.wanted(node);
+    // Who has dialled begins.
+    let mut begins = connection.side() == Side::Client;
+    loop {
+        if begins && let Err(error) = in_step(mesh, node, connection).await {
+            if connection.close_reason().is_some() {
+                return;
+            }
+            mesh.peers.failed(node, error);
+            // Not at once again, and not for ever.
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        begins = true;
+        let every = SYNC_EVERY.mul_f64(0.5 + mesh.random_unit());
+        tokio::select! {
+            _reason = connection.closed() => return,
+            () = tokio::time::sleep(every) => {
+                if let Err(error) = exchange(mesh, node, connection).await {
+                    mesh.peers.failed(node, error);
+                }
+            }
+            () = wanted.notified() => {}
+        }
+    }
+}
+
+// The root store first: it says who may write in the others.
+async fn in_step(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+) -> Result<(), PeerError> {
+    let began = Instant::now();
+    for store in mesh.node.open_stores() {
+        loop {
+            match session::open(mesh, node, connection, &store, |_entries| {}).await {
+                // It opens what the root store lists, in a moment; the others need not wait for it.
+                Ok(Some(_)) | Err(PeerError::NoStore) => break,
+                Err(error) => return Err(error),
+                Ok(None) if began.elapsed() >= SYNC_WORK_TIMEOUT => return Err(PeerError::Busy),
+                // What it opened does the same, and is not over: only then is this side in step.
+                Ok(None) => tokio::time::sleep(BUSY_FOR).await,
+            }
+        }
+    }
+    mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
+    mesh.peers.synced(node);
+    Ok(())
+}
+
+/// Says how we are, and hears how the peer is.
+async fn exchange(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+) -> Result<(), PeerError> {
+    let asked = async {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        send.write_all(&[STATUS]).await?;
+        let sent_ms = mesh.node.clock().now_ms();
+        send.write_all(&status(mesh).encode_to_vec()).await?;
+        send.finish()?;
+        let reply = receive.read_to_end(STATUS_BYTES_MAX).await;
+        let reply = reply.map_err(|error| read_status(mesh, node, error))?;
+        let now_ms = mesh.node.clock().now_ms();
+        // Their clock is compared with the middle of ours (Cristian 1989).
+        let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
+        heard(mesh, node, &reply, middle_ms)
+    };
+    let wait = HELLO_TIMEOUT;
+    let asked = timeout(wait, asked).await;
+    asked
+        .map_err(|_elapsed| PeerError::Silent { wait })?
+        // The connection's end says more than the stream's.
+        .map_err(|error| connection.close_reason().map_or(error, PeerError::from))
+}
+
+fn status(mesh: &Mesh) -> net::Status {
+    net::Status {
+        now_ms: mesh.node.clock().now_ms(),
+        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
+        acks: mesh.own_acks(),
+    }
+}
+
+fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), PeerError> {
+    let Ok(status) = net::Status::decode(message) else {
+        mesh.strike(node, "a status that is none");
+        let what = "a status that is none";
+        return Err(PeerError::Malformed { what });
+    };
+    let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
+        - i64::try_from(now_ms).unwrap_or(i64::MAX);
+    mesh.peers
+        .seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
+    for ack in status.acks {
+        if !mesh.take_ack(ack) {
+            mesh.strike(node, "an ack that is none");
+        }
+    }
+    let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
+    if mesh.peers.found(node, addresses) {
+        mesh.keep_addresses(node);
+    }
+    Ok(())
+}
+
+/// Serves the sync protocol to members.
+#[derive(Debug, Clone)]
+pub(super) struct Served(pub(super) Arc<Mesh>);
+
+impl ProtocolHandler for Served {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        let mesh = &self.0;
+        let node = node_of(&connection.remote_id());
+        let now_ms = mesh.node.clock().now_ms();
+        if !mesh.peers.connected(&node, connection.clone(), now_ms) {
+            let (code, reason) = BUSY;
+            connection.close(code.into(), reason);
+            return Ok(());
+        }
+        serve(mesh, connection).await;
+        Ok(())
+    }
+}
+
+// Each stream begins with a byte that says what it is for.
+async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
+    let node = node_of(&connection.remote_id());
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let (mesh, connection) = (Arc::clone(mesh), connection.weak_handle());
+        mesh.clone().spawn(async move {
+            if let Err(error) = answer(&mesh, &node, send, receive).await {
+                tracing::debug!(%node, %error, "a stream ended badly");
+                let connection = connection.upgrade();
+                // A stream that ends with its connection is nobody's fault.
+                if connection.is_some_and(|connection| connection.close_reason().is_none()) {
+                    mesh.peers.failed(&node, error);
+                }
+            }
+        });
+    }
+    mesh.peers.wake(&node).notify_one();
+}
+
+async fn answer(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    mut send: SendStream,
+    mut receive: RecvStream,
+) -> Result<(), PeerError> {
+    let (wait, mut kind) = (HELLO_TIMEOUT, [0]);
+    timeout(wait, receive.read_exact(&mut kind))
+        .await
+        .map_err(|_elapsed| PeerError::Silent { wait })??;
+    match kind {
+        [STATUS] => {
+            let request = timeout(wait, receive.read_to_end(STATUS_BYTES_MAX))
+                .await
+                .map_err(|_elapsed| PeerError::Silent { wait })?
+                .map_err(|error| read_status(mesh, node, error))?;
+            heard(mesh, node, &request, mesh.node.clock().now_ms())?;
+            send.write_all(&status(mesh).encode_to_vec()).await?;
+            Ok(send.finish()?)
+        }
+        [session::STREAM] => match mesh.peers.begin_sync(node) {
+            Some(_slot) => session::accept(mesh, node, send, receive).await,
+            None => {
+                let (code, _reason) = BUSY;
+                drop(send.reset(code.into()));
+                Err(PeerError::TooManySyncs {
+                    syncs_max: PEER_SYNCS_MAX,
+                })
+            }
+        },
+        [_other] => {
+            let what = "a stream of a kind that there is not";
+            mesh.strike(node, what);
+            Err(PeerError::Malformed { what })
+        }
+    }
+}
+
+impl Mesh {
+    /// Notes what no honest peer does; after some of it the peer is shut out for a while.
+    pub(super) fn strike(&self, node: &Author, what: &str) {
+        let (strikes, shut_out) = self.peers.strike(node, what);
+        tracing::warn!(%node, what, strikes, "a peer misbehaves");
+        if let Some(wait) = shut_out {
+            tracing::warn!(%node, ?wait, "a peer is shut out");
+            self.gate.shut_out(node, wait);
+        }
+    }
+}
+
+fn read_status(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
+    match error {
+        ReadToEndError::Read(error) => error.into(),
+        ReadToEndError::TooLong => {
+            let what = "a status that is too long";
+            mesh.strike(node, what);
+            PeerError::Malformed { what }
+        }
+    }
+}
+
+/// First byte of a stream that exchanges statuses.
+const STATUS: u8 = 1;
+// Between two looks whether a session that the peer has opened is over.
+const BUSY_FOR: Duration = Duration::from_millis(200);
+const RETRY_AFTER: Duration = Duration::from_secs(1);

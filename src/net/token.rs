@@ -1,0 +1,161 @@
+//! An invitation: one printable token that lets its bearer in, once.
+
+use std::{fmt, str::FromStr};
+
+use bytes::Bytes;
+use data_encoding::BASE32_NOPAD;
+use prost::Message as _;
+
+use crate::{
+    id::{Author, StoreId},
+    net::bind::Addresses,
+    wire::net,
+};
+
+/// What its bearer needs to join: whom to ask, and the secret that shows who sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// The node that gave it out, and that alone redeems it.
+    pub node: Author,
+    /// Where that node may be found.
+    pub addresses: Addresses,
+    /// The root store that the bearer is invited to.
+    pub store: StoreId,
+    /// Known to the bearer only.
+    pub secret: [u8; 32],
+    /// When it is over, ms since 1970.
+    pub expires_ms: u64,
+}
+
+/// Why a text is no invitation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvitationError {
+    /// Mistyped, cut, or something else.
+    #[error("not an invitation: {what}")]
+    Garbage {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Made by a version that writes them otherwise.
+    #[error("the invitation has format {version}, this version reads {VERSION}")]
+    Version {
+        /// What it has.
+        version: u8,
+    },
+}
+
+impl fmt::Display for Invitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = net::Invitation {
+            node: Bytes::copy_from_slice(&self.node.0),
+            addresses: Some(self.addresses.to_wire()),
+            store_id: Bytes::copy_from_slice(&self.store.0),
+            secret: Bytes::copy_from_slice(&self.secret),
+            expires_ms: self.expires_ms,
+        };
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&message.encode_to_vec());
+        let check = check(&bytes);
+        bytes.extend_from_slice(&check);
+        let letters = BASE32_NOPAD.encode(&bytes).to_ascii_lowercase();
+        write!(f, "{PREFIX}{letters}")
+    }
+}
+
+impl FromStr for Invitation {
+    type Err = InvitationError;
+
+    fn from_str(text: &str) -> Result<Self, InvitationError> {
+        let letters = text
+            .trim()
+            .strip_prefix(PREFIX)
+            .ok_or(garbage("it does not begin with \"lattice\""))?;
+        let bytes = BASE32_NOPAD
+            .decode(letters.to_ascii_uppercase().as_bytes())
+            .map_err(|_letters| garbage("it has letters that none has, or was cut"))?;
+        let (body, sum) = bytes
+            .split_last_chunk::<4>()
+            .ok_or(garbage("it is too short"))?;
+        let (version, message) = body.split_first().ok_or(garbage("it is too short"))?;
+        if check(body) != *sum {
+            return Err(garbage("its check sum is wrong: it was mistyped or cut"));
+        }
+        if *version != VERSION {
+            return Err(InvitationError::Version { version: *version });
+        }
+        let message =
+            net::Invitation::decode(message).map_err(|_reason| garbage("it does not decode"))?;
+        Ok(Self {
+            node: Author::from_slice(&message.node).ok_or(garbage("its node is malformed"))?,
+            addresses: Addresses::from_wire(&message.addresses.unwrap_or_default()),
+            store: StoreId::from_slice(&message.store_id)
+                .ok_or(garbage("its store id is malformed"))?,
+            secret: message
+                .secret
+                .as_ref()
+                .try_into()
+                .map_err(|_length| garbage("its secret is malformed"))?,
+            expires_ms: message.expires_ms,
+        })
+    }
+}
+
+fn check(bytes: &[u8]) -> [u8; 4] {
+    let [a, b, c, d, ..] = *blake3::hash(bytes).as_bytes();
+    [a, b, c, d]
+}
+
+fn garbage(what: &'static str) -> InvitationError {
+    InvitationError::Garbage { what }
+}
+
+const PREFIX: &str = "lattice";
+const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invitation() -> Invitation {
+        Invitation {
+            node: Author([7; 32]),
+            addresses: Addresses {
+                direct: [
+                    "127.0.0.1:4711".parse().unwrap(),
+                    "[::1]:9".parse().unwrap(),
+                ]
+                .into(),
+                relay: None,
+            },
+            store: StoreId([9; 16]),
+            secret: [3; 32],
+            expires_ms: 1_700_000_000_000,
+        }
+    }
+
+    #[test]
+    fn it_reads_what_it_writes_in_any_case() {
+        let text = invitation().to_string();
+        assert!(text.len() < 260, "{} letters", text.len());
+        assert_eq!(text.parse(), Ok(invitation()));
+        assert_eq!(format!(" {text}\n").parse(), Ok(invitation()));
+        let (prefix, letters) = text.split_at(PREFIX.len());
+        let upper = format!("{prefix}{}", letters.to_ascii_uppercase());
+        assert_eq!(upper.parse(), Ok(invitation()));
+    }
+
+    #[test]
+    fn one_that_was_mistyped_or_cut_is_none() {
+        let text = invitation().to_string();
+        for index in 0..text.len() {
+            assert!(
+                text[..index].parse::<Invitation>().is_err(),
+                "cut at {index}"
+            );
+            let mut typed = text.clone().into_bytes();
+            typed[index] = if typed[index] == b'q' { b'r' } else { b'q' };
+            let typed = String::from_utf8(typed).unwrap();
+            assert!(typed.parse::<Invitation>().is_err(), "mistyped at {index}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Reading: values, heads and logs, from one view of the state.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    id::{Author, EntryId, Seq},
+    limits::{PAGE_BYTES, SCAN_ROWS},
+    log::LogError,
+    protocol::{
+        change::EntryRef,
+        entry::{
+            Entry, Op, VerifiedEntry,
+            cause::{Cause, CauseId},
+            check_key,
+        },
+        heads::{Content, Head, Heads, Value},
+    },
+    state::{StateError, View, row::encode_heads},
+    store::{Shared, Store, writer::actor::Command},
+};
+
+/// Why something could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// What is asked for is on the disk, and not readable.
+    #[error("{what}")]
+    Damaged {
+        /// What and where.
+        what: String,
+    },
+    /// The state file is damaged. It is built again from the log.
+    #[error("the state file is damaged: {what}")]
+    State {
+        /// What was found.
+        what: String,
+    },
+    /// The file system refused.
+    #[error("cannot read the store")]
+    Io {
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// A key beyond the limits.
+    #[error(transparent)]
+    Key(crate::protocol::entry::EntryError),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A key's value, as its winner has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The key.
+    pub key: Bytes,
+    /// The value; empty where only keys were asked for.
+    pub value: Bytes,
+    /// The winner.
+    pub entry: EntryRef,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// Heads of the key: more than 1 in a conflict.
+    pub heads: u32,
+}
+
+/// One head of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadItem {
+    /// The entry.
+    pub entry: EntryRef,
+    /// What it put; `None` for a tombstone.
+    pub value: Option<Bytes>,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// True when that time is over.
+    pub expired: bool,
+    /// True for the one that reads return.
+    pub wins: bool,
+}
+
+/// A record of a log.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The entry.
+    pub entry: VerifiedEntry,
+    /// 0, or more after a fork.
+    pub branch: u32,
+    /// When it arrived here, ms since 1970.
+    pub arrived_ms: u64,
+}
+
+impl Store {
+    /// Returns the value of `key`; `None` when it is missing, deleted or expired.
+    ///
+    /// Sees every write that has returned. Does not wait for the writer.
+    ///
+    /// # Errors
+    /// `ReadError`. Damage of the state is mended from the log before it is reported.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Item>, ReadError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let now_ms = self.now_ms();
+        self.read(move |shared, view| {
+            let heads = view.heads(&key)?;
+            shared.item(&key, &heads, now_ms, false)
+        })
+        .await
+    }
+
+    /// Returns what this node has written because of `cause`, and its place in this node's log.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn caused(&self, cause: &Cause) -> Result<Option<(Seq, EntryId)>, ReadError> {
+        let id = CauseId::of(&self.author(), cause);
+        self.read(move |_shared, view| Ok(view.caused(&id)?)).await
+    }
+
+    /// Returns all heads of `key`, the winner first.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn heads(&self, key: &[u8]) -> Result<Vec<HeadItem>, ReadError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let now_ms = self.now_ms();
+        self.read(move |shared, view| {
+            let heads = view.heads(&key)?;
+            let wins = heads.winner().map(|winner| winner.id);
+            let heads = heads.as_slice().iter().rev();
+            heads
+                .map(|head| {
+                    Ok(HeadItem {
+                        entry: EntryRef::from(head),
+                        value: shared.value(&key, head)?,
+                        expires_ms: head.expires_ms(),
+                        expired: head.expires_ms().is_some_and(|ms| ms <= now_ms),
+                        wins: Some(head.id) == wins,
+                    })
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Returns the entry that `place` names; `None`: the log does not have it.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn entry(&self, place: EntryRef) -> Result<Option<VerifiedEntry>, ReadError> {
+        self.read(move |shared, _view| {
+            let found = shared.log.entry(&place.author, place.seq, &place.id)?;
+            Ok(found.map(|(entry, _record)| entry))
+        })
+        .await
+    }
+
+    /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
+    /// they are large. After a fork those of one place come together.
+    ///
+    /// # Errors
+    /// `Damaged` when one of them is unreadable; `ReadError`.
+    pub async fn entries(
+        &self,
+        author: Author,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, ReadError> {
+        self.read(move |shared, _view| {
+            let mut walks = Vec::new();
+            for branch in shared.log.of(&author) {
+                let mut walk = branch.walk(after.saturating_add(1));
+                walks.push((walk.next_record()?, walk));
+            }
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            while entries.len() < limit && bytes < PAGE_BYTES {
+                let next = walks
+                    .iter()
+                    .filter_map(|(next, _)| Some(next.as_ref()?.header.seq));
+                let Some(seq) = next.min() else { break };
+                for (next, walk) in &mut walks {
+                    let Some(record) = next.take_if(|record| record.header.seq == seq) else {
+                        continue;
+                    };
+                    bytes += record.header.frame_bytes();
+                    entries.push(LogEntry {
+                        entry: walk.branch().read_entry(&record)?,
+                        branch: walk.branch().number,
+                        arrived_ms: record.header.arrived_ms,
+                    });
+                    *next = walk.next_record()?;
+                }
+            }
+            Ok(entries)
+        })
+        .await
+    }
+
+    /// Returns a hash over all keys and their heads: equal on two nodes exactly when their states
+    /// are, byte by byte. Reads the whole state.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn state_hash(&self) -> Result<[u8; 32], ReadError> {
+        self.read(|_shared, view| {
+            let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 state v1");
+            let mut after: Option<Bytes> = None;
+            loop {
+                let rows = view.scan(&[], after.as_deref(), SCAN_ROWS)?;
+                for (key, heads) in &rows {
+                    let row = encode_heads(heads);
+                    hasher.update(&(key.len() as u64).to_le_bytes()).update(key);
+                    hasher
+                        .update(&(row.len() as u64).to_le_bytes())
+                        .update(&row);
+                }
+                match rows.last() {
+                    Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
+                    _end => return Ok(*hasher.finalize().as_bytes()),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads from the newest view, off the event loop where it may wait for the disk. A damaged
+    /// state is built again once.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let view = self.shared.state.view();
+        match work(&self.shared, &view) {
+            Err(ReadError::State { .. }) => {}
+            done => return done,
+        }
+        self.rebuild(view.version).await?;
+        work(&self.shared, &self.shared.state.view())
+    }
+
+    /// Has the state built again, unless that was done after `version`.
+    pub(super) async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Rebuild { version, reply };
+        let sent = self.queue.send(command).await;
+        sent.map_err(|_gone| ReadError::Closed)?;
+        answer.await.map_err(|_gone| ReadError::Closed)??;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Returns the item that reads find at `now_ms`.
+    pub(in crate::store) fn item(
+        &self,
+        key: &Bytes,
+        heads: &Heads,
+        now_ms: u64,
+        keys_only: bool,
+    ) -> Result<Option<Item>, ReadError> {
+        let Some(winner) = heads.winner().filter(|winner| winner.is_live(now_ms)) else {
+            return Ok(None);
+        };
+        let value = if keys_only {
+            None
+        } else {
+            self.value(key, winner)?
+        };
+        Ok(Some(Item {
+            key: key.clone(),
+            value: value.unwrap_or_default(),
+            entry: EntryRef::from(winner),
+            expires_ms: winner.expires_ms(),
+            heads: u32::try_from(heads.as_slice().len()).unwrap_or(u32::MAX),
+        }))
+    }
+
+    /// Returns the value a head has for `key`: from its row, or from its entry.
+    pub(super) fn value(&self, key: &[u8], head: &Head) -> Result<Option<Bytes>, ReadError> {
+        match &head.content {
+            Content::Tombstone => Ok(None),
+            Content::Value {
+                value: Value::Inline(value),
+                ..
+            } => Ok(Some(value.clone())),
+            Content::Value {
+                value: Value::InLog { .. },
+                ..
+            } => {
+                let entry = self.log.entry(&head.author, head.seq, &head.id)?;
+                let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
+                value.ok_or_else(|| ReadError::Damaged {
+                    what: format!(
+                        "entry {} of {} is not in the log",
+                        head.seq,
+                        head.author.short()
+                    ),
+                })
+            }
+        }
+    }
+}
+
+/// Returns the op of `entry` that is about `key`.
+pub(super) fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
+    entry.ops.iter().find(|op| op.key() == key)
+}
+
+/// Returns what an op puts.
+pub(super) fn value_of(op: &Op) -> Option<Bytes> {
+    match op {
+        Op::Put { value, .. } => Some(value.clone()),
+        Op::Delete { .. } => None,
+    }
+}
+
+impl From<StateError> for ReadError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Damaged { what } => Self::State { what },
+            StateError::Io { source } => Self::Io { source },
+        }
+    }
+}
+
+impl From<LogError> for ReadError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Damaged(damage) => Self::Damaged {
+                what: damage.to_string(),
+            },
+            LogError::Io { source, .. } | LogError::Full { source, .. } => Self::Io {
+                source: Arc::new(source),
+            },
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The history of a key: the entries that wrote it, and what each superseded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::{
+    id::EntryId,
+    limits::HISTORY_ENTRIES_MAX,
+    protocol::{
+        change::EntryRef,
+        entry::{Op, Parent, VerifiedEntry, cause::Cause, check_key},
+        heads::{Head, Heads},
+    },
+    store::{
+        ReadError, Shared, Store,
+        read::get::{op_of, value_of},
+    },
+};
+
+/// Entries that wrote a key, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// In descending order.
+    pub entries: Vec<HistoryEntry>,
+    /// True when there are older ones.
+    pub truncated: bool,
+}
+
+/// One entry in the history of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The entry.
+    pub entry: EntryRef,
+    /// What it put; `None` for a delete.
+    pub value: Option<Bytes>,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// The entries of this key that it superseded.
+    pub parents: Vec<EntryId>,
+    /// Which hook wrote it, and why; `None`: none did.
+    pub cause: Option<Cause>,
+    /// True when nothing supersedes it.
+    pub head: bool,
+    /// True for the head that reads return.
+    pub wins: bool,
+}
+
+impl Store {
+    /// Walks back from the heads of `key` through what each superseded: at most `limit` entries.
+    ///
+    /// # Errors
+    /// `ReadError`.
+    pub async fn history(&self, key: &[u8], limit: usize) -> Result<History, ReadError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let limit = limit.min(HISTORY_ENTRIES_MAX);
+        self.read(move |shared, view| shared.history(&key, &view.heads(&key)?, limit))
+            .await
+    }
+}
+
+impl Shared {
+    fn history(&self, key: &[u8], heads: &Heads, limit: usize) -> Result<History, ReadError> {
+        let wins = heads.winner().map(|winner| winner.id);
+        let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
+        let heads: BTreeSet<EntryId> = todo.iter().map(|head| head.id).collect();
+        let mut found: BTreeMap<Parent, Option<(VerifiedEntry, Op)>> = BTreeMap::new();
+        // Newest first: everything above is known when an entry comes.
+        while let Some(next) = todo.pop_last() {
+            if found.values().flatten().count() > limit {
+                break;
+            }
+            let entry = self.log.entry(&next.author, next.seq, &next.id)?;
+            let op = entry.and_then(|(entry, _)| op_of(&entry, key).cloned().map(|op| (entry, op)));
+            if let Some((entry, _)) = &op {
+                let parents = entry
+                    .header
+                    .parents
+                    .iter()
+                    .filter(|at| !found.contains_key(at));
+                todo.extend(parents.copied());
+            }
+            found.insert(next, op);
+        }
+        let of_key: BTreeSet<EntryId> = found
+            .iter()
+            .filter(|(_, op)| op.is_some())
+            .map(|(at, _)| at.id)
+            .collect();
+        let mut entries: Vec<_> = found
+            .values()
+            .rev()
+            .flatten()
+            .map(|(entry, op)| HistoryEntry {
+                entry: EntryRef::from(&**entry),
+                value: value_of(op),
+                expires_ms: match op {
+                    Op::Put { expires_ms, .. } => *expires_ms,
+                    Op::Delete { .. } => None,
+                },
+                parents: entry
+                    .header
+                    .parents
+                    .iter()
+                    .map(|parent| parent.id)
+                    .filter(|id| of_key.contains(id))
+                    .collect(),
+                cause: entry.header.cause.clone(),
+                head: heads.contains(&entry.id),
+                wins: Some(entry.id) == wins,
+            })
+            .collect();
+        let truncated = entries.len() > limit || !todo.is_empty();
+        entries.truncate(limit);
+        Ok(History { entries, truncated })
+    }
+}

@@ -1,0 +1,8 @@
+//! The reading wing: values, lists, history, the past, and checks, from one view of the state.
+
+pub(super) mod get;
+pub(super) mod history;
+pub(super) mod outgoing;
+pub(super) mod past;
+pub(super) mod scan;
+pub(super) mod verify;

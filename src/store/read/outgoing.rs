@@ -1,0 +1,112 @@
+//! Entries for a peer: what it lacks, in the order that all nodes share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    id::{EntryId, Seq},
+    log::{
+        Branch, LogError,
+        merge::{Merge, Merged, Span},
+    },
+    pace::Pace,
+    protocol::frontier::MissingRange,
+    store::{ReadError, Store},
+};
+
+/// Encoded entries of some ranges, causes before effects, so that nothing waits where they go.
+///
+/// Reads files: not for an event loop.
+#[derive(Debug)]
+pub struct Outgoing {
+    merge: Merge,
+}
+
+impl Store {
+    /// Begins to read `ranges` for a peer. A range that is not here, or not any more, is left out.
+    ///
+    /// Reads files: not for an event loop.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn outgoing(&self, ranges: &[MissingRange]) -> Result<Outgoing, ReadError> {
+        let mut spans: Vec<Span> = Vec::new();
+        for range in ranges {
+            self.spans_of(range, &mut spans)?;
+        }
+        Ok(Outgoing {
+            merge: Merge::new(spans)?,
+        })
+    }
+
+    // Down from the tip: a branch begins where it left another one.
+    fn spans_of(&self, range: &MissingRange, spans: &mut Vec<Span>) -> Result<(), LogError> {
+        let branches = self.shared.log.of(&range.author);
+        let mut place = Some((range.through, range.tip));
+        while let Some((through, id)) = place.take().filter(|(seq, _)| *seq > range.after) {
+            for branch in &branches {
+                if !holds(branch, through, &id)? {
+                    continue;
+                }
+                place = branch
+                    .forked_from
+                    .map(|from| (branch.first.saturating_sub(1), from));
+                let after = range.after.max(branch.first.saturating_sub(1));
+                widen(spans, branch, after, through);
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn holds(branch: &Arc<Branch>, seq: Seq, id: &EntryId) -> Result<bool, LogError> {
+    match branch.record(seq) {
+        Ok(record) => Ok(record.is_some_and(|record| record.header.id == *id)),
+        // Sent as far as it can be read; what is damaged comes to the peer from somebody else.
+        Err(LogError::Damaged(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+// Two ranges of a forked author share their beginning.
+fn widen(spans: &mut Vec<Span>, branch: &Arc<Branch>, after: Seq, through: Seq) {
+    match spans
+        .iter_mut()
+        .find(|span| Arc::ptr_eq(&span.branch, branch))
+    {
+        Some(span) => {
+            span.after = span.after.min(after);
+            span.through = span.through.max(through);
+        }
+        None => spans.push(Span {
+            branch: Arc::clone(branch),
+            after,
+            through,
+        }),
+    }
+}
+
+impl Outgoing {
+    /// Returns the next entries, of about `bytes_max` bytes and at least one; none at the end.
+    ///
+    /// # Errors
+    /// `Io`. A damaged record is left out: the peer gets it from somebody else.
+    pub fn next_frame(&mut self, bytes_max: usize) -> Result<Vec<Bytes>, ReadError> {
+        let (mut frame, mut bytes) = (Vec::new(), 0);
+        let mut pace = Pace::start();
+        while bytes < bytes_max {
+            pace.step();
+            match self.merge.next()? {
+                None => break,
+                Some(Merged::Damage(_)) => {}
+                Some(Merged::Entry { encoded, .. }) => {
+                    bytes += encoded.len();
+                    frame.push(encoded);
+                }
+            }
+        }
+        Ok(frame)
+    }
+}

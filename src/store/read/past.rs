@@ -1,0 +1,322 @@
+//! What was: keys as they were at a time, from the log.
+//!
+//! The state at a time is what follows from the entries stamped up to then, by their authors'
+//! clocks. Stamps grow along causes, so that is a state which nodes can have had, and all nodes
+//! that have the same entries answer alike: also with what was written then and came later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    limits::{HISTORY_ENTRIES_MAX, PAGE_BYTES, SCAN_ROWS},
+    protocol::{
+        change::EntryRef,
+        entry::{Entry, Op, Parent, VerifiedEntry, check_key},
+        frontier::FrontierTip,
+        heads::{Head, Heads},
+    },
+    state::View,
+    store::{
+        Item, List, ReadError, Shared, Store,
+        read::get::{op_of, value_of},
+        writer::membership::counts,
+    },
+};
+
+/// Why the past could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PastError {
+    /// More was written to a key since than is walked through.
+    #[error(
+        "{:?} was written to more than {entries_max} times since then: too far back",
+        String::from_utf8_lossy(key)
+    )]
+    TooFar {
+        /// The key.
+        key: Bytes,
+        /// Entries that are walked through at most.
+        entries_max: usize,
+    },
+    /// The log or the state could not be read; where an entry is missing, which.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A key that was different at two times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: Bytes,
+    /// As it was at the first time; `None`: it had no value.
+    pub before: Option<Item>,
+    /// As it was at the second time.
+    pub after: Option<Item>,
+}
+
+/// Keys as they were, page by page. Holds one view of the state as long as it lives.
+#[derive(Debug)]
+pub struct Past {
+    shared: Arc<Shared>,
+    view: Arc<View>,
+    options: List,
+    // Read and not looked at; those after `after` are not read.
+    rows: VecDeque<(Bytes, Heads)>,
+    after: Option<Bytes>,
+    done: bool,
+}
+
+impl Store {
+    /// Returns the value that `key` had at `ms` (since 1970, inclusive).
+    ///
+    /// # Errors
+    /// `TooFar`; `Read`, where the log does not reach or is damaged.
+    pub async fn get_at(&self, key: &[u8], ms: u64) -> Result<Option<Item>, PastError> {
+        check_key(key).map_err(ReadError::Key)?;
+        let key = Bytes::copy_from_slice(key);
+        let shared = Arc::clone(&self.shared);
+        off_the_loop(move || {
+            let heads = shared.state.view().heads(&key).map_err(ReadError::from)?;
+            shared.item_at(&key, &heads, ms, false)
+        })
+        .await
+    }
+
+    /// Returns the keys that had a value at `ms` (since 1970, inclusive), by key.
+    ///
+    /// # Errors
+    /// As `get_at`.
+    pub async fn list_at(&self, options: List, ms: u64) -> Result<Vec<Item>, PastError> {
+        let mut left = options.limit.unwrap_or(usize::MAX);
+        let mut past = self.past(options);
+        let mut items = Vec::new();
+        while let Some(page) = past.next_items(ms).await? {
+            let page = page.into_iter().take(left);
+            items.extend(page);
+            left = past
+                .options
+                .limit
+                .map_or(usize::MAX, |limit| limit - items.len());
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(items)
+    }
+
+    /// Returns the keys whose value, or the entry it is from, was not the same at the two times
+    /// (since 1970, inclusive), by key.
+    ///
+    /// # Errors
+    /// As `get_at`.
+    pub async fn diff(
+        &self,
+        prefix: impl Into<Bytes>,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> Result<Vec<Difference>, PastError> {
+        let options = List {
+            prefix: prefix.into(),
+            ..List::default()
+        };
+        let mut past = self.past(options);
+        let mut differences = Vec::new();
+        while let Some(page) = past.next_differences(from_ms, to_ms).await? {
+            differences.extend(page);
+        }
+        Ok(differences)
+    }
+
+    /// Reads the past page by page, for `list_at` and `diff` of more than fits memory. Of `options`
+    /// the limit is not looked at.
+    pub fn past(&self, options: List) -> Past {
+        Past {
+            shared: Arc::clone(&self.shared),
+            view: self.shared.state.view(),
+            options,
+            rows: VecDeque::new(),
+            after: None,
+            done: false,
+        }
+    }
+}
+
+impl Past {
+    /// Returns the next keys that had a value at `ms`; `None` at the end. A page may be empty.
+    ///
+    /// # Errors
+    /// As `Store::get_at`.
+    pub async fn next_items(&mut self, ms: u64) -> Result<Option<Vec<Item>>, PastError> {
+        let keys_only = self.options.keys_only;
+        self.next_page(move |shared, key, heads| {
+            let item = shared.item_at(key, heads, ms, keys_only)?;
+            let bytes = item.as_ref().map_or(0, |item| item.value.len());
+            Ok(item.map(|item| (item, bytes)))
+        })
+        .await
+    }
+
+    /// Returns the next keys that were different at the two times; `None` at the end. A page may be
+    /// empty.
+    ///
+    /// # Errors
+    /// As `Store::get_at`.
+    pub async fn next_differences(
+        &mut self,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> Result<Option<Vec<Difference>>, PastError> {
+        let keys_only = self.options.keys_only;
+        self.next_page(move |shared, key, heads| {
+            let before = shared.item_at(key, heads, from_ms, keys_only)?;
+            let after = shared.item_at(key, heads, to_ms, keys_only)?;
+            let entry = |item: &Option<Item>| item.as_ref().map(|item| item.entry);
+            if entry(&before) == entry(&after) {
+                return Ok(None);
+            }
+            let values = before.iter().chain(&after).map(|item| item.value.len());
+            let bytes = values.sum();
+            let key = key.clone();
+            Ok(Some((Difference { key, before, after }, bytes)))
+        })
+        .await
+    }
+
+    // What `look` makes of the next keys, and about how many bytes that has.
+    async fn next_page<T: Send + 'static>(
+        &mut self,
+        look: impl Fn(&Shared, &Bytes, &Heads) -> Result<Option<(T, usize)>, PastError> + Send + 'static,
+    ) -> Result<Option<Vec<T>>, PastError> {
+        if self.rows.is_empty() && !self.done {
+            let after = self.after.as_deref();
+            let rows = self.view.scan(&self.options.prefix, after, SCAN_ROWS);
+            let rows = rows.map_err(ReadError::from)?;
+            self.done = rows.len() < SCAN_ROWS;
+            self.after = rows.last().map(|(key, _)| key.clone());
+            self.rows = rows.into();
+        }
+        if self.rows.is_empty() {
+            return Ok(None);
+        }
+        let (shared, mut rows) = (Arc::clone(&self.shared), self.rows.clone());
+        let (page, rows) = off_the_loop(move || {
+            let (mut page, mut page_bytes) = (Vec::new(), 0);
+            while page_bytes < PAGE_BYTES
+                && let Some((key, heads)) = rows.pop_front()
+            {
+                if let Some((found, bytes)) = look(&shared, &key, &heads)? {
+                    page_bytes += key.len() + bytes;
+                    page.push(found);
+                }
+            }
+            Ok((page, rows))
+        })
+        .await?;
+        self.rows = rows;
+        Ok(Some(page))
+    }
+}
+
+impl Shared {
+    // The winner of `key` at `ms`, if it had a value then; `heads` are those it has now.
+    fn item_at(
+        &self,
+        key: &Bytes,
+        heads: &Heads,
+        ms: u64,
+        keys_only: bool,
+    ) -> Result<Option<Item>, PastError> {
+        let found = self.heads_at(key, heads, ms)?;
+        let heads: Vec<Head> = found.values().map(|(head, _)| head.clone()).collect();
+        let count = u32::try_from(heads.len()).unwrap_or(u32::MAX);
+        let heads = Heads::new(heads);
+        let Some(winner) = heads.winner().filter(|winner| winner.is_live(ms)) else {
+            return Ok(None);
+        };
+        let value = found
+            .get(&winner.as_parent())
+            .and_then(|(_, op)| value_of(op));
+        Ok(Some(Item {
+            key: key.clone(),
+            value: value.filter(|_| !keys_only).unwrap_or_default(),
+            entry: EntryRef::from(winner),
+            expires_ms: winner.expires_ms(),
+            heads: count,
+        }))
+    }
+
+    // Walks down from the heads, newest first, until all that is left is superseded.
+    fn heads_at(
+        &self,
+        key: &Bytes,
+        heads: &Heads,
+        ms: u64,
+    ) -> Result<BTreeMap<Parent, (Head, Op)>, PastError> {
+        let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
+        let mut found = BTreeMap::new();
+        // By an entry of that time.
+        let mut superseded: BTreeSet<Parent> = BTreeSet::new();
+        let view = self.state.view();
+        let mut walked = 0;
+        // All above is known when an entry comes.
+        while let Some(at) = todo.pop_last() {
+            if superseded.contains(&at) && todo.iter().all(|at| superseded.contains(at)) {
+                break;
+            }
+            walked += 1;
+            if walked > HISTORY_ENTRIES_MAX {
+                return Err(PastError::TooFar {
+                    key: key.clone(),
+                    entries_max: HISTORY_ENTRIES_MAX,
+                });
+            }
+            let entry = self.entry_of(&at)?;
+            // A parent is of the whole entry: it may be about its other keys only.
+            let counts = |op: &&Op| !self.is_cut(&entry) && !view.is_void(&entry.id, op);
+            let Some(op) = op_of(&entry, key).filter(counts) else {
+                continue;
+            };
+            todo.extend(entry.header.parents.iter().copied());
+            if entry.header.hlc.wall_ms > ms {
+                continue;
+            }
+            superseded.extend(entry.header.parents.iter().copied());
+            if !superseded.contains(&at) {
+                found.insert(at, (Head::of(&entry, op), op.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    fn entry_of(&self, at: &Parent) -> Result<VerifiedEntry, ReadError> {
+        let found = self.log.entry(&at.author, at.seq, &at.id)?;
+        let (entry, _record) = found.ok_or_else(|| ReadError::Damaged {
+            what: format!(
+                "the log does not reach back so far: entry {} of {} is gone",
+                at.seq,
+                at.author.short()
+            ),
+        })?;
+        Ok(entry)
+    }
+
+    // True for what a removal took back.
+    fn is_cut(&self, entry: &Entry) -> bool {
+        let at = FrontierTip {
+            seq: entry.header.seq,
+            id: entry.id,
+        };
+        let (members, author) = (self.members.borrow(), entry.author());
+        members.is_removed(&author) && !counts(&members, &self.id, &self.log, &author, at)
+    }
+}
+
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PastError> + Send + 'static,
+) -> Result<T, PastError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_stopped| ReadError::Closed)?
+}

@@ -1,0 +1,260 @@
+//! Checking everything: every record, every signature, every link, and the state against the log.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, Seq},
+    limits::SCAN_ROWS,
+    log::{
+        Branch, LogDamage, LogError,
+        merge::{Merge, Merged, spans},
+    },
+    protocol::{chain::Tip, entry::Entry, frontier::Frontier, heads::Heads},
+    store::{ReadError, Shared, Store},
+};
+
+/// What a check of everything found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Records read.
+    pub entries: u64,
+    /// Signatures that verify.
+    pub signatures: u64,
+    /// Rows of the state compared with the log.
+    pub rows: u64,
+    /// What is wrong. Empty: all is well.
+    pub damage: Vec<Damage>,
+}
+
+/// Something wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// In what.
+    pub place: DamagePlace,
+    /// For people.
+    pub what: String,
+    /// Whose log.
+    pub author: Option<Author>,
+    /// Which record, as far as known.
+    pub seq: Option<Seq>,
+    /// Which file.
+    pub file: String,
+    /// Where in the file.
+    pub offset: u64,
+    /// How much of it.
+    pub bytes: u64,
+    /// Which key of the state.
+    pub key: Option<Bytes>,
+}
+
+/// In what something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DamagePlace {
+    /// A record of a log cannot be read.
+    Log,
+    /// A record is not signed by its author.
+    Signature,
+    /// A record does not follow the one before.
+    Chain,
+    /// A row of the state does not follow from the log.
+    State,
+}
+
+impl DamagePlace {
+    /// Returns its name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Signature => "signature",
+            Self::Chain => "chain",
+            Self::State => "state",
+        }
+    }
+}
+
+impl Damage {
+    // What a peer can help with.
+    fn in_log(&self) -> Option<LogDamage> {
+        Some(LogDamage {
+            author: self.author.filter(|_| self.place == DamagePlace::Log)?,
+            seq: self.seq,
+            file: self.file.clone(),
+            offset: self.offset,
+            bytes: self.bytes,
+            what: "it cannot be read".to_owned(),
+        })
+    }
+}
+
+impl Store {
+    /// Reads every record, checks every signature and link, and compares the state with the heads
+    /// that follow from the log. Takes memory for the heads of all keys. Writes go on meanwhile:
+    /// what came after the start is not looked at.
+    ///
+    /// # Errors
+    /// `ReadError` when a file cannot be read at all; damage is in the report.
+    pub async fn verify(&self) -> Result<VerifyReport, ReadError> {
+        let shared = Arc::clone(&self.shared);
+        let work = tokio::task::spawn_blocking(move || verify(&shared));
+        let report = work.await.unwrap_or(Err(ReadError::Closed))?;
+        let in_logs = report.damage.iter().filter_map(Damage::in_log);
+        self.note_damage(in_logs.collect()).await;
+        Ok(report)
+    }
+}
+
+fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
+    let view = shared.state.view();
+    let mut report = VerifyReport::default();
+    let mut expected: BTreeMap<Bytes, Heads> = BTreeMap::new();
+    let spans = spans(&shared.log, &Frontier::default(), &view.frontier)?.unwrap_or_default();
+    // All of a log, also records at its end that are damaged and so not in the state.
+    for branch in shared.log.all() {
+        if let Some(tip) = branch.tip() {
+            verify_chain(&branch, tip.seq, &mut report)?;
+        }
+    }
+    let mut merge = Merge::new(spans)?;
+    while let Some(next) = merge.next()? {
+        // Damage was met by `verify_chain` already.
+        let Merged::Entry { entry, .. } = next else {
+            continue;
+        };
+        let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry.id, op));
+        for op in in_place {
+            let heads = expected.entry(op.key().clone()).or_default();
+            *heads = heads.apply(&entry, op);
+        }
+    }
+    verify_state(&view, expected, &mut report);
+    Ok(report)
+}
+
+fn verify_chain(
+    branch: &Arc<Branch>,
+    through: Seq,
+    report: &mut VerifyReport,
+) -> Result<(), ReadError> {
+    let mut walk = branch.walk(branch.first);
+    let mut before: Option<Tip> = None;
+    // Signatures that do not verify: none needs to, of what an authentic later entry commits to.
+    let mut unproven: Vec<Damage> = Vec::new();
+    loop {
+        let record = match walk.next_record() {
+            Ok(Some(record)) if record.header.seq <= through => record,
+            Ok(_end) => break,
+            Err(LogError::Damaged(damage)) => {
+                report.damage.append(&mut unproven);
+                report.damage.push(log_damage(DamagePlace::Log, damage));
+                before = None;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let found = |place, what| log_damage(place, branch.damage(&record, what));
+        let entry = match record.entry() {
+            Ok(entry) => entry,
+            Err(what) => {
+                report.damage.append(&mut unproven);
+                report.damage.push(found(DamagePlace::Log, what));
+                before = None;
+                continue;
+            }
+        };
+        report.entries += 1;
+        if let Some(before) = before
+            && (entry.header.prev != Some(before.id)
+                || entry.header.seq != before.seq + 1
+                || entry.header.hlc <= before.hlc)
+        {
+            report.damage.append(&mut unproven);
+            let what = format!("it does not follow entry {}", before.seq);
+            report.damage.push(found(DamagePlace::Chain, what));
+        }
+        match Entry::clone(&entry).verify() {
+            Ok(_authentic) => {
+                report.signatures += 1;
+                unproven.clear();
+            }
+            Err(error) => unproven.push(found(DamagePlace::Signature, error.to_string())),
+        }
+        before = Some(Tip {
+            seq: entry.header.seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        });
+    }
+    report.damage.append(&mut unproven);
+    Ok(())
+}
+
+fn verify_state(
+    view: &crate::state::View,
+    mut expected: BTreeMap<Bytes, Heads>,
+    report: &mut VerifyReport,
+) {
+    let mut after: Option<Bytes> = None;
+    loop {
+        let rows = match view.scan(&[], after.as_deref(), SCAN_ROWS) {
+            Ok(rows) => rows,
+            Err(error) => {
+                report.damage.push(state_damage(None, error.to_string()));
+                return;
+            }
+        };
+        for (key, heads) in &rows {
+            report.rows += 1;
+            match expected.remove(key) {
+                Some(from_log) if from_log == *heads => {}
+                Some(_other) => {
+                    let what = "its heads are not those that follow from the log".to_owned();
+                    report.damage.push(state_damage(Some(key.clone()), what));
+                }
+                None => {
+                    let what = "no readable entry of the log names it".to_owned();
+                    report.damage.push(state_damage(Some(key.clone()), what));
+                }
+            }
+        }
+        match rows.last() {
+            Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
+            _end => break,
+        }
+    }
+    for key in expected.into_keys() {
+        let what = "the log names it and the state does not".to_owned();
+        report.damage.push(state_damage(Some(key), what));
+    }
+}
+
+fn log_damage(place: DamagePlace, damage: LogDamage) -> Damage {
+    Damage {
+        place,
+        what: damage.to_string(),
+        author: Some(damage.author),
+        seq: damage.seq,
+        file: damage.file,
+        offset: damage.offset,
+        bytes: damage.bytes,
+        key: None,
+    }
+}
+
+fn state_damage(key: Option<Bytes>, what: String) -> Damage {
+    let what = match &key {
+        Some(key) => format!("state row of key {key:?}: {what}"),
+        None => what,
+    };
+    Damage {
+        place: DamagePlace::State,
+        what,
+        author: None,
+        seq: None,
+        file: "state.db".to_owned(),
+        offset: 0,
+        bytes: 0,
+        key,
+    }
+}

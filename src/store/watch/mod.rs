@@ -1,0 +1,11 @@
+//! The watching wing: streams of changes, from files while they are behind, then live from the bus.
+
+mod clamp;
+pub(super) mod event;
+mod late_expiry;
+pub(super) mod log_source;
+pub(super) mod lookup;
+pub(super) mod options;
+pub(super) mod position;
+mod state_source;
+pub(super) mod watch;

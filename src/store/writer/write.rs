@@ -1,0 +1,281 @@
+//! A write: what a caller asks the writer to do, and what comes of it.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, EntryId, Seq},
+    limits::{OPS_BYTES_MAX, OPS_MAX},
+    log::LogError,
+    protocol::{
+        entry::{EntryError, Op, cause::Cause},
+        hlc::{Hlc, HlcExhausted},
+    },
+    state::StateError,
+    store::ReadError,
+};
+
+/// Something to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// What to change, at least one.
+    pub ops: Vec<Op>,
+    /// True: one entry of its own, delivered whole. Always so for more than one op.
+    pub atomic: bool,
+    /// Must hold for every key when the write's turn comes.
+    pub condition: Option<Condition>,
+    /// Why it is written; at most one write of this node for a cause.
+    pub cause: Option<Cause>,
+}
+
+/// What must hold for a key, else nothing is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It has no live value.
+    Absent,
+    /// Its winner is this entry.
+    Head(EntryId),
+}
+
+/// Where a write ended up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The entry that carries it.
+    pub entry: EntryId,
+    /// This node.
+    pub author: Author,
+    /// The entry's place in this node's log.
+    pub seq: Seq,
+    /// The entry's stamp.
+    pub hlc: Hlc,
+    /// Index of the write's first op in the entry.
+    pub op_index: u32,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// There is nothing to write.
+    #[error("a write needs at least one op")]
+    Empty,
+    /// A key, a value or a batch is beyond the limits.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The key belongs to the node itself.
+    #[error(
+        "keys under {prefix} of the root store are written by the node itself; this one is {key:?}"
+    )]
+    Reserved {
+        /// The key.
+        key: Bytes,
+        /// What it begins with.
+        prefix: &'static str,
+    },
+    /// The condition does not hold.
+    #[error("the condition on {key:?} does not hold: {}", found(.winner.as_ref()))]
+    PreconditionFailed {
+        /// The key.
+        key: Bytes,
+        /// What was asked for.
+        condition: Condition,
+        /// What the key's winner is.
+        winner: Option<EntryId>,
+    },
+    /// This node has written because of this cause before: nothing was written now.
+    #[error("this was written before, as entry {entry}: it is not written twice")]
+    AlreadyCaused {
+        /// What was written.
+        entry: EntryId,
+        /// Its place in this node's log.
+        seq: Seq,
+    },
+    /// The file system is full. Reads go on, and writes when there is space again.
+    #[error("no space left on the file system of the store: {what}")]
+    DiskFull {
+        /// What could not be written.
+        what: String,
+    },
+    /// An earlier write failed in a way that leaves open what is on disk.
+    #[error("the store takes no writes until it is opened again: {reason}")]
+    Poisoned {
+        /// The failure.
+        reason: String,
+    },
+    /// This node's log has two branches: its key is used in two places, or a backup was restored.
+    /// `Store::repair` closes all but one; reads, and entries of others, go on meanwhile.
+    #[error("this node's own log has forked at entry {seq}: two places have written with its key")]
+    OwnFork {
+        /// The first place that two entries contest.
+        seq: Seq,
+    },
+    /// No admin has let this node in, as far as is known here.
+    #[error("this node is not a member of the store's mesh yet")]
+    NotAdmitted,
+    /// This node may only read.
+    #[error("this node may only read: its role is reader")]
+    Reader,
+    /// This node was removed from the mesh.
+    #[error("this node was removed from the mesh; what it wrote before is still there")]
+    Removed,
+    /// The end of this node's own log is gone: its file was truncated, deleted, or replaced by an
+    /// older copy. An entry in a place that was taken would be a fork. `Store::repair` gives the
+    /// lost ones up; reads, and entries of others, go on meanwhile.
+    #[error(
+        "the end of this node's own log is gone: entries {first} to {through} were durable, and are \
+        not in its file"
+    )]
+    OwnLogCut {
+        /// The first that is lost.
+        first: Seq,
+        /// The newest that was durable here.
+        through: Seq,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The clock has no stamp left.
+    #[error(transparent)]
+    Clock(#[from] HlcExhausted),
+    /// The state could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Write {
+    /// Sets a key.
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        let op = Op::Put {
+            key: key.into(),
+            value: value.into(),
+            expires_ms: None,
+        };
+        Self {
+            ops: vec![op],
+            atomic: false,
+            condition: None,
+            cause: None,
+        }
+    }
+
+    /// Leaves a tombstone at a key.
+    pub fn delete(key: impl Into<Bytes>) -> Self {
+        Self {
+            ops: vec![Op::Delete { key: key.into() }],
+            atomic: false,
+            condition: None,
+            cause: None,
+        }
+    }
+
+    /// Lets what is put expire at `ms` since 1970.
+    #[must_use]
+    pub fn expires_ms(mut self, ms: u64) -> Self {
+        for op in &mut self.ops {
+            if let Op::Put { expires_ms, .. } = op {
+                *expires_ms = Some(ms);
+            }
+        }
+        self
+    }
+
+    /// Writes only if `condition` holds for every key.
+    #[must_use]
+    pub fn condition(mut self, condition: Condition) -> Self {
+        self.condition = Some(condition);
+        self
+    }
+
+    /// Writes only if this node has written nothing because of `cause`. It is an entry of its own.
+    #[must_use]
+    pub fn caused_by(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// Returns the bytes of its ops, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.ops.iter().map(Op::encoded_bytes_max).sum()
+    }
+
+    // What can be said without the state.
+    pub(in crate::store) fn check(&self, root: bool) -> Result<(), WriteError> {
+        if self.ops.is_empty() {
+            return Err(WriteError::Empty);
+        }
+        if self.ops.len() > OPS_MAX {
+            return Err(EntryError::TooManyOps {
+                ops: self.ops.len(),
+                ops_max: OPS_MAX,
+            }
+            .into());
+        }
+        if let Some(cause) = &self.cause {
+            cause.check()?;
+        }
+        let mut bytes = 0;
+        for op in &self.ops {
+            op.check()?;
+            bytes += op.encoded_bytes_max();
+            let reserved = RESERVED
+                .iter()
+                .find(|prefix| op.key().starts_with(prefix.as_bytes()));
+            if let Some(prefix) = reserved.filter(|_| root) {
+                return Err(WriteError::Reserved {
+                    key: op.key().clone(),
+                    prefix,
+                });
+            }
+        }
+        if bytes > OPS_BYTES_MAX {
+            return Err(EntryError::OpsTooLong {
+                bytes,
+                bytes_max: OPS_BYTES_MAX,
+            }
+            .into());
+        }
+        Ok(())
+    }
+}
+
+impl From<LogError> for WriteError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Full { file, source } => Self::DiskFull {
+                what: format!("{file}: {source}"),
+            },
+            LogError::Io { file, source } => Self::Poisoned {
+                reason: format!("{file}: {source}"),
+            },
+            LogError::Damaged(damage) => ReadError::from(LogError::Damaged(damage)).into(),
+        }
+    }
+}
+
+impl From<StateError> for WriteError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Io { source } if is_full(&source) => Self::DiskFull {
+                what: format!("state.db: {source}"),
+            },
+            error => ReadError::from(error).into(),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn found(winner: Option<&EntryId>) -> String {
+    match winner {
+        Some(id) => format!("its winner is {id}"),
+        None => "it has no value".to_owned(),
+    }
+}
+
+// Membership lives here; the node writes it, and later the mesh.
+const RESERVED: [&str; 3] = ["/nodes/", "/invites/", "/stores/"];
