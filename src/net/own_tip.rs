@@ -36,7 +36,7 @@ pub(super) fn check(net: &Net) {
         return;
     }
     let stores = node.open_stores();
-    let holds: Vec<_> = stores.iter().map(Store::hold_writes).collect();
+    let holds: Vec<_> = stores.iter().map(Store::pause_writes).collect();
     let (net, running) = (net.clone(), net.running());
     let stop = running.stop.clone();
     running.tasks.spawn(async move {

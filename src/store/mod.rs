@@ -4,15 +4,27 @@
 //! one fsync; reads take the newest view of the state and do not wait for it. What is applied goes
 //! onto the bus and from there to watchers.
 
+mod config;
 pub mod consumers;
+mod error;
+mod maintenance;
+mod outbox;
+mod proof;
 mod read;
+mod replication;
 mod shared;
 mod store;
 mod watch;
+mod write;
+mod write_pause;
 mod writer;
 
+pub use config::{Authority, StoreConfig};
+pub use error::ReadError;
+pub use outbox::Fresh;
+pub use proof::ProveError;
 pub use read::{
-    get::{HeadItem, Item, LogEntry, ReadError},
+    get::{HeadItem, Item, LogEntry},
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
@@ -20,21 +32,18 @@ pub use read::{
     verify::{Damage, DamagePlace, VerifyReport},
 };
 use shared::Shared;
-pub use store::{Store, StoreConfig};
+pub use store::Store;
 pub use watch::{
     event::{WatchError, WatchEvent},
     options::{Delivery, Start, WatchOptions},
     watch::Watch,
 };
+pub use write::{Condition, Write, WriteError, Written};
+pub use write_pause::WritePause;
 pub use writer::{
     forks::KnownFork,
-    grounds::ProveError,
     intake::{IngestError, Ingested, RefusedEntry},
-    membership::Authority,
     open::OpenError,
-    outbox::Fresh,
     repair::{ClosedFork, LostEntries, Repaired},
     status::{HeldEntry, StoreStatus},
-    write::{Condition, Write, WriteError, Written},
-    write_pause::WriteHold,
 };

@@ -5,12 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::broadcast;
 
 use crate::{
-    bus::Bus,
+    bus::{Bus, Published},
     clock::Clock,
     id::{Author, StoreId},
     log::LogReader,
     protocol::membership::Members,
-    state::StateReader,
+    state::{StateReader, View},
     store::Fresh,
 };
 
@@ -28,8 +28,8 @@ pub(super) struct Shared {
     pub(super) members: tokio::sync::watch::Receiver<Arc<Members>>,
     // True when nobody says who may write.
     pub(super) anyone: bool,
-    // How many hold own writes back.
-    pub(super) holds: tokio::sync::watch::Sender<usize>,
+    // How many `WritePause`s there are; own writes wait until it is 0.
+    pub(super) pauses: tokio::sync::watch::Sender<usize>,
     pub(super) dir: PathBuf,
     // Where watches run their reading of files.
     pub(super) runtime: tokio::runtime::Handle,
@@ -41,5 +41,14 @@ impl Shared {
         self.clock
             .now_ms()
             .max(self.state.view().expired_through_ms)
+    }
+}
+
+/// Returns where a watch stands that was told all of `view`.
+pub(super) fn published(view: &View) -> Published {
+    Published {
+        frontier: Arc::clone(&view.frontier),
+        version: view.version,
+        expired_through_ms: view.expired_through_ms,
     }
 }

@@ -4,48 +4,20 @@
 //! one fsync; reads take the newest view of the state and do not wait for it. What is applied goes
 //! onto the bus and from there to watchers.
 
-use std::{any::Any, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
 use tokio::sync::oneshot;
 
 use crate::{
-    clock::Clock,
-    disk::Disk,
     id::{Author, StoreId},
     protocol::{entry::Op, frontier::Frontier},
     store::{
-        Authority, IngestError, Ingested, OpenError, Shared, Watch, WatchOptions, Write,
-        WriteError, Written,
+        OpenError, Shared, StoreConfig, Watch, WatchOptions, Write, WriteError, Written,
         consumers::Consumers,
-        writer::{actor::Command, group::Writes, intake, open, queue::Queue},
+        writer::{actor::Command, group::Writes, open, queue::Queue},
     },
 };
-
-/// What a store is opened with.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// The store.
-    pub id: StoreId,
-    /// Its directory, made where it is missing.
-    pub dir: PathBuf,
-    /// Signs this node's entries.
-    pub key: Arc<SigningKey>,
-    /// The wall clock.
-    pub clock: Clock,
-    /// The file system.
-    pub disk: Arc<dyn Disk>,
-    /// Batches a bus channel holds; see `BUS_BATCHES_MAX`.
-    pub bus_batches: usize,
-    /// Kept until the writer thread has ended: whatever keeps others off the directory.
-    pub lease: Option<Arc<dyn Any + Send + Sync>>,
-    /// True for the root store: clients may not write under the node's own prefixes, and entries
-    /// are never held.
-    pub root: bool,
-    /// Where it learns who may write.
-    pub authority: Authority,
-}
 
 /// A handle on an open store. Cheap to clone. The store closes with `close`, or, on its own thread,
 /// when the last handle is gone; its watches end then.
@@ -143,7 +115,7 @@ impl Store {
     /// As `put`; also `PreconditionFailed`.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         write.check(self.shared.root)?;
-        self.may_write().await;
+        self.shared.until_not_paused().await;
         let (reply, answer) = oneshot::channel();
         self.queue.write(Writes::One(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
@@ -160,7 +132,7 @@ impl Store {
         &self,
         writes: Vec<Write>,
     ) -> impl Future<Output = Vec<Result<Written, WriteError>>> + Send + use<> {
-        self.may_write().await;
+        self.shared.until_not_paused().await;
         let count = writes.len();
         let (reply, answer) = oneshot::channel();
         // Where it is closed, `reply` is gone.
@@ -173,28 +145,9 @@ impl Store {
 
     /// Writes under the node's own prefixes, which `write` refuses in the root store.
     pub(crate) async fn write_own(&self, write: Write) -> Result<Written, WriteError> {
-        self.may_write().await;
+        self.shared.until_not_paused().await;
         let (reply, answer) = oneshot::channel();
         self.queue.write(Writes::Own(write, reply)).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)?
-    }
-
-    /// Takes in encoded entries that came from elsewhere, in any order.
-    ///
-    /// Each is checked, then applied, or kept until what it needs has come. On return those
-    /// `Applied` are durable. Who calls this vouches that the authors may write here.
-    ///
-    /// # Errors
-    /// `Write` when the store takes no writes, at first or any more: entries may have been applied
-    /// then. One bad entry is an outcome, not an error.
-    pub async fn ingest(&self, entries: Vec<Bytes>) -> Result<Vec<Ingested>, IngestError> {
-        let bytes = entries.iter().map(Bytes::len).sum();
-        let id = self.shared.id;
-        let checking = tokio::task::spawn_blocking(move || intake::check(entries, &id));
-        let entries = checking.await.map_err(|_panic| WriteError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Ingest(entries, reply);
-        self.queue.send_bytes(command, bytes).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 

@@ -1,14 +1,11 @@
 //! Reading: values, heads and logs, from one view of the state.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::{
     id::{Author, EntryId, Seq},
     limits::{PAGE_BYTES, SCAN_ROWS},
-    log::LogError,
     protocol::{
         change::EntryRef,
         entry::{
@@ -18,38 +15,9 @@ use crate::{
         },
         heads::{Content, Head, Heads, Value},
     },
-    state::{StateError, View, row::encode_heads},
-    store::{Shared, Store, writer::actor::Command},
+    state::{View, row::encode_heads},
+    store::{ReadError, Shared, Store, writer::actor::Command},
 };
-
-/// Why something could not be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// What is asked for is on the disk, and not readable.
-    #[error("{what}")]
-    Damaged {
-        /// What and where.
-        what: String,
-    },
-    /// The state file is damaged. It is built again from the log.
-    #[error("the state file is damaged: {what}")]
-    State {
-        /// What was found.
-        what: String,
-    },
-    /// The file system refused.
-    #[error("cannot read the store")]
-    Io {
-        /// Why.
-        source: Arc<std::io::Error>,
-    },
-    /// A key beyond the limits.
-    #[error(transparent)]
-    Key(crate::protocol::entry::EntryError),
-    /// The store was closed.
-    #[error("the store is closed")]
-    Closed,
-}
 
 /// A key's value, as its winner has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,27 +282,5 @@ pub(super) fn value_of(op: &Op) -> Option<Bytes> {
     match op {
         Op::Put { value, .. } => Some(value.clone()),
         Op::Delete { .. } => None,
-    }
-}
-
-impl From<StateError> for ReadError {
-    fn from(error: StateError) -> Self {
-        match error {
-            StateError::Damaged { what } => Self::State { what },
-            StateError::Io { source } => Self::Io { source },
-        }
-    }
-}
-
-impl From<LogError> for ReadError {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Damaged(damage) => Self::Damaged {
-                what: damage.to_string(),
-            },
-            LogError::Io { source, .. } | LogError::Full { source, .. } => Self::Io {
-                source: Arc::new(source),
-            },
-        }
     }
 }

@@ -10,7 +10,6 @@ use crate::{
         cursor::{Cursor, Partial},
         frontier::{Frontier, FrontierTip},
     },
-    state::View,
 };
 
 /// Everything in `frontier`, some ops of one entry more, and the expiries through a time.
@@ -21,15 +20,6 @@ pub(in crate::store) struct Position {
     pub(in crate::store) expired_through_ms: u64,
     /// True while the changes passed last are not covered: in the middle of what is never split.
     pub(in crate::store) inside: bool,
-}
-
-/// Returns where a watch stands that was told all of `view`.
-pub(in crate::store) fn published(view: &View) -> Published {
-    Published {
-        frontier: Arc::clone(&view.frontier),
-        version: view.version,
-        expired_through_ms: view.expired_through_ms,
-    }
 }
 
 impl Position {

@@ -14,10 +14,8 @@ use crate::{
     state::View,
     store::{
         Item, ReadError, Shared, WatchOptions,
-        watch::{
-            log_source::{Piece, Read},
-            position::published,
-        },
+        shared::published,
+        watch::log_source::{Piece, Read},
     },
 };
 

@@ -24,12 +24,11 @@ use crate::{
     state::{State, StateError},
     store::{
         Fresh, IngestError, Ingested, RefusedEntry, Repaired, StoreConfig, WriteError,
-        watch::position::published,
+        shared::published,
         writer::{
-            grounds::Grounds,
             group::{Group, Writes},
             marks::Marks,
-            membership::Membership,
+            membership::{Grounds, Membership},
             mend::Mending,
             open,
             queue::{Inbox, Next, Queue},
@@ -57,7 +56,7 @@ pub(in crate::store) enum Command {
     Settle(oneshot::Sender<()>),
     Lacks(
         Vec<(Author, FrontierTip)>,
-        oneshot::Sender<Vec<(Author, FrontierTip)>>,
+        oneshot::Sender<Result<Vec<(Author, FrontierTip)>, WriteError>>,
     ),
     /// Damage of a log that a reader met.
     Damaged(Vec<LogDamage>),

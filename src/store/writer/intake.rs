@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::{DRIFT_MS_MAX, INGEST_OPS_MIN},
+    limits::{DRIFT_MS_MAX, GOSSIP_ENTRY_BYTES_MAX, INGEST_OPS_MIN},
     log::LogError,
     pace::Pace,
     protocol::{
@@ -22,7 +22,7 @@ use crate::{
     },
     state::{Staged, StateError},
     store::{
-        WriteError,
+        Fresh, WriteError,
         writer::{actor::Actor, group::GroupError, queue::Inbox},
     },
 };
@@ -201,27 +201,35 @@ impl Actor {
     }
 
     /// Returns which of `tips` are not here: neither readable in the logs, nor held or strangers'
-    /// with everything before them by `prev` here. What waits for an entry is not here: it may have
-    /// to go, and would never be asked for again.
-    pub(super) fn lacks(&self, tips: Vec<(Author, FrontierTip)>) -> Vec<(Author, FrontierTip)> {
-        let lacking = tips.into_iter();
-        lacking
-            .filter(|(author, tip)| !self.is_here(author, *tip))
-            .collect()
+    /// with everything before them by `prev` here. A pending entry is not here: it may have to make
+    /// room for others, and would never be asked for again. Nor is an unreadable one: a peer gives
+    /// it back.
+    pub(super) fn lacks(
+        &self,
+        tips: Vec<(Author, FrontierTip)>,
+    ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
+        let mut lacking = Vec::new();
+        for (author, tip) in tips {
+            if !self.is_here(&author, tip)? {
+                lacking.push((author, tip));
+            }
+        }
+        Ok(lacking)
     }
 
-    fn is_here(&self, author: &Author, tip: FrontierTip) -> bool {
+    fn is_here(&self, author: &Author, tip: FrontierTip) -> Result<bool, WriteError> {
         let mut place = tip;
         loop {
-            let found = self.logs.reader().entry(author, place.seq, &place.id);
-            if matches!(found, Ok(Some(_))) {
-                return true;
+            match self.logs.reader().entry(author, place.seq, &place.id) {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) | Err(LogError::Damaged(_)) => {}
+                Err(error) => return Err(WriteError::Read(error.into())),
             }
             let Some(entry) = self.waiting_entry(author, &place.id) else {
-                return false;
+                return Ok(false);
             };
             let Some(prev) = entry.header.prev else {
-                return true;
+                return Ok(true);
             };
             place = FrontierTip {
                 seq: entry.header.seq.saturating_sub(1),
@@ -482,6 +490,31 @@ impl Actor {
             .as_ref()
             .map_or(0, |state| state.staged().expired_through_ms);
         self.clock.now_ms().max(told)
+    }
+}
+
+impl Actor {
+    /// Remembers an entry for `tell_fresh`, where somebody listens.
+    pub(super) fn note_fresh(&mut self, entry: &VerifiedEntry, origin: Origin) {
+        if origin == Origin::Remote || self.fresh.receiver_count() == 0 {
+            return;
+        }
+        let small = entry.signed.header.len() + entry.signed.ops.len() <= GOSSIP_ENTRY_BYTES_MAX;
+        let encoded = small.then(|| entry.signed.encode().into());
+        self.applying.push(Fresh {
+            author: entry.author(),
+            seq: entry.header.seq,
+            id: entry.id,
+            encoded,
+        });
+    }
+
+    /// Tells what was written. After the fsync: nothing leaves this node before it is durable.
+    pub(super) fn tell_fresh(&mut self) {
+        for fresh in self.applying.drain(..) {
+            // Nobody listens any more: the log has it.
+            drop(self.fresh.send(fresh));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
@@ -22,14 +22,18 @@ use crate::{
     },
     state::{State, View},
     store::{
-        IngestError, Ingested, RefusedEntry, Store, WriteError,
-        writer::{
-            actor::{Actor, Command},
-            grounds::Grounds,
-            parents::Absent,
-        },
+        Authority, RefusedEntry, WriteError,
+        writer::{actor::Actor, parents::Absent},
     },
 };
+
+/// What the members of a root store follow from.
+#[derive(Debug)]
+pub(in crate::store) struct Grounds {
+    pub(in crate::store) creator: Author,
+    /// All entries that have acts, whether they count or not.
+    pub(in crate::store) acts: BTreeMap<EntryId, (Parent, Acts)>,
+}
 
 /// The writer's side of membership.
 #[derive(Debug)]
@@ -50,20 +54,6 @@ pub(super) struct Membership {
     pub(super) absent: Absent,
     // Entries of authors whom nobody has let in yet, by author.
     pub(super) strangers: Pending,
-}
-
-/// Where a store learns who may write.
-#[derive(Debug, Clone)]
-pub enum Authority {
-    /// It is the root store that this node founded or joined.
-    Root {
-        /// Who founded it.
-        creator: Author,
-    },
-    /// The root store of the same node says it.
-    Of(watch::Receiver<Arc<Members>>),
-    /// Nobody says it: whatever is signed counts. For a store without a node.
-    Anyone,
 }
 
 impl Membership {
@@ -258,7 +248,7 @@ impl Membership {
 }
 
 /// True when `entry` is on the branch of `author` that ends in `tip`; `None`: `tip` is not here.
-pub(super) fn leads(
+pub(in crate::store) fn leads(
     log: &LogReader,
     author: &Author,
     entry: FrontierTip,
@@ -440,65 +430,6 @@ fn decode_key(key: &[u8]) -> Option<(Author, Seq, EntryId)> {
         Seq::from_be_bytes(*seq),
         EntryId::from_slice(rest)?,
     ))
-}
-
-impl Store {
-    /// Returns what tells who is a member: the same for every store of a node.
-    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
-        self.shared.members.clone()
-    }
-
-    /// Takes in entries that came from elsewhere and are known to be authentic, and of this store;
-    /// otherwise as `ingest`.
-    ///
-    /// # Errors
-    /// As `ingest`.
-    pub async fn ingest_verified(
-        &self,
-        entries: Vec<VerifiedEntry>,
-    ) -> Result<Vec<Ingested>, IngestError> {
-        let bytes = entries.iter().map(|entry| entry.bytes()).sum();
-        let entries = entries.into_iter().map(Ok).collect();
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Ingest(entries, reply);
-        self.queue.send_bytes(command, bytes).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)?
-    }
-
-    /// Looks again at entries that wait for their author to be let in.
-    ///
-    /// Returns when it is done.
-    pub async fn reconsider(&self) {
-        let (reply, done) = oneshot::channel();
-        // A store that is closed has nothing that waits.
-        if self.queue.send(Command::Reconsider(reply)).await.is_ok() {
-            drop(done.await);
-        }
-    }
-
-    /// Lets entries go on that wait for others which do not count: what a peer has was synced, so
-    /// that will hardly change. Returns when it is done.
-    pub async fn settle(&self) {
-        let (reply, done) = oneshot::channel();
-        // In a store that is closed nothing waits.
-        if self.queue.send(Command::Settle(reply)).await.is_ok() {
-            drop(done.await);
-        }
-    }
-
-    /// Returns which of `tips` are not here, so that a peer is asked for them. Held counts as here,
-    /// what waits for another entry does not.
-    ///
-    /// # Errors
-    /// `Closed`.
-    pub async fn lacks(
-        &self,
-        tips: Vec<(Author, FrontierTip)>,
-    ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Lacks(tips, reply)).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)
-    }
 }
 
 const ACT: u8 = b'a';

@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::oneshot;
-
 use crate::{
     id::{Author, EntryId},
     limits::PENDING_BYTES_MAX,
     log::{Hole, LogDamage, LogError},
     protocol::{entry::VerifiedEntry, frontier::FrontierTip},
-    store::{
-        Store, WriteError,
-        writer::actor::{Actor, Command},
-    },
+    store::{WriteError, writer::actor::Actor},
 };
 
 /// What is missing, and what of it has come.
@@ -184,28 +179,6 @@ impl Actor {
         // missing, it may be all there is of those.
         if self.damage.is_empty() {
             self.rebuild();
-        }
-    }
-}
-
-impl Store {
-    /// Returns entries that are in a log here and cannot be read any more, the last of each run:
-    /// a peer that has them is asked for them, and what it gives back is put where it was.
-    ///
-    /// # Errors
-    /// `Closed`.
-    pub async fn missing(&self) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Missing(reply)).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)
-    }
-
-    /// Says which damage of a log was met: `status` shows it, and peers are asked for what is
-    /// missing.
-    pub(in crate::store) async fn note_damage(&self, damage: Vec<LogDamage>) {
-        if !damage.is_empty() {
-            // A store that is closed finds it when it is opened.
-            drop(self.queue.send(Command::Damaged(damage)).await);
         }
     }
 }

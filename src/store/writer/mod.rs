@@ -2,19 +2,15 @@
 
 pub(super) mod actor;
 pub(super) mod forks;
-pub(super) mod grounds;
 pub(super) mod group;
 pub(super) mod intake;
 pub(super) mod marks;
 pub(super) mod membership;
 mod mend;
 pub(super) mod open;
-pub(super) mod outbox;
 mod parents;
 pub(super) mod queue;
 pub(super) mod recount;
 pub(super) mod repair;
 pub(super) mod status;
 mod waiting;
-pub(super) mod write;
-pub(super) mod write_pause;

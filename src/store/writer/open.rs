@@ -25,14 +25,13 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        Shared, StoreConfig,
-        watch::position::published,
+        Shared, StoreConfig, outbox,
+        shared::published,
         writer::{
             actor::Actor,
             marks::Marks,
             membership::{self, Membership},
             mend::Mending,
-            outbox,
             parents::{Absent, Reach},
             waiting::Waiting,
         },
@@ -138,7 +137,7 @@ pub(in crate::store) fn open(
         fresh: outbox::channel(),
         members: membership.watch(),
         anyone: membership.is_anyone(),
-        holds: tokio::sync::watch::Sender::new(0),
+        pauses: tokio::sync::watch::Sender::new(0),
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::{
     limits::{WRITER_QUEUE_BYTES_MAX, WRITER_QUEUE_MAX},
@@ -87,6 +87,33 @@ impl Queue {
     ) -> Result<(), WriteError> {
         let room = self.room(bytes).await?;
         put(&self.commands, command, Some(room)).await
+    }
+
+    /// Sends the command that `command` makes of a reply channel, and waits for the reply.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(in crate::store) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await?;
+        answer.await.map_err(|_gone| WriteError::Closed)
+    }
+
+    /// Like `ask`, for a command that holds `bytes`; waits as `write` does.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(in crate::store) async fn ask_with_bytes<T>(
+        &self,
+        bytes: usize,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send_bytes(command(reply), bytes).await?;
+        answer.await.map_err(|_gone| WriteError::Closed)
     }
 
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, WriteError> {
@@ -173,8 +200,6 @@ mod tests {
         pin::pin,
         task::{Context, Poll, Waker},
     };
-
-    use tokio::sync::oneshot;
 
     use super::*;
     use crate::{limits::VALUE_BYTES_MAX, store::Write};

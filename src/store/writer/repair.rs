@@ -3,18 +3,12 @@
 
 use std::fmt;
 
-use tokio::sync::oneshot;
-
 use crate::{
     id::{EntryId, Seq},
     protocol::fork::closed_by,
     store::{
-        Store, WriteError,
-        writer::{
-            actor::{Actor, Command},
-            group::GroupError,
-            mend::Mending,
-        },
+        WriteError,
+        writer::{actor::Actor, group::GroupError, mend::Mending},
     },
 };
 
@@ -65,33 +59,6 @@ pub struct ClosedFork {
     pub seq: Seq,
     /// The newest entries of the branches that end.
     pub tips: Vec<EntryId>,
-}
-
-impl Store {
-    /// Makes this node able to write again after its own log was lost in part, or has forked; a
-    /// store whose own log is whole is left as it is.
-    ///
-    /// Where the end of the log is gone, that is accepted: the log ends with the newest entry that
-    /// is in its file, the state is built again from the logs alone, and own writes go on from
-    /// there. Watches get a `Gap` and the state. Entries that others have of the lost ones make a
-    /// fork together with what is written now: where another node or a copy of the file has them,
-    /// take it back instead.
-    ///
-    /// Where the log has forked, an entry without ops names the newest entries of all its branches,
-    /// and own writes go on after it; no value changes by that. When whoever else has the key writes
-    /// on, the fork is open again.
-    ///
-    /// On return it is durable. Not cancel-safe: a dropped call may still repair.
-    ///
-    /// # Errors
-    /// `WriteError` when files cannot be written; the loss is not accepted then, or accepted in
-    /// part, and opening the store again says which. `Reader`, `Removed`, `NotAdmitted` when this
-    /// node may not write anyway.
-    pub async fn repair(&self) -> Result<Repaired, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Repair(reply)).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)?
-    }
 }
 
 impl Actor {

@@ -1,12 +1,10 @@
 //! How a store is.
 
-use tokio::sync::oneshot;
-
 use crate::{
     id::{Author, EntryId},
     log::SyncTimes,
     protocol::frontier::Frontier,
-    store::{KnownFork, LostEntries, Store, writer::actor::Command},
+    store::{KnownFork, LostEntries},
 };
 
 /// How a store is.
@@ -62,49 +60,13 @@ pub struct HeldEntry {
 /// The part of the status that the writer knows.
 #[derive(Debug, Default)]
 pub(in crate::store) struct WriterStatus {
-    pub(super) pending_entries: usize,
-    pub(super) pending_bytes: usize,
-    pub(super) held: Vec<HeldEntry>,
-    pub(super) void_acts: usize,
-    pub(super) forks: Vec<KnownFork>,
-    pub(super) damage: Vec<String>,
-    pub(super) lost: Vec<LostEntries>,
-    pub(super) poisoned: Option<String>,
-    pub(super) recovered: Vec<String>,
-}
-
-impl Store {
-    /// Returns how the store is. Waits for the writer's current group.
-    pub async fn status(&self) -> StoreStatus {
-        let (reply, answer) = oneshot::channel();
-        let writer = match self.queue.send(Command::Status(reply)).await {
-            Ok(()) => answer.await.ok(),
-            Err(_closed) => None,
-        };
-        let writer = writer.unwrap_or_else(|| WriterStatus {
-            poisoned: Some("the store is closed".to_owned()),
-            ..WriterStatus::default()
-        });
-        let view = self.shared.state.view();
-        let state_file = std::fs::metadata(self.shared.dir.join("state.db"));
-        StoreStatus {
-            entries: view.entries,
-            keys: view.keys,
-            log_bytes: self.shared.log.bytes(),
-            syncs: self.shared.log.sync_times(),
-            state_bytes: state_file.map_or(0, |file| file.len()),
-            applied: Frontier::clone(&view.frontier),
-            pending_entries: writer.pending_entries,
-            pending_bytes: writer.pending_bytes,
-            held: writer.held,
-            void_acts: writer.void_acts,
-            forks: writer.forks,
-            damage: writer.damage,
-            lost: writer.lost,
-            watchers: self.shared.bus.watchers(),
-            poisoned: writer.poisoned,
-            recovered: writer.recovered,
-            expired_through_ms: view.expired_through_ms,
-        }
-    }
+    pub(in crate::store) pending_entries: usize,
+    pub(in crate::store) pending_bytes: usize,
+    pub(in crate::store) held: Vec<HeldEntry>,
+    pub(in crate::store) void_acts: usize,
+    pub(in crate::store) forks: Vec<KnownFork>,
+    pub(in crate::store) damage: Vec<String>,
+    pub(in crate::store) lost: Vec<LostEntries>,
+    pub(in crate::store) poisoned: Option<String>,
+    pub(in crate::store) recovered: Vec<String>,
 }

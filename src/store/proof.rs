@@ -1,24 +1,23 @@
 //! Proofs of membership from the root store's log, and what they are worth here.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use crate::{
-    id::{Author, EntryId},
+    id::Author,
     limits::PROOF_BYTES_MAX,
-    protocol::{
-        entry::Parent,
-        membership::{
-            Members,
-            grant_chain::{self, ProofError},
-            role::{Acts, Role},
-        },
+    protocol::membership::{
+        Members,
+        grant_chain::{self, ProofError},
+        role::Role,
     },
     store::{
         ReadError, Store, WriteError,
-        writer::{actor::Command, membership::leads},
+        writer::{
+            actor::Command,
+            membership::{Grounds, leads},
+        },
     },
 };
 
@@ -31,14 +30,6 @@ pub enum ProveError {
     /// This store cannot look.
     #[error(transparent)]
     Store(#[from] WriteError),
-}
-
-/// What the members of a root store follow from.
-#[derive(Debug)]
-pub(in crate::store) struct Grounds {
-    pub(super) creator: Author,
-    /// All entries that have acts, whether they count or not.
-    pub(super) acts: BTreeMap<EntryId, (Parent, Acts)>,
 }
 
 impl Store {
@@ -96,8 +87,6 @@ impl Store {
     }
 
     async fn grounds(&self) -> Result<Grounds, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Grounds(reply)).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)
+        self.queue.ask(Command::Grounds).await
     }
 }

@@ -1,0 +1,123 @@
+//! What the net asks of a store: to take in entries of peers, to compare with peers, to wait.
+//!
+//! Call order in a sync session: `missing` and `frontier` before it begins, `lacks` for the tips that
+//! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
+//! entries, `settle` when it has ended. `fresh` feeds gossip.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    id::Author,
+    protocol::{entry::VerifiedEntry, frontier::FrontierTip, membership::Members},
+    store::{
+        Fresh, IngestError, Ingested, Store, WriteError,
+        write_pause::WritePause,
+        writer::{
+            actor::Command,
+            intake::{self, RefusedEntry},
+        },
+    },
+};
+
+impl Store {
+    /// Returns a receiver of each entry written here from now on, in order, once it is durable.
+    ///
+    /// A receiver that lags by more than `FRESH_ENTRIES_MAX` entries loses the oldest and gets
+    /// `Lagged`; the log still has them.
+    pub fn fresh(&self) -> broadcast::Receiver<Fresh> {
+        self.shared.fresh.subscribe()
+    }
+
+    /// Returns a receiver of the mesh's members. All stores of a node share it.
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.shared.members.clone()
+    }
+
+    /// Makes own writes wait until the returned guard is dropped. Reads and entries of other nodes
+    /// go on.
+    pub fn pause_writes(&self) -> WritePause {
+        WritePause::new(Arc::clone(&self.shared))
+    }
+
+    /// Takes in encoded entries from elsewhere, in any order.
+    ///
+    /// Each entry is checked, then applied, or kept until what it needs has come. Entries reported as
+    /// `Applied` are durable on return. Whether an author may write here is decided by the members;
+    /// see `Ingested::Stranger` and `RefusedEntry`.
+    ///
+    /// # Errors
+    /// `Write` when the store takes no writes, or stopped taking them in the middle of the call:
+    /// some entries may have been applied then. One bad entry is an outcome, not an error.
+    pub async fn ingest(&self, entries: Vec<Bytes>) -> Result<Vec<Ingested>, IngestError> {
+        let bytes = entries.iter().map(Bytes::len).sum();
+        let id = self.shared.id;
+        let checking = tokio::task::spawn_blocking(move || intake::check(entries, &id));
+        let entries = checking.await.map_err(|_panic| WriteError::Closed)?;
+        self.ingest_checked(entries, bytes).await
+    }
+
+    /// Takes in entries from elsewhere that are known to be authentic and of this store; otherwise
+    /// like `ingest`.
+    ///
+    /// # Errors
+    /// Like `ingest`.
+    pub async fn ingest_verified(
+        &self,
+        entries: Vec<VerifiedEntry>,
+    ) -> Result<Vec<Ingested>, IngestError> {
+        let bytes = entries.iter().map(|entry| entry.bytes()).sum();
+        let entries = entries.into_iter().map(Ok).collect();
+        self.ingest_checked(entries, bytes).await
+    }
+
+    async fn ingest_checked(
+        &self,
+        entries: Vec<Result<VerifiedEntry, RefusedEntry>>,
+        bytes: usize,
+    ) -> Result<Vec<Ingested>, IngestError> {
+        let ingest = |reply| Command::Ingest(entries, reply);
+        self.queue.ask_with_bytes(bytes, ingest).await?
+    }
+
+    /// Returns which of `tips` this store does not have, so that a peer is asked for them. A held
+    /// entry, and one of an author who is not admitted yet, counts as here; a pending entry does
+    /// not.
+    ///
+    /// # Errors
+    /// `Closed`; `Read` when the disk fails.
+    pub async fn lacks(
+        &self,
+        tips: Vec<(Author, FrontierTip)>,
+    ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
+        self.queue.ask(|reply| Command::Lacks(tips, reply)).await?
+    }
+
+    /// Returns the last entry of each hole in the logs: entries that were here and cannot be read
+    /// any more. What a peer sends of them is written back into the hole.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn missing(&self) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
+        self.queue.ask(Command::Missing).await
+    }
+
+    /// Looks again at entries of authors who were not admitted when the entries came. Returns when
+    /// those of new members are applied.
+    pub async fn reconsider(&self) {
+        // A closed store has no such entries.
+        self.queue
+            .ask(Command::Reconsider)
+            .await
+            .unwrap_or_default();
+    }
+
+    /// Applies entries that still wait for parents which do not count: after a whole sync those
+    /// parents will hardly come. Returns when it is done.
+    pub async fn settle(&self) {
+        // In a closed store nothing waits.
+        self.queue.ask(Command::Settle).await.unwrap_or_default();
+    }
+}
