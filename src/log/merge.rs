@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, EntryId, Seq},
+    id::{Author, Seq},
     log::{Ahead, Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk, record::Record},
     protocol::{
         entry::{Order, VerifiedEntry},
@@ -223,9 +223,25 @@ pub(crate) struct UnknownTip {
     pub(crate) have: Seq,
 }
 
+/// Returns all of every branch.
+pub(crate) fn whole(log: &LogReader) -> Vec<Span> {
+    let whole = |branch: Arc<Branch>| {
+        let through = branch.tip()?.seq;
+        Some(Span {
+            after: branch.first.saturating_sub(1),
+            branch,
+            through,
+        })
+    };
+    log.all().into_iter().filter_map(whole).collect()
+}
+
 /// Returns what lies after `from` and through `to` on every branch here.
 ///
-/// The outer error is a file's; the inner one lists tips of `from` that are not here.
+/// The inner error lists the tips of `from` that are not here.
+///
+/// # Errors
+/// `Io`; `Damaged` when an unreadable frame hides how far one of the two reaches.
 pub(crate) fn spans(
     log: &LogReader,
     from: &Frontier,
@@ -234,17 +250,17 @@ pub(crate) fn spans(
     let mut spans = Vec::new();
     let mut unknown = Vec::new();
     for (author, tip) in from.iter() {
-        let have = log
-            .of(&author)
-            .iter()
-            .filter_map(|branch| branch.tip())
-            .map(|tip| tip.seq)
-            .max();
-        let have = have.unwrap_or(0);
         if to.tips(&author).contains(&tip) {
             continue;
         }
-        if tip.seq > to.seq(&author) || !holds(log, author, tip, to)? {
+        if tip.seq > to.seq(&author) || !is_covered(log, author, tip, to)? {
+            let newest = log
+                .of(&author)
+                .iter()
+                .filter_map(|branch| branch.tip())
+                .map(|tip| tip.seq)
+                .max();
+            let have = newest.unwrap_or(0);
             unknown.push(UnknownTip { author, tip, have });
         }
     }
@@ -252,8 +268,8 @@ pub(crate) fn spans(
         return Ok(Err(unknown));
     }
     for branch in log.all() {
-        let after = covered(log, &branch, from)?;
-        let through = covered(log, &branch, to)?;
+        let after = log.covered(&branch, from)?;
+        let through = log.covered(&branch, to)?;
         if after < through {
             spans.push(Span {
                 branch,
@@ -265,66 +281,22 @@ pub(crate) fn spans(
     Ok(Ok(spans))
 }
 
-// True when `to` leads back to `tip`. The log may be ahead of `to` by a fork that has just come.
-fn holds(
+// Returns whether `to` leads back to `tip`. The log may be ahead of `to` by a fork that has just
+// come.
+fn is_covered(
     log: &LogReader,
     author: Author,
     tip: FrontierTip,
     to: &Frontier,
 ) -> Result<bool, LogError> {
-    let branches = log.of(&author);
-    for branch in &branches {
-        match has(branch, tip.seq, &tip.id) {
-            Ok(false) => {}
-            Ok(true) => return Ok(covered(log, branch, to)? >= tip.seq),
-            // It is damaged here; on an only branch there is nothing else it can be.
-            Err(LogError::Damaged(_)) if branches.len() == 1 => return Ok(true),
-            Err(LogError::Damaged(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
-fn has(branch: &Arc<Branch>, seq: Seq, id: &EntryId) -> Result<bool, LogError> {
-    if branch.tip().is_some_and(|newest| newest.id == *id) {
-        return Ok(true);
-    }
-    let record = branch.record(seq)?;
-    Ok(record.is_some_and(|record| record.header.id == *id))
-}
-
-// The highest place of `branch` that `frontier` leads back to; one before its first when none.
-fn covered(log: &LogReader, branch: &Arc<Branch>, frontier: &Frontier) -> Result<Seq, LogError> {
-    let branches = log.of(&branch.author);
-    let none = branch.first - 1;
-    let tips = frontier.tips(&branch.author);
-    if let [branch] = branches.as_slice() {
-        let newest = branch.tip().map_or(none, |tip| tip.seq);
-        return Ok(tips.last().map_or(none, |tip| tip.seq.min(newest)));
-    }
-    let mut covered = none;
-    for tip in tips {
-        // Down from the tip's own branch: each one's first entry names where it left another.
-        let mut place = Some((tip.seq, tip.id));
-        while let Some((seq, id)) = place {
-            let mut next = None;
-            for on in &branches {
-                match has(on, seq, &id) {
-                    Ok(true) => {}
-                    Ok(false) | Err(LogError::Damaged(_)) => continue,
-                    Err(error) => return Err(error),
-                }
-                if on.number == branch.number {
-                    covered = covered.max(seq);
-                }
-                next = on.forked_from.map(|from| (on.first - 1, from));
-                break;
-            }
-            place = next;
-        }
-    }
-    Ok(covered)
+    let branch = match log.branch_of(&author, tip) {
+        Ok(Some(branch)) => branch,
+        Ok(None) => return Ok(false),
+        // On an only branch there is nothing else that the damaged record can be.
+        Err(LogError::Damaged(_)) if log.of(&author).len() == 1 => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    Ok(log.covered(&branch, to)? >= tip.seq)
 }
 
 // About as much as is handed out at a time, so that it is there when that is done.

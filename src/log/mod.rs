@@ -7,6 +7,7 @@
 //! What the disk is trusted for: see `disk.rs`. A file grows ahead of its records in zeros, so
 //! that an fdatasync need not write the file's size.
 
+mod ancestry;
 pub mod branch;
 mod chunk;
 pub mod frame;
@@ -26,6 +27,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+pub use ancestry::Stretch;
 pub use branch::{Branch, BranchWalk, IndexPoint, LogDamage, Shape};
 pub use chunk::{Ahead, AtWork, SharedWalk};
 pub use hole::Hole;

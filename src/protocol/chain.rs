@@ -67,59 +67,57 @@ pub enum ChainError {
 
 /// Decides where `entry` belongs, given its author's branches.
 ///
-/// `tips` has one tip a branch. `at(branch, seq)` returns the entry of that branch (its ancestors
-/// on other branches not included), or `None`.
+/// `tips` has one tip a branch. `at(branch, seq)` returns the entry of that branch, its ancestors on
+/// other branches left out, or `None`. The inner error says why the entry can never be admitted.
 ///
 /// # Errors
-/// `ClockWentBack`, `NotNext`.
-pub fn admit(
+/// Those of `at`.
+pub fn admit<E>(
     tips: &[Tip],
     entry: &Entry,
-    mut at: impl FnMut(usize, Seq) -> Option<Tip>,
-) -> Result<Admission, ChainError> {
+    mut at: impl FnMut(usize, Seq) -> Result<Option<Tip>, E>,
+) -> Result<Result<Admission, ChainError>, E> {
     let seq = entry.header.seq;
     // The usual case first: it needs no look into a log.
     if let Some(prev) = entry.header.prev
         && let Some(branch) = tips.iter().position(|tip| tip.id == prev)
         && let Some(tip) = tips.get(branch)
     {
-        after(entry, tip)?;
-        return Ok(Admission::Append { branch });
+        return Ok(after(entry, tip).map(|()| Admission::Append { branch }));
     }
-    let mut found = |seq: Seq, id: EntryId| {
-        tips.iter().enumerate().find_map(|(branch, tip)| {
+    let mut find = |seq: Seq, id: EntryId| {
+        for (branch, tip) in tips.iter().enumerate() {
             let there = if tip.seq == seq {
                 Some(*tip)
             } else {
-                at(branch, seq)
+                at(branch, seq)?
             };
-            there
-                .filter(|there| there.id == id)
-                .map(|there| (branch, there))
-        })
+            if let Some(there) = there.filter(|there| there.id == id) {
+                return Ok(Some((branch, there)));
+            }
+        }
+        Ok(None)
     };
-    if found(seq, entry.id).is_some() {
-        return Ok(Admission::Duplicate);
+    if find(seq, entry.id)?.is_some() {
+        return Ok(Ok(Admission::Duplicate));
     }
     let Some(prev) = entry.header.prev else {
-        return Ok(if tips.is_empty() {
+        return Ok(Ok(if tips.is_empty() {
             Admission::First
         } else {
             Admission::Fork { branch: None }
-        });
+        }));
     };
     let before = seq.saturating_sub(1);
-    if let Some((branch, there)) = found(before, prev) {
-        after(entry, &there)?;
-        return Ok(Admission::Fork {
-            branch: Some(branch),
-        });
+    if let Some((branch, there)) = find(before, prev)? {
+        let branch = Some(branch);
+        return Ok(after(entry, &there).map(|()| Admission::Fork { branch }));
     }
     let known = tips.iter().map(|tip| tip.seq).max().unwrap_or(0);
-    Ok(Admission::Gap {
+    Ok(Ok(Admission::Gap {
         from: known.saturating_add(1).min(before),
         through: before,
-    })
+    }))
 }
 
 fn after(entry: &Entry, prev: &Tip) -> Result<(), ChainError> {
@@ -142,6 +140,8 @@ fn after(entry: &Entry, prev: &Tip) -> Result<(), ChainError> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use crate::protocol::entry::{
         VerifiedEntry,
@@ -167,12 +167,12 @@ mod tests {
             .iter()
             .map(|branch| tip(branch.last().unwrap()))
             .collect();
-        admit(&tips, entry, |branch, seq| {
-            branches[branch]
-                .iter()
-                .map(|there| tip(there))
-                .find(|there| there.seq == seq)
-        })
+        let at = |branch: usize, seq| {
+            let mut entries = branches[branch].iter().map(|there| tip(there));
+            Ok::<_, Infallible>(entries.find(|there| there.seq == seq))
+        };
+        let Ok(admission) = admit(&tips, entry, at);
+        admission
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::id::{Author, EntryId, Seq};
+use crate::{
+    id::{Author, EntryId, Seq},
+    protocol::entry::Entry,
+};
 
 /// A set of entries, named by its tips: everything that a tip leads back to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
@@ -15,6 +18,16 @@ pub struct FrontierTip {
     pub seq: Seq,
     /// Its id.
     pub id: EntryId,
+}
+
+impl FrontierTip {
+    /// Returns the place of `entry`.
+    pub fn of(entry: &Entry) -> Self {
+        Self {
+            seq: entry.header.seq,
+            id: entry.id,
+        }
+    }
 }
 
 /// What stands for a whole frontier: equal for equal sets of entries.

@@ -22,8 +22,9 @@ pub mod fork;
 pub mod frontier;
 pub mod heads;
 pub mod hlc;
+pub mod intake;
 pub mod membership;
 pub mod pattern;
-pub mod pending;
+
 pub mod run;
 pub mod sync;

@@ -5,7 +5,7 @@ use crate::{
     protocol::frontier::Frontier,
     store::{
         Repaired, Store, StoreStatus, WriteError,
-        writer::{actor::Command, status::WriterStatus},
+        writer::{command::Command, status::WriterStatus},
     },
 };
 

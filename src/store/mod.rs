@@ -20,7 +20,7 @@ mod write_pause;
 mod writer;
 
 pub use config::{Authority, StoreConfig};
-pub use error::ReadError;
+pub use error::{OpenError, ReadError};
 pub use outbox::Fresh;
 pub use proof::ProveError;
 pub use read::{
@@ -43,7 +43,6 @@ pub use write_pause::WritePause;
 pub use writer::{
     forks::KnownFork,
     intake::{IngestError, Ingested, RefusedEntry},
-    open::OpenError,
     repair::{ClosedFork, LostEntries, Repaired},
     status::{HeldEntry, StoreStatus},
 };

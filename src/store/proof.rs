@@ -14,10 +14,7 @@ use crate::{
     },
     store::{
         ReadError, Store, WriteError,
-        writer::{
-            actor::Command,
-            membership::{Grounds, leads},
-        },
+        writer::{command::Command, membership::Grounds},
     },
 };
 
@@ -79,10 +76,11 @@ impl Store {
         let evaluating = tokio::task::spawn_blocking(move || {
             let acts = acts.values().map(|(_, acts)| acts).chain(&shown);
             Members::evaluate(creator, store, acts, |author, entry, tip| {
-                leads(&log, author, entry, tip)
+                log.leads(author, entry, tip)
             })
         });
-        let members = evaluating.await.map_err(|_panic| WriteError::Closed)?;
+        let evaluated = evaluating.await.map_err(|_panic| WriteError::Closed)?;
+        let members = evaluated.map_err(|error| WriteError::Read(error.into()))?;
         Ok(members.role(node).ok_or(void)?)
     }
 

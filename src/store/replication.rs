@@ -16,7 +16,7 @@ use crate::{
         Fresh, IngestError, Ingested, Store, WriteError,
         write_pause::WritePause,
         writer::{
-            actor::Command,
+            command::Command,
             intake::{self, RefusedEntry},
         },
     },

@@ -15,7 +15,12 @@ use crate::{
     store::{
         OpenError, Shared, StoreConfig, Watch, WatchOptions, Write, WriteError, Written,
         consumers::Consumers,
-        writer::{actor::Command, group::Writes, open, queue::Queue},
+        writer::{
+            actor::Actor,
+            command::{Command, Writes},
+            open,
+            queue::Queue,
+        },
     },
 };
 
@@ -41,13 +46,14 @@ impl Store {
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Handle::current();
         let (disk, lease) = (Arc::clone(&config.disk), config.lease.clone());
-        let opening = tokio::task::spawn_blocking(move || open::open(config, runtime));
-        let (shared, actor) = opening.await.map_err(|_panic| OpenError::Panicked)??;
+        let watches = runtime.clone();
+        let opening = tokio::task::spawn_blocking(move || open::open(config, watches));
+        let (shared, writer) = opening.await.map_err(|_panic| OpenError::Panicked)??;
         let shared = Arc::new(shared);
         Ok(Self {
             consumers: Arc::new(Consumers::new(Arc::clone(&shared), disk, lease)),
             shared,
-            queue: actor.start(),
+            queue: Actor::start(writer, runtime),
         })
     }
 

@@ -11,6 +11,7 @@ use lattice::{
     protocol::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         hlc::Hlc,
+        intake::Refusal,
     },
     store::{Ingested, RefusedEntry, Start, StoreConfig, WatchEvent, WatchOptions, WriteError},
 };
@@ -301,7 +302,7 @@ async fn b4_b8_what_is_not_authentic_or_not_for_here_is_refused() {
     let a1 = a.put("/k", "1", NOW_MS, &[]);
     let a2 = a.put("/other", "2", NOW_MS + 5, &[]);
     for entry in [&a1, &a2] {
-        take(&store, entry).await;
+        drop(take(&store, entry).await);
     }
     let mut lie = header(STORE);
     lie.hlc.wall_ms = NOW_MS + 9;
@@ -315,7 +316,10 @@ async fn b4_b8_what_is_not_authentic_or_not_for_here_is_refused() {
     let lie = sign(&SigningKey::from_bytes(&[3; 32]), lie, op()).unwrap();
     let refused = take(&store, &lie).await;
     assert!(
-        matches!(refused, Ingested::Refused(RefusedEntry::FalseParent { .. })),
+        matches!(
+            refused,
+            Ingested::Refused(RefusedEntry::Rules(Refusal::FalseParent { .. }))
+        ),
         "{refused:?}"
     );
     assert_eq!(store.status().await.entries, 2);

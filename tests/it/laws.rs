@@ -102,7 +102,7 @@ fn deliver_in_all_orders(entries: &[VerifiedEntry]) -> usize {
 
 fn assert_same(node: &Node, expected: &Node) {
     assert!(
-        node.pending.is_empty() && node.pending.bytes() == 0,
+        node.intake.pending().is_empty() && node.intake.pending().bytes() == 0,
         "nothing waits in the end"
     );
     assert_eq!(node.replica.heads, expected.replica.heads);

@@ -1,19 +1,22 @@
 //! A node without disk, clock or network: the real rules, and the definitions they must equal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
+};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use lattice::{
     id::{Author, EntryId, Seq, StoreId},
-    limits::PENDING_BYTES_MAX,
     protocol::{
         chain::{Admission, Tip, admit},
-        entry::{Header, Op, Parent, VerifiedEntry, sign},
+        entry::{Entry, Header, Op, Parent, VerifiedEntry, sign},
         frontier::{Frontier, FrontierTip},
         heads::{Head, Heads},
         hlc::Hlc,
-        pending::Pending,
+        intake::{Intake, IntakeLimits, Lookup, Place, Verdict},
+        membership::Standing,
     },
 };
 
@@ -146,17 +149,16 @@ impl Replica {
             .map(|branch| *branch.last().unwrap())
             .collect();
         let at = |branch: usize, seq: Seq| {
-            branches[branch]
-                .iter()
-                .find(|there| there.seq == seq)
-                .copied()
+            let mut entries = branches[branch].iter();
+            Ok::<_, Infallible>(entries.find(|there| there.seq == seq).copied())
         };
         let here = Tip {
             seq: entry.header.seq,
             id: entry.id,
             hlc: entry.header.hlc,
         };
-        match admit(&tips, entry, at).expect("histories of this model keep the rules") {
+        let Ok(admission) = admit(&tips, entry, at);
+        match admission.expect("histories of this model keep the rules") {
             Admission::Duplicate => return false,
             Admission::Append { branch } => branches[branch].push(here),
             Admission::First | Admission::Fork { .. } => branches.push(vec![here]),
@@ -201,31 +203,81 @@ impl Replica {
     }
 }
 
-/// A replica and the entries that wait to get into it.
+/// A replica answers intake: every author counts, and nothing of it is damaged.
+impl Lookup for Replica {
+    type Error = Infallible;
+
+    fn tips(&self, author: &Author) -> Vec<Tip> {
+        let branches = self.logs.get(author).into_iter().flatten();
+        branches.map(|branch| *branch.last().unwrap()).collect()
+    }
+
+    fn at(&self, author: &Author, branch: usize, seq: Seq) -> Result<Place, Infallible> {
+        let mut entries = self.logs[author][branch].iter();
+        let found = entries.find(|there| there.seq == seq);
+        Ok(found.map_or(Place::Free, |there| Place::Entry(*there)))
+    }
+
+    fn is_hole(&self, _author: &Author, _seq: Seq) -> Result<bool, Infallible> {
+        Ok(false)
+    }
+
+    fn heads(&self, entry: &Entry) -> Result<Vec<Heads>, Infallible> {
+        let keys = entry.ops.iter().map(Op::key);
+        Ok(keys
+            .map(|key| self.heads.get(key).cloned().unwrap_or_default())
+            .collect())
+    }
+
+    fn standing(&self, _author: &Author) -> Standing {
+        Standing::Counts
+    }
+
+    fn is_removed(&self, _author: &Author) -> bool {
+        false
+    }
+
+    fn leads(
+        &self,
+        _author: &Author,
+        _entry: FrontierTip,
+        _tip: FrontierTip,
+    ) -> Result<Option<bool>, Infallible> {
+        unreachable!("nobody was removed")
+    }
+}
+
+/// A replica behind the intake that ships.
 #[derive(Debug)]
 pub struct Node {
     pub replica: Replica,
-    pub pending: Pending,
+    pub intake: Intake,
 }
 
 impl Node {
     pub fn new() -> Self {
         Self {
             replica: Replica::default(),
-            pending: Pending::new(PENDING_BYTES_MAX),
+            intake: Intake::new(false, BTreeSet::new(), IntakeLimits::default()),
         }
     }
 
     /// Takes an entry in any order, as often as it comes.
     pub fn receive(&mut self, entry: &VerifiedEntry) {
-        let mut ready = vec![entry.clone()];
-        while let Some(entry) = ready.pop() {
-            if let Some(missing) = self.replica.missing(&entry) {
-                assert_eq!(self.pending.insert(entry, missing), [], "there is room");
-            } else if self.replica.apply(&entry) {
-                ready.extend(self.pending.release(&entry.id));
+        let mut ready = VecDeque::from([entry.clone()]);
+        while let Some(entry) = ready.pop_front() {
+            let Ok(verdict) = self.intake.offer(&entry, 0, &self.replica);
+            match verdict {
+                Verdict::Append { .. } | Verdict::Begin { .. } => {
+                    assert!(self.replica.apply(&entry), "it was not here");
+                    ready.extend(self.intake.staged(&entry));
+                }
+                Verdict::Duplicate | Verdict::AwaitsEntry(_) => {}
+                verdict => panic!("{verdict:?}"),
             }
         }
+        assert!(self.intake.commit().is_empty());
+        assert_eq!(self.intake.dropped(), 0, "there is room");
     }
 }
 

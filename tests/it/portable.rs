@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     path::PathBuf,
     sync::{
         Arc,
@@ -21,6 +22,7 @@ use lattice::{
         cursor::Cursor,
         entry::{Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
+        intake::Refusal,
         membership::{
             Members,
             role::{Act, Acts, Role, Tips},
@@ -404,12 +406,9 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     );
     let members = |acts: &[&Acts]| {
         let root = StoreId([1; 16]);
-        Arc::new(Members::evaluate(
-            a,
-            root,
-            acts.iter().copied(),
-            |_, _, _| Some(true),
-        ))
+        let leads = |_: &Author, _, _| Ok::<_, Infallible>(Some(true));
+        let Ok(members) = Members::evaluate(a, root, acts.iter().copied(), leads);
+        Arc::new(members)
     };
     let (of_a, members_of_a) = tokio::sync::watch::channel(members(&[&grant]));
     let store_a = open(NODE_A, Authority::Of(members_of_a)).await;
@@ -439,8 +438,12 @@ async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
     let (_of_b, members_of_b) = tokio::sync::watch::channel(members(&[&grant, &removal]));
     let store_b = open(NODE_B, Authority::Of(members_of_b)).await;
     let outcomes = take_in(&store_b, &entries).await;
-    let refused =
-        |outcome: &Ingested| matches!(outcome, Ingested::Refused(RefusedEntry::Removed { .. }));
+    let refused = |outcome: &Ingested| {
+        matches!(
+            outcome,
+            Ingested::Refused(RefusedEntry::Rules(Refusal::Removed { .. }))
+        )
+    };
     assert_eq!(
         outcomes.iter().filter(|outcome| refused(outcome)).count(),
         2,

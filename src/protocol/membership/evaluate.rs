@@ -17,12 +17,12 @@ use crate::{
     },
 };
 
-pub(super) fn evaluate<'a>(
+pub(super) fn evaluate<'a, E>(
     creator: Author,
     root: StoreId,
     acts: impl IntoIterator<Item = &'a Acts>,
-    leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>,
-) -> Members {
+    leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+) -> Result<Members, E> {
     let mut evaluation = Evaluation {
         root,
         leads,
@@ -32,9 +32,9 @@ pub(super) fn evaluate<'a>(
     for acts in acts {
         evaluation.file(creator, acts);
     }
-    let members = evaluation.run(creator);
+    let members = evaluation.run(creator)?;
     if members.admins().next().is_some() {
-        return members;
+        return Ok(members);
     }
     // Only the creator's own removal can have led here: it is void then.
     evaluation.leaving.remove(&creator);
@@ -51,7 +51,10 @@ struct Evaluation<'a, L> {
     leaving: BTreeMap<Author, BTreeMap<FrontierTip, &'a Tips>>,
 }
 
-impl<'a, L: Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>> Evaluation<'a, L> {
+impl<'a, L, E> Evaluation<'a, L>
+where
+    L: Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+{
     fn file(&mut self, creator: Author, acts: &'a Acts) {
         let author = acts.author;
         let cites = if author == creator {
@@ -74,7 +77,7 @@ impl<'a, L: Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>> Evaluation<'a
         }
     }
 
-    fn run(&self, creator: Author) -> Members {
+    fn run(&self, creator: Author) -> Result<Members, E> {
         let mut members = Members {
             nodes: BTreeMap::new(),
             counting: BTreeSet::new(),
@@ -88,7 +91,7 @@ impl<'a, L: Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>> Evaluation<'a
         let mut done = BTreeSet::new();
         while let Some((rank, node)) = queue.pop_first() {
             if members.get(&node).is_none_or(|known| known.rank.is_none()) {
-                self.leave(&mut members, node);
+                self.leave(&mut members, node)?;
             }
             let known = members.nodes.entry(node).or_default();
             known.rank.get_or_insert(rank);
@@ -96,7 +99,7 @@ impl<'a, L: Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>> Evaluation<'a
             let cut = known.cut(&self.root);
             let by_it = self.by_authority.get(&(node, rank.entry));
             for acts in by_it.into_iter().flatten() {
-                if cut.covers(&node, acts.tip(), &self.leads) && done.insert(acts.entry) {
+                if cut.covers(&node, acts.tip(), &self.leads)? && done.insert(acts.entry) {
                     queue.extend(members.apply(rank, acts));
                 }
             }
@@ -104,22 +107,24 @@ impl<'a, L: Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>> Evaluation<'a
         for node in self.leaving.keys() {
             let known = members.get(node);
             if known.is_some_and(|known| known.rank.is_none() && known.grant.is_some()) {
-                self.leave(&mut members, *node);
+                self.leave(&mut members, *node)?;
             }
         }
-        members
+        Ok(members)
     }
 
     // Ends `node` where it left first, unless others had ended it before that.
-    fn leave(&self, members: &mut Members, node: Author) {
+    fn leave(&self, members: &mut Members, node: Author) -> Result<(), E> {
         let cut = members.get(&node).map(|known| known.cut(&self.root));
         let cut = cut.unwrap_or_default();
-        let mut leaving = self.leaving.get(&node).into_iter().flatten();
-        let first = leaving.find(|(at, _tips)| cut.covers(&node, **at, &self.leads));
-        if let Some((at, tips)) = first {
-            let tips = (*tips).clone().with_only(self.root, *at);
-            members.remove(node, at.id, Removal { by: node, tips });
+        for (at, tips) in self.leaving.get(&node).into_iter().flatten() {
+            if cut.covers(&node, *at, &self.leads)? {
+                let tips = (*tips).clone().with_only(self.root, *at);
+                members.remove(node, at.id, Removal { by: node, tips });
+                break;
+            }
         }
+        Ok(())
     }
 }
 

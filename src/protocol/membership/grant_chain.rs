@@ -165,6 +165,8 @@ fn grants_to(acts: &Acts, node: &Author) -> Option<Role> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use ed25519_dalek::SigningKey;
 
     use super::*;
@@ -225,7 +227,9 @@ mod tests {
         });
         let acts: BTreeMap<_, _> = acts.collect();
         let all = acts.values().map(|(_, acts)| acts);
-        let members = Members::evaluate(node(FOUNDER), ROOT, all, |_, _, _| None);
+        let Ok(members) = Members::evaluate(node(FOUNDER), ROOT, all, |_, _, _| {
+            Ok::<_, Infallible>(None)
+        });
         (acts, members)
     }
 
@@ -248,7 +252,9 @@ mod tests {
 
         let (_, founded) = known(&[]);
         let shown = check(&encoded(&all), &ROOT, &node(4), &founded).unwrap();
-        let by_it = Members::evaluate(node(FOUNDER), ROOT, &shown, |_, _, _| None);
+        let Ok(by_it) = Members::evaluate(node(FOUNDER), ROOT, &shown, |_, _, _| {
+            Ok::<_, Infallible>(None)
+        });
         assert_eq!(by_it.role(&node(4)), Some(Role::Reader));
         // Who knows more needs less.
         let (_, members) = known(&all[..2]);

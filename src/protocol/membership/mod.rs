@@ -25,6 +25,7 @@ pub mod role;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
 };
 
 use crate::{
@@ -169,13 +170,23 @@ impl Members {
     /// `tip`; `None` where `tip` has not come, when every lesser seq counts.
     ///
     /// The creator's own removal does not count if no admin would be left. So there always is one.
-    pub fn evaluate<'a>(
+    ///
+    /// # Errors
+    /// Those of `leads`.
+    pub fn evaluate<'a, E>(
         creator: Author,
         root: StoreId,
         acts: impl IntoIterator<Item = &'a Acts>,
-        leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>,
-    ) -> Self {
+        leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+    ) -> Result<Self, E> {
         evaluate::evaluate(creator, root, acts, leads)
+    }
+
+    /// Returns the members of a root store in which only its creator has acted, and granted nothing.
+    pub fn founded(creator: Author, root: StoreId) -> Self {
+        let unasked = |_: &Author, _, _| Ok::<_, Infallible>(None);
+        let Ok(members) = Self::evaluate(creator, root, [], unasked);
+        members
     }
 
     /// Returns the role of `node`; `None` for strangers and for those removed.
@@ -330,26 +341,38 @@ impl Cut {
     /// True when `entry` of `author` counts: each removal has a tip that it is, or leads to.
     ///
     /// `leads` as in `Members::evaluate`, for the store that the cut is of.
-    pub fn covers(
+    ///
+    /// # Errors
+    /// Those of `leads`.
+    pub fn covers<E>(
         &self,
         author: &Author,
         entry: FrontierTip,
-        leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>,
-    ) -> bool {
-        self.0.iter().all(|tips| {
-            tips.iter()
-                .any(|tip| is_within(author, entry, *tip, &leads))
-        })
+        leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+    ) -> Result<bool, E> {
+        for tips in &self.0 {
+            let mut covered = false;
+            for tip in tips {
+                covered = covered || is_within(author, entry, *tip, &leads)?;
+            }
+            if !covered {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
-fn is_within(
+fn is_within<E>(
     author: &Author,
     entry: FrontierTip,
     tip: FrontierTip,
-    leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Option<bool>,
-) -> bool {
-    entry == tip || (entry.seq < tip.seq && leads(author, entry, tip).unwrap_or(true))
+    leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+) -> Result<bool, E> {
+    if entry == tip {
+        return Ok(true);
+    }
+    Ok(entry.seq < tip.seq && leads(author, entry, tip)?.unwrap_or(true))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
         heads::{Content, Head, Heads, Value},
     },
     state::{View, row::encode_heads},
-    store::{ReadError, Shared, Store, writer::actor::Command},
+    store::{ReadError, Shared, Store, writer::command::Command},
 };
 
 /// A key's value, as its winner has it.

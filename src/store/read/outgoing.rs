@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    id::{EntryId, Seq},
+    id::Seq,
     log::{
-        Branch, LogError,
+        Branch, LogError, Stretch,
         merge::{Merge, Merged, Span},
     },
     pace::Pace,
-    protocol::frontier::MissingRange,
+    protocol::frontier::{FrontierTip, MissingRange},
     store::{ReadError, Store},
 };
 
@@ -40,33 +40,25 @@ impl Store {
         })
     }
 
-    // Down from the tip: a branch begins where it left another one.
+    // What is damaged is sent as far as it can be read; the peer gets the rest from somebody else.
     fn spans_of(&self, range: &MissingRange, spans: &mut Vec<Span>) -> Result<(), LogError> {
-        let branches = self.shared.log.of(&range.author);
-        let mut place = Some((range.through, range.tip));
-        while let Some((through, id)) = place.take().filter(|(seq, _)| *seq > range.after) {
-            for branch in &branches {
-                if !holds(branch, through, &id)? {
-                    continue;
-                }
-                place = branch
-                    .forked_from
-                    .map(|from| (branch.first.saturating_sub(1), from));
-                let after = range.after.max(branch.first.saturating_sub(1));
-                widen(spans, branch, after, through);
+        let tip = FrontierTip {
+            seq: range.through,
+            id: range.tip,
+        };
+        let descent = match self.shared.log.descent(&range.author, tip) {
+            Ok(descent) => descent,
+            Err(LogError::Damaged(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for Stretch { branch, through } in descent {
+            if through <= range.after {
                 break;
             }
+            let after = range.after.max(branch.first.saturating_sub(1));
+            widen(spans, &branch, after, through);
         }
         Ok(())
-    }
-}
-
-fn holds(branch: &Arc<Branch>, seq: Seq, id: &EntryId) -> Result<bool, LogError> {
-    match branch.record(seq) {
-        Ok(record) => Ok(record.is_some_and(|record| record.header.id == *id)),
-        // Sent as far as it can be read; what is damaged comes to the peer from somebody else.
-        Err(LogError::Damaged(_)) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -23,7 +23,6 @@ use crate::{
     store::{
         Item, List, ReadError, Shared, Store,
         read::get::{op_of, value_of},
-        writer::membership::counts,
     },
 };
 
@@ -275,8 +274,9 @@ impl Shared {
             }
             let entry = self.entry_of(&at)?;
             // A parent is of the whole entry: it may be about its other keys only.
-            let counts = |op: &&Op| !self.is_cut(&entry) && !view.is_void(&entry.id, op);
-            let Some(op) = op_of(&entry, key).filter(counts) else {
+            let is_void = |op: &&Op| view.is_void(&entry.id, op);
+            let is_cut = self.is_cut(&entry)?;
+            let Some(op) = op_of(&entry, key).filter(|op| !is_cut && !is_void(op)) else {
                 continue;
             };
             todo.extend(entry.header.parents.iter().copied());
@@ -303,14 +303,14 @@ impl Shared {
         Ok(entry)
     }
 
-    // True for what a removal took back.
-    fn is_cut(&self, entry: &Entry) -> bool {
-        let at = FrontierTip {
-            seq: entry.header.seq,
-            id: entry.id,
-        };
+    // Returns whether a removal took the entry back.
+    fn is_cut(&self, entry: &Entry) -> Result<bool, ReadError> {
         let (members, author) = (self.members.borrow(), entry.author());
-        members.is_removed(&author) && !counts(&members, &self.id, &self.log, &author, at)
+        if !members.is_removed(&author) {
+            return Ok(false);
+        }
+        let place = FrontierTip::of(entry);
+        Ok(!self.log.counts(&members, &self.id, &author, place)?)
     }
 }
 

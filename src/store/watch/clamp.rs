@@ -14,7 +14,7 @@ use crate::{
         heads::{Head, Heads},
     },
     state::View,
-    store::{ReadError, Shared, watch::position::Position, writer::membership::counts},
+    store::{ReadError, Shared, watch::position::Position},
 };
 
 /// A position of a watch, without what does not count any more.
@@ -72,9 +72,9 @@ impl Shared {
     ) -> Result<bool, ReadError> {
         let counts = || {
             let members = self.members.borrow();
-            counts(&members, &self.id, &self.log, author, tip)
+            self.log.counts(&members, &self.id, author, tip)
         };
-        if self.anyone || tip.seq <= view.frontier.seq(author) || counts() {
+        if self.anyone || tip.seq <= view.frontier.seq(author) || counts()? {
             return Ok(false);
         }
         if self.log.entry(author, tip.seq, &tip.id)?.is_some() {

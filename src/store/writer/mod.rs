@@ -1,16 +1,33 @@
 //! The writing wing: one thread through which every entry goes into the log.
+//!
+//! ```text
+//! queue -> actor -> draft (local writes) ---------\
+//!                -> intake (from elsewhere) -------> transaction -> log, state, bus, gossip
+//!                -> own_log, repair, mend, recount, rebuild, flush, expiry
+//! ```
+//! The parts that these files share are in [`writer::Writer`].
 
 pub(super) mod actor;
+pub(super) mod command;
+mod draft;
+mod expiry;
+mod flush;
 pub(super) mod forks;
-pub(super) mod group;
+mod group;
+mod health;
 pub(super) mod intake;
-pub(super) mod marks;
+mod lookup;
+mod marks;
 pub(super) mod membership;
 mod mend;
+mod mending;
+mod notes;
 pub(super) mod open;
-mod parents;
+mod own_log;
 pub(super) mod queue;
-pub(super) mod recount;
+mod rebuild;
+mod recount;
 pub(super) mod repair;
 pub(super) mod status;
-mod waiting;
+mod transaction;
+mod writer;

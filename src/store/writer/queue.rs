@@ -9,7 +9,7 @@ use crate::{
     limits::{WRITER_QUEUE_BYTES_MAX, WRITER_QUEUE_MAX},
     store::{
         WriteError,
-        writer::{actor::Command, group::Writes},
+        writer::command::{Command, Writes},
     },
 };
 

@@ -1,13 +1,13 @@
-//! What a change of the members does to the state: entries that do not count any more supersede
-//! nothing, and those that count again do.
+//! Recounts: what a change of the members does to the state. Entries that do not count any more
+//! supersede nothing, and those that count again do.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, mem, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
     id::Author,
-    log::LogError,
+    log::{LogError, LogReader},
     protocol::{
         change::Change,
         entry::Op,
@@ -15,47 +15,82 @@ use crate::{
         heads::Heads,
         membership::{Members, role::role_key},
     },
-    store::writer::{actor::Actor, membership::counts},
+    state::StateError,
+    store::writer::{transaction::Aftermath, writer::Writer},
 };
 
-impl Actor {
-    /// Brings the state in step with who is a member now, and tells what that retracted.
+impl Writer {
+    /// Does what a commit left to do.
+    pub(super) fn follow_up(&mut self, aftermath: Aftermath) {
+        let Aftermath {
+            members,
+            recount,
+            released,
+        } = aftermath;
+        if members {
+            self.reconsider();
+        }
+        if !recount.is_empty() {
+            self.count_again(recount);
+        }
+        self.offer_again(released);
+    }
+
+    /// The members have changed: counts again, and offers the entries of new members.
+    pub(super) fn reconsider(&mut self) {
+        self.recount();
+        let members = self.membership.members();
+        let authors = members.iter().map(|(author, _)| author);
+        let admitted = self.intake.take_admitted(authors);
+        self.offer_again(admitted);
+    }
+
+    /// Brings the state in step with the members, and publishes what that retracts.
     ///
-    /// It is built again from the log when entries that are in the log count otherwise than
-    /// before, or acts do; that happens when a node is removed, which is rare.
+    /// It is built again from the log when entries of the log count otherwise than before, or acts
+    /// do. That happens when a node is removed, which is rare.
     pub(super) fn recount(&mut self) {
         let now = self.membership.members();
-        let before = std::mem::replace(&mut self.counted_by, Arc::clone(&now));
-        let in_step = self
-            .state
-            .as_ref()
-            .map(|state| self.membership.is_in_step(state.staged()));
-        if self.membership.is_anyone() || (Arc::ptr_eq(&before, &now) && in_step != Some(false)) {
+        let before = mem::replace(&mut self.counted_by, Arc::clone(&now));
+        let in_step = self.membership.is_in_step(self.state.staged());
+        if self.membership.is_anyone() || (Arc::ptr_eq(&before, &now) && in_step) {
             return;
         }
-        let keys = match self.keys_that_changed(&before, &now) {
-            Ok(keys) if keys.is_empty() => return,
-            Ok(keys) => keys,
+        match self.keys_that_changed(&before, &now) {
+            Ok(keys) if keys.is_empty() => {}
+            Ok(keys) => self.count_again(keys),
             Err(error) => {
-                tracing::error!(store = %self.config.id, %error, "what counts is not known");
+                // Tried again with the next change of the members, or when the store is opened.
+                tracing::error!(store = %self.config.id, %error, "the logs cannot be counted again");
+                self.counted_by = before;
+            }
+        }
+    }
+
+    /// Builds the state again because the heads of `keys` may not be right, and publishes a
+    /// retraction for each key whose heads were wrong. Where the old heads cannot be read, watches
+    /// get a gap with the state instead.
+    pub(super) fn count_again(&mut self, keys: BTreeSet<Bytes>) {
+        let heads_before = self.heads_of(&keys);
+        tracing::info!(
+            store = %self.config.id,
+            keys = keys.len(),
+            "other entries count now: building the state again"
+        );
+        self.rebuild();
+        let heads_after = self.heads_of(&keys);
+        let (before, after) = match (heads_before, heads_after) {
+            (Ok(before), Ok(after)) => (before, after),
+            (Err(error), _) | (_, Err(error)) => {
+                let reason = format!("heads changed with the members, and {error}");
+                self.bus.publish_gap(&reason, self.published());
                 return;
             }
         };
-        self.count_again(keys);
-    }
-
-    /// Builds the state again, of which some `keys` may not be as they should be, and tells how they
-    /// were wrong.
-    pub(super) fn count_again(&mut self, keys: BTreeSet<Bytes>) {
-        let heads_before = self.heads_of_keys(&keys);
-        tracing::info!(store = %self.config.id, keys = keys.len(), "what counts has changed: counting again");
-        self.rebuild();
-        let heads_after = self.heads_of_keys(&keys);
         let arrived_ms = self.clock.now_ms();
-        let differ = keys
+        let changes: Vec<_> = keys
             .into_iter()
-            .zip(heads_before.into_iter().zip(heads_after));
-        let changes: Vec<_> = differ
+            .zip(before.into_iter().zip(after))
             .filter(|(_, (before, after))| before != after)
             .filter_map(|(key, (before, after))| Change::retract(key, &before, after, arrived_ms))
             .map(Arc::new)
@@ -63,7 +98,8 @@ impl Actor {
         self.publish(&changes);
     }
 
-    // Keys of entries, and of acts, that counted and do not, or the other way round.
+    // Keys of entries, and of acts, that counted and do not, or the other way round. An entry of which
+    // this cannot be told is among them.
     fn keys_that_changed(
         &self,
         before: &Members,
@@ -75,6 +111,12 @@ impl Actor {
         let authors: BTreeSet<Author> = log.all().iter().map(|branch| branch.author).collect();
         let changed =
             |author: &&Author| before.standing(&store, author) != now.standing(&store, author);
+        let counts =
+            |log: &LogReader, members, author, at| match log.counts(members, &store, author, at) {
+                Ok(counts) => Ok(Some(counts)),
+                Err(LogError::Damaged(_)) => Ok(None),
+                Err(error) => Err(error),
+            };
         for author in authors.iter().filter(changed) {
             for branch in log.of(author) {
                 let mut walk = branch.walk(branch.first);
@@ -89,33 +131,22 @@ impl Actor {
                         seq: record.header.seq,
                         id: record.header.id,
                     };
-                    let counted = counts(before, &store, log, author, at);
-                    if counted != counts(now, &store, log, author, at)
-                        && let Ok(entry) = branch.read_entry(&record)
-                    {
+                    let counted = counts(log, before, author, at)?;
+                    let same = counted.is_some() && counted == counts(log, now, author, at)?;
+                    if !same && let Ok(entry) = branch.read_entry(&record) {
                         keys.extend(entry.ops.iter().map(Op::key).cloned());
                     }
                 }
             }
         }
-        if let Some(acts) = self
-            .state
-            .as_ref()
-            .and_then(|state| state.staged().acts.as_ref())
-        {
+        if let Some(acts) = &self.state.staged().acts {
             let changed = acts.symmetric_difference(now.counting());
             keys.extend(changed.map(|(_entry, node)| role_key(node)));
         }
         Ok(keys)
     }
 
-    fn heads_of_keys(&self, keys: &BTreeSet<Bytes>) -> Vec<Heads> {
-        let heads = |key: &Bytes| {
-            let state = self.state.as_ref()?;
-            state.heads(key).ok()
-        };
-        keys.iter()
-            .map(|key| heads(key).unwrap_or_default())
-            .collect()
+    fn heads_of(&self, keys: &BTreeSet<Bytes>) -> Result<Vec<Heads>, StateError> {
+        keys.iter().map(|key| self.state.heads(key)).collect()
     }
 }

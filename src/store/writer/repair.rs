@@ -8,7 +8,7 @@ use crate::{
     protocol::fork::closed_by,
     store::{
         WriteError,
-        writer::{actor::Actor, group::GroupError, mend::Mending},
+        writer::{health::Health, transaction::Transaction, writer::Writer},
     },
 };
 
@@ -61,40 +61,18 @@ pub struct ClosedFork {
     pub tips: Vec<EntryId>,
 }
 
-impl Actor {
-    /// Says that the end of this node's own log is gone, if so.
-    pub(super) fn check_own_log(&self) -> Result<(), WriteError> {
-        self.cuts.first().map_or(Ok(()), |cut| {
-            Err(WriteError::OwnLogCut {
-                first: cut.first(),
-                through: cut.through,
-            })
-        })
-    }
-
-    /// Returns what is gone of the end of this node's own log.
-    pub(super) fn lost(&self) -> Vec<LostEntries> {
-        let cuts = self.cuts.iter();
-        cuts.map(|cut| LostEntries {
-            file: cut.file.clone(),
-            first: cut.first(),
-            through: cut.through,
-        })
-        .collect()
-    }
-
+impl Writer {
     /// Gives up what is gone of this node's own log, then closes its fork.
+    ///
+    /// # Errors
+    /// The store takes no writes; this node may not write anyway; files cannot be written.
     pub(super) fn repair(&mut self) -> Result<Repaired, WriteError> {
-        self.check_writable()?;
+        self.health.check_writable()?;
         let lost = self.give_up()?;
-        let closed = self.close_own_fork().and_then(|closed| {
-            self.commit().map_err(GroupError::Refused)?;
-            Ok(closed)
-        });
-        let closed = closed.map_err(|error| {
-            self.roll_back();
-            WriteError::from(error)
-        })?;
+        let mut transaction = Transaction::begin(self)?;
+        let closed = transaction.close_own_fork()?;
+        let aftermath = transaction.commit()?;
+        self.follow_up(aftermath);
         Ok(Repaired {
             lost,
             closed: closed.map(|entry| ClosedFork {
@@ -106,25 +84,23 @@ impl Actor {
     }
 
     fn give_up(&mut self) -> Result<Vec<LostEntries>, WriteError> {
-        // The logs first: until the state is a new one, their end is found gone again.
+        // The logs come first: until the state is a new one, their end is found to be gone again.
         for cut in &self.cuts {
             if let Err(error) = self.logs.give_up(cut) {
                 let error = WriteError::from(error);
-                self.poisoned = Some(error.to_string());
+                let reason = error.to_string();
+                drop(self.health.set(Health::Poisoned { reason }));
                 return Err(error);
             }
-            self.damage
-                .retain(|damage| damage.file != cut.file || damage.offset < cut.end);
+            self.mending.give_up(&cut.file, cut.end);
         }
         let lost = self.lost();
         if lost.is_empty() {
             return Ok(lost);
         }
         self.cuts.clear();
-        // The places that were given up are taken in as any others from now on.
-        self.mending = Mending::default();
         self.rebuild();
-        if let Some(error) = &self.state_failed {
+        if let Some(error) = self.health.state_error() {
             return Err(error.clone().into());
         }
         for lost in &lost {

@@ -184,7 +184,12 @@ impl Link {
                         .into_iter()
                         .for_each(|entry| node.take(entry, counters));
                 }
-                Action::Finish(summary) => self.ends[at].finished = Some(summary),
+                Action::Finish(summary) => {
+                    if summary.received > 0 {
+                        node.settle(counters);
+                    }
+                    self.ends[at].finished = Some(summary);
+                }
             }
         }
     }

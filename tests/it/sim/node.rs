@@ -1,16 +1,15 @@
-//! A node of the simulator: the real rules over a log that a crash cuts.
+//! A node of the simulator: the intake that ships, over a log that a crash cuts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lattice::{
     id::{Author, EntryId},
-    limits::DRIFT_MS_MAX,
     protocol::{
         entry::{Op, Order, VerifiedEntry},
         frontier::{FrontierTip, MissingRange},
         heads::Heads,
-        pending::Pending,
+        intake::{Intake, IntakeLimits, Verdict},
     },
 };
 
@@ -19,8 +18,14 @@ use crate::{
     sim::counters::Counters,
 };
 
-/// Room for some twenty entries, so that it runs out.
-const PENDING_BYTES_MAX: usize = 20 << 10;
+// Pending entries have room for some twenty, so that it runs out.
+fn new_intake() -> Intake {
+    let limits = IntakeLimits {
+        pending_bytes_max: 20 << 10,
+        ..IntakeLimits::default()
+    };
+    Intake::new(true, BTreeSet::new(), limits)
+}
 
 /// One node: what is on its disk, what it made of that, and what only memory has.
 #[derive(Debug)]
@@ -29,8 +34,8 @@ pub struct Node {
     /// Its wall clock.
     pub clock_ms: u64,
     pub replica: Replica,
-    pub pending: Pending,
-    pub held: BTreeMap<EntryId, VerifiedEntry>,
+    /// Decides what becomes of entries of others, and keeps those that wait. Lost with the power.
+    pub intake: Intake,
     /// All that is applied, in the order of application. A crash may cut it behind `synced`.
     log: Vec<VerifiedEntry>,
     synced: usize,
@@ -45,8 +50,7 @@ impl Node {
             secret,
             clock_ms,
             replica: Replica::default(),
-            pending: Pending::new(PENDING_BYTES_MAX),
-            held: BTreeMap::new(),
+            intake: new_intake(),
             log: Vec::new(),
             synced: 0,
             backup: Vec::new(),
@@ -75,50 +79,44 @@ impl Node {
 
     /// Takes in an authentic entry, whatever it is and as often as it comes.
     pub fn take(&mut self, entry: VerifiedEntry, counters: &mut Counters) {
-        if self.replica.entries.contains_key(&entry.id) {
-            counters.duplicates += 1;
-        } else if self.is_early(&entry) {
-            self.held.insert(entry.id, entry);
-        } else {
-            self.admit(entry, counters);
-        }
-    }
-
-    fn is_early(&self, entry: &VerifiedEntry) -> bool {
-        entry.header.hlc.wall_ms > self.clock_ms + DRIFT_MS_MAX
-    }
-
-    fn admit(&mut self, entry: VerifiedEntry, counters: &mut Counters) {
-        let mut ready = vec![entry];
-        while let Some(entry) = ready.pop() {
-            if let Some(missing) = self.replica.missing(&entry) {
-                counters.evicted += self.pending.insert(entry, missing).len();
-                continue;
+        let dropped = self.intake.dropped();
+        let mut ready = VecDeque::from([entry]);
+        while let Some(entry) = ready.pop_front() {
+            let Ok(verdict) = self.intake.offer(&entry, self.clock_ms, &self.replica);
+            match verdict {
+                Verdict::Append { .. } => {}
+                Verdict::Begin { fork, .. } => counters.forks += usize::from(fork),
+                Verdict::Duplicate => {
+                    counters.duplicates += 1;
+                    continue;
+                }
+                Verdict::AwaitsEntry(_) | Verdict::AwaitsClock { .. } => continue,
+                verdict => panic!("{verdict:?}"),
             }
-            let branches = self.replica.frontier.tips(&entry.author()).len();
-            if !self.replica.apply(&entry) {
-                continue;
-            }
-            let is_fork =
-                branches > 0 && self.replica.frontier.tips(&entry.author()).len() > branches;
-            counters.forks += usize::from(is_fork);
-            let released = self.pending.release(&entry.id);
+            assert!(self.replica.apply(&entry), "it was not here");
+            let released = self.intake.staged(&entry);
             counters.released += released.len();
             ready.extend(released);
             self.log.push(entry);
         }
+        assert!(self.intake.commit().is_empty(), "every author counts");
+        counters.evicted += usize::try_from(self.intake.dropped() - dropped).unwrap();
     }
 
-    /// Applies what was stamped too far ahead until now.
+    /// Applies held entries that are due.
     pub fn release_held(&mut self, counters: &mut Counters) {
-        let ids: Vec<EntryId> = self.held.keys().copied().collect();
-        for id in ids {
-            if !self.is_early(&self.held[&id]) {
-                let entry = self.held.remove(&id).unwrap();
-                counters.due += 1;
-                self.take(entry, counters);
-            }
+        for entry in self.intake.take_due(self.clock_ms) {
+            counters.due += 1;
+            self.take(entry, counters);
         }
+    }
+
+    /// A session has ended: pending entries are offered again.
+    pub fn settle(&mut self, counters: &mut Counters) {
+        for entry in self.intake.settle() {
+            self.take(entry, counters);
+        }
+        self.intake.settled();
     }
 
     /// Makes everything durable.
@@ -150,8 +148,7 @@ impl Node {
     }
 
     fn reopen(&mut self) {
-        self.pending = Pending::new(PENDING_BYTES_MAX);
-        self.held.clear();
+        self.intake = new_intake();
         self.sync();
         self.replica = Replica::default();
         for entry in &self.log {
@@ -167,14 +164,11 @@ impl Node {
 
     /// What a sync session asks: which of these are not here.
     pub fn lacks(&self, tips: Vec<(Author, FrontierTip)>) -> Vec<(Author, FrontierTip)> {
-        let is_here = |id: &EntryId| {
-            let mut next = Some(*id);
-            while let Some(held) = next.and_then(|id| self.held.get(&id)) {
-                next = held.header.prev;
-            }
-            next.is_none_or(|id| self.replica.entries.contains_key(&id))
+        let is_here = |author: &Author, tip| {
+            let Ok(is_here) = self.intake.is_here(author, tip, &self.replica);
+            is_here
         };
-        let lacks = |(_, tip): &(Author, FrontierTip)| !is_here(&tip.id);
+        let lacks = |(author, tip): &(Author, FrontierTip)| !is_here(author, *tip);
         tips.into_iter().filter(lacks).collect()
     }
 

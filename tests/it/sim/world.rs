@@ -247,7 +247,7 @@ impl World {
         for node in &self.nodes {
             assert_eq!(&node.replica.entries, entries);
             assert_eq!(node.heads(), self.nodes[0].heads());
-            assert_eq!(node.held.len(), 0);
+            assert_eq!(node.intake.held().iter().count(), 0);
             node.assert_sound();
         }
         let (bytes, [one, other]) = sync([0, 1], &mut self.nodes, random, counters);
@@ -259,7 +259,7 @@ impl World {
 
     fn sync_in_peace(&mut self, between: [usize; 2], random: &mut Random, counters: &mut Counters) {
         // What waits is in no frontier: it may be applied on one side when the other has been told.
-        let waits = between.map(|node| self.nodes[node].pending.len());
+        let waits = between.map(|node| self.nodes[node].intake.pending().len());
         sync(between, &mut self.nodes, random, counters);
         let [one, other] = between.map(|node| self.nodes[node].replica.frontier.hash());
         assert!(waits != [0, 0] || one == other, "one session is enough");

@@ -1,26 +1,27 @@
-//! Entries that wait for others: a bounded pool, oldest out first.
+//! Pending entries: each waits for something that must come first. A bounded pool.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{id::EntryId, protocol::entry::VerifiedEntry};
 
-/// Entries that wait for a prev or a parent.
+/// A bounded pool of entries, each with the key of what it waits for: the id of its predecessor or
+/// of a parent, or an author that is not admitted yet.
 ///
-/// Only a cache: an entry that is pushed out is asked for again.
+/// It is only a cache: when it is full, the oldest entry is dropped, and asked for again later.
 #[derive(Debug)]
-pub struct Pending {
-    // By order of arrival, each with what it waits for. Same entries as `places`, and as all the
-    // sets of `waiting` together, where each is in one set.
-    entries: BTreeMap<u64, (VerifiedEntry, EntryId)>,
+pub struct Pending<K = EntryId> {
+    // By order of arrival, each with what it waits for. The same entries are in `places`, and each is
+    // in exactly one set of `waiting`.
+    entries: BTreeMap<u64, (VerifiedEntry, K)>,
     places: BTreeMap<EntryId, u64>,
-    // What is missing -> who waits for it.
-    waiting: BTreeMap<EntryId, BTreeSet<EntryId>>,
+    // Ids of the entries that wait for each key. No set is empty.
+    waiting: BTreeMap<K, BTreeSet<EntryId>>,
     next: u64,
     bytes: usize,
     bytes_max: usize,
 }
 
-impl Pending {
+impl<K: Copy + Ord> Pending<K> {
     /// Makes an empty pool that holds at most `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         Self {
@@ -38,26 +39,27 @@ impl Pending {
         self.entries.len()
     }
 
-    /// True when nothing waits.
+    /// Returns whether no entry waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Returns their bytes in memory, about.
+    /// Returns about how many bytes of memory the entries take.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns the entry with `id`, where it waits.
+    /// Returns the entry with `id`.
     pub fn get(&self, id: &EntryId) -> Option<&VerifiedEntry> {
         let place = self.places.get(id)?;
         self.entries.get(place).map(|(entry, _missing)| entry)
     }
 
-    /// Lets `entry` wait for `missing`. Returns what had to go to make room, oldest first.
+    /// Keeps `entry` until `missing` comes. Returns the ids of the entries that were dropped to make
+    /// room, oldest first.
     ///
-    /// One that waits already goes on waiting for what it waited for.
-    pub fn insert(&mut self, entry: VerifiedEntry, missing: EntryId) -> Vec<EntryId> {
+    /// An entry that is here already goes on waiting for what it waited for.
+    pub fn insert(&mut self, entry: VerifiedEntry, missing: K) -> Vec<EntryId> {
         let id = entry.id;
         if self.places.contains_key(&id) {
             return Vec::new();
@@ -85,16 +87,16 @@ impl Pending {
         gone
     }
 
-    /// Takes out those that waited for `id`, which has come, by id.
-    pub fn release(&mut self, id: &EntryId) -> Vec<VerifiedEntry> {
-        let waiters = self.waiting.remove(id).unwrap_or_default();
+    /// Takes out the entries that waited for `come`, in order of their ids.
+    pub fn release(&mut self, come: &K) -> Vec<VerifiedEntry> {
+        let waiters = self.waiting.remove(come).unwrap_or_default();
         waiters
             .iter()
             .filter_map(|waiter| self.take(waiter))
             .collect()
     }
 
-    /// Takes out all, in order of arrival.
+    /// Takes out all entries, in order of arrival.
     pub fn take_all(&mut self) -> Vec<VerifiedEntry> {
         self.places.clear();
         self.waiting.clear();
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn all_that_wait_for_an_entry_are_released_by_id_and_the_rest_stay() {
-        let mut pending = Pending::new(1 << 20);
+        let mut pending: Pending = Pending::new(1 << 20);
         let entries: Vec<_> = (5..25).map(waiting).collect();
         for (index, entry) in entries.iter().enumerate() {
             let missing = if index < 15 { MISSING } else { OTHER };
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn n3_a_full_pool_lets_the_oldest_go_and_forgets_it() {
         let one = waiting(500).bytes();
-        let mut pending = Pending::new(10 * one);
+        let mut pending: Pending = Pending::new(10 * one);
         let entries: Vec<_> = (500..600).map(waiting).collect();
         for (index, entry) in entries.iter().enumerate() {
             let missing = if index % 2 == 0 { MISSING } else { OTHER };
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn n3_an_entry_larger_than_the_pool_goes_itself() {
         let entry = waiting(5);
-        let mut pending = Pending::new(entry.bytes() - 1);
+        let mut pending: Pending = Pending::new(entry.bytes() - 1);
         assert_eq!(pending.insert(entry.clone(), MISSING), [entry.id]);
         assert_consistent(&pending);
         assert!(pending.is_empty() && pending.waiting.is_empty());
@@ -207,7 +209,7 @@ mod tests {
     // The second wait stayed behind when the first was over: memory that nothing gave back.
     #[test]
     fn n3_an_entry_that_comes_again_waits_for_one_thing_only() {
-        let mut pending = Pending::new(1 << 20);
+        let mut pending: Pending = Pending::new(1 << 20);
         let entry = waiting(5);
         for missing in [MISSING, MISSING, OTHER] {
             assert_eq!(pending.insert(entry.clone(), missing), []);

@@ -1,0 +1,189 @@
+//! Ancestry: which branch has an entry, and what a tip leads back to. One answer for all who ask.
+//!
+//! Only frame headers are read, so a record whose payload is damaged still answers. A header that
+//! cannot be read is `LogError::Damaged`, never "no": the caller decides what it does without an
+//! answer. There are two exceptions, where the record can be nothing else:
+//!
+//! - A branch names the entry that it left (`Branch::forked_from`), and that entry was here. If one
+//!   branch alone could have it and its record there is unreadable, it is that record.
+//! - `covered` and `spans` get frontiers that this log, or a replica that had the same entries, gave
+//!   out. An author with one branch has all of them on it.
+
+use std::sync::Arc;
+
+use crate::{
+    id::{Author, EntryId, Seq, StoreId},
+    log::{Branch, LogError, LogReader},
+    protocol::{
+        frontier::{Frontier, FrontierTip},
+        membership::{Members, Standing},
+    },
+};
+
+/// The part of a branch that a tip leads back to: its first record through `through`.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    /// The branch.
+    pub branch: Arc<Branch>,
+    /// The last place of it, inclusive.
+    pub through: Seq,
+}
+
+impl Branch {
+    /// Returns whether this branch has the entry `id` at `seq`. Of its ancestors, which are on other
+    /// branches, it does not.
+    ///
+    /// # Errors
+    /// `Damaged` when the record there has an unreadable frame; `Io`.
+    pub fn has(self: &Arc<Self>, seq: Seq, id: &EntryId) -> Result<bool, LogError> {
+        // The usual question; it needs no read.
+        if self.tip().is_some_and(|newest| newest.id == *id) {
+            return Ok(true);
+        }
+        let record = self.record(seq)?;
+        Ok(record.is_some_and(|record| record.header.id == *id))
+    }
+}
+
+impl LogReader {
+    /// Returns the branch of `author` that has the entry at `place`; `None` when it is not here.
+    ///
+    /// # Errors
+    /// `Damaged` when no branch has it and one has an unreadable frame there; `Io`.
+    pub fn branch_of(
+        &self,
+        author: &Author,
+        place: FrontierTip,
+    ) -> Result<Option<Arc<Branch>>, LogError> {
+        let mut damage = None;
+        for branch in self.of(author) {
+            match branch.has(place.seq, &place.id) {
+                Ok(true) => return Ok(Some(branch)),
+                Ok(false) => {}
+                Err(LogError::Damaged(found)) => damage = Some(found),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
+    }
+
+    /// Returns what the entry at `tip` leads back to, its own branch first; nothing when it is not
+    /// here.
+    ///
+    /// # Errors
+    /// `Damaged` when an unreadable frame hides which branch it is on, or which branch one of those
+    /// left; `Io`.
+    pub fn descent(&self, author: &Author, tip: FrontierTip) -> Result<Vec<Stretch>, LogError> {
+        let mut stretches = Vec::new();
+        let Some(mut branch) = self.branch_of(author, tip)? else {
+            return Ok(stretches);
+        };
+        let mut through = tip.seq;
+        loop {
+            let left = branch.forked_from;
+            let before = branch.first.saturating_sub(1);
+            stretches.push(Stretch { branch, through });
+            let Some(id) = left else {
+                return Ok(stretches);
+            };
+            let from = FrontierTip { seq: before, id };
+            // Its file may have lost its end; then this is all there is.
+            let Some(parent) = self.branch_left(author, from)? else {
+                return Ok(stretches);
+            };
+            branch = parent;
+            through = before;
+        }
+    }
+
+    // Returns the branch that has the entry at `from`, which another one left.
+    fn branch_left(
+        &self,
+        author: &Author,
+        from: FrontierTip,
+    ) -> Result<Option<Arc<Branch>>, LogError> {
+        let damage = match self.branch_of(author, from) {
+            Err(LogError::Damaged(damage)) => damage,
+            found => return found,
+        };
+        let mut candidates = self.of(author);
+        candidates.retain(|branch| {
+            branch.first <= from.seq && branch.tip().is_some_and(|tip| tip.seq >= from.seq)
+        });
+        candidates
+            .retain(|branch| matches!(branch.has(from.seq, &from.id), Err(LogError::Damaged(_))));
+        match candidates.as_slice() {
+            [only] => Ok(Some(Arc::clone(only))),
+            _several => Err(LogError::Damaged(damage)),
+        }
+    }
+
+    /// Returns whether the entry at `entry` is on the branch that ends in `tip`; `None` when `tip`,
+    /// or what lies between the two, is not here.
+    ///
+    /// # Errors
+    /// `Damaged` when an unreadable frame hides the answer; `Io`.
+    pub fn leads(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, LogError> {
+        let descent = self.descent(author, tip)?;
+        if descent.is_empty() {
+            return Ok(None);
+        }
+        let on = |stretch: &&Stretch| (stretch.branch.first..=stretch.through).contains(&entry.seq);
+        match descent.iter().find(on) {
+            Some(stretch) => stretch.branch.has(entry.seq, &entry.id).map(Some),
+            None if entry.seq > tip.seq => Ok(Some(false)),
+            None => {
+                let is_whole = |last: &Stretch| last.branch.forked_from.is_none();
+                Ok(descent.last().is_some_and(is_whole).then_some(false))
+            }
+        }
+    }
+
+    /// Returns whether the entry of `author` at `at` counts in `store`, if it is there.
+    ///
+    /// # Errors
+    /// `Damaged` when the author was removed and an unreadable frame hides the answer; `Io`.
+    pub fn counts(
+        &self,
+        members: &Members,
+        store: &StoreId,
+        author: &Author,
+        at: FrontierTip,
+    ) -> Result<bool, LogError> {
+        match members.standing(store, author) {
+            Standing::Counts => Ok(true),
+            Standing::Unknown | Standing::Reader => Ok(false),
+            Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
+                self.leads(author, entry, tip)
+            }),
+        }
+    }
+
+    /// Returns the highest place of `branch` that `frontier` leads back to; one before its first when
+    /// there is none.
+    ///
+    /// # Errors
+    /// `Damaged` as `descent`; `Io`.
+    pub fn covered(&self, branch: &Arc<Branch>, frontier: &Frontier) -> Result<Seq, LogError> {
+        let none = branch.first.saturating_sub(1);
+        let tips = frontier.tips(&branch.author);
+        if let [only] = self.of(&branch.author).as_slice() {
+            let newest = only.tip().map_or(none, |tip| tip.seq);
+            return Ok(tips.last().map_or(none, |tip| tip.seq.min(newest)));
+        }
+        let mut covered = none;
+        for tip in tips {
+            let descent = self.descent(&branch.author, *tip)?;
+            let on = descent
+                .iter()
+                .find(|stretch| stretch.branch.number == branch.number);
+            covered = on.map_or(covered, |stretch| covered.max(stretch.through));
+        }
+        Ok(covered)
+    }
+}

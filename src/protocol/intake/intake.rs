@@ -1,0 +1,453 @@
+//! The decision: one value that knows what waits, and judges each entry that is offered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, EntryId, Seq},
+    limits::{
+        ABSENT_PARENTS_MAX, DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX, STRANGERS_BYTES_MAX,
+    },
+    protocol::{
+        chain::{Admission, ChainError, Tip, admit},
+        entry::{Entry, Parent, VerifiedEntry},
+        frontier::FrontierTip,
+        heads::{Head, Heads},
+        intake::{Absent, Held, Lookup, Pending, Place, Refusal, Verdict},
+        membership::Standing,
+    },
+};
+
+/// Decides what becomes of each entry, and keeps those that must wait.
+///
+/// Call order, for one group of entries that become durable together:
+///
+/// 1. [`offer`](Self::offer) for each entry from elsewhere, [`place`](Self::place) for each own one.
+/// 2. After `Append` or `Begin`, the caller writes and applies the entry, then calls
+///    [`staged`](Self::staged), and offers the entries that this returns.
+/// 3. [`commit`](Self::commit) when the group is durable, or [`roll_back`](Self::roll_back).
+///
+/// Between groups: [`take_due`](Self::take_due) when the clock moves,
+/// [`take_admitted`](Self::take_admitted) when members change, [`settle`](Self::settle) when a sync
+/// has ended. Each returns entries to offer again.
+#[derive(Debug)]
+pub struct Intake {
+    // False in the root store, whose entries are never held.
+    holds: bool,
+    pending: Pending<EntryId>,
+    held: Held,
+    // Entries of authors who are not admitted yet.
+    strangers: Pending<Author>,
+    absent: Absent,
+    // Entries of the current group: `Lookup::at` does not show them. Cleared when the group ends.
+    group: BTreeMap<EntryId, Parent>,
+    // True between `settle` and `settled`: parents that do not count are not waited for.
+    settling: bool,
+    // Entries dropped to make room, since the start.
+    dropped: u64,
+}
+
+/// Bounds of the pools, in bytes, and of the absent parents, in number.
+#[derive(Debug, Clone, Copy)]
+pub struct IntakeLimits {
+    /// Bytes of pending entries.
+    pub pending_bytes_max: usize,
+    /// Bytes of held entries.
+    pub held_bytes_max: usize,
+    /// Bytes of strangers' entries.
+    pub strangers_bytes_max: usize,
+    /// Absent parents that are noted.
+    pub absent_max: usize,
+}
+
+impl Default for IntakeLimits {
+    fn default() -> Self {
+        Self {
+            pending_bytes_max: PENDING_BYTES_MAX,
+            held_bytes_max: HELD_BYTES_MAX,
+            strangers_bytes_max: STRANGERS_BYTES_MAX,
+            absent_max: ABSENT_PARENTS_MAX,
+        }
+    }
+}
+
+impl Intake {
+    /// Makes an intake in which no entry waits. `holds`: whether entries from the future are held,
+    /// which the root store does not do. `absent`: the absent parents that were saved.
+    pub fn new(holds: bool, absent: BTreeSet<EntryId>, limits: IntakeLimits) -> Self {
+        Self {
+            holds,
+            pending: Pending::new(limits.pending_bytes_max),
+            held: Held::new(limits.held_bytes_max),
+            strangers: Pending::new(limits.strangers_bytes_max),
+            absent: Absent::new(absent, limits.absent_max),
+            group: BTreeMap::new(),
+            settling: false,
+            dropped: 0,
+        }
+    }
+
+    /// Decides what becomes of an authentic entry from elsewhere. `now_ms`: this node's clock. An
+    /// entry that waits is kept here.
+    ///
+    /// # Errors
+    /// Those of `log`; nothing has changed then, and the entry may be offered again.
+    pub fn offer<L: Lookup>(
+        &mut self,
+        entry: &VerifiedEntry,
+        now_ms: u64,
+        log: &L,
+    ) -> Result<Verdict, L::Error> {
+        let author = entry.author();
+        if log.is_hole(&author, entry.header.seq)? {
+            return Ok(Verdict::Repairs);
+        }
+        match log.standing(&author) {
+            Standing::Counts => {}
+            Standing::Unknown => {
+                let dropped = self.strangers.insert(entry.clone(), author).len();
+                self.note_dropped(dropped);
+                return Ok(Verdict::AwaitsMember);
+            }
+            Standing::Reader => return Ok(Verdict::Refused(Refusal::Reader { author })),
+            Standing::Through(cut) => {
+                let leads = |author: &Author, entry, tip| log.leads(author, entry, tip);
+                if !cut.covers(&author, FrontierTip::of(entry), leads)? {
+                    return Ok(Verdict::Refused(Refusal::Removed { author }));
+                }
+            }
+        }
+        let due_ms = entry.header.hlc.wall_ms.saturating_sub(DRIFT_MS_MAX);
+        if self.holds && due_ms > now_ms {
+            let dropped = self.held.insert(entry.clone(), due_ms);
+            self.note_dropped(dropped);
+            return Ok(Verdict::AwaitsClock { due_ms });
+        }
+        let verdict = self.place(entry, None, log)?;
+        let (Verdict::Append { heads, .. } | Verdict::Begin { heads, .. }) = &verdict else {
+            return Ok(verdict);
+        };
+        match self.check_parents(entry, heads, log)? {
+            Parents::Here => Ok(verdict),
+            Parents::Missing(parent) => Ok(self.wait_for(entry, parent)),
+            Parents::False(parent) => Ok(Verdict::Refused(Refusal::FalseParent { parent })),
+        }
+    }
+
+    /// Decides where an entry belongs in its author's log, and nothing else: own entries need no more.
+    /// `heads`: those of its keys, where the caller has read them.
+    ///
+    /// # Errors
+    /// Those of `log`.
+    pub fn place<L: Lookup>(
+        &mut self,
+        entry: &VerifiedEntry,
+        heads: Option<Vec<Heads>>,
+        log: &L,
+    ) -> Result<Verdict, L::Error> {
+        let author = entry.author();
+        let tips = log.tips(&author);
+        let mut unreadable = false;
+        let admission = admit(&tips, entry, |branch, seq| {
+            if let Some(staged) = self.staged_at(entry, seq) {
+                return Ok(Some(staged));
+            }
+            Ok(match log.at(&author, branch, seq)? {
+                Place::Entry(tip) => Some(tip),
+                Place::Free => None,
+                Place::Unreadable => {
+                    unreadable = true;
+                    None
+                }
+            })
+        })?;
+        if admission == Ok(Admission::Duplicate) {
+            return Ok(Verdict::Duplicate);
+        }
+        // An unreadable place is not free.
+        if unreadable && log.is_hole(&author, entry.header.seq)? {
+            return Ok(Verdict::Repairs);
+        }
+        let prev = entry.header.prev.unwrap_or(entry.id);
+        let heads = || heads.map_or_else(|| log.heads(entry), Ok);
+        Ok(match admission {
+            Ok(Admission::Duplicate) => Verdict::Duplicate,
+            Ok(Admission::Append { branch }) => Verdict::Append {
+                branch,
+                heads: heads()?,
+            },
+            Ok(Admission::First) => Verdict::Begin {
+                fork: false,
+                heads: heads()?,
+            },
+            Ok(Admission::Fork { .. }) => Verdict::Begin {
+                fork: true,
+                heads: heads()?,
+            },
+            Ok(Admission::Gap { .. }) => self.wait_for(entry, prev),
+            // The stamp of an unreadable predecessor is a guess.
+            Err(ChainError::ClockWentBack { .. }) if self.is_unreadable(entry, prev, log)? => {
+                self.wait_for(entry, prev)
+            }
+            Err(refused) => Verdict::Refused(refused.into()),
+        })
+    }
+
+    /// Notes that `entry` is written and applied. Returns the entries that waited for it, to be
+    /// offered again.
+    #[must_use = "the entries are kept nowhere else"]
+    pub fn staged(&mut self, entry: &VerifiedEntry) -> Vec<VerifiedEntry> {
+        self.group.insert(entry.id, entry.as_parent());
+        self.absent.note_applied(entry);
+        self.pending.release(&entry.id)
+    }
+
+    /// Ends a group that is durable. Returns keys whose heads must be counted again: a parent that
+    /// was taken for one that never comes has come.
+    #[must_use = "the keys must be counted again"]
+    pub fn commit(&mut self) -> BTreeSet<Bytes> {
+        self.group.clear();
+        self.absent.commit()
+    }
+
+    /// Ends a group that was not written. Entries that it took out to offer them again are dropped;
+    /// the next sync brings them.
+    pub fn roll_back(&mut self) {
+        self.group.clear();
+        self.absent.roll_back();
+    }
+
+    /// Returns whether entries are staged and neither committed nor rolled back.
+    pub fn is_staging(&self) -> bool {
+        !self.group.is_empty()
+    }
+
+    /// Takes out the held entries that are due at `now_ms`.
+    #[must_use = "the entries are kept nowhere else"]
+    pub fn take_due(&mut self, now_ms: u64) -> Vec<VerifiedEntry> {
+        self.held.take_due(now_ms)
+    }
+
+    /// Returns when the next held entry is due, ms since 1970; `None` when none is held.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.held.next_due_ms()
+    }
+
+    /// Holds `entry` until `due_ms`: it was due, and could not be written.
+    pub fn hold(&mut self, entry: VerifiedEntry, due_ms: u64) {
+        let dropped = self.held.insert(entry, due_ms);
+        self.note_dropped(dropped);
+    }
+
+    /// Takes out the entries of authors who are members now, causes before effects.
+    #[must_use = "the entries are kept nowhere else"]
+    pub fn take_admitted<'a>(
+        &mut self,
+        members: impl IntoIterator<Item = &'a Author>,
+    ) -> Vec<VerifiedEntry> {
+        let mut admitted = Vec::new();
+        for author in members {
+            admitted.extend(self.strangers.release(author));
+        }
+        admitted.sort_by_key(|entry| entry.order());
+        admitted
+    }
+
+    /// Begins to settle: takes out all pending entries, causes before effects, and does not wait for
+    /// parents that do not count until `settled` is called.
+    #[must_use = "the entries are kept nowhere else"]
+    pub fn settle(&mut self) -> Vec<VerifiedEntry> {
+        self.settling = true;
+        let mut pending = self.pending.take_all();
+        pending.sort_by_key(|entry| entry.order());
+        pending
+    }
+
+    /// Ends what `settle` began.
+    pub fn settled(&mut self) {
+        self.settling = false;
+    }
+
+    /// Returns whether the entry at `tip` is here: readable in the log, or held or a stranger's with
+    /// everything before it by `prev` here. A pending entry is not: it may be dropped to make room,
+    /// and must be asked for again. Nor is an unreadable one: a peer gives it back.
+    ///
+    /// # Errors
+    /// Those of `log`.
+    pub fn is_here<L: Lookup>(
+        &self,
+        author: &Author,
+        tip: FrontierTip,
+        log: &L,
+    ) -> Result<bool, L::Error> {
+        let mut place = tip;
+        loop {
+            if let Found::Here(_) = self.find(author, place.seq, place.id, log)? {
+                return Ok(true);
+            }
+            let kept = self
+                .held
+                .get(&place.id)
+                .or_else(|| self.strangers.get(&place.id));
+            let Some(entry) = kept.filter(|entry| entry.author() == *author) else {
+                return Ok(false);
+            };
+            let Some(prev) = entry.header.prev else {
+                return Ok(true);
+            };
+            place = FrontierTip {
+                seq: entry.header.seq.saturating_sub(1),
+                id: prev,
+            };
+        }
+    }
+
+    /// Returns the pending entries.
+    pub fn pending(&self) -> &Pending<EntryId> {
+        &self.pending
+    }
+
+    /// Returns the held entries.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Returns the absent parents, to save them.
+    pub fn absent(&mut self) -> &mut Absent {
+        &mut self.absent
+    }
+
+    /// Returns how many entries were dropped to make room, since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn note_dropped(&mut self, entries: usize) {
+        let entries = u64::try_from(entries).unwrap_or(u64::MAX);
+        self.dropped = self.dropped.saturating_add(entries);
+    }
+
+    fn wait_for(&mut self, entry: &VerifiedEntry, missing: EntryId) -> Verdict {
+        let dropped = self.pending.insert(entry.clone(), missing).len();
+        self.note_dropped(dropped);
+        Verdict::AwaitsEntry(missing)
+    }
+
+    // Returns `entry` itself or its predecessor, if the current group has it at `seq`.
+    fn staged_at(&self, entry: &Entry, seq: Seq) -> Option<Tip> {
+        let ids = [Some(entry.id), entry.header.prev];
+        let mut staged = ids.iter().flatten().filter_map(|id| self.group.get(id));
+        let staged = staged.find(|staged| staged.author == entry.author() && staged.seq == seq)?;
+        Some(Tip {
+            seq: staged.seq,
+            id: staged.id,
+            hlc: staged.hlc,
+        })
+    }
+
+    fn is_unreadable<L: Lookup>(
+        &self,
+        entry: &Entry,
+        prev: EntryId,
+        log: &L,
+    ) -> Result<bool, L::Error> {
+        let before = entry.header.seq.saturating_sub(1);
+        let found = self.find(&entry.author(), before, prev, log)?;
+        Ok(found == Found::Unreadable)
+    }
+
+    fn find<L: Lookup>(
+        &self,
+        author: &Author,
+        seq: Seq,
+        id: EntryId,
+        log: &L,
+    ) -> Result<Found, L::Error> {
+        if let Some(staged) = self.group.get(&id) {
+            return Ok(Found::Here(*staged));
+        }
+        let mut found = Found::No;
+        for branch in 0..log.tips(author).len() {
+            match log.at(author, branch, seq)? {
+                Place::Entry(tip) if tip.id == id => {
+                    return Ok(Found::Here(Parent {
+                        hlc: tip.hlc,
+                        author: *author,
+                        id,
+                        seq,
+                    }));
+                }
+                Place::Entry(_) | Place::Free => {}
+                Place::Unreadable => found = Found::Unreadable,
+            }
+        }
+        Ok(found)
+    }
+
+    // `heads`: of the entry's keys. Most parents are among them and need no look into the log.
+    fn check_parents<L: Lookup>(
+        &mut self,
+        entry: &Entry,
+        heads: &[Heads],
+        log: &L,
+    ) -> Result<Parents, L::Error> {
+        let heads: Vec<Parent> = heads
+            .iter()
+            .flat_map(Heads::as_slice)
+            .map(Head::as_parent)
+            .collect();
+        let mut absent = Vec::new();
+        for parent in &entry.header.parents {
+            if heads.contains(parent) {
+                continue;
+            }
+            match self.find(&parent.author, parent.seq, parent.id, log)? {
+                Found::Here(known) if known == *parent => {}
+                Found::Here(known) => return Ok(Parents::False(known.id)),
+                // An unreadable parent comes back from a peer.
+                Found::No | Found::Unreadable => {
+                    if !self.is_passed_over(parent, log)? {
+                        return Ok(Parents::Missing(parent.id));
+                    }
+                    absent.push(parent.id);
+                }
+            }
+        }
+        for id in absent {
+            self.absent.add(id);
+        }
+        Ok(Parents::Here)
+    }
+
+    // Returns whether a parent that is not here is not waited for.
+    fn is_passed_over<L: Lookup>(&self, parent: &Parent, log: &L) -> Result<bool, L::Error> {
+        let may_pass = self.settling && self.absent.has_room();
+        let counts = match log.standing(&parent.author) {
+            Standing::Counts => true,
+            Standing::Unknown | Standing::Reader => false,
+            Standing::Through(cut) => {
+                let place = FrontierTip {
+                    seq: parent.seq,
+                    id: parent.id,
+                };
+                let leads = |author: &Author, entry, tip| log.leads(author, entry, tip);
+                cut.covers(&parent.author, place, leads)?
+            }
+        };
+        Ok(!counts && (may_pass || log.is_removed(&parent.author)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Here(Parent),
+    No,
+    Unreadable,
+}
+
+enum Parents {
+    Here,
+    Missing(EntryId),
+    False(EntryId),
+}

@@ -1,0 +1,68 @@
+//! A lookup: the questions that intake asks of log, state and membership.
+
+use crate::{
+    id::{Author, Seq},
+    protocol::{
+        chain::Tip, entry::Entry, frontier::FrontierTip, heads::Heads, membership::Standing,
+    },
+};
+
+/// What a branch has at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// This entry.
+    Entry(Tip),
+    /// Nothing.
+    Free,
+    /// An entry that cannot be read. It is not free: the entry comes back from a peer.
+    Unreadable,
+}
+
+/// The log, the state and the members, as intake sees them.
+///
+/// Answers hold for entries that are durable; of those staged in the current group only `tips` and
+/// `heads` know. An unreadable record is never "no": see each method.
+pub trait Lookup {
+    /// Why a question has no answer at all: the disk fails, or the state must be built again.
+    type Error;
+
+    /// Returns the tip of each branch of `author` by number, staged entries included.
+    fn tips(&self, author: &Author) -> Vec<Tip>;
+
+    /// Returns what a branch has at `seq`, ancestors on other branches left out. `branch` is an index
+    /// into `tips`.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn at(&self, author: &Author, branch: usize, seq: Seq) -> Result<Place, Self::Error>;
+
+    /// Returns whether the place is in a known hole: entries that are in the log and unreadable.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn is_hole(&self, author: &Author, seq: Seq) -> Result<bool, Self::Error>;
+
+    /// Returns the heads of the entry's keys, one for each op.
+    ///
+    /// # Errors
+    /// The state is unreadable.
+    fn heads(&self, entry: &Entry) -> Result<Vec<Heads>, Self::Error>;
+
+    /// Returns what becomes of entries of `author` in this store.
+    fn standing(&self, author: &Author) -> Standing;
+
+    /// Returns whether `author` was removed, or has left.
+    fn is_removed(&self, author: &Author) -> bool;
+
+    /// Returns whether `entry` is on the branch of `author` that ends in `tip`; `None` when that tip
+    /// has not come, or cannot be read until it comes back.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn leads(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, Self::Error>;
+}

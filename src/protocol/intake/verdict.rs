@@ -1,0 +1,67 @@
+//! A verdict: what becomes of an entry, and why.
+
+use crate::{
+    id::{Author, EntryId},
+    protocol::{chain::ChainError, heads::Heads},
+};
+
+/// What becomes of an entry that was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "an entry that is to be appended is nowhere else"]
+pub enum Verdict {
+    /// The caller appends it to a branch, applies it, and calls `Intake::staged`.
+    Append {
+        /// Index into the tips of its author.
+        branch: usize,
+        /// Heads of the entry's keys before it, one for each op.
+        heads: Vec<Heads>,
+    },
+    /// The caller begins a branch with it, applies it, and calls `Intake::staged`.
+    Begin {
+        /// True when its author has a branch already: two entries were signed for one place.
+        fork: bool,
+        /// Heads of the entry's keys before it, one for each op.
+        heads: Vec<Heads>,
+    },
+    /// It is in the log.
+    Duplicate,
+    /// Its place in the log is a hole: the caller keeps it until the whole hole can be filled.
+    Repairs,
+    /// It is pending: kept until this entry, its predecessor or a parent, has come.
+    AwaitsEntry(EntryId),
+    /// It is held: kept until the clock reaches this time, ms since 1970.
+    AwaitsClock {
+        /// When it is offered again.
+        due_ms: u64,
+    },
+    /// It is kept until somebody admits its author.
+    AwaitsMember,
+    /// It can never be applied.
+    Refused(Refusal),
+}
+
+/// Why an authentic entry of this store can never be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It does not fit its author's log.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Its author's role does not allow it to write.
+    #[error("node {author} may not write: its role is reader")]
+    Reader {
+        /// Author of the entry.
+        author: Author,
+    },
+    /// Its author was removed, and the removal does not cover this entry.
+    #[error("node {author} was removed, and this entry is not among those that still count")]
+    Removed {
+        /// Author of the entry.
+        author: Author,
+    },
+    /// It gives a stamp, an author or a place for a parent that the parent does not have.
+    #[error("the entry cites parent {parent} with a wrong author, place or stamp")]
+    FalseParent {
+        /// Id of the parent.
+        parent: EntryId,
+    },
+}

@@ -1,0 +1,46 @@
+//! Expiries: published when the clock passes them. Heads never change because time has passed.
+
+use std::sync::Arc;
+
+use crate::{
+    protocol::change::{Change, Origin},
+    store::writer::writer::Writer,
+};
+
+impl Writer {
+    /// Publishes the expiries that are due at `now_ms`, some at a time, if there are any.
+    pub(super) fn expire_if_due(&mut self, now_ms: u64) {
+        if self.next_expiry_ms.is_none_or(|due_ms| due_ms > now_ms) {
+            return;
+        }
+        let mut changes = Vec::new();
+        let view = self.state.staged();
+        let due = view.expiring_whole(view.expired_through_ms, now_ms, EXPIRIES_AT_ONCE);
+        let (due, through_ms) = match due {
+            Ok(due) => due,
+            Err(error) => return self.state_damaged(error),
+        };
+        for (ms, key) in due {
+            let heads = match self.state.heads(&key) {
+                Ok(heads) => heads,
+                Err(error) => return self.state_damaged(error),
+            };
+            let expiry = Change::expiry(key, ms, heads, Origin::Local, now_ms);
+            changes.extend(expiry.map(Arc::new));
+        }
+        self.state.expire_through(through_ms);
+        self.state.show();
+        self.publish(&changes);
+        self.find_next_expiry();
+    }
+
+    /// Looks up when the next expiry is due.
+    pub(super) fn find_next_expiry(&mut self) {
+        match self.state.expiring(u64::MAX - 1, 1) {
+            Ok(due) => self.next_expiry_ms = due.first().map(|(ms, _)| *ms),
+            Err(error) => self.state_damaged(error),
+        }
+    }
+}
+
+const EXPIRIES_AT_ONCE: usize = 1024;

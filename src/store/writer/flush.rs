@@ -1,0 +1,58 @@
+//! Flushes: rows in memory go to the state file, now and then and at the end.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    limits::{FLUSH_EVERY, RECENT_BYTES_MAX},
+    state::StateError,
+    store::writer::writer::Writer,
+};
+
+impl Writer {
+    /// Begins a flush when enough has changed or enough time has passed, and ends one that is done.
+    ///
+    /// # Errors
+    /// The state file cannot be written.
+    pub(super) fn flush_if_due(&mut self) -> Result<(), StateError> {
+        let full = self.state.recent_bytes() >= RECENT_BYTES_MAX;
+        if self.state.finish_flush(full)? {
+            self.marks.flushed();
+        }
+        let due = self.state.recent_bytes() > 0 && self.flushed_at.elapsed() >= FLUSH_EVERY;
+        if (full || due) && !self.state.is_flushing() {
+            let notes = self.take_notes();
+            self.state.flush(notes);
+            self.flushed_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Writes everything in memory to the state file and waits for it.
+    ///
+    /// # Errors
+    /// The state file cannot be written.
+    pub(super) fn flush_all(&mut self) -> Result<(), StateError> {
+        if self.state.finish_flush(true)? {
+            self.marks.flushed();
+        }
+        let notes = self.take_notes();
+        self.state.flush(notes);
+        self.state.finish_flush(true)?;
+        self.marks.flushed();
+        Ok(())
+    }
+
+    /// Returns how long nothing is to be flushed, if nothing is written meanwhile.
+    pub(super) fn flush_due_in(&self) -> Duration {
+        if self.state.is_flushing() {
+            LOOK_AGAIN
+        } else if self.state.recent_bytes() > 0 {
+            FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed())
+        } else {
+            Duration::MAX
+        }
+    }
+}
+
+// While a flush is under way, its end is looked for this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);

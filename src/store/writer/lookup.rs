@@ -1,0 +1,77 @@
+//! The log, the state and the members, as intake asks for them.
+
+use std::cell::RefCell;
+
+use crate::{
+    id::{Author, Seq},
+    log::{LogError, Logs},
+    protocol::{
+        chain::Tip,
+        entry::{Entry, Op},
+        frontier::FrontierTip,
+        heads::Heads,
+        intake::{Lookup, Place},
+        membership::Standing,
+    },
+    state::State,
+    store::writer::{health::WriteFailure, membership::Membership, mending::Mending},
+};
+
+/// Answers intake from the writer's parts. Damage that it meets is noted.
+pub(super) struct WriterLookup<'a> {
+    pub(super) logs: &'a Logs,
+    pub(super) state: &'a State,
+    pub(super) membership: &'a Membership,
+    pub(super) mending: RefCell<&'a mut Mending>,
+}
+
+impl Lookup for WriterLookup<'_> {
+    type Error = WriteFailure;
+
+    fn tips(&self, author: &Author) -> Vec<Tip> {
+        self.logs.tips(author)
+    }
+
+    fn at(&self, author: &Author, branch: usize, seq: Seq) -> Result<Place, WriteFailure> {
+        match self.logs.reader().tip_at(author, branch, seq) {
+            Ok(Some(tip)) => Ok(Place::Entry(tip)),
+            Ok(None) => Ok(Place::Free),
+            Err(LogError::Damaged(found)) => {
+                let mut mending = self.mending.borrow_mut();
+                mending.note(vec![found]);
+                mending.look(self.logs.reader());
+                Ok(Place::Unreadable)
+            }
+            Err(error) => Err(WriteFailure::unreadable(error)),
+        }
+    }
+
+    fn is_hole(&self, author: &Author, seq: Seq) -> Result<bool, WriteFailure> {
+        Ok(self.mending.borrow().is_hole(author, seq))
+    }
+
+    fn heads(&self, entry: &Entry) -> Result<Vec<Heads>, WriteFailure> {
+        let keys = entry.ops.iter().map(Op::key);
+        let heads = keys.map(|key| self.state.heads(key));
+        heads.collect::<Result<_, _>>().map_err(Into::into)
+    }
+
+    fn standing(&self, author: &Author) -> Standing {
+        self.membership.standing(author)
+    }
+
+    fn is_removed(&self, author: &Author) -> bool {
+        self.membership.is_removed(author)
+    }
+
+    fn leads(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, WriteFailure> {
+        let log = self.logs.reader();
+        let answer = self.membership.leads(log, author, entry, tip);
+        answer.map_err(WriteFailure::unreadable)
+    }
+}

@@ -1,0 +1,103 @@
+//! This node's own log: whether it may be written to, and where it goes on.
+
+use crate::{
+    protocol::{chain::Tip, entry::VerifiedEntry, fork::closing, membership::Standing},
+    store::{
+        WriteError,
+        writer::{
+            health::WriteFailure, repair::LostEntries, transaction::Transaction, writer::Writer,
+        },
+    },
+};
+
+impl Writer {
+    /// Checks that this node may write: it is a member that may, its log is whole, and not forked.
+    ///
+    /// # Errors
+    /// `NotAdmitted`, `Reader`, `Removed`; `OwnLogCut`; `OwnFork`.
+    pub(super) fn check_may_write(&self) -> Result<(), WriteError> {
+        self.check_own_standing()?;
+        self.check_own_log()?;
+        self.own_tip().map(drop)
+    }
+
+    /// Checks that this node is a member that may write.
+    ///
+    /// # Errors
+    /// `NotAdmitted`, `Reader`, `Removed`.
+    pub(super) fn check_own_standing(&self) -> Result<(), WriteError> {
+        match self.membership.standing(&self.author()) {
+            Standing::Counts => Ok(()),
+            Standing::Unknown => Err(WriteError::NotAdmitted),
+            Standing::Reader => Err(WriteError::Reader),
+            Standing::Through(_) => Err(WriteError::Removed),
+        }
+    }
+
+    /// Checks that the end of this node's own log is there.
+    ///
+    /// # Errors
+    /// `OwnLogCut`.
+    pub(super) fn check_own_log(&self) -> Result<(), WriteError> {
+        self.cuts.first().map_or(Ok(()), |cut| {
+            Err(WriteError::OwnLogCut {
+                first: cut.first(),
+                through: cut.through,
+            })
+        })
+    }
+
+    /// Returns the entries that are gone from the end of this node's own log.
+    pub(super) fn lost(&self) -> Vec<LostEntries> {
+        let cuts = self.cuts.iter();
+        cuts.map(|cut| LostEntries {
+            file: cut.file.clone(),
+            first: cut.first(),
+            through: cut.through,
+        })
+        .collect()
+    }
+
+    /// Returns the tip of this node's own log; `None` before the first entry.
+    ///
+    /// # Errors
+    /// `OwnFork` while several tips are open.
+    pub(super) fn own_tip(&self) -> Result<Option<Tip>, WriteError> {
+        let tips = self.logs.tips(&self.author());
+        if tips.len() < 2 {
+            return Ok(tips.first().copied());
+        }
+        let open = self.forks.open(&self.author(), &tips);
+        if let [tip] = open.as_slice() {
+            return Ok(Some(*tip));
+        }
+        let branches = self.logs.reader().of(&self.author());
+        let forks = branches.iter().filter(|branch| branch.number > 0);
+        let seq = forks.map(|branch| branch.first).min().unwrap_or(0);
+        Err(WriteError::OwnFork { seq })
+    }
+}
+
+impl Transaction<'_> {
+    /// Closes the fork of this node's own log: stages an entry without ops that cites all open tips
+    /// but the one it follows. Returns that entry; `None` when there is no open fork.
+    ///
+    /// # Errors
+    /// This node may not write; the log takes no entry.
+    pub(super) fn close_own_fork(&mut self) -> Result<Option<VerifiedEntry>, WriteFailure> {
+        let writer = self.writer();
+        let author = writer.author();
+        let open = writer.forks.open(&author, &writer.logs.tips(&author));
+        let Some((on, parents)) = closing(&author, &open) else {
+            return Ok(None);
+        };
+        writer.check_own_standing()?;
+        let entry = writer.sign(Some(on), parents, Vec::new(), false, None)?;
+        let receipt = self.stage_own(&entry, Vec::new())?;
+        assert_eq!(
+            receipt.entry, entry.id,
+            "the closing entry is the staged one"
+        );
+        Ok(Some(entry))
+    }
+}

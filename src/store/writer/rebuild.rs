@@ -1,0 +1,369 @@
+//! Rebuilds: the state made from the logs, whole or from where a state file ends.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use crate::{
+    limits::{RECENT_BYTES_MAX, REPLAY_CHUNK_BYTES},
+    log::{
+        LogDamage, LogError, Logs, Mark,
+        merge::{Merge, Merged, Span, spans, whole},
+    },
+    protocol::{
+        entry::{Entry, VerifiedEntry},
+        frontier::{Frontier, FrontierTip},
+        intake::{Intake, Reach},
+    },
+    state::{State, StateError},
+    store::{
+        OpenError, StoreConfig,
+        writer::{
+            forks::Forks,
+            health::Health,
+            marks::Marks,
+            membership::Membership,
+            notes::Note,
+            writer::{Writer, derived_notes},
+        },
+    },
+};
+
+/// What a state is made of, besides itself.
+pub(super) struct Sources<'a> {
+    pub(super) config: &'a StoreConfig,
+    pub(super) logs: &'a Logs,
+    pub(super) marks: &'a mut Marks,
+    pub(super) forks: &'a mut Forks,
+    pub(super) membership: &'a mut Membership,
+    pub(super) intake: &'a mut Intake,
+    /// Damage that is met is added here.
+    pub(super) damage: &'a mut Vec<LogDamage>,
+}
+
+impl Sources<'_> {
+    /// Makes a new state file and fills it from the logs.
+    ///
+    /// # Errors
+    /// The file system refuses; a log is not authentic, or belongs to another store.
+    pub(super) fn build(&mut self) -> Result<State, OpenError> {
+        let (disk, path) = (&self.config.disk, self.config.dir.join("state.db"));
+        State::discard(disk.as_ref(), &path)?;
+        self.marks.forget_saved();
+        self.membership.forget_saved();
+        self.intake.absent().forget_saved();
+        // All logs are read again.
+        *self.forks = Forks::default();
+        let (mut state, _empty) = State::open(Arc::clone(disk), &path)?;
+        self.check_tips(&[])?;
+        state.fill();
+        match self.replay(&mut state, &Frontier::default())? {
+            Ok(()) => {
+                state.filled();
+                Ok(state)
+            }
+            Err(what) => Err(StateError::Damaged { what }.into()),
+        }
+    }
+
+    /// Applies to `state` what the logs have after `from`. The inner error: the state is ahead of the
+    /// logs or damaged, and must be built.
+    ///
+    /// # Errors
+    /// The file system refuses; a log belongs to another store.
+    pub(super) fn replay(
+        &mut self,
+        state: &mut State,
+        from: &Frontier,
+    ) -> Result<Result<(), String>, OpenError> {
+        let log = self.logs.reader();
+        let all = all_of(self.logs);
+        let spans = match self.spans_after(from, &all)? {
+            Ok(spans) => spans,
+            Err(what) => return Ok(Err(what)),
+        };
+        self.membership.collect(self.logs, &spans, state)?;
+        let mut reach = Reach::default();
+        for (author, tip) in all.iter() {
+            reach.extend(author, tip.seq);
+        }
+        let due: u64 = spans.iter().map(|span| span.through - span.after).sum();
+        let (mut read, mut lost) = (0, BTreeSet::new());
+        // One thread reads and decodes, this one applies, the flusher writes.
+        let (parts, decoded) = mpsc::sync_channel(PARTS_AHEAD);
+        thread::scope(|scope| {
+            scope.spawn(move || decode(spans, &parts));
+            for part in decoded {
+                for next in part? {
+                    match next {
+                        Merged::Entry { entry, .. } => {
+                            read += 1;
+                            if let Err(refused) = self.apply(state, &entry, &reach)? {
+                                return Ok(Err(refused));
+                            }
+                        }
+                        Merged::Damage(found) => {
+                            state.lack(true);
+                            lost.insert(found.author);
+                            self.note(found);
+                        }
+                    }
+                }
+                if state.recent_bytes() >= RECENT_BYTES_MAX / 2 {
+                    self.flush_part(state)?;
+                }
+            }
+            self.commit();
+            // Where an entry is missing at the end of a log, its author's tip is passed all the same:
+            // an entry that comes next must not hide that it is missing.
+            for author in &lost {
+                let tips = all.tips(author);
+                let mut counts = true;
+                for tip in tips {
+                    counts &= self.membership.counts(author, *tip, log)?;
+                }
+                if counts {
+                    state.pass(*author, tips);
+                }
+            }
+            let unreadable = self.membership.take_unreadable();
+            // The state lacks nothing where all that is damaged is a mark between entries.
+            state.lack((!lost.is_empty() && read < due) || !unreadable.is_empty());
+            for found in unreadable {
+                self.note(found);
+            }
+            state.show();
+            Ok(Ok(()))
+        })
+    }
+
+    /// Checks that the newest entry of each branch is authentic and of this store. Each entry before
+    /// it is so through the chain of ids. A tip that a mark names was checked before.
+    ///
+    /// # Errors
+    /// `NotAuthentic`, `ForeignLog`.
+    pub(super) fn check_tips(&self, known: &[Mark]) -> Result<(), OpenError> {
+        for branch in self.logs.reader().all() {
+            let Some(tip) = branch.tip() else { continue };
+            if known.iter().any(|mark| mark.tip.id == tip.id) {
+                continue;
+            }
+            let Ok(Some((entry, _record))) = branch.entry(tip.seq) else {
+                continue;
+            };
+            let author = branch.author;
+            check_store(self.config, &entry)?;
+            Entry::clone(&entry)
+                .verify()
+                .map_err(|source| OpenError::NotAuthentic { author, source })?;
+        }
+        Ok(())
+    }
+
+    // The inner error: the state is ahead of the logs, or the logs cannot tell.
+    fn spans_after(
+        &self,
+        from: &Frontier,
+        all: &Frontier,
+    ) -> Result<Result<Vec<Span>, String>, OpenError> {
+        let log = self.logs.reader();
+        if from.is_empty() {
+            return Ok(Ok(whole(log)));
+        }
+        let what = match spans(log, from, all) {
+            Ok(Ok(spans)) => return Ok(Ok(spans)),
+            Ok(Err(unknown)) => unknown.first().map_or_else(String::new, |tip| {
+                let author = tip.author.short();
+                format!(
+                    "it is ahead of the log of {author}: entry {} against {}",
+                    tip.tip.seq, tip.have
+                )
+            }),
+            Err(LogError::Damaged(damage)) => damage.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::error!(store = %self.config.id, what, "the state does not fit the logs");
+        Ok(Err(what))
+    }
+
+    // The inner error: the state is damaged.
+    fn apply(
+        &mut self,
+        state: &mut State,
+        entry: &VerifiedEntry,
+        reach: &Reach,
+    ) -> Result<Result<(), String>, OpenError> {
+        check_store(self.config, entry)?;
+        self.forks.note(entry);
+        let (author, place) = (entry.author(), FrontierTip::of(entry));
+        if !self.membership.counts(&author, place, self.logs.reader())? {
+            return Ok(Ok(()));
+        }
+        for absent in reach.absent(entry) {
+            self.intake.absent().add(absent);
+        }
+        match state.stage(entry) {
+            Ok(_changes) => Ok(Ok(())),
+            Err(StateError::Damaged { what }) => Ok(Err(what)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    // The same damage can be met when the logs are opened, and again when they are read.
+    fn note(&mut self, found: LogDamage) {
+        if !self.damage.iter().any(|known| known.covers(&found)) {
+            self.damage.push(found);
+        }
+    }
+
+    fn commit(&mut self) {
+        self.forks.commit();
+        let come = self.intake.absent().commit();
+        assert!(come.is_empty(), "a replay looks for no absent parents");
+    }
+
+    // Marks come with the last flush. Acts and closed tips come with the frontier that has them: what
+    // lies behind a frontier is not read again.
+    fn flush_part(&mut self, state: &mut State) -> Result<(), OpenError> {
+        state.show();
+        if state.finish_flush(true)? {
+            self.marks.flushed();
+        }
+        self.commit();
+        let notes = derived_notes(self.forks, self.membership, self.intake);
+        state.flush(notes.iter().map(Note::encode).collect());
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// The state file cannot be used: builds it again from the log.
+    pub(super) fn state_damaged(&mut self, error: StateError) {
+        tracing::warn!(store = %self.config.id, %error, "building the state again from the log");
+        drop(self.health.set(Health::StateFailed(error)));
+        self.rebuild();
+    }
+
+    /// Builds the state again for a reader that found it damaged at `version`, unless it was built
+    /// again since.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub(super) fn rebuild_unless_newer(&mut self, version: u64) -> Result<(), StateError> {
+        if self.rebuilt_at.is_none_or(|rebuilt| rebuilt <= version) {
+            self.state_damaged(StateError::Damaged {
+                what: "a reader found damage".to_owned(),
+            });
+        }
+        self.health.state_error().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Builds the state again from the log. If that fails, `health` has the reason, and the old state
+    /// stays.
+    pub(super) fn rebuild(&mut self) {
+        self.flushed_at = Instant::now();
+        let (reader, lacked) = (self.state.reader().clone(), self.state.staged().lacks);
+        let mut damage = Vec::new();
+        let built = Sources {
+            config: &self.config,
+            logs: &self.logs,
+            marks: &mut self.marks,
+            forks: &mut self.forks,
+            membership: &mut self.membership,
+            intake: &mut self.intake,
+            damage: &mut damage,
+        }
+        .build();
+        self.mending.note(damage);
+        match built.map_err(state_error) {
+            Ok(mut state) => {
+                state.show_through(reader);
+                self.rebuilt_at = Some(state.staged().version);
+                if let Health::StateFailed(error) = self.health.set(Health::Well) {
+                    self.recovered
+                        .push(format!("the state was built again: {error}"));
+                }
+                let is_whole = !state.staged().lacks;
+                self.state = state;
+                self.find_next_expiry();
+                if lacked && is_whole {
+                    self.bus.publish_mended(self.published());
+                }
+            }
+            Err(error) => {
+                tracing::error!(store = %self.config.id, %error, "cannot build the state again");
+                drop(self.health.set(Health::StateFailed(error)));
+            }
+        }
+    }
+}
+
+fn state_error(error: OpenError) -> StateError {
+    match error {
+        OpenError::State(error) => error,
+        other => StateError::Io {
+            source: Arc::new(io::Error::other(other.to_string())),
+        },
+    }
+}
+
+// Sends the entries of `spans` in order, in parts; ends early when nobody takes them.
+fn decode(spans: Vec<Span>, parts: &mpsc::SyncSender<Result<Vec<Merged>, LogError>>) {
+    let mut merge = match Merge::new(spans) {
+        Ok(merge) => merge,
+        Err(error) => return drop(parts.send(Err(error))),
+    };
+    loop {
+        let (mut part, mut bytes_read) = (Vec::new(), 0);
+        while bytes_read < REPLAY_CHUNK_BYTES {
+            match merge.next() {
+                Ok(Some(next)) => {
+                    if let Merged::Entry { bytes, .. } = &next {
+                        bytes_read += bytes;
+                    }
+                    part.push(next);
+                }
+                Ok(None) => return drop(parts.send(Ok(part))),
+                Err(error) => return drop(parts.send(Err(error))),
+            }
+        }
+        if parts.send(Ok(part)).is_err() {
+            return;
+        }
+    }
+}
+
+fn all_of(logs: &Logs) -> Frontier {
+    let tips = logs.reader().all();
+    let tips = tips
+        .iter()
+        .filter_map(|branch| Some((branch.author, branch.tip()?)));
+    tips.map(|(author, tip)| {
+        (
+            author,
+            FrontierTip {
+                seq: tip.seq,
+                id: tip.id,
+            },
+        )
+    })
+    .collect()
+}
+
+fn check_store(config: &StoreConfig, entry: &VerifiedEntry) -> Result<(), OpenError> {
+    if entry.header.store == config.id {
+        return Ok(());
+    }
+    Err(OpenError::ForeignLog {
+        author: entry.author(),
+        theirs: entry.header.store,
+        ours: config.id,
+    })
+}
+
+// Parts that are decoded ahead of the one that is applied.
+const PARTS_AHEAD: usize = 4;

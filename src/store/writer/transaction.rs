@@ -1,0 +1,315 @@
+//! A transaction: the group of entries that becomes durable, visible and published together.
+//!
+//! ```text
+//! begin -> stage, stage, ... -> commit: fsync -> show -> publish -> gossip
+//!                            \-> drop: everything staged is taken back
+//! ```
+//! What holds, each checked at the edges of a transaction:
+//!
+//! 1. Nothing is staged when one begins: not in the intake, the acts, or the closed tips.
+//! 2. A staged entry follows the tip of its branch: its seq is the next, and its prev is that tip.
+//! 3. The view that commit shows has exactly the entries of the view before and the staged ones.
+//! 4. Published versions never go back (`Writer::publish`).
+//! 5. Changes are published, and entries handed to gossip, only after the fsync of (3).
+//!
+//! 1 to 3 together say that what a caller is told was written is what is on disk.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, EntryId, Seq},
+    limits::GOSSIP_ENTRY_BYTES_MAX,
+    log::LogError,
+    protocol::{
+        change::{Change, EntryRef, Kind, Origin},
+        entry::{Op, VerifiedEntry},
+        frontier::FrontierTip,
+        heads::{Head, Heads},
+    },
+    state::Staged,
+    store::{
+        Fresh, WriteError,
+        writer::{
+            health::{Health, WriteFailure},
+            writer::Writer,
+        },
+    },
+};
+
+/// Where a staged entry goes in its author's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// At the end of this branch, an index into the tips of its author.
+    Branch(usize),
+    /// Into a branch of its own.
+    NewBranch,
+}
+
+/// A group that is being written. It is either committed, or taken back when it is dropped.
+#[derive(Debug)]
+#[must_use = "a transaction that is dropped is taken back"]
+pub(super) struct Transaction<'a> {
+    writer: &'a mut Writer,
+    // Places of the staged entries, in order.
+    staged: Vec<(Author, FrontierTip)>,
+    // Of the staged entries, in order. Published by commit.
+    changes: Vec<Arc<Change>>,
+    // Local ones among them, for gossip.
+    outbox: Vec<Fresh>,
+    // Pending entries that waited for staged ones.
+    released: Vec<VerifiedEntry>,
+    // Entries in the view before.
+    entries_before: u64,
+    committed: bool,
+}
+
+/// The proof that an entry is staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "what is acknowledged is what was staged"]
+pub(super) struct Receipt {
+    pub(super) entry: EntryId,
+    pub(super) seq: Seq,
+}
+
+/// What a commit leaves to do, for `Writer::follow_up`.
+#[derive(Debug)]
+#[must_use = "the state may rest on other members than there are now"]
+pub(super) struct Aftermath {
+    /// True when the members changed, or the state does not rest on them.
+    pub(super) members: bool,
+    /// Keys whose heads must be counted again.
+    pub(super) recount: BTreeSet<Bytes>,
+    /// Entries that waited for committed ones and were not offered again.
+    pub(super) released: Vec<VerifiedEntry>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// The store takes no writes now.
+    pub(super) fn begin(writer: &'a mut Writer) -> Result<Self, WriteError> {
+        writer.health.check_writable()?;
+        assert!(!writer.intake.is_staging(), "no entry is staged (1)");
+        assert!(!writer.membership.is_staging(), "no act is staged (1)");
+        assert!(!writer.forks.is_staging(), "no closed tip is staged (1)");
+        Ok(Self {
+            entries_before: writer.state.staged().entries,
+            writer,
+            staged: Vec::new(),
+            changes: Vec::new(),
+            outbox: Vec::new(),
+            released: Vec::new(),
+            committed: false,
+        })
+    }
+
+    /// Writes an entry to its log and applies it to the state. It is neither durable nor visible
+    /// before `commit`. `before`: the heads of its keys, one for each op.
+    ///
+    /// # Errors
+    /// `State` when the state must be built again; `Refused` when the log takes no entry, which
+    /// poisons the store unless the disk is full. The transaction is of no use then.
+    pub(super) fn stage(
+        &mut self,
+        entry: &VerifiedEntry,
+        destination: Destination,
+        before: Vec<Heads>,
+        origin: Origin,
+    ) -> Result<Receipt, WriteFailure> {
+        let writer = &mut *self.writer;
+        assert_eq!(before.len(), entry.ops.len(), "one list of heads an op");
+        let arrived_ms = writer.clock.now_ms().max(writer.arrived_ms);
+        writer.arrived_ms = arrived_ms;
+        match destination {
+            Destination::Branch(branch) => {
+                let tips = writer.logs.tips(&entry.author());
+                let tip = tips.get(branch).expect("intake named a branch with a tip");
+                assert_eq!(entry.header.prev, Some(tip.id), "it follows the tip (2)");
+                assert_eq!(entry.header.seq, tip.seq + 1, "it follows the tip (2)");
+                let branch = u32::try_from(branch).expect("branches are numbered by 32 bits");
+                writer.logs.append(branch, entry, arrived_ms);
+            }
+            Destination::NewBranch => {
+                if let Err(error) = writer.logs.begin(entry, arrived_ms) {
+                    let error = WriteError::from(error);
+                    if let WriteError::Poisoned { reason } = &error {
+                        let reason = reason.clone();
+                        drop(writer.health.set(Health::Poisoned { reason }));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        let noted = writer
+            .membership
+            .note(entry, writer.state.staged(), writer.logs.reader());
+        if let Some(acts) = noted.map_err(WriteFailure::unreadable)? {
+            writer.state.count(acts);
+        }
+        let changes = writer.state.stage_over(entry, before)?;
+        writer.forks.note(entry);
+        writer.hlc = writer.hlc.max(entry.header.hlc);
+        for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
+            let Some(staged) = staged else { continue };
+            if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
+                let next = writer.next_expiry_ms;
+                writer.next_expiry_ms = Some(next.map_or(ms, |next| next.min(ms)));
+            }
+            let change = change(entry, index, op, staged, origin, arrived_ms);
+            self.changes.push(Arc::new(change));
+        }
+        self.released.extend(self.writer.intake.staged(entry));
+        self.staged.push((entry.author(), FrontierTip::of(entry)));
+        if origin == Origin::Local {
+            self.send_later(entry);
+        }
+        Ok(Receipt {
+            entry: entry.id,
+            seq: entry.header.seq,
+        })
+    }
+
+    /// Makes the staged entries durable, then visible, then known: on return they survive power
+    /// loss, reads see them, and watchers and gossip have them.
+    ///
+    /// # Errors
+    /// `DiskFull`, after which the store goes on; any other error poisons it. Nothing was written,
+    /// or it is open whether it was.
+    pub(super) fn commit(mut self) -> Result<Aftermath, WriteError> {
+        self.write_durably()?;
+        let writer = &mut *self.writer;
+        writer.note_unreadable();
+        let view = writer.state.staged();
+        assert_eq!(
+            view.entries,
+            self.entries_before + self.staged.len() as u64,
+            "the view has the entries before and the staged ones (3)"
+        );
+        for (author, tip) in &self.staged {
+            assert!(
+                view.frontier.seq(author) >= tip.seq,
+                "the frontier reaches entry {} of {} (3)",
+                tip.seq,
+                author.short()
+            );
+        }
+        writer.state.show();
+        // From here on a failure would be one that callers hear of although entries are durable.
+        self.committed = true;
+        let recount = writer.intake.commit();
+        writer.forks.commit();
+        writer.publish(&self.changes);
+        for fresh in self.outbox.drain(..) {
+            // Without a receiver it is in the log all the same.
+            drop(writer.fresh.send(fresh));
+        }
+        let view = writer.state.staged();
+        let members = writer.membership.commit(view, writer.logs.reader());
+        Ok(Aftermath {
+            members,
+            recount,
+            released: std::mem::take(&mut self.released),
+        })
+    }
+
+    /// Returns the writer, to look things up and to offer entries.
+    pub(super) fn writer(&mut self) -> &mut Writer {
+        self.writer
+    }
+
+    /// Takes out the pending entries that waited for what was staged.
+    pub(super) fn take_released(&mut self) -> Vec<VerifiedEntry> {
+        std::mem::take(&mut self.released)
+    }
+
+    fn write_durably(&mut self) -> Result<(), WriteError> {
+        let error = match self.writer.logs.sync() {
+            Ok(()) => return Ok(()),
+            Err(error @ LogError::Full { .. }) => return Err(error.into()),
+            Err(error) => error,
+        };
+        let reason = WriteError::from(error).to_string();
+        tracing::error!(store = %self.writer.config.id, reason, "the log cannot be written");
+        let poisoned = Health::Poisoned {
+            reason: reason.clone(),
+        };
+        drop(self.writer.health.set(poisoned));
+        Err(WriteError::Poisoned { reason })
+    }
+
+    // Remembers a local entry for gossip, if the net listens.
+    fn send_later(&mut self, entry: &VerifiedEntry) {
+        if self.writer.fresh.receiver_count() == 0 {
+            return;
+        }
+        let small = entry.signed.header.len() + entry.signed.ops.len() <= GOSSIP_ENTRY_BYTES_MAX;
+        let encoded = small.then(|| entry.signed.encode().into());
+        self.outbox.push(Fresh {
+            author: entry.author(),
+            seq: entry.header.seq,
+            id: entry.id,
+            encoded,
+        });
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.committed || std::thread::panicking() {
+            return;
+        }
+        let writer = &mut *self.writer;
+        writer.intake.roll_back();
+        writer.membership.roll_back();
+        writer.forks.roll_back();
+        writer.state.forget();
+        if !writer.health.is_poisoned()
+            && let Err(error) = writer.logs.roll_back()
+        {
+            let reason = WriteError::from(error).to_string();
+            drop(writer.health.set(Health::Poisoned { reason }));
+        }
+    }
+}
+
+/// Returns the change that `op` of `entry` made.
+pub(super) fn change(
+    entry: &VerifiedEntry,
+    index: usize,
+    op: &Op,
+    staged: Staged,
+    origin: Origin,
+    arrived_ms: u64,
+) -> Change {
+    let (kind, value, expires_ms) = match op {
+        Op::Put {
+            value, expires_ms, ..
+        } => (Kind::Put, Some(value.clone()), *expires_ms),
+        Op::Delete { .. } => (Kind::Delete, None, None),
+    };
+    let late = staged
+        .after
+        .winner()
+        .is_some_and(|winner| winner.id != entry.id);
+    let number = |count: usize| u32::try_from(count).expect("an entry has at most OPS_MAX ops");
+    Change {
+        key: op.key().clone(),
+        kind,
+        value,
+        expires_ms,
+        entry: EntryRef::from(&**entry),
+        prev: entry.header.prev,
+        op_index: number(index),
+        op_count: number(entry.ops.len()),
+        atomic: entry.header.atomic,
+        depth: entry.header.depth(),
+        previous: staged.before.winner().map(EntryRef::from),
+        heads: staged.after,
+        origin,
+        arrived_ms,
+        late,
+    }
+}
