@@ -26,3 +26,6 @@ pub use intake::{Intake, IntakeLimits};
 pub use lookup::{Lookup, Place};
 pub use pending::Pending;
 pub use verdict::{Refusal, Verdict};
+
+#[cfg(test)]
+mod tests;
