@@ -187,3 +187,156 @@ impl LogReader {
         Ok(covered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::{
+        disk::RealDisk,
+        log::Logs,
+        protocol::entry::{
+            Entry, VerifiedEntry,
+            tests::{AUTHOR_A, entry},
+        },
+    };
+
+    /// One author's log: entries 1 to 4 on branch 0, and a fork that left entry 2.
+    ///
+    /// ```text
+    /// branch 0:  1 - 2 - 3 - 4
+    /// branch 1:        \ 3'- 4'
+    /// ```
+    struct Forked {
+        dir: tempfile::TempDir,
+        logs: Logs,
+        main: Vec<VerifiedEntry>,
+        fork: Vec<VerifiedEntry>,
+    }
+
+    fn after(prev: &Entry, key: &'static str) -> VerifiedEntry {
+        let wall_ms = prev.header.hlc.wall_ms + 1;
+        entry(AUTHOR_A, prev.header.seq + 1, Some(prev.id), wall_ms, key)
+    }
+
+    fn forked() -> Forked {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut logs, _) = Logs::open(Arc::new(RealDisk), dir.path(), &[]).unwrap();
+        let mut main = vec![entry(AUTHOR_A, 1, None, 10, "/main")];
+        for _ in 1..4 {
+            main.push(after(main.last().unwrap(), "/main"));
+        }
+        let mut fork = vec![after(&main[1], "/fork")];
+        fork.push(after(&fork[0], "/fork"));
+        for (branch, entries) in [(0, &main), (1, &fork)] {
+            logs.begin(&entries[0], 1).unwrap();
+            for entry in &entries[1..] {
+                logs.append(branch, entry, 1);
+            }
+            logs.sync().unwrap();
+        }
+        Forked {
+            dir,
+            logs,
+            main,
+            fork,
+        }
+    }
+
+    fn place(entry: &Entry) -> FrontierTip {
+        FrontierTip::of(entry)
+    }
+
+    impl Forked {
+        fn leads(&self, entry: &Entry, tip: &Entry) -> Result<Option<bool>, LogError> {
+            let log = self.logs.reader();
+            log.leads(&entry.author(), place(entry), place(tip))
+        }
+
+        /// Makes the frame of `entry` unreadable.
+        fn damage(&self, entry: &Entry) {
+            let log = self.logs.reader();
+            let branch = log.branch_of(&entry.author(), place(entry)).unwrap();
+            let branch = branch.unwrap();
+            let record = branch.record(entry.header.seq).unwrap().unwrap();
+            let file: &Path = &self.dir.path().join(&branch.name);
+            let mut bytes = fs::read(file).unwrap();
+            let offset = usize::try_from(record.offset).unwrap();
+            bytes[offset..offset + 8].fill(0xff);
+            fs::write(file, bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_tip_leads_back_to_its_branch_and_what_that_left() {
+        let it = forked();
+        let log = it.logs.reader();
+        let author = it.main[0].author();
+        let descent = |tip| {
+            let descent = log.descent(&author, place(tip)).unwrap();
+            let stretch = |stretch: &Stretch| (stretch.branch.number, stretch.through);
+            descent.iter().map(stretch).collect::<Vec<_>>()
+        };
+        assert_eq!(descent(&it.main[3]), [(0, 4)]);
+        assert_eq!(descent(&it.main[2]), [(0, 3)]);
+        assert_eq!(descent(&it.fork[1]), [(1, 4), (0, 2)]);
+        assert_eq!(descent(&after(&it.fork[1], "/elsewhere")), []);
+        for (entry, tip, expected) in [
+            (&it.main[0], &it.main[3], Some(true)),
+            (&it.main[3], &it.main[3], Some(true)),
+            (&it.main[3], &it.main[2], Some(false)),
+            (&it.main[1], &it.fork[1], Some(true)),
+            (&it.main[2], &it.fork[1], Some(false)),
+            (&it.fork[0], &it.main[3], Some(false)),
+            (&it.fork[0], &it.fork[1], Some(true)),
+            (&it.main[0], &after(&it.fork[1], "/elsewhere"), None),
+        ] {
+            assert_eq!(it.leads(entry, tip).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_frontier_covers_what_its_tips_lead_back_to() {
+        let it = forked();
+        let log = it.logs.reader();
+        let author = it.main[0].author();
+        let covered = |tips: &[&VerifiedEntry]| {
+            let frontier: Frontier = tips.iter().map(|tip| (author, place(tip))).collect();
+            let branches = log.of(&author);
+            let covered = branches.iter().map(|branch| log.covered(branch, &frontier));
+            covered.collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        assert_eq!(covered(&[]), [0, 2]);
+        assert_eq!(covered(&[&it.main[2]]), [3, 2]);
+        assert_eq!(covered(&[&it.fork[0]]), [2, 3]);
+        assert_eq!(covered(&[&it.main[3], &it.fork[1]]), [4, 4]);
+    }
+
+    // It read as "not on this branch", and so as "removed".
+    #[test]
+    fn an_unreadable_frame_is_no_answer() {
+        let it = forked();
+        it.damage(&it.main[2]);
+        let damaged = |answer| matches!(answer, Err(LogError::Damaged(_)));
+        assert!(damaged(it.leads(&it.main[2], &it.main[3])));
+        assert!(
+            damaged(it.leads(&it.main[0], &it.main[2])),
+            "which branch is it on?"
+        );
+        // Other places answer.
+        assert_eq!(it.leads(&it.main[1], &it.main[3]).unwrap(), Some(true));
+        assert_eq!(it.leads(&it.fork[0], &it.fork[1]).unwrap(), Some(true));
+    }
+
+    #[test]
+    fn the_entry_that_a_fork_left_is_where_alone_it_can_be() {
+        let it = forked();
+        it.damage(&it.main[1]);
+        assert_eq!(it.leads(&it.main[0], &it.fork[1]).unwrap(), Some(true));
+        let log = it.logs.reader();
+        let author = it.main[0].author();
+        let frontier: Frontier = [(author, place(&it.fork[1]))].into_iter().collect();
+        assert_eq!(log.covered(&log.of(&author)[0], &frontier).unwrap(), 2);
+    }
+}
