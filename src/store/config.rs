@@ -15,37 +15,38 @@ use crate::{
 /// What a store is opened with.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The store.
+    /// Id of the store. Entries of any other are refused.
     pub id: StoreId,
-    /// Its directory, made where it is missing.
+    /// Directory of the store's files. It is created if it is missing.
     pub dir: PathBuf,
-    /// Signs this node's entries.
+    /// Key that signs this node's entries.
     pub key: Arc<SigningKey>,
-    /// The wall clock.
+    /// Wall clock.
     pub clock: Clock,
-    /// The file system.
+    /// File system, or what a test puts in its place.
     pub disk: Arc<dyn Disk>,
-    /// Batches a bus channel holds; see `BUS_BATCHES_MAX`.
+    /// How many batches a channel of the bus holds; see `BUS_BATCHES_MAX`.
     pub bus_batches: usize,
-    /// Kept until the writer thread has ended: whatever keeps others off the directory.
+    /// Keeps other processes out of the directory, for example by a lock. Dropped when the writer's
+    /// thread has ended.
     pub lease: Option<Arc<dyn Any + Send + Sync>>,
     /// True for the root store: clients may not write under the node's own prefixes, and entries
     /// are never held.
     pub root: bool,
-    /// Where it learns who may write.
+    /// Source of the members: who may write here.
     pub authority: Authority,
 }
 
-/// Where a store learns who may write.
+/// Source of the members of a store.
 #[derive(Debug, Clone)]
 pub enum Authority {
-    /// It is the root store that this node founded or joined.
+    /// The store is the root store that this node founded or joined: members follow from its acts.
     Root {
-        /// Who founded it.
+        /// Node that founded it.
         creator: Author,
     },
-    /// The root store of the same node says it.
+    /// The root store of the same node publishes them.
     Of(watch::Receiver<Arc<Members>>),
-    /// Nobody says it: whatever is signed counts. For a store without a node.
+    /// There are none: every signed entry counts. For a store without a node.
     Anyone,
 }

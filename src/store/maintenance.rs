@@ -1,4 +1,4 @@
-//! How a store is, and how a person repairs it.
+//! Maintenance: the status of a store, and its repair.
 
 use crate::{
     log::LogDamage,
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Store {
-    /// Returns how the store is. Waits for the group that the writer works on.
+    /// Returns the status of the store. Waits until the writer has finished its current group.
     pub async fn status(&self) -> StoreStatus {
         let closed = |_closed| WriterStatus {
             poisoned: Some("the store is closed".to_owned()),
@@ -40,25 +40,24 @@ impl Store {
         }
     }
 
-    /// Makes this node able to write again after its own log was lost in part, or has forked; a
-    /// store whose own log is whole is left as it is.
+    /// Makes this node able to write again after the end of its own log was lost, or its own log has
+    /// forked. A store whose own log is whole is left as it is.
     ///
-    /// Where the end of the log is gone, that is accepted: the log ends with the newest entry that
-    /// is in its file, the state is built again from the logs alone, and own writes go on from
-    /// there. Watches get a `Gap` and the state. Entries that others have of the lost ones make a
-    /// fork together with what is written now: where another node or a copy of the file has them,
-    /// take it back instead.
+    /// Lost entries are given up: the log ends with the newest entry in its file, the state is built
+    /// again from the logs, and own writes go on from there. Watches get a `Gap` and the state. If
+    /// another node has some of the lost entries, they and what is written now make a fork. So where
+    /// a peer or a copy of the file has them, fetch them instead.
     ///
-    /// Where the log has forked, an entry without ops names the newest entries of all its branches,
-    /// and own writes go on after it; no value changes by that. When whoever else has the key writes
-    /// on, the fork is open again.
+    /// A fork is closed by an entry without ops that cites the newest entries of all branches. Own
+    /// writes go on after it, and no value changes. If somebody else who has the key writes on, the
+    /// fork is open again.
     ///
-    /// On return it is durable. Not cancel-safe: a dropped call may still repair.
+    /// On return the repair is durable. Not cancel-safe: a dropped call may still repair.
     ///
     /// # Errors
-    /// `WriteError` when files cannot be written; the loss is not accepted then, or accepted in
-    /// part, and opening the store again says which. `Reader`, `Removed`, `NotAdmitted` when this
-    /// node may not write anyway.
+    /// `WriteError` when files cannot be written. Some of the loss may have been accepted then;
+    /// opening the store again shows which. `Reader`, `Removed`, `NotAdmitted` when this node may not
+    /// write anyway.
     pub async fn repair(&self) -> Result<Repaired, WriteError> {
         self.queue.ask(Command::Repair).await?
     }

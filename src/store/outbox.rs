@@ -1,4 +1,4 @@
-//! What was just written here, for who carries it to peers.
+//! The outbox: entries just written here, on their way to the net.
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -8,20 +8,21 @@ use crate::{
     limits::FRESH_ENTRIES_MAX,
 };
 
-/// An entry that was just written here.
+/// An entry that was just written here, and is durable.
 #[derive(Debug, Clone)]
 pub struct Fresh {
-    /// Who wrote it.
+    /// This node.
     pub author: Author,
     /// Its place in its author's log.
     pub seq: Seq,
-    /// Its id.
+    /// Id of the entry.
     pub id: EntryId,
-    /// The entry, encoded, where it is small enough for a broadcast.
+    /// The encoded entry; `None` when it is too large for a broadcast (`GOSSIP_ENTRY_BYTES_MAX`).
     pub encoded: Option<Bytes>,
 }
 
-/// Makes the channel of a store.
+/// Makes the channel of a store. When it is full, the oldest entry is dropped, and a receiver that
+/// missed it gets `Lagged`.
 pub(super) fn channel() -> broadcast::Sender<Fresh> {
     broadcast::Sender::new(FRESH_ENTRIES_MAX)
 }

@@ -1,4 +1,5 @@
-//! Proofs of membership from the root store's log, and what they are worth here.
+//! Proofs of membership: chains of grants from the root store's log, and what one that a peer shows
+//! is worth here.
 
 use std::sync::Arc;
 
@@ -18,23 +19,24 @@ use crate::{
     },
 };
 
-/// Why a proof opens no door.
+/// Why a proof of membership does not let its bearer in.
 #[derive(Debug, thiserror::Error)]
 pub enum ProveError {
-    /// It proves nothing.
+    /// It is not a chain of grants that count.
     #[error(transparent)]
     Proof(#[from] ProofError),
-    /// This store cannot look.
+    /// The root store could not be read.
     #[error(transparent)]
     Store(#[from] WriteError),
 }
 
 impl Store {
-    /// Returns the entries that show others why `node` is a member: a chain of grants, encoded, the
-    /// nearest to the creator first. Of one too long for a proof, the end. Empty: it is none.
+    /// Returns the chain of grants that makes `node` a member, as encoded entries, the grant nearest to
+    /// the creator first. A chain of more than `PROOF_BYTES_MAX` bytes loses its beginning. Empty when
+    /// `node` is not a member.
     ///
     /// # Errors
-    /// `Closed`; `Read` when the log is not readable there.
+    /// `Closed`; `Read` when one of the entries is unreadable.
     pub async fn proof(&self, node: &Author) -> Result<Vec<Bytes>, WriteError> {
         let members = Arc::clone(&self.members().borrow());
         let places = grant_chain::grants(node, &self.grounds().await?.acts, &members);
@@ -59,8 +61,8 @@ impl Store {
         reading.await.map_err(|_panic| WriteError::Closed)?
     }
 
-    /// Returns what `node` may do, if the grants in `proof` are added to what is here. Nothing is
-    /// kept of them: a sync brings them in their place.
+    /// Returns the role of `node` when the grants in `proof` are added to the acts here. They are not
+    /// kept: a sync brings them.
     ///
     /// # Errors
     /// `ProveError`.

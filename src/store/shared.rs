@@ -14,29 +14,38 @@ use crate::{
     store::Fresh,
 };
 
-// What handles, watches and the writer have in common.
+/// What handles, watches and the writer have in common. Only the writer changes `log`, `state` and
+/// `members`; everybody else reads them.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: StoreId,
+    // The key this node signs with.
     pub(super) author: Author,
+    // True for the root store, in which clients may not write keys of the node.
     pub(super) root: bool,
     pub(super) clock: Clock,
+    // Shows entries that are durable.
     pub(super) log: LogReader,
+    // Shows the newest committed view. Readers keep a view as long as they like.
     pub(super) state: StateReader,
+    // The writer closes it when it ends; watches end then.
     pub(super) bus: Bus,
+    // The writer sends, the net receives. Dropped with the last handle.
     pub(super) fresh: broadcast::Sender<Fresh>,
+    // The root store's writer sends; all stores of a node share the receiver.
     pub(super) members: tokio::sync::watch::Receiver<Arc<Members>>,
-    // True when nobody says who may write.
+    // True when every author counts: a store without a node.
     pub(super) anyone: bool,
     // How many `WritePause`s there are; own writes wait until it is 0.
     pub(super) pauses: tokio::sync::watch::Sender<usize>,
+    // The store's directory.
     pub(super) dir: PathBuf,
-    // Where watches run their reading of files.
+    // Where watches read files.
     pub(super) runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
-    // Reads never go back behind an expiry that was told.
+    /// Returns the wall clock, but not before any expiry that was published; ms since 1970.
     pub(super) fn now_ms(&self) -> u64 {
         self.clock
             .now_ms()
@@ -44,7 +53,7 @@ impl Shared {
     }
 }
 
-/// Returns where a watch stands that was told all of `view`.
+/// Returns the position of a watch that has delivered everything in `view`.
 pub(super) fn published(view: &View) -> Published {
     Published {
         frontier: Arc::clone(&view.frontier),

@@ -24,12 +24,20 @@ use crate::{
     },
 };
 
-/// A handle on an open store. Cheap to clone. The store closes with `close`, or, on its own thread,
-/// when the last handle is gone; its watches end then.
+/// A handle on an open store. Cheap to clone.
+///
+/// `open` comes first, `close` last. In between, from any number of tasks: `put`, `delete`, `batch`
+/// and `write` change keys, and return when the change is durable and visible; `get`, `list`,
+/// `history`, `get_at` and others (`store/read`) read, and never wait for the writer; `watch` and
+/// `consumer` follow changes; `status`, `verify` and `repair` look after the store. The net uses
+/// `ingest`, `lacks`, `outgoing` and others (`store/replication.rs`).
+///
+/// The store closes with `close`, or on its own thread when the last handle is dropped. Its watches
+/// end then.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(super) shared: Arc<Shared>,
-    // Dropped with the last handle, before the queue: they end before the writer does.
+    // Dropped with the last handle, before the queue: consumers end before the writer does.
     pub(super) consumers: Arc<Consumers>,
     // Dropped with the last handle: the writer closes the store then.
     pub(super) queue: Queue,
@@ -38,11 +46,11 @@ pub struct Store {
 impl Store {
     /// Opens a store and starts its writer thread. Must be called within a tokio runtime.
     ///
-    /// Tails that were never acknowledged are cut, a damaged or missing state is built again from
-    /// the log. What was mended is in `status`.
+    /// Cuts tails that were never acknowledged, and builds a damaged or missing state again from the
+    /// log. `StoreStatus::recovered` lists what was mended.
     ///
     /// # Errors
-    /// `OpenError`: the file system refused.
+    /// `OpenError`: the file system refuses, or a log is not what this store wrote.
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Handle::current();
         let (disk, lease) = (Arc::clone(&config.disk), config.lease.clone());
@@ -79,12 +87,13 @@ impl Store {
 
     /// Sets `key` and waits until the entry is durable and applied.
     ///
-    /// On return it survives power loss, reads see it, and watchers are told. Puts that wait at
-    /// the same time share one entry and one fsync. Cancel-safe: a dropped call may still have
+    /// On return it survives power loss, reads see it, and it is published to watches. Puts that wait
+    /// at the same time share one entry and one fsync. Cancel-safe: a dropped call may still have
     /// written.
     ///
     /// # Errors
-    /// `WriteError`; nothing was written then, but for `Poisoned`, which leaves it open.
+    /// `WriteError`. Nothing was written then, except after `Poisoned`: the entry may or may not be
+    /// on disk.
     pub async fn put(
         &self,
         key: impl Into<Bytes>,
@@ -93,18 +102,18 @@ impl Store {
         self.write(Write::put(key, value)).await
     }
 
-    /// Leaves a tombstone at `key`; otherwise as `put`. Deleting what is not there is no error.
+    /// Leaves a tombstone at `key`; otherwise like `put`. Deleting a key that has no value is no error.
     ///
     /// # Errors
-    /// As `put`.
+    /// Like `put`.
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Written, WriteError> {
         self.write(Write::delete(key)).await
     }
 
-    /// Applies `ops` as one entry, all or none, delivered to watchers whole.
+    /// Applies `ops` as one entry: all of them or none. Watches deliver it whole.
     ///
     /// # Errors
-    /// As `put`; also `TooManyOps`, `OpsTooLong`, `TooManyParents` and `KeyTwice`.
+    /// Like `put`; also `TooManyOps`, `OpsTooLong`, `TooManyParents` and `KeyTwice`.
     pub async fn batch(&self, ops: Vec<Op>) -> Result<Written, WriteError> {
         self.write(Write {
             ops,
@@ -118,7 +127,7 @@ impl Store {
     /// Applies one write; the general form of `put`, `delete` and `batch`.
     ///
     /// # Errors
-    /// As `put`; also `PreconditionFailed`.
+    /// Like `put`; also `PreconditionFailed` and `AlreadyCaused`.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         write.check(self.shared.root)?;
         self.shared.until_not_paused().await;
@@ -127,13 +136,13 @@ impl Store {
         answer.await.map_err(|_gone| WriteError::Closed)?
     }
 
-    /// Applies independent writes in order; they share fsyncs, and one that fails does not stop
-    /// those after it. Returns when all are durable. Cancel-safe as `put`.
+    /// Applies independent writes in order. They share fsyncs, and a write that fails does not stop the
+    /// writes after it. Returns one outcome for each, when all are durable. Cancel-safe like `put`.
     pub async fn write_many(&self, writes: Vec<Write>) -> Vec<Result<Written, WriteError>> {
         self.begin_many(writes).await.await
     }
 
-    /// Hands `writes` to the writer. What it returns resolves as `write_many` does.
+    /// Hands `writes` to the writer. The future that it returns resolves like `write_many`.
     pub(crate) async fn begin_many(
         &self,
         writes: Vec<Write>,
@@ -141,7 +150,7 @@ impl Store {
         self.shared.until_not_paused().await;
         let count = writes.len();
         let (reply, answer) = oneshot::channel();
-        // Where it is closed, `reply` is gone.
+        // If the store is closed, `reply` is dropped, and `answer` fails.
         drop(self.queue.write(Writes::Many(writes, reply)).await);
         async move {
             let closed = |_gone| (0..count).map(|_| Err(WriteError::Closed)).collect();
@@ -165,16 +174,17 @@ impl Store {
         })
     }
 
-    /// Watches as `options` say. What is wrong with them comes as the first item.
+    /// Watches as `options` ask for. If they are invalid, the first item is the error.
     pub fn watch_with(&self, options: WatchOptions) -> Watch {
         Watch::new(Arc::clone(&self.shared), options)
     }
 
-    /// Writes what is in memory to the state file, seals the logs, and ends consumers and writer.
-    /// Writes fail with `Closed` from then on, watches end.
+    /// Writes everything in memory to the state file, seals the logs, and ends consumers and writer.
+    /// From then on writes fail with `Closed`, and watches end.
     ///
     /// # Errors
-    /// `WriteError` when that fails: nothing acknowledged is lost, opening takes longer.
+    /// `WriteError` when a file cannot be written. Nothing acknowledged is lost; the next opening
+    /// takes longer.
     pub async fn close(&self) -> Result<(), WriteError> {
         self.consumers.close().await;
         let (reply, answer) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! A write: what a caller asks the writer to do, and what comes of it.
+//! A write: what a caller asks the writer to change, and its outcome.
 
 use std::io;
 
@@ -16,32 +16,32 @@ use crate::{
     store::ReadError,
 };
 
-/// Something to write.
+/// A change of one key, or of several together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// What to change, at least one.
+    /// Puts and deletes, at least one. A key may be in it once.
     pub ops: Vec<Op>,
-    /// True: one entry of its own, delivered whole. Always so for more than one op.
+    /// True for an entry of its own that watches deliver whole. More than one op always are one.
     pub atomic: bool,
-    /// Must hold for every key when the write's turn comes.
+    /// Condition that must hold for every key when the writer comes to this write.
     pub condition: Option<Condition>,
-    /// Why it is written; at most one write of this node for a cause.
+    /// Why it is written. This node writes at most once for a cause.
     pub cause: Option<Cause>,
 }
 
-/// What must hold for a key, else nothing is written.
+/// A condition on a key; if it does not hold, nothing is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// It has no live value.
+    /// The key has no live value.
     Absent,
-    /// Its winner is this entry.
+    /// The key's winner is this entry.
     Head(EntryId),
 }
 
-/// Where a write ended up.
+/// Where a write is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
-    /// The entry that carries it.
+    /// Entry that carries the write; it may carry others, too.
     pub entry: EntryId,
     /// This node.
     pub author: Author,
@@ -56,36 +56,41 @@ pub struct Written {
 /// Why nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WriteError {
-    /// There is nothing to write.
+    /// The write has no op.
     #[error("a write needs at least one op")]
     Empty,
     /// A key, a value or a batch is beyond the limits.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// The key belongs to the node itself.
+    /// Only the node itself writes keys under this prefix.
     #[error(
-        "keys under {prefix} of the root store are written by the node itself; this one is {key:?}"
+        "only the node itself writes keys under {prefix} of the root store; this key is {}",
+        String::from_utf8_lossy(.key)
     )]
     Reserved {
         /// The key.
         key: Bytes,
-        /// What it begins with.
+        /// Reserved prefix of the key.
         prefix: &'static str,
     },
     /// The condition does not hold.
-    #[error("the condition on {key:?} does not hold: {}", found(.winner.as_ref()))]
+    #[error(
+        "the condition on {} does not hold: {}",
+        String::from_utf8_lossy(.key),
+        found(.winner.as_ref())
+    )]
     PreconditionFailed {
         /// The key.
         key: Bytes,
-        /// What was asked for.
+        /// Condition of the write.
         condition: Condition,
-        /// What the key's winner is.
+        /// Winner of the key; `None` when it has no head.
         winner: Option<EntryId>,
     },
-    /// This node has written because of this cause before: nothing was written now.
-    #[error("this was written before, as entry {entry}: it is not written twice")]
+    /// This node has written for this cause before. Nothing was written now.
+    #[error("entry {entry} was written for the same cause before; it is not written twice")]
     AlreadyCaused {
-        /// What was written.
+        /// Entry that was written for the same cause.
         entry: EntryId,
         /// Its place in this node's log.
         seq: Seq,
@@ -93,26 +98,27 @@ pub enum WriteError {
     /// The file system is full. Reads go on, and writes when there is space again.
     #[error("no space left on the file system of the store: {what}")]
     DiskFull {
-        /// What could not be written.
+        /// File that could not be written.
         what: String,
     },
-    /// An earlier write failed in a way that leaves open what is on disk.
+    /// An earlier write failed in a way that leaves open what is on disk. Opening the store again is
+    /// the only way on; reads go on until then.
     #[error("the store takes no writes until it is opened again: {reason}")]
     Poisoned {
-        /// The failure.
+        /// Failure of that write.
         reason: String,
     },
     /// This node's log has two branches: its key is used in two places, or a backup was restored.
     /// `Store::repair` closes all but one; reads, and entries of others, go on meanwhile.
     #[error("this node's own log has forked at entry {seq}: two places have written with its key")]
     OwnFork {
-        /// The first place that two entries contest.
+        /// First place for which two entries were signed.
         seq: Seq,
     },
-    /// No admin has let this node in, as far as is known here.
+    /// No admin has admitted this node, as far as this node knows.
     #[error("this node is not a member of the store's mesh yet")]
     NotAdmitted,
-    /// This node may only read.
+    /// This node's role does not allow it to write.
     #[error("this node may only read: its role is reader")]
     Reader,
     /// This node was removed from the mesh.
@@ -120,15 +126,15 @@ pub enum WriteError {
     Removed,
     /// The end of this node's own log is gone: its file was truncated, deleted, or replaced by an
     /// older copy. An entry in a place that was taken would be a fork. `Store::repair` gives the
-    /// lost ones up; reads, and entries of others, go on meanwhile.
+    /// lost entries up; reads, and entries of other nodes, go on meanwhile.
     #[error(
         "the end of this node's own log is gone: entries {first} to {through} were durable, and are \
         not in its file"
     )]
     OwnLogCut {
-        /// The first that is lost.
+        /// First entry that is lost.
         first: Seq,
-        /// The newest that was durable here.
+        /// Newest entry that was durable here, inclusive.
         through: Seq,
     },
     /// The store was closed.
@@ -143,7 +149,7 @@ pub enum WriteError {
 }
 
 impl Write {
-    /// Sets a key.
+    /// Makes a put of one key.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         let op = Op::Put {
             key: key.into(),
@@ -158,7 +164,7 @@ impl Write {
         }
     }
 
-    /// Leaves a tombstone at a key.
+    /// Makes a delete of one key: it leaves a tombstone.
     pub fn delete(key: impl Into<Bytes>) -> Self {
         Self {
             ops: vec![Op::Delete { key: key.into() }],
@@ -168,7 +174,7 @@ impl Write {
         }
     }
 
-    /// Lets what is put expire at `ms` since 1970.
+    /// Makes the values that are put expire at `ms` since 1970.
     #[must_use]
     pub fn expires_ms(mut self, ms: u64) -> Self {
         for op in &mut self.ops {
@@ -186,19 +192,19 @@ impl Write {
         self
     }
 
-    /// Writes only if this node has written nothing because of `cause`. It is an entry of its own.
+    /// Writes only if this node has written nothing for `cause` yet. The write is an entry of its own.
     #[must_use]
     pub fn caused_by(mut self, cause: Cause) -> Self {
         self.cause = Some(cause);
         self
     }
 
-    /// Returns the bytes of its ops, about.
+    /// Returns about how many bytes its ops have when they are encoded.
     pub(super) fn bytes(&self) -> usize {
         self.ops.iter().map(Op::encoded_bytes_max).sum()
     }
 
-    // What can be said without the state.
+    // Checks everything that needs no state.
     pub(in crate::store) fn check(&self, root: bool) -> Result<(), WriteError> {
         if self.ops.is_empty() {
             return Err(WriteError::Empty);

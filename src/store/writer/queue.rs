@@ -1,5 +1,5 @@
-//! The way to the writer: writes, and whatever else, each in the order in which they came; bounded in
-//! number and in bytes.
+//! The queue to the writer: writes and commands, each kind in order of arrival; bounded in number and
+//! in bytes.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// The callers' end. Cheap to clone; the writer ends when the last one is gone.
+/// The callers' end. Cheap to clone. When the last one is dropped, the writer closes the store.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Queue {
     writes: mpsc::Sender<Queued<Writes>>,
     commands: mpsc::Sender<Queued<Command>>,
-    // One permit for each KiB that may still wait.
+    // One permit for each KiB that may still be queued. Returned when the writer takes the item.
     room: Arc<Semaphore>,
 }
 
@@ -27,18 +27,18 @@ pub(in crate::store) struct Queue {
 pub(super) struct Inbox {
     writes: mpsc::Receiver<Queued<Writes>>,
     commands: mpsc::Receiver<Queued<Command>>,
-    // Whose turn it is, when both wait.
+    // True when a write goes first, if both kinds wait. They take turns.
     writes_first: bool,
 }
 
-/// What waited longest, of the kind whose turn it is.
+/// The oldest item of the kind whose turn it is.
 #[derive(Debug)]
 pub(super) enum Next {
     Writes(Writes),
     Command(Command),
 }
 
-// Its permit is given back when the writer takes it, or never will.
+// The permit is returned when the item leaves the queue, also unread.
 type Queued<T> = (T, Option<OwnedSemaphorePermit>);
 
 impl Queue {
@@ -59,7 +59,8 @@ impl Queue {
         (queue, inbox)
     }
 
-    /// Adds writes; waits while they do not fit. More than fit at all wait for the empty queue.
+    /// Adds writes; waits while they do not fit. Writes larger than the queue wait until it is empty.
+    /// Cancel-safe: a dropped call has not added them.
     ///
     /// # Errors
     /// `Closed`.
@@ -68,7 +69,7 @@ impl Queue {
         put(&self.writes, writes, Some(room)).await
     }
 
-    /// Adds a command that holds no bytes to speak of; waits while the queue is full.
+    /// Adds a command that holds few bytes; waits while the queue is full.
     ///
     /// # Errors
     /// `Closed`.
@@ -139,12 +140,13 @@ async fn put<T>(
 }
 
 impl Inbox {
-    /// Returns what waits; writes and commands in turns. `Disconnected`: no caller is left.
+    /// Returns the next item that waits, writes and commands in turns. `Disconnected` when no caller is
+    /// left.
     pub(super) fn try_next(&mut self) -> Result<Next, mpsc::error::TryRecvError> {
         let next = match self.try_one(self.writes_first) {
             Err(first) => {
                 let second = self.try_one(!self.writes_first);
-                // Gone is who has gone from both.
+                // Disconnected only when both channels are.
                 second.map_err(|second| match first {
                     mpsc::error::TryRecvError::Disconnected => second,
                     mpsc::error::TryRecvError::Empty => first,
@@ -156,7 +158,7 @@ impl Inbox {
         next
     }
 
-    /// Waits for what comes next. None: no caller is left. Cancel-safe.
+    /// Waits for the next item; `None` when no caller is left. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Next> {
         tokio::select! {
             Some((writes, _room)) = self.writes.recv() => Some(Next::Writes(writes)),
@@ -165,17 +167,17 @@ impl Inbox {
         }
     }
 
-    /// Returns writes that wait.
+    /// Returns the next writes, if some wait.
     pub(super) fn next_writes(&mut self) -> Option<Writes> {
         self.writes.try_recv().ok().map(|(writes, _room)| writes)
     }
 
-    /// True while writes wait.
+    /// Returns whether writes wait.
     pub(super) fn has_writes(&self) -> bool {
         !self.writes.is_empty()
     }
 
-    /// Takes nothing in any more; what waits can still be had.
+    /// Accepts no more items. Those that wait can still be taken.
     pub(super) fn close(&mut self) {
         self.writes.close();
         self.commands.close();
@@ -191,7 +193,7 @@ impl Inbox {
     }
 }
 
-// Small enough that small writes are bounded by their number, not by what is rounded up.
+// Small enough that small writes are bounded by their number, not by rounding.
 const PERMIT_BYTES: usize = 1024;
 
 #[cfg(test)]
@@ -209,7 +211,7 @@ mod tests {
         Command::Status(reply)
     }
 
-    // True when it was taken in at once.
+    // Returns whether the command was accepted at once.
     fn sent(queue: &Queue, bytes: usize) -> bool {
         let sending = pin!(queue.send_bytes(status(), bytes));
         let polled = sending.poll(&mut Context::from_waker(Waker::noop()));
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn large_commands_wait_until_the_writer_takes_one() {
+    fn large_commands_wait_for_room() {
         let (queue, mut inbox) = Queue::new();
         let mut waiting = 0;
         while sent(&queue, VALUE_BYTES_MAX) {
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_larger_than_the_queue_goes_in_alone() {
+    fn a_command_larger_than_the_queue_waits_for_it_to_be_empty() {
         let (queue, mut inbox) = Queue::new();
         assert!(sent(&queue, usize::MAX));
         assert!(!sent(&queue, 1));
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_wait_are_told_when_the_writer_is_gone() {
+    fn waiting_callers_get_closed_when_the_writer_ends() {
         let (queue, inbox) = Queue::new();
         assert!(sent(&queue, usize::MAX));
         let mut sending = pin!(queue.send_bytes(status(), 1));

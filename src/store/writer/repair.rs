@@ -15,16 +15,16 @@ use crate::{
 /// Entries of this node's own log that were given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostEntries {
-    /// The log's file.
+    /// File name of the log.
     pub file: String,
-    /// The first of them.
+    /// First place that is given up.
     pub first: Seq,
-    /// The last of them, inclusive.
+    /// Last place that is given up, inclusive.
     pub through: Seq,
 }
 
 impl LostEntries {
-    /// Returns how many they are.
+    /// Returns how many entries are given up.
     pub fn count(&self) -> u64 {
         self.through - self.first + 1
     }
@@ -46,18 +46,18 @@ impl fmt::Display for LostEntries {
 pub struct Repaired {
     /// Entries of this node's own log that were given up.
     pub lost: Vec<LostEntries>,
-    /// The fork of this node's own log that was closed.
+    /// Fork of this node's own log that was closed; `None` when there was none.
     pub closed: Option<ClosedFork>,
 }
 
 /// The entry by which this node closed a fork of its own log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedFork {
-    /// The entry. It has no ops.
+    /// Id of the closing entry. It has no ops.
     pub entry: EntryId,
-    /// Its place.
+    /// Place of the closing entry in this node's log.
     pub seq: Seq,
-    /// The newest entries of the branches that end.
+    /// Newest entries of the branches that end.
     pub tips: Vec<EntryId>,
 }
 

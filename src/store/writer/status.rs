@@ -1,4 +1,4 @@
-//! How a store is.
+//! The status of a store, as an operator sees it.
 
 use crate::{
     id::{Author, EntryId},
@@ -7,7 +7,7 @@ use crate::{
     store::{KnownFork, LostEntries},
 };
 
-/// How a store is.
+/// The status of a store.
 #[derive(Debug, Clone)]
 pub struct StoreStatus {
     /// Entries applied.
@@ -20,38 +20,39 @@ pub struct StoreStatus {
     pub syncs: SyncTimes,
     /// Bytes of the state file.
     pub state_bytes: u64,
-    /// The newest entries applied.
+    /// Tips of the entries applied.
     pub applied: Frontier,
-    /// Entries that wait for others.
+    /// Pending entries: each waits in memory for its predecessor or a parent.
     pub pending_entries: usize,
-    /// Their bytes.
+    /// About how many bytes of memory the pending entries take.
     pub pending_bytes: usize,
-    /// Entries that wait for the clock, by due time.
+    /// Entries stamped too far ahead of the clock here, by the time when they are due.
     pub held: Vec<HeldEntry>,
-    /// What entries say of nodes without being entitled to: it keeps no place in the state.
+    /// Acts without authority. They have no effect, and their keys no heads.
     pub void_acts: usize,
-    /// Authors who signed two entries for one place, with the proof, by author.
+    /// Forks, each with its proof, by author.
     pub forks: Vec<KnownFork>,
-    /// What is damaged, a line each.
+    /// Known damage of the logs, a line each.
     pub damage: Vec<String>,
-    /// What is gone of the end of this node's own log: own writes are refused, see `Store::repair`.
+    /// Entries that are gone from the end of this node's own log. Own writes are refused until
+    /// `Store::repair`.
     pub lost: Vec<LostEntries>,
-    /// Watches.
+    /// Open watches.
     pub watchers: usize,
-    /// Why writes are refused; `None`: they are not.
+    /// Why writes are refused; `None` when they are not.
     pub poisoned: Option<String>,
-    /// What opening the store, or a read, had to mend.
+    /// What was mended since the store was opened, a line each.
     pub recovered: Vec<String>,
-    /// Expiries through this time were told, ms since 1970.
+    /// Expiries through this time were published, ms since 1970.
     pub expired_through_ms: u64,
 }
 
 /// An entry stamped too far ahead of the clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldEntry {
-    /// Who wrote it.
+    /// Author of the entry.
     pub author: Author,
-    /// Which it is.
+    /// Id of the entry.
     pub id: EntryId,
     /// When it is applied, ms since 1970.
     pub due_ms: u64,

@@ -96,7 +96,7 @@ fn missing_and_refused_have_their_codes() {
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"
-    error: keys under /nodes/ of the root store are written by the node itself; this one is b"/nodes/x"
+    error: only the node itself writes keys under /nodes/ of the root store; this key is /nodes/x
     hint: the node itself writes there; choose another prefix
     exit 2
     "#);
@@ -119,7 +119,7 @@ fn conditions_that_do_not_hold_are_exit_4() {
     let _node = home.up();
     home.run(&["put", "/t/a", "1", "--if-absent"]).ok();
     insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--if-absent"]), @r#"
-    error: the condition on b"/t/a" does not hold: its winner is [id]
+    error: the condition on /t/a does not hold: its winner is [id]
     hint: read the key again and decide with what it has now
     exit 4
     "#);
