@@ -1,12 +1,12 @@
 //! Lattice: a pub/sub node with watch streams on a replicated key-value store that needs no
 //! server.
 //!
-//! # How an entry flows
-//! bytes -> `SignedEntry` -> `VerifiedEntry` -> log -> state -> bus -> watchers, and from there to
-//! peers. Local and remote entries meet in `store/writer/intake.rs`.
+//! [`Node`] is an open data directory, [`Store`] a handle on one of its stores, [`Watch`] a stream of
+//! changes of some keys. [`architecture`] explains how it works and walks one entry from a put on one
+//! node to a watcher on another.
 //!
 //! # Floors
-//! A module names only modules of floors below its own; `tests/it/tidy.rs` keeps it so.
+//! A module names only modules of floors below its own; a test keeps it so.
 //!
 //! ```text
 //! 7  daemon                          wires node, net, hooks and api; signals; ordered shutdown
@@ -14,7 +14,7 @@
 //! 5  net                             peers: who is let in, sync sessions, gossip
 //!    hooks                           commands and posts that run when a key changes
 //! 4  node                            identity, data directory and its lock, the stores
-//! 3  store                           the handle and its single writer; reads, watches, consumers
+//! 3  store                           the handle over its wings: writer, watch, consumers, read
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
 //! 0  id  limits  wire                names; maxima; generated messages
@@ -23,11 +23,43 @@
 //!
 //! # What is promised
 //! A put that returned survives power loss. State is a pure function of the set of applied
-//! entries. A watch is lossless or says so. Nobody is let in who is not a member. Damage is found
+//! entries. A watch is lossless or reports a gap. Nobody who is not a member is let in. Damage is found
 //! before its data is served. Memory is bounded.
 //!
 //! # Units
 //! Times are milliseconds since 1970 (UTC), sizes are bytes, places in a log count from 1.
+//!
+//! # Words
+//! One word, one meaning, in names, comments and errors.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | entry, op | the signed unit of a log; a put or a delete of one key in it |
+//! | author, seq, prev | a node's public key; a place in its log, from 1; the entry before |
+//! | branch, tip | a chain of one author's entries; its newest entry |
+//! | fork | two entries that one author signed for one place; it makes a second branch |
+//! | frontier | all tips: it names a set of entries |
+//! | parents | the entries that an entry cites: heads of its keys where it was written |
+//! | head, winner | an entry that no known entry supersedes, for one key; the greatest head |
+//! | tombstone | a head that deletes |
+//! | intake, offer, verdict | what decides about an entry from elsewhere; asking it; its answer |
+//! | pending, held | waits for its prev or a parent; waits for the clock: stamped too far ahead |
+//! | stranger | an author whom no member has admitted yet |
+//! | stage, commit, publish | write to memory; make durable and visible; send to the bus |
+//! | outbox | entries just written here, on their way to gossip |
+//! | torn tail | bytes after the last durable record: cut when a log is opened |
+//! | damage, hole | durable bytes that have changed; entries that cannot be read because of it |
+//! | mend, repair | fill a hole from a peer; the command that gives lost entries up and closes a fork |
+//! | rebuild, recount | make the state again from the logs; the same because other entries count now |
+//! | replay | read the log from a position, for a watch or for the state |
+//! | note, mark | a row that the state file keeps for the writer; the note of where a branch ends |
+//! | watch, cursor, position | a stream of changes; the printable place of a reader; the same in memory |
+//! | gap | history that a reader cannot get: reported once, then the full state follows |
+//! | consumer, delivery | a durable position with a name; one change handed to one taker |
+//! | hook | a command or a URL that runs for changes, through a consumer of its own |
+//! | member, role, act | a node that belongs; reader, writer or admin; an entry's statement about a node |
+//! | proof | a chain of grants that makes a node a member |
+//! | session, strike | one sync of one store with one peer; a fault of a peer that is counted |
 
 #![expect(
     clippy::module_inception,
@@ -36,6 +68,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
 pub mod bus;
 pub mod clock;
 #[cfg(feature = "api")]

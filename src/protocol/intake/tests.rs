@@ -309,7 +309,7 @@ fn parents_that_do_not_count_are_passed_over_once_a_sync_has_ended() {
     let waits = Verdict::AwaitsEntry(stranger.id);
     assert_eq!(take(&mut intake, &mut log, NOW_MS, &child), waits);
     let pending = intake.settle();
-    assert_eq!(pending, [child.clone()]);
+    assert_eq!(pending, std::slice::from_ref(&child));
     assert!(appended(&take(&mut intake, &mut log, NOW_MS, &child)));
     intake.settled();
     // It comes after all, and counts: its keys are counted again.
