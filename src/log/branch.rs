@@ -1,7 +1,7 @@
 //! One branch of an author's log: a file of records, its sparse index, and its readers.
 
 use std::{
-    fmt, io,
+    io,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -10,51 +10,12 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        LogError,
+        LogDamage, LogError,
         frame::FrameHeader,
         record::{Record, Step, Walk},
     },
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
-
-/// A damaged part of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogDamage {
-    /// Whose log.
-    pub author: Author,
-    /// The first record it touches, as far as known.
-    pub seq: Option<Seq>,
-    /// The file's name.
-    pub file: String,
-    /// Where it begins.
-    pub offset: u64,
-    /// How many bytes.
-    pub bytes: u64,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl LogDamage {
-    /// True for damage that is a part of this one, or this one again.
-    pub fn covers(&self, found: &Self) -> bool {
-        let bytes = self.offset..self.offset.saturating_add(self.bytes);
-        self.file == found.file && bytes.contains(&found.offset)
-    }
-}
-
-impl fmt::Display for LogDamage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "log of {} damaged", self.author.short())?;
-        if let Some(seq) = self.seq {
-            write!(f, " at entry {seq}")?;
-        }
-        write!(
-            f,
-            ": {} bytes at offset {} of {}: {}",
-            self.bytes, self.offset, self.file, self.what
-        )
-    }
-}
 
 /// A place in a branch from which a reader can walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use crate::{
     limits::REPLAY_CHUNK_BYTES,
     log::{
         Branch, LogDamage, LogError, LogReader, Logs,
+        error::refused,
         frame::{FRAME_HEADER_BYTES, FrameHeader},
         record::{Step, Walk},
-        refused,
     },
     protocol::entry::VerifiedEntry,
 };

@@ -23,7 +23,7 @@ use crate::{
 /// Unlike a damaged record in the middle, nothing says what else was behind them: whoever writes
 /// on may give a place away for the second time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogCut {
+pub struct LostTail {
     /// Whose log.
     pub author: Author,
     /// Which branch.
@@ -38,7 +38,7 @@ pub struct LogCut {
     pub through: Seq,
 }
 
-impl LogCut {
+impl LostTail {
     /// Returns the first place that is lost.
     pub fn first(&self) -> Seq {
         self.tip.map_or(1, |tip| tip.seq + 1)
@@ -55,7 +55,7 @@ pub(super) fn find(
     mark: &Mark,
     file: &Arc<dyn DiskFile>,
     name: &str,
-) -> io::Result<Option<LogCut>> {
+) -> io::Result<Option<LostTail>> {
     let len = file.len()?;
     if len >= mark.end && !ends_in_zeros(file.as_ref(), mark.end)? {
         return Ok(None);
@@ -64,7 +64,7 @@ pub(super) fn find(
     let (end, tip) = newest.map_or((0, None), |(end, tip)| (end, Some(tip)));
     // Else only the seal behind it is gone.
     let lost = tip.is_none_or(|tip| tip.seq < mark.tip.seq);
-    Ok(lost.then(|| LogCut {
+    Ok(lost.then(|| LostTail {
         author: mark.author,
         number: mark.number,
         file: name.to_owned(),
@@ -118,7 +118,7 @@ impl Logs {
     ///
     /// # Errors
     /// `Io`, after which the logs must not be written until they are opened again.
-    pub fn give_up(&mut self, cut: &LogCut) -> Result<(), LogError> {
+    pub fn give_up(&mut self, cut: &LostTail) -> Result<(), LogError> {
         let key = (cut.author, cut.number);
         if let Some(writer) = self.writers.get_mut(&key) {
             writer.give_up(cut)?;
@@ -131,7 +131,7 @@ impl Logs {
 }
 
 impl Writer {
-    fn give_up(&mut self, cut: &LogCut) -> Result<(), LogError> {
+    fn give_up(&mut self, cut: &LostTail) -> Result<(), LogError> {
         let file = &self.branch.file;
         let shortened = file.set_len(cut.end).and_then(|()| file.sync_data());
         shortened.map_err(|source| self.branch.io(source))?;

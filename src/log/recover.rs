@@ -13,13 +13,14 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        Branch, IndexPoint, LogCut, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer,
+        Branch, IndexPoint, LogDamage, LogError, Logs, LostTail, Mark, Shape,
+        error::refused,
         frame::FrameHeader,
+        logs::{file_name, parse_file_name},
         lost_tail,
         mark::seal_before,
-        parse_file_name,
         record::{Record, Step, Walk},
-        refused,
+        writer::Writer,
     },
     protocol::{chain::Tip, hlc::Hlc},
 };
@@ -32,14 +33,27 @@ pub struct Recovered {
     /// Durable parts that cannot be read.
     pub damage: Vec<LogDamage>,
     /// Branches whose end is gone.
-    pub cuts: Vec<LogCut>,
+    pub lost_tails: Vec<LostTail>,
 }
 
-pub(super) fn open(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    marks: &[Mark],
-) -> Result<(Logs, Recovered), LogError> {
+impl Logs {
+    /// Opens the logs in `dir`, which is made where it is missing.
+    ///
+    /// `marks` is what the state knows of them: records before a mark's end are not read. Torn
+    /// tails are cut, bytes not known to be durable are made so.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        marks: &[Mark],
+    ) -> Result<(Self, Recovered), LogError> {
+        open(disk, dir, marks)
+    }
+}
+
+fn open(disk: Arc<dyn Disk>, dir: &Path, marks: &[Mark]) -> Result<(Logs, Recovered), LogError> {
     let name_of_dir = dir.display().to_string();
     let dir_error = |source| LogError::Io {
         file: name_of_dir.clone(),
@@ -50,12 +64,7 @@ pub(super) fn open(
         .iter()
         .map(|mark| ((mark.author, mark.number), mark))
         .collect();
-    let mut logs = Logs {
-        disk: Arc::clone(&disk),
-        dir: dir.to_owned(),
-        reader: LogReader::default(),
-        writers: BTreeMap::new(),
-    };
+    let mut logs = Logs::new(Arc::clone(&disk), dir);
     let mut recovered = Recovered::default();
     let names = disk.list(dir).map_err(dir_error)?;
     let mut found: Vec<_> = names
@@ -64,7 +73,7 @@ pub(super) fn open(
         .collect();
     found.sort_unstable();
     for (author, number) in &found {
-        let name = super::file_name(author, *number);
+        let name = file_name(author, *number);
         let file = disk
             .open(&dir.join(&name), Open::Existing)
             .map_err(|source| LogError::Io {
@@ -84,7 +93,7 @@ pub(super) fn open(
         }
     }
     for ((author, number), mark) in marks.iter().filter(|(key, _)| !found.contains(key)) {
-        let name = super::file_name(author, *number);
+        let name = file_name(author, *number);
         let refused = |source| refused(&name, source);
         // A file that is gone is one of which nothing is left.
         let file = disk.open(&dir.join(&name), Open::New).map_err(refused)?;
@@ -222,7 +231,7 @@ impl Tail<'_> {
         let gone = gone.filter(|_| records.iter().all(|record| record.header.seal));
         // Sealed, it would look whole.
         let sealed = sealed || gone.is_some();
-        recovered.cuts.extend(gone);
+        recovered.lost_tails.extend(gone);
         let branch = self.branch(first, forked_from, shape);
         Ok(Some(Writer::new(branch, cut, sealed)))
     }
@@ -241,7 +250,7 @@ impl Tail<'_> {
         let io = |source| refused(&self.name, source);
         let gone = lost_tail::find(mark, &self.file, &self.name).map_err(io)?;
         let sealed = gone.is_some();
-        recovered.cuts.extend(gone);
+        recovered.lost_tails.extend(gone);
         // Keeps the place of what is lost, so that what comes next has its own.
         self.file.set_len(mark.end).map_err(io)?;
         let shape = Shape {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES, UNSYNCED_BYTES_MAX},
-    log::{Branch, IndexPoint, LogError, frame::FrameHeader, refused, sync_times::Timing},
+    log::{Branch, IndexPoint, LogError, error::refused, frame::FrameHeader, sync_times::Timing},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 

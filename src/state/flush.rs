@@ -11,9 +11,12 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as
 use crate::{
     pace::Pace,
     state::{
-        CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, LACKS, META_TABLE, NOTES,
-        NOTES_TABLE, StateError, row,
+        StateError, row,
         stored::encode_frontier,
+        tables::{
+            CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, LACKS, META_TABLE,
+            NOTES, NOTES_TABLE,
+        },
         view::{Flushed, Layer, View, guarded},
     },
 };

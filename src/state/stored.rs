@@ -5,7 +5,10 @@ use redb::{ReadableDatabase as _, ReadableTable as _};
 use crate::{
     id::{Author, EntryId},
     protocol::frontier::{Frontier, FrontierTip},
-    state::{FRONTIER, LACKS, META, META_TABLE, NOTES, NOTES_TABLE, StateError, View, row},
+    state::{
+        StateError, View, row,
+        tables::{FRONTIER, LACKS, META, META_TABLE, NOTES, NOTES_TABLE},
+    },
 };
 
 /// What a state file remembers.

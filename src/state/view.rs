@@ -22,7 +22,10 @@ use crate::{
         heads::Heads,
         membership::role::role_key_node,
     },
-    state::{CAUSES, HEADS, StateError, row},
+    state::{
+        StateError, row,
+        tables::{CAUSES, HEADS},
+    },
 };
 
 /// All heads as of one frontier.

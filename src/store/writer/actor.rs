@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     id::Author,
     limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX},
-    log::{LogCut, LogDamage, Logs},
+    log::{LogDamage, Logs, LostTail},
     protocol::{
         change::{Change, Origin},
         entry::VerifiedEntry,
@@ -109,7 +109,7 @@ pub(in crate::store) struct Actor {
     pub(super) damage: Vec<LogDamage>,
     pub(super) mending: Mending,
     // What is gone of this node's own log; own writes wait for `Repair`.
-    pub(super) cuts: Vec<LogCut>,
+    pub(super) cuts: Vec<LostTail>,
     // The next time an expiry is due, as far as known; None: nothing is.
     pub(super) next_expiry_ms: Option<u64>,
     pub(super) flushed_at: Instant,

@@ -169,7 +169,7 @@ impl Actor {
         for hole in &mended {
             self.damage.retain(|damage| !hole.covers(damage));
             let is_back =
-                |cut: &crate::log::LogCut| cut.file == hole.file && cut.through <= hole.last;
+                |cut: &crate::log::LostTail| cut.file == hole.file && cut.through <= hole.last;
             self.cuts.retain(|cut| !is_back(cut));
             let (first, last, file) = (hole.first, hole.last, &hole.file);
             let line = if hole.is_empty() {

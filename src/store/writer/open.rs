@@ -142,7 +142,7 @@ pub(in crate::store) fn open(
         dir: config.dir.clone(),
         runtime: runtime.clone(),
     };
-    let mut cuts = found.cuts;
+    let mut cuts = found.lost_tails;
     cuts.retain(|cut| cut.author == shared.author);
     let mut actor = Actor {
         clock: config.clock.clone(),
