@@ -1,4 +1,4 @@
-//! Why a log could not be read or written, and what of it is damaged.
+//! Why a log could not be read or written, and which part of it is damaged.
 
 use std::{fmt, io};
 
@@ -7,46 +7,46 @@ use crate::id::{Author, Seq};
 /// Why a log could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Bytes that were durable have changed. Nothing is cut; records behind them are readable.
+    /// Durable bytes have changed. They are kept, and the records behind them are readable.
     #[error("{0}")]
     Damaged(LogDamage),
-    /// The file system refused.
+    /// The file system refused an operation.
     #[error("cannot read or write {file}")]
     Io {
-        /// The file's name.
+        /// Name of the log's file.
         file: String,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
     /// The file system is full; nothing was written.
     #[error("no space left to append to {file}")]
     Full {
-        /// The file's name.
+        /// Name of the log's file.
         file: String,
-        /// What the file system says.
+        /// Error of the file system.
         source: io::Error,
     },
 }
 
-/// A damaged part of a log.
+/// A run of durable bytes of a log that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogDamage {
-    /// Whose log.
+    /// Author of the log.
     pub author: Author,
-    /// The first record it touches, as far as known.
+    /// Place of the first entry that the bytes held; `None` when it is not known.
     pub seq: Option<Seq>,
-    /// The file's name.
+    /// Name of the log's file.
     pub file: String,
-    /// Where it begins.
+    /// Offset of the first bad byte.
     pub offset: u64,
-    /// How many bytes.
+    /// Number of bad bytes.
     pub bytes: u64,
-    /// What is wrong.
+    /// The check that failed, for people.
     pub what: String,
 }
 
 impl LogDamage {
-    /// True for damage that is a part of this one, or this one again.
+    /// Returns true when `found` begins inside this damage: it is this damage again, or a part of it.
     pub fn covers(&self, found: &Self) -> bool {
         let bytes = self.offset..self.offset.saturating_add(self.bytes);
         self.file == found.file && bytes.contains(&found.offset)
@@ -67,7 +67,8 @@ impl fmt::Display for LogDamage {
     }
 }
 
-pub(super) fn refused(file: &str, source: io::Error) -> LogError {
+/// Returns the error for an operation on `file` that the file system refused.
+pub(super) fn file_error(file: &str, source: io::Error) -> LogError {
     let file = file.to_owned();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

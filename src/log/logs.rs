@@ -10,11 +10,21 @@ use std::{
 use crate::{
     disk::{Disk, DiskFile, Open},
     id::Author,
-    log::{Branch, LogError, LogReader, Mark, error::refused, writer::Writer},
+    log::{Branch, LogError, LogReader, Mark, error::file_error, writer::Writer},
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
-/// The writing end: owned by the store's writer.
+/// The writing end of all logs, owned by the store's writer.
+///
+/// `begin` and `append` stage records, `sync` makes them durable and shows them to readers,
+/// `roll_back` forgets them. After an `Io` error the logs must not be written until they are opened
+/// again: what reached the disk is not known.
+///
+/// Invariants, asserted where they could break (those of one branch are at `Writer`):
+///
+/// 1. `writers` and the reader have the same branches.
+/// 2. Every branch has a tip, staged or shown: so an index into `tips` names a branch.
+/// 3. Only a branch that shows no record is removed.
 #[derive(Debug)]
 pub struct Logs {
     disk: Arc<dyn Disk>,
@@ -46,14 +56,13 @@ impl Logs {
     /// Begins a branch with `entry` as its first record. Durable with the next `sync`.
     ///
     /// # Errors
-    /// `Full`, nothing has changed then; `Io`, after which the logs must not be written until they
-    /// are opened again.
+    /// `Full`, and nothing has changed; `Io`.
     pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
         let author = entry.author();
         let taken = self.of(&author).map(|writer| writer.branch.number + 1);
         let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
         let name = file_name(&author, number);
-        // Also of a full disk: whether the name is durable is open, and stays so.
+        // `Io` even if the disk is full: whether the name is durable cannot be known any more.
         let synced = self.disk.sync_dir(&self.dir);
         synced.map_err(|source| LogError::Io {
             file: name.clone(),
@@ -74,20 +83,21 @@ impl Logs {
         Ok(())
     }
 
-    // A file that holds nothing: a new one, or one that a group left which was never
-    // acknowledged. What holds bytes is not touched, whoever's they are.
+    // Returns an empty file, and the number in its name, `first` or higher: a new file, or one that
+    // a group left which was never acknowledged. A file that holds bytes is not touched, whoever
+    // wrote them.
     fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<dyn DiskFile>), LogError> {
         let mut number = first;
         loop {
             let name = file_name(author, number);
             let path = self.dir.join(&name);
-            let refused = |source| refused(&name, source);
+            let failed = |source| file_error(&name, source);
             match self.disk.open(&path, Open::New) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                opened => return Ok((number, opened.map_err(refused)?)),
+                opened => return Ok((number, opened.map_err(failed)?)),
             }
-            let file = self.disk.open(&path, Open::Existing).map_err(refused)?;
-            if file.len().map_err(refused)? == 0 {
+            let file = self.disk.open(&path, Open::Existing).map_err(failed)?;
+            if file.len().map_err(failed)? == 0 {
                 return Ok((number, file));
             }
             number += 1;
@@ -97,55 +107,41 @@ impl Logs {
     /// Stages `entry` as the next record of its author's branch at `place`, an index into `tips`.
     ///
     /// # Panics
-    /// When there is no such branch: chain admission returned it.
+    /// When there is no such branch, or `entry` does not continue it: chain admission checked both.
     pub fn append(&mut self, place: u32, entry: &VerifiedEntry, arrived_ms: u64) {
         let author = entry.author();
         let mut branches = self.writers.range_mut((author, 0)..=(author, u32::MAX));
         let (_, writer) = branches
-            .nth(usize::try_from(place).unwrap_or(usize::MAX))
+            .nth(place as usize)
             .expect("branch exists: admission named it");
         writer.append(entry, arrived_ms);
     }
 
-    /// Writes what is staged and makes it durable; then readers see it.
+    /// Writes the staged records and makes them durable; then readers see them.
     ///
     /// # Errors
-    /// `Full` after which nothing is staged and all is as before; `Io` after which the logs must
-    /// not be written until they are opened again.
+    /// `Full`, and nothing is staged any more; `Io`.
     pub fn sync(&mut self) -> Result<(), LogError> {
-        for writer in self
-            .writers
-            .values_mut()
-            .filter(|writer| !writer.staged.is_empty())
-        {
-            if let Err(error) = writer.write(&self.reader.timing) {
-                self.roll_back()?;
-                return Err(error);
-            }
+        let timing = self.reader.timing().clone();
+        let failed = self.staged().find_map(|writer| writer.write(&timing).err());
+        if let Some(error) = failed {
+            self.roll_back()?;
+            return Err(error);
         }
-        for writer in self
-            .writers
-            .values_mut()
-            .filter(|writer| !writer.staged.is_empty())
-        {
-            writer
-                .sync(&self.reader.timing)
-                .map_err(|source| writer.branch.io(source))?;
+        for writer in self.staged() {
+            let synced = writer.sync(&timing);
+            synced.map_err(|source| writer.branch.io(source))?;
         }
-        for writer in self
-            .writers
-            .values_mut()
-            .filter(|writer| !writer.staged.is_empty())
-        {
+        for writer in self.staged() {
             writer.show();
         }
         Ok(())
     }
 
-    /// Forgets what is staged.
+    /// Forgets the staged records.
     ///
     /// # Errors
-    /// `Io` when bytes of it cannot be removed from a file.
+    /// `Io` when bytes of them cannot be removed from a file.
     pub fn roll_back(&mut self) -> Result<(), LogError> {
         let empty: Vec<_> = self
             .writers
@@ -154,22 +150,19 @@ impl Logs {
             .map(|(key, _)| *key)
             .collect();
         for key in empty {
-            // What was written of its first record must not be found when the logs are opened.
+            // The next start must not find what was written of the branch's first record.
             if let Some(mut writer) = self.remove(&key) {
                 writer.forget()?;
             }
         }
-        for writer in self
-            .writers
-            .values_mut()
-            .filter(|writer| !writer.staged.is_empty())
-        {
+        for writer in self.staged() {
             writer.forget()?;
         }
         Ok(())
     }
 
-    /// Leaves a seal at the end of every file written to, and cuts the room ahead of it.
+    /// Writes a seal to the end of each file that was written to since its last seal, and gives up
+    /// the file's unused room. Nothing may be staged.
     ///
     /// # Errors
     /// `Io`, `Full`.
@@ -180,7 +173,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Returns what the state should remember of every branch.
+    /// Returns what the state should remember of each branch. Index points are not included.
     pub fn marks(&self) -> Vec<Mark> {
         self.reader
             .all()
@@ -189,22 +182,32 @@ impl Logs {
             .collect()
     }
 
+    pub(super) fn remove(&mut self, key: &(Author, u32)) -> Option<Writer> {
+        let writer = self.writers.remove(key)?;
+        assert!(
+            writer.branch.tip().is_none(),
+            "(3) a branch whose records are shown stays"
+        );
+        self.reader.remove(&key.0, key.1);
+        Some(writer)
+    }
+
+    pub(super) fn add(&mut self, writer: Writer) {
+        assert!(writer.tip.is_some(), "(2) every branch has a tip");
+        let branch = Arc::clone(&writer.branch);
+        self.writers.insert((branch.author, branch.number), writer);
+        self.reader.add(branch);
+    }
+
     fn of<'a>(&'a self, author: &Author) -> impl Iterator<Item = &'a Writer> + use<'a> {
         self.writers
             .range((*author, 0)..=(*author, u32::MAX))
             .map(|(_, writer)| writer)
     }
 
-    // Forgets a branch that has no record.
-    pub(super) fn remove(&mut self, key: &(Author, u32)) -> Option<Writer> {
-        self.reader.remove(&key.0, key.1);
-        self.writers.remove(key)
-    }
-
-    pub(super) fn add(&mut self, writer: Writer) {
-        let branch = Arc::clone(&writer.branch);
-        self.writers.insert((branch.author, branch.number), writer);
-        self.reader.add(branch);
+    fn staged(&mut self) -> impl Iterator<Item = &mut Writer> {
+        let writers = self.writers.values_mut();
+        writers.filter(|writer| writer.has_staged())
     }
 }
 
@@ -215,6 +218,7 @@ pub(super) fn file_name(author: &Author, number: u32) -> String {
     }
 }
 
+/// Reads a name that `file_name` makes; `None` for any other.
 pub(super) fn parse_file_name(name: &str) -> Option<(Author, u32)> {
     let stem = name.strip_suffix(".log")?;
     let (author, number) = match stem.split_once('.') {

@@ -1,11 +1,16 @@
 //! The logs of a store: one file of signed entries for each branch of each author.
 //!
-//! The log is the truth: state and bus follow from it. Entries are appended in groups, one write
-//! and one fdatasync for each file (several for what is more than `UNSYNCED_BYTES_MAX`); only then
-//! are they visible to readers.
+//! The logs are the truth; state and bus follow from them. Entries are appended in groups. A group
+//! costs one write and one fdatasync for each file it touches (several for a file that gets more
+//! than `UNSYNCED_BYTES_MAX`), and readers see it only after that.
 //!
-//! What the disk is trusted for: see `disk.rs`. A file grows ahead of its records in zeros, so
-//! that an fdatasync need not write the file's size.
+//! `disk.rs` says what the disk is trusted for. A file grows ahead of its records, filled with
+//! zeros, so that an fdatasync need not write the file's size.
+//!
+//! What opening does is in `recover`, which bytes it cuts is decided in `torn_tail`. Three things
+//! can be wrong with a log, and each has a word: a *torn tail* was never acknowledged and is cut;
+//! *damage* (`LogDamage`) is durable bytes that cannot be read, and makes a `Hole` that a peer can
+//! fill; a `LostTail` is a durable end that is missing from its file.
 
 pub mod branch;
 mod chunk;
@@ -20,6 +25,7 @@ mod reader;
 pub mod record;
 mod recover;
 mod sync_times;
+mod torn_tail;
 mod writer;
 
 pub use branch::{Branch, BranchWalk, IndexPoint, Shape};
