@@ -56,8 +56,8 @@ pub struct Branch {
     /// Name of its file in the log directory.
     pub name: String,
     pub(super) file: Arc<dyn DiskFile>,
-    // Written by the store's writer only. Held for a copy or an assignment: the file is not touched,
-    // no other lock taken and nothing awaited under it.
+    // Written by the store's writer only. Held for a copy or an assignment: the file is not
+    // touched, no other lock taken and nothing awaited under it.
     pub(super) shape: RwLock<Shape>,
 }
 
@@ -313,7 +313,7 @@ impl Branch {
         self.shape.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the shape for the store's writer, the only one who changes it.
+    /// Returns the shape for the store's writer, which alone changes it.
     pub(super) fn shape_mut(&self) -> RwLockWriteGuard<'_, Shape> {
         self.shape.write().unwrap_or_else(PoisonError::into_inner)
     }
