@@ -313,6 +313,9 @@ impl Subscription {
     ///
     /// # Errors
     /// `Lagged` when batches were dropped since the last call.
+    ///
+    /// # Panics
+    /// When the channel's batches are not in order.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<Batch>, Lagged>>> {
         let Some(receiver) = &mut self.receiver else {
             return Poll::Ready(None);

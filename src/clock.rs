@@ -29,16 +29,9 @@ impl Clock {
     }
 
     /// Returns milliseconds since 1970; 0 when the clock is set to an earlier time. May go back.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now_ms(&self) -> u64 {
-        match &self.manual_ms {
-            Some(ms) => ms.load(Ordering::SeqCst),
-            None => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| {
-                    u64::try_from(since.as_millis()).expect("the year is below 500 million")
-                }),
-        }
+        let manual_ms = self.manual_ms.as_ref();
+        manual_ms.map_or_else(machine_ms, |ms| ms.load(Ordering::SeqCst))
     }
 
     /// Sets a manual clock to `ms` since 1970, which may be earlier. No effect on the machine's
@@ -55,6 +48,14 @@ impl Clock {
             manual.fetch_add(ms, Ordering::SeqCst);
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+fn machine_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).expect("the year is below 500 million")
+    })
 }
 
 /// Parses `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row: `1h30m`.

@@ -103,8 +103,7 @@ impl Branch {
         if seq < self.first || self.tip().is_none_or(|tip| seq > tip.seq) {
             return Ok(None);
         }
-        let chunk = usize::try_from(INDEX_EVERY_BYTES).expect("a small constant");
-        let mut walk = self.walk_where(seq, |point| point.seq <= seq, chunk);
+        let mut walk = self.walk_where(seq, |point| point.seq <= seq, between_points());
         let mut damage = None;
         loop {
             match walk.next_record() {
@@ -304,6 +303,11 @@ impl BranchWalk {
         } = record.header;
         author == self.branch.author && (seal || seq >= self.next)
     }
+}
+
+// Bytes that the walk to one record reads at a time.
+fn between_points() -> usize {
+    usize::try_from(INDEX_EVERY_BYTES).expect("64 KiB fit a usize")
 }
 
 impl Branch {

@@ -31,7 +31,7 @@ enum Job {
 // One transaction.
 struct Write {
     layer: Layer,
-    // The rows of the layer whose keys are new in the file.
+    // Number of keys in the layer that the file does not have yet.
     new_keys: u64,
     // The encoded row of `FRONTIER`.
     frontier: Vec<u8>,

@@ -6,7 +6,14 @@
 //!               (1 tombstone, 2 expires, 4 value in log)
 //!               [expires_ms u64] [value length u32 [value]]
 //! cause row   id of the cause 16 -> entry 32, seq u64
-//! every row   body, then 8 bytes: XXH3 of body, seeded with XXH3 of key, seeded with XXH3 of table
+//! notes row   key and body as the store gave them to `State::flush`
+//! meta row    "frontier" -> keys u64, entries u64, expired_through_ms u64, then for each tip, by
+//!               author, seq and id: author 32, seq u64, id 32
+//! these rows  body, then 8 bytes: XXH3 of body, seeded with XXH3 of key, seeded with XXH3 of table
+//!
+//! without a body or check:
+//! expiry row  (expires_ms u64, key) of each winner that expires
+//! meta row    "lacks", while entries that the frontier leads back to are missing
 //! ```
 //! Numbers are little-endian. Equal heads have equal bytes on every node. The check finds damage;
 //! it does not stop anybody who can write the file. Rows of earlier builds are read, too: their

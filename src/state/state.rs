@@ -346,6 +346,9 @@ impl State {
 
     /// Lets readers see the staged entries. The logs must have synced them, but for entries that
     /// were durable before.
+    ///
+    /// # Panics
+    /// When the view would be older than the one that is shown.
     pub fn show(&mut self) {
         self.staged.version += 1;
         let before = self.shown.view();
