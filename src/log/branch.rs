@@ -1,8 +1,8 @@
 //! One branch of an author's log: a file of records, its sparse index, and its readers.
 
 use std::{
-    fmt, io,
-    sync::{Arc, PoisonError, RwLock},
+    io,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use crate::{
@@ -10,144 +10,100 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        LogError,
+        LogDamage, LogError,
         frame::FrameHeader,
         record::{Record, Step, Walk},
     },
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
-/// A damaged part of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogDamage {
-    /// Whose log.
-    pub author: Author,
-    /// The first record it touches, as far as known.
-    pub seq: Option<Seq>,
-    /// The file's name.
-    pub file: String,
-    /// Where it begins.
-    pub offset: u64,
-    /// How many bytes.
-    pub bytes: u64,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl LogDamage {
-    /// True for damage that is a part of this one, or this one again.
-    pub fn covers(&self, found: &Self) -> bool {
-        let bytes = self.offset..self.offset.saturating_add(self.bytes);
-        self.file == found.file && bytes.contains(&found.offset)
-    }
-}
-
-impl fmt::Display for LogDamage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "log of {} damaged", self.author.short())?;
-        if let Some(seq) = self.seq {
-            write!(f, " at entry {seq}")?;
-        }
-        write!(
-            f,
-            ": {} bytes at offset {} of {}: {}",
-            self.bytes, self.offset, self.file, self.what
-        )
-    }
-}
-
-/// A place in a branch from which a reader can walk.
+/// A record at which a reader can begin to walk a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexPoint {
-    /// The record there.
+    /// Place of its entry.
     pub seq: Seq,
-    /// Where its frame begins.
+    /// Offset of its frame in the file.
     pub offset: u64,
-    /// Its stamp.
+    /// Wall time of the entry's stamp, ms since 1970.
     pub wall_ms: u64,
-    /// When it arrived here.
+    /// Local wall time when it was appended here, ms since 1970.
     pub arrived_ms: u64,
 }
 
-/// What readers need to know of a branch; the writer moves it forward.
+/// The readable part of a branch: its end, its newest record and its index. The writer moves all
+/// three forward together.
 #[derive(Debug, Clone, Default)]
 pub struct Shape {
     /// Bytes of whole, durable records.
     pub end: u64,
-    /// The newest record; `None` only before the first.
+    /// The newest entry; `None` only until the first one is durable.
     pub tip: Option<Tip>,
-    /// One point every `INDEX_EVERY_BYTES`, ascending.
+    /// Points at least `INDEX_EVERY_BYTES` apart, by offset.
     pub index: Vec<IndexPoint>,
 }
 
-/// One branch. Shared by the writer and all readers.
+/// One branch of an author's log. Shared by the writer and all readers.
 #[derive(Debug)]
 pub struct Branch {
-    /// Whose.
+    /// Author of its entries.
     pub author: Author,
-    /// 0, or more after a fork.
+    /// 0 for the author's first branch; each fork gets a higher number.
     pub number: u32,
-    /// Its first record: 1, or where the fork is.
+    /// Place of its first entry: 1, or higher where it left another branch.
     pub first: Seq,
     /// The entry before its first, on another branch; `None` when `first` is 1.
     pub forked_from: Option<EntryId>,
-    /// The file's name inside the log directory.
+    /// Name of its file in the log directory.
     pub name: String,
     pub(super) file: Arc<dyn DiskFile>,
-    // Written by the writer only; never held across IO.
+    // Written by the store's writer only. Held for a copy or an assignment: the file is not
+    // touched, no other lock taken and nothing awaited under it.
     pub(super) shape: RwLock<Shape>,
 }
 
 impl Branch {
-    /// Returns the newest record.
+    /// Returns the newest durable entry; `None` only until there is one.
     pub fn tip(&self) -> Option<Tip> {
-        self.shape
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tip
+        self.shape().tip
     }
 
     /// Returns the bytes of whole, durable records.
     pub fn end(&self) -> u64 {
-        self.shape
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .end
+        self.shape().end
     }
 
-    /// Returns a copy of the index points at or after number `from`.
+    /// Returns a copy of the index points without the first `from` of them.
     pub fn index_from(&self, from: usize) -> Vec<IndexPoint> {
-        let shape = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        let shape = self.shape();
         shape.index.get(from..).unwrap_or_default().to_vec()
     }
 
-    /// Walks records `from` through the newest.
+    /// Walks the records from place `from` (inclusive) through the newest.
     pub fn walk(self: &Arc<Self>, from: Seq) -> BranchWalk {
         self.walk_where(from, |point| point.seq <= from, REPLAY_CHUNK_BYTES)
     }
 
-    /// Walks records from the last index point before `arrived_ms`: every record that arrived
-    /// then or later comes, and a few before.
+    /// Walks the records from the last index point before `arrived_ms`: every record that arrived
+    /// at that time or later, after a few that arrived before.
     pub fn walk_arrived(self: &Arc<Self>, arrived_ms: u64) -> BranchWalk {
         self.walk_where(0, |point| point.arrived_ms < arrived_ms, REPLAY_CHUNK_BYTES)
     }
 
-    /// Walks records from the last index point before `wall_ms`: every record stamped then or
-    /// later comes, and a few before.
+    /// Walks the records from the last index point before `wall_ms`: every record stamped at that
+    /// time or later, after a few stamped before.
     pub fn walk_authored(self: &Arc<Self>, wall_ms: u64) -> BranchWalk {
         self.walk_where(0, |point| point.wall_ms < wall_ms, REPLAY_CHUNK_BYTES)
     }
 
-    /// Returns the record at `seq`; `None` when this branch has none there.
+    /// Returns the record of the entry at `seq`; `None` when `seq` is not on this branch.
     ///
     /// # Errors
-    /// `Damaged` when it is unreadable, `Io`.
+    /// `Damaged` when the record cannot be read, `Io`.
     pub fn record(self: &Arc<Self>, seq: Seq) -> Result<Option<Record>, LogError> {
         if seq < self.first || self.tip().is_none_or(|tip| seq > tip.seq) {
             return Ok(None);
         }
-        let chunk = usize::try_from(INDEX_EVERY_BYTES).unwrap_or(usize::MAX);
-        let mut walk = self.walk_where(seq, |point| point.seq <= seq, chunk);
+        let mut walk = self.walk_where(seq, |point| point.seq <= seq, between_points());
         let mut damage = None;
         loop {
             match walk.next_record() {
@@ -165,10 +121,11 @@ impl Branch {
         }
     }
 
-    /// Returns the entry at `seq`, checked against its frame.
+    /// Returns the entry at `seq`, checked against its frame, and its record; `None` when `seq` is
+    /// not on this branch.
     ///
     /// # Errors
-    /// `Damaged` when it is unreadable, `Io`.
+    /// `Damaged` when the entry cannot be read, `Io`.
     pub fn entry(self: &Arc<Self>, seq: Seq) -> Result<Option<(VerifiedEntry, Record)>, LogError> {
         let Some(record) = self.record(seq)? else {
             return Ok(None);
@@ -177,10 +134,10 @@ impl Branch {
         Ok(Some((entry, record)))
     }
 
-    /// Reads the entry of a record of this branch.
+    /// Decodes the entry of `record`, which is of this branch, and checks it against its frame.
     ///
     /// # Errors
-    /// `Damaged`.
+    /// `Damaged` when the payload is not the entry that the frame names.
     pub fn read_entry(&self, record: &Record) -> Result<VerifiedEntry, LogError> {
         match record.entry() {
             Ok(entry) => Ok(entry.vouched()),
@@ -188,17 +145,19 @@ impl Branch {
         }
     }
 
-    // The points of the index before and after `seq`; `None` behind the last one.
+    /// Returns the last index point at or before `seq` and the first one after it; `None` when
+    /// either is missing.
     pub(super) fn points_around(&self, seq: Seq) -> Option<(IndexPoint, IndexPoint)> {
-        let shape = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        let shape = self.shape();
         let after = shape.index.partition_point(|point| point.seq <= seq);
         let before = after.checked_sub(1)?;
         Some((*shape.index.get(before)?, *shape.index.get(after)?))
     }
 
-    // Walks all records between two points of the index.
+    /// Walks the records from index point `begin` (inclusive) to `end` (exclusive).
     pub(super) fn walk_between(self: &Arc<Self>, begin: IndexPoint, end: IndexPoint) -> BranchWalk {
         let bytes = end.offset.saturating_sub(begin.offset);
+        // Damage can make it long; then it is read in pieces.
         let chunk_bytes = usize::try_from(bytes).unwrap_or(REPLAY_CHUNK_BYTES);
         let file = Arc::clone(&self.file);
         BranchWalk {
@@ -211,7 +170,7 @@ impl Branch {
         }
     }
 
-    /// Says that `record` is damaged.
+    /// Returns the damage report for `record`; `what` is the check that it failed.
     pub fn damage(&self, record: &Record, what: String) -> LogDamage {
         LogDamage {
             author: self.author,
@@ -229,14 +188,10 @@ impl Branch {
         before: impl Fn(&IndexPoint) -> bool,
         chunk_bytes: usize,
     ) -> BranchWalk {
-        let shape = self.shape.read().unwrap_or_else(PoisonError::into_inner);
+        let shape = self.shape();
         let point = shape.index.partition_point(before).checked_sub(1);
-        let offset = point
-            .and_then(|at| shape.index.get(at))
-            .map_or(0, |point| point.offset);
-        let seq = point
-            .and_then(|at| shape.index.get(at))
-            .map_or(self.first, |point| point.seq);
+        let point = point.and_then(|at| shape.index.get(at));
+        let (offset, seq) = point.map_or((0, self.first), |point| (point.offset, point.seq));
         BranchWalk {
             branch: Arc::clone(self),
             walk: Walk::new(Arc::clone(&self.file), offset, shape.end, chunk_bytes),
@@ -248,32 +203,34 @@ impl Branch {
     }
 }
 
-/// Reads a branch forward.
+/// Reads a branch forward, up to the end it had when the walk began.
 #[derive(Debug)]
 pub struct BranchWalk {
     branch: Arc<Branch>,
     walk: Walk,
+    // The first place that is returned.
     from: Seq,
-    // The place after the last record met.
+    // The place after the last record that was read.
     next: Seq,
-    // Met and not yet told: it ends where the next record begins.
+    // Damage that was met and not returned yet: it ends where the next record begins.
     damage: Option<LogDamage>,
-    // The record behind damage that was told.
+    // The record behind the damage that was returned last; returned next.
     behind: Option<Record>,
 }
 
 impl BranchWalk {
-    /// Returns the branch.
+    /// Returns the branch that is read.
     pub fn branch(&self) -> &Arc<Branch> {
         &self.branch
     }
 
-    /// Returns the place it starts at, while nothing was read.
+    /// Returns the first place that it will return. Meaningful only before the first read.
     pub fn starts_at(&self) -> Seq {
         self.next.max(self.from)
     }
 
-    /// Returns the next entry and where it stands, as `next_record` does.
+    /// Returns the next entry and its record; `None` at the end. Damage is returned as by
+    /// `next_record`.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -285,8 +242,8 @@ impl BranchWalk {
         Ok(Some((entry, record)))
     }
 
-    /// Returns the next record; `None` at the end. After `Damaged` it goes on behind the damage.
-    /// Damage that lies wholly before `from` is not told.
+    /// Returns the next record; `None` at the end. The call after `Damaged` goes on behind the
+    /// damage. Damage that ends before the first place to return is skipped.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -297,13 +254,16 @@ impl BranchWalk {
         loop {
             let step = self.walk.step().map_err(|source| self.branch.io(source))?;
             match step {
-                None => return self.damage.take().map_or(Ok(None), told),
+                None => {
+                    let damage = self.damage.take();
+                    return damage.map_or(Ok(None), |damage| Err(LogError::Damaged(damage)));
+                }
                 Some(Step::Bad { offset, bytes, .. }) => {
-                    self.spoiled(offset, bytes, "no record can be read here");
+                    self.add_damage(offset, bytes, "no record can be read here");
                 }
                 Some(Step::Record(record)) if !self.belongs(&record) => {
                     let bytes = record.header.frame_bytes() as u64;
-                    self.spoiled(record.offset, bytes, "a record of another place is here");
+                    self.add_damage(record.offset, bytes, "a record of another place is here");
                 }
                 Some(Step::Record(record)) if record.header.seal => {}
                 Some(Step::Record(record)) => {
@@ -313,7 +273,7 @@ impl BranchWalk {
                     match self.damage.take().filter(|_| matters) {
                         Some(damage) => {
                             self.behind = Some(record).filter(|_| seq >= self.from);
-                            return told(damage);
+                            return Err(LogError::Damaged(damage));
                         }
                         None if seq >= self.from => return Ok(Some(record)),
                         None => {}
@@ -323,8 +283,8 @@ impl BranchWalk {
         }
     }
 
-    // Adds bytes to the damage that is not told yet.
-    fn spoiled(&mut self, offset: u64, bytes: u64, what: &str) {
+    // Adds bytes to the damage that was not returned yet.
+    fn add_damage(&mut self, offset: u64, bytes: u64, what: &str) {
         let damage = self.damage.get_or_insert_with(|| LogDamage {
             author: self.branch.author,
             seq: Some(self.next),
@@ -336,7 +296,7 @@ impl BranchWalk {
         damage.bytes = offset + bytes - damage.offset;
     }
 
-    // False for a record that a write to the wrong file, or an old one, has left here.
+    // False for a record that a write to the wrong file, or an older write, has left here.
     fn belongs(&self, record: &Record) -> bool {
         let FrameHeader {
             author, seal, seq, ..
@@ -345,11 +305,23 @@ impl BranchWalk {
     }
 }
 
-fn told(damage: LogDamage) -> Result<Option<Record>, LogError> {
-    Err(LogError::Damaged(damage))
+// Bytes that the walk to one record reads at a time.
+fn between_points() -> usize {
+    usize::try_from(INDEX_EVERY_BYTES).expect("64 KiB fit a usize")
 }
 
 impl Branch {
+    /// Returns the shape for reading. A panic cannot leave it half-written in a way that matters:
+    /// the writer checks first and then assigns, so a poisoned lock is used as it is.
+    pub(super) fn shape(&self) -> RwLockReadGuard<'_, Shape> {
+        self.shape.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the shape for the store's writer, which alone changes it.
+    pub(super) fn shape_mut(&self) -> RwLockWriteGuard<'_, Shape> {
+        self.shape.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn io(&self, source: io::Error) -> LogError {
         LogError::Io {
             file: self.name.clone(),

@@ -1,13 +1,13 @@
-//! Parts of a log that several readers want one after the other: read and checked once for all.
+//! Chunks: parts of a log that several readers want, read and checked once for all of them.
 //!
-//! A chunk is what lies between two points of a branch's index. It does not change any more: what
-//! comes later is appended behind the last point. A thousand watches that fell behind at about the
-//! same time read each chunk once together, and hold it once.
+//! A chunk is the run of records between two points of a branch's index. It never changes, because
+//! records are appended behind the last point. A thousand watches that fell behind at about the
+//! same time read each chunk once and share one copy in memory.
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -19,21 +19,24 @@ use crate::{
     protocol::entry::VerifiedEntry,
 };
 
-/// The chunks that were wanted last.
+/// The chunks of a store's logs that were used last. A clone shares them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chunks {
+    // The least recently used is in front; at most `SHARED_READ_BYTES_MAX`, or one chunk. Held to
+    // find, move or drop an item: a chunk is read outside of it, and nothing is awaited under it.
     kept: Arc<Mutex<VecDeque<Kept>>>,
+    // Readers for which an `AtWork` lives.
     at_work: Arc<AtomicUsize>,
 }
 
-/// A reader at work, for as long as this lives.
+/// Counts as a reader of the store's logs until it is dropped.
 #[derive(Debug)]
 pub struct AtWork {
     all: Arc<AtomicUsize>,
     alone: bool,
 }
 
-/// A chunk that will be wanted soon and that nobody has read yet.
+/// A chunk that a walk will need soon and that no walk has read yet.
 #[derive(Debug)]
 pub struct Ahead {
     chunks: Chunks,
@@ -48,28 +51,29 @@ struct Kept {
     chunk: Reading,
 }
 
-// Whose branch, which one, and where in its file.
+// Author and number of a branch, and the offset in its file.
 type Place = (Author, u32, u64);
-// Read by whoever wants it first, while the others wait. `None`: not readable as a whole.
+// The first walk that needs the chunk reads it, while the others wait. `None` when part of it is
+// damaged: then each walk reads for itself and reports the damage.
 type Reading = Arc<OnceLock<Option<Arc<Chunk>>>>;
 
 #[derive(Debug)]
 struct Chunk {
     entries: Vec<(VerifiedEntry, Record)>,
-    // The place behind it.
+    // The place after the last entry.
     next: Seq,
 }
 
-/// Reads the entries of a branch forward, together with others who do.
+/// Reads the entries of a branch forward, and shares each chunk with other walks.
 #[derive(Debug)]
 pub struct SharedWalk {
     chunks: Chunks,
     branch: Arc<Branch>,
-    // The place that is wanted next.
+    // The next place to return; at the beginning of a chunk, the chunk's first.
     from: Seq,
-    // What was read, and how much of it is passed.
+    // The chunk at hand, and how many of its entries were returned or skipped.
     chunk: Option<(Arc<Chunk>, usize)>,
-    // Where there is nothing to share: behind the last point, and from damage on.
+    // Set behind the last index point and from damage on, where there is no chunk to share.
     own: Option<BranchWalk>,
 }
 
@@ -85,7 +89,7 @@ impl SharedWalk {
         }
     }
 
-    /// Returns the next entry and where it stands; `None` at the end. After `Damaged` it goes on
+    /// Returns the next entry and its record; `None` at the end. The call after `Damaged` goes on
     /// behind the damage.
     ///
     /// # Errors
@@ -115,7 +119,7 @@ impl SharedWalk {
         }
     }
 
-    /// Returns which of the `count` chunks behind the one at hand nobody has read yet.
+    /// Returns those of the next `count` chunks that no walk has read yet.
     pub fn ahead(&self, count: usize) -> Vec<Ahead> {
         let mut from = match &self.chunk {
             Some((chunk, _passed)) => chunk.next,
@@ -141,14 +145,14 @@ impl SharedWalk {
 }
 
 impl Ahead {
-    /// Reads it, for whoever comes there.
+    /// Reads the chunk, so that walks find it in memory.
     pub fn read(self) {
         drop(self.chunks.find(&self.branch, self.from));
     }
 }
 
 impl AtWork {
-    /// True when nobody else was reading the store's logs when it began.
+    /// Returns true when no other reader was counted at the time this one began.
     pub fn is_alone(&self) -> bool {
         self.alone
     }
@@ -174,11 +178,11 @@ impl Chunks {
     }
 
     fn has(&self, place: Place) -> bool {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().any(|chunk| chunk.place == place)
+        self.kept().iter().any(|chunk| chunk.place == place)
     }
 
-    // Returns the chunk that has place `seq`; `None` where there is none, or it is not whole.
+    // Returns the chunk that has place `seq`, and reads it if no walk has; `None` when no chunk has
+    // the place yet, or a part of the chunk is damaged.
     fn find(&self, branch: &Arc<Branch>, seq: Seq) -> Option<Arc<Chunk>> {
         let (begin, end) = branch.points_around(seq)?;
         let place = place(branch, begin);
@@ -195,8 +199,9 @@ impl Chunks {
         read.clone()
     }
 
+    // Makes room for the chunk at `place` if need be, and marks it as used last.
     fn reading(&self, place: Place, bytes: u64) -> Reading {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         let at = kept.iter().position(|chunk| chunk.place == place);
         let found = at.and_then(|at| kept.remove(at)).unwrap_or_else(|| Kept {
             place,
@@ -213,5 +218,9 @@ impl Chunks {
             all -= oldest.bytes;
         }
         chunk
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,15 +6,16 @@
 //!   5  flags        1  bit 0: seal (no payload; written at a clean close)
 //!   6  zero         2
 //!   8  length       4  bytes of payload that follow
-//!  12  seq          8  place in the author's log
+//!  12  seq          8  place in the author's log; of a seal: of the newest entry
 //!  20  synced       8  bytes of this file that were durable when the frame was written
-//!  28  arrived_ms   8  local wall clock; of a seal: when the last entry was stamped
+//!  28  arrived_ms   8  local wall time of the append; of a seal: wall time of the newest entry's stamp
 //!  36  author      32
-//!  68  id          32
-//! 100  check        8  BLAKE3 of the file offset and bytes 0..100, cut
-//! 108  payload         an encoded `SignedEntry`; its id is above, and covers it
+//!  68  id          32  of the entry; of a seal: of the newest entry
+//! 100  check        8  first bytes of BLAKE3 of the file offset and bytes 0..100
+//! 108  payload         an encoded `SignedEntry`; the id above covers it
 //! ```
-//! Numbers are little-endian. Zeros where a frame should begin are room not yet used.
+//! Numbers are little-endian; times are ms since 1970. Zeros where a frame should begin are room
+//! that is not used yet. A seal that fills a hole has a payload of zeros, which is skipped.
 
 use crate::id::{Author, EntryId, Seq};
 
@@ -25,38 +26,39 @@ const MAGIC: [u8; 4] = [0xf1, b'L', b'T', b'E'];
 const VERSION: u8 = 1;
 const FLAG_SEAL: u8 = 1;
 
-/// What a frame says of its record.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     /// Bytes of payload.
     pub length: u32,
-    /// Place in the author's log; for a seal, the last one's.
+    /// Place of the entry; for a seal, of the newest entry before it.
     pub seq: Seq,
     /// Bytes of the file that were durable when the frame was written.
     pub synced: u64,
-    /// When the record arrived here, ms since 1970; for a seal, the last one's own stamp.
+    /// Local wall time of the append, ms since 1970; for a seal, the wall time of the newest
+    /// entry's stamp.
     pub arrived_ms: u64,
-    /// Whose log.
+    /// Author of the log.
     pub author: Author,
-    /// The entry; for a seal, the last one.
+    /// The entry; for a seal, the newest one before it.
     pub id: EntryId,
-    /// True for the mark that a clean close leaves.
+    /// True for a seal: a frame without an entry, left by a clean close or a filled hole.
     pub seal: bool,
 }
 
-/// What a scan finds at a place.
+/// The kind of bytes that `look` found at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// A frame; its payload is the `length` bytes after its header.
     Frame(FrameHeader),
-    /// A frame whose end is beyond the bytes given: `bytes` are needed from its start.
+    /// A frame that ends beyond the given bytes, or may.
     Cut {
-        /// Header and payload.
+        /// Bytes that are needed, counted from the frame's start.
         bytes: usize,
     },
-    /// Nothing but zeros from here to the end of the bytes given.
+    /// Nothing but zeros in the given bytes.
     Zeros,
-    /// No frame.
+    /// Bytes that are no frame.
     Bad,
 }
 
@@ -66,7 +68,7 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + self.length as usize
     }
 
-    /// Returns its bytes at `offset` of a file.
+    /// Encodes the header for `offset` of a file. It can be read only there.
     pub fn encode(&self, offset: u64) -> [u8; FRAME_HEADER_BYTES] {
         let mut bytes = [0; FRAME_HEADER_BYTES];
         bytes[0..4].copy_from_slice(&MAGIC);
@@ -83,7 +85,8 @@ impl FrameHeader {
         bytes
     }
 
-    /// Reads the header at `offset` of a file; `None` where its check fails or it is unknown.
+    /// Decodes the header at the start of `bytes`, which are at `offset` of a file. Returns `None`
+    /// when the check fails, or the version or a flag is unknown.
     pub fn decode(bytes: &[u8], offset: u64) -> Option<Self> {
         let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
         if bytes[0..4] != MAGIC || bytes[100..108] != check(offset, bytes) {
@@ -104,7 +107,7 @@ impl FrameHeader {
     }
 }
 
-/// Looks at the start of `bytes`, which are at `offset` of a file.
+/// Returns what is at the start of `bytes`, which are at `offset` of a file.
 pub fn look(bytes: &[u8], offset: u64) -> Found {
     let Some(header) = FrameHeader::decode(bytes, offset) else {
         if bytes.iter().all(|byte| *byte == 0) {
@@ -128,10 +131,10 @@ pub fn look(bytes: &[u8], offset: u64) -> Found {
     Found::Frame(header)
 }
 
-/// Returns where, after position 0, the next frame header in `bytes` begins.
+/// Returns the position of the first frame header in `bytes` after position 0; `None` without one.
 ///
-/// The check of a header covers its offset, so a payload that holds a copy of a frame, or a
-/// sector that was written to the wrong place, is not taken for one.
+/// The check of a header covers its offset. So neither a payload that holds a copy of a frame nor a
+/// sector that was written to the wrong place is taken for a frame.
 pub fn resync(bytes: &[u8], offset: u64) -> Option<usize> {
     (1..bytes.len()).find(|at| {
         bytes[*at] == MAGIC[0] && FrameHeader::decode(&bytes[*at..], offset + *at as u64).is_some()

@@ -1,5 +1,5 @@
-//! A hole: entries that are in a log and cannot be read any more, and how they are put back once
-//! somebody else had them.
+//! A hole: entries of a log that cannot be read any more, and how they are written back once a peer
+//! has sent them.
 
 use std::sync::Arc;
 
@@ -8,44 +8,44 @@ use crate::{
     limits::REPLAY_CHUNK_BYTES,
     log::{
         Branch, LogDamage, LogError, LogReader, Logs,
+        error::file_error,
         frame::{FRAME_HEADER_BYTES, FrameHeader},
         record::{Step, Walk},
-        refused,
     },
     protocol::entry::VerifiedEntry,
 };
 
-/// Consecutive entries of a branch that its file does not have any more, and the place they had.
-/// None at all, where only a seal was.
+/// Consecutive entries of a branch that cannot be read any more, and the bytes that they had. A
+/// hole where only a seal was has no entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hole {
-    /// Whose log.
+    /// Author of the log.
     pub author: Author,
-    /// Which branch.
+    /// Number of the branch.
     pub number: u32,
-    /// The file's name.
+    /// Name of the log's file.
     pub file: String,
-    /// The first place.
+    /// Place of the first missing entry.
     pub first: Seq,
-    /// The last place, inclusive; the one before `first` where no entry is missing.
+    /// Place of the last missing entry, inclusive; `first - 1` when no entry is missing.
     pub last: Seq,
-    /// The entry at `last`: what stands behind the hole commits to it.
+    /// Id of the entry at `last`. The entry behind the hole, or the branch's tip, commits to it.
     pub tip: EntryId,
-    /// Where the first one's frame begins.
+    /// Offset of the first missing entry's frame.
     pub offset: u64,
-    /// Bytes up to the next readable record, or to the end.
+    /// Bytes from `offset` to the next readable record, or to the end of the branch.
     pub bytes: u64,
-    // When what stands before it arrived.
+    // When the entry before the hole arrived; the entries that fill it get this time.
     arrived_ms: u64,
 }
 
 impl Hole {
-    /// True when no entry is missing.
+    /// Returns true when no entry is missing.
     pub fn is_empty(&self) -> bool {
         self.last < self.first
     }
 
-    /// True for damage that it explains.
+    /// Returns true when `damage` begins inside this hole.
     pub fn covers(&self, damage: &LogDamage) -> bool {
         let bytes = self.offset..self.offset.saturating_add(self.bytes);
         self.file == damage.file && bytes.contains(&damage.offset)
@@ -53,7 +53,9 @@ impl Hole {
 }
 
 impl LogReader {
-    /// Returns the holes in the branch that `damage` was found in; none where nothing is missing.
+    /// Returns the holes in the branch that `damage` was found in.
+    ///
+    /// Reads the whole branch: how far damage reaches is not known before.
     ///
     /// # Errors
     /// `Io`.
@@ -64,7 +66,6 @@ impl LogReader {
     }
 }
 
-// Reads the whole branch: there is no telling how far damage reaches.
 fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
     let Some(tip) = branch.tip() else {
         return Ok(Vec::new());
@@ -72,7 +73,7 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
     let end = branch.end();
     let mut walk = Walk::new(Arc::clone(&branch.file), 0, end, REPLAY_CHUNK_BYTES);
     let mut holes = Vec::new();
-    // Where bad bytes began.
+    // Offset where bad bytes began, while no readable record has followed them.
     let mut open: Option<u64> = None;
     let (mut next, mut arrived_ms) = (branch.first, 0);
     let mut close = |from: u64, to: u64, first: Seq, last: Seq, tip, arrived_ms| {
@@ -105,7 +106,7 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
             continue;
         }
         match (open.take(), record.entry()) {
-            // Its frame is sound, and says which entry it was.
+            // The frame is sound and names the entry.
             (began, Err(_unreadable)) => {
                 let to = record.offset + record.header.frame_bytes() as u64;
                 let from = began.unwrap_or(record.offset);
@@ -128,11 +129,14 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
 }
 
 impl Logs {
-    /// Writes `entries`, which are those of `hole` in order, back to where they were. False where
-    /// they do not fit. Durable on return.
+    /// Writes `entries`, those of `hole` in order, back into the log. Durable on return. Returns
+    /// false, and writes nothing, when they do not fit into the hole's bytes.
     ///
     /// # Errors
     /// `Full`; `Io`, after which the logs must not be written until they are opened again.
+    ///
+    /// # Panics
+    /// When the hole reaches past the end of its branch.
     pub fn fill(&mut self, hole: &Hole, entries: &[VerifiedEntry]) -> Result<bool, LogError> {
         let Some(writer) = self.writers.get_mut(&(hole.author, hole.number)) else {
             return Ok(false);
@@ -141,13 +145,20 @@ impl Logs {
             return Ok(false);
         };
         let branch = &writer.branch;
+        // Anything else would overwrite readable records, or records to come.
+        assert_eq!(bytes.len() as u64, hole.bytes, "a hole is filled exactly");
+        assert!(
+            hole.offset + hole.bytes <= branch.end(),
+            "a hole is before the end of its branch"
+        );
         let written = branch.file.write_at(&bytes, hole.offset);
-        written.map_err(|source| refused(&branch.name, source))?;
+        written.map_err(|source| file_error(&branch.name, source))?;
         branch
             .file
             .sync_data()
             .map_err(|source| branch.io(source))?;
-        // It may have looked whole only because nothing of its end was there.
+        // `recover` counts a log with a lost tail as sealed so that no seal is written; it may get
+        // one again.
         writer.sealed = false;
         if let Some(last) = entries.last() {
             writer.stamp(last);
@@ -156,7 +167,8 @@ impl Logs {
     }
 }
 
-// What was there, but for the seals: they had no entries. One frame takes the room of all.
+// Returns the bytes of the whole hole; `None` when the entries do not fit. Seals that were in the
+// hole held no entries: one seal takes the room of all of them.
 fn frames(hole: &Hole, entries: &[VerifiedEntry]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for entry in entries {

@@ -1,9 +1,7 @@
-//! The end of a log that is gone: a file restored from an older copy, truncated, or deleted.
+//! A lost tail: the durable end of a log is missing from its file, because the file was truncated,
+//! deleted, or restored from an older copy.
 
-use std::{
-    io,
-    sync::{Arc, PoisonError},
-};
+use std::{io, sync::Arc};
 
 use crate::{
     disk::DiskFile,
@@ -18,53 +16,56 @@ use crate::{
     protocol::chain::Tip,
 };
 
-/// Entries at the end of a branch that were durable and that its file does not have any more.
+/// Entries at the end of a branch that were durable and are missing from its file.
 ///
-/// Unlike a damaged record in the middle, nothing says what else was behind them: whoever writes
-/// on may give a place away for the second time.
+/// A damaged record in the middle of a log is named by the records behind it. A lost tail is not:
+/// there may have been more entries than the state's mark knows of, so the author's next entry
+/// could take a place that is already taken. That would be a fork.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogCut {
-    /// Whose log.
+pub struct LostTail {
+    /// Author of the log.
     pub author: Author,
-    /// Which branch.
+    /// Number of the branch.
     pub number: u32,
-    /// The file's name.
+    /// Name of the log's file.
     pub file: String,
-    /// The newest entry that is there; `None`: none is.
+    /// The newest entry that is in the file; `None` when there is none.
     pub tip: Option<Tip>,
-    /// Where its record ends.
+    /// Offset where the record of `tip` ends; 0 without a tip.
     pub end: u64,
-    /// The newest entry that was durable.
+    /// Place of the newest entry that was durable, as far as the mark knows.
     pub through: Seq,
 }
 
-impl LogCut {
-    /// Returns the first place that is lost.
+impl LostTail {
+    /// Returns the place of the first lost entry.
     pub fn first(&self) -> Seq {
         self.tip.map_or(1, |tip| tip.seq + 1)
     }
 }
 
-/// Looks whether the end of a branch, of which `mark` was durable, is gone.
+/// Returns the tail of a branch that `mark` names as durable and `file` does not have; `None` when
+/// the file has it.
 ///
-/// A last record that is there and unreadable is damage and no cut: its place is known.
+/// A newest record that is in the file and cannot be read is damage, not a lost tail: its place is
+/// known.
 ///
 /// # Errors
-/// What the file says.
+/// Any error of the file system.
 pub(super) fn find(
     mark: &Mark,
     file: &Arc<dyn DiskFile>,
     name: &str,
-) -> io::Result<Option<LogCut>> {
+) -> io::Result<Option<LostTail>> {
     let len = file.len()?;
     if len >= mark.end && !ends_in_zeros(file.as_ref(), mark.end)? {
         return Ok(None);
     }
     let newest = newest(mark, file, mark.end.min(len))?;
     let (end, tip) = newest.map_or((0, None), |(end, tip)| (end, Some(tip)));
-    // Else only the seal behind it is gone.
+    // Otherwise only the seal behind the newest entry is missing.
     let lost = tip.is_none_or(|tip| tip.seq < mark.tip.seq);
-    Ok(lost.then(|| LogCut {
+    Ok(lost.then(|| LostTail {
         author: mark.author,
         number: mark.number,
         file: name.to_owned(),
@@ -74,7 +75,8 @@ pub(super) fn find(
     }))
 }
 
-// Room where a frame was: what a file that is made longer gets.
+// True when zeros are where the last frame before `end` was: what a file gets that was truncated
+// and made longer again.
 fn ends_in_zeros(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
     let mut bytes = [0; FRAME_HEADER_BYTES];
     let Some(from) = end.checked_sub(bytes.len() as u64) else {
@@ -84,7 +86,7 @@ fn ends_in_zeros(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
     Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
-// The last whole record before `end`, and where it ends.
+// Returns the last whole record before `end`, and where it ends.
 fn newest(mark: &Mark, file: &Arc<dyn DiskFile>, end: u64) -> io::Result<Option<(u64, Tip)>> {
     let points = mark.index.iter().rev().map(|point| point.offset);
     for from in points.chain([0]).filter(|from| *from < end) {
@@ -114,16 +116,17 @@ fn tip_of(mark: &Mark, record: &Record) -> Option<Tip> {
 }
 
 impl Logs {
-    /// Lets a branch end with the newest entry that is there. Durable on return.
+    /// Ends a branch with the newest entry that is in its file; a branch without one is removed.
+    /// Durable on return. Nothing may be staged.
     ///
     /// # Errors
     /// `Io`, after which the logs must not be written until they are opened again.
-    pub fn give_up(&mut self, cut: &LogCut) -> Result<(), LogError> {
-        let key = (cut.author, cut.number);
+    pub fn give_up(&mut self, lost: &LostTail) -> Result<(), LogError> {
+        let key = (lost.author, lost.number);
         if let Some(writer) = self.writers.get_mut(&key) {
-            writer.give_up(cut)?;
+            writer.give_up(lost)?;
         }
-        if cut.tip.is_none() {
+        if lost.tip.is_none() {
             self.remove(&key);
         }
         Ok(())
@@ -131,21 +134,22 @@ impl Logs {
 }
 
 impl Writer {
-    fn give_up(&mut self, cut: &LogCut) -> Result<(), LogError> {
+    fn give_up(&mut self, lost: &LostTail) -> Result<(), LogError> {
+        assert!(!self.has_staged(), "staged frames would lose their place");
+        assert!(
+            lost.end <= self.branch.end(),
+            "giving up never makes a log longer"
+        );
         let file = &self.branch.file;
-        let shortened = file.set_len(cut.end).and_then(|()| file.sync_data());
+        let shortened = file.set_len(lost.end).and_then(|()| file.sync_data());
         shortened.map_err(|source| self.branch.io(source))?;
         {
-            let mut shape = self
-                .branch
-                .shape
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            shape.end = cut.end;
-            shape.tip = cut.tip;
-            shape.index.retain(|point| point.offset < cut.end);
+            let mut shape = self.branch.shape_mut();
+            shape.end = lost.end;
+            shape.tip = lost.tip;
+            shape.index.retain(|point| point.offset < lost.end);
         }
-        *self = Self::new(Arc::clone(&self.branch), cut.end, false);
+        *self = Self::new(Arc::clone(&self.branch), lost.end, false);
         Ok(())
     }
 }

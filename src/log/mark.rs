@@ -1,4 +1,4 @@
-//! What the state remembers of a branch, and whether the file still has it.
+//! A mark: the end of a branch as the state remembers it, and whether the file still has it.
 
 use std::{io, sync::Arc};
 
@@ -14,27 +14,28 @@ use crate::{
     protocol::chain::Tip,
 };
 
-/// What the state remembers of a branch, so that opening need not read it.
+/// The end of a branch as the state remembers it, so that opening need not read the whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// Whose.
+    /// Author of the log.
     pub author: Author,
-    /// Which branch.
+    /// Number of the branch.
     pub number: u32,
-    /// Bytes that were whole and durable.
+    /// Bytes of whole, durable records.
     pub end: u64,
-    /// First record.
+    /// Place of the branch's first entry.
     pub first: Seq,
-    /// The entry before the first, on another branch.
+    /// The entry before the first, on another branch; `None` when `first` is 1.
     pub forked_from: Option<EntryId>,
-    /// Last record before `end`.
+    /// Newest entry before `end`.
     pub tip: Tip,
-    /// Index points before `end`; may be empty, then the branch is read to make them.
+    /// Index points before `end`.
     pub index: Vec<IndexPoint>,
 }
 
 impl Mark {
-    /// Returns the mark of a branch as it is; `None` while it has no record. Without index.
+    /// Returns the mark of a branch as it is now, without index points; `None` while the branch has
+    /// no record.
     pub fn of(branch: &Branch) -> Option<Self> {
         Some(Self {
             author: branch.author,
@@ -47,11 +48,11 @@ impl Mark {
         })
     }
 
-    /// Returns what is missing of the file: the record that the mark names must be there, else the
-    /// file is an older copy, or its end is gone while its length is not.
+    /// Returns the damage when the file does not have the record that the mark names: the file is
+    /// an older copy then, or its bytes are lost though its length is not.
     ///
     /// # Errors
-    /// What the file says.
+    /// Any error of the file system.
     pub(super) fn missing(
         &self,
         file: &Arc<dyn DiskFile>,
@@ -68,9 +69,9 @@ impl Mark {
             let FrameHeader {
                 author, seal, id, ..
             } = record.header;
-            // A frame can be there and its bytes be gone.
-            let gone = !seal && id == self.tip.id && record.entry().is_err();
-            if author != self.author || gone {
+            // The frame of the newest record can be sound while its payload is not.
+            let broken = !seal && id == self.tip.id && record.entry().is_err();
+            if author != self.author || broken {
                 break;
             }
             at = record.offset + record.header.frame_bytes() as u64;
@@ -90,10 +91,10 @@ impl Mark {
     }
 }
 
-/// Returns the seal of `author`'s log whose frame ends at `end`.
+/// Returns the seal of `author`'s log whose frame ends at `end`; `None` when there is none.
 ///
 /// # Errors
-/// What the file says.
+/// Any error of the file system.
 pub(super) fn seal_before(
     file: &dyn DiskFile,
     author: &Author,

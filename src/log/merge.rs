@@ -1,4 +1,4 @@
-//! Reading several branches as one stream, in the order that all nodes share.
+//! A merge: several branches read as one stream, in the order that is the same on all nodes.
 
 use std::{
     cmp::Reverse,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Where to read a branch: places above `after`, through `through`.
+/// The part of a branch that is read: places above `after`, through `through`.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) branch: Arc<Branch>,
@@ -27,15 +27,16 @@ pub(crate) struct Span {
     pub(crate) through: Seq,
 }
 
-/// Entries of several spans, least first in (hlc, author, id): causes before effects.
+/// The entries of several spans, ordered by (hlc, author, id): causes come before their effects.
 #[derive(Debug)]
 pub(crate) struct Merge {
+    // One item for each span that has entries left.
     heap: BinaryHeap<Reverse<Next>>,
-    // Met while reading ahead; handed out before any later entry of that branch.
+    // Damage met while reading ahead; returned before any later entry of its branch.
     damage: Vec<LogDamage>,
 }
 
-// The next entry of a branch, and how to go on behind it.
+// The next entry of a span, and the walk behind it.
 #[derive(Debug)]
 struct Next {
     order: Order,
@@ -45,12 +46,11 @@ struct Next {
     through: Seq,
 }
 
-// How a branch is read.
 #[derive(Debug)]
 enum EntryWalk {
-    // All of it once, for one reader.
+    // Serves one reader, such as a rebuild.
     Own(BranchWalk),
-    // By watches, of which many may want the same.
+    // Serves watches, many of which may read the same part.
     Shared(SharedWalk),
 }
 
@@ -70,14 +70,15 @@ impl EntryWalk {
     }
 }
 
-/// What comes next.
+/// An item of a merge.
 #[derive(Debug)]
 pub(crate) enum Merged {
     Entry {
         entry: VerifiedEntry,
-        /// As it stands in the log.
+        /// The encoded `SignedEntry`, as it is in the log.
         encoded: Bytes,
         arrived_ms: u64,
+        /// Bytes of its record in the file.
         bytes: usize,
     },
     Damage(LogDamage),
@@ -95,7 +96,7 @@ impl Merge {
         Self::over_all(spans.into_iter().map(own).collect())
     }
 
-    /// As `new`, sharing what is read with others who do.
+    /// Like `new`, but shares each chunk that is read with other merges of this kind.
     pub(crate) fn shared(log: &LogReader, spans: Vec<Span>) -> Result<Self, LogError> {
         let shared = |span: Span| {
             let walk = log.walk_shared(&span.branch, span.after + 1);
@@ -104,14 +105,15 @@ impl Merge {
         Self::over_all(spans.into_iter().map(shared).collect())
     }
 
-    /// Begins with walks that start wherever they do.
+    /// Merges walks that were begun elsewhere; each is read through the place beside it
+    /// (inclusive).
     pub(crate) fn over(walks: Vec<(BranchWalk, Seq)>) -> Result<Self, LogError> {
         let own = |(walk, through)| (EntryWalk::Own(walk), through);
         Self::over_all(walks.into_iter().map(own).collect())
     }
 
-    /// Returns what will be wanted soon, at most `AHEAD_CHUNKS` of all spans together, and is not read
-    /// yet: for threads that have nothing else to do.
+    /// Returns chunks that will be needed soon and are not read yet, at most `AHEAD_CHUNKS`, so
+    /// that idle threads can read them.
     pub(crate) fn ahead(&self) -> Vec<Ahead> {
         let each = AHEAD_CHUNKS / self.heap.len().max(1);
         let walks = self.heap.iter().map(|Reverse(next)| &next.walk);
@@ -132,7 +134,7 @@ impl Merge {
         Ok(merge)
     }
 
-    /// Returns the next entry, or damage met on the way; `None` at the end.
+    /// Returns the next entry, or damage met on the way to it; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Merged>, LogError> {
         if let Some(damage) = self.damage.pop() {
             return Ok(Some(Merged::Damage(damage)));
@@ -175,7 +177,7 @@ impl Merge {
     }
 }
 
-// The next entry of a walk that is to be read; damage on the way to it is kept.
+// Returns the next entry of a walk through place `through`; adds damage on the way to it to `kept`.
 fn read_on(
     walk: &mut EntryWalk,
     through: Seq,
@@ -214,12 +216,12 @@ impl Ord for Next {
     }
 }
 
-/// A tip that the logs here do not have.
+/// A tip that is not in the logs of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UnknownTip {
     pub(crate) author: Author,
     pub(crate) tip: FrontierTip,
-    /// The highest place here; 0 for none.
+    /// The author's highest place in the logs; 0 when there is none.
     pub(crate) have: Seq,
 }
 
@@ -299,5 +301,6 @@ fn is_covered(
     Ok(log.covered(&branch, to)? >= tip.seq)
 }
 
-// About as much as is handed out at a time, so that it is there when that is done.
+// About as many chunks as a watch is handed at a time: the next ones are read while it delivers
+// these.
 const AHEAD_CHUNKS: usize = 4;

@@ -1,4 +1,4 @@
-//! Records of a log file: reading them forward, whatever state the bytes are in.
+//! Records of a log file, and the walk that reads them whatever state the bytes are in.
 
 use std::{io, sync::Arc};
 
@@ -10,22 +10,27 @@ use crate::{
     protocol::entry::{Entry, SignedEntry},
 };
 
-/// A record as it stands in a file.
+/// A frame and its payload, as they are in a file.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Where its frame begins.
+    /// Offset of the frame in the file.
     pub offset: u64,
-    /// What the frame says.
+    /// Header of the frame.
     pub header: FrameHeader,
-    /// An encoded `SignedEntry`; empty for a seal.
+    /// An encoded `SignedEntry`; meaningless for a seal.
     pub payload: Bytes,
 }
 
 impl Record {
-    /// Reads the entry and checks that it is the one the frame names: the id covers every byte.
+    /// Returns the offset where the payload ends.
+    pub fn end(&self) -> u64 {
+        self.offset + self.header.frame_bytes() as u64
+    }
+
+    /// Decodes the entry and checks that it is the one the frame names. The id covers every byte.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// The check that failed, for people.
     pub fn entry(&self) -> Result<Entry, String> {
         let signed =
             SignedEntry::decode(self.payload.clone()).map_err(|error| error.to_string())?;
@@ -49,18 +54,18 @@ impl Record {
     }
 }
 
-/// What a walk meets.
+/// One step of a walk.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// A record whose frame is sound.
     Record(Record),
-    /// Bytes that are no frame, up to the next sound one or the end.
+    /// Bytes that are no frame, up to the next sound frame or the end.
     Bad {
-        /// Where they begin.
+        /// Offset of the first of them.
         offset: u64,
-        /// How many.
+        /// Number of bytes, at least 1.
         bytes: u64,
-        /// True when all of them are zero: room not yet used.
+        /// True when all of them are zero: room that is not used yet.
         zeros: bool,
     },
 }
@@ -69,17 +74,18 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Walk {
     file: Arc<dyn DiskFile>,
-    // Next byte to look at.
+    // Offset of the next byte to look at.
     at: u64,
-    // Exclusive; never read past.
+    // Exclusive; nothing at or behind it is read.
     end: u64,
-    // Bytes of the file from `at` on, as far as read.
+    // Bytes of the file from `at` on, as far as they were read.
     buf: Bytes,
+    // Bytes that one read takes; more only for a longer record.
     chunk_bytes: usize,
 }
 
 impl Walk {
-    /// Begins at `at`, which must be a frame's start, and ends before `end`.
+    /// Begins at offset `at`, which must be a frame's start, and ends before `end`.
     pub fn new(file: Arc<dyn DiskFile>, at: u64, end: u64, chunk_bytes: usize) -> Self {
         Self {
             file,
@@ -93,7 +99,7 @@ impl Walk {
     /// Returns the next record or run of bad bytes; `None` at the end.
     ///
     /// # Errors
-    /// What the file says.
+    /// Any error of the file system.
     pub fn step(&mut self) -> io::Result<Option<Step>> {
         if self.at >= self.end {
             return Ok(None);
@@ -121,14 +127,15 @@ impl Walk {
         record
     }
 
-    // Goes on, chunk by chunk, to the next sound frame header, or to the end.
+    // Goes on chunk by chunk to the next sound frame header, or to the end.
     fn skip_bad(&mut self) -> io::Result<Step> {
         let offset = self.at;
         let mut zeros = true;
         loop {
             self.fill(FRAME_HEADER_BYTES * 2)?;
             let next = resync(&self.buf, self.at);
-            // Without a frame in sight, keep what may be the beginning of one.
+            // Without a frame in sight, the last bytes may still be the beginning of one: keep
+            // them.
             let skip = match next {
                 Some(skip) => skip,
                 None if self.at + self.buf.len() as u64 >= self.end => self.buf.len(),
@@ -147,14 +154,17 @@ impl Walk {
         }
     }
 
-    // Reads until `buf` has `bytes`, or all there is.
+    // Reads until `buf` has `bytes`, or everything before `end`.
     fn fill(&mut self, bytes: usize) -> io::Result<()> {
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        let want = bytes.min(left);
+        let left = self.end - self.at;
+        let limited = |bytes: usize| {
+            usize::try_from(left.min(bytes as u64)).expect("at most `bytes`, which is a usize")
+        };
+        let want = limited(bytes);
         if self.buf.len() >= want {
             return Ok(());
         }
-        let mut chunk = vec![0; want.max(self.chunk_bytes).min(left)];
+        let mut chunk = vec![0; limited(want.max(self.chunk_bytes))];
         let have = self.buf.len();
         chunk[..have].copy_from_slice(&self.buf);
         self.file

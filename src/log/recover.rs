@@ -1,9 +1,10 @@
-//! Opening a log after whatever happened: where its durable part ends, what is torn, what is
-//! damaged.
+//! Opening the logs after whatever happened: finds what is torn, damaged, or lost, and makes each
+//! file ready for the next record.
 
 use std::{
     collections::BTreeMap,
     io,
+    ops::Range,
     path::Path,
     sync::{Arc, RwLock},
 };
@@ -11,100 +12,89 @@ use std::{
 use crate::{
     disk::{Disk, DiskFile, Open},
     id::{Author, EntryId, Seq},
-    limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
+    limits::REPLAY_CHUNK_BYTES,
     log::{
-        Branch, IndexPoint, LogCut, LogDamage, LogError, LogReader, Logs, Mark, Shape, Writer,
+        Branch, IndexPoint, LogDamage, LogError, Logs, LostTail, Mark, Shape,
+        error::file_error,
         frame::FrameHeader,
+        logs::{file_name, parse_file_name},
         lost_tail,
         mark::seal_before,
-        parse_file_name,
         record::{Record, Step, Walk},
-        refused,
+        torn_tail::{BadRun, Seen, is_point, split},
+        writer::Writer,
     },
-    protocol::{chain::Tip, hlc::Hlc},
+    protocol::{chain::Tip, entry::Entry, hlc::Hlc},
 };
 
-/// What opening the logs found and mended.
+/// The damage that opening the logs found.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Tails that were cut: never acknowledged. File name and bytes.
+    /// Torn tails that were cut, as file name and bytes: none of it was acknowledged.
     pub torn: Vec<(String, u64)>,
-    /// Durable parts that cannot be read.
+    /// Durable bytes that cannot be read. They are kept.
     pub damage: Vec<LogDamage>,
-    /// Branches whose end is gone.
-    pub cuts: Vec<LogCut>,
+    /// Branches whose durable end is missing from their file.
+    pub lost_tails: Vec<LostTail>,
 }
 
-pub(super) fn open(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    marks: &[Mark],
-) -> Result<(Logs, Recovered), LogError> {
-    let name_of_dir = dir.display().to_string();
-    let dir_error = |source| LogError::Io {
-        file: name_of_dir.clone(),
-        source,
-    };
-    disk.create_dir(dir).map_err(dir_error)?;
-    let marks: BTreeMap<_, _> = marks
-        .iter()
-        .map(|mark| ((mark.author, mark.number), mark))
-        .collect();
-    let mut logs = Logs {
-        disk: Arc::clone(&disk),
-        dir: dir.to_owned(),
-        reader: LogReader::default(),
-        writers: BTreeMap::new(),
-    };
-    let mut recovered = Recovered::default();
-    let names = disk.list(dir).map_err(dir_error)?;
-    let mut found: Vec<_> = names
-        .iter()
-        .filter_map(|name| parse_file_name(name.to_str()?))
-        .collect();
-    found.sort_unstable();
-    for (author, number) in &found {
-        let name = super::file_name(author, *number);
-        let file = disk
-            .open(&dir.join(&name), Open::Existing)
-            .map_err(|source| LogError::Io {
-                file: name.clone(),
-                source,
-            })?;
-        let mark = marks.get(&(*author, *number)).copied();
-        let tail = Tail {
-            author: *author,
-            number: *number,
-            name,
-            file,
-            mark,
-        };
-        if let Some(writer) = tail.open(&mut recovered)? {
-            logs.add(writer);
+impl Logs {
+    /// Opens the logs in `dir`, which is made if it is missing.
+    ///
+    /// `marks` is what the state remembers of the branches: records before a mark's end are not
+    /// read. On return torn tails are cut, and every byte of a log is durable.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        marks: &[Mark],
+    ) -> Result<(Self, Recovered), LogError> {
+        let dir_error = |source| file_error(&dir.display().to_string(), source);
+        disk.create_dir(dir).map_err(dir_error)?;
+        let names = disk.list(dir).map_err(dir_error)?;
+        let mut found: Vec<_> = names
+            .iter()
+            .filter_map(|name| parse_file_name(name.to_str()?))
+            .collect();
+        found.sort_unstable();
+        let marks: BTreeMap<_, _> = marks
+            .iter()
+            .map(|mark| ((mark.author, mark.number), mark))
+            .collect();
+        let missing = marks.keys().filter(|key| !found.contains(key));
+        // A file that is missing is one of which nothing is left.
+        let missing = missing.map(|key| (*key, Open::New));
+        let found = found.iter().map(|key| (*key, Open::Existing));
+        let mut logs = Self::new(Arc::clone(&disk), dir);
+        let mut recovered = Recovered::default();
+        for ((author, number), how) in found.chain(missing) {
+            let name = file_name(&author, number);
+            let opened = disk.open(&dir.join(&name), how);
+            let file = opened.map_err(|source| file_error(&name, source))?;
+            if how == Open::New {
+                let synced = disk.sync_dir(dir);
+                synced.map_err(|source| file_error(&name, source))?;
+            }
+            let log = LogFile {
+                author,
+                number,
+                name,
+                file,
+                mark: marks.get(&(author, number)).copied(),
+            };
+            let opened = log.open(&mut recovered);
+            if let Some(writer) = opened.map_err(|source| file_error(&log.name, source))? {
+                logs.add(writer);
+            }
         }
+        Ok((logs, recovered))
     }
-    for ((author, number), mark) in marks.iter().filter(|(key, _)| !found.contains(key)) {
-        let name = super::file_name(author, *number);
-        let refused = |source| refused(&name, source);
-        // A file that is gone is one of which nothing is left.
-        let file = disk.open(&dir.join(&name), Open::New).map_err(refused)?;
-        disk.sync_dir(dir).map_err(refused)?;
-        let tail = Tail {
-            author: *author,
-            number: *number,
-            name,
-            file,
-            mark: Some(mark),
-        };
-        if let Some(writer) = tail.open(&mut recovered)? {
-            logs.add(writer);
-        }
-    }
-    Ok((logs, recovered))
 }
 
-// One file on its way to a branch.
-struct Tail<'a> {
+// A file on its way to a branch.
+struct LogFile<'a> {
     author: Author,
     number: u32,
     name: String,
@@ -112,123 +102,47 @@ struct Tail<'a> {
     mark: Option<&'a Mark>,
 }
 
-// What reading a file from its mark on has shown.
-#[derive(Default)]
-struct Seen {
-    // Sound frames, seals included, without their payloads; see `thin`.
-    records: Vec<Record>,
-    // The largest length that a frame says was durable.
-    synced: u64,
-    bad: Vec<(u64, u64, bool)>,
-    // The end of what frames of another author cover: nobody's bytes are cut.
-    foreign: u64,
+// The record before another one, which has to continue it.
+struct Before {
+    end: u64,
+    seq: Seq,
+    id: EntryId,
 }
 
-impl Seen {
-    // Runs that touch are one.
-    fn add_bad(&mut self, offset: u64, bytes: u64, zeros: bool) {
-        match self.bad.last_mut() {
-            Some(last) if last.0 + last.1 == offset => {
-                last.1 += bytes;
-                last.2 &= zeros;
-            }
-            _apart => self.bad.push((offset, bytes, zeros)),
-        }
-    }
-
-    fn add(&mut self, mut record: Record) {
-        record.payload = bytes::Bytes::new();
-        self.synced = self.synced.max(record.header.synced);
-        self.records.push(record);
-    }
-
-    // Forgets records that are surely durable and that nobody asks for, so that a log of any
-    // length takes little memory. What stays: the first entry, those that become index points
-    // after `indexed`, seals, whatever a seal, bad bytes or something not durable comes after.
-    fn thin(&mut self, mut indexed: Option<u64>) {
-        let dull = |pair: &[Record]| match pair {
-            [record, next] => {
-                !record.header.seal
-                    && !next.header.seal
-                    && end_of(record) == next.offset
-                    && next.offset < self.synced
-            }
-            _last => false,
-        };
-        let last = self.records.len().saturating_sub(1);
-        let mut dull: Vec<bool> = self.records.windows(2).map(dull).collect();
-        dull.resize(last + 1, false);
-        let mut dull = dull.into_iter();
-        let mut entries = 0;
-        self.records.retain(|record| {
-            let is_dull = dull.next().unwrap_or(false);
-            if record.header.seal {
-                return true;
-            }
-            entries += 1;
-            let point = is_point(indexed, record.offset);
-            if point {
-                indexed = Some(record.offset);
-            }
-            !is_dull || point || entries == 1
-        });
-    }
-}
-
-fn end_of(record: &Record) -> u64 {
-    record.offset + record.header.frame_bytes() as u64
-}
-
-// True when a record at `offset` is a point of the index, whose last one is at `indexed`.
-fn is_point(indexed: Option<u64>, offset: u64) -> bool {
-    indexed.is_none_or(|at| offset >= at + INDEX_EVERY_BYTES)
-}
-
-impl Tail<'_> {
-    fn open(self, recovered: &mut Recovered) -> Result<Option<Writer>, LogError> {
-        let io = |source| refused(&self.name, source);
-        let len = self.file.len().map_err(io)?;
-        let from = self.mark.map_or(0, |mark| mark.end);
-        if from > len {
+impl LogFile<'_> {
+    // Returns `None` for a file without any record.
+    fn open(&self, recovered: &mut Recovered) -> io::Result<Option<Writer>> {
+        let len = self.file.len()?;
+        let marked = self.mark.map_or(0, |mark| mark.end);
+        if marked > len {
             return self.open_truncated(len, recovered).map(Some);
         }
-        let mut gone = None;
+        let mut lost = None;
         if let Some(mark) = self.mark
-            && let Some(found) = mark.missing(&self.file, &self.name).map_err(io)?
+            && let Some(damage) = mark.missing(&self.file, &self.name)?
         {
-            recovered.damage.push(found);
-            gone = lost_tail::find(mark, &self.file, &self.name).map_err(io)?;
+            recovered.damage.push(damage);
+            lost = lost_tail::find(mark, &self.file, &self.name)?;
         }
-        let seen = self.read(from, len).map_err(io)?;
-        let durable = from.max(seen.foreign).max(seen.synced).min(len);
-        let (records, cut) = self.sound(seen, durable, len, recovered).map_err(io)?;
-        if cut > durable {
-            self.make_durable(durable, cut).map_err(io)?;
-        }
-        if cut < len {
-            self.file.set_len(cut).map_err(io)?;
-            self.file.sync_data().map_err(io)?;
-        }
+        let (records, end) = self.cut_torn_tail(marked, len, recovered)?;
         let sealed = match records.last() {
-            Some(last) => last.header.seal && end_of(last) == cut,
-            None => seal_before(self.file.as_ref(), &self.author, cut)
-                .map_err(io)?
-                .is_some(),
+            Some(last) => last.header.seal && last.end() == end,
+            None => seal_before(self.file.as_ref(), &self.author, end)?.is_some(),
         };
-        let Some((first, forked_from, shape)) = self.shape(&records, cut) else {
+        let Some(branch) = self.branch(&records, end) else {
             return Ok(None);
         };
-        // Entries behind what is gone were written when it was there.
-        let gone = gone.filter(|_| records.iter().all(|record| record.header.seal));
-        // Sealed, it would look whole.
-        let sealed = sealed || gone.is_some();
-        recovered.cuts.extend(gone);
-        let branch = self.branch(first, forked_from, shape);
-        Ok(Some(Writer::new(branch, cut, sealed)))
+        // Entries behind the lost ones were written while those were there: they are no lost tail
+        // then, but a hole.
+        let lost = lost.filter(|_| records.iter().all(|record| record.header.seal));
+        // A seal written now would make the log look whole at the next start.
+        let sealed = sealed || lost.is_some();
+        recovered.lost_tails.extend(lost);
+        Ok(Some(Writer::new(branch, end, sealed)))
     }
 
     // The file is shorter than what was durable: its records stay readable, the rest is damage.
-    fn open_truncated(&self, len: u64, recovered: &mut Recovered) -> Result<Writer, LogError> {
+    fn open_truncated(&self, len: u64, recovered: &mut Recovered) -> io::Result<Writer> {
         let mark = self.mark.expect("only a mark can be beyond the file");
         recovered.damage.push(LogDamage {
             author: self.author,
@@ -238,22 +152,48 @@ impl Tail<'_> {
             bytes: mark.end - len,
             what: format!("the file has {len} bytes, {} were durable", mark.end),
         });
-        let io = |source| refused(&self.name, source);
-        let gone = lost_tail::find(mark, &self.file, &self.name).map_err(io)?;
-        let sealed = gone.is_some();
-        recovered.cuts.extend(gone);
-        // Keeps the place of what is lost, so that what comes next has its own.
-        self.file.set_len(mark.end).map_err(io)?;
+        let lost = lost_tail::find(mark, &self.file, &self.name)?;
+        let sealed = lost.is_some();
+        recovered.lost_tails.extend(lost);
+        // The lost bytes keep their room, so that a hole can be filled where it was.
+        self.file.set_len(mark.end)?;
         let shape = Shape {
             end: mark.end,
             tip: Some(mark.tip),
             index: mark.index.clone(),
         };
-        Ok(Writer::new(
-            self.branch(mark.first, mark.forked_from, shape),
-            mark.end,
-            sealed,
-        ))
+        let branch = self.branch_of(mark.first, mark.forked_from, shape);
+        Ok(Writer::new(branch, mark.end, sealed))
+    }
+
+    // Reads the file from `marked` on, and ends it where its log ends: every byte before that is
+    // durable then. Returns the records behind `marked`, see `Seen`, and the end.
+    fn cut_torn_tail(
+        &self,
+        marked: u64,
+        len: u64,
+        recovered: &mut Recovered,
+    ) -> io::Result<(Vec<Record>, u64)> {
+        let seen = self.read(marked, len)?;
+        let durable = seen.durable_end(marked, len);
+        let split = split(&seen, durable, len);
+        let damage = split.damaged.iter().map(|run| self.damage(&seen, *run));
+        recovered.damage.extend(damage);
+        let broken = self.first_broken(&seen.records, split.doubtful)?;
+        let end = broken.unwrap_or(split.end);
+        if end < len && self.holds_bytes(end, len)? {
+            recovered.torn.push((self.name.clone(), len - end));
+        }
+        if end > durable {
+            self.make_durable(durable, end)?;
+        }
+        if end < len {
+            self.file.set_len(end)?;
+            self.file.sync_data()?;
+        }
+        let mut records = seen.records;
+        records.retain(|record| record.offset < end);
+        Ok((records, end))
     }
 
     fn read(&self, from: u64, len: u64) -> io::Result<Seen> {
@@ -267,113 +207,71 @@ impl Tail<'_> {
             }
             match step {
                 Step::Record(record) if record.header.author != self.author => {
-                    let bytes = record.header.frame_bytes() as u64;
-                    seen.add_bad(record.offset, bytes, false);
-                    seen.foreign = record.offset + bytes;
+                    seen.add_foreign(&record);
                 }
                 Step::Record(record) => seen.add(record),
-                Step::Bad {
-                    offset,
-                    bytes,
-                    zeros,
-                } => seen.add_bad(offset, bytes, zeros),
+                Step::Bad { offset, bytes, .. } => seen.add_bad(offset, bytes),
             }
         }
         Ok(seen)
     }
 
-    // Splits what was seen at the durable end: before it bad bytes are damage, from it on the
-    // first bad byte ends the log.
-    fn sound(
-        &self,
-        seen: Seen,
-        durable: u64,
-        len: u64,
-        recovered: &mut Recovered,
-    ) -> io::Result<(Vec<Record>, u64)> {
-        let mut cut = len;
-        for (offset, bytes, _) in &seen.bad {
-            if *offset >= durable {
-                cut = cut.min(*offset);
-            } else {
-                let before = seen
-                    .records
-                    .iter()
-                    .rev()
-                    .find(|record| record.offset < *offset);
-                let seq = before.map_or_else(
-                    || self.mark.map_or(1, |mark| mark.tip.seq + 1),
-                    |record| record.header.seq + 1,
-                );
-                // A bad run that reaches past the durable end is damage up to there only.
-                let end = (offset + bytes).min(durable);
-                if end < offset + bytes {
-                    cut = cut.min(end);
-                }
-                recovered.damage.push(LogDamage {
-                    author: self.author,
-                    seq: Some(seq),
-                    file: self.name.clone(),
-                    offset: *offset,
-                    bytes: end - offset,
-                    what: "no record can be read here".to_owned(),
-                });
-            }
+    fn damage(&self, seen: &Seen, run: BadRun) -> LogDamage {
+        let before = seen
+            .seq_before(run.offset)
+            .or(self.mark.map(|mark| mark.tip.seq));
+        LogDamage {
+            author: self.author,
+            seq: Some(before.unwrap_or(0) + 1),
+            file: self.name.clone(),
+            offset: run.offset,
+            bytes: run.bytes,
+            what: "no record can be read here".to_owned(),
         }
-        let mut records = seen.records;
-        let mut before = self.mark.map(|mark| (mark.end, mark.tip.seq, mark.tip.id));
-        for record in &records {
-            let FrameHeader { seq, id, seal, .. } = record.header;
-            let unsure = (durable..cut).contains(&record.offset) && !seal;
-            if unsure && !self.is_sound(record, before)? {
-                cut = record.offset;
-                break;
-            }
-            before = Some((end_of(record), seq, id));
-        }
-        records.retain(|record| record.offset < cut);
-        let torn = seen
-            .bad
-            .iter()
-            .filter(|bad| !bad.2 && bad.0 >= durable)
-            .map(|bad| bad.1);
-        if cut < len && (torn.sum::<u64>() > 0 || self.holds_bytes(cut, len)?) {
-            recovered.torn.push((self.name.clone(), len - cut));
-        }
-        Ok((records, cut))
     }
 
-    // Whole, and the successor of the record right before it: (end, seq, id), where that can be
-    // read. A group that was rolled back can have left a page behind the first of the next group.
-    fn is_sound(&self, record: &Record, before: Option<(u64, Seq, EntryId)>) -> io::Result<bool> {
-        let end = end_of(record);
-        let mut walk = Walk::new(
-            Arc::clone(&self.file),
-            record.offset,
-            end,
-            record.header.frame_bytes(),
-        );
-        let Some(Step::Record(whole)) = walk.step()? else {
+    // Returns the offset of the first record in doubt that is not whole; `None` when all are.
+    fn first_broken(&self, records: &[Record], doubtful: Range<usize>) -> io::Result<Option<u64>> {
+        for index in doubtful {
+            let record = &records[index];
+            let before = match index.checked_sub(1) {
+                Some(before) => Some(Before {
+                    end: records[before].end(),
+                    seq: records[before].header.seq,
+                    id: records[before].header.id,
+                }),
+                None => self.mark.map(|mark| Before {
+                    end: mark.end,
+                    seq: mark.tip.seq,
+                    id: mark.tip.id,
+                }),
+            };
+            if !record.header.seal && !self.is_whole(record, before)? {
+                return Ok(Some(record.offset));
+            }
+        }
+        Ok(None)
+    }
+
+    // True when the record's payload is the entry that its frame names, and continues the record
+    // before it, if that one ends where this one begins.
+    fn is_whole(&self, record: &Record, before: Option<Before>) -> io::Result<bool> {
+        let Some(entry) = self.read_entry(record)? else {
             return Ok(false);
         };
-        let Ok(entry) = whole.entry() else {
-            return Ok(false);
-        };
-        Ok(before.is_none_or(|(end, seq, id)| {
-            end != record.offset || (entry.header.seq == seq + 1 && entry.header.prev == Some(id))
+        Ok(before.is_none_or(|before| {
+            before.end != record.offset
+                || (entry.header.seq == before.seq + 1 && entry.header.prev == Some(before.id))
         }))
     }
 
     fn holds_bytes(&self, from: u64, to: u64) -> io::Result<bool> {
-        let mut at = from;
-        let mut chunk = vec![0; REPLAY_CHUNK_BYTES];
-        while at < to {
-            let bytes = REPLAY_CHUNK_BYTES.min(usize::try_from(to - at).unwrap_or(usize::MAX));
-            self.file.read_at(&mut chunk[..bytes], at)?;
-            if chunk[..bytes].iter().any(|byte| *byte != 0) {
+        for (at, bytes) in chunks(from, to) {
+            let mut chunk = vec![0; bytes];
+            self.file.read_at(&mut chunk, at)?;
+            if chunk.iter().any(|byte| *byte != 0) {
                 return Ok(true);
             }
-            at += bytes as u64;
         }
         Ok(false)
     }
@@ -381,90 +279,88 @@ impl Tail<'_> {
     // After a failed fsync a page can be clean in memory and absent from the disk; writing the
     // same bytes again makes the next fsync carry them. In place: old and new bytes are equal.
     fn make_durable(&self, from: u64, to: u64) -> io::Result<()> {
-        let mut at = from;
-        while at < to {
-            let bytes = REPLAY_CHUNK_BYTES.min(usize::try_from(to - at).unwrap_or(usize::MAX));
+        for (at, bytes) in chunks(from, to) {
             let mut chunk = vec![0; bytes];
             self.file.read_at(&mut chunk, at)?;
             self.file.write_at(&chunk, at)?;
-            at += bytes as u64;
         }
         self.file.sync_data()
     }
 
-    fn shape(&self, records: &[Record], end: u64) -> Option<(Seq, Option<EntryId>, Shape)> {
-        let entries = || records.iter().filter(|record| !record.header.seal);
-        let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
-        let mut indexed = self.indexed();
-        for record in entries() {
-            if is_point(indexed, record.offset) {
-                indexed = Some(record.offset);
-                index.push(IndexPoint {
-                    seq: record.header.seq,
-                    offset: record.offset,
-                    wall_ms: self
-                        .hlc(record)
-                        .map_or(record.header.arrived_ms, |hlc| hlc.wall_ms),
-                    arrived_ms: record.header.arrived_ms,
-                });
-            }
-        }
-        let last = entries().next_back().map(|record| record.header);
-        let seal = records.iter().rfind(|record| record.header.seal);
-        let seal = seal.map(|record| record.header);
-        let known = last
-            .map(|last| last.seq)
-            .max(self.mark.map(|mark| mark.tip.seq));
-        // Where the record cannot be read, its stamp is not known: one that is surely later keeps
-        // the clock moving forward.
-        let after = |header: FrameHeader| Hlc {
-            wall_ms: header.arrived_ms.saturating_add(1),
-            counter: 0,
-        };
-        let tip = match (last, seal) {
-            // The last record is damaged; its seal says which it was, so that its place is not
-            // given to another.
-            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => Tip {
-                seq: seal.seq,
-                id: seal.id,
-                hlc: after(seal),
-            },
-            (Some(last), seal) => {
-                let named = seal.filter(|seal| seal.id == last.id);
-                let record = entries().next_back()?;
-                Tip {
-                    seq: last.seq,
-                    id: last.id,
-                    hlc: self
-                        .hlc(record)
-                        .unwrap_or_else(|| after(named.unwrap_or(last))),
-                }
-            }
-            (None, _) => self.mark?.tip,
+    // Returns `None` when there is neither a mark nor a record.
+    fn branch(&self, records: &[Record], end: u64) -> Option<Arc<Branch>> {
+        let shape = Shape {
+            end,
+            index: self.index(records),
+            tip: Some(self.tip(records)?),
         };
         let (first, forked_from) = match self.mark {
             Some(mark) => (mark.first, mark.forked_from),
             None if self.number == 0 => (1, None),
             None => {
-                let first = entries().next()?;
-                (
-                    first.header.seq,
-                    self.entry(first).and_then(|entry| entry.header.prev),
-                )
+                let first = entries(records).next()?;
+                let entry = self.entry(first);
+                (first.header.seq, entry.and_then(|entry| entry.header.prev))
             }
         };
-        Some((
-            first,
-            forked_from,
-            Shape {
-                end,
-                tip: Some(tip),
-                index,
-            },
-        ))
+        Some(self.branch_of(first, forked_from, shape))
     }
 
-    // Where the last point is that the mark knows.
+    // The mark's points, and those of `records`.
+    fn index(&self, records: &[Record]) -> Vec<IndexPoint> {
+        let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
+        let mut indexed = self.indexed();
+        for record in entries(records) {
+            if is_point(indexed, record.offset) {
+                indexed = Some(record.offset);
+                let arrived_ms = record.header.arrived_ms;
+                index.push(IndexPoint {
+                    seq: record.header.seq,
+                    offset: record.offset,
+                    wall_ms: self.hlc(record).map_or(arrived_ms, |hlc| hlc.wall_ms),
+                    arrived_ms,
+                });
+            }
+        }
+        index
+    }
+
+    // The newest entry of the branch, also one that only a seal or the mark names: its place is
+    // never given to another.
+    fn tip(&self, records: &[Record]) -> Option<Tip> {
+        let newest = entries(records).next_back();
+        let seal = records.iter().rfind(|record| record.header.seal);
+        let seal = seal.map(|record| record.header);
+        let known = newest
+            .map(|newest| newest.header.seq)
+            .max(self.mark.map(|mark| mark.tip.seq));
+        let tip = |header: FrameHeader, hlc| Tip {
+            seq: header.seq,
+            id: header.id,
+            hlc,
+        };
+        // The stamp of a record that cannot be read is not known: one that is surely later keeps
+        // the clock moving forward.
+        let later = |header: FrameHeader| Hlc {
+            wall_ms: header.arrived_ms.saturating_add(1),
+            counter: 0,
+        };
+        match (newest, seal) {
+            // The newest record is damaged, and its seal names it.
+            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => {
+                Some(tip(seal, later(seal)))
+            }
+            (Some(newest), seal) => {
+                let named = seal.filter(|seal| seal.id == newest.header.id);
+                let hlc = self.hlc(newest);
+                let hlc = hlc.unwrap_or_else(|| later(named.unwrap_or(newest.header)));
+                Some(tip(newest.header, hlc))
+            }
+            (None, _) => Some(self.mark?.tip),
+        }
+    }
+
+    // Returns the offset of the mark's last index point.
     fn indexed(&self) -> Option<u64> {
         let index = &self.mark?.index;
         index.last().map(|point| point.offset)
@@ -474,21 +370,22 @@ impl Tail<'_> {
         self.entry(record).map(|entry| entry.header.hlc)
     }
 
-    fn entry(&self, record: &Record) -> Option<crate::protocol::entry::Entry> {
-        let end = end_of(record);
-        let mut walk = Walk::new(
-            Arc::clone(&self.file),
-            record.offset,
-            end,
-            record.header.frame_bytes(),
-        );
-        match walk.step() {
-            Ok(Some(Step::Record(whole))) => whole.entry().ok(),
-            _unreadable => None,
+    fn entry(&self, record: &Record) -> Option<Entry> {
+        self.read_entry(record).ok().flatten()
+    }
+
+    // Reads the payload of a record that was seen without; `None` when it is not its entry.
+    fn read_entry(&self, record: &Record) -> io::Result<Option<Entry>> {
+        let file = Arc::clone(&self.file);
+        let bytes = record.header.frame_bytes();
+        let mut walk = Walk::new(file, record.offset, record.end(), bytes);
+        match walk.step()? {
+            Some(Step::Record(whole)) => Ok(whole.entry().ok()),
+            _changed_meanwhile => Ok(None),
         }
     }
 
-    fn branch(&self, first: Seq, forked_from: Option<EntryId>, shape: Shape) -> Arc<Branch> {
+    fn branch_of(&self, first: Seq, forked_from: Option<EntryId>, shape: Shape) -> Arc<Branch> {
         Arc::new(Branch {
             author: self.author,
             number: self.number,
@@ -501,85 +398,18 @@ impl Tail<'_> {
     }
 }
 
-// Records after which those that nobody asks for are forgotten, for the first time.
-const THIN_RECORDS: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(offset: u64, seq: Seq, synced: u64, seal: bool) -> Record {
-        Record {
-            offset,
-            header: FrameHeader {
-                length: 892,
-                seq,
-                synced,
-                arrived_ms: 0,
-                author: Author([7; 32]),
-                id: EntryId([9; 32]),
-                seal,
-            },
-            payload: bytes::Bytes::new(),
-        }
-    }
-
-    // Entries of 1000 bytes in groups of eight; a seal after 500, bad bytes before 700.
-    #[test]
-    fn what_a_long_log_is_asked_for_stays_and_the_rest_is_forgotten() {
-        let mut seen = Seen::default();
-        let (mut offset, mut synced) = (0, 0);
-        for seq in 1..=1000 {
-            if seq % 8 == 1 {
-                synced = offset;
-            }
-            if seq == 700 {
-                offset += 50;
-            }
-            seen.add(record(offset, seq, synced, false));
-            offset += 1000;
-            if seq == 500 {
-                seen.add(record(offset, seq, synced, true));
-                offset += 1000;
-            }
-        }
-        let points = |seen: &Seen| {
-            let mut indexed = None;
-            let entries = seen.records.iter().filter(|record| !record.header.seal);
-            let mut points: Vec<Seq> = Vec::new();
-            for record in entries {
-                if is_point(indexed, record.offset) {
-                    indexed = Some(record.offset);
-                    points.push(record.header.seq);
-                }
-            }
-            points
-        };
-        let all_points = points(&seen);
-        assert!(all_points.len() > 10);
-        seen.thin(None);
-        assert_eq!(points(&seen), all_points);
-        let seqs: Vec<Seq> = seen
-            .records
-            .iter()
-            .map(|record| record.header.seq)
-            .collect();
-        // The last group is not known to be durable: it stays, and what it follows.
-        let mut kept = [1, 500, 699].into_iter().chain(992..=1000);
-        assert!(kept.all(|seq| seqs.contains(&seq)), "{seqs:?}");
-        assert_eq!(
-            seqs.iter().filter(|seq| **seq == 500).count(),
-            2,
-            "{seqs:?}"
-        );
-        assert!(seqs.len() < all_points.len() + 14, "{seqs:?}");
-        let before = seqs.clone();
-        seen.thin(None);
-        let again: Vec<Seq> = seen
-            .records
-            .iter()
-            .map(|record| record.header.seq)
-            .collect();
-        assert_eq!(again, before, "nothing more goes");
-    }
+fn entries(records: &[Record]) -> impl DoubleEndedIterator<Item = &Record> {
+    records.iter().filter(|record| !record.header.seal)
 }
+
+// Offsets and lengths of the pieces that are read at a time.
+fn chunks(from: u64, to: u64) -> impl Iterator<Item = (u64, usize)> {
+    (from..to).step_by(REPLAY_CHUNK_BYTES).map(move |at| {
+        let bytes = (to - at).min(REPLAY_CHUNK_BYTES as u64);
+        let bytes = usize::try_from(bytes).expect("at most REPLAY_CHUNK_BYTES");
+        (at, bytes)
+    })
+}
+
+// Records after which `Seen` is thinned for the first time.
+const THIN_RECORDS: usize = 256;

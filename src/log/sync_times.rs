@@ -1,4 +1,5 @@
-//! How long the disk takes: what an operator watches before callers notice.
+//! How long the disk takes to make a log durable: the number that rises before callers notice a
+//! slow disk.
 
 use std::{
     sync::{
@@ -14,27 +15,27 @@ pub(super) struct Timing(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    // One more than there are bounds: those above all of them.
+    // By bound of `SYNC_BOUNDS`; the last counts those above all bounds.
     counts: [AtomicU64; SYNC_BOUNDS.len() + 1],
     sum_us: AtomicU64,
 }
 
-/// The fdatasyncs of a store's logs since it was opened.
+/// Counts and total time of the fdatasyncs of a store's logs, since the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncTimes {
-    /// How many took at most as long as each of `SYNC_BOUNDS`, and no less than the bound before;
-    /// the last: longer than all of them.
+    /// Number of fdatasyncs by duration: at most the bound of `SYNC_BOUNDS` with the same index,
+    /// and more than the bound before. The last counts those above all bounds.
     pub counts: [u64; SYNC_BOUNDS.len() + 1],
-    /// How long all took.
+    /// Total time of all fdatasyncs.
     pub sum: Duration,
 }
 
 impl Timing {
-    /// Notes one that took `time`.
+    /// Counts an fdatasync that took `time`.
     pub(super) fn note(&self, time: Duration) {
         let bound = SYNC_BOUNDS.iter().position(|bound| time <= *bound);
         self.0.counts[bound.unwrap_or(SYNC_BOUNDS.len())].fetch_add(1, Ordering::Relaxed);
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let us = u64::try_from(time.as_micros()).expect("an fdatasync ends within 500,000 years");
         self.0.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
@@ -50,7 +51,7 @@ impl Timing {
     }
 }
 
-/// The bounds by which fdatasyncs are counted.
+/// Upper bounds, inclusive, by which the durations of fdatasyncs are counted.
 pub const SYNC_BOUNDS: [Duration; 12] = [
     Duration::from_micros(50),
     Duration::from_micros(100),

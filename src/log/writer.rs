@@ -1,60 +1,93 @@
-//! The writing end of one branch: records staged, written, shown or forgotten.
+//! The writing end of one branch: stages records, writes them, makes them durable, shows them.
 
-use std::{
-    io,
-    sync::{Arc, PoisonError},
-    time::Instant,
-};
+use std::{io, sync::Arc, time::Instant};
 
 use crate::{
     limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES, UNSYNCED_BYTES_MAX},
-    log::{Branch, IndexPoint, LogError, frame::FrameHeader, refused, sync_times::Timing},
+    log::{
+        Branch, IndexPoint, LogError, error::file_error, frame::FrameHeader, sync_times::Timing,
+    },
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
-/// What the writer knows of a branch and readers need not.
+/// The writing end of one branch.
+///
+/// The records of a group go through `append` (in memory), `write` (in the file), `sync` (durable)
+/// and `show` (seen by readers), or are dropped by `forget`.
+///
+/// Invariants, asserted where they could break. 1 to 3 together make each record that is shown
+/// durable and readable at its place; 4 is what readers rely on while they walk.
+///
+/// 1. Each record continues the one before it, staged or shown: its seq is the tip's plus 1, its
+///    prev is the tip's id. The first record of a branch is the one that the branch begins with.
+/// 2. Frames are written where they were encoded for: the staged ones follow `shape.end`, which
+///    does not move while a frame is staged. (A frame's check covers its offset.)
+/// 3. `shape.end <= synced <= written`: readers see only what a returned sync covers.
+/// 4. Tip, end and index points move forward only. (`give_up` alone moves them back, after the
+///    file did.)
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) branch: Arc<Branch>,
-    // Length of the file; from `shape.end` on it is zeros.
+    // Length of the file; from `written` on it holds zeros.
     allocated: u64,
-    // Frames not yet written; they go to `shape.end`.
-    pub(super) staged: Vec<u8>,
-    // Subset of the index: points of staged frames.
+    // Frames not shown yet; their place is `shape.end`.
+    staged: Vec<u8>,
+    // Index points of staged frames.
     staged_index: Vec<IndexPoint>,
-    // Where the last index point is, staged ones included.
+    // Offset of the last index point, staged ones included.
     indexed: Option<u64>,
-    // Newest record, staged ones included.
+    // Bytes of the file that hold records: `shape.end`, and the staged frames once `write`
+    // returned.
+    written: u64,
+    // How much of `written` is durable. Set by `sync`.
+    synced: u64,
+    // Newest record, staged ones included. `None` only before the first is staged.
     pub(super) tip: Option<Tip>,
-    // True while the file ends with a seal.
+    // True while the file ends with a seal. Set by `seal`, cleared by `write`.
     pub(super) sealed: bool,
 }
 
 impl Writer {
+    /// Begins where `branch` ends. The file has `allocated` bytes.
     pub(super) fn new(branch: Arc<Branch>, allocated: u64, sealed: bool) -> Self {
-        let shape = branch
-            .shape
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let shape = branch.shape().clone();
         Self {
             branch,
             allocated,
             staged: Vec::new(),
             staged_index: Vec::new(),
             indexed: shape.index.last().map(|point| point.offset),
+            written: shape.end,
+            synced: shape.end,
             tip: shape.tip,
             sealed,
         }
     }
 
+    pub(super) fn has_staged(&self) -> bool {
+        !self.staged.is_empty()
+    }
+
+    /// Stages `entry` as the next record.
     pub(super) fn append(&mut self, entry: &VerifiedEntry, arrived_ms: u64) {
+        let (seq, prev) = (entry.header.seq, entry.header.prev);
+        let next = self
+            .tip
+            .map_or((self.branch.first, self.branch.forked_from), |tip| {
+                (tip.seq + 1, Some(tip.id))
+            });
+        assert_eq!(
+            entry.author(),
+            self.branch.author,
+            "(1) one log, one author"
+        );
+        assert_eq!((seq, prev), next, "(1) a record continues its branch");
         let durable = self.branch.end();
         let offset = durable + self.staged.len() as u64;
         let payload = entry.signed.encode();
         let header = FrameHeader {
             length: u32::try_from(payload.len()).expect("ENTRY_BYTES_MAX fits 32 bits"),
-            seq: entry.header.seq,
+            seq,
             synced: durable,
             arrived_ms,
             author: entry.author(),
@@ -69,25 +102,30 @@ impl Writer {
         {
             self.indexed = Some(offset);
             self.staged_index.push(IndexPoint {
-                seq: entry.header.seq,
+                seq,
                 offset,
                 wall_ms: entry.header.hlc.wall_ms,
                 arrived_ms,
             });
         }
         self.tip = Some(Tip {
-            seq: entry.header.seq,
+            seq,
             id: entry.id,
             hlc: entry.header.hlc,
         });
     }
 
-    // Writes the staged frames at the end, and zeros after them when the file must grow and they are
-    // few: the next ones fit then.
+    /// Writes the staged frames to the file. When the file must grow and they are few, zeros follow
+    /// them, so that the next frames find room.
     pub(super) fn write(&mut self, timing: &Timing) -> Result<(), LogError> {
         let at = self.branch.end();
-        let end = at + self.staged.len() as u64;
+        assert_eq!(self.written, at, "(3) a group is written once");
+        assert!(
+            FrameHeader::decode(&self.staged, at).is_some(),
+            "(2) a frame is written where it was encoded for"
+        );
         let frames = self.staged.len();
+        let end = at + frames as u64;
         let grow = end > self.allocated;
         if grow {
             self.staged.resize(frames.max(LOG_GROW_BYTES), 0);
@@ -98,53 +136,69 @@ impl Writer {
             self.staged.truncate(frames);
         }
         self.sealed = false;
-        written.map_err(|source| refused(&self.branch.name, source))
+        written.map_err(|source| file_error(&self.branch.name, source))?;
+        self.written = end;
+        Ok(())
     }
 
-    // Each piece is durable before the next is written; the last is not yet.
+    // Each piece is durable before the next is written; the last one is not durable yet.
     fn write_pieces(&self, mut at: u64, timing: &Timing) -> io::Result<()> {
         let mut pieces = self.staged.chunks(UNSYNCED_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
             self.branch.file.write_at(piece, at)?;
             at += piece.len() as u64;
             if pieces.peek().is_some() {
-                self.sync(timing)?;
+                self.sync_file(timing)?;
             }
         }
         Ok(())
     }
 
-    // Makes what was written durable.
-    pub(super) fn sync(&self, timing: &Timing) -> io::Result<()> {
+    fn sync_file(&self, timing: &Timing) -> io::Result<()> {
         let began = Instant::now();
         self.branch.file.sync_data()?;
         timing.note(began.elapsed());
         Ok(())
     }
 
-    // The staged records are durable: lets readers see them.
+    /// Makes the written frames durable.
+    pub(super) fn sync(&mut self, timing: &Timing) -> io::Result<()> {
+        self.sync_file(timing)?;
+        self.synced = self.written;
+        Ok(())
+    }
+
+    /// Lets readers see the staged records, which are durable.
     pub(super) fn show(&mut self) {
-        let mut shape = self
-            .branch
-            .shape
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        shape.end += self.staged.len() as u64;
+        let mut shape = self.branch.shape_mut();
+        let end = shape.end + self.staged.len() as u64;
+        assert_eq!(
+            self.synced, end,
+            "(3) a record is durable before it is shown"
+        );
+        assert!(
+            self.tip.map(|tip| tip.seq) > shape.tip.map(|tip| tip.seq),
+            "(4) a tip never goes back"
+        );
+        let points = shape.index.last().into_iter().chain(&self.staged_index);
+        assert!(
+            points.is_sorted_by(|before, point| before.offset < point.offset),
+            "(4) index points ascend"
+        );
+        shape.end = end;
         shape.tip = self.tip;
         shape.index.append(&mut self.staged_index);
+        drop(shape);
         self.staged.clear();
-        if self.staged.capacity() > 4 << 20 {
+        if self.staged.capacity() > STAGED_BYTES_KEPT {
             self.staged = Vec::new();
         }
     }
 
-    // The newest record can be read again: its stamp was a guess.
+    /// Corrects the stamp of the newest record, if `entry` is that record: it could not be read
+    /// before, and its stamp was a guess.
     pub(super) fn stamp(&mut self, entry: &VerifiedEntry) {
-        let mut shape = self
-            .branch
-            .shape
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shape = self.branch.shape_mut();
         for tip in [&mut self.tip, &mut shape.tip].into_iter().flatten() {
             if tip.id == entry.id {
                 tip.hlc = entry.header.hlc;
@@ -152,26 +206,33 @@ impl Writer {
         }
     }
 
+    /// Forgets the staged records, and removes what was written of them from the file.
+    ///
+    /// # Errors
+    /// `Io`.
     pub(super) fn forget(&mut self) -> Result<(), LogError> {
-        let end = self.branch.end();
         self.staged.clear();
         self.staged_index.clear();
-        let shape = self
-            .branch
-            .shape
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let shape = self.branch.shape().clone();
         self.tip = shape.tip;
         self.indexed = shape.index.last().map(|point| point.offset);
-        // Nothing of it may stay behind the end, nor come back after a power cut.
-        let cut = self.branch.file.set_len(end);
-        cut.and_then(|()| self.branch.file.sync_data())
+        // Durable, so that nothing of it comes back after a power cut.
+        let shortened = self.branch.file.set_len(shape.end);
+        shortened
+            .and_then(|()| self.branch.file.sync_data())
             .map_err(|source| self.branch.io(source))?;
-        self.allocated = end;
+        self.allocated = shape.end;
+        self.written = shape.end;
+        self.synced = shape.end;
         Ok(())
     }
 
+    /// Ends the file with a seal, which names the newest record. Nothing may be staged.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
     pub(super) fn seal(&mut self) -> Result<(), LogError> {
+        assert!(!self.has_staged(), "(2) a seal would move staged frames");
         let end = self.branch.end();
         let Some(tip) = self.tip else { return Ok(()) };
         let seal = FrameHeader {
@@ -183,19 +244,20 @@ impl Writer {
             id: tip.id,
             seal: true,
         };
-        let refused = |source| refused(&self.branch.name, source);
+        let failed = |source| file_error(&self.branch.name, source);
         let frame = seal.encode(end);
         let sealed_end = end + frame.len() as u64;
-        self.branch.file.write_at(&frame, end).map_err(refused)?;
-        self.branch.file.set_len(sealed_end).map_err(refused)?;
-        self.branch.file.sync_data().map_err(refused)?;
+        self.branch.file.write_at(&frame, end).map_err(failed)?;
+        self.branch.file.set_len(sealed_end).map_err(failed)?;
+        self.branch.file.sync_data().map_err(failed)?;
         self.allocated = sealed_end;
+        self.written = sealed_end;
+        self.synced = sealed_end;
         self.sealed = true;
-        self.branch
-            .shape
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .end = sealed_end;
+        self.branch.shape_mut().end = sealed_end;
         Ok(())
     }
 }
+
+// Bytes of memory that a branch keeps for the frames of its next group.
+const STAGED_BYTES_KEPT: usize = 4 << 20;

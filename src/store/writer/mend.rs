@@ -3,7 +3,7 @@
 
 use crate::{
     id::Author,
-    log::{Hole, LogCut},
+    log::{Hole, LostTail},
     protocol::frontier::FrontierTip,
     store::{
         WriteError,
@@ -55,7 +55,7 @@ impl Writer {
         }
         self.mending.mended(&mended);
         for hole in &mended {
-            let is_back = |cut: &LogCut| cut.file == hole.file && cut.through <= hole.last;
+            let is_back = |cut: &LostTail| cut.file == hole.file && cut.through <= hole.last;
             self.cuts.retain(|cut| !is_back(cut));
             let (first, last, file) = (hole.first, hole.last, &hole.file);
             let line = if hole.is_empty() {

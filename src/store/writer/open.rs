@@ -84,7 +84,7 @@ pub(in crate::store) fn open(
         dir: config.dir.clone(),
         runtime,
     };
-    let mut cuts = found.cuts;
+    let mut cuts = found.lost_tails;
     cuts.retain(|cut| cut.author == shared.author);
     let mut writer = Writer {
         clock: config.clock.clone(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    bus::StateReset,
     limits::{RECENT_BYTES_MAX, REPLAY_CHUNK_BYTES},
     log::{
         LogDamage, LogError, Logs, Mark,
@@ -291,7 +292,8 @@ impl Writer {
                 self.state = state;
                 self.find_next_expiry();
                 if lacked && is_whole {
-                    self.bus.publish_mended(self.published());
+                    self.bus
+                        .publish_reset(&StateReset::Restored, self.published());
                 }
             }
             Err(error) => {

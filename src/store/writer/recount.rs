@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, mem, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
+    bus::StateReset,
     id::Author,
     log::{LogError, LogReader},
     protocol::{
@@ -83,7 +84,8 @@ impl Writer {
             (Ok(before), Ok(after)) => (before, after),
             (Err(error), _) | (_, Err(error)) => {
                 let reason = format!("heads changed with the members, and {error}");
-                self.bus.publish_gap(&reason, self.published());
+                let reset = StateReset::Lost(reason.into());
+                self.bus.publish_reset(&reset, self.published());
                 return;
             }
         };

@@ -12,7 +12,7 @@ use crate::{
     bus::{Bus, Published},
     clock::Clock,
     id::Author,
-    log::{LogCut, Logs},
+    log::{Logs, LostTail},
     protocol::{change::Change, hlc::Hlc, intake::Intake, membership::Members},
     state::State,
     store::{
@@ -61,7 +61,7 @@ pub(in crate::store) struct Writer {
     // When the next expiry is due, ms since 1970, or before; `None`: there is none.
     pub(super) next_expiry_ms: Option<u64>,
     // Parts of this node's own log that are gone. Own writes are refused until `repair`.
-    pub(super) cuts: Vec<LogCut>,
+    pub(super) cuts: Vec<LostTail>,
     // What opening and mending did, a line each, for `status`.
     pub(super) recovered: Vec<String>,
     pub(super) flushed_at: Instant,

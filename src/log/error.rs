@@ -1,0 +1,80 @@
+//! Why a log could not be read or written, and which part of it is damaged.
+
+use std::{fmt, io};
+
+use crate::id::{Author, Seq};
+
+/// Why a log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Durable bytes have changed. They are kept, and the records behind them are readable.
+    #[error("{0}")]
+    Damaged(LogDamage),
+    /// The file system refused an operation.
+    #[error("cannot read or write {file}")]
+    Io {
+        /// Name of the log's file.
+        file: String,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// The file system is full; nothing was written.
+    #[error("no space left to append to {file}")]
+    Full {
+        /// Name of the log's file.
+        file: String,
+        /// Error of the file system.
+        source: io::Error,
+    },
+}
+
+/// A run of durable bytes of a log that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDamage {
+    /// Author of the log.
+    pub author: Author,
+    /// Place of the first entry that the bytes held; `None` when it is not known.
+    pub seq: Option<Seq>,
+    /// Name of the log's file.
+    pub file: String,
+    /// Offset of the first bad byte.
+    pub offset: u64,
+    /// Number of bad bytes.
+    pub bytes: u64,
+    /// The check that failed, for people.
+    pub what: String,
+}
+
+impl LogDamage {
+    /// Returns true when `found` begins inside this damage: it is this damage again, or a part of
+    /// it.
+    pub fn covers(&self, found: &Self) -> bool {
+        let bytes = self.offset..self.offset.saturating_add(self.bytes);
+        self.file == found.file && bytes.contains(&found.offset)
+    }
+}
+
+impl fmt::Display for LogDamage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log of {} damaged", self.author.short())?;
+        if let Some(seq) = self.seq {
+            write!(f, " at entry {seq}")?;
+        }
+        write!(
+            f,
+            ": {} bytes at offset {} of {}: {}",
+            self.bytes, self.offset, self.file, self.what
+        )
+    }
+}
+
+/// Returns the error for an operation on `file` that the file system refused.
+pub(super) fn file_error(file: &str, source: io::Error) -> LogError {
+    let file = file.to_owned();
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            LogError::Full { file, source }
+        }
+        _other => LogError::Io { file, source },
+    }
+}

@@ -1,0 +1,308 @@
+//! The writing end of a store's logs.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use crate::{
+    disk::{Disk, DiskFile, Open},
+    id::Author,
+    log::{Branch, LogError, LogReader, Mark, error::file_error, writer::Writer},
+    protocol::{chain::Tip, entry::VerifiedEntry},
+};
+
+/// The writing end of all logs, owned by the store's writer.
+///
+/// `begin` and `append` stage records, `sync` makes them durable and shows them to readers,
+/// `roll_back` forgets them. After an `Io` error the logs must not be written until they are opened
+/// again: what reached the disk is not known.
+///
+/// Invariants, asserted where they could break (those of one branch are at `Writer`):
+///
+/// 1. `writers` and the reader have the same branches.
+/// 2. Every branch has a tip, staged or shown: so an index into `tips` names a branch.
+/// 3. Only a branch that shows no record is removed.
+#[derive(Debug)]
+pub struct Logs {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    reader: LogReader,
+    pub(super) writers: BTreeMap<(Author, u32), Writer>,
+}
+
+impl Logs {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            reader: LogReader::default(),
+            writers: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the reading end.
+    pub fn reader(&self) -> &LogReader {
+        &self.reader
+    }
+
+    /// Returns the tips of `author`'s branches by number, staged records included.
+    pub fn tips(&self, author: &Author) -> Vec<Tip> {
+        self.of(author).filter_map(|writer| writer.tip).collect()
+    }
+
+    /// Begins a branch with `entry` as its first record. Durable with the next `sync`.
+    ///
+    /// # Errors
+    /// `Full`, and nothing has changed; `Io`.
+    pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
+        let author = entry.author();
+        let taken = self.of(&author).map(|writer| writer.branch.number + 1);
+        let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
+        let name = file_name(&author, number);
+        // `Io` even if the disk is full: whether the name is durable cannot be known any more.
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(|source| LogError::Io {
+            file: name.clone(),
+            source,
+        })?;
+        let branch = Arc::new(Branch {
+            author,
+            number,
+            first: entry.header.seq,
+            forked_from: entry.header.prev,
+            name,
+            file,
+            shape: RwLock::default(),
+        });
+        let mut writer = Writer::new(branch, 0, false);
+        writer.append(entry, arrived_ms);
+        self.add(writer);
+        Ok(())
+    }
+
+    // Returns an empty file, and the number in its name, `first` or higher: a new file, or one that
+    // a group left which was never acknowledged. A file that holds bytes is not touched, whoever
+    // wrote them.
+    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<dyn DiskFile>), LogError> {
+        let mut number = first;
+        loop {
+            let name = file_name(author, number);
+            let path = self.dir.join(&name);
+            let failed = |source| file_error(&name, source);
+            match self.disk.open(&path, Open::New) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return Ok((number, opened.map_err(failed)?)),
+            }
+            let file = self.disk.open(&path, Open::Existing).map_err(failed)?;
+            if file.len().map_err(failed)? == 0 {
+                return Ok((number, file));
+            }
+            number += 1;
+        }
+    }
+
+    /// Stages `entry` as the next record of its author's branch at `place`, an index into `tips`.
+    ///
+    /// # Panics
+    /// When there is no such branch, or `entry` does not continue it: chain admission checked both.
+    pub fn append(&mut self, place: u32, entry: &VerifiedEntry, arrived_ms: u64) {
+        let author = entry.author();
+        let mut branches = self.writers.range_mut((author, 0)..=(author, u32::MAX));
+        let (_, writer) = branches
+            .nth(place as usize)
+            .expect("branch exists: admission named it");
+        writer.append(entry, arrived_ms);
+    }
+
+    /// Writes the staged records and makes them durable; then readers see them.
+    ///
+    /// # Errors
+    /// `Full`, and nothing is staged any more; `Io`.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        let timing = self.reader.timing().clone();
+        let failed = self.staged().find_map(|writer| writer.write(&timing).err());
+        if let Some(error) = failed {
+            self.roll_back()?;
+            return Err(error);
+        }
+        for writer in self.staged() {
+            let synced = writer.sync(&timing);
+            synced.map_err(|source| writer.branch.io(source))?;
+        }
+        for writer in self.staged() {
+            writer.show();
+        }
+        Ok(())
+    }
+
+    /// Forgets the staged records.
+    ///
+    /// # Errors
+    /// `Io` when bytes of them cannot be removed from a file.
+    pub fn roll_back(&mut self) -> Result<(), LogError> {
+        let empty: Vec<_> = self
+            .writers
+            .iter()
+            .filter(|(_, writer)| writer.branch.tip().is_none())
+            .map(|(key, _)| *key)
+            .collect();
+        for key in empty {
+            // The next start must not find what was written of the branch's first record.
+            if let Some(mut writer) = self.remove(&key) {
+                writer.forget()?;
+            }
+        }
+        for writer in self.staged() {
+            writer.forget()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a seal to the end of each file that was written to since its last seal, and gives up
+    /// the file's unused room. Nothing may be staged.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn seal(&mut self) -> Result<(), LogError> {
+        for writer in self.writers.values_mut().filter(|writer| !writer.sealed) {
+            writer.seal()?;
+        }
+        Ok(())
+    }
+
+    /// Returns what the state should remember of each branch. Index points are not included.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.reader
+            .all()
+            .iter()
+            .filter_map(|branch| Mark::of(branch))
+            .collect()
+    }
+
+    pub(super) fn remove(&mut self, key: &(Author, u32)) -> Option<Writer> {
+        let writer = self.writers.remove(key)?;
+        assert!(
+            writer.branch.tip().is_none(),
+            "(3) a branch whose records are shown stays"
+        );
+        self.reader.remove(&key.0, key.1);
+        Some(writer)
+    }
+
+    pub(super) fn add(&mut self, writer: Writer) {
+        assert!(writer.tip.is_some(), "(2) every branch has a tip");
+        let branch = Arc::clone(&writer.branch);
+        self.writers.insert((branch.author, branch.number), writer);
+        self.reader.add(branch);
+    }
+
+    fn of<'a>(&'a self, author: &Author) -> impl Iterator<Item = &'a Writer> + use<'a> {
+        self.writers
+            .range((*author, 0)..=(*author, u32::MAX))
+            .map(|(_, writer)| writer)
+    }
+
+    fn staged(&mut self) -> impl Iterator<Item = &mut Writer> {
+        let writers = self.writers.values_mut();
+        writers.filter(|writer| writer.has_staged())
+    }
+}
+
+pub(super) fn file_name(author: &Author, number: u32) -> String {
+    match number {
+        0 => format!("{author}.log"),
+        _fork => format!("{author}.{number}.log"),
+    }
+}
+
+/// Reads a name that `file_name` makes; `None` for any other.
+pub(super) fn parse_file_name(name: &str) -> Option<(Author, u32)> {
+    let stem = name.strip_suffix(".log")?;
+    let (author, number) = match stem.split_once('.') {
+        Some((author, number)) => (author, number.parse().ok()?),
+        None => (stem, 0),
+    };
+    let author = author.parse().ok()?;
+    (file_name(&author, number) == name).then_some((author, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        disk::RealDisk,
+        protocol::entry::tests::{AUTHOR_A, entry},
+    };
+
+    fn open(dir: &Path) -> Logs {
+        let (logs, found) = Logs::open(Arc::new(RealDisk), dir, &[]).unwrap();
+        assert!(found.damage.is_empty() && found.lost_tails.is_empty());
+        logs
+    }
+
+    // The writer of the only branch.
+    fn writer(logs: &mut Logs) -> &mut Writer {
+        logs.writers.values_mut().next().unwrap()
+    }
+
+    #[test]
+    fn records_are_shown_when_they_are_durable_and_read_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let second = entry(AUTHOR_A, 2, Some(first.id), 20, "/2");
+        let third = entry(AUTHOR_A, 3, Some(second.id), 30, "/3");
+        let author = first.author();
+        let mut logs = open(dir.path());
+        logs.begin(&first, 1).unwrap();
+        logs.append(0, &second, 2);
+        assert_eq!(logs.tips(&author)[0].seq, 2);
+        assert_eq!(logs.reader().of(&author)[0].tip(), None, "only staged");
+        logs.sync().unwrap();
+        let shown = |logs: &Logs| logs.reader().of(&author)[0].tip().unwrap().seq;
+        assert_eq!(shown(&logs), 2);
+        logs.append(0, &third, 3);
+        logs.roll_back().unwrap();
+        assert_eq!((logs.tips(&author)[0].seq, shown(&logs)), (2, 2));
+        logs.append(0, &third, 3);
+        logs.sync().unwrap();
+        logs.seal().unwrap();
+        drop(logs);
+        let logs = open(dir.path());
+        assert_eq!(shown(&logs), 3);
+        let (read, _record) = logs.reader().of(&author)[0].entry(3).unwrap().unwrap();
+        assert_eq!(read.id, third.id);
+    }
+
+    #[test]
+    #[should_panic(expected = "(1) a record continues its branch")]
+    fn record_that_skips_a_place_is_a_bug() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let mut logs = open(dir.path());
+        logs.begin(&first, 1).unwrap();
+        logs.append(0, &entry(AUTHOR_A, 3, Some(first.id), 20, "/3"), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "(2) a seal would move staged frames")]
+    fn seal_over_staged_frames_is_a_bug() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut logs = open(dir.path());
+        logs.begin(&entry(AUTHOR_A, 1, None, 10, "/1"), 1).unwrap();
+        logs.seal().unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "(3) a record is durable before it is shown")]
+    fn record_shown_before_its_sync_is_a_bug() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut logs = open(dir.path());
+        logs.begin(&entry(AUTHOR_A, 1, None, 10, "/1"), 1).unwrap();
+        let timing = logs.reader().timing().clone();
+        writer(&mut logs).write(&timing).unwrap();
+        writer(&mut logs).show();
+    }
+}

@@ -1,0 +1,137 @@
+//! The reading end of a store's logs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use crate::{
+    id::{Author, EntryId, Seq},
+    log::{
+        AtWork, Branch, LogError, SharedWalk, SyncTimes, chunk::Chunks, record, sync_times::Timing,
+    },
+    protocol::{chain::Tip, entry::VerifiedEntry},
+};
+
+/// All branches of a store, by author, then number. Shared by the writer and all readers; a clone
+/// shows the same logs.
+#[derive(Debug, Clone, Default)]
+pub struct LogReader {
+    branches: Arc<RwLock<Branches>>,
+    timing: Timing,
+    chunks: Chunks,
+}
+
+// Written by the store's writer only, when a branch appears or is removed. Held for a look-up or a
+// copy of the list; no file is read, no other lock taken and nothing awaited under it.
+type Branches = BTreeMap<Author, Vec<Arc<Branch>>>;
+
+impl LogReader {
+    /// Returns the branches of `author`, by number.
+    pub fn of(&self, author: &Author) -> Vec<Arc<Branch>> {
+        self.branches().get(author).cloned().unwrap_or_default()
+    }
+
+    /// Returns all branches, by author and number.
+    pub fn all(&self) -> Vec<Arc<Branch>> {
+        self.branches().values().flatten().cloned().collect()
+    }
+
+    /// Returns the entry of `author` that has `id` and `seq`, and its record; `None` when no branch
+    /// has it.
+    ///
+    /// # Errors
+    /// `Damaged` when it is on no readable place and a branch is damaged at `seq`; `Io`.
+    pub fn entry(
+        &self,
+        author: &Author,
+        seq: Seq,
+        id: &EntryId,
+    ) -> Result<Option<(VerifiedEntry, record::Record)>, LogError> {
+        let mut damage = None;
+        for branch in self.of(author) {
+            match branch.record(seq) {
+                Ok(Some(record)) if record.header.id == *id => {
+                    let entry = branch.read_entry(&record)?;
+                    return Ok(Some((entry, record)));
+                }
+                Ok(_other_or_none) => {}
+                // The entry may be on another branch.
+                Err(LogError::Damaged(found)) => damage = Some(found),
+                Err(error) => return Err(error),
+            }
+        }
+        damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
+    }
+
+    /// Returns the entry of `author` at `seq` on branch `place`, as a tip. `place` is an index into
+    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn tip_at(&self, author: &Author, place: usize, seq: Seq) -> Result<Option<Tip>, LogError> {
+        let Some(branch) = self.of(author).get(place).cloned() else {
+            return Ok(None);
+        };
+        let found = branch.entry(seq)?;
+        Ok(found.map(|(entry, _record)| Tip {
+            seq,
+            id: entry.id,
+            hlc: entry.header.hlc,
+        }))
+    }
+
+    /// Walks the entries of `branch` from `from` through the newest. Walks that read the same part
+    /// at about the same time read and check it once.
+    pub fn walk_shared(&self, branch: &Arc<Branch>, from: Seq) -> SharedWalk {
+        SharedWalk::new(self.chunks.clone(), Arc::clone(branch), from)
+    }
+
+    /// Counts the caller as a reader with `walk_shared` until the returned guard is dropped.
+    pub fn at_work(&self) -> AtWork {
+        self.chunks.at_work()
+    }
+
+    /// Returns how long the disk took to make entries durable, since the logs were opened.
+    pub fn sync_times(&self) -> SyncTimes {
+        self.timing.times()
+    }
+
+    /// Returns the bytes of whole, durable records in all logs.
+    pub fn bytes(&self) -> u64 {
+        self.all().iter().map(|branch| branch.end()).sum()
+    }
+
+    pub(super) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    pub(super) fn add(&self, branch: Arc<Branch>) {
+        let mut branches = self.branches_mut();
+        let of_author = branches.entry(branch.author).or_default();
+        assert!(
+            of_author.iter().all(|known| known.number != branch.number),
+            "two branches with one number share a file"
+        );
+        of_author.push(branch);
+        of_author.sort_by_key(|branch| branch.number);
+    }
+
+    pub(super) fn remove(&self, author: &Author, number: u32) {
+        let mut branches = self.branches_mut();
+        if let Some(of_author) = branches.get_mut(author) {
+            of_author.retain(|branch| branch.number != number);
+        }
+        branches.retain(|_, of_author| !of_author.is_empty());
+    }
+
+    fn branches(&self) -> RwLockReadGuard<'_, Branches> {
+        self.branches.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn branches_mut(&self) -> RwLockWriteGuard<'_, Branches> {
+        self.branches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,500 @@
+//! The writing end of a store's state, and the handle through which readers get its newest view.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use redb::Durability;
+
+use crate::{
+    disk::{Disk, Open},
+    id::{Author, EntryId, Seq},
+    limits::STATE_CACHE_BYTES,
+    protocol::{
+        entry::{Op, VerifiedEntry, cause::CauseId},
+        frontier::FrontierTip,
+        heads::{Content, Head, Heads, Value},
+    },
+    state::{
+        StateError, Stored, View,
+        filter::KeyFilter,
+        flush::Flusher,
+        pages::Pages,
+        stored::read_stored,
+        tables::{CAUSES_TABLE, EXPIRY_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
+        view::{Flushed, Layer, guarded},
+    },
+};
+
+/// The heads of a key before and after an op.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// Heads without the op.
+    pub before: Heads,
+    /// Heads with the op.
+    pub after: Heads,
+}
+
+/// The writing end of the state, owned by the store's writer.
+///
+/// `stage` adds an entry to the staged view, `show` lets readers see it, `forget` drops it. `flush`
+/// begins to write the shown rows to the file, `finish_flush` takes the result.
+///
+/// Invariants, asserted where they could break. 2 with the order log sync, then `show`, keeps the
+/// file from being ahead of the logs; 3 and 4 keep every staged row readable.
+///
+/// 1. Views are shown in order: each has a higher version than the one before, and the time through
+///    which expiries were reported does not go back.
+/// 2. Only shown rows are flushed.
+/// 3. One flush at a time: a row is in `recent` until a flush takes it, in `flushing` until the
+///    file has it, and in `flushed` from then on. No step leaves it out.
+/// 4. An entry is staged with one list of heads for each op.
+/// 5. A flush adds as many heads rows as keys were counted since the flush before.
+#[derive(Debug)]
+pub struct State {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    pages: Pages,
+    flusher: Flusher,
+    // The view with the staged entries; equals the shown one when nothing is staged.
+    staged: View,
+    // Written by this end only.
+    shown: StateReader,
+    // Keys of the last flush that was begun, or of the file as it was opened.
+    keys_flushed: u64,
+    // Set by `fill`, cleared by `filled`.
+    filling: Option<Filling>,
+}
+
+#[derive(Debug)]
+struct Filling {
+    // Every key that was staged since `fill`.
+    keys: KeyFilter,
+    // Flushes begun since `fill`.
+    flushes: u64,
+}
+
+/// Gives readers the newest view. A clone gives the same views.
+//
+// The lock is written by `State::show` and its like, on the writer's thread, and read by everybody.
+// It is held to exchange or clone the `Arc`; no other lock is taken and nothing awaited under it.
+#[derive(Debug, Clone)]
+pub struct StateReader(Arc<RwLock<Arc<View>>>);
+
+impl StateReader {
+    /// Returns the newest view.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn show(&self, view: Arc<View>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+}
+
+impl State {
+    /// Opens the state file, or makes an empty one when there is none.
+    ///
+    /// # Errors
+    /// `Damaged`: remove the file with `discard` and build it again. `Io`.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Stored), StateError> {
+        let (file, new) = match disk.open(path, Open::Existing) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (disk.open(path, Open::New)?, true)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = file.len()?;
+        let sums = Pages::take_sums(disk.as_ref(), path, bytes);
+        let unclean = sums.is_none() && bytes > 0;
+        let pages = Pages::new(file, sums.unwrap_or_default());
+        let backend = pages.clone();
+        let (db, stored, flushed, counts) = guarded(move || {
+            let mut db = redb::Builder::new()
+                .set_cache_size(STATE_CACHE_BYTES)
+                .create_with_backend(backend)?;
+            if unclean && !db.check_integrity()? {
+                return Err(StateError::damaged(
+                    "its own check fails after an unclean stop",
+                ));
+            }
+            let write = db.begin_write()?;
+            write.open_table(HEADS_TABLE)?;
+            write.open_table(EXPIRY_TABLE)?;
+            write.open_table(NOTES_TABLE)?;
+            write.open_table(CAUSES_TABLE)?;
+            write.open_table(META_TABLE)?;
+            write.commit()?;
+            let (stored, counts) = read_stored(&db)?;
+            let flushed = Flushed::of(&db)?;
+            Ok((db, stored, flushed, counts))
+        })?;
+        if new && let Some(dir) = path.parent() {
+            disk.sync_dir(dir)?;
+        }
+        let keys_flushed = counts.keys;
+        let view = View {
+            recent: Layer::default(),
+            flushing: Layer::default(),
+            flushed: Arc::new(flushed),
+            frontier: Arc::new(stored.frontier.clone()),
+            lacks: stored.lacks,
+            version: 0,
+            keys: counts.keys,
+            entries: counts.entries,
+            expired_through_ms: counts.expired_through_ms,
+            acts: None,
+        };
+        let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
+        let state = Self {
+            disk,
+            path: path.to_owned(),
+            pages,
+            flusher: Flusher::start(db),
+            staged: view,
+            shown,
+            keys_flushed,
+            filling: None,
+        };
+        Ok((
+            state,
+            Stored {
+                created: new,
+                ..stored
+            },
+        ))
+    }
+
+    /// Removes the state file, if there is one, so that `open` makes an empty one.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn discard(disk: &dyn Disk, path: &Path) -> Result<(), StateError> {
+        match disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _removed => Ok(()),
+        }
+    }
+
+    /// Returns the reading end.
+    pub fn reader(&self) -> &StateReader {
+        &self.shown
+    }
+
+    /// Shows the views of this state through `reader` from now on: the reader of the state that
+    /// this one replaces after a rebuild.
+    pub fn show_through(&mut self, reader: StateReader) {
+        let before = reader.view();
+        self.staged.version = self.staged.version.max(before.version);
+        self.expire_through(before.expired_through_ms);
+        self.shown = reader;
+        self.show();
+    }
+
+    /// Returns the heads of `key`, staged entries included.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
+        match &self.filling {
+            Some(filling) if filling.keys.is_new(key) => Ok(Heads::default()),
+            _may_be_there => self.staged.heads(key),
+        }
+    }
+
+    /// Returns the entry that was written because of `cause`, staged entries included; `None` when
+    /// there is none.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn caused(&self, cause: &CauseId) -> Result<Option<(Seq, EntryId)>, StateError> {
+        self.staged.caused(cause)
+    }
+
+    /// Prepares an empty file for a whole log: until `filled`, keys that are staged for the first
+    /// time are not looked up, and few flushes wait for the disk. After a crash the file is filled
+    /// from the start.
+    pub fn fill(&mut self) {
+        self.pages.set_at_once(true);
+        self.filling = Some(Filling {
+            keys: KeyFilter::new(),
+            flushes: 0,
+        });
+    }
+
+    /// Ends what `fill` began: the whole log is staged.
+    pub fn filled(&mut self) {
+        self.pages.set_at_once(false);
+        self.filling = None;
+    }
+
+    /// Sets whether entries are missing from the state because they could not be read. Entries that
+    /// are staged later may cite such an entry.
+    pub fn lack(&mut self, lacks: bool) {
+        self.staged.lacks = lacks;
+    }
+
+    /// Moves the frontier of `author` to `tips`, the author's newest entries, though some entries
+    /// up to them could not be read.
+    pub fn pass(&mut self, author: Author, tips: &[FrontierTip]) {
+        let frontier = Arc::make_mut(&mut self.staged.frontier);
+        for (number, tip) in tips.iter().enumerate() {
+            match number {
+                0 => frontier.replace(author, *tip),
+                _ => frontier.insert(author, *tip),
+            }
+        }
+    }
+
+    /// Adds to the acts that count; the first call makes this the state of a store that keeps
+    /// members. An act must be added before its entry is staged, or its op is void.
+    pub fn count(&mut self, acts: impl IntoIterator<Item = (EntryId, Author)>) {
+        let counting = self.staged.acts.get_or_insert_default();
+        let mut acts = acts.into_iter().peekable();
+        if acts.peek().is_some() {
+            Arc::make_mut(counting).extend(acts);
+        }
+    }
+
+    /// Changes the heads of an entry's keys in the staged view.
+    ///
+    /// Returns the change of each op; `None` for an op that is void. On an error nothing of the
+    /// entry is staged.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Option<Staged>>, StateError> {
+        let keys = entry.ops.iter().map(Op::key);
+        let before = keys.map(|key| self.heads(key)).collect::<Result<_, _>>()?;
+        self.stage_over(entry, before)
+    }
+
+    /// Like `stage`, for a caller that has read the heads of the entry's keys, staged entries
+    /// included: `before` has them, one item for each op.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    ///
+    /// # Panics
+    /// When `before` has another number of items.
+    pub fn stage_over(
+        &mut self,
+        entry: &VerifiedEntry,
+        before: Vec<Heads>,
+    ) -> Result<Vec<Option<Staged>>, StateError> {
+        assert_eq!(before.len(), entry.ops.len(), "(4) heads for each op");
+        let mut changes = Vec::with_capacity(entry.ops.len());
+        for (op, before) in entry.ops.iter().zip(before) {
+            changes.push((!self.staged.is_void(&entry.id, op)).then(|| {
+                let after = before.apply(entry, op);
+                Staged { before, after }
+            }));
+        }
+        let mut caused = None;
+        if let Some(cause) = &entry.header.cause {
+            let cause = CauseId::of(&entry.author(), cause);
+            // If both branches of a fork have such an entry, the lower counts, in whatever order
+            // the two are applied.
+            let this = (entry.header.seq, entry.id);
+            let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
+            caused = Some((cause, first));
+        }
+        for (op, change) in entry.ops.iter().zip(&changes) {
+            let Some(change) = change else { continue };
+            self.staged.put(op, change);
+            if let Some(filling) = &mut self.filling {
+                filling.keys.insert(op.key());
+            }
+        }
+        if let Some((cause, caused)) = caused {
+            self.staged.recent.causes.insert(cause, caused);
+            self.staged.recent.bytes += ROW_OVERHEAD_BYTES;
+        }
+        let tip = FrontierTip {
+            seq: entry.header.seq,
+            id: entry.id,
+        };
+        Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
+        self.staged.entries += 1;
+        Ok(changes)
+    }
+
+    /// Moves the time through which expiries were reported to `ms`, ms since 1970; an earlier time
+    /// changes nothing.
+    pub fn expire_through(&mut self, ms: u64) {
+        self.staged.expired_through_ms = self.staged.expired_through_ms.max(ms);
+    }
+
+    /// Returns up to `limit` winners, as (time, key), that expire at or before `through_ms` and
+    /// whose expiry was not reported yet.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn expiring(&self, through_ms: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StateError> {
+        self.staged
+            .expiring(self.staged.expired_through_ms, through_ms, limit)
+    }
+
+    /// Returns the view with the staged entries.
+    pub fn staged(&self) -> &View {
+        &self.staged
+    }
+
+    /// Lets readers see the staged entries. The logs must have synced them, but for entries that
+    /// were durable before.
+    ///
+    /// # Panics
+    /// When the view would be older than the one that is shown.
+    pub fn show(&mut self) {
+        self.staged.version += 1;
+        let before = self.shown.view();
+        assert!(
+            self.staged.version > before.version
+                && self.staged.expired_through_ms >= before.expired_through_ms,
+            "(1) views are shown in order"
+        );
+        self.shown.show(Arc::new(self.staged.clone()));
+    }
+
+    /// Drops the staged entries.
+    pub fn forget(&mut self) {
+        self.staged = View::clone(&self.shown.view());
+    }
+
+    /// Returns the bytes of rows, about, that are in memory only and in no flush.
+    pub fn recent_bytes(&self) -> usize {
+        self.staged.recent.bytes
+    }
+
+    /// Returns true from `flush` until `finish_flush` took its result.
+    pub fn is_flushing(&self) -> bool {
+        self.flusher.is_busy()
+    }
+
+    /// Begins to write the rows in memory to the file, together with `notes`.
+    ///
+    /// # Panics
+    /// When entries are staged, or a flush was not finished.
+    pub fn flush(&mut self, notes: Vec<(Vec<u8>, Vec<u8>)>) {
+        assert!(!self.is_flushing(), "(3) one flush at a time");
+        // `stage` and `pass` exchange the frontier's `Arc`.
+        assert!(
+            Arc::ptr_eq(&self.staged.frontier, &self.shown.view().frontier),
+            "(2) only shown rows are flushed"
+        );
+        let new_keys = self.staged.keys - self.keys_flushed;
+        self.keys_flushed = self.staged.keys;
+        self.staged.flushing = std::mem::take(&mut self.staged.recent);
+        self.shown.show(Arc::new(self.staged.clone()));
+        let durability = match &mut self.filling {
+            Some(filling) => filling.durability(),
+            None => Durability::Immediate,
+        };
+        self.flusher
+            .begin(&self.staged, new_keys, notes, durability);
+    }
+
+    /// Takes the result of the flush, and waits for it if `wait` is true. Returns false when there
+    /// is no flush, or it goes on.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`: the state must be opened again.
+    pub fn finish_flush(&mut self, wait: bool) -> Result<bool, StateError> {
+        let Some(flushed) = self.flusher.finish(wait)? else {
+            return Ok(false);
+        };
+        self.staged.flushed = Arc::new(flushed);
+        self.staged.flushing = Layer::default();
+        // Entries staged meanwhile stay hidden: of the shown view only the lower layers change.
+        let mut shown = View::clone(&self.shown.view());
+        shown.flushed = Arc::clone(&self.staged.flushed);
+        shown.flushing = Layer::default();
+        self.shown.show(Arc::new(shown));
+        self.flusher.forget();
+        Ok(true)
+    }
+
+    /// Closes the file so that it opens fast. Shown rows that were not flushed are not in it; the
+    /// next start reads them from the logs.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`; then the file is as safe as after a crash.
+    pub fn close(self) -> Result<(), StateError> {
+        let Self {
+            disk,
+            path,
+            pages,
+            flusher,
+            staged,
+            shown,
+            keys_flushed: _,
+            filling: _,
+        } = self;
+        drop((staged, shown));
+        flusher.stop()?;
+        pages.leave_sums(disk.as_ref(), &path)?;
+        Ok(())
+    }
+}
+
+impl Filling {
+    // redb keeps every page that is not durable yet in memory, so some flushes make them durable.
+    fn durability(&mut self) -> Durability {
+        self.flushes += 1;
+        if self.flushes.is_multiple_of(FLUSHES_UNTIL_DURABLE) {
+            Durability::Immediate
+        } else {
+            Durability::None
+        }
+    }
+}
+
+impl View {
+    fn put(&mut self, op: &Op, change: &Staged) {
+        let key = Bytes::copy_from_slice(op.key());
+        let due = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
+        let (old, new) = (due(&change.before), due(&change.after));
+        if old != new {
+            for (ms, there) in [(old, false), (new, true)] {
+                if let Some(ms) = ms {
+                    self.recent.expiry.insert((ms, key.clone()), there);
+                    self.recent.bytes += key.len() + ROW_OVERHEAD_BYTES;
+                }
+            }
+        }
+        if change.before.as_slice().is_empty() {
+            self.keys += 1;
+        }
+        let heads = change.after.clone();
+        let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();
+        self.recent.bytes += key.len() + bytes + ROW_OVERHEAD_BYTES;
+        if let Some(replaced) = self.recent.heads.insert(key, heads) {
+            let bytes: usize = replaced.as_slice().iter().map(head_bytes).sum();
+            self.recent.bytes -= op.key().len() + bytes + ROW_OVERHEAD_BYTES;
+        }
+    }
+}
+
+fn head_bytes(head: &Head) -> usize {
+    let value = match &head.content {
+        Content::Value {
+            value: Value::Inline(value),
+            ..
+        } => value.len(),
+        Content::Value {
+            value: Value::InLog { .. },
+            ..
+        }
+        | Content::Tombstone => 0,
+    };
+    size_of::<Head>() + value
+}
+
+// Every this many flushes of a file that is filled one is durable. Each has `RECENT_BYTES_MAX / 2`.
+const FLUSHES_UNTIL_DURABLE: u64 = 32;
+// Bytes of memory that a row takes besides its key and value, about.
+const ROW_OVERHEAD_BYTES: usize = 120;

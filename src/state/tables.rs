@@ -1,0 +1,21 @@
+//! The tables of the state file. A table's name carries the version of its rows; `row.rs` has their
+//! bytes.
+
+use redb::TableDefinition;
+
+pub(super) const HEADS: &str = "heads-v1";
+pub(super) const EXPIRY: &str = "expiry-v1";
+pub(super) const NOTES: &str = "notes-v1";
+pub(super) const CAUSES: &str = "causes-v1";
+pub(super) const META: &str = "meta-v1";
+pub(super) const HEADS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(HEADS);
+pub(super) const EXPIRY_TABLE: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new(EXPIRY);
+pub(super) const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTES);
+pub(super) const CAUSES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(CAUSES);
+pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
+
+// Keys of the meta table. The row of `FRONTIER` has the counts and the frontier that the other rows
+// follow from.
+pub(super) const FRONTIER: &str = "frontier";
+// Present while some entries that the frontier leads back to are missing from the rows.
+pub(super) const LACKS: &str = "lacks";
