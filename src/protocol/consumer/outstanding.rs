@@ -16,7 +16,11 @@ use bytes::Bytes;
 use crate::{
     limits::{DEAD_LETTERS_MAX, OUTSTANDING_KEY_BYTES_MAX},
     protocol::consumer::{
-        AckError, ChangeId, ChangeRef, DeadLetter, DeathReason, DeliveryId, Rules,
+        change_ref::{ChangeId, ChangeRef},
+        delivery_id::DeliveryId,
+        error::AckError,
+        place::{Counts, DeadLetter, DeathReason, Given, Place, State},
+        rules::Rules,
     },
 };
 
@@ -45,64 +49,6 @@ pub struct Outstanding {
     touched: BTreeSet<u64>,
     // Numbers that have a row.
     saved: BTreeSet<u64>,
-}
-
-/// What happened so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Changes acknowledged.
-    pub acked: u64,
-    /// Attempts after the first one of a change.
-    pub redelivered: u64,
-}
-
-/// A change that was given out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// Its number in the consumer.
-    pub number: u64,
-    /// What the taker answers with.
-    pub id: DeliveryId,
-    /// The change.
-    pub change: ChangeRef,
-}
-
-/// Where a change is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// Fed, and not finished.
-    Outstanding {
-        /// The change.
-        change: ChangeRef,
-        /// Times it was given out.
-        attempts: u32,
-        /// Who has it.
-        state: State,
-    },
-    /// Given up.
-    Dead(DeadLetter),
-    /// Acknowledged, or skipped.
-    Gone,
-}
-
-/// Who has an outstanding change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Nobody.
-    Waiting {
-        /// From when on it may be taken, ms since 1970.
-        due_ms: u64,
-        /// True when the last attempt ended because its time was over: its taker may still
-        /// acknowledge it.
-        late: bool,
-    },
-    /// A taker.
-    Taken {
-        /// When the taker loses it, ms since 1970.
-        deadline_ms: u64,
-        /// True when its taker outlives this process: it keeps its time after a restart.
-        detached: bool,
-    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,11 @@ use crate::{
     id::{Author, EntryId},
     protocol::{
         change::{EntryRef, Kind},
-        consumer::{ChangeRef, Counts, DeadLetter, DeathReason, Place, Rules, State},
+        consumer::{
+            change_ref::ChangeRef,
+            place::{Counts, DeadLetter, DeathReason, Place, State},
+            rules::Rules,
+        },
         cursor::Cursor,
         hlc::Hlc,
     },

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
     id::{Author, EntryId},
-    protocol::hlc::Hlc,
+    limits::DEAD_LETTERS_MAX,
+    protocol::{
+        change::{EntryRef, Kind},
+        hlc::Hlc,
+    },
 };
 
 const MAX_IN_FLIGHT: usize = 6;

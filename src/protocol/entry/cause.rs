@@ -8,11 +8,7 @@ use bytes::Bytes;
 use crate::{
     id::{Author, EntryId},
     limits::CAUSE_CONSUMER_BYTES_MAX,
-    protocol::{
-        change::{Change, Kind},
-        consumer::{ChangeId, ChangeRef},
-        entry::{EntryError, malformed},
-    },
+    protocol::entry::error::{EntryError, malformed},
     wire,
 };
 
@@ -49,23 +45,6 @@ impl CauseId {
 }
 
 impl Cause {
-    /// Returns why `consumer` writes what it does at `change`.
-    pub fn of(consumer: &str, change: &Change) -> Self {
-        let consumer = match change.kind {
-            Kind::Put | Kind::Delete => consumer.to_owned(),
-            // One entry can have several of these, and none of them is an op of it.
-            Kind::Expire | Kind::Retract => {
-                format!("{consumer}#{}", ChangeId::of(&ChangeRef::from(change)))
-            }
-        };
-        Self {
-            consumer,
-            trigger: change.entry.id,
-            position: change.op_index,
-            depth: change.depth.saturating_add(1),
-        }
-    }
-
     pub(super) fn from_wire(message: wire::Cause) -> Result<Self, EntryError> {
         Ok(Self {
             consumer: message.consumer,

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use crate::{
     limits::{KEY_BYTES_MAX, OPS_MAX, VALUE_BYTES_MAX},
-    protocol::entry::{EntryError, malformed},
+    protocol::entry::error::{EntryError, malformed},
     wire,
 };
 

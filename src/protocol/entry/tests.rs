@@ -1,4 +1,11 @@
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
 use super::*;
+use crate::{
+    id::{EntryId, Seq, StoreId},
+    protocol::hlc::Hlc,
+};
 
 pub(crate) const AUTHOR_A: [u8; 32] = [0xa; 32];
 pub(crate) const AUTHOR_B: [u8; 32] = [0xb; 32];
