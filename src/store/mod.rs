@@ -5,14 +5,16 @@
 //! onto the bus and from there to watchers.
 
 pub mod consumers;
+mod item;
 mod read;
 mod shared;
 mod store;
 mod watch;
 mod writer;
 
+pub use item::Item;
 pub use read::{
-    get::{HeadItem, Item, LogEntry, ReadError},
+    get::{HeadItem, LogEntry, ReadError},
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
@@ -23,7 +25,7 @@ use shared::Shared;
 pub use store::{Store, StoreConfig};
 pub use watch::{
     event::{WatchError, WatchEvent},
-    options::{Delivery, Start, WatchOptions},
+    options::{Start, WatchMode, WatchOptions},
     watch::Watch,
 };
 pub use writer::{

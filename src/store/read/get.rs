@@ -12,14 +12,13 @@ use crate::{
     protocol::{
         change::EntryRef,
         entry::{
-            Entry, Op, VerifiedEntry,
+            VerifiedEntry,
             cause::{Cause, CauseId},
             check_key,
         },
-        heads::{Content, Head, Heads, Value},
     },
     state::{StateError, View, row::encode_heads},
-    store::{Shared, Store, writer::actor::Command},
+    store::{Item, Shared, Store, writer::actor::Command},
 };
 
 /// Why something could not be read.
@@ -49,21 +48,6 @@ pub enum ReadError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
-}
-
-/// A key's value, as its winner has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// The key.
-    pub key: Bytes,
-    /// The value; empty where only keys were asked for.
-    pub value: Bytes,
-    /// The winner.
-    pub entry: EntryRef,
-    /// When it expires, ms since 1970; `None`: never.
-    pub expires_ms: Option<u64>,
-    /// Heads of the key: more than 1 in a conflict.
-    pub heads: u32,
 }
 
 /// One head of a key.
@@ -249,71 +233,6 @@ impl Store {
         sent.map_err(|_gone| ReadError::Closed)?;
         answer.await.map_err(|_gone| ReadError::Closed)??;
         Ok(())
-    }
-}
-
-impl Shared {
-    /// Returns the item that reads find at `now_ms`.
-    pub(in crate::store) fn item(
-        &self,
-        key: &Bytes,
-        heads: &Heads,
-        now_ms: u64,
-        keys_only: bool,
-    ) -> Result<Option<Item>, ReadError> {
-        let Some(winner) = heads.winner().filter(|winner| winner.is_live(now_ms)) else {
-            return Ok(None);
-        };
-        let value = if keys_only {
-            None
-        } else {
-            self.value(key, winner)?
-        };
-        Ok(Some(Item {
-            key: key.clone(),
-            value: value.unwrap_or_default(),
-            entry: EntryRef::from(winner),
-            expires_ms: winner.expires_ms(),
-            heads: u32::try_from(heads.as_slice().len()).unwrap_or(u32::MAX),
-        }))
-    }
-
-    /// Returns the value a head has for `key`: from its row, or from its entry.
-    pub(super) fn value(&self, key: &[u8], head: &Head) -> Result<Option<Bytes>, ReadError> {
-        match &head.content {
-            Content::Tombstone => Ok(None),
-            Content::Value {
-                value: Value::Inline(value),
-                ..
-            } => Ok(Some(value.clone())),
-            Content::Value {
-                value: Value::InLog { .. },
-                ..
-            } => {
-                let entry = self.log.entry(&head.author, head.seq, &head.id)?;
-                let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
-                value.ok_or_else(|| ReadError::Damaged {
-                    what: format!(
-                        "entry {} of {} is not in the log",
-                        head.seq,
-                        head.author.short()
-                    ),
-                })
-            }
-        }
-    }
-}
-
-/// Returns the op of `entry` that is about `key`.
-pub(super) fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
-    entry.ops.iter().find(|op| op.key() == key)
-}
-
-/// Returns what an op puts.
-pub(super) fn value_of(op: &Op) -> Option<Bytes> {
-    match op {
-        Op::Put { value, .. } => Some(value.clone()),
-        Op::Delete { .. } => None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     },
     store::{
         ReadError, Shared, Store,
-        read::get::{op_of, value_of},
+        item::{op_of, value_of},
     },
 };
 

@@ -22,7 +22,7 @@ use crate::{
     state::View,
     store::{
         Item, List, ReadError, Shared, Store,
-        read::get::{op_of, value_of},
+        item::{op_of, value_of},
         writer::membership::counts,
     },
 };
