@@ -18,7 +18,7 @@ use crate::{
     store::{
         Authority, IngestError, Ingested, OpenError, Shared, Watch, WatchOptions, Write,
         WriteError, Written,
-        consumers::Consumers,
+        consumers::{Consumer, ConsumerError, ConsumerStatus, Consumers},
         writer::{actor::Command, group::Writes, intake, open, queue::Queue},
     },
 };
@@ -209,6 +209,19 @@ impl Store {
     /// Watches as `options` say. What is wrong with them comes as the first item.
     pub fn watch_with(&self, options: WatchOptions) -> Watch {
         Watch::new(Arc::clone(&self.shared), options)
+    }
+
+    /// Returns a handle on the consumer `name`, which need not exist yet.
+    pub fn consumer(&self, name: &str) -> Consumer {
+        self.consumers.consumer(name)
+    }
+
+    /// Returns the status of all consumers of this store, by name.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`, `Closed`.
+    pub async fn consumers(&self) -> Result<Vec<ConsumerStatus>, ConsumerError> {
+        self.consumers.list().await
     }
 
     /// Writes what is in memory to the state file, seals the logs, and ends consumers and writer.

@@ -376,12 +376,12 @@ fn what_makes_no_sense_is_refused() {
     home.run(&["consumer", "create", "c", "/k", "--from", "start"])
         .ok();
     insta::assert_snapshot!(home.run(&["consumer", "create", "c", "/j"]), @r#"
-    error: there is a consumer "c" already, and its list of prefixes is another: delete it first, or take another name
+    error: a consumer "c" exists already, with another list of prefixes: delete it first, or choose another name
     hint: `lattice consumer show` says how it was made
     exit 4
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "create", "a/b"]), @r#"
-    error: "a/b" is no name for a consumer: 1 to 64 letters, digits, '-', '_' or '.'
+    error: "a/b" is not a name for a consumer: expected 1 to 64 letters, digits, '-', '_' or '.'
     exit 2
     "#);
     insta::assert_snapshot!(
