@@ -1,4 +1,4 @@
-//! The cause of what a consumer writes when it handles a change.
+//! The cause of an entry that a consumer writes when it handles a change.
 
 use crate::protocol::{
     change::{Change, Kind},

@@ -1,4 +1,4 @@
-//! A change as a consumer keeps it: where it is found again, and its id.
+//! A change as a consumer keeps it: its place in the log, and its id.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
 use crate::protocol::change::{Change, EntryRef, Kind};
 
-/// Where a change is found again: what a consumer keeps of it. The log has the rest.
+/// The part of a change that a consumer keeps. The log has the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeRef {
-    /// The key.
+    /// Key that changed.
     pub key: Bytes,
-    /// What happened.
+    /// Kind of the change.
     pub kind: Kind,
-    /// The entry that made the change.
+    /// Entry that made the change; for an expiry, the winner that expired.
     pub entry: EntryRef,
     /// Index of the op in its entry.
     pub op_index: u32,
-    /// As in the change.
+    /// Same as `Change::expires_ms`.
     pub expires_ms: Option<u64>,
-    /// When the entry arrived in this node's log, ms since 1970.
+    /// Time when the entry arrived in this node's log, ms since 1970.
     pub arrived_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The id of a delivery: what a taker answers with.
+//! The id of a delivery, which a taker answers with.
 
 use std::{fmt, str::FromStr};
 
@@ -6,12 +6,12 @@ use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
 use crate::{id::IdError, protocol::consumer::change_ref::ChangeId};
 
-/// Names one attempt at a change: what a taker answers with. Printed as `<change>.<attempt>`.
+/// Names one attempt at a change; a taker answers with it. Printed as `<change>.<attempt>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
-    /// The change.
+    /// Change that is delivered.
     pub change: ChangeId,
-    /// 1 the first time.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
 }
 

@@ -1,5 +1,5 @@
-//! A durable consumer, as rules: the changes that are outstanding, who may take the next one, and
-//! what becomes of changes that nobody acknowledges.
+//! A durable consumer, as rules: which changes are outstanding, which one may be taken next, and when
+//! an unacknowledged change is delivered again or becomes a dead letter.
 //!
 //! A consumer is a position (everything before it was fed to the consumer) and a set of outstanding
 //! changes (fed and not finished). Both are saved together, so after a crash every change is

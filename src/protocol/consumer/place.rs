@@ -2,86 +2,85 @@
 
 use crate::protocol::consumer::{change_ref::ChangeRef, delivery_id::DeliveryId};
 
-/// Where a change is.
+/// Where a change of a consumer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// Fed, and not finished.
+    /// It was fed and is not finished.
     Outstanding {
         /// The change.
         change: ChangeRef,
-        /// Times it was given out.
+        /// Attempts so far.
         attempts: u32,
-        /// Who has it.
+        /// Whether a taker has it.
         state: State,
     },
-    /// Given up.
+    /// It was given up.
     Dead(DeadLetter),
-    /// Acknowledged, or skipped.
-    Gone,
+    /// It was acknowledged or skipped, and has no row.
+    Finished,
 }
 
-/// Who has an outstanding change.
+/// Whether a taker has an outstanding change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Nobody.
+    /// No taker has it.
     Waiting {
-        /// From when on it may be taken, ms since 1970.
+        /// Time from which on it may be taken, ms since 1970; 0: at once.
         due_ms: u64,
-        /// True when the last attempt ended because its time was over: its taker may still
-        /// acknowledge it.
+        /// True when the last attempt timed out: its taker may still answer.
         late: bool,
     },
-    /// A taker.
+    /// A taker has it.
     Taken {
-        /// When the taker loses it, ms since 1970.
+        /// Time at which the taker loses it, ms since 1970.
         deadline_ms: u64,
-        /// True when its taker outlives this process: it keeps its time after a restart.
+        /// True when the taker outlives this process: it keeps its deadline after a restart.
         detached: bool,
     },
 }
 
-/// Why a change is given out no more.
+/// Why a change became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeathReason {
-    /// Nobody acknowledged it in `max_deliver` attempts.
+    /// None of `max_deliver` attempts was acknowledged.
     MaxDeliver,
-    /// A taker said that it cannot be done.
+    /// A taker answered that it cannot be done.
     Terminated,
-    /// The log does not have it any more, or not readable.
+    /// The log does not have it any more, or it cannot be read there.
     Unreadable,
 }
 
-/// A change that is given out no more until somebody retries it.
+/// A change that is not delivered again, unless it is retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number in the consumer.
+    /// Number in the consumer, in the order of feeding.
     pub number: u64,
     /// The change.
     pub change: ChangeRef,
-    /// Times it was given out.
+    /// Attempts that were made.
     pub attempts: u32,
-    /// Why.
+    /// Why it was given up.
     pub reason: DeathReason,
-    /// Since when, ms since 1970.
+    /// Time when it was given up, ms since 1970.
     pub died_ms: u64,
 }
 
-/// A change that was given out.
+/// A change that was given to a taker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
-    /// Its number in the consumer.
+    /// Number in the consumer, in the order of feeding.
     pub number: u64,
-    /// What the taker answers with.
+    /// Id that the taker answers with.
     pub id: DeliveryId,
     /// The change.
     pub change: ChangeRef,
 }
 
-/// What happened so far.
+/// Counts of a consumer since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Changes acknowledged.
     pub acked: u64,
-    /// Attempts after the first one of a change.
+    /// Attempts after the first one of each change.
     pub redelivered: u64,
 }

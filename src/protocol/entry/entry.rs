@@ -1,7 +1,7 @@
 //! An entry: the signed unit of a log, from bytes to a verified value.
 //!
-//! `SignedEntry` is what came or will be sent, `Entry` is well formed, `VerifiedEntry` is
-//! authentic. Each step is a type, so nothing is checked twice and nothing is forgotten.
+//! A `SignedEntry` is bytes that arrived or are to be sent, an `Entry` is well formed, and a
+//! `VerifiedEntry` is authentic. Each step is a type, so no check is made twice, and none is left out.
 
 use std::{
     ops::Deref,
@@ -27,40 +27,41 @@ use crate::{
     wire,
 };
 
-/// An entry as it is stored and sent: bytes and a signature that nobody has looked at yet.
+/// An entry as it is stored and sent: bytes and a signature, not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedEntry {
     /// An encoded header; the signature covers exactly these bytes.
     pub header: Bytes,
     /// Ed25519 over the domain prefix and `header`.
     pub signature: [u8; 64],
-    /// Who signed.
+    /// Key that signed.
     pub author: Author,
-    /// Encoded ops; the header has their hash.
+    /// Encoded ops; the header holds their hash.
     pub ops: Bytes,
 }
 
-/// What the author signed.
+/// The signed part of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The store the entry belongs to.
     pub store: StoreId,
     /// Place in the author's log, from 1.
     pub seq: Seq,
-    /// The author's entry before; `None` exactly when `seq` is 1.
+    /// The entry before on the author's branch; `None` exactly when `seq` is 1.
     pub prev: Option<EntryId>,
-    /// When it was written; greater than `prev`'s and every parent's.
+    /// Time of writing; greater than that of `prev` and of every parent.
     pub hlc: Hlc,
     /// True for an explicit batch, which is delivered whole.
     pub atomic: bool,
-    /// What a hook wrote, and why; `None` for everything else.
+    /// Why a hook wrote the entry; `None` if no hook did.
     pub cause: Option<Cause>,
-    /// The heads of this entry's keys where it was written.
+    /// Heads of this entry's keys on the node where it was written, in ascending order.
     pub parents: Vec<Parent>,
 }
 
 impl Header {
-    /// Returns the hooks between this entry and one that a person wrote; 0 where a person wrote it.
+    /// Returns the number of hooks between this entry and one that a person wrote; 0 if a person wrote
+    /// it.
     pub fn depth(&self) -> u32 {
         self.cause.as_ref().map_or(0, |cause| cause.depth)
     }
@@ -69,13 +70,13 @@ impl Header {
 /// An entry that another one supersedes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parent {
-    /// When it was written.
+    /// Time of writing.
     pub hlc: Hlc,
-    /// Whose it is.
+    /// Key that signed it.
     pub author: Author,
-    /// Its id.
+    /// Id of the entry.
     pub id: EntryId,
-    /// Its place in its author's log.
+    /// Place in its author's log, from 1.
     pub seq: Seq,
 }
 
@@ -107,7 +108,7 @@ impl SignedEntry {
         })
     }
 
-    /// Returns the bytes that `decode` reads.
+    /// Encodes the entry as `decode` reads it.
     pub fn encode(&self) -> Vec<u8> {
         wire::SignedEntry {
             header: self.header.clone(),
@@ -118,7 +119,8 @@ impl SignedEntry {
         .encode_to_vec()
     }
 
-    /// Returns the entry's id: it commits to author, signature, header, and through it to the ops.
+    /// Returns the entry's id. It commits to author, signature and header, and by the header to the
+    /// ops.
     pub fn id(&self) -> EntryId {
         let mut hasher = blake3::Hasher::new_from_context_key(&ID_KEY);
         hasher
@@ -128,7 +130,7 @@ impl SignedEntry {
         EntryId(*hasher.finalize().as_bytes())
     }
 
-    /// Reads header and ops and checks everything that can be checked without a key or a log.
+    /// Reads header and ops, and makes all checks that need neither a key nor a log.
     ///
     /// # Errors
     /// Every variant of `EntryError` but `BadSignature`.
@@ -136,11 +138,11 @@ impl SignedEntry {
         self.read(true)
     }
 
-    /// As `parse`, for bytes of which the id says that they were parsed before: they are not encoded
-    /// once more to see that there is one way to write them.
+    /// Like `parse`, for bytes whose id shows that they were parsed before: the check that they are the
+    /// one canonical encoding is left out.
     ///
     /// # Errors
-    /// As `parse`.
+    /// Like `parse`.
     pub fn parse_again(self) -> Result<Entry, EntryError> {
         self.read(false)
     }
@@ -214,7 +216,8 @@ impl Header {
         Ok(header)
     }
 
-    /// Checks what a header says about itself, in both directions: nobody signs what nobody reads.
+    /// Checks a header by itself, both before signing and after reading: no node signs a header that
+    /// another refuses.
     fn check(&self) -> Result<(), EntryError> {
         let parents = self.parents.len();
         if parents > PARENTS_MAX {
@@ -307,21 +310,21 @@ impl Parent {
     }
 }
 
-/// A well-formed entry whose signature nobody has checked.
+/// A well-formed entry with a signature that is not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its id.
+    /// Id, as `SignedEntry::id` returns it.
     pub id: EntryId,
-    /// What the author signed.
+    /// Header that the author signed.
     pub header: Header,
-    /// What it changes, in order.
+    /// Changes it makes, in order; each key at most once.
     pub ops: Vec<Op>,
-    /// The bytes it came as.
+    /// Bytes from which it was read.
     pub signed: SignedEntry,
 }
 
 impl Entry {
-    /// Returns who signed it.
+    /// Returns the author's key.
     pub fn author(&self) -> Author {
         self.signed.author
     }
@@ -335,7 +338,7 @@ impl Entry {
         }
     }
 
-    /// Returns how others cite it.
+    /// Returns the reference by which other entries cite it.
     pub fn as_parent(&self) -> Parent {
         Parent {
             hlc: self.header.hlc,
@@ -345,7 +348,7 @@ impl Entry {
         }
     }
 
-    /// Returns about how many bytes it takes in memory: as it came, and as it was read.
+    /// Returns about the bytes that it takes in memory: encoded, and read.
     pub fn bytes(&self) -> usize {
         let came = self
             .signed
@@ -371,8 +374,9 @@ impl Entry {
         Ok(VerifiedEntry(Arc::new(self)))
     }
 
-    /// Takes the entry as authentic because something authentic commits to its id: a later entry
-    /// of its branch, or this node's own log, which took it in after a check.
+    /// Accepts the entry as authentic without a check of its signature. The caller knows that something
+    /// authentic commits to its id: a later entry of its branch, or this node's own log, where it was
+    /// written after a check.
     pub fn vouched(self) -> VerifiedEntry {
         VerifiedEntry(Arc::new(self))
     }
@@ -456,6 +460,6 @@ const VERSION: u32 = 1;
 const FLAG_ATOMIC: u32 = 1;
 // The same key signs iroh's handshakes: the prefix keeps the two apart.
 const SIGNATURE_DOMAIN: &[u8] = b"lattice/entry/v1\0";
-// Hashing the context anew for each entry would cost as much as the entry.
+// Hashing the context again for each entry would cost as much as hashing the entry.
 static ID_KEY: LazyLock<ContextKey> =
     LazyLock::new(|| hash_derive_key_context("lattice 2026 entry id v1"));

@@ -87,7 +87,7 @@ fn what_is_acknowledged_is_done_and_the_rest_is_seen() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "ack", "billing", &id]), @r#"
-    error: [change].1 is not outstanding: it was acknowledged already, or is not of this consumer
+    error: [change].1 is not outstanding: it was acknowledged already, or it belongs to another consumer
     exit 4
     "#);
     insta::assert_snapshot!(
@@ -324,7 +324,7 @@ fn what_nobody_can_do_is_a_dead_letter_until_somebody_decides() {
         ("poison", &1.into())
     );
     insta::assert_snapshot!(home.run(&["consumer", "term", "c", id]), @r#"
-    error: [change].1 is not outstanding: it was acknowledged already, or is not of this consumer
+    error: [change].1 is not outstanding: it was acknowledged already, or it belongs to another consumer
     exit 4
     "#);
     assert_eq!(home.run(&["consumer", "dead", "c", "skip"]).code, 2);
