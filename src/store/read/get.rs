@@ -1,4 +1,4 @@
-//! Reading: values, heads and logs, from one view of the state.
+//! Single reads: a value, the heads of a key, an entry, the records of a log.
 
 use std::sync::Arc;
 
@@ -53,36 +53,36 @@ pub enum ReadError {
 /// One head of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadItem {
-    /// The entry.
+    /// Entry that wrote the head.
     pub entry: EntryRef,
-    /// What it put; `None` for a tombstone.
+    /// Value that it put; `None` for a tombstone.
     pub value: Option<Bytes>,
     /// When it expires, ms since 1970; `None`: never.
     pub expires_ms: Option<u64>,
-    /// True when that time is over.
+    /// True when that time has passed.
     pub expired: bool,
-    /// True for the one that reads return.
+    /// True for the winner, which reads return.
     pub wins: bool,
 }
 
-/// A record of a log.
+/// An entry as one of the logs here holds it.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
-    /// The entry.
+    /// Entry of the record.
     pub entry: VerifiedEntry,
-    /// 0, or more after a fork.
+    /// Number of the author's branch: 0, or more after a fork.
     pub branch: u32,
-    /// When it arrived here, ms since 1970.
+    /// Time when it arrived here, ms since 1970.
     pub arrived_ms: u64,
 }
 
 impl Store {
     /// Returns the value of `key`; `None` when it is missing, deleted or expired.
     ///
-    /// Sees every write that has returned. Does not wait for the writer.
+    /// It sees every write that has returned, and does not wait for the writer.
     ///
     /// # Errors
-    /// `ReadError`. Damage of the state is mended from the log before it is reported.
+    /// `ReadError`. A damaged state is rebuilt from the log once before it is reported.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Item>, ReadError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
@@ -94,7 +94,7 @@ impl Store {
         .await
     }
 
-    /// Returns what this node has written because of `cause`, and its place in this node's log.
+    /// Returns seq and id of the entry that this node has written for `cause`, if there is one.
     ///
     /// # Errors
     /// `ReadError`.
@@ -130,7 +130,7 @@ impl Store {
         .await
     }
 
-    /// Returns the entry that `place` names; `None`: the log does not have it.
+    /// Returns the entry that `place` names; `None` if the log does not have it.
     ///
     /// # Errors
     /// `ReadError`.
@@ -142,8 +142,8 @@ impl Store {
         .await
     }
 
-    /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
-    /// they are large. After a fork those of one place come together.
+    /// Returns about `limit` records of `author` with a seq above `after`, by seq; fewer when they are
+    /// large. Records of several branches with one seq come together, even beyond `limit`.
     ///
     /// # Errors
     /// `Damaged` when one of them is unreadable; `ReadError`.
@@ -183,8 +183,8 @@ impl Store {
         .await
     }
 
-    /// Returns a hash over all keys and their heads: equal on two nodes exactly when their states
-    /// are, byte by byte. Reads the whole state.
+    /// Returns a hash over all keys and their heads. It is equal on two nodes exactly when their states
+    /// are equal, byte by byte. Reads the whole state.
     ///
     /// # Errors
     /// `ReadError`.
@@ -210,8 +210,8 @@ impl Store {
         .await
     }
 
-    /// Reads from the newest view, off the event loop where it may wait for the disk. A damaged
-    /// state is built again once.
+    /// Calls `work` with the newest view, on this thread. If the state is damaged, rebuilds it once and
+    /// calls `work` again.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
@@ -225,7 +225,7 @@ impl Store {
         work(&self.shared, &self.shared.state.view())
     }
 
-    /// Has the state built again, unless that was done after `version`.
+    /// Waits until the state was rebuilt from the log, unless that was done after `version`.
     pub(super) async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Rebuild { version, reply };
