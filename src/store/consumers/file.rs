@@ -69,7 +69,7 @@ pub(super) struct Commit {
 pub(super) struct Changed {
     pub(super) name: String,
     pub(super) row: ConsumerRow,
-    /// Changes by number; the rows of those that are `Gone` are removed.
+    /// Changes by number; the rows of those that are `Finished` are removed.
     pub(super) places: Vec<(u64, Place)>,
 }
 

@@ -494,7 +494,7 @@ impl LiveState {
             !position.inside,
             "L1: a feed covers whole groups of changes"
         );
-        // Members remove entries, and nobody can where anybody may write.
+        // Only a change of the members makes entries stop counting; here anyone may write.
         if let Some(before) = self.position.as_ref().filter(|_| shared.anyone) {
             let back = moved_back(&before.frontier, &position.frontier);
             assert_eq!(back, None, "L2: a consumer is fed forward");

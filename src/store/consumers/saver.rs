@@ -1,4 +1,4 @@
-//! The saver: a thread that owns `consumers.db` and saves what has changed, many consumers and many
+//! The saver: a thread that owns `consumers.db` and saves the changes of many consumers and many
 //! acknowledgements with one fsync.
 
 use std::{
@@ -227,7 +227,7 @@ impl Roster {
         late
     }
 
-    // Returns what is to be saved, and true when there are names to remove.
+    // Returns the commit to write, and true when it removes names.
     fn gather(&self) -> (Commit, bool) {
         let (live, deleted) = {
             let mut names = self.names();

@@ -202,7 +202,7 @@ impl LogSource {
         })
     }
 
-    /// True when the source ended at `WatchOptions::until_ms`: the watch is over.
+    /// True when the source ended at `WatchOptions::until_ms`, so that the watch ends.
     pub(super) fn ended_at_until(&self) -> bool {
         matches!(self.stage, Stage::Done(End::Until))
     }

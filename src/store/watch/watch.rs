@@ -37,9 +37,9 @@ use crate::{
 
 /// A stream of `Result<WatchEvent, WatchError>`; it ends after the first error.
 ///
-/// `Store::watch` makes it, and polling it as a `Stream` is the only thing that moves it. The
-/// methods only ask where it stands, between two items: `cursor` to resume later, `lag` and `lags`
-/// for a measure of being behind, and `lacks` while it waits for missing entries.
+/// `Store::watch` makes it, and only polling it as a `Stream` moves it. The methods report on it
+/// between two items: `cursor` to resume later, `lag` and `lags` to see that it is behind, and
+/// `lacks` while it waits for missing entries.
 ///
 /// Dropping a watch ends it. It may be left unpolled for any time: nothing is lost, and its memory
 /// does not grow.
@@ -105,8 +105,7 @@ struct Waiting {
 impl Watch {
     /// Makes a watch, and subscribes it to the bus.
     pub(in crate::store) fn new(shared: Arc<Shared>, options: WatchOptions) -> Self {
-        // One subscription for all prefixes: only within a channel does the order of publication
-        // hold.
+        // One subscription for all prefixes: the order of publication holds within a channel only.
         let subscription = shared.bus.subscribe(common_prefix(&options.scopes()));
         let heartbeat = {
             let _runtime = shared.runtime.enter();
@@ -201,8 +200,7 @@ impl Watch {
         published.frontier.entries_beyond(&self.position.frontier)
     }
 
-    // Opens the history that the options ask for. Called at the start, and again after waiting for
-    // missing entries.
+    // Opens the history that the options ask for; again after waiting for missing entries.
     fn start(&mut self) -> Result<Option<WatchEvent>, WatchError> {
         let view = self.shared.state.view();
         match &self.options.start {
@@ -368,8 +366,7 @@ impl Watch {
         }
     }
 
-    // Makes `piece` the next to deliver. A piece of history or of the bus is first brought in line
-    // with the expiries that this position has delivered.
+    // Makes `piece` the next to deliver; adjusts its expiries to those that were delivered.
     fn set_piece(&mut self, mut piece: Piece) {
         if piece.then.is_some() {
             let reports =
@@ -412,7 +409,7 @@ impl Watch {
         if let Some((piece, _)) = self.piece.take()
             && let Some(then) = piece.then
         {
-            // Members remove entries, and nobody can where anybody may write.
+            // Only a change of the members makes entries stop counting; here anyone may write.
             debug_assert!(
                 !self.shared.anyone
                     || moved_back(&self.position.frontier, &then.frontier).is_none(),
@@ -496,7 +493,7 @@ impl Watch {
         Ok(is_over(&self.shared, &view, until_ms)?)
     }
 
-    // Returns when the heartbeat is due, or earlier when the watch may be over before.
+    // Returns when the heartbeat is due, or earlier if the watch may end before.
     fn next_look(&self) -> Instant {
         let due = self.last_item + self.options.heartbeat;
         let Some(until_ms) = self.options.until_ms else {
@@ -531,7 +528,7 @@ impl Watch {
             return Poll::Ready(Ok(Some(WatchEvent::Progress)));
         }
         if is_due {
-            // The caller polls again, and that poll registers its waker with the timer.
+            // The next poll registers its waker with the timer.
             return Poll::Ready(Ok(None));
         }
         Poll::Pending
@@ -598,5 +595,5 @@ impl Stream for Watch {
     }
 }
 
-// Time between two looks: whether missing entries have arrived, and whether the watch is over.
+// Time between two looks for missing entries, and for the end of the watch.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(50);
