@@ -21,7 +21,7 @@ use crate::{
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
     protocol::{cursor::Cursor, pattern::Pattern},
-    store::{Delivery, Start, Store, WatchEvent, WatchOptions},
+    store::{Start, Store, WatchEvent, WatchMode, WatchOptions},
     wire::api::{self, watch_reply::Event, watch_request},
 };
 
@@ -196,10 +196,10 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
         patterns: patterns.collect::<Result<_, _>>()?,
         start,
         until_ms: request.until_ms,
-        delivery: if request.latest {
-            Delivery::Latest
+        mode: if request.latest {
+            WatchMode::Latest
         } else {
-            Delivery::Every
+            WatchMode::Every
         },
         kinds: (!kinds.is_empty()).then_some(kinds),
         conflicts_only: request.conflicts_only,

@@ -15,10 +15,7 @@ use crate::{
         journal::RunRecord,
     },
     limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX},
-    protocol::{
-        change::Change,
-        entry::{Op, cause::Cause},
-    },
+    protocol::{change::Change, consumer::cause_of, entry::Op},
     store::{ReadError, Store, Write, WriteError},
 };
 
@@ -127,7 +124,7 @@ impl Work {
         let Some(first) = changes.first().filter(|_| self.hook.writes) else {
             return self.act(changes, run, variables, record).await.map(drop);
         };
-        let cause = Cause::of(&self.name, first);
+        let cause = cause_of(&self.name, first);
         if cause.depth > HOOK_DEPTH_MAX {
             return Err(Failed::ForGood(format!(
                 "this looks like a loop: {HOOK_DEPTH_MAX} hooks have written, one because of the \

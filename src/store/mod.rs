@@ -7,6 +7,7 @@
 mod config;
 pub mod consumers;
 mod error;
+mod item;
 mod maintenance;
 mod outbox;
 mod proof;
@@ -21,10 +22,11 @@ mod writer;
 
 pub use config::{Authority, StoreConfig};
 pub use error::{OpenError, ReadError};
+pub use item::Item;
 pub use outbox::Fresh;
 pub use proof::ProveError;
 pub use read::{
-    get::{HeadItem, Item, LogEntry},
+    get::{HeadItem, LogEntry},
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
@@ -35,7 +37,7 @@ use shared::Shared;
 pub use store::Store;
 pub use watch::{
     event::{WatchError, WatchEvent},
-    options::{Delivery, Start, WatchOptions},
+    options::{Start, WatchMode, WatchOptions},
     watch::Watch,
 };
 pub use write::{Condition, Write, WriteError, Written};

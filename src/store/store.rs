@@ -14,7 +14,7 @@ use crate::{
     protocol::{entry::Op, frontier::Frontier},
     store::{
         OpenError, Shared, StoreConfig, Watch, WatchOptions, Write, WriteError, Written,
-        consumers::Consumers,
+        consumers::{Consumer, ConsumerError, ConsumerStatus, Consumers},
         writer::{
             actor::Actor,
             command::{Command, Writes},
@@ -177,6 +177,19 @@ impl Store {
     /// Watches as `options` ask for. If they are invalid, the first item is the error.
     pub fn watch_with(&self, options: WatchOptions) -> Watch {
         Watch::new(Arc::clone(&self.shared), options)
+    }
+
+    /// Returns a handle on the consumer `name`, which need not exist yet.
+    pub fn consumer(&self, name: &str) -> Consumer {
+        self.consumers.consumer(name)
+    }
+
+    /// Returns the status of all consumers of this store, by name.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`, `Closed`.
+    pub async fn consumers(&self) -> Result<Vec<ConsumerStatus>, ConsumerError> {
+        self.consumers.list().await
     }
 
     /// Writes everything in memory to the state file, seals the logs, and ends consumers and writer.

@@ -8,6 +8,7 @@ use lattice::{
     id::{EntryId, Seq},
     protocol::{
         change::{Change, Kind},
+        consumer::cause_of,
         entry::{EntryError, cause::Cause},
     },
     store::{Start, Write, WriteError, Written},
@@ -174,7 +175,7 @@ async fn each_change_is_a_cause_of_its_own() {
     assert_eq!(expired.count(), 2);
     for change in &changes {
         let write = Write::put(format!("/answer/{}", changes.len()), "x");
-        let cause = Cause::of("answer", change);
+        let cause = cause_of("answer", change);
         assert_eq!(cause.depth, 1);
         store
             .write(write.clone().caused_by(cause.clone()))
@@ -197,7 +198,7 @@ async fn a_change_says_how_many_hooks_are_behind_it() {
         let newest = changes.last().unwrap();
         assert_eq!(newest.depth, depth - 1);
         let write = Write::put("/loop", depth.to_string());
-        let cause = Cause::of("loop", newest);
+        let cause = cause_of("loop", newest);
         store.write(write.caused_by(cause)).await.unwrap();
     }
     node.close().await.unwrap();

@@ -26,7 +26,7 @@ use lattice::{
         membership::role::Role,
         pattern::Pattern,
     },
-    store::{Delivery, Ingested, List, Start, Watch, WatchError, WatchEvent, WatchOptions, Write},
+    store::{Ingested, List, Start, Watch, WatchError, WatchEvent, WatchMode, WatchOptions, Write},
 };
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
@@ -318,7 +318,7 @@ fn random_options(random: &mut Random, store: &Store, clock: &Clock) -> WatchOpt
         2 => options.author = Some(author_of(AUTHOR_A)),
         3 => options.conflicts_only = true,
         4 => options.keys_only = true,
-        5 => options.delivery = Delivery::Latest,
+        5 => options.mode = WatchMode::Latest,
         _ => {}
     }
     options.start = match random.below(6) {

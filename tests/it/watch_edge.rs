@@ -21,7 +21,7 @@ use lattice::{
         entry::Op,
         frontier::FrontierTip,
     },
-    store::{Delivery, List, Start, Watch, WatchError, WatchEvent, WatchOptions, Write},
+    store::{List, Start, Watch, WatchError, WatchEvent, WatchMode, WatchOptions, Write},
 };
 use tokio_stream::StreamExt as _;
 
@@ -447,7 +447,7 @@ async fn latest_leaves_out_what_is_superseded_and_tells_what_is_not() {
     let (_node, store) = open(dir.path(), &Clock::system(), 1).await;
     let options = |start| WatchOptions {
         start,
-        delivery: Delivery::Latest,
+        mode: WatchMode::Latest,
         ..WatchOptions::default()
     };
     let mut behind = store.watch_with(options(Start::Now));

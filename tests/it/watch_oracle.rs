@@ -13,7 +13,7 @@ use lattice::{
         heads::Heads,
         pattern::Pattern,
     },
-    store::{Delivery, Start, WatchEvent, WatchOptions},
+    store::{Start, WatchEvent, WatchMode, WatchOptions},
 };
 
 /// What one watcher saw, over all its resumes.
@@ -392,7 +392,7 @@ impl<'a> Judge<'a> {
     fn missing_ops(&self, id: EntryId) -> impl Iterator<Item = u32> {
         let options = &self.lineage.options;
         let entry = &self.truth.entries[&id].entry;
-        let latest = options.delivery == Delivery::Latest || options.conflicts_only;
+        let latest = options.mode == WatchMode::Latest || options.conflicts_only;
         (0_u32..).zip(&entry.ops).filter_map(move |(index, op)| {
             let missing = !latest
                 && matches_op(options, entry.author(), op)
@@ -595,7 +595,7 @@ impl<'a> Judge<'a> {
                 live.insert(key, winner.id);
             }
         }
-        if options.delivery == Delivery::Every && live != self.initial {
+        if options.mode == WatchMode::Every && live != self.initial {
             let told = &self.initial;
             return Err(Broken::Snapshot(format!("told {told:?}, is {live:?}")));
         }

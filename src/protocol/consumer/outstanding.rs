@@ -1,13 +1,13 @@
 //! The outstanding changes of a consumer, as rules: `now` comes in, decisions go out.
 //!
 //! ```text
-//! feed -> Waiting -> take -> Taken -> ack: gone
-//!            ^                 | nack, let go, out of time: after a pause, while attempts are left
+//! feed -> Waiting -> take -> Taken -> ack: finished
+//!            ^                 | nack, dropped, timed out: after a pause, while attempts are left
 //!            +-----------------+
 //!                              | term, no attempts left: dead -> retry, skip
 //! ```
-//! Changes of one key are given out one at a time, in the order they were fed: a change waits
-//! until those of its key before it are finished or dead.
+//! Changes of one key are delivered one at a time, in the order they were fed: a change waits until
+//! the changes of its key before it are finished or dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,93 +16,52 @@ use bytes::Bytes;
 use crate::{
     limits::{DEAD_LETTERS_MAX, OUTSTANDING_KEY_BYTES_MAX},
     protocol::consumer::{
-        AckError, ChangeId, ChangeRef, DeadLetter, DeathReason, DeliveryId, Rules,
+        change_ref::{ChangeId, ChangeRef},
+        delivery_id::DeliveryId,
+        error::AckError,
+        place::{Counts, DeadLetter, DeathReason, Given, Place, State},
+        rules::Rules,
     },
 };
 
 /// The outstanding and dead changes of one consumer.
+///
+/// `new` or `restore` makes it. The feeder calls `room` and then `feed`. Takers call `take`, and answer
+/// with `ack`, `nack`, `term` or `extend`; `tick` takes back changes that were not answered in time.
+/// `take_touched` returns the rows to save. None of them reads a clock: `now_ms` is ms since 1970.
+// What must hold after every call:
+// O1. `by_id` and `lanes` name exactly the numbers of `changes`.
+// O2. Each of `ready`, `delayed` and `taken` holds only first numbers of a lane, and each such number
+//     is in exactly one of them: the one that its state names.
+// O3. By O2, only the first change of a lane is taken: changes of one key keep their order.
+// O4. After `take_touched`, `saved` names exactly the numbers of `changes` and `dead`: the file has
+//     a row for each of them, and no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outstanding {
     rules: Rules,
+    // While true, `take` returns `None`.
     paused: bool,
-    // By number: in the order they were fed.
+    // By number, which is the order in which they were fed.
     changes: BTreeMap<u64, Item>,
-    // Exactly the outstanding changes.
     by_id: BTreeMap<ChangeId, u64>,
-    // Exactly the outstanding changes, by key. Only the first of a lane may be taken.
+    // The numbers of each key.
     lanes: BTreeMap<Bytes, BTreeSet<u64>>,
+    // Sum of the bytes of the keys of `changes`.
     key_bytes: usize,
-    // First of their lane, may be taken now.
+    // Waiting changes that may be taken now.
     ready: BTreeSet<u64>,
-    // First of their lane, by the time from which on they may be taken.
+    // Waiting changes, by the time from which on they may be taken.
     delayed: BTreeSet<(u64, u64)>,
-    // Taken, by the time at which the taker loses them.
+    // Taken changes, by the time at which their taker loses them.
     taken: BTreeSet<(u64, u64)>,
     dead: BTreeMap<u64, Dead>,
+    // Above all numbers so far. A number is not used again.
     next_number: u64,
     counts: Counts,
-    // Numbers whose row is not what was last saved.
+    // Numbers whose row in the file is out of date. Cleared by `take_touched`.
     touched: BTreeSet<u64>,
-    // Numbers that have a row.
+    // Numbers that have a row in the file.
     saved: BTreeSet<u64>,
-}
-
-/// What happened so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Changes acknowledged.
-    pub acked: u64,
-    /// Attempts after the first one of a change.
-    pub redelivered: u64,
-}
-
-/// A change that was given out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// Its number in the consumer.
-    pub number: u64,
-    /// What the taker answers with.
-    pub id: DeliveryId,
-    /// The change.
-    pub change: ChangeRef,
-}
-
-/// Where a change is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// Fed, and not finished.
-    Outstanding {
-        /// The change.
-        change: ChangeRef,
-        /// Times it was given out.
-        attempts: u32,
-        /// Who has it.
-        state: State,
-    },
-    /// Given up.
-    Dead(DeadLetter),
-    /// Acknowledged, or skipped.
-    Gone,
-}
-
-/// Who has an outstanding change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Nobody.
-    Waiting {
-        /// From when on it may be taken, ms since 1970.
-        due_ms: u64,
-        /// True when the last attempt ended because its time was over: its taker may still
-        /// acknowledge it.
-        late: bool,
-    },
-    /// A taker.
-    Taken {
-        /// When the taker loses it, ms since 1970.
-        deadline_ms: u64,
-        /// True when its taker outlives this process: it keeps its time after a restart.
-        detached: bool,
-    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +79,7 @@ struct Dead {
 }
 
 impl Outstanding {
-    /// Begins with nothing.
+    /// Makes one without changes.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -140,8 +99,8 @@ impl Outstanding {
         }
     }
 
-    /// Goes on with what was saved. Takers of the process before are gone: what they had is given
-    /// out again, unless they are detached.
+    /// Makes one from saved rows, in ascending order of their numbers. The takers of the process before
+    /// have ended with it: their changes are delivered again, unless the takers are detached.
     pub fn restore(
         rules: Rules,
         counts: Counts,
@@ -153,9 +112,8 @@ impl Outstanding {
         let mut orphans = Vec::new();
         for (number, place) in places {
             all.next_number = all.next_number.max(number.saturating_add(1));
-            all.saved.insert(number);
             match place {
-                Place::Gone => {}
+                Place::Finished => continue,
                 Place::Dead(letter) => {
                     let id = ChangeId::of(&letter.change);
                     all.dead.insert(number, Dead { id, letter });
@@ -178,6 +136,7 @@ impl Outstanding {
                     all.add(number, item);
                 }
             }
+            all.saved.insert(number);
         }
         for number in orphans {
             all.fail(number, now_ms, None, false);
@@ -185,16 +144,16 @@ impl Outstanding {
         all
     }
 
-    /// Takes in the next change and returns its number; `None` when it is outstanding already.
+    /// Adds the next change and returns its number; `None` when it is outstanding already.
     pub fn feed(&mut self, change: ChangeRef) -> Option<u64> {
         let id = ChangeId::of(&change);
         let new = !self.by_id.contains_key(&id);
         new.then(|| self.push(id, change))
     }
 
-    /// Gives out the next change; `None` when none may be taken now.
+    /// Gives the next change to a taker; `None` when none may be taken now.
     ///
-    /// `detached`: its taker outlives this process.
+    /// `detached`: the taker outlives this process.
     pub fn take(&mut self, now_ms: u64, detached: bool) -> Option<Given> {
         self.tick(now_ms);
         if self.paused {
@@ -202,6 +161,7 @@ impl Outstanding {
         }
         let number = self.ready.pop_first()?;
         let deadline_ms = now_ms.saturating_add(self.rules.ack_wait_ms);
+        self.check_ready(number);
         let item = self.changes.get_mut(&number)?;
         item.attempts = item.attempts.saturating_add(1);
         item.state = State::Taken {
@@ -224,20 +184,20 @@ impl Outstanding {
         Some(given)
     }
 
-    /// The change is done: it is never given out again.
+    /// Acknowledges a change: it is done, and never delivered again.
     ///
-    /// Late is fine, as long as nobody else was given it.
+    /// A late answer counts, as long as no other taker was given the change.
     ///
     /// # Errors
     /// `AckError`.
     pub fn ack(&mut self, id: DeliveryId) -> Result<(), AckError> {
         let number = self.find(id)?;
-        self.remove(number);
+        self.finish(number, id);
         self.counts.acked = self.counts.acked.saturating_add(1);
         Ok(())
     }
 
-    /// The taker gives it back: it is given out again after `delay_ms`, or after the usual pause.
+    /// Gives a change back: it is delivered again after `delay_ms`, or after the usual pause.
     ///
     /// # Errors
     /// `AckError`.
@@ -252,10 +212,10 @@ impl Outstanding {
         Ok(())
     }
 
-    /// The taker cannot do it, nor can anybody: it becomes a dead letter.
+    /// Makes a change a dead letter, because no taker can do it.
     ///
     /// # Errors
-    /// `AckError`.
+    /// `AckError`; with `DeadLettersFull` the change stays with its taker.
     pub fn term(
         &mut self,
         id: DeliveryId,
@@ -270,7 +230,7 @@ impl Outstanding {
         Ok(())
     }
 
-    /// The taker needs more time: its `ack_wait` begins anew. `detached` as for `take`.
+    /// Starts the `ack_wait` of a taker again. `detached` as for `take`.
     ///
     /// # Errors
     /// `AckError`.
@@ -288,7 +248,8 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Takes back what was not acknowledged in time, and readies what has waited long enough.
+    /// Takes back the changes that were not answered in time, and makes those ready whose pause has
+    /// ended.
     pub fn tick(&mut self, now_ms: u64) {
         while let Some((_deadline, number)) =
             self.taken.first().copied().filter(|at| at.0 <= now_ms)
@@ -301,16 +262,17 @@ impl Outstanding {
         }
     }
 
-    /// Stops giving out changes, or goes on. Those taken may still be answered.
+    /// Stops delivering changes, or goes on. Takers may still answer the changes they have.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
     }
 
-    /// Moves up to `max` dead letters that `which` names back among the outstanding, as the last of
-    /// their keys, with all attempts before them. Returns how many; as many as there is room for.
+    /// Moves the dead letters that `which` names back to the outstanding changes, as the last of their
+    /// keys and with a fresh count of attempts. Returns how many, which is no more than there is room
+    /// for.
     ///
-    /// Attempts are counted anew, so a taker of before that answers still, with the number of an
-    /// attempt that is out again, answers for that one: it is the same change.
+    /// A taker from before the retry may still answer. If its attempt has the number of the current
+    /// attempt, it answers that one: it is the same change.
     pub fn retry(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
         let found = self.dead.iter().filter(|(_, dead)| which(&dead.letter));
         let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
@@ -342,7 +304,7 @@ impl Outstanding {
         numbers.len()
     }
 
-    /// Forgets what is outstanding: the position goes elsewhere. Dead letters stay.
+    /// Forgets all outstanding changes, because the position moves elsewhere. Dead letters stay.
     pub fn clear(&mut self) {
         let numbers: Vec<u64> = self.changes.keys().copied().collect();
         for number in numbers {
@@ -350,32 +312,33 @@ impl Outstanding {
         }
     }
 
-    /// Returns what is to be saved since the last call, by number.
+    /// Returns the places that have changed since the last call, by number, and takes them as saved.
     pub fn take_touched(&mut self) -> Vec<(u64, Place)> {
         let touched = std::mem::take(&mut self.touched);
         let mut places = Vec::with_capacity(touched.len());
         for number in touched {
             let place = self.place(number);
-            let there = if place == Place::Gone {
-                // Came and went since the last call.
+            let is_due = if place == Place::Finished {
+                // It has no row if it was fed and finished since the last call.
                 self.saved.remove(&number)
             } else {
                 self.saved.insert(number);
                 true
             };
-            if there {
+            if is_due {
                 places.push((number, place));
             }
         }
+        self.check_saved();
         places
     }
 
-    /// True when `take_touched` has something to say.
+    /// True when `take_touched` would return a place, or forget one that was never saved.
     pub fn is_touched(&self) -> bool {
         !self.touched.is_empty()
     }
 
-    /// Returns how many changes may be fed now.
+    /// Returns the number of changes that may be fed now.
     pub fn room(&self) -> usize {
         if self.key_bytes >= OUTSTANDING_KEY_BYTES_MAX {
             return 0;
@@ -383,24 +346,19 @@ impl Outstanding {
         self.rules.max_in_flight.saturating_sub(self.changes.len())
     }
 
-    /// Returns when `take` may have something that it has not now; `None`: not before something
-    /// else happens.
+    /// Returns the time at which a pause or an `ack_wait` ends next, so that `take` may return a change;
+    /// `None`: only another call can bring that about.
     pub fn next_due_ms(&self) -> Option<u64> {
         let first = [self.delayed.first(), self.taken.first()];
         first.into_iter().flatten().map(|(ms, _)| *ms).min()
     }
 
-    /// Returns the rules.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    /// True while nothing is given out.
+    /// True while nothing is delivered.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// True while this attempt is with its taker.
+    /// True while the taker of this attempt may answer, and has not timed out.
     pub fn is_taken(&self, id: DeliveryId) -> bool {
         let number = self.by_id.get(&id.change);
         let item = number.and_then(|number| self.changes.get(number));
@@ -419,12 +377,12 @@ impl Outstanding {
         self.changes.is_empty()
     }
 
-    /// Returns how many of them are with takers.
+    /// Returns the number of outstanding changes that are with takers.
     pub fn taken(&self) -> usize {
         self.taken.len()
     }
 
-    /// Returns what happened so far.
+    /// Returns the counts since the consumer was made.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -432,6 +390,43 @@ impl Outstanding {
     /// Returns the dead letters, by number.
     pub fn dead(&self) -> impl ExactSizeIterator<Item = &DeadLetter> {
         self.dead.values().map(|dead| &dead.letter)
+    }
+
+    // Checks a change that is about to be taken.
+    fn check_ready(&self, number: u64) {
+        let item = self.changes.get(&number).expect("O2: it is outstanding");
+        let first = self.lanes.get(&item.change.key).and_then(BTreeSet::first);
+        assert_eq!(first, Some(&number), "O3: the first of its key is taken");
+    }
+
+    // Removes a change that was acknowledged.
+    fn finish(&mut self, number: u64, id: DeliveryId) {
+        let item = self.remove(number);
+        assert!(
+            item.is_some_and(|item| item.id == id.change),
+            "O1: {id} was found, so its change is outstanding"
+        );
+    }
+
+    // O4: position and changes are saved together, so a row too few loses a change, and a row too
+    // many repeats one.
+    fn check_saved(&self) {
+        assert_eq!(
+            self.saved.len(),
+            self.changes.len().saturating_add(self.dead.len()),
+            "O4: rows in the file, and changes that need one"
+        );
+    }
+
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let in_lanes: BTreeSet<u64> = self.lanes.values().flatten().copied().collect();
+        assert!(in_lanes.iter().eq(self.changes.keys()), "O1");
+        assert_eq!(self.by_id.len(), self.changes.len(), "O1");
+        let timed = self.delayed.iter().chain(&self.taken).map(|at| &at.1);
+        let queued: BTreeSet<&u64> = timed.chain(&self.ready).collect();
+        let firsts: BTreeSet<&u64> = self.lanes.values().filter_map(BTreeSet::first).collect();
+        assert_eq!(queued, firsts, "O2");
     }
 
     fn place(&self, number: u64) -> Place {
@@ -443,10 +438,11 @@ impl Outstanding {
             };
         }
         let dead = self.dead.get(&number);
-        dead.map_or(Place::Gone, |dead| Place::Dead(dead.letter.clone()))
+        dead.map_or(Place::Finished, |dead| Place::Dead(dead.letter.clone()))
     }
 
-    // The change that `id` answers, if it may.
+    // Returns the number of the change that `id` may answer. Changes nothing, so that a refused answer
+    // does not either.
     fn find(&self, id: DeliveryId) -> Result<u64, AckError> {
         let Some(number) = self.by_id.get(&id.change) else {
             let is_dead = self.dead.values().any(|dead| dead.id == id.change);
@@ -495,27 +491,29 @@ impl Outstanding {
         self.key_bytes = self.key_bytes.saturating_add(key.len());
         self.by_id.insert(item.id, number);
         let state = item.state;
-        self.changes.insert(number, item);
+        let before = self.changes.insert(number, item);
+        assert!(before.is_none(), "O1: number {number} names two changes");
         let lane = self.lanes.entry(key).or_default();
         lane.insert(number);
-        let first = lane.first() == Some(&number);
+        let is_first = lane.first() == Some(&number);
         match state {
             State::Taken { deadline_ms, .. } => {
                 self.taken.insert((deadline_ms, number));
             }
-            State::Waiting { due_ms, .. } if first => self.queue(number, due_ms),
+            State::Waiting { due_ms, .. } if is_first => self.queue(number, due_ms),
             State::Waiting { .. } => {}
         }
     }
 
-    // An attempt has failed.
+    // Ends an attempt that has failed: the change waits for the next one, or becomes a dead letter.
+    // `late`: its taker may still acknowledge it.
     fn fail(&mut self, number: u64, now_ms: u64, delay_ms: Option<u64>, late: bool) {
         let Some(attempts) = self.changes.get(&number).map(|item| item.attempts) else {
             return;
         };
-        let over = self.rules.max_deliver.is_some_and(|max| attempts >= max);
-        // Without room for the letter it goes on being tried.
-        if over && self.dead.len() < DEAD_LETTERS_MAX {
+        let is_last = self.rules.max_deliver.is_some_and(|max| attempts >= max);
+        // Without room for another dead letter it is tried again.
+        if is_last && self.dead.len() < DEAD_LETTERS_MAX {
             return self.bury(number, DeathReason::MaxDeliver, now_ms);
         }
         let delay_ms = delay_ms.unwrap_or_else(|| self.rules.backoff_ms(attempts));
@@ -539,7 +537,7 @@ impl Outstanding {
         self.dead.insert(number, Dead { id, letter });
     }
 
-    // It is first of its lane: only those are taken.
+    // Moves a change into a state. It is the first of its lane, because only those are taken.
     fn set_state(&mut self, number: u64, state: State) {
         let Some(item) = self.changes.get_mut(&number) else {
             return;
@@ -587,7 +585,7 @@ impl Outstanding {
         Some(item)
     }
 
-    // `number` is the first of its lane now.
+    // Queues the change that is the first of its lane now.
     fn advance(&mut self, number: u64) {
         if let Some(State::Waiting { due_ms, .. }) =
             self.changes.get(&number).map(|item| item.state)

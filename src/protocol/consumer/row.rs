@@ -1,4 +1,4 @@
-//! What is kept of a consumer, as bytes.
+//! The rows of a consumer in its file, as bytes.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -7,7 +7,11 @@ use crate::{
     id::{Author, EntryId},
     protocol::{
         change::{EntryRef, Kind},
-        consumer::{ChangeRef, Counts, DeadLetter, DeathReason, Place, Rules, State},
+        consumer::{
+            change_ref::ChangeRef,
+            place::{Counts, DeadLetter, DeathReason, Place, State},
+            rules::Rules,
+        },
         cursor::Cursor,
         hlc::Hlc,
     },
@@ -17,32 +21,33 @@ use crate::{
     },
 };
 
-/// A consumer, but for its changes.
+/// A consumer without its changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerRow {
-    /// Keys must begin with one of these; none: all keys.
+    /// Prefixes of selected keys; empty: all keys.
     pub prefixes: Vec<Bytes>,
-    /// How it gives out changes.
+    /// Rules of its deliveries.
     pub rules: Rules,
-    /// ms since 1970.
+    /// Time when it was made, ms since 1970.
     pub created_ms: u64,
-    /// True while nothing is given out.
+    /// True while nothing is delivered.
     pub paused: bool,
-    /// Everything up to here was fed to it. `None`: nothing was, it begins `since` a time.
+    /// Position through which changes were fed. `None`: none were fed yet, and it begins at one of the
+    /// two times below.
     pub position: Option<Cursor>,
-    /// It begins with what was written since this time, ms since 1970; 0: not so.
+    /// It begins with entries stamped since this time, ms since 1970; 0: not given.
     pub since_authored_ms: u64,
-    /// What arrived here before is left out, ms since 1970; 0: nothing is.
+    /// Entries that arrived here before this time are left out, ms since 1970; 0: none are.
     pub since_arrived_ms: u64,
-    /// What happened so far.
+    /// Counts since it was made.
     pub counts: Counts,
-    /// When somebody last took or answered a change, ms since 1970; 0: never.
+    /// Time when a taker last took or answered a change, ms since 1970; 0: never.
     pub last_seen_ms: u64,
-    /// Why it was stopped; `None`: it was not.
+    /// Reason why it has stopped; `None`: it has not.
     pub stopped: Option<String>,
 }
 
-/// Returns the bytes of a consumer.
+/// Encodes a consumer.
 pub fn encode_consumer(consumer: &ConsumerRow) -> Vec<u8> {
     let row = Row {
         prefixes: consumer.prefixes.clone(),
@@ -67,7 +72,7 @@ pub fn encode_consumer(consumer: &ConsumerRow) -> Vec<u8> {
     row.encode_to_vec()
 }
 
-/// Reads the bytes of a consumer; `None` where they are none.
+/// Decodes a consumer; `None` if the bytes are malformed.
 pub fn decode_consumer(bytes: &[u8]) -> Option<ConsumerRow> {
     let row = Row::decode(bytes).ok()?;
     let position = match row.position.as_str() {
@@ -96,10 +101,10 @@ pub fn decode_consumer(bytes: &[u8]) -> Option<ConsumerRow> {
     })
 }
 
-/// Returns the bytes of a change; `None` for one that is gone and has no row.
+/// Encodes a change; `None` for a finished one, which has no row.
 pub fn encode_change(place: &Place) -> Option<Vec<u8>> {
     let (change, attempts, state) = match place {
-        Place::Gone => return None,
+        Place::Finished => return None,
         Place::Outstanding {
             change,
             attempts,
@@ -139,7 +144,7 @@ pub fn encode_change(place: &Place) -> Option<Vec<u8>> {
     Some(row.encode_to_vec())
 }
 
-/// Reads the bytes of change `number`; `None` where they are none.
+/// Decodes change `number`; `None` if the bytes are malformed.
 pub fn decode_change(number: u64, bytes: &[u8]) -> Option<Place> {
     let row = ConsumerChange::decode(bytes).ok()?;
     let change = ChangeRef {

@@ -1,13 +1,18 @@
-//! The rules against a model that says the same in a slower and simpler way.
+//! The rules against a slower and simpler model of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
     id::{Author, EntryId},
-    protocol::hlc::Hlc,
+    limits::DEAD_LETTERS_MAX,
+    protocol::{
+        change::{EntryRef, Kind},
+        hlc::Hlc,
+    },
 };
 
 const MAX_IN_FLIGHT: usize = 6;
@@ -42,7 +47,7 @@ fn change(number: u8, key: u8) -> ChangeRef {
 enum Step {
     Feed { key: u8 },
     Take { detached: bool },
-    // Of the deliveries so far, one.
+    // Answers one of the deliveries so far, counted from the newest.
     Ack(usize),
     Nack(usize, Option<u64>),
     Term(usize),
@@ -72,10 +77,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a consumer owes: everything fed is here until it is acknowledged or skipped.
+/// The changes that a consumer owes: each one that was fed, until it is acknowledged or skipped.
 #[derive(Debug, Clone, Default)]
 struct Model {
-    // By change: key, number of feeding (which a retry renews), and how it is.
+    // By change.
     all: BTreeMap<ChangeId, Owed>,
     fed: u64,
 }
@@ -83,18 +88,19 @@ struct Model {
 #[derive(Debug, Clone)]
 struct Owed {
     key: Bytes,
+    // Order of feeding; a retry renews it.
     place: u64,
     attempts: u32,
     dead: bool,
-    // Until when somebody has it, or not before when it comes.
+    // Taken: until this time. Waiting: not before this time.
     until_ms: u64,
     taken: bool,
-    // Of a taker that outlives the node.
+    // The taker outlives the node.
     detached: bool,
 }
 
 impl Model {
-    // The change that must come next: the oldest that may.
+    // Returns the change that must come next: the oldest one that may be taken.
     fn next(&self, now_ms: u64) -> Option<ChangeId> {
         let first = |owed: &Owed| {
             let same = self
@@ -121,7 +127,7 @@ impl Model {
     }
 
     fn time_out(&mut self, rules: &Rules, now_ms: u64) {
-        // In the order in which their time was over: the pause is counted from when that is seen.
+        // The pause is counted from the time when the rules see that they are late.
         let late = |owed: &Owed| owed.taken && owed.until_ms <= now_ms;
         let ids: Vec<_> = self
             .all
@@ -135,7 +141,7 @@ impl Model {
     }
 }
 
-// What is in the file.
+// The rows in the file, by number.
 type Rows = BTreeMap<u64, Vec<u8>>;
 
 fn save(all: &mut Outstanding, rows: &mut Rows) {
@@ -205,7 +211,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                 let Some((id, detached)) = deliveries.iter().rev().nth(n).copied() else {
                     continue;
                 };
-                // What the rules have not seen is not over: nobody took it meanwhile.
+                // A taker is late only once the rules have seen it.
                 let owed = model.all.get(&id.change).cloned();
                 let done = match step {
                     Step::Ack(_) => all.ack(id),
@@ -226,7 +232,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                     (Some(owed), done) if owed.attempts < id.attempt => {
                         assert_eq!(done, Err(AckError::NotOutstanding { id }));
                     }
-                    // Given back, or out of time: the model does not keep which.
+                    // It was given back or timed out: the model does not keep which.
                     (Some(owed), Err(error)) => {
                         assert!(
                             !owed.taken && error == AckError::Answered { id },
@@ -294,7 +300,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                 all = Outstanding::restore(rules.clone(), saved_counts, places, now_ms);
                 all.set_paused(paused);
                 model = saved_model.clone();
-                // Numbers of changes are not used again, so that ids stay one change's.
+                // Numbers of changes are not used again, so that an id keeps naming one change.
                 model.fed = fed;
                 let attached: Vec<_> = model
                     .all
@@ -313,6 +319,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                 });
             }
         }
+        all.check();
         let open = model.all.values().filter(|owed| !owed.dead).count();
         assert!(open <= MAX_IN_FLIGHT);
         assert_eq!(
@@ -321,7 +328,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
         );
         assert_eq!(all.is_empty(), open == 0);
     }
-    // Nothing is lost: with time, patience and acknowledgements all of it comes out.
+    // No change is lost: all of them come if they are taken and acknowledged for long enough.
     all.set_paused(false);
     let mut open: BTreeSet<ChangeId> = model
         .all
@@ -350,7 +357,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn what_is_fed_is_given_out_in_order_until_it_is_done(
+    fn fed_changes_come_in_order_until_done(
         max_deliver in proptest::option::of(1..4_u32),
         steps in vec(step(), 1..120),
     ) {
@@ -359,7 +366,7 @@ proptest! {
 }
 
 #[test]
-fn who_is_late_may_acknowledge_until_another_has_it() {
+fn late_ack_counts_until_taken_again() {
     let mut all = Outstanding::new(rules(None));
     all.feed(change(1, 1));
     let first = all.take(0, false).unwrap().id;
@@ -376,7 +383,7 @@ fn who_is_late_may_acknowledge_until_another_has_it() {
     };
     assert_eq!(all.ack(first), Err(given_again));
     all.tick(ACK_WAIT_MS * 3);
-    assert_eq!(all.ack(second), Ok(()), "late, and nobody else has it");
+    assert_eq!(all.ack(second), Ok(()), "late, and no other taker has it");
     assert_eq!(
         all.ack(second),
         Err(AckError::NotOutstanding { id: second })
@@ -384,7 +391,7 @@ fn who_is_late_may_acknowledge_until_another_has_it() {
 }
 
 #[test]
-fn an_attempt_is_answered_once() {
+fn attempt_is_answered_once() {
     let mut all = Outstanding::new(rules(None));
     all.feed(change(1, 1));
     let id = all.take(0, false).unwrap().id;
@@ -395,7 +402,7 @@ fn an_attempt_is_answered_once() {
 }
 
 #[test]
-fn a_detached_taker_keeps_its_time_over_a_restart_and_others_do_not() {
+fn only_detached_takers_outlive_a_restart() {
     let mut all = Outstanding::new(rules(None));
     all.feed(change(1, 1));
     all.feed(change(2, 2));
@@ -410,7 +417,7 @@ fn a_detached_taker_keeps_its_time_over_a_restart_and_others_do_not() {
 }
 
 #[test]
-fn a_last_attempt_that_died_with_the_node_was_the_last() {
+fn crash_in_last_attempt_makes_a_dead_letter() {
     let mut all = Outstanding::new(rules(Some(1)));
     all.feed(change(1, 1));
     all.take(0, false).unwrap();
@@ -424,7 +431,7 @@ fn a_last_attempt_that_died_with_the_node_was_the_last() {
 }
 
 #[test]
-fn without_room_for_dead_letters_nothing_dies() {
+fn full_dead_letters_keep_changes_alive() {
     let mut all = Outstanding::new(Rules {
         max_in_flight: usize::MAX,
         ..rules(Some(1))
@@ -451,7 +458,7 @@ fn without_room_for_dead_letters_nothing_dies() {
 }
 
 #[test]
-fn ids_print_and_parse_and_tell_changes_apart() {
+fn ids_round_trip_and_differ() {
     let base = change(1, 1);
     let id = ChangeId::of(&base);
     let delivery = DeliveryId {
@@ -481,7 +488,7 @@ fn ids_print_and_parse_and_tell_changes_apart() {
         change(2, 1),
     ];
     assert!(others.iter().all(|other| ChangeId::of(other) != id));
-    // When it arrived here, and where it stands in its entry, is of no account.
+    // The time of arrival and the index of the op do not count.
     assert_eq!(
         ChangeId::of(&ChangeRef {
             arrived_ms: 9,
@@ -492,7 +499,7 @@ fn ids_print_and_parse_and_tell_changes_apart() {
 }
 
 #[test]
-fn rows_are_read_as_they_were_written_and_nothing_else_is_a_row() {
+fn rows_round_trip_and_garbage_is_refused() {
     let letter = DeadLetter {
         number: 4,
         change: change(1, 1),
@@ -524,7 +531,7 @@ fn rows_are_read_as_they_were_written_and_nothing_else_is_a_row() {
         let row = encode_change(&place).unwrap();
         assert_eq!(decode_change(4, &row), Some(place));
     }
-    assert_eq!(encode_change(&Place::Gone), None);
+    assert_eq!(encode_change(&Place::Finished), None);
     for row in [&b""[..], b"x", b"\x0a\x01k\x10\x09"] {
         assert_eq!(decode_change(1, row), None);
     }

@@ -1,35 +1,31 @@
-//! Why a hook wrote an entry: what makes key-value to key-value automation exactly once.
+//! Why a hook wrote an entry. Causes make automation from keys to keys exactly once.
 //!
-//! An author writes at most one entry for a cause. Its log says which causes it has answered, so
-//! whoever is asked again, after a crash or by hand, finds that it has been done.
+//! An author writes at most one entry for a cause. Its log names the causes that it has answered, so a
+//! hook that runs again, after a crash or by hand, finds the entry that it has written.
 
 use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId},
     limits::CAUSE_CONSUMER_BYTES_MAX,
-    protocol::{
-        change::{Change, Kind},
-        consumer::{ChangeId, ChangeRef},
-        entry::{EntryError, malformed},
-    },
+    protocol::entry::error::{EntryError, malformed},
     wire,
 };
 
-/// Why a hook wrote an entry.
+/// Why a hook wrote an entry: the change that it handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The consumer that wrote.
+    /// Consumer of the hook that wrote the entry.
     pub consumer: String,
-    /// The entry that triggered it.
+    /// Entry of the change that triggered the hook.
     pub trigger: EntryId,
-    /// Index of the op in the trigger, or the batch position.
+    /// Index of the op in the trigger, or the position in the batch.
     pub position: u32,
-    /// Hooks between this and an entry that a person wrote; at least 1.
+    /// Number of hooks between the entry and one that a person wrote; at least 1.
     pub depth: u32,
 }
 
-/// Names a cause of one author: a hash of all of it but the depth, which follows from the trigger.
+/// Names a cause of one author: a hash of everything but the depth, which follows from the trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CauseId(pub [u8; 16]);
 
@@ -49,23 +45,6 @@ impl CauseId {
 }
 
 impl Cause {
-    /// Returns why `consumer` writes what it does at `change`.
-    pub fn of(consumer: &str, change: &Change) -> Self {
-        let consumer = match change.kind {
-            Kind::Put | Kind::Delete => consumer.to_owned(),
-            // One entry can have several of these, and none of them is an op of it.
-            Kind::Expire | Kind::Retract => {
-                format!("{consumer}#{}", ChangeId::of(&ChangeRef::from(change)))
-            }
-        };
-        Self {
-            consumer,
-            trigger: change.entry.id,
-            position: change.op_index,
-            depth: change.depth.saturating_add(1),
-        }
-    }
-
     pub(super) fn from_wire(message: wire::Cause) -> Result<Self, EntryError> {
         Ok(Self {
             consumer: message.consumer,
@@ -85,7 +64,7 @@ impl Cause {
         }
     }
 
-    /// Says whether an entry may have it.
+    /// Checks that an entry may have this cause.
     ///
     /// # Errors
     /// `Malformed`.
@@ -93,7 +72,7 @@ impl Cause {
         match (self.consumer.len(), self.depth) {
             (1..=CAUSE_CONSUMER_BYTES_MAX, 1..) => Ok(()),
             _outside => Err(malformed(
-                "its cause names no consumer, too long a one, or depth 0",
+                "its cause has no consumer, too long a consumer, or depth 0",
             )),
         }
     }

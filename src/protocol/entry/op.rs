@@ -1,4 +1,4 @@
-//! An op: what an entry does to one key.
+//! An op: the change that an entry makes to one key.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use crate::{
     limits::{KEY_BYTES_MAX, OPS_MAX, VALUE_BYTES_MAX},
-    protocol::entry::{EntryError, malformed},
+    protocol::entry::error::{EntryError, malformed},
     wire,
 };
 
@@ -20,7 +20,7 @@ pub enum Op {
         key: Bytes,
         /// At most `VALUE_BYTES_MAX` bytes.
         value: Bytes,
-        /// Milliseconds since 1970; `None` means never.
+        /// Time when the value expires, ms since 1970; `None`: never.
         expires_ms: Option<u64>,
     },
     /// Leaves a tombstone at a key.
@@ -31,7 +31,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Returns the key it is about.
+    /// Returns the key that it changes.
     pub fn key(&self) -> &Bytes {
         match self {
             Self::Put { key, .. } | Self::Delete { key } => key,
@@ -55,7 +55,7 @@ impl Op {
         }
     }
 
-    /// Returns an upper bound of its bytes inside an entry.
+    /// Returns an upper bound of its encoded bytes in an entry.
     pub fn encoded_bytes_max(&self) -> usize {
         let value = match self {
             Self::Put { value, .. } => value.len(),
@@ -80,7 +80,7 @@ pub fn check_key(key: &[u8]) -> Result<(), EntryError> {
     }
 }
 
-// One op at a time: what an entry may not have is refused before there is memory for it.
+// Decodes one op at a time, so that too many are refused before memory is reserved for them.
 pub(crate) fn decode_ops(bytes: &Bytes) -> Result<Vec<Op>, EntryError> {
     const NO_OPS: EntryError = malformed("its ops are not an Ops message");
     let mut rest = bytes.clone();
@@ -158,5 +158,5 @@ pub(crate) fn check_ops(ops: &[Op]) -> Result<(), EntryError> {
     Ok(())
 }
 
-// Field 1 of `Ops`, with a length before it.
+// Tag of field 1 of `Ops`, with a length after it.
 const OP_TAG: u8 = 0x0a;

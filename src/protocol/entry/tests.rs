@@ -1,4 +1,11 @@
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
 use super::*;
+use crate::{
+    id::{EntryId, Seq, StoreId},
+    protocol::hlc::Hlc,
+};
 
 pub(crate) const AUTHOR_A: [u8; 32] = [0xa; 32];
 pub(crate) const AUTHOR_B: [u8; 32] = [0xb; 32];
@@ -32,7 +39,7 @@ pub(crate) fn entry(
 }
 
 #[test]
-fn id_commits_to_author_signature_header_and_through_it_to_ops() {
+fn id_commits_to_every_part() {
     let signed = entry(AUTHOR_A, 1, None, 5, "/k").signed.clone();
     let mut others = [signed.clone(), signed.clone(), signed.clone()];
     others[0].author.0[0] ^= 1;
@@ -43,7 +50,7 @@ fn id_commits_to_author_signature_header_and_through_it_to_ops() {
 }
 
 #[test]
-fn n3_bytes_counts_what_small_ops_take_in_memory() {
+fn n3_memory_of_small_ops_is_counted() {
     let mut header = entry(AUTHOR_A, 1, None, 5, "/k").header.clone();
     header.atomic = true;
     let delete = |n: usize| Op::Delete {

@@ -1,14 +1,6 @@
-//! A delivery: one change, given to one taker, who answers for it.
+//! A delivery: one change that was given to one taker, who must answer it.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
-
-use tokio_stream::Stream;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     id::EntryId,
@@ -19,74 +11,76 @@ use crate::{
     store::{
         ReadError, Shared,
         consumers::{
-            Consumer, ConsumerError,
+            ConsumerError,
             live::{Live, Take},
-            options::millis,
         },
         watch::lookup::replayed,
     },
 };
 
-/// A change that was given to this taker and to nobody else, until it is answered or its time is
-/// over.
+/// A change that only this taker has, until it is answered or its `ack_wait` has passed.
 ///
-/// Dropping it gives it back: it is given out again after the usual pause.
+/// Dropping it without an answer gives it back: it is delivered again after the usual pause.
 #[derive(Debug)]
 pub struct Delivery {
     change: Arc<Change>,
     claim: Claim,
 }
 
-/// The duty to answer for a change, without the change itself, which may be large.
+/// The duty to answer a change, without the change itself, which may be large.
 ///
-/// Dropping it unanswered gives the change back, as dropping the delivery does.
+/// Dropping it without an answer gives the change back, as dropping the delivery does.
 pub struct Claim {
     live: Arc<Live>,
     id: DeliveryId,
+    // True when `drop` has nothing to give back.
     answered: bool,
 }
 
 impl Delivery {
-    /// Returns the change. `heads` and `late` are as of this attempt; what was read again from the
-    /// log has no `previous`.
+    /// Returns the change. Its `heads` and `late` are as of this attempt; a change that was read again
+    /// from the log has no `previous`.
     pub fn change(&self) -> &Arc<Change> {
         &self.change
     }
 
-    /// Returns the name of this attempt: what `Consumer::ack` takes. Its change part is the same at
-    /// every attempt, on every node: a key for idempotent work.
+    /// Returns the id of this attempt, which `Consumer::ack` takes. Its `change` part is the same at
+    /// every attempt and on every node: a key for idempotent work.
     pub fn id(&self) -> DeliveryId {
         self.claim.id
     }
 
-    /// Returns how often it was given out, this time included.
+    /// Returns the number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.claim.id.attempt
     }
 
-    /// The change is done. Durable within `CONSUMERS_COMMIT_EVERY` and an fsync, or when
-    /// `Consumer::flush` returns; if the node dies before, it is given out again.
+    /// Acknowledges the change: it is done, and not delivered again.
+    ///
+    /// That is durable within `CONSUMERS_COMMIT_EVERY` and an fsync, or when `Consumer::flush`
+    /// returns. If the node dies before, the change is delivered again.
     ///
     /// # Errors
-    /// `Ack` when its time was over and another taker has it; why the consumer is over.
+    /// `Ack` when `ack_wait` had passed and another taker has the change; the reason if the consumer
+    /// has ended.
     pub fn ack(mut self) -> Result<(), ConsumerError> {
         self.claim.answered = true;
         self.claim.live.ack(self.claim.id)
     }
 
-    /// Gives it back: it is given out again after `delay`, or after the usual pause.
+    /// Gives the change back: it is delivered again after `delay`, or after the usual pause.
     ///
     /// # Errors
-    /// As `ack`.
+    /// Like `ack`.
     pub fn nack(mut self, delay: Option<Duration>) -> Result<(), ConsumerError> {
         self.claim.answered = true;
         self.claim.live.nack(self.claim.id, delay)
     }
 
-    /// It cannot be done, by nobody: it becomes a dead letter.
+    /// Makes the change a dead letter, because no taker can do it.
     ///
     /// # Errors
-    /// As `ack`; `Ack` with `DeadLettersFull`, then it is given out again.
+    /// Like `ack`; `Ack` with `DeadLettersFull`: then the change is delivered again.
     pub fn term(mut self) -> Result<(), ConsumerError> {
         self.claim
             .live
@@ -95,26 +89,26 @@ impl Delivery {
         Ok(())
     }
 
-    /// Begins the time to acknowledge it anew.
+    /// Starts the `ack_wait` of this attempt again.
     ///
     /// # Errors
-    /// As `ack`.
+    /// Like `ack`.
     pub fn extend(&self) -> Result<(), ConsumerError> {
         self.claim.live.extend(self.claim.id, false)
     }
 
-    /// Lets go of it without giving it back: whoever has the id answers for it, also after a
-    /// restart of this node, until its time is over.
+    /// Drops the delivery without giving the change back, and returns its id. A caller with the id
+    /// may answer until `ack_wait` has passed, also after a restart of this node.
     ///
     /// # Errors
-    /// As `ack`.
+    /// Like `ack`.
     pub fn detach(mut self) -> Result<DeliveryId, ConsumerError> {
         self.claim.answered = true;
         self.claim.live.extend(self.claim.id, true)?;
         Ok(self.claim.id)
     }
 
-    /// Lets go of the change, and keeps the duty to answer for it.
+    /// Drops the change, and keeps the duty to answer it.
     pub fn into_claim(self) -> Claim {
         self.claim
     }
@@ -123,71 +117,34 @@ impl Delivery {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.answered {
-            // Its time may be over, or the store closed: then there is nothing to give back.
+            // An error means that it has timed out or that the store is closed: there is nothing to
+            // give back.
             self.live.nack(self.id, None).unwrap_or_default();
         }
-    }
-}
-
-impl Live {
-    pub(super) fn ack(&self, id: DeliveryId) -> Result<(), ConsumerError> {
-        let now_ms = self.shared.now_ms();
-        self.change(|state| {
-            state.seen(now_ms);
-            Ok(state.outstanding.ack(id)?)
-        })
-    }
-
-    pub(super) fn nack(
-        &self,
-        id: DeliveryId,
-        delay: Option<Duration>,
-    ) -> Result<(), ConsumerError> {
-        let now_ms = self.shared.now_ms();
-        self.change(|state| {
-            state.seen(now_ms);
-            Ok(state.outstanding.nack(id, delay.map(millis), now_ms)?)
-        })
-    }
-
-    pub(super) fn term(&self, id: DeliveryId, reason: DeathReason) -> Result<(), ConsumerError> {
-        let now_ms = self.shared.now_ms();
-        self.change(|state| {
-            state.seen(now_ms);
-            Ok(state.outstanding.term(id, reason, now_ms)?)
-        })
-    }
-
-    pub(super) fn extend(&self, id: DeliveryId, detached: bool) -> Result<(), ConsumerError> {
-        let now_ms = self.shared.now_ms();
-        self.change(|state| {
-            state.seen(now_ms);
-            Ok(state.outstanding.extend(id, detached, now_ms)?)
-        })
     }
 }
 
 /// Waits for the next change of `live`.
 pub(super) async fn next(live: &Arc<Live>) -> Result<Delivery, ConsumerError> {
     loop {
-        let told = live.takers.notified();
-        tokio::pin!(told);
-        // From here on nothing is missed.
-        told.as_mut().enable();
+        let notified = live.takers.notified();
+        tokio::pin!(notified);
+        // A notification from here on is not missed.
+        notified.as_mut().enable();
         match live.take(false)? {
             Take::Given(given, change) => {
                 if let Some(delivery) = deliver(live, given, change).await? {
                     return Ok(delivery);
                 }
             }
-            Take::Wait(None) => told.await,
+            Take::Wait(None) => notified.await,
             Take::Wait(Some(due_ms)) => {
-                // Wall clocks jump, so a wait for one is short.
+                // The wall clock may jump, so no wait for it is long.
                 let wait = due_ms
                     .saturating_sub(live.shared.now_ms())
                     .clamp(1, LOOK_AGAIN_MS);
                 tokio::select! {
-                    () = told => {}
+                    () = notified => {}
                     () = tokio::time::sleep(Duration::from_millis(wait)) => {}
                 }
             }
@@ -205,18 +162,18 @@ pub(super) async fn try_next(live: &Arc<Live>) -> Result<Option<Delivery>, Consu
     Ok(None)
 }
 
-/// Lets go of those of `claims` that were answered by their ids or are out of time, and waits until
-/// fewer than `max` are left.
+/// Removes from `claims` those that were answered by id or have timed out, and waits until fewer than
+/// `max` are left.
 pub(super) async fn fewer_claims(
     live: &Arc<Live>,
     claims: &mut Vec<Claim>,
     max: usize,
 ) -> Result<(), ConsumerError> {
     loop {
-        let told = live.takers.notified();
-        tokio::pin!(told);
-        // From here on nothing is missed.
-        told.as_mut().enable();
+        let notified = live.takers.notified();
+        tokio::pin!(notified);
+        // A notification from here on is not missed.
+        notified.as_mut().enable();
         {
             let now_ms = live.shared.now_ms();
             let mut state = live.lock();
@@ -231,13 +188,14 @@ pub(super) async fn fewer_claims(
             return Ok(());
         }
         tokio::select! {
-            () = told => {}
+            () = notified => {}
             () = tokio::time::sleep(Duration::from_millis(LOOK_AGAIN_MS)) => {}
         }
     }
 }
 
-// `None`: the log does not have it any more, it is a dead letter now.
+// Returns the delivery of a change that was taken, read from the log if need be. `None`: the log does
+// not have it any more, and it is a dead letter now.
 async fn deliver(
     live: &Arc<Live>,
     given: Given,
@@ -272,7 +230,7 @@ async fn deliver(
     }
 }
 
-// Finds a change in the log that was fed before.
+// Reads a change again that was fed before.
 fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
     let view = shared.state.view();
     if matches!(at.kind, Kind::Put | Kind::Delete) {
@@ -282,7 +240,7 @@ fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
         let Some((entry, record)) =
             found.filter(|(entry, _)| entry.ops.len() > at.op_index as usize)
         else {
-            return Err(gone(at.entry.id));
+            return Err(missing(at.entry.id));
         };
         return replayed(&view, &entry, at.op_index, record.header.arrived_ms);
     }
@@ -305,36 +263,13 @@ fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
     })
 }
 
-fn gone(entry: EntryId) -> ReadError {
+fn missing(entry: EntryId) -> ReadError {
     ReadError::Damaged {
         what: format!("entry {entry} is not in the log any more"),
     }
 }
 
-/// Deliveries as a stream; it ends after the first error.
-pub struct Deliveries {
-    consumer: Consumer,
-    // None after an error.
-    next: Option<NextDelivery>,
-}
-
-type NextDelivery = Pin<Box<dyn Future<Output = Result<Delivery, ConsumerError>> + Send>>;
-
-impl Deliveries {
-    pub(super) fn new(consumer: Consumer) -> Self {
-        Self {
-            next: Some(one(&consumer)),
-            consumer,
-        }
-    }
-}
-
-fn one(consumer: &Consumer) -> NextDelivery {
-    let consumer = consumer.clone();
-    Box::pin(async move { consumer.next().await })
-}
-
-// The consumer behind it has the whole store in reach.
+// The derived text would show the whole store.
 impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Claim")
@@ -344,25 +279,5 @@ impl std::fmt::Debug for Claim {
     }
 }
 
-impl std::fmt::Debug for Deliveries {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deliveries")
-            .field("consumer", &self.consumer)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Stream for Deliveries {
-    type Item = Result<Delivery, ConsumerError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(next) = &mut self.next else {
-            return Poll::Ready(None);
-        };
-        let item = ready!(next.as_mut().poll(cx));
-        self.next = item.is_ok().then(|| one(&self.consumer));
-        Poll::Ready(Some(item))
-    }
-}
-
+// Longest wait for the wall clock before it is read again.
 const LOOK_AGAIN_MS: u64 = 200;

@@ -1,4 +1,4 @@
-//! Why a consumer does not do what it was asked.
+//! Errors of a call to a consumer.
 
 use std::{io, sync::Arc};
 
@@ -8,83 +8,84 @@ use crate::{
     store::{ReadError, WatchError},
 };
 
-/// Why a consumer does not do what it was asked.
+/// Why a call to a consumer failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConsumerError {
-    /// Not a name for a consumer.
+    /// The name of a consumer is malformed.
     #[error(
-        "{name:?} is no name for a consumer: 1 to {CONSUMER_NAME_CHARS_MAX} letters, digits, '-', \
-        '_' or '.'"
+        "{name:?} is not a name for a consumer: expected 1 to {CONSUMER_NAME_CHARS_MAX} letters, digits, \
+        '-', '_' or '.'"
     )]
     Name {
-        /// What was given.
+        /// Name that was refused, its first 80 characters.
         name: String,
     },
-    /// There is none of this name, or not any more.
+    /// No consumer has this name, or not any more.
     #[error("there is no consumer {name:?} in this store: create it first")]
     Unknown {
-        /// The name.
+        /// Name of the consumer.
         name: String,
     },
-    /// There is one of this name, with other options.
+    /// A consumer with this name exists, with other options.
     #[error(
-        "there is a consumer {name:?} already, and its {differs} is another: delete it first, or take another name"
+        "a consumer {name:?} exists already, with another {differs}: delete it first, or choose another name"
     )]
     Exists {
-        /// The name.
+        /// Name of the consumer.
         name: String,
-        /// The first option that differs.
+        /// First option that differs.
         differs: &'static str,
     },
-    /// An option is beyond its limits.
+    /// An option is outside its limits.
     #[error("{option} must be {must}, it is {is}")]
     Option {
-        /// Which.
+        /// Name of the option.
         option: &'static str,
-        /// What is allowed.
+        /// Values that are allowed, in words.
         must: String,
-        /// What was given.
+        /// Value that was refused.
         is: String,
     },
-    /// The store has no room for another one.
+    /// The store has as many consumers as it may.
     #[error("the store has {CONSUMERS_MAX} consumers already: delete some")]
     TooMany,
-    /// The log does not have what comes next, or not readable: nothing is skipped in silence.
+    /// The log does not have the changes that come next, or they cannot be read. None are skipped
+    /// silently.
     #[error(
-        "consumer {name:?} has stopped: {reason}; reset it to a place from which history is there"
+        "consumer {name:?} has stopped: {reason}; reset it to a position from which the log is complete"
     )]
     HistoryGone {
-        /// The name.
+        /// Name of the consumer.
         name: String,
-        /// What is missing.
+        /// Changes that are missing, and why.
         reason: String,
     },
-    /// Its rows in consumers.db fail their checks. What it had not finished is not known.
+    /// The consumer's rows in consumers.db fail their checks: its outstanding changes are not known.
     #[error("consumer {name:?} is damaged: {what}; delete it and create it again")]
     DamagedConsumer {
-        /// The name.
+        /// Name of the consumer.
         name: String,
-        /// What was found.
+        /// Damage that was found.
         what: String,
     },
-    /// consumers.db is not what was written. Nothing can stand in for it: it is not rebuilt.
+    /// consumers.db is damaged. It cannot be rebuilt, because no other file has its content.
     #[error(
-        "consumers.db is damaged: {what}; it is not rebuilt: move it away, and create the consumers again"
+        "consumers.db is damaged: {what}; it cannot be rebuilt: move it away, and create the consumers again"
     )]
     Damaged {
-        /// What was found.
+        /// Damage that was found.
         what: String,
     },
-    /// The file system refused. What was not durable is given out again.
+    /// Reading or writing the file failed. Changes whose answers were not durable are delivered again.
     #[error("cannot read or write consumers.db")]
     Io {
-        /// Why.
+        /// Error of the file system.
         source: Arc<io::Error>,
     },
-    /// The answer finds nothing to answer.
+    /// The delivery cannot be answered.
     #[error(transparent)]
     Ack(#[from] AckError),
-    /// The cursor is of another store, or ahead of this node.
+    /// The cursor belongs to another store, or is ahead of this node.
     #[error(transparent)]
     Start(#[from] WatchError),
     /// The log or the state could not be read.
@@ -100,7 +101,7 @@ impl ConsumerError {
         Self::Damaged { what: what.into() }
     }
 
-    /// Sorts what redb says.
+    /// Sorts an error of redb into `Io` and `Damaged`.
     pub(super) fn of_file(error: impl Into<redb::Error>) -> Self {
         match error.into() {
             redb::Error::Io(source) => source.into(),
@@ -112,7 +113,7 @@ impl ConsumerError {
 impl From<io::Error> for ConsumerError {
     fn from(source: io::Error) -> Self {
         match source.kind() {
-            // Also a file that is shorter than it says.
+            // `UnexpectedEof`: the file is shorter than its header says.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 Self::damaged(source.to_string())
             }

@@ -1,4 +1,4 @@
-//! The feeder of a consumer: a task that follows a watch and feeds what matches, as far as there
+//! The feeder of a consumer: a task that follows a watch and feeds the selected changes while there
 //! is room.
 
 use std::{
@@ -16,12 +16,13 @@ use crate::{
     protocol::change::Change,
     store::{
         Start, Watch, WatchError, WatchEvent, WatchOptions,
-        consumers::live::{Live, State},
+        consumers::live::{Live, LiveState},
         watch::position::Position,
     },
 };
 
-/// Starts the feeder of `live`, in the place of any other.
+/// Starts a feeder of `live`. It takes the place of an earlier one, which `reset` or `set_prefixes`
+/// has aborted.
 pub(super) fn start(live: &Arc<Live>) {
     let epoch = live.lock().epoch();
     let feeder = live.shared.runtime.spawn(run(Arc::clone(live), epoch));
@@ -45,16 +46,19 @@ async fn run(live: Arc<Live>, epoch: u64) {
     }
 }
 
-// Why a watch is followed no more.
+// Why a feeder no longer follows its watch.
 enum End {
+    // The consumer wants no more from this feeder, or it has stopped.
     Over,
-    /// The state is being built again, or a file could not be read just now.
+    // The state is being rebuilt, or a file could not be read just now: try again later.
     Again,
 }
 
-// What a watch had next.
-enum Next {
-    Fed(Vec<Arc<Change>>, Position),
+// The outcome of gathering changes from a watch.
+enum Gathered {
+    // Changes, perhaps none, and the position that covers them.
+    Changes(Vec<Arc<Change>>, Position),
+    // The changes that come next cannot be read: the reason.
     Gone(String),
     Failed(WatchError),
 }
@@ -75,21 +79,21 @@ async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
             polled
         });
         match next.await {
-            Next::Fed(changes, position) => {
+            Gathered::Changes(changes, position) => {
                 if !live.feed(epoch, changes, position) {
                     return End::Over;
                 }
             }
-            Next::Gone(reason) => {
+            Gathered::Gone(reason) => {
                 live.stop(epoch, reason);
                 return End::Over;
             }
-            Next::Failed(WatchError::Closed) => return End::Over,
-            Next::Failed(error @ WatchError::ForeignCursor { .. }) => {
+            Gathered::Failed(WatchError::Closed) => return End::Over,
+            Gathered::Failed(error @ WatchError::ForeignCursor { .. }) => {
                 live.stop(epoch, error.to_string());
                 return End::Over;
             }
-            Next::Failed(error @ (WatchError::Behind { .. } | WatchError::Read(_))) => {
+            Gathered::Failed(error @ (WatchError::Behind { .. } | WatchError::Read(_))) => {
                 tracing::warn!(consumer = live.name, %error, "a consumer cannot be fed now");
                 return End::Again;
             }
@@ -97,7 +101,8 @@ async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
     }
 }
 
-// Waits until there is room; `None`: it is fed no more.
+// Waits until there is room, and returns how much; `None`: the consumer wants no more from this
+// feeder.
 async fn room(live: &Live, epoch: u64) -> Option<usize> {
     loop {
         {
@@ -113,19 +118,20 @@ async fn room(live: &Live, epoch: u64) -> Option<usize> {
     }
 }
 
-// Gathers what the watch has at hand. Never ends where the watch's position does not cover what
-// was gathered: in the middle of an atomic batch, or before the expiry of what was over.
+// Gathers the changes that the watch has at hand, up to `room` and `FEED_CHANGES_MAX`. It ends only
+// where the position of the watch covers what was gathered: not inside an atomic batch, nor between a
+// put and its late expiry. So a large batch may go beyond both bounds.
 fn gather(
     live: &Live,
     watch: &mut Watch,
     room: usize,
     changes: &mut Vec<Arc<Change>>,
     cx: &mut Context<'_>,
-) -> Poll<Next> {
+) -> Poll<Gathered> {
     let mut moved = false;
     loop {
-        let whole = !watch.position().inside;
-        if whole && changes.len() >= room.min(FEED_CHANGES_MAX) {
+        let is_whole = !watch.position().inside;
+        if is_whole && changes.len() >= room.min(FEED_CHANGES_MAX) {
             break;
         }
         match Pin::new(&mut *watch).poll_next(cx) {
@@ -136,27 +142,30 @@ fn gather(
             }
             Poll::Ready(Some(Ok(WatchEvent::CaughtUp | WatchEvent::Progress))) => moved = true,
             Poll::Ready(Some(Ok(WatchEvent::Gap { reason }))) => {
-                return Poll::Ready(Next::Gone(reason));
+                return Poll::Ready(Gathered::Gone(reason));
             }
-            // Only where a watch begins with the state.
+            // Comes only when a watch begins with the state, which this one does not.
             Poll::Ready(Some(Ok(WatchEvent::Damaged { what, .. }))) => {
-                return Poll::Ready(Next::Gone(what));
+                return Poll::Ready(Gathered::Gone(what));
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Next::Failed(error)),
-            Poll::Ready(None) => return Poll::Ready(Next::Failed(WatchError::Closed)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Gathered::Failed(error)),
+            Poll::Ready(None) => return Poll::Ready(Gathered::Failed(WatchError::Closed)),
             Poll::Pending if watch.position().inside => return Poll::Pending,
             Poll::Pending if watch.lacks().is_empty() && (moved || !changes.is_empty()) => break,
             Poll::Pending => return Poll::Pending,
         }
     }
-    Poll::Ready(Next::Fed(std::mem::take(changes), watch.position().clone()))
+    Poll::Ready(Gathered::Changes(
+        std::mem::take(changes),
+        watch.position().clone(),
+    ))
 }
 
 fn matches(live: &Live, change: &Change) -> bool {
     change.arrived_ms >= live.lock().row().since_arrived_ms
 }
 
-fn options(state: &State, live: &Live) -> WatchOptions {
+fn options(state: &LiveState, live: &Live) -> WatchOptions {
     let row = state.row();
     let start = match state.position() {
         Some(position) => Start::After(position.cursor(live.shared.id)),
@@ -176,6 +185,7 @@ fn options(state: &State, live: &Live) -> WatchOptions {
     }
 }
 
-// Changes that are fed at once, unless more belong together.
+// Changes that are fed at once, unless an atomic batch is larger.
 const FEED_CHANGES_MAX: usize = 256;
+// Pause before a watch is opened again after a failed read.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! `consumers.db`: consumers and their unfinished changes, in a redb file of their own.
 //!
-//! It is the only place that knows how far a consumer is, so it is never rebuilt: every row
-//! carries a check, every block too, and damage is an error. One transaction moves positions and
-//! outstanding changes together; it is durable when `commit` returns.
+//! No other file knows how far a consumer is, so this one is never rebuilt: every row and every block
+//! carries a check, and damage is an error. One transaction moves positions and outstanding changes
+//! together; it is durable when `commit` returns.
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +29,13 @@ use crate::{
     store::consumers::ConsumerError,
 };
 
-/// Table names carry the version of their rows.
+// Table names carry the version of their rows.
 const CONSUMERS: &str = "consumers-v1";
 const CHANGES: &str = "changes-v1";
 const CONSUMERS_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(CONSUMERS);
 const CHANGES_TABLE: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new(CHANGES);
 
-/// The open file.
+/// The open file. Only the saver's thread uses it.
 #[derive(Debug)]
 pub(super) struct File {
     disk: Arc<dyn Disk>,
@@ -44,31 +44,32 @@ pub(super) struct File {
     db: Database,
 }
 
-/// A consumer as the file has it.
+/// A consumer as it was read from the file.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) row: ConsumerRow,
+    /// By number.
     pub(super) changes: Vec<(u64, Place)>,
 }
 
-/// Consumers by name; for one that is damaged, what is wrong.
+/// Consumers by name; for a damaged one the damage.
 pub(super) type AllStored = BTreeMap<String, Result<Stored, String>>;
 
-/// What one transaction writes.
+/// The writes of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Commit {
-    /// Names to remove first, with all they have.
+    /// Consumers to remove first, with their changes.
     pub(super) deleted: Vec<String>,
-    /// Consumers that have changed, and their changes that have.
+    /// Consumers to write.
     pub(super) changed: Vec<Changed>,
 }
 
-/// What has changed of one consumer.
+/// The rows of one consumer that have changed.
 #[derive(Debug)]
 pub(super) struct Changed {
     pub(super) name: String,
     pub(super) row: ConsumerRow,
-    /// By number.
+    /// Changes by number; the rows of those that are `Finished` are removed.
     pub(super) places: Vec<(u64, Place)>,
 }
 
@@ -104,7 +105,7 @@ impl File {
             Ok((db, stored))
         })?;
         if new {
-            // It is a whole database now: it may have its name.
+            // It is a complete database now, so it gets its name.
             disk.rename(&unfinished(path), path)?;
             disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         }
@@ -117,10 +118,10 @@ impl File {
         Ok((file, stored))
     }
 
-    /// Writes what has changed; all of it is durable on return, or nothing.
+    /// Writes `commit`, all or nothing; it is durable on return.
     ///
     /// # Errors
-    /// `Damaged`, `Io`: close the file, and open it again.
+    /// `Damaged`, `Io`: the commit may be durable or not. Abandon the file, and open it again.
     pub(super) fn commit(&self, commit: &Commit) -> Result<(), ConsumerError> {
         guarded(|| {
             let write = begin(&self.db)?;
@@ -129,14 +130,14 @@ impl File {
         })
     }
 
-    /// Lets go of a file that failed: what it has is looked at when it is opened again.
+    /// Drops a file that has failed; its content is checked when it is opened again.
     pub(super) fn abandon(self) {
         let db = self.db;
         let dropped = guarded(move || {
             drop(db);
             Ok(())
         });
-        // It is of no use any more, whatever it says.
+        // An error changes nothing: the file has failed already.
         dropped.unwrap_or_default();
     }
 
@@ -151,11 +152,12 @@ impl File {
     }
 }
 
-// A file under another name, until it is a database: a power cut must not leave half of one.
+// Makes the file under another name, until it is a complete database: a power cut must not leave half
+// of one.
 fn new_file(disk: &dyn Disk, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
     match disk.remove(&unfinished(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _gone => {}
+        Ok(()) | Err(_) => {}
     }
     disk.open(&unfinished(path), Open::New)
 }
@@ -164,8 +166,8 @@ fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-// In two phases: otherwise redb takes damage of the newest commit for one that was cut by a power
-// failure, and goes back to the one before without a word.
+// Commits have two phases: otherwise redb takes damage of the newest commit for a power cut during
+// it, and silently goes back to the commit before.
 fn begin(db: &Database) -> Result<WriteTransaction, ConsumerError> {
     let mut write = db.begin_write().map_err(ConsumerError::of_file)?;
     write.set_two_phase_commit(true);
@@ -254,7 +256,7 @@ fn write_all(write: &WriteTransaction, commit: &Commit) -> Result<(), ConsumerEr
     Ok(())
 }
 
-// What the check of a change's row covers besides its body.
+// Returns the bytes that the check of a change's row covers besides the row.
 fn change_key(name: &str, number: u64) -> Vec<u8> {
     let mut key = number.to_le_bytes().to_vec();
     key.extend_from_slice(name.as_bytes());
@@ -264,5 +266,5 @@ fn change_key(name: &str, number: u64) -> Vec<u8> {
 // redb panics on some damage.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ConsumerError>) -> Result<T, ConsumerError> {
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_panic| Err(ConsumerError::damaged("it is not readable")))
+        .unwrap_or_else(|_panic| Err(ConsumerError::damaged("it cannot be read")))
 }

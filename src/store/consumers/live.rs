@@ -1,8 +1,9 @@
-//! One consumer in memory: its rules, its position, and who waits for it.
+//! One consumer in memory: its rules, its position, and the tasks that wait for it.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,63 +13,78 @@ use crate::{
     limits::CONSUMER_AHEAD_BYTES_MAX,
     protocol::{
         change::Change,
-        consumer::{ChangeRef, ConsumerRow, Given, Outstanding, Place},
+        consumer::{ChangeRef, ConsumerRow, DeathReason, DeliveryId, Given, Outstanding, Place},
         frontier::MissingRange,
     },
     store::{
         Shared,
         consumers::{
-            ConsumerError, ConsumerOptions, ConsumerState, ConsumerStatus, file::Stored,
-            saver::Bell,
+            ConsumerError, ConsumerOptions, ConsumerState, ConsumerStatus, bell::Bell,
+            file::Stored, options::millis,
         },
-        watch::position::Position,
+        watch::position::{Position, moved_back},
     },
 };
 
-/// One consumer. Takers, the feeder and the keeper share it.
+/// One consumer. Takers, its feeder and the saver's thread share it.
+///
+/// `new` and `restore` make it, and the feeder is started after. From then on the feeder calls `feed`
+/// (or `stop`, `set_lacks`), takers call `take` and then one of `ack`, `nack`, `term` and `extend`,
+/// and the saver calls `take_dirty`, all in any order. `reset` and `set_prefixes` begin a new epoch:
+/// they end the feeder, and the caller starts the next one. After `end` every call returns its error.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) name: String,
     pub(super) shared: Arc<Shared>,
-    // Rung when `state` turns dirty.
+    // Rung after `state` has turned dirty and was unlocked.
     bell: Arc<Bell>,
     // Never held across an await, nor while another lock is taken.
-    state: Mutex<State>,
-    /// Told when there may be something to take, or the end.
+    state: Mutex<LiveState>,
+    /// Notified (all) when there may be a change to take, and at the end. Takers wait for it.
     pub(super) takers: Notify,
-    /// Told when there may be room to feed.
+    /// Notified (one) when there may be room to feed, and at the end. The feeder waits for it.
     pub(super) room: Notify,
 }
 
-/// What changes of it.
+/// The part of a consumer that changes.
+// What must hold whenever the lock is free:
+// L1. `position` covers exactly the changes that were fed: each of them is finished, outstanding,
+//     dead, or does not match. It covers whole groups only (`Position::inside` is false).
+// L2. Within an epoch the position moves forward; it moves back only where the members have changed.
+// L3. With L1 and `dirty`, one `take_dirty` copies position and changes of the same moment: the
+//     file never has a position without its changes.
 #[derive(Debug)]
-pub(super) struct State {
-    // As it is saved, but for the position, the counts, and `paused`.
+pub(super) struct LiveState {
+    // The row as it is saved, without position, counts and `paused`: `take_dirty` fills these in.
     row: ConsumerRow,
     pub(super) outstanding: Outstanding,
-    // Everything up to here is finished, outstanding, dead, or does not match.
+    // `None`: nothing was fed yet, and the consumer begins at the time that `row` names.
     position: Option<Position>,
-    // Counts resets: a feeder of an earlier one feeds no more.
+    // Number of resets and changes of the prefixes: a feeder of an earlier epoch feeds no more.
     epoch: u64,
+    // Set by `set_feeder`, taken and aborted when an epoch or the consumer ends.
     feeder: Option<AbortHandle>,
-    // Subset of the outstanding: fed since the start and never taken. The log has the others.
+    // Subset of the outstanding changes, by number: those fed since the start and never taken.
+    // Others are read again from the log.
     ahead: BTreeMap<u64, Arc<Change>>,
+    // Sum of `memory_bytes` over `ahead`.
     ahead_bytes: usize,
-    // What the feeder waits for.
+    // Entries that the feeder waits for. Set by the feeder, cleared when it feeds again.
     lacks: Vec<MissingRange>,
-    // Its rows were damaged when the file was opened: they are not overwritten.
+    // Set once, at the start, if the rows in the file were damaged: they are not overwritten.
     damaged: Option<String>,
-    // Set once, when it is deleted, the store closed, or the file failed.
+    // Set once, when the consumer is deleted, the store closed, or the file failed.
     over: Option<ConsumerError>,
-    // True when the file does not have all of this.
+    // True when the file does not have all of this. Set by every change, cleared by `take_dirty`.
     dirty: bool,
 }
 
-/// What a taker is answered.
+/// The answer to a taker.
 #[derive(Debug)]
 pub(super) enum Take {
+    /// A change; `None` in its place if it must be read again from the log.
     Given(Given, Option<Arc<Change>>),
-    /// Nothing now; ask again at this time, or when told.
+    /// No change now. Ask again at this time (ms since 1970), or when `takers` is notified.
     Wait(Option<u64>),
 }
 
@@ -85,7 +101,7 @@ impl Live {
         Self::with(name, row, position, outstanding, None, shared, bell)
     }
 
-    /// Goes on with what the file has.
+    /// Makes a consumer from its rows in the file, or a damaged one with the reason.
     pub(super) fn restore(
         name: String,
         stored: Result<Stored, String>,
@@ -96,7 +112,7 @@ impl Live {
         let (stored, damaged) = match stored {
             Ok(stored) if is_of(&stored.row, &shared) => (stored, None),
             Ok(stored) => {
-                let what = "its position is of another store".to_owned();
+                let what = "its position belongs to another store".to_owned();
                 (stored, Some(what))
             }
             Err(what) => {
@@ -126,7 +142,7 @@ impl Live {
             name,
             shared,
             bell,
-            state: Mutex::new(State {
+            state: Mutex::new(LiveState {
                 row,
                 outstanding,
                 position,
@@ -144,17 +160,17 @@ impl Live {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes it, has that saved, and tells who waits.
+    /// Makes a change, has it saved, and wakes the takers and the feeder.
     ///
     /// # Errors
-    /// What `change` says, and why the consumer is over.
+    /// The error of `change`, or the reason why the consumer has ended.
     pub(super) fn change<T>(
         &self,
-        change: impl FnOnce(&mut State) -> Result<T, ConsumerError>,
+        change: impl FnOnce(&mut LiveState) -> Result<T, ConsumerError>,
     ) -> Result<T, ConsumerError> {
         let (done, was_dirty) = {
             let mut state = self.lock();
@@ -170,10 +186,10 @@ impl Live {
         Ok(done)
     }
 
-    /// Gives out the next change, if there is one.
+    /// Gives the next change to a taker, if there is one. `detached`: the taker outlives this process.
     ///
     /// # Errors
-    /// Why it gives out nothing any more.
+    /// The reason why the consumer delivers nothing any more.
     pub(super) fn take(&self, detached: bool) -> Result<Take, ConsumerError> {
         let now_ms = self.shared.now_ms();
         let mut state = self.lock();
@@ -196,13 +212,50 @@ impl Live {
             self.bell.ring();
         }
         if moved {
-            // Also where nothing was given: what has died makes room.
+            // Also when nothing was given: a change that became a dead letter makes room.
             self.room.notify_one();
         }
         Ok(take)
     }
 
-    /// Takes in what the feeder has read, up to `position`. False: it is of no use any more.
+    /// See `Delivery::ack`; the other answers like `Delivery`'s methods, too.
+    pub(super) fn ack(&self, id: DeliveryId) -> Result<(), ConsumerError> {
+        let now_ms = self.shared.now_ms();
+        self.change(|state| {
+            state.seen(now_ms);
+            Ok(state.outstanding.ack(id)?)
+        })
+    }
+
+    pub(super) fn nack(
+        &self,
+        id: DeliveryId,
+        delay: Option<Duration>,
+    ) -> Result<(), ConsumerError> {
+        let now_ms = self.shared.now_ms();
+        self.change(|state| {
+            state.seen(now_ms);
+            Ok(state.outstanding.nack(id, delay.map(millis), now_ms)?)
+        })
+    }
+
+    pub(super) fn term(&self, id: DeliveryId, reason: DeathReason) -> Result<(), ConsumerError> {
+        let now_ms = self.shared.now_ms();
+        self.change(|state| {
+            state.seen(now_ms);
+            Ok(state.outstanding.term(id, reason, now_ms)?)
+        })
+    }
+
+    pub(super) fn extend(&self, id: DeliveryId, detached: bool) -> Result<(), ConsumerError> {
+        let now_ms = self.shared.now_ms();
+        self.change(|state| {
+            state.seen(now_ms);
+            Ok(state.outstanding.extend(id, detached, now_ms)?)
+        })
+    }
+
+    /// Adds changes that the feeder has read; `position` covers them. False: this feeder is to end.
     pub(super) fn feed(&self, epoch: u64, changes: Vec<Arc<Change>>, position: Position) -> bool {
         if changes.is_empty() && self.lock().is_at(epoch, &position) {
             return true;
@@ -211,6 +264,7 @@ impl Live {
             if state.epoch != epoch {
                 return Ok(false);
             }
+            state.check_fed(&self.shared, &position);
             for change in changes {
                 if let Some(number) = state.outstanding.feed(ChangeRef::from(&*change)) {
                     let change = compact(change);
@@ -220,12 +274,16 @@ impl Live {
             }
             state.position = Some(position);
             state.lacks.clear();
+            assert!(
+                state.ahead.len() <= state.outstanding.len(),
+                "only outstanding changes are read ahead"
+            );
             Ok(true)
         });
         fed.unwrap_or(false)
     }
 
-    /// The feeder cannot go on: what comes next is gone.
+    /// Stops the consumer, because the feeder cannot read the changes that come next.
     pub(super) fn stop(&self, epoch: u64, reason: String) {
         let stopped = self.change(|state| {
             if state.epoch == epoch {
@@ -234,11 +292,11 @@ impl Live {
             }
             Ok(())
         });
-        // It may be over meanwhile.
+        // An error means that the consumer has ended meanwhile.
         stopped.unwrap_or_default();
     }
 
-    /// The feeder waits for entries that are not here.
+    /// Notes the entries that the feeder waits for.
     pub(super) fn set_lacks(&self, epoch: u64, missing: &[MissingRange]) {
         let mut state = self.lock();
         if state.epoch == epoch {
@@ -246,11 +304,11 @@ impl Live {
         }
     }
 
-    /// Begins anew at `position`, or, where that is `None`, with what the row says. Dead letters
-    /// stay.
+    /// Begins again after `position`, or at one of the two times if it is `None`. Dead letters stay.
+    /// Its feeder is to be started after.
     ///
     /// # Errors
-    /// Why the consumer is over; `DamagedConsumer`.
+    /// The reason why the consumer has ended; `DamagedConsumer`.
     pub(super) fn reset(
         &self,
         position: Option<Position>,
@@ -274,11 +332,11 @@ impl Live {
         })
     }
 
-    /// Feeds what matches `prefixes` from now on; what was fed stays. Its feeder is to be started
-    /// anew when this returns true.
+    /// Feeds only keys that begin with one of `prefixes` from now on; changes that were fed stay. If
+    /// this returns true, its feeder is to be started after.
     ///
     /// # Errors
-    /// Why the consumer is over; `DamagedConsumer`.
+    /// The reason why the consumer has ended; `DamagedConsumer`.
     pub(super) fn set_prefixes(&self, prefixes: Vec<Bytes>) -> Result<bool, ConsumerError> {
         self.change(|state| {
             self.check_damage(state)?;
@@ -294,7 +352,7 @@ impl Live {
         })
     }
 
-    /// Ends it: takers are told `why`.
+    /// Ends the consumer: takers get `why`.
     pub(super) fn end(&self, why: ConsumerError) {
         let mut state = self.lock();
         state.over.get_or_insert(why);
@@ -306,7 +364,7 @@ impl Live {
         self.room.notify_one();
     }
 
-    /// Returns what is to be saved, and takes it as saved.
+    /// Returns the row and the changes to save, if there are any, and takes them as saved.
     pub(super) fn take_dirty(&self) -> Option<(ConsumerRow, Vec<(u64, Place)>)> {
         let mut state = self.lock();
         if !std::mem::take(&mut state.dirty) || state.damaged.is_some() {
@@ -321,10 +379,10 @@ impl Live {
         Some((row, places))
     }
 
-    /// Returns how it is.
+    /// Returns the status.
     ///
     /// # Errors
-    /// Why it is over.
+    /// The reason why the consumer has ended.
     pub(super) fn status(&self) -> Result<ConsumerStatus, ConsumerError> {
         let now_ms = self.shared.now_ms();
         let published = self.shared.bus.published();
@@ -335,7 +393,7 @@ impl Live {
         let counts = state.outstanding.counts();
         Ok(ConsumerStatus {
             name: self.name.clone(),
-            state: self.doing(&state),
+            state: self.activity(&state),
             prefixes: state.row.prefixes.clone(),
             rules: state.row.rules.clone(),
             created_ms: state.row.created_ms,
@@ -353,7 +411,7 @@ impl Live {
         })
     }
 
-    // What was not acknowledged in time is not with its taker any more.
+    // Takes back changes that were not acknowledged in time.
     fn tick(&self, now_ms: u64) {
         let rings = {
             let mut state = self.lock();
@@ -370,7 +428,7 @@ impl Live {
         self.room.notify_one();
     }
 
-    fn doing(&self, state: &State) -> ConsumerState {
+    fn activity(&self, state: &LiveState) -> ConsumerState {
         match self.check_stopped(state) {
             Err(why) => ConsumerState::Stopped {
                 reason: why.to_string(),
@@ -383,7 +441,7 @@ impl Live {
         }
     }
 
-    fn check_damage(&self, state: &State) -> Result<(), ConsumerError> {
+    fn check_damage(&self, state: &LiveState) -> Result<(), ConsumerError> {
         let damaged = |what| ConsumerError::DamagedConsumer {
             name: self.name.clone(),
             what,
@@ -394,9 +452,9 @@ impl Live {
             .map_or(Ok(()), |what| Err(damaged(what)))
     }
 
-    fn check_stopped(&self, state: &State) -> Result<(), ConsumerError> {
+    fn check_stopped(&self, state: &LiveState) -> Result<(), ConsumerError> {
         self.check_damage(state)?;
-        let gone = |reason| ConsumerError::HistoryGone {
+        let history_gone = |reason| ConsumerError::HistoryGone {
             name: self.name.clone(),
             reason,
         };
@@ -404,12 +462,12 @@ impl Live {
             .row
             .stopped
             .clone()
-            .map_or(Ok(()), |why| Err(gone(why)))
+            .map_or(Ok(()), |why| Err(history_gone(why)))
     }
 }
 
-impl State {
-    /// Says why nothing can be asked of it any more, if so.
+impl LiveState {
+    /// Returns an error if the consumer has ended.
     pub(super) fn check_over(&self) -> Result<(), ConsumerError> {
         self.over.clone().map_or(Ok(()), Err)
     }
@@ -422,7 +480,7 @@ impl State {
         self.outstanding.room()
     }
 
-    /// True when there is something to feed it with.
+    /// True while the feeder of `epoch` may feed.
     pub(super) fn wants(&self, epoch: u64) -> bool {
         self.epoch == epoch
             && self.over.is_none()
@@ -430,7 +488,24 @@ impl State {
             && self.row.stopped.is_none()
     }
 
-    // True when there is nothing to move.
+    // Checks L1 and L2 for a position that was just fed.
+    fn check_fed(&self, shared: &Shared, position: &Position) {
+        assert!(
+            !position.inside,
+            "L1: a feed covers whole groups of changes"
+        );
+        // Only a change of the members makes entries stop counting; here anyone may write.
+        if let Some(before) = self.position.as_ref().filter(|_| shared.anyone) {
+            let back = moved_back(&before.frontier, &position.frontier);
+            assert_eq!(back, None, "L2: a consumer is fed forward");
+            assert!(
+                before.expired_through_ms <= position.expired_through_ms,
+                "L2: the time of a consumer's position moves forward"
+            );
+        }
+    }
+
+    // True when a feed without changes would change nothing.
     fn is_at(&self, epoch: u64, position: &Position) -> bool {
         self.epoch == epoch
             && self.lacks.is_empty()
@@ -453,12 +528,12 @@ impl State {
         self.position.as_ref()
     }
 
-    /// Somebody has answered a change.
+    /// Notes that a taker has answered a change.
     pub(super) fn seen(&mut self, now_ms: u64) {
         self.row.last_seen_ms = now_ms;
     }
 
-    /// Remembers who feeds it, to end that one with it.
+    /// Keeps the feeder of `epoch`, to abort it when the epoch ends; aborts it now if that was before.
     pub(super) fn set_feeder(&mut self, epoch: u64, feeder: AbortHandle) {
         let unwanted = if self.wants(epoch) {
             self.feeder.replace(feeder)
@@ -477,7 +552,7 @@ fn is_of(row: &ConsumerRow, shared: &Shared) -> bool {
         .is_none_or(|position| position.store == shared.id)
 }
 
-// A change of a large entry keeps all of it in memory, unless what it has is copied.
+// Returns the change with copies of key and value: otherwise it keeps the whole entry in memory.
 fn compact(change: Arc<Change>) -> Arc<Change> {
     if change.op_count < 2 {
         return change;
@@ -489,7 +564,7 @@ fn compact(change: Arc<Change>) -> Arc<Change> {
     })
 }
 
-// About.
+// Returns about the bytes that a change takes in memory.
 fn memory_bytes(change: &Change) -> usize {
     let value = change.value.as_ref().map_or(0, Bytes::len);
     size_of::<Change>() + change.key.len() + value

@@ -1,4 +1,4 @@
-//! What a consumer is made with, and how it is.
+//! Options and status of a consumer.
 
 use std::time::Duration;
 
@@ -17,22 +17,23 @@ use crate::{
     store::consumers::ConsumerError,
 };
 
-/// What a consumer is made with.
+/// Options of a consumer, fixed when it is made; only its prefixes can be changed later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerOptions {
-    /// Where it begins. Default: `Now`.
+    /// Where the consumer begins. Default: `Now`.
     pub from: ConsumerStart,
-    /// Keys must begin with one of these; none: all keys.
+    /// Selects keys that begin with one of these; empty: all keys.
     pub prefixes: Vec<Bytes>,
-    /// Time that a taker has to acknowledge a change, unless it asks for more. Default: 30 s.
+    /// Time in which a taker must answer a change, unless it extends it. Default: 30 s.
     pub ack_wait: Duration,
-    /// Times a change is given out before it is a dead letter; `None`: no end. Default: 10.
+    /// Attempts at a change before it becomes a dead letter; `None`: no limit. Default: 10.
     pub max_deliver: Option<u32>,
-    /// Changes that are outstanding at a time: given out, or read ahead and kept for later. With 1
-    /// the order of the log is kept whatever happens. Default: 1000.
+    /// Outstanding changes (with takers, or read ahead) at which the consumer reads no further. An
+    /// atomic batch is read whole, so it may go beyond. With 1 the changes are finished in the order
+    /// of the log, whatever happens. Default: 1000.
     pub max_in_flight: usize,
-    /// Waits before the 2nd, 3rd ... attempt; the last one is for all that follow. None: at once.
-    /// Default: 0.1 s, 1 s, 5 s, 30 s, 2 min.
+    /// Pauses before the 2nd, 3rd ... attempt; the last one applies to all that follow. Empty: no
+    /// pause. Default: 0.1 s, 1 s, 5 s, 30 s, 2 min.
     pub backoff: Vec<Duration>,
 }
 
@@ -41,70 +42,70 @@ pub struct ConsumerOptions {
 pub enum ConsumerStart {
     /// With the first entry of every log.
     Beginning,
-    /// With what happens from now on.
+    /// With the changes published from now on.
     Now,
-    /// Behind a position that a watch of this store reached, here or on another node.
+    /// After a position that a watch of this store has reached, here or on another node.
     After(Cursor),
-    /// With entries stamped since `ms` (1970, inclusive), by their authors' clocks.
+    /// With entries stamped since a time, by their authors' clocks.
     SinceAuthored {
-        /// Inclusive.
+        /// Inclusive, ms since 1970.
         ms: u64,
     },
-    /// With entries that arrived in this node's logs since `ms` (1970).
+    /// With entries that arrived in this node's logs since a time.
     SinceArrived {
-        /// Inclusive.
+        /// Inclusive, ms since 1970.
         ms: u64,
     },
 }
 
-/// What a consumer is doing.
+/// Activity of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerState {
-    /// It gives out changes as they come.
+    /// It delivers changes as they come.
     Running,
-    /// It gives out nothing until it is resumed.
+    /// It delivers nothing until it is resumed.
     Paused,
-    /// This node lacks some of what was fed to it before: its logs are older than consumers.db. It
-    /// goes on when peers have sent it.
+    /// Entries that its position names are missing on this node: the logs are older than
+    /// consumers.db. It goes on when peers have sent them.
     Waiting {
-        /// What is missing.
+        /// The missing entries.
         missing: Vec<MissingRange>,
     },
-    /// It gives out nothing until it is reset.
+    /// It delivers nothing until it is reset.
     Stopped {
-        /// Why.
+        /// The changes that cannot be read, and why.
         reason: String,
     },
 }
 
-/// How a consumer is.
+/// Status of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerStatus {
-    /// Its name.
+    /// Name, unique in the store.
     pub name: String,
-    /// What it is doing.
+    /// Activity now.
     pub state: ConsumerState,
-    /// Its prefixes; none: all keys.
+    /// Prefixes of selected keys; empty: all keys.
     pub prefixes: Vec<Bytes>,
-    /// How it gives out changes.
+    /// Times, attempts and bounds of its deliveries.
     pub rules: Rules,
-    /// When it was made, ms since 1970.
+    /// Time when it was made, ms since 1970.
     pub created_ms: u64,
-    /// Everything up to here was fed to it. `None`: nothing yet.
+    /// Position through which changes were fed. `None`: none were fed yet.
     pub position: Option<Cursor>,
-    /// Entries of the store behind its position, matching or not; at most, where an author forked.
+    /// Published entries after its position, matching or not; an upper bound if an author has forked.
     pub backlog_entries: u64,
-    /// Changes fed and not finished, at most `max_in_flight`.
+    /// Changes fed and not finished. About `max_in_flight` at most: see there.
     pub outstanding: usize,
-    /// Those of them that are with takers now.
+    /// Outstanding changes that are with takers now.
     pub in_flight: usize,
-    /// Changes acknowledged, ever.
+    /// Changes acknowledged since it was made.
     pub acked: u64,
-    /// Attempts after the first one of a change, ever.
+    /// Attempts after the first one of each change, since it was made.
     pub redelivered: u64,
-    /// Dead letters.
+    /// Number of dead letters.
     pub dead: usize,
-    /// When somebody last took or answered a change, ms since 1970; `None`: never.
+    /// Time when a taker last took or answered a change, ms since 1970; `None`: never.
     pub last_seen_ms: Option<u64>,
 }
 
@@ -124,13 +125,16 @@ impl Default for ConsumerOptions {
 }
 
 impl ConsumerOptions {
-    /// Returns the row of a consumer that nothing was fed to.
+    /// Returns the row of a new consumer.
+    ///
+    /// # Errors
+    /// `Option`.
     pub(super) fn row(&self, now_ms: u64) -> Result<ConsumerRow, ConsumerError> {
         self.check()?;
         Ok(self.new_row(now_ms))
     }
 
-    /// As `row`, unchecked.
+    /// Like `row`, without checks.
     pub(super) fn new_row(&self, now_ms: u64) -> ConsumerRow {
         let (since_authored_ms, since_arrived_ms) = self.from.since();
         ConsumerRow {
@@ -152,6 +156,10 @@ impl ConsumerOptions {
         }
     }
 
+    /// Checks the options against the limits.
+    ///
+    /// # Errors
+    /// `Option`.
     pub(super) fn check(&self) -> Result<(), ConsumerError> {
         let at_most = |option, is: usize, max: usize| {
             let must = format!("at most {max}");
@@ -184,18 +192,18 @@ impl ConsumerOptions {
 }
 
 impl ConsumerStart {
-    /// Returns since when, authored and arrived; 0 where that is not asked for.
+    /// Returns the times of `SinceAuthored` and `SinceArrived`, ms since 1970; 0 for not given.
     pub(super) fn since(&self) -> (u64, u64) {
         match self {
             Self::Beginning | Self::Now | Self::After(_) => (0, 0),
-            // 0 would mean that it is not asked for.
+            // 0 would mean not given.
             Self::SinceAuthored { ms } => ((*ms).max(1), 0),
             Self::SinceArrived { ms } => (0, (*ms).max(1)),
         }
     }
 }
 
-/// Returns the first option in which two consumers differ, but for where they begin.
+/// Returns the name of the first option in which two consumers differ; their start is not compared.
 pub(super) fn difference(one: &ConsumerRow, other: &ConsumerRow) -> Option<&'static str> {
     let (a, b) = (&one.rules, &other.rules);
     let same = [
@@ -209,6 +217,7 @@ pub(super) fn difference(one: &ConsumerRow, other: &ConsumerRow) -> Option<&'sta
     found.map(|(option, _)| option)
 }
 
+/// Returns whole milliseconds, at most `u64::MAX`.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,37 +1,41 @@
-//! The keeper: a thread that owns `consumers.db` and saves what has changed, many consumers and
-//! many acknowledgements with one fsync.
+//! The saver: a thread that owns `consumers.db` and saves the changes of many consumers and many
+//! acknowledgements with one fsync.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
 
 use tokio::sync::oneshot;
 
 use crate::{
-    limits::{CONSUMERS_COMMIT_EVERY, CONSUMERS_MAX},
+    limits::CONSUMERS_MAX,
     store::{
         Shared,
         consumers::{
-            ConsumerError, feeder,
+            ConsumerError,
+            bell::{Bell, Waiter},
+            feeder,
             file::{AllStored, Changed, Commit, File},
             live::Live,
         },
     },
 };
 
-/// All consumers of an open store.
+/// All consumers of an open store, and the thread that saves them.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Saver {
     shared: Arc<Shared>,
-    book: Arc<Book>,
-    // Taken by who joins it.
+    roster: Arc<Roster>,
+    // `None` once the thread was joined.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// The consumers by name. The handles of the store and the saver's thread share it.
 #[derive(Debug)]
-struct Book {
+struct Roster {
+    // Taken before the lock of a consumer, never while one is held. Never held across an await.
     names: Mutex<Names>,
     bell: Arc<Bell>,
 }
@@ -39,30 +43,11 @@ struct Book {
 #[derive(Debug, Default)]
 struct Names {
     live: BTreeMap<String, Arc<Live>>,
-    // Removed, and still in the file.
+    // Removed from `live` and still in the file; cleared when the thread gathers what to save.
     deleted: Vec<String>,
 }
 
-/// Wakes the keeper.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    calls: Mutex<Calls>,
-    rung: Condvar,
-}
-
-type Waiter = oneshot::Sender<Result<(), ConsumerError>>;
-
-#[derive(Debug, Default)]
-struct Calls {
-    dirty: bool,
-    // Who waits until what is dirty now is durable.
-    waiters: Vec<Waiter>,
-    close: bool,
-    // The thread has ended, and why.
-    over: Option<ConsumerError>,
-}
-
-impl Keeper {
+impl Saver {
     /// Starts the thread, and the feeders of all consumers in the file.
     pub(super) fn start(
         file: File,
@@ -78,35 +63,35 @@ impl Keeper {
             let live = Live::restore(name.clone(), stored, Arc::clone(&shared), Arc::clone(&bell));
             (name, Arc::new(live))
         });
-        let book = Arc::new(Book {
+        let roster = Arc::new(Roster {
             names: Mutex::new(Names {
                 live: live.collect(),
                 deleted: Vec::new(),
             }),
             bell,
         });
-        for live in book.names().live.values() {
+        for live in roster.names().live.values() {
             feeder::start(live);
         }
-        let of_thread = Arc::clone(&book);
+        let of_thread = Arc::clone(&roster);
         let thread = thread::spawn(move || {
             of_thread.run(file);
-            // Nobody else may have the directory before the file is closed.
+            // No other process may have the directory before the file is closed.
             drop(lease);
         });
         Self {
             shared,
-            book,
+            roster,
             thread: Mutex::new(Some(thread)),
         }
     }
 
-    /// Returns a consumer.
+    /// Returns the consumer `name`.
     ///
     /// # Errors
     /// `Unknown`.
     pub(super) fn find(&self, name: &str) -> Result<Arc<Live>, ConsumerError> {
-        let found = self.book.names().live.get(name).cloned();
+        let found = self.roster.names().live.get(name).cloned();
         found.ok_or_else(|| ConsumerError::Unknown {
             name: name.to_owned(),
         })
@@ -114,11 +99,11 @@ impl Keeper {
 
     /// Returns all consumers, by name.
     pub(super) fn all(&self) -> Vec<Arc<Live>> {
-        self.book.names().live.values().cloned().collect()
+        self.roster.names().live.values().cloned().collect()
     }
 
-    /// Adds a consumer that `make` makes, unless there is one of that name. Durable with the next
-    /// `flush`.
+    /// Adds the consumer that `make` makes, unless there is one named `name` already. Returns the
+    /// one there is now. It is durable with the next `flush`.
     ///
     /// # Errors
     /// `TooMany`.
@@ -127,14 +112,17 @@ impl Keeper {
         name: &str,
         make: impl FnOnce(Arc<Shared>, Arc<Bell>) -> Live,
     ) -> Result<Arc<Live>, ConsumerError> {
-        let mut names = self.book.names();
+        let mut names = self.roster.names();
         if let Some(there) = names.live.get(name) {
             return Ok(Arc::clone(there));
         }
         if names.live.len() >= CONSUMERS_MAX {
             return Err(ConsumerError::TooMany);
         }
-        let live = Arc::new(make(Arc::clone(&self.shared), Arc::clone(&self.book.bell)));
+        let live = Arc::new(make(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.roster.bell),
+        ));
         names.live.insert(name.to_owned(), Arc::clone(&live));
         drop(names);
         live.change(|_state| Ok(()))?;
@@ -142,7 +130,7 @@ impl Keeper {
         Ok(live)
     }
 
-    /// Removes a consumer. Durable with the next `flush`.
+    /// Removes a consumer. The removal is durable with the next `flush`.
     ///
     /// # Errors
     /// `Unknown`.
@@ -151,7 +139,7 @@ impl Keeper {
             name: name.to_owned(),
         };
         let live = {
-            let mut names = self.book.names();
+            let mut names = self.roster.names();
             let live = names.live.remove(name).ok_or_else(unknown)?;
             names.deleted.push(name.to_owned());
             live
@@ -160,46 +148,46 @@ impl Keeper {
         Ok(())
     }
 
-    /// Waits until all that happened before is durable.
+    /// Waits until all changes made before this call are durable.
     ///
     /// # Errors
-    /// Why it is not.
+    /// The reason why they are not.
     pub(super) async fn flush(&self) -> Result<(), ConsumerError> {
         let (reply, answer) = oneshot::channel();
-        self.book.bell.call(|calls| calls.waiters.push(reply))?;
+        self.roster.bell.wait_for_commit(reply)?;
         answer.await.unwrap_or(Err(ConsumerError::Closed))
     }
 
-    /// True when the file has failed, or was closed.
+    /// True when the file has failed or was closed.
     pub(super) fn is_over(&self) -> bool {
-        self.book.bell.calls().over.is_some()
+        self.roster.bell.is_over()
     }
 
-    /// Ends all consumers; the thread saves what there is and ends on its own.
+    /// Ends all consumers. The thread saves what there is, and then ends by itself.
     pub(super) fn stop(&self) {
         for live in self.all() {
             live.end(ConsumerError::Closed);
         }
-        let stopped = self.book.bell.call(|calls| calls.close = true);
-        // It has ended already.
-        stopped.unwrap_or_default();
+        // An error means that the thread has ended already.
+        self.roster.bell.close().unwrap_or_default();
     }
 
-    /// Waits for the thread's end. Not for an event loop.
+    /// Waits for the thread's end. Blocks: not for an event loop.
     pub(super) fn join(&self) {
         let thread = self.thread.lock();
         let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(store = %self.shared.id, "the keeper of consumers has panicked");
+            tracing::error!(store = %self.shared.id, "the thread that saves consumers has panicked");
         }
     }
 }
 
-impl Book {
+impl Roster {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    // The saver's thread.
     fn run(&self, file: File) {
         loop {
             let (waiters, close) = self.bell.wait();
@@ -218,7 +206,7 @@ impl Book {
             }
             if close {
                 let late = self.bell.end(ConsumerError::Closed);
-                // The sums beside it are a matter of speed.
+                // Only the sums of the blocks were not written: the next open takes longer.
                 if let Err(error) = file.close() {
                     tracing::warn!(%error, "consumers.db did not close cleanly");
                 }
@@ -229,7 +217,8 @@ impl Book {
         }
     }
 
-    // Everything in memory may be ahead of the file: it is read again by who asks next.
+    // Ends all consumers after a failed commit: memory may be ahead of the file, so the next caller
+    // reads the file again.
     fn end(&self, why: &ConsumerError) -> Vec<Waiter> {
         let late = self.bell.end(why.clone());
         for live in self.names().live.values() {
@@ -238,7 +227,7 @@ impl Book {
         late
     }
 
-    // What is to be saved; true when there are names to remove.
+    // Returns the commit to write, and true when it removes names.
     fn gather(&self) -> (Commit, bool) {
         let (live, deleted) = {
             let mut names = self.names();
@@ -259,53 +248,9 @@ impl Book {
     }
 }
 
-impl Bell {
-    /// Something has changed.
-    pub(super) fn ring(&self) {
-        self.calls().dirty = true;
-        self.rung.notify_one();
-    }
-
-    fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn call(&self, change: impl FnOnce(&mut Calls)) -> Result<(), ConsumerError> {
-        let mut calls = self.calls();
-        if let Some(over) = calls.over.clone() {
-            return Err(over);
-        }
-        change(&mut calls);
-        drop(calls);
-        self.rung.notify_one();
-        Ok(())
-    }
-
-    // Nobody is answered any more.
-    fn end(&self, why: ConsumerError) -> Vec<Waiter> {
-        let mut calls = self.calls();
-        calls.over = Some(why);
-        std::mem::take(&mut calls.waiters)
-    }
-
-    // Waits until there is something to save, and a little longer unless somebody waits for it.
-    fn wait(&self) -> (Vec<Waiter>, bool) {
-        let nothing = |calls: &mut Calls| !calls.dirty && calls.waiters.is_empty() && !calls.close;
-        let nobody = |calls: &mut Calls| calls.waiters.is_empty() && !calls.close;
-        let calls = self.rung.wait_while(self.calls(), nothing);
-        let calls = calls.unwrap_or_else(PoisonError::into_inner);
-        let gathered = self
-            .rung
-            .wait_timeout_while(calls, CONSUMERS_COMMIT_EVERY, nobody);
-        let (mut calls, _timeout) = gathered.unwrap_or_else(PoisonError::into_inner);
-        calls.dirty = false;
-        (std::mem::take(&mut calls.waiters), calls.close)
-    }
-}
-
 fn answer(waiters: Vec<Waiter>, outcome: &Result<(), ConsumerError>) {
     for waiter in waiters {
-        // Who has gone away does not want to know.
+        // An error means that the caller has dropped its receiver.
         drop(waiter.send(outcome.clone()));
     }
 }

@@ -1,7 +1,6 @@
-//! Reading: values, heads and logs, from one view of the state.
+//! Single reads: a value, the heads of a key, an entry, the records of a log.
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use crate::{
     id::{Author, EntryId, Seq},
@@ -9,64 +8,48 @@ use crate::{
     protocol::{
         change::EntryRef,
         entry::{
-            Entry, Op, VerifiedEntry,
+            VerifiedEntry,
             cause::{Cause, CauseId},
             check_key,
         },
-        heads::{Content, Head, Heads, Value},
     },
     state::{View, row::encode_heads},
-    store::{ReadError, Shared, Store, writer::command::Command},
+    store::{Item, ReadError, Shared, Store, writer::command::Command},
 };
-
-/// A key's value, as its winner has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// The key.
-    pub key: Bytes,
-    /// The value; empty where only keys were asked for.
-    pub value: Bytes,
-    /// The winner.
-    pub entry: EntryRef,
-    /// When it expires, ms since 1970; `None`: never.
-    pub expires_ms: Option<u64>,
-    /// Heads of the key: more than 1 in a conflict.
-    pub heads: u32,
-}
 
 /// One head of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadItem {
-    /// The entry.
+    /// Entry that wrote the head.
     pub entry: EntryRef,
-    /// What it put; `None` for a tombstone.
+    /// Value that it put; `None` for a tombstone.
     pub value: Option<Bytes>,
     /// When it expires, ms since 1970; `None`: never.
     pub expires_ms: Option<u64>,
-    /// True when that time is over.
+    /// True when that time has passed.
     pub expired: bool,
-    /// True for the one that reads return.
+    /// True for the winner, which reads return.
     pub wins: bool,
 }
 
-/// A record of a log.
+/// An entry as one of the logs here holds it.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
-    /// The entry.
+    /// Entry of the record.
     pub entry: VerifiedEntry,
-    /// 0, or more after a fork.
+    /// Number of the author's branch: 0, or more after a fork.
     pub branch: u32,
-    /// When it arrived here, ms since 1970.
+    /// Time when it arrived here, ms since 1970.
     pub arrived_ms: u64,
 }
 
 impl Store {
     /// Returns the value of `key`; `None` when it is missing, deleted or expired.
     ///
-    /// Sees every write that has returned. Does not wait for the writer.
+    /// It sees every write that has returned, and does not wait for the writer.
     ///
     /// # Errors
-    /// `ReadError`. Damage of the state is mended from the log before it is reported.
+    /// `ReadError`. A damaged state is rebuilt from the log once before it is reported.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Item>, ReadError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
@@ -78,7 +61,7 @@ impl Store {
         .await
     }
 
-    /// Returns what this node has written because of `cause`, and its place in this node's log.
+    /// Returns seq and id of the entry that this node has written for `cause`, if there is one.
     ///
     /// # Errors
     /// `ReadError`.
@@ -114,7 +97,7 @@ impl Store {
         .await
     }
 
-    /// Returns the entry that `place` names; `None`: the log does not have it.
+    /// Returns the entry that `place` names; `None` if the log does not have it.
     ///
     /// # Errors
     /// `ReadError`.
@@ -126,8 +109,8 @@ impl Store {
         .await
     }
 
-    /// Returns about `limit` records of `author` with places above `after`, by place; fewer when
-    /// they are large. After a fork those of one place come together.
+    /// Returns about `limit` records of `author` with a seq above `after`, by seq; fewer when they are
+    /// large. Records of several branches with one seq come together, even beyond `limit`.
     ///
     /// # Errors
     /// `Damaged` when one of them is unreadable; `ReadError`.
@@ -167,8 +150,8 @@ impl Store {
         .await
     }
 
-    /// Returns a hash over all keys and their heads: equal on two nodes exactly when their states
-    /// are, byte by byte. Reads the whole state.
+    /// Returns a hash over all keys and their heads. It is equal on two nodes exactly when their states
+    /// are equal, byte by byte. Reads the whole state.
     ///
     /// # Errors
     /// `ReadError`.
@@ -194,8 +177,8 @@ impl Store {
         .await
     }
 
-    /// Reads from the newest view, off the event loop where it may wait for the disk. A damaged
-    /// state is built again once.
+    /// Calls `work` with the newest view, on this thread. If the state is damaged, rebuilds it once and
+    /// calls `work` again.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl Fn(&Shared, &View) -> Result<T, ReadError> + Send + 'static,
@@ -209,78 +192,10 @@ impl Store {
         work(&self.shared, &self.shared.state.view())
     }
 
-    /// Has the state built again, unless that was done after `version`.
+    /// Waits until the state was rebuilt from the log, unless that was done after `version`.
     pub(super) async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Rebuild { version, reply };
-        let sent = self.queue.send(command).await;
-        sent.map_err(|_gone| ReadError::Closed)?;
-        answer.await.map_err(|_gone| ReadError::Closed)??;
-        Ok(())
-    }
-}
-
-impl Shared {
-    /// Returns the item that reads find at `now_ms`.
-    pub(in crate::store) fn item(
-        &self,
-        key: &Bytes,
-        heads: &Heads,
-        now_ms: u64,
-        keys_only: bool,
-    ) -> Result<Option<Item>, ReadError> {
-        let Some(winner) = heads.winner().filter(|winner| winner.is_live(now_ms)) else {
-            return Ok(None);
-        };
-        let value = if keys_only {
-            None
-        } else {
-            self.value(key, winner)?
-        };
-        Ok(Some(Item {
-            key: key.clone(),
-            value: value.unwrap_or_default(),
-            entry: EntryRef::from(winner),
-            expires_ms: winner.expires_ms(),
-            heads: u32::try_from(heads.as_slice().len()).unwrap_or(u32::MAX),
-        }))
-    }
-
-    /// Returns the value a head has for `key`: from its row, or from its entry.
-    pub(super) fn value(&self, key: &[u8], head: &Head) -> Result<Option<Bytes>, ReadError> {
-        match &head.content {
-            Content::Tombstone => Ok(None),
-            Content::Value {
-                value: Value::Inline(value),
-                ..
-            } => Ok(Some(value.clone())),
-            Content::Value {
-                value: Value::InLog { .. },
-                ..
-            } => {
-                let entry = self.log.entry(&head.author, head.seq, &head.id)?;
-                let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
-                value.ok_or_else(|| ReadError::Damaged {
-                    what: format!(
-                        "entry {} of {} is not in the log",
-                        head.seq,
-                        head.author.short()
-                    ),
-                })
-            }
-        }
-    }
-}
-
-/// Returns the op of `entry` that is about `key`.
-pub(super) fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
-    entry.ops.iter().find(|op| op.key() == key)
-}
-
-/// Returns what an op puts.
-pub(super) fn value_of(op: &Op) -> Option<Bytes> {
-    match op {
-        Op::Put { value, .. } => Some(value.clone()),
-        Op::Delete { .. } => None,
+        let rebuild = |reply| Command::Rebuild { version, reply };
+        let rebuilt = self.queue.ask(rebuild).await;
+        Ok(rebuilt.map_err(|_closed| ReadError::Closed)??)
     }
 }

@@ -1,4 +1,4 @@
-//! The history of a key: the entries that wrote it, and what each superseded.
+//! The history of a key: the entries that wrote it, and the entries that each superseded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,40 +14,42 @@ use crate::{
     },
     store::{
         ReadError, Shared, Store,
-        read::get::{op_of, value_of},
+        item::{op_of, value_of},
     },
 };
 
 /// Entries that wrote a key, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    /// In descending order.
+    /// Entries in descending order.
     pub entries: Vec<HistoryEntry>,
-    /// True when there are older ones.
+    /// True when there are older entries.
     pub truncated: bool,
 }
 
 /// One entry in the history of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// The entry.
+    /// Entry that wrote the key.
     pub entry: EntryRef,
-    /// What it put; `None` for a delete.
+    /// Value that it put; `None` for a delete.
     pub value: Option<Bytes>,
     /// When it expires, ms since 1970; `None`: never.
     pub expires_ms: Option<u64>,
-    /// The entries of this key that it superseded.
+    /// Entries of this key that it superseded.
     pub parents: Vec<EntryId>,
-    /// Which hook wrote it, and why; `None`: none did.
+    /// Why a hook wrote it; `None` if no hook did.
     pub cause: Option<Cause>,
-    /// True when nothing supersedes it.
+    /// True for a head: no entry supersedes it.
     pub head: bool,
-    /// True for the head that reads return.
+    /// True for the winner, which reads return.
     pub wins: bool,
 }
 
 impl Store {
-    /// Walks back from the heads of `key` through what each superseded: at most `limit` entries.
+    /// Returns the newest entries that wrote `key`, at most `limit` and at most `HISTORY_ENTRIES_MAX`.
+    ///
+    /// It walks back from the heads through the entries that each superseded.
     ///
     /// # Errors
     /// `ReadError`.
@@ -66,7 +68,7 @@ impl Shared {
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
         let heads: BTreeSet<EntryId> = todo.iter().map(|head| head.id).collect();
         let mut found: BTreeMap<Parent, Option<(VerifiedEntry, Op)>> = BTreeMap::new();
-        // Newest first: everything above is known when an entry comes.
+        // Newest first: when an entry comes, all entries above it are known.
         while let Some(next) = todo.pop_last() {
             if found.values().flatten().count() > limit {
                 break;

@@ -1,8 +1,9 @@
-//! What was: keys as they were at a time, from the log.
+//! The past: keys as they were at a time, from the log.
 //!
-//! The state at a time is what follows from the entries stamped up to then, by their authors'
-//! clocks. Stamps grow along causes, so that is a state which nodes can have had, and all nodes
-//! that have the same entries answer alike: also with what was written then and came later.
+//! The state at a time follows from the entries stamped up to then by their authors' clocks. An entry
+//! is stamped after the entries that it cites, so this is a state that a node can have had. All nodes
+//! with the same entries answer alike; entries written before that time count also if they arrived
+//! here after it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,49 +23,51 @@ use crate::{
     state::View,
     store::{
         Item, List, ReadError, Shared, Store,
-        read::get::{op_of, value_of},
+        item::{op_of, value_of},
     },
 };
 
 /// Why the past could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PastError {
-    /// More was written to a key since than is walked through.
+    /// The key was written more often since then than is walked through.
     #[error(
-        "{:?} was written to more than {entries_max} times since then: too far back",
+        "{:?} was written more than {entries_max} times since then: too far back",
         String::from_utf8_lossy(key)
     )]
     TooFar {
-        /// The key.
+        /// Key whose past was asked for.
         key: Bytes,
-        /// Entries that are walked through at most.
+        /// Largest number of entries that are walked through.
         entries_max: usize,
     },
-    /// The log or the state could not be read; where an entry is missing, which.
+    /// The log or the state could not be read, or an entry is missing in the log.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-/// A key that was different at two times.
+/// A key with different values at two times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The key.
+    /// Key that differs.
     pub key: Bytes,
-    /// As it was at the first time; `None`: it had no value.
+    /// Value at the first time; `None`: it had none.
     pub before: Option<Item>,
-    /// As it was at the second time.
+    /// Value at the second time; `None`: it had none.
     pub after: Option<Item>,
 }
 
-/// Keys as they were, page by page. Holds one view of the state as long as it lives.
+/// Keys as they were, page by page. It holds one view of the state as long as it lives.
 #[derive(Debug)]
 pub struct Past {
     shared: Arc<Shared>,
     view: Arc<View>,
     options: List,
-    // Read and not looked at; those after `after` are not read.
+    // Rows that were read and not looked at.
     rows: VecDeque<(Bytes, Heads)>,
+    // Last key that was read; `None`: none was.
     after: Option<Bytes>,
+    // True when there are no rows after `rows`.
     done: bool,
 }
 
@@ -72,7 +75,7 @@ impl Store {
     /// Returns the value that `key` had at `ms` (since 1970, inclusive).
     ///
     /// # Errors
-    /// `TooFar`; `Read`, where the log does not reach or is damaged.
+    /// `TooFar`; `Read`, when the log does not reach back so far or is damaged.
     pub async fn get_at(&self, key: &[u8], ms: u64) -> Result<Option<Item>, PastError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
@@ -84,10 +87,10 @@ impl Store {
         .await
     }
 
-    /// Returns the keys that had a value at `ms` (since 1970, inclusive), by key.
+    /// Returns the keys that had a value at `ms` (since 1970, inclusive), in order.
     ///
     /// # Errors
-    /// As `get_at`.
+    /// Like `get_at`.
     pub async fn list_at(&self, options: List, ms: u64) -> Result<Vec<Item>, PastError> {
         let mut left = options.limit.unwrap_or(usize::MAX);
         let mut past = self.past(options);
@@ -106,11 +109,11 @@ impl Store {
         Ok(items)
     }
 
-    /// Returns the keys whose value, or the entry it is from, was not the same at the two times
-    /// (since 1970, inclusive), by key.
+    /// Returns the keys whose value, or the entry that put it, was not the same at the two times (ms
+    /// since 1970, inclusive), in order.
     ///
     /// # Errors
-    /// As `get_at`.
+    /// Like `get_at`.
     pub async fn diff(
         &self,
         prefix: impl Into<Bytes>,
@@ -129,8 +132,8 @@ impl Store {
         Ok(differences)
     }
 
-    /// Reads the past page by page, for `list_at` and `diff` of more than fits memory. Of `options`
-    /// the limit is not looked at.
+    /// Reads the past page by page: `list_at` and `diff` for results that do not fit in memory. The
+    /// limit in `options` is ignored.
     pub fn past(&self, options: List) -> Past {
         Past {
             shared: Arc::clone(&self.shared),
@@ -147,7 +150,7 @@ impl Past {
     /// Returns the next keys that had a value at `ms`; `None` at the end. A page may be empty.
     ///
     /// # Errors
-    /// As `Store::get_at`.
+    /// Like `Store::get_at`.
     pub async fn next_items(&mut self, ms: u64) -> Result<Option<Vec<Item>>, PastError> {
         let keys_only = self.options.keys_only;
         self.next_page(move |shared, key, heads| {
@@ -162,7 +165,7 @@ impl Past {
     /// empty.
     ///
     /// # Errors
-    /// As `Store::get_at`.
+    /// Like `Store::get_at`.
     pub async fn next_differences(
         &mut self,
         from_ms: u64,
@@ -184,7 +187,8 @@ impl Past {
         .await
     }
 
-    // What `look` makes of the next keys, and about how many bytes that has.
+    // Returns the results of `look` for the next keys, about `PAGE_BYTES`. `look` returns a result with
+    // about the bytes that it takes.
     async fn next_page<T: Send + 'static>(
         &mut self,
         look: impl Fn(&Shared, &Bytes, &Heads) -> Result<Option<(T, usize)>, PastError> + Send + 'static,
@@ -220,7 +224,7 @@ impl Past {
 }
 
 impl Shared {
-    // The winner of `key` at `ms`, if it had a value then; `heads` are those it has now.
+    // Returns the winner of `key` at `ms`, if it had a value then; `heads` are its heads now.
     fn item_at(
         &self,
         key: &Bytes,
@@ -247,7 +251,8 @@ impl Shared {
         }))
     }
 
-    // Walks down from the heads, newest first, until all that is left is superseded.
+    // Walks down from the heads, newest first, until only superseded entries are left. Returns the
+    // heads at `ms`.
     fn heads_at(
         &self,
         key: &Bytes,
@@ -256,11 +261,11 @@ impl Shared {
     ) -> Result<BTreeMap<Parent, (Head, Op)>, PastError> {
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
         let mut found = BTreeMap::new();
-        // By an entry of that time.
+        // Superseded by an entry stamped up to `ms`.
         let mut superseded: BTreeSet<Parent> = BTreeSet::new();
         let view = self.state.view();
         let mut walked = 0;
-        // All above is known when an entry comes.
+        // Newest first: when an entry comes, all entries above it are known.
         while let Some(at) = todo.pop_last() {
             if superseded.contains(&at) && todo.iter().all(|at| superseded.contains(at)) {
                 break;
@@ -273,10 +278,10 @@ impl Shared {
                 });
             }
             let entry = self.entry_of(&at)?;
-            // A parent is of the whole entry: it may be about its other keys only.
+            // A parent belongs to the whole entry, and may have written another of its keys only.
             let is_void = |op: &&Op| view.is_void(&entry.id, op);
-            let is_cut = self.is_cut(&entry)?;
-            let Some(op) = op_of(&entry, key).filter(|op| !is_cut && !is_void(op)) else {
+            let is_excluded = self.is_excluded(&entry)?;
+            let Some(op) = op_of(&entry, key).filter(|op| !is_excluded && !is_void(op)) else {
                 continue;
             };
             todo.extend(entry.header.parents.iter().copied());
@@ -295,7 +300,7 @@ impl Shared {
         let found = self.log.entry(&at.author, at.seq, &at.id)?;
         let (entry, _record) = found.ok_or_else(|| ReadError::Damaged {
             what: format!(
-                "the log does not reach back so far: entry {} of {} is gone",
+                "the log does not reach back so far: entry {} of {} is missing",
                 at.seq,
                 at.author.short()
             ),
@@ -303,8 +308,8 @@ impl Shared {
         Ok(entry)
     }
 
-    // Returns whether a removal took the entry back.
-    fn is_cut(&self, entry: &Entry) -> Result<bool, ReadError> {
+    // Returns whether the entry counts no more since its author was removed.
+    fn is_excluded(&self, entry: &Entry) -> Result<bool, ReadError> {
         let (members, author) = (self.members.borrow(), entry.author());
         if !members.is_removed(&author) {
             return Ok(false);

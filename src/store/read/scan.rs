@@ -11,19 +11,19 @@ use crate::{
     store::{Item, ReadError, Store},
 };
 
-/// What to list.
+/// Which keys to list.
 #[derive(Debug, Clone, Default)]
 pub struct List {
-    /// Keys that begin with it; empty: all.
+    /// Selects keys that begin with it; empty: all keys.
     pub prefix: Bytes,
-    /// At most so many; `None`: all.
+    /// Largest number of keys; `None`: no limit.
     pub limit: Option<usize>,
-    /// Leave out the values.
+    /// Lists keys without values.
     pub keys_only: bool,
 }
 
 impl Store {
-    /// Returns the keys with a live value, by key, from one view.
+    /// Returns the keys with a live value, in order, from one view.
     ///
     /// # Errors
     /// `ReadError`.
@@ -39,7 +39,7 @@ impl Store {
         }
     }
 
-    /// Lists page by page, all pages from one view.
+    /// Lists keys page by page, all pages from one view.
     pub fn scan(&self, options: List) -> Scan {
         Scan {
             store: self.clone(),
@@ -54,22 +54,26 @@ impl Store {
     }
 }
 
-/// A list that is read page by page. Holds one view of the state as long as it lives.
+/// A list that is read page by page. It holds one view of the state as long as it lives; a damaged
+/// state is replaced by a rebuilt one.
 #[derive(Debug)]
 pub struct Scan {
     store: Store,
     view: Arc<View>,
     now_ms: u64,
     options: List,
+    // Keys that may still be returned.
     left: usize,
-    // Read and not handed out; those after `after` are not read.
+    // Rows that were read and not returned.
     rows: VecDeque<(Bytes, Heads)>,
+    // Last key that was read; `None`: none was.
     after: Option<Bytes>,
+    // True when there are no rows after `rows`.
     done: bool,
 }
 
 impl Scan {
-    /// Returns the next items; none at the end. Cancel-safe.
+    /// Returns the next items, about `PAGE_BYTES`; an empty page is the end. Cancel-safe.
     ///
     /// # Errors
     /// `ReadError`.

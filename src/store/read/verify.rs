@@ -1,4 +1,4 @@
-//! Checking everything: every record, every signature, every link, and the state against the log.
+//! Verification: every record, every signature, every link, and the state against the log.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,48 +15,48 @@ use crate::{
     store::{ReadError, Shared, Store},
 };
 
-/// What a check of everything found.
+/// Result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Records read.
+    /// Number of records that were read.
     pub entries: u64,
-    /// Signatures that verify.
+    /// Number of signatures that verify.
     pub signatures: u64,
-    /// Rows of the state compared with the log.
+    /// Number of rows of the state that were compared with the log.
     pub rows: u64,
-    /// What is wrong. Empty: all is well.
+    /// Damage that was found; empty if there is none.
     pub damage: Vec<Damage>,
 }
 
-/// Something wrong.
+/// One damaged place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// In what.
+    /// Part of the store that is damaged.
     pub place: DamagePlace,
-    /// For people.
+    /// Description in words.
     pub what: String,
-    /// Whose log.
+    /// Author of the log; `None` for the state.
     pub author: Option<Author>,
-    /// Which record, as far as known.
+    /// Seq of the record; `None` for the state, or if it cannot be read.
     pub seq: Option<Seq>,
-    /// Which file.
+    /// Name of the file.
     pub file: String,
-    /// Where in the file.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// How much of it.
+    /// Number of damaged bytes.
     pub bytes: u64,
-    /// Which key of the state.
+    /// Key of the state's row; `None` for a log.
     pub key: Option<Bytes>,
 }
 
-/// In what something is wrong.
+/// Part of a store that is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DamagePlace {
     /// A record of a log cannot be read.
     Log,
-    /// A record is not signed by its author.
+    /// A record's signature does not verify, and no authentic later entry commits to it.
     Signature,
-    /// A record does not follow the one before.
+    /// A record does not follow the one before it.
     Chain,
     /// A row of the state does not follow from the log.
     State,
@@ -90,8 +90,10 @@ impl Damage {
 
 impl Store {
     /// Reads every record, checks every signature and link, and compares the state with the heads
-    /// that follow from the log. Takes memory for the heads of all keys. Writes go on meanwhile:
-    /// what came after the start is not looked at.
+    /// that follow from the log.
+    ///
+    /// It takes memory for the heads of all keys. Writes go on meanwhile; entries that came after the
+    /// start are not compared.
     ///
     /// # Errors
     /// `ReadError` when a file cannot be read at all; damage is in the report.
@@ -110,7 +112,7 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     let mut report = VerifyReport::default();
     let mut expected: BTreeMap<Bytes, Heads> = BTreeMap::new();
     let spans = spans(&shared.log, &Frontier::default(), &view.frontier)?.unwrap_or_default();
-    // All of a log, also records at its end that are damaged and so not in the state.
+    // Each log is read to its end: damaged records there are not in the state.
     for branch in shared.log.all() {
         if let Some(tip) = branch.tip() {
             verify_chain(&branch, tip.seq, &mut report)?;
@@ -118,7 +120,7 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     }
     let mut merge = Merge::new(spans)?;
     while let Some(next) = merge.next()? {
-        // Damage was met by `verify_chain` already.
+        // `verify_chain` has reported the damage already.
         let Merged::Entry { entry, .. } = next else {
             continue;
         };
@@ -139,7 +141,8 @@ fn verify_chain(
 ) -> Result<(), ReadError> {
     let mut walk = branch.walk(branch.first);
     let mut before: Option<Tip> = None;
-    // Signatures that do not verify: none needs to, of what an authentic later entry commits to.
+    // Signatures that do not verify. That is no damage if an authentic later entry commits to the
+    // record.
     let mut unproven: Vec<Damage> = Vec::new();
     loop {
         let record = match walk.next_record() {

@@ -1,4 +1,7 @@
-//! What a change of the members does to a watch: its position is clamped to where what counts ends.
+//! Clamping: after a change of the members, a position is moved back to the entries that count.
+//!
+//! A removal names the last entry of each branch that counts. A position past it is clamped to that
+//! entry, and the keys of the entries between are retracted.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,27 +20,27 @@ use crate::{
     store::{ReadError, Shared, watch::position::Position},
 };
 
-/// A position of a watch, without what does not count any more.
+/// A position without the entries that count no more.
 pub(super) struct Clamped {
     pub(super) frontier: Frontier,
     pub(super) partial: Option<Partial>,
-    /// What the watch was told of that, and is to be told of its keys. They stay together.
+    /// One change for each key that a retracted entry wrote. They are delivered together.
     pub(super) retractions: Vec<Arc<Change>>,
 }
 
 impl Shared {
-    /// Returns where a watch at `from` goes on: where what counts ends.
+    /// Returns the position from which a watch at `from` goes on: the last entries that count.
     ///
     /// # Errors
-    /// `Damaged` where what does not count is not here, or not readable: then nobody knows which
-    /// keys are to be retracted.
+    /// `Damaged` when an entry that counts no more is not here or cannot be read, so that the keys
+    /// to retract are not known.
     pub(super) fn clamp(&self, from: &Position, view: &View) -> Result<Clamped, ReadError> {
         let mut clamped = Clamped {
             frontier: Frontier::default(),
             partial: from.partial,
             retractions: Vec::new(),
         };
-        let mut told = BTreeMap::new();
+        let mut written = BTreeMap::new();
         for (author, tip) in from.frontier.iter() {
             if !self.is_retracted(&author, tip, view)? {
                 clamped.frontier.insert(author, tip);
@@ -46,16 +49,16 @@ impl Shared {
             for tip in view.frontier.tips(&author) {
                 clamped.frontier.insert(author, *tip);
             }
-            self.note_told(author, tip, view, &mut told)?;
+            self.add_written(author, tip, view, &mut written)?;
         }
         if let Some(Partial { author, tip, .. }) = from.partial
             && self.is_retracted(&author, tip, view)?
         {
             clamped.partial = None;
-            self.note_told(author, tip, view, &mut told)?;
+            self.add_written(author, tip, view, &mut written)?;
         }
         let arrived_ms = self.clock.now_ms();
-        for (key, head) in told {
+        for (key, head) in written {
             let heads = view.heads(&key)?;
             let retraction = Change::retract(key, &Heads::new(vec![head]), heads, arrived_ms);
             clamped.retractions.extend(retraction.map(Arc::new));
@@ -63,7 +66,7 @@ impl Shared {
         Ok(clamped)
     }
 
-    // True when the entry at `tip` counted and does not.
+    // True when the entry at `tip` counted once and does not now.
     fn is_retracted(
         &self,
         author: &Author,
@@ -81,7 +84,7 @@ impl Shared {
             return Ok(true);
         }
         if !self.members.borrow().is_removed(author) {
-            // It may be let in yet.
+            // The author may still be admitted, and the entry may still arrive.
             return Ok(false);
         }
         Err(ReadError::Damaged {
@@ -93,13 +96,13 @@ impl Shared {
         })
     }
 
-    // By key, the newest of what comes after all that `view` has, and through `tip`.
-    fn note_told(
+    // Adds, by key, the newest write of `author` after all entries in `view` and through `tip`.
+    fn add_written(
         &self,
         author: Author,
         tip: FrontierTip,
         view: &View,
-        told: &mut BTreeMap<Bytes, Head>,
+        written: &mut BTreeMap<Bytes, Head>,
     ) -> Result<(), ReadError> {
         let counting = view.frontier.tips(&author).iter().map(|tip| (author, *tip));
         let counting: Frontier = counting.collect();
@@ -111,7 +114,7 @@ impl Shared {
             match next {
                 Merged::Entry { entry, .. } => {
                     let heads = entry.ops.iter().map(|op| (op, Head::of(&entry, op)));
-                    told.extend(heads.map(|(op, head)| (op.key().clone(), head)));
+                    written.extend(heads.map(|(op, head)| (op.key().clone(), head)));
                 }
                 Merged::Damage(damage) => {
                     let what = damage.to_string();

@@ -1,4 +1,4 @@
-//! What a watch says, and why it ends.
+//! The items of a watch, and the errors that end it.
 
 use std::sync::Arc;
 
@@ -13,56 +13,57 @@ use crate::{
     store::ReadError,
 };
 
-/// What a watch says.
+/// One item of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
     /// A key changed.
     Change(Arc<Change>),
-    /// The state, or what lay before, is done; from here on things are live. Comes again after a
-    /// watch has lagged and caught up from the log.
+    /// The state or the history before is delivered; the changes after this are live. Comes again
+    /// after the watch has lagged and caught up from the log.
     CaughtUp,
-    /// Everything up to the cursor was delivered; also the heartbeat.
+    /// Everything up to the cursor was delivered. Also the heartbeat.
     Progress,
-    /// History is unreadable, or the state that follows lacks what could not be read, or has it
-    /// again. The full state follows: forget keys not named before `CaughtUp`.
+    /// The changes since the last item cannot be delivered: history is unreadable, or the state is
+    /// missing entries that could not be read, or has them again. The full state follows: forget
+    /// keys that are not named before `CaughtUp`.
     Gap {
-        /// What is missing, or is back.
+        /// Which history is missing, or is readable again.
         reason: String,
     },
-    /// A key is live and its value cannot be read: the log is damaged where the winner is. Stands
-    /// in the place of the `Change` that the state at the start would have; the watch goes on with
-    /// the next key.
+    /// A key is live but its value cannot be read, because the log is damaged at the winner. Takes
+    /// the place of the key's `Change` in the state at the start; the watch goes on with the next
+    /// key.
     Damaged {
-        /// The key.
+        /// The live key.
         key: Bytes,
-        /// Its winner: author and place.
+        /// The entry that holds the value.
         entry: EntryRef,
-        /// What is wrong, and where in which file.
+        /// The damage, with file and offset.
         what: String,
     },
 }
 
-/// Why a watch ended.
+/// Why a watch ended, or could not begin.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WatchError {
-    /// The cursor is of another store.
-    #[error("the cursor is of store {cursor}, this is {store}")]
+    /// The cursor belongs to another store.
+    #[error("the cursor belongs to store {cursor}; this store is {store}")]
     ForeignCursor {
-        /// The cursor's.
+        /// Store of the cursor.
         cursor: StoreId,
-        /// This one.
+        /// This store.
         store: StoreId,
     },
-    /// The cursor is ahead of this node.
+    /// The cursor names entries that this node is missing.
     #[error("the cursor is ahead of this node: {}", ranges(.missing))]
     Behind {
-        /// What this node lacks.
+        /// The missing entries.
         missing: Vec<MissingRange>,
     },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
-    /// Files could not be read.
+    /// The log or the state could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -70,7 +71,7 @@ pub enum WatchError {
 fn ranges(missing: &[MissingRange]) -> String {
     let range = |range: &MissingRange| {
         format!(
-            "it lacks entries {} to {} of {}",
+            "it is missing entries {} to {} of {}",
             range.after + 1,
             range.through,
             range.author

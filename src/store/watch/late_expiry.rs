@@ -1,9 +1,10 @@
-//! Values whose time is over when they come to a watch: each is put, and expires at once.
+//! Late expiries: a value whose expiry time had passed before it came to a watch is delivered as a
+//! put, and then expires at once.
 //!
-//! A position says through when its reader was told expiries, on whatever replica. So of all that it
-//! covers, what expires by then was told, and nothing else: on a replica whose clock is behind, what
-//! the reader was told elsewhere is not told again, and what the reader had not, is told when it
-//! comes.
+//! A position says through which time its reader has seen expiries, on whatever replica. For the
+//! entries that it covers, the reader has seen exactly the expiries through that time. So on a
+//! replica whose clock is behind, an expiry that the reader saw elsewhere is not delivered again;
+//! and the expiry of an entry that the reader has not seen is delivered together with the entry.
 
 use std::sync::Arc;
 
@@ -14,54 +15,62 @@ use crate::{
 };
 
 impl Position {
-    /// Comes to the time of `batch`. What expires by then was told before it, unless it is what the
-    /// batch tells.
-    pub(super) fn join(&mut self, batch: &Batch) {
-        let tells_expiries = |change: &Arc<Change>| change.kind == Kind::Expire;
-        if !batch.changes.iter().any(tells_expiries) {
-            let told_ms = batch.published.expired_through_ms;
-            self.expired_through_ms = self.expired_through_ms.max(told_ms);
+    /// Moves to the time of `batch`, before its changes are delivered; not if the batch holds the
+    /// expiries through that time itself.
+    pub(super) fn reach_time_of(&mut self, batch: &Batch) {
+        let is_expiry = |change: &Arc<Change>| change.kind == Kind::Expire;
+        if !batch.changes.iter().any(is_expiry) {
+            let batch_ms = batch.published.expired_through_ms;
+            self.expired_through_ms = self.expired_through_ms.max(batch_ms);
         }
     }
 
-    /// Returns `changes` as who stands here is told them: without the expiries that were, and with
-    /// one of each value that is over already and that `tells` names, behind it or behind its batch.
-    pub(super) fn tell(&self, changes: Changes, tells: impl Fn(&Change) -> bool) -> Changes {
-        if !changes.iter().any(|change| self.is_over(change)) {
+    /// Returns `changes` as a watch at this position must deliver them.
+    ///
+    /// Expiries that were delivered already are dropped. Each put that has expired already, and for
+    /// which `reports` is true, is followed by its expiry; in an atomic batch the expiries follow
+    /// the batch.
+    pub(super) fn adjust_expiries(
+        &self,
+        changes: Changes,
+        reports: impl Fn(&Change) -> bool,
+    ) -> Changes {
+        if !changes.iter().any(|change| self.has_expired(change)) {
             return changes;
         }
-        let (mut told, mut lapsed) = (Vec::with_capacity(changes.len()), Vec::new());
+        let (mut adjusted, mut expiries) = (Vec::with_capacity(changes.len()), Vec::new());
         for (at, change) in changes.iter().enumerate() {
-            if self.is_lapse(change) {
+            if self.is_late_expiry(change) {
                 continue;
             }
-            told.push(Arc::clone(change));
-            if self.is_over(change) && tells(change) {
-                lapsed.extend(lapse(change).map(Arc::new));
+            adjusted.push(Arc::clone(change));
+            if self.has_expired(change) && reports(change) {
+                expiries.extend(late_expiry(change).map(Arc::new));
             }
             let goes_on = |next: &Arc<Change>| {
                 matches!(next.kind, Kind::Put | Kind::Delete) && next.entry.id == change.entry.id
             };
             if !change.atomic || !changes.get(at + 1).is_some_and(goes_on) {
-                told.append(&mut lapsed);
+                adjusted.append(&mut expiries);
             }
         }
-        told.into()
+        adjusted.into()
     }
 
-    /// True for the expiry of what was over here before it: it comes with the value, or was told.
-    pub(super) fn is_lapse(&self, change: &Change) -> bool {
-        change.kind == Kind::Expire && self.is_over(change)
+    /// True for an expiry through the time of this position: it was delivered, or it stands behind
+    /// its put.
+    pub(super) fn is_late_expiry(&self, change: &Change) -> bool {
+        change.kind == Kind::Expire && self.has_expired(change)
     }
 
-    // True where the change is of a winner that expires by the time that was told.
-    fn is_over(&self, change: &Change) -> bool {
+    // True for a change of a winner that expires by the time of this position.
+    fn has_expired(&self, change: &Change) -> bool {
         let is_due = |ms| ms <= self.expired_through_ms;
         !change.late && change.expires_ms.is_some_and(is_due)
     }
 }
 
-fn lapse(put: &Change) -> Option<Change> {
+fn late_expiry(put: &Change) -> Option<Change> {
     let heads = put.heads.clone();
     Change::expiry(
         put.key.clone(),

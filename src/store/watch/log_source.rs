@@ -1,5 +1,4 @@
-//! What a watch reads from files, piece by piece: the state at its start, or the log behind its
-//! position.
+//! The log as the source of a watch: the entries between its position and a view, piece by piece.
 
 use std::sync::Arc;
 
@@ -23,91 +22,68 @@ use crate::{
         watch::{
             clamp::Clamped,
             lookup::{Lookup, Lookups},
-            position::Position,
-            state_source::StateSource,
+            piece::{Piece, Read, SourceError},
+            position::{Position, moved_back},
         },
     },
 };
 
-/// Changes to hand out, and where the watch stands after the last of them.
-#[derive(Debug, Clone)]
-pub(super) struct Piece {
-    pub(super) changes: Arc<[Arc<Change>]>,
-    /// `None`: the position does not move (the state at the start).
-    pub(super) then: Option<Arc<Published>>,
-}
-
-/// Where changes are read from.
-#[derive(Debug)]
-pub(super) enum Source {
-    State(StateSource),
-    Log(Box<LogSource>),
-}
-
-/// What a source has next.
-#[derive(Debug)]
-pub(super) enum Read {
-    Piece(Piece),
-    /// The log is damaged where it is needed: the watch goes on from the state.
-    Gap(String),
-    /// A live key, but for its value, which is damaged in the log.
-    Damaged {
-        change: Box<Change>,
-        what: String,
-    },
-    End,
-}
-
-impl Source {
-    /// Returns what comes next. Reads files: not for the event loop.
-    pub(super) fn next(
-        &mut self,
-        shared: &Shared,
-        options: &WatchOptions,
-    ) -> Result<Read, WatchError> {
-        match self {
-            Self::State(source) => source.next(shared, options).map_err(WatchError::Read),
-            Self::Log(source) => source.next(shared, options).map_err(WatchError::Read),
-        }
-    }
-}
-
-/// The entries between a position and a view, in order, and the expiries after them.
+/// The entries between a position and a view, in the order that all nodes share, and then the
+/// expiries up to that view.
 #[derive(Debug)]
 pub(in crate::store) struct LogSource {
+    stage: Stage,
     merge: Merge,
-    // Taken from `merge` and not yet read.
-    ahead: Option<Merged>,
+    // Taken from `merge` by `skip_older` and not read yet.
+    peeked: Option<Merged>,
+    // Where this source ends. It also decides which heads the changes have.
     view: Arc<View>,
-    // What has been read of, so far.
+    // Covers all that was read so far. It only moves forward: an entry that it covers is not read
+    // again, so no change is delivered twice.
     frontier: Frontier,
-    // True until the watch was told where `frontier` stands at the start.
-    moved: bool,
-    // Comes before all else: the entry of which the first ops were delivered.
-    rest: Option<Rest>,
-    // Come next.
-    retractions: Vec<Arc<Change>>,
-    // Only entries stamped, or arrived, since.
+    // Entries stamped before this time (ms since 1970) are skipped; 0: none are.
     authored_ms: u64,
+    // Entries that arrived here before this time (ms since 1970) are skipped; 0: none are.
     arrived_ms: u64,
-    // Expiries through this time were told: what comes and was over by then, is told with its own.
+    // Expiries through this time are delivered, on this node or another. It never goes back.
     expired_through_ms: u64,
-    merged: bool,
-    // What follows is stamped after the time that the watch ends with, which has passed.
-    cut: bool,
-    done: bool,
 }
 
+// Each stage is entered once, in this order.
+#[derive(Debug)]
+enum Stage {
+    // One piece: the rest of an entry that was delivered in part, and the retractions. They come
+    // before all entries, because a cursor has room for one partial entry only, and everything
+    // that this entry depends on was delivered when it was begun.
+    Rest {
+        entry: Option<Rest>,
+        retractions: Vec<Arc<Change>>,
+    },
+    Entries,
+    Expiries(End),
+    Done(End),
+}
+
+// Where the entries ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    // At the view: the position after the source is the view's.
+    View,
+    // At the first entry stamped after `WatchOptions::until_ms`, which has passed: the watch ends.
+    Until,
+}
+
+// An entry that was delivered in part.
 #[derive(Debug)]
 struct Rest {
     entry: VerifiedEntry,
     arrived_ms: u64,
-    // Ops that were delivered.
+    // Number of its first ops that were delivered.
     ops: u32,
 }
 
 impl LogSource {
-    /// Begins behind `from`.
+    /// Opens the log after `from`.
     ///
     /// # Errors
     /// `Behind` when `from` names entries that are not here.
@@ -116,8 +92,6 @@ impl LogSource {
         view: Arc<View>,
         from: &Position,
     ) -> Result<Self, WatchError> {
-        // The rest of an entry comes first, whatever the order: where it was begun, all that it
-        // depends on was delivered, and a cursor has room for one such entry only.
         let Clamped {
             mut frontier,
             partial,
@@ -129,7 +103,7 @@ impl LogSource {
             let found = found.map_err(ReadError::from)?;
             match &found {
                 Some((entry, _)) => frontier.advance(author, entry.header.prev, tip),
-                // It is missing, and so is all that comes before it: one range.
+                // The entry is missing, and so are all entries before it: one range.
                 None if frontier.tips(&author).len() == 1 => frontier.replace(author, tip),
                 None => frontier.insert(author, tip),
             }
@@ -151,24 +125,28 @@ impl LogSource {
                 })
                 .collect(),
         })?;
+        let stage = if rest.is_some() || !retractions.is_empty() {
+            Stage::Rest {
+                entry: rest,
+                retractions,
+            }
+        } else {
+            Stage::Entries
+        };
         Ok(Self {
+            stage,
             merge: Merge::shared(&shared.log, spans).map_err(ReadError::from)?,
-            ahead: None,
+            peeked: None,
             view,
             frontier,
-            moved: rest.is_some() || !retractions.is_empty(),
-            rest,
-            retractions,
             authored_ms: 0,
             arrived_ms: 0,
             expired_through_ms: from.expired_through_ms,
-            merged: false,
-            cut: false,
-            done: false,
         })
     }
 
-    /// Begins where entries were stamped, or arrived, since a time.
+    /// Opens the log at the first entries that were stamped, or that arrived here, since the time
+    /// `start` names.
     pub(super) fn since(
         shared: &Shared,
         view: Arc<View>,
@@ -181,7 +159,7 @@ impl LogSource {
         };
         let none = Frontier::default();
         let found = spans(&shared.log, &none, &view.frontier).map_err(ReadError::from)?;
-        // What lies before the walks counts as delivered.
+        // Entries before the walks count as delivered.
         let mut frontier = none;
         let mut walks = Vec::new();
         for span in found.unwrap_or_default() {
@@ -193,7 +171,7 @@ impl LogSource {
             // The index may have grown past what the view shows.
             let mut before = walk.starts_at().saturating_sub(1).min(span.through);
             let walk = if arrived_ms > 0 {
-                before = arrived_before(walk, before, arrived_ms, span.through)?;
+                before = last_arrived_before(walk, before, arrived_ms, span.through)?;
                 span.branch.walk(before + 1)
             } else {
                 walk
@@ -209,45 +187,76 @@ impl LogSource {
         }
         let since_ms = authored_ms.max(arrived_ms);
         Ok(Self {
+            // A piece without changes comes first, so that the watch has a position at once.
+            stage: Stage::Rest {
+                entry: None,
+                retractions: Vec::new(),
+            },
             merge: Merge::over(walks).map_err(ReadError::from)?,
-            ahead: None,
+            peeked: None,
             expired_through_ms: since_ms.min(view.expired_through_ms),
             view,
             frontier,
-            moved: true,
-            rest: None,
-            retractions: Vec::new(),
             authored_ms,
             arrived_ms,
-            merged: false,
-            cut: false,
-            done: false,
         })
     }
 
-    /// True when it ended before what it was to read did: its watch is over.
-    pub(super) fn is_cut(&self) -> bool {
-        self.cut
+    /// True when the source ended at `WatchOptions::until_ms`, so that the watch ends.
+    pub(super) fn ended_at_until(&self) -> bool {
+        matches!(self.stage, Stage::Done(End::Until))
     }
 
-    fn next(&mut self, shared: &Shared, options: &WatchOptions) -> Result<Read, ReadError> {
-        if self.done {
-            return Ok(Read::End);
-        }
-        let mut ops = Vec::new();
-        if std::mem::take(&mut self.moved) {
-            if let Some(rest) = self.rest.take() {
-                self.want(&rest.entry, rest.arrived_ms, rest.ops, options, &mut ops);
+    /// Reads the next piece. Reads files: not for the event loop.
+    pub(super) fn next(
+        &mut self,
+        shared: &Shared,
+        options: &WatchOptions,
+    ) -> Result<Read, SourceError> {
+        let mut changes = match &mut self.stage {
+            Stage::Rest { entry, retractions } => {
+                let (entry, retractions) = (entry.take(), std::mem::take(retractions));
+                self.stage = Stage::Entries;
+                let changes = self.read_rest(entry, retractions, options)?;
+                self.skip_older()?;
+                return Ok(Read::Piece(self.piece(changes)));
             }
-            let mut changes = Lookups::new(Arc::clone(&self.view), ops).changes()?;
-            let retractions = std::mem::take(&mut self.retractions).into_iter();
-            changes.extend(retractions.filter(|change| options.selects(&change.key)));
-            self.pass_older()?;
-            return Ok(self.piece(changes));
+            Stage::Entries => self.read_entries(shared, options)?,
+            Stage::Expiries(_) => Vec::new(),
+            Stage::Done(_) => return Ok(Read::End),
+        };
+        if let Stage::Expiries(end) = self.stage {
+            self.read_expiries(end, shared, options, &mut changes)?;
         }
+        Ok(Read::Piece(self.piece(changes)))
+    }
+
+    fn read_rest(
+        &self,
+        rest: Option<Rest>,
+        retractions: Vec<Arc<Change>>,
+        options: &WatchOptions,
+    ) -> Result<Vec<Arc<Change>>, ReadError> {
+        let mut ops = Vec::new();
+        if let Some(rest) = rest {
+            self.select_ops(&rest.entry, rest.arrived_ms, rest.ops, options, &mut ops);
+        }
+        let mut changes = Lookups::new(Arc::clone(&self.view), ops).changes()?;
+        let selected = |change: &Arc<Change>| options.selects(&change.key);
+        changes.extend(retractions.into_iter().filter(selected));
+        Ok(changes)
+    }
+
+    // Reads entries of about `REPLAY_CHUNK_BYTES`; moves on to the expiries at their end.
+    fn read_entries(
+        &mut self,
+        shared: &Shared,
+        options: &WatchOptions,
+    ) -> Result<Vec<Arc<Change>>, SourceError> {
         let at_work = shared.log.at_work();
         if at_work.is_alone() {
-            // Two threads: each that is woken costs some of what it gives.
+            // Two threads read ahead. More would not help: waking a thread costs a part of what it
+            // saves.
             let mut one = self.merge.ahead();
             let other = one.split_off(one.len() / 2);
             for ahead in [one, other].into_iter().filter(|half| !half.is_empty()) {
@@ -255,17 +264,18 @@ impl LogSource {
                 drop(shared.runtime.spawn_blocking(read));
             }
         }
-        let mut bytes = 0;
-        while !self.merged && bytes < REPLAY_CHUNK_BYTES {
-            let next = match self.ahead.take() {
+        let (mut ops, mut bytes) = (Vec::new(), 0);
+        while bytes < REPLAY_CHUNK_BYTES {
+            let next = match self.peeked.take() {
                 Some(next) => Some(next),
-                None => self.merge.next()?,
+                None => self.merge.next().map_err(ReadError::from)?,
             };
             match next {
                 Some(Merged::Entry { entry, .. })
                     if has_passed(shared, &self.view, options, entry.header.hlc.wall_ms)? =>
                 {
-                    (self.merged, self.cut) = (true, true);
+                    self.stage = Stage::Expiries(End::Until);
+                    break;
                 }
                 Some(Merged::Entry {
                     entry,
@@ -274,37 +284,40 @@ impl LogSource {
                     ..
                 }) => {
                     bytes += read;
-                    self.read_entry(&entry, arrived_ms, options, &mut ops);
+                    self.advance(&entry);
+                    if entry.header.hlc.wall_ms >= self.authored_ms && arrived_ms >= self.arrived_ms
+                    {
+                        self.select_ops(&entry, arrived_ms, 0, options, &mut ops);
+                    }
                 }
                 Some(Merged::Damage(damage)) => {
-                    self.done = true;
-                    return Ok(Read::Gap(damage.to_string()));
+                    let reason = damage.to_string();
+                    return Err(SourceError::Gap { reason });
                 }
-                None => self.merged = true,
+                None => {
+                    self.stage = Stage::Expiries(End::View);
+                    break;
+                }
             }
         }
         let lookups = Lookups::new(Arc::clone(&self.view), ops);
-        let mut changes = if at_work.is_alone() {
+        Ok(if at_work.is_alone() {
             lookups.changes_with(&shared.runtime)?
         } else {
             lookups.changes()?
-        };
-        if self.merged {
-            self.read_expiries(shared, options, &mut changes)?;
-        }
-        Ok(self.piece(changes))
+        })
     }
 
-    // What was stamped before the time asked for comes first in order: a cursor taken early on
-    // covers it.
-    fn pass_older(&mut self) -> Result<(), ReadError> {
+    // Skips entries stamped before the time asked for: they are first in the order. So a cursor
+    // taken early covers them.
+    fn skip_older(&mut self) -> Result<(), ReadError> {
         while let Some(next) = self.merge.next()? {
             match next {
                 Merged::Entry { entry, .. } if entry.header.hlc.wall_ms < self.authored_ms => {
                     self.advance(&entry);
                 }
                 next => {
-                    self.ahead = Some(next);
+                    self.peeked = Some(next);
                     break;
                 }
             }
@@ -313,76 +326,89 @@ impl LogSource {
     }
 
     fn advance(&mut self, entry: &Entry) {
+        let author = entry.author();
+        // Branches of a forked author overlap by seq; only the log can compare them.
+        if let ([_], [read]) = (
+            self.view.frontier.tips(&author),
+            self.frontier.tips(&author),
+        ) {
+            assert!(
+                read.seq < entry.header.seq,
+                "a log source reads each entry once: {} of {} comes after {}",
+                entry.header.seq,
+                author.short(),
+                read.seq
+            );
+        }
         let tip = FrontierTip {
             seq: entry.header.seq,
             id: entry.id,
         };
-        self.frontier
-            .advance(entry.author(), entry.header.prev, tip);
+        self.frontier.advance(author, entry.header.prev, tip);
     }
 
-    fn piece(&self, changes: Vec<Arc<Change>>) -> Read {
-        let frontier = if self.merged && !self.cut {
-            Arc::clone(&self.view.frontier)
-        } else {
-            Arc::new(self.frontier.clone())
+    fn piece(&self, changes: Vec<Arc<Change>>) -> Piece {
+        let frontier = match self.stage {
+            Stage::Expiries(End::View) | Stage::Done(End::View) => {
+                assert_eq!(
+                    moved_back(&self.frontier, &self.view.frontier),
+                    None,
+                    "a log source ends at its view and not before what it read"
+                );
+                Arc::clone(&self.view.frontier)
+            }
+            Stage::Rest { .. }
+            | Stage::Entries
+            | Stage::Expiries(End::Until)
+            | Stage::Done(End::Until) => Arc::new(self.frontier.clone()),
         };
-        Read::Piece(Piece {
+        Piece {
             changes: changes.into(),
             then: Some(Arc::new(Published {
                 frontier,
                 version: self.view.version,
                 expired_through_ms: self.expired_through_ms,
             })),
-        })
-    }
-
-    fn read_entry(
-        &mut self,
-        entry: &VerifiedEntry,
-        arrived_ms: u64,
-        options: &WatchOptions,
-        ops: &mut Vec<Lookup>,
-    ) {
-        self.advance(entry);
-        if entry.header.hlc.wall_ms >= self.authored_ms && arrived_ms >= self.arrived_ms {
-            self.want(entry, arrived_ms, 0, options, ops);
         }
     }
 
-    // Adds the ops of an entry, but for its first `done`, that the watch is to be told.
-    fn want(
+    // Adds the ops of `entry` that the watch selects, without its first `delivered` ones.
+    fn select_ops(
         &self,
         entry: &VerifiedEntry,
         arrived_ms: u64,
-        done: u32,
+        delivered: u32,
         options: &WatchOptions,
         ops: &mut Vec<Lookup>,
     ) {
         for (index, op) in (0_u32..).zip(&entry.ops) {
-            let wanted = index >= done && options.selects(op.key());
+            let wanted = index >= delivered && options.selects(op.key());
             if wanted && !self.view.is_void(&entry.id, op) {
                 ops.push((entry.clone(), index, arrived_ms));
             }
         }
     }
 
-    // Some of what expired since the position, and is still the winner: whole milliseconds.
+    // Reads the next expiries since the position whose value is still the winner: all of a
+    // millisecond, or none.
     fn read_expiries(
         &mut self,
+        end: End,
         shared: &Shared,
         options: &WatchOptions,
         changes: &mut Vec<Arc<Change>>,
     ) -> Result<(), ReadError> {
-        let mut told_ms = self.view.expired_through_ms;
-        if let Some(until_ms) = options.until_ms.filter(|_| self.cut) {
-            told_ms = told_ms.min(until_ms.max(self.expired_through_ms));
+        let mut last_ms = self.view.expired_through_ms;
+        if let (End::Until, Some(until_ms)) = (end, options.until_ms) {
+            last_ms = last_ms.min(until_ms.max(self.expired_through_ms));
         }
         let (due, through_ms) =
             self.view
-                .expiring_whole(self.expired_through_ms, told_ms, SCAN_ROWS)?;
+                .expiring_whole(self.expired_through_ms, last_ms, SCAN_ROWS)?;
         self.expired_through_ms = self.expired_through_ms.max(through_ms);
-        self.done = through_ms >= told_ms;
+        if through_ms >= last_ms {
+            self.stage = Stage::Done(end);
+        }
         for (ms, key) in due {
             if !options.selects(&key) {
                 continue;
@@ -395,7 +421,7 @@ impl LogSource {
     }
 }
 
-// True for a stamp after the time that a watch ends with, when nothing before it is to come.
+// True for a stamp after `until_ms` once the watch may end: no change before that time is to come.
 fn has_passed(
     shared: &Shared,
     view: &View,
@@ -404,11 +430,11 @@ fn has_passed(
 ) -> Result<bool, ReadError> {
     match options.until_ms {
         Some(until_ms) if stamped_ms > until_ms => is_over(shared, view, until_ms),
-        _goes_on => Ok(false),
+        Some(_) | None => Ok(false),
     }
 }
 
-/// True when the clock has passed `until_ms`, and every expiry up to then is told.
+/// True when the clock has passed `until_ms` and every expiry through that time is published.
 pub(super) fn is_over(shared: &Shared, view: &View, until_ms: u64) -> Result<bool, ReadError> {
     if shared.now_ms() <= until_ms {
         return Ok(false);
@@ -417,8 +443,9 @@ pub(super) fn is_over(shared: &Shared, view: &View, until_ms: u64) -> Result<boo
     Ok(due.is_empty())
 }
 
-// The last place of what had arrived before a time, so that a cursor taken early on covers it.
-fn arrived_before(
+// Returns the last seq, from `before` on and through `through`, that arrived before a time: a cursor
+// taken early covers the entries up to there.
+fn last_arrived_before(
     mut walk: BranchWalk,
     mut before: Seq,
     arrived_ms: u64,

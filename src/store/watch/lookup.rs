@@ -1,4 +1,4 @@
-//! The changes that ops of the log made, with the heads that a view has for their keys.
+//! Changes of ops in the log: each op with the heads that its key has in a view.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,26 +13,27 @@ use crate::{
     store::ReadError,
 };
 
-/// Ops whose changes are wanted.
+/// Ops whose changes are to be looked up, in shares that several threads can take.
 #[derive(Debug)]
 pub(super) struct Lookups {
     view: Arc<View>,
     ops: Vec<Lookup>,
-    // Of `SHARE_OPS` each: made by whoever comes to it first, while others who want it wait.
+    // One for each `SHARE_OPS` ops. The first thread that asks for a share looks it up; others that
+    // ask for it wait.
     shares: Vec<OnceLock<Result<Vec<Arc<Change>>, ReadError>>>,
 }
 
-/// One of them: an op of an entry, by its index, and when the entry arrived.
+/// An entry, the index of one of its ops, and the time (ms since 1970) when the entry arrived.
 pub(super) type Lookup = (VerifiedEntry, u32, u64);
 
 impl Lookups {
-    /// Takes ops, of which each is there.
+    /// Prepares the look-up of `ops`. Each index must name an op of its entry.
     pub(super) fn new(view: Arc<View>, ops: Vec<Lookup>) -> Self {
         let shares = ops.chunks(SHARE_OPS).map(|_ops| OnceLock::new()).collect();
         Self { view, ops, shares }
     }
 
-    /// Returns all changes in order. Reads files: not for the event loop.
+    /// Returns the changes of all ops, in order. Reads files: not for the event loop.
     pub(super) fn changes(&self) -> Result<Vec<Arc<Change>>, ReadError> {
         let mut changes = Vec::with_capacity(self.ops.len());
         for share in 0..self.shares.len() {
@@ -41,7 +42,7 @@ impl Lookups {
         Ok(changes)
     }
 
-    /// As `changes`, with a second thread that begins with the last ones.
+    /// Like `changes`, with the help of a second thread that begins with the last share.
     pub(super) fn changes_with(self, helper: &Handle) -> Result<Vec<Arc<Change>>, ReadError> {
         if self.shares.len() < 2 {
             return self.changes();
@@ -69,10 +70,10 @@ impl Lookups {
     }
 }
 
-/// Returns the change that op `index` of `entry` made, with the heads of `view`.
+/// Returns the change that op `index` of `entry` made, with the heads that its key has in `view`.
 ///
 /// # Panics
-/// When the entry has no such op.
+/// If the entry has no op `index`.
 pub(in crate::store) fn replayed(
     view: &View,
     entry: &Entry,
@@ -106,5 +107,6 @@ pub(in crate::store) fn replayed(
     })
 }
 
-// Few enough that two threads end at about the same time, many enough that neither waits for the other.
+// Small enough that two threads end at about the same time, large enough that they seldom wait for
+// each other.
 const SHARE_OPS: usize = 64;

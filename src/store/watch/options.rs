@@ -1,4 +1,4 @@
-//! What a watch is asked for.
+//! Options of a watch: which changes, and from where.
 
 use std::time::Duration;
 
@@ -14,36 +14,40 @@ use crate::{
     },
 };
 
-/// What to watch, and from where.
+/// Which changes a watch delivers, and where it begins.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
-    /// Keys that begin with one of these, or match one of `patterns`; neither: all keys.
+    /// Selects keys that begin with one of these. Without `prefixes` and `patterns` all keys are
+    /// selected.
     pub prefixes: Vec<Bytes>,
-    /// A key must equal one of `prefixes`, not only begin with it.
+    /// Selects only keys that equal one of `prefixes`. Default: false.
     pub exact: bool,
-    /// As `prefixes`.
+    /// Selects, in addition to `prefixes`, keys that match one of these.
     pub patterns: Vec<Pattern>,
-    /// Where to begin. Default: `Initial`.
+    /// Where the watch begins. Default: `Initial`.
     pub start: Start,
-    /// Only what was stamped up to then (1970), by the authors' clocks, inclusive; an expiry when it
-    /// was due. The watch ends when the clock here has passed it and what lies before is told: what
-    /// was stamped before and comes later still is not waited for. What is left out because it was
-    /// stamped later counts as passed, as with every filter. `None`: it does not end.
+    /// Delivers only entries stamped up to this time (ms since 1970, inclusive) by their authors'
+    /// clocks, and expiries due by then. `None`: the watch does not end.
+    ///
+    /// The watch ends when the clock here has passed this time and everything before it was
+    /// delivered. It does not wait for entries that are stamped before and have not arrived. As with
+    /// every filter, the position covers the changes that are left out.
     pub until_ms: Option<u64>,
-    /// Default: `Every`.
-    pub delivery: Delivery,
-    /// Only these kinds; `None`: all.
+    /// Every change, or only those that are current. Default: `Every`.
+    pub mode: WatchMode,
+    /// Delivers only changes of these kinds; `None`: of all.
     pub kinds: Option<Vec<Kind>>,
-    /// Only changes that leave the key with several heads.
+    /// Delivers only changes that leave the key with several heads.
     pub conflicts_only: bool,
-    /// Only what this author wrote.
+    /// Delivers only changes by entries of this author; `None`: of all.
     pub author: Option<Author>,
-    /// Leave out the values.
+    /// Delivers changes without values.
     pub keys_only: bool,
-    /// After so long without anything else there is a `Progress`. Default: 15 s.
+    /// Time without an item after which a `Progress` is delivered. Default: 15 s.
     pub heartbeat: Duration,
-    /// A cursor that is ahead of this node is no error: the watch waits until what it names has
-    /// come. `Watch::lacks` says meanwhile what is missing. Default: false.
+    /// If the cursor is ahead of this node, waits until the entries that it names have arrived,
+    /// instead of ending with `Behind`. `Watch::lacks` returns the missing entries meanwhile.
+    /// Default: false.
     pub wait: bool,
 }
 
@@ -55,7 +59,7 @@ impl Default for WatchOptions {
             patterns: Vec::new(),
             start: Start::Initial,
             until_ms: None,
-            delivery: Delivery::Every,
+            mode: WatchMode::Every,
             kinds: None,
             conflicts_only: false,
             author: None,
@@ -67,27 +71,28 @@ impl Default for WatchOptions {
 }
 
 impl WatchOptions {
-    /// True when a watch is about `key`, whatever happens to it.
+    /// True when the watch selects `key`, whatever the change.
     pub fn selects(&self, key: &[u8]) -> bool {
-        let is_about =
+        let begins_with =
             |prefix: &Bytes| key.starts_with(prefix) && (!self.exact || key.len() == prefix.len());
         self.selects_all()
-            || self.prefixes.iter().any(is_about)
+            || self.prefixes.iter().any(begins_with)
             || self.patterns.iter().any(|pattern| pattern.matches(key))
     }
 
-    /// True when `change` happened before the watch is to end.
+    /// True when `change` happened by `until_ms`.
     pub(super) fn in_time(&self, change: &Change) -> bool {
         let stamped_ms = match change.kind {
             Kind::Put | Kind::Delete => change.entry.hlc.wall_ms,
             Kind::Expire => change.expires_ms.unwrap_or(0),
-            // It happens as it is told.
+            // It happens when it is published.
             Kind::Retract => 0,
         };
         self.until_ms.is_none_or(|until_ms| stamped_ms <= until_ms)
     }
 
-    /// Returns the fewest prefixes that cover what it is about, in order: no key begins with two.
+    /// Returns the fewest prefixes that cover all selected keys, in order: no key begins with two of
+    /// them.
     pub(super) fn scopes(&self) -> Vec<Bytes> {
         if self.selects_all() {
             return vec![Bytes::new()];
@@ -104,30 +109,30 @@ impl WatchOptions {
 /// Where a watch begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
-    /// With what happens from now on.
+    /// With the changes published from now on.
     Now,
-    /// With the live keys as they are, then what happens.
+    /// With the live keys as they are, and then the changes after that state.
     Initial,
-    /// Behind a position that a watch of this store reached, here or on another node.
+    /// After a position that a watch of this store has reached, here or on another node.
     After(Cursor),
-    /// With entries stamped since `ms` (1970), by their authors' clocks.
+    /// With entries stamped since a time, by their authors' clocks.
     SinceAuthored {
-        /// Inclusive.
+        /// Inclusive, ms since 1970.
         ms: u64,
     },
-    /// With entries that arrived in this node's logs since `ms` (1970).
+    /// With entries that arrived in this node's logs since a time.
     SinceArrived {
-        /// Inclusive.
+        /// Inclusive, ms since 1970.
         ms: u64,
     },
 }
 
-/// How much of what happened is delivered.
+/// How many of the changes of a key a watch delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Delivery {
+pub enum WatchMode {
     /// Every change.
     #[default]
     Every,
-    /// A change that is superseded by the time it would be delivered is left out.
+    /// Only changes whose entry is still a head of its key when it would be delivered.
     Latest,
 }

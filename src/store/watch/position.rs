@@ -1,28 +1,46 @@
-//! Where a watch stands, and how each change it delivers moves it.
+//! The position of a watch, and how each change that it delivers moves it.
 
 use std::sync::Arc;
 
 use crate::{
     bus::Published,
-    id::StoreId,
+    id::{Author, StoreId},
     protocol::{
-        change::{Change, Kind},
+        change::{Change, EntryRef, Kind},
         cursor::{Cursor, Partial},
         frontier::{Frontier, FrontierTip},
     },
 };
 
-/// Everything in `frontier`, some ops of one entry more, and the expiries through a time.
+/// A set of delivered changes: every entry of `frontier`, the first ops of one more entry, and the
+/// expiries through a time.
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct Position {
     pub(in crate::store) frontier: Arc<Frontier>,
+    /// An entry after the frontier of which the first ops were delivered. `pass` never sets it to an
+    /// atomic one.
     pub(in crate::store) partial: Option<Partial>,
+    /// Inclusive, ms since 1970. It never goes back, also not on a replica whose clock is behind.
     pub(in crate::store) expired_through_ms: u64,
-    /// True while the changes passed last are not covered: in the middle of what is never split.
+    /// True while the position does not cover the changes that were passed last: they belong to a
+    /// group that is never split, and the rest of that group comes next. The groups are an atomic
+    /// entry, the expiries of one millisecond, retractions, and a put with its late expiry.
     pub(in crate::store) inside: bool,
 }
 
+/// Returns an author of whose entries `after` covers fewer than `before`.
+///
+/// Authors who have forked are left out: only the log can compare their branches.
+pub(in crate::store) fn moved_back(before: &Frontier, after: &Frontier) -> Option<Author> {
+    let is_back = |(author, tip): &(Author, FrontierTip)| {
+        let is_forked = before.tips(author).len() > 1 || after.tips(author).len() > 1;
+        !is_forked && after.seq(author) < tip.seq
+    };
+    before.iter().find(is_back).map(|(author, _tip)| author)
+}
+
 impl Position {
+    /// Returns the position after everything that was published.
     pub(in crate::store) fn of(published: &Published) -> Self {
         Self {
             frontier: Arc::clone(&published.frontier),
@@ -32,6 +50,7 @@ impl Position {
         }
     }
 
+    /// Returns the position that `cursor` names.
     pub(in crate::store) fn after(cursor: &Cursor) -> Self {
         Self {
             frontier: Arc::new(cursor.frontier.clone()),
@@ -41,7 +60,7 @@ impl Position {
         }
     }
 
-    /// Returns it as others may read it.
+    /// Returns the position as a cursor, which any replica can read.
     pub(in crate::store) fn cursor(&self, store: StoreId) -> Cursor {
         Cursor {
             store,
@@ -51,26 +70,42 @@ impl Position {
         }
     }
 
-    /// Moves to where all of `published` was told. Its time does not go back on a node whose clock
-    /// is behind that of the one before.
+    /// Moves to the frontier of `published`, and its time forward.
     pub(super) fn reach(&mut self, published: &Published) {
-        let told_ms = self.expired_through_ms;
+        let before_ms = self.expired_through_ms;
         *self = Self::of(published);
-        self.expired_through_ms = self.expired_through_ms.max(told_ms);
+        self.expired_through_ms = self.expired_through_ms.max(before_ms);
     }
 
-    /// Moves to what was published, and never back: that lags behind the batches that tell it.
+    /// Moves forward to what was published; not back, because the bus moves `published` only after
+    /// it has sent the batches.
     pub(super) fn catch_up(&mut self, published: &Published) {
-        let lacks = published.frontier.missing_from(&self.frontier);
-        if lacks.is_empty() {
+        let beyond = published.frontier.missing_from(&self.frontier);
+        if beyond.is_empty() {
             self.expired_through_ms = self.expired_through_ms.max(published.expired_through_ms);
         } else {
             self.reach(published);
         }
     }
 
-    /// Moves past the last change of `passed`: `next` is what follows it in the piece, after which
-    /// `then` holds.
+    /// True when `change`, of a piece that ends at `then`, was delivered before. Always false for an
+    /// author who has forked: only the log can compare branches.
+    pub(super) fn covers(&self, change: &Change, then: &Published) -> bool {
+        if !matches!(change.kind, Kind::Put | Kind::Delete) {
+            return false;
+        }
+        let EntryRef {
+            author, seq, id, ..
+        } = &change.entry;
+        if self.frontier.tips(author).len() > 1 || then.frontier.tips(author).len() > 1 {
+            return false;
+        }
+        let was_in_part = |partial: Partial| partial.tip.id == *id && change.op_index < partial.ops;
+        self.partial.is_some_and(was_in_part) || *seq <= self.frontier.seq(author)
+    }
+
+    /// Moves past the last change of `passed`. `next` is the change after it in the piece, and
+    /// `then` the position after the piece.
     pub(super) fn pass(
         &mut self,
         passed: &[Arc<Change>],
@@ -80,13 +115,13 @@ impl Position {
         let Some(next) = next else {
             return self.reach(then);
         };
-        if self.is_lapse(next) {
-            // It stays together with the values that it is of.
+        if self.is_late_expiry(next) {
+            // It stays together with the put whose value it expires.
             self.inside = true;
             return;
         }
         let mut passed = passed.iter().rev();
-        let Some(change) = passed.find(|change| !self.is_lapse(change)) else {
+        let Some(change) = passed.find(|change| !self.is_late_expiry(change)) else {
             return;
         };
         if change.kind == Kind::Expire {
@@ -101,7 +136,8 @@ impl Position {
             return;
         }
         if change.kind == Kind::Retract {
-            // What it says of an entry does not say how far this is; all of them are one.
+            // The entry it names is not the last one delivered, so it moves nothing. All retractions
+            // stay together.
             self.inside = next.kind == Kind::Retract;
             return;
         }
@@ -111,7 +147,7 @@ impl Position {
         };
         let goes_on = !matches!(next.kind, Kind::Expire | Kind::Retract);
         if goes_on && next.entry.id == change.entry.id {
-            // Inside an entry; an atomic one is passed whole or not at all.
+            // Inside an entry: an atomic one is passed whole or not at all.
             self.inside = change.atomic;
             if !change.atomic {
                 let ops = change.op_index.saturating_add(1);
@@ -128,7 +164,7 @@ impl Position {
         if then.frontier.tips(&author).len() > 1 {
             frontier.advance(author, change.prev, tip);
         } else {
-            // Entries before it that do not match were passed over, `prev` may be one of them.
+            // Entries before it that do not match were skipped, and `prev` may be one of them.
             frontier.replace(author, tip);
         }
         self.partial = None;

@@ -1,4 +1,4 @@
-//! The state at the start of a watch: the live keys of one view.
+//! The state as the source of a watch: the live keys of one view, in order.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,29 +15,30 @@ use crate::{
     store::{
         Item, ReadError, Shared, WatchOptions,
         shared::published,
-        watch::log_source::{Piece, Read},
+        watch::piece::{Piece, Read},
     },
 };
 
-/// The live keys of one view.
+/// The live keys of one view that begin with one of some prefixes.
 #[derive(Debug)]
 pub(super) struct StateSource {
     view: Arc<View>,
-    // What had expired by then is not live.
-    told_ms: u64,
+    // A value that expires through this time (ms since 1970) is not live.
+    expired_through_ms: u64,
     // Prefixes that are not read to their end, in order.
     scopes: VecDeque<Bytes>,
-    // Read and not handed out; of the first scope those after `after` are not read.
+    // Rows that were read and not handed out.
     rows: VecDeque<(Bytes, Heads)>,
+    // Key after which the first scope is still to be read; `None`: from its start.
     after: Option<Bytes>,
 }
 
 impl StateSource {
-    /// Reads what begins with one of `scopes`, which are in order and do not overlap, for who was
-    /// told the expiries through `told_ms`.
-    pub(super) fn new(view: Arc<View>, scopes: Vec<Bytes>, told_ms: u64) -> Self {
+    /// Reads the keys that begin with one of `scopes`, which are in order and do not overlap.
+    /// `expired_through_ms` is the time through which the watch has delivered expiries.
+    pub(super) fn new(view: Arc<View>, scopes: Vec<Bytes>, expired_through_ms: u64) -> Self {
         Self {
-            told_ms: view.expired_through_ms.max(told_ms),
+            expired_through_ms: view.expired_through_ms.max(expired_through_ms),
             view,
             scopes: scopes.into(),
             rows: VecDeque::new(),
@@ -45,17 +46,17 @@ impl StateSource {
         }
     }
 
-    /// Returns where a watch stands that has read all of it.
+    /// Returns the position after all of it.
     pub(super) fn position(&self) -> Published {
         published(&self.view)
     }
 
-    /// True where entries are missing in it that could not be read.
-    pub(super) fn lacks(&self) -> bool {
+    /// True when entries are missing in the view, because they could not be read when it was built.
+    pub(super) fn lacks_entries(&self) -> bool {
         self.view.lacks
     }
 
-    /// Returns what comes next.
+    /// Reads the next piece. Reads files: not for the event loop.
     pub(super) fn next(
         &mut self,
         shared: &Shared,
@@ -78,20 +79,20 @@ impl StateSource {
             let Some((key, heads)) = self.rows.pop_front() else {
                 continue;
             };
-            let told_ms = self.told_ms;
             if !options.selects(&key) {
                 continue;
             }
-            let item = match shared.item(&key, &heads, told_ms, options.keys_only) {
+            let now_ms = self.expired_through_ms;
+            let item = match shared.item(&key, &heads, now_ms, options.keys_only) {
                 Ok(Some(item)) => item,
                 Ok(None) => continue,
                 Err(ReadError::Damaged { .. }) if !changes.is_empty() => {
-                    // Its turn comes when those before it are told.
+                    // The changes before it are delivered first.
                     self.rows.push_front((key, heads));
                     break;
                 }
                 Err(ReadError::Damaged { what }) => {
-                    let Some(item) = shared.item(&key, &heads, told_ms, true)? else {
+                    let Some(item) = shared.item(&key, &heads, now_ms, true)? else {
                         continue;
                     };
                     let change = Box::new(initial(key, heads, item, true));
@@ -112,7 +113,7 @@ impl StateSource {
     }
 }
 
-// A live key, as a change.
+// Returns the change that delivers a live key.
 fn initial(key: Bytes, heads: Heads, item: Item, keys_only: bool) -> Change {
     Change {
         key,

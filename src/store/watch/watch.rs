@@ -1,8 +1,9 @@
 //! A watch: a stream of changes of some keys, lossless or with an explicit gap.
 //!
-//! It listens to the bus first, then reads what lies before from one view of the state or from the
-//! log, then goes on live with what that view did not cover. When it lags, it goes back to the log
-//! from its own position. So nothing is lost between the parts, and nothing comes twice.
+//! A watch subscribes to the bus first, then reads history from one view of the state or from the
+//! log, and then delivers live batches that this view did not cover. When it lags behind the bus, it
+//! goes back to the log from its own position. So nothing is lost between the parts, and nothing is
+//! delivered twice.
 
 use std::{
     pin::Pin,
@@ -20,11 +21,15 @@ use tokio_stream::Stream;
 use crate::{
     bus::{Batch, Lagged, StateReset, Subscription},
     protocol::{change::Change, cursor::Cursor, frontier::MissingRange, pattern::common_prefix},
+    state::View,
     store::{
-        Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
+        ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
         watch::{
-            log_source::{LogSource, Piece, Read, Source, is_over},
-            position::Position,
+            log_source::{LogSource, is_over},
+            piece::{Piece, Read, SourceError},
+            position::{Position, moved_back},
+            selection::is_wanted,
+            source::Source,
             state_source::StateSource,
         },
     },
@@ -32,37 +37,59 @@ use crate::{
 
 /// A stream of `Result<WatchEvent, WatchError>`; it ends after the first error.
 ///
-/// Dropping it ends the watch. Polling may stop for as long as one likes: nothing is lost, and
-/// memory does not grow.
+/// `Store::watch` makes it, and only polling it as a `Stream` moves it. The methods report on it
+/// between two items: `cursor` to resume later, `lag` and `lags` to see that it is behind, and
+/// `lacks` while it waits for missing entries.
+///
+/// Dropping a watch ends it. It may be left unpolled for any time: nothing is lost, and its memory
+/// does not grow.
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
     options: Arc<WatchOptions>,
+    // Receives the batches of one prefix, in the order of publication across all selected keys. When
+    // the channel is full its oldest batches are dropped (`Lagged`). The bus closes it when the
+    // store closes.
     subscription: Subscription,
     phase: Phase,
-    // Changes to hand out, and how many were.
+    // The piece that is being delivered, and the number of its changes that were passed. `None`:
+    // the next piece must be read or received first.
     piece: Option<(Piece, usize)>,
+    // Covers all that was delivered, and nothing else but entries without a selected change.
+    // `next_in_piece` moves it with each change, the end of a source or of a batch moves it on.
+    //
+    // P1. Batches arrive in the order of their commits, and one that `seen_version` covers is
+    //     dropped.
+    // P2. A source of the log moves forward only (`LogSource::frontier`).
+    // P3. By P1 and P2, a put or delete is delivered only while the position does not cover it: no
+    //     change is delivered twice.
+    // P4. By P1 and P2, the position moves back only where the members have changed, and entries
+    //     that it covers count no more; or after a gap.
     position: Position,
-    // True from where it is told a state that lacks entries until it was told one that does not.
+    // True from the start of a state that is missing entries until the end of one that is complete.
     lacks_entries: bool,
-    // Set once: a state is of no use to its reader.
+    // Set once, at the start: this reader cannot use a state, so damage that was repaired is not
+    // reported to it.
     changes_only: bool,
-    // Times it went back to the log because its channel was full.
+    // Times the watch went back to the log because its channel was full.
     lags: u64,
-    // Batches of commits through this one are covered by what was read.
+    // Version of the view that was read last: it covers batches of commits through this version.
     seen_version: u64,
+    // Version of the newest batch received. It never goes back.
+    received_version: u64,
     heartbeat: Pin<Box<Sleep>>,
-    spoke: Instant,
+    // When the last item was delivered.
+    last_item: Instant,
 }
 
 #[derive(Debug)]
 enum Phase {
-    // Nothing read yet.
+    // Nothing was read yet.
     Start,
     // For entries that the cursor names and that are not here.
     Waiting(Waiting),
-    // A blocking thread reads; it has the source meanwhile.
-    Reading(JoinHandle<(Source, Result<Read, WatchError>)>),
+    // A blocking thread reads. It owns the source meanwhile and gives it back with the result.
+    Reading(JoinHandle<Result<(Source, Read), SourceError>>),
     Live,
     Ended,
 }
@@ -70,14 +97,15 @@ enum Phase {
 #[derive(Debug)]
 struct Waiting {
     missing: Vec<MissingRange>,
-    // What was missing when this had been published.
+    // Version of the view in which `missing` was found.
     version: u64,
     look_again: Pin<Box<Sleep>>,
 }
 
 impl Watch {
+    /// Makes a watch, and subscribes it to the bus.
     pub(in crate::store) fn new(shared: Arc<Shared>, options: WatchOptions) -> Self {
-        // One subscription, so that the order of publication holds across all it is about.
+        // One subscription for all prefixes: the order of publication holds within a channel only.
         let subscription = shared.bus.subscribe(common_prefix(&options.scopes()));
         let heartbeat = {
             let _runtime = shared.runtime.enter();
@@ -88,31 +116,33 @@ impl Watch {
             Box::pin(tokio::time::sleep(first))
         };
         let now = shared.bus.published();
-        // A watch of what comes is live from here on, not from its first poll on.
-        let (phase, position) = match &options.start {
-            Start::Now => (Phase::Start, Position::of(&now)),
-            Start::After(cursor) => (Phase::Start, Position::after(cursor)),
+        // `Start::Now` means from here on, not from the first poll on.
+        let position = match &options.start {
+            Start::Now => Position::of(&now),
+            Start::After(cursor) => Position::after(cursor),
             Start::Initial | Start::SinceAuthored { .. } | Start::SinceArrived { .. } => {
-                (Phase::Start, Position::default())
+                Position::default()
             }
         };
         Self {
             subscription,
-            phase,
+            phase: Phase::Start,
             piece: None,
             position,
             lacks_entries: false,
             changes_only: false,
             lags: 0,
             seen_version: now.version,
+            received_version: 0,
             heartbeat,
-            spoke: Instant::now(),
+            last_item: Instant::now(),
             options: Arc::new(options),
             shared,
         }
     }
 
-    /// For who is told changes only, and ends with the first state.
+    /// Makes it a watch for a reader of changes only, which ends with the first gap: a damaged log
+    /// that was repaired is not reported to it as one.
     pub(in crate::store) fn of_changes(self) -> Self {
         Self {
             changes_only: true,
@@ -120,11 +150,12 @@ impl Watch {
         }
     }
 
-    /// Returns the position after the last item: what a watch that begins after it need not tell.
+    /// Returns the position after the last item. A watch that begins after it, here or on another
+    /// replica, delivers exactly what this one has not.
     ///
-    /// After a state that lacks entries, because they could not be read here when it was built, it
-    /// covers nothing: it moves on when the state was told that has them. Who goes away before that
-    /// is told everything anew, here or elsewhere.
+    /// While the state that was delivered is missing entries that could not be read, the cursor
+    /// covers nothing: it moves on when a complete state was delivered. A reader that leaves before
+    /// gets everything again.
     pub fn cursor(&self) -> Cursor {
         if self.lacks_entries {
             let nothing = Position {
@@ -136,8 +167,8 @@ impl Watch {
         self.position.cursor(self.shared.id)
     }
 
-    /// Returns what this node lacks of the cursor that the watch begins after, as of its last look;
-    /// empty once it has begun. See `WatchOptions::wait`.
+    /// Returns the entries that the start cursor names and that this node is missing, as of the last
+    /// look; empty once the watch has begun. See `WatchOptions::wait`.
     pub fn lacks(&self) -> &[MissingRange] {
         match &self.phase {
             Phase::Waiting(waiting) => &waiting.missing,
@@ -154,9 +185,11 @@ impl Watch {
         self.lags
     }
 
-    /// Returns how many entries were published that lie behind its position: 0 when it has told all
-    /// that there is. Until it has caught up, and while changes wait, entries that hold nothing for
-    /// it count too; before the state at the start is told, all that made it do.
+    /// Returns the number of published entries after its position; 0 when everything published was
+    /// delivered.
+    ///
+    /// Until the watch has caught up, and while changes wait, entries without a selected change
+    /// count too. Before the state at the start is delivered, all entries of that state count.
     pub fn lag(&self) -> u64 {
         // Read before the channel is found empty: all of it is in the channel by then.
         let published = self.shared.bus.published();
@@ -167,8 +200,8 @@ impl Watch {
         published.frontier.entries_beyond(&self.position.frontier)
     }
 
-    // Opens what lies before. Called once, and again after a lag.
-    fn begin(&mut self) -> Result<Option<WatchEvent>, WatchError> {
+    // Opens the history that the options ask for; again after waiting for missing entries.
+    fn start(&mut self) -> Result<Option<WatchEvent>, WatchError> {
         let view = self.shared.state.view();
         match &self.options.start {
             Start::Now => {
@@ -182,134 +215,112 @@ impl Watch {
                 });
             }
             Start::Initial if view.lacks => {
-                self.read_state(view);
-                let reason = "of the state, some could not be read when it was built".to_owned();
-                return Ok(Some(WatchEvent::Gap { reason }));
+                self.open_state(view);
+                let reason =
+                    "the state is missing entries that could not be read when it was built";
+                return Ok(Some(WatchEvent::Gap {
+                    reason: reason.to_owned(),
+                }));
             }
-            Start::Initial => self.read_state(view),
-            Start::After(_) => self.read_log(view),
+            Start::Initial => self.open_state(view),
+            Start::After(_) => {
+                let from = self.position.clone();
+                self.open_log(view, move |shared, view| {
+                    LogSource::after(shared, view, &from)
+                });
+            }
             Start::SinceAuthored { .. } | Start::SinceArrived { .. } => {
-                self.seen_version = view.version;
                 let options = Arc::clone(&self.options);
-                self.read(move |shared| {
+                self.open_log(view, move |shared, view| {
                     LogSource::since(shared, view, &options.start)
-                        .map(Box::new)
-                        .map(Source::Log)
                 });
             }
         }
         Ok(None)
     }
 
-    fn read_state(&mut self, view: Arc<crate::state::View>) {
-        self.seen_version = view.version;
-        self.lacks_entries |= view.lacks;
-        let scopes = self.options.scopes();
-        let told_ms = self.position.expired_through_ms;
-        self.read(move |_shared| Ok(Source::State(StateSource::new(view, scopes, told_ms))));
-    }
-
-    fn begin_again(&mut self, view: Arc<crate::state::View>, reset: &StateReset) -> WatchEvent {
-        self.read_state(view);
-        let reason = reset.to_string();
+    // Reads the state from its first key, after a gap that is reported with `reason`.
+    fn restart(&mut self, view: Arc<View>, reason: String) -> WatchEvent {
+        self.open_state(view);
         WatchEvent::Gap { reason }
     }
 
-    fn read_log(&mut self, view: Arc<crate::state::View>) {
-        self.seen_version = view.version;
+    // Reads the log from the position, which was reached on this node: entries of it that are
+    // missing now were given up since, so they are damage and not worth waiting for.
+    fn return_to_log(&mut self, view: Arc<View>) {
         let from = self.position.clone();
-        self.read(move |shared| {
-            LogSource::after(shared, view, &from)
-                .map(Box::new)
-                .map(Source::Log)
+        self.open_log(view, move |shared, view| {
+            LogSource::after(shared, view, &from).map_err(|error| match error {
+                WatchError::Behind { .. } => {
+                    let what = error.to_string();
+                    ReadError::Damaged { what }.into()
+                }
+                error => error,
+            })
         });
     }
 
-    // From a position this store was at: entries of it that are not here were given up.
-    fn read_log_again(&mut self, view: Arc<crate::state::View>) {
+    fn open_state(&mut self, view: Arc<View>) {
         self.seen_version = view.version;
-        let from = self.position.clone();
-        self.read(move |shared| match LogSource::after(shared, view, &from) {
-            Err(error @ WatchError::Behind { .. }) => {
-                let what = error.to_string();
-                Err(ReadError::Damaged { what }.into())
-            }
-            opened => opened.map(Box::new).map(Source::Log),
+        self.lacks_entries |= view.lacks;
+        let scopes = self.options.scopes();
+        let expired_through_ms = self.position.expired_through_ms;
+        self.spawn_open(move |_shared| {
+            let source = StateSource::new(view, scopes, expired_through_ms);
+            Ok(Source::State(source))
         });
+    }
+
+    fn open_log(
+        &mut self,
+        view: Arc<View>,
+        open: impl FnOnce(&Shared, Arc<View>) -> Result<LogSource, WatchError> + Send + 'static,
+    ) {
+        self.seen_version = view.version;
+        self.spawn_open(move |shared| open(shared, view).map(Source::from));
     }
 
     // Opens a source and reads its first piece, off the event loop.
-    fn read(&mut self, open: impl FnOnce(&Shared) -> Result<Source, WatchError> + Send + 'static) {
-        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
-        self.phase =
-            Phase::Reading(
-                self.shared
-                    .runtime
-                    .spawn_blocking(move || match open(&shared) {
-                        Ok(mut source) => {
-                            let read = source.next(&shared, &options);
-                            (source, read)
-                        }
-                        Err(error) => {
-                            let read = match error {
-                                // The position itself cannot be found in the log.
-                                WatchError::Read(ReadError::Damaged { what }) => {
-                                    Ok(Read::Gap(what))
-                                }
-                                error => Err(error),
-                            };
-                            let view = shared.state.view();
-                            (Source::State(StateSource::new(view, Vec::new(), 0)), read)
-                        }
-                    }),
-            );
-    }
-
-    fn read_on(&mut self, mut source: Source) {
+    fn spawn_open(
+        &mut self,
+        open: impl FnOnce(&Shared) -> Result<Source, WatchError> + Send + 'static,
+    ) {
         let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
         self.phase = Phase::Reading(self.shared.runtime.spawn_blocking(move || {
-            let read = source.next(&shared, &options);
-            (source, read)
+            let mut source = open(&shared).map_err(SourceError::of_open)?;
+            let read = source.next(&shared, &options)?;
+            Ok((source, read))
         }));
     }
 
-    // What a blocking thread has read; an event to tell, if there is one.
-    fn take(
+    // Reads the next piece of `source`, off the event loop.
+    fn spawn_next(&mut self, mut source: Source) {
+        let (shared, options) = (Arc::clone(&self.shared), Arc::clone(&self.options));
+        self.phase = Phase::Reading(self.shared.runtime.spawn_blocking(move || {
+            let read = source.next(&shared, &options)?;
+            Ok((source, read))
+        }));
+    }
+
+    // Goes on with the result of a blocking read. Returns an event, if one is due at once.
+    fn on_read(
         &mut self,
-        source: Source,
-        read: Result<Read, WatchError>,
+        read: Result<(Source, Read), SourceError>,
     ) -> Result<Option<WatchEvent>, WatchError> {
-        // The state's file was closed under a reader: that is no damage.
-        let failed = matches!(read, Err(WatchError::Read(_)) | Ok(Read::Gap(_)));
-        if failed && self.shared.bus.is_closed() {
-            return Err(WatchError::Closed);
-        }
-        let read = match read {
-            Err(WatchError::Behind { missing }) if self.options.wait => {
-                self.phase = Phase::Waiting(Waiting {
-                    missing,
-                    version: self.seen_version,
-                    look_again: Box::pin(tokio::time::sleep(LOOK_AGAIN_EVERY)),
-                });
-                return Ok(None);
-            }
-            read => read?,
+        let (source, read) = match read {
+            Ok(read) => read,
+            Err(error) => return self.on_source_error(error),
         };
         match read {
             Read::Piece(piece) => {
-                self.take_up(piece);
-                // The next piece is read while this one is handed out.
-                self.read_on(source);
+                self.set_piece(piece);
+                // The next piece is read while this one is delivered.
+                self.spawn_next(source);
                 Ok(None)
             }
-            Read::Gap(reason) => {
-                let view = self.shared.state.view();
-                self.read_state(view);
-                Ok(Some(WatchEvent::Gap { reason }))
-            }
             Read::Damaged { change, what } => {
-                self.read_on(source);
-                let wanted = wanted(&self.shared, &self.options, &change);
+                self.spawn_next(source);
+                let wanted = is_wanted(&self.shared, &self.options, &change);
                 Ok(wanted.then_some(WatchEvent::Damaged {
                     key: change.key,
                     entry: change.entry,
@@ -321,9 +332,9 @@ impl Watch {
                 match source {
                     Source::State(source) => {
                         self.position.reach(&source.position());
-                        self.lacks_entries = source.lacks();
+                        self.lacks_entries = source.lacks_entries();
                     }
-                    Source::Log(source) if source.is_cut() => self.phase = Phase::Ended,
+                    Source::Log(source) if source.ended_at_until() => self.phase = Phase::Ended,
                     Source::Log(_) => {}
                 }
                 Ok(Some(WatchEvent::CaughtUp))
@@ -331,26 +342,60 @@ impl Watch {
         }
     }
 
-    // Gets ready to hand out a piece, as who stands here is told it.
-    fn take_up(&mut self, mut piece: Piece) {
+    fn on_source_error(&mut self, error: SourceError) -> Result<Option<WatchEvent>, WatchError> {
+        match error {
+            // The state's file was closed under a reader: that is no damage.
+            SourceError::Gap { .. } | SourceError::Watch(WatchError::Read(_))
+                if self.shared.bus.is_closed() =>
+            {
+                Err(WatchError::Closed)
+            }
+            SourceError::Gap { reason } => {
+                let view = self.shared.state.view();
+                Ok(Some(self.restart(view, reason)))
+            }
+            SourceError::Watch(WatchError::Behind { missing }) if self.options.wait => {
+                self.phase = Phase::Waiting(Waiting {
+                    missing,
+                    version: self.seen_version,
+                    look_again: Box::pin(tokio::time::sleep(LOOK_AGAIN_EVERY)),
+                });
+                Ok(None)
+            }
+            SourceError::Watch(error) => Err(error),
+        }
+    }
+
+    // Makes `piece` the next to deliver; adjusts its expiries to those that were delivered.
+    fn set_piece(&mut self, mut piece: Piece) {
         if piece.then.is_some() {
-            let tells = |put: &Change| self.options.selects(&put.key) && self.options.in_time(put);
-            piece.changes = self.position.tell(piece.changes, tells);
+            let reports =
+                |put: &Change| self.options.selects(&put.key) && self.options.in_time(put);
+            piece.changes = self.position.adjust_expiries(piece.changes, reports);
         }
         self.piece = Some((piece, 0));
     }
 
-    // Hands out the next matching change of the piece at hand.
-    fn next_of_piece(&mut self) -> Option<Arc<Change>> {
+    // Returns the next change of the piece that the watch selects, and moves the position past it;
+    // `None` after the last one, when the position is past the whole piece.
+    fn next_in_piece(&mut self) -> Option<Arc<Change>> {
         let (piece, done) = self.piece.as_mut()?;
         while let Some(change) = piece.changes.get(*done) {
             *done += 1;
             let change = Arc::clone(change);
+            let is_wanted = is_wanted(&self.shared, &self.options, &change);
             if let Some(then) = &piece.then {
+                // Only in debug builds: it looks an author up twice for each change of each watch.
+                debug_assert!(
+                    !is_wanted || !self.position.covers(&change, then),
+                    "P3: entry {} of {} was delivered before",
+                    change.entry.seq,
+                    change.entry.author
+                );
                 let (passed, rest) = piece.changes.split_at(*done);
                 self.position.pass(passed, rest.first(), then);
             }
-            if wanted(&self.shared, &self.options, &change) {
+            if is_wanted {
                 return Some(if self.options.keys_only && change.value.is_some() {
                     Arc::new(Change {
                         value: None,
@@ -361,13 +406,17 @@ impl Watch {
                 });
             }
         }
-        if let Some((
-            Piece {
-                then: Some(then), ..
-            },
-            _,
-        )) = self.piece.take()
+        if let Some((piece, _)) = self.piece.take()
+            && let Some(then) = piece.then
         {
+            // Only a change of the members makes entries stop counting; here anyone may write.
+            debug_assert!(
+                !self.shared.anyone
+                    || moved_back(&self.position.frontier, &then.frontier).is_none(),
+                "P4: the position moves back from {:?} to {:?}",
+                self.position.frontier,
+                then.frontier
+            );
             self.position.reach(&then);
         }
         None
@@ -377,47 +426,33 @@ impl Watch {
         // Read before the channel is found empty: all of it is in the channel by then.
         let published = self.shared.bus.published();
         match self.subscription.poll_next(cx) {
-            Poll::Ready(Some(Ok(batch))) => {
-                if batch.published.version <= self.seen_version {
-                    return Poll::Ready(Ok(None));
-                }
-                match &batch.reset {
-                    Some(reset) if *reset != StateReset::Restored || !self.changes_only => {
-                        let view = self.shared.state.view();
-                        Poll::Ready(Ok(Some(self.begin_again(view, reset))))
-                    }
-                    _nothing_is_gone => {
-                        self.position.join(&batch);
-                        self.take_up(Piece::of(&batch));
-                        Poll::Ready(Ok(None))
-                    }
-                }
-            }
+            Poll::Ready(Some(Ok(batch))) => Poll::Ready(Ok(self.on_batch(&batch))),
             Poll::Ready(Some(Err(Lagged))) => {
                 self.lags += 1;
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
                 if self.lacks_entries && !view.lacks {
-                    return Poll::Ready(Ok(Some(self.begin_again(view, &StateReset::Restored))));
+                    let event = self.restart(view, StateReset::Restored.to_string());
+                    return Poll::Ready(Ok(Some(event)));
                 }
-                self.read_log_again(view);
+                self.return_to_log(view);
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(None) => Poll::Ready(Err(WatchError::Closed)),
             Poll::Pending => {
-                let over = self.is_over()?;
-                if !over {
+                let is_over = self.is_over()?;
+                if !is_over {
                     ready!(self.heartbeat.as_mut().poll(cx));
                 }
-                let due = self.look_again_at();
-                if !over && Instant::now() < due {
+                let due = self.next_look();
+                if !is_over && Instant::now() < due {
                     self.heartbeat.as_mut().reset(due);
                     return Poll::Ready(Ok(None));
                 }
                 if published.version >= self.seen_version {
                     self.position.catch_up(&published);
                 }
-                if over {
+                if is_over {
                     self.phase = Phase::Ended;
                 }
                 Poll::Ready(Ok(Some(WatchEvent::Progress)))
@@ -425,6 +460,31 @@ impl Watch {
         }
     }
 
+    fn on_batch(&mut self, batch: &Batch) -> Option<WatchEvent> {
+        let version = batch.published.version;
+        assert!(
+            version >= self.received_version,
+            "P1: the batch of commit {version} comes after that of {}",
+            self.received_version
+        );
+        self.received_version = version;
+        if version <= self.seen_version {
+            return None;
+        }
+        match &batch.reset {
+            Some(gap) if *gap != StateReset::Restored || !self.changes_only => {
+                let view = self.shared.state.view();
+                Some(self.restart(view, gap.to_string()))
+            }
+            Some(_) | None => {
+                self.position.reach_time_of(batch);
+                self.set_piece(Piece::of(batch));
+                None
+            }
+        }
+    }
+
+    // True when the time at which the options end the watch has passed.
     fn is_over(&self) -> Result<bool, WatchError> {
         let Some(until_ms) = self.options.until_ms else {
             return Ok(false);
@@ -433,9 +493,9 @@ impl Watch {
         Ok(is_over(&self.shared, &view, until_ms)?)
     }
 
-    // When it has to say something, or may be over.
-    fn look_again_at(&self) -> Instant {
-        let due = self.spoke + self.options.heartbeat;
+    // Returns when the heartbeat is due, or earlier if the watch may end before.
+    fn next_look(&self) -> Instant {
+        let due = self.last_item + self.options.heartbeat;
         let Some(until_ms) = self.options.until_ms else {
             return due;
         };
@@ -444,7 +504,7 @@ impl Watch {
         due.min(Instant::now() + left)
     }
 
-    // Begins once more when something has come.
+    // Starts again when anything was published since `waiting` was made.
     fn poll_waiting(
         &mut self,
         mut waiting: Waiting,
@@ -453,42 +513,51 @@ impl Watch {
         if self.shared.bus.is_closed() {
             return Poll::Ready(Err(WatchError::Closed));
         }
-        let looked = waiting.look_again.as_mut().poll(cx).is_ready();
-        if looked && self.shared.bus.published().version > waiting.version {
+        let is_due = waiting.look_again.as_mut().poll(cx).is_ready();
+        if is_due && self.shared.bus.published().version > waiting.version {
             self.subscription.skip_to_now();
             self.phase = Phase::Start;
             return Poll::Ready(Ok(None));
         }
-        if looked {
+        if is_due {
             let next = Instant::now() + LOOK_AGAIN_EVERY;
             waiting.look_again.as_mut().reset(next);
         }
         self.phase = Phase::Waiting(waiting);
-        if looked && self.spoke.elapsed() >= self.options.heartbeat {
+        if is_due && self.last_item.elapsed() >= self.options.heartbeat {
             return Poll::Ready(Ok(Some(WatchEvent::Progress)));
         }
-        if looked {
-            // Polled again, so that the timer has who to wake.
+        if is_due {
+            // The next poll registers its waker with the timer.
             return Poll::Ready(Ok(None));
         }
         Poll::Pending
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
-        if let Some(change) = self.next_of_piece() {
+    fn poll_reading(
+        &mut self,
+        mut reading: JoinHandle<Result<(Source, Read), SourceError>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<WatchEvent>, WatchError>> {
+        match Pin::new(&mut reading).poll(cx) {
+            Poll::Ready(Ok(read)) => Poll::Ready(self.on_read(read)),
+            Poll::Ready(Err(_stopped)) => Poll::Ready(Err(WatchError::Closed)),
+            Poll::Pending => {
+                self.phase = Phase::Reading(reading);
+                Poll::Pending
+            }
+        }
+    }
+
+    // Makes one step. `Ok(None)`: nothing to deliver yet, poll again.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
+        if let Some(change) = self.next_in_piece() {
             return Poll::Ready(Ok(Some(WatchEvent::Change(change))));
         }
         match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Start => Poll::Ready(self.begin()),
+            Phase::Start => Poll::Ready(self.start()),
             Phase::Waiting(waiting) => self.poll_waiting(waiting, cx),
-            Phase::Reading(mut reading) => match Pin::new(&mut reading).poll(cx) {
-                Poll::Ready(Ok((source, read))) => Poll::Ready(self.take(source, read)),
-                Poll::Ready(Err(_stopped)) => Poll::Ready(Err(WatchError::Closed)),
-                Poll::Pending => {
-                    self.phase = Phase::Reading(reading);
-                    Poll::Pending
-                }
-            },
+            Phase::Reading(reading) => self.poll_reading(reading, cx),
             Phase::Live => {
                 self.phase = Phase::Live;
                 self.poll_live(cx)
@@ -506,14 +575,14 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         loop {
-            // A watcher that is always behind must let other tasks run.
+            // A watch that is always behind must let other tasks run.
             let budget = ready!(coop::poll_proceed(cx));
-            let event = ready!(self.poll_event(cx));
+            let event = ready!(self.poll_step(cx));
             budget.made_progress();
             match event {
                 Ok(None) => {}
                 Ok(Some(event)) => {
-                    self.spoke = Instant::now();
+                    self.last_item = Instant::now();
                     return Poll::Ready(Some(Ok(event)));
                 }
                 Err(error) => {
@@ -526,39 +595,5 @@ impl Stream for Watch {
     }
 }
 
-impl Piece {
-    fn of(batch: &Batch) -> Self {
-        Self {
-            changes: Arc::clone(&batch.changes),
-            then: Some(Arc::clone(&batch.published)),
-        }
-    }
-}
-
-fn wanted(shared: &Shared, options: &WatchOptions, change: &Change) -> bool {
-    options.selects(&change.key)
-        && options.in_time(change)
-        && options
-            .kinds
-            .as_ref()
-            .is_none_or(|kinds| kinds.contains(&change.kind))
-        && (!options.conflicts_only || change.is_conflict())
-        && options
-            .author
-            .is_none_or(|author| author == change.entry.author)
-        && (options.delivery == Delivery::Every || is_current(shared, change))
-}
-
-// True while the change's entry is a head of its key; also when that cannot be read.
-fn is_current(shared: &Shared, change: &Change) -> bool {
-    let heads = shared.state.view().heads(&change.key);
-    heads.map_or(true, |heads| {
-        heads
-            .as_slice()
-            .iter()
-            .any(|head| head.id == change.entry.id)
-    })
-}
-
-// How soon a watch that waits sees that what it waits for has come.
+// Time between two looks for missing entries, and for the end of the watch.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(50);

@@ -87,7 +87,7 @@ fn what_is_acknowledged_is_done_and_the_rest_is_seen() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "ack", "billing", &id]), @r#"
-    error: [change].1 is not outstanding: it was acknowledged already, or is not of this consumer
+    error: [change].1 is not outstanding: it was acknowledged already, or it belongs to another consumer
     exit 4
     "#);
     insta::assert_snapshot!(
@@ -324,7 +324,7 @@ fn what_nobody_can_do_is_a_dead_letter_until_somebody_decides() {
         ("poison", &1.into())
     );
     insta::assert_snapshot!(home.run(&["consumer", "term", "c", id]), @r#"
-    error: [change].1 is not outstanding: it was acknowledged already, or is not of this consumer
+    error: [change].1 is not outstanding: it was acknowledged already, or it belongs to another consumer
     exit 4
     "#);
     assert_eq!(home.run(&["consumer", "dead", "c", "skip"]).code, 2);
@@ -376,12 +376,12 @@ fn what_makes_no_sense_is_refused() {
     home.run(&["consumer", "create", "c", "/k", "--from", "start"])
         .ok();
     insta::assert_snapshot!(home.run(&["consumer", "create", "c", "/j"]), @r#"
-    error: there is a consumer "c" already, and its list of prefixes is another: delete it first, or take another name
+    error: a consumer "c" exists already, with another list of prefixes: delete it first, or choose another name
     hint: `lattice consumer show` says how it was made
     exit 4
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "create", "a/b"]), @r#"
-    error: "a/b" is no name for a consumer: 1 to 64 letters, digits, '-', '_' or '.'
+    error: "a/b" is not a name for a consumer: expected 1 to 64 letters, digits, '-', '_' or '.'
     exit 2
     "#);
     insta::assert_snapshot!(

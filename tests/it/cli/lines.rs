@@ -135,7 +135,7 @@ fn a_batch_is_one_atomic_entry() {
 fn a_batch_with_a_fault_does_nothing() {
     let home = Home::initialised();
     insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\nput\t/t/a\t2\n"), @r#"
-    error: an entry names each key at most once; b"/t/a" comes twice
+    error: an entry names each key at most once; "/t/a" comes twice
     exit 2
     "#);
     insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\n/t/b\t2\n"), @r#"

@@ -136,7 +136,7 @@ fn too_far_back_is_said_and_not_guessed() {
     let lines: String = (1..=10_000).map(|n| format!("/k\t{n}\n")).collect();
     home.feed(&["put", "--stdin"], lines).ok();
     insta::assert_snapshot!(home.run(&["get", "/k", "--at", &first, "--json"]), @r#"
-    {"error":"too_far_back","message":"\"/k\" was written to more than 10000 times since then: too far back","hint":"ask for a later time; `lattice watch --since` reads the log in order","exit_code":1}
+    {"error":"too_far_back","message":"\"/k\" was written more than 10000 times since then: too far back","hint":"ask for a later time; `lattice watch --since` reads the log in order","exit_code":1}
     exit 1
     "#);
     let all = ["list", "diff"].map(|command| {

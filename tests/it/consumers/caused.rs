@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lattice::{
     Store,
     id::EntryId,
-    protocol::entry::cause::Cause,
+    protocol::consumer::cause_of,
     store::{
         Write, WriteError,
         consumers::{Consumer, ConsumerError, ConsumerOptions, ConsumerStart, Delivery},
@@ -51,7 +51,7 @@ fn op_of(delivery: &Delivery) -> OpId {
 async fn cause(store: &Store, delivery: &Delivery) -> (EntryId, bool) {
     let change = delivery.change();
     let key: Bytes = [b"/out", &change.key[..]].concat().into();
-    let write = Write::put(key, "x").caused_by(Cause::of("copy", change));
+    let write = Write::put(key, "x").caused_by(cause_of("copy", change));
     match soon(store.write(write)).await {
         Ok(written) => (written.entry, false),
         Err(WriteError::AlreadyCaused { entry, .. }) => (entry, true),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lattice::{
     Watch, WatchEvent, WatchOptions,
     protocol::{change::Kind, cursor::Cursor, frontier::Frontier},
-    store::{Delivery, Start, WatchError},
+    store::{Start, WatchError, WatchMode},
 };
 use tokio_stream::StreamExt as _;
 
@@ -78,10 +78,10 @@ impl Reader {
             prefixes: vec![scope.prefix.clone()],
             start: Start::After(cursor),
             keys_only: scope.keys_only,
-            delivery: if scope.latest {
-                Delivery::Latest
+            mode: if scope.latest {
+                WatchMode::Latest
             } else {
-                Delivery::Every
+                WatchMode::Every
             },
             heartbeat: HEARTBEAT,
             wait,

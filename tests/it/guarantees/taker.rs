@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lattice::{
     Store,
     id::EntryId,
-    protocol::entry::cause::Cause,
+    protocol::consumer::cause_of,
     store::{
         Write, WriteError,
         consumers::{Consumer, ConsumerOptions, ConsumerStart, Delivery},
@@ -109,7 +109,7 @@ impl Taker {
         let change = delivery.change();
         let out: Bytes = [b"/out/", &change.key[..]].concat().into();
         let write = Write::put(out, change.value.clone().unwrap_or_default());
-        let cause = Cause::of(self.record.name, change);
+        let cause = cause_of(self.record.name, change);
         let entry = match soon(store.write(write.caused_by(cause))).await {
             Ok(written) => {
                 add(&counts.caused, 1);

@@ -63,22 +63,25 @@ pub(super) fn frontier(tips: &[api::Tip]) -> Frontier {
 /// Reads which entries that `cursor` names a node says it lacks.
 pub(super) fn missing(message: &str, cursor: &Cursor) -> Vec<MissingRange> {
     let named = named(cursor);
-    let ranges = message.split("it lacks entries ").skip(1).map(|range| {
-        let mut words = range.trim_end_matches("; ").split(' ');
-        let mut seq = || -> Seq { words.next().unwrap().parse().unwrap() };
-        let first = seq();
-        words.next();
-        let through: Seq = words.next().unwrap().parse().unwrap();
-        let author: Author = words.nth(1).unwrap().parse().unwrap();
-        let tips = named.tips(&author).iter();
-        let tip = tips.last().map_or(EntryId([0; 32]), |tip| tip.id);
-        MissingRange {
-            author,
-            after: first - 1,
-            through,
-            tip,
-        }
-    });
+    let ranges = message
+        .split("it is missing entries ")
+        .skip(1)
+        .map(|range| {
+            let mut words = range.trim_end_matches("; ").split(' ');
+            let mut seq = || -> Seq { words.next().unwrap().parse().unwrap() };
+            let first = seq();
+            words.next();
+            let through: Seq = words.next().unwrap().parse().unwrap();
+            let author: Author = words.nth(1).unwrap().parse().unwrap();
+            let tips = named.tips(&author).iter();
+            let tip = tips.last().map_or(EntryId([0; 32]), |tip| tip.id);
+            MissingRange {
+                author,
+                after: first - 1,
+                through,
+                tip,
+            }
+        });
     ranges.collect()
 }
 

@@ -1,0 +1,86 @@
+//! Where a change of a consumer is: waiting, with a taker, dead, or finished.
+
+use crate::protocol::consumer::{change_ref::ChangeRef, delivery_id::DeliveryId};
+
+/// Where a change of a consumer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It was fed and is not finished.
+    Outstanding {
+        /// The change.
+        change: ChangeRef,
+        /// Attempts so far.
+        attempts: u32,
+        /// Whether a taker has it.
+        state: State,
+    },
+    /// It was given up.
+    Dead(DeadLetter),
+    /// It was acknowledged or skipped, and has no row.
+    Finished,
+}
+
+/// Whether a taker has an outstanding change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No taker has it.
+    Waiting {
+        /// Time from which on it may be taken, ms since 1970; 0: at once.
+        due_ms: u64,
+        /// True when the last attempt timed out: its taker may still answer.
+        late: bool,
+    },
+    /// A taker has it.
+    Taken {
+        /// Time at which the taker loses it, ms since 1970.
+        deadline_ms: u64,
+        /// True when the taker outlives this process: it keeps its deadline after a restart.
+        detached: bool,
+    },
+}
+
+/// Why a change became a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeathReason {
+    /// None of `max_deliver` attempts was acknowledged.
+    MaxDeliver,
+    /// A taker answered that it cannot be done.
+    Terminated,
+    /// The log does not have it any more, or it cannot be read there.
+    Unreadable,
+}
+
+/// A change that is not delivered again, unless it is retried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Number in the consumer, in the order of feeding.
+    pub number: u64,
+    /// The change.
+    pub change: ChangeRef,
+    /// Attempts that were made.
+    pub attempts: u32,
+    /// Why it was given up.
+    pub reason: DeathReason,
+    /// Time when it was given up, ms since 1970.
+    pub died_ms: u64,
+}
+
+/// A change that was given to a taker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Number in the consumer, in the order of feeding.
+    pub number: u64,
+    /// Id that the taker answers with.
+    pub id: DeliveryId,
+    /// The change.
+    pub change: ChangeRef,
+}
+
+/// Counts of a consumer since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Changes acknowledged.
+    pub acked: u64,
+    /// Attempts after the first one of each change.
+    pub redelivered: u64,
+}

@@ -1,0 +1,362 @@
+//! The handle on one consumer: take changes, answer them, and manage the consumer.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio_stream::Stream;
+
+use crate::{
+    limits::CONSUMER_NAME_CHARS_MAX,
+    protocol::consumer::{DeadLetter, DeathReason, DeliveryId},
+    store::{
+        Shared, WatchError,
+        consumers::{
+            Claim, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerStatus, Delivery,
+            delivery, feeder, host::Host, live::Live, options::difference, saver::Saver,
+        },
+        watch::{log_source::LogSource, position::Position},
+    },
+};
+
+/// A handle on a consumer of a store. Cheap to clone; handles with the same name are the same
+/// consumer.
+///
+/// `create` comes first, once: the other methods return `Unknown` until then. Takers call `next` (or
+/// `try_next`, or the stream of `deliveries`) and answer each `Delivery` through its own methods;
+/// `ack`, `nack`, `term` and `extend` answer by id, for a taker in another process. `show`, `pause`,
+/// `resume`, `reset`, `set_prefixes`, `delete` and the methods that begin with `dead` manage the
+/// consumer, at any time; they return when the change is durable. An answer is not durable when its
+/// call returns; `flush` waits for that.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    host: Arc<Host>,
+    name: Arc<str>,
+}
+
+impl Consumer {
+    pub(super) fn new(host: Arc<Host>, name: &str) -> Self {
+        Self {
+            host,
+            name: name.into(),
+        }
+    }
+
+    /// Returns the name of the consumer.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes the consumer, durably. If there is one already, with the same options, it is left as it
+    /// is, wherever it began.
+    ///
+    /// # Errors
+    /// `Exists` if there is one with other options; `Name`, `Option`, `TooMany`; `Start` when the
+    /// cursor belongs to another store or is ahead of this node; `Damaged`, `Io`, `Closed`.
+    pub async fn create(&self, options: ConsumerOptions) -> Result<ConsumerStatus, ConsumerError> {
+        check_name(&self.name)?;
+        let shared = &self.host.shared;
+        let row = options.row(shared.now_ms())?;
+        let saver = self.host.saver().await?;
+        let position = start_position(shared, options.from).await?;
+        let live = saver.add(&self.name, |shared, bell| {
+            Live::new(self.name.to_string(), row.clone(), position, shared, bell)
+        })?;
+        let differs = difference(live.lock().row(), &row);
+        if let Some(differs) = differs {
+            return Err(ConsumerError::Exists {
+                name: self.name.to_string(),
+                differs,
+            });
+        }
+        saver.flush().await?;
+        live.status()
+    }
+
+    /// Waits for the next change. Any number of takers, in any tasks, share the changes. Cancel-safe:
+    /// a change that was given to a dropped call is delivered again.
+    ///
+    /// # Errors
+    /// `Unknown`, also when the consumer is deleted meanwhile; `HistoryGone`, `DamagedConsumer`;
+    /// `Damaged`, `Io`, `Closed`.
+    pub async fn next(&self) -> Result<Delivery, ConsumerError> {
+        let (_saver, live) = self.find().await?;
+        delivery::next(&live).await
+    }
+
+    /// Returns the next change if there is one now. Right after the store was opened nothing has been
+    /// read ahead yet: use `next` then.
+    ///
+    /// # Errors
+    /// Like `next`.
+    pub async fn try_next(&self) -> Result<Option<Delivery>, ConsumerError> {
+        let (_saver, live) = self.find().await?;
+        delivery::try_next(&live).await
+    }
+
+    /// Removes from `claims`, all of this consumer, those that were answered by id or have timed out,
+    /// and waits until fewer than `max` are left. It is for callers that pass changes on to takers
+    /// that answer by id. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unknown`, also when the consumer is deleted meanwhile; `Damaged`, `Io`, `Closed`.
+    pub async fn fewer_claims(
+        &self,
+        claims: &mut Vec<Claim>,
+        max: usize,
+    ) -> Result<(), ConsumerError> {
+        let (_saver, live) = self.find().await?;
+        delivery::fewer_claims(&live, claims, max).await
+    }
+
+    /// Returns the deliveries of `next` as a stream that ends after the first error.
+    pub fn deliveries(&self) -> Deliveries {
+        Deliveries::new(self.clone())
+    }
+
+    /// Like `Delivery::ack`, for callers that have only the id.
+    ///
+    /// # Errors
+    /// Like `Delivery::ack`; `Ack` with `NotOutstanding` the second time.
+    pub async fn ack(&self, id: DeliveryId) -> Result<(), ConsumerError> {
+        self.find().await?.1.ack(id)
+    }
+
+    /// Like `Delivery::nack`, for callers that have only the id.
+    ///
+    /// # Errors
+    /// Like `Delivery::nack`.
+    pub async fn nack(&self, id: DeliveryId, delay: Option<Duration>) -> Result<(), ConsumerError> {
+        self.find().await?.1.nack(id, delay)
+    }
+
+    /// Like `Delivery::term`, for callers that have only the id.
+    ///
+    /// # Errors
+    /// Like `Delivery::term`.
+    pub async fn term(&self, id: DeliveryId) -> Result<(), ConsumerError> {
+        self.find().await?.1.term(id, DeathReason::Terminated)
+    }
+
+    /// Like `Delivery::extend`, for callers that have only the id.
+    ///
+    /// # Errors
+    /// Like `Delivery::extend`.
+    pub async fn extend(&self, id: DeliveryId) -> Result<(), ConsumerError> {
+        self.find().await?.1.extend(id, true)
+    }
+
+    /// Waits until all earlier answers are durable.
+    ///
+    /// # Errors
+    /// `Unknown`, `Damaged`, `Io`, `Closed`.
+    pub async fn flush(&self) -> Result<(), ConsumerError> {
+        self.find().await?.0.flush().await
+    }
+
+    /// Returns the status of the consumer.
+    ///
+    /// # Errors
+    /// `Unknown`, `Damaged`, `Io`, `Closed`.
+    pub async fn show(&self) -> Result<ConsumerStatus, ConsumerError> {
+        self.find().await?.1.status()
+    }
+
+    /// Stops delivering changes, also after a restart. Takers may still answer the changes they have.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn pause(&self) -> Result<(), ConsumerError> {
+        self.set_paused(true).await
+    }
+
+    /// Delivers changes again after a pause.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn resume(&self) -> Result<(), ConsumerError> {
+        self.set_paused(false).await
+    }
+
+    /// Begins again at `from`. Outstanding changes are forgotten, dead letters stay.
+    ///
+    /// # Errors
+    /// Like `create`; `DamagedConsumer`.
+    pub async fn reset(&self, from: ConsumerStart) -> Result<(), ConsumerError> {
+        let (saver, live) = self.find().await?;
+        let since = from.since();
+        let position = start_position(&self.host.shared, from).await?;
+        live.reset(position, since)?;
+        feeder::start(&live);
+        saver.flush().await
+    }
+
+    /// Selects keys that begin with one of `prefixes`, from the current position on. Changes that
+    /// were read ahead before are still delivered, whether they match or not.
+    ///
+    /// # Errors
+    /// `Option`; like `show`; `DamagedConsumer`.
+    pub async fn set_prefixes(&self, prefixes: Vec<Bytes>) -> Result<(), ConsumerError> {
+        let options = ConsumerOptions {
+            prefixes,
+            ..ConsumerOptions::default()
+        };
+        options.check()?;
+        let (saver, live) = self.find().await?;
+        if live.set_prefixes(options.prefixes)? {
+            feeder::start(&live);
+        }
+        saver.flush().await
+    }
+
+    /// Removes the consumer with its changes and dead letters. Takers that wait get `Unknown`.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn delete(&self) -> Result<(), ConsumerError> {
+        let (saver, _live) = self.find().await?;
+        saver.delete(&self.name)?;
+        saver.flush().await
+    }
+
+    /// Returns the dead letters, oldest first.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn dead(&self) -> Result<Vec<DeadLetter>, ConsumerError> {
+        let (_saver, live) = self.find().await?;
+        let state = live.lock();
+        Ok(state.outstanding.dead().cloned().collect())
+    }
+
+    /// Delivers dead letters again, with a fresh count of attempts: those with these numbers, or all
+    /// if `numbers` is empty. Returns how many, which is no more than there is room for.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn dead_retry(&self, numbers: &[u64]) -> Result<usize, ConsumerError> {
+        let (saver, live) = self.find().await?;
+        let which = |letter: &DeadLetter| numbers.is_empty() || numbers.contains(&letter.number);
+        let retried = live.change(|state| Ok(state.outstanding.retry(which)))?;
+        saver.flush().await?;
+        Ok(retried)
+    }
+
+    /// Forgets dead letters: those with these numbers, or all if `numbers` is empty. Returns how many.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn dead_skip(&self, numbers: &[u64]) -> Result<usize, ConsumerError> {
+        let (saver, live) = self.find().await?;
+        let which = |letter: &DeadLetter| numbers.is_empty() || numbers.contains(&letter.number);
+        let skipped = live.change(|state| Ok(state.outstanding.skip(which)))?;
+        saver.flush().await?;
+        Ok(skipped)
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), ConsumerError> {
+        let (saver, live) = self.find().await?;
+        live.change(|state| {
+            state.outstanding.set_paused(paused);
+            Ok(())
+        })?;
+        saver.flush().await
+    }
+
+    async fn find(&self) -> Result<(Arc<Saver>, Arc<Live>), ConsumerError> {
+        let Some(saver) = self.host.existing().await? else {
+            let name = self.name.to_string();
+            return Err(ConsumerError::Unknown { name });
+        };
+        let live = saver.find(&self.name)?;
+        Ok((saver, live))
+    }
+}
+
+/// The deliveries of a consumer as a stream; it ends after the first error.
+pub struct Deliveries {
+    consumer: Consumer,
+    // The pending call of `Consumer::next`. `None` after an error.
+    next: Option<NextDelivery>,
+}
+
+type NextDelivery = Pin<Box<dyn Future<Output = Result<Delivery, ConsumerError>> + Send>>;
+
+impl Deliveries {
+    fn new(consumer: Consumer) -> Self {
+        Self {
+            next: Some(next_of(&consumer)),
+            consumer,
+        }
+    }
+}
+
+fn next_of(consumer: &Consumer) -> NextDelivery {
+    let consumer = consumer.clone();
+    Box::pin(async move { consumer.next().await })
+}
+
+// Returns the position after which a consumer begins; `None` if it begins at a time.
+async fn start_position(
+    shared: &Arc<Shared>,
+    from: ConsumerStart,
+) -> Result<Option<Position>, ConsumerError> {
+    let cursor = match from {
+        ConsumerStart::Beginning => return Ok(Some(Position::default())),
+        ConsumerStart::Now => return Ok(Some(Position::of(&shared.bus.published()))),
+        ConsumerStart::SinceAuthored { .. } | ConsumerStart::SinceArrived { .. } => {
+            return Ok(None);
+        }
+        ConsumerStart::After(cursor) => cursor,
+    };
+    if cursor.store != shared.id {
+        return Err(ConsumerError::Start(WatchError::ForeignCursor {
+            cursor: cursor.store,
+            store: shared.id,
+        }));
+    }
+    let position = Position::after(&cursor);
+    let shared = Arc::clone(shared);
+    let looking = tokio::task::spawn_blocking(move || {
+        let view = shared.state.view();
+        LogSource::after(&shared, view, &position).map(|_found| position)
+    });
+    let position = looking.await.map_err(|_stopped| ConsumerError::Closed)??;
+    Ok(Some(position))
+}
+
+fn check_name(name: &str) -> Result<(), ConsumerError> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = (1..=CONSUMER_NAME_CHARS_MAX).contains(&name.chars().count());
+    if fits && name.chars().all(letters) {
+        return Ok(());
+    }
+    Err(ConsumerError::Name {
+        name: name.chars().take(80).collect(),
+    })
+}
+impl std::fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deliveries")
+            .field("consumer", &self.consumer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Result<Delivery, ConsumerError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(next) = &mut self.next else {
+            return Poll::Ready(None);
+        };
+        let item = ready!(next.as_mut().poll(cx));
+        self.next = item.is_ok().then(|| next_of(&self.consumer));
+        Poll::Ready(Some(item))
+    }
+}

@@ -1,0 +1,94 @@
+//! The value of a key: of a winner, wherever it is stored.
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::{
+        change::EntryRef,
+        entry::{Entry, Op},
+        heads::{Content, Head, Heads, Value},
+    },
+    store::{ReadError, Shared},
+};
+
+/// The value of a key, from its winner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The key.
+    pub key: Bytes,
+    /// The value; empty if only keys were asked for.
+    pub value: Bytes,
+    /// The entry that put the value: the winner.
+    pub entry: EntryRef,
+    /// When it expires, ms since 1970; `None`: never.
+    pub expires_ms: Option<u64>,
+    /// Number of heads of the key: more than 1 in a conflict.
+    pub heads: u32,
+}
+
+impl Shared {
+    /// Returns the item that a read of `key` finds at `now_ms`: `None` when the winner of `heads` is a
+    /// tombstone or has expired by then.
+    pub(super) fn item(
+        &self,
+        key: &Bytes,
+        heads: &Heads,
+        now_ms: u64,
+        keys_only: bool,
+    ) -> Result<Option<Item>, ReadError> {
+        let Some(winner) = heads.winner().filter(|winner| winner.is_live(now_ms)) else {
+            return Ok(None);
+        };
+        let value = if keys_only {
+            None
+        } else {
+            self.value(key, winner)?
+        };
+        Ok(Some(Item {
+            key: key.clone(),
+            value: value.unwrap_or_default(),
+            entry: EntryRef::from(winner),
+            expires_ms: winner.expires_ms(),
+            heads: u32::try_from(heads.as_slice().len()).unwrap_or(u32::MAX),
+        }))
+    }
+
+    /// Returns the value that `head` puts at `key`, from the row or from the entry in the log; `None`
+    /// for a tombstone.
+    pub(super) fn value(&self, key: &[u8], head: &Head) -> Result<Option<Bytes>, ReadError> {
+        match &head.content {
+            Content::Tombstone => Ok(None),
+            Content::Value {
+                value: Value::Inline(value),
+                ..
+            } => Ok(Some(value.clone())),
+            Content::Value {
+                value: Value::InLog { .. },
+                ..
+            } => {
+                let entry = self.log.entry(&head.author, head.seq, &head.id)?;
+                let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
+                value.ok_or_else(|| ReadError::Damaged {
+                    what: format!(
+                        "entry {} of {} is not in the log",
+                        head.seq,
+                        head.author.short()
+                    ),
+                })
+            }
+        }
+    }
+}
+
+/// Returns the op of `entry` on `key`, if there is one.
+pub(super) fn op_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Op> {
+    entry.ops.iter().find(|op| op.key() == key)
+}
+
+/// Returns the value that an op puts; `None` for a delete.
+pub(super) fn value_of(op: &Op) -> Option<Bytes> {
+    match op {
+        Op::Put { value, .. } => Some(value.clone()),
+        Op::Delete { .. } => None,
+    }
+}

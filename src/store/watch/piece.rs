@@ -1,0 +1,66 @@
+//! The unit in which a source is read: some changes, and the position after the last of them.
+
+use std::sync::Arc;
+
+use crate::{
+    bus::{Batch, Published},
+    protocol::change::Change,
+    store::{ReadError, WatchError},
+};
+
+/// Changes to deliver, in order.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) changes: Arc<[Arc<Change>]>,
+    /// The position after the last change. `None` for a piece of the state at the start: the
+    /// position moves only when all of that state was delivered.
+    pub(super) then: Option<Arc<Published>>,
+}
+
+impl Piece {
+    /// Returns the piece that a batch from the bus is.
+    pub(super) fn of(batch: &Batch) -> Self {
+        Self {
+            changes: Arc::clone(&batch.changes),
+            then: Some(Arc::clone(&batch.published)),
+        }
+    }
+}
+
+/// The result of one read of a source.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Changes, perhaps none; there may be more.
+    Piece(Piece),
+    /// A live key whose value is damaged in the log. `change` has no value.
+    Damaged { change: Box<Change>, what: String },
+    /// The source was read to its end.
+    End,
+}
+
+/// Why a source cannot be opened, or cannot go on.
+#[derive(Debug)]
+pub(super) enum SourceError {
+    /// The log is damaged where the watch needs it: the watch reports a gap and goes on from the
+    /// state.
+    Gap { reason: String },
+    /// The watch ends, or waits for missing entries.
+    Watch(WatchError),
+}
+
+impl SourceError {
+    /// Sorts an error of opening a source: damage means that the log cannot be read from the
+    /// position.
+    pub(super) fn of_open(error: WatchError) -> Self {
+        match error {
+            WatchError::Read(ReadError::Damaged { what }) => Self::Gap { reason: what },
+            error => Self::Watch(error),
+        }
+    }
+}
+
+impl From<ReadError> for SourceError {
+    fn from(error: ReadError) -> Self {
+        Self::Watch(WatchError::Read(error))
+    }
+}
