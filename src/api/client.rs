@@ -10,12 +10,10 @@ use tonic::codegen::http::Uri;
 
 use crate::{
     api::{
+        error::{ApiError, EXIT_UNAVAILABLE, HINT_SHORTER, HINT_START},
         link::{Link, Stream},
-        server::Server,
     },
-    hooks::Hooks,
     limits::{MESSAGE_BYTES_MAX, REPLY_BYTES_MAX, SOCKET_PATH_BYTES_MAX},
-    node::Node,
     wire::api::lattice_client::LatticeClient,
 };
 
@@ -85,26 +83,6 @@ pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
     Ok(client(link))
 }
 
-/// Returns a client of `node`, in this process, without a socket.
-///
-/// To be called inside a runtime. What serves it ends when the last clone of it is dropped.
-/// `down` is answered and does nothing more: who opened the node closes it.
-pub fn in_process(node: Node) -> Client {
-    let hooks = Hooks::of(node.clone());
-    of_server(Server::new(node, None, hooks, None))
-}
-
-/// Returns a client of `server`, without its socket; otherwise as `in_process`.
-pub fn of_server(server: Server) -> Client {
-    client(Link::new(move || {
-        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let connection = server.clone().serve_connection(theirs);
-        // Ends when `ours` is dropped, which the link owns.
-        tokio::spawn(connection);
-        Box::pin(std::future::ready(Ok(Box::new(ours) as Box<dyn Stream>)))
-    }))
-}
-
 async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
     let path = || socket.to_owned();
     let bytes = socket.as_os_str().len();
@@ -129,12 +107,26 @@ async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
         })
 }
 
-fn client(link: Link) -> Client {
+pub(super) fn client(link: Link) -> Client {
     // Nobody looks the name up: the link knows where to go.
     Client::with_origin(link, Uri::from_static("http://lattice.local"))
         .max_decoding_message_size(REPLY_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Bytes between the two ends inside a process.
-const PIPE_BYTES: usize = 256 << 10;
+impl From<ConnectError> for ApiError {
+    fn from(error: ConnectError) -> Self {
+        let message = error.to_string();
+        match error {
+            ConnectError::NoSocket { .. } | ConnectError::Refused { .. } => {
+                Self::new("no_node", EXIT_UNAVAILABLE, message).hint(HINT_START)
+            }
+            ConnectError::Denied { .. } => Self::new("denied", EXIT_UNAVAILABLE, message)
+                .hint("run this as the user who runs the node"),
+            ConnectError::PathTooLong { .. } => {
+                Self::usage("socket_path_too_long", message).hint(HINT_SHORTER)
+            }
+            ConnectError::Io { .. } => Self::new("unavailable", EXIT_UNAVAILABLE, message),
+        }
+    }
+}

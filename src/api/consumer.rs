@@ -9,12 +9,14 @@ use tonic::Status;
 use crate::{
     api::{
         convert,
-        error::ApiError,
+        error::{
+            ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, closed, text,
+        },
         paging::{Answers, unfold},
     },
     limits::PAGE_BYTES,
     protocol::{
-        consumer::{ChangeId, DeadLetter, DeathReason, DeliveryId},
+        consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId},
         cursor::Cursor,
     },
     store::{
@@ -349,5 +351,52 @@ fn dead_letter(letter: &DeadLetter) -> api::DeadLetter {
         attempts: *attempts,
         reason: reason.to_owned(),
         died_ms: *died_ms,
+    }
+}
+
+impl From<ConsumerError> for ApiError {
+    fn from(error: ConsumerError) -> Self {
+        let message = text(&error);
+        match error {
+            ConsumerError::Name { .. } => Self::usage("consumer_name_invalid", message),
+            ConsumerError::Option { .. } => Self::usage("consumer_option", message),
+            ConsumerError::Unknown { .. } => Self::new("unknown_consumer", EXIT_NOT_FOUND, message)
+                .hint("`lattice consumer list` shows those of the store"),
+            ConsumerError::Exists { .. } => {
+                Self::new("consumer_exists", EXIT_PRECONDITION, message)
+                    .hint("`lattice consumer show` says how it was made")
+            }
+            ConsumerError::TooMany => Self::new("too_many_consumers", EXIT_FAILED, message),
+            ConsumerError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
+                .hint("`lattice verify` says what is damaged and where"),
+            ConsumerError::DamagedConsumer { .. } => {
+                Self::new("consumer_damaged", EXIT_DAMAGED, message)
+            }
+            ConsumerError::Damaged { .. } => Self::new("consumers_damaged", EXIT_DAMAGED, message),
+            ConsumerError::Io { .. } => Self::new("io", EXIT_FAILED, message)
+                .hint("what was not durable is given out again once the disk is well"),
+            ConsumerError::Ack(error) => error.into(),
+            ConsumerError::Start(error) => error.into(),
+            ConsumerError::Read(error) => error.into(),
+            ConsumerError::Closed => closed(message),
+        }
+    }
+}
+
+impl From<AckError> for ApiError {
+    fn from(error: AckError) -> Self {
+        let message = error.to_string();
+        let late = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
+        match error {
+            AckError::NotOutstanding { .. } => late("not_outstanding"),
+            AckError::GivenAgain { .. } => late("given_again")
+                .hint("a longer --ack-wait, or `lattice consumer extend` while it is worked on"),
+            AckError::Answered { .. } => late("answered"),
+            AckError::Dead { .. } => {
+                late("dead_letter").hint("`lattice consumer dead` lists, retries and skips them")
+            }
+            AckError::DeadLettersFull => Self::new("dead_letters_full", EXIT_FAILED, message)
+                .hint("`lattice consumer dead` lists, retries and skips them"),
+        }
     }
 }

@@ -10,10 +10,13 @@ use tonic::Status;
 use crate::{
     api::{
         consumer,
-        error::ApiError,
+        error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, text},
         paging::{Answers, unfold},
     },
-    hooks::{Hook, HookKind, HookStatus, Hooks, LogPlace, Mode, Rehearsal, RunRecord, Span},
+    hooks::{
+        Hook, HookKind, HookStatus, Hooks, HooksError, HooksFileError, LogPlace, Mode, Rehearsal,
+        RunRecord, Span,
+    },
     protocol::{change::Kind, entry::Op},
     store::{Start, consumers::ConsumerStart},
     wire::api,
@@ -282,6 +285,30 @@ fn run(record: &RunRecord) -> api::HookRun {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<HooksError> for ApiError {
+    fn from(error: HooksError) -> Self {
+        let message = text(&error);
+        match error {
+            HooksError::Hook(_) => Self::usage("hook", message),
+            HooksError::Unknown { .. } => Self::new("unknown_hook", EXIT_NOT_FOUND, message)
+                .hint("`lattice hook list` shows those of this node"),
+            HooksError::Exists { .. } => Self::new("hook_exists", EXIT_PRECONDITION, message)
+                .hint("edit it in hooks.toml, remove it first, or take another name"),
+            HooksError::File(HooksFileError::Io { .. }) | HooksError::Log { .. } => {
+                Self::new("io", EXIT_FAILED, message)
+            }
+            HooksError::File(_) => Self::usage("hooks_file", message)
+                .hint("mend it: what runs goes on as it was before"),
+            HooksError::Watch(error) => error.into(),
+            HooksError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
+                .hint("`lattice verify` says where; a shorter --since replays what is there"),
+            HooksError::Post { .. } => Self::new("post", EXIT_FAILED, message),
+            HooksError::Store(error) => error.into(),
+            HooksError::Consumer(error) => error.into(),
+        }
+    }
 }
 
 const LOG_COUNT_DEFAULT: usize = 20;

@@ -2,15 +2,18 @@
 
 use crate::{
     api::{convert, error::ApiError},
-    node::StoreInfo,
+    node::{Node, StoreInfo},
     store::{Repaired, Store},
     wire::api,
 };
 
 /// Checks every record of `stores`.
-pub(super) async fn verify(stores: Vec<(StoreInfo, Store)>) -> Result<api::VerifyReply, ApiError> {
+pub(super) async fn verify(
+    node: &Node,
+    request: &api::VerifyRequest,
+) -> Result<api::VerifyReply, ApiError> {
     let mut verified = Vec::new();
-    for (info, store) in stores {
+    for (info, store) in asked(node, &request.store, request.all)? {
         let report = store.verify().await?;
         verified.push(api::StoreVerified {
             info: Some(convert::store_info(&info)),
@@ -25,14 +28,14 @@ pub(super) async fn verify(stores: Vec<(StoreInfo, Store)>) -> Result<api::Verif
 
 /// Closes forks of this node's own logs; gives up what is lost of them where `accept_loss` says so.
 pub(super) async fn repair(
-    stores: Vec<(StoreInfo, Store)>,
-    accept_loss: bool,
+    node: &Node,
+    request: &api::RepairRequest,
 ) -> Result<api::RepairReply, ApiError> {
     let mut done = Vec::new();
-    for (info, store) in stores {
+    for (info, store) in asked(node, &request.store, request.all)? {
         let lost = store.status().await.lost;
         // To close a fork loses nothing.
-        let repaired = if accept_loss || lost.is_empty() {
+        let repaired = if request.accept_loss || lost.is_empty() {
             store.repair().await?
         } else {
             Repaired { lost, closed: None }
@@ -44,4 +47,17 @@ pub(super) async fn repair(
         });
     }
     Ok(api::RepairReply { stores: done })
+}
+
+// The store that a request names, or all of them.
+fn asked(node: &Node, name: &str, all: bool) -> Result<Vec<(StoreInfo, Store)>, ApiError> {
+    let asked = node.store(name)?.id();
+    let stores = node.stores().into_iter();
+    stores
+        .filter(|info| all || info.id == asked)
+        .map(|info| {
+            let store = node.store(&info.id.to_string())?;
+            Ok((info, store))
+        })
+        .collect()
 }

@@ -5,10 +5,10 @@ use tonic::Status;
 use crate::{
     api::{
         convert,
-        error::ApiError,
+        error::{ApiError, EXIT_FAILED},
         paging::{Answers, unfold},
     },
-    store::{Item, List, Past, Store},
+    store::{Item, List, Past, PastError, Store},
     wire::api,
 };
 
@@ -86,6 +86,17 @@ impl Comparing {
             });
             let differences = differences.collect();
             return Some((Ok(api::Differences { differences }), self));
+        }
+    }
+}
+
+impl From<PastError> for ApiError {
+    fn from(error: PastError) -> Self {
+        let message = error.to_string();
+        match error {
+            PastError::Read(error) => error.into(),
+            PastError::TooFar { .. } => Self::new("too_far_back", EXIT_FAILED, message)
+                .hint("ask for a later time; `lattice watch --since` reads the log in order"),
         }
     }
 }

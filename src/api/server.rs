@@ -20,14 +20,13 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     codegen::{Body as HttpBody, BoxFuture, Service as _, StdError, http},
 };
 
 use crate::{
-    api::{service::Service, socket::Socket, watches::Watches},
+    api::{service::Service, socket::Socket, stop::Stop, watches::Watches},
     hooks::Hooks,
     limits::{
         CALL_WINDOW_BYTES, CALLS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, MESSAGE_BYTES_MAX,
@@ -44,15 +43,6 @@ pub struct Server {
     routes: Routes,
     watches: Watches,
     stop: Stop,
-}
-
-/// The two steps in which a server stops.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
-    /// Cancelled when a client called `Down`.
-    pub(super) asked: CancellationToken,
-    /// Cancelled when the server stops: no new calls, and streams without an end have one.
-    pub(super) ending: CancellationToken,
 }
 
 impl Server {

@@ -14,7 +14,10 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::limits::SOCKET_PATH_BYTES_MAX;
+use crate::{
+    api::error::{ApiError, EXIT_FAILED, HINT_SHORTER},
+    limits::SOCKET_PATH_BYTES_MAX,
+};
 
 /// Returns where the node of `data_dir` has its socket.
 pub fn path(data_dir: &Path) -> PathBuf {
@@ -204,6 +207,23 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Socke
         doing,
         path: path.into(),
         source,
+    }
+}
+
+impl From<SocketError> for ApiError {
+    fn from(error: SocketError) -> Self {
+        let message = error.to_string();
+        match error {
+            SocketError::PathTooLong { .. } => {
+                Self::usage("socket_path_too_long", message).hint(HINT_SHORTER)
+            }
+            SocketError::Directory { .. } => Self::new("socket_directory", EXIT_FAILED, message)
+                .hint("move it away; the node makes a private directory in its place"),
+            SocketError::NotASocket { .. } => Self::new("socket_in_the_way", EXIT_FAILED, message)
+                .hint("no node puts anything else there; look at it and move it away"),
+            SocketError::InUse { .. } => Self::new("socket_in_use", EXIT_FAILED, message),
+            SocketError::Io { .. } => Self::new("socket", EXIT_FAILED, message),
+        }
     }
 }
 

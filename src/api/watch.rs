@@ -15,13 +15,16 @@ use tonic::Status;
 use crate::{
     api::{
         convert,
-        error::ApiError,
+        error::{ApiError, EXIT_FAILED, closed, text},
         signed_entry::{self, Found},
         watches::{Opened, Watches},
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
-    protocol::{cursor::Cursor, pattern::Pattern},
-    store::{Delivery, Start, Store, WatchEvent, WatchOptions},
+    protocol::{
+        cursor::{Cursor, CursorError},
+        pattern::Pattern,
+    },
+    store::{Delivery, Start, Store, WatchError, WatchEvent, WatchOptions},
     wire::api::{self, watch_reply::Event, watch_request},
 };
 
@@ -211,4 +214,25 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
             ms => Duration::from_millis(ms),
         },
     })
+}
+
+impl From<WatchError> for ApiError {
+    fn from(error: WatchError) -> Self {
+        let message = text(&error);
+        match error {
+            WatchError::ForeignCursor { .. } => Self::usage("foreign_cursor", message)
+                .hint("name the cursor's store, or watch without the cursor"),
+            WatchError::Behind { .. } => Self::new("cursor_ahead", EXIT_FAILED, message)
+                .hint("wait until this node has caught up, as `lattice watch --wait` does"),
+            WatchError::Closed => closed(message),
+            WatchError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<CursorError> for ApiError {
+    fn from(error: CursorError) -> Self {
+        Self::usage("bad_cursor", error.to_string())
+            .hint("copy the whole cursor as a watch printed it, or leave it out")
+    }
 }

@@ -10,8 +10,9 @@ use tokio::{
 
 use crate::{
     api::{
-        client::{self, Client},
+        client::Client,
         error::{ApiError, EXIT_FAILED},
+        local,
         server::Server,
         socket::{Socket, SocketError},
     },
@@ -110,7 +111,7 @@ impl Daemon {
 
     /// Returns a client of this node that needs no socket.
     pub fn client(&self) -> Client {
-        client::of_server(self.server.clone())
+        local::of_server(self.server.clone())
     }
 
     /// Returns where clients connect.
