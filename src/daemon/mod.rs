@@ -2,6 +2,7 @@
 
 mod daemon;
 mod metrics;
+mod metrics_text;
 
 pub use daemon::*;
 pub use metrics::{Metrics, MetricsError};

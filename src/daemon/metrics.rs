@@ -5,8 +5,6 @@
 //! it has names of stores and consumers, ids of nodes, what watches are on; no other keys, and no
 //! values.
 
-mod text;
-
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::{
@@ -22,7 +20,7 @@ use tokio::{
 };
 use tonic::codegen::http::{Method, Request, Response, StatusCode, header};
 
-use crate::{api::watches::Watches, net::Net, node::Node};
+use crate::{api::watches::Watches, daemon::metrics_text, net::Net, node::Node};
 
 /// Serves `/metrics` and `/healthz` until it is dropped.
 #[derive(Debug)]
@@ -155,7 +153,16 @@ impl Subject {
             return reply(StatusCode::METHOD_NOT_ALLOWED, "GET it\n".to_owned());
         }
         match request.uri().path() {
-            "/metrics" => reply(StatusCode::OK, self.text().await),
+            "/metrics" => {
+                let Self {
+                    node,
+                    net,
+                    watches,
+                    started_ms,
+                } = self;
+                let text = metrics_text::text(node, net, watches, *started_ms);
+                reply(StatusCode::OK, text.await)
+            }
             "/healthz" => match self.ailments().await.as_slice() {
                 [] => reply(StatusCode::OK, "ok\n".to_owned()),
                 ailments => reply(StatusCode::SERVICE_UNAVAILABLE, ailments.join("\n") + "\n"),

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
-    api::watches::WatchLag,
-    daemon::metrics::Subject,
+    api::watches::{WatchLag, Watches},
     log::{SYNC_BOUNDS, SyncTimes},
-    net::PeerStatus,
+    net::{Net, PeerStatus},
+    node::Node,
     store::{
         StoreStatus,
         consumers::{ConsumerState, ConsumerStatus},
@@ -20,68 +20,66 @@ struct Text {
     samples: BTreeMap<&'static str, String>,
 }
 
-impl Subject {
-    /// Returns how everything is.
-    pub(super) async fn text(&self) -> String {
-        let mut text = Text::default();
-        text.gauge(
-            "lattice_build_info",
-            "The version that runs.",
-            &[
-                ("version", env!("CARGO_PKG_VERSION")),
-                ("node", &self.node.id().to_string()),
-            ],
-            1,
-        );
-        text.gauge(
-            "process_start_time_seconds",
-            "When the node was started, seconds since 1970.",
-            &[],
-            Ms(self.started_ms),
-        );
-        let lags = self.watches.lags();
-        let (listed, rest) = lags.split_at(lags.len().min(WATCHES_LISTED_MAX));
-        for info in self.node.stores() {
-            let Some(store) = self.node.open_store(&info.id) else {
-                continue;
-            };
-            let id = info.id.to_string();
-            let labels = [("store", info.name.as_str()), ("store_id", &id)];
-            text.store(&labels, &store.status().await);
-            let is_here = |lag: &&WatchLag| lag.store == info.id;
-            for lag in listed.iter().filter(is_here) {
-                text.watch(&labels, lag);
-            }
-            let rest = rest.iter().filter(is_here);
-            text.gauge(
-                "lattice_watch_lag_entries_unlisted",
-                "The same of all watches of the store beyond the first 1,000 of the node.",
-                &labels,
-                rest.map(|lag| lag.entries).fold(0, u64::saturating_add),
-            );
-            let consumers = store.consumers().await;
-            text.gauge(
-                "lattice_consumers_readable",
-                "1: the durable consumers of the store can be read.",
-                &labels,
-                u8::from(consumers.is_ok()),
-            );
-            for consumer in consumers.unwrap_or_default() {
-                text.consumer(&labels, &consumer);
-            }
+/// Returns how everything is.
+pub(super) async fn text(node: &Node, net: &Net, watches: &Watches, started_ms: u64) -> String {
+    let mut text = Text::default();
+    text.gauge(
+        "lattice_build_info",
+        "The version that runs.",
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("node", &node.id().to_string()),
+        ],
+        1,
+    );
+    text.gauge(
+        "process_start_time_seconds",
+        "When the node was started, seconds since 1970.",
+        &[],
+        Ms(started_ms),
+    );
+    let lags = watches.lags();
+    let (listed, rest) = lags.split_at(lags.len().min(WATCHES_LISTED_MAX));
+    for info in node.stores() {
+        let Some(store) = node.open_store(&info.id) else {
+            continue;
+        };
+        let id = info.id.to_string();
+        let labels = [("store", info.name.as_str()), ("store_id", &id)];
+        text.store(&labels, &store.status().await);
+        let is_here = |lag: &&WatchLag| lag.store == info.id;
+        for lag in listed.iter().filter(is_here) {
+            text.watch(&labels, lag);
         }
-        let members = self.node.members().iter().count();
+        let rest = rest.iter().filter(is_here);
         text.gauge(
-            "lattice_members",
-            "Nodes ever let in, this one included.",
-            &[],
-            members,
+            "lattice_watch_lag_entries_unlisted",
+            "The same of all watches of the store beyond the first 1,000 of the node.",
+            &labels,
+            rest.map(|lag| lag.entries).fold(0, u64::saturating_add),
         );
-        for peer in self.net.peers() {
-            text.peer(&peer);
+        let consumers = store.consumers().await;
+        text.gauge(
+            "lattice_consumers_readable",
+            "1: the durable consumers of the store can be read.",
+            &labels,
+            u8::from(consumers.is_ok()),
+        );
+        for consumer in consumers.unwrap_or_default() {
+            text.consumer(&labels, &consumer);
         }
-        text.done()
     }
+    let members = node.members().iter().count();
+    text.gauge(
+        "lattice_members",
+        "Nodes ever let in, this one included.",
+        &[],
+        members,
+    );
+    for peer in net.peers() {
+        text.peer(&peer);
+    }
+    text.done()
 }
 
 impl Text {
