@@ -243,7 +243,7 @@ fn status(status: &HookStatus) -> api::HookStatus {
     api::HookStatus {
         hook: status.name.clone(),
         definition: status.hook.as_ref().map(definition),
-        state: status.state.to_owned(),
+        state: status.state.name().to_owned(),
         reason: status.reason.clone(),
         consumer: status.consumer.as_ref().map(consumer::status),
         running: health.running,
@@ -270,7 +270,7 @@ fn run(record: &RunRecord) -> api::HookRun {
         kind: record.kind.clone(),
         key,
         entry: record.entry.clone(),
-        outcome: record.outcome.clone(),
+        outcome: record.outcome.name().to_owned(),
         what: record.what.clone(),
         took_ms: record.took_ms,
         retry_ms: record.retry_ms,

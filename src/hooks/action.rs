@@ -6,7 +6,8 @@ use crate::hooks::{
     HooksError,
     change_line::RunId,
     command::{Command, Job, Ran},
-    post::{Post, Secret},
+    post::Post,
+    secret::Secret,
 };
 
 /// What a hook does.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{duration_text, parse_duration},
-    hooks::post::Secret,
+    hooks::secret::Secret,
     limits::{
         CONSUMER_BACKOFF_STEPS_MAX, HOOK_ARGUMENTS_MAX, HOOK_BATCH_MAX, HOOK_NAME_CHARS_MAX,
         HOOK_PARALLEL_MAX, HOOK_RATE_MAX, HOOK_TIMEOUT_MAX, KEY_BYTES_MAX,

@@ -9,60 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::limits::HOOK_LOG_BYTES_MAX;
-
-/// A run, as its line in the log has it. New fields may come, none changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RunRecord {
-    /// When it began, ms since 1970.
-    pub at_ms: u64,
-    /// Its id, the same for all attempts.
-    pub run: String,
-    /// 1 the first time.
-    pub attempt: u32,
-    /// Changes of the run: 1, but for batches.
-    pub changes: usize,
-    /// Of the first change: `put`, `delete`, `expire`, `retract`.
-    pub kind: String,
-    /// The key of the first change, where it is text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// The same, where it is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_base64: Option<String>,
-    /// The entry of the first change.
-    pub entry: String,
-    /// How it went: `done`, `failed`, `dead` (failed, and it was the last attempt); in a rehearsal
-    /// `would_run`.
-    pub outcome: String,
-    /// What happened, in words; empty when there is nothing to say.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub what: String,
-    /// How long it took.
-    pub took_ms: u64,
-    /// Failed: how long the next attempt waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_ms: Option<u64>,
-    /// The beginning of its stdout.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub stdout: String,
-    /// Bytes of stdout in all.
-    pub stdout_bytes: u64,
-    /// The beginning of its stderr.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub stderr: String,
-    /// Bytes of stderr in all.
-    pub stderr_bytes: u64,
-    /// The entry that holds what it wrote.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wrote: Option<String>,
-    /// Puts and deletes in that entry.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ops: Option<usize>,
-}
+use crate::{hooks::record::RunRecord, limits::HOOK_LOG_BYTES_MAX};
 
 /// A place in a hook's log, behind a run: still the same when the file becomes the older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

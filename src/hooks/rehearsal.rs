@@ -9,7 +9,7 @@ use crate::{
     hooks::{
         HooksError,
         hook::{Hook, Mode},
-        journal::RunRecord,
+        record::RunRecord,
         run::{Performed, Work},
     },
     limits::HOOK_BATCH_BYTES,

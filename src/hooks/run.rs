@@ -12,7 +12,7 @@ use crate::{
         change_line::{self, RunId},
         command::{Captured, Command, End, Job, Ran},
         hook::{Hook, HookError, Mode},
-        journal::RunRecord,
+        record::{Outcome, RunRecord},
     },
     limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX},
     protocol::{
@@ -102,13 +102,13 @@ impl Work {
             match self.act(changes, run, variables, &mut record).await {
                 Ok(answered) => ops = answered,
                 Err(Failed::Run(what) | Failed::ForGood(what) | Failed::Node(what)) => {
-                    record.outcome = "failed".to_owned();
+                    record.outcome = Outcome::Failed;
                     record.what = what;
                     return (record, ops);
                 }
             }
         }
-        record.outcome = "would_run".to_owned();
+        record.outcome = Outcome::WouldRun;
         (record, ops)
     }
 
@@ -222,7 +222,7 @@ impl Work {
     ) -> Verdict {
         let (what, is_last) = match done {
             Ok(()) => {
-                record.outcome = "done".to_owned();
+                record.outcome = Outcome::Done;
                 return Verdict::Done;
             }
             Err(Failed::Run(what)) => (what, attempt >= self.hook.attempts),
@@ -231,10 +231,10 @@ impl Work {
         };
         record.what = what;
         if is_last {
-            record.outcome = "dead".to_owned();
+            record.outcome = Outcome::Dead;
             return Verdict::Dead;
         }
-        record.outcome = "failed".to_owned();
+        record.outcome = Outcome::Failed;
         // From four fifths to six fifths of it.
         let delay = self.hook.backoff(attempt);
         let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));

@@ -24,7 +24,7 @@ async fn what_a_hook_prints_is_one_entry_that_names_its_cause() {
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
-    assert_eq!((record.outcome.as_str(), record.ops), ("done", Some(3)));
+    assert_eq!((record.outcome.name(), record.ops), ("done", Some(3)));
     let store = bench.store();
     let a = store.get(b"/out/a").await.unwrap().unwrap();
     let binary = store.get(&[0xff]).await.unwrap().unwrap();
@@ -59,7 +59,7 @@ async fn a_line_that_is_wrong_makes_all_of_them_unwritten() {
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
-    assert_eq!(record.outcome, "dead");
+    assert_eq!(record.outcome.name(), "dead");
     assert!(
         record
             .what
@@ -103,7 +103,7 @@ async fn what_cannot_be_written_fails_with_its_reason() {
         bench.settled(name, 1).await;
         let record = &bench.logs(name).await[0];
         assert!(
-            record.outcome == "dead" && record.what.contains(why),
+            record.outcome.name() == "dead" && record.what.contains(why),
             "{name}: {record:?}"
         );
     }
