@@ -51,6 +51,7 @@ pub struct Job {
 
 /// What a command did.
 #[derive(Debug)]
+#[must_use]
 pub struct Ran {
     /// How it ended.
     pub end: End,

@@ -4,6 +4,16 @@
 //! The consumer keeps order per key, redelivery, dead letters and the position; here is only which
 //! changes make a run, when, and what its end means. A change is acknowledged when its run has
 //! succeeded, so a node that dies runs it again.
+//!
+//! What holds, and is asserted where a run begins and ends:
+//!
+//! 1. A run has at least one change and at most [`Hook::changes_max`].
+//! 2. Its changes are answered once, and with its own verdict: an answer consumes the delivery, and
+//!    `attend` answers the deliveries that it lent to `decide`.
+//! 3. At most `parallel` runs of a hook are under way: each holds a permit of `slots` from before it
+//!    is counted until after.
+//! 4. A run of a hook that writes has one change. Its entry names that change as its cause, once for
+//!    all attempts; what was written for a second change would be taken for written before.
 
 use std::{
     collections::BTreeMap,
@@ -75,20 +85,20 @@ pub(super) struct Runner {
     slots: Arc<Semaphore>,
     // Permits in KiB, for changes that wait for their key to come to rest.
     held: Arc<Semaphore>,
-    // Keys that changed and had no run since, and the first time they were seen to.
-    unquiet: Mutex<BTreeMap<Bytes, Instant>>,
-    rates: Mutex<Rates>,
-    health: Mutex<Health>,
-    // Until when runs wait, and why.
-    slowed: Mutex<Option<(Instant, String)>>,
+    state: Mutex<State>,
 }
 
-/// How often it may run.
+/// What changes of a runner.
 #[derive(Debug)]
-struct Rates {
-    all: Rate,
+struct State {
+    // Keys that changed and had no run since, and the first time they were seen to.
+    unquiet: BTreeMap<Bytes, Instant>,
+    rate: Rate,
     // For changes that other hooks wrote because of what hooks wrote.
-    deep: Rate,
+    deep_rate: Rate,
+    health: Health,
+    // Until when runs wait, and why.
+    slowed: Option<(Instant, String)>,
 }
 
 /// Changes of one run, and what holds their place.
@@ -144,13 +154,13 @@ impl Runner {
             journal,
             slots: Arc::new(Semaphore::new(work.hook.parallel)),
             held: Arc::new(Semaphore::new(held)),
-            unquiet: Mutex::default(),
-            rates: Mutex::new(Rates {
-                all: Rate::new(work.hook.rate, now),
-                deep: Rate::new(HOOK_DEEP_RATE, now),
+            state: Mutex::new(State {
+                unquiet: BTreeMap::new(),
+                rate: Rate::new(work.hook.rate, now),
+                deep_rate: Rate::new(HOOK_DEEP_RATE, now),
+                health: Health::default(),
+                slowed: None,
             }),
-            health: Mutex::default(),
-            slowed: Mutex::default(),
             work,
         }
     }
@@ -158,19 +168,16 @@ impl Runner {
     /// Returns how it is doing.
     pub(super) fn report(&self) -> Health {
         let now = Instant::now();
-        let slowed = self.slowed().clone().filter(|(until, _)| *until > now);
+        let state = self.state();
+        let slowed = state.slowed.as_ref().filter(|(until, _)| *until > now);
         Health {
-            slowed: slowed.map(|(_, why)| why),
-            ..self.health().clone()
+            slowed: slowed.map(|(_, why)| why.clone()),
+            ..state.health.clone()
         }
     }
 
-    fn slowed(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
-        self.slowed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn follow(self: Arc<Self>, stop: CancellationToken) {
@@ -178,8 +185,9 @@ impl Runner {
         let mut runs = JoinSet::new();
         loop {
             // Over before the next change comes, which may be long.
-            if self.health().trouble.is_some() && self.consumer.show().await.is_ok() {
-                self.health().trouble = None;
+            let is_troubled = self.state().health.trouble.is_some();
+            if is_troubled && self.consumer.show().await.is_ok() {
+                self.state().health.trouble = None;
             }
             let taken = tokio::select! {
                 biased;
@@ -189,13 +197,13 @@ impl Runner {
             while runs.try_join_next().is_some() {}
             match taken {
                 Ok(taken) => {
-                    self.health().trouble = None;
+                    self.state().health.trouble = None;
                     runs.spawn(Arc::clone(&self).attend(taken));
                 }
                 // Somebody has deleted it: this is begun anew, with a place of its own.
                 Err(ConsumerError::Closed | ConsumerError::Unknown { .. }) => break,
                 Err(error) => {
-                    self.health().trouble = Some(causes(&error));
+                    self.state().health.trouble = Some(causes(&error));
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(AGAIN_AFTER) => {}
@@ -284,9 +292,7 @@ impl Runner {
     }
 
     async fn decide(&self, deliveries: &[Delivery]) -> Verdict {
-        let Some(first) = deliveries.first() else {
-            return Verdict::Done;
-        };
+        let first = deliveries.first().expect("take returns at least one");
         let _slot = if self.waits_for_rest() {
             self.rest(first).await;
             let slot = self.slots.acquire().await;
@@ -296,9 +302,9 @@ impl Runner {
         };
         if self.work.hook.mode == Mode::Latest {
             match self.is_newest(first.change()).await {
-                Ok(true) => drop(self.unquiet().remove(&first.change().key)),
+                Ok(true) => drop(self.state().unquiet.remove(&first.change().key)),
                 Ok(false) => {
-                    self.health().skipped += 1;
+                    self.state().health.skipped += 1;
                     return Verdict::Done;
                 }
                 Err(error) => {
@@ -308,8 +314,7 @@ impl Runner {
             }
         }
         self.pace(first.change()).await;
-        self.health().running += 1;
-        let _running = Running(self);
+        let _running = Running::begin(self);
         let changes: Vec<_> = deliveries
             .iter()
             .map(|delivery| Arc::clone(delivery.change()))
@@ -317,9 +322,14 @@ impl Runner {
         let attempts = deliveries.iter().map(Delivery::attempt);
         let done = self.work.perform(&changes, attempts.max().unwrap_or(1));
         let Performed { verdict, record } = done.await;
+        assert_eq!(
+            record.changes,
+            deliveries.len(),
+            "the changes that are answered are the changes that ran"
+        );
         match verdict {
-            Verdict::Done => self.health().done += 1,
-            Verdict::Again(_) | Verdict::Dead => self.health().failed += 1,
+            Verdict::Done => self.state().health.done += 1,
+            Verdict::Again(_) | Verdict::Dead => self.state().health.failed += 1,
         }
         self.journal.add(record).await;
         verdict
@@ -334,7 +344,7 @@ impl Runner {
         };
         let (change, now) = (delivery.change(), Instant::now());
         let since = {
-            let mut unquiet = self.unquiet();
+            let unquiet = &mut self.state().unquiet;
             if unquiet.len() >= HOOK_UNQUIET_KEYS_MAX {
                 unquiet.clear();
             }
@@ -357,12 +367,12 @@ impl Runner {
         let is_deep = change.depth > HOOK_DEPTH_FREE;
         let now = Instant::now();
         let (wait, deep) = {
-            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             let deep = match is_deep {
-                true => rates.deep.take(now),
+                true => state.deep_rate.take(now),
                 false => Duration::ZERO,
             };
-            (rates.all.take(now), deep)
+            (state.rate.take(now), deep)
         };
         let wait = wait.max(deep);
         if !wait.is_zero() {
@@ -377,22 +387,29 @@ impl Runner {
                     self.work.hook.rate
                 ),
             };
-            *self.slowed() = Some((now + wait, why));
+            self.state().slowed = Some((now + wait, why));
             tokio::time::sleep(wait).await;
         }
-    }
-
-    fn unquiet(&self) -> MutexGuard<'_, BTreeMap<Bytes, Instant>> {
-        self.unquiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counts a run for as long as it lasts.
 struct Running<'a>(&'a Runner);
 
+impl<'a> Running<'a> {
+    // The caller holds a permit of `slots`, and gives it back after this is dropped.
+    fn begin(runner: &'a Runner) -> Self {
+        let running = &mut runner.state().health.running;
+        let runs_max = u64::try_from(runner.work.hook.parallel).unwrap_or(u64::MAX);
+        assert!(*running < runs_max, "a run has a slot of its own");
+        *running += 1;
+        Self(runner)
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.health().running -= 1;
+        self.0.state().health.running -= 1;
     }
 }
 

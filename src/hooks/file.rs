@@ -107,6 +107,7 @@ impl HooksFile {
 
     /// Adds or replaces a hook; the rest of the file stays as it is.
     pub(super) fn put(&self, name: &str, hook: &Hook) -> Result<(), HooksFileError> {
+        assert!(hook.check(name).is_ok(), "what is written can be read");
         let mut document = self.document()?;
         let table = toml_edit::ser::to_document(hook)
             .map_err(|error| self.invalid("", None, &error.to_string()))?;

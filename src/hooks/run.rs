@@ -14,7 +14,7 @@ use crate::{
         hook::{Hook, HookError, Mode},
         record::{Outcome, RunRecord},
     },
-    limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX},
+    limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX, OPS_MAX},
     protocol::{
         change::Change,
         entry::{Op, cause::Cause},
@@ -34,6 +34,7 @@ pub(super) struct Work {
 
 /// A run that has ended.
 #[derive(Debug)]
+#[must_use]
 pub(super) struct Performed {
     pub(super) verdict: Verdict,
     pub(super) record: RunRecord,
@@ -41,6 +42,7 @@ pub(super) struct Performed {
 
 /// What becomes of the changes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub(super) enum Verdict {
     Done,
     Again(Duration),
@@ -82,6 +84,8 @@ impl Work {
 
     /// Runs what is to be run for `changes`, writes what it answers, and says what becomes of them.
     pub(super) async fn perform(&self, changes: &[Arc<Change>], attempt: u32) -> Performed {
+        self.assert_can_run(changes);
+        assert!(attempt >= 1, "attempts count from 1");
         let run = self.run_id(changes);
         let began = Instant::now();
         let mut record = self.record(changes, run, attempt);
@@ -93,6 +97,7 @@ impl Work {
 
     /// Runs what is to be run, telling it that nothing counts. Returns what it would have written.
     pub(super) async fn rehearse(&self, changes: &[Arc<Change>]) -> (RunRecord, Vec<Op>) {
+        self.assert_can_run(changes);
         let run = self.run_id(changes);
         let mut record = self.record(changes, run, 1);
         let mut ops = Vec::new();
@@ -112,7 +117,20 @@ impl Work {
         (record, ops)
     }
 
-    pub(super) fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
+    // 1 and 4 of engine.rs: `Hook::check` refuses a hook that writes in batches.
+    fn assert_can_run(&self, changes: &[Arc<Change>]) {
+        let changes_max = match self.hook.writes {
+            true => 1,
+            false => self.hook.changes_max(),
+        };
+        assert!(
+            (1..=changes_max).contains(&changes.len()),
+            "a run has 1 to {changes_max} changes, this one has {}",
+            changes.len()
+        );
+    }
+
+    fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
         RunId::of(&self.name, changes.iter().map(|change| (&**change).into()))
     }
 
@@ -145,6 +163,7 @@ impl Work {
         if ops.is_empty() {
             return Ok(());
         }
+        assert!(ops.len() <= OPS_MAX, "a longer answer is refused");
         record.ops = Some(ops.len());
         let write = Write {
             ops,

@@ -367,7 +367,8 @@ impl Hooks {
             match started {
                 Ok(engine) => {
                     state.troubles.remove(name);
-                    state.engines.insert(name.clone(), engine);
+                    let before = state.engines.insert(name.clone(), engine);
+                    assert!(before.is_none(), "a hook has one engine at a time");
                 }
                 // Tried again at the next look; told once.
                 Err(error) => {
