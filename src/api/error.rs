@@ -1,8 +1,8 @@
-//! What went wrong, for programs and people, on both ends of the API.
+//! The error of a call, for programs and people, on both ends of the API.
 //!
-//! The server turns a library error into an [`ApiError`] and that into a status with the trailer
-//! `lattice-error-bin`; the client turns the status back. A status without the trailer was made
-//! by the transport.
+//! The server turns a library error into an [`ApiError`], and the `ApiError` into a status with the
+//! trailer `lattice-error-bin`. The client turns the status back. A status without the trailer comes
+//! from the transport.
 
 use std::error::Error;
 
@@ -11,23 +11,23 @@ use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::{limits::MESSAGE_BYTES_MAX, wire::api};
 
-/// An error of the API.
+/// A failed call: a code for programs, a message and a hint for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     /// Stable name, for instance `key_too_long`.
     pub code: String,
-    /// What the command line exits with: 1 failed, 2 usage, 3 not found, 4 precondition failed,
-    /// 5 node unavailable, 6 damaged data.
+    /// Exit code of the command line: 1 failed, 2 usage, 3 not found, 4 precondition failed,
+    /// 5 node unavailable, 6 damaged data, 8 timed out.
     pub exit_code: u8,
-    /// What happened, for people.
+    /// What happened, in one line.
     pub message: String,
-    /// What to do next; may be empty.
+    /// What the user can do next; empty when there is no advice.
     pub hint: String,
 }
 
 impl ApiError {
-    /// Makes an error without a hint.
+    /// Returns an error without a hint.
     pub fn new(code: &str, exit_code: u8, message: impl Into<String>) -> Self {
         Self {
             code: code.to_owned(),
@@ -37,19 +37,19 @@ impl ApiError {
         }
     }
 
-    /// Adds what to do next.
+    /// Returns the error with `hint` as its advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
     }
 
-    /// Makes the error of a request that no node could serve.
+    /// Returns the error of a malformed request: it fails on every node, at any time.
     pub fn usage(code: &str, message: impl Into<String>) -> Self {
         Self::new(code, EXIT_USAGE, message)
     }
 
-    /// Returns the error as a message of the API.
+    /// Returns the error as a message of the API. The text is not part of it: a status carries it.
     pub fn to_wire(&self) -> api::Error {
         api::Error {
             code: self.code.clone(),
@@ -58,7 +58,7 @@ impl ApiError {
         }
     }
 
-    /// Reads the error of one write of a streamed put.
+    /// Returns the error of one failed write of a streamed put.
     pub fn from_wire(failed: api::WriteFailed) -> Self {
         let error = failed.error.unwrap_or_default();
         Self {
@@ -69,17 +69,17 @@ impl ApiError {
         }
     }
 
-    /// Makes the error that ends streams when the server stops.
+    /// Returns the error that ends streams when the server stops.
     pub fn stopping() -> Self {
         Self::new("stopping", EXIT_UNAVAILABLE, "the node is stopping")
-            .hint("go on when it is back; what was acknowledged is safe")
+            .hint("call again when the node is back; acknowledged writes are safe")
     }
 
     fn unavailable(message: impl Into<String>) -> Self {
         Self::new("unavailable", EXIT_UNAVAILABLE, message).hint(HINT_START)
     }
 
-    // What a client that knows nothing of Lattice sees.
+    // The gRPC code, for clients that do not read the trailer.
     fn grpc(&self) -> Code {
         match (self.code.as_str(), self.exit_code) {
             ("disk_full" | "too_many_consumers" | "dead_letters_full", _) => {
@@ -128,7 +128,7 @@ impl From<Status> for ApiError {
             Code::Unimplemented => Self::new("unimplemented", EXIT_FAILED, message)
                 .hint("the node runs another version of lattice; restart it with this one"),
             Code::DeadlineExceeded => Self::new("timed_out", EXIT_TIMED_OUT, message),
-            // The transport says so itself, or has an error of the system to tell.
+            // The transport reports a lost connection by its code, or by a system error as source.
             Code::Unavailable => Self::unavailable(lost(&status)),
             _other if status.source().is_some() => Self::unavailable(lost(&status)),
             Code::Cancelled => Self::unavailable(lost(&status)),
@@ -141,7 +141,7 @@ pub(super) fn closed(message: String) -> ApiError {
     ApiError::new("closed", EXIT_UNAVAILABLE, message).hint(HINT_START)
 }
 
-// The connection is gone: what the transport knows about why.
+// Returns the text for a lost connection, with the reason that the transport knows.
 fn lost(status: &Status) -> String {
     let text = format!("the connection to the node was lost: {}", status.message());
     with_causes(text.trim_end_matches(": ").to_owned(), status.source())
@@ -151,7 +151,7 @@ pub(super) fn text(error: &dyn Error) -> String {
     with_causes(error.to_string(), error.source())
 }
 
-// In one line. An error that already says what its source says does not say it again.
+// Returns the error and its causes in one line. A cause that the text already contains is left out.
 fn with_causes(mut text: String, mut cause: Option<&dyn Error>) -> String {
     while let Some(error) = cause {
         let cause_text = error.to_string();

@@ -60,7 +60,7 @@ pub(super) async fn log(
         count => usize::try_from(count).unwrap_or(usize::MAX),
     };
     let place = |bytes: &[u8]| {
-        let wrong = || ApiError::usage("bad_place", "after is the next of an earlier reply");
+        let wrong = || ApiError::usage("bad_place", "after must be the next of an earlier reply");
         LogPlace::from_bytes(bytes).ok_or_else(wrong)
     };
     let after = Some(&request.after).filter(|after| !after.is_empty());
@@ -87,6 +87,7 @@ pub(super) fn test(
     }))
 }
 
+/// One `TestHook` call.
 struct Testing {
     rehearsal: Rehearsal,
     ending: CancellationToken,
@@ -180,7 +181,7 @@ fn kind(text: &str) -> Result<HookKind, ApiError> {
         "delete" => HookKind::Delete,
         "expire" => HookKind::Expire,
         "retract" => HookKind::Retract,
-        other => return Err(no_such("kind", other, "put, delete, expire, retract")),
+        other => return Err(unknown("kind", other, "put, delete, expire or retract")),
     })
 }
 
@@ -189,15 +190,15 @@ fn mode(text: &str) -> Result<Mode, ApiError> {
         "" | "each" => Mode::Each,
         "latest" => Mode::Latest,
         "batch" => Mode::Batch,
-        other => return Err(no_such("mode", other, "each, latest, batch")),
+        other => return Err(unknown("mode", other, "each, latest or batch")),
     })
 }
 
-fn no_such(what: &str, text: &str, there_are: &str) -> ApiError {
+fn unknown(what: &str, text: &str, expected: &str) -> ApiError {
     let text: String = text.chars().take(80).collect();
     ApiError::usage(
         "hook",
-        format!("{text:?} is no {what}; there are {there_are}"),
+        format!("{text:?} is not a {what}: expected {expected}"),
     )
 }
 
@@ -258,7 +259,7 @@ fn status(status: &HookStatus) -> api::HookStatus {
 fn run(record: &RunRecord) -> api::HookRun {
     let key = match (&record.key, &record.key_base64) {
         (Some(key), _) => key.clone().into(),
-        // Nobody but a person with an editor writes there what is no base64.
+        // The journal writes valid base64; only an edited log has anything else.
         (None, Some(base64)) => BASE64.decode(base64.as_bytes()).unwrap_or_default().into(),
         (None, None) => Bytes::new(),
     };
@@ -293,17 +294,17 @@ impl From<HooksError> for ApiError {
         match error {
             HooksError::Hook(_) => Self::usage("hook", message),
             HooksError::Unknown { .. } => Self::new("unknown_hook", EXIT_NOT_FOUND, message)
-                .hint("`lattice hook list` shows those of this node"),
+                .hint("`lattice hook list` lists the hooks of this node"),
             HooksError::Exists { .. } => Self::new("hook_exists", EXIT_PRECONDITION, message)
-                .hint("edit it in hooks.toml, remove it first, or take another name"),
+                .hint("edit it in hooks.toml, remove it first, or choose another name"),
             HooksError::File(HooksFileError::Io { .. }) | HooksError::Log { .. } => {
                 Self::new("io", EXIT_FAILED, message)
             }
             HooksError::File(_) => Self::usage("hooks_file", message)
-                .hint("mend it: what runs goes on as it was before"),
+                .hint("correct the file; until then the hooks run as before"),
             HooksError::Watch(error) => error.into(),
             HooksError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
-                .hint("`lattice verify` says where; a shorter --since replays what is there"),
+                .hint("`lattice verify` shows where; a shorter --since replays the rest"),
             HooksError::Post { .. } => Self::new("post", EXIT_FAILED, message),
             HooksError::Store(error) => error.into(),
             HooksError::Consumer(error) => error.into(),
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_the_same_from_both_sides_of_the_socket() {
+    fn change_line_is_equal_on_both_ends() {
         for change in changes() {
             let here = serde_json::to_string(&ChangeLine::from(&change)).unwrap();
             let sent = convert::change(&change);

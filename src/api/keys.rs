@@ -158,7 +158,7 @@ async fn write(
     Ok(convert::written(&written))
 }
 
-// 0 means no limit.
+// On the wire, 0 means no limit.
 fn bound(limit: u64) -> Option<usize> {
     (limit > 0).then(|| usize::try_from(limit).unwrap_or(usize::MAX))
 }
@@ -171,32 +171,33 @@ impl From<WriteError> for ApiError {
             WriteError::Read(error) => error.into(),
             WriteError::Empty => Self::usage("empty_batch", message),
             WriteError::Reserved { .. } => Self::usage("reserved_key", message)
-                .hint("the node itself writes there; choose another prefix"),
+                .hint("only the node itself writes there; choose another prefix"),
             WriteError::PreconditionFailed { .. } => {
                 Self::new("precondition_failed", EXIT_PRECONDITION, message)
-                    .hint("read the key again and decide with what it has now")
+                    .hint("read the key again and decide by its current value")
             }
             WriteError::Poisoned { .. } => Self::new("poisoned", EXIT_FAILED, message)
-                .hint("restart the node once the disk is well; what was acknowledged is safe"),
+                .hint("repair the disk, then restart the node; acknowledged writes are safe"),
             WriteError::AlreadyCaused { .. } => {
                 Self::new("already_caused", EXIT_PRECONDITION, message)
             }
-            WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message)
-                .hint("make room; reads go on, and writes go on when there is space"),
+            WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message).hint(
+                "free some space; reads still work, and writes work again when there is space",
+            ),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message).hint(
-                "end the other one that uses this data directory or a copy of it, then: \
+                "stop the other node that uses this data directory or a copy of it, then run \
                 `lattice repair`",
             ),
             WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
-                "`lattice up` and wait for the first sync with the node that invited this one",
+                "run `lattice up` and wait for the first sync with the node that invited this one",
             ),
             WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
-                .hint("ask an admin for the role of a writer"),
+                .hint("ask an admin to make this node a writer"),
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
-                .hint("a removed key stays removed: join again with a new data directory"),
+                .hint("a removed node cannot return: join again with a new data directory"),
             WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
-                "`lattice up` fetches them from peers that have them; else put the newest copy of the \
-                file back, or give them up: `lattice repair`",
+                "`lattice up` fetches them from peers that have them; otherwise restore the newest \
+                copy of the file, or give the entries up with `lattice repair`",
             ),
             WriteError::Closed => closed(message),
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),
@@ -210,7 +211,7 @@ impl From<ReadError> for ApiError {
         match error {
             ReadError::Damaged { .. } | ReadError::State { .. } => {
                 Self::new("damaged", EXIT_DAMAGED, message)
-                    .hint("`lattice verify` says what is damaged and where")
+                    .hint("`lattice verify` lists what is damaged and where")
             }
             ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
             ReadError::Key(error) => error.into(),
@@ -226,9 +227,9 @@ impl From<EntryError> for ApiError {
         match error {
             EntryError::KeyEmpty => usage("key_empty"),
             EntryError::KeyTooLong { .. } => usage("key_too_long")
-                .hint("put the long part into the value, or its hash into the key"),
+                .hint("put the long part into the value, or a hash of it into the key"),
             EntryError::ValueTooLong { .. } => usage("value_too_long")
-                .hint("keep large things in files and put a path or a hash into the value"),
+                .hint("keep large data in a file and put its path or hash into the value"),
             EntryError::TooManyOps { .. } => usage("too_many_ops").hint(HINT_SMALLER),
             EntryError::OpsTooLong { .. } => usage("ops_too_long").hint(HINT_SMALLER),
             EntryError::TooManyParents { .. } => usage("too_many_parents").hint(HINT_SMALLER),

@@ -1,4 +1,4 @@
-//! Looking after stores: what a check finds, and what a repair gives up.
+//! The calls that check and repair stores.
 
 use crate::{
     api::{convert, error::ApiError},
@@ -7,7 +7,7 @@ use crate::{
     wire::api,
 };
 
-/// Checks every record of `stores`.
+/// Answers `Verify`: checks every record of the store, or of all stores.
 pub(super) async fn verify(
     node: &Node,
     request: &api::VerifyRequest,
@@ -26,7 +26,9 @@ pub(super) async fn verify(
     Ok(api::VerifyReply { stores: verified })
 }
 
-/// Closes forks of this node's own logs; gives up what is lost of them where `accept_loss` says so.
+/// Answers `Repair`: closes forks of this node's own logs. Entries of these logs that are lost are
+/// given up only with `accept_loss`; without it, a store with lost entries is left as it is and the
+/// reply lists them.
 pub(super) async fn repair(
     node: &Node,
     request: &api::RepairRequest,
@@ -34,7 +36,7 @@ pub(super) async fn repair(
     let mut done = Vec::new();
     for (info, store) in asked(node, &request.store, request.all)? {
         let lost = store.status().await.lost;
-        // To close a fork loses nothing.
+        // Without lost entries a repair only closes a fork, which loses nothing.
         let repaired = if request.accept_loss || lost.is_empty() {
             store.repair().await?
         } else {
@@ -49,7 +51,7 @@ pub(super) async fn repair(
     Ok(api::RepairReply { stores: done })
 }
 
-// The store that a request names, or all of them.
+// Returns the store that the request names, or all stores. `all` with an unknown name is an error.
 fn asked(node: &Node, name: &str, all: bool) -> Result<Vec<(StoreInfo, Store)>, ApiError> {
     let asked = node.store(name)?.id();
     let stores = node.stores().into_iter();

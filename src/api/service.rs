@@ -1,4 +1,4 @@
-//! The calls of the API, each a line or two onto the library.
+//! The list of calls: each finds its store or consumer and leaves the work to the file of its noun.
 
 use std::{path::PathBuf, process, sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ pub(super) struct Service(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     node: Node,
-    // `None` for a short command that has the node open.
+    // `None` in a short command that opened the node itself and has no peers.
     net: Option<Net>,
     hooks: Hooks,
     // `None` when the node serves no socket.
@@ -102,7 +102,7 @@ impl Lattice for Service {
     }
 
     async fn down(&self, _request: Request<api::DownRequest>) -> Answered<api::DownReply> {
-        // Whoever waits for this stops the server, and a server that stops finishes this call.
+        // The owner of the server stops it then; a server that stops still finishes this call.
         self.0.stop.asked.cancel();
         Ok(Response::new(api::DownReply { pid: process::id() }))
     }

@@ -1,12 +1,14 @@
-//! How a server stops.
+//! The signals that stop a server.
 
 use tokio_util::sync::CancellationToken;
 
-/// The two steps in which a server stops.
+/// The two signals of a stop. All clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stop {
-    /// Cancelled when a client called `Down`.
+    /// Cancelled by the call `Down`. The owner of the server waits for it and then stops the
+    /// server.
     pub(super) asked: CancellationToken,
-    /// Cancelled when the server stops: no new calls, and streams without an end have one.
+    /// Cancelled by `Server::stop`: connections take no new calls, and endless streams end with the
+    /// error `stopping`.
     pub(super) ending: CancellationToken,
 }

@@ -78,25 +78,28 @@ impl From<OpenError> for ApiError {
         match error {
             OpenError::AlreadyRunning { .. } => {
                 Self::new("already_running", EXIT_UNAVAILABLE, message)
-                    .hint("see it with `lattice status`, stop it with `lattice down`")
+                    .hint("`lattice status` shows it, `lattice down` stops it")
             }
             OpenError::NoDataDir { .. } => Self::new("no_data_dir", EXIT_UNAVAILABLE, message)
-                .hint("create it with `lattice init` or `lattice up`, or name another with --data-dir"),
+                .hint(
+                    "create it with `lattice init` or `lattice up`, or choose another with \
+                    --data-dir",
+                ),
             OpenError::Exposed { path, mode_max, .. } => {
                 failed("exposed").hint(format!("chmod {mode_max:o} {}", path.display()))
             }
             OpenError::WrongOwner { .. } => failed("wrong_owner")
-                .hint("run this as the user who owns it, or name another with --data-dir"),
+                .hint("run this as the user who owns it, or choose another with --data-dir"),
             OpenError::ReadOnly { .. } => failed("read_only").hint(
-                "a node writes also to be read: let this user write there, \
-                or name a copy with --data-dir",
+                "even reading needs to write there: give this user permission, \
+                or choose a copy with --data-dir",
             ),
             OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
                 .hint("restore it from a backup, or move the data directory away"),
             OpenError::Io { .. } => failed("io"),
             OpenError::Store { source, .. } if source.is_damage() => {
                 Self::new("store_damaged", EXIT_DAMAGED, message)
-                    .hint("nothing was changed; move the file away, or restore it from a backup")
+                    .hint("nothing was changed; restore the file from a backup, or move it away")
             }
             OpenError::Store { .. } => failed("store_open"),
             OpenError::Write(error) => error.into(),
