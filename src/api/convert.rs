@@ -135,8 +135,8 @@ pub(super) fn head(head: HeadItem) -> api::Head {
     }
 }
 
-/// Returns a history, newest entries first. Entries that no longer fit into one message are left out
-/// and set `truncated`.
+/// Returns a history, newest entries first. Entries that no longer fit into one message are left
+/// out and set `truncated`.
 pub(super) fn history(mut history: History) -> api::HistoryReply {
     let mut bytes = 0;
     let fit = history.entries.iter().take_while(|entry| {

@@ -1,8 +1,8 @@
 //! The error of a call, for programs and people, on both ends of the API.
 //!
 //! The server turns a library error into an [`ApiError`], and the `ApiError` into a status with the
-//! trailer `lattice-error-bin`. The client turns the status back. A status without the trailer comes
-//! from the transport.
+//! trailer `lattice-error-bin`. The client turns the status back. A status without the trailer
+//! comes from the transport.
 
 use std::error::Error;
 

@@ -42,10 +42,11 @@ pub struct Link(Arc<Shared>);
 
 struct Shared {
     dial: Box<dyn Fn() -> Dialled + Send + Sync>,
-    // The newest connection, which may be broken. Locked to clone or replace it, never across await.
+    // The newest connection, which may be broken. Locked to clone or replace it, never across
+    // await.
     sender: Mutex<Option<SendRequest<Bytes>>>,
-    // Held across the dial, so calls that start meanwhile wait for the same connection. Always taken
-    // before `sender`.
+    // Held across the dial, so calls that start meanwhile wait for the same connection. Always
+    // taken before `sender`.
     dialling: tokio::sync::Mutex<()>,
 }
 
@@ -146,8 +147,8 @@ async fn silence(pings: Option<PingPong>) {
     }
 }
 
-// Sends a body as fast as the server reads it. The end of the stream goes with the last part, if the
-// body knows by then that it was the last; otherwise in a frame of its own.
+// Sends a body as fast as the server reads it. The end of the stream goes with the last part, if
+// the body knows by then that it was the last; otherwise in a frame of its own.
 async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
     let mut next = next_frame(&mut body, &mut stream).await;
     while let Some(frame) = next.take() {

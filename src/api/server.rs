@@ -48,9 +48,9 @@ pub struct Server {
 impl Server {
     /// Returns a server of `node` that listens nowhere yet.
     ///
-    /// `status` reports `socket` to clients; this call does not bind it. Without a `net`, calls that
-    /// need peers fail with the code `no_net`. `hooks` can be changed and listed whether or not they
-    /// are started.
+    /// `status` reports `socket` to clients; this call does not bind it. Without a `net`, calls
+    /// that need peers fail with the code `no_net`. `hooks` can be changed and listed whether or
+    /// not they are started.
     pub fn new(node: Node, net: Option<Net>, hooks: Hooks, socket: Option<PathBuf>) -> Self {
         let (watches, stop) = (Watches::default(), Stop::default());
         let service = Service::new(node, net, hooks, socket, watches.clone(), stop.clone());
@@ -71,7 +71,8 @@ impl Server {
         self.stop.asked.clone().cancelled_owned()
     }
 
-    /// Begins the stop: `serve` accepts no more connections, watches end, and calls in flight go on.
+    /// Begins the stop: `serve` accepts no more connections, watches end, and calls in flight go
+    /// on.
     pub fn stop(&self) {
         self.stop.ending.cancel();
     }

@@ -21,8 +21,8 @@ pub struct WatchLag {
     pub store: StoreId,
     /// Prefixes and patterns of the watch as a label, shortened to 80 characters.
     pub on: String,
-    /// Published entries that the watch has not delivered yet, see [`Watch::lag`]. Events on the way
-    /// to the client count as delivered.
+    /// Published entries that the watch has not delivered yet, see [`Watch::lag`]. Events on the
+    /// way to the client count as delivered.
     pub entries: u64,
 }
 
@@ -103,7 +103,8 @@ impl Drop for Opened {
     }
 }
 
-// A call that panicked leaves data that other calls may still read: a poisoned lock is used as it is.
+// A call that panicked leaves data that other calls may still read: a poisoned lock is used as it
+// is.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

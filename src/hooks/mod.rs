@@ -1,13 +1,15 @@
 //! Hooks: commands that run, and URLs that are posted to, when a key changes on this node.
 //!
-//! `hooks.toml` (`file`) -> hooks (`hook`) -> an engine each (`runner`), which takes changes from
-//! the durable consumer `hook.NAME` -> a run (`command`) with the change on stdin (`event`) -> a line
-//! in the hook's log (`journal`).
+//! ```text
+//! hooks.toml (file) -> Hook (hook) -> one engine each, started by the supervisor
+//! consumer hook.NAME -> engine -> run (run) -> command or post, change lines on stdin or as body
+//!                                           -> record (record) -> line in the hook's log (journal)
+//! ```
 //!
-//! What is promised: every change that matches is run at least once, until a run succeeds or the
-//! change is a dead letter; those of one key one at a time, in order. A hook that fails or hangs
-//! stops no watch, no node and no other hook. Nothing here replicates: what runs on a machine is
-//! decided on that machine.
+//! # Promises
+//! Every change that matches runs at least once, until a run succeeds or the change is a dead
+//! letter. Changes of one key run one at a time and in order. A hook that fails or hangs stops no
+//! watch, no node and no other hook. Nothing here replicates: each machine decides what runs on it.
 
 mod action;
 mod answer;

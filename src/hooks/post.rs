@@ -1,8 +1,8 @@
-//! One run of a hook that posts: the changes as the body, signed as Standard Webhooks does it.
+//! One run of a hook that posts: the changes are the body, signed as Standard Webhooks specifies.
 //!
-//! `webhook-id` is the run id, the same at every attempt; `webhook-timestamp` is in seconds since
-//! 1970; `webhook-signature` is `v1,` and base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`. The
-//! key is what is in the secret's file or variable: base64 behind `whsec_`, else its bytes.
+//! `webhook-id` is the run id, equal at every attempt; `webhook-timestamp` is in seconds since
+//! 1970; `webhook-signature` is `v1,` and the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`.
+//! The key is the secret.
 
 use std::path::Path;
 
@@ -20,28 +20,29 @@ use crate::{
     limits::{HOOK_CA_BYTES_MAX, HOOK_OUTPUT_BYTES_MAX},
 };
 
-/// Where changes are posted to.
+/// The URL that changes are posted to, and the client that posts.
 #[derive(Debug, Clone)]
 pub struct Post {
     client: Client,
     url: String,
-    // Read at each post: a file may be replaced.
+    // Read for each post, so the file may be replaced. `None`: posts are not signed.
     secret: Option<Secret>,
 }
 
 impl Post {
-    /// Posts to `url`, which may also prove itself by the authorities in `ca_file`.
+    /// Returns a client for `url` that trusts the authorities of this machine and those in
+    /// `ca_file`.
     pub(super) fn new(
         url: &str,
         secret: Option<Secret>,
         ca_file: Option<&Path>,
     ) -> Result<Self, HooksError> {
-        // Somebody may have chosen one before.
+        // Fails if a provider is installed already, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
         let authorities = ca_file.map_or(Ok(Vec::new()), authorities)?;
         let client = Client::builder()
             .tls_certs_merge(authorities)
-            // A redirect to elsewhere would take the changes there.
+            // A redirect would send the changes to a host that the hook does not name.
             .redirect(Policy::none())
             .no_proxy()
             .user_agent(concat!("lattice/", env!("CARGO_PKG_VERSION")))
@@ -55,7 +56,8 @@ impl Post {
         })
     }
 
-    /// Posts what a command would have on stdin. The answer's body is what it printed.
+    /// Posts the stdin of `job`. The body of the answer becomes the stdout of the run. Dropping the
+    /// call drops the request, which the server may still have received.
     pub(super) async fn send(&self, job: Job, id: &str, now_ms: u64) -> Ran {
         let mut answer = Captured::default();
         let exchange = self.exchange(job.stdin, id, now_ms, &mut answer);
@@ -104,7 +106,7 @@ impl Post {
             .map_err(|error| causes(&error.without_url()))?;
         while let Ok(Some(chunk)) = response.chunk().await {
             answer.add(&chunk, HOOK_OUTPUT_BYTES_MAX);
-            // Nobody reads what an endless answer says next.
+            // The rest of an endless answer is not read.
             if answer.is_cut() {
                 break;
             }
@@ -113,7 +115,7 @@ impl Post {
     }
 }
 
-// The certificates of a PEM file.
+// Reads the certificates of a PEM file.
 fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
     let wrong = |what: String| HooksError::Post {
         what: format!("ca_file {}: {what}", path.display()),
@@ -124,7 +126,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
     }
     let found = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(causes(&error)))?;
     match found.is_empty() {
-        true => Err(wrong("there is no certificate in it".to_owned())),
+        true => Err(wrong("it contains no certificate".to_owned())),
         false => Ok(found),
     }
 }
@@ -142,8 +144,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_that_of_standard_webhooks() {
-        // The example of its specification.
+    fn signature_is_that_of_standard_webhooks() {
+        // The example in the specification.
         let secret = BASE64_STANDARD
             .decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
             .unwrap();

@@ -1,79 +1,80 @@
-//! What a run did, as its line in the hook's log.
+//! The record of a run, which is its line in the hook's log.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A run, as its line in the log has it. New fields may come, none changes.
+/// The record of a run. New fields may be added; existing ones do not change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunRecord {
-    /// When it began, ms since 1970.
+    /// Time at which the run began, in ms since 1970.
     pub at_ms: u64,
-    /// Its id, the same for all attempts.
+    /// Run id, equal for all attempts.
     pub run: String,
-    /// 1 the first time.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Changes of the run: 1, but for batches.
+    /// Number of changes: 1, or more in mode batch.
     pub changes: usize,
-    /// Of the first change: `put`, `delete`, `expire`, `retract`.
+    /// Kind of the first change: `put`, `delete`, `expire` or `retract`.
     pub kind: String,
-    /// The key of the first change, where it is text.
+    /// Key of the first change, if it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The same, where it is none.
+    /// Key of the first change as base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_base64: Option<String>,
-    /// The entry of the first change.
+    /// Entry of the first change, in hex digits.
     pub entry: String,
-    /// How it ended.
+    /// End of the run.
     pub outcome: Outcome,
-    /// What happened, in words; empty when there is nothing to say.
+    /// Reason for the outcome, for people; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub what: String,
-    /// How long it took.
+    /// Duration of the run in ms.
     pub took_ms: u64,
-    /// Failed: how long the next attempt waits.
+    /// Wait before the next attempt in ms. `None`: there is no next attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
-    /// The beginning of its stdout.
+    /// Beginning of its stdout.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stdout: String,
-    /// Bytes of stdout in all.
+    /// Bytes of the whole stdout.
     pub stdout_bytes: u64,
-    /// The beginning of its stderr.
+    /// Beginning of its stderr.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
-    /// Bytes of stderr in all.
+    /// Bytes of the whole stderr.
     pub stderr_bytes: u64,
-    /// The entry that holds what it wrote.
+    /// Entry that holds its answer, in hex digits. `None`: it wrote nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrote: Option<String>,
-    /// Puts and deletes in that entry.
+    /// Puts and deletes in that entry. `None`: this attempt wrote none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<usize>,
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It succeeded, and its changes are acknowledged.
+    /// The run succeeded.
     Done,
-    /// It failed, and is tried again.
+    /// The run failed, and another attempt follows. In a dry rehearsal: it failed.
     Failed,
-    /// It failed, and its changes are dead letters.
+    /// The run failed, and no further attempt follows.
     Dead,
-    /// A rehearsal did not run it.
+    /// A dry rehearsal ended without a failure: nothing was written.
     WouldRun,
-    /// The line has no outcome, or one that this version does not know.
+    /// The log line has no outcome, or one that this version does not know.
     #[default]
     #[serde(rename = "", other)]
     Unknown,
 }
 
 impl Outcome {
-    /// Returns the name, as the log, the API and the command line show it.
+    /// Returns the name that the log, the API and the command line show. `Unknown` has an empty
+    /// name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Done => "done",

@@ -1,4 +1,5 @@
-//! What a hook does for the changes of one run, and what its end means.
+//! One run of a hook: performs the action for its changes, writes the answer, and decides what
+//! becomes of the changes.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,12 +23,13 @@ use crate::{
     store::{ReadError, Store, Write, WriteError},
 };
 
-/// What a hook works with.
+/// A hook with its store and its action, ready to run.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
     pub(super) name: String,
     pub(super) hook: Hook,
     pub(super) store: Store,
+    // Data directory of the node, for `LATTICE_DATA`.
     data_dir: PathBuf,
     action: Action,
 }
@@ -40,22 +42,25 @@ pub(super) struct Performed {
     pub(super) record: RunRecord,
 }
 
-/// What becomes of the changes of a run.
+/// The decision about all changes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Verdict {
+    /// Acknowledge them.
     Done,
+    /// Give them back; they are due again after this time.
     Again(Duration),
+    /// Make them dead letters.
     Dead,
 }
 
-/// Why a run has not done what it was to do.
+/// A failed run, with the reason for people.
 enum Failed {
-    /// Trying again may help.
+    /// Another attempt may succeed. Counts towards `attempts`.
     Run(String),
-    /// Trying again does not help.
+    /// No attempt can succeed.
     ForGood(String),
-    /// The node cannot write now: no fault of the run, however often.
+    /// The node cannot read or write now. The run is not at fault, so attempts are not limited.
     Node(String),
 }
 
@@ -82,7 +87,10 @@ impl Work {
         })
     }
 
-    /// Runs what is to be run for `changes`, writes what it answers, and says what becomes of them.
+    /// Performs the action for `changes`, writes the answer, and decides what becomes of them.
+    ///
+    /// Dropping the call ends the action. A run that writes may then have written its answer
+    /// already; the next attempt finds that entry and does not run the command again.
     pub(super) async fn perform(&self, changes: &[Arc<Change>], attempt: u32) -> Performed {
         self.assert_can_run(changes);
         assert!(attempt >= 1, "attempts count from 1");
@@ -95,7 +103,8 @@ impl Work {
         Performed { verdict, record }
     }
 
-    /// Runs what is to be run, telling it that nothing counts. Returns what it would have written.
+    /// Runs a hook that writes with `LATTICE_DRY_RUN=1`, and others not at all. Returns the record
+    /// and the ops that would have been written.
     pub(super) async fn rehearse(&self, changes: &[Arc<Change>]) -> (RunRecord, Vec<Op>) {
         self.assert_can_run(changes);
         let run = self.run_id(changes);
@@ -117,7 +126,7 @@ impl Work {
         (record, ops)
     }
 
-    // 1 and 4 of engine.rs: `Hook::check` refuses a hook that writes in batches.
+    // Rules 1 and 4 of engine.rs. `Hook::check` refuses a hook that writes in batches.
     fn assert_can_run(&self, changes: &[Arc<Change>]) {
         let changes_max = match self.hook.writes {
             true => 1,
@@ -148,15 +157,15 @@ impl Work {
         let cause = Cause::of(&self.name, first);
         if cause.depth > HOOK_DEPTH_MAX {
             return Err(Failed::ForGood(format!(
-                "this looks like a loop: {HOOK_DEPTH_MAX} hooks have written, one because of the \
-                other, before this change of {:?}; it is not run",
-                String::from_utf8_lossy(&first.key)
+                "this looks like a loop: the change of {} ends a chain of {HOOK_DEPTH_MAX} or more \
+                writes by hooks, each caused by the one before; it is not run",
+                String::from_utf8_lossy(&first.key).escape_debug()
             )));
         }
-        // A node that died between its write and its acknowledgement.
+        // An earlier attempt wrote, and the node stopped before the change was acknowledged.
         if let Some((_seq, entry)) = self.store.caused(&cause).await? {
             record.wrote = Some(entry.to_string());
-            record.what = "had been written before".to_owned();
+            record.what = "an earlier attempt has written the answer".to_owned();
             return Ok(());
         }
         let ops = self.act(changes, run, variables, record).await?;
@@ -175,7 +184,7 @@ impl Work {
             Ok(written) => written.entry,
             Err(WriteError::AlreadyCaused { entry, .. }) => {
                 record.ops = None;
-                record.what = "had been written before".to_owned();
+                record.what = "an earlier attempt has written the answer".to_owned();
                 entry
             }
             Err(error) => return Err(error.into()),
@@ -184,7 +193,7 @@ impl Work {
         Ok(())
     }
 
-    // Runs the command, or posts. Returns what it wants written.
+    // Performs the action. Returns the ops of its answer; none if the hook does not write.
     async fn act(
         &self,
         changes: &[Arc<Change>],
@@ -226,7 +235,7 @@ impl Work {
         if stdout.is_cut() {
             let total = stdout.total;
             return Err(Failed::Run(format!(
-                "it printed {total} bytes: an entry is smaller; nothing was written"
+                "it printed {total} bytes, more than an entry holds; nothing was written"
             )));
         }
         answer::parse(&stdout.bytes, self.store.now_ms()).map_err(Failed::Run)
@@ -254,7 +263,7 @@ impl Work {
             return Verdict::Dead;
         }
         record.outcome = Outcome::Failed;
-        // From four fifths to six fifths of it.
+        // Varied between four and six fifths, so that retries of several hooks spread.
         let delay = self.hook.backoff(attempt);
         let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));
         record.retry_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
@@ -289,7 +298,7 @@ impl Work {
             [change] if self.hook.mode != Mode::Batch => {
                 change_line::variables(run, attempt, (&**change).into())
             }
-            // The rest is on stdin.
+            // A batch has its keys on stdin only.
             _batch => vec![
                 ("LATTICE_RUN_ID", run.to_string().into()),
                 ("LATTICE_ATTEMPT", attempt.to_string().into()),
@@ -298,7 +307,7 @@ impl Work {
         variables.extend([
             ("LATTICE_HOOK", OsString::from(&self.name)),
             ("LATTICE_CHANGES", changes.len().to_string().into()),
-            // So that `lattice get` in the command asks this node.
+            // With these, `lattice get` in the command reads from this node and store.
             ("LATTICE_DATA", self.data_dir.clone().into()),
             ("LATTICE_STORE", self.store.id().to_string().into()),
         ]);
@@ -307,14 +316,14 @@ impl Work {
 }
 
 impl End {
-    /// True when another attempt would end like this one.
+    /// Returns true if another attempt would end like this one.
     fn is_final(&self) -> bool {
         match self {
-            // To come back later, or more slowly.
+            // Timeout, too early, too many requests: the server asks for a later attempt.
             Self::Answered {
                 status: 408 | 425 | 429,
             } => false,
-            // The other end has understood, and refuses.
+            // The server has understood the request and refuses it.
             Self::Answered { status: 400..=499 } => true,
             _other => false,
         }
@@ -329,7 +338,7 @@ impl From<ReadError> for Failed {
 
 impl From<WriteError> for Failed {
     fn from(error: WriteError) -> Self {
-        let what = format!("what it printed was not written: {error}");
+        let what = format!("its answer was not written: {error}");
         match error {
             WriteError::Empty
             | WriteError::Entry(_)
@@ -340,7 +349,8 @@ impl From<WriteError> for Failed {
     }
 }
 
-// What people read of it: the beginning, also where more was kept.
+// Returns the text for the log, which is shorter than an answer may be, and the length of the
+// output.
 fn text(captured: &Captured) -> (String, u64) {
     let shown = captured.bytes.len().min(HOOK_OUTPUT_BYTES_MAX);
     let text = String::from_utf8_lossy(&captured.bytes[..shown]).into_owned();

@@ -11,22 +11,24 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::limits::HOOK_SECRET_BYTES_MAX;
 
-/// Where the secret is that posts are signed with.
+/// The place of the secret that posts are signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// In a file.
+    /// Path of a file.
     File(PathBuf),
-    /// In an environment variable of this name.
+    /// Name of an environment variable of the node.
     Env(String),
 }
 
 impl Secret {
+    /// Reads the secret: base64 after `whsec_`, otherwise the bytes of the trimmed text. Never
+    /// empty.
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
         let text = match self {
             Self::File(path) => bounded(path, HOOK_SECRET_BYTES_MAX)?,
             Self::Env(name) => env::var_os(name)
-                .ok_or_else(|| invalid("it is not set where the node runs"))?
+                .ok_or_else(|| invalid("it is not set in the environment of the node"))?
                 .into_encoded_bytes(),
         };
         if text.len() > HOOK_SECRET_BYTES_MAX {
@@ -36,7 +38,7 @@ impl Secret {
         let secret = match text.strip_prefix(b"whsec_") {
             Some(base64) => BASE64_STANDARD
                 .decode(base64)
-                .map_err(|_not_base64| invalid("what follows whsec_ is not base64"))?,
+                .map_err(|_not_base64| invalid("the text after whsec_ is not base64"))?,
             None => text.to_vec(),
         };
         match secret.is_empty() {
@@ -55,7 +57,8 @@ impl fmt::Display for Secret {
     }
 }
 
-// The bytes of a file, or one more than `bytes_max`.
+/// Reads a file, but at most `bytes_max` and one byte more: a longer result means that it is too
+/// long.
 pub(super) fn bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_text_or_base64_and_never_empty() {
+    fn secret_is_text_or_base64_and_not_empty() {
         let dir = tempfile::tempdir().unwrap();
         let read = |text: &str| {
             let path = dir.path().join("secret");

@@ -1,4 +1,4 @@
-//! How a hook is.
+//! The status of a hook.
 
 use std::fmt;
 
@@ -7,53 +7,54 @@ use crate::{
     store::consumers::ConsumerStatus,
 };
 
-/// How a hook is.
+/// The status of one hook.
 #[derive(Debug, Clone)]
 pub struct HookStatus {
-    /// Its name.
+    /// Name of the hook.
     pub name: String,
-    /// What it does; `None`: it is not in `hooks.toml` any more, and its consumer is still there.
+    /// Definition. `None`: `hooks.toml` no longer has the hook, and its consumer still exists.
     pub hook: Option<Hook>,
-    /// Whether it runs.
+    /// Whether the hook runs.
     pub state: HookState,
-    /// Of waiting, stopped and trouble.
+    /// Reason for the states waiting, stopped and trouble; otherwise empty.
     pub reason: String,
-    /// Its place in history; `None`: none yet.
+    /// Its position in history. `None`: it has none yet.
     pub consumer: Option<ConsumerStatus>,
-    /// Since the node started; `None`: it does not run here.
+    /// Counts since the node started. `None`: the hook does not run in this process.
     pub health: Option<Health>,
-    /// Its last run.
+    /// Its last run. `None`: its log has none.
     pub last: Option<RunRecord>,
 }
 
-/// All hooks of a node.
+/// The status of all hooks of a node.
 #[derive(Debug, Clone)]
 pub struct HookList {
-    /// By name.
+    /// Hooks in the order of their names.
     pub hooks: Vec<HookStatus>,
-    /// Why `hooks.toml` as it is now is not followed; what it said before still holds.
+    /// Mistake in the current `hooks.toml`, if there is one. The hooks of the last valid file run
+    /// on.
     pub broken: Option<String>,
 }
 
 /// Whether a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookState {
-    /// Changes that match make it run.
+    /// The hook runs on matching changes.
     Running,
-    /// It is given no changes until it is resumed.
+    /// The hook gets no changes until it is resumed.
     Paused,
-    /// Entries that the node had are missing, and peers have to send them.
+    /// The node is missing history that it had before; peers have to send it.
     Waiting,
-    /// Its consumer has stopped.
+    /// Its consumer has stopped and needs a reset.
     Stopped,
-    /// It takes no changes; the reason says why.
+    /// The hook cannot start or cannot take changes.
     Trouble,
-    /// No node serves, or `hooks.toml` does not have it.
+    /// No node runs the hook, or `hooks.toml` does not have it.
     Off,
 }
 
 impl HookState {
-    /// Returns the name, as the API and the command line show it.
+    /// Returns the name that the API and the command line show.
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",

@@ -1,4 +1,4 @@
-//! The hooks of a node: which there are, and which run.
+//! The hooks of a node: adds, removes and lists them, and runs those in `hooks.toml`.
 
 use std::{
     collections::BTreeMap,
@@ -33,8 +33,10 @@ use crate::{
     },
 };
 
-/// The hooks of a node. Cheap to clone. They run after `start`; without it they can be listed and
-/// changed all the same, for a node that starts later.
+/// The hooks of a node. Cheap to clone; all clones share them.
+///
+/// They run between `start` and `stop`. Without `start` they can still be listed and changed, for a
+/// node that starts later.
 #[derive(Debug, Clone)]
 pub struct Hooks(Arc<Inner>);
 
@@ -42,30 +44,35 @@ pub struct Hooks(Arc<Inner>);
 struct Inner {
     node: Node,
     file: HooksFile,
+    // Locked for a moment, never across await. Under it, only the state of an engine and the node's
+    // list of stores are locked.
     state: Mutex<State>,
-    // Held while the file, or what runs, is changed.
+    // Held, across await, by every call that changes the file or starts engines. Always taken
+    // before `state`.
     changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    // Looks at the file each second; there between `start` and `stop`.
+    // The task that follows the file. Set by `start`, taken by `stop` and `abort`.
     watcher: Option<JoinHandle<()>>,
+    // Engines that run, by the name of their hook: at most one for each. Added only under
+    // `changing`.
     engines: BTreeMap<String, Engine>,
-    // Told to stop; their last runs go on.
+    // Stopped engines whose last runs go on. Removed once these have ended.
     ending: Vec<Engine>,
-    // The file that was read last, as it looked.
+    // Stamp of the file that was read last, valid or not. `None`: it was not read yet.
     seen: Option<Stamp>,
-    // Of the last file without errors.
+    // Hooks of the last valid file.
     table: HookTable,
-    // Why the file that is there now is not followed.
+    // Mistake in the file that was read last. `None`: the file is valid.
     broken: Option<String>,
-    // Why hooks do not run, by name.
+    // Reasons why hooks of `table` could not start, by name. Cleared when they start.
     troubles: BTreeMap<String, String>,
 }
 
 impl Hooks {
-    /// Returns the hooks of `node`. Nothing runs yet.
+    /// Returns the hooks of `node`. None of them runs yet.
     pub fn of(node: Node) -> Self {
         Self(Arc::new(Inner {
             file: HooksFile::of(node.data_dir()),
@@ -75,7 +82,8 @@ impl Hooks {
         }))
     }
 
-    /// Runs what `hooks.toml` says, now and as it changes. Within a tokio runtime.
+    /// Runs the hooks in `hooks.toml` and follows changes of the file. Must be called inside a
+    /// tokio runtime.
     pub fn start(&self) {
         let hooks = self.clone();
         let watcher = tokio::spawn(async move {
@@ -87,13 +95,13 @@ impl Hooks {
         self.state().watcher = Some(watcher);
     }
 
-    /// Ends all hooks: no change is taken any more, runs have `HOOKS_STOP_GRACE` to finish, then
-    /// they are ended, and their changes run again after the next start.
+    /// Stops all hooks. They take no more changes, and their runs have `HOOKS_STOP_GRACE` to
+    /// finish. Runs that have not finished are ended; their changes run again after the next start.
     pub async fn stop(&self) {
         let watcher = self.state().watcher.take();
         if let Some(watcher) = watcher {
             watcher.abort();
-            // Not in the middle of a change: it is aborted.
+            // Waits until the watcher has really ended. The error only reports the abort.
             watcher.await.unwrap_or_default();
         }
         let mut engines = {
@@ -111,19 +119,22 @@ impl Hooks {
         }
     }
 
-    /// Ends all hooks now, without waiting for what runs.
+    /// Ends all hooks and their runs now, without waiting for the end.
     pub fn abort(&self) {
         let mut state = self.state();
         if let Some(watcher) = state.watcher.take() {
             watcher.abort();
         }
-        // Each ends its runs.
+        // Dropping an engine ends its runs.
         state.engines.clear();
         state.ending.clear();
     }
 
-    /// Adds a hook, durably; it sees what happens from `from` on. One that is there already and the
-    /// same is left as it is.
+    /// Adds a hook, durably. It runs on changes after `from`. A hook that exists with the same
+    /// definition is left as it is.
+    ///
+    /// On return the hook is in `hooks.toml` and has a position; a running node starts it within a
+    /// second.
     ///
     /// # Errors
     /// `Hook`, `Exists`, `File`, `Store`, `Consumer`.
@@ -149,10 +160,11 @@ impl Hooks {
                     let consumer = store.consumer(&Hook::consumer(name));
                     let shown = consumer.show().await;
                     let is_new = matches!(shown, Err(ConsumerError::Unknown { .. }));
-                    // First its place in history: once it is in the file, it misses nothing.
+                    // The position comes first: a hook that is in the file misses no change.
                     place(&consumer, &hook, from).await?;
                     if let Err(error) = self.0.file.put(name, &hook) {
-                        // No half of a hook stays, if that can be helped.
+                        // Takes back the position if this call made it. If that fails as well, the
+                        // hook is listed as `off` and can be removed.
                         if is_new {
                             consumer.delete().await.unwrap_or_default();
                         }
@@ -164,7 +176,8 @@ impl Hooks {
         self.show(name).await
     }
 
-    /// Removes a hook and all it has: what runs is ended, what was not run never will be.
+    /// Removes a hook with its consumer, dead letters and log. Its runs are ended, and changes that
+    /// have not run never do.
     ///
     /// # Errors
     /// `Unknown`, `File`, `Consumer`.
@@ -191,7 +204,7 @@ impl Hooks {
         }
     }
 
-    /// Gives a hook no more changes, or changes again; also after a restart.
+    /// Pauses or resumes a hook, durably. A paused hook gets no changes, also after a restart.
     ///
     /// # Errors
     /// `Unknown`, `Consumer`.
@@ -217,11 +230,13 @@ impl Hooks {
         Ok(self.logs_after(name, None, count).await?.0)
     }
 
-    /// As `logs`, with the place behind the last of them; where a place is given, the first `count`
-    /// runs behind it.
+    /// Returns runs of a hook, the oldest first, and the place after the last of them.
+    ///
+    /// Without `after`, returns the last `count` runs; with it, the first `count` runs after that
+    /// place. `count` is limited to 1 to `HOOK_LOG_RUNS_MAX`.
     ///
     /// # Errors
-    /// As `logs`.
+    /// `Unknown`, `Log`.
     pub async fn logs_after(
         &self,
         name: &str,
@@ -231,7 +246,7 @@ impl Hooks {
         hook::check_name(name)?;
         let count = count.clamp(1, HOOK_LOG_RUNS_MAX);
         let (runs, place) = self.runs(name, after, count).await?;
-        // One without runs says so, one that there is not too.
+        // A hook without runs has an empty log; an unknown hook is an error.
         let is_known = || self.state().table.contains_key(name);
         if runs.is_empty() && !is_known() {
             self.show(name).await?;
@@ -239,20 +254,21 @@ impl Hooks {
         Ok((runs, place))
     }
 
-    /// Returns how a hook is.
+    /// Returns the status of a hook.
     ///
     /// # Errors
-    /// As `list`; `Unknown`.
+    /// `Unknown`, and the errors of `list`.
     pub async fn show(&self, name: &str) -> Result<HookStatus, HooksError> {
         let all = self.list().await?.hooks.into_iter();
         let mut named = all.filter(|hook| hook.name == name);
         named.next().ok_or_else(|| unknown(name))
     }
 
-    /// Returns all hooks: those of `hooks.toml`, and those that have only their consumer left.
+    /// Returns the status of all hooks: those in `hooks.toml`, and those that only have a consumer.
     ///
     /// # Errors
-    /// `File` where no node follows the file; `Consumer`, `Log`.
+    /// `Consumer`, `Log`; and `File` if the hooks are not started. Once they are, a mistake in the
+    /// file is in the list instead.
     pub async fn list(&self) -> Result<HookList, HooksError> {
         if self.is_started() {
             self.follow().await;
@@ -309,7 +325,7 @@ impl Hooks {
             _other if hook.is_none() || health.is_none() => (HookState::Off, String::new()),
             (Some(ConsumerState::Waiting { .. }), _) => (
                 HookState::Waiting,
-                "this node lacks what it had: peers have to send it".to_owned(),
+                "entries that this node had are missing; peers have to send them".to_owned(),
             ),
             _fine => (HookState::Running, String::new()),
         };
@@ -324,7 +340,7 @@ impl Hooks {
         })
     }
 
-    /// Replays what happened since `start` for a hook; see [`Rehearsal`].
+    /// Returns a rehearsal of a hook on the changes since `start`; see [`Rehearsal`].
     ///
     /// # Errors
     /// `Unknown`, `File`, `Store`, `Post`.
@@ -336,7 +352,7 @@ impl Hooks {
         Ok(Rehearsal::new(work, start, dry))
     }
 
-    // Reads the file where it has changed, and makes what runs what it says.
+    // Reads the file if it has changed, and makes the engines that run match the hooks in it.
     async fn follow(&self) {
         let _one = self.0.changing.lock().await;
         let stamp = self.0.file.stamp();
@@ -351,7 +367,7 @@ impl Hooks {
                 }
                 Err(error) => {
                     let what = error.to_string();
-                    tracing::warn!("{what}; the hooks stay as they were");
+                    tracing::warn!("{what}; the hooks run as before");
                     state.broken = Some(what);
                 }
             }
@@ -370,11 +386,11 @@ impl Hooks {
                     let before = state.engines.insert(name.clone(), engine);
                     assert!(before.is_none(), "a hook has one engine at a time");
                 }
-                // Tried again at the next look; told once.
+                // Tried again at the next look; the same reason is logged once.
                 Err(error) => {
                     let what = causes(&error);
                     if state.troubles.get(name) != Some(&what) {
-                        tracing::warn!(hook = name, "a hook does not run: {what}");
+                        tracing::warn!(hook = name, "cannot start a hook: {what}");
                         state.troubles.insert(name.clone(), what);
                     }
                 }
@@ -382,7 +398,8 @@ impl Hooks {
         }
     }
 
-    // Stops what is another in `table`, or not there. Its last runs end as they began.
+    // Stops engines whose hook has changed in `table`, is not in it, or has lost its consumer.
+    // Their last runs go on as they began.
     fn end_others(&self, table: &HookTable) {
         let mut state = self.state();
         let is_same = |name: &String, engine: &mut Engine| {
@@ -415,7 +432,7 @@ impl Hooks {
         Ok(Engine::start(Arc::new(Runner::new(work, journal))))
     }
 
-    // Of the stores that have one, usually one.
+    // Returns the consumers of a hook in all stores: usually one.
     async fn consumers(&self, name: &str) -> Result<Vec<Consumer>, ConsumerError> {
         let mut found = Vec::new();
         for store in self.0.node.open_stores() {
@@ -453,13 +470,14 @@ impl Hooks {
     }
 }
 
-// Makes the hook's place in history, or leaves it where it is.
+// Creates the consumer of a hook at `from`. An existing consumer keeps its position and gets the
+// prefixes of the hook.
 async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<(), ConsumerError> {
     let created = consumer.create(ConsumerOptions {
         from,
         prefixes: hook.prefixes(),
         ack_wait: HOOK_ACK_WAIT,
-        // The hook's own settings say how often, and when: they may change, the consumer stays.
+        // The hook counts attempts by its own settings, which may change while the consumer stays.
         max_deliver: None,
         ..ConsumerOptions::default()
     });

@@ -334,8 +334,8 @@ async fn a_secret_in_the_environment_signs_and_only_its_name_is_ever_told() {
     let what = bench.logs("missing").await[0].what.clone();
     assert_eq!(
         what,
-        "not posted: the secret in the variable LATTICE_TEST_NO_SUCH_SECRET: it is not set where \
-         the node runs"
+        "not posted: the secret in the variable LATTICE_TEST_NO_SUCH_SECRET: it is not set in the \
+         environment of the node"
     );
     let request = requests.lock().unwrap()[0].clone();
     let secret = std::env::var("PATH").unwrap();

@@ -224,13 +224,10 @@ async fn a_command_that_cannot_run_says_why() {
     bench.add("dir", nowhere).await;
     bench.put("/in/a", "1").await;
     for (name, why) in [
-        ("bit", "is its run bit set?"),
+        ("bit", "is the file executable?"),
         ("none", "none: No such file"),
         ("path", "cannot run no-such-command-here: No such file"),
-        (
-            "shell",
-            "the interpreter that its first line names is not there",
-        ),
+        ("shell", "the interpreter in its first line does not exist"),
         ("dir", "there is no directory"),
     ] {
         bench.settled(name, 1).await;
