@@ -1,4 +1,4 @@
-//! The daemon: a node and what serves it, from start to an ordered stop.
+//! The daemon: a node with its peers, hooks and local API, from start to an ordered stop.
 
 mod daemon;
 mod metrics;
