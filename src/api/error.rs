@@ -20,9 +20,9 @@ pub struct ApiError {
     /// Exit code of the command line: 1 failed, 2 usage, 3 not found, 4 precondition failed,
     /// 5 node unavailable, 6 damaged data, 8 timed out.
     pub exit_code: u8,
-    /// What happened, in one line.
+    /// Description of the failure, in one line.
     pub message: String,
-    /// What the user can do next; empty when there is no advice.
+    /// Advice for the user's next step; may be empty.
     pub hint: String,
 }
 

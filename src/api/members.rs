@@ -1,4 +1,4 @@
-//! The calls about other nodes: invite, join, peers, and who has an entry on disk.
+//! The calls about other nodes: invitations, joins, peers, and copies of an entry on other disks.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -46,7 +46,7 @@ pub enum SocketError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Why the directory is refused.
+        /// Reason for the refusal, for people.
         what: String,
     },
     /// A file that no node makes is at the path of the socket; it is not touched.

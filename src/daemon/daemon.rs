@@ -36,7 +36,7 @@ pub struct Daemon {
     socket: std::path::PathBuf,
     // Runs `Server::serve` on `calls`. Joined by `stop`, aborted by drop.
     serving: JoinHandle<()>,
-    // Its own threads for calls of clients, so that they do not wait behind work for peers. `None`
+    // Threads for calls of clients only, so that these do not wait behind work for peers. `None`
     // only during drop.
     calls: Option<Runtime>,
     // Set by `serve_metrics`. Ends when it is dropped.

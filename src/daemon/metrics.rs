@@ -117,7 +117,7 @@ async fn serve(listener: TcpListener, subject: Arc<Subject>) {
                     drop(place);
                 });
             }
-            // For example out of file descriptors: a retry at once would fail, too.
+            // The process may be out of file descriptors: a retry at once would fail, too.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection for metrics");
                 tokio::time::sleep(RETRY_AFTER).await;

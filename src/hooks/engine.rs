@@ -98,9 +98,9 @@ struct State {
     // Keys that wait until they are quiet, each with the time at which its wait began. A run of the
     // key removes it. At most `HOOK_UNQUIET_KEYS_MAX`; when full, all waits begin again.
     unquiet: BTreeMap<Bytes, Instant>,
-    // For all runs.
+    // Limits all runs.
     rate: Rate,
-    // Besides `rate`, for changes deeper than `HOOK_DEPTH_FREE` in a chain of hooks.
+    // Limits runs on changes deeper than `HOOK_DEPTH_FREE` in a chain of hooks, besides `rate`.
     deep_rate: Rate,
     health: Health,
     // End of the newest wait for a rate, and its reason. Never cleared; `report` ignores it once
@@ -111,8 +111,8 @@ struct State {
 /// The changes of one run, and the permit that bounds them.
 struct Taken {
     deliveries: Vec<Delivery>,
-    // Of `slots`, or of `held` if the run waits for its key first. Held until the changes are
-    // answered.
+    // A permit of `slots`, or of `held` if the run waits for its key first. Held until the changes
+    // are answered.
     _permit: OwnedSemaphorePermit,
 }
 

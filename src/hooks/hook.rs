@@ -46,7 +46,7 @@ pub struct Hook {
     /// Kinds of changes that run the hook. Empty: all kinds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<HookKind>,
-    /// How changes become runs. Default: each.
+    /// Rule that turns changes into runs. Default: each.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Mode,
     /// Mode batch: most changes of one run. Default: 100.
@@ -82,7 +82,7 @@ pub struct Hook {
     pub rate: u32,
 }
 
-/// How changes become runs.
+/// The rule that turns changes into runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
