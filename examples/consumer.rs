@@ -1,4 +1,4 @@
-//! A durable consumer: two takers share the work, one of them gives up a change now and then.
+//! A durable consumer: two takers share the work, and one change is given back once.
 //!
 //! `cargo run --example consumer`
 
@@ -35,10 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let status = billing.show().await?;
-    println!(
-        "{} done, {} given out again",
-        status.acked, status.redelivered
-    );
+    println!("{} done, {} redelivered", status.acked, status.redelivered);
 
     node.close().await?;
     for taker in takers {
@@ -60,8 +57,8 @@ async fn work(name: &str, consumer: Consumer) -> Result<(), ConsumerError> {
         if key.ends_with(b"3") && attempt == 1 {
             delivery.nack(Some(Duration::from_millis(20)))?;
         } else {
-            // What is done before this must bear being done twice: `delivery.id().change` is a key
-            // that is the same every time.
+            // Work before this line may be done twice, if the node stops before the ack is durable.
+            // `delivery.id().change` is equal at every attempt: a key for idempotent work.
             delivery.ack()?;
         }
     }

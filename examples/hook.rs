@@ -1,4 +1,4 @@
-//! A hook that keeps an index: for each page that is put, it writes who links where, once.
+//! A hook that keeps an index: for each page that is put, it writes the links of the page, once.
 //!
 //! `cargo run --example hook`
 
@@ -12,7 +12,8 @@ use lattice::{
     store::consumers::ConsumerStart,
 };
 
-// What it prints becomes one entry, with its cause. A page that links to nothing prints nothing.
+// The printed lines become one entry with the page as its cause. A page without links prints
+// nothing.
 const INDEX: &str = r#"#!/bin/sh
 page=${LATTICE_KEY#/pages/}
 grep -o 'to:[a-z]*' | while IFS=: read -r _ target; do
@@ -28,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(&script, INDEX)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
 
-    // A daemon has them; here they are started by hand.
+    // A daemon starts its hooks itself; this program has only a node.
     let hooks = Hooks::of(node.clone());
     hooks.start();
     let index = Hook {

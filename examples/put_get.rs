@@ -12,14 +12,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::open(NodeConfig::new(&dir).create(true)).await?;
     let store = node.root();
 
-    // On return it is on disk.
+    // On return the entry is durable.
     let written = store.put("/greeting", "hello").await?;
     println!(
         "entry {} is number {} of this node's log",
         written.entry, written.seq
     );
 
-    // Several ops as one entry: all or none.
+    // Several ops in one entry: all of them apply, or none.
     let put = |key: &'static str, value: &'static str| Op::Put {
         key: key.into(),
         value: value.into(),

@@ -1,4 +1,4 @@
-//! Two nodes meet, and what one writes the other watches: `cargo run --example two_nodes`.
+//! Two nodes meet; one writes, and the other watches: `cargo run --example two_nodes`.
 
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
@@ -18,13 +18,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (a, a_net) = start(&dir.join("a")).await?;
     let (b, b_net) = start(&dir.join("b")).await?;
 
-    // A token, which goes from hand to hand; it is good once.
+    // The token is passed on outside Lattice, and is valid once.
     let token = a_net.invite(Role::Writer, 60_000).await?.to_string();
-    println!("token    {} letters", token.len());
+    println!("token    {} characters", token.len());
     let (events, _progress) = mpsc::channel(16);
     let joined = b_net.join(&token.parse()?, &events).await?;
     println!(
-        "joined   as {}, {} entries came",
+        "joined   as {}, {} entries received",
         joined.role, joined.entries
     );
 

@@ -1,4 +1,4 @@
-//! Watches a prefix while another task writes; stops, and goes on from the cursor.
+//! Watches a prefix while another task writes, stops, and continues from the cursor.
 //!
 //! `cargo run --example watch`
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     print_changes(&mut watch, 2).await?;
 
-    // A position that any replica of the store can go on from, also after a restart.
+    // Any replica of the store can continue from this position, also after a restart.
     let cursor = watch.cursor();
     println!("stopped at {cursor}");
     drop(watch);

@@ -1,4 +1,4 @@
-//! Compiles the schemas with protox, so that nobody needs protoc.
+//! Compiles the schemas with protox, so a build does not need protoc.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

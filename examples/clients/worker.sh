@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Works through the changes of a prefix, each at least once: needs the node (`lattice up`) and jq.
+# Processes the changes of a prefix, each at least once. Needs a running node (`lattice up`) and jq.
 #
 #     examples/clients/worker.sh /orders/ [COUNT]
 #
-# A change is acknowledged when its work is done. If this script dies before, it comes again, to
-# whoever asks, once the time to acknowledge it is over. Start several: they share the work.
+# A change is acknowledged after its work is done. If this script stops before, the change is
+# redelivered to any worker once its time to acknowledge has run out. Several workers share the
+# changes.
 set -euo pipefail
 prefix="$1"
 left="${2:-}"

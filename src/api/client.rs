@@ -1,4 +1,4 @@
-//! The client's end: to a node's socket, or to a node in this process.
+//! The client's end of the API: connects to the socket of a node.
 
 use std::{
     io,
@@ -10,70 +10,68 @@ use tonic::codegen::http::Uri;
 
 use crate::{
     api::{
+        error::{ApiError, EXIT_UNAVAILABLE, HINT_SHORTER, HINT_START},
         link::{Link, Stream},
-        server::Server,
     },
-    hooks::Hooks,
     limits::{MESSAGE_BYTES_MAX, REPLY_BYTES_MAX, SOCKET_PATH_BYTES_MAX},
-    node::Node,
     wire::api::lattice_client::LatticeClient,
 };
 
-/// A client of a node; cheap to clone, and each clone may have many calls in flight.
+/// A client of a node. Cheap to clone; each clone may have many calls in flight.
 pub type Client = LatticeClient<Link>;
 
-/// Why no node answers at a socket.
+/// A failed connection to the socket of a node.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// No socket: no node runs, or it is just starting.
+    /// There is no socket: no node runs, or one is just starting.
     #[error("no node is running: there is no socket at {}", path.display())]
     NoSocket {
-        /// Where it should be.
+        /// Path of the missing socket.
         path: PathBuf,
     },
-    /// A socket that nobody listens on: its node died.
-    #[error("no node is running: nobody listens on {}", path.display())]
+    /// No process listens on the socket: its node was killed.
+    #[error("no node is running: no process listens on {}", path.display())]
     Refused {
-        /// Where it is.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Another user's node.
+    /// The socket belongs to another user.
     #[error("the node at {} belongs to another user", path.display())]
     Denied {
-        /// Where it is.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// No node can have a socket there.
+    /// The path is too long for a Unix socket, so no node can listen there.
     #[error(
-        "the socket's path has {bytes} bytes, a socket's path has at most {bytes_max}: {}",
+        "the path of the socket has {bytes} bytes; the system allows {bytes_max}: {}",
         path.display()
     )]
     PathTooLong {
-        /// Where it would be.
+        /// Path that was asked for.
         path: PathBuf,
-        /// What it has.
+        /// Length of that path.
         bytes: usize,
-        /// What the system allows.
+        /// Longest path that the system allows.
         bytes_max: usize,
     },
-    /// The system refused.
+    /// The system refused for another reason.
     #[error("cannot connect to {}: {source}", path.display())]
     Io {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
-        /// What it said.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
 /// Connects to the node that listens on `socket`.
 ///
-/// Returns when the node's socket has accepted. A client whose connection breaks connects again
-/// at its next call. One to a node that answers no ping for `PING_EVERY` and `PINGS_UNANSWERED_MAX`
-/// times that counts as broken: all calls under way fail.
+/// Returns when the socket has accepted the connection. A client whose connection breaks connects
+/// again at its next call. The connection also counts as broken when the node leaves a ping
+/// unanswered for `PINGS_UNANSWERED_MAX` times `PING_EVERY`; all calls in flight fail then.
 ///
 /// # Errors
-/// Every variant of `ConnectError`; `NoSocket` and `Refused` mean that no node is running.
+/// Every variant of `ConnectError`. `NoSocket` and `Refused` mean that no node is running.
 pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
     let first = dial(socket).await?;
     let path = socket.to_owned();
@@ -83,26 +81,6 @@ pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
     });
     link.begin(first).await;
     Ok(client(link))
-}
-
-/// Returns a client of `node`, in this process, without a socket.
-///
-/// To be called inside a runtime. What serves it ends when the last clone of it is dropped.
-/// `down` is answered and does nothing more: who opened the node closes it.
-pub fn in_process(node: Node) -> Client {
-    let hooks = Hooks::of(node.clone());
-    of_server(Server::new(node, None, hooks, None))
-}
-
-/// Returns a client of `server`, without its socket; otherwise as `in_process`.
-pub fn of_server(server: Server) -> Client {
-    client(Link::new(move || {
-        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let connection = server.clone().serve_connection(theirs);
-        // Ends when `ours` is dropped, which the link owns.
-        tokio::spawn(connection);
-        Box::pin(std::future::ready(Ok(Box::new(ours) as Box<dyn Stream>)))
-    }))
 }
 
 async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
@@ -129,12 +107,27 @@ async fn dial(socket: &Path) -> Result<UnixStream, ConnectError> {
         })
 }
 
-fn client(link: Link) -> Client {
-    // Nobody looks the name up: the link knows where to go.
+/// Returns a client whose calls go over `link`.
+pub(super) fn client(link: Link) -> Client {
+    // HTTP/2 wants an authority; the link dials the socket and never resolves this name.
     Client::with_origin(link, Uri::from_static("http://lattice.local"))
         .max_decoding_message_size(REPLY_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// Bytes between the two ends inside a process.
-const PIPE_BYTES: usize = 256 << 10;
+impl From<ConnectError> for ApiError {
+    fn from(error: ConnectError) -> Self {
+        let message = error.to_string();
+        match error {
+            ConnectError::NoSocket { .. } | ConnectError::Refused { .. } => {
+                Self::new("no_node", EXIT_UNAVAILABLE, message).hint(HINT_START)
+            }
+            ConnectError::Denied { .. } => Self::new("denied", EXIT_UNAVAILABLE, message)
+                .hint("run this as the user who runs the node"),
+            ConnectError::PathTooLong { .. } => {
+                Self::usage("socket_path_too_long", message).hint(HINT_SHORTER)
+            }
+            ConnectError::Io { .. } => Self::new("unavailable", EXIT_UNAVAILABLE, message),
+        }
+    }
+}

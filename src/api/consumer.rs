@@ -9,12 +9,14 @@ use tonic::Status;
 use crate::{
     api::{
         convert,
-        error::ApiError,
+        error::{
+            ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, closed, text,
+        },
         paging::{Answers, unfold},
     },
     limits::PAGE_BYTES,
     protocol::{
-        consumer::{ChangeId, DeadLetter, DeathReason, DeliveryId},
+        consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId},
         cursor::Cursor,
     },
     store::{
@@ -45,7 +47,7 @@ pub(super) async fn list(store: &Store) -> Result<api::ListConsumersReply, ApiEr
     })
 }
 
-/// Answers `ShowConsumer`, and the calls that change a consumer as a whole.
+/// Answers `ShowConsumer`. Also the answer to calls that change the consumer itself.
 pub(super) async fn show(consumer: &Consumer) -> Result<api::ConsumerStatus, ApiError> {
     Ok(status(&consumer.show().await?))
 }
@@ -70,7 +72,7 @@ pub(super) async fn reset(
     let from = start(from)?.ok_or_else(|| {
         ApiError::usage(
             "no_start",
-            "a reset must say where the consumer begins anew",
+            "a reset needs the place where the consumer begins again",
         )
     })?;
     consumer.reset(from).await?;
@@ -94,7 +96,7 @@ pub(super) async fn next(
     let count = usize::try_from(request.count.max(1)).unwrap_or(usize::MAX);
     let mut taken = Vec::from_iter(first);
     let mut bytes = taken.first().map_or(0, value_bytes);
-    // An error that comes now comes again with the next call.
+    // An error here does not lose the deliveries: the next call returns it again.
     while (1..count).contains(&taken.len())
         && bytes < PAGE_BYTES
         && let Ok(Some(delivery)) = consumer.try_next().await
@@ -107,7 +109,7 @@ pub(super) async fn next(
     })
 }
 
-/// Answers `Consume`: changes of `consumer` until the client or the server ends it.
+/// Answers `Consume`: delivers changes of `consumer` until the client or the server ends the call.
 pub(super) fn consume(
     consumer: Consumer,
     prefetch: u32,
@@ -122,10 +124,10 @@ pub(super) fn consume(
     unfold(consuming, |consuming| Box::pin(consuming.step()))
 }
 
-/// What one client has of a consumer. Dropped with the call, which gives back what it has.
+/// One `Consume` call. Dropping it gives back every change that the client has not answered.
 struct Consuming {
     consumer: Consumer,
-    // Of changes that were sent and, when last looked at, not answered.
+    // Claims of changes that were sent and not answered when last checked. At most `prefetch`.
     claims: Vec<Claim>,
     prefetch: usize,
     ending: CancellationToken,
@@ -147,7 +149,7 @@ impl Consuming {
     }
 }
 
-/// What is done with a delivery.
+/// An answer to a delivery.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
     Ack,
@@ -156,7 +158,9 @@ pub(super) enum Answer {
     Extend,
 }
 
-/// Answers `Ack`, `Nack`, `Term` and `Extend`: all deliveries, also after one that cannot be.
+/// Answers `Ack`, `Nack`, `Term` and `Extend`.
+///
+/// Answers every delivery, also after one that fails, and returns the first error.
 pub(super) async fn answer(
     consumer: &Consumer,
     deliveries: &[String],
@@ -166,7 +170,7 @@ pub(super) async fn answer(
     let ids = deliveries.iter().map(|id| id.parse::<DeliveryId>());
     let ids: Vec<DeliveryId> = ids.collect::<Result<_, _>>().map_err(|error| {
         ApiError::usage("bad_delivery", error.to_string())
-            .hint("copy the whole id as it came with the change")
+            .hint("copy the whole id that came with the change")
     })?;
     let mut all = Ok(());
     for id in ids {
@@ -192,17 +196,17 @@ pub(super) async fn list_dead(consumer: &Consumer) -> Result<api::ListDeadReply,
     })
 }
 
-/// Returns the numbers that `request` names; none: all.
+/// Returns the numbers in `request`. An empty slice means all dead letters.
 ///
 /// # Errors
-/// Numbers and all, or neither.
+/// Both numbers and `all`, or neither.
 pub(super) fn numbers(request: &api::DeadRequest) -> Result<&[u64], ApiError> {
     if request.all == request.numbers.is_empty() {
         return Ok(&request.numbers);
     }
     Err(ApiError::usage(
         "which_dead_letters",
-        "either numbers of dead letters, or all of them",
+        "expected either numbers of dead letters or all of them",
     ))
 }
 
@@ -212,20 +216,21 @@ pub(super) fn dead_reply(count: usize) -> api::DeadReply {
     }
 }
 
-/// Waits for `answer`. A server that stops finishes its calls.
+/// Waits for `answer`, or fails with `stopping` once `ending` is cancelled.
 pub(super) async fn until<T>(
     ending: &CancellationToken,
     answer: impl Future<Output = T>,
 ) -> Result<T, ApiError> {
     tokio::select! {
-        // The flag first: a consumer that always has something to say ends too.
+        // Checked before the answer, so that a consumer that always has a change ends as well.
         biased;
         () = ending.cancelled() => Err(ApiError::stopping()),
         answer = answer => Ok(answer),
     }
 }
 
-// `None`: its time was over before it was sent, so it is somebody else's.
+// Leaves the delivery with the client. `None`: its time to acknowledge ran out before it was sent,
+// so another taker may have it.
 fn detached(delivery: Delivery) -> Option<api::Delivery> {
     let message = message(&delivery);
     delivery.detach().ok().map(|_id| message)
@@ -271,7 +276,7 @@ fn options(request: api::CreateConsumerRequest) -> Result<ConsumerOptions, ApiEr
     })
 }
 
-/// Returns where a consumer begins; `None`: it is not said.
+/// Returns the place where a consumer begins. `None`: the request does not name one.
 pub(super) fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerStart>, ApiError> {
     let Some(from) = from.and_then(|from| from.start) else {
         return Ok(None);
@@ -285,7 +290,7 @@ pub(super) fn start(from: Option<api::ConsumerStart>) -> Result<Option<ConsumerS
     }))
 }
 
-/// Returns how a consumer is, as a message.
+/// Returns the status of a consumer as a message.
 pub(super) fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
     let (state, reason) = match &status.state {
         ConsumerState::Running => ("running", String::new()),
@@ -349,5 +354,53 @@ fn dead_letter(letter: &DeadLetter) -> api::DeadLetter {
         attempts: *attempts,
         reason: reason.to_owned(),
         died_ms: *died_ms,
+    }
+}
+
+impl From<ConsumerError> for ApiError {
+    fn from(error: ConsumerError) -> Self {
+        let message = text(&error);
+        match error {
+            ConsumerError::Name { .. } => Self::usage("consumer_name_invalid", message),
+            ConsumerError::Option { .. } => Self::usage("consumer_option", message),
+            ConsumerError::Unknown { .. } => Self::new("unknown_consumer", EXIT_NOT_FOUND, message)
+                .hint("`lattice consumer list` lists the consumers of the store"),
+            ConsumerError::Exists { .. } => {
+                Self::new("consumer_exists", EXIT_PRECONDITION, message)
+                    .hint("`lattice consumer show` shows the options it was created with")
+            }
+            ConsumerError::TooMany => Self::new("too_many_consumers", EXIT_FAILED, message),
+            ConsumerError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
+                .hint("`lattice verify` lists what is damaged and where"),
+            ConsumerError::DamagedConsumer { .. } => {
+                Self::new("consumer_damaged", EXIT_DAMAGED, message)
+            }
+            ConsumerError::Damaged { .. } => Self::new("consumers_damaged", EXIT_DAMAGED, message),
+            ConsumerError::Io { .. } => Self::new("io", EXIT_FAILED, message)
+                .hint("changes whose acknowledgement was not durable yet are redelivered"),
+            ConsumerError::Ack(error) => error.into(),
+            ConsumerError::Start(error) => error.into(),
+            ConsumerError::Read(error) => error.into(),
+            ConsumerError::Closed => closed(message),
+        }
+    }
+}
+
+impl From<AckError> for ApiError {
+    fn from(error: AckError) -> Self {
+        let message = error.to_string();
+        let late = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
+        match error {
+            AckError::NotOutstanding { .. } => late("not_outstanding"),
+            AckError::GivenAgain { .. } => late("given_again").hint(
+                "set a longer --ack-wait, or run `lattice consumer extend` while you work on it",
+            ),
+            AckError::Answered { .. } => late("answered"),
+            AckError::Dead { .. } => {
+                late("dead_letter").hint("`lattice consumer dead` lists, retries and skips them")
+            }
+            AckError::DeadLettersFull => Self::new("dead_letters_full", EXIT_FAILED, message)
+                .hint("`lattice consumer dead` lists, retries and skips them"),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Between the library's types and the messages of the API.
+//! Conversions between the types of the library and the messages of the API.
 
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ pub(super) fn bytes(id: &[u8]) -> Bytes {
     Bytes::copy_from_slice(id)
 }
 
-/// Returns the op that a message means. A time to live counts from `now_ms`.
+/// Returns the op of a message. A TTL counts from `now_ms`.
 pub(super) fn op(message: api::Op, now_ms: u64) -> Op {
     if message.delete {
         Op::Delete { key: message.key }
@@ -38,7 +38,7 @@ pub(super) fn op(message: api::Op, now_ms: u64) -> Op {
     }
 }
 
-/// Returns the write of one op that holds only under `condition`.
+/// Returns the write of one op that applies only under `condition`.
 pub(super) fn write(op: Op, condition: Option<Condition>) -> Write {
     Write {
         ops: vec![op],
@@ -51,7 +51,7 @@ pub(super) fn write(op: Op, condition: Option<Condition>) -> Write {
 /// Reads the condition of a put.
 ///
 /// # Errors
-/// Both conditions at once, or an entry id that has not 32 bytes.
+/// Both conditions at once, or an entry id whose length is not 32 bytes.
 pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condition>, ApiError> {
     match (if_absent, if_head.is_empty()) {
         (false, true) => Ok(None),
@@ -61,15 +61,15 @@ pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condit
             .ok_or_else(|| wrong_length("if_head", if_head, 32)),
         (true, false) => Err(ApiError::usage(
             "two_conditions",
-            "a put has if_absent or if_head, not both",
+            "a put takes if_absent or if_head, not both",
         )),
     }
 }
 
-/// Reads an author; no bytes mean `None`.
+/// Reads an author. Empty bytes are `None`.
 ///
 /// # Errors
-/// Another length than 0 or 32 bytes.
+/// A length other than 0 and 32 bytes.
 pub(super) fn author(bytes: &[u8]) -> Result<Option<Author>, ApiError> {
     if bytes.is_empty() {
         return Ok(None);
@@ -82,14 +82,14 @@ pub(super) fn author(bytes: &[u8]) -> Result<Option<Author>, ApiError> {
 /// Reads the name of a kind of change.
 ///
 /// # Errors
-/// A name that is none.
+/// An unknown name.
 pub(super) fn kind(name: &str) -> Result<Kind, ApiError> {
     [Kind::Put, Kind::Delete, Kind::Expire, Kind::Retract]
         .into_iter()
         .find(|kind| kind.name() == name)
         .ok_or_else(|| {
             ApiError::usage("bad_kind", format!("{name:?} is not a kind of change"))
-                .hint("kinds are put, delete, expire and retract")
+                .hint("the kinds are put, delete, expire and retract")
         })
 }
 
@@ -135,8 +135,8 @@ pub(super) fn head(head: HeadItem) -> api::Head {
     }
 }
 
-/// Returns a history. The newest come first; those that no longer fit into one answer count as not
-/// walked.
+/// Returns a history, newest entries first. Entries that no longer fit into one message are left
+/// out and set `truncated`.
 pub(super) fn history(mut history: History) -> api::HistoryReply {
     let mut bytes = 0;
     let fit = history.entries.iter().take_while(|entry| {
@@ -316,7 +316,7 @@ pub(super) fn lost(lost: LostEntries) -> api::LostEntries {
     }
 }
 
-// The winner first; the library keeps it last.
+// The API lists the winner first; the library keeps it last.
 fn heads(heads: &Heads) -> Vec<api::EntryRef> {
     let entry = |head: &Head| api::EntryRef {
         id: bytes(&head.id.0),
@@ -368,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ttl_counts_from_now_and_does_not_wrap() {
+    fn ttl_counts_from_now_without_overflow() {
         let message = |ttl_ms| api::Op {
             key: "/k".into(),
             ttl_ms,
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_a_wrong_length_are_refused_not_padded() {
+    fn id_of_wrong_length_is_refused() {
         assert_eq!(author(&[]), Ok(None));
         assert_eq!(author(&[7; 32]), Ok(Some(Author([7; 32]))));
         assert_eq!(author(&[7; 31]).unwrap_err().code, "wrong_length");

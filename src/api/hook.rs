@@ -10,10 +10,13 @@ use tonic::Status;
 use crate::{
     api::{
         consumer,
-        error::ApiError,
+        error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, text},
         paging::{Answers, unfold},
     },
-    hooks::{Hook, HookKind, HookStatus, Hooks, LogPlace, Mode, Rehearsal, RunRecord, Span},
+    hooks::{
+        Hook, HookKind, HookStatus, Hooks, HooksError, HooksFileError, LogPlace, Mode, Rehearsal,
+        RunRecord, Span,
+    },
     protocol::{change::Kind, entry::Op},
     store::{Start, consumers::ConsumerStart},
     wire::api,
@@ -57,7 +60,7 @@ pub(super) async fn log(
         count => usize::try_from(count).unwrap_or(usize::MAX),
     };
     let place = |bytes: &[u8]| {
-        let wrong = || ApiError::usage("bad_place", "after is the next of an earlier reply");
+        let wrong = || ApiError::usage("bad_place", "after must be the next of an earlier reply");
         LogPlace::from_bytes(bytes).ok_or_else(wrong)
     };
     let after = Some(&request.after).filter(|after| !after.is_empty());
@@ -84,6 +87,7 @@ pub(super) fn test(
     }))
 }
 
+/// One `TestHook` call.
 struct Testing {
     rehearsal: Rehearsal,
     ending: CancellationToken,
@@ -177,7 +181,7 @@ fn kind(text: &str) -> Result<HookKind, ApiError> {
         "delete" => HookKind::Delete,
         "expire" => HookKind::Expire,
         "retract" => HookKind::Retract,
-        other => return Err(no_such("kind", other, "put, delete, expire, retract")),
+        other => return Err(unknown("kind", other, "put, delete, expire or retract")),
     })
 }
 
@@ -186,15 +190,15 @@ fn mode(text: &str) -> Result<Mode, ApiError> {
         "" | "each" => Mode::Each,
         "latest" => Mode::Latest,
         "batch" => Mode::Batch,
-        other => return Err(no_such("mode", other, "each, latest, batch")),
+        other => return Err(unknown("mode", other, "each, latest or batch")),
     })
 }
 
-fn no_such(what: &str, text: &str, there_are: &str) -> ApiError {
+fn unknown(what: &str, text: &str, expected: &str) -> ApiError {
     let text: String = text.chars().take(80).collect();
     ApiError::usage(
         "hook",
-        format!("{text:?} is no {what}; there are {there_are}"),
+        format!("{text:?} is not a {what}: expected {expected}"),
     )
 }
 
@@ -240,7 +244,7 @@ fn status(status: &HookStatus) -> api::HookStatus {
     api::HookStatus {
         hook: status.name.clone(),
         definition: status.hook.as_ref().map(definition),
-        state: status.state.to_owned(),
+        state: status.state.name().to_owned(),
         reason: status.reason.clone(),
         consumer: status.consumer.as_ref().map(consumer::status),
         running: health.running,
@@ -255,7 +259,7 @@ fn status(status: &HookStatus) -> api::HookStatus {
 fn run(record: &RunRecord) -> api::HookRun {
     let key = match (&record.key, &record.key_base64) {
         (Some(key), _) => key.clone().into(),
-        // Nobody but a person with an editor writes there what is no base64.
+        // The journal writes valid base64; only an edited log has anything else.
         (None, Some(base64)) => BASE64.decode(base64.as_bytes()).unwrap_or_default().into(),
         (None, None) => Bytes::new(),
     };
@@ -267,7 +271,7 @@ fn run(record: &RunRecord) -> api::HookRun {
         kind: record.kind.clone(),
         key,
         entry: record.entry.clone(),
-        outcome: record.outcome.clone(),
+        outcome: record.outcome.name().to_owned(),
         what: record.what.clone(),
         took_ms: record.took_ms,
         retry_ms: record.retry_ms,
@@ -282,6 +286,30 @@ fn run(record: &RunRecord) -> api::HookRun {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<HooksError> for ApiError {
+    fn from(error: HooksError) -> Self {
+        let message = text(&error);
+        match error {
+            HooksError::Hook(_) => Self::usage("hook", message),
+            HooksError::Unknown { .. } => Self::new("unknown_hook", EXIT_NOT_FOUND, message)
+                .hint("`lattice hook list` lists the hooks of this node"),
+            HooksError::Exists { .. } => Self::new("hook_exists", EXIT_PRECONDITION, message)
+                .hint("edit it in hooks.toml, remove it first, or choose another name"),
+            HooksError::File(HooksFileError::Io { .. }) | HooksError::Log { .. } => {
+                Self::new("io", EXIT_FAILED, message)
+            }
+            HooksError::File(_) => Self::usage("hooks_file", message)
+                .hint("correct the file; until then the hooks run as before"),
+            HooksError::Watch(error) => error.into(),
+            HooksError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
+                .hint("`lattice verify` shows where; a shorter --since replays the rest"),
+            HooksError::Post { .. } => Self::new("post", EXIT_FAILED, message),
+            HooksError::Store(error) => error.into(),
+            HooksError::Consumer(error) => error.into(),
+        }
+    }
 }
 
 const LOG_COUNT_DEFAULT: usize = 20;
@@ -356,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_the_same_from_both_sides_of_the_socket() {
+    fn change_line_is_equal_on_both_ends() {
         for change in changes() {
             let here = serde_json::to_string(&ChangeLine::from(&change)).unwrap();
             let sent = convert::change(&change);

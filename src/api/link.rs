@@ -1,8 +1,8 @@
-//! The client's end of a connection: HTTP/2 that is dialled again when it breaks.
+//! The client's end of a connection: HTTP/2, and a new dial after the connection broke.
 //!
-//! tonic's own channel hands each call to a task, which hands it to another, which has two made
-//! for it: for calls as small as a put that costs more than all the rest of a client. Here a call
-//! goes to the connection from where it is made; only a body that does not end at once gets a task.
+//! tonic's own channel passes each call to a task, that task passes it to another, and two more are
+//! spawned for it. For a call as small as a put, this costs more than all the rest of the client.
+//! Here the calling task sends the request; only a body that is not ready at once gets a task.
 
 use std::{
     fmt,
@@ -29,22 +29,24 @@ use tonic::{
 
 use crate::limits::{CALL_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, PING_EVERY, PINGS_UNANSWERED_MAX};
 
-/// What bytes go over.
+/// A byte stream to a server: a socket, or a pipe inside this process.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 type Dialled = BoxFuture<Box<dyn Stream>, StdError>;
 
-/// A connection to a node. Cheap to clone; all clones share it, and it ends with the last one.
+/// A connection to a node. Cheap to clone; all clones share it, and it closes with the last one.
 #[derive(Clone)]
 pub struct Link(Arc<Shared>);
 
 struct Shared {
     dial: Box<dyn Fn() -> Dialled + Send + Sync>,
-    // The newest connection, which may have broken meanwhile.
+    // The newest connection, which may be broken. Locked to clone or replace it, never across
+    // await.
     sender: Mutex<Option<SendRequest<Bytes>>>,
-    // Held by whoever dials, so that calls that come meanwhile wait for that connection.
+    // Held across the dial, so calls that start meanwhile wait for the same connection. Always
+    // taken before `sender`.
     dialling: tokio::sync::Mutex<()>,
 }
 
@@ -53,7 +55,7 @@ struct Shared {
 pub struct Answer(RecvStream);
 
 impl Link {
-    /// Makes a link that dials when it must: at the first call, and after the connection broke.
+    /// Returns a link that calls `dial` for its first call, and again after the connection broke.
     pub(super) fn new(dial: impl Fn() -> Dialled + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared {
             dial: Box::new(dial),
@@ -62,7 +64,7 @@ impl Link {
         }))
     }
 
-    /// Goes over a stream that is there already. Where that has broken, the first call dials.
+    /// Uses a stream that is already open. If the handshake on it fails, the first call dials.
     pub(super) async fn begin(&self, stream: impl Stream) {
         *self.0.known() = handshake(stream).await.ok();
     }
@@ -82,7 +84,7 @@ impl Shared {
         Ok(sender.ready().await?)
     }
 
-    // Waits while the other side takes no more calls.
+    // Waits while the server has `CALLS_MAX` calls in flight. `None`: the connection is broken.
     async fn open_sender(&self) -> Option<SendRequest<Bytes>> {
         let known = self.known().clone();
         known?.ready().await.ok()
@@ -99,7 +101,7 @@ impl Shared {
         let mut sending = Box::pin(send(body, stream));
         let sent = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
         if sent.is_pending() {
-            // Ends with the body, or when the call is over. The answer says what went wrong.
+            // Ends with the body, or when the call ends. The answer carries any error.
             tokio::spawn(async move { sending.await.unwrap_or_default() });
         }
         Ok(answer.await?.map(Answer))
@@ -114,7 +116,7 @@ async fn handshake(stream: impl Stream) -> Result<SendRequest<Bytes>, h2::Error>
         .handshake(stream)
         .await?;
     let pings = connection.ping_pong();
-    // Ends when the last sender is dropped, or the other side has gone; calls are told why.
+    // Ends when the last sender is dropped or the server closes; calls in flight get the reason.
     tokio::spawn(async move {
         tokio::select! {
             ended = connection => ended.unwrap_or_default(),
@@ -124,8 +126,8 @@ async fn handshake(stream: impl Stream) -> Result<SendRequest<Bytes>, h2::Error>
     Ok(sender)
 }
 
-// Returns when the other side does not answer any more: it hangs, or its process was stopped. Without
-// this, who waits for it would wait for ever.
+// Returns when the server no longer answers pings: it hangs, or its process is stopped. Without the
+// pings, a call to such a server would wait forever.
 async fn silence(pings: Option<PingPong>) {
     let Some(mut pings) = pings else {
         return std::future::pending().await;
@@ -134,8 +136,8 @@ async fn silence(pings: Option<PingPong>) {
         sleep(PING_EVERY).await;
         let mut unanswered = 0;
         let mut answer = Box::pin(pings.ping(Ping::opaque()));
-        // In parts: where this process was stopped itself, one part is over at once, and the answer is
-        // read in the next.
+        // In several waits: if this process itself was stopped, one wait runs out at once, and the
+        // answer is read in the next.
         while timeout(PING_EVERY, &mut answer).await.is_err() {
             unanswered += 1;
             if unanswered >= PINGS_UNANSWERED_MAX {
@@ -145,8 +147,8 @@ async fn silence(pings: Option<PingPong>) {
     }
 }
 
-// Sends a body as fast as the other side takes it. The end goes with the last part where the body
-// knows by then that it was the last.
+// Sends a body as fast as the server reads it. The end of the stream goes with the last part, if
+// the body knows by then that it was the last; otherwise in a frame of its own.
 async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
     let mut next = next_frame(&mut body, &mut stream).await;
     while let Some(frame) = next.take() {
@@ -179,7 +181,7 @@ async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::E
     stream.send_data(Bytes::new(), true)
 }
 
-// None also when nobody waits for the body any more.
+// Returns the next frame. `None` at the end of the body, and when the server has reset the stream.
 async fn next_frame(
     body: &mut Body,
     stream: &mut SendStream<Bytes>,
@@ -217,7 +219,7 @@ impl http_body::Body for Answer {
         let data = ready!(self.0.poll_data(context));
         Poll::Ready(match data {
             Some(Ok(data)) => {
-                // The other side may send as much again.
+                // Lets the server send as many bytes again.
                 let taken = self.0.flow_control().release_capacity(data.len());
                 Some(taken.map(|()| Frame::data(data)))
             }
@@ -247,14 +249,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_hangs_is_an_error_to_who_waits_for_it() {
+    async fn silent_node_fails_the_call() {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let node = tokio::spawn(async move {
             let mut node = h2::server::handshake(theirs).await.unwrap();
             let (_request, mut answer) = node.accept().await.unwrap().unwrap();
             let headers = http::Response::new(());
             let stream = answer.send_response(headers, false).unwrap();
-            // Alive for a while, then not a word, and the connection stays.
+            // Answers pings for a while, then falls silent with the connection still open.
             drop(timeout(PING_EVERY * 10, node.accept()).await);
             (node, stream)
         });

@@ -1,16 +1,19 @@
-//! Looking after stores: what a check finds, and what a repair gives up.
+//! The calls that check and repair stores.
 
 use crate::{
     api::{convert, error::ApiError},
-    node::StoreInfo,
+    node::{Node, StoreInfo},
     store::{Repaired, Store},
     wire::api,
 };
 
-/// Checks every record of `stores`.
-pub(super) async fn verify(stores: Vec<(StoreInfo, Store)>) -> Result<api::VerifyReply, ApiError> {
+/// Answers `Verify`: checks every record of the store, or of all stores.
+pub(super) async fn verify(
+    node: &Node,
+    request: &api::VerifyRequest,
+) -> Result<api::VerifyReply, ApiError> {
     let mut verified = Vec::new();
-    for (info, store) in stores {
+    for (info, store) in asked(node, &request.store, request.all)? {
         let report = store.verify().await?;
         verified.push(api::StoreVerified {
             info: Some(convert::store_info(&info)),
@@ -23,16 +26,18 @@ pub(super) async fn verify(stores: Vec<(StoreInfo, Store)>) -> Result<api::Verif
     Ok(api::VerifyReply { stores: verified })
 }
 
-/// Closes forks of this node's own logs; gives up what is lost of them where `accept_loss` says so.
+/// Answers `Repair`: closes forks of this node's own logs. Entries of these logs that are lost are
+/// given up only with `accept_loss`; without it, a store with lost entries is left as it is and the
+/// reply lists them.
 pub(super) async fn repair(
-    stores: Vec<(StoreInfo, Store)>,
-    accept_loss: bool,
+    node: &Node,
+    request: &api::RepairRequest,
 ) -> Result<api::RepairReply, ApiError> {
     let mut done = Vec::new();
-    for (info, store) in stores {
+    for (info, store) in asked(node, &request.store, request.all)? {
         let lost = store.status().await.lost;
-        // To close a fork loses nothing.
-        let repaired = if accept_loss || lost.is_empty() {
+        // Without lost entries a repair only closes a fork, which loses nothing.
+        let repaired = if request.accept_loss || lost.is_empty() {
             store.repair().await?
         } else {
             Repaired { lost, closed: None }
@@ -44,4 +49,17 @@ pub(super) async fn repair(
         });
     }
     Ok(api::RepairReply { stores: done })
+}
+
+// Returns the store that the request names, or all stores. `all` with an unknown name is an error.
+fn asked(node: &Node, name: &str, all: bool) -> Result<Vec<(StoreInfo, Store)>, ApiError> {
+    let asked = node.store(name)?.id();
+    let stores = node.stores().into_iter();
+    stores
+        .filter(|info| all || info.id == asked)
+        .map(|info| {
+            let store = node.store(&info.id.to_string())?;
+            Ok((info, store))
+        })
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! The calls about other nodes: invite, join, peers.
+//! The calls about other nodes: invitations, joins, peers, and copies of an entry on other disks.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -51,19 +51,21 @@ pub(super) fn join(
     let net = running(net)?;
     let invitation: Invitation = request.token.parse()?;
     let (answers, stream) = mpsc::channel(EVENTS_AHEAD);
-    // A client that goes away does not undo what has begun.
+    // The join goes on when the client disconnects. The `answers` channel closes when the join and
+    // its events have ended; the stream then ends. Sends to a disconnected client are ignored.
     let joining = net.clone();
     net.spawn(async move {
-        let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
+        let (events, mut received) = mpsc::channel(EVENTS_AHEAD);
         let forward = answers.clone();
-        let telling = tokio::spawn(async move {
-            while let Some(event) = told.recv().await {
+        let forwarding = tokio::spawn(async move {
+            while let Some(event) = received.recv().await {
                 drop(forward.send(Ok(progress(event))).await);
             }
         });
         let joined = joining.join(&invitation, &events).await;
+        // Closes the channel, so `forwarding` ends after the last event and the error comes last.
         drop(events);
-        drop(telling.await);
+        drop(forwarding.await);
         if let Err(error) = joined {
             drop(answers.send(Err(ApiError::from(error).into())).await);
         }
@@ -101,7 +103,7 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
     }
 }
 
-/// Answers `ListPeers`: members, and those removed.
+/// Answers `ListPeers`: all members but this node, and removed members.
 pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeersReply, ApiError> {
     let members = node.members();
     let known = net.map(Net::peers).unwrap_or_default();
@@ -123,8 +125,8 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
             None if members.is_removed(author) => "removed".to_owned(),
             None => continue,
         };
-        let told = said_of(&root, author).await?;
-        peers.push(peer(author, role, told, status, forked.contains(author)));
+        let notes = notes_about(&root, author).await?;
+        peers.push(peer(author, role, notes, status, forked.contains(author)));
     }
     let addresses = net.and_then(Net::addresses).unwrap_or_default();
     Ok(api::ListPeersReply {
@@ -133,8 +135,8 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
     })
 }
 
-// Its name, and whether it is dormant.
-async fn said_of(root: &Store, node: &Author) -> Result<(String, bool), ApiError> {
+// Reads what the root store has about a node: its name (empty: unknown), and whether it is dormant.
+async fn notes_about(root: &Store, node: &Author) -> Result<(String, bool), ApiError> {
     let info = root.get(format!("/nodes/{node}/info").as_bytes()).await?;
     let status = root.get(format!("/nodes/{node}/status").as_bytes()).await?;
     let name = info.and_then(|item| name_in(&item.value));
@@ -142,7 +144,7 @@ async fn said_of(root: &Store, node: &Author) -> Result<(String, bool), ApiError
     Ok((name.unwrap_or_default(), dormant))
 }
 
-// The info is a JSON object that a node wrote, with the name first.
+// Returns the name in the info of a node: a JSON object whose first field is the name.
 fn name_in(info: &[u8]) -> Option<String> {
     let rest = str::from_utf8(info).ok()?.strip_prefix(r#"{"name":""#)?;
     let (name, _rest) = rest.split_once('"')?;
@@ -180,7 +182,7 @@ fn peer(
     peer
 }
 
-// What is wrong with a peer, in a line.
+// Returns the trouble with a peer in one line. Empty: there is none.
 fn trouble(status: &PeerStatus) -> String {
     let misbehaved = status.misbehaved.as_deref().unwrap_or_default();
     match (status.shut_out, &status.error) {
@@ -237,7 +239,7 @@ pub(super) async fn wait_for(
     };
     let wanted = usize::try_from(request.members).unwrap_or(usize::MAX);
     let waiting = net.wait_for(store, &author, tip, wanted);
-    // Over or not: how many there are is the answer.
+    // The reply is the number of members at the end, whether or not the wait timed out.
     drop(tokio::time::timeout(Duration::from_millis(request.timeout_ms), waiting).await);
     let members = net.who_has(store, &author, tip).len();
     Ok(api::WaitForReply {
@@ -252,17 +254,17 @@ pub(super) async fn connect(net: Option<&Net>, request: &api::DialRequest) -> Re
     if !request.address.is_empty() {
         let address = request.address.parse().map_err(|_reason| {
             let given = &request.address;
-            ApiError::usage("bad_address", format!("{given:?} is no address"))
-                .hint("an address is IP:PORT, for instance 192.0.2.7:4711")
+            ApiError::usage("bad_address", format!("{given:?} is not an address"))
+                .hint("an address is IP:PORT, for example 192.0.2.7:4711")
         })?;
         addresses.direct.insert(address);
     }
     Ok(running(net)?.connect(&node, addresses).await?)
 }
 
-/// Reads which node a call is about.
+/// Reads the node that a call is about.
 pub(super) fn node(bytes: &Bytes) -> Result<Author, ApiError> {
-    convert::author(bytes)?.ok_or_else(|| ApiError::usage("no_node", "which node is not said"))
+    convert::author(bytes)?.ok_or_else(|| ApiError::usage("no_node", "the request names no node"))
 }
 
 fn role(name: &str) -> Result<Role, ApiError> {
@@ -277,9 +279,9 @@ fn running(net: Option<&Net>) -> Result<&Net, ApiError> {
         ApiError::new(
             "no_net",
             EXIT_UNAVAILABLE,
-            "no node is running that has peers",
+            "this needs peers, and no node is running that connects to them",
         )
-        .hint("start it with `lattice up`")
+        .hint("start the node with `lattice up`")
     })
 }
 
@@ -300,8 +302,9 @@ impl From<NetError> for ApiError {
     fn from(error: NetError) -> Self {
         let message = error.to_string();
         match error {
-            NetError::Bind { .. } => Self::new("cannot_bind", EXIT_FAILED, message)
-                .hint("is the address of `--bind` one of this machine, and its port free?"),
+            NetError::Bind { .. } => Self::new("cannot_bind", EXIT_FAILED, message).hint(
+                "check that the address of `--bind` is one of this machine and its port is free",
+            ),
             NetError::BadRelay { .. } => Self::usage("bad_relay", message),
             NetError::Mesh(error) => error.into(),
         }
@@ -329,15 +332,15 @@ impl From<MembershipError> for ApiError {
         let message = error.to_string();
         match error {
             MembershipError::NotAdmin { .. } => Self::new("not_admin", EXIT_PRECONDITION, message)
-                .hint("ask an admin; `lattice peer list` shows who is one"),
+                .hint("ask an admin; `lattice peer list` shows the admins"),
             MembershipError::Stranger { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
                 .hint("`lattice peer list` shows the members"),
             MembershipError::Removed { .. } => Self::new("removed", EXIT_PRECONDITION, message)
-                .hint("a removed key stays removed: join with a new data directory"),
+                .hint("a removed node cannot return: join with a new data directory"),
             MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
             MembershipError::LastAdmin { .. } => {
                 Self::new("last_admin", EXIT_PRECONDITION, message)
-                    .hint("let another admin in first: `lattice invite --role admin`")
+                    .hint("invite another admin first: `lattice invite --role admin`")
             }
             MembershipError::Outranked { .. } => Self::new("outranked", EXIT_PRECONDITION, message),
         }
@@ -354,16 +357,18 @@ impl From<JoinError> for ApiError {
             JoinError::HasMembers { .. } => Self::new("has_members", EXIT_PRECONDITION, message)
                 .hint("join with a new data directory: `--data-dir DIR`"),
             JoinError::Unreachable { .. } => Self::new("unreachable", EXIT_UNAVAILABLE, message)
-                .hint("is that node up, and on the same network or relay? the token is still good"),
+                .hint("check that it is up and in reach; the token is still valid"),
             JoinError::Refused { word, .. } => Self::new(&word, EXIT_PRECONDITION, message)
-                .hint("ask for a new one: `lattice invite`"),
+                .hint("ask for a new token: `lattice invite`"),
             JoinError::NotSynced { .. } => Self::new("not_synced", EXIT_UNAVAILABLE, message)
-                .hint("`lattice up` goes on where it stopped"),
+                .hint("`lattice up` continues the sync"),
             JoinError::Open(error) => error.into(),
             JoinError::Net(error) => error.into(),
         }
     }
 }
 
+/// Events of a join that wait for the client to read. When full, the join waits.
 const EVENTS_AHEAD: usize = 64;
+/// Characters of a node's name; longer names are shortened.
 const NAME_CHARS_MAX: usize = 64;

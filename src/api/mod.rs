@@ -1,17 +1,20 @@
 //! The local API: gRPC over the node's Unix socket, server and client.
 //!
-//! `proto/api.proto` is the contract. A connection comes in through [`socket`], which lets nobody
-//! but the node's own user pass; [`server`] speaks HTTP/2 on it and hands each call to the
-//! service. [`client`] is the other end, and also reaches a node in the same process without a
-//! socket, so that the command line has one path. [`error`] names what went wrong, the same way
-//! on both ends.
+//! `proto/api.proto` is the contract. [`socket`] accepts connections of the node's own user only;
+//! [`server`] speaks HTTP/2 on each and passes every call to the service, which lists the calls and
+//! leaves the work to one file for each noun. [`client`] is the other end. [`local`] makes the same
+//! client for a node in this process, without a socket, so the command line has one path. [`error`]
+//! gives failures the same names on both ends; each conversion of a library error stands beside the
+//! calls that return it.
 
 pub mod client;
 mod consumer;
 mod convert;
 pub mod error;
 mod hook;
+mod keys;
 pub mod link;
+pub mod local;
 mod maintenance;
 mod members;
 mod paging;
@@ -21,5 +24,7 @@ pub mod server;
 mod service;
 mod signed_entry;
 pub mod socket;
+mod stop;
+mod stores;
 mod watch;
 pub mod watches;

@@ -1,4 +1,4 @@
-//! Answers that come piece by piece: the list of a store, the log of an author.
+//! Streams of answers that are read a page at a time: the keys of a store, the log of an author.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use crate::{
     wire::api,
 };
 
-/// A stream of answers, as the service hands them out.
+/// A stream of answers, as tonic expects it from the service.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Streams the live keys of a store, from one snapshot.
@@ -49,7 +49,9 @@ pub(super) fn log(
     unfold(log, |log| Box::pin(log.next()))
 }
 
-/// Makes a stream of what `step` makes out of `state`, item by item. Ends after an error.
+/// Returns a stream that calls `step` for each item, with the state that the last call returned.
+///
+/// The stream ends when `step` returns `None`, and after the first error.
 pub(super) fn unfold<S, T>(state: S, step: fn(S) -> Step<S, T>) -> Answers<T>
 where
     S: Unpin + Send + 'static,
@@ -61,7 +63,7 @@ where
 
 struct Listing {
     scan: Scan,
-    // Of a page that was too long for one message.
+    // Items of the last page that did not fit into a message yet.
     rest: std::vec::IntoIter<Item>,
 }
 
@@ -88,9 +90,11 @@ impl Listing {
 struct Log {
     store: Store,
     author: Author,
-    // Exclusive: the last place that was read.
+    // Exclusive: sequence number of the last entry that was sent.
     after: Seq,
+    // Entries that may still be sent.
     left: u64,
+    // Entries of the last page that were not sent yet.
     page: std::vec::IntoIter<LogEntry>,
 }
 
@@ -118,12 +122,14 @@ struct Unfold<S, T> {
 }
 
 enum At<S, T> {
+    // Between two items.
     Rest(S),
+    // The next item is being made.
     Step(Step<S, T>),
     End,
 }
 
-/// An item and the state for the next one; `None`: the end.
+/// Makes one item and the state for the next. `None` ends the stream.
 pub(super) type Step<S, T> = Pin<Box<dyn Future<Output = Option<(Result<T, Status>, S)>> + Send>>;
 
 impl<S: Unpin, T> Stream for Unfold<S, T> {

@@ -1,14 +1,14 @@
-//! Answers about the past: keys as they were at a time, and what was different at two.
+//! Answers about the past: the keys at one time, and the differences between two times.
 
 use tonic::Status;
 
 use crate::{
     api::{
         convert,
-        error::ApiError,
+        error::{ApiError, EXIT_FAILED},
         paging::{Answers, unfold},
     },
-    store::{Item, List, Past, Store},
+    store::{Item, List, Past, PastError, Store},
     wire::api,
 };
 
@@ -20,7 +20,7 @@ pub(super) fn list(store: &Store, options: List, ms: u64) -> Answers<api::Items>
     unfold(listing, |listing| Box::pin(listing.next()))
 }
 
-/// Streams the keys that were different at two times.
+/// Streams the keys whose value at `from_ms` differs from the value at `to_ms`.
 pub(super) fn diff(
     store: &Store,
     options: List,
@@ -39,12 +39,12 @@ pub(super) fn diff(
 struct Listing {
     past: Past,
     ms: u64,
-    // Keys that are still wanted.
+    // Keys that may still be sent.
     left: usize,
 }
 
 impl Listing {
-    // Of thousands of keys that had no value then, none makes a message.
+    // Pages without a key that had a value then are skipped, not sent as empty messages.
     async fn next(mut self) -> Option<(Result<api::Items, Status>, Self)> {
         while self.left > 0 {
             let mut page = match self.past.next_items(self.ms).await {
@@ -86,6 +86,17 @@ impl Comparing {
             });
             let differences = differences.collect();
             return Some((Ok(api::Differences { differences }), self));
+        }
+    }
+}
+
+impl From<PastError> for ApiError {
+    fn from(error: PastError) -> Self {
+        let message = error.to_string();
+        match error {
+            PastError::Read(error) => error.into(),
+            PastError::TooFar { .. } => Self::new("too_far_back", EXIT_FAILED, message)
+                .hint("choose a later time, or read the log in order with `lattice watch --since`"),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Pipelined writes: requests in, answers out in the order of the requests.
 //!
 //! ```text
-//! requests -> gather what is there -> chunk -> writer (several chunks at a time) -> answers
+//! requests -> gather those that arrived -> chunk -> writer (several chunks at a time) -> answers
 //! ```
-//! One task does all of it, when the transport asks for the next answer: nothing to join, and a
-//! client that does not read its answers is not read either.
+//! Everything happens in one task, when the transport asks for the next answer. So there is no task
+//! to join, and a client that does not read its answers gets no more requests read.
 
 use std::{
     collections::VecDeque,
@@ -29,23 +29,24 @@ use crate::{
 /// The answers to one stream of writes.
 pub(super) struct PutAnswers {
     node: Node,
-    // Named by the first request.
+    // Set by the first request.
     store: Option<Store>,
-    // `None` when the client has sent its last request.
+    // `None` once the client has sent its last request, a request failed, or the server stops.
     requests: Option<Streaming<api::PutStreamRequest>>,
-    // In the order of the requests; the writer takes them in this order.
+    // In the order of the requests, which is the order in which the writer gets them. At most
+    // `PUT_CHUNKS_MAX`.
     chunks: VecDeque<Chunk>,
-    // Answers to requests that were before those in `chunks`.
+    // Answers that are ready, to requests older than those in `chunks`.
     replies: VecDeque<api::PutStreamReply>,
-    // Ends the stream after all answers.
+    // Sent after all answers, as the end of the stream.
     failed: Option<Status>,
-    // Ready when the server stops.
+    // Resolves when the server stops.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Writes of some requests that went to the writer together.
+/// The writes of several requests that go to the writer together.
 struct Chunk {
-    // Ops of each request.
+    // Number of ops of each request.
     requests: Vec<usize>,
     writes: Writes,
 }
@@ -53,7 +54,7 @@ struct Chunk {
 type Results = Vec<Result<Written, WriteError>>;
 
 enum Writes {
-    // On the way into the writer's queue. Only the last chunk: two could overtake each other.
+    // Waits for a place in the writer's queue. Only the last chunk: two could overtake each other.
     Sending(Later<Later<Results>>),
     Waiting(Later<Results>),
     Done(Results),
@@ -62,7 +63,8 @@ enum Writes {
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl PutAnswers {
-    /// Takes `requests` until the client has sent its last one or `ending` is cancelled.
+    /// Returns the answers to `requests`. Reads requests until the client has sent its last one or
+    /// `ending` is cancelled.
     pub(super) fn new(
         node: Node,
         requests: Streaming<api::PutStreamRequest>,
@@ -79,12 +81,12 @@ impl PutAnswers {
         }
     }
 
-    /// Gathers requests that are there already, up to one chunk. `None`: there were none.
+    /// Gathers requests that have already arrived, up to one chunk. `None`: there are none.
     fn gather(&mut self, context: &mut Context<'_>) -> Option<Chunk> {
         let mut requests = Vec::new();
         let mut writes = Vec::new();
         let mut bytes = 0;
-        // Requests count too: they may be empty.
+        // Requests count like writes: a request may be empty.
         while requests.len() + writes.len() < PUT_CHUNK_WRITES_MAX && bytes < PUT_CHUNK_BYTES {
             let Some(request) = self.poll_request(context) else {
                 break;
@@ -102,7 +104,7 @@ impl PutAnswers {
         let store = self.store.clone()?;
         #[expect(
             clippy::async_yields_async,
-            reason = "into the queue is one wait, the answer another"
+            reason = "the first future waits for the queue, the second for the answer"
         )]
         let sending = async move { Box::pin(store.begin_many(writes).await) as Later<Results> };
         let mut chunk = Chunk {
@@ -113,7 +115,7 @@ impl PutAnswers {
         Some(chunk)
     }
 
-    /// Takes a request that is there; `None` when none is, or no more come.
+    /// Returns a request that has already arrived. `None`: there is none now, or no more are read.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Option<api::PutStreamRequest> {
         match Pin::new(self.requests.as_mut()?).poll_next(context) {
             Poll::Pending => return None,
@@ -140,7 +142,7 @@ impl PutAnswers {
         self.chunks.len() < PUT_CHUNKS_MAX && !self.chunks.back().is_some_and(is_sending)
     }
 
-    /// Turns chunks that are done into answers.
+    /// Polls all chunks and turns finished ones, oldest first, into answers.
     fn poll_chunks(&mut self, context: &mut Context<'_>) {
         for chunk in &mut self.chunks {
             chunk.poll(context);
@@ -183,13 +185,13 @@ impl Stream for PutAnswers {
             return Poll::Ready(Some(Ok(reply)));
         }
         if self.requests.is_some() && self.ended.as_mut().poll(context).is_ready() {
-            // What is with the writer is answered; the rest was not written.
+            // Writes that the writer has are answered; requests after them are not written.
             self.requests = None;
             self.failed = Some(ApiError::stopping().into());
         }
-        // One that is on its way into the queue may have got there: the next one is gathered then.
+        // The last chunk may have reached the writer's queue; only then is the next one gathered.
         self.poll_chunks(context);
-        // Before the chunks are polled: one that is done at once would wake nobody.
+        // Gathers before the second poll: a chunk that is finished at once wakes no task.
         while self.has_room()
             && let Some(chunk) = self.gather(context)
         {

@@ -1,4 +1,4 @@
-//! The server's end: HTTP/2 on each connection, the calls to their service.
+//! The server's end: speaks HTTP/2 on each connection and routes calls to their service.
 
 use std::{
     convert::Infallible,
@@ -20,14 +20,13 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     codegen::{Body as HttpBody, BoxFuture, Service as _, StdError, http},
 };
 
 use crate::{
-    api::{service::Service, socket::Socket, watches::Watches},
+    api::{service::Service, socket::Socket, stop::Stop, watches::Watches},
     hooks::Hooks,
     limits::{
         CALL_WINDOW_BYTES, CALLS_MAX, CONNECTION_WINDOW_BYTES, CONNECTIONS_MAX, MESSAGE_BYTES_MAX,
@@ -46,19 +45,12 @@ pub struct Server {
     stop: Stop,
 }
 
-/// The two steps in which a server stops.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
-    /// Cancelled when a client called `Down`.
-    pub(super) asked: CancellationToken,
-    /// Cancelled when the server stops: no new calls, and streams without an end have one.
-    pub(super) ending: CancellationToken,
-}
-
 impl Server {
-    /// Makes the server of `node`. `socket` is only told to clients; nothing is bound. Without a
-    /// `net`, calls that need peers answer that there is none. `hooks` are changed and listed,
-    /// started or not.
+    /// Returns a server of `node` that listens nowhere yet.
+    ///
+    /// `status` reports `socket` to clients; this call does not bind it. Without a `net`, calls
+    /// that need peers fail with the code `no_net`. `hooks` can be changed and listed whether or
+    /// not they are started.
     pub fn new(node: Node, net: Option<Net>, hooks: Hooks, socket: Option<PathBuf>) -> Self {
         let (watches, stop) = (Watches::default(), Stop::default());
         let service = Service::new(node, net, hooks, socket, watches.clone(), stop.clone());
@@ -79,19 +71,20 @@ impl Server {
         self.stop.asked.clone().cancelled_owned()
     }
 
-    /// Begins the stop: `serve` takes no more connections, watches end, calls in flight go on.
+    /// Begins the stop: `serve` accepts no more connections, watches end, and calls in flight go
+    /// on.
     pub fn stop(&self) {
         self.stop.ending.cancel();
     }
 
-    /// Serves everybody who comes in through `socket`, until `stop` is called.
+    /// Serves every connection that `socket` accepts, until `stop` is called.
     ///
-    /// Then the socket is removed, calls in flight have `STOP_GRACE` to finish, and what is left
-    /// of them is cut off. On return no connection is open.
+    /// Then it removes the socket, gives calls in flight `STOP_GRACE` to finish, and closes the
+    /// connections of those that have not. On return no connection is open.
     pub async fn serve(self, socket: Socket) {
         let mut connections = JoinSet::new();
         loop {
-            // At the limit nobody is accepted: the next client waits in the socket's backlog.
+            // At the limit, the next client waits in the backlog of the socket.
             let full = connections.len() >= CONNECTIONS_MAX;
             tokio::select! {
                 () = self.stop.ending.cancelled() => break,
@@ -106,7 +99,7 @@ impl Server {
         if timeout(STOP_GRACE, drained).await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
-                "cut off calls that did not finish"
+                "closed connections whose calls did not finish in time"
             );
         }
         connections.shutdown().await;
@@ -134,23 +127,23 @@ impl Server {
             }
         };
         if let Err(error) = served {
-            tracing::debug!(error, "a connection ended badly");
+            tracing::debug!(error, "a connection ended with an error");
         }
     }
 }
 
 type Answer = BoxFuture<http::Response<Body>, Infallible>;
 
-/// Which service a call is for, by its path.
+/// Routes each call to its service, by the path of the request.
 #[derive(Clone)]
 struct Routes {
     lattice: LatticeServer<Service>,
     reflection: Reflection,
-    // The same under its former name: what some languages' libraries ask for.
+    // The same service under its older name, which the libraries of some languages still use.
     reflection_alpha: Reflection,
 }
 
-// A closure, because the type of the reflection service has no name.
+// A closure, because tonic does not name the type of the reflection service.
 type Reflection = Arc<dyn Fn(http::Request<Body>) -> Answer + Send + Sync>;
 
 impl Routes {

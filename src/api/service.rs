@@ -1,11 +1,6 @@
-//! The calls of the API, each a line or two onto the library.
+//! The list of calls: each finds its store or consumer and leaves the work to the file of its noun.
 
-use std::{
-    path::{Path, PathBuf},
-    process,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, process, sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -14,20 +9,18 @@ use crate::{
         consumer::{self, Answer},
         convert,
         error::ApiError,
-        hook, maintenance, members,
+        hook, keys, maintenance, members,
         paging::{self, Answers},
-        past,
         put_stream::PutAnswers,
-        server::Stop,
+        stop::Stop,
+        stores,
         watch::WatchAnswers,
         watches::Watches,
     },
     hooks::Hooks,
-    limits::HISTORY_ENTRIES_MAX,
     net::Net,
-    node::{Node, StoreInfo},
-    protocol::entry::Op,
-    store::{List, Store, WriteError, Written, consumers::Consumer},
+    node::Node,
+    store::{Store, consumers::Consumer},
     wire::api::{self, lattice_server::Lattice},
 };
 
@@ -38,7 +31,7 @@ pub(super) struct Service(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     node: Node,
-    // `None` for a short command that has the node open.
+    // `None` in a short command that opened the node itself and has no peers.
     net: Option<Net>,
     hooks: Hooks,
     // `None` when the node serves no socket.
@@ -75,19 +68,6 @@ impl Service {
         self.0.node.store(name).map_err(ApiError::from)
     }
 
-    // The store that a request names, or all of them.
-    fn asked(&self, name: &str, all: bool) -> Result<Vec<(StoreInfo, Store)>, ApiError> {
-        let asked = self.store(name)?.id();
-        let stores = self.0.node.stores().into_iter();
-        stores
-            .filter(|info| all || info.id == asked)
-            .map(|info| {
-                let store = self.store(&info.id.to_string())?;
-                Ok((info, store))
-            })
-            .collect()
-    }
-
     fn consumer(&self, store: &str, name: &str) -> Result<Consumer, ApiError> {
         Ok(self.store(store)?.consumer(name))
     }
@@ -101,19 +81,6 @@ impl Service {
         let (deliveries, durable) = (&request.deliveries, request.durable);
         let reply = consumer::answer(&consumer, deliveries, kind, durable).await;
         Ok(Response::new(reply?))
-    }
-
-    async fn write(
-        &self,
-        store: &str,
-        op: api::Op,
-        if_absent: bool,
-        if_head: &[u8],
-    ) -> Answered<api::Written> {
-        let condition = convert::condition(if_absent, if_head)?;
-        let store = self.store(store)?;
-        let op = convert::op(op, store.now_ms());
-        wrote(store.write(convert::write(op, condition)).await)
     }
 }
 
@@ -129,75 +96,30 @@ impl Lattice for Service {
     type JoinStream = Answers<api::JoinProgress>;
 
     async fn status(&self, _request: Request<api::StatusRequest>) -> Answered<api::StatusReply> {
-        let Shared {
-            node,
-            socket,
-            started_ms,
-            ..
-        } = &*self.0;
-        let mut stores = Vec::new();
-        for info in node.stores() {
-            let store = self.store(&info.id.to_string())?;
-            stores.push(convert::store_status(&info, store.status().await));
-        }
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        Ok(Response::new(api::StatusReply {
-            node: convert::bytes(&node.id().0),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            data_dir: text(node.data_dir()),
-            socket: socket.as_deref().map(text).unwrap_or_default(),
-            pid: process::id(),
-            started_ms: *started_ms,
-            now_ms: node.clock().now_ms(),
-            stores,
-        }))
+        let shared = &*self.0;
+        let reply = stores::status(&shared.node, shared.socket.as_deref(), shared.started_ms);
+        Ok(Response::new(reply.await?))
     }
 
     async fn down(&self, _request: Request<api::DownRequest>) -> Answered<api::DownReply> {
-        // Whoever waits for this stops the server, and a server that stops finishes this call.
+        // The owner of the server stops it then; a server that stops still finishes this call.
         self.0.stop.asked.cancel();
         Ok(Response::new(api::DownReply { pid: process::id() }))
     }
 
     async fn put(&self, request: Request<api::PutRequest>) -> Answered<api::Written> {
-        let request = request.into_inner();
-        let api::PutRequest {
-            store,
-            key,
-            value,
-            ttl_ms,
-            if_absent,
-            if_head,
-        } = request;
-        let op = api::Op {
-            key,
-            delete: false,
-            value,
-            ttl_ms,
-        };
-        self.write(&store, op, if_absent, &if_head).await
+        let reply = keys::put(&self.0.node, request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn delete(&self, request: Request<api::DeleteRequest>) -> Answered<api::Written> {
-        let api::DeleteRequest {
-            store,
-            key,
-            if_head,
-        } = request.into_inner();
-        let op = api::Op {
-            key,
-            delete: true,
-            ..api::Op::default()
-        };
-        self.write(&store, op, false, &if_head).await
+        let reply = keys::delete(&self.0.node, request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn batch(&self, request: Request<api::BatchRequest>) -> Answered<api::Written> {
-        let api::BatchRequest { store, ops } = request.into_inner();
-        let store = self.store(&store)?;
-        let now_ms = store.now_ms();
-        let ops: Vec<Op> = ops.into_iter().map(|op| convert::op(op, now_ms)).collect();
-        wrote(store.batch(ops).await)
+        let reply = keys::batch(&self.0.node, request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn put_stream(
@@ -210,75 +132,31 @@ impl Lattice for Service {
     }
 
     async fn get(&self, request: Request<api::GetRequest>) -> Answered<api::GetReply> {
-        let api::GetRequest { store, key, at_ms } = request.into_inner();
-        let store = self.store(&store)?;
-        let item = match at_ms {
-            None => store.get(&key).await.map_err(ApiError::from)?,
-            Some(ms) => store.get_at(&key, ms).await.map_err(ApiError::from)?,
-        };
-        Ok(Response::new(api::GetReply {
-            item: item.map(convert::item),
-        }))
+        let reply = keys::get(&self.0.node, request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn list(&self, request: Request<api::ListRequest>) -> Answered<Answers<api::Items>> {
-        let api::ListRequest {
-            store,
-            prefix,
-            keys_only,
-            limit,
-            at_ms,
-        } = request.into_inner();
-        let options = List {
-            prefix,
-            limit: bound(limit),
-            keys_only,
-        };
-        let store = self.store(&store)?;
-        Ok(Response::new(match at_ms {
-            None => paging::list(&store, options),
-            Some(ms) => past::list(&store, options, ms),
-        }))
+        let answers = keys::list(&self.0.node, request.into_inner());
+        Ok(Response::new(answers?))
     }
 
     async fn diff(
         &self,
         request: Request<api::DiffRequest>,
     ) -> Answered<Answers<api::Differences>> {
-        let api::DiffRequest {
-            store,
-            prefix,
-            keys_only,
-            from_ms,
-            to_ms,
-        } = request.into_inner();
-        let store = self.store(&store)?;
-        let options = List {
-            prefix,
-            limit: None,
-            keys_only,
-        };
-        let to_ms = to_ms.unwrap_or_else(|| store.now_ms());
-        Ok(Response::new(past::diff(&store, options, from_ms, to_ms)))
+        let answers = keys::diff(&self.0.node, request.into_inner());
+        Ok(Response::new(answers?))
     }
 
     async fn heads(&self, request: Request<api::HeadsRequest>) -> Answered<api::HeadsReply> {
-        let api::HeadsRequest { store, key } = request.into_inner();
-        let heads = self
-            .store(&store)?
-            .heads(&key)
-            .await
-            .map_err(ApiError::from)?;
-        let heads = heads.into_iter().map(convert::head).collect();
-        Ok(Response::new(api::HeadsReply { heads }))
+        let reply = keys::heads(&self.0.node, request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn history(&self, request: Request<api::HistoryRequest>) -> Answered<api::HistoryReply> {
-        let api::HistoryRequest { store, key, limit } = request.into_inner();
-        let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
-        let history = self.store(&store)?.history(&key, limit).await;
-        let history = history.map_err(ApiError::from)?;
-        Ok(Response::new(convert::history(history)))
+        let reply = keys::history(&self.0.node, request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn watch(&self, request: Request<api::WatchRequest>) -> Answered<WatchAnswers> {
@@ -493,34 +371,28 @@ impl Lattice for Service {
     }
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
-        let api::VerifyRequest { store, all } = request.into_inner();
-        let verified = maintenance::verify(self.asked(&store, all)?).await;
-        Ok(Response::new(verified?))
+        let reply = maintenance::verify(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn repair(&self, request: Request<api::RepairRequest>) -> Answered<api::RepairReply> {
-        let request = request.into_inner();
-        let stores = self.asked(&request.store, request.all)?;
-        let repaired = maintenance::repair(stores, request.accept_loss).await;
-        Ok(Response::new(repaired?))
+        let reply = maintenance::repair(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn create_store(
         &self,
         request: Request<api::CreateStoreRequest>,
     ) -> Answered<api::StoreInfo> {
-        let created = self.0.node.create_store(&request.get_ref().name).await;
-        let info = created.map_err(ApiError::from)?;
-        Ok(Response::new(convert::store_info(&info)))
+        let created = stores::create(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(created?))
     }
 
     async fn list_stores(
         &self,
         _request: Request<api::ListStoresRequest>,
     ) -> Answered<api::ListStoresReply> {
-        let stores = self.0.node.stores();
-        let stores = stores.iter().map(convert::store_info).collect();
-        Ok(Response::new(api::ListStoresReply { stores }))
+        Ok(Response::new(stores::list(&self.0.node)))
     }
 
     async fn invite(&self, request: Request<api::InviteRequest>) -> Answered<api::InviteReply> {
@@ -582,15 +454,4 @@ impl Lattice for Service {
         members::connect(self.0.net.as_ref(), request.get_ref()).await?;
         Ok(Response::new(api::DialReply {}))
     }
-}
-
-fn wrote(written: Result<Written, WriteError>) -> Answered<api::Written> {
-    Ok(Response::new(convert::written(
-        &written.map_err(ApiError::from)?,
-    )))
-}
-
-// 0 means no limit.
-fn bound(limit: u64) -> Option<usize> {
-    (limit > 0).then(|| usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -1,4 +1,4 @@
-//! The signed entry of a change, for those who check it themselves.
+//! The signed entry behind a change, for clients that verify signatures themselves.
 
 use bytes::Bytes;
 
@@ -12,75 +12,76 @@ use crate::{
     wire::api::{self, watch_reply::Event},
 };
 
-/// What was found last: the changes of an entry come one after the other.
+/// The entry that was looked up last. The changes of one entry follow each other, so each entry is
+/// looked up once.
 #[derive(Clone)]
 pub(super) struct Found {
     id: EntryId,
-    // Or why there is no proof.
-    proof: Result<Proof, String>,
+    // The error is the reason, for people, why the change has no signed entry.
+    signed: Result<Signed, String>,
 }
 
 #[derive(Clone)]
-struct Proof {
+struct Signed {
     entry: VerifiedEntry,
     encoded: Bytes,
 }
 
-/// Adds the proof to the reply about `change`, or why there is none.
+/// Adds the signed entry of `change` to `reply`, or the reason why there is none.
 pub(super) async fn add(
     store: Store,
     last: Option<Found>,
     change: std::sync::Arc<Change>,
     mut reply: api::WatchReply,
 ) -> (api::WatchReply, Option<Found>) {
-    let Some(Event::Change(told)) = &mut reply.event else {
+    let Some(Event::Change(message)) = &mut reply.event else {
         return (reply, last);
     };
     if matches!(change.kind, Kind::Expire | Kind::Retract) {
-        told.proof_missing = "nobody signs this: it is what this node saw".to_owned();
+        message.proof_missing =
+            "no author signs this kind of change: this node derived it".to_owned();
         return (reply, last);
     }
     let found = match last.filter(|last| last.id == change.entry.id) {
         Some(found) => found,
         None => Found {
             id: change.entry.id,
-            proof: find(&store, &change).await,
+            signed: find(&store, &change).await,
         },
     };
-    match &found.proof {
-        Ok(proof) => fill(told, proof),
-        Err(why) => told.proof_missing.clone_from(why),
+    match &found.signed {
+        Ok(signed) => fill(message, signed),
+        Err(why) => message.proof_missing.clone_from(why),
     }
     (reply, Some(found))
 }
 
-async fn find(store: &Store, change: &Change) -> Result<Proof, String> {
+async fn find(store: &Store, change: &Change) -> Result<Signed, String> {
     let found = store.entry(change.entry).await;
     let entry = found.map_err(|error: ReadError| error.to_string())?;
-    let entry = entry.ok_or("the log does not have the entry any more")?;
-    // Most were let in by a later signature that speaks for them.
+    let entry = entry.ok_or("the log no longer has the entry")?;
+    // Most entries were accepted because a later entry of their author commits to them.
     let checked = Entry::clone(&entry);
     match tokio::task::spawn_blocking(|| checked.verify()).await {
-        Ok(Ok(entry)) => Ok(Proof {
+        Ok(Ok(entry)) => Ok(Signed {
             encoded: entry.signed.encode().into(),
             entry,
         }),
         Ok(Err(_odd)) => Err(
-            "its own signature does not verify: a later entry of its author \
-                              speaks for it"
+            "its own signature does not verify: a later entry of its author vouches for it"
                 .to_owned(),
         ),
         Err(_stopped) => Err("the node is stopping".to_owned()),
     }
 }
 
-// Also where the op is: the state at the start of a watch does not know it.
-fn fill(told: &mut api::Change, proof: &Proof) {
-    let ops = &proof.entry.ops;
-    let index = ops.iter().position(|op| *op.key() == told.key);
+// Sets the place of the op, too: a change of the initial state of a watch does not know it.
+fn fill(message: &mut api::Change, signed: &Signed) {
+    let ops = &signed.entry.ops;
+    let index = ops.iter().position(|op| *op.key() == message.key);
     let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    told.op_index = index.map_or(told.op_index, number);
-    told.op_count = number(ops.len());
-    told.atomic = proof.entry.header.atomic;
-    told.proof = proof.encoded.clone();
+    message.op_index = index.map_or(message.op_index, number);
+    message.op_count = number(ops.len());
+    message.atomic = signed.entry.header.atomic;
+    message.proof = signed.encoded.clone();
 }

@@ -1,8 +1,9 @@
 //! The node's Unix socket: private from birth, for this user only.
 //!
-//! Two walls, either of which is enough: the directory is 0700 and ours, and each peer's uid is
-//! checked. Whoever binds holds the lock of the data directory, so a socket file that is already
-//! there was left by a node that died; it is removed, unless somebody answers on it after all.
+//! Two checks, either of which would be enough: the directory belongs to this user with mode 0700,
+//! and the uid of each peer is compared. The caller of `bind` holds the lock of the data directory,
+//! so an existing socket file was left by a node that was killed. `bind` removes it, unless a
+//! process still answers on it.
 
 use std::{
     fs, io,
@@ -14,76 +15,79 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::limits::SOCKET_PATH_BYTES_MAX;
+use crate::{
+    api::error::{ApiError, EXIT_FAILED, HINT_SHORTER},
+    limits::SOCKET_PATH_BYTES_MAX,
+};
 
-/// Returns where the node of `data_dir` has its socket.
+/// Returns the path of the socket of the node in `data_dir`.
 pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("run").join("sock")
 }
 
-/// Why there is no socket.
+/// A socket that could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The system limits a socket's path to some hundred bytes.
+    /// The path is too long: systems allow about a hundred bytes for a socket.
     #[error(
-        "the socket's path has {bytes} bytes, a socket's path has at most {bytes_max}: {}",
+        "the path of the socket has {bytes} bytes; the system allows {bytes_max}: {}",
         path.display()
     )]
     PathTooLong {
-        /// Where it would be.
+        /// Path that was asked for.
         path: PathBuf,
-        /// What it has.
+        /// Length of that path.
         bytes: usize,
-        /// What the system allows.
+        /// Longest path that the system allows.
         bytes_max: usize,
     },
-    /// The directory of the socket is not one that only we can write to.
+    /// Users other than this one may be able to write to the directory of the socket.
     #[error("{} cannot hold the socket: {what}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason for the refusal, for people.
         what: String,
     },
-    /// Something that no node put there is in the socket's place; it is left alone.
+    /// A file that no node makes is at the path of the socket; it is not touched.
     #[error("{} is in the way: it is not a socket", path.display())]
     NotASocket {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Somebody answers there.
+    /// Another process answers on the socket.
     #[error("{} is in use: another process answers on it", path.display())]
     InUse {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// The system refused.
+    /// The system refused an operation.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// Operation that failed, as a verb.
         doing: &'static str,
-        /// Where.
+        /// Path of the operation.
         path: PathBuf,
-        /// What it said.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// A bound socket. Its file is removed when this is dropped.
+/// A bound socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    // Device and inode of the file we made: only that one is ours to remove.
+    // Device and inode of the file that `bind` made: drop removes no other file.
     file: (u64, u64),
     uid: u32,
 }
 
 impl Socket {
-    /// Binds the socket of `data_dir`. The caller holds the lock of the directory.
+    /// Binds the socket of `data_dir`. The caller must hold the lock of the directory.
     ///
-    /// Sets the process's umask for the moment of the bind; a file that another thread creates
-    /// at that moment becomes private, never more open.
+    /// The umask of the process is stricter during the bind: a file that another thread creates
+    /// meanwhile becomes private, never more open.
     ///
     /// # Errors
     /// Every variant of `SocketError`.
@@ -113,14 +117,14 @@ impl Socket {
         })
     }
 
-    /// Returns where it is.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Waits for the next connection of this user; those of others are dropped with a warning.
+    /// Waits for the next connection of this user; connections of others are closed with a warning.
     ///
-    /// Cancel-safe: a dropped call loses no connection.
+    /// Cancel-safe: dropping the call loses no connection.
     pub async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
@@ -129,7 +133,9 @@ impl Socket {
                     Ok(peer) => {
                         tracing::warn!(uid = peer.uid(), "refused a connection of another user");
                     }
-                    Err(error) => tracing::warn!(%error, "refused a connection of nobody"),
+                    Err(error) => {
+                        tracing::warn!(%error, "refused a connection whose user is unknown");
+                    }
                 },
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -171,12 +177,15 @@ fn private_directory(path: &Path, uid: u32) -> Result<(), SocketError> {
         rustix::fs::fstat(&directory).map_err(|error| io_error("look at", path)(error.into()))?;
     if found.st_uid != uid {
         return Err(refused(&format!(
-            "user {} owns it, this is user {uid}",
+            "it belongs to user {}, and this process runs as user {uid}",
             found.st_uid
         )));
     }
     if found.st_mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "made the directory of the socket private");
+        tracing::warn!(
+            path = %path.display(),
+            "other users could open the directory of the socket; made it private"
+        );
         rustix::fs::fchmod(&directory, Mode::RWXU)
             .map_err(|error| io_error("make private", path)(error.into()))?;
     }
@@ -195,7 +204,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(SocketError::InUse { path: path.into() });
     }
-    tracing::info!(path = %path.display(), "removed the socket of a node that died");
+    tracing::info!(path = %path.display(), "removed the socket of a node that was killed");
     fs::remove_file(path).map_err(io_error("remove", path))
 }
 
@@ -207,7 +216,24 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Socke
     }
 }
 
-/// Wait after a failed accept, which is nearly always a lack of file descriptors.
+impl From<SocketError> for ApiError {
+    fn from(error: SocketError) -> Self {
+        let message = error.to_string();
+        match error {
+            SocketError::PathTooLong { .. } => {
+                Self::usage("socket_path_too_long", message).hint(HINT_SHORTER)
+            }
+            SocketError::Directory { .. } => Self::new("socket_directory", EXIT_FAILED, message)
+                .hint("move it away; the node then creates a private directory"),
+            SocketError::NotASocket { .. } => Self::new("socket_in_the_way", EXIT_FAILED, message)
+                .hint("a node creates nothing but a socket there; check the file and move it away"),
+            SocketError::InUse { .. } => Self::new("socket_in_use", EXIT_FAILED, message),
+            SocketError::Io { .. } => Self::new("socket", EXIT_FAILED, message),
+        }
+    }
+}
+
+/// Wait after a failed accept; nearly always the process has run out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -221,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn directory_and_socket_are_private_and_go_away() {
+    async fn directory_and_socket_are_private() {
         let dir = data_dir();
         let socket = Socket::bind(dir.path()).unwrap();
         let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
@@ -243,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn link_in_place_of_directory_is_refused() {
+    async fn linked_directory_is_refused() {
         let dir = data_dir();
         symlink(data_dir().keep(), dir.path().join("run")).unwrap();
         let error = Socket::bind(dir.path()).unwrap_err();
@@ -251,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn link_or_file_in_place_of_socket_is_refused_and_kept() {
+    async fn link_or_file_in_the_way_is_kept() {
         let dir = data_dir();
         let target = dir.path().join("target");
         fs::write(&target, "kept").unwrap();
@@ -271,10 +297,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stale_socket_is_replaced_and_live_one_is_not() {
+    async fn stale_socket_is_replaced() {
         let dir = data_dir();
         fs::create_dir(dir.path().join("run")).unwrap();
-        // A listener that is dropped leaves its file, as a killed process does.
+        // A dropped listener leaves its file, as a killed process does.
         drop(std::os::unix::net::UnixListener::bind(path(dir.path())).unwrap());
         let _socket = Socket::bind(dir.path()).unwrap();
         assert!(matches!(
@@ -284,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn path_that_is_too_long_says_how_long() {
+    async fn too_long_path_is_refused() {
         let dir = data_dir();
         let deep = dir.path().join("d".repeat(SOCKET_PATH_BYTES_MAX));
         fs::create_dir(&deep).unwrap();

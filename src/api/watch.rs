@@ -1,4 +1,4 @@
-//! A watch as a stream of answers.
+//! The call `Watch`: a watch of a store as a stream of answers.
 
 use std::{
     future::Future,
@@ -15,39 +15,45 @@ use tonic::Status;
 use crate::{
     api::{
         convert,
-        error::ApiError,
+        error::{ApiError, EXIT_FAILED, closed, text},
         signed_entry::{self, Found},
         watches::{Opened, Watches},
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
-    protocol::{cursor::Cursor, pattern::Pattern},
-    store::{Start, Store, WatchEvent, WatchMode, WatchOptions},
+    protocol::{
+        cursor::{Cursor, CursorError},
+        pattern::Pattern,
+    },
+    store::{Start, Store, WatchError, WatchEvent, WatchMode, WatchOptions},
     wire::api::{self, watch_reply::Event, watch_request},
 };
 
-type Proving = Pin<Box<dyn Future<Output = (api::WatchReply, Option<Found>)> + Send>>;
+type Signing = Pin<Box<dyn Future<Output = (api::WatchReply, Option<Found>)> + Send>>;
 
-/// A watch of one client. Dropped with the call when the client goes away, and the watch with it.
+/// The answers to one `Watch` call. When the client disconnects, the call drops them, and the watch
+/// ends.
 pub(super) struct WatchAnswers {
-    // `None` after an error or the end: the stream is over.
+    // `None` after an error and at the end: the stream has ended.
     watch: Option<Opened>,
     store: Store,
-    // A cursor on every change; it is always on the other events.
+    // True: changes carry a cursor. Other events always do.
     cursors: bool,
-    // Whether changes carry their signed entries.
+    // True: changes carry their signed entry.
     proofs: bool,
+    // The entry that was looked up last.
     found: Option<Found>,
-    // The reply that comes next, when its proof is found.
-    proving: Option<Proving>,
+    // The next reply, while its signed entry is looked up.
+    signing: Option<Signing>,
     ending: CancellationToken,
+    // Resolves when `ending` is cancelled.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl WatchAnswers {
-    /// Begins to watch `store` until the client or the server ends it.
+    /// Begins to watch `store`, until the client or the server ends the call.
     ///
     /// # Errors
-    /// What is malformed in `request`.
+    /// The first field of `request` that is malformed.
     pub(super) fn new(
         store: Store,
         request: api::WatchRequest,
@@ -65,7 +71,7 @@ impl WatchAnswers {
             cursors,
             proofs,
             found: None,
-            proving: None,
+            signing: None,
             ending,
             ended,
         })
@@ -105,12 +111,12 @@ impl Stream for WatchAnswers {
         let Some(watch) = self.watch.take() else {
             return Poll::Ready(None);
         };
-        // The flag first: a watch that always has something to say ends too.
+        // Checked before the watch, so that a watch that always has an event ends as well.
         let ending = self.ending.is_cancelled();
         if ending || self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(ApiError::stopping().into())));
         }
-        if self.proving.is_none() {
+        if self.signing.is_none() {
             let polled = Pin::new(&mut *watch.lock()).poll_next(context);
             let event = match polled {
                 Poll::Pending => {
@@ -122,7 +128,7 @@ impl Stream for WatchAnswers {
             };
             let change = match &event {
                 WatchEvent::Change(change) if self.proofs => Some(Arc::clone(change)),
-                _no_proof => None,
+                _unsigned => None,
             };
             let reply = self.reply(&watch, event);
             let Some(change) = change else {
@@ -130,19 +136,19 @@ impl Stream for WatchAnswers {
                 return Poll::Ready(Some(Ok(reply)));
             };
             let (store, last) = (self.store.clone(), self.found.take());
-            self.proving = Some(Box::pin(signed_entry::add(store, last, change, reply)));
+            self.signing = Some(Box::pin(signed_entry::add(store, last, change, reply)));
         }
         self.watch = Some(watch);
-        let Some(proving) = &mut self.proving else {
+        let Some(signing) = &mut self.signing else {
             unreachable!("set above");
         };
-        let (reply, found) = ready!(proving.as_mut().poll(context));
-        (self.proving, self.found) = (None, found);
+        let (reply, found) = ready!(signing.as_mut().poll(context));
+        (self.signing, self.found) = (None, found);
         Poll::Ready(Some(Ok(reply)))
     }
 }
 
-// What a watch is on, in words.
+// Returns the prefixes and patterns of a watch as text, for metrics.
 fn label(request: &api::WatchRequest) -> String {
     let prefixes = [&request.prefix].into_iter().chain(&request.prefixes);
     let all = prefixes.chain(&request.patterns);
@@ -163,13 +169,13 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
     if let (Some(until_ms), Start::SinceAuthored { ms }) = (request.until_ms, &start)
         && until_ms < *ms
     {
-        let message = format!("the watch would end at {until_ms}, before it begins at {ms}");
+        let message = "the watch would end before it begins: its end is earlier than its start";
         return Err(ApiError::usage("until_before_since", message));
     }
     if request.until_ms.is_some() && start == Start::Initial {
-        let message = "a watch that begins with the state as it is has no end in the past";
+        let message = "a watch that begins with the current state cannot end at a time";
         return Err(ApiError::usage("until_without_past", message)
-            .hint("begin with what was written since a time, or after a cursor"));
+            .hint("begin at a time in the past, or after a cursor"));
     }
     let kinds: Vec<_> = request
         .kinds
@@ -179,7 +185,7 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
     let selectors = request.prefixes.len() + request.patterns.len();
     if selectors > WATCH_SELECTORS_MAX {
         let message = format!(
-            "a watch has at most {WATCH_SELECTORS_MAX} prefixes and patterns; this one has {selectors}"
+            "the watch has {selectors} prefixes and patterns; the limit is {WATCH_SELECTORS_MAX}"
         );
         return Err(ApiError::usage("too_many_selectors", message));
     }
@@ -211,4 +217,25 @@ fn options(request: api::WatchRequest) -> Result<WatchOptions, ApiError> {
             ms => Duration::from_millis(ms),
         },
     })
+}
+
+impl From<WatchError> for ApiError {
+    fn from(error: WatchError) -> Self {
+        let message = text(&error);
+        match error {
+            WatchError::ForeignCursor { .. } => Self::usage("foreign_cursor", message)
+                .hint("watch the store that the cursor belongs to, or watch without the cursor"),
+            WatchError::Behind { .. } => Self::new("cursor_ahead", EXIT_FAILED, message)
+                .hint("wait until this node has caught up, as `lattice watch --wait` does"),
+            WatchError::Closed => closed(message),
+            WatchError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<CursorError> for ApiError {
+    fn from(error: CursorError) -> Self {
+        Self::usage("bad_cursor", error.to_string())
+            .hint("copy the whole cursor as the watch printed it, or leave it out")
+    }
 }

@@ -1,4 +1,4 @@
-//! The watches that clients have open, and how far behind each is.
+//! The open watches of clients, and how far behind each of them is.
 
 use std::{
     collections::BTreeMap,
@@ -7,28 +7,30 @@ use std::{
 
 use crate::{id::StoreId, store::Watch};
 
-/// The open watches of a server's clients. Cheap to clone; all clones are the same.
+/// The open watches of a server's clients. Cheap to clone; all clones share one list.
+// Locked for a moment, never across await. No watch is locked while this lock is held.
 #[derive(Debug, Clone, Default)]
 pub struct Watches(Arc<Mutex<Open>>);
 
-/// How far behind a watch is.
+/// The lag of one watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchLag {
-    /// Names it from its begin to its end; the next one has a higher number.
+    /// Number of the watch: unique in this process, higher for a later watch.
     pub watch: u64,
-    /// What it watches.
+    /// Store that it watches.
     pub store: StoreId,
-    /// The same, in words: prefixes and patterns, cut to be a label.
+    /// Prefixes and patterns of the watch as a label, shortened to 80 characters.
     pub on: String,
-    /// Entries published that lie behind its position, see [`Watch::lag`]. What is on the way to
-    /// its client counts as given.
+    /// Published entries that the watch has not delivered yet, see [`Watch::lag`]. Events on the
+    /// way to the client count as delivered.
     pub entries: u64,
 }
 
 #[derive(Debug, Default)]
 struct Open {
+    // Number of the newest watch.
     last: u64,
-    // By number. Each goes when its `Opened` is dropped.
+    // By number. Dropping an `Opened` removes its watch.
     watches: BTreeMap<u64, One>,
 }
 
@@ -39,17 +41,17 @@ struct One {
     watch: Arc<Mutex<Watch>>,
 }
 
-/// A watch that is counted until it is dropped.
+/// A watch that is listed until this is dropped.
 #[derive(Debug)]
 pub(super) struct Opened {
     number: u64,
-    // Locked by who polls it, and for a moment by who asks how far it is.
+    // Locked by the call that polls the watch, and for a moment by `lags`. Never across await.
     watch: Arc<Mutex<Watch>>,
     among: Watches,
 }
 
 impl Watches {
-    /// Counts `watch` of `store` in, until what it returns is dropped.
+    /// Lists `watch` of `store` until the returned value is dropped.
     pub(super) fn open(&self, store: StoreId, on: String, watch: Watch) -> Opened {
         let watch = Arc::new(Mutex::new(watch));
         let mut open = self.lock();
@@ -68,9 +70,9 @@ impl Watches {
         }
     }
 
-    /// Returns how far behind each is, the oldest first.
+    /// Returns the lag of each open watch, the oldest watch first.
     pub fn lags(&self) -> Vec<WatchLag> {
-        // Copied, so that no watch waits for a look at the others.
+        // A copy, so that opening and closing a watch do not wait for the lock of another.
         let watches = self.lock().watches.clone();
         let lag = |(watch, one): (u64, One)| WatchLag {
             watch,
@@ -82,12 +84,12 @@ impl Watches {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
 impl Opened {
-    /// Returns the watch, for a moment.
+    /// Locks the watch. The guard must not be held across await.
     pub(super) fn lock(&self) -> MutexGuard<'_, Watch> {
         lock(&self.watch)
     }
@@ -95,15 +97,17 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let gone = self.among.lock().watches.remove(&self.number);
-        // Without the lock: it ends a subscription.
-        drop(gone);
+        let removed = self.among.lock().watches.remove(&self.number);
+        // Dropped after the lock is released, because the drop ends a subscription.
+        drop(removed);
     }
 }
 
-fn lock(watch: &Mutex<Watch>) -> MutexGuard<'_, Watch> {
-    watch.lock().unwrap_or_else(PoisonError::into_inner)
+// A call that panicked leaves data that other calls may still read: a poisoned lock is used as it
+// is.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Characters of what a watch is on that its label has.
+/// Characters of a watch's label. Longer ones are shortened, so that metrics stay small.
 const ON_CHARS_MAX: usize = 80;

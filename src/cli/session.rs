@@ -7,7 +7,10 @@ use std::{
 };
 
 use lattice::{
-    api::client::{self, Client, ConnectError},
+    api::{
+        client::{self, Client, ConnectError},
+        local,
+    },
     daemon::{Daemon, MetricsError},
     net::NetConfig,
     node::{FileConfig, Node, NodeConfig, OpenError},
@@ -192,7 +195,7 @@ impl Session {
                 Ok(node) if lifetime == Lifetime::Long => {
                     return Self::serve(node, net.config(file)).await;
                 }
-                Ok(node) => return Ok(Self::Opened(client::in_process(node.clone()), node)),
+                Ok(node) => return Ok(Self::Opened(local::in_process(node.clone()), node)),
                 // Between its lock and its socket, or a short command like this one.
                 Err(OpenError::AlreadyRunning { .. }) if Instant::now() < held_until => {
                     tokio::time::sleep(LOCK_RETRY).await;

@@ -1,4 +1,4 @@
-//! The daemon: a node and what serves it, from start to an ordered stop.
+//! The daemon: starts the parts that serve a node, and stops them in order.
 
 use std::{io, net::SocketAddr, path::Path};
 
@@ -10,8 +10,9 @@ use tokio::{
 
 use crate::{
     api::{
-        client::{self, Client},
+        client::Client,
         error::{ApiError, EXIT_FAILED},
+        local,
         server::Server,
         socket::{Socket, SocketError},
     },
@@ -22,9 +23,10 @@ use crate::{
     store::WriteError,
 };
 
-/// A node that serves its socket.
+/// A node that serves its socket, meets its peers and runs its hooks.
 ///
-/// Dropping it stops the serving without order; [`Daemon::stop`] is the way to end it.
+/// End it with [`Daemon::stop`]. Dropping it cuts everything off at once and does not close the
+/// node.
 #[derive(Debug)]
 pub struct Daemon {
     node: Node,
@@ -32,34 +34,36 @@ pub struct Daemon {
     hooks: Hooks,
     server: Server,
     socket: std::path::PathBuf,
-    // Runs `Server::serve`; joined by `stop`, aborted by drop.
+    // Runs `Server::serve` on `calls`. Joined by `stop`, aborted by drop.
     serving: JoinHandle<()>,
-    // Where calls are served: who asks is not behind what goes to peers. Left before `drop`.
+    // Threads for calls of clients only, so that these do not wait behind work for peers. `None`
+    // only during drop.
     calls: Option<Runtime>,
+    // Set by `serve_metrics`. Ends when it is dropped.
     metrics: Option<Metrics>,
 }
 
-/// Why a daemon did not start or stop as it should.
+/// A daemon that could not start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// There is no socket.
+    /// The socket could not be bound.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The system gives no threads.
+    /// The system refused threads for calls.
     #[error("cannot start threads that serve calls: {0}")]
     Threads(#[source] io::Error),
-    /// The node did not close cleanly; what was acknowledged is in its log all the same.
+    /// The node did not close cleanly; acknowledged writes are in its log all the same.
     #[error("the node did not close cleanly: {0}")]
     Close(#[source] WriteError),
 }
 
 impl Daemon {
-    /// Binds the socket of `node`, serves it and meets other nodes in the background.
+    /// Binds the socket of `node`, then serves calls, meets peers and runs hooks in the background.
     ///
-    /// To be called inside a runtime.
+    /// Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// `Socket`; the node is left open.
+    /// `Socket`, `Threads`. The node is left open.
     pub fn start(node: Node, config: NetConfig) -> Result<Self, DaemonError> {
         let socket = Socket::bind(node.data_dir())?;
         let path = socket.path().to_owned();
@@ -77,7 +81,7 @@ impl Daemon {
             .build()
             .map_err(DaemonError::Threads)?;
         let serving = calls.spawn(server.clone().serve(socket));
-        // Last: a command that a hook runs finds the socket.
+        // Hooks start last, so that a command that a hook runs finds the socket.
         hooks.start();
         Ok(Self {
             node,
@@ -91,11 +95,11 @@ impl Daemon {
         })
     }
 
-    /// Tells on a loopback address how the node is, over HTTP: `/metrics` and `/healthz`, until the
-    /// daemon is stopped. Returns the address.
+    /// Serves `/metrics` and `/healthz` over HTTP on a loopback address until the daemon is
+    /// dropped. Returns the address, which has the chosen port if `at` has port 0.
     ///
     /// # Errors
-    /// `MetricsError`.
+    /// Every variant of `MetricsError`.
     pub async fn serve_metrics(&mut self, at: SocketAddr) -> Result<SocketAddr, MetricsError> {
         let metrics = Metrics::start(&self.node, &self.net, self.server.watches(), at).await?;
         let address = metrics.address();
@@ -108,38 +112,38 @@ impl Daemon {
         &self.node
     }
 
-    /// Returns a client of this node that needs no socket.
+    /// Returns a client of this node that does not use its socket.
     pub fn client(&self) -> Client {
-        client::of_server(self.server.clone())
+        local::of_server(self.server.clone())
     }
 
-    /// Returns where clients connect.
+    /// Returns the path of the socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Resolves when a client has called `Down`. The call is answered; the rest is for the
-    /// caller, who should `stop`.
+    /// Resolves when a client has called `Down`. The server answers that call; the caller should
+    /// then `stop` the daemon.
     pub fn shutdown_requested(&self) -> impl Future<Output = ()> + Send + 'static {
         self.server.down_requested()
     }
 
     /// Stops in order:
     ///
-    /// 1. No connection is accepted any more, and the socket is removed. This comes first and
-    ///    under the lock of the data directory, so that it can never hit a successor's socket.
+    /// 1. The server accepts no more connections, and removes the socket. The lock of the data
+    ///    directory is still held, so the removed socket is never that of the next node.
     /// 2. Watches end with the code `stopping`; open connections take no new calls.
-    /// 3. Calls in flight finish, within `STOP_GRACE`; after that they are cut off.
-    /// 4. Hooks take no more changes, what runs finishes, within `HOOKS_STOP_GRACE`; after that it
-    ///    is ended.
-    /// 5. Peers are told goodbye: their connections close.
-    /// 6. The node closes: writes are flushed, files closed, the lock released.
+    /// 3. Calls in flight have `STOP_GRACE` to finish; then their connections are closed.
+    /// 4. Hooks take no more changes, and their runs have `HOOKS_STOP_GRACE` to finish; then they
+    ///    are ended.
+    /// 5. The connections to peers close.
+    /// 6. The node closes: it flushes writes, closes files and releases the lock.
     ///
     /// # Errors
-    /// `Close`. The daemon has stopped also then.
+    /// `Close`. The daemon has stopped all the same.
     ///
     /// # Panics
-    /// If serving panicked.
+    /// If the server panicked.
     pub async fn stop(mut self) -> Result<(), DaemonError> {
         self.server.stop();
         (&mut self.serving)
@@ -166,18 +170,18 @@ impl From<DaemonError> for ApiError {
         match error {
             DaemonError::Socket(error) => error.into(),
             DaemonError::Threads(_) => Self::new("no_threads", EXIT_FAILED, error.to_string())
-                .hint("the limit of processes of this user or unit may be too low"),
+                .hint("the process limit of this user or systemd unit may be too low"),
             DaemonError::Close(error) => error.into(),
         }
     }
 }
 
-/// Resolves at the first SIGINT or SIGTERM after the call, with its name.
+/// Returns a future that resolves at the first SIGINT or SIGTERM, with the name of the signal.
 ///
-/// From the call on these signals no longer end the process.
+/// From this call on, these signals no longer end the process.
 ///
 /// # Errors
-/// When the system does not let us listen.
+/// The system refused a handler.
 pub fn signal() -> io::Result<impl Future<Output = &'static str> + Send + 'static> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;

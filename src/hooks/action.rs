@@ -1,4 +1,4 @@
-//! What a hook does: it runs a command, or posts to a URL.
+//! The action of a hook: run a command, or post to a URL.
 
 use std::path::Path;
 
@@ -6,10 +6,11 @@ use crate::hooks::{
     HooksError,
     change_line::RunId,
     command::{Command, Job, Ran},
-    post::{Post, Secret},
+    post::Post,
+    secret::Secret,
 };
 
-/// What a hook does.
+/// The action of a hook.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Runs a command.
@@ -19,11 +20,13 @@ pub enum Action {
 }
 
 impl Action {
-    /// Makes the action that posts to `url`, signed with `secret`, where there is one. A server is
-    /// believed that the authorities of this machine vouch for, or those in `ca_file`, a PEM file.
+    /// Returns the action that posts to `url`, signed with `secret` if there is one.
+    ///
+    /// The server must have a certificate of an authority that this machine trusts, or of one in
+    /// `ca_file`, a PEM file.
     ///
     /// # Errors
-    /// `Post` when this machine cannot.
+    /// `Post` if `ca_file` cannot be used or TLS cannot be set up.
     pub fn post(
         url: &str,
         secret: Option<Secret>,
@@ -32,7 +35,8 @@ impl Action {
         Ok(Self::Post(Post::new(url, secret, ca_file)?))
     }
 
-    /// Does it. Of a job, what is on stdin is the body of a post; variables are a command's.
+    /// Performs the action once. A post sends the stdin of the job as its body and ignores its
+    /// variables. Dropping the call ends the command or the request.
     pub async fn perform(&self, job: Job, run: RunId, now_ms: u64) -> Ran {
         match self {
             Self::Run(command) => command.run(job).await,

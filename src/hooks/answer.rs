@@ -1,45 +1,44 @@
-//! What a hook prints that writes: puts and deletes, one JSON object a line.
+//! The answer of a hook that writes: puts and deletes, one JSON object per line of its stdout.
 //!
 //! ```text
 //! {"key": "/index/a", "value": "1", "ttl_ms": 60000}
 //! {"key_base64": "/w==", "value_base64": "AA=="}
 //! {"key": "/index/b", "delete": true}
 //! ```
-//! Fields that are not named here are ignored, so that what `list --json` prints can be put
-//! elsewhere.
+//! Other fields are ignored, so the output of `list --json` can be put elsewhere.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
 use crate::{limits::OPS_MAX, protocol::entry::Op};
 
-/// A put or a delete, as a line says it.
+/// A put or a delete, as a line describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineOp {
-    /// The key.
+    /// Key to write.
     pub key: Vec<u8>,
-    /// The value to put; `None`: delete the key.
+    /// Value to put. `None`: the key is deleted.
     pub value: Option<Vec<u8>>,
-    /// Milliseconds after which what is put expires.
+    /// Milliseconds until the value expires. `None`: it never does.
     pub ttl_ms: Option<u64>,
 }
 
-/// Why a line is neither a put nor a delete.
+/// A line that is neither a put nor a delete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// It is no JSON object, or has a field of a wrong type.
+    /// The line is not a JSON object, has a field of a wrong type, or exceeds a limit.
     #[error("{0}")]
     Json(String),
-    /// No key, or two.
+    /// The line has no key, or two.
     #[error("expected one of key and key_base64")]
     Key,
-    /// No value, or two, or one to delete.
+    /// The line has no value, two values, or a value and `delete`.
     #[error("expected one of value, value_base64 and \"delete\": true")]
     Value,
-    /// A field that is not what its name says.
+    /// A base64 field does not hold base64.
     #[error("{field} is not base64")]
     Base64 {
-        /// Which.
+        /// Name of the field.
         field: &'static str,
     },
 }
@@ -55,10 +54,10 @@ struct Line {
     ttl_ms: Option<u64>,
 }
 
-/// Reads a line.
+/// Parses a line. Limits of keys and values are not checked.
 ///
 /// # Errors
-/// `LineError`. Limits of keys and values are not checked.
+/// Every variant of `LineError`.
 pub fn parse_line(line: &[u8]) -> Result<LineOp, LineError> {
     let line: Line =
         serde_json::from_slice(line).map_err(|error| LineError::Json(error.to_string()))?;
@@ -79,8 +78,10 @@ pub fn parse_line(line: &[u8]) -> Result<LineOp, LineError> {
     })
 }
 
-/// Reads all that a hook printed; a time to live counts from `now_ms`. Any line that is wrong makes
-/// all of it wrong, with its number.
+/// Parses the whole answer of a hook. A TTL counts from `now_ms`.
+///
+/// # Errors
+/// The first malformed line, with its number. One malformed line refuses the whole answer.
 pub(super) fn parse(answer: &[u8], now_ms: u64) -> Result<Vec<Op>, String> {
     let mut ops = Vec::new();
     for (number, line) in (1..).zip(answer.split(|byte| *byte == b'\n')) {
@@ -97,13 +98,13 @@ pub(super) fn parse(answer: &[u8], now_ms: u64) -> Result<Vec<Op>, String> {
             });
         let op = op.map_err(|error| {
             format!(
-                "line {number} of what it printed is no put or delete: {error}; nothing was written"
+                "line {number} of its output is not a put or a delete: {error}; nothing was written"
             )
         })?;
         ops.push(op);
         if ops.len() > OPS_MAX {
             return Err(format!(
-                "it printed more than {OPS_MAX} lines: an entry has no more; nothing was written"
+                "it printed more than {OPS_MAX} lines, the limit of an entry; nothing was written"
             ));
         }
     }
@@ -122,7 +123,7 @@ fn op(line: LineOp, now_ms: u64) -> Op {
     }
 }
 
-// `Ok(None)`: neither is there.
+// Returns `Ok(None)` if both fields are missing.
 fn text_or_base64(
     text: Option<String>,
     base64: Option<String>,
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_all_its_lines_or_none() {
+    fn answer_with_a_bad_line_is_refused() {
         let answer = b"{\"key\":\"/a\",\"value\":\"1\",\"ttl_ms\":5}\n\n\
             {\"key_base64\":\"/w==\",\"value_base64\":\"AA==\"}\n{\"delete\":true,\"key\":\"/b\"}";
         let ops = parse(answer, 100).unwrap();
@@ -190,7 +191,7 @@ mod tests {
             let answer = format!("{{\"key\":\"/a\",\"value\":\"1\"}}\n{wrong}\n");
             let error = parse(answer.as_bytes(), 0).unwrap_err();
             assert!(
-                error.starts_with("line 2 of what") && error.contains(why),
+                error.starts_with("line 2 of its output") && error.contains(why),
                 "{error}"
             );
         }

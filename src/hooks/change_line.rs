@@ -1,4 +1,4 @@
-//! A change as a hook sees it: the JSON line on its stdin, and the variables around it.
+//! A change as a hook sees it: the JSON line on its stdin, and its environment variables.
 
 use std::{ffi::OsString, fmt};
 
@@ -10,25 +10,25 @@ use crate::protocol::change::Change;
 #[cfg(feature = "api")]
 use crate::wire::api;
 
-/// What names a change.
+/// The name of a change: equal on every node and at every attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
-    /// The id of its entry.
+    /// Id of the entry that made the change.
     pub entry: &'a [u8; 32],
-    /// `put`, `delete`, `expire`, `retract`.
+    /// Kind of the change: `put`, `delete`, `expire` or `retract`.
     pub kind: &'a str,
-    /// The key.
+    /// Key of the change.
     pub key: &'a [u8],
 }
 
-/// Names what a run is about: the same at every attempt, after every restart. A key for idempotent
-/// work.
+/// The id of a run: equal at every attempt and after every restart, so a command can use it as a
+/// key for idempotent work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunId([u8; 16]);
 
 impl RunId {
-    /// Returns the id of a run of `hook`: a hash of its name, and of entry, kind and key of each
-    /// change.
+    /// Returns the id of a run of `hook`: a hash of the hook's name and of the entry, kind and key
+    /// of each change.
     pub fn of<'a>(hook: &str, changes: impl IntoIterator<Item = Named<'a>>) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 hook run id v1");
         hasher.update(hook.as_bytes()).update(b"\0");
@@ -44,7 +44,7 @@ impl RunId {
         Self(id)
     }
 
-    /// Returns a number that spreads retries, from 0 to 1 and the same at every call.
+    /// Returns a number from 0 to 1 that spreads retries. It is equal at every call.
     pub(super) fn jitter(&self, attempt: u32) -> f64 {
         let hash = blake3::hash(&[&self.0[..], &attempt.to_be_bytes()].concat());
         f64::from(hash.as_bytes()[0]) / 255.0
@@ -57,46 +57,46 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The JSON object of a change, in one place: on a hook's stdin, and from `watch --json`, `on` and
-/// `consumer next --json`. New fields may come, none changes.
+/// The JSON object of a change, as a hook reads it on stdin and as `watch --json`, `on` and
+/// `consumer next --json` print it. New fields may be added; existing ones do not change.
 #[derive(Debug, Serialize)]
 pub struct ChangeLine<'a> {
     r#type: &'a str,
-    /// `None`: it is no text; the next field has it.
+    /// `None`: the key is not UTF-8; `key_base64` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
-    /// Of a put only, and not where only keys were asked for.
+    /// Only of a put, and only if values were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
-    /// What made the change; of an expiry, the entry that expired.
+    /// Entry that made the change; for an expiry, the entry that expired.
     entry: String,
     author: String,
     seq: u64,
     wall_ms: u64,
     counter: u32,
-    /// Index of this change in its entry.
+    /// Index of the op in its entry.
     op_index: u32,
     op_count: u32,
     /// True for a batch that is delivered whole.
     atomic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
-    /// All heads of the key now, the winner first.
+    /// All heads of the key after this change, the winner first.
     heads: Vec<String>,
     conflict: bool,
-    /// The winner before.
+    /// Winner of the key before this change.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<String>,
-    /// `local`, `remote`, `replay`, `initial`.
+    /// `local`, `remote`, `replay` or `initial`.
     origin: &'a str,
-    /// When it arrived in this node's log; absent in the state at the start.
+    /// Time at which the entry arrived in this node's log; absent in the initial state of a watch.
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived_ms: Option<u64>,
-    /// True when something newer was known already.
+    /// True if a newer entry of the key was already known.
     late: bool,
 }
 
@@ -132,7 +132,7 @@ impl<'a> From<&'a Change> for ChangeLine<'a> {
     }
 }
 
-/// The same from the other side of the socket.
+/// The same line, made from the message of the API on the client's end.
 #[cfg(feature = "api")]
 impl<'a> From<&'a api::Change> for ChangeLine<'a> {
     fn from(change: &'a api::Change) -> Self {
@@ -171,7 +171,7 @@ impl<'a> From<&'a api::Change> for ChangeLine<'a> {
     }
 }
 
-/// Returns a change as one line, its newline included.
+/// Returns a change as one line, including the newline.
 pub(super) fn line(change: &Change) -> Vec<u8> {
     let line = ChangeLine::from(change);
     let mut json = serde_json::to_vec(&line).expect("strings and numbers have a JSON form");
@@ -179,7 +179,7 @@ pub(super) fn line(change: &Change) -> Vec<u8> {
     json
 }
 
-/// Returns bytes as text, or as base64 where they are no UTF-8: one of the two.
+/// Returns bytes as text if they are UTF-8, otherwise as base64. Exactly one of the two is `Some`.
 pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     match str::from_utf8(bytes) {
         Ok(text) => (Some(text), None),
@@ -187,10 +187,10 @@ pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     }
 }
 
-/// Returns the variables of a run on one change.
+/// Returns the environment variables of a run on one change.
 ///
-/// LATTICE_KEY is the key as it is; where that is no text, or has a NUL in it, there is
-/// LATTICE_KEY_BASE64 instead.
+/// `LATTICE_KEY` is the key as it is. A key that is not UTF-8 or contains a NUL is in
+/// `LATTICE_KEY_BASE64` instead.
 pub fn variables(run: RunId, attempt: u32, change: Named<'_>) -> Vec<(&'static str, OsString)> {
     let key = match str::from_utf8(change.key) {
         Ok(text) if !text.contains('\0') => ("LATTICE_KEY", text.into()),

@@ -1,8 +1,8 @@
-//! One run of a command: in a process group of its own, with a cleared environment, fed on stdin,
-//! its output read and capped, ended when its time is over.
+//! One run of a command: in its own process group, with a cleared environment, input on stdin,
+//! output read up to a limit, and a time limit.
 //!
-//! No shell is involved: arguments go to the program as they are. What is left of the group when
-//! the command has ended is ended too.
+//! No shell is involved: arguments go to the program as they are. When the command has ended, the
+//! other processes of its group are killed.
 
 use std::{
     ffi::OsString,
@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::limits::{HOOK_KILL_GRACE, HOOK_LINGER};
 
-/// A command: a program and its arguments, and where it runs.
+/// A command: a program, its arguments, and its working directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     program: PathBuf,
@@ -34,87 +34,88 @@ pub struct Command {
     dir: PathBuf,
 }
 
-/// What a command is run with.
+/// The input and the limits of one run.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Variables, besides PATH and HOME of this process.
+    /// Environment variables of the command, besides PATH and HOME of this process.
     pub variables: Vec<(&'static str, OsString)>,
-    /// What it reads on stdin.
+    /// Input of the command.
     pub stdin: Vec<u8>,
-    /// How long it may take.
+    /// Longest time of the run.
     pub timeout: Duration,
-    /// Bytes of stdout that are kept; the rest is read and forgotten.
+    /// Bytes of stdout that are kept; the rest is read and dropped.
     pub stdout_bytes_max: usize,
-    /// The same of stderr.
+    /// Bytes of stderr that are kept; the rest is read and dropped.
     pub stderr_bytes_max: usize,
 }
 
-/// What a command did.
+/// The result of a run.
 #[derive(Debug)]
+#[must_use]
 pub struct Ran {
-    /// How it ended.
+    /// End of the command or of the post.
     pub end: End,
-    /// What it wrote to stdout.
+    /// Output on stdout; for a post, the body of the answer.
     pub stdout: Captured,
-    /// What it wrote to stderr.
+    /// Output on stderr; empty for a post.
     pub stderr: Captured,
 }
 
-/// How a command ended.
+/// The end of a command or a post.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum End {
-    /// By itself; 0 is success.
+    /// The command exited; 0 is success.
     #[error("exited with {code}")]
     Exited {
-        /// Its exit code.
+        /// Exit code.
         code: i32,
     },
-    /// By a signal that was not ours.
+    /// A signal ended the command, and the hook did not send it.
     #[error("ended by signal {signal}")]
     Signalled {
-        /// Its number.
+        /// Number of the signal.
         signal: i32,
     },
-    /// Its time was over.
+    /// The time limit passed, and the command was ended.
     #[error("took longer than {} and was ended", crate::clock::duration_text(*.after))]
     TimedOut {
-        /// What it was given.
+        /// Time limit of the run.
         after: Duration,
     },
-    /// A post was answered; 2xx is success.
+    /// The server answered the post; 2xx is success.
     #[error("answered with {status}")]
     Answered {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
     },
-    /// A post did not reach the other end, or has no answer.
+    /// The post did not reach the server, or the server did not answer.
     #[error("not posted: {what}")]
     NotPosted {
-        /// Why.
+        /// Reason, for people.
         what: String,
     },
-    /// It never ran.
+    /// The command could not be started.
     #[error("cannot run {}: {what}", program.display())]
     NotStarted {
-        /// The program.
+        /// Program of the command.
         program: PathBuf,
-        /// Why.
+        /// Reason, for people.
         what: String,
     },
 }
 
-/// The beginning of what a command wrote.
+/// The beginning of an output.
 #[derive(Debug, Default)]
 pub struct Captured {
-    /// At most what was asked for.
+    /// First bytes of the output, up to the limit of the [`Job`].
     pub bytes: Vec<u8>,
-    /// All that it wrote.
+    /// Bytes of the whole output.
     pub total: u64,
 }
 
 impl Command {
-    /// Makes the command `argv`. A program such as `./deploy.sh` is relative to `dir`; a bare name
-    /// is looked for in PATH. `None`: there is no program.
+    /// Returns the command `argv`. A program with a `/`, such as `./deploy.sh`, is relative to
+    /// `dir`; a bare name is searched in PATH. `None`: `argv` is empty.
     pub fn new(argv: &[String], dir: &Path) -> Option<Self> {
         let (program, arguments) = argv.split_first()?;
         let program = match program.contains('/') {
@@ -128,7 +129,7 @@ impl Command {
         })
     }
 
-    /// Runs it to its end. Dropping the call ends what runs.
+    /// Runs the command to its end. Dropping the call kills the command and its group.
     pub async fn run(&self, job: Job) -> Ran {
         let mut ran = Ran {
             end: End::Exited { code: 0 },
@@ -165,8 +166,8 @@ impl Command {
             .spawn()
     }
 
-    // Where the program is. With its place known, the system starts a process without a copy of
-    // this one's page tables first, which takes tens of milliseconds where there is much memory.
+    // Returns the path of the program. With a full path, the system starts a process without first
+    // copying the page tables of this one, which takes tens of milliseconds if it uses much memory.
     fn located(&self) -> io::Result<PathBuf> {
         if self.program.components().count() > 1 || self.program.is_absolute() {
             return Ok(self.program.clone());
@@ -179,22 +180,23 @@ impl Command {
             .ok_or_else(|| rustix::io::Errno::NOENT.into())
     }
 
-    // The system says only that something is missing.
+    // Returns the reason why the command did not start. The system reports only that a file is
+    // missing, not which.
     fn complaint(&self, error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::NotFound if !self.dir.is_dir() => {
                 format!("there is no directory {}", self.dir.display())
             }
             io::ErrorKind::NotFound if self.program.is_file() => {
-                "the interpreter that its first line names is not there".to_owned()
+                "the interpreter in its first line does not exist".to_owned()
             }
-            io::ErrorKind::PermissionDenied => format!("{error} (is its run bit set?)"),
+            io::ErrorKind::PermissionDenied => format!("{error} (is the file executable?)"),
             _other => error.to_string(),
         }
     }
 }
 
-// Feeds and reads a child until it has ended, by itself or because its time was over.
+// Feeds a child and reads its output until it has ended, by itself or by the time limit.
 async fn attend(
     mut child: Child,
     stdin: &[u8],
@@ -206,7 +208,7 @@ async fn attend(
     let (stdout, stderr) = (&mut ran.stdout, &mut ran.stderr);
     let feed = async move {
         if let Some(mut pipe) = pipe {
-            // It need not read what it is told.
+            // A command need not read its input.
             pipe.write_all(stdin).await.unwrap_or_default();
         }
     };
@@ -235,13 +237,13 @@ async fn attend(
             if !silent {
                 timeout(HOOK_LINGER, &mut talk).await.unwrap_or_default();
             }
-            // Its leader was reaped just now: no stranger has its number yet.
+            // The leader was reaped just now: no other group has taken its number yet.
             group.end(Signal::KILL);
             End::from(status)
         }
         Err(_elapsed) => {
             group.signal(Signal::TERM);
-            // Its end, friendly or not, is no news.
+            // The outcome is `TimedOut`, however the command ends now.
             drop(ended(HOOK_KILL_GRACE).await);
             group.end(Signal::KILL);
             drop(ended(HOOK_KILL_GRACE).await);
@@ -251,7 +253,7 @@ async fn attend(
 }
 
 impl End {
-    /// True when it did what it was to do.
+    /// Returns true for exit code 0 and for HTTP status 2xx.
     pub fn is_success(&self) -> bool {
         matches!(
             self,
@@ -271,24 +273,24 @@ impl From<io::Result<ExitStatus>> for End {
             },
             Err(error) => Self::NotStarted {
                 program: PathBuf::new(),
-                what: format!("its end is not known: {error}"),
+                what: format!("its exit status is unknown: {error}"),
             },
         }
     }
 }
 
 impl Captured {
-    // Reads to the end, and keeps the beginning. A pipe that fails has ended.
+    // Reads a pipe to its end and keeps the beginning. An error counts as the end.
     async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) {
         let Some(mut pipe) = pipe else { return };
-        // Not in the future itself, which is moved about.
+        // On the heap: as a part of the future it would be copied when the future moves.
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
             self.add(&chunk[..count], bytes_max);
         }
     }
 
-    /// Adds what was read, and keeps what there is room for.
+    /// Counts `chunk`, and keeps as much of it as `bytes_max` allows.
     pub(super) fn add(&mut self, chunk: &[u8], bytes_max: usize) {
         let room = bytes_max.saturating_sub(self.bytes.len());
         self.bytes
@@ -296,17 +298,18 @@ impl Captured {
         self.total += u64::try_from(chunk.len()).unwrap_or(0);
     }
 
-    /// True when more was written than was kept.
+    /// Returns true if the output is longer than the kept beginning.
     pub fn is_cut(&self) -> bool {
         u64::try_from(self.bytes.len()).is_ok_and(|kept| kept < self.total)
     }
 }
 
-/// A process group that does not outlive this.
+/// A process group. Dropping it kills the processes of the group.
+// `None` after the last signal: the number may belong to another group then.
 struct Group(Option<Pid>);
 
 impl Group {
-    // The child leads it, so its number is the group's.
+    // The child leads its group, so both have the same number.
     fn of(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.and_then(Pid::from_raw))
@@ -314,12 +317,12 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.0 {
-            // Where nobody is left of it, there is nobody to tell.
+            // Fails if no process of the group is left, which is fine.
             kill_process_group(group, signal).unwrap_or_default();
         }
     }
 
-    // The last signal: afterwards the number may be somebody else's.
+    // Sends the last signal.
     fn end(&mut self, signal: Signal) {
         self.signal(signal);
         self.0 = None;
@@ -332,7 +335,7 @@ impl Drop for Group {
     }
 }
 
-/// What of this process's environment a command sees: nothing else is passed on, and with it no
-/// secret.
+/// Variables of this process that a command inherits. Others might hold secrets.
 const KEPT_VARIABLES: [&str; 2] = ["PATH", "HOME"];
+/// Bytes of one read from a pipe.
 const CHUNK_BYTES: usize = 8 << 10;

@@ -1,9 +1,21 @@
-//! The engine of one hook: takes changes from its consumer, runs what is to run, and answers for
-//! them.
+//! The engine of one hook: takes changes from its consumer, runs them, and answers each delivery.
 //!
-//! The consumer keeps order per key, redelivery, dead letters and the position; here is only which
-//! changes make a run, when, and what its end means. A change is acknowledged when its run has
-//! succeeded, so a node that dies runs it again.
+//! The consumer keeps the order per key, redelivery, dead letters and the position. The engine only
+//! decides which changes form a run, when it starts, and what its result means for the changes. A
+//! change is acknowledged after its run has succeeded, so a change runs again if the node stops
+//! first.
+//!
+//! # Invariants
+//! Asserted where a run begins and ends:
+//!
+//! 1. A run has at least one change and at most [`Hook::changes_max`].
+//! 2. Each change of a run is answered once, with the verdict of that run: an answer consumes its
+//!    delivery, and `attend` answers exactly the deliveries that it lent to `decide`.
+//! 3. At most `parallel` runs of an engine are under way: a run is counted only while it holds a
+//!    permit of `slots`.
+//! 4. A run of a hook that writes has one change. Its entry names that change as its cause, and an
+//!    entry with that cause is written once. With a second change in the run, 2 would acknowledge a
+//!    change whose answer was never written.
 
 use std::{
     collections::BTreeMap,
@@ -38,93 +50,99 @@ use crate::{
     },
 };
 
-/// How a hook is doing since it was started.
+/// Counts and troubles of a hook since its engine started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Runs now.
+    /// Runs that are under way.
     pub running: u64,
     /// Runs that succeeded.
     pub done: u64,
-    /// Runs that failed.
+    /// Runs that failed, each attempt counted.
     pub failed: u64,
-    /// Changes that made no run because a newer one of their key was known.
+    /// Changes acknowledged without a run, because a newer change of their key was known.
     pub skipped: u64,
-    /// Why it takes no changes; `None`: it does.
+    /// Reason why the hook takes no changes. `None`: it takes them.
     pub trouble: Option<String>,
-    /// Why runs wait; `None`: they do not.
+    /// Reason why runs wait for the rate limit. `None`: they do not wait.
     pub slowed: Option<String>,
 }
 
-/// A hook at work.
+/// A hook that runs. Dropping it ends the hook and its runs.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) runner: Arc<Runner>,
-    // Cancelled: no more changes are taken; what runs goes on.
+    // Cancelled by `stop`: the task takes no more changes and waits for its runs.
     stop: CancellationToken,
-    // Owns all runs. Ends after `stop` when they have; aborting it ends them.
+    // Owns the tasks of all runs. Ends when the runs have ended after `stop`, or when the consumer
+    // was deleted; aborting it aborts them.
     task: JoinHandle<()>,
 }
 
-/// What a hook works with.
+/// The parts of an engine that its runs share.
 #[derive(Debug)]
 pub(super) struct Runner {
     pub(super) work: Work,
     consumer: Consumer,
     journal: Journal,
-    // One permit a run.
+    // `parallel` permits; each run holds one. Never closed.
     slots: Arc<Semaphore>,
-    // Permits in KiB, for changes that wait for their key to come to rest.
+    // Permits in KiB, held by changes that wait until their key is quiet. Never closed.
     held: Arc<Semaphore>,
-    // Keys that changed and had no run since, and the first time they were seen to.
-    unquiet: Mutex<BTreeMap<Bytes, Instant>>,
-    rates: Mutex<Rates>,
-    health: Mutex<Health>,
-    // Until when runs wait, and why.
-    slowed: Mutex<Option<(Instant, String)>>,
+    // Locked for a moment by the task, its runs and `report`. Never across await, and no other lock
+    // is taken under it.
+    state: Mutex<State>,
 }
 
-/// How often it may run.
 #[derive(Debug)]
-struct Rates {
-    all: Rate,
-    // For changes that other hooks wrote because of what hooks wrote.
-    deep: Rate,
+struct State {
+    // Keys that wait until they are quiet, each with the time at which its wait began. A run of the
+    // key removes it. At most `HOOK_UNQUIET_KEYS_MAX`; when full, all waits begin again.
+    unquiet: BTreeMap<Bytes, Instant>,
+    // Limits all runs.
+    rate: Rate,
+    // Limits runs on changes deeper than `HOOK_DEPTH_FREE` in a chain of hooks, besides `rate`.
+    deep_rate: Rate,
+    health: Health,
+    // End of the newest wait for a rate, and its reason. Never cleared; `report` ignores it once
+    // the end has passed.
+    slowed: Option<(Instant, String)>,
 }
 
-/// Changes of one run, and what holds their place.
+/// The changes of one run, and the permit that bounds them.
 struct Taken {
     deliveries: Vec<Delivery>,
-    // Of `slots`, or of `held` where the run waits for its key first.
+    // A permit of `slots`, or of `held` if the run waits for its key first. Held until the changes
+    // are answered.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Engine {
-    /// Starts to work.
+    /// Starts the task that takes changes and runs them.
     pub(super) fn start(runner: Arc<Runner>) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(Arc::clone(&runner).follow(stop.clone()));
         Self { runner, stop, task }
     }
 
-    /// Takes no more changes.
+    /// Makes the engine take no more changes; runs go on. Returns at once.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// True when all runs have ended after `stop`.
+    /// Returns true if the task and all runs have ended.
     pub(super) fn is_over(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Ends it and its runs, now. Their changes are given back.
+    /// Ends the engine and its runs now. Their changes go back to the consumer.
     pub(super) async fn abort(&mut self) {
         self.task.abort();
         self.ended().await;
     }
 
-    /// Waits for the runs after `stop`.
+    /// Waits until the task and all runs have ended.
     pub(super) async fn ended(&mut self) {
-        // One that was aborted has ended too.
+        // The error means that the task was aborted, which is an end as well.
         (&mut self.task).await.unwrap_or_default();
     }
 }
@@ -144,42 +162,40 @@ impl Runner {
             journal,
             slots: Arc::new(Semaphore::new(work.hook.parallel)),
             held: Arc::new(Semaphore::new(held)),
-            unquiet: Mutex::default(),
-            rates: Mutex::new(Rates {
-                all: Rate::new(work.hook.rate, now),
-                deep: Rate::new(HOOK_DEEP_RATE, now),
+            state: Mutex::new(State {
+                unquiet: BTreeMap::new(),
+                rate: Rate::new(work.hook.rate, now),
+                deep_rate: Rate::new(HOOK_DEEP_RATE, now),
+                health: Health::default(),
+                slowed: None,
             }),
-            health: Mutex::default(),
-            slowed: Mutex::default(),
             work,
         }
     }
 
-    /// Returns how it is doing.
+    /// Returns the health of the hook as of now.
     pub(super) fn report(&self) -> Health {
         let now = Instant::now();
-        let slowed = self.slowed().clone().filter(|(until, _)| *until > now);
+        let state = self.state();
+        let slowed = state.slowed.as_ref().filter(|(until, _)| *until > now);
         Health {
-            slowed: slowed.map(|(_, why)| why),
-            ..self.health().clone()
+            slowed: slowed.map(|(_, why)| why.clone()),
+            ..state.health.clone()
         }
     }
 
-    fn slowed(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
-        self.slowed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        // Dropped with this task: then they end, and their changes are given back.
+        // Dropped with this task: the runs end then, and their changes go back to the consumer.
         let mut runs = JoinSet::new();
         loop {
-            // Over before the next change comes, which may be long.
-            if self.health().trouble.is_some() && self.consumer.show().await.is_ok() {
-                self.health().trouble = None;
+            // The next change may take long, so the trouble is cleared once the consumer answers.
+            let is_troubled = self.state().health.trouble.is_some();
+            if is_troubled && self.consumer.show().await.is_ok() {
+                self.state().health.trouble = None;
             }
             let taken = tokio::select! {
                 biased;
@@ -189,13 +205,14 @@ impl Runner {
             while runs.try_join_next().is_some() {}
             match taken {
                 Ok(taken) => {
-                    self.health().trouble = None;
+                    self.state().health.trouble = None;
                     runs.spawn(Arc::clone(&self).attend(taken));
                 }
-                // Somebody has deleted it: this is begun anew, with a place of its own.
+                // The store was closed, or the consumer deleted; the supervisor then starts another
+                // engine with a new consumer.
                 Err(ConsumerError::Closed | ConsumerError::Unknown { .. }) => break,
                 Err(error) => {
-                    self.health().trouble = Some(causes(&error));
+                    self.state().health.trouble = Some(causes(&error));
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(AGAIN_AFTER) => {}
@@ -206,9 +223,9 @@ impl Runner {
         while runs.join_next().await.is_some() {}
     }
 
-    // Waits for the changes of the next run.
+    // Waits for the changes of the next run. Returns at least one.
     async fn take(&self) -> Result<Taken, ConsumerError> {
-        if self.waits_for_rest() {
+        if self.waits_for_quiet() {
             let first = self.next().await?;
             let kib = u32::try_from(bytes(&first) / 1024).unwrap_or(u32::MAX) + 1;
             let permits = kib.min(HOOK_HELD_KIB_MAX);
@@ -218,7 +235,7 @@ impl Runner {
                 _permit: permit.expect("the semaphore is never closed"),
             });
         }
-        // First the place, then the change: what waits here was not given out.
+        // Takes the slot before the change: a change that waits for a slot stays with the consumer.
         let permit = Arc::clone(&self.slots).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let mut deliveries = vec![self.next().await?];
@@ -229,7 +246,7 @@ impl Runner {
         })
     }
 
-    // Adds what comes to a batch, for as long as it may wait.
+    // Adds the changes that arrive until the batch is full or `debounce` has passed.
     async fn gather(&self, deliveries: &mut Vec<Delivery>) {
         let mut gathered: usize = deliveries.iter().map(bytes).sum();
         let wait = self.work.hook.debounce.map(|debounce| debounce.0);
@@ -240,14 +257,14 @@ impl Runner {
                 next = self.next() => next,
                 () = tokio::time::sleep_until(deadline) => break,
             };
-            // An error that comes now comes again with the next run.
+            // The next run gets the error again.
             let Ok(delivery) = next else { break };
             gathered += bytes(&delivery);
             deliveries.push(delivery);
         }
     }
 
-    // The next change that the hook is for; others are done as they come.
+    // Waits for the next change that the hook wants. Acknowledges others as they come.
     async fn next(&self) -> Result<Delivery, ConsumerError> {
         loop {
             let delivery = self.consumer.next().await?;
@@ -259,16 +276,17 @@ impl Runner {
         }
     }
 
-    fn waits_for_rest(&self) -> bool {
+    // Returns true if a change waits until its key is quiet before it takes a slot.
+    fn waits_for_quiet(&self) -> bool {
         self.work.hook.mode == Mode::Latest && self.work.hook.debounce.is_some()
     }
 
-    // Runs what is to run, and answers; keeps the changes meanwhile.
+    // Runs the changes and answers them. Meanwhile extends their deliveries.
     async fn attend(self: Arc<Self>, taken: Taken) {
         let deliveries = taken.deliveries;
         let verdict = tokio::select! {
             verdict = self.decide(&deliveries) => verdict,
-            () = keep(&deliveries) => unreachable!("it keeps them as long as it is asked to"),
+            () = keep(&deliveries) => unreachable!("keep never returns"),
         };
         for delivery in deliveries {
             let answered = match verdict {
@@ -276,19 +294,18 @@ impl Runner {
                 Verdict::Again(delay) => delivery.nack(Some(delay)),
                 Verdict::Dead => delivery.term(),
             };
-            // It is given out again, or its consumer is gone.
+            // The delivery timed out and is redelivered, or the consumer was deleted.
             if let Err(error) = answered {
-                tracing::debug!(hook = self.work.name, %error, "an answer came too late");
+                tracing::debug!(hook = self.work.name, %error, "a delivery was answered too late");
             }
         }
     }
 
+    // Waits for the key, the slot and the rate, then runs the changes.
     async fn decide(&self, deliveries: &[Delivery]) -> Verdict {
-        let Some(first) = deliveries.first() else {
-            return Verdict::Done;
-        };
-        let _slot = if self.waits_for_rest() {
-            self.rest(first).await;
+        let first = deliveries.first().expect("take returns at least one");
+        let _slot = if self.waits_for_quiet() {
+            self.wait_for_quiet(first).await;
             let slot = self.slots.acquire().await;
             Some(slot.expect("the semaphore is never closed"))
         } else {
@@ -296,9 +313,9 @@ impl Runner {
         };
         if self.work.hook.mode == Mode::Latest {
             match self.is_newest(first.change()).await {
-                Ok(true) => drop(self.unquiet().remove(&first.change().key)),
+                Ok(true) => drop(self.state().unquiet.remove(&first.change().key)),
                 Ok(false) => {
-                    self.health().skipped += 1;
+                    self.state().health.skipped += 1;
                     return Verdict::Done;
                 }
                 Err(error) => {
@@ -308,8 +325,7 @@ impl Runner {
             }
         }
         self.pace(first.change()).await;
-        self.health().running += 1;
-        let _running = Running(self);
+        let _running = Running::begin(self);
         let changes: Vec<_> = deliveries
             .iter()
             .map(|delivery| Arc::clone(delivery.change()))
@@ -317,16 +333,22 @@ impl Runner {
         let attempts = deliveries.iter().map(Delivery::attempt);
         let done = self.work.perform(&changes, attempts.max().unwrap_or(1));
         let Performed { verdict, record } = done.await;
+        assert_eq!(
+            record.changes,
+            deliveries.len(),
+            "the changes that are answered are the changes that ran"
+        );
         match verdict {
-            Verdict::Done => self.health().done += 1,
-            Verdict::Again(_) | Verdict::Dead => self.health().failed += 1,
+            Verdict::Done => self.state().health.done += 1,
+            Verdict::Again(_) | Verdict::Dead => self.state().health.failed += 1,
         }
         self.journal.add(record).await;
         verdict
     }
 
-    // Waits until the key was quiet for long enough, or has waited long enough.
-    async fn rest(&self, delivery: &Delivery) {
+    // Waits until the key has been quiet for `debounce`, but at most `debounce_max` since its first
+    // change after its last run.
+    async fn wait_for_quiet(&self, delivery: &Delivery) {
         let (Some(debounce), Some(longest)) =
             (self.work.hook.debounce, self.work.hook.debounce_max())
         else {
@@ -334,7 +356,7 @@ impl Runner {
         };
         let (change, now) = (delivery.change(), Instant::now());
         let since = {
-            let mut unquiet = self.unquiet();
+            let unquiet = &mut self.state().unquiet;
             if unquiet.len() >= HOOK_UNQUIET_KEYS_MAX {
                 unquiet.clear();
             }
@@ -352,56 +374,62 @@ impl Runner {
         Ok(newest.is_none_or(|head| head.entry.id == change.entry.id))
     }
 
-    // Waits where the hook runs too often.
+    // Waits for the rate limits.
     async fn pace(&self, change: &Change) {
         let is_deep = change.depth > HOOK_DEPTH_FREE;
         let now = Instant::now();
         let (wait, deep) = {
-            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             let deep = match is_deep {
-                true => rates.deep.take(now),
+                true => state.deep_rate.take(now),
                 false => Duration::ZERO,
             };
-            (rates.all.take(now), deep)
+            (state.rate.take(now), deep)
         };
         let wait = wait.max(deep);
         if !wait.is_zero() {
             let why = match deep == wait {
                 true => format!(
-                    "it runs on what hooks wrote, {} deep: such runs are held to {HOOK_DEEP_RATE} a \
-                    second",
+                    "its changes are {} hooks deep: at most {HOOK_DEEP_RATE} such runs per second",
                     change.depth
                 ),
                 false => format!(
-                    "it is to run more than {} times a second: runs wait",
+                    "it would run more than {} times per second: runs wait",
                     self.work.hook.rate
                 ),
             };
-            *self.slowed() = Some((now + wait, why));
+            self.state().slowed = Some((now + wait, why));
             tokio::time::sleep(wait).await;
         }
     }
-
-    fn unquiet(&self) -> MutexGuard<'_, BTreeMap<Bytes, Instant>> {
-        self.unquiet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Counts a run for as long as it lasts.
+/// Counts a run until this is dropped.
 struct Running<'a>(&'a Runner);
+
+impl<'a> Running<'a> {
+    // The caller holds a permit of `slots` until after this is dropped: invariant 3.
+    fn begin(runner: &'a Runner) -> Self {
+        let running = &mut runner.state().health.running;
+        let runs_max = u64::try_from(runner.work.hook.parallel).unwrap_or(u64::MAX);
+        assert!(*running < runs_max, "each run holds a slot");
+        *running += 1;
+        Self(runner)
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.health().running -= 1;
+        self.0.state().health.running -= 1;
     }
 }
 
-// Asks for more time for all of them, for ever.
+// Extends the deliveries again and again; never returns.
 async fn keep(deliveries: &[Delivery]) {
     loop {
         tokio::time::sleep(HOOK_ACK_WAIT / 3).await;
         for delivery in deliveries {
-            // One that is not this taker's any more is answered in vain, no more.
+            // Fails if the delivery timed out before. Then its answer will fail, too.
             delivery.extend().unwrap_or_default();
         }
     }
@@ -412,5 +440,5 @@ fn bytes(delivery: &Delivery) -> usize {
     change.key.len() + change.value.as_ref().map_or(0, Bytes::len)
 }
 
-/// Wait after the consumer could not be read.
+/// Wait after the consumer or the heads of a key could not be read.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);

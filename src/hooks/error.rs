@@ -1,4 +1,4 @@
-//! Why hooks do not do what they were asked.
+//! The error of the calls on hooks.
 
 use std::io;
 
@@ -8,61 +8,61 @@ use crate::{
     store::{WatchError, consumers::ConsumerError},
 };
 
-/// Why hooks do not do what they were asked.
+/// A failed call on hooks.
 #[derive(Debug, thiserror::Error)]
 pub enum HooksError {
-    /// Not a hook.
+    /// The definition of the hook is not valid.
     #[error(transparent)]
     Hook(#[from] HookError),
-    /// There is none of this name.
+    /// No hook has this name.
     #[error("there is no hook {name:?}")]
     Unknown {
-        /// The name.
+        /// Name that was asked for, shortened to 80 characters.
         name: String,
     },
-    /// There is another one of this name.
-    #[error("there is a hook {name:?} already, and it does something else")]
+    /// Another hook has this name already.
+    #[error("a hook {name:?} already exists, with a different definition")]
     Exists {
-        /// The name.
+        /// Name of both hooks.
         name: String,
     },
-    /// `hooks.toml` cannot be followed or changed.
+    /// `hooks.toml` cannot be read or changed.
     #[error(transparent)]
     File(#[from] HooksFileError),
-    /// The store of the hook.
+    /// The store of the hook is unknown or cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The consumer of the hook.
+    /// The consumer of the hook failed.
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
-    /// Nothing can be posted from this machine.
+    /// This machine cannot post: `ca_file` or TLS failed.
     #[error("cannot post: {what}")]
     Post {
-        /// Why.
+        /// Reason, for people.
         what: String,
     },
-    /// History cannot be read.
+    /// History cannot be read for a rehearsal.
     #[error(transparent)]
     Watch(#[from] WatchError),
-    /// Part of the history that was to be replayed is not in the log.
+    /// Part of the history that a rehearsal replays is not in the log.
     #[error("history cannot be replayed for hook {name:?}: {reason}")]
     HistoryGone {
-        /// The hook.
+        /// Name of the hook.
         name: String,
-        /// What is missing.
+        /// Missing part of the history, for people.
         reason: String,
     },
-    /// The hook's log cannot be read.
+    /// The log of the hook cannot be read.
     #[error("cannot read the log of hook {name:?}: {source}")]
     Log {
-        /// The hook.
+        /// Name of the hook.
         name: String,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Returns what an error says, and what its causes do.
+/// Returns the text of an error, followed by the texts of its causes.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

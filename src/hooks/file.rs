@@ -13,8 +13,8 @@
 //! mode = "latest"
 //! debounce = "500ms"
 //! ```
-//! The fields are those of [`Hook`]. `lattice hook add` and `remove` write it, and so may its owner:
-//! changes count without a restart.
+//! The fields are those of [`Hook`]. `lattice hook add` and `lattice hook remove` edit the file,
+//! and so may its owner; a running node follows changes without a restart.
 
 use std::{
     collections::BTreeMap,
@@ -36,38 +36,38 @@ use crate::{
 /// The hooks of a node, by name.
 pub type HookTable = BTreeMap<String, Hook>;
 
-/// Why `hooks.toml` cannot be followed or changed.
+/// A `hooks.toml` that cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum HooksFileError {
-    /// It is no TOML, or says what there is not.
+    /// The file is not TOML, or a definition in it is not valid.
     #[error("{}:{line}:{column}: {what}", path.display())]
     Invalid {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// From 1.
+        /// Line of the mistake, from 1.
         line: usize,
-        /// In characters, from 1.
+        /// Column of the mistake in characters, from 1.
         column: usize,
-        /// What is wrong, and what there is instead.
+        /// The mistake, and what is expected instead.
         what: String,
     },
-    /// It is longer than anything there is to say.
+    /// The file is too long.
     #[error("{} has more than {HOOKS_FILE_BYTES_MAX} bytes", path.display())]
     TooLong {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// It is there, and cannot be read, or cannot be written.
+    /// The file exists and cannot be read, or it cannot be written.
     #[error("cannot read or write {}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-/// Tells whether the file is another than before, without reading it.
+/// Metadata of the file. A different stamp means that the file may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Stamp {
     inode: u64,
@@ -75,7 +75,7 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-/// Where the file of a data directory is.
+/// The `hooks.toml` of a data directory. Nothing is cached: each call reads the file.
 #[derive(Debug, Clone)]
 pub(super) struct HooksFile {
     path: PathBuf,
@@ -88,7 +88,7 @@ impl HooksFile {
         }
     }
 
-    /// Returns the stamp; a file that is not there, or cannot be looked at, has one too.
+    /// Returns the stamp of the file. A missing or unreadable file has the default stamp.
     pub(super) fn stamp(&self) -> Stamp {
         fs::metadata(&self.path).map_or_else(
             |_none| Stamp::default(),
@@ -100,13 +100,14 @@ impl HooksFile {
         )
     }
 
-    /// Reads all hooks; where there is no file, there are none.
+    /// Reads all hooks. A missing file has none.
     pub(super) fn read(&self) -> Result<HookTable, HooksFileError> {
         self.parse(&self.text()?)
     }
 
-    /// Adds or replaces a hook; the rest of the file stays as it is.
+    /// Adds or replaces a hook, durably. The rest of the file stays as it is, comments included.
     pub(super) fn put(&self, name: &str, hook: &Hook) -> Result<(), HooksFileError> {
+        assert!(hook.check(name).is_ok(), "what is written can be read");
         let mut document = self.document()?;
         let table = toml_edit::ser::to_document(hook)
             .map_err(|error| self.invalid("", None, &error.to_string()))?;
@@ -114,7 +115,7 @@ impl HooksFile {
         self.write(&document)
     }
 
-    /// Removes a hook; false: it was not there.
+    /// Removes a hook, durably. Returns false if the file does not have it.
     pub(super) fn remove(&self, name: &str) -> Result<bool, HooksFileError> {
         let mut document = self.document()?;
         if document.remove(name).is_none() {
@@ -159,7 +160,7 @@ impl HooksFile {
         Ok(hooks)
     }
 
-    // What is there must be right before anything is changed in it.
+    // Returns the file for an edit. An invalid file is an error: it is never edited.
     fn document(&self) -> Result<DocumentMut, HooksFileError> {
         let text = self.text()?;
         self.parse(&text)?;
@@ -167,7 +168,8 @@ impl HooksFile {
             .map_err(|error| self.invalid(&text, error.span(), error.message()))
     }
 
-    // Renamed into place, and durable: a hook that was added is there after a power cut.
+    // Writes a new file, syncs it, renames it into place and syncs the directory. On return an
+    // added hook survives power loss; a crash before leaves the old file.
     fn write(&self, document: &DocumentMut) -> Result<(), HooksFileError> {
         let new = self.path.with_extension("toml.new");
         let write = || {
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place() {
+    fn mistake_is_reported_with_its_place() {
         let cases = [
             (
                 "[a]\non = \"/\"\nrun = [\"x\"]\nmod = \"each\"\n",
@@ -235,11 +237,11 @@ mod tests {
             ("[a]\nrun = [\"x\"\n", "2:"),
             (
                 "[\"a/b\"]\nrun = [\"x\"]\n",
-                "1:1: a/b: \"a/b\" is no name for a hook",
+                "1:1: a/b: \"a/b\" is not a name for a hook",
             ),
             (
                 "[a]\nrun = [\"x\"]\nparallel = 0\n",
-                "1:1: a: parallel must be 1 to 64, it is 0",
+                "1:1: a: parallel must be 1 to 64, but it is 0",
             ),
             (
                 "[a]\nrun = [\"x\"]\ndebounce = \"1s\"\n",
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_the_rest_stays() {
+    fn edit_keeps_the_rest_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = HooksFile::of(dir.path());
         let by_hand = "# mine\n[a]\non = \"/a\" # here\nrun = [\"true\"]\n";

@@ -1,4 +1,4 @@
-//! A hook: on which changes it runs, what it runs, and how.
+//! The definition of a hook: the changes it runs on, its action, and its pace.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{duration_text, parse_duration},
-    hooks::post::Secret,
+    hooks::secret::Secret,
     limits::{
         CONSUMER_BACKOFF_STEPS_MAX, HOOK_ARGUMENTS_MAX, HOOK_BATCH_MAX, HOOK_NAME_CHARS_MAX,
         HOOK_PARALLEL_MAX, HOOK_RATE_MAX, HOOK_TIMEOUT_MAX, KEY_BYTES_MAX,
@@ -15,85 +15,88 @@ use crate::{
     protocol::change::Kind,
 };
 
-/// A hook, as `hooks.toml` has it under its name. What is left out has its default.
+/// A hook, as `hooks.toml` has it under its name. Missing fields have their default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hook {
-    /// Keys must begin with this.
+    /// Prefix of the keys whose changes run the hook. Empty: all keys.
     pub on: String,
-    /// The store, by name or UUID; empty: the root store.
+    /// Store, by name or UUID. Empty: the root store.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub store: String,
-    /// The command and its arguments; no shell sees them. Either this or `http`.
+    /// Command and its arguments; they go to no shell. A hook has either this or `http`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<String>,
-    /// Where the command runs, and what a command such as `./deploy.sh` is relative to. Default:
-    /// the data directory.
+    /// Working directory of the command; a program such as `./deploy.sh` is relative to it.
+    /// Default: the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// The URL that changes are posted to.
+    /// URL that changes are posted to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
-    /// The file with the secret that posts are signed with.
+    /// File with the secret that signs posts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// The environment variable of the node with that secret, in place of a file.
+    /// Environment variable of the node with that secret, instead of a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_env: Option<String>,
-    /// A PEM file with authorities: who is posted to may prove itself by them, besides those that
-    /// this machine knows.
+    /// PEM file with certificate authorities that posts trust, besides those of this machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Only changes of these kinds; none: all.
+    /// Kinds of changes that run the hook. Empty: all kinds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<HookKind>,
-    /// Which changes make a run. Default: each.
+    /// Rule that turns changes into runs. Default: each.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Mode,
-    /// Changes of one run in mode batch, at most. Default: 100.
+    /// Mode batch: most changes of one run. Default: 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
-    /// latest: wait until the key was quiet for so long. batch: wait so long for more.
+    /// Mode latest: time that the key must be quiet before a run. Mode batch: time that the first
+    /// change waits for more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debounce: Option<Span>,
-    /// latest: wait no longer than this, quiet or not. Default: ten times `debounce`.
+    /// Mode latest: longest wait for a key that does not become quiet. Default: ten times
+    /// `debounce`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debounce_max: Option<Span>,
-    /// A run that takes longer is ended, and has failed. Default: 1m.
+    /// Longest time of a run; a longer run is ended and has failed. Default: 1m.
     #[serde(skip_serializing_if = "is_timeout")]
     pub timeout: Span,
-    /// Runs at a time; of one key never more than one. Default: 4.
+    /// Most runs at a time; never more than one for a key. Default: 4.
     #[serde(skip_serializing_if = "is_parallel")]
     pub parallel: usize,
-    /// Runs of one change that fail before it is a dead letter. Default: 5.
+    /// Failed runs of a change after which it is a dead letter. Default: 5.
     #[serde(skip_serializing_if = "is_attempts")]
     pub attempts: u32,
-    /// Waits before the 2nd, 3rd ... attempt, give or take a fifth; the last one is for all that
-    /// follow. Default: 1s, 5s, 30s, 2m.
+    /// Waits before the 2nd, 3rd ... attempt, varied by up to a fifth; the last wait is used for
+    /// all later attempts. Default: 1s, 5s, 30s, 2m.
     #[serde(skip_serializing_if = "is_backoff")]
     pub backoff: Vec<Span>,
-    /// What the command prints, puts and deletes as JSON lines, is written with its cause, once.
+    /// True: the command prints puts and deletes as JSON lines, and they are written as one entry
+    /// with the change as its cause, once.
     #[serde(skip_serializing_if = "is_default")]
     pub writes: bool,
-    /// Runs a second, at most; more wait. Default: 100.
+    /// Most runs per second; further runs wait. Default: 100.
     #[serde(skip_serializing_if = "is_rate")]
     pub rate: u32,
 }
 
-/// Which changes make a run.
+/// The rule that turns changes into runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Each change one.
+    /// Each change is a run.
     #[default]
     Each,
-    /// Only what is the newest of its key when its turn comes.
+    /// A change is a run if it is still the newest of its key when its turn comes; others are
+    /// skipped.
     Latest,
-    /// Several changes one, of as many keys.
+    /// Several changes of different keys are one run.
     Batch,
 }
 
-/// A kind of change, as files write it.
+/// A kind of change, as `hooks.toml` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HookKind {
@@ -101,67 +104,68 @@ pub enum HookKind {
     Put,
     /// A key was deleted.
     Delete,
-    /// A value's time was over.
+    /// The TTL of a value ran out.
     Expire,
-    /// Entries were excluded.
+    /// Entries no longer count, for example after a member was removed.
     Retract,
 }
 
-/// A length of time, in files a text such as `1m30s`.
+/// A duration; `hooks.toml` writes it as text, for example `1m30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(pub Duration);
 
-/// Why something is no hook.
+/// An invalid definition of a hook.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
-    /// Not a name for a hook.
+    /// The name is not valid.
     #[error(
-        "{name:?} is no name for a hook: 1 to {HOOK_NAME_CHARS_MAX} letters, digits, '-', '_' or '.'"
+        "{name:?} is not a name for a hook: expected 1 to {HOOK_NAME_CHARS_MAX} letters, digits, \
+        '-', '_' or '.', and no '.' first"
     )]
     Name {
-        /// What was given.
+        /// Name that was given, shortened to 80 characters.
         name: String,
     },
-    /// It has nothing to do, or two things.
+    /// The hook has no action, or two.
     #[error("a hook has either a command to run or a URL to post to")]
     Action,
-    /// The command is beyond the limits.
-    #[error("a command has at most {HOOK_ARGUMENTS_MAX} arguments, and none has a NUL in it")]
+    /// The command has too many arguments, or one contains a NUL.
+    #[error("a command has at most {HOOK_ARGUMENTS_MAX} arguments, and none contains a NUL")]
     Arguments,
-    /// Two settings that do not go together.
+    /// Two settings exclude each other.
     #[error("{0}")]
     Together(&'static str),
-    /// A number or a text is beyond the limits.
-    #[error("{what} must be {must}, it is {is}")]
+    /// A setting exceeds its limits.
+    #[error("{what} must be {must}, but it is {is}")]
     Limit {
-        /// Which.
+        /// Name of the setting.
         what: &'static str,
-        /// What is allowed.
+        /// Allowed values.
         must: String,
-        /// What was given.
+        /// Value that was given.
         is: String,
     },
 }
 
 impl Hook {
-    /// Returns where the secret is that its posts are signed with.
+    /// Returns the place of the secret that signs its posts. `None`: they are not signed.
     pub fn secret(&self) -> Option<Secret> {
         let file = self.secret_file.clone().map(Secret::File);
         file.or_else(|| self.secret_env.clone().map(Secret::Env))
     }
 
-    /// Returns the name of its consumer.
+    /// Returns the name of the consumer of hook `name`.
     pub fn consumer(name: &str) -> String {
         format!("{CONSUMER_PREFIX}{name}")
     }
 
-    /// Returns the hook whose consumer has this name; `None`: it is no hook's.
+    /// Returns the name of the hook that a consumer belongs to. `None`: it belongs to no hook.
     pub fn of_consumer(consumer: &str) -> Option<&str> {
         consumer.strip_prefix(CONSUMER_PREFIX)
     }
 
-    /// Returns the prefixes of its consumer.
+    /// Returns the prefixes of its consumer. Empty: all keys.
     pub fn prefixes(&self) -> Vec<Bytes> {
         match self.on.as_str() {
             "" => Vec::new(),
@@ -169,14 +173,14 @@ impl Hook {
         }
     }
 
-    /// True when it runs on changes of `kind` under `key`.
+    /// Returns true if it runs on changes of `kind` of `key`.
     pub fn wants(&self, kind: Kind, key: &[u8]) -> bool {
         let is_kind = |wanted: &HookKind| Kind::from(*wanted) == kind;
         key.starts_with(self.on.as_bytes())
             && (self.kinds.is_empty() || self.kinds.iter().any(is_kind))
     }
 
-    /// Returns how many changes one run has at most.
+    /// Returns the most changes of one run; at least 1 for a checked hook.
     pub fn changes_max(&self) -> usize {
         match self.mode {
             Mode::Each | Mode::Latest => 1,
@@ -184,23 +188,23 @@ impl Hook {
         }
     }
 
-    /// Returns how long a key that does not come to rest waits; `None`: nothing waits.
+    /// Returns the longest wait for a key that does not become quiet. `None`: changes do not wait.
     pub fn debounce_max(&self) -> Option<Duration> {
         let debounce = self.debounce?.0;
         Some(self.debounce_max.map_or(debounce * 10, |max| max.0))
     }
 
-    /// Returns how long a change waits after its attempt number `attempt` has failed.
+    /// Returns the wait after attempt number `attempt`, from 1, has failed.
     pub fn backoff(&self, attempt: u32) -> Duration {
         let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
         let wait = self.backoff.get(index).or(self.backoff.last());
         wait.map_or(Duration::ZERO, |wait| wait.0)
     }
 
-    /// Checks it against the limits, and what does not go together.
+    /// Checks the name, each setting against its limits, and settings that exclude each other.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first mistake.
     pub fn check(&self, name: &str) -> Result<(), HookError> {
         check_name(name)?;
         if self.run.is_empty() == self.http.is_none() {
@@ -261,11 +265,11 @@ impl Hook {
         let wrong = [
             (
                 self.mode == Mode::Each && self.debounce.is_some(),
-                "debounce is for the modes latest and batch: in mode each, every change runs",
+                "debounce is for the modes latest and batch: in mode each, every change runs at once",
             ),
             (
                 self.debounce.is_none() && self.debounce_max.is_some(),
-                "debounce_max bounds debounce, which is not set",
+                "debounce_max limits debounce, which is not set",
             ),
             (
                 self.mode != Mode::Latest && self.debounce_max.is_some(),
@@ -277,24 +281,24 @@ impl Hook {
             ),
             (
                 self.writes && self.mode == Mode::Batch,
-                "writes does not go with mode batch: a batch that is run again may be another one, \
-                so what it writes could not be written once only",
+                "writes excludes mode batch: another attempt may have other changes in its batch, so \
+                its answer could be written twice",
             ),
             (
                 self.writes && self.http.is_some(),
-                "writes is what a command prints: it does not go with http",
+                "writes is for the output of a command: it excludes http",
             ),
             (
                 self.http.is_none() && self.secret().is_some(),
-                "secret_file and secret_env say what posts are signed with: they need http",
+                "secret_file and secret_env sign posts: they need http",
             ),
             (
                 self.secret_file.is_some() && self.secret_env.is_some(),
-                "the secret is in secret_file or in secret_env, not in both",
+                "a hook has secret_file or secret_env, not both",
             ),
             (
                 self.http.is_none() && self.ca_file.is_some(),
-                "ca_file says who may be posted to: it needs http",
+                "ca_file is for posts: it needs http",
             ),
         ];
         let found = wrong.into_iter().find(|(is_wrong, _)| *is_wrong);
@@ -372,10 +376,10 @@ impl From<Span> for String {
     }
 }
 
-/// Checks that a hook may have this name.
+/// Checks the name of a hook.
 pub(super) fn check_name(name: &str) -> Result<(), HookError> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    // It also names a file: nothing hidden, no way up.
+    // The name is also a file name: no hidden file, and no path to another directory.
     if (1..=HOOK_NAME_CHARS_MAX).contains(&name.len())
         && name.chars().all(is_fine)
         && !name.starts_with('.')

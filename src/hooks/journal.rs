@@ -1,5 +1,5 @@
-//! `hooks/NAME.log`: what the runs of a hook did, one JSON line each, for people who look for what
-//! went wrong. Bounded; nothing depends on it.
+//! The log of a hook, `hooks/NAME.log`: one JSON line for each run, for people who look for a
+//! failure. It is bounded by two files, and nothing depends on it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -9,71 +9,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
+use crate::{hooks::record::RunRecord, limits::HOOK_LOG_BYTES_MAX};
 
-use crate::limits::HOOK_LOG_BYTES_MAX;
-
-/// A run, as its line in the log has it. New fields may come, none changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RunRecord {
-    /// When it began, ms since 1970.
-    pub at_ms: u64,
-    /// Its id, the same for all attempts.
-    pub run: String,
-    /// 1 the first time.
-    pub attempt: u32,
-    /// Changes of the run: 1, but for batches.
-    pub changes: usize,
-    /// Of the first change: `put`, `delete`, `expire`, `retract`.
-    pub kind: String,
-    /// The key of the first change, where it is text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// The same, where it is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_base64: Option<String>,
-    /// The entry of the first change.
-    pub entry: String,
-    /// How it went: `done`, `failed`, `dead` (failed, and it was the last attempt); in a rehearsal
-    /// `would_run`.
-    pub outcome: String,
-    /// What happened, in words; empty when there is nothing to say.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub what: String,
-    /// How long it took.
-    pub took_ms: u64,
-    /// Failed: how long the next attempt waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_ms: Option<u64>,
-    /// The beginning of its stdout.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub stdout: String,
-    /// Bytes of stdout in all.
-    pub stdout_bytes: u64,
-    /// The beginning of its stderr.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub stderr: String,
-    /// Bytes of stderr in all.
-    pub stderr_bytes: u64,
-    /// The entry that holds what it wrote.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wrote: Option<String>,
-    /// Puts and deletes in that entry.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ops: Option<usize>,
-}
-
-/// A place in a hook's log, behind a run: still the same when the file becomes the older one.
+/// A place in a hook's log, directly after a run. It stays valid when the file becomes the older
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogPlace {
-    // Of its first line, which says when and what: no other file begins with it.
+    // Hash of the first line of the file. The line holds a time and a run id, so no two files share
+    // it.
     file: [u8; 8],
+    // Bytes of the file up to this place.
     end: u64,
 }
 
 impl LogPlace {
-    /// Returns it as bytes, for who comes back with it.
+    /// Returns the place as bytes, for a later [`LogPlace::from_bytes`].
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.file);
@@ -81,7 +31,7 @@ impl LogPlace {
         bytes
     }
 
-    /// Reads what `to_bytes` wrote; `None` for another length.
+    /// Reads a place from the bytes of `to_bytes`. `None`: the length is not 16 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (file, end) = bytes.split_first_chunk()?;
         Some(Self {
@@ -95,7 +45,8 @@ impl LogPlace {
 #[derive(Debug, Clone)]
 pub(super) struct Journal {
     path: PathBuf,
-    // Held while a line is added: two runs may end at once.
+    // Held while a line is appended and the files are rotated: two runs may end at the same time.
+    // Only blocking threads take it, and no other lock is taken under it.
     adding: Arc<Mutex<()>>,
 }
 
@@ -107,23 +58,27 @@ impl Journal {
         }
     }
 
-    /// Adds a line. What cannot be written is lost: the run counts all the same.
+    /// Appends the line of a run. A line that cannot be written is lost with a warning; the run
+    /// counts all the same.
     pub(super) async fn add(&self, record: RunRecord) {
         let journal = self.clone();
         let writing = tokio::task::spawn_blocking(move || journal.append(&record));
         if let Ok(Err(error)) = writing.await {
-            tracing::warn!(path = %self.path.display(), %error, "a run is not in its hook's log");
+            tracing::warn!(path = %self.path.display(), %error, "cannot log a run of a hook");
         }
     }
 
-    /// Returns runs, the oldest first, and the place behind them: the last `count`, or, where a place
-    /// is given, the first `count` behind it. A place that the log no longer has is its beginning.
+    /// Returns runs, the oldest first, and the place after the last of them.
+    ///
+    /// Without `after`, returns the last `count` runs; with it, the first `count` runs after that
+    /// place. If the log no longer has the place, it counts as the beginning of the log.
     pub(super) fn runs(
         &self,
         after: Option<LogPlace>,
         count: usize,
     ) -> io::Result<(Vec<RunRecord>, LogPlace)> {
-        // The newer file first: when it becomes the older one meanwhile, it is found twice.
+        // Reads the newer file first: if it is rotated between the two reads, it is found twice and
+        // nothing is missed.
         let newer = read_or_empty(&self.path)?;
         let older = read_or_empty(&self.older())?;
         let twice = older == newer;
@@ -132,7 +87,7 @@ impl Journal {
         let from = after.and_then(|after| lines.iter().position(|(place, _)| *place == after));
         let lines = lines.get(from.map_or(0, |at| at + 1)..).unwrap_or_default();
         let end = lines.last().map(|(place, _)| *place).or(after);
-        // A line that was cut by a crash is no run.
+        // A line that a crash cut short is skipped.
         let run = |(place, line): &(LogPlace, &[u8])| {
             let record = serde_json::from_slice(line).ok()?;
             Some((record, *place))
@@ -152,10 +107,10 @@ impl Journal {
         Ok((found.into_iter().map(|(record, _)| record).collect(), end))
     }
 
-    /// Removes it.
+    /// Removes both files of the log.
     pub(super) fn remove(&self) {
         for path in [self.older(), self.path.clone()] {
-            // It may never have run.
+            // The hook may never have run.
             fs::remove_file(path).unwrap_or_default();
         }
     }
@@ -186,7 +141,7 @@ impl Journal {
     }
 }
 
-/// The lines of a file that are whole, and the place behind each.
+/// Returns the complete lines of a file, each with the place after it.
 fn lines(file: &[u8]) -> impl Iterator<Item = (LogPlace, &[u8])> {
     let mut lines = file.split_inclusive(|byte| *byte == b'\n');
     let first = lines.clone().next().unwrap_or_default();
@@ -200,7 +155,7 @@ fn lines(file: &[u8]) -> impl Iterator<Item = (LogPlace, &[u8])> {
     })
 }
 
-// Both files of a log are bounded.
+// Returns the whole file: `HOOK_LOG_BYTES_MAX` and one line bound it. A missing file is empty.
 fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -215,7 +170,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_log_is_bounded_and_keeps_the_newest() {
+    async fn log_is_bounded_and_keeps_the_newest() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path(), "a.b");
         let last = |count| journal.runs(None, count).unwrap().0;
@@ -242,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_follows_sees_each_run_once_over_rotations_and_cut_lines() {
+    fn follower_sees_each_run_once_across_rotations() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::of(dir.path(), "h");
         let (first, mut place) = journal.runs(None, 5).unwrap();
@@ -258,7 +213,7 @@ mod tests {
                 };
                 journal.append(&record).unwrap();
             }
-            // Half a line: the one who writes it is not done.
+            // Half a line: its writer has not finished.
             let half = round == 100;
             let whole = fs::read(&journal.path).unwrap_or_default();
             if half {
@@ -278,7 +233,7 @@ mod tests {
         }
         assert!(journal.older().exists(), "it was rotated");
         assert_eq!(seen, (1..=attempt).collect::<Vec<_>>());
-        // A place that is gone is the beginning of what is there.
+        // A place that the log no longer has counts as its beginning.
         let gone = LogPlace { end: 1, ..place };
         let (runs, _) = journal.runs(Some(gone), 1000).unwrap();
         let (all, _) = journal.runs(None, 1000).unwrap();

@@ -1,15 +1,10 @@
-//! One run of a hook that posts: the changes as the body, signed as Standard Webhooks does it.
+//! One run of a hook that posts: the changes are the body, signed as Standard Webhooks specifies.
 //!
-//! `webhook-id` is the run id, the same at every attempt; `webhook-timestamp` is in seconds since
-//! 1970; `webhook-signature` is `v1,` and base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`. The
-//! key is what is in the secret's file or variable: base64 behind `whsec_`, else its bytes.
+//! `webhook-id` is the run id, equal at every attempt; `webhook-timestamp` is in seconds since
+//! 1970; `webhook-signature` is `v1,` and the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`.
+//! The key is the secret.
 
-use std::{
-    env, fmt,
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Certificate, Client, redirect::Policy};
@@ -20,41 +15,34 @@ use crate::{
         HooksError,
         command::{Captured, End, Job, Ran},
         error::causes,
+        secret::{Secret, bounded},
     },
-    limits::{HOOK_CA_BYTES_MAX, HOOK_OUTPUT_BYTES_MAX, HOOK_SECRET_BYTES_MAX},
+    limits::{HOOK_CA_BYTES_MAX, HOOK_OUTPUT_BYTES_MAX},
 };
 
-/// Where changes are posted to.
+/// The URL that changes are posted to, and the client that posts.
 #[derive(Debug, Clone)]
 pub struct Post {
     client: Client,
     url: String,
-    // Read at each post: a file may be replaced.
+    // Read for each post, so the file may be replaced. `None`: posts are not signed.
     secret: Option<Secret>,
 }
 
-/// Where the secret is that posts are signed with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// In a file.
-    File(PathBuf),
-    /// In an environment variable of this name.
-    Env(String),
-}
-
 impl Post {
-    /// Posts to `url`, which may also prove itself by the authorities in `ca_file`.
+    /// Returns a client for `url` that trusts the authorities of this machine and those in
+    /// `ca_file`.
     pub(super) fn new(
         url: &str,
         secret: Option<Secret>,
         ca_file: Option<&Path>,
     ) -> Result<Self, HooksError> {
-        // Somebody may have chosen one before.
+        // Fails if a provider is installed already, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
         let authorities = ca_file.map_or(Ok(Vec::new()), authorities)?;
         let client = Client::builder()
             .tls_certs_merge(authorities)
-            // A redirect to elsewhere would take the changes there.
+            // A redirect would send the changes to a host that the hook does not name.
             .redirect(Policy::none())
             .no_proxy()
             .user_agent(concat!("lattice/", env!("CARGO_PKG_VERSION")))
@@ -68,7 +56,8 @@ impl Post {
         })
     }
 
-    /// Posts what a command would have on stdin. The answer's body is what it printed.
+    /// Posts the stdin of `job`. The body of the answer becomes the stdout of the run. Dropping the
+    /// call drops the request, which the server may still have received.
     pub(super) async fn send(&self, job: Job, id: &str, now_ms: u64) -> Ran {
         let mut answer = Captured::default();
         let exchange = self.exchange(job.stdin, id, now_ms, &mut answer);
@@ -117,7 +106,7 @@ impl Post {
             .map_err(|error| causes(&error.without_url()))?;
         while let Ok(Some(chunk)) = response.chunk().await {
             answer.add(&chunk, HOOK_OUTPUT_BYTES_MAX);
-            // Nobody reads what an endless answer says next.
+            // The rest of an endless answer is not read.
             if answer.is_cut() {
                 break;
             }
@@ -126,42 +115,7 @@ impl Post {
     }
 }
 
-impl Secret {
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-        let text = match self {
-            Self::File(path) => bounded(path, HOOK_SECRET_BYTES_MAX)?,
-            Self::Env(name) => env::var_os(name)
-                .ok_or_else(|| invalid("it is not set where the node runs"))?
-                .into_encoded_bytes(),
-        };
-        if text.len() > HOOK_SECRET_BYTES_MAX {
-            return Err(invalid("it is too long"));
-        }
-        let text = text.trim_ascii();
-        let secret = match text.strip_prefix(b"whsec_") {
-            Some(base64) => BASE64_STANDARD
-                .decode(base64)
-                .map_err(|_not_base64| invalid("what follows whsec_ is not base64"))?,
-            None => text.to_vec(),
-        };
-        match secret.is_empty() {
-            true => Err(invalid("it is empty")),
-            false => Ok(secret),
-        }
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(f),
-            Self::Env(name) => write!(f, "the variable {name}"),
-        }
-    }
-}
-
-// The certificates of a PEM file.
+// Reads the certificates of a PEM file.
 fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
     let wrong = |what: String| HooksError::Post {
         what: format!("ca_file {}: {what}", path.display()),
@@ -172,19 +126,9 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
     }
     let found = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(causes(&error)))?;
     match found.is_empty() {
-        true => Err(wrong("there is no certificate in it".to_owned())),
+        true => Err(wrong("it contains no certificate".to_owned())),
         false => Ok(found),
     }
-}
-
-// The bytes of a file, or one more than `bytes_max`.
-fn bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-    File::open(path)?
-        .take(bytes_max.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn sign(secret: &[u8], id: &str, seconds: &str, body: &[u8]) -> String {
@@ -200,8 +144,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_that_of_standard_webhooks() {
-        // The example of its specification.
+    fn signature_is_that_of_standard_webhooks() {
+        // The example in the specification.
         let secret = BASE64_STANDARD
             .decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
             .unwrap();
@@ -212,21 +156,5 @@ mod tests {
             b"{\"test\": 2432232314}",
         );
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
-
-    #[test]
-    fn a_secret_is_text_or_base64_and_never_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        let read = |text: &str| {
-            let path = dir.path().join("secret");
-            std::fs::write(&path, text).unwrap();
-            Secret::File(path).read()
-        };
-        assert_eq!(read("open sesame\n").unwrap(), b"open sesame");
-        assert_eq!(read("whsec_AAEC\n").unwrap(), [0, 1, 2]);
-        assert!(read("whsec_?").is_err());
-        assert!(read(" \n").is_err());
-        assert!(read(&"x".repeat(5000)).is_err());
-        assert!(Secret::File(dir.path().join("none")).read().is_err());
     }
 }

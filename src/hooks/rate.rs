@@ -1,14 +1,14 @@
-//! How often a hook may run.
+//! The rate limit of a hook.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A bucket that fills with so many runs a second, and holds those of one.
+/// A token bucket: it gains `per_second` runs each second, and holds the runs of one second.
 #[derive(Debug)]
 pub(super) struct Rate {
     per_second: u32,
-    // Up to here all runs are taken; behind now: there is room.
+    // Time up to which runs are assigned. Earlier than now: a run may start at once.
     taken_until: Instant,
 }
 
@@ -20,7 +20,7 @@ impl Rate {
         }
     }
 
-    /// Takes the next run, and returns how long it has to wait.
+    /// Assigns the next run and returns the time that it must wait.
     pub(super) fn take(&mut self, now: Instant) -> Duration {
         let first = now.checked_sub(BURST).unwrap_or(now);
         self.taken_until = self.taken_until.max(first) + Duration::from_secs(1) / self.per_second;
@@ -28,7 +28,7 @@ impl Rate {
     }
 }
 
-/// What may run at once after a quiet time: as much as in this time otherwise.
+/// After a quiet time, the runs of this period may start at once.
 const BURST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_of_runs_goes_at_once_and_the_rest_at_its_rate() {
+    fn burst_of_one_second_then_the_rate() {
         let start = Instant::now() + Duration::from_secs(10);
         let mut rate = Rate::new(10, start);
         let waits: Vec<u128> = (0..13).map(|_| rate.take(start).as_millis()).collect();

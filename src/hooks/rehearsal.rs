@@ -1,4 +1,4 @@
-//! What a hook does, or would do, with changes that have happened.
+//! A rehearsal: runs a hook, or shows what it would run, on past changes.
 
 use std::{mem, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     hooks::{
         HooksError,
         hook::{Hook, Mode},
-        journal::RunRecord,
+        record::RunRecord,
         run::{Performed, Work},
     },
     limits::HOOK_BATCH_BYTES,
@@ -17,23 +17,26 @@ use crate::{
     store::{Start, Watch, WatchEvent, WatchOptions},
 };
 
-/// A hook that goes through history, one run after the other, without moving its place in it.
+/// Replays history for a hook, one run after the other. The hook's consumer is not involved, so its
+/// position does not move.
 #[derive(Debug)]
 pub struct Rehearsal {
     work: Work,
-    // Ends where history ends now.
+    // `None` once history has been replayed up to now, and after an error.
     watch: Option<Watch>,
+    // True: nothing is written, and only hooks that write are run.
     dry: bool,
-    // Of the next run.
+    // Changes of the next run.
     changes: Vec<Arc<Change>>,
 }
 
 /// A run of a rehearsal.
 #[derive(Debug)]
+#[must_use]
 pub struct Rehearsed {
-    /// What it did; `outcome` is `would_run` where it did nothing.
+    /// Record of the run; its outcome is `would_run` if a dry run did not fail.
     pub record: RunRecord,
-    /// What it would have written, and did not.
+    /// Ops that a dry run would have written.
     pub ops: Vec<Op>,
 }
 
@@ -52,16 +55,18 @@ impl Rehearsal {
         }
     }
 
-    /// Returns the hook.
+    /// Returns the definition of the hook.
     pub fn hook(&self) -> &Hook {
         &self.work.hook
     }
 
-    /// Makes the next run, once; `None`: that was all. Dry, nothing is run but what writes, which is
-    /// told so by LATTICE_DRY_RUN=1, and nothing is written.
+    /// Performs the next run, one attempt. Returns `None` at the end of history.
+    ///
+    /// A dry rehearsal runs only hooks that write, with `LATTICE_DRY_RUN=1` in the environment, and
+    /// writes nothing.
     ///
     /// # Errors
-    /// `Watch`, `HistoryGone`; there is no next run then.
+    /// `Watch`, `HistoryGone`. The rehearsal has ended then.
     pub async fn next(&mut self) -> Result<Option<Rehearsed>, HooksError> {
         while let Some(watch) = &mut self.watch {
             match watch.next().await.transpose()? {

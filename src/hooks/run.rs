@@ -1,4 +1,5 @@
-//! What a hook does for the changes of one run, and what its end means.
+//! One run of a hook: performs the action for its changes, writes the answer, and decides what
+//! becomes of the changes.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,45 +13,51 @@ use crate::{
         change_line::{self, RunId},
         command::{Captured, Command, End, Job, Ran},
         hook::{Hook, HookError, Mode},
-        journal::RunRecord,
+        record::{Outcome, RunRecord},
     },
-    limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX},
+    limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX, OPS_MAX},
     protocol::{change::Change, consumer::cause_of, entry::Op},
     store::{ReadError, Store, Write, WriteError},
 };
 
-/// What a hook works with.
+/// A hook with its store and its action, ready to run.
 #[derive(Debug, Clone)]
 pub(super) struct Work {
     pub(super) name: String,
     pub(super) hook: Hook,
     pub(super) store: Store,
+    // Data directory of the node, for `LATTICE_DATA`.
     data_dir: PathBuf,
     action: Action,
 }
 
 /// A run that has ended.
 #[derive(Debug)]
+#[must_use]
 pub(super) struct Performed {
     pub(super) verdict: Verdict,
     pub(super) record: RunRecord,
 }
 
-/// What becomes of the changes of a run.
+/// The decision about all changes of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub(super) enum Verdict {
+    /// Acknowledge them.
     Done,
+    /// Give them back; they are due again after this time.
     Again(Duration),
+    /// Make them dead letters.
     Dead,
 }
 
-/// Why a run has not done what it was to do.
+/// A failed run, with the reason for people.
 enum Failed {
-    /// Trying again may help.
+    /// Another attempt may succeed. Counts towards `attempts`.
     Run(String),
-    /// Trying again does not help.
+    /// No attempt can succeed.
     ForGood(String),
-    /// The node cannot write now: no fault of the run, however often.
+    /// The node cannot read or write now. The run is not at fault, so attempts are not limited.
     Node(String),
 }
 
@@ -77,8 +84,13 @@ impl Work {
         })
     }
 
-    /// Runs what is to be run for `changes`, writes what it answers, and says what becomes of them.
+    /// Performs the action for `changes`, writes the answer, and decides what becomes of them.
+    ///
+    /// Dropping the call ends the action. A run that writes may then have written its answer
+    /// already; the next attempt finds that entry and does not run the command again.
     pub(super) async fn perform(&self, changes: &[Arc<Change>], attempt: u32) -> Performed {
+        self.assert_can_run(changes);
+        assert!(attempt >= 1, "attempts count from 1");
         let run = self.run_id(changes);
         let began = Instant::now();
         let mut record = self.record(changes, run, attempt);
@@ -88,8 +100,10 @@ impl Work {
         Performed { verdict, record }
     }
 
-    /// Runs what is to be run, telling it that nothing counts. Returns what it would have written.
+    /// Runs a hook that writes with `LATTICE_DRY_RUN=1`, and others not at all. Returns the record
+    /// and the ops that would have been written.
     pub(super) async fn rehearse(&self, changes: &[Arc<Change>]) -> (RunRecord, Vec<Op>) {
+        self.assert_can_run(changes);
         let run = self.run_id(changes);
         let mut record = self.record(changes, run, 1);
         let mut ops = Vec::new();
@@ -99,17 +113,30 @@ impl Work {
             match self.act(changes, run, variables, &mut record).await {
                 Ok(answered) => ops = answered,
                 Err(Failed::Run(what) | Failed::ForGood(what) | Failed::Node(what)) => {
-                    record.outcome = "failed".to_owned();
+                    record.outcome = Outcome::Failed;
                     record.what = what;
                     return (record, ops);
                 }
             }
         }
-        record.outcome = "would_run".to_owned();
+        record.outcome = Outcome::WouldRun;
         (record, ops)
     }
 
-    pub(super) fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
+    // Rules 1 and 4 of engine.rs. `Hook::check` refuses a hook that writes in batches.
+    fn assert_can_run(&self, changes: &[Arc<Change>]) {
+        let changes_max = match self.hook.writes {
+            true => 1,
+            false => self.hook.changes_max(),
+        };
+        assert!(
+            (1..=changes_max).contains(&changes.len()),
+            "a run has 1 to {changes_max} changes, this one has {}",
+            changes.len()
+        );
+    }
+
+    fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
         RunId::of(&self.name, changes.iter().map(|change| (&**change).into()))
     }
 
@@ -127,21 +154,22 @@ impl Work {
         let cause = cause_of(&self.name, first);
         if cause.depth > HOOK_DEPTH_MAX {
             return Err(Failed::ForGood(format!(
-                "this looks like a loop: {HOOK_DEPTH_MAX} hooks have written, one because of the \
-                other, before this change of {:?}; it is not run",
-                String::from_utf8_lossy(&first.key)
+                "this looks like a loop: the change of {} ends a chain of {HOOK_DEPTH_MAX} or more \
+                writes by hooks, each caused by the one before; it is not run",
+                String::from_utf8_lossy(&first.key).escape_debug()
             )));
         }
-        // A node that died between its write and its acknowledgement.
+        // An earlier attempt wrote, and the node stopped before the change was acknowledged.
         if let Some((_seq, entry)) = self.store.caused(&cause).await? {
             record.wrote = Some(entry.to_string());
-            record.what = "had been written before".to_owned();
+            record.what = "an earlier attempt has written the answer".to_owned();
             return Ok(());
         }
         let ops = self.act(changes, run, variables, record).await?;
         if ops.is_empty() {
             return Ok(());
         }
+        assert!(ops.len() <= OPS_MAX, "a longer answer is refused");
         record.ops = Some(ops.len());
         let write = Write {
             ops,
@@ -153,7 +181,7 @@ impl Work {
             Ok(written) => written.entry,
             Err(WriteError::AlreadyCaused { entry, .. }) => {
                 record.ops = None;
-                record.what = "had been written before".to_owned();
+                record.what = "an earlier attempt has written the answer".to_owned();
                 entry
             }
             Err(error) => return Err(error.into()),
@@ -162,7 +190,7 @@ impl Work {
         Ok(())
     }
 
-    // Runs the command, or posts. Returns what it wants written.
+    // Performs the action. Returns the ops of its answer; none if the hook does not write.
     async fn act(
         &self,
         changes: &[Arc<Change>],
@@ -204,7 +232,7 @@ impl Work {
         if stdout.is_cut() {
             let total = stdout.total;
             return Err(Failed::Run(format!(
-                "it printed {total} bytes: an entry is smaller; nothing was written"
+                "it printed {total} bytes, more than an entry holds; nothing was written"
             )));
         }
         answer::parse(&stdout.bytes, self.store.now_ms()).map_err(Failed::Run)
@@ -219,7 +247,7 @@ impl Work {
     ) -> Verdict {
         let (what, is_last) = match done {
             Ok(()) => {
-                record.outcome = "done".to_owned();
+                record.outcome = Outcome::Done;
                 return Verdict::Done;
             }
             Err(Failed::Run(what)) => (what, attempt >= self.hook.attempts),
@@ -228,11 +256,11 @@ impl Work {
         };
         record.what = what;
         if is_last {
-            record.outcome = "dead".to_owned();
+            record.outcome = Outcome::Dead;
             return Verdict::Dead;
         }
-        record.outcome = "failed".to_owned();
-        // From four fifths to six fifths of it.
+        record.outcome = Outcome::Failed;
+        // Varied between four and six fifths, so that retries of several hooks spread.
         let delay = self.hook.backoff(attempt);
         let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));
         record.retry_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
@@ -267,7 +295,7 @@ impl Work {
             [change] if self.hook.mode != Mode::Batch => {
                 change_line::variables(run, attempt, (&**change).into())
             }
-            // The rest is on stdin.
+            // A batch has its keys on stdin only.
             _batch => vec![
                 ("LATTICE_RUN_ID", run.to_string().into()),
                 ("LATTICE_ATTEMPT", attempt.to_string().into()),
@@ -276,7 +304,7 @@ impl Work {
         variables.extend([
             ("LATTICE_HOOK", OsString::from(&self.name)),
             ("LATTICE_CHANGES", changes.len().to_string().into()),
-            // So that `lattice get` in the command asks this node.
+            // With these, `lattice get` in the command reads from this node and store.
             ("LATTICE_DATA", self.data_dir.clone().into()),
             ("LATTICE_STORE", self.store.id().to_string().into()),
         ]);
@@ -285,14 +313,14 @@ impl Work {
 }
 
 impl End {
-    /// True when another attempt would end like this one.
+    /// Returns true if another attempt would end like this one.
     fn is_final(&self) -> bool {
         match self {
-            // To come back later, or more slowly.
+            // Timeout, too early, too many requests: the server asks for a later attempt.
             Self::Answered {
                 status: 408 | 425 | 429,
             } => false,
-            // The other end has understood, and refuses.
+            // The server has understood the request and refuses it.
             Self::Answered { status: 400..=499 } => true,
             _other => false,
         }
@@ -307,7 +335,7 @@ impl From<ReadError> for Failed {
 
 impl From<WriteError> for Failed {
     fn from(error: WriteError) -> Self {
-        let what = format!("what it printed was not written: {error}");
+        let what = format!("its answer was not written: {error}");
         match error {
             WriteError::Empty
             | WriteError::Entry(_)
@@ -318,7 +346,8 @@ impl From<WriteError> for Failed {
     }
 }
 
-// What people read of it: the beginning, also where more was kept.
+// Returns the text for the log, which is shorter than an answer may be, and the length of the
+// output.
 fn text(captured: &Captured) -> (String, u64) {
     let shown = captured.bytes.len().min(HOOK_OUTPUT_BYTES_MAX);
     let text = String::from_utf8_lossy(&captured.bytes[..shown]).into_owned();

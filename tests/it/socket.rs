@@ -14,8 +14,9 @@ use std::{
 use bytes::Bytes;
 use lattice::{
     api::{
-        client::{Client, ConnectError, connect, in_process},
+        client::{Client, ConnectError, connect},
         error::ApiError,
+        local::in_process,
         socket::{self, SocketError},
     },
     daemon::{Daemon, DaemonError},

@@ -359,7 +359,7 @@ fn a_consumer_is_paused_resumed_reset_and_deleted() {
     "#);
     insta::assert_snapshot!(waiting.end(), @r#"
     error: there is no consumer "c" in this store: create it first
-    hint: `lattice consumer list` shows those of the store
+    hint: `lattice consumer list` lists the consumers of the store
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "list"]), @r#"
@@ -377,7 +377,7 @@ fn what_makes_no_sense_is_refused() {
         .ok();
     insta::assert_snapshot!(home.run(&["consumer", "create", "c", "/j"]), @r#"
     error: a consumer "c" exists already, with another list of prefixes: delete it first, or choose another name
-    hint: `lattice consumer show` says how it was made
+    hint: `lattice consumer show` shows the options it was created with
     exit 4
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "create", "a/b"]), @r#"
@@ -391,11 +391,11 @@ fn what_makes_no_sense_is_refused() {
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "ack", "c", "7"]), @r#"
     error: "7" is not a delivery (32 hex digits, a point, a number)
-    hint: copy the whole id as it came with the change
+    hint: copy the whole id that came with the change
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "next", "nobody", "--json"]), @r#"
-    {"error":"unknown_consumer","message":"there is no consumer \"nobody\" in this store: create it first","hint":"`lattice consumer list` shows those of the store","exit_code":3}
+    {"error":"unknown_consumer","message":"there is no consumer \"nobody\" in this store: create it first","hint":"`lattice consumer list` lists the consumers of the store","exit_code":3}
     exit 3
     "#);
     for wrong in [

@@ -34,7 +34,7 @@ fn own_log_that_was_cut_is_refused_until_it_is_repaired() {
     fs::write(&log, older).unwrap();
     insta::assert_snapshot!(quiet(&home, &["put", "/t/c", "3"]), @r#"
     error: the end of this node's own log is gone: entries 3 to 4 were durable, and are not in its file
-    hint: `lattice up` fetches them from peers that have them; else put the newest copy of the file back, or give them up: `lattice repair`
+    hint: `lattice up` fetches them from peers that have them; otherwise restore the newest copy of the file, or give the entries up with `lattice repair`
     exit 6
     "#);
     assert_eq!(home.run(&["get", "/t/b"]).ok(), "2");

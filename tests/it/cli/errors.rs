@@ -7,11 +7,11 @@ fn a_mistyped_data_directory_is_not_created() {
     let home = Home::new();
     insta::assert_snapshot!(home.run(&["get", "/a"]), @r#"
     error: there is no node in [home]/data
-    hint: create it with `lattice init` or `lattice up`, or name another with --data-dir
+    hint: create it with `lattice init` or `lattice up`, or choose another with --data-dir
     exit 5
     "#);
     insta::assert_snapshot!(home.run(&["put", "/a", "1", "--json"]), @r#"
-    {"error":"no_data_dir","message":"there is no node in [home]/data","hint":"create it with `lattice init` or `lattice up`, or name another with --data-dir","exit_code":5}
+    {"error":"no_data_dir","message":"there is no node in [home]/data","hint":"create it with `lattice init` or `lattice up`, or choose another with --data-dir","exit_code":5}
     exit 5
     "#);
     for arguments in [
@@ -77,7 +77,7 @@ fn missing_and_refused_have_their_codes() {
     "#);
     insta::assert_snapshot!(home.run(&["put", &"k".repeat(4097), "x"]), @r#"
     error: a key has at most 4096 bytes; this one has 4097
-    hint: put the long part into the value, or its hash into the key
+    hint: put the long part into the value, or a hash of it into the key
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["--store", "nope", "get", "/a"]), @r#"
@@ -87,7 +87,7 @@ fn missing_and_refused_have_their_codes() {
     "#);
     insta::assert_snapshot!(home.run(&["watch", "--after", "garbage"]), @r#"
     error: this is not a cursor: it has letters that no cursor has, or was cut
-    hint: copy the whole cursor as a watch printed it, or leave it out
+    hint: copy the whole cursor as the watch printed it, or leave it out
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["log", "00000000"]), @r#"
@@ -108,7 +108,7 @@ fn a_value_that_is_too_long_says_by_how_much() {
     let ran = home.feed(&["put", "/t/long", "-"], vec![b'v'; (1 << 20) + 1]);
     insta::assert_snapshot!(ran, @r#"
     error: a value has at most 1048576 bytes; this one has 1048577
-    hint: keep large things in files and put a path or a hash into the value
+    hint: keep large data in a file and put its path or hash into the value
     exit 2
     "#);
 }
@@ -120,7 +120,7 @@ fn conditions_that_do_not_hold_are_exit_4() {
     home.run(&["put", "/t/a", "1", "--if-absent"]).ok();
     insta::assert_snapshot!(home.run(&["put", "/t/a", "2", "--if-absent"]), @r#"
     error: the condition on /t/a does not hold: its winner is [id]
-    hint: read the key again and decide with what it has now
+    hint: read the key again and decide by its current value
     exit 4
     "#);
     let head = home.run(&["heads", "/t/a", "--json"]).json()[0]["entry"].clone();

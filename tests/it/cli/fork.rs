@@ -52,7 +52,7 @@ fn a_copied_directory_forks_shows_and_is_closed_by_repair() {
 
     insta::assert_snapshot!(b.run(&["put", "/k", "more"]), @r#"
     error: this node's own log has forked at entry 2: two places have written with its key
-    hint: end the other one that uses this data directory or a copy of it, then: `lattice repair`
+    hint: stop the other node that uses this data directory or a copy of it, then run `lattice repair`
     exit 1
     "#);
     let status = a.run(&["status"]).ok();

@@ -129,7 +129,7 @@ fn a_hook_is_one_line() {
     "#);
     insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
     error: there is no hook "deploy"
-    hint: `lattice hook list` shows those of this node
+    hint: `lattice hook list` lists the hooks of this node
     exit 3
     "#);
 }
@@ -227,7 +227,7 @@ fn a_hook_that_makes_no_sense_is_refused() {
     .unwrap();
     insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
     error: [home]/data/hooks.toml:3:7: invalid type: string "true", expected a sequence
-    hint: mend it: what runs goes on as it was before
+    hint: correct the file; until then the hooks run as before
     exit 2
     "#);
 }

@@ -206,7 +206,8 @@ fn metrics_are_for_this_machine_only() {
     let ran = home.run(&["up", "--metrics", "0.0.0.0:9464"]);
     assert_eq!(ran.code, 2, "{ran}");
     assert!(
-        ran.stderr.contains("0.0.0.0:9464 is no loopback address"),
+        ran.stderr
+            .contains("0.0.0.0:9464 is not a loopback address"),
         "{ran}"
     );
     let (_node, at) = up(&home);

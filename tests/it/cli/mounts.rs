@@ -49,7 +49,7 @@ fn a_read_only_data_directory_is_refused_with_a_hint() {
     let ran = run(&home, flags, &format!(r#"{read_only} "$LATTICE" get /t/a"#));
     insta::assert_snapshot!(ran, @r#"
     error: cannot write in [home]/data/lock: Read-only file system (os error 30)
-    hint: a node writes also to be read: let this user write there, or name a copy with --data-dir
+    hint: even reading needs to write there: give this user permission, or choose a copy with --data-dir
     exit 1
     "#);
     let ran = run(
@@ -66,7 +66,7 @@ fn a_read_only_data_directory_is_refused_with_a_hint() {
     );
     insta::assert_snapshot!(ran, @r#"
     error: cannot write in [home]/data/new: Read-only file system (os error 30)
-    hint: a node writes also to be read: let this user write there, or name a copy with --data-dir
+    hint: even reading needs to write there: give this user permission, or choose a copy with --data-dir
     exit 1
     "#);
     assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
@@ -118,7 +118,7 @@ fn a_full_file_system_refuses_writes_and_takes_them_when_there_is_space_again() 
     stopped  process [pid]
     store [uuid] (root): 4 entries, 4 signatures, 6 rows, all good
     error: no space left on the file system of the store: [id].log: No space left on device (os error 28)
-    hint: make room; reads go on, and writes go on when there is space
+    hint: free some space; reads still work, and writes work again when there is space
     error: /t/big has no value
     exit 0
     "#);

@@ -105,8 +105,8 @@ fn a_watch_of_the_past_begins_and_ends_where_it_is_told() {
     assert_eq!(rest, ["put", "put", "delete", "put"]);
     let refused = |extra: &[&str]| home.run(&[&["watch", "/c/"], extra].concat());
     insta::assert_snapshot!(refused(&["--until", &first]), @r#"
-    error: a watch that begins with the state as it is has no end in the past
-    hint: begin with what was written since a time, or after a cursor
+    error: a watch that begins with the current state cannot end at a time
+    hint: begin at a time in the past, or after a cursor
     exit 2
     "#);
     assert_eq!(refused(&["--since", &second, "--until", &first]).code, 2);
@@ -136,7 +136,7 @@ fn too_far_back_is_said_and_not_guessed() {
     let lines: String = (1..=10_000).map(|n| format!("/k\t{n}\n")).collect();
     home.feed(&["put", "--stdin"], lines).ok();
     insta::assert_snapshot!(home.run(&["get", "/k", "--at", &first, "--json"]), @r#"
-    {"error":"too_far_back","message":"\"/k\" was written more than 10000 times since then: too far back","hint":"ask for a later time; `lattice watch --since` reads the log in order","exit_code":1}
+    {"error":"too_far_back","message":"\"/k\" was written more than 10000 times since then: too far back","hint":"choose a later time, or read the log in order with `lattice watch --since`","exit_code":1}
     exit 1
     "#);
     let all = ["list", "diff"].map(|command| {

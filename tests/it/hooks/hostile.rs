@@ -144,7 +144,7 @@ async fn a_hook_that_forks_a_hundred_times_leaves_nothing() {
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
     assert_eq!(
-        (record.outcome.as_str(), record.stdout.as_str()),
+        (record.outcome.name(), record.stdout.as_str()),
         ("done", "forked\n")
     );
     let pids = bench.lines("pids");

@@ -169,7 +169,7 @@ async fn a_hook_runs_no_more_often_than_it_may_and_says_so() {
         status.health.as_ref().unwrap().slowed.is_some()
     });
     let why = slowed.await.health.unwrap().slowed.unwrap();
-    assert_eq!(why, "it is to run more than 10 times a second: runs wait");
+    assert_eq!(why, "it would run more than 10 times per second: runs wait");
     bench.settled("h", 14).await;
     assert!(
         began.elapsed() >= Duration::from_millis(390),

@@ -108,7 +108,7 @@ async fn a_change_is_posted_and_signed() {
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
     assert_eq!(
-        (record.outcome.as_str(), record.stdout.as_str()),
+        (record.outcome.name(), record.stdout.as_str()),
         ("done", "ok\n")
     );
 
@@ -193,7 +193,7 @@ async fn what_is_refused_is_dead_at_once_and_a_redirect_is_not_followed() {
         bench.add("h", hook(url)).await;
         bench.put("/in/a", "v").await;
         bench.settled("h", 1).await;
-        assert_eq!(bench.logs("h").await[0].outcome, outcome);
+        assert_eq!(bench.logs("h").await[0].outcome.name(), outcome);
         assert_eq!(requests.lock().unwrap().len(), answers.len());
     }
 }
@@ -285,13 +285,13 @@ async fn a_certificate_that_nobody_vouches_for_is_a_failed_attempt_and_its_ca_fi
         .logs("strange")
         .await
         .iter()
-        .map(|run| (run.outcome.clone(), run.what.contains("certificate")))
+        .map(|run| (run.outcome.name(), run.what.contains("certificate")))
         .collect();
-    let expected = [("failed".to_owned(), true), ("dead".to_owned(), true)];
+    let expected = [("failed", true), ("dead", true)];
     assert_eq!(outcomes, expected, "{:?}", bench.logs("strange").await);
     let record = &bench.logs("trusting").await[0];
     assert_eq!(
-        (record.outcome.as_str(), record.stdout.as_str()),
+        (record.outcome.name(), record.stdout.as_str()),
         ("done", "ok\n")
     );
     let requests = requests.lock().unwrap();
@@ -334,8 +334,8 @@ async fn a_secret_in_the_environment_signs_and_only_its_name_is_ever_told() {
     let what = bench.logs("missing").await[0].what.clone();
     assert_eq!(
         what,
-        "not posted: the secret in the variable LATTICE_TEST_NO_SUCH_SECRET: it is not set where \
-         the node runs"
+        "not posted: the secret in the variable LATTICE_TEST_NO_SUCH_SECRET: it is not set in the \
+         environment of the node"
     );
     let request = requests.lock().unwrap()[0].clone();
     let secret = std::env::var("PATH").unwrap();

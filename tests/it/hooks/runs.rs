@@ -18,7 +18,7 @@ async fn a_command_gets_the_change_and_a_cleared_environment() {
     bench.put("/other/1", "x").await;
     bench.put("/in/a b", "\"1\"\n").await;
     let status = bench.settled("deploy", 1).await;
-    assert_eq!(status.state, "running");
+    assert_eq!(status.state.name(), "running");
 
     let line: serde_json::Value = serde_json::from_str(&bench.lines("stdin")[0]).unwrap();
     assert_eq!(line["type"], "put");
@@ -38,7 +38,7 @@ async fn a_command_gets_the_change_and_a_cleared_environment() {
         (&record.entry, line["entry"].as_str()),
         (&entry, Some(&*entry))
     );
-    assert_eq!((record.outcome.as_str(), record.attempt), ("done", 1));
+    assert_eq!((record.outcome.name(), record.attempt), ("done", 1));
     assert_eq!(
         (record.stdout.as_str(), record.stderr.as_str()),
         ("out\n", "err\n")
@@ -82,7 +82,7 @@ async fn a_run_that_fails_is_tried_again_and_dies_at_last() {
     let run = tried[0].split(' ').nth(1).unwrap().to_owned();
     assert_eq!(tried, [1, 2, 3].map(|attempt| format!("{attempt} {run}")));
     let logs = bench.logs("h").await;
-    let outcomes: Vec<&str> = logs.iter().map(|run| run.outcome.as_str()).collect();
+    let outcomes: Vec<&str> = logs.iter().map(|run| run.outcome.name()).collect();
     assert_eq!(outcomes, ["failed", "failed", "dead"]);
     assert_eq!(logs[2].what, "exited with 7");
     let waits = logs.iter().map(|run| run.retry_ms);
@@ -175,7 +175,7 @@ async fn what_a_command_leaves_running_ends_with_it() {
         .await;
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
-    assert_eq!(bench.logs("h").await[0].outcome, "done");
+    assert_eq!(bench.logs("h").await[0].outcome.name(), "done");
     until_dead(&bench.lines("pids")).await;
 }
 
@@ -192,7 +192,7 @@ async fn a_flood_is_read_and_capped() {
     bench.put("/in/a", &"v".repeat(1 << 20)).await;
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
-    assert_eq!(record.outcome, "done");
+    assert_eq!(record.outcome.name(), "done");
     assert_eq!(
         (record.stdout_bytes, record.stderr_bytes),
         (3_000_000, 2_000_000)
@@ -224,18 +224,15 @@ async fn a_command_that_cannot_run_says_why() {
     bench.add("dir", nowhere).await;
     bench.put("/in/a", "1").await;
     for (name, why) in [
-        ("bit", "is its run bit set?"),
+        ("bit", "is the file executable?"),
         ("none", "none: No such file"),
         ("path", "cannot run no-such-command-here: No such file"),
-        (
-            "shell",
-            "the interpreter that its first line names is not there",
-        ),
+        ("shell", "the interpreter in its first line does not exist"),
         ("dir", "there is no directory"),
     ] {
         bench.settled(name, 1).await;
         let record = &bench.logs(name).await[0];
-        assert_eq!(record.outcome, "dead");
+        assert_eq!(record.outcome.name(), "dead");
         assert!(record.what.contains(why), "{name}: {}", record.what);
     }
 }
@@ -290,17 +287,13 @@ async fn a_hook_that_hangs_stops_nothing_else() {
 async fn a_paused_hook_runs_nothing_until_it_is_resumed() {
     let bench = Bench::new().await;
     bench.add("h", bench.hook("echo $LATTICE_KEY >> ran")).await;
-    assert_eq!(
-        bench.hooks.set_paused("h", true).await.unwrap().state,
-        "paused"
-    );
+    let paused = bench.hooks.set_paused("h", true).await.unwrap();
+    assert_eq!(paused.state.name(), "paused");
     bench.put("/in/a", "1").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(bench.lines("ran").is_empty());
-    assert_eq!(
-        bench.hooks.set_paused("h", false).await.unwrap().state,
-        "running"
-    );
+    let resumed = bench.hooks.set_paused("h", false).await.unwrap();
+    assert_eq!(resumed.state.name(), "running");
     bench.settled("h", 1).await;
     assert_eq!(bench.lines("ran"), ["/in/a"]);
     assert!(bench.hooks.set_paused("none", true).await.is_err());
@@ -313,7 +306,7 @@ async fn what_happened_while_no_node_ran_is_run_later_and_nothing_twice() {
     bench.put("/in/before", "1").await;
     let from = ConsumerStart::Now;
     let status = bench.hooks.add("h", hook, from).await.unwrap();
-    assert_eq!((status.state, status.health), ("off", None));
+    assert_eq!((status.state.name(), status.health), ("off", None));
     bench.put("/in/a", "1").await;
     bench.hooks.start();
     bench.settled("h", 1).await;

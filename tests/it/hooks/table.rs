@@ -21,7 +21,9 @@ async fn an_edited_hook_goes_on_where_it_was_and_runs_nothing_twice() {
         )
     };
     fs::write(&file, text("/in/", "one")).unwrap();
-    bench.until("h", |status| status.state == "running").await;
+    bench
+        .until("h", |status| status.state.name() == "running")
+        .await;
     for n in 0..10 {
         bench.put(&format!("/in/{n}"), "x").await;
     }
@@ -72,7 +74,7 @@ async fn a_file_with_a_mistake_changes_nothing_and_says_where() {
         broken.contains("hooks.toml:2:1: unknown field `om`"),
         "{broken}"
     );
-    assert_eq!(list.hooks[0].state, "running");
+    assert_eq!(list.hooks[0].state.name(), "running");
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
     assert_eq!(bench.lines("ran"), ["/in/a"]);
@@ -102,7 +104,7 @@ async fn a_hook_that_is_taken_out_by_hand_stops_and_can_come_back() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, "").unwrap();
     let gone = bench.until("h", |status| status.hook.is_none()).await;
-    assert_eq!(gone.state, "off");
+    assert_eq!(gone.state.name(), "off");
     bench.put("/in/b", "1").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bench.lines("ran"), ["/in/a"]);
@@ -150,10 +152,14 @@ async fn a_hook_of_a_store_that_is_not_there_waits_for_it() {
     bench.script("note.sh", "echo $LATTICE_KEY >> ran");
     let text = format!("[h]\nstore = \"side\"\nrun = [\"./note.sh\"]\ndir = \"{dir}\"\n");
     fs::write(&file, text).unwrap();
-    let status = bench.until("h", |status| status.state == "trouble").await;
+    let status = bench
+        .until("h", |status| status.state.name() == "trouble")
+        .await;
     assert!(status.reason.contains("side"), "{}", status.reason);
     bench.node.create_store("side").await.unwrap();
-    bench.until("h", |status| status.state == "running").await;
+    bench
+        .until("h", |status| status.state.name() == "running")
+        .await;
     let store = bench.node.store("side").unwrap();
     store.put("/k", "1").await.unwrap();
     bench.settled("h", 1).await;
@@ -167,7 +173,7 @@ async fn a_hook_whose_consumer_was_deleted_begins_anew() {
     bench.store().consumer("hook.h").delete().await.unwrap();
     bench
         .until("h", |status| {
-            status.state == "running" && status.consumer.is_some()
+            status.state.name() == "running" && status.consumer.is_some()
         })
         .await;
     bench.put("/in/a", "1").await;

@@ -24,7 +24,7 @@ async fn what_a_hook_prints_is_one_entry_that_names_its_cause() {
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
-    assert_eq!((record.outcome.as_str(), record.ops), ("done", Some(3)));
+    assert_eq!((record.outcome.name(), record.ops), ("done", Some(3)));
     let store = bench.store();
     let a = store.get(b"/out/a").await.unwrap().unwrap();
     let binary = store.get(&[0xff]).await.unwrap().unwrap();
@@ -59,11 +59,11 @@ async fn a_line_that_is_wrong_makes_all_of_them_unwritten() {
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
     let record = &bench.logs("h").await[0];
-    assert_eq!(record.outcome, "dead");
+    assert_eq!(record.outcome.name(), "dead");
     assert!(
         record
             .what
-            .starts_with("line 2 of what it printed is no put or delete"),
+            .starts_with("line 2 of its output is not a put or a delete"),
         "{}",
         record.what
     );
@@ -96,14 +96,14 @@ async fn what_cannot_be_written_fails_with_its_reason() {
     bench.put("/in/a", "1").await;
     for (name, why) in [
         ("own", "written by the node itself"),
-        ("twice", "what it printed was not written"),
+        ("twice", "its answer was not written"),
         ("flood", "it printed 20000000 bytes"),
         ("failed", "exited with 3"),
     ] {
         bench.settled(name, 1).await;
         let record = &bench.logs(name).await[0];
         assert!(
-            record.outcome == "dead" && record.what.contains(why),
+            record.outcome.name() == "dead" && record.what.contains(why),
             "{name}: {record:?}"
         );
     }
@@ -125,7 +125,8 @@ async fn a_change_that_was_answered_is_not_run_again() {
         .unwrap();
     bench.settled("h", 2).await;
     assert_eq!(bench.lines("ran").len(), 1);
-    assert_eq!(bench.logs("h").await[1].what, "had been written before");
+    let what = &bench.logs("h").await[1].what;
+    assert_eq!(what, "an earlier attempt has written the answer");
     let history = bench.store().history(b"/out/a", 10).await.unwrap();
     assert_eq!(history.entries.len(), 1);
 }
@@ -151,7 +152,7 @@ async fn a_loop_is_stopped_and_says_that_it_is_one() {
     let last = bench.logs("h").await.pop().unwrap();
     assert!(
         last.what
-            .starts_with("this looks like a loop: 16 hooks have written"),
+            .starts_with("this looks like a loop: the change of /in/loop ends a chain of 16"),
         "{}",
         last.what
     );

@@ -1,100 +1,98 @@
-//! The text of `/metrics`: families of samples, each with what it is.
+//! The text of `/metrics`: families of samples, each with its help text.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
-    api::watches::WatchLag,
-    daemon::metrics::Subject,
+    api::watches::{WatchLag, Watches},
     log::{SYNC_BOUNDS, SyncTimes},
-    net::PeerStatus,
+    net::{Net, PeerStatus},
+    node::Node,
     store::{
         StoreStatus,
         consumers::{ConsumerState, ConsumerStatus},
     },
 };
 
-/// Samples by family, in the order in which a family was named first.
+/// Samples by family. The text lists families in the order of their first sample.
 #[derive(Debug, Default)]
 struct Text {
     families: Vec<&'static str>,
     samples: BTreeMap<&'static str, String>,
 }
 
-impl Subject {
-    /// Returns how everything is.
-    pub(super) async fn text(&self) -> String {
-        let mut text = Text::default();
-        text.gauge(
-            "lattice_build_info",
-            "The version that runs.",
-            &[
-                ("version", env!("CARGO_PKG_VERSION")),
-                ("node", &self.node.id().to_string()),
-            ],
-            1,
-        );
-        text.gauge(
-            "process_start_time_seconds",
-            "When the node was started, seconds since 1970.",
-            &[],
-            Ms(self.started_ms),
-        );
-        let lags = self.watches.lags();
-        let (listed, rest) = lags.split_at(lags.len().min(WATCHES_LISTED_MAX));
-        for info in self.node.stores() {
-            let Some(store) = self.node.open_store(&info.id) else {
-                continue;
-            };
-            let id = info.id.to_string();
-            let labels = [("store", info.name.as_str()), ("store_id", &id)];
-            text.store(&labels, &store.status().await);
-            let is_here = |lag: &&WatchLag| lag.store == info.id;
-            for lag in listed.iter().filter(is_here) {
-                text.watch(&labels, lag);
-            }
-            let rest = rest.iter().filter(is_here);
-            text.gauge(
-                "lattice_watch_lag_entries_unlisted",
-                "The same of all watches of the store beyond the first 1,000 of the node.",
-                &labels,
-                rest.map(|lag| lag.entries).fold(0, u64::saturating_add),
-            );
-            let consumers = store.consumers().await;
-            text.gauge(
-                "lattice_consumers_readable",
-                "1: the durable consumers of the store can be read.",
-                &labels,
-                u8::from(consumers.is_ok()),
-            );
-            for consumer in consumers.unwrap_or_default() {
-                text.consumer(&labels, &consumer);
-            }
+/// Returns the metrics of the node, its stores, watches, consumers and peers.
+pub(super) async fn text(node: &Node, net: &Net, watches: &Watches, started_ms: u64) -> String {
+    let mut text = Text::default();
+    text.gauge(
+        "lattice_build_info",
+        "Version and id of the node; always 1.",
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("node", &node.id().to_string()),
+        ],
+        1,
+    );
+    text.gauge(
+        "process_start_time_seconds",
+        "Time at which the node started, in seconds since 1970.",
+        &[],
+        Ms(started_ms),
+    );
+    let lags = watches.lags();
+    let (listed, rest) = lags.split_at(lags.len().min(WATCHES_LISTED_MAX));
+    for info in node.stores() {
+        let Some(store) = node.open_store(&info.id) else {
+            continue;
+        };
+        let id = info.id.to_string();
+        let labels = [("store", info.name.as_str()), ("store_id", &id)];
+        text.store(&labels, &store.status().await);
+        let is_here = |lag: &&WatchLag| lag.store == info.id;
+        for lag in listed.iter().filter(is_here) {
+            text.watch(&labels, lag);
         }
-        let members = self.node.members().iter().count();
+        let rest = rest.iter().filter(is_here);
         text.gauge(
-            "lattice_members",
-            "Nodes ever let in, this one included.",
-            &[],
-            members,
+            "lattice_watch_lag_entries_unlisted",
+            "Sum of lattice_watch_lag_entries for the watches beyond the first 1,000 of the node.",
+            &labels,
+            rest.map(|lag| lag.entries).fold(0, u64::saturating_add),
         );
-        for peer in self.net.peers() {
-            text.peer(&peer);
+        let consumers = store.consumers().await;
+        text.gauge(
+            "lattice_consumers_readable",
+            "1 if the durable consumers of the store can be read, otherwise 0.",
+            &labels,
+            u8::from(consumers.is_ok()),
+        );
+        for consumer in consumers.unwrap_or_default() {
+            text.consumer(&labels, &consumer);
         }
-        text.done()
     }
+    let members = node.members().iter().count();
+    text.gauge(
+        "lattice_members",
+        "Nodes that were ever members, including this one.",
+        &[],
+        members,
+    );
+    for peer in net.peers() {
+        text.peer(&peer);
+    }
+    text.done()
 }
 
 impl Text {
     fn store(&mut self, labels: &[(&str, &str)], status: &StoreStatus) {
         self.counter(
             "lattice_entries_applied_total",
-            "Entries applied, own and others'.",
+            "Entries applied, of all authors.",
             labels,
             status.entries,
         );
         self.gauge(
             "lattice_keys",
-            "Keys ever written, deleted ones included.",
+            "Keys ever written, including deleted ones.",
             labels,
             status.keys,
         );
@@ -112,19 +110,19 @@ impl Text {
         );
         self.gauge(
             "lattice_pending_entries",
-            "Entries that wait for others.",
+            "Entries that wait for their prev or a parent.",
             labels,
             status.pending_entries,
         );
         self.gauge(
             "lattice_pending_bytes",
-            "Their bytes.",
+            "Bytes of the entries that wait for their prev or a parent.",
             labels,
             status.pending_bytes,
         );
         self.gauge(
             "lattice_held_entries",
-            "Entries that wait for the clock.",
+            "Entries stamped too far in the future, which wait for the clock.",
             labels,
             status.held.len(),
         );
@@ -137,19 +135,19 @@ impl Text {
         );
         self.gauge(
             "lattice_damaged_places",
-            "Places of the logs that cannot be read.",
+            "Places in the logs that cannot be read.",
             labels,
             status.damage.len(),
         );
         self.gauge(
             "lattice_writes_refused",
-            "1: the store takes no writes; `lattice status` says why.",
+            "1 if the store refuses writes, otherwise 0; `lattice status` shows the reason.",
             labels,
             u8::from(status.poisoned.is_some()),
         );
         self.gauge(
             "lattice_watchers",
-            "Watches of the store.",
+            "Open watches of the store.",
             labels,
             status.watchers,
         );
@@ -158,7 +156,7 @@ impl Text {
 
     fn syncs(&mut self, labels: &[(&str, &str)], times: &SyncTimes) {
         const NAME: &str = "lattice_fsync_seconds";
-        let what = "How long the disk took to make entries durable.";
+        let what = "Time that the disk took to make entries durable.";
         let mut total = 0;
         for (index, count) in times.counts.iter().enumerate() {
             total += count;
@@ -184,7 +182,7 @@ impl Text {
         let own = [("watch", number.as_str()), ("prefix", &lag.on)];
         self.gauge(
             "lattice_watch_lag_entries",
-            "Entries published behind the position of a client's watch.",
+            "Published entries that a client's watch has not delivered yet.",
             &[labels, &own].concat(),
             lag.entries,
         );
@@ -195,31 +193,31 @@ impl Text {
         let running = matches!(status.state, ConsumerState::Running);
         self.gauge(
             "lattice_consumer_running",
-            "0: it is paused, waits for history, or has stopped.",
+            "1 if the consumer runs; 0 if it is paused, waits for history, or has stopped.",
             labels,
             u8::from(running),
         );
         self.gauge(
             "lattice_consumer_backlog_entries",
-            "Entries of the store behind its position.",
+            "Entries of the store that the consumer has not read yet.",
             labels,
             status.backlog_entries,
         );
         self.gauge(
             "lattice_consumer_outstanding",
-            "Changes fed to it and not finished.",
+            "Changes that the consumer has read and that are not finished.",
             labels,
             status.outstanding,
         );
         self.gauge(
             "lattice_consumer_in_flight",
-            "Those of them that are with takers now.",
+            "Outstanding changes that takers have now.",
             labels,
             status.in_flight,
         );
         self.gauge(
             "lattice_consumer_dead_letters",
-            "Changes that nobody could finish.",
+            "Dead letters: changes that no taker could finish.",
             labels,
             status.dead,
         );
@@ -238,7 +236,7 @@ impl Text {
         if let Some(ms) = status.last_seen_ms {
             self.gauge(
                 "lattice_consumer_seen_seconds",
-                "When somebody last took or answered a change, seconds since 1970.",
+                "Time at which a change was last taken or answered, in seconds since 1970.",
                 labels,
                 Ms(ms),
             );
@@ -250,20 +248,20 @@ impl Text {
         let labels = &[("peer", node.as_str())];
         self.gauge(
             "lattice_peer_online",
-            "1: there is a connection to this member.",
+            "1 if there is a connection to this member, otherwise 0.",
             labels,
             u8::from(peer.online),
         );
         self.gauge(
             "lattice_peer_seen_seconds",
-            "When it was last heard of, seconds since 1970; 0: never.",
+            "Time of the last contact with the peer, in seconds since 1970; 0: never.",
             labels,
             Ms(peer.seen_ms),
         );
         if let Some(behind) = peer.behind {
             self.gauge(
                 "lattice_peer_behind_entries",
-                "Entries here that it has not said it has on disk.",
+                "Entries of this node that the peer has not reported as durable.",
                 labels,
                 behind,
             );
@@ -271,7 +269,7 @@ impl Text {
         if let Some(rtt) = peer.rtt {
             self.gauge(
                 "lattice_peer_rtt_seconds",
-                "Round-trip time of the connection's path.",
+                "Round-trip time of the path to the peer.",
                 labels,
                 rtt.as_secs_f64(),
             );
@@ -279,7 +277,7 @@ impl Text {
         if peer.online {
             self.gauge(
                 "lattice_peer_relayed",
-                "1: the path goes through a relay.",
+                "1 if the path to the peer goes through a relay, otherwise 0.",
                 labels,
                 u8::from(peer.relayed),
             );
@@ -287,14 +285,14 @@ impl Text {
             let skew = skew.as_secs_f64() * if peer.skew_ms < 0 { -1.0 } else { 1.0 };
             self.gauge(
                 "lattice_peer_clock_skew_seconds",
-                "What its clock is ahead of the one here.",
+                "Time by which the peer's clock is ahead of the clock here.",
                 labels,
                 skew,
             );
         }
         self.gauge(
             "lattice_peer_strikes",
-            "Messages of it that no honest peer sends.",
+            "Messages of the peer that no honest node sends.",
             labels,
             peer.strikes,
         );
@@ -353,7 +351,7 @@ impl Text {
     }
 }
 
-/// Milliseconds, told in seconds.
+/// Milliseconds, shown in seconds.
 struct Ms(u64);
 
 impl std::fmt::Display for Ms {
@@ -362,7 +360,8 @@ impl std::fmt::Display for Ms {
     }
 }
 
-/// Watches with a series of their own, the oldest of the node: Prometheus keeps each one it has seen.
+/// Watches with their own series, the oldest of the node. Prometheus keeps every series that it has
+/// seen, so the number is bounded.
 const WATCHES_LISTED_MAX: usize = 1000;
 
 fn escape(text: &str) -> String {

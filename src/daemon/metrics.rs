@@ -1,11 +1,9 @@
-//! How the node is, over HTTP on a loopback address: `/metrics` for Prometheus, `/healthz` for
-//! whatever starts it again when it hangs.
+//! The health of the node, over HTTP on a loopback address: `/metrics` for Prometheus, `/healthz`
+//! for a supervisor that restarts a node that hangs.
 //!
-//! The text follows the Prometheus exposition format, version 0.0.4. Who may connect may read it:
-//! it has names of stores and consumers, ids of nodes, what watches are on; no other keys, and no
-//! values.
-
-mod text;
+//! The text follows the Prometheus exposition format, version 0.0.4. Every user of this machine can
+//! read it. It contains names of stores and consumers, ids of nodes, and the prefixes and patterns
+//! of watches; no other keys, and no values.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,35 +20,39 @@ use tokio::{
 };
 use tonic::codegen::http::{Method, Request, Response, StatusCode, header};
 
-use crate::{api::watches::Watches, net::Net, node::Node};
+use crate::{api::watches::Watches, daemon::metrics_text, net::Net, node::Node};
 
 /// Serves `/metrics` and `/healthz` until it is dropped.
 #[derive(Debug)]
 pub struct Metrics {
     address: SocketAddr,
+    // Accepts connections. Aborted by drop; connections end within `CONNECTION_TIMEOUT`.
     serving: JoinHandle<()>,
 }
 
-/// Why metrics are not served.
+/// Metrics that could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// Others could read it.
-    #[error("metrics are for this machine: {address} is no loopback address, 127.0.0.1:9464 is")]
+    /// Other machines could read metrics on this address.
+    #[error(
+        "metrics are served to this machine only, and {address} is not a loopback address: use for \
+        example 127.0.0.1:9464"
+    )]
     NotLoopback {
-        /// What was given.
+        /// Address that was asked for.
         address: SocketAddr,
     },
-    /// The address cannot be listened on.
+    /// The system refused to listen on the address.
     #[error("cannot serve metrics on {address}: {source}")]
     Bind {
-        /// What was given.
+        /// Address that was asked for.
         address: SocketAddr,
-        /// Why.
+        /// Error of the system.
         source: io::Error,
     },
 }
 
-// What a request is answered from.
+// The parts of the node that answers are made from.
 #[derive(Debug)]
 struct Subject {
     node: Node,
@@ -60,10 +62,10 @@ struct Subject {
 }
 
 impl Metrics {
-    /// Serves what there is to say of `node`, `net` and `watches` on `address`; port 0: any.
+    /// Serves the metrics of `node`, `net` and `watches` on `address`. Port 0 chooses a free port.
     ///
     /// # Errors
-    /// `MetricsError`.
+    /// Every variant of `MetricsError`.
     pub(super) async fn start(
         node: &Node,
         net: &Net,
@@ -88,7 +90,7 @@ impl Metrics {
         })
     }
 
-    /// Returns where it is served.
+    /// Returns the address that metrics are served on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -103,7 +105,7 @@ impl Drop for Metrics {
 async fn serve(listener: TcpListener, subject: Arc<Subject>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        // At the limit nobody is accepted: the next one waits in the backlog.
+        // At the limit, the next connection waits in the backlog of the listener.
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
@@ -115,7 +117,7 @@ async fn serve(listener: TcpListener, subject: Arc<Subject>) {
                     drop(place);
                 });
             }
-            // Out of file descriptors, for example: not at once again.
+            // The process may be out of file descriptors: a retry at once would fail, too.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection for metrics");
                 tokio::time::sleep(RETRY_AFTER).await;
@@ -141,33 +143,45 @@ async fn talk(stream: TcpStream, subject: Arc<Subject>) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(error, "a connection for metrics ended badly");
+        tracing::debug!(error, "a connection for metrics ended with an error");
     }
 }
 
 impl Subject {
     async fn answer<B>(&self, request: &Request<B>) -> Response<String> {
         if !is_local(request) {
-            let what = "this is served under its loopback address only\n";
+            let what = "this is only served under a loopback address or localhost\n";
             return reply(StatusCode::FORBIDDEN, what.to_owned());
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return reply(StatusCode::METHOD_NOT_ALLOWED, "GET it\n".to_owned());
+            return reply(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "use the method GET\n".to_owned(),
+            );
         }
         match request.uri().path() {
-            "/metrics" => reply(StatusCode::OK, self.text().await),
+            "/metrics" => {
+                let Self {
+                    node,
+                    net,
+                    watches,
+                    started_ms,
+                } = self;
+                let text = metrics_text::text(node, net, watches, *started_ms);
+                reply(StatusCode::OK, text.await)
+            }
             "/healthz" => match self.ailments().await.as_slice() {
                 [] => reply(StatusCode::OK, "ok\n".to_owned()),
                 ailments => reply(StatusCode::SERVICE_UNAVAILABLE, ailments.join("\n") + "\n"),
             },
             _other => reply(
                 StatusCode::NOT_FOUND,
-                "there are /metrics and /healthz\n".to_owned(),
+                "the pages are /metrics and /healthz\n".to_owned(),
             ),
         }
     }
 
-    // Why the node does not do its work, a line each.
+    // Returns the reasons why the node does not work, one line each. Empty: it works.
     async fn ailments(&self) -> Vec<String> {
         let mut ailments = Vec::new();
         for info in self.node.stores() {
@@ -178,7 +192,8 @@ impl Subject {
             match timeout(HEALTH_TIMEOUT, store.status()).await {
                 Err(_elapsed) => {
                     ailments.push(format!(
-                        "{name}: its writer is silent for {HEALTH_TIMEOUT:?}"
+                        "{name}: its writer has not answered for {} s",
+                        HEALTH_TIMEOUT.as_secs()
                     ));
                 }
                 Ok(status) => {
@@ -191,7 +206,8 @@ impl Subject {
     }
 }
 
-// A page of a browser that was led here by a name of its own is not from this machine.
+// Checks the Host header. A web page may let a name of its own resolve to 127.0.0.1, so that a
+// browser on this machine fetches the metrics for it; such a request names that host.
 fn is_local<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(header::HOST);
     let Some(host) = host.and_then(|host| host.to_str().ok()) else {
@@ -213,9 +229,15 @@ fn reply(status: StatusCode, body: String) -> Response<String> {
     response
 }
 
+/// Connections at a time.
 const CONNECTIONS_MAX: usize = 16;
+/// Bytes of the head of a request.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// Longest time of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time until the head of a request is complete.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A store whose writer does not answer within this time counts as hanging.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Wait after a failed accept.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,245 @@
+//! The calls about keys: put, delete, batch, get, list, diff, heads, history.
+
+use crate::{
+    api::{
+        convert,
+        error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_PRECONDITION, closed, text},
+        paging::{self, Answers},
+        past,
+    },
+    limits::HISTORY_ENTRIES_MAX,
+    node::Node,
+    protocol::entry::{EntryError, Op},
+    store::{List, ReadError, WriteError},
+    wire::api,
+};
+
+/// Answers `Put`.
+pub(super) async fn put(node: &Node, request: api::PutRequest) -> Result<api::Written, ApiError> {
+    let api::PutRequest {
+        store,
+        key,
+        value,
+        ttl_ms,
+        if_absent,
+        if_head,
+    } = request;
+    let op = api::Op {
+        key,
+        delete: false,
+        value,
+        ttl_ms,
+    };
+    write(node, &store, op, if_absent, &if_head).await
+}
+
+/// Answers `Delete`.
+pub(super) async fn delete(
+    node: &Node,
+    request: api::DeleteRequest,
+) -> Result<api::Written, ApiError> {
+    let api::DeleteRequest {
+        store,
+        key,
+        if_head,
+    } = request;
+    let op = api::Op {
+        key,
+        delete: true,
+        ..api::Op::default()
+    };
+    write(node, &store, op, false, &if_head).await
+}
+
+/// Answers `Batch`.
+pub(super) async fn batch(
+    node: &Node,
+    request: api::BatchRequest,
+) -> Result<api::Written, ApiError> {
+    let store = node.store(&request.store)?;
+    let now_ms = store.now_ms();
+    let ops = request.ops.into_iter();
+    let ops: Vec<Op> = ops.map(|op| convert::op(op, now_ms)).collect();
+    Ok(convert::written(&store.batch(ops).await?))
+}
+
+/// Answers `Get`.
+pub(super) async fn get(node: &Node, request: api::GetRequest) -> Result<api::GetReply, ApiError> {
+    let api::GetRequest { store, key, at_ms } = request;
+    let store = node.store(&store)?;
+    let item = match at_ms {
+        None => store.get(&key).await?,
+        Some(ms) => store.get_at(&key, ms).await?,
+    };
+    Ok(api::GetReply {
+        item: item.map(convert::item),
+    })
+}
+
+/// Answers `List`.
+pub(super) fn list(
+    node: &Node,
+    request: api::ListRequest,
+) -> Result<Answers<api::Items>, ApiError> {
+    let api::ListRequest {
+        store,
+        prefix,
+        keys_only,
+        limit,
+        at_ms,
+    } = request;
+    let options = List {
+        prefix,
+        limit: bound(limit),
+        keys_only,
+    };
+    let store = node.store(&store)?;
+    Ok(match at_ms {
+        None => paging::list(&store, options),
+        Some(ms) => past::list(&store, options, ms),
+    })
+}
+
+/// Answers `Diff`.
+pub(super) fn diff(
+    node: &Node,
+    request: api::DiffRequest,
+) -> Result<Answers<api::Differences>, ApiError> {
+    let api::DiffRequest {
+        store,
+        prefix,
+        keys_only,
+        from_ms,
+        to_ms,
+    } = request;
+    let store = node.store(&store)?;
+    let options = List {
+        prefix,
+        limit: None,
+        keys_only,
+    };
+    let to_ms = to_ms.unwrap_or_else(|| store.now_ms());
+    Ok(past::diff(&store, options, from_ms, to_ms))
+}
+
+/// Answers `Heads`.
+pub(super) async fn heads(
+    node: &Node,
+    request: api::HeadsRequest,
+) -> Result<api::HeadsReply, ApiError> {
+    let heads = node.store(&request.store)?.heads(&request.key).await?;
+    Ok(api::HeadsReply {
+        heads: heads.into_iter().map(convert::head).collect(),
+    })
+}
+
+/// Answers `History`.
+pub(super) async fn history(
+    node: &Node,
+    request: api::HistoryRequest,
+) -> Result<api::HistoryReply, ApiError> {
+    let api::HistoryRequest { store, key, limit } = request;
+    let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
+    let history = node.store(&store)?.history(&key, limit).await?;
+    Ok(convert::history(history))
+}
+
+async fn write(
+    node: &Node,
+    store: &str,
+    op: api::Op,
+    if_absent: bool,
+    if_head: &[u8],
+) -> Result<api::Written, ApiError> {
+    let condition = convert::condition(if_absent, if_head)?;
+    let store = node.store(store)?;
+    let op = convert::op(op, store.now_ms());
+    let written = store.write(convert::write(op, condition)).await?;
+    Ok(convert::written(&written))
+}
+
+// On the wire, 0 means no limit.
+fn bound(limit: u64) -> Option<usize> {
+    (limit > 0).then(|| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        let message = text(&error);
+        match error {
+            WriteError::Entry(error) => error.into(),
+            WriteError::Read(error) => error.into(),
+            WriteError::Empty => Self::usage("empty_batch", message),
+            WriteError::Reserved { .. } => Self::usage("reserved_key", message)
+                .hint("only the node itself writes there; choose another prefix"),
+            WriteError::PreconditionFailed { .. } => {
+                Self::new("precondition_failed", EXIT_PRECONDITION, message)
+                    .hint("read the key again and decide by its current value")
+            }
+            WriteError::Poisoned { .. } => Self::new("poisoned", EXIT_FAILED, message)
+                .hint("repair the disk, then restart the node; acknowledged writes are safe"),
+            WriteError::AlreadyCaused { .. } => {
+                Self::new("already_caused", EXIT_PRECONDITION, message)
+            }
+            WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message).hint(
+                "free some space; reads still work, and writes work again when there is space",
+            ),
+            WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message).hint(
+                "stop the other node that uses this data directory or a copy of it, then run \
+                `lattice repair`",
+            ),
+            WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
+                "run `lattice up` and wait for the first sync with the node that invited this one",
+            ),
+            WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
+                .hint("ask an admin to make this node a writer"),
+            WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
+                .hint("a removed node cannot return: join again with a new data directory"),
+            WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
+                "`lattice up` fetches them from peers that have them; otherwise restore the newest \
+                copy of the file, or give the entries up with `lattice repair`",
+            ),
+            WriteError::Closed => closed(message),
+            WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let message = text(&error);
+        match error {
+            ReadError::Damaged { .. } | ReadError::State { .. } => {
+                Self::new("damaged", EXIT_DAMAGED, message)
+                    .hint("`lattice verify` lists what is damaged and where")
+            }
+            ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
+            ReadError::Key(error) => error.into(),
+            ReadError::Closed => closed(message),
+        }
+    }
+}
+
+impl From<EntryError> for ApiError {
+    fn from(error: EntryError) -> Self {
+        let message = error.to_string();
+        let usage = |code| Self::usage(code, message.clone());
+        match error {
+            EntryError::KeyEmpty => usage("key_empty"),
+            EntryError::KeyTooLong { .. } => usage("key_too_long")
+                .hint("put the long part into the value, or a hash of it into the key"),
+            EntryError::ValueTooLong { .. } => usage("value_too_long")
+                .hint("keep large data in a file and put its path or hash into the value"),
+            EntryError::TooManyOps { .. } => usage("too_many_ops").hint(HINT_SMALLER),
+            EntryError::OpsTooLong { .. } => usage("ops_too_long").hint(HINT_SMALLER),
+            EntryError::TooManyParents { .. } => usage("too_many_parents").hint(HINT_SMALLER),
+            EntryError::KeyTwice { .. } => usage("key_twice"),
+            EntryError::Malformed { .. } => Self::new("malformed", EXIT_DAMAGED, message),
+            EntryError::BadSignature { .. } => Self::new("bad_signature", EXIT_DAMAGED, message),
+            EntryError::NeedsNewer { .. } => Self::new("needs_newer", EXIT_FAILED, message)
+                .hint("update lattice on this machine"),
+        }
+    }
+}
+
+const HINT_SMALLER: &str = "split it into several batches";

@@ -1,0 +1,109 @@
+//! The calls about the node and its stores: status, create, list.
+
+use std::{path::Path, process};
+
+use crate::{
+    api::{
+        convert,
+        error::{
+            ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION,
+            EXIT_UNAVAILABLE, text,
+        },
+    },
+    limits::STORE_NAME_CHARS_MAX,
+    node::{Node, OpenError, StoreError},
+    wire::api,
+};
+
+/// Answers `Status`.
+pub(super) async fn status(
+    node: &Node,
+    socket: Option<&Path>,
+    started_ms: u64,
+) -> Result<api::StatusReply, ApiError> {
+    let mut stores = Vec::new();
+    for info in node.stores() {
+        let store = node.store(&info.id.to_string())?;
+        stores.push(convert::store_status(&info, store.status().await));
+    }
+    let path_text = |path: &Path| path.to_string_lossy().into_owned();
+    Ok(api::StatusReply {
+        node: convert::bytes(&node.id().0),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        data_dir: path_text(node.data_dir()),
+        socket: socket.map(path_text).unwrap_or_default(),
+        pid: process::id(),
+        started_ms,
+        now_ms: node.clock().now_ms(),
+        stores,
+    })
+}
+
+/// Answers `CreateStore`.
+pub(super) async fn create(
+    node: &Node,
+    request: &api::CreateStoreRequest,
+) -> Result<api::StoreInfo, ApiError> {
+    let info = node.create_store(&request.name).await?;
+    Ok(convert::store_info(&info))
+}
+
+/// Answers `ListStores`.
+pub(super) fn list(node: &Node) -> api::ListStoresReply {
+    let stores = node.stores();
+    api::ListStoresReply {
+        stores: stores.iter().map(convert::store_info).collect(),
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let message = text(&error);
+        match error {
+            StoreError::Unknown { .. } => Self::new("unknown_store", EXIT_NOT_FOUND, message)
+                .hint("`lattice store list` shows the stores of this node"),
+            StoreError::NameInvalid { .. } => Self::usage("store_name_invalid", message)
+                .hint(format!("a name has 1 to {STORE_NAME_CHARS_MAX} characters")),
+            StoreError::NameTaken { .. } => Self::new("store_exists", EXIT_PRECONDITION, message),
+            StoreError::Open(error) => error.into(),
+            StoreError::Write(error) => error.into(),
+        }
+    }
+}
+
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        let message = text(&error);
+        let failed = |code| Self::new(code, EXIT_FAILED, message.clone());
+        match error {
+            OpenError::AlreadyRunning { .. } => {
+                Self::new("already_running", EXIT_UNAVAILABLE, message)
+                    .hint("`lattice status` shows it, `lattice down` stops it")
+            }
+            OpenError::NoDataDir { .. } => Self::new("no_data_dir", EXIT_UNAVAILABLE, message)
+                .hint(
+                    "create it with `lattice init` or `lattice up`, or choose another with \
+                    --data-dir",
+                ),
+            OpenError::Exposed { path, mode_max, .. } => {
+                failed("exposed").hint(format!("chmod {mode_max:o} {}", path.display()))
+            }
+            OpenError::WrongOwner { .. } => failed("wrong_owner")
+                .hint("run this as the user who owns it, or choose another with --data-dir"),
+            OpenError::ReadOnly { .. } => failed("read_only").hint(
+                "even reading needs to write there: give this user permission, \
+                or choose a copy with --data-dir",
+            ),
+            OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
+                .hint("restore it from a backup, or move the data directory away"),
+            OpenError::Io { .. } => failed("io"),
+            OpenError::Store { source, .. } if source.is_damage() => {
+                Self::new("store_damaged", EXIT_DAMAGED, message)
+                    .hint("nothing was changed; restore the file from a backup, or move it away")
+            }
+            OpenError::Store { .. } => failed("store_open"),
+            OpenError::Write(error) => error.into(),
+            OpenError::Read(error) => error.into(),
+        }
+    }
+}
