@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use iroh::{
@@ -20,6 +19,7 @@ use crate::{
     id::Author,
     limits::PEER_CONNECTIONS_ALL_MAX,
     net::{HELLO_ALPN, bind::node_of},
+    protocol::peer::ShutOut,
 };
 
 /// Lets members in, and strangers only as far as the hello protocol. A member that misbehaves is
@@ -27,13 +27,26 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate(Arc<Mutex<Open>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
+    // Zero of the clock that `shut_out` is on.
+    began: Instant,
     members: BTreeSet<Author>,
     // Weak: a strong handle would keep a connection open that nobody uses any more.
     connections: BTreeMap<Author, Vec<WeakConnectionHandle>>,
     // Of members. Until when.
-    shut_out: BTreeMap<Author, Instant>,
+    shut_out: BTreeMap<Author, ShutOut>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            members: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            shut_out: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why a connection is closed: a code and a reason.
@@ -51,10 +64,11 @@ impl Gate {
         open.members = members;
     }
 
-    /// Closes all connections of `node`, and lets it in again after `wait`, not before.
-    pub(super) fn shut_out(&self, node: &Author, wait: Duration) {
+    /// Closes all connections of `node`, and lets it in again after `wait_ms`, not before.
+    pub(super) fn shut_out(&self, node: &Author, wait_ms: u64) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.shut_out.insert(*node, Instant::now() + wait);
+        let shut_out = ShutOut::new(open.now_ms(), wait_ms);
+        open.shut_out.insert(*node, shut_out);
         open.hang_up(node, SHUT_OUT);
     }
 
@@ -65,10 +79,10 @@ impl Gate {
         known.iter().for_each(|node| open.hang_up(node, AGAIN));
     }
 
-    /// Returns how long `node` is still shut out; `None`: it is not.
-    pub(super) fn shut_out_for(&self, node: &Author) -> Option<Duration> {
+    /// Returns the milliseconds for which `node` is still shut out; `None` when it is not.
+    pub(super) fn shut_out_ms(&self, node: &Author) -> Option<u64> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.shut_out_for(node)
+        open.shut_out_ms(node)
     }
 
     /// True when `node` is a member.
@@ -88,7 +102,7 @@ impl Gate {
         if !open.members.contains(&node) {
             return Err(NOT_A_MEMBER);
         }
-        if open.shut_out_for(&node).is_some() {
+        if open.shut_out_ms(&node).is_some() {
             return Err(SHUT_OUT);
         }
         let connections = open.connections.entry(node).or_default();
@@ -114,14 +128,16 @@ impl Open {
         }
     }
 
-    fn shut_out_for(&mut self, node: &Author) -> Option<Duration> {
-        let until = *self.shut_out.get(node)?;
-        let wait = until.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
+    fn shut_out_ms(&mut self, node: &Author) -> Option<u64> {
+        let left_ms = self.shut_out.get(node)?.left_ms(self.now_ms());
+        if left_ms.is_none() {
             self.shut_out.remove(node);
-            return None;
         }
-        Some(wait)
+        left_ms
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -132,7 +148,7 @@ impl EndpointHooks for Gate {
         alpn: &'a [u8],
     ) -> BeforeConnectOutcome {
         let node = node_of(&remote.id);
-        if alpn == HELLO_ALPN || (self.admits(&node) && self.shut_out_for(&node).is_none()) {
+        if alpn == HELLO_ALPN || (self.admits(&node) && self.shut_out_ms(&node).is_none()) {
             BeforeConnectOutcome::Accept
         } else {
             BeforeConnectOutcome::Reject

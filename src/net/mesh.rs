@@ -21,6 +21,7 @@ use crate::{
         peer_table::Peers, peer_task, proven::Proven,
     },
     node::{MeshError, Node},
+    protocol::sync,
     store::Store,
     wire::net,
 };
@@ -53,23 +54,13 @@ pub(super) struct Mesh {
     runtime: Handle,
 }
 
-/// Whose turn it is in a store with one peer.
+/// The turn of one peer in one store, and who waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    // Held while a session goes on.
+    // Held while a session goes on: an own one waits for it, a served one takes it when it is free.
     pub(super) session: tokio::sync::Mutex<()>,
-    // How far the one is that this side has opened.
-    pub(super) own: watch::Sender<Own>,
-}
-
-/// How far a session is that this side has opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Own {
-    #[default]
-    None,
-    /// Nothing has come of the peer yet.
-    Opened,
-    Answered,
+    // The rule. Changed by the own session that holds the lock, watched by served ones.
+    pub(super) rule: watch::Sender<sync::Turn>,
 }
 
 /// How to reach everybody who carries a store.
@@ -127,7 +118,7 @@ impl Mesh {
         PeerStatus {
             behind: behind.map(|behind| behind.iter().sum()),
             ahead: ahead.sum(),
-            ..self.peers.status(node, self.gate.shut_out_for(node))
+            ..self.peers.status(node, self.gate.shut_out_ms(node))
         }
     }
 
@@ -316,11 +307,5 @@ impl Mesh {
 
     pub(super) fn random(&self) -> u64 {
         getrandom::u64().unwrap_or_else(|_no_source| self.node.clock().now_ms())
-    }
-
-    // At least 0, below 1.
-    pub(super) fn random_unit(&self) -> f64 {
-        let bits = u32::try_from(self.random() >> 32).unwrap_or(0);
-        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }

@@ -55,7 +55,7 @@ use crate::{
     net::{
         gate::Gate,
         hello::Hello,
-        mesh::{Mesh, Own, Turn},
+        mesh::{Mesh, Turn},
         peer_table::Peers,
         peer_task::Served,
     },

@@ -14,11 +14,9 @@ use tokio::{
 
 use crate::{
     id::Author,
-    limits::{
-        ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX, SHUT_OUT_MAX,
-        SHUT_OUT_MIN, STRIKES_MAX,
-    },
+    limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX},
     net::{PeerError, bind::Addresses, own_tip::Compared},
+    protocol::peer::Strikes,
 };
 
 /// All peers of a node. Cheap to clone.
@@ -40,7 +38,7 @@ struct Peer {
     error: Option<PeerError>,
     // Since the start.
     compared: Compared,
-    strikes: u32,
+    strikes: Strikes,
     // What it did last that no honest peer does.
     misbehaved: Option<String>,
     // Room for syncs that it opens.
@@ -218,12 +216,13 @@ impl Peers {
         self.with(node, |peer| peer.compared)
     }
 
-    /// Notes what no honest peer does; returns how often now, and for how long it is shut out if so.
-    pub(super) fn strike(&self, node: &Author, what: &str) -> (u32, Option<Duration>) {
+    /// Notes what no honest peer does. Returns how often that was, and the milliseconds for which
+    /// the peer is shut out because of it.
+    pub(super) fn strike(&self, node: &Author, what: &str) -> (u32, Option<u64>) {
         self.with(node, |peer| {
-            peer.strikes = peer.strikes.saturating_add(1);
+            let shut_out_ms = peer.strikes.strike();
             peer.misbehaved = Some(what.to_owned());
-            (peer.strikes, shut_out(peer.strikes))
+            (peer.strikes.count(), shut_out_ms)
         })
     }
 
@@ -236,8 +235,8 @@ impl Peers {
             .collect()
     }
 
-    /// Returns how `node` is, who is shut out for that long.
-    pub(super) fn status(&self, node: &Author, shut_out: Option<Duration>) -> PeerStatus {
+    /// Returns the status of `node`, which is shut out for `shut_out_ms` more.
+    pub(super) fn status(&self, node: &Author, shut_out_ms: Option<u64>) -> PeerStatus {
         self.with(node, |peer| {
             let connection = peer.live().last().cloned();
             let paths = connection.as_ref().map(|connection| {
@@ -257,9 +256,9 @@ impl Peers {
                 behind: None,
                 ahead: None,
                 error: peer.error.clone(),
-                strikes: peer.strikes,
+                strikes: peer.strikes.count(),
                 misbehaved: peer.misbehaved.clone(),
-                shut_out,
+                shut_out: shut_out_ms.map(Duration::from_millis),
             }
         })
     }
@@ -281,7 +280,7 @@ impl Default for Peer {
             skew_ms: 0,
             error: None,
             compared: Compared::NotYet,
-            strikes: 0,
+            strikes: Strikes::default(),
             misbehaved: None,
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             wake: Arc::default(),
@@ -299,16 +298,6 @@ impl Peer {
     }
 }
 
-// For how long a peer is shut out at its `strikes`-th strike.
-fn shut_out(strikes: u32) -> Option<Duration> {
-    let times = strikes / STRIKES_MAX;
-    if times == 0 || !strikes.is_multiple_of(STRIKES_MAX) {
-        return None;
-    }
-    let doubled = 2_u32.saturating_pow(times - 1);
-    Some(SHUT_OUT_MIN.saturating_mul(doubled).min(SHUT_OUT_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,16 +309,6 @@ mod tests {
             direct: [text.parse().unwrap()].into(),
             relay: None,
         }
-    }
-
-    #[test]
-    fn n2_every_so_many_strikes_a_peer_is_shut_out_twice_as_long() {
-        let times: Vec<_> = (0..=4 * STRIKES_MAX).map(shut_out).collect();
-        let counted = times.iter().flatten().copied();
-        let doubling = [1, 2, 4, 8].map(|times| SHUT_OUT_MIN * times);
-        assert_eq!(counted.collect::<Vec<_>>(), doubling);
-        assert_eq!(shut_out(STRIKES_MAX), Some(SHUT_OUT_MIN));
-        assert_eq!(shut_out(100 * STRIKES_MAX), Some(SHUT_OUT_MAX));
     }
 
     #[test]

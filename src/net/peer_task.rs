@@ -12,44 +12,40 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     id::Author,
-    limits::{
-        DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX,
-        STATUS_BYTES_MAX, SYNC_EVERY, SYNC_WORK_TIMEOUT,
-    },
+    limits::{DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX, STATUS_BYTES_MAX},
     net::{
         GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
         bind::{Addresses, endpoint_id, node_of},
         gate::BUSY,
         hello, session,
     },
+    protocol::peer::{DialStep, Dialer, SyncEvent, SyncStep, busy_wait_ms, sync_step},
     wire::net,
 };
 
 /// Keeps `node` connected and in step until it is no member any more, or the mesh stops.
 pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
     let wake = mesh.peers.wake(&node);
-    let mut again = DIAL_AGAIN_MIN;
-    while mesh.gate.admits(&node) {
-        if let Some(wait) = mesh.gate.shut_out_for(&node) {
-            tokio::time::sleep(wait).await;
-            continue;
-        }
-        if let Some(connection) = mesh.peers.connection(&node) {
-            again = DIAL_AGAIN_MIN;
-            stay(&mesh, &node, &connection).await;
-            continue;
-        }
-        match dial(&mesh, &node).await {
-            Ok(()) => continue,
-            Err(error) => mesh.peers.failed(&node, error),
-        }
-        // Whole fleets come back at once: each waits a time of its own.
-        let wait = again.mul_f64(0.5 + mesh.random_unit());
-        again = (again * 2).min(DIAL_AGAIN_MAX);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // It has come to us, or somebody said where it is.
-            () = wake.notified() => again = DIAL_AGAIN_MIN,
+    let mut dialer = Dialer::default();
+    loop {
+        let is_admitted = mesh.gate.admits(&node);
+        let shut_out_ms = mesh.gate.shut_out_ms(&node);
+        match dialer.next(is_admitted, shut_out_ms, mesh.peers.connection(&node)) {
+            DialStep::End => return,
+            DialStep::Wait(ms) => sleep(ms).await,
+            DialStep::Stay(connection) => stay(&mesh, &node, &connection).await,
+            DialStep::Dial => {
+                let Err(error) = dial(&mesh, &node).await else {
+                    continue;
+                };
+                mesh.peers.failed(&node, error);
+                let wait_ms = dialer.on_dial_failed(mesh.random());
+                tokio::select! {
+                    () = sleep(wait_ms) => {}
+                    // It has come to us, or somebody said where it is.
+                    () = wake.notified() => dialer.on_woken(),
+                }
+            }
         }
     }
 }
@@ -121,28 +117,34 @@ async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
 // Syncs when something asks for it, and now and then, for as long as the connection lasts.
 async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
     let wanted = mesh.peers.wanted(node);
-    // Who has dialled begins.
-    let mut begins = connection.side() == Side::Client;
+    let dialled = connection.side() == Side::Client;
+    let mut event = SyncEvent::Connected { dialled };
     loop {
-        if begins && let Err(error) = in_step(mesh, node, connection).await {
-            if connection.close_reason().is_some() {
-                return;
+        event = match sync_step(event, mesh.random()) {
+            SyncStep::Sync => match in_step(mesh, node, connection).await {
+                Ok(()) => SyncEvent::Synced,
+                Err(_ended) if connection.close_reason().is_some() => return,
+                Err(error) => {
+                    mesh.peers.failed(node, error);
+                    SyncEvent::Failed
+                }
+            },
+            SyncStep::Rest(ms) => {
+                sleep(ms).await;
+                SyncEvent::Rested
             }
-            mesh.peers.failed(node, error);
-            // Not at once again, and not for ever.
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
-        begins = true;
-        let every = SYNC_EVERY.mul_f64(0.5 + mesh.random_unit());
-        tokio::select! {
-            _reason = connection.closed() => return,
-            () = tokio::time::sleep(every) => {
+            SyncStep::Listen(ms) => tokio::select! {
+                _reason = connection.closed() => return,
+                () = sleep(ms) => SyncEvent::Due,
+                () = wanted.notified() => SyncEvent::Wanted,
+            },
+            SyncStep::Exchange => {
                 if let Err(error) = exchange(mesh, node, connection).await {
                     mesh.peers.failed(node, error);
                 }
+                SyncEvent::Exchanged
             }
-            () = wanted.notified() => {}
-        }
+        };
     }
 }
 
@@ -159,9 +161,11 @@ async fn in_step(
                 // It opens what the root store lists, in a moment; the others need not wait for it.
                 Ok(Some(_)) | Err(PeerError::NoStore) => break,
                 Err(error) => return Err(error),
-                Ok(None) if began.elapsed() >= SYNC_WORK_TIMEOUT => return Err(PeerError::Busy),
                 // What it opened does the same, and is not over: only then is this side in step.
-                Ok(None) => tokio::time::sleep(BUSY_FOR).await,
+                Ok(None) => match busy_wait_ms(ms(began.elapsed())) {
+                    Some(wait_ms) => sleep(wait_ms).await,
+                    None => return Err(PeerError::Busy),
+                },
             }
         }
     }
@@ -306,11 +310,11 @@ async fn answer(
 impl Mesh {
     /// Notes what no honest peer does; after some of it the peer is shut out for a while.
     pub(super) fn strike(&self, node: &Author, what: &str) {
-        let (strikes, shut_out) = self.peers.strike(node, what);
+        let (strikes, shut_out_ms) = self.peers.strike(node, what);
         tracing::warn!(%node, what, strikes, "a peer misbehaves");
-        if let Some(wait) = shut_out {
-            tracing::warn!(%node, ?wait, "a peer is shut out");
-            self.gate.shut_out(node, wait);
+        if let Some(wait_ms) = shut_out_ms {
+            tracing::warn!(%node, wait_ms, "a peer is shut out");
+            self.gate.shut_out(node, wait_ms);
         }
     }
 }
@@ -326,8 +330,13 @@ fn read_status(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
     }
 }
 
+async fn sleep(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// First byte of a stream that exchanges statuses.
 const STATUS: u8 = 1;
-// Between two looks whether a session that the peer has opened is over.
-const BUSY_FOR: Duration = Duration::from_millis(200);
-const RETRY_AFTER: Duration = Duration::from_secs(1);

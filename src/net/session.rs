@@ -10,18 +10,20 @@ use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::{
-        Mesh, Own, PeerError, Turn,
+        Mesh, PeerError, Turn,
         error::{BUSY, NO_STORE},
     },
     pace::{self, Pace},
-    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
+    protocol::sync::{
+        self, Action, Decision, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor,
+    },
     store::{IngestError, Ingested, Outgoing, Store},
 };
 
@@ -42,7 +44,7 @@ pub(super) async fn open(
     let turn = mesh.turn(node, &store.id());
     let _session = turn.session.lock().await;
     let _over = Over(&turn);
-    turn.own.send_replace(Own::Opened);
+    turn.rule.send_modify(sync::Turn::opened);
     let (mut send, receive) = connection.open_bi().await?;
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
@@ -89,15 +91,7 @@ pub(super) async fn accept(
     let turn = mesh.turn(node, id);
     // Own sessions wait for this one, where it is the first.
     let _session = turn.session.try_lock();
-    // Both may open one in the same moment: that of the lesser id goes on. An honest peer answers
-    // it at once.
-    if mesh.node.id() < *node {
-        let mut own = turn.own.subscribe();
-        let decided = own.wait_for(|own| *own != Own::Opened);
-        drop(timeout(TIE_TIMEOUT, decided).await);
-    }
-    // An own one is on its way, which does the same.
-    if *turn.own.borrow() == Own::Answered {
+    if !is_served(mesh, node, &turn).await {
         drop(send.reset(BUSY.into()));
         return Ok(());
     }
@@ -117,12 +111,32 @@ pub(super) async fn accept(
     shell.run(session, actions).await.map(|_summary| ())
 }
 
+// Waits until it is decided whether a session that `node` has just opened goes on.
+async fn is_served(mesh: &Mesh, node: &Author, turn: &Turn) -> bool {
+    let (own, came) = (mesh.node.id(), Instant::now());
+    let mut rule = turn.rule.subscribe();
+    loop {
+        let waited_ms = u64::try_from(came.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let decision = rule
+            .borrow_and_update()
+            .on_peer_opens(&own, node, 0, waited_ms);
+        match decision {
+            Decision::Serve => return true,
+            Decision::Refuse => return false,
+            Decision::WaitUntil(ms) => {
+                let until = came + Duration::from_millis(ms);
+                drop(timeout_at(until, rule.changed()).await);
+            }
+        }
+    }
+}
+
 /// Says, when it is dropped, that an own session is over.
 struct Over<'a>(&'a Turn);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.own.send_replace(Own::None);
+        self.0.rule.send_modify(sync::Turn::over);
     }
 }
 
@@ -160,7 +174,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                     let blame = |error| blame(mesh, node, error);
                     let message = message?.map_err(blame)?;
                     if let Some(turn) = self.turn {
-                        turn.own.send_replace(Own::Answered);
+                        turn.rule.send_modify(sync::Turn::answered);
                     }
                     let (returned, handled) = handle(session, message).await?;
                     session = returned;
@@ -401,5 +415,3 @@ impl Frames {
 const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
 const READ_BYTES_MAX: usize = 64 << 10;
 const WRITE_BYTES_MAX: usize = 64 << 10;
-// How long a peer that does not answer keeps its own session waiting.
-const TIE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -24,6 +24,7 @@ pub mod heads;
 pub mod hlc;
 pub mod membership;
 pub mod pattern;
+pub mod peer;
 pub mod pending;
 pub mod run;
 pub mod sync;

@@ -32,10 +32,12 @@ mod asking;
 mod error;
 mod message;
 mod session;
+mod turn;
 
 pub use error::SyncError;
 pub use message::{FrameDecoder, Message};
 pub use session::Session;
+pub use turn::{Decision, Turn};
 
 /// The rules that this node speaks.
 pub const VERSION: u32 = 1;
