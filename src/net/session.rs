@@ -202,7 +202,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 Action::Find(tips) => {
                     self.ingested().await?;
                     let lacking = self.store.lacks(tips).await.map_err(PeerError::own)?;
-                    actions.extend(session.lacks(lacking));
+                    actions.extend(session.on_missing(lacking));
                 }
                 Action::Read(ranges) => {
                     let store = self.store.clone();
@@ -269,12 +269,12 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         let (source, frame) = reading.await.map_err(PeerError::own)?;
         let frame = frame.map_err(PeerError::own)?;
         if frame.is_empty() {
-            return Ok(session.exhausted());
+            return Ok(session.on_read_end());
         }
         *outgoing = Some(source);
         let mut room = Some(room);
         let mut others = Vec::new();
-        for action in session.read(frame) {
+        for action in session.on_entries_read(frame) {
             match action {
                 Action::Send(message) => frames.send(message, room.take())?,
                 other => others.push(other),

@@ -17,7 +17,7 @@
 //!
 //! The session does no IO. Its owner, the shell, calls [`Session::handle`] with what comes, does
 //! the actions in order before the next message, and tells of two things: what is not here
-//! ([`Session::lacks`]) and what was read ([`Session::read`], [`Session::exhausted`]). Deadlines
+//! ([`Session::on_missing`]) and what was read ([`Session::on_entries_read`], [`Session::on_read_end`]). Deadlines
 //! are the shell's, see [`Session::waits_for`].
 
 use crate::{
@@ -48,11 +48,11 @@ pub enum Action {
     /// Send this. Answers must not wait for entries that are on the way out: while a peer does not
     /// read, go on reading.
     Send(Message),
-    /// Say with [`Session::lacks`] which of these entries are not here.
+    /// Say with [`Session::on_missing`] which of these entries are not here.
     Find(Vec<(Author, FrontierTip)>),
     /// Read these ranges from the logs: of each the entry `tip` and those before it by `prev`. Hand
-    /// the entries over with [`Session::read`] in (hlc, author, id) order across all ranges, each
-    /// once, as fast as they can be sent; then call [`Session::exhausted`]. What is not here is left
+    /// the entries over with [`Session::on_entries_read`] in (hlc, author, id) order across all ranges, each
+    /// once, as fast as they can be sent; then call [`Session::on_read_end`]. What is not here is left
     /// out.
     Read(Vec<MissingRange>),
     /// Take these in. They are authentic, of this store, and in order.

@@ -190,9 +190,9 @@ impl Session {
     ///
     /// # Panics
     /// When nothing was to be found.
-    pub fn lacks(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<Action> {
+    pub fn on_missing(&mut self, missing: Vec<(Author, FrontierTip)>) -> Vec<Action> {
         assert_eq!(self.wants, Wants::Finding, "the shell was asked");
-        let ranges = self.asking.next(lacking);
+        let ranges = self.asking.next(missing);
         if ranges.is_empty() {
             self.wants = Wants::Done;
             let mut actions = vec![Action::Send(Message::Done)];
@@ -208,7 +208,7 @@ impl Session {
     ///
     /// # Panics
     /// When nothing was to be read.
-    pub fn read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
+    pub fn on_entries_read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
         assert_eq!(self.serving, Serving::Reading, "the shell reads");
         let mut actions = Vec::new();
         let mut frame = Vec::new();
@@ -234,7 +234,7 @@ impl Session {
     ///
     /// # Panics
     /// When nothing was to be read.
-    pub fn exhausted(&mut self) -> Vec<Action> {
+    pub fn on_read_end(&mut self) -> Vec<Action> {
         assert_eq!(self.serving, Serving::Reading, "the shell reads");
         self.serving = Serving::Idle;
         vec![Action::Send(Message::Sent)]
@@ -472,7 +472,7 @@ impl Session {
         self.wants = Wants::Finding;
         let tips = self.asking.find();
         if tips.is_empty() {
-            return self.lacks(tips);
+            return self.on_missing(tips);
         }
         vec![Action::Find(tips)]
     }

@@ -280,8 +280,15 @@ mod tests {
                 let worlds = steps.into_iter().flat_map(|(_, worlds)| worlds);
                 worlds.flatten().collect::<Vec<_>>()
             };
+            for side in &world {
+                let is_decided = side.served != Served::Waiting || side.open == Open::Opened;
+                assert!(is_decided, "waits for nothing: {world:?}");
+            }
             let (late, mut soon) = (worlds(late), worlds(soon));
-            if !timely || soon.is_empty() {
+            if timely {
+                let waits = soon.is_empty() && !late.is_empty();
+                assert!(!waits, "only the time ends a wait: {world:?}");
+            } else {
                 soon.extend(late);
             }
             if soon.is_empty() {
