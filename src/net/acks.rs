@@ -8,17 +8,12 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use iroh_gossip::api::GossipSender;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::{
     id::{Author, StoreId},
-    limits::{ANNOUNCE_EVERY, GOSSIP_ENTRY_BYTES_MAX},
-    net::{Mesh, gossip},
     protocol::{ack::Ack, frontier::FrontierTip},
     store::Store,
-    wire::net,
 };
 
 /// The latest ack of each member in each store.
@@ -102,53 +97,15 @@ impl Acks {
         )
     }
 
-    fn own(&self, mesh: &Mesh, store: &Store) -> Ack {
+    /// Returns the next ack of `node`, which is this node, in `store`.
+    pub(super) fn own(&self, node: Author, store: &Store) -> Ack {
         Ack {
-            node: mesh.node.id(),
+            node,
             store: store.id(),
             incarnation: self.incarnation,
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
             // What is in it is on disk: an entry is applied after its fsync.
             frontier: store.frontier(),
         }
-    }
-}
-
-impl Mesh {
-    /// Returns this node's acks of all stores, signed, for a peer that has just come.
-    pub(super) fn own_acks(&self) -> Vec<Bytes> {
-        let stores = self.node.open_stores();
-        let acks = stores.iter().map(|store| self.acks.own(self, store));
-        acks.map(|ack| self.node.sign_ack(&ack)).collect()
-    }
-
-    /// Takes an ack from elsewhere; false when it is none.
-    pub(super) fn take_ack(&self, bytes: Bytes) -> bool {
-        match Ack::open(bytes) {
-            // Only members are kept, so their number bounds the memory.
-            Ok(ack) => {
-                if self.gate.admits(&ack.node) && self.node.open_store(&ack.store).is_some() {
-                    self.acks.take(ack);
-                }
-                true
-            }
-            Err(error) => {
-                tracing::debug!(%error, "an ack was refused");
-                false
-            }
-        }
-    }
-}
-
-/// Tells the neighbours what this node has, each time `wanted` says that there is more of it.
-pub(super) async fn tell(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: &Notify) {
-    loop {
-        wanted.notified().await;
-        let ack = mesh.node.sign_ack(&mesh.acks.own(mesh, store));
-        if ack.len() <= GOSSIP_ENTRY_BYTES_MAX {
-            gossip::broadcast(sender, net::gossip::Kind::Ack(ack)).await;
-        }
-        // One for all that comes in the meantime.
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
     }
 }

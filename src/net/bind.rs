@@ -1,22 +1,23 @@
-//! The iroh endpoint: how it is bound, and what an address is here.
+//! The iroh endpoint: how it is bound.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use iroh::{
-    Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, TransportAddr,
+    Endpoint, RelayMode, RelayUrl, SecretKey,
     address_lookup::memory::MemoryLookup,
     endpoint::{NetReportConfig, PortmapperConfig, QuicTransportConfig, presets},
 };
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 
 use crate::{
-    id::Author,
     limits::{
-        ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX,
-        PEER_WINDOW_BYTES,
+        PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX, PEER_WINDOW_BYTES,
     },
-    net::{NetConfig, NetError, Relay, gate::Gate},
-    wire::net,
+    net::{
+        config::{NetConfig, Relay},
+        error::NetError,
+        gate::Gate,
+    },
 };
 
 /// Binds an endpoint of the node that has `seed` as its key.
@@ -84,73 +85,6 @@ pub(super) async fn bind(
         }
     }
     Ok(endpoint)
-}
-
-/// Returns the id that iroh knows `node` by; `None`: the bytes are no key.
-pub(super) fn endpoint_id(node: &Author) -> Option<EndpointId> {
-    EndpointId::from_bytes(&node.0).ok()
-}
-
-/// Returns the node that iroh knows by `id`.
-pub(super) fn node_of(id: &EndpointId) -> Author {
-    Author(*id.as_bytes())
-}
-
-/// Where a node may be found. A hint: the connection proves who answers there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Addresses {
-    /// IP addresses and ports. At most `ADDRESSES_MAX`.
-    pub direct: BTreeSet<SocketAddr>,
-    /// A relay that knows it.
-    pub relay: Option<RelayUrl>,
-}
-
-impl Addresses {
-    /// Returns where `endpoint` may be found.
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
-        Self::from_iroh(&endpoint.addr())
-    }
-
-    /// Takes what iroh says.
-    pub(super) fn from_iroh(addr: &EndpointAddr) -> Self {
-        Self {
-            direct: addr.ip_addrs().copied().take(ADDRESSES_MAX).collect(),
-            relay: addr.relay_urls().next().cloned(),
-        }
-    }
-
-    /// Returns what iroh dials.
-    pub(super) fn to_iroh(&self, id: EndpointId) -> EndpointAddr {
-        let direct = self.direct.iter().copied().map(TransportAddr::Ip);
-        let relay = self.relay.iter().cloned().map(TransportAddr::Relay);
-        EndpointAddr::from_parts(id, direct.chain(relay))
-    }
-
-    /// True when there is no place to look.
-    pub fn is_empty(&self) -> bool {
-        self.direct.is_empty() && self.relay.is_none()
-    }
-
-    /// Reads a message; what is no address in it is left out.
-    pub(super) fn from_wire(message: &net::Addresses) -> Self {
-        let direct = message.direct.iter().take(ADDRESSES_MAX);
-        Self {
-            direct: direct.filter_map(|text| text.parse().ok()).collect(),
-            relay: message.relay.parse().ok(),
-        }
-    }
-
-    /// Returns the message that `from_wire` reads.
-    pub(super) fn to_wire(&self) -> net::Addresses {
-        net::Addresses {
-            direct: self.direct.iter().map(ToString::to_string).collect(),
-            relay: self
-                .relay
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        }
-    }
 }
 
 /// Gossip opens a stream for each topic and direction.

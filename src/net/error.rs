@@ -1,4 +1,4 @@
-//! Why there is nothing to be had of a peer now.
+//! Why a peer is not reached, a mesh is not joined, or there is no net.
 
 use std::{fmt::Display, time::Duration};
 
@@ -8,8 +8,10 @@ use iroh::endpoint::{
 };
 
 use crate::{
+    id::Author,
     limits::PEER_SYNCS_MAX,
     net::gate::{self, NOT_A_MEMBER, SHUT_OUT},
+    node::{MeshError, OpenError},
     protocol::sync::SyncError,
 };
 
@@ -70,6 +72,71 @@ pub enum PeerError {
         /// Why.
         what: String,
     },
+}
+
+/// Why there is no net.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The endpoint could not be bound.
+    #[error("cannot listen for peers: {what}")]
+    Bind {
+        /// Why.
+        what: String,
+    },
+    /// Not a relay's URL.
+    #[error("{relay:?} is no URL of a relay")]
+    BadRelay {
+        /// What was given.
+        relay: String,
+    },
+    /// The mesh says no.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+}
+
+/// Why a node has not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It is one of this mesh already.
+    #[error("this node belongs to that mesh already")]
+    Member,
+    /// It has members of its own, who would lose it.
+    #[error("this node has {others} other members in a mesh of its own")]
+    HasMembers {
+        /// How many.
+        others: usize,
+    },
+    /// Its own invitation.
+    #[error("this node gave out the invitation itself")]
+    Own,
+    /// The node that invited cannot be reached.
+    #[error("node {} cannot be reached: {why}", node.short())]
+    Unreachable {
+        /// Which.
+        node: Author,
+        /// Why.
+        why: PeerError,
+    },
+    /// It was reached, and refuses.
+    #[error("the invitation is refused: {reason}")]
+    Refused {
+        /// One word for programs.
+        word: String,
+        /// For people.
+        reason: String,
+    },
+    /// Let in, but not in step yet: a node that runs goes on by itself.
+    #[error("this node was let in, but the first sync did not end: {why}")]
+    NotSynced {
+        /// Why.
+        why: PeerError,
+    },
+    /// This node's own files.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// This node's own endpoint.
+    #[error(transparent)]
+    Net(#[from] NetError),
 }
 
 impl PeerError {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     id::Author,
     limits::PEER_CONNECTIONS_ALL_MAX,
-    net::{HELLO_ALPN, bind::node_of},
+    net::{address::node_of, alpn::HELLO_ALPN},
     protocol::peer::ShutOut,
 };
 

@@ -7,54 +7,51 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use iroh_gossip::api::{Event, GossipReceiver, GossipSender, JoinOptions};
-use iroh_gossip::proto::TopicId;
 use prost::Message as _;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::{Notify, broadcast::error::RecvError, mpsc};
 use tokio_stream::StreamExt as _;
 
 use crate::{
-    id::{Author, StoreId},
-    limits::{ANNOUNCE_EVERY, GOSSIP_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
+    id::Author,
+    limits::{ANNOUNCE_EVERY, GOSSIP_ENTRY_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
     net::{
-        Mesh, acks,
-        bind::{Addresses, endpoint_id, node_of},
+        address::{Addresses, endpoint_id, node_of},
+        mesh::Mesh,
+        topic::{Topic, broadcast, topic_id},
     },
     protocol::entry::EntryError,
     store::{Ingested, RefusedEntry, Store},
     wire::net,
 };
 
-/// Returns the topic of a store: known to those who know the mesh's secret.
-pub(super) fn topic(secret: &[u8; 32], store: &StoreId) -> TopicId {
-    let mut hasher = blake3::Hasher::new_derive_key("lattice/gossip topic/v1");
-    hasher.update(secret).update(&store.0);
-    TopicId::from_bytes(*hasher.finalize().as_bytes())
-}
-
 /// Carries the entries of one store between this node and its neighbours, until the mesh stops.
 pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
     let options = JoinOptions {
-        bootstrap: mesh.connected().iter().filter_map(endpoint_id).collect(),
+        bootstrap: mesh.peers.online().iter().filter_map(endpoint_id).collect(),
         subscription_capacity: GOSSIP_QUEUE_MAX,
     };
-    let topic = topic(&mesh.secret, &store.id());
-    let (sender, receiver) = match mesh.gossip.subscribe_with_opts(topic, options).await {
+    let id = topic_id(&mesh.secret, &store.id());
+    let (sender, receiver) = match mesh.gossip.subscribe_with_opts(id, options).await {
         Ok(topic) => topic.split(),
         Err(error) => {
             tracing::error!(store = %store.id(), %error, "no gossip; peers sync now and then");
             return;
         }
     };
-    let ack = mesh.add_topic(store.id(), sender.clone());
+    let topic = Topic {
+        sender: sender.clone(),
+        ack: Arc::default(),
+    };
+    mesh.topics.add(store.id(), topic.clone());
     let (messages, received) = mpsc::channel(GOSSIP_QUEUE_MAX);
     tokio::select! {
         () = mesh.stop.cancelled() => {}
         () = drain(&mesh, &store, receiver, messages) => {}
-        () = take_in(&mesh, &store, received) => {}
+        () = receive(&mesh, &store, received) => {}
         () = send(&mesh, &store, &sender) => {}
-        () = acks::tell(&mesh, &store, &sender, &ack) => {}
+        () = acknowledge(&mesh, &store, &sender, &topic.ack) => {}
     }
-    mesh.remove_topic(&store.id());
+    mesh.topics.remove(&store.id());
 }
 
 struct Received {
@@ -97,7 +94,7 @@ async fn drain(
 }
 
 // Entries that arrived while the last ones were written go in together.
-async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<Received>) {
+async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<Received>) {
     let mut messages = Vec::new();
     while received.recv_many(&mut messages, GOSSIP_INGEST_MAX).await > 0 {
         let (mut entries, mut from) = (Vec::new(), Vec::new());
@@ -181,7 +178,7 @@ async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
             Err(RecvError::Closed) => return std::future::pending().await,
         };
         let announces = kind.is_none();
-        let kind = kind.unwrap_or_else(|| announcement(mesh, store));
+        let kind = kind.unwrap_or_else(|| mesh.announcement(store));
         broadcast(sender, kind).await;
         if announces {
             // Announced once for all that comes in the meantime.
@@ -190,31 +187,16 @@ async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
     }
 }
 
-/// Says to all neighbours that this node has something new.
-pub(super) async fn announce(mesh: &Mesh, store: &Store, sender: &GossipSender) {
-    broadcast(sender, announcement(mesh, store)).await;
-}
-
-fn announcement(mesh: &Mesh, store: &Store) -> net::gossip::Kind {
-    net::gossip::Kind::Announce(net::Announce {
-        node: Bytes::copy_from_slice(&mesh.node.id().0),
-        nonce: mesh.random(),
-        frontier_hash: Bytes::copy_from_slice(&store.frontier().hash().0),
-        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
-    })
-}
-
-/// Sends a message to all neighbours, who pass it on.
-pub(super) async fn broadcast(sender: &GossipSender, kind: net::gossip::Kind) {
-    let message = net::Gossip { kind: Some(kind) }.encode_to_vec();
-    // A message above the limit would silence a neighbour for good, without a word.
-    assert!(
-        message.len() <= GOSSIP_BYTES_MAX - 64,
-        "a gossip message of {} bytes",
-        message.len()
-    );
-    if let Err(error) = sender.broadcast(message.into()).await {
-        tracing::debug!(%error, "a gossip message was not sent");
+// Sends neighbours what this node has on disk, each time `wanted` says that it is more.
+async fn acknowledge(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: &Notify) {
+    loop {
+        wanted.notified().await;
+        let ack = mesh.node.sign_ack(&mesh.acks.own(mesh.node.id(), store));
+        if ack.len() <= GOSSIP_ENTRY_BYTES_MAX {
+            broadcast(sender, net::gossip::Kind::Ack(ack)).await;
+        }
+        // One for all that comes in the meantime.
+        tokio::time::sleep(ANNOUNCE_EVERY).await;
     }
 }
 

@@ -12,12 +12,17 @@ use crate::{
     id::{Author, StoreId},
     limits::SYNC_WORK_TIMEOUT,
     net::{
-        Inner, Invitation, Mesh, Net, NetError, PeerError,
-        bind::{self, endpoint_id},
+        address::endpoint_id,
+        bind,
+        error::{JoinError, PeerError},
         gate::Gate,
-        hello, peer_task, session, stores,
+        hello,
+        mesh::Mesh,
+        net::{Inner, Net},
+        peer_task, session, stores,
+        token::Invitation,
     },
-    node::{FormerRoot, OpenError},
+    node::FormerRoot,
     protocol::membership::role::Role,
     store::Store,
 };
@@ -62,51 +67,6 @@ pub struct Joined {
     pub former: FormerRoot,
     /// Entries that came.
     pub entries: u64,
-}
-
-/// Why a node has not joined.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// It is one of this mesh already.
-    #[error("this node belongs to that mesh already")]
-    Member,
-    /// It has members of its own, who would lose it.
-    #[error("this node has {others} other members in a mesh of its own")]
-    HasMembers {
-        /// How many.
-        others: usize,
-    },
-    /// Its own invitation.
-    #[error("this node gave out the invitation itself")]
-    Own,
-    /// The node that invited cannot be reached.
-    #[error("node {} cannot be reached: {why}", node.short())]
-    Unreachable {
-        /// Which.
-        node: Author,
-        /// Why.
-        why: PeerError,
-    },
-    /// It was reached, and refuses.
-    #[error("the invitation is refused: {reason}")]
-    Refused {
-        /// One word for programs.
-        word: String,
-        /// For people.
-        reason: String,
-    },
-    /// Let in, but not in step yet: a node that runs goes on by itself.
-    #[error("this node was let in, but the first sync did not end: {why}")]
-    NotSynced {
-        /// Why.
-        why: PeerError,
-    },
-    /// This node's own files.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// This node's own endpoint.
-    #[error(transparent)]
-    Net(#[from] NetError),
 }
 
 impl Net {
@@ -158,12 +118,8 @@ impl Net {
         if invitation.store == node.root().id() && node.members().role(&node.id()).is_some() {
             return Err(JoinError::Member);
         }
-        let own = node.id();
-        let members = node.members();
-        let others = members
-            .iter()
-            .filter(|(other, _)| **other != own && members.role(other).is_some());
-        match others.count() {
+        let (own, members) = (node.id(), node.members());
+        match members.others(own).count() {
             _of_a_join_that_was_cut if members.role(&own).is_none() => Ok(()),
             0 => Ok(()),
             others => Err(JoinError::HasMembers { others }),

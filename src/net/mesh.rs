@@ -1,27 +1,30 @@
 //! What the tasks of a bound endpoint share, from a start to a stop.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use iroh::{Endpoint, EndpointId, address_lookup::memory::MemoryLookup};
-use iroh_gossip::{api::GossipSender, net::Gossip};
+use bytes::Bytes;
+use iroh::{Endpoint, address_lookup::memory::MemoryLookup};
+use iroh_gossip::net::Gossip;
 use prost::Message as _;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-};
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    id::{Author, StoreId},
+    id::Author,
     net::{
-        Addresses, PeerStatus, acks::Acks, bind::endpoint_id, gate::Gate, gossip,
-        peer_table::Peers, peer_task, proven::Proven,
+        acks::Acks,
+        address::{Addresses, endpoint_id},
+        gate::Gate,
+        peer_table::{PeerStatus, Peers},
+        proven::Proven,
+        topic::{Topics, broadcast},
+        turns::Turns,
     },
     node::{MeshError, Node},
-    protocol::sync,
+    protocol::ack::Ack,
     store::Store,
     wire::net,
 };
@@ -37,11 +40,10 @@ pub(super) struct Mesh {
     pub(super) gate: Gate,
     pub(super) peers: Peers,
     pub(super) acks: Acks,
-    // Who has a session in which store. Bounded by members and stores.
-    turns: Mutex<BTreeMap<(Author, StoreId), Arc<Turn>>>,
-    topics: Mutex<BTreeMap<StoreId, Topic>>,
+    pub(super) turns: Turns,
+    pub(super) topics: Topics,
     // Tasks of peers that are kept.
-    kept: Mutex<BTreeSet<Author>>,
+    pub(super) kept: Mutex<BTreeSet<Author>>,
     // Let in before it is known as a member: the node that let us in.
     sponsors: Mutex<BTreeSet<Author>>,
     // Let in before the root store names it: it has shown its grant.
@@ -52,23 +54,6 @@ pub(super) struct Mesh {
     pub(super) tasks: TaskTracker,
     // Where they run.
     runtime: Handle,
-}
-
-/// The turn of one peer in one store, and who waits for it.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    // Held while a session goes on: an own one waits for it, a served one takes it when it is free.
-    pub(super) session: tokio::sync::Mutex<()>,
-    // The rule. Changed by the own session that holds the lock, watched by served ones.
-    pub(super) rule: watch::Sender<sync::Turn>,
-}
-
-/// How to reach everybody who carries a store.
-#[derive(Debug, Clone)]
-struct Topic {
-    sender: GossipSender,
-    // Notified when this node has more on disk.
-    ack: Arc<Notify>,
 }
 
 impl Mesh {
@@ -93,8 +78,8 @@ impl Mesh {
             gate,
             peers: Peers::default(),
             acks: Acks::new(node.incarnation()?),
-            turns: Mutex::default(),
-            topics: Mutex::default(),
+            turns: Turns::default(),
+            topics: Topics::default(),
             kept: Mutex::default(),
             sponsors: Mutex::default(),
             proven: Proven::default(),
@@ -138,11 +123,7 @@ impl Mesh {
     pub(super) fn open_gate(&self) {
         let own = self.node.id();
         let members = self.node.members();
-        let mut admitted: BTreeSet<Author> = members
-            .iter()
-            .map(|(node, _)| *node)
-            .filter(|node| *node != own && members.role(node).is_some())
-            .collect();
+        let mut admitted: BTreeSet<Author> = members.others(own).collect();
         // Just let in, we know nobody but our sponsor.
         if members.role(&own).is_none() {
             let sponsors = self.sponsors.lock();
@@ -152,23 +133,6 @@ impl Mesh {
         let proven = self.proven.nodes().into_iter();
         admitted.extend(proven.filter(|node| members.get(node).is_none()));
         self.gate.admit(admitted);
-    }
-
-    /// Opens the gate, and a task for each new member.
-    pub(super) fn meet_members(self: &Arc<Self>) {
-        self.open_gate();
-        for node in self.gate.members() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if !kept.insert(node) {
-                continue;
-            }
-            let mesh = Arc::clone(self);
-            self.spawn(async move {
-                peer_task::keep(Arc::clone(&mesh), node).await;
-                let mut kept = mesh.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.remove(&node);
-            });
-        }
     }
 
     /// Makes all connections anew, at once: those that are there may be dead, and nobody has to wait
@@ -192,10 +156,6 @@ impl Mesh {
         self.open_gate();
     }
 
-    pub(super) fn connected(&self) -> Vec<Author> {
-        self.peers.online()
-    }
-
     /// Wakes the task of `node`: it syncs, or dials.
     pub(super) fn want_sync(&self, node: &Author) {
         if self.gate.admits(node) {
@@ -214,56 +174,61 @@ impl Mesh {
         }
     }
 
-    pub(super) fn add_topic(&self, store: StoreId, sender: GossipSender) -> Arc<Notify> {
-        let ack = Arc::new(Notify::new());
-        let topic = Topic {
-            sender,
-            ack: Arc::clone(&ack),
-        };
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.insert(store, topic);
-        ack
-    }
-
-    pub(super) fn remove_topic(&self, store: &StoreId) {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.remove(store);
-    }
-
-    pub(super) fn turn(&self, node: &Author, store: &StoreId) -> Arc<Turn> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry((*node, *store)).or_default())
-    }
-
     /// Lets the others know, soon, that this node has more of `store` on disk.
     pub(super) fn acknowledge(&self, store: &Store) {
-        if let Some(topic) = self.topic(&store.id()) {
+        if let Some(topic) = self.topics.get(&store.id()) {
             topic.ack.notify_one();
-        }
-    }
-
-    fn topic(&self, store: &StoreId) -> Option<Topic> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.get(store).cloned()
-    }
-
-    /// Asks a peer into every topic. The connection is handed over next.
-    pub(super) async fn join_topics(&self, id: EndpointId) {
-        let topics: Vec<_> = {
-            let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-            topics.values().cloned().collect()
-        };
-        for topic in topics {
-            if let Err(error) = topic.sender.join_peers(vec![id]).await {
-                tracing::debug!(%error, "a peer was not asked into a topic");
-            }
         }
     }
 
     /// Says to neighbours that a sync has brought something.
     pub(super) async fn announce(&self, store: &Store) {
-        if let Some(topic) = self.topic(&store.id()) {
-            gossip::announce(self, store, &topic.sender).await;
+        if let Some(topic) = self.topics.get(&store.id()) {
+            broadcast(&topic.sender, self.announcement(store)).await;
+        }
+    }
+
+    /// Returns the message that says that this node has something new.
+    pub(super) fn announcement(&self, store: &Store) -> net::gossip::Kind {
+        net::gossip::Kind::Announce(net::Announce {
+            node: Bytes::copy_from_slice(&self.node.id().0),
+            nonce: self.random(),
+            frontier_hash: Bytes::copy_from_slice(&store.frontier().hash().0),
+            addresses: Some(Addresses::of(&self.endpoint).to_wire()),
+        })
+    }
+
+    /// Returns this node's acks of all stores, signed, for a peer that has just come.
+    pub(super) fn own_acks(&self) -> Vec<Bytes> {
+        let (own, stores) = (self.node.id(), self.node.open_stores());
+        let acks = stores.iter().map(|store| self.acks.own(own, store));
+        acks.map(|ack| self.node.sign_ack(&ack)).collect()
+    }
+
+    /// Takes an ack from elsewhere; false when it is none.
+    pub(super) fn take_ack(&self, bytes: Bytes) -> bool {
+        match Ack::open(bytes) {
+            // Only members are kept, so their number bounds the memory.
+            Ok(ack) => {
+                if self.gate.admits(&ack.node) && self.node.open_store(&ack.store).is_some() {
+                    self.acks.take(ack);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an ack was refused");
+                false
+            }
+        }
+    }
+
+    /// Notes what no honest peer does; after some of it the peer is shut out for a while.
+    pub(super) fn strike(&self, node: &Author, what: &str) {
+        let (strikes, shut_out_ms) = self.peers.strike(node, what);
+        tracing::warn!(%node, what, strikes, "a peer misbehaves");
+        if let Some(wait_ms) = shut_out_ms {
+            tracing::warn!(%node, wait_ms, "a peer is shut out");
+            self.gate.shut_out(node, wait_ms);
         }
     }
 

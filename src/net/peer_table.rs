@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     id::Author,
     limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX},
-    net::{PeerError, bind::Addresses, own_tip::Compared},
+    net::{address::Addresses, error::PeerError},
     protocol::peer::Strikes,
 };
 
@@ -49,6 +49,20 @@ struct Peer {
     wanted: Arc<Notify>,
     // Told of each connection.
     came: Arc<Notify>,
+}
+
+/// What came of the first sync with a peer since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Compared {
+    /// It is not over.
+    #[default]
+    NotYet,
+    /// It did not come to a good end.
+    Failed,
+    /// It did not come to a good end because a store of this node could not be read or written.
+    Unreadable,
+    /// What the peer has of all stores is here.
+    Done,
 }
 
 /// How a peer is, for people.
@@ -204,10 +218,13 @@ impl Peers {
     /// Notes what went wrong.
     pub(super) fn failed(&self, node: &Author, error: PeerError) {
         self.with(node, |peer| {
-            peer.error = Some(error);
             if peer.compared == Compared::NotYet {
-                peer.compared = Compared::Failed;
+                peer.compared = match error {
+                    PeerError::Own { .. } => Compared::Unreadable,
+                    _ => Compared::Failed,
+                };
             }
+            peer.error = Some(error);
         });
     }
 

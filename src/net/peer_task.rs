@@ -1,6 +1,9 @@
 //! One peer: dialled until it answers, then kept in step for as long as it is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use iroh::{
     EndpointAddr,
@@ -14,17 +17,37 @@ use crate::{
     id::Author,
     limits::{DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX, STATUS_BYTES_MAX},
     net::{
-        GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
-        bind::{Addresses, endpoint_id, node_of},
+        address::{Addresses, endpoint_id, node_of},
+        alpn::{GOSSIP_ALPN, SYNC_ALPN},
+        error::PeerError,
         gate::BUSY,
-        hello, session,
+        hello,
+        mesh::Mesh,
+        session,
     },
     protocol::peer::{DialStep, Dialer, SyncEvent, SyncStep, busy_wait_ms, sync_step},
     wire::net,
 };
 
-/// Keeps `node` connected and in step until it is no member any more, or the mesh stops.
-pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
+/// Opens the gate, and begins a task for each new member.
+pub(super) fn meet_members(mesh: &Arc<Mesh>) {
+    mesh.open_gate();
+    for node in mesh.gate.members() {
+        let mut kept = mesh.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.insert(node) {
+            continue;
+        }
+        let with = Arc::clone(mesh);
+        mesh.spawn(async move {
+            keep(Arc::clone(&with), node).await;
+            let mut kept = with.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.remove(&node);
+        });
+    }
+}
+
+// Keeps `node` connected and in step until it is no member any more, or the mesh stops.
+async fn keep(mesh: Arc<Mesh>, node: Author) {
     let wake = mesh.peers.wake(&node);
     let mut dialer = Dialer::default();
     loop {
@@ -104,7 +127,7 @@ async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
     let dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, GOSSIP_ALPN)).await;
     match dialled {
         Ok(Ok(connection)) => {
-            mesh.join_topics(id).await;
+            mesh.topics.join(id).await;
             if let Err(error) = mesh.gossip.handle_connection(connection).await {
                 tracing::warn!(%node, %error, "no gossip with a peer");
             }
@@ -303,18 +326,6 @@ async fn answer(
             let what = "a stream of a kind that there is not";
             mesh.strike(node, what);
             Err(PeerError::Malformed { what })
-        }
-    }
-}
-
-impl Mesh {
-    /// Notes what no honest peer does; after some of it the peer is shut out for a while.
-    pub(super) fn strike(&self, node: &Author, what: &str) {
-        let (strikes, shut_out_ms) = self.peers.strike(node, what);
-        tracing::warn!(%node, what, strikes, "a peer misbehaves");
-        if let Some(wait_ms) = shut_out_ms {
-            tracing::warn!(%node, wait_ms, "a peer is shut out");
-            self.gate.shut_out(node, wait_ms);
         }
     }
 }

@@ -17,8 +17,9 @@ use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::{
-        Mesh, PeerError, Turn,
-        error::{BUSY, NO_STORE},
+        error::{BUSY, NO_STORE, PeerError},
+        mesh::Mesh,
+        turns::Turn,
     },
     pace::{self, Pace},
     protocol::sync::{
@@ -41,7 +42,7 @@ pub(super) async fn open(
     store: &Store,
     progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Option<Summary>, PeerError> {
-    let turn = mesh.turn(node, &store.id());
+    let turn = mesh.turns.of(node, &store.id());
     let _session = turn.session.lock().await;
     let _over = Over(&turn);
     turn.rule.send_modify(sync::Turn::opened);
@@ -88,7 +89,7 @@ pub(super) async fn accept(
         drop(send.reset(NO_STORE.into()));
         return Ok(());
     };
-    let turn = mesh.turn(node, id);
+    let turn = mesh.turns.of(node, id);
     // Own sessions wait for this one, where it is the first.
     let _session = turn.session.try_lock();
     if !is_served(mesh, node, &turn).await {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     limits::{CLOCK_JUMP_MIN, CLOCK_LOOK_EVERY},
-    net::Mesh,
+    net::mesh::Mesh,
 };
 
 /// Looks at both clocks now and then, and dials all members when the wall clock has jumped.

@@ -6,7 +6,7 @@ use tokio_stream::StreamExt as _;
 
 use crate::{
     id::StoreId,
-    net::{Mesh, gossip},
+    net::{gossip, mesh::Mesh},
     node::{OpenError, StoreError},
     protocol::membership::genesis::Genesis,
 };
@@ -33,7 +33,8 @@ fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
         if carried.insert(store.id()) {
             let with = Arc::clone(mesh);
             mesh.spawn(async move { gossip::carry(with, store).await });
-            mesh.connected()
+            mesh.peers
+                .online()
                 .iter()
                 .for_each(|node| mesh.want_sync(node));
         }

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use crate::{
     id::{Author, StoreId},
-    net::bind::Addresses,
+    net::address::Addresses,
     wire::net,
 };
 
