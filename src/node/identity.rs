@@ -9,17 +9,18 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use crate::node::OpenError;
+use crate::node::{
+    data_dir::{IDENTITY, no_follow},
+    error::OpenError,
+};
 
-pub(super) const FILE: &str = "identity.key";
 const FIRST_LINE: &str = "lattice identity v1";
 
 /// Reads the key, or makes one where there is none and `create` says so.
 pub(super) fn load(data_dir: &Path, create: bool) -> Result<SigningKey, OpenError> {
-    let path = data_dir.join(FILE);
+    let path = data_dir.join(IDENTITY);
     let io = |source| OpenError::Io {
         path: path.clone(),
         source,
@@ -45,11 +46,6 @@ pub(super) fn random() -> Result<[u8; 32], OpenError> {
         source: io::Error::other(error.to_string()),
     })?;
     Ok(bytes)
-}
-
-/// Flags that refuse a symlink.
-pub(super) fn no_follow() -> i32 {
-    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 fn read(file: File, path: &Path) -> Result<SigningKey, OpenError> {

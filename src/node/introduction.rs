@@ -3,7 +3,10 @@
 use bytes::Bytes;
 
 use crate::{
-    node::{Node, OpenError, Root},
+    node::{
+        error::OpenError,
+        node::{Node, Root},
+    },
     protocol::{entry::Op, membership::genesis::Genesis},
     store::{Write, WriteError},
 };

@@ -6,7 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     id::StoreId,
-    node::{Node, OpenError, Root, StoreInfo, meta},
+    node::{
+        error::OpenError,
+        meta,
+        node::{Node, Root, StoreInfo},
+    },
     protocol::membership::genesis::Genesis,
     store::{Authority, List, Store},
 };

@@ -1,13 +1,12 @@
 //! The lock on a data directory: one process at a time.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use crate::node::{OpenError, identity::no_follow};
+use crate::node::{data_dir::open_private, error::OpenError};
 
 /// Held as long as it lives; the operating system lets go of it when the process dies.
 #[derive(Debug)]
@@ -18,15 +17,7 @@ impl Lock {
     pub(super) fn take(data_dir: &Path) -> Result<Self, OpenError> {
         let path = data_dir.join("lock");
         let io = |source| OpenError::refused(&path, source);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(no_follow())
-            .open(&path)
-            .map_err(io)?;
+        let mut file = open_private(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

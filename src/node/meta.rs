@@ -1,10 +1,6 @@
 //! `meta.db`: which stores there are, and which is the root store.
 
-use std::{
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::FileBackend,
@@ -12,10 +8,7 @@ use redb::{
 
 use crate::{
     id::{Author, StoreId},
-    node::{
-        OpenError,
-        identity::{no_follow, random},
-    },
+    node::{data_dir::open_private, error::OpenError, identity::random},
     protocol::membership::genesis::Genesis,
     state::row::{seal, unseal},
 };
@@ -71,15 +64,7 @@ impl Meta {
                 data_dir: data_dir.to_owned(),
             });
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(no_follow())
-            .open(&path)
-            .map_err(io)?;
+        let file = open_private(&path).map_err(io)?;
         let unusable = |error: redb::Error| OpenError::Unusable {
             path: path.clone(),
             what: error.to_string(),

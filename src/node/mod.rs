@@ -1,0 +1,36 @@
+//! A node: an identity, a data directory of its own, and the stores in it.
+//!
+//! ```text
+//! identity.key   the signing key, 0600
+//! lock           taken before anything else; holds the process id
+//! meta.db        stores, root store, schema version
+//! stores/{uuid}/ logs/ and state.db of each store
+//! run/sock       the local API, while it is served
+//! config.toml    settings of the node's owner, read at each start; may be missing
+//! ```
+
+mod config;
+mod data_dir;
+mod error;
+mod identity;
+mod introduction;
+mod invites;
+mod join;
+mod lock;
+mod members;
+mod meta;
+#[cfg(feature = "net")]
+mod net_support;
+mod node;
+mod stores;
+
+#[cfg(feature = "hooks")]
+pub(crate) use config::place;
+pub use config::{ConfigError, FileConfig, Relay, RelayError};
+pub use error::{OpenError, StoreError};
+pub use invites::Redeemed;
+pub use join::FormerRoot;
+pub use members::MeshError;
+#[cfg(feature = "net")]
+pub(crate) use node::within;
+pub use node::{Node, NodeConfig, StoreInfo};
