@@ -1,4 +1,4 @@
-//! Who has what on disk: the latest ack of each member, and this node's own.
+//! Which member has which entries on disk: the latest ack of each member.
 
 use std::{
     collections::BTreeMap,
@@ -19,15 +19,19 @@ use crate::{
 /// The latest ack of each member in each store.
 #[derive(Debug)]
 pub(super) struct Acks {
+    // Callers of `take` let only members and open stores in, which bounds it. Never held across an
+    // await; no other lock is taken meanwhile.
     latest: Mutex<BTreeMap<(StoreId, Author), Arc<Ack>>>,
-    // Counts what came: who waits looks again.
+    // Counts acks that were kept, so that waiting tasks look again. Dropped with the mesh.
     news: watch::Sender<u64>,
+    // Greater than at any earlier start of this node.
     incarnation: u64,
+    // Counter of the next own ack: orders the own acks of one incarnation.
     counter: AtomicU64,
 }
 
 impl Acks {
-    /// Begins with none; `incarnation` is of this start of this node.
+    /// Returns a table without acks. `incarnation` is the number of this start of this node.
     pub(super) fn new(incarnation: u64) -> Self {
         Self {
             latest: Mutex::default(),
@@ -37,7 +41,7 @@ impl Acks {
         }
     }
 
-    /// Keeps an ack if it is the latest of its node.
+    /// Keeps an ack if it is later than the last one of its node in its store.
     pub(super) fn take(&self, ack: Ack) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (ack.store, ack.node);
@@ -52,12 +56,12 @@ impl Acks {
         }
     }
 
-    /// Returns what tells that an ack has come.
+    /// Returns a receiver that changes when an ack was kept.
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
 
-    /// Returns the members that say they have the entry of `author` at `tip`.
+    /// Returns the nodes whose last ack covers the entry of `author` at `tip`.
     pub(super) fn who_has(
         &self,
         store: &StoreId,
@@ -71,7 +75,8 @@ impl Acks {
             .collect()
     }
 
-    /// Returns how many entries of `frontier` the last ack of `node` lacks; `None`: it never said.
+    /// Returns how many entries of this node the last ack of `node` does not cover. `None` without
+    /// an ack.
     pub(super) fn behind(&self, store: &Store, node: &Author) -> Option<u64> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let ack = latest.get(&(store.id(), *node))?;
@@ -84,7 +89,7 @@ impl Acks {
         )
     }
 
-    /// Returns how many entries of the last ack of `node` this node lacks; `None`: it never said.
+    /// Returns how many entries of the last ack of `node` are not here. `None` without an ack.
     pub(super) fn ahead(&self, store: &Store, node: &Author) -> Option<u64> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let ack = latest.get(&(store.id(), *node))?;
@@ -104,7 +109,7 @@ impl Acks {
             store: store.id(),
             incarnation: self.incarnation,
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
-            // What is in it is on disk: an entry is applied after its fsync.
+            // All of it is on disk: an entry is applied after its fsync.
             frontier: store.frontier(),
         }
     }

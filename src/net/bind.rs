@@ -20,7 +20,11 @@ use crate::{
     },
 };
 
-/// Binds an endpoint of the node that has `seed` as its key.
+/// Binds an endpoint whose key is derived from `seed`. `gate` sees every connection in both
+/// directions; `known` has the addresses for dials by id.
+///
+/// # Errors
+/// `Bind`, `BadRelay`.
 pub(super) async fn bind(
     config: &NetConfig,
     seed: &[u8; 32],
@@ -38,7 +42,7 @@ pub(super) async fn bind(
         .default_path_max_idle_timeout(PEER_PATH_IDLE_MAX)
         .max_concurrent_bidi_streams(PEER_STREAMS_MAX.into())
         .max_concurrent_uni_streams(GOSSIP_STREAMS_MAX.into())
-        // Else each stream that nobody reads holds as much as a stream may.
+        // Without it, each stream that no task reads could hold a whole stream window of bytes.
         .receive_window(PEER_WINDOW_BYTES.into())
         .build();
     let builder = match &config.relay {
@@ -52,7 +56,7 @@ pub(super) async fn bind(
         }
     };
     let mut report = NetReportConfig::minimal();
-    // A relay is chosen among those that answer: of one without QUIC by HTTP only.
+    // A relay is chosen among those that answer. One without QUIC answers over HTTPS only.
     report.https_probes = config.relay != Relay::Off;
     let mut builder = builder
         .portmapper_config(PortmapperConfig::Disabled)
@@ -77,7 +81,7 @@ pub(super) async fn bind(
             .build(endpoint.id());
         match (mdns, endpoint.address_lookup()) {
             (Ok(mdns), Ok(lookups)) => lookups.add(mdns),
-            // A machine without multicast: peers are found by the addresses we have.
+            // A machine without multicast: peers are found by the addresses that are known.
             (Err(error), _) => {
                 tracing::warn!(%error, "peers on the local network are not looked for")
             }
@@ -87,9 +91,9 @@ pub(super) async fn bind(
     Ok(endpoint)
 }
 
-/// Gossip opens a stream for each topic and direction.
+/// Streams that gossip may open on one connection: one for each topic and direction.
 const GOSSIP_STREAMS_MAX: u32 = 256;
-/// Not iroh's own name, which every program that uses it announces.
+/// A name of its own: programs that use iroh's default see each other.
 const MDNS_SERVICE: &str = "lattice";
 
 const _: () = assert!(PEER_IDLE_MAX.as_millis() > Duration::from_secs(2).as_millis());

@@ -1,4 +1,4 @@
-//! The gate: who gets a connection, on any protocol, in both directions.
+//! The gate: which nodes get a connection, on any protocol, in both directions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,16 +25,22 @@ use crate::{
 /// Lets members in, and strangers only as far as the hello protocol. A member that misbehaves is
 /// shut out for a while. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<Open>>);
+pub(super) struct Gate(
+    // Never held across an await; no other lock is taken meanwhile.
+    Arc<Mutex<Open>>,
+);
 
 #[derive(Debug)]
 struct Open {
-    // Zero of the clock that `shut_out` is on.
+    // Zero of the clock of `shut_out`.
     began: Instant,
+    // Replaced whole by `admit`.
     members: BTreeSet<Author>,
-    // Weak: a strong handle would keep a connection open that nobody uses any more.
+    // Open connections on all protocols but hello; those that are closed go when the next one
+    // comes. At most PEER_CONNECTIONS_ALL_MAX each. Weak: a strong handle would keep a connection
+    // open that no task uses any more.
     connections: BTreeMap<Author, Vec<WeakConnectionHandle>>,
-    // Of members. Until when.
+    // Subset of `members`. An entry whose time has come is removed when it is next looked at.
     shut_out: BTreeMap<Author, ShutOut>,
 }
 
@@ -53,7 +59,7 @@ impl Default for Open {
 type Verdict = (u32, &'static [u8]);
 
 impl Gate {
-    /// From now on `members` are let in. Connections of all others are closed.
+    /// Lets in `members` from now on. Closes the connections of all other nodes.
     pub(super) fn admit(&self, members: BTreeSet<Author>) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = open.connections.keys().copied().collect();
@@ -64,7 +70,7 @@ impl Gate {
         open.members = members;
     }
 
-    /// Closes all connections of `node`, and lets it in again after `wait_ms`, not before.
+    /// Closes all connections of `node`. It is let in again after `wait_ms`, not before.
     pub(super) fn shut_out(&self, node: &Author, wait_ms: u64) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let shut_out = ShutOut::new(open.now_ms(), wait_ms);
@@ -72,7 +78,7 @@ impl Gate {
         open.hang_up(node, SHUT_OUT);
     }
 
-    /// Closes all connections. Everybody may come again at once.
+    /// Closes all connections. Their nodes may connect again at once.
     pub(super) fn hang_up_all(&self) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = open.connections.keys().copied().collect();
@@ -91,7 +97,7 @@ impl Gate {
         open.members.contains(node)
     }
 
-    /// Returns who is let in.
+    /// Returns the nodes that are let in.
     pub(super) fn members(&self) -> BTreeSet<Author> {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.members.clone()
@@ -170,11 +176,11 @@ impl EndpointHooks for Gate {
     }
 }
 
-/// The same for everybody: a stranger learns nothing of who is a member.
+/// The same for all strangers: the refusal does not show whether a node ever was a member.
 pub(super) const NOT_A_MEMBER: Verdict = (403, b"not a member");
-/// For members only.
+/// Only a member can be shut out, so only a member sees this.
 pub(super) const SHUT_OUT: Verdict = (400, b"misbehaved");
-/// When connections are made anew.
+/// Connections are made again after a sleep of the machine.
 const AGAIN: Verdict = (0, b"again");
-/// When there are too many connections.
+/// A peer has too many connections, or opens too many syncs.
 pub(super) const BUSY: Verdict = (429, b"too many connections");

@@ -1,7 +1,7 @@
-//! Gossip: what is written here reaches every member within milliseconds, mostly.
+//! Gossip: entries that are written here reach every member, mostly within milliseconds.
 //!
-//! A message is a hint: it may come late, twice, out of order or never. Whatever shows that
-//! something is missing starts a sync, which is the truth.
+//! A message is only a hint: it may come late, twice, out of order or never. Any sign that entries
+//! are missing starts a sync, which brings all of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
     let (sender, receiver) = match mesh.gossip.subscribe_with_opts(id, options).await {
         Ok(topic) => topic.split(),
         Err(error) => {
-            tracing::error!(store = %store.id(), %error, "no gossip; peers sync now and then");
+            tracing::error!(store = %store.id(), %error, "no gossip for a store; peers still sync it now and then");
             return;
         }
     };
@@ -55,13 +55,15 @@ pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
 }
 
 struct Received {
+    // The neighbour that delivered it, not necessarily its author.
     from: Author,
-    // Made by `from`, not just passed on: nodes pass on what they have not read.
+    // True when `from` made the message. False when `from` passed it on, which nodes do unread.
     direct: bool,
     content: Bytes,
 }
 
-// Does nothing but drain: a reader that waits for a disk loses messages for everybody.
+// Only drains: a reader that waits for a disk loses messages. When `messages` is full, a sync with
+// the neighbour brings the entries. `messages` is closed only when the carrying task ends.
 async fn drain(
     mesh: &Mesh,
     store: &Store,
@@ -85,7 +87,7 @@ async fn drain(
             Ok(Event::NeighborDown(_)) => {}
             Ok(Event::Lagged) => mesh.want_sync_any(),
             Err(error) => {
-                tracing::warn!(store = %store.id(), %error, "gossip has ended");
+                tracing::warn!(store = %store.id(), %error, "gossip of a store has ended");
                 break;
             }
         }
@@ -93,7 +95,8 @@ async fn drain(
     std::future::pending().await
 }
 
-// Entries that arrived while the last ones were written go in together.
+// Passes received entries to the store. Those that came while the last ones were written go
+// together.
 async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<Received>) {
     let mut messages = Vec::new();
     while received.recv_many(&mut messages, GOSSIP_INGEST_MAX).await > 0 {
@@ -109,11 +112,11 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                 }
                 Ok(Some(net::gossip::Kind::Ack(ack))) => {
                     if !mesh.take_ack(ack) && message.direct {
-                        mesh.strike(&message.from, "an ack that is none");
+                        mesh.strike(&message.from, "a malformed ack");
                     }
                 }
                 Ok(None) | Err(_) if message.direct => {
-                    mesh.strike(&message.from, "a gossip message that is none");
+                    mesh.strike(&message.from, "a malformed gossip message");
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -130,15 +133,19 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                     judge(mesh, node, *direct, outcome);
                 }
             }
-            // Nothing is lost: the peers have it, and the next sync brings it.
-            Err(error) => tracing::warn!(store = %store.id(), %error, "gossip not taken in"),
+            // Nothing is lost: the peers have the entries, and the next sync brings them.
+            Err(error) => {
+                tracing::warn!(store = %store.id(), %error, "entries from gossip were not stored");
+            }
         }
     }
 }
 
+// Acts on the outcome of an entry: a sync if entries before it are missing here, a strike if `node`
+// made a message that no honest node makes.
 fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
     match outcome {
-        // Something before it is missing here.
+        // Its prev, a parent or its author's grant is missing here.
         Ingested::Pending { .. } | Ingested::Stranger(_) => mesh.want_sync(node),
         Ingested::Refused(RefusedEntry::Entry(EntryError::NeedsNewer { .. })) => {}
         Ingested::Refused(reason @ (RefusedEntry::Entry(_) | RefusedEntry::WrongStore { .. }))
@@ -146,12 +153,13 @@ fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
         {
             mesh.strike(node, &reason.to_string())
         }
-        // The neighbour only passed it on, unchecked; or could not know.
+        // The neighbour passed it on unread, or could not know that it is refused here.
         Ingested::Refused(reason) => tracing::debug!(%reason, "an entry from gossip was refused"),
         Ingested::Applied(_) | Ingested::Duplicate(_) | Ingested::Held { .. } => {}
     }
 }
 
+// Handles the announcement of a node that has entries or addresses that this node may miss.
 fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce) {
     let node = Author::from_slice(&announce.node).unwrap_or(from);
     if let Some(addresses) = &announce.addresses
@@ -168,7 +176,7 @@ fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce)
     }
 }
 
-// Sends what is written here. What no message can carry is announced.
+// Sends entries that are written here. An entry that is too large for a message is announced.
 async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
     let mut fresh = store.fresh();
     loop {
@@ -181,13 +189,13 @@ async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
         let kind = kind.unwrap_or_else(|| mesh.announcement(store));
         broadcast(sender, kind).await;
         if announces {
-            // Announced once for all that comes in the meantime.
+            // One announcement for all entries of the meantime.
             tokio::time::sleep(ANNOUNCE_EVERY).await;
         }
     }
 }
 
-// Sends neighbours what this node has on disk, each time `wanted` says that it is more.
+// Sends an ack to all neighbours each time `wanted` is notified: this node has more on disk.
 async fn acknowledge(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: &Notify) {
     loop {
         wanted.notified().await;
@@ -195,7 +203,7 @@ async fn acknowledge(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: 
         if ack.len() <= GOSSIP_ENTRY_BYTES_MAX {
             broadcast(sender, net::gossip::Kind::Ack(ack)).await;
         }
-        // One for all that comes in the meantime.
+        // One ack for all entries of the meantime.
         tokio::time::sleep(ANNOUNCE_EVERY).await;
     }
 }

@@ -1,4 +1,5 @@
-//! The hello, asking side: a node shows an invitation or why it is a member. `hello_server` answers.
+//! The hello, asking side: a node shows an invitation, or proves its membership. `hello_server`
+//! answers.
 
 use bytes::Bytes;
 use iroh::{
@@ -21,14 +22,20 @@ use crate::{
     wire::net,
 };
 
-/// What the node that redeemed an invitation said.
+/// The answer of the node that redeemed an invitation.
 #[derive(Debug, Clone)]
 pub(super) struct Admitted {
+    /// Proves the id of the root store.
     pub(super) genesis: Genesis,
+    /// Role that this node was granted.
     pub(super) role: Role,
 }
 
-/// Shows an invitation to the node that gave it out.
+/// Shows an invitation to the node that made it, and returns its answer. `contacted` is awaited
+/// once the node is connected.
+///
+/// # Errors
+/// `Unreachable`, also for a malformed answer; `Refused`.
 pub(super) async fn redeem(
     endpoint: &iroh::Endpoint,
     address: EndpointAddr,
@@ -58,7 +65,7 @@ pub(super) async fn redeem(
         creator: Author::from_slice(&reply.creator).ok_or_else(malformed)?,
         nonce: nonce.map_err(|_length| malformed())?,
     };
-    // The id of a store is a hash of its genesis: nobody can lie about that.
+    // The id of a store is a hash of its genesis, so a false genesis is detected.
     if genesis.store() != invitation.store {
         return Err(malformed());
     }
@@ -68,10 +75,10 @@ pub(super) async fn redeem(
     })
 }
 
-/// Shows a node, which does not know this one, why this one is a member.
+/// Proves this node's membership to a node that does not know it.
 ///
 /// # Errors
-/// `NotAMember` where it does not see it, or there is nothing to show.
+/// `NotAMember` when the other node refuses the proof, and when this node has none.
 pub(super) async fn prove(mesh: &Mesh, address: EndpointAddr) -> Result<(), PeerError> {
     let root = mesh.node.root();
     let proof = root.proof(&mesh.node.id()).await;
@@ -126,7 +133,7 @@ async fn ask(
     net::HelloReply::decode(reply.as_slice()).map_err(|_reason| NO_ANSWER)
 }
 
-/// Reads a message of the hello, whole.
+/// Reads a message of the hello to its end, at most `HELLO_BYTES_MAX` bytes.
 pub(super) async fn read(receive: &mut RecvStream) -> Result<Vec<u8>, PeerError> {
     let read = receive.read_to_end(HELLO_BYTES_MAX).await;
     read.map_err(|error| match error {
@@ -138,7 +145,7 @@ pub(super) async fn read(receive: &mut RecvStream) -> Result<Vec<u8>, PeerError>
 }
 
 const NO_ANSWER: PeerError = PeerError::Malformed {
-    what: "an answer that is none",
+    what: "a malformed answer to a hello",
 };
 /// Version of the messages.
 pub(super) const VERSION: u32 = 1;

@@ -1,9 +1,9 @@
-//! The hello: the one protocol that a stranger may speak, one message long.
+//! The hello, answering side: the one protocol that a stranger may speak, one message long.
 //!
-//! The bearer of an invitation shows its secret and is admitted, durably, before it gets an
-//! answer. A member that was let in by somebody else, who may be gone, shows the grants that made
-//! it one, and is let in until a sync has brought them. Everybody else gets the same refusal and
-//! learns nothing.
+//! The bearer of an invitation shows its secret and is admitted, durably, before it gets an answer.
+//! A member that another node let in, which may be offline, shows the grants that made it a member.
+//! It is let in until a sync has brought those grants. Every other node gets the same refusal,
+//! which shows nothing about the mesh.
 
 use std::{
     collections::VecDeque,
@@ -34,12 +34,12 @@ use crate::{
     wire::net,
 };
 
-/// Answers strangers.
+/// Answers hellos. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct HelloServer {
     mesh: Arc<Mesh>,
-    // Oldest first. Bounded by HELLOS_MAX: the oldest is hung up, so that strangers who say nothing
-    // do not keep out those who do.
+    // Oldest first. At most HELLOS_MAX: then the oldest is closed, so that silent strangers do not
+    // keep out others. Never held across an await; no other lock is taken meanwhile.
     served: Arc<Mutex<VecDeque<WeakConnectionHandle>>>,
 }
 
@@ -51,6 +51,7 @@ impl HelloServer {
         }
     }
 
+    // Adds `connection`, and closes the oldest one when there are too many.
     fn make_room(&self, connection: &Connection) {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let is_open = |known: &Connection| known.close_reason().is_none();
@@ -67,7 +68,7 @@ impl HelloServer {
     async fn answer(&self, connection: &Connection) -> Result<(), PeerError> {
         let (mut send, mut receive) = connection.accept_bi().await?;
         let request = read(&mut receive).await.inspect_err(|_error| {
-            // Before the stream is dropped, which would end it like an answer.
+            // Closed before the stream is dropped, which would look like the end of an answer.
             connection.close(NO_HELLO.into(), b"no hello");
         })?;
         let node = node_of(&connection.remote_id());
@@ -79,7 +80,7 @@ impl HelloServer {
         });
         send.write_all(&reply.encode_to_vec()).await?;
         send.finish()?;
-        // The answer is on its way until the other side has hung up.
+        // A connection that is dropped here could lose the answer: the other side closes it.
         connection.closed().await;
         Ok(())
     }
@@ -88,7 +89,7 @@ impl HelloServer {
         let request = net::HelloRequest::decode(request).map_err(|_reason| stranger())?;
         if request.version != VERSION {
             let reason = format!(
-                "it speaks version {} of the hello, this node version {VERSION}",
+                "the joining node speaks hello version {}, this node version {VERSION}",
                 request.version
             );
             return Err(("version".to_owned(), reason));
@@ -108,7 +109,7 @@ impl HelloServer {
         let redeemed = self.mesh.node.redeem(&secret, node).await;
         match redeemed {
             Ok(redeemed) => {
-                // Before the answer: the next connection comes at once.
+                // Before the answer is sent: the new member connects at once.
                 self.mesh.open_gate();
                 tracing::info!(%node, role = %redeemed.role, "a node has joined");
                 let Redeemed { genesis, role } = redeemed;
@@ -128,21 +129,22 @@ impl HelloServer {
         }
     }
 
-    // Who lacks a part of the root store does not hold it against others.
+    // Admits a node that this node does not know, if its grants prove its membership: this node may
+    // miss a part of the root store.
     async fn believe(&self, node: &Author, proof: Vec<Bytes>) -> Result<net::HelloReply, Refusal> {
         let root = self.mesh.node.root();
         let role = match self.mesh.node.members().role(node) {
             Some(role) => role,
             None => {
-                let looked = self.mesh.proven.look(&root, node, proof).await;
-                let role = looked.map_err(|error| {
+                let checked = self.mesh.proven.check(&root, node, proof).await;
+                let role = checked.map_err(|error| {
                     tracing::debug!(%node, %error, "a proof was refused");
                     stranger()
                 })?;
-                // The members may have changed while it was looked at.
-                self.mesh.proven.look_again(&root).await;
+                // The members may have changed during the check.
+                self.mesh.proven.check_again(&root).await;
                 peer_task::meet_members(&self.mesh);
-                tracing::info!(%node, %role, "a node has proven that it is a member");
+                tracing::info!(%node, %role, "a node has proven its membership");
                 role
             }
         };
@@ -158,19 +160,19 @@ impl ProtocolHandler for HelloServer {
         self.make_room(&connection);
         match timeout(HELLO_TIMEOUT, self.answer(&connection)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a hello ended badly"),
+            Ok(Err(error)) => tracing::debug!(%error, "a hello failed"),
             Err(_elapsed) => connection.close(LATE.into(), b"too slow"),
         }
         Ok(())
     }
 }
 
-// The same for everybody, whatever it has shown.
+// The same refusal for every stranger, whatever it has shown.
 fn stranger() -> Refusal {
     ("not_invited".to_owned(), "no such invitation".to_owned())
 }
 
-// A stable word for programs, and a text. Neither names other nodes, nor what is on this one.
+// A stable word for programs and a text for people. Neither names other nodes or data of this node.
 fn refusal(error: &MeshError) -> (&'static str, String) {
     match error {
         MeshError::Invite(InviteError::Expired { .. }) => ("invite_expired", error.to_string()),
@@ -178,11 +180,11 @@ fn refusal(error: &MeshError) -> (&'static str, String) {
             ("invite_used", "another node has used the invite".to_owned())
         }
         MeshError::Membership(MembershipError::Removed { .. }) => ("removed", error.to_string()),
-        _ours => ("failed", "the node cannot let anybody in now".to_owned()),
+        _ours => ("failed", "the node cannot admit anyone now".to_owned()),
     }
 }
 
-/// A word, and a text.
+/// A stable word for programs, and a text for people.
 type Refusal = (String, String);
 
 const LATE: u32 = 408;

@@ -1,4 +1,4 @@
-//! Joining a mesh, step by step, for somebody who looks on.
+//! Joining a mesh, with an event for each step.
 
 use std::{
     sync::Arc,
@@ -27,52 +27,53 @@ use crate::{
     store::Store,
 };
 
-/// How far a join has come.
+/// A step of a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinEvent {
-    /// The node that invited answers.
+    /// The node that made the invitation was reached.
     Contacted {
-        /// Which.
+        /// That node.
         node: Author,
     },
     /// It has let this node in, durably.
     Accepted {
-        /// What this node may do.
+        /// Role of this node.
         role: Role,
-        /// What became of the root store that it had.
+        /// Fate of the root store that this node had.
         former: FormerRoot,
     },
     /// Entries of a store have come.
     Syncing {
-        /// Which store.
+        /// That store.
         store: StoreId,
-        /// How many up to now.
+        /// Entries of it so far.
         entries: u64,
     },
     /// All stores are in step with the node that invited.
     Synced {
-        /// Entries that came, over all stores.
+        /// Entries that came, of all stores.
         entries: u64,
     },
 }
 
-/// What a join came to.
+/// The outcome of a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// The root store.
+    /// The root store of the mesh.
     pub store: StoreId,
-    /// What this node may do.
+    /// Role of this node.
     pub role: Role,
-    /// What became of the root store that it had.
+    /// Fate of the root store that this node had.
     pub former: FormerRoot,
-    /// Entries that came.
+    /// Entries that came, of all stores.
     pub entries: u64,
 }
 
 impl Net {
-    /// Joins the mesh that `invitation` is to, and fetches what it has. `events` hears of each step.
+    /// Joins the mesh of `invitation`, and fetches its stores. Sends each step to `events`; a
+    /// receiver that was dropped does not stop the join.
     ///
-    /// Once `Accepted` was told, a join that is cut goes on when the node runs.
+    /// After `Accepted`, a join that is cut goes on by itself while the node runs.
     ///
     /// # Errors
     /// `JoinError`. Nothing has changed here before `Accepted`.
@@ -87,7 +88,7 @@ impl Net {
         let node = &self.0.node;
         let former = node.adopt_root(admitted.genesis).await?;
         let role = admitted.role;
-        tell(
+        send(
             events,
             JoinEvent::Accepted {
                 role,
@@ -98,10 +99,10 @@ impl Net {
         let mesh = self.mesh().await?;
         mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
         let synced = first_sync(&mesh, &invitation.node, events).await;
-        // From here on as after a start, also where the sync was cut.
+        // From here on the net runs as after a start, even if the sync was cut.
         self.supervise(self.running());
         let entries = synced.map_err(|why| JoinError::NotSynced { why })?;
-        tell(events, JoinEvent::Synced { entries }).await;
+        send(events, JoinEvent::Synced { entries }).await;
         Ok(Joined {
             store: invitation.store,
             role,
@@ -120,13 +121,14 @@ impl Net {
         }
         let (own, members) = (node.id(), node.members());
         match members.others(own).count() {
-            _of_a_join_that_was_cut if members.role(&own).is_none() => Ok(()),
+            // A join that was cut: the root store is that of the mesh already.
+            _ if members.role(&own).is_none() => Ok(()),
             0 => Ok(()),
             others => Err(JoinError::HasMembers { others }),
         }
     }
 
-    // With an endpoint of its own: this node has no mesh to speak for yet.
+    // Shows the invitation, over an endpoint of its own: this node has no mesh yet.
     async fn redeem(
         &self,
         invitation: &Invitation,
@@ -143,7 +145,7 @@ impl Net {
         let address = invitation.addresses.to_iroh(id);
         let redeemed = hello::redeem(&endpoint, address, invitation, async || {
             let node = invitation.node;
-            tell(events, JoinEvent::Contacted { node }).await;
+            send(events, JoinEvent::Contacted { node }).await;
         })
         .await;
         endpoint.close().await;
@@ -151,7 +153,7 @@ impl Net {
     }
 }
 
-// The root store first: it says which others there are.
+// Syncs all stores with the sponsor. The root store comes first: it lists the others.
 async fn first_sync(
     mesh: &Arc<Mesh>,
     sponsor: &Author,
@@ -165,7 +167,7 @@ async fn first_sync(
     }
     mesh.node.introduce().await.map_err(PeerError::own)?;
     stores::open_listed(mesh).await.map_err(PeerError::own)?;
-    // What this node has said of itself goes back, too.
+    // The root store again: the keys that this node wrote about itself go to the sponsor.
     for store in mesh.node.open_stores() {
         entries += sync_one(mesh, sponsor, &connection, &store, events).await?;
     }
@@ -181,7 +183,7 @@ async fn sync_one(
 ) -> Result<u64, PeerError> {
     let id = store.id();
     let progress = |entries| {
-        // Who looks on slowly sees fewer steps.
+        // A receiver that is slow sees fewer steps.
         drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
     };
     let before = store.status().await.entries;
@@ -192,7 +194,7 @@ async fn sync_one(
         if summary.is_some() {
             return Ok(entries);
         }
-        // The sponsor has opened one itself: this one comes after it, as long as it gets on.
+        // The sponsor's own session goes on first. This side tries again as long as entries come.
         if entries > come {
             progress(entries);
             (come, since) = (entries, Instant::now());
@@ -203,10 +205,10 @@ async fn sync_one(
     }
 }
 
-/// Between two looks whether a session of the other side is over.
+// Time between two attempts while a session of the sponsor goes on.
 const SESSION_AGAIN: Duration = Duration::from_millis(50);
 
-async fn tell(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {
-    // Nobody looks on any more: the join goes on all the same.
+async fn send(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {
+    // The join goes on when the receiver was dropped.
     drop(events.send(event).await);
 }

@@ -36,7 +36,15 @@ use crate::{
     store::Store,
 };
 
-/// The net of one node. Cheap to clone.
+/// The net of one node. Cheap to clone; all clones are one net.
+///
+/// [`start`](Self::start) comes first and [`stop`](Self::stop) last, after which no other method is
+/// called. In between there are two kinds of methods, in any order:
+///
+/// - [`invite`](Self::invite), [`join`](Self::join) and [`connect`](Self::connect) change whom this
+///   node meets. They bind the endpoint if that was not needed before.
+/// - [`peers`](Self::peers), [`who_has`](Self::who_has), [`wait_for`](Self::wait_for) and
+///   [`addresses`](Self::addresses) ask. Without an endpoint they answer that there are no peers.
 #[derive(Debug, Clone)]
 pub struct Net(pub(super) Arc<Inner>);
 
@@ -44,26 +52,34 @@ pub struct Net(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) node: Node,
     pub(super) config: NetConfig,
-    // Where all of it runs, whoever calls.
+    // The runtime on which all tasks of the net run. It outlives the runtimes of callers.
     runtime: Handle,
-    // Another one after a join.
+    // Replaced by `rest` when the node joins another mesh. Never held across an await; no other
+    // lock is taken meanwhile.
     running: Mutex<Arc<Running>>,
 }
 
-/// From a start to a stop.
+/// One run of the net, from a start to a stop.
 #[derive(Debug, Default)]
 pub(super) struct Running {
-    // Bound when there is somebody to meet.
+    // Set by `bind`, when there is a member to meet or an invitation to redeem. Never cleared.
     mesh: OnceCell<Arc<Mesh>>,
+    // Set together with `mesh`. Owns the accept loop of the endpoint.
     router: OnceCell<Router>,
+    // Cancelled by `stop`; ends all tasks.
     stop: CancellationToken,
+    // All tasks of this run. `stop` waits until they have ended.
     tasks: TaskTracker,
 }
 
 impl Net {
-    /// Starts the net of `node`: at once when it has members or open invitations, else when it
-    /// gets some. Own writes wait, for seconds at most, until the members that can be reached have
-    /// said what they have of this node's own log.
+    /// Starts the net of `node`. The endpoint is bound at once if the node has other members or
+    /// open invitations, else as soon as it gets some. Own writes wait until the members within
+    /// reach have been compared with this node's own logs: `OWN_TIP_WAIT` at most,
+    /// `OWN_TIP_WAIT_MAX` if they give entries back.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn start(node: Node, config: NetConfig) -> Self {
         let net = Self(Arc::new(Inner {
             node,
@@ -76,7 +92,8 @@ impl Net {
         net
     }
 
-    /// Makes an invitation that admits its bearer as `role`. Durable on return.
+    /// Makes an invitation that admits its bearer as `role` within `valid_ms` milliseconds. Durable
+    /// on return. With a relay configured, waits up to `RELAY_WAIT` for it to answer.
     ///
     /// # Errors
     /// `NetError`: no endpoint, or this node may not invite.
@@ -85,7 +102,9 @@ impl Net {
         if self.0.config.relay != Relay::Off {
             let online = timeout(RELAY_WAIT, mesh.endpoint.online()).await;
             online.unwrap_or_else(|_elapsed| {
-                tracing::warn!("no relay answers: the invitation is good for nodes nearby");
+                tracing::warn!(
+                    "no relay answers: the invitation works for nodes that reach this one directly"
+                );
             });
         }
         let (secret, expires_ms) = self.0.node.invite(role, valid_ms).await?;
@@ -98,7 +117,7 @@ impl Net {
         })
     }
 
-    /// Returns how each other member is, by key.
+    /// Returns the status of each other member, by key.
     pub fn peers(&self) -> Vec<PeerStatus> {
         let members = self.0.node.members();
         let others = members.others(self.0.node.id());
@@ -111,8 +130,8 @@ impl Net {
         }
     }
 
-    /// Returns the members that have the entry of `author` at `tip` on disk, as far as they have
-    /// said so here. This node is among them when it has it.
+    /// Returns the members that have acknowledged the entry of `author` at `tip` as on disk, by
+    /// key. This node is among them if it has the entry.
     pub fn who_has(&self, store: &Store, author: &Author, tip: FrontierTip) -> Vec<Author> {
         let running = self.running();
         let acks = running.mesh.get().map(|mesh| &mesh.acks);
@@ -122,37 +141,38 @@ impl Net {
         }
         nodes.sort_unstable();
         nodes.dedup();
-        // Who was removed since has it, and does not count.
+        // A node that was removed since has the entry, but is no member any more.
         let members = self.0.node.members();
         nodes.retain(|node| members.role(node).is_some());
         nodes
     }
 
-    /// Waits until `members` members, this node among them, have the entry on disk.
-    ///
-    /// Waits for ever if so many never come; cancel-safe.
+    /// Waits until `members` members, this node among them, have acknowledged the entry of `author`
+    /// at `tip` as on disk. Waits for ever if so many never do. Cancel-safe.
     pub async fn wait_for(&self, store: &Store, author: &Author, tip: FrontierTip, members: usize) {
         let running = self.running();
         let mut news = running.mesh.get().map(|mesh| mesh.acks.news());
         while self.who_has(store, author, tip).len() < members {
             match &mut news {
-                // The mesh holds the other end.
+                // Never closed: the mesh, which `running` holds, owns the sender.
                 Some(news) => drop(news.changed().await),
                 None => tokio::time::sleep(NO_PEERS_WAIT).await,
             }
         }
     }
 
-    /// Returns where this node listens; `None`: it does not.
+    /// Returns the addresses of this node. `None` while it has no endpoint.
     pub fn addresses(&self) -> Option<Addresses> {
         let running = self.running();
         running.mesh.get().map(|mesh| Addresses::of(&mesh.endpoint))
     }
 
-    /// Dials `node` now, at `addresses` if there are some.
+    /// Dials the member `node` now, at `addresses` if there are any, else at those that are known.
+    ///
+    /// Returns before the peer has answered; [`peers`](Self::peers) shows the outcome.
     ///
     /// # Errors
-    /// `NetError`.
+    /// `NetError`: no endpoint, or `node` is not a member.
     pub async fn connect(&self, node: &Author, addresses: Addresses) -> Result<(), NetError> {
         let mesh = self.mesh().await?;
         if !mesh.gate.admits(node) {
@@ -164,7 +184,8 @@ impl Net {
         Ok(())
     }
 
-    /// Stops: connections are closed, tasks end. The node stays open.
+    /// Stops the net: all tasks end, then connections are closed, for `ENDPOINT_CLOSE_WAIT` at
+    /// most. The node stays open.
     pub async fn stop(&self) {
         let running = self.running();
         running.stop.cancel();
@@ -173,14 +194,14 @@ impl Net {
         let Some(router) = running.router.get() else {
             return;
         };
-        // Peers are told at once; a dial to a node that is not there would be waited for.
+        // Peers learn of it at once. The timeout is for dials that have not failed yet.
         match timeout(ENDPOINT_CLOSE_WAIT, router.shutdown()).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the endpoint did not shut down cleanly"),
         }
     }
 
-    // Between two meshes.
+    /// Stops this run and makes a new one ready: the node is between two meshes.
     pub(super) async fn rest(&self) {
         self.stop().await;
         *self
@@ -195,6 +216,7 @@ impl Net {
         Arc::clone(&running.unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Spawns the task that keeps `running` in step with the members, until it stops.
     pub(super) fn supervise(&self, running: Arc<Running>) {
         let (net, stop) = (self.clone(), running.stop.clone());
         let follow = async move {
@@ -206,8 +228,7 @@ impl Net {
         running.tasks.spawn_on(follow, &self.0.runtime);
     }
 
-    // Own writes wait until the peers that can be reached have sent what they have of this node's
-    // own log.
+    // Pauses own writes until the peers within reach have been compared with this node's own logs.
     fn check_own_tip(&self) {
         let node = &self.0.node;
         if node.members().others(node.id()).next().is_none() {
@@ -232,7 +253,8 @@ impl Net {
         });
     }
 
-    // Binds when there is somebody to meet; keeps gate and tasks in step with the members.
+    // Binds the endpoint when it is needed. Keeps gate and tasks in step with the members. Never
+    // returns.
     async fn follow_members(&self) {
         let mut members = self.0.node.watch_members();
         loop {
@@ -240,21 +262,23 @@ impl Net {
                 let (own, members) = (self.0.node.id(), members.borrow_and_update());
                 members.others(own).next().is_some() || members.role(&own).is_none()
             };
-            // Also when the last one was removed: the gate must close.
+            // An endpoint that is bound follows also the removal of the last member: the gate
+            // closes.
             let is_bound = self.running().mesh.initialized();
             if is_bound || is_mesh || self.0.node.has_open_invites().await {
                 match self.mesh().await {
                     Ok(mesh) => {
-                        mesh.proven.look_again(&mesh.node.root()).await;
+                        mesh.proven.check_again(&mesh.node.root()).await;
                         peer_task::meet_members(&mesh);
                         for store in self.0.node.open_stores() {
-                            // What had waited for a member is here now, and others lack it.
+                            // Entries that waited for their author's grant may count now, and other
+                            // members may miss them.
                             store.reconsider().await;
                             mesh.acknowledge(&store);
                             mesh.announce(&store).await;
                         }
                     }
-                    Err(error) => tracing::error!(%error, "no peers"),
+                    Err(error) => tracing::error!(%error, "the endpoint for peers was not bound"),
                 }
             }
             if members.changed().await.is_err() {
@@ -263,12 +287,13 @@ impl Net {
         }
     }
 
-    /// Runs work of the net where all of it runs, whoever asks for it.
+    /// Spawns work on the runtime of the net, so that it outlives the caller's runtime.
     #[cfg(feature = "api")]
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.0.runtime.spawn(work);
     }
 
+    /// Returns the mesh of this run. Binds the endpoint if it is not bound yet.
     pub(super) async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
         let running = self.running();
         let bind = || within(&self.0.runtime, self.bind(&running));
@@ -289,7 +314,8 @@ impl Net {
         let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends)?;
         let router = Router::builder(endpoint)
             .incoming_filter(Arc::new(|incoming| {
-                // A forged source address costs the sender a round trip, and us no handshake.
+                // A forged source address costs its sender a round trip, and this node no
+                // handshake.
                 if incoming.remote_addr_validated() {
                     IncomingFilterOutcome::Accept
                 } else {
@@ -300,7 +326,7 @@ impl Net {
             .accept(SYNC_ALPN, Served(Arc::clone(&mesh)))
             .accept(GOSSIP_ALPN, gossip)
             .spawn();
-        // Bound once: `mesh` is.
+        // Set once: `mesh` is initialised once, with this function.
         drop(running.router.set(router));
         let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
         mesh.spawn(async move { stores::follow(one).await });
@@ -309,5 +335,5 @@ impl Net {
     }
 }
 
-// Without an endpoint nobody can say anything; there may be one later.
+// Time between two looks while there is no endpoint, so no ack can come.
 const NO_PEERS_WAIT: Duration = Duration::from_millis(200);

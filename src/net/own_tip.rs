@@ -1,9 +1,9 @@
-//! The own-tip check: before its first write after a start, a node fetches what its peers have of its
-//! own log.
+//! The own-tip check: before its first write after a start, a node fetches the entries of its own
+//! log that its peers have.
 //!
-//! A directory that was restored from a backup, or copied, does not know what was written with its
-//! key since. Its next entry would take a place that is taken: a fork. Nobody within reach: nothing
-//! is known of such entries, and writes go on.
+//! A data directory that was restored from a backup, or copied, misses the entries that were
+//! written with its key since. Its next entry would take a seq that is taken: a fork. If no peer is
+//! within reach, nothing is known about such entries, and writes begin.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::{
     net::{mesh::Mesh, peer_table::Compared},
 };
 
-/// Returns when own writes need not wait any longer for what peers have of this node's own logs.
+/// Returns when own writes need not wait any longer for the entries of this node that peers have.
 ///
-/// An own log that could not be read meanwhile is logged as an error: what a peer has of it may be
-/// missing here.
+/// If a store of this node could not be read during a comparison, that is logged as an error:
+/// entries that peers have may be missing here.
 pub(super) async fn compare(mesh: &Mesh) {
     let began = Instant::now();
     let awaited = awaited(mesh).await;
     while is_waiting(mesh, &awaited, began.elapsed()) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let count = |what| awaited.iter().filter(with(mesh, what)).count();
+    let count = |what| awaited.iter().filter(is(mesh, what)).count();
     let (done, unreadable) = (count(Compared::Done), count(Compared::Unreadable));
     let (of, waited) = (awaited.len(), began.elapsed());
     if unreadable > 0 {
@@ -59,18 +59,18 @@ async fn awaited(mesh: &Mesh) -> Vec<Author> {
     awaited
 }
 
-// For a while for everybody; then only for the first of those who are there: it may have much to
-// give back. An honest one is not kept waiting by another for longer than that while.
+// True while own writes wait. For OWN_TIP_WAIT they wait for all peers; after that, up to
+// OWN_TIP_WAIT_MAX, only until the first connected peer is done, which may have much to give back.
 fn is_waiting(mesh: &Mesh, awaited: &[Author], waited: Duration) -> bool {
-    let mut open = awaited.iter().filter(with(mesh, Compared::NotYet));
+    let mut open = awaited.iter().filter(is(mesh, Compared::NotYet));
     if waited < OWN_TIP_WAIT {
         return open.next().is_some();
     }
-    let done = awaited.iter().any(|node| with(mesh, Compared::Done)(&node));
+    let done = awaited.iter().any(|node| is(mesh, Compared::Done)(&node));
     !done && waited < OWN_TIP_WAIT_MAX && open.any(|node| mesh.peers.is_connected(node))
 }
 
-fn with(mesh: &Mesh, what: Compared) -> impl Fn(&&Author) -> bool {
+fn is(mesh: &Mesh, what: Compared) -> impl Fn(&&Author) -> bool {
     move |node| mesh.peers.compared(node) == what
 }
 

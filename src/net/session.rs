@@ -1,7 +1,7 @@
 //! A sync of one store over one stream: the shell around `protocol::sync`.
 //!
-//! Reads and writes go on side by side, so that two nodes with much to send each other never wait
-//! for each other. Every wait has an end.
+//! Reading and writing go on side by side, so two nodes that have much to send never wait for each
+//! other. Every wait has a timeout.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,10 +31,14 @@ use crate::{
 /// First byte of a stream that syncs.
 pub(super) const STREAM: u8 = 2;
 
-/// Syncs `store` with `node`, both ways. `progress` hears how many entries have come so far.
+/// Syncs `store` with `node`, both ways. `progress` is called with the number of entries that have
+/// come so far.
 ///
-/// One session of a peer and a store at a time: it waits for its turn. `None`: the peer has opened
-/// one meanwhile, which does the same.
+/// There is one session of a peer and a store at a time; this one waits for its turn. Returns
+/// `None` when the peer has refused it because its own session of the store does the same work.
+///
+/// # Errors
+/// `PeerError`.
 pub(super) async fn open(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -69,7 +73,10 @@ pub(super) async fn open(
     }
 }
 
-/// Answers a node that opened a sync.
+/// Serves a sync that `node` has opened.
+///
+/// # Errors
+/// `PeerError`.
 pub(super) async fn accept(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -85,12 +92,12 @@ pub(super) async fn accept(
         return Err(PeerError::Malformed { what });
     };
     let Some(store) = mesh.node.open_store(id) else {
-        // Not here yet, or never: no fault of the peer.
+        // It is not open here yet, or never will be. The peer did nothing wrong.
         drop(send.reset(NO_STORE.into()));
         return Ok(());
     };
     let turn = mesh.turns.of(node, id);
-    // Own sessions wait for this one, where it is the first.
+    // If no session holds the turn, own sessions wait for this one.
     let _session = turn.session.try_lock();
     if !is_served(mesh, node, &turn).await {
         drop(send.reset(BUSY.into()));
@@ -112,7 +119,7 @@ pub(super) async fn accept(
     shell.run(session, actions).await.map(|_summary| ())
 }
 
-// Waits until it is decided whether a session that `node` has just opened goes on.
+// Waits until the turn decides whether a session that `node` has just opened is served.
 async fn is_served(mesh: &Mesh, node: &Author, turn: &Turn) -> bool {
     let (own, came) = (mesh.node.id(), Instant::now());
     let mut rule = turn.rule.subscribe();
@@ -132,7 +139,7 @@ async fn is_served(mesh: &Mesh, node: &Author, turn: &Turn) -> bool {
     }
 }
 
-/// Says, when it is dropped, that an own session is over.
+/// Notes in the turn, when it is dropped, that the own session has ended.
 struct Over<'a>(&'a Turn);
 
 impl Drop for Over<'_> {
@@ -141,6 +148,7 @@ impl Drop for Over<'_> {
     }
 }
 
+/// One session, its stream, and the store that it reads and writes.
 struct Shell<'a, P> {
     mesh: &'a Arc<Mesh>,
     node: &'a Author,
@@ -148,9 +156,9 @@ struct Shell<'a, P> {
     progress: P,
     frames: Frames,
     reader: Reader,
-    // Where this side has opened it.
+    // `Some` in a session that this side has opened.
     turn: Option<&'a Turn>,
-    // At most one message full of entries.
+    // The entries of the last message, while the store takes them. Joined before the next ones.
     ingesting: Option<JoinHandle<Result<Vec<Ingested>, IngestError>>>,
 }
 
@@ -189,7 +197,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         }
     }
 
-    // Does what the session says, in order. Returns how it went when it is over.
+    // Does the actions of the session, in order. Returns its summary when it has ended.
     async fn act(
         &mut self,
         session: &mut Session,
@@ -230,7 +238,8 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         Ok(None)
     }
 
-    // Waits until what came last is on disk: meanwhile the next message was read and checked.
+    // Waits until the entries that came last are on disk. Meanwhile the next message was read and
+    // checked.
     async fn ingested(&mut self) -> Result<(), PeerError> {
         if let Some(ingesting) = self.ingesting.take() {
             let ingested = ingesting.await.map_err(PeerError::own)?;
@@ -245,7 +254,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             .iter()
             .filter(|it| matches!(it, Ingested::Applied(_)));
         let (applied, all) = (applied.count(), outcomes.len());
-        tracing::debug!(node = %self.node, store = %self.store.id(), applied, all, "took in");
+        tracing::debug!(node = %self.node, store = %self.store.id(), applied, all, "entries of a sync were stored");
         for outcome in outcomes {
             if let Ingested::Refused(reason) = outcome {
                 tracing::warn!(node = %self.node, %reason, "an entry was refused");
@@ -262,7 +271,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     ) -> Result<Vec<Action>, PeerError> {
         let mut source = outgoing
             .take()
-            .expect("a session reads after it has said what");
+            .expect("a Read action comes before a session reads");
         let reading = tokio::task::spawn_blocking(move || {
             let frame = source.next_frame(READ_AHEAD_BYTES);
             (source, frame)
@@ -299,16 +308,16 @@ fn blame(mesh: &Mesh, node: &Author, error: SyncError) -> PeerError {
     error.into()
 }
 
-// How long a peer may be silent.
+// Returns how long the peer may be silent.
 fn patience(waits_for: Option<WaitsFor>) -> Duration {
     match waits_for {
         Some(WaitsFor::Hello | WaitsFor::Answer | WaitsFor::Tips) => SYNC_ANSWER_TIMEOUT,
-        // It reads or writes its disk, or takes what we send.
+        // The peer reads or writes its disk, or reads the entries that this side sends.
         Some(WaitsFor::Entries | WaitsFor::Want) | None => SYNC_WORK_TIMEOUT,
     }
 }
 
-// A message full of entries takes milliseconds: not on a thread that others wait for.
+// Checking a message full of entries takes milliseconds, so it runs on a blocking thread.
 async fn handle(
     mut session: Session,
     message: Message,
@@ -325,7 +334,7 @@ async fn handle(
     handling.await.map_err(PeerError::own)
 }
 
-/// Messages that come in.
+/// The messages of the peer, from the bytes of its stream.
 struct Reader {
     receive: RecvStream,
     decoder: FrameDecoder,
@@ -341,8 +350,8 @@ impl Reader {
         }
     }
 
-    // Cancel-safe: bytes are in the decoder, or still in the stream. The inner error is the peer's
-    // fault.
+    // Returns the next message. The inner error is a rule that the peer broke. Cancel-safe: bytes
+    // are in the decoder, or still in the stream.
     async fn next(&mut self, wait: Duration) -> Result<Result<Message, SyncError>, PeerError> {
         let deadline = Instant::now() + wait;
         loop {
@@ -363,17 +372,21 @@ impl Reader {
     }
 }
 
-/// Messages that go out: written by a task of their own.
+/// The messages to the peer, written to the stream by a task of their own.
 struct Frames {
+    // Sent to by the session. Its receiver is dropped when the stream fails. Dropping the sender
+    // ends the stream after all messages were written.
     queue: mpsc::UnboundedSender<(Bytes, Option<OwnedSemaphorePermit>)>,
-    // Entries wait for it; what the peer needs to go on does not. The session bounds that.
+    // SYNC_FRAMES_AHEAD permits. A message of entries waits for one, given back when it is written.
+    // Other messages do not wait: the peer needs them to go on, and the session bounds their
+    // number.
     slots: Arc<Semaphore>,
 }
 
 impl Frames {
     #[expect(
         clippy::disallowed_methods,
-        reason = "entries wait for a slot; of all else a session sends a bounded number"
+        reason = "entries wait for a slot; a session sends a bounded number of other messages"
     )]
     fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
         let (queue, mut frames) =
@@ -384,7 +397,7 @@ impl Frames {
                 for piece in frame.chunks(WRITE_BYTES_MAX) {
                     match timeout_at(deadline, send.write_all(piece)).await {
                         Ok(Ok(())) => pace::turn(),
-                        // What is sent next, or the reader, sees it.
+                        // The next send, or the reader, gets the error.
                         Ok(Err(_)) | Err(_) => return,
                     }
                 }
@@ -412,7 +425,7 @@ impl Frames {
     }
 }
 
-// With its framing, what is read at once fits one message.
+// Entries that are read at once fit one message with their framing.
 const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
 const READ_BYTES_MAX: usize = 64 << 10;
 const WRITE_BYTES_MAX: usize = 64 << 10;

@@ -73,7 +73,7 @@ pub(super) fn topic_id(secret: &[u8; 32], store: &StoreId) -> TopicId {
 /// When the message is longer than gossip carries.
 pub(super) async fn broadcast(sender: &GossipSender, kind: net::gossip::Kind) {
     let message = net::Gossip { kind: Some(kind) }.encode_to_vec();
-    // A message above the limit would silence a neighbour for good, without a word.
+    // A longer message would silence a neighbour for good, without an error.
     assert!(
         message.len() <= GOSSIP_BYTES_MAX - 64,
         "a gossip message of {} bytes",

@@ -6,7 +6,7 @@
 //! ```text
 //! Dialer      for each peer: dial, wait twice as long after each failure, stay with a connection
 //! sync_step   for each connection: sync when asked to, and now and then
-//! Strikes     for each peer: counts misbehaviour, says when it is enough
+//! Strikes     for each peer: counts its violations, and how long it is shut out for them
 //! ShutOut     for each peer that was shut out: until when
 //! ```
 
@@ -28,7 +28,7 @@ pub struct Dialer {
     wait_ms: u64,
 }
 
-/// What the task of a peer does next. `C` is a handle of an open connection.
+/// The next step of a peer's task. `C` is a handle of an open connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialStep<C> {
     /// The task ends: the peer is not let in any more.
@@ -53,7 +53,8 @@ impl Dialer {
     /// Returns the next step.
     ///
     /// `is_admitted`: the peer is let in. `shut_out_ms`: milliseconds for which it is still shut
-    /// out, `None` when it is not. `connection`: an open connection to it, whoever dialled.
+    /// out, `None` when it is not. `connection`: an open connection to it, dialled by either
+    /// side.
     pub fn next<C>(
         &mut self,
         is_admitted: bool,
@@ -86,7 +87,7 @@ impl Dialer {
     }
 }
 
-/// What has happened to a connected peer; see [`sync_step`].
+/// An event on the connection to a peer; see [`sync_step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncEvent {
     /// The connection has just come.
@@ -108,7 +109,7 @@ pub enum SyncEvent {
     Exchanged,
 }
 
-/// What the shell does with a connected peer next; see [`sync_step`].
+/// The next step on the connection to a peer; see [`sync_step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncStep {
     /// Syncs all stores, then returns `Synced` or `Failed`.
@@ -122,7 +123,7 @@ pub enum SyncStep {
     Exchange,
 }
 
-/// Returns what follows from `event` on a connection.
+/// Returns the step that follows from `event` on a connection.
 ///
 /// The first event of a connection is `Connected`; each step names the events that end it. The
 /// shell leaves the loop when the connection is closed.

@@ -44,7 +44,7 @@ enum Own {
     Answered,
 }
 
-/// What becomes of a session that the peer has opened.
+/// The fate of a session that the peer has opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The shell answers it.
@@ -187,7 +187,7 @@ mod tests {
         }; 2]
     }
 
-    // What `event` at side `at` makes of `world`; `None`: it cannot happen now.
+    // Returns the world after `event` at side `at`. `None` if the event cannot happen now.
     fn after(world: &World, at: usize, event: Event) -> Option<World> {
         let mut next = *world;
         let [one, two] = &mut next;

@@ -115,7 +115,7 @@ fn assert_refused(mut session: Session, message: Message, error: SyncError) {
         matches!(
             after,
             Err(SyncError::OutOfTurn {
-                phase: "the session was over",
+                phase: "the session has ended",
                 ..
             })
         ),
@@ -260,7 +260,8 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     };
     // The usual case first: they wrote on where our log ends.
     assert_eq!(ask(&mut session, None), 5000);
-    // What came does not join: 64 back from there, then four times as many, in the end to the start.
+    // What came does not join: 64 back from there, then four times as many, in the end to the
+    // start.
     for (before, after) in [
         (5000, 4936),
         (4936, 4744),
