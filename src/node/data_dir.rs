@@ -1,4 +1,4 @@
-//! The data directory: whether it is fit for use, and how its private files are opened.
+//! The data directory: checking it, and opening private files in it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,10 +11,13 @@ use rustix::fs::OFlags;
 
 use crate::node::error::OpenError;
 
-/// The file with the signing key. A directory that has it is a node's.
+/// Name of the file with the signing key. A directory that has it belongs to a node.
 pub(super) const IDENTITY: &str = "identity.key";
 
-/// Makes the directory where it may, and checks that it is fit for use.
+/// Checks that the directory can be used. Makes it, 0700, if it is missing and `create` is true.
+///
+/// # Errors
+/// `NoDataDir`, `Unusable`, `Exposed` if every user may write in it, `ReadOnly`, `Io`.
 pub(super) fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
     let missing = || OpenError::NoDataDir {
         data_dir: data_dir.to_owned(),
@@ -42,8 +45,8 @@ pub(super) fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
     }
 }
 
-/// Opens a file of the node for reading and writing, and makes it, empty and 0600, where it is
-/// missing. A symlink is refused.
+/// Opens a file for reading and writing. Makes it, empty and 0600, if it is missing. Refuses a
+/// symlink.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -55,7 +58,7 @@ pub(super) fn open_private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Flags that refuse a symlink.
+/// Returns the open flags that refuse a symlink.
 pub(super) fn no_follow() -> i32 {
     i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }

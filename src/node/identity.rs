@@ -1,4 +1,4 @@
-//! The node's signing key, in a file that belongs to its owner alone.
+//! The node's signing key, in a file that only its owner can read.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,7 +18,10 @@ use crate::node::{
 
 const FIRST_LINE: &str = "lattice identity v1";
 
-/// Reads the key, or makes one where there is none and `create` says so.
+/// Reads the key. Makes one if the file is missing and `create` is true.
+///
+/// # Errors
+/// `Io`; `WrongOwner` and `Exposed` if other users could have it; `Unusable`.
 pub(super) fn load(data_dir: &Path, create: bool) -> Result<SigningKey, OpenError> {
     let path = data_dir.join(IDENTITY);
     let io = |source| OpenError::Io {
@@ -99,11 +102,12 @@ fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
         "{FIRST_LINE}\n{}\n",
         HEXLOWER.encode(seed.as_slice())
     ));
-    // Under another name first: a crash leaves no half of a key where one is looked for.
+    // Written under another name first, so that a crash leaves no half of a key under the right
+    // one.
     let new = data_dir.join("identity.new");
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _gone => {}
+        _removed => {}
     }
     let mut file = OpenOptions::new()
         .write(true)
@@ -113,7 +117,7 @@ fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
         .open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    // A link and not a rename: it fails where something has taken the name meanwhile.
+    // A link, not a rename: it fails if another process has made the file meanwhile.
     std::fs::hard_link(&new, path)?;
     std::fs::remove_file(&new)?;
     File::open(data_dir)?.sync_all()?;

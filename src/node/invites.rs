@@ -1,4 +1,4 @@
-//! Invites: a node makes one, its bearer redeems it and is a member from then on.
+//! Invites: a node makes one, and its bearer redeems it once to become a member.
 
 use bytes::Bytes;
 
@@ -18,21 +18,22 @@ use crate::{
     store::List,
 };
 
-/// Who was let in, and into what.
+/// The outcome of a redeemed invite.
 #[derive(Debug, Clone)]
 pub struct Redeemed {
-    /// What proves the root store's id.
+    /// Genesis of the root store, which proves its id.
     pub genesis: Genesis,
-    /// What the new member may do.
+    /// Role of the new member.
     pub role: Role,
 }
 
 impl Node {
-    /// Makes an invite that lets its bearer in as `role` within `valid_ms`. Returns its secret, of
-    /// which the root store has a hash only, and when it expires, ms since 1970. Durable on return.
+    /// Makes an invite that admits its bearer as `role` within `valid_ms` milliseconds. Returns its
+    /// secret and when it expires, ms since 1970. The root store has only a hash of the secret.
+    /// Durable on return.
     ///
     /// # Errors
-    /// `Membership`: only admins may. `Write`, `Open`.
+    /// `Membership`: this node is not an admin. `Write`, `Open`.
     pub async fn invite(&self, role: Role, valid_ms: u64) -> Result<([u8; 32], u64), MeshError> {
         let own = self.id();
         let members = self.members();
@@ -51,13 +52,15 @@ impl Node {
         Ok((secret, invite.expires_ms))
     }
 
-    /// Lets `joiner` in, who has shown `secret`. Durable on return.
+    /// Admits `joiner`, which has shown `secret`. Only the node that made an invite redeems it.
+    /// Durable on return. May be repeated by the same joiner: the answer of the first time may have
+    /// been lost.
     ///
     /// # Errors
-    /// `Invite`: no such invite, expired, used; of this node, that is: only who wrote an invite
-    /// redeems it. `Membership`, `Write`, `Read`.
+    /// `Invite`: this node made no such invite, or it has expired or was used by another node.
+    /// `Membership`, `Write`, `Read`.
     pub async fn redeem(&self, secret: &[u8; 32], joiner: Author) -> Result<Redeemed, MeshError> {
-        // One at a time: an invite is good for one.
+        // One at a time: two joiners must not both find the invite unused.
         let _one = self.0.redeeming.lock().await;
         let root = self.root_and_genesis();
         let key = Invite::key(secret);
@@ -73,7 +76,7 @@ impl Node {
         let members = self.members();
         match members.may_grant(&self.id(), &joiner, role) {
             Ok(()) => {}
-            // The answer of the first time was lost.
+            // It was admitted before, and the answer was lost.
             Err(MembershipError::HasRole { .. }) => return Ok(redeemed),
             Err(error) => return Err(error.into()),
         }
@@ -90,7 +93,8 @@ impl Node {
         Ok(redeemed)
     }
 
-    /// True while an invite of this node can be redeemed.
+    /// True while an invite of this node can be redeemed. False, and logged, if they cannot be
+    /// read.
     pub async fn has_open_invites(&self) -> bool {
         let root = self.root();
         let listed = root.list(List {

@@ -8,12 +8,15 @@ use std::{
 
 use crate::node::{data_dir::open_private, error::OpenError};
 
-/// Held as long as it lives; the operating system lets go of it when the process dies.
+/// The lock is held until it is dropped. The operating system releases it when the process dies.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "the lock is on the open file")] File);
 
 impl Lock {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock, and writes the id of this process into the file.
+    ///
+    /// # Errors
+    /// `AlreadyRunning` if another process has it; `ReadOnly`, `Io`.
     pub(super) fn take(data_dir: &Path) -> Result<Self, OpenError> {
         let path = data_dir.join("lock");
         let io = |source| OpenError::refused(&path, source);

@@ -1,4 +1,4 @@
-//! The members of the node's mesh: who they are, who is removed, who is away for long.
+//! The members of the node's mesh: reading, removing, and marking one as dormant.
 
 use std::sync::Arc;
 
@@ -19,51 +19,52 @@ use crate::{
     store::{ReadError, Write, WriteError},
 };
 
-/// Why the members stay as they are.
+/// Why an operation on the members of the mesh failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
-    /// The rules of membership say no.
+    /// The rules of membership refuse it.
     #[error(transparent)]
     Membership(#[from] MembershipError),
-    /// The invite is worth nothing.
+    /// The invite cannot be redeemed.
     #[error(transparent)]
     Invite(#[from] InviteError),
-    /// Not a member, or not any more.
+    /// The node is not a member, or not any more.
     #[error("node {node} is not a member")]
     NotAMember {
-        /// Which.
+        /// Key of the node.
         node: Author,
     },
-    /// An author has forked more often than a removal can say.
+    /// The author has more forks than a removal can name.
     #[error(transparent)]
     TooManyTips(#[from] TooManyTips),
-    /// It could not be written into the root store.
+    /// The root store could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The root store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// There is no randomness, or the node's own files cannot be written.
+    /// The random source failed, or a file of the node cannot be written.
     #[error(transparent)]
     Open(#[from] OpenError),
 }
 
 impl Node {
-    /// Returns who is a member now.
+    /// Returns the members as of now.
     pub fn members(&self) -> Arc<Members> {
         Arc::clone(&self.root().members().borrow())
     }
 
-    /// Returns what tells who is a member. It ends when the node joins another mesh.
+    /// Returns a receiver of the members, now and after each change. It is closed when the node
+    /// joins another mesh.
     pub fn watch_members(&self) -> watch::Receiver<Arc<Members>> {
         self.root().members()
     }
 
-    /// Ends the membership of `node` for ever. Of its entries those count that are here now.
-    /// Durable on return.
+    /// Removes `node` for ever. The entries of it that are here now go on counting; later ones
+    /// never do. Durable on return.
     ///
     /// # Errors
-    /// `Membership`: the rules say no. `TooManyTips`, `Write`.
+    /// `Membership`: the rules refuse it. `TooManyTips`, `Write`.
     pub async fn remove(&self, node: &Author) -> Result<(), MeshError> {
         self.members().may_remove(&self.id(), node)?;
         let mut tips = Vec::new();
@@ -79,7 +80,7 @@ impl Node {
         Ok(())
     }
 
-    /// True when `node` is said to be away for long.
+    /// True when `node` is marked as dormant: away for long, and not waited for.
     ///
     /// # Errors
     /// `ReadError`.
@@ -89,7 +90,7 @@ impl Node {
         Ok(status.is_some_and(|item| item.value.as_ref() == b"dormant"))
     }
 
-    /// Says of `node` that it is not waited for, or that it is again. Durable on return.
+    /// Marks `node` as dormant or as active. A dormant node is not waited for. Durable on return.
     ///
     /// # Errors
     /// `NotAMember`, `Write`.
@@ -104,7 +105,7 @@ impl Node {
     }
 }
 
-/// A write of one key into the root store.
+/// Returns a write of one key that does not expire.
 pub(super) fn put(key: Bytes, value: Bytes) -> Write {
     let op = Op::Put {
         key,

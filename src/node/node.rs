@@ -27,25 +27,26 @@ use crate::{
     store::{Authority, Store, StoreConfig, WriteError},
 };
 
-/// What a node is opened with.
+/// The options of [`Node::open`].
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// The data directory.
     pub data_dir: PathBuf,
-    /// Make it, with a new identity, where it is missing. Default: no.
+    /// Makes the directory, with a new identity, if it is missing. Default: false.
     pub create: bool,
-    /// What people call it, for `/nodes/{key}/info`. Default: the machine's name.
+    /// Name of the node for people, written to `/nodes/{key}/info` once. Default: the machine's
+    /// name.
     pub name: String,
     /// The wall clock. Default: the machine's.
     pub clock: Clock,
     /// The file system of the stores. Default: the machine's.
     pub disk: Arc<dyn Disk>,
-    /// Batches a bus channel holds for its slowest watcher; see `BUS_BATCHES_MAX`.
+    /// Batches that a channel of the bus holds for its slowest watcher. Default: `BUS_BATCHES_MAX`.
     pub bus_batches: usize,
 }
 
 impl NodeConfig {
-    /// Opens what is at `data_dir`, with defaults.
+    /// Returns the defaults for the node in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -57,31 +58,35 @@ impl NodeConfig {
         }
     }
 
-    /// Makes the directory and an identity where they are missing, or not.
+    /// Sets whether a missing directory and identity are made.
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// True when there is a node at `data_dir`.
+    /// True when there is a node in `data_dir`.
     pub fn exists(&self) -> bool {
         self.data_dir.join(IDENTITY).exists() && self.data_dir.join(meta::FILE).exists()
     }
 }
 
-/// A store of a node.
+/// A store of a node, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreInfo {
-    /// Its id.
+    /// Id of the store.
     pub id: StoreId,
-    /// What it is called here; `root` for the root store.
+    /// Name of the store on this node. `root` for the root store.
     pub name: String,
-    /// True for the store that holds the node's own keys.
+    /// True for the root store, which names members and stores.
     pub root: bool,
 }
 
-/// An open node. Cheap to clone.
+/// An open node. Cheap to clone; all clones are one node.
+///
+/// [`open`](Self::open) comes first and [`close`](Self::close) last; in between, methods are called
+/// in any order. They are in one file for each noun: stores in `stores.rs`, members in
+/// `members.rs`, invites in `invites.rs`, the change to another mesh in `join.rs`.
 #[derive(Debug, Clone)]
 pub struct Node(pub(super) Arc<Inner>);
 
@@ -89,22 +94,24 @@ pub struct Node(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) config: NodeConfig,
     pub(super) key: Arc<SigningKey>,
-    // Held while an invite is redeemed.
+    // Held while an invite is redeemed, across awaits. Taken before `root` and `stores`.
     pub(super) redeeming: tokio::sync::Mutex<()>,
-    // Held while a store of another node is opened: two openers would write one log.
+    // Held while a store of another node is opened, across awaits: two openers would write one log.
+    // Taken before `root` and `stores`.
     pub(super) opening: tokio::sync::Mutex<()>,
-    // Another one after a join.
+    // Replaced by `adopt_root`. Never held across an await. `adopt_root` takes it before `stores`;
+    // nothing else holds both.
     pub(super) root: RwLock<Root>,
-    // All stores, the root store among them.
+    // All stores, the root store among them. Never held across an await.
     pub(super) stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
     pub(super) meta: Meta,
-    // Where its stores are opened.
+    // The runtime on which the tasks of its stores run. It outlives the runtimes of callers.
     runtime: Handle,
-    // Held as long as the node or the writer of a store lives.
+    // Released when the node and the writers of all its stores are dropped.
     lock: Arc<Lock>,
 }
 
-/// The root store, and what proves its id.
+/// The root store, and the genesis that proves its id.
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     pub(super) store: Store,
@@ -112,12 +119,16 @@ pub(super) struct Root {
 }
 
 impl Node {
-    /// Opens the node in a data directory, and all its stores. Within a tokio runtime.
+    /// Opens the node in a data directory, and all its stores.
     ///
-    /// The first time it writes `/nodes/{key}/info` and `/nodes/{key}/status` into the root store.
+    /// Writes `/nodes/{key}/info` and `/nodes/{key}/status` into the root store if they are
+    /// missing.
     ///
     /// # Errors
-    /// `OpenError`; nothing that was there has changed then.
+    /// `OpenError`. Existing data is unchanged then.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
@@ -127,7 +138,7 @@ impl Node {
         let author = Author(key.verifying_key().to_bytes());
         let meta = Meta::open(&data_dir, &author, config.create)?;
         let mut rows = meta.stores()?;
-        // It says who may write in the others.
+        // The root store comes first: it names the writers of the others.
         rows.sort_by_key(|row| !row.root);
         let mut stores = BTreeMap::new();
         let mut root: Option<Root> = None;
@@ -171,7 +182,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Returns the node's key, which is also its name and its author id.
+    /// Returns the node's public key, which is also its author id.
     pub fn id(&self) -> Author {
         Author(self.0.key.verifying_key().to_bytes())
     }
@@ -186,7 +197,7 @@ impl Node {
         &self.0.config.clock
     }
 
-    /// Returns the root store: the default store, which also holds the node's own keys.
+    /// Returns the root store: the default store, which also lists members and stores.
     pub fn root(&self) -> Store {
         self.root_and_genesis().store
     }
@@ -196,11 +207,12 @@ impl Node {
         root.clone()
     }
 
-    /// Closes all stores: everything in memory is written, later calls answer `Closed`. The data
-    /// directory is free when the last clone is gone.
+    /// Closes all stores: their memory is written to disk, and later calls return `Closed`. The
+    /// lock on the data directory is released when the last clone of the node and its stores is
+    /// dropped.
     ///
     /// # Errors
-    /// The first store's that could not close cleanly; nothing acknowledged is lost.
+    /// The error of the first store that did not close cleanly. No acknowledged write is lost.
     pub async fn close(&self) -> Result<(), WriteError> {
         let stores: Vec<Store> = {
             let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
@@ -251,11 +263,12 @@ async fn open_store(
     })
 }
 
-/// Does work here that leaves what it spawns to `runtime`, which outlives the caller's own.
+/// Runs `work` on the caller's task, with `runtime` entered: tasks that it spawns run there and
+/// outlive the caller's runtime.
 pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
     let mut work = Box::pin(work);
     poll_fn(|cx| {
-        let _there = runtime.enter();
+        let _entered = runtime.enter();
         work.as_mut().poll(cx)
     })
     .await

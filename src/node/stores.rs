@@ -1,4 +1,4 @@
-//! The stores of a node: found by name, made, and opened for others.
+//! The stores of a node: finding one by name, making one, and opening one that another node made.
 
 use std::sync::PoisonError;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Node {
-    /// Returns a store by name or UUID; the root store for an empty name.
+    /// Returns a store by its name here or its UUID. An empty name is the root store.
     ///
     /// # Errors
     /// `Unknown`.
@@ -50,7 +50,7 @@ impl Node {
         infos
     }
 
-    /// Makes a store. On return it is durable, and entered in the root store.
+    /// Makes a store. On return it is durable and listed in the root store.
     ///
     /// # Errors
     /// `NameInvalid`, `NameTaken`, `Open`, `Write`.
@@ -66,14 +66,15 @@ impl Node {
         Ok(info)
     }
 
-    /// Opens a store that another node founded, which is listed in the root store. Where its name
-    /// is taken here, it gets one of its own. Where it is open, nothing happens.
+    /// Opens a store that another node made and listed in the root store. If its name is taken or
+    /// not allowed here, it is called `store-` and the first eight digits of its id. Returns the
+    /// store as it is if it is open already.
     ///
     /// # Errors
     /// `Open`.
     pub async fn open_shared(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
         let id = genesis.store();
-        let _one = self.0.opening.lock().await;
+        let _one_at_a_time = self.0.opening.lock().await;
         if let Some(open) = self.stores().into_iter().find(|store| store.id == id) {
             return Ok(open);
         }
@@ -121,7 +122,7 @@ impl Node {
         open.map(|(_, store)| store.clone()).collect()
     }
 
-    /// Returns the store with `id`, where it is open here.
+    /// Returns the store with `id`. `None` if it is not open here.
     pub fn open_store(&self, id: &StoreId) -> Option<Store> {
         let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
         stores.get(id).map(|(_, store)| store.clone())
