@@ -4,5 +4,5 @@
 pub(super) const HELLO_ALPN: &[u8] = b"lattice/hello/1";
 /// Statuses and sync sessions, between members.
 pub(super) const SYNC_ALPN: &[u8] = b"lattice/sync/1";
-/// Gossip, between members. A name of its own, so that no other program that uses iroh-gossip joins.
+/// Gossip, between members. A name of its own: other programs that use iroh-gossip do not join.
 pub(super) const GOSSIP_ALPN: &[u8] = b"lattice/gossip/1";

@@ -34,7 +34,7 @@ pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
     let (sender, receiver) = match mesh.gossip.subscribe_with_opts(id, options).await {
         Ok(topic) => topic.split(),
         Err(error) => {
-            tracing::error!(store = %store.id(), %error, "no gossip for a store; peers still sync it now and then");
+            tracing::error!(store = %store.id(), %error, "a store has no gossip; syncs go on");
             return;
         }
     };

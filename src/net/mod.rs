@@ -1,15 +1,23 @@
 //! The net: members of one mesh find each other, and each gets the entries that the others write.
 //!
 //! ```text
-//! net           the handle: start, invite, peers, stop        join          joins a mesh, step by step
-//! bind          the iroh endpoint                             gate          who gets a connection
-//! hello         shows an invitation or a proof                hello_server  admits or refuses the bearer
-//! peer_task     one task for each member: dial, sync, again   peer_table    what is known of each peer
-//! session       a sync of one store over one stream           turns         whose session goes on
-//! gossip        new entries to everybody, as a hint           topic         the topic of each store
-//! stores        opens and carries the stores of the mesh      acks          who has what on disk
-//! own_tip       own writes wait for what peers have of them   sleep         a machine that wakes up dials
-//! mesh          the tables that all tasks share; it starts none and names none
+//! net           the handle: start, invite, peers, stop
+//! join          joins a mesh, step by step
+//! bind          binds the iroh endpoint
+//! gate          which nodes get a connection
+//! hello         shows an invitation or a proof of membership
+//! hello_server  admits the bearer or refuses it
+//! peer_task     one task for each member: dial, sync, again
+//! peer_table    addresses, connections and strikes of each peer
+//! session       a sync of one store over one stream
+//! turns         whose session goes on when both sides open one
+//! gossip        new entries to all members, as a hint
+//! topic         the gossip topic of each store
+//! stores        opens and carries the stores of the mesh
+//! acks          which member has which entries on disk
+//! own_tip       own writes wait until peers have been asked for entries of this node
+//! sleep         dials all members when the machine wakes up
+//! mesh          the tables that all tasks share; it names no task
 //! ```
 //! The rules are in `protocol`: `protocol::peer` (dial, strike, sync again), `protocol::sync` (a
 //! session, whose turn it is) and `protocol::membership` (who is let in). Files here do what those
