@@ -89,7 +89,7 @@ impl HelloServer {
         let request = net::HelloRequest::decode(request).map_err(|_reason| stranger())?;
         if request.version != VERSION {
             let reason = format!(
-                "the joining node speaks hello version {}, this node version {VERSION}",
+                "the joining node speaks hello version {}, the inviting node version {VERSION}",
                 request.version
             );
             return Err(("version".to_owned(), reason));
