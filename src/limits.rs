@@ -246,11 +246,11 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 pub const ENDPOINT_CLOSE_WAIT: Duration = Duration::from_millis(500);
 /// Time that a relay has to answer before an invitation is made without the relay's address.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
-/// Wait before a peer is dialled again after the first failure. It doubles with each further one.
-pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
-/// Longest such wait.
-pub const DIAL_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// Time between two looks at the clocks that find out whether the machine has slept.
+/// Milliseconds before a peer is dialled again, at first. The wait doubles with each failure.
+pub const DIAL_AGAIN_MIN_MS: u64 = 500;
+/// Milliseconds of the longest such wait, before jitter.
+pub const DIAL_AGAIN_MAX_MS: u64 = 60_000;
+/// Time between two looks at the clocks, to find out that the machine has slept.
 pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Difference between wall clock and running time from one look to the next that counts as sleep. A
 /// smaller one may be a correction of the clock; connections die after less.
@@ -269,11 +269,18 @@ pub const PROVEN_MAX: usize = 64;
 pub const HELLOS_MAX: usize = 8;
 /// Time that a stranger has to say hello, and a node to answer. Then the connection is closed.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time, with jitter, after which two peers compare their frontiers even if nothing suggests a
-/// difference.
-pub const SYNC_EVERY: Duration = Duration::from_secs(30);
-/// Time for which own writes wait after a start until members have reported this node's own tip.
-/// Then they go on without.
+/// Milliseconds after which two peers compare their stores though nothing asked for it, before
+/// jitter.
+pub const SYNC_EVERY_MS: u64 = 30_000;
+/// Milliseconds after a failed sync in which a connection rests: a peer that fails at once must not
+/// keep this node busy.
+pub const SYNC_RETRY_MS: u64 = 1000;
+/// Milliseconds between two looks whether a session that the peer has opened has ended.
+pub const SYNC_BUSY_LOOK_MS: u64 = 200;
+/// Milliseconds for which a node that has opened a session itself does not answer the peer's: an
+/// honest peer answers the first one at once.
+pub const SYNC_TIE_MS_MAX: u64 = 1000;
+/// Time for which own writes wait after a start for what members have of this node's own log.
 pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
 /// The same while the only members within reach are still sending this node's own entries back.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -282,11 +289,13 @@ pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const SYNC_FRAMES_AHEAD: usize = 2;
 /// Strikes, messages that no honest peer sends, after which a peer is shut out for a while.
 pub const STRIKES_MAX: u32 = 8;
-/// Time that a peer is shut out the first time. It doubles with each further time.
-pub const SHUT_OUT_MIN: Duration = Duration::from_secs(10);
-/// Longest such time.
-pub const SHUT_OUT_MAX: Duration = Duration::from_secs(3600);
-/// Shortest time between two writes of a peer's addresses to disk.
+/// Milliseconds for which a peer is shut out the first time. Each time is twice as long.
+pub const SHUT_OUT_MIN_MS: u64 = 10_000;
+/// The same as a duration.
+pub const SHUT_OUT_MIN: Duration = Duration::from_millis(SHUT_OUT_MIN_MS);
+/// Milliseconds of the longest such time: 1 h.
+pub const SHUT_OUT_MAX_MS: u64 = 3_600_000;
+/// A peer's new addresses are written to disk at most this often.
 pub const ADDRESSES_KEEP_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a peer's status message, which has its acks: room for a hundred authors in each of a
 /// hundred stores. A longer one is refused.
@@ -342,8 +351,10 @@ pub const SYNC_REFUSED_MAX: u64 = 16;
 /// Silence after which a session ends when the peer has nothing to prepare: a peer that does not
 /// answer a hello is not there.
 pub const SYNC_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence after which a session ends when the peer reads or writes its disk before it answers.
-pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Milliseconds for which a peer may be silent that reads or writes its disk before it answers.
+pub const SYNC_WORK_MS_MAX: u64 = 60_000;
+/// The same as a duration.
+pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_millis(SYNC_WORK_MS_MAX);
 
 /// Bytes of a settings file. A larger file is refused.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
@@ -382,6 +393,7 @@ pub const PUT_CHUNK_BYTES: usize = 1 << 20;
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
+const _: () = assert!(DIAL_AGAIN_MIN_MS < DIAL_AGAIN_MAX_MS && SHUT_OUT_MIN_MS < SHUT_OUT_MAX_MS);
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
 const _: () = assert!(CONSUMER_NAME_CHARS_MAX <= CAUSE_CONSUMER_BYTES_MAX);
 const _: () = assert!(HOOK_NAME_CHARS_MAX + "hook.".len() <= CONSUMER_NAME_CHARS_MAX);

@@ -1,4 +1,4 @@
-//! Who has what on disk: the latest ack of each member, and this node's own.
+//! Which member has which entries on disk: the latest ack of each member.
 
 use std::{
     collections::BTreeMap,
@@ -8,31 +8,30 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use iroh_gossip::api::GossipSender;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::{
     id::{Author, StoreId},
-    limits::{ANNOUNCE_EVERY, GOSSIP_ENTRY_BYTES_MAX},
-    net::{Mesh, gossip},
     protocol::{ack::Ack, frontier::FrontierTip},
     store::Store,
-    wire::net,
 };
 
 /// The latest ack of each member in each store.
 #[derive(Debug)]
 pub(super) struct Acks {
+    // Callers of `take` let only members and open stores in, which bounds it. Never held across an
+    // await; no other lock is taken meanwhile.
     latest: Mutex<BTreeMap<(StoreId, Author), Arc<Ack>>>,
-    // Counts what came: who waits looks again.
+    // Counts acks that were kept, so that waiting tasks look again. Dropped with the mesh.
     news: watch::Sender<u64>,
+    // Greater than at any earlier start of this node.
     incarnation: u64,
+    // Counter of the next own ack: orders the own acks of one incarnation.
     counter: AtomicU64,
 }
 
 impl Acks {
-    /// Begins with none; `incarnation` is of this start of this node.
+    /// Returns a table without acks. `incarnation` is the number of this start of this node.
     pub(super) fn new(incarnation: u64) -> Self {
         Self {
             latest: Mutex::default(),
@@ -42,7 +41,7 @@ impl Acks {
         }
     }
 
-    /// Keeps an ack if it is the latest of its node.
+    /// Keeps an ack if it is later than the last one of its node in its store.
     pub(super) fn take(&self, ack: Ack) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (ack.store, ack.node);
@@ -57,12 +56,12 @@ impl Acks {
         }
     }
 
-    /// Returns what tells that an ack has come.
+    /// Returns a receiver that changes when an ack was kept.
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
 
-    /// Returns the members that say they have the entry of `author` at `tip`.
+    /// Returns the nodes whose last ack covers the entry of `author` at `tip`.
     pub(super) fn who_has(
         &self,
         store: &StoreId,
@@ -76,7 +75,8 @@ impl Acks {
             .collect()
     }
 
-    /// Returns how many entries of `frontier` the last ack of `node` lacks; `None`: it never said.
+    /// Returns how many entries of this node the last ack of `node` does not cover. `None` without
+    /// an ack.
     pub(super) fn behind(&self, store: &Store, node: &Author) -> Option<u64> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let ack = latest.get(&(store.id(), *node))?;
@@ -89,7 +89,7 @@ impl Acks {
         )
     }
 
-    /// Returns how many entries of the last ack of `node` this node lacks; `None`: it never said.
+    /// Returns how many entries of the last ack of `node` are not here. `None` without an ack.
     pub(super) fn ahead(&self, store: &Store, node: &Author) -> Option<u64> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let ack = latest.get(&(store.id(), *node))?;
@@ -102,53 +102,15 @@ impl Acks {
         )
     }
 
-    fn own(&self, mesh: &Mesh, store: &Store) -> Ack {
+    /// Returns the next ack of `node`, which is this node, in `store`.
+    pub(super) fn own(&self, node: Author, store: &Store) -> Ack {
         Ack {
-            node: mesh.node.id(),
+            node,
             store: store.id(),
             incarnation: self.incarnation,
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
-            // What is in it is on disk: an entry is applied after its fsync.
+            // All of it is on disk: an entry is applied after its fsync.
             frontier: store.frontier(),
         }
-    }
-}
-
-impl Mesh {
-    /// Returns this node's acks of all stores, signed, for a peer that has just come.
-    pub(super) fn own_acks(&self) -> Vec<Bytes> {
-        let stores = self.node.open_stores();
-        let acks = stores.iter().map(|store| self.acks.own(self, store));
-        acks.map(|ack| self.node.sign_ack(&ack)).collect()
-    }
-
-    /// Takes an ack from elsewhere; false when it is none.
-    pub(super) fn take_ack(&self, bytes: Bytes) -> bool {
-        match Ack::open(bytes) {
-            // Only members are kept, so their number bounds the memory.
-            Ok(ack) => {
-                if self.gate.admits(&ack.node) && self.node.open_store(&ack.store).is_some() {
-                    self.acks.take(ack);
-                }
-                true
-            }
-            Err(error) => {
-                tracing::debug!(%error, "an ack was refused");
-                false
-            }
-        }
-    }
-}
-
-/// Tells the neighbours what this node has, each time `wanted` says that there is more of it.
-pub(super) async fn tell(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: &Notify) {
-    loop {
-        wanted.notified().await;
-        let ack = mesh.node.sign_ack(&mesh.acks.own(mesh, store));
-        if ack.len() <= GOSSIP_ENTRY_BYTES_MAX {
-            gossip::broadcast(sender, net::gossip::Kind::Ack(ack)).await;
-        }
-        // One for all that comes in the meantime.
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
     }
 }

@@ -1,25 +1,30 @@
-//! The iroh endpoint: how it is bound, and what an address is here.
+//! The iroh endpoint: how it is bound.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use iroh::{
-    Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, TransportAddr,
+    Endpoint, RelayMode, RelayUrl, SecretKey,
     address_lookup::memory::MemoryLookup,
     endpoint::{NetReportConfig, PortmapperConfig, QuicTransportConfig, presets},
 };
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 
 use crate::{
-    id::Author,
     limits::{
-        ADDRESSES_MAX, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX,
-        PEER_WINDOW_BYTES,
+        PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX, PEER_WINDOW_BYTES,
     },
-    net::{NetConfig, NetError, Relay, gate::Gate},
-    wire::net,
+    net::{
+        config::{NetConfig, Relay},
+        error::NetError,
+        gate::Gate,
+    },
 };
 
-/// Binds an endpoint of the node that has `seed` as its key.
+/// Binds an endpoint whose key is derived from `seed`. `gate` sees every connection in both
+/// directions; `known` has the addresses for dials by id.
+///
+/// # Errors
+/// `Bind`, `BadRelay`.
 pub(super) async fn bind(
     config: &NetConfig,
     seed: &[u8; 32],
@@ -37,7 +42,7 @@ pub(super) async fn bind(
         .default_path_max_idle_timeout(PEER_PATH_IDLE_MAX)
         .max_concurrent_bidi_streams(PEER_STREAMS_MAX.into())
         .max_concurrent_uni_streams(GOSSIP_STREAMS_MAX.into())
-        // Else each stream that nobody reads holds as much as a stream may.
+        // Without it, each stream that no task reads could hold a whole stream window of bytes.
         .receive_window(PEER_WINDOW_BYTES.into())
         .build();
     let builder = match &config.relay {
@@ -51,7 +56,7 @@ pub(super) async fn bind(
         }
     };
     let mut report = NetReportConfig::minimal();
-    // A relay is chosen among those that answer: of one without QUIC by HTTP only.
+    // A relay is chosen among those that answer. One without QUIC answers over HTTPS only.
     report.https_probes = config.relay != Relay::Off;
     let mut builder = builder
         .portmapper_config(PortmapperConfig::Disabled)
@@ -76,7 +81,7 @@ pub(super) async fn bind(
             .build(endpoint.id());
         match (mdns, endpoint.address_lookup()) {
             (Ok(mdns), Ok(lookups)) => lookups.add(mdns),
-            // A machine without multicast: peers are found by the addresses we have.
+            // A machine without multicast: peers are found by the addresses that are known.
             (Err(error), _) => {
                 tracing::warn!(%error, "peers on the local network are not looked for")
             }
@@ -86,76 +91,9 @@ pub(super) async fn bind(
     Ok(endpoint)
 }
 
-/// Returns the id that iroh knows `node` by; `None`: the bytes are no key.
-pub(super) fn endpoint_id(node: &Author) -> Option<EndpointId> {
-    EndpointId::from_bytes(&node.0).ok()
-}
-
-/// Returns the node that iroh knows by `id`.
-pub(super) fn node_of(id: &EndpointId) -> Author {
-    Author(*id.as_bytes())
-}
-
-/// Where a node may be found. A hint: the connection proves who answers there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Addresses {
-    /// IP addresses and ports. At most `ADDRESSES_MAX`.
-    pub direct: BTreeSet<SocketAddr>,
-    /// A relay that knows it.
-    pub relay: Option<RelayUrl>,
-}
-
-impl Addresses {
-    /// Returns where `endpoint` may be found.
-    pub(super) fn of(endpoint: &Endpoint) -> Self {
-        Self::from_iroh(&endpoint.addr())
-    }
-
-    /// Takes what iroh says.
-    pub(super) fn from_iroh(addr: &EndpointAddr) -> Self {
-        Self {
-            direct: addr.ip_addrs().copied().take(ADDRESSES_MAX).collect(),
-            relay: addr.relay_urls().next().cloned(),
-        }
-    }
-
-    /// Returns what iroh dials.
-    pub(super) fn to_iroh(&self, id: EndpointId) -> EndpointAddr {
-        let direct = self.direct.iter().copied().map(TransportAddr::Ip);
-        let relay = self.relay.iter().cloned().map(TransportAddr::Relay);
-        EndpointAddr::from_parts(id, direct.chain(relay))
-    }
-
-    /// True when there is no place to look.
-    pub fn is_empty(&self) -> bool {
-        self.direct.is_empty() && self.relay.is_none()
-    }
-
-    /// Reads a message; what is no address in it is left out.
-    pub(super) fn from_wire(message: &net::Addresses) -> Self {
-        let direct = message.direct.iter().take(ADDRESSES_MAX);
-        Self {
-            direct: direct.filter_map(|text| text.parse().ok()).collect(),
-            relay: message.relay.parse().ok(),
-        }
-    }
-
-    /// Returns the message that `from_wire` reads.
-    pub(super) fn to_wire(&self) -> net::Addresses {
-        net::Addresses {
-            direct: self.direct.iter().map(ToString::to_string).collect(),
-            relay: self
-                .relay
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// Gossip opens a stream for each topic and direction.
+/// Streams that gossip may open on one connection: one for each topic and direction.
 const GOSSIP_STREAMS_MAX: u32 = 256;
-/// Not iroh's own name, which every program that uses it announces.
+/// A name of its own: programs that use iroh's default see each other.
 const MDNS_SERVICE: &str = "lattice";
 
 const _: () = assert!(PEER_IDLE_MAX.as_millis() > Duration::from_secs(2).as_millis());

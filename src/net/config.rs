@@ -1,17 +1,17 @@
-//! How a node meets others, as its owner wants it.
+//! The settings of the net.
 
 use std::net::SocketAddr;
 
 pub use crate::node::Relay;
 
-/// How a node meets others.
+/// How a node listens for peers and finds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetConfig {
-    /// The address to listen on; `None`: any port of any interface.
+    /// The address to listen on. `None`: any free port on all interfaces.
     pub bind: Option<SocketAddr>,
-    /// Look for members on the local network, and be found there. Default: yes.
+    /// Looks for members on the local network by mDNS, and is found there. Default: true.
     pub mdns: bool,
-    /// Who helps peers that cannot reach each other. Default: nobody.
+    /// The relay for peers that cannot reach each other. Default: none.
     pub relay: Relay,
 }
 

@@ -1,4 +1,4 @@
-//! Why there is nothing to be had of a peer now.
+//! The errors of the net: with a peer, while joining a mesh, and of this node's own endpoint.
 
 use std::{fmt::Display, time::Duration};
 
@@ -8,63 +8,65 @@ use iroh::endpoint::{
 };
 
 use crate::{
+    id::Author,
     limits::PEER_SYNCS_MAX,
     net::gate::{self, NOT_A_MEMBER, SHUT_OUT},
+    node::{MeshError, OpenError},
     protocol::sync::SyncError,
 };
 
-/// Why a peer is not reached, or what ended before its time. The peer's side of it is "it".
+/// Why a peer was not reached, or why an exchange with it ended early. "It" in a text is the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// No node can have such an id.
-    #[error("its id is no key")]
+    /// Its id is not a valid public key, so no node can have it.
+    #[error("its id is not a valid key")]
     NotAKey,
-    /// It refuses: it has not heard of this node's membership, or has heard of its end.
+    /// It refuses: it does not know yet that this node is a member, or knows that it was removed.
     #[error("it does not know this node as a member (yet)")]
     NotAMember,
-    /// It refuses for a while, because of what this node sent.
+    /// It refuses for a while because of messages that this node sent.
     #[error("it has shut this node out for a while")]
     ShutOut,
-    /// It said nothing for too long.
+    /// It sent nothing for too long.
     #[error("no answer within {wait:?}")]
     Silent {
-        /// How long was waited.
+        /// Time for which this node waited.
         wait: Duration,
     },
-    /// It ended the stream or the connection where more was due.
+    /// It ended the stream or the connection before the exchange was complete.
     #[error("it hung up")]
     HungUp,
-    /// It has as many connections to this node as one may have.
+    /// It has `PEER_CONNECTIONS_MAX` connections to this node already.
     #[error("it has too many connections")]
     TooManyConnections,
-    /// One side has opened more syncs than are served at a time.
+    /// One side has opened more syncs than the other serves at a time.
     #[error("more than {syncs_max} syncs at a time")]
     TooManySyncs {
-        /// What is served.
+        /// `PEER_SYNCS_MAX`.
         syncs_max: usize,
     },
-    /// It has opened a sync of the same store itself, which does the same.
+    /// It has opened a sync of the same store itself, which does the same work.
     #[error("it has opened a session itself")]
     Busy,
-    /// It does not have the store.
+    /// It has not opened the store, or does not have it.
     #[error("it does not have the store (yet)")]
     NoStore,
-    /// It sent what is no message.
+    /// It sent bytes that are not a message of the protocol.
     #[error("it sent {what}")]
     Malformed {
-        /// What came instead.
+        /// The bytes that came, as a noun with its article.
         what: &'static str,
     },
-    /// It broke the rules of a sync, or this node cannot keep them.
+    /// It broke a rule of a sync session, or this node's frontier does not fit one.
     #[error(transparent)]
     Sync(#[from] SyncError),
-    /// The way to it: no address, no route, a connection that broke.
+    /// It has no known address or no route, or its connection broke.
     #[error("{what}")]
     Connection {
-        /// What is wrong with it.
+        /// The text of the transport's error.
         what: String,
     },
-    /// This node's own store or files; the peer is well.
+    /// A store or file of this node failed. The peer did nothing wrong.
     #[error("this node cannot go on: {what}")]
     Own {
         /// Why.
@@ -72,15 +74,81 @@ pub enum PeerError {
     },
 }
 
+/// Why this node has no endpoint, or may not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The endpoint could not be bound.
+    #[error("cannot listen for peers: {what}")]
+    Bind {
+        /// The text of the transport's error.
+        what: String,
+    },
+    /// The configured relay is not a URL.
+    #[error("{relay:?} is not the URL of a relay")]
+    BadRelay {
+        /// The text that was configured.
+        relay: String,
+    },
+    /// The rules of membership refuse it, or the root store could not be read or written.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+}
+
+/// Why a node has not joined a mesh, or has joined but not synced.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// This node is a member of that mesh.
+    #[error("this node is a member of that mesh already")]
+    Member,
+    /// This node has a mesh of its own, whose other members would lose it.
+    #[error("this node has {others} other members in a mesh of its own")]
+    HasMembers {
+        /// Members of its mesh, without itself.
+        others: usize,
+    },
+    /// The invitation is this node's own.
+    #[error("this node made the invitation itself")]
+    Own,
+    /// The node that invited cannot be reached.
+    #[error("node {} cannot be reached: {why}", node.short())]
+    Unreachable {
+        /// Node that made the invitation.
+        node: Author,
+        /// Error of the last attempt.
+        why: PeerError,
+    },
+    /// The node that invited was reached and refuses.
+    #[error("the invitation is refused: {reason}")]
+    Refused {
+        /// Stable word for programs, such as `invite_expired`.
+        word: String,
+        /// Text for people, as the other node sent it.
+        reason: String,
+    },
+    /// This node is a member now, but does not have the stores yet. While it runs it goes on by
+    /// itself.
+    #[error("this node was let in, but the first sync did not end: {why}")]
+    NotSynced {
+        /// Error that ended the sync.
+        why: PeerError,
+    },
+    /// A file or store of this node failed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The endpoint of this node failed.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
 impl PeerError {
-    /// Makes the error of a way that is none, or that broke.
+    /// Returns the error for a peer that has no route or whose connection broke.
     pub(super) fn connection(error: impl Display) -> Self {
         Self::Connection {
             what: error.to_string(),
         }
     }
 
-    /// Makes the error of what went wrong here.
+    /// Returns the error for a store or file of this node that failed.
     pub(super) fn own(error: impl Display) -> Self {
         Self::Own {
             what: error.to_string(),
@@ -154,9 +222,9 @@ impl From<ClosedStream> for PeerError {
     }
 }
 
-/// A sync stream is reset with it where the store is not.
+/// A sync stream is reset with this code when the store is not open here.
 pub(super) const NO_STORE: u32 = 404;
-/// A sync stream is reset with it where a session in the other direction goes on.
+/// A sync stream is reset with this code when this node's own session of the store goes on.
 pub(super) const BUSY: u32 = 409;
 
 #[cfg(test)]
@@ -164,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_says_by_number_is_known_by_name() {
+    fn close_codes_become_errors() {
         let reset = |code: u32| PeerError::from(ReadError::Reset(code.into()));
         let syncs_max = PEER_SYNCS_MAX;
         assert_eq!(reset(BUSY), PeerError::Busy);

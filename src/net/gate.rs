@@ -1,9 +1,8 @@
-//! The gate: who gets a connection, on any protocol, in both directions.
+//! The gate: which nodes get a connection, on any protocol, in both directions.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use iroh::{
@@ -19,28 +18,48 @@ use tokio::time::Instant;
 use crate::{
     id::Author,
     limits::PEER_CONNECTIONS_ALL_MAX,
-    net::{HELLO_ALPN, bind::node_of},
+    net::{address::node_of, alpn::HELLO_ALPN},
+    protocol::peer::ShutOut,
 };
 
 /// Lets members in, and strangers only as far as the hello protocol. A member that misbehaves is
 /// shut out for a while. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<Open>>);
+pub(super) struct Gate(
+    // Never held across an await; no other lock is taken meanwhile.
+    Arc<Mutex<Open>>,
+);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
+    // Zero of the clock of `shut_out`.
+    began: Instant,
+    // Replaced whole by `admit`.
     members: BTreeSet<Author>,
-    // Weak: a strong handle would keep a connection open that nobody uses any more.
+    // Open connections on all protocols but hello; those that are closed go when the next one
+    // comes. At most PEER_CONNECTIONS_ALL_MAX each. Weak: a strong handle would keep a connection
+    // open that no task uses any more.
     connections: BTreeMap<Author, Vec<WeakConnectionHandle>>,
-    // Of members. Until when.
-    shut_out: BTreeMap<Author, Instant>,
+    // Subset of `members`. An entry whose time has come is removed when it is next looked at.
+    shut_out: BTreeMap<Author, ShutOut>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            members: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            shut_out: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why a connection is closed: a code and a reason.
 type Verdict = (u32, &'static [u8]);
 
 impl Gate {
-    /// From now on `members` are let in. Connections of all others are closed.
+    /// Lets in `members` from now on. Closes the connections of all other nodes.
     pub(super) fn admit(&self, members: BTreeSet<Author>) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = open.connections.keys().copied().collect();
@@ -51,24 +70,25 @@ impl Gate {
         open.members = members;
     }
 
-    /// Closes all connections of `node`, and lets it in again after `wait`, not before.
-    pub(super) fn shut_out(&self, node: &Author, wait: Duration) {
+    /// Closes all connections of `node`. It is let in again after `wait_ms`, not before.
+    pub(super) fn shut_out(&self, node: &Author, wait_ms: u64) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.shut_out.insert(*node, Instant::now() + wait);
+        let shut_out = ShutOut::new(open.now_ms(), wait_ms);
+        open.shut_out.insert(*node, shut_out);
         open.hang_up(node, SHUT_OUT);
     }
 
-    /// Closes all connections. Everybody may come again at once.
+    /// Closes all connections. Their nodes may connect again at once.
     pub(super) fn hang_up_all(&self) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = open.connections.keys().copied().collect();
         known.iter().for_each(|node| open.hang_up(node, AGAIN));
     }
 
-    /// Returns how long `node` is still shut out; `None`: it is not.
-    pub(super) fn shut_out_for(&self, node: &Author) -> Option<Duration> {
+    /// Returns the milliseconds for which `node` is still shut out; `None` when it is not.
+    pub(super) fn shut_out_ms(&self, node: &Author) -> Option<u64> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.shut_out_for(node)
+        open.shut_out_ms(node)
     }
 
     /// True when `node` is a member.
@@ -77,7 +97,7 @@ impl Gate {
         open.members.contains(node)
     }
 
-    /// Returns who is let in.
+    /// Returns the nodes that are let in.
     pub(super) fn members(&self) -> BTreeSet<Author> {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.members.clone()
@@ -88,7 +108,7 @@ impl Gate {
         if !open.members.contains(&node) {
             return Err(NOT_A_MEMBER);
         }
-        if open.shut_out_for(&node).is_some() {
+        if open.shut_out_ms(&node).is_some() {
             return Err(SHUT_OUT);
         }
         let connections = open.connections.entry(node).or_default();
@@ -114,14 +134,16 @@ impl Open {
         }
     }
 
-    fn shut_out_for(&mut self, node: &Author) -> Option<Duration> {
-        let until = *self.shut_out.get(node)?;
-        let wait = until.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
+    fn shut_out_ms(&mut self, node: &Author) -> Option<u64> {
+        let left_ms = self.shut_out.get(node)?.left_ms(self.now_ms());
+        if left_ms.is_none() {
             self.shut_out.remove(node);
-            return None;
         }
-        Some(wait)
+        left_ms
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -132,7 +154,7 @@ impl EndpointHooks for Gate {
         alpn: &'a [u8],
     ) -> BeforeConnectOutcome {
         let node = node_of(&remote.id);
-        if alpn == HELLO_ALPN || (self.admits(&node) && self.shut_out_for(&node).is_none()) {
+        if alpn == HELLO_ALPN || (self.admits(&node) && self.shut_out_ms(&node).is_none()) {
             BeforeConnectOutcome::Accept
         } else {
             BeforeConnectOutcome::Reject
@@ -154,11 +176,11 @@ impl EndpointHooks for Gate {
     }
 }
 
-/// The same for everybody: a stranger learns nothing of who is a member.
+/// The same for all strangers: the refusal does not show whether a node ever was a member.
 pub(super) const NOT_A_MEMBER: Verdict = (403, b"not a member");
-/// For members only.
+/// Only a member can be shut out, so only a member sees this.
 pub(super) const SHUT_OUT: Verdict = (400, b"misbehaved");
-/// When connections are made anew.
+/// Connections are made again after a sleep of the machine.
 const AGAIN: Verdict = (0, b"again");
-/// When there are too many connections.
+/// A peer has too many connections, or opens too many syncs.
 pub(super) const BUSY: Verdict = (429, b"too many connections");

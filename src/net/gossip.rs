@@ -1,70 +1,69 @@
-//! Gossip: what is written here reaches every member within milliseconds, mostly.
+//! Gossip: entries that are written here reach every member, mostly within milliseconds.
 //!
-//! A message is a hint: it may come late, twice, out of order or never. Whatever shows that
-//! something is missing starts a sync, which is the truth.
+//! A message is only a hint: it may come late, twice, out of order or never. Any sign that entries
+//! are missing starts a sync, which brings all of them.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use iroh_gossip::api::{Event, GossipReceiver, GossipSender, JoinOptions};
-use iroh_gossip::proto::TopicId;
 use prost::Message as _;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::{Notify, broadcast::error::RecvError, mpsc};
 use tokio_stream::StreamExt as _;
 
 use crate::{
-    id::{Author, StoreId},
-    limits::{ANNOUNCE_EVERY, GOSSIP_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
+    id::Author,
+    limits::{ANNOUNCE_EVERY, GOSSIP_ENTRY_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
     net::{
-        Mesh, acks,
-        bind::{Addresses, endpoint_id, node_of},
+        address::{Addresses, endpoint_id, node_of},
+        mesh::Mesh,
+        topic::{Topic, broadcast, topic_id},
     },
     protocol::entry::EntryError,
     store::{Ingested, RefusedEntry, Store},
     wire::net,
 };
 
-/// Returns the topic of a store: known to those who know the mesh's secret.
-pub(super) fn topic(secret: &[u8; 32], store: &StoreId) -> TopicId {
-    let mut hasher = blake3::Hasher::new_derive_key("lattice/gossip topic/v1");
-    hasher.update(secret).update(&store.0);
-    TopicId::from_bytes(*hasher.finalize().as_bytes())
-}
-
 /// Carries the entries of one store between this node and its neighbours, until the mesh stops.
 pub(super) async fn carry(mesh: Arc<Mesh>, store: Store) {
     let options = JoinOptions {
-        bootstrap: mesh.connected().iter().filter_map(endpoint_id).collect(),
+        bootstrap: mesh.peers.online().iter().filter_map(endpoint_id).collect(),
         subscription_capacity: GOSSIP_QUEUE_MAX,
     };
-    let topic = topic(&mesh.secret, &store.id());
-    let (sender, receiver) = match mesh.gossip.subscribe_with_opts(topic, options).await {
+    let id = topic_id(&mesh.secret, &store.id());
+    let (sender, receiver) = match mesh.gossip.subscribe_with_opts(id, options).await {
         Ok(topic) => topic.split(),
         Err(error) => {
-            tracing::error!(store = %store.id(), %error, "no gossip; peers sync now and then");
+            tracing::error!(store = %store.id(), %error, "a store has no gossip; syncs go on");
             return;
         }
     };
-    let ack = mesh.add_topic(store.id(), sender.clone());
+    let topic = Topic {
+        sender: sender.clone(),
+        ack: Arc::default(),
+    };
+    mesh.topics.add(store.id(), topic.clone());
     let (messages, received) = mpsc::channel(GOSSIP_QUEUE_MAX);
     tokio::select! {
         () = mesh.stop.cancelled() => {}
         () = drain(&mesh, &store, receiver, messages) => {}
-        () = take_in(&mesh, &store, received) => {}
+        () = receive(&mesh, &store, received) => {}
         () = send(&mesh, &store, &sender) => {}
-        () = acks::tell(&mesh, &store, &sender, &ack) => {}
+        () = acknowledge(&mesh, &store, &sender, &topic.ack) => {}
     }
-    mesh.remove_topic(&store.id());
+    mesh.topics.remove(&store.id());
 }
 
 struct Received {
+    // The neighbour that delivered it, not necessarily its author.
     from: Author,
-    // Made by `from`, not just passed on: nodes pass on what they have not read.
+    // True when `from` made the message. False when `from` passed it on, which nodes do unread.
     direct: bool,
     content: Bytes,
 }
 
-// Does nothing but drain: a reader that waits for a disk loses messages for everybody.
+// Only drains: a reader that waits for a disk loses messages. When `messages` is full, a sync with
+// the neighbour brings the entries. `messages` is closed only when the carrying task ends.
 async fn drain(
     mesh: &Mesh,
     store: &Store,
@@ -88,7 +87,7 @@ async fn drain(
             Ok(Event::NeighborDown(_)) => {}
             Ok(Event::Lagged) => mesh.want_sync_any(),
             Err(error) => {
-                tracing::warn!(store = %store.id(), %error, "gossip has ended");
+                tracing::warn!(store = %store.id(), %error, "gossip of a store has ended");
                 break;
             }
         }
@@ -96,8 +95,9 @@ async fn drain(
     std::future::pending().await
 }
 
-// Entries that arrived while the last ones were written go in together.
-async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<Received>) {
+// Passes received entries to the store. Those that came while the last ones were written go
+// together.
+async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<Received>) {
     let mut messages = Vec::new();
     while received.recv_many(&mut messages, GOSSIP_INGEST_MAX).await > 0 {
         let (mut entries, mut from) = (Vec::new(), Vec::new());
@@ -112,11 +112,11 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                 }
                 Ok(Some(net::gossip::Kind::Ack(ack))) => {
                     if !mesh.take_ack(ack) && message.direct {
-                        mesh.strike(&message.from, "an ack that is none");
+                        mesh.strike(&message.from, "a malformed ack");
                     }
                 }
                 Ok(None) | Err(_) if message.direct => {
-                    mesh.strike(&message.from, "a gossip message that is none");
+                    mesh.strike(&message.from, "a malformed gossip message");
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -133,15 +133,19 @@ async fn take_in(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                     judge(mesh, node, *direct, outcome);
                 }
             }
-            // Nothing is lost: the peers have it, and the next sync brings it.
-            Err(error) => tracing::warn!(store = %store.id(), %error, "gossip not taken in"),
+            // Nothing is lost: the peers have the entries, and the next sync brings them.
+            Err(error) => {
+                tracing::warn!(store = %store.id(), %error, "entries from gossip were not stored");
+            }
         }
     }
 }
 
+// Acts on the outcome of an entry: a sync if entries before it are missing here, a strike if `node`
+// made a message that no honest node makes.
 fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
     match outcome {
-        // Something before it is missing here.
+        // Its prev, a parent or its author's grant is missing here.
         Ingested::Pending { .. } | Ingested::Stranger(_) => mesh.want_sync(node),
         Ingested::Refused(RefusedEntry::Entry(EntryError::NeedsNewer { .. })) => {}
         Ingested::Refused(reason @ (RefusedEntry::Entry(_) | RefusedEntry::WrongStore { .. }))
@@ -149,12 +153,13 @@ fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
         {
             mesh.strike(node, &reason.to_string())
         }
-        // The neighbour only passed it on, unchecked; or could not know.
+        // The neighbour passed it on unread, or could not know that it is refused here.
         Ingested::Refused(reason) => tracing::debug!(%reason, "an entry from gossip was refused"),
         Ingested::Applied(_) | Ingested::Duplicate(_) | Ingested::Held { .. } => {}
     }
 }
 
+// Handles the announcement of a node that has entries or addresses that this node may miss.
 fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce) {
     let node = Author::from_slice(&announce.node).unwrap_or(from);
     if let Some(addresses) = &announce.addresses
@@ -171,7 +176,7 @@ fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce)
     }
 }
 
-// Sends what is written here. What no message can carry is announced.
+// Sends entries that are written here. An entry that is too large for a message is announced.
 async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
     let mut fresh = store.fresh();
     loop {
@@ -181,40 +186,25 @@ async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
             Err(RecvError::Closed) => return std::future::pending().await,
         };
         let announces = kind.is_none();
-        let kind = kind.unwrap_or_else(|| announcement(mesh, store));
+        let kind = kind.unwrap_or_else(|| mesh.announcement(store));
         broadcast(sender, kind).await;
         if announces {
-            // Announced once for all that comes in the meantime.
+            // One announcement for all entries of the meantime.
             tokio::time::sleep(ANNOUNCE_EVERY).await;
         }
     }
 }
 
-/// Says to all neighbours that this node has something new.
-pub(super) async fn announce(mesh: &Mesh, store: &Store, sender: &GossipSender) {
-    broadcast(sender, announcement(mesh, store)).await;
-}
-
-fn announcement(mesh: &Mesh, store: &Store) -> net::gossip::Kind {
-    net::gossip::Kind::Announce(net::Announce {
-        node: Bytes::copy_from_slice(&mesh.node.id().0),
-        nonce: mesh.random(),
-        frontier_hash: Bytes::copy_from_slice(&store.frontier().hash().0),
-        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
-    })
-}
-
-/// Sends a message to all neighbours, who pass it on.
-pub(super) async fn broadcast(sender: &GossipSender, kind: net::gossip::Kind) {
-    let message = net::Gossip { kind: Some(kind) }.encode_to_vec();
-    // A message above the limit would silence a neighbour for good, without a word.
-    assert!(
-        message.len() <= GOSSIP_BYTES_MAX - 64,
-        "a gossip message of {} bytes",
-        message.len()
-    );
-    if let Err(error) = sender.broadcast(message.into()).await {
-        tracing::debug!(%error, "a gossip message was not sent");
+// Sends an ack to all neighbours each time `wanted` is notified: this node has more on disk.
+async fn acknowledge(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: &Notify) {
+    loop {
+        wanted.notified().await;
+        let ack = mesh.node.sign_ack(&mesh.acks.own(mesh.node.id(), store));
+        if ack.len() <= GOSSIP_ENTRY_BYTES_MAX {
+            broadcast(sender, net::gossip::Kind::Ack(ack)).await;
+        }
+        // One ack for all entries of the meantime.
+        tokio::time::sleep(ANNOUNCE_EVERY).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Joining a mesh, step by step, for somebody who looks on.
+//! Joining a mesh, with an event for each step.
 
 use std::{
     sync::Arc,
@@ -12,107 +12,68 @@ use crate::{
     id::{Author, StoreId},
     limits::SYNC_WORK_TIMEOUT,
     net::{
-        Inner, Invitation, Mesh, Net, NetError, PeerError,
-        bind::{self, endpoint_id},
+        address::endpoint_id,
+        bind,
+        error::{JoinError, PeerError},
         gate::Gate,
-        hello, peer_task, session, stores,
+        hello,
+        mesh::Mesh,
+        net::{Inner, Net},
+        peer_task, session, stores,
+        token::Invitation,
     },
-    node::{FormerRoot, OpenError},
+    node::FormerRoot,
     protocol::membership::role::Role,
     store::Store,
 };
 
-/// How far a join has come.
+/// A step of a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JoinEvent {
-    /// The node that invited answers.
+    /// The node that made the invitation was reached.
     Contacted {
-        /// Which.
+        /// That node.
         node: Author,
     },
     /// It has let this node in, durably.
     Accepted {
-        /// What this node may do.
+        /// Role of this node.
         role: Role,
-        /// What became of the root store that it had.
+        /// Fate of the root store that this node had.
         former: FormerRoot,
     },
     /// Entries of a store have come.
     Syncing {
-        /// Which store.
+        /// That store.
         store: StoreId,
-        /// How many up to now.
+        /// Entries of it so far.
         entries: u64,
     },
     /// All stores are in step with the node that invited.
     Synced {
-        /// Entries that came, over all stores.
+        /// Entries that came, of all stores.
         entries: u64,
     },
 }
 
-/// What a join came to.
+/// The outcome of a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// The root store.
+    /// The root store of the mesh.
     pub store: StoreId,
-    /// What this node may do.
+    /// Role of this node.
     pub role: Role,
-    /// What became of the root store that it had.
+    /// Fate of the root store that this node had.
     pub former: FormerRoot,
-    /// Entries that came.
+    /// Entries that came, of all stores.
     pub entries: u64,
 }
 
-/// Why a node has not joined.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// It is one of this mesh already.
-    #[error("this node belongs to that mesh already")]
-    Member,
-    /// It has members of its own, who would lose it.
-    #[error("this node has {others} other members in a mesh of its own")]
-    HasMembers {
-        /// How many.
-        others: usize,
-    },
-    /// Its own invitation.
-    #[error("this node gave out the invitation itself")]
-    Own,
-    /// The node that invited cannot be reached.
-    #[error("node {} cannot be reached: {why}", node.short())]
-    Unreachable {
-        /// Which.
-        node: Author,
-        /// Why.
-        why: PeerError,
-    },
-    /// It was reached, and refuses.
-    #[error("the invitation is refused: {reason}")]
-    Refused {
-        /// One word for programs.
-        word: String,
-        /// For people.
-        reason: String,
-    },
-    /// Let in, but not in step yet: a node that runs goes on by itself.
-    #[error("this node was let in, but the first sync did not end: {why}")]
-    NotSynced {
-        /// Why.
-        why: PeerError,
-    },
-    /// This node's own files.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// This node's own endpoint.
-    #[error(transparent)]
-    Net(#[from] NetError),
-}
-
 impl Net {
-    /// Joins the mesh that `invitation` is to, and fetches what it has. `events` hears of each step.
+    /// Joins the mesh of `invitation`, and fetches its stores. Sends each step to `events`; a
+    /// receiver that was dropped does not stop the join.
     ///
-    /// Once `Accepted` was told, a join that is cut goes on when the node runs.
+    /// After `Accepted`, a join that is cut goes on by itself while the node runs.
     ///
     /// # Errors
     /// `JoinError`. Nothing has changed here before `Accepted`.
@@ -127,7 +88,7 @@ impl Net {
         let node = &self.0.node;
         let former = node.adopt_root(admitted.genesis).await?;
         let role = admitted.role;
-        tell(
+        send(
             events,
             JoinEvent::Accepted {
                 role,
@@ -138,10 +99,10 @@ impl Net {
         let mesh = self.mesh().await?;
         mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
         let synced = first_sync(&mesh, &invitation.node, events).await;
-        // From here on as after a start, also where the sync was cut.
+        // From here on the net runs as after a start, even if the sync was cut.
         self.supervise(self.running());
         let entries = synced.map_err(|why| JoinError::NotSynced { why })?;
-        tell(events, JoinEvent::Synced { entries }).await;
+        send(events, JoinEvent::Synced { entries }).await;
         Ok(Joined {
             store: invitation.store,
             role,
@@ -158,19 +119,16 @@ impl Net {
         if invitation.store == node.root().id() && node.members().role(&node.id()).is_some() {
             return Err(JoinError::Member);
         }
-        let own = node.id();
-        let members = node.members();
-        let others = members
-            .iter()
-            .filter(|(other, _)| **other != own && members.role(other).is_some());
-        match others.count() {
-            _of_a_join_that_was_cut if members.role(&own).is_none() => Ok(()),
+        let (own, members) = (node.id(), node.members());
+        match members.others(own).count() {
+            // A join that was cut: the root store is that of the mesh already.
+            _ if members.role(&own).is_none() => Ok(()),
             0 => Ok(()),
             others => Err(JoinError::HasMembers { others }),
         }
     }
 
-    // With an endpoint of its own: this node has no mesh to speak for yet.
+    // Shows the invitation, over an endpoint of its own: this node has no mesh yet.
     async fn redeem(
         &self,
         invitation: &Invitation,
@@ -187,7 +145,7 @@ impl Net {
         let address = invitation.addresses.to_iroh(id);
         let redeemed = hello::redeem(&endpoint, address, invitation, async || {
             let node = invitation.node;
-            tell(events, JoinEvent::Contacted { node }).await;
+            send(events, JoinEvent::Contacted { node }).await;
         })
         .await;
         endpoint.close().await;
@@ -195,7 +153,7 @@ impl Net {
     }
 }
 
-// The root store first: it says which others there are.
+// Syncs all stores with the sponsor. The root store comes first: it lists the others.
 async fn first_sync(
     mesh: &Arc<Mesh>,
     sponsor: &Author,
@@ -209,7 +167,7 @@ async fn first_sync(
     }
     mesh.node.introduce().await.map_err(PeerError::own)?;
     stores::open_listed(mesh).await.map_err(PeerError::own)?;
-    // What this node has said of itself goes back, too.
+    // The root store again: the keys that this node wrote about itself go to the sponsor.
     for store in mesh.node.open_stores() {
         entries += sync_one(mesh, sponsor, &connection, &store, events).await?;
     }
@@ -225,7 +183,7 @@ async fn sync_one(
 ) -> Result<u64, PeerError> {
     let id = store.id();
     let progress = |entries| {
-        // Who looks on slowly sees fewer steps.
+        // A receiver that is slow sees fewer steps.
         drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
     };
     let before = store.status().await.entries;
@@ -236,7 +194,7 @@ async fn sync_one(
         if summary.is_some() {
             return Ok(entries);
         }
-        // The sponsor has opened one itself: this one comes after it, as long as it gets on.
+        // The sponsor's own session goes on first. This side tries again as long as entries come.
         if entries > come {
             progress(entries);
             (come, since) = (entries, Instant::now());
@@ -247,10 +205,10 @@ async fn sync_one(
     }
 }
 
-/// Between two looks whether a session of the other side is over.
+// Time between two attempts while a session of the sponsor goes on.
 const SESSION_AGAIN: Duration = Duration::from_millis(50);
 
-async fn tell(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {
-    // Nobody looks on any more: the join goes on all the same.
+async fn send(events: &mpsc::Sender<JoinEvent>, event: JoinEvent) {
+    // The join goes on when the receiver was dropped.
     drop(events.send(event).await);
 }

@@ -1,91 +1,85 @@
-//! What the tasks of a bound endpoint share, from a start to a stop.
+//! The tables that the tasks of a bound endpoint share, from a start to a stop.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use iroh::{Endpoint, EndpointId, address_lookup::memory::MemoryLookup};
-use iroh_gossip::{api::GossipSender, net::Gossip};
+use bytes::Bytes;
+use iroh::{Endpoint, address_lookup::memory::MemoryLookup};
+use iroh_gossip::net::Gossip;
 use prost::Message as _;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-};
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    id::{Author, StoreId},
+    id::Author,
     net::{
-        Addresses, PeerStatus, acks::Acks, bind::endpoint_id, gate::Gate, gossip,
-        peer_table::Peers, peer_task, proven::Proven,
+        acks::Acks,
+        address::{Addresses, endpoint_id},
+        gate::Gate,
+        peer_table::{PeerStatus, Peers},
+        proven::Proven,
+        topic::{Topics, broadcast},
+        turns::Turns,
     },
     node::{MeshError, Node},
+    protocol::ack::Ack,
     store::Store,
     wire::net,
 };
 
-/// What the tasks of a bound endpoint share.
+/// The tables that the tasks of a bound endpoint share.
+///
+/// [`new`](Self::new) makes it when the endpoint is bound; after that all methods are called in any
+/// order, from any task. Three kinds:
+///
+/// - Membership: [`open_gate`](Self::open_gate), [`trust_sponsor`](Self::trust_sponsor),
+///   [`strike`](Self::strike) decide which nodes are let in.
+/// - Wishes: [`want_sync`](Self::want_sync), [`acknowledge`](Self::acknowledge),
+///   [`announce`](Self::announce), [`meet_again`](Self::meet_again) wake the task that does the
+///   work.
+/// - Notes: addresses and acks that came from peers, or go to them.
+///
+/// The mesh starts no task of its own and names none; each field with a lock states its contract
+/// where its type is defined. No lock of one field is taken while another one is held.
 #[derive(Debug)]
 pub(super) struct Mesh {
     pub(super) node: Node,
     pub(super) endpoint: Endpoint,
-    // Addresses for those who dial by id only, as gossip does.
+    // Addresses for dials by id only, which gossip makes. A copy of `peers`, updated with it.
     pub(super) known: MemoryLookup,
     pub(super) gossip: Gossip,
     pub(super) gate: Gate,
     pub(super) peers: Peers,
     pub(super) acks: Acks,
-    // Who has a session in which store. Bounded by members and stores.
-    turns: Mutex<BTreeMap<(Author, StoreId), Arc<Turn>>>,
-    topics: Mutex<BTreeMap<StoreId, Topic>>,
-    // Tasks of peers that are kept.
-    kept: Mutex<BTreeSet<Author>>,
-    // Let in before it is known as a member: the node that let us in.
+    pub(super) turns: Turns,
+    pub(super) topics: Topics,
+    // Peers that have a task, see `peer_task::meet_members`; removed when the task ends. Never held
+    // across an await; no other lock is taken meanwhile.
+    pub(super) kept: Mutex<BTreeSet<Author>>,
+    // Nodes that this node trusts until the root store names its members: the one that let it in.
+    // Set by `trust_sponsor` and `load_addresses`. Never held across an await; no other lock is
+    // taken meanwhile.
     sponsors: Mutex<BTreeSet<Author>>,
-    // Let in before the root store names it: it has shown its grant.
+    // Nodes that have proven their membership before the root store names them.
     pub(super) proven: Proven,
-    // What topics are derived from: members know it, others do not.
+    // Gossip topics are derived from it. Only members know it.
     pub(super) secret: [u8; 32],
+    // Cancelled by `Net::stop`.
     pub(super) stop: CancellationToken,
+    // All tasks of this run. `Net::stop` waits for them.
     pub(super) tasks: TaskTracker,
-    // Where they run.
+    // The runtime on which they run.
     runtime: Handle,
 }
 
-/// Whose turn it is in a store with one peer.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    // Held while a session goes on.
-    pub(super) session: tokio::sync::Mutex<()>,
-    // How far the one is that this side has opened.
-    pub(super) own: watch::Sender<Own>,
-}
-
-/// How far a session is that this side has opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Own {
-    #[default]
-    None,
-    /// Nothing has come of the peer yet.
-    Opened,
-    Answered,
-}
-
-/// How to reach everybody who carries a store.
-#[derive(Debug, Clone)]
-struct Topic {
-    sender: GossipSender,
-    // Notified when this node has more on disk.
-    ack: Arc<Notify>,
-}
-
 impl Mesh {
-    /// Begins with what was kept of peers when this node ran last. `ends`: what stops the tasks,
-    /// and who waits for them.
+    /// Returns a mesh with the addresses that were kept when this node ran last, and opens the
+    /// gate. `stop` ends its tasks, `tasks` tracks them.
     ///
     /// # Errors
-    /// `Open`: the node's own files cannot be written.
+    /// `Open`: a file of this node cannot be written.
     pub(super) fn new(
         node: &Node,
         endpoint: &Endpoint,
@@ -102,8 +96,8 @@ impl Mesh {
             gate,
             peers: Peers::default(),
             acks: Acks::new(node.incarnation()?),
-            turns: Mutex::default(),
-            topics: Mutex::default(),
+            turns: Turns::default(),
+            topics: Topics::default(),
             kept: Mutex::default(),
             sponsors: Mutex::default(),
             proven: Proven::default(),
@@ -117,6 +111,7 @@ impl Mesh {
         Ok(mesh)
     }
 
+    /// Returns the status of `node`, with its lag over all open stores.
     pub(super) fn status(&self, node: &Author) -> PeerStatus {
         let stores = self.node.open_stores();
         let behind: Option<Vec<u64>> = stores
@@ -127,11 +122,11 @@ impl Mesh {
         PeerStatus {
             behind: behind.map(|behind| behind.iter().sum()),
             ahead: ahead.sum(),
-            ..self.peers.status(node, self.gate.shut_out_for(node))
+            ..self.peers.status(node, self.gate.shut_out_ms(node))
         }
     }
 
-    /// Runs a task until it ends, or the net stops.
+    /// Spawns a task, which is dropped when the net stops.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         let task = async move {
@@ -143,45 +138,24 @@ impl Mesh {
         self.tasks.spawn_on(task, &self.runtime);
     }
 
-    /// Lets in who is a member now, and closes the connections of all others.
+    /// Lets in all current members, and closes the connections of all other nodes.
     pub(super) fn open_gate(&self) {
         let own = self.node.id();
         let members = self.node.members();
-        let mut admitted: BTreeSet<Author> = members
-            .iter()
-            .map(|(node, _)| *node)
-            .filter(|node| *node != own && members.role(node).is_some())
-            .collect();
-        // Just let in, we know nobody but our sponsor.
+        let mut admitted: BTreeSet<Author> = members.others(own).collect();
+        // This node was just let in and knows no member but its sponsor.
         if members.role(&own).is_none() {
             let sponsors = self.sponsors.lock();
             admitted.extend(sponsors.unwrap_or_else(PoisonError::into_inner).iter());
         }
-        // What the root store says of a node goes before what the node has shown.
+        // A proof does not count for a node that the root store names: it may have been removed.
         let proven = self.proven.nodes().into_iter();
         admitted.extend(proven.filter(|node| members.get(node).is_none()));
         self.gate.admit(admitted);
     }
 
-    /// Opens the gate, and a task for each new member.
-    pub(super) fn meet_members(self: &Arc<Self>) {
-        self.open_gate();
-        for node in self.gate.members() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if !kept.insert(node) {
-                continue;
-            }
-            let mesh = Arc::clone(self);
-            self.spawn(async move {
-                peer_task::keep(Arc::clone(&mesh), node).await;
-                let mut kept = mesh.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.remove(&node);
-            });
-        }
-    }
-
-    /// Makes all connections anew, at once: those that are there may be dead, and nobody has to wait
-    /// any more because of what failed before.
+    /// Closes all connections and dials all members at once. Old connections may be dead, and waits
+    /// after earlier failures mean nothing any more.
     pub(super) async fn meet_again(&self) {
         self.endpoint.network_change().await;
         self.gate.hang_up_all();
@@ -190,7 +164,7 @@ impl Mesh {
         }
     }
 
-    /// Lets in who let us in, until the members are known.
+    /// Lets in the node that admitted this one, until the root store names the members.
     pub(super) fn trust_sponsor(&self, node: &Author, addresses: Addresses) {
         {
             let mut sponsors = self.sponsors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,11 +175,8 @@ impl Mesh {
         self.open_gate();
     }
 
-    pub(super) fn connected(&self) -> Vec<Author> {
-        self.peers.online()
-    }
-
-    /// Wakes the task of `node`: it syncs, or dials.
+    /// Wakes the task of `node`: it syncs, or dials if it is not connected. Does nothing for a node
+    /// that is not let in.
     pub(super) fn want_sync(&self, node: &Author) {
         if self.gate.admits(node) {
             self.peers.wake(node).notify_one();
@@ -213,7 +184,7 @@ impl Mesh {
         }
     }
 
-    /// Wakes the task of some connected peer.
+    /// Wakes the task of one connected peer, chosen at random.
     pub(super) fn want_sync_any(&self) {
         let online = self.peers.online();
         let count = u64::try_from(online.len()).unwrap_or(1).max(1);
@@ -223,62 +194,69 @@ impl Mesh {
         }
     }
 
-    pub(super) fn add_topic(&self, store: StoreId, sender: GossipSender) -> Arc<Notify> {
-        let ack = Arc::new(Notify::new());
-        let topic = Topic {
-            sender,
-            ack: Arc::clone(&ack),
-        };
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.insert(store, topic);
-        ack
-    }
-
-    pub(super) fn remove_topic(&self, store: &StoreId) {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.remove(store);
-    }
-
-    pub(super) fn turn(&self, node: &Author, store: &StoreId) -> Arc<Turn> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry((*node, *store)).or_default())
-    }
-
-    /// Lets the others know, soon, that this node has more of `store` on disk.
+    /// Asks the gossip task of `store` to send an ack, within `ANNOUNCE_EVERY`. Does nothing while
+    /// the store is not carried.
     pub(super) fn acknowledge(&self, store: &Store) {
-        if let Some(topic) = self.topic(&store.id()) {
+        if let Some(topic) = self.topics.get(&store.id()) {
             topic.ack.notify_one();
         }
     }
 
-    fn topic(&self, store: &StoreId) -> Option<Topic> {
-        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        topics.get(store).cloned()
+    /// Announces to gossip neighbours that a sync has brought entries of `store`.
+    pub(super) async fn announce(&self, store: &Store) {
+        if let Some(topic) = self.topics.get(&store.id()) {
+            broadcast(&topic.sender, self.announcement(store)).await;
+        }
     }
 
-    /// Asks a peer into every topic. The connection is handed over next.
-    pub(super) async fn join_topics(&self, id: EndpointId) {
-        let topics: Vec<_> = {
-            let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-            topics.values().cloned().collect()
-        };
-        for topic in topics {
-            if let Err(error) = topic.sender.join_peers(vec![id]).await {
-                tracing::debug!(%error, "a peer was not asked into a topic");
+    /// Returns the message that announces this node's frontier of `store` and its addresses.
+    pub(super) fn announcement(&self, store: &Store) -> net::gossip::Kind {
+        net::gossip::Kind::Announce(net::Announce {
+            node: Bytes::copy_from_slice(&self.node.id().0),
+            nonce: self.random(),
+            frontier_hash: Bytes::copy_from_slice(&store.frontier().hash().0),
+            addresses: Some(Addresses::of(&self.endpoint).to_wire()),
+        })
+    }
+
+    /// Returns this node's signed acks of all open stores.
+    pub(super) fn own_acks(&self) -> Vec<Bytes> {
+        let (own, stores) = (self.node.id(), self.node.open_stores());
+        let acks = stores.iter().map(|store| self.acks.own(own, store));
+        acks.map(|ack| self.node.sign_ack(&ack)).collect()
+    }
+
+    /// Keeps an ack that came from a peer. False when it is malformed or not authentic.
+    pub(super) fn take_ack(&self, bytes: Bytes) -> bool {
+        match Ack::open(bytes) {
+            // Acks of others are dropped, so the number of members and stores bounds the memory.
+            Ok(ack) => {
+                if self.gate.admits(&ack.node) && self.node.open_store(&ack.store).is_some() {
+                    self.acks.take(ack);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an ack was refused");
+                false
             }
         }
     }
 
-    /// Says to neighbours that a sync has brought something.
-    pub(super) async fn announce(&self, store: &Store) {
-        if let Some(topic) = self.topic(&store.id()) {
-            gossip::announce(self, store, &topic.sender).await;
+    /// Counts a message that no honest peer sends. Every `STRIKES_MAX` of them the peer is shut out
+    /// for a while.
+    pub(super) fn strike(&self, node: &Author, what: &str) {
+        let (strikes, shut_out_ms) = self.peers.strike(node, what);
+        tracing::warn!(%node, what, strikes, "a peer misbehaves");
+        if let Some(wait_ms) = shut_out_ms {
+            tracing::warn!(%node, wait_ms, "a peer is shut out");
+            self.gate.shut_out(node, wait_ms);
         }
     }
 
-    // What was kept of peers when this node ran last.
-    pub(super) fn load_addresses(&self) {
-        // A join that was cut before the root store came: whom we know has let us in.
+    // Loads the addresses that were kept when this node ran last.
+    fn load_addresses(&self) {
+        // A join that was cut before the root store came: the only known peer is the sponsor.
         let own = self.node.id();
         let is_new = self.node.members().role(&own).is_none();
         for (node, body) in self.node.peer_notes() {
@@ -293,34 +271,29 @@ impl Mesh {
                     .insert(node);
             }
             if self.peers.found(&node, addresses) {
-                self.tell_iroh(&node);
+                self.update_lookup(&node);
             }
         }
     }
 
-    /// Keeps where `node` is for the next start, and tells iroh.
+    /// Writes the addresses of `node` to disk for the next start, and passes them to iroh.
     pub(super) fn keep_addresses(&self, node: &Author) {
         let body = self.peers.addresses(node).to_wire().encode_to_vec();
         if let Err(error) = self.node.keep_peer_note(node, body) {
-            tracing::warn!(%node, %error, "a peer's address was not kept");
+            tracing::warn!(%node, %error, "the addresses of a peer were not written to disk");
         }
-        self.tell_iroh(node);
+        self.update_lookup(node);
     }
 
-    fn tell_iroh(&self, node: &Author) {
+    fn update_lookup(&self, node: &Author) {
         if let Some(id) = endpoint_id(node) {
             let address = self.peers.addresses(node).to_iroh(id);
             drop(self.known.set_endpoint_info(address));
         }
     }
 
+    /// Returns random bits, for jitter and nonces only.
     pub(super) fn random(&self) -> u64 {
         getrandom::u64().unwrap_or_else(|_no_source| self.node.clock().now_ms())
-    }
-
-    // At least 0, below 1.
-    pub(super) fn random_unit(&self) -> f64 {
-        let bits = u32::try_from(self.random() >> 32).unwrap_or(0);
-        f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of each peer: where it may be, whether it is there, how it behaves.
+//! The peer table: addresses, connections, errors and strikes of each peer.
 
 use std::{
     collections::BTreeMap,
@@ -14,80 +14,105 @@ use tokio::{
 
 use crate::{
     id::Author,
-    limits::{
-        ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX, SHUT_OUT_MAX,
-        SHUT_OUT_MIN, STRIKES_MAX,
-    },
-    net::{PeerError, bind::Addresses, own_tip::Compared},
+    limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX},
+    net::{address::Addresses, error::PeerError},
+    protocol::peer::Strikes,
 };
 
 /// All peers of a node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Peers(Arc<Mutex<BTreeMap<Author, Peer>>>);
+pub(super) struct Peers(
+    // A peer is added when something is noted about it, which happens only to nodes that are or
+    // were let in, and stays until the net stops. Never held across an await; no other lock is
+    // taken meanwhile.
+    Arc<Mutex<BTreeMap<Author, Peer>>>,
+);
 
 #[derive(Debug)]
 struct Peer {
-    // On its own word.
+    // As the peer itself reported them last, or the user gave them.
     addresses: Addresses,
-    // On somebody's word: tried besides, and never instead.
+    // As another node reported them last. Dialled in addition to `addresses`, never instead.
     hinted: Addresses,
-    // What of `addresses` was said to be news last, and when.
+    // The addresses that were last written to disk, and when. `None` before the first time.
     news: Option<(Addresses, Instant)>,
-    // Newest last. Two when both sides dialled at once.
+    // Newest last; closed ones are dropped by `live`. Two when both sides dialled at once, at most
+    // PEER_CONNECTIONS_MAX.
     connections: Vec<Connection>,
+    // Wall clock of this node when the last message came, ms since 1970. 0 before the first one.
     seen_ms: u64,
+    // Milliseconds that its clock is ahead, by its last status.
     skew_ms: i64,
+    // Cleared by a connection and by a sync that went well.
     error: Option<PeerError>,
-    // Since the start.
+    // Outcome of the first sync since the start.
     compared: Compared,
-    strikes: u32,
-    // What it did last that no honest peer does.
+    strikes: Strikes,
+    // The text of its last strike.
     misbehaved: Option<String>,
-    // Room for syncs that it opens.
+    // PEER_SYNCS_MAX permits, one for each sync that it has opened. Never closed.
     syncs: Arc<Semaphore>,
-    // Wakes the peer's task while it is not connected: a connection, an address.
+    // Notified by a connection, an address or a wish to sync. The peer's task waits for it while it
+    // has no connection.
     wake: Arc<Notify>,
-    // Wakes it while it is: there is something to sync.
+    // Notified when there is something to sync. The peer's task waits for it while it has a
+    // connection.
     wanted: Arc<Notify>,
-    // Told of each connection.
+    // Notified of each new connection. Dials that are under way wait for it.
     came: Arc<Notify>,
 }
 
-/// How a peer is, for people.
+/// Outcome of the first sync with a peer since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Compared {
+    /// It has not ended.
+    #[default]
+    NotYet,
+    /// The peer was not reached, or the sync with it failed.
+    Failed,
+    /// It failed because a store of this node could not be read or written.
+    Unreadable,
+    /// All entries that the peer has of all stores are here.
+    Done,
+}
+
+/// The status of a peer, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// Which.
+    /// Key of the peer.
     pub node: Author,
     /// True while there is a connection.
     pub online: bool,
-    /// When it was last heard of, ms since 1970; 0: never.
+    /// When its last message came, ms since 1970. 0 if none came since the start.
     pub seen_ms: u64,
-    /// Where it may be found.
+    /// Its addresses, as it reported them last.
     pub addresses: Addresses,
-    /// Round-trip time of the connection's path.
+    /// Round-trip time of the path that its connection uses. `None` without a connection.
     pub rtt: Option<Duration>,
     /// True when the path goes through a relay.
     pub relayed: bool,
-    /// What its clock is ahead of the one here, in ms.
+    /// Milliseconds that its clock is ahead of the one here; negative when it is behind.
     pub skew_ms: i64,
-    /// Entries here that it has not said it has on disk; `None`: it has said nothing yet.
+    /// Entries of all stores here that it has not acknowledged as on disk. `None` before its first
+    /// acks.
     pub behind: Option<u64>,
-    /// Entries that it has on disk and this node lacks; `None`: it has said nothing yet.
+    /// Entries that it has acknowledged as on disk and that are not here. `None` before its first
+    /// acks.
     pub ahead: Option<u64>,
-    /// What went wrong last; `None` after it went well.
+    /// The last error. `None` after a connection or a sync went well.
     pub error: Option<PeerError>,
-    /// Messages that no honest peer sends.
+    /// Messages since the start that no honest peer sends.
     pub strikes: u32,
-    /// What the last of them was.
+    /// The text of the last of them.
     pub misbehaved: Option<String>,
-    /// For how long it is still shut out because of them; `None`: it is not.
+    /// Time for which it is still shut out because of them. `None` when it is not.
     pub shut_out: Option<Duration>,
 }
 
 impl Peers {
     /// Returns the newest connection to `node` that is open.
     pub(super) fn connection(&self, node: &Author) -> Option<Connection> {
-        // Also asked of nodes that somebody made up: nothing is kept of those.
+        // Also asked about ids that a stranger made up: nothing is kept for those.
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.get_mut(node)?.live().last().cloned()
     }
@@ -97,7 +122,7 @@ impl Peers {
         self.connection(node).is_some()
     }
 
-    /// Takes a new connection; false when there are too many.
+    /// Adds a new connection. False when the peer has `PEER_CONNECTIONS_MAX` already.
     pub(super) fn connected(&self, node: &Author, connection: Connection, now_ms: u64) -> bool {
         self.with(node, |peer| {
             if peer.live().len() >= PEER_CONNECTIONS_MAX {
@@ -112,7 +137,7 @@ impl Peers {
         })
     }
 
-    /// Waits for the next connection to `node`.
+    /// Waits until there is a connection to `node`. Cancel-safe.
     pub(super) async fn comes(&self, node: &Author) {
         let came = self.with(node, |peer| Arc::clone(&peer.came));
         let came = came.notified();
@@ -121,23 +146,23 @@ impl Peers {
         }
     }
 
-    /// Returns what wakes the task of `node`.
+    /// Returns the wake of `node` for its task while it has no connection.
     pub(super) fn wake(&self, node: &Author) -> Arc<Notify> {
         self.with(node, |peer| Arc::clone(&peer.wake))
     }
 
-    /// Returns what asks for a sync with `node`.
+    /// Returns the wake of `node` for its task while it has a connection.
     pub(super) fn wanted(&self, node: &Author) -> Arc<Notify> {
         self.with(node, |peer| Arc::clone(&peer.wanted))
     }
 
-    /// Returns where `node` may be found.
+    /// Returns the addresses of `node` by its own report.
     pub(super) fn addresses(&self, node: &Author) -> Addresses {
         self.with(node, |peer| peer.addresses.clone())
     }
 
-    /// Returns all places where `node` may be, also on the word of others: whoever answers there
-    /// must have its key.
+    /// Returns all addresses of `node`, also those that others reported. The node that answers
+    /// there must have its key.
     pub(super) fn places(&self, node: &Author) -> Addresses {
         self.with(node, |peer| {
             let mut places = peer.addresses.clone();
@@ -148,8 +173,8 @@ impl Peers {
         })
     }
 
-    /// Says where `node` is, on its own word. True when that is news to be written down: not more
-    /// often than disks like.
+    /// Notes the addresses of `node` by its own report. True when they must be written to disk:
+    /// they are new, and the last time is `ADDRESSES_KEEP_EVERY` ago.
     pub(super) fn found(&self, node: &Author, addresses: Addresses) -> bool {
         self.with(node, |peer| {
             if addresses.is_empty() {
@@ -169,7 +194,8 @@ impl Peers {
         })
     }
 
-    /// Says where `node` may be, on somebody's word: only what is not connected is looked for.
+    /// Notes addresses of `node` that another node reported, and wakes its task. Does nothing for a
+    /// node that is connected.
     pub(super) fn hint(&self, node: &Author, addresses: &Addresses) {
         self.with(node, |peer| {
             let is_known = [&peer.addresses, &peer.hinted].contains(&addresses);
@@ -180,14 +206,14 @@ impl Peers {
         });
     }
 
-    /// Begins to serve a sync that `node` opened, until the answer is dropped; `None`: it has too
-    /// many.
+    /// Returns a permit to serve a sync that `node` has opened. `None` when it has too many.
+    /// Dropping the permit ends the sync.
     pub(super) fn begin_sync(&self, node: &Author) -> Option<OwnedSemaphorePermit> {
         let syncs = self.with(node, |peer| Arc::clone(&peer.syncs));
         syncs.try_acquire_owned().ok()
     }
 
-    /// Notes that `node` was heard of, and its clock.
+    /// Notes that a message of `node` came, and how far ahead its clock is if the message has it.
     pub(super) fn seen(&self, node: &Author, now_ms: u64, skew_ms: Option<i64>) {
         self.with(node, |peer| {
             peer.seen_ms = now_ms;
@@ -203,31 +229,35 @@ impl Peers {
         });
     }
 
-    /// Notes what went wrong.
+    /// Notes an error with `node`.
     pub(super) fn failed(&self, node: &Author, error: PeerError) {
         self.with(node, |peer| {
-            peer.error = Some(error);
             if peer.compared == Compared::NotYet {
-                peer.compared = Compared::Failed;
+                peer.compared = match error {
+                    PeerError::Own { .. } => Compared::Unreadable,
+                    _ => Compared::Failed,
+                };
             }
+            peer.error = Some(error);
         });
     }
 
-    /// Returns what came of the first sync with `node`.
+    /// Returns the outcome of the first sync with `node` since the start.
     pub(super) fn compared(&self, node: &Author) -> Compared {
         self.with(node, |peer| peer.compared)
     }
 
-    /// Notes what no honest peer does; returns how often now, and for how long it is shut out if so.
-    pub(super) fn strike(&self, node: &Author, what: &str) -> (u32, Option<Duration>) {
+    /// Counts a message that no honest peer sends. Returns the count, and the milliseconds for
+    /// which the peer is shut out because of it.
+    pub(super) fn strike(&self, node: &Author, what: &str) -> (u32, Option<u64>) {
         self.with(node, |peer| {
-            peer.strikes = peer.strikes.saturating_add(1);
+            let shut_out_ms = peer.strikes.strike();
             peer.misbehaved = Some(what.to_owned());
-            (peer.strikes, shut_out(peer.strikes))
+            (peer.strikes.count(), shut_out_ms)
         })
     }
 
-    /// Returns the nodes that have a connection.
+    /// Returns the nodes that have a connection, by key.
     pub(super) fn online(&self) -> Vec<Author> {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers
@@ -236,8 +266,9 @@ impl Peers {
             .collect()
     }
 
-    /// Returns how `node` is, who is shut out for that long.
-    pub(super) fn status(&self, node: &Author, shut_out: Option<Duration>) -> PeerStatus {
+    /// Returns the status of `node` without its lag. `shut_out_ms`: milliseconds for which it is
+    /// still shut out.
+    pub(super) fn status(&self, node: &Author, shut_out_ms: Option<u64>) -> PeerStatus {
         self.with(node, |peer| {
             let connection = peer.live().last().cloned();
             let paths = connection.as_ref().map(|connection| {
@@ -257,9 +288,9 @@ impl Peers {
                 behind: None,
                 ahead: None,
                 error: peer.error.clone(),
-                strikes: peer.strikes,
+                strikes: peer.strikes.count(),
                 misbehaved: peer.misbehaved.clone(),
-                shut_out,
+                shut_out: shut_out_ms.map(Duration::from_millis),
             }
         })
     }
@@ -281,7 +312,7 @@ impl Default for Peer {
             skew_ms: 0,
             error: None,
             compared: Compared::NotYet,
-            strikes: 0,
+            strikes: Strikes::default(),
             misbehaved: None,
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             wake: Arc::default(),
@@ -299,16 +330,6 @@ impl Peer {
     }
 }
 
-// For how long a peer is shut out at its `strikes`-th strike.
-fn shut_out(strikes: u32) -> Option<Duration> {
-    let times = strikes / STRIKES_MAX;
-    if times == 0 || !strikes.is_multiple_of(STRIKES_MAX) {
-        return None;
-    }
-    let doubled = 2_u32.saturating_pow(times - 1);
-    Some(SHUT_OUT_MIN.saturating_mul(doubled).min(SHUT_OUT_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,17 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn n2_every_so_many_strikes_a_peer_is_shut_out_twice_as_long() {
-        let times: Vec<_> = (0..=4 * STRIKES_MAX).map(shut_out).collect();
-        let counted = times.iter().flatten().copied();
-        let doubling = [1, 2, 4, 8].map(|times| SHUT_OUT_MIN * times);
-        assert_eq!(counted.collect::<Vec<_>>(), doubling);
-        assert_eq!(shut_out(STRIKES_MAX), Some(SHUT_OUT_MIN));
-        assert_eq!(shut_out(100 * STRIKES_MAX), Some(SHUT_OUT_MAX));
-    }
-
-    #[test]
-    fn n13_what_others_say_of_an_address_never_replaces_what_the_peer_said() {
+    fn n13_hint_never_replaces_own_address() {
         let peers = Peers::default();
         assert!(peers.found(&NODE, at("192.0.2.1:1")));
         for port in 0..100 {
@@ -341,13 +352,13 @@ mod tests {
         }
         assert_eq!(peers.addresses(&NODE), at("192.0.2.1:1"));
         let places = peers.places(&NODE);
-        let last = at("198.51.100.1:99");
-        assert_eq!(places.direct.len(), 2, "the last hint, and its own word");
-        assert!(places.direct.is_superset(&last.direct));
+        let hinted = at("198.51.100.1:99");
+        assert_eq!(places.direct.len(), 2, "the last hint and its own address");
+        assert!(places.direct.is_superset(&hinted.direct));
     }
 
     #[test]
-    fn n8_a_peer_that_moves_all_the_time_is_not_written_down_each_time() {
+    fn n8_moving_peer_is_not_written_each_time() {
         let peers = Peers::default();
         let written = (1..100).filter(|port| peers.found(&NODE, at(&format!("192.0.2.1:{port}"))));
         assert_eq!(written.count(), 1);
@@ -355,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn n8_nothing_is_kept_of_nodes_that_somebody_made_up() {
+    fn n8_nothing_is_kept_of_made_up_nodes() {
         let peers = Peers::default();
         for byte in 0..=255 {
             assert!(!peers.is_connected(&Author([byte; 32])));
@@ -364,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn n8_syncs_that_a_peer_opens_are_counted_and_given_back() {
+    fn n8_syncs_of_a_peer_are_bounded() {
         let peers = Peers::default();
         let slots: Vec<_> = (0..PEER_SYNCS_MAX)
             .map(|_| peers.begin_sync(&NODE))

@@ -1,6 +1,11 @@
-//! One peer: dialled until it answers, then kept in step for as long as it is there.
+//! The task of one peer: dial it until it answers, then keep in step while it is connected.
+//!
+//! When to dial, wait and sync is decided by `protocol::peer`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use iroh::{
     EndpointAddr,
@@ -12,49 +17,68 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     id::Author,
-    limits::{
-        DIAL_AGAIN_MAX, DIAL_AGAIN_MIN, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX,
-        STATUS_BYTES_MAX, SYNC_EVERY, SYNC_WORK_TIMEOUT,
-    },
+    limits::{DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX, STATUS_BYTES_MAX},
     net::{
-        GOSSIP_ALPN, Mesh, PeerError, SYNC_ALPN,
-        bind::{Addresses, endpoint_id, node_of},
+        address::{Addresses, endpoint_id, node_of},
+        alpn::{GOSSIP_ALPN, SYNC_ALPN},
+        error::PeerError,
         gate::BUSY,
-        hello, session,
+        hello,
+        mesh::Mesh,
+        session,
     },
+    protocol::peer::{DialStep, Dialer, SyncEvent, SyncStep, busy_wait_ms, sync_step},
     wire::net,
 };
 
-/// Keeps `node` connected and in step until it is no member any more, or the mesh stops.
-pub(super) async fn keep(mesh: Arc<Mesh>, node: Author) {
+/// Opens the gate, and spawns a task for each node that is let in and has none.
+pub(super) fn meet_members(mesh: &Arc<Mesh>) {
+    mesh.open_gate();
+    for node in mesh.gate.members() {
+        let mut kept = mesh.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.insert(node) {
+            continue;
+        }
+        let with = Arc::clone(mesh);
+        mesh.spawn(async move {
+            keep(Arc::clone(&with), node).await;
+            let mut kept = with.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.remove(&node);
+        });
+    }
+}
+
+// Keeps `node` connected and in step until it is not let in any more.
+async fn keep(mesh: Arc<Mesh>, node: Author) {
     let wake = mesh.peers.wake(&node);
-    let mut again = DIAL_AGAIN_MIN;
-    while mesh.gate.admits(&node) {
-        if let Some(wait) = mesh.gate.shut_out_for(&node) {
-            tokio::time::sleep(wait).await;
-            continue;
-        }
-        if let Some(connection) = mesh.peers.connection(&node) {
-            again = DIAL_AGAIN_MIN;
-            stay(&mesh, &node, &connection).await;
-            continue;
-        }
-        match dial(&mesh, &node).await {
-            Ok(()) => continue,
-            Err(error) => mesh.peers.failed(&node, error),
-        }
-        // Whole fleets come back at once: each waits a time of its own.
-        let wait = again.mul_f64(0.5 + mesh.random_unit());
-        again = (again * 2).min(DIAL_AGAIN_MAX);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // It has come to us, or somebody said where it is.
-            () = wake.notified() => again = DIAL_AGAIN_MIN,
+    let mut dialer = Dialer::default();
+    loop {
+        let is_admitted = mesh.gate.admits(&node);
+        let shut_out_ms = mesh.gate.shut_out_ms(&node);
+        match dialer.next(is_admitted, shut_out_ms, mesh.peers.connection(&node)) {
+            DialStep::End => return,
+            DialStep::Wait(ms) => sleep(ms).await,
+            DialStep::Stay(connection) => stay(&mesh, &node, &connection).await,
+            DialStep::Dial => {
+                let Err(error) = dial(&mesh, &node).await else {
+                    continue;
+                };
+                mesh.peers.failed(&node, error);
+                let wait_ms = dialer.on_dial_failed(mesh.random());
+                tokio::select! {
+                    () = sleep(wait_ms) => {}
+                    // The peer has connected itself, an address came, or a sync is wanted.
+                    () = wake.notified() => dialer.on_woken(),
+                }
+            }
         }
     }
 }
 
-/// Returns a connection to `node`: one that is there, or a new one.
+/// Returns an open connection to `node`; dials if there is none.
+///
+/// # Errors
+/// `PeerError`: the peer was not reached, or refuses.
 pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connection, PeerError> {
     if mesh.peers.connection(node).is_none() {
         dial(mesh, node).await?;
@@ -63,9 +87,10 @@ pub(super) async fn connect(mesh: &Arc<Mesh>, node: &Author) -> Result<Connectio
     connection.ok_or(PeerError::HungUp)
 }
 
+// Dials `node`. If it does not know this node as a member, proves it and dials again.
 async fn dial(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
     match reach(mesh, node).await {
-        // Who has let us in may be gone before it could tell everybody.
+        // This node's sponsor may have gone offline before any other member learned of the grant.
         Err(PeerError::NotAMember) => {
             hello::prove(mesh, address(mesh, node)?).await?;
             reach(mesh, node).await
@@ -83,11 +108,11 @@ async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
     let address = address(mesh, node)?;
     let dialled = tokio::select! {
         dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, SYNC_ALPN)) => dialled,
-        // It may have an old address here, and not wait for that to be found out.
+        // The address may be old. A connection that the peer makes meanwhile is enough.
         () = mesh.peers.comes(node) => return Ok(()),
     };
     let connection = dialled.map_err(|_elapsed| PeerError::Silent { wait: DIAL_TIMEOUT })??;
-    // Who is refused learns it only now.
+    // A refused dial succeeds at first; only the exchange shows the refusal.
     exchange(mesh, node, &connection).await?;
     let served = Arc::clone(mesh);
     if !mesh
@@ -101,52 +126,58 @@ async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
     Ok(())
 }
 
-// Gossip's own dialling gives up for good after one failure, so it is handed a connection.
+// Hands gossip a connection: its own dialling gives up for good after one failure.
 async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
     let Some(id) = endpoint_id(node) else { return };
     let address = mesh.peers.places(node).to_iroh(id);
     let dialled = timeout(DIAL_TIMEOUT, mesh.endpoint.connect(address, GOSSIP_ALPN)).await;
     match dialled {
         Ok(Ok(connection)) => {
-            mesh.join_topics(id).await;
+            mesh.topics.join(id).await;
             if let Err(error) = mesh.gossip.handle_connection(connection).await {
-                tracing::warn!(%node, %error, "no gossip with a peer");
+                tracing::warn!(%node, %error, "gossip did not take the connection to a peer");
             }
         }
-        Ok(Err(error)) => tracing::debug!(%node, %error, "no gossip with a peer"),
-        Err(_elapsed) => tracing::debug!(%node, "no gossip with a peer in time"),
+        Ok(Err(error)) => tracing::debug!(%node, %error, "gossip did not connect to a peer"),
+        Err(_elapsed) => tracing::debug!(%node, "gossip did not connect to a peer in time"),
     }
 }
 
-// Syncs when something asks for it, and now and then, for as long as the connection lasts.
+// Syncs when something asks for it, and now and then, until the connection is closed.
 async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
     let wanted = mesh.peers.wanted(node);
-    // Who has dialled begins.
-    let mut begins = connection.side() == Side::Client;
+    let dialled = connection.side() == Side::Client;
+    let mut event = SyncEvent::Connected { dialled };
     loop {
-        if begins && let Err(error) = in_step(mesh, node, connection).await {
-            if connection.close_reason().is_some() {
-                return;
+        event = match sync_step(event, mesh.random()) {
+            SyncStep::Sync => match in_step(mesh, node, connection).await {
+                Ok(()) => SyncEvent::Synced,
+                Err(_ended) if connection.close_reason().is_some() => return,
+                Err(error) => {
+                    mesh.peers.failed(node, error);
+                    SyncEvent::Failed
+                }
+            },
+            SyncStep::Rest(ms) => {
+                sleep(ms).await;
+                SyncEvent::Rested
             }
-            mesh.peers.failed(node, error);
-            // Not at once again, and not for ever.
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
-        begins = true;
-        let every = SYNC_EVERY.mul_f64(0.5 + mesh.random_unit());
-        tokio::select! {
-            _reason = connection.closed() => return,
-            () = tokio::time::sleep(every) => {
+            SyncStep::Listen(ms) => tokio::select! {
+                _reason = connection.closed() => return,
+                () = sleep(ms) => SyncEvent::Due,
+                () = wanted.notified() => SyncEvent::Wanted,
+            },
+            SyncStep::Exchange => {
                 if let Err(error) = exchange(mesh, node, connection).await {
                     mesh.peers.failed(node, error);
                 }
+                SyncEvent::Exchanged
             }
-            () = wanted.notified() => {}
-        }
+        };
     }
 }
 
-// The root store first: it says who may write in the others.
+// Syncs all stores, the root store first: it names the members that may write in the others.
 async fn in_step(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -156,12 +187,15 @@ async fn in_step(
     for store in mesh.node.open_stores() {
         loop {
             match session::open(mesh, node, connection, &store, |_entries| {}).await {
-                // It opens what the root store lists, in a moment; the others need not wait for it.
+                // The peer opens a listed store soon. The other stores need not wait for it.
                 Ok(Some(_)) | Err(PeerError::NoStore) => break,
                 Err(error) => return Err(error),
-                Ok(None) if began.elapsed() >= SYNC_WORK_TIMEOUT => return Err(PeerError::Busy),
-                // What it opened does the same, and is not over: only then is this side in step.
-                Ok(None) => tokio::time::sleep(BUSY_FOR).await,
+                // The peer's own session does the same work. This side is in step when it has
+                // ended.
+                Ok(None) => match busy_wait_ms(ms(began.elapsed())) {
+                    Some(wait_ms) => sleep(wait_ms).await,
+                    None => return Err(PeerError::Busy),
+                },
             }
         }
     }
@@ -170,7 +204,7 @@ async fn in_step(
     Ok(())
 }
 
-/// Says how we are, and hears how the peer is.
+// Exchanges statuses with `node` over a stream that this side opens.
 async fn exchange(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -185,15 +219,15 @@ async fn exchange(
         let reply = receive.read_to_end(STATUS_BYTES_MAX).await;
         let reply = reply.map_err(|error| read_status(mesh, node, error))?;
         let now_ms = mesh.node.clock().now_ms();
-        // Their clock is compared with the middle of ours (Cristian 1989).
+        // The peer's clock is compared with the middle of the round trip here (Cristian 1989).
         let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
-        heard(mesh, node, &reply, middle_ms)
+        note_status(mesh, node, &reply, middle_ms)
     };
     let wait = HELLO_TIMEOUT;
     let asked = timeout(wait, asked).await;
     asked
         .map_err(|_elapsed| PeerError::Silent { wait })?
-        // The connection's end says more than the stream's.
+        // The reason why the connection was closed says more than the error of the stream.
         .map_err(|error| connection.close_reason().map_or(error, PeerError::from))
 }
 
@@ -205,10 +239,11 @@ fn status(mesh: &Mesh) -> net::Status {
     }
 }
 
-fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), PeerError> {
+// Notes the status that `node` sent. `now_ms`: this node's clock when the peer read its own.
+fn note_status(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), PeerError> {
     let Ok(status) = net::Status::decode(message) else {
-        mesh.strike(node, "a status that is none");
-        let what = "a status that is none";
+        let what = "a malformed status";
+        mesh.strike(node, what);
         return Err(PeerError::Malformed { what });
     };
     let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
@@ -217,7 +252,7 @@ fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), 
         .seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
     for ack in status.acks {
         if !mesh.take_ack(ack) {
-            mesh.strike(node, "an ack that is none");
+            mesh.strike(node, "a malformed ack");
         }
     }
     let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
@@ -227,7 +262,7 @@ fn heard(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), 
     Ok(())
 }
 
-/// Serves the sync protocol to members.
+/// Serves the sync protocol. The gate lets only members reach it.
 #[derive(Debug, Clone)]
 pub(super) struct Served(pub(super) Arc<Mesh>);
 
@@ -246,16 +281,16 @@ impl ProtocolHandler for Served {
     }
 }
 
-// Each stream begins with a byte that says what it is for.
+// Answers the streams that the peer opens, each in a task, until the connection is closed.
 async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
     let node = node_of(&connection.remote_id());
     while let Ok((send, receive)) = connection.accept_bi().await {
         let (mesh, connection) = (Arc::clone(mesh), connection.weak_handle());
         mesh.clone().spawn(async move {
             if let Err(error) = answer(&mesh, &node, send, receive).await {
-                tracing::debug!(%node, %error, "a stream ended badly");
+                tracing::debug!(%node, %error, "a stream of a peer failed");
                 let connection = connection.upgrade();
-                // A stream that ends with its connection is nobody's fault.
+                // A stream that ends because its connection was closed is not an error of the peer.
                 if connection.is_some_and(|connection| connection.close_reason().is_none()) {
                     mesh.peers.failed(&node, error);
                 }
@@ -265,6 +300,7 @@ async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
     mesh.peers.wake(&node).notify_one();
 }
 
+// Answers one stream. Its first byte is its kind.
 async fn answer(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -281,7 +317,7 @@ async fn answer(
                 .await
                 .map_err(|_elapsed| PeerError::Silent { wait })?
                 .map_err(|error| read_status(mesh, node, error))?;
-            heard(mesh, node, &request, mesh.node.clock().now_ms())?;
+            note_status(mesh, node, &request, mesh.node.clock().now_ms())?;
             send.write_all(&status(mesh).encode_to_vec()).await?;
             Ok(send.finish()?)
         }
@@ -296,21 +332,9 @@ async fn answer(
             }
         },
         [_other] => {
-            let what = "a stream of a kind that there is not";
+            let what = "an unknown kind of stream";
             mesh.strike(node, what);
             Err(PeerError::Malformed { what })
-        }
-    }
-}
-
-impl Mesh {
-    /// Notes what no honest peer does; after some of it the peer is shut out for a while.
-    pub(super) fn strike(&self, node: &Author, what: &str) {
-        let (strikes, shut_out) = self.peers.strike(node, what);
-        tracing::warn!(%node, what, strikes, "a peer misbehaves");
-        if let Some(wait) = shut_out {
-            tracing::warn!(%node, ?wait, "a peer is shut out");
-            self.gate.shut_out(node, wait);
         }
     }
 }
@@ -326,8 +350,13 @@ fn read_status(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
     }
 }
 
+async fn sleep(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// First byte of a stream that exchanges statuses.
 const STATUS: u8 = 1;
-// Between two looks whether a session that the peer has opened is over.
-const BUSY_FOR: Duration = Duration::from_millis(200);
-const RETRY_AFTER: Duration = Duration::from_secs(1);

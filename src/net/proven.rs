@@ -1,7 +1,7 @@
-//! Nodes that have shown why they are members before the root store here says so.
+//! Nodes that have proven their membership before the root store here names them.
 //!
-//! They are let in, and the sync that follows brings what they have shown: from then on the root
-//! store speaks for them. In memory only: after a restart they show it again.
+//! Such a node is let in, and the sync that follows brings the grants that it has shown. From then
+//! on the root store names it. In memory only: after a restart the node shows its proof again.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -17,19 +17,20 @@ use crate::{
     store::{ProveError, Store},
 };
 
-/// Who is let in because of a proof.
+/// The nodes that are let in because of a proof.
 #[derive(Debug, Default)]
 pub(super) struct Proven(
-    // Oldest first. Bounded by PROVEN_MAX: the oldest goes.
+    // Oldest first, each node once. At most PROVEN_MAX: then the oldest goes. Never held across an
+    // await; no other lock is taken meanwhile.
     Mutex<VecDeque<(Author, Vec<Bytes>)>>,
 );
 
 impl Proven {
-    /// Looks at what `node` shows, and keeps it if it holds.
+    /// Checks the proof that `node` shows, and keeps it if it holds. Returns the proven role.
     ///
     /// # Errors
-    /// `ProveError`; nothing is kept then.
-    pub(super) async fn look(
+    /// `ProveError`. Nothing is kept then.
+    pub(super) async fn check(
         &self,
         root: &Store,
         node: &Author,
@@ -45,9 +46,9 @@ impl Proven {
         Ok(role)
     }
 
-    /// Looks again, after the members have changed: who is named by the root store needs no proof
-    /// any more, and one that was shown may hold no longer.
-    pub(super) async fn look_again(&self, root: &Store) {
+    /// Checks all proofs again after the members have changed. A node that the root store names
+    /// needs none any more, and a proof may hold no longer.
+    pub(super) async fn check_again(&self, root: &Store) {
         let shown = {
             let proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             proven.clone()
@@ -61,7 +62,7 @@ impl Proven {
         }
     }
 
-    /// Returns who is let in.
+    /// Returns the nodes that have a proof that holds.
     pub(super) fn nodes(&self) -> BTreeSet<Author> {
         let proven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         proven.iter().map(|(node, _)| *node).collect()

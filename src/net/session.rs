@@ -1,7 +1,7 @@
 //! A sync of one store over one stream: the shell around `protocol::sync`.
 //!
-//! Reads and writes go on side by side, so that two nodes with much to send each other never wait
-//! for each other. Every wait has an end.
+//! Reading and writing go on side by side, so two nodes that have much to send never wait for each
+//! other. Every wait has a timeout.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,28 +10,35 @@ use iroh::endpoint::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::{
-        Mesh, Own, PeerError, Turn,
-        error::{BUSY, NO_STORE},
+        error::{BUSY, NO_STORE, PeerError},
+        mesh::Mesh,
+        turns::Turn,
     },
     pace::{self, Pace},
-    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
+    protocol::sync::{
+        self, Action, Decision, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor,
+    },
     store::{IngestError, Ingested, Outgoing, Store},
 };
 
 /// First byte of a stream that syncs.
 pub(super) const STREAM: u8 = 2;
 
-/// Syncs `store` with `node`, both ways. `progress` hears how many entries have come so far.
+/// Syncs `store` with `node`, both ways. `progress` is called with the number of entries that have
+/// come so far.
 ///
-/// One session of a peer and a store at a time: it waits for its turn. `None`: the peer has opened
-/// one meanwhile, which does the same.
+/// There is one session of a peer and a store at a time; this one waits for its turn. Returns
+/// `None` when the peer has refused it because its own session of the store does the same work.
+///
+/// # Errors
+/// `PeerError`.
 pub(super) async fn open(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -39,10 +46,10 @@ pub(super) async fn open(
     store: &Store,
     progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Option<Summary>, PeerError> {
-    let turn = mesh.turn(node, &store.id());
+    let turn = mesh.turns.of(node, &store.id());
     let _session = turn.session.lock().await;
     let _over = Over(&turn);
-    turn.own.send_replace(Own::Opened);
+    turn.rule.send_modify(sync::Turn::opened);
     let (mut send, receive) = connection.open_bi().await?;
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
@@ -66,7 +73,10 @@ pub(super) async fn open(
     }
 }
 
-/// Answers a node that opened a sync.
+/// Serves a sync that `node` has opened.
+///
+/// # Errors
+/// `PeerError`.
 pub(super) async fn accept(
     mesh: &Arc<Mesh>,
     node: &Author,
@@ -82,22 +92,14 @@ pub(super) async fn accept(
         return Err(PeerError::Malformed { what });
     };
     let Some(store) = mesh.node.open_store(id) else {
-        // Not here yet, or never: no fault of the peer.
+        // It is not open here yet, or never will be. The peer did nothing wrong.
         drop(send.reset(NO_STORE.into()));
         return Ok(());
     };
-    let turn = mesh.turn(node, id);
-    // Own sessions wait for this one, where it is the first.
+    let turn = mesh.turns.of(node, id);
+    // If no session holds the turn, own sessions wait for this one.
     let _session = turn.session.try_lock();
-    // Both may open one in the same moment: that of the lesser id goes on. An honest peer answers
-    // it at once.
-    if mesh.node.id() < *node {
-        let mut own = turn.own.subscribe();
-        let decided = own.wait_for(|own| *own != Own::Opened);
-        drop(timeout(TIE_TIMEOUT, decided).await);
-    }
-    // An own one is on its way, which does the same.
-    if *turn.own.borrow() == Own::Answered {
+    if !is_served(mesh, node, &turn).await {
         drop(send.reset(BUSY.into()));
         return Ok(());
     }
@@ -117,15 +119,36 @@ pub(super) async fn accept(
     shell.run(session, actions).await.map(|_summary| ())
 }
 
-/// Says, when it is dropped, that an own session is over.
+// Waits until the turn decides whether a session that `node` has just opened is served.
+async fn is_served(mesh: &Mesh, node: &Author, turn: &Turn) -> bool {
+    let (own, came) = (mesh.node.id(), Instant::now());
+    let mut rule = turn.rule.subscribe();
+    loop {
+        let waited_ms = u64::try_from(came.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let decision = rule
+            .borrow_and_update()
+            .on_peer_opens(&own, node, 0, waited_ms);
+        match decision {
+            Decision::Serve => return true,
+            Decision::Refuse => return false,
+            Decision::WaitUntil(ms) => {
+                let until = came + Duration::from_millis(ms);
+                drop(timeout_at(until, rule.changed()).await);
+            }
+        }
+    }
+}
+
+/// Notes in the turn, when it is dropped, that the own session has ended.
 struct Over<'a>(&'a Turn);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.0.own.send_replace(Own::None);
+        self.0.rule.send_modify(sync::Turn::over);
     }
 }
 
+/// One session, its stream, and the store that it reads and writes.
 struct Shell<'a, P> {
     mesh: &'a Arc<Mesh>,
     node: &'a Author,
@@ -133,9 +156,9 @@ struct Shell<'a, P> {
     progress: P,
     frames: Frames,
     reader: Reader,
-    // Where this side has opened it.
+    // `Some` in a session that this side has opened.
     turn: Option<&'a Turn>,
-    // At most one message full of entries.
+    // The entries of the last message, while the store takes them. Joined before the next ones.
     ingesting: Option<JoinHandle<Result<Vec<Ingested>, IngestError>>>,
 }
 
@@ -160,7 +183,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                     let blame = |error| blame(mesh, node, error);
                     let message = message?.map_err(blame)?;
                     if let Some(turn) = self.turn {
-                        turn.own.send_replace(Own::Answered);
+                        turn.rule.send_modify(sync::Turn::answered);
                     }
                     let (returned, handled) = handle(session, message).await?;
                     session = returned;
@@ -174,7 +197,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         }
     }
 
-    // Does what the session says, in order. Returns how it went when it is over.
+    // Does the actions of the session, in order. Returns its summary when it has ended.
     async fn act(
         &mut self,
         session: &mut Session,
@@ -188,7 +211,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 Action::Find(tips) => {
                     self.ingested().await?;
                     let lacking = self.store.lacks(tips).await.map_err(PeerError::own)?;
-                    actions.extend(session.lacks(lacking));
+                    actions.extend(session.on_missing(lacking));
                 }
                 Action::Read(ranges) => {
                     let store = self.store.clone();
@@ -215,7 +238,8 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         Ok(None)
     }
 
-    // Waits until what came last is on disk: meanwhile the next message was read and checked.
+    // Waits until the entries that came last are on disk. Meanwhile the next message was read and
+    // checked.
     async fn ingested(&mut self) -> Result<(), PeerError> {
         if let Some(ingesting) = self.ingesting.take() {
             let ingested = ingesting.await.map_err(PeerError::own)?;
@@ -230,7 +254,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             .iter()
             .filter(|it| matches!(it, Ingested::Applied(_)));
         let (applied, all) = (applied.count(), outcomes.len());
-        tracing::debug!(node = %self.node, store = %self.store.id(), applied, all, "took in");
+        tracing::debug!(node = %self.node, store = %self.store.id(), applied, all, "entries of a sync were stored");
         for outcome in outcomes {
             if let Ingested::Refused(reason) = outcome {
                 tracing::warn!(node = %self.node, %reason, "an entry was refused");
@@ -247,7 +271,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     ) -> Result<Vec<Action>, PeerError> {
         let mut source = outgoing
             .take()
-            .expect("a session reads after it has said what");
+            .expect("a Read action comes before a session reads");
         let reading = tokio::task::spawn_blocking(move || {
             let frame = source.next_frame(READ_AHEAD_BYTES);
             (source, frame)
@@ -255,12 +279,12 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         let (source, frame) = reading.await.map_err(PeerError::own)?;
         let frame = frame.map_err(PeerError::own)?;
         if frame.is_empty() {
-            return Ok(session.exhausted());
+            return Ok(session.on_read_end());
         }
         *outgoing = Some(source);
         let mut room = Some(room);
         let mut others = Vec::new();
-        for action in session.read(frame) {
+        for action in session.on_entries_read(frame) {
             match action {
                 Action::Send(message) => frames.send(message, room.take())?,
                 other => others.push(other),
@@ -284,16 +308,16 @@ fn blame(mesh: &Mesh, node: &Author, error: SyncError) -> PeerError {
     error.into()
 }
 
-// How long a peer may be silent.
+// Returns how long the peer may be silent.
 fn patience(waits_for: Option<WaitsFor>) -> Duration {
     match waits_for {
         Some(WaitsFor::Hello | WaitsFor::Answer | WaitsFor::Tips) => SYNC_ANSWER_TIMEOUT,
-        // It reads or writes its disk, or takes what we send.
+        // The peer reads or writes its disk, or reads the entries that this side sends.
         Some(WaitsFor::Entries | WaitsFor::Want) | None => SYNC_WORK_TIMEOUT,
     }
 }
 
-// A message full of entries takes milliseconds: not on a thread that others wait for.
+// Checking a message full of entries takes milliseconds, so it runs on a blocking thread.
 async fn handle(
     mut session: Session,
     message: Message,
@@ -310,7 +334,7 @@ async fn handle(
     handling.await.map_err(PeerError::own)
 }
 
-/// Messages that come in.
+/// The messages of the peer, from the bytes of its stream.
 struct Reader {
     receive: RecvStream,
     decoder: FrameDecoder,
@@ -326,8 +350,8 @@ impl Reader {
         }
     }
 
-    // Cancel-safe: bytes are in the decoder, or still in the stream. The inner error is the peer's
-    // fault.
+    // Returns the next message. The inner error is a rule that the peer broke. Cancel-safe: bytes
+    // are in the decoder, or still in the stream.
     async fn next(&mut self, wait: Duration) -> Result<Result<Message, SyncError>, PeerError> {
         let deadline = Instant::now() + wait;
         loop {
@@ -348,17 +372,21 @@ impl Reader {
     }
 }
 
-/// Messages that go out: written by a task of their own.
+/// The messages to the peer, written to the stream by a task of their own.
 struct Frames {
+    // Sent to by the session. Its receiver is dropped when the stream fails. Dropping the sender
+    // ends the stream after all messages were written.
     queue: mpsc::UnboundedSender<(Bytes, Option<OwnedSemaphorePermit>)>,
-    // Entries wait for it; what the peer needs to go on does not. The session bounds that.
+    // SYNC_FRAMES_AHEAD permits. A message of entries waits for one, given back when it is written.
+    // Other messages do not wait: the peer needs them to go on, and the session bounds their
+    // number.
     slots: Arc<Semaphore>,
 }
 
 impl Frames {
     #[expect(
         clippy::disallowed_methods,
-        reason = "entries wait for a slot; of all else a session sends a bounded number"
+        reason = "entries wait for a slot; a session sends a bounded number of other messages"
     )]
     fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
         let (queue, mut frames) =
@@ -369,7 +397,7 @@ impl Frames {
                 for piece in frame.chunks(WRITE_BYTES_MAX) {
                     match timeout_at(deadline, send.write_all(piece)).await {
                         Ok(Ok(())) => pace::turn(),
-                        // What is sent next, or the reader, sees it.
+                        // The next send, or the reader, gets the error.
                         Ok(Err(_)) | Err(_) => return,
                     }
                 }
@@ -397,9 +425,7 @@ impl Frames {
     }
 }
 
-// With its framing, what is read at once fits one message.
+// Entries that are read at once fit one message with their framing.
 const READ_AHEAD_BYTES: usize = SYNC_FRAME_BYTES_MAX / 8 * 7;
 const READ_BYTES_MAX: usize = 64 << 10;
 const WRITE_BYTES_MAX: usize = 64 << 10;
-// How long a peer that does not answer keeps its own session waiting.
-const TIE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,7 +1,8 @@
-//! Sleep: a machine that was closed finds out by its clocks, and meets everybody again at once.
+//! Sleep: a machine that was suspended notices it by its clocks, and dials all members at once.
 //!
-//! The wall clock goes on while it sleeps, the other one stands. Peers have hung up long before,
-//! and this side would first find each connection dead, then wait as long as the last failure said.
+//! The wall clock goes on while the machine sleeps, the monotonic clock stands still. Peers have
+//! hung up long before. Without this check, this node would first find each connection dead, then
+//! wait for as long as its dial backoff is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::{
     limits::{CLOCK_JUMP_MIN, CLOCK_LOOK_EVERY},
-    net::Mesh,
+    net::mesh::Mesh,
 };
 
-/// Looks at both clocks now and then, and dials all members when the wall clock has jumped.
+/// Compares both clocks every `CLOCK_LOOK_EVERY`, and dials all members when the wall clock has
+/// jumped. Never returns.
 pub(super) async fn follow(mesh: Arc<Mesh>) {
     let clock = mesh.node.clock();
     let mut last = (clock.now_ms(), Instant::now());
@@ -30,7 +32,8 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
     }
 }
 
-// What the wall clock has gained on the other one, in ms, where that is no accident.
+// Milliseconds that the wall clock has gained on the monotonic one; negative when it lost some.
+// `None` below CLOCK_JUMP_MIN: that is a correction, not a jump.
 fn jump(before_ms: u64, now_ms: u64, elapsed: Duration) -> Option<i64> {
     let whole = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);
     let walled = whole(now_ms.into()).saturating_sub(whole(before_ms.into()));
@@ -46,16 +49,16 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_clock_that_runs_or_is_corrected_by_a_little_has_not_jumped() {
+    fn small_correction_is_no_jump() {
         for now_ms in [91_001, 100_000, 101_000, 102_500, 110_999] {
             assert_eq!(jump(100_000, now_ms, SECOND), None, "{now_ms}");
         }
-        // The machine was busy, and both clocks went on.
+        // The machine was busy; both clocks went on.
         assert_eq!(jump(100_000, 700_000, 600 * SECOND), None);
     }
 
     #[test]
-    fn a_sleep_and_a_clock_that_was_set_are_jumps() {
+    fn sleep_and_clock_set_back_are_jumps() {
         assert_eq!(jump(100_000, 111_000, SECOND), Some(10_000));
         assert_eq!(jump(100_000, 91_000, SECOND), Some(-10_000));
         assert!(jump(u64::MAX, 0, SECOND).is_some_and(|gained| gained < 0));

@@ -1,4 +1,4 @@
-//! The stores of the mesh: what the root store lists is opened here, and carried.
+//! The stores of the mesh: each store that the root store lists is opened here and carried.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,19 +6,20 @@ use tokio_stream::StreamExt as _;
 
 use crate::{
     id::StoreId,
-    net::{Mesh, gossip},
+    net::{gossip, mesh::Mesh},
     node::{OpenError, StoreError},
     protocol::membership::genesis::Genesis,
 };
 
-/// Opens and carries every store that the root store lists, now and later.
+/// Opens and carries every store that the root store lists, now and later. Never returns before the
+/// watch of the root store ends.
 pub(super) async fn follow(mesh: Arc<Mesh>) {
     let mut carried = BTreeSet::new();
     carry_new(&mesh, &mut carried);
     let mut listed = mesh.node.root().watch("/stores/");
     while let Some(event) = listed.next().await {
         if let Err(error) = event {
-            tracing::warn!(%error, "stores of other nodes are not seen until the next start");
+            tracing::warn!(%error, "new stores of other nodes are not opened until the next start");
             break;
         }
         if let Err(error) = open_listed(&mesh).await {
@@ -28,19 +29,22 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
     }
 }
 
+// Starts a task of gossip for each open store that has none, and syncs it with all connected peers.
 fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
     for store in mesh.node.open_stores() {
         if carried.insert(store.id()) {
             let with = Arc::clone(mesh);
             mesh.spawn(async move { gossip::carry(with, store).await });
-            mesh.connected()
+            mesh.peers
+                .online()
                 .iter()
                 .for_each(|node| mesh.want_sync(node));
         }
     }
 }
 
-/// Opens the stores of which both what proves the id and the name are listed.
+/// Opens the listed stores that are not open yet. A store is listed with its genesis, which proves
+/// its id, and its name; one that has only the first is left for later.
 ///
 /// # Errors
 /// `StoreError`.

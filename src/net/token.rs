@@ -1,4 +1,4 @@
-//! An invitation: one printable token that lets its bearer in, once.
+//! An invitation as a printable token, which lets its bearer in once.
 
 use std::{fmt, str::FromStr};
 
@@ -8,38 +8,38 @@ use prost::Message as _;
 
 use crate::{
     id::{Author, StoreId},
-    net::bind::Addresses,
+    net::address::Addresses,
     wire::net,
 };
 
-/// What its bearer needs to join: whom to ask, and the secret that shows who sent it.
+/// All that a node needs to join a mesh: the node to ask, its addresses, and a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
-    /// The node that gave it out, and that alone redeems it.
+    /// The node that made it. Only this node redeems it.
     pub node: Author,
-    /// Where that node may be found.
+    /// Addresses of that node when it made the invitation.
     pub addresses: Addresses,
     /// The root store that the bearer is invited to.
     pub store: StoreId,
-    /// Known to the bearer only.
+    /// Shown to `node` once. The root store has only its hash.
     pub secret: [u8; 32],
-    /// When it is over, ms since 1970.
+    /// When it expires, ms since 1970.
     pub expires_ms: u64,
 }
 
-/// Why a text is no invitation.
+/// Why a text is not an invitation that this version reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvitationError {
-    /// Mistyped, cut, or something else.
+    /// The text was mistyped or cut, or is something else.
     #[error("not an invitation: {what}")]
     Garbage {
-        /// What is wrong with it.
+        /// The first thing that is wrong, as a clause.
         what: &'static str,
     },
-    /// Made by a version that writes them otherwise.
+    /// It was made by a version with another format.
     #[error("the invitation has format {version}, this version reads {VERSION}")]
     Version {
-        /// What it has.
+        /// Format of the text.
         version: u8,
     },
 }
@@ -72,7 +72,7 @@ impl FromStr for Invitation {
             .ok_or(garbage("it does not begin with \"lattice\""))?;
         let bytes = BASE32_NOPAD
             .decode(letters.to_ascii_uppercase().as_bytes())
-            .map_err(|_letters| garbage("it has letters that none has, or was cut"))?;
+            .map_err(|_letters| garbage("it has letters that no invitation has, or was cut"))?;
         let (body, sum) = bytes
             .split_last_chunk::<4>()
             .ok_or(garbage("it is too short"))?;
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_what_it_writes_in_any_case() {
+    fn token_parses_in_upper_and_lower_case() {
         let text = invitation().to_string();
         assert!(text.len() < 260, "{} letters", text.len());
         assert_eq!(text.parse(), Ok(invitation()));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_mistyped_or_cut_is_none() {
+    fn mistyped_or_cut_token_is_refused() {
         let text = invitation().to_string();
         for index in 0..text.len() {
             assert!(

@@ -1,14 +1,14 @@
-//! `config.toml` in the data directory: what the node's owner wants each time it starts.
+//! `config.toml` in the data directory: the owner's settings for each start of the node.
 //!
 //! ```toml
-//! name = "kitchen"               # what the node calls itself
-//! bind = "0.0.0.0:4711"          # where it listens for peers
+//! name = "kitchen"               # name of the node
+//! bind = "0.0.0.0:4711"          # address to listen on for peers
 //! mdns = false                   # look for members on the local network, and be found there
 //! relay = "https://relay.lan"    # off, n0 (public relays), or a relay's URL
-//! metrics = "127.0.0.1:9464"     # where it tells Prometheus how it is
+//! metrics = "127.0.0.1:9464"     # address that serves metrics for Prometheus
 //! ```
-//! Everything may be left out. What a flag or the environment says goes before it. Nobody writes
-//! this file but its owner.
+//! Every setting may be left out. Flags and environment variables override it. Lattice never writes
+//! this file.
 
 use std::{
     fs::File,
@@ -23,78 +23,78 @@ use serde::Deserialize;
 
 use crate::limits::CONFIG_BYTES_MAX;
 
-/// What `config.toml` says. `None`: nothing.
+/// The settings in `config.toml`. `None` for those that it leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FileConfig {
-    /// What the node calls itself.
+    /// Name of the node.
     pub name: Option<String>,
     /// The address to listen on for peers.
     pub bind: Option<SocketAddr>,
-    /// Look for members on the local network, and be found there.
+    /// Whether to look for members on the local network by mDNS, and to be found there.
     pub mdns: Option<bool>,
-    /// Who helps peers that cannot reach each other.
+    /// The relay for peers that cannot reach each other.
     pub relay: Option<Relay>,
-    /// The loopback address where the node tells how it is, over HTTP.
+    /// The loopback address that serves metrics over HTTP.
     pub metrics: Option<SocketAddr>,
 }
 
-/// Who passes on what peers cannot send each other directly.
+/// The relay that passes on the packets of peers that cannot reach each other directly.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Relay {
-    /// Nobody: no third party learns of this node.
+    /// No relay: no third party learns of this node.
     #[default]
     Off,
-    /// The public relays and the address lookup of number 0.
+    /// The public relays and the address lookup of the company number 0.
     N0,
-    /// One of your own, by URL.
+    /// The relay at this URL.
     Url(String),
 }
 
-/// A text that names no relay.
+/// A text that is not a relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no relay; there are off, n0, and URLs as in https://relay.example")]
+#[error("{text:?} is not a relay: expected off, n0 or a URL such as https://relay.example")]
 pub struct RelayError {
-    /// What was given, cut to 80 characters.
+    /// The text, shortened to 80 characters.
     pub text: String,
 }
 
-/// Why `config.toml` cannot be followed.
+/// Why `config.toml` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It is no TOML, or says what there is not.
+    /// It is not TOML, or has an unknown setting or an invalid value.
     #[error("{}:{line}:{column}: {what}", path.display())]
     Invalid {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// From 1.
+        /// Line of the error, from 1.
         line: usize,
-        /// In characters, from 1.
+        /// Column of the error in characters, from 1.
         column: usize,
-        /// What is wrong, and what there is instead.
+        /// The error, and the settings or values that are allowed.
         what: String,
     },
-    /// It is longer than anything there is to say.
+    /// It is longer than `CONFIG_BYTES_MAX`.
     #[error("{} has more than {bytes_max} bytes", path.display())]
     TooLong {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it may have.
+        /// `CONFIG_BYTES_MAX`.
         bytes_max: usize,
     },
-    /// It is there, and cannot be read.
+    /// It exists but cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
 }
 
 impl FileConfig {
-    /// Reads `config.toml` in `data_dir`; where there is none, it says nothing.
+    /// Reads `config.toml` in `data_dir`. If the file is missing, no setting is set.
     ///
     /// # Errors
     /// `ConfigError`.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_left_open() {
+    fn settings_left_out_are_none() {
         assert_eq!(parse(""), Ok(FileConfig::default()));
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(FileConfig::read(dir.path()).unwrap(), FileConfig::default());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place_and_what_there_is() {
+    fn error_names_its_place_and_the_alternatives() {
         let cases = [
             (
                 "mdns = true\n  bnd = '127.0.0.1:1'\n",
@@ -208,8 +208,8 @@ mod tests {
             ),
             (
                 "\nrelay = 'relay.example'",
-                "config.toml:2:9: \"relay.example\" is no relay; there are off, n0, and URLs as in \
-                 https://relay.example",
+                "config.toml:2:9: \"relay.example\" is not a relay: expected off, n0 or a URL such \
+                 as https://relay.example",
             ),
         ];
         for (text, expected) in cases {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_an_end_is_not_read_to_it() {
+    fn endless_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), "#".repeat(CONFIG_BYTES_MAX + 1)).unwrap();
         let read = FileConfig::read(dir.path());

@@ -1,4 +1,4 @@
-//! Why a node, or a store of it, could not be had.
+//! The errors of opening a node, and of finding or making a store.
 
 use std::{
     io,
@@ -14,70 +14,70 @@ use crate::{
 /// Why a node could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the node open.
     #[error("the node in {} is running already{}", data_dir.display(), pid.map_or(String::new(), |pid| format!(" (process {pid})")))]
     AlreadyRunning {
-        /// That process, where it is known.
+        /// Id of that process. `None` if the lock file does not name it.
         pid: Option<u32>,
         /// The data directory.
         data_dir: PathBuf,
     },
-    /// There is no node, and none was to be made.
+    /// There is no node in the directory, and the caller did not ask for a new one.
     #[error("there is no node in {}", data_dir.display())]
     NoDataDir {
-        /// Where it was looked for.
+        /// The data directory.
         data_dir: PathBuf,
     },
-    /// Others can read or change what must be private.
-    #[error("{} has mode {mode:03o} and may have at most {mode_max:03o}: others could use it", path.display())]
+    /// Other users can read or change a file that must be private.
+    #[error("{} has mode {mode:03o} and may have at most {mode_max:03o}: other users could access it", path.display())]
     Exposed {
-        /// Which file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What it has.
+        /// Permission bits of the file.
         mode: u32,
-        /// What it may have.
+        /// Permission bits that are allowed.
         mode_max: u32,
     },
     /// The file belongs to another user.
     #[error("{} belongs to user {owner}, this is user {user}", path.display())]
     WrongOwner {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Whose it is.
+        /// User id of the owner.
         owner: u32,
-        /// Who asks.
+        /// User id of this process.
         user: u32,
     },
-    /// A file is not what this version writes.
+    /// A file is damaged, or is not one that this version writes.
     #[error("{} cannot be used: {what}", path.display())]
     Unusable {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, as a clause.
         what: String,
     },
     /// The node may not write there: a read-only file system, or another user's directory.
     #[error("cannot write in {}", path.display())]
     ReadOnly {
-        /// Which file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("cannot open {}", path.display())]
     Io {
-        /// Which file or directory.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// Error of the file system.
         source: io::Error,
     },
     /// A store could not be opened.
     #[error("cannot open store {id}")]
     Store {
-        /// Which.
+        /// Id of the store.
         id: StoreId,
-        /// Why.
+        /// Error of the store.
         source: Box<store::OpenError>,
     },
     /// The node's own keys could not be written into the root store.
@@ -89,7 +89,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Makes the error of a file that could not be opened or made for writing.
+    /// Returns the error for a file that could not be opened or made for writing.
     pub(super) fn refused(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -101,37 +101,37 @@ impl OpenError {
     }
 }
 
-/// Why a store could not be had.
+/// Why a store could not be found, made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no store of that name or id.
-    #[error("there is no store {name:?} here; there are {known}")]
+    #[error("there is no store {name:?} here; known stores: {known}")]
     Unknown {
-        /// What was asked for.
+        /// Name or id that was asked for, shortened to 80 characters.
         name: String,
-        /// What there is.
+        /// Names of all stores, separated by commas.
         known: String,
     },
-    /// Not a name for a store.
+    /// The name is not allowed for a store.
     #[error(
-        "{name:?} is no name for a store: 1 to {STORE_NAME_CHARS_MAX} letters, digits, '-', '_' or '.', not a UUID"
+        "{name:?} is not a name for a store: expected 1 to {STORE_NAME_CHARS_MAX} letters, digits, '-', '_' or '.', and not a UUID"
     )]
     NameInvalid {
-        /// What was given, cut to 80 characters.
+        /// The name, shortened to 80 characters.
         name: String,
     },
-    /// The name is in use.
-    #[error("there is a store {name:?} already: {id}")]
+    /// Another store has the name.
+    #[error("a store named {name:?} already exists: {id}")]
     NameTaken {
-        /// The name.
+        /// The name that is taken.
         name: String,
-        /// Whose it is.
+        /// Id of the store that has it.
         id: StoreId,
     },
     /// The store could not be made or opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It could not be entered in the root store.
-    #[error("cannot enter the store in the root store")]
+    /// The store could not be listed in the root store.
+    #[error("cannot list the store in the root store")]
     Write(#[from] WriteError),
 }

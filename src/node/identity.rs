@@ -1,4 +1,4 @@
-//! The node's signing key, in a file that belongs to its owner alone.
+//! The node's signing key, in a file that only its owner can read.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,17 +9,21 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use crate::node::OpenError;
+use crate::node::{
+    data_dir::{IDENTITY, no_follow},
+    error::OpenError,
+};
 
-pub(super) const FILE: &str = "identity.key";
 const FIRST_LINE: &str = "lattice identity v1";
 
-/// Reads the key, or makes one where there is none and `create` says so.
+/// Reads the key. Makes one if the file is missing and `create` is true.
+///
+/// # Errors
+/// `Io`; `WrongOwner` and `Exposed` if other users could have it; `Unusable`.
 pub(super) fn load(data_dir: &Path, create: bool) -> Result<SigningKey, OpenError> {
-    let path = data_dir.join(FILE);
+    let path = data_dir.join(IDENTITY);
     let io = |source| OpenError::Io {
         path: path.clone(),
         source,
@@ -45,11 +49,6 @@ pub(super) fn random() -> Result<[u8; 32], OpenError> {
         source: io::Error::other(error.to_string()),
     })?;
     Ok(bytes)
-}
-
-/// Flags that refuse a symlink.
-pub(super) fn no_follow() -> i32 {
-    i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 fn read(file: File, path: &Path) -> Result<SigningKey, OpenError> {
@@ -103,11 +102,12 @@ fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
         "{FIRST_LINE}\n{}\n",
         HEXLOWER.encode(seed.as_slice())
     ));
-    // Under another name first: a crash leaves no half of a key where one is looked for.
+    // Written under another name first, so that a crash leaves no half of a key under the right
+    // one.
     let new = data_dir.join("identity.new");
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _gone => {}
+        _removed => {}
     }
     let mut file = OpenOptions::new()
         .write(true)
@@ -117,7 +117,7 @@ fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
         .open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    // A link and not a rename: it fails where something has taken the name meanwhile.
+    // A link, not a rename: it fails if another process has made the file meanwhile.
     std::fs::hard_link(&new, path)?;
     std::fs::remove_file(&new)?;
     File::open(data_dir)?.sync_all()?;

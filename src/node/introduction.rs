@@ -1,19 +1,22 @@
-//! What the root store says of this node and its stores.
+//! The keys in the root store that describe this node and its stores.
 
 use bytes::Bytes;
 
 use crate::{
-    node::{Node, OpenError, Root},
+    node::{
+        error::OpenError,
+        node::{Node, Root},
+    },
     protocol::{entry::Op, membership::genesis::Genesis},
     store::{Write, WriteError},
 };
 
 impl Node {
-    /// Writes what the root store says of this node and its stores, where it does not say it yet.
-    /// In the root store of another node: once this node is let in.
+    /// Writes the keys in the root store that describe this node and its stores, if they are
+    /// missing. Does nothing while this node is not a member of the root store's mesh.
     ///
     /// # Errors
-    /// `Write`, `Read`.
+    /// `Write`, `Read`, `Io`, `Unusable`.
     pub async fn introduce(&self) -> Result<(), OpenError> {
         let Root { store, genesis } = self.root_and_genesis();
         let own = self.id();
@@ -26,16 +29,16 @@ impl Node {
             env!("CARGO_PKG_VERSION"),
             std::env::consts::OS
         );
-        let mut said = vec![
+        let mut wanted = vec![
             put(genesis.key(), genesis.encode()),
             put(format!("/nodes/{own}/info").into(), info.into()),
             put(format!("/nodes/{own}/status").into(), "active".into()),
         ];
         for row in self.0.meta.stores()?.iter().filter(|row| !row.root) {
-            said.extend(listing(&row.name, &row.genesis).ops);
+            wanted.extend(listing(&row.name, &row.genesis).ops);
         }
         let mut ops = Vec::new();
-        for op in said {
+        for op in wanted {
             if store.get(op.key()).await?.is_none() {
                 ops.push(op);
             }
@@ -50,8 +53,8 @@ impl Node {
             cause: None,
         });
         match written.await {
-            // They wait for the first start after a repair, which needs an open node; or nobody
-            // would believe them.
+            // After a cut of the own log they are written at the first start after `repair`, which
+            // needs an open node. As a reader or a removed member this node may not write them.
             Ok(_)
             | Err(WriteError::OwnLogCut { .. } | WriteError::Reader | WriteError::Removed) => {
                 Ok(())
@@ -61,7 +64,7 @@ impl Node {
     }
 }
 
-/// What the root store says of a store.
+/// Returns the write that lists a store in the root store.
 pub(super) fn listing(name: &str, genesis: &Genesis) -> Write {
     let name_key = format!("/stores/{}/name", genesis.store());
     let name = Bytes::copy_from_slice(name.as_bytes());

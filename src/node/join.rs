@@ -1,4 +1,4 @@
-//! Joining: another node's root store takes the place of this node's own.
+//! Joining: another mesh's root store replaces this node's own.
 
 use std::{fs, sync::PoisonError};
 
@@ -6,26 +6,31 @@ use bytes::Bytes;
 
 use crate::{
     id::StoreId,
-    node::{Node, OpenError, Root, StoreInfo, meta},
+    node::{
+        error::OpenError,
+        meta,
+        node::{Node, Root, StoreInfo},
+    },
     protocol::membership::genesis::Genesis,
     store::{Authority, List, Store},
 };
 
-/// What became of the root store that a node had before it joined.
+/// Fate of the root store that a node had before it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FormerRoot {
-    /// Nobody had written to it: it is gone.
+    /// It was deleted: it had only the keys that the node wrote about itself.
     Dropped,
-    /// It is an ordinary store now, under this name.
+    /// It is an ordinary store now.
     Kept {
-        /// The name.
+        /// Name of that store.
         name: String,
     },
 }
 
 impl Node {
-    /// Makes the store that `genesis` founded the root store of this node: empty at first, to be
-    /// filled by a sync. Durable on return.
+    /// Makes the store of `genesis` the root store of this node. It is empty until a sync fills it.
+    /// All other stores are opened again: from now on the new root store names their writers.
+    /// Durable on return.
     ///
     /// # Errors
     /// `OpenError`.
@@ -41,7 +46,7 @@ impl Node {
         let inner = &*self.0;
         let store = inner.open_store(id, authority).await?;
         former.close().await?;
-        // Whatever was acknowledged since keeps the store.
+        // An entry that was acknowledged since keeps the store.
         let untouched = untouched && former.frontier() == judged;
         let new = meta::Row {
             id,
@@ -76,13 +81,13 @@ impl Node {
             };
             stores.insert(id, (info, store));
         }
-        // The others ask the new root from now on who may write.
+        // From now on the new root store names the writers of the other stores.
         self.reopen_stores(&members).await?;
         if untouched {
             let dir = inner.config.data_dir.join("stores");
             let dir = dir.join(former.id().to_string());
             if let Err(error) = fs::remove_dir_all(&dir) {
-                tracing::warn!(%error, "the former root store's files are still there");
+                tracing::warn!(%error, "the files of the former root store were not removed");
             }
             return Ok(FormerRoot::Dropped);
         }
@@ -128,7 +133,7 @@ impl Node {
         Ok(())
     }
 
-    // True when nothing but the node itself was ever written about.
+    // True when `root` never had keys but those that the node wrote about itself.
     async fn is_untouched(&self, root: &Store) -> Result<bool, OpenError> {
         let only_own = self.stores().len() == 1 && root.frontier().authors() == 1;
         let keys = root.list(List {
@@ -141,7 +146,7 @@ impl Node {
             format!("/stores/{}/", root.id()),
         ];
         let about_itself = |key: &[u8]| own.iter().any(|own| key.starts_with(own.as_bytes()));
-        // Deleted keys count: their history would be lost.
+        // Deleted keys count, too: their history would be lost.
         let live = keys.await?;
         let ever = root.status().await.keys;
         Ok(only_own

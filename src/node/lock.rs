@@ -1,32 +1,26 @@
 //! The lock on a data directory: one process at a time.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use crate::node::{OpenError, identity::no_follow};
+use crate::node::{data_dir::open_private, error::OpenError};
 
-/// Held as long as it lives; the operating system lets go of it when the process dies.
+/// The lock is held until it is dropped. The operating system releases it when the process dies.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "the lock is on the open file")] File);
 
 impl Lock {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock, and writes the id of this process into the file.
+    ///
+    /// # Errors
+    /// `AlreadyRunning` if another process has it; `ReadOnly`, `Io`.
     pub(super) fn take(data_dir: &Path) -> Result<Self, OpenError> {
         let path = data_dir.join("lock");
         let io = |source| OpenError::refused(&path, source);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(no_follow())
-            .open(&path)
-            .map_err(io)?;
+        let mut file = open_private(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

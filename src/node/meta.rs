@@ -1,10 +1,7 @@
-//! `meta.db`: which stores there are, and which is the root store.
+//! `meta.db`: the stores of the node and its root store; also notes about peers and a count of
+//! starts.
 
-use std::{
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::FileBackend,
@@ -12,10 +9,7 @@ use redb::{
 
 use crate::{
     id::{Author, StoreId},
-    node::{
-        OpenError,
-        identity::{no_follow, random},
-    },
+    node::{data_dir::open_private, error::OpenError, identity::random},
     protocol::membership::genesis::Genesis,
     state::row::{seal, unseal},
 };
@@ -32,16 +26,16 @@ const STARTS_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("start
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
 const SCHEMA_VERSION: u32 = 2;
 
-// Key and row, as they are in the file.
+// Key and row, as they are in the file: the row with its checksum.
 type Sealed = (Vec<u8>, Vec<u8>);
 
-/// A store.
+/// The row of a store.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) id: StoreId,
     pub(super) name: String,
     pub(super) root: bool,
-    /// What its id is derived from.
+    /// The id of the store is its hash.
     pub(super) genesis: Genesis,
 }
 
@@ -52,7 +46,12 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// Opens it; makes it, with a root store founded by `author`, where there is none.
+    /// Opens the file. If it is missing and `create` is true, makes it with a root store whose
+    /// creator is `author`.
+    ///
+    /// # Errors
+    /// `NoDataDir`, `Io`, `Unusable`: damaged, of another schema, or missing although there are
+    /// stores.
     pub(super) fn open(data_dir: &Path, author: &Author, create: bool) -> Result<Self, OpenError> {
         let path = data_dir.join(FILE);
         let io = |source| OpenError::Io {
@@ -63,7 +62,7 @@ impl Meta {
         if new && data_dir.join("stores").exists() {
             return Err(OpenError::Unusable {
                 path,
-                what: "it is gone, and there are stores".to_owned(),
+                what: "it is missing, but there are stores".to_owned(),
             });
         }
         if new && !create {
@@ -71,15 +70,7 @@ impl Meta {
                 data_dir: data_dir.to_owned(),
             });
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(no_follow())
-            .open(&path)
-            .map_err(io)?;
+        let file = open_private(&path).map_err(io)?;
         let unusable = |error: redb::Error| OpenError::Unusable {
             path: path.clone(),
             what: error.to_string(),
@@ -101,7 +92,7 @@ impl Meta {
                     what: format!("it has schema {version}, this version reads {SCHEMA_VERSION}"),
                 });
             }
-            // New, or made by a process that died before its first commit.
+            // The file is new, or its maker died before the first commit.
             None => {
                 let genesis = Genesis {
                     creator: *author,
@@ -122,7 +113,10 @@ impl Meta {
         Ok(meta)
     }
 
-    /// Returns all stores.
+    /// Returns the rows of all stores, by id.
+    ///
+    /// # Errors
+    /// `Unusable`: the file is damaged.
     pub(super) fn stores(&self) -> Result<Vec<Row>, OpenError> {
         let rows = self
             .read()
@@ -139,9 +133,10 @@ impl Meta {
         self.change(std::slice::from_ref(row), None)
     }
 
-    /// Writes all `rows` and forgets `gone`, or does nothing. Durable on return.
-    pub(super) fn change(&self, rows: &[Row], gone: Option<&StoreId>) -> Result<(), OpenError> {
-        self.write(rows, gone).map_err(|error| self.failed(error))
+    /// Writes all `rows` and removes the row of `removed`, or does nothing. Durable on return.
+    pub(super) fn change(&self, rows: &[Row], removed: Option<&StoreId>) -> Result<(), OpenError> {
+        self.write(rows, removed)
+            .map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: redb::Error) -> OpenError {
@@ -174,7 +169,7 @@ impl Meta {
         Ok(rows)
     }
 
-    fn write(&self, rows: &[Row], gone: Option<&StoreId>) -> Result<(), redb::Error> {
+    fn write(&self, rows: &[Row], removed: Option<&StoreId>) -> Result<(), redb::Error> {
         let write = self.db.begin_write()?;
         write
             .open_table(SCHEMA_TABLE)?
@@ -189,8 +184,8 @@ impl Meta {
                 let sealed = seal(STORES, &row.id.0, body);
                 stores.insert(row.id.0.as_slice(), sealed.as_slice())?;
             }
-            if let Some(gone) = gone {
-                stores.remove(gone.0.as_slice())?;
+            if let Some(removed) = removed {
+                stores.remove(removed.0.as_slice())?;
             }
         }
         write.commit()?;
@@ -205,13 +200,13 @@ impl Meta {
     }
 }
 
-/// What is known of peers.
+/// Notes for the net.
 #[cfg(feature = "net")]
 impl Meta {
-    /// Returns what was kept of each peer.
+    /// Returns the note about each peer. A note that fails its checksum is left out: it is only a
+    /// hint.
     pub(super) fn peers(&self) -> Result<Vec<(Author, Vec<u8>)>, OpenError> {
         let rows = self.read_peers().map_err(|error| self.failed(error))?;
-        // What fails its check is only a hint that is gone.
         let known = |(node, row): (Vec<u8>, Vec<u8>)| {
             let body = unseal(PEERS, &node, &row)?.to_vec();
             Some((Author::from_slice(&node)?, body))
@@ -219,7 +214,7 @@ impl Meta {
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
-    /// Keeps `body` of a peer. Durable on return.
+    /// Writes the note about a peer, in place of the last one. Durable on return.
     pub(super) fn keep_peer(&self, node: &Author, body: Vec<u8>) -> Result<(), OpenError> {
         let written = || {
             let write = self.db.begin_write()?;
@@ -233,8 +228,8 @@ impl Meta {
         written().map_err(|error| self.failed(error))
     }
 
-    /// Returns a number greater than at any start before, also after the clock was set back:
-    /// `now_ms`, or the next one. Durable on return.
+    /// Returns a number that is greater than at any earlier start, even if the clock was set back:
+    /// `now_ms` or the last number plus one. Durable on return.
     pub(super) fn incarnation(&self, now_ms: u64) -> Result<u64, OpenError> {
         let written = || {
             let write = self.db.begin_write()?;

@@ -26,5 +26,6 @@ pub mod intake;
 pub mod membership;
 pub mod pattern;
 
+pub mod peer;
 pub mod run;
 pub mod sync;

@@ -214,6 +214,14 @@ impl Members {
         self.nodes.iter()
     }
 
+    /// Returns the current members but `own`, by key.
+    pub fn others(&self, own: Author) -> impl Iterator<Item = Author> {
+        self.nodes
+            .keys()
+            .copied()
+            .filter(move |node| *node != own && self.role(node).is_some())
+    }
+
     /// True when what `entry` does to `node` counts. All other acts are void: their puts keep no
     /// place in the state.
     pub fn counts(&self, entry: &EntryId, node: &Author) -> bool {

@@ -1,4 +1,4 @@
-//! What one side of a session wants, and from where on it asks for it.
+//! The wants of one side of a session: which tips it misses, and from where on it asks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,37 +15,38 @@ use crate::{
 /// The wants of one side. Empty until both frontiers are known.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
-    // What of the peer's tips is not a tip here, and what was lost here and the peer can have.
+    // The peer's tips that are no tips here, and the entries that were lost here and that the peer
+    // may have.
     sought: BTreeMap<(Author, FrontierTip), Shared>,
-    // The ranges of the Want that is out, by author. Empty when none is.
+    // The ranges of the Want that was sent, by author. Empty when its answer has ended.
     asked: BTreeMap<Author, Vec<MissingRange>>,
-    // What `asked` may still bring.
+    // Entries that the answer to `asked` may still bring.
     entries_left: u64,
-    // Of the last entry of this answer.
+    // The place of the last entry of this answer. `None` before the first one.
     order: Option<Order>,
-    // What stands before the first entries of this answer. Where it is not here, the author has
-    // forked, and was asked for from too late a place.
+    // The entries just before the asked ranges. If one is not here after the answer, its author has
+    // forked below it, and the range began too late. At most SYNC_ITEMS_MAX.
     joints: BTreeSet<(Author, FrontierTip)>,
-    // How often that was so.
+    // How often a range of each author began too late.
     steps_back: BTreeMap<Author, u32>,
-    /// Wants up to now.
+    /// Wants sent so far.
     pub(super) wants: u32,
-    /// What of `sought` was not here when it was last looked for.
+    /// Tips of `sought` that were not here at the last `next`.
     pub(super) lacking: usize,
 }
 
-// What this side has of a tip's author.
+// How much of a tip's branch this side probably has.
 #[derive(Debug, Clone, Copy)]
 enum Shared {
     Nothing,
-    // A tip at this place, which the sought one is probably a successor of.
+    // A tip at this place. The sought tip is probably a successor of it.
     Through(Seq),
-    // Only tips that it is no successor of.
+    // Only tips of other branches of the author.
     OtherBranches,
 }
 
 impl Asking {
-    /// Compares two frontiers. `lost` are entries that `own` names and that cannot be read.
+    /// Compares two frontiers. `lost` are entries below `own` that cannot be read.
     pub(super) fn new(
         own: &Frontier,
         theirs: &[(Author, FrontierTip)],
@@ -58,7 +59,8 @@ impl Asking {
         };
         let shared = |(author, tip): &(Author, FrontierTip)| {
             let own = own.tips(author);
-            // Of their own tips none is a successor of another.
+            // A tip that the peer has, too, is on another branch: no tip of one frontier is a
+            // successor of another.
             let is_before = |own: &&FrontierTip| {
                 own.seq < tip.seq && theirs.binary_search(&(*author, **own)).is_err()
             };
@@ -76,14 +78,15 @@ impl Asking {
         }
     }
 
-    /// Returns what must be looked for before `next`.
+    /// Returns the entries that the shell must look up before `next`.
     pub(super) fn find(&self) -> Vec<(Author, FrontierTip)> {
         let tips: BTreeSet<_> = self.sought.keys().chain(&self.joints).copied().collect();
         tips.into_iter().collect()
     }
 
-    /// Returns what to ask for, by author, `through` and tip, given what of `find` is not here.
-    /// Nothing when that is all, or when asking again is of no use.
+    /// Returns the ranges to ask for, by author, `through` and tip. `lacking` are the entries of
+    /// `find` that are not here. Empty when nothing is missing, and when asking again would not
+    /// help.
     pub(super) fn next(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<MissingRange> {
         let lacking: BTreeSet<_> = lacking.into_iter().collect();
         let forked = lacking
@@ -100,7 +103,7 @@ impl Asking {
             .map(|(tip, shared)| self.range(*tip, *shared))
             .collect();
         self.lacking = ranges.len();
-        // What did not come the first time comes when the place was wrong, not otherwise.
+        // A second Want helps only if the first one began at the wrong place.
         let is_of_use = self.wants == 0 || !forked.is_empty();
         if ranges.is_empty() || !is_of_use || self.wants == SYNC_WANTS_MAX {
             return Vec::new();
@@ -124,7 +127,7 @@ impl Asking {
         Ok(())
     }
 
-    /// Checks that an entry was asked for and has its turn.
+    /// Checks that an entry was asked for and comes in order.
     pub(super) fn check(&mut self, entry: &Entry, store: StoreId) -> Result<(), SyncError> {
         let (author, seq) = (entry.author(), entry.header.seq);
         if entry.header.store != store {
@@ -144,7 +147,7 @@ impl Asking {
         {
             return Err(SyncError::NotAsked { author, seq });
         }
-        // So that an answer ends, and nothing in it waits for something behind it.
+        // Order makes an answer end, and no entry in it waits for a later one.
         if self.order.is_some_and(|before| entry.order() <= before) {
             return Err(SyncError::NotInOrder { what: "entries" });
         }
@@ -166,8 +169,8 @@ impl Asking {
         self.joints.clear();
     }
 
-    // From `tip` back to what is shared, or further where that has turned out to be on another
-    // branch: few entries for a young fork, few Wants for an old one.
+    // From `tip` back to the shared place, or further back if that place turned out to be on
+    // another branch. The steps grow: few entries for a young fork, few Wants for an old one.
     fn range(&self, (author, tip): (Author, FrontierTip), shared: Shared) -> MissingRange {
         let steps = self.steps_back.get(&author).copied().unwrap_or(0);
         let after = match shared {

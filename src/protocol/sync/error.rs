@@ -1,141 +1,141 @@
-//! What a peer can do wrong.
+//! The rules of a session that a peer can break.
 
 use crate::{
     id::{Author, Seq, StoreId},
     protocol::entry::EntryError,
 };
 
-/// Why a sync session ended before its time: the peer's fault in every case but `TooManyOwnTips`.
+/// The rule that ended a sync session early. The peer broke it in every case but `TooManyOwnTips`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SyncError {
-    /// Bytes that are no message.
-    #[error("the peer sent what is no message: {what}")]
+    /// Bytes that do not decode to a message.
+    #[error("the peer sent a malformed message: {what}")]
     Malformed {
-        /// What is wrong.
+        /// The first thing that is wrong, as a clause.
         what: &'static str,
     },
-    /// A message longer than any may be.
-    #[error("a message has at most {bytes_max} bytes; the peer announced {bytes}")]
+    /// A message longer than `SYNC_MESSAGE_BYTES_MAX`.
+    #[error("the peer announced a message of {bytes} bytes; the limit is {bytes_max}")]
     MessageTooLarge {
-        /// What the peer announced.
+        /// Bytes that the peer announced.
         bytes: usize,
-        /// What is allowed.
+        /// `SYNC_MESSAGE_BYTES_MAX`.
         bytes_max: usize,
     },
-    /// A message that nobody waits for now.
-    #[error("the peer sent {message} where {phase}")]
+    /// A message that the session does not expect now.
+    #[error("the peer sent {message} when {phase}")]
     OutOfTurn {
-        /// Which message.
+        /// Name of the message.
         message: &'static str,
-        /// Where the session stands.
+        /// The state of the session, as a clause.
         phase: &'static str,
     },
-    /// The peer means another store.
+    /// The peer opened a session of another store.
     #[error("the peer wants to sync store {theirs}, this is {ours}")]
     WrongStore {
-        /// What it said.
+        /// The store in its Hello.
         theirs: StoreId,
-        /// This store.
+        /// The store of this session.
         ours: StoreId,
     },
     /// The peer speaks another version of sync.
     #[error("the peer speaks version {theirs} of sync, this node {ours}")]
     WrongVersion {
-        /// What it said.
+        /// The version in its Hello.
         theirs: u32,
-        /// What this node speaks.
+        /// `VERSION` of this node.
         ours: u32,
     },
     /// A frontier with more tips than a session holds.
-    #[error("a frontier has at most {tips_max} tips in a session; the peer's has {tips} or more")]
+    #[error("the peer's frontier has {tips} tips or more; a session holds {tips_max}")]
     TooManyTips {
-        /// What came until now.
+        /// Tips that came before the session ended.
         tips: usize,
-        /// What is allowed.
+        /// `SYNC_ITEMS_MAX`.
         tips_max: usize,
     },
     /// This node's own frontier has more tips than a session holds.
-    #[error("a frontier has at most {tips_max} tips in a session; this node's has {tips}")]
+    #[error("this node's frontier has {tips} tips; a session holds {tips_max}")]
     TooManyOwnTips {
-        /// What it has.
+        /// Tips of this node's frontier.
         tips: usize,
-        /// What is allowed.
+        /// `SYNC_ITEMS_MAX`.
         tips_max: usize,
     },
-    /// More ranges than one may ask for at once.
-    #[error("one asks for at most {ranges_max} ranges; the peer asked for {ranges} or more")]
+    /// More ranges in one Want than a session holds.
+    #[error("the peer asked for {ranges} ranges or more; the limit is {ranges_max}")]
     TooManyRanges {
-        /// What came until now.
+        /// Ranges that came before the session ended.
         ranges: usize,
-        /// What is allowed.
+        /// `SYNC_ITEMS_MAX`.
         ranges_max: usize,
     },
-    /// The peer asks again and again.
+    /// The peer sent more Wants than a session serves.
     #[error("the peer asked more than {wants_max} times")]
     TooManyWants {
-        /// What is allowed.
+        /// `SYNC_WANTS_MAX`.
         wants_max: u32,
     },
-    /// A list that is not in order, or has something twice.
+    /// A list that does not ascend strictly.
     #[error("the peer sent {what} that are not in order, or one of them twice")]
     NotInOrder {
-        /// Of what.
+        /// The items of the list, in the plural.
         what: &'static str,
     },
-    /// A message that brings nothing where something was due.
-    #[error("the peer sent {message} with nothing in it")]
+    /// A list without items where at least one was due.
+    #[error("the peer sent an empty {message}")]
     Empty {
-        /// Which message.
+        /// Name of the message.
         message: &'static str,
     },
-    /// A range that no log can have.
+    /// A range that has no entries.
     #[error("the peer asked for entries after {after} through {through} of {author}")]
     EmptyRange {
-        /// Whose.
+        /// Author of the entries.
         author: Author,
-        /// Exclusive.
+        /// Seq before the first one, exclusive.
         after: Seq,
-        /// Inclusive.
+        /// Seq of the last one, inclusive.
         through: Seq,
     },
-    /// A range past what this node said that it has.
-    #[error("the peer asked for entry {through} of {author}, who has {seq} here")]
+    /// A range past the frontier that this node sent.
+    #[error("the peer asked for entry {through} of {author}; the last one here is {seq}")]
     RangeTooFar {
-        /// Whose.
+        /// Author of the entries.
         author: Author,
-        /// The last one asked for.
+        /// Seq of the last entry asked for.
         through: Seq,
-        /// The last one there is.
+        /// Seq of the last entry here.
         seq: Seq,
     },
     /// An entry that this node did not ask for.
-    #[error("the peer sent entry {seq} of {author}, which nobody asked for")]
+    #[error("the peer sent entry {seq} of {author}, which was not asked for")]
     NotAsked {
-        /// Whose.
+        /// Author of the entries.
         author: Author,
-        /// Which.
+        /// Seq of the entry.
         seq: Seq,
     },
     /// More entries than this node asked for.
-    #[error("the peer sent more than the {entries_max} entries asked for")]
+    #[error("the peer sent more than the {entries_max} entries that were asked for")]
     TooManyEntries {
-        /// What was asked for.
+        /// Entries that the open Want covers.
         entries_max: u64,
     },
     /// An entry of another store.
     #[error("the peer sent an entry of store {theirs}, this is {ours}")]
     EntryOfOtherStore {
-        /// What the entry says.
+        /// The store in its header.
         theirs: StoreId,
-        /// This store.
+        /// The store of this session.
         ours: StoreId,
     },
-    /// More entries that are not authentic or not well formed than can be an accident.
+    /// More entries that are not authentic or malformed than an accident explains.
     #[error("the peer sent more than {refused_max} bad entries, the last because of: {last}")]
     TooManyRefused {
-        /// What is let pass.
+        /// `SYNC_REFUSED_MAX`.
         refused_max: u64,
-        /// What is wrong with the last one.
+        /// The error of the last one.
         last: EntryError,
     },
 }

@@ -1,4 +1,4 @@
-//! The messages of a sync session, and their bytes.
+//! The messages of a sync session, and their encoding.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
@@ -13,44 +13,44 @@ use crate::{
     wire::sync::{self as wire, frame::Message as Kind},
 };
 
-/// What one side says to the other. `proto/sync.proto` says what each is for.
+/// A message of one side to the other. `proto/sync.proto` describes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// The opener's first.
     Hello {
-        /// Of the rules.
+        /// Version of the messages and rules, see `VERSION`.
         version: u32,
         /// The store to sync.
         store: StoreId,
-        /// Of the opener's frontier; `None` asks to compare in any case.
+        /// Hash of the opener's frontier. `None` asks for the tips in any case.
         frontier: Option<FrontierHash>,
     },
-    /// The acceptor's frontier is equal.
+    /// The acceptor's frontier is equal. Ends the session.
     Same,
     /// A part of the sender's frontier, in order.
     Tips {
-        /// At most `SYNC_PAGE_ITEMS_MAX`.
+        /// At most `SYNC_PAGE_ITEMS_MAX`, ascending.
         tips: Vec<(Author, FrontierTip)>,
-        /// No more parts follow.
+        /// True for the last part.
         last: bool,
     },
-    /// A part of what the sender asks for, by author, `through` and tip.
+    /// A part of the ranges that the sender asks for, by author, `through` and tip.
     Want {
-        /// At most `SYNC_PAGE_ITEMS_MAX`.
+        /// At most `SYNC_PAGE_ITEMS_MAX`, ascending.
         ranges: Vec<MissingRange>,
-        /// No more parts follow.
+        /// True for the last part.
         last: bool,
     },
-    /// A part of what was asked for, as encoded `SignedEntry`, in order.
+    /// A part of the entries that were asked for, encoded as `SignedEntry`, in order.
     Entries(Vec<Bytes>),
-    /// What was asked for has been sent.
+    /// All entries that were asked for have been sent.
     Sent,
     /// The sender wants nothing more.
     Done,
 }
 
 impl Message {
-    /// Returns its name, for errors.
+    /// Returns the name of the message, for errors.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Hello { .. } => "Hello",
@@ -63,10 +63,10 @@ impl Message {
         }
     }
 
-    /// Returns its bytes, the length in front.
+    /// Returns the encoded message after its length, a big-endian `u32`.
     ///
     /// # Panics
-    /// When it is longer than a message may be: a session makes none that is.
+    /// When it is longer than `SYNC_MESSAGE_BYTES_MAX`. A session makes no such message.
     pub fn encode(self) -> Bytes {
         let frame = wire::Frame {
             message: Some(self.into_wire()),
@@ -83,17 +83,17 @@ impl Message {
         encoded.freeze()
     }
 
-    /// Reads one message, without the length. Values are slices of `bytes`, not copies.
+    /// Reads one message, without its length. Values are slices of `bytes`, not copies.
     ///
     /// # Errors
-    /// `Malformed`.
+    /// `Malformed`: it does not decode, is not canonical, or has an impossible item.
     pub fn decode(bytes: Bytes) -> Result<Self, SyncError> {
         check_items(bytes.clone())?;
         let bytes_len = bytes.len();
         let frame =
             wire::Frame::decode(bytes).map_err(|_reason| malformed("it does not decode"))?;
         let encoded_len = frame.encoded_len();
-        let message = frame.message.ok_or(malformed("it is of no known kind"))?;
+        let message = frame.message.ok_or(malformed("it is of an unknown kind"))?;
         let is_hello = matches!(message, Kind::Hello(_));
         if encoded_len != bytes_len && !is_hello {
             return Err(malformed("it is not canonical"));
@@ -132,7 +132,7 @@ impl Message {
             Kind::Hello(hello) => Self::Hello {
                 version: hello.version,
                 store: StoreId::from_slice(&hello.store_id)
-                    .ok_or(malformed("its store id has not 16 bytes"))?,
+                    .ok_or(malformed("its store id does not have 16 bytes"))?,
                 frontier: frontier_hash(&hello.frontier_hash)?,
             },
             Kind::Same(_) => Self::Same,
@@ -151,19 +151,19 @@ impl Message {
     }
 }
 
-/// Puts messages together from bytes as they come.
+/// Assembles messages from the bytes of a stream.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
-    // Less than one message and the bytes of one push.
+    // Bytes that were not returned as a message yet: less than one message, and the last push.
     buffer: BytesMut,
 }
 
 impl FrameDecoder {
-    /// Takes bytes and returns the messages that are complete now.
+    /// Adds bytes of the stream and returns the messages that are complete now.
     ///
     /// # Errors
-    /// `MessageTooLarge` as soon as the length is known, before there is memory for it;
-    /// `Malformed`. The decoder is of no use afterwards.
+    /// `MessageTooLarge` as soon as the length is known, before memory is allocated for it;
+    /// `Malformed`. The decoder must not be used after an error.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Message>, SyncError> {
         self.buffer.extend_from_slice(bytes);
         let mut messages = Vec::new();
@@ -173,7 +173,7 @@ impl FrameDecoder {
         Ok(messages)
     }
 
-    /// True between two messages: a stream that ends here was not cut in the middle of one.
+    /// True between two messages: a stream that ends here was not cut inside one.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -197,8 +197,8 @@ impl FrameDecoder {
     }
 }
 
-// Before there is memory for a list, that its items are as long as the least can be: a million
-// empty ones would fit a message, and take a hundred times its size.
+// Checks, before memory is allocated for a list, that no item is shorter than the shortest can be:
+// a million empty items would fit a message and take a hundred times its size in memory.
 fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
     const CUT: SyncError = malformed("it is cut or has more than one part");
     let kind = rest
@@ -228,7 +228,7 @@ fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
         return Err(malformed("it has more items than a page may"));
     }
     if !rest.is_empty() && rest != LAST {
-        return Err(malformed("something stands behind its items"));
+        return Err(malformed("it has bytes after its items"));
     }
     Ok(())
 }
@@ -279,7 +279,7 @@ fn frontier_hash(bytes: &Bytes) -> Result<Option<FrontierHash>, SyncError> {
         return Ok(None);
     }
     let hash = bytes.as_ref().try_into();
-    let hash = hash.map_err(|_length| malformed("its frontier hash has not 32 bytes"))?;
+    let hash = hash.map_err(|_length| malformed("its frontier hash does not have 32 bytes"))?;
     Ok(Some(FrontierHash(hash)))
 }
 
@@ -292,13 +292,13 @@ const fn malformed(what: &'static str) -> SyncError {
 }
 
 const LENGTH_BYTES: usize = 4;
-// Fields of `Frame`, and the list in each.
+// Tags of the fields of `Frame` that are lists, and of their items.
 const TIPS_TAG: u8 = 0x1a;
 const WANT_TAG: u8 = 0x22;
 const ENTRIES_TAG: u8 = 0x2a;
 const ITEM_TAG: u8 = 0x0a;
 const ITEM_BYTES_MIN: usize = 64;
-// The flag that may stand behind a list.
+// The `last` flag, which may follow a list.
 const LAST: &[u8] = &[0x10, 0x01];
 
 #[cfg(test)]
@@ -418,7 +418,7 @@ mod tests {
             let hidden = [vec![0x10, 0x01], [0x0a, 0x00].repeat(1000)].concat();
             assert_eq!(
                 frame(tag, &hidden),
-                malformed("something stands behind its items")
+                malformed("it has bytes after its items")
             );
         }
         let (author, tip) = tip_of(&chain()[0]);
@@ -428,7 +428,7 @@ mod tests {
             Message::decode(page),
             malformed("it has more items than a page may")
         );
-        // A kind that a later version may have.
-        assert_eq!(frame(0x42, &[]), malformed("it is of no known kind"));
+        // A kind that a later version may add.
+        assert_eq!(frame(0x42, &[]), malformed("it is of an unknown kind"));
     }
 }

@@ -1,24 +1,25 @@
-//! A sync session: one store, two nodes, one stream, after which each has what the other had.
+//! A sync session: one store, two nodes, one stream. After it each node has the other's entries.
 //!
 //! ```text
 //! opener                                acceptor
 //! Hello { hash of my frontier }   ->
-//!                                 <-    Same, and it is over; or Tips
+//!                                 <-    Same, which ends the session; or Tips
 //! Tips                            ->
-//! Want                            ->  <-    Want             what I lack of your tips
+//! Want                            ->  <-    Want             the ranges I miss below your tips
 //! Entries, Sent                   ->  <-    Entries, Sent    in (hlc, author, id) order
-//! Done                            ->  <-    Done             I lack nothing more
+//! Done                            ->  <-    Done             I want nothing more
 //! ```
-//! Each side asks for itself, because only a log can tell what it lacks: after a fork, tips alone
-//! do not show which of an author's entries two nodes share. From where to ask is a guess (behind
-//! the newest tip here); where what came does not join what is here, the next Want asks for the
-//! same from further back. What depends on it comes with it again, so nothing has to be kept
-//! waiting. A session that is cut loses nothing: the next one compares anew.
+//! Each side asks for itself, because only its own log shows which entries it misses: after a fork,
+//! tips alone do not show which of an author's entries two nodes share. The place to ask from is a
+//! guess: just above the newest tip here. If the entries that come do not join the log here, the
+//! next Want asks for the same range from further back. The entries above come again with it, so no
+//! entry has to be kept waiting. A session that is cut loses nothing: the next one compares again.
 //!
-//! The session does no IO. Its owner, the shell, calls [`Session::handle`] with what comes, does
-//! the actions in order before the next message, and tells of two things: what is not here
-//! ([`Session::lacks`]) and what was read ([`Session::read`], [`Session::exhausted`]). Deadlines
-//! are the shell's, see [`Session::waits_for`].
+//! The session does no IO. Its owner, the shell, calls [`Session::handle`] with each message and
+//! does the returned actions in order before the next message. It answers two of them: `Find` with
+//! [`Session::on_missing`], `Read` with [`Session::on_entries_read`] and [`Session::on_read_end`].
+//! Deadlines are the shell's, see [`Session::waits_for`]. [`Turn`] decides which session goes on
+//! when both sides open one at the same time.
 
 use crate::{
     id::Author,
@@ -32,54 +33,56 @@ mod asking;
 mod error;
 mod message;
 mod session;
+mod turn;
 
 pub use error::SyncError;
 pub use message::{FrameDecoder, Message};
 pub use session::Session;
+pub use turn::{Decision, Turn};
 
-/// The rules that this node speaks.
+/// Version of the sync messages and rules. Two nodes sync only if theirs are equal.
 pub const VERSION: u32 = 1;
 
-/// What the shell must do, in order.
+/// One thing the shell must do. Actions are done in the order in which they are returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Send this. Answers must not wait for entries that are on the way out: while a peer does not
-    /// read, go on reading.
+    /// Send this message. The shell goes on reading while the peer does not: answers must not wait
+    /// for entries that are on the way out.
     Send(Message),
-    /// Say with [`Session::lacks`] which of these entries are not here.
+    /// Look up these entries and report with [`Session::on_missing`] those that are not here.
     Find(Vec<(Author, FrontierTip)>),
-    /// Read these ranges from the logs: of each the entry `tip` and those before it by `prev`. Hand
-    /// the entries over with [`Session::read`] in (hlc, author, id) order across all ranges, each
-    /// once, as fast as they can be sent; then call [`Session::exhausted`]. What is not here is left
-    /// out.
+    /// Read these ranges from the logs: of each the entry `tip` and the entries before it by
+    /// `prev`. Hand them to [`Session::on_entries_read`] in (hlc, author, id) order across all
+    /// ranges, each once, as fast as they can be sent; then call [`Session::on_read_end`]. Entries
+    /// that are not here are left out.
     Read(Vec<MissingRange>),
-    /// Take these in. They are authentic, of this store, and in order.
+    /// Pass these entries to the store's intake. They are authentic, of this store, and in order.
     Ingest(Vec<VerifiedEntry>),
-    /// The session is over and complete.
+    /// The session has ended and is complete. No action follows.
     Finish(Summary),
 }
 
-/// What a session did.
+/// Counts of one session, so far or at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// The frontiers were equal.
+    /// True when the frontiers were equal and nothing was exchanged.
     pub same: bool,
     /// Entries sent.
     pub sent: u64,
-    /// Entries received and given to the shell.
+    /// Authentic entries received and handed to the shell.
     pub received: u64,
-    /// Entries received that a newer version wrote: refused until this node is updated.
+    /// Entries received from a newer version: refused until this node is updated.
     pub newer: u64,
     /// Entries received that are not authentic or not well formed.
     pub refused: u64,
-    /// Times this side asked.
+    /// Wants that this side sent.
     pub wants: u32,
-    /// Tips of the peer that are not here in the end: they did not come, or could not be taken in.
+    /// Tips of the peer that are not here in the end: they did not come, or the store refused them.
     pub lacking: usize,
 }
 
-/// A message that the peer owes. It has `SYNC_ANSWER_TIMEOUT` for the first three, which it needs
-/// no disk for, and `SYNC_WORK_TIMEOUT` for the others.
+/// A message that the peer owes. It has `SYNC_ANSWER_TIMEOUT` for the first three, which need no
+/// disk, and `SYNC_WORK_TIMEOUT` for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
     /// The opener's first message.
@@ -88,9 +91,9 @@ pub enum WaitsFor {
     Answer,
     /// The rest of the peer's tips.
     Tips,
-    /// What this side asked for.
+    /// The entries that this side asked for.
     Entries,
-    /// What the peer wants, or that it wants nothing more.
+    /// A Want or a Done.
     Want,
 }
 

@@ -1,4 +1,4 @@
-//! One side of a session: what it knows, whose turn it is, and what follows from a message.
+//! One side of a sync session as a state machine: message in, actions out.
 
 use bytes::Bytes;
 
@@ -17,23 +17,36 @@ use crate::{
 };
 
 /// One side of a session.
+///
+/// A session begins with [`open`](Self::open) or [`accept`](Self::accept). After that there are
+/// three kinds of methods:
+///
+/// - [`handle`](Self::handle) takes each message of the peer, in the order in which they came.
+/// - `on_*` answer an action: [`on_missing`](Self::on_missing) each `Find`;
+///   [`on_entries_read`](Self::on_entries_read), any number of times, then
+///   [`on_read_end`](Self::on_read_end) each `Read`. Messages of the peer may come in between.
+/// - [`waits_for`](Self::waits_for), [`is_reading`](Self::is_reading) and
+///   [`summary`](Self::summary) ask, and change nothing.
+///
+/// All returned actions are done, in order, before the next message is handled. The session has
+/// ended after `Finish` and after an error.
 #[derive(Debug)]
 pub struct Session {
     store: StoreId,
-    // As of the opening. The peer may ask for what it names, also when there is more by now.
+    // This node's frontier when the session began. The peer may ask for any entry it covers.
     own: Frontier,
     phase: Phase,
-    // In order. Grows by pages; complete when `phase` is `Exchange`.
+    // The peer's tips, in order. Grows by pages; complete when `phase` is `Exchange`.
     theirs: Vec<(Author, FrontierTip)>,
-    // Entries to ask for although the frontiers do not show it: damaged ones.
+    // Damaged entries of this node: asked for although the frontiers do not show that they miss.
     lost: Vec<(Author, FrontierTip)>,
     wants: Wants,
     asking: Asking,
-    // Entries whose signature is wrong, and that a later one of this answer may vouch for.
-    // Bounded by SYNC_UNPROVEN_MAX and SYNC_UNPROVEN_BYTES_MAX; empty between two answers.
+    // Entries whose own signature does not verify; a later entry of this answer may vouch for
+    // them. Bounded by SYNC_UNPROVEN_MAX and SYNC_UNPROVEN_BYTES_MAX; empty between two answers.
     unproven: Vec<(Bytes, EntryError)>,
     serving: Serving,
-    // In order. Grows by pages until the peer's Want is complete.
+    // The peer's ranges, in order. Grows by pages until its Want is complete, then empty again.
     wanted: Vec<MissingRange>,
     wants_served: u32,
     summary: Summary,
@@ -41,42 +54,42 @@ pub struct Session {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    // The acceptor, until the opener has said who it is.
+    // The acceptor, until the opener's Hello comes.
     Hello,
     // The opener, until the first answer.
     Answer,
-    // Either, until the peer has said all its tips.
+    // Either side, until all tips of the peer have come.
     Tips,
     Exchange,
     Finished,
 }
 
-// What this side is at with what it wants.
+// How far this side is with its own wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wants {
-    // The shell looks up what is here; before the exchange, nothing was asked yet.
+    // The shell looks up entries. Also before the exchange, when nothing was asked yet.
     Finding,
-    // A Want is out.
+    // A Want was sent and its answer has not ended.
     Waiting,
     Done,
 }
 
-// What the peer wants.
+// How far this side is with the peer's wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Serving {
-    // The peer's turn.
+    // The peer's turn: it sends a Want or Done.
     Idle,
-    // The shell reads.
+    // The shell reads entries for the peer.
     Reading,
     Done,
 }
 
 impl Session {
-    /// Opens a session: returns it and the first message.
+    /// Opens a session. Returns it and the first message to send.
     ///
-    /// `own` is what this node has applied: what it can send, durable here or not. `lost` are
-    /// entries of it that cannot be read any more; with any, frontiers are compared even when they
-    /// are equal.
+    /// `own` is the frontier of the entries that this node has applied, durable or not: those it
+    /// can send. `lost` are entries below it that cannot be read any more; if there are any, tips
+    /// are exchanged even when the frontiers are equal.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
@@ -95,7 +108,8 @@ impl Session {
         Ok((session, hello))
     }
 
-    /// Waits for a peer to open a session. `own` is what this node has applied.
+    /// Waits for a peer to open a session. `own` is the frontier of the entries that this node has
+    /// applied.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
@@ -127,20 +141,22 @@ impl Session {
         })
     }
 
-    /// Takes a message of the peer. The actions of the one before must have been done.
+    /// Handles a message of the peer. The actions of the message before must have been done.
     ///
-    /// It checks signatures, one for each run of entries: long work for a message full of authors.
+    /// Checks one signature for each run of entries: long work for a message with many authors.
     ///
     /// # Errors
-    /// Whatever the peer did wrong. The session is over then; what was taken in stays.
+    /// The rule that the peer broke. The session has ended then; entries that the shell already
+    /// passed to the store stay there.
     pub fn handle(&mut self, message: Message) -> Result<Vec<Action>, SyncError> {
         self.handle_in_steps(message, || {})
     }
 
-    /// The same; `step` is called before each entry is read, and before each is checked.
+    /// Like [`handle`](Self::handle), with `step` called before each entry is parsed and before
+    /// each is checked, so that long work can give way.
     ///
     /// # Errors
-    /// As [`handle`](Self::handle).
+    /// The same as for [`handle`](Self::handle).
     pub fn handle_in_steps(
         &mut self,
         message: Message,
@@ -183,16 +199,16 @@ impl Session {
         done
     }
 
-    /// Says what is not here: the answer to [`Action::Find`].
+    /// Answers [`Action::Find`] with the tips that are not here.
     ///
-    /// Here is what the logs have, readable; and what waits for the clock, if everything before it
-    /// by `prev` is here.
+    /// A tip is here when the logs have it and it can be read, or when its entry is held until its
+    /// time comes and every entry before it by `prev` is here.
     ///
     /// # Panics
-    /// When nothing was to be found.
-    pub fn lacks(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<Action> {
-        assert_eq!(self.wants, Wants::Finding, "the shell was asked");
-        let ranges = self.asking.next(lacking);
+    /// When no `Find` is open.
+    pub fn on_missing(&mut self, missing: Vec<(Author, FrontierTip)>) -> Vec<Action> {
+        assert_eq!(self.wants, Wants::Finding, "a Find is open");
+        let ranges = self.asking.next(missing);
         if ranges.is_empty() {
             self.wants = Wants::Done;
             let mut actions = vec![Action::Send(Message::Done)];
@@ -204,12 +220,13 @@ impl Session {
         pages.map(Action::Send).collect()
     }
 
-    /// Takes entries that were read for the peer, as encoded `SignedEntry`, in order.
+    /// Answers a part of [`Action::Read`]: `entries` were read for the peer, encoded as
+    /// `SignedEntry`, in order.
     ///
     /// # Panics
-    /// When nothing was to be read.
-    pub fn read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
-        assert_eq!(self.serving, Serving::Reading, "the shell reads");
+    /// When no `Read` is open.
+    pub fn on_entries_read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
+        assert_eq!(self.serving, Serving::Reading, "a Read is open");
         let mut actions = Vec::new();
         let mut frame = Vec::new();
         let mut bytes = 0_usize;
@@ -219,7 +236,7 @@ impl Session {
                 actions.push(Action::Send(Message::Entries(std::mem::take(&mut frame))));
                 bytes = 0;
             }
-            // What protobuf puts around an entry counts, too.
+            // The framing that protobuf puts around an entry counts, too.
             bytes = bytes.saturating_add(entry.len()).saturating_add(8);
             frame.push(entry);
             self.summary.sent = self.summary.sent.saturating_add(1);
@@ -230,17 +247,18 @@ impl Session {
         actions
     }
 
-    /// Says that all that was to be read has been read.
+    /// Ends the answer to [`Action::Read`]: all entries were read.
     ///
     /// # Panics
-    /// When nothing was to be read.
-    pub fn exhausted(&mut self) -> Vec<Action> {
-        assert_eq!(self.serving, Serving::Reading, "the shell reads");
+    /// When no `Read` is open.
+    pub fn on_read_end(&mut self) -> Vec<Action> {
+        assert_eq!(self.serving, Serving::Reading, "a Read is open");
         self.serving = Serving::Idle;
         vec![Action::Send(Message::Sent)]
     }
 
-    /// Returns what the peer owes, or `None` where it is the shell's turn, or the session is over.
+    /// Returns the message that the peer owes. `None` when it is the shell's turn or the session
+    /// has ended.
     pub fn waits_for(&self) -> Option<WaitsFor> {
         match (self.phase, self.wants, self.serving) {
             (Phase::Hello, ..) => Some(WaitsFor::Hello),
@@ -257,7 +275,7 @@ impl Session {
         self.phase == Phase::Exchange && self.serving == Serving::Reading
     }
 
-    /// Returns what was done up to now, also after an error.
+    /// Returns the counts so far, also after an error.
     pub fn summary(&self) -> Summary {
         Summary {
             wants: self.asking.wants,
@@ -267,7 +285,7 @@ impl Session {
     }
 }
 
-// What comes.
+// Messages of the peer, each in a method of its own.
 impl Session {
     fn hello(
         &mut self,
@@ -403,7 +421,7 @@ impl Session {
         let mut all: Vec<Bytes> = unproven.into_iter().map(|(bytes, _)| bytes).collect();
         for bytes in entries {
             self.asking.count()?;
-            // Bytes of its own: one entry that waits must not keep a whole message in memory.
+            // A copy: one entry that waits must not keep a whole message in memory.
             all.push(Bytes::copy_from_slice(&bytes));
         }
         let parse = |bytes: &Bytes| {
@@ -460,7 +478,7 @@ impl Session {
     }
 }
 
-// What this side says.
+// Messages of this side.
 impl Session {
     fn own_tips(&self) -> Vec<Action> {
         let tips: Vec<_> = self.own.iter().collect();
@@ -472,7 +490,7 @@ impl Session {
         self.wants = Wants::Finding;
         let tips = self.asking.find();
         if tips.is_empty() {
-            return self.lacks(tips);
+            return self.on_missing(tips);
         }
         vec![Action::Find(tips)]
     }
@@ -490,7 +508,7 @@ impl Session {
             (Phase::Hello, ..) => "its Hello was due",
             (Phase::Answer, ..) => "the answer to a Hello was due",
             (Phase::Tips, ..) => "its Tips were due",
-            (Phase::Finished, ..) => "the session was over",
+            (Phase::Finished, ..) => "the session has ended",
             (Phase::Exchange, Wants::Waiting, Serving::Idle) => "entries or a Want were due",
             (Phase::Exchange, Wants::Waiting, _) => "only entries were due",
             (Phase::Exchange, _, Serving::Idle) => "only a Want was due",
@@ -499,7 +517,7 @@ impl Session {
     }
 }
 
-// Cuts a list into messages: at least one, `true` for the last.
+// Splits a list into pages: at least one, `true` for the last.
 fn pages<T: Clone>(items: &[T]) -> impl Iterator<Item = (Vec<T>, bool)> {
     let count = items.len().div_ceil(SYNC_PAGE_ITEMS_MAX).max(1);
     (1..=count).map(move |page| {
@@ -514,7 +532,7 @@ fn wire_order(range: &MissingRange) -> (Author, Seq, EntryId) {
     (range.author, range.through, range.tip)
 }
 
-// True when `items` ascend, and go on after `before`.
+// True when `items` ascend and the first one comes after `before`.
 fn is_in_order<T, K: Ord>(before: Option<&T>, items: &[T], key: impl Fn(&T) -> K) -> bool {
     let mut keys = before.into_iter().chain(items).map(key);
     let Some(mut last) = keys.next() else {

@@ -100,13 +100,13 @@ fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
     let cut = &token[..token.len() - 3];
     let c = Home::new();
     insta::assert_snapshot!(c.run(&["join", cut]), @r#"
-    error: not an invitation: it has letters that none has, or was cut
+    error: not an invitation: it has letters that no invitation has, or was cut
     hint: copy the whole token that `lattice invite` printed
     exit 2
     "#);
     assert!(!c.data().exists(), "a mistyped token makes no node");
     insta::assert_snapshot!(a.run(&["join", &token]), @r#"
-    error: this node gave out the invitation itself
+    error: this node made the invitation itself
     hint: give the token to another node
     exit 4
     "#);
@@ -191,7 +191,7 @@ fn the_file_of_settings_counts_where_nothing_else_says_it() {
     // What meets nobody does not ask for it.
     assert_eq!(home.run(&["put", "/k", "v"]).code, 0);
     insta::assert_snapshot!(home.run(&["up", "--relay", "relay.example"]), @r#"
-    error: invalid value 'relay.example' for '--relay <RELAY>': "relay.example" is no relay; there are off, n0, and URLs as in https://relay.example
+    error: invalid value 'relay.example' for '--relay <RELAY>': "relay.example" is not a relay: expected off, n0 or a URL such as https://relay.example
 
     For more information, try '--help'.
     exit 2

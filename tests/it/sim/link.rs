@@ -146,9 +146,9 @@ impl Link {
         let end = &mut self.ends[at];
         let count = end.reading.len().min(1 + random.below(8));
         let batch: Vec<Bytes> = end.reading.drain(..count).collect();
-        let mut actions = end.session.read(batch);
+        let mut actions = end.session.on_entries_read(batch);
         if end.reading.is_empty() {
-            actions.extend(end.session.exhausted());
+            actions.extend(end.session.on_read_end());
         }
         self.perform(at, actions, now, nodes, random, counters);
     }
@@ -175,7 +175,7 @@ impl Link {
                     inbox.push_back((due, bytes));
                 }
                 Action::Find(tips) => {
-                    let actions = self.ends[at].session.lacks(node.lacks(tips));
+                    let actions = self.ends[at].session.on_missing(node.lacks(tips));
                     self.perform(at, actions, now, nodes, random, counters);
                 }
                 Action::Read(ranges) => self.ends[at].reading = node.read(&ranges).into(),

@@ -217,7 +217,7 @@ fn n12_a_peer_may_not_ask_for_more_ranges_or_more_often_than_the_limits_say() {
     let mut session = serving(&[&chain[3]]);
     for _again in 0..SYNC_WANTS_MAX {
         session.handle(want(vec![range(0)])).unwrap();
-        session.exhausted();
+        session.on_read_end();
     }
     let wants_max = SYNC_WANTS_MAX;
     assert_refused(
@@ -331,7 +331,7 @@ fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
     let mut session = Session::accept(STORE, [tip_of(&own)].into_iter().collect()).unwrap();
     session.handle(hello()).unwrap();
     session.handle(tips(&[&far])).unwrap();
-    let mut asked = vec![session.lacks(vec![tip_of(&far)])];
+    let mut asked = vec![session.on_missing(vec![tip_of(&far)])];
     while let [Action::Send(Message::Want { ranges, .. })] = &asked.last().unwrap()[..] {
         let seq = ranges[0].after.max(1);
         let wall_ms = seq % 1000;
@@ -341,7 +341,7 @@ fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
         let [Action::Find(lacking)] = &actions[..] else {
             panic!("{actions:?}")
         };
-        asked.push(session.lacks(lacking.clone()));
+        asked.push(session.on_missing(lacking.clone()));
     }
     assert_eq!(asked.pop().unwrap(), [Action::Send(Message::Done)]);
     // Four to the 29th, 64 times, is more than all.

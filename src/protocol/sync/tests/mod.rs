@@ -82,7 +82,7 @@ fn asking(theirs: &[&VerifiedEntry]) -> Session {
     let mut session = Session::accept(STORE, Frontier::default()).unwrap();
     session.handle(hello()).unwrap();
     session.handle(tips(theirs)).unwrap();
-    session.lacks(theirs.iter().map(|entry| tip_of(entry)).collect());
+    session.on_missing(theirs.iter().map(|entry| tip_of(entry)).collect());
     assert_eq!(session.waits_for(), Some(WaitsFor::Entries));
     session
 }
@@ -115,7 +115,7 @@ fn assert_refused(mut session: Session, message: Message, error: SyncError) {
         matches!(
             after,
             Err(SyncError::OutOfTurn {
-                phase: "the session was over",
+                phase: "the session has ended",
                 ..
             })
         ),
@@ -159,7 +159,7 @@ fn a_lost_entry_is_asked_for_although_the_frontiers_are_equal() {
     let actions = opener.handle(tips(&[&chain[3]])).unwrap();
     // The peer has nothing of the other author: it is of no use to ask.
     assert_eq!(actions[1..], [Action::Find(lost[..1].to_vec())]);
-    let actions = opener.lacks(lost[..1].to_vec());
+    let actions = opener.on_missing(lost[..1].to_vec());
     assert_eq!(actions, [Action::Send(want(vec![range(&chain[1], 0)]))]);
     let actions = opener.handle(entries(&[&chain[0], &chain[1]])).unwrap();
     assert_eq!(actions, [Action::Ingest(chain[..2].to_vec())]);
@@ -186,7 +186,7 @@ fn a_large_frontier_goes_in_pages_that_a_peer_takes() {
         panic!("{found:?}")
     };
     assert_eq!(theirs, (0..count).map(tip).collect::<Vec<_>>());
-    let wants = sent(opener.lacks(theirs));
+    let wants = sent(opener.on_missing(theirs));
     assert_eq!(wants.len(), 3, "pages of a Want");
     acceptor.handle(tips(&[])).unwrap();
     let wants = wants.into_iter();
@@ -216,7 +216,7 @@ fn wants_newer_does_not_end_a_session_and_is_asked_for_once() {
     let find = vec![Action::Find(vec![tip_of(&chain[3])])];
     assert_eq!(session.handle(Message::Sent), Ok(find));
     assert_eq!(
-        session.lacks(vec![tip_of(&chain[3])]),
+        session.on_missing(vec![tip_of(&chain[3])]),
         [Action::Send(Message::Done)]
     );
     let actions = session.handle(Message::Done).unwrap();
@@ -246,7 +246,7 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     };
     let ask = |session: &mut Session, joint: Option<(Author, FrontierTip)>| {
         let lacking = both().into_iter().chain(joint).collect();
-        match &session.lacks(lacking)[..] {
+        match &session.on_missing(lacking)[..] {
             [Action::Send(Message::Want { ranges, last: true })] => {
                 assert!(ranges.contains(&range(&other, 0)), "all that is lacking");
                 ranges
@@ -260,7 +260,8 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     };
     // The usual case first: they wrote on where our log ends.
     assert_eq!(ask(&mut session, None), 5000);
-    // What came does not join: 64 back from there, then four times as many, in the end to the start.
+    // What came does not join: 64 back from there, then four times as many, in the end to the
+    // start.
     for (before, after) in [
         (5000, 4936),
         (4936, 4744),
@@ -282,7 +283,7 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
         .handle(entries(&[&entry(AUTHOR_A, 1, None, 1, "/k")]))
         .unwrap();
     session.handle(Message::Sent).unwrap();
-    assert_eq!(session.lacks(both()), [Action::Send(Message::Done)]);
+    assert_eq!(session.on_missing(both()), [Action::Send(Message::Done)]);
     assert_eq!(session.summary().lacking, 2);
 }
 
@@ -325,7 +326,7 @@ fn what_is_read_goes_out_in_messages_of_bounded_size() {
     let large = || Bytes::from(vec![7; ENTRY_BYTES_MAX]);
     let batch = vec![small(), small(), small(), small(), large(), small()];
     let mut sizes = Vec::new();
-    for action in session.read(batch) {
+    for action in session.on_entries_read(batch) {
         let Action::Send(Message::Entries(entries)) = action else {
             panic!("{action:?}")
         };
@@ -335,8 +336,8 @@ fn what_is_read_goes_out_in_messages_of_bounded_size() {
         assert!(bytes <= SYNC_MESSAGE_BYTES_MAX);
     }
     assert_eq!(sizes, [3, 1, 1, 1]);
-    assert_eq!(session.read(vec![]), []);
-    assert_eq!(session.exhausted(), [Action::Send(Message::Sent)]);
+    assert_eq!(session.on_entries_read(vec![]), []);
+    assert_eq!(session.on_read_end(), [Action::Send(Message::Sent)]);
     assert_eq!(session.summary().sent, 6);
 }
 

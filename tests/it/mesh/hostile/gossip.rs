@@ -134,12 +134,8 @@ async fn n1_n2_what_is_no_message_or_no_entry_is_a_strike_for_who_said_it() {
     let mut bent = chain[1].signed.clone();
     bent.signature[5] ^= 1;
     let scripts = [
-        (
-            "N1 rubbish",
-            vec![0xff; 100],
-            "a gossip message that is none",
-        ),
-        ("N1 nothing", vec![], "a gossip message that is none"),
+        ("N1 rubbish", vec![0xff; 100], "a malformed gossip message"),
+        ("N1 nothing", vec![], "a malformed gossip message"),
         ("N1 an entry that is none", entry(vec![0xff; 90].into()), ""),
         ("N2 a bad signature", entry(bent.encode().into()), ""),
         (

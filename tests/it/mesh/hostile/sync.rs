@@ -138,12 +138,22 @@ fn rubbish(scene: &Scene<'_>) -> Vec<Script> {
             "does not begin with a hello",
             [Say(Message::Done)],
         ),
-        script("N1", "rubbish_first", "no message", [framed(&[0xff; 40])]),
-        script("N1", "oversized_first", "at most", [Bytes_(vec![0xff; 4])]),
+        script(
+            "N1",
+            "rubbish_first",
+            "malformed message",
+            [framed(&[0xff; 40])],
+        ),
+        script(
+            "N1",
+            "oversized_first",
+            "the limit is",
+            [Bytes_(vec![0xff; 4])],
+        ),
         script(
             "N1",
             "oversized_frame",
-            "at most",
+            "the limit is",
             all(open(), [Bytes_(over_max.to_be_bytes().to_vec())]),
         ),
         script(
@@ -155,7 +165,7 @@ fn rubbish(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N1",
             "unknown_kind",
-            "no known kind",
+            "unknown kind",
             all(open(), [framed(&[0x42, 0])]),
         ),
         script(
@@ -235,7 +245,7 @@ fn wants(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N5",
             "no_more_tips",
-            "nothing in it",
+            "an empty",
             all(
                 open(),
                 [
@@ -250,13 +260,13 @@ fn wants(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N5",
             "endless_tips",
-            "at most 65536 tips",
+            "a session holds 65536",
             open().into_iter().chain(pages.map(Say)),
         ),
         script(
             "N4",
             "want_nothing",
-            "nothing in it",
+            "an empty",
             all(scene.asking(), [want(&[])]),
         ),
         script(
@@ -274,13 +284,13 @@ fn wants(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N4",
             "want_too_far",
-            "who has",
+            "the last one here is",
             all(scene.asking(), [want(&[scene.range(0, u64::MAX)])]),
         ),
         script(
             "N4",
             "want_of_nobody",
-            "who has 0",
+            "the last one here is 0",
             all(scene.asking(), [want(&[unknown])]),
         ),
         script(
@@ -343,7 +353,7 @@ fn forgeries(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N4",
             "entries_of_somebody_else",
-            "nobody asked for",
+            "was not asked for",
             all(honest(), [Say(entries(&other))]),
         ),
         script(
@@ -407,7 +417,7 @@ fn forgeries(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N4",
             "no_entries",
-            "nothing in it",
+            "an empty",
             all(honest(), [Say(Message::Entries(Vec::new()))]),
         ),
     ]

@@ -1,0 +1,191 @@
+//! The hello, answering side: the one protocol that a stranger may speak, one message long.
+//!
+//! The bearer of an invitation shows its secret and is admitted, durably, before it gets an answer.
+//! A member that another node let in, which may be offline, shows the grants that made it a member.
+//! It is let in until a sync has brought those grants. Every other node gets the same refusal,
+//! which shows nothing about the mesh.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use iroh::{
+    endpoint::{Connection, WeakConnectionHandle},
+    protocol::{AcceptError, ProtocolHandler},
+};
+use prost::Message as _;
+use tokio::time::timeout;
+
+use crate::{
+    id::{Author, StoreId},
+    limits::{HELLO_TIMEOUT, HELLOS_MAX},
+    net::{
+        address::node_of,
+        error::PeerError,
+        gate::BUSY,
+        hello::{VERSION, read},
+        mesh::Mesh,
+        peer_task,
+    },
+    node::{MeshError, Redeemed},
+    protocol::membership::{MembershipError, invite::InviteError},
+    wire::net,
+};
+
+/// Answers hellos. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct HelloServer {
+    mesh: Arc<Mesh>,
+    // Oldest first. At most HELLOS_MAX: then the oldest is closed, so that silent strangers do not
+    // keep out others. Never held across an await; no other lock is taken meanwhile.
+    served: Arc<Mutex<VecDeque<WeakConnectionHandle>>>,
+}
+
+impl HelloServer {
+    pub(super) fn new(mesh: Arc<Mesh>) -> Self {
+        Self {
+            mesh,
+            served: Arc::default(),
+        }
+    }
+
+    // Adds `connection`, and closes the oldest one when there are too many.
+    fn make_room(&self, connection: &Connection) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |known: &Connection| known.close_reason().is_none();
+        served.retain(|known| known.upgrade().as_ref().is_some_and(is_open));
+        served.push_back(connection.weak_handle());
+        if served.len() > HELLOS_MAX
+            && let Some(oldest) = served.pop_front().and_then(|oldest| oldest.upgrade())
+        {
+            let (code, reason) = BUSY;
+            oldest.close(code.into(), reason);
+        }
+    }
+
+    async fn answer(&self, connection: &Connection) -> Result<(), PeerError> {
+        let (mut send, mut receive) = connection.accept_bi().await?;
+        let request = read(&mut receive).await.inspect_err(|_error| {
+            // Closed before the stream is dropped, which would look like the end of an answer.
+            connection.close(NO_HELLO.into(), b"no hello");
+        })?;
+        let node = node_of(&connection.remote_id());
+        let reply = self.admit(node, &request).await;
+        let reply = reply.unwrap_or_else(|(refused, reason)| net::HelloReply {
+            refused,
+            reason,
+            ..net::HelloReply::default()
+        });
+        send.write_all(&reply.encode_to_vec()).await?;
+        send.finish()?;
+        // A connection that is dropped here could lose the answer: the other side closes it.
+        connection.closed().await;
+        Ok(())
+    }
+
+    async fn admit(&self, node: Author, request: &[u8]) -> Result<net::HelloReply, Refusal> {
+        let request = net::HelloRequest::decode(request).map_err(|_reason| stranger())?;
+        if request.version != VERSION {
+            let reason = format!(
+                "the joining node speaks hello version {}, the inviting node version {VERSION}",
+                request.version
+            );
+            return Err(("version".to_owned(), reason));
+        }
+        let root = self.mesh.node.root().id();
+        if StoreId::from_slice(&request.store_id) != Some(root) {
+            return Err(stranger());
+        }
+        if !request.proof.is_empty() {
+            return self.believe(&node, request.proof).await;
+        }
+        let secret: [u8; 32] = request
+            .secret
+            .as_ref()
+            .try_into()
+            .map_err(|_length| stranger())?;
+        let redeemed = self.mesh.node.redeem(&secret, node).await;
+        match redeemed {
+            Ok(redeemed) => {
+                // Before the answer is sent: the new member connects at once.
+                self.mesh.open_gate();
+                tracing::info!(%node, role = %redeemed.role, "a node has joined");
+                let Redeemed { genesis, role } = redeemed;
+                Ok(net::HelloReply {
+                    creator: Bytes::copy_from_slice(&genesis.creator.0),
+                    nonce: Bytes::copy_from_slice(&genesis.nonce),
+                    role: role.to_string(),
+                    ..net::HelloReply::default()
+                })
+            }
+            Err(MeshError::Invite(InviteError::Unknown)) => Err(stranger()),
+            Err(error) => {
+                tracing::warn!(%node, %error, "an invitation was refused");
+                let (word, reason) = refusal(&error);
+                Err((word.to_owned(), reason))
+            }
+        }
+    }
+
+    // Admits a node that this node does not know, if its grants prove its membership: this node may
+    // miss a part of the root store.
+    async fn believe(&self, node: &Author, proof: Vec<Bytes>) -> Result<net::HelloReply, Refusal> {
+        let root = self.mesh.node.root();
+        let role = match self.mesh.node.members().role(node) {
+            Some(role) => role,
+            None => {
+                let checked = self.mesh.proven.check(&root, node, proof).await;
+                let role = checked.map_err(|error| {
+                    tracing::debug!(%node, %error, "a proof was refused");
+                    stranger()
+                })?;
+                // The members may have changed during the check.
+                self.mesh.proven.check_again(&root).await;
+                peer_task::meet_members(&self.mesh);
+                tracing::info!(%node, %role, "a node has proven its membership");
+                role
+            }
+        };
+        Ok(net::HelloReply {
+            role: role.to_string(),
+            ..net::HelloReply::default()
+        })
+    }
+}
+
+impl ProtocolHandler for HelloServer {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        self.make_room(&connection);
+        match timeout(HELLO_TIMEOUT, self.answer(&connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a hello failed"),
+            Err(_elapsed) => connection.close(LATE.into(), b"too slow"),
+        }
+        Ok(())
+    }
+}
+
+// The same refusal for every stranger, whatever it has shown.
+fn stranger() -> Refusal {
+    ("not_invited".to_owned(), "no such invitation".to_owned())
+}
+
+// A stable word for programs and a text for people. Neither names other nodes or data of this node.
+fn refusal(error: &MeshError) -> (&'static str, String) {
+    match error {
+        MeshError::Invite(InviteError::Expired { .. }) => ("invite_expired", error.to_string()),
+        MeshError::Invite(InviteError::Used { .. }) => {
+            ("invite_used", "another node has used the invite".to_owned())
+        }
+        MeshError::Membership(MembershipError::Removed { .. }) => ("removed", error.to_string()),
+        _ours => ("failed", "the node cannot admit anyone now".to_owned()),
+    }
+}
+
+/// A stable word for programs, and a text for people.
+type Refusal = (String, String);
+
+const LATE: u32 = 408;
+const NO_HELLO: u32 = 422;

@@ -1,0 +1,339 @@
+//! The net of one node: bound when there is somebody to meet, stopped with the node.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use iroh::{
+    address_lookup::memory::MemoryLookup,
+    protocol::{IncomingFilterOutcome, Router},
+};
+use iroh_gossip::net::Gossip;
+use tokio::{runtime::Handle, sync::OnceCell, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    id::Author,
+    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT},
+    net::{
+        address::Addresses,
+        alpn::{GOSSIP_ALPN, HELLO_ALPN, SYNC_ALPN},
+        bind,
+        config::{NetConfig, Relay},
+        error::NetError,
+        gate::Gate,
+        hello_server::HelloServer,
+        mesh::Mesh,
+        own_tip,
+        peer_table::{PeerStatus, Peers},
+        peer_task::{self, Served},
+        sleep, stores,
+        token::Invitation,
+    },
+    node::{MeshError, Node, within},
+    protocol::{frontier::FrontierTip, membership::role::Role},
+    store::Store,
+};
+
+/// The net of one node. Cheap to clone; all clones are one net.
+///
+/// [`start`](Self::start) comes first and [`stop`](Self::stop) last, after which no other method is
+/// called. In between there are two kinds of methods, in any order:
+///
+/// - [`invite`](Self::invite), [`join`](Self::join) and [`connect`](Self::connect) change whom this
+///   node meets. They bind the endpoint if that was not needed before.
+/// - [`peers`](Self::peers), [`who_has`](Self::who_has), [`wait_for`](Self::wait_for) and
+///   [`addresses`](Self::addresses) ask. Without an endpoint they answer that there are no peers.
+#[derive(Debug, Clone)]
+pub struct Net(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) node: Node,
+    pub(super) config: NetConfig,
+    // The runtime on which all tasks of the net run. It outlives the runtimes of callers.
+    runtime: Handle,
+    // Replaced by `rest` when the node joins another mesh. Never held across an await; no other
+    // lock is taken meanwhile.
+    running: Mutex<Arc<Running>>,
+}
+
+/// One run of the net, from a start to a stop.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    // Set by `bind`, when there is a member to meet or an invitation to redeem. Never cleared.
+    mesh: OnceCell<Arc<Mesh>>,
+    // Set together with `mesh`. Owns the accept loop of the endpoint.
+    router: OnceCell<Router>,
+    // Cancelled by `stop`; ends all tasks.
+    stop: CancellationToken,
+    // All tasks of this run. `stop` waits until they have ended.
+    tasks: TaskTracker,
+}
+
+impl Net {
+    /// Starts the net of `node`. The endpoint is bound at once if the node has other members or
+    /// open invitations, else as soon as it gets some. Own writes wait until the members within
+    /// reach have been compared with this node's own logs: `OWN_TIP_WAIT` at most,
+    /// `OWN_TIP_WAIT_MAX` if they give entries back.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(node: Node, config: NetConfig) -> Self {
+        let net = Self(Arc::new(Inner {
+            node,
+            config,
+            runtime: Handle::current(),
+            running: Mutex::default(),
+        }));
+        net.check_own_tip();
+        net.supervise(net.running());
+        net
+    }
+
+    /// Makes an invitation that admits its bearer as `role` within `valid_ms` milliseconds. Durable
+    /// on return. With a relay configured, waits up to `RELAY_WAIT` for it to answer.
+    ///
+    /// # Errors
+    /// `NetError`: no endpoint, or this node may not invite.
+    pub async fn invite(&self, role: Role, valid_ms: u64) -> Result<Invitation, NetError> {
+        let mesh = self.mesh().await?;
+        if self.0.config.relay != Relay::Off {
+            let online = timeout(RELAY_WAIT, mesh.endpoint.online()).await;
+            online.unwrap_or_else(|_elapsed| {
+                tracing::warn!(
+                    "no relay answers: the invitation works for nodes that reach this one directly"
+                );
+            });
+        }
+        let (secret, expires_ms) = self.0.node.invite(role, valid_ms).await?;
+        Ok(Invitation {
+            node: self.0.node.id(),
+            addresses: Addresses::of(&mesh.endpoint),
+            store: self.0.node.root().id(),
+            secret,
+            expires_ms,
+        })
+    }
+
+    /// Returns the status of each other member, by key.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        let members = self.0.node.members();
+        let others = members.others(self.0.node.id());
+        match self.running().mesh.get() {
+            Some(mesh) => others.map(|node| mesh.status(&node)).collect(),
+            None => {
+                let unknown = Peers::default();
+                others.map(|node| unknown.status(&node, None)).collect()
+            }
+        }
+    }
+
+    /// Returns the members that have acknowledged the entry of `author` at `tip` as on disk, by
+    /// key. This node is among them if it has the entry.
+    pub fn who_has(&self, store: &Store, author: &Author, tip: FrontierTip) -> Vec<Author> {
+        let running = self.running();
+        let acks = running.mesh.get().map(|mesh| &mesh.acks);
+        let mut nodes = acks.map_or_else(Vec::new, |acks| acks.who_has(&store.id(), author, tip));
+        if store.frontier().seq(author) >= tip.seq {
+            nodes.push(self.0.node.id());
+        }
+        nodes.sort_unstable();
+        nodes.dedup();
+        // A node that was removed since has the entry, but is no member any more.
+        let members = self.0.node.members();
+        nodes.retain(|node| members.role(node).is_some());
+        nodes
+    }
+
+    /// Waits until `members` members, this node among them, have acknowledged the entry of `author`
+    /// at `tip` as on disk. Waits for ever if so many never do. Cancel-safe.
+    pub async fn wait_for(&self, store: &Store, author: &Author, tip: FrontierTip, members: usize) {
+        let running = self.running();
+        let mut news = running.mesh.get().map(|mesh| mesh.acks.news());
+        while self.who_has(store, author, tip).len() < members {
+            match &mut news {
+                // Never closed: the mesh, which `running` holds, owns the sender.
+                Some(news) => drop(news.changed().await),
+                None => tokio::time::sleep(NO_PEERS_WAIT).await,
+            }
+        }
+    }
+
+    /// Returns the addresses of this node. `None` while it has no endpoint.
+    pub fn addresses(&self) -> Option<Addresses> {
+        let running = self.running();
+        running.mesh.get().map(|mesh| Addresses::of(&mesh.endpoint))
+    }
+
+    /// Dials the member `node` now, at `addresses` if there are any, else at those that are known.
+    ///
+    /// Returns before the peer has answered; [`peers`](Self::peers) shows the outcome.
+    ///
+    /// # Errors
+    /// `NetError`: no endpoint, or `node` is not a member.
+    pub async fn connect(&self, node: &Author, addresses: Addresses) -> Result<(), NetError> {
+        let mesh = self.mesh().await?;
+        if !mesh.gate.admits(node) {
+            return Err(MeshError::NotAMember { node: *node }.into());
+        }
+        mesh.peers.found(node, addresses);
+        mesh.keep_addresses(node);
+        mesh.want_sync(node);
+        Ok(())
+    }
+
+    /// Stops the net: all tasks end, then connections are closed, for `ENDPOINT_CLOSE_WAIT` at
+    /// most. The node stays open.
+    pub async fn stop(&self) {
+        let running = self.running();
+        running.stop.cancel();
+        running.tasks.close();
+        running.tasks.wait().await;
+        let Some(router) = running.router.get() else {
+            return;
+        };
+        // Peers learn of it at once. The timeout is for dials that have not failed yet.
+        match timeout(ENDPOINT_CLOSE_WAIT, router.shutdown()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the endpoint did not shut down cleanly"),
+        }
+    }
+
+    /// Stops this run and makes a new one ready: the node is between two meshes.
+    pub(super) async fn rest(&self) {
+        self.stop().await;
+        *self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    pub(super) fn running(&self) -> Arc<Running> {
+        let running = self.0.running.lock();
+        Arc::clone(&running.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Spawns the task that keeps `running` in step with the members, until it stops.
+    pub(super) fn supervise(&self, running: Arc<Running>) {
+        let (net, stop) = (self.clone(), running.stop.clone());
+        let follow = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = net.follow_members() => {}
+            }
+        };
+        running.tasks.spawn_on(follow, &self.0.runtime);
+    }
+
+    // Pauses own writes until the peers within reach have been compared with this node's own logs.
+    fn check_own_tip(&self) {
+        let node = &self.0.node;
+        if node.members().others(node.id()).next().is_none() {
+            return;
+        }
+        let stores = node.open_stores();
+        let holds: Vec<_> = stores.iter().map(Store::pause_writes).collect();
+        let (net, running) = (self.clone(), self.running());
+        let stop = running.stop.clone();
+        let check = async move {
+            match net.mesh().await {
+                Ok(mesh) => own_tip::compare(&mesh).await,
+                Err(error) => tracing::error!(%error, "own logs were not compared with peers"),
+            }
+        };
+        running.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = check => {}
+            }
+            drop(holds);
+        });
+    }
+
+    // Binds the endpoint when it is needed. Keeps gate and tasks in step with the members. Never
+    // returns.
+    async fn follow_members(&self) {
+        let mut members = self.0.node.watch_members();
+        loop {
+            let is_mesh = {
+                let (own, members) = (self.0.node.id(), members.borrow_and_update());
+                members.others(own).next().is_some() || members.role(&own).is_none()
+            };
+            // An endpoint that is bound follows also the removal of the last member: the gate
+            // closes.
+            let is_bound = self.running().mesh.initialized();
+            if is_bound || is_mesh || self.0.node.has_open_invites().await {
+                match self.mesh().await {
+                    Ok(mesh) => {
+                        mesh.proven.check_again(&mesh.node.root()).await;
+                        peer_task::meet_members(&mesh);
+                        for store in self.0.node.open_stores() {
+                            // Entries that waited for their author's grant may count now, and other
+                            // members may miss them.
+                            store.reconsider().await;
+                            mesh.acknowledge(&store);
+                            mesh.announce(&store).await;
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "the endpoint for peers was not bound"),
+                }
+            }
+            if members.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Spawns work on the runtime of the net, so that it outlives the caller's runtime.
+    #[cfg(feature = "api")]
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.runtime.spawn(work);
+    }
+
+    /// Returns the mesh of this run. Binds the endpoint if it is not bound yet.
+    pub(super) async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
+        let running = self.running();
+        let bind = || within(&self.0.runtime, self.bind(&running));
+        let mesh = running.mesh.get_or_try_init(bind).await?;
+        Ok(Arc::clone(mesh))
+    }
+
+    async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
+        let Inner { node, config, .. } = &*self.0;
+        let (gate, known) = (Gate::default(), MemoryLookup::new());
+        let seed = node.seed();
+        let endpoint = bind::bind(config, &seed, gate.clone(), known.clone()).await?;
+        let gossip = Gossip::builder()
+            .max_message_size(GOSSIP_BYTES_MAX)
+            .alpn(GOSSIP_ALPN)
+            .spawn(endpoint.clone());
+        let ends = (running.stop.clone(), running.tasks.clone());
+        let mesh = Mesh::new(node, &endpoint, known, &gossip, gate, ends)?;
+        let router = Router::builder(endpoint)
+            .incoming_filter(Arc::new(|incoming| {
+                // A forged source address costs its sender a round trip, and this node no
+                // handshake.
+                if incoming.remote_addr_validated() {
+                    IncomingFilterOutcome::Accept
+                } else {
+                    IncomingFilterOutcome::Retry
+                }
+            }))
+            .accept(HELLO_ALPN, HelloServer::new(Arc::clone(&mesh)))
+            .accept(SYNC_ALPN, Served(Arc::clone(&mesh)))
+            .accept(GOSSIP_ALPN, gossip)
+            .spawn();
+        // Set once: `mesh` is initialised once, with this function.
+        drop(running.router.set(router));
+        let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
+        mesh.spawn(async move { stores::follow(one).await });
+        mesh.spawn(async move { sleep::follow(other).await });
+        Ok(mesh)
+    }
+}
+
+// Time between two looks while there is no endpoint, so no ack can come.
+const NO_PEERS_WAIT: Duration = Duration::from_millis(200);

@@ -1,0 +1,282 @@
+//! A node: its identity, its data directory and its open stores.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    future::poll_fn,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use ed25519_dalek::SigningKey;
+use tokio::runtime::Handle;
+
+use crate::{
+    clock::Clock,
+    disk::{Disk, RealDisk},
+    id::{Author, StoreId},
+    limits::BUS_BATCHES_MAX,
+    node::{
+        data_dir::{IDENTITY, prepare},
+        error::OpenError,
+        identity,
+        lock::Lock,
+        meta::{self, Meta},
+    },
+    protocol::membership::genesis::Genesis,
+    store::{Authority, Store, StoreConfig, WriteError},
+};
+
+/// The options of [`Node::open`].
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Makes the directory, with a new identity, if it is missing. Default: false.
+    pub create: bool,
+    /// Name of the node for people, written to `/nodes/{key}/info` once. Default: the machine's
+    /// name.
+    pub name: String,
+    /// The wall clock. Default: the machine's.
+    pub clock: Clock,
+    /// The file system of the stores. Default: the machine's.
+    pub disk: Arc<dyn Disk>,
+    /// Batches that a channel of the bus holds for its slowest watcher. Default: `BUS_BATCHES_MAX`.
+    pub bus_batches: usize,
+}
+
+impl NodeConfig {
+    /// Returns the defaults for the node in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            create: false,
+            name: machine_name(),
+            clock: Clock::system(),
+            disk: Arc::new(RealDisk),
+            bus_batches: BUS_BATCHES_MAX,
+        }
+    }
+
+    /// Sets whether a missing directory and identity are made.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// True when there is a node in `data_dir`.
+    pub fn exists(&self) -> bool {
+        self.data_dir.join(IDENTITY).exists() && self.data_dir.join(meta::FILE).exists()
+    }
+}
+
+/// A store of a node, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// Id of the store.
+    pub id: StoreId,
+    /// Name of the store on this node. `root` for the root store.
+    pub name: String,
+    /// True for the root store, which names members and stores.
+    pub root: bool,
+}
+
+/// An open node. Cheap to clone; all clones are one node.
+///
+/// [`open`](Self::open) comes first and [`close`](Self::close) last; in between, methods are called
+/// in any order. They are in one file for each noun: stores in `stores.rs`, members in
+/// `members.rs`, invites in `invites.rs`, the change to another mesh in `join.rs`.
+#[derive(Debug, Clone)]
+pub struct Node(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: NodeConfig,
+    pub(super) key: Arc<SigningKey>,
+    // Held while an invite is redeemed, across awaits. Taken before `root` and `stores`.
+    pub(super) redeeming: tokio::sync::Mutex<()>,
+    // Held while a store of another node is opened, across awaits: two openers would write one log.
+    // Taken before `root` and `stores`.
+    pub(super) opening: tokio::sync::Mutex<()>,
+    // Replaced by `adopt_root`. Never held across an await. `adopt_root` takes it before `stores`;
+    // nothing else holds both.
+    pub(super) root: RwLock<Root>,
+    // All stores, the root store among them. Never held across an await.
+    pub(super) stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
+    pub(super) meta: Meta,
+    // The runtime on which the tasks of its stores run. It outlives the runtimes of callers.
+    runtime: Handle,
+    // Released when the node and the writers of all its stores are dropped.
+    lock: Arc<Lock>,
+}
+
+/// The root store, and the genesis that proves its id.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    pub(super) store: Store,
+    pub(super) genesis: Genesis,
+}
+
+impl Node {
+    /// Opens the node in a data directory, and all its stores.
+    ///
+    /// Writes `/nodes/{key}/info` and `/nodes/{key}/status` into the root store if they are
+    /// missing.
+    ///
+    /// # Errors
+    /// `OpenError`. Existing data is unchanged then.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
+        let runtime = Handle::current();
+        let data_dir = config.data_dir.clone();
+        prepare(&data_dir, config.create)?;
+        let lock = Arc::new(Lock::take(&data_dir)?);
+        let key = Arc::new(identity::load(&data_dir, config.create)?);
+        let author = Author(key.verifying_key().to_bytes());
+        let meta = Meta::open(&data_dir, &author, config.create)?;
+        let mut rows = meta.stores()?;
+        // The root store comes first: it names the writers of the others.
+        rows.sort_by_key(|row| !row.root);
+        let mut stores = BTreeMap::new();
+        let mut root: Option<Root> = None;
+        for row in rows {
+            let authority = match &root {
+                None => Authority::Root {
+                    creator: row.genesis.creator,
+                },
+                Some(root) => Authority::Of(root.store.members()),
+            };
+            let store = open_store(&runtime, &config, &key, &lock, row.id, authority).await?;
+            if row.root {
+                root = Some(Root {
+                    store: store.clone(),
+                    genesis: row.genesis,
+                });
+            }
+            let info = StoreInfo {
+                id: row.id,
+                name: row.name,
+                root: row.root,
+            };
+            stores.insert(row.id, (info, store));
+        }
+        let root = root.ok_or_else(|| OpenError::Unusable {
+            path: data_dir.join(meta::FILE),
+            what: "it names no root store".to_owned(),
+        })?;
+        let node = Self(Arc::new(Inner {
+            config,
+            key,
+            redeeming: tokio::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            root: RwLock::new(root),
+            stores: RwLock::new(stores),
+            meta,
+            runtime,
+            lock,
+        }));
+        node.introduce().await?;
+        Ok(node)
+    }
+
+    /// Returns the node's public key, which is also its author id.
+    pub fn id(&self) -> Author {
+        Author(self.0.key.verifying_key().to_bytes())
+    }
+
+    /// Returns the data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.0.config.data_dir
+    }
+
+    /// Returns the wall clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.config.clock
+    }
+
+    /// Returns the root store: the default store, which also lists members and stores.
+    pub fn root(&self) -> Store {
+        self.root_and_genesis().store
+    }
+
+    pub(super) fn root_and_genesis(&self) -> Root {
+        let root = self.0.root.read().unwrap_or_else(PoisonError::into_inner);
+        root.clone()
+    }
+
+    /// Closes all stores: their memory is written to disk, and later calls return `Closed`. The
+    /// lock on the data directory is released when the last clone of the node and its stores is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The error of the first store that did not close cleanly. No acknowledged write is lost.
+    pub async fn close(&self) -> Result<(), WriteError> {
+        let stores: Vec<Store> = {
+            let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+            stores.values().map(|(_, store)| store.clone()).collect()
+        };
+        let mut closed = Ok(());
+        for store in stores {
+            closed = closed.and(store.close().await);
+        }
+        closed
+    }
+}
+
+impl Inner {
+    pub(super) async fn open_store(
+        &self,
+        id: StoreId,
+        authority: Authority,
+    ) -> Result<Store, OpenError> {
+        let (config, key, lock) = (&self.config, &self.key, &self.lock);
+        open_store(&self.runtime, config, key, lock, id, authority).await
+    }
+}
+
+async fn open_store(
+    runtime: &Handle,
+    config: &NodeConfig,
+    key: &Arc<SigningKey>,
+    lock: &Arc<Lock>,
+    id: StoreId,
+    authority: Authority,
+) -> Result<Store, OpenError> {
+    let opened = Store::open(StoreConfig {
+        id,
+        dir: config.data_dir.join("stores").join(id.to_string()),
+        key: Arc::clone(key),
+        clock: config.clock.clone(),
+        disk: Arc::clone(&config.disk),
+        bus_batches: config.bus_batches,
+        lease: Some(Arc::clone(lock) as Arc<dyn Any + Send + Sync>),
+        root: matches!(authority, Authority::Root { .. }),
+        authority,
+    });
+    let opened = within(runtime, opened).await;
+    opened.map_err(|source| OpenError::Store {
+        id,
+        source: Box::new(source),
+    })
+}
+
+/// Runs `work` on the caller's task, with `runtime` entered: tasks that it spawns run there and
+/// outlive the caller's runtime.
+pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
+    let mut work = Box::pin(work);
+    poll_fn(|cx| {
+        let _entered = runtime.enter();
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn machine_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}

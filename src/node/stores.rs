@@ -1,0 +1,153 @@
+//! The stores of a node: finding one by name, making one, and opening one that another node made.
+
+use std::sync::PoisonError;
+
+use crate::{
+    id::StoreId,
+    limits::STORE_NAME_CHARS_MAX,
+    node::{
+        error::StoreError,
+        identity,
+        introduction::listing,
+        meta,
+        node::{Node, StoreInfo},
+    },
+    protocol::membership::genesis::Genesis,
+    store::{Authority, Store},
+};
+
+impl Node {
+    /// Returns a store by its name here or its UUID. An empty name is the root store.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub fn store(&self, name: &str) -> Result<Store, StoreError> {
+        if name.is_empty() {
+            return Ok(self.root());
+        }
+        let id = name.parse::<StoreId>().ok();
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let found = stores
+            .values()
+            .find(|(info, _)| Some(info.id) == id || info.name == name);
+        found
+            .map(|(_, store)| store.clone())
+            .ok_or_else(|| StoreError::Unknown {
+                name: name.chars().take(80).collect(),
+                known: stores
+                    .values()
+                    .map(|(info, _)| info.name.clone())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// Returns all stores, the root store first, then by name.
+    pub fn stores(&self) -> Vec<StoreInfo> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let mut infos: Vec<_> = stores.values().map(|(info, _)| info.clone()).collect();
+        infos.sort_by(|a, b| b.root.cmp(&a.root).then_with(|| a.name.cmp(&b.name)));
+        infos
+    }
+
+    /// Makes a store. On return it is durable and listed in the root store.
+    ///
+    /// # Errors
+    /// `NameInvalid`, `NameTaken`, `Open`, `Write`.
+    pub async fn create_store(&self, name: &str) -> Result<StoreInfo, StoreError> {
+        check_name(name)?;
+        let genesis = Genesis {
+            creator: self.id(),
+            nonce: identity::random()?,
+        };
+        self.check_free(name)?;
+        let info = self.add_store(name, genesis).await?;
+        self.root().write_own(listing(name, &genesis)).await?;
+        Ok(info)
+    }
+
+    /// Opens a store that another node made and listed in the root store. If its name is taken or
+    /// not allowed here, it is called `store-` and the first eight digits of its id. Returns the
+    /// store as it is if it is open already.
+    ///
+    /// # Errors
+    /// `Open`.
+    pub async fn open_shared(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
+        let id = genesis.store();
+        let _one_at_a_time = self.0.opening.lock().await;
+        if let Some(open) = self.stores().into_iter().find(|store| store.id == id) {
+            return Ok(open);
+        }
+        let own_name = format!("store-{}", &id.to_string()[..8]);
+        let free = check_name(name).and_then(|()| self.check_free(name));
+        let name = free.map_or(own_name.as_str(), |()| name);
+        self.add_store(name, genesis).await
+    }
+
+    async fn add_store(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
+        let id = genesis.store();
+        let authority = Authority::Of(self.root().members());
+        let store = self.0.open_store(id, authority).await?;
+        let info = StoreInfo {
+            id,
+            name: name.to_owned(),
+            root: false,
+        };
+        let mut stores = self
+            .0
+            .stores
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((taken, _)) = stores.values().find(|(taken, _)| taken.name == name) {
+            return Err(StoreError::NameTaken {
+                name: name.to_owned(),
+                id: taken.id,
+            });
+        }
+        self.0.meta.add(&meta::Row {
+            id,
+            name: name.to_owned(),
+            root: false,
+            genesis,
+        })?;
+        stores.insert(id, (info.clone(), store));
+        Ok(info)
+    }
+
+    /// Returns all stores, open, the root store first.
+    pub fn open_stores(&self) -> Vec<Store> {
+        let infos = self.stores();
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let open = infos.iter().filter_map(|info| stores.get(&info.id));
+        open.map(|(_, store)| store.clone()).collect()
+    }
+
+    /// Returns the store with `id`. `None` if it is not open here.
+    pub fn open_store(&self, id: &StoreId) -> Option<Store> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.get(id).map(|(_, store)| store.clone())
+    }
+
+    fn check_free(&self, name: &str) -> Result<(), StoreError> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        match stores.values().find(|(taken, _)| taken.name == name) {
+            Some((taken, _)) => Err(StoreError::NameTaken {
+                name: name.to_owned(),
+                id: taken.id,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let count = name.chars().count();
+    let fits = (1..=STORE_NAME_CHARS_MAX).contains(&count) && name.chars().all(letters);
+    if fits && name.parse::<StoreId>().is_err() && name != "." && name != ".." {
+        return Ok(());
+    }
+    Err(StoreError::NameInvalid {
+        name: name.chars().take(80).collect(),
+    })
+}
