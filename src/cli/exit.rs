@@ -6,9 +6,6 @@ use lattice::{
     api::{client::ConnectError, error::ApiError},
     node::{ConfigError, OpenError},
 };
-use serde::Serialize;
-
-use crate::cli::output::{object, print};
 
 /// Exit codes. They are a promise to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,20 +38,24 @@ impl Exit {
         self as i32
     }
 
+    // Returns the exit code that an error of the API carries, or `Failed` for an unknown one.
     fn from_code(code: u8) -> Self {
-        match code {
-            0 => Self::Done,
-            2 => Self::Usage,
-            3 => Self::NotFound,
-            4 => Self::Precondition,
-            5 => Self::Unavailable,
-            6 => Self::Damaged,
-            7 => Self::Partly,
-            8 => Self::TimedOut,
-            130 => Self::Interrupted,
-            _other => Self::Failed,
-        }
+        let known = Self::ALL.into_iter().find(|exit| *exit as u8 == code);
+        known.unwrap_or(Self::Failed)
     }
+
+    const ALL: [Self; 10] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NotFound,
+        Self::Precondition,
+        Self::Unavailable,
+        Self::Damaged,
+        Self::Partly,
+        Self::TimedOut,
+        Self::Interrupted,
+    ];
 }
 
 impl From<Exit> for ExitCode {
@@ -113,39 +114,6 @@ impl Failure {
         self.hint = hint.into();
         self
     }
-
-    /// Tells it on stderr and returns the exit code.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
-        if !self.message.is_empty() {
-            if json {
-                print::complain(&object::to_json(&Told {
-                    error: &self.code,
-                    message: &self.message,
-                    hint: &self.hint,
-                    exit_code: self.exit as u8,
-                }));
-            } else {
-                print::complain(&format!("error: {}", self.message));
-                if !self.hint.is_empty() {
-                    print::complain(&format!("hint: {}", self.hint));
-                }
-            }
-        }
-        self.exit.into()
-    }
-}
-
-/// An error on stderr with `--json`.
-#[derive(Serialize)]
-struct Told<'a> {
-    /// Stable name.
-    error: &'a str,
-    /// What happened, for people.
-    message: &'a str,
-    /// What to do next.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    hint: &'a str,
-    exit_code: u8,
 }
 
 impl From<ApiError> for Failure {

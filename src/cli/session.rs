@@ -14,8 +14,8 @@ use lattice::{
 };
 
 use crate::cli::{
-    args::Global,
     exit::{Exit, Failure},
+    global::Global,
     input::net_flags::NetArgs,
     output::print::Output,
     place::Place,

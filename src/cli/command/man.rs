@@ -2,9 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 
-use crate::cli::{args::Cli, exit::Failure, session::Context};
+use crate::cli::{exit::Failure, session::Context};
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
@@ -19,11 +19,11 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Runs the command.
-    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
+    /// Prints the completions of `tree`, the whole command line.
+    pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
         // In memory first: the generator panics when a pipe is closed.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "lattice", &mut script);
+        clap_complete::generate(self.shell, &mut tree, "lattice", &mut script);
         context.out.bytes(&script)
     }
 }
@@ -45,18 +45,16 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    /// Runs the command.
-    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
+    /// Prints or writes the pages of `tree`, the whole command line.
+    pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::failed("man", error.to_string());
         if let Some(dir) = self.dir {
             fs::create_dir_all(&dir).map_err(failed)?;
-            clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &dir)
-                .map_err(failed)?;
+            clap_mangen::generate_to(tree.disable_help_subcommand(true), &dir).map_err(failed)?;
             return context.out.line(&format!("written to {}", dir.display()));
         }
-        let mut root = Cli::command();
-        root.build();
-        let mut command = &root;
+        tree.build();
+        let mut command = &tree;
         for name in &self.command {
             command = command.find_subcommand(name).ok_or_else(|| {
                 Failure::usage("usage", format!("there is no command {name:?}"))

@@ -18,7 +18,6 @@ pub(super) mod put;
 pub(super) mod put_stream;
 pub(super) mod repair;
 pub(super) mod service;
-pub(super) mod shell;
 pub(super) mod status;
 pub(super) mod store;
 pub(super) mod up;

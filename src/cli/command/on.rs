@@ -27,12 +27,13 @@ use crate::cli::{
     input::time::{When, parse_duration, parse_when},
     output::{
         event,
-        object::{hex, incomplete, to_json},
+        json::to_json,
+        object::{hex, incomplete},
         print::{Output, complain, escape, stdout_closed},
     },
     reconnect::Pause,
-    second_interrupt,
     session::{Context, Lifetime},
+    signals::second_interrupt,
 };
 
 /// Run a command, or post to a URL, for each change, here and now

@@ -21,8 +21,9 @@ use crate::cli::{
         object::{self, hex},
         print::{Output, stdout_closed},
     },
-    sd_notify, second_interrupt,
+    sd_notify,
     session::{Context, Lifetime, connect},
+    signals::second_interrupt,
 };
 
 /// Create the node: its data directory, identity and root store

@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::cli::{
-    args::Global,
     command::verify::Verify,
     exit::{Exit, Failure},
+    global::Global,
     output::print::{Output, escape},
 };
 

@@ -4,5 +4,6 @@ pub(super) mod author;
 pub(super) mod confirm;
 pub(super) mod lines;
 pub(super) mod net_flags;
+pub(super) mod prompt;
 pub(super) mod shell_words;
 pub(super) mod time;

@@ -3,5 +3,6 @@
 pub(super) mod event;
 pub(super) mod graph;
 pub(super) mod health;
+pub(super) mod json;
 pub(super) mod object;
 pub(super) mod print;

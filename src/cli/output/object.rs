@@ -10,11 +10,6 @@ use serde::Serialize;
 
 use crate::cli::{exit::Failure, output::print::escape};
 
-/// Returns an object as one line.
-pub(crate) fn to_json(object: &impl Serialize) -> String {
-    serde_json::to_string(object).expect("strings, numbers and lists of them have a JSON form")
-}
-
 /// Returns an id as hex digits.
 pub(crate) fn hex(id: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(id)
@@ -28,15 +23,6 @@ pub(crate) fn short(id: &[u8]) -> String {
 /// Returns the id of a store as a UUID.
 pub(crate) fn uuid(id: &[u8]) -> String {
     lattice::id::StoreId::from_slice(id).map_or_else(|| hex(id), |id| id.to_string())
-}
-
-/// Something on stderr that is no error.
-#[derive(Serialize)]
-pub(crate) struct Notice<'a> {
-    /// Stable name.
-    pub(crate) notice: &'a str,
-    /// For people.
-    pub(crate) message: &'a str,
 }
 
 /// A key.

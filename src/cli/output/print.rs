@@ -10,12 +10,13 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _, Write as _},
     os::fd::AsFd as _,
+    process::ExitCode,
 };
 
 use serde::Serialize;
 use tokio::{io::Interest, net::unix::pipe};
 
-use crate::cli::{exit::Failure, output::object};
+use crate::cli::{exit::Failure, output::json};
 
 /// Stdout.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Output {
 
     /// Writes an object and a newline. Nobody sees it before the next `flush`.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
-        self.line(&object::to_json(object))
+        self.line(&json::to_json(object))
     }
 
     /// Writes a line. Nobody sees it before the next `flush`.
@@ -63,7 +64,7 @@ impl Output {
     /// Tells something on stderr that is no error.
     pub(crate) fn notice(&self, code: &str, message: &str) {
         if self.json {
-            complain(&object::to_json(&object::Notice {
+            complain(&json::to_json(&json::Notice {
                 notice: code,
                 message,
             }));
@@ -92,6 +93,27 @@ pub(crate) async fn stdout_closed() {
         return;
     }
     std::future::pending().await
+}
+
+/// Prints `failure` on stderr and returns its exit code.
+pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
+    if failure.message.is_empty() {
+        return failure.exit.into();
+    }
+    if json {
+        complain(&json::to_json(&json::Error {
+            error: &failure.code,
+            message: &failure.message,
+            hint: &failure.hint,
+            exit_code: failure.exit as u8,
+        }));
+    } else {
+        complain(&format!("error: {}", failure.message));
+        if !failure.hint.is_empty() {
+            complain(&format!("hint: {}", failure.hint));
+        }
+    }
+    failure.exit.into()
 }
 
 /// Writes a line to stderr; when even that fails, there is nobody left to tell.
