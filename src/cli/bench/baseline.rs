@@ -13,7 +13,7 @@ use redb::{Database, TableDefinition};
 
 use crate::cli::{
     bench::{
-        failed,
+        error::failed,
         report::Report,
         samples::{Samples, rate},
         scratch::Scratch,

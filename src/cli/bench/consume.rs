@@ -10,12 +10,13 @@ use lattice::store::{
 
 use crate::cli::{
     bench::{
-        Setup, failed,
+        error::failed,
         load::PREFIX,
         open::fill,
         report::{Goal, Report},
         samples::{Samples, rate},
         scratch::{self, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };

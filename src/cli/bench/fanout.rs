@@ -13,12 +13,13 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, failed,
+        error::failed,
         load::{Callers, PREFIX, value},
         memory::resident_bytes,
         report::{Goal, Report},
         samples::{Samples, rate},
         scratch::{self, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };

@@ -14,13 +14,13 @@ use tokio::sync::mpsc;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS,
         baseline::Fdatasync,
-        failed,
+        error::failed,
         load::{Keys, PREFIX},
         report::{Goal, Report},
         samples::Samples,
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
         watch::listen,
     },
     exit::Failure,

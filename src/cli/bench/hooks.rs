@@ -14,10 +14,11 @@ use lattice::{
 
 use crate::cli::{
     bench::{
-        Setup, TURNS, failed,
+        error::failed,
         load::value,
         report::{Goal, Report},
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };

@@ -7,7 +7,7 @@ use lattice::store::{Store, WriteError};
 use tokio::task::JoinSet;
 
 use crate::cli::{
-    bench::{failed, samples::Samples},
+    bench::{error::failed, samples::Samples},
     exit::Failure,
 };
 

@@ -8,11 +8,12 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS, failed,
+        error::failed,
         load::{Callers, PREFIX, value},
         report::Report,
         samples::Samples,
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };

@@ -16,11 +16,13 @@ use lattice::{
 
 use crate::cli::{
     bench::{
-        Setup, baseline, failed,
+        baseline,
+        error::failed,
         load::{Keys, value},
         report::{Goal, Report},
         samples::rate,
         scratch::{self, Daemon, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };

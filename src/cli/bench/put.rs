@@ -13,13 +13,13 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS,
         baseline::Fdatasync,
-        failed,
+        error::failed,
         load::{Callers, Keys, value},
         report::{Goal, Report},
         samples::Samples,
         scratch::{self, Daemon, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };

@@ -16,12 +16,13 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, failed,
+        error::failed,
         load::PREFIX,
         open::fill,
         report::Report,
         samples::rate,
         scratch::{self, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };

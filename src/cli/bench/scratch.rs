@@ -15,7 +15,7 @@ use lattice::{
     wire::api,
 };
 
-use crate::cli::{bench::failed, exit::Failure};
+use crate::cli::{bench::error::failed, exit::Failure};
 
 /// A directory that goes away with this.
 #[derive(Debug)]

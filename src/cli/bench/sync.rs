@@ -15,15 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{
     bench::{
-        Setup,
         baseline::redb_rows,
-        failed,
+        error::failed,
         load::Keys,
         memory::{mebibytes, resident_of},
         open::fill,
         report::{Goal, Report},
         samples::{Samples, rate},
         scratch::{self, Daemon, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };

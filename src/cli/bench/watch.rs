@@ -9,13 +9,13 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS,
         baseline::Fdatasync,
-        failed,
+        error::failed,
         load::{Keys, PREFIX},
         report::{Goal, Report},
         samples::Samples,
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };

@@ -10,7 +10,7 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::consumer::{Name, show::tell},
+    command::consumer::{name::Name, show::tell},
     exit::Failure,
     input::time::{When, millis, parse_duration, parse_when},
     session::{Context, Lifetime},

@@ -7,7 +7,7 @@ use lattice::{api::client::Client, wire::api};
 
 use crate::cli::{
     command::{
-        consumer::{Name, object},
+        consumer::{name::Name, object},
         watch::line,
     },
     exit::{Exit, Failure},

@@ -9,7 +9,7 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::consumer::{Name, object},
+    command::consumer::{name::Name, object},
     exit::Failure,
     input::time::{brief, date_time},
     output::print::{Output, escape},

@@ -4,7 +4,7 @@ use clap::Args;
 use lattice::wire::api;
 
 use crate::cli::{
-    command::{consumer::dead::Action, hook::Name},
+    command::{consumer::dead::Action, hook::name::Name},
     exit::Failure,
     session::{Context, Lifetime},
 };

@@ -7,7 +7,7 @@ use clap::Args;
 use lattice::{api::client::Client, clock::duration_text, wire::api};
 
 use crate::cli::{
-    command::hook::{Name, object},
+    command::hook::{name::Name, object},
     exit::{Exit, Failure},
     input::time::date_time,
     output::print::{Output, escape, stdout_closed},

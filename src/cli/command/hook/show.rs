@@ -4,7 +4,7 @@ use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
 use crate::cli::{
-    command::hook::{Name, object},
+    command::hook::{name::Name, object},
     exit::Failure,
     input::time::brief,
     output::print::escape,

@@ -4,7 +4,7 @@ use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
 use crate::cli::{
-    command::hook::{Name, logs, object},
+    command::hook::{logs, name::Name, object},
     exit::{Exit, Failure},
     input::time::{When, parse_when},
     output::{
