@@ -78,7 +78,7 @@ impl Place {
 
     /// Returns the store that `store use` chose for the current directory.
     pub(crate) fn store_used(&self) -> Result<Option<String>, Failure> {
-        let Some(here) = current_dir() else {
+        let Some(here) = canonical_dir() else {
             return Ok(None);
         };
         Ok(self.read_uses()?.remove(&here))
@@ -86,7 +86,7 @@ impl Place {
 
     /// Chooses `store` for the current directory; `None`: the root store again.
     pub(crate) fn use_store(&self, store: Option<&str>) -> Result<(), Failure> {
-        let Some(here) = current_dir() else {
+        let Some(here) = canonical_dir() else {
             return Err(Failure::failed(
                 "no_current_dir",
                 "the current directory is gone",
@@ -125,7 +125,16 @@ impl Place {
     }
 }
 
-fn current_dir() -> Option<String> {
+/// Returns the current directory as the process sees it.
+pub(crate) fn current_dir() -> Result<PathBuf, Failure> {
+    env::current_dir().map_err(|error| {
+        let message = format!("cannot find the current directory: {error}");
+        Failure::failed("no_current_dir", message)
+    })
+}
+
+// Returns the current directory without symbolic links.
+fn canonical_dir() -> Option<String> {
     let dir = env::current_dir().and_then(|dir| dir.canonicalize()).ok()?;
     Some(dir.to_string_lossy().into_owned())
 }

@@ -87,6 +87,20 @@ impl Context {
         self.client_with(lifetime, &net).await
     }
 
+    /// Returns the client for a command that follows the node until it is stopped, and whether
+    /// the command reconnects when the node goes away.
+    ///
+    /// False means that this process is the node for as long as the command runs; a notice says so.
+    pub(crate) async fn client_to_follow(&mut self) -> Result<(Client, bool), Failure> {
+        let client = self.client(Lifetime::Long).await?;
+        let reconnects = self.is_connected();
+        if !reconnects {
+            self.out
+                .notice("is_node", "no node is running; this is one while it lives");
+        }
+        Ok((client, reconnects))
+    }
+
     /// As `client`; a node that this process becomes meets others as `net` says.
     pub(crate) async fn client_with(
         &mut self,
@@ -239,6 +253,8 @@ pub(crate) async fn connect(place: &Place) -> Result<Option<Client>, Failure> {
     }
 }
 
-/// How long the lock of the data directory may be held by a process without a socket.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// How long a command waits for the lock of the data directory while the process that holds it
+/// serves no socket: another short command, or a node that starts.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Time between two attempts to take the lock.
+pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(50);

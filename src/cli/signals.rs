@@ -1,6 +1,12 @@
 //! Ctrl-C and SIGTERM.
 
-use crate::cli::exit::Exit;
+use crate::cli::exit::{Exit, Failure};
+
+/// Listens for Ctrl-C and SIGTERM from now on; the future resolves at the first one.
+pub(crate) fn listen() -> Result<impl Future, Failure> {
+    lattice::daemon::signal()
+        .map_err(|error| Failure::failed("signal", format!("cannot listen for signals: {error}")))
+}
 
 /// Ends the process at the second Ctrl-C, whatever the first one is still waiting for.
 pub(crate) async fn second_interrupt() {

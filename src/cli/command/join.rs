@@ -14,7 +14,7 @@ use crate::cli::{
         net_flags::NetArgs,
         time::{date_time, millis, parse_duration},
     },
-    output::object::{self, hex, short, uuid},
+    output::object::{self, hex, not_empty, short, uuid},
     session::{Context, Lifetime},
 };
 
@@ -169,12 +169,11 @@ fn tell(context: &mut Context, bar: &ProgressBar, step: &api::JoinProgress) -> R
 
 impl object::JoinStep {
     fn new(step: &api::JoinProgress) -> Self {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Self {
             r#type: step.step.clone(),
             node: (!step.node.is_empty()).then(|| hex(&step.node)),
-            role: some(&step.role),
-            former: some(&step.former),
+            role: not_empty(&step.role),
+            former: not_empty(&step.former),
             store: (!step.store.is_empty()).then(|| uuid(&step.store)),
             entries: matches!(step.step.as_str(), "syncing" | "synced").then_some(step.entries),
         }

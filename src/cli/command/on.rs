@@ -13,7 +13,6 @@ use clap::Args;
 use lattice::{
     api::client::Client,
     clock::Clock,
-    daemon,
     hooks::{
         self, Action, Captured, Command, HookError, HooksError, Job, Named, Ran, RunId, Secret,
     },
@@ -24,16 +23,20 @@ use tokio::task::JoinSet;
 use crate::cli::{
     command::{hook::object, watch},
     exit::{Exit, Failure},
-    input::time::{When, parse_duration, parse_when},
+    input::{
+        action_flags::ActionArgs,
+        time::{When, parse_duration, parse_when},
+    },
     output::{
         event,
         json::to_json,
         object::{hex, incomplete},
         print::{Output, complain, escape, stdout_closed},
     },
+    place::current_dir,
     reconnect::Pause,
-    session::{Context, Lifetime},
-    signals::second_interrupt,
+    session::Context,
+    signals::{self, second_interrupt},
 };
 
 /// Run a command, or post to a URL, for each change, here and now
@@ -70,43 +73,18 @@ pub(crate) struct On {
     /// End after so many runs
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Post the change to this URL, in place of a command
-    #[arg(long, value_name = "URL", conflicts_with = "command")]
-    http: Option<String>,
-    /// Sign posts with the secret in this file, as Standard Webhooks does
-    #[arg(long, value_name = "PATH", requires = "http")]
-    secret_file: Option<PathBuf>,
-    /// The same, with the secret in this environment variable
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "http",
-        conflicts_with = "secret_file"
-    )]
-    secret_env: Option<String>,
-    /// Also believe a server that the authorities in this PEM file vouch for
-    #[arg(long, value_name = "PATH", requires = "http")]
-    ca_file: Option<PathBuf>,
-    /// The command and its arguments
-    #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
-    command: Vec<String>,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 impl On {
     /// Runs the command until it is stopped, or has run often enough.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         // From here on a signal stops in order: what runs is ended, it would not get the signal.
-        let signal = daemon::signal()
-            .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
+        let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
         let action = self.action()?;
-        let client = context.client(Lifetime::Long).await?;
-        let reconnects = context.is_connected();
-        if !reconnects {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (client, reconnects) = context.client_to_follow().await?;
         let start = match self.since {
             Some(when) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
             None if self.initial => Start::Initial(true),
@@ -144,15 +122,13 @@ impl On {
 
     fn action(&self) -> Result<Action, Failure> {
         let failure = |error: HooksError| Failure::from(lattice::api::error::ApiError::from(error));
-        if let Some(url) = &self.http {
-            let file = self.secret_file.clone().map(Secret::File);
-            let secret = file.or_else(|| self.secret_env.clone().map(Secret::Env));
-            return Action::post(url, secret, self.ca_file.as_deref()).map_err(failure);
+        let flags = &self.action;
+        if let Some(url) = &flags.http {
+            let file = flags.secret_file.clone().map(Secret::File);
+            let secret = file.or_else(|| flags.secret_env.clone().map(Secret::Env));
+            return Action::post(url, secret, flags.ca_file.as_deref()).map_err(failure);
         }
-        let here = std::env::current_dir().map_err(|error| {
-            Failure::failed("no_current_dir", format!("the current directory: {error}"))
-        })?;
-        let command = Command::new(&self.command, &here).ok_or(HookError::Action);
+        let command = Command::new(&flags.command, &current_dir()?).ok_or(HookError::Action);
         Ok(Action::Run(command.map_err(|error| failure(error.into()))?))
     }
 }

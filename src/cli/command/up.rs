@@ -8,7 +8,6 @@ use std::{
 use clap::Args;
 use lattice::{
     api::client::Client,
-    daemon,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
 };
@@ -22,8 +21,8 @@ use crate::cli::{
         print::{Output, stdout_closed},
     },
     sd_notify,
-    session::{Context, Lifetime, connect},
-    signals::second_interrupt,
+    session::{Context, LOCK_RETRY, LOCK_WAIT, Lifetime, connect},
+    signals::{self, second_interrupt},
 };
 
 /// Create the node: its data directory, identity and root store
@@ -126,8 +125,7 @@ impl Up {
     /// Runs the node until it is asked to stop.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         // From here on a signal stops in order.
-        let signal = daemon::signal()
-            .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
+        let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
         let created = !context.place.exists();
         let file = FileConfig::read(&context.place.data_dir)?;
@@ -284,8 +282,5 @@ impl Down {
     }
 }
 
-/// How long a short command may have the data directory.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// How long a node may take to stop.
 const DOWN_WAIT: Duration = Duration::from_secs(10);

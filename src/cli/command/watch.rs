@@ -22,7 +22,7 @@ use crate::cli::{
         print::{Output, complain, cut, escape, stdout_closed},
     },
     reconnect::Pause,
-    session::{Context, Lifetime},
+    session::Context,
 };
 
 /// Stream the changes of keys under some prefixes
@@ -124,13 +124,7 @@ impl Watch {
                 "--proof is for --json",
             ));
         }
-        let mut client = context.client(Lifetime::Long).await?;
-        let is_connected = context.is_connected();
-        if !is_connected {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (mut client, is_connected) = context.client_to_follow().await?;
         let author = match &self.author {
             Some(text) => author::resolve(&mut client, text).await?,
             None => Vec::new().into(),

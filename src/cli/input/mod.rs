@@ -1,5 +1,6 @@
 //! What people type: names, times, lines, answers to questions.
 
+pub(super) mod action_flags;
 pub(super) mod author;
 pub(super) mod confirm;
 pub(super) mod lines;

@@ -3,7 +3,7 @@
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::output::object::{Key, Store, hex, uuid};
+use crate::cli::output::object::{Key, Store, hex, not_empty, uuid};
 
 /// The node, from `status`.
 #[derive(Serialize)]
@@ -249,8 +249,4 @@ impl From<&api::StoreRepaired> for Repaired {
             }),
         }
     }
-}
-
-fn not_empty(text: &str) -> Option<String> {
-    Some(text.to_owned()).filter(|text| !text.is_empty())
 }

@@ -25,6 +25,11 @@ pub(crate) fn uuid(id: &[u8]) -> String {
     lattice::id::StoreId::from_slice(id).map_or_else(|| hex(id), |id| id.to_string())
 }
 
+/// Returns a text of the API, in which empty means absent.
+pub(crate) fn not_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// A key.
 #[derive(Serialize)]
 pub(crate) struct Key {

@@ -67,13 +67,7 @@ impl Next {
         if !self.stream {
             return self.once(context).await;
         }
-        let client = context.client(Lifetime::Long).await?;
-        let reconnects = context.is_connected();
-        if !reconnects {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (client, reconnects) = context.client_to_follow().await?;
         let down = context.down_requested();
         let mut stream = Stream {
             client,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::output::{
     event::Change,
-    object::{Entry, Key},
+    object::{Entry, Key, not_empty},
 };
 
 /// A change that was taken, from `next`: a line of `watch --json`, and what to answer with.
@@ -72,11 +72,10 @@ pub(super) struct Status {
 impl Status {
     /// Makes it from an answer.
     pub(super) fn new(status: &api::ConsumerStatus) -> Self {
-        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Self {
             consumer: status.consumer.clone(),
             state: status.state.clone(),
-            reason: text(&status.reason),
+            reason: not_empty(&status.reason),
             prefixes: status.prefixes.iter().map(|key| Key::new(key)).collect(),
             backlog_entries: status.backlog_entries,
             outstanding: status.outstanding,
@@ -86,7 +85,7 @@ impl Status {
             dead: status.dead,
             last_seen_ms: Some(status.last_seen_ms).filter(|ms| *ms > 0),
             created_ms: status.created_ms,
-            position: text(&status.position),
+            position: not_empty(&status.position),
             ack_wait_ms: status.ack_wait_ms,
             max_deliver: Some(status.max_deliver).filter(|times| *times > 0),
             max_in_flight: status.max_in_flight,

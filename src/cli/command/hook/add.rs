@@ -11,7 +11,11 @@ use crate::cli::{
         hook::show::tell,
     },
     exit::Failure,
-    input::time::{millis, parse_duration},
+    input::{
+        action_flags::ActionArgs,
+        time::{millis, parse_duration},
+    },
+    place::current_dir,
     session::{Context, Lifetime},
 };
 
@@ -78,26 +82,8 @@ pub(super) struct Add {
     /// Where it begins: now, start, or a time: 30s, 2h, 7d ago, a date, an RFC 3339 time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
-    /// Post the change to this URL, in place of a command
-    #[arg(long, value_name = "URL", conflicts_with = "command")]
-    http: Option<String>,
-    /// Sign posts with the secret in this file, as Standard Webhooks does
-    #[arg(long, value_name = "PATH", requires = "http")]
-    secret_file: Option<PathBuf>,
-    /// The same, with the secret in this environment variable of the node
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "http",
-        conflicts_with = "secret_file"
-    )]
-    secret_env: Option<String>,
-    /// Also believe a server that the authorities in this PEM file vouch for
-    #[arg(long, value_name = "PATH", requires = "http")]
-    ca_file: Option<PathBuf>,
-    /// The command and its arguments; ./x is relative to the current directory
-    #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
-    command: Vec<String>,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 /// What `--only` selects.
@@ -134,9 +120,7 @@ impl Add {
     }
 
     fn definition(self, store: String) -> Result<api::Hook, Failure> {
-        let here = std::env::current_dir().map_err(|error| {
-            Failure::failed("no_current_dir", format!("the current directory: {error}"))
-        })?;
+        let here = current_dir()?;
         let text = |path: PathBuf| {
             path.into_os_string().into_string().map_err(|path| {
                 let message = format!("{} is not UTF-8", path.display());
@@ -150,15 +134,15 @@ impl Add {
             on: self.prefix,
             store,
             // A bare command is looked for in PATH, wherever it runs.
-            dir: match self.command.is_empty() {
+            dir: match self.action.command.is_empty() {
                 true => String::new(),
                 false => text(here.clone())?,
             },
-            run: self.command,
-            http: self.http.unwrap_or_default(),
-            secret_file: absolute(self.secret_file)?,
-            secret_env: self.secret_env.unwrap_or_default(),
-            ca_file: absolute(self.ca_file)?,
+            run: self.action.command,
+            http: self.action.http.unwrap_or_default(),
+            secret_file: absolute(self.action.secret_file)?,
+            secret_env: self.action.secret_env.unwrap_or_default(),
+            ca_file: absolute(self.action.ca_file)?,
             kinds: self.only.iter().map(|kind| name(*kind)).collect(),
             mode: name(self.mode),
             batch: self.batch.unwrap_or(0),

@@ -51,13 +51,7 @@ impl Logs {
             let mut client = context.client(Lifetime::Short).await?;
             return page(&mut client, &mut request, &mut context.out).await;
         }
-        let client = context.client(Lifetime::Long).await?;
-        let reconnects = context.is_connected();
-        if !reconnects {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (client, reconnects) = context.client_to_follow().await?;
         let down = context.down_requested();
         tokio::select! {
             result = follow(client, request, reconnects, &mut context.out) => result,

@@ -3,7 +3,7 @@
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::output::object::{Key, Value};
+use crate::cli::output::object::{Key, Value, not_empty};
 
 /// How a hook is, from `list`, and what adds or changes it.
 #[derive(Serialize)]
@@ -53,11 +53,11 @@ impl Status {
         Self {
             hook: status.hook.clone(),
             state: status.state.clone(),
-            reason: text(&status.reason),
+            reason: not_empty(&status.reason),
             in_file: hook.is_some(),
             on: hook.map(|hook| hook.on.clone()),
             run: hook.map(|hook| hook.run.clone()).unwrap_or_default(),
-            http: hook.and_then(|hook| text(&hook.http)),
+            http: hook.and_then(|hook| not_empty(&hook.http)),
             mode: hook.map(|hook| hook.mode.clone()),
             running: status.running,
             done: status.done,
@@ -66,7 +66,7 @@ impl Status {
             backlog_entries: consumer.backlog_entries,
             outstanding: consumer.outstanding,
             dead: consumer.dead,
-            slowed: text(&status.slowed),
+            slowed: not_empty(&status.slowed),
             last: status.last.as_ref().map(Run::new),
         }
     }
@@ -119,14 +119,14 @@ impl Run {
             key: Key::new(&run.key),
             entry: run.entry.clone(),
             outcome: run.outcome.clone(),
-            what: text(&run.what),
+            what: not_empty(&run.what),
             took_ms: run.took_ms,
             retry_ms: run.retry_ms,
             stdout: run.stdout.clone(),
             stdout_bytes: run.stdout_bytes,
             stderr: run.stderr.clone(),
             stderr_bytes: run.stderr_bytes,
-            wrote: text(&run.wrote),
+            wrote: not_empty(&run.wrote),
             ops: Some(run.ops).filter(|_| !run.wrote.is_empty()),
         }
     }
@@ -185,8 +185,4 @@ pub(super) struct Removed<'a> {
     /// `removed`.
     pub(super) r#type: &'static str,
     pub(super) hook: &'a str,
-}
-
-fn text(text: &str) -> Option<String> {
-    Some(text.to_owned()).filter(|text| !text.is_empty())
 }
