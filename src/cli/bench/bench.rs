@@ -1,4 +1,4 @@
-//! `bench`: the group of commands.
+//! The group of `bench` commands.
 
 use clap::{Args, Subcommand};
 
@@ -11,9 +11,9 @@ use crate::cli::{
     session::Context,
 };
 
-/// Measure a node on this machine: rates, times, and ratios to what its disk can do
+/// Measure a node on this machine: rates, times, and ratios to the speed of its disk
 ///
-/// Works in a directory of its own, which it removes; no store of yours is touched.
+/// Works in a temporary directory, which it removes at the end. Your stores are not touched.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,7 +26,7 @@ Examples:
   lattice bench sync                        first sync of a million entries
   lattice bench gossip                      from a put to its event on another node
   lattice bench consume                     a durable consumer, each change acknowledged
-  lattice bench hooks                       what a run of a hook costs besides its process
+  lattice bench hooks                       the cost of a hook's run besides its process
   lattice bench put --json | jq -c 'select(.reached == false)'")]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -48,7 +48,6 @@ enum What {
 }
 
 impl Bench {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let (name, setup) = match &self.what {
             What::Put(put) => ("put", put.setup()),

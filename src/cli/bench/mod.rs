@@ -1,8 +1,8 @@
-//! `bench`: how fast a node is on this machine, next to how fast its disk is.
+//! `bench`: measures a node on this machine, and its disk for comparison.
 //!
-//! scratch (a directory of its own) -> load (callers, keys, values) -> samples -> report.
-//! What the disk and redb can do is measured in turns with what the store does (`baseline`), so
-//! that the ratios hold on a machine that is busy with other things too.
+//! A bench works in a temporary directory (`scratch`). It puts keys and values (`load`), measures
+//! the calls (`samples`) and prints figures (`report`). The disk and redb alone (`baseline`) are
+//! measured in turns with the store, so that the ratios also hold on a busy machine.
 
 mod baseline;
 mod bench;
