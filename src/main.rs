@@ -9,7 +9,7 @@ mod cli;
 
 use std::process::ExitCode;
 
-// Calls over the socket allocate a lot: with the system's allocator they are slower.
+// Calls over the socket allocate a lot and are slower with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

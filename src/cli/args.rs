@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line's grammar: global flags, commands, and how errors in them are reported.
 
 use std::process::ExitCode;
 
@@ -85,10 +85,10 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-/// Type commands, with history and completion of commands and keys
+/// Type commands interactively, with history and completion of commands and keys
 ///
-/// The same commands without `lattice`; `quit` or Ctrl-D ends it. With no node running, the shell
-/// is the node while it lives.
+/// Takes the same commands, without `lattice`; `quit` or Ctrl-D ends it. With no node running, the
+/// shell is the node until it ends.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -96,8 +96,8 @@ Examples:
   printf 'put /a 1\\nget /a\\n' | lattice shell")]
 pub(crate) struct Shell {}
 
-/// Tells what clap has to say: help and version on stdout, an error on stderr.
-pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+/// Prints clap's answer: help and version on stdout, an error on stderr.
+pub(crate) fn print_answer(error: &clap::Error) -> ExitCode {
     let is_error = error.use_stderr();
     let json = std::env::args_os().any(|argument| argument == "--json");
     if is_error && json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -110,7 +110,7 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Returns what clap complains about, without its usage lines.
+/// Returns clap's error as a failure, without the usage lines.
 pub(crate) fn usage(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();

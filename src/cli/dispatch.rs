@@ -1,4 +1,4 @@
-//! From a parsed command to the code that runs it.
+//! Runs the command that was parsed.
 
 use clap::CommandFactory as _;
 
@@ -8,7 +8,9 @@ use crate::cli::{
     session::Context,
 };
 
-/// Runs one command; boxed because the shell, which is one, comes back here.
+/// Runs one command.
+///
+/// Refuses `up` and `shell`: `run` handles them itself, so they can only come from a shell's line.
 pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(init) => init.run(context).await,

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and what it says when it did not work.
+//! How a command ends: its exit code, and the failure that it reports.
 
 use std::{io, process::ExitCode};
 
@@ -7,33 +7,33 @@ use lattice::{
     node::{ConfigError, OpenError},
 };
 
-/// Exit codes. They are a promise to scripts.
+/// Exit codes. Scripts depend on them: a number never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Done; also when the reader of a pipe has seen enough.
+    /// Done; also when the reader of a pipe closed it.
     Done = 0,
-    /// Failed, for a reason that has no code of its own.
+    /// Failed, for a reason without an exit code of its own.
     Failed = 1,
-    /// The command was not understood.
+    /// The command line makes no sense, or a flag has an invalid value.
     Usage = 2,
     /// The key, store or author does not exist.
     NotFound = 3,
     /// The condition of a write did not hold.
     Precondition = 4,
-    /// No node, and no data directory to open.
+    /// No node answers, and there is no data directory to open.
     Unavailable = 5,
     /// Data on the disk is damaged.
     Damaged = 6,
-    /// A part was done and is kept; the rest was not.
+    /// A part was done and is kept; the rest was not done.
     Partly = 7,
-    /// The time given was over.
+    /// The time limit ran out.
     TimedOut = 8,
     /// Stopped by a signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    /// Returns the number that the process ends with.
+    /// Returns the number that the process exits with.
     pub(crate) fn code(self) -> i32 {
         self as i32
     }
@@ -64,21 +64,21 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command ends before, or without, success.
+/// The reason why a command ended without success, or early.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// Stable name, for programs.
+    /// Stable name of the error, for programs.
     pub(crate) code: String,
-    /// What the process ends with.
+    /// Exit code of the process.
     pub(crate) exit: Exit,
-    /// What happened; empty: nothing to say.
+    /// What happened, for people; nothing is printed if it is empty.
     pub(crate) message: String,
     /// What to do next; may be empty.
     pub(crate) hint: String,
 }
 
 impl Failure {
-    /// Makes a failure of kind `exit`.
+    /// Makes a failure with exit code `exit`, the name `code` and no hint.
     pub(crate) fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
         Self {
             code: code.to_owned(),
@@ -88,27 +88,27 @@ impl Failure {
         }
     }
 
-    /// Makes a failure that has no exit code of its own.
+    /// Makes a failure with exit code 1.
     pub(crate) fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, code, message)
     }
 
-    /// Makes the failure of a command that makes no sense as it was given.
+    /// Makes the failure of a command with invalid arguments or input.
     pub(crate) fn usage(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, code, message)
     }
 
-    /// Makes the end of a command that a signal stopped.
+    /// Makes the silent failure of a command that a signal stopped.
     pub(crate) fn interrupted() -> Self {
         Self::new(Exit::Interrupted, "interrupted", "")
     }
 
-    /// Makes the quiet end of a command whose reader has seen enough.
+    /// Makes the silent end, with exit code 0, of a command whose reader closed the pipe.
     pub(crate) fn pipe_closed() -> Self {
         Self::new(Exit::Done, "pipe_closed", "")
     }
 
-    /// Adds what to do next.
+    /// Adds a hint: what to do next.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
@@ -139,7 +139,7 @@ impl From<ConnectError> for Failure {
     }
 }
 
-/// Of stdout: the only thing here that is written to without a path to name.
+/// Converts an error of stdout, the only writer here without a path to name.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

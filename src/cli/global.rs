@@ -1,13 +1,13 @@
-//! The flags that every command has.
+//! Flags that every command has.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-/// Flags of every command.
+/// Flags that every command has.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Where the node keeps its data [default: the platform's data folder]
+    /// Data directory of the node [default: the platform's data folder]
     #[arg(
         long,
         global = true,
@@ -18,7 +18,7 @@ pub(crate) struct Global {
         display_order = 100
     )]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Store, by name or UUID [default: what `store use` set here, else the root store]
+    /// Store, by name or UUID [default: the choice of `store use` here, else the root store]
     #[arg(
         long,
         global = true,
@@ -37,7 +37,7 @@ pub(crate) struct Global {
         display_order = 102
     )]
     pub(crate) json: bool,
-    /// Tell more on stderr; twice or three times for more still
+    /// Log more to stderr; repeat it for still more (-vv, -vvv)
     #[arg(
         short,
         long,

@@ -1,10 +1,12 @@
-//! The command line: one file per group of commands.
+//! The command line: reads arguments, runs a command and prints its result.
 //!
-//! arguments (`args`) -> the node that runs, or be it (`session`) -> one call of the API -> lines
-//! for people or for programs (`output`, `object`) -> an exit code (`exit`).
+//! ```text
+//! arguments (args) -> a client of the node (session) -> calls of the API (command)
+//!                  -> lines for people, or JSON for programs (output) -> an exit code (exit)
+//! ```
 //!
-//! Everything goes through the client of the API, also when the store is opened in this process:
-//! there is one way in, and what a person sees is what a program gets.
+//! Every command uses the client of the API, even when the store is opened in this process. So
+//! people and programs take the same path and see the same data.
 
 mod args;
 mod bench;

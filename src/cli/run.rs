@@ -1,4 +1,4 @@
-//! One command from the process's arguments to its exit code.
+//! Runs one command, from the process's arguments to its exit code.
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -21,7 +21,7 @@ use crate::cli::{
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return args::refuse(&error),
+        Err(error) => return args::print_answer(&error),
     };
     log_to_stderr(cli.global.verbose);
     let runtime = match runtime() {
@@ -33,7 +33,7 @@ pub(crate) fn run() -> ExitCode {
     };
     let json = cli.global.json;
     let result = runtime.block_on(execute(cli));
-    // A thread that waits for a line of stdin would be waited for otherwise.
+    // Dropping the runtime would wait for a thread that reads stdin.
     runtime.shutdown_background();
     match result {
         Ok(()) => Exit::Done.into(),
@@ -41,7 +41,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Runs one command to its end, or until the first interrupt; closes what it opened.
+/// Runs one command until it ends or is interrupted, and closes the node if it was opened here.
 async fn execute(cli: Cli) -> Result<(), Failure> {
     if let Command::Verify(verify) = &cli.command
         && verify.lines
@@ -53,7 +53,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
     }
     let mut context = Context::new(&cli.global)?;
     let result = match cli.command {
-        // They have their own idea of what an interrupt is.
+        // These commands handle interrupts themselves.
         Command::Up(up) => up.run(&mut context).await,
         Command::Shell(_) => shell::run(&mut context).await,
         Command::On(on) => on.run(&mut context).await,
@@ -79,7 +79,7 @@ fn runtime() -> std::io::Result<Runtime> {
 
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
-        // A peer that goes away is nothing to warn of.
+        // A peer that disconnects is not worth a warning.
         0 => "warn,iroh=error,iroh::socket=off,iroh_gossip=error,noq_proto=error,noq_udp=error",
         1 => "lattice=info,warn",
         2 => "lattice=debug,info",

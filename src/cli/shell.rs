@@ -1,4 +1,4 @@
-//! `shell`: the same commands, one per line, with history and completion.
+//! `shell`: runs commands from a terminal or a script, one per line.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -20,15 +20,15 @@ use crate::cli::{
     signals::interrupted,
 };
 
-/// Runs lines until the last one.
+/// Runs lines until `quit` or the end of the input.
 ///
-/// A script (stdin is no terminal) ends with the exit code of its last line, as in sh.
+/// A script (stdin is not a terminal) ends with the exit code of its last line, as in sh.
 pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let client = context.client(Lifetime::Long).await?;
     let json = context.out.json;
     let is_script = !io::stdin().is_terminal();
     if !is_script {
-        print::complain("type `help` for the commands, `quit` or Ctrl-D to leave");
+        print::stderr_line("type `help` for the commands, `quit` or Ctrl-D to leave");
     }
     let history = context.place.data_dir.join("shell-history");
     let history = (!is_script).then_some(history);
@@ -40,7 +40,7 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         let line = tokio::select! {
             line = prompt.next() => line?,
             () = &mut down => return terminal.stopped(),
-            // At the prompt Ctrl-C is a key, not a signal: this is SIGTERM.
+            // The prompt reads Ctrl-C as a key, so this is SIGTERM.
             () = interrupted() => {
                 terminal.restore();
                 return Err(Failure::interrupted());
@@ -73,13 +73,13 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     prompt.save_history();
     match last {
-        // What failed was told where it failed.
+        // No message: the line's failure was printed when it happened.
         failed if is_script && failed != Exit::Done => Err(Failure::new(failed, "", "")),
         _any => Ok(()),
     }
 }
 
-/// What a line asks for.
+/// A parsed line.
 enum Line {
     Nothing,
     Quit,
@@ -93,7 +93,7 @@ fn parse(line: &str) -> Result<Line, Failure> {
         None => return Ok(Line::Nothing),
         Some(comment) if comment.starts_with('#') => return Ok(Line::Nothing),
         Some("quit" | "exit") => return Ok(Line::Quit),
-        // People type what they would type outside.
+        // People also type the program's name, as in an ordinary shell.
         Some("lattice") => return parse_words(words),
         Some(_) => {}
     }
@@ -104,7 +104,7 @@ fn parse_words(words: impl IntoIterator<Item = String>) -> Result<Line, Failure>
     match Cli::try_parse_from(words) {
         Ok(cli) => Ok(Line::Run(Box::new(cli))),
         Err(error) if error.use_stderr() => Err(args::usage(&error)),
-        // Help: what was asked for.
+        // Help and version, printed as the answer to the line.
         Err(help) => Ok(help.print().map(|()| Line::Nothing)?),
     }
 }

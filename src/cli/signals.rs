@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM.
+//! Waits for Ctrl-C and SIGTERM.
 
 use crate::cli::exit::{Exit, Failure};
 
@@ -8,7 +8,7 @@ pub(crate) fn listen() -> Result<impl Future, Failure> {
         .map_err(|error| Failure::failed("signal", format!("cannot listen for signals: {error}")))
 }
 
-/// Ends the process at the second Ctrl-C, whatever the first one is still waiting for.
+/// Ends the process at the second Ctrl-C, even if the orderly end after the first one hangs.
 pub(crate) async fn second_interrupt() {
     interrupted().await;
     interrupted().await;
@@ -19,7 +19,7 @@ pub(crate) async fn second_interrupt() {
 pub(crate) async fn interrupted() {
     match lattice::daemon::signal() {
         Ok(signal) => drop(signal.await),
-        // The signal ends the process as it always did.
+        // Without a handler, the signal itself ends the process.
         Err(_not_listening) => std::future::pending().await,
     }
 }

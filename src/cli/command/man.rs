@@ -1,4 +1,4 @@
-//! `completions` and `man`: what the command tree says about itself.
+//! `completions`, `man`: print what is generated from the command tree.
 
 use std::{fs, path::PathBuf};
 
@@ -14,21 +14,21 @@ Examples:
   lattice completions zsh > ~/.zfunc/_lattice
   lattice completions fish > ~/.config/fish/completions/lattice.fish")]
 pub(crate) struct Completions {
-    /// For which shell
+    /// The shell to print completions for
     shell: clap_complete::Shell,
 }
 
 impl Completions {
     /// Prints the completions of `tree`, the whole command line.
     pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
-        // In memory first: the generator panics when a pipe is closed.
+        // Generated in memory, because the generator panics if a pipe is closed.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut tree, "lattice", &mut script);
         context.out.bytes(&script)
     }
 }
 
-/// Print the manual page, of lattice or of one command
+/// Print the manual page of lattice or of one command
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,7 +36,7 @@ Examples:
   lattice man watch | man -l -
   lattice man --dir ~/.local/share/man/man1")]
 pub(crate) struct Man {
-    /// Of this command, for instance `watch` or `store create`
+    /// The command, for instance `watch` or `store create`
     #[arg(conflicts_with = "dir")]
     command: Vec<String>,
     /// Write all pages into this directory
@@ -57,7 +57,7 @@ impl Man {
         let mut command = &tree;
         for name in &self.command {
             command = command.find_subcommand(name).ok_or_else(|| {
-                Failure::usage("usage", format!("there is no command {name:?}"))
+                Failure::usage("usage", format!("unknown command {name:?}"))
                     .hint("see `lattice --help`")
             })?;
         }

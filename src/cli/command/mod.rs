@@ -1,4 +1,4 @@
-//! The commands, one file each or one folder for a group.
+//! The commands: a file for each, or a folder for a group.
 
 pub(super) mod batch;
 pub(super) mod conflicts;

@@ -1,19 +1,19 @@
-//! The flags that say what to do with a change: run a command, or post to a URL.
+//! The flags for the action on a change: run a command, or post to a URL.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-/// A command, or a URL and how posts to it are signed and trusted.
+/// A command, or a URL with the secret and the authorities for posts to it.
 #[derive(Debug, Args)]
 pub(crate) struct ActionArgs {
-    /// Post the change to this URL, in place of a command
+    /// Post the change to this URL instead of running a command
     #[arg(long, value_name = "URL", conflicts_with = "command")]
     pub(crate) http: Option<String>,
     /// Sign posts with the secret in this file, as Standard Webhooks does
     #[arg(long, value_name = "PATH", requires = "http")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// The same, with the secret in this environment variable of the process that posts
+    /// Sign posts with the secret in this environment variable of the process that posts
     #[arg(
         long,
         value_name = "NAME",

@@ -1,4 +1,4 @@
-//! What people type: names, times, lines, answers to questions.
+//! Reads user input: names, times, flags, lines, and answers to questions.
 
 pub(super) mod action_flags;
 pub(super) mod author;

@@ -11,18 +11,19 @@ use rustyline::{
 };
 use tokio::runtime::Handle;
 
-use crate::cli::{exit::Failure, output::print::complain};
+use crate::cli::{exit::Failure, output::print::stderr_line};
 
-/// Where lines come from.
+/// The source of a shell's lines.
 pub(crate) struct Prompt {
-    // `None` while a thread waits for a line with it.
+    // `None` while a thread reads a line with it.
     editor: Option<Editor<Completing, FileHistory>>,
-    /// `None`: a script leaves no history.
+    /// File of the history; `None` for a script, which leaves none.
     history: Option<PathBuf>,
 }
 
 impl Prompt {
-    /// Makes a prompt that completes the commands of `tree` and the keys of `store`.
+    /// Makes a prompt that completes the commands of `tree` and the keys of `store`, and loads
+    /// `history`.
     pub(crate) fn new(
         client: Client,
         store: String,
@@ -52,8 +53,9 @@ impl Prompt {
         })
     }
 
-    // Waits for a line on a thread of its own; `None` at the end. Not to be called again when
-    // it was dropped: the thread still waits.
+    /// Reads the next line on a thread of its own; `None` at the end of the input.
+    ///
+    /// Must not be called again after a call was dropped: its thread still waits for a line.
     pub(crate) async fn next(&mut self) -> Result<Option<String>, Failure> {
         let mut editor = self.editor.take().expect("the last call returned");
         let read = tokio::task::spawn_blocking(move || {
@@ -66,19 +68,19 @@ impl Prompt {
         self.editor = Some(editor);
         match line {
             Ok(line) => Ok(Some(line)),
-            // Ctrl-C at the prompt gives up the line.
+            // Ctrl-C at the prompt discards the line.
             Err(ReadlineError::Interrupted) => Ok(Some(String::new())),
             Err(ReadlineError::Eof) => Ok(None),
             Err(error) => Err(terminal_failed(error)),
         }
     }
 
-    // Best effort: a read-only directory has no history.
+    /// Saves the history. A failure is only printed: the data directory may be read-only.
     pub(crate) fn save_history(&mut self) {
         if let (Some(editor), Some(path)) = (&mut self.editor, &self.history)
             && let Err(error) = editor.save_history(path)
         {
-            complain(&format!("note: cannot save the history: {error}"));
+            stderr_line(&format!("note: cannot save the history: {error}"));
         }
     }
 }
@@ -87,26 +89,30 @@ fn terminal_failed(error: ReadlineError) -> Failure {
     Failure::failed("terminal", format!("cannot read a line: {error}"))
 }
 
-/// The terminal's settings before a line is read: a thread that is left waiting in raw mode never
-/// puts them back.
+/// The terminal's settings before a line is read.
+///
+/// The editor reads in raw mode; if its thread is abandoned, nothing else restores them.
 pub(crate) struct Terminal(Option<Termios>);
 
 impl Terminal {
+    /// Reads the current settings.
     pub(crate) fn remember() -> Self {
         Self(tcgetattr(io::stdin()).ok())
     }
 
+    /// Restores the settings; a failure is printed.
     pub(crate) fn restore(&self) {
         if let Some(settings) = &self.0
             && let Err(error) = tcsetattr(io::stdin(), OptionalActions::Now, settings)
         {
-            complain(&format!("note: cannot restore the terminal: {error}"));
+            stderr_line(&format!("note: cannot restore the terminal: {error}"));
         }
     }
 
+    /// Restores the settings and prints that the node was stopped.
     pub(crate) fn stopped(&self) -> Result<(), Failure> {
         self.restore();
-        complain("note: stopped by `lattice down`");
+        stderr_line("note: stopped by `lattice down`");
         Ok(())
     }
 }
@@ -143,7 +149,7 @@ impl Completer for Completing {
 }
 
 impl Completing {
-    // Keys that begin with `word`, up to the next slash: like directories.
+    // Returns the keys that begin with `word`, each up to its next slash, as for directories.
     fn keys(&self, word: &str) -> Vec<String> {
         let mut client = self.client.clone();
         let request = api::ListRequest {
@@ -164,14 +170,14 @@ impl Completing {
         let list = self
             .runtime
             .block_on(async { tokio::time::timeout(KEYS_WAIT, list).await });
-        // No completion is better than an error in the middle of a line.
+        // An error while a line is edited would be worse than no completion.
         let Ok(Ok(keys)) = list else {
             return Vec::new();
         };
         let mut candidates: Vec<String> = keys
             .iter()
             .filter_map(|key| str::from_utf8(key).ok())
-            // Those that would have to be quoted.
+            // Keys that would need quotes are left out.
             .filter(|key| !key.contains(|c: char| c.is_whitespace() || c.is_control()))
             .filter(|key| !key.contains(['\'', '"', '\\']))
             .filter_map(|key| {
@@ -222,7 +228,7 @@ impl Validator for Completing {}
 impl Helper for Completing {}
 
 const PROMPT: &str = "lattice> ";
-/// Keys that a completion looks at.
+/// Keys that one completion reads.
 const KEYS_MAX: u64 = 500;
-/// A person who presses Tab waits no longer.
+/// Longest wait for the keys of a completion.
 const KEYS_WAIT: Duration = Duration::from_millis(500);

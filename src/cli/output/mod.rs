@@ -1,4 +1,4 @@
-//! What is printed: text for people, JSON objects for programs.
+//! Prints text for people and JSON objects for programs.
 
 pub(super) mod event;
 pub(super) mod graph;

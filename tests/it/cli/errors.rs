@@ -42,7 +42,7 @@ fn usage_is_exit_2() {
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["delete", "--prefix", "/a"]), @r#"
-    error: delete --prefix asks before it deletes, and stdin is no terminal
+    error: delete --prefix asks for confirmation, but stdin is not a terminal
     hint: add --yes
     exit 2
     "#);
@@ -92,7 +92,7 @@ fn missing_and_refused_have_their_codes() {
     "#);
     insta::assert_snapshot!(home.run(&["log", "00000000"]), @r#"
     error: no author known here starts with [short]
-    hint: see them with `lattice status`
+    hint: `lattice status` lists the authors
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"

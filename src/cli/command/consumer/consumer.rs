@@ -1,4 +1,4 @@
-//! `consumer`: the group of commands.
+//! The group of `consumer` commands.
 
 use clap::{Args, Subcommand};
 
@@ -14,18 +14,18 @@ use crate::cli::{
     session::Context,
 };
 
-/// Durable consumers: every change under a prefix is given out until it is acknowledged
+/// Durable consumers: every change under a prefix is delivered until it is acknowledged
 ///
-/// A consumer belongs to this node and survives everything that the node survives. Any number of
-/// processes share its changes: each change goes to one of them, those of one key in order. What
-/// is not acknowledged in time, or was with a process that died, is given out again.
+/// A consumer belongs to this node and survives its restarts and crashes. Any number of processes
+/// share its changes: each change goes to one of them, and the changes of one key go out in order.
+/// A change that is not acknowledged in time, or whose process died, is delivered again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice consumer create billing /orders/ --from start
-  lattice consumer next billing                       one change, to be acknowledged
-  lattice consumer ack billing 5e0c...a1.1
-  lattice consumer next billing --stream --ack        each acknowledged once it is printed
+  lattice consumer next billing                       takes one change
+  lattice consumer ack billing 5e0c...a1.1            acknowledges it
+  lattice consumer next billing --stream --ack        acknowledges each change once it is printed
   lattice consumer list")]
 pub(crate) struct Consumer {
     #[command(subcommand)]
@@ -50,7 +50,6 @@ enum Action {
 }
 
 impl Consumer {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
             Action::Create(create) => create.run(context).await,

@@ -1,4 +1,4 @@
-//! `consumer`: named, durable positions from which changes are given out and acknowledged.
+//! `consumer`: named, durable positions from which changes are delivered until acknowledged.
 
 mod answer;
 mod consumer;

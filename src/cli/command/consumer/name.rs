@@ -5,15 +5,15 @@ use lattice::wire::api;
 
 use crate::cli::session::Context;
 
-/// Which consumer.
+/// The name of a consumer.
 #[derive(Debug, Args)]
 pub(super) struct Name {
-    /// Its name
+    /// Name of the consumer
     pub(super) name: String,
 }
 
 impl Name {
-    /// Returns the request about it.
+    /// Makes a request for this consumer.
     pub(super) fn request(&self, context: &Context) -> api::ConsumerRequest {
         api::ConsumerRequest {
             store: context.store.clone(),

@@ -1,4 +1,4 @@
-//! `hook`: the group of commands.
+//! The group of `hook` commands.
 
 use clap::{Args, Subcommand};
 
@@ -16,16 +16,16 @@ use crate::cli::{
 
 /// Hooks: the node runs a command, or posts to a URL, when a key changes
 ///
-/// Hooks are kept in hooks.toml in the data directory, which may also be edited by hand; changes
-/// count at once. They never replicate: what runs on a machine is decided on that machine. A change
-/// whose run fails is tried again; one that fails for good becomes a dead letter.
+/// Hooks are kept in hooks.toml in the data directory. The file may also be edited by hand; changes
+/// take effect at once. Hooks never replicate: each machine decides which commands it runs. A run
+/// that fails is tried again; after the last attempt, its change becomes a dead letter.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice hook add deploy /deploy/ -- ./deploy.sh     gets each change as JSON on stdin
   lattice hook list
   lattice hook logs deploy
-  lattice hook test deploy --since 24h --dry-run      what it would have done
+  lattice hook test deploy --since 24h --dry-run      shows what it would have done
   lattice hook dead deploy retry --all")]
 pub(crate) struct Hook {
     #[command(subcommand)]
@@ -45,7 +45,6 @@ enum Action {
 }
 
 impl Hook {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
             Action::Add(add) => add.run(context).await,

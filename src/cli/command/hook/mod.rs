@@ -1,4 +1,4 @@
-//! `hook`: commands that the node runs, and URLs that it posts to, when a key changes.
+//! `hook`: commands that the node runs, or URLs that it posts to, when a key changes.
 
 mod add;
 mod dead;

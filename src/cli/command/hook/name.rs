@@ -3,15 +3,15 @@
 use clap::Args;
 use lattice::wire::api;
 
-/// Which hook.
+/// The name of a hook.
 #[derive(Debug, Args)]
 pub(super) struct Name {
-    /// Its name
+    /// Name of the hook
     pub(super) name: String,
 }
 
 impl Name {
-    /// Returns the request about it.
+    /// Makes a request for this hook.
     pub(super) fn request(&self) -> api::HookRequest {
         api::HookRequest {
             hook: self.name.clone(),
