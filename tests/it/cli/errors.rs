@@ -32,7 +32,7 @@ fn a_mistyped_data_directory_is_not_created() {
 fn usage_is_exit_2() {
     let home = Home::new();
     insta::assert_snapshot!(home.run(&["watch", "--since", "yesterday"]), @r#"
-    error: invalid value 'yesterday' for '--since <TIME>': expected 30s, 5m, 2h, 7d, a date, or a time as in 2026-01-31T12:00:00Z
+    error: invalid value 'yesterday' for '--since <TIME>': expected an age such as 30s, 5m, 2h or 7d, a date, or a time such as 2026-01-31T12:00:00Z
 
     For more information, try '--help'.
     exit 2
