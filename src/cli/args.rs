@@ -1,6 +1,6 @@
-//! What can be typed.
+//! The command line's grammar: global flags, commands, and how errors in them are reported.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
@@ -24,7 +24,6 @@ use crate::cli::{
         put::Put,
         repair::Repair,
         service::Service,
-        shell::Shell,
         status::Status,
         store::StoreCommand,
         up::{Down, Init, Up},
@@ -33,6 +32,8 @@ use crate::cli::{
         watch::Watch,
     },
     exit::{Exit, Failure},
+    global::Global,
+    output::print,
 };
 
 /// A pub/sub node with watch streams on a signed key-value log, without a server
@@ -43,51 +44,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Flags of every command.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Global {
-    /// Where the node keeps its data [default: the platform's data folder]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Global options",
-        value_name = "DIR",
-        env = "LATTICE_DATA",
-        hide_env_values = true,
-        display_order = 100
-    )]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Store, by name or UUID [default: what `store use` set here, else the root store]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Global options",
-        value_name = "STORE",
-        env = "LATTICE_STORE",
-        hide_env_values = true,
-        display_order = 101
-    )]
-    pub(crate) store: Option<String>,
-    /// Print one JSON object per line; errors are one object on stderr
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Global options",
-        display_order = 102
-    )]
-    pub(crate) json: bool,
-    /// Tell more on stderr; twice or three times for more still
-    #[arg(
-        short,
-        long,
-        global = true,
-        action = clap::ArgAction::Count,
-        help_heading = "Global options",
-        display_order = 103
-    )]
-    pub(crate) verbose: u8,
 }
 
 /// The commands, in the order of `--help`.
@@ -129,12 +85,23 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-/// Tells what clap has to say: help and version on stdout, an error on stderr.
-pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+/// Type commands interactively, with history and completion of commands and keys
+///
+/// Takes the same commands, without `lattice`; `quit` or Ctrl-D ends it. With no node running, the
+/// shell is the node until it ends.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice shell
+  printf 'put /a 1\\nget /a\\n' | lattice shell")]
+pub(crate) struct Shell {}
+
+/// Prints clap's answer: help and version on stdout, an error on stderr.
+pub(crate) fn print_answer(error: &clap::Error) -> ExitCode {
     let is_error = error.use_stderr();
     let json = std::env::args_os().any(|argument| argument == "--json");
     if is_error && json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return usage(error).report(true);
+        return print::report(&usage(error), true);
     }
     match error.print() {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Failed.into(),
@@ -143,7 +110,7 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Returns what clap complains about, without its usage lines.
+/// Returns clap's error as a failure, without the usage lines.
 pub(crate) fn usage(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and what it says when it did not work.
+//! How a command ends: its exit code, and the failure that it reports.
 
 use std::{io, process::ExitCode};
 
@@ -6,55 +6,56 @@ use lattice::{
     api::{client::ConnectError, error::ApiError},
     node::{ConfigError, OpenError},
 };
-use serde::Serialize;
 
-use crate::cli::output::{object, print};
-
-/// Exit codes. They are a promise to scripts.
+/// Exit codes. Scripts depend on them: a number never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Done; also when the reader of a pipe has seen enough.
+    /// Done; also when the reader of a pipe closed it.
     Done = 0,
-    /// Failed, for a reason that has no code of its own.
+    /// Failed, for a reason without an exit code of its own.
     Failed = 1,
-    /// The command was not understood.
+    /// The command line makes no sense, or a flag has an invalid value.
     Usage = 2,
     /// The key, store or author does not exist.
     NotFound = 3,
     /// The condition of a write did not hold.
     Precondition = 4,
-    /// No node, and no data directory to open.
+    /// No node answers, and there is no data directory to open.
     Unavailable = 5,
     /// Data on the disk is damaged.
     Damaged = 6,
-    /// A part was done and is kept; the rest was not.
+    /// A part was done and is kept; the rest was not done.
     Partly = 7,
-    /// The time given was over.
+    /// The time limit ran out.
     TimedOut = 8,
     /// Stopped by a signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    /// Returns the number that the process ends with.
+    /// Returns the number that the process exits with.
     pub(crate) fn code(self) -> i32 {
         self as i32
     }
 
+    // Returns the exit code that an error of the API carries, or `Failed` for an unknown one.
     fn from_code(code: u8) -> Self {
-        match code {
-            0 => Self::Done,
-            2 => Self::Usage,
-            3 => Self::NotFound,
-            4 => Self::Precondition,
-            5 => Self::Unavailable,
-            6 => Self::Damaged,
-            7 => Self::Partly,
-            8 => Self::TimedOut,
-            130 => Self::Interrupted,
-            _other => Self::Failed,
-        }
+        let known = Self::ALL.into_iter().find(|exit| *exit as u8 == code);
+        known.unwrap_or(Self::Failed)
     }
+
+    const ALL: [Self; 10] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NotFound,
+        Self::Precondition,
+        Self::Unavailable,
+        Self::Damaged,
+        Self::Partly,
+        Self::TimedOut,
+        Self::Interrupted,
+    ];
 }
 
 impl From<Exit> for ExitCode {
@@ -63,21 +64,21 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command ends before, or without, success.
+/// The reason why a command ended without success, or early.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// Stable name, for programs.
+    /// Stable name of the error, for programs.
     pub(crate) code: String,
-    /// What the process ends with.
+    /// Exit code of the process.
     pub(crate) exit: Exit,
-    /// What happened; empty: nothing to say.
+    /// What happened, for people; nothing is printed if it is empty.
     pub(crate) message: String,
     /// What to do next; may be empty.
     pub(crate) hint: String,
 }
 
 impl Failure {
-    /// Makes a failure of kind `exit`.
+    /// Makes a failure with exit code `exit`, the name `code` and no hint.
     pub(crate) fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
         Self {
             code: code.to_owned(),
@@ -87,65 +88,32 @@ impl Failure {
         }
     }
 
-    /// Makes a failure that has no exit code of its own.
+    /// Makes a failure with exit code 1.
     pub(crate) fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, code, message)
     }
 
-    /// Makes the failure of a command that makes no sense as it was given.
+    /// Makes the failure of a command with invalid arguments or input.
     pub(crate) fn usage(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, code, message)
     }
 
-    /// Makes the end of a command that a signal stopped.
+    /// Makes the silent failure of a command that a signal stopped.
     pub(crate) fn interrupted() -> Self {
         Self::new(Exit::Interrupted, "interrupted", "")
     }
 
-    /// Makes the quiet end of a command whose reader has seen enough.
+    /// Makes the silent end, with exit code 0, of a command whose reader closed the pipe.
     pub(crate) fn pipe_closed() -> Self {
         Self::new(Exit::Done, "pipe_closed", "")
     }
 
-    /// Adds what to do next.
+    /// Adds a hint: what to do next.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
     }
-
-    /// Tells it on stderr and returns the exit code.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
-        if !self.message.is_empty() {
-            if json {
-                print::complain(&object::to_json(&Told {
-                    error: &self.code,
-                    message: &self.message,
-                    hint: &self.hint,
-                    exit_code: self.exit as u8,
-                }));
-            } else {
-                print::complain(&format!("error: {}", self.message));
-                if !self.hint.is_empty() {
-                    print::complain(&format!("hint: {}", self.hint));
-                }
-            }
-        }
-        self.exit.into()
-    }
-}
-
-/// An error on stderr with `--json`.
-#[derive(Serialize)]
-struct Told<'a> {
-    /// Stable name.
-    error: &'a str,
-    /// What happened, for people.
-    message: &'a str,
-    /// What to do next.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    hint: &'a str,
-    exit_code: u8,
 }
 
 impl From<ApiError> for Failure {
@@ -171,7 +139,7 @@ impl From<ConnectError> for Failure {
     }
 }
 
-/// Of stdout: the only thing here that is written to without a path to name.
+/// Converts an error of stdout, the only writer here without a path to name.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

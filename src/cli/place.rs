@@ -1,4 +1,4 @@
-//! Where the node's data is, and which store a directory uses.
+//! Finds the data directory, and the store that the current directory uses.
 
 use std::{
     collections::BTreeMap,
@@ -8,17 +8,17 @@ use std::{
 
 use crate::cli::exit::Failure;
 
-/// The data directory, and the stores that `store use` chose, one per working directory.
+/// The data directory, and in it the choices of `store use`: one store per working directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// The data directory; may not exist.
+    /// Path of the data directory; it may not exist yet.
     pub(crate) data_dir: PathBuf,
-    /// True when a flag or the environment named it.
+    /// True if a flag or the environment named it; false for the platform's default.
     pub(crate) is_named: bool,
 }
 
 impl Place {
-    /// Returns the directory named, else the platform's data folder.
+    /// Returns the directory `named`, else `lattice` in the platform's data folder.
     pub(crate) fn find(named: Option<&Path>) -> Result<Self, Failure> {
         if let Some(dir) = named {
             if dir.as_os_str().is_empty() {
@@ -27,7 +27,7 @@ impl Place {
                     "the data directory's name is empty",
                 ));
             }
-            // Absolute, so that messages say where it looked.
+            // Absolute, so that messages name the full path.
             let data_dir = std::path::absolute(dir).unwrap_or_else(|_unknown| dir.to_owned());
             return Ok(Self {
                 data_dir,
@@ -38,7 +38,7 @@ impl Place {
         let data = if cfg!(target_os = "macos") {
             home.map(|home| home.join("Library/Application Support"))
         } else {
-            // A relative one is to be ignored, says the XDG specification.
+            // The XDG specification says to ignore a relative path.
             env::var_os("XDG_DATA_HOME")
                 .map(PathBuf::from)
                 .filter(|dir| dir.is_absolute())
@@ -46,7 +46,7 @@ impl Place {
         };
         let Some(data) = data else {
             return Err(
-                Failure::usage("no_home", "there is no home directory to keep data in")
+                Failure::usage("no_home", "no home directory to keep data in")
                     .hint("name a directory with --data-dir or $LATTICE_DATA"),
             );
         };
@@ -56,12 +56,12 @@ impl Place {
         })
     }
 
-    /// Returns where the node listens, when one runs.
+    /// Returns the path of the socket on which the node listens while it runs.
     pub(crate) fn socket(&self) -> PathBuf {
         lattice::api::socket::path(&self.data_dir)
     }
 
-    /// True when a node was made here; it may be damaged.
+    /// True if a node was created here; it may be damaged.
     pub(crate) fn exists(&self) -> bool {
         self.data_dir
             .join("identity.key")
@@ -71,66 +71,74 @@ impl Place {
 
     /// True while a process has the data directory open.
     pub(crate) fn is_locked(&self) -> bool {
-        // Taken for a moment only; who comes in between waits for longer than that.
+        // Held for a moment only. A process that wants the lock meanwhile retries for longer.
         let lock = fs::File::open(self.data_dir.join("lock"));
         lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// Returns the store that `store use` chose for the current directory.
+    /// Returns the store that `store use` chose for the current directory; `None` means no choice.
     pub(crate) fn store_used(&self) -> Result<Option<String>, Failure> {
-        let Some(here) = current_dir() else {
+        let Some(here) = canonical_dir() else {
             return Ok(None);
         };
-        Ok(self.read_uses()?.remove(&here))
+        Ok(self.read_choices()?.remove(&here))
     }
 
-    /// Chooses `store` for the current directory; `None`: the root store again.
+    /// Chooses `store` for the current directory; `None` removes the choice.
     pub(crate) fn use_store(&self, store: Option<&str>) -> Result<(), Failure> {
-        let Some(here) = current_dir() else {
+        let Some(here) = canonical_dir() else {
             return Err(Failure::failed(
                 "no_current_dir",
-                "the current directory is gone",
+                "the current directory does not exist any more",
             ));
         };
-        let mut uses = self.read_uses()?;
+        let mut choices = self.read_choices()?;
         match store {
-            Some(store) => uses.insert(here, store.to_owned()),
-            None => uses.remove(&here),
+            Some(store) => choices.insert(here, store.to_owned()),
+            None => choices.remove(&here),
         };
-        let path = self.uses_path();
-        let text = serde_json::to_vec_pretty(&uses)
-            .map_err(|error| uses_error(&path, &error.to_string()))?;
-        // Renamed into place: two terminals may do this at once, and neither leaves half a file.
+        let path = self.choices_path();
+        let text = serde_json::to_vec_pretty(&choices)
+            .map_err(|error| choices_error(&path, &error.to_string()))?;
+        // Renamed into place, so that two terminals at once cannot leave half a file.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         fs::write(&new, text)
             .and_then(|()| fs::rename(&new, &path))
-            .map_err(|error| uses_error(&path, &error.to_string()))
+            .map_err(|error| choices_error(&path, &error.to_string()))
     }
 
-    fn read_uses(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let path = self.uses_path();
+    fn read_choices(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let path = self.choices_path();
         match fs::read(&path) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map_err(|error| uses_error(&path, &error.to_string()))
-            }
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| choices_error(&path, &error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            // Not a directory, not readable: opening the node says it better.
+            // Not a directory, or not readable: opening the node gives a better error.
             Err(_other) => Ok(BTreeMap::new()),
         }
     }
 
-    // Working directory (canonical) -> UUID of the store.
-    fn uses_path(&self) -> PathBuf {
+    // A JSON object: canonical working directory -> UUID of the store.
+    fn choices_path(&self) -> PathBuf {
         self.data_dir.join("store-use.json")
     }
 }
 
-fn current_dir() -> Option<String> {
+/// Returns the current directory as the process sees it.
+pub(crate) fn current_dir() -> Result<PathBuf, Failure> {
+    env::current_dir().map_err(|error| {
+        let message = format!("cannot find the current directory: {error}");
+        Failure::failed("no_current_dir", message)
+    })
+}
+
+// Returns the current directory without symbolic links.
+fn canonical_dir() -> Option<String> {
     let dir = env::current_dir().and_then(|dir| dir.canonicalize()).ok()?;
     Some(dir.to_string_lossy().into_owned())
 }
 
-fn uses_error(path: &Path, what: &str) -> Failure {
+fn choices_error(path: &Path, what: &str) -> Failure {
     Failure::failed(
         "store_use",
         format!("cannot use {}: {what}", path.display()),

@@ -1,39 +1,45 @@
-//! Waits for a node that went away, longer each time.
+//! Waits for a node that disconnected, longer after each attempt.
 
 use std::time::Duration;
 
 use crate::cli::{exit::Failure, output::print::Output};
 
-/// How long the next attempt to connect waits; zero while there is a connection.
+/// The wait before the next attempt to connect; zero while connected.
 #[derive(Debug, Default)]
-pub(crate) struct Pause(Duration);
+pub(crate) struct Backoff(Duration);
 
-impl Pause {
-    /// The connection was lost, or not made again. True the first time, which is told.
-    pub(crate) fn begin(&mut self, lost: &Failure, out: &Output) -> bool {
+impl Backoff {
+    /// Notes that the connection was lost, or that an attempt failed.
+    ///
+    /// Prints a notice and returns true for the first of them since the node was connected.
+    pub(crate) fn lost(&mut self, lost: &Failure, out: &Output) -> bool {
         let is_first = self.0.is_zero();
         if is_first {
             let text = format!("{}; waiting for the node", lost.message);
             out.notice("disconnected", &text);
         }
-        self.0 = (self.0 * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        self.0 = (self.0 * 2).clamp(WAIT_MIN, WAIT_MAX);
         is_first
     }
 
-    /// Waits until it is time for the next attempt.
-    pub(crate) async fn pass(&self) {
+    /// Waits until the next attempt is due.
+    pub(crate) async fn wait(&self) {
         tokio::time::sleep(self.0).await;
     }
 
-    /// There is a connection: tells so if there was none.
-    pub(crate) fn end(&mut self, out: &Output) {
+    /// Notes that the node is connected; prints a notice if it was not.
+    pub(crate) fn connected(&mut self, out: &Output) {
         if !self.0.is_zero() {
-            out.notice("reconnected", "the node is back; going on where it was");
+            out.notice(
+                "reconnected",
+                "the node is back; going on from the last position",
+            );
             self.0 = Duration::ZERO;
         }
     }
 }
 
-/// Between two attempts to connect, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Wait before the first attempt to reconnect; it doubles with each one.
+const WAIT_MIN: Duration = Duration::from_millis(50);
+/// Longest wait between two attempts.
+const WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
-//! What a service manager is told (sd_notify): that the node serves, that it still answers, and
-//! that it stops. Without one nobody is told anything.
+//! Notifies the service manager (sd_notify) that the node serves, still answers, or stops.
+//!
+//! Does nothing without a service manager, that is, without `$NOTIFY_SOCKET`.
 
 use std::{
     env, io,
@@ -10,20 +11,22 @@ use std::{
 
 use lattice::{api::client::Client, wire::api};
 
-use crate::cli::output::print::complain;
+use crate::cli::output::print::stderr_line;
 
-/// Says that the node serves.
+/// Reports that the node serves.
 pub(crate) fn ready() {
-    tell("READY=1");
+    notify("READY=1");
 }
 
-/// Says that the node stops.
+/// Reports that the node stops.
 pub(crate) fn stopping() {
-    tell("STOPPING=1");
+    notify("STOPPING=1");
 }
 
-/// Says that the node lives for as long as it answers a read within the time that the service
-/// manager gives it. Returns where none watches.
+/// Sends the service manager's watchdog a sign of life after each read that the node answers.
+///
+/// A read that takes longer than a third of the watchdog's time sends none. Returns at once if no
+/// watchdog is set.
 pub(crate) async fn watch(mut client: Client) {
     let Some(time) = watchdog() else {
         return;
@@ -36,13 +39,13 @@ pub(crate) async fn watch(mut client: Client) {
         };
         let answered = tokio::time::timeout(every, client.get(request)).await;
         if matches!(answered, Ok(Ok(_answer))) {
-            tell("WATCHDOG=1");
+            notify("WATCHDOG=1");
         }
         tokio::time::sleep(every).await;
     }
 }
 
-// The time after which a process that has said nothing is ended.
+// Returns the time without a sign of life after which the service manager ends the process.
 fn watchdog() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let pid = number("WATCHDOG_PID");
@@ -54,13 +57,13 @@ fn watchdog() -> Option<Duration> {
         .map(Duration::from_micros)
 }
 
-fn tell(state: &str) {
+fn notify(state: &str) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
         return;
     };
     if let Err(error) = send(socket.as_encoded_bytes(), state) {
-        complain(&format!(
-            "the service manager was not told {state}: {error}"
+        stderr_line(&format!(
+            "cannot notify the service manager of {state}: {error}"
         ));
     }
 }
@@ -72,7 +75,7 @@ fn send(socket: &[u8], state: &str) -> io::Result<()> {
     Ok(())
 }
 
-// A path, or after an `@` a name without a file (Linux).
+// Returns the address for a path or, on Linux, for an abstract name, which begins with `@`.
 fn address(socket: &[u8]) -> io::Result<SocketAddr> {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
     #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Finds the node that runs, or is it.
+//! Connects to the running node, or opens or runs the node in this process.
 
 use std::{
     io::ErrorKind,
@@ -17,8 +17,8 @@ use lattice::{
 };
 
 use crate::cli::{
-    args::Global,
     exit::{Exit, Failure},
+    global::Global,
     input::net_flags::NetArgs,
     output::print::Output,
     place::Place,
@@ -27,38 +27,39 @@ use crate::cli::{
 /// How long a command needs its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lifetime {
-    /// One act: with no node running, the store is opened, used and closed.
+    /// One call. With no node running, this process opens the store, uses it and closes it.
     Short,
-    /// Until a person ends it: with no node running, this process is the node meanwhile.
+    /// As long as the command runs. With no node running, this process is the node meanwhile.
     Long,
 }
 
-/// What a command runs in.
+/// The shared state of a command: data directory, store, output, and the node once it is needed.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) place: Place,
-    /// As the API takes it: a name, a UUID, or empty for the root store.
+    /// Store of the command as the API takes it: a name, a UUID, or empty for the root store.
     pub(crate) store: String,
-    /// The store that a flag or the environment named.
+    /// Store named by a flag or the environment. A shell returns to it after a line that names
+    /// another store.
     pub(crate) store_named: Option<String>,
     pub(crate) out: Output,
-    // Set by the first `client`, taken by `close`.
+    // Set by the first call of `client` or by `serve`; taken by `close`.
     session: Option<Session>,
 }
 
-/// The way to a node.
+/// How this process reaches the node.
 #[derive(Debug)]
 enum Session {
-    /// Another process is the node.
+    /// The node runs in another process.
     Connected(Client),
-    /// The store is open in here, for one command; other processes wait.
+    /// This process has opened the node for one command; other processes wait for the lock.
     Opened(Client, Node),
-    /// This process is the node, and serves the socket.
+    /// This process is the node and serves the socket.
     Serving(Client, Box<Daemon>),
 }
 
 impl Context {
-    /// Makes the context that the flags describe. Opens nothing.
+    /// Makes the context for these flags. Opens nothing.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let place = Place::find(global.data_dir.as_deref())?;
         let out = Output::new(global.json);
@@ -75,7 +76,7 @@ impl Context {
         Ok(context)
     }
 
-    /// Uses the store `named`, else the one that `store use` chose, else the root store.
+    /// Selects the store `named`, else the choice of `store use`, else the root store.
     pub(crate) fn choose_store(&mut self, named: Option<&str>) -> Result<(), Failure> {
         self.store = match named {
             Some(store) => store.to_owned(),
@@ -84,13 +85,29 @@ impl Context {
         Ok(())
     }
 
-    /// Returns the client of the node, found or opened at the first call.
+    /// Returns a client of the node. The first call connects to it or opens it.
     pub(crate) async fn client(&mut self, lifetime: Lifetime) -> Result<Client, Failure> {
         let net = NetArgs::of_environment()?;
         self.client_with(lifetime, &net).await
     }
 
-    /// As `client`; a node that this process becomes meets others as `net` says.
+    /// Returns the client for a command that follows the node until it is stopped, and whether
+    /// the command reconnects when the node disconnects.
+    ///
+    /// False means that this process is the node for as long as the command runs; a notice says so.
+    pub(crate) async fn client_to_follow(&mut self) -> Result<(Client, bool), Failure> {
+        let client = self.client(Lifetime::Long).await?;
+        let reconnects = self.is_connected();
+        if !reconnects {
+            self.out.notice(
+                "is_node",
+                "no node is running; this process is the node until it ends",
+            );
+        }
+        Ok((client, reconnects))
+    }
+
+    /// Like `client`, with the network flags for the case that this process becomes the node.
     pub(crate) async fn client_with(
         &mut self,
         lifetime: Lifetime,
@@ -109,27 +126,28 @@ impl Context {
         }
     }
 
-    /// Makes this process the node: `node` is served on the socket until `close`.
+    /// Makes this process the node: serves `node` on the socket until `close`.
     pub(crate) async fn serve(&mut self, node: Node, net: NetConfig) -> Result<Client, Failure> {
         let session = Session::serve(node, net).await?;
         self.session = Some(session);
         self.client(Lifetime::Long).await
     }
 
-    /// Tells how the node that this process is does, over HTTP at `at`. Returns where.
+    /// Serves the metrics of this process's node over HTTP at `at`; returns the bound address.
     pub(crate) async fn serve_metrics(&mut self, at: SocketAddr) -> Result<SocketAddr, Failure> {
         let Some(Session::Serving(_, daemon)) = &mut self.session else {
-            unreachable!("`up` serves before it tells")
+            unreachable!("`up` serves the node before its metrics")
         };
         let served = daemon.serve_metrics(at).await;
         served.map_err(|error| match error {
             MetricsError::NotLoopback { .. } => Failure::usage("bad_metrics", error.to_string()),
-            MetricsError::Bind { .. } => Failure::failed("metrics", error.to_string())
-                .hint("another program listens there: give another --metrics, or port 0 for any"),
+            MetricsError::Bind { .. } => Failure::failed("metrics", error.to_string()).hint(
+                "if another program listens there, give another --metrics, or port 0 for any",
+            ),
         })
     }
 
-    /// Resolves when another process asks this one, as the node, to stop; else never.
+    /// Resolves when another process asks this node to stop; never if this process is not the node.
     pub(crate) fn down_requested(&self) -> impl Future<Output = ()> + Send + 'static {
         let requested = match &self.session {
             Some(Session::Serving(_, daemon)) => Some(daemon.shutdown_requested()),
@@ -143,13 +161,13 @@ impl Context {
         }
     }
 
-    /// True when another process is the node, so that it can go away and come back.
+    /// True if the node runs in another process and may therefore disconnect.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.session, Some(Session::Connected(_)))
     }
 
-    /// Says that a write is known on this machine only, when no node runs to spread it.
-    pub(crate) fn tell_written(&self) {
+    /// Prints a notice after a write if no node is running that could send it to peers.
+    pub(crate) fn note_unsent_write(&self) {
         if matches!(self.session, Some(Session::Opened(..))) {
             self.out.notice(
                 "no_node",
@@ -158,7 +176,7 @@ impl Context {
         }
     }
 
-    /// Closes what was opened; a running node is left alone.
+    /// Closes the node if this process opened it; a node in another process goes on running.
     pub(crate) async fn close(&mut self) -> Result<(), Failure> {
         match self.session.take() {
             None | Some(Session::Connected(_)) => Ok(()),
@@ -186,7 +204,7 @@ impl Session {
             if let Some(client) = connect(place).await? {
                 return Ok(Self::Connected(client));
             }
-            // Before the node is opened: nothing is left open if it cannot be followed.
+            // Read before the node is opened, so that a bad file leaves nothing open.
             let file = match lifetime {
                 Lifetime::Long => FileConfig::read(&place.data_dir)?,
                 Lifetime::Short => FileConfig::default(),
@@ -196,7 +214,8 @@ impl Session {
                     return Self::serve(node, net.config(file)).await;
                 }
                 Ok(node) => return Ok(Self::Opened(local::in_process(node.clone()), node)),
-                // Between its lock and its socket, or a short command like this one.
+                // A node that starts and does not serve its socket yet, or a short command like
+                // this one.
                 Err(OpenError::AlreadyRunning { .. }) if Instant::now() < held_until => {
                     tokio::time::sleep(LOCK_RETRY).await;
                 }
@@ -204,7 +223,7 @@ impl Session {
                     return Err(Failure::new(
                         Exit::Unavailable,
                         "already_running",
-                        format!("{error}, and it serves no socket after {LOCK_WAIT:?}"),
+                        format!("{error}, and it has not served its socket for {LOCK_WAIT:?}"),
                     )
                     .hint("wait for it to start or to end; if it hangs, end that process"));
                 }
@@ -227,14 +246,14 @@ impl Session {
     }
 }
 
-/// Connects to the node of `place`; `None`: none runs.
+/// Connects to the node of `place`; returns `None` if none is running.
 pub(crate) async fn connect(place: &Place) -> Result<Option<Client>, Failure> {
     match client::connect(&place.socket()).await {
         Ok(client) => Ok(Some(client)),
         Err(ConnectError::NoSocket { .. } | ConnectError::Refused { .. }) => Ok(None),
-        // No node can serve there, but a command can open the store.
+        // No node can serve a socket there, but a command can open the store.
         Err(ConnectError::PathTooLong { .. }) => Ok(None),
-        // Its node is stopping, and hung up before it listened to us.
+        // The node is stopping and closed the connection before it accepted it.
         Err(ConnectError::Io { source, .. }) if source.kind() == ErrorKind::ConnectionReset => {
             Ok(None)
         }
@@ -242,6 +261,8 @@ pub(crate) async fn connect(place: &Place) -> Result<Option<Client>, Failure> {
     }
 }
 
-/// How long the lock of the data directory may be held by a process without a socket.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// How long a command waits for the lock of the data directory while the process that holds it
+/// serves no socket: another short command, or a node that starts.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Time between two attempts to take the lock.
+pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! What the disk and the state's database can do without us.
+//! Measures the disk and redb alone, for comparison with the store.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,7 +13,7 @@ use redb::{Database, TableDefinition};
 
 use crate::cli::{
     bench::{
-        failed,
+        error::failed,
         report::Report,
         samples::{Samples, rate},
         scratch::Scratch,
@@ -21,35 +21,35 @@ use crate::cli::{
     exit::Failure,
 };
 
-/// fdatasync after each write, in the two ways that a log can be written.
+/// Measures a write and its fdatasync, for a file that grows and for one of fixed size.
 #[derive(Debug)]
 pub(super) struct Fdatasync {
     growing: File,
-    ready: File,
-    // Where in `ready` the next write goes.
+    fixed: File,
+    // Offset of the next write in `fixed`.
     at: u64,
     appended: Samples,
     overwritten: Samples,
-    // Those that came after a pause.
+    // Writes to `fixed` after a pause each.
     paced: Samples,
 }
 
 impl Fdatasync {
-    /// Makes its files.
+    /// Creates the two files.
     pub(super) fn new(scratch: &Scratch) -> Result<Self, Failure> {
-        Self::make(scratch.place(), scratch.place())
+        Self::make(scratch.new_path(), scratch.new_path())
             .map_err(|error| failed("cannot make a file to sync", &error))
     }
 
-    fn make(growing: PathBuf, ready: PathBuf) -> io::Result<Self> {
+    fn make(growing: PathBuf, fixed: PathBuf) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.create_new(true).write(true);
-        let mut ready = options.open(ready)?;
-        ready.write_all(&vec![0; READY_BYTES])?;
-        ready.sync_all()?;
+        let mut fixed = options.open(fixed)?;
+        fixed.write_all(&vec![0; FIXED_BYTES])?;
+        fixed.sync_all()?;
         Ok(Self {
             growing: options.append(true).open(growing)?,
-            ready,
+            fixed,
             at: 0,
             appended: Samples::default(),
             overwritten: Samples::default(),
@@ -57,54 +57,54 @@ impl Fdatasync {
         })
     }
 
-    /// Takes a turn of both: half of `time` each.
+    /// Measures both files, each for half of `time`.
     pub(super) fn turn(&mut self, time: Duration) -> Result<(), Failure> {
         let record = [0x5a; RECORD_BYTES];
-        let (growing, ready, at) = (&mut self.growing, &self.ready, &mut self.at);
-        let appended = Samples::of(time / 2, || {
+        let (growing, fixed, at) = (&mut self.growing, &self.fixed, &mut self.at);
+        let appended = Samples::measure(time / 2, || {
             growing.write_all(&record)?;
             growing.sync_data()
         });
-        let overwritten = Samples::of(time / 2, || {
-            ready.write_all_at(&record, *at)?;
-            *at = (*at + RECORD_BYTES as u64) % (READY_BYTES as u64);
-            ready.sync_data()
+        let overwritten = Samples::measure(time / 2, || {
+            fixed.write_all_at(&record, *at)?;
+            *at = (*at + RECORD_BYTES as u64) % (FIXED_BYTES as u64);
+            fixed.sync_data()
         });
         let failed = |error: io::Error| failed("cannot sync a file", &error);
-        self.appended.then(appended.map_err(failed)?);
-        self.overwritten.then(overwritten.map_err(failed)?);
+        self.appended.append(appended.map_err(failed)?);
+        self.overwritten.append(overwritten.map_err(failed)?);
         Ok(())
     }
 
-    /// Takes a turn of the second way, with a pause before each: a machine that has slept is
+    /// Measures the file of fixed size with a pause before each write, because an idle machine is
     /// slower.
     pub(super) fn paced_turn(&mut self, time: Duration, pause: Duration) -> Result<(), Failure> {
         let start = Instant::now();
         while start.elapsed() < time {
             std::thread::sleep(pause);
             let before = Instant::now();
-            self.ready
+            self.fixed
                 .write_all_at(&[0x5a; RECORD_BYTES], self.at)
-                .and_then(|()| self.ready.sync_data())
+                .and_then(|()| self.fixed.sync_data())
                 .map_err(|error| failed("cannot sync a file", &error))?;
-            self.at = (self.at + RECORD_BYTES as u64) % (READY_BYTES as u64);
+            self.at = (self.at + RECORD_BYTES as u64) % (FIXED_BYTES as u64);
             self.paced.push(before.elapsed());
         }
         Ok(())
     }
 
-    /// Takes out those that came after a pause, sorted.
+    /// Returns the samples with a pause, sorted, and clears them.
     pub(super) fn take_paced(&mut self) -> Samples {
         self.paced.sort();
         std::mem::take(&mut self.paced)
     }
 
-    /// Prints both, and returns the samples, sorted, of the faster.
+    /// Prints both rates, and returns the sorted samples of the faster file.
     pub(super) fn report(mut self, report: &mut Report<'_>) -> Result<Samples, Failure> {
         self.appended.sort();
         self.overwritten.sort();
-        report.figure("fdatasync, file grows", self.appended.rate(), "/s")?;
-        report.figure("fdatasync, file is there", self.overwritten.rate(), "/s")?;
+        report.figure("fdatasync, growing file", self.appended.rate(), "/s")?;
+        report.figure("fdatasync, fixed size", self.overwritten.rate(), "/s")?;
         Ok(if self.appended.rate() > self.overwritten.rate() {
             self.appended
         } else {
@@ -113,15 +113,15 @@ impl Fdatasync {
     }
 }
 
-/// Returns the rows per second that redb takes in, each batch sorted and then durable.
+/// Returns the rows per second that redb writes in sorted batches, each of them durable.
 ///
-/// `keys` in the order in which the store gets them; rows are as long as those of the state.
+/// `keys` come in the order in which the store gets them. Rows are as long as those of the state.
 pub(super) fn redb_rows(
     scratch: &Scratch,
     keys: impl Iterator<Item = Bytes>,
     value_bytes: usize,
 ) -> Result<f64, Failure> {
-    let place = scratch.place();
+    let place = scratch.new_path();
     let measured = write_rows(&place, keys, vec![0x5a; ROW_FIXED_BYTES + value_bytes])
         .map_err(|error| failed("cannot write rows with redb", &error));
     drop(std::fs::remove_file(place));
@@ -157,10 +157,10 @@ fn write_rows(
 }
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
-// As many as fill the rows that a store keeps in memory.
+// As many rows as a store keeps in memory before it writes them.
 const BATCH_ROWS: usize = 80_000;
-// A row of one head, but for its value.
+// Bytes of a row with one head, without its value.
 const ROW_FIXED_BYTES: usize = 2 + 85 + 4 + 8;
-// About what a put of 128 bytes takes in a log.
+// About the size of a log record for a put of 128 bytes.
 const RECORD_BYTES: usize = 512;
-const READY_BYTES: usize = 64 << 20;
+const FIXED_BYTES: usize = 64 << 20;

@@ -1,4 +1,4 @@
-//! `bench consume`: a durable consumer whose changes are acknowledged one by one.
+//! `bench consume`: measures a durable consumer whose changes are acknowledged one by one.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,18 @@ use lattice::store::{
 
 use crate::cli::{
     bench::{
-        Setup, failed,
+        error::failed,
         load::PREFIX,
         open::fill,
         report::{Goal, Report},
         samples::{Samples, rate},
         scratch::{self, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };
 
-/// Changes per second of a durable consumer, and how soon an acknowledgement is durable
+/// Changes per second of a durable consumer, and the time until an acknowledgement is durable
 #[derive(Debug, Args)]
 pub(super) struct Consume {
     #[command(flatten)]
@@ -28,13 +29,12 @@ pub(super) struct Consume {
     /// Changes in the log
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     changes: usize,
-    /// Tasks that share the consumer, in the second case
+    /// Tasks that share the consumer in the second case
     #[arg(long, value_name = "N", default_value_t = 4)]
     takers: usize,
 }
 
 impl Consume {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
@@ -45,9 +45,9 @@ impl Consume {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
-        // As a busy node writes them: several puts in an entry.
+        // Several puts in each entry, as a busy node writes them.
         fill(&store, self.changes / OPS, OPS, self.setup.value).await?;
         let changes = self.changes / OPS * OPS;
         for takers in [1, self.takers] {
@@ -64,7 +64,7 @@ impl Consume {
                 Goal::AtLeast(RATE),
             )?;
         }
-        report.case("acknowledged one by one, and waited until it is durable")?;
+        report.case("one by one, waiting until each acknowledgement is durable")?;
         let consumer = create(&store, "bench-durable").await?;
         let mut samples = Samples::default();
         let until = Instant::now() + Duration::from_secs_f64(self.setup.secs);
@@ -96,7 +96,7 @@ async fn create(store: &Store, name: &str) -> Result<Consumer, Failure> {
     Ok(consumer)
 }
 
-// Returns how long it took until the last of `changes` was acknowledged, durably.
+// Returns the time until the last of `changes` was durably acknowledged.
 async fn take_all(consumer: &Consumer, changes: usize, takers: usize) -> Result<Duration, Failure> {
     let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -111,7 +111,7 @@ async fn take_all(consumer: &Consumer, changes: usize, takers: usize) -> Result<
         });
     }
     while let Some(done) = tasks.join_next().await {
-        let done = done.map_err(|panic| failed("a taker died", &panic))?;
+        let done = done.map_err(|panic| failed("a taker panicked", &panic))?;
         done.map_err(|error| refused(&error))?;
     }
     consumer.flush().await.map_err(|error| refused(&error))?;
@@ -122,7 +122,9 @@ fn refused(error: &ConsumerError) -> Failure {
     failed("the consumer failed", error)
 }
 
+/// Puts in each entry.
 const OPS: usize = 8;
-/// Goals of issue 4.
+/// Goal: changes per second.
 const RATE: f64 = 50_000.0;
+/// Goal: time until an acknowledgement is durable, 99th percentile.
 const DURABLE_MS: f64 = 100.0;

@@ -1,4 +1,4 @@
-//! `bench fanout`: many watchers, busy ones and idle ones.
+//! `bench fanout`: measures many watchers, busy and idle ones.
 
 use std::time::{Duration, Instant};
 
@@ -13,48 +13,49 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, failed,
+        error::failed,
         load::{Callers, PREFIX, value},
         memory::resident_bytes,
         report::{Goal, Report},
         samples::{Samples, rate},
         scratch::{self, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };
 
-/// Deliveries to many watchers of one prefix, and what idle watchers cost
+/// Deliveries to many watchers of one prefix, and the cost of idle watchers
 #[derive(Debug, Args)]
 pub(super) struct Fanout {
     #[command(flatten)]
     setup: Setup,
-    /// Watchers of the one prefix that is written to; 0 leaves the case out
+    /// Watchers of the prefix that is written; 0 skips the case
     #[arg(long, value_name = "N", default_value_t = 450)]
     watchers: usize,
-    /// Watchers of other prefixes, to which nothing is written; 0 leaves the case out
+    /// Watchers of other prefixes, which are not written; 0 skips the case
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     idle: usize,
     /// Prefixes that the idle watchers share
     #[arg(long, value_name = "N", default_value_t = 100)]
     prefixes: usize,
-    /// Callers that write at a time
+    /// Callers that write at the same time
     #[arg(long, value_name = "N", default_value_t = 256)]
     clients: usize,
 }
 
 impl Fanout {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Runs both cases.
     pub(super) async fn run(
         self,
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        // First: memory that others gave back would be taken again without a trace.
+        // Idle watchers come first: after the other case, they would reuse its freed memory, and
+        // their
+        // own would not be seen.
         if self.idle > 0 {
             report.case(format!(
                 "{} idle watchers of {} other prefixes, {} callers",
@@ -73,14 +74,15 @@ impl Fanout {
     }
 
     async fn busy(&self, scratch: &Scratch, report: &mut Report<'_>) -> Result<(), Failure> {
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
-        let (tell_count, count) = signal::channel(None);
+        // Sends the number of puts, once all are done; kept open until all watchers have ended.
+        let (count_sender, count) = signal::channel(None);
         let mut watchers = JoinSet::new();
         let mut ready = Vec::new();
         for _watcher in 0..self.watchers {
-            let (tell_ready, is_ready) = oneshot::channel();
-            watchers.spawn(take_all(store.clone(), tell_ready, count.clone()));
+            let (ready_sender, is_ready) = oneshot::channel();
+            watchers.spawn(take_all(store.clone(), ready_sender, count.clone()));
             ready.push(is_ready);
         }
         for is_ready in ready {
@@ -90,17 +92,17 @@ impl Fanout {
         let time = Duration::from_secs_f64(self.setup.secs);
         let mut callers = Callers::new(self.clients, None, value(self.setup.value));
         let puts = callers.turn(&store, time).await?;
-        tell_count.send_replace(Some(puts.count()));
+        count_sender.send_replace(Some(puts.count()));
         let mut deliveries = 0;
         while let Some(taken) = watchers.join_next().await {
-            deliveries += taken.map_err(|panic| failed("a watcher died", &panic))??;
+            deliveries += taken.map_err(|panic| failed("a watcher panicked", &panic))??;
         }
         let span = start.elapsed();
         scratch::close(node).await?;
         report.figure("durable puts", puts.rate(), "/s")?;
         report.figure("deliveries", deliveries as f64, "")?;
         report.figure(
-            "after the last put until all had it",
+            "last put until all watchers had it",
             (span - puts.span).as_secs_f64(),
             "s",
         )?;
@@ -113,11 +115,11 @@ impl Fanout {
     }
 
     async fn idle(&self, scratch: &Scratch, report: &mut Report<'_>) -> Result<(), Failure> {
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
         let mut callers = Callers::new(self.clients, Some(RANDOM_KEYS), value(self.setup.value));
         let turn = self.setup.turn() / 2;
-        // Until memory is as large as it gets without watchers, and threads that read are there.
+        // Warms up: memory reaches its size without watchers, and the reading threads are started.
         callers.turn(&store, turn * 2).await?;
         self.spawn_idle(&store, self.idle.min(WARM_UP))
             .await
@@ -126,49 +128,49 @@ impl Fanout {
         let (mut without, mut with) = (Samples::default(), Samples::default());
         let mut bytes = None;
         for _pair in 0..PAIRS {
-            without.then(callers.turn(&store, turn).await?);
+            without.append(callers.turn(&store, turn).await?);
             let before = resident_bytes();
             let mut idle = self.spawn_idle(&store, self.idle).await;
             let taken = resident_bytes().saturating_sub(before);
-            // The first time: later ones use again what these give back.
+            // Only the first value counts: later watchers reuse the freed memory.
             bytes.get_or_insert(taken);
-            with.then(callers.turn(&store, turn).await?);
+            with.append(callers.turn(&store, turn).await?);
             idle.shutdown().await;
         }
         scratch::close(node).await?;
-        report.figure("durable puts without them", without.rate(), "/s")?;
-        report.figure("durable puts with them", with.rate(), "/s")?;
+        report.figure("durable puts without watchers", without.rate(), "/s")?;
+        report.figure("durable puts with watchers", with.rate(), "/s")?;
         report.against(
-            "they cost a put",
+            "cost of the watchers for a put",
             (without.rate() / with.rate() - 1.0) * 100.0,
             "%",
             Goal::AtMost(IDLE_COST_PERCENT),
         )?;
         report.against(
-            "memory of one, with its task",
+            "memory of a watcher and its task",
             bytes.unwrap_or(0) as f64 / self.idle as f64,
             "B",
             Goal::AtMost(IDLE_BYTES),
         )
     }
 
-    // Watchers that have caught up and wait.
+    // Starts `count` watchers and returns once they have caught up.
     async fn spawn_idle(&self, store: &Store, count: usize) -> JoinSet<()> {
         let mut idle = JoinSet::new();
         let mut ready = Vec::with_capacity(READY_AT_ONCE);
         for number in 0..count {
             let prefix = format!("/idle/{:04}/", number % self.prefixes.max(1));
             let mut watch = store.watch(prefix);
-            let (tell_ready, is_ready) = oneshot::channel();
-            // A block: an async function would keep its argument twice.
+            let (ready_sender, is_ready) = oneshot::channel();
+            // A block, because an async function would store its argument twice.
             idle.spawn(async move {
-                // The first event says that it has caught up; then only heartbeats come.
+                // The first event is `CaughtUp`; after it come heartbeats only.
                 drop(watch.next().await);
-                tell_ready.send(()).ok();
+                ready_sender.send(()).ok();
                 while watch.next().await.is_some() {}
             });
             ready.push(is_ready);
-            // Each reads the state first: not all at a time.
+            // Each watcher reads the state first, so only a few start at the same time.
             if ready.len() >= READY_AT_ONCE {
                 for is_ready in ready.drain(..) {
                     drop(is_ready.await);
@@ -182,7 +184,7 @@ impl Fanout {
     }
 }
 
-// Counts changes until there are as many as `count` says.
+// Counts changes until there are as many as `count` announces.
 async fn take_all(
     store: Store,
     ready: oneshot::Sender<()>,
@@ -213,12 +215,17 @@ async fn take_all(
     Ok(taken)
 }
 
+/// Goal: deliveries per second to 450 watchers.
 const DELIVERIES_RATE: f64 = 1_400_000.0;
+/// Goal: how much slower puts are with the idle watchers.
 const IDLE_COST_PERCENT: f64 = 5.0;
+/// Goal: memory of an idle watcher.
 const IDLE_BYTES: f64 = 1024.0;
-// With and without idle watchers.
+/// Measurements with and without idle watchers.
 const PAIRS: u32 = 5;
-// Few enough to keep the state small: it is not what is measured.
+/// Few enough to keep the state small, which is not measured here.
 const RANDOM_KEYS: u64 = 10_000;
+/// Idle watchers that start at the same time.
 const READY_AT_ONCE: usize = 16;
+/// Idle watchers that are started and stopped before the measurement.
 const WARM_UP: usize = 200;

@@ -1,4 +1,4 @@
-//! `bench gossip`: from a put on one node to its event on another.
+//! `bench gossip`: measures the time from a put on one node to its event on another.
 
 use std::time::{Duration, Instant};
 
@@ -14,35 +14,33 @@ use tokio::sync::mpsc;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS,
         baseline::Fdatasync,
-        failed,
+        error::failed,
         load::{Keys, PREFIX},
         report::{Goal, Report},
         samples::Samples,
         scratch::{self, Scratch},
-        watch::listen,
+        setup::{Setup, TURNS},
+        watch::event_times,
     },
     exit::Failure,
 };
 
-/// From a put to its event on another node, through gossip, with three nodes in one process
+/// Time from a put to its event on another node, by gossip, with three nodes in one process
 #[derive(Debug, Args)]
 pub(super) struct Gossip {
     #[command(flatten)]
     setup: Setup,
-    /// Puts a second
+    /// Puts per second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pace: u32,
 }
 
 impl Gossip {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Runs the case.
     pub(super) async fn run(
         self,
         scratch: &Scratch,
@@ -54,7 +52,7 @@ impl Gossip {
         let third = start(scratch).await?;
         join(&watcher, &writer).await?;
         join(&third, &writer).await?;
-        // The swarm settles.
+        // Waits until the gossip swarm is stable.
         tokio::time::sleep(SETTLE).await;
 
         let mut disk = Fdatasync::new(scratch)?;
@@ -70,10 +68,10 @@ impl Gossip {
                 start: Start::Now,
                 ..WatchOptions::default()
             });
-            let heard = tokio::spawn(listen(watch, base));
+            let seen = tokio::spawn(event_times(watch, base));
             self.puts(&writer.0, &mut keys, pause, base).await?;
-            let heard = heard.await;
-            events.then(heard.map_err(|panic| failed("the watcher died", &panic))??);
+            let seen = seen.await;
+            events.append(seen.map_err(|panic| failed("the watcher panicked", &panic))??);
         }
         for (node, net) in [writer, watcher, third] {
             net.stop().await;
@@ -84,10 +82,10 @@ impl Gossip {
         report.times("put to event on another node", &events)?;
         let paced = disk.take_paced();
         let disk = disk.report(report)?;
-        report.times("fdatasync, the faster", &disk)?;
+        report.times("faster fdatasync", &disk)?;
         report.times("fdatasync at the same pace", &paced)?;
         report.against(
-            "put to event there, above an fdatasync at that pace, p50",
+            "put to event less fdatasync at that pace, p50",
             events.micros(500) - paced.micros(500),
             "us",
             Goal::AtMost(ABOVE_US),
@@ -111,7 +109,7 @@ impl Gossip {
             let nanos = u64::try_from(base.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let mut value = nanos.to_le_bytes().to_vec();
             value.resize(self.setup.value.max(value.len()), 0);
-            // The last one says so: it is empty.
+            // An empty value marks the last put.
             let value = if done { Vec::new() } else { value };
             let written = store.put(key, value).await;
             written.map_err(|error| failed("a put failed", &error))?;
@@ -121,7 +119,7 @@ impl Gossip {
 }
 
 async fn start(scratch: &Scratch) -> Result<(Node, Net), Failure> {
-    let node = scratch::open(&scratch.place()).await?;
+    let node = scratch::open(&scratch.new_path()).await?;
     let config = NetConfig {
         bind: Some(([127, 0, 0, 1], 0).into()),
         mdns: false,
@@ -133,12 +131,15 @@ async fn start(scratch: &Scratch) -> Result<(Node, Net), Failure> {
 
 async fn join((_, net): &(Node, Net), (_, host): &(Node, Net)) -> Result<(), Failure> {
     let invitation = host.invite(Role::Writer, 600_000).await;
-    let invitation = invitation.map_err(|error| failed("no invitation", &error))?;
-    let (events, _told) = mpsc::channel(64);
+    let invitation = invitation.map_err(|error| failed("cannot invite a node", &error))?;
+    // The steps of the join are not needed.
+    let (events, _ignored) = mpsc::channel(64);
     let joined = net.join(&invitation, &events).await;
-    joined.map_err(|error| failed("a node did not join", &error))?;
+    joined.map_err(|error| failed("a node could not join", &error))?;
     Ok(())
 }
 
+/// Time for the gossip swarm to become stable.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Goal: time from put to event, less that of an fdatasync, in microseconds.
 const ABOVE_US: f64 = 1000.0;

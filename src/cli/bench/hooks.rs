@@ -1,4 +1,4 @@
-//! `bench hooks`: what a run of a hook costs besides the process that it starts.
+//! `bench hooks`: measures the cost of a hook's run besides the process that it starts.
 
 use std::{
     process::{Command, Stdio},
@@ -14,26 +14,26 @@ use lattice::{
 
 use crate::cli::{
     bench::{
-        Setup, TURNS, failed,
+        error::failed,
         load::value,
         report::{Goal, Report},
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };
 
-/// What a run of a hook costs besides its process
+/// Cost of a hook's run besides its process
 #[derive(Debug, Args)]
 pub(super) struct Runs {
     #[command(flatten)]
     setup: Setup,
-    /// Runs in each of the turns that hook and bare process take
+    /// Runs in each turn of the hook, and of the process alone
     #[arg(long, value_name = "N", default_value_t = 200)]
     runs: usize,
 }
 
 impl Runs {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
@@ -44,10 +44,10 @@ impl Runs {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let hooks = Hooks::of(node.clone());
         hooks.start();
-        // One at a time, so that a run takes what one takes.
+        // One run at a time, so that the total time is the sum of the runs.
         let hook = Hook {
             on: "/run/".to_owned(),
             run: vec![PROGRAM.to_owned()],
@@ -57,7 +57,7 @@ impl Runs {
         };
         let added = hooks.add("bench", hook, ConsumerStart::Now).await;
         added.map_err(|error| refused(&error))?;
-        report.case(format!("{PROGRAM}, one run after the other"))?;
+        report.case(format!("`{PROGRAM}`, one run after the other"))?;
         let value = value(self.setup.value);
         let (mut hooked, mut bare, mut done) = (Duration::ZERO, Duration::ZERO, 0);
         for turn in 0..TURNS {
@@ -88,11 +88,11 @@ impl Runs {
         scratch::close(node).await?;
         let runs = f64::from(TURNS) * self.runs as f64;
         let (hooked, bare) = (hooked.as_secs_f64() / runs, bare.as_secs_f64() / runs);
-        report.figure("a run of the hook", hooked * 1e3, "ms")?;
-        report.figure("the process alone", bare * 1e3, "ms")?;
+        report.figure("run of the hook", hooked * 1e3, "ms")?;
+        report.figure("process alone", bare * 1e3, "ms")?;
         let besides = (hooked - bare) * 1e3;
         report.against(
-            "besides the process",
+            "run less the process",
             besides,
             "ms",
             Goal::AtMost(BESIDES_MS),
@@ -100,7 +100,7 @@ impl Runs {
     }
 }
 
-// Returns how long so many processes take, one after the other, with pipes as a hook has them.
+// Returns the time of `count` processes, one after the other, with the pipes of a hook's command.
 fn processes(count: usize) -> Result<Duration, Failure> {
     let began = Instant::now();
     for _process in 0..count {
@@ -109,7 +109,7 @@ fn processes(count: usize) -> Result<Duration, Failure> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .output();
-        output.map_err(|error| failed("a process did not start", &error))?;
+        output.map_err(|error| failed("cannot start a process", &error))?;
     }
     Ok(began.elapsed())
 }
@@ -119,5 +119,5 @@ fn refused(error: &HooksError) -> Failure {
 }
 
 const PROGRAM: &str = "true";
-/// Goal of issue 4.
+/// Goal: time of a run, less that of the process.
 const BESIDES_MS: f64 = 2.0;

@@ -1,4 +1,4 @@
-//! What is written: keys, values, and callers that put them.
+//! The load of a bench: keys, values, and callers that put them.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,22 @@ use lattice::store::{Store, WriteError};
 use tokio::task::JoinSet;
 
 use crate::cli::{
-    bench::{failed, samples::Samples},
+    bench::{error::failed, samples::Samples},
     exit::Failure,
 };
 
-/// Keys of one caller, without an end.
+/// The endless keys of one caller.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
     next: u64,
-    // Some: of this many keys, in no order; None: each once, in order.
+    // `Some`: random keys out of this many; `None`: new keys, in order.
     among: Option<u64>,
 }
 
 impl Keys {
-    /// Makes the keys of caller number `caller`: its own, or random ones `among` all callers'.
+    /// Makes the keys of caller number `caller`: its own new keys, or random ones out of `among`
+    /// keys that all callers share.
     pub(super) fn new(caller: usize, among: Option<u64>) -> Self {
         Self {
             prefix: match among {
@@ -50,12 +51,12 @@ impl Iterator for Keys {
     }
 }
 
-/// Makes a value.
+/// Makes a value of this many bytes.
 pub(super) fn value(bytes: usize) -> Bytes {
     Bytes::from(vec![b'v'; bytes])
 }
 
-/// Callers that each put one key after the other, as fast as they are answered.
+/// Callers in this process, of which each puts one key after the other without a pause.
 #[derive(Debug)]
 pub(super) struct Callers {
     keys: Vec<Keys>,
@@ -63,7 +64,7 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Makes `callers` of them; `among`: see [`Keys`].
+    /// Makes `callers` callers; for `among` see [`Keys::new`].
     pub(super) fn new(callers: usize, among: Option<u64>, value: Bytes) -> Self {
         let keys = (0..callers).map(|caller| Keys::new(caller, among));
         Self {
@@ -72,10 +73,10 @@ impl Callers {
         }
     }
 
-    /// Lets them put for `time`; a later turn goes on where this one ends.
+    /// Lets the callers put for `time`. The next turn goes on with the next keys.
     pub(super) async fn turn(&mut self, store: &Store, time: Duration) -> Result<Samples, Failure> {
         let start = Instant::now();
-        // A lone one is the program's main task, as in a program that does nothing else.
+        // A single caller runs on this task, as in a program that does nothing else.
         if self.keys.len() == 1
             && let Some(keys) = self.keys.pop()
         {
@@ -90,10 +91,10 @@ impl Callers {
         }
         let mut all = Samples::default();
         while let Some(called) = callers.join_next().await {
-            let called = called.map_err(|panic| failed("a caller died", &panic))?;
+            let called = called.map_err(|panic| failed("a caller panicked", &panic))?;
             let (keys, samples) = called.map_err(|error| failed("a put failed", &error))?;
             self.keys.push(keys);
-            all.beside(samples);
+            all.merge(samples);
         }
         Ok(all)
     }
@@ -120,7 +121,7 @@ async fn call(
     Ok((keys, samples))
 }
 
-// The finaliser of splitmix64: numbers in a row, scattered.
+// Scatters consecutive numbers, with the finaliser of splitmix64.
 fn scatter(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -128,5 +129,5 @@ fn scatter(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// What the keys of every bench begin with.
+/// Prefix of the keys of every bench.
 pub(super) const PREFIX: &str = "/bench/";

@@ -1,4 +1,4 @@
-//! `bench memory`: a watcher that never reads, while puts go on.
+//! `bench memory`: measures the memory of a node with a watcher that does not read.
 
 use std::{fs, time::Duration};
 
@@ -8,11 +8,12 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS, failed,
+        error::failed,
         load::{Callers, PREFIX, value},
         report::Report,
         samples::Samples,
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };
@@ -25,31 +26,29 @@ pub(super) struct Memory {
     /// Callers that write at a time
     #[arg(long, value_name = "N", default_value_t = 256)]
     clients: usize,
-    /// Random keys out of this many
+    /// Number of keys, of which each put takes a random one
     #[arg(long, value_name = "KEYS", default_value_t = 10_000)]
     random: u64,
 }
 
 impl Memory {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Runs the case.
     pub(super) async fn run(
         self,
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         report.case(format!(
-            "one watcher that never reads, {} callers",
+            "one watcher that does not read, {} callers",
             self.clients
         ))?;
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
         let mut callers = Callers::new(self.clients, Some(self.random), value(self.setup.value));
-        // Caches fill first.
+        // Fills the caches before the measurement.
         callers.turn(&store, self.setup.turn()).await?;
         let mut watch = store.watch(PREFIX);
         let first = watch.next().await;
@@ -57,13 +56,13 @@ impl Memory {
         let mut puts = Samples::default();
         let mut resident = vec![resident_bytes()];
         for _turn in 0..TURNS {
-            puts.then(callers.turn(&store, self.setup.turn()).await?);
+            puts.append(callers.turn(&store, self.setup.turn()).await?);
             resident.push(resident_bytes());
         }
         let before = store.frontier();
         let mut changes = 0_u64;
         let most = resident.iter().copied().max().unwrap_or(0);
-        // Then it reads: nothing was lost.
+        // At last the watcher reads, and must reach the frontier of the last put.
         while watch.cursor().frontier != before {
             let event = tokio::time::timeout(READ_WAIT, watch.next()).await;
             match event.map_err(|error| failed("the watch has stopped", &error))? {
@@ -77,20 +76,20 @@ impl Memory {
         scratch::close(node).await?;
         report.figure("durable puts", puts.rate(), "/s")?;
         report.figure("puts while it did not read", puts.count() as f64, "")?;
-        report.figure("changes it had when it read then", changes as f64, "")?;
+        report.figure("changes once it read", changes as f64, "")?;
         report.figure("resident before", mebibytes(resident[0]), "MiB")?;
-        report.figure("resident at most", mebibytes(most), "MiB")?;
+        report.figure("resident, most", mebibytes(most), "MiB")?;
         report.figure("resident after", mebibytes(resident_bytes()), "MiB")
     }
 }
 
-/// Returns the bytes of this process that are in memory; 0 where the system does not tell.
+/// Returns the resident bytes of this process; 0 if the system does not report them.
 pub(super) fn resident_bytes() -> u64 {
     resident_of(std::process::id()).0
 }
 
-/// Returns the bytes of a process that are in memory now, and that were at most; 0 where the
-/// system does not tell.
+/// Returns the resident bytes of a process now, and at most so far; 0 if the system does not report
+/// them.
 pub(super) fn resident_of(pid: u32) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let bytes = |name: &str| {
@@ -103,9 +102,10 @@ pub(super) fn resident_of(pid: u32) -> (u64, u64) {
     (bytes("VmRSS:"), bytes("VmHWM:"))
 }
 
-/// Returns it in MiB.
+/// Converts bytes to MiB.
 pub(super) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
+/// Longest wait for an event when the watcher reads at last.
 const READ_WAIT: Duration = Duration::from_secs(30);

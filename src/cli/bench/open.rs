@@ -1,4 +1,4 @@
-//! `bench open`: how long a store takes to open, after whatever happened to it.
+//! `bench open`: measures how long a store takes to open.
 
 use std::{
     fs, io,
@@ -16,16 +16,18 @@ use lattice::{
 
 use crate::cli::{
     bench::{
-        Setup, baseline, failed,
+        baseline,
+        error::failed,
         load::{Keys, value},
         report::{Goal, Report},
         samples::rate,
         scratch::{self, Daemon, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };
 
-/// Opening a large store: after a clean close, after a kill, without its state
+/// Time to open a large store: after a clean close, after a kill, and without its state
 #[derive(Debug, Args)]
 pub(super) struct Open {
     #[command(flatten)]
@@ -39,7 +41,6 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
@@ -50,17 +51,17 @@ impl Open {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let dir = scratch.place();
+        let dir = scratch.new_path();
         let ops = usize::from(self.ops);
         let rows = self.entries * ops;
         report.case(format!("{} entries, {rows} keys", self.entries))?;
         let start = Instant::now();
         let node = scratch::open(&dir).await?;
         fill(&node.root(), self.entries, ops, self.setup.value).await?;
-        report.figure("written in", start.elapsed().as_secs_f64(), "s")?;
+        report.figure("write", start.elapsed().as_secs_f64(), "s")?;
         let start = Instant::now();
         scratch::close(node).await?;
-        report.figure("closed in", millis(start.elapsed()), "ms")?;
+        report.figure("close", millis(start.elapsed()), "ms")?;
         let clean = reopen(&dir, CLEAN_OPENS).await?;
         let goal = Goal::AtMost(CLEAN_MS);
         match self.entries {
@@ -97,7 +98,7 @@ impl Open {
     }
 }
 
-/// Writes `entries` entries of `ops` puts each, of keys never written before.
+/// Writes `entries` entries of `ops` puts each, every put with a new key.
 pub(super) async fn fill(
     store: &Store,
     entries: usize,
@@ -110,7 +111,7 @@ pub(super) async fn fill(
     while left > 0 {
         let count = left.min((GROUP_OPS / ops).max(1));
         left -= count;
-        // Atomic: each is an entry of its own.
+        // Atomic, so that each write is an entry of its own.
         let write = |keys: &mut Keys| Write {
             ops: keys.take(ops).map(|key| put(key, value.clone())).collect(),
             atomic: true,
@@ -133,7 +134,7 @@ fn put(key: Bytes, value: Bytes) -> Op {
     }
 }
 
-// The shortest of several times.
+// Opens and closes the node several times; returns the shortest time to open it.
 async fn reopen(dir: &Path, times: usize) -> Result<Duration, Failure> {
     let mut shortest = Duration::MAX;
     for _time in 0..times {
@@ -145,13 +146,13 @@ async fn reopen(dir: &Path, times: usize) -> Result<Duration, Failure> {
     Ok(shortest)
 }
 
-// Lets another process write, and kills it.
+// Starts a node in another process, writes through it, and kills it.
 async fn killed(dir: &Path, value_bytes: usize) -> Result<(), Failure> {
     let daemon = Daemon::start(dir).await?;
     let mut client = daemon.connect().await?;
     let start = Instant::now();
     let mut number = 0_u32;
-    // Long enough for its state to be behind its log and ahead of where it was.
+    // Long enough that the saved state has moved on, but is behind the log.
     while start.elapsed() < WRITE_BEFORE_KILL {
         let request = lattice::wire::api::PutRequest {
             key: Bytes::from(format!("/killed/{number:010}")),
@@ -170,7 +171,7 @@ fn discard_states(dir: &Path) -> io::Result<()> {
         for file in ["state.db", "state.sums"] {
             match fs::remove_file(store.join(file)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _gone => {}
+                _removed => {}
             }
         }
     }
@@ -185,9 +186,15 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
+/// Goal: time to open a million entries after a clean close.
 const CLEAN_MS: f64 = 100.0;
+/// Goal: rows per second of a rebuild, to those of redb alone.
 const REBUILD_RATIO: f64 = 0.7;
+/// Times that the store is opened after a clean close; the shortest counts.
 const CLEAN_OPENS: usize = 3;
+/// Times that the state is rebuilt; the fastest counts.
 const REBUILDS: usize = 2;
+/// Puts that are written together while the store is filled.
 const GROUP_OPS: usize = 4096;
+/// Time for which the node writes before it is killed.
 const WRITE_BEFORE_KILL: Duration = Duration::from_secs(1);

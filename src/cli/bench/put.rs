@@ -1,4 +1,4 @@
-//! `bench put`: durable puts per second, from one caller and from many.
+//! `bench put`: measures durable puts, from one caller and from many.
 
 use std::{
     collections::VecDeque,
@@ -13,49 +13,47 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS,
         baseline::Fdatasync,
-        failed,
+        error::failed,
         load::{Callers, Keys, value},
         report::{Goal, Report},
         samples::Samples,
         scratch::{self, Daemon, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };
 
-/// Durable puts per second, and how long one takes
+/// Durable puts per second, and the time of one put
 #[derive(Debug, Args)]
 pub(super) struct Put {
     #[command(flatten)]
     setup: Setup,
-    /// Callers at a time; several: one case each [default: 1,256; with --stream: 1]
+    /// Callers at the same time, a case for each number [default: 1,256; with --stream: 1]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=4096))]
     clients: Vec<u16>,
-    /// Unary calls to a node in a process of its own, over its socket
+    /// Use unary calls over the socket of a node in another process
     #[arg(long)]
     socket: bool,
-    /// Pipelined calls to a node in a process of its own, over its socket
+    /// Use pipelined calls over the socket of a node in another process
     #[arg(long, conflicts_with = "socket")]
     stream: bool,
-    /// Puts on their way in each stream
+    /// Puts in flight in each stream
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "stream")]
     window: usize,
     /// Connections that the callers share
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: usize,
-    /// Random keys out of this many, instead of a new key each time
+    /// Put random keys out of this many, instead of a new key each time
     #[arg(long, value_name = "KEYS")]
     random: Option<u64>,
 }
 
 impl Put {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Runs all cases.
     pub(super) async fn run(
         self,
         scratch: &Scratch,
@@ -92,7 +90,7 @@ impl Put {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
         let mut disk = Fdatasync::new(scratch)?;
         let mut callers = Callers::new(clients, self.random, value(self.setup.value));
@@ -101,7 +99,7 @@ impl Put {
         let before = seq();
         for _turn in 0..TURNS {
             disk.turn(self.setup.turn() / 4)?;
-            puts.then(callers.turn(&store, self.setup.turn()).await?);
+            puts.append(callers.turn(&store, self.setup.turn()).await?);
         }
         let entries = seq() - before;
         scratch::close(node).await?;
@@ -110,7 +108,7 @@ impl Put {
             256 => Some(PutGoal::Rate(IN_PROCESS_RATE)),
             _other => None,
         };
-        tell(puts, entries, disk, goal, report)
+        report_puts(puts, entries, disk, goal, report)
     }
 
     async fn over_socket(
@@ -119,7 +117,7 @@ impl Put {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let daemon = Daemon::start(&scratch.place()).await?;
+        let daemon = Daemon::start(&scratch.new_path()).await?;
         let mut connections = Vec::new();
         for _connection in 0..self.connections.max(1) {
             connections.push(daemon.connect().await?);
@@ -137,7 +135,7 @@ impl Put {
         let before = entries(&mut connections[0]).await?;
         for _turn in 0..TURNS {
             disk.turn(self.setup.turn() / 4)?;
-            puts.then(turn(&mut callers, self.setup.turn()).await?);
+            puts.append(turn(&mut callers, self.setup.turn()).await?);
         }
         let entries = entries(&mut connections[0]).await? - before;
         drop((callers, connections));
@@ -146,26 +144,26 @@ impl Put {
             true => Some(PutGoal::Rate(STREAMED_RATE)),
             false => (clients == 256).then_some(PutGoal::Rate(UNARY_RATE)),
         };
-        tell(puts, entries, disk, goal, report)
+        report_puts(puts, entries, disk, goal, report)
     }
 }
 
-// What puts are measured by.
+// The goal of a case.
 #[derive(Debug, Clone, Copy)]
 enum PutGoal {
     /// Puts per second.
     Rate(f64),
-    /// Puts to the faster fdatasync.
+    /// Puts per second, to the rate of the faster fdatasync.
     Ratio(f64),
 }
 
-// One that puts over a socket.
+// A caller over the socket.
 #[derive(Debug)]
 struct Caller {
     client: Client,
     keys: Keys,
     value: Bytes,
-    // Puts on their way at a time in a stream; None: unary.
+    // Puts in flight in a stream; `None` for unary calls.
     window: Option<usize>,
 }
 
@@ -182,9 +180,9 @@ async fn turn(callers: &mut Vec<Caller>, time: Duration) -> Result<Samples, Fail
     }
     let mut all = Samples::default();
     while let Some(done) = tasks.join_next().await {
-        let (caller, samples) = done.map_err(|panic| failed("a caller died", &panic))??;
+        let (caller, samples) = done.map_err(|panic| failed("a caller panicked", &panic))??;
         callers.push(caller);
-        all.beside(samples);
+        all.merge(samples);
     }
     Ok(all)
 }
@@ -211,7 +209,7 @@ impl Caller {
         Ok((self, samples))
     }
 
-    // One put in each message, so that nothing is gained that a program would not gain.
+    // Sends one put in each message, as an ordinary program would.
     async fn streamed(mut self, window: usize, until: Instant) -> Result<(Self, Samples), Failure> {
         let (requests, received) = mpsc::channel(window.max(1));
         let start = Instant::now();
@@ -224,7 +222,7 @@ impl Caller {
         let mut sent = VecDeque::with_capacity(window);
         let mut requests = Some(requests);
         loop {
-            // Full again after each answer, until the time is over.
+            // Fills the window again after each answer, until `until`.
             while sent.len() < window
                 && let Some(open) = &requests
                 && let Some(key) = self.keys.next()
@@ -269,7 +267,7 @@ async fn entries(client: &mut Client) -> Result<u64, Failure> {
     Ok(status.stores.iter().map(|store| store.entries).sum())
 }
 
-fn tell(
+fn report_puts(
     mut puts: Samples,
     entries: u64,
     disk: Fdatasync,
@@ -283,9 +281,9 @@ fn tell(
         }
         _other => report.figure("durable puts", puts.rate(), "/s")?,
     }
-    report.times("a put takes", &puts)?;
+    report.times("time of a put", &puts)?;
     let in_one = puts.count() as f64 / entries.max(1) as f64;
-    report.figure("puts in one entry", in_one, "")?;
+    report.figure("puts per entry", in_one, "")?;
     let disk = disk.report(report)?;
     let ratio = puts.rate() / disk.rate();
     let what = "puts to the faster fdatasync";
@@ -295,7 +293,11 @@ fn tell(
     }
 }
 
+/// Goal for one caller in this process: puts to fdatasyncs.
 const ONE_CALLER_RATIO: f64 = 0.8;
+/// Goal for 256 callers in this process: puts per second.
 const IN_PROCESS_RATE: f64 = 120_000.0;
+/// Goal for 256 callers with unary calls: puts per second.
 const UNARY_RATE: f64 = 40_000.0;
+/// Goal for pipelined calls: puts per second.
 const STREAMED_RATE: f64 = 100_000.0;

@@ -1,4 +1,4 @@
-//! `bench replay`: reading a log from a cursor.
+//! `bench replay`: measures watches that read the log from a cursor.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,13 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, failed,
+        error::failed,
         load::PREFIX,
         open::fill,
         report::Report,
         samples::rate,
         scratch::{self, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };
@@ -37,16 +38,15 @@ pub(super) struct Replay {
     /// Puts in each entry
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     ops: u16,
-    /// Watches that catch up at the same time, in the last case
+    /// Watches that catch up at the same time in the last case
     #[arg(long, value_name = "N", default_value_t = 1000)]
     watchers: usize,
-    /// Entries that they are behind
+    /// Entries that these watches are behind
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     behind: usize,
 }
 
 impl Replay {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
@@ -58,12 +58,12 @@ impl Replay {
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let ops = usize::from(self.ops);
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
         fill(&store, self.entries, ops, self.setup.value).await?;
         let cases = [
             ("every key", PREFIX.to_owned()),
-            // One key in a hundred of the first few thousand, and none after them.
+            // Matches the first hundred keys only.
             (
                 "a prefix that few keys have",
                 format!("{PREFIX}0000/00000000"),
@@ -75,14 +75,14 @@ impl Replay {
             let (changes, time) = read(&store, prefix, Frontier::default()).await?;
             report.figure("changes", changes as f64, "")?;
             report.figure("entries read", rate(self.entries, time), "/s")?;
-            report.figure("changes told", rate(changes, time), "/s")?;
+            report.figure("changes delivered", rate(changes, time), "/s")?;
         }
         self.together(&store, report).await?;
         drop(store);
         scratch::close(node).await
     }
 
-    // Many watches that fell behind, against one.
+    // Compares many watches that are behind with a single one.
     async fn together(&self, store: &Store, report: &mut Report<'_>) -> Result<(), Failure> {
         let behind = self.behind.min(self.entries);
         let watchers = self.watchers;
@@ -106,25 +106,25 @@ impl Replay {
             tasks.spawn(async move { read(&store, PREFIX.to_owned(), from).await });
         }
         while let Some(done) = tasks.join_next().await {
-            let (told, _time) = done.map_err(|panic| failed("a watch died", &panic))??;
-            if told != changes {
-                let what = format!("a watch was told {told} of {changes} changes");
+            let (seen, _time) = done.map_err(|panic| failed("a watch panicked", &panic))??;
+            if seen != changes {
+                let what = format!("a watch delivered {seen} of {changes} changes");
                 return Err(Failure::failed("bench", what));
             }
         }
         let time = began.elapsed();
-        report.figure("changes told, one watch", rate(changes, alone), "/s")?;
+        report.figure("changes delivered, one watch", rate(changes, alone), "/s")?;
         report.figure(
-            "changes told, all of them",
+            "changes delivered, all watches",
             rate(changes * watchers, time),
             "/s",
         )?;
         let times = time.as_secs_f64() / alone.as_secs_f64().max(1e-9);
-        report.figure("all of them to one, time", times, "")
+        report.figure("time of all watches to one", times, "")
     }
 }
 
-// Reads all there is behind `from`.
+// Reads all changes after `from`; returns their number and the time.
 async fn read(store: &Store, prefix: String, from: Frontier) -> Result<(usize, Duration), Failure> {
     let from = Cursor {
         store: store.id(),

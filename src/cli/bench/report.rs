@@ -1,4 +1,4 @@
-//! What is printed: a line for each figure, next to its goal where there is one.
+//! Prints the figures of a bench, each with its goal if it has one.
 
 use std::{fmt::Write as _, fs, path::Path, thread};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::{bench::samples::Samples, exit::Failure, output::print::Output};
 
-/// Prints figures as they come.
+/// Prints the figures of one bench.
 #[derive(Debug)]
 pub(super) struct Report<'a> {
     out: &'a mut Output,
@@ -14,16 +14,16 @@ pub(super) struct Report<'a> {
     case: String,
 }
 
-/// What a figure should reach; the goals are those of the issues, for a machine with two cores.
+/// The goal of a figure, for a machine with two cores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Goal {
-    /// Inclusive.
+    /// The figure should be this or more.
     AtLeast(f64),
-    /// Inclusive.
+    /// The figure should be this or less.
     AtMost(f64),
 }
 
-/// The machine, as an object.
+/// The JSON object about the machine.
 #[derive(Serialize)]
 struct Machine {
     r#type: &'static str,
@@ -34,7 +34,7 @@ struct Machine {
     file_system: Option<String>,
 }
 
-/// A figure, as an object.
+/// The JSON object of a figure.
 #[derive(Serialize)]
 struct Figure<'a> {
     r#type: &'static str,
@@ -52,7 +52,7 @@ struct Figure<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Begins with the machine; `dir` is on the file system that is measured.
+    /// Makes a report and prints the machine. `dir` is on the measured file system.
     pub(super) fn begin(
         out: &'a mut Output,
         bench: &'static str,
@@ -78,22 +78,22 @@ impl<'a> Report<'a> {
                 machine
                     .file_system
                     .as_deref()
-                    .unwrap_or("file system not known"),
+                    .unwrap_or("unknown file system"),
             ))?;
         }
         out.flush()?;
         if matches!(machine.file_system.as_deref(), Some("tmpfs" | "ramfs")) {
             out.notice(
                 "no_disk",
-                "note: this file system is in memory, where an fdatasync costs nothing; \
-                 name a directory on a disk with --dir",
+                "this file system is in memory, where an fdatasync costs nothing; name a directory on \
+                a disk with --dir",
             );
         }
         let case = String::new();
         Ok(Self { out, bench, case })
     }
 
-    /// Begins a case: how the figures that follow were had.
+    /// Begins a case, which describes how the next figures are measured.
     pub(super) fn case(&mut self, case: impl Into<String>) -> Result<(), Failure> {
         self.case = case.into();
         if !self.out.json {
@@ -118,7 +118,7 @@ impl<'a> Report<'a> {
         self.print(figure, value, unit, Some(goal))
     }
 
-    /// Prints median and 99th percentile of sorted samples.
+    /// Prints the median and the 99th percentile of sorted samples.
     pub(super) fn times(&mut self, what: &str, samples: &Samples) -> Result<(), Failure> {
         self.figure(&format!("{what}, p50"), samples.micros(500), "us")?;
         self.figure(&format!("{what}, p99"), samples.micros(990), "us")
@@ -178,7 +178,7 @@ impl Goal {
     }
 }
 
-/// Returns a number with about three digits that matter, thousands apart.
+/// Formats a number with about three significant digits, and commas between thousands.
 fn number(value: f64) -> String {
     let decimals = match value.abs() {
         small if small < 10.0 => 2,
@@ -198,7 +198,7 @@ fn number(value: f64) -> String {
     grouped + rest
 }
 
-/// Returns the type of the file system that `dir` is on, where the system tells.
+/// Returns the type of the file system of `dir`; `None` if the system does not report it.
 fn file_system(dir: &Path) -> Option<String> {
     let dir = dir.canonicalize().ok()?;
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_readable() {
+    fn numbers_have_commas_and_few_digits() {
         assert_eq!(number(0.834), "0.83");
         assert_eq!(number(12.34), "12.3");
         assert_eq!(number(999.0), "999.0");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn goals_include_their_limit() {
+    fn goals_are_inclusive() {
         assert!(Goal::AtLeast(0.8).is_reached(0.8));
         assert!(!Goal::AtMost(1.5).is_reached(1.51));
     }

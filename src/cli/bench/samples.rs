@@ -1,40 +1,37 @@
-//! How long each of many calls took, and the time they took together.
+//! The durations of many calls, and their rate.
 
 use std::time::{Duration, Instant};
 
-/// Durations of calls that ran during a known time.
+/// Durations of calls, and the time in which the calls were made.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
-    // Nanoseconds; sorted by `sort`.
+    // In nanoseconds; sorted by `sort`.
     each: Vec<u64>,
-    /// Time during which they ran.
+    /// Time in which all calls were made.
     pub(super) span: Duration,
 }
 
 impl Samples {
-    /// Adds one.
+    /// Adds the duration of one call.
     pub(super) fn push(&mut self, took: Duration) {
         self.each
             .push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Adds those of another caller that ran at the same time.
-    pub(super) fn beside(&mut self, other: Self) {
+    /// Adds the calls of another caller in the same time.
+    pub(super) fn merge(&mut self, other: Self) {
         self.each.extend(other.each);
         self.span = self.span.max(other.span);
     }
 
-    /// Adds those of another turn, before or after.
-    pub(super) fn then(&mut self, other: Self) {
+    /// Adds the calls of another turn, at another time.
+    pub(super) fn append(&mut self, other: Self) {
         self.each.extend(other.each);
         self.span += other.span;
     }
 
-    /// Runs `call` over and over for `time`, and remembers how long each took.
-    ///
-    /// # Errors
-    /// The call's first.
-    pub(super) fn of<E>(
+    /// Calls `call` repeatedly for `time` and measures each call. Stops at the first error.
+    pub(super) fn measure<E>(
         time: Duration,
         mut call: impl FnMut() -> Result<(), E>,
     ) -> Result<Self, E> {
@@ -51,22 +48,23 @@ impl Samples {
         Ok(samples)
     }
 
-    /// Returns how many there are.
+    /// Returns the number of calls.
     pub(super) fn count(&self) -> usize {
         self.each.len()
     }
 
-    /// Returns calls per second.
+    /// Returns the calls per second.
     pub(super) fn rate(&self) -> f64 {
         rate(self.each.len(), self.span)
     }
 
-    /// Sorts them, for `micros`.
+    /// Sorts the durations, as `micros` requires.
     pub(super) fn sort(&mut self) {
         self.each.sort_unstable();
     }
 
-    /// Returns the microseconds that `per_mille` of 1000 calls did not exceed; 0 without calls.
+    /// Returns the duration that `per_mille` of 1000 calls did not exceed, in microseconds; 0
+    /// without calls. Requires `sort`.
     pub(super) fn micros(&self, per_mille: usize) -> f64 {
         debug_assert!(self.each.is_sorted(), "sort first");
         let place = (self.each.len() * per_mille / 1000).min(self.each.len().saturating_sub(1));
@@ -76,7 +74,7 @@ impl Samples {
     }
 }
 
-/// Returns things per second.
+/// Returns `count` per second of `span`; 0 for an empty span.
 pub(super) fn rate(count: usize, span: Duration) -> f64 {
     if span.is_zero() {
         return 0.0;
@@ -89,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_of_what_was_pushed() {
+    fn percentiles_and_rate() {
         let mut samples = Samples::default();
         assert_eq!(samples.micros(500), 0.0);
         for micros in (1..=100).rev() {

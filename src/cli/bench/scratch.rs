@@ -1,4 +1,4 @@
-//! A directory for one bench, and the nodes in it.
+//! The temporary directory of a bench, and the nodes in it.
 
 use std::{
     env, fs,
@@ -15,18 +15,18 @@ use lattice::{
     wire::api,
 };
 
-use crate::cli::{bench::failed, exit::Failure};
+use crate::cli::{bench::error::failed, exit::Failure};
 
-/// A directory that goes away with this.
+/// A temporary directory; removed on drop.
 #[derive(Debug)]
 pub(super) struct Scratch {
     path: PathBuf,
-    // Numbers what is made in it.
+    // Number of the next path in it.
     next: AtomicU32,
 }
 
 impl Scratch {
-    /// Makes a directory in `parent`, or where the system has temporary files.
+    /// Creates a directory in `parent`, else in the system's temporary directory.
     pub(super) fn make(parent: Option<&Path>) -> Result<Self, Failure> {
         let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
         let path = parent.join(format!("bench-lattice-{}", id()));
@@ -35,8 +35,8 @@ impl Scratch {
             .mode(0o700)
             .create(&path)
             .map_err(|error| {
-                failed(&format!("cannot make {}", path.display()), &error)
-                    .hint("name a directory that exists with --dir")
+                failed(&format!("cannot create {}", path.display()), &error)
+                    .hint("name an existing directory with --dir")
             })?;
         Ok(Self {
             path,
@@ -44,13 +44,13 @@ impl Scratch {
         })
     }
 
-    /// Returns the directory.
+    /// Returns the path of the directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns a path in it that is not in use.
-    pub(super) fn place(&self) -> PathBuf {
+    /// Returns a new path in the directory.
+    pub(super) fn new_path(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.path.join(number.to_string())
     }
@@ -58,12 +58,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays says where it is: in the directory for temporary files.
+        // A failure is ignored: the directory is temporary.
         drop(fs::remove_dir_all(&self.path));
     }
 }
 
-/// Opens the node at `dir` in this process; makes it where it is missing.
+/// Opens the node at `dir` in this process; creates it if it does not exist.
 pub(super) async fn open(dir: &Path) -> Result<Node, Failure> {
     Ok(Node::open(NodeConfig::new(dir).create(true)).await?)
 }
@@ -74,7 +74,7 @@ pub(super) async fn close(node: Node) -> Result<(), Failure> {
     closed.map_err(|error| failed("cannot close the node", &error))
 }
 
-/// A node in a process of its own. Killed when this is dropped.
+/// A node in another process; killed on drop.
 #[derive(Debug)]
 pub(super) struct Daemon {
     child: Child,
@@ -85,7 +85,7 @@ impl Daemon {
     /// Starts `lattice up` on `dir` and waits for its socket.
     pub(super) async fn start(dir: &Path) -> Result<Self, Failure> {
         let program = env::current_exe()
-            .map_err(|error| failed("cannot find the program that runs", &error))?;
+            .map_err(|error| failed("cannot find this program's file", &error))?;
         let child = Command::new(program)
             .arg("--data-dir")
             .arg(dir)
@@ -107,17 +107,17 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Returns its process.
+    /// Returns its process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Connects to it.
+    /// Returns a client of the node.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         Ok(client::connect(&self.socket).await?)
     }
 
-    /// Stops it in order.
+    /// Stops the node in order.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
         self.connect().await?.down(api::DownRequest {}).await?;
         let ended = tokio::task::spawn_blocking(move || self.child.wait()).await;
@@ -127,7 +127,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the node, as a crash would.
     pub(super) fn kill(mut self) -> Result<(), Failure> {
         let killed = self.child.kill().and_then(|()| self.child.wait());
         killed.map_err(|error| failed("cannot kill the node", &error))?;
@@ -137,11 +137,13 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Without effect on one that was waited for.
+        // Has no effect if the process was waited for.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
+/// Longest wait until a node serves its socket.
 const START_WAIT: Duration = Duration::from_secs(60);
+/// Time between two attempts to connect meanwhile.
 const START_RETRY: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! `bench sync`: a first sync between two daemons, and what it costs those who go on working.
+//! `bench sync`: measures a first sync between two daemons, and puts during a sync.
 
 use std::{
     env,
@@ -15,20 +15,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{
     bench::{
-        Setup,
         baseline::redb_rows,
-        failed,
+        error::failed,
         load::Keys,
         memory::{mebibytes, resident_of},
         open::fill,
         report::{Goal, Report},
         samples::{Samples, rate},
         scratch::{self, Daemon, Scratch},
+        setup::Setup,
     },
     exit::Failure,
 };
 
-/// A first sync between two daemons on this machine, with its memory, and puts meanwhile
+/// First sync between two daemons on this machine, with its memory, and puts during it
 #[derive(Debug, Args)]
 pub(super) struct Sync {
     #[command(flatten)]
@@ -39,12 +39,10 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Runs the case.
     pub(super) async fn run(
         self,
         scratch: &Scratch,
@@ -55,14 +53,14 @@ impl Sync {
         let keys = Keys::new(0, None).take(entries);
         let redb = redb_rows(scratch, keys, self.setup.value)?;
         report.figure("redb alone", redb, "rows/s")?;
-        let (from, to) = (scratch.place(), scratch.place());
+        let (from, to) = (scratch.new_path(), scratch.new_path());
         let node = scratch::open(&from).await?;
         fill(&node.root(), entries, 1, self.setup.value).await?;
         scratch::close(node).await?;
 
         let daemon = Daemon::start(&from).await?;
         let mut client = daemon.connect().await?;
-        let calm = self.calm(&daemon).await?;
+        let before = self.puts_without_sync(&daemon).await?;
         let idle = resident_of(daemon.pid());
         let request = api::InviteRequest {
             role: "writer".to_owned(),
@@ -70,18 +68,18 @@ impl Sync {
         };
         let token = client.invite(request).await?.into_inner().token;
         let stop = CancellationToken::new();
-        let meanwhile = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
+        let during = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
         let joiner = to.clone();
         let joining = tokio::task::spawn_blocking(move || join(&joiner, &token));
         let joined = joining.await;
-        let joined = joined.map_err(|panic| failed("the joiner died", &panic))??;
+        let joined = joined.map_err(|panic| failed("the joining node panicked", &panic))??;
         stop.cancel();
-        let during = meanwhile.await;
-        let during = during.map_err(|panic| failed("the caller died", &panic))??;
+        let during = during.await;
+        let during = during.map_err(|panic| failed("the caller panicked", &panic))??;
         report.figure("first sync", rate(joined.entries, joined.took), "entries/s")?;
         let goal = (redb * REDB_RATIO).min(ENTRIES_GOAL);
         report.against(
-            "first sync to its goal",
+            "first sync to goal",
             rate(joined.entries, joined.took) / goal,
             "",
             Goal::AtLeast(1.0),
@@ -99,30 +97,33 @@ impl Sync {
             "MiB",
             Goal::AtMost(MEMORY_MIB),
         )?;
-        compare(report, "sender", calm, during)?;
+        compare(report, "sender", before, during)?;
         daemon.stop().await?;
-        self.at_the_receiver(&from, &to, report).await
+        self.receiver(&from, &to, report).await
     }
 
-    // What puts take when nothing else is done.
-    async fn calm(&self, daemon: &Daemon) -> Result<Samples, Failure> {
+    // Measures puts while nothing is synced.
+    async fn puts_without_sync(&self, daemon: &Daemon) -> Result<Samples, Failure> {
         let stop = CancellationToken::new();
-        let calm = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
-        tokio::time::sleep(CALM).await;
+        let samples = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
+        tokio::time::sleep(NO_SYNC).await;
         stop.cancel();
-        calm.await
-            .map_err(|panic| failed("the caller died", &panic))?
+        samples
+            .await
+            .map_err(|panic| failed("the caller panicked", &panic))?
     }
 
-    // A node that was away and gets as much again, and whoever puts there meanwhile.
-    async fn at_the_receiver(
+    // Measures a node that was offline and catches up on as many entries again, and puts there.
+    async fn receiver(
         &self,
         from: &Path,
         to: &Path,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
         let entries = self.entries;
-        report.case(format!("{entries} entries more, for a node that was away"))?;
+        report.case(format!(
+            "{entries} more entries, for a node that was offline"
+        ))?;
         let node = scratch::open(from).await?;
         fill(&node.root(), entries, 1, self.setup.value).await?;
         scratch::close(node).await?;
@@ -135,81 +136,83 @@ impl Sync {
             node: ahead.node.clone(),
             address: address.unwrap_or_default(),
         };
-        let came = entries_of(&mut here).await?;
+        let stored = entries_of(&mut here).await?;
         here.dial(request).await?;
-        // Until they come it is calm.
-        until_entries(&mut here, came + 1).await?;
+        // The measurement begins with the first entry of the sync.
+        until_entries(&mut here, stored + 1).await?;
         let stop = CancellationToken::new();
-        let meanwhile = tokio::spawn(puts(receiver.connect().await?, stop.clone()));
+        let during = tokio::spawn(puts(receiver.connect().await?, stop.clone()));
         let (began, before) = (Instant::now(), entries_of(&mut here).await?);
         let goal = ahead.stores.iter().map(|store| store.entries).max();
         let goal = goal.unwrap_or_default();
         until_entries(&mut here, goal).await?;
         let took = began.elapsed();
         stop.cancel();
-        let during = meanwhile.await;
-        let during = during.map_err(|panic| failed("the caller died", &panic))??;
-        // What it has to write still is no calm.
+        let during = during.await;
+        let during = during.map_err(|panic| failed("the caller panicked", &panic))??;
+        // Lets the node write the rest of the sync to disk first.
         tokio::time::sleep(CATCH_UP_REST).await;
-        let calm = self.calm(&receiver).await?;
-        let came = usize::try_from(goal.saturating_sub(before)).unwrap_or(usize::MAX);
-        report.figure("caught up", rate(came, took), "entries/s")?;
-        compare(report, "receiver", calm, during)?;
+        let after = self.puts_without_sync(&receiver).await?;
+        let received = usize::try_from(goal.saturating_sub(before)).unwrap_or(usize::MAX);
+        report.figure("catching up", rate(received, took), "entries/s")?;
+        compare(report, "receiver", after, during)?;
         receiver.stop().await?;
         sender.stop().await
     }
 }
 
-// What a put takes on one side of a sync, to what it takes when nothing else is done.
+// Prints the time of puts on one side during a sync, and its ratio to the time without one.
 fn compare(
     report: &mut Report<'_>,
     side: &str,
-    mut calm: Samples,
+    mut without: Samples,
     mut during: Samples,
 ) -> Result<(), Failure> {
-    calm.sort();
+    without.sort();
     during.sort();
-    report.times(&format!("put at the {side}, calm"), &calm)?;
-    report.times(&format!("put at the {side}, meanwhile"), &during)?;
+    report.times(&format!("put at the {side}, no sync"), &without)?;
+    report.times(&format!("put at the {side}, during sync"), &during)?;
     report.against(
-        "meanwhile to calm, p99",
-        during.micros(990) / calm.micros(990),
+        "during sync to no sync, p99",
+        during.micros(990) / without.micros(990),
         "",
         Goal::AtMost(PUT_RATIO),
     )
 }
 
-// Waits until there are as many.
+// Waits until the node has `goal` entries.
 async fn until_entries(client: &mut Client, goal: u64) -> Result<(), Failure> {
     let began = Instant::now();
     while entries_of(client).await? < goal {
         if began.elapsed() > CATCH_UP_WAIT {
-            let what = "the receiver does not catch up";
+            let what = format!("the receiver did not catch up within {CATCH_UP_WAIT:?}");
             return Err(Failure::failed("bench", what));
         }
-        tokio::time::sleep(CATCH_UP_LOOK).await;
+        tokio::time::sleep(CATCH_UP_INTERVAL).await;
     }
     Ok(())
 }
 
-// Of its largest store.
+// Returns the number of entries in the largest store of the node.
 async fn entries_of(client: &mut Client) -> Result<u64, Failure> {
     let status = client.status(api::StatusRequest {}).await?.into_inner();
     let entries = status.stores.iter().map(|store| store.entries);
     Ok(entries.max().unwrap_or_default())
 }
 
+/// The result of `join`.
 struct Joined {
     entries: usize,
+    // Time from `accepted` to `synced`.
     took: Duration,
-    // Bytes at most, above those when it was let in.
+    // Most resident bytes, less those at `accepted`.
     resident: u64,
 }
 
-// In a process of its own, as a person would; times what lies between `accepted` and `synced`.
+// Joins in another process, with the command that a person would type.
 fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
     let program =
-        env::current_exe().map_err(|error| failed("cannot find the program that runs", &error))?;
+        env::current_exe().map_err(|error| failed("cannot find this program's file", &error))?;
     let mut child = Command::new(program)
         .arg("--data-dir")
         .arg(dir)
@@ -232,7 +235,7 @@ fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
     let (mut accepted, mut done, mut took) = (None, None, None);
     let (mut idle, mut resident) = (0, 0);
     for line in BufReader::new(stdout).lines() {
-        let line = line.map_err(|error| failed("the node fell silent", &error))?;
+        let line = line.map_err(|error| failed("cannot read the node's stdout", &error))?;
         resident = resident.max(resident_of(pid).1);
         let step: Value = serde_json::from_str(&line).unwrap_or_default();
         match step["type"].as_str() {
@@ -248,18 +251,21 @@ fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
         }
     }
     let status = child.wait();
-    status.map_err(|error| failed("the node did not end", &error))?;
+    status.map_err(|error| failed("cannot wait for the node", &error))?;
     match (done, took) {
         (Some(entries), Some(took)) => Ok(Joined {
             entries: usize::try_from(entries).unwrap_or(usize::MAX),
             took,
             resident: resident.saturating_sub(idle),
         }),
-        _unfinished => Err(Failure::failed("bench", "the join did not come to its end")),
+        _unfinished => Err(Failure::failed(
+            "bench",
+            "the join ended before it was synced",
+        )),
     }
 }
 
-// One caller, a hundred puts a second, until it is told to stop.
+// One caller with a hundred puts per second, until `stop`.
 async fn puts(mut client: Client, stop: CancellationToken) -> Result<Samples, Failure> {
     let start = Instant::now();
     let mut samples = Samples::default();
@@ -279,12 +285,19 @@ async fn puts(mut client: Client, stop: CancellationToken) -> Result<Samples, Fa
     Ok(samples)
 }
 
+/// Goal: entries per second of a sync to rows per second of redb alone; at most `ENTRIES_GOAL`.
 const REDB_RATIO: f64 = 0.7;
-// A thousand puts: of a hundred, the worst would be the p99.
-const CALM: Duration = Duration::from_secs(10);
+/// Measures a thousand puts: with a hundred, the slowest one would be the p99.
+const NO_SYNC: Duration = Duration::from_secs(10);
+/// Longest wait for the receiver to catch up.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(300);
-const CATCH_UP_LOOK: Duration = Duration::from_millis(50);
+/// Time between two looks at the receiver's entries.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(50);
+/// Time for the receiver to finish writing after it caught up.
 const CATCH_UP_REST: Duration = Duration::from_secs(3);
+/// Goal: entries per second of a sync.
 const ENTRIES_GOAL: f64 = 100_000.0;
+/// Goal: memory of each side, above idle.
 const MEMORY_MIB: f64 = 256.0;
+/// Goal: p99 of a put during a sync, to that without one.
 const PUT_RATIO: f64 = 3.0;

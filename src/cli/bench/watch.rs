@@ -1,4 +1,4 @@
-//! `bench watch`: from the call of a put to its event in a watch of the same node.
+//! `bench watch`: measures the time from a put to its event on the same node.
 
 use std::time::{Duration, Instant};
 
@@ -9,34 +9,32 @@ use tokio_stream::StreamExt as _;
 
 use crate::cli::{
     bench::{
-        Setup, TURNS,
         baseline::Fdatasync,
-        failed,
+        error::failed,
         load::{Keys, PREFIX},
         report::{Goal, Report},
         samples::Samples,
         scratch::{self, Scratch},
+        setup::{Setup, TURNS},
     },
     exit::Failure,
 };
 
-/// From a put to its event on the same node
+/// Time from a put to its event on the same node
 #[derive(Debug, Args)]
 pub(super) struct Watch {
     #[command(flatten)]
     setup: Setup,
-    /// Puts per second of the case with a pace
+    /// Puts per second in the first case
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pace: u32,
 }
 
 impl Watch {
-    /// Returns the flags that all benches have.
     pub(super) fn setup(&self) -> &Setup {
         &self.setup
     }
 
-    /// Runs both cases.
     pub(super) async fn run(
         self,
         scratch: &Scratch,
@@ -55,7 +53,7 @@ impl Watch {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        let node = scratch::open(&scratch.place()).await?;
+        let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
         let mut disk = Fdatasync::new(scratch)?;
         let mut keys = Keys::new(0, None);
@@ -66,26 +64,26 @@ impl Watch {
             if let Some(pause) = pace {
                 disk.paced_turn(self.setup.turn() / 4, pause)?;
             }
-            // Before the first put: it listens from here on.
+            // Subscribed before the first put, so that no event is missed.
             let watch = store.watch_with(WatchOptions {
                 prefixes: vec![Bytes::from_static(PREFIX.as_bytes())],
                 start: Start::Now,
                 ..WatchOptions::default()
             });
-            let watcher = tokio::spawn(listen(watch, base));
+            let watcher = tokio::spawn(event_times(watch, base));
             let count = self.puts(&store, &mut keys, pace, base).await?;
-            // The last one says so: it is empty.
+            // An empty value marks the last put.
             let last = keys.next().unwrap_or_default();
             put(&store, last, Bytes::new()).await?;
-            let heard = watcher.await;
-            let heard = heard.map_err(|panic| failed("the watcher died", &panic))??;
-            if heard.count() != count {
+            let seen = watcher.await;
+            let seen = seen.map_err(|panic| failed("the watcher panicked", &panic))??;
+            if seen.count() != count {
                 return Err(Failure::failed(
                     "bench",
-                    format!("{count} puts made {} events", heard.count()),
+                    format!("{count} puts made {} events", seen.count()),
                 ));
             }
-            events.then(heard);
+            events.append(seen);
         }
         scratch::close(node).await?;
         events.sort();
@@ -93,17 +91,17 @@ impl Watch {
         report.times("put to event", &events)?;
         let paced = disk.take_paced();
         let disk = disk.report(report)?;
-        report.times("fdatasync, the faster", &disk)?;
+        report.times("faster fdatasync", &disk)?;
         if paced.count() > 0 {
             report.times("fdatasync at the same pace", &paced)?;
             report.figure(
-                "put to event to that, p50",
+                "put to event, to that fdatasync, p50",
                 events.micros(500) / paced.micros(500),
                 "",
             )?;
         }
         report.against(
-            "put to event to fdatasync, p50",
+            "put to event, to fdatasync, p50",
             events.micros(500) / disk.micros(500),
             "",
             Goal::AtMost(EVENT_RATIO),
@@ -142,8 +140,13 @@ async fn put(store: &Store, key: Bytes, value: Bytes) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the time of each event, whose value says when its put was called.
-pub(super) async fn listen(mut watch: store::Watch, base: Instant) -> Result<Samples, Failure> {
+/// Measures the time from the call of each put to its event, until an event with an empty value.
+///
+/// A value begins with the time of the call: nanoseconds since `base`, little-endian.
+pub(super) async fn event_times(
+    mut watch: store::Watch,
+    base: Instant,
+) -> Result<Samples, Failure> {
     let start = Instant::now();
     let mut samples = Samples::default();
     while let Some(event) = watch.next().await {
@@ -162,4 +165,5 @@ pub(super) async fn listen(mut watch: store::Watch, base: Instant) -> Result<Sam
     Ok(samples)
 }
 
+/// Goal: time from put to event, to that of an fdatasync.
 const EVENT_RATIO: f64 = 1.5;

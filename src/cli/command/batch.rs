@@ -1,4 +1,4 @@
-//! `batch`: lines to one atomic entry.
+//! `batch`: writes lines as one atomic entry.
 
 use std::io;
 
@@ -17,8 +17,8 @@ use crate::cli::{
 
 /// Apply puts and deletes from stdin as one atomic entry
 ///
-/// All of it or nothing is applied, and watchers get it whole. At most 1024 lines; each key once.
-/// Prints the id of the entry, when it is on disk.
+/// Either all of it is applied or nothing, and watchers get it in one piece. At most 1024 lines,
+/// each with another key. Prints the id of the entry once it is on disk.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,13 +28,12 @@ Examples:
 Lines of --format tsv:   put<TAB>key<TAB>value   delete<TAB>key
 Lines of --format json:  {\"key\": \"/a\", \"value\": \"1\"}   {\"key\": \"/b\", \"delete\": true}")]
 pub(crate) struct Batch {
-    /// How the lines are written
+    /// Format of the lines
     #[arg(long, value_enum, default_value_t = Format::Tsv)]
     format: Format,
 }
 
 impl Batch {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let format = self.format;
         let ops = tokio::task::spawn_blocking(move || read_ops(format))
@@ -46,7 +45,7 @@ impl Batch {
             ops,
         };
         let written = client.batch(request).await?.into_inner();
-        put::tell(context, &written)
+        put::print_written(context, &written)
     }
 }
 
@@ -58,20 +57,22 @@ fn read_ops(format: Format) -> Result<Vec<api::Op>, Failure> {
         bytes += op.key.len() + op.value.len();
         ops.push(op);
         if ops.len() > OPS_MAX {
-            return Err(
-                Failure::usage("too_many_ops", format!("more than {OPS_MAX} lines"))
-                    .hint("split it into several batches, or use `lattice put --stdin`"),
-            );
+            return Err(Failure::usage(
+                "too_many_ops",
+                format!("stdin has more than {OPS_MAX} lines"),
+            )
+            .hint("split it into several batches, or use `lattice put --stdin`"));
         }
         if bytes > OPS_BYTES_MAX {
-            return Err(
-                Failure::usage("ops_too_long", format!("more than {OPS_BYTES_MAX} bytes"))
-                    .hint("split it into several batches, or use `lattice put --stdin`"),
-            );
+            return Err(Failure::usage(
+                "ops_too_long",
+                format!("the keys and values have more than {OPS_BYTES_MAX} bytes"),
+            )
+            .hint("split it into several batches, or use `lattice put --stdin`"));
         }
     }
     if ops.is_empty() {
-        return Err(Failure::usage("empty", "there is no line on stdin"));
+        return Err(Failure::usage("empty", "stdin has no lines"));
     }
     Ok(ops)
 }

@@ -1,19 +1,19 @@
-//! `conflicts`: keys that several entries claim.
+//! `conflicts`: lists the keys that have several heads.
 
 use clap::Args;
 use lattice::wire::api;
 
 use crate::cli::{
-    command::get::tell_head,
+    command::get::print_head,
     exit::Failure,
     output::{object, print::escape},
     session::{Context, Lifetime},
 };
 
-/// List keys with several heads, and what each says
+/// List the keys that have several heads, and their heads
 ///
-/// They come about when nodes write a key without knowing of each other. Reads see the one with
-/// the star; the next put merges them.
+/// A key gets several heads when nodes write it without knowing of each other's write. Reads return
+/// the head with the star; the next put merges them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -21,13 +21,12 @@ Examples:
   lattice conflicts /notes/
   lattice conflicts --json | jq -r .key | sort -u")]
 pub(crate) struct Conflicts {
-    /// What keys begin with
+    /// Only keys that start with this
     #[arg(default_value = "")]
     prefix: String,
 }
 
 impl Conflicts {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
@@ -48,7 +47,7 @@ impl Conflicts {
                     key: item.key.clone(),
                 };
                 let heads = client.heads(request).await?.into_inner().heads;
-                tell(context, &item.key, &heads)?;
+                print_heads(context, &item.key, &heads)?;
             }
         }
         if !found {
@@ -60,7 +59,7 @@ impl Conflicts {
     }
 }
 
-fn tell(context: &mut Context, key: &[u8], heads: &[api::Head]) -> Result<(), Failure> {
+fn print_heads(context: &mut Context, key: &[u8], heads: &[api::Head]) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         return heads
@@ -68,5 +67,5 @@ fn tell(context: &mut Context, key: &[u8], heads: &[api::Head]) -> Result<(), Fa
             .try_for_each(|head| out.object(&object::Head::new(key, head)));
     }
     out.line(&escape(key))?;
-    heads.iter().try_for_each(|head| tell_head(out, head))
+    heads.iter().try_for_each(|head| print_head(out, head))
 }

@@ -1,4 +1,4 @@
-//! `delete`: one key, or all under a prefix.
+//! `delete`: deletes one key, or all keys under a prefix.
 
 use bytes::Bytes;
 use clap::Args;
@@ -15,7 +15,7 @@ use crate::cli::{
 
 /// Delete a key, or all keys under a prefix
 ///
-/// Prints the id of the entry, when it is on disk. History keeps the old values.
+/// Prints the id of the entry once it is on disk. The history keeps the old values.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["del", "rm"], after_help = "\
 Examples:
@@ -26,19 +26,18 @@ pub(crate) struct Delete {
     /// The key
     #[arg(required_unless_present = "prefix")]
     key: Option<String>,
-    /// Delete all keys that start with this, each on its own
+    /// Delete all keys that start with this, each in a write of its own
     #[arg(long, conflicts_with = "key")]
     prefix: Option<String>,
-    /// Do not ask; needed with --prefix when nobody can be asked
+    /// Do not ask for confirmation; required if stdin is not a terminal
     #[arg(long, requires = "prefix")]
     yes: bool,
-    /// Only when this entry is what reads see; else exit 4. An id, or its first digits
+    /// Delete only if reads return this entry (an id, or its first digits); else exit 4
     #[arg(long, value_name = "ENTRY", conflicts_with = "prefix")]
     if_head: Option<String>,
 }
 
 impl Delete {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if let Some(prefix) = self.prefix {
             return delete_all(context, prefix, self.yes).await;
@@ -55,13 +54,13 @@ impl Delete {
             if_head,
         };
         let written = client.delete(request).await?.into_inner();
-        put::tell(context, &written)
+        put::print_written(context, &written)
     }
 }
 
 async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<(), Failure> {
     if !yes {
-        confirm::possible("delete --prefix asks before it deletes")?;
+        confirm::require_terminal("delete --prefix asks for confirmation")?;
     }
     let mut client = context.client(Lifetime::Short).await?;
     let request = api::ListRequest {
@@ -114,10 +113,11 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
     }
     context.out.flush()?;
     if deleted > 0 {
-        context.tell_written();
+        context.note_unsent_write();
     }
     result.map_err(|(deleted, stop)| stop.failure(deleted))?;
     read
 }
 
+/// Chunks of keys that are read ahead of the next request.
 const CHUNKS_AHEAD_MAX: usize = 4;

@@ -1,4 +1,4 @@
-//! `demo`: three real nodes on this machine, in a minute.
+//! `demo`: plays a story with three real nodes on this machine, in less than a minute.
 
 use std::{
     io::IsTerminal as _,
@@ -20,21 +20,20 @@ use crate::cli::{exit::Failure, output::print::escape, session::Context};
 
 /// Watch three nodes find each other, disagree and agree, on this machine
 ///
-/// They live in temporary directories, talk over the loopback interface only, and are gone
-/// afterwards. What you see is the real thing.
+/// They keep their data in temporary directories, which are removed afterwards, and use the
+/// loopback interface only. Everything shown really happens.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice demo
-  lattice demo --fast               without pauses to read")]
+  lattice demo --fast               without pauses for reading")]
 pub(crate) struct Demo {
-    /// Without pauses to read
+    /// Do not pause for reading
     #[arg(long)]
     fast: bool,
 }
 
 impl Demo {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         drop(context.out.flush());
         let stage = Stage {
@@ -49,7 +48,7 @@ impl Demo {
     }
 }
 
-// Where it plays, and who has the word.
+// The directory of the nodes, and how the story is told.
 struct Stage {
     dir: std::path::PathBuf,
     lines: Lines,
@@ -70,32 +69,32 @@ impl Stage {
         self.say("A put on kitchen is an event on laptop: `lattice put /lamp on`.")
             .await;
         kitchen.put("/lamp", "on").await?;
-        laptop.sees("/lamp", "on").await?;
+        laptop.wait_for_value("/lamp", "on").await?;
 
         self.say("garden joins through laptop; it has never met kitchen.")
             .await;
         garden.join(&laptop, Role::Writer).await?;
         garden.put("/soil", "dry").await?;
-        kitchen.sees("/soil", "dry").await?;
+        kitchen.wait_for_value("/soil", "dry").await?;
 
-        self.say("laptop goes away. Both sides write the same key.")
+        self.say("laptop disconnects. Both sides write the same key.")
             .await;
         laptop.net.stop().await;
         kitchen.put("/lamp", "red").await?;
         laptop.put("/lamp", "blue").await?;
 
-        self.say("laptop comes back: nothing was lost, and everybody sees the conflict.")
+        self.say("laptop connects again: nothing is lost, and all three see the conflict.")
             .await;
-        let laptop = laptop.comes_back();
+        let laptop = laptop.restart_net();
         for peer in [&kitchen, &laptop, &garden] {
-            peer.heads("/lamp", 2).await?;
+            peer.wait_for_heads("/lamp", 2).await?;
         }
-        self.say("The next put has seen both, so it settles it: `lattice put /lamp green`.")
+        self.say("The next put has seen both and settles the conflict: `lattice put /lamp green`.")
             .await;
         garden.put("/lamp", "green").await?;
         for peer in [&kitchen, &laptop, &garden] {
-            peer.heads("/lamp", 1).await?;
-            peer.sees("/lamp", "green").await?;
+            peer.wait_for_heads("/lamp", 1).await?;
+            peer.wait_for_value("/lamp", "green").await?;
         }
         self.say(
             "All three agree. Your turn: `lattice up`, and `lattice invite` in a second terminal.",
@@ -121,7 +120,7 @@ impl Stage {
             colour,
             lines: self.lines.clone(),
         };
-        peer.stream();
+        peer.print_changes();
         Ok(peer)
     }
 
@@ -141,8 +140,8 @@ struct Peer {
 }
 
 impl Peer {
-    // What `lattice watch /` shows on this node.
-    fn stream(&self) {
+    // Prints in the background what `lattice watch /` shows on this node.
+    fn print_changes(&self) {
         let mut watch = self.node.root().watch_with(WatchOptions {
             prefixes: vec![b"/".as_slice().into()],
             start: Start::Now,
@@ -178,16 +177,17 @@ impl Peer {
     async fn join(&self, host: &Self, role: Role) -> Result<(), Failure> {
         let invitation = host.net.invite(role, 60_000).await;
         let invitation = invitation.map_err(|error| failed(&error))?;
-        let (events, _told) = mpsc::channel(64);
+        // Nobody shows the steps of the join.
+        let (events, _ignored) = mpsc::channel(64);
         let joined = self.net.join(&invitation, &events).await;
         joined.map_err(|error| failed(&error))?;
-        // The root store is another one now.
-        self.stream();
+        // Joining has replaced the root store.
+        self.print_changes();
         Ok(())
     }
 
-    // On another port, as after a restart.
-    fn comes_back(self) -> Self {
+    // Connects again, on another port, as after a restart.
+    fn restart_net(self) -> Self {
         let net = Net::start(self.node.clone(), loopback());
         Self { net, ..self }
     }
@@ -197,37 +197,38 @@ impl Peer {
         written.map(drop).map_err(|error| failed(&error))
     }
 
-    async fn sees(&self, key: &str, value: &str) -> Result<(), Failure> {
-        self.soon(key, async || {
+    async fn wait_for_value(&self, key: &str, value: &str) -> Result<(), Failure> {
+        self.wait_until(key, async || {
             let item = self.node.root().get(key.as_bytes()).await;
             matches!(item, Ok(Some(item)) if item.value == value.as_bytes())
         })
         .await
     }
 
-    async fn heads(&self, key: &str, count: usize) -> Result<(), Failure> {
-        self.soon(key, async || {
+    async fn wait_for_heads(&self, key: &str, count: usize) -> Result<(), Failure> {
+        self.wait_until(key, async || {
             let heads = self.node.root().heads(key.as_bytes()).await;
             heads.is_ok_and(|heads| heads.len() == count)
         })
         .await
     }
 
-    async fn soon(&self, key: &str, is_so: impl AsyncFn() -> bool) -> Result<(), Failure> {
+    async fn wait_until(&self, key: &str, is_true: impl AsyncFn() -> bool) -> Result<(), Failure> {
         let waiting = async {
-            while !is_so().await {
+            while !is_true().await {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
         waited.map_err(|_elapsed| {
-            let message = format!("{} did not see {key} within {PATIENCE:?}", self.name);
+            let message = format!("{} did not get {key} within {PATIENCE:?}", self.name);
             Failure::failed("demo", message)
         })
     }
 }
 
-/// Lines of all nodes, one at a time, each in its colour.
+/// Prints the lines of all nodes, each node in its colour.
+// The lock keeps lines of several tasks apart; it is held for one line.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<()>>);
 
@@ -237,7 +238,7 @@ impl Lines {
         reason = "three nodes and a narrator share the terminal"
     )]
     fn write(&self, colour: Option<usize>, text: &str) {
-        let _one = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match colour.and_then(|colour| COLOURS.get(colour)) {
             Some(code) if std::io::stdout().is_terminal() => println!("\x1b[{code}m{text}\x1b[0m"),
             _plain => println!("{text}"),
@@ -245,7 +246,7 @@ impl Lines {
     }
 }
 
-// Ids inside a key, as people read them.
+// Shortens the ids inside a key.
 fn short_ids(key: &str) -> String {
     let short = |part: &str| match part.get(..8) {
         Some(first) if part.len() == ID_CHARS => format!("{first}..."),
@@ -280,8 +281,9 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Of a node or an invite.
+/// Hex digits of the id of a node or an invite.
 const ID_CHARS: usize = 64;
+/// Characters of a value that are shown.
 const SHOWN_CHARS_MAX: usize = 40;
-/// Of ANSI terminals: green, cyan, yellow.
+/// ANSI colour codes of the nodes: green, cyan, yellow.
 const COLOURS: [u8; 3] = [32, 36, 33];

@@ -1,4 +1,4 @@
-//! `diff`: which keys were not the same at two times.
+//! `diff`: shows the keys that differ between two times.
 
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
@@ -9,15 +9,16 @@ use crate::cli::{
     input::time::{When, parse_when},
     output::{
         object::{self, Key},
-        print::{cut, escape},
+        print::{escape, shorten},
     },
     session::{Context, Lifetime},
 };
 
-/// Show which keys were different at two times
+/// Show the keys that differ between two times
 ///
-/// `+` had no value at the first time, `-` none at the second, `~` another one, or the same value
-/// written again. By the clocks of those who wrote: nodes with the same entries answer alike.
+/// `+` marks a key without a value at the first time, `-` one without a value at the second, and
+/// `~` one that was written in between, even with the same value. Times are those at which entries
+/// were written, by their author's clock, so nodes with the same entries give the same answer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +29,7 @@ pub(crate) struct Diff {
     /// Only keys that start with this
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
-    /// The first time: 30s, 5m, 2h, 7d ago, a date, or an RFC 3339 time
+    /// The first time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     from: When,
     /// The second time [default: now]
@@ -40,7 +41,6 @@ pub(crate) struct Diff {
 }
 
 impl Diff {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let now_ms = Clock::system().now_ms();
@@ -61,7 +61,7 @@ impl Diff {
                     continue;
                 }
                 for line in lines(difference, self.keys_only) {
-                    out.line(&cut(&line, columns))?;
+                    out.line(&shorten(&line, columns))?;
                 }
             }
             out.flush()?;
@@ -98,10 +98,10 @@ struct Different {
     r#type: &'static str,
     #[serde(flatten)]
     key: Key,
-    /// As `get` prints it; absent: it had no value at the first time.
+    /// The item at the first time, as `get` prints it; absent if the key had no value then.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<object::Item>,
-    /// Absent: it had no value at the second time.
+    /// The item at the second time; absent if the key had no value then.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<object::Item>,
 }

@@ -1,4 +1,4 @@
-//! `get`, `list`, `heads`: the state as it is, or was.
+//! `get`, `list`, `heads`: read the state, now or at a past time.
 
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
@@ -8,14 +8,15 @@ use crate::cli::{
     input::time::{When, date_time, parse_when},
     output::{
         object::{self, short},
-        print::{Output, cut, escape, escape_lines},
+        print::{Output, escape, escape_lines, shorten},
     },
     session::{Context, Lifetime},
 };
 
 /// Print the value of a key
 ///
-/// The bytes as they are, with a newline only on a terminal. Missing, deleted or expired: exit 3.
+/// Prints the bytes unchanged; on a terminal, escaped and with a newline. Exits with 3 if the key
+/// is missing, deleted or expired.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,13 +27,12 @@ Examples:
 pub(crate) struct Get {
     /// The key
     key: String,
-    /// As it was then: 30s, 5m, 2h, 7d ago, a date, or an RFC 3339 time
+    /// The value at this time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
 }
 
 impl Get {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let key = self.key;
@@ -44,7 +44,7 @@ impl Get {
         let Some(item) = client.get(request).await?.into_inner().item else {
             return Err(match self.at {
                 None => not_found(&key),
-                Some(_then) => had_none(&key),
+                Some(_then) => not_found_then(&key),
             });
         };
         let out = &mut context.out;
@@ -56,7 +56,7 @@ impl Get {
         } else {
             out.bytes(&item.value)?;
         }
-        // Not on stdout: that has the value and nothing else.
+        // On stderr, because stdout has the value and nothing else.
         if item.heads > 1 && self.at.is_none() {
             out.flush()?;
             let heads = item.heads;
@@ -74,7 +74,8 @@ impl Get {
 
 /// List keys and their values
 ///
-/// In byte order, from one snapshot. A key with several heads is marked.
+/// The keys are sorted by their bytes and read from one snapshot. Keys with several heads are
+/// marked.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "ls",
@@ -92,16 +93,15 @@ pub(crate) struct List {
     /// Leave the values out
     #[arg(long)]
     keys_only: bool,
-    /// At most so many keys
+    /// List at most this many keys
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// As they were then: 30s, 5m, 2h, 7d ago, a date, or an RFC 3339 time
+    /// The values at this time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
 }
 
 impl List {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::ListRequest {
@@ -134,15 +134,16 @@ fn line(item: &api::Item, keys_only: bool, columns: Option<usize>) -> String {
         line.push('\t');
         line.push_str(&escape(&item.value));
     }
-    // Cut before the mark: that is what must be seen. A tab takes up to eight columns.
+    // Key and value are shortened, the conflict is not. A tab takes up to eight columns.
     if let Some(columns) = columns {
-        line = cut(&line, columns.saturating_sub(8 + mark(item.heads).len())).into_owned();
+        let room = columns.saturating_sub(8 + conflict_suffix(item.heads).len());
+        line = shorten(&line, room).into_owned();
     }
-    line + &mark(item.heads)
+    line + &conflict_suffix(item.heads)
 }
 
-/// Returns what shows that a key has several heads.
-pub(crate) fn mark(heads: u32) -> String {
+/// Returns the end of a line about a key with several heads; empty for a single head.
+pub(crate) fn conflict_suffix(heads: u32) -> String {
     if heads > 1 {
         format!(" !conflict ({heads} heads)")
     } else {
@@ -152,7 +153,8 @@ pub(crate) fn mark(heads: u32) -> String {
 
 /// Show all heads of a key
 ///
-/// The entries that nothing supersedes, the one that reads see first. The next put merges them.
+/// The heads are the entries that nothing supersedes. Reads return the first one; the next put
+/// merges them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -165,7 +167,6 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let key = self.key;
@@ -182,15 +183,15 @@ impl Heads {
             if out.json {
                 out.object(&object::Head::new(key.as_bytes(), head))?;
             } else {
-                tell_head(out, head)?;
+                print_head(out, head)?;
             }
         }
         Ok(())
     }
 }
 
-/// Prints a head for people; the star is the one that reads see.
-pub(crate) fn tell_head(out: &mut Output, head: &api::Head) -> Result<(), Failure> {
+/// Prints a head for people; a star marks the one that reads return.
+pub(crate) fn print_head(out: &mut Output, head: &api::Head) -> Result<(), Failure> {
     let entry = head.entry.clone().unwrap_or_default();
     let wins = if head.wins { '*' } else { ' ' };
     out.line(&format!(
@@ -204,7 +205,7 @@ pub(crate) fn tell_head(out: &mut Output, head: &api::Head) -> Result<(), Failur
     ))
 }
 
-/// Tells what an entry did to its key, on one line.
+/// Describes what an entry did to its key, on one line.
 pub(crate) fn outcome(kind: &str, value: &[u8], expires_ms: Option<u64>, expired: bool) -> String {
     let mut text = match kind {
         "put" => format!("put {}", escape(value)),
@@ -221,12 +222,12 @@ fn at_ms(at: Option<When>) -> Option<u64> {
     at.map(|at| at.at_ms(Clock::system().now_ms()))
 }
 
-fn had_none(key: &str) -> Failure {
-    let message = format!("{} had no value then", escape(key.as_bytes()));
+fn not_found_then(key: &str) -> Failure {
+    let message = format!("{} had no value at that time", escape(key.as_bytes()));
     Failure::new(Exit::NotFound, "not_found", message)
 }
 
-/// Says that a key has no value.
+/// Returns the failure for a key without a value.
 pub(crate) fn not_found(key: &str) -> Failure {
     Failure::new(
         Exit::NotFound,

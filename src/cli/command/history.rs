@@ -1,4 +1,4 @@
-//! `history`: the graph of a key's entries.
+//! `history`: draws the graph of a key's entries.
 
 use clap::Args;
 use lattice::wire::api;
@@ -10,14 +10,14 @@ use crate::cli::{
     output::{
         graph::Graph,
         object::{self, by_hook, short},
-        print::{Output, cut},
+        print::{Output, shorten},
     },
     session::{Context, Lifetime},
 };
 
 /// Draw the history of a key
 ///
-/// The entries that wrote it, newest first, and which superseded which.
+/// Shows the entries that wrote it, newest first, and which of them superseded which.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,13 +27,12 @@ Examples:
 pub(crate) struct History {
     /// The key
     key: String,
-    /// At most so many entries
+    /// Show at most this many entries
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
 impl History {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::HistoryRequest {
@@ -78,7 +77,7 @@ fn draw(out: &mut Output, history: &api::HistoryReply) -> Result<(), Failure> {
             role(past),
             outcome(&past.kind, &past.value, past.expires_ms, false),
         );
-        out.line(&cut(&line, columns))?;
+        out.line(&shorten(&line, columns))?;
         for line in &drawn.splits {
             out.line(line)?;
         }

@@ -1,4 +1,4 @@
-//! `invite`, `join`: how a node comes among others.
+//! `invite`, `join`: make a node a member of the mesh.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -14,34 +14,33 @@ use crate::cli::{
         net_flags::NetArgs,
         time::{date_time, millis, parse_duration},
     },
-    output::object::{self, hex, short, uuid},
+    output::object::{self, hex, not_empty, short, uuid},
     session::{Context, Lifetime},
 };
 
-/// Let another node in: prints a token for `lattice join`
+/// Invite another node: prints a token for `lattice join`
 ///
-/// The token is good once, for whoever has it, until it expires. Show it to nobody else.
+/// Anyone who has the token can use it, once, until it expires. Show it to nobody else.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice invite                    for a node that may write
-  lattice invite --role admin       for one that may also let others in
+  lattice invite --role admin       for one that may also invite others
   lattice invite --qr               as a QR code for a camera
   lattice invite --expires 15m --json | jq -r .token")]
 pub(crate) struct Invite {
-    /// What the node may do: reader, writer or admin
+    /// Role of the new member: reader, writer or admin
     #[arg(long, default_value = "writer", value_parser = ["reader", "writer", "admin"])]
     role: String,
-    /// How long the token is good for
+    /// How long the token is valid
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     expires: Duration,
-    /// Draw it as a QR code, too
+    /// Also print the token as a QR code
     #[arg(long)]
     qr: bool,
 }
 
 impl Invite {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let valid_ms = millis(self.expires);
@@ -58,14 +57,14 @@ impl Invite {
             });
         }
         if self.qr {
-            out.line(&draw(&token)?)?;
+            out.line(&qr_code(&token)?)?;
         }
         out.line(&token)?;
         let expires = date_time(expires_ms);
         out.notice(
             "invite",
             &format!(
-                "good once, for a {}, until {expires}; on the other machine: lattice join TOKEN",
+                "valid once, for a {}, until {expires}; on the other machine: lattice join TOKEN",
                 self.role
             ),
         );
@@ -73,8 +72,8 @@ impl Invite {
     }
 }
 
-fn draw(token: &str) -> Result<String, Failure> {
-    // A code of capital letters and digits alone is a third smaller.
+fn qr_code(token: &str) -> Result<String, Failure> {
+    // Tokens are read in either case, and a code of capital letters and digits is a third smaller.
     let code = qrcode::QrCode::new(token.to_ascii_uppercase());
     let code = code.map_err(|error| Failure::failed("qr", error.to_string()))?;
     Ok(code.render::<qrcode::render::unicode::Dense1x2>().build())
@@ -82,7 +81,7 @@ fn draw(token: &str) -> Result<String, Failure> {
 
 /// Join the mesh of another node, with the token that `lattice invite` printed there
 ///
-/// Creates the node here where there is none. A node that has data of its own keeps it, as a store
+/// Creates the node here if there is none. A node that already has data keeps it, as another store
 /// of the mesh.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -93,7 +92,7 @@ Examples:
 pub(crate) struct Join {
     /// The token; `-` reads it from stdin
     token: String,
-    /// What the node calls itself [default: the host's name]
+    /// Name of the node [default: the host's name]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -101,7 +100,6 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let token = match self.token.as_str() {
             "-" => std::io::read_to_string(std::io::stdin())
@@ -109,7 +107,7 @@ impl Join {
             token => token.to_owned(),
         };
         let token = token.trim().to_owned();
-        // A token that is none makes no directory.
+        // Checked first, so that a malformed token creates no directory.
         token
             .parse::<lattice::net::Invitation>()
             .map_err(lattice::api::error::ApiError::from)?;
@@ -123,7 +121,7 @@ impl Join {
         let mut steps = client.join(api::JoinRequest { token }).await?.into_inner();
         let bar = progress_bar();
         while let Some(step) = steps.next().await {
-            tell(context, &bar, &step?)?;
+            print_step(context, &bar, &step?)?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -139,7 +137,11 @@ fn progress_bar() -> ProgressBar {
     ProgressBar::no_length().with_style(style)
 }
 
-fn tell(context: &mut Context, bar: &ProgressBar, step: &api::JoinProgress) -> Result<(), Failure> {
+fn print_step(
+    context: &mut Context,
+    bar: &ProgressBar,
+    step: &api::JoinProgress,
+) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         out.object(&object::JoinStep::new(step))?;
@@ -151,7 +153,7 @@ fn tell(context: &mut Context, bar: &ProgressBar, step: &api::JoinProgress) -> R
             out.line(&format!("accepted   as {}", step.role))?;
             if !step.former.is_empty() {
                 out.line(&format!(
-                    "kept       your data so far is the store {:?}; the root store is the mesh's now",
+                    "kept       your data so far, as store {:?}; the root store is now the mesh's",
                     step.former
                 ))?;
             }
@@ -162,19 +164,19 @@ fn tell(context: &mut Context, bar: &ProgressBar, step: &api::JoinProgress) -> R
             out.line(&format!("synced     {} entries", step.entries))?;
             out.line("next       lattice up, and lattice watch /nodes/")?;
         }
-        _of_a_newer_node => {}
+        // From a newer node.
+        _unknown => {}
     }
     out.flush()
 }
 
 impl object::JoinStep {
     fn new(step: &api::JoinProgress) -> Self {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Self {
             r#type: step.step.clone(),
             node: (!step.node.is_empty()).then(|| hex(&step.node)),
-            role: some(&step.role),
-            former: some(&step.former),
+            role: not_empty(&step.role),
+            former: not_empty(&step.former),
             store: (!step.store.is_empty()).then(|| uuid(&step.store)),
             entries: matches!(step.step.as_str(), "syncing" | "synced").then_some(step.entries),
         }

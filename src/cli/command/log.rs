@@ -1,4 +1,4 @@
-//! `log`: the entries of an author.
+//! `log`: lists the entries of an author.
 
 use bytes::Bytes;
 use clap::Args;
@@ -9,14 +9,14 @@ use crate::cli::{
     input::{author, time::date_time},
     output::{
         object::{self, by_hook, short},
-        print::{cut, escape},
+        print::{escape, shorten},
     },
     session::{Context, Lifetime},
 };
 
-/// Show the entries of a log
+/// List the entries of a log
 ///
-/// Of this node or of another author, oldest first.
+/// Shows the log of this node or of another author, oldest entry first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,9 +24,9 @@ Examples:
   lattice log 3f6c01aa --after 100 --limit 10
   lattice log --json | jq -r '.ops[].key'")]
 pub(crate) struct Log {
-    /// Whose log: 64 hex digits, or the first few [default: this node's]
+    /// Author of the log: 64 hex digits, or the first few [default: this node]
     author: Option<String>,
-    /// Only entries after this number
+    /// Only entries after this sequence number
     #[arg(
         long,
         value_name = "SEQ",
@@ -34,13 +34,12 @@ pub(crate) struct Log {
         hide_default_value = true
     )]
     after: u64,
-    /// At most so many entries
+    /// List at most this many entries
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
 impl Log {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let author = match &self.author {
@@ -60,7 +59,7 @@ impl Log {
             if out.json {
                 out.object(&object::Logged::from(&logged))?;
             } else {
-                out.line(&cut(&line(&logged), columns))?;
+                out.line(&shorten(&line(&logged), columns))?;
             }
         }
         Ok(())
@@ -82,7 +81,7 @@ fn line(logged: &api::LogEntry) -> String {
             "put" => format!(
                 "put {}={}",
                 escape(&op.key),
-                cut(&escape(&op.value), VALUE_SHOWN_MAX)
+                shorten(&escape(&op.value), VALUE_SHOWN_MAX)
             ),
             kind => format!("{kind} {}", escape(&op.key)),
         })
@@ -100,7 +99,7 @@ fn line(logged: &api::LogEntry) -> String {
     )
 }
 
-/// Ops of one entry that people are shown; `--json` has all.
+/// Ops of one entry that are shown to people; `--json` has all.
 const OPS_SHOWN_MAX: usize = 8;
-/// Characters of a value that people are shown; `--json` has all.
+/// Characters of a value that are shown to people; `--json` has all.
 const VALUE_SHOWN_MAX: usize = 40;

@@ -1,10 +1,10 @@
-//! `completions` and `man`: what the command tree says about itself.
+//! `completions`, `man`: print what is generated from the command tree.
 
 use std::{fs, path::PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 
-use crate::cli::{args::Cli, exit::Failure, session::Context};
+use crate::cli::{exit::Failure, session::Context};
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
@@ -14,21 +14,21 @@ Examples:
   lattice completions zsh > ~/.zfunc/_lattice
   lattice completions fish > ~/.config/fish/completions/lattice.fish")]
 pub(crate) struct Completions {
-    /// For which shell
+    /// The shell to print completions for
     shell: clap_complete::Shell,
 }
 
 impl Completions {
-    /// Runs the command.
-    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
-        // In memory first: the generator panics when a pipe is closed.
+    /// Prints the completions of `tree`, the whole command line.
+    pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
+        // Generated in memory, because the generator panics if a pipe is closed.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "lattice", &mut script);
+        clap_complete::generate(self.shell, &mut tree, "lattice", &mut script);
         context.out.bytes(&script)
     }
 }
 
-/// Print the manual page, of lattice or of one command
+/// Print the manual page of lattice or of one command
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,7 +36,7 @@ Examples:
   lattice man watch | man -l -
   lattice man --dir ~/.local/share/man/man1")]
 pub(crate) struct Man {
-    /// Of this command, for instance `watch` or `store create`
+    /// The command, for instance `watch` or `store create`
     #[arg(conflicts_with = "dir")]
     command: Vec<String>,
     /// Write all pages into this directory
@@ -45,21 +45,19 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    /// Runs the command.
-    pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
+    /// Prints or writes the pages of `tree`, the whole command line.
+    pub(crate) fn run(self, context: &mut Context, mut tree: Command) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::failed("man", error.to_string());
         if let Some(dir) = self.dir {
             fs::create_dir_all(&dir).map_err(failed)?;
-            clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &dir)
-                .map_err(failed)?;
+            clap_mangen::generate_to(tree.disable_help_subcommand(true), &dir).map_err(failed)?;
             return context.out.line(&format!("written to {}", dir.display()));
         }
-        let mut root = Cli::command();
-        root.build();
-        let mut command = &root;
+        tree.build();
+        let mut command = &tree;
         for name in &self.command {
             command = command.find_subcommand(name).ok_or_else(|| {
-                Failure::usage("usage", format!("there is no command {name:?}"))
+                Failure::usage("usage", format!("unknown command {name:?}"))
                     .hint("see `lattice --help`")
             })?;
         }

@@ -1,4 +1,4 @@
-//! The commands, one file each or one folder for a group.
+//! The commands: a file for each, or a folder for a group.
 
 pub(super) mod batch;
 pub(super) mod conflicts;
@@ -18,7 +18,6 @@ pub(super) mod put;
 pub(super) mod put_stream;
 pub(super) mod repair;
 pub(super) mod service;
-pub(super) mod shell;
 pub(super) mod status;
 pub(super) mod store;
 pub(super) mod up;

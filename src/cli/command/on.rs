@@ -1,4 +1,4 @@
-//! `on`: a command for each change, for as long as this runs.
+//! `on`: acts on each change, for as long as the command runs.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -13,7 +13,6 @@ use clap::Args;
 use lattice::{
     api::client::Client,
     clock::Clock,
-    daemon,
     hooks::{
         self, Action, Captured, Command, HookError, HooksError, Job, Named, Ran, RunId, Secret,
     },
@@ -24,23 +23,29 @@ use tokio::task::JoinSet;
 use crate::cli::{
     command::{hook::object, watch},
     exit::{Exit, Failure},
-    input::time::{When, parse_duration, parse_when},
+    input::{
+        action_flags::ActionArgs,
+        time::{When, parse_duration, parse_when},
+    },
     output::{
         event,
-        object::{hex, incomplete, to_json},
-        print::{Output, complain, escape, stdout_closed},
+        json::to_json,
+        object::{hex, incomplete},
+        print::{Output, escape, stderr_line, stdout_closed},
     },
-    reconnect::Pause,
-    second_interrupt,
-    session::{Context, Lifetime},
+    place::current_dir,
+    reconnect::Backoff,
+    session::Context,
+    signals::{self, second_interrupt},
 };
 
-/// Run a command, or post to a URL, for each change, here and now
+/// Run a command, or post to a URL, for each change while this runs
 ///
-/// The command gets the change on stdin, as a line of `lattice watch --json`, and in its
-/// environment LATTICE_KEY, LATTICE_KIND, LATTICE_ENTRY and LATTICE_RUN_ID; besides PATH and HOME,
-/// nothing else. No shell sees it. A run that fails is told and not tried again, and when this ends,
-/// nobody takes over: `lattice hook add` is for what must not be missed.
+/// The command gets the change on stdin, as a line of `lattice watch --json`. Its environment has
+/// PATH, HOME, LATTICE_DATA, LATTICE_STORE, LATTICE_KEY, LATTICE_KIND, LATTICE_ENTRY,
+/// LATTICE_RUN_ID and LATTICE_ATTEMPT, and nothing else. It is started directly, not by a shell. A
+/// run that fails is reported and not tried again, and changes after this ends are not handled: for
+/// changes that must not be missed, use `lattice hook add`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -51,61 +56,37 @@ Examples:
 pub(crate) struct On {
     /// Only keys that start with this, byte by byte
     prefix: String,
-    /// While a key's change waits for its turn, a newer one takes its place
+    /// While changes of a key wait, keep only the newest
     #[arg(long)]
     latest: bool,
-    /// Begin with the keys that there are
+    /// Begin with the current state: a run for each key
     #[arg(long, conflicts_with = "since")]
     initial: bool,
-    /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
+    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     since: Option<When>,
-    /// Runs at a time, never two of one key
+    /// Number of runs at a time; never two for one key
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
-    /// End a run that takes longer, with all it has started
+    /// Kill a run that takes longer, with all processes it has started
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     timeout: Duration,
-    /// End after so many runs
+    /// End after this many runs
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Post the change to this URL, in place of a command
-    #[arg(long, value_name = "URL", conflicts_with = "command")]
-    http: Option<String>,
-    /// Sign posts with the secret in this file, as Standard Webhooks does
-    #[arg(long, value_name = "PATH", requires = "http")]
-    secret_file: Option<PathBuf>,
-    /// The same, with the secret in this environment variable
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "http",
-        conflicts_with = "secret_file"
-    )]
-    secret_env: Option<String>,
-    /// Also believe a server that the authorities in this PEM file vouch for
-    #[arg(long, value_name = "PATH", requires = "http")]
-    ca_file: Option<PathBuf>,
-    /// The command and its arguments
-    #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
-    command: Vec<String>,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 impl On {
-    /// Runs the command until it is stopped, or has run often enough.
+    /// Follows the changes until the command is stopped or `--count` runs have ended.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        // From here on a signal stops in order: what runs is ended, it would not get the signal.
-        let signal = daemon::signal()
-            .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
+        // From here on, a signal ends the loop below, which kills the running commands. They are in
+        // process groups of their own and would not get the signal.
+        let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
         let action = self.action()?;
-        let client = context.client(Lifetime::Long).await?;
-        let reconnects = context.is_connected();
-        if !reconnects {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (client, reconnects) = context.client_to_follow().await?;
         let start = match self.since {
             Some(when) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
             None if self.initial => Start::Initial(true),
@@ -133,7 +114,7 @@ impl On {
         let result = tokio::select! {
             result = runs.follow(client, reconnects, &mut context.out) => result,
             () = stdout_closed() => Err(Failure::pipe_closed()),
-            // This is the node, and `lattice down` ends it.
+            // This process is the node, and `lattice down` asks it to stop.
             () = down => Ok(()),
             _name = signal => Err(Failure::interrupted()),
         };
@@ -143,56 +124,55 @@ impl On {
 
     fn action(&self) -> Result<Action, Failure> {
         let failure = |error: HooksError| Failure::from(lattice::api::error::ApiError::from(error));
-        if let Some(url) = &self.http {
-            let file = self.secret_file.clone().map(Secret::File);
-            let secret = file.or_else(|| self.secret_env.clone().map(Secret::Env));
-            return Action::post(url, secret, self.ca_file.as_deref()).map_err(failure);
+        let flags = &self.action;
+        if let Some(url) = &flags.http {
+            let file = flags.secret_file.clone().map(Secret::File);
+            let secret = file.or_else(|| flags.secret_env.clone().map(Secret::Env));
+            return Action::post(url, secret, flags.ca_file.as_deref()).map_err(failure);
         }
-        let here = std::env::current_dir().map_err(|error| {
-            Failure::failed("no_current_dir", format!("the current directory: {error}"))
-        })?;
-        let command = Command::new(&self.command, &here).ok_or(HookError::Action);
+        let command = Command::new(&flags.command, &current_dir()?).ok_or(HookError::Action);
         Ok(Action::Run(command.map_err(|error| failure(error.into()))?))
     }
 }
 
-/// Changes that wait for their turn, and those that run.
+/// The changes that wait, and the runs.
 struct Runs {
     on: On,
     action: Action,
     data_dir: PathBuf,
     store: String,
-    // `start` moves along: it is where the next connection begins.
+    // `start` is moved to each new cursor: the next connection begins there.
     request: api::WatchRequest,
-    // True while the state comes: a cursor then is still the one before.
+    // True during the initial state, when cursors stay at the position before it.
     is_filling: bool,
     waiting: VecDeque<api::Change>,
-    // Of keys and values in `waiting`.
+    // Bytes of the keys and values in `waiting`.
     waiting_bytes: usize,
-    // Those that run.
+    // Keys of the changes that are running.
     keys: BTreeSet<Bytes>,
     tasks: JoinSet<(api::HookRun, Ran)>,
-    // Runs that may still begin; `None`: no end.
+    // Runs that may still begin; `None` means no limit.
     left: Option<u64>,
+    // Runs that have ended.
     ended: u64,
-    // Of those.
+    // Runs that have ended and failed; part of `ended`.
     failed: u64,
 }
 
 impl Runs {
-    // Over several connections, if it may.
+    // Follows the changes, over several connections if `reconnects`.
     async fn follow(
         &mut self,
         mut client: Client,
         reconnects: bool,
         out: &mut Output,
     ) -> Result<(), Failure> {
-        let mut pause = Pause::default();
+        let mut backoff = Backoff::default();
         loop {
-            match self.connection(&mut client, out, &mut pause).await {
+            match self.connection(&mut client, out, &mut backoff).await {
                 Err(lost) if reconnects && lost.exit == Exit::Unavailable => {
-                    pause.begin(&lost, out);
-                    pause.pass().await;
+                    backoff.lost(&lost, out);
+                    backoff.wait().await;
                 }
                 Ok(()) if self.failed > 0 => {
                     let message = format!("{} of {} runs failed", self.failed, self.ended);
@@ -207,12 +187,12 @@ impl Runs {
         &mut self,
         client: &mut Client,
         out: &mut Output,
-        pause: &mut Pause,
+        backoff: &mut Backoff,
     ) -> Result<(), Failure> {
         let mut replies = client.watch(self.request.clone()).await?.into_inner();
-        pause.end(out);
+        backoff.connected(out);
         loop {
-            self.begin();
+            self.start_runs();
             if self.left == Some(0) && self.tasks.is_empty() {
                 return Ok(());
             }
@@ -221,12 +201,12 @@ impl Runs {
                     let reply = reply?.ok_or_else(|| {
                         Failure::new(Exit::Unavailable, "unavailable", "the node ended the watch")
                     })?;
-                    self.take(reply, out)?;
+                    self.handle(reply, out)?;
                 }
                 Some(ended) = self.tasks.join_next() => {
                     let (run, ran) =
                         ended.map_err(|error| Failure::failed("run", error.to_string()))?;
-                    self.end(run, &ran, out)?;
+                    self.finish_run(run, &ran, out)?;
                 }
             }
         }
@@ -236,13 +216,13 @@ impl Runs {
         self.waiting.len() < WAITING_MAX && self.waiting_bytes < WAITING_BYTES
     }
 
-    fn take(&mut self, reply: api::WatchReply, out: &Output) -> Result<(), Failure> {
+    fn handle(&mut self, reply: api::WatchReply, out: &Output) -> Result<(), Failure> {
         match reply.event.ok_or_else(|| incomplete("an event"))? {
-            Event::Change(change) => self.wait(change),
+            Event::Change(change) => self.enqueue(change),
             Event::CaughtUp(_) => self.is_filling = false,
             Event::Gap(gap) => {
                 self.is_filling = true;
-                let text = format!("{}; every key comes again", gap.reason);
+                let text = format!("{}; a run follows for every key", gap.reason);
                 out.notice("gap", &escape(text.as_bytes()));
             }
             Event::Damaged(damaged) => out.notice("damaged", &escape(damaged.what.as_bytes())),
@@ -254,7 +234,7 @@ impl Runs {
         Ok(())
     }
 
-    fn wait(&mut self, change: api::Change) {
+    fn enqueue(&mut self, change: api::Change) {
         let same = |other: &&mut api::Change| other.key == change.key;
         self.waiting_bytes += bytes(&change);
         match self
@@ -271,8 +251,8 @@ impl Runs {
         }
     }
 
-    // Begins all runs that may begin now: of each key the oldest, where none of it runs.
-    fn begin(&mut self) {
+    // Starts every run that may start now: the oldest change of each key that is not running.
+    fn start_runs(&mut self) {
         let mut at = 0;
         while self.tasks.len() < usize::from(self.on.parallel)
             && self.left != Some(0)
@@ -295,12 +275,17 @@ impl Runs {
                     ("LATTICE_DATA", data_dir.into()),
                     ("LATTICE_STORE", store.into()),
                 ];
-                one(&action, &change, timeout, place).await
+                run_one(&action, &change, timeout, place).await
             });
         }
     }
 
-    fn end(&mut self, run: api::HookRun, ran: &Ran, out: &mut Output) -> Result<(), Failure> {
+    fn finish_run(
+        &mut self,
+        run: api::HookRun,
+        ran: &Ran,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
         self.keys.remove(&run.key);
         let is_success = ran.end.is_success();
         self.ended += 1;
@@ -311,10 +296,10 @@ impl Runs {
         }
         out.bytes(&ran.stdout.bytes)?;
         out.flush()?;
-        // As it is, like stdout.
+        // Unchanged, like stdout.
         drop(std::io::stderr().lock().write_all(&ran.stderr.bytes));
         if !is_success {
-            complain(&format!(
+            stderr_line(&format!(
                 "failed: {} {}: {}",
                 run.kind,
                 escape(&run.key),
@@ -325,8 +310,8 @@ impl Runs {
     }
 }
 
-// One run.
-async fn one(
+// Acts on one change.
+async fn run_one(
     action: &Action,
     change: &api::Change,
     timeout: Duration,
@@ -381,8 +366,9 @@ fn bytes(change: &api::Change) -> usize {
     change.key.len() + change.value.as_ref().map_or(0, Bytes::len)
 }
 
-/// Changes that wait for their turn here; more wait at the node.
+/// Changes that wait here for a run; further ones stay at the node.
 const WAITING_MAX: usize = 1000;
+/// Bytes of waiting keys and values after which further changes stay at the node.
 const WAITING_BYTES: usize = 4 << 20;
-/// What of each of stdout and stderr of a run is passed on.
+/// Bytes of stdout, and of stderr, that are kept of a run.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! `peer`, `connect`: the other members of the mesh.
+//! `peer`, `connect`: show, dial and remove the other members of the mesh.
 
 use std::{cmp::Reverse, fmt::Write as _};
 
@@ -15,7 +15,7 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Members: who they are, how they are, whom to dial, whom to remove
+/// List the other members, remove them, or mark them dormant
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -33,29 +33,28 @@ enum PeerAction {
     /// List the other members, online ones first
     #[command(visible_alias = "ls", after_help = LIST_HELP)]
     List,
-    /// End a node's membership, for ever
+    /// Remove a node from the mesh, for ever
     ///
-    /// What it wrote until now, as far as it is known here, stays; nothing later counts.
+    /// The entries that it wrote and that this node has remain valid. Later ones do not count.
     #[command(after_help = "Examples:\n  lattice peer remove 4f5c\n  lattice peer remove kitchen")]
     Remove {
-        /// Its id, the beginning of it, or its name
+        /// Id of the node, the first digits of it, or its name
         node: String,
     },
-    /// Keep a node as a member that nobody waits for; `--over` when it is back
+    /// Mark a member as dormant: nobody waits for it until --over
     #[command(
         after_help = "Examples:\n  lattice peer dormant 4f5c\n  lattice peer dormant 4f5c --over"
     )]
     Dormant {
-        /// Its id, the beginning of it, or its name
+        /// Id of the node, the first digits of it, or its name
         node: String,
-        /// It is back
+        /// Mark it as active again
         #[arg(long)]
         over: bool,
     },
 }
 
 impl Peer {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
             PeerAction::List => Peers {}.run(context).await,
@@ -66,7 +65,7 @@ impl Peer {
                     node: peer.node.clone(),
                 };
                 client.remove_peer(request).await?;
-                acted(context, "removed", &peer)
+                print_changed(context, "removed", &peer)
             }
             PeerAction::Dormant { node, over } => {
                 let mut client = context.client(Lifetime::Short).await?;
@@ -76,17 +75,21 @@ impl Peer {
                     dormant: !over,
                 };
                 client.set_dormant(request).await?;
-                acted(context, if over { "active" } else { "dormant" }, &peer)
+                print_changed(context, if over { "active" } else { "dormant" }, &peer)
             }
         }
     }
 }
 
-fn acted(context: &mut Context, what: &'static str, peer: &api::Peer) -> Result<(), Failure> {
+fn print_changed(
+    context: &mut Context,
+    what: &'static str,
+    peer: &api::Peer,
+) -> Result<(), Failure> {
     let out = &mut context.out;
     let node = hex(&peer.node);
     if out.json {
-        return out.object(&object::PeerActed { r#type: what, node });
+        return out.object(&object::PeerChanged { r#type: what, node });
     }
     out.line(&format!("{what:<8} {node}"))
 }
@@ -97,7 +100,6 @@ fn acted(context: &mut Context, what: &'static str, peer: &api::Peer) -> Result<
 pub(crate) struct Peers {}
 
 impl Peers {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let api::ListPeersReply {
@@ -117,7 +119,7 @@ impl Peers {
         if peers.is_empty() {
             out.notice(
                 "no_peers",
-                "this node has no peers; let one in with `lattice invite`",
+                "this node has no peers; invite one with `lattice invite`",
             );
         }
         for peer in &peers {
@@ -179,24 +181,23 @@ fn append(line: &mut String, part: std::fmt::Arguments<'_>) {
     line.write_fmt(part).expect("a String takes all");
 }
 
-/// Dial a member now
+/// Connect to a member now
 ///
-/// The node does so by itself; this is for when you know better where it is.
+/// The node dials members by itself. This is for an address that it does not know.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice connect 4f5c
   lattice connect kitchen 192.0.2.7:4711")]
 pub(crate) struct Connect {
-    /// Its id, the beginning of it, or its name
+    /// Id of the node, the first digits of it, or its name
     node: String,
-    /// Where it is [default: where it was last]
+    /// Address of the node [default: the last known ones]
     #[arg(value_name = "IP:PORT")]
     address: Option<String>,
 }
 
 impl Connect {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let peer = find(context, &self.node).await?;
@@ -205,11 +206,11 @@ impl Connect {
             address: self.address.unwrap_or_default(),
         };
         client.dial(request).await?;
-        acted(context, "dialled", &peer)
+        print_changed(context, "dialled", &peer)
     }
 }
 
-// By id, by the beginning of one, or by name; only one may fit.
+// Finds the only peer with this id, beginning of an id, or name.
 async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let reply = client
@@ -217,33 +218,33 @@ async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> 
         .await?
         .into_inner();
     let begins = |peer: &&api::Peer| !named.is_empty() && hex(&peer.node).starts_with(named);
-    let mut fitting: Vec<_> = reply
+    let mut matching: Vec<_> = reply
         .peers
         .iter()
         .filter(|peer| begins(peer) || peer.name == named)
         .cloned()
         .collect();
-    match (fitting.pop(), fitting.len()) {
+    match (matching.pop(), matching.len()) {
         (Some(peer), 0) => Ok(peer),
         (Some(_), others) => Err(Failure::usage(
             "ambiguous_node",
-            format!("{named:?} fits {} nodes", others + 1),
+            format!("{named:?} matches {} nodes", others + 1),
         )
-        .hint("give more of its id")),
+        .hint("give more digits of its id")),
         (None, _) => Err(Failure::new(
             Exit::NotFound,
             "unknown_node",
             format!("no peer has the id or the name {named:?}"),
         )
-        .hint("`lattice peer list` shows them")),
+        .hint("`lattice peer list` lists the peers")),
     }
 }
 
 const LIST_HELP: &str = "\
-Of each member: the beginning of its id, its name, its role; online, or when it was last heard of;
-the round-trip time, and whether the way to it is direct or relayed; how many entries it lacks of
-those here, as far as it has said; what its clock is ahead of the one here. Then dormant, FORKED or
-misbehaved, where it is so, and under one that is not online what went wrong last.
+A line for each member: the first digits of its id, its name and its role; online, or when it was
+last seen; the round-trip time, and whether the connection is direct or relayed; how many entries
+of this node it was missing at the last comparison; how far its clock is ahead of this node's. Then
+dormant, FORKED or misbehaved, if it is; below a member that is offline, the last error.
 
 With --json: node, name, role, online, seen_ms (0: never), behind (entries; null: not compared yet),
 rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error, addresses.

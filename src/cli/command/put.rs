@@ -1,4 +1,4 @@
-//! `put`: one key from the arguments, or many from lines.
+//! `put`: writes one key from the arguments, or many from lines of stdin.
 
 use std::{
     io::{self, Read as _},
@@ -23,7 +23,7 @@ use crate::cli::{
 
 /// Set a key
 ///
-/// Prints the id of the entry, when it is on disk.
+/// Prints the id of the entry once it is on disk.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,7 +35,7 @@ Examples:
   dpkg-query -W -f '/packages/${Package}\\t${Version}\\n' | lattice put --stdin
   lattice list /a/ --json | lattice --store other put --stdin --format json")]
 pub(crate) struct Put {
-    /// The key, 1 to 4096 bytes; a path such as /nodes/7/state by habit
+    /// The key, 1 to 4096 bytes; by convention a path such as /nodes/7/state
     #[arg(required_unless_present = "stdin")]
     key: Option<String>,
     /// The value, up to 1 MiB; `-` reads it from stdin
@@ -44,26 +44,25 @@ pub(crate) struct Put {
     /// Read the value from a file
     #[arg(long, value_name = "PATH", conflicts_with = "value")]
     file: Option<PathBuf>,
-    /// Read keys and values from stdin, one per line; each is written on its own
+    /// Read keys and values from stdin, one pair per line, each a write of its own
     #[arg(long, conflicts_with_all = ["key", "value", "file", "if_absent", "if_head"])]
     stdin: bool,
-    /// How the lines of --stdin are written
+    /// Format of the lines of --stdin
     #[arg(long, value_enum, default_value_t = Format::Tsv, requires = "stdin")]
     format: Format,
-    /// Hide the value after this long: 30s, 5m, 2h, 7d; watchers get `expire`
+    /// Expire the value after this long: 30s, 5m, 2h, 7d; watchers then get `expire`
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// Only when the key has no value; else exit 4
+    /// Write only if the key has no value; else exit 4
     #[arg(long, conflicts_with = "if_head")]
     if_absent: bool,
-    /// Only when this entry is what reads see; else exit 4. An id, or its first digits
+    /// Write only if reads return this entry (an id, or its first digits); else exit 4
     #[arg(long, value_name = "ENTRY")]
     if_head: Option<String>,
-    /// Return when so many members have it on disk, this node among them; exit 8 when the time is
-    /// over before
+    /// Wait until this many members have it on disk, this node included; exit 8 after --timeout
     #[arg(long, value_name = "MEMBERS", conflicts_with = "stdin")]
     wait_for: Option<u32>,
-    /// How long --wait-for waits; what was written stays written
+    /// How long --wait-for waits; the write stays written
     #[arg(
         long,
         value_name = "DURATION",
@@ -75,7 +74,6 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let ttl_ms = self.ttl.map(millis);
         if self.stdin {
@@ -101,7 +99,7 @@ impl Put {
             if_head,
         };
         let written = client.put(request).await?.into_inner();
-        tell(context, &written)?;
+        print_written(context, &written)?;
         match self.wait_for {
             Some(members) => wait_for(context, &written, members, self.timeout).await,
             None => Ok(()),
@@ -132,21 +130,21 @@ async fn wait_for(
     let message =
         format!("{have} of {members} members have it on disk after {timeout:?}; it is written");
     Err(Failure::new(Exit::TimedOut, "timed_out", message)
-        .hint("`lattice status KEY` shows who has it, `lattice peers` who is there"))
+        .hint("`lattice status KEY` lists the members that have it, `lattice peers` those online"))
 }
 
-/// Prints what was written.
-pub(crate) fn tell(context: &mut Context, written: &api::Written) -> Result<(), Failure> {
+/// Prints the entry that was written.
+pub(crate) fn print_written(context: &mut Context, written: &api::Written) -> Result<(), Failure> {
     if context.out.json {
         context.out.object(&object::Entry::from(written))?;
     } else {
         context.out.line(&hex(&written.entry))?;
     }
-    context.tell_written();
+    context.note_unsent_write();
     Ok(())
 }
 
-/// Returns the head of `key` whose id is, or starts with, `text`.
+/// Returns the id of the head of `key` whose id is, or starts with, `text`.
 pub(crate) async fn find_head(
     client: &mut Client,
     store: &str,
@@ -157,13 +155,13 @@ pub(crate) async fn find_head(
     if !is_hex || !(HEAD_DIGITS_MIN..=64).contains(&text.len()) {
         return Err(
             Failure::usage("bad_entry", format!("{text:?} is not an entry id")).hint(format!(
-                "64 hex digits, or the first {HEAD_DIGITS_MIN} or more of a head's"
+                "an entry id has 64 hex digits; the first {HEAD_DIGITS_MIN} are enough for a head"
             )),
         );
     }
     let text = text.to_ascii_lowercase();
     if text.len() == 64 {
-        // Its check is the node's: a race ends in exit 4, not in a wrong write.
+        // Not looked up: the node compares it with the head in one step with the write.
         let id = text.parse::<lattice::id::EntryId>();
         let id = id.map_err(|error| Failure::usage("bad_entry", error.to_string()))?;
         return Ok(Bytes::copy_from_slice(&id.0));
@@ -185,11 +183,12 @@ pub(crate) async fn find_head(
             "precondition_failed",
             format!("no head of the key has an id that starts with {text}"),
         )
-        .hint("see them with `lattice heads KEY`")),
+        .hint("`lattice heads KEY` lists the heads")),
         (Some(_), Some(_)) => Err(Failure::usage(
             "ambiguous",
-            format!("several heads' ids start with {text}"),
-        )),
+            format!("the ids of several heads start with {text}"),
+        )
+        .hint("give more digits")),
     }
 }
 
@@ -205,7 +204,7 @@ async fn read_stdin() -> Result<Bytes, Failure> {
     read_value(io::stdin()).await.map_err(failed)
 }
 
-// One byte more than a value may have, so that the node says how much is too much.
+// Reads one byte more than the limit, so that the node refuses a value that is too long.
 async fn read_value(from: impl io::Read + Send + 'static) -> io::Result<Bytes> {
     let limit = u64::try_from(VALUE_BYTES_MAX + 1).unwrap_or(u64::MAX);
     tokio::task::spawn_blocking(move || {
@@ -217,4 +216,5 @@ async fn read_value(from: impl io::Read + Send + 'static) -> io::Result<Bytes> {
     .map_err(io::Error::other)?
 }
 
+/// Fewest digits that name a head.
 const HEAD_DIGITS_MIN: usize = 4;

@@ -1,4 +1,4 @@
-//! `put --stdin`: lines to pipelined writes, with a bounded number in flight.
+//! `put --stdin`: sends lines as pipelined writes, with a bounded number in flight.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Writes the lines of stdin, each on its own; returns when all are on disk.
+/// Writes the lines of stdin, each as a write of its own; returns once all are on disk.
 pub(crate) async fn put_lines(
     context: &mut Context,
     format: Format,
@@ -41,21 +41,23 @@ pub(crate) async fn put_lines(
     }
     context.out.flush()?;
     if written > 0 {
-        context.tell_written();
+        context.note_unsent_write();
     }
     result
         .map(drop)
         .map_err(|(written, stop)| stop.failure(written))
 }
 
-/// Sends the chunks of `input` as fast as they are answered, and counts what is on disk.
+/// Sends the chunks of `input` and returns how many writes are on disk.
+///
+/// At most `IN_FLIGHT_MAX` chunks are sent and not answered. An error also has the count.
 pub(crate) async fn write_chunks(
     mut client: Client,
     store: &str,
     input: &mut Input,
 ) -> Result<u64, (u64, Stop)> {
     let mut pipe = Pipe::default();
-    // The call is opened with its first request: no lines, no call.
+    // The call begins with the first request, so without lines there is no call.
     let Some(first) = pipe.next(store, input).await else {
         return pipe.end();
     };
@@ -71,14 +73,14 @@ pub(crate) async fn write_chunks(
             return pipe.end();
         }
     };
-    // Dropped when nothing more is to be sent: the node answers what it has, then ends the call.
+    // Dropped after the last request: the node then answers the requests it has and ends the call.
     let mut sender = Some(sender);
     while sender.is_some() || !pipe.in_flight.is_empty() {
         let may_send = sender.is_some() && pipe.in_flight.len() < IN_FLIGHT_MAX;
         tokio::select! {
             request = pipe.next(store, input), if may_send => {
                 sender = match (request, sender) {
-                    // As many slots as requests in flight, so it never waits.
+                    // The channel has a slot for each request in flight, so this does not wait.
                     (Some(request), Some(sender)) => {
                         sender.send(request).await.is_ok().then_some(sender)
                     }
@@ -87,7 +89,7 @@ pub(crate) async fn write_chunks(
             }
             reply = replies.message() => match reply {
                 Ok(Some(reply)) => {
-                    pipe.answered(reply);
+                    pipe.on_reply(reply);
                     if pipe.stop.is_some() {
                         sender = None;
                     }
@@ -103,22 +105,22 @@ pub(crate) async fn write_chunks(
     pipe.end()
 }
 
-/// Chunks of lines; a bad line is the last item.
+/// Chunks of lines. An error is the last item.
 pub(crate) type Input = mpsc::Receiver<Result<Chunk, BadLine>>;
 
-/// Why the rest was not sent.
+/// The reason why the rest of the input was not sent.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// A line that is no write.
+    /// A malformed line.
     BadLine(BadLine),
-    /// The node refused a write; those that were in flight with it were tried all the same.
+    /// The node refused the write of this line. Writes in flight after it were still tried.
     Refused { line: u64, error: ApiError },
-    /// The node is gone. What it had answered is on disk; from this line on nobody knows.
+    /// The connection was lost. Writes before line `from` are on disk; later ones may be.
     Lost { from: u64, failure: Failure },
 }
 
 impl Stop {
-    /// Returns how the command ends when `written` writes are on disk.
+    /// Returns the failure of the command, of which `written` writes are on disk.
     pub(crate) fn failure(self, written: u64) -> Failure {
         let mut failure = match self {
             Self::BadLine(bad) => bad.failure(),
@@ -129,7 +131,7 @@ impl Stop {
             }
             Self::Lost { from, mut failure } => {
                 failure.message = format!(
-                    "{}; whether line {from} and those sent after it were written is unknown",
+                    "{}; it is unknown whether line {from} and those sent after it were written",
                     failure.message
                 );
                 failure
@@ -146,19 +148,19 @@ impl Stop {
     }
 }
 
-/// What was sent and is not answered, and what was.
+/// The requests in flight, and the result of those that were answered.
 #[derive(Default)]
 struct Pipe {
-    // Per request, in order: the numbers of its lines, and the bytes of input up to its end.
+    // For each request, in order: its line numbers, and the bytes of input up to its end.
     in_flight: VecDeque<(Vec<u64>, u64)>,
-    // Writes that are on disk.
+    // Writes that were answered, and are on disk.
     written: u64,
     stop: Option<Stop>,
     progress: Progress,
 }
 
 impl Pipe {
-    // The next request; `None`: the input has ended, or a line of it is bad. Cancel-safe.
+    // Returns the next request; `None` at the end of the input or at a bad line. Cancel-safe.
     async fn next(&mut self, store: &str, input: &mut Input) -> Option<api::PutStreamRequest> {
         match input.recv().await? {
             Ok(chunk) => {
@@ -175,7 +177,7 @@ impl Pipe {
         }
     }
 
-    fn answered(&mut self, reply: api::PutStreamReply) {
+    fn on_reply(&mut self, reply: api::PutStreamReply) {
         let Some((numbers, bytes_read)) = self.in_flight.pop_front() else {
             return;
         };
@@ -211,7 +213,7 @@ fn lost() -> Failure {
     Failure::new(Exit::Unavailable, "unavailable", "the node ended the call")
 }
 
-// Reads in a thread: stdin has no other way to wait for a line.
+// Reads on a thread, because a read of stdin blocks.
 fn read_lines(format: Format, ttl_ms: Option<u64>) -> Input {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD_MAX);
     tokio::task::spawn_blocking(move || {
@@ -230,10 +232,10 @@ fn read_lines(format: Format, ttl_ms: Option<u64>) -> Input {
     receiver
 }
 
-/// A bar on stderr, for a person who has waited a second.
+/// A progress bar on stderr, shown after `PROGRESS_AFTER`.
 struct Progress {
     started: Instant,
-    // Knows the rate from the start; nobody sees it until `shown`.
+    // Measures the rate from the start; hidden until `shown`.
     bar: ProgressBar,
     shown: bool,
 }
@@ -254,7 +256,7 @@ impl Progress {
         self.bar.set_message(format!("{written} written"));
         if !self.shown && self.started.elapsed() >= PROGRESS_AFTER {
             self.shown = true;
-            // Draws nothing where stderr is no terminal.
+            // Draws nothing if stderr is not a terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
@@ -264,7 +266,7 @@ impl Progress {
     }
 }
 
-// Of known length when stdin is a file.
+// Makes a hidden bar. It has a length if stdin is a file.
 fn bar() -> ProgressBar {
     let stdin = rustix::fs::fstat(io::stdin()).ok();
     let file = stdin.filter(|it| rustix::fs::FileType::from_raw_mode(it.st_mode).is_file());
@@ -284,11 +286,11 @@ fn bar() -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_bad_template| ProgressStyle::default_bar()))
 }
 
-/// Requests that are sent and not answered.
+/// Requests that are sent and not yet answered.
 const IN_FLIGHT_MAX: usize = 32;
-/// Chunks that are read ahead of the one being sent.
+/// Chunks that are read ahead of the next request.
 const CHUNKS_AHEAD_MAX: usize = 4;
-/// Bytes of one read.
+/// Bytes that one read of stdin takes at most.
 const READ_BYTES: usize = 256 << 10;
-/// A shorter wait needs no bar.
+/// A command that ends sooner shows no bar.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! `repair`: give up what is gone and close a fork, so that the node writes again.
+//! `repair`: gives up lost entries and closes a fork, so that the node can write again.
 
 use clap::Args;
 use lattice::wire::api;
@@ -11,32 +11,32 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Make this node able to write again after its own log was lost in part, or has forked
+/// Make this node able to write again after it lost a part of its own log, or forked
 ///
-/// A log file that was truncated, deleted or restored from an older copy lacks entries that were
-/// acknowledged. The node then refuses to write: an entry in a place that was taken would be a
-/// fork. Where peers have them, `lattice up` fetches them. Where a newer copy of the file exists,
-/// stop the node and put it back. Otherwise this gives the missing entries up: the state is built
-/// again from what is in the logs, and writes go on from the newest entry that is there.
+/// A log file that was truncated, deleted or restored from an older copy is missing entries that
+/// were acknowledged. The node then refuses to write, because a second entry with the same sequence
+/// number would be a fork. If peers have the entries, `lattice up` fetches them. If a newer copy of
+/// the file exists, stop the node and put it back. Otherwise this command gives the missing entries
+/// up: it rebuilds the state from the logs, and the node writes on from its newest remaining entry.
 ///
-/// Two nodes that use one data directory, or a copy of it, sign two entries for one place: a fork.
-/// Every node keeps both branches and shows it; the node itself refuses to write. End the other one
-/// for good, then let this close the fork: nothing is lost by that.
+/// Two nodes that use one data directory, or a copy of it, sign two entries with the same sequence
+/// number: a fork. Every node keeps both branches and reports the fork; the node itself refuses to
+/// write. Stop the other node for good, then close the fork with this command. Nothing is lost by
+/// that.
 ///
-/// All stores, unless --store names one. Works with the node running or not.
+/// Repairs all stores, unless --store names one. Works with the node running or not.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice repair
   lattice repair --store notes --yes")]
 pub(crate) struct Repair {
-    /// Do not ask; needed when nobody can be asked
+    /// Do not ask for confirmation; required if stdin is not a terminal
     #[arg(long)]
     yes: bool,
 }
 
 impl Repair {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
@@ -50,7 +50,7 @@ impl Repair {
         let entries: u64 = lost.map(|lost| lost.through - lost.first + 1).sum();
         if entries > 0 {
             if !self.yes {
-                confirm::possible("repair asks before it gives entries up")?;
+                confirm::require_terminal("repair asks for confirmation")?;
                 let question = format!("give up {entries} entries of this node's own log?");
                 confirm::ask(question, "nothing was repaired").await?;
             }
@@ -58,13 +58,13 @@ impl Repair {
             stores = client.repair(request).await?.into_inner().stores;
         }
         for store in &stores {
-            tell(context, store)?;
+            print_repaired(context, store)?;
         }
         Ok(())
     }
 }
 
-fn tell(context: &mut Context, store: &api::StoreRepaired) -> Result<(), Failure> {
+fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         return out.object(&health::Repaired::from(store));

@@ -1,4 +1,4 @@
-//! `service print`: a unit for systemd.
+//! `service print`: prints a systemd unit for the node.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{exit::Failure, session::Context};
 
-/// Run the node as a service of systemd
+/// Run the node as a systemd service
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,10 +19,11 @@ pub(crate) struct Service {
 
 #[derive(Debug, Subcommand)]
 enum ServiceAction {
-    /// Print a unit: started when the node serves, restarted when it fails or does not answer
+    /// Print a unit that starts the node, and restarts it if it fails or does not answer
     ///
-    /// For the system, the node runs as the user `lattice` and keeps its data in /var/lib/lattice.
-    /// For a user, it is the node of that user, as `lattice up` is. --data-dir names another place.
+    /// A system service runs as the user `lattice` and keeps its data in /var/lib/lattice. With
+    /// --user, it is the node that `lattice up` starts for that user. --data-dir names another
+    /// directory.
     #[command(after_help = "\
 Examples:
   lattice service print --user > ~/.config/systemd/user/lattice.service
@@ -31,22 +32,21 @@ Examples:
   lattice service print | sudo tee /etc/systemd/system/lattice.service
   sudo systemctl enable --now lattice")]
     Print {
-        /// For the user's own systemd
+        /// Print a unit for the user's systemd instance
         #[arg(long)]
         user: bool,
     },
 }
 
 impl Service {
-    /// Runs the command.
     pub(crate) fn run(self, context: &mut Context) -> Result<(), Failure> {
         let ServiceAction::Print { user } = self.action;
         let binary = std::env::current_exe();
         let binary = binary.map_err(|error| Failure::failed("binary", error.to_string()))?;
         if binary.to_string_lossy().contains(['"', '\'', '\\']) {
-            let message = format!("systemd starts no program in {}", binary.display());
+            let message = format!("systemd cannot start {}", binary.display());
             return Err(Failure::failed("binary_path", message)
-                .hint("a quote or a backslash is in its path: put it elsewhere"));
+                .hint("the path has a quote or a backslash; move the program elsewhere"));
         }
         let place = &context.place;
         let named = place.is_named.then(|| place.data_dir.clone());
@@ -59,7 +59,7 @@ fn unit(user: bool, binary: &Path, named: Option<PathBuf>) -> String {
         true => named.clone(),
         false => named.clone().or_else(|| Some("/var/lib/lattice".into())),
     };
-    // In arguments a variable begins with `$`; nowhere else does it.
+    // systemd expands `$` in arguments only, so it is doubled only there.
     let argument = |dir: PathBuf| quoted(&dir).replace('$', "$$");
     let place = dir.map(|dir| format!(" --data-dir {}", argument(dir)));
     let place = place.unwrap_or_default();
@@ -67,7 +67,7 @@ fn unit(user: bool, binary: &Path, named: Option<PathBuf>) -> String {
     let (guard, target) = match (user, named) {
         (true, _) => (String::new(), "default.target"),
         (false, None) => (format!("{GUARD}{GUARD_STATE}"), "multi-user.target"),
-        // It may be anywhere, also in a home.
+        // The directory may be in a home directory, so homes are not protected.
         (false, Some(dir)) => {
             let writes = format!("{GUARD}ReadWritePaths={}\n", quoted(&dir));
             (writes, "multi-user.target")
@@ -86,7 +86,7 @@ ExecStart={binary}{place} up
 WatchdogSec=30
 Restart=on-failure
 RestartSec=2
-# What was typed is wrong: starting again would not help.
+# A usage error: a restart would not help.
 RestartPreventExitStatus=2
 {guard}NoNewPrivileges=yes
 
@@ -96,7 +96,7 @@ WantedBy={target}
     )
 }
 
-// As systemd reads words: quotes and backslashes escaped, and its own `%` doubled.
+// Quotes a path for systemd: escapes quotes and backslashes, and doubles `%`.
 fn quoted(path: &Path) -> String {
     let mut text = String::from('"');
     for c in path.to_string_lossy().chars() {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_word_whatever_is_in_it() {
+    fn special_characters_in_a_path_are_quoted() {
         assert_eq!(
             quoted(Path::new("/a b/\"c\"/%h/$x")),
             r#""/a b/\"c\"/%%h/$x""#
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_may_write_to_its_place_only() {
+    fn system_service_writes_to_its_data_only() {
         let unit = |named: Option<&str>| unit(false, Path::new("/l"), named.map(PathBuf::from));
         let usual = unit(None);
         assert!(
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_no_place_but_the_usual_one() {
+    fn user_service_uses_the_default_directory() {
         let unit = unit(true, Path::new("/bin/lattice"), None);
         assert!(unit.contains("ExecStart=\"/bin/lattice\" up\n"), "{unit}");
         assert!(!unit.contains("User="), "{unit}");

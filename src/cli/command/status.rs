@@ -1,4 +1,4 @@
-//! `status`: who the node is, what it has, and what is wrong with it.
+//! `status`: shows the node, its stores and their health, or the members that have a key.
 
 use clap::Args;
 use lattice::wire::api;
@@ -20,15 +20,14 @@ use crate::cli::{
 #[command(after_help = "\
 Examples:
   lattice status
-  lattice status /hello             which members have its value on disk
+  lattice status /hello             the members that have its value on disk
   lattice status --json | jq '.stores[0].entries'")]
 pub(crate) struct Status {
-    /// Show instead which members have the value of this key on disk
+    /// Show instead the members that have the value of this key on disk
     key: Option<String>,
 }
 
 impl Status {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         if let Some(key) = self.key {
@@ -51,7 +50,7 @@ impl Status {
             out.line("running  no; opened for this command, start it with `lattice up`")?;
         }
         for store in &status.stores {
-            tell_store(out, store)?;
+            print_store(out, store)?;
         }
         Ok(())
     }
@@ -85,7 +84,7 @@ async fn who_has(context: &mut Context, key: &str) -> Result<(), Failure> {
         .try_for_each(|node| out.line(&format!("  {node}")))
 }
 
-fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {
+fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {
     let info = object::Store::new(store.info.as_ref());
     out.line("")?;
     out.line(&format!("store    {}{}", info.store, named(&info)))?;
@@ -111,12 +110,12 @@ fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure>
         .checked_sub(TIPS_SHOWN_MAX)
         .filter(|more| *more > 0)
     {
-        out.line(&format!("  and {more} authors more"))?;
+        out.line(&format!("  and {more} more authors"))?;
     }
     if store.pending_entries > 0 {
         let size = bytes(store.pending_bytes);
         out.line(&format!(
-            "  {} entries ({size}) wait for others",
+            "  {} entries ({size}) wait for missing entries",
             store.pending_entries
         ))?;
     }
@@ -129,20 +128,20 @@ fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure>
     }
     if store.void_acts > 0 {
         out.line(&format!(
-            "  {} times an entry said of a node what its author may not say: void",
+            "  {} membership changes without effect: their authors may not make them",
             store.void_acts
         ))?;
     }
     for fork in &store.forks {
         let entries: Vec<String> = fork.entries.iter().map(|id| short(id)).collect();
         out.line(&format!(
-            "  {} author {} signed two entries {}: {}; {}",
+            "  {} author {} signed two entries with number {}: {}; {}",
             if fork.closed { " " } else { "!" },
             hex(&fork.author),
             fork.seq,
             entries.join(" and "),
             if fork.closed {
-                "it has closed that fork"
+                "the fork is closed"
             } else {
                 "the fork is open"
             },
@@ -159,7 +158,7 @@ fn tell_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure>
     }
     for mended in &store.recovered {
         out.line(&format!(
-            "  mended on opening: {}",
+            "  repaired when opened: {}",
             escape(mended.as_bytes())
         ))?;
     }
@@ -170,5 +169,5 @@ fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
-/// Authors that people are shown; `--json` has all.
+/// Authors that are shown to people; `--json` has all.
 const TIPS_SHOWN_MAX: usize = 16;

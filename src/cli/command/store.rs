@@ -1,4 +1,4 @@
-//! `store`: several stores on one node.
+//! `store`: creates, lists and chooses the stores of a node.
 
 use clap::{Args, Subcommand};
 use lattice::{api::client::Client, wire::api};
@@ -25,13 +25,13 @@ pub(crate) struct StoreCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a store
+    /// Create a store
     #[command(after_help = "Examples:\n  lattice store create notes")]
     Create {
-        /// Its name on this node, up to 64 characters
+        /// Name of the store on this node, up to 64 characters
         name: String,
     },
-    /// List the stores of the node; a star is the one used here
+    /// List the stores of the node; a star marks the one used here
     #[command(
         visible_alias = "ls",
         after_help = "Examples:\n  lattice store list --json"
@@ -39,14 +39,14 @@ enum Action {
     List,
     /// Choose the store for commands in this directory
     ///
-    /// --store and $LATTICE_STORE go before it. Without a name, shows the choice.
+    /// --store and $LATTICE_STORE override the choice. Without a name, shows the choice.
     #[command(after_help = "\
 Examples:
   lattice store use notes
   lattice store use
   lattice store use --clear")]
     Use {
-        /// Its name or UUID
+        /// Name or UUID of the store
         name: Option<String>,
         /// Use the root store again
         #[arg(long, conflicts_with = "name")]
@@ -55,23 +55,22 @@ Examples:
 }
 
 impl StoreCommand {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
             Action::Create { name } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let request = api::CreateStoreRequest { name };
                 let info = client.create_store(request).await?.into_inner();
-                tell(context, Some(&info), "")
+                print_store(context, Some(&info), "")
             }
             Action::List => list(context).await,
             Action::Use { clear: true, .. } => {
                 context.place.use_store(None)?;
-                tell_used(context, None)
+                print_used(context, None)
             }
             Action::Use { name: None, .. } => {
                 let used = context.place.store_used()?;
-                tell_used(context, used)
+                print_used(context, used)
             }
             Action::Use {
                 name: Some(name), ..
@@ -79,7 +78,7 @@ impl StoreCommand {
                 let mut client = context.client(Lifetime::Short).await?;
                 let store = object::Store::new(Some(&find(&mut client, &name).await?)).store;
                 context.place.use_store(Some(&store))?;
-                tell_used(context, Some(store))
+                print_used(context, Some(store))
             }
         }
     }
@@ -103,12 +102,16 @@ async fn list(context: &mut Context) -> Result<(), Failure> {
     };
     let marks: Vec<bool> = stores.iter().map(used).collect();
     for (info, used) in stores.iter().zip(marks) {
-        tell(context, Some(info), if used { "* " } else { "  " })?;
+        print_store(context, Some(info), if used { "* " } else { "  " })?;
     }
     Ok(())
 }
 
-fn tell(context: &mut Context, info: Option<&api::StoreInfo>, mark: &str) -> Result<(), Failure> {
+fn print_store(
+    context: &mut Context,
+    info: Option<&api::StoreInfo>,
+    mark: &str,
+) -> Result<(), Failure> {
     let store = object::Store::new(info);
     if context.out.json {
         return context.out.object(&store);
@@ -118,7 +121,7 @@ fn tell(context: &mut Context, info: Option<&api::StoreInfo>, mark: &str) -> Res
         .line(&format!("{mark}{}{}", store.store, named(&store)))
 }
 
-fn tell_used(context: &mut Context, store: Option<String>) -> Result<(), Failure> {
+fn print_used(context: &mut Context, store: Option<String>) -> Result<(), Failure> {
     if context.out.json {
         return context.out.object(&object::Used { store });
     }
@@ -142,8 +145,8 @@ async fn find(client: &mut Client, name: &str) -> Result<api::StoreInfo, Failure
         Failure::new(
             Exit::NotFound,
             "unknown_store",
-            format!("no store is called {name:?}"),
+            format!("no store has the name or UUID {name:?}"),
         )
-        .hint("see them with `lattice store list`, make one with `lattice store create`")
+        .hint("`lattice store list` lists the stores, `lattice store create` makes one")
     })
 }

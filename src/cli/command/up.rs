@@ -1,4 +1,4 @@
-//! `init`, `up`, `down`: the node itself.
+//! `init`, `up`, `down`: create, run and stop the node.
 
 use std::{
     net::SocketAddr,
@@ -8,7 +8,6 @@ use std::{
 use clap::Args;
 use lattice::{
     api::client::Client,
-    daemon,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
 };
@@ -21,26 +20,26 @@ use crate::cli::{
         object::{self, hex},
         print::{Output, stdout_closed},
     },
-    sd_notify, second_interrupt,
-    session::{Context, Lifetime, connect},
+    sd_notify,
+    session::{Context, LOCK_RETRY, LOCK_WAIT, Lifetime, connect},
+    signals::{self, second_interrupt},
 };
 
 /// Create the node: its data directory, identity and root store
 ///
-/// Where there is one already, says so and changes nothing.
+/// If there is one already, reports that and changes nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice init
   lattice init --data-dir /srv/lattice --name kitchen")]
 pub(crate) struct Init {
-    /// What the node calls itself [default: the host's name]
+    /// Name of the node [default: the host's name]
     #[arg(long)]
     name: Option<String>,
 }
 
 impl Init {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let created = !context.place.exists();
         let node = if created {
@@ -87,11 +86,10 @@ impl Init {
     }
 }
 
-/// Start the node, and create it at first
+/// Start the node; create it if there is none
 ///
-/// Runs until Ctrl-C, SIGTERM or `lattice down`. Where a flag and the environment say nothing,
-/// `config.toml` in the data directory counts: name, bind, mdns = true or false, relay,
-/// metrics.
+/// Runs until Ctrl-C, SIGTERM or `lattice down`. `config.toml` in the data directory sets name,
+/// bind, mdns (true or false), relay and metrics; flags and environment variables override it.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "serve",
@@ -103,13 +101,13 @@ Examples:
   lattice up --json --watch /jobs/ | jq -r .key"
 )]
 pub(crate) struct Up {
-    /// Stream head changes under this prefix
+    /// Print the changes of keys under this prefix while the node runs
     #[arg(long, value_name = "PREFIX")]
     watch: Option<String>,
-    /// What the node calls itself [default: the host's name]
+    /// Name of the node [default: the host's name]
     #[arg(long)]
     name: Option<String>,
-    /// Tell on this loopback address how the node is: /metrics for Prometheus, and /healthz
+    /// Serve /metrics (for Prometheus) and /healthz on this loopback address
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -122,11 +120,10 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    /// Runs the node until it is asked to stop.
+    /// Runs the node until a signal or `lattice down`.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        // From here on a signal stops in order.
-        let signal = daemon::signal()
-            .map_err(|error| Failure::failed("signal", format!("cannot listen: {error}")))?;
+        // From here on, a signal stops the node in order.
+        let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
         let created = !context.place.exists();
         let file = FileConfig::read(&context.place.data_dir)?;
@@ -138,7 +135,7 @@ impl Up {
             Some(at) => Some(context.serve_metrics(at).await?),
             None => None,
         };
-        tell_started(context, id, created, metrics, self.watch.as_deref())?;
+        print_started(context, id, created, metrics, self.watch.as_deref())?;
         sd_notify::ready();
         let watchdog = tokio::spawn(sd_notify::watch(client.clone()));
         let ended = follow(self.watch, client, signal, context).await;
@@ -148,7 +145,7 @@ impl Up {
     }
 }
 
-// Until it is asked to stop.
+// Prints the changes under `prefix`, if any, until the node is asked to stop.
 async fn follow(
     prefix: Option<String>,
     client: Client,
@@ -165,7 +162,7 @@ async fn follow(
     };
     let mut follow = Follow::new(client, watch::request(context.store.clone(), prefix));
     let mut out = Output::new(context.out.json);
-    // On a thread of its own: a terminal that is paused must not keep the node from stopping.
+    // On a thread of its own: writes to a paused terminal block, and must not delay the stop.
     let runtime = tokio::runtime::Handle::current();
     let mut stream = tokio::task::spawn_blocking(move || {
         runtime.block_on(async move { follow.run(&mut out).await })
@@ -180,7 +177,8 @@ async fn follow(
     }
 }
 
-// Waits for a short command that has the directory; another node is an error.
+/// Opens the node, or creates it with `name`. Waits while a short command has it open; fails if
+/// another node runs.
 pub(crate) async fn open(context: &Context, name: Option<String>) -> Result<Node, Failure> {
     let held_until = Instant::now() + LOCK_WAIT;
     loop {
@@ -205,7 +203,7 @@ fn config(context: &Context, name: Option<String>) -> NodeConfig {
     config
 }
 
-fn tell_started(
+fn print_started(
     context: &mut Context,
     node: String,
     created: bool,
@@ -245,9 +243,9 @@ fn tell_started(
     out.flush()
 }
 
-/// Stop the node that runs
+/// Stop the running node
 ///
-/// Returns when it has let go of the data directory.
+/// Returns once the node has released the data directory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -256,7 +254,6 @@ Examples:
 pub(crate) struct Down {}
 
 impl Down {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let Some(mut client) = connect(&context.place).await? else {
             let dir = context.place.data_dir.display();
@@ -266,7 +263,8 @@ impl Down {
         let pid = client.down(api::DownRequest {}).await?.into_inner().pid;
         drop(client);
         let deadline = Instant::now() + DOWN_WAIT;
-        // The socket goes first, the lock last: then the next node can start.
+        // The node removes its socket first and releases the lock last; then the next node can
+        // start.
         while context.place.is_locked() {
             if Instant::now() >= deadline {
                 let message = format!("process {pid} has not stopped after {DOWN_WAIT:?}");
@@ -283,8 +281,5 @@ impl Down {
     }
 }
 
-/// How long a short command may have the data directory.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(50);
-/// How long a node may take to stop.
+/// How long `down` waits for the node to stop.
 const DOWN_WAIT: Duration = Duration::from_secs(10);

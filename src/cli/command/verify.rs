@@ -1,4 +1,4 @@
-//! `verify`: is everything on disk what was written?
+//! `verify`: checks that everything on disk is as it was written.
 
 use clap::Args;
 use lattice::{id::Author, wire::api};
@@ -11,7 +11,8 @@ use crate::cli::{
 
 /// Check every record and every signature, and the state against the log
 ///
-/// Says what is damaged and where; then exit 6. All stores, unless --store names one.
+/// Checks all stores, unless --store names one. Reports what is damaged and where, and exits with 6
+/// if anything is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,22 +21,22 @@ Examples:
   lattice verify --json
   lattice verify --lines --author 5b1e...c0 < audit.jsonl    with no node and no store")]
 pub(crate) struct Verify {
-    /// Instead: check the lines of `watch --json --proof` on stdin; --store must be a UUID then
+    /// Check lines of `watch --json --proof` on stdin instead; --store must then be a UUID
     #[arg(long)]
     pub(crate) lines: bool,
-    /// With --lines: only what this author signed counts, 64 hex digits; may come several times
+    /// With --lines: accept only lines signed by this author (64 hex digits); may be repeated
     #[arg(long = "author", value_name = "AUTHOR", requires = "lines")]
     pub(crate) authors: Vec<Author>,
-    /// With --lines: pass lines by that have no proof
+    /// With --lines: accept lines without a proof
     #[arg(long, requires = "lines")]
     pub(crate) allow_missing: bool,
 }
 
 impl Verify {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if self.lines {
-            return Err(Failure::usage("not_here", "a shell reads stdin itself"));
+            let message = "verify --lines cannot run inside a shell, which reads stdin itself";
+            return Err(Failure::usage("not_here", message));
         }
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
@@ -82,8 +83,8 @@ impl Verify {
 
 fn damage(message: &str) -> Failure {
     Failure::new(Exit::Damaged, "damaged", message).hint(
-        "state is rebuilt from the log when the node starts; a log needs a peer or a backup. \
-            If the end of this node's own log is gone for good: `lattice repair`",
+        "the state is rebuilt from the logs when the node starts; entries of a log come from peers \
+         or a backup. If the end of this node's own log is lost for good, use `lattice repair`",
     )
 }
 
@@ -108,7 +109,7 @@ fn line(damage: &api::Damage) -> String {
     line
 }
 
-/// Returns the name of a store in brackets, with a space before.
+/// Returns the name of a store in brackets, after a space; empty without a name.
 pub(crate) fn named(store: &object::Store) -> String {
     match (store.root, store.name.as_str()) {
         (true, "" | "root") => " (root)".to_owned(),

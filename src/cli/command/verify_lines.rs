@@ -1,4 +1,6 @@
-//! `verify --lines`: does each line of a watch say what its author signed? No node, no store.
+//! `verify --lines`: checks that the lines of a watch are what their authors signed.
+//!
+//! Needs no node and no store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,18 +22,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::cli::{
-    args::Global,
     command::verify::Verify,
     exit::{Exit, Failure},
+    global::Global,
     output::print::{Output, escape},
 };
 
-/// Checks the lines of stdin and tells which are false, and whose the others are.
+/// Checks the lines of stdin; prints the false ones, and for each author how many are signed.
 pub(crate) async fn verify_lines(verify: &Verify, global: &Global) -> Result<(), Failure> {
     let rules = Rules::new(verify, global.store.as_deref())?;
     let mut out = Output::new(global.json);
     let (sender, mut verdicts) = mpsc::channel(VERDICTS_AHEAD);
-    // A thread of its own: stdin has no other way to wait for a line.
+    // On a thread of its own, because a read of stdin blocks.
     tokio::task::spawn_blocking(move || {
         let mut lines = Lines::new(io::stdin().lock());
         while let Some(line) = lines.next() {
@@ -51,22 +53,25 @@ pub(crate) async fn verify_lines(verify: &Verify, global: &Global) -> Result<(),
     report.end(&mut out)
 }
 
-/// What is asked of a line.
+/// The conditions that a line must meet.
 struct Rules {
-    // Empty: any author.
+    // Accepted authors; all if it is empty.
     authors: BTreeSet<Author>,
+    // Store that entries must belong to; any for `None`.
     store: Option<StoreId>,
+    // Whether a change without a proof is accepted.
     allow_missing: bool,
 }
 
-/// What is found of a line.
+/// The result for one line.
 enum Verdict {
-    /// Its author signed what it says, in this store.
+    /// The author signed exactly this change, in this store.
     Good(Author, StoreId),
-    /// It has no proof, and needs none here.
+    /// The change has no proof, which is allowed.
     Missing,
-    /// It says nothing of a key.
+    /// The line is not a change.
     NoChange,
+    /// The line is false, for this reason.
     False(String),
 }
 
@@ -76,8 +81,9 @@ impl Rules {
         Ok(Self {
             authors: verify.authors.iter().copied().collect(),
             store: store.map_err(|error| {
-                Failure::usage("bad_store", error.to_string())
-                    .hint("names are the node's, which is not asked; see `lattice store list`")
+                Failure::usage("bad_store", error.to_string()).hint(
+                    "--store must be a UUID, because no node is asked; see `lattice store list`",
+                )
             })?,
             allow_missing: verify.allow_missing,
         })
@@ -94,14 +100,14 @@ impl Rules {
 
     fn judge_line(&self, line: &[u8]) -> Result<Verdict, String> {
         let mut line: Line = serde_json::from_slice(line)
-            .map_err(|error| format!("it is no line of a watch: {error}"))?;
+            .map_err(|error| format!("it is not a line of a watch: {error}"))?;
         let kind = match line.r#type.as_str() {
             "put" => Kind::Put,
             "delete" => Kind::Delete,
             "expire" => Kind::Expire,
             "retract" => Kind::Retract,
             "caught_up" | "progress" | "gap" => return Ok(Verdict::NoChange),
-            other => return Err(format!("{other:?} is no type of a line")),
+            other => return Err(format!("its type {other:?} is unknown")),
         };
         let Some(proof) = line.proof.take() else {
             return match self.allow_missing {
@@ -117,7 +123,7 @@ impl Rules {
         let author = claim.entry.author;
         if !self.authors.is_empty() && !self.authors.contains(&author) {
             return Err(format!(
-                "{author} signed it, who is not among those asked for"
+                "it is signed by {author}, who is not an accepted author"
             ));
         }
         let entry = claim.check(proof, self.store);
@@ -126,8 +132,9 @@ impl Rules {
     }
 }
 
-/// A line of `watch --json`, as far as it can be proven. A field that comes twice is refused: one
-/// reader would take the first for it, and another one the second.
+/// The fields of a line of `watch --json` that a proof covers.
+///
+/// A repeated field is an error: some readers would use the first one, others the second.
 #[derive(Deserialize)]
 struct Line {
     r#type: String,
@@ -150,34 +157,34 @@ struct Line {
 
 impl Line {
     fn claim(self, kind: Kind) -> Result<Claim, String> {
-        let id = |field: &str, text: Option<String>| text.ok_or_else(|| lacks(field));
+        let id = |field: &str, text: Option<String>| text.ok_or_else(|| missing(field));
         let parsed = |error: lattice::id::IdError| error.to_string();
         Ok(Claim {
             kind,
-            key: bytes("key", self.key, self.key_base64)?.ok_or_else(|| lacks("key"))?,
+            key: bytes("key", self.key, self.key_base64)?.ok_or_else(|| missing("key"))?,
             value: bytes("value", self.value, self.value_base64)?,
             expires_ms: self.expires_ms,
             entry: EntryRef {
                 id: id("entry", self.entry)?.parse().map_err(parsed)?,
                 author: id("author", self.author)?.parse().map_err(parsed)?,
-                seq: self.seq.ok_or_else(|| lacks("seq"))?,
+                seq: self.seq.ok_or_else(|| missing("seq"))?,
                 hlc: Hlc {
-                    wall_ms: self.wall_ms.ok_or_else(|| lacks("wall_ms"))?,
-                    counter: self.counter.ok_or_else(|| lacks("counter"))?,
+                    wall_ms: self.wall_ms.ok_or_else(|| missing("wall_ms"))?,
+                    counter: self.counter.ok_or_else(|| missing("counter"))?,
                 },
             },
-            op_index: self.op_index.ok_or_else(|| lacks("op_index"))?,
-            op_count: self.op_count.ok_or_else(|| lacks("op_count"))?,
-            atomic: self.atomic.ok_or_else(|| lacks("atomic"))?,
+            op_index: self.op_index.ok_or_else(|| missing("op_index"))?,
+            op_count: self.op_count.ok_or_else(|| missing("op_count"))?,
+            atomic: self.atomic.ok_or_else(|| missing("atomic"))?,
         })
     }
 }
 
-fn lacks(field: &str) -> String {
+fn missing(field: &str) -> String {
     format!("it has no field {field:?}")
 }
 
-// Text, or bytes in base64; not both.
+// Returns the bytes of a field, which has text or base64 but not both.
 fn bytes(
     field: &str,
     text: Option<String>,
@@ -187,7 +194,7 @@ fn bytes(
         (None, None) => Ok(None),
         (Some(text), None) => Ok(Some(text.into())),
         (None, Some(base64)) => decode(field, &base64).map(Some),
-        (Some(_), Some(_)) => Err(format!("it has two fields for its {field}")),
+        (Some(_), Some(_)) => Err(format!("it has both {field} and {field}_base64")),
     }
 }
 
@@ -197,10 +204,10 @@ fn decode(field: &str, base64: &str) -> Result<Bytes, String> {
     Ok(decoded.into())
 }
 
-/// Lines of bounded length, with their numbers.
+/// Reads lines of bounded length and counts them.
 struct Lines<R> {
     input: R,
-    // Of the line that was read last, from 1.
+    // Number of the last line read; the first one is 1.
     number: u64,
 }
 
@@ -211,7 +218,7 @@ impl<R: BufRead> Lines<R> {
         Self { input, number: 0 }
     }
 
-    // The next line; of one that is too long no more than that is held. `None`: the end.
+    // Reads the next line; `None` at the end. A line that is too long is skipped, not buffered.
     fn next(&mut self) -> Option<io::Result<Result<Vec<u8>, TooLong>>> {
         let mut line = Vec::new();
         let mut is_long = false;
@@ -242,13 +249,16 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// What was found of all lines.
+/// The results for all lines.
 #[derive(Default)]
 struct Report {
-    // Lines by whose they are, and of which store.
+    // Number of signed lines for each author and store.
     good: BTreeMap<(Author, StoreId), u64>,
+    // Accepted changes without a proof.
     missing: u64,
+    // Lines that are not changes.
     others: u64,
+    // False lines.
     wrong: u64,
 }
 
@@ -310,21 +320,21 @@ impl Report {
             count => format!("{count} lines are false"),
         };
         Err(Failure::new(Exit::Damaged, "false_lines", message)
-            .hint("they were changed after the watch printed them, or made up: do not act on them"))
+            .hint("they were forged, or changed after the watch printed them: do not act on them"))
     }
 }
 
-/// A line that does not hold, of `verify --lines --json`.
+/// A false line, printed by `verify --lines --json`.
 #[derive(Serialize)]
 struct FalseLine {
     r#type: &'static str,
-    /// From 1.
+    /// Number of the line; the first one is 1.
     line: u64,
-    /// For people.
+    /// Why the line is false, for people.
     what: String,
 }
 
-/// Lines that an author signed.
+/// The number of lines that an author signed in a store.
 #[derive(Serialize)]
 struct SignedLines {
     r#type: &'static str,
@@ -333,20 +343,21 @@ struct SignedLines {
     lines: u64,
 }
 
-/// The end of the report.
+/// The last object of the report.
 #[derive(Serialize)]
 struct Checked {
     r#type: &'static str,
-    /// Changes without a proof, with `--allow-missing`.
+    /// Accepted changes without a proof; 0 without `--allow-missing`.
     missing: u64,
-    /// Lines that are no changes.
+    /// Lines that are not changes.
     others: u64,
     r#false: u64,
 }
 
-/// Bytes of a line: a proof in base64, and a value of control characters, six times its size.
+/// Bytes of a line: a proof in base64, and a value of which each byte is escaped with six
+/// characters.
 const LINE_BYTES_MAX: usize = 16 << 20;
-/// Verdicts that wait to be told.
+/// Verdicts that wait to be counted; when full, reading waits.
 const VERDICTS_AHEAD: usize = 64;
 
 const _: () = assert!(LINE_BYTES_MAX >= ENTRY_BYTES_MAX * 4 / 3 + 6 * VALUE_BYTES_MAX + (1 << 20));

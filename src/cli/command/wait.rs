@@ -1,4 +1,4 @@
-//! `wait`: for scripts, until the node is where they need it.
+//! `wait`: waits until the node meets conditions, for scripts.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,10 @@ use crate::cli::{
     session::{self, Context},
 };
 
-/// Wait until the node answers, and for what else is asked
+/// Wait until the node answers and meets the given conditions
 ///
-/// All of it at one time. Also waits for the node itself to be started; it starts none.
+/// All conditions must hold at the same time. Waits for the node to be started, too, but does not
+/// start it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,41 +24,40 @@ Examples:
   lattice wait --peers 2 --caught-up --timeout 1m
   lattice wait --key /jobs/42/done --timeout 10m && lattice get /jobs/42/done")]
 pub(crate) struct Wait {
-    /// Until this node has all that the members it is connected with have; one at least, unless
-    /// there are no others
+    /// Until this node has every entry of the connected members; at least one must be connected,
+    /// unless there are no others
     #[arg(long)]
     caught_up: bool,
-    /// Until so many other members are connected
+    /// Until this many other members are connected
     #[arg(long, value_name = "N")]
     peers: Option<usize>,
-    /// Until this key has a value; may come several times
+    /// Until this key has a value; may be repeated
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<String>,
-    /// Give up after this long, with exit 8, and say what is missing
+    /// Give up after this long, with exit 8, and report what is missing
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
 }
 
 impl Wait {
-    /// Runs the command.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let began = Instant::now();
         let mut client = None;
         loop {
-            // A node that hangs is as one that is not there.
-            let look = self.look(context, &mut client);
-            let missing = match tokio::time::timeout(LOOK_MAX, look).await {
+            // A node that hangs counts as not running.
+            let check = self.check(context, &mut client);
+            let missing = match tokio::time::timeout(CHECK_MAX, check).await {
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(missing))) => missing,
                 Ok(Err(failure)) if failure.exit == Exit::Unavailable => failure.message,
                 Ok(Err(failure)) => return Err(failure),
-                Err(_silent) => format!("the node has not answered for {LOOK_MAX:?}"),
+                Err(_silent) => format!("the node has not answered for {CHECK_MAX:?}"),
             };
             if let Some(timeout) = self.timeout.filter(|it| began.elapsed() >= *it) {
-                let message = format!("ended after {timeout:?}: {missing}");
+                let message = format!("timed out after {timeout:?}: {missing}");
                 return Err(Failure::new(Exit::TimedOut, "timed_out", message));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
         if context.out.json {
             let waited_ms = millis(began.elapsed());
@@ -67,8 +67,8 @@ impl Wait {
         Ok(())
     }
 
-    // What is missing now; `None`: nothing.
-    async fn look(
+    // Returns the first condition that does not hold now, or `None` if all hold.
+    async fn check(
         &self,
         context: &Context,
         client: &mut Option<Client>,
@@ -93,17 +93,17 @@ impl Wait {
         let peers = client.list_peers(api::ListPeersRequest {}).await?;
         let peers = peers.into_inner().peers;
         Ok(self
-            .lacks_peers(&peers)
-            .or_else(|| self.lacks_entries(&peers)))
+            .missing_peers(&peers)
+            .or_else(|| self.missing_entries(&peers)))
     }
 
-    fn lacks_peers(&self, peers: &[api::Peer]) -> Option<String> {
+    fn missing_peers(&self, peers: &[api::Peer]) -> Option<String> {
         let online = peers.iter().filter(|peer| peer.online).count();
         let wanted = self.peers.filter(|wanted| online < *wanted)?;
         Some(format!("{online} of {wanted} members are connected"))
     }
 
-    fn lacks_entries(&self, peers: &[api::Peer]) -> Option<String> {
+    fn missing_entries(&self, peers: &[api::Peer]) -> Option<String> {
         let is_other = |peer: &&api::Peer| peer.role != "removed" && !peer.dormant;
         if !self.caught_up || !peers.iter().any(|peer| is_other(&peer)) {
             return None;
@@ -115,20 +115,22 @@ impl Wait {
         let ahead: Option<u64> = online.map(|peer| peer.ahead).sum();
         match ahead {
             Some(0) => None,
-            Some(entries) => Some(format!("{entries} entries of other members are not here")),
-            None => Some("a member has not said what it has".to_owned()),
+            Some(entries) => Some(format!(
+                "{entries} entries of other members are missing here"
+            )),
+            None => Some("a member has not reported its entries yet".to_owned()),
         }
     }
 }
 
-/// The end of `wait --json`.
+/// The object that `wait --json` prints at its end.
 #[derive(Serialize)]
 struct Ready {
     r#type: &'static str,
     waited_ms: u64,
 }
 
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What a look may take.
-const LOOK_MAX: Duration = Duration::from_secs(5);
+/// Time between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest time for one check.
+const CHECK_MAX: Duration = Duration::from_secs(5);

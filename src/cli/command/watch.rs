@@ -1,4 +1,4 @@
-//! `watch`: head changes of some keys, as they happen.
+//! `watch`: prints the changes of keys as they happen.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::get::mark,
+    command::get::conflict_suffix,
     exit::{Exit, Failure},
     input::{
         author,
@@ -19,61 +19,62 @@ use crate::cli::{
     output::{
         event,
         object::{incomplete, short},
-        print::{Output, complain, cut, escape, stdout_closed},
+        print::{Output, escape, shorten, stderr_line, stdout_closed},
     },
-    reconnect::Pause,
-    session::{Context, Lifetime},
+    reconnect::Backoff,
+    session::Context,
 };
 
-/// Stream the changes of keys under some prefixes
+/// Print the changes of keys as they happen
 ///
-/// The state first, then every change as it happens, each once. When the node goes away, waits
-/// and goes on where it was; when history is gone, says so with a `gap`.
+/// Prints the current state first, then every change, each once. If the node disconnects, waits for
+/// it and goes on from the last position. If history is missing, prints a `gap` and the state
+/// again.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["subscribe", "sub"], after_help = "\
 Examples:
   lattice watch /nodes/
   lattice watch /jobs/ --no-initial --only put
-  lattice watch /nodes/ -g '/jobs/*/done'            all of one, and some of the other
+  lattice watch /nodes/ -g '/jobs/*/done'            a prefix and a pattern
   lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
   lattice watch / --since 2h --until-caught-up       what happened in the last two hours
   lattice watch / --since 2026-11-21 --until 1d      what happened until this time yesterday
-  lattice watch / --arrived-since 2h                 also what was written earlier and came late
-  lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
-  lattice watch /audit/ --json --proof >> audit.jsonl  and later `lattice verify --lines`
-  lattice watch /jobs/ --after CURSOR --wait         on another node: exactly the rest")]
+  lattice watch / --arrived-since 2h                 also changes written earlier that came late
+  lattice watch /jobs/ --json --cursors | my-worker  later go on with --after and the last cursor
+  lattice watch /audit/ --json --proof >> audit.jsonl  later check with `lattice verify --lines`
+  lattice watch /jobs/ --after CURSOR --wait         go on after the cursor on another node")]
 pub(crate) struct Watch {
     /// Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
     #[arg(value_name = "PREFIX")]
     prefixes: Vec<String>,
-    /// Only these very keys
+    /// Match the keys exactly, not as prefixes
     #[arg(long, requires = "prefixes")]
     exact: bool,
-    /// Also keys that match: * is any run of bytes but /, ** any run, ? one byte but /
+    /// Also keys that match: * matches bytes other than /, ** any bytes, ? one byte other than /
     #[arg(short, long = "glob", value_name = "PATTERN")]
     globs: Vec<String>,
-    /// Begin with the state as it is: the default
+    /// Begin with the current state (the default)
     #[arg(long, conflicts_with_all = ["no_initial", "after", "since", "arrived_since"])]
     initial: bool,
-    /// Begin with what happens from now on
+    /// Begin with changes from now on
     #[arg(long, conflicts_with_all = ["after", "since", "arrived_since"])]
     no_initial: bool,
     /// Begin after a cursor that a watch of this store printed, here or on another node
     #[arg(long, value_name = "CURSOR", conflicts_with_all = ["since", "arrived_since"])]
     after: Option<String>,
-    /// With --after: wait for what the cursor knows and this node lacks
+    /// With --after: wait for entries of the cursor that this node is missing
     #[arg(long, requires = "after")]
     wait: bool,
-    /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
+    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     since: Option<When>,
-    /// Begin with what arrived here since, whenever it was written: times as for --since
+    /// Begin with changes that arrived here since, whenever they were written; times as for --since
     #[arg(long, value_name = "TIME", value_parser = parse_when, conflicts_with = "since")]
     arrived_since: Option<When>,
-    /// Only what was written until then; ends when that has passed and is told
+    /// Only changes written until then; ends once that time has passed and they are printed
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     until: Option<When>,
-    /// When behind, skip to the newest change of each key
+    /// If the watch falls behind, skip to the newest change of each key
     #[arg(long)]
     latest: bool,
     /// Leave the values out
@@ -85,27 +86,27 @@ pub(crate) struct Watch {
     /// Only changes by this author: 64 hex digits, or the first few
     #[arg(long, value_name = "AUTHOR")]
     author: Option<String>,
-    /// Print a cursor with every change, also inside an entry
+    /// Print a cursor with every change, even within an entry
     #[arg(long)]
     cursors: bool,
-    /// With --json: put the entry as its author signed it on every put and delete
+    /// With --json: add to each put and delete its entry, as the author signed it
     #[arg(long, conflicts_with = "keys_only")]
     proof: bool,
-    /// End when the state, or the past, is complete
+    /// End once the state, or the history since the start, is complete
     #[arg(long)]
     until_caught_up: bool,
-    /// End after so many changes
+    /// End after this many changes
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this long, with exit 8
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// End with exit 5 when the node goes away
+    /// Exit with 5 if the node disconnects
     #[arg(long)]
     no_reconnect: bool,
 }
 
-/// What `--only` selects.
+/// Kinds of changes that `--only` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Only {
     Put,
@@ -116,21 +117,12 @@ enum Only {
 }
 
 impl Watch {
-    /// Runs the command until it ends, is stopped, or nobody reads any more.
+    /// Runs the command until it ends, is stopped, or stdout is closed.
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if self.proof && !context.out.json {
-            return Err(Failure::usage(
-                "proof_without_json",
-                "--proof is for --json",
-            ));
+            return Err(Failure::usage("proof_without_json", "--proof needs --json"));
         }
-        let mut client = context.client(Lifetime::Long).await?;
-        let is_connected = context.is_connected();
-        if !is_connected {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (mut client, is_connected) = context.client_to_follow().await?;
         let author = match &self.author {
             Some(text) => author::resolve(&mut client, text).await?,
             None => Vec::new().into(),
@@ -153,11 +145,11 @@ impl Watch {
         tokio::select! {
             result = follow.run(&mut context.out) => result,
             () = stdout_closed() => Err(Failure::pipe_closed()),
-            // This is the node, and `lattice down` ends it.
+            // This process is the node, and `lattice down` asks it to stop.
             () = down => Ok(()),
             () = timed_out => {
                 let after = timeout.unwrap_or_default();
-                Err(Failure::new(Exit::TimedOut, "timed_out", format!("ended after {after:?}")))
+                Err(Failure::new(Exit::TimedOut, "timed_out", format!("timed out after {after:?}")))
             }
         }
     }
@@ -200,9 +192,9 @@ impl Watch {
     }
 }
 
-/// Makes the request for everything under `prefix`, the state first.
+/// Makes the request for all changes under `prefix`, after the state.
 ///
-/// With cursors always: the connection may break at any change.
+/// It always asks for cursors, because the connection may break at any change.
 pub(crate) fn request(store: String, prefix: String) -> api::WatchRequest {
     api::WatchRequest {
         store,
@@ -213,23 +205,24 @@ pub(crate) fn request(store: String, prefix: String) -> api::WatchRequest {
     }
 }
 
-/// A watch that survives its connection.
+/// A watch that can go on over several connections.
 #[derive(Debug)]
 pub(crate) struct Follow {
     client: Client,
-    // `start` moves along: it is where the next connection begins.
+    // `start` is moved to each new cursor: the next connection begins there.
     request: api::WatchRequest,
     reconnects: bool,
-    // Whether changes are printed with theirs.
+    // Whether changes are printed with their cursor.
     cursors: bool,
-    // Changes that are still wanted; `None`: no end.
+    // Changes that are still to be printed; `None` means no limit.
     count: Option<u64>,
     until_caught_up: bool,
-    // True while the state comes, in the order of keys: a cursor then is still the one before.
+    // True during the state, which comes in the order of keys: its cursors stay at the position
+    // before it.
     is_filling: bool,
-    // True once something was printed that a new start would repeat.
+    // True once an event was printed that a new start would repeat.
     has_printed: bool,
-    // Keys whose value could not be read.
+    // Number of values that could not be read.
     damaged: u64,
 }
 
@@ -249,38 +242,39 @@ impl Follow {
         }
     }
 
-    /// Prints events until enough is seen; over several connections, if it may.
+    /// Prints events until the count or the end is reached; reconnects if it may.
     pub(crate) async fn run(&mut self, out: &mut Output) -> Result<(), Failure> {
-        let mut pause = Pause::default();
+        let mut backoff = Backoff::default();
         loop {
-            let lost = match self.stream(out, &mut pause).await {
-                Ok(()) => return self.damage(),
+            let lost = match self.stream(out, &mut backoff).await {
+                Ok(()) => return self.result(),
                 Err(failure) if self.reconnects && failure.exit == Exit::Unavailable => failure,
                 ended => return ended,
             };
-            if pause.begin(&lost, out) {
+            if backoff.lost(&lost, out) {
                 self.start_again(out)?;
             }
-            pause.pass().await;
+            backoff.wait().await;
         }
     }
 
-    fn damage(&self) -> Result<(), Failure> {
+    // Returns a failure if any value could not be read.
+    fn result(&self) -> Result<(), Failure> {
         let message = match self.damaged {
             0 => return Ok(()),
             1 => "1 value could not be read".to_owned(),
             count => format!("{count} values could not be read"),
         };
         Err(Failure::new(Exit::Damaged, "damaged", message)
-            .hint("`lattice verify` says what is damaged and where"))
+            .hint("`lattice verify` reports what is damaged and where"))
     }
 
-    // One connection.
-    async fn stream(&mut self, out: &mut Output, pause: &mut Pause) -> Result<(), Failure> {
+    // Prints events until the end, or until the connection is lost.
+    async fn stream(&mut self, out: &mut Output, backoff: &mut Backoff) -> Result<(), Failure> {
         let mut replies = self.client.watch(self.request.clone()).await?.into_inner();
-        pause.end(out);
+        backoff.connected(out);
         while let Some(reply) = replies.message().await? {
-            if self.tell(reply, out)? {
+            if self.print(reply, out)? {
                 return Ok(());
             }
         }
@@ -294,8 +288,8 @@ impl Follow {
         ))
     }
 
-    // Prints an event; true when it was the last one wanted.
-    fn tell(&mut self, reply: api::WatchReply, out: &mut Output) -> Result<bool, Failure> {
+    // Prints an event; returns true if it was the last one to print.
+    fn print(&mut self, reply: api::WatchReply, out: &mut Output) -> Result<bool, Failure> {
         let event = reply.event.ok_or_else(|| incomplete("an event"))?;
         match &event {
             Event::Gap(_) => self.is_filling = true,
@@ -323,7 +317,7 @@ impl Follow {
             out.object(&to_object(&event, shown))?;
         } else if let Event::Damaged(it) = &event {
             let (key, what) = (escape(&it.key), escape(it.what.as_bytes()));
-            complain(&format!("damaged: {key} cannot be read: {what}"));
+            stderr_line(&format!("damaged: {key} cannot be read: {what}"));
         } else if let Some(line) = to_line(&event, shown.filter(|_| self.cursors), out.columns()) {
             out.line(&line)?;
         }
@@ -331,12 +325,12 @@ impl Follow {
         Ok(is_last)
     }
 
-    // Decides where the next connection begins. Without a cursor a start is not where this one
-    // was: then it says so, and gives the state again.
+    // Decides where the next connection begins. Without a cursor, the same start would repeat the
+    // state (`Initial`) or miss changes (`Now`); then this prints a gap and begins with the state.
     fn start_again(&mut self, out: &mut Output) -> Result<(), Failure> {
-        let begins_anew = matches!(self.request.start, Some(Start::Initial(_)));
-        let begins_later = matches!(self.request.start, Some(Start::Now(_)));
-        if !(begins_anew && self.has_printed || begins_later) {
+        let repeats = matches!(self.request.start, Some(Start::Initial(_))) && self.has_printed;
+        let misses = matches!(self.request.start, Some(Start::Now(_)));
+        if !(repeats || misses) {
             return Ok(());
         }
         self.request.start = Some(Start::Initial(true));
@@ -353,30 +347,30 @@ impl Follow {
 }
 
 fn to_object(event: &Event, cursor: Option<String>) -> event::Event<'_> {
-    let mark = |r#type| event::Mark {
+    let marker = |r#type| event::Marker {
         r#type,
         reason: None,
         now_ms: None,
         cursor: cursor.clone(),
     };
-    event::Event::Mark(match event {
+    event::Event::Marker(match event {
         Event::Change(change) => {
             return event::Event::Change(Box::new(event::Change::new(change, cursor)));
         }
         Event::Damaged(it) => return event::Event::Damaged(event::Damaged::new(it)),
-        Event::CaughtUp(_) => mark("caught_up"),
-        Event::Progress(it) => event::Mark {
+        Event::CaughtUp(_) => marker("caught_up"),
+        Event::Progress(it) => event::Marker {
             now_ms: Some(it.now_ms),
-            ..mark("progress")
+            ..marker("progress")
         },
-        Event::Gap(it) => event::Mark {
+        Event::Gap(it) => event::Marker {
             reason: Some(it.reason.clone()),
-            ..mark("gap")
+            ..marker("gap")
         },
     })
 }
 
-// A line for people; `None`: nothing that they need to see.
+// Returns an event as a line for people; `None` if people need not see it.
 fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Option<String> {
     let change = match event {
         Event::Change(change) => change,
@@ -391,7 +385,7 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
     Some(line(change, cursor, columns))
 }
 
-/// Returns a change as a line for people, cut to `columns`.
+/// Returns a change as a line for people, shortened to `columns`.
 pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option<usize>) -> String {
     let entry = change.entry.clone().unwrap_or_default();
     let time = brief(entry.wall_ms, Clock::system().now_ms());
@@ -402,11 +396,11 @@ pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option
     }
     let heads = u32::try_from(change.heads.len()).unwrap_or(u32::MAX);
     let late = if change.late { " (late)" } else { "" };
-    let tail = format!("  {}{late}{}", short(&entry.author), mark(heads));
-    // The key and the value give way; who wrote it and that it is contested do not.
+    let tail = format!("  {}{late}{}", short(&entry.author), conflict_suffix(heads));
+    // The key and the value are shortened; the author and a conflict are not.
     let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(tail.len()));
     let cursor = cursor
         .map(|cursor| format!("  {cursor}"))
         .unwrap_or_default();
-    format!("{}{tail}{cursor}", cut(&text, room))
+    format!("{}{tail}{cursor}", shorten(&text, room))
 }

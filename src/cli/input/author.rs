@@ -1,4 +1,4 @@
-//! Authors, as people name them: 64 hex digits, or the first few.
+//! Finds the author that a person named by 64 hex digits, or by the first few.
 
 use bytes::Bytes;
 use lattice::{api::client::Client, id::Author, wire::api};
@@ -8,8 +8,9 @@ use crate::cli::{
     output::object::hex,
 };
 
-/// Returns the author that `text` names; digits are looked up among those whose entries the node
-/// has.
+/// Returns the author that `text` names.
+///
+/// The beginning of an id is looked up among the node itself and the authors whose entries it has.
 pub(crate) async fn resolve(client: &mut Client, text: &str) -> Result<Bytes, Failure> {
     if let Ok(author) = text.parse::<Author>() {
         return Ok(Bytes::copy_from_slice(&author.0));
@@ -17,7 +18,7 @@ pub(crate) async fn resolve(client: &mut Client, text: &str) -> Result<Bytes, Fa
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) || text.len() > 64 {
         return Err(
             Failure::usage("bad_author", format!("{text:?} is not an author"))
-                .hint("64 hex digits, or the first few of them"),
+                .hint("an author is 64 hex digits, or the first few of them"),
         );
     }
     let text = text.to_ascii_lowercase();
@@ -41,7 +42,7 @@ pub(crate) async fn resolve(client: &mut Client, text: &str) -> Result<Bytes, Fa
             "unknown_author",
             format!("no author known here starts with {text}"),
         )
-        .hint("see them with `lattice status`")),
+        .hint("`lattice status` lists the authors")),
         several => Err(Failure::usage(
             "ambiguous",
             format!("{} authors start with {text}", several.len()),

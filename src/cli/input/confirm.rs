@@ -1,20 +1,20 @@
-//! Asking a person before something that cannot be taken back.
+//! Asks for confirmation before an action that cannot be undone.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use crate::cli::exit::{Exit, Failure};
 
-/// Refuses a command that `asks` where there is nobody to answer.
-pub(crate) fn possible(asks: &str) -> Result<(), Failure> {
+/// Fails if stdin is not a terminal, so that nobody could confirm; `asks` names the command.
+pub(crate) fn require_terminal(asks: &str) -> Result<(), Failure> {
     if io::stdin().is_terminal() {
         return Ok(());
     }
-    let message = format!("{asks}, and stdin is no terminal");
+    let message = format!("{asks}, but stdin is not a terminal");
     Err(Failure::usage("not_confirmed", message).hint("add --yes"))
 }
 
-/// Returns when the answer is yes; any other one fails with what was not done.
-pub(crate) async fn ask(question: String, undone: &str) -> Result<(), Failure> {
+/// Asks `question` and succeeds if the answer is yes; else fails with the message `declined`.
+pub(crate) async fn ask(question: String, declined: &str) -> Result<(), Failure> {
     let answer = tokio::task::spawn_blocking(move || {
         let mut stderr = io::stderr();
         write!(stderr, "{question} [y/N] ")?;
@@ -26,6 +26,6 @@ pub(crate) async fn ask(question: String, undone: &str) -> Result<(), Failure> {
     let answer = answer.await.map_err(io::Error::other).flatten();
     match answer.as_deref().map(str::trim) {
         Ok("y" | "Y" | "yes") => Ok(()),
-        _no => Err(Failure::new(Exit::Failed, "not_confirmed", undone)),
+        _no => Err(Failure::new(Exit::Failed, "not_confirmed", declined)),
     }
 }

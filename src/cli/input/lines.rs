@@ -1,4 +1,4 @@
-//! Writes as lines: tab-separated for shells, JSON for everything else.
+//! Parses writes from lines: tab-separated for shells, JSON for programs.
 
 use std::io::{self, BufRead};
 
@@ -14,25 +14,25 @@ use crate::cli::{
     output::print,
 };
 
-/// How a line is written.
+/// Format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// `key<TAB>value`, bytes as they are; the value goes to the end of the line
+    /// `key<TAB>value`, bytes unchanged; the value extends to the end of the line
     Tsv,
     /// {"key": .., "value": ..}, {"key": .., "delete": true}; key_base64, value_base64, ttl_ms
     Json,
 }
 
-/// What a line without an operation means.
+/// Syntax of a tab-separated line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// `put --stdin`: `key<TAB>value` puts.
+    /// `key<TAB>value`, a put; used by `put --stdin`.
     Put,
-    /// `batch`: `put<TAB>key<TAB>value` or `delete<TAB>key`.
+    /// `put<TAB>key<TAB>value` or `delete<TAB>key`; used by `batch`.
     Batch,
 }
 
-/// A line that is no write.
+/// An error in a line, or in reading it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LineError {
     #[error("expected key<TAB>value, found no tab")]
@@ -43,26 +43,26 @@ pub(crate) enum LineError {
     Json(hooks::LineError),
     #[error("the key is empty")]
     KeyEmpty,
-    #[error("the key has {bytes} bytes, a key has at most {KEY_BYTES_MAX}")]
+    #[error("the key has {bytes} bytes; the limit is {KEY_BYTES_MAX}")]
     KeyTooLong { bytes: usize },
-    #[error("the value has {bytes} bytes, a value has at most {VALUE_BYTES_MAX}")]
+    #[error("the value has {bytes} bytes; the limit is {VALUE_BYTES_MAX}")]
     ValueTooLong { bytes: usize },
     #[error("the line has more than {LINE_BYTES_MAX} bytes")]
     LineTooLong,
-    #[error("reading stdin: {0}")]
+    #[error("cannot read stdin: {0}")]
     Read(String),
 }
 
-/// A [`LineError`] and where it is.
+/// A [`LineError`] and the line in which it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadLine {
-    /// 1 for the first.
+    /// Number of the line; the first one is 1.
     pub(crate) number: u64,
     pub(crate) error: LineError,
 }
 
 impl BadLine {
-    /// Makes the failure of a command that did nothing because of the line.
+    /// Returns the failure of a command that did nothing because of this line.
     pub(crate) fn failure(&self) -> Failure {
         let message = format!("line {}: {}", self.number, self.error);
         match &self.error {
@@ -72,33 +72,33 @@ impl BadLine {
     }
 }
 
-/// Some lines that came in together.
+/// Writes from lines that were read together.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
     pub(crate) ops: Vec<api::Op>,
-    /// The number of the line of each op.
+    /// Line number of each op.
     pub(crate) numbers: Vec<u64>,
-    /// Bytes of all lines up to here.
+    /// Bytes of all lines read so far, in this chunk and before it.
     pub(crate) bytes_read: u64,
 }
 
-/// Reads lines as writes.
+/// Reads writes from lines.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     input: R,
     format: Format,
     dialect: Dialect,
-    /// Of lines that have none of their own.
+    /// TTL of puts whose line names none.
     ttl_ms: Option<u64>,
-    // Number of the line read last.
+    // Number of the last line read.
     number: u64,
     bytes_read: u64,
-    // The line that is being read; at most LINE_BYTES_MAX + 1.
+    // The current line; at most LINE_BYTES_MAX + 1 bytes.
     line: Vec<u8>,
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Makes a reader; `ttl_ms` is for lines without one.
+    /// Makes a reader; `ttl_ms` is the TTL of puts whose line names none.
     pub(crate) fn new(input: R, format: Format, dialect: Dialect, ttl_ms: Option<u64>) -> Self {
         Self {
             input,
@@ -111,7 +111,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Reads the next line that is not empty; `None` at the end.
+    /// Reads the next line that is not empty; `None` at the end of the input.
     pub(crate) fn next_op(&mut self) -> Result<Option<api::Op>, BadLine> {
         loop {
             self.number += 1;
@@ -134,10 +134,11 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// Reads what is there: at least one line, then as many as came in with it.
+    /// Waits for a line, then also takes the lines that are in the buffer already.
     ///
-    /// So a slow writer's lines go out one by one, and a file's in large chunks. A chunk that
-    /// ends at the end of the input or at a bad line comes with that.
+    /// So the lines of a slow writer are sent one by one, and those of a file in large chunks. The
+    /// second value is `None` while there may be more lines, `Ok` at the end of the input, and the
+    /// error at a bad line, after which nothing should be read.
     pub(crate) fn next_chunk(&mut self) -> (Chunk, Option<Result<(), BadLine>>)
     where
         R: Buffered,
@@ -163,7 +164,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    // Reads a line without its newline into `line`; false at the end of the input.
+    // Reads the next line into `line`, without its newline; false at the end of the input.
     fn read_line(&mut self) -> Result<bool, LineError> {
         self.line.clear();
         let limit = u64::try_from(LINE_BYTES_MAX + 1).unwrap_or(u64::MAX);
@@ -180,9 +181,9 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// Tells whether a read would wait.
+/// A reader that knows whether reading a line would wait.
 pub(crate) trait Buffered {
-    /// True when a whole line is there already.
+    /// True if a complete line is in the buffer.
     fn has_line(&self) -> bool;
 }
 
@@ -192,7 +193,7 @@ impl<R: io::Read> Buffered for io::BufReader<R> {
     }
 }
 
-/// Reads one line.
+/// Parses one line and checks the sizes of its key and value.
 fn parse(format: Format, dialect: Dialect, line: &[u8]) -> Result<api::Op, LineError> {
     let op = match (format, dialect) {
         (Format::Json, _) => parse_json(line)?,
@@ -213,7 +214,7 @@ fn parse(format: Format, dialect: Dialect, line: &[u8]) -> Result<api::Op, LineE
             _other => return Err(LineError::NoOperation),
         },
     };
-    // The node checks again; here it costs no write that came after it.
+    // The node checks this too. Checked here, a bad line does not fail the writes sent with it.
     match (op.key.len(), op.value.len()) {
         (0, _) => Err(LineError::KeyEmpty),
         (bytes, _) if bytes > KEY_BYTES_MAX => Err(LineError::KeyTooLong { bytes }),
@@ -245,11 +246,11 @@ fn parse_json(line: &[u8]) -> Result<api::Op, LineError> {
     })
 }
 
-/// Bytes of one line: the largest value with every byte escaped as in JSON, and its key.
+/// Bytes of one line: the largest key and value with every byte escaped as in JSON.
 const LINE_BYTES_MAX: usize = 6 * (VALUE_BYTES_MAX + KEY_BYTES_MAX) + 1024;
-/// Ops that are sent in one request.
+/// Ops in one chunk, which is sent as one request.
 const CHUNK_OPS_MAX: usize = 256;
-/// Bytes of keys and values after which a chunk is sent.
+/// Bytes of keys and values at which a chunk is full.
 const CHUNK_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tab_ends_the_key_only() {
+    fn first_tab_ends_the_key() {
         let op = tsv(b"/a\tb\tc\xff").unwrap();
         assert_eq!((&op.key[..], &op.value[..]), (&b"/a"[..], &b"b\tc\xff"[..]));
         assert_eq!(tsv(b"/a\t").unwrap().value.len(), 0);
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_names_its_operations() {
+    fn batch_lines_need_an_operation() {
         let line = |line: &[u8]| parse(Format::Tsv, Dialect::Batch, line);
         assert!(!line(b"put\t/a\t1").unwrap().delete);
         assert!(line(b"delete\t/a").unwrap().delete);
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_text_or_base64() {
+    fn json_lines_have_text_or_base64() {
         let op = json(r#"{"key": "/a", "value": "x", "ttl_ms": 5, "heads": 1}"#).unwrap();
         assert_eq!(
             (&op.key[..], &op.value[..], op.ttl_ms),
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_those_before_it_are_kept() {
+    fn bad_line_keeps_the_lines_before_it() {
         let input = io::BufReader::new(&b"/a\t1\n\n/b\t2\nbad\n/c\t3\n"[..]);
         let mut lines = Lines::new(input, Format::Tsv, Dialect::Put, Some(9));
         let (chunk, end) = lines.next_chunk();
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_needs_no_newline() {
+    fn last_line_needs_no_newline() {
         let input = io::BufReader::new(&b"/a\t1\n/b\t2"[..]);
         let mut lines = Lines::new(input, Format::Tsv, Dialect::Put, None);
         assert_eq!(lines.next_chunk().0.ops.len(), 1);

@@ -1,8 +1,10 @@
-//! What people type: names, times, lines, answers to questions.
+//! Reads user input: names, times, flags, lines, and answers to questions.
 
+pub(super) mod action_flags;
 pub(super) mod author;
 pub(super) mod confirm;
 pub(super) mod lines;
 pub(super) mod net_flags;
+pub(super) mod prompt;
 pub(super) mod shell_words;
 pub(super) mod time;

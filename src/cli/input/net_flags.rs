@@ -1,4 +1,4 @@
-//! Flags of commands that meet other nodes.
+//! The network flags of a node, and their environment variables.
 
 use std::{fmt::Display, net::SocketAddr, str::FromStr};
 
@@ -10,10 +10,10 @@ use lattice::{
 
 use crate::cli::exit::Failure;
 
-/// How the node meets others.
+/// How the node finds and reaches its peers.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct NetArgs {
-    /// Listen on this address for peers [default: any port, all interfaces, once there are peers]
+    /// Listen for peers on this address [default: any port on all interfaces, once there are peers]
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -21,7 +21,7 @@ pub(crate) struct NetArgs {
         hide_env_values = true
     )]
     bind: Option<SocketAddr>,
-    /// Neither look for members on the local network nor be found there
+    /// Do not look for members on the local network, and do not be found there
     #[arg(
         long,
         env = "LATTICE_NO_MDNS",
@@ -29,7 +29,7 @@ pub(crate) struct NetArgs {
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     no_mdns: bool,
-    /// Who helps peers that cannot reach each other: off, n0 (public relays), or a relay's URL
+    /// Relay for peers that cannot connect directly: off, n0 (public relays), or a relay's URL
     #[arg(
         long,
         value_name = "RELAY",
@@ -40,28 +40,30 @@ pub(crate) struct NetArgs {
 }
 
 impl NetArgs {
-    /// Returns what the environment alone says, for commands without these flags.
+    /// Returns the values of the environment variables alone, for commands without these flags.
     pub(crate) fn of_environment() -> Result<Self, Failure> {
         Ok(Self {
             bind: parsed("LATTICE_BIND")?,
-            no_mdns: said("LATTICE_NO_MDNS").is_some_and(|value| !FALSE.contains(&value.as_str())),
+            no_mdns: variable("LATTICE_NO_MDNS")
+                .is_some_and(|value| !FALSE.contains(&value.as_str())),
             relay: parsed("LATTICE_RELAY")?,
         })
     }
 
-    /// Returns what the flags and the environment say, and `file` where they say nothing.
+    /// Returns the configuration: flags, then environment variables, then `file`, then defaults.
     pub(crate) fn config(&self, file: FileConfig) -> NetConfig {
-        // A flag can only turn it off; the environment can also leave it on.
-        let said_so = said("LATTICE_NO_MDNS").is_some();
+        // The flag can only turn mDNS off; the variable can also keep it on against `file`.
+        let is_set = variable("LATTICE_NO_MDNS").is_some();
         NetConfig {
             bind: self.bind.or(file.bind),
-            mdns: !self.no_mdns && (said_so || file.mdns.unwrap_or(true)),
+            mdns: !self.no_mdns && (is_set || file.mdns.unwrap_or(true)),
             relay: self.relay.clone().or(file.relay).unwrap_or_default(),
         }
     }
 }
 
-fn said(name: &str) -> Option<String> {
+// Returns an environment variable; an empty one counts as unset.
+fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -70,8 +72,8 @@ fn parsed<T: FromStr<Err: Display>>(name: &str) -> Result<Option<T>, Failure> {
         let bad = |error| Failure::usage("bad_environment", format!("${name}: {error}"));
         value.parse().map_err(bad)
     };
-    said(name).map(parse).transpose()
+    variable(name).map(parse).transpose()
 }
 
-// As clap's FalseyValueParser reads them.
+// The values that clap's FalseyValueParser reads as false.
 const FALSE: [&str; 6] = ["0", "f", "false", "n", "no", "off"];

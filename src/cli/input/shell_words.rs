@@ -1,6 +1,6 @@
-//! Splits a line into words, as a shell does: quotes, double quotes, backslashes.
+//! Splits a line into words as a shell does, with quotes, double quotes and backslashes.
 
-/// A quote that is never closed, or a backslash at the end.
+/// The line ends inside a quote, or after a backslash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the line ends inside {0}")]
 pub(crate) struct Unfinished(pub(crate) char);
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_split_as_in_a_shell() {
+    fn words_are_split_as_in_sh() {
         let words = |line| split(line).unwrap();
         assert_eq!(words("put /a  'b c' "), ["put", "/a", "b c"]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Times and durations, as people type and read them.
+//! Parses and prints times and durations for people.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ pub(crate) use lattice::clock::parse_duration;
 /// A point in time that a person named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// So long ago.
+    /// This long before now.
     Ago(Duration),
     /// Milliseconds since 1970.
     At(u64),
 }
 
 impl When {
-    /// Returns it in milliseconds since 1970.
+    /// Returns the time in milliseconds since 1970.
     pub(crate) fn at_ms(self, now_ms: u64) -> u64 {
         match self {
             Self::Ago(ago) => now_ms.saturating_sub(millis(ago)),
@@ -24,13 +24,13 @@ impl When {
     }
 }
 
-/// Reads `2h`, `2026-11-22T10:00:00Z`, `2026-11-22 10:00` or `2026-11-22` (local time), or
-/// milliseconds since 1970.
+/// Parses an age (`2h`), an RFC 3339 time (`2026-11-22T10:00:00Z`), a local time or date
+/// (`2026-11-22 10:00`, `2026-11-22`), or milliseconds since 1970.
 pub(crate) fn parse_when(text: &str) -> Result<When, String> {
     if let Ok(ago) = parse_duration(text) {
         return Ok(When::Ago(ago));
     }
-    // As the lines of `--json` have them; eight digits are a date.
+    // The form that `--json` prints. Eight digits are a date.
     if text.len() >= MS_DIGITS_MIN
         && let Ok(ms) = text.parse::<u64>()
     {
@@ -46,24 +46,27 @@ pub(crate) fn parse_when(text: &str) -> Result<When, String> {
         });
     match time.map(|time| u64::try_from(time.as_millisecond())) {
         Ok(Ok(ms)) => Ok(When::At(ms)),
-        Ok(Err(_before_1970)) => Err("a time before 1970".to_owned()),
-        Err(_neither) => Err("expected 30s, 5m, 2h, 7d, a date, or a time as in \
-                              2026-01-31T12:00:00Z"
-            .to_owned()),
+        Ok(Err(_before_1970)) => Err("the time is before 1970".to_owned()),
+        Err(_neither) => Err(
+            "expected an age such as 30s, 5m, 2h or 7d, a date, or a time such as \
+        2026-01-31T12:00:00Z"
+                .to_owned(),
+        ),
     }
 }
 
-/// Returns `duration` in milliseconds; one that came from `parse_duration` always fits.
+/// Returns `duration` in milliseconds. A result of `parse_duration` always fits.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Prints a time with its date, in local time.
+/// Formats a time with its date, in local time.
 pub(crate) fn date_time(ms: u64) -> String {
     local(ms, "%Y-%m-%d %H:%M:%S%.3f")
 }
 
-/// Prints a time in twelve columns, in local time: of today the milliseconds, else the day.
+/// Formats a time in twelve columns, in local time: with milliseconds if it is today, else with the
+/// day.
 pub(crate) fn brief(ms: u64, now_ms: u64) -> String {
     let same = |format| local(ms, format) == local(now_ms, format);
     let format = match (same("%F"), same("%Y")) {
@@ -87,7 +90,7 @@ fn local(ms: u64, format: &str) -> String {
     }
 }
 
-/// Digits of the shortest number that is milliseconds since 1970: from 1973 on.
+/// Fewest digits of a number that is read as milliseconds since 1970; such times are after 1973.
 const MS_DIGITS_MIN: usize = 12;
 
 #[cfg(test)]
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_brief_time_is_twelve_columns_wide() {
+    fn brief_time_has_twelve_columns() {
         let now_ms = 1_800_000_000_000;
         for ago_ms in [0, 86_400_000 * 3, 86_400_000 * 500] {
             assert_eq!(brief(now_ms - ago_ms, now_ms).len(), 12);
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_an_age_or_a_date() {
+    fn age_date_and_milliseconds_are_parsed() {
         assert_eq!(parse_when("2h"), Ok(When::Ago(Duration::from_secs(7200))));
         assert_eq!(parse_when("1970-01-02T00:00:00Z"), Ok(When::At(86_400_000)));
         assert_eq!(

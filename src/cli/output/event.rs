@@ -1,4 +1,4 @@
-//! The JSON objects of `watch --json`; the rules of `object` hold.
+//! The JSON objects of `watch --json`, by the rules of [`object`](super::object).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use lattice::{hooks::ChangeLine, wire::api};
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::output::object::{Entry, Key};
 
-/// A line of `watch --json`; `type` is the first field.
+/// A line of `watch --json`. Every line has a `type`.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Event<'a> {
@@ -15,7 +15,7 @@ pub(crate) enum Event<'a> {
     /// `damaged`.
     Damaged(Damaged),
     /// `caught_up`, `progress`, `gap`.
-    Mark(Mark),
+    Marker(Marker),
 }
 
 /// A change of a key.
@@ -23,11 +23,11 @@ pub(crate) enum Event<'a> {
 pub(crate) struct Change<'a> {
     #[serde(flatten)]
     line: ChangeLine<'a>,
-    /// Only with `--cursors`.
+    /// Cursor after the change; only with `--cursors`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
-    /// Only with `--proof`: the entry as its author signed it, in base64. Null: `proof_missing`
-    /// says why.
+    /// The entry as its author signed it, in base64; only with `--proof`. If it is null,
+    /// `proof_missing` gives the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub(crate) struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Makes it from an event of the API.
+    /// Converts a change of the API.
     pub(crate) fn new(change: &'a api::Change, cursor: Option<String>) -> Self {
         let is_proven = !change.proof.is_empty();
         let is_missing = !change.proof_missing.is_empty();
@@ -49,21 +49,21 @@ impl<'a> Change<'a> {
     }
 }
 
-/// A live key whose value cannot be read, in the state at the start.
+/// A key of the initial state whose value cannot be read.
 #[derive(Serialize)]
 pub(crate) struct Damaged {
     r#type: &'static str,
     #[serde(flatten)]
     key: Key,
-    /// The winner.
+    /// The winning entry of the key.
     #[serde(flatten)]
     entry: Entry,
-    /// What is damaged, and where.
+    /// What is damaged, and where; for people.
     what: String,
 }
 
 impl Damaged {
-    /// Makes it from an event of the API.
+    /// Converts an event of the API.
     pub(crate) fn new(damaged: &api::DamagedValue) -> Self {
         Self {
             r#type: "damaged",
@@ -74,19 +74,20 @@ impl Damaged {
     }
 }
 
-/// Something that a watch says about itself.
+/// An event about the watch itself.
 #[derive(Serialize)]
-pub(crate) struct Mark {
-    /// `caught_up`: the state, or the replay, is complete. `progress`: nothing was missed up to
-    /// here. `gap`: history is gone, forget keys that are not named before the next `caught_up`.
+pub(crate) struct Marker {
+    /// `caught_up`: the state, or the replay, is complete. `progress`: every matching change up to
+    /// here was printed. `gap`: history is missing and the state follows; keys not named before the
+    /// next `caught_up` do not exist any more.
     pub(crate) r#type: &'static str,
-    /// Of a gap.
+    /// Why history is missing; only in a `gap`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// The node's clock, of a progress.
+    /// The node's clock; only in a `progress`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) now_ms: Option<u64>,
-    /// Where to go on from, with `--after`.
+    /// Position after this event, for `--after`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
 }

@@ -1,31 +1,32 @@
-//! Draws a graph of entries, newest first, one lane per line of descent.
+//! Draws a graph of entries, newest first, with one lane per line of descent.
 //!
 //! ```text
-//! *      merged, its parents are the two below
+//! *      a merge of the two entries below
 //! ├─┐
 //! * │    one side
 //! │ *    the other
 //! ├─┘
-//! *      where they parted
+//! *      their common parent
 //! ```
 
-/// Lanes from the entries drawn so far to parents that come later.
+/// Lanes from the entries drawn so far to parents that are drawn later.
 #[derive(Debug)]
 pub(crate) struct Graph<Id> {
-    // What each lane leads to; `None`: the lane is free. Several may lead to one entry.
+    // The entry that each lane leads to; `None` for a free lane. Several lanes may lead to one
+    // entry.
     lanes: Vec<Option<Id>>,
 }
 
-/// The lines of one entry.
+/// The lines that draw one entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Drawn {
-    /// Lines before the entry's: lanes that end in it.
+    /// Lines before the entry's line, in which lanes that lead to it join.
     pub(crate) joins: Vec<String>,
-    /// The entry's own, with a star.
+    /// The entry's line, with a star in its lane.
     pub(crate) node: String,
-    /// For further lines of text about the entry.
+    /// Prefix of further lines of text about the entry.
     pub(crate) pad: String,
-    /// Lines after the entry's: lanes to its further parents.
+    /// Lines after the entry's line, in which lanes to its second and later parents begin.
     pub(crate) splits: Vec<String>,
 }
 
@@ -35,7 +36,7 @@ impl<Id: PartialEq + Clone> Graph<Id> {
         Self { lanes: Vec::new() }
     }
 
-    /// Draws `id`, which is never drawn before an entry that has it as a parent.
+    /// Draws the entry `id`. Every entry that has it as a parent must have been drawn before.
     pub(crate) fn draw(&mut self, id: &Id, parents: &[Id]) -> Drawn {
         let lane = self.lanes.iter().position(|to| to.as_ref() == Some(id));
         let lane = lane.unwrap_or_else(|| self.take_free());
@@ -67,7 +68,7 @@ impl<Id: PartialEq + Clone> Graph<Id> {
         }
     }
 
-    /// Draws lanes that lead to entries nobody has drawn.
+    /// Draws the lanes that lead to entries not drawn yet.
     pub(crate) fn loose_ends(&self) -> String {
         self.row(|at| self.lanes[at].is_some().then_some('┊'))
     }
@@ -82,7 +83,7 @@ impl<Id: PartialEq + Clone> Graph<Id> {
             })
     }
 
-    // Free lanes at the right are not drawn.
+    // Removes the free lanes at the right end.
     fn trim(&mut self) {
         while matches!(self.lanes.last(), Some(None)) {
             self.lanes.pop();
@@ -98,7 +99,7 @@ impl<Id: PartialEq + Clone> Graph<Id> {
         cells.collect::<String>().trim_end().to_owned()
     }
 
-    // A row in which `lane` is connected with `other`, which ends or begins there with `end`.
+    // Draws a row that connects `lane` with `other`; the corner `end` stands in `other`.
     fn bridge(&self, lane: usize, other: usize, end: char) -> String {
         let (from, to) = (lane.min(other), lane.max(other));
         let mut row = String::new();
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_one_lane() {
+    fn chain_is_one_lane() {
         insta::assert_snapshot!(picture(&[('c', "b"), ('b', "a"), ('a', "")]), @r"
         * c
         * b
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn two_heads_part_from_one_entry() {
+    fn two_heads_join_in_their_parent() {
         insta::assert_snapshot!(picture(&[('c', "a"), ('b', "a"), ('a', "")]), @r"
         * c
         │ * b
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_joins_three_lanes_that_met_before() {
+    fn merge_of_three_has_three_lanes() {
         let entries = [('m', "dcb"), ('d', "a"), ('c', "b"), ('b', "a"), ('a', "")];
         insta::assert_snapshot!(picture(&entries), @r"
         * m
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_history_shows_loose_ends() {
+    fn truncated_history_shows_loose_ends() {
         insta::assert_snapshot!(picture(&[('d', "cb"), ('c', "a")]), @r"
         * d
         ├─┐
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_lane_is_used_again() {
+    fn free_lane_is_reused() {
         let entries = [
             ('e', ""),
             ('d', "cb"),

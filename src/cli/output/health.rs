@@ -1,17 +1,17 @@
-//! The JSON objects of `status --json` and `verify --json`; the rules of `object` hold.
+//! The JSON objects of `status`, `verify` and `repair`, by the rules of [`object`](super::object).
 
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::output::object::{Key, Store, hex, uuid};
+use crate::cli::output::object::{Key, Store, hex, not_empty, uuid};
 
-/// The node, from `status`.
+/// The node, printed by `status`.
 #[derive(Serialize)]
 pub(crate) struct Status {
     node: String,
     version: String,
     data_dir: String,
-    /// Absent when the node serves none.
+    /// Absent if the node does not serve a socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<String>,
     pid: u32,
@@ -26,7 +26,7 @@ struct StoreStatus {
     #[serde(flatten)]
     store: Store,
     entries: u64,
-    /// Keys ever written, deleted ones included.
+    /// Keys that were ever written, including deleted ones.
     keys: u64,
     log_bytes: u64,
     state_bytes: u64,
@@ -35,16 +35,16 @@ struct StoreStatus {
     pending_entries: u64,
     pending_bytes: u64,
     held: Vec<Held>,
-    /// What entries say of nodes without being entitled to.
+    /// Membership acts without effect, because their author may not act so.
     void_acts: u64,
-    /// Authors who signed two entries for one place.
+    /// Authors that signed two entries with the same sequence number.
     forks: Vec<Fork>,
     damage: Vec<String>,
     watchers: u64,
-    /// Why writes are refused.
+    /// Why the store refuses writes; absent if it accepts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     poisoned: Option<String>,
-    /// What opening had to mend.
+    /// Repairs made when the store was opened, one text for each.
     recovered: Vec<String>,
 }
 
@@ -56,14 +56,14 @@ struct Tip {
     entry: String,
 }
 
-/// Proof that one key signed twice for one place.
+/// Two entries that one author signed with the same sequence number.
 #[derive(Serialize)]
 struct Fork {
     author: String,
     seq: u64,
-    /// The two entries.
+    /// Ids of the two entries.
     entries: Vec<String>,
-    /// Its author has ended all but one of its branches.
+    /// True if the author has closed all of its branches but one.
     closed: bool,
 }
 
@@ -78,7 +78,7 @@ impl From<&api::Fork> for Fork {
     }
 }
 
-/// An entry that waits for the clock.
+/// An entry that is stamped too far in the future, and waits for the clock.
 #[derive(Serialize)]
 struct Held {
     author: String,
@@ -137,7 +137,7 @@ impl From<&api::StoreStatus> for StoreStatus {
     }
 }
 
-/// What `verify` read of one store.
+/// The records that `verify` checked in one store.
 #[derive(Serialize)]
 pub(crate) struct Verified {
     r#type: &'static str,
@@ -146,7 +146,7 @@ pub(crate) struct Verified {
     entries: u64,
     signatures: u64,
     rows: u64,
-    /// How many `damage` objects come after this one.
+    /// Number of `damage` objects that follow this one.
     damaged: usize,
 }
 
@@ -163,7 +163,7 @@ impl From<&api::StoreVerified> for Verified {
     }
 }
 
-/// One thing that `verify` found.
+/// One piece of damage that `verify` found.
 #[derive(Serialize)]
 pub(crate) struct Damage {
     r#type: &'static str,
@@ -184,7 +184,7 @@ pub(crate) struct Damage {
 }
 
 impl Damage {
-    /// Makes it from an answer about the store `info`.
+    /// Converts damage in the store `info`.
     pub(crate) fn new(info: Option<&api::StoreInfo>, damage: &api::Damage) -> Self {
         Self {
             r#type: "damage",
@@ -201,15 +201,15 @@ impl Damage {
     }
 }
 
-/// What `repair` did in one store.
+/// The result of `repair` in one store.
 #[derive(Serialize)]
 pub(crate) struct Repaired {
     r#type: &'static str,
     #[serde(flatten)]
     store: Store,
-    /// Entries that were given up; none where nothing was to be repaired.
+    /// Entries that were given up; empty if none had to be.
     lost: Vec<Lost>,
-    /// The fork of this node's own log that was closed.
+    /// The entry that closed a fork of this node's own log; absent without a fork.
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<Closed>,
 }
@@ -219,14 +219,14 @@ pub(crate) struct Repaired {
 struct Closed {
     entry: String,
     seq: u64,
-    /// The newest entries of the branches that end.
+    /// Newest entries of the branches that it ends.
     tips: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Lost {
     file: String,
-    /// Inclusive, both.
+    /// Sequence numbers of the lost range, both inclusive.
     first: u64,
     through: u64,
 }
@@ -249,8 +249,4 @@ impl From<&api::StoreRepaired> for Repaired {
             }),
         }
     }
-}
-
-fn not_empty(text: &str) -> Option<String> {
-    Some(text.to_owned()).filter(|text| !text.is_empty())
 }

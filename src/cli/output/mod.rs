@@ -1,7 +1,8 @@
-//! What is printed: text for people, JSON objects for programs.
+//! Prints text for people and JSON objects for programs.
 
 pub(super) mod event;
 pub(super) mod graph;
 pub(super) mod health;
+pub(super) mod json;
 pub(super) mod object;
 pub(super) mod print;

@@ -1,8 +1,8 @@
-//! The JSON objects of `--json`. Their fields are a promise: new ones may come, none changes.
+//! The JSON objects of `--json`. Fields may be added; existing ones do not change.
 //!
-//! Bytes are two fields of which one is present: `key` when they are UTF-8, else `key_base64`
-//! (standard alphabet, padded); likewise `value`. Ids are hex digits, stores are UUIDs, times are
-//! milliseconds since 1970 (UTC), `hlc` is `wall_ms` and `counter`.
+//! A key is printed as `key` if it is UTF-8, else as `key_base64` (standard alphabet, padded);
+//! likewise a value. Ids are hex digits, stores are UUIDs, and times are milliseconds since 1970
+//! (UTC). The HLC of an entry is printed as `wall_ms` and `counter`.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use lattice::wire::api;
@@ -10,33 +10,24 @@ use serde::Serialize;
 
 use crate::cli::{exit::Failure, output::print::escape};
 
-/// Returns an object as one line.
-pub(crate) fn to_json(object: &impl Serialize) -> String {
-    serde_json::to_string(object).expect("strings, numbers and lists of them have a JSON form")
-}
-
-/// Returns an id as hex digits.
+/// Returns `id` as lower-case hex digits.
 pub(crate) fn hex(id: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(id)
 }
 
-/// Returns the first eight hex digits of an id, for people.
+/// Returns the first eight hex digits of `id`, for people.
 pub(crate) fn short(id: &[u8]) -> String {
     hex(id.get(..4).unwrap_or(id))
 }
 
-/// Returns the id of a store as a UUID.
+/// Returns the id of a store as a UUID, or as hex digits if it is not one.
 pub(crate) fn uuid(id: &[u8]) -> String {
     lattice::id::StoreId::from_slice(id).map_or_else(|| hex(id), |id| id.to_string())
 }
 
-/// Something on stderr that is no error.
-#[derive(Serialize)]
-pub(crate) struct Notice<'a> {
-    /// Stable name.
-    pub(crate) notice: &'a str,
-    /// For people.
-    pub(crate) message: &'a str,
+/// Converts a text of the API, where an empty one means that it is absent.
+pub(crate) fn not_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// A key.
@@ -49,14 +40,14 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Makes it from the key's bytes.
+    /// Converts the bytes of a key.
     pub(crate) fn new(key: &[u8]) -> Self {
         let (key, key_base64) = text_or_base64(Some(key));
         Self { key, key_base64 }
     }
 }
 
-/// A value, or none.
+/// A value, if there is one.
 #[derive(Serialize)]
 pub(crate) struct Value {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +57,7 @@ pub(crate) struct Value {
 }
 
 impl Value {
-    /// Makes it from the value's bytes; `None`: neither field.
+    /// Converts the bytes of a value; for `None`, neither field is printed.
     pub(crate) fn new(value: Option<&[u8]>) -> Self {
         let (value, value_base64) = text_or_base64(value);
         Self {
@@ -84,7 +75,7 @@ fn text_or_base64(bytes: Option<&[u8]>) -> (Option<String>, Option<String>) {
     }
 }
 
-/// An entry: who wrote it, where in the log, when.
+/// An entry: its id, author, sequence number and HLC.
 #[derive(Serialize)]
 pub(crate) struct Entry {
     entry: String,
@@ -118,7 +109,7 @@ impl From<&api::Written> for Entry {
     }
 }
 
-/// A key with its value, from `get` and `list`.
+/// A key with its value, printed by `get` and `list`.
 #[derive(Serialize)]
 pub(crate) struct Item {
     #[serde(flatten)]
@@ -130,13 +121,13 @@ pub(crate) struct Item {
     entry: Entry,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
-    /// 1, or more in a conflict.
+    /// Number of heads: 1, or more in a conflict.
     heads: u32,
     conflict: bool,
 }
 
 impl Item {
-    /// Makes it from an answer.
+    /// Converts an item of the API.
     pub(crate) fn new(item: &api::Item, keys_only: bool) -> Self {
         Self {
             key: Key::new(&item.key),
@@ -149,7 +140,7 @@ impl Item {
     }
 }
 
-/// One head of a key, from `heads`.
+/// One head of a key, printed by `heads`.
 #[derive(Serialize)]
 pub(crate) struct Head {
     /// `put` or `delete`.
@@ -163,12 +154,12 @@ pub(crate) struct Head {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
     expired: bool,
-    /// True for the one that reads see.
+    /// True for the head that reads return.
     wins: bool,
 }
 
 impl Head {
-    /// Makes it from an answer about `key`.
+    /// Converts a head of `key`.
     pub(crate) fn new(key: &[u8], head: &api::Head) -> Self {
         Self {
             kind: head.kind.clone(),
@@ -182,7 +173,7 @@ impl Head {
     }
 }
 
-/// One entry of a key, from `history`.
+/// One entry in the history of a key, printed by `history`.
 #[derive(Serialize)]
 pub(crate) struct Past {
     /// `put` or `delete`.
@@ -195,26 +186,26 @@ pub(crate) struct Past {
     entry: Entry,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
-    /// Entries of this key that it superseded.
+    /// Ids of the entries of this key that it superseded.
     parents: Vec<String>,
-    /// True when nothing supersedes it.
+    /// True if nothing supersedes it.
     head: bool,
     wins: bool,
-    /// Absent: no hook wrote it.
+    /// Hook that wrote the entry; absent if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
 }
 
-/// Which hook wrote an entry, and why.
+/// The hook that wrote an entry, and the change that triggered it.
 #[derive(Serialize)]
 struct Cause {
-    /// The hook's name; where it ran for an expiry or a retract, with a `#` and the change.
+    /// Name of the hook; followed by `#` and the kind if it ran for an expiry or a retract.
     consumer: String,
-    /// The entry that triggered it.
+    /// Id of the entry that triggered the run.
     trigger: String,
-    /// Index of the op in the trigger, or the batch position.
+    /// Index of the op in the trigger, or position in the batch.
     position: u32,
-    /// Hooks between this and an entry that a person wrote.
+    /// Number of hooks in the chain from an entry that no hook wrote to this one.
     depth: u32,
 }
 
@@ -229,7 +220,7 @@ impl From<&api::EntryCause> for Cause {
     }
 }
 
-/// Returns which hook wrote an entry, and at which, for people; empty: none did.
+/// Returns the hook that wrote an entry and its trigger, for people; empty if no hook did.
 pub(crate) fn by_hook(cause: Option<&api::EntryCause>) -> String {
     let by = |cause: &api::EntryCause| {
         let consumer = escape(cause.consumer.as_bytes());
@@ -239,7 +230,7 @@ pub(crate) fn by_hook(cause: Option<&api::EntryCause>) -> String {
 }
 
 impl Past {
-    /// Makes it from an answer about `key`.
+    /// Converts an entry in the history of `key`.
     pub(crate) fn new(key: &[u8], past: &api::HistoryEntry) -> Self {
         Self {
             kind: past.kind.clone(),
@@ -255,20 +246,20 @@ impl Past {
     }
 }
 
-/// An entry of a log, from `log`.
+/// An entry of a log, printed by `log`.
 #[derive(Serialize)]
 pub(crate) struct Logged {
     #[serde(flatten)]
     entry: Entry,
-    /// 0, or more after a fork.
+    /// Number of the branch: 0, or higher after a fork.
     branch: u32,
-    /// The author's entry before; absent for the first.
+    /// Id of the author's previous entry; absent in the first one.
     #[serde(skip_serializing_if = "String::is_empty")]
     prev: String,
     parents: Vec<String>,
     atomic: bool,
     arrived_ms: u64,
-    /// Absent: no hook wrote it.
+    /// Hook that wrote the entry; absent if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
     ops: Vec<LoggedOp>,
@@ -312,21 +303,21 @@ impl From<&api::LogEntry> for Logged {
     }
 }
 
-/// Where `up` and `init` put the node.
+/// The node that `up` started or `init` created.
 #[derive(Serialize)]
 pub(crate) struct Started {
-    /// `up`, or `init`.
+    /// `up` or `init`.
     pub(crate) r#type: &'static str,
     pub(crate) node: String,
     pub(crate) data_dir: String,
-    /// Of `up`.
+    /// Path of the socket; only from `up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) socket: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pid: Option<u32>,
-    /// False when it was there already.
+    /// False if the node existed before.
     pub(crate) created: bool,
-    /// Where metrics are served; of `up`, if they are.
+    /// Address of the metrics; only from `up`, and only if they are served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<String>,
 }
@@ -337,17 +328,17 @@ pub(crate) struct Stopped {
     pub(crate) pid: u32,
 }
 
-/// How much `put --stdin` wrote.
+/// The result of `put --stdin`.
 #[derive(Serialize)]
 pub(crate) struct Count {
-    /// Writes that are on disk.
+    /// Number of writes that are on disk.
     pub(crate) written: u64,
 }
 
-/// How much `delete --prefix` deleted.
+/// The result of `delete --prefix`.
 #[derive(Serialize)]
 pub(crate) struct Deleted {
-    /// Keys.
+    /// Number of deleted keys.
     pub(crate) deleted: u64,
 }
 
@@ -355,13 +346,13 @@ pub(crate) struct Deleted {
 #[derive(Serialize)]
 pub(crate) struct Store {
     pub(crate) store: String,
-    /// Empty: the root store was never named.
+    /// Name on this node; empty for a root store without a name.
     pub(crate) name: String,
     pub(crate) root: bool,
 }
 
 impl Store {
-    /// Makes it from an answer.
+    /// Converts a store of the API.
     pub(crate) fn new(info: Option<&api::StoreInfo>) -> Self {
         let info = info.cloned().unwrap_or_default();
         Self {
@@ -372,73 +363,74 @@ impl Store {
     }
 }
 
-/// The store that this directory uses, from `store use`.
+/// The store that the current directory uses, printed by `store use`.
 #[derive(Serialize)]
 pub(crate) struct Used {
-    /// Absent: the root store.
+    /// UUID of the store; null for the root store.
     pub(crate) store: Option<String>,
 }
 
-/// An invitation.
+/// An invite, printed by `invite`.
 #[derive(Serialize)]
 pub(crate) struct Invited {
     pub(crate) r#type: &'static str,
     pub(crate) token: String,
-    /// admin, writer or reader.
+    /// `admin`, `writer` or `reader`.
     pub(crate) role: String,
     pub(crate) expires_ms: u64,
 }
 
-/// A step of a join: contacted, accepted, syncing, synced.
+/// A step of `join`.
 #[derive(Serialize)]
 pub(crate) struct JoinStep {
+    /// `contacted`, `accepted`, `syncing` or `synced`.
     pub(crate) r#type: String,
-    /// contacted: the node that invited.
+    /// The node that issued the invite; only in `contacted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<String>,
-    /// accepted: what this node may do.
+    /// Role of this node; only in `accepted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<String>,
-    /// accepted: the name under which the former root store is kept, where it is.
+    /// Name under which the former root store is kept; only in `accepted`, if it had data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) former: Option<String>,
-    /// syncing: which store.
+    /// The root store in `accepted`, and the synced store in `syncing`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<String>,
-    /// syncing, synced: entries that came.
+    /// Number of entries received; only in `syncing` and `synced`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) entries: Option<u64>,
 }
 
-/// Another member.
+/// Another member of the mesh, printed by `peer list`.
 #[derive(Serialize)]
 pub(crate) struct Peer {
     pub(crate) node: String,
-    /// Empty: unknown.
+    /// Name that the node gave itself; empty if it is unknown.
     pub(crate) name: String,
-    /// admin, writer, reader or removed.
+    /// `admin`, `writer`, `reader` or `removed`.
     pub(crate) role: String,
     pub(crate) online: bool,
-    /// 0: never.
+    /// When it was last seen; 0 for never.
     pub(crate) seen_ms: u64,
-    /// Entries that it lacked when last compared; null: not compared yet.
+    /// Entries it was missing at the last comparison; null before the first one.
     pub(crate) behind: Option<u64>,
-    /// null: not connected.
+    /// Round-trip time; null without a connection.
     pub(crate) rtt_us: Option<u64>,
     pub(crate) relayed: bool,
-    /// What its clock is ahead of the one here.
+    /// How far its clock is ahead of this node's; negative if it is behind.
     pub(crate) skew_ms: i64,
     pub(crate) dormant: bool,
     pub(crate) forked: bool,
-    /// Messages that no honest peer sends.
+    /// Number of messages from it that no honest peer sends.
     pub(crate) strikes: u32,
-    /// What went wrong last; empty after it went well.
+    /// The last error; empty once a connection succeeded again.
     pub(crate) error: String,
     pub(crate) addresses: Vec<String>,
 }
 
 impl Peer {
-    /// Makes it from an answer.
+    /// Converts a peer of the API.
     pub(crate) fn new(peer: &api::Peer) -> Self {
         Self {
             node: hex(&peer.node),
@@ -459,25 +451,25 @@ impl Peer {
     }
 }
 
-/// Who has the winner of a key on disk.
+/// The members that have the winning entry of a key on disk, printed by `status KEY`.
 #[derive(Serialize)]
 pub(crate) struct WhoHas {
     pub(crate) entry: String,
-    /// As far as they have said so here; this node is among them.
+    /// Members known to have it on disk; this node included.
     pub(crate) nodes: Vec<String>,
-    /// How many there are.
+    /// Number of all members.
     pub(crate) members: u32,
 }
 
-/// What was done to a member: removed, dormant, active, dialled.
+/// A change to a member: removed, dormant, active or dialled.
 #[derive(Serialize)]
-pub(crate) struct PeerActed {
+pub(crate) struct PeerChanged {
     pub(crate) r#type: &'static str,
     pub(crate) node: String,
 }
 
-/// Says that an answer lacks a part that the API promises.
+/// Returns the failure for an answer without `what`, a part that the API promises.
 pub(crate) fn incomplete(what: &str) -> Failure {
-    Failure::failed("bad_reply", format!("the node's answer lacks {what}"))
+    Failure::failed("bad_reply", format!("the node's answer is missing {what}"))
         .hint("the node runs another version of lattice; restart it with this one")
 }

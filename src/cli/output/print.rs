@@ -1,7 +1,7 @@
-//! What goes to stdout and stderr.
+//! Writes to stdout and stderr.
 //!
-//! Lines for programs are JSON; lines for people never let a key or a value move the cursor,
-//! colour the screen or fake a line: control characters are escaped.
+//! Lines for programs are JSON. In lines for people, control characters are escaped, so that a
+//! key or a value cannot move the cursor, colour the screen or fake a line.
 
 use std::{
     borrow::Cow,
@@ -10,25 +10,26 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _, Write as _},
     os::fd::AsFd as _,
+    process::ExitCode,
 };
 
 use serde::Serialize;
 use tokio::{io::Interest, net::unix::pipe};
 
-use crate::cli::{exit::Failure, output::object};
+use crate::cli::{exit::Failure, output::json};
 
-/// Stdout.
+/// Buffered stdout. Nothing else writes to stdout while it exists.
 #[derive(Debug)]
 pub(crate) struct Output {
     out: io::BufWriter<io::Stdout>,
-    /// True for programs: one object per line.
+    /// True with `--json`: one object per line, for programs.
     pub(crate) json: bool,
-    /// True when a person sees it directly.
+    /// True if stdout is a terminal.
     pub(crate) terminal: bool,
 }
 
 impl Output {
-    /// Makes the writer; nothing else writes to stdout.
+    /// Makes the writer; `json` selects objects instead of text.
     pub(crate) fn new(json: bool) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
@@ -39,52 +40,53 @@ impl Output {
         }
     }
 
-    /// Writes an object and a newline. Nobody sees it before the next `flush`.
+    /// Writes an object and a newline. They may stay in the buffer until the next `flush`.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
-        self.line(&object::to_json(object))
+        self.line(&json::to_json(object))
     }
 
-    /// Writes a line. Nobody sees it before the next `flush`.
+    /// Writes a line. It may stay in the buffer until the next `flush`.
     pub(crate) fn line(&mut self, line: &str) -> Result<(), Failure> {
         self.bytes(line.as_bytes())?;
         self.bytes(b"\n")
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         Ok(self.out.write_all(bytes)?)
     }
 
-    /// Hands what was written to the reader.
+    /// Writes the buffer to stdout.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }
 
-    /// Tells something on stderr that is no error.
+    /// Prints a notice on stderr: something to know that is not an error.
     pub(crate) fn notice(&self, code: &str, message: &str) {
         if self.json {
-            complain(&object::to_json(&object::Notice {
+            stderr_line(&json::to_json(&json::Notice {
                 notice: code,
                 message,
             }));
         } else {
-            complain(&format!("note: {message}"));
+            stderr_line(&format!("note: {message}"));
         }
     }
 
-    /// Returns the columns of the terminal; `None`: stdout is no terminal.
+    /// Returns the width of the terminal in columns; `None` if stdout is not a terminal.
     pub(crate) fn columns(&self) -> Option<usize> {
         let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
         Some(usize::from(size.ws_col)).filter(|columns| self.terminal && *columns > 0)
     }
 }
 
-/// Returns when the reader of stdout has gone; never when stdout is not a pipe or a socket.
+/// Resolves when the reader of stdout has closed it; never if stdout is not a pipe or a socket.
 ///
-/// A writer learns it at its next write, and a quiet watch may not have one for hours.
+/// A write would notice it too, but a watch may have nothing to write for hours.
 pub(crate) async fn stdout_closed() {
-    // A descriptor of its own, so that its end closes nothing, and unchecked, so that stdout stays
-    // as it is for those who share it. What cannot be watched (a file) fails here.
+    // A duplicate, so that dropping it does not close stdout; unchecked, so that stdout does not
+    // become non-blocking for processes that share it. A regular file fails here: it cannot be
+    // watched.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     if let Ok(stdout) = stdout.and_then(pipe::Sender::from_file_unchecked)
         && stdout.ready(Interest::ERROR).await.is_ok()
@@ -94,12 +96,33 @@ pub(crate) async fn stdout_closed() {
     std::future::pending().await
 }
 
-/// Writes a line to stderr; when even that fails, there is nobody left to tell.
-pub(crate) fn complain(line: &str) {
+/// Prints `failure` on stderr and returns its exit code.
+pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
+    if failure.message.is_empty() {
+        return failure.exit.into();
+    }
+    if json {
+        stderr_line(&json::to_json(&json::Error {
+            error: &failure.code,
+            message: &failure.message,
+            hint: &failure.hint,
+            exit_code: failure.exit as u8,
+        }));
+    } else {
+        stderr_line(&format!("error: {}", failure.message));
+        if !failure.hint.is_empty() {
+            stderr_line(&format!("hint: {}", failure.hint));
+        }
+    }
+    failure.exit.into()
+}
+
+/// Writes a line to stderr. Errors are ignored: there is no other place to report them.
+pub(crate) fn stderr_line(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
-/// Returns an error with its sources, where they say more than it does.
+/// Returns an error and its sources as one text; a source already contained in it is left out.
 pub(crate) fn sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -114,7 +137,7 @@ pub(crate) fn sources(error: &dyn Error) -> String {
     text
 }
 
-/// Makes bytes safe to show on one line: what is neither UTF-8 nor printable is escaped.
+/// Makes bytes safe to show on one line: escapes invalid UTF-8 and unprintable characters.
 pub(crate) fn escape(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = str::from_utf8(bytes)
         && text.chars().all(is_harmless)
@@ -137,7 +160,7 @@ pub(crate) fn escape(bytes: &[u8]) -> Cow<'_, str> {
     safe.into()
 }
 
-/// As [`escape`], but keeps newlines and tabs, which a value on a screen of its own may have.
+/// Like [`escape`], but keeps newlines and tabs, for a value that is printed alone.
 pub(crate) fn escape_lines(bytes: &[u8]) -> String {
     let parts = bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\t'));
     let mut safe = String::with_capacity(bytes.len());
@@ -151,8 +174,8 @@ pub(crate) fn escape_lines(bytes: &[u8]) -> String {
     safe
 }
 
-/// Cuts `text` to `columns` characters; what was cut shows as an ellipsis.
-pub(crate) fn cut(text: &str, columns: usize) -> Cow<'_, str> {
+/// Shortens `text` to `columns` characters; an ellipsis marks the omitted rest.
+pub(crate) fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
     match text.char_indices().nth(columns) {
         None => text.into(),
         Some(_longer) => {
@@ -162,7 +185,7 @@ pub(crate) fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     }
 }
 
-// Neither a control character nor one that changes the direction of the text around it.
+// False for control characters and for those that change the direction of the text around them.
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -175,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_escapes_to_the_terminal() {
+    fn control_characters_are_escaped() {
         assert_eq!(escape(b"plain \xc3\xa9"), "plain é");
         assert_eq!(escape(b"\x1b[31mred\n"), "\\u{1b}[31mred\\n");
         assert_eq!(escape(b"\xff\x00a"), "\\xff\\u{0}a");
@@ -187,10 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_says_so() {
-        assert_eq!(cut("abc", 3), "abc");
-        assert_eq!(cut("abcd", 3), "ab…");
-        assert_eq!(cut("éééé", 2), "é…");
-        assert_eq!(cut("abc", 0), "…");
+    fn shortened_text_ends_with_an_ellipsis() {
+        assert_eq!(shorten("abc", 3), "abc");
+        assert_eq!(shorten("abcd", 3), "ab…");
+        assert_eq!(shorten("éééé", 2), "é…");
+        assert_eq!(shorten("abc", 0), "…");
     }
 }

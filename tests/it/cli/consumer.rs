@@ -113,7 +113,7 @@ fn what_is_acknowledged_is_done_and_the_rest_is_seen() {
     "#);
     insta::assert_snapshot!(
         home.run(&["consumer", "next", "billing", "--timeout", "0s", "--json"]), @r#"
-    {"error":"timed_out","message":"there is no change now","exit_code":8}
+    {"error":"timed_out","message":"no change is available now","exit_code":8}
     exit 8
     "#);
 }
@@ -363,7 +363,7 @@ fn a_consumer_is_paused_resumed_reset_and_deleted() {
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "list"]), @r#"
-    note: this store has no consumers; make one with `lattice consumer create`
+    note: this store has no consumers; create one with `lattice consumer create`
     exit 0
     "#);
 }

@@ -46,7 +46,7 @@ fn own_log_that_was_cut_is_refused_until_it_is_repaired() {
     let report = home.run(&["verify"]);
     assert_eq!(report.code, 6, "{report}");
     insta::assert_snapshot!(quiet(&home, &["repair"]), @r#"
-    error: repair asks before it gives entries up, and stdin is no terminal
+    error: repair asks for confirmation, but stdin is not a terminal
     hint: add --yes
     exit 2
     "#);

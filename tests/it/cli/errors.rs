@@ -32,7 +32,7 @@ fn a_mistyped_data_directory_is_not_created() {
 fn usage_is_exit_2() {
     let home = Home::new();
     insta::assert_snapshot!(home.run(&["watch", "--since", "yesterday"]), @r#"
-    error: invalid value 'yesterday' for '--since <TIME>': expected 30s, 5m, 2h, 7d, a date, or a time as in 2026-01-31T12:00:00Z
+    error: invalid value 'yesterday' for '--since <TIME>': expected an age such as 30s, 5m, 2h or 7d, a date, or a time such as 2026-01-31T12:00:00Z
 
     For more information, try '--help'.
     exit 2
@@ -42,7 +42,7 @@ fn usage_is_exit_2() {
     exit 2
     "#);
     insta::assert_snapshot!(home.run(&["delete", "--prefix", "/a"]), @r#"
-    error: delete --prefix asks before it deletes, and stdin is no terminal
+    error: delete --prefix asks for confirmation, but stdin is not a terminal
     hint: add --yes
     exit 2
     "#);
@@ -92,7 +92,7 @@ fn missing_and_refused_have_their_codes() {
     "#);
     insta::assert_snapshot!(home.run(&["log", "00000000"]), @r#"
     error: no author known here starts with [short]
-    hint: see them with `lattice status`
+    hint: `lattice status` lists the authors
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"

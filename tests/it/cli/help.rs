@@ -73,8 +73,8 @@ fn help_lists_the_commands() {
 
     Commands:
       init         Create the node: its data directory, identity and root store
-      up           Start the node, and create it at first [alias: serve]
-      down         Stop the node that runs
+      up           Start the node; create it if there is none [alias: serve]
+      down         Stop the running node
       put          Set a key
       get          Print the value of a key
       delete       Delete a key, or all keys under a prefix [aliases: del, rm]
@@ -82,28 +82,28 @@ fn help_lists_the_commands() {
       list         List keys and their values [alias: ls]
       heads        Show all heads of a key
       history      Draw the history of a key
-      diff         Show which keys were different at two times
-      conflicts    List keys with several heads, and what each says
-      watch        Stream the changes of keys under some prefixes [aliases: subscribe, sub]
-      consumer     Durable consumers: every change under a prefix is given out until it is acknowledged
-      on           Run a command, or post to a URL, for each change, here and now
+      diff         Show the keys that differ between two times
+      conflicts    List the keys that have several heads, and their heads
+      watch        Print the changes of keys as they happen [aliases: subscribe, sub]
+      consumer     Durable consumers: every change under a prefix is delivered until it is acknowledged
+      on           Run a command, or post to a URL, for each change while this runs
       hook         Hooks: the node runs a command, or posts to a URL, when a key changes
-      wait         Wait until the node answers, and for what else is asked
+      wait         Wait until the node answers and meets the given conditions
       status       Show the node, its stores and their health
-      log          Show the entries of a log
+      log          List the entries of a log
       verify       Check every record and every signature, and the state against the log
-      repair       Make this node able to write again after its own log was lost in part, or has forked
-      invite       Let another node in: prints a token for `lattice join`
+      repair       Make this node able to write again after it lost a part of its own log, or forked
+      invite       Invite another node: prints a token for `lattice join`
       join         Join the mesh of another node, with the token that `lattice invite` printed there
-      peer         Members: who they are, how they are, whom to dial, whom to remove
-      connect      Dial a member now
+      peer         List the other members, remove them, or mark them dormant
+      connect      Connect to a member now
       store        Create, list and choose stores
-      service      Run the node as a service of systemd
-      shell        Type commands, with history and completion of commands and keys
+      service      Run the node as a systemd service
+      shell        Type commands interactively, with history and completion of commands and keys
       demo         Watch three nodes find each other, disagree and agree, on this machine
-      bench        Measure a node on this machine: rates, times, and ratios to what its disk can do
+      bench        Measure a node on this machine: rates, times, and ratios to the speed of its disk
       completions  Print completions for a shell
-      man          Print the manual page, of lattice or of one command
+      man          Print the manual page of lattice or of one command
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -111,12 +111,12 @@ fn help_lists_the_commands() {
       -V, --version  Print version
 
     Global options:
-          --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
+          --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
-          --store <STORE>   Store, by name or UUID [default: what `store use` set here, else the root
-                            store] [env: LATTICE_STORE]
+          --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
+                            root store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
-      -v, --verbose...      Tell more on stderr; twice or three times for more still
+      -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
 
     Examples:
       lattice up --watch /              start the node here and stream every change
@@ -133,7 +133,7 @@ fn help_lists_the_commands() {
 #[test]
 fn short_help_of_watch_names_every_flag() {
     insta::assert_snapshot!(Home::new().run(&["watch", "-h"]).ok(), @r#"
-    Stream the changes of keys under some prefixes
+    Print the changes of keys as they happen
 
     Usage: lattice watch [OPTIONS] [PREFIX]...
 
@@ -141,53 +141,53 @@ fn short_help_of_watch_names_every_flag() {
       [PREFIX]...  Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
 
     Options:
-          --exact                 Only these very keys
-      -g, --glob <PATTERN>        Also keys that match: * is any run of bytes but /, ** any run, ? one
-                                  byte but /
-          --initial               Begin with the state as it is: the default
-          --no-initial            Begin with what happens from now on
+          --exact                 Match the keys exactly, not as prefixes
+      -g, --glob <PATTERN>        Also keys that match: * matches bytes other than /, ** any bytes, ?
+                                  one byte other than /
+          --initial               Begin with the current state (the default)
+          --no-initial            Begin with changes from now on
           --after <CURSOR>        Begin after a cursor that a watch of this store printed, here or on
                                   another node
-          --wait                  With --after: wait for what the cursor knows and this node lacks
-          --since <TIME>          Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC
-                                  3339 time
-          --arrived-since <TIME>  Begin with what arrived here since, whenever it was written: times as
-                                  for --since
-          --until <TIME>          Only what was written until then; ends when that has passed and is
-                                  told
-          --latest                When behind, skip to the newest change of each key
+          --wait                  With --after: wait for entries of the cursor that this node is missing
+          --since <TIME>          Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an
+                                  RFC 3339 time
+          --arrived-since <TIME>  Begin with changes that arrived here since, whenever they were
+                                  written; times as for --since
+          --until <TIME>          Only changes written until then; ends once that time has passed and
+                                  they are printed
+          --latest                If the watch falls behind, skip to the newest change of each key
           --keys-only             Leave the values out
           --only <KIND>           Only changes of these kinds [possible values: put, delete, expire,
                                   conflict]
           --author <AUTHOR>       Only changes by this author: 64 hex digits, or the first few
-          --cursors               Print a cursor with every change, also inside an entry
-          --proof                 With --json: put the entry as its author signed it on every put and
-                                  delete
-          --until-caught-up       End when the state, or the past, is complete
-      -c, --count <N>             End after so many changes
+          --cursors               Print a cursor with every change, even within an entry
+          --proof                 With --json: add to each put and delete its entry, as the author
+                                  signed it
+          --until-caught-up       End once the state, or the history since the start, is complete
+      -c, --count <N>             End after this many changes
           --timeout <DURATION>    End after this long, with exit 8
-          --no-reconnect          End with exit 5 when the node goes away
+          --no-reconnect          Exit with 5 if the node disconnects
       -h, --help                  Print help (see more with '--help')
 
     Global options:
-          --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
+          --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
-          --store <STORE>   Store, by name or UUID [default: what `store use` set here, else the root
-                            store] [env: LATTICE_STORE]
+          --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
+                            root store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
-      -v, --verbose...      Tell more on stderr; twice or three times for more still
+      -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
 
     Examples:
       lattice watch /nodes/
       lattice watch /jobs/ --no-initial --only put
-      lattice watch /nodes/ -g '/jobs/*/done'            all of one, and some of the other
+      lattice watch /nodes/ -g '/jobs/*/done'            a prefix and a pattern
       lattice watch /hello --exact -c 1 --timeout 30s    wait for one change
       lattice watch / --since 2h --until-caught-up       what happened in the last two hours
       lattice watch / --since 2026-11-21 --until 1d      what happened until this time yesterday
-      lattice watch / --arrived-since 2h                 also what was written earlier and came late
-      lattice watch /jobs/ --json --cursors | my-worker  and later --after the last cursor
-      lattice watch /audit/ --json --proof >> audit.jsonl  and later `lattice verify --lines`
-      lattice watch /jobs/ --after CURSOR --wait         on another node: exactly the rest
+      lattice watch / --arrived-since 2h                 also changes written earlier that came late
+      lattice watch /jobs/ --json --cursors | my-worker  later go on with --after and the last cursor
+      lattice watch /audit/ --json --proof >> audit.jsonl  later check with `lattice verify --lines`
+      lattice watch /jobs/ --after CURSOR --wait         go on after the cursor on another node
     "#);
 }
 
@@ -199,31 +199,32 @@ fn short_help_of_put_names_every_flag() {
     Usage: lattice put [OPTIONS] [KEY] [VALUE]
 
     Arguments:
-      [KEY]    The key, 1 to 4096 bytes; a path such as /nodes/7/state by habit
+      [KEY]    The key, 1 to 4096 bytes; by convention a path such as /nodes/7/state
       [VALUE]  The value, up to 1 MiB; `-` reads it from stdin
 
     Options:
           --file <PATH>         Read the value from a file
-          --stdin               Read keys and values from stdin, one per line; each is written on its
+          --stdin               Read keys and values from stdin, one pair per line, each a write of its
                                 own
-          --format <FORMAT>     How the lines of --stdin are written [default: tsv] [possible values:
-                                tsv, json]
-          --ttl <DURATION>      Hide the value after this long: 30s, 5m, 2h, 7d; watchers get `expire`
-          --if-absent           Only when the key has no value; else exit 4
-          --if-head <ENTRY>     Only when this entry is what reads see; else exit 4. An id, or its first
-                                digits
-          --wait-for <MEMBERS>  Return when so many members have it on disk, this node among them; exit
-                                8 when the time is over before
-          --timeout <DURATION>  How long --wait-for waits; what was written stays written [default: 30s]
+          --format <FORMAT>     Format of the lines of --stdin [default: tsv] [possible values: tsv,
+                                json]
+          --ttl <DURATION>      Expire the value after this long: 30s, 5m, 2h, 7d; watchers then get
+                                `expire`
+          --if-absent           Write only if the key has no value; else exit 4
+          --if-head <ENTRY>     Write only if reads return this entry (an id, or its first digits); else
+                                exit 4
+          --wait-for <MEMBERS>  Wait until this many members have it on disk, this node included; exit 8
+                                after --timeout
+          --timeout <DURATION>  How long --wait-for waits; the write stays written [default: 30s]
       -h, --help                Print help (see more with '--help')
 
     Global options:
-          --data-dir <DIR>  Where the node keeps its data [default: the platform's data folder] [env:
+          --data-dir <DIR>  Data directory of the node [default: the platform's data folder] [env:
                             LATTICE_DATA]
-          --store <STORE>   Store, by name or UUID [default: what `store use` set here, else the root
-                            store] [env: LATTICE_STORE]
+          --store <STORE>   Store, by name or UUID [default: the choice of `store use` here, else the
+                            root store] [env: LATTICE_STORE]
           --json            Print one JSON object per line; errors are one object on stderr
-      -v, --verbose...      Tell more on stderr; twice or three times for more still
+      -v, --verbose...      Log more to stderr; repeat it for still more (-vv, -vvv)
 
     Examples:
       lattice put /hello world

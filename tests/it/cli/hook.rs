@@ -80,7 +80,7 @@ fn a_hook_is_one_line() {
     until(&home, "one dead", |hook| hook["dead"] == 1);
     insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
     deploy           running  /deploy/ -> ./deploy.sh -v  done 1, failed 2, running 0, waiting 0, dead 1, last dead [time]
-                     `lattice hook dead deploy` lists what failed for good
+                     `lattice hook dead deploy` lists the dead letters
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"
@@ -124,7 +124,7 @@ fn a_hook_is_one_line() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "list"]), @r#"
-    note: this node has no hooks; make one with `lattice hook add`
+    note: this node has no hooks; add one with `lattice hook add`
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["hook", "logs", "deploy"]), @r#"

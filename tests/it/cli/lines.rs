@@ -143,7 +143,7 @@ fn a_batch_with_a_fault_does_nothing() {
     exit 2
     "#);
     insta::assert_snapshot!(home.feed(&["batch"], ""), @r#"
-    error: there is no line on stdin
+    error: stdin has no lines
     exit 2
     "#);
     assert_eq!(home.run(&["list", "/t/"]).ok(), "");

@@ -112,7 +112,7 @@ fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
     "#);
     insta::assert_snapshot!(a.run(&["peer", "remove", "nobody"]), @r#"
     error: no peer has the id or the name "nobody"
-    hint: `lattice peer list` shows them
+    hint: `lattice peer list` lists the peers
     exit 3
     "#);
 }

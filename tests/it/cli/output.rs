@@ -175,8 +175,8 @@ fn a_directory_uses_the_store_that_was_chosen_for_it() {
         "only this directory"
     );
     insta::assert_snapshot!(home.run(&["store", "use", "nope"]), @r#"
-    error: no store is called "nope"
-    hint: see them with `lattice store list`, make one with `lattice store create`
+    error: no store has the name or UUID "nope"
+    hint: `lattice store list` lists the stores, `lattice store create` makes one
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["store", "use", "--json"]), @r#"

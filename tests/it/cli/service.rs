@@ -80,7 +80,7 @@ fn units_are_printed() {
     WatchdogSec=30
     Restart=on-failure
     RestartSec=2
-    # What was typed is wrong: starting again would not help.
+    # A usage error: a restart would not help.
     RestartPreventExitStatus=2
     User=lattice
     ProtectSystem=strict

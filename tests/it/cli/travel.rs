@@ -35,7 +35,7 @@ fn keys_are_read_as_they_were() {
     assert_eq!(get("/c/a", &first).ok(), "1");
     assert_eq!(get("/c/a", &second).ok(), "2");
     insta::assert_snapshot!(get("/c/a", &third), @r#"
-    error: /c/a had no value then
+    error: /c/a had no value at that time
     exit 3
     "#);
     assert_eq!(get("/c/b", &first).code, 3);

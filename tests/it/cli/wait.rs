@@ -19,18 +19,18 @@ fn a_key_is_waited_for_and_a_node_too() {
 fn what_is_missing_is_said_when_the_time_is_over() {
     let home = Home::initialised();
     insta::assert_snapshot!(home.run(&["wait", "--timeout", "100ms"]), @r#"
-    error: ended after 100ms: no node is running on [home]/data
+    error: timed out after 100ms: no node is running on [home]/data
     exit 8
     "#);
     let _node = home.up();
     let missing =
         |arguments: &[&str]| home.run(&[&["wait", "--timeout", "100ms"], arguments].concat());
     insta::assert_snapshot!(missing(&["--peers", "1"]), @r#"
-    error: ended after 100ms: 0 of 1 members are connected
+    error: timed out after 100ms: 0 of 1 members are connected
     exit 8
     "#);
     insta::assert_snapshot!(missing(&["--key", "/w/b"]), @r#"
-    error: ended after 100ms: /w/b has no value
+    error: timed out after 100ms: /w/b has no value
     exit 8
     "#);
     assert_eq!(missing(&[]).code, 0);

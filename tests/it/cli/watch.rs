@@ -120,7 +120,7 @@ fn a_timeout_is_exit_8() {
     let home = Home::initialised();
     let _node = home.up();
     insta::assert_snapshot!(home.run(&["watch", "/t/", "--timeout", "50ms"]), @r#"
-    error: ended after 50ms
+    error: timed out after 50ms
     exit 8
     "#);
 }

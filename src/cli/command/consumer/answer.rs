@@ -1,4 +1,4 @@
-//! `consumer ack`, `nack`, `term`, `extend`: what became of a change.
+//! `consumer ack`, `nack`, `term`, `extend`: answer changes that were taken.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Changes that were taken.
+/// The deliveries to answer.
 #[derive(Debug, Args)]
 struct Taken {
     /// Name of the consumer
     name: String,
-    /// What `consumer next` printed before the change
+    /// Id of the delivery, which `consumer next` printed before the change
     #[arg(required = true, value_name = "DELIVERY")]
     deliveries: Vec<String>,
 }
 
 impl Taken {
-    // On disk when the command returns.
+    // Asks for an answer that is on disk when the command returns.
     fn request(self, context: &Context) -> api::AnswerRequest {
         api::AnswerRequest {
             store: context.store.clone(),
@@ -34,7 +34,7 @@ impl Taken {
     }
 }
 
-/// Acknowledge changes: they are done, and never given out again
+/// Acknowledge changes: they are done and are not delivered again
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -47,16 +47,15 @@ pub(super) struct Ack {
 }
 
 impl Ack {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = self.taken.request(context);
         client.ack(request.clone()).await?;
-        answered(context, "acked", &request.deliveries)
+        print_answered(context, "acked", &request.deliveries)
     }
 }
 
-/// Give changes back: they are given out again later, with a higher attempt
+/// Return changes: they are delivered again later, with the next attempt number
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -65,13 +64,12 @@ Examples:
 pub(super) struct Nack {
     #[command(flatten)]
     taken: Taken,
-    /// When they may be given out again [default: the consumer's --backoff]
+    /// Time until they are delivered again [default: the consumer's --backoff]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     delay: Option<Duration>,
 }
 
 impl Nack {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let api::AnswerRequest {
@@ -88,11 +86,11 @@ impl Nack {
             durable,
         };
         client.nack(request).await?;
-        answered(context, "nacked", &deliveries)
+        print_answered(context, "nacked", &deliveries)
     }
 }
 
-/// Give changes up: nobody can do them, they become dead letters
+/// Give changes up: they become dead letters
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -104,16 +102,15 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = self.taken.request(context);
         client.term(request.clone()).await?;
-        answered(context, "dead", &request.deliveries)
+        print_answered(context, "dead", &request.deliveries)
     }
 }
 
-/// Ask for more time: the consumer's --ack-wait begins anew
+/// Ask for more time: the consumer's --ack-wait starts again
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -124,16 +121,15 @@ pub(super) struct Extend {
 }
 
 impl Extend {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = self.taken.request(context);
         client.extend(request.clone()).await?;
-        answered(context, "extended", &request.deliveries)
+        print_answered(context, "extended", &request.deliveries)
     }
 }
 
-fn answered(
+fn print_answered(
     context: &mut Context,
     r#type: &'static str,
     deliveries: &[String],

@@ -1,4 +1,4 @@
-//! `consumer create` and `reset`: where it begins, and how it gives out changes.
+//! `consumer create`, `reset`: make a consumer, or move it to another position.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::consumer::{Name, show::tell},
+    command::consumer::{name::Name, show::print_status},
     exit::Failure,
     input::time::{When, millis, parse_duration, parse_when},
     session::{Context, Lifetime},
 };
 
-/// Make a consumer
+/// Create a consumer
 ///
-/// One that is there with the same options is left as it is, wherever it began.
+/// If one with the same name and options exists, nothing is changed, wherever it began.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,32 +27,32 @@ Examples:
   lattice consumer create deploy /deploy/ --ack-wait 10m --max-deliver 3 --backoff 1m
   lattice consumer create ledger /a/ /b/ --max-in-flight 1")]
 pub(super) struct Create {
-    /// Its name: up to 64 letters, digits, '-', '_' or '.'
+    /// Name of the consumer: up to 64 letters, digits, '-', '_' or '.'
     name: String,
     /// Only keys that start with one of these, byte by byte [default: all keys]
     #[arg(value_name = "PREFIX")]
     prefixes: Vec<String>,
-    /// Where it begins: start, now, a cursor of a watch, 2h ago, a date, or an RFC 3339 time
+    /// Where to begin: start, now, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
+    /// time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
-    /// Time to acknowledge a change, before it is given out again [default: 30s]
+    /// Time to acknowledge a change before it is delivered again [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ack_wait: Option<Duration>,
-    /// Times a change is given out before it is a dead letter; 0: no end [default: 10]
+    /// Attempts before a change becomes a dead letter; 0 for no limit [default: 10]
     #[arg(long, value_name = "N")]
     max_deliver: Option<u32>,
-    /// Changes outstanding at a time, over all takers; 1 keeps the order of the log whatever
-    /// happens [default: 1000]
+    /// Changes delivered and not answered at a time, over all processes; 1 keeps the order of the
+    /// log even when changes are delivered again [default: 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_in_flight: Option<u32>,
-    /// Waits before the 2nd, 3rd ... attempt, the last one for all that follow [default:
+    /// Waits before the 2nd, 3rd ... attempt; the last one is used for all later attempts [default:
     /// 100ms,1s,5s,30s,2m]
     #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = parse_duration)]
     backoff: Vec<Duration>,
 }
 
 impl Create {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         if self.ack_wait == Some(Duration::ZERO) {
@@ -70,29 +70,29 @@ impl Create {
             backoff_ms: self.backoff.into_iter().map(millis).collect(),
         };
         let status = client.create_consumer(request).await?.into_inner();
-        tell(&mut context.out, &status)
+        print_status(&mut context.out, &status)
     }
 }
 
-/// Begin anew elsewhere
+/// Move a consumer to another position
 ///
-/// What was given out and not acknowledged is forgotten. Dead letters stay.
+/// Changes that were delivered and not acknowledged are dropped. Dead letters stay.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice consumer reset billing --from start
-  lattice consumer reset billing --from now         skip what is behind
+  lattice consumer reset billing --from now         skip the backlog
   lattice consumer reset billing --from 2h")]
 pub(super) struct Reset {
     #[command(flatten)]
     name: Name,
-    /// Where it begins: start, now, a cursor of a watch, 2h ago, a date, or an RFC 3339 time
+    /// Where to begin: start, now, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
+    /// time
     #[arg(long, value_name = "WHERE", value_parser = parse_from)]
     from: From,
 }
 
 impl Reset {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::ResetConsumerRequest {
@@ -101,11 +101,11 @@ impl Reset {
             from: Some(self.from.to_wire()),
         };
         let status = client.reset_consumer(request).await?.into_inner();
-        tell(&mut context.out, &status)
+        print_status(&mut context.out, &status)
     }
 }
 
-/// Where a consumer, or a hook, begins.
+/// The position at which a consumer or a hook begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum From {
     Start,
@@ -115,7 +115,7 @@ pub(crate) enum From {
 }
 
 impl From {
-    /// Returns it as the API takes it.
+    /// Converts it for the API.
     pub(crate) fn to_wire(&self) -> api::ConsumerStart {
         let start = match self {
             Self::Start => Start::Beginning(true),
@@ -127,7 +127,7 @@ impl From {
     }
 }
 
-/// Reads what `--from` is given.
+/// Parses the value of `--from`.
 pub(crate) fn parse_from(text: &str) -> Result<From, String> {
     match text {
         "start" => return Ok(From::Start),
@@ -138,8 +138,8 @@ pub(crate) fn parse_from(text: &str) -> Result<From, String> {
         (Ok(when), _) => Ok(From::Since(when)),
         (_, Ok(_cursor)) => Ok(From::Cursor(text.to_owned())),
         (Err(_no_time), Err(_no_cursor)) => Err(
-            "expected start, now, a cursor of a watch, 2h, a date, or a time as in \
-            2026-01-31T12:00:00Z"
+            "expected start, now, a cursor of a watch, an age such as 2h, a date, or a time such \
+            as 2026-01-31T12:00:00Z"
                 .to_owned(),
         ),
     }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_consumer_begins_at_a_word_a_time_or_a_cursor() {
+    fn start_is_a_word_a_time_or_a_cursor() {
         assert_eq!(parse_from("start"), Ok(From::Start));
         assert_eq!(parse_from("now"), Ok(From::Now));
         let ago = When::Ago(Duration::from_secs(7200));

@@ -1,4 +1,4 @@
-//! `consumer dead`: changes that are given out no more.
+//! `consumer dead`: lists, retries or skips the dead letters of a consumer.
 
 use clap::{Args, Subcommand};
 use lattice::{api::client::Client, wire::api};
@@ -11,10 +11,10 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// List dead letters, give them out again, or forget them
+/// List dead letters, deliver them again, or drop them
 ///
-/// A change becomes a dead letter after --max-deliver attempts, by `consumer term`, or when the log
-/// cannot give it any more.
+/// A change becomes a dead letter after --max-deliver attempts, by `consumer term`, or when it
+/// cannot be read from the log any more.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -29,16 +29,16 @@ pub(super) struct Dead {
     action: Option<Action>,
 }
 
-/// What is done to dead letters.
+/// An action on dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Give dead letters out again, with all attempts before them
+    /// Deliver dead letters again, with a full number of attempts
     #[command(after_help = "\
 Examples:
   lattice consumer dead billing retry 17
   lattice consumer dead billing retry --all")]
     Retry(Which),
-    /// Forget dead letters
+    /// Drop dead letters
     #[command(after_help = "\
 Examples:
   lattice consumer dead billing skip 17
@@ -46,19 +46,18 @@ Examples:
     Skip(Which),
 }
 
-/// Which dead letters.
+/// The selected dead letters.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// Numbers, as listed, or ids that `consumer next` printed
+    /// Number of the letter in the list, or an id that `consumer next` printed for it
     #[arg(value_name = "DELIVERY", required_unless_present = "all")]
     letters: Vec<String>,
-    /// All there are
+    /// Select all dead letters
     #[arg(long, conflicts_with = "letters")]
     all: bool,
 }
 
 impl Dead {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let list = api::ConsumerRequest {
             store: context.store.clone(),
@@ -69,8 +68,7 @@ impl Dead {
 }
 
 impl Action {
-    /// Does what was asked to the dead letters of the consumer that `list` names; nothing: lists
-    /// them.
+    /// Runs `action` on the dead letters of the consumer that `list` names; lists them for `None`.
     pub(crate) async fn run(
         action: Option<Self>,
         context: &mut Context,
@@ -80,17 +78,19 @@ impl Action {
         match action {
             None => {
                 let letters = letters(&mut client, list).await?;
-                letters.iter().try_for_each(|letter| tell(context, letter))
+                letters
+                    .iter()
+                    .try_for_each(|letter| print_letter(context, letter))
             }
             Some(Self::Retry(which)) => {
                 let request = which.request(&mut client, list).await?;
                 let count = client.retry_dead(request).await?.into_inner().count;
-                acted(context, "retried", count)
+                print_count(context, "retried", count)
             }
             Some(Self::Skip(which)) => {
                 let request = which.request(&mut client, list).await?;
                 let count = client.skip_dead(request).await?.into_inner().count;
-                acted(context, "skipped", count)
+                print_count(context, "skipped", count)
             }
         }
     }
@@ -125,7 +125,8 @@ async fn letters(
     Ok(client.list_dead(list).await?.into_inner().letters)
 }
 
-// The id of any attempt will do: the part before the point is the change.
+// Finds a letter by its number, or by the id of any attempt: the part before the point names the
+// change.
 fn number(letters: &[api::DeadLetter], wanted: &str) -> Option<u64> {
     let change = |id: &str| id.split_once('.').map(|(change, _)| change.to_owned());
     let wanted_change = change(wanted);
@@ -146,7 +147,7 @@ fn not_found(wanted: &str) -> Failure {
     .hint("`lattice consumer dead NAME` lists them")
 }
 
-fn tell(context: &mut Context, letter: &api::DeadLetter) -> Result<(), Failure> {
+fn print_letter(context: &mut Context, letter: &api::DeadLetter) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         return out.object(&object::DeadLetter::new(letter));
@@ -163,7 +164,7 @@ fn tell(context: &mut Context, letter: &api::DeadLetter) -> Result<(), Failure> 
     ))
 }
 
-fn acted(context: &mut Context, r#type: &'static str, count: u64) -> Result<(), Failure> {
+fn print_count(context: &mut Context, r#type: &'static str, count: u64) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         return out.object(&object::DeadActed { r#type, count });

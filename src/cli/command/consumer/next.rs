@@ -1,4 +1,4 @@
-//! `consumer next`: the next changes, one line each.
+//! `consumer next`: takes the next changes of a consumer.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use lattice::{api::client::Client, wire::api};
 
 use crate::cli::{
     command::{
-        consumer::{Name, object},
+        consumer::{name::Name, object},
         watch::line,
     },
     exit::{Exit, Failure},
@@ -16,16 +16,16 @@ use crate::cli::{
         object::incomplete,
         print::{Output, stdout_closed},
     },
-    reconnect::Pause,
+    reconnect::Backoff,
     session::{Context, Lifetime},
 };
 
 /// Take the next changes
 ///
-/// Each line begins with the id that `ack`, `nack`, `term` and `extend` take. What is taken without
-/// --stream is this caller's for the consumer's --ack-wait. With --stream, changes come for as long
-/// as this runs, the next one when the one before is answered (see --prefetch); if it ends or dies,
-/// what was not acknowledged goes to others.
+/// Each line begins with the id that `ack`, `nack`, `term` and `extend` take. Changes taken without
+/// --stream are reserved for the caller during the consumer's --ack-wait. With --stream, changes
+/// come for as long as this runs, each when the one before is answered (see --prefetch). If it ends
+/// or dies, changes that were not acknowledged go to other processes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,19 +38,20 @@ Examples:
 pub(super) struct Next {
     #[command(flatten)]
     name: Name,
-    /// Go on until stopped, also when the node goes away and comes back
+    /// Go on until stopped, even if the node disconnects and comes back
     #[arg(long)]
     stream: bool,
-    /// Changes, at most; with --stream, end after so many [default: 1; with --stream, no end]
+    /// Take at most this many changes; with --stream, end after them [default: 1; with --stream, no
+    /// limit]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// How long to wait for a change, then exit 8 [default: for ever]
+    /// How long to wait for a change; then exit 8 [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Acknowledge each change once it is printed
     #[arg(long)]
     ack: bool,
-    /// With --stream: changes that are here and not answered at a time
+    /// With --stream: changes that may be delivered and not answered at a time
     #[arg(
         long,
         value_name = "N",
@@ -62,30 +63,23 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if !self.stream {
             return self.once(context).await;
         }
-        let client = context.client(Lifetime::Long).await?;
-        let reconnects = context.is_connected();
-        if !reconnects {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (client, reconnects) = context.client_to_follow().await?;
         let down = context.down_requested();
         let mut stream = Stream {
             client,
             store: context.store.clone(),
             left: self.count,
             next: self,
-            pause: Pause::default(),
+            backoff: Backoff::default(),
         };
         tokio::select! {
             result = stream.follow(reconnects, &mut context.out) => result,
             () = stdout_closed() => Err(Failure::pipe_closed()),
-            // This is the node, and `lattice down` ends it.
+            // This process is the node, and `lattice down` asks it to stop.
             () = down => Ok(()),
         }
     }
@@ -100,10 +94,10 @@ impl Next {
         };
         let deliveries = client.next(request).await?.into_inner().deliveries;
         if deliveries.is_empty() {
-            return Err(nothing_came(self.timeout));
+            return Err(no_change(self.timeout));
         }
         for delivery in &deliveries {
-            tell(delivery, &mut context.out)?;
+            print_delivery(delivery, &mut context.out)?;
         }
         context.out.flush()?;
         if self.ack {
@@ -114,14 +108,14 @@ impl Next {
     }
 }
 
-/// A stream of changes that survives its connection.
+/// A stream of changes that can go on over several connections.
 struct Stream {
     client: Client,
     store: String,
-    // Changes that are still wanted; `None`: no end.
+    // Changes that are still to be taken; `None` means no limit.
     left: Option<u32>,
     next: Next,
-    pause: Pause,
+    backoff: Backoff,
 }
 
 impl Stream {
@@ -129,15 +123,15 @@ impl Stream {
         loop {
             match self.connection(out).await {
                 Err(failure) if reconnects && failure.exit == Exit::Unavailable => {
-                    self.pause.begin(&failure, out);
-                    self.pause.pass().await;
+                    self.backoff.lost(&failure, out);
+                    self.backoff.wait().await;
                 }
                 ended => return ended,
             }
         }
     }
 
-    // One connection.
+    // Takes changes until the last one, or until the connection is lost.
     async fn connection(&mut self, out: &mut Output) -> Result<(), Failure> {
         let request = api::ConsumeRequest {
             store: self.store.clone(),
@@ -145,14 +139,14 @@ impl Stream {
             prefetch: self.next.prefetch,
         };
         let mut deliveries = self.client.consume(request).await?.into_inner();
-        self.pause.end(out);
+        self.backoff.connected(out);
         loop {
             let next = deliveries.message();
             let next = match self.next.timeout {
                 None => next.await?,
                 Some(timeout) => match tokio::time::timeout(timeout, next).await {
                     Ok(next) => next?,
-                    Err(_elapsed) => return Err(nothing_came(self.next.timeout)),
+                    Err(_elapsed) => return Err(no_change(self.next.timeout)),
                 },
             };
             let delivery = next.ok_or_else(|| {
@@ -162,7 +156,7 @@ impl Stream {
                     "the node ended the stream",
                 )
             })?;
-            tell(&delivery, out)?;
+            print_delivery(&delivery, out)?;
             out.flush()?;
             self.left = self.left.map(|left| left - 1);
             let is_last = self.left == Some(0);
@@ -194,7 +188,7 @@ async fn acknowledge(
     Ok(())
 }
 
-fn tell(delivery: &api::Delivery, out: &mut Output) -> Result<(), Failure> {
+fn print_delivery(delivery: &api::Delivery, out: &mut Output) -> Result<(), Failure> {
     let change = delivery.change.as_ref();
     let change = change.ok_or_else(|| incomplete("a change"))?;
     if out.json {
@@ -206,10 +200,10 @@ fn tell(delivery: &api::Delivery, out: &mut Output) -> Result<(), Failure> {
     out.line(&format!("{id}  {}", line(change, None, room)))
 }
 
-fn nothing_came(timeout: Option<Duration>) -> Failure {
+fn no_change(timeout: Option<Duration>) -> Failure {
     let message = match timeout {
         Some(timeout) if !timeout.is_zero() => format!("no change within {timeout:?}"),
-        _now => "there is no change now".to_owned(),
+        _now => "no change is available now".to_owned(),
     };
     Failure::new(Exit::TimedOut, "timed_out", message)
 }

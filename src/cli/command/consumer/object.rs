@@ -1,27 +1,27 @@
-//! The JSON objects of `consumer`; the rules of `cli::object` hold.
+//! The JSON objects of `consumer`, by the rules of [`output::object`](crate::cli::output::object).
 
 use lattice::wire::api;
 use serde::Serialize;
 
 use crate::cli::output::{
     event::Change,
-    object::{Entry, Key},
+    object::{Entry, Key, not_empty},
 };
 
-/// A change that was taken, from `next`: a line of `watch --json`, and what to answer with.
+/// A change taken by `next`: the fields of `watch --json`, and the id to answer with.
 #[derive(Serialize)]
 pub(super) struct Delivery<'a> {
     #[serde(flatten)]
     change: Change<'a>,
-    /// What `ack`, `nack`, `term` and `extend` take. The part before the point is the same at every
-    /// attempt.
+    /// Id that `ack`, `nack`, `term` and `extend` take. The part before the point is the same in
+    /// every attempt.
     delivery: &'a str,
-    /// 1 the first time.
+    /// Number of the attempt; the first one is 1.
     attempt: u32,
 }
 
 impl<'a> Delivery<'a> {
-    /// Makes it from an answer, of which `change` is the change.
+    /// Converts a delivery and its `change`.
     pub(super) fn new(delivery: &'a api::Delivery, change: &'a api::Change) -> Self {
         Self {
             change: Change::new(change, None),
@@ -31,38 +31,38 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// How a consumer is, from `list`, `show`, and what changes it.
+/// The status of a consumer, printed by `list`, `show` and the commands that change it.
 #[derive(Serialize)]
 pub(super) struct Status {
     consumer: String,
     /// `running`, `paused`, `waiting`, `stopped`.
     state: String,
-    /// Of waiting and stopped.
+    /// Why it waits or is stopped; absent in other states.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// None: all keys.
+    /// Prefixes of its keys; empty for all keys.
     prefixes: Vec<Key>,
-    /// Entries of the store that were not read, matching or not.
+    /// Entries of the store that it has not read yet, matching or not.
     backlog_entries: u64,
-    /// Changes that were read and are not finished.
+    /// Changes that were read and are not finished yet.
     outstanding: u64,
-    /// Those of them that are with takers.
+    /// Outstanding changes that are delivered and not answered.
     in_flight: u64,
-    /// Ever.
+    /// Changes acknowledged since it was created.
     acked: u64,
-    /// Attempts after the first one of a change, ever.
+    /// Redeliveries since it was created.
     redelivered: u64,
-    /// Dead letters.
+    /// Number of dead letters.
     dead: u64,
-    /// When a change was last taken or answered; absent: never.
+    /// When a change was last taken or answered; absent for never.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen_ms: Option<u64>,
     created_ms: u64,
-    /// A cursor; absent: nothing was read yet.
+    /// Cursor of its position; absent before anything was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<String>,
     ack_wait_ms: u64,
-    /// Absent: no end.
+    /// Absent for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_deliver: Option<u32>,
     max_in_flight: u32,
@@ -70,13 +70,12 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// Makes it from an answer.
+    /// Converts a status of the API.
     pub(super) fn new(status: &api::ConsumerStatus) -> Self {
-        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Self {
             consumer: status.consumer.clone(),
             state: status.state.clone(),
-            reason: text(&status.reason),
+            reason: not_empty(&status.reason),
             prefixes: status.prefixes.iter().map(|key| Key::new(key)).collect(),
             backlog_entries: status.backlog_entries,
             outstanding: status.outstanding,
@@ -86,7 +85,7 @@ impl Status {
             dead: status.dead,
             last_seen_ms: Some(status.last_seen_ms).filter(|ms| *ms > 0),
             created_ms: status.created_ms,
-            position: text(&status.position),
+            position: not_empty(&status.position),
             ack_wait_ms: status.ack_wait_ms,
             max_deliver: Some(status.max_deliver).filter(|times| *times > 0),
             max_in_flight: status.max_in_flight,
@@ -95,7 +94,7 @@ impl Status {
     }
 }
 
-/// What became of a change that was taken.
+/// The answer given to a delivery.
 #[derive(Serialize)]
 pub(super) struct Answered<'a> {
     /// `acked`, `nacked`, `dead`, `extended`.
@@ -103,7 +102,7 @@ pub(super) struct Answered<'a> {
     pub(super) delivery: &'a str,
 }
 
-/// A consumer that is no more.
+/// A consumer that was deleted.
 #[derive(Serialize)]
 pub(super) struct Deleted<'a> {
     /// `deleted`.
@@ -111,19 +110,19 @@ pub(super) struct Deleted<'a> {
     pub(super) consumer: &'a str,
 }
 
-/// A change that is given out no more, from `dead`.
+/// A dead letter, printed by `dead`.
 #[derive(Serialize)]
 pub(super) struct DeadLetter {
-    /// Names it in the consumer.
+    /// Number of the letter, unique in its consumer.
     number: u64,
     #[serde(flatten)]
     key: Key,
-    /// As of the change.
+    /// Kind of the change.
     kind: String,
     #[serde(flatten)]
     entry: Entry,
     op_index: u32,
-    /// The id of its last delivery.
+    /// Id of its last delivery.
     delivery: String,
     attempts: u32,
     /// `max_deliver`, `terminated`, `unreadable`.
@@ -132,7 +131,7 @@ pub(super) struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Makes it from an answer.
+    /// Converts a dead letter of the API.
     pub(super) fn new(letter: &api::DeadLetter) -> Self {
         Self {
             number: letter.number,
@@ -148,7 +147,7 @@ impl DeadLetter {
     }
 }
 
-/// What was done to dead letters.
+/// The result of an action on dead letters.
 #[derive(Serialize)]
 pub(super) struct DeadActed {
     /// `retried`, `skipped`.

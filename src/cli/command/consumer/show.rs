@@ -1,4 +1,4 @@
-//! `consumer list`, `show`, and what changes a consumer as a whole.
+//! `consumer list`, `show`, `pause`, `resume`, `delete`.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::consumer::{Name, object},
+    command::consumer::{name::Name, object},
     exit::Failure,
     input::time::{brief, date_time},
     output::print::{Output, escape},
     session::{Context, Lifetime},
 };
 
-/// List the consumers of the store, and what each has to do
+/// List the consumers of the store, with the backlog of each
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "ls",
@@ -28,7 +28,6 @@ Examples:
 pub(super) struct List {}
 
 impl List {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
@@ -43,7 +42,7 @@ impl List {
         if consumers.is_empty() {
             out.notice(
                 "no_consumers",
-                "this store has no consumers; make one with `lattice consumer create`",
+                "this store has no consumers; create one with `lattice consumer create`",
             );
         }
         consumers
@@ -52,7 +51,7 @@ impl List {
     }
 }
 
-/// Show how a consumer is, and how it was made
+/// Show the state and the options of a consumer
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,15 +63,14 @@ pub(super) struct Show {
 }
 
 impl Show {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.show_consumer(self.name.request(context)).await?;
-        tell(&mut context.out, &reply.into_inner())
+        print_status(&mut context.out, &reply.into_inner())
     }
 }
 
-/// Give out nothing until `resume`, also after a restart
+/// Stop delivering changes until `resume`, even after a restart of the node
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  lattice consumer pause billing")]
 pub(super) struct Pause {
@@ -81,15 +79,14 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.pause_consumer(self.name.request(context)).await?;
-        tell(&mut context.out, &reply.into_inner())
+        print_status(&mut context.out, &reply.into_inner())
     }
 }
 
-/// Go on after `pause`
+/// Deliver changes again after `pause`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  lattice consumer resume billing")]
 pub(super) struct Resume {
@@ -98,15 +95,14 @@ pub(super) struct Resume {
 }
 
 impl Resume {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.resume_consumer(self.name.request(context)).await?;
-        tell(&mut context.out, &reply.into_inner())
+        print_status(&mut context.out, &reply.into_inner())
     }
 }
 
-/// Delete a consumer with all it has, its dead letters too
+/// Delete a consumer with its position and its dead letters
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "rm",
@@ -118,7 +114,6 @@ pub(super) struct Delete {
 }
 
 impl Delete {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         client.delete_consumer(self.name.request(context)).await?;
@@ -131,16 +126,16 @@ impl Delete {
     }
 }
 
-/// Prints how one consumer is.
-pub(super) fn tell(out: &mut Output, status: &api::ConsumerStatus) -> Result<(), Failure> {
+/// Prints the status of a consumer, a line for each property.
+pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Result<(), Failure> {
     if out.json {
         return out.object(&object::Status::new(status));
     }
-    // As `--ack-wait` takes it.
+    // In the form that `--ack-wait` takes.
     let duration = |ms| duration_text(Duration::from_millis(ms));
     let backoff: Vec<String> = status.backoff_ms.iter().copied().map(duration).collect();
     let max_deliver = match status.max_deliver {
-        0 => "no end".to_owned(),
+        0 => "no limit".to_owned(),
         times => times.to_string(),
     };
     let seen = match status.last_seen_ms {

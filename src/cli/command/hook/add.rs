@@ -1,4 +1,4 @@
-//! `hook add`: writes a hook to hooks.toml.
+//! `hook add`: adds a hook to hooks.toml.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,20 +8,25 @@ use lattice::wire::api;
 use crate::cli::{
     command::{
         consumer::create::{From, parse_from},
-        hook::show::tell,
+        hook::show::print_status,
     },
     exit::Failure,
-    input::time::{millis, parse_duration},
+    input::{
+        action_flags::ActionArgs,
+        time::{millis, parse_duration},
+    },
+    place::current_dir,
     session::{Context, Lifetime},
 };
 
 /// Run a command, or post to a URL, whenever a key changes
 ///
-/// The command gets the change on stdin, as a line of `lattice watch --json`, and in its
-/// environment LATTICE_KEY, LATTICE_KIND, LATTICE_ENTRY, LATTICE_RUN_ID (the same at every attempt:
-/// a key for idempotent work), LATTICE_ATTEMPT and LATTICE_HOOK; besides PATH and HOME, nothing
-/// else. No shell sees it: say `sh -c '...'` where you want one. Exit code 0 means done; anything
-/// else is tried again. A key is never worked on twice at a time.
+/// The command gets the change on stdin, as a line of `lattice watch --json`. Its environment has
+/// PATH, HOME, LATTICE_DATA, LATTICE_STORE, LATTICE_KEY, LATTICE_KIND, LATTICE_ENTRY,
+/// LATTICE_RUN_ID (the same at every attempt, to make work idempotent), LATTICE_ATTEMPT,
+/// LATTICE_HOOK and LATTICE_CHANGES, and nothing else. It is started directly, not by a shell; use
+/// `sh -c '...'` for one. Exit code 0 means done; after any other, the run is tried again. Two runs
+/// never handle the same key at the same time.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,29 +37,31 @@ Examples:
   lattice hook add index /pages/ --writes -- ./index.py
   lattice hook add tell /alerts/ --http https://example.org/alert --secret-file alert.secret")]
 pub(super) struct Add {
-    /// Its name: letters, digits, '-', '_' and '.'
+    /// Name of the hook: letters, digits, '-', '_' and '.'
     name: String,
     /// Only keys that start with this, byte by byte
     prefix: String,
     /// Only changes of these kinds
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// Which changes make a run
+    /// How changes become runs
     #[arg(long, value_enum, default_value_t = Mode::Each)]
     mode: Mode,
-    /// latest: wait until the key was quiet for so long; batch: wait so long for more
+    /// In mode latest, wait until the key has not changed for this long; in mode batch, wait this
+    /// long for more changes
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     debounce: Option<Duration>,
-    /// latest: wait no longer than this, quiet or not [default: ten times --debounce]
+    /// In mode latest, run after this long even if the key still changes [default: ten times
+    /// --debounce]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     debounce_max: Option<Duration>,
-    /// Changes of one run in mode batch [default: 100]
+    /// In mode batch, changes in one run at most [default: 100]
     #[arg(long, value_name = "N")]
     batch: Option<u32>,
-    /// End a run that takes longer, with all it has started [default: 1m]
+    /// Kill a run that takes longer, with all processes it has started [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// Runs of one change that fail before it is a dead letter [default: 5]
+    /// Failed runs before a change becomes a dead letter [default: 5]
     #[arg(long, value_name = "N")]
     attempts: Option<u32>,
     /// Waits before the 2nd, 3rd ... attempt [default: 1s,5s,30s,2m]
@@ -65,42 +72,26 @@ pub(super) struct Add {
         value_parser = parse_duration
     )]
     backoff: Vec<Duration>,
-    /// Write what the command prints: puts and deletes as JSON lines, as `put --stdin --format json`
-    /// reads them. They become one entry that names its cause, and are never written twice
+    /// Write the puts and deletes that the command prints, as JSON lines in the format of `put
+    /// --stdin --format json`. They become one entry that names its cause, and are never written
+    /// twice
     #[arg(long)]
     writes: bool,
-    /// Runs at a time, never two of one key [default: 4]
+    /// Number of runs at a time; never two for one key [default: 4]
     #[arg(long, value_name = "N")]
     parallel: Option<u32>,
-    /// Runs a second, at most; more wait [default: 100]
+    /// Runs per second at most; further ones wait [default: 100]
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
-    /// Where it begins: now, start, or a time: 30s, 2h, 7d ago, a date, an RFC 3339 time
+    /// Where to begin: now, start, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
+    /// time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
-    /// Post the change to this URL, in place of a command
-    #[arg(long, value_name = "URL", conflicts_with = "command")]
-    http: Option<String>,
-    /// Sign posts with the secret in this file, as Standard Webhooks does
-    #[arg(long, value_name = "PATH", requires = "http")]
-    secret_file: Option<PathBuf>,
-    /// The same, with the secret in this environment variable of the node
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "http",
-        conflicts_with = "secret_file"
-    )]
-    secret_env: Option<String>,
-    /// Also believe a server that the authorities in this PEM file vouch for
-    #[arg(long, value_name = "PATH", requires = "http")]
-    ca_file: Option<PathBuf>,
-    /// The command and its arguments; ./x is relative to the current directory
-    #[arg(last = true, value_name = "COMMAND", required_unless_present = "http")]
-    command: Vec<String>,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
-/// What `--only` selects.
+/// Kinds of changes that `--only` selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Put,
@@ -109,19 +100,18 @@ enum Kind {
     Retract,
 }
 
-/// What `--mode` selects.
+/// How changes become runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Every change
+    /// A run for every change
     Each,
-    /// Only what is the newest of its key when its turn comes
+    /// A run for the newest change of a key; older waiting ones are skipped
     Latest,
-    /// Several changes at once, one line each on stdin; a key once at most
+    /// A run for several changes, one line each on stdin, with each key at most once
     Batch,
 }
 
 impl Add {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::AddHookRequest {
@@ -130,13 +120,11 @@ impl Add {
             definition: Some(self.definition(context.store.clone())?),
         };
         let status = client.add_hook(request).await?.into_inner();
-        tell(context, &status)
+        print_status(context, &status)
     }
 
     fn definition(self, store: String) -> Result<api::Hook, Failure> {
-        let here = std::env::current_dir().map_err(|error| {
-            Failure::failed("no_current_dir", format!("the current directory: {error}"))
-        })?;
+        let here = current_dir()?;
         let text = |path: PathBuf| {
             path.into_os_string().into_string().map_err(|path| {
                 let message = format!("{} is not UTF-8", path.display());
@@ -149,16 +137,16 @@ impl Add {
         Ok(api::Hook {
             on: self.prefix,
             store,
-            // A bare command is looked for in PATH, wherever it runs.
-            dir: match self.command.is_empty() {
+            // The directory for relative paths; a command without a slash is looked up in PATH.
+            dir: match self.action.command.is_empty() {
                 true => String::new(),
                 false => text(here.clone())?,
             },
-            run: self.command,
-            http: self.http.unwrap_or_default(),
-            secret_file: absolute(self.secret_file)?,
-            secret_env: self.secret_env.unwrap_or_default(),
-            ca_file: absolute(self.ca_file)?,
+            run: self.action.command,
+            http: self.action.http.unwrap_or_default(),
+            secret_file: absolute(self.action.secret_file)?,
+            secret_env: self.action.secret_env.unwrap_or_default(),
+            ca_file: absolute(self.action.ca_file)?,
             kinds: self.only.iter().map(|kind| name(*kind)).collect(),
             mode: name(self.mode),
             batch: self.batch.unwrap_or(0),
@@ -174,7 +162,7 @@ impl Add {
     }
 }
 
-// As it is typed, and as the API has it.
+// Returns the name of a choice, which is the same in the API.
 fn name(choice: impl ValueEnum) -> String {
     let value = choice.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())

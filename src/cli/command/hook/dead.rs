@@ -1,15 +1,15 @@
-//! `hook dead`: changes that a hook runs no more.
+//! `hook dead`: lists, retries or skips the dead letters of a hook.
 
 use clap::Args;
 use lattice::wire::api;
 
 use crate::cli::{
-    command::{consumer::dead::Action, hook::Name},
+    command::{consumer::dead::Action, hook::name::Name},
     exit::Failure,
     session::{Context, Lifetime},
 };
 
-/// List what a hook failed on for good, run it again, or forget it
+/// List the dead letters of a hook, run them again, or drop them
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,12 +25,11 @@ pub(super) struct Dead {
 }
 
 impl Dead {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let list = client.list_hooks(api::ListHooksRequest {}).await?;
         let mut hooks = list.into_inner().hooks.into_iter();
-        // Its own store, whatever is used here.
+        // The store of the hook, not the one that this command selects.
         let hook = hooks.find(|hook| hook.hook == self.name.name);
         let store = hook.and_then(|hook| hook.definition).map(|hook| hook.store);
         let list = api::ConsumerRequest {

@@ -1,4 +1,4 @@
-//! `hook logs`: what the runs of a hook did.
+//! `hook logs`: prints the runs of a hook.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use clap::Args;
 use lattice::{api::client::Client, clock::duration_text, wire::api};
 
 use crate::cli::{
-    command::hook::{Name, object},
+    command::hook::{name::Name, object},
     exit::{Exit, Failure},
     input::time::date_time,
     output::print::{Output, escape, stdout_closed},
-    reconnect::Pause,
+    reconnect::Backoff,
     session::{Context, Lifetime},
 };
 
-/// Show what the last runs did, and what they printed
+/// Show the last runs of a hook and their output
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,7 @@ Examples:
 pub(super) struct Logs {
     #[command(flatten)]
     name: Name,
-    /// The last so many runs
+    /// Show the last N runs
     #[arg(
         short = 'n',
         long,
@@ -34,13 +34,12 @@ pub(super) struct Logs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     count: u32,
-    /// Go on with the runs that come, until it is stopped
+    /// Go on with new runs until stopped
     #[arg(short = 'f', long)]
     follow: bool,
 }
 
 impl Logs {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut request = api::HookLogRequest {
             hook: self.name.name,
@@ -51,60 +50,55 @@ impl Logs {
             let mut client = context.client(Lifetime::Short).await?;
             return page(&mut client, &mut request, &mut context.out).await;
         }
-        let client = context.client(Lifetime::Long).await?;
-        let reconnects = context.is_connected();
-        if !reconnects {
-            context
-                .out
-                .notice("is_node", "no node is running; this is one while it lives");
-        }
+        let (client, reconnects) = context.client_to_follow().await?;
         let down = context.down_requested();
         tokio::select! {
             result = follow(client, request, reconnects, &mut context.out) => result,
             () = stdout_closed() => Err(Failure::pipe_closed()),
-            // This is the node, and `lattice down` ends it.
+            // This process is the node, and `lattice down` asks it to stop.
             () = down => Ok(()),
         }
     }
 }
 
-// Over several connections, if it may. The log says where to go on, whoever serves it.
+// Prints runs as they end, over several connections if `reconnects`. The position in the log
+// stays valid when the node restarts.
 async fn follow(
     mut client: Client,
     mut request: api::HookLogRequest,
     reconnects: bool,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let mut pause = Pause::default();
+    let mut backoff = Backoff::default();
     loop {
         match page(&mut client, &mut request, out).await {
             Ok(()) => {
-                pause.end(out);
-                tokio::time::sleep(LOOK_EVERY).await;
+                backoff.connected(out);
+                tokio::time::sleep(FOLLOW_INTERVAL).await;
             }
             Err(lost) if reconnects && lost.exit == Exit::Unavailable => {
-                pause.begin(&lost, out);
-                pause.pass().await;
+                backoff.lost(&lost, out);
+                backoff.wait().await;
             }
             ended => return ended,
         }
     }
 }
 
-// Prints what there is, and makes `request` one for what comes after it.
+// Prints the runs that `request` asks for, and moves it to the runs after them.
 async fn page(
     client: &mut Client,
     request: &mut api::HookLogRequest,
     out: &mut Output,
 ) -> Result<(), Failure> {
     let reply = client.hook_log(request.clone()).await?.into_inner();
-    reply.runs.iter().try_for_each(|run| tell(out, run))?;
+    reply.runs.iter().try_for_each(|run| print_run(out, run))?;
     request.after = reply.next;
     out.flush()
 }
 
-/// Prints a run: a line, and what the command printed, each line behind a bar.
-pub(super) fn tell(out: &mut Output, run: &api::HookRun) -> Result<(), Failure> {
+/// Prints a run: a line about it, and the lines of its output after a bar.
+pub(super) fn print_run(out: &mut Output, run: &api::HookRun) -> Result<(), Failure> {
     if out.json {
         return out.object(&object::Run::new(run));
     }
@@ -147,5 +141,5 @@ pub(super) fn tell(out: &mut Output, run: &api::HookRun) -> Result<(), Failure> 
     Ok(())
 }
 
-/// How soon a run is seen by who follows.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Time between two requests of `--follow`.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);

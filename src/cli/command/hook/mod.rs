@@ -1,80 +1,12 @@
-//! `hook`: commands that the node runs, and URLs that it posts to, when a key changes.
+//! `hook`: commands that the node runs, or URLs that it posts to, when a key changes.
 
 mod add;
 mod dead;
+mod hook;
 mod logs;
+mod name;
 pub(crate) mod object;
 mod show;
 mod test;
 
-use clap::{Args, Subcommand};
-
-use self::{
-    add::Add,
-    dead::Dead,
-    logs::Logs,
-    show::{List, Pause, Remove, Resume},
-    test::Test,
-};
-use crate::cli::{exit::Failure, session::Context};
-
-/// Hooks: the node runs a command, or posts to a URL, when a key changes
-///
-/// Hooks are kept in hooks.toml in the data directory, which may also be edited by hand; changes
-/// count at once. They never replicate: what runs on a machine is decided on that machine. A change
-/// whose run fails is tried again; one that fails for good becomes a dead letter.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  lattice hook add deploy /deploy/ -- ./deploy.sh     gets each change as JSON on stdin
-  lattice hook list
-  lattice hook logs deploy
-  lattice hook test deploy --since 24h --dry-run      what it would have done
-  lattice hook dead deploy retry --all")]
-pub(crate) struct Hook {
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(Debug, Subcommand)]
-enum Action {
-    Add(Box<Add>),
-    List(List),
-    Logs(Logs),
-    Test(Test),
-    Pause(Pause),
-    Resume(Resume),
-    Remove(Remove),
-    Dead(Dead),
-}
-
-impl Hook {
-    /// Runs the command.
-    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        match self.action {
-            Action::Add(add) => add.run(context).await,
-            Action::List(list) => list.run(context).await,
-            Action::Logs(logs) => logs.run(context).await,
-            Action::Test(test) => test.run(context).await,
-            Action::Pause(pause) => pause.run(context).await,
-            Action::Resume(resume) => resume.run(context).await,
-            Action::Remove(remove) => remove.run(context).await,
-            Action::Dead(dead) => dead.run(context).await,
-        }
-    }
-}
-
-/// Which hook.
-#[derive(Debug, Args)]
-struct Name {
-    /// Its name
-    name: String,
-}
-
-impl Name {
-    fn request(&self) -> lattice::wire::api::HookRequest {
-        lattice::wire::api::HookRequest {
-            hook: self.name.clone(),
-        }
-    }
-}
+pub(crate) use hook::Hook;

@@ -1,44 +1,45 @@
-//! The JSON objects of `hook`; the rules of `cli::object` hold.
+//! The JSON objects of `hook`, by the rules of [`output::object`](crate::cli::output::object).
 
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::output::object::{Key, Value};
+use crate::cli::output::object::{Key, Value, not_empty};
 
-/// How a hook is, from `list`, and what adds or changes it.
+/// The status of a hook, printed by `list` and the commands that change it.
 #[derive(Serialize)]
 pub(super) struct Status {
     hook: String,
-    /// `running`, `paused`, `waiting`, `stopped`, `trouble`; `off`: no node runs it.
+    /// `running`, `paused`, `waiting`, `stopped` or `trouble`; `off` if no node runs it.
     state: String,
-    /// Of waiting, stopped and trouble.
+    /// Why it waits, is stopped or in trouble; absent in other states.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// False: it was taken out of hooks.toml by hand, and `remove` forgets the rest.
+    /// False if it was removed from hooks.toml by hand; `remove` then deletes its position and log.
     in_file: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     on: Option<String>,
-    /// Empty for a hook that posts.
+    /// Command and arguments; empty for a hook that posts.
     run: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     /// `each`, `latest`, `batch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
-    /// Runs now.
+    /// Number of runs at this moment.
     running: u64,
-    /// Runs since the node started that succeeded, and that failed.
+    /// Runs that succeeded since the node started.
     done: u64,
+    /// Runs that failed since the node started.
     failed: u64,
-    /// Changes without a run because a newer one of their key was known.
+    /// Changes that were not run, because a newer one of their key was known.
     skipped: u64,
-    /// Entries of the store that were not read, matching or not.
+    /// Entries of the store that it has not read yet, matching or not.
     backlog_entries: u64,
-    /// Changes that were read and are not finished.
+    /// Changes that were read and are not finished yet.
     outstanding: u64,
-    /// Dead letters.
+    /// Number of dead letters.
     dead: u64,
-    /// Why runs wait.
+    /// Why runs wait; absent if they do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     slowed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,18 +47,18 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// Makes it from an answer.
+    /// Converts a status of the API.
     pub(super) fn new(status: &api::HookStatus) -> Self {
         let consumer = status.consumer.clone().unwrap_or_default();
         let hook = status.definition.as_ref();
         Self {
             hook: status.hook.clone(),
             state: status.state.clone(),
-            reason: text(&status.reason),
+            reason: not_empty(&status.reason),
             in_file: hook.is_some(),
             on: hook.map(|hook| hook.on.clone()),
             run: hook.map(|hook| hook.run.clone()).unwrap_or_default(),
-            http: hook.and_then(|hook| text(&hook.http)),
+            http: hook.and_then(|hook| not_empty(&hook.http)),
             mode: hook.map(|hook| hook.mode.clone()),
             running: status.running,
             done: status.done,
@@ -66,49 +67,52 @@ impl Status {
             backlog_entries: consumer.backlog_entries,
             outstanding: consumer.outstanding,
             dead: consumer.dead,
-            slowed: text(&status.slowed),
+            slowed: not_empty(&status.slowed),
             last: status.last.as_ref().map(Run::new),
         }
     }
 }
 
-/// A run, from `logs`.
+/// A run, printed by `logs` and `on`.
 #[derive(Serialize)]
 pub(crate) struct Run {
-    /// When it began.
+    /// When the run began.
     at_ms: u64,
-    /// What LATTICE_RUN_ID was.
+    /// Value of LATTICE_RUN_ID.
     run: String,
     attempt: u32,
-    /// 1, but for batches; kind, key and entry are of the first one.
+    /// Number of changes: 1, or more in a batch. Kind, key and entry are those of the first one.
     changes: u32,
     kind: String,
     #[serde(flatten)]
     key: Key,
     entry: String,
-    /// `done`, `failed`; `dead`: failed, and not tried again.
+    /// `done`; `failed`; or `dead`: failed, and not tried again.
     outcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     what: Option<String>,
     took_ms: u64,
-    /// How long the next attempt waits.
+    /// Time until the next attempt; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_ms: Option<u64>,
-    /// The beginning of it, and how much there was.
+    /// Beginning of stdout.
     stdout: String,
+    /// Bytes of the whole stdout.
     stdout_bytes: u64,
+    /// Beginning of stderr.
     stderr: String,
+    /// Bytes of the whole stderr.
     stderr_bytes: u64,
-    /// The entry that holds what it wrote.
+    /// Id of the entry that the run wrote.
     #[serde(skip_serializing_if = "Option::is_none")]
     wrote: Option<String>,
-    /// Puts and deletes in it.
+    /// Number of puts and deletes in that entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     ops: Option<u32>,
 }
 
 impl Run {
-    /// Makes it from an answer.
+    /// Converts a run of the API.
     pub(crate) fn new(run: &api::HookRun) -> Self {
         Self {
             at_ms: run.at_ms,
@@ -119,33 +123,33 @@ impl Run {
             key: Key::new(&run.key),
             entry: run.entry.clone(),
             outcome: run.outcome.clone(),
-            what: text(&run.what),
+            what: not_empty(&run.what),
             took_ms: run.took_ms,
             retry_ms: run.retry_ms,
             stdout: run.stdout.clone(),
             stdout_bytes: run.stdout_bytes,
             stderr: run.stderr.clone(),
             stderr_bytes: run.stderr_bytes,
-            wrote: text(&run.wrote),
+            wrote: not_empty(&run.wrote),
             ops: Some(run.ops).filter(|_| !run.wrote.is_empty()),
         }
     }
 }
 
-/// A run of `test`.
+/// A run, printed by `test`.
 #[derive(Serialize)]
 pub(super) struct Test {
-    /// `outcome` is `would_run` where nothing went wrong in a dry run.
+    /// The run; in a dry run without errors, its `outcome` is `would_run`.
     #[serde(flatten)]
     run: Run,
-    /// The command, or POST and the URL.
+    /// The command and its arguments, or POST and the URL.
     action: Vec<String>,
-    /// What it would have written.
+    /// Puts and deletes that a dry run would have written.
     would_write: Vec<Op>,
 }
 
 impl Test {
-    /// Makes it from an answer, of which `run` is the run.
+    /// Converts a test and its `run`.
     pub(super) fn new(test: &api::HookTest, run: &api::HookRun) -> Self {
         Self {
             run: Run::new(run),
@@ -155,7 +159,7 @@ impl Test {
     }
 }
 
-/// A put or a delete, as `batch --format json` reads it.
+/// A put or a delete, in the format of `batch --format json`.
 #[derive(Serialize)]
 struct Op {
     #[serde(flatten)]
@@ -179,14 +183,10 @@ impl Op {
     }
 }
 
-/// A hook that is no more.
+/// A hook that was removed.
 #[derive(Serialize)]
 pub(super) struct Removed<'a> {
     /// `removed`.
     pub(super) r#type: &'static str,
     pub(super) hook: &'a str,
-}
-
-fn text(text: &str) -> Option<String> {
-    Some(text.to_owned()).filter(|text| !text.is_empty())
 }

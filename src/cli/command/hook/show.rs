@@ -1,17 +1,17 @@
-//! `hook list`, and what changes a hook as a whole.
+//! `hook list`, `pause`, `resume`, `remove`.
 
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
 use crate::cli::{
-    command::hook::{Name, object},
+    command::hook::{name::Name, object},
     exit::Failure,
     input::time::brief,
     output::print::escape,
     session::{Context, Lifetime},
 };
 
-/// List the hooks of this node, and how each is doing
+/// List the hooks of this node, with the state of each
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "ls",
@@ -23,14 +23,13 @@ Examples:
 pub(super) struct List {}
 
 impl List {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.list_hooks(api::ListHooksRequest {}).await?;
         let api::ListHooksReply { hooks, broken } = reply.into_inner();
         if !broken.is_empty() {
             let text = format!(
-                "{}; the hooks are as they were before",
+                "{}; the hooks of the last valid file are in use",
                 escape(broken.as_bytes())
             );
             context.out.notice("hooks_file", &text);
@@ -38,14 +37,16 @@ impl List {
         if hooks.is_empty() && !context.out.json {
             context.out.notice(
                 "no_hooks",
-                "this node has no hooks; make one with `lattice hook add`",
+                "this node has no hooks; add one with `lattice hook add`",
             );
         }
-        hooks.iter().try_for_each(|hook| tell(context, hook))
+        hooks
+            .iter()
+            .try_for_each(|hook| print_status(context, hook))
     }
 }
 
-/// Run nothing until `resume`, also after a restart
+/// Start no runs until `resume`, even after a restart of the node
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  lattice hook pause deploy")]
 pub(super) struct Pause {
@@ -54,15 +55,14 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.pause_hook(self.name.request()).await?;
-        tell(context, &reply.into_inner())
+        print_status(context, &reply.into_inner())
     }
 }
 
-/// Go on after `pause`, with all that has happened since
+/// Run the hook again after `pause`, with all changes since then
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  lattice hook resume deploy")]
 pub(super) struct Resume {
@@ -71,17 +71,16 @@ pub(super) struct Resume {
 }
 
 impl Resume {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.resume_hook(self.name.request()).await?;
-        tell(context, &reply.into_inner())
+        print_status(context, &reply.into_inner())
     }
 }
 
-/// Remove a hook with all it has: what it did not run, its dead letters, its log
+/// Remove a hook with its waiting changes, its dead letters and its log
 ///
-/// What runs is ended.
+/// Its current runs are killed.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "rm",
@@ -93,7 +92,6 @@ pub(super) struct Remove {
 }
 
 impl Remove {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         client.remove_hook(self.name.request()).await?;
@@ -106,8 +104,8 @@ impl Remove {
     }
 }
 
-/// Prints how a hook is, on one line; what needs a person follows on lines of its own.
-pub(super) fn tell(context: &mut Context, status: &api::HookStatus) -> Result<(), Failure> {
+/// Prints the status of a hook on one line, and problems on further lines.
+pub(super) fn print_status(context: &mut Context, status: &api::HookStatus) -> Result<(), Failure> {
     let out = &mut context.out;
     if out.json {
         return out.object(&object::Status::new(status));
@@ -117,7 +115,7 @@ pub(super) fn tell(context: &mut Context, status: &api::HookStatus) -> Result<()
         "{:<16} {:<8} {}  done {}, failed {}, running {}, waiting {}, dead {}{}",
         status.hook,
         status.state,
-        what(status),
+        definition(status),
         status.done,
         status.failed,
         status.running,
@@ -125,10 +123,7 @@ pub(super) fn tell(context: &mut Context, status: &api::HookStatus) -> Result<()
         consumer.dead,
         last(status),
     ))?;
-    let dead = format!(
-        "`lattice hook dead {}` lists what failed for good",
-        status.hook
-    );
+    let dead = format!("`lattice hook dead {}` lists the dead letters", status.hook);
     let notes = [
         status.reason.as_str(),
         status.slowed.as_str(),
@@ -141,7 +136,8 @@ pub(super) fn tell(context: &mut Context, status: &api::HookStatus) -> Result<()
     Ok(())
 }
 
-fn what(status: &api::HookStatus) -> String {
+// Returns the key prefix, the mode and the action.
+fn definition(status: &api::HookStatus) -> String {
     let Some(hook) = &status.definition else {
         return "(not in hooks.toml any more)".to_owned();
     };
@@ -160,6 +156,7 @@ fn what(status: &api::HookStatus) -> String {
     )
 }
 
+// Returns the outcome and the time of the last run.
 fn last(status: &api::HookStatus) -> String {
     status.last.as_ref().map_or_else(String::new, |run| {
         let at = brief(run.at_ms, Clock::system().now_ms());

@@ -1,10 +1,10 @@
-//! `hook test`: a hook on what has happened.
+//! `hook test`: runs a hook on past changes.
 
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
 use crate::cli::{
-    command::hook::{Name, logs, object},
+    command::hook::{logs, name::Name, object},
     exit::{Exit, Failure},
     input::time::{When, parse_when},
     output::{
@@ -14,11 +14,11 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Run a hook on what has happened, or show what it would do
+/// Run a hook on past changes, or show what it would do
 ///
-/// Goes through history as it is here, one run after the other; the hook's place in history stays
-/// where it is. With --dry-run nothing is run, but for a hook with --writes: its command runs with
-/// LATTICE_DRY_RUN=1, and what it would have written is shown.
+/// Goes through the history on this node, one run after the other. The position of the hook does
+/// not change. With --dry-run nothing is run, except the command of a hook with --writes: it runs
+/// with LATTICE_DRY_RUN=1, and the writes are shown but not made.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +28,7 @@ Examples:
 pub(super) struct Test {
     #[command(flatten)]
     name: Name,
-    /// Begin with what was written since: 30s, 5m, 2h, 7d, a date, or an RFC 3339 time
+    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     since: When,
     /// Only show what would run, and what it would write
@@ -37,7 +37,6 @@ pub(super) struct Test {
 }
 
 impl Test {
-    /// Runs the command.
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::TestHookRequest {
@@ -51,7 +50,7 @@ impl Test {
             let run = test.run.as_ref().ok_or_else(|| incomplete("a run"))?;
             runs += 1;
             failed += u64::from(!matches!(run.outcome.as_str(), "done" | "would_run"));
-            tell(&mut context.out, &test, run)?;
+            print_test(&mut context.out, &test, run)?;
             context.out.flush()?;
         }
         if !context.out.json {
@@ -71,12 +70,12 @@ impl Test {
     }
 }
 
-fn tell(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Result<(), Failure> {
+fn print_test(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Result<(), Failure> {
     if out.json {
         return out.object(&object::Test::new(test, run));
     }
     if run.outcome != "would_run" {
-        return logs::tell(out, run);
+        return logs::print_run(out, run);
     }
     let more = match run.changes {
         0 | 1 => String::new(),

@@ -1,0 +1,50 @@
+//! Flags that every command has.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Flags that every command has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Data directory of the node [default: the platform's data folder]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "DIR",
+        env = "LATTICE_DATA",
+        hide_env_values = true,
+        display_order = 100
+    )]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Store, by name or UUID [default: the choice of `store use` here, else the root store]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "STORE",
+        env = "LATTICE_STORE",
+        hide_env_values = true,
+        display_order = 101
+    )]
+    pub(crate) store: Option<String>,
+    /// Print one JSON object per line; errors are one object on stderr
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        display_order = 102
+    )]
+    pub(crate) json: bool,
+    /// Log more to stderr; repeat it for still more (-vv, -vvv)
+    #[arg(
+        short,
+        long,
+        global = true,
+        action = clap::ArgAction::Count,
+        help_heading = "Global options",
+        display_order = 103
+    )]
+    pub(crate) verbose: u8,
+}

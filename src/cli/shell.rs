@@ -1,0 +1,110 @@
+//! `shell`: runs commands from a terminal or a script, one per line.
+
+use std::{
+    io::{self, IsTerminal as _},
+    pin::pin,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::cli::{
+    args::{self, Cli},
+    dispatch::dispatch,
+    exit::{Exit, Failure},
+    input::{
+        prompt::{Prompt, Terminal},
+        shell_words,
+    },
+    output::print,
+    session::{Context, Lifetime},
+    signals::interrupted,
+};
+
+/// Runs lines until `quit` or the end of the input.
+///
+/// A script (stdin is not a terminal) ends with the exit code of its last line, as in sh.
+pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
+    let client = context.client(Lifetime::Long).await?;
+    let json = context.out.json;
+    let is_script = !io::stdin().is_terminal();
+    if !is_script {
+        print::stderr_line("type `help` for the commands, `quit` or Ctrl-D to leave");
+    }
+    let history = context.place.data_dir.join("shell-history");
+    let history = (!is_script).then_some(history);
+    let mut prompt = Prompt::new(client, context.store.clone(), history, Cli::command())?;
+    let mut down = pin!(context.down_requested());
+    let mut last = Exit::Done;
+    loop {
+        let terminal = Terminal::remember();
+        let line = tokio::select! {
+            line = prompt.next() => line?,
+            () = &mut down => return terminal.stopped(),
+            // The prompt reads Ctrl-C as a key, so this is SIGTERM.
+            () = interrupted() => {
+                terminal.restore();
+                return Err(Failure::interrupted());
+            }
+        };
+        let Some(line) = line else { break };
+        let result = match parse(&line) {
+            Ok(Line::Nothing) => continue,
+            Ok(Line::Quit) => break,
+            Ok(Line::Run(cli)) => {
+                context.out.json = json || cli.global.json;
+                let named = cli.global.store.or_else(|| context.store_named.clone());
+                context.choose_store(named.as_deref())?;
+                tokio::select! {
+                    result = Box::pin(dispatch(context, cli.command)) => result,
+                    () = interrupted() => Err(Failure::interrupted()),
+                    () = &mut down => return terminal.stopped(),
+                }
+            }
+            Err(failure) => Err(failure),
+        };
+        context.out.flush()?;
+        last = result.map_or_else(
+            |failure| {
+                print::report(&failure, context.out.json);
+                failure.exit
+            },
+            |()| Exit::Done,
+        );
+    }
+    prompt.save_history();
+    match last {
+        // No message: the line's failure was printed when it happened.
+        failed if is_script && failed != Exit::Done => Err(Failure::new(failed, "", "")),
+        _any => Ok(()),
+    }
+}
+
+/// A parsed line.
+enum Line {
+    Nothing,
+    Quit,
+    Run(Box<Cli>),
+}
+
+fn parse(line: &str) -> Result<Line, Failure> {
+    let words =
+        shell_words::split(line).map_err(|error| Failure::usage("usage", error.to_string()))?;
+    match words.first().map(String::as_str) {
+        None => return Ok(Line::Nothing),
+        Some(comment) if comment.starts_with('#') => return Ok(Line::Nothing),
+        Some("quit" | "exit") => return Ok(Line::Quit),
+        // People also type the program's name, as in an ordinary shell.
+        Some("lattice") => return parse_words(words),
+        Some(_) => {}
+    }
+    parse_words(std::iter::once("lattice".to_owned()).chain(words))
+}
+
+fn parse_words(words: impl IntoIterator<Item = String>) -> Result<Line, Failure> {
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Ok(Line::Run(Box::new(cli))),
+        Err(error) if error.use_stderr() => Err(args::usage(&error)),
+        // Help and version, printed as the answer to the line.
+        Err(help) => Ok(help.print().map(|()| Line::Nothing)?),
+    }
+}
