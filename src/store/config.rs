@@ -1,4 +1,4 @@
-//! What a store is opened with.
+//! Configuration of a store.
 
 use std::{any::Any, path::PathBuf, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     protocol::membership::Members,
 };
 
-/// What a store is opened with.
+/// Configuration that a store is opened with.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     /// Id of the store. Entries of any other are refused.

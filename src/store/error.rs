@@ -12,12 +12,12 @@ use crate::{
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A directory could not be made or read.
+    /// A directory could not be created or read.
     #[error("cannot open {}", path.display())]
     Io {
-        /// Which.
+        /// Path of the directory.
         path: PathBuf,
-        /// Why.
+        /// Answer of the file system.
         source: io::Error,
     },
     /// A log could not be read or written.
@@ -29,17 +29,17 @@ pub enum OpenError {
     /// A tip's signature does not verify: somebody wrote into the log.
     #[error("the log of {} is not authentic", author.short())]
     NotAuthentic {
-        /// Whose.
+        /// Author of the log.
         author: Author,
-        /// Why.
+        /// Failure of the check.
         source: EntryError,
     },
     /// A log whose entries belong to another store: a file was put in the wrong place.
     #[error("the log of {} belongs to store {theirs}, this is {ours}", author.short())]
     ForeignLog {
-        /// Whose log.
+        /// Author of the log.
         author: Author,
-        /// What its entries say.
+        /// Store that the log's newest entry names.
         theirs: StoreId,
         /// This store.
         ours: StoreId,
@@ -50,7 +50,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// True when bytes on the disk are not what was written, or not where they belong.
+    /// Returns whether bytes on the disk are not the bytes that were written, or not in their place.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Log(LogError::Damaged(_))
@@ -65,28 +65,28 @@ impl OpenError {
     }
 }
 
-/// Why something could not be read.
+/// Why a store could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    /// What is asked for is on the disk, and not readable.
+    /// The entry or row that the call needs is on the disk and unreadable.
     #[error("{what}")]
     Damaged {
-        /// What and where.
+        /// Name and place of the damaged record.
         what: String,
     },
     /// The state file is damaged. It is built again from the log.
     #[error("the state file is damaged: {what}")]
     State {
-        /// What was found.
+        /// Kind of damage that was found.
         what: String,
     },
     /// The file system refused.
     #[error("cannot read the store")]
     Io {
-        /// Why.
+        /// Answer of the file system.
         source: Arc<io::Error>,
     },
-    /// A key beyond the limits.
+    /// The key is beyond the limits.
     #[error(transparent)]
     Key(EntryError),
     /// The store was closed.

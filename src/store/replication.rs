@@ -1,4 +1,4 @@
-//! What the net asks of a store: to take in entries of peers, to compare with peers, to wait.
+//! Replication: the calls of the net. They take in entries of peers, and compare with peers.
 //!
 //! Call order in a sync session: `missing` and `frontier` before it begins, `lacks` for the tips that
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of

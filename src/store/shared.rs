@@ -1,4 +1,4 @@
-//! What handles, watches and the writer of a store have in common.
+//! The parts that handles, watches and the writer of a store share.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,8 +14,8 @@ use crate::{
     store::Fresh,
 };
 
-/// What handles, watches and the writer have in common. Only the writer changes `log`, `state` and
-/// `members`; everybody else reads them.
+/// The parts that handles, watches and the writer share. Only the writer changes `log`, `state` and
+/// `members`; all others read them.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: StoreId,

@@ -7,7 +7,7 @@ use crate::{
     },
 };
 
-/// What a branch has at a place.
+/// Answer to the question which entry a branch has at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// This entry.

@@ -124,7 +124,7 @@ mod tests {
         entry(AUTHOR_A, 2, Some(MISSING), wall_ms, "/k")
     }
 
-    /// What the fields say of each other, and that nothing is left where nothing waits.
+    /// Panics unless the fields agree, and nothing is left where no entry waits.
     fn assert_consistent(pending: &Pending) {
         let mut waiters = BTreeMap::new();
         for (missing, ids) in &pending.waiting {

@@ -1,11 +1,11 @@
-//! A verdict: what becomes of an entry, and why.
+//! A verdict: the decision about an entry, and its reason.
 
 use crate::{
     id::{Author, EntryId},
     protocol::{chain::ChainError, heads::Heads},
 };
 
-/// What becomes of an entry that was offered.
+/// Decision about an entry that was offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "an entry that is to be appended is nowhere else"]
 pub enum Verdict {

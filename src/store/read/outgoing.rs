@@ -40,7 +40,7 @@ impl Store {
         })
     }
 
-    // What is damaged is sent as far as it can be read; the peer gets the rest from somebody else.
+    // A damaged range is sent as far as it can be read; the peer gets the rest from another peer.
     fn spans_of(&self, range: &MissingRange, spans: &mut Vec<Span>) -> Result<(), LogError> {
         let tip = FrontierTip {
             seq: range.through,

@@ -75,7 +75,7 @@ impl DamagePlace {
 }
 
 impl Damage {
-    // What a peer can help with.
+    // Returns the damage if it is of a log: a peer can help with that.
     fn in_log(&self) -> Option<LogDamage> {
         Some(LogDamage {
             author: self.author.filter(|_| self.place == DamagePlace::Log)?,

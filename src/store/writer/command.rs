@@ -1,4 +1,4 @@
-//! Commands: what callers ask the writer to do, and where it replies.
+//! Commands: requests to the writer, each with the channel for its reply.
 
 use tokio::sync::oneshot;
 
@@ -13,11 +13,10 @@ use crate::{
     },
 };
 
-/// What became of one write.
+/// Outcome of one write.
 pub(in crate::store) type Outcome = Result<Written, WriteError>;
 
-/// What the writer can be asked, besides writes. A reply channel that is closed means that the
-/// caller has gone away; the reply is dropped then.
+/// A request to the writer, besides writes. If the caller has gone away, its reply is dropped.
 #[derive(Debug)]
 pub(in crate::store) enum Command {
     /// Take in entries from elsewhere.
@@ -35,18 +34,20 @@ pub(in crate::store) enum Command {
     Reconsider(oneshot::Sender<()>),
     /// A sync has ended: offer pending entries again without parents that do not count.
     Settle(oneshot::Sender<()>),
-    /// Which of these tips are not here?
+    /// List those of these tips that are not here.
     Lacks(
         Vec<(Author, FrontierTip)>,
         oneshot::Sender<Result<Vec<(Author, FrontierTip)>, WriteError>>,
     ),
     /// A reader met this damage of a log.
     Damaged(Vec<LogDamage>),
-    /// Which entries cannot be read any more? The last of each hole.
+    /// List the last entry of each hole in the logs.
     Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
-    /// What do the members follow from?
+    /// Return the acts that the members follow from.
     Grounds(oneshot::Sender<Grounds>),
+    /// Report the status.
     Status(oneshot::Sender<WriterStatus>),
+    /// Give up lost own entries and close an own fork.
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     /// Write everything to the disk and end.
     Close(oneshot::Sender<Result<(), WriteError>>),

@@ -91,7 +91,7 @@ fn is_alone(write: &Write) -> bool {
 }
 
 impl Writer {
-    /// Writes a group and replies to its callers: what they are told was written is durable.
+    /// Writes a group and replies to its callers. A write that is reported as written is durable.
     pub(super) fn write_group(&mut self, group: Group) {
         let written = match self.try_group(&group) {
             Err(WriteFailure::State(error)) => {

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// What became of an entry that came from elsewhere.
+/// Outcome of an entry that came from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "an entry that waits or is refused is not in the store"]
 pub enum Ingested {

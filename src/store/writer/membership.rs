@@ -28,7 +28,7 @@ use crate::{
     store::Authority,
 };
 
-/// What the members of a root store follow from.
+/// The creator and the acts: everything that the members of a root store follow from.
 #[derive(Debug)]
 pub(in crate::store) struct Grounds {
     pub(in crate::store) creator: Author,

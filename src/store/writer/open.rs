@@ -200,7 +200,7 @@ fn open_with_state(
     };
     sources.check_tips(&known)?;
     sources.membership.load(&logs, &notes.acts)?;
-    // A removal that this store had not heard of when it was closed, or died.
+    // The root store may have got a removal after this store was closed.
     for (author, tip) in stored.frontier.iter() {
         if sources.membership.is_cut(&author, tip, logs.reader())? {
             return Ok(Err(
@@ -210,7 +210,7 @@ fn open_with_state(
     }
     let mut counted_by = sources.membership.members();
     if stored.lacks {
-        // What it lacks may be there by now. If not, it is met again, and its place known.
+        // The entries may be back by now. If not, the build meets the damage, and its place is known.
         let what = "it lacks entries that could not be read";
         tracing::warn!(store = %config.id, what, "building the state from the log");
         recovered.push(format!("the state was built again from the log: {what}"));

@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// What a state is made of, besides itself.
+/// Everything that a state is made of.
 pub(super) struct Sources<'a> {
     pub(super) config: &'a StoreConfig,
     pub(super) logs: &'a Logs,
@@ -165,7 +165,7 @@ impl Sources<'_> {
         Ok(())
     }
 
-    // The inner error: the state is ahead of the logs, or the logs cannot tell.
+    // The inner error: the state is ahead of the logs, or damage hides whether it is.
     fn spans_after(
         &self,
         from: &Frontier,

@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Writer {
-    /// Does what a commit left to do.
+    /// Does the work that a commit left.
     pub(super) fn follow_up(&mut self, aftermath: Aftermath) {
         let Aftermath {
             members,
@@ -101,7 +101,7 @@ impl Writer {
     }
 
     // Keys of entries, and of acts, that counted and do not, or the other way round. An entry of which
-    // this cannot be told is among them.
+    // this cannot be decided is among them.
     fn keys_that_changed(
         &self,
         before: &Members,

@@ -1,4 +1,4 @@
-//! Repair: giving up what is lost of this node's own log, and closing its fork, so that it can write
+//! Repair: gives up lost entries of this node's own log, and closes its fork, so that it can write
 //! again.
 
 use std::fmt;
@@ -42,7 +42,7 @@ impl fmt::Display for LostEntries {
     }
 }
 
-/// What a repair did.
+/// Outcome of a repair.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Repaired {
     /// Entries of this node's own log that were given up.

@@ -41,7 +41,7 @@ pub struct StoreStatus {
     pub watchers: usize,
     /// Why writes are refused; `None` when they are not.
     pub poisoned: Option<String>,
-    /// What was mended since the store was opened, a line each.
+    /// Repairs since the store was opened, a line each.
     pub recovered: Vec<String>,
     /// Expiries through this time were published, ms since 1970.
     pub expired_through_ms: u64,

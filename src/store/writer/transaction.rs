@@ -4,7 +4,7 @@
 //! begin -> stage, stage, ... -> commit: fsync -> show -> publish -> gossip
 //!                            \-> drop: everything staged is taken back
 //! ```
-//! What holds, each checked at the edges of a transaction:
+//! Invariants, each checked at the edges of a transaction:
 //!
 //! 1. Nothing is staged when one begins: not in the intake, the acts, or the closed tips.
 //! 2. A staged entry follows the tip of its branch: its seq is the next, and its prev is that tip.
@@ -12,7 +12,7 @@
 //! 4. Published versions never go back (`Writer::publish`).
 //! 5. Changes are published, and entries handed to gossip, only after the fsync of (3).
 //!
-//! 1 to 3 together say that what a caller is told was written is what is on disk.
+//! From 1 to 3 follows: the entry that a caller gets as written is the entry on disk.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -73,7 +73,7 @@ pub(super) struct Receipt {
     pub(super) seq: Seq,
 }
 
-/// What a commit leaves to do, for `Writer::follow_up`.
+/// Work that a commit leaves for `Writer::follow_up`.
 #[derive(Debug)]
 #[must_use = "the state may rest on other members than there are now"]
 pub(super) struct Aftermath {
@@ -197,7 +197,7 @@ impl<'a> Transaction<'a> {
             );
         }
         writer.state.show();
-        // From here on a failure would be one that callers hear of although entries are durable.
+        // From here on the entries are durable, so nothing may fail any more.
         self.committed = true;
         let recount = writer.intake.commit();
         writer.forks.commit();

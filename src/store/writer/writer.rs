@@ -1,4 +1,4 @@
-//! The writer's parts: all that one thread owns of an open store.
+//! The writer's parts: everything of an open store that its one thread owns.
 
 use std::{
     cell::RefCell,
@@ -62,7 +62,7 @@ pub(in crate::store) struct Writer {
     pub(super) next_expiry_ms: Option<u64>,
     // Parts of this node's own log that are gone. Own writes are refused until `repair`.
     pub(super) cuts: Vec<LostTail>,
-    // What opening and mending did, a line each, for `status`.
+    // Repairs that opening and mending made, a line each, for `status`.
     pub(super) recovered: Vec<String>,
     pub(super) flushed_at: Instant,
     // The version of the state as it was last built again since the store was opened.
