@@ -1,331 +1,384 @@
-//! Every maximum in one place, each with its unit and its reason.
+//! Every maximum in one place, each with its unit, its reason, and who loses when it is reached.
+//!
+//! Relations that other limits rely on are asserted at compile time, at the end.
 
 use std::time::Duration;
 
-/// Bytes of a key. Small enough that a row of the state fits a page with room for its heads.
+/// Bytes of a key. A row of the state with such a key still fits a few pages. A longer key is
+/// refused.
 pub const KEY_BYTES_MAX: usize = 4096;
-/// Bytes of a value. Larger things belong in files, with their hash in a value.
+/// Bytes of a value. Larger data belongs in files, with its hash in a value. A longer value is
+/// refused.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Ops of one entry; also where coalescing stops.
+/// Ops of one entry. A larger batch is refused; coalescing begins the next entry.
 pub const OPS_MAX: usize = 1024;
-/// Bytes of the encoded ops of one entry: one value of the largest size and then some.
+/// Bytes of the encoded ops of one entry: room for a value of the largest size. A larger batch is
+/// refused; coalescing begins the next entry.
 pub const OPS_BYTES_MAX: usize = 2 << 20;
-/// Parents of one entry; also where coalescing stops.
+/// Parents of one entry. A batch that needs more is refused; coalescing begins the next entry; a
+/// key with more heads is merged over several writes.
 pub const PARENTS_MAX: usize = 1024;
-/// Bytes of an encoded header: its parents at their largest, and the fixed part.
+/// Bytes of an encoded header: `PARENTS_MAX` parents at their largest, and the fixed part.
 pub const HEADER_BYTES_MAX: usize = PARENTS_MAX * 112 + 1024;
-/// Bytes of a signed entry.
+/// Bytes of a signed entry: header, ops, signature and author.
 pub const ENTRY_BYTES_MAX: usize = HEADER_BYTES_MAX + OPS_BYTES_MAX + 256;
-/// Bytes of a consumer's name inside a cause.
+/// Bytes of a consumer's name inside a cause. An entry with a longer one is malformed.
 pub const CAUSE_CONSUMER_BYTES_MAX: usize = 255;
 
-/// Tips that a removal names: one a store, more where its author forked. Fits a value.
+/// Tips that a removal names: one for each store, more in stores where the removed author forked. A
+/// removal with more is malformed; all of them fit one value.
 pub const TIPS_MAX: usize = 4096;
-/// Bytes of such a tip: store, seq and entry as text, with what parts them.
+/// Bytes of such a tip as text: store, seq, entry and three separators.
 pub const TIP_BYTES_MAX: usize = 36 + 20 + 64 + 3;
 
-/// Milliseconds that an entry may be stamped ahead of the local clock before it is held: 1 h.
+/// Milliseconds, 1 h, that an entry may be stamped ahead of the local clock. An entry further ahead
+/// is held until it is due.
 pub const DRIFT_MS_MAX: u64 = 3_600_000;
-/// Wall part of a hybrid clock: 48 bits, the year 10889.
+/// Wall part of a hybrid clock, ms since 1970: 48 bits, the year 10889. A later stamp is malformed.
 pub const WALL_MS_MAX: u64 = (1 << 48) - 1;
 
-/// Bytes of entries that wait for a prev or a parent, per store. When full the oldest goes.
+/// Bytes of entries that wait for a prev or a parent, per store. When full, the oldest is dropped;
+/// a sync brings it again.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
-/// Parents that do not count, and were not here when what cites them was applied, per store. When
-/// full, what cites a removed node's goes on unnoted, and anything else waits. At 32 B each, twice.
+/// Absent parents that are remembered, per store: 64 Ki ids of 32 bytes, in memory and in the state
+/// file. When full, an entry that cites a removed node's entry is applied without a note, so heads
+/// are not counted again if that entry comes; any other entry waits for its parents.
 pub const ABSENT_PARENTS_MAX: usize = 1 << 16;
-/// Bytes of entries that wait for their author to be let in, per store. When full the oldest goes.
+/// Bytes of entries whose author is not admitted yet, per store. When full, the oldest is dropped;
+/// a sync brings it again.
 pub const STRANGERS_BYTES_MAX: usize = 16 << 20;
-/// Bytes of entries that wait for the clock, per store. When full the one due last goes.
+/// Bytes of held entries, per store. When full, the one that is due last is dropped; a sync brings
+/// it again.
 pub const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// Ops of entries from elsewhere that are taken in, at the least, before writes that wait here go
-/// first; more after a larger group of writes, so that the two share the writer.
+/// Ops of entries from peers that are staged before local writes get a turn. It is the size of the
+/// last group of local writes if that was larger, so that the two share the writer.
 pub const INGEST_OPS_MIN: usize = 64;
-/// Calls that wait for a store's writer; as many with writes. When full, callers wait.
+/// Calls in each of the two queues of a store's writer, one for writes and one for the rest. When
+/// full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
-/// Bytes of keys and values that wait for a store's writer, rounded up to a KiB each: a group is
-/// written while the next ones wait. When full, callers wait; a larger write waits to be alone.
+/// Bytes of keys and values in the writer's queue, each write rounded up to a KiB: the next groups
+/// gather while one is written. When full, callers wait; a write that is larger waits until it is
+/// alone.
 pub const WRITER_QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Writes that one group makes durable with one fsync.
+/// Writes that one group makes durable with one fsync. More go into the next group.
 pub const GROUP_WRITES_MAX: usize = 4096;
-/// Bytes of ops in one group before it is closed: bounds what a batch on the bus holds.
+/// Bytes of ops after which a group is closed, which bounds a batch on the bus. More go into the
+/// next group.
 pub const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of rows that live in memory only (the log has them); when reached, they are flushed.
-/// Twice as many while a flush is on its way. Random keys touch a page each, so a larger flush
-/// writes fewer pages for each row.
+/// Bytes of changed rows in memory, about, after which they are flushed to the state file; twice as
+/// many while a flush is under way, then the writer waits for it. Random keys touch a page each, so
+/// a larger flush writes fewer pages per row.
 pub const RECENT_BYTES_MAX: usize = 48 << 20;
-/// Time after which changed rows go to the state file even when there are few: what a start after
-/// a crash reads again from the log.
+/// Time after which changed rows are flushed even if there are few: the part of the log that a
+/// start after a crash reads again.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of one file that wait for the disk: then a log's group is made durable so far, and of the
-/// state's rows so much is brought to it at a time. Whoever else syncs waits until it has taken them.
+/// Bytes of one file that are written before they are brought to the disk: a large group is synced
+/// in pieces of this size, and so is a flush of the state. Another thread that syncs waits for at
+/// most one piece.
 pub const UNSYNCED_BYTES_MAX: usize = 512 << 10;
-/// Time that long work holds a core on end before it offers it to others.
+/// Time that long work runs before it offers its core to other threads.
 pub const CORE_HELD_MAX: Duration = Duration::from_micros(150);
-/// Bytes of the state file's page cache, per store.
+/// Bytes of the page cache of a store's state file. Beyond it pages are read again.
 pub const STATE_CACHE_BYTES: usize = 64 << 20;
-/// Bytes up to which a value lives in its state row; a longer one is read from the log.
+/// Bytes up to which a value is stored in its state row. A longer one is read from the log.
 pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
 
-/// Bytes of log between two points of the sparse index.
+/// Bytes of log between two points of the sparse index: a look-up reads at most about this much.
+/// Each point takes 32 bytes of memory.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
-/// Bytes of a store's logs, as they stand in the files, that are kept for watches that read behind
-/// each other. Decoded they take about twice as much.
+/// Bytes of a store's logs, as they are in the files, that are kept for watches that read behind
+/// each other; decoded they take about twice as much. When full, the part that was used least
+/// recently is dropped and read again.
 pub const SHARED_READ_BYTES_MAX: u64 = 4 << 20;
-/// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync
-/// writes data only and not the file's size. What is longer goes without: writing much twice costs
-/// more than the size.
+/// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync writes
+/// data only and not the file's size. A group that is longer grows the file by itself only: writing
+/// much data twice costs more than writing the size.
 pub const LOG_GROW_BYTES: usize = 64 << 10;
 
-/// Batches a prefix channel holds for its slowest watcher; one that lags more reads the log.
+/// Batches that a prefix channel holds for its slowest watcher. When full, the oldest is dropped; a
+/// watcher that had not received it goes back to the log.
 pub const BUS_BATCHES_MAX: usize = 64;
-/// Entries (by bytes) that a replay reads ahead of its watcher.
+/// Bytes of entries that are read from a log at a time, and that a replay reads ahead of its
+/// watcher.
 pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
-/// Rows that a scan of the state reads at once.
+/// Rows that a scan of the state reads at a time.
 pub const SCAN_ROWS: usize = 512;
-/// A watcher that has nothing to say says so after this long.
+/// Time without any event after which a watch delivers a progress event.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Time between two pings of a client to its node, and that one is waited for before it counts as
-/// unanswered.
+/// Time between two pings of a client to its node, and that the client waits for an answer before
+/// the ping counts as unanswered.
 pub const PING_EVERY: Duration = Duration::from_secs(10);
-/// Of these on end the node counts as gone: it hangs, or its process was stopped.
+/// Unanswered pings in a row after which the client gives up its node: the process hangs or was
+/// stopped.
 pub const PINGS_UNANSWERED_MAX: u32 = 3;
-/// Prefixes and patterns of one watch, together: each change is compared with all of them.
+/// Prefixes and patterns of one watch, together: each change is compared with all of them. A watch
+/// with more is refused.
 pub const WATCH_SELECTORS_MAX: usize = 64;
-/// Bytes of a pattern: matching takes time of key times pattern.
+/// Bytes of a pattern: matching takes time proportional to key times pattern. A longer one is
+/// refused.
 pub const PATTERN_BYTES_MAX: usize = 1024;
-/// Entries a history walks before it stops.
+/// Entries that one call for a key's history walks. The answer ends there.
 pub const HISTORY_ENTRIES_MAX: usize = 10_000;
 
-/// Characters of a consumer's name.
+/// Characters of a consumer's name. A longer one is refused.
 pub const CONSUMER_NAME_CHARS_MAX: usize = 64;
-/// Consumers of one store: each has a watch and reads the log when it lags.
+/// Consumers of one store: each has a watch, and reads the log when it lags. Creating one more is
+/// refused.
 pub const CONSUMERS_MAX: usize = 1024;
-/// Prefixes of one consumer: each change is compared with all of them.
+/// Prefixes of one consumer: each change is compared with all of them. A consumer with more is
+/// refused.
 pub const CONSUMER_PREFIXES_MAX: usize = 64;
-/// The most that `max_in_flight` of a consumer may be: as many rows live in memory and on disk.
+/// Largest `max_in_flight` of a consumer: it has as many rows in memory and on disk. A larger one
+/// is refused.
 pub const CONSUMER_IN_FLIGHT_MAX: usize = 16_384;
-/// Changes of a consumer that are outstanding at a time unless it says otherwise.
+/// Outstanding changes of a consumer that sets no `max_in_flight`. When full, it is fed no more
+/// until some are finished.
 pub const CONSUMER_IN_FLIGHT_DEFAULT: usize = 1000;
-/// Waits that a consumer may name between attempts.
+/// Waits between attempts that a consumer may list. A longer list is refused.
 pub const CONSUMER_BACKOFF_STEPS_MAX: usize = 16;
-/// Bytes of keys of a consumer's outstanding changes. When reached, it is fed no more until some
-/// are finished.
+/// Bytes of keys of a consumer's outstanding changes. When full, it is fed no more until some are
+/// finished.
 pub const OUTSTANDING_KEY_BYTES_MAX: usize = 8 << 20;
-/// Bytes of changes that were fed to a consumer and wait in memory for a taker. When reached, it is
+/// Bytes of changes that were fed to a consumer and wait in memory for a taker. When full, it is
 /// fed no more until some are taken.
 pub const CONSUMER_AHEAD_BYTES_MAX: usize = 4 << 20;
-/// The position of a consumer moves over what does not match at least this often.
+/// Time after which a consumer's position moves over changes that do not match it.
 pub const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(1);
-/// Dead letters of one consumer. When full, what would be the next one is tried again and again.
+/// Dead letters of one consumer. When full, a change that would become one is tried again and
+/// again.
 pub const DEAD_LETTERS_MAX: usize = 4096;
-/// What consumers have acknowledged is durable after this long, and what one fsync takes.
+/// Time after which acknowledgements of consumers are written to disk together; one fsync comes on
+/// top. A crash before that delivers their changes again.
 pub const CONSUMERS_COMMIT_EVERY: Duration = Duration::from_millis(20);
-/// Bytes of the page cache of a store's consumers file.
+/// Bytes of the page cache of a store's consumers file. Beyond it pages are read again.
 pub const CONSUMERS_CACHE_BYTES: usize = 4 << 20;
 
-/// Characters of a hook's name: it is part of a consumer's name and of a cause's.
+/// Characters of a hook's name, which is part of its consumer's name and of the causes of its
+/// writes. A longer one is refused.
 pub const HOOK_NAME_CHARS_MAX: usize = 48;
-/// Hooks of one node: each has a consumer.
+/// Hooks of one node: each has a consumer. A file with more is refused.
 pub const HOOKS_MAX: usize = 256;
-/// Bytes of `hooks.toml`.
+/// Bytes of `hooks.toml`. A larger file is refused.
 pub const HOOKS_FILE_BYTES_MAX: usize = 1 << 20;
-/// Arguments of a hook's command.
+/// Arguments of a hook's command. A hook with more is refused.
 pub const HOOK_ARGUMENTS_MAX: usize = 1024;
-/// Runs of one hook at a time.
+/// Largest number of runs that a hook may have at a time. A hook that asks for more is refused.
 pub const HOOK_PARALLEL_MAX: usize = 64;
-/// Changes of one run.
+/// Largest number of changes that a hook may get in one run. A hook that asks for more is refused.
 pub const HOOK_BATCH_MAX: usize = 1000;
-/// Bytes of keys and values after which a batch takes no more changes.
+/// Bytes of keys and values after which a batch takes no more changes. They go into the next run.
 pub const HOOK_BATCH_BYTES: usize = 4 << 20;
-/// Bytes of changes, in KiB, that one hook holds while their keys come to rest. When full, it takes
-/// no more.
+/// KiB of changes that one hook holds while it waits for their keys to come to rest. When full, it
+/// takes no more changes until some have run.
 pub const HOOK_HELD_KIB_MAX: u32 = 16 << 10;
-/// Keys that one hook knows to be unquiet. When full, their deadlines begin anew.
+/// Keys of one hook whose first change is remembered while they come to rest. When full, all are
+/// forgotten: their longest wait begins again.
 pub const HOOK_UNQUIET_KEYS_MAX: usize = 16_384;
-/// Runs of one hook in a second, at most.
+/// Largest number of runs in a second that a hook may ask for. A hook that asks for more is
+/// refused.
 pub const HOOK_RATE_MAX: u32 = 10_000;
-/// Hooks, one because of the other, between a change and what a person wrote. What is deeper is not
-/// run: it is a loop.
+/// Hooks, each caused by the write of the one before, between a person's write and a change. A
+/// deeper change is not run: it is taken for a loop.
 pub const HOOK_DEPTH_MAX: u32 = 16;
-/// Depth up to which hooks run as often as they may.
+/// Depth up to which a hook runs at its full rate.
 pub const HOOK_DEPTH_FREE: u32 = 3;
-/// Runs of one hook in a second on changes that are deeper: what a loop that branches costs.
+/// Runs of one hook in a second on changes that are deeper: the price of a loop that branches. More
+/// of them wait.
 pub const HOOK_DEEP_RATE: u32 = 10;
-/// Bytes that a hook may print which writes: the ops of an entry with every byte escaped as in JSON.
+/// Bytes that a hook that writes may print: the ops of the largest entry, with every byte escaped
+/// as in JSON. A run that prints more fails.
 pub const HOOK_ANSWER_BYTES_MAX: usize = 6 * OPS_BYTES_MAX + OPS_MAX * 128;
-/// Bytes of a file with a secret.
+/// Bytes of a file with a secret. A larger file is refused.
 pub const HOOK_SECRET_BYTES_MAX: usize = 4096;
-/// The longest that a run, or a wait before it, may take: 24 h.
+/// Longest time, 24 h, that a hook may set for a run or for a wait before a run. A longer one is
+/// refused.
 pub const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
-/// Time in which a change must be answered, or asked for more: what a hook keeps asking for while
-/// it works.
+/// Time in which a hook must acknowledge a change or ask for more time, which it does again and
+/// again while a run goes on. After that the change is delivered again.
 pub const HOOK_ACK_WAIT: Duration = Duration::from_secs(30);
-/// Time between the friendly and the other signal to a run that has to end.
+/// Time between SIGTERM and SIGKILL to a run that has to end.
 pub const HOOK_KILL_GRACE: Duration = Duration::from_secs(2);
-/// Time that output may still come after a command has ended, from what it left running. Then that
-/// is ended too.
+/// Time for which output is read after a command has ended, because a process that it left running
+/// may still write. Then that process is ended, too.
 pub const HOOK_LINGER: Duration = Duration::from_millis(200);
-/// Bytes of each of stdout and stderr of a run that are kept. The rest is read and forgotten.
+/// Bytes of each of stdout and stderr of a run that are kept. The rest is read and dropped.
 pub const HOOK_OUTPUT_BYTES_MAX: usize = 16 << 10;
-/// Bytes of the authorities that a hook believes besides those of the machine: all that a browser
-/// knows are a quarter of it.
+/// Bytes of the file with certificate authorities that a hook trusts besides the machine's own:
+/// four times as much as all that a browser knows. A larger file is refused.
 pub const HOOK_CA_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a hook's log before it becomes the older one, of which there is one.
+/// Bytes of a hook's log file. When full, it becomes the older file, and replaces the one before.
 pub const HOOK_LOG_BYTES_MAX: u64 = 1 << 20;
-/// Runs that one call for a hook's log returns.
+/// Runs that one call for a hook's log returns. More are not returned.
 pub const HOOK_LOG_RUNS_MAX: usize = 1000;
-/// Time between two looks at `hooks.toml`.
+/// Time between two looks at `hooks.toml` for changes.
 pub const HOOKS_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time that runs have to finish when the node stops; then they are ended, and run again later.
+/// Time that runs have to finish when the node stops. Then they are ended, and run again after the
+/// next start.
 pub const HOOKS_STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// Addresses of one node that are kept and told.
+/// Addresses of one node that are kept and announced. More are dropped.
 pub const ADDRESSES_MAX: usize = 16;
-/// A peer says at least this often that it is there.
+/// Time without traffic after which a node sends a packet to show a peer that it is there.
 pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// A path to a peer that is silent for so long is given up.
+/// Silence after which a path to a peer is given up.
 pub const PEER_PATH_IDLE_MAX: Duration = Duration::from_secs(3);
-/// A connection that is silent for so long is over. Gossip stalls behind a dead neighbour until
-/// then, so it is short.
+/// Silence after which a connection is closed. Gossip stalls behind a dead neighbour until then, so
+/// it is short.
 pub const PEER_IDLE_MAX: Duration = Duration::from_secs(6);
-/// Streams that a peer may have open at a time on one connection.
+/// Streams that a peer may have open at a time on one connection. More wait at the peer.
 pub const PEER_STREAMS_MAX: u32 = 16;
-/// Bytes that a peer may have sent on a connection and nobody has read yet, over all its streams.
+/// Bytes that a peer may send on a connection before they are read, over all its streams. When
+/// full, the peer waits.
 pub const PEER_WINDOW_BYTES: u32 = 8 << 20;
-/// Connections of one peer that are served at a time.
+/// Connections of one peer that are served at a time. When full, a new one is closed.
 pub const PEER_CONNECTIONS_MAX: usize = 4;
 /// Connections of one peer on all protocols: as many for gossip, and the old ones of a peer that
-/// came back before they were found dead.
+/// came back before they were found dead. When full, a new one is closed.
 pub const PEER_CONNECTIONS_ALL_MAX: usize = 4 * PEER_CONNECTIONS_MAX;
-/// Syncs that a peer may have open at a time. An honest one has one, two while it joins.
+/// Syncs that a peer may have open at a time. An honest peer has one, two while it joins. One more
+/// is refused.
 pub const PEER_SYNCS_MAX: usize = 4;
-/// A dial that has not been answered for so long has failed.
+/// Time after which a dial without an answer has failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
-/// Time an endpoint has to say goodbye to its peers when it stops.
+/// Time that an endpoint has to close its connections when it stops. Then peers notice by silence.
 pub const ENDPOINT_CLOSE_WAIT: Duration = Duration::from_millis(500);
-/// Time that a relay has to answer before an invitation is made without it.
+/// Time that a relay has to answer before an invitation is made without the relay's address.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
-/// Wait before a peer is dialled again, at first; it doubles with each failure.
+/// Wait before a peer is dialled again after the first failure. It doubles with each further one.
 pub const DIAL_AGAIN_MIN: Duration = Duration::from_millis(500);
-/// The longest such wait.
+/// Longest such wait.
 pub const DIAL_AGAIN_MAX: Duration = Duration::from_secs(60);
-/// Time between two looks at the clocks, to find out that the machine has slept.
+/// Time between two looks at the clocks that find out whether the machine has slept.
 pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What the wall clock gains or loses between two looks when it was not just corrected: connections
-/// are dead after less.
+/// Difference between wall clock and running time from one look to the next that counts as sleep. A
+/// smaller one may be a correction of the clock; connections die after less.
 pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(10);
-/// Bytes of a message of the hello protocol: a proof, and what is around it.
+/// Bytes of a message of the hello protocol: a proof, and its frame. A longer one is refused.
 pub const HELLO_BYTES_MAX: usize = PROOF_BYTES_MAX + 1024;
-/// Grants in a proof of membership: nodes that let each other in, one after the other. Each costs
-/// whom it is shown to a signature.
+/// Grants in a proof of membership: nodes that admitted each other, one after the other. Checking
+/// each costs a signature. A longer proof is refused.
 pub const PROOF_GRANTS_MAX: usize = 16;
-/// Bytes of the same; a grant has some 500.
+/// Bytes of a proof of membership; a grant has some 500. A longer proof is refused.
 pub const PROOF_BYTES_MAX: usize = PROOF_GRANTS_MAX * 1024;
-/// Nodes let in by a proof that the root store here does not name yet. When full, the one that came
-/// first has to show it again.
+/// Nodes that were admitted by a proof and that this node's root store does not name yet. When
+/// full, the oldest one is forgotten and has to show its proof again.
 pub const PROVEN_MAX: usize = 64;
-/// Strangers that are served at a time. When full, the one that came first goes.
+/// Strangers that are served at a time. When full, the oldest one is disconnected.
 pub const HELLOS_MAX: usize = 8;
-/// Time a stranger has to say hello, and a node to answer.
+/// Time that a stranger has to say hello, and a node to answer. Then the connection is closed.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time after which two peers compare what they have though nothing asked for it; with jitter.
+/// Time, with jitter, after which two peers compare their frontiers even if nothing suggests a
+/// difference.
 pub const SYNC_EVERY: Duration = Duration::from_secs(30);
-/// Time for which own writes wait after a start for what members have of this node's own log.
+/// Time for which own writes wait after a start until members have reported this node's own tip.
+/// Then they go on without.
 pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
-/// The same while the only members within reach are still giving it back.
+/// The same while the only members within reach are still sending this node's own entries back.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Frames of entries that wait to be written to a sync stream.
+/// Frames of entries that wait to be written to a sync stream. When full, reading the log waits for
+/// the peer.
 pub const SYNC_FRAMES_AHEAD: usize = 2;
-/// Messages that no honest peer sends, after which it is shut out for a while.
+/// Strikes, messages that no honest peer sends, after which a peer is shut out for a while.
 pub const STRIKES_MAX: u32 = 8;
-/// Time that a peer is shut out the first time; it doubles with each time.
+/// Time that a peer is shut out the first time. It doubles with each further time.
 pub const SHUT_OUT_MIN: Duration = Duration::from_secs(10);
-/// The longest such time.
+/// Longest such time.
 pub const SHUT_OUT_MAX: Duration = Duration::from_secs(3600);
-/// A peer's new addresses are written to disk at most this often.
+/// Shortest time between two writes of a peer's addresses to disk.
 pub const ADDRESSES_KEEP_EVERY: Duration = Duration::from_secs(10);
-/// Bytes of a peer's status message: its acks, of a hundred authors in a hundred stores.
+/// Bytes of a peer's status message, which has its acks: room for a hundred authors in each of a
+/// hundred stores. A longer one is refused.
 pub const STATUS_BYTES_MAX: usize = 1 << 20;
-/// Milliseconds that an invitation is good for unless it says otherwise: 24 h.
+/// Milliseconds, 24 h, for which an invitation that names no expiry can be redeemed.
 pub const INVITE_MS_DEFAULT: u64 = 24 * 3_600_000;
 
-/// Bytes of one gossip message. Larger entries are announced and fetched.
+/// Bytes of one gossip message. A larger entry is announced, and peers fetch it with a sync.
 pub const GOSSIP_BYTES_MAX: usize = 16 << 10;
-/// Bytes of header and ops of an entry that is sent as one gossip message; the rest is its frame.
-/// A message above the limit would silence a neighbour for good.
+/// Bytes of header and ops of an entry that is sent as one gossip message; the rest is its frame. A
+/// message above the limit would silence a neighbour for good.
 pub const GOSSIP_ENTRY_BYTES_MAX: usize = GOSSIP_BYTES_MAX - 512;
-/// Entries just applied that wait for whoever carries them to peers. When full the oldest goes,
-/// and peers are told to fetch.
+/// Entries in the outbox of a store. When full, the oldest is dropped, and peers are asked to fetch
+/// by sync.
 pub const FRESH_ENTRIES_MAX: usize = 1024;
 
-/// Gossip messages of a store that wait to be taken in. When full, a sync brings what was lost.
+/// Gossip messages of a store that wait for intake. When full, messages are lost; a sync brings
+/// their entries.
 pub const GOSSIP_QUEUE_MAX: usize = 2048;
-/// Gossip messages that are taken in together.
+/// Gossip messages whose entries go through intake together.
 pub const GOSSIP_INGEST_MAX: usize = 256;
-/// What one message cannot carry is announced at most this often.
+/// Shortest time between two announcements of entries that do not fit a message.
 pub const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
 
-/// Bytes of entries after which a message of a sync session is closed; one entry may be larger.
+/// Bytes of entries after which a message of a sync session is closed. A single entry may be
+/// larger.
 pub const SYNC_FRAME_BYTES_MAX: usize = 1 << 20;
-/// Bytes of one message of a sync session: an entry of the largest size, and what is around it.
+/// Bytes of one message of a sync session: an entry of the largest size, and its frame. A peer that
+/// sends more ends the session.
 pub const SYNC_MESSAGE_BYTES_MAX: usize = ENTRY_BYTES_MAX + 64;
-/// Tips or ranges in one message: a third of a MiB.
+/// Tips or ranges in one message of a sync session: a third of a MiB. A peer that sends more ends
+/// the session.
 pub const SYNC_PAGE_ITEMS_MAX: usize = 4096;
-/// Tips of a frontier, or ranges asked for at once, over all pages: a session holds them.
+/// Tips of a frontier, or ranges that are asked for at once, over all pages: a session holds them
+/// in memory. A peer that sends more ends the session.
 pub const SYNC_ITEMS_MAX: usize = 1 << 16;
-/// Times that one side of a session may ask for ranges. A fork takes a few (each looks four times
-/// as far back); what is still missing after that is for the next session.
+/// Times that one side of a session may ask for ranges. A fork takes a few, as each looks four
+/// times as far back. Entries that are still missing after that are left to the next session.
 pub const SYNC_WANTS_MAX: u32 = 64;
-/// Entries that a side asks back for when an author turns out to have forked, at first.
+/// Entries before its own tip that a side asks for first when an author turns out to have forked.
 pub const SYNC_BACK_ENTRIES: u64 = 64;
-/// Places of a log that one signature can speak for, from a multiple of this on: what is authentic
-/// then depends on the log alone, not on where a message happened to end.
+/// Length of a run, and the multiple of seq at which runs begin: as far as one signature can vouch
+/// back. So which entries are authentic depends on the log alone, and not on where a message ended.
 pub const RUN_ENTRIES_MAX: u64 = 32;
-/// Entries of a session that wait for a later signature to speak for them: each forger has less
-/// than a run of them under way. When full, the next ones are refused.
+/// Entries of a session that wait for a later signature to vouch for them: a forger has less than a
+/// run of them under way. When full, the next ones are refused.
 pub const SYNC_UNPROVEN_MAX: usize = 256;
-/// Bytes of the same, a run of the largest entries.
+/// Bytes of these entries: a run of the largest ones. When full, the next ones are refused.
 pub const SYNC_UNPROVEN_BYTES_MAX: usize = 32 * ENTRY_BYTES_MAX;
-/// Entries of a session that are not authentic or not well formed; then the peer is at fault.
+/// Entries of a session that are malformed or not authentic. A peer that sends more is at fault,
+/// and the session ends.
 pub const SYNC_REFUSED_MAX: u64 = 16;
-/// Silence of a peer that has nothing to prepare: who does not answer a hello is not there.
+/// Silence after which a session ends when the peer has nothing to prepare: a peer that does not
+/// answer a hello is not there.
 pub const SYNC_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence of a peer that reads or writes its disk before it answers.
+/// Silence after which a session ends when the peer reads or writes its disk before it answers.
 pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of a file of settings.
+/// Bytes of a settings file. A larger file is refused.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
-/// Characters of a store's name.
+/// Characters of a store's name. A longer one is refused.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
-/// Bytes of a Unix socket's path (`sun_path` on Linux, with its closing NUL).
+/// Bytes of the path of a Unix socket: `sun_path` on Linux without its closing NUL. A longer path
+/// is refused.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// Connections to the local socket.
+/// Connections to the local socket. When full, new ones wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 1024;
-/// Bytes of one message on the local socket: an entry of the largest size and its frame.
+/// Bytes of one request on the local socket: an entry of the largest size, and its frame. A larger
+/// request is refused.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of one answer on the local socket: heads and history have many values in one message.
+/// Bytes of one answer on the local socket: heads and history have many values in one message. A
+/// history ends before it; any other larger answer becomes an error.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
-/// Bytes of keys and values after which a streamed page becomes a message of its own.
+/// Bytes of keys and values after which a message of a paged answer is closed.
 pub const PAGE_BYTES: usize = 1 << 20;
-/// Entries of a log that are read at once for a stream of them.
+/// Entries of a log that are read at a time for a stream of them.
 pub const LOG_PAGE_ENTRIES: usize = 64;
 /// Calls that one connection may have open. More wait at the client.
 pub const CALLS_MAX: u32 = 4096;
-/// Bytes that a call may have on the way before its reader has taken them: a watch that nobody
-/// reads holds this much, a pipelined put keeps the writer busy with it.
+/// Bytes of one call that are sent before its reader takes them: a watch that is not read holds
+/// this much, a pipelined put keeps the writer busy with it. When full, the sender waits.
 pub const CALL_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for all calls of a connection together.
 pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Chunks of a streamed put that are with the writer at a time. When full, the client waits.
 pub const PUT_CHUNKS_MAX: usize = 4;
-/// Requests and writes of one such chunk; the last request may exceed it.
+/// Requests and writes of one such chunk; the last request may exceed it. More go into the next
+/// chunk.
 pub const PUT_CHUNK_WRITES_MAX: usize = 1024;
 /// Bytes of keys and values after which such a chunk is closed.
 pub const PUT_CHUNK_BYTES: usize = 1 << 20;
-/// Calls in flight have this long to finish when the node stops; then they are cut off.
+/// Time that calls have to finish when the node stops. Then they are cancelled.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
