@@ -1,103 +1,124 @@
-//! The bus: tells watchers what was applied.
+//! The bus: delivers applied changes to watchers.
 //!
-//! One small broadcast channel for each distinct prefix that somebody watches, in a radix tree,
-//! so that a change costs its matching prefixes and not the number of watchers. A channel that is
-//! full drops its oldest batch: the publisher never waits, and a watcher that lagged goes back to
-//! the log from its own position.
+//! Each distinct prefix that is watched has one small broadcast channel, and a radix tree finds the
+//! channels of a key. So a change costs as much as it has matching prefixes, however many watchers
+//! there are. A channel that is full drops its oldest batch: the publisher never waits. Only the
+//! watchers that had not received that batch get `Lagged`; each of them goes back to the log from
+//! its own position.
 
 use std::{
     collections::BTreeMap,
     fmt,
     pin::Pin,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
 
-use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
+use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender, TrySendError};
 use bytes::Bytes;
 use patricia_tree::PatriciaMap;
 
 use crate::protocol::{
-    change::{Change, Changes},
+    change::{Change, Changes, Kind},
     frontier::Frontier,
 };
 
-/// What one commit changed under one prefix.
+/// The changes of one commit under one prefix, or a reset.
 #[derive(Debug)]
 pub struct Batch {
-    /// The changes that match, in order of application.
+    /// The changes whose keys begin with the prefix, in order of application. Empty for a reset.
     pub changes: Changes,
-    /// Where the store stood after the commit.
+    /// The position of the store after the commit.
     pub published: Arc<Published>,
-    /// Set when the state is another, and no changes say how. There are none then.
-    pub gap: Option<Gap>,
+    /// Set when changes cannot describe how the state became another one: a watcher has to read the
+    /// state again.
+    pub reset: Option<StateReset>,
 }
 
-/// Why the state is another.
+/// Why watchers have to read the state again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gap {
-    /// History was given up: why.
+pub enum StateReset {
+    /// Entries were given up and their values are lost, for this reason.
     Lost(Arc<str>),
-    /// It lacked entries that could not be read, and has them now.
-    Mended,
+    /// Entries that could not be read when the state was built are back, and so are their values.
+    Restored,
 }
 
-impl fmt::Display for Gap {
+impl fmt::Display for StateReset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lost(reason) => reason,
-            Self::Mended => "a damaged log is whole again",
+            Self::Restored => "a damaged log is whole again",
         })
     }
 }
 
-/// A position in what was published.
+/// A position in the stream of published changes.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// Every entry told so far.
+    /// The entries whose changes were published.
     pub frontier: Arc<Frontier>,
-    /// The view that shows them; counts commits.
+    /// Version of the view that shows them.
     pub version: u64,
-    /// Expiries through this time were told, ms since 1970.
+    /// Expiries through this time (inclusive, ms since 1970) were published.
     pub expired_through_ms: u64,
 }
 
-/// The bus of one store. Cheap to clone.
+/// The bus of one store. A clone is the same bus.
+///
+/// Only the store's writer publishes, one batch after the other; anybody subscribes.
+///
+/// Invariants, asserted where they could break. Together they are the watchers' promise: a watcher
+/// that got neither `Lagged` nor a reset has received every change up to its last batch.
+///
+/// 1. Version and expiry time of what is published never go back, so each channel has its batches
+///    in order. (The frontier may go back: entries of a removed member stop counting.)
+/// 2. A batch is covered: the frontier published with a put or delete has its entry.
+/// 3. `published` moves after the batches that it covers were sent.
+/// 4. No batch is refused: a full channel drops its oldest one, which its slow receivers notice.
 #[derive(Debug, Clone)]
 pub struct Bus(Arc<Inner>);
 
+// Both locks are held for moments and never across an await. `publish` holds `routes` while it
+// sends, which never waits, and takes `published` after it has released `routes`.
 #[derive(Debug)]
 struct Inner {
-    // Written by `subscribe` and `drop`, read by `publish`.
+    // Written by `subscribe`, `close` and the drop of a subscription; read by `publish`.
     routes: RwLock<Routes>,
-    // Stored after the batches it covers were sent.
+    // Written by `publish` only (3).
     published: RwLock<Arc<Published>>,
+    // Batches that a channel holds; at least 1.
     batches_max: usize,
+    // Number of the next route.
     next_route: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Routes {
-    // The empty prefix: everything.
+    // Route of the empty prefix, which the tree cannot hold.
     all: Option<Arc<Route>>,
     by_prefix: PatriciaMap<Arc<Route>>,
+    // Set by `close`, never cleared: later subscriptions end at once.
     closed: bool,
 }
 
-// One prefix somebody watches. Removed when its last subscription goes.
+// The channel of one watched prefix. Removed when its last subscription is dropped.
 #[derive(Debug)]
 struct Route {
+    // Rises in order of creation; a batch goes to the routes in this order.
     number: u64,
+    // Closed by `Bus::close`: receivers get the batches that are left, then the end.
     sender: Sender<Arc<Batch>>,
-    // Keeps the channel open while nobody listens; receives nothing.
+    // Keeps the channel open between two subscriptions; receives nothing.
     _inactive: InactiveReceiver<Arc<Batch>>,
 }
 
 impl Bus {
-    /// Makes a bus whose channels hold `batches_max` batches for their slowest watcher.
+    /// Returns a bus at position `published` whose channels hold `batches_max` batches for their
+    /// slowest watcher.
     pub fn new(batches_max: usize, published: Published) -> Self {
         Self(Arc::new(Inner {
             routes: RwLock::default(),
@@ -107,24 +128,16 @@ impl Bus {
         }))
     }
 
-    /// Returns where publishing stands. Everything up to there is in the channels already.
+    /// Returns the position of the last batch. All batches up to it are in the channels.
     pub fn published(&self) -> Arc<Published> {
-        Arc::clone(
-            &self
-                .0
-                .published
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        let published = self.0.published.read();
+        Arc::clone(&published.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Begins to listen to keys that begin with `prefix`: everything published from now on.
+    /// Returns a subscription to everything that is published from now on for keys that begin with
+    /// `prefix`.
     pub fn subscribe(&self, prefix: Bytes) -> Subscription {
-        let mut routes = self
-            .0
-            .routes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.0.routes_mut();
         let found = if prefix.is_empty() {
             routes.all.clone()
         } else {
@@ -146,14 +159,27 @@ impl Bus {
             bus: self.clone(),
             prefix,
             receiver: Some(receiver),
+            version: 0,
         }
     }
 
-    /// Tells `changes` to all who watch a prefix of their keys, then moves `published`.
+    /// Sends `changes` to the watchers of all prefixes of their keys, then moves `published`.
+    ///
+    /// # Panics
+    /// When `published` goes back, or does not cover a put or delete among `changes`.
     pub fn publish(&self, changes: &[Arc<Change>], published: Published) {
         let published = Arc::new(published);
+        for changes in changes.chunk_by(|before, next| before.entry.id == next.entry.id) {
+            let change = &changes[0];
+            assert!(
+                !matches!(change.kind, Kind::Put | Kind::Delete)
+                    || change.entry.seq <= published.frontier.seq(&change.entry.author),
+                "(2) a change is published with the entry that made it"
+            );
+        }
+        self.check_order(&published);
         {
-            let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+            let routes = self.0.routes();
             let mut matching: BTreeMap<u64, (&Route, Vec<Arc<Change>>)> = BTreeMap::new();
             if !routes.by_prefix.is_empty() {
                 for change in changes {
@@ -175,49 +201,47 @@ impl Bus {
         self.0.publish(published);
     }
 
-    /// Tells everybody that history was given up, and why; then moves `published`.
-    pub fn publish_gap(&self, reason: &str, published: Published) {
-        self.publish_another(&Gap::Lost(Arc::from(reason)), published);
-    }
-
-    /// Tells everybody that what the state lacked is in it; then moves `published`.
-    pub fn publish_mended(&self, published: Published) {
-        self.publish_another(&Gap::Mended, published);
-    }
-
-    fn publish_another(&self, gap: &Gap, published: Published) {
+    /// Sends a reset to all watchers, whatever their prefix, then moves `published`.
+    ///
+    /// # Panics
+    /// When `published` goes back.
+    pub fn publish_reset(&self, reset: &StateReset, published: Published) {
         let published = Arc::new(published);
+        self.check_order(&published);
         {
-            let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+            let routes = self.0.routes();
             for route in routes.by_prefix.values().chain(routes.all.as_ref()) {
-                route.send(Changes::default(), &published, Some(gap));
+                route.send(Changes::default(), &published, Some(reset));
             }
         }
         self.0.publish(published);
     }
 
-    /// Ends all subscriptions, after what was published.
+    fn check_order(&self, next: &Published) {
+        let before = self.published();
+        assert!(
+            next.version >= before.version && next.expired_through_ms >= before.expired_through_ms,
+            "(1) what is published never goes back"
+        );
+    }
+
+    /// Ends all subscriptions behind the batches that were published.
     pub fn close(&self) {
-        let mut routes = self
-            .0
-            .routes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.0.routes_mut();
         routes.closed = true;
         for route in routes.by_prefix.values().chain(routes.all.as_ref()) {
             route.sender.close();
         }
     }
 
-    /// True after `close`.
+    /// Returns true after `close`.
     pub fn is_closed(&self) -> bool {
-        let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
-        routes.closed
+        self.0.routes().closed
     }
 
     /// Returns the number of subscriptions.
     pub fn watchers(&self) -> usize {
-        let routes = self.0.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.0.routes();
         let routes = routes.by_prefix.values().chain(routes.all.as_ref());
         routes.map(|route| route.sender.receiver_count()).sum()
     }
@@ -229,6 +253,14 @@ impl Inner {
             .published
             .write()
             .unwrap_or_else(PoisonError::into_inner) = published;
+    }
+
+    fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn route(&self) -> Route {
@@ -244,54 +276,73 @@ impl Inner {
 }
 
 impl Route {
-    fn send(&self, changes: Changes, published: &Arc<Published>, gap: Option<&Gap>) {
+    fn send(&self, changes: Changes, published: &Arc<Published>, reset: Option<&StateReset>) {
         let batch = Arc::new(Batch {
             changes,
             published: Arc::clone(published),
-            gap: gap.cloned(),
+            reset: reset.cloned(),
         });
-        // Overflow mode: it displaces the oldest, or nobody listens just now.
-        drop(self.sender.try_broadcast(batch));
+        // In overflow mode a full channel drops its oldest batch. An error is `Closed`, or
+        // `Inactive` between two subscriptions.
+        let sent = self.sender.try_broadcast(batch);
+        assert!(
+            !matches!(sent, Err(TrySendError::Full(_))),
+            "(4) no batch is refused"
+        );
     }
 }
 
-/// Listens to one prefix. Dropping it ends that.
+/// Receives the batches of one prefix. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Subscription {
     bus: Bus,
     prefix: Bytes,
     // None only inside `drop`.
     receiver: Option<Receiver<Arc<Batch>>>,
+    // Version of the last batch; 0 before the first. Never goes back (1).
+    version: u64,
 }
 
-/// A subscription's channel has dropped batches: what was missed is in the log.
+/// The channel has dropped batches that this subscription had not received. Their entries are in
+/// the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lagged;
 
 impl Subscription {
-    /// Returns the next batch; `None` after the bus was closed.
+    /// Returns the next batch; `None` when the bus was closed and no batch is left. Cancel-safe.
     ///
     /// # Errors
     /// `Lagged` when batches were dropped since the last call.
+    ///
+    /// # Panics
+    /// When the channel's batches are not in order.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<Batch>, Lagged>>> {
         let Some(receiver) = &mut self.receiver else {
             return Poll::Ready(None);
         };
+        let version = &mut self.version;
         Pin::new(receiver).poll_recv(cx).map(|received| {
             received.and_then(|received| match received {
-                Ok(batch) => Some(Ok(batch)),
+                Ok(batch) => {
+                    assert!(
+                        batch.published.version >= *version,
+                        "(1) a channel has its batches in order"
+                    );
+                    *version = batch.published.version;
+                    Some(Ok(batch))
+                }
                 Err(RecvError::Overflowed(_)) => Some(Err(Lagged)),
                 Err(RecvError::Closed) => None,
             })
         })
     }
 
-    /// True when nothing waits: what was published before the call was received.
+    /// Returns true when every batch that was published before the call was received.
     pub fn is_empty(&self) -> bool {
         self.receiver.as_ref().is_none_or(Receiver::is_empty)
     }
 
-    /// Forgets what waits: from here on as a new subscription.
+    /// Skips the batches that were not received yet, and goes on like a new subscription.
     pub fn skip_to_now(&mut self) {
         if let Some(receiver) = &mut self.receiver {
             *receiver = receiver.new_receiver();
@@ -301,12 +352,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut routes = self
-            .bus
-            .0
-            .routes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.bus.0.routes_mut();
         self.receiver = None;
         let unused = |route: &Arc<Route>| route.sender.receiver_count() == 0;
         if self.prefix.is_empty() {
@@ -327,7 +373,8 @@ mod tests {
     use crate::{
         id::{Author, EntryId},
         protocol::{
-            change::{EntryRef, Kind, Origin},
+            change::{EntryRef, Origin},
+            frontier::FrontierTip,
             heads::Heads,
             hlc::Hlc,
         },
@@ -361,14 +408,23 @@ mod tests {
 
     fn publish(bus: &Bus, version: u64, keys: &[&'static str]) {
         let changes: Vec<_> = keys.iter().map(|key| change(key)).collect();
-        let published = Published {
-            version,
-            ..Published::default()
-        };
-        bus.publish(&changes, published);
+        bus.publish(&changes, published(version));
     }
 
-    // What waits: (version, keys) of each batch, "lagged", "closed".
+    // A position that covers the entry of `change`.
+    fn published(version: u64) -> Published {
+        let tip = FrontierTip {
+            seq: 1,
+            id: EntryId([1; 32]),
+        };
+        Published {
+            frontier: Arc::new([(Author([2; 32]), tip)].into_iter().collect()),
+            version,
+            ..Published::default()
+        }
+    }
+
+    // The batches that were not received yet, each as version and keys; "lagged"; "closed".
     fn received(subscription: &mut Subscription) -> Vec<String> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut all = Vec::new();
@@ -390,12 +446,12 @@ mod tests {
     }
 
     fn routes(bus: &Bus) -> usize {
-        let routes = bus.0.routes.read().unwrap();
+        let routes = bus.0.routes();
         routes.by_prefix.len() + usize::from(routes.all.is_some())
     }
 
     #[test]
-    fn a_change_goes_to_all_prefixes_of_its_key_in_order() {
+    fn change_goes_to_all_prefixes_of_its_key() {
         let bus = Bus::new(8, Published::default());
         let mut all = bus.subscribe("".into());
         let mut a = bus.subscribe("/a".into());
@@ -413,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn watchers_of_one_prefix_share_a_route_that_goes_with_the_last() {
+    fn route_is_shared_and_removed_with_its_last_watcher() {
         let bus = Bus::new(8, Published::default());
         let mut first = bus.subscribe("/a".into());
         let second = bus.subscribe("/a".into());
@@ -431,14 +487,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_channel_drops_the_oldest_and_says_so_to_the_slow_one_only() {
+    fn full_channel_drops_its_oldest_and_only_the_slow_lag() {
         let bus = Bus::new(2, Published::default());
         let mut slow = bus.subscribe("".into());
         let mut fast = bus.subscribe("".into());
         for version in 1..=5 {
             publish(&bus, version, &["/a"]);
             assert_eq!(received(&mut fast), [format!("{version} /a")]);
-            let routes = bus.0.routes.read().unwrap();
+            let routes = bus.0.routes();
             let waiting = routes.all.as_ref().unwrap().sender.len();
             assert!(waiting <= 2, "{waiting} batches in a channel for 2");
         }
@@ -450,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_ends_subscriptions_after_what_was_published() {
+    fn closing_ends_subscriptions_behind_their_batches() {
         let bus = Bus::new(2, Published::default());
         let mut before = bus.subscribe("/a".into());
         publish(&bus, 1, &["/a"]);
@@ -460,5 +516,36 @@ mod tests {
         let mut after = bus.subscribe("/b".into());
         assert_eq!(received(&mut after), ["closed"]);
         assert!(bus.is_closed());
+    }
+
+    #[test]
+    fn reset_goes_to_every_prefix() {
+        let bus = Bus::new(2, Published::default());
+        let mut a = bus.subscribe("/a".into());
+        let mut all = bus.subscribe("".into());
+        bus.publish_reset(&StateReset::Restored, published(1));
+        let mut cx = Context::from_waker(Waker::noop());
+        for subscription in [&mut a, &mut all] {
+            let Poll::Ready(Some(Ok(batch))) = subscription.poll_next(&mut cx) else {
+                panic!("a batch is there")
+            };
+            assert_eq!(batch.reset, Some(StateReset::Restored));
+            assert!(batch.changes.is_empty());
+        }
+        assert_eq!(bus.published().version, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "never goes back")]
+    fn version_that_goes_back_is_a_bug() {
+        let bus = Bus::new(2, published(5));
+        publish(&bus, 4, &["/a"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "with the entry that made it")]
+    fn change_beyond_the_frontier_is_a_bug() {
+        let bus = Bus::new(2, Published::default());
+        bus.publish(&[change("/a")], Published::default());
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_stream::Stream;
 
 use crate::{
-    bus::{Batch, Gap, Lagged, Subscription},
+    bus::{Batch, Lagged, StateReset, Subscription},
     protocol::{change::Change, cursor::Cursor, frontier::MissingRange, pattern::common_prefix},
     store::{
         Delivery, ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
@@ -209,9 +209,9 @@ impl Watch {
         self.read(move |_shared| Ok(Source::State(StateSource::new(view, scopes, told_ms))));
     }
 
-    fn begin_again(&mut self, view: Arc<crate::state::View>, gap: &Gap) -> WatchEvent {
+    fn begin_again(&mut self, view: Arc<crate::state::View>, reset: &StateReset) -> WatchEvent {
         self.read_state(view);
-        let reason = gap.to_string();
+        let reason = reset.to_string();
         WatchEvent::Gap { reason }
     }
 
@@ -381,10 +381,10 @@ impl Watch {
                 if batch.published.version <= self.seen_version {
                     return Poll::Ready(Ok(None));
                 }
-                match &batch.gap {
-                    Some(gap) if *gap != Gap::Mended || !self.changes_only => {
+                match &batch.reset {
+                    Some(reset) if *reset != StateReset::Restored || !self.changes_only => {
                         let view = self.shared.state.view();
-                        Poll::Ready(Ok(Some(self.begin_again(view, gap))))
+                        Poll::Ready(Ok(Some(self.begin_again(view, reset))))
                     }
                     _nothing_is_gone => {
                         self.position.join(&batch);
@@ -398,7 +398,7 @@ impl Watch {
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
                 if self.lacks_entries && !view.lacks {
-                    return Poll::Ready(Ok(Some(self.begin_again(view, &Gap::Mended))));
+                    return Poll::Ready(Ok(Some(self.begin_again(view, &StateReset::Restored))));
                 }
                 self.read_log_again(view);
                 Poll::Ready(Ok(None))

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
-    bus::Published,
+    bus::{Published, StateReset},
     clock::Clock,
     id::Author,
     limits::{FLUSH_EVERY, GROUP_BYTES_MAX, GROUP_WRITES_MAX, RECENT_BYTES_MAX},
@@ -416,7 +416,8 @@ impl Actor {
                 self.state = Some(state);
                 self.find_next_expiry();
                 if lacked && is_whole {
-                    self.bus.publish_mended(self.published());
+                    self.bus
+                        .publish_reset(&StateReset::Restored, self.published());
                 }
             }
             Err(error) => {

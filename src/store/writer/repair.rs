@@ -6,6 +6,7 @@ use std::fmt;
 use tokio::sync::oneshot;
 
 use crate::{
+    bus::StateReset,
     id::{EntryId, Seq},
     protocol::fork::closed_by,
     store::{
@@ -163,7 +164,8 @@ impl Actor {
         for lost in &lost {
             let line = format!("gave up {lost}");
             tracing::warn!(store = %self.config.id, line);
-            self.bus.publish_gap(&line, self.published());
+            let reset = StateReset::Lost(line.as_str().into());
+            self.bus.publish_reset(&reset, self.published());
             self.recovered.push(line);
         }
         Ok(lost)
