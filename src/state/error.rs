@@ -5,16 +5,16 @@ use std::{io, sync::Arc};
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StateError {
-    /// The file is not what was written. It is built again from the log.
+    /// The file is not as it was written. It is built again from the log.
     #[error("the state file is damaged: {what}")]
     Damaged {
-        /// What was found.
+        /// The check that failed, for people.
         what: String,
     },
-    /// The file system refused.
+    /// The file system refused an operation, or the flusher thread has ended.
     #[error("cannot read or write the state file")]
     Io {
-        /// Why.
+        /// Error of the file system. Shared, because the writer reports it to every caller.
         source: Arc<io::Error>,
     },
 }
@@ -30,7 +30,7 @@ impl StateError {
 impl From<io::Error> for StateError {
     fn from(source: io::Error) -> Self {
         match source.kind() {
-            // Also a file that is shorter than it says.
+            // `UnexpectedEof`: the file is shorter than redb's header says.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged {
                 what: source.to_string(),
             },

@@ -1,15 +1,15 @@
-//! A Bloom filter of keys: says for certain that a key was never there.
+//! A Bloom filter of keys: knows for certain that a key was never added.
 
 use std::hash::{DefaultHasher, Hasher as _};
 
-/// Keys, of which it may take one for another; never forgets one.
+/// A set of keys that may take a key for another one, and never forgets one.
 #[derive(Debug)]
 pub(super) struct KeyFilter {
     words: Vec<u64>,
 }
 
 impl KeyFilter {
-    /// Makes it without keys.
+    /// Returns an empty filter.
     pub(super) fn new() -> Self {
         Self {
             words: vec![0; WORDS],
@@ -23,19 +23,19 @@ impl KeyFilter {
         }
     }
 
-    /// True when `key` was never added. False says nothing: of 10 million keys, 1 in 40 that were
-    /// never added.
-    pub(super) fn lacks(&self, key: &[u8]) -> bool {
+    /// Returns true when `key` was never added for certain. With 10 million keys in the filter, 1
+    /// in 40 of the keys that were never added gets false.
+    pub(super) fn is_new(&self, key: &[u8]) -> bool {
         places(key).any(|(word, bit)| self.words[word] & bit == 0)
     }
 }
 
-// A word and a bit of it for each of some pieces of a hash.
+// Indices of words, and a bit of each, that stand for a key.
 fn places(key: &[u8]) -> impl Iterator<Item = (usize, u64)> {
     let mut hasher = DefaultHasher::new();
     hasher.write(key);
     let hash = hasher.finish();
-    // Kirsch and Mitzenmacher: two hashes make as many as one likes.
+    // Kirsch and Mitzenmacher: any number of hashes can be made from two.
     let (first, step) = (hash & u64::from(u32::MAX), (hash >> 32) | 1);
     (0..PLACES).map(move |number| {
         let place = first.wrapping_add(step.wrapping_mul(number)) % (WORDS as u64 * 64);
@@ -53,12 +53,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_key_is_forgotten_and_few_are_taken_for_others() {
+    fn no_key_is_forgotten_and_few_are_mistaken() {
         let mut filter = KeyFilter::new();
         let key = |number: u32| format!("/key/{number}").into_bytes();
         (0..50_000).for_each(|number| filter.insert(&key(number)));
-        assert!((0..50_000).all(|number| !filter.lacks(&key(number))));
-        let mistaken = (50_000..100_000).filter(|number| !filter.lacks(&key(*number)));
+        assert!((0..50_000).all(|number| !filter.is_new(&key(number))));
+        let mistaken = (50_000..100_000).filter(|number| !filter.is_new(&key(*number)));
         assert!(mistaken.count() < 50);
     }
 }

@@ -22,50 +22,50 @@ use crate::{
 };
 
 enum Job {
-    /// Rows to write, and what they are true of.
-    Write {
-        layer: Layer,
-        frontier: Vec<u8>,
-        lacks: bool,
-        notes: Vec<(Vec<u8>, Vec<u8>)>,
-        durability: Durability,
-    },
-    /// Nobody needs the rows last written any more. To free them takes as long as hundreds of
-    /// puts: it is done here and not by the writer.
+    Write(Write),
+    /// The views no longer have the rows last written. Freeing them takes as long as hundreds of
+    /// puts, so this thread does it and not the writer.
     Forget,
+}
+
+// One transaction.
+struct Write {
+    layer: Layer,
+    // Number of keys in the layer that the file does not have yet.
+    new_keys: u64,
+    // The encoded row of `FRONTIER`.
+    frontier: Vec<u8>,
+    lacks: bool,
+    notes: Vec<(Vec<u8>, Vec<u8>)>,
+    durability: Durability,
 }
 
 /// Owns the database's writing end and the thread that uses it.
 #[derive(Debug)]
 pub(super) struct Flusher {
-    // Dropped by `stop`: the thread ends then.
+    // Sent by the store's writer. Room for a write and the `Forget` of the one before, so sending
+    // never waits. Dropped by `stop`: the thread ends after the jobs at hand.
     jobs: mpsc::SyncSender<Job>,
+    // Sent by the thread, one for each `Write`. Closed when the thread has panicked.
     results: mpsc::Receiver<Result<Flushed, StateError>>,
     thread: JoinHandle<Database>,
+    // True from `begin` until `finish` took the result.
     busy: bool,
 }
 
 impl Flusher {
     pub(super) fn start(db: Database) -> Self {
-        // A write, and the word to forget the one before it.
         let (jobs, jobs_in) = mpsc::sync_channel::<Job>(2);
         let (results_out, results) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
             let mut written = Layer::default();
             for job in jobs_in {
-                let Job::Write {
-                    layer,
-                    frontier,
-                    lacks,
-                    notes,
-                    durability,
-                } = job
-                else {
+                let Job::Write(job) = job else {
                     free(std::mem::take(&mut written));
                     continue;
                 };
-                let result = guarded(|| write(&db, &layer, (&frontier, lacks), notes, durability));
-                written = layer;
+                let result = guarded(|| job.run(&db));
+                written = job.layer;
                 if results_out.send(result).is_err() {
                     break;
                 }
@@ -85,24 +85,30 @@ impl Flusher {
         self.busy
     }
 
+    /// Begins to write the layer that `view` has as `flushing`. Its result must be taken before the
+    /// next one begins.
     pub(super) fn begin(
         &mut self,
         view: &View,
+        new_keys: u64,
         notes: Vec<(Vec<u8>, Vec<u8>)>,
         durability: Durability,
     ) {
-        let job = Job::Write {
+        let job = Write {
             layer: view.flushing.clone(),
+            new_keys,
             frontier: encode_frontier(view),
             lacks: view.lacks,
             notes,
             durability,
         };
-        // A thread that has died says so in `finish`.
         self.busy = true;
-        drop(self.jobs.send(job));
+        // If the thread has died, `finish` returns the error.
+        drop(self.jobs.send(Job::Write(job)));
     }
 
+    /// Returns the result of the write that `begin` began; `None` when there is none, or it goes on
+    /// and `wait` is false.
     pub(super) fn finish(&mut self, wait: bool) -> Result<Option<Flushed>, StateError> {
         if !self.busy {
             return Ok(None);
@@ -110,7 +116,7 @@ impl Flusher {
         let result = if wait {
             self.results
                 .recv()
-                .map_err(|_gone| mpsc::TryRecvError::Disconnected)
+                .map_err(|_ended| mpsc::TryRecvError::Disconnected)
         } else {
             self.results.try_recv()
         };
@@ -124,11 +130,12 @@ impl Flusher {
         }
     }
 
-    /// The writer has let go of the rows last written.
+    /// Frees the rows last written. Call it when no view to come has them.
     pub(super) fn forget(&self) {
         drop(self.jobs.send(Job::Forget));
     }
 
+    /// Ends the thread and closes the database.
     pub(super) fn stop(self) -> Result<(), StateError> {
         let Self {
             jobs,
@@ -143,6 +150,7 @@ impl Flusher {
 }
 
 impl Flushed {
+    /// Opens the tables as of the last commit.
     pub(super) fn of(db: &Database) -> Result<Self, StateError> {
         let read = db.begin_read()?;
         let heads = read.open_table(HEADS_TABLE)?;
@@ -169,51 +177,63 @@ fn free(layer: Layer) {
     }
 }
 
-fn write(
-    db: &Database,
-    layer: &Layer,
-    (frontier, lacks): (&[u8], bool),
-    notes: Vec<(Vec<u8>, Vec<u8>)>,
-    durability: Durability,
-) -> Result<Flushed, StateError> {
-    let mut write = db.begin_write()?;
-    write.set_durability(durability)?;
-    let mut pace = Pace::start();
-    {
-        let mut heads = write.open_table(HEADS_TABLE)?;
-        for (key, value) in &layer.heads {
-            pace.step();
-            let row = row::seal(HEADS, key, row::encode_heads(value));
-            heads.insert(key.as_ref(), row.as_slice())?;
-        }
-        let mut expiry = write.open_table(EXPIRY_TABLE)?;
-        for ((ms, key), there) in &layer.expiry {
-            if *there {
-                expiry.insert((*ms, key.as_ref()), ())?;
+impl Write {
+    // Writes everything in one transaction and returns the tables as of its commit.
+    fn run(&self, db: &Database) -> Result<Flushed, StateError> {
+        let mut write = db.begin_write()?;
+        write.set_durability(self.durability)?;
+        let mut pace = Pace::start();
+        {
+            let mut heads = write.open_table(HEADS_TABLE)?;
+            let mut added = 0;
+            for (key, value) in &self.layer.heads {
+                pace.step();
+                let body = row::encode_heads(value);
+                debug_assert_eq!(
+                    row::decode_heads(&body).as_ref(),
+                    Some(value),
+                    "a row reads as what was written"
+                );
+                let row = row::seal(HEADS, key, body);
+                added += u64::from(heads.insert(key.as_ref(), row.as_slice())?.is_none());
+            }
+            // Invariant 5 of `State`. An error and no assertion: a file that has changed on disk
+            // can cause it, too.
+            if added != self.new_keys {
+                let expected = self.new_keys;
+                return Err(StateError::Damaged {
+                    what: format!("{added} new keys were written, {expected} were counted"),
+                });
+            }
+            let mut expiry = write.open_table(EXPIRY_TABLE)?;
+            for ((ms, key), there) in &self.layer.expiry {
+                if *there {
+                    expiry.insert((*ms, key.as_ref()), ())?;
+                } else {
+                    expiry.remove((*ms, key.as_ref()))?;
+                }
+            }
+            let mut causes = write.open_table(CAUSES_TABLE)?;
+            for (cause, (seq, entry)) in &self.layer.causes {
+                let row = row::seal(CAUSES, &cause.0, row::encode_cause(entry, *seq));
+                causes.insert(cause.0.as_slice(), row.as_slice())?;
+            }
+            let mut notes_table = write.open_table(NOTES_TABLE)?;
+            for (key, body) in &self.notes {
+                let row = row::seal(NOTES, key, body.clone());
+                notes_table.insert(key.as_slice(), row.as_slice())?;
+            }
+            let mut meta = write.open_table(META_TABLE)?;
+            meta.insert(FRONTIER, self.frontier.as_slice())?;
+            if self.lacks {
+                meta.insert(LACKS, [].as_slice())?;
             } else {
-                expiry.remove((*ms, key.as_ref()))?;
+                meta.remove(LACKS)?;
             }
         }
-        let mut causes = write.open_table(CAUSES_TABLE)?;
-        for (cause, (seq, entry)) in &layer.causes {
-            let row = row::seal(CAUSES, &cause.0, row::encode_cause(entry, *seq));
-            causes.insert(cause.0.as_slice(), row.as_slice())?;
-        }
-        let mut notes_table = write.open_table(NOTES_TABLE)?;
-        for (key, body) in notes {
-            let row = row::seal(NOTES, &key, body);
-            notes_table.insert(key.as_slice(), row.as_slice())?;
-        }
-        let mut meta = write.open_table(META_TABLE)?;
-        meta.insert(FRONTIER, frontier)?;
-        if lacks {
-            meta.insert(LACKS, [].as_slice())?;
-        } else {
-            meta.remove(LACKS)?;
-        }
+        write.commit()?;
+        Flushed::of(db)
     }
-    write.commit()?;
-    Flushed::of(db)
 }
 
 fn thread_died() -> StateError {

@@ -1,9 +1,9 @@
 //! The state: heads per key, derived from the log, kept in a redb file.
 //!
-//! Rows that changed in the last moments live in memory only (the log has them); a flusher
-//! thread writes them to the file in one durable transaction, a few times a second. So a write
-//! costs the state no IO, and the file is never ahead of the log. Damage of the file is found
-//! when it is read, and mended by building it again from the log.
+//! Rows that changed recently live in memory only (the log has them). A flusher thread writes them
+//! to the file in one durable transaction, about once a second. So a put costs the state no IO, and
+//! the file is never ahead of the log. Damage of the file is found when it is read; then the file
+//! is built again from the log.
 
 mod error;
 mod filter;
@@ -13,6 +13,8 @@ pub mod row;
 mod state;
 mod stored;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use error::StateError;

@@ -1,10 +1,11 @@
 //! The blocks of a redb file with a check each, so that no changed bit reaches redb: of the state
 //! file, and of those that a floor above keeps.
 //!
-//! redb checks its own sums only when it repairs; on ordinary reads a flipped bit can lead a
-//! look-up astray without a word. Here every block that is read is compared with the sum it had
-//! when it was written or first read. A clean close leaves the sums in a file beside it; after a
-//! crash redb checks the whole file once, and sums are learnt from what is read then.
+//! redb checks its own sums only when it repairs; on an ordinary read a flipped bit can make a
+//! look-up miss a row without any error. Here every block that is read is compared with the sum
+//! that it had when it was written or first read. A clean close leaves the sums in a file beside
+//! it. After a crash redb checks the whole file once, and the sums are taken from the blocks that
+//! it reads.
 
 use std::{
     io,
@@ -26,26 +27,29 @@ use crate::{
 };
 
 const BLOCK: u64 = 4096;
-// Pages that are written before others may have the core: about `CORE_HELD_MAX`.
+// Writes of pages after which other threads get the core: they take about `CORE_HELD_MAX`.
 const PAGES_HELD: usize = 8;
-// What a disk takes for a piece, or less: half a GiB/s.
+// Time that a disk of half a GiB/s takes to write a piece.
 const PIECE_REST: Duration = Duration::from_millis(1);
 const MAGIC: &[u8; 8] = b"LTSUMS2\n";
 
 /// A file whose blocks are checked when they are read.
+//
+// Locks: `sums` before the file, `unsynced` alone; nothing is awaited under either.
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
-    // By block; 0 where it is not known. Changed with the block, under one lock.
+    // By number of the block; 0 while it is not known. Held while blocks are written, so that a
+    // block and its sum change together; a reader that finds a mismatch reads again under it.
     sums: Arc<Mutex<Vec<u64>>>,
-    // Where was written since the last sync: offsets, of the end too.
+    // Offsets (begin, end) of what was written since the last sync.
     unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
-    // That goes to the disk when redb asks for it, however much.
+    // See `set_at_once`.
     at_once: Arc<AtomicBool>,
 }
 
 impl Pages {
-    /// Takes a file whose blocks are not known yet, or known from `sums`.
+    /// Wraps a file whose blocks have `sums`; a block without a sum gets it at its first read.
     pub(crate) fn new(file: Arc<dyn DiskFile>, sums: Vec<u64>) -> Self {
         Self {
             file,
@@ -55,21 +59,22 @@ impl Pages {
         }
     }
 
-    /// Says whether all that redb has written goes to the disk at once, when it asks for it: sooner
-    /// done, and nobody else who waits for the disk is served meanwhile.
+    /// Sets whether a sync writes everything to the disk at once. That takes less time, but other
+    /// threads that wait for the disk wait for all of it; by default it is written in pieces.
     pub(crate) fn set_at_once(&self, at_once: bool) {
         self.at_once.store(at_once, Ordering::Relaxed);
     }
 
-    /// Reads the sums that a clean close left, and removes them: they are true once.
+    /// Reads the sums that a clean close left, and removes their file: they hold only until the
+    /// next write.
     ///
-    /// `None` where there are none, or where they do not fit the file.
+    /// Returns `None` when there are none, or they are not for a file of `file_bytes`.
     pub(crate) fn take_sums(disk: &dyn Disk, path: &Path, file_bytes: u64) -> Option<Vec<u64>> {
         let sums_path = sums_path(path);
         let file = disk.open(&sums_path, Open::Existing).ok()?;
         let read = read_sums(file.as_ref(), file_bytes);
         disk.remove(&sums_path).ok()?;
-        // Came they back after a power cut, everything written meanwhile would look damaged.
+        // If the file came back after a power cut, every block written since would look damaged.
         disk.sync_dir(path.parent()?).ok()?;
         read
     }
@@ -77,7 +82,7 @@ impl Pages {
     /// Writes the sums beside the file. Call it when nothing writes to the file any more.
     ///
     /// # Errors
-    /// What the file system says; the next open is slower then, and as safe.
+    /// Any error of the file system. The next open is slower then, and as safe.
     pub(crate) fn leave_sums(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&self.file.len()?.to_le_bytes());
@@ -88,7 +93,7 @@ impl Pages {
         bytes.extend_from_slice(check.as_bytes());
         let sums_path = sums_path(path);
         let file = match disk.open(&sums_path, Open::New) {
-            // Old ones that could not be removed.
+            // Old sums that could not be removed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let file = disk.open(&sums_path, Open::Existing)?;
                 file.set_len(0)?;
@@ -104,8 +109,8 @@ impl Pages {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // Compares blocks as `check` does, and lets others go on while it works out their sums: many
-    // threads read the file at the same time.
+    // Compares blocks as `check` does, without the lock while it hashes: many threads read the file
+    // at the same time.
     fn matches(&self, start: u64, blocks: &[u8]) -> bool {
         numbered(start, blocks).all(|(number, block)| {
             let sum = sum(number, block);
@@ -130,7 +135,7 @@ impl Pages {
     }
 }
 
-// Compares blocks that were read at `start` with their sums, or learns these.
+// Compares blocks that were read at `start` with their sums; a block without a sum gets it.
 fn check(sums: &mut Vec<u64>, start: u64, blocks: &[u8]) -> io::Result<()> {
     for (number, block) in numbered(start, blocks) {
         if !compare(sums, number, sum(number, block)) {
@@ -143,7 +148,7 @@ fn check(sums: &mut Vec<u64>, start: u64, blocks: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-// True where a block's sum is the one that is known, or none was.
+// Returns true when `sum` is the known sum of a block, or none was known.
 fn compare(sums: &mut Vec<u64>, number: u64, sum: u64) -> bool {
     let known = slot(sums, number);
     if *known == 0 {
@@ -167,7 +172,7 @@ impl StorageBackend for Pages {
             if self.matches(offset, out) {
                 return Ok(());
             }
-            // Written meanwhile, it may be, by half.
+            // A write may have changed half of it meanwhile.
             let mut sums = self.sums();
             self.file.read_at(out, offset)?;
             return check(&mut sums, offset, out);
@@ -182,12 +187,12 @@ impl StorageBackend for Pages {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut sums = self.sums();
         self.file.set_len(len)?;
-        // A block that was cut, and all behind it, are read afresh.
+        // The last block, if it was shortened, and all blocks behind it get new sums.
         sums.truncate(usize_of(len / BLOCK));
         Ok(())
     }
 
-    // redb asks for it when a transaction ends, which may be a hundred MiB later.
+    // Called when a transaction ends, which may have written a hundred MiB.
     fn sync_data(&self) -> io::Result<()> {
         let written = std::mem::take(&mut *self.unsynced());
         if !self.at_once.load(Ordering::Relaxed) {
@@ -200,7 +205,7 @@ impl StorageBackend for Pages {
         self.write_blocks(offset, data)?;
         let mut unsynced = self.unsynced();
         unsynced.push((offset, offset + data.len() as u64));
-        // Long work makes way (see `pace`); redb does not know that this is part of it.
+        // A transaction is long work, which offers its core to others (see `pace`).
         if unsynced.len().is_multiple_of(PAGES_HELD) {
             drop(unsynced);
             thread::yield_now();
@@ -214,9 +219,9 @@ impl Pages {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // Brings what was written to the disk, a piece after the other and in the order of the file: redb
-    // writes page by page, each 131 pages behind the one before, and whoever else waits for the disk
-    // would wait for all of them. What is less than a piece is left to the sync.
+    // Writes dirty pages to the disk piece by piece, by offset. redb writes page by page, each 131
+    // pages behind the one before, and another thread that syncs would wait for all of them. Less
+    // than a piece is left to the sync.
     fn write_back(&self, mut written: Vec<(u64, u64)>) {
         const PIECE: u64 = UNSYNCED_BYTES_MAX as u64;
         let bytes: u64 = written.iter().map(|(from, to)| to - from).sum();
@@ -298,8 +303,8 @@ fn slot(sums: &mut Vec<u64>, number: u64) -> &mut u64 {
     &mut sums[number]
 }
 
-// Never 0, which means "not known". The number is in it: a block in the place of another must not
-// pass.
+// Never 0, which means "not known". The block's number is hashed, too, so that a block in the place
+// of another is found.
 fn sum(number: u64, block: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(number, block).max(1)
 }

@@ -6,11 +6,18 @@
 //!               (1 tombstone, 2 expires, 4 value in log)
 //!               [expires_ms u64] [value length u32 [value]]
 //! cause row   id of the cause 16 -> entry 32, seq u64
-//! every row   body, then 8 bytes: XXH3 of body, seeded with XXH3 of key, seeded with XXH3 of table
+//! notes row   key and body as the store gave them to `State::flush`
+//! meta row    "frontier" -> keys u64, entries u64, expired_through_ms u64, then for each tip, by
+//!               author, seq and id: author 32, seq u64, id 32
+//! these rows  body, then 8 bytes: XXH3 of body, seeded with XXH3 of key, seeded with XXH3 of table
+//!
+//! without a body or check:
+//! expiry row  (expires_ms u64, key) of each winner that expires
+//! meta row    "lacks", while entries that the frontier leads back to are missing
 //! ```
 //! Numbers are little-endian. Equal heads have equal bytes on every node. The check finds damage;
-//! it is no defence against who may write the file. Rows of builds before have 8 bytes of BLAKE3 of
-//! table, key length u64, key and body, and are read too.
+//! it does not stop anybody who can write the file. Rows of earlier builds are read, too: their
+//! check is 8 bytes of BLAKE3 of table, key length u64, key and body.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use twox_hash::XxHash3_64;
@@ -29,20 +36,21 @@ const IN_LOG: u8 = 4;
 const CHECK_BYTES: usize = 8;
 const HEAD_FIXED_BYTES: usize = 8 + 4 + 32 + 8 + 32 + 1;
 
-/// Returns `body` with its check.
+/// Appends the check of a row to its `body`.
 pub fn seal(table: &str, key: &[u8], mut body: Vec<u8>) -> Vec<u8> {
     let check = check(table, key, &body);
     body.extend_from_slice(&check);
     body
 }
 
-/// Returns the body of a row whose check holds, else `None`.
+/// Returns the body of a row; `None` when its check fails.
 pub fn unseal<'a>(table: &str, key: &[u8], row: &'a [u8]) -> Option<&'a [u8]> {
     let (body, sum) = row.split_last_chunk::<CHECK_BYTES>()?;
-    (check(table, key, body) == *sum || check_before(table, key, body) == *sum).then_some(body)
+    (check(table, key, body) == *sum || check_of_earlier_builds(table, key, body) == *sum)
+        .then_some(body)
 }
 
-/// Returns the body of a heads row.
+/// Encodes the body of a heads row.
 ///
 /// # Panics
 /// Above 2^32 heads, which no memory holds.
@@ -61,7 +69,7 @@ pub fn encode_heads(heads: &Heads) -> Vec<u8> {
     body
 }
 
-/// Reads the body of a heads row; `None` where it is not one.
+/// Decodes the body of a heads row; `None` when it is malformed.
 pub fn decode_heads(mut body: &[u8]) -> Option<Heads> {
     let count = body.try_get_u32_le().ok()?;
     if count == 1 {
@@ -86,7 +94,7 @@ fn decode_head(body: &mut &[u8]) -> Option<Head> {
     })
 }
 
-/// Returns the body of a cause row.
+/// Encodes the body of a cause row.
 pub fn encode_cause(entry: &EntryId, seq: Seq) -> Vec<u8> {
     let mut body = Vec::with_capacity(32 + 8 + CHECK_BYTES);
     body.put_slice(&entry.0);
@@ -94,7 +102,7 @@ pub fn encode_cause(entry: &EntryId, seq: Seq) -> Vec<u8> {
     body
 }
 
-/// Reads the body of a cause row; `None` where it is not one.
+/// Decodes the body of a cause row; `None` when it is malformed.
 pub fn decode_cause(mut body: &[u8]) -> Option<(Seq, EntryId)> {
     let entry = EntryId(take(&mut body)?);
     let seq = body.try_get_u64_le().ok()?;
@@ -152,7 +160,8 @@ fn check(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
     XxHash3_64::oneshot_with_seed(seed, body).to_le_bytes()
 }
 
-fn check_before(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
+// The check of rows that earlier builds wrote.
+fn check_of_earlier_builds(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
     let mut hasher = blake3::Hasher::new();
     hasher
         .update(table.as_bytes())
@@ -167,10 +176,10 @@ fn check_before(table: &str, key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
 mod tests {
     use super::*;
 
-    /// A row that counted its heads in 16 bits let go of those beyond: which ones, the order of
-    /// delivery decided.
+    /// A row that counted its heads in 16 bits dropped the heads above 65,535, and the order of
+    /// delivery decided which ones. So two nodes with the same entries had different heads.
     #[test]
-    fn no_head_is_ignored_however_many_there_are() {
+    fn rows_keep_more_than_65535_heads() {
         let head = |seq: u64| Head {
             hlc: Hlc::new(seq, 0).unwrap(),
             author: Author([7; 32]),
@@ -187,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_the_body_does_not_have_is_no_row() {
+    fn count_above_the_heads_in_a_row_is_malformed() {
         let mut body = encode_heads(&Heads::default());
         body[..4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(decode_heads(&body), None);

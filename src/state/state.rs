@@ -1,4 +1,4 @@
-//! The writing end of a store's state, and the handle that gives its newest view to readers.
+//! The writing end of a store's state, and the handle through which readers get its newest view.
 
 use std::{
     io,
@@ -29,38 +29,58 @@ use crate::{
     },
 };
 
-/// What a write changed at a key.
+/// The heads of a key before and after an op.
 #[derive(Debug, Clone)]
 pub struct Staged {
-    /// The heads before.
+    /// Heads without the op.
     pub before: Heads,
-    /// The heads after.
+    /// Heads with the op.
     pub after: Heads,
 }
 
-/// The writing end: owned by the store's writer.
+/// The writing end of the state, owned by the store's writer.
+///
+/// `stage` adds an entry to the staged view, `show` lets readers see it, `forget` drops it. `flush`
+/// begins to write the shown rows to the file, `finish_flush` takes the result.
+///
+/// Invariants, asserted where they could break. 2 with the order log sync, then `show`, keeps the
+/// file from being ahead of the logs; 3 and 4 keep every staged row readable.
+///
+/// 1. Views are shown in order: each has a higher version than the one before, and the time through
+///    which expiries were reported does not go back.
+/// 2. Only shown rows are flushed.
+/// 3. One flush at a time: a row is in `recent` until a flush takes it, in `flushing` until the
+///    file has it, and in `flushed` from then on. No step leaves it out.
+/// 4. An entry is staged with one list of heads for each op.
+/// 5. A flush adds as many heads rows as keys were counted since the flush before.
 #[derive(Debug)]
 pub struct State {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     pages: Pages,
     flusher: Flusher,
-    // The view that the staged entries lead to; equals `shown` when nothing is staged.
+    // The view with the staged entries; equals the shown one when nothing is staged.
     staged: View,
+    // Written by this end only.
     shown: StateReader,
-    // Only while the file, which was empty, is filled.
+    // Keys of the last flush that was begun, or of the file as it was opened.
+    keys_flushed: u64,
+    // Set by `fill`, cleared by `filled`.
     filling: Option<Filling>,
 }
 
 #[derive(Debug)]
 struct Filling {
-    // Every key that was staged.
+    // Every key that was staged since `fill`.
     keys: KeyFilter,
-    // Transactions begun.
+    // Flushes begun since `fill`.
     flushes: u64,
 }
 
-/// Gives the newest view to readers.
+/// Gives readers the newest view. A clone gives the same views.
+//
+// The lock is written by `State::show` and its like, on the writer's thread, and read by everybody.
+// It is held to exchange or clone the `Arc`; no other lock is taken and nothing awaited under it.
 #[derive(Debug, Clone)]
 pub struct StateReader(Arc<RwLock<Arc<View>>>);
 
@@ -76,10 +96,10 @@ impl StateReader {
 }
 
 impl State {
-    /// Opens the state file, or makes an empty one where there is none.
+    /// Opens the state file, or makes an empty one when there is none.
     ///
     /// # Errors
-    /// `Damaged`: remove it with `discard` and build it again. `Io`.
+    /// `Damaged`: remove the file with `discard` and build it again. `Io`.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Stored), StateError> {
         let (file, new) = match disk.open(path, Open::Existing) {
             Ok(file) => (file, false),
@@ -116,6 +136,7 @@ impl State {
         if new && let Some(dir) = path.parent() {
             disk.sync_dir(dir)?;
         }
+        let keys_flushed = counts.keys;
         let view = View {
             recent: Layer::default(),
             flushing: Layer::default(),
@@ -136,6 +157,7 @@ impl State {
             flusher: Flusher::start(db),
             staged: view,
             shown,
+            keys_flushed,
             filling: None,
         };
         Ok((
@@ -147,14 +169,14 @@ impl State {
         ))
     }
 
-    /// Removes a state file that is to be built again.
+    /// Removes the state file, if there is one, so that `open` makes an empty one.
     ///
     /// # Errors
     /// `Io`.
     pub fn discard(disk: &dyn Disk, path: &Path) -> Result<(), StateError> {
         match disk.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _gone => Ok(()),
+            _removed => Ok(()),
         }
     }
 
@@ -163,7 +185,8 @@ impl State {
         &self.shown
     }
 
-    /// Gives readers of `reader` what this state shows, now and later: after building it again.
+    /// Shows the views of this state through `reader` from now on: the reader of the state that
+    /// this one replaces after a rebuild.
     pub fn show_through(&mut self, reader: StateReader) {
         let before = reader.view();
         self.staged.version = self.staged.version.max(before.version);
@@ -178,12 +201,13 @@ impl State {
     /// `Damaged`, `Io`.
     pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
         match &self.filling {
-            Some(filling) if filling.keys.lacks(key) => Ok(Heads::default()),
+            Some(filling) if filling.keys.is_new(key) => Ok(Heads::default()),
             _may_be_there => self.staged.heads(key),
         }
     }
 
-    /// Returns the entry that its author has written because of `cause`, staged ones included.
+    /// Returns the entry that was written because of `cause`, staged entries included; `None` when
+    /// there is none.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -191,9 +215,9 @@ impl State {
         self.staged.caused(cause)
     }
 
-    /// Says that the file is empty and gets a whole log: until `filled`, keys that come for the
-    /// first time are not looked up, and few flushes wait for the disk. After a crash it is filled
-    /// again.
+    /// Prepares an empty file for a whole log: until `filled`, keys that are staged for the first
+    /// time are not looked up, and few flushes wait for the disk. After a crash the file is filled
+    /// from the start.
     pub fn fill(&mut self) {
         self.pages.set_at_once(true);
         self.filling = Some(Filling {
@@ -202,18 +226,20 @@ impl State {
         });
     }
 
-    /// Says that the log is in.
+    /// Ends what `fill` began: the whole log is staged.
     pub fn filled(&mut self) {
         self.pages.set_at_once(false);
         self.filling = None;
     }
 
-    /// Says whether it lacks an entry that could not be read: what is staged later may cite that.
+    /// Sets whether entries are missing from the state because they could not be read. Entries that
+    /// are staged later may cite such an entry.
     pub fn lack(&mut self, lacks: bool) {
         self.staged.lacks = lacks;
     }
 
-    /// Moves on through `tips`, the newest entries of `author`, of which some could not be read.
+    /// Moves the frontier of `author` to `tips`, the author's newest entries, though some entries
+    /// up to them could not be read.
     pub fn pass(&mut self, author: Author, tips: &[FrontierTip]) {
         let frontier = Arc::make_mut(&mut self.staged.frontier);
         for (number, tip) in tips.iter().enumerate() {
@@ -224,8 +250,8 @@ impl State {
         }
     }
 
-    /// Says that members are kept here, and adds to the acts that count. An act must be added
-    /// before its entry is staged: else it keeps no place.
+    /// Adds to the acts that count; the first call makes this the state of a store that keeps
+    /// members. An act must be added before its entry is staged, or its op is void.
     pub fn count(&mut self, acts: impl IntoIterator<Item = (EntryId, Author)>) {
         let counting = self.staged.acts.get_or_insert_default();
         let mut acts = acts.into_iter().peekable();
@@ -234,9 +260,9 @@ impl State {
         }
     }
 
-    /// Changes the heads of an entry's keys; nobody sees it before `show`.
+    /// Changes the heads of an entry's keys in the staged view.
     ///
-    /// Returns what changed, for each op; `None` for an op that is void. On an error nothing of the
+    /// Returns the change of each op; `None` for an op that is void. On an error nothing of the
     /// entry is staged.
     ///
     /// # Errors
@@ -247,17 +273,20 @@ impl State {
         self.stage_over(entry, before)
     }
 
-    /// As `stage`, for who has read the heads of the entry's keys, staged entries included:
-    /// `before`, one for each op.
+    /// Like `stage`, for a caller that has read the heads of the entry's keys, staged entries
+    /// included: `before` has them, one item for each op.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
+    ///
+    /// # Panics
+    /// When `before` has another number of items.
     pub fn stage_over(
         &mut self,
         entry: &VerifiedEntry,
         before: Vec<Heads>,
     ) -> Result<Vec<Option<Staged>>, StateError> {
-        debug_assert_eq!(before.len(), entry.ops.len(), "heads for each op");
+        assert_eq!(before.len(), entry.ops.len(), "(4) heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
         for (op, before) in entry.ops.iter().zip(before) {
             changes.push((!self.staged.is_void(&entry.id, op)).then(|| {
@@ -268,7 +297,8 @@ impl State {
         let mut caused = None;
         if let Some(cause) = &entry.header.cause {
             let cause = CauseId::of(&entry.author(), cause);
-            // Of a fork's branches the first counts, whichever came first.
+            // If both branches of a fork have such an entry, the lower counts, in whatever order
+            // the two are applied.
             let this = (entry.header.seq, entry.id);
             let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
             caused = Some((cause, first));
@@ -293,12 +323,14 @@ impl State {
         Ok(changes)
     }
 
-    /// Moves the time through which expiries were told.
+    /// Moves the time through which expiries were reported to `ms`, ms since 1970; an earlier time
+    /// changes nothing.
     pub fn expire_through(&mut self, ms: u64) {
         self.staged.expired_through_ms = self.staged.expired_through_ms.max(ms);
     }
 
-    /// Returns up to `limit` winners that expire after what was told, and through `through_ms`.
+    /// Returns up to `limit` winners, as (time, key), that expire at or before `through_ms` and
+    /// whose expiry was not reported yet.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -307,46 +339,67 @@ impl State {
             .expiring(self.staged.expired_through_ms, through_ms, limit)
     }
 
-    /// Returns the view that the staged entries lead to.
+    /// Returns the view with the staged entries.
     pub fn staged(&self) -> &View {
         &self.staged
     }
 
-    /// Lets readers see what is staged.
+    /// Lets readers see the staged entries. The logs must have synced them, but for entries that
+    /// were durable before.
+    ///
+    /// # Panics
+    /// When the view would be older than the one that is shown.
     pub fn show(&mut self) {
         self.staged.version += 1;
+        let before = self.shown.view();
+        assert!(
+            self.staged.version > before.version
+                && self.staged.expired_through_ms >= before.expired_through_ms,
+            "(1) views are shown in order"
+        );
         self.shown.show(Arc::new(self.staged.clone()));
     }
 
-    /// Forgets what is staged.
+    /// Drops the staged entries.
     pub fn forget(&mut self) {
         self.staged = View::clone(&self.shown.view());
     }
 
-    /// Returns the bytes of rows that are in memory only and not on their way to the file.
+    /// Returns the bytes of rows, about, that are in memory only and in no flush.
     pub fn recent_bytes(&self) -> usize {
         self.staged.recent.bytes
     }
 
-    /// True while a flush is on its way.
+    /// Returns true from `flush` until `finish_flush` took its result.
     pub fn is_flushing(&self) -> bool {
         self.flusher.is_busy()
     }
 
-    /// Begins to write the rows in memory to the file, together with `notes`. Nothing may be
-    /// staged, and the logs must be durable up to the frontier.
+    /// Begins to write the rows in memory to the file, together with `notes`.
+    ///
+    /// # Panics
+    /// When entries are staged, or a flush was not finished.
     pub fn flush(&mut self, notes: Vec<(Vec<u8>, Vec<u8>)>) {
-        debug_assert!(!self.is_flushing(), "one flush at a time");
+        assert!(!self.is_flushing(), "(3) one flush at a time");
+        // `stage` and `pass` exchange the frontier's `Arc`.
+        assert!(
+            Arc::ptr_eq(&self.staged.frontier, &self.shown.view().frontier),
+            "(2) only shown rows are flushed"
+        );
+        let new_keys = self.staged.keys - self.keys_flushed;
+        self.keys_flushed = self.staged.keys;
         self.staged.flushing = std::mem::take(&mut self.staged.recent);
         self.shown.show(Arc::new(self.staged.clone()));
         let durability = match &mut self.filling {
             Some(filling) => filling.durability(),
             None => Durability::Immediate,
         };
-        self.flusher.begin(&self.staged, notes, durability);
+        self.flusher
+            .begin(&self.staged, new_keys, notes, durability);
     }
 
-    /// Takes in a flush that has ended; waits for it where `wait` says so. True when one did.
+    /// Takes the result of the flush, and waits for it if `wait` is true. Returns false when there
+    /// is no flush, or it goes on.
     ///
     /// # Errors
     /// `Damaged`, `Io`: the state must be opened again.
@@ -356,7 +409,7 @@ impl State {
         };
         self.staged.flushed = Arc::new(flushed);
         self.staged.flushing = Layer::default();
-        // Rows staged meanwhile are not shown: only the layers below them move.
+        // Entries staged meanwhile stay hidden: of the shown view only the lower layers change.
         let mut shown = View::clone(&self.shown.view());
         shown.flushed = Arc::clone(&self.staged.flushed);
         shown.flushing = Layer::default();
@@ -365,10 +418,11 @@ impl State {
         Ok(true)
     }
 
-    /// Closes the file so that it opens fast. Everything shown must be flushed.
+    /// Closes the file so that it opens fast. Shown rows that were not flushed are not in it; the
+    /// next start reads them from the logs.
     ///
     /// # Errors
-    /// `Damaged`, `Io`; the file is as safe as after a crash then.
+    /// `Damaged`, `Io`; then the file is as safe as after a crash.
     pub fn close(self) -> Result<(), StateError> {
         let Self {
             disk,
@@ -377,6 +431,7 @@ impl State {
             flusher,
             staged,
             shown,
+            keys_flushed: _,
             filling: _,
         } = self;
         drop((staged, shown));
@@ -387,7 +442,7 @@ impl State {
 }
 
 impl Filling {
-    // redb remembers every page that is not durable yet: now and then they become so.
+    // redb keeps every page that is not durable yet in memory, so some flushes make them durable.
     fn durability(&mut self) -> Durability {
         self.flushes += 1;
         if self.flushes.is_multiple_of(FLUSHES_UNTIL_DURABLE) {
@@ -439,7 +494,7 @@ fn head_bytes(head: &Head) -> usize {
     size_of::<Head>() + value
 }
 
-// While the file is filled; each is of `RECENT_BYTES_MAX / 2`.
+// Every this many flushes of a file that is filled one is durable. Each has `RECENT_BYTES_MAX / 2`.
 const FLUSHES_UNTIL_DURABLE: u64 = 32;
-// What a row takes in memory besides its bytes, about.
+// Bytes of memory that a row takes besides its key and value, about.
 const ROW_OVERHEAD_BYTES: usize = 120;

@@ -1,4 +1,4 @@
-//! What a state file says of itself: the frontier of its rows, their counts, and notes.
+//! The part of a state file that describes its rows: their frontier, their counts, and the notes.
 
 use redb::{ReadableDatabase as _, ReadableTable as _};
 
@@ -11,20 +11,22 @@ use crate::{
     },
 };
 
-/// What a state file remembers.
+/// The content of a state file besides its heads.
 #[derive(Debug, Default)]
 pub struct Stored {
-    /// The entries that its rows follow from.
+    /// The entries that the rows follow from.
     pub frontier: Frontier,
-    /// True where some of them could not be read when it was built.
+    /// True when some of these entries are missing from the rows: they could not be read when the
+    /// file was built.
     pub lacks: bool,
-    /// Rows that the store keeps beside the state, as they were given to `flush`.
+    /// Notes: rows that the store keeps beside the state, key and body as they were given to
+    /// `State::flush`.
     pub notes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// True when there was no file.
+    /// True when there was no file and an empty one was made.
     pub created: bool,
 }
 
-/// Numbers that are true of the rows, kept with their frontier.
+/// Counts that belong to the rows and are stored with their frontier; see `View` for their meaning.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) keys: u64,
@@ -32,7 +34,10 @@ pub(super) struct Counts {
     pub(super) expired_through_ms: u64,
 }
 
-/// Reads the notes, and what the file says of its rows.
+/// Reads the notes, the frontier and the counts of a file.
+///
+/// # Errors
+/// `Damaged` when a row fails its check, `Io`.
 pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), StateError> {
     let read = db.begin_read()?;
     let mut stored = Stored::default();
@@ -47,7 +52,7 @@ pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), State
     let Some(row) = meta.get(FRONTIER)? else {
         return Ok((stored, Counts::default()));
     };
-    let cut = || StateError::damaged("the frontier is cut");
+    let truncated = || StateError::damaged("the frontier is cut");
     let mut body = row::unseal(META, FRONTIER.as_bytes(), row.value())
         .ok_or_else(|| StateError::damaged("the frontier fails its check"))?;
     let mut number = || {
@@ -56,18 +61,18 @@ pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), State
         Some(u64::from_le_bytes(*number))
     };
     let counts = Counts {
-        keys: number().ok_or_else(cut)?,
-        entries: number().ok_or_else(cut)?,
-        expired_through_ms: number().ok_or_else(cut)?,
+        keys: number().ok_or_else(truncated)?,
+        entries: number().ok_or_else(truncated)?,
+        expired_through_ms: number().ok_or_else(truncated)?,
     };
     for tip in body.chunks(TIP_BYTES) {
-        let (author, tip) = decode_tip(tip).ok_or_else(cut)?;
+        let (author, tip) = decode_tip(tip).ok_or_else(truncated)?;
         stored.frontier.insert(author, tip);
     }
     Ok((stored, counts))
 }
 
-/// Returns the row that says what the file's rows follow from.
+/// Encodes the row of `FRONTIER`: the counts, then author, seq and id of each tip.
 pub(super) fn encode_frontier(view: &View) -> Vec<u8> {
     let mut body = view.keys.to_le_bytes().to_vec();
     body.extend_from_slice(&view.entries.to_le_bytes());
@@ -77,6 +82,13 @@ pub(super) fn encode_frontier(view: &View) -> Vec<u8> {
         body.extend_from_slice(&tip.seq.to_le_bytes());
         body.extend_from_slice(&tip.id.0);
     }
+    debug_assert!(
+        body[COUNTS_BYTES..]
+            .chunks(TIP_BYTES)
+            .map(decode_tip)
+            .eq(view.frontier.iter().map(Some)),
+        "a frontier reads as what was written"
+    );
     row::seal(META, FRONTIER.as_bytes(), body)
 }
 
@@ -90,4 +102,5 @@ fn decode_tip(bytes: &[u8]) -> Option<(Author, FrontierTip)> {
     Some((Author(*author), tip))
 }
 
+const COUNTS_BYTES: usize = 3 * 8;
 const TIP_BYTES: usize = 32 + 8 + 32;

@@ -1,8 +1,8 @@
-//! The tables of the state file.
+//! The tables of the state file. A table's name carries the version of its rows; `row.rs` has their
+//! bytes.
 
 use redb::TableDefinition;
 
-// Table names carry the version of their rows.
 pub(super) const HEADS: &str = "heads-v1";
 pub(super) const EXPIRY: &str = "expiry-v1";
 pub(super) const NOTES: &str = "notes-v1";
@@ -13,6 +13,9 @@ pub(super) const EXPIRY_TABLE: TableDefinition<'_, (u64, &[u8]), ()> = TableDefi
 pub(super) const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTES);
 pub(super) const CAUSES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(CAUSES);
 pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
+
+// Keys of the meta table. The row of `FRONTIER` has the counts and the frontier that the other rows
+// follow from.
 pub(super) const FRONTIER: &str = "frontier";
-// There, where the state lacks some of what its frontier leads back to.
+// Present while some entries that the frontier leads back to are missing from the rows.
 pub(super) const LACKS: &str = "lacks";

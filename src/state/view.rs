@@ -1,7 +1,7 @@
 //! A view of the state: all heads as of one frontier. Cheap to clone, never changes.
 //!
-//! Three layers, the newest first: rows changed since the last flush, rows being flushed, and
-//! rows in the file as of its last commit.
+//! A view has three layers, of which the first one that has a row decides: rows that changed since
+//! the last flush, rows that are being flushed, and rows in the file as of its last commit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,34 +34,35 @@ pub struct View {
     pub(super) recent: Layer,
     pub(super) flushing: Layer,
     pub(super) flushed: Arc<Flushed>,
-    /// Every entry that is in it, and no other; but see `lacks`.
+    /// The entries that the heads follow from; but see `lacks`.
     pub frontier: Arc<Frontier>,
-    /// True where some of what the frontier leads back to could not be read when the state was
-    /// built: it lacks that.
+    /// True when some entries that the frontier leads back to are missing from the heads: they
+    /// could not be read when the state was built.
     pub lacks: bool,
-    /// Counts the groups applied since the store was opened.
+    /// Rises with every view that is shown, and does not go back until the store is closed.
     pub version: u64,
-    /// Keys ever written, tombstones included.
+    /// Number of keys ever written, those with a tombstone included.
     pub keys: u64,
-    /// Entries applied.
+    /// Number of entries applied.
     pub entries: u64,
-    /// Expiries through this time were told, ms since 1970. Never goes back.
+    /// Expiries through this time (inclusive, ms since 1970) were reported. Never goes back.
     pub expired_through_ms: u64,
-    /// Where members are kept, the acts that are in it: those of its entries that count. `None`
-    /// elsewhere: nothing is an act there.
+    /// The acts among the entries that count; all other acts are void. `None` in a store that keeps
+    /// no members: nothing is an act there.
     pub acts: Option<Arc<ActsInPlace>>,
 }
 
-/// Acts: the entry, and the node that it is about.
+/// Acts, each as its entry and the node that it is about.
 pub type ActsInPlace = BTreeSet<(EntryId, Author)>;
 
-/// Rows that are not in the file, or not yet.
+/// Rows that are in memory only.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer {
     pub(super) heads: OrdMap<Bytes, Heads>,
-    // false: the row is to be removed.
+    // False for a row that the flush removes.
     pub(super) expiry: OrdMap<(u64, Bytes), bool>,
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
+    // Memory that the rows take, about.
     pub(super) bytes: usize,
 }
 
@@ -70,7 +71,7 @@ pub(super) struct Flushed {
     pub(super) heads: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) expiry: ReadOnlyTable<(u64, &'static [u8]), ()>,
     pub(super) causes: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    // True while the file has no heads: look-ups need not ask it.
+    // True while the file has no heads, so that look-ups need not read it.
     pub(super) empty: bool,
 }
 
@@ -81,8 +82,8 @@ impl std::fmt::Debug for Flushed {
 }
 
 impl View {
-    /// True when `op` of the entry keeps no place: its key says what a node is, and it is no act
-    /// that counts.
+    /// Returns true when `op` of `entry` is void: its key is the role of a node, and the entry is
+    /// not an act that counts. A void op changes no heads.
     pub fn is_void(&self, entry: &EntryId, op: &Op) -> bool {
         self.acts.as_ref().is_some_and(|acts| {
             role_key_node(op.key()).is_some_and(|node| !acts.contains(&(*entry, node)))
@@ -111,7 +112,7 @@ impl View {
         })
     }
 
-    /// Returns the entry that its author has written because of `cause`.
+    /// Returns the entry that was written because of `cause`; `None` when there is none.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -131,8 +132,8 @@ impl View {
         })
     }
 
-    /// Returns up to `limit` rows whose keys begin with `prefix` and follow `after`, by key.
-    /// Tombstones are among them.
+    /// Returns up to `limit` keys that begin with `prefix` and are greater than `after`, by key,
+    /// with their heads. Keys whose winner is a tombstone are included.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -177,8 +178,8 @@ impl View {
         Ok(rows.into_iter().take(limit).collect())
     }
 
-    /// Returns up to `limit` (time, key) of winners that expire after `after_ms` and at or before
-    /// `through_ms`, by time.
+    /// Returns up to `limit` winners, as (time, key), that expire after `after_ms` and at or before
+    /// `through_ms`, by time, then key.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -237,8 +238,9 @@ impl View {
 }
 
 impl View {
-    /// Returns what `expiring` does, about `limit` of it, and the time it reaches: whatever expires
-    /// through that time is in it. Of one millisecond all or none is returned.
+    /// Returns about `limit` of the winners that `expiring` returns, and a time: every winner that
+    /// expires through that time (inclusive) is among them, and no other. So the winners of one
+    /// millisecond are returned together.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -261,7 +263,7 @@ impl View {
                 due.retain(|(ms, _)| *ms < last);
                 return Ok((due, last - 1));
             }
-            // More of one millisecond than fit.
+            // One millisecond has more winners than `limit`.
             limit = limit.saturating_mul(2);
         }
     }
@@ -271,14 +273,11 @@ fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
     row::unseal(HEADS, key, row)
         .and_then(row::decode_heads)
         .ok_or_else(|| StateError::Damaged {
-            what: format!(
-                "the row of key {:?} fails its check",
-                Bytes::copy_from_slice(key)
-            ),
+            what: format!("the row of key {} fails its check", key.escape_ascii()),
         })
 }
 
-// redb panics on some damage.
+// Runs `work`, which reads or writes the file: redb panics on some kinds of damage.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
         Err(StateError::Damaged {

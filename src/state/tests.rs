@@ -1,0 +1,110 @@
+//! The order of stage, show and flush, and the bugs that break it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::*;
+use crate::{
+    disk::RealDisk,
+    protocol::entry::{
+        VerifiedEntry,
+        tests::{AUTHOR_A, entry},
+    },
+};
+
+struct Place {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn place() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    Place { _dir: dir, path }
+}
+
+fn open(place: &Place) -> (State, Stored) {
+    State::open(Arc::new(RealDisk), &place.path).unwrap()
+}
+
+fn first() -> VerifiedEntry {
+    entry(AUTHOR_A, 1, None, 10, "/1")
+}
+
+#[test]
+fn shown_rows_are_in_the_file_after_a_flush() {
+    let place = place();
+    let (mut state, stored) = open(&place);
+    assert!(stored.created && stored.frontier.is_empty());
+    let (one, other) = (first(), entry(AUTHOR_A, 2, Some(first().id), 20, "/2"));
+    state.stage(&one).unwrap();
+    assert!(state.reader().view().frontier.is_empty(), "only staged");
+    state.show();
+    state.flush(vec![(b"note".to_vec(), b"body".to_vec())]);
+    state.stage(&other).unwrap();
+    assert!(state.finish_flush(true).unwrap());
+    state.forget();
+    assert_eq!(state.reader().view().keys, 1);
+    state.stage(&other).unwrap();
+    state.show();
+    state.flush(Vec::new());
+    assert!(state.finish_flush(true).unwrap());
+    assert!(!state.finish_flush(true).unwrap(), "no flush is left");
+    let shown = state.reader().view();
+    state.close().unwrap();
+    let (state, stored) = open(&place);
+    assert_eq!(stored.frontier, *shown.frontier);
+    assert_eq!(stored.notes, [(b"note".to_vec(), b"body".to_vec())]);
+    let view = state.reader().view();
+    assert_eq!((view.keys, view.entries), (2, 2));
+    for (key, id) in [(b"/1", one.id), (b"/2", other.id)] {
+        assert_eq!(view.heads(key).unwrap().winner().unwrap().id, id);
+    }
+}
+
+/// A row that is counted as new and replaces another, or the other way round, means that a look-up
+/// missed a row: its heads would be lost.
+#[test]
+fn flush_that_miscounts_its_keys_is_damage() {
+    let place = place();
+    let (mut state, _stored) = open(&place);
+    state.stage(&first()).unwrap();
+    state.show();
+    state.flush(Vec::new());
+    state.finish_flush(true).unwrap();
+    let again = entry(AUTHOR_A, 2, Some(first().id), 20, "/1");
+    let missed = vec![crate::protocol::heads::Heads::default()];
+    state.stage_over(&again, missed).unwrap();
+    state.show();
+    state.flush(Vec::new());
+    let flushed = state.finish_flush(true);
+    assert!(
+        matches!(flushed, Err(StateError::Damaged { .. })),
+        "{flushed:?}"
+    );
+}
+
+#[test]
+#[should_panic(expected = "(2) only shown rows are flushed")]
+fn flush_of_staged_rows_is_a_bug() {
+    let place = place();
+    let (mut state, _stored) = open(&place);
+    state.stage(&first()).unwrap();
+    state.flush(Vec::new());
+}
+
+#[test]
+#[should_panic(expected = "(3) one flush at a time")]
+fn second_flush_before_the_end_of_the_first_is_a_bug() {
+    let place = place();
+    let (mut state, _stored) = open(&place);
+    state.flush(Vec::new());
+    state.flush(Vec::new());
+}
+
+#[test]
+#[should_panic(expected = "(4) heads for each op")]
+fn entry_without_heads_for_each_op_is_a_bug() {
+    let place = place();
+    let (mut state, _stored) = open(&place);
+    drop(state.stage_over(&first(), Vec::new()));
+}
