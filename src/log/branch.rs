@@ -56,8 +56,8 @@ pub struct Branch {
     /// Name of its file in the log directory.
     pub name: String,
     pub(super) file: Arc<dyn DiskFile>,
-    // Written by the store's writer only. Held for a copy or an assignment: the file is not touched,
-    // no other lock taken and nothing awaited under it.
+    // Written by the store's writer only. Held for a copy or an assignment: the file is not
+    // touched, no other lock taken and nothing awaited under it.
     pub(super) shape: RwLock<Shape>,
 }
 
@@ -103,8 +103,7 @@ impl Branch {
         if seq < self.first || self.tip().is_none_or(|tip| seq > tip.seq) {
             return Ok(None);
         }
-        let chunk = usize::try_from(INDEX_EVERY_BYTES).expect("a small constant");
-        let mut walk = self.walk_where(seq, |point| point.seq <= seq, chunk);
+        let mut walk = self.walk_where(seq, |point| point.seq <= seq, between_points());
         let mut damage = None;
         loop {
             match walk.next_record() {
@@ -306,6 +305,11 @@ impl BranchWalk {
     }
 }
 
+// Bytes that the walk to one record reads at a time.
+fn between_points() -> usize {
+    usize::try_from(INDEX_EVERY_BYTES).expect("64 KiB fit a usize")
+}
+
 impl Branch {
     /// Returns the shape for reading. A panic cannot leave it half-written in a way that matters:
     /// the writer checks first and then assigns, so a poisoned lock is used as it is.
@@ -313,7 +317,7 @@ impl Branch {
         self.shape.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the shape for the store's writer, the only one who changes it.
+    /// Returns the shape for the store's writer, which alone changes it.
     pub(super) fn shape_mut(&self) -> RwLockWriteGuard<'_, Shape> {
         self.shape.write().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
 //! Chunks: parts of a log that several readers want, read and checked once for all of them.
 //!
 //! A chunk is the run of records between two points of a branch's index. It never changes, because
-//! records are appended behind the last point. A thousand watches that fell behind at about the same
-//! time read each chunk once and share one copy in memory.
+//! records are appended behind the last point. A thousand watches that fell behind at about the
+//! same time read each chunk once and share one copy in memory.
 
 use std::{
     collections::VecDeque,

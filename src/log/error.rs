@@ -46,7 +46,8 @@ pub struct LogDamage {
 }
 
 impl LogDamage {
-    /// Returns true when `found` begins inside this damage: it is this damage again, or a part of it.
+    /// Returns true when `found` begins inside this damage: it is this damage again, or a part of
+    /// it.
     pub fn covers(&self, found: &Self) -> bool {
         let bytes = self.offset..self.offset.saturating_add(self.bytes);
         self.file == found.file && bytes.contains(&found.offset)

@@ -53,7 +53,7 @@ pub enum Found {
     Frame(FrameHeader),
     /// A frame that ends beyond the given bytes, or may.
     Cut {
-        /// Bytes from the frame's start that are needed to tell.
+        /// Bytes that are needed, counted from the frame's start.
         bytes: usize,
     },
     /// Nothing but zeros in the given bytes.

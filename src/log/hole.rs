@@ -15,8 +15,8 @@ use crate::{
     protocol::entry::VerifiedEntry,
 };
 
-/// Consecutive entries of a branch that cannot be read any more, and the bytes that they had. A hole
-/// where only a seal was has no entries.
+/// Consecutive entries of a branch that cannot be read any more, and the bytes that they had. A
+/// hole where only a seal was has no entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hole {
     /// Author of the log.
@@ -55,7 +55,7 @@ impl Hole {
 impl LogReader {
     /// Returns the holes in the branch that `damage` was found in.
     ///
-    /// Reads the whole branch: damage does not say how far it reaches.
+    /// Reads the whole branch: how far damage reaches is not known before.
     ///
     /// # Errors
     /// `Io`.

@@ -228,3 +228,81 @@ pub(super) fn parse_file_name(name: &str) -> Option<(Author, u32)> {
     let author = author.parse().ok()?;
     (file_name(&author, number) == name).then_some((author, number))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        disk::RealDisk,
+        protocol::entry::tests::{AUTHOR_A, entry},
+    };
+
+    fn open(dir: &Path) -> Logs {
+        let (logs, found) = Logs::open(Arc::new(RealDisk), dir, &[]).unwrap();
+        assert!(found.damage.is_empty() && found.lost_tails.is_empty());
+        logs
+    }
+
+    // The writer of the only branch.
+    fn writer(logs: &mut Logs) -> &mut Writer {
+        logs.writers.values_mut().next().unwrap()
+    }
+
+    #[test]
+    fn records_are_shown_when_they_are_durable_and_read_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let second = entry(AUTHOR_A, 2, Some(first.id), 20, "/2");
+        let third = entry(AUTHOR_A, 3, Some(second.id), 30, "/3");
+        let author = first.author();
+        let mut logs = open(dir.path());
+        logs.begin(&first, 1).unwrap();
+        logs.append(0, &second, 2);
+        assert_eq!(logs.tips(&author)[0].seq, 2);
+        assert_eq!(logs.reader().of(&author)[0].tip(), None, "only staged");
+        logs.sync().unwrap();
+        let shown = |logs: &Logs| logs.reader().of(&author)[0].tip().unwrap().seq;
+        assert_eq!(shown(&logs), 2);
+        logs.append(0, &third, 3);
+        logs.roll_back().unwrap();
+        assert_eq!((logs.tips(&author)[0].seq, shown(&logs)), (2, 2));
+        logs.append(0, &third, 3);
+        logs.sync().unwrap();
+        logs.seal().unwrap();
+        drop(logs);
+        let logs = open(dir.path());
+        assert_eq!(shown(&logs), 3);
+        let (read, _record) = logs.reader().of(&author)[0].entry(3).unwrap().unwrap();
+        assert_eq!(read.id, third.id);
+    }
+
+    #[test]
+    #[should_panic(expected = "(1) a record continues its branch")]
+    fn record_that_skips_a_place_is_a_bug() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let mut logs = open(dir.path());
+        logs.begin(&first, 1).unwrap();
+        logs.append(0, &entry(AUTHOR_A, 3, Some(first.id), 20, "/3"), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "(2) a seal would move staged frames")]
+    fn seal_over_staged_frames_is_a_bug() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut logs = open(dir.path());
+        logs.begin(&entry(AUTHOR_A, 1, None, 10, "/1"), 1).unwrap();
+        logs.seal().unwrap();
+    }
+
+    #[test]
+    #[should_panic(expected = "(3) a record is durable before it is shown")]
+    fn record_shown_before_its_sync_is_a_bug() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut logs = open(dir.path());
+        logs.begin(&entry(AUTHOR_A, 1, None, 10, "/1"), 1).unwrap();
+        let timing = logs.reader().timing().clone();
+        writer(&mut logs).write(&timing).unwrap();
+        writer(&mut logs).show();
+    }
+}

@@ -18,8 +18,8 @@ use crate::{
 
 /// Entries at the end of a branch that were durable and are missing from its file.
 ///
-/// Behind a damaged record in the middle of a log, other records say what was there. Here nothing
-/// does: there may have been more entries than the state's mark knows of, so the author's next entry
+/// A damaged record in the middle of a log is named by the records behind it. A lost tail is not:
+/// there may have been more entries than the state's mark knows of, so the author's next entry
 /// could take a place that is already taken. That would be a fork.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostTail {
@@ -75,8 +75,8 @@ pub(super) fn find(
     }))
 }
 
-// True when zeros are where the last frame before `end` was: what a file gets that was truncated and
-// made longer again.
+// True when zeros are where the last frame before `end` was: what a file gets that was truncated
+// and made longer again.
 fn ends_in_zeros(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
     let mut bytes = [0; FRAME_HEADER_BYTES];
     let Some(from) = end.checked_sub(bytes.len() as u64) else {

@@ -48,8 +48,8 @@ impl Mark {
         })
     }
 
-    /// Returns the damage when the file does not have the record that the mark names: the file is an
-    /// older copy then, or its bytes are lost though its length is not.
+    /// Returns the damage when the file does not have the record that the mark names: the file is
+    /// an older copy then, or its bytes are lost though its length is not.
     ///
     /// # Errors
     /// Any error of the file system.

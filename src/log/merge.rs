@@ -48,9 +48,9 @@ struct Next {
 
 #[derive(Debug)]
 enum EntryWalk {
-    // For one reader, such as a rebuild.
+    // Serves one reader, such as a rebuild.
     Own(BranchWalk),
-    // For watches, many of which may read the same part.
+    // Serves watches, many of which may read the same part.
     Shared(SharedWalk),
 }
 
@@ -105,14 +105,15 @@ impl Merge {
         Self::over_all(spans.into_iter().map(shared).collect())
     }
 
-    /// Merges walks that were begun elsewhere; each is read through the place beside it (inclusive).
+    /// Merges walks that were begun elsewhere; each is read through the place beside it
+    /// (inclusive).
     pub(crate) fn over(walks: Vec<(BranchWalk, Seq)>) -> Result<Self, LogError> {
         let own = |(walk, through)| (EntryWalk::Own(walk), through);
         Self::over_all(walks.into_iter().map(own).collect())
     }
 
-    /// Returns chunks that will be needed soon and are not read yet, at most `AHEAD_CHUNKS`, so that
-    /// idle threads can read them.
+    /// Returns chunks that will be needed soon and are not read yet, at most `AHEAD_CHUNKS`, so
+    /// that idle threads can read them.
     pub(crate) fn ahead(&self) -> Vec<Ahead> {
         let each = AHEAD_CHUNKS / self.heap.len().max(1);
         let walks = self.heap.iter().map(|Reverse(next)| &next.walk);
@@ -331,5 +332,6 @@ fn covered(log: &LogReader, branch: &Arc<Branch>, frontier: &Frontier) -> Result
     Ok(covered)
 }
 
-// About as many chunks as a watch is handed at a time: the next ones are read while it delivers these.
+// About as many chunks as a watch is handed at a time: the next ones are read while it delivers
+// these.
 const AHEAD_CHUNKS: usize = 4;

@@ -7,10 +7,10 @@
 //! `disk.rs` says what the disk is trusted for. A file grows ahead of its records, filled with
 //! zeros, so that an fdatasync need not write the file's size.
 //!
-//! What opening does is in `recover`, which bytes it cuts is decided in `torn_tail`. Three things
-//! can be wrong with a log, and each has a word: a *torn tail* was never acknowledged and is cut;
-//! *damage* (`LogDamage`) is durable bytes that cannot be read, and makes a `Hole` that a peer can
-//! fill; a `LostTail` is a durable end that is missing from its file.
+//! `recover` opens the logs; the rule in `torn_tail` decides which bytes it cuts. Three things can
+//! be wrong with a log. A *torn tail* was never acknowledged, and is cut. *Damage* (`LogDamage`) is
+//! a run of durable bytes that cannot be read; it makes a `Hole`, which entries from a peer can
+//! fill. A `LostTail` is a durable end that is missing from its file.
 
 pub mod branch;
 mod chunk;

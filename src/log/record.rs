@@ -134,7 +134,8 @@ impl Walk {
         loop {
             self.fill(FRAME_HEADER_BYTES * 2)?;
             let next = resync(&self.buf, self.at);
-            // Without a frame in sight, the last bytes may still be the beginning of one: keep them.
+            // Without a frame in sight, the last bytes may still be the beginning of one: keep
+            // them.
             let skip = match next {
                 Some(skip) => skip,
                 None if self.at + self.buf.len() as u64 >= self.end => self.buf.len(),
@@ -155,13 +156,15 @@ impl Walk {
 
     // Reads until `buf` has `bytes`, or everything before `end`.
     fn fill(&mut self, bytes: usize) -> io::Result<()> {
-        // A file larger than memory is only an upper bound here.
-        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-        let want = bytes.min(left);
+        let left = self.end - self.at;
+        let limited = |bytes: usize| {
+            usize::try_from(left.min(bytes as u64)).expect("at most `bytes`, which is a usize")
+        };
+        let want = limited(bytes);
         if self.buf.len() >= want {
             return Ok(());
         }
-        let mut chunk = vec![0; want.max(self.chunk_bytes).min(left)];
+        let mut chunk = vec![0; limited(want.max(self.chunk_bytes))];
         let have = self.buf.len();
         chunk[..have].copy_from_slice(&self.buf);
         self.file

@@ -27,7 +27,7 @@ use crate::{
     protocol::{chain::Tip, entry::Entry, hlc::Hlc},
 };
 
-/// What opening the logs found.
+/// The damage that opening the logs found.
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Torn tails that were cut, as file name and bytes: none of it was acknowledged.
@@ -102,7 +102,7 @@ struct LogFile<'a> {
     mark: Option<&'a Mark>,
 }
 
-// Where a record ends, and which it is: the record behind it has to continue it.
+// The record before another one, which has to continue it.
 struct Before {
     end: u64,
     seq: Seq,
@@ -230,7 +230,7 @@ impl LogFile<'_> {
         }
     }
 
-    // Where the first of the records in doubt begins that is not whole.
+    // Returns the offset of the first record in doubt that is not whole; `None` when all are.
     fn first_broken(&self, records: &[Record], doubtful: Range<usize>) -> io::Result<Option<u64>> {
         for index in doubtful {
             let record = &records[index];
@@ -287,7 +287,7 @@ impl LogFile<'_> {
         self.file.sync_data()
     }
 
-    // Returns `None` when neither the mark nor a record says what the branch is.
+    // Returns `None` when there is neither a mark nor a record.
     fn branch(&self, records: &[Record], end: u64) -> Option<Arc<Branch>> {
         let shape = Shape {
             end,
@@ -346,7 +346,7 @@ impl LogFile<'_> {
             counter: 0,
         };
         match (newest, seal) {
-            // The newest record is damaged, and its seal says which it was.
+            // The newest record is damaged, and its seal names it.
             (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => {
                 Some(tip(seal, later(seal)))
             }
@@ -360,7 +360,7 @@ impl LogFile<'_> {
         }
     }
 
-    // Where the mark's last index point is.
+    // Returns the offset of the mark's last index point.
     fn indexed(&self) -> Option<u64> {
         let index = &self.mark?.index;
         index.last().map(|point| point.offset)

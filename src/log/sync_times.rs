@@ -1,5 +1,5 @@
-//! How long the disk takes to make a log durable: the number that rises before callers notice a slow
-//! disk.
+//! How long the disk takes to make a log durable: the number that rises before callers notice a
+//! slow disk.
 
 use std::{
     sync::{
@@ -23,8 +23,8 @@ struct Inner {
 /// Counts and total time of the fdatasyncs of a store's logs, since the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncTimes {
-    /// Number of fdatasyncs by duration: at most the bound of `SYNC_BOUNDS` with the same index, and
-    /// more than the bound before. The last counts those above all bounds.
+    /// Number of fdatasyncs by duration: at most the bound of `SYNC_BOUNDS` with the same index,
+    /// and more than the bound before. The last counts those above all bounds.
     pub counts: [u64; SYNC_BOUNDS.len() + 1],
     /// Total time of all fdatasyncs.
     pub sum: Duration,

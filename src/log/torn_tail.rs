@@ -5,8 +5,8 @@
 //! end may have been acknowledged: they are never cut. Bytes from there on were not: the first that
 //! cannot be read ends the log.
 //!
-//! The rule is pure. `recover` reads a file into a `Seen`, `split` decides, and `recover` checks the
-//! records in doubt and shortens the file.
+//! The rule is pure. `recover` reads a file into a `Seen`, `split` decides, and `recover` checks
+//! the records in doubt and shortens the file.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ impl BadRun {
     }
 }
 
-/// What a file holds behind its mark, without the payloads.
+/// The records and bad bytes of a file behind its mark, without payloads.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Sound frames of the log's author, seals included, by offset. Those that no question needs
@@ -38,20 +38,20 @@ pub(super) struct Seen {
     bad: Vec<BadRun>,
     // The largest length that a frame names as durable.
     synced: u64,
-    // Where the last frame of another author ends; 0 without any. It counts as durable: such a
-    // frame got here by mistake, and nobody's entries are cut.
+    // End of the last frame of another author; 0 without any. It counts as durable: such a frame
+    // got here by mistake, and entries are never cut, whoever wrote them.
     foreign: u64,
 }
 
-/// What becomes of the bytes of a file.
+/// The end of a log in its file, and the bytes that are not sure to be part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Split {
-    /// Where the log ends, if all records in doubt are whole. Not before the durable end.
+    /// Offset where the log ends if all records in doubt are whole. Not before the durable end.
     pub(super) end: u64,
     /// Bytes before the durable end that cannot be read: kept and reported.
     pub(super) damaged: Vec<BadRun>,
     /// Indices of the records between the durable end and `end`. Their frames are sound; their
-    /// payloads may not have reached the disk. The log ends before the first whose payload did not.
+    /// payloads may not have reached the disk. The first one whose payload did not ends the log.
     pub(super) doubtful: Range<usize>,
 }
 
@@ -115,7 +115,8 @@ impl Seen {
         }
     }
 
-    /// Returns the durable end of a file of `len` bytes, of which `marked` were durable by its mark.
+    /// Returns the durable end of a file of `len` bytes, of which `marked` were durable by its
+    /// mark.
     pub(super) fn durable_end(&self, marked: u64, len: u64) -> u64 {
         marked.max(self.foreign).max(self.synced).min(len)
     }
@@ -130,7 +131,7 @@ impl Seen {
     /// Forgets records that are surely durable and that no question needs, so that a log of any
     /// length takes little memory.
     ///
-    /// What stays: the first entry; entries that become index points, after the one at `indexed`;
+    /// These stay: the first entry; entries that become index points, after the one at `indexed`;
     /// seals; and each record before a seal, before bad bytes, or before a record that may not be
     /// durable.
     pub(super) fn thin(&mut self, mut indexed: Option<u64>) {

@@ -36,7 +36,8 @@ pub(super) struct Writer {
     staged_index: Vec<IndexPoint>,
     // Offset of the last index point, staged ones included.
     indexed: Option<u64>,
-    // Bytes of the file that hold records: `shape.end`, and the staged frames once `write` returned.
+    // Bytes of the file that hold records: `shape.end`, and the staged frames once `write`
+    // returned.
     written: u64,
     // How much of `written` is durable. Set by `sync`.
     synced: u64,
