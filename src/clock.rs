@@ -1,4 +1,4 @@
-//! The wall clock: the one place that reads it; and lengths of time, as people write them.
+//! The wall clock, read only here; and durations as people write them.
 
 use std::{
     sync::{
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A wall clock: the machine's, or one that a test sets. Clones share the time.
+/// A wall clock: the machine's, or a manual one that a test sets. Clones share the time.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    // None: the machine's.
+    // `None` for the machine's clock. Set by `set` and `advance`.
     manual_ms: Option<Arc<AtomicU64>>,
 }
 
@@ -28,27 +28,21 @@ impl Clock {
         }
     }
 
-    /// Returns milliseconds since 1970; 0 for a clock set before that. May go back.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    /// Returns milliseconds since 1970; 0 when the clock is set to an earlier time. May go back.
     pub fn now_ms(&self) -> u64 {
-        match &self.manual_ms {
-            Some(ms) => ms.load(Ordering::SeqCst),
-            None => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| {
-                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-                }),
-        }
+        let manual_ms = self.manual_ms.as_ref();
+        manual_ms.map_or_else(machine_ms, |ms| ms.load(Ordering::SeqCst))
     }
 
-    /// Sets a manual clock, also backwards. Without effect on the machine's.
+    /// Sets a manual clock to `ms` since 1970, which may be earlier. No effect on the machine's
+    /// clock.
     pub fn set(&self, ms: u64) {
         if let Some(manual) = &self.manual_ms {
             manual.store(ms, Ordering::SeqCst);
         }
     }
 
-    /// Moves a manual clock forward. Without effect on the machine's.
+    /// Moves a manual clock forward by `ms`. No effect on the machine's clock.
     pub fn advance(&self, ms: u64) {
         if let Some(manual) = &self.manual_ms {
             manual.fetch_add(ms, Ordering::SeqCst);
@@ -56,10 +50,18 @@ impl Clock {
     }
 }
 
-/// Reads `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+fn machine_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).expect("the year is below 500 million")
+    })
+}
+
+/// Parses `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row: `1h30m`.
 ///
 /// # Errors
-/// What was expected instead, for people.
+/// The expected form, for people.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a number and a unit: 250ms, 30s, 5m, 2h, 7d, 1h30m".to_owned();
     let mut rest = text;
@@ -90,7 +92,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
-/// Returns `duration`, to the millisecond, as `parse_duration` reads it.
+/// Formats `duration`, to the millisecond, so that `parse_duration` reads it: with the largest unit
+/// up to hours that leaves no remainder.
 pub fn duration_text(duration: Duration) -> String {
     match duration.as_millis() {
         0 => "0s".to_owned(),

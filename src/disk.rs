@@ -1,10 +1,10 @@
-//! The file operations that log and state are built on, so that tests can record them, fail them
-//! one by one, and cut the power between any two.
+//! The file operations that log and state are built on. Tests put a disk of their own in their
+//! place: it records the operations, fails any one of them, and cuts the power between any two.
 //!
-//! What is trusted: bytes written before a `sync_data` that returned are there after a power cut;
-//! a file created, renamed or removed before a `sync_dir` that returned is (or is not) there.
-//! Nothing is trusted about bytes and names not yet synced: each 4 KiB page of them may be there
-//! or not, in any combination.
+//! The disk is trusted for two things. Bytes that were written before a `sync_data` that returned
+//! are still there after a power cut. A file that was created, renamed or removed before a
+//! `sync_dir` that returned stays created, renamed or removed. Nothing is trusted about bytes and
+//! names that were not synced: each 4 KiB page of them may be there or not, in any combination.
 
 use std::{
     ffi::OsString,
@@ -22,49 +22,53 @@ use {
     std::num::NonZeroU64,
 };
 
-/// How a file is opened. Never through a symlink; new files belong to their owner alone (0600).
+/// How a file is opened: for reading and writing, never through a symlink. Only its owner may read
+/// or write a new file (0600).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
-    /// For reading and writing; it must exist.
+    /// The file must exist.
     Existing,
-    /// For reading and writing; it must not exist.
+    /// The file must not exist.
     New,
 }
 
-/// A file system, or something that behaves like one.
+/// A file system. All threads share one.
 pub trait Disk: Debug + Send + Sync + 'static {
-    /// Opens a file for reading and writing.
+    /// Opens a file.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
     /// Returns the names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
-    /// Makes a directory and its parents (0700), and makes their names durable.
+    /// Creates a directory and its parents, if they do not exist (0700), and makes their names
+    /// durable.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Makes names created, renamed and removed in `dir` durable.
+    /// Makes the names that were created, renamed or removed in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. Durable with the next `sync_dir`.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Gives a file another name, in place of any file of that name.
+    /// Renames a file, and replaces a file of that name. Durable with the next `sync_dir`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 }
 
-/// An open file. Positions are absolute, so one handle serves all threads.
+/// An open file. Offsets are absolute, so one handle serves all threads.
 #[expect(
     clippy::len_without_is_empty,
     reason = "a file's length, not a collection's"
 )]
 pub trait DiskFile: Debug + Send + Sync + 'static {
-    /// Returns its length in bytes.
+    /// Returns the file's length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Fills `buf` from `offset`; past the end is `UnexpectedEof`.
+    /// Fills `buf` with the bytes from `offset` on; `UnexpectedEof` when the file ends before.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of `bytes` at `offset`.
+    /// Writes all of `bytes` at `offset`. Durable with the next `sync_data`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts it, or fills it with zeros, to `len` bytes.
+    /// Shortens the file to `len` bytes, or lengthens it with zeros. Durable with the next
+    /// `sync_data`.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Makes the bytes written so far durable (`fdatasync`).
+    /// Makes the bytes that were written so far durable (`fdatasync`). After an error it is not
+    /// known which of them are.
     fn sync_data(&self) -> io::Result<()>;
-    /// Begins to bring what was written to these bytes to the disk, and returns at once. Only a hint:
-    /// a later `sync_data` has less to do, and nothing is durable before.
+    /// Begins to write dirty pages of this range to the disk, and returns at once. Only a hint: a
+    /// later `sync_data` has less to do, and nothing is durable before it.
     fn write_back(&self, offset: u64, bytes: u64) {
         let _nothing = (offset, bytes);
     }
@@ -143,7 +147,7 @@ impl DiskFile for fs::File {
         Self::sync_data(self)
     }
 
-    // The kernel starts to write dirty pages that nobody needs to keep; it lets go of those only that
+    // `DontNeed` makes the kernel start to write dirty pages of the range. It drops only pages that
     // are clean already.
     #[cfg(target_os = "linux")]
     fn write_back(&self, offset: u64, bytes: u64) {
@@ -155,7 +159,8 @@ impl DiskFile for fs::File {
 fn options(how: Open) -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).mode(0o600);
-    options.custom_flags(i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0));
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).expect("a flag of open(2) is an int");
+    options.custom_flags(nofollow);
     match how {
         Open::Existing => {}
         Open::New => {

@@ -1,19 +1,19 @@
-//! Names of things: authors, entries, stores, and places in a log.
+//! Ids of authors, entries and stores, and places in a log.
 
 use std::{fmt, str::FromStr};
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
-/// Place of an entry in its author's log: 1 for the first.
+/// Place of an entry in its author's log; 1 for the first.
 pub type Seq = u64;
 
-/// A text that should have been an id.
+/// A text that is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct IdError {
-    /// What was given, cut to 80 characters.
+    /// The text, shortened to 80 characters.
     pub text: String,
-    /// What it should have been.
+    /// The id that was expected, with its form: "an author (64 hex digits)".
     pub expected: &'static str,
 }
 
@@ -38,7 +38,7 @@ macro_rules! bytes_32 {
                 HEX.encode(&self.0[..4])
             }
 
-            /// Reads 32 bytes; another length is `None`, never padded.
+            /// Returns the id of 32 bytes; `None` for any other length.
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
@@ -70,18 +70,20 @@ macro_rules! bytes_32 {
 }
 
 bytes_32!(
-    /// A node's Ed25519 public key; also the name of its log. Printed as 64 hex digits.
+    /// An author: a node's Ed25519 public key, which is also the name of its log. Printed as 64 hex
+    /// digits.
     Author,
     "an author (64 hex digits)"
 );
 
 bytes_32!(
-    /// BLAKE3 over author, signature and header of an entry. Printed as 64 hex digits.
+    /// The id of an entry: BLAKE3 over its author, signature and header. Printed as 64 hex digits.
     EntryId,
     "an entry id (64 hex digits)"
 );
 
-/// The UUID of a store. Version 8: derived from its genesis, so nobody can squat it.
+/// The id of a store: a UUID of version 8, derived from the store's genesis, so that nobody can
+/// found another store with it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub [u8; 16]);
 
@@ -101,7 +103,7 @@ impl StoreId {
         )
     }
 
-    /// Reads 16 bytes; another length is `None`.
+    /// Returns the id of 16 bytes; `None` for any other length.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

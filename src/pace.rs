@@ -1,9 +1,10 @@
-//! Long work makes way for short work.
+//! Long work yields its core to short work.
 //!
-//! Where all cores are busy, a kernel lets the thread that runs go on until its slice ends, often
-//! at a tick of 4 ms, also when somebody else has just been woken: Linux protects a slice that has
-//! begun (EEVDF, `RUN_TO_PARITY`). A put is woken several times on its way, and would wait each time
-//! beside a first sync. So whoever works through thousands of entries offers its core in between.
+//! While all cores are busy, the kernel lets a running thread go on until its slice ends, often at
+//! a tick of 4 ms, even if another thread has just been woken: Linux protects a slice that has
+//! begun (EEVDF, `RUN_TO_PARITY`). A put wakes a thread several times on its way, and would wait
+//! that long each time beside a first sync. So work that goes through thousands of entries yields
+//! in between.
 
 #[cfg(feature = "net")]
 use std::cell::RefCell;
@@ -11,9 +12,10 @@ use std::{thread, time::Instant};
 
 use crate::limits::CORE_HELD_MAX;
 
-/// How long a thread has worked on end.
+/// The pace of long work on one thread.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    // When the thread began, or last yielded.
     since: Instant,
 }
 
@@ -25,7 +27,8 @@ impl Pace {
         }
     }
 
-    /// Lets others have the core, if it was held for long. Call it every few dozen microseconds.
+    /// Yields the core if the thread has held it for `CORE_HELD_MAX`. Call it every few dozen
+    /// microseconds.
     pub(crate) fn step(&mut self) {
         if self.since.elapsed() >= CORE_HELD_MAX {
             thread::yield_now();
@@ -34,7 +37,7 @@ impl Pace {
     }
 }
 
-/// As `Pace::step`, for tasks, of which one thread works at many.
+/// Like `Pace::step`, for tasks: they share the pace of the thread that runs them.
 #[cfg(feature = "net")]
 pub(crate) fn turn() {
     TURN.with_borrow_mut(Pace::step);

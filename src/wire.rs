@@ -1,4 +1,4 @@
-//! The schemas of `proto/`, as generated.
+//! The types that are generated from the schemas in `proto/`.
 
 #![allow(
     missing_docs,
@@ -15,22 +15,22 @@
 
 include!(concat!(env!("OUT_DIR"), "/lattice.v1.rs"));
 
-/// What two nodes say to each other on a sync stream.
+/// Messages of a sync session.
 pub mod sync {
     include!(concat!(env!("OUT_DIR"), "/lattice.sync.v1.rs"));
 }
 
-/// What nodes say to each other besides.
+/// Messages between nodes besides those of a sync session.
 #[cfg(feature = "net")]
 pub mod net {
     include!(concat!(env!("OUT_DIR"), "/lattice.net.v1.rs"));
 }
 
-/// The local API.
+/// Messages and services of the local API.
 #[cfg(feature = "api")]
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/lattice.api.v1.rs"));
 
-    /// The schema itself, for server reflection.
+    /// The encoded schema, for server reflection.
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/api.bin"));
 }
