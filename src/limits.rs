@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// Bytes of a key. A row of the state with such a key still fits a few pages. A longer key is
-/// refused.
+/// Bytes of a key. Small enough that a row of the state fits a page with room for its heads. A
+/// longer key is refused.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// Bytes of a value. Larger data belongs in files, with its hash in a value. A longer value is
 /// refused.
