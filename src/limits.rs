@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// Bytes of a key. A row of the state with such a key still fits a few pages. A longer key is
-/// refused.
+/// Bytes of a key. Small enough that a row of the state fits a page with room for its heads. A
+/// longer key is refused.
 pub const KEY_BYTES_MAX: usize = 4096;
 /// Bytes of a value. Larger data belongs in files, with its hash in a value. A longer value is
 /// refused.
@@ -269,8 +269,8 @@ pub const PROVEN_MAX: usize = 64;
 pub const HELLOS_MAX: usize = 8;
 /// Time that a stranger has to say hello, and a node to answer. Then the connection is closed.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Milliseconds after which two peers compare their stores though nothing asked for it, before
-/// jitter.
+/// Milliseconds after which two peers compare their frontiers even if nothing suggests a difference,
+/// before jitter.
 pub const SYNC_EVERY_MS: u64 = 30_000;
 /// Milliseconds after a failed sync in which a connection rests: a peer that fails at once must not
 /// keep this node busy.
@@ -280,7 +280,8 @@ pub const SYNC_BUSY_LOOK_MS: u64 = 200;
 /// Milliseconds for which a node that has opened a session itself does not answer the peer's: an
 /// honest peer answers the first one at once.
 pub const SYNC_TIE_MS_MAX: u64 = 1000;
-/// Time for which own writes wait after a start for what members have of this node's own log.
+/// Time for which own writes wait after a start until members have reported this node's own tip.
+/// Then they go on without.
 pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
 /// The same while the only members within reach are still sending this node's own entries back.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -295,7 +296,7 @@ pub const SHUT_OUT_MIN_MS: u64 = 10_000;
 pub const SHUT_OUT_MIN: Duration = Duration::from_millis(SHUT_OUT_MIN_MS);
 /// Milliseconds of the longest such time: 1 h.
 pub const SHUT_OUT_MAX_MS: u64 = 3_600_000;
-/// A peer's new addresses are written to disk at most this often.
+/// Shortest time between two writes of a peer's addresses to disk.
 pub const ADDRESSES_KEEP_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a peer's status message, which has its acks: room for a hundred authors in each of a
 /// hundred stores. A longer one is refused.
