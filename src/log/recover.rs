@@ -129,7 +129,7 @@ impl LogFile<'_> {
             Some(last) => last.header.seal && last.end() == end,
             None => seal_before(self.file.as_ref(), &self.author, end)?.is_some(),
         };
-        let Some(branch) = self.branch(&records, end) else {
+        let Some(branch) = self.branch(&records, end)? else {
             return Ok(None);
         };
         // Entries behind the lost ones were written while those were there: they are no lost tail
@@ -288,26 +288,31 @@ impl LogFile<'_> {
     }
 
     // Returns `None` when there is neither a mark nor a record.
-    fn branch(&self, records: &[Record], end: u64) -> Option<Arc<Branch>> {
+    fn branch(&self, records: &[Record], end: u64) -> io::Result<Option<Arc<Branch>>> {
+        let Some(tip) = self.tip(records)? else {
+            return Ok(None);
+        };
         let shape = Shape {
             end,
-            index: self.index(records),
-            tip: Some(self.tip(records)?),
+            index: self.index(records)?,
+            tip: Some(tip),
         };
         let (first, forked_from) = match self.mark {
             Some(mark) => (mark.first, mark.forked_from),
             None if self.number == 0 => (1, None),
             None => {
-                let first = entries(records).next()?;
-                let entry = self.entry(first);
+                let Some(first) = entries(records).next() else {
+                    return Ok(None);
+                };
+                let entry = self.entry(first)?;
                 (first.header.seq, entry.and_then(|entry| entry.header.prev))
             }
         };
-        Some(self.branch_of(first, forked_from, shape))
+        Ok(Some(self.branch_of(first, forked_from, shape)))
     }
 
     // The mark's points, and those of `records`.
-    fn index(&self, records: &[Record]) -> Vec<IndexPoint> {
+    fn index(&self, records: &[Record]) -> io::Result<Vec<IndexPoint>> {
         let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
         let mut indexed = self.indexed();
         for record in entries(records) {
@@ -317,17 +322,17 @@ impl LogFile<'_> {
                 index.push(IndexPoint {
                     seq: record.header.seq,
                     offset: record.offset,
-                    wall_ms: self.hlc(record).map_or(arrived_ms, |hlc| hlc.wall_ms),
+                    wall_ms: self.hlc(record)?.map_or(arrived_ms, |hlc| hlc.wall_ms),
                     arrived_ms,
                 });
             }
         }
-        index
+        Ok(index)
     }
 
     // The newest entry of the branch, also one that only a seal or the mark names: its place is
     // never given to another.
-    fn tip(&self, records: &[Record]) -> Option<Tip> {
+    fn tip(&self, records: &[Record]) -> io::Result<Option<Tip>> {
         let newest = entries(records).next_back();
         let seal = records.iter().rfind(|record| record.header.seal);
         let seal = seal.map(|record| record.header);
@@ -345,19 +350,19 @@ impl LogFile<'_> {
             wall_ms: header.arrived_ms.saturating_add(1),
             counter: 0,
         };
-        match (newest, seal) {
+        Ok(match (newest, seal) {
             // The newest record is damaged, and its seal names it.
             (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => {
                 Some(tip(seal, later(seal)))
             }
             (Some(newest), seal) => {
                 let named = seal.filter(|seal| seal.id == newest.header.id);
-                let hlc = self.hlc(newest);
+                let hlc = self.hlc(newest)?;
                 let hlc = hlc.unwrap_or_else(|| later(named.unwrap_or(newest.header)));
                 Some(tip(newest.header, hlc))
             }
-            (None, _) => Some(self.mark?.tip),
-        }
+            (None, _) => self.mark.map(|mark| mark.tip),
+        })
     }
 
     // Returns the offset of the mark's last index point.
@@ -366,16 +371,12 @@ impl LogFile<'_> {
         index.last().map(|point| point.offset)
     }
 
-    fn hlc(&self, record: &Record) -> Option<Hlc> {
-        self.entry(record).map(|entry| entry.header.hlc)
-    }
-
-    fn entry(&self, record: &Record) -> Option<Entry> {
-        self.read_entry(record).ok().flatten()
+    fn hlc(&self, record: &Record) -> io::Result<Option<Hlc>> {
+        Ok(self.entry(record)?.map(|entry| entry.header.hlc))
     }
 
     // Reads the payload of a record that was seen without; `None` when it is not its entry.
-    fn read_entry(&self, record: &Record) -> io::Result<Option<Entry>> {
+    fn entry(&self, record: &Record) -> io::Result<Option<Entry>> {
         let file = Arc::clone(&self.file);
         let bytes = record.header.frame_bytes();
         let mut walk = Walk::new(file, record.offset, record.end(), bytes);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    id::Author,
     limits::{FLUSH_EVERY, RECENT_BYTES_MAX},
     state::StateError,
     store::writer::writer::Writer,
@@ -20,6 +21,10 @@ impl Writer {
         }
         let due = self.state.recent_bytes() > 0 && self.flushed_at.elapsed() >= FLUSH_EVERY;
         if (full || due) && !self.state.is_flushing() {
+            debug_assert!(
+                self.logs_cover_state(),
+                "the state is not ahead of the logs"
+            );
             let notes = self.take_notes();
             self.state.flush(notes);
             self.flushed_at = Instant::now();
@@ -40,6 +45,24 @@ impl Writer {
         self.state.finish_flush(true)?;
         self.marks.flushed();
         Ok(())
+    }
+
+    // Returns whether everything that a flush writes follows from durable entries. A state file that
+    // is ahead of its logs is thrown away when the store is opened.
+    fn logs_cover_state(&self) -> bool {
+        let log = self.logs.reader();
+        let durable = |author: &Author| {
+            let branches = log.of(author);
+            branches
+                .iter()
+                .filter_map(|branch| branch.tip())
+                .map(|tip| tip.seq)
+                .max()
+        };
+        let frontier = &self.state.staged().frontier;
+        frontier
+            .iter()
+            .all(|(author, tip)| durable(&author) >= Some(tip.seq))
     }
 
     /// Returns how long nothing is to be flushed, if nothing is written meanwhile.
