@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::harness::{Home, PATIENCE};
-use crate::random::Random;
+use crate::support::random::Random;
 
 #[test]
 fn a_killed_node_runs_each_change_and_writes_each_answer_once() {

@@ -13,9 +13,10 @@ use lattice::{
 use serde_json::{Value, json};
 
 use super::harness::{Home, Ran};
-use crate::{
+use crate::support::{
     model::{AUTHOR_A, author_of, key_of},
-    watch::{Writer, open},
+    watch::open,
+    writer::Writer,
 };
 
 // The changes of a store, with their proofs, and another author's.

@@ -11,8 +11,8 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use super::{Bench, created, key, next, nothing_comes, options, put, soon, value};
-use crate::faults::disk::Operation;
+use super::setup::{Bench, created, key, next, nothing_comes, options, put, soon, value};
+use crate::support::disk::Operation;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_restart() {
@@ -267,7 +267,7 @@ async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
     two.ack().unwrap();
 
     let single = store.consumer("single");
-    let ops = ["/x", "/y", "/z"].map(|key| crate::model::put(key, "v"));
+    let ops = ["/x", "/y", "/z"].map(|key| crate::support::model::put(key, "v"));
     soon(store.batch(ops.to_vec())).await.unwrap();
     let one_at_a_time = ConsumerOptions {
         max_in_flight: 1,

@@ -17,8 +17,11 @@ use lattice::{
     },
 };
 
-use super::{Bench, crash::each_image, next, options, put, soon};
-use crate::faults::disk::{Image, Operation};
+use super::{
+    crash::each_image,
+    setup::{Bench, next, options, put, soon},
+};
+use crate::support::disk::{Image, Operation};
 
 type OpId = (EntryId, u32);
 
@@ -81,7 +84,8 @@ async fn record() -> Recording {
     let consumer = copy(&store).await;
     recording.made = bench.disk.recorded();
     for round in 0..5 {
-        let ops = [0, 1].map(|n| crate::model::put(&format!("/in/{round}/batch/{n}"), "v"));
+        let ops =
+            [0, 1].map(|n| crate::support::model::put(&format!("/in/{round}/batch/{n}"), "v"));
         soon(store.batch(ops.to_vec())).await.unwrap();
         put(&store, &format!("/in/{round}"), "v").await;
         for n in 0..4 {

@@ -18,13 +18,11 @@ use lattice::store::{
     consumers::{ConsumerError, ConsumerState},
 };
 
-use super::{Bench, created, key, next, put, soon};
-use crate::{
-    faults::{
-        disk::{Cut, Image, Operation},
-        on_two_threads,
-    },
+use super::setup::{Bench, created, key, next, put, soon};
+use crate::support::{
+    disk::{Cut, Image, Operation},
     random::Random,
+    threads::on_two_threads,
 };
 
 /// A workload, and when what was known.
@@ -63,7 +61,8 @@ async fn record() -> Recording {
         for written in soon(store.write_many(writes)).await {
             written.unwrap();
         }
-        let ops = [0, 1, 2].map(|n| crate::model::put(&format!("/{round}/batch/{n}"), "v"));
+        let ops =
+            [0, 1, 2].map(|n| crate::support::model::put(&format!("/{round}/batch/{n}"), "v"));
         soon(store.batch(ops.to_vec())).await.unwrap();
         for n in 0..6 {
             let delivery = next(&consumer).await;

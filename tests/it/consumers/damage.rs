@@ -11,9 +11,9 @@ use lattice::{
     store::consumers::{Consumer, ConsumerError, ConsumerStart, ConsumerState},
 };
 
-use super::{Bench, created, key, next, nothing_comes, options, put, soon};
-use crate::{
-    faults::disk::{EIO, ENOSPC, Fail, Image, MemDisk},
+use super::setup::{Bench, created, key, next, nothing_comes, options, put, soon};
+use crate::support::{
+    disk::{EIO, ENOSPC, Fail, Image, MemDisk},
     random::Random,
 };
 

@@ -26,11 +26,11 @@ use lattice::{
     },
 };
 
-use super::{Bench, options, soon};
-use crate::{
+use super::setup::{Bench, options, soon};
+use crate::support::{
     model::{AUTHOR_A, AUTHOR_B, delete, put},
     random::{Random, for_each_seed},
-    watch::{Writer, heads_of},
+    writer::{Writer, heads_of},
 };
 
 const HISTORIES: u64 = 300;

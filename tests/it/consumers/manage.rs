@@ -13,8 +13,10 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use super::{Bench, created, is_unknown, key, next, nothing_comes, options, put, soon, until};
-use crate::model::{AUTHOR_A, author_of};
+use super::setup::{
+    Bench, created, is_unknown, key, next, nothing_comes, options, put, soon, until,
+};
+use crate::support::model::{AUTHOR_A, author_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_begins_where_it_is_told_to() {
@@ -359,4 +361,4 @@ async fn the_status_says_what_there_is_to_do_and_what_was_done() {
     assert_eq!(status.position.unwrap().frontier, store.frontier());
 }
 
-const START_MS: u64 = super::START_MS;
+const START_MS: u64 = super::setup::START_MS;

@@ -15,10 +15,10 @@ use lattice::{
 };
 
 use super::{
-    NOW_MS, STORE, author_a,
-    disk::{Image, MemDisk},
-    flip, key, put, signed,
+    flip,
+    setup::{NOW_MS, STORE, author_a, key, put, signed},
 };
+use crate::support::disk::{Image, MemDisk};
 
 // Bytes as `tests/data` has them. `GOLDEN=new` writes a file that is missing.
 fn golden(name: &str, now: &[u8]) -> Vec<u8> {

@@ -21,10 +21,13 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Known, STORE, all_entries, author_a,
-    disk::{Image, MemDisk},
-    encoded, flip, key, log_path, open, put, soon, state_path, sums_path,
+    flip,
+    setup::{
+        Known, STORE, all_entries, author_a, encoded, key, log_path, open, put, soon, state_path,
+        sums_path,
+    },
 };
+use crate::support::disk::{Image, MemDisk};
 
 /// Ten entries of one author, of which nothing was lost yet. A mark is in the middle of the log.
 async fn written() -> (Image, Vec<VerifiedEntry>) {
@@ -60,7 +63,7 @@ fn lacking(mut image: Image, entries: &[usize]) -> Image {
 async fn whole(entries: &[VerifiedEntry]) -> Store {
     let config = StoreConfig {
         key: Arc::new(key(9)),
-        ..super::config(&MemDisk::default())
+        ..super::setup::config(&MemDisk::default())
     };
     let store = soon(Store::open(config)).await.unwrap();
     give(&store, entries).await;
@@ -242,7 +245,7 @@ async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again()
         if close {
             soon(store.close()).await.unwrap();
         } else {
-            super::flushed().await;
+            super::setup::flushed().await;
         }
         let store = open(&MemDisk::new(&disk.image())).await.unwrap();
         assert_eq!(soon(store.status()).await.damage.len(), 1, "{close}");

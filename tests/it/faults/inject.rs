@@ -9,10 +9,10 @@ use lattice::{
     store::{IngestError, Ingested, List, ReadError, Write, WriteError},
 };
 
-use super::{
-    all_entries,
+use super::setup::{all_entries, encoded, next_of_b, open, put, shown, shown_of, soon};
+use crate::support::{
     disk::{Cut, EIO, ENOSPC, Fail, Image, MemDisk},
-    encoded, next_of_b, on_two_threads, open, put, shown, shown_of, soon,
+    threads::on_two_threads,
 };
 
 // A key whose writes are watched: what was acknowledged last, and what may be there besides.
@@ -345,7 +345,7 @@ fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
             assert!(item.unwrap().is_some(), "{key} with a full disk, {n}");
         }
         // The state is written now, and there is no room for that either.
-        super::flushed().await;
+        super::setup::flushed().await;
         for key in &acknowledged {
             let item = soon(store.get(key.as_bytes())).await;
             assert!(

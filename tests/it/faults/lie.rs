@@ -8,11 +8,13 @@ use lattice::{
 };
 
 use super::{
-    Known, STORE, all_entries, author_a, author_b, config,
-    disk::{Image, MemDisk},
-    encoded, flip, key, log_path, next_of_b, open, put, shown, shown_of, signed, soon, state_path,
-    sums_path,
+    flip,
+    setup::{
+        Known, STORE, all_entries, author_a, author_b, config, encoded, key, log_path, next_of_b,
+        open, put, shown, shown_of, signed, soon, state_path, sums_path,
+    },
 };
+use crate::support::disk::{Image, MemDisk};
 
 // A closed store: ten entries of this node, three of another.
 async fn closed() -> (Image, Known) {

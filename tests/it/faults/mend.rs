@@ -3,11 +3,13 @@
 use lattice::{Store, protocol::entry::VerifiedEntry, store::Ingested};
 
 use super::{
-    Known, STORE, all_entries, author_a, author_b,
-    disk::{Image, MemDisk},
-    encoded, flip, key, log_path, next_of_b, open, put, random, signed, soon, state_path,
-    sums_path,
+    flip,
+    setup::{
+        Known, STORE, all_entries, author_a, author_b, encoded, key, log_path, next_of_b, open,
+        put, random, signed, soon, state_path, sums_path,
+    },
 };
+use crate::support::disk::{Image, MemDisk};
 
 // A store that was closed twice, so that a seal is in the middle of its log.
 async fn closed() -> (Image, Known, [u8; 32]) {

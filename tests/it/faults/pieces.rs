@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use lattice::{limits::UNSYNCED_BYTES_MAX, protocol::entry::VerifiedEntry};
 
-use super::{MemDisk, author_b, encoded, flushed, log_path, next_of_b, open, put, soon};
-use crate::faults::disk::{EIO, Fail, Operation};
+use super::setup::{author_b, encoded, flushed, log_path, next_of_b, open, put, soon};
+use crate::support::disk::MemDisk;
+use crate::support::disk::{EIO, Fail, Operation};
 
 /// Entries with values of `bytes` each.
 fn many(count: usize, bytes: usize) -> Vec<VerifiedEntry> {

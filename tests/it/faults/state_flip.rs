@@ -12,13 +12,15 @@ use lattice::{
     store::{List, Write, WriteError},
 };
 
-use crate::random::Random;
+use crate::support::random::Random;
 
-use super::{
-    NOW_MS, Shown, all_entries,
+use super::setup::{
+    NOW_MS, Shown, all_entries, encoded, next_of_b, open, put, shown, shown_of, soak, soon,
+    state_path, sums_path,
+};
+use crate::support::{
     disk::{Image, MemDisk},
-    encoded, next_of_b, on_two_threads, open, put, shown, shown_of, soak, soon, state_path,
-    sums_path,
+    threads::on_two_threads,
 };
 
 const KEYS: usize = 2000;
@@ -71,7 +73,7 @@ async fn images() -> (Image, Image, Truth) {
         nth += 1;
         nth % 7 == 0
     });
-    super::flushed().await;
+    super::setup::flushed().await;
     let stopped = disk.image();
     soon(store.close()).await.unwrap();
     let closed = disk.image();
@@ -117,7 +119,7 @@ fn s9_no_flip_of_the_state_file_is_ever_served() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (closed, stopped, truth) = runtime.block_on(images());
-    let mut random = super::random(9);
+    let mut random = super::setup::random(9);
     let flips = soak(2000);
     let bits: Vec<_> = (0..flips)
         .map(|n| {
@@ -233,7 +235,7 @@ fn s9_sums_of_an_older_close_do_no_harm() {
             let key = format!("/key/{:05}", n * 31);
             soon(store.put(key, format!("newer {n}"))).await.unwrap();
         }
-        super::flushed().await;
+        super::setup::flushed().await;
         stopped = disk.image();
         let listed = soon(store.list(List::default())).await.unwrap();
         truth.listed = listed
@@ -266,11 +268,11 @@ fn s8_state_ahead_of_a_log_restored_from_an_older_copy_is_noticed() {
         let store = open(&disk).await.unwrap();
         let newest = soon(store.put("/a", "new")).await.unwrap();
         soon(store.put("/big", vec![1; 4000])).await.unwrap();
-        super::flushed().await;
+        super::setup::flushed().await;
         let stopped = disk.image();
         soon(store.close()).await.unwrap();
         for (name, mut image) in [("closed", disk.image()), ("stopped", stopped)] {
-            let path = super::log_path(&super::author_a());
+            let path = super::setup::log_path(&super::setup::author_a());
             image.insert(path.clone(), old[&path].clone());
             let disk = MemDisk::new(&image);
             let store = open(&disk).await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::random::Random;
+use crate::support::random::Random;
 
 /// The way from one replica to another.
 type Way = (usize, usize);

@@ -10,12 +10,12 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Counts, add, at_end,
     checker::live,
+    histories::{Counts, add, at_end},
     history::{Lineage, Scope, Step, Told, Truth, covers_nothing},
     replica::{PATIENCE, Replica, STORE},
 };
-use crate::random::Random;
+use crate::support::random::Random;
 
 #[derive(Debug)]
 pub struct Reader {

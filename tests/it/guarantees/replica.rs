@@ -3,8 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,14 +12,14 @@ use lattice::{
     clock::Clock,
     id::{Author, EntryId, StoreId},
     protocol::entry::VerifiedEntry,
-    store::{Authority, Fresh, Ingested, ReadError, StoreConfig},
+    store::{Fresh, Ingested, ReadError},
 };
 use tokio::sync::broadcast;
 
-use crate::{
-    faults::disk::{Cut, Image, MemDisk},
-    model::key_of,
+use crate::support::{
+    disk::{Cut, Image, MemDisk},
     random::Random,
+    store,
 };
 
 pub const STORE: StoreId = StoreId([0x67; 16]);
@@ -54,17 +52,7 @@ pub struct Replica {
 impl Replica {
     pub async fn open(secret: [u8; 32], clock: Clock, found: Image) -> Self {
         let disk = MemDisk::new(&found);
-        let config = StoreConfig {
-            id: STORE,
-            dir: PathBuf::from("/store"),
-            key: Arc::new(key_of(secret)),
-            clock: clock.clone(),
-            disk: Arc::new(disk.clone()),
-            bus_batches: 2,
-            root: false,
-            authority: Authority::Anyone,
-            lease: None,
-        };
+        let config = store::config(STORE, secret, &clock, disk.clone());
         let store = soon(Store::open(config)).await.unwrap();
         Self {
             fresh: store.fresh(),

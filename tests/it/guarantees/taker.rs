@@ -15,11 +15,11 @@ use lattice::{
 };
 
 use super::{
-    Counts, add,
+    histories::{Counts, add},
     history::{OpId, Record, Scope, Work},
     replica::{Replica, soon},
 };
-use crate::random::Random;
+use crate::support::random::Random;
 
 pub const ACK_WAIT_MS: u64 = 1000;
 

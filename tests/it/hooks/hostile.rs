@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use data_encoding::BASE64;
 use lattice::{hooks::Hook, limits::KEY_BYTES_MAX};
 
-use super::{Bench, until_dead};
-use crate::random::Random;
+use super::setup::{Bench, until_dead};
+use crate::support::random::Random;
 
 const NASTY: &[&[u8]] = &[
     b"'",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lattice::hooks::{Hook, HookKind, Mode};
 
-use super::{Bench, span};
+use super::setup::{Bench, span};
 
 // Appends key and value of each line of stdin, and an end mark for the run.
 const NOTE: &str = "sed 's/.*\"key\":\"\\([^\"]*\\)\".*\"value\":\"\\([^\"]*\\)\".*/\\1=\\2/' >> ran; echo . >> ran";
@@ -77,7 +77,7 @@ async fn a_key_that_never_rests_runs_at_the_deadline() {
     };
     let mut puts = 0;
     while runs() < 2 {
-        assert!(began.elapsed() < super::PATIENCE, "{} runs", runs());
+        assert!(began.elapsed() < super::setup::PATIENCE, "{} runs", runs());
         puts += 1;
         bench.put("/in/a", &puts.to_string()).await;
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -11,7 +11,7 @@ use std::{
 use lattice::hooks::Hook;
 use ring::hmac;
 
-use super::{Bench, span};
+use super::setup::{Bench, span};
 
 /// A request, as it came in.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use lattice::{
     store::consumers::{ConsumerStart, ConsumerState},
 };
 
-use super::{Bench, span, until_dead};
+use super::setup::{Bench, span, until_dead};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_gets_the_change_and_a_cleared_environment() {
@@ -323,7 +323,7 @@ async fn what_happened_while_no_node_ran_is_run_later_and_nothing_twice() {
     again.start();
     let began = Instant::now();
     while bench.lines("ran").len() < 2 {
-        assert!(began.elapsed() < super::PATIENCE);
+        assert!(began.elapsed() < super::setup::PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(bench.lines("ran"), ["/in/a", "/in/b"]);

@@ -7,7 +7,7 @@ use lattice::{
     store::consumers::ConsumerStart,
 };
 
-use super::Bench;
+use super::setup::Bench;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edited_hook_goes_on_where_it_was_and_runs_nothing_twice() {

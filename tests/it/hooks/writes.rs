@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lattice::hooks::Hook;
 
-use super::{Bench, span};
+use super::setup::{Bench, span};
 
 fn writes(hook: Hook) -> Hook {
     Hook {

@@ -15,8 +15,8 @@ use lattice::{
 };
 
 use crate::{
-    model::{Replica, author_of},
     sim::counters::Counters,
+    support::model::{Replica, author_of},
 };
 
 /// Room for some twenty entries, so that it runs out.

@@ -16,14 +16,18 @@ use lattice::{
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::{FLOODED, NODES, World, add, node::Life, wire};
+use super::{
+    histories::{FLOODED, NODES, World, add},
+    node::Life,
+    wire,
+};
 use crate::{
     cli::harness::PATIENCE,
     guarantees::{
         checker::named,
         history::{Lineage, Scope, Step},
     },
-    random::Random,
+    support::random::Random,
 };
 
 /// A watcher, and its record.

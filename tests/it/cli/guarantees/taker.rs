@@ -12,11 +12,15 @@ use lattice::{
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{World, add, node::Life, wire};
+use super::{
+    histories::{World, add},
+    node::Life,
+    wire,
+};
 use crate::{
     cli::harness::PATIENCE,
     guarantees::history::{OpId, Work},
-    random::Random,
+    support::random::Random,
 };
 
 pub(super) const CONSUMER: &str = "jobs";

@@ -13,8 +13,11 @@ use lattice::{
 };
 use tonic::{Response, Status};
 
-use super::{World, add, wire};
-use crate::random::Random;
+use super::{
+    histories::{World, add},
+    wire,
+};
+use crate::support::random::Random;
 
 /// Writes at one node until it is over. Returns the entries that were acknowledged.
 pub(super) async fn write(

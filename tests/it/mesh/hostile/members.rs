@@ -116,7 +116,7 @@ async fn m7_nobody_gets_more_than_was_granted() {
         (
             "a reader writes",
             &reader,
-            crate::model::put("/read", "only"),
+            crate::support::model::put("/read", "only"),
         ),
     ];
     let roles = |peer: &Peer| {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,11 +29,13 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use crate::{
-    faults::disk::MemDisk,
-    model::{AUTHOR_A, AUTHOR_B, author_of, delete, key_of, put},
+use crate::support::{
+    disk::MemDisk,
+    model::{AUTHOR_A, AUTHOR_B, author_of, delete, put},
     random::{Random, for_each_seed},
-    watch::{Writer, heads_of, next, nothing},
+    store,
+    watch::{next, nothing},
+    writer::{Writer, heads_of},
 };
 
 const STORE: StoreId = StoreId([6; 16]);
@@ -45,15 +46,8 @@ const KEYS: [&str; 6] = ["/a/1", "/a/2", "/a/3", "/b/1", "/b/2", "/c"];
 
 async fn open(secret: [u8; 32], authority: Authority) -> Store {
     let config = StoreConfig {
-        id: STORE,
-        dir: PathBuf::from("/store"),
-        key: Arc::new(key_of(secret)),
-        clock: Clock::manual(NOW_MS),
-        disk: Arc::new(MemDisk::default()),
-        bus_batches: 2,
-        root: false,
         authority,
-        lease: None,
+        ..store::config(STORE, secret, &Clock::manual(NOW_MS), MemDisk::default())
     };
     Store::open(config).await.unwrap()
 }

@@ -25,9 +25,10 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use crate::{
+use crate::support::{
     model::{AUTHOR_A, author_of, put},
-    watch::{Writer, next, nothing, open},
+    watch::{next, nothing, open},
+    writer::Writer,
 };
 
 fn after(cursor: Cursor) -> WatchOptions {

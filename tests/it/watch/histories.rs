@@ -11,108 +11,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
 use lattice::{
-    Node, NodeConfig, Store,
+    Store,
     clock::Clock,
-    id::{Author, EntryId, Seq, StoreId},
+    id::Author,
     limits::DRIFT_MS_MAX,
     protocol::{
         change::Kind,
         cursor::Cursor,
-        entry::{Header, Op, Parent, VerifiedEntry, sign},
+        entry::{Op, VerifiedEntry},
         frontier::Frontier,
-        hlc::Hlc,
-        membership::role::Role,
         pattern::Pattern,
     },
-    store::{Delivery, Ingested, List, Start, Watch, WatchError, WatchEvent, WatchOptions, Write},
+    store::{Delivery, Ingested, List, Start, WatchError, WatchEvent, WatchOptions, Write},
 };
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 
-use crate::{
-    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, key_of},
+use crate::support::{
+    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of},
     random::{Random, for_each_seed},
+    watch::{nothing, open},
     watch_oracle::{Judge, Lineage, Step, Truth},
+    writer::{Writer, heads_of},
 };
-
-/// Opens the store `s` of the node at `dir`, with channels that hold `bus_batches`.
-pub async fn open(dir: &std::path::Path, clock: &Clock, bus_batches: usize) -> (Node, Store) {
-    let mut config = NodeConfig::new(dir).create(true);
-    config.clock = clock.clone();
-    config.bus_batches = bus_batches;
-    let node = Node::open(config).await.unwrap();
-    if node.store("s").is_err() {
-        node.create_store("s").await.unwrap();
-        for secret in [AUTHOR_A, AUTHOR_B, AUTHOR_C] {
-            let author = Author(SigningKey::from_bytes(&secret).verifying_key().to_bytes());
-            let (invite, _expires_ms) = node.invite(Role::Writer, 60_000).await.unwrap();
-            node.redeem(&invite, author).await.unwrap();
-        }
-    }
-    let store = node.store("s").unwrap();
-    (node, store)
-}
-
-/// Returns the next item; none within 30 s is a failure.
-pub async fn next(watch: &mut Watch) -> WatchEvent {
-    tokio::time::timeout(Duration::from_secs(30), watch.next())
-        .await
-        .expect("an item within 30 s")
-        .expect("the watch goes on")
-        .unwrap()
-}
-
-/// An author elsewhere, who signs entries that are ingested here.
-#[derive(Debug, Clone)]
-pub struct Writer {
-    key: SigningKey,
-    store: StoreId,
-    seq: Seq,
-    prev: Option<EntryId>,
-    hlc: Hlc,
-}
-
-impl Writer {
-    pub fn new(secret: [u8; 32], store: StoreId) -> Self {
-        Self {
-            key: key_of(secret),
-            store,
-            seq: 0,
-            prev: None,
-            hlc: Hlc::ZERO,
-        }
-    }
-
-    pub fn author(&self) -> Author {
-        Author(self.key.verifying_key().to_bytes())
-    }
-
-    pub fn write(
-        &mut self,
-        now_ms: u64,
-        ops: Vec<Op>,
-        parents: BTreeSet<Parent>,
-        atomic: bool,
-    ) -> VerifiedEntry {
-        let latest = parents.iter().map(|parent| parent.hlc);
-        self.hlc = latest.fold(self.hlc, Ord::max).next(now_ms).unwrap();
-        self.seq += 1;
-        let header = Header {
-            store: self.store,
-            seq: self.seq,
-            prev: self.prev,
-            hlc: self.hlc,
-            atomic,
-            cause: None,
-            parents: parents.into_iter().collect(),
-        };
-        let entry = sign(&self.key, header, ops).unwrap();
-        self.prev = Some(entry.id);
-        entry
-    }
-}
 
 /// What happened over all seeds: rare paths must have run.
 #[derive(Debug, Default)]
@@ -210,21 +132,6 @@ async fn write_here(store: Store, clock: Clock, mut random: Random, writes: usiz
             tokio::time::sleep(Duration::from_micros(random.bits() % 800)).await;
         }
     }
-}
-
-pub async fn heads_of(store: &Store, keys: &[&str]) -> BTreeSet<Parent> {
-    let mut parents = BTreeSet::new();
-    for key in keys {
-        for head in store.heads(key.as_bytes()).await.unwrap() {
-            parents.insert(Parent {
-                hlc: head.entry.hlc,
-                author: head.entry.author,
-                id: head.entry.id,
-                seq: head.entry.seq,
-            });
-        }
-    }
-    parents
 }
 
 // Entries of other authors, in an order that makes some of them wait.
@@ -340,16 +247,6 @@ fn some<T: From<&'static str>>(random: &mut Random, all: &[&'static str]) -> Vec
     };
     let chosen = (0..count).map(|_| all[random.below(all.len())].into());
     chosen.collect()
-}
-
-/// The position before everything.
-pub fn nothing(store: &Store) -> Cursor {
-    Cursor {
-        store: store.id(),
-        frontier: Frontier::default(),
-        partial: None,
-        expired_through_ms: 0,
-    }
 }
 
 // Where everything is over: what a watcher must reach.

@@ -1,33 +1,28 @@
 //! One key in two places: what the node with it does, and what others see.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
 use lattice::{
     Store,
     clock::Clock,
     disk::RealDisk,
     id::StoreId,
     protocol::entry::SignedEntry,
-    store::{Authority, Ingested, StoreConfig, WriteError},
+    store::{Ingested, StoreConfig, WriteError},
 };
 use tempfile::TempDir;
+
+use crate::support::store;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const STORE: StoreId = StoreId([7; 16]);
 
 async fn open(dir: &Path, secret: u8, clock: &Clock) -> Store {
     let config = StoreConfig {
-        id: STORE,
         dir: dir.to_owned(),
-        key: Arc::new(SigningKey::from_bytes(&[secret; 32])),
-        clock: clock.clone(),
-        disk: Arc::new(RealDisk),
         bus_batches: 64,
-        lease: None,
-        root: false,
-        authority: Authority::Anyone,
+        ..store::config(STORE, [secret; 32], clock, RealDisk)
     };
     Store::open(config).await.unwrap()
 }

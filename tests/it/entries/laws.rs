@@ -16,7 +16,7 @@ use lattice::{
 };
 use proptest::{collection::vec, option, prelude::*};
 
-use crate::{
+use crate::support::{
     model::{AUTHOR_A, AUTHOR_B, AUTHORS, Node, Replica, author_of, delete, header, key_of, put},
     random::{Random, for_each_seed},
 };

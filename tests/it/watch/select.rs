@@ -12,7 +12,7 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use crate::watch::{next, nothing, open};
+use crate::support::watch::{next, nothing, open};
 
 const START_MS: u64 = 1_700_000_000_000;
 

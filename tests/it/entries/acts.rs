@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -23,11 +23,12 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use crate::{
-    faults::disk::MemDisk,
-    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, delete, key_of, put},
+use crate::support::{
+    disk::MemDisk,
+    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, delete, put},
     random::{Random, for_each_seed},
-    watch::Writer,
+    store,
+    writer::Writer,
 };
 
 pub const ROOT: StoreId = StoreId([7; 16]);
@@ -39,17 +40,12 @@ const AUTHORS: [[u8; 32]; 4] = [AUTHOR_A, AUTHOR_B, AUTHOR_C, AUTHOR_D];
 
 pub fn config(disk: &MemDisk) -> StoreConfig {
     StoreConfig {
-        id: ROOT,
-        dir: PathBuf::from("/store"),
-        key: Arc::new(key_of(NODE)),
-        clock: Clock::manual(NOW_MS),
-        disk: Arc::new(disk.clone()),
         bus_batches: 64,
         root: true,
         authority: Authority::Root {
             creator: author_of(AUTHOR_A),
         },
-        lease: None,
+        ..store::config(ROOT, NODE, &Clock::manual(NOW_MS), disk.clone())
     }
 }
 

@@ -18,7 +18,7 @@ use lattice::{
 };
 use tokio::task::JoinSet;
 
-use crate::random::Random;
+use crate::support::random::Random;
 
 const WRITERS: u64 = 8;
 const KEYS: u64 = 50;

@@ -14,10 +14,10 @@ use lattice::{
     },
     store::{Ingested, RefusedEntry, Start, StoreConfig, WatchEvent, WatchOptions, WriteError},
 };
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 use tokio_stream::StreamExt as _;
 
-use crate::random::for_each_seed;
+use crate::support::{random::for_each_seed, store};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const STORE: StoreId = StoreId([7; 16]);
@@ -79,15 +79,9 @@ impl Author {
 
 async fn open(dir: &std::path::Path, clock: &Clock) -> Store {
     Store::open(StoreConfig {
-        id: STORE,
         dir: dir.to_owned(),
-        key: Arc::new(SigningKey::from_bytes(&[1; 32])),
-        clock: clock.clone(),
-        disk: Arc::new(RealDisk),
         bus_batches: 4,
-        lease: None,
-        root: false,
-        authority: lattice::store::Authority::Anyone,
+        ..store::config(STORE, [1; 32], clock, RealDisk)
     })
     .await
     .unwrap()

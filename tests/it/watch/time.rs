@@ -11,7 +11,7 @@ use lattice::{
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 
-use crate::watch::{next, nothing, open};
+use crate::support::watch::{next, nothing, open};
 
 const START_MS: u64 = 1_700_000_000_000;
 

@@ -1,10 +1,6 @@
 //! The past, against a second way to know it: all entries stamped up to a time, folded in order.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lattice::{
@@ -16,31 +12,22 @@ use lattice::{
         entry::{Op, VerifiedEntry},
         heads::Heads,
     },
-    store::{Authority, List, PastError, StoreConfig, Write},
+    store::{List, PastError, Write},
 };
 
-use crate::{
-    faults::disk::{Image, MemDisk},
-    model::{AUTHOR_A, AUTHOR_B, delete, key_of},
+use crate::support::{
+    disk::{Image, MemDisk},
+    model::{AUTHOR_A, AUTHOR_B, delete},
     random::{Random, for_each_seed},
-    watch::{Writer, heads_of},
+    store,
+    writer::{Writer, heads_of},
 };
 
 const START_MS: u64 = 1_700_000_000_000;
 const KEYS: [&str; 5] = ["/a/1", "/a/2", "/b/1", "/b/2", "/c"];
 
 async fn open(clock: &Clock, disk: &MemDisk) -> Store {
-    let config = StoreConfig {
-        id: StoreId([3; 16]),
-        dir: PathBuf::from("/store"),
-        key: Arc::new(key_of([1; 32])),
-        clock: clock.clone(),
-        disk: Arc::new(disk.clone()),
-        bus_batches: 2,
-        root: false,
-        authority: Authority::Anyone,
-        lease: None,
-    };
+    let config = store::config(StoreId([3; 16]), [1; 32], clock, disk.clone());
     Store::open(config).await.unwrap()
 }
 

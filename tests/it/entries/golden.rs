@@ -13,7 +13,7 @@ use lattice::{
     },
 };
 
-use crate::model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, key_of};
+use crate::support::model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, key_of};
 
 /// Returns the bytes of a file in tests/data; writes a new one where `GOLDEN=new` asks for it.
 fn golden(name: &str, written_now: &[u8]) -> Vec<u8> {

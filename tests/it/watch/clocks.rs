@@ -12,10 +12,12 @@ use lattice::{
 };
 
 use crate::{
-    consumers::{self, options},
+    consumers::{setup as consumers, setup::options},
     guarantees::replica::{Replica, START_MS, soon},
-    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C},
-    watch::{next, nothing},
+    support::{
+        model::{AUTHOR_A, AUTHOR_B, AUTHOR_C},
+        watch::{next, nothing},
+    },
 };
 
 async fn replica(secret: [u8; 32]) -> Replica {

@@ -196,17 +196,58 @@ fn nothing_is_left_undone_and_no_path_of_one_machine_is_named() {
 
 #[test]
 fn every_test_file_is_registered() {
-    let folder = root().join("tests/it");
-    let registered = fs::read_to_string(folder.join("main.rs")).unwrap();
-    for entry in fs::read_dir(folder).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let module = name.strip_suffix(".rs").unwrap_or(&name);
-        let line = format!("mod {module};");
+    let mut files = 0;
+    for path in files_below(Path::new("tests/it")) {
+        let Some(registered_in) = registered_in(&path) else {
+            continue;
+        };
+        files += 1;
+        let module = module_name(&path);
+        let text = fs::read_to_string(root().join(&registered_in)).unwrap_or_default();
         assert!(
-            module == "main" || registered.lines().any(|registered| registered == line),
-            "tests/it/{name} is not in main.rs: its tests do not run"
+            is_registered(&module, &text),
+            "{} is not in {}: its tests do not run",
+            path.display(),
+            registered_in.display()
         );
     }
+    assert!(files > 80, "tests/it was read");
+}
+
+/// Returns the file that must have a `mod` line for the test file at `path`; `None` for what is no
+/// module.
+fn registered_in(path: &Path) -> Option<PathBuf> {
+    if path.extension()? != "rs" || path.ends_with("tests/it/main.rs") {
+        return None;
+    }
+    let mut folder = path.parent()?;
+    if path.file_name()? == "mod.rs" {
+        folder = folder.parent()?;
+    }
+    let name = if folder == Path::new("tests/it") {
+        "main.rs"
+    } else {
+        "mod.rs"
+    };
+    Some(folder.join(name))
+}
+
+/// `a/b.rs` and `a/b/mod.rs` are module `b`.
+fn module_name(path: &Path) -> String {
+    let own = if path.ends_with("mod.rs") {
+        path.parent().unwrap()
+    } else {
+        path
+    };
+    own.file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+fn is_registered(module: &str, text: &str) -> bool {
+    let names_it = |line: &str| {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        line == format!("mod {module};")
+    };
+    text.lines().any(names_it)
 }
 
 /// A rule that a line breaks.
@@ -804,6 +845,23 @@ mod the_checks_fail_when_they_should {
             .map(|found| found.line)
             .collect();
         assert_eq!(lines, [2, 3, 5]);
+    }
+
+    #[test]
+    fn test_files_are_registered_in_the_folder_above() {
+        let registered = |path: &str| registered_in(Path::new(path));
+        let main = Some(PathBuf::from("tests/it/main.rs"));
+        assert_eq!(registered("tests/it/a/mod.rs"), main);
+        assert_eq!(registered("tests/it/a.rs"), main);
+        assert_eq!(registered("tests/it/main.rs"), None);
+        assert_eq!(registered("tests/it/threats.md"), None);
+        let folder = Some(PathBuf::from("tests/it/a/mod.rs"));
+        assert_eq!(registered("tests/it/a/b.rs"), folder);
+        assert_eq!(registered("tests/it/a/b/mod.rs"), folder);
+        assert_eq!(module_name(Path::new("tests/it/a/b/mod.rs")), "b");
+        assert_eq!(module_name(Path::new("tests/it/a/b.rs")), "b");
+        assert!(is_registered("b", "mod a;\npub mod b;\n"));
+        assert!(!is_registered("b", "// mod b;\nmod bb;\nuse b;\n"));
     }
 
     #[test]

@@ -18,10 +18,12 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use crate::{
-    acts,
-    faults::disk::MemDisk,
-    model::{self, AUTHOR_A, AUTHOR_B},
-    watch::Writer,
+    entries::acts,
+    support::{
+        disk::MemDisk,
+        model::{self, AUTHOR_A, AUTHOR_B},
+        writer::Writer,
+    },
 };
 
 const NOW_MS: u64 = 1_700_000_000_000;

@@ -18,7 +18,7 @@ use lattice::{
 };
 use prost::Message as _;
 
-use crate::{
+use crate::support::{
     model::{AUTHOR_A, AUTHOR_B, STORE, author_of, delete, header, key_of, put},
     random::{Random, for_each_seed},
 };

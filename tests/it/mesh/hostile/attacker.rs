@@ -1,18 +1,4 @@
-//! Peers that mean harm, against real nodes: raw iroh clients that say whatever they like.
-//!
-//! Each script is named by the row of the threat table that it tries. After each, the honest nodes
-//! are in step within seconds, and neither holds anything against the other.
-
-mod answers;
-mod crowds;
-mod gossip;
-mod invites;
-mod members;
-mod proofs;
-mod sleep;
-mod strangers;
-mod sync;
-mod twins;
+//! Two honest nodes, and a raw client that sends whatever it likes.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -35,29 +21,29 @@ use lattice::{
 };
 use tokio::time::timeout;
 
-use super::{Peer, SOON, has, loopback};
-use crate::model::header;
+use super::{Peer, SOON, has};
+use crate::support::model::header;
 
-const HELLO: &[u8] = b"lattice/hello/1";
-const SYNC: &[u8] = b"lattice/sync/1";
-const GOSSIP: &[u8] = b"lattice/gossip/1";
+pub(super) const HELLO: &[u8] = b"lattice/hello/1";
+pub(super) const SYNC: &[u8] = b"lattice/sync/1";
+pub(super) const GOSSIP: &[u8] = b"lattice/gossip/1";
 /// First bytes of streams of the sync protocol.
-const STATUS_STREAM: u8 = 1;
-const SYNC_STREAM: u8 = 2;
+pub(super) const STATUS_STREAM: u8 = 1;
+pub(super) const SYNC_STREAM: u8 = 2;
 /// How connections end.
-const NOT_A_MEMBER: (u64, &str) = (403, "not a member");
-const SHUT_OUT: (u64, &str) = (400, "misbehaved");
-const BUSY: (u64, &str) = (429, "too many connections");
+pub(super) const NOT_A_MEMBER: (u64, &str) = (403, "not a member");
+pub(super) const SHUT_OUT: (u64, &str) = (400, "misbehaved");
+pub(super) const BUSY: (u64, &str) = (429, "too many connections");
 
 /// Two honest nodes, one of which is attacked.
-struct Field {
-    a: Peer,
-    b: Peer,
-    puts: std::cell::Cell<u32>,
+pub(super) struct Field {
+    pub(super) a: Peer,
+    pub(super) b: Peer,
+    pub(super) puts: std::cell::Cell<u32>,
 }
 
 impl Field {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (a, b) = (Peer::new("a").await, Peer::new("b").await);
         b.join(&a, Role::Admin).await;
         let field = Self {
@@ -70,7 +56,7 @@ impl Field {
     }
 
     /// What one honest node writes, the other sees, and neither blames the other.
-    async fn still_works(&self) {
+    pub(super) async fn still_works(&self) {
         let count = self.puts.get() + 1;
         self.puts.set(count);
         let (a, b) = (self.a.node.root(), self.b.node.root());
@@ -86,12 +72,12 @@ impl Field {
     }
 
     /// A key that is no member.
-    async fn stranger(&self, number: u8) -> Raw {
+    pub(super) async fn stranger(&self, number: u8) -> Raw {
         Raw::new(number).await
     }
 
     /// A key that is a member, for whoever holds it.
-    async fn member(&self, number: u8, role: Role) -> Raw {
+    pub(super) async fn member(&self, number: u8, role: Role) -> Raw {
         let raw = Raw::new(number).await;
         let (secret, _expires_ms) = self.a.node.invite(role, 60_000).await.unwrap();
         self.a.node.redeem(&secret, raw.author()).await.unwrap();
@@ -107,7 +93,7 @@ impl Field {
         raw
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.still_works().await;
         self.a.stop().await;
         self.b.stop().await;
@@ -115,14 +101,14 @@ impl Field {
 }
 
 /// How `node` is in the eyes of `peer`.
-fn status_at(peer: &Peer, node: &Author) -> PeerStatus {
+pub(super) fn status_at(peer: &Peer, node: &Author) -> PeerStatus {
     let mut peers = peer.net.peers().into_iter();
     let found = peers.find(|status| status.node == *node);
     found.expect("it is a member")
 }
 
 /// Asks until there is an answer.
-async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let asking = async {
         loop {
             if let Some(answer) = ask().await {
@@ -138,7 +124,7 @@ async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
 }
 
 /// Waits until `peer` has `strikes` against `node`, the last one for something like `says`.
-async fn struck(peer: &Peer, node: &Author, strikes: u32, says: &str) {
+pub(super) async fn struck(peer: &Peer, node: &Author, strikes: u32, says: &str) {
     let waiting = until("strikes", async || {
         let status = status_at(peer, node);
         let error = status.error.map(|error| error.to_string());
@@ -152,13 +138,13 @@ async fn struck(peer: &Peer, node: &Author, strikes: u32, says: &str) {
 }
 
 /// A client that keeps to no rules.
-struct Raw {
-    endpoint: Endpoint,
-    key: Key,
+pub(super) struct Raw {
+    pub(super) endpoint: Endpoint,
+    pub(super) key: Key,
 }
 
 impl Raw {
-    async fn new(number: u8) -> Self {
+    pub(super) async fn new(number: u8) -> Self {
         let transport = QuicTransportConfig::builder()
             .send_window(1 << 30)
             .keep_alive_interval(Duration::from_secs(1))
@@ -180,51 +166,57 @@ impl Raw {
         }
     }
 
-    fn author(&self) -> Author {
+    pub(super) fn author(&self) -> Author {
         self.key.author()
     }
 
     /// `None`: refused during the handshake. Who is refused after it learns that later.
-    async fn connect(&self, peer: &Peer, alpn: &[u8]) -> Option<Connection> {
+    pub(super) async fn connect(&self, peer: &Peer, alpn: &[u8]) -> Option<Connection> {
         let dialling = self.endpoint.connect(address(peer), alpn);
         timeout(SOON, dialling).await.unwrap().ok()
     }
 
-    async fn connected(&self, peer: &Peer, alpn: &[u8]) -> Connection {
+    pub(super) async fn connected(&self, peer: &Peer, alpn: &[u8]) -> Connection {
         self.connect(peer, alpn).await.unwrap()
     }
 
     /// Returns how a connection on `alpn` ends.
-    async fn refusal(&self, peer: &Peer, alpn: &[u8]) -> (u64, String) {
+    pub(super) async fn refusal(&self, peer: &Peer, alpn: &[u8]) -> (u64, String) {
         let connection = self.connected(peer, alpn).await;
         ending(&connection).await
     }
 }
 
 /// A key, and a hostile pen.
-struct Key(SigningKey);
+pub(super) struct Key(pub(super) SigningKey);
 
 impl Key {
-    fn new(number: u8) -> Self {
+    pub(super) fn new(number: u8) -> Self {
         Self(SigningKey::from_bytes(&[number; 32]))
     }
 
-    fn author(&self) -> Author {
+    pub(super) fn author(&self) -> Author {
         Author(self.0.verifying_key().to_bytes())
     }
 
     /// Signs entries of a log of its own, one after the other, each putting `key`.
-    fn chain(&self, store: StoreId, now_ms: u64, count: u64, key: &str) -> Vec<VerifiedEntry> {
+    pub(super) fn chain(
+        &self,
+        store: StoreId,
+        now_ms: u64,
+        count: u64,
+        key: &str,
+    ) -> Vec<VerifiedEntry> {
         let mut entries: Vec<VerifiedEntry> = Vec::new();
         for seq in 1..=count {
             let prev = entries.last().map(|entry| entry.id);
-            let op = crate::model::put(key, &format!("forged {seq}"));
+            let op = crate::support::model::put(key, &format!("forged {seq}"));
             entries.push(self.sign(store, (seq, prev), now_ms + seq, vec![op]));
         }
         entries
     }
 
-    fn sign(
+    pub(super) fn sign(
         &self,
         store: StoreId,
         (seq, prev): (u64, Option<EntryId>),
@@ -246,7 +238,7 @@ impl Key {
     }
 }
 
-fn address(peer: &Peer) -> EndpointAddr {
+pub(super) fn address(peer: &Peer) -> EndpointAddr {
     let addresses = peer.net.addresses().unwrap();
     let id = iroh::EndpointId::from_bytes(&peer.node.id().0).unwrap();
     let places = addresses.direct.into_iter();
@@ -254,7 +246,7 @@ fn address(peer: &Peer) -> EndpointAddr {
 }
 
 /// Waits until the other side closes: code and reason.
-async fn ending(connection: &Connection) -> (u64, String) {
+pub(super) async fn ending(connection: &Connection) -> (u64, String) {
     match timeout(SOON, connection.closed()).await {
         Ok(ConnectionError::ApplicationClosed(closed)) => {
             let reason = String::from_utf8_lossy(&closed.reason).into_owned();
@@ -264,20 +256,20 @@ async fn ending(connection: &Connection) -> (u64, String) {
     }
 }
 
-fn is(ending: &(u64, String), expected: (u64, &str)) -> bool {
+pub(super) fn is(ending: &(u64, String), expected: (u64, &str)) -> bool {
     (ending.0, ending.1.as_str()) == expected
 }
 
 /// One stream of the sync protocol.
-struct Line {
-    send: SendStream,
-    receive: RecvStream,
-    decoder: FrameDecoder,
-    ready: VecDeque<Message>,
+pub(super) struct Line {
+    pub(super) send: SendStream,
+    pub(super) receive: RecvStream,
+    pub(super) decoder: FrameDecoder,
+    pub(super) ready: VecDeque<Message>,
 }
 
 impl Line {
-    async fn open(connection: &Connection, kind: u8) -> Option<Self> {
+    pub(super) async fn open(connection: &Connection, kind: u8) -> Option<Self> {
         let (mut send, receive) = connection.open_bi().await.ok()?;
         send.write_all(&[kind]).await.ok()?;
         Some(Self {
@@ -288,24 +280,24 @@ impl Line {
         })
     }
 
-    async fn sync(connection: &Connection, store: StoreId) -> Self {
+    pub(super) async fn sync(connection: &Connection, store: StoreId) -> Self {
         let mut line = Self::open(connection, SYNC_STREAM).await.unwrap();
         line.say(hello(store)).await;
         line.hear("Tips").await;
         line
     }
 
-    async fn say(&mut self, message: Message) {
+    pub(super) async fn say(&mut self, message: Message) {
         self.raw(&message.encode()).await;
     }
 
     // Who is cut off while it talks finds that out when it listens.
-    async fn raw(&mut self, bytes: &[u8]) {
+    pub(super) async fn raw(&mut self, bytes: &[u8]) {
         drop(self.send.write_all(bytes).await);
     }
 
     /// Waits for the message `name`, its last page.
-    async fn hear(&mut self, name: &str) -> Message {
+    pub(super) async fn hear(&mut self, name: &str) -> Message {
         let message = timeout(SOON, self.next()).await.unwrap();
         let message = message.unwrap_or_else(|| panic!("no {name}: the stream is over"));
         assert_eq!(message.name(), name, "{message:?}");
@@ -313,7 +305,7 @@ impl Line {
     }
 
     /// `None`: the stream is over.
-    async fn next(&mut self) -> Option<Message> {
+    pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 return Some(message);
@@ -324,7 +316,7 @@ impl Line {
     }
 
     /// Waits until the other side says nothing any more; returns the last thing it said.
-    async fn over(&mut self) -> Option<Message> {
+    pub(super) async fn over(&mut self) -> Option<Message> {
         let mut last = None;
         let rest = async {
             while let Some(message) = self.next().await {
@@ -336,7 +328,7 @@ impl Line {
     }
 }
 
-fn hello(store: StoreId) -> Message {
+pub(super) fn hello(store: StoreId) -> Message {
     Message::Hello {
         version: 1,
         store,
@@ -344,14 +336,14 @@ fn hello(store: StoreId) -> Message {
     }
 }
 
-fn tips(tips: &[(Author, FrontierTip)]) -> Message {
+pub(super) fn tips(tips: &[(Author, FrontierTip)]) -> Message {
     Message::Tips {
         tips: tips.to_vec(),
         last: true,
     }
 }
 
-fn tip(entry: &VerifiedEntry) -> (Author, FrontierTip) {
+pub(super) fn tip(entry: &VerifiedEntry) -> (Author, FrontierTip) {
     let tip = FrontierTip {
         seq: entry.header.seq,
         id: entry.id,
@@ -359,16 +351,16 @@ fn tip(entry: &VerifiedEntry) -> (Author, FrontierTip) {
     (entry.author(), tip)
 }
 
-fn encoded(entry: &VerifiedEntry) -> Bytes {
+pub(super) fn encoded(entry: &VerifiedEntry) -> Bytes {
     entry.signed.encode().into()
 }
 
-fn entries<'a>(entries: impl IntoIterator<Item = &'a VerifiedEntry>) -> Message {
+pub(super) fn entries<'a>(entries: impl IntoIterator<Item = &'a VerifiedEntry>) -> Message {
     Message::Entries(entries.into_iter().map(encoded).collect())
 }
 
 // A key for which the plain check of signatures accepts a forgery.
-fn small_order_forgery(entry: &VerifiedEntry) -> Bytes {
+pub(super) fn small_order_forgery(entry: &VerifiedEntry) -> Bytes {
     let mut signed = entry.signed.clone();
     signed.author = SMALL_ORDER;
     signed.signature = [0; 64];
@@ -377,14 +369,18 @@ fn small_order_forgery(entry: &VerifiedEntry) -> Bytes {
 }
 
 /// The neutral element of the curve.
-const SMALL_ORDER: Author = {
+pub(super) const SMALL_ORDER: Author = {
     let mut bytes = [0; 32];
     bytes[0] = 1;
     Author(bytes)
 };
 
 /// Offers entries as a peer would that has them, and waits until the session is over.
-async fn offer(connection: &Connection, store: StoreId, all: &[VerifiedEntry]) -> Option<Message> {
+pub(super) async fn offer(
+    connection: &Connection,
+    store: StoreId,
+    all: &[VerifiedEntry],
+) -> Option<Message> {
     let mut line = Line::sync(connection, store).await;
     line.say(tips(&[tip(all.last().unwrap())])).await;
     line.hear("Want").await;

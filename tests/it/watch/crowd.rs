@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,15 +17,16 @@ use lattice::{
     id::{EntryId, StoreId},
     limits::{INDEX_EVERY_BYTES, SHARED_READ_BYTES_MAX},
     protocol::{cursor::Cursor, frontier::Frontier},
-    store::{Authority, Start, StoreConfig},
+    store::Start,
 };
 use tokio_stream::StreamExt as _;
 
-use crate::{
-    faults::disk::{EIO, Fail, MemDisk},
-    model::{key_of, put},
+use crate::support::{
+    disk::{EIO, Fail, MemDisk},
+    model::put,
     random::Random,
-    watch::Writer,
+    store,
+    writer::Writer,
 };
 
 const STORE: StoreId = StoreId([8; 16]);
@@ -38,17 +38,7 @@ const VALUE_BYTES: usize = 2_000;
 const STORM: usize = 200;
 
 async fn open(disk: &MemDisk) -> Store {
-    let config = StoreConfig {
-        id: STORE,
-        dir: PathBuf::from("/store"),
-        key: Arc::new(key_of(HERE)),
-        clock: Clock::manual(NOW_MS),
-        disk: Arc::new(disk.clone()),
-        bus_batches: 2,
-        root: false,
-        authority: Authority::Anyone,
-        lease: None,
-    };
+    let config = store::config(STORE, HERE, &Clock::manual(NOW_MS), disk.clone());
     Store::open(config).await.unwrap()
 }
 

@@ -1,0 +1,3 @@
+//! The repository has the shape that it describes.
+
+mod tidy;

@@ -1,0 +1,10 @@
+//! What tests share: chance that a seed repeats, keys and stores, a disk in memory, oracles.
+
+pub mod disk;
+pub mod model;
+pub mod random;
+pub mod store;
+pub mod threads;
+pub mod watch;
+pub mod watch_oracle;
+pub mod writer;
