@@ -174,7 +174,7 @@ async fn put_get_list_delete_round_trip() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn long_list_comes_in_several_messages_and_whole() {
+async fn long_list_comes_in_several_messages() {
     let (mut client, daemon, _dir) = up().await;
     let long = "v".repeat(VALUE_BYTES_MAX);
     for i in 0..6 {
@@ -197,7 +197,7 @@ async fn long_list_comes_in_several_messages_and_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heads_history_and_log_tell_who_wrote() {
+async fn heads_history_and_log_name_the_author() {
     let (mut client, daemon, _dir) = up().await;
     let first = client.put(put("/k", "1")).await.unwrap().into_inner();
     let second = client.put(put("/k", "2")).await.unwrap().into_inner();
@@ -244,7 +244,7 @@ async fn heads_history_and_log_tell_who_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batch_is_one_entry_and_watched_whole() {
+async fn batch_is_one_entry_in_a_watch() {
     let (mut client, daemon, _dir) = up().await;
     let mut events = watch(&mut client, "/b/", Start::Now(true)).await;
     caught_up(&mut events).await;
@@ -286,7 +286,7 @@ async fn watch_resumes_from_its_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_carry_cursors_only_where_asked_for() {
+async fn changes_carry_cursors_on_request() {
     let (mut client, daemon, _dir) = up().await;
     client.put(put("/c", "1")).await.unwrap();
     for cursors in [false, true] {
@@ -305,7 +305,7 @@ async fn changes_carry_cursors_only_where_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streamed_puts_are_answered_in_order_around_a_refused_one() {
+async fn streamed_puts_are_answered_in_order() {
     let (mut client, daemon, _dir) = up().await;
     let (requests, stream) = tokio::sync::mpsc::channel(16);
     let mut replies = client
@@ -383,7 +383,7 @@ async fn streamed_put_to_an_unknown_store_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_carry_code_exit_code_and_numbers() {
+async fn errors_carry_codes_and_numbers() {
     let (mut client, daemon, _dir) = up().await;
     let check = |error: ApiError, code: &str, exit_code: u8, part: &str| {
         assert_eq!(
@@ -550,7 +550,7 @@ fn answer(name: &str, ids: &[&str]) -> api::AnswerRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_broken_stream_had_is_given_to_others() {
+async fn broken_stream_returns_its_changes() {
     let (mut client, daemon, _dir) = up().await;
     created(&mut client, "c").await;
     for key in ["/c/1", "/c/2", "/c/3"] {
@@ -585,7 +585,7 @@ async fn what_a_broken_stream_had_is_given_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_called_for_stays_with_the_caller_and_answers_are_tried_to_the_last() {
+async fn pulled_changes_stay_with_the_caller() {
     let (mut client, daemon, _dir) = up().await;
     created(&mut client, "c").await;
     for key in ["/c/1", "/c/2", "/c/3"] {
@@ -637,7 +637,7 @@ async fn what_was_called_for_stays_with_the_caller_and_answers_are_tried_to_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_about_consumers_fail_with_a_reason() {
+async fn consumer_calls_fail_with_a_reason() {
     let (mut client, daemon, _dir) = up().await;
     created(&mut client, "c").await;
     let nobody = refused(consume(&mut client, "nobody", 1).await.message().await);
@@ -732,7 +732,7 @@ async fn client_in_process_needs_no_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn directory_and_socket_are_private() {
+async fn l1_directory_and_socket_are_private() {
     let (_client, daemon, dir) = up().await;
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&dir.path().join("run")), 0o700);
@@ -742,7 +742,7 @@ async fn directory_and_socket_are_private() {
 
 /// Without the check of the peer, whoever can reach the path could write as the node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_user_is_refused_also_where_the_path_is_open() {
+async fn l1_another_user_is_refused_on_an_open_path() {
     let (mut client, daemon, dir) = up().await;
     let path = daemon.socket().to_owned();
     let as_nobody = |path: std::path::PathBuf| {
@@ -777,7 +777,7 @@ async fn another_user_is_refused_also_where_the_path_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn socket_of_a_killed_node_is_no_obstacle() {
+async fn socket_of_a_killed_node_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = socket::path(dir.path());
     let node = open(dir.path()).await;
@@ -795,7 +795,7 @@ async fn socket_of_a_killed_node_is_no_obstacle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn link_in_place_of_the_socket_is_refused_and_kept() {
+async fn l3_link_in_place_of_the_socket_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = socket::path(dir.path());
     let node = open(dir.path()).await;
@@ -814,7 +814,7 @@ async fn link_in_place_of_the_socket_is_refused_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn path_too_long_for_a_socket_says_how_long_and_what_to_do() {
+async fn too_long_socket_path_gives_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("d".repeat(SOCKET_PATH_BYTES_MAX));
     let node = open(&deep).await;
@@ -886,7 +886,7 @@ async fn reflection_lists_the_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn down_is_answered_and_then_the_node_stops() {
+async fn down_is_answered_before_the_node_stops() {
     let (mut client, daemon, dir) = up().await;
     let requested = daemon.shutdown_requested();
     let stopper = tokio::spawn(async move {
@@ -915,7 +915,7 @@ async fn down_is_answered_and_then_the_node_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stop_ends_streams_and_does_not_wait_for_silent_clients() {
+async fn stop_does_not_wait_for_silent_clients() {
     let (mut client, daemon, dir) = up().await;
     let mut events = watch(&mut client, "/", Start::Initial(true)).await;
     caught_up(&mut events).await;
@@ -965,7 +965,7 @@ async fn stop_ends_streams_and_does_not_wait_for_silent_clients() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watch_of_a_client_that_went_away_ends() {
+async fn watch_of_a_disconnected_client_ends() {
     let (mut client, daemon, _dir) = up().await;
     let mut kept = watch(&mut client, "/", Start::Now(true)).await;
     let dropped = watch(&mut client, "/", Start::Now(true)).await;

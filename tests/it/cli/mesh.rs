@@ -47,7 +47,7 @@ fn has(home: &Home, key: &str, value: &str) {
 }
 
 #[test]
-fn a_new_user_brings_two_nodes_together() {
+fn two_nodes_meet_by_invite() {
     let a = Home::new();
     let _a_node = a.up();
     a.run(&["put", "/before", "it"]).ok();
@@ -88,7 +88,7 @@ fn a_new_user_brings_two_nodes_together() {
 }
 
 #[test]
-fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
+fn malformed_tokens_and_nodes_are_refused() {
     let a = Home::new();
     let _node = a.up();
     let token = token(&a, &["--expires", "1ms"]);
@@ -118,7 +118,7 @@ fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
 }
 
 #[test]
-fn the_list_says_of_each_member_how_it_is() {
+fn list_shows_each_member() {
     let a = Home::new();
     let _a_node = a.up();
     let (b, b_node) = joined(&a, "reader");
@@ -174,7 +174,7 @@ fn listens(home: &Home, environment: Option<&str>) -> String {
 }
 
 #[test]
-fn the_file_of_settings_counts_where_nothing_else_says_it() {
+fn flags_win_over_the_settings_file() {
     let home = Home::initialised();
     let file = home.data().join("config.toml");
     std::fs::write(&file, "bind = '127.0.0.2:0'\nmdns = false\n").unwrap();
@@ -199,7 +199,7 @@ fn the_file_of_settings_counts_where_nothing_else_says_it() {
 }
 
 #[test]
-fn a_conflict_is_listed_everywhere_and_a_removed_node_is_out() {
+fn conflict_is_listed_and_removed_node_is_out() {
     let a = Home::new();
     let _a_node = a.up();
     let (b, b_node) = joined(&a, "writer");
@@ -241,7 +241,7 @@ fn watched(home: &Home, arguments: &[&str]) -> super::harness::Ran {
 }
 
 #[test]
-fn a_cursor_of_one_node_goes_on_on_another_with_exactly_the_rest() {
+fn cursor_resumes_on_another_node() {
     let a = Home::new();
     let a_node = a.up();
     let (b, b_node) = joined(&a, "writer");

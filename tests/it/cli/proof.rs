@@ -68,7 +68,7 @@ fn counts(lines: impl AsRef<[u8]>, extra: &[&str]) -> (u64, u64) {
 }
 
 #[test]
-fn lines_of_a_watch_prove_themselves_with_no_node() {
+fn watch_lines_verify_without_a_node() {
     let home = Home::initialised();
     let _node = home.up();
     let lines = changes(&home);
@@ -99,7 +99,7 @@ fn forge(forged: &mut Vec<Value>, line: &Value, field: &str, to: Value) {
 }
 
 #[test]
-fn no_field_can_be_changed() {
+fn any_changed_field_fails() {
     let home = Home::initialised();
     let _node = home.up();
     let lines = changes(&home);
@@ -179,7 +179,7 @@ fn no_field_can_be_changed() {
 }
 
 #[test]
-fn what_is_no_line_is_no_good_line() {
+fn malformed_line_fails() {
     let home = Home::initialised();
     let _node = home.up();
     let line = changes(&home).remove(0).to_string();
@@ -212,7 +212,7 @@ fn what_is_no_line_is_no_good_line() {
 }
 
 #[test]
-fn what_nobody_signed_says_so() {
+fn unsigned_change_is_reported() {
     let home = Home::initialised();
     let _node = home.up();
     let mut watch = home.start(&["watch", "/x/", "--json", "--proof", "-c", "2"]);
@@ -235,7 +235,7 @@ fn what_nobody_signed_says_so() {
 // An entry whose own signature is odd is authentic all the same: a later one of its author commits
 // to it. A line cannot prove that alone, so it says why not; the later one's proves itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_a_later_one_speaks_for_says_why_its_line_has_no_proof() {
+async fn vouched_entry_explains_its_missing_signature() {
     let home = Home::new();
     let author = author_of(AUTHOR_A);
     {

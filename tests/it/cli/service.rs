@@ -23,7 +23,7 @@ fn told(manager: &UnixDatagram) -> String {
 }
 
 #[test]
-fn the_manager_is_told_that_it_serves_that_it_lives_and_that_it_stops() {
+fn manager_is_notified_of_start_life_and_stop() {
     let home = Home::initialised();
     let path = home.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -130,7 +130,7 @@ fn printed(program: &Path, dir: &Path, extra: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn systemd_accepts_the_units_also_with_its_own_signs_in_paths() {
+fn systemd_accepts_units_with_odd_paths() {
     let home = Home::new();
     let binary = Path::new(env!("CARGO_BIN_EXE_lattice"));
     let accepted = |unit: Option<String>, extra: &[&str]| {

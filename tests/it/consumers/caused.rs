@@ -169,7 +169,7 @@ async fn triggers(store: &Store) -> BTreeSet<OpId> {
 }
 
 #[test]
-fn after_every_power_cut_each_change_has_caused_one_entry() {
+fn power_cut_causes_each_entry_once() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let recording = runtime.block_on(record());
     assert!(recording.written.len() >= 20 && recording.again >= 1);

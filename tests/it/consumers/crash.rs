@@ -202,7 +202,7 @@ pub fn each_image(
 }
 
 #[test]
-fn after_every_power_cut_what_was_acknowledged_stays_so_and_the_rest_comes() {
+fn power_cut_keeps_acks_and_redelivers_the_rest() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let recording = runtime.block_on(record());
@@ -224,7 +224,7 @@ fn after_every_power_cut_what_was_acknowledged_stays_so_and_the_rest_comes() {
 /// The check itself: on a disk that does not do what `sync_data` promises, it must fail.
 #[test]
 #[should_panic(expected = "a scoped thread panicked")]
-fn a_disk_that_ignores_fsync_does_not_pass() {
+fn disk_that_ignores_fsync_does_not_pass() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut recording = runtime.block_on(record());
     for operation in &mut recording.operations {

@@ -496,7 +496,7 @@ async fn one(random: &mut Random, counts: &Counts) {
 }
 
 #[test]
-fn whatever_happens_everything_is_given_out_until_it_is_acknowledged() {
+fn random_histories_deliver_until_acknowledged() {
     let counts = Counts::default();
     let begun = Instant::now();
     let run = &|seeds: std::ops::RangeInclusive<u64>| {

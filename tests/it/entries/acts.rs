@@ -98,7 +98,7 @@ async fn assert_sound(store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_writer_says_of_nodes_is_void() {
+async fn writers_acts_on_nodes_are_void() {
     let disk = MemDisk::default();
     let mut store = Store::open(config(&disk)).await.unwrap();
     let mut live = listen(&store, &mut BTreeMap::new()).await;
@@ -157,7 +157,7 @@ async fn what_a_writer_says_of_nodes_is_void() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_act_that_counts_no_more_is_retracted_and_one_that_counts_again_comes_back() {
+async fn voided_act_is_retracted_and_can_return() {
     let store = Store::open(config(&MemDisk::default())).await.unwrap();
     let [mut creator, mut near, mut far] =
         [AUTHOR_A, AUTHOR_B, AUTHOR_C].map(|author| Writer::new(author, ROOT));
@@ -283,7 +283,7 @@ fn history(random: &mut Random) -> Vec<VerifiedEntry> {
 }
 
 #[test]
-fn whatever_order_acts_come_in_the_state_has_those_that_count() {
+fn any_order_of_acts_gives_the_same_state() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (mut void, mut retracts, mut forks, mut removed) = (0, 0, 0, 0);
     for_each_seed(0..=60, |random| {

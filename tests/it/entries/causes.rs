@@ -58,7 +58,7 @@ async fn history(store: &Store) -> Vec<Arc<Change>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_written_twice_for_one_cause_also_after_a_restart_and_without_a_state() {
+async fn one_cause_is_written_once_across_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let mut written = Vec::new();
     for restart in 0..4_u32 {
@@ -83,7 +83,7 @@ async fn nothing_is_written_twice_for_one_cause_also_after_a_restart_and_without
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_who_ask_at_once_one_writes() {
+async fn one_of_many_racing_callers_writes() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path()).await;
     let store = node.root();
@@ -120,7 +120,7 @@ async fn of_many_who_ask_at_once_one_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cause_is_checked_before_it_is_written() {
+async fn invalid_cause_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path()).await;
     let store = node.root();
@@ -150,7 +150,7 @@ async fn a_cause_is_checked_before_it_is_written() {
 
 /// An entry whose values expire has one expiry for each key, and none of them is the put.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_is_a_cause_of_its_own() {
+async fn each_change_is_its_own_cause() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path()).await;
     let store = node.root();
@@ -187,7 +187,7 @@ async fn each_change_is_a_cause_of_its_own() {
 
 /// A hook that answers hooks goes deeper each time: what stops a loop.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_says_how_many_hooks_are_behind_it() {
+async fn change_carries_the_depth_of_hooks() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path()).await;
     let store = node.root();

@@ -117,7 +117,7 @@ fn encode(entry: &SignedEntry) -> Bytes {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_fork_of_the_own_log_is_closed_by_repair_and_writes_go_on() {
+async fn b2_repair_closes_the_own_fork() {
     let (mut one, copy, witness) = (
         Place::new(1).await,
         Place::new(1).await,
@@ -170,7 +170,7 @@ async fn b2_a_fork_of_the_own_log_is_closed_by_repair_and_writes_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_place_that_writes_on_opens_the_fork_again() {
+async fn b2_late_write_elsewhere_reopens_the_fork() {
     let (one, copy) = (Place::new(1).await, Place::new(1).await);
     one.put("/one").await;
     copy.put("/copy").await;
@@ -193,7 +193,7 @@ async fn b2_a_place_that_writes_on_opens_the_fork_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_both_places_that_close_it_at_once_leave_a_fork_that_is_closed_again() {
+async fn b2_two_repairs_at_once_are_closed_again() {
     let (one, copy) = (Place::new(1).await, Place::new(1).await);
     one.put("/one").await;
     copy.put("/copy").await;
@@ -218,7 +218,7 @@ async fn b2_both_places_that_close_it_at_once_leave_a_fork_that_is_closed_again(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_nobody_closes_the_fork_of_another() {
+async fn b2_fork_of_another_author_is_left_open() {
     let (one, copy, witness) = (
         Place::new(1).await,
         Place::new(1).await,

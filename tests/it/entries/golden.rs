@@ -87,7 +87,7 @@ fn entry_v1() -> VerifiedEntry {
 }
 
 #[test]
-fn entry_v1_is_read_for_ever() {
+fn s19_entry_v1_is_still_read() {
     let expected = entry_v1();
     let bytes = golden("entry-v1.bin", &expected.signed.encode());
     let entry = SignedEntry::decode(bytes.clone().into())
@@ -135,7 +135,7 @@ fn cursor_v1() -> Cursor {
 }
 
 #[test]
-fn cursor_v1_is_read_for_ever() {
+fn s19_cursor_v1_is_still_read() {
     let expected = cursor_v1();
     let bytes = golden("cursor-v1.txt", format!("{expected}\n").as_bytes());
     let text = String::from_utf8(bytes).unwrap();

@@ -156,7 +156,7 @@ fn honest_entries() -> Vec<VerifiedEntry> {
 }
 
 #[test]
-fn n1_every_truncation_of_an_entry_is_an_error() {
+fn n1_every_truncation_is_an_error() {
     for entry in honest_entries() {
         let bytes = entry.signed.encode();
         assert_eq!(read(&bytes).unwrap(), entry);
@@ -171,7 +171,7 @@ fn n1_every_truncation_of_an_entry_is_an_error() {
 }
 
 #[test]
-fn n1_every_flipped_bit_of_an_entry_is_an_error() {
+fn n1_every_flipped_bit_is_an_error() {
     for entry in honest_entries() {
         let bytes = entry.signed.encode();
         for bit in 0..bytes.len() * 8 {
@@ -194,7 +194,7 @@ fn n1_every_added_byte_is_an_error() {
 }
 
 #[test]
-fn b9_every_flipped_bit_that_its_author_signs_is_an_error_or_an_entry_of_its_own() {
+fn b9_signed_bit_flips_are_errors_or_other_entries() {
     let mut accepted = 0;
     let mut check = |honest: &VerifiedEntry, signed: SignedEntry| {
         let Ok(entry) = read(&signed.encode()) else {
@@ -231,7 +231,7 @@ fn b9_every_flipped_bit_that_its_author_signs_is_an_error_or_an_entry_of_its_own
 }
 
 #[test]
-fn n1_random_bytes_are_refused_and_never_panic() {
+fn n1_random_bytes_are_refused() {
     for_each_seed(1..=20, |random| {
         for _try in 0..1000 {
             let bytes = random.bytes(300);
@@ -257,7 +257,7 @@ fn sign_bytes_unchecked(header: Vec<u8>, ops: Vec<u8>) -> SignedEntry {
 }
 
 #[test]
-fn n1_cut_joined_and_repeated_pieces_of_entries_never_panic() {
+fn n1_shuffled_pieces_of_entries_never_panic() {
     let entries: Vec<Vec<u8>> = honest_entries()
         .iter()
         .map(|entry| entry.signed.encode())
@@ -308,7 +308,7 @@ fn small_order_points() -> Vec<[u8; 32]> {
 }
 
 #[test]
-fn b8_keys_of_small_order_are_refused_where_the_plain_check_is_fooled() {
+fn b8_small_order_keys_are_refused() {
     let points = small_order_points();
     let mut forged_by_plain_check = [0; 14];
     for counter in 0..32 {
@@ -348,7 +348,7 @@ fn b8_keys_of_small_order_are_refused_where_the_plain_check_is_fooled() {
 }
 
 #[test]
-fn b8_r_of_small_order_is_refused_for_an_honest_key() {
+fn b8_small_order_r_is_refused() {
     let honest = sign_wire(wire_header(), &[]);
     for point in small_order_points() {
         let mut forged = honest.clone();
@@ -360,7 +360,7 @@ fn b8_r_of_small_order_is_refused_for_an_honest_key() {
 }
 
 #[test]
-fn b8_keys_that_are_no_point_are_refused() {
+fn b8_keys_off_the_curve_are_refused() {
     let honest = sign_wire(wire_header(), &[]);
     let mut refused = 0;
     for_each_seed(1..=200, |random| {
@@ -420,7 +420,7 @@ fn b8_s_plus_l_is_refused() {
 }
 
 #[test]
-fn b8_a_signature_of_another_domain_is_refused() {
+fn b8_signature_of_another_domain_is_refused() {
     let key = key_of(AUTHOR_A);
     let honest = sign_wire(wire_header(), &[]);
     for domain in [
@@ -446,7 +446,7 @@ fn b8_a_signature_of_another_domain_is_refused() {
 }
 
 #[test]
-fn b8_another_authors_signature_is_refused() {
+fn b8_signature_of_another_author_is_refused() {
     let honest = sign_wire(wire_header(), &[]);
     let author = author_of(AUTHOR_B);
     let forged = SignedEntry { author, ..honest };
@@ -457,7 +457,7 @@ fn b8_another_authors_signature_is_refused() {
 }
 
 #[test]
-fn b4_the_signature_covers_the_store() {
+fn b4_signature_covers_the_store() {
     let honest = sign_wire(wire_header(), &[]);
     let mut header = wire::Header::decode(honest.header.clone()).unwrap();
     header.store_id = Bytes::from_static(&[0x66; 16]);
@@ -473,7 +473,7 @@ fn b4_the_signature_covers_the_store() {
 }
 
 #[test]
-fn ops_other_than_those_the_header_names_are_refused() {
+fn ops_that_differ_from_the_header_are_refused() {
     let honest = sign_wire(
         wire_header(),
         &wire_ops(vec![wire_put(b"/k".to_vec(), b"v".to_vec())]),
@@ -493,7 +493,7 @@ fn ops_other_than_those_the_header_names_are_refused() {
 }
 
 #[test]
-fn s19_what_a_newer_version_wrote_waits() {
+fn s19_entry_of_a_newer_version_waits() {
     assert!(parse_header(|_| {}).is_ok());
     assert_eq!(
         parse_header(|header| header.version = 0),
@@ -517,7 +517,7 @@ fn s19_what_a_newer_version_wrote_waits() {
 }
 
 #[test]
-fn s19_an_unknown_field_waits_whole() {
+fn s19_entry_with_an_unknown_field_waits() {
     // Field 15, a number and some bytes.
     for unknown in [&[0x78, 1][..], &[0x7a, 2, 1, 2]] {
         let with = |message: Vec<u8>| [&message, unknown].concat();
@@ -559,7 +559,7 @@ fn frame(tag: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn s19_an_unknown_kind_of_op_waits() {
+fn s19_entry_with_an_unknown_op_waits() {
     assert_eq!(
         parse_ops(&frame(0x0a, &frame(0x1a, b"rename"))),
         needs_newer("op kind")
@@ -575,7 +575,7 @@ fn s19_an_unknown_kind_of_op_waits() {
 }
 
 #[test]
-fn n1_an_encoding_that_is_not_canonical_is_never_an_entry() {
+fn n1_non_canonical_encoding_is_refused() {
     let header = sign_wire(wire_header(), &[]).header.to_vec();
     // A number that takes more bytes than it needs; a field that says its default; a field twice.
     let overlong = [&[0x08, 0x81, 0x00], &header[2..]].concat();
@@ -601,7 +601,7 @@ fn n1_an_encoding_that_is_not_canonical_is_never_an_entry() {
 }
 
 #[test]
-fn n1_varint_bombs_and_lengths_past_the_end_are_refused() {
+fn n1_varint_bombs_and_long_lengths_are_refused() {
     let bomb = [&[0x08][..], &[0xff; 20]].concat();
     let length = [&[0x0a][..], &[0xff; 9], &[0x01]].concat();
     for bytes in [
@@ -623,7 +623,7 @@ fn n1_varint_bombs_and_lengths_past_the_end_are_refused() {
 }
 
 #[test]
-fn n1_a_million_ops_are_refused_before_there_is_memory_for_them() {
+fn n1_million_ops_are_refused_before_allocating() {
     let empty = [0x0a, 0x00].repeat(OPS_BYTES_MAX / 2);
     assert_eq!(parse_ops(&empty), needs_newer("op kind"));
     let delete = frame(0x0a, &frame(0x12, &frame(0x0a, b"k"))).repeat(200_000);
@@ -638,7 +638,7 @@ fn too_many_ops() -> EntryError {
 }
 
 #[test]
-fn a_header_that_contradicts_itself_is_refused() {
+fn contradictory_header_is_refused() {
     let malformed = |result: Result<Header, EntryError>| {
         assert!(
             matches!(result, Err(EntryError::Malformed { .. })),
@@ -676,7 +676,7 @@ fn a_header_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn t5_b7_a_parent_that_cannot_be_one_is_refused() {
+fn t5_b7_impossible_parent_is_refused() {
     let parse = |parents: Vec<wire::Parent>| parse_header(|header| header.parents = parents);
     let refused = |parents| assert!(matches!(parse(parents), Err(EntryError::Malformed { .. })));
     assert_eq!(
@@ -728,7 +728,7 @@ fn t5_b7_a_parent_that_cannot_be_one_is_refused() {
 }
 
 #[test]
-fn l9_keys_and_values_are_taken_up_to_their_limits() {
+fn l9_keys_and_values_at_their_limits() {
     let key_long = EntryError::KeyTooLong {
         bytes: KEY_BYTES_MAX + 1,
         bytes_max: KEY_BYTES_MAX,
@@ -762,7 +762,7 @@ fn l9_keys_and_values_are_taken_up_to_their_limits() {
 }
 
 #[test]
-fn l9_ops_are_taken_up_to_their_limit() {
+fn l9_number_of_ops_at_its_limit() {
     let ops = |count: usize| {
         (0..count)
             .map(|n| delete(&format!("/{n}")))
@@ -779,7 +779,7 @@ fn l9_ops_are_taken_up_to_their_limit() {
 }
 
 #[test]
-fn l9_bytes_of_ops_are_taken_up_to_their_limit() {
+fn l9_bytes_of_ops_at_their_limit() {
     let big = |key: &str, bytes: usize| Op::Put {
         key: key.to_owned().into(),
         value: vec![1; bytes].into(),
@@ -810,7 +810,7 @@ fn l9_bytes_of_ops_are_taken_up_to_their_limit() {
 }
 
 #[test]
-fn l9_parents_are_taken_up_to_their_limit_and_fit_a_header() {
+fn l9_number_of_parents_at_its_limit() {
     let parent = |n: usize| Parent {
         hlc: Hlc {
             wall_ms: WALL_MS_MAX - 1,
@@ -863,7 +863,7 @@ fn l9_parents_are_taken_up_to_their_limit_and_fit_a_header() {
 }
 
 #[test]
-fn l9_a_cause_is_taken_up_to_its_limits() {
+fn l9_cause_at_its_limits() {
     let parse = |consumer: String, depth| {
         let trigger = Bytes::from_static(&[7; 32]);
         let cause = wire::Cause {
@@ -882,7 +882,7 @@ fn l9_a_cause_is_taken_up_to_its_limits() {
 }
 
 #[test]
-fn a_key_twice_in_an_entry_is_refused() {
+fn repeated_key_is_refused() {
     let twice = EntryError::KeyTwice { key: "/k".into() };
     let ops = vec![put("/k", "1"), put("/l", "1"), delete("/k")];
     assert_eq!(sign(&key_of(AUTHOR_A), header(1), ops), Err(twice.clone()));
@@ -891,7 +891,7 @@ fn a_key_twice_in_an_entry_is_refused() {
 }
 
 #[test]
-fn nobody_signs_a_header_that_nobody_would_read() {
+fn invalid_header_is_not_signed() {
     let key: SigningKey = key_of(AUTHOR_A);
     let parent = Parent {
         hlc: Hlc {

@@ -96,7 +96,7 @@ async fn take(store: &Store, entry: &VerifiedEntry) -> Ingested {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_waits_for_what_it_needs_and_comes_once() {
+async fn entry_waits_for_its_parents() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
     let (mut a, mut b) = (Author::new(2), Author::new(3));
@@ -134,7 +134,7 @@ async fn an_entry_waits_for_what_it_needs_and_comes_once() {
 /// The end of a log was not durable yet, and a power cut takes it, and the state with it; what cites it
 /// stands in another log.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_back_after_what_supersedes_it_is_no_head() {
+async fn superseded_entry_that_comes_late_is_no_head() {
     for opened in 1..=2 {
         let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
         let store = open(dir.path(), &clock).await;
@@ -166,7 +166,7 @@ async fn what_comes_back_after_what_supersedes_it_is_no_head() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t3_an_entry_from_the_future_is_held_and_applied_when_due() {
+async fn t3_future_entry_is_held_until_due() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
     let early = Author::new(2).put("/k", "early", NOW_MS + DRIFT_MS_MAX + 1000, &[]);
@@ -193,7 +193,7 @@ async fn t3_an_entry_from_the_future_is_held_and_applied_when_due() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_both_branches_of_a_fork_are_kept_across_reopening() {
+async fn b1_both_branches_survive_reopening() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
     let mut a = Author::new(2);
@@ -231,7 +231,7 @@ async fn b1_both_branches_of_a_fork_are_kept_across_reopening() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_fork_of_the_own_log_stops_own_writes() {
+async fn b2_own_fork_stops_own_writes() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
     store.put("/own", "v").await.unwrap();
@@ -245,7 +245,7 @@ async fn b2_a_fork_of_the_own_log_stops_own_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b4_b8_what_is_not_authentic_or_not_for_here_is_refused() {
+async fn b4_b8_forged_or_foreign_entry_is_refused() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
     let key = SigningKey::from_bytes(&[2; 32]);
@@ -317,7 +317,7 @@ async fn b4_b8_what_is_not_authentic_or_not_for_here_is_refused() {
 
 /// Promise 2, through real stores: any order of arrival gives the same bytes.
 #[test]
-fn all_orders_of_arrival_give_byte_equal_states() {
+fn every_order_gives_byte_equal_states() {
     for_each_seed(1..=12, |random| {
         let mut authors = [Author::new(2), Author::new(3), Author::new(4)];
         let mut entries: Vec<VerifiedEntry> = Vec::new();
@@ -373,7 +373,7 @@ fn all_orders_of_arrival_give_byte_equal_states() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b8_what_a_later_entry_vouches_for_is_no_damage() {
+async fn b8_entry_vouched_for_later_is_not_damage() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
     let mut a = Author::new(2);
@@ -399,7 +399,7 @@ async fn b8_what_a_later_entry_vouches_for_is_no_damage() {
 /// A first sync brings thousands of entries in one message: whoever writes here meanwhile goes
 /// between them, and none of either is lost, twice, or out of order.
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_go_between_the_entries_of_one_message() {
+async fn writes_interleave_with_a_long_message() {
     const COUNT: u64 = 10_000;
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOW_MS));
     let store = open(dir.path(), &clock).await;
@@ -493,7 +493,7 @@ async fn writes_go_between_the_entries_of_one_message() {
 /// A node gets its own entries back, as after a restored backup: a write that comes meanwhile goes
 /// after all of them, or it would fork the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_waits_for_what_comes_back_of_the_own_log() {
+async fn write_waits_for_the_own_log_to_return() {
     const COUNT: u64 = 2000;
     let clock = Clock::manual(NOW_MS);
     // The key of `open`.

@@ -143,7 +143,7 @@ fn steps(does: &[Does]) -> Vec<Step> {
 }
 
 #[test]
-fn every_order_of_every_history_of_three_entries_gives_equal_heads() {
+fn all_orders_of_three_give_equal_heads() {
     let steps = steps(&[Does::PutOne, Does::DeleteOne, Does::PutBoth]);
     let (mut histories, mut orders, mut forks) = (0, 0, 0);
     for_each_history(&World::default(), &steps, 3, &mut |world| {
@@ -159,7 +159,7 @@ fn every_order_of_every_history_of_three_entries_gives_equal_heads() {
 }
 
 #[test]
-fn every_order_of_every_history_of_four_entries_gives_equal_heads() {
+fn all_orders_of_four_give_equal_heads() {
     let mut world = World::default();
     world.step((0, Knows::Own, Does::PutBoth));
     let mut orders = 0;
@@ -175,7 +175,7 @@ fn every_order_of_every_history_of_four_entries_gives_equal_heads() {
 }
 
 #[test]
-fn every_order_of_five_entries_gives_equal_heads() {
+fn all_orders_of_five_give_equal_heads() {
     let steps = steps(&[Does::PutOne, Does::DeleteOne, Does::PutBoth]);
     for_each_seed(1..=150, |random| {
         let mut world = World::default();
@@ -235,7 +235,7 @@ fn random_history(random: &mut Random) -> Vec<VerifiedEntry> {
 }
 
 #[test]
-fn any_order_of_a_long_history_with_duplicates_gives_equal_heads() {
+fn random_orders_give_equal_heads() {
     let (mut forks, mut conflicts, mut repairs) = (0, 0, 0);
     for_each_seed(1..=60, |random| {
         let mut entries = random_history(random);
@@ -275,7 +275,7 @@ fn any_order_of_a_long_history_with_duplicates_gives_equal_heads() {
 }
 
 #[test]
-fn any_part_of_a_history_gives_the_heads_that_the_definition_gives() {
+fn partial_histories_match_the_definition() {
     for_each_seed(1..=60, |random| {
         let mut entries = random_history(random);
         random.shuffle(&mut entries);
@@ -288,7 +288,7 @@ fn any_part_of_a_history_gives_the_heads_that_the_definition_gives() {
 }
 
 #[test]
-fn b5_an_entry_that_comes_again_changes_nothing() {
+fn b5_repeated_entry_changes_nothing() {
     for_each_seed(1..=20, |random| {
         let entries = random_history(random);
         let mut node = Node::new();
@@ -305,7 +305,7 @@ fn b5_an_entry_that_comes_again_changes_nothing() {
 }
 
 #[test]
-fn t6_a_stamp_decides_only_between_entries_that_do_not_know_each_other() {
+fn t6_stamp_decides_only_between_concurrent_entries() {
     // A writes with a clock far ahead, B knows it and has a clock far behind: B's write wins.
     let mut replica = Replica::default();
     replica.write(AUTHOR_A, 9_000_000, vec![put("/k", "ahead")]);
@@ -326,7 +326,7 @@ fn t6_a_stamp_decides_only_between_entries_that_do_not_know_each_other() {
 }
 
 #[test]
-fn order_at_equal_stamps_is_by_author_and_then_by_id() {
+fn equal_stamps_are_ordered_by_author_then_id() {
     let write = |secret, value| sign(&key_of(secret), header(7), vec![put("/k", value)]).unwrap();
     let mut entries: Vec<VerifiedEntry> = AUTHORS
         .into_iter()
@@ -446,7 +446,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn an_entry_is_read_as_it_was_written(
+    fn entry_round_trip(
         header in headers(),
         mut ops in vec(ops(), 0..8),
         author in 0..3_usize,
@@ -464,7 +464,7 @@ proptest! {
     }
 
     #[test]
-    fn own_parents_are_read_as_they_were_written(header in headers(), which in any::<prop::sample::Index>()) {
+    fn own_parents_round_trip(header in headers(), which in any::<prop::sample::Index>()) {
         prop_assume!(!header.parents.is_empty());
         let key = key_of(AUTHOR_A);
         let mut header = header;
@@ -477,14 +477,14 @@ proptest! {
     }
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written(cursor in cursors()) {
+    fn cursor_round_trip(cursor in cursors()) {
         let text = cursor.to_string();
         prop_assert_eq!(text.parse::<Cursor>().unwrap(), cursor);
         prop_assert!(text.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"-_".contains(&letter)));
     }
 
     #[test]
-    fn a_cursor_with_one_other_letter_is_refused(
+    fn cursor_with_a_changed_letter_is_refused(
         cursor in cursors(),
         place in any::<prop::sample::Index>(),
         letter in "[A-Za-z0-9_-]",
@@ -497,7 +497,7 @@ proptest! {
     }
 
     #[test]
-    fn a_frontier_is_the_same_in_whatever_order_its_tips_come(
+    fn frontier_does_not_depend_on_order(
         tips in vec(frontier_tips(), 0..20),
         seed: u64,
     ) {

@@ -399,7 +399,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn m6_random_histories_are_judged_as_by_the_plain_rules(drafts in drafts(12)) {
+    fn m6_random_histories_match_the_plain_rules(drafts in drafts(12)) {
         let history = history(&drafts);
         assert_same(&history);
         assert_sound(&history.evaluate(node(0), &history.acts));
@@ -410,7 +410,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn m6_every_set_that_a_node_can_have_is_judged_alike_on_all_nodes(drafts in drafts(9)) {
+    fn m6_partial_sets_are_judged_alike_everywhere(drafts in drafts(9)) {
         let whole = history(&drafts);
         for subset in whole.closed_subsets() {
             let some = whole.only(&subset);
@@ -423,7 +423,7 @@ proptest! {
     }
 
     #[test]
-    fn one_entry_more_brings_nobody_back_who_left_and_no_stranger_has_a_say(drafts in drafts(9)) {
+    fn one_more_entry_readmits_nobody(drafts in drafts(9)) {
         let whole = history(&drafts);
         let subsets: BTreeSet<_> = whole.closed_subsets().into_iter().collect();
         for before in &subsets {
@@ -560,7 +560,7 @@ impl Signer {
 }
 
 #[test]
-fn m6_signed_entries_in_all_5040_orders_give_the_same_members() {
+fn m6_all_5040_orders_give_the_same_members() {
     let [mut founder, mut near, mut far, mut last] = [1, 2, 3, 4].map(Signer::new);
     let (guest, late) = (Author([8; 32]), Author([9; 32]));
     let grant = |node: &Signer, role| (node.id(), Act::Grant(role));

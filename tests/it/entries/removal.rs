@@ -69,7 +69,7 @@ async fn removal(root: &Store, admin: [u8; 32], of: Author, tip: (StoreId, Front
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_was_closed_meanwhile_counts_what_is_left_when_it_is_opened() {
+async fn closed_store_applies_a_removal_on_open() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::open(NodeConfig::new(dir.path()).create(true)).await;
     let node = node.unwrap();
@@ -166,7 +166,7 @@ async fn told(watch: &mut Watch) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_told_what_counts_no_more_is_told_so_wherever_it_goes_on() {
+async fn voided_changes_are_retracted_on_any_replica() {
     let (store, _watch, removed, cursors) = about_to_be_removed(64).await;
     take_in(&store, &removed).await;
     let removal = format!("put /nodes/{}/role 1", model::author_of(AUTHOR_B));
@@ -195,7 +195,7 @@ async fn who_was_told_what_counts_no_more_is_told_so_wherever_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_behind_when_a_node_is_removed_is_told_so() {
+async fn slow_watch_gets_the_retractions() {
     let (store, mut watch, removed, _cursors) = about_to_be_removed(1).await;
     let lags = watch.lags();
     take_in(&store, &removed).await;
@@ -217,7 +217,7 @@ async fn who_is_behind_when_a_node_is_removed_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_what_counts_no_more_never_was_a_cursor_that_has_it_is_a_gap() {
+async fn cursor_over_unknown_voided_entries_is_a_gap() {
     let (store, watch, removed, _cursors) = about_to_be_removed(64).await;
     let elsewhere = Store::open(acts::config(&MemDisk::default()))
         .await

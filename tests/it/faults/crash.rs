@@ -141,7 +141,7 @@ async fn first_of_b(store: &Store) -> VerifiedEntry {
 }
 
 #[test]
-fn s1_s7_s13_every_power_cut_keeps_what_was_acknowledged() {
+fn s1_s7_s13_every_power_cut_keeps_acknowledged_writes() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut random = super::setup::random(20_260_101);
@@ -323,7 +323,7 @@ fn check_entries(recording: &Recording, found: &Known, durable: &[EntryId], cont
 /// The check itself: on a disk that does not do what `sync_data` promises, it must fail.
 #[test]
 #[should_panic(expected = "a scoped thread panicked")]
-fn crash_images_of_a_disk_that_ignores_fsync_do_not_pass() {
+fn disk_that_ignores_fsync_does_not_pass() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut recording = runtime.block_on(record(&Image::new(), &[]));
     for operation in &mut recording.operations {
@@ -338,7 +338,7 @@ fn crash_images_of_a_disk_that_ignores_fsync_do_not_pass() {
 /// fsync, with the old group's last page on disk and the new group's first: a record whose
 /// predecessor never was. It must not come back.
 #[tokio::test]
-async fn rolled_back_record_behind_a_new_one_is_not_taken_for_its_successor() {
+async fn rolled_back_record_is_not_a_successor() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/first", "1")).await.unwrap();

@@ -136,7 +136,7 @@ impl DiskFile for Flipped {
 }
 
 #[test]
-fn s3_s4_s5_every_flipped_bit_of_64_kib_is_found_and_located() {
+fn s3_s4_s5_every_flipped_bit_is_located() {
     let started = Instant::now();
     let (log, entries) = log_of(64 << 10, 2000);
     let (log, places) = (Arc::new(log.clone()), frames(&log));
@@ -222,7 +222,7 @@ fn check_flip(file: &Arc<Flipped>, log: &[u8], places: &[Frame], used: usize, bi
 
 /// Whoever can mend the hashes cannot mend the signature.
 #[test]
-fn s4_flips_behind_mended_hashes_fail_the_signature() {
+fn s4_flips_with_valid_hashes_fail_the_signature() {
     let mut random = super::setup::random(4);
     let (_, entries) = log_of(16 << 10, 300);
     let mut refused = 0;
@@ -267,7 +267,7 @@ async fn closed() -> (MemDisk, super::setup::Known) {
 }
 
 #[test]
-fn s4_flip_in_the_middle_of_a_sealed_log_costs_one_record() {
+fn s4_flip_in_a_sealed_log_costs_one_record() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (disk, known) = runtime.block_on(closed());
     let image = disk.image();
@@ -371,7 +371,7 @@ async fn check_sealed(
 /// The state remembers how far the log was durable, and the newest record before that was hit
 /// while newer ones follow: the store must open.
 #[tokio::test]
-async fn s4_flip_in_the_record_at_the_state_s_frontier_does_not_stop_the_store() {
+async fn s4_flip_at_the_frontier_does_not_stop_the_store() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/a", "1")).await.unwrap();
@@ -436,7 +436,7 @@ async fn s4_flips_in_a_forked_log_do_not_stop_the_store() {
 
 /// A record is what its frame says, or it is damage: also where both are sound by themselves.
 #[test]
-fn record_whose_frame_names_another_entry_is_damage() {
+fn frame_of_another_entry_is_damage() {
     let (_, entries) = log_of(4 << 10, 10);
     let (one, two) = (&entries[0], &entries[1]);
     let record = |header: FrameHeader| Record {

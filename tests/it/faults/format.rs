@@ -32,7 +32,7 @@ fn golden(name: &str, now: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn s19_log_record_v1_is_read_and_written() {
+fn s19_log_record_v1_round_trip() {
     let first = signed(&key(1), STORE, None, vec![], vec![put("/golden/1", "one")]);
     let parents = vec![first.as_parent()];
     let delete = lattice::protocol::entry::Op::Delete {
@@ -67,7 +67,7 @@ fn s19_log_record_v1_is_read_and_written() {
 }
 
 #[test]
-fn s19_state_row_v1_is_read_and_v2_is_read_and_written() {
+fn s19_state_row_v1_is_read_v2_round_trip() {
     let head = |n: u8, content| Head {
         hlc: Hlc {
             wall_ms: NOW_MS + u64::from(n),

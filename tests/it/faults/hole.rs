@@ -145,7 +145,7 @@ fn text(watch: &Watch) -> Start {
 }
 
 #[tokio::test]
-async fn s4_who_was_told_the_state_over_a_hole_hears_of_it_on_another_replica() {
+async fn s4_other_replica_completes_a_state_over_a_hole() {
     let (image, entries) = written().await;
     let other = whole(&entries).await;
     for start in starts() {
@@ -168,7 +168,7 @@ async fn s4_who_was_told_the_state_over_a_hole_hears_of_it_on_another_replica() 
 }
 
 #[tokio::test]
-async fn s4_who_was_told_the_state_over_a_hole_and_went_away_hears_of_it_once_it_is_mended() {
+async fn s4_state_over_a_hole_is_completed_on_resume() {
     let (image, entries) = written().await;
     for start in starts() {
         let store = open(&MemDisk::new(&lacking(image.clone(), &[3])))
@@ -188,7 +188,7 @@ async fn s4_who_was_told_the_state_over_a_hole_and_went_away_hears_of_it_once_it
 }
 
 #[tokio::test]
-async fn s4_who_stays_is_told_the_state_again_once_a_hole_is_mended() {
+async fn s4_live_watch_gets_the_state_again_once_mended() {
     let (image, entries) = written().await;
     for start in starts() {
         // It is behind the bus when that is told, or not.
@@ -212,7 +212,7 @@ async fn s4_who_stays_is_told_the_state_again_once_a_hole_is_mended() {
 }
 
 #[tokio::test]
-async fn s4_a_cursor_waits_for_the_last_of_several_holes() {
+async fn s4_cursor_waits_for_the_last_of_several_holes() {
     let (image, entries) = written().await;
     let other = whole(&entries).await;
     let store = open(&MemDisk::new(&lacking(image, &[2, 5]))).await.unwrap();
@@ -235,7 +235,7 @@ async fn s4_a_cursor_waits_for_the_last_of_several_holes() {
 /// A store was opened, built its state over a hole, and was closed or killed. The next time it took
 /// that state for whole, and said of no damage.
 #[tokio::test]
-async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again() {
+async fn s4_hole_is_remembered_after_reopen() {
     let (image, entries) = written().await;
     let other = whole(&entries).await;
     for close in [true, false] {
@@ -274,7 +274,7 @@ async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again()
 /// What others wrote without knowing of what is lost wins where it is lost, and nowhere else: who has
 /// stayed is told what is true.
 #[tokio::test]
-async fn s4_what_a_state_over_a_hole_took_for_the_winner_is_set_right_once_it_is_mended() {
+async fn s4_wrong_winner_is_corrected_once_mended() {
     let (image, entries) = written().await;
     let header = Header {
         store: STORE,
@@ -305,7 +305,7 @@ async fn s4_what_a_state_over_a_hole_took_for_the_winner_is_set_right_once_it_is
 }
 
 #[tokio::test]
-async fn s4_a_damaged_mark_between_entries_is_no_hole() {
+async fn s4_damaged_mark_between_entries_is_no_hole() {
     let (image, _entries) = written().await;
     let mut image = lacking(image, &[]);
     let log = image.get_mut(&log_path(&author_a())).unwrap();
@@ -347,7 +347,7 @@ async fn take(consumer: &Consumer, count: usize) -> Vec<Bytes> {
 /// A consumer stops before a hole and stays there; one that is past it does not care. When the hole
 /// was mended, the second one was stopped, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_a_consumer_is_given_all_behind_a_hole_once_it_is_mended() {
+async fn s4_consumer_gets_changes_behind_a_mended_hole() {
     let (image, entries) = written().await;
     let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
     let stopped = consumer(&store, "all", ConsumerStart::Beginning).await;
@@ -383,7 +383,7 @@ async fn s4_a_consumer_is_given_all_behind_a_hole_once_it_is_mended() {
 }
 
 #[tokio::test]
-async fn s4_reads_over_a_hole_say_the_old_and_the_store_says_damage() {
+async fn s4_reads_over_a_hole_are_old_and_damage_is_shown() {
     let (image, entries) = written().await;
     let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
     assert_eq!(soon(store.get(b"/k/3")).await.unwrap(), None);
@@ -395,7 +395,7 @@ async fn s4_reads_over_a_hole_say_the_old_and_the_store_says_damage() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_written_before_is_not_written_again() {
+async fn possibly_written_cause_is_refused() {
     let cause = |position| Cause {
         consumer: "copy".to_owned(),
         trigger: EntryId([7; 32]),

@@ -279,7 +279,7 @@ fn run_all(errno: i32, which: Fail) {
 }
 
 #[test]
-fn s11_s12_every_operation_fails_once_with_an_io_error() {
+fn s11_s12_every_operation_fails_once() {
     run_all(EIO, Fail::Any);
 }
 
@@ -313,7 +313,7 @@ async fn s10_refused_first_write_does_not_come_back() {
 /// A disk that stays full for a while, with room for the log and not for the state, and the other
 /// way round.
 #[test]
-fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
+fn s10_full_disk_serves_reads_and_recovers() {
     on_two_threads(8, |n| async move {
         let disk = MemDisk::default();
         let store = open(&disk).await.unwrap();
@@ -379,7 +379,7 @@ fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
 
 /// A hundred callers wait for one fsync, and it fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn s11_all_who_wait_for_a_failed_fsync_are_told() {
+async fn s11_failed_fsync_fails_every_waiting_write() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/before", "1")).await.unwrap();
@@ -412,7 +412,7 @@ async fn s11_all_who_wait_for_a_failed_fsync_are_told() {
 /// change that fails may be of any of them: what was answered is there, and the message goes in
 /// when it comes again.
 #[test]
-fn s11_a_message_that_fails_behind_its_first_part_comes_again() {
+fn s11_message_that_fails_midway_can_come_again() {
     let entries: Vec<_> = (0..3000).fold(Vec::new(), |mut entries, n| {
         let op = put(format!("/of/b/{n:04}"), vec![7; 100]);
         entries.push(next_of_b(entries.last(), vec![], vec![op]));

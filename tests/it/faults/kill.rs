@@ -169,7 +169,7 @@ async fn check(client: &mut Client, all: &mut BTreeMap<u64, BTreeMap<u64, Key>>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s7_l12_killed_daemons_lose_nothing_that_they_acknowledged() {
+async fn s7_l12_killed_daemon_keeps_acknowledged_writes() {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
     let cycles = if std::env::var_os("LATTICE_SOAK").is_some() {
         2000
@@ -222,7 +222,7 @@ async fn s7_l12_killed_daemons_lose_nothing_that_they_acknowledged() {
 
 /// The system's own failures, put in by strace where it is to be had (threats S10, S11).
 #[tokio::test(flavor = "multi_thread")]
-async fn s11_a_failed_fdatasync_refuses_writes_until_the_node_is_started_again() {
+async fn s11_failed_fdatasync_refuses_writes_until_restart() {
     let traced = Command::new("strace")
         .args(["-f", "-e", "trace=none", "true"])
         .output();

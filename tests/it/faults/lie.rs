@@ -100,7 +100,7 @@ async fn writes_wait_for_repair(disk: &MemDisk, store: Store, first: u64, contex
 }
 
 #[tokio::test]
-async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
+async fn s2_cut_own_log_is_refused_until_repaired() {
     let (image, known) = closed().await;
     let path = log_path(&author_a());
     let bytes = image[&path].len();
@@ -138,7 +138,7 @@ async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
 }
 
 #[tokio::test]
-async fn s2_log_file_that_is_gone_is_damage_and_keeps_its_place() {
+async fn s2_missing_log_file_is_damage() {
     let (image, known) = closed().await;
     for author in [author_a(), author_b()] {
         let mut image = image.clone();
@@ -163,7 +163,7 @@ async fn s2_log_file_that_is_gone_is_damage_and_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn s6_zeros_in_place_of_the_tail_are_damage_below_the_durable_end() {
+async fn s6_zeros_below_the_durable_end_are_damage() {
     let (image, _known) = closed().await;
     let path = log_path(&author_a());
     let places = flip::frames(&image[&path]);
@@ -187,7 +187,7 @@ async fn s6_zeros_in_place_of_the_tail_are_damage_below_the_durable_end() {
 }
 
 #[tokio::test]
-async fn s6_sectors_swapped_repeated_or_of_another_file_are_found() {
+async fn s6_misplaced_sectors_are_found() {
     let (image, known) = closed().await;
     let path = log_path(&author_a());
     let len = image[&path].len();
@@ -258,7 +258,7 @@ async fn lattice_entries(store: &Store) -> Vec<VerifiedEntry> {
 }
 
 #[tokio::test]
-async fn s6_records_of_another_author_in_a_log_are_damage() {
+async fn s6_records_of_another_author_are_damage() {
     let (image, known) = closed().await;
     let b = image[&log_path(&author_b())].clone();
     let places = flip::frames(&b);
@@ -290,7 +290,7 @@ async fn s6_records_of_another_author_in_a_log_are_damage() {
 }
 
 #[tokio::test]
-async fn s6_log_under_another_author_s_name_is_never_applied() {
+async fn s6_log_under_a_wrong_name_is_never_applied() {
     let (image, _known) = closed().await;
     let mut image = without_state(image);
     let b = image[&log_path(&author_b())].clone();
@@ -360,7 +360,7 @@ async fn b4_log_of_another_store_is_refused() {
 
 /// Somebody without the key wrote a record into a log, with every hash right.
 #[tokio::test]
-async fn b8_forged_record_at_the_end_of_a_log_is_refused() {
+async fn b8_forged_last_record_is_refused() {
     let (image, known) = closed().await;
     let last = known[&(author_b(), 0)].last().unwrap();
     let forged = signed(
@@ -388,7 +388,7 @@ async fn b8_forged_record_at_the_end_of_a_log_is_refused() {
 
 /// Branch 1 of a forked author is gone; a new fork must not be written over branch 2.
 #[tokio::test]
-async fn fork_gets_a_file_of_its_own_when_one_is_missing() {
+async fn fork_gets_its_own_file_when_one_is_missing() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     let b1 = next_of_b(None, vec![], vec![put("/b", "1")]);

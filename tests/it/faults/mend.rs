@@ -76,7 +76,7 @@ fn without_state(mut image: Image) -> Image {
 }
 
 #[tokio::test]
-async fn s4_flipped_bits_are_mended_with_what_peers_have() {
+async fn s4_flipped_bits_are_mended_from_peers() {
     let (image, known, hash) = closed().await;
     let mut random = random(41);
     for author in [author_a(), author_b()] {
@@ -109,7 +109,7 @@ async fn s4_flipped_bits_are_mended_with_what_peers_have() {
 }
 
 #[tokio::test]
-async fn s6_zeros_over_any_part_of_a_log_are_mended_with_what_peers_have() {
+async fn s6_zeros_anywhere_are_mended_from_peers() {
     let (image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -131,7 +131,7 @@ async fn s6_zeros_over_any_part_of_a_log_are_mended_with_what_peers_have() {
 }
 
 #[tokio::test]
-async fn s2_a_log_that_was_cut_gets_its_end_back_and_own_writes_go_on() {
+async fn s2_cut_log_gets_its_end_back() {
     let (image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -148,7 +148,7 @@ async fn s2_a_log_that_was_cut_gets_its_end_back_and_own_writes_go_on() {
 }
 
 #[tokio::test]
-async fn s4_another_entry_for_the_same_place_is_not_put_there() {
+async fn s4_other_entry_does_not_fill_a_hole() {
     let (mut image, known, hash) = closed().await;
     let path = log_path(&author_b());
     let entries: Vec<_> = known[&(author_b(), 0)].iter().collect();
@@ -169,7 +169,7 @@ async fn s4_another_entry_for_the_same_place_is_not_put_there() {
 }
 
 #[tokio::test]
-async fn s2_what_was_given_up_is_taken_in_as_any_other_entry() {
+async fn s2_entries_given_up_are_taken_in_again() {
     let (mut image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -192,7 +192,7 @@ async fn s2_what_was_given_up_is_taken_in_as_any_other_entry() {
 }
 
 #[tokio::test]
-async fn s4_of_two_damaged_neighbours_one_that_is_mended_does_not_hide_the_other() {
+async fn s4_mended_record_does_not_hide_damage_next_to_it() {
     let (mut image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -232,7 +232,7 @@ async fn nothing_comes_twice(
 /// an announcement brings one of its entries. Its place seemed free: it was taken in once more, as a
 /// fork of itself. Now the log is looked through first.
 #[tokio::test]
-async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
+async fn s4_unreadable_entry_is_not_appended_again() {
     let (image, known, hash) = closed().await;
     for author in [author_a(), author_b()] {
         let path = log_path(&author);
@@ -261,7 +261,7 @@ async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
 /// later one stood for it, and what came next was refused for ever, as stamped before what it
 /// follows. Now it waits until the entry is back.
 #[tokio::test]
-async fn s4_what_follows_an_entry_that_cannot_be_read_waits_for_it() {
+async fn s4_successor_of_an_unreadable_entry_waits() {
     let (mut image, known, _hash) = closed().await;
     let path = log_path(&author_b());
     let entries = &known[&(author_b(), 0)];

@@ -26,7 +26,7 @@ fn bytes_of(entries: &[VerifiedEntry]) -> Vec<Bytes> {
 const BLOCK: u64 = 4096;
 
 #[tokio::test]
-async fn no_file_has_more_to_make_durable_than_others_can_wait_for() {
+async fn unsynced_bytes_of_a_file_are_bounded() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     // Small enough that the state has them, too.
@@ -71,7 +71,7 @@ async fn no_file_has_more_to_make_durable_than_others_can_wait_for() {
 }
 
 #[tokio::test]
-async fn s11_a_piece_that_cannot_be_made_durable_takes_its_group_with_it() {
+async fn s11_failed_sync_of_a_piece_fails_its_group() {
     let entries = many(400, 4000);
     // Of the group: create, directory, write, sync, write, sync, ...: any may fail.
     for number in 1..8 {

@@ -115,7 +115,7 @@ async fn check_reads(store: &Store, truth: &Truth, context: &str) {
 }
 
 #[test]
-fn s9_no_flip_of_the_state_file_is_ever_served() {
+fn s9_flipped_state_is_never_served() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (closed, stopped, truth) = runtime.block_on(images());
@@ -163,7 +163,7 @@ fn used_bit(file: &[u8], random: &mut Random) -> usize {
 }
 
 #[test]
-fn s9_state_file_cut_gone_or_garbage_is_built_again() {
+fn s9_cut_missing_or_garbage_state_is_rebuilt() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (closed, stopped, truth) = runtime.block_on(images());
     let mut cases: Vec<(String, Image)> = Vec::new();
@@ -256,7 +256,7 @@ fn s9_sums_of_an_older_close_do_no_harm() {
 /// A state without any log: what it says cannot be proven, and the logs that come back later do
 /// not mix with it.
 #[test]
-fn s8_state_ahead_of_a_log_restored_from_an_older_copy_is_noticed() {
+fn s8_state_ahead_of_an_older_log_is_noticed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let disk = MemDisk::default();

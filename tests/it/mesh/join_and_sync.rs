@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_writes_the_other_sees_in_both_directions() {
+async fn writes_travel_both_ways() {
     let (a, b) = (Peer::new("a").await, Peer::new("b").await);
     a.node.root().put("/before", "join").await.unwrap();
     b.join(&a, Role::Writer).await;
@@ -21,7 +21,7 @@ async fn what_one_writes_the_other_sees_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_write_offline_and_agree_when_they_meet_again() {
+async fn offline_writes_agree_after_reconnect() {
     let (a, b) = (Peer::new("a").await, Peer::new("b").await);
     b.join(&a, Role::Writer).await;
     b.net.stop().await;
@@ -51,7 +51,7 @@ async fn both_write_offline_and_agree_when_they_meet_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_third_joins_through_the_second_and_all_agree() {
+async fn third_node_joins_through_the_second() {
     let (a, b, c) = (
         Peer::new("a").await,
         Peer::new("b").await,
@@ -73,7 +73,7 @@ async fn a_third_joins_through_the_second_and_all_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_made_on_one_appears_on_the_other() {
+async fn new_store_appears_on_the_other_node() {
     let (a, b) = (Peer::new("a").await, Peer::new("b").await);
     b.join(&a, Role::Writer).await;
     let info = a.node.create_store("jobs").await.unwrap();
@@ -96,7 +96,7 @@ async fn a_store_made_on_one_appears_on_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_removed_node_wrote_later_counts_nowhere() {
+async fn m4_later_writes_of_a_removed_node_are_void() {
     let (a, b, c) = (
         Peer::new("a").await,
         Peer::new("b").await,

@@ -21,7 +21,7 @@ impl Peer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_whose_sponsor_is_dead_gets_in_by_its_grant() {
+async fn member_gets_in_without_its_sponsor() {
     let (a, b, c) = (
         Peer::new("a").await,
         Peer::new("b").await,
@@ -55,7 +55,7 @@ async fn a_member_whose_sponsor_is_dead_gets_in_by_its_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_of_grants_is_shown_whole() {
+async fn whole_chain_of_grants_is_shown() {
     let (a, b, c, d) = (
         Peer::new("a").await,
         Peer::new("b").await,
@@ -84,7 +84,7 @@ async fn a_chain_of_grants_is_shown_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_nothing_to_show_is_told_that_it_is_no_member() {
+async fn m7_removed_member_with_old_grant_is_refused() {
     let (a, b, c) = (
         Peer::new("a").await,
         Peer::new("b").await,

@@ -117,7 +117,7 @@ fn protocol_is_pure() {
 }
 
 #[test]
-fn the_wall_clock_is_read_in_one_place() {
+fn wall_clock_is_read_in_one_place() {
     for (path, text) in sources().filter(|(path, _)| path != "src/clock.rs") {
         let reads = tokens(&text)
             .into_iter()
@@ -161,7 +161,7 @@ fn every_limit_says_why() {
 }
 
 #[test]
-fn the_top_level_has_what_the_design_names() {
+fn top_level_matches_the_design() {
     let found: BTreeSet<String> = tracked_files()
         .iter()
         .map(|path| {
@@ -182,7 +182,7 @@ fn the_top_level_has_what_the_design_names() {
 }
 
 #[test]
-fn nothing_is_left_undone_and_no_path_of_one_machine_is_named() {
+fn no_left_overs_and_no_local_paths() {
     let mut files = 0;
     for path in tracked_files() {
         let Ok(text) = fs::read_to_string(root().join(&path)) else {
@@ -693,7 +693,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn a_floor_above_is_refused_in_every_way_to_name_it() {
+    fn any_name_of_a_floor_above_is_refused() {
         let ways = [
             "use crate::store::Store;",
             "use crate::{id::Author, store::Store};",
@@ -729,7 +729,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn every_branch_of_a_tree_is_seen_with_its_line() {
+    fn every_branch_of_a_use_tree_is_seen() {
         let text = "use std::{fs, io::Read};\n\nuse crate::{\n    id::{Author, Seq},\n    api::Server,\n    \
                     cli::{self, put::{Put as P, get}, *},\n    protocol::heads,\n};\n";
         let expected = [
@@ -742,7 +742,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn modules_of_one_floor_do_not_know_each_other() {
+    fn modules_of_one_floor_are_strangers() {
         assert_eq!(
             complaints("src/state/mod.rs", "use crate::log::Log;"),
             ["src/state/mod.rs:1: state (floor 2) names log (floor 2)"]
@@ -752,7 +752,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn the_crate_as_a_whole_and_names_on_no_floor_are_refused() {
+    fn whole_crate_and_unknown_modules_are_refused() {
         assert_eq!(
             complaints("src/log/mod.rs", "use crate::Node;"),
             ["src/log/mod.rs:1: log names Node, which is on no floor"]
@@ -766,7 +766,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn the_binary_names_the_library_by_its_name() {
+    fn binary_names_the_library() {
         assert!(
             complaints(
                 "src/cli/put.rs",
@@ -779,7 +779,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn what_is_below_or_own_or_no_code_is_allowed() {
+    fn floors_below_own_names_and_texts_are_allowed() {
         let text = r##"
             //! See [`crate::store`]. use crate::store::Store;
             use std::{collections::BTreeMap, fs::File};
@@ -848,7 +848,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn test_files_are_registered_in_the_folder_above() {
+    fn file_is_registered_in_the_folder_above() {
         let registered = |path: &str| registered_in(Path::new(path));
         let main = Some(PathBuf::from("tests/it/main.rs"));
         assert_eq!(registered("tests/it/a/mod.rs"), main);
@@ -865,7 +865,7 @@ mod the_checks_fail_when_they_should {
     }
 
     #[test]
-    fn strangers_at_the_top_level_are_found() {
+    fn top_level_strangers_are_found() {
         assert!(is_at_home("src") && is_at_home(".ci") && is_at_home("LICENSE-MIT"));
         assert!(!is_at_home("scripts") && !is_at_home("notes.md") && !is_at_home("build.rs"));
     }

@@ -37,7 +37,7 @@ fn pair(key: &str, value: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn put_is_read_and_watched_and_survives_reopening() {
+async fn put_is_read_watched_and_durable() {
     let dir = tempfile::tempdir().unwrap();
     let node1 = node(dir.path()).await;
     let store = node1.root();
@@ -133,7 +133,7 @@ async fn concurrent_puts_are_all_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_are_checked_at_the_writer() {
+async fn conditions_are_checked_by_the_writer() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(dir.path()).await;
     let store = node.root();

@@ -32,7 +32,7 @@ async fn closed() -> tempfile::TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_without_a_node_is_not_made_into_one() {
+async fn directory_without_a_node_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("mistyped");
     assert!(matches!(
@@ -48,7 +48,7 @@ async fn a_directory_without_a_node_is_not_made_into_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s14_a_second_opener_is_told_who_has_it() {
+async fn s14_second_opener_gets_the_process_id() {
     let dir = tempfile::tempdir().unwrap();
     let node = create(dir.path()).await;
     match refused(dir.path()).await {
@@ -59,7 +59,7 @@ async fn s14_a_second_opener_is_told_who_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s14_a_node_dropped_without_close_keeps_others_out_until_it_has_ended() {
+async fn s14_dropped_node_keeps_its_lock_until_it_ends() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..20 {
         let node = loop {
@@ -80,7 +80,7 @@ async fn s14_a_node_dropped_without_close_keeps_others_out_until_it_has_ended() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l2_a_key_that_others_can_read_is_refused() {
+async fn l2_readable_key_is_refused() {
     let dir = closed().await;
     let key = dir.path().join("identity.key");
     assert_eq!(
@@ -106,7 +106,7 @@ async fn l2_a_key_that_others_can_read_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s15_a_directory_that_everybody_can_write_is_refused() {
+async fn s15_world_writable_directory_is_refused() {
     let dir = closed().await;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     assert!(matches!(
@@ -162,7 +162,7 @@ async fn l3_symlinks_are_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn meta_that_is_gone_or_damaged_is_an_error_that_names_it() {
+async fn missing_or_damaged_meta_is_named() {
     let dir = closed().await;
     let meta = dir.path().join("meta.db");
     fs::rename(&meta, dir.path().join("elsewhere")).unwrap();
@@ -179,7 +179,7 @@ async fn meta_that_is_gone_or_damaged_is_an_error_that_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t1_a_clock_set_back_30_days_leaves_the_order_alone() {
+async fn t1_clock_set_back_30_days_keeps_the_order() {
     let dir = tempfile::tempdir().unwrap();
     let day_ms = 86_400_000;
     let clock = Clock::manual(1_800_000_000_000);
@@ -200,7 +200,7 @@ async fn t1_a_clock_set_back_30_days_leaves_the_order_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn l4_names_of_stores_are_never_paths() {
+async fn l4_store_names_are_never_paths() {
     let dir = tempfile::tempdir().unwrap();
     let node = create(dir.path()).await;
     let long = "x".repeat(65);
@@ -245,7 +245,7 @@ async fn l4_names_of_stores_are_never_paths() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_node_answers_closed() {
+async fn closed_node_returns_closed() {
     let dir = tempfile::tempdir().unwrap();
     let node = create(dir.path()).await;
     let store = node.root();

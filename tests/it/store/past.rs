@@ -173,14 +173,14 @@ async fn one(random: &mut Random) {
 }
 
 #[test]
-fn the_past_is_what_its_entries_add_up_to() {
+fn past_matches_a_fold_of_its_entries() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for_each_seed(1..=60, |random| runtime.block_on(one(random)));
 }
 
 /// A page of the list ends where 512 rows were read; the next one goes on there.
 #[tokio::test]
-async fn a_long_list_is_read_in_pages() {
+async fn long_list_is_paged() {
     let clock = Clock::manual(START_MS);
     let store = open(&clock, &MemDisk::default()).await;
     let writes = (0..1500).map(|n| Write::put(format!("/{n:04}"), "v"));
@@ -200,7 +200,7 @@ async fn a_long_list_is_read_in_pages() {
 }
 
 #[tokio::test]
-async fn where_the_log_does_not_reach_there_is_an_error() {
+async fn time_before_the_log_is_an_error() {
     let clock = Clock::manual(START_MS);
     let disk = MemDisk::default();
     let store = open(&clock, &disk).await;
@@ -226,7 +226,7 @@ async fn where_the_log_does_not_reach_there_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_written_too_often_since_is_refused() {
+async fn key_written_too_often_since_is_refused() {
     let clock = Clock::manual(START_MS);
     let store = open(&clock, &MemDisk::default()).await;
     store.put("/k", "first").await.unwrap();

@@ -104,7 +104,7 @@ async fn live(watch: &mut Watch, replica: &Replica) -> Vec<String> {
 // Told again before: a watch that had caught up forgot the time of its cursor, and the next one
 // began behind that.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_fast_clock_has_told_is_not_told_again_by_slow_ones() {
+async fn expiry_of_a_fast_clock_is_not_repeated() {
     let (fast, slow) = (replica(AUTHOR_A).await, replica(AUTHOR_B).await);
     write(&slow, "/lease/a", 50).await;
     write(&slow, "/lease/later", 200).await;
@@ -143,7 +143,7 @@ async fn what_a_fast_clock_has_told_is_not_told_again_by_slow_ones() {
 
 // Lost before: where it had come too late for the fast clock, nobody told its expiry.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_late_for_the_time_of_a_reader_expires_at_once_and_once() {
+async fn value_expired_on_arrival_expires_once() {
     let (fast, slow) = (replica(AUTHOR_A).await, replica(AUTHOR_B).await);
     come_to(&fast, 100).await;
     slow.sync(&fast, None).await;
@@ -191,7 +191,7 @@ async fn what_comes_late_for_the_time_of_a_reader_expires_at_once_and_once() {
 
 // Nobody has told this watch the time: what expired meanwhile was not about its keys.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_watch_comes_to_the_time_of_its_replica_with_what_it_is_told() {
+async fn quiet_watch_learns_the_time_with_a_change() {
     let replica = replica(AUTHOR_A).await;
     let mut reader = go_on(&replica, &nothing(&replica.store));
     assert_eq!(replayed(&mut reader).await, NOTHING);
@@ -204,7 +204,7 @@ async fn a_quiet_watch_comes_to_the_time_of_its_replica_with_what_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_over_expires_behind_its_end_and_no_cursor_lies_before_that() {
+async fn expired_batch_is_never_split_by_a_cursor() {
     let (fast, slow) = (replica(AUTHOR_A).await, replica(AUTHOR_B).await);
     come_to(&fast, 100).await;
     slow.sync(&fast, None).await;
@@ -239,7 +239,7 @@ async fn a_batch_that_is_over_expires_behind_its_end_and_no_cursor_lies_before_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_cursor_lies_between_a_value_that_is_over_and_its_expiry() {
+async fn cursor_never_splits_a_value_from_its_expiry() {
     let (fast, slow) = (replica(AUTHOR_A).await, replica(AUTHOR_B).await);
     come_to(&fast, 100).await;
     slow.sync(&fast, None).await;
@@ -274,7 +274,7 @@ async fn no_cursor_lies_between_a_value_that_is_over_and_its_expiry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_since_a_time_to_come_is_not_ahead_of_the_clock() {
+async fn watch_since_a_future_time_is_not_ahead() {
     let replica = replica(AUTHOR_A).await;
     come_to(&replica, 10).await;
     let since = START_MS + 1000;
@@ -292,7 +292,7 @@ async fn a_watch_since_a_time_to_come_is_not_ahead_of_the_clock() {
 
 // Both come in one piece, though there is room for one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_begins_ahead_of_the_clock_gets_each_expiry_once() {
+async fn consumer_ahead_of_its_clock_repeats_no_expiry() {
     let (fast, slow) = (replica(AUTHOR_A).await, replica(AUTHOR_B).await);
     write(&slow, "/lease/told", 40).await;
     fast.sync(&slow, None).await;

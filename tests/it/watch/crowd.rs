@@ -99,7 +99,7 @@ fn ids(told: &[(EntryId, Cursor)]) -> Vec<EntryId> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_that_fell_behind_reads_the_log_once_and_misses_nothing() {
+async fn lagging_crowd_reads_the_log_once() {
     let disk = MemDisk::default();
     let store = open(&disk).await;
     fill(&store).await;
@@ -139,7 +139,7 @@ async fn a_crowd_that_fell_behind_reads_the_log_once_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_ahead_for_who_reads_alone_is_not_read_again() {
+async fn read_ahead_for_one_reader_is_not_repeated() {
     let disk = MemDisk::default();
     let store = open(&disk).await;
     fill(&store).await;
@@ -158,7 +158,7 @@ async fn what_is_read_ahead_for_who_reads_alone_is_not_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_is_met_by_everybody_where_it_is() {
+async fn every_reader_meets_the_same_damage() {
     let disk = MemDisk::default();
     let store = open(&disk).await;
     fill(&store).await;
@@ -203,7 +203,7 @@ async fn damage_is_met_by_everybody_where_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_thousand_watches_some_never_read_and_others_come_and_go() {
+async fn l8_thousand_watches_that_stall_and_leave() {
     const PUTS: usize = 300;
     let store = open(&MemDisk::default()).await;
     let live = WatchOptions {

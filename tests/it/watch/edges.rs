@@ -76,7 +76,7 @@ fn count(change: &Change) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hand_over_under_fire_has_no_gap_and_no_duplicate() {
+async fn hand_over_during_writes_is_lossless() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -134,7 +134,7 @@ fn largest_log(dir: &Path) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_that_a_replay_meets_is_one_gap_and_then_the_state() {
+async fn damage_in_a_replay_is_one_gap_with_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (node, store) = open(dir.path(), &Clock::system(), 2).await;
     for n in 0..200 {
@@ -185,7 +185,7 @@ async fn damage_that_a_replay_meets_is_one_gap_and_then_the_state() {
 // A long value is in the log only. One that was damaged there ended every watch of the state, and
 // so made every other key unwatchable.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_long_value_is_told_in_its_place_and_the_others_come() {
+async fn damaged_long_value_is_reported_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let (node, store) = open(dir.path(), &Clock::system(), 2).await;
     let mut written = Vec::new();
@@ -239,7 +239,7 @@ async fn a_damaged_long_value_is_told_in_its_place_and_the_others_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watcher_that_never_reads_costs_a_channel_and_catches_up_from_the_log() {
+async fn l8_stalled_watch_catches_up_from_the_log() {
     const PUTS: usize = 100_000;
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 64).await;
@@ -270,7 +270,7 @@ async fn a_watcher_that_never_reads_costs_a_channel_and_catches_up_from_the_log(
 // A late entry that sorts before the one delivered in part made the cursor forget the part, and
 // the first ops of that one came twice after the next resume.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lag_counts_entries_that_wait_and_is_zero_when_all_is_told() {
+async fn lag_counts_undelivered_entries() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::system());
     let (_node, store) = open(dir.path(), &clock, 4).await;
     let mut watch = store.watch("/a/");
@@ -302,7 +302,7 @@ async fn the_lag_counts_entries_that_wait_and_is_zero_when_all_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_entry_does_not_disturb_an_entry_delivered_in_part() {
+async fn late_entry_leaves_a_partial_entry_alone() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_700_000_000_000);
     let (_node, store) = open(dir.path(), &clock, 2).await;
@@ -403,7 +403,7 @@ async fn prefixes_are_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_that_is_none_of_ours_is_refused() {
+async fn impossible_cursor_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
     store.put("/a", "v").await.unwrap();
@@ -443,7 +443,7 @@ async fn a_cursor_that_is_none_of_ours_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latest_leaves_out_what_is_superseded_and_tells_what_is_not() {
+async fn latest_skips_superseded_changes_only() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 1).await;
     let options = |start| WatchOptions {
@@ -478,7 +478,7 @@ async fn latest_leaves_out_what_is_superseded_and_tells_what_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_watches_frees_their_routes_and_closing_ends_them() {
+async fn dropped_watches_free_their_routes() {
     let dir = tempfile::tempdir().unwrap();
     let (node, store) = open(dir.path(), &Clock::system(), 2).await;
     let batch = vec![put("/a", "1"), put("/b", "2")];

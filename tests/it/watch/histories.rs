@@ -504,7 +504,7 @@ async fn settle(store: &Store, clock: &Clock, held: &VerifiedEntry) -> (Frontier
 }
 
 #[test]
-fn every_watcher_is_told_everything_once_and_in_order() {
+fn every_watch_is_lossless_under_random_writers() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

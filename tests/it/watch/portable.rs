@@ -323,7 +323,7 @@ async fn one(random: &mut Random, counts: &Counts) {
 }
 
 #[test]
-fn a_cursor_goes_on_at_any_node_with_exactly_the_rest() {
+fn cursor_resumes_on_any_replica() {
     let counts = Counts::default();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for_each_seed(1..=150, |random| runtime.block_on(one(random, &counts)));
@@ -347,7 +347,7 @@ fn a_cursor_goes_on_at_any_node_with_exactly_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_waits_ends_with_its_store() {
+async fn waiting_watch_ends_with_its_store() {
     let store = open(NODE_A, Authority::Anyone).await;
     let mut cursor = nothing(&store);
     let tip = FrontierTip {
@@ -379,7 +379,7 @@ async fn a_watch_that_waits_ends_with_its_store() {
 /// them. The cursor names entries that B will never have: it must go on where they end, and bring
 /// the others' entries exactly once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_past_a_removals_cut_goes_on_where_the_cut_is() {
+async fn cursor_past_a_removal_resumes_at_its_cut() {
     let (a, b) = (author_of(NODE_A), author_of(NODE_B));
     let mut removed = Writer::new(AUTHOR_A, STORE);
     let acts = |seq: u8, acts| Acts {

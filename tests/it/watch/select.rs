@@ -71,7 +71,7 @@ const KEYS: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn changes_of_several_prefixes_come_in_one_order_and_once() {
+async fn several_prefixes_are_one_ordered_stream() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
     // Of `/a/1` three things say that it is wanted.
@@ -99,7 +99,7 @@ async fn changes_of_several_prefixes_come_in_one_order_and_once() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_one_selection_serves_another() {
+async fn cursor_serves_another_selection() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 64).await;
     put_all(&store, &KEYS[..4]).await;
@@ -113,7 +113,7 @@ async fn a_cursor_of_one_selection_serves_another() {
 }
 
 #[tokio::test]
-async fn a_watch_of_the_past_ends_at_its_time_and_its_cursor_goes_on_there() {
+async fn past_watch_ends_in_time_and_resumes_there() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (_node, store) = open(dir.path(), &clock, 64).await;
@@ -140,7 +140,7 @@ async fn a_watch_of_the_past_ends_at_its_time_and_its_cursor_goes_on_there() {
 }
 
 #[tokio::test]
-async fn a_watch_that_ends_later_is_live_until_then() {
+async fn watch_with_a_later_end_is_live_until_then() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (_node, store) = open(dir.path(), &clock, 64).await;

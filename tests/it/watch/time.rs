@@ -32,7 +32,7 @@ async fn next_change(
 }
 
 #[tokio::test]
-async fn silence_is_told_after_exactly_one_heartbeat_and_again() {
+async fn quiet_watch_gets_each_heartbeat() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
     store.put("/a", "1").await.unwrap();
@@ -58,7 +58,7 @@ async fn silence_is_told_after_exactly_one_heartbeat_and_again() {
 }
 
 #[tokio::test]
-async fn a_change_puts_the_heartbeat_off() {
+async fn change_delays_the_heartbeat() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
     let mut watch = store.watch_with(WatchOptions {
@@ -83,7 +83,7 @@ async fn a_change_puts_the_heartbeat_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn progress_moves_the_cursor_over_what_does_not_match() {
+async fn progress_passes_entries_that_do_not_match() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 1).await;
     let mut watch = store.watch_with(WatchOptions {
@@ -107,7 +107,7 @@ async fn progress_moves_the_cursor_over_what_does_not_match() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_expires_is_told_once_when_the_clock_passes_it() {
+async fn expiry_is_delivered_once_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (_node, store) = open(dir.path(), &clock, 2).await;
@@ -147,7 +147,7 @@ async fn what_expires_is_told_once_when_the_clock_passes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_renewed_in_time_does_not_expire() {
+async fn renewed_lease_does_not_expire() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (_node, store) = open(dir.path(), &clock, 2).await;
@@ -171,7 +171,7 @@ async fn a_lease_renewed_in_time_does_not_expire() {
 
 // Lost before: expiries of one millisecond beyond one page (1,024 live, 512 in a replay).
 #[tokio::test(flavor = "multi_thread")]
-async fn any_number_expires_in_one_millisecond() {
+async fn many_keys_expire_in_one_millisecond() {
     const KEYS: usize = 3000;
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
@@ -208,7 +208,7 @@ async fn any_number_expires_in_one_millisecond() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_expired_while_the_node_was_down_is_told_to_whom_it_was_not() {
+async fn expiry_during_downtime_is_delivered_on_resume() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (node, store) = open(dir.path(), &clock, 2).await;
@@ -246,7 +246,7 @@ async fn what_expired_while_the_node_was_down_is_told_to_whom_it_was_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_was_over_when_it_came_is_put_and_then_expires() {
+async fn value_expired_on_arrival_is_put_then_expires() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (_node, store) = open(dir.path(), &clock, 2).await;
@@ -276,7 +276,7 @@ async fn a_value_that_was_over_when_it_came_is_put_and_then_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_of_a_node_whose_clock_is_ahead_brings_no_expiry_twice() {
+async fn cursor_of_a_fast_clock_repeats_no_expiry() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(START_MS);
     let (_node, store) = open(dir.path(), &clock, 2).await;

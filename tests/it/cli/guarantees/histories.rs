@@ -409,7 +409,7 @@ fn free_port() -> String {
 }
 
 #[test]
-fn every_guarantee_holds_over_histories_of_daemons_that_die_and_are_cut_off() {
+fn guarantees_hold_for_killed_daemons() {
     let counts = Arc::new(Counts::default());
     let begun = Instant::now();
     let run = |seed| {

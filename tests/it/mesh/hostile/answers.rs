@@ -33,7 +33,7 @@ async fn asked(connection: &Connection) -> Line {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one() {
+async fn n1_n4_n5_lying_answers_are_strikes() {
     use Answer::{HangUp, Raw as Bytes_, Reset, Say};
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
@@ -137,7 +137,7 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
 /// id goes on, so that nothing is fetched twice. A peer that answers nothing holds up only itself,
 /// and not for long.
 #[tokio::test(flavor = "multi_thread")]
-async fn n5_of_two_sessions_opened_at_once_one_goes_on() {
+async fn n5_one_of_two_crossing_sessions_goes_on() {
     let field = Field::new().await;
     let (root, host) = (field.a.node.root(), field.a.node.id());
     let authors = (1..=250).map(|number| (number, Key::new(number).author()));

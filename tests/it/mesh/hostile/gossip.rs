@@ -116,7 +116,7 @@ fn announce(node: &Author, nonce: u64, address: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_n2_what_is_no_message_or_no_entry_is_a_strike_for_who_said_it() {
+async fn n1_n2_malformed_gossip_is_a_strike_for_its_sender() {
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
     let raw = field.member(10, Role::Writer).await;
@@ -178,7 +178,7 @@ async fn n1_n2_what_is_no_message_or_no_entry_is_a_strike_for_who_said_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_a_flood_of_forgeries_ends_with_the_forger_outside() {
+async fn n2_flood_of_forgeries_shuts_the_forger_out() {
     let field = Field::new().await;
     let root = field.a.node.root();
     let raw = field.member(20, Role::Writer).await;
@@ -208,7 +208,7 @@ async fn n2_a_flood_of_forgeries_ends_with_the_forger_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m3_n3_entries_of_strangers_and_orphans_wait_and_are_not_applied() {
+async fn m3_n3_entries_of_strangers_and_orphans_wait() {
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
     let raw = field.member(30, Role::Writer).await;
@@ -256,7 +256,7 @@ async fn m3_n3_entries_of_strangers_and_orphans_wait_and_are_not_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n13_lies_about_where_a_node_is_do_not_keep_it_away() {
+async fn n13_false_addresses_do_not_keep_a_node_away() {
     let mut field = Field::new().await;
     let raw = field.member(40, Role::Writer).await;
     let talk = Talk::new(&field, &raw).await;
@@ -286,7 +286,7 @@ async fn n13_lies_about_where_a_node_is_do_not_keep_it_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_frames_that_gossip_cannot_read_hurt_nobody() {
+async fn n1_unreadable_gossip_frames_hurt_nobody() {
     let field = Field::new().await;
     let raw = field.member(50, Role::Writer).await;
     let frames: [(&str, Vec<u8>); 4] = [

@@ -464,22 +464,22 @@ fn scene<'a>(field: &Field, key: &'a Key) -> Scene<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_n4_rubbish_and_messages_out_of_turn_are_strikes() {
+async fn n1_n4_garbage_and_out_of_turn_are_strikes() {
     play_all(rubbish, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n4_n5_frontiers_and_wants_that_cannot_be_are_strikes() {
+async fn n4_n5_impossible_frontiers_and_wants_are_strikes() {
     play_all(wants, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_n4_b4_b8_b9_forged_and_unasked_entries_are_strikes() {
+async fn n2_n4_b4_b8_b9_forged_and_unasked_are_strikes() {
     play_all(forgeries, 70).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_fault_is_no_strike() {
+async fn honest_faults_are_no_strikes() {
     let field = Field::new().await;
     let raw = field.member(100, Role::Writer).await;
     let (root, me) = (field.a.node.root(), raw.author());
