@@ -1,4 +1,4 @@
-//! Promises that no single module keeps alone.
+//! Tests of the promises that no single module keeps alone. Each folder is a family of them.
 
 #![allow(
     missing_docs,

@@ -1,3 +1,3 @@
-//! Promise 6 on the local socket, and what programs in any language see there.
+//! Promise 6 on the local socket, and the API that programs in any language use.
 
 mod socket;

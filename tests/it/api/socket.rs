@@ -678,7 +678,7 @@ async fn consumer_calls_fail_with_a_reason() {
         refused(client.create_consumer(foreign).await).code,
         "bad_cursor"
     );
-    // A node that stops ends who waits, in time.
+    // A node that stops ends waiting calls in time.
     let mut waiting = consume(&mut client, "c", 1).await;
     let (stopped, ended) = tokio::join!(daemon.stop(), waiting.message());
     stopped.unwrap();
@@ -747,7 +747,7 @@ async fn l1_another_user_is_refused_on_an_open_path() {
     let path = daemon.socket().to_owned();
     let as_nobody = |path: std::path::PathBuf| {
         std::thread::spawn(move || {
-            // Of this thread only; the rest of the process stays root.
+            // This changes the user of this thread only; the rest of the process stays root.
             let nobody = rustix::process::Uid::from_raw(65534);
             rustix::thread::set_thread_res_uid(nobody, nobody, nobody).ok()?;
             Some(UnixStream::connect(path).and_then(|mut stream| {

@@ -44,7 +44,7 @@ fn text<'a>(line: &'a Value, field: &str) -> &'a str {
     line[field].as_str().unwrap_or_default()
 }
 
-// What the next line of a stream has.
+// Returns the next line of a stream.
 fn streamed(stream: &mut Running) -> Value {
     serde_json::from_str(&stream.line().expect("the stream goes on")).unwrap()
 }
@@ -350,7 +350,7 @@ fn pause_resume_reset_and_delete() {
     home.run(&["consumer", "reset", "c", "--from", "now"]).ok();
     let nothing = home.run(&["consumer", "next", "c", "--timeout", "300ms"]);
     assert_eq!(nothing.code, 8, "{nothing}");
-    // Waiting, it is told of the end.
+    // While it waits, it learns of the end.
     let waiting = home.start(&["consumer", "next", "c", "--stream"]);
     thread::sleep(Duration::from_millis(300));
     insta::assert_snapshot!(home.run(&["consumer", "delete", "c"]), @r#"

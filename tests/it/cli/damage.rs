@@ -1,4 +1,4 @@
-//! Damaged files: what the commands say of them, and how a person gets on.
+//! Damaged files: what the commands report, and how a person repairs them.
 
 use std::{fs, path::PathBuf};
 

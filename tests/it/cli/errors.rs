@@ -1,4 +1,4 @@
-//! The important errors: what they say, what to do next, and the exit code.
+//! The important errors: text, hint and exit code.
 
 use super::harness::Home;
 

@@ -1,4 +1,4 @@
-//! One data directory on two machines: what each says, and how a person gets on.
+//! One data directory on two machines: what both report, and how a person repairs it.
 
 use std::{
     fs,

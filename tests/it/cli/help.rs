@@ -1,4 +1,4 @@
-//! What the command line says about itself.
+//! Help texts, manual pages and completions.
 
 use super::harness::Home;
 

@@ -1,4 +1,5 @@
-//! Hooks at the command line: added, listed, tested, mended; and `on`, which runs here and now.
+//! Hooks at the command line: added, listed, tested, repaired; and `on`, which runs in the
+//! terminal.
 
 use std::{
     fs,
@@ -185,7 +186,7 @@ fn hook_test_shows_results_without_writing() {
     "#);
     assert!(!home.path("ran").exists());
     assert_eq!(home.run(&["get", "/index/a"]).code, 3);
-    // For real: written once, however often.
+    // A real run writes once, however often it runs.
     for _ in 0..2 {
         home.run(&["hook", "test", "index", "--since", "1h"]).ok();
     }

@@ -1,4 +1,4 @@
-//! A node that is killed while its hooks run.
+//! A node is killed while its hooks run.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Several nodes, as people use them: invite, join, watch, kill, come back, remove.
+//! Several nodes, as people use them: invite, join, watch, kill, restart, remove.
 
 use std::{
     thread,
@@ -62,7 +62,7 @@ fn two_nodes_meet_by_invite() {
     "#);
     assert_eq!(b.run(&["get", "/before"]).raw, "it");
     let b_node = b.up();
-    // What one puts, the other streams; and a put can wait until both have it on disk.
+    // One node streams the other's puts, and a put can wait until both have it on disk.
     let mut watch = b.start(&["watch", "/from/", "--no-initial"]);
     soon("a sees b", || a.run(&["peers"]).raw.contains("online"));
     a.run(&["put", "/from/a", "1", "--wait-for", "2"]).ok();
@@ -157,7 +157,7 @@ fn list_shows_each_member() {
     drop(b);
 }
 
-// Where the node listens, once somebody is invited.
+// The address at which the node listens, once it has made an invite.
 fn listens(home: &Home, environment: Option<&str>) -> String {
     let mut up = home.command(&["up"]);
     up.env_remove("LATTICE_BIND").env_remove("LATTICE_NO_MDNS");
@@ -188,7 +188,7 @@ fn flags_win_over_the_settings_file() {
     error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`
     exit 2
     "#);
-    // What meets nobody does not ask for it.
+    // A command that opens no connection does not read the settings.
     assert_eq!(home.run(&["put", "/k", "v"]).code, 0);
     insta::assert_snapshot!(home.run(&["up", "--relay", "relay.example"]), @r#"
     error: invalid value 'relay.example' for '--relay <RELAY>': "relay.example" is no relay; there are off, n0, and URLs as in https://relay.example
@@ -256,7 +256,7 @@ fn cursor_resumes_on_another_node() {
     a.run(&["put", "/n/4", "a"]).ok();
     let seen = watched(&a, &["--since", "1h", "-c", "3"]).json();
     let cursor = seen[2]["cursor"].as_str().unwrap();
-    // It hangs, so that B lacks the rest for certain.
+    // A is stopped, so that B certainly misses the rest.
     a_node.signal(Signal::STOP);
     let refused = watched(&b, &["--after", cursor, "--until-caught-up"]);
     assert_eq!(refused.code, 1, "{refused}");

@@ -1,4 +1,4 @@
-//! What the node tells of itself over HTTP: the text that Prometheus reads, and whether it is well.
+//! Metrics and health over HTTP, in the text format of Prometheus.
 
 use std::{
     collections::BTreeSet,

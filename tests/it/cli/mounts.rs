@@ -1,5 +1,5 @@
-//! File systems that refuse: one that is read-only, one that is full. Each command runs in a mount
-//! namespace of its own, which ends with it.
+//! File systems that are read-only or full. Each command runs in a mount namespace of its own,
+//! which ends with it.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! What each command prints, for people and for programs.
+//! Output of each command, for people and for programs.
 
 use super::harness::Home;
 

@@ -1,4 +1,4 @@
-//! Lines that prove themselves: no line that was changed is taken for what its author signed.
+//! Lines of `watch --proof` verify without a node, and a changed line does not.
 
 use std::collections::BTreeSet;
 
@@ -153,7 +153,7 @@ fn any_changed_field_fails() {
         line.as_object_mut().unwrap().remove("atomic");
         forged.push(line);
     }
-    // Of one entry: each proves the other's entry, and not the other's change.
+    // Two changes of one entry: each line proves the entry of the other, and not its change.
     let batch: Vec<_> = lines.iter().filter(|line| line["op_count"] == 3).collect();
     assert_eq!(batch.len(), 3, "{lines:?}");
     forge(
@@ -287,7 +287,7 @@ async fn vouched_entry_explains_its_missing_signature() {
         assert_eq!(counts(&next, &["--author", &key]), (1, 0));
         assert_eq!(counts(&odd, &["--author", &key]), (0, 1));
         assert_eq!(counts(odd + &next, &["--allow-missing"]), (1, 0));
-        // Who takes its bytes from `log` gets no further.
+        // Bytes taken from `lattice log` do not help.
         let mut forged = of("/odd").clone();
         forged["proof"] = of("/next")["proof"].clone();
         assert_eq!(counts(text(&[forged]), &[]), (0, 1));

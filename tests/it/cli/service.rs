@@ -1,4 +1,4 @@
-//! Under a service manager.
+//! Notifications to a service manager, and the units that `service print` makes.
 
 use std::{
     fs,
@@ -98,7 +98,7 @@ fn units_are_printed() {
     );
 }
 
-// What systemd says against a unit; `None` where it is not installed.
+// Returns the complaints of systemd about a unit; `None` if it is not installed.
 fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
     let path = home.path("lattice.service");
     fs::write(&path, unit).unwrap();
@@ -120,7 +120,7 @@ fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
     Some(ours.join("\n"))
 }
 
-// What `program` prints for data in `dir`; `None`: it refuses.
+// Returns the output of `program` for data in `dir`; `None` if it refuses.
 fn printed(program: &Path, dir: &Path, extra: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(["service", "print"]).args(extra);

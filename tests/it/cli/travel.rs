@@ -1,4 +1,5 @@
-//! Time travel at the command line: what was, what changed, and where that ends.
+//! Time travel at the command line: values at a time, changes between two times, and the limits of
+//! it.
 
 use std::{
     fs,
@@ -223,7 +224,7 @@ fn since_arrival_lists_offline_writes() {
     let token = home.run(&["invite"]).raw.trim().to_owned();
     let away = Home::new();
     away.run(&["join", &token, "--name", "away"]).ok();
-    // No node runs there: it is written down, and nobody hears of it.
+    // No node runs there: the entry is on disk, and reaches no peer.
     away.run(&["put", "/late/a", "from away"]).ok();
     std::thread::sleep(Duration::from_millis(20));
     let then = wrote(&home, &["put", "/late/mark", "1"]);

@@ -1,4 +1,4 @@
-//! Waiting, for scripts.
+//! `lattice wait`, for scripts.
 
 use super::harness::Home;
 

@@ -154,7 +154,7 @@ fn watch_survives_its_node() {
     watch.line_with("\"value\":\"2\"");
     node.signal(Signal::KILL);
     node.end();
-    // Nobody tells the watch about this one.
+    // The watch does not get this one.
     home.run(&["put", "/t/a", "3"]).ok();
     let _node = home.up();
     home.run(&["put", "/t/a", "4"]).ok();

@@ -1,4 +1,4 @@
-//! What becomes of a delivery: acknowledged, given back, dropped, out of time, dead.
+//! Ends of a delivery: acknowledged, given back, dropped, timed out, dead.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -286,7 +286,7 @@ async fn max_in_flight_bounds_outstanding_changes() {
 }
 
 /// With one place in flight, what dies because its time was over makes room for the next: the
-/// feeder was not told, and the consumer stood still.
+/// feeder was not notified, and the consumer stood still.
 #[tokio::test(flavor = "multi_thread")]
 async fn timed_out_change_makes_room() {
     let bench = Bench::new();

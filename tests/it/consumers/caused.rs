@@ -1,5 +1,5 @@
-//! What a change causes is written once, whenever the power fails: while a consumer takes a change,
-//! writes what it causes, and acknowledges it. After every cut it goes on with the same causes.
+//! A consumer takes a change, writes an entry caused by it, and acknowledges it. Wherever the power
+//! fails, the entry is written once: after every cut the consumer goes on with the same causes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ use crate::support::disk::{Image, Operation};
 
 type OpId = (EntryId, u32);
 
-/// A workload, and what was said to be written after how many operations.
+/// A workload, and the acknowledged writes by number of disk operations.
 #[derive(Debug, Default)]
 struct Recording {
     operations: Vec<Operation>,
@@ -62,7 +62,7 @@ async fn cause(store: &Store, delivery: &Delivery) -> (EntryId, bool) {
     }
 }
 
-// What was caused, by what caused it.
+// The entries that were caused, by the op that caused them.
 async fn caused(store: &Store, context: &str) -> BTreeMap<OpId, EntryId> {
     let mut caused = BTreeMap::new();
     let log = store.entries(store.author(), 0, usize::MAX);
@@ -100,7 +100,7 @@ async fn record() -> Recording {
                 _ => delivery.ack().unwrap(),
             }
             if n == 2 {
-                // As it happens: within CONSUMERS_COMMIT_EVERY.
+                // Here the commit happens by itself, within CONSUMERS_COMMIT_EVERY.
                 tokio::time::sleep(Duration::from_millis(25)).await;
             }
         }
@@ -156,7 +156,7 @@ async fn check(recording: &Recording, image: Image, operations: usize, context: 
     }
 }
 
-// What must cause something.
+// The changes that must cause an entry.
 async fn triggers(store: &Store) -> BTreeSet<OpId> {
     let mut triggers = BTreeSet::new();
     let log = store.entries(store.author(), 0, usize::MAX);

@@ -1,8 +1,8 @@
-//! Power cuts: a consumer at work, cut after every operation of the disk, with every page not yet
-//! synced there or not.
+//! Power cuts: a consumer's disk is cut after every operation, with every page that is not yet
+//! synced either there or not.
 //!
-//! Of every image it must hold: what was made is there; what was acknowledged, durably, does not
-//! come again; everything else does; no position covers what the log has not.
+//! In every image the consumer exists; a change that was acknowledged durably does not come again,
+//! and every other change does; no position covers an entry that the log does not have.
 
 use std::{
     collections::BTreeSet,
@@ -25,13 +25,13 @@ use crate::support::{
     threads::on_two_threads,
 };
 
-/// A workload, and when what was known.
+/// A workload, and the number of disk operations that were done when each fact was known.
 #[derive(Debug, Default)]
 struct Recording {
     operations: Vec<Operation>,
     // Operations done when the consumer had been made.
     made: usize,
-    // Keys by how many operations had been done when `ack` was called, and when it was durable.
+    // Keys with the number of operations done when `ack` was called, and when the ack was durable.
     acked: Vec<(String, usize)>,
     durable: Vec<(String, usize)>,
     dead: Vec<(String, usize)>,
@@ -82,7 +82,7 @@ async fn record() -> Recording {
         }
         bench.clock.advance(100);
         if round % 2 == 0 {
-            // As it happens: within CONSUMERS_COMMIT_EVERY.
+            // Here the commit happens by itself, within CONSUMERS_COMMIT_EVERY.
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         consumer.flush().await.unwrap();

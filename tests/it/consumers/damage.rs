@@ -1,4 +1,4 @@
-//! What becomes of consumers when files are damaged, lost, full, or of another store.
+//! Consumers whose files are damaged, lost, full, or of another store.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ fn sums() -> PathBuf {
     PathBuf::from("/store/consumers.sums")
 }
 
-// Takes and acknowledges what comes, until nothing does.
+// Takes and acknowledges changes until none comes.
 async fn drain(bench: &Bench, consumer: &Consumer) -> Result<BTreeSet<String>, ConsumerError> {
     let mut keys = BTreeSet::new();
     drain_into(&mut keys, bench, consumer).await?;
@@ -100,7 +100,7 @@ async fn flipped_bit_is_never_a_wrong_position() {
         let image = in_the_middle(close).await.disk.image();
         assert_eq!(image.contains_key(&sums()), close);
         let bytes = image[&db()].len();
-        // What redb has written, not the room it took ahead.
+        // The part that redb has written, without the room it reserved.
         let used: Vec<usize> = (0..bytes).filter(|at| image[&db()][*at] != 0).collect();
         for _ in 0..60 {
             let mut image = image.clone();

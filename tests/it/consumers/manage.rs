@@ -1,4 +1,4 @@
-//! Making, showing, pausing, resetting and deleting consumers, and what is refused.
+//! Consumers are made, shown, paused, reset and deleted; invalid ones are refused.
 
 use std::time::Duration;
 
@@ -318,7 +318,7 @@ async fn deleted_consumer_leaves_nothing() {
     assert!(is_unknown(
         bench.killed().open().await.consumer("c").next().await
     ));
-    // Of the same name, it is another one.
+    // A new consumer with the old name is another one.
     let late = ConsumerOptions {
         max_in_flight: 2,
         ..options(ConsumerStart::Now)

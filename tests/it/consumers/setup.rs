@@ -1,4 +1,4 @@
-//! A node with one store on a disk in memory, and what takers do.
+//! A node with one store on a disk in memory, and the calls of a taker.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    /// The machine without its process: what is on the disk now.
+    /// The machine after its process was killed: a copy of the disk as it is now.
     pub(super) fn killed(&self) -> Self {
         Self {
             disk: MemDisk::new(&self.disk.image()),
@@ -74,13 +74,13 @@ pub async fn next(consumer: &Consumer) -> Delivery {
     soon(consumer.next()).await.unwrap()
 }
 
-/// Panics when something is given out.
+/// Panics if a delivery comes.
 pub async fn nothing_comes(consumer: &Consumer) {
     let next = tokio::time::timeout(Duration::from_millis(60), consumer.next()).await;
     assert!(next.is_err(), "{next:?}");
 }
 
-/// Waits until what was fed has gone through `done`.
+/// Waits until the status of the consumer satisfies `done`.
 pub(super) async fn until(
     consumer: &Consumer,
     done: impl Fn(&lattice::store::consumers::ConsumerStatus) -> bool,

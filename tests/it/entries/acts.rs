@@ -1,5 +1,5 @@
-//! What entries say of nodes: what its author may not say keeps no place, in the state, in watches,
-//! in the past, in whatever order it comes.
+//! Acts, the entries about nodes. An act that its author may not write has no effect on the state,
+//! on watches or on the past, in whatever order entries come.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -76,7 +76,7 @@ pub async fn ids(store: &Store, key: &str) -> Vec<EntryId> {
     heads.iter().map(|head| head.entry.id).collect()
 }
 
-/// What a watch says until it has caught up.
+/// Returns the events of a watch until it has caught up.
 pub async fn changes(store: &Store, start: Start) -> Vec<Arc<Change>> {
     let mut watch = store.watch_with(WatchOptions {
         start,
@@ -296,7 +296,7 @@ fn any_order_of_acts_gives_the_same_state() {
                 let mut told = BTreeMap::new();
                 let mut live = listen(&store, &mut told).await;
                 random.shuffle(&mut entries);
-                // What came from somebody who might not write then comes again with a later sync.
+                // Entries of an author that was not a member yet come again with a later sync.
                 for _sync in 0..entries.len() {
                     let before = (store.frontier(), store.members().borrow().clone());
                     let mut rest = entries.as_slice();
@@ -352,7 +352,7 @@ fn any_order_of_acts_gives_the_same_state() {
                     let node = node.clone().find(|at| role_key(at) == change.key);
                     assert!(node.is_none_or(|node| members.counts(&change.entry.id, &node)));
                 }
-                // Who watches is told the rest before the end.
+                // The watch delivers the rest before its end.
                 store.close().await.unwrap();
                 while let Some(Ok(event)) = live.next().await {
                     if let WatchEvent::Change(change) = event {
@@ -373,7 +373,7 @@ fn any_order_of_acts_gives_the_same_state() {
     }
 }
 
-/// Begins a watch, and hears what is there.
+/// Begins a watch and reads the current state.
 async fn listen(store: &Store, told: &mut BTreeMap<Bytes, Vec<EntryId>>) -> Watch {
     let mut live = store.watch("/");
     loop {

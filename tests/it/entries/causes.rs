@@ -1,5 +1,5 @@
-//! What a hook writes carries why, and nothing is written twice for one reason: whatever is asked
-//! again, whatever was lost meanwhile.
+//! Entries that a hook writes carry their cause, and one cause is written once, across retries and
+//! lost state.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! One key in two places: what the node with it does, and what others see.
+//! One key in two places: how its own node behaves, and how others see the fork.
 
 use std::path::Path;
 
@@ -181,7 +181,7 @@ async fn b2_late_write_elsewhere_reopens_the_fork() {
     one.hear(&copy).await;
     one.refuses(1).await;
     one.has_fork(false).await;
-    // Both places are told, and either can close it.
+    // Both places report the fork, and either can close it.
     copy.hear(&one).await;
     copy.refuses(1).await;
     let closed = copy.store.repair().await.unwrap().closed.unwrap();

@@ -1,4 +1,4 @@
-//! Bytes that were written once and are read for ever: one file a format and version.
+//! Golden bytes that every later version must read: one file for each format and version.
 
 use std::{env, fs, path::Path};
 

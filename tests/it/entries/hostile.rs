@@ -1,4 +1,4 @@
-//! Entries from authors and peers that mean harm: each gets a typed error, and nobody panics.
+//! Entries from hostile authors and peers: each gets a typed error, and nothing panics.
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -207,7 +207,7 @@ fn b9_signed_bit_flips_are_errors_or_other_entries() {
             (&honest.header, &honest.ops),
             "one meaning, two ids"
         );
-        // What it means is what this version would write: no byte of it is unknown.
+        // This version would encode the same bytes: none of them is unknown.
         let again = sign(&key_of(AUTHOR_A), entry.header.clone(), entry.ops.clone()).unwrap();
         assert_eq!(again.signed, entry.signed);
     };

@@ -1,4 +1,4 @@
-//! Entries that come from elsewhere: what each becomes.
+//! Entries from elsewhere, and the outcome of each: applied, pending, held, refused.
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -48,7 +48,7 @@ impl Author {
         entry
     }
 
-    // As `put`, and the tip stays where it was.
+    // Like `put`, but the tip stays where it was.
     fn fork(
         &self,
         key: &str,
@@ -483,7 +483,7 @@ async fn writes_interleave_with_a_long_message() {
     let hash = store.state_hash().await.unwrap();
     store.close().await.unwrap();
     drop(watch);
-    // What the logs alone give is the same.
+    // A rebuild from the logs alone gives the same.
     std::fs::remove_file(dir.path().join("state.db")).unwrap();
     let store = open(dir.path(), &clock).await;
     assert_eq!(store.state_hash().await.unwrap(), hash);

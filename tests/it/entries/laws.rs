@@ -21,7 +21,7 @@ use crate::support::{
     random::{Random, for_each_seed},
 };
 
-/// What the author of the next entry knows.
+/// The entries that the author of the next entry knows.
 #[derive(Debug, Clone, Copy)]
 enum Knows {
     /// Its own log and what that cites.
@@ -69,7 +69,7 @@ impl World {
         };
         // Time stands still, so that entries which do not know each other have equal stamps.
         let entry = replica.write([AUTHOR_A, AUTHOR_B][author], 1000, ops);
-        // A backup that does again what was done before writes the same entry.
+        // A backup that repeats earlier writes makes the same entry.
         if !self.entries.contains(&entry) {
             self.entries.push(entry);
         }

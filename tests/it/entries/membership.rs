@@ -1,4 +1,4 @@
-//! Membership over signed entries, and against a second implementation that is slow and plain.
+//! Membership over signed entries, compared with a second implementation that is slow and plain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +47,7 @@ impl History {
         Self { acts, prev }
     }
 
-    /// For each entry the places of those it rests on: what it cites, and its predecessor.
+    /// For each entry, the places of the entries it rests on: its parents and its predecessor.
     fn rests_on(&self) -> Vec<Vec<usize>> {
         let rests_on = |acts: &Acts| {
             let prev = self.prev[&acts.entry].map(|prev| prev.id);
@@ -76,7 +76,7 @@ impl History {
 }
 
 /// The rules of membership.rs, said as what must hold rather than how to find it: from no act at
-/// all, everything is decided anew by what was found last, until nothing changes.
+/// all, everything is decided again by the last result, until nothing changes.
 mod plain {
     use super::*;
 
@@ -234,11 +234,11 @@ fn node(index: u8) -> Author {
     Author([index % AUTHORS; 32])
 }
 
-/// What proptest chooses of an entry; `history` makes sense of it.
+/// The part of an entry that proptest chooses; `history` makes a valid entry of it.
 #[derive(Debug, Clone)]
 struct Draft {
     author: u8,
-    // Of the entries before: what it comes after (0: the author's newest), and what it cites.
+    // Places among the earlier entries: its predecessor (0: the author's newest), and its parents.
     after: u8,
     cites: Vec<u8>,
     // Node, what (removed, reader, writer, admin), and the tips of a removal.
@@ -365,7 +365,7 @@ fn assert_same(history: &History) {
     }
 }
 
-/// What holds in every history.
+/// The laws of every history.
 fn assert_sound(members: &Members) {
     let creator = node(0);
     assert!(
@@ -497,7 +497,7 @@ fn assert_lasting(before: &Members, after: &Members, more: &Acts) {
             assert!(!worse, "{at:?} is farther from the creator");
         }
     }
-    // Who never was admin changes at most itself.
+    // An author that was never an admin changes at most itself.
     let was_admin = before.get(&more.author).is_some_and(|by| by.rank.is_some());
     if !was_admin && more.author != creator && !more.acts.iter().any(own) {
         assert_eq!(before, after);

@@ -1,5 +1,5 @@
-//! Promises 2, 4 and 7: the state follows from the set of entries that count, in whatever order they
-//! come, and no entry does harm beyond what its author may write.
+//! Promises 2, 4 and 7: the state follows from the set of entries that count, in any order of
+//! arrival, and an entry can do no harm beyond the rights of its author.
 
 pub mod acts;
 mod causes;

@@ -1,4 +1,4 @@
-//! A removal, and stores that hear of it late.
+//! Removals of members, also in stores that learn of them late.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ async fn take_in(store: &Store, entry: &VerifiedEntry) {
     assert!(matches!(taken[..], [Ingested::Applied(_)]), "{taken:?}");
 }
 
-// Only the root store hears of it: without a net nobody tells the others before the next start.
+// Only the root store gets it: without a net, the other stores apply it at the next start.
 async fn removal(root: &Store, admin: [u8; 32], of: Author, tip: (StoreId, FrontierTip)) {
     let mut admin = Writer::new(admin, root.id());
     let author = admin.author();
@@ -101,8 +101,8 @@ async fn closed_store_applies_a_removal_on_open() {
     node.close().await.unwrap();
 }
 
-/// A root store with a writer whose second entry, one of three keys, is going to count no more; with
-/// that, the removal, and a cursor for each change that a watch was told of.
+/// A root store with a writer whose second entry, one of three keys, is going to count no more;
+/// with that, the removal, and a cursor for each change that a watch delivered.
 async fn about_to_be_removed(bus_batches: usize) -> (Store, Watch, VerifiedEntry, Vec<Cursor>) {
     let mut config = acts::config(&MemDisk::default());
     config.bus_batches = bus_batches;
@@ -147,7 +147,8 @@ async fn about_to_be_removed(bus_batches: usize) -> (Store, Watch, VerifiedEntry
     (store, watch, removed, cursors)
 }
 
-/// What a watch says until it has caught up: gaps, and key, kind and what counts now.
+/// Returns the events of a watch until it has caught up: gaps, and key, kind and current value of
+/// each change.
 async fn told(watch: &mut Watch) -> Vec<String> {
     let mut told = Vec::new();
     loop {
@@ -224,7 +225,7 @@ async fn cursor_over_unknown_voided_entries_is_a_gap() {
         .unwrap();
     for author in store.frontier().iter().map(|(author, _tip)| author) {
         let log = store.entries(author, 0, usize::MAX).await.unwrap();
-        // All but what is going to count no more.
+        // All but the entries that the removal will void.
         take_in(&elsewhere, &log[0].entry).await;
     }
     take_in(&elsewhere, &removed).await;

@@ -1,8 +1,8 @@
-//! Power cuts: what a workload did to the disk, cut after every operation, with every page not
-//! yet synced there or not.
+//! Power cuts. A workload's disk is cut after every operation, with every page that is not yet
+//! synced either there or not.
 //!
-//! Of every image it must hold: what was acknowledged before the cut is there, nothing is there
-//! that was never written, the state is what follows from the log, and writes go on.
+//! Every image must have all that was acknowledged before the cut and nothing that was never
+//! written; its state must follow from its log, and writes must go on.
 
 use std::{
     collections::BTreeMap,
@@ -334,8 +334,8 @@ fn disk_that_ignores_fsync_does_not_pass() {
     check_all(&recording, 4096, 500, &mut Random::new(1));
 }
 
-/// A group that did not fit was told so, and its room used again. The power went before the next
-/// fsync, with the old group's last page on disk and the new group's first: a record whose
+/// A group that did not fit was refused, and its room was used again. The power failed before the
+/// next fsync, with the old group's last page on disk and the new group's first: a record whose
 /// predecessor never was. It must not come back.
 #[tokio::test]
 async fn rolled_back_record_is_not_a_successor() {

@@ -1,4 +1,4 @@
-//! Flipped bits in a log: found, located, and nothing else lost.
+//! Flipped bits in a log: each is found and located, and nothing else is lost.
 
 use std::{
     io,
@@ -220,7 +220,7 @@ fn check_flip(file: &Arc<Flipped>, log: &[u8], places: &[Frame], used: usize, bi
     assert_eq!(next + lost, places.len(), "bit {bit} loses records");
 }
 
-/// Whoever can mend the hashes cannot mend the signature.
+/// An attacker that recomputes the hashes cannot forge the signature.
 #[test]
 fn s4_flips_with_valid_hashes_fail_the_signature() {
     let mut random = super::setup::random(4);
@@ -357,7 +357,7 @@ async fn check_sealed(
             assert_eq!(status.damage.len(), 1, "{context}: {:?}", status.damage);
         }
     }
-    // The place of what is lost is not given away.
+    // The place of the lost entry is not used again.
     let written = soon(store.put("/after", "flip")).await.unwrap();
     assert_eq!(written.seq, tip + 1, "{context}");
     soon(store.close()).await.unwrap();
@@ -393,7 +393,7 @@ async fn s4_flip_at_the_frontier_does_not_stop_the_store() {
     }
 }
 
-/// As above for an author with two branches, where places must be looked up in the log.
+/// The same for an author with two branches, whose places must be looked up in the log.
 #[tokio::test]
 async fn s4_flips_in_a_forked_log_do_not_stop_the_store() {
     let disk = MemDisk::default();

@@ -1,5 +1,5 @@
-//! Golden bytes of what is on disk. A test that fails here has changed the format: that needs a
-//! new version, and this one must still be read.
+//! Golden bytes of the files on disk. If a test fails here, the format has changed: that needs a
+//! new version, and the old one must still be read.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Failed calls: a fixed workload in which operation 1, 2, 3 ... fails once, until it runs
-//! through untouched.
+//! Failed calls: in a fixed workload operation 1, 2, 3 ... fails once, until it runs through
+//! untouched.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 
@@ -15,7 +15,7 @@ use crate::support::{
     threads::on_two_threads,
 };
 
-// A key whose writes are watched: what was acknowledged last, and what may be there besides.
+// A key under test: the last acknowledged value, and the values that it may have besides.
 #[derive(Debug, Default, Clone)]
 struct Expected {
     acknowledged: Option<Bytes>,
@@ -151,7 +151,7 @@ impl Run {
             let item = match soon(store.get(key)).await {
                 Ok(item) => item,
                 Err(error @ (ReadError::Io { .. } | ReadError::Damaged { .. })) => {
-                    // A failed read is told once.
+                    // A failed read is reported once.
                     assert!(self.disk.has_failed(), "{}: {error:?}", self.context);
                     self.errors += 1;
                     soon(store.get(key)).await.unwrap()
@@ -203,7 +203,7 @@ async fn run(base: &Image, number: u64, errno: i32, which: Fail) -> (bool, usize
     run.reopen().await;
     run.check_reads().await;
     run.write(&["/last"], "4").await;
-    // Whatever happened, the next process finds a store that is whole; so it does after a cut.
+    // In every case the next process finds a whole store, also after a power cut.
     let store = run.store.take().unwrap();
     let acknowledged = disk.operations();
     if soon(store.close()).await.is_err() {
@@ -289,7 +289,7 @@ fn s10_every_change_fails_once_with_disk_full() {
 }
 
 /// The first write of an author got as far as the disk had room: a whole record, and not all of
-/// the zeros behind it. The caller was told `DiskFull`; the record must not come back.
+/// the zeros behind it. The caller got `DiskFull`; the record must not come back.
 #[tokio::test]
 async fn s10_refused_first_write_does_not_come_back() {
     let disk = MemDisk::default();
@@ -344,7 +344,7 @@ fn s10_full_disk_serves_reads_and_recovers() {
             let item = soon(store.get(key.as_bytes())).await;
             assert!(item.unwrap().is_some(), "{key} with a full disk, {n}");
         }
-        // The state is written now, and there is no room for that either.
+        // The state is written now, and there is no room for it either.
         super::setup::flushed().await;
         for key in &acknowledged {
             let item = soon(store.get(key.as_bytes())).await;

@@ -1,7 +1,8 @@
 //! The real daemon, killed with signal 9 under load, again and again.
 //!
-//! Promise 1 over process death (threats S7, S14, L12): what was acknowledged is there after each
-//! start, what was never written is not, and the state follows from the log.
+//! Promise 1 across the death of the process (threats S7, S14, L12). After each start every
+//! acknowledged write is there, nothing is there that was never written, and the state follows from
+//! the log.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +24,8 @@ use crate::support::random::Random;
 const WRITERS: u64 = 8;
 const KEYS: u64 = 50;
 
-/// What may be read at a key: the last thing acknowledged, or anything tried after it. Values are
-/// numbers that only grow; a delete has one too.
+/// The values a key may have: the last acknowledged one, or any tried after it. Values are numbers
+/// that only grow; a delete has one too.
 #[derive(Debug, Default, Clone)]
 struct Key {
     next: u64,
@@ -194,7 +195,8 @@ async fn s7_l12_killed_daemon_keeps_acknowledged_writes() {
                 assert_eq!(store.damage, [], "seed {seed}, cycle {cycle}");
             }
         }
-        // What may stand is settled now: what was tried and is gone can never come back.
+        // The possible values are settled now: a value that was tried and is missing can never
+        // come back.
         let mut writers = JoinSet::new();
         for (writer, keys) in &all {
             let random = Random::new(random.bits());

@@ -1,4 +1,5 @@
-//! Files that are not what was written: cut, gone, of another author, of another store.
+//! Files that do not hold what was written to them: cut, missing, of another author, of another
+//! store.
 
 use lattice::{
     Store,
@@ -45,7 +46,7 @@ async fn damage(store: &Store) -> Vec<String> {
     soon(store.status()).await.damage
 }
 
-// The place of what is lost is not used a second time, also after another reopening.
+// The place of a lost entry is not used a second time, also after another reopening.
 async fn writes_go_on(disk: &MemDisk, store: Store, seq: u64, context: &str) {
     let written = soon(store.put("/after", "x")).await.unwrap();
     assert_eq!(written.seq, seq, "{context}");
@@ -58,7 +59,7 @@ async fn writes_go_on(disk: &MemDisk, store: Store, seq: u64, context: &str) {
 }
 
 // Own writes are refused, also after another reopening, until the loss is accepted; entries of
-// others come in. Then the log goes on from what is left, and everything is whole.
+// others come in. Then the log goes on after the remaining records, and everything is whole.
 async fn writes_wait_for_repair(disk: &MemDisk, store: Store, first: u64, context: &str) {
     let refused = |error: Result<_, WriteError>, store: &str| {
         assert!(
@@ -115,7 +116,7 @@ async fn s2_cut_own_log_is_refused_until_repaired() {
         let store = open(&disk).await.unwrap();
         let context = format!("cut to {len} of {bytes} bytes");
         assert_eq!(damage(&store).await.len(), 1, "{context}");
-        // Records before the cut are read as before; what is gone is an error or right.
+        // Records before the cut are read as before; a read of a missing one is an error or right.
         let expected = shown_of(known.values().flatten());
         for (key, row) in &expected {
             if let Ok(heads) = soon(store.heads(key)).await {
@@ -130,7 +131,7 @@ async fn s2_cut_own_log_is_refused_until_repaired() {
         if left < 10 {
             writes_wait_for_repair(&disk, store, left + 1, &context).await;
         } else {
-            // Only the seal is gone.
+            // Only the seal is missing.
             assert_eq!(soon(store.repair()).await.unwrap().lost, [], "{context}");
             writes_go_on(&disk, store, 11, &context).await;
         }
@@ -147,7 +148,7 @@ async fn s2_missing_log_file_is_damage() {
         let store = open(&disk).await.unwrap();
         let context = format!("log of {author} gone");
         assert_eq!(damage(&store).await.len(), 1, "{context}");
-        // Short values live in the state too: nothing is forgotten because a file is gone.
+        // Short values are in the state too: nothing is forgotten because a file is missing.
         let expected = shown_of(known[&(author_b(), 0)].iter());
         assert_eq!(
             shown(&store, expected.keys()).await.unwrap(),
@@ -242,7 +243,7 @@ async fn s6_misplaced_sectors_are_found() {
     }
 }
 
-// What can be read, by verifying walks that go on behind damage: one entry at a time.
+// Returns the readable entries, by verifying walks that go on behind damage, one entry at a time.
 async fn lattice_entries(store: &Store) -> Vec<VerifiedEntry> {
     let mut entries = Vec::new();
     for author in [author_a(), author_b()] {
@@ -386,7 +387,8 @@ async fn b8_forged_last_record_is_refused() {
     }
 }
 
-/// Branch 1 of a forked author is gone; a new fork must not be written over branch 2.
+/// The file of branch 1 of a forked author is missing; a new fork must not be written over branch
+/// 2.
 #[tokio::test]
 async fn fork_gets_its_own_file_when_one_is_missing() {
     let disk = MemDisk::default();

@@ -1,4 +1,4 @@
-//! Damage that peers can help with: what they give back is put where it was.
+//! Damage that peers can repair: the entries that they send fill the holes.
 
 use lattice::{Store, protocol::entry::VerifiedEntry, store::Ingested};
 
@@ -54,7 +54,7 @@ async fn mends(image: &Image, entries: &[&VerifiedEntry], hash: [u8; 32], contex
         if missing.is_empty() {
             break;
         }
-        // One hole can hide what another one lacks.
+        // One hole can hide the entries missing in another one.
         assert!(round < 4, "{context}: {missing:?} is still missing");
         soon(store.ingest(encoded(entries))).await.unwrap();
     }
@@ -95,7 +95,7 @@ async fn s4_flipped_bits_are_mended_from_peers() {
                 let seq = place.header.seq;
                 let context = format!("a bit of byte {at}, entry {seq} of {author}");
                 mends(&image, &entries, hash, &context).await;
-                // An end that nobody knows to be one is no damage: see `Seen`.
+                // A missing end that no durable length shows is not damage: see `Seen`.
                 if places
                     .iter()
                     .any(|later| later.offset > place.offset && !later.header.seal)
@@ -136,7 +136,7 @@ async fn s2_cut_log_gets_its_end_back() {
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
     let len = image[&path].len();
-    // The seal at the end is no entry.
+    // The seal at the end is not an entry.
     for cut in (0..len - 108).step_by(97) {
         let mut image = image.clone();
         image.get_mut(&path).unwrap().truncate(cut);
@@ -177,7 +177,7 @@ async fn s2_entries_given_up_are_taken_in_again() {
     image.get_mut(&path).unwrap().truncate(len / 2);
     let disk = MemDisk::new(&image);
     let store = open(&disk).await.unwrap();
-    // A session has asked for what is missing, in vain.
+    // A session has asked for the missing entries, in vain.
     assert!(!soon(store.missing()).await.unwrap().is_empty());
     let lost = soon(store.repair()).await.unwrap().lost;
     let first = usize::try_from(lost[0].first).unwrap() - 1;

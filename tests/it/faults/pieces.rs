@@ -1,4 +1,4 @@
-//! Much is written in pieces: no file keeps others waiting for long when it is made durable.
+//! Large writes go to disk in pieces, so that no sync of one file delays the others for long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ async fn unsynced_bytes_of_a_file_are_bounded() {
         .unwrap();
     flushed().await;
     soon(store.close()).await.unwrap();
-    // By file: its 4 KiB blocks that the disk has not been told to take yet.
+    // By file: its 4 KiB blocks that were not yet handed to the disk.
     let mut waiting: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
     let (mut most, mut written, mut told, mut before) = (0, 0, 0, (0, 0));
     for operation in disk.operations() {
@@ -65,7 +65,7 @@ async fn unsynced_bytes_of_a_file_are_bounded() {
     }
     assert!(written > 3 * UNSYNCED_BYTES_MAX, "{written} B written");
     assert!(told > 0);
-    // The ends of what is not a whole block.
+    // Partial blocks at both ends.
     let bound = UNSYNCED_BYTES_MAX as u64 + 2 * BLOCK;
     assert!(most <= bound, "{most} B of a file waited for one sync");
 }
@@ -73,7 +73,7 @@ async fn unsynced_bytes_of_a_file_are_bounded() {
 #[tokio::test]
 async fn s11_failed_sync_of_a_piece_fails_its_group() {
     let entries = many(400, 4000);
-    // Of the group: create, directory, write, sync, write, sync, ...: any may fail.
+    // The group does create, directory sync, write, sync, write, sync, ...: any of them may fail.
     for number in 1..8 {
         let disk = MemDisk::default();
         let store = open(&disk).await.unwrap();
@@ -83,7 +83,7 @@ async fn s11_failed_sync_of_a_piece_fails_its_group() {
         assert!(refused.is_err(), "change {number} failed");
         assert!(soon(store.get(b"/00000")).await.unwrap().is_none());
         drop(soon(store.close()).await);
-        // What came before the failure may be there, and is not in the way.
+        // Entries before the failure may be there, and are no obstacle.
         let disk = MemDisk::new(&disk.image());
         let store = open(&disk).await.unwrap();
         soon(store.ingest(bytes_of(&entries))).await.unwrap();

@@ -1,4 +1,4 @@
-//! A store on a disk in memory, two authors, and what the store must show.
+//! A store on a disk in memory, two authors, and the reads that the store must answer.
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, time::Duration};
 
@@ -54,7 +54,7 @@ pub(super) async fn soon<T>(work: impl Future<Output = T>) -> T {
         .expect("an answer within 60 s")
 }
 
-/// Waits until the rows in memory have gone to the state file.
+/// Waits until the rows in memory are written to the state file.
 pub(super) async fn flushed() {
     tokio::time::sleep(FLUSH_EVERY + Duration::from_millis(500)).await;
 }
@@ -128,7 +128,7 @@ pub(super) async fn all_entries(store: &Store) -> Known {
     known
 }
 
-/// The state that follows from a set of entries.
+/// Returns the state that follows from a set of entries.
 pub(super) fn heads_of<'a>(
     entries: impl Iterator<Item = &'a VerifiedEntry>,
 ) -> BTreeMap<Bytes, Heads> {
@@ -144,10 +144,10 @@ pub(super) fn heads_of<'a>(
     state
 }
 
-/// What reads return for a key: per head, the winner first, its entry and its value.
+/// The answer of a read of one key: entry and value of each head, the winner first.
 pub(super) type Shown = Vec<(EntryId, Option<Bytes>)>;
 
-/// What a store that holds `entries` must show, key by key.
+/// Returns the answers that a store with `entries` must give, by key.
 pub(super) fn shown_of<'a>(
     entries: impl Iterator<Item = &'a VerifiedEntry> + Clone,
 ) -> BTreeMap<Bytes, Shown> {
@@ -168,7 +168,7 @@ pub(super) fn shown_of<'a>(
     rows.collect()
 }
 
-/// What `store` shows for `keys`.
+/// Returns the answers of `store` for `keys`.
 pub(super) async fn shown(
     store: &Store,
     keys: impl Iterator<Item = &Bytes>,

@@ -1,4 +1,4 @@
-//! A damaged state file: never a wrong value, and mended from the log.
+//! A damaged state file: it never gives a wrong value, and is rebuilt from the log.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::support::{
 
 const KEYS: usize = 2000;
 
-/// What a store must show.
+/// The answers that a store must give.
 struct Truth {
     listed: BTreeMap<Bytes, Bytes>,
     // Conflicts, tombstones and values in the log among them.
@@ -278,13 +278,14 @@ fn s8_state_ahead_of_an_older_log_is_noticed() {
             let store = open(&disk).await.unwrap();
             let status = soon(store.status()).await;
             assert!(!status.damage.is_empty(), "{name}: nobody noticed");
-            // What it still knows is right.
+            // The values that it still has are right.
             let item = soon(store.get(b"/a")).await.unwrap().unwrap();
             assert!(
                 item.entry.id == newest.entry || item.value == "old",
                 "{name}"
             );
-            // What the log had is not written a second time, unless somebody says that it is lost.
+            // Entries that the log had are not written a second time, unless `repair` gives them
+            // up.
             let refused = soon(store.put("/a", "newer")).await;
             assert!(
                 matches!(refused, Err(WriteError::OwnLogCut { first, .. }) if first == newest.seq),

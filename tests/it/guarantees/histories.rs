@@ -1,4 +1,4 @@
-//! Random histories: what happens in them, and that every guarantee holds.
+//! Random histories, and the test that every guarantee holds in them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ use crate::support::{
     random::{Random, for_each_seed},
 };
 
-/// What happened over all histories: rare paths must have run.
+/// Counts over all histories, to assert that rare paths ran.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub(super) changes: AtomicU64,
@@ -66,7 +66,7 @@ pub(super) fn add(count: &AtomicU64, by: u64) {
     count.fetch_add(by, Ordering::Relaxed);
 }
 
-/// Some replicas, and who reads and writes there.
+/// The replicas, and their readers and takers.
 pub(super) struct World<'a> {
     pub(super) counts: &'a Counts,
     pub(super) replicas: Vec<Replica>,
@@ -91,7 +91,7 @@ impl World<'_> {
         self.acknowledged.extend(written);
     }
 
-    /// Writes many times while a reader begins and reads: it must not miss what comes meanwhile.
+    /// Writes many times while a reader begins and reads: it must not miss those writes.
     async fn race(&mut self, random: &mut Random) {
         let at = self.any(random);
         let replica = &self.replicas[at];
@@ -109,7 +109,7 @@ impl World<'_> {
         self.acknowledged.extend(written);
     }
 
-    /// Hands what was written to the network, and what comes from it to a replica.
+    /// Sends new entries into the network, and delivers arriving ones to a replica.
     async fn carry(&mut self, random: &mut Random) {
         for from in 0..self.replicas.len() {
             while let Ok(fresh) = self.replicas[from].fresh.try_recv() {
@@ -147,7 +147,7 @@ impl World<'_> {
         reader.read(changes, self.counts).await;
     }
 
-    /// The network is whole again, and perhaps a disk.
+    /// Heals the network, and perhaps a disk.
     async fn heal(&mut self, random: &mut Random) {
         self.network.heal();
         if self.damaged && random.once_in(3) {
@@ -175,8 +175,8 @@ impl World<'_> {
             _ => (End::PowerCut, &self.counts.power_cuts),
         };
         add(count, 1);
-        // One that nobody takes from: what becomes of consumers then is another story. What it has,
-        // others can give back.
+        // A replica without a consumer: damage under a consumer is tested elsewhere. Other
+        // replicas have all its entries.
         let taken = self.takers.iter().any(|taker| taker.at == at);
         let is_hit = !taken && !self.damaged;
         if is_hit {
@@ -193,7 +193,7 @@ impl World<'_> {
         }
         let is_hit = is_hit && damage(random, &mut image);
         self.damaged |= is_hit;
-        // Nobody holds the store any more, and its watches say so.
+        // The store is closed, and its watches report it.
         let replica = self.replicas.remove(at);
         let replica = replica.reopen(image).await;
         self.replicas.insert(at, replica);
@@ -210,13 +210,14 @@ impl World<'_> {
         }
     }
 
-    /// The log of a replica was damaged. Who begins there may be told of a gap, and the state: all of
-    /// it where that has applied what cannot be read now, and else what is left.
+    /// The log of a replica was damaged. A watch that begins there may get a gap and the state: a
+    /// complete one if the state had applied the entries that are unreadable now, else an
+    /// incomplete one.
     async fn hit(&mut self, at: usize, random: &mut Random) {
         add(&self.counts.hit, 1);
         let (whole, hit) = self.replicas.split_at(at);
-        // Nothing here can tell the end of a log that is damaged from one that was never synced: a
-        // node asks its peers for what they have of its own before its first write.
+        // A damaged end of a log looks like an end that was never synced: so a node asks its peers
+        // for its own entries before its first write.
         hit[0].sync(&whole[0], None).await;
         let mut reader = Reader::new(reader::scope(random));
         reader.begin(at, &hit[0], false, self.counts);
@@ -224,8 +225,8 @@ impl World<'_> {
         self.readers.push(reader);
     }
 
-    /// Damages the log of a replica that nobody takes from. Who begins there is told of a gap, and the
-    /// state; then what is gone comes back from the others.
+    /// Damages the log of a replica without a consumer. A watch that begins there gets a gap and
+    /// the state; then the other replicas send the missing entries.
     async fn gap(&mut self, random: &mut Random) {
         self.agree().await;
         if self.replicas.len() == self.takers.len() {
@@ -274,7 +275,7 @@ impl World<'_> {
         }
     }
 
-    /// Brings everything to everybody.
+    /// Syncs all replicas with each other.
     async fn agree(&self) {
         for _round in 0..2 {
             for to in &self.replicas {
@@ -289,7 +290,8 @@ impl World<'_> {
         }
     }
 
-    /// Ends it: whatever is on its way comes, all that is due expires, and everybody is told.
+    /// Ends the history: all messages arrive, all due values expire, and every watcher and taker
+    /// gets the rest.
     async fn finish(mut self, random: &mut Random) -> History {
         self.network.heal();
         let newest = self.replicas.iter().map(|replica| replica.clock.now_ms());
@@ -298,7 +300,7 @@ impl World<'_> {
         if self.damaged {
             let (whole, damaged) = self.replicas.split_at(2);
             damaged[0].mend(whole).await;
-            // Who has stayed there is told, too.
+            // Watchers that stayed there get it, too.
             for reader in self.readers.iter_mut().filter(|reader| reader.at == 2) {
                 if reader.is_reading() {
                     reader.read(400, self.counts).await;
@@ -322,14 +324,14 @@ impl World<'_> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.agree().await;
-        // What expires last, so that it shows when all has.
+        // This value expires last: its expiry shows that all others were delivered.
         now_ms += 10;
         let last = Write::put("/end", "").expires_ms(now_ms);
         soon(self.replicas[0].store.write(last)).await.unwrap();
         self.agree().await;
         self.set_clocks(now_ms + 1);
         for replica in &self.replicas {
-            // Wakes the writer, which looks at the clock a few times a second otherwise.
+            // This wakes the writer, which otherwise looks at the clock only a few times a second.
             soon(replica.store.put("/wake", "")).await.unwrap();
         }
         self.agree().await;
@@ -380,7 +382,7 @@ impl World<'_> {
     }
 }
 
-/// Returns through when expiries are told at a store.
+/// Returns the time through which a store has delivered expiries.
 pub(super) fn at_end(store: &Store) -> u64 {
     let now = WatchOptions {
         start: Start::Now,
@@ -389,7 +391,7 @@ pub(super) fn at_end(store: &Store) -> u64 {
     store.watch_with(now).cursor().expired_through_ms
 }
 
-// What a writer does in one go: some puts that may share an entry, or a batch.
+// One step of a writer: some puts that may share an entry, or a batch.
 fn writes(random: &mut Random, clock: &Clock) -> Vec<Write> {
     let mut keys = KEYS.to_vec();
     random.shuffle(&mut keys);
@@ -433,7 +435,7 @@ fn lose_state(image: &mut Image) {
     image.retain(|path, _| !path.starts_with("/store/state.sums"));
 }
 
-// Flips a bit in a log. False where there is none to speak of.
+// Flips a bit in a log. Returns false if the log is too short.
 fn damage(random: &mut Random, image: &mut Image) -> bool {
     let mut logs: Vec<&mut Vec<u8>> = image
         .iter_mut()
@@ -445,7 +447,7 @@ fn damage(random: &mut Random, image: &mut Image) -> bool {
     }
     let log = random.below(logs.len());
     let log = &mut logs[log];
-    // Behind its end there is only room.
+    // After the end of the log the file has only reserved room.
     let end = log.iter().rposition(|byte| *byte != 0).unwrap_or(0);
     log[random.below(end + 1)] ^= 1 << random.below(8);
     true

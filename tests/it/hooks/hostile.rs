@@ -1,4 +1,4 @@
-//! Keys and values that no shell may see, and bytes that no JSON may lose.
+//! Keys and values that a shell would execute, and bytes that JSON cannot hold as text.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Which changes make a run: latest, batch, debounce, kinds, and how often.
+//! Which changes make a run: latest, batch, debounce, kinds, rate.
 
 use std::time::{Duration, Instant};
 

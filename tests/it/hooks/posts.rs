@@ -1,4 +1,4 @@
-//! Hooks that post: signed, tried again where that may help, and never for ever.
+//! Hooks that post: signed requests, retried where a retry can help, a bounded number of times.
 
 use std::{
     collections::BTreeMap,
@@ -250,7 +250,7 @@ fn serve_tls() -> (String, String, Requests) {
         for stream in listener.incoming() {
             let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = rustls::StreamOwned::new(session, stream.unwrap());
-            // Who does not believe it hangs up.
+            // A client that does not trust the certificate hangs up.
             let Some(request) = read(&mut stream) else {
                 continue;
             };
@@ -300,7 +300,7 @@ async fn unknown_certificate_needs_its_ca_file() {
         .map(|request| &request.headers["webhook-id"])
         .collect();
     assert_eq!(ids, [&record.run], "the other one said nothing");
-    // What is no such file is the hook's trouble, and says so.
+    // A file that is not a certificate fails the hook, with a reason.
     for (text, why) in [
         ("", "no certificate"),
         ("-----BEGIN CERTIFICATE-----\n?", "ca.pem"),

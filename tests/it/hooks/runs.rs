@@ -1,4 +1,4 @@
-//! What a run is told, and what its end means.
+//! Runs of a command: their input and environment, and the meaning of their exit.
 
 use std::time::{Duration, Instant};
 

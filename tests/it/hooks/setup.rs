@@ -121,7 +121,7 @@ pub(super) fn span(ms: u64) -> Span {
     Span(Duration::from_millis(ms))
 }
 
-/// Waits until none of them is there: a kill is not waited for by who sends it.
+/// Waits until none of them runs: the sender of a kill does not wait for it.
 pub(super) async fn until_dead(pids: &[String]) {
     let began = Instant::now();
     while let Some(pid) = pids.iter().find(|pid| is_alive(pid)) {
@@ -140,5 +140,5 @@ pub(super) fn is_alive(pid: &str) -> bool {
     state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
-/// Nothing here takes this long unless it hangs.
+/// No step takes this long unless it hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(25);

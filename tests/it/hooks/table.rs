@@ -1,4 +1,4 @@
-//! `hooks.toml`: what is edited while a node runs.
+//! `hooks.toml` is edited while a node runs.
 
 use std::{fs, time::Duration};
 

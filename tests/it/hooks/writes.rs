@@ -1,4 +1,4 @@
-//! What a hook prints is written: once, with its cause, all of it or nothing.
+//! Hooks that write: the printed lines are written once, with their cause, all or none.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ async fn answered_change_is_not_run_again() {
     bench.add("h", hook.clone()).await;
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
-    // As after a crash between the write and the acknowledgement.
+    // The same state as after a crash between the write and the acknowledgement.
     let consumer = bench.store().consumer("hook.h");
     consumer
         .reset(lattice::store::consumers::ConsumerStart::Beginning)
@@ -155,7 +155,7 @@ async fn l7_loop_is_stopped_and_named() {
         "{}",
         last.what
     );
-    // A second's worth at once, the rest of what is deep at its rate.
+    // The runs of one second come at once, the deep rest at the bounded rate.
     assert!(
         began.elapsed() >= Duration::from_millis(250),
         "{:?}",

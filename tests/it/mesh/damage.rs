@@ -1,4 +1,4 @@
-//! A disk that loses what was on it: peers give it back.
+//! A node whose disk lost data gets it back from its peers.
 
 use std::{fs, path::PathBuf};
 

@@ -107,7 +107,7 @@ async fn m4_later_writes_of_a_removed_node_are_void() {
     c.node.root().put("/k", "good").await.unwrap();
     has(&a.node.root(), "/k", "good").await;
     has(&b.node.root(), "/k", "good").await;
-    // A does not hear of it: C writes on with B only, and A removes C meanwhile.
+    // A is disconnected: C writes on with only B connected, and A removes C meanwhile.
     a.net.stop().await;
     c.node.root().put("/k", "late").await.unwrap();
     has(&b.node.root(), "/k", "late").await;

@@ -1,5 +1,5 @@
-//! Promise 4, and what a mesh is for: real nodes on loopback join, gossip, sync and restart, and let
-//! nobody in who is not a member.
+//! Promise 4, and the work of a mesh: real nodes on loopback join, gossip, sync and restart, and
+//! only members get in.
 
 mod damage;
 mod hostile;

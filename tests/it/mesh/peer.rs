@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::StreamExt as _;
 
-/// Longer than anything takes that goes well.
+/// No step takes this long unless it hangs.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 
 /// A node with a net, in a directory of its own.

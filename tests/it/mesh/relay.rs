@@ -1,4 +1,4 @@
-//! Two nodes that have no way to each other but a relay.
+//! Two nodes that can reach each other only over a relay.
 
 use std::net::Ipv4Addr;
 
@@ -30,7 +30,7 @@ impl Peer {
         Self::behind(relay, tempfile::tempdir().unwrap(), bind).await
     }
 
-    /// Joins by a token in which there is no address but the relay's.
+    /// Joins by a token whose only address is the relay's.
     async fn join_by_relay(&self, host: &Self) {
         let mut invitation = host.net.invite(Role::Writer, 60_000).await.unwrap();
         assert!(invitation.addresses.relay.is_some(), "{invitation:?}");

@@ -1,4 +1,4 @@
-//! A node's directory: what may be opened, and what is refused and why.
+//! The directory of a node: when it opens, and the error when it does not.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! The past, against a second way to know it: all entries stamped up to a time, folded in order.
+//! The past, compared with a second way to compute it: all entries stamped up to a time, folded in
+//! order.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,19 +15,19 @@ use lattice::disk::{Disk, DiskFile, Open};
 pub(crate) const EIO: i32 = 5;
 pub(crate) const ENOSPC: i32 = 28;
 
-/// Files by name: what a machine finds when it starts.
+/// The files by name, as a machine finds them when it starts.
 pub(crate) type Image = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Something that was done to the disk.
+/// An operation on the disk.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {
     Create(PathBuf, usize),
     Write(usize, u64, Vec<u8>),
     SetLen(usize, u64),
     Sync(usize),
-    // Only a hint: nothing is durable by it.
+    // A hint only: it makes nothing durable.
     WriteBack(usize, u64, u64),
-    // The kernel has dropped what it could not write: a later sync does not bring it back.
+    // The kernel dropped the pages that it could not write: a later sync does not bring them back.
     SyncFailed(usize),
     SyncDir(PathBuf),
     Remove(PathBuf),
@@ -39,7 +39,7 @@ pub(crate) enum Operation {
 pub(crate) enum Fail {
     /// Reads, opens and lists too.
     Any,
-    /// Only what changes the disk.
+    /// Only operations that change the disk.
     Changes,
 }
 
@@ -50,11 +50,11 @@ pub(crate) struct MemDisk(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     names: BTreeMap<PathBuf, usize>,
-    // By inode; never removed, so an open file outlives its name.
+    // Files by inode. They are never removed, so an open file outlives its name.
     files: Vec<Vec<u8>>,
     operations: Vec<Operation>,
     seen: u64,
-    // (number, error number, what counts)
+    // Number of the operation that fails, error number, and the operations that count.
     fault: Option<(u64, i32, Fail)>,
     fired: bool,
     quota: Option<u64>,
@@ -83,7 +83,7 @@ impl MemDisk {
         self.inner().seen
     }
 
-    /// True when the fault has happened.
+    /// Returns true if the fault has happened.
     pub(crate) fn has_failed(&self) -> bool {
         self.inner().fired
     }
@@ -250,7 +250,7 @@ impl DiskFile for MemFile {
         let mut inner = self.disk.inner();
         let offset = usize::try_from(offset).unwrap();
         if let Err(error) = inner.count(true) {
-            // A part of it is written: none, some, or all but a byte.
+            // A part of the write reaches the file: no byte, some, or all but one.
             let part =
                 [0, bytes.len() / 2, bytes.len() - 1][usize::try_from(inner.seen).unwrap() % 3];
             inner.write(self.inode, &bytes[..part], offset);
@@ -295,12 +295,12 @@ impl DiskFile for MemFile {
     }
 }
 
-/// A disk between two operations: what is durable, and what may be.
+/// A disk between two operations: the durable state, and the operations that may be lost.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cut {
     files: Vec<CutFile>,
     names: BTreeMap<PathBuf, usize>,
-    // Not yet durable, in order.
+    // Operations that are not durable yet, in order.
     renames: Vec<Operation>,
     // Bytes that reach the disk whole or not at all.
     page: usize,
@@ -309,9 +309,9 @@ pub(crate) struct Cut {
 #[derive(Debug, Clone, Default)]
 struct CutFile {
     durable: Vec<u8>,
-    // What the kernel has in memory.
+    // The bytes in the kernel's page cache.
     cached: Vec<u8>,
-    // By number: what each page was after every write since the last sync.
+    // By page number: the page after each write since the last sync.
     pages: BTreeMap<usize, Vec<Vec<u8>>>,
     lens: Vec<usize>,
 }
@@ -333,7 +333,7 @@ impl Cut {
         cut
     }
 
-    /// Goes on behind one more operation.
+    /// Moves on by one operation.
     pub(crate) fn step(&mut self, operation: &Operation) {
         let page = self.page;
         match operation {
@@ -387,7 +387,7 @@ impl Cut {
         choices.fold(1, u64::saturating_mul)
     }
 
-    /// Returns what is left, where each choice comes from `choose(count)` in `0..count`.
+    /// Returns the files after the cut. Each choice comes from `choose(count)`, in `0..count`.
     pub(crate) fn image(&self, mut choose: impl FnMut(usize) -> usize) -> Image {
         let mut names = self.names.clone();
         for operation in &self.renames {

@@ -1,4 +1,5 @@
-//! What tests share: chance that a seed repeats, keys and stores, a disk in memory, oracles.
+//! Shared by all tests: random choices that a seed repeats, keys, stores, a disk in memory,
+//! oracles.
 
 pub mod disk;
 pub mod model;

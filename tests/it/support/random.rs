@@ -15,12 +15,12 @@ pub fn for_each_seed(seeds: RangeInclusive<u64>, mut test: impl FnMut(&mut Rando
     }
 }
 
-/// A generator.
+/// A random generator.
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Begins with `seed`.
+    /// Starts the generator from `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -44,7 +44,7 @@ impl Random {
         Self(self.bits())
     }
 
-    /// True once in `times`.
+    /// Returns true once in `times`, on average.
     pub fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -63,7 +63,7 @@ impl Random {
     }
 }
 
-// Says the seed when the test unwinds past it.
+// Prints the seed when the test panics.
 struct Named(u64);
 
 impl Drop for Named {

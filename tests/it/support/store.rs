@@ -1,4 +1,4 @@
-//! A store of its own, which knows no node and no membership.
+//! Settings of a store without a node and without membership.
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Runs many small tests side by side.
+//! Runs many small tests in parallel.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::runtime::Builder;
 
-/// Runs `work(n)` for every `n` of `0..count` on two threads, each with its own runtime.
+/// Runs `work(n)` for each `n` in `0..count`, on two threads that have a runtime each.
 pub fn on_two_threads<F: Future<Output = ()>>(count: usize, work: impl Fn(usize) -> F + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What most tests of watches do: open a store, take the next item, name a cursor of nothing.
+//! The usual steps of a test with a watch: open a store, take the next item, name an empty cursor.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What a watch may say, judged against the log: one check and one error for each promise.
+//! The oracle of a watch: it judges what a watch delivered against the log, with one check and one
+//! error for each promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +17,11 @@ use lattice::{
     store::{Delivery, Start, WatchEvent, WatchOptions},
 };
 
-/// What one watcher saw, over all its resumes.
+/// The events of one watcher, over all its resumes.
 #[derive(Debug, Clone)]
 pub struct Lineage {
     pub options: WatchOptions,
-    /// Where it stood before its first item; moves to the first `CaughtUp` for `Initial`.
+    /// The cursor before the first item; for `Initial`, the cursor at the first `CaughtUp`.
     pub begin: Cursor,
     pub steps: Vec<Step>,
 }
@@ -29,64 +30,64 @@ pub struct Lineage {
 pub enum Step {
     /// An item, and the cursor after it.
     Saw(WatchEvent, Cursor),
-    /// It stopped, and went on after this cursor.
+    /// The watcher stopped, and resumed after this cursor.
     Resumed(Cursor),
 }
 
 /// A promise that was broken.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// What does not match was delivered.
+    /// A change that does not match was delivered.
     #[error("filter: {0}")]
     Filter(String),
-    /// It says of an entry what is not so.
+    /// A change does not have the content of its entry.
     #[error("content: {0}")]
     Content(String),
-    /// Not in the order of its author's log, or of its entry.
+    /// A change came out of the order of its author's log or of its entry.
     #[error("author order: {0}")]
     AuthorOrder(String),
-    /// Before something it depends on.
+    /// A change came before one that it depends on.
     #[error("causal: {0}")]
     Causal(String),
-    /// Twice in one lineage.
+    /// A change came twice in one lineage.
     #[error("unique: {0}")]
     Unique(String),
     /// A batch was split, or a cursor lies inside one.
     #[error("atomic: {0}")]
     Atomic(String),
-    /// A cursor covers what was not delivered.
+    /// A cursor covers a change that was not delivered.
     #[error("complete: {0}")]
     Complete(String),
-    /// What a cursor covers came after it.
+    /// A change came after a cursor that covers it.
     #[error("bookmark: {0}")]
     Bookmark(String),
-    /// A resume would bring again what was delivered.
+    /// A resume would deliver a change again.
     #[error("resume: {0}")]
     Resume(String),
-    /// A gap though nothing is damaged.
+    /// A gap came although nothing is damaged.
     #[error("gap: {0}")]
     Gap(String),
-    /// An expiry is missing, early, or of what did not win.
+    /// An expiry is missing, early, or of a value that did not win.
     #[error("expiry: {0}")]
     Expiry(String),
-    /// Heads, conflict or `late` are not as of emission.
+    /// Heads, conflict or `late` do not match the state at emission.
     #[error("heads: {0}")]
     Heads(String),
-    /// The state at the start is not what the log says.
+    /// The state at the start does not match the log.
     #[error("snapshot: {0}")]
     Snapshot(String),
-    /// What was told does not add up to the state.
+    /// The delivered changes do not add up to the state.
     #[error("fold: {0}")]
     Fold(String),
 }
 
-/// All entries of a store, and who depends on whom.
+/// All entries of a store, and their dependencies.
 #[derive(Debug, Default)]
 pub struct Truth {
     entries: BTreeMap<EntryId, Known>,
-    /// The state when all was over, by key: the winner's value.
+    /// The state at the end: the winner's value by key.
     pub list: BTreeMap<Bytes, Bytes>,
-    /// Expiries through this time were told when all was over.
+    /// At the end, expiries through this time were delivered.
     pub expired_through_ms: u64,
 }
 
@@ -94,14 +95,14 @@ pub struct Truth {
 struct Known {
     entry: VerifiedEntry,
     arrived_ms: u64,
-    // Of prev and parents, and theirs.
+    // The transitive dependencies of each entry, by prev and parents.
     causes: BTreeSet<EntryId>,
 }
 
 type OpId = (EntryId, u32);
 
 impl Truth {
-    /// Takes entries in an order in which causes come before effects.
+    /// Takes entries in causal order.
     pub fn new(log: impl IntoIterator<Item = (VerifiedEntry, u64)>) -> Self {
         let mut truth = Self::default();
         for (entry, arrived_ms) in log {
@@ -122,7 +123,7 @@ impl Truth {
         truth
     }
 
-    /// Returns what a frontier leads back to.
+    /// Returns the entries that a frontier covers.
     fn covered(&self, frontier: &Frontier) -> BTreeSet<EntryId> {
         let mut covered = BTreeSet::new();
         for (_author, tip) in frontier.iter() {
@@ -157,7 +158,7 @@ fn in_scope(options: &WatchOptions, key: &[u8]) -> bool {
         || options.prefixes.is_empty() && options.patterns.is_empty() && !options.exact
 }
 
-// Whether a pattern matches, as its rules are told.
+// Returns whether a pattern matches, by the rules in its documentation.
 fn told(pattern: &[u8], key: &[u8]) -> bool {
     match (pattern, key) {
         ([], key) => key.is_empty(),
@@ -190,25 +191,25 @@ pub struct Judge<'a> {
     truth: &'a Truth,
     lineage: &'a Lineage,
     delivered: BTreeSet<OpId>,
-    // By entry, the time told.
+    // The time of each delivered expiry, by entry.
     expired: BTreeMap<(EntryId, Bytes), u64>,
-    // What the start passed over.
+    // Entries before the start.
     base: BTreeSet<EntryId>,
     base_expired_ms: u64,
-    // The last cursor seen, and what it covers.
+    // The last cursor, and the entries it covers.
     cursor: Cursor,
     covers: BTreeSet<EntryId>,
     // The atomic entry that is being delivered.
     open: Option<EntryId>,
     initial: BTreeMap<Bytes, EntryId>,
     in_state: bool,
-    // A start is no filter: once live, or after a resume, late entries come as all others.
+    // A start is not a filter: once live, or after a resume, late entries come like all others.
     live: bool,
     map: BTreeMap<Bytes, (EntryId, Bytes)>,
 }
 
 impl<'a> Judge<'a> {
-    /// Walks through all steps, then looks at what is missing at the end.
+    /// Checks all steps, then looks for changes that are missing at the end.
     pub fn judge(truth: &'a Truth, lineage: &'a Lineage) -> Result<(), Broken> {
         let base = truth.covered(&lineage.begin.frontier);
         let mut judge = Self {
@@ -489,7 +490,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    // A cursor covers what was delivered, and nothing that was not.
+    // A cursor covers the delivered changes and no others.
     fn moved(&mut self, cursor: &Cursor) -> Result<(), Broken> {
         if self.in_state && self.cursor == *cursor {
             return Ok(());
@@ -544,11 +545,12 @@ impl<'a> Judge<'a> {
         }
     }
 
-    // What was delivered and is not covered may come again only for a batch or a millisecond, or of a
-    // value that was over when it came, without its expiry.
+    // A delivered change that the cursor does not cover may come again only if it is part of a
+    // batch or a millisecond, or a value that had expired on arrival and whose expiry was not
+    // delivered.
     fn resume(&mut self, cursor: &Cursor) -> Result<(), Broken> {
         if self.in_state {
-            // The state is told again as history.
+            // The state is delivered again as history.
             self.in_state = false;
             self.map.clear();
         }

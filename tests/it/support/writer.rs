@@ -1,4 +1,4 @@
-//! An author elsewhere, whose entries a test signs.
+//! An author elsewhere, whose entries the test signs.
 
 use std::collections::BTreeSet;
 

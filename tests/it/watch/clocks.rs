@@ -1,4 +1,4 @@
-//! Watches that go on with a cursor at a replica whose clock says another time.
+//! Watches that resume with a cursor at a replica whose clock differs.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ async fn replica(secret: [u8; 32]) -> Replica {
     Replica::open(secret, Clock::manual(START_MS), BTreeMap::new()).await
 }
 
-// Moves a clock to so long after the start, and waits until what that makes expire was told.
+// Moves a clock to `ms` after the start, and waits until the expiries due by then are delivered.
 async fn come_to(replica: &Replica, ms: u64) {
     let ms = START_MS + ms;
     let last = Write::put(format!("/last/{ms}"), "").expires_ms(ms);
@@ -49,7 +49,7 @@ fn watch(replica: &Replica, start: Start) -> Watch {
 }
 
 fn go_on(replica: &Replica, cursor: &Cursor) -> Watch {
-    // As a user would carry it: as text.
+    // The cursor travels as text, as a user would carry it.
     watch(replica, Start::After(cursor.to_string().parse().unwrap()))
 }
 
@@ -74,7 +74,7 @@ fn line(change: &Change) -> String {
     )
 }
 
-// What is told until it has caught up.
+// Returns the changes up to `CaughtUp`.
 async fn replayed(watch: &mut Watch) -> Vec<String> {
     let mut told = Vec::new();
     loop {
@@ -86,7 +86,7 @@ async fn replayed(watch: &mut Watch) -> Vec<String> {
     }
 }
 
-// What is told until `/lease/end` is put, which is done here.
+// Puts `/lease/end` and returns the changes before it.
 async fn live(watch: &mut Watch, replica: &Replica) -> Vec<String> {
     soon(replica.store.put("/lease/end", "")).await.unwrap();
     let mut told = Vec::new();
@@ -136,12 +136,12 @@ async fn expiry_of_a_fast_clock_is_not_repeated() {
     fast.sync(&third, None).await;
     let mut reader = go_on(&fast, &reader.cursor());
     assert_eq!(replayed(&mut reader).await, NOTHING);
-    // What nobody has told is told.
+    // An expiry that no replica has delivered is delivered here.
     come_to(&fast, 200).await;
     assert_eq!(live(&mut reader, &fast).await, ["expire /lease/later"]);
 }
 
-// Lost before: where it had come too late for the fast clock, nobody told its expiry.
+// Lost before: if a value came too late for the fast clock, no replica delivered its expiry.
 #[tokio::test(flavor = "multi_thread")]
 async fn value_expired_on_arrival_expires_once() {
     let (fast, slow) = (replica(AUTHOR_A).await, replica(AUTHOR_B).await);
@@ -173,7 +173,8 @@ async fn value_expired_on_arrival_expires_once() {
     come_to(&slow, 150).await;
     assert_eq!(live(&mut reader, &slow).await, ["expire /lease/later"]);
 
-    // The fast one gets it when it is over there, and tells those who were not told.
+    // The fast replica gets the value after it expired there, and delivers the expiry to watches
+    // that did not get it.
     let mut there = watch(&fast, Start::Now);
     assert_eq!(next(&mut there).await, WatchEvent::CaughtUp);
     fast.sync(&slow, None).await;
@@ -189,7 +190,7 @@ async fn value_expired_on_arrival_expires_once() {
     );
 }
 
-// Nobody has told this watch the time: what expired meanwhile was not about its keys.
+// This watch has not learned the time: the expiries meanwhile were of other keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn quiet_watch_learns_the_time_with_a_change() {
     let replica = replica(AUTHOR_A).await;
@@ -232,7 +233,7 @@ async fn expired_batch_is_never_split_by_a_cursor() {
         );
     }
     assert_eq!(reader.cursor().frontier, slow.store.frontier());
-    // Who stops inside gets it again, also on another replica.
+    // A watch that stopped inside the batch gets it again, also on another replica.
     fast.sync(&slow, None).await;
     assert_eq!(replayed(&mut go_on(&fast, &before)).await, batch);
     assert_eq!(replayed(&mut go_on(&fast, &reader.cursor())).await, NOTHING);

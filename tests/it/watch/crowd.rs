@@ -1,6 +1,6 @@
-//! Crowds of watches: those that read a long log at the same time read it once for all of them, and
-//! each is told exactly what lies behind its own position; those that never read, and storms of
-//! others that come and go, take nothing from anybody.
+//! Crowds of watches. Those that read a long log at the same time read it once for all, and each
+//! gets exactly the changes behind its own position. Watches that are never read, and storms of
+//! others that come and go, slow nobody.
 
 use std::{
     collections::BTreeSet,
@@ -80,7 +80,8 @@ fn beginning() -> Cursor {
     }
 }
 
-// What lies behind a position, each with the position behind it; why it ended before the end.
+// Returns the changes after a position, each with the position after it, and the gap if the watch
+// ended early.
 async fn rest(store: &Store, from: &Cursor) -> (Vec<(EntryId, Cursor)>, Option<String>) {
     let mut watch = watch(store, from);
     let mut told = Vec::new();
@@ -109,7 +110,7 @@ async fn lagging_crowd_reads_the_log_once() {
     assert_eq!(all.len() as u64, expected);
     let all = Arc::new(all);
     let mut random = Random::new(7);
-    // Only counts what is read: the fault is never reached.
+    // This only counts reads: the fault is never reached.
     disk.fail(u64::MAX, EIO, Fail::Any);
     let mut crowd = tokio::task::JoinSet::new();
     for number in 0..100 {
@@ -230,7 +231,7 @@ async fn l8_thousand_watches_that_stall_and_leave() {
     over.store(true, Ordering::Release);
     let come_and_gone: usize = storms.join_all().await.into_iter().sum();
     assert!(come_and_gone >= 4 * STORM, "{come_and_gone}");
-    // Whoever wakes up late has lost nothing.
+    // A watch that was not read for long has lost nothing.
     for watch in asleep {
         all_of(watch, PUTS).await;
     }
@@ -238,7 +239,7 @@ async fn l8_thousand_watches_that_stall_and_leave() {
     store.close().await.unwrap();
 }
 
-// Reads until it was told `puts` keys, each once and in order.
+// Reads until `puts` keys came, each once and in order.
 async fn all_of(mut watch: Watch, puts: usize) {
     let mut told = 0;
     while told < puts {

@@ -1,4 +1,4 @@
-//! Watches at the edges: hand-over under fire, damage, watchers that never read, odd options.
+//! Watches at the edges: hand-over during writes, damage, watches that are never read, odd options.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -228,7 +228,7 @@ async fn damaged_long_value_is_reported_in_its_place() {
         matches!(&event, WatchEvent::Change(change) if change.key == "/k/4"),
         "{event:?}"
     );
-    // Whoever does not want the value is not told of it.
+    // A watch without values does not report the damage.
     let keys_only = WatchOptions {
         prefixes: vec!["/k/".into()],
         keys_only: true,
@@ -489,7 +489,7 @@ async fn dropped_watches_free_their_routes() {
     store.batch(batch.clone()).await.unwrap();
     node.close().await.unwrap();
     assert_eq!(next(&mut watch).await, WatchEvent::CaughtUp);
-    // What was published before the close still comes.
+    // Changes published before the close still come.
     for op in &batch {
         let event = next(&mut watch).await;
         assert!(

@@ -36,7 +36,7 @@ use crate::support::{
     writer::{Writer, heads_of},
 };
 
-/// What happened over all seeds: rare paths must have run.
+/// Counts over all seeds, to assert that rare paths ran.
 #[derive(Debug, Default)]
 struct Counts {
     changes: AtomicU64,
@@ -249,7 +249,7 @@ fn some<T: From<&'static str>>(random: &mut Random, all: &[&'static str]) -> Vec
     chosen.collect()
 }
 
-// Where everything is over: what a watcher must reach.
+// The end: frontier and time that each watcher must reach.
 type Goal = Option<(Frontier, u64)>;
 
 // Watches until the goal is reached or the store is closed.
@@ -473,7 +473,8 @@ fn tail(lineage: &Lineage) -> Vec<String> {
     lineage.steps.iter().map(short).collect()
 }
 
-// Lets the clock pass what is due and what is held; returns where all is told.
+// Moves the clock past all expiries and held entries; returns the time through which expiries are
+// delivered.
 async fn settle(store: &Store, clock: &Clock, held: &VerifiedEntry) -> (Frontier, u64) {
     clock.advance(2 * DRIFT_MS_MAX);
     // Wakes the writer, which looks at the clock a few times a second otherwise.

@@ -1,4 +1,4 @@
-//! Positions that travel: a watch begun on one node and resumed on another one is told exactly the
+//! Portable cursors: a watch begun on one node and resumed on another one delivers exactly the
 //! rest.
 
 use std::{
@@ -75,7 +75,7 @@ async fn send(random: &mut Random, from: &Store, to: &Store, all: bool) {
     log.retain(|entry| !there.contains(&entry.id));
     log.sort_by_key(|entry| entry.order());
     if !all {
-        // A prefix in order: nothing that is left out is needed by what is sent.
+        // A prefix, in order: no entry that is sent needs one that is left out.
         log.truncate(random.below(log.len() + 1));
     }
     random.shuffle(&mut log);
@@ -94,7 +94,7 @@ fn after(cursor: Cursor, prefix: &'static str, wait: bool) -> WatchOptions {
 
 type OpId = (EntryId, u32);
 
-/// What happened over all histories: rare paths must have run.
+/// Counts over all histories, to assert that rare paths ran.
 #[derive(Debug, Default)]
 struct Counts {
     hops: AtomicU64,
@@ -120,7 +120,7 @@ struct Traveller<'a> {
 impl Traveller<'_> {
     /// Resumes on `store`, which has all of the cursor, and reads `max` changes or all there are.
     async fn ride(&mut self, store: &Store, max: usize) {
-        // As a user would carry it: as text.
+        // The cursor travels as text, as a user would carry it.
         let cursor: Cursor = self.cursor.to_string().parse().unwrap();
         let mut watch = store.watch_with(after(cursor, self.prefix, false));
         add(&self.counts.hops);
@@ -140,7 +140,7 @@ impl Traveller<'_> {
         if self.cursor.partial.is_some() {
             add(&self.counts.inside_entries);
         }
-        // Stopped in the middle of a batch: it is told as a whole again.
+        // The watch stopped in the middle of a batch: the whole batch comes again.
         let Some(last) = last.filter(|change| change.atomic) else {
             return;
         };
@@ -161,7 +161,7 @@ impl Traveller<'_> {
         }
     }
 
-    /// All that matches was told, causes before effects.
+    /// Everything that matches was delivered, causes before effects.
     fn judge(&self, log: &[VerifiedEntry]) {
         let by_id: BTreeMap<EntryId, &VerifiedEntry> =
             log.iter().map(|entry| (entry.id, entry)).collect();
@@ -232,7 +232,8 @@ async fn write_elsewhere(random: &mut Random, store: &Store, writer: &mut Writer
     take_in(store, &[entry]).await;
 }
 
-// What `cursor` names and `store` has not, as a watch must say it of authors who did not fork.
+// The entries of `cursor` that `store` is missing, as a watch must report them for authors without
+// a fork.
 fn lacking(cursor: &Cursor, store: &Store) -> Vec<MissingRange> {
     let mut frontier = cursor.frontier.clone();
     if let Some(partial) = cursor.partial {
@@ -281,7 +282,7 @@ async fn one(random: &mut Random, counts: &Counts) {
                     .next()
                     .await;
                 let Some(Err(WatchError::Behind { missing: told })) = refused else {
-                    // Of a forked author a frontier does not show what is shared.
+                    // A frontier does not show which entries the branches of a fork share.
                     assert!(forked.is_some(), "{refused:?}, missing {missing:?}");
                     continue;
                 };
@@ -443,7 +444,7 @@ async fn cursor_past_a_removal_resumes_at_its_cut() {
     take_in(&store_b, &log_of(&store_a).await).await;
     store_b.put("/b/1", "v").await.unwrap();
     let mut watch = store_b.watch_with(after(cursor, "", false));
-    // Nobody here knows what was told of the rest: it is all said again.
+    // This replica cannot know which of the rest was delivered, so all of it comes again.
     let said = next(&mut watch).await;
     assert!(matches!(said, WatchEvent::Gap { .. }), "{said:?}");
     let told = keys(&mut watch).await;
@@ -454,14 +455,14 @@ async fn cursor_past_a_removal_resumes_at_its_cut() {
 
     // A writes over one that will not count.
     store_a.put("/removed/2", "kept").await.unwrap();
-    // A hears of it too: what was taken back is not in its past any more.
+    // A receives the removal too: the entries taken back are no longer in its past.
     let before = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
     assert!(before.is_some());
     of_a.send(members(&[&grant, &removal])).unwrap();
     store_a.reconsider().await;
     let after = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
     assert_eq!(after, None);
-    // What was there before the write over it is not, either.
+    // Nor is the value before the write over it.
     let after = store_a.get_at(b"/removed/2", NOW_MS + 2).await.unwrap();
     assert_eq!(after, None);
     let past = |store: Store| async move { store.list_at(List::default(), NOW_MS + 60_000).await };

@@ -1,5 +1,5 @@
-//! What a watch selects: several prefixes, patterns, and an end in time. Random ones are judged in
-//! `watch`.
+//! Selections of a watch: several prefixes, patterns, and an end in time. `histories` judges random
+//! ones.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn until_caught_up(watch: &mut Watch) -> Vec<String> {
     }
 }
 
-// What comes until it ends; expiries with a mark.
+// Returns the keys of all changes until the end; expiries have a mark.
 async fn until_the_end(watch: &mut Watch) -> Vec<String> {
     let all = async {
         let mut told = Vec::new();
@@ -74,7 +74,7 @@ const KEYS: [&str; 8] = [
 async fn several_prefixes_are_one_ordered_stream() {
     let dir = tempfile::tempdir().unwrap();
     let (_node, store) = open(dir.path(), &Clock::system(), 2).await;
-    // Of `/a/1` three things say that it is wanted.
+    // Three of the selections match `/a/1`.
     let (prefixes, patterns) = (["/b/", "/a/", "/a/1", "/b/"], ["/jobs/*/done", "/a/?"]);
     let mut live = store.watch_with(about(&prefixes, &patterns, Start::Now));
     put_all(&store, &KEYS).await;

@@ -1,4 +1,4 @@
-//! Random histories of daemons: what happens in them, and that every guarantee holds.
+//! Random histories of daemons, and the test that every guarantee holds in them.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +37,7 @@ use crate::{
     support::random::Random,
 };
 
-/// What happened over all histories: rare paths must have run.
+/// Counts over all histories, to assert that rare paths ran.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) told: AtomicU64,
@@ -68,7 +68,7 @@ pub(super) fn add(count: &AtomicU64, by: u64) {
     count.fetch_add(by, Ordering::Relaxed);
 }
 
-/// What readers, writers and takers share.
+/// State shared by readers, writers and takers.
 pub(super) struct World {
     pub(super) counts: Arc<Counts>,
     pub(super) lives: Vec<Arc<Life>>,
@@ -149,7 +149,7 @@ impl Mesh {
                 let goes_on = !random.once_in(3);
                 add(&counts.pauses, 1);
                 add(&counts.kills, u64::from(!goes_on));
-                // Longer than who reads there is patient.
+                // Longer than the patience of its readers.
                 self.nodes[victim].pause(SILENCE + time / 2, goes_on).await;
             }
         }
@@ -237,7 +237,7 @@ async fn settled(world: &World, readers: &mut [Reader]) -> Truth {
     loop {
         let frontier = agreed(world).await;
         if due_ms == 0 {
-            // What expires last, so that it shows when all has.
+            // This value expires last: its expiry shows that all others were delivered.
             let mut client = world.lives[0].client().await;
             let last = writer::put(&mut client, "/last", Vec::new(), Some(400)).await;
             last.unwrap();
@@ -479,7 +479,7 @@ const TAKEN: usize = 1;
 /// The node where much is written at a time.
 pub(super) const FLOODED: usize = 2;
 const HOOK: &str = "copy";
-/// What the hook and the consumer are about.
+/// The prefix of the hook and the consumer.
 const IN: &str = "/in/";
 /// Longer than a connection lives that nothing comes over.
 const LONG: Duration = Duration::from_millis(7500);

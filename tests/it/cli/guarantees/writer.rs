@@ -1,4 +1,4 @@
-//! Who writes at one node, whatever becomes of it.
+//! Writers at one node, while it is killed, paused and cut off.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::support::random::Random;
 
-/// Writes at one node until it is over. Returns the entries that were acknowledged.
+/// Writes at one node until the history ends. Returns the acknowledged entries.
 pub(super) async fn write(
     at: usize,
     floods: bool,
@@ -32,7 +32,7 @@ pub(super) async fn write(
         acknowledged.insert(wire::entry(&written.entry));
     };
     if floods {
-        // For as long as it takes that some read here.
+        // Long enough for some reads here.
         tokio::time::sleep(Duration::from_millis(300)).await;
         for time in 0..FLOOD {
             let bytes = if time < FLOOD_LARGE { 40_000 } else { 0 };

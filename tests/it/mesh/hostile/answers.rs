@@ -1,4 +1,4 @@
-//! Members who wait until a node asks them, and answer what no honest node answers.
+//! Members that wait until a node opens a sync, and give it answers that no honest node gives.
 
 use iroh::endpoint::ReadError;
 use lattice::{limits::SYNC_MESSAGE_BYTES_MAX, net::Addresses};
@@ -53,7 +53,7 @@ async fn n1_n4_n5_lying_answers_are_strikes() {
         }],
         last: true,
     };
-    // What it answers, and how many strikes that is.
+    // The answer, and its number of strikes.
     let scripts = [
         (
             "N1 rubbish",
@@ -92,7 +92,8 @@ async fn n1_n4_n5_lying_answers_are_strikes() {
         eprintln!("{name}");
         let number = 110 + u8::try_from(index).unwrap();
         let raw = field.member(number, Role::Writer).await;
-        // Only what it dials itself counts: a node that dials it is told so at once.
+        // Only the client's own connections count: a node that dials the client is refused at
+        // once.
         let endpoint = raw.endpoint.clone();
         let refusing = tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
@@ -100,7 +101,7 @@ async fn n1_n4_n5_lying_answers_are_strikes() {
             }
         });
         let connection = raw.connected(&field.a, SYNC).await;
-        // Who dials begins; what is asked for here is that the node asks.
+        // The dialing side begins; these scripts need the node to begin.
         let (node, known) = (raw.author(), Addresses::default());
         field.a.net.connect(&node, known).await.unwrap();
         let mut line = asked(&connection).await;

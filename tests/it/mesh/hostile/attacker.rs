@@ -1,4 +1,4 @@
-//! Two honest nodes, and a raw client that sends whatever it likes.
+//! Two honest nodes, and a raw client that can send anything.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -55,7 +55,7 @@ impl Field {
         field
     }
 
-    /// What one honest node writes, the other sees, and neither blames the other.
+    /// Each honest node receives the other's writes, and neither blames the other.
     pub(super) async fn still_works(&self) {
         let count = self.puts.get() + 1;
         self.puts.set(count);
@@ -71,7 +71,7 @@ impl Field {
         }
     }
 
-    /// A key that is no member.
+    /// A client whose key is not a member.
     pub(super) async fn stranger(&self, number: u8) -> Raw {
         Raw::new(number).await
     }
@@ -291,7 +291,7 @@ impl Line {
         self.raw(&message.encode()).await;
     }
 
-    // Who is cut off while it talks finds that out when it listens.
+    // A client that is cut off while it sends finds out when it reads.
     pub(super) async fn raw(&mut self, bytes: &[u8]) {
         drop(self.send.write_all(bytes).await);
     }

@@ -1,4 +1,4 @@
-//! Members who open too much, or are too slow.
+//! Members that open too many connections or streams, or that are too slow.
 
 use lattice::{
     limits::{PEER_CONNECTIONS_ALL_MAX, PEER_CONNECTIONS_MAX, PEER_STREAMS_MAX, PEER_SYNCS_MAX},

@@ -1,4 +1,4 @@
-//! Members who say in gossip what no honest node says.
+//! Members that send messages in gossip that no honest node sends.
 
 use iroh_gossip::{
     api::{Event, GossipReceiver, GossipSender, JoinOptions},
@@ -56,7 +56,7 @@ impl Talk {
         let connection = raw.connected(peer, GOSSIP).await;
         let id = iroh::EndpointId::from_bytes(&peer.node.id().0).unwrap();
         self.sender.join_peers(vec![id]).await.unwrap();
-        // Where the connection is closed already, so be it.
+        // The connection may be closed already.
         drop(self.gossip.handle_connection(connection.clone()).await);
         connection
     }
@@ -159,7 +159,7 @@ async fn n1_n2_malformed_gossip_is_a_strike_for_its_sender() {
         talk.say(message).await;
         strikes += 1;
         struck(&field.a, &raw.author(), strikes, says).await;
-        // It reached the other node through an honest one, who is not blamed for it.
+        // It reached the other node through an honest one, which is not blamed for it.
         field.still_works().await;
         assert_eq!(root.get(b"/forged").await.unwrap(), None);
     }
@@ -241,7 +241,7 @@ async fn m3_n3_entries_of_strangers_and_orphans_wait() {
         0,
         "who relays may not know"
     );
-    // What it waited for comes: it was kept.
+    // The missing entry comes, and the waiting one is applied: it was kept.
     talk.say(entry(encoded(&orphans[0]))).await;
     has(&root, "/orphan", "forged 100").await;
     let (secret, _expires_ms) = field.a.node.invite(Role::Writer, 60_000).await.unwrap();

@@ -1,4 +1,4 @@
-//! Invitations that are worth nothing, and hosts that invite to mislead.
+//! Worthless invites, and hosts that mislead a joiner.
 
 use lattice::{
     net::{Invitation, InvitationError, JoinError},

@@ -1,4 +1,4 @@
-//! Members who were removed or shut out, who want more than they may, who vouch for strangers.
+//! Members that were removed or shut out, that want more than their role, or that relay strangers.
 
 use lattice::{
     limits::{SHUT_OUT_MIN, STRIKES_MAX},
@@ -49,7 +49,7 @@ async fn m4_removed_member_is_cut_off_everywhere() {
             assert_eq!(answer, stranger.refusal(peer, alpn).await);
         }
     }
-    // What was on its way when it was removed.
+    // Messages that were on their way during the removal.
     let quiet = Duration::from_millis(500);
     while timeout(quiet, talk.hears_anything()).await.is_ok() {}
     let heard = timeout(2 * quiet, talk.hears_anything());

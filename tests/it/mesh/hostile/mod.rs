@@ -1,8 +1,8 @@
-//! Peers that mean harm, against real nodes: raw iroh clients that send whatever they like.
+//! Hostile peers against real nodes: raw iroh clients that can send anything.
 //!
-//! A script is named by the row of the threat table that it tries (`tests/it/threats.md`). After
-//! each script, the honest nodes are in step within seconds, and neither holds a strike against the
-//! other.
+//! The name of a script begins with the rows of the threat table that it tries
+//! (`tests/it/threats.md`). After each script, the honest nodes are in step within seconds, and
+//! neither holds a strike against the other.
 
 mod answers;
 mod attacker;

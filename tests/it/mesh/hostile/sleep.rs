@@ -1,4 +1,4 @@
-//! A node that has slept. The peer hangs up each time, so that the next dial is long to wait for.
+//! A node wakes from sleep. Its peer hangs up each time, so the next dial is far away.
 
 use lattice::clock::Clock;
 

@@ -1,4 +1,4 @@
-//! Keys that are no members: they get nothing, and learn nothing.
+//! Strangers: keys of nobody who is a member. They get nothing and learn nothing.
 
 use lattice::limits::{HELLO_BYTES_MAX, HELLOS_MAX, PEER_WINDOW_BYTES};
 use lattice::wire::net::{HelloReply, HelloRequest};
@@ -37,7 +37,7 @@ pub fn request(version: u32, store: StoreId, secret: &[u8]) -> Vec<u8> {
     request.encode_to_vec()
 }
 
-/// The word of a refusal that tells nothing else.
+/// The reason in a refusal without details.
 pub fn refused(answer: &[u8]) -> (String, String) {
     let reply = HelloReply::decode(answer).unwrap();
     assert_eq!(

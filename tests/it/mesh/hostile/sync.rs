@@ -1,4 +1,4 @@
-//! Members who break the rules of a sync: each a strike, with its reason.
+//! Members that break the rules of a sync: each breach is a strike, with its reason.
 
 use lattice::{
     limits::{SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_WANTS_MAX},
@@ -12,7 +12,7 @@ struct Script {
     name: &'static str,
     kind: u8,
     steps: Vec<Step>,
-    // What `peer list` says of it.
+    // The reason in `peer list`.
     says: &'static str,
 }
 
@@ -25,7 +25,7 @@ enum Step {
 
 use Step::{Finish, Hear, Raw as Bytes_, Say};
 
-/// What scripts are about.
+/// The facts that scripts use.
 struct Scene<'a> {
     key: &'a Key,
     store: StoreId,
@@ -64,7 +64,7 @@ impl Scene<'_> {
         [Say(hello(self.store)), Hear("Tips")]
     }
 
-    // The same, both frontiers told: this one has `entries`.
+    // The same after both frontiers were sent: this side has `entries`.
     fn offering(&self, own: &[VerifiedEntry]) -> Vec<Step> {
         let mut steps: Vec<_> = self.opening().into();
         steps.push(Say(tips(&[tip(own.last().unwrap())])));

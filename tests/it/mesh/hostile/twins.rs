@@ -1,4 +1,4 @@
-//! One key on two machines, a backup that was restored, clocks hours apart.
+//! One key on two machines, a restored backup, clocks hours apart.
 
 use std::{fs, path::Path};
 
@@ -49,7 +49,7 @@ async fn b1_copied_directory_loses_nothing() {
     let twin = copied(&dir);
     let root = field.a.node.root();
 
-    // One after the other, each without having heard of the other.
+    // One runs after the other, and neither received the other's entries.
     for (dir, key) in [(dir, "/twin/1"), (twin, "/twin/2")] {
         let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
         node.root().put(key, "mine").await.unwrap();
@@ -101,7 +101,7 @@ async fn b2_fork_is_shown_and_closed_by_its_node() {
     c.join(&field.a, Role::Writer).await;
     let author = c.node.id();
     let dir = c.stop().await;
-    // Written while nobody was told, and lost: what is left is a copy.
+    // These writes reached no peer and are lost: a copy of the directory is left.
     let lost = copied(&dir);
     let node = Node::open(NodeConfig::new(lost.path())).await.unwrap();
     node.root().put("/fork", "lost").await.unwrap();
@@ -198,7 +198,7 @@ async fn t2_t3_fast_clock_moves_no_other_clock() {
         about.then_some(())
     })
     .await;
-    // What is written here is stamped by the clock here.
+    // Entries written here are stamped by the clock here.
     let written = ours.put("/here", "now").await.unwrap();
     let skew_ms = written.hlc.wall_ms.abs_diff(field.a.node.clock().now_ms());
     assert!(skew_ms < 120_000, "{skew_ms}");
