@@ -6,7 +6,7 @@
 //! peers. Local and remote entries meet in `store/writer/intake.rs`.
 //!
 //! # Floors
-//! A module names only modules of floors below its own; `tests/it/tidy.rs` keeps it so.
+//! A module names only modules of floors below its own; `tests/it/repository` keeps it so.
 //!
 //! ```text
 //! 7  daemon                          wires node, net, hooks and api; signals; ordered shutdown
