@@ -62,7 +62,7 @@ fn cycles(graph: &Graph) -> Vec<Cycle> {
     for (folder, edges) in folders {
         let reached: BTreeMap<&str, BTreeSet<&str>> = edges
             .iter()
-            .map(|(from, ..)| (*from, reached(*from, &edges)))
+            .map(|(from, ..)| (*from, reached(from, &edges)))
             .collect();
         let both_ways = |a: &str, b: &str| {
             let reaches = |a: &str, b: &str| reached.get(a).is_some_and(|all| all.contains(b));

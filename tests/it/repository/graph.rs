@@ -93,7 +93,7 @@ impl Graph {
         None
     }
 
-    fn read_names(&mut self, module: &Module, tokens: &[Token]) {
+    fn read_names(&mut self, module: &[String], tokens: &[Token]) {
         for (path, name) in renamed(tokens) {
             let Some(path) = self.absolute(module, &path) else {
                 continue;
@@ -105,14 +105,14 @@ impl Graph {
         }
     }
 
-    fn read_edges(&mut self, path: &str, module: &Module, tokens: &[Token]) {
+    fn read_edges(&mut self, path: &str, module: &[String], tokens: &[Token]) {
         let in_binary = module.first().is_some_and(|first| first == "cli");
         let mut named = named_in_crate(tokens, module, in_binary);
         // `use child::Name` in a `mod.rs`.
         for (used, _) in renamed(tokens) {
             let first = used.first().map(|first| child(module, first));
             if first.is_some_and(|first| self.files.contains_key(&first)) {
-                named.push(Named::new([module.as_slice(), &used].concat(), &tokens[0]));
+                named.push(Named::new([module, &used].concat(), &tokens[0]));
             }
         }
         let mut seen = BTreeSet::new();
@@ -120,9 +120,9 @@ impl Graph {
             let Some(to) = self.resolve(&name.path) else {
                 continue;
             };
-            if to != *module && seen.insert(to.clone()) {
+            if to != module && seen.insert(to.clone()) {
                 self.edges.push(Edge {
-                    from: module.clone(),
+                    from: module.to_vec(),
                     to,
                     path: path.to_owned(),
                     at: name.at,
@@ -132,25 +132,25 @@ impl Graph {
     }
 
     /// Returns a path of a `use` in `module` from the crate's root; `None` if it leads elsewhere.
-    fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
+    fn absolute(&self, module: &[String], path: &[String]) -> Option<Module> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
             "crate" | "lattice" => Some(rest.to_vec()),
-            "self" => Some([module.as_slice(), rest].concat()),
+            "self" => Some([module, rest].concat()),
             "super" => {
                 let (_own, above) = module.split_last()?;
                 Some([above, rest].concat())
             }
             name => {
                 let is_child = self.files.contains_key(&child(module, name));
-                is_child.then(|| [module.as_slice(), path].concat())
+                is_child.then(|| [module, path].concat())
             }
         }
     }
 }
 
-fn child(module: &Module, name: &str) -> Module {
-    let mut child = module.clone();
+fn child(module: &[String], name: &str) -> Module {
+    let mut child = module.to_vec();
     child.push(name.to_owned());
     child
 }
