@@ -106,7 +106,7 @@ async fn writers_acts_on_nodes_are_void() {
     let mut writer = Writer::new(AUTHOR_B, ROOT);
     let ops = vec![grant(AUTHOR_B, Role::Writer)];
     let granted = creator.write(NOW_MS, ops, BTreeSet::new(), false);
-    // Each cites, and so would supersede, the grant; with the last comes an ordinary key.
+    // Each cites the grant, and so would supersede it; the last entry also has an ordinary key.
     let said = [
         vec![grant(AUTHOR_B, Role::Admin)],
         vec![delete(&role_of(AUTHOR_B))],

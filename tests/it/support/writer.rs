@@ -14,7 +14,7 @@ use lattice::{
 
 use super::model::key_of;
 
-/// An author elsewhere, who signs entries that are ingested here.
+/// An author elsewhere. Its entries are signed here and ingested by a store.
 #[derive(Debug, Clone)]
 pub struct Writer {
     key: SigningKey,

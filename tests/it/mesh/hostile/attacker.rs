@@ -170,7 +170,8 @@ impl Raw {
         self.key.author()
     }
 
-    /// `None`: refused during the handshake. Who is refused after it learns that later.
+    /// `None`: refused during the handshake. A client that is refused after the handshake learns
+    /// it later.
     pub(super) async fn connect(&self, peer: &Peer, alpn: &[u8]) -> Option<Connection> {
         let dialling = self.endpoint.connect(address(peer), alpn);
         timeout(SOON, dialling).await.unwrap().ok()
@@ -304,7 +305,7 @@ impl Line {
         message
     }
 
-    /// `None`: the stream is over.
+    /// `None`: the stream ended.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.ready.pop_front() {
@@ -375,7 +376,7 @@ pub(super) const SMALL_ORDER: Author = {
     Author(bytes)
 };
 
-/// Offers entries as a peer would that has them, and waits until the session is over.
+/// Offers entries like a peer that has them, and waits until the session ends.
 pub(super) async fn offer(
     connection: &Connection,
     store: StoreId,

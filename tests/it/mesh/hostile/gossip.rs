@@ -17,7 +17,7 @@ use tokio_stream::StreamExt as _;
 
 use super::*;
 
-/// Somebody who knows the topic of the root store, and talks in it.
+/// A client that knows the topic of the root store and sends messages in it.
 pub struct Talk {
     gossip: Gossip,
     sender: GossipSender,

@@ -38,7 +38,7 @@ async fn grant_of(peer: &Peer, node: &Author) -> Parent {
 }
 
 impl Key {
-    /// Signs a grant that nobody has seen yet.
+    /// Signs a grant that no node has seen yet.
     fn grants(
         &self,
         store: StoreId,

@@ -301,7 +301,7 @@ fn wants(scene: &Scene<'_>) -> Vec<Script> {
     ]
 }
 
-// Entries that nobody asked for, or that are none.
+// Entries that were not asked for, and bytes that are not entries.
 fn forgeries(scene: &Scene<'_>) -> Vec<Script> {
     let chain = scene.chain(40);
     let honest = || scene.offering(&chain);
