@@ -6,7 +6,7 @@
 //! node to a watcher on another.
 //!
 //! # Floors
-//! A module names only modules of floors below its own; a test keeps it so.
+//! A module names only modules of floors below its own; `tests/it/repository` keeps it so.
 //!
 //! ```text
 //! 7  daemon                          wires node, net, hooks and api; signals; ordered shutdown

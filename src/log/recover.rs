@@ -256,7 +256,7 @@ impl LogFile<'_> {
     // True when the record's payload is the entry that its frame names, and continues the record
     // before it, if that one ends where this one begins.
     fn is_whole(&self, record: &Record, before: Option<Before>) -> io::Result<bool> {
-        let Some(entry) = self.read_entry(record)? else {
+        let Some(entry) = self.entry(record)? else {
             return Ok(false);
         };
         Ok(before.is_none_or(|before| {

@@ -1,4 +1,4 @@
-//! Promises that no single module keeps alone.
+//! Tests of the promises that no single module keeps alone. Each folder is a family of them.
 
 #![allow(
     missing_docs,
@@ -10,40 +10,20 @@
     reason = "a test may stop at the first surprise, and says what it saw"
 )]
 
-mod acts;
-mod causes;
+#[cfg(feature = "api")]
+mod api;
 #[cfg(feature = "cli")]
 mod cli;
 mod consumers;
-mod crowd;
+mod entries;
 mod faults;
-mod fork;
-mod golden;
 mod guarantees;
 #[cfg(feature = "hooks")]
 mod hooks;
-mod hostile;
-mod ingest;
-#[cfg(feature = "cli")]
-mod kill;
-mod laws;
-mod membership;
 #[cfg(feature = "net")]
 mod mesh;
-mod model;
-mod node;
-mod past;
-mod portable;
-mod random;
-mod removal;
+mod repository;
 mod sim;
-#[cfg(feature = "api")]
-mod socket;
 mod store;
-mod tidy;
+mod support;
 mod watch;
-mod watch_clocks;
-mod watch_edge;
-mod watch_oracle;
-mod watch_select;
-mod watch_time;

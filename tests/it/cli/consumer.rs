@@ -44,13 +44,13 @@ fn text<'a>(line: &'a Value, field: &str) -> &'a str {
     line[field].as_str().unwrap_or_default()
 }
 
-// What the next line of a stream has.
+// Returns the next line of a stream.
 fn streamed(stream: &mut Running) -> Value {
     serde_json::from_str(&stream.line().expect("the stream goes on")).unwrap()
 }
 
 #[test]
-fn what_is_acknowledged_is_done_and_the_rest_is_seen() {
+fn acknowledged_is_done_rest_is_listed() {
     let home = Home::initialised();
     let _node = home.up();
     put(&home, "/orders/7", "two\nhammers");
@@ -119,7 +119,7 @@ fn what_is_acknowledged_is_done_and_the_rest_is_seen() {
 }
 
 #[test]
-fn without_a_node_each_command_opens_the_store_itself() {
+fn without_a_node_each_command_opens_the_store() {
     let home = Home::initialised();
     home.run(&["consumer", "create", "billing", "/orders/"])
         .ok();
@@ -149,7 +149,7 @@ fn without_a_node_each_command_opens_the_store_itself() {
 }
 
 #[test]
-fn a_killed_process_gives_back_what_it_had_with_an_attempt_count() {
+fn killed_taker_returns_its_changes() {
     let home = Home::initialised();
     let _node = home.up();
     let create = [
@@ -198,7 +198,7 @@ fn a_killed_process_gives_back_what_it_had_with_an_attempt_count() {
 }
 
 #[test]
-fn the_next_change_of_a_stream_comes_when_the_one_before_is_answered() {
+fn stream_sends_the_next_after_an_answer() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["consumer", "create", "c", "/k/"]).ok();
@@ -217,7 +217,7 @@ fn the_next_change_of_a_stream_comes_when_the_one_before_is_answered() {
 }
 
 #[test]
-fn any_number_of_processes_share_the_work() {
+fn many_processes_share_the_work() {
     const CHANGES: usize = 300;
     let home = Home::initialised();
     let _node = home.up();
@@ -248,7 +248,7 @@ fn any_number_of_processes_share_the_work() {
 }
 
 #[test]
-fn a_stream_survives_its_node_and_misses_nothing() {
+fn stream_survives_its_node() {
     let home = Home::initialised();
     let node = home.up();
     home.run(&["consumer", "create", "c", "/k"]).ok();
@@ -275,7 +275,7 @@ fn a_stream_survives_its_node_and_misses_nothing() {
 }
 
 #[test]
-fn what_nobody_can_do_is_a_dead_letter_until_somebody_decides() {
+fn failed_changes_become_dead_letters() {
     let home = Home::initialised();
     let _node = home.up();
     let create = [
@@ -331,7 +331,7 @@ fn what_nobody_can_do_is_a_dead_letter_until_somebody_decides() {
 }
 
 #[test]
-fn a_consumer_is_paused_resumed_reset_and_deleted() {
+fn pause_resume_reset_and_delete() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["consumer", "create", "c", "/k"]).ok();
@@ -350,7 +350,7 @@ fn a_consumer_is_paused_resumed_reset_and_deleted() {
     home.run(&["consumer", "reset", "c", "--from", "now"]).ok();
     let nothing = home.run(&["consumer", "next", "c", "--timeout", "300ms"]);
     assert_eq!(nothing.code, 8, "{nothing}");
-    // Waiting, it is told of the end.
+    // While it waits, it learns of the end.
     let waiting = home.start(&["consumer", "next", "c", "--stream"]);
     thread::sleep(Duration::from_millis(300));
     insta::assert_snapshot!(home.run(&["consumer", "delete", "c"]), @r#"
@@ -369,7 +369,7 @@ fn a_consumer_is_paused_resumed_reset_and_deleted() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn nonsense_is_refused() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["consumer", "create", "c", "/k"]).ok();

@@ -1,4 +1,4 @@
-//! Damaged files: what the commands say of them, and how a person gets on.
+//! Damaged files: what the commands report, and how a person repairs them.
 
 use std::{fs, path::PathBuf};
 
@@ -19,7 +19,7 @@ fn quiet(home: &Home, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn own_log_that_was_cut_is_refused_until_it_is_repaired() {
+fn cut_own_log_is_refused_until_repaired() {
     let home = Home::initialised();
     insta::assert_snapshot!(home.run(&["repair"]), @r#"
     store [uuid] (root): nothing to repair
@@ -65,7 +65,7 @@ fn own_log_that_was_cut_is_refused_until_it_is_repaired() {
 }
 
 #[test]
-fn repair_while_the_node_runs_tells_watchers_to_forget() {
+fn repair_of_a_running_node_is_a_gap() {
     let home = Home::initialised();
     home.run(&["put", "/t/a", "1"]).ok();
     fs::remove_file(own_log(&home)).unwrap();
@@ -85,7 +85,7 @@ fn repair_while_the_node_runs_tells_watchers_to_forget() {
 }
 
 #[test]
-fn watch_goes_on_behind_a_value_that_is_damaged_and_exits_6() {
+fn watch_passes_a_damaged_value_and_exits_6() {
     let home = Home::initialised();
     for key in ["/t/a", "/t/b", "/t/c"] {
         home.feed(&["put", key, "-"], vec![b'v'; 3000]).ok();
@@ -109,7 +109,7 @@ fn watch_goes_on_behind_a_value_that_is_damaged_and_exits_6() {
 }
 
 #[test]
-fn a_store_that_cannot_be_opened_because_of_damage_is_exit_6() {
+fn damaged_store_is_exit_6() {
     let (home, other) = (Home::initialised(), Home::initialised());
     let name = own_log(&other);
     let name = name.file_name().unwrap();

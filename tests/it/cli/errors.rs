@@ -1,9 +1,9 @@
-//! The important errors: what they say, what to do next, and the exit code.
+//! The important errors: text, hint and exit code.
 
 use super::harness::Home;
 
 #[test]
-fn a_mistyped_data_directory_is_not_created() {
+fn mistyped_directory_is_not_created() {
     let home = Home::new();
     insta::assert_snapshot!(home.run(&["get", "/a"]), @r#"
     error: there is no node in [home]/data
@@ -60,7 +60,7 @@ fn usage_is_exit_2() {
 }
 
 #[test]
-fn missing_and_refused_have_their_codes() {
+fn missing_and_refused_have_exit_codes() {
     let home = Home::initialised();
     let _node = home.up();
     insta::assert_snapshot!(home.run(&["get", "/t/none"]), @r#"
@@ -103,7 +103,7 @@ fn missing_and_refused_have_their_codes() {
 }
 
 #[test]
-fn a_value_that_is_too_long_says_by_how_much() {
+fn too_long_value_says_its_length() {
     let home = Home::initialised();
     let ran = home.feed(&["put", "/t/long", "-"], vec![b'v'; (1 << 20) + 1]);
     insta::assert_snapshot!(ran, @r#"
@@ -114,7 +114,7 @@ fn a_value_that_is_too_long_says_by_how_much() {
 }
 
 #[test]
-fn conditions_that_do_not_hold_are_exit_4() {
+fn failed_conditions_are_exit_4() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["put", "/t/a", "1", "--if-absent"]).ok();
@@ -138,7 +138,7 @@ fn conditions_that_do_not_hold_are_exit_4() {
 }
 
 #[test]
-fn a_second_node_is_told_about_the_first() {
+fn second_node_names_the_first() {
     let home = Home::initialised();
     let _node = home.up();
     let ran = home.run(&["up"]);

@@ -1,4 +1,4 @@
-//! One data directory on two machines: what each says, and how a person gets on.
+//! One data directory on two machines: what both report, and how a person repairs it.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ fn has_heard(home: &Home, value: &str) {
 }
 
 #[test]
-fn a_copied_directory_forks_shows_and_is_closed_by_repair() {
+fn copied_directory_fork_is_shown_and_repaired() {
     let a = Home::new();
     let _a_node = a.up();
     let (b, copied) = (Home::new(), Home::new());

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A home directory; the data directory `data` in it does not exist at first.
 pub(crate) struct Home {
     dir: TempDir,
-    // Where its node listens for peers.
+    // The address at which its node listens for peers.
     bind: String,
     // Words before each command, which run it elsewhere.
     inside: Vec<String>,
@@ -93,7 +93,7 @@ impl Home {
             .unwrap();
         let mut pipe = child.stdin.take().unwrap();
         let bytes = stdin.as_ref().to_vec();
-        // A command that stops reading is no error here.
+        // A command may stop reading: that is not an error here.
         let writer = thread::spawn(move || drop(pipe.write_all(&bytes)));
         let ran = Running::new(child, self).end();
         writer.join().unwrap();
@@ -221,7 +221,7 @@ impl Drop for Running {
     }
 }
 
-/// What a command printed, with ids, times and paths replaced.
+/// The output of a command, with ids, times and paths replaced.
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,

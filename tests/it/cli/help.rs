@@ -1,4 +1,4 @@
-//! What the command line says about itself.
+//! Help texts, manual pages and completions.
 
 use super::harness::Home;
 
@@ -238,7 +238,7 @@ fn short_help_of_put_names_every_flag() {
 }
 
 #[test]
-fn every_command_has_help_with_examples_and_a_page() {
+fn every_command_has_examples_and_a_page() {
     let home = Home::new();
     for command in COMMANDS {
         let help = home.run(&[*command, &["--help"]].concat()).ok();

@@ -1,4 +1,5 @@
-//! Hooks at the command line: added, listed, tested, mended; and `on`, which runs here and now.
+//! Hooks at the command line: added, listed, tested, repaired; and `on`, which runs in the
+//! terminal.
 
 use std::{
     fs,
@@ -39,7 +40,7 @@ fn until(home: &Home, what: &str, is_so: impl Fn(&Value) -> bool) {
 }
 
 #[test]
-fn a_hook_is_one_line() {
+fn hook_is_one_line() {
     let home = Home::initialised();
     script(
         &home,
@@ -135,7 +136,7 @@ fn a_hook_is_one_line() {
 }
 
 #[test]
-fn a_test_shows_what_would_have_run_and_been_written() {
+fn hook_test_shows_results_without_writing() {
     let home = Home::initialised();
     script(
         &home,
@@ -185,7 +186,7 @@ fn a_test_shows_what_would_have_run_and_been_written() {
     "#);
     assert!(!home.path("ran").exists());
     assert_eq!(home.run(&["get", "/index/a"]).code, 3);
-    // For real: written once, however often.
+    // A real run writes once, however often it runs.
     for _ in 0..2 {
         home.run(&["hook", "test", "index", "--since", "1h"]).ok();
     }
@@ -196,7 +197,7 @@ fn a_test_shows_what_would_have_run_and_been_written() {
 }
 
 #[test]
-fn a_hook_that_makes_no_sense_is_refused() {
+fn nonsense_is_refused() {
     let home = Home::initialised();
     for (wrong, code) in [
         (&["add", "a", "/a/"][..], 2),
@@ -258,7 +259,7 @@ fn on_runs_a_command_for_each_change() {
 }
 
 #[test]
-fn on_latest_coalesces_what_waits() {
+fn on_latest_coalesces_waiting_changes() {
     let home = Home::initialised();
     let _node = home.up();
     script(
@@ -294,7 +295,7 @@ fn on_latest_coalesces_what_waits() {
 }
 
 #[test]
-fn on_ends_what_runs_when_it_is_interrupted() {
+fn on_kills_its_runs_when_interrupted() {
     let home = Home::initialised();
     let _node = home.up();
     script(
@@ -317,7 +318,7 @@ fn on_ends_what_runs_when_it_is_interrupted() {
 }
 
 #[test]
-fn logs_are_followed_over_a_node_that_dies_and_until_they_are_interrupted() {
+fn logs_are_followed_across_a_restart() {
     let home = Home::initialised();
     let node = home.up();
     script(&home, "tell.sh", "echo $LATTICE_KEY");
@@ -360,7 +361,7 @@ fn logs_are_followed_over_a_node_that_dies_and_until_they_are_interrupted() {
 }
 
 #[test]
-fn what_a_hook_wrote_names_its_cause() {
+fn written_entry_names_its_cause() {
     let home = Home::initialised();
     let _node = home.up();
     script(
@@ -394,7 +395,7 @@ fn what_a_hook_wrote_names_its_cause() {
 }
 
 #[test]
-fn who_only_asks_makes_no_consumers() {
+fn listing_makes_no_consumers() {
     let home = Home::initialised();
     let mut node = home.start(&["up", "--metrics", "127.0.0.1:0"]);
     let at = node

@@ -1,4 +1,4 @@
-//! A node that is killed while its hooks run.
+//! A node is killed while its hooks run.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use std::{
 use rustix::process::Signal;
 
 use super::harness::{Home, PATIENCE};
-use crate::random::Random;
+use crate::support::random::Random;
 
 #[test]
-fn a_killed_node_runs_each_change_and_writes_each_answer_once() {
+fn killed_node_runs_all_and_writes_once() {
     let home = Home::initialised();
     let note = home.path("note.sh");
     // Says that it ran, takes a while, and answers with one key of its own for each change.
@@ -90,7 +90,7 @@ fn a_killed_node_runs_each_change_and_writes_each_answer_once() {
 }
 
 #[test]
-fn a_hook_goes_on_where_it_was_when_the_state_is_lost() {
+fn hook_resumes_when_the_state_is_lost() {
     let home = Home::initialised();
     let note = home.path("note.sh");
     fs::write(

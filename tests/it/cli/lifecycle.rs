@@ -31,7 +31,7 @@ fn init_twice_changes_nothing() {
 }
 
 #[test]
-fn up_says_where_it_is_and_down_stops_it() {
+fn up_prints_its_place_and_down_stops_it() {
     let home = Home::new();
     let node = home.up();
     insta::assert_snapshot!(home.run(&["down"]), @r#"
@@ -54,7 +54,7 @@ fn up_says_where_it_is_and_down_stops_it() {
 }
 
 #[test]
-fn up_streams_what_is_put_elsewhere() {
+fn up_streams_puts_of_others() {
     let home = Home::new();
     let mut node = home.start(&["up", "--watch", "/t/"]);
     node.line_with("stop ");
@@ -78,7 +78,7 @@ fn up_prints_objects_for_programs() {
 }
 
 #[test]
-fn a_signal_stops_the_node_in_order() {
+fn signal_stops_the_node_in_order() {
     for signal in [Signal::TERM, Signal::INT] {
         let home = Home::new();
         let node = home.up();
@@ -91,7 +91,7 @@ fn a_signal_stops_the_node_in_order() {
 }
 
 #[test]
-fn a_signal_ends_a_watch_with_130() {
+fn signal_ends_a_watch_with_130() {
     let home = Home::initialised();
     let _node = home.up();
     let mut watch = home.start(&["watch", "/t/", "--json"]);
@@ -129,7 +129,7 @@ fn without_a_node_a_watch_is_one() {
 }
 
 #[test]
-fn a_killed_node_leaves_nothing_in_the_way() {
+fn killed_node_leaves_nothing_in_the_way() {
     let home = Home::new();
     let node = home.up();
     home.run(&["put", "/t/a", "1"]).ok();

@@ -29,7 +29,7 @@ fn every_line_arrives_once_and_in_order() {
 }
 
 #[test]
-fn a_bad_line_is_named_and_what_was_acknowledged_is_kept() {
+fn bad_line_is_named_and_earlier_ones_kept() {
     let home = Home::initialised();
     let _node = home.up();
     let ran = home.feed(&["put", "--stdin"], "/t/a\t1\n/t/b\t2\nbad\n/t/c\t3\n");
@@ -53,7 +53,7 @@ fn a_bad_line_is_named_and_what_was_acknowledged_is_kept() {
 }
 
 #[test]
-fn a_bad_first_line_is_a_usage_error() {
+fn bad_first_line_is_a_usage_error() {
     let home = Home::initialised();
     let ran = home.feed(&["put", "--stdin"], "bad\n/t/a\t1\n");
     insta::assert_snapshot!(ran, @r#"
@@ -65,7 +65,7 @@ fn a_bad_first_line_is_a_usage_error() {
 }
 
 #[test]
-fn json_lines_may_be_binary_and_may_delete() {
+fn json_lines_can_be_binary_and_delete() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["put", "/t/old", "x"]).ok();
@@ -94,7 +94,7 @@ fn json_lines_may_be_binary_and_may_delete() {
 }
 
 #[test]
-fn a_list_can_be_put_elsewhere() {
+fn list_can_be_put_elsewhere() {
     let home = Home::initialised();
     let _node = home.up();
     home.feed(&["put", "--stdin"], "/t/a\t1\n/t/b\t2\n").ok();
@@ -110,7 +110,7 @@ fn a_list_can_be_put_elsewhere() {
 }
 
 #[test]
-fn a_batch_is_one_atomic_entry() {
+fn batch_is_one_atomic_entry() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["put", "/t/old", "x"]).ok();
@@ -132,7 +132,7 @@ fn a_batch_is_one_atomic_entry() {
 }
 
 #[test]
-fn a_batch_with_a_fault_does_nothing() {
+fn faulty_batch_does_nothing() {
     let home = Home::initialised();
     insta::assert_snapshot!(home.feed(&["batch"], "put\t/t/a\t1\nput\t/t/a\t2\n"), @r#"
     error: an entry names each key at most once; "/t/a" comes twice
@@ -150,7 +150,7 @@ fn a_batch_with_a_fault_does_nothing() {
 }
 
 #[test]
-fn values_come_from_stdin_and_files_as_they_are() {
+fn values_from_stdin_and_files_are_unchanged() {
     let home = Home::initialised();
     let _node = home.up();
     let value = b"\0\x01line\n\tend\n";
@@ -169,7 +169,7 @@ fn values_come_from_stdin_and_files_as_they_are() {
 }
 
 #[test]
-fn a_prefix_is_deleted_when_that_is_confirmed() {
+fn prefix_delete_needs_confirmation() {
     let home = Home::initialised();
     let _node = home.up();
     let lines: String = (0..2000).map(|n| format!("/t/{n}\tx\n")).collect();

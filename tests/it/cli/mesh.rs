@@ -1,4 +1,4 @@
-//! Several nodes, as people use them: invite, join, watch, kill, come back, remove.
+//! Several nodes, as people use them: invite, join, watch, kill, restart, remove.
 
 use std::{
     thread,
@@ -47,7 +47,7 @@ fn has(home: &Home, key: &str, value: &str) {
 }
 
 #[test]
-fn a_new_user_brings_two_nodes_together() {
+fn two_nodes_meet_by_invite() {
     let a = Home::new();
     let _a_node = a.up();
     a.run(&["put", "/before", "it"]).ok();
@@ -62,7 +62,7 @@ fn a_new_user_brings_two_nodes_together() {
     "#);
     assert_eq!(b.run(&["get", "/before"]).raw, "it");
     let b_node = b.up();
-    // What one puts, the other streams; and a put can wait until both have it on disk.
+    // One node streams the other's puts, and a put can wait until both have it on disk.
     let mut watch = b.start(&["watch", "/from/", "--no-initial"]);
     soon("a sees b", || a.run(&["peers"]).raw.contains("online"));
     a.run(&["put", "/from/a", "1", "--wait-for", "2"]).ok();
@@ -88,7 +88,7 @@ fn a_new_user_brings_two_nodes_together() {
 }
 
 #[test]
-fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
+fn malformed_tokens_and_nodes_are_refused() {
     let a = Home::new();
     let _node = a.up();
     let token = token(&a, &["--expires", "1ms"]);
@@ -118,7 +118,7 @@ fn tokens_that_are_none_and_nodes_that_are_none_are_refused() {
 }
 
 #[test]
-fn the_list_says_of_each_member_how_it_is() {
+fn list_shows_each_member() {
     let a = Home::new();
     let _a_node = a.up();
     let (b, b_node) = joined(&a, "reader");
@@ -157,7 +157,7 @@ fn the_list_says_of_each_member_how_it_is() {
     drop(b);
 }
 
-// Where the node listens, once somebody is invited.
+// The address at which the node listens, once it has made an invite.
 fn listens(home: &Home, environment: Option<&str>) -> String {
     let mut up = home.command(&["up"]);
     up.env_remove("LATTICE_BIND").env_remove("LATTICE_NO_MDNS");
@@ -174,7 +174,7 @@ fn listens(home: &Home, environment: Option<&str>) -> String {
 }
 
 #[test]
-fn the_file_of_settings_counts_where_nothing_else_says_it() {
+fn flags_win_over_the_settings_file() {
     let home = Home::initialised();
     let file = home.data().join("config.toml");
     std::fs::write(&file, "bind = '127.0.0.2:0'\nmdns = false\n").unwrap();
@@ -188,7 +188,7 @@ fn the_file_of_settings_counts_where_nothing_else_says_it() {
     error: [home]/data/config.toml:2:1: unknown field `bnd`, expected one of `name`, `bind`, `mdns`, `relay`, `metrics`
     exit 2
     "#);
-    // What meets nobody does not ask for it.
+    // A command that opens no connection does not read the settings.
     assert_eq!(home.run(&["put", "/k", "v"]).code, 0);
     insta::assert_snapshot!(home.run(&["up", "--relay", "relay.example"]), @r#"
     error: invalid value 'relay.example' for '--relay <RELAY>': "relay.example" is not a relay: expected off, n0 or a URL such as https://relay.example
@@ -199,7 +199,7 @@ fn the_file_of_settings_counts_where_nothing_else_says_it() {
 }
 
 #[test]
-fn a_conflict_is_listed_everywhere_and_a_removed_node_is_out() {
+fn conflict_is_listed_and_removed_node_is_out() {
     let a = Home::new();
     let _a_node = a.up();
     let (b, b_node) = joined(&a, "writer");
@@ -241,7 +241,7 @@ fn watched(home: &Home, arguments: &[&str]) -> super::harness::Ran {
 }
 
 #[test]
-fn a_cursor_of_one_node_goes_on_on_another_with_exactly_the_rest() {
+fn cursor_resumes_on_another_node() {
     let a = Home::new();
     let a_node = a.up();
     let (b, b_node) = joined(&a, "writer");
@@ -256,7 +256,7 @@ fn a_cursor_of_one_node_goes_on_on_another_with_exactly_the_rest() {
     a.run(&["put", "/n/4", "a"]).ok();
     let seen = watched(&a, &["--since", "1h", "-c", "3"]).json();
     let cursor = seen[2]["cursor"].as_str().unwrap();
-    // It hangs, so that B lacks the rest for certain.
+    // A is stopped, so that B certainly misses the rest.
     a_node.signal(Signal::STOP);
     let refused = watched(&b, &["--after", cursor, "--until-caught-up"]);
     assert_eq!(refused.code, 1, "{refused}");

@@ -1,4 +1,4 @@
-//! What the node tells of itself over HTTP: the text that Prometheus reads, and whether it is well.
+//! Metrics and health over HTTP, in the text format of Prometheus.
 
 use std::{
     collections::BTreeSet,
@@ -81,7 +81,7 @@ fn is_well_formed(text: &str) {
 }
 
 #[test]
-fn prometheus_reads_what_the_node_did() {
+fn prometheus_reads_the_counters() {
     let home = Home::new();
     let (node, at) = up(&home);
     let (_, before) = get(&at, "/metrics");
@@ -134,7 +134,7 @@ fn until(at: &str, name: &str, labels: &[&str], is: impl Fn(f64) -> bool) -> Str
 }
 
 #[test]
-fn each_watch_of_a_client_has_its_lag_and_one_that_never_reads_is_seen() {
+fn lag_of_each_watch_is_shown() {
     const LAG: &str = "lattice_watch_lag_entries";
     let home = Home::new();
     let (node, at) = up(&home);
@@ -170,7 +170,7 @@ fn each_watch_of_a_client_has_its_lag_and_one_that_never_reads_is_seen() {
 }
 
 #[test]
-fn who_is_no_scraper_on_this_machine_is_told_so() {
+fn only_local_get_requests_are_served() {
     let home = Home::new();
     let (_node, at) = up(&home);
     assert_eq!(get(&at, "/").0, 404);
@@ -201,7 +201,7 @@ fn who_is_no_scraper_on_this_machine_is_told_so() {
 }
 
 #[test]
-fn metrics_are_for_this_machine_only() {
+fn metrics_bind_to_loopback_only() {
     let home = Home::new();
     let ran = home.run(&["up", "--metrics", "0.0.0.0:9464"]);
     assert_eq!(ran.code, 2, "{ran}");

@@ -1,5 +1,5 @@
-//! File systems that refuse: one that is read-only, one that is full. Each command runs in a mount
-//! namespace of its own, which ends with it.
+//! File systems that are read-only or full. Each command runs in a mount namespace of its own,
+//! which ends with it.
 
 use std::process::{Command, Stdio};
 
@@ -38,7 +38,7 @@ fn run(home: &Home, flags: &str, script: &str) -> Ran {
 }
 
 #[test]
-fn a_read_only_data_directory_is_refused_with_a_hint() {
+fn s15_read_only_directory_is_refused() {
     let Some(flags) = namespace() else { return };
     let home = Home::initialised();
     home.run(&["put", "/t/a", "1"]).ok();
@@ -73,7 +73,7 @@ fn a_read_only_data_directory_is_refused_with_a_hint() {
 }
 
 #[test]
-fn a_full_file_system_refuses_writes_and_takes_them_when_there_is_space_again() {
+fn s10_full_file_system_recovers() {
     let Some(flags) = namespace() else { return };
     let home = Home::new();
     let ran = run(
@@ -125,7 +125,7 @@ fn a_full_file_system_refuses_writes_and_takes_them_when_there_is_space_again() 
 }
 
 #[test]
-fn a_full_file_system_leaves_no_half_of_a_hook() {
+fn s10_full_file_system_leaves_no_half_hook() {
     let Some(flags) = namespace() else { return };
     let home = Home::new();
     let ran = run(

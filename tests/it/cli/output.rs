@@ -1,4 +1,4 @@
-//! What each command prints, for people and for programs.
+//! Output of each command, for people and for programs.
 
 use super::harness::Home;
 
@@ -136,7 +136,7 @@ fn status_shows_the_node_and_its_stores() {
 }
 
 #[test]
-fn verify_finds_nothing_in_a_sound_store() {
+fn verify_of_a_sound_store_is_clean() {
     let home = Home::initialised();
     home.run(&["put", "/t/a", "1"]).ok();
     let report = home.run(&["verify"]).ok();
@@ -145,7 +145,7 @@ fn verify_finds_nothing_in_a_sound_store() {
 }
 
 #[test]
-fn a_directory_uses_the_store_that_was_chosen_for_it() {
+fn chosen_store_is_the_default() {
     let home = Home::initialised();
     let _node = home.up();
     insta::assert_snapshot!(home.run(&["store", "create", "notes"]), @r#"
@@ -191,7 +191,7 @@ fn a_directory_uses_the_store_that_was_chosen_for_it() {
 }
 
 #[test]
-fn escapes_in_values_do_not_reach_a_line() {
+fn l10_control_characters_are_escaped() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["put", "/t/\u{1b}[31mred", "a\u{1b}[0m\nfake\tline"])

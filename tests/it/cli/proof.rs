@@ -1,4 +1,4 @@
-//! Lines that prove themselves: no line that was changed is taken for what its author signed.
+//! Lines of `watch --proof` verify without a node, and a changed line does not.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,10 @@ use lattice::{
 use serde_json::{Value, json};
 
 use super::harness::{Home, Ran};
-use crate::{
+use crate::support::{
     model::{AUTHOR_A, author_of, key_of},
-    watch::{Writer, open},
+    watch::open,
+    writer::Writer,
 };
 
 // The changes of a store, with their proofs, and another author's.
@@ -67,7 +68,7 @@ fn counts(lines: impl AsRef<[u8]>, extra: &[&str]) -> (u64, u64) {
 }
 
 #[test]
-fn lines_of_a_watch_prove_themselves_with_no_node() {
+fn watch_lines_verify_without_a_node() {
     let home = Home::initialised();
     let _node = home.up();
     let lines = changes(&home);
@@ -98,7 +99,7 @@ fn forge(forged: &mut Vec<Value>, line: &Value, field: &str, to: Value) {
 }
 
 #[test]
-fn no_field_can_be_changed() {
+fn any_changed_field_fails() {
     let home = Home::initialised();
     let _node = home.up();
     let lines = changes(&home);
@@ -152,7 +153,7 @@ fn no_field_can_be_changed() {
         line.as_object_mut().unwrap().remove("atomic");
         forged.push(line);
     }
-    // Of one entry: each proves the other's entry, and not the other's change.
+    // Two changes of one entry: each line proves the entry of the other, and not its change.
     let batch: Vec<_> = lines.iter().filter(|line| line["op_count"] == 3).collect();
     assert_eq!(batch.len(), 3, "{lines:?}");
     forge(
@@ -178,7 +179,7 @@ fn no_field_can_be_changed() {
 }
 
 #[test]
-fn what_is_no_line_is_no_good_line() {
+fn malformed_line_fails() {
     let home = Home::initialised();
     let _node = home.up();
     let line = changes(&home).remove(0).to_string();
@@ -211,7 +212,7 @@ fn what_is_no_line_is_no_good_line() {
 }
 
 #[test]
-fn what_nobody_signed_says_so() {
+fn unsigned_change_is_reported() {
     let home = Home::initialised();
     let _node = home.up();
     let mut watch = home.start(&["watch", "/x/", "--json", "--proof", "-c", "2"]);
@@ -234,7 +235,7 @@ fn what_nobody_signed_says_so() {
 // An entry whose own signature is odd is authentic all the same: a later one of its author commits
 // to it. A line cannot prove that alone, so it says why not; the later one's proves itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_a_later_one_speaks_for_says_why_its_line_has_no_proof() {
+async fn vouched_entry_explains_its_missing_signature() {
     let home = Home::new();
     let author = author_of(AUTHOR_A);
     {
@@ -286,7 +287,7 @@ async fn an_entry_that_a_later_one_speaks_for_says_why_its_line_has_no_proof() {
         assert_eq!(counts(&next, &["--author", &key]), (1, 0));
         assert_eq!(counts(&odd, &["--author", &key]), (0, 1));
         assert_eq!(counts(odd + &next, &["--allow-missing"]), (1, 0));
-        // Who takes its bytes from `log` gets no further.
+        // Bytes taken from `lattice log` do not help.
         let mut forged = of("/odd").clone();
         forged["proof"] = of("/next")["proof"].clone();
         assert_eq!(counts(text(&[forged]), &[]), (0, 1));

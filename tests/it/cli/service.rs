@@ -1,4 +1,4 @@
-//! Under a service manager.
+//! Notifications to a service manager, and the units that `service print` makes.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn told(manager: &UnixDatagram) -> String {
 }
 
 #[test]
-fn the_manager_is_told_that_it_serves_that_it_lives_and_that_it_stops() {
+fn manager_is_notified_of_start_life_and_stop() {
     let home = Home::initialised();
     let path = home.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -98,7 +98,7 @@ fn units_are_printed() {
     );
 }
 
-// What systemd says against a unit; `None` where it is not installed.
+// Returns the complaints of systemd about a unit; `None` if it is not installed.
 fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
     let path = home.path("lattice.service");
     fs::write(&path, unit).unwrap();
@@ -120,7 +120,7 @@ fn against(home: &Home, unit: &str, extra: &[&str]) -> Option<String> {
     Some(ours.join("\n"))
 }
 
-// What `program` prints for data in `dir`; `None`: it refuses.
+// Returns the output of `program` for data in `dir`; `None` if it refuses.
 fn printed(program: &Path, dir: &Path, extra: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command.args(["service", "print"]).args(extra);
@@ -130,7 +130,7 @@ fn printed(program: &Path, dir: &Path, extra: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn systemd_accepts_the_units_also_with_its_own_signs_in_paths() {
+fn systemd_accepts_units_with_odd_paths() {
     let home = Home::new();
     let binary = Path::new(env!("CARGO_BIN_EXE_lattice"));
     let accepted = |unit: Option<String>, extra: &[&str]| {

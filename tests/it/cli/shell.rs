@@ -3,7 +3,7 @@
 use super::harness::Home;
 
 #[test]
-fn a_script_runs_line_by_line() {
+fn script_runs_line_by_line() {
     let home = Home::initialised();
     let script = "\
 put /t/a 'two words'
@@ -36,7 +36,7 @@ put /t/never 1
 }
 
 #[test]
-fn the_last_line_decides_how_a_script_ends() {
+fn last_line_decides_the_exit_code() {
     let home = Home::initialised();
     assert_eq!(home.feed(&["shell"], "get /t/none\nput /t/a 1\n").code, 0);
     assert_eq!(home.feed(&["shell"], "put /t/a 1\nget /t/none").code, 3);
@@ -45,7 +45,7 @@ fn the_last_line_decides_how_a_script_ends() {
 }
 
 #[test]
-fn a_shell_without_a_node_is_one() {
+fn shell_without_a_node_is_the_node() {
     use std::io::Write as _;
 
     let home = Home::initialised();

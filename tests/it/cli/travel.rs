@@ -1,4 +1,5 @@
-//! Time travel at the command line: what was, what changed, and where that ends.
+//! Time travel at the command line: values at a time, changes between two times, and the limits of
+//! it.
 
 use std::{
     fs,
@@ -27,7 +28,7 @@ fn a_history(home: &Home) -> [String; 3] {
 }
 
 #[test]
-fn keys_are_read_as_they_were() {
+fn keys_are_read_at_a_time() {
     let home = Home::initialised();
     let _node = home.up();
     let [first, second, third] = a_history(&home);
@@ -85,7 +86,7 @@ fn two_times_are_compared() {
 }
 
 #[test]
-fn a_watch_of_the_past_begins_and_ends_where_it_is_told() {
+fn past_watch_begins_and_ends_as_asked() {
     let home = Home::initialised();
     let _node = home.up();
     let [first, second, third] = a_history(&home);
@@ -114,7 +115,7 @@ fn a_watch_of_the_past_begins_and_ends_where_it_is_told() {
 
 // Written here before the time asked for, and come from elsewhere after it: by arrival it is there.
 #[test]
-fn by_arrival_what_came_since_is_told() {
+fn since_arrival_lists_later_arrivals() {
     let home = Home::initialised();
     let _node = home.up();
     let [_first, second, _third] = a_history(&home);
@@ -129,7 +130,7 @@ fn by_arrival_what_came_since_is_told() {
 }
 
 #[test]
-fn too_far_back_is_said_and_not_guessed() {
+fn too_far_back_is_an_error() {
     let home = Home::initialised();
     let _node = home.up();
     let first = wrote(&home, &["put", "/k", "0"]);
@@ -147,7 +148,7 @@ fn too_far_back_is_said_and_not_guessed() {
 }
 
 #[test]
-fn patterns_and_prefixes_that_make_no_sense_are_refused() {
+fn nonsense_patterns_are_refused() {
     let home = Home::initialised();
     let _node = home.up();
     insta::assert_snapshot!(home.run(&["watch", "-g", "/a\\"]), @r#"
@@ -162,7 +163,7 @@ fn patterns_and_prefixes_that_make_no_sense_are_refused() {
 // A byte of the log flips while no node runs: what needs that entry is told where it is, and
 // everything else is answered as before. No third answer.
 #[test]
-fn a_damaged_log_answers_rightly_or_says_where_it_is_damaged() {
+fn damaged_log_is_right_or_an_error() {
     let home = Home::initialised();
     let mut at = String::new();
     for value in ["1", "2"] {
@@ -217,13 +218,13 @@ fn a_damaged_log_answers_rightly_or_says_where_it_is_damaged() {
 
 // Two nodes; one wrote long before and could not say so. By arrival it is news, by its stamp not.
 #[test]
-fn by_arrival_what_a_node_wrote_while_it_was_away_is_told() {
+fn since_arrival_lists_offline_writes() {
     let home = Home::new();
     let node = home.up();
     let token = home.run(&["invite"]).raw.trim().to_owned();
     let away = Home::new();
     away.run(&["join", &token, "--name", "away"]).ok();
-    // No node runs there: it is written down, and nobody hears of it.
+    // No node runs there: the entry is on disk, and reaches no peer.
     away.run(&["put", "/late/a", "from away"]).ok();
     std::thread::sleep(Duration::from_millis(20));
     let then = wrote(&home, &["put", "/late/mark", "1"]);

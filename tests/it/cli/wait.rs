@@ -1,9 +1,9 @@
-//! Waiting, for scripts.
+//! `lattice wait`, for scripts.
 
 use super::harness::Home;
 
 #[test]
-fn a_key_is_waited_for_and_a_node_too() {
+fn wait_for_a_key_and_a_node() {
     let home = Home::initialised();
     let waiting = home.start(&["wait", "--key", "/w/a", "--timeout", "1m"]);
     let _node = home.up();
@@ -16,7 +16,7 @@ fn a_key_is_waited_for_and_a_node_too() {
 }
 
 #[test]
-fn what_is_missing_is_said_when_the_time_is_over() {
+fn timeout_names_the_missing() {
     let home = Home::initialised();
     insta::assert_snapshot!(home.run(&["wait", "--timeout", "100ms"]), @r#"
     error: timed out after 100ms: no node is running on [home]/data
@@ -37,7 +37,7 @@ fn what_is_missing_is_said_when_the_time_is_over() {
 }
 
 #[test]
-fn a_member_that_joins_is_waited_for() {
+fn wait_for_a_joining_member() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["put", "/w/early", "1"]).ok();

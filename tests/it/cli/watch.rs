@@ -27,7 +27,7 @@ fn events_are_objects_with_a_type() {
 }
 
 #[test]
-fn lines_are_for_people() {
+fn plain_lines_for_people() {
     let home = Home::initialised();
     let _node = home.up();
     home.run(&["put", "/t/a", "one\ntwo"]).ok();
@@ -47,7 +47,7 @@ fn lines_are_for_people() {
 }
 
 #[test]
-fn a_cursor_goes_on_where_a_watch_ended() {
+fn cursor_resumes_where_a_watch_ended() {
     let home = Home::initialised();
     let _node = home.up();
     for n in 1..=4 {
@@ -86,7 +86,7 @@ fn a_cursor_goes_on_where_a_watch_ended() {
 }
 
 #[test]
-fn filters_leave_the_rest_out() {
+fn filters_select_changes() {
     let home = Home::initialised();
     let _node = home.up();
     home.feed(&["put", "--stdin"], "/t/1\ta\n/t/10\tb\n").ok();
@@ -116,7 +116,7 @@ fn filters_leave_the_rest_out() {
 }
 
 #[test]
-fn a_timeout_is_exit_8() {
+fn timeout_is_exit_8() {
     let home = Home::initialised();
     let _node = home.up();
     insta::assert_snapshot!(home.run(&["watch", "/t/", "--timeout", "50ms"]), @r#"
@@ -144,7 +144,7 @@ fn head_ends_a_quiet_watch() {
 }
 
 #[test]
-fn a_watch_survives_its_node_and_misses_nothing() {
+fn watch_survives_its_node() {
     let home = Home::initialised();
     let node = home.up();
     home.run(&["put", "/t/a", "1"]).ok();
@@ -154,7 +154,7 @@ fn a_watch_survives_its_node_and_misses_nothing() {
     watch.line_with("\"value\":\"2\"");
     node.signal(Signal::KILL);
     node.end();
-    // Nobody tells the watch about this one.
+    // The watch does not get this one.
     home.run(&["put", "/t/a", "3"]).ok();
     let _node = home.up();
     home.run(&["put", "/t/a", "4"]).ok();
@@ -174,7 +174,7 @@ fn a_watch_survives_its_node_and_misses_nothing() {
 }
 
 #[test]
-fn without_reconnecting_a_watch_ends_with_its_node() {
+fn watch_without_reconnect_ends_with_its_node() {
     let home = Home::initialised();
     let node = home.up();
     let mut watch = home.start(&["watch", "/t/", "--json", "--no-reconnect"]);

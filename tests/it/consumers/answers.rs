@@ -1,4 +1,4 @@
-//! What becomes of a delivery: acknowledged, given back, dropped, out of time, dead.
+//! Ends of a delivery: acknowledged, given back, dropped, timed out, dead.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,11 +11,11 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use super::{Bench, created, key, next, nothing_comes, options, put, soon, value};
-use crate::faults::disk::Operation;
+use super::setup::{Bench, created, key, next, nothing_comes, options, put, soon, value};
+use crate::support::disk::Operation;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_restart() {
+async fn clean_restart_redelivers_only_unacknowledged() {
     let bench = Bench::new();
     let store = bench.open().await;
     put(&store, "/a", "1").await;
@@ -60,7 +60,7 @@ async fn what_is_acknowledged_never_comes_again_and_the_rest_does_after_a_clean_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_node_gives_out_again_what_was_not_acknowledged_with_an_attempt_count() {
+async fn kill_redelivers_unacknowledged_with_attempts() {
     let bench = Bench::new();
     let store = bench.open().await;
     for n in 0..4 {
@@ -101,7 +101,7 @@ async fn a_killed_node_gives_out_again_what_was_not_acknowledged_with_an_attempt
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn takers_share_a_consumer_and_none_is_given_what_another_has() {
+async fn takers_share_without_duplicates() {
     let bench = Bench::new();
     let store = bench.open().await;
     let writes = (0..300).map(|n| Write::put(format!("/{n}"), "v")).collect();
@@ -136,7 +136,7 @@ async fn takers_share_a_consumer_and_none_is_given_what_another_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_one_key_come_one_at_a_time_and_do_not_hold_up_others() {
+async fn one_key_comes_in_order_and_blocks_no_other() {
     let bench = Bench::new();
     let store = bench.open().await;
     for (key, value) in [("/a", "1"), ("/a", "2"), ("/b", "1"), ("/a", "3")] {
@@ -160,7 +160,7 @@ async fn changes_of_one_key_come_one_at_a_time_and_do_not_hold_up_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_dropped_or_out_of_time_comes_again_until_it_is_a_dead_letter() {
+async fn dropped_or_late_change_returns_until_dead() {
     let bench = Bench::new();
     let store = bench.open().await;
     put(&store, "/a", "v").await;
@@ -223,7 +223,7 @@ async fn what_is_dropped_or_out_of_time_comes_again_until_it_is_a_dead_letter() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_that_are_none_are_refused() {
+async fn malformed_ids_are_refused() {
     let bench = Bench::new();
     let store = bench.open().await;
     let consumer = created(&store, "c").await;
@@ -245,7 +245,7 @@ async fn ids_that_are_none_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
+async fn max_in_flight_bounds_outstanding_changes() {
     let bench = Bench::new();
     let store = bench.open().await;
     for n in 0..5 {
@@ -267,7 +267,7 @@ async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
     two.ack().unwrap();
 
     let single = store.consumer("single");
-    let ops = ["/x", "/y", "/z"].map(|key| crate::model::put(key, "v"));
+    let ops = ["/x", "/y", "/z"].map(|key| crate::support::model::put(key, "v"));
     soon(store.batch(ops.to_vec())).await.unwrap();
     let one_at_a_time = ConsumerOptions {
         max_in_flight: 1,
@@ -286,9 +286,9 @@ async fn no_more_than_max_in_flight_is_outstanding_and_a_batch_is_fed_whole() {
 }
 
 /// With one place in flight, what dies because its time was over makes room for the next: the
-/// feeder was not told, and the consumer stood still.
+/// feeder was not notified, and the consumer stood still.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_dies_of_time_makes_room_for_the_next() {
+async fn timed_out_change_makes_room() {
     let bench = Bench::new();
     let store = bench.open().await;
     for n in 0..3 {
@@ -311,7 +311,7 @@ async fn a_change_that_dies_of_time_makes_room_for_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_is_durable_soon_without_being_asked() {
+async fn ack_is_durable_soon() {
     let bench = Bench::new();
     let store = bench.open().await;
     put(&store, "/a", "v").await;
@@ -340,7 +340,7 @@ async fn what_is_acknowledged_is_durable_soon_without_being_asked() {
 
 /// More than the bus holds, many times: the feeder goes back to the log and loses nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_log_is_taken_and_acknowledged_one_by_one() {
+async fn long_log_is_acknowledged_one_by_one() {
     const CHANGES: usize = 20_000;
     let bench = Bench::new();
     let store = bench.open().await;

@@ -1,5 +1,5 @@
-//! What a change causes is written once, whenever the power fails: while a consumer takes a change,
-//! writes what it causes, and acknowledges it. After every cut it goes on with the same causes.
+//! A consumer takes a change, writes an entry caused by it, and acknowledges it. Wherever the power
+//! fails, the entry is written once: after every cut the consumer goes on with the same causes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,15 @@ use lattice::{
     },
 };
 
-use super::{Bench, crash::each_image, next, options, put, soon};
-use crate::faults::disk::{Image, Operation};
+use super::{
+    crash::each_image,
+    setup::{Bench, next, options, put, soon},
+};
+use crate::support::disk::{Image, Operation};
 
 type OpId = (EntryId, u32);
 
-/// A workload, and what was said to be written after how many operations.
+/// A workload, and the acknowledged writes by number of disk operations.
 #[derive(Debug, Default)]
 struct Recording {
     operations: Vec<Operation>,
@@ -59,7 +62,7 @@ async fn cause(store: &Store, delivery: &Delivery) -> (EntryId, bool) {
     }
 }
 
-// What was caused, by what caused it.
+// The entries that were caused, by the op that caused them.
 async fn caused(store: &Store, context: &str) -> BTreeMap<OpId, EntryId> {
     let mut caused = BTreeMap::new();
     let log = store.entries(store.author(), 0, usize::MAX);
@@ -81,7 +84,8 @@ async fn record() -> Recording {
     let consumer = copy(&store).await;
     recording.made = bench.disk.recorded();
     for round in 0..5 {
-        let ops = [0, 1].map(|n| crate::model::put(&format!("/in/{round}/batch/{n}"), "v"));
+        let ops =
+            [0, 1].map(|n| crate::support::model::put(&format!("/in/{round}/batch/{n}"), "v"));
         soon(store.batch(ops.to_vec())).await.unwrap();
         put(&store, &format!("/in/{round}"), "v").await;
         for n in 0..4 {
@@ -96,7 +100,7 @@ async fn record() -> Recording {
                 _ => delivery.ack().unwrap(),
             }
             if n == 2 {
-                // As it happens: within CONSUMERS_COMMIT_EVERY.
+                // Here the commit happens by itself, within CONSUMERS_COMMIT_EVERY.
                 tokio::time::sleep(Duration::from_millis(25)).await;
             }
         }
@@ -152,7 +156,7 @@ async fn check(recording: &Recording, image: Image, operations: usize, context: 
     }
 }
 
-// What must cause something.
+// The changes that must cause an entry.
 async fn triggers(store: &Store) -> BTreeSet<OpId> {
     let mut triggers = BTreeSet::new();
     let log = store.entries(store.author(), 0, usize::MAX);
@@ -165,7 +169,7 @@ async fn triggers(store: &Store) -> BTreeSet<OpId> {
 }
 
 #[test]
-fn after_every_power_cut_each_change_has_caused_one_entry() {
+fn power_cut_causes_each_entry_once() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let recording = runtime.block_on(record());
     assert!(recording.written.len() >= 20 && recording.again >= 1);

@@ -1,8 +1,8 @@
-//! Power cuts: a consumer at work, cut after every operation of the disk, with every page not yet
-//! synced there or not.
+//! Power cuts: a consumer's disk is cut after every operation, with every page that is not yet
+//! synced either there or not.
 //!
-//! Of every image it must hold: what was made is there; what was acknowledged, durably, does not
-//! come again; everything else does; no position covers what the log has not.
+//! In every image the consumer exists; a change that was acknowledged durably does not come again,
+//! and every other change does; no position covers an entry that the log does not have.
 
 use std::{
     collections::BTreeSet,
@@ -18,22 +18,20 @@ use lattice::store::{
     consumers::{ConsumerError, ConsumerState},
 };
 
-use super::{Bench, created, key, next, put, soon};
-use crate::{
-    faults::{
-        disk::{Cut, Image, Operation},
-        on_two_threads,
-    },
+use super::setup::{Bench, created, key, next, put, soon};
+use crate::support::{
+    disk::{Cut, Image, Operation},
     random::Random,
+    threads::on_two_threads,
 };
 
-/// A workload, and when what was known.
+/// A workload, and the number of disk operations that were done when each fact was known.
 #[derive(Debug, Default)]
 struct Recording {
     operations: Vec<Operation>,
     // Operations done when the consumer had been made.
     made: usize,
-    // Keys by how many operations had been done when `ack` was called, and when it was durable.
+    // Keys with the number of operations done when `ack` was called, and when the ack was durable.
     acked: Vec<(String, usize)>,
     durable: Vec<(String, usize)>,
     dead: Vec<(String, usize)>,
@@ -63,7 +61,8 @@ async fn record() -> Recording {
         for written in soon(store.write_many(writes)).await {
             written.unwrap();
         }
-        let ops = [0, 1, 2].map(|n| crate::model::put(&format!("/{round}/batch/{n}"), "v"));
+        let ops =
+            [0, 1, 2].map(|n| crate::support::model::put(&format!("/{round}/batch/{n}"), "v"));
         soon(store.batch(ops.to_vec())).await.unwrap();
         for n in 0..6 {
             let delivery = next(&consumer).await;
@@ -83,7 +82,7 @@ async fn record() -> Recording {
         }
         bench.clock.advance(100);
         if round % 2 == 0 {
-            // As it happens: within CONSUMERS_COMMIT_EVERY.
+            // Here the commit happens by itself, within CONSUMERS_COMMIT_EVERY.
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         consumer.flush().await.unwrap();
@@ -203,7 +202,7 @@ pub fn each_image(
 }
 
 #[test]
-fn after_every_power_cut_what_was_acknowledged_stays_so_and_the_rest_comes() {
+fn power_cut_keeps_acks_and_redelivers_the_rest() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let recording = runtime.block_on(record());
@@ -225,7 +224,7 @@ fn after_every_power_cut_what_was_acknowledged_stays_so_and_the_rest_comes() {
 /// The check itself: on a disk that does not do what `sync_data` promises, it must fail.
 #[test]
 #[should_panic(expected = "a scoped thread panicked")]
-fn a_disk_that_ignores_fsync_does_not_pass() {
+fn disk_that_ignores_fsync_does_not_pass() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut recording = runtime.block_on(record());
     for operation in &mut recording.operations {

@@ -1,4 +1,4 @@
-//! What becomes of consumers when files are damaged, lost, full, or of another store.
+//! Consumers whose files are damaged, lost, full, or of another store.
 
 use std::{
     collections::BTreeSet,
@@ -11,9 +11,9 @@ use lattice::{
     store::consumers::{Consumer, ConsumerError, ConsumerStart, ConsumerState},
 };
 
-use super::{Bench, created, key, next, nothing_comes, options, put, soon};
-use crate::{
-    faults::disk::{EIO, ENOSPC, Fail, Image, MemDisk},
+use super::setup::{Bench, created, key, next, nothing_comes, options, put, soon};
+use crate::support::{
+    disk::{EIO, ENOSPC, Fail, Image, MemDisk},
     random::Random,
 };
 
@@ -25,7 +25,7 @@ fn sums() -> PathBuf {
     PathBuf::from("/store/consumers.sums")
 }
 
-// Takes and acknowledges what comes, until nothing does.
+// Takes and acknowledges changes until none comes.
 async fn drain(bench: &Bench, consumer: &Consumer) -> Result<BTreeSet<String>, ConsumerError> {
     let mut keys = BTreeSet::new();
     drain_into(&mut keys, bench, consumer).await?;
@@ -76,7 +76,7 @@ async fn in_the_middle(close: bool) -> Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consumers_survive_the_loss_of_the_state() {
+async fn consumers_survive_a_lost_state() {
     let bench = in_the_middle(true).await;
     let mut image = bench.disk.image();
     assert!(image.remove(&PathBuf::from("/store/state.db")).is_some());
@@ -93,14 +93,14 @@ async fn consumers_survive_the_loss_of_the_state() {
 /// owed, or there is an error that says damage. A flipped bit that moved a position would lose
 /// changes without a word.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_bit_is_an_error_or_of_no_account_never_a_wrong_position() {
+async fn flipped_bit_is_never_a_wrong_position() {
     let mut random = Random::new(7);
     let (mut errors, mut unharmed) = (0, 0);
     for close in [true, false] {
         let image = in_the_middle(close).await.disk.image();
         assert_eq!(image.contains_key(&sums()), close);
         let bytes = image[&db()].len();
-        // What redb has written, not the room it took ahead.
+        // The part that redb has written, without the room it reserved.
         let used: Vec<usize> = (0..bytes).filter(|at| image[&db()][*at] != 0).collect();
         for _ in 0..60 {
             let mut image = image.clone();
@@ -134,7 +134,7 @@ async fn a_flipped_bit_is_an_error_or_of_no_account_never_a_wrong_position() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_none_is_left_alone_and_the_store_goes_on() {
+async fn garbage_file_is_left_alone() {
     for garbage in [vec![7; 9000], b"x".to_vec()] {
         let mut image = in_the_middle(true).await.disk.image();
         image.insert(db(), garbage.clone());
@@ -159,7 +159,7 @@ async fn a_file_that_is_none_is_left_alone_and_the_store_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumers_file_of_another_store_is_found_out() {
+async fn file_of_another_store_is_refused() {
     let bench = in_the_middle(true).await;
     let mut config = bench.config();
     config.id = StoreId([4; 16]);
@@ -194,7 +194,7 @@ async fn a_consumers_file_of_another_store_is_found_out() {
 /// Every change of the disk fails once while a consumer is at work: callers are told, the next
 /// call opens the file again, and nothing that was not durable is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_write_is_told_and_nothing_is_lost() {
+async fn failed_write_is_reported_and_loses_nothing() {
     let base = in_the_middle(true).await.disk.image();
     let mut told = 0;
     for (errno, number) in [EIO, ENOSPC]
@@ -254,7 +254,7 @@ async fn a_failed_write_is_told_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_whose_history_is_damaged_stops_until_it_is_reset() {
+async fn damaged_history_stops_until_reset() {
     let bench = Bench::new();
     let store = bench.open().await;
     for n in 0..3 {
@@ -298,7 +298,7 @@ async fn a_consumer_whose_history_is_damaged_stops_until_it_is_reset() {
 /// The log has lost an entry that was fed and not finished: it becomes a dead letter, and does not
 /// hold up the others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_cannot_be_read_again_is_a_dead_letter() {
+async fn unreadable_change_is_a_dead_letter() {
     let bench = Bench::new();
     let store = bench.open().await;
     for n in 0..3 {

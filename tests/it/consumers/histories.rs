@@ -1,6 +1,6 @@
 //! Random histories of one consumer: writes here and elsewhere, takers of every kind, kills,
-//! restarts, lost state files, pauses, clocks that jump. At the end everything that matches was
-//! acknowledged or is a dead letter, and nothing came that should not.
+//! restarts, lost state files, pauses, clocks that jump. At the end each change that matches was
+//! acknowledged or is a dead letter, and no other change was delivered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +26,11 @@ use lattice::{
     },
 };
 
-use super::{Bench, options, soon};
-use crate::{
+use super::setup::{Bench, options, soon};
+use crate::support::{
     model::{AUTHOR_A, AUTHOR_B, delete, put},
     random::{Random, for_each_seed},
-    watch::{Writer, heads_of},
+    writer::{Writer, heads_of},
 };
 
 const HISTORIES: u64 = 300;
@@ -40,7 +40,7 @@ const ACK_WAIT_MS: u64 = 1000;
 
 type OpId = (EntryId, u32);
 
-/// What happened over all histories: rare paths must have run.
+/// Counts over all histories, to assert that rare paths ran.
 #[derive(Debug, Default)]
 struct Counts {
     delivered: AtomicU64,
@@ -59,7 +59,7 @@ fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What a taker holds.
+/// The deliveries that a taker holds.
 #[derive(Debug)]
 struct Held {
     delivery: Option<Delivery>,
@@ -325,7 +325,7 @@ impl History<'_> {
             clock: self.bench.clock.clone(),
             ..Bench::on(&image)
         };
-        // What the dead process would still do, it does to its own disk.
+        // Later operations of the dead process go to its own copy of the disk.
         let detached = std::mem::take(&mut self.held)
             .into_iter()
             .filter(|held| held.delivery.is_none());
@@ -334,7 +334,8 @@ impl History<'_> {
         self.consumer = self.store.consumer("c");
         add(&self.counts.kills);
         self.attempts.clear();
-        // Whether the file has what was detached is open: their takers may be known, or not.
+        // The file may or may not have the detached deliveries, so their takers may be known or
+        // not.
         for held in detached {
             if let Ok(()) = soon(self.consumer.ack(held.id)).await {
                 self.acked.insert(held.op);
@@ -478,7 +479,7 @@ async fn one(random: &mut Random, counts: &Counts) {
             10..=13 => history.answer(random).await,
             14 => history.bench.clock.advance(random.bits() % 300),
             15 => {
-                // Time enough for what is held to be given to another taker.
+                // Enough time for held deliveries to go to another taker.
                 for ms in [1100, 600] {
                     history.take(random).await;
                     history.bench.clock.advance(ms);
@@ -496,7 +497,7 @@ async fn one(random: &mut Random, counts: &Counts) {
 }
 
 #[test]
-fn whatever_happens_everything_is_given_out_until_it_is_acknowledged() {
+fn random_histories_deliver_until_acknowledged() {
     let counts = Counts::default();
     let begun = Instant::now();
     let run = &|seeds: std::ops::RangeInclusive<u64>| {

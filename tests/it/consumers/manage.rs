@@ -1,4 +1,4 @@
-//! Making, showing, pausing, resetting and deleting consumers, and what is refused.
+//! Consumers are made, shown, paused, reset and deleted; invalid ones are refused.
 
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ use lattice::{
 };
 use tokio_stream::StreamExt as _;
 
-use super::{Bench, created, is_unknown, key, next, nothing_comes, options, put, soon, until};
-use crate::model::{AUTHOR_A, author_of};
+use super::setup::{
+    Bench, created, is_unknown, key, next, nothing_comes, options, put, soon, until,
+};
+use crate::support::model::{AUTHOR_A, author_of};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_begins_where_it_is_told_to() {
+async fn consumer_begins_at_its_start() {
     let bench = Bench::new();
     let store = bench.open().await;
     put(&store, "/1", "v").await;
@@ -76,7 +78,7 @@ async fn a_consumer_begins_where_it_is_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_made_is_refused_with_a_reason() {
+async fn invalid_consumer_is_refused() {
     let bench = Bench::new();
     let store = bench.open().await;
     assert!(is_unknown(store.consumer("nobody").next().await));
@@ -186,7 +188,7 @@ async fn what_cannot_be_made_is_refused_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_has_so_many_consumers_and_no_more() {
+async fn number_of_consumers_is_bounded() {
     let store = Bench::new().open().await;
     let many = (0..CONSUMERS_MAX).map(|n| {
         let consumer = store.consumer(&format!("c{n}"));
@@ -213,7 +215,7 @@ async fn a_store_has_so_many_consumers_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_prefixes_are_followed_and_quiet_ones_move_on() {
+async fn several_prefixes_and_a_quiet_one_advance() {
     let bench = Bench::new();
     let store = bench.open().await;
     let consumer = store.consumer("c");
@@ -244,7 +246,7 @@ async fn several_prefixes_are_followed_and_quiet_ones_move_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_lasts_over_a_restart_until_it_is_resumed() {
+async fn pause_survives_a_restart() {
     let bench = Bench::new();
     let store = bench.open().await;
     put(&store, "/a", "v").await;
@@ -267,7 +269,7 @@ async fn a_pause_lasts_over_a_restart_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_forgets_what_is_outstanding_and_begins_elsewhere() {
+async fn reset_forgets_outstanding_changes() {
     let bench = Bench::new();
     let store = bench.open().await;
     for key in ["/a", "/b", "/c"] {
@@ -295,7 +297,7 @@ async fn a_reset_forgets_what_is_outstanding_and_begins_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_consumer_is_gone_with_all_it_had() {
+async fn deleted_consumer_leaves_nothing() {
     let bench = Bench::new();
     let store = bench.open().await;
     put(&store, "/a", "v").await;
@@ -316,7 +318,7 @@ async fn a_deleted_consumer_is_gone_with_all_it_had() {
     assert!(is_unknown(
         bench.killed().open().await.consumer("c").next().await
     ));
-    // Of the same name, it is another one.
+    // A new consumer with the old name is another one.
     let late = ConsumerOptions {
         max_in_flight: 2,
         ..options(ConsumerStart::Now)
@@ -332,7 +334,7 @@ async fn a_deleted_consumer_is_gone_with_all_it_had() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_says_what_there_is_to_do_and_what_was_done() {
+async fn status_counts_open_and_done_work() {
     let bench = Bench::new();
     let store = bench.open().await;
     let consumer = created(&store, "c").await;
@@ -359,4 +361,4 @@ async fn the_status_says_what_there_is_to_do_and_what_was_done() {
     assert_eq!(status.position.unwrap().frontier, store.frontier());
 }
 
-const START_MS: u64 = super::START_MS;
+const START_MS: u64 = super::setup::START_MS;

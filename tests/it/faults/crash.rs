@@ -1,8 +1,8 @@
-//! Power cuts: what a workload did to the disk, cut after every operation, with every page not
-//! yet synced there or not.
+//! Power cuts. A workload's disk is cut after every operation, with every page that is not yet
+//! synced either there or not.
 //!
-//! Of every image it must hold: what was acknowledged before the cut is there, nothing is there
-//! that was never written, the state is what follows from the log, and writes go on.
+//! Every image must have all that was acknowledged before the cut and nothing that was never
+//! written; its state must follow from its log, and writes must go on.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,15 @@ use lattice::{
     store::{Ingested, Write},
 };
 
-use crate::random::Random;
+use crate::support::random::Random;
 
-use super::{
-    Known, all_entries, author_a,
+use super::setup::{
+    Known, all_entries, author_a, encoded, key, next_of_b, open, put, shown, shown_of, signed,
+    soak, soon,
+};
+use crate::support::{
     disk::{Cut, Image, MemDisk, Operation},
-    encoded, key, next_of_b, on_two_threads, open, put, shown, shown_of, signed, soak, soon,
+    threads::on_two_threads,
 };
 
 /// A workload on a disk that began as `base`.
@@ -92,7 +95,7 @@ async fn record(base: &Image, durable: &[EntryId]) -> Recording {
     let b2 = next_of_b(Some(&b1), vec![], vec![put("/b/2", "2"), put("/k/1", "b")]);
     let b3 = next_of_b(Some(&b2), vec![], vec![put("/b/3", "3")]);
     session.ingest(&[&b2, &b3]).await;
-    super::flushed().await;
+    super::setup::flushed().await;
     let batch = vec![put("/k/1", "batch"), put("/k/9", "batch")];
     let written = soon(session.store.batch(batch)).await.unwrap();
     session.acknowledge(written.entry);
@@ -111,7 +114,7 @@ async fn record(base: &Image, durable: &[EntryId]) -> Recording {
     let written = soon(session.store.delete("/k/2")).await.unwrap();
     session.acknowledge(written.entry);
     session.put("/k/1", 10).await;
-    super::flushed().await;
+    super::setup::flushed().await;
     session
         .ingest(&[&next_of_b(Some(&fork), vec![], vec![put("/b/fork", "g")])])
         .await;
@@ -138,10 +141,10 @@ async fn first_of_b(store: &Store) -> VerifiedEntry {
 }
 
 #[test]
-fn s1_s7_s13_every_power_cut_keeps_what_was_acknowledged() {
+fn s1_s7_s13_every_power_cut_keeps_acknowledged_writes() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut random = super::random(20_260_101);
+    let mut random = super::setup::random(20_260_101);
     let first = runtime.block_on(record(&Image::new(), &[]));
     // The second one begins with a recovery, which is cut as well.
     let middle = first.operations.len() * 2 / 3;
@@ -320,7 +323,7 @@ fn check_entries(recording: &Recording, found: &Known, durable: &[EntryId], cont
 /// The check itself: on a disk that does not do what `sync_data` promises, it must fail.
 #[test]
 #[should_panic(expected = "a scoped thread panicked")]
-fn crash_images_of_a_disk_that_ignores_fsync_do_not_pass() {
+fn disk_that_ignores_fsync_does_not_pass() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut recording = runtime.block_on(record(&Image::new(), &[]));
     for operation in &mut recording.operations {
@@ -331,11 +334,11 @@ fn crash_images_of_a_disk_that_ignores_fsync_do_not_pass() {
     check_all(&recording, 4096, 500, &mut Random::new(1));
 }
 
-/// A group that did not fit was told so, and its room used again. The power went before the next
-/// fsync, with the old group's last page on disk and the new group's first: a record whose
+/// A group that did not fit was refused, and its room was used again. The power failed before the
+/// next fsync, with the old group's last page on disk and the new group's first: a record whose
 /// predecessor never was. It must not come back.
 #[tokio::test]
-async fn rolled_back_record_behind_a_new_one_is_not_taken_for_its_successor() {
+async fn rolled_back_record_is_not_a_successor() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/first", "1")).await.unwrap();
@@ -345,11 +348,11 @@ async fn rolled_back_record_behind_a_new_one_is_not_taken_for_its_successor() {
     let first = &known[&(author_a(), 0)][0];
     let signed = |before, value: &str| {
         let ops = vec![put("/x", value.to_owned())];
-        signed(&key(1), super::STORE, Some(before), vec![], ops)
+        signed(&key(1), super::setup::STORE, Some(before), vec![], ops)
     };
     let (old2, new2) = (signed(first, "old"), signed(first, "new"));
     let old3 = signed(&old2, "three");
-    let log = image.get_mut(&super::log_path(&author_a())).unwrap();
+    let log = image.get_mut(&super::setup::log_path(&author_a())).unwrap();
     let end = super::flip::frames(log).last().unwrap().end;
     let end = super::flip::write_frame(log, end, &new2, 0);
     super::flip::write_frame(log, end, &old3, 0);

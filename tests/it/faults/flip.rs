@@ -1,4 +1,4 @@
-//! Flipped bits in a log: found, located, and nothing else lost.
+//! Flipped bits in a log: each is found and located, and nothing else is lost.
 
 use std::{
     io,
@@ -21,12 +21,13 @@ use lattice::{
     store::DamagePlace,
 };
 
-use crate::random::Random;
+use crate::support::random::Random;
 
-use super::{
-    author_a, author_b, config, disk::MemDisk, encoded, key, log_path, next_of_b, on_two_threads,
-    open, put, shown, shown_of, signed, soak, soon, state_path, sums_path,
+use super::setup::{
+    author_a, author_b, config, encoded, key, log_path, next_of_b, open, put, shown, shown_of,
+    signed, soak, soon, state_path, sums_path,
 };
+use crate::support::{disk::MemDisk, threads::on_two_threads};
 
 /// A frame of a log, seals included.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +68,7 @@ pub(super) fn write_frame(
         length: u32::try_from(payload.len()).unwrap(),
         seq: entry.header.seq,
         synced,
-        arrived_ms: super::NOW_MS,
+        arrived_ms: super::setup::NOW_MS,
         author: entry.author(),
         id: entry.id,
         seal: false,
@@ -87,7 +88,7 @@ fn log_of(bytes_max: usize, value_bytes: usize) -> (Vec<u8>, Vec<VerifiedEntry>)
     loop {
         let value = vec![b'v'; random.below(value_bytes)];
         let ops = vec![put(format!("/key/{}", random.below(1000)), value)];
-        let entry = signed(&key(1), super::STORE, entries.last(), vec![], ops);
+        let entry = signed(&key(1), super::setup::STORE, entries.last(), vec![], ops);
         let end = log.len();
         let next = write_frame(&mut log, end, &entry, end as u64);
         if next > bytes_max {
@@ -135,7 +136,7 @@ impl DiskFile for Flipped {
 }
 
 #[test]
-fn s3_s4_s5_every_flipped_bit_of_64_kib_is_found_and_located() {
+fn s3_s4_s5_every_flipped_bit_is_located() {
     let started = Instant::now();
     let (log, entries) = log_of(64 << 10, 2000);
     let (log, places) = (Arc::new(log.clone()), frames(&log));
@@ -219,10 +220,10 @@ fn check_flip(file: &Arc<Flipped>, log: &[u8], places: &[Frame], used: usize, bi
     assert_eq!(next + lost, places.len(), "bit {bit} loses records");
 }
 
-/// Whoever can mend the hashes cannot mend the signature.
+/// An attacker that recomputes the hashes cannot forge the signature.
 #[test]
-fn s4_flips_behind_mended_hashes_fail_the_signature() {
-    let mut random = super::random(4);
+fn s4_flips_with_valid_hashes_fail_the_signature() {
+    let mut random = super::setup::random(4);
     let (_, entries) = log_of(16 << 10, 300);
     let mut refused = 0;
     for _ in 0..soak(1000) {
@@ -250,7 +251,7 @@ fn s4_flips_behind_mended_hashes_fail_the_signature() {
 }
 
 // A store with two authors, closed cleanly.
-async fn closed() -> (MemDisk, super::Known) {
+async fn closed() -> (MemDisk, super::setup::Known) {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     for n in 0..30 {
@@ -260,20 +261,20 @@ async fn closed() -> (MemDisk, super::Known) {
     let b1 = next_of_b(None, vec![], vec![put("/k/1", "b"), put("/b", "b")]);
     let b2 = next_of_b(Some(&b1), vec![], vec![put("/k/2", "b")]);
     soon(store.ingest(encoded(&[&b1, &b2]))).await.unwrap();
-    let known = super::all_entries(&store).await;
+    let known = super::setup::all_entries(&store).await;
     soon(store.close()).await.unwrap();
     (disk, known)
 }
 
 #[test]
-fn s4_flip_in_the_middle_of_a_sealed_log_costs_one_record() {
+fn s4_flip_in_a_sealed_log_costs_one_record() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (disk, known) = runtime.block_on(closed());
     let image = disk.image();
     let log = &image[&log_path(&author_a())];
     let places = frames(log);
     assert!(places.last().unwrap().header.seal);
-    let mut random = super::random(5);
+    let mut random = super::setup::random(5);
     let bits: Vec<_> = (0..soak(400))
         .map(|_| random.below(log.len() * 8))
         .collect();
@@ -298,8 +299,8 @@ fn s4_flip_in_the_middle_of_a_sealed_log_costs_one_record() {
 }
 
 async fn check_sealed(
-    image: super::disk::Image,
-    known: &super::Known,
+    image: crate::support::disk::Image,
+    known: &super::setup::Known,
     hit: &Frame,
     with_state: bool,
     bit: usize,
@@ -323,7 +324,7 @@ async fn check_sealed(
             .any(|(_, value)| value.as_ref().is_some_and(|v| v.len() > 1024));
         match heads {
             Ok(heads) => {
-                let heads: super::Shown = heads
+                let heads: super::setup::Shown = heads
                     .into_iter()
                     .map(|head| (head.entry.id, head.value))
                     .collect();
@@ -356,7 +357,7 @@ async fn check_sealed(
             assert_eq!(status.damage.len(), 1, "{context}: {:?}", status.damage);
         }
     }
-    // The place of what is lost is not given away.
+    // The place of the lost entry is not used again.
     let written = soon(store.put("/after", "flip")).await.unwrap();
     assert_eq!(written.seq, tip + 1, "{context}");
     soon(store.close()).await.unwrap();
@@ -370,14 +371,14 @@ async fn check_sealed(
 /// The state remembers how far the log was durable, and the newest record before that was hit
 /// while newer ones follow: the store must open.
 #[tokio::test]
-async fn s4_flip_in_the_record_at_the_state_s_frontier_does_not_stop_the_store() {
+async fn s4_flip_at_the_frontier_does_not_stop_the_store() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/a", "1")).await.unwrap();
     soon(store.put("/b", "2")).await.unwrap();
-    super::flushed().await;
+    super::setup::flushed().await;
     soon(store.put("/c", "3")).await.unwrap();
-    let known = super::all_entries(&store).await;
+    let known = super::setup::all_entries(&store).await;
     let image = disk.image();
     drop(store);
     let places = frames(&image[&log_path(&author_a())]);
@@ -392,7 +393,7 @@ async fn s4_flip_in_the_record_at_the_state_s_frontier_does_not_stop_the_store()
     }
 }
 
-/// As above for an author with two branches, where places must be looked up in the log.
+/// The same for an author with two branches, whose places must be looked up in the log.
 #[tokio::test]
 async fn s4_flips_in_a_forked_log_do_not_stop_the_store() {
     let disk = MemDisk::default();
@@ -405,9 +406,9 @@ async fn s4_flips_in_a_forked_log_do_not_stop_the_store() {
     soon(store.ingest(encoded(&[&b1, &b2, &fork2])))
         .await
         .unwrap();
-    super::flushed().await;
+    super::setup::flushed().await;
     soon(store.ingest(encoded(&[&b3, &fork3]))).await.unwrap();
-    let known = super::all_entries(&store).await;
+    let known = super::setup::all_entries(&store).await;
     let image = disk.image();
     drop(store);
     let paths = [
@@ -435,7 +436,7 @@ async fn s4_flips_in_a_forked_log_do_not_stop_the_store() {
 
 /// A record is what its frame says, or it is damage: also where both are sound by themselves.
 #[test]
-fn record_whose_frame_names_another_entry_is_damage() {
+fn frame_of_another_entry_is_damage() {
     let (_, entries) = log_of(4 << 10, 10);
     let (one, two) = (&entries[0], &entries[1]);
     let record = |header: FrameHeader| Record {

@@ -1,5 +1,5 @@
-//! Golden bytes of what is on disk. A test that fails here has changed the format: that needs a
-//! new version, and this one must still be read.
+//! Golden bytes of the files on disk. If a test fails here, the format has changed: that needs a
+//! new version, and the old one must still be read.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use lattice::{
 };
 
 use super::{
-    NOW_MS, STORE, author_a,
-    disk::{Image, MemDisk},
-    flip, key, put, signed,
+    flip,
+    setup::{NOW_MS, STORE, author_a, key, put, signed},
 };
+use crate::support::disk::{Image, MemDisk};
 
 // Bytes as `tests/data` has them. `GOLDEN=new` writes a file that is missing.
 fn golden(name: &str, now: &[u8]) -> Vec<u8> {
@@ -32,7 +32,7 @@ fn golden(name: &str, now: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn s19_log_record_v1_is_read_and_written() {
+fn s19_log_record_v1_round_trip() {
     let first = signed(&key(1), STORE, None, vec![], vec![put("/golden/1", "one")]);
     let parents = vec![first.as_parent()];
     let delete = lattice::protocol::entry::Op::Delete {
@@ -67,7 +67,7 @@ fn s19_log_record_v1_is_read_and_written() {
 }
 
 #[test]
-fn s19_state_row_v1_is_read_and_v2_is_read_and_written() {
+fn s19_state_row_v1_is_read_v2_round_trip() {
     let head = |n: u8, content| Head {
         hlc: Hlc {
             wall_ms: NOW_MS + u64::from(n),

@@ -1,5 +1,5 @@
-//! A state that was built while some of the log could not be read: it lacks what stood there. Whoever
-//! is told so hears of it once it is back, here or on another replica.
+//! A state that was rebuilt over a hole, while some of the log could not be read. A reader that got
+//! this state gets the missing entries once the hole is mended, here or on another replica.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,12 +21,15 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Known, STORE, all_entries, author_a,
-    disk::{Image, MemDisk},
-    encoded, flip, key, log_path, open, put, soon, state_path, sums_path,
+    flip,
+    setup::{
+        Known, STORE, all_entries, author_a, encoded, key, log_path, open, put, soon, state_path,
+        sums_path,
+    },
 };
+use crate::support::disk::{Image, MemDisk};
 
-/// Ten entries of one author, of which nothing was lost yet. A mark is in the middle of the log.
+/// Returns an undamaged log of ten entries of one author, with a mark in its middle.
 async fn written() -> (Image, Vec<VerifiedEntry>) {
     let disk = MemDisk::default();
     let mut known = Known::new();
@@ -43,7 +46,7 @@ async fn written() -> (Image, Vec<VerifiedEntry>) {
     (disk.image(), known.remove(&(author_a(), 0)).unwrap())
 }
 
-/// Entries of the log are damaged, by place from 0, and the state is gone: it is built again.
+/// Damages entries of the log, by place from 0, and removes the state, so that it is rebuilt.
 fn lacking(mut image: Image, entries: &[usize]) -> Image {
     let log = image.get_mut(&log_path(&author_a())).unwrap();
     let mut frames = flip::frames(log);
@@ -56,11 +59,11 @@ fn lacking(mut image: Image, entries: &[usize]) -> Image {
     image
 }
 
-/// Another node, that has all of it.
+/// Opens another node that has all entries.
 async fn whole(entries: &[VerifiedEntry]) -> Store {
     let config = StoreConfig {
         key: Arc::new(key(9)),
-        ..super::config(&MemDisk::default())
+        ..super::setup::config(&MemDisk::default())
     };
     let store = soon(Store::open(config)).await.unwrap();
     give(&store, entries).await;
@@ -72,7 +75,7 @@ async fn give(store: &Store, entries: &[VerifiedEntry]) {
     soon(store.ingest(encoded(&entries))).await.unwrap();
 }
 
-/// A peer gives back what is damaged.
+/// A peer sends the damaged entries again.
 async fn mend(store: &Store, entries: &[VerifiedEntry]) {
     assert!(!soon(store.missing()).await.unwrap().is_empty());
     give(store, entries).await;
@@ -80,7 +83,7 @@ async fn mend(store: &Store, entries: &[VerifiedEntry]) {
     assert_eq!(soon(store.status()).await.damage, [""; 0]);
 }
 
-/// Adds up what it is told, as a program would that mirrors the store.
+/// Adds up the delivered changes, like a program that mirrors the store.
 #[derive(Debug, Default)]
 struct Mirror {
     keys: BTreeMap<Bytes, Bytes>,
@@ -136,17 +139,17 @@ fn starts() -> [Start; 2] {
     [Start::After(nothing), Start::Initial]
 }
 
-// As a program carries it.
+// The cursor travels as text.
 fn text(watch: &Watch) -> Start {
     Start::After(watch.cursor().to_string().parse().unwrap())
 }
 
 #[tokio::test]
-async fn s4_who_was_told_the_state_over_a_hole_hears_of_it_on_another_replica() {
+async fn s4_other_replica_completes_a_state_over_a_hole() {
     let (image, entries) = written().await;
     let other = whole(&entries).await;
     for start in starts() {
-        // The last one, too, which nothing readable stands behind.
+        // The last place as well, with no readable entry behind it.
         for hole in [0, 3, 9] {
             let store = open(&MemDisk::new(&lacking(image.clone(), &[hole])))
                 .await
@@ -165,7 +168,7 @@ async fn s4_who_was_told_the_state_over_a_hole_hears_of_it_on_another_replica() 
 }
 
 #[tokio::test]
-async fn s4_who_was_told_the_state_over_a_hole_and_went_away_hears_of_it_once_it_is_mended() {
+async fn s4_state_over_a_hole_is_completed_on_resume() {
     let (image, entries) = written().await;
     for start in starts() {
         let store = open(&MemDisk::new(&lacking(image.clone(), &[3])))
@@ -185,10 +188,10 @@ async fn s4_who_was_told_the_state_over_a_hole_and_went_away_hears_of_it_once_it
 }
 
 #[tokio::test]
-async fn s4_who_stays_is_told_the_state_again_once_a_hole_is_mended() {
+async fn s4_live_watch_gets_the_state_again_once_mended() {
     let (image, entries) = written().await;
     for start in starts() {
-        // It is behind the bus when that is told, or not.
+        // The watch is or is not behind the bus when the state is delivered again.
         for writes in [0, 40] {
             let store = open(&MemDisk::new(&lacking(image.clone(), &[3])))
                 .await
@@ -209,7 +212,7 @@ async fn s4_who_stays_is_told_the_state_again_once_a_hole_is_mended() {
 }
 
 #[tokio::test]
-async fn s4_a_cursor_waits_for_the_last_of_several_holes() {
+async fn s4_cursor_waits_for_the_last_of_several_holes() {
     let (image, entries) = written().await;
     let other = whole(&entries).await;
     let store = open(&MemDisk::new(&lacking(image, &[2, 5]))).await.unwrap();
@@ -229,10 +232,10 @@ async fn s4_a_cursor_waits_for_the_last_of_several_holes() {
     assert_eq!(here.cursor().frontier, store.frontier());
 }
 
-/// A store was opened, built its state over a hole, and was closed or killed. The next time it took
-/// that state for whole, and said of no damage.
+/// A store was opened, rebuilt its state over a hole, and was closed or killed. When it was opened
+/// again it took that state for complete, and reported no damage.
 #[tokio::test]
-async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again() {
+async fn s4_hole_is_remembered_after_reopen() {
     let (image, entries) = written().await;
     let other = whole(&entries).await;
     for close in [true, false] {
@@ -242,7 +245,7 @@ async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again()
         if close {
             soon(store.close()).await.unwrap();
         } else {
-            super::flushed().await;
+            super::setup::flushed().await;
         }
         let store = open(&MemDisk::new(&disk.image())).await.unwrap();
         assert_eq!(soon(store.status()).await.damage.len(), 1, "{close}");
@@ -268,10 +271,10 @@ async fn s4_a_state_over_a_hole_is_not_taken_for_whole_when_it_is_opened_again()
     }
 }
 
-/// What others wrote without knowing of what is lost wins where it is lost, and nowhere else: who has
-/// stayed is told what is true.
+/// An entry of another author that did not know the lost entry wins where that entry is lost, and
+/// nowhere else. A watcher that stayed gets the correction.
 #[tokio::test]
-async fn s4_what_a_state_over_a_hole_took_for_the_winner_is_set_right_once_it_is_mended() {
+async fn s4_wrong_winner_is_corrected_once_mended() {
     let (image, entries) = written().await;
     let header = Header {
         store: STORE,
@@ -284,7 +287,7 @@ async fn s4_what_a_state_over_a_hole_took_for_the_winner_is_set_right_once_it_is
     };
     let rival = sign(&key(2), header, vec![put("/k/3", "rival")]).unwrap();
     let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
-    // It was told all there was by another replica.
+    // Another replica had delivered everything to this watcher.
     let mut mirror = Mirror::default();
     let other = whole(&entries).await;
     let mut before = watch(&other, Start::Initial);
@@ -302,7 +305,7 @@ async fn s4_what_a_state_over_a_hole_took_for_the_winner_is_set_right_once_it_is
 }
 
 #[tokio::test]
-async fn s4_a_damaged_mark_between_entries_is_no_hole() {
+async fn s4_damaged_mark_between_entries_is_no_hole() {
     let (image, _entries) = written().await;
     let mut image = lacking(image, &[]);
     let log = image.get_mut(&log_path(&author_a())).unwrap();
@@ -330,7 +333,7 @@ async fn consumer(store: &Store, name: &str, from: ConsumerStart) -> Consumer {
     consumer
 }
 
-// Takes and acknowledges so many.
+// Takes and acknowledges `count` changes.
 async fn take(consumer: &Consumer, count: usize) -> Vec<Bytes> {
     let mut keys = Vec::new();
     while keys.len() < count {
@@ -341,10 +344,10 @@ async fn take(consumer: &Consumer, count: usize) -> Vec<Bytes> {
     keys
 }
 
-/// A consumer stops before a hole and stays there; one that is past it does not care. When the hole
-/// was mended, the second one was stopped, too.
+/// A consumer stops before a hole and stays there; a consumer past the hole goes on. Before this
+/// was fixed, mending the hole stopped the second one, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_a_consumer_is_given_all_behind_a_hole_once_it_is_mended() {
+async fn s4_consumer_gets_changes_behind_a_mended_hole() {
     let (image, entries) = written().await;
     let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
     let stopped = consumer(&store, "all", ConsumerStart::Beginning).await;
@@ -380,7 +383,7 @@ async fn s4_a_consumer_is_given_all_behind_a_hole_once_it_is_mended() {
 }
 
 #[tokio::test]
-async fn s4_reads_over_a_hole_say_the_old_and_the_store_says_damage() {
+async fn s4_reads_over_a_hole_are_old_and_damage_is_shown() {
     let (image, entries) = written().await;
     let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
     assert_eq!(soon(store.get(b"/k/3")).await.unwrap(), None);
@@ -392,7 +395,7 @@ async fn s4_reads_over_a_hole_say_the_old_and_the_store_says_damage() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_written_before_is_not_written_again() {
+async fn possibly_written_cause_is_refused() {
     let cause = |position| Cause {
         consumer: "copy".to_owned(),
         trigger: EntryId([7; 32]),
@@ -408,7 +411,7 @@ async fn what_may_have_been_written_before_is_not_written_again() {
     let entries = all_entries(&store).await;
     let entries = &entries[&(author_a(), 0)];
     soon(store.close()).await.unwrap();
-    // Found by nobody yet, and by who opens it.
+    // The damage is found by a read, or already by the open.
     for opened_before in [false, true] {
         let disk = MemDisk::new(&lacking(disk.image(), &[3]));
         if opened_before {

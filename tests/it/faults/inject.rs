@@ -1,5 +1,5 @@
-//! Failed calls: a fixed workload in which operation 1, 2, 3 ... fails once, until it runs
-//! through untouched.
+//! Failed calls: in a fixed workload operation 1, 2, 3 ... fails once, until it runs through
+//! untouched.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 
@@ -9,13 +9,13 @@ use lattice::{
     store::{IngestError, Ingested, List, ReadError, Write, WriteError},
 };
 
-use super::{
-    all_entries,
+use super::setup::{all_entries, encoded, next_of_b, open, put, shown, shown_of, soon};
+use crate::support::{
     disk::{Cut, EIO, ENOSPC, Fail, Image, MemDisk},
-    encoded, next_of_b, on_two_threads, open, put, shown, shown_of, soon,
+    threads::on_two_threads,
 };
 
-// A key whose writes are watched: what was acknowledged last, and what may be there besides.
+// A key under test: the last acknowledged value, and the values that it may have besides.
 #[derive(Debug, Default, Clone)]
 struct Expected {
     acknowledged: Option<Bytes>,
@@ -151,7 +151,7 @@ impl Run {
             let item = match soon(store.get(key)).await {
                 Ok(item) => item,
                 Err(error @ (ReadError::Io { .. } | ReadError::Damaged { .. })) => {
-                    // A failed read is told once.
+                    // A failed read is reported once.
                     assert!(self.disk.has_failed(), "{}: {error:?}", self.context);
                     self.errors += 1;
                     soon(store.get(key)).await.unwrap()
@@ -203,7 +203,7 @@ async fn run(base: &Image, number: u64, errno: i32, which: Fail) -> (bool, usize
     run.reopen().await;
     run.check_reads().await;
     run.write(&["/last"], "4").await;
-    // Whatever happened, the next process finds a store that is whole; so it does after a cut.
+    // In every case the next process finds a whole store, also after a power cut.
     let store = run.store.take().unwrap();
     let acknowledged = disk.operations();
     if soon(store.close()).await.is_err() {
@@ -279,7 +279,7 @@ fn run_all(errno: i32, which: Fail) {
 }
 
 #[test]
-fn s11_s12_every_operation_fails_once_with_an_io_error() {
+fn s11_s12_every_operation_fails_once() {
     run_all(EIO, Fail::Any);
 }
 
@@ -289,7 +289,7 @@ fn s10_every_change_fails_once_with_disk_full() {
 }
 
 /// The first write of an author got as far as the disk had room: a whole record, and not all of
-/// the zeros behind it. The caller was told `DiskFull`; the record must not come back.
+/// the zeros behind it. The caller got `DiskFull`; the record must not come back.
 #[tokio::test]
 async fn s10_refused_first_write_does_not_come_back() {
     let disk = MemDisk::default();
@@ -313,7 +313,7 @@ async fn s10_refused_first_write_does_not_come_back() {
 /// A disk that stays full for a while, with room for the log and not for the state, and the other
 /// way round.
 #[test]
-fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
+fn s10_full_disk_serves_reads_and_recovers() {
     on_two_threads(8, |n| async move {
         let disk = MemDisk::default();
         let store = open(&disk).await.unwrap();
@@ -344,8 +344,8 @@ fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
             let item = soon(store.get(key.as_bytes())).await;
             assert!(item.unwrap().is_some(), "{key} with a full disk, {n}");
         }
-        // The state is written now, and there is no room for that either.
-        super::flushed().await;
+        // The state is written now, and there is no room for it either.
+        super::setup::flushed().await;
         for key in &acknowledged {
             let item = soon(store.get(key.as_bytes())).await;
             assert!(
@@ -379,7 +379,7 @@ fn s10_full_disk_refuses_writes_serves_reads_and_recovers() {
 
 /// A hundred callers wait for one fsync, and it fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn s11_all_who_wait_for_a_failed_fsync_are_told() {
+async fn s11_failed_fsync_fails_every_waiting_write() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/before", "1")).await.unwrap();
@@ -412,7 +412,7 @@ async fn s11_all_who_wait_for_a_failed_fsync_are_told() {
 /// change that fails may be of any of them: what was answered is there, and the message goes in
 /// when it comes again.
 #[test]
-fn s11_a_message_that_fails_behind_its_first_part_comes_again() {
+fn s11_message_that_fails_midway_can_come_again() {
     let entries: Vec<_> = (0..3000).fold(Vec::new(), |mut entries, n| {
         let op = put(format!("/of/b/{n:04}"), vec![7; 100]);
         entries.push(next_of_b(entries.last(), vec![], vec![op]));

@@ -1,4 +1,5 @@
-//! Files that are not what was written: cut, gone, of another author, of another store.
+//! Files that do not hold what was written to them: cut, missing, of another author, of another
+//! store.
 
 use lattice::{
     Store,
@@ -8,11 +9,13 @@ use lattice::{
 };
 
 use super::{
-    Known, STORE, all_entries, author_a, author_b, config,
-    disk::{Image, MemDisk},
-    encoded, flip, key, log_path, next_of_b, open, put, shown, shown_of, signed, soon, state_path,
-    sums_path,
+    flip,
+    setup::{
+        Known, STORE, all_entries, author_a, author_b, config, encoded, key, log_path, next_of_b,
+        open, put, shown, shown_of, signed, soon, state_path, sums_path,
+    },
 };
+use crate::support::disk::{Image, MemDisk};
 
 // A closed store: ten entries of this node, three of another.
 async fn closed() -> (Image, Known) {
@@ -43,7 +46,7 @@ async fn damage(store: &Store) -> Vec<String> {
     soon(store.status()).await.damage
 }
 
-// The place of what is lost is not used a second time, also after another reopening.
+// The place of a lost entry is not used a second time, also after another reopening.
 async fn writes_go_on(disk: &MemDisk, store: Store, seq: u64, context: &str) {
     let written = soon(store.put("/after", "x")).await.unwrap();
     assert_eq!(written.seq, seq, "{context}");
@@ -56,7 +59,7 @@ async fn writes_go_on(disk: &MemDisk, store: Store, seq: u64, context: &str) {
 }
 
 // Own writes are refused, also after another reopening, until the loss is accepted; entries of
-// others come in. Then the log goes on from what is left, and everything is whole.
+// others come in. Then the log goes on after the remaining records, and everything is whole.
 async fn writes_wait_for_repair(disk: &MemDisk, store: Store, first: u64, context: &str) {
     let refused = |error: Result<_, WriteError>, store: &str| {
         assert!(
@@ -98,7 +101,7 @@ async fn writes_wait_for_repair(disk: &MemDisk, store: Store, first: u64, contex
 }
 
 #[tokio::test]
-async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
+async fn s2_cut_own_log_is_refused_until_repaired() {
     let (image, known) = closed().await;
     let path = log_path(&author_a());
     let bytes = image[&path].len();
@@ -113,7 +116,7 @@ async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
         let store = open(&disk).await.unwrap();
         let context = format!("cut to {len} of {bytes} bytes");
         assert_eq!(damage(&store).await.len(), 1, "{context}");
-        // Records before the cut are read as before; what is gone is an error or right.
+        // Records before the cut are read as before; a read of a missing one is an error or right.
         let expected = shown_of(known.values().flatten());
         for (key, row) in &expected {
             if let Ok(heads) = soon(store.heads(key)).await {
@@ -128,7 +131,7 @@ async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
         if left < 10 {
             writes_wait_for_repair(&disk, store, left + 1, &context).await;
         } else {
-            // Only the seal is gone.
+            // Only the seal is missing.
             assert_eq!(soon(store.repair()).await.unwrap().lost, [], "{context}");
             writes_go_on(&disk, store, 11, &context).await;
         }
@@ -136,7 +139,7 @@ async fn s2_own_log_cut_below_its_durable_end_is_refused_until_repaired() {
 }
 
 #[tokio::test]
-async fn s2_log_file_that_is_gone_is_damage_and_keeps_its_place() {
+async fn s2_missing_log_file_is_damage() {
     let (image, known) = closed().await;
     for author in [author_a(), author_b()] {
         let mut image = image.clone();
@@ -145,7 +148,7 @@ async fn s2_log_file_that_is_gone_is_damage_and_keeps_its_place() {
         let store = open(&disk).await.unwrap();
         let context = format!("log of {author} gone");
         assert_eq!(damage(&store).await.len(), 1, "{context}");
-        // Short values live in the state too: nothing is forgotten because a file is gone.
+        // Short values are in the state too: nothing is forgotten because a file is missing.
         let expected = shown_of(known[&(author_b(), 0)].iter());
         assert_eq!(
             shown(&store, expected.keys()).await.unwrap(),
@@ -161,7 +164,7 @@ async fn s2_log_file_that_is_gone_is_damage_and_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn s6_zeros_in_place_of_the_tail_are_damage_below_the_durable_end() {
+async fn s6_zeros_below_the_durable_end_are_damage() {
     let (image, _known) = closed().await;
     let path = log_path(&author_a());
     let places = flip::frames(&image[&path]);
@@ -185,7 +188,7 @@ async fn s6_zeros_in_place_of_the_tail_are_damage_below_the_durable_end() {
 }
 
 #[tokio::test]
-async fn s6_sectors_swapped_repeated_or_of_another_file_are_found() {
+async fn s6_misplaced_sectors_are_found() {
     let (image, known) = closed().await;
     let path = log_path(&author_a());
     let len = image[&path].len();
@@ -240,7 +243,7 @@ async fn s6_sectors_swapped_repeated_or_of_another_file_are_found() {
     }
 }
 
-// What can be read, by verifying walks that go on behind damage: one entry at a time.
+// Returns the readable entries, by verifying walks that go on behind damage, one entry at a time.
 async fn lattice_entries(store: &Store) -> Vec<VerifiedEntry> {
     let mut entries = Vec::new();
     for author in [author_a(), author_b()] {
@@ -256,7 +259,7 @@ async fn lattice_entries(store: &Store) -> Vec<VerifiedEntry> {
 }
 
 #[tokio::test]
-async fn s6_records_of_another_author_in_a_log_are_damage() {
+async fn s6_records_of_another_author_are_damage() {
     let (image, known) = closed().await;
     let b = image[&log_path(&author_b())].clone();
     let places = flip::frames(&b);
@@ -288,7 +291,7 @@ async fn s6_records_of_another_author_in_a_log_are_damage() {
 }
 
 #[tokio::test]
-async fn s6_log_under_another_author_s_name_is_never_applied() {
+async fn s6_log_under_a_wrong_name_is_never_applied() {
     let (image, _known) = closed().await;
     let mut image = without_state(image);
     let b = image[&log_path(&author_b())].clone();
@@ -358,7 +361,7 @@ async fn b4_log_of_another_store_is_refused() {
 
 /// Somebody without the key wrote a record into a log, with every hash right.
 #[tokio::test]
-async fn b8_forged_record_at_the_end_of_a_log_is_refused() {
+async fn b8_forged_last_record_is_refused() {
     let (image, known) = closed().await;
     let last = known[&(author_b(), 0)].last().unwrap();
     let forged = signed(
@@ -384,9 +387,10 @@ async fn b8_forged_record_at_the_end_of_a_log_is_refused() {
     }
 }
 
-/// Branch 1 of a forked author is gone; a new fork must not be written over branch 2.
+/// The file of branch 1 of a forked author is missing; a new fork must not be written over branch
+/// 2.
 #[tokio::test]
-async fn fork_gets_a_file_of_its_own_when_one_is_missing() {
+async fn fork_gets_its_own_file_when_one_is_missing() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     let b1 = next_of_b(None, vec![], vec![put("/b", "1")]);

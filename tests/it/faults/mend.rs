@@ -1,13 +1,15 @@
-//! Damage that peers can help with: what they give back is put where it was.
+//! Damage that peers can repair: the entries that they send fill the holes.
 
 use lattice::{Store, protocol::entry::VerifiedEntry, store::Ingested};
 
 use super::{
-    Known, STORE, all_entries, author_a, author_b,
-    disk::{Image, MemDisk},
-    encoded, flip, key, log_path, next_of_b, open, put, random, signed, soon, state_path,
-    sums_path,
+    flip,
+    setup::{
+        Known, STORE, all_entries, author_a, author_b, encoded, key, log_path, next_of_b, open,
+        put, random, signed, soon, state_path, sums_path,
+    },
 };
+use crate::support::disk::{Image, MemDisk};
 
 // A store that was closed twice, so that a seal is in the middle of its log.
 async fn closed() -> (Image, Known, [u8; 32]) {
@@ -52,7 +54,7 @@ async fn mends(image: &Image, entries: &[&VerifiedEntry], hash: [u8; 32], contex
         if missing.is_empty() {
             break;
         }
-        // One hole can hide what another one lacks.
+        // One hole can hide the entries missing in another one.
         assert!(round < 4, "{context}: {missing:?} is still missing");
         soon(store.ingest(encoded(entries))).await.unwrap();
     }
@@ -74,7 +76,7 @@ fn without_state(mut image: Image) -> Image {
 }
 
 #[tokio::test]
-async fn s4_flipped_bits_are_mended_with_what_peers_have() {
+async fn s4_flipped_bits_are_mended_from_peers() {
     let (image, known, hash) = closed().await;
     let mut random = random(41);
     for author in [author_a(), author_b()] {
@@ -93,7 +95,7 @@ async fn s4_flipped_bits_are_mended_with_what_peers_have() {
                 let seq = place.header.seq;
                 let context = format!("a bit of byte {at}, entry {seq} of {author}");
                 mends(&image, &entries, hash, &context).await;
-                // An end that nobody knows to be one is no damage: see `Seen`.
+                // A missing end that no durable length shows is not damage: see `Seen`.
                 if places
                     .iter()
                     .any(|later| later.offset > place.offset && !later.header.seal)
@@ -107,7 +109,7 @@ async fn s4_flipped_bits_are_mended_with_what_peers_have() {
 }
 
 #[tokio::test]
-async fn s6_zeros_over_any_part_of_a_log_are_mended_with_what_peers_have() {
+async fn s6_zeros_anywhere_are_mended_from_peers() {
     let (image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -129,12 +131,12 @@ async fn s6_zeros_over_any_part_of_a_log_are_mended_with_what_peers_have() {
 }
 
 #[tokio::test]
-async fn s2_a_log_that_was_cut_gets_its_end_back_and_own_writes_go_on() {
+async fn s2_cut_log_gets_its_end_back() {
     let (image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
     let len = image[&path].len();
-    // The seal at the end is no entry.
+    // The seal at the end is not an entry.
     for cut in (0..len - 108).step_by(97) {
         let mut image = image.clone();
         image.get_mut(&path).unwrap().truncate(cut);
@@ -146,7 +148,7 @@ async fn s2_a_log_that_was_cut_gets_its_end_back_and_own_writes_go_on() {
 }
 
 #[tokio::test]
-async fn s4_another_entry_for_the_same_place_is_not_put_there() {
+async fn s4_other_entry_does_not_fill_a_hole() {
     let (mut image, known, hash) = closed().await;
     let path = log_path(&author_b());
     let entries: Vec<_> = known[&(author_b(), 0)].iter().collect();
@@ -167,7 +169,7 @@ async fn s4_another_entry_for_the_same_place_is_not_put_there() {
 }
 
 #[tokio::test]
-async fn s2_what_was_given_up_is_taken_in_as_any_other_entry() {
+async fn s2_entries_given_up_are_taken_in_again() {
     let (mut image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -175,7 +177,7 @@ async fn s2_what_was_given_up_is_taken_in_as_any_other_entry() {
     image.get_mut(&path).unwrap().truncate(len / 2);
     let disk = MemDisk::new(&image);
     let store = open(&disk).await.unwrap();
-    // A session has asked for what is missing, in vain.
+    // A session has asked for the missing entries, in vain.
     assert!(!soon(store.missing()).await.unwrap().is_empty());
     let lost = soon(store.repair()).await.unwrap().lost;
     let first = usize::try_from(lost[0].first).unwrap() - 1;
@@ -190,7 +192,7 @@ async fn s2_what_was_given_up_is_taken_in_as_any_other_entry() {
 }
 
 #[tokio::test]
-async fn s4_of_two_damaged_neighbours_one_that_is_mended_does_not_hide_the_other() {
+async fn s4_mended_record_does_not_hide_damage_next_to_it() {
     let (mut image, known, hash) = closed().await;
     let path = log_path(&author_a());
     let entries: Vec<_> = known[&(author_a(), 0)].iter().collect();
@@ -230,7 +232,7 @@ async fn nothing_comes_twice(
 /// an announcement brings one of its entries. Its place seemed free: it was taken in once more, as a
 /// fork of itself. Now the log is looked through first.
 #[tokio::test]
-async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
+async fn s4_unreadable_entry_is_not_appended_again() {
     let (image, known, hash) = closed().await;
     for author in [author_a(), author_b()] {
         let path = log_path(&author);
@@ -259,7 +261,7 @@ async fn s4_what_cannot_be_read_is_not_taken_in_a_second_time() {
 /// later one stood for it, and what came next was refused for ever, as stamped before what it
 /// follows. Now it waits until the entry is back.
 #[tokio::test]
-async fn s4_what_follows_an_entry_that_cannot_be_read_waits_for_it() {
+async fn s4_successor_of_an_unreadable_entry_waits() {
     let (mut image, known, _hash) = closed().await;
     let path = log_path(&author_b());
     let entries = &known[&(author_b(), 0)];

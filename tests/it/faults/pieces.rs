@@ -1,12 +1,13 @@
-//! Much is written in pieces: no file keeps others waiting for long when it is made durable.
+//! Large writes go to disk in pieces, so that no sync of one file delays the others for long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use lattice::{limits::UNSYNCED_BYTES_MAX, protocol::entry::VerifiedEntry};
 
-use super::{MemDisk, author_b, encoded, flushed, log_path, next_of_b, open, put, soon};
-use crate::faults::disk::{EIO, Fail, Operation};
+use super::setup::{author_b, encoded, flushed, log_path, next_of_b, open, put, soon};
+use crate::support::disk::MemDisk;
+use crate::support::disk::{EIO, Fail, Operation};
 
 /// Entries with values of `bytes` each.
 fn many(count: usize, bytes: usize) -> Vec<VerifiedEntry> {
@@ -25,7 +26,7 @@ fn bytes_of(entries: &[VerifiedEntry]) -> Vec<Bytes> {
 const BLOCK: u64 = 4096;
 
 #[tokio::test]
-async fn no_file_has_more_to_make_durable_than_others_can_wait_for() {
+async fn unsynced_bytes_of_a_file_are_bounded() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     // Small enough that the state has them, too.
@@ -34,7 +35,7 @@ async fn no_file_has_more_to_make_durable_than_others_can_wait_for() {
         .unwrap();
     flushed().await;
     soon(store.close()).await.unwrap();
-    // By file: its 4 KiB blocks that the disk has not been told to take yet.
+    // By file: its 4 KiB blocks that were not yet handed to the disk.
     let mut waiting: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
     let (mut most, mut written, mut told, mut before) = (0, 0, 0, (0, 0));
     for operation in disk.operations() {
@@ -64,15 +65,15 @@ async fn no_file_has_more_to_make_durable_than_others_can_wait_for() {
     }
     assert!(written > 3 * UNSYNCED_BYTES_MAX, "{written} B written");
     assert!(told > 0);
-    // The ends of what is not a whole block.
+    // Partial blocks at both ends.
     let bound = UNSYNCED_BYTES_MAX as u64 + 2 * BLOCK;
     assert!(most <= bound, "{most} B of a file waited for one sync");
 }
 
 #[tokio::test]
-async fn s11_a_piece_that_cannot_be_made_durable_takes_its_group_with_it() {
+async fn s11_failed_sync_of_a_piece_fails_its_group() {
     let entries = many(400, 4000);
-    // Of the group: create, directory, write, sync, write, sync, ...: any may fail.
+    // The group does create, directory sync, write, sync, write, sync, ...: any of them may fail.
     for number in 1..8 {
         let disk = MemDisk::default();
         let store = open(&disk).await.unwrap();
@@ -82,7 +83,7 @@ async fn s11_a_piece_that_cannot_be_made_durable_takes_its_group_with_it() {
         assert!(refused.is_err(), "change {number} failed");
         assert!(soon(store.get(b"/00000")).await.unwrap().is_none());
         drop(soon(store.close()).await);
-        // What came before the failure may be there, and is not in the way.
+        // Entries before the failure may be there, and are no obstacle.
         let disk = MemDisk::new(&disk.image());
         let store = open(&disk).await.unwrap();
         soon(store.ingest(bytes_of(&entries))).await.unwrap();

@@ -1,4 +1,4 @@
-//! A damaged state file: never a wrong value, and mended from the log.
+//! A damaged state file: it never gives a wrong value, and is rebuilt from the log.
 
 use std::{
     collections::BTreeMap,
@@ -12,18 +12,20 @@ use lattice::{
     store::{List, Write, WriteError},
 };
 
-use crate::random::Random;
+use crate::support::random::Random;
 
-use super::{
-    NOW_MS, Shown, all_entries,
+use super::setup::{
+    NOW_MS, Shown, all_entries, encoded, next_of_b, open, put, shown, shown_of, soak, soon,
+    state_path, sums_path,
+};
+use crate::support::{
     disk::{Image, MemDisk},
-    encoded, next_of_b, on_two_threads, open, put, shown, shown_of, soak, soon, state_path,
-    sums_path,
+    threads::on_two_threads,
 };
 
 const KEYS: usize = 2000;
 
-/// What a store must show.
+/// The answers that a store must give.
 struct Truth {
     listed: BTreeMap<Bytes, Bytes>,
     // Conflicts, tombstones and values in the log among them.
@@ -71,7 +73,7 @@ async fn images() -> (Image, Image, Truth) {
         nth += 1;
         nth % 7 == 0
     });
-    super::flushed().await;
+    super::setup::flushed().await;
     let stopped = disk.image();
     soon(store.close()).await.unwrap();
     let closed = disk.image();
@@ -113,11 +115,11 @@ async fn check_reads(store: &Store, truth: &Truth, context: &str) {
 }
 
 #[test]
-fn s9_no_flip_of_the_state_file_is_ever_served() {
+fn s9_flipped_state_is_never_served() {
     let started = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (closed, stopped, truth) = runtime.block_on(images());
-    let mut random = super::random(9);
+    let mut random = super::setup::random(9);
     let flips = soak(2000);
     let bits: Vec<_> = (0..flips)
         .map(|n| {
@@ -161,7 +163,7 @@ fn used_bit(file: &[u8], random: &mut Random) -> usize {
 }
 
 #[test]
-fn s9_state_file_cut_gone_or_garbage_is_built_again() {
+fn s9_cut_missing_or_garbage_state_is_rebuilt() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (closed, stopped, truth) = runtime.block_on(images());
     let mut cases: Vec<(String, Image)> = Vec::new();
@@ -233,7 +235,7 @@ fn s9_sums_of_an_older_close_do_no_harm() {
             let key = format!("/key/{:05}", n * 31);
             soon(store.put(key, format!("newer {n}"))).await.unwrap();
         }
-        super::flushed().await;
+        super::setup::flushed().await;
         stopped = disk.image();
         let listed = soon(store.list(List::default())).await.unwrap();
         truth.listed = listed
@@ -254,7 +256,7 @@ fn s9_sums_of_an_older_close_do_no_harm() {
 /// A state without any log: what it says cannot be proven, and the logs that come back later do
 /// not mix with it.
 #[test]
-fn s8_state_ahead_of_a_log_restored_from_an_older_copy_is_noticed() {
+fn s8_state_ahead_of_an_older_log_is_noticed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let disk = MemDisk::default();
@@ -266,23 +268,24 @@ fn s8_state_ahead_of_a_log_restored_from_an_older_copy_is_noticed() {
         let store = open(&disk).await.unwrap();
         let newest = soon(store.put("/a", "new")).await.unwrap();
         soon(store.put("/big", vec![1; 4000])).await.unwrap();
-        super::flushed().await;
+        super::setup::flushed().await;
         let stopped = disk.image();
         soon(store.close()).await.unwrap();
         for (name, mut image) in [("closed", disk.image()), ("stopped", stopped)] {
-            let path = super::log_path(&super::author_a());
+            let path = super::setup::log_path(&super::setup::author_a());
             image.insert(path.clone(), old[&path].clone());
             let disk = MemDisk::new(&image);
             let store = open(&disk).await.unwrap();
             let status = soon(store.status()).await;
             assert!(!status.damage.is_empty(), "{name}: nobody noticed");
-            // What it still knows is right.
+            // The values that it still has are right.
             let item = soon(store.get(b"/a")).await.unwrap().unwrap();
             assert!(
                 item.entry.id == newest.entry || item.value == "old",
                 "{name}"
             );
-            // What the log had is not written a second time, unless somebody says that it is lost.
+            // Entries that the log had are not written a second time, unless `repair` gives them
+            // up.
             let refused = soon(store.put("/a", "newer")).await;
             assert!(
                 matches!(refused, Err(WriteError::OwnLogCut { first, .. }) if first == newest.seq),

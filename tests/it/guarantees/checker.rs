@@ -1,4 +1,4 @@
-//! The guarantees: one function each, over a recorded history. Each says what broke it.
+//! The guarantees: one function each, over a recorded history. Its error names the breach.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +19,10 @@ use super::history::{
 
 type Checked = Result<(), String>;
 
-/// A guarantee: its name, and what checks it for one watcher or consumer.
+/// A guarantee: its name, and the check for one watcher or consumer.
 type Guarantee<T> = (&'static str, fn(&Truth, &T) -> Checked);
 
-/// What holds for each watcher.
+/// The guarantees to each watcher.
 pub const OF_WATCHERS: [Guarantee<Lineage>; 8] = [
     ("causal", causal),
     ("per author in sequence", per_author_in_sequence),
@@ -37,13 +37,13 @@ pub const OF_WATCHERS: [Guarantee<Lineage>; 8] = [
     ("live", live),
 ];
 
-/// What holds for each durable consumer.
+/// The guarantees to each durable consumer.
 pub const OF_CONSUMERS: [Guarantee<Record>; 2] = [
     ("at least once with ack", at_least_once_with_ack),
     ("exactly once for --writes", exactly_once_for_writes),
 ];
 
-/// Says the first guarantee that was broken, and how.
+/// Returns the first guarantee that was broken, and how.
 pub fn check(history: &History) -> Checked {
     let truth = &history.truth;
     durable_and_the_same_everywhere(history).map_err(|how| format!("durable: {how}"))?;
@@ -93,7 +93,7 @@ fn durable_and_the_same_everywhere(history: &History) -> Checked {
     Ok(())
 }
 
-/// Nothing is told after what depends on it.
+/// No change is delivered after a change that depends on it.
 fn causal(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut causes = Past::new();
     for (place, told) in lineage.ops() {
@@ -107,7 +107,8 @@ fn causal(truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// What an author wrote comes in the order of its log and of its entry, and says what that says.
+/// Changes of one author come in the order of its log and, within an entry, of its ops, with the
+/// content of those ops.
 fn per_author_in_sequence(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut newest: BTreeMap<Author, (Seq, u32)> = BTreeMap::new();
     for (place, told) in lineage.ops() {
@@ -131,8 +132,8 @@ fn per_author_in_sequence(truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// Over all replicas that a lineage was at, nothing is told twice, an expiry neither: whatever their
-/// clocks say.
+/// No change and no expiry is delivered twice in one lineage, over all replicas it visited and
+/// whatever their clocks.
 fn unique_per_cursor_lineage(_truth: &Truth, lineage: &Lineage) -> Checked {
     let counts: BTreeSet<usize> = lineage.told().into_iter().map(|(place, _)| place).collect();
     let (mut seen, mut expired) = (BTreeSet::new(), BTreeSet::new());
@@ -158,10 +159,11 @@ fn unique_per_cursor_lineage(_truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// A cursor covers what was told, and nothing else; where history is gone, there is one gap and then
-/// the state: all that its cursor covers. Where some of that is gone, too, the cursor covers nothing,
-/// and who goes on with it is told all anew. At the end all is told: each op, or for `latest` each that still counts, and what
-/// expired.
+/// A cursor covers the changes that were delivered, and no others. Where history is missing, one
+/// gap comes and then the state, with all that its cursor covers. If the state is incomplete as
+/// well, the cursor covers nothing, and a watcher that resumes with it gets everything again. At
+/// the end everything was delivered: each op, or for `latest` each op that still counts, and each
+/// expiry.
 fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut missing = Missing::new(lineage);
     let mut gap: Option<BTreeMap<Bytes, EntryId>> = None;
@@ -180,7 +182,8 @@ fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Chec
             }
             (Step::CaughtUp, Some(state)) => {
                 let mut live = truth.live(&lineage.scope, cursor);
-                // What was superseded meanwhile is left out of the state; what is in its place comes.
+                // The state leaves out values superseded meanwhile; the values in their place
+                // come.
                 let comes = |key: &Bytes| lineage.told_after(place).any(|told| told.key == key);
                 live.retain(|key, _| {
                     !(lineage.scope.latest && !state.contains_key(key) && comes(key))
@@ -209,7 +212,7 @@ fn complete_between_cursors_or_one_gap(truth: &Truth, lineage: &Lineage) -> Chec
     missing.at_the_end(truth, lineage)
 }
 
-// What a lineage was told so far, and what its cursor covers.
+// The changes delivered to a lineage so far, and the ones that its cursor covers.
 #[derive(Debug, Default)]
 struct Missing {
     told: BTreeSet<OpId>,
@@ -278,9 +281,10 @@ impl Missing {
     }
 }
 
-/// A batch is told in one piece, or begun anew by who goes on after a stop: no cursor lies inside.
+/// A batch is delivered in one piece. A watcher that stopped inside one gets it again from the
+/// start: no cursor lies inside a batch.
 fn atomic_batches(truth: &Truth, lineage: &Lineage) -> Checked {
-    // The ops of a batch that are still to come, and nothing else before them.
+    // The ops of a batch that must come next, before any other change.
     let mut rest: Vec<OpId> = Vec::new();
     for (place, (step, cursor)) in lineage.steps.iter().enumerate() {
         let inside = cursor.partial.is_some_and(|partial| {
@@ -319,8 +323,8 @@ fn atomic_batches(truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// Any replica that has all of a cursor goes on after it; one that has not says what it lacks. What
-/// different replicas told adds up to the state.
+/// A replica that has all entries of a cursor resumes after it; any other one reports the missing
+/// entries. The changes delivered by different replicas add up to the state.
 fn portable_between_replicas(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut at = None;
     let mut state: BTreeMap<&Bytes, EntryId> = BTreeMap::new();
@@ -331,7 +335,8 @@ fn portable_between_replicas(truth: &Truth, lineage: &Lineage) -> Checked {
             Step::Behind { missing } => {
                 let had = at.ok_or("it is behind, and did not begin")?;
                 let lacks = named(cursor).missing_from(had);
-                // It looks later than it begins: some has come meanwhile.
+                // The replica looks after the watch began, so some entries may have come
+                // meanwhile.
                 let is_part = |range: &MissingRange| {
                     let of =
                         |had: &&MissingRange| (had.author, had.tip) == (range.author, range.tip);
@@ -370,9 +375,9 @@ fn portable_between_replicas(truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// A cursor never goes back, and nothing that it covers comes after it. It moves with each change and,
-/// where nothing matches, with each heartbeat: at the end it covers everything. Behind a state that
-/// lacks entries it covers nothing.
+/// A cursor never goes back, and no change that it covers comes after it. It moves with each
+/// change and, while nothing matches, with each heartbeat: at the end it covers everything. After
+/// an incomplete state it covers nothing.
 fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
     let mut had = Frontier::default();
     let (mut waits, mut lacks) = (false, false);
@@ -422,7 +427,7 @@ fn bookmarked(truth: &Truth, lineage: &Lineage) -> Checked {
     }
 }
 
-/// Returns all that a cursor names: also what it has in part.
+/// Returns all entries that a cursor names, also the one delivered in part.
 pub fn named(cursor: &Cursor) -> Frontier {
     let mut named = cursor.frontier.clone();
     if let Some(partial) = cursor.partial {
@@ -441,8 +446,7 @@ fn covers(frontier: &Frontier, author: Author, seq: Seq) -> bool {
     frontier.seq(&author) >= seq
 }
 
-/// There is always a heartbeat; and when a node is gone, its watches end with an error, and no other
-/// does.
+/// Heartbeats never stop. When a node ends, its watches end with an error; no other watch does.
 pub fn live(_truth: &Truth, lineage: &Lineage) -> Checked {
     for (place, (step, _)) in lineage.steps.iter().enumerate() {
         match step {
@@ -454,8 +458,8 @@ pub fn live(_truth: &Truth, lineage: &Lineage) -> Checked {
     Ok(())
 }
 
-/// Everything is given out until it is acknowledged, one change of a key at a time, and not again
-/// after that, but where the node died before it was durable.
+/// Every change is delivered until it is acknowledged, one change of a key at a time, and not
+/// after that, unless the node died before the ack was durable.
 fn at_least_once_with_ack(truth: &Truth, record: &Record) -> Checked {
     let (mut acked, mut durable) = (BTreeSet::new(), BTreeSet::new());
     let mut perhaps = BTreeSet::new();

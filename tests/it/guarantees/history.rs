@@ -1,5 +1,4 @@
-//! What is recorded of a history: all entries there are when it is over, and what each watcher and
-//! each taker was told, step by step.
+//! The record of a history: all entries at its end, and each step of each watcher and taker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +17,7 @@ use lattice::{
 /// An op of an entry.
 pub type OpId = (EntryId, u32);
 
-/// The newest place of each author that something depends on.
+/// For each author, the newest seq that an entry depends on.
 pub type Past = BTreeMap<Author, Seq>;
 
 /// All entries there are. No author has forked.
@@ -26,16 +25,16 @@ pub type Past = BTreeMap<Author, Seq>;
 pub struct Truth {
     pub entries: BTreeMap<EntryId, Known>,
     places: BTreeMap<(Author, Seq), EntryId>,
-    /// Expiries through this time were told when all was over.
+    /// At the end, expiries through this time were delivered.
     pub expired_through_ms: u64,
-    /// Some log was damaged for a while: a gap may be told.
+    /// A log was damaged for a while: a watch may report a gap.
     pub damaged: bool,
 }
 
 #[derive(Debug)]
 pub struct Known {
     pub entry: VerifiedEntry,
-    /// What it depends on; not itself.
+    /// The entries it depends on, without itself.
     pub past: Past,
 }
 
@@ -65,7 +64,7 @@ impl Truth {
         &self.entries[&self.places[&(author, seq)]].entry
     }
 
-    /// True where this entry put this key.
+    /// Returns true if this entry put this key.
     pub fn has_put(&self, (key, id): &(&Bytes, &EntryId)) -> bool {
         let puts = |op: &Op| op.key() == *key && matches!(op, Op::Put { .. });
         let known = self.entries.get(*id);
@@ -81,7 +80,7 @@ impl Truth {
         ranges.flatten().collect()
     }
 
-    /// Returns the frontier of everything.
+    /// Returns the frontier of all entries.
     pub fn frontier(&self) -> Frontier {
         let mut frontier = Frontier::default();
         for ((author, seq), id) in &self.places {
@@ -90,7 +89,7 @@ impl Truth {
         frontier
     }
 
-    /// Returns the heads of all keys after what `frontier` covers.
+    /// Returns the heads of all keys after the entries that `frontier` covers.
     pub fn heads(&self, frontier: &Frontier) -> BTreeMap<Bytes, Heads> {
         let mut covered = self.between(&Frontier::default(), frontier);
         covered.sort_by_key(|entry| entry.order());
@@ -104,7 +103,7 @@ impl Truth {
         state
     }
 
-    /// Returns the live winners of what `scope` is about, at a position.
+    /// Returns the live winners of the keys in `scope`, at a position.
     pub fn live(&self, scope: &Scope, at: &Cursor) -> BTreeMap<Bytes, EntryId> {
         let winners = self
             .heads(&at.frontier)
@@ -125,12 +124,12 @@ pub fn join(past: &mut Past, other: &Past) {
     }
 }
 
-/// What a watch is about.
+/// The selection of a watch.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     pub prefix: Bytes,
     pub keys_only: bool,
-    /// What is superseded by the time it would be told is left out.
+    /// A change that is superseded before its delivery is left out.
     pub latest: bool,
 }
 
@@ -139,7 +138,7 @@ impl Scope {
         key.starts_with(&self.prefix)
     }
 
-    /// Returns which ops of an entry it wants.
+    /// Returns the ops of an entry that are in scope.
     pub fn ops_of<'a>(&'a self, entry: &'a VerifiedEntry) -> impl Iterator<Item = OpId> + 'a {
         let ops = (0_u32..).zip(&entry.ops);
         ops.filter(|(_, op)| self.wants(op.key()))
@@ -147,7 +146,7 @@ impl Scope {
     }
 }
 
-/// A change, as it was told.
+/// A change, as it was delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     pub key: Bytes,
@@ -186,13 +185,13 @@ impl Told {
         (self.entry, self.op)
     }
 
-    /// True where it expires by the time that the cursor has come to.
+    /// Returns true if the value expires by the time of the cursor.
     pub fn lapses(&self, cursor: &Cursor) -> bool {
         let is_due = |ms| ms <= cursor.expired_through_ms;
         !self.late && self.expires_ms.is_some_and(is_due)
     }
 
-    /// True for an op of an entry: not for an expiry, nor for the state after a gap.
+    /// Returns true for an op of an entry, false for an expiry and for the state after a gap.
     pub fn is_op(&self) -> bool {
         matches!(self.kind, Kind::Put | Kind::Delete) && !self.state
     }
@@ -216,19 +215,19 @@ impl From<&Change> for Told {
     }
 }
 
-/// What happened to a watcher.
+/// One step of a watcher.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// It began after its cursor at a replica that had published this.
+    /// The watcher began after its cursor, at a replica that had published this.
     Began {
         at: usize,
         had: Frontier,
     },
-    /// The replica lacks some of the cursor, and says what: an error, or it waits.
+    /// The replica misses some of the cursor and reports which entries: it fails, or it waits.
     Behind {
         missing: Vec<MissingRange>,
     },
-    /// A heartbeat of a replica that lacks some of the cursor, and does not say what.
+    /// A heartbeat of a replica that misses some of the cursor and does not report which entries.
     #[cfg_attr(
         not(feature = "cli"),
         expect(dead_code, reason = "recorded of daemons")
@@ -242,13 +241,13 @@ pub enum Step {
     /// The replica was closed, killed or lost its power, and the watch ended with an error; or it was
     /// paused, and the watch given up because no heartbeat came.
     Ended,
-    /// The watch ended, and the replica had not.
+    /// The watch ended although its replica was running.
     Broke(String),
-    /// Not even a heartbeat came.
+    /// No event came, not even a heartbeat.
     Silent,
 }
 
-/// What one watcher was told, over all replicas it was at, each step with its cursor afterwards.
+/// All steps of one watcher over the replicas it visited, each with the cursor after it.
 #[derive(Debug)]
 pub struct Lineage {
     pub scope: Scope,
@@ -257,9 +256,9 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Returns what it was told, with its place among the steps. What it was told of a batch or of a
-    /// millisecond in part, when it stopped, is told again, and does not count; nor does anything
-    /// where all is told anew.
+    /// Returns the changes delivered, each with its place among the steps. When the watcher
+    /// stopped inside a batch or a millisecond, the part already delivered comes again and is left
+    /// out; so is everything before the point where all history was delivered again.
     pub fn told(&self) -> Vec<(usize, &Told)> {
         let mut told: Vec<(usize, &Told)> = Vec::new();
         for (place, (step, cursor)) in self.steps.iter().enumerate() {
@@ -274,7 +273,7 @@ impl Lineage {
         told
     }
 
-    /// Returns what it was told after a step.
+    /// Returns the changes delivered after a step.
     pub fn told_after(&self, place: usize) -> impl Iterator<Item = &Told> {
         let steps = self.steps[place..].iter();
         steps.filter_map(|(step, _)| match step {
@@ -283,7 +282,7 @@ impl Lineage {
         })
     }
 
-    /// As `told`, without expiries and the state after a gap.
+    /// Like `told`, without expiries and without the state after a gap.
     pub fn ops(&self) -> impl Iterator<Item = (usize, &Told)> {
         self.told().into_iter().filter(|(_, told)| told.is_op())
     }
@@ -296,7 +295,7 @@ impl Lineage {
         }
     }
 
-    /// True where it goes on behind a state that lacked entries: with nothing.
+    /// Returns true if the watcher resumed after an incomplete state, with an empty cursor.
     pub fn is_told_anew(&self) -> bool {
         let gap = |(step, _): &(Step, Cursor)| matches!(step, Step::Gap);
         covers_nothing(self.end()) && self.steps.iter().any(gap)
@@ -306,7 +305,7 @@ impl Lineage {
         self.before(self.steps.len())
     }
 
-    /// Returns one line for each step, for who looks for what went wrong.
+    /// Returns one line for each step, to search for the fault.
     pub fn lines(&self) -> String {
         let mut lines = String::new();
         for (place, (step, cursor)) in self.steps.iter().enumerate() {
@@ -332,9 +331,9 @@ impl Lineage {
     }
 }
 
-// True for what comes again behind the cursor: a part of a batch or of a millisecond, a value that
-// was over when it came, without its expiry, or all there was where that is told anew. The checker
-// says of which others a cursor must not be behind.
+// True for a change that a resume delivers again: part of a batch or of a millisecond, a value
+// that had expired on arrival and whose expiry was not delivered, or everything where all history
+// is delivered again. For all other changes the checker requires that the cursor covers them.
 fn is_open(change: &Told, cursor: &Cursor) -> bool {
     match change.kind {
         Kind::Expire => !change.lapses(cursor) || !covers_op(cursor, change),
@@ -343,12 +342,12 @@ fn is_open(change: &Told, cursor: &Cursor) -> bool {
     }
 }
 
-/// True for the cursor of who was told nothing.
+/// Returns true for the cursor of a watcher that got nothing.
 pub fn covers_nothing(cursor: &Cursor) -> bool {
     cursor.frontier.is_empty() && cursor.partial.is_none()
 }
 
-/// True where a cursor covers the op that a change is of.
+/// Returns true if the cursor covers the op of the change.
 pub fn covers_op(cursor: &Cursor, told: &Told) -> bool {
     let in_part = cursor.partial.is_some_and(|partial| {
         (partial.author, partial.tip.seq) == (told.author, told.seq) && partial.ops > told.op
@@ -356,7 +355,7 @@ pub fn covers_op(cursor: &Cursor, told: &Told) -> bool {
     in_part || cursor.frontier.seq(&told.author) >= told.seq
 }
 
-/// What happened to a durable consumer and its taker.
+/// One step of a durable consumer and its taker.
 #[derive(Debug, Clone)]
 pub enum Work {
     Given {
@@ -364,22 +363,22 @@ pub enum Work {
         key: Bytes,
         attempt: u32,
     },
-    /// It was given back, or forgotten.
+    /// The delivery was given back or forgotten.
     Left(OpId),
     Acked(OpId),
-    /// It was to be acknowledged when the node ended, and nobody knows whether it was.
+    /// The node ended during the ack, so the delivery may or may not be acknowledged.
     #[cfg_attr(
         not(feature = "cli"),
         expect(dead_code, reason = "recorded of daemons")
     )]
     AckLost(OpId),
-    /// What was answered before is durable.
+    /// All answers before this step are durable.
     Flushed,
-    /// Its node was closed, or died.
+    /// Its node was closed or died.
     Died {
         clean: bool,
     },
-    /// What a change caused was written, or had been.
+    /// The entry that a change causes was written now or earlier.
     Wrote {
         op: OpId,
         entry: EntryId,
@@ -392,15 +391,15 @@ pub struct Record {
     pub name: &'static str,
     pub author: Author,
     pub scope: Scope,
-    /// Everything here was there before it.
+    /// These entries existed before the consumer.
     pub since: Frontier,
-    /// It writes something for each change.
+    /// The taker writes an entry for each change.
     pub writes: bool,
     pub work: Vec<Work>,
 }
 
 impl Record {
-    /// Returns one line for each thing that happened, for who looks for what went wrong.
+    /// Returns one line for each step, to search for the fault.
     pub fn lines(&self) -> String {
         let works = self.work.iter().enumerate();
         works
@@ -409,19 +408,19 @@ impl Record {
     }
 }
 
-/// Everything that is known of a history.
+/// The full record of a history.
 #[derive(Debug)]
 pub struct History {
     pub truth: Truth,
-    /// What writers were told is written.
+    /// Entries whose writes were acknowledged.
     pub acknowledged: BTreeSet<EntryId>,
     pub lineages: Vec<Lineage>,
     pub consumers: Vec<Record>,
-    /// The heads of all keys at each replica, when all was over.
+    /// The heads of all keys at each replica, at the end.
     pub states: Vec<BTreeMap<Bytes, Vec<EntryId>>>,
 }
 
-/// Returns what an op says: its kind, value and expiry.
+/// Returns kind, value and expiry of an op.
 pub fn content(op: &Op) -> (Kind, Option<&Bytes>, Option<u64>) {
     match op {
         Op::Put {

@@ -1,18 +1,18 @@
-//! Everything between replicas: entries as bytes, that come late, twice, in any order, or never.
+//! The network between replicas: entries as bytes, which come late, twice, in any order, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::random::Random;
+use crate::support::random::Random;
 
-/// The way from one replica to another.
+/// The link from one replica to another, one direction.
 type Way = (usize, usize);
 
 #[derive(Debug, Default)]
 pub struct Network {
     queues: BTreeMap<Way, Vec<Packet>>,
-    // Both directions of each.
+    // Two links for each pair of replicas, one per direction.
     broken: BTreeSet<Way>,
     now: u64,
     pub lost: u64,
@@ -33,7 +33,7 @@ impl Network {
         self.broken.contains(&between)
     }
 
-    /// Nothing gets through from now on.
+    /// Breaks the link: messages are lost until it is healed.
     pub fn part(&mut self, (one, other): Way) {
         self.broken.extend([(one, other), (other, one)]);
     }
@@ -43,7 +43,7 @@ impl Network {
         self.broken.clear();
     }
 
-    /// Sends an entry, which may be lost, or come twice.
+    /// Sends an entry, which the network may lose or deliver twice.
     pub fn send(&mut self, random: &mut Random, way: Way, entry: Bytes) {
         self.now += 1;
         if self.is_broken(way) || random.once_in(4) {
@@ -62,7 +62,7 @@ impl Network {
         }
     }
 
-    /// Returns what comes to a replica now.
+    /// Returns the entries that reach a replica now.
     pub fn receive(&mut self, random: &mut Random, to: usize) -> Vec<Bytes> {
         self.now += 3;
         let mut come = Vec::new();

@@ -1,4 +1,4 @@
-//! A watcher that wanders between replicas with a cursor in hand, and records what it is told.
+//! A watcher that moves between replicas with its cursor and records each event.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use lattice::{
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Counts, add, at_end,
     checker::live,
+    histories::{Counts, add, at_end},
     history::{Lineage, Scope, Step, Told, Truth, covers_nothing},
     replica::{PATIENCE, Replica, STORE},
 };
-use crate::random::Random;
+use crate::support::random::Random;
 
 #[derive(Debug)]
 pub struct Reader {
     pub lineage: Lineage,
     watch: Option<Watch>,
-    /// The replica where its watch is, or was.
+    /// The replica of its current or last watch.
     pub at: usize,
-    // Its last batch is not whole yet.
+    // True while its last batch is incomplete.
     inside: bool,
 }
 
@@ -60,7 +60,7 @@ impl Reader {
         self.lineage.steps.push((step, cursor));
     }
 
-    /// Stops, and goes on after its cursor at a replica.
+    /// Stops, and resumes after its cursor at a replica.
     pub fn begin(&mut self, at: usize, replica: &Replica, wait: bool, counts: &Counts) {
         if let Some(watch) = self.watch.take() {
             add(&counts.overflows, watch.lags());
@@ -72,7 +72,7 @@ impl Reader {
         let is_anew = self.lineage.is_told_anew();
         add(&counts.told_anew, u64::from(is_anew));
         let scope = &self.lineage.scope;
-        // As a user would carry it: as text.
+        // The cursor travels as text, as a user would carry it.
         let cursor: Cursor = cursor.to_string().parse().unwrap();
         let options = WatchOptions {
             prefixes: vec![scope.prefix.clone()],
@@ -95,7 +95,7 @@ impl Reader {
         self.note(Step::Began { at, had });
     }
 
-    /// Reads up to so many changes, or until nothing comes. False where the watch is over.
+    /// Reads up to so many changes, or until none comes. Returns false if the watch ended.
     pub async fn read(&mut self, changes: usize, counts: &Counts) -> bool {
         for _change in 0..changes {
             match self.next(counts).await {
@@ -107,7 +107,7 @@ impl Reader {
         true
     }
 
-    /// Records what comes next, which is also returned; `None` where the watch is over.
+    /// Records the next event and returns it; `None` if the watch ended.
     async fn next(&mut self, counts: &Counts) -> Option<Step> {
         let watch = self.watch.as_mut()?;
         let item = tokio::time::timeout(PATIENCE, watch.next()).await;
@@ -149,7 +149,7 @@ impl Reader {
             Ok(None) => return self.over(WatchError::Closed, counts),
             Err(_elapsed) => {
                 self.note(Step::Silent);
-                // Whatever follows would wait as long.
+                // Every later event would wait as long.
                 live(&Truth::default(), &self.lineage).unwrap_or_else(|how| panic!("live: {how}"));
                 return None;
             }
@@ -172,7 +172,7 @@ impl Reader {
         None
     }
 
-    /// Its replica is gone: reads what is left, until the watch says so.
+    /// Its replica ended: reads the remaining events until the watch reports the end.
     pub async fn until_over(&mut self, counts: &Counts) {
         let begun = std::time::Instant::now();
         while self.is_reading() {
@@ -184,7 +184,7 @@ impl Reader {
         }
     }
 
-    /// Reads on until its cursor covers all this.
+    /// Reads until its cursor covers `frontier`.
     pub async fn until_at(&mut self, frontier: &Frontier, expired_ms: u64, counts: &Counts) {
         let begun = std::time::Instant::now();
         let is_there = |cursor: &Cursor| {
@@ -198,7 +198,7 @@ impl Reader {
     }
 }
 
-/// Chooses what a reader reads.
+/// Chooses the selection of a reader.
 pub fn scope(random: &mut Random) -> Scope {
     Scope {
         prefix: ["", "", "/a/", "/in/", "/a/1", "/quiet/"][random.below(6)].into(),

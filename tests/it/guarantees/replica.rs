@@ -1,10 +1,8 @@
-//! A replica: a real store, over a disk in memory, that is closed, killed, or loses its power.
+//! A replica: a real store over a disk in memory, which is closed, killed, or loses its power.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,14 +12,14 @@ use lattice::{
     clock::Clock,
     id::{Author, EntryId, StoreId},
     protocol::entry::VerifiedEntry,
-    store::{Authority, Fresh, Ingested, ReadError, StoreConfig},
+    store::{Fresh, Ingested, ReadError},
 };
 use tokio::sync::broadcast;
 
-use crate::{
-    faults::disk::{Cut, Image, MemDisk},
-    model::key_of,
+use crate::support::{
+    disk::{Cut, Image, MemDisk},
     random::Random,
+    store,
 };
 
 pub const STORE: StoreId = StoreId([0x67; 16]);
@@ -33,9 +31,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Closed,
-    /// What it has written is there.
+    /// All its writes are on disk, also those that were not synced.
     Killed,
-    /// What it has not synced is there, or not.
+    /// Its writes that were not synced are on disk or not.
     PowerCut,
 }
 
@@ -43,10 +41,10 @@ pub enum End {
 pub struct Replica {
     pub store: Store,
     pub clock: Clock,
-    /// What it writes, for the others.
+    /// Entries written here, for the other replicas.
     pub fresh: broadcast::Receiver<Fresh>,
     secret: [u8; 32],
-    // What was on the disk when it was opened.
+    // The image of the disk at the last open.
     found: Image,
     disk: MemDisk,
 }
@@ -54,17 +52,7 @@ pub struct Replica {
 impl Replica {
     pub async fn open(secret: [u8; 32], clock: Clock, found: Image) -> Self {
         let disk = MemDisk::new(&found);
-        let config = StoreConfig {
-            id: STORE,
-            dir: PathBuf::from("/store"),
-            key: Arc::new(key_of(secret)),
-            clock: clock.clone(),
-            disk: Arc::new(disk.clone()),
-            bus_batches: 2,
-            root: false,
-            authority: Authority::Anyone,
-            lease: None,
-        };
+        let config = store::config(STORE, secret, &clock, disk.clone());
         let store = soon(Store::open(config)).await.unwrap();
         Self {
             fresh: store.fresh(),
@@ -76,7 +64,8 @@ impl Replica {
         }
     }
 
-    /// Returns what its process leaves behind. Handles and watches of the store may still be there.
+    /// Returns the disk that the process leaves behind. Handles and watches of the store may still
+    /// exist.
     pub async fn end(&self, end: End, random: &mut Random) -> Image {
         match end {
             End::Closed => {
@@ -99,7 +88,7 @@ impl Replica {
         Self::open(secret, clock, image).await
     }
 
-    /// Returns all entries that are here.
+    /// Returns all entries of this replica.
     pub async fn log(&self) -> Result<Vec<VerifiedEntry>, ReadError> {
         let frontier = self.store.frontier();
         let authors: BTreeSet<Author> = frontier.iter().map(|(author, _)| author).collect();
@@ -111,7 +100,7 @@ impl Replica {
         Ok(log)
     }
 
-    /// Takes in what comes from others.
+    /// Ingests entries from other replicas.
     pub async fn take_in(&self, entries: Vec<Bytes>) -> Vec<Ingested> {
         let taken = soon(self.store.ingest(entries)).await.unwrap();
         let fits = |outcome: &Ingested| {
@@ -122,12 +111,13 @@ impl Replica {
         taken
     }
 
-    /// Brings what `other` has and this one lacks, in order; not all of it where `some`.
+    /// Brings the entries of `other` that are missing here, in order; with `some`, only a part of
+    /// them.
     pub async fn sync(&self, other: &Self, some: Option<&mut Random>) {
         let mut missing = Vec::new();
         for range in other.store.frontier().missing_from(&self.store.frontier()) {
             let read = other.store.entries(range.author, range.after, usize::MAX);
-            // What is damaged there comes from others.
+            // Entries that are damaged there come from other replicas.
             let Ok(records) = soon(read).await else {
                 return;
             };
@@ -143,9 +133,9 @@ impl Replica {
         }
     }
 
-    /// Puts back what is damaged here, with what `others` have.
+    /// Mends damaged entries here with the copies that `others` have.
     pub async fn mend(&self, others: &[Self]) {
-        // Reads everything: damage that nobody came upon is found.
+        // `verify` reads every record, so it finds damage that no read has met.
         soon(self.store.verify()).await.unwrap();
         for _hole in 0..5 {
             for other in others {

@@ -1,5 +1,5 @@
-//! A durable consumer and who takes from it: acknowledges, gives back, forgets, and writes what a
-//! change causes, once.
+//! A durable consumer and its taker, which acknowledges, gives back or forgets, and writes the
+//! entry that a change causes, once.
 
 use std::time::Duration;
 
@@ -15,27 +15,27 @@ use lattice::{
 };
 
 use super::{
-    Counts, add,
+    histories::{Counts, add},
     history::{OpId, Record, Scope, Work},
     replica::{Replica, soon},
 };
-use crate::random::Random;
+use crate::support::random::Random;
 
 pub const ACK_WAIT_MS: u64 = 1000;
 
 #[derive(Debug)]
 pub struct Taker {
     pub record: Record,
-    /// The replica where it is.
+    /// The replica that has the consumer.
     pub at: usize,
     consumer: Consumer,
     held: Vec<(OpId, Delivery)>,
-    /// Entries that its writes were told are written.
+    /// Entries whose writes were acknowledged.
     pub wrote: Vec<EntryId>,
 }
 
 impl Taker {
-    /// Makes the consumer, of what is below `/in/`, which never expires.
+    /// Creates the consumer of `/in/`. Keys there never expire.
     pub async fn new(
         random: &mut Random,
         name: &'static str,
@@ -104,7 +104,7 @@ impl Taker {
         true
     }
 
-    // As a hook with `--writes` does: one entry, whatever it answers.
+    // Like a hook with `--writes`: it writes one entry, whatever it answers later.
     async fn write(&mut self, store: &Store, op: OpId, delivery: &Delivery, counts: &Counts) {
         let change = delivery.change();
         let out: Bytes = [b"/out/", &change.key[..]].concat().into();
@@ -125,7 +125,7 @@ impl Taker {
         self.note(Work::Wrote { op, entry });
     }
 
-    /// Answers for one of those it holds: mostly, it is done.
+    /// Answers one of its deliveries, mostly with an ack.
     pub fn answer(&mut self, random: &mut Random, replica: &Replica) {
         if self.held.is_empty() {
             return;
@@ -142,7 +142,7 @@ impl Taker {
                 self.note(Work::Left(op));
                 drop(delivery);
             }
-            // It is forgotten, and with it all others whose time is over.
+            // This delivery is forgotten, and with it all others whose time ran out.
             2 => {
                 self.held.push((op, delivery));
                 for (op, delivery) in std::mem::take(&mut self.held) {
@@ -163,18 +163,18 @@ impl Taker {
         self.note(Work::Flushed);
     }
 
-    /// Its process is gone, and what it held with it.
+    /// The process died, and its deliveries with it.
     pub fn died(&mut self, clean: bool) {
         self.note(Work::Died { clean });
         self.held.clear();
     }
 
-    /// Goes on in a process that has opened the store.
+    /// Resumes in a new process that has opened the store.
     pub fn go_on(&mut self, replica: &Replica) {
         self.consumer = replica.store.consumer(self.record.name);
     }
 
-    /// Takes and acknowledges what is left. True when nothing is.
+    /// Takes and acknowledges the remaining changes. Returns true if there were none.
     pub async fn drain(&mut self, store: &Store, counts: &Counts) -> bool {
         loop {
             for (op, delivery) in std::mem::take(&mut self.held) {

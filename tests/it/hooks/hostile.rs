@@ -1,12 +1,12 @@
-//! Keys and values that no shell may see, and bytes that no JSON may lose.
+//! Keys and values that a shell would execute, and bytes that JSON cannot hold as text.
 
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use lattice::{hooks::Hook, limits::KEY_BYTES_MAX};
 
-use super::{Bench, until_dead};
-use crate::random::Random;
+use super::setup::{Bench, until_dead};
+use crate::support::random::Random;
 
 const NASTY: &[&[u8]] = &[
     b"'",
@@ -55,7 +55,7 @@ const NASTY: &[&[u8]] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_hostile_keys_and_values_come_through_byte_by_byte() {
+async fn l5_hostile_keys_and_values_come_unchanged() {
     let bench = Bench::new().await;
     let hook = Hook {
         parallel: 8,
@@ -130,7 +130,7 @@ async fn five_hundred_hostile_keys_and_values_come_through_byte_by_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_forks_a_hundred_times_leaves_nothing() {
+async fn l6_hook_that_forks_leaves_no_process() {
     let bench = Bench::new().await;
     bench
         .add(

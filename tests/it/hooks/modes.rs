@@ -1,16 +1,16 @@
-//! Which changes make a run: latest, batch, debounce, kinds, and how often.
+//! Which changes make a run: latest, batch, debounce, kinds, rate.
 
 use std::time::{Duration, Instant};
 
 use lattice::hooks::{Hook, HookKind, Mode};
 
-use super::{Bench, span};
+use super::setup::{Bench, span};
 
 // Appends key and value of each line of stdin, and an end mark for the run.
 const NOTE: &str = "sed 's/.*\"key\":\"\\([^\"]*\\)\".*\"value\":\"\\([^\"]*\\)\".*/\\1=\\2/' >> ran; echo . >> ran";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn latest_runs_what_is_the_newest_when_its_turn_comes() {
+async fn latest_runs_the_newest_change() {
     let bench = Bench::idle().await;
     let hook = Hook {
         mode: Mode::Latest,
@@ -32,7 +32,7 @@ async fn latest_runs_what_is_the_newest_when_its_turn_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_debounced_key_runs_once_it_is_quiet() {
+async fn debounced_key_runs_once_quiet() {
     let bench = Bench::new().await;
     let hook = Hook {
         mode: Mode::Latest,
@@ -57,7 +57,7 @@ async fn a_debounced_key_runs_once_it_is_quiet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_never_rests_runs_at_the_deadline() {
+async fn busy_key_runs_at_the_deadline() {
     let bench = Bench::new().await;
     let hook = Hook {
         mode: Mode::Latest,
@@ -77,7 +77,7 @@ async fn a_key_that_never_rests_runs_at_the_deadline() {
     };
     let mut puts = 0;
     while runs() < 2 {
-        assert!(began.elapsed() < super::PATIENCE, "{} runs", runs());
+        assert!(began.elapsed() < super::setup::PATIENCE, "{} runs", runs());
         puts += 1;
         bench.put("/in/a", &puts.to_string()).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -95,7 +95,7 @@ async fn a_key_that_never_rests_runs_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_has_several_changes_and_stands_or_falls_as_one() {
+async fn batch_succeeds_or_fails_whole() {
     let bench = Bench::new().await;
     let hook = Hook {
         mode: Mode::Batch,
@@ -121,7 +121,7 @@ async fn a_batch_has_several_changes_and_stands_or_falls_as_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_does_not_fill_runs_when_its_time_is_over() {
+async fn partial_batch_runs_when_its_time_is_up() {
     let bench = Bench::idle().await;
     let hook = Hook {
         mode: Mode::Batch,
@@ -137,7 +137,7 @@ async fn a_batch_that_does_not_fill_runs_when_its_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_kinds_that_were_asked_for_run() {
+async fn only_selected_kinds_run() {
     let bench = Bench::new().await;
     let hook = Hook {
         kinds: vec![HookKind::Delete],
@@ -152,7 +152,7 @@ async fn only_the_kinds_that_were_asked_for_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_runs_no_more_often_than_it_may_and_says_so() {
+async fn l7_hook_rate_is_bounded_and_shown() {
     let bench = Bench::idle().await;
     let hook = Hook {
         rate: 10,

@@ -1,4 +1,4 @@
-//! Hooks that post: signed, tried again where that may help, and never for ever.
+//! Hooks that post: signed requests, retried where a retry can help, a bounded number of times.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 use lattice::hooks::Hook;
 use ring::hmac;
 
-use super::{Bench, span};
+use super::setup::{Bench, span};
 
 /// A request, as it came in.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ fn hook(url: String) -> Hook {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_posted_and_signed() {
+async fn change_is_posted_and_signed() {
     let bench = Bench::new().await;
     let (url, requests) = serve(&["200 OK"]);
     let secret = bench.path("secret");
@@ -146,7 +146,7 @@ async fn a_change_is_posted_and_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_help_is_tried_again_under_the_same_id() {
+async fn retry_has_the_same_id() {
     let bench = Bench::new().await;
     let (url, requests) = serve(&["500 Oops", "429 Slow down", "", "200 OK"]);
     let hook = Hook {
@@ -184,7 +184,7 @@ async fn what_may_help_is_tried_again_under_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_dead_at_once_and_a_redirect_is_not_followed() {
+async fn refused_or_redirected_post_is_dead() {
     const REFUSED: &[&str] = &["404 Not Found"];
     const REDIRECTED: &[&str] = &["302 Found", "200 OK"];
     for (answers, outcome) in [(REFUSED, "dead"), (REDIRECTED, "failed")] {
@@ -199,7 +199,7 @@ async fn what_is_refused_is_dead_at_once_and_a_redirect_is_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_where_nobody_listens_fails_with_its_reason_and_without_its_secret() {
+async fn l11_failed_post_names_reason_not_secret() {
     let bench = Bench::new().await;
     // Free, because it was ours just now.
     let port = TcpListener::bind("127.0.0.1:0")
@@ -250,7 +250,7 @@ fn serve_tls() -> (String, String, Requests) {
         for stream in listener.incoming() {
             let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = rustls::StreamOwned::new(session, stream.unwrap());
-            // Who does not believe it hangs up.
+            // A client that does not trust the certificate hangs up.
             let Some(request) = read(&mut stream) else {
                 continue;
             };
@@ -263,7 +263,7 @@ fn serve_tls() -> (String, String, Requests) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_nobody_vouches_for_is_a_failed_attempt_and_its_ca_file_makes_it_good() {
+async fn unknown_certificate_needs_its_ca_file() {
     let bench = Bench::new().await;
     let (url, pem, requests) = serve_tls();
     let ca = bench.path("ca.pem");
@@ -300,7 +300,7 @@ async fn a_certificate_that_nobody_vouches_for_is_a_failed_attempt_and_its_ca_fi
         .map(|request| &request.headers["webhook-id"])
         .collect();
     assert_eq!(ids, [&record.run], "the other one said nothing");
-    // What is no such file is the hook's trouble, and says so.
+    // A file that is not a certificate fails the hook, with a reason.
     for (text, why) in [
         ("", "no certificate"),
         ("-----BEGIN CERTIFICATE-----\n?", "ca.pem"),
@@ -313,7 +313,7 @@ async fn a_certificate_that_nobody_vouches_for_is_a_failed_attempt_and_its_ca_fi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_in_the_environment_signs_and_only_its_name_is_ever_told() {
+async fn l11_environment_secret_shows_only_its_name() {
     let bench = Bench::new().await;
     let (url, requests) = serve(&["200 OK"]);
     // This process cannot set a variable; that of the path is there, and is a text.

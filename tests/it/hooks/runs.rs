@@ -1,4 +1,4 @@
-//! What a run is told, and what its end means.
+//! Runs of a command: their input and environment, and the meaning of their exit.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use lattice::{
     store::consumers::{ConsumerStart, ConsumerState},
 };
 
-use super::{Bench, span, until_dead};
+use super::setup::{Bench, span, until_dead};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_gets_the_change_and_a_cleared_environment() {
+async fn l5_command_gets_a_cleared_environment() {
     let bench = Bench::new().await;
     let hook = bench.hook("env | sort > env; cat > stdin; pwd > pwd; echo out; echo err >&2");
     bench.add("deploy", hook).await;
@@ -68,7 +68,7 @@ async fn a_command_gets_the_change_and_a_cleared_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_fails_is_tried_again_and_dies_at_last() {
+async fn l6_failed_run_is_retried_then_dead() {
     let bench = Bench::new().await;
     let hook = Hook {
         attempts: 3,
@@ -103,7 +103,7 @@ async fn a_run_that_fails_is_tried_again_and_dies_at_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_run_side_by_side_and_each_key_in_order() {
+async fn keys_run_in_parallel_each_in_order() {
     let bench = Bench::new().await;
     let hook = Hook {
         parallel: 3,
@@ -143,7 +143,7 @@ async fn keys_run_side_by_side_and_each_key_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_hangs_is_ended_with_all_it_has_started() {
+async fn l6_hung_run_is_killed_with_its_children() {
     let bench = Bench::new().await;
     let hook = Hook {
         timeout: span(2_000),
@@ -164,7 +164,7 @@ async fn a_run_that_hangs_is_ended_with_all_it_has_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_command_leaves_running_ends_with_it() {
+async fn l6_leftover_children_end_with_the_command() {
     let bench = Bench::new().await;
     // One keeps the pipe of stdout, the other has nothing of it.
     bench
@@ -180,7 +180,7 @@ async fn what_a_command_leaves_running_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_is_read_and_capped() {
+async fn l6_flood_of_output_is_capped() {
     let bench = Bench::new().await;
     // It reads nothing either, of a value that fills its pipe.
     bench
@@ -201,7 +201,7 @@ async fn a_flood_is_read_and_capped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_cannot_run_says_why() {
+async fn command_that_cannot_run_says_why() {
     let bench = Bench::new().await;
     let one = |run: &[&str]| Hook {
         run: run.iter().map(|&argument| argument.to_owned()).collect(),
@@ -238,7 +238,7 @@ async fn a_command_that_cannot_run_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_hangs_stops_nothing_else() {
+async fn l6_hung_hook_stops_no_other_hook() {
     let bench = Bench::new().await;
     let hangs = Hook {
         parallel: 1,
@@ -284,7 +284,7 @@ async fn a_hook_that_hangs_stops_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_hook_runs_nothing_until_it_is_resumed() {
+async fn paused_hook_runs_after_resume() {
     let bench = Bench::new().await;
     bench.add("h", bench.hook("echo $LATTICE_KEY >> ran")).await;
     let paused = bench.hooks.set_paused("h", true).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_paused_hook_runs_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happened_while_no_node_ran_is_run_later_and_nothing_twice() {
+async fn changes_during_downtime_run_once_later() {
     let bench = Bench::idle().await;
     let hook = bench.hook("echo $LATTICE_KEY >> ran");
     bench.put("/in/before", "1").await;
@@ -316,7 +316,7 @@ async fn what_happened_while_no_node_ran_is_run_later_and_nothing_twice() {
     again.start();
     let began = Instant::now();
     while bench.lines("ran").len() < 2 {
-        assert!(began.elapsed() < super::PATIENCE);
+        assert!(began.elapsed() < super::setup::PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(bench.lines("ran"), ["/in/a", "/in/b"]);

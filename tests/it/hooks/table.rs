@@ -1,4 +1,4 @@
-//! `hooks.toml`: what is edited while a node runs.
+//! `hooks.toml` is edited while a node runs.
 
 use std::{fs, time::Duration};
 
@@ -7,10 +7,10 @@ use lattice::{
     store::consumers::ConsumerStart,
 };
 
-use super::Bench;
+use super::setup::Bench;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edited_hook_goes_on_where_it_was_and_runs_nothing_twice() {
+async fn edited_hook_goes_on_where_it_was() {
     let bench = Bench::new().await;
     let file = bench.node.data_dir().join("hooks.toml");
     bench.script("note.sh", "echo $1 $LATTICE_KEY >> ran; sleep 0.05");
@@ -62,7 +62,7 @@ async fn an_edited_hook_goes_on_where_it_was_and_runs_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_with_a_mistake_changes_nothing_and_says_where() {
+async fn mistake_in_the_file_changes_nothing() {
     let bench = Bench::new().await;
     bench.add("h", bench.hook("echo $LATTICE_KEY >> ran")).await;
     let file = bench.node.data_dir().join("hooks.toml");
@@ -95,7 +95,7 @@ async fn a_file_with_a_mistake_changes_nothing_and_says_where() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_is_taken_out_by_hand_stops_and_can_come_back() {
+async fn hook_removed_by_hand_can_return() {
     let bench = Bench::new().await;
     bench.add("h", bench.hook("echo $LATTICE_KEY >> ran")).await;
     bench.put("/in/a", "1").await;
@@ -115,7 +115,7 @@ async fn a_hook_that_is_taken_out_by_hand_stops_and_can_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_is_added_once_and_removed_with_all_it_has() {
+async fn removed_hook_leaves_nothing() {
     let bench = Bench::new().await;
     let hook = bench.hook("echo $LATTICE_KEY >> ran; sleep 30");
     bench.add("h", hook.clone()).await;
@@ -145,7 +145,7 @@ async fn a_hook_is_added_once_and_removed_with_all_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_of_a_store_that_is_not_there_waits_for_it() {
+async fn hook_waits_for_its_store() {
     let bench = Bench::new().await;
     let file = bench.node.data_dir().join("hooks.toml");
     let dir = bench.dir.path().display();
@@ -167,7 +167,7 @@ async fn a_hook_of_a_store_that_is_not_there_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_whose_consumer_was_deleted_begins_anew() {
+async fn hook_without_its_consumer_starts_again() {
     let bench = Bench::new().await;
     bench.add("h", bench.hook("echo $LATTICE_KEY >> ran")).await;
     bench.store().consumer("hook.h").delete().await.unwrap();
@@ -184,7 +184,7 @@ async fn a_hook_whose_consumer_was_deleted_begins_anew() {
 // A hook that could not be written down, on a full disk, left its consumer behind: a hook that does
 // nothing, is listed as one that was removed, and keeps its place for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_cannot_be_written_down_leaves_nothing_behind() {
+async fn hook_that_cannot_be_saved_leaves_nothing() {
     let bench = Bench::new().await;
     bench.add("there", bench.hook("true")).await;
     let in_the_way = bench.node.data_dir().join("hooks.toml.new");

@@ -1,10 +1,10 @@
-//! What a hook prints is written: once, with its cause, all of it or nothing.
+//! Hooks that write: the printed lines are written once, with their cause, all or none.
 
 use std::time::Duration;
 
 use lattice::hooks::Hook;
 
-use super::{Bench, span};
+use super::setup::{Bench, span};
 
 fn writes(hook: Hook) -> Hook {
     Hook {
@@ -14,7 +14,7 @@ fn writes(hook: Hook) -> Hook {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_hook_prints_is_one_entry_that_names_its_cause() {
+async fn printed_lines_are_one_entry_with_its_cause() {
     let bench = Bench::new().await;
     bench.put("/out/old", "x").await;
     let hook = bench.hook(
@@ -49,7 +49,7 @@ async fn what_a_hook_prints_is_one_entry_that_names_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_wrong_makes_all_of_them_unwritten() {
+async fn one_bad_line_writes_nothing() {
     let bench = Bench::new().await;
     let hook = Hook {
         attempts: 1,
@@ -71,7 +71,7 @@ async fn a_line_that_is_wrong_makes_all_of_them_unwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_written_fails_with_its_reason() {
+async fn failed_write_names_its_reason() {
     let bench = Bench::new().await;
     let one = |script: &str| Hook {
         attempts: 1,
@@ -111,13 +111,13 @@ async fn what_cannot_be_written_fails_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_was_answered_is_not_run_again() {
+async fn answered_change_is_not_run_again() {
     let bench = Bench::new().await;
     let hook = writes(bench.hook(r#"echo x >> ran; echo '{"key":"/out/a","value":"1"}'"#));
     bench.add("h", hook.clone()).await;
     bench.put("/in/a", "1").await;
     bench.settled("h", 1).await;
-    // As after a crash between the write and the acknowledgement.
+    // The same state as after a crash between the write and the acknowledgement.
     let consumer = bench.store().consumer("hook.h");
     consumer
         .reset(lattice::store::consumers::ConsumerStart::Beginning)
@@ -132,7 +132,7 @@ async fn a_change_that_was_answered_is_not_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_is_stopped_and_says_that_it_is_one() {
+async fn l7_loop_is_stopped_and_named() {
     let bench = Bench::new().await;
     // It answers each change of its keys with another one.
     let hook = Hook {
@@ -156,7 +156,7 @@ async fn a_loop_is_stopped_and_says_that_it_is_one() {
         "{}",
         last.what
     );
-    // A second's worth at once, the rest of what is deep at its rate.
+    // The runs of one second come at once, the deep rest at the bounded rate.
     assert!(
         began.elapsed() >= Duration::from_millis(250),
         "{:?}",

@@ -1,4 +1,4 @@
-//! A disk that loses what was on it: peers give it back.
+//! A node whose disk lost data gets it back from its peers.
 
 use std::{fs, path::PathBuf};
 
@@ -27,7 +27,7 @@ async fn is_whole(store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s2_an_own_log_that_was_cut_comes_back_from_a_peer_before_the_next_write() {
+async fn s2_cut_own_log_is_fetched_before_a_write() {
     let (a, b) = (Peer::new("a").await, Peer::new("b").await);
     b.join(&a, Role::Writer).await;
     for n in 0..5 {
@@ -56,7 +56,7 @@ async fn s2_an_own_log_that_was_cut_comes_back_from_a_peer_before_the_next_write
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_a_flipped_bit_that_verify_finds_is_mended_by_the_next_sync() {
+async fn s4_next_sync_mends_a_flipped_bit() {
     let (a, b) = (Peer::new("a").await, Peer::new("b").await);
     b.join(&a, Role::Writer).await;
     for n in 0..5 {

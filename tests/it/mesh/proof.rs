@@ -1,4 +1,4 @@
-//! A member that a node has not heard of shows why it is one.
+//! A node proves its membership to a node that does not know it yet.
 
 use lattice::net::PeerError;
 
@@ -21,7 +21,7 @@ impl Peer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_whose_sponsor_is_dead_gets_in_by_its_grant() {
+async fn member_gets_in_without_its_sponsor() {
     let (a, b, c) = (
         Peer::new("a").await,
         Peer::new("b").await,
@@ -34,7 +34,7 @@ async fn a_member_whose_sponsor_is_dead_gets_in_by_its_grant() {
     has(&b.node.root(), "/from", "a").await;
     a.stop().await;
 
-    // C has never heard of B, and nobody is left who could tell it.
+    // C does not know B, and no node that does is running.
     let c = Peer::at(c, "c").await;
     assert_eq!(c.node.members().get(&b.node.id()), None);
     b.finds(&c).await;
@@ -55,7 +55,7 @@ async fn a_member_whose_sponsor_is_dead_gets_in_by_its_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_of_grants_is_shown_whole() {
+async fn whole_chain_of_grants_is_shown() {
     let (a, b, c, d) = (
         Peer::new("a").await,
         Peer::new("b").await,
@@ -72,7 +72,7 @@ async fn a_chain_of_grants_is_shown_whole() {
     d.finds(&c).await;
     c.node.root().put("/from", "c").await.unwrap();
     has(&d.node.root(), "/from", "c").await;
-    // What C wrote may be there before D's grant is here.
+    // Entries of C may arrive before D's grant.
     let named = async {
         while c.node.members().role(&d.node.id()) != Some(Role::Reader) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -84,7 +84,7 @@ async fn a_chain_of_grants_is_shown_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_nothing_to_show_is_told_that_it_is_no_member() {
+async fn m7_removed_member_with_old_grant_is_refused() {
     let (a, b, c) = (
         Peer::new("a").await,
         Peer::new("b").await,
@@ -98,7 +98,7 @@ async fn who_has_nothing_to_show_is_told_that_it_is_no_member() {
         "writer",
     )
     .await;
-    // C hears nothing of its removal, and shows the grant that it had.
+    // C does not receive its removal, and shows its old grant.
     let removed = c.node.id();
     let c = c.stop().await;
     a.node.remove(&removed).await.unwrap();

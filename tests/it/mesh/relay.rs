@@ -1,4 +1,4 @@
-//! Two nodes that have no way to each other but a relay.
+//! Two nodes that can reach each other only over a relay.
 
 use std::net::Ipv4Addr;
 
@@ -30,7 +30,7 @@ impl Peer {
         Self::behind(relay, tempfile::tempdir().unwrap(), bind).await
     }
 
-    /// Joins by a token in which there is no address but the relay's.
+    /// Joins by a token whose only address is the relay's.
     async fn join_by_relay(&self, host: &Self) {
         let mut invitation = host.net.invite(Role::Writer, 60_000).await.unwrap();
         assert!(invitation.addresses.relay.is_some(), "{invitation:?}");
@@ -66,7 +66,7 @@ async fn meet(a: &Peer, b: &Peer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_without_a_way_to_each_other_meet_by_the_relay_and_stay_there() {
+async fn unreachable_nodes_meet_over_the_relay() {
     let (server, relay) = relay().await;
     // Nothing goes from the one address to the other.
     let a = Peer::new_behind(&relay, "127.0.0.1:0").await;
@@ -86,7 +86,7 @@ async fn nodes_without_a_way_to_each_other_meet_by_the_relay_and_stay_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_met_by_the_relay_go_on_without_it_where_they_can() {
+async fn nodes_leave_the_relay_when_they_can() {
     let (server, relay) = relay().await;
     let a = Peer::new_behind(&relay, "127.0.0.1:0").await;
     let b = Peer::new_behind(&relay, "127.0.0.1:0").await;

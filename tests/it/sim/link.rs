@@ -6,9 +6,8 @@ use bytes::Bytes;
 use lattice::protocol::sync::{Action, FrameDecoder, Session, Summary};
 
 use crate::{
-    model::STORE,
-    random::Random,
     sim::{counters::Counters, node::Node},
+    support::{model::STORE, random::Random},
 };
 
 /// Ticks in which a session must get somewhere.

@@ -10,8 +10,8 @@ mod world;
 use std::env;
 
 use crate::{
-    random::for_each_seed,
     sim::{counters::Counters, world::World},
+    support::random::for_each_seed,
 };
 
 const TICKS: usize = 60;

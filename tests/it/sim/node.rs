@@ -14,8 +14,8 @@ use lattice::{
 };
 
 use crate::{
-    model::{Replica, author_of},
     sim::counters::Counters,
+    support::model::{Replica, author_of},
 };
 
 // Pending entries have room for some twenty, so that it runs out.

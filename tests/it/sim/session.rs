@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use lattice::id::EntryId;
 
 use crate::{
-    model::put,
-    random::{Random, for_each_seed},
     sim::{
         counters::Counters,
         is_one_seed,
         link::{Link, sync},
         node::Node,
+    },
+    support::{
+        model::put,
+        random::{Random, for_each_seed},
     },
 };
 

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use lattice::{limits::DRIFT_MS_MAX, protocol::entry::VerifiedEntry};
 
 use crate::{
-    model::{delete, put},
-    random::Random,
     sim::{
         counters::Counters,
         link::{Link, sync},
         node::Node,
+    },
+    support::{
+        model::{delete, put},
+        random::Random,
     },
 };
 

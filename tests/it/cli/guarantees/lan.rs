@@ -1,4 +1,4 @@
-//! A network of network namespaces: each node alone in one, all on one switch, and cables that are
+//! A network of network namespaces: one for each node, all on one switch, with cables that can be
 //! pulled.
 
 use std::{
@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-/// Who lives on it, and who makes it, ends with it.
+/// Its nodes end with the network.
 #[derive(Debug)]
 pub(super) struct Lan {
     // The shell that has the switch; it ends, and all with it, when its stdin does.
@@ -20,8 +20,7 @@ pub(super) struct Lan {
 impl Lan {
     /// Makes a network for so many nodes. Needs no privileges where users may make namespaces.
     ///
-    /// # Errors
-    /// What is missing here, in words.
+    /// # Errors The reason why there is no network here.
     pub(super) fn new(nodes: usize) -> Result<Self, String> {
         let mut switch = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "sh", "-c", SCRIPT])

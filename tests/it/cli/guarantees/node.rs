@@ -1,4 +1,4 @@
-//! A real node in a history, and what is done to it.
+//! A real node in a history: it is started, killed, stopped, paused and cut off.
 
 use std::{
     path::PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Node {
     pub(super) life: Arc<Life>,
 }
 
-/// What the others know of a node: where it is, and what is done to it.
+/// The shared facts about a node: its place, and whether it is killed, paused or cut off.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) socket: PathBuf,
@@ -38,7 +38,8 @@ struct State {
     // Even while it serves; one more before it is ended, and when it serves again.
     turn: u64,
     pauses: u64,
-    // Of its consumer, in order: nothing of one turn comes after the node's death in it.
+    // The steps of its consumer, in order: a step of one turn never comes after the node's death
+    // in it.
     work: Vec<Work>,
 }
 

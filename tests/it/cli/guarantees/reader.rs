@@ -1,4 +1,4 @@
-//! A watcher that wanders between daemons with a cursor in hand, and records what it is told.
+//! A watcher that moves between daemons with its cursor and records each event.
 
 use std::{
     sync::Arc,
@@ -16,14 +16,18 @@ use lattice::{
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::{FLOODED, NODES, World, add, node::Life, wire};
+use super::{
+    histories::{FLOODED, NODES, World, add},
+    node::Life,
+    wire,
+};
 use crate::{
     cli::harness::PATIENCE,
     guarantees::{
         checker::named,
         history::{Lineage, Scope, Step},
     },
-    random::Random,
+    support::random::Random,
 };
 
 /// A watcher, and its record.
@@ -41,7 +45,7 @@ struct Watching {
     life: Arc<Life>,
     turn: u64,
     pauses: u64,
-    // The node lacked some of the cursor, and has not told anything since.
+    // The node missed some of the cursor, and has delivered nothing since.
     waits: bool,
     caught_up: bool,
 }
@@ -157,7 +161,7 @@ impl Reader {
         }
     }
 
-    /// Records what comes next, which is also returned; `None` where the watch is over.
+    /// Records the next event and returns it; `None` if the watch ended.
     async fn next(&mut self, world: &World, watching: &mut Watching) -> Option<Step> {
         let began = Instant::now();
         let reply = loop {
@@ -213,7 +217,7 @@ impl Reader {
         Some(step)
     }
 
-    // The watch ended with an error: the node lacks something, or it has gone.
+    // The watch ended with an error: the node misses entries, or it ended.
     fn over(&mut self, world: &World, life: &Life, turn: u64, status: Status) {
         let error = ApiError::from(status);
         let end = self.lineage.end().clone();

@@ -1,4 +1,5 @@
-//! Takers that share a durable consumer: they acknowledge, give back, and vanish with what they have.
+//! Takers that share a durable consumer: they acknowledge, give back, or vanish with their
+//! deliveries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +13,15 @@ use lattice::{
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{World, add, node::Life, wire};
+use super::{
+    histories::{World, add},
+    node::Life,
+    wire,
+};
 use crate::{
     cli::harness::PATIENCE,
     guarantees::history::{OpId, Work},
-    random::Random,
+    support::random::Random,
 };
 
 pub(super) const CONSUMER: &str = "jobs";
@@ -28,7 +33,7 @@ pub(super) async fn create(life: &Life, prefix: &'static str, changes_max: u32) 
         consumer: CONSUMER.to_owned(),
         prefixes: vec![prefix.into()],
         from: Some(ConsumerStart { start }),
-        // Nobody is slow here: what is given out again was given back, or its taker has gone.
+        // No taker is slow here: a redelivery means a nack, or that its taker disconnected.
         ack_wait_ms: u64::try_from(PATIENCE.as_millis()).unwrap(),
         max_deliver: Some(0),
         max_in_flight: changes_max,
@@ -41,11 +46,11 @@ pub(super) async fn create(life: &Life, prefix: &'static str, changes_max: u32) 
 
 pub(super) struct Taker {
     random: Random,
-    /// Where the consumer is.
+    /// The node that has the consumer.
     life: Arc<Life>,
 }
 
-/// What it has for as long as its connection holds.
+/// The deliveries that it holds while its connection lasts.
 struct Hand {
     client: Client,
     turn: u64,
@@ -77,7 +82,7 @@ impl Taker {
             ..ConsumeRequest::default()
         };
         let stream = client.consume(request).await;
-        // What the next turn gives out is no business of this one.
+        // Deliveries of the next turn do not belong to this one.
         self.life.turn().filter(|now| *now == turn)?;
         let mut stream = stream.unwrap().into_inner();
         let held = Vec::new();

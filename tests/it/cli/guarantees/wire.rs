@@ -1,4 +1,4 @@
-//! What the API says, in the words of a history.
+//! Translates replies of the API into the records of a history.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,7 @@ pub(super) fn frontier(tips: &[api::Tip]) -> Frontier {
     tips.iter().map(tip).collect()
 }
 
-/// Reads which entries that `cursor` names a node says it lacks.
+/// Reads which entries of `cursor` a node reports as missing.
 pub(super) fn missing(message: &str, cursor: &Cursor) -> Vec<MissingRange> {
     let named = named(cursor);
     let ranges = message

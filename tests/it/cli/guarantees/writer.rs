@@ -1,4 +1,4 @@
-//! Who writes at one node, whatever becomes of it.
+//! Writers at one node, while it is killed, paused and cut off.
 
 use std::{
     collections::BTreeSet,
@@ -13,10 +13,13 @@ use lattice::{
 };
 use tonic::{Response, Status};
 
-use super::{World, add, wire};
-use crate::random::Random;
+use super::{
+    histories::{World, add},
+    wire,
+};
+use crate::support::random::Random;
 
-/// Writes at one node until it is over. Returns the entries that were acknowledged.
+/// Writes at one node until the history ends. Returns the acknowledged entries.
 pub(super) async fn write(
     at: usize,
     floods: bool,
@@ -29,7 +32,7 @@ pub(super) async fn write(
         acknowledged.insert(wire::entry(&written.entry));
     };
     if floods {
-        // For as long as it takes that some read here.
+        // Long enough for some reads here.
         tokio::time::sleep(Duration::from_millis(300)).await;
         for time in 0..FLOOD {
             let bytes = if time < FLOOD_LARGE { 40_000 } else { 0 };

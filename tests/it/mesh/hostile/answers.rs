@@ -1,4 +1,4 @@
-//! Members who wait until a node asks them, and answer what no honest node answers.
+//! Members that wait until a node opens a sync, and give it answers that no honest node gives.
 
 use iroh::endpoint::ReadError;
 use lattice::{limits::SYNC_MESSAGE_BYTES_MAX, net::Addresses};
@@ -33,7 +33,7 @@ async fn asked(connection: &Connection) -> Line {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one() {
+async fn n1_n4_n5_lying_answers_are_strikes() {
     use Answer::{HangUp, Raw as Bytes_, Reset, Say};
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
@@ -53,7 +53,7 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
         }],
         last: true,
     };
-    // What it answers, and how many strikes that is.
+    // The answer, and its number of strikes.
     let scripts = [
         (
             "N1 rubbish",
@@ -92,7 +92,8 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
         eprintln!("{name}");
         let number = 110 + u8::try_from(index).unwrap();
         let raw = field.member(number, Role::Writer).await;
-        // Only what it dials itself counts: a node that dials it is told so at once.
+        // Only the client's own connections count: a node that dials the client is refused at
+        // once.
         let endpoint = raw.endpoint.clone();
         let refusing = tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
@@ -100,7 +101,7 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
             }
         });
         let connection = raw.connected(&field.a, SYNC).await;
-        // Who dials begins; what is asked for here is that the node asks.
+        // The dialing side begins; these scripts need the node to begin.
         let (node, known) = (raw.author(), Addresses::default());
         field.a.net.connect(&node, known).await.unwrap();
         let mut line = asked(&connection).await;
@@ -137,7 +138,7 @@ async fn n1_n4_n5_who_answers_a_sync_with_lies_is_no_better_than_who_opens_one()
 /// id goes on, so that nothing is fetched twice. A peer that answers nothing holds up only itself,
 /// and not for long.
 #[tokio::test(flavor = "multi_thread")]
-async fn n5_of_two_sessions_opened_at_once_one_goes_on() {
+async fn n5_one_of_two_crossing_sessions_goes_on() {
     let field = Field::new().await;
     let (root, host) = (field.a.node.root(), field.a.node.id());
     let authors = (1..=250).map(|number| (number, Key::new(number).author()));

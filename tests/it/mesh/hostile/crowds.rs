@@ -1,4 +1,4 @@
-//! Members who open too much, or are too slow.
+//! Members that open too many connections or streams, or that are too slow.
 
 use lattice::{
     limits::{PEER_CONNECTIONS_ALL_MAX, PEER_CONNECTIONS_MAX, PEER_STREAMS_MAX, PEER_SYNCS_MAX},
@@ -9,7 +9,7 @@ use lattice::{
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n8_connections_streams_and_syncs_of_one_peer_are_bounded() {
+async fn n8_one_peer_has_bounded_connections_and_streams() {
     let field = Field::new().await;
     let raw = field.member(10, Role::Writer).await;
     let (a, store) = (&field.a, field.a.node.root().id());
@@ -90,7 +90,7 @@ async fn n8_connections_streams_and_syncs_of_one_peer_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n7_who_never_reads_or_writes_a_byte_at_a_time_slows_nobody() {
+async fn n7_slow_peer_slows_nobody() {
     let field = Field::new().await;
     let raw = field.member(20, Role::Reader).await;
     let root = field.a.node.root();
@@ -155,7 +155,7 @@ async fn n7_who_never_reads_or_writes_a_byte_at_a_time_slows_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n8_a_storm_of_connections_slows_nobody() {
+async fn n8_storm_of_connections_slows_nobody() {
     let field = Field::new().await;
     let raw = field.member(30, Role::Writer).await;
     let storm = async {

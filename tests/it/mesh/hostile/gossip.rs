@@ -1,4 +1,4 @@
-//! Members who say in gossip what no honest node says.
+//! Members that send messages in gossip that no honest node sends.
 
 use iroh_gossip::{
     api::{Event, GossipReceiver, GossipSender, JoinOptions},
@@ -17,7 +17,7 @@ use tokio_stream::StreamExt as _;
 
 use super::*;
 
-/// Somebody who knows the topic of the root store, and talks in it.
+/// A client that knows the topic of the root store and sends messages in it.
 pub struct Talk {
     gossip: Gossip,
     sender: GossipSender,
@@ -56,7 +56,7 @@ impl Talk {
         let connection = raw.connected(peer, GOSSIP).await;
         let id = iroh::EndpointId::from_bytes(&peer.node.id().0).unwrap();
         self.sender.join_peers(vec![id]).await.unwrap();
-        // Where the connection is closed already, so be it.
+        // The connection may be closed already.
         drop(self.gossip.handle_connection(connection.clone()).await);
         connection
     }
@@ -116,7 +116,7 @@ fn announce(node: &Author, nonce: u64, address: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_n2_what_is_no_message_or_no_entry_is_a_strike_for_who_said_it() {
+async fn n1_n2_malformed_gossip_is_a_strike_for_its_sender() {
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
     let raw = field.member(10, Role::Writer).await;
@@ -155,7 +155,7 @@ async fn n1_n2_what_is_no_message_or_no_entry_is_a_strike_for_who_said_it() {
         talk.say(message).await;
         strikes += 1;
         struck(&field.a, &raw.author(), strikes, says).await;
-        // It reached the other node through an honest one, who is not blamed for it.
+        // It reached the other node through an honest one, which is not blamed for it.
         field.still_works().await;
         assert_eq!(root.get(b"/forged").await.unwrap(), None);
     }
@@ -174,7 +174,7 @@ async fn n1_n2_what_is_no_message_or_no_entry_is_a_strike_for_who_said_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_a_flood_of_forgeries_ends_with_the_forger_outside() {
+async fn n2_flood_of_forgeries_shuts_the_forger_out() {
     let field = Field::new().await;
     let root = field.a.node.root();
     let raw = field.member(20, Role::Writer).await;
@@ -204,7 +204,7 @@ async fn n2_a_flood_of_forgeries_ends_with_the_forger_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m3_n3_entries_of_strangers_and_orphans_wait_and_are_not_applied() {
+async fn m3_n3_entries_of_strangers_and_orphans_wait() {
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
     let raw = field.member(30, Role::Writer).await;
@@ -237,7 +237,7 @@ async fn m3_n3_entries_of_strangers_and_orphans_wait_and_are_not_applied() {
         0,
         "who relays may not know"
     );
-    // What it waited for comes: it was kept.
+    // The missing entry comes, and the waiting one is applied: it was kept.
     talk.say(entry(encoded(&orphans[0]))).await;
     has(&root, "/orphan", "forged 100").await;
     let (secret, _expires_ms) = field.a.node.invite(Role::Writer, 60_000).await.unwrap();
@@ -252,7 +252,7 @@ async fn m3_n3_entries_of_strangers_and_orphans_wait_and_are_not_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n13_lies_about_where_a_node_is_do_not_keep_it_away() {
+async fn n13_false_addresses_do_not_keep_a_node_away() {
     let mut field = Field::new().await;
     let raw = field.member(40, Role::Writer).await;
     let talk = Talk::new(&field, &raw).await;
@@ -282,7 +282,7 @@ async fn n13_lies_about_where_a_node_is_do_not_keep_it_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_frames_that_gossip_cannot_read_hurt_nobody() {
+async fn n1_unreadable_gossip_frames_hurt_nobody() {
     let field = Field::new().await;
     let raw = field.member(50, Role::Writer).await;
     let frames: [(&str, Vec<u8>); 4] = [

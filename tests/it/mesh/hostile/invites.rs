@@ -1,4 +1,4 @@
-//! Invitations that are worth nothing, and hosts that invite to mislead.
+//! Worthless invites, and hosts that mislead a joiner.
 
 use lattice::{
     net::{Invitation, InvitationError, JoinError},
@@ -12,7 +12,7 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m8_m9_an_invitation_is_good_once_in_time_and_where_it_was_given_out() {
+async fn m8_m9_invite_works_once_in_time_at_its_issuer() {
     let field = Field::new().await;
     let (a, store) = (&field.a, field.a.node.root().id());
     let word = async |raw: &Raw, peer: &Peer, secret: &[u8; 32]| {
@@ -76,7 +76,7 @@ async fn m8_m9_an_invitation_is_good_once_in_time_and_where_it_was_given_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m9_a_mistyped_token_is_noticed_before_anybody_is_asked() {
+async fn m9_mistyped_token_is_found_locally() {
     let field = Field::new().await;
     let invitation = field.a.net.invite(Role::Writer, 60_000).await.unwrap();
     let token = invitation.to_string();
@@ -101,7 +101,7 @@ async fn m9_a_mistyped_token_is_noticed_before_anybody_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_misleads_a_joiner_changes_nothing_on_it() {
+async fn lying_host_changes_nothing_on_a_joiner() {
     let honest = Peer::new("c").await;
     let root = honest.node.root().id();
     let genuine = HelloReply {

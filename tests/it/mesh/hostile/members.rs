@@ -1,4 +1,4 @@
-//! Members who were removed or shut out, who want more than they may, who vouch for strangers.
+//! Members that were removed or shut out, that want more than their role, or that relay strangers.
 
 use lattice::{
     limits::{SHUT_OUT_MIN, STRIKES_MAX},
@@ -16,7 +16,7 @@ async fn is_served(raw: &Raw, peer: &Peer) -> Option<Connection> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m4_a_removed_member_is_cut_off_on_every_node_at_once() {
+async fn m4_removed_member_is_cut_off_everywhere() {
     let field = Field::new().await;
     let (a, b) = (&field.a, &field.b);
     let (root, now_ms) = (a.node.root(), a.node.clock().now_ms());
@@ -49,7 +49,7 @@ async fn m4_a_removed_member_is_cut_off_on_every_node_at_once() {
             assert_eq!(answer, stranger.refusal(peer, alpn).await);
         }
     }
-    // What was on its way when it was removed.
+    // Messages that were on their way during the removal.
     let quiet = Duration::from_millis(500);
     while timeout(quiet, talk.hears_anything()).await.is_ok() {}
     let heard = timeout(2 * quiet, talk.hears_anything());
@@ -74,7 +74,7 @@ async fn m4_a_removed_member_is_cut_off_on_every_node_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m7_nobody_gets_more_than_was_granted() {
+async fn m7_member_gets_only_its_role() {
     let field = Field::new().await;
     let (a, b) = (&field.a, &field.b);
     let (root, now_ms) = (a.node.root(), a.node.clock().now_ms());
@@ -116,7 +116,7 @@ async fn m7_nobody_gets_more_than_was_granted() {
         (
             "a reader writes",
             &reader,
-            crate::model::put("/read", "only"),
+            crate::support::model::put("/read", "only"),
         ),
     ];
     let roles = |peer: &Peer| {
@@ -154,7 +154,7 @@ async fn m7_nobody_gets_more_than_was_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m3_what_a_member_passes_on_of_a_stranger_waits_until_it_is_let_in() {
+async fn m3_relayed_stranger_waits_until_admitted() {
     let field = Field::new().await;
     let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
     let relay = field.member(30, Role::Writer).await;
@@ -185,7 +185,7 @@ async fn m3_what_a_member_passes_on_of_a_stranger_waits_until_it_is_let_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_who_is_shut_out_gets_in_again_after_a_while_and_is_shut_out_longer_the_next_time() {
+async fn n2_peer_is_shut_out_longer_each_time() {
     let field = Field::new().await;
     let raw = field.member(40, Role::Writer).await;
     let me = raw.author();

@@ -38,7 +38,7 @@ async fn grant_of(peer: &Peer, node: &Author) -> Parent {
 }
 
 impl Key {
-    /// Signs a grant that nobody has seen yet.
+    /// Signs a grant that no node has seen yet.
     fn grants(
         &self,
         store: StoreId,
@@ -61,7 +61,7 @@ impl Key {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m1_a_proof_that_proves_nothing_is_refused_as_a_stranger_is() {
+async fn m1_worthless_proof_is_refused() {
     let field = Field::new().await;
     let (a, now_ms) = (&field.a, field.a.node.clock().now_ms() + 1000);
     let root = a.node.root();

@@ -1,11 +1,11 @@
-//! A node that has slept. The peer hangs up each time, so that the next dial is long to wait for.
+//! A node wakes from sleep. Its peer hangs up each time, so the next dial is far away.
 
 use lattice::clock::Clock;
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_has_slept_dials_at_once_whom_it_would_have_waited_for() {
+async fn t7_node_dials_at_once_after_sleep() {
     let clock = Clock::manual(1_800_000_000_000);
     let dir = tempfile::tempdir().unwrap();
     let a = Peer::with(dir, "a", clock.clone(), loopback()).await;

@@ -1,4 +1,4 @@
-//! Keys that are no members: they get nothing, and learn nothing.
+//! Strangers: keys of nobody who is a member. They get nothing and learn nothing.
 
 use lattice::limits::{HELLO_BYTES_MAX, HELLOS_MAX, PEER_WINDOW_BYTES};
 use lattice::wire::net::{HelloReply, HelloRequest};
@@ -37,7 +37,7 @@ pub fn request(version: u32, store: StoreId, secret: &[u8]) -> Vec<u8> {
     request.encode_to_vec()
 }
 
-/// The word of a refusal that tells nothing else.
+/// The reason in a refusal without details.
 pub fn refused(answer: &[u8]) -> (String, String) {
     let reply = HelloReply::decode(answer).unwrap();
     assert_eq!(
@@ -48,7 +48,7 @@ pub fn refused(answer: &[u8]) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m1_a_stranger_gets_the_same_answer_whatever_it_says() {
+async fn m1_stranger_gets_one_constant_answer() {
     let field = Field::new().await;
     let stranger = field.stranger(10).await;
     let (a, store) = (&field.a, field.a.node.root().id());
@@ -133,7 +133,7 @@ async fn has_invite_of_b(field: &Field, secret: &[u8; 32]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m2_a_stranger_that_knows_the_topic_hears_nothing() {
+async fn m2_stranger_on_the_topic_hears_nothing() {
     let field = Field::new().await;
     let stranger = field.stranger(20).await;
     let spy = gossip::Talk::new(&field, &stranger).await;
@@ -155,7 +155,7 @@ async fn m2_a_stranger_that_knows_the_topic_hears_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n7_strangers_that_say_nothing_do_not_keep_out_a_joiner() {
+async fn n7_silent_strangers_do_not_block_a_joiner() {
     let field = Field::new().await;
     let stranger = field.stranger(30).await;
     let mut silent = Vec::new();
@@ -178,7 +178,7 @@ async fn n7_strangers_that_say_nothing_do_not_keep_out_a_joiner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n8_a_stranger_cannot_make_a_node_keep_what_nobody_reads() {
+async fn n8_stranger_cannot_fill_buffers() {
     let field = Field::new().await;
     let stranger = field.stranger(40).await;
     let connection = stranger.connected(&field.a, HELLO).await;
@@ -210,7 +210,7 @@ async fn n8_a_stranger_cannot_make_a_node_keep_what_nobody_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n12_datagrams_of_nobody_are_answered_with_less_than_they_are() {
+async fn n12_unknown_datagrams_are_not_amplified() {
     let field = Field::new().await;
     let node = *field.a.net.addresses().unwrap().direct.first().unwrap();
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

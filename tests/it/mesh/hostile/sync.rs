@@ -1,4 +1,4 @@
-//! Members who break the rules of a sync: each a strike, with its reason.
+//! Members that break the rules of a sync: each breach is a strike, with its reason.
 
 use lattice::{
     limits::{SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_WANTS_MAX},
@@ -12,7 +12,7 @@ struct Script {
     name: &'static str,
     kind: u8,
     steps: Vec<Step>,
-    // What `peer list` says of it.
+    // The reason in `peer list`.
     says: &'static str,
 }
 
@@ -25,7 +25,7 @@ enum Step {
 
 use Step::{Finish, Hear, Raw as Bytes_, Say};
 
-/// What scripts are about.
+/// The facts that scripts use.
 struct Scene<'a> {
     key: &'a Key,
     store: StoreId,
@@ -64,7 +64,7 @@ impl Scene<'_> {
         [Say(hello(self.store)), Hear("Tips")]
     }
 
-    // The same, both frontiers told: this one has `entries`.
+    // The same after both frontiers were sent: this side has `entries`.
     fn offering(&self, own: &[VerifiedEntry]) -> Vec<Step> {
         let mut steps: Vec<_> = self.opening().into();
         steps.push(Say(tips(&[tip(own.last().unwrap())])));
@@ -311,7 +311,7 @@ fn wants(scene: &Scene<'_>) -> Vec<Script> {
     ]
 }
 
-// Entries that nobody asked for, or that are none.
+// Entries that were not asked for, and bytes that are not entries.
 fn forgeries(scene: &Scene<'_>) -> Vec<Script> {
     let chain = scene.chain(40);
     let honest = || scene.offering(&chain);
@@ -474,22 +474,22 @@ fn scene<'a>(field: &Field, key: &'a Key) -> Scene<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n1_n4_rubbish_and_messages_out_of_turn_are_strikes() {
+async fn n1_n4_garbage_and_out_of_turn_are_strikes() {
     play_all(rubbish, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n4_n5_frontiers_and_wants_that_cannot_be_are_strikes() {
+async fn n4_n5_impossible_frontiers_and_wants_are_strikes() {
     play_all(wants, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn n2_n4_b4_b8_b9_forged_and_unasked_entries_are_strikes() {
+async fn n2_n4_b4_b8_b9_forged_and_unasked_are_strikes() {
     play_all(forgeries, 70).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_fault_is_no_strike() {
+async fn honest_faults_are_no_strikes() {
     let field = Field::new().await;
     let raw = field.member(100, Role::Writer).await;
     let (root, me) = (field.a.node.root(), raw.author());

@@ -1,4 +1,4 @@
-//! One key on two machines, a backup that was restored, clocks hours apart.
+//! One key on two machines, a restored backup, clocks hours apart.
 
 use std::{fs, path::Path};
 
@@ -40,7 +40,7 @@ async fn agree(peers: &[&Peer]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b1_a_directory_copied_to_two_machines_loses_nothing_and_shows() {
+async fn b1_copied_directory_loses_nothing() {
     let field = Field::new().await;
     let c = Peer::new("c").await;
     c.join(&field.a, Role::Writer).await;
@@ -49,7 +49,7 @@ async fn b1_a_directory_copied_to_two_machines_loses_nothing_and_shows() {
     let twin = copied(&dir);
     let root = field.a.node.root();
 
-    // One after the other, each without having heard of the other.
+    // One runs after the other, and neither received the other's entries.
     for (dir, key) in [(dir, "/twin/1"), (twin, "/twin/2")] {
         let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
         node.root().put(key, "mine").await.unwrap();
@@ -82,7 +82,7 @@ async fn b1_a_directory_copied_to_two_machines_loses_nothing_and_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_with_nobody_within_reach_a_node_writes_after_a_moment() {
+async fn b2_node_alone_writes_after_a_moment() {
     let field = Field::new().await;
     let Field { a, b, .. } = field;
     let (_gone, dir) = (a.stop().await, b.stop().await);
@@ -95,13 +95,13 @@ async fn b2_with_nobody_within_reach_a_node_writes_after_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_fork_is_shown_everywhere_and_closed_by_its_node() {
+async fn b2_fork_is_shown_and_closed_by_its_node() {
     let field = Field::new().await;
     let c = Peer::new("c").await;
     c.join(&field.a, Role::Writer).await;
     let author = c.node.id();
     let dir = c.stop().await;
-    // Written while nobody was told, and lost: what is left is a copy.
+    // These writes reached no peer and are lost: a copy of the directory is left.
     let lost = copied(&dir);
     let node = Node::open(NodeConfig::new(lost.path())).await.unwrap();
     node.root().put("/fork", "lost").await.unwrap();
@@ -137,7 +137,7 @@ async fn b2_a_fork_is_shown_everywhere_and_closed_by_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b2_a_backup_that_was_restored_loses_nothing() {
+async fn b2_restored_backup_loses_nothing() {
     let field = Field::new().await;
     let c = Peer::new("c").await;
     c.join(&field.a, Role::Writer).await;
@@ -168,7 +168,7 @@ async fn b2_a_backup_that_was_restored_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t3_a_clock_that_is_hours_ahead_shows_and_moves_nobody_elses() {
+async fn t2_t3_fast_clock_moves_no_other_clock() {
     const AHEAD_MS: u64 = 5 * 3_600_000;
     let field = Field::new().await;
     let jobs = field.a.node.create_store("jobs").await.unwrap();
@@ -198,7 +198,7 @@ async fn t3_a_clock_that_is_hours_ahead_shows_and_moves_nobody_elses() {
         about.then_some(())
     })
     .await;
-    // What is written here is stamped by the clock here.
+    // Entries written here are stamped by the clock here.
     let written = ours.put("/here", "now").await.unwrap();
     let skew_ms = written.hlc.wall_ms.abs_diff(field.a.node.clock().now_ms());
     assert!(skew_ms < 120_000, "{skew_ms}");

@@ -1,0 +1,3 @@
+//! Promise 6 on the local socket, and the API that programs in any language use.
+
+mod socket;

@@ -1,0 +1,12 @@
+//! Promises 2, 4 and 7: the state follows from the set of entries that count, in any order of
+//! arrival, and an entry can do no harm beyond the rights of its author.
+
+pub mod acts;
+mod causes;
+mod fork;
+mod golden;
+mod hostile;
+mod intake;
+mod laws;
+mod membership;
+mod removal;

@@ -1,0 +1,37 @@
+//! Hostile peers against real nodes: raw iroh clients that can send anything.
+//!
+//! The name of a script begins with the rows of the threat table that it tries
+//! (`tests/it/threats.md`). After each script, the honest nodes are in step within seconds, and
+//! neither holds a strike against the other.
+
+mod answers;
+mod attacker;
+mod crowds;
+mod gossip;
+mod invites;
+mod members;
+mod proofs;
+mod sleep;
+mod strangers;
+mod sync;
+mod twins;
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use iroh::endpoint::{Connection, ConnectionError};
+use lattice::{
+    id::{Author, EntryId, StoreId},
+    protocol::{
+        entry::{Header, Op, VerifiedEntry, sign},
+        frontier::FrontierTip,
+        membership::role::Role,
+        sync::{FrameDecoder, Message},
+    },
+};
+use tokio::time::timeout;
+
+use super::{Peer, SOON, has, loopback};
+use crate::support::model::header;
+
+use attacker::*;

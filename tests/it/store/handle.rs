@@ -1,0 +1,214 @@
+//! A store as a program uses it: put, get, watch, reopen.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lattice::{
+    Node, NodeConfig, Store,
+    protocol::{change::Kind, entry::Op},
+    store::{Condition, Start, Watch, WatchError, WatchEvent, WatchOptions, Write, WriteError},
+};
+use tokio_stream::StreamExt as _;
+
+async fn node(dir: &std::path::Path) -> Node {
+    Node::open(NodeConfig::new(dir).create(true)).await.unwrap()
+}
+
+async fn next(watch: &mut Watch) -> WatchEvent {
+    tokio::time::timeout(Duration::from_secs(20), watch.next())
+        .await
+        .expect("an event within 20 s")
+        .expect("the watch goes on")
+        .unwrap()
+}
+
+async fn next_put(watch: &mut Watch) -> (String, String) {
+    match next(watch).await {
+        WatchEvent::Change(change) if change.kind == Kind::Put => (
+            String::from_utf8(change.key.to_vec()).unwrap(),
+            String::from_utf8(change.value.clone().unwrap().to_vec()).unwrap(),
+        ),
+        other => panic!("expected a put, got {other:?}"),
+    }
+}
+
+fn pair(key: &str, value: &str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn put_is_read_watched_and_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let node1 = node(dir.path()).await;
+    let store = node1.root();
+    let mut watch = store.watch("/hello");
+    assert_eq!(next(&mut watch).await, WatchEvent::CaughtUp);
+    let written = store.put("/hello", "world").await.unwrap();
+    assert_eq!(next_put(&mut watch).await, pair("/hello", "world"));
+    let item = store.get(b"/hello").await.unwrap().unwrap();
+    assert_eq!(
+        (item.value, item.entry.id),
+        (Bytes::from("world"), written.entry)
+    );
+    let cursor = watch.cursor();
+    store.put("/hello", "again").await.unwrap();
+    node1.close().await.unwrap();
+    drop((store, watch, node1));
+
+    let node2 = node(dir.path()).await;
+    let store = node2.root();
+    assert_eq!(
+        store.get(b"/hello").await.unwrap().unwrap().value,
+        Bytes::from("again")
+    );
+    let mut watch = store.watch_with(WatchOptions {
+        prefixes: vec!["/hello".into()],
+        start: Start::After(cursor),
+        ..WatchOptions::default()
+    });
+    assert_eq!(next_put(&mut watch).await, pair("/hello", "again"));
+    assert_eq!(next(&mut watch).await, WatchEvent::CaughtUp);
+    assert_eq!(store.verify().await.unwrap().damage, []);
+    node2.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_open_introduces_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let mut watch = node.root().watch("/nodes/");
+    let id = node.id();
+    let (key, value) = next_put(&mut watch).await;
+    assert_eq!(key, format!("/nodes/{id}/info"));
+    assert!(value.contains(r#""name":"#), "{value}");
+    assert_eq!(
+        next_put(&mut watch).await,
+        pair(&format!("/nodes/{id}/status"), "active")
+    );
+    let refused = node.root().put("/nodes/x", "y").await;
+    assert!(
+        matches!(refused, Err(WriteError::Reserved { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_puts_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let store = node.root();
+    let mut watch = store.watch_with(WatchOptions {
+        prefixes: vec!["/k/".into()],
+        start: Start::Now,
+        ..WatchOptions::default()
+    });
+    let tasks: Vec<_> = (0..64)
+        .map(|caller| {
+            let store: Store = store.clone();
+            tokio::spawn(async move {
+                for n in 0..50 {
+                    store
+                        .put(format!("/k/{caller}/{n}"), format!("{n}"))
+                        .await
+                        .unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 3200 {
+        if let WatchEvent::Change(change) = next(&mut watch).await {
+            assert!(seen.insert(change.key.clone()), "{:?} twice", change.key);
+        }
+    }
+    let entries = store.status().await.entries;
+    assert!(
+        entries < 3200,
+        "puts that wait together share entries: {entries}"
+    );
+    assert_eq!(store.verify().await.unwrap().damage, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_are_checked_by_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let store = node.root();
+    let absent = || Write::put("/lock", "me").condition(Condition::Absent);
+    let racers: Vec<_> = (0..16)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.write(absent()).await.is_ok() })
+        })
+        .collect();
+    let mut won = 0;
+    for racer in racers {
+        won += u32::from(racer.await.unwrap());
+    }
+    assert_eq!(won, 1);
+    let head = store.get(b"/lock").await.unwrap().unwrap().entry.id;
+    let swap = || Write::put("/lock", "you").condition(Condition::Head(head));
+    store.write(swap()).await.unwrap();
+    let refused = store.write(swap()).await;
+    assert!(
+        matches!(refused, Err(WriteError::PreconditionFailed { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_is_one_entry_and_all_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let store = node.root();
+    let put = |key: &str| Op::Put {
+        key: Bytes::from(key.to_owned()),
+        value: "v".into(),
+        expires_ms: None,
+    };
+    let written = store.batch(vec![put("/a"), put("/b")]).await.unwrap();
+    for key in [b"/a", b"/b"] {
+        assert_eq!(
+            store.get(key).await.unwrap().unwrap().entry.id,
+            written.entry
+        );
+    }
+    let twice = store.batch(vec![put("/c"), put("/c")]).await;
+    assert!(twice.is_err());
+    assert_eq!(store.get(b"/c").await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursor_of_another_store_or_ahead_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let other = node.create_store("other").await.unwrap();
+    let other = node.store(&other.name).unwrap();
+    other.put("/x", "y").await.unwrap();
+    let mut watch = other.watch("");
+    while next(&mut watch).await != WatchEvent::CaughtUp {}
+    let mut cursor = watch.cursor();
+    let after = |cursor| WatchOptions {
+        start: Start::After(cursor),
+        ..WatchOptions::default()
+    };
+    let refused = node
+        .root()
+        .watch_with(after(cursor.clone()))
+        .next()
+        .await
+        .unwrap();
+    assert!(
+        matches!(refused, Err(WatchError::ForeignCursor { .. })),
+        "{refused:?}"
+    );
+    cursor.store = node.root().id();
+    let refused = node.root().watch_with(after(cursor)).next().await.unwrap();
+    assert!(
+        matches!(refused, Err(WatchError::Behind { .. })),
+        "{refused:?}"
+    );
+}

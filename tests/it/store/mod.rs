@@ -1,0 +1,5 @@
+//! A store and the directory of its node, as a program uses them.
+
+mod handle;
+mod node;
+mod past;

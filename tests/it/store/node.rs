@@ -1,0 +1,257 @@
+//! The directory of a node: when it opens, and the error when it does not.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use lattice::{
+    Node, NodeConfig,
+    clock::Clock,
+    node::{OpenError, StoreError},
+    store::WriteError,
+};
+
+async fn create(dir: &Path) -> Node {
+    Node::open(NodeConfig::new(dir).create(true)).await.unwrap()
+}
+
+async fn refused(dir: &Path) -> OpenError {
+    Node::open(NodeConfig::new(dir)).await.unwrap_err()
+}
+
+// A directory with a closed node in it.
+async fn closed() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    node.root().put("/a", "1").await.unwrap();
+    node.close().await.unwrap();
+    drop(node);
+    dir
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directory_without_a_node_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("mistyped");
+    assert!(matches!(
+        refused(&missing).await,
+        OpenError::NoDataDir { .. }
+    ));
+    assert!(!missing.exists());
+    assert!(matches!(
+        refused(dir.path()).await,
+        OpenError::NoDataDir { .. }
+    ));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s14_second_opener_gets_the_process_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    match refused(dir.path()).await {
+        OpenError::AlreadyRunning { pid, .. } => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    node.root().put("/still", "works").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s14_dropped_node_keeps_its_lock_until_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..20 {
+        let node = loop {
+            match Node::open(NodeConfig::new(dir.path()).create(true)).await {
+                Ok(node) => break node,
+                Err(OpenError::AlreadyRunning { .. }) => tokio::task::yield_now().await,
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        let store = node.root();
+        assert_eq!(
+            store.status().await.recovered,
+            Vec::<String>::new(),
+            "open {n}"
+        );
+        store.put(format!("/{n}"), "v").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l2_readable_key_is_refused() {
+    let dir = closed().await;
+    let key = dir.path().join("identity.key");
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    match refused(dir.path()).await {
+        OpenError::Exposed { mode, mode_max, .. } => assert_eq!((mode, mode_max), (0o644, 0o600)),
+        other => panic!("{other:?}"),
+    }
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&key, "lattice identity v1\nnot hex\n").unwrap();
+    assert!(matches!(
+        refused(dir.path()).await,
+        OpenError::Unusable { .. }
+    ));
+    fs::write(&key, "").unwrap();
+    assert!(matches!(
+        refused(dir.path()).await,
+        OpenError::Unusable { .. }
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s15_world_writable_directory_is_refused() {
+    let dir = closed().await;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(
+        refused(dir.path()).await,
+        OpenError::Exposed { .. }
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_symlinks_are_not_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    for name in ["identity.key", "lock", "meta.db"] {
+        let dir = closed().await;
+        let (path, target) = (dir.path().join(name), outside.path().join(name));
+        fs::rename(&path, &target).unwrap();
+        symlink(&target, &path).unwrap();
+        let before = fs::read(&target).unwrap();
+        match refused(dir.path()).await {
+            OpenError::Io { path: named, .. } => assert_eq!(named, path),
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_eq!(
+            fs::read(&target).unwrap(),
+            before,
+            "{name} outside was changed"
+        );
+    }
+    let dir = closed().await;
+    let store = fs::read_dir(dir.path().join("stores"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let log = fs::read_dir(store.join("logs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    for path in [log, store.join("state.db")] {
+        let target = outside.path().join(path.file_name().unwrap());
+        fs::rename(&path, &target).unwrap();
+        symlink(&target, &path).unwrap();
+        assert!(
+            matches!(refused(dir.path()).await, OpenError::Store { .. }),
+            "{path:?}"
+        );
+        fs::remove_file(&path).unwrap();
+        fs::rename(&target, &path).unwrap();
+    }
+    drop(create(dir.path()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_or_damaged_meta_is_named() {
+    let dir = closed().await;
+    let meta = dir.path().join("meta.db");
+    fs::rename(&meta, dir.path().join("elsewhere")).unwrap();
+    match Node::open(NodeConfig::new(dir.path()).create(true))
+        .await
+        .unwrap_err()
+    {
+        OpenError::Unusable { path, .. } => assert_eq!(path, meta),
+        other => panic!("{other:?}"),
+    }
+    fs::write(&meta, vec![7; 4096]).unwrap();
+    let error = refused(dir.path()).await;
+    assert!(matches!(error, OpenError::Unusable { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t1_clock_set_back_30_days_keeps_the_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let day_ms = 86_400_000;
+    let clock = Clock::manual(1_800_000_000_000);
+    let mut config = NodeConfig::new(dir.path()).create(true);
+    config.clock = clock.clone();
+    let node = Node::open(config.clone()).await.unwrap();
+    let before = node.root().put("/k", "before").await.unwrap();
+    clock.set(1_800_000_000_000 - 30 * day_ms);
+    let during = node.root().put("/k", "during").await.unwrap();
+    assert!(during.hlc > before.hlc);
+    node.close().await.unwrap();
+    drop(node);
+    let node = Node::open(config).await.unwrap();
+    let after = node.root().put("/k", "after").await.unwrap();
+    assert!(after.hlc > during.hlc);
+    let item = node.root().get(b"/k").await.unwrap().unwrap();
+    assert_eq!((item.value.as_ref(), item.heads), (b"after".as_slice(), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l4_store_names_are_never_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    let long = "x".repeat(65);
+    for name in [
+        "",
+        ".",
+        "..",
+        "../up",
+        "/etc",
+        "a/b",
+        "a\0b",
+        "Ünïcode",
+        &long,
+        "619ca535-1f35-84e9-8f26-501badb0561d",
+    ] {
+        let refused = node.create_store(name).await;
+        assert!(
+            matches!(refused, Err(StoreError::NameInvalid { .. })),
+            "{name:?}: {refused:?}"
+        );
+    }
+    let made = node.create_store("jobs").await.unwrap();
+    assert!(matches!(
+        node.create_store("jobs").await,
+        Err(StoreError::NameTaken { .. })
+    ));
+    assert!(matches!(
+        node.store("nope"),
+        Err(StoreError::Unknown { .. })
+    ));
+    node.store("jobs")
+        .unwrap()
+        .put("/nodes/x", "allowed outside the root store")
+        .await
+        .unwrap();
+    node.close().await.unwrap();
+    drop(node);
+    let node = create(dir.path()).await;
+    let store = node.store(&made.id.to_string()).unwrap();
+    assert!(store.get(b"/nodes/x").await.unwrap().is_some());
+    assert_eq!(node.stores().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_node_returns_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    let store = node.root();
+    node.close().await.unwrap();
+    assert!(matches!(
+        store.put("/a", "b").await,
+        Err(WriteError::Closed)
+    ));
+}

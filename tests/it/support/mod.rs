@@ -1,0 +1,11 @@
+//! Shared by all tests: random choices that a seed repeats, keys, stores, a disk in memory,
+//! oracles.
+
+pub mod disk;
+pub mod model;
+pub mod random;
+pub mod store;
+pub mod threads;
+pub mod watch;
+pub mod watch_oracle;
+pub mod writer;
