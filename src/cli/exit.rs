@@ -71,9 +71,9 @@ pub(crate) struct Failure {
     pub(crate) code: String,
     /// Exit code of the process.
     pub(crate) exit: Exit,
-    /// What happened, for people; nothing is printed if it is empty.
+    /// The failure in words, for people; nothing is printed if it is empty.
     pub(crate) message: String,
-    /// What to do next; may be empty.
+    /// A hint for the next step; may be empty.
     pub(crate) hint: String,
 }
 

@@ -48,7 +48,7 @@ impl Demo {
     }
 }
 
-// The directory of the nodes, and how the story is told.
+// The directory of the nodes, and how the story is printed.
 struct Stage {
     dir: std::path::PathBuf,
     lines: Lines,

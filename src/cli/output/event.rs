@@ -58,7 +58,7 @@ pub(crate) struct Damaged {
     /// The winning entry of the key.
     #[serde(flatten)]
     entry: Entry,
-    /// What is damaged, and where; for people.
+    /// The damage and its place, for people.
     what: String,
 }
 

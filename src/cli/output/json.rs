@@ -21,9 +21,9 @@ pub(crate) struct Notice<'a> {
 pub(super) struct Error<'a> {
     /// Stable name of the error.
     pub(super) error: &'a str,
-    /// What happened, for people.
+    /// The event in words, for people.
     pub(super) message: &'a str,
-    /// What to do next; absent if there is nothing to suggest.
+    /// A hint for the next step; absent if there is nothing to suggest.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) hint: &'a str,
     pub(super) exit_code: u8,

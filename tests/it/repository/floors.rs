@@ -78,11 +78,13 @@ struct SubFloors {
 const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
     folder: "store",
     floors: &[
-        (5, &["read", "replication", "maintenance"]),
-        (4, &["store"]),
-        (3, &["consumers"]),
-        (2, &["writer", "watch"]),
-        (1, &["shared", "error"]),
+        (7, &["read", "replication", "proof", "maintenance"]),
+        (6, &["store"]),
+        (5, &["consumers"]),
+        (4, &["writer", "watch"]),
+        (3, &["item", "write_pause"]),
+        (2, &["shared", "write"]),
+        (1, &["config", "error", "outbox"]),
     ],
 }];
 

@@ -10,8 +10,8 @@ use super::{
 const STORE_CALLS: [&str; 5] = [
     "src/store/store.rs",
     "src/store/replication.rs",
+    "src/store/proof.rs",
     "src/store/maintenance.rs",
-    "src/store/consumers/",
     "src/store/read/",
 ];
 
