@@ -97,7 +97,7 @@ fn missing_and_refused_have_their_codes() {
     "#);
     insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"
     error: keys under /nodes/ of the root store are written by the node itself; this one is b"/nodes/x"
-    hint: the node itself writes there; choose another prefix
+    hint: only the node itself writes there; choose another prefix
     exit 2
     "#);
 }

@@ -358,5 +358,5 @@ async fn a_secret_in_the_environment_signs_and_only_its_name_is_ever_told() {
         ..there
     };
     let error = both.check("both").unwrap_err().to_string();
-    assert!(error.contains("not in both"), "{error}");
+    assert!(error.contains("not both"), "{error}");
 }
