@@ -4,5 +4,5 @@ mod daemon;
 mod metrics;
 mod metrics_text;
 
-pub use daemon::*;
+pub use daemon::{Daemon, DaemonError, signal};
 pub use metrics::{Metrics, MetricsError};

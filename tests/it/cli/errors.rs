@@ -97,7 +97,7 @@ fn missing_and_refused_have_exit_codes() {
     "#);
     insta::assert_snapshot!(home.run(&["put", "/nodes/x", "1"]), @r#"
     error: only the node itself writes keys under /nodes/ of the root store; this key is /nodes/x
-    hint: the node itself writes there; choose another prefix
+    hint: only the node itself writes there; choose another prefix
     exit 2
     "#);
 }

@@ -358,5 +358,5 @@ async fn l11_environment_secret_shows_only_its_name() {
         ..there
     };
     let error = both.check("both").unwrap_err().to_string();
-    assert!(error.contains("not in both"), "{error}");
+    assert!(error.contains("not both"), "{error}");
 }
