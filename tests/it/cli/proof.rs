@@ -281,7 +281,7 @@ async fn vouched_entry_explains_its_missing_signature() {
         assert_eq!(of("/odd")["proof"], Value::Null, "{ran}");
         assert_eq!(
             of("/odd")["proof_missing"],
-            "its own signature does not verify: a later entry of its author speaks for it"
+            "its own signature does not verify: a later entry of its author vouches for it"
         );
         let (odd, next) = (text(&[of("/odd").clone()]), text(&[of("/next").clone()]));
         assert_eq!(counts(&next, &["--author", &key]), (1, 0));
