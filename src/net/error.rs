@@ -69,7 +69,7 @@ pub enum PeerError {
     /// A store or file of this node failed. The peer did nothing wrong.
     #[error("this node cannot go on: {what}")]
     Own {
-        /// Why.
+        /// Text of the error.
         what: String,
     },
 }

@@ -14,7 +14,7 @@ use crate::{
     wire,
 };
 
-/// What a member has, applied and durable, in one store.
+/// Entries of one store that a member has applied and made durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
     /// Which member.
@@ -36,7 +36,7 @@ pub enum AckError {
     /// Not the shape that the schema says.
     #[error("malformed ack: {what}")]
     Malformed {
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
     },
     /// Not signed by the node that it names.
@@ -91,7 +91,7 @@ impl Ack {
         (self.incarnation, self.counter) > (other.incarnation, other.counter)
     }
 
-    /// True when the node says that it has the entry at `tip`, as far as places tell.
+    /// Returns whether the node has the entry at `tip`, as far as places show.
     pub fn covers(&self, author: &Author, tip: FrontierTip) -> bool {
         let tips = self.frontier.tips(author);
         tips.contains(&tip) || (tips.len() == 1 && self.frontier.seq(author) > tip.seq)

@@ -8,15 +8,15 @@ use crate::{
 /// The newest entry of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
-    /// Its place.
+    /// Place in its author's log.
     pub seq: Seq,
-    /// Its id.
+    /// Id of the entry.
     pub id: EntryId,
-    /// When it was written.
+    /// Stamp of the entry.
     pub hlc: Hlc,
 }
 
-/// What to do with an entry.
+/// Place of an entry in its author's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// Append to the branch with this index.
@@ -48,7 +48,7 @@ pub enum ChainError {
     /// Its clock is not after its predecessor's.
     #[error("entry {seq} is stamped {hlc}, not after its predecessor's {prev_hlc}")]
     ClockWentBack {
-        /// Its place.
+        /// Place in its author's log.
         seq: Seq,
         /// Its stamp.
         hlc: Hlc,
@@ -58,7 +58,7 @@ pub enum ChainError {
     /// It names a predecessor that is not at the place before.
     #[error("entry {seq} names entry {prev_seq} as its predecessor")]
     NotNext {
-        /// Its place.
+        /// Place in its author's log.
         seq: Seq,
         /// The predecessor's place.
         prev_seq: Seq,

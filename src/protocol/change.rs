@@ -1,4 +1,4 @@
-//! What a watcher is told.
+//! A change of a key, as a watch delivers it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What happened to a key.
+/// Kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// It was set.
@@ -68,7 +68,7 @@ impl Origin {
 pub struct EntryRef {
     /// Its id.
     pub id: EntryId,
-    /// Who wrote it.
+    /// Author of the entry.
     pub author: Author,
     /// Its place in the author's log.
     pub seq: Seq,
@@ -114,7 +114,7 @@ impl From<&Entry> for EntryRef {
 pub struct Change {
     /// The key.
     pub key: Bytes,
-    /// What happened.
+    /// Kind of the change.
     pub kind: Kind,
     /// The value put; `None` for every other kind, and where only keys were asked for.
     pub value: Option<Bytes>,
@@ -212,5 +212,5 @@ impl Change {
     }
 }
 
-/// Changes that one commit made visible, in order; shared by all who are told.
+/// Changes that one commit made visible, in order. Shared by all watches that deliver them.
 pub type Changes = Arc<[Arc<Change>]>;

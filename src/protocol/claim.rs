@@ -1,4 +1,4 @@
-//! What somebody says an entry did to a key, held against the entry that its author signed.
+//! A claim about what an entry did to a key, checked against the entry that its author signed.
 //!
 //! Needs nothing but bytes: no node, no store. A claim that holds was signed; that nothing newer
 //! was, or that nothing was left out, it does not show.
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What is said of one change.
+/// A change as it is claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Put or delete: nobody signs the others.
@@ -24,7 +24,7 @@ pub struct Claim {
     pub value: Option<Bytes>,
     /// When the value expires, ms since 1970; `None`: never.
     pub expires_ms: Option<u64>,
-    /// Who wrote it, where in the log, and when.
+    /// Author, place and stamp of the entry.
     pub entry: EntryRef,
     /// Index of the op in the entry.
     pub op_index: u32,
@@ -52,7 +52,7 @@ pub enum ClaimError {
     /// The author signed something else.
     #[error("the signed entry has another {field}")]
     Differs {
-        /// What of it is not as claimed.
+        /// Field that is not as claimed.
         field: &'static str,
     },
 }

@@ -28,7 +28,7 @@ pub struct Cursor {
 /// An entry that was delivered in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partial {
-    /// Who wrote it.
+    /// Author of the entry.
     pub author: Author,
     /// Which entry.
     pub tip: FrontierTip,
@@ -42,13 +42,13 @@ pub enum CursorError {
     /// Not written by any node, or cut or mistyped on the way.
     #[error("this is not a cursor: {what}")]
     Garbage {
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
     },
     /// Written by a version this one does not know.
     #[error("the cursor has format {version}; this version reads format {VERSION}")]
     Version {
-        /// What it says.
+        /// Version that the cursor names.
         version: u8,
     },
 }

@@ -18,7 +18,7 @@ use crate::{
 /// Proof that one key signed two entries for one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fork {
-    /// Whose key: it is used in two places, or a backup of its log was restored.
+    /// Author of both: its key is used in two places, or a backup of its log was restored.
     pub author: Author,
     /// The place.
     pub seq: Seq,

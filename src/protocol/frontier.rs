@@ -30,7 +30,7 @@ impl FrontierTip {
     }
 }
 
-/// What stands for a whole frontier: equal for equal sets of entries.
+/// Hash of a frontier: equal for equal sets of entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrontierHash(pub [u8; 32]);
 
@@ -44,7 +44,7 @@ impl fmt::Debug for FrontierHash {
 /// Entries of one author that one frontier has and another lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MissingRange {
-    /// Whose.
+    /// Author of the entries.
     pub author: Author,
     /// Exclusive: the last place that both have. 0 when nothing is shared.
     pub after: Seq,
@@ -135,7 +135,7 @@ impl Frontier {
             let forked = theirs.len() > 1 || self.tips(&author).len() > 1;
             let highest = theirs.last().map_or(0, |tip| tip.seq);
             // They are past us on their only branch: either they have it, or one of us forked;
-            // ids tell which, and only the log can compare them.
+            // ids show which, and only the log can compare them.
             if !forked && highest > tip.seq {
                 return None;
             }

@@ -18,17 +18,17 @@ use crate::{
 pub struct Head {
     /// When its entry was written.
     pub hlc: Hlc,
-    /// Who wrote it.
+    /// Author of the entry.
     pub author: Author,
     /// The entry.
     pub id: EntryId,
     /// The entry's place in its author's log.
     pub seq: Seq,
-    /// What it says about the key.
+    /// Value or tombstone of the key.
     pub content: Content,
 }
 
-/// What a head says about its key.
+/// Value or tombstone that a head gives its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// The key was deleted.
@@ -151,7 +151,7 @@ impl Heads {
 
     /// Returns the heads after `entry` with its `op` for this key: those it does not cite, and it.
     ///
-    /// Whatever causal order entries come in, the result is the same.
+    /// In any causal order of entries the result is the same.
     #[must_use]
     pub fn apply(&self, entry: &Entry, op: &Op) -> Self {
         let parents = &entry.header.parents;

@@ -13,7 +13,7 @@ use crate::limits::PATTERN_BYTES_MAX;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: Bytes,
-    // What a key begins with, before the first wildcard.
+    // Bytes before the first wildcard: every matching key begins with them.
     head: Bytes,
     // From the first wildcard on.
     rest: Vec<Token>,
@@ -39,9 +39,9 @@ pub enum PatternError {
     /// Longer than any use of it.
     #[error("a pattern has at most {bytes_max} bytes; this one has {bytes}")]
     TooLong {
-        /// What it has.
+        /// Length of the pattern.
         bytes: usize,
-        /// What is allowed.
+        /// Longest pattern that is accepted.
         bytes_max: usize,
     },
     /// The last byte takes one after it as it is, and there is none.
@@ -155,7 +155,7 @@ impl Token {
 pub fn cover(prefixes: impl IntoIterator<Item = Bytes>) -> Vec<Bytes> {
     let mut sorted: Vec<Bytes> = prefixes.into_iter().collect();
     sorted.sort();
-    // What a prefix covers comes right after it.
+    // In sorted order the prefixes that another one covers come right after it.
     sorted.dedup_by(|later, kept| later.starts_with(kept));
     sorted
 }
@@ -180,20 +180,20 @@ mod tests {
         Pattern::new(pattern).unwrap().matches(key.as_bytes())
     }
 
-    // As the rules are told, one byte of the pattern after the other.
-    fn told(pattern: &[u8], key: &[u8]) -> bool {
+    // Follows the rules literally, one byte of the pattern after the other.
+    fn literal(pattern: &[u8], key: &[u8]) -> bool {
         match (pattern, key) {
             ([], key) => key.is_empty(),
             ([b'*', b'*', rest @ ..], key) => {
-                (0..=key.len()).any(|taken| told(rest, &key[taken..]))
+                (0..=key.len()).any(|taken| literal(rest, &key[taken..]))
             }
             ([b'*', rest @ ..], key) => {
                 let run = key.iter().take_while(|byte| **byte != b'/').count();
-                (0..=run).any(|taken| told(rest, &key[taken..]))
+                (0..=run).any(|taken| literal(rest, &key[taken..]))
             }
-            ([b'?', rest @ ..], [byte, key @ ..]) => *byte != b'/' && told(rest, key),
+            ([b'?', rest @ ..], [byte, key @ ..]) => *byte != b'/' && literal(rest, key),
             ([b'\\', own, rest @ ..], [byte, key @ ..]) | ([own, rest @ ..], [byte, key @ ..]) => {
-                own == byte && told(rest, key)
+                own == byte && literal(rest, key)
             }
             (_some, []) => false,
         }
@@ -266,7 +266,7 @@ mod tests {
             key in r"[ab/*?\\]{0,9}",
         ) {
             let parsed = Pattern::new(pattern.clone()).unwrap();
-            prop_assert_eq!(parsed.matches(key.as_bytes()), told(pattern.as_bytes(), key.as_bytes()));
+            prop_assert_eq!(parsed.matches(key.as_bytes()), literal(pattern.as_bytes(), key.as_bytes()));
             if parsed.matches(key.as_bytes()) {
                 prop_assert!(key.as_bytes().starts_with(parsed.head()));
             }

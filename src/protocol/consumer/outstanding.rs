@@ -29,7 +29,7 @@ use crate::{
 /// `new` or `restore` makes it. The feeder calls `room` and then `feed`. Takers call `take`, and answer
 /// with `ack`, `nack`, `term` or `extend`; `tick` takes back changes that were not answered in time.
 /// `take_touched` returns the rows to save. None of them reads a clock: `now_ms` is ms since 1970.
-// What must hold after every call:
+// Invariants, after every call:
 // O1. `by_id` and `lanes` name exactly the numbers of `changes`.
 // O2. Each of `ready`, `delayed` and `taken` holds only first numbers of a lane, and each such number
 //     is in exactly one of them: the one that its state names.

@@ -41,7 +41,7 @@ pub(super) fn evaluate<'a, E>(
     evaluation.run(creator)
 }
 
-// What an evaluation looks things up in. Written by `file` only, before `run`.
+// The acts by author and authority. Written by `file` only, before `run`.
 struct Evaluation<'a, L> {
     root: StoreId,
     leads: L,

@@ -7,7 +7,8 @@ use data_encoding::HEXLOWER;
 
 use crate::id::{Author, StoreId};
 
-/// What a store's id is derived from. Kept in the root store at `/stores/{store}/genesis`.
+/// Creator and nonce from which a store's id is derived. Kept in the root store at
+/// `/stores/{store}/genesis`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Genesis {
     /// The node that founded the store.

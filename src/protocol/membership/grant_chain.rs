@@ -27,9 +27,9 @@ pub enum ProofError {
     /// None, or more than a chain of grants may have.
     #[error("a proof has 1 to {grants_max} grants; this one has {grants}")]
     Length {
-        /// What it has.
+        /// Grants in the chain.
         grants: usize,
-        /// What is allowed.
+        /// Most grants that are accepted.
         grants_max: usize,
     },
     /// One of them is no entry, or is not authentic.
@@ -38,7 +38,7 @@ pub enum ProofError {
     /// One of them is of another store.
     #[error("the proof is of store {theirs}, this is {ours}")]
     WrongStore {
-        /// What it says.
+        /// Store that the entry names.
         theirs: StoreId,
         /// The root store.
         ours: StoreId,
@@ -46,7 +46,7 @@ pub enum ProofError {
     /// The first one is by nobody who is, or was, an admin here.
     #[error("node {author} is no admin")]
     NotAnAdmin {
-        /// Who wrote it.
+        /// Author of the entry.
         author: Author,
     },
     /// One of them does not follow from the one before, or the last one grants the node nothing.
@@ -58,7 +58,7 @@ pub enum ProofError {
     /// A chain in good order, and yet the node is no member: somebody in it was removed.
     #[error("node {node} is no member by it")]
     Void {
-        /// Which.
+        /// Node that the proof is about.
         node: Author,
     },
 }
@@ -155,7 +155,7 @@ pub fn check(
     Ok(acts)
 }
 
-// What an entry grants `node`.
+// Returns the role that an entry grants to `node`.
 fn grants_to(acts: &Acts, node: &Author) -> Option<Role> {
     acts.acts.iter().find_map(|(to, act)| match act {
         Act::Grant(role) if to == node => Some(*role),
@@ -256,7 +256,7 @@ mod tests {
             Ok::<_, Infallible>(None)
         });
         assert_eq!(by_it.role(&node(4)), Some(Role::Reader));
-        // Who knows more needs less.
+        // A node that knows more grants needs a shorter chain.
         let (_, members) = known(&all[..2]);
         assert!(check(&encoded(&all[2..]), &ROOT, &node(4), &members).is_ok());
         assert_eq!(

@@ -14,14 +14,14 @@ use data_encoding::HEXLOWER;
 
 use crate::{id::Author, protocol::membership::role::Role};
 
-/// What the root store says of an invite.
+/// An invite, as the root store keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invite {
-    /// What it grants.
+    /// Role that it grants.
     pub role: Role,
     /// Milliseconds since 1970 from which on it is worth nothing.
     pub expires_ms: u64,
-    /// Who has used it.
+    /// Node that has used it; `None` while it is open.
     pub used: Option<Author>,
 }
 
@@ -42,7 +42,7 @@ pub enum InviteError {
     /// Another node came first.
     #[error("the invite was used by node {by}")]
     Used {
-        /// Which.
+        /// Node that has used it.
         by: Author,
     },
 }
@@ -84,7 +84,7 @@ impl Invite {
 
     /// Returns what `joiner` gets for the secret whose key has `value`.
     ///
-    /// Who has used it may show it again: the answer of the first time may have been lost.
+    /// The node that has used it may show it again: the answer of the first time may have been lost.
     ///
     /// # Errors
     /// `Unknown`, also where `value` is no invite; `Used` by another node; `Expired`.

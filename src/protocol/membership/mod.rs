@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// Who belongs to a mesh.
+/// The members of a mesh, and which acts made them so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
     // Everybody that an act which counts is about, and the creator.
@@ -45,7 +45,7 @@ pub struct Members {
     counting: BTreeSet<(EntryId, Author)>,
 }
 
-/// What the acts that count say of a node.
+/// Standing of one node, as the acts that count make it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Member {
     /// The rank of an admin; `None` for everybody else.
@@ -69,11 +69,11 @@ pub struct Rank {
 /// A grant that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
-    /// What it grants.
+    /// Role that it grants.
     pub role: Role,
     /// The rank that an admin has by it.
     pub rank: Rank,
-    /// Who granted.
+    /// Node that granted it.
     pub by: Author,
     /// Its place in the log of `by`.
     pub seq: Seq,
@@ -82,13 +82,13 @@ pub struct Grant {
 /// A removal that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// Who removed: another admin, or the node itself.
+    /// Node that removed it: another admin, or the node itself.
     pub by: Author,
     /// Through where the node's entries count. In the root store of one that left: its last act.
     pub tips: Tips,
 }
 
-/// What becomes of an author's entries in a store.
+/// Fate of an author's entries in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Nobody has granted it anything yet: they wait.
@@ -111,15 +111,15 @@ pub enum MembershipError {
     /// Only admins may.
     #[error("node {node} is {}; only an admin may do this", role.map_or("no member".to_owned(), |role| format!("a {role}")))]
     NotAdmin {
-        /// Who wanted to.
+        /// Node that wanted to act.
         node: Author,
-        /// What it is; `None`: no member.
+        /// Role of that node; `None` when it is not a member.
         role: Option<Role>,
     },
     /// It was removed; no grant takes that back.
     #[error("node {node} was removed by {by}, for ever; it can join with a new key")]
     Removed {
-        /// Which.
+        /// Node that the act is about.
         node: Author,
         /// By whom.
         by: Author,
@@ -129,17 +129,17 @@ pub enum MembershipError {
         "node {node} has role {has} already; to give it {role}, remove it and invite it with a new key"
     )]
     HasRole {
-        /// Which.
+        /// Node that the act is about.
         node: Author,
-        /// What it has.
+        /// Role that the node has.
         has: Role,
-        /// What it was to get.
+        /// Role that it was to get.
         role: Role,
     },
     /// There is nobody to remove.
     #[error("node {node} is no member")]
     Stranger {
-        /// Which.
+        /// Node that the act is about.
         node: Author,
     },
     /// It is nearer to the creator, or is the creator.
@@ -148,7 +148,7 @@ pub enum MembershipError {
          only the nearer removes the other, of two equally near the one with the lesser grant"
     )]
     Outranked {
-        /// Which.
+        /// Node that the act is about.
         node: Author,
         /// Grants between the creator and it.
         grants: u64,
@@ -158,7 +158,7 @@ pub enum MembershipError {
     /// Nobody could grant anything then.
     #[error("node {node} is the last admin; make another one admin first")]
     LastAdmin {
-        /// Which.
+        /// Node that the act is about.
         node: Author,
     },
 }

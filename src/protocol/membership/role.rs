@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What a member may do. Each may do all that those before it may.
+/// Role of a member. Each role may do everything that the roles before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Gets everything; its own entries keep no place.
@@ -34,7 +34,7 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no role; there are reader, writer and admin")]
 pub struct RoleError {
-    /// What was given, cut to 80 characters.
+    /// Text that was given, shortened to 80 characters.
     pub text: String,
 }
 
@@ -63,7 +63,7 @@ impl FromStr for Role {
     }
 }
 
-/// What an entry does to one node.
+/// An act: an entry grants a role to a node, or removes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// Makes it a member, or gives it more than it had.
@@ -84,7 +84,7 @@ pub struct Tips(BTreeSet<(StoreId, FrontierTip)>);
 pub struct TooManyTips {
     /// How many.
     pub tips: usize,
-    /// What is allowed.
+    /// Most tips that a removal may name.
     pub tips_max: usize,
 }
 
@@ -167,13 +167,13 @@ fn tip(line: &str) -> Option<(StoreId, FrontierTip)> {
 pub struct Acts {
     /// The entry.
     pub entry: EntryId,
-    /// Who wrote it.
+    /// Author of the entry.
     pub author: Author,
     /// Its place in the author's log.
     pub seq: Seq,
     /// Its parents: among them the grant that its author acts by.
     pub cites: Vec<EntryId>,
-    /// What it does, to each node at most one thing.
+    /// The acts, at most one for each node.
     pub acts: Vec<(Author, Act)>,
 }
 

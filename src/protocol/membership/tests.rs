@@ -18,7 +18,7 @@ fn unknown(_: &Author, _: FrontierTip, _: FrontierTip) -> Result<Option<bool>, I
     Ok(None)
 }
 
-/// What some authors wrote, in one order in which they can have. Ids ascend: of two grants equally
+/// Acts of some authors, in one order in which they can have written them. Ids ascend: of two grants equally
 /// far from the creator the earlier one has the better rank.
 #[derive(Default)]
 struct Story {

@@ -47,7 +47,7 @@ pub(super) struct Live {
 }
 
 /// The part of a consumer that changes.
-// What must hold whenever the lock is free:
+// Invariants, whenever the lock is free:
 // L1. `position` covers exactly the changes that were fed: each of them is finished, outstanding,
 //     dead, or does not match. It covers whole groups only (`Position::inside` is false).
 // L2. Within an epoch the position moves forward; it moves back only where the members have changed.

@@ -348,7 +348,7 @@ fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
     assert_eq!(asked.len(), 31);
 }
 
-// What waits for another entry or for the clock is counted by its own bytes, and would have kept
+// An entry that waits for another one or for the clock is counted by its own bytes, and would have kept
 // the whole message in memory: a mebibyte for an entry of two hundred bytes.
 #[test]
 fn n3_an_entry_that_is_kept_does_not_keep_the_message_it_came_in() {

@@ -260,7 +260,7 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     };
     // The usual case first: they wrote on where our log ends.
     assert_eq!(ask(&mut session, None), 5000);
-    // What came does not join: 64 back from there, then four times as many, in the end to the
+    // The entries that came do not join: 64 back from there, then four times as many, in the end to the
     // start.
     for (before, after) in [
         (5000, 4936),
@@ -278,7 +278,7 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
         assert_eq!(session.handle(Message::Sent).unwrap(), [Action::Find(find)]);
         assert_eq!(ask(&mut session, Some(joint)), after);
     }
-    // What joins and still is not here could not be taken in: it is not asked for again.
+    // An entry that joins and still is not here could not be taken in: it is not asked for again.
     session
         .handle(entries(&[&entry(AUTHOR_A, 1, None, 1, "/k")]))
         .unwrap();
