@@ -12,9 +12,9 @@
 )]
 
 pub mod ack;
+pub mod asserted;
 pub mod chain;
 pub mod change;
-pub mod claim;
 pub mod consumer;
 pub mod cursor;
 pub mod entry;

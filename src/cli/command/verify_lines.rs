@@ -13,8 +13,8 @@ use lattice::{
     id::{Author, StoreId},
     limits::{ENTRY_BYTES_MAX, VALUE_BYTES_MAX},
     protocol::{
+        asserted::AssertedChange,
         change::{EntryRef, Kind},
-        claim::Claim,
         hlc::Hlc,
     },
 };
@@ -156,10 +156,10 @@ struct Line {
 }
 
 impl Line {
-    fn claim(self, kind: Kind) -> Result<Claim, String> {
+    fn claim(self, kind: Kind) -> Result<AssertedChange, String> {
         let id = |field: &str, text: Option<String>| text.ok_or_else(|| missing(field));
         let parsed = |error: lattice::id::IdError| error.to_string();
-        Ok(Claim {
+        Ok(AssertedChange {
             kind,
             key: bytes("key", self.key, self.key_base64)?.ok_or_else(|| missing("key"))?,
             value: bytes("value", self.value, self.value_base64)?,

@@ -4,7 +4,10 @@
 //! rests on, and a removal counts only against worse ranks than its own. So when a node's turn
 //! comes, everything that can end it, or make it better, has been seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+};
 
 use crate::{
     id::{Author, EntryId, StoreId},
@@ -17,28 +20,46 @@ use crate::{
     },
 };
 
-pub(super) fn evaluate<'a, E>(
-    creator: Author,
-    root: StoreId,
-    acts: impl IntoIterator<Item = &'a Acts>,
-    leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
-) -> Result<Members, E> {
-    let mut evaluation = Evaluation {
-        root,
-        leads,
-        by_authority: BTreeMap::new(),
-        leaving: BTreeMap::new(),
-    };
-    for acts in acts {
-        evaluation.file(creator, acts);
+impl Members {
+    /// Evaluates all acts in the root store that `creator` founded.
+    ///
+    /// `leads(author, entry, tip)` says whether `entry` is on the branch of `author` that ends in
+    /// `tip`; `None` where `tip` has not come, when every lesser seq counts.
+    ///
+    /// The creator's own removal does not count if no admin would be left. So there always is one.
+    ///
+    /// # Errors
+    /// Those of `leads`.
+    pub fn evaluate<'a, E>(
+        creator: Author,
+        root: StoreId,
+        acts: impl IntoIterator<Item = &'a Acts>,
+        leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+    ) -> Result<Self, E> {
+        let mut evaluation = Evaluation {
+            root,
+            leads,
+            by_authority: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        };
+        for acts in acts {
+            evaluation.file(creator, acts);
+        }
+        let members = evaluation.run(creator)?;
+        if members.admins().next().is_some() {
+            return Ok(members);
+        }
+        // Only the creator's own removal can have led here: it is void then.
+        evaluation.leaving.remove(&creator);
+        evaluation.run(creator)
     }
-    let members = evaluation.run(creator)?;
-    if members.admins().next().is_some() {
-        return Ok(members);
+
+    /// Returns the members of a root store in which only its creator has acted, and granted nothing.
+    pub fn founded(creator: Author, root: StoreId) -> Self {
+        let unasked = |_: &Author, _, _| Ok::<_, Infallible>(None);
+        let Ok(members) = Self::evaluate(creator, root, [], unasked);
+        members
     }
-    // Only the creator's own removal can have led here: it is void then.
-    evaluation.leaving.remove(&creator);
-    evaluation.run(creator)
 }
 
 // The acts by author and authority. Written by `file` only, before `run`.
@@ -96,7 +117,7 @@ where
             let known = members.nodes.entry(node).or_default();
             known.rank.get_or_insert(rank);
             // The same each time: nothing is added to the removals of one that has a rank.
-            let cut = known.cut(&self.root);
+            let cut = known.kept_through(&self.root);
             let by_it = self.by_authority.get(&(node, rank.entry));
             for acts in by_it.into_iter().flatten() {
                 if cut.covers(&node, acts.tip(), &self.leads)? && done.insert(acts.entry) {
@@ -115,7 +136,9 @@ where
 
     // Ends `node` where it left first, unless others had ended it before that.
     fn leave(&self, members: &mut Members, node: Author) -> Result<(), E> {
-        let cut = members.get(&node).map(|known| known.cut(&self.root));
+        let cut = members
+            .get(&node)
+            .map(|known| known.kept_through(&self.root));
         let cut = cut.unwrap_or_default();
         for (at, tips) in self.leaving.get(&node).into_iter().flatten() {
             if cut.covers(&node, *at, &self.leads)? {

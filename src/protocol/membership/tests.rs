@@ -1,7 +1,16 @@
-use std::convert::Infallible;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+};
 
 use super::*;
-use crate::protocol::membership::role::Act;
+use crate::{
+    id::{Author, EntryId, Seq, StoreId},
+    protocol::{
+        frontier::FrontierTip,
+        membership::role::{Act, Acts, Role, Tips},
+    },
+};
 
 const ROOT: StoreId = StoreId([1; 16]);
 const STORE: StoreId = StoreId([2; 16]);
@@ -317,9 +326,9 @@ fn a_removed_node_is_never_granted_again() {
     story.grant(NODE_B, b, NODE_A, Writer);
     let members = story.members();
     assert!(members.is_removed(&NODE_A) && members.role(&NODE_A).is_none());
-    let cut = Cut(vec![BTreeSet::from([at(3, 9)])]);
+    let cut = KeptThrough(vec![BTreeSet::from([at(3, 9)])]);
     assert_eq!(members.standing(&STORE, &NODE_A), Standing::Through(cut));
-    let nothing = Cut(vec![BTreeSet::new()]);
+    let nothing = KeptThrough(vec![BTreeSet::new()]);
     assert_eq!(
         members.standing(&ROOT, &NODE_A),
         Standing::Through(nothing.clone())
@@ -444,7 +453,7 @@ fn who_was_removed_cannot_take_back_what_it_wrote_by_leaving() {
         &[remove(NODE_A, &[(ROOT, through), (STORE, at(9, 9))])],
     );
     let members = story.members();
-    let cut = Standing::Through(Cut(vec![BTreeSet::from([at(9, 9)])]));
+    let cut = Standing::Through(KeptThrough(vec![BTreeSet::from([at(9, 9)])]));
     assert_eq!(members.standing(&STORE, &NODE_X), cut);
     assert_eq!(members.standing(&STORE, &NODE_A), cut);
     assert_eq!(members.role(&NODE_Y), Some(Writer));

@@ -95,7 +95,7 @@ async fn failed_write_names_its_reason() {
         .await;
     bench.put("/in/a", "1").await;
     for (name, why) in [
-        ("own", "written by the node itself"),
+        ("own", "only the node itself writes keys"),
         ("twice", "its answer was not written"),
         ("flood", "it printed 20000000 bytes"),
         ("failed", "exited with 3"),

@@ -15,7 +15,7 @@ use crate::{
 
 /// A change as it is claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct AssertedChange {
     /// Put or delete: nobody signs the others.
     pub kind: Kind,
     /// The key.
@@ -36,7 +36,7 @@ pub struct Claim {
 
 /// Why a claim does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimError {
+pub enum AssertedChangeError {
     /// An expiry or a retraction: what a node saw, by its own clock and members.
     #[error("nobody signs that a key expired or was retracted")]
     Unsigned,
@@ -57,24 +57,28 @@ pub enum ClaimError {
     },
 }
 
-impl Claim {
+impl AssertedChange {
     /// Checks it against `proof`, an encoded `SignedEntry`; of any store where `store` is `None`.
     ///
     /// All fields are compared, and the author's signature is checked strictly.
     ///
     /// # Errors
-    /// `ClaimError`.
-    pub fn check(&self, proof: Bytes, store: Option<StoreId>) -> Result<VerifiedEntry, ClaimError> {
+    /// `AssertedChangeError`.
+    pub fn check(
+        &self,
+        proof: Bytes,
+        store: Option<StoreId>,
+    ) -> Result<VerifiedEntry, AssertedChangeError> {
         let entry = SignedEntry::decode(proof)?.parse()?;
         let header = &entry.header;
         if store.is_some_and(|store| store != header.store) {
-            return Err(ClaimError::Store {
+            return Err(AssertedChangeError::Store {
                 store: header.store,
             });
         }
         let index = usize::try_from(self.op_index).unwrap_or(usize::MAX);
         let op = entry.ops.get(index);
-        let op = op.ok_or(ClaimError::Differs { field: "op_index" })?;
+        let op = op.ok_or(AssertedChangeError::Differs { field: "op_index" })?;
         let (kind, value, expires_ms) = match op {
             Op::Put {
                 value, expires_ms, ..
@@ -82,7 +86,7 @@ impl Claim {
             Op::Delete { .. } => (Kind::Delete, None, None),
         };
         if matches!(self.kind, Kind::Expire | Kind::Retract) {
-            return Err(ClaimError::Unsigned);
+            return Err(AssertedChangeError::Unsigned);
         }
         let is_same = [
             ("entry", entry.id == self.entry.id),
@@ -101,7 +105,7 @@ impl Claim {
             ("expires_ms", expires_ms == self.expires_ms),
         ];
         match is_same.into_iter().find(|(_, is_same)| !is_same) {
-            Some((field, _)) => Err(ClaimError::Differs { field }),
+            Some((field, _)) => Err(AssertedChangeError::Differs { field }),
             None => Ok(entry.verify()?),
         }
     }
@@ -122,10 +126,10 @@ mod tests {
 
     const STORE: StoreId = StoreId([3; 16]);
 
-    type Change = fn(&mut Claim);
+    type Change = fn(&mut AssertedChange);
 
     // Of the second op of an entry, and its proof.
-    fn signed() -> (Claim, Bytes) {
+    fn signed() -> (AssertedChange, Bytes) {
         let put = |key: &'static str| Op::Put {
             key: key.into(),
             value: "v".into(),
@@ -145,7 +149,7 @@ mod tests {
         };
         let key = SigningKey::from_bytes(&[1; 32]);
         let entry = sign(&key, header, vec![put("/a"), put("/b")]).unwrap();
-        let claim = Claim {
+        let claim = AssertedChange {
             kind: Kind::Put,
             key: "/b".into(),
             value: Some("v".into()),
@@ -164,7 +168,7 @@ mod tests {
         assert!(claim.check(proof.clone(), None).is_ok());
         assert!(claim.check(proof.clone(), Some(STORE)).is_ok());
         let other = claim.check(proof, Some(StoreId([4; 16])));
-        assert_eq!(other, Err(ClaimError::Store { store: STORE }));
+        assert_eq!(other, Err(AssertedChangeError::Store { store: STORE }));
     }
 
     #[test]
@@ -188,7 +192,7 @@ mod tests {
             let mut claim = claim.clone();
             change(&mut claim);
             let checked = claim.check(proof.clone(), None);
-            assert_eq!(checked, Err(ClaimError::Differs { field }));
+            assert_eq!(checked, Err(AssertedChangeError::Differs { field }));
         }
     }
 
@@ -202,7 +206,9 @@ mod tests {
         let author = claim.entry.author;
         assert_eq!(
             claim.check(forged.encode().into(), None),
-            Err(ClaimError::Entry(EntryError::BadSignature { author }))
+            Err(AssertedChangeError::Entry(EntryError::BadSignature {
+                author
+            }))
         );
     }
 
@@ -210,12 +216,12 @@ mod tests {
     fn what_nobody_signs_cannot_be_claimed() {
         let (claim, proof) = signed();
         for kind in [Kind::Expire, Kind::Retract] {
-            let claim = Claim {
+            let claim = AssertedChange {
                 kind,
                 ..claim.clone()
             };
             let checked = claim.check(proof.clone(), None);
-            assert_eq!(checked, Err(ClaimError::Unsigned));
+            assert_eq!(checked, Err(AssertedChangeError::Unsigned));
         }
     }
 }
