@@ -24,7 +24,7 @@ pub struct Named<'a> {
 /// The id of a run: equal at every attempt and after every restart, so a command can use it as a
 /// key for idempotent work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunId([u8; 16]);
+pub struct RunId(pub(super) [u8; 16]);
 
 impl RunId {
     /// Returns the id of a run of `hook`: a hash of the hook's name and of the entry, kind and key
@@ -42,12 +42,6 @@ impl RunId {
         let mut id = [0; 16];
         hasher.finalize_xof().fill(&mut id);
         Self(id)
-    }
-
-    /// Returns a number from 0 to 1 that spreads retries. It is equal at every call.
-    pub(super) fn jitter(&self, attempt: u32) -> f64 {
-        let hash = blake3::hash(&[&self.0[..], &attempt.to_be_bytes()].concat());
-        f64::from(hash.as_bytes()[0]) / 255.0
     }
 }
 

@@ -194,13 +194,6 @@ impl Hook {
         Some(self.debounce_max.map_or(debounce * 10, |max| max.0))
     }
 
-    /// Returns the wait after attempt number `attempt`, from 1, has failed.
-    pub fn backoff(&self, attempt: u32) -> Duration {
-        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
-        let wait = self.backoff.get(index).or(self.backoff.last());
-        wait.map_or(Duration::ZERO, |wait| wait.0)
-    }
-
     /// Checks the name, each setting against its limits, and settings that exclude each other.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 
 mod action;
 mod answer;
+mod backoff;
 mod change_line;
 mod command;
 mod engine;

@@ -10,6 +10,7 @@ use crate::{
         HooksError,
         action::Action,
         answer,
+        backoff::backoff,
         change_line::{self, RunId},
         command::{Captured, Command, End, Job, Ran},
         hook::{Hook, HookError, Mode},
@@ -260,9 +261,7 @@ impl Work {
             return Verdict::Dead;
         }
         record.outcome = Outcome::Failed;
-        // Varied between four and six fifths, so that retries of several hooks spread.
-        let delay = self.hook.backoff(attempt);
-        let delay = delay.mul_f64(0.8 + 0.4 * run.jitter(attempt));
+        let delay = backoff(&self.hook.backoff, attempt, run);
         record.retry_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         Verdict::Again(delay)
     }

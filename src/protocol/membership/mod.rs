@@ -16,15 +16,15 @@
 //! its tips is void; and where an admin removes a writer whom a better ranked one, not knowing it,
 //! makes an admin, the better ranked has its way.
 
-mod cut;
 mod evaluate;
 pub mod genesis;
 pub mod grant_chain;
 pub mod invite;
+mod kept_through;
 mod members;
 pub mod role;
 
-pub use cut::KeptThrough;
+pub use kept_through::KeptThrough;
 pub use members::{Grant, Member, Members, MembershipError, Rank, Removal, Standing};
 
 #[cfg(test)]

@@ -1,0 +1,28 @@
+//! Jitter: whole fleets come back at once, and each node waits a time of its own.
+
+/// Returns half of `wait_ms` to one and a half of it, exclusive. `random`: any 64 random bits.
+pub(super) fn jittered(wait_ms: u64, random: u64) -> u64 {
+    let share = wait_ms.saturating_mul(random >> 32) >> 32;
+    (wait_ms / 2).saturating_add(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The random bits that make a wait shortest, as long as it is due, and longest.
+    const SHORTEST: u64 = 0;
+    const EVEN: u64 = 1 << 63;
+    const LONGEST: u64 = u64::MAX;
+
+    #[test]
+    fn jitter_is_half_to_one_and_a_half() {
+        for (wait_ms, shortest, longest) in [(500, 250, 749), (60_000, 30_000, 89_999)] {
+            assert_eq!(jittered(wait_ms, SHORTEST), shortest);
+            assert_eq!(jittered(wait_ms, EVEN), wait_ms);
+            assert_eq!(jittered(wait_ms, LONGEST), longest);
+        }
+        let waits: Vec<_> = (0..8).map(|part| jittered(800, part << 61)).collect();
+        assert_eq!(waits, [400, 500, 600, 700, 800, 900, 1000, 1100]);
+    }
+}
