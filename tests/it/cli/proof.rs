@@ -280,7 +280,7 @@ async fn an_entry_that_a_later_one_speaks_for_says_why_its_line_has_no_proof() {
         assert_eq!(of("/odd")["proof"], Value::Null, "{ran}");
         assert_eq!(
             of("/odd")["proof_missing"],
-            "its own signature does not verify: a later entry of its author speaks for it"
+            "its own signature does not verify: a later entry of its author vouches for it"
         );
         let (odd, next) = (text(&[of("/odd").clone()]), text(&[of("/next").clone()]));
         assert_eq!(counts(&next, &["--author", &key]), (1, 0));
