@@ -75,7 +75,8 @@ impl Ack {
     /// Whether the node is a member is for the caller to check.
     ///
     /// # Errors
-    /// `Malformed` if the bytes do not follow the schema; `BadSignature` if the node did not sign them.
+    /// `Malformed` if the bytes do not follow the schema; `BadSignature` if the node did not sign
+    /// them.
     pub fn open(bytes: Bytes) -> Result<Self, AckError> {
         let message =
             wire::SignedAck::decode(bytes).map_err(|_reason| malformed("it does not decode"))?;

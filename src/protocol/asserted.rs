@@ -70,8 +70,8 @@ impl AssertedChange {
     /// signature is checked last.
     ///
     /// # Errors
-    /// `Entry` if `signed` does not decode or is not authentic; `Store` if it belongs to another store;
-    /// `Unsigned` for an expiry or a retraction; `Differs` if a field has another value.
+    /// `Entry` if `signed` does not decode or is not authentic; `Store` if it belongs to another
+    /// store; `Unsigned` for an expiry or a retraction; `Differs` if a field has another value.
     pub fn check(
         &self,
         signed: Bytes,

@@ -35,7 +35,10 @@ pub enum InviteError {
     #[error("there is no such invite, or it was taken back")]
     Unknown,
     /// The invite has expired.
-    #[error("the invite expired {} ago; ask the node that issued it for a new one", ago(*expires_ms, *now_ms))]
+    #[error(
+        "the invite expired {} ago; ask the node that issued it for a new one",
+        ago(*expires_ms, *now_ms)
+    )]
     Expired {
         /// Time at which it expired, in ms since 1970.
         expires_ms: u64,
@@ -94,8 +97,8 @@ impl Invite {
     /// 1970. The node that used the invite gets the same role again, also after the expiry.
     ///
     /// # Errors
-    /// `Unknown` if `value` is `None` or malformed; `Used` if another node used the invite; `Expired`
-    /// if it is unused and `now_ms` is at or after its expiry.
+    /// `Unknown` if `value` is `None` or malformed; `Used` if another node used the invite;
+    /// `Expired` if it is unused and `now_ms` is at or after its expiry.
     pub fn check(value: Option<&[u8]>, joiner: &Author, now_ms: u64) -> Result<Role, InviteError> {
         let invite = value.and_then(Self::decode).ok_or(InviteError::Unknown)?;
         match invite.used {

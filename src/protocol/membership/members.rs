@@ -200,8 +200,8 @@ impl Members {
     /// Checks that a grant of `role` to `node` by `by` would count and change something.
     ///
     /// # Errors
-    /// `NotAdmin` if `by` is not an admin; `Removed` if `node` was removed or has left; `HasRole` if
-    /// `node` has `role` or a higher one.
+    /// `NotAdmin` if `by` is not an admin; `Removed` if `node` was removed or has left; `HasRole`
+    /// if `node` has `role` or a higher one.
     pub fn may_grant(&self, by: &Author, node: &Author, role: Role) -> Result<(), MembershipError> {
         self.admin_rank(by)?;
         self.check_not_removed(node)?;
@@ -220,9 +220,9 @@ impl Members {
     /// Every member may remove itself, except the last admin.
     ///
     /// # Errors
-    /// `Removed` if `node` was removed or has left; `Stranger` if it is not a member; `LastAdmin` if it
-    /// is the only admin and would leave; `NotAdmin` if `by` is another node and not an admin;
-    /// `Outranked` if `node` is an admin that ranks better than `by`.
+    /// `Removed` if `node` was removed or has left; `Stranger` if it is not a member; `LastAdmin`
+    /// if it is the only admin and would leave; `NotAdmin` if `by` is another node and not an
+    /// admin; `Outranked` if `node` is an admin that ranks better than `by`.
     pub fn may_remove(&self, by: &Author, node: &Author) -> Result<(), MembershipError> {
         self.check_not_removed(node)?;
         let role = self.role(node);
