@@ -1,7 +1,12 @@
-//! An ack: what a member says it has on disk, signed, so that others can pass it on.
+//! Ack: a member's signed statement of the entries that it has applied and made durable in one
+//! store.
 //!
-//! Acks are not entries: they are in no log, and only the latest of each member is kept. They say
-//! who has what; nothing that must not be lost rests on them.
+//! An ack names these entries by their tips. It is signed by the member, so any node can pass it
+//! on. The signature is Ed25519, checked with `verify_strict`, over `"lattice/ack/v1\0"` and the
+//! body as it came: the prefix differs from that of entries, so an ack is never valid as an entry,
+//! nor an entry as an ack. Of two acks of one member for one store the one with the greater
+//! `(incarnation, counter)` is the later, and only the latest is kept. Acks are in no log and may
+//! be lost; nothing durable depends on them.
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
@@ -14,44 +19,44 @@ use crate::{
     wire,
 };
 
-/// Entries of one store that a member has applied and made durable.
+/// The entries that a member has applied and made durable in one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
-    /// Which member.
+    /// The member; it signs the ack.
     pub node: Author,
-    /// Which store.
+    /// The store that the ack is about.
     pub store: StoreId,
-    /// Of its data directory's life: one for each start, the time of it in ms since 1970, or greater
-    /// where the clock was set back. The greater is the later.
+    /// Number of the member's start; greater at each start of one data directory. It is the time of
+    /// the start in ms since 1970, or the last start's number plus one if the clock was set back.
     pub incarnation: u64,
-    /// Of acks within it. The greater is the later.
+    /// Number of the ack since that start; greater for each later ack.
     pub counter: u64,
-    /// All that it has.
+    /// Tips of all entries that the member has applied and made durable.
     pub frontier: Frontier,
 }
 
-/// Why bytes are no ack.
+/// Why bytes are refused as an ack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AckError {
-    /// Not the shape that the schema says.
+    /// The bytes do not follow the schema, or name more than `SYNC_ITEMS_MAX` tips.
     #[error("malformed ack: {what}")]
     Malformed {
-        /// The fault.
+        /// What is wrong, for people.
         what: &'static str,
     },
-    /// Not signed by the node that it names.
+    /// The signature is not by the node that the ack names.
     #[error("the ack is not signed by node {node}")]
     BadSignature {
-        /// The node.
+        /// Node that the ack names.
         node: Author,
     },
 }
 
 impl Ack {
-    /// Signs it.
+    /// Signs the ack and returns the encoded bytes.
     ///
     /// # Panics
-    /// When `key` is not the node's.
+    /// Panics if `key` is not the key of `node`.
     pub fn sign(&self, key: &SigningKey) -> Bytes {
         assert_eq!(self.node.0, key.verifying_key().to_bytes(), "one's own ack");
         let body = self.body();
@@ -65,20 +70,23 @@ impl Ack {
         .into()
     }
 
-    /// Reads an ack and checks its signature, strictly.
+    /// Decodes a signed ack and checks its signature with `verify_strict`.
+    ///
+    /// Whether the node is a member is for the caller to check.
     ///
     /// # Errors
-    /// `Malformed`, `BadSignature`.
+    /// `Malformed` if the bytes do not follow the schema; `BadSignature` if the node did not sign
+    /// them.
     pub fn open(bytes: Bytes) -> Result<Self, AckError> {
         let message =
             wire::SignedAck::decode(bytes).map_err(|_reason| malformed("it does not decode"))?;
         let node =
-            Author::from_slice(&message.node).ok_or(malformed("its node has not 32 bytes"))?;
+            Author::from_slice(&message.node).ok_or(malformed("its node is not 32 bytes long"))?;
         let signature: [u8; 64] = message
             .signature
             .as_ref()
             .try_into()
-            .map_err(|_length| malformed("its signature has not 64 bytes"))?;
+            .map_err(|_length| malformed("its signature is not 64 bytes long"))?;
         let key = VerifyingKey::from_bytes(&node.0)
             .map_err(|_not_a_point| AckError::BadSignature { node })?;
         key.verify_strict(&signed(&message.body), &Signature::from_bytes(&signature))
@@ -86,12 +94,18 @@ impl Ack {
         Self::read(node, message.body)
     }
 
-    /// True when it is the later of two acks of one node in one store.
+    /// Returns whether this ack is later than `other`, an ack of the same node and store.
+    ///
+    /// False if the two are equal.
     pub fn is_later_than(&self, other: &Self) -> bool {
         (self.incarnation, self.counter) > (other.incarnation, other.counter)
     }
 
-    /// Returns whether the node has the entry at `tip`, as far as places show.
+    /// Returns whether the ack shows that the node has the entry of `author` at `tip`.
+    ///
+    /// True if `tip` is one of the tips that the ack names. Also true if the ack names a single tip
+    /// of `author` with a greater seq: this is exact unless `author` forked and the node has only
+    /// the other branch. Of several branches the ack shows the tips only.
     pub fn covers(&self, author: &Author, tip: FrontierTip) -> bool {
         let tips = self.frontier.tips(author);
         tips.contains(&tip) || (tips.len() == 1 && self.frontier.seq(author) > tip.seq)
@@ -112,7 +126,7 @@ impl Ack {
         Ok(Self {
             node,
             store: StoreId::from_slice(&body.store_id)
-                .ok_or(malformed("its store id has not 16 bytes"))?,
+                .ok_or(malformed("its store id is not 16 bytes long"))?,
             incarnation: body.incarnation,
             counter: body.counter,
             frontier: frontier.ok_or(malformed("a tip is malformed"))?,
@@ -136,7 +150,7 @@ impl Ack {
     }
 }
 
-// Of its own domain: no ack is an entry, and no entry an ack.
+// The domain prefix keeps acks and entries apart: one key signs both.
 fn signed(body: &[u8]) -> Vec<u8> {
     [DOMAIN, body].concat()
 }
@@ -171,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_is_read_and_no_bit_of_it_can_be_changed() {
+    fn changed_or_cut_ack_is_refused() {
         let key = SigningKey::from_bytes(&[1; 32]);
         let ack = ack(&key, &[tip(4, 1), tip(4, 2)]);
         let bytes = ack.sign(&key);
@@ -187,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_covers_its_tips_and_what_lies_before_an_only_one() {
+    fn ack_covers_its_tips_and_what_precedes_a_single_one() {
         let key = SigningKey::from_bytes(&[1; 32]);
         let one = ack(&key, &[tip(4, 1)]);
         assert!(one.covers(&AUTHOR, tip(4, 1)));
@@ -195,14 +209,14 @@ mod tests {
         assert!(!one.covers(&AUTHOR, tip(4, 2)));
         assert!(!one.covers(&AUTHOR, tip(5, 1)));
         assert!(!one.covers(&Author([6; 32]), tip(1, 1)));
-        // Of a forked author only the tips are known for sure.
+        // The author forked: an ack shows only the tips of its branches.
         let forked = ack(&key, &[tip(4, 1), tip(4, 2)]);
         assert!(forked.covers(&AUTHOR, tip(4, 2)));
         assert!(!forked.covers(&AUTHOR, tip(3, 9)));
     }
 
     #[test]
-    fn the_later_ack_is_the_one_of_the_later_life_then_of_the_greater_counter() {
+    fn later_start_then_greater_counter_is_later() {
         let key = SigningKey::from_bytes(&[1; 32]);
         let first = ack(&key, &[]);
         let next = Ack {

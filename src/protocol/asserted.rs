@@ -1,7 +1,11 @@
-//! A claim about what an entry did to a key, checked against the entry that its author signed.
+//! Asserted change: what somebody asserts that an entry did to a key, checked against the entry
+//! that the author signed.
 //!
-//! Needs nothing but bytes: no node, no store. A claim that holds was signed; that nothing newer
-//! was, or that nothing was left out, it does not show.
+//! The assertion holds if the signed entry decodes, belongs to the expected store, has the asserted
+//! op at `op_index` with every field equal, and carries a strictly valid signature of its author.
+//! The check needs bytes only: no node and no store. It does not show that the author was a member,
+//! that nothing newer was written, or that no change was left out. Only puts and deletes can be
+//! asserted: expiries and retractions are observations of a node and are not signed by anybody.
 
 use bytes::Bytes;
 
@@ -13,63 +17,67 @@ use crate::{
     },
 };
 
-/// A change as it is claimed.
+/// One change, as somebody asserts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssertedChange {
-    /// Put or delete: nobody signs the others.
+    /// Put or delete; any other kind is refused.
     pub kind: Kind,
-    /// The key.
+    /// Key of the op.
     pub key: Bytes,
-    /// The value of a put; of nothing else.
+    /// Value of a put; `None` for a delete.
     pub value: Option<Bytes>,
-    /// When the value expires, ms since 1970; `None`: never.
+    /// Time at which the value expires, in ms since 1970; `None` if it never does, and for a
+    /// delete.
     pub expires_ms: Option<u64>,
-    /// Author, place and stamp of the entry.
+    /// Entry of the op: its id, author, seq and stamp.
     pub entry: EntryRef,
-    /// Index of the op in the entry.
+    /// Index of the op in the entry, from 0.
     pub op_index: u32,
-    /// Ops of the entry.
+    /// Number of ops in the entry.
     pub op_count: u32,
-    /// True for an explicit batch.
+    /// Whether the entry is an explicit batch.
     pub atomic: bool,
 }
 
-/// Why a claim does not hold.
+/// Why an asserted change does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssertedChangeError {
-    /// An expiry or a retraction: what a node saw, by its own clock and members.
-    #[error("nobody signs that a key expired or was retracted")]
+    /// An expiry or a retraction: a node observed it by its own clock and members, and did not sign
+    /// it.
+    #[error("expiries and retractions are not signed, so they cannot be checked")]
     Unsigned,
-    /// The proof is no entry, or its author did not sign it.
-    #[error("the proof is no signed entry: {0}")]
+    /// The signed entry does not decode, or its signature is wrong.
+    #[error("the signed entry is not valid: {0}")]
     Entry(#[from] EntryError),
-    /// The entry was written to another store.
-    #[error("the signed entry is of store {store}")]
+    /// The signed entry belongs to another store.
+    #[error("the signed entry belongs to store {store}")]
     Store {
-        /// Its store.
+        /// Store that the signed entry names.
         store: StoreId,
     },
-    /// The author signed something else.
+    /// A field of the signed entry has another value.
     #[error("the signed entry has another {field}")]
     Differs {
-        /// Field that is not as claimed.
+        /// Name of the first field that differs, as in the JSON of a change.
         field: &'static str,
     },
 }
 
 impl AssertedChange {
-    /// Checks it against `proof`, an encoded `SignedEntry`; of any store where `store` is `None`.
+    /// Checks the assertion against `signed`, an encoded `SignedEntry`, and returns that entry.
     ///
-    /// All fields are compared, and the author's signature is checked strictly.
+    /// The entry may belong to any store if `store` is `None`. All fields are compared first; the
+    /// signature is checked last.
     ///
     /// # Errors
-    /// `AssertedChangeError`.
+    /// `Entry` if `signed` does not decode or is not authentic; `Store` if it belongs to another
+    /// store; `Unsigned` for an expiry or a retraction; `Differs` if a field has another value.
     pub fn check(
         &self,
-        proof: Bytes,
+        signed: Bytes,
         store: Option<StoreId>,
     ) -> Result<VerifiedEntry, AssertedChangeError> {
-        let entry = SignedEntry::decode(proof)?.parse()?;
+        let entry = SignedEntry::decode(signed)?.parse()?;
         let header = &entry.header;
         if store.is_some_and(|store| store != header.store) {
             return Err(AssertedChangeError::Store {
@@ -128,7 +136,7 @@ mod tests {
 
     type Change = fn(&mut AssertedChange);
 
-    // Of the second op of an entry, and its proof.
+    // Returns the second op of an entry as an asserted change, and the signed entry.
     fn signed() -> (AssertedChange, Bytes) {
         let put = |key: &'static str| Op::Put {
             key: key.into(),
@@ -149,7 +157,7 @@ mod tests {
         };
         let key = SigningKey::from_bytes(&[1; 32]);
         let entry = sign(&key, header, vec![put("/a"), put("/b")]).unwrap();
-        let claim = AssertedChange {
+        let asserted = AssertedChange {
             kind: Kind::Put,
             key: "/b".into(),
             value: Some("v".into()),
@@ -159,53 +167,53 @@ mod tests {
             op_count: 2,
             atomic: true,
         };
-        (claim, entry.signed.encode().into())
+        (asserted, entry.signed.encode().into())
     }
 
     #[test]
-    fn what_was_signed_holds_in_its_store() {
-        let (claim, proof) = signed();
-        assert!(claim.check(proof.clone(), None).is_ok());
-        assert!(claim.check(proof.clone(), Some(STORE)).is_ok());
-        let other = claim.check(proof, Some(StoreId([4; 16])));
+    fn signed_change_holds_in_its_store_only() {
+        let (asserted, bytes) = signed();
+        assert!(asserted.check(bytes.clone(), None).is_ok());
+        assert!(asserted.check(bytes.clone(), Some(STORE)).is_ok());
+        let other = asserted.check(bytes, Some(StoreId([4; 16])));
         assert_eq!(other, Err(AssertedChangeError::Store { store: STORE }));
     }
 
     #[test]
-    fn each_field_is_compared() {
-        let (claim, proof) = signed();
+    fn any_changed_field_is_reported() {
+        let (asserted, bytes) = signed();
         let changes: [(&str, Change); 12] = [
-            ("type", |claim| claim.kind = Kind::Delete),
-            ("key", |claim| claim.key = "/a".into()),
-            ("value", |claim| claim.value = None),
-            ("expires_ms", |claim| claim.expires_ms = None),
-            ("entry", |claim| claim.entry.id = EntryId([9; 32])),
-            ("author", |claim| claim.entry.author = Author([9; 32])),
-            ("seq", |claim| claim.entry.seq = 2),
-            ("wall_ms", |claim| claim.entry.hlc.wall_ms = 6),
-            ("counter", |claim| claim.entry.hlc.counter = 3),
-            ("op_index", |claim| claim.op_index = 2),
-            ("op_count", |claim| claim.op_count = 1),
-            ("atomic", |claim| claim.atomic = false),
+            ("type", |asserted| asserted.kind = Kind::Delete),
+            ("key", |asserted| asserted.key = "/a".into()),
+            ("value", |asserted| asserted.value = None),
+            ("expires_ms", |asserted| asserted.expires_ms = None),
+            ("entry", |asserted| asserted.entry.id = EntryId([9; 32])),
+            ("author", |asserted| asserted.entry.author = Author([9; 32])),
+            ("seq", |asserted| asserted.entry.seq = 2),
+            ("wall_ms", |asserted| asserted.entry.hlc.wall_ms = 6),
+            ("counter", |asserted| asserted.entry.hlc.counter = 3),
+            ("op_index", |asserted| asserted.op_index = 2),
+            ("op_count", |asserted| asserted.op_count = 1),
+            ("atomic", |asserted| asserted.atomic = false),
         ];
         for (field, change) in changes {
-            let mut claim = claim.clone();
-            change(&mut claim);
-            let checked = claim.check(proof.clone(), None);
+            let mut asserted = asserted.clone();
+            change(&mut asserted);
+            let checked = asserted.check(bytes.clone(), None);
             assert_eq!(checked, Err(AssertedChangeError::Differs { field }));
         }
     }
 
     #[test]
-    fn a_signature_that_is_not_the_author_s_proves_nothing() {
-        let (mut claim, proof) = signed();
-        let mut forged = SignedEntry::decode(proof).unwrap();
+    fn forged_signature_is_refused() {
+        let (mut asserted, bytes) = signed();
+        let mut forged = SignedEntry::decode(bytes).unwrap();
         forged.signature[40] ^= 1;
-        // Consistent in all else.
-        claim.entry.id = forged.id();
-        let author = claim.entry.author;
+        // Everything else agrees with the forged entry.
+        asserted.entry.id = forged.id();
+        let author = asserted.entry.author;
         assert_eq!(
-            claim.check(forged.encode().into(), None),
+            asserted.check(forged.encode().into(), None),
             Err(AssertedChangeError::Entry(EntryError::BadSignature {
                 author
             }))
@@ -213,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_signs_cannot_be_claimed() {
-        let (claim, proof) = signed();
+    fn expiry_and_retraction_are_refused() {
+        let (asserted, bytes) = signed();
         for kind in [Kind::Expire, Kind::Retract] {
-            let claim = AssertedChange {
+            let asserted = AssertedChange {
                 kind,
-                ..claim.clone()
+                ..asserted.clone()
             };
-            let checked = claim.check(proof.clone(), None);
+            let checked = asserted.check(bytes.clone(), None);
             assert_eq!(checked, Err(AssertedChangeError::Unsigned));
         }
     }

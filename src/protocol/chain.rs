@@ -1,4 +1,18 @@
-//! Where an entry belongs in its author's log: at a tip, on a new branch, or not yet.
+//! Chain: where an entry belongs in its author's log.
+//!
+//! An author's log is one branch, or several after a fork. [`admit`] compares an entry with the
+//! branches that are here, in this order:
+//!
+//! 1. `prev` is the tip of a branch: append to that branch.
+//! 2. The entry itself is on a branch: it is a duplicate.
+//! 3. It has no `prev`: it begins the first branch, or a fork if the author has a branch already.
+//! 4. `prev` is on a branch at `seq - 1`, before the tip: begin a branch there (a fork).
+//! 5. Otherwise entries before it are missing: a gap.
+//!
+//! In cases 1 and 4 the entry must have the seq after that of `prev` and a greater stamp, or it is
+//! never admitted. No branch is preferred to another, so the result is the same whichever branch
+//! came first. That a stamp is greater than those of all parents is checked when an entry is
+//! parsed.
 
 use crate::{
     id::{EntryId, Seq},
@@ -8,7 +22,7 @@ use crate::{
 /// The newest entry of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
-    /// Place in its author's log.
+    /// Seq of the entry.
     pub seq: Seq,
     /// Id of the entry.
     pub id: EntryId,
@@ -19,25 +33,26 @@ pub struct Tip {
 /// Place of an entry in its author's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Append to the branch with this index.
+    /// The entry goes on at the tip of a branch.
     Append {
-        /// Index into the branches given.
+        /// Index into the tips that `admit` was given.
         branch: usize,
     },
-    /// Begin the author's first branch.
+    /// The entry begins the author's first branch.
     First,
-    /// It is there already.
+    /// The entry is on a branch already.
     Duplicate,
-    /// Two entries with one seq: begin a new branch.
+    /// Another entry has the same seq: this one begins a new branch.
     Fork {
-        /// Index of the branch it leaves, or `None` when it contests the first entry.
+        /// Index of the branch that it leaves; `None` if it is another first entry.
         branch: Option<usize>,
     },
-    /// Entries before it are missing.
+    /// Entries before this one are missing.
     Gap {
-        /// First missing place, inclusive, as far as known.
+        /// First missing seq, inclusive. An estimate, one after the highest tip: more is missing if
+        /// the entry is on a branch that left the known ones before that.
         from: Seq,
-        /// Last missing place, inclusive.
+        /// Last missing seq, inclusive: the one before the entry.
         through: Seq,
     },
 }
@@ -45,40 +60,41 @@ pub enum Admission {
 /// Why an entry can never be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// Its clock is not after its predecessor's.
-    #[error("entry {seq} is stamped {hlc}, not after its predecessor's {prev_hlc}")]
+    /// The entry's stamp is not greater than that of its `prev`.
+    #[error("entry {seq} is stamped {hlc}, not later than the entry before it, {prev_hlc}")]
     ClockWentBack {
-        /// Place in its author's log.
+        /// Seq of the entry.
         seq: Seq,
-        /// Its stamp.
+        /// Stamp of the entry.
         hlc: Hlc,
-        /// The predecessor's stamp.
+        /// Stamp of its `prev`.
         prev_hlc: Hlc,
     },
-    /// It names a predecessor that is not at the place before.
+    /// The entry's `prev` is here, and has another seq than the one before the entry's.
     #[error("entry {seq} names entry {prev_seq} as its predecessor")]
     NotNext {
-        /// Place in its author's log.
+        /// Seq of the entry.
         seq: Seq,
-        /// The predecessor's place.
+        /// Seq of its `prev`.
         prev_seq: Seq,
     },
 }
 
-/// Decides where `entry` belongs, given its author's branches.
+/// Decides where `entry` belongs among its author's branches; see the module for the rule.
 ///
-/// `tips` has one tip a branch. `at(branch, seq)` returns the entry of that branch, its ancestors on
-/// other branches left out, or `None`. The inner error says why the entry can never be admitted.
+/// `tips` has the tip of each branch. `at(branch, seq)` returns the entry at `seq` that the branch
+/// itself has, or `None`; entries before the place where the branch forked belong to another
+/// branch. The inner result is an error if the entry can never be admitted.
 ///
 /// # Errors
-/// Those of `at`.
+/// The outer error is that of `at`.
 pub fn admit<E>(
     tips: &[Tip],
     entry: &Entry,
     mut at: impl FnMut(usize, Seq) -> Result<Option<Tip>, E>,
 ) -> Result<Result<Admission, ChainError>, E> {
     let seq = entry.header.seq;
-    // The usual case first: it needs no look into a log.
+    // The usual case comes first: it needs no call of `at`.
     if let Some(prev) = entry.header.prev
         && let Some(branch) = tips.iter().position(|tip| tip.id == prev)
         && let Some(tip) = tips.get(branch)
@@ -161,7 +177,7 @@ mod tests {
         entry(AUTHOR_A, prev.header.seq + 1, Some(prev.id), wall_ms, key)
     }
 
-    /// Decides over branches that are given as their entries, first to last.
+    /// Calls `admit` with branches given as their entries, first to last.
     fn admit_to(branches: &[&[&VerifiedEntry]], entry: &Entry) -> Result<Admission, ChainError> {
         let tips: Vec<Tip> = branches
             .iter()
@@ -176,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_goes_where_its_prev_says() {
+    fn prev_decides_where_an_entry_goes() {
         let first = entry(AUTHOR_A, 1, None, 10, "/1");
         let second = next(&first, "/2");
         let third = next(&second, "/3");
@@ -207,11 +223,11 @@ mod tests {
             (&[main], &second, duplicate),
             (&[main], &third, duplicate),
             (&[main], &fourth, append(0)),
-            // The first entry is contested; one in the middle; one whose branch is unknown here.
+            // Another first entry; another entry in the middle; a branch that is unknown here.
             (&[main], &other_first, forks(None)),
             (&[main], &other_second, forks(Some(0))),
             (&[main], &other_third, gap(2, 2)),
-            // With two branches, each goes on by itself.
+            // Each of two branches goes on by itself.
             (&[main, fork], &other_second, duplicate),
             (&[main, fork], &other_third, append(1)),
             (&[main, fork], &fourth, append(0)),
@@ -225,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn t5_a_clock_that_does_not_move_forward_is_refused_at_a_tip_and_at_a_fork() {
+    fn t5_stamp_not_after_prev_is_refused() {
         let first = entry(AUTHOR_A, 1, None, 10, "/1");
         let second = next(&first, "/2");
         for wall_ms in [0, 9, 10] {
@@ -240,9 +256,10 @@ mod tests {
         }
     }
 
-    // It was appended at a tip, and waited as a gap elsewhere: two nodes, two logs for ever.
+    // Such an entry was once appended where its `prev` was a tip, and waited as a gap everywhere
+    // else: the logs of two nodes would have differed for ever.
     #[test]
-    fn b6_a_seq_that_is_not_the_next_after_prev_is_never_admitted() {
+    fn b6_seq_not_next_after_prev_is_never_admitted() {
         let first = entry(AUTHOR_A, 1, None, 10, "/1");
         let second = next(&first, "/2");
         for seq in [3, 4, u64::MAX] {

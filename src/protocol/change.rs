@@ -1,4 +1,10 @@
-//! A change of a key, as a watch delivers it.
+//! Change: one event of one key, as it is delivered to watchers and consumers.
+//!
+//! An entry that applies makes one change for each of its ops: a put or a delete. Two kinds come
+//! from no op. When the local clock passes the expiry of a key's winner, the key expires; its heads
+//! stay as they are. When entries stop or begin to count because memberships changed, keys whose
+//! heads differ afterwards are retracted. Heads, conflict and previous winner are those on this
+//! node when the change is made, so two nodes may report them differently.
 
 use std::sync::Arc;
 
@@ -16,18 +22,18 @@ use crate::{
 /// Kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// It was set.
+    /// An entry put a value.
     Put,
-    /// It was deleted.
+    /// An entry deleted the key.
     Delete,
-    /// The winner's time was over.
+    /// The expiry time of the winner has passed on the local clock.
     Expire,
-    /// Its heads changed because entries were excluded.
+    /// The heads changed because entries no longer count, or count again.
     Retract,
 }
 
 impl Kind {
-    /// Returns its name in text.
+    /// Returns the name used in JSON and in text: `put`, `delete`, `expire`, `retract`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
@@ -41,18 +47,18 @@ impl Kind {
 /// Where a change came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// Written on this node, seen as it happened.
+    /// Written on this node, delivered live.
     Local,
-    /// Came from another node, seen as it happened.
+    /// Received from another node, delivered live.
     Remote,
-    /// Read again from the log.
+    /// Read from the log, after a cursor, a time or a lag.
     Replay,
-    /// Part of the state at the start of the watch.
+    /// Part of the state that a watch begins with.
     Initial,
 }
 
 impl Origin {
-    /// Returns its name in text.
+    /// Returns the name used in JSON and in text: `local`, `remote`, `replay`, `initial`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -63,21 +69,21 @@ impl Origin {
     }
 }
 
-/// Names an entry.
+/// Reference to an entry: its id, its place in a log, and its stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntryRef {
-    /// Its id.
+    /// Id of the entry.
     pub id: EntryId,
     /// Author of the entry.
     pub author: Author,
-    /// Its place in the author's log.
+    /// Place in the author's log, from 1.
     pub seq: Seq,
-    /// When it was written.
+    /// Stamp of the entry.
     pub hlc: Hlc,
 }
 
 impl EntryRef {
-    /// Returns its place in the order that all nodes share.
+    /// Returns the entry's place in the order that all nodes share.
     pub fn order(&self) -> Order {
         Order {
             hlc: self.hlc,
@@ -112,42 +118,50 @@ impl From<&Entry> for EntryRef {
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The key.
+    /// Key that changed.
     pub key: Bytes,
     /// Kind of the change.
     pub kind: Kind,
-    /// The value put; `None` for every other kind, and where only keys were asked for.
+    /// Value that was put; `None` for every other kind, and for a watch of keys only.
     pub value: Option<Bytes>,
-    /// When the value put expires, ms since 1970; `None`: never. For `Expire`: when it did.
+    /// Time from which on the value reads as deleted, in ms since 1970; `None` if it never expires.
+    /// For `Expire`, the time at which the winner expired.
     pub expires_ms: Option<u64>,
-    /// The entry that made the change; for `Expire`, the winner that expired.
+    /// Entry that made the change. For `Expire`, the winner that expired; for `Retract`, the winner
+    /// now, or the one before if the key has no head any more.
     pub entry: EntryRef,
-    /// The author's entry before; `None` for the first one.
+    /// The author's entry before `entry`; `None` for its first one, and for `Expire` and `Retract`.
     pub prev: Option<EntryId>,
-    /// Index of the op in its entry.
+    /// Index of the op in its entry, from 0; 0 for `Expire` and `Retract`.
     pub op_index: u32,
-    /// Ops of the entry.
+    /// Number of ops in the entry; 1 for `Expire` and `Retract`.
     pub op_count: u32,
-    /// True when the entry is an explicit batch, delivered whole.
+    /// Whether the entry is an explicit batch, which is never split in delivery.
     pub atomic: bool,
-    /// Hooks between this and an entry that a person wrote: 0 where a person wrote it, and for
-    /// what comes of no entry or of the state.
+    /// Number of hooks between this change and a write that no hook made. 0 for such a write, for
+    /// `Expire` and `Retract`, and for a change that is part of the initial state.
     pub depth: u32,
-    /// The heads of the key on this node as of emission.
+    /// Heads of the key on this node when the change was made.
     pub heads: Heads,
-    /// The winner before this change; `None` when there was none, and when replayed.
+    /// Winner before this change; `None` if there was none, and for a put or delete that was read
+    /// from the log or the state. For `Expire`, the winner that expired.
     pub previous: Option<EntryRef>,
-    /// Where it came from.
+    /// Where the change came from.
     pub origin: Origin,
-    /// When the entry arrived in this node's log, ms since 1970.
+    /// Time at which the entry arrived in this node's log, in ms since 1970; 0 in the initial
+    /// state. For `Retract`, and for an `Expire` that comes from the state, the time at which the
+    /// change was made.
     pub arrived_ms: u64,
-    /// True when the entry did not become the winner: something newer was known already.
+    /// Whether a higher entry was the winner already, so that this one did not become it.
     pub late: bool,
 }
 
 impl Change {
-    /// Returns the change of a key whose heads changed because entries count no more, or again.
-    /// `None` where there was and is nothing.
+    /// Returns the change of a key whose heads were `before` and are `after` because entries no
+    /// longer count, or count again.
+    ///
+    /// `arrived_ms`: the time now, in ms since 1970. Returns `None` if there are no heads in
+    /// either.
     pub fn retract(key: Bytes, before: &Heads, after: Heads, arrived_ms: u64) -> Option<Self> {
         let previous = before.winner().map(EntryRef::from);
         let entry = after.winner().map(EntryRef::from).or(previous)?;
@@ -170,8 +184,10 @@ impl Change {
         })
     }
 
-    /// Returns the expiry at `ms` of a key that has `heads`; `None` where its winner does not expire
-    /// by then: it was superseded meanwhile.
+    /// Returns the expiry, at `ms` since 1970, of a key that has `heads`.
+    ///
+    /// Returns `None` if the winner does not expire at or before `ms`: it was superseded since the
+    /// expiry was noted.
     pub fn expiry(
         key: Bytes,
         ms: u64,
@@ -201,16 +217,16 @@ impl Change {
         })
     }
 
-    /// True when the key has several heads.
+    /// Returns whether the key has several heads.
     pub fn is_conflict(&self) -> bool {
         self.heads.is_conflict()
     }
 
-    /// True when this is the last op of its entry.
+    /// Returns whether this is the last op of its entry; true for `Expire` and `Retract`.
     pub fn is_last_op(&self) -> bool {
         self.op_index.saturating_add(1) == self.op_count
     }
 }
 
-/// Changes that one commit made visible, in order. Shared by all watches that deliver them.
+/// Changes that one commit made visible, in order; shared by all watchers.
 pub type Changes = Arc<[Arc<Change>]>;

@@ -1,4 +1,13 @@
-//! A cursor: the position a watcher has reached, as one opaque text that any replica can use.
+//! Cursor: a position in the changes of a store, as one opaque text that any replica can use.
+//!
+//! The frontier names the entries delivered whole. At most one further entry is delivered in part:
+//! it is named together with the number of its first ops that were delivered. Expiries are
+//! delivered through a time. A replica that has all entries of the frontier can go on from a
+//! cursor.
+//!
+//! The text is base64url without padding (RFC 4648, section 5) over a version byte, the encoded
+//! `Cursor` of `lattice.proto`, and the first 4 bytes of the BLAKE3 hash of both. The check sum
+//! finds typing errors and cut text; it does not authenticate.
 
 use std::{fmt, str::FromStr};
 
@@ -15,40 +24,40 @@ use crate::{
 /// A position in the changes of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// The store.
+    /// Store that the position is in.
     pub store: StoreId,
-    /// Everything this names has been delivered.
+    /// Tips of all entries that have been delivered whole.
     pub frontier: Frontier,
-    /// An entry past the frontier of which only the first ops were delivered.
+    /// Entry past the frontier that was delivered in part; `None` if there is none.
     pub partial: Option<Partial>,
-    /// Expiries through this time (inclusive, ms since 1970) have been delivered.
+    /// Time through which expiries have been delivered, inclusive, in ms since 1970.
     pub expired_through_ms: u64,
 }
 
-/// An entry that was delivered in part.
+/// An entry of which only the first ops were delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partial {
     /// Author of the entry.
     pub author: Author,
-    /// Which entry.
+    /// Seq and id of the entry.
     pub tip: FrontierTip,
-    /// How many of its ops were delivered, at least 1.
+    /// Number of its ops that were delivered, counted from the first; at least 1.
     pub ops: u32,
 }
 
-/// A text that is no cursor.
+/// Why a text is refused as a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// Not written by any node, or cut or mistyped on the way.
+    /// No node wrote the text, or it was cut or mistyped.
     #[error("this is not a cursor: {what}")]
     Garbage {
-        /// The fault.
+        /// What is wrong, for people.
         what: &'static str,
     },
-    /// Written by a version this one does not know.
+    /// The text has a format that this version does not read.
     #[error("the cursor has format {version}; this version reads format {VERSION}")]
     Version {
-        /// Version that the cursor names.
+        /// Version byte of the text.
         version: u8,
     },
 }
@@ -85,13 +94,15 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, CursorError> {
         let bytes = BASE64URL_NOPAD
             .decode(text.trim().as_bytes())
-            .map_err(|_letters| garbage("it has letters that no cursor has, or was cut"))?;
+            .map_err(|_letters| {
+                garbage("it has a character that cursors do not have, or it was cut")
+            })?;
         let (body, sum) = bytes
             .split_last_chunk::<4>()
             .ok_or(garbage("it is too short"))?;
         let (version, message) = body.split_first().ok_or(garbage("it is too short"))?;
         if check(body) != *sum {
-            return Err(garbage("its check sum is wrong"));
+            return Err(garbage("its check sum is wrong; it was mistyped or cut"));
         }
         if *version != VERSION {
             return Err(CursorError::Version { version: *version });
@@ -188,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_a_cursor_is_no_harm() {
+    fn surrounding_white_space_is_ignored() {
         assert_eq!(format!(" {}\n", cursor()).parse(), Ok(cursor()));
         assert_eq!(read_changed(|_| {}), Ok(cursor()));
     }
 
     #[test]
-    fn every_cut_of_a_cursor_is_garbage() {
+    fn cut_cursor_is_garbage() {
         let text = cursor().to_string();
         for length in 0..text.len() {
             let result = text[..length].parse::<Cursor>();
@@ -212,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn s19_another_version_is_told_apart_from_garbage() {
+    fn s19_other_version_is_not_garbage() {
         let result = text(2, &message()).parse::<Cursor>();
         assert_eq!(result, Err(CursorError::Version { version: 2 }));
     }
 
     #[test]
-    fn a_cursor_with_a_right_sum_and_wrong_parts_is_garbage() {
+    fn malformed_parts_under_a_valid_sum_are_garbage() {
         let garbage = |result: Result<Cursor, CursorError>| {
             assert!(
                 matches!(result, Err(CursorError::Garbage { .. })),

@@ -1,9 +1,14 @@
-//! Forks: two entries of one author in one place, and the entry by which the author closes it.
+//! Fork: two entries of one author with one seq, and the entry by which the author closes the fork.
 //!
-//! Both branches are kept everywhere, so the two entries that contest a place reach every node as
-//! all others do; together they are the proof, for each is signed. A fork is closed by an entry
-//! without ops that goes on at one tip and names the others as parents: what its author writes from
-//! then on has all branches in its past.
+//! Two authentic entries with different ids and the same author, store and seq are a fork: a backup
+//! was restored, or the key is used in two places. Refusing one of them by arrival order would let
+//! nodes differ for ever, so all nodes keep and apply both branches. The two signed entries
+//! together are the evidence; they reach every node as other entries do.
+//!
+//! The author closes a fork with an entry without ops that goes on at one open tip and cites the
+//! other open tips as parents. It goes on at the tip that is highest by `(hlc, id)`, so every node
+//! would choose the same. Cited tips are closed. A fork is open while an author has two tips or
+//! more that are not closed: if another branch is written to again, its new tip is open.
 
 use std::collections::BTreeSet;
 
@@ -15,19 +20,21 @@ use crate::{
     },
 };
 
-/// Proof that one key signed two entries for one place.
+/// Evidence that one key signed two entries with one seq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fork {
-    /// Author of both: its key is used in two places, or a backup of its log was restored.
+    /// Author that signed both entries.
     pub author: Author,
-    /// The place.
+    /// Seq of both entries.
     pub seq: Seq,
-    /// The two entries, the lower id first.
+    /// Ids of the two entries, the lower one first.
     pub entries: [EntryId; 2],
 }
 
 impl Fork {
-    /// Returns what two authentic entries prove; `None` where they contest no place.
+    /// Returns the fork that two authentic entries show.
+    ///
+    /// Returns `None` if they differ in author, store or seq, or are the same entry.
     pub fn prove(one: &VerifiedEntry, other: &VerifiedEntry) -> Option<Self> {
         let place = |entry: &Entry| (entry.author(), entry.header.store, entry.header.seq);
         if place(one) != place(other) || one.id == other.id {
@@ -41,30 +48,34 @@ impl Fork {
     }
 }
 
-/// Tips that their authors have closed.
+/// Tips that their authors have closed, of all authors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClosedTips(BTreeSet<(Author, EntryId)>);
 
 impl ClosedTips {
-    /// Adds the tip `id` of `author`.
+    /// Adds the tip `id` of `author`; no effect if it is there already.
     pub fn insert(&mut self, author: Author, id: EntryId) {
         self.0.insert((author, id));
     }
 
-    /// Returns all of them.
+    /// Returns all closed tips, by author, then id.
     pub fn iter(&self) -> impl Iterator<Item = (Author, EntryId)> + '_ {
         self.0.iter().copied()
     }
 
-    /// Returns which of `tips`, the tips of all branches of `author`, are open: where they are more
-    /// than one, the fork is.
+    /// Returns those of `tips` that are open, in the order given.
+    ///
+    /// `tips`: the tips of all branches of `author`. The fork is open if more than one is returned.
     pub fn open(&self, author: &Author, tips: &[Tip]) -> Vec<Tip> {
         let is_open = |tip: &&Tip| !self.0.contains(&(*author, tip.id));
         tips.iter().filter(is_open).copied().collect()
     }
 }
 
-/// Returns the tips of its author that `entry` closes; none for almost all entries.
+/// Returns the tips of its author that `entry` closes: its parents by its own author, if it has no
+/// ops.
+///
+/// Almost all entries close none.
 pub fn closed_by(entry: &Entry) -> impl Iterator<Item = EntryId> + '_ {
     let author = entry.author();
     let parents = entry.header.parents.iter();
@@ -73,8 +84,10 @@ pub fn closed_by(entry: &Entry) -> impl Iterator<Item = EntryId> + '_ {
         .map(|parent| parent.id)
 }
 
-/// Returns where an entry that closes the fork of `author` goes on, and its parents; `None` where
-/// `open` has no two tips. The latest tip goes on: every node would choose the same.
+/// Returns the tip at which an entry that closes the fork of `author` goes on, and its parents,
+/// sorted.
+///
+/// `open`: the open tips of `author`. Returns `None` if there are fewer than two.
 pub fn closing(author: &Author, open: &[Tip]) -> Option<(Tip, Vec<Parent>)> {
     let on = open.iter().max_by_key(|tip| (tip.hlc, tip.id))?;
     let others = open.iter().filter(|tip| tip.id != on.id);
@@ -111,7 +124,7 @@ mod tests {
         }
     }
 
-    // Signs an entry without ops after `on` that names `parents`.
+    // Signs an entry without ops after `on` that cites `parents`.
     fn close(on: Tip, parents: Vec<Parent>) -> VerifiedEntry {
         let header = Header {
             seq: on.seq + 1,
@@ -127,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn two_entries_in_one_place_are_a_proof_and_nothing_else_is() {
+    fn two_entries_with_one_seq_show_a_fork() {
         let first = entry(AUTHOR_A, 1, None, 10, "/1");
         let (left, right) = (
             entry(AUTHOR_A, 2, Some(first.id), 11, "/l"),
@@ -144,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_ops_that_names_the_other_tips_closes_them_until_one_goes_on() {
+    fn closed_fork_reopens_when_a_branch_goes_on() {
         let first = entry(AUTHOR_A, 1, None, 10, "/1");
         let author = first.author();
         let tips: Vec<Tip> = [11, 13, 12]
@@ -161,14 +174,14 @@ mod tests {
         let now = [tips[0], tip(&entry_on), tips[2]];
         assert_eq!(closed.open(&author, &now), [tip(&entry_on)]);
         assert_eq!(closing(&author, &closed.open(&author, &now)), None);
-        // The other place writes on: the fork is open again.
+        // Another branch is written to again, so the fork is open again.
         let again = tip(&entry(AUTHOR_A, 3, Some(tips[0].id), 20, "/k"));
         let now = [again, tip(&entry_on), tips[2]];
         assert_eq!(closed.open(&author, &now), [again, tip(&entry_on)]);
     }
 
     #[test]
-    fn what_has_ops_or_is_of_somebody_else_closes_nothing() {
+    fn entry_with_ops_or_foreign_parent_closes_nothing() {
         let first = entry(AUTHOR_A, 1, None, 10, "/1");
         let of_b = entry(AUTHOR_B, 1, None, 10, "/b");
         assert_eq!(closed_by(&first).count(), 0);

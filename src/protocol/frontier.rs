@@ -1,4 +1,14 @@
-//! A frontier: the tips of all branches of all authors, which names a set of entries.
+//! Frontier: the tips of all branches of all authors; it stands for a set of entries.
+//!
+//! The set is every tip and every entry that a tip leads back to by `prev`. An author has one tip,
+//! or several after a fork. Tips are kept sorted by author, then seq, then id, so equal sets of
+//! tips compare, iterate and hash alike.
+//!
+//! [`Frontier::missing_from`] compares two frontiers by places and ids alone, without a log. An
+//! author who has at most one tip on either side is taken not to have forked: the entries after the
+//! lower seq are missing on that side. If ids show a fork (several tips on a side, or two different
+//! ids at one seq), the range begins at the first entry, because tips do not show which entries
+//! both have.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,21 +17,21 @@ use crate::{
     protocol::entry::Entry,
 };
 
-/// A set of entries, named by its tips: everything that a tip leads back to.
+/// A set of entries, named by its tips: the tips and all entries that they lead back to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Frontier(BTreeMap<Author, Vec<FrontierTip>>);
 
-/// The newest entry of a branch.
+/// The newest entry of a branch in a frontier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontierTip {
-    /// Its place in its author's log.
+    /// Place in the author's log, from 1.
     pub seq: Seq,
-    /// Its id.
+    /// Id of the entry.
     pub id: EntryId,
 }
 
 impl FrontierTip {
-    /// Returns the place of `entry`.
+    /// Returns the seq and id of `entry`.
     pub fn of(entry: &Entry) -> Self {
         Self {
             seq: entry.header.seq,
@@ -30,7 +40,7 @@ impl FrontierTip {
     }
 }
 
-/// Hash of a frontier: equal for equal sets of entries.
+/// BLAKE3 hash of a frontier: equal if, and only if, the sets of tips are equal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FrontierHash(pub [u8; 32]);
 
@@ -41,21 +51,21 @@ impl fmt::Debug for FrontierHash {
     }
 }
 
-/// Entries of one author that one frontier has and another lacks.
+/// Entries of one author that one frontier has and another is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MissingRange {
     /// Author of the entries.
     pub author: Author,
-    /// Exclusive: the last place that both have. 0 when nothing is shared.
+    /// Seq before the first missing entry, exclusive; 0 if the range begins at the first entry.
     pub after: Seq,
-    /// Inclusive.
+    /// Seq of the last missing entry, inclusive.
     pub through: Seq,
-    /// The entry at `through`.
+    /// Id of the entry at `through`; it names the branch.
     pub tip: EntryId,
 }
 
 impl Frontier {
-    /// Adds one tip.
+    /// Adds `tip` beside the other tips of `author`; no effect if it is there already.
     pub fn insert(&mut self, author: Author, tip: FrontierTip) {
         let tips = self.0.entry(author).or_default();
         if let Err(place) = tips.binary_search(&tip) {
@@ -63,9 +73,9 @@ impl Frontier {
         }
     }
 
-    /// Moves a branch forward: `tip` takes the place of its predecessor `prev`.
+    /// Moves a branch forward: replaces the tip `prev` by `tip`.
     ///
-    /// Where `prev` is not a tip (the first entry, or a fork), the tip is added.
+    /// If `prev` is `None` or not a tip (the first entry, or a fork), `tip` is added.
     pub fn advance(&mut self, author: Author, prev: Option<EntryId>, tip: FrontierTip) {
         if let (Some(prev), Some(tips)) = (prev, self.0.get_mut(&author)) {
             tips.retain(|known| known.id != prev);
@@ -73,34 +83,37 @@ impl Frontier {
         self.insert(author, tip);
     }
 
-    /// Makes `tip` the only tip of an author who has one branch.
+    /// Makes `tip` the only tip of `author`, whatever tips were there.
     pub fn replace(&mut self, author: Author, tip: FrontierTip) {
         self.0.insert(author, vec![tip]);
     }
 
-    /// Returns all tips, by author, then seq, then id.
+    /// Returns all tips, sorted by author, then seq, then id.
     pub fn iter(&self) -> impl Iterator<Item = (Author, FrontierTip)> + '_ {
         self.0
             .iter()
             .flat_map(|(author, tips)| tips.iter().map(|tip| (*author, *tip)))
     }
 
-    /// Returns the tips of `author`: more than one only after a fork.
+    /// Returns the tips of `author`, sorted by seq, then id; more than one only after a fork.
     pub fn tips(&self, author: &Author) -> &[FrontierTip] {
         self.0.get(author).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Returns the highest seq of `author`; 0 when it has none.
+    /// Returns the highest seq of `author`; 0 if it has no entry.
     pub fn seq(&self, author: &Author) -> Seq {
         self.tips(author).last().map_or(0, |tip| tip.seq)
     }
 
-    /// Returns the number of tips.
+    /// Returns the number of tips of all authors.
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Returns a BLAKE3 hash over all tips, in order: 72 bytes each, so no two frontiers look alike.
+    /// Returns the BLAKE3 hash of all tips in order.
+    ///
+    /// Each tip is 72 bytes (author, seq in big endian, id), so two frontiers never hash the same
+    /// bytes. The hash has a derive-key context of its own.
     pub fn hash(&self) -> FrontierHash {
         let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 frontier v1");
         for (author, tip) in self.iter() {
@@ -117,25 +130,25 @@ impl Frontier {
         self.0.len()
     }
 
-    /// True when it names no entry.
+    /// Returns whether the frontier has no tip.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the ranges that `self` has and `other` lacks, by author.
+    /// Returns the ranges that `self` has and `other` is missing, by author, then seq, then id.
     ///
-    /// Exact for authors who never forked. For a forked one a range begins after the highest
-    /// place that can be shared, or at the start when nothing shows that any is.
+    /// Exact for authors who never forked. For a forked author each tip of `self` that `other` does
+    /// not have gives a range from the first entry; it may contain entries that `other` has.
     pub fn missing_from(&self, other: &Self) -> Vec<MissingRange> {
-        let lacks = |author: Author, tip: FrontierTip| {
+        let missing = |author: Author, tip: FrontierTip| {
             let theirs = other.tips(&author);
             if theirs.contains(&tip) {
                 return None;
             }
             let forked = theirs.len() > 1 || self.tips(&author).len() > 1;
             let highest = theirs.last().map_or(0, |tip| tip.seq);
-            // They are past us on their only branch: either they have it, or one of us forked;
-            // ids show which, and only the log can compare them.
+            // The only tip of `other` is at a greater seq: either `other` has `tip`, or the author
+            // forked. Only a log could decide.
             if !forked && highest > tip.seq {
                 return None;
             }
@@ -152,11 +165,14 @@ impl Frontier {
             })
         };
         self.iter()
-            .filter_map(|(author, tip)| lacks(author, tip))
+            .filter_map(|(author, tip)| missing(author, tip))
             .collect()
     }
 
-    /// Returns the number of entries that `self` has and `other` lacks: as exact as `missing_from`.
+    /// Returns the number of entries that `self` has and `other` is missing.
+    ///
+    /// As exact as `missing_from`: for a forked author it may count entries that `other` has, or
+    /// count an entry once for each branch.
     pub fn entries_beyond(&self, other: &Self) -> u64 {
         let missing = self.missing_from(other).into_iter();
         missing
@@ -207,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tip_takes_the_place_of_its_prev_and_a_fork_adds_one() {
+    fn tip_replaces_its_prev_and_fork_adds_one() {
         let mut frontier = Frontier::default();
         assert!(frontier.is_empty());
         frontier.advance(AUTHOR_A, None, tip(1, 1));
@@ -222,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_of_the_set_of_tips_and_of_every_part_of_each() {
+    fn hash_depends_on_every_part_of_every_tip() {
         let tips = [
             (AUTHOR_A, tip(5, 1)),
             (AUTHOR_A, tip(5, 2)),
@@ -242,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_authors_who_did_not_fork_are_exact() {
+    fn ranges_without_forks_are_exact() {
         let one = frontier(&[(AUTHOR_A, tip(5, 1)), (AUTHOR_B, tip(2, 2))]);
         let other = frontier(&[(AUTHOR_A, tip(3, 3))]);
         let missing = [range(AUTHOR_A, 3, 5, 1), range(AUTHOR_B, 0, 2, 2)];
@@ -253,19 +269,19 @@ mod tests {
     }
 
     #[test]
-    fn b1_a_fork_is_sent_whole_because_nothing_shows_what_is_shared() {
-        // Two tips at one place: each side lacks the other's.
+    fn b1_fork_is_sent_from_the_first_entry() {
+        // Two tips with one seq: each side is missing the tip of the other.
         let (one, other) = (
             frontier(&[(AUTHOR_A, tip(5, 1))]),
             frontier(&[(AUTHOR_A, tip(5, 2))]),
         );
         assert_eq!(one.missing_from(&other), [range(AUTHOR_A, 0, 5, 1)]);
         assert_eq!(other.missing_from(&one), [range(AUTHOR_A, 0, 5, 2)]);
-        // Both branches here, one there.
+        // Both branches are on one side, one of them on the other.
         let both = frontier(&[(AUTHOR_A, tip(5, 1)), (AUTHOR_A, tip(5, 2))]);
         assert_eq!(both.missing_from(&one), [range(AUTHOR_A, 0, 5, 2)]);
         assert_eq!(one.missing_from(&both), []);
-        // A short branch here is not hidden by a long one there.
+        // A longer branch on the other side does not hide a shorter one.
         let long = frontier(&[(AUTHOR_A, tip(9, 3)), (AUTHOR_A, tip(5, 1))]);
         assert_eq!(
             frontier(&[(AUTHOR_A, tip(5, 2))]).missing_from(&long).len(),
@@ -279,7 +295,7 @@ mod tests {
             one in btree_map(0..6_u8, 1..20_u64, 0..6),
             other in btree_map(0..6_u8, 1..20_u64, 0..6),
         ) {
-            // Of an author who did not fork, the id says no more than author and seq.
+            // No author forks here, so author and seq determine the id.
             type Tips = BTreeMap<u8, Seq>;
             let id = |author: u8, seq: Seq| {
                 EntryId([u8::try_from(u64::from(author) * 20 + seq).unwrap(); 32])
@@ -302,8 +318,8 @@ mod tests {
                     prop_assert!(sent.insert((range.author, seq)), "sent twice");
                 }
             }
-            let lacking: BTreeSet<_> = set(&one).difference(&set(&other)).copied().collect();
-            prop_assert_eq!(sent, lacking);
+            let missing: BTreeSet<_> = set(&one).difference(&set(&other)).copied().collect();
+            prop_assert_eq!(sent, missing);
         }
     }
 }

@@ -1,4 +1,14 @@
-//! The heads of a key: the entries that nothing known supersedes.
+//! Heads of a key: the entries that no applied entry supersedes.
+//!
+//! When entry `e` applies with an op for key `k`, the heads of `k` become: the old heads without
+//! those that `e` cites as parents, and `e`. A parent counts as cited only if its stamp, author, id
+//! and seq are all as `e` says. Parents are applied before the entries that cite them; then the
+//! heads are the same in whatever order entries arrive.
+//!
+//! The winner is the head that is highest by `(hlc, author, id)`; a read returns its value. A
+//! delete makes a head, too: a tombstone. Several heads are a conflict: all stay readable until a
+//! write cites them. Expiry never changes heads. From its expiry time on (inclusive) a head reads
+//! as a tombstone.
 
 use std::sync::Arc;
 
@@ -13,50 +23,52 @@ use crate::{
     },
 };
 
-/// One head of a key.
+/// One head of a key: an entry, and the content that it gives the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// When its entry was written.
+    /// Stamp of the entry.
     pub hlc: Hlc,
     /// Author of the entry.
     pub author: Author,
-    /// The entry.
+    /// Id of the entry.
     pub id: EntryId,
-    /// The entry's place in its author's log.
+    /// Place of the entry in its author's log, from 1.
     pub seq: Seq,
-    /// Value or tombstone of the key.
+    /// Content that the entry gives the key.
     pub content: Content,
 }
 
-/// Value or tombstone that a head gives its key.
+/// Content that a head gives its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// The key was deleted.
+    /// The entry deleted the key.
     Tombstone,
-    /// The key has a value.
+    /// The entry put a value.
     Value {
-        /// The value, or where it is.
+        /// The value, or its length if it is read from the log.
         value: Value,
-        /// Milliseconds since 1970 from which on it reads like a tombstone; `None`: never.
+        /// Time from which on the head reads as a tombstone, inclusive, in ms since 1970; `None` if
+        /// it never expires.
         expires_ms: Option<u64>,
     },
 }
 
-/// A value, or where it is.
+/// A value that is short enough to be kept with the head, or the length of a longer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// At most `VALUE_INLINE_BYTES_MAX` bytes.
+    /// Value of at most `VALUE_INLINE_BYTES_MAX` bytes.
     Inline(Bytes),
-    /// Longer ones are read from their entry in the log.
+    /// Longer value, which is read from its entry in the log.
     InLog {
-        /// Its length.
+        /// Length of the value in bytes.
         bytes: u32,
     },
 }
 
 impl Head {
-    /// Returns the head that `op` of `entry` makes. It copies an inline value, so that it does not
-    /// keep the whole entry in memory.
+    /// Returns the head that `op` of `entry` makes.
+    ///
+    /// An inline value is copied, so that the head does not keep the whole entry in memory.
     pub fn of(entry: &Entry, op: &Op) -> Self {
         let content = match op {
             Op::Delete { .. } => Content::Tombstone,
@@ -82,7 +94,7 @@ impl Head {
         }
     }
 
-    /// Returns its place in the order that all nodes share.
+    /// Returns the entry's place in the order that all nodes share.
     pub fn order(&self) -> Order {
         Order {
             hlc: self.hlc,
@@ -91,7 +103,7 @@ impl Head {
         }
     }
 
-    /// Returns how the next write cites it.
+    /// Returns the reference by which the next write of the key cites this head.
     pub fn as_parent(&self) -> Parent {
         Parent {
             hlc: self.hlc,
@@ -101,7 +113,8 @@ impl Head {
         }
     }
 
-    /// Returns when it expires, in ms since 1970; `None` for never and for tombstones.
+    /// Returns the expiry time in ms since 1970; `None` for a tombstone and for a value that never
+    /// expires.
     pub fn expires_ms(&self) -> Option<u64> {
         match self.content {
             Content::Tombstone => None,
@@ -109,7 +122,7 @@ impl Head {
         }
     }
 
-    /// True when a read at `now_ms` finds a value here.
+    /// Returns whether the head has a value that is not expired at `now_ms`, in ms since 1970.
     pub fn is_live(&self, now_ms: u64) -> bool {
         match self.content {
             Content::Tombstone => false,
@@ -118,40 +131,41 @@ impl Head {
     }
 }
 
-/// All heads of one key, in order; the last one wins. Cheap to clone.
+/// All heads of one key, sorted by order; the last one is the winner. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heads(Option<Arc<[Head]>>);
 
 impl Heads {
-    /// Takes heads in any order.
+    /// Creates heads from a list in any order.
     pub fn new(mut heads: Vec<Head>) -> Self {
         heads.sort_by_key(Head::order);
         Self((!heads.is_empty()).then(|| heads.into()))
     }
 
-    /// Takes the only one.
+    /// Creates heads from a single one.
     pub fn one(head: Head) -> Self {
         Self(Some(Arc::new([head])))
     }
 
-    /// Returns the heads, least first.
+    /// Returns the heads, sorted by order; the winner is the last one.
     pub fn as_slice(&self) -> &[Head] {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// Returns the winner: the highest in order. `None` for a key never written.
+    /// Returns the winner, the highest head in order; `None` if no entry that counts wrote the key.
     pub fn winner(&self) -> Option<&Head> {
         self.as_slice().last()
     }
 
-    /// True when several entries, none of which knew the others, are heads.
+    /// Returns whether there are several heads; none of them cites another.
     pub fn is_conflict(&self) -> bool {
         self.as_slice().len() > 1
     }
 
-    /// Returns the heads after `entry` with its `op` for this key: those it does not cite, and it.
+    /// Returns the heads after `entry` with its `op` for this key: the heads that it does not cite,
+    /// and `entry`.
     ///
-    /// In any causal order of entries the result is the same.
+    /// The result of several entries is the same in every order in which parents come first.
     #[must_use]
     pub fn apply(&self, entry: &Entry, op: &Op) -> Self {
         let parents = &entry.header.parents;
@@ -207,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_never_written_has_no_heads() {
+    fn unwritten_key_has_no_heads() {
         let heads = Heads::default();
         assert_eq!(
             (heads.winner(), heads.is_conflict(), heads.as_slice()),
@@ -217,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_supersedes_what_it_cites_and_nothing_else() {
+    fn write_supersedes_exactly_the_cited_heads() {
         let a = write(AUTHOR_A, 10, put(vec![1], None), &[]);
         let b = write(AUTHOR_B, 20, put(vec![2], None), &[]);
         let both = apply(&apply(&Heads::default(), &b), &a);
@@ -239,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_is_not_told_as_it_is_supersedes_nothing() {
+    fn inexact_parent_supersedes_nothing() {
         let a = write(AUTHOR_A, 10, put(vec![1], None), &[]);
         let mut header = write(AUTHOR_B, 20, delete(), &[]).header.clone();
         let other_seq = Parent {
@@ -262,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_is_a_head_that_reads_as_nothing() {
+    fn delete_is_a_head_without_a_value() {
         let heads = apply(&Heads::default(), &write(AUTHOR_A, 10, delete(), &[]));
         let winner = heads.winner().unwrap();
         assert_eq!(
@@ -273,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn expiry_is_a_view_and_the_last_live_moment_is_the_one_before() {
+    fn head_is_live_until_just_before_expiry() {
         let entry = write(AUTHOR_A, 10, put(vec![1], Some(100)), &[]);
         let head = Head::of(&entry, &entry.ops[0]);
         assert_eq!(head.expires_ms(), Some(100));

@@ -1,43 +1,50 @@
-//! The hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014) as a value.
+//! Hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014), as a value.
+//!
+//! A stamp is a wall part in ms and a counter, compared as a pair. The next stamp after a given one
+//! is the least that is greater and not before the wall clock: the wall clock with counter 0 if the
+//! clock is ahead of the wall part, otherwise the same wall part with the counter plus one. A full
+//! counter carries into the wall part, which ends at `WALL_MS_MAX` (48 bits). So stamps grow along
+//! every causal chain, also when a wall clock is set back. Reading the wall clock is up to the
+//! caller.
 
 use std::fmt;
 
 use crate::limits::WALL_MS_MAX;
 
-/// A time stamp that never goes back along a causal chain, whatever wall clocks do.
+/// A time stamp that grows along every causal chain, also when wall clocks are set back.
 ///
 /// Ordered by `wall_ms`, then `counter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Hlc {
     /// Milliseconds since 1970, at most `WALL_MS_MAX`.
     pub wall_ms: u64,
-    /// Orders stamps of one millisecond.
+    /// Distinguishes stamps with one `wall_ms`; from 0.
     pub counter: u32,
 }
 
-/// The clock has reached its last stamp, in the year 10889.
+/// The clock has reached its last stamp, `WALL_MS_MAX` with a full counter, in the year 10889.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the hybrid clock is exhausted: no stamp is left after {WALL_MS_MAX} ms")]
+#[error("the hybrid clock is exhausted: its last stamp, in the year 10889, is used")]
 pub struct HlcExhausted;
 
 impl Hlc {
-    /// The stamp before all others.
+    /// The least stamp.
     pub const ZERO: Self = Self {
         wall_ms: 0,
         counter: 0,
     };
 
-    /// Returns a stamp, or `None` where `wall_ms` has more than 48 bits.
+    /// Creates a stamp; `None` if `wall_ms` is above `WALL_MS_MAX` (48 bits).
     pub fn new(wall_ms: u64, counter: u32) -> Option<Self> {
         (wall_ms <= WALL_MS_MAX).then_some(Self { wall_ms, counter })
     }
 
     /// Returns the least stamp that is greater than `self` and not before `now_ms`.
     ///
-    /// A full counter carries into the wall part.
+    /// `now_ms` is in ms since 1970; a time above `WALL_MS_MAX` counts as `WALL_MS_MAX`.
     ///
     /// # Errors
-    /// `HlcExhausted` when there is none.
+    /// `HlcExhausted` if `self` is the last stamp.
     pub fn next(self, now_ms: u64) -> Result<Self, HlcExhausted> {
         let now_ms = now_ms.min(WALL_MS_MAX);
         if now_ms > self.wall_ms {
@@ -70,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn t4_full_counter_carries_into_the_wall_part() {
+    fn t4_full_counter_carries_into_wall_part() {
         let full = Hlc {
             wall_ms: 5,
             counter: u32::MAX,
@@ -90,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn t1_clock_set_back_still_moves_forward() {
+    fn t1_stamps_grow_when_clock_is_set_back() {
         let month_ms = 30 * 86_400_000;
         let before = Hlc {
             wall_ms: 1_700_000_000_000,

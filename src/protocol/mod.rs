@@ -1,6 +1,15 @@
-//! The rules: values in, decisions out.
+//! Rules: values in, decisions out.
 //!
-//! Nothing here reads a clock, a file, a socket, or a random source; `now` is an argument.
+//! Nothing here reads a clock, a file, a socket, or a random source; the time is an argument. So
+//! the deterministic simulator runs this code unchanged.
+//!
+//! An [`entry`] is the signed unit of a log, stamped by a hybrid logical clock ([`hlc`]). [`run`]
+//! decides which signatures must be checked, [`intake`] what becomes of an entry, [`chain`] where
+//! in its author's log it belongs, and [`membership`] whether it counts. [`heads`] gives the value
+//! of a key, and [`change`] what watchers receive. A [`frontier`] names a set of entries; a
+//! [`cursor`] and an [`ack`] are frontiers with a purpose. [`fork`] detects and closes forks,
+//! [`sync`] exchanges missing entries, and [`consumer`] tracks durable positions. [`asserted`]
+//! checks what others assert that an entry did; [`pattern`] selects keys.
 
 #![cfg_attr(
     not(test),

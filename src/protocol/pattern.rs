@@ -1,7 +1,10 @@
-//! Which keys a watch is about: prefixes and simple globs.
+//! Pattern: globs over keys, and sets of key prefixes.
 //!
-//! In a pattern `*` is any run of bytes but `/`, `**` any run, `?` one byte but `/`, and `\` takes
-//! the byte after it as it is. A pattern is about whole keys: `/jobs/*` is not about `/jobs/1/done`.
+//! Keys are bytes; `/` is the only separator. In a pattern `?` matches one byte except `/`, `*`
+//! matches any number of bytes except `/` (also none), `**` (two stars or more) matches any number
+//! of any bytes, and `\` followed by a byte matches that byte. Every other byte matches itself. A
+//! pattern has to match the whole key: `/jobs/*` matches `/jobs/1` but not `/jobs/1/done`. A match
+//! takes time proportional to the length of the key times that of the pattern, at most.
 
 use std::fmt;
 
@@ -9,13 +12,13 @@ use bytes::Bytes;
 
 use crate::limits::PATTERN_BYTES_MAX;
 
-/// A glob over keys, in time of key times pattern at most.
+/// A glob over keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: Bytes,
-    // Bytes before the first wildcard: every matching key begins with them.
+    // Bytes before the first wildcard, without escapes: every matching key begins with them.
     head: Bytes,
-    // From the first wildcard on.
+    // Tokens from the first wildcard on.
     rest: Vec<Token>,
 }
 
@@ -30,30 +33,31 @@ enum Token {
     AnyRun,
 }
 
-/// Why a text is no pattern.
+/// Why a text is refused as a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// No key is empty.
-    #[error("a pattern of no bytes matches no key")]
+    /// The text is empty; no key is empty.
+    #[error("an empty pattern matches no key")]
     Empty,
-    /// Longer than any use of it.
+    /// The text is longer than `PATTERN_BYTES_MAX`.
     #[error("a pattern has at most {bytes_max} bytes; this one has {bytes}")]
     TooLong {
-        /// Length of the pattern.
+        /// Length of the text, in bytes.
         bytes: usize,
-        /// Longest pattern that is accepted.
+        /// Greatest length allowed, in bytes.
         bytes_max: usize,
     },
-    /// The last byte takes one after it as it is, and there is none.
+    /// The text ends with an unescaped `\`.
     #[error("a pattern does not end with a single \\: write \\\\ for the byte itself")]
     Unfinished,
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// `PatternError`.
+    /// `Empty` for an empty text; `TooLong` above `PATTERN_BYTES_MAX` bytes; `Unfinished` if the
+    /// text ends with an unescaped `\`.
     pub fn new(text: impl Into<Bytes>) -> Result<Self, PatternError> {
         let text = text.into();
         if text.is_empty() {
@@ -95,22 +99,25 @@ impl Pattern {
         })
     }
 
-    /// Returns it as it was given.
+    /// Returns the text that the pattern was parsed from.
     pub fn text(&self) -> &Bytes {
         &self.text
     }
 
-    /// Returns what every key begins with that it matches: what comes before the first wildcard.
+    /// Returns the bytes before the first wildcard, without escapes: every matching key begins with
+    /// them.
     pub fn head(&self) -> &Bytes {
         &self.head
     }
 
-    /// True when it is about `key`.
+    /// Returns whether the pattern matches all of `key`.
     pub fn matches(&self, key: &[u8]) -> bool {
         let Some(key) = key.strip_prefix(self.head.as_ref()) else {
             return false;
         };
-        // True where the bytes so far match the tokens before. A star is also passed by nothing.
+        // `states[i]`: whether the bytes so far match the tokens before token `i`. A star matches
+        // no byte, too, so it can be passed without one. `reached` is the same for the end of the
+        // pattern.
         let mut states = Vec::with_capacity(self.rest.len());
         let mut reached = true;
         for token in &self.rest {
@@ -150,17 +157,17 @@ impl Token {
     }
 }
 
-/// Returns the shortest of `prefixes` that together cover all of them, in order: no key begins with
-/// two.
+/// Returns the fewest of `prefixes` that cover all of them, sorted: no key begins with two of
+/// these.
 pub fn cover(prefixes: impl IntoIterator<Item = Bytes>) -> Vec<Bytes> {
     let mut sorted: Vec<Bytes> = prefixes.into_iter().collect();
     sorted.sort();
-    // In sorted order the prefixes that another one covers come right after it.
+    // In sorted order the prefixes that one covers come directly after it.
     sorted.dedup_by(|later, kept| later.starts_with(kept));
     sorted
 }
 
-/// Returns the longest prefix of all of `prefixes`; of none, the empty one.
+/// Returns the longest common prefix of `prefixes`; empty if there are none.
 pub fn common_prefix(prefixes: &[Bytes]) -> Bytes {
     let Some(first) = prefixes.first() else {
         return Bytes::new();
@@ -180,27 +187,27 @@ mod tests {
         Pattern::new(pattern).unwrap().matches(key.as_bytes())
     }
 
-    // Follows the rules literally, one byte of the pattern after the other.
-    fn literal(pattern: &[u8], key: &[u8]) -> bool {
+    // The rules of the module doc, written as a recursion over the pattern.
+    fn by_rules(pattern: &[u8], key: &[u8]) -> bool {
         match (pattern, key) {
             ([], key) => key.is_empty(),
             ([b'*', b'*', rest @ ..], key) => {
-                (0..=key.len()).any(|taken| literal(rest, &key[taken..]))
+                (0..=key.len()).any(|taken| by_rules(rest, &key[taken..]))
             }
             ([b'*', rest @ ..], key) => {
                 let run = key.iter().take_while(|byte| **byte != b'/').count();
-                (0..=run).any(|taken| literal(rest, &key[taken..]))
+                (0..=run).any(|taken| by_rules(rest, &key[taken..]))
             }
-            ([b'?', rest @ ..], [byte, key @ ..]) => *byte != b'/' && literal(rest, key),
+            ([b'?', rest @ ..], [byte, key @ ..]) => *byte != b'/' && by_rules(rest, key),
             ([b'\\', own, rest @ ..], [byte, key @ ..]) | ([own, rest @ ..], [byte, key @ ..]) => {
-                own == byte && literal(rest, key)
+                own == byte && by_rules(rest, key)
             }
             (_some, []) => false,
         }
     }
 
     #[test]
-    fn stars_stop_at_a_slash_and_two_do_not() {
+    fn one_star_stops_at_a_slash_and_two_do_not() {
         assert!(matches("/jobs/*/done", "/jobs/7/done"));
         assert!(matches("/jobs/*/done", "/jobs//done"));
         assert!(!matches("/jobs/*/done", "/jobs/7/8/done"));
@@ -218,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_is_what_comes_before_the_first_wildcard() {
+    fn head_ends_at_the_first_wildcard() {
         let head = |pattern: &'static str| Pattern::new(pattern).unwrap().head().clone();
         assert_eq!(head("/jobs/*/done"), "/jobs/");
         assert_eq!(head(r"/a\*b?"), "/a*b");
@@ -226,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused_with_numbers() {
+    fn invalid_pattern_is_refused() {
         assert_eq!(Pattern::new(""), Err(PatternError::Empty));
         assert_eq!(Pattern::new(r"/a\"), Err(PatternError::Unfinished));
         let bytes = PATTERN_BYTES_MAX + 1;
@@ -237,9 +244,9 @@ mod tests {
         );
     }
 
-    // A matcher that tries all ways would not be done before the sun is.
+    // A matcher that backtracks would take exponential time here.
     #[test]
-    fn the_worst_pattern_takes_no_longer_than_key_times_pattern() {
+    fn worst_pattern_takes_key_times_pattern_steps() {
         let pattern = Pattern::new("*a**a".repeat(PATTERN_BYTES_MAX / 5)).unwrap();
         let mut key = vec![b'a'; 4095];
         key.push(b'b');
@@ -247,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_that_others_cover_are_left_out() {
+    fn covered_prefixes_are_left_out() {
         let prefixes = |all: &[&'static str]| -> Vec<Bytes> {
             all.iter().map(|prefix| Bytes::from(*prefix)).collect()
         };
@@ -261,12 +268,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_what_the_rules_tell(
+        fn matcher_agrees_with_the_rules(
             pattern in r"([ab/*?]|\*\*|\\[*?\\a]){1,9}",
             key in r"[ab/*?\\]{0,9}",
         ) {
             let parsed = Pattern::new(pattern.clone()).unwrap();
-            prop_assert_eq!(parsed.matches(key.as_bytes()), literal(pattern.as_bytes(), key.as_bytes()));
+            let expected = by_rules(pattern.as_bytes(), key.as_bytes());
+            prop_assert_eq!(parsed.matches(key.as_bytes()), expected);
             if parsed.matches(key.as_bytes()) {
                 prop_assert!(key.as_bytes().starts_with(parsed.head()));
             }

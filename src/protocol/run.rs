@@ -1,11 +1,13 @@
-//! Runs: entries that came together and vouch for each other, so that few need a check.
+//! Run: consecutive entries of one author, of which only the last needs a check of its signature.
 //!
-//! A signature costs as much as a hundred hashes. An entry's id covers its signature, and the next
-//! entry's `prev` is that id: whoever signed the later one has said that the earlier is theirs.
+//! An entry is authentic if its own signature verifies, or if an authentic entry of the same author
+//! has its id as `prev`: an id covers the signature, so by signing the later entry the author
+//! vouches for the earlier one. This matters because a strict Ed25519 check costs as much as 150
+//! hashes.
 //!
-//! An author can sign that of an entry whose own signature is wrong. All nodes must see it alike,
-//! wherever a message ends: a run begins at each multiple of `RUN_ENTRIES_MAX`, and nothing later
-//! vouches for what was before.
+//! An author can vouch for an entry whose own signature is wrong. Nodes that receive the entries in
+//! different messages must still agree. So an entry whose seq is a multiple of `RUN_ENTRIES_MAX`
+//! begins a run and does not vouch for its `prev`. Nobody vouches for an entry of another author.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
@@ -15,20 +17,22 @@ use crate::{
     protocol::entry::{Entry, EntryError, VerifiedEntry},
 };
 
-/// Checks entries that came together, and returns them in the order they came in.
+/// Checks the signatures of entries that came in one message, and returns them in the same order.
 ///
-/// Of a run (entries of one author, each the `prev` of the next, whatever is between them) only
-/// the last signature is checked. Where that is wrong the one before it is checked, and so on, so
-/// that the culprit is named and the good ones count. Several runs of an author (a fork, a hole)
-/// each get a check. What was refused before stays as it is: `E` is the caller's error.
+/// Entries of a run need not be neighbours in `entries`. Only the last signature of a run is
+/// checked. If it is wrong, its entry is an error and the entry before is checked, and so on: valid
+/// entries before an invalid one still count. Several runs of one author (a fork, a missing entry,
+/// a multiple of `RUN_ENTRIES_MAX`) get a check each. An `Err` of the input is returned in its
+/// place; `E` is the caller's error type.
 ///
-/// `step` is called before each entry: a message full of authors is long work.
+/// `step` is called before each entry, so that the caller can give way to other work: a message in
+/// which each entry has another author takes long.
 pub fn verify<E: From<EntryError>>(
     entries: Vec<Result<Entry, E>>,
     mut step: impl FnMut(),
 ) -> Vec<Result<VerifiedEntry, E>> {
     let mut entries: Vec<_> = entries.into_iter().enumerate().collect();
-    // The one that vouches comes before those it vouches for.
+    // Highest seq first, so that an entry comes before the entries that it vouches for.
     entries.sort_by_key(|(_, entry)| Reverse(entry.as_ref().map_or(0, |entry| entry.header.seq)));
     let mut vouched = BTreeSet::new();
     let mut checked: Vec<_> = entries
@@ -43,7 +47,7 @@ pub fn verify<E: From<EntryError>>(
     checked.into_iter().map(|(_, checked)| checked).collect()
 }
 
-// `vouched`: what authentic entries have said of their own authors' entries.
+// `vouched`: ids that authentic entries of the same author have as `prev`, with that author.
 fn check(
     entry: Entry,
     vouched: &mut BTreeSet<(Author, EntryId)>,
@@ -65,7 +69,7 @@ mod tests {
     use super::*;
     use crate::protocol::entry::tests::{AUTHOR_A, AUTHOR_B, entry};
 
-    // A chain of one author: /0, /0, ... each after the one before.
+    // Returns `length` entries of one author, the first of them after `first`; each puts /0.
     fn chain(secret: [u8; 32], first: Option<&VerifiedEntry>, length: u64) -> Vec<VerifiedEntry> {
         let mut chain: Vec<VerifiedEntry> = first.into_iter().cloned().collect();
         for wall_ms in 1..=length {
@@ -77,7 +81,8 @@ mod tests {
         chain.split_off(usize::from(first.is_some()))
     }
 
-    // Not what anybody signed. Its id changes, so nothing that was signed later links to it.
+    // Returns `entry` with a wrong signature. Its id differs, so later signed entries do not link
+    // to it.
     fn forged(entry: &VerifiedEntry) -> Entry {
         let mut signed = entry.signed.clone();
         signed.signature[3] ^= 1;
@@ -89,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_needs_one_check_and_keeps_its_order_among_others() {
+    fn checked_entries_keep_their_order() {
         let (a, b) = (chain(AUTHOR_A, None, 3), chain(AUTHOR_B, None, 2));
         let entries = [&a[0], &b[0], &a[1], &a[2], &b[1]];
         let checked = verify(bare(&entries), || {});
@@ -97,10 +102,10 @@ mod tests {
         assert!(ids.eq(entries.iter().map(|entry| entry.id)));
     }
 
-    // Nobody needs to check a signature that a later, checked one has said is good: here it is
-    // not, and the author said so. It counts, as the chain through it counts.
+    // The signature of the first entry is wrong, and its author vouches for it with the second one.
+    // It counts, as the chain through it does.
     #[test]
-    fn what_an_authentic_later_entry_commits_to_is_not_checked_itself() {
+    fn vouched_entry_is_not_checked_itself() {
         let first = chain(AUTHOR_A, None, 1).remove(0);
         let odd = forged(&first);
         let second = entry(AUTHOR_A, 2, Some(odd.id), 9, "/1");
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn b8_a_bad_last_signature_is_named_and_the_ones_before_it_count() {
+    fn b8_bad_last_signature_spares_those_before() {
         let a = chain(AUTHOR_A, None, 4);
         let mut entries = bare(&[&a[0], &a[1], &a[2], &a[3]]);
         entries[3] = Ok(forged(&a[3]));
@@ -128,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn b8_a_forgery_in_the_middle_breaks_the_run_in_two() {
+    fn b8_forgery_in_the_middle_splits_the_run() {
         let a = chain(AUTHOR_A, None, 5);
         let mut entries = bare(&[&a[0], &a[1], &a[2], &a[3], &a[4]]);
         entries[2] = Ok(forged(&a[2]));
@@ -137,13 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn b1_each_branch_of_a_fork_gets_its_own_check() {
+    fn b1_each_branch_of_a_fork_is_checked() {
         let trunk = chain(AUTHOR_A, None, 2);
         let (left, mut right) = (
             chain(AUTHOR_A, trunk.last(), 2),
             chain(AUTHOR_A, trunk.last(), 3),
         );
-        // The one with the same stamp as on the other branch is the same entry.
+        // With the same stamp, the first entry of this branch is the same entry as on the other
+        // one.
         right.remove(0);
         let mut entries = bare(&[
             &trunk[0], &trunk[1], &left[0], &left[1], &right[0], &right[1],
@@ -154,10 +160,10 @@ mod tests {
         assert_eq!(good, [true, true, true, false, true, false]);
     }
 
-    // If it did, a node that got both in one message would have an entry which a node that got them
-    // in two has not, and everything that depends on it.
+    // Otherwise a node that received both in one message would have an entry that a node which
+    // received them in two messages refuses, with everything that depends on it.
     #[test]
-    fn b8_nothing_vouches_for_what_stands_before_its_run() {
+    fn b8_entry_before_the_run_is_not_vouched_for() {
         let before = chain(AUTHOR_A, None, RUN_ENTRIES_MAX - 2);
         let last = chain(AUTHOR_A, before.last(), 1).remove(0);
         assert_eq!(last.header.seq, RUN_ENTRIES_MAX - 1);
@@ -172,10 +178,10 @@ mod tests {
         assert_eq!(good, [false, true, true]);
     }
 
-    // An author can sign an entry whose `prev` is an id of somebody else's forged entry. If that
-    // vouched, anybody could write in anybody's name.
+    // The `prev` of an entry can be the id of a forged entry of another author. If that vouched for
+    // it, anybody could write in the name of any author.
     #[test]
-    fn b8_nobody_vouches_for_another_author() {
+    fn b8_author_cannot_vouch_for_another() {
         let victim = chain(AUTHOR_A, None, 1).remove(0);
         let odd = forged(&victim);
         let liar = entry(AUTHOR_B, 2, Some(odd.id), 9, "/1");
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_stays_in_its_place() {
+    fn earlier_refusal_stays_in_its_place() {
         let a = chain(AUTHOR_A, None, 2);
         let newer = EntryError::NeedsNewer { what: "test" };
         let mut entries = bare(&[&a[0], &a[1]]);

@@ -1,8 +1,10 @@
-//! The evaluation of all acts, from the best rank to the worst.
+//! Evaluation of all acts, from the best rank to the worst.
 //!
-//! Authority is followed as Dijkstra's algorithm follows roads: a grant has a worse rank than what it
-//! rests on, and a removal counts only against worse ranks than its own. So when a node's turn
-//! comes, everything that can end it, or make it better, has been seen.
+//! Authorities (a rank and a node) are taken from a queue in order of rank, then key, as Dijkstra's
+//! algorithm takes the nearest node. A grant has a worse rank than the authority it is made by, and
+//! a removal counts only against worse ranks than its own. So when the first authority of a node is
+//! taken, all acts that can end it or give it a better rank have been applied. The acts that cite
+//! the authority's grant are applied then, those after the node's kept tips excepted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,15 +23,16 @@ use crate::{
 };
 
 impl Members {
-    /// Evaluates all acts in the root store that `creator` founded.
+    /// Evaluates all acts in `root`, the root store that `creator` founded; the module has the
+    /// rules.
     ///
-    /// `leads(author, entry, tip)` says whether `entry` is on the branch of `author` that ends in
-    /// `tip`; `None` where `tip` has not come, when every lesser seq counts.
-    ///
-    /// The creator's own removal does not count if no admin would be left. So there always is one.
+    /// The order of `acts` does not matter, nor does an act that is given twice. `leads(author,
+    /// entry, tip)` returns whether `entry` is on the branch of `author` that ends in `tip`. It
+    /// returns `None` if `tip`, or an entry between the two, is not here; then `entry` is taken to
+    /// be on it if its seq is lesser.
     ///
     /// # Errors
-    /// Those of `leads`.
+    /// The error of `leads`.
     pub fn evaluate<'a, E>(
         creator: Author,
         root: StoreId,
@@ -49,12 +52,12 @@ impl Members {
         if members.admins().next().is_some() {
             return Ok(members);
         }
-        // Only the creator's own removal can have led here: it is void then.
+        // Only the creator's removal of itself can leave no admin; it is void then.
         evaluation.leaving.remove(&creator);
         evaluation.run(creator)
     }
 
-    /// Returns the members of a root store in which only its creator has acted, and granted nothing.
+    /// Returns the members of a root store without any act: its creator, as admin.
     pub fn founded(creator: Author, root: StoreId) -> Self {
         let unasked = |_: &Author, _, _| Ok::<_, Infallible>(None);
         let Ok(members) = Self::evaluate(creator, root, [], unasked);
@@ -62,13 +65,14 @@ impl Members {
     }
 }
 
-// The acts by author and authority. Written by `file` only, before `run`.
+// Acts by the keys under which `run` looks them up. Filled by `file`; `run` only reads them.
 struct Evaluation<'a, L> {
     root: StoreId,
     leads: L,
-    // By author and cited entry; all of the creator's under FOUNDING.
+    // Acts by author and cited entry. Those of the creator are under `FOUNDING`, whatever they
+    // cite.
     by_authority: BTreeMap<(Author, EntryId), Vec<&'a Acts>>,
-    // Those in which the author removes itself, and the tips it names.
+    // Entries by which an author removes itself, and the tips that each names.
     leaving: BTreeMap<Author, BTreeMap<FrontierTip, &'a Tips>>,
 }
 
@@ -107,7 +111,7 @@ where
             grants: 0,
             entry: FOUNDING,
         };
-        // One entry can make several nodes admin: then the key decides.
+        // One entry can make several nodes admin: they have one rank, and the key decides.
         let mut queue = BTreeSet::from([(founding, creator)]);
         let mut done = BTreeSet::new();
         while let Some((rank, node)) = queue.pop_first() {
@@ -116,7 +120,7 @@ where
             }
             let known = members.nodes.entry(node).or_default();
             known.rank.get_or_insert(rank);
-            // The same each time: nothing is added to the removals of one that has a rank.
+            // The same for each authority of a node: a node that has a rank gets no more removals.
             let cut = known.kept_through(&self.root);
             let by_it = self.by_authority.get(&(node, rank.entry));
             for acts in by_it.into_iter().flatten() {
@@ -134,7 +138,7 @@ where
         Ok(members)
     }
 
-    // Ends `node` where it left first, unless others had ended it before that.
+    // Removes `node` by the first entry by which it left that the removals by others keep.
     fn leave(&self, members: &mut Members, node: Author) -> Result<(), E> {
         let cut = members
             .get(&node)
@@ -152,7 +156,7 @@ where
 }
 
 impl Members {
-    // Does what an entry of authority `rank` says. Returns the new authorities.
+    // Applies the acts of an entry with authority `rank`. Returns the authorities that it grants.
     fn apply(&mut self, rank: Rank, acts: &Acts) -> Vec<(Rank, Author)> {
         let mut admins = Vec::new();
         for (node, act) in &acts.acts {
@@ -174,7 +178,8 @@ impl Members {
                     }
                     self.counting.insert((acts.entry, *node));
                 }
-                // Its turn has come before: it is the better ranked, or the author itself.
+                // The node has a rank, so its authority was taken before: it ranks better, or it is
+                // the author.
                 Act::Remove(_) if known.rank.is_some() => {}
                 Act::Remove(tips) => {
                     let removal = Removal {
@@ -195,5 +200,5 @@ impl Members {
     }
 }
 
-// No entry has this id. It stands for the grant that the creator never needed.
+// No entry has this id. It stands for a grant to the creator, who needs none.
 const FOUNDING: EntryId = EntryId([0; 32]);

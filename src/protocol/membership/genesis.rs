@@ -1,4 +1,9 @@
-//! A genesis: who founded a store, and the proof of it.
+//! Genesis: the creator and the nonce from which a store's id is derived.
+//!
+//! The store id is a hash of the creator's key and a random nonce ([`StoreId::derive`]). The root
+//! store keeps both, in hex, at `/stores/{store}/genesis`. A value there is valid only if the id
+//! derived from it is the one in its key, so it shows who founded the store whoever wrote it, and
+//! nobody can claim a store that exists.
 
 use std::fmt;
 
@@ -7,34 +12,35 @@ use data_encoding::HEXLOWER;
 
 use crate::id::{Author, StoreId};
 
-/// Creator and nonce from which a store's id is derived. Kept in the root store at
-/// `/stores/{store}/genesis`.
+/// The values that a store's id is derived from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Genesis {
-    /// The node that founded the store.
+    /// Node that founded the store.
     pub creator: Author,
     /// Random bytes, not secret.
     pub nonce: [u8; 32],
 }
 
 impl Genesis {
-    /// Returns the id of the store.
+    /// Returns the id of the store, derived from both fields.
     pub fn store(&self) -> StoreId {
         StoreId::derive(&self.creator, &self.nonce)
     }
 
-    /// Returns where the root store keeps it.
+    /// Returns the root-store key of the genesis: `/stores/{store}/genesis`.
     pub fn key(&self) -> Bytes {
         Bytes::from(format!("/stores/{}/genesis", self.store()))
     }
 
-    /// Returns the value at its key: creator and nonce, in hex.
+    /// Returns the value at that key: creator and nonce, each as 64 lowercase hex digits.
     pub fn encode(&self) -> Bytes {
         Bytes::from(format!("{}{}", self.creator, HEXLOWER.encode(&self.nonce)))
     }
 
-    /// Reads a root-store key and its value; `None` unless it is the genesis of the store that the
-    /// key names. Whoever wrote it, it is true: only the creator's key and nonce give that id.
+    /// Decodes a root-store key and its value.
+    ///
+    /// Returns `None` unless the value is exactly the genesis of the store that the key names. The
+    /// author of the put does not matter: only the true creator and nonce give that id.
     pub fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
         if value.len() != 128 {
             return None;
@@ -65,7 +71,7 @@ mod tests {
     };
 
     #[test]
-    fn genesis_proves_the_id_that_its_key_names() {
+    fn genesis_gives_the_id_in_its_key() {
         let (key, value) = (GENESIS.key(), GENESIS.encode());
         let store = StoreId::derive(&GENESIS.creator, &GENESIS.nonce);
         assert_eq!(key, format!("/stores/{store}/genesis"));
@@ -74,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_the_creator_and_no_other_text_is_a_genesis() {
+    fn any_other_key_or_value_is_refused() {
         let (key, value) = (GENESIS.key(), GENESIS.encode());
         let other = Genesis {
             creator: Author([0xcd; 32]),

@@ -1,9 +1,13 @@
-//! A proof of membership: the grants that lead to a node, each by the one before.
+//! Grant chain: a proof of membership, shown to a node that has not received the grants yet.
 //!
-//! For somebody who has not heard of them yet. They are entries of the root store like any others,
-//! so a proof says nothing that a sync would not: whoever reads it evaluates the members as if
-//! these few acts had come. It needs no more of the logs they stand in: an act counts by whom it
-//! cites, wherever it stands.
+//! A proof is 1 to `PROOF_GRANTS_MAX` signed entries of the root store, in this order. The author
+//! of the first is, or was, an admin as far as the verifier knows. Each later entry cites the one
+//! before as a parent, and the one before grants admin to its author. The last grants a role to the
+//! node. All signatures are valid. No other entries of the logs are needed, because an act counts
+//! by the grant that it cites and not by its place in a log.
+//!
+//! A proof gives nothing that a sync would not: the verifier evaluates its members with these acts
+//! added ([`Members::evaluate`]), and the node is a member only if that says so.
 
 use std::collections::BTreeMap;
 
@@ -21,52 +25,54 @@ use crate::{
     },
 };
 
-/// Why entries prove nothing.
+/// Why entries are refused as a proof.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
-    /// None, or more than a chain of grants may have.
+    /// There is no entry, or there are too many.
     #[error("a proof has 1 to {grants_max} grants; this one has {grants}")]
     Length {
-        /// Grants in the chain.
+        /// Number of entries shown.
         grants: usize,
-        /// Most grants that are accepted.
+        /// Greatest number allowed.
         grants_max: usize,
     },
-    /// One of them is no entry, or is not authentic.
+    /// An entry does not decode, or its signature is wrong.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// One of them is of another store.
-    #[error("the proof is of store {theirs}, this is {ours}")]
+    /// An entry belongs to another store.
+    #[error("the proof is for store {theirs}; the root store here is {ours}")]
     WrongStore {
         /// Store that the entry names.
         theirs: StoreId,
-        /// The root store.
+        /// Root store of the verifier.
         ours: StoreId,
     },
-    /// The first one is by nobody who is, or was, an admin here.
-    #[error("node {author} is no admin")]
+    /// The author of the first entry is not, and was not, an admin as far as is known here.
+    #[error("the proof begins with a grant by node {author}, which is not known as an admin here")]
     NotAnAdmin {
-        /// Author of the entry.
+        /// Author of the first entry.
         author: Author,
     },
-    /// One of them does not follow from the one before, or the last one grants the node nothing.
+    /// An entry has no act or does not follow from the one before, or the last one grants the node
+    /// no role.
     #[error("the chain of grants ends at entry {entry}")]
     Broken {
-        /// The last one that is in its place.
+        /// Last entry that is in order; the first entry if it has no act.
         entry: EntryId,
     },
-    /// A chain in good order, and yet the node is no member: somebody in it was removed.
-    #[error("node {node} is no member by it")]
+    /// The chain is in order, but a node in it was removed, so the grants do not count.
+    #[error("the chain of grants does not make node {node} a member: a node in it was removed")]
     Void {
-        /// Node that the proof is about.
+        /// Node that showed the proof.
         node: Author,
     },
 }
 
-/// Returns where the grants stand that make `node` what it is, the nearest to the creator first; at
-/// most the last `PROOF_GRANTS_MAX`. None for one that is no member.
+/// Returns the entries of the grants that lead to `node`, the one nearest to the creator first.
 ///
-/// `acts`: all of the root store, by entry.
+/// Of a longer chain only the last `PROOF_GRANTS_MAX` are returned, because others know the first
+/// ones best. Empty for a node that is not a member, and for the creator if it was granted nothing.
+/// `acts` has all acts of the root store by entry, with the place of each.
 pub fn grants(
     node: &Author,
     acts: &BTreeMap<EntryId, (Parent, Acts)>,
@@ -94,13 +100,14 @@ pub fn grants(
     chain
 }
 
-/// Checks that `entries` are a chain of grants in `store`, from somebody who is or was an admin
-/// among `members` to `node`, and returns its acts. Whether they count is for `Members::evaluate`.
+/// Checks that `entries` are a chain of grants in `store`, from an admin or former admin of
+/// `members` to `node`, and returns their acts. `Members::evaluate` decides whether the acts count.
 ///
-/// Signatures come last, and the first bad one ends it: a stranger costs one.
+/// Signatures are checked last, and the first wrong one ends the check, so that a stranger costs
+/// one signature check.
 ///
 /// # Errors
-/// `ProofError`; never `Void`.
+/// Any `ProofError` except `Void`, which is for the caller to return after the evaluation.
 pub fn check(
     entries: &[Bytes],
     store: &StoreId,
@@ -184,7 +191,7 @@ mod tests {
         Author(key.verifying_key().to_bytes())
     }
 
-    // At any place of its author's log: what stands before it matters to nobody here.
+    // The place in the author's log is arbitrary: a proof does not depend on the entries before.
     fn grant(by: u8, cites: Option<&VerifiedEntry>, to: u8, role: Role) -> VerifiedEntry {
         let header = Header {
             store: ROOT,
@@ -206,7 +213,7 @@ mod tests {
         sign(&SigningKey::from_bytes(&[by; 32]), header, vec![op]).unwrap()
     }
 
-    // A chain of admins from the founder, the last one a reader.
+    // A chain of grants from the founder: of admin, and the last one of reader.
     fn chain(length: u8) -> Vec<VerifiedEntry> {
         let mut chain: Vec<VerifiedEntry> = Vec::new();
         for by in FOUNDER..FOUNDER + length {
@@ -239,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grants_that_lead_to_a_node_are_found_and_believed_by_who_knows_the_founder_only() {
+    fn chain_convinces_a_node_that_knows_the_founder() {
         let all = chain(3);
         let mut others = all.clone();
         others.push(grant(FOUNDER, None, 90, Role::Admin));
@@ -256,7 +263,7 @@ mod tests {
             Ok::<_, Infallible>(None)
         });
         assert_eq!(by_it.role(&node(4)), Some(Role::Reader));
-        // A node that knows more grants needs a shorter chain.
+        // A verifier that knows more admins needs fewer grants.
         let (_, members) = known(&all[..2]);
         assert!(check(&encoded(&all[2..]), &ROOT, &node(4), &members).is_ok());
         assert_eq!(
@@ -266,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_longer_than_a_proof_is_cut_at_the_end_that_others_know_best() {
+    fn long_chain_loses_grants_next_to_the_creator() {
         let length = u8::try_from(PROOF_GRANTS_MAX).unwrap() + 5;
         let all = chain(length);
         let (acts, members) = known(&all);
@@ -276,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_with_a_hole_or_to_somebody_else_proves_nothing() {
+    fn broken_chain_or_other_node_is_refused() {
         let all = chain(3);
         let (_, founded) = known(&[]);
         let broken =
@@ -288,7 +295,7 @@ mod tests {
         );
         assert_eq!(broken(&all, 5), ends_at(&all[2]));
         assert_eq!(broken(&all[..2], 4), ends_at(&all[1]));
-        // By the right node, which does not say by which right.
+        // The author is an admin, but its grant does not cite the one that made it so.
         let careless = grant(2, None, 3, Role::Admin);
         assert_eq!(broken(&[all[0].clone(), careless], 3), ends_at(&all[0]));
         let other = check(&encoded(&all), &StoreId([2; 16]), &node(4), &founded);

@@ -1,13 +1,16 @@
-//! An invite: a role for whoever shows a secret, once and for a while.
+//! Invite: a role that one node gets by showing a secret before the invite expires.
 //!
 //! ```text
 //! /invites/{hash of the secret}    {role}
 //!                                  expires {ms since 1970}
-//!                                  used {author}              once it is
+//!                                  used {author}              only after it was redeemed
 //! ```
 //!
-//! The root store has the hash only: whoever reads it cannot redeem it. The node that wrote an
-//! invite redeems it, in one atomic write: the grant, and the invite marked as used.
+//! The root store keeps a BLAKE3 hash of the 32-byte secret, so a node that reads the store cannot
+//! redeem the invite. The issuing node redeems it in one atomic write: the grant, and the invite
+//! marked as used. An invite is good for one node, until its expiry time (exclusive) by the issuing
+//! node's clock. The node that used it may show it again at any time and gets the same role,
+//! because the first reply may have been lost.
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -19,42 +22,47 @@ use crate::{id::Author, protocol::membership::role::Role};
 pub struct Invite {
     /// Role that it grants.
     pub role: Role,
-    /// Milliseconds since 1970 from which on it is worth nothing.
+    /// Time from which on it cannot be used, inclusive, in ms since 1970.
     pub expires_ms: u64,
-    /// Node that has used it; `None` while it is open.
+    /// Node that used it; `None` if it is unused.
     pub used: Option<Author>,
 }
 
-/// Why an invite is worth nothing.
+/// Why an invite is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InviteError {
-    /// There is no such invite here, or it was taken back.
+    /// No invite with this secret is here: it never was, or it was taken back.
     #[error("there is no such invite, or it was taken back")]
     Unknown,
-    /// It came too late.
-    #[error("the invite expired at {expires_ms} ms since 1970; it is {now_ms} now")]
+    /// The invite has expired.
+    #[error(
+        "the invite expired {} ago; ask the node that issued it for a new one",
+        ago(*expires_ms, *now_ms)
+    )]
     Expired {
-        /// When it expired, ms since 1970.
+        /// Time at which it expired, in ms since 1970.
         expires_ms: u64,
-        /// The clock of the node that issued it, ms since 1970.
+        /// Time on the clock of the issuing node, in ms since 1970.
         now_ms: u64,
     },
-    /// Another node came first.
+    /// Another node has used the invite.
     #[error("the invite was used by node {by}")]
     Used {
-        /// Node that has used it.
+        /// Node that used it.
         by: Author,
     },
 }
 
 impl Invite {
-    /// Returns where the root store keeps the invite with this secret.
+    /// Returns the root-store key of the invite with this secret.
+    ///
+    /// The hash has a derive-key context of its own.
     pub fn key(secret: &[u8; 32]) -> Bytes {
         let hash = blake3::derive_key("lattice 2026 invite secret v1", secret);
         Bytes::from(format!("/invites/{}", HEXLOWER.encode(&hash)))
     }
 
-    /// Returns the value at its key.
+    /// Returns the value at that key.
     pub fn encode(&self) -> Bytes {
         let used = self.used.map(|by| format!("\nused {by}"));
         Bytes::from(format!(
@@ -65,7 +73,7 @@ impl Invite {
         ))
     }
 
-    /// Reads what `encode` writes; anything else is no invite.
+    /// Decodes a value; `None` unless it is exactly as `encode` writes it.
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut lines = str::from_utf8(value).ok()?.splitn(3, '\n');
         let role = lines.next()?.parse().ok()?;
@@ -82,12 +90,15 @@ impl Invite {
         (invite.encode() == value).then_some(invite)
     }
 
-    /// Returns what `joiner` gets for the secret whose key has `value`.
+    /// Returns the role that `joiner` gets for the secret whose key has `value`.
     ///
-    /// The node that has used it may show it again: the answer of the first time may have been lost.
+    /// `value` is `None` if there is none at the key; `now_ms` is the issuing node's clock, in ms
+    /// since
+    /// 1970. The node that used the invite gets the same role again, also after the expiry.
     ///
     /// # Errors
-    /// `Unknown`, also where `value` is no invite; `Used` by another node; `Expired`.
+    /// `Unknown` if `value` is `None` or malformed; `Used` if another node used the invite;
+    /// `Expired` if it is unused and `now_ms` is at or after its expiry.
     pub fn check(value: Option<&[u8]>, joiner: &Author, now_ms: u64) -> Result<Role, InviteError> {
         let invite = value.and_then(Self::decode).ok_or(InviteError::Unknown)?;
         match invite.used {
@@ -99,6 +110,17 @@ impl Invite {
             }),
             None => Ok(invite.role),
         }
+    }
+}
+
+// Returns the time between two times in ms, in the largest unit of which it has at least two.
+fn ago(since_ms: u64, now_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(since_ms) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        172_800.. => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -123,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn invites_are_text_and_what_is_written_is_read() {
+    fn encoded_invite_decodes_to_itself() {
         assert_eq!(FRESH.encode(), "writer\nexpires 1000");
         let used = format!("writer\nexpires 1000\nused {}", "0a".repeat(32));
         assert_eq!(USED.encode(), used);
@@ -132,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn key_has_the_hash_of_the_secret() {
+    fn key_has_a_hash_of_the_secret() {
         let key = Invite::key(&[1; 32]);
         assert_eq!(key.len(), "/invites/".len() + 64);
         assert_ne!(key, Invite::key(&[2; 32]));
@@ -144,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invite_is_good_until_it_expires() {
+    fn invite_is_good_until_it_expires() {
         assert_eq!(check(&FRESH, &NODE_A, 999), Ok(Role::Writer));
         let expired = InviteError::Expired {
             expires_ms: 1000,
@@ -154,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn m8_an_invite_is_good_for_one_node_which_may_ask_again() {
+    fn m8_used_invite_is_good_for_its_node_only() {
         assert_eq!(check(&USED, &NODE_A, 999), Ok(Role::Writer));
         assert_eq!(check(&USED, &NODE_A, 1001), Ok(Role::Writer));
         let used = Err(InviteError::Used { by: NODE_A });
@@ -163,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_not_as_written_is_unknown() {
+    fn missing_or_malformed_invite_is_unknown() {
         assert_eq!(Invite::check(None, &NODE_A, 0), Err(InviteError::Unknown));
         for invite in [FRESH, USED] {
             let value = invite.encode();

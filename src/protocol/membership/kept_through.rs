@@ -1,20 +1,28 @@
-//! Through where the entries of a removed author count.
+//! Kept entries: through which entries a removed author counts in one store.
+//!
+//! Each counting removal of the author names tips in the store. An entry is kept if, for every
+//! removal, it is one of these tips or a tip leads back to it. A removal that names no tip in the
+//! store keeps nothing there. While a tip, or the branch between it and the entry, is not here,
+//! every entry with a lesser seq than the tip's is taken to be kept.
 
 use std::collections::BTreeSet;
 
 use crate::{id::Author, protocol::frontier::FrontierTip};
 
-/// Through where a removed author's entries count in one store: the tips of each removal.
+/// Tips through which a removed author's entries count in one store, one set for each removal.
+///
+/// Without any set every entry is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeptThrough(pub(super) Vec<BTreeSet<FrontierTip>>);
 
 impl KeptThrough {
-    /// True when `entry` of `author` counts: each removal has a tip that it is, or leads to.
+    /// Returns whether `entry` of `author` is kept by every removal.
     ///
-    /// `leads` as in `Members::evaluate`, for the store that the cut is of.
+    /// `leads` is as in [`Members::evaluate`](super::Members::evaluate), for the store that the
+    /// tips are in.
     ///
     /// # Errors
-    /// Those of `leads`.
+    /// The error of `leads`.
     pub fn covers<E>(
         &self,
         author: &Author,

@@ -1,3 +1,9 @@
+//! Members: the result of an evaluation of all acts, and the questions that it answers.
+//!
+//! A node has the highest role that a counting grant gives it, unless a counting removal is about
+//! it: then it has none. Its entries count in a store if it is a writer or an admin. If it was one
+//! and was removed, only entries that its removals keep count. The folder states which acts count.
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -11,131 +17,136 @@ use crate::{
     },
 };
 
-/// The members of a mesh, and which acts made them so.
+/// The members of a mesh, and the nodes that were removed, as the counting acts make them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
-    // Everybody that an act which counts is about, and the creator.
+    // The creator, and all nodes that a counting act is about. A node that is only removed is here,
+    // too.
     pub(super) nodes: BTreeMap<Author, Member>,
-    // The acts that count: entry, and the node it is about.
+    // Counting acts: the entry, and the node that it acts on.
     pub(super) counting: BTreeSet<(EntryId, Author)>,
 }
 
-/// Standing of one node, as the acts that count make it.
+/// State of one node, as the counting acts make it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Member {
-    /// The rank of an admin; `None` for everybody else.
+    /// Best rank among the grants of admin to the node; `None` if it was never an admin. Kept when
+    /// the node is removed.
     pub rank: Option<Rank>,
-    /// The best grant it has; `None` for one that was removed before a grant of it came. An admin
-    /// cites this entry in all that it does to nodes; the creator needs none.
+    /// Grant with the highest role, then the best rank; `None` for the creator unless it was
+    /// granted a role, and for a node that was removed but never granted a role. An admin cites
+    /// this entry in its acts; the creator need not.
     pub grant: Option<Grant>,
-    /// By whom it was removed, by entry. Empty for members.
+    /// Counting removals of the node, by entry; empty for a member.
     pub removals: BTreeMap<EntryId, Removal>,
 }
 
-/// Distance from the creator. The lesser is the better.
+/// Distance of an authority from the creator, compared by both fields; the lesser is the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank {
-    /// Grants between the creator and this admin; 0 for the creator.
+    /// Number of grants between the creator and this admin; 0 for the creator.
     pub grants: u64,
-    /// The entry of the last one; zeros for the creator.
+    /// Entry of the last of these grants; all zeros for the creator.
     pub entry: EntryId,
 }
 
 /// A grant that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
-    /// Role that it grants.
+    /// Role that is granted.
     pub role: Role,
-    /// The rank that an admin has by it.
+    /// Rank of the authority that it gives, if the role is admin; `rank.entry` is the granting
+    /// entry.
     pub rank: Rank,
-    /// Node that granted it.
+    /// Author of the grant.
     pub by: Author,
-    /// Its place in the log of `by`.
+    /// Seq of the granting entry in the log of `by`.
     pub seq: Seq,
 }
 
 /// A removal that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// Node that removed it: another admin, or the node itself.
+    /// Author of the removal: an admin, or the node itself.
     pub by: Author,
-    /// Through where the node's entries count. In the root store of one that left: its last act.
+    /// Tips through which the node's entries count, inclusive. For a node that left, its only tip
+    /// in the root store is the entry by which it left.
     pub tips: Tips,
 }
 
-/// Fate of an author's entries in a store.
+/// Whether an author's entries count in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody has granted it anything yet: they wait.
+    /// No counting grant is about the author: its entries wait.
     Unknown,
-    /// It may not write: they keep no place.
+    /// The author is a reader, or was one: its entries are refused.
     Reader,
-    /// They count.
+    /// All entries count.
     Counts,
-    /// They count as far as this says; later ones keep no place.
+    /// The author was removed: entries that this keeps count, others are refused.
     Through(KeptThrough),
 }
 
-/// Why a node may not be granted a role, or be removed.
+/// Why an act would not count, or would change nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
-    /// Only admins may.
-    #[error("node {node} is {}; only an admin may do this", role.map_or("no member".to_owned(), |role| format!("a {role}")))]
+    /// The node that would act is not an admin.
+    #[error("node {node} is {}; only an admin may do this", role.map_or("not a member".to_owned(), |role| format!("a {role}")))]
     NotAdmin {
-        /// Node that wanted to act.
+        /// Node that would act.
         node: Author,
-        /// Role of that node; `None` when it is not a member.
+        /// Role of that node; `None` if it is not a member.
         role: Option<Role>,
     },
-    /// It was removed; no grant takes that back.
-    #[error("node {node} was removed by {by}, for ever; it can join with a new key")]
+    /// The node was removed or has left, which no grant takes back.
+    #[error("node {node} was removed by {by} for ever; it can join again with a new key")]
     Removed {
-        /// Node that the act is about.
+        /// Node that was removed.
         node: Author,
-        /// By whom.
+        /// Author of one of its removals.
         by: Author,
     },
-    /// Roles only go up.
+    /// The node has this role or a higher one: a grant never lowers a role.
     #[error(
         "node {node} has role {has} already; to give it {role}, remove it and invite it with a new key"
     )]
     HasRole {
-        /// Node that the act is about.
+        /// Node that would be granted a role.
         node: Author,
-        /// Role that the node has.
+        /// Role that it has.
         has: Role,
-        /// Role that it was to get.
+        /// Role that it would be granted.
         role: Role,
     },
-    /// There is nobody to remove.
-    #[error("node {node} is no member")]
+    /// The node that would be removed is not a member.
+    #[error("node {node} is not a member")]
     Stranger {
-        /// Node that the act is about.
+        /// Node that would be removed.
         node: Author,
     },
-    /// It is nearer to the creator, or is the creator.
+    /// The admin that would be removed ranks better than the one that would remove it.
     #[error(
-        "node {node} is {grants} grants from the creator, you are {own_grants}; \
-         only the nearer removes the other, of two equally near the one with the lesser grant"
+        "node {node} is {grants} grants away from the creator, this node {own_grants}; only the nearer \
+         admin can remove the other, or at equal distance the one with the lesser grant id"
     )]
     Outranked {
-        /// Node that the act is about.
+        /// Admin that would be removed.
         node: Author,
-        /// Grants between the creator and it.
+        /// Number of grants between the creator and that admin.
         grants: u64,
-        /// Grants between the creator and the one who wanted to remove it.
+        /// Number of grants between the creator and the admin that would remove it.
         own_grants: u64,
     },
-    /// Nobody could grant anything then.
-    #[error("node {node} is the last admin; make another one admin first")]
+    /// The node is the only admin and would leave: nobody could grant a role any more.
+    #[error("node {node} is the last admin; make another node admin first")]
     LastAdmin {
-        /// Node that the act is about.
+        /// Node that would leave.
         node: Author,
     },
 }
 
 impl Members {
-    /// Returns the role of `node`; `None` for strangers and for those removed.
+    /// Returns the role of `node`; `None` if it was never granted one, was removed, or has left.
     pub fn role(&self, node: &Author) -> Option<Role> {
         self.nodes
             .get(node)
@@ -143,19 +154,19 @@ impl Members {
             .and_then(Member::role)
     }
 
-    /// True when `node` was removed, or has left.
+    /// Returns whether `node` was removed or has left.
     pub fn is_removed(&self, node: &Author) -> bool {
         self.nodes
             .get(node)
             .is_some_and(|member| !member.removals.is_empty())
     }
 
-    /// Returns what is known of `node`, also of one that was removed.
+    /// Returns the state of `node`, also if it was removed; `None` if no counting act is about it.
     pub fn get(&self, node: &Author) -> Option<&Member> {
         self.nodes.get(node)
     }
 
-    /// Returns everybody that an act which counts is about, by key.
+    /// Returns the creator and all nodes that a counting act is about, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Author, &Member)> {
         self.nodes.iter()
     }
@@ -168,18 +179,19 @@ impl Members {
             .filter(move |node| *node != own && self.role(node).is_some())
     }
 
-    /// True when what `entry` does to `node` counts. All other acts are void: their puts keep no
-    /// place in the state.
+    /// Returns whether the act of `entry` on `node` counts.
+    ///
+    /// All other acts are void: their puts keep no place in the state.
     pub fn counts(&self, entry: &EntryId, node: &Author) -> bool {
         self.counting.contains(&(*entry, *node))
     }
 
-    /// Returns all acts that count: entry, and the node it is about.
+    /// Returns all counting acts: the entry, and the node that it acts on.
     pub fn counting(&self) -> &BTreeSet<(EntryId, Author)> {
         &self.counting
     }
 
-    /// Returns what becomes of the entries of `author` in `store`, the root store among them.
+    /// Returns whether the entries of `author` count in `store`, which may be the root store.
     pub fn standing(&self, store: &StoreId, author: &Author) -> Standing {
         let granted = self
             .nodes
@@ -193,10 +205,11 @@ impl Members {
         }
     }
 
-    /// Checks that a grant of `role` to `node` by `by` would change something.
+    /// Checks that a grant of `role` to `node` by `by` would count and change something.
     ///
     /// # Errors
-    /// `NotAdmin`, `Removed`, `HasRole`.
+    /// `NotAdmin` if `by` is not an admin; `Removed` if `node` was removed or has left; `HasRole`
+    /// if `node` has `role` or a higher one.
     pub fn may_grant(&self, by: &Author, node: &Author, role: Role) -> Result<(), MembershipError> {
         self.admin_rank(by)?;
         self.check_not_removed(node)?;
@@ -210,10 +223,14 @@ impl Members {
         }
     }
 
-    /// Checks that a removal of `node` by `by` would count. Every member may remove itself.
+    /// Checks that a removal of `node` by `by` would count.
+    ///
+    /// Every member may remove itself, except the last admin.
     ///
     /// # Errors
-    /// `Removed`, `Stranger`, `LastAdmin`, `NotAdmin`, `Outranked`.
+    /// `Removed` if `node` was removed or has left; `Stranger` if it is not a member; `LastAdmin`
+    /// if it is the only admin and would leave; `NotAdmin` if `by` is another node and not an
+    /// admin; `Outranked` if `node` is an admin that ranks better than `by`.
     pub fn may_remove(&self, by: &Author, node: &Author) -> Result<(), MembershipError> {
         self.check_not_removed(node)?;
         let role = self.role(node);
@@ -270,7 +287,8 @@ impl Members {
 }
 
 impl Member {
-    /// Returns what it was granted at most, also when it was removed since.
+    /// Returns the highest role that the node was granted, also if it was removed since; `None` if
+    /// it was never granted one.
     pub fn role(&self) -> Option<Role> {
         match self.rank {
             Some(_admin) => Some(Role::Admin),

@@ -1,20 +1,31 @@
-//! Membership: who belongs, with which role, and which of an author's entries count.
+//! Membership: which nodes are members, with which role, and which entries of an author count.
 //!
-//! A pure function of the set of acts in the root store, in whatever order they came:
+//! Membership is a pure function of the creator and of the set of acts in the root store; the order
+//! in which acts arrive does not matter. An act is a grant of a role to a node, or the removal of a
+//! node. These rules decide which acts count; all others are void:
 //!
-//! - An act counts if its author is the creator, or if its entry cites a counting grant of admin to
-//!   its author. What is granted later does not help it.
-//! - Authority has a rank: how many grants it is away from the creator, then the id of the last of
-//!   them. An act has that of the best counting grant it cites; a node that of its best of admin.
-//!   So a further grant can only better a rank, and never takes an act away from who wrote it.
-//! - A removal counts against admins whose rank is worse than its own, and against everybody who
-//!   is no admin. The creator can be removed by nobody else.
-//! - Every member may leave: a removal of its own author needs no authority. The first one counts.
-//! - Of a removed author's acts those count that every removal of it has a tip after.
+//! - Authority: an act needs the authority of its author. The creator has authority always. Any
+//!   other author has it if the entry cites, as a parent, a counting grant of admin to that author.
+//!   A grant that the entry does not cite does not help it, so authority lies in the act's own
+//!   past.
+//! - Rank: the rank of an authority is the number of grants between it and the creator, then the id
+//!   of the last of these grants; the lesser rank is the better. An act has the best rank among
+//!   those grants that it cites; an admin has the best rank among all grants of admin to it.
+//!   Between two nodes made admin by one entry the lesser key is the better. So a further grant can
+//!   only better a rank, and never makes an act void.
+//! - Removal: a removal counts against an admin only if its rank is better than the admin's, and
+//!   against every node that is not an admin. So only the creator itself can remove the creator.
+//! - Leaving: a member may remove itself without any authority. Of its removals of itself one
+//!   counts, the first by seq, then id, among those that the removals by others keep. A removal of
+//!   the creator by itself is void if no admin would be left, so there is always an admin.
+//! - Kept entries: a removal names tips. Of a removed author's entries those count that, for every
+//!   counting removal of it, are one of its tips in that store or are led back to by one. For a
+//!   node that left, the tip in the root store is the entry by which it left.
+//! - Removals are final: no grant makes a removed node a member again.
 //!
-//! So of two admins who remove each other the better ranked stays; what a removed admin granted past
-//! its tips is void; and where an admin removes a writer whom a better ranked one, not knowing it,
-//! makes an admin, the better ranked has its way.
+//! It follows that of two admins who remove each other the better ranked stays, and that grants
+//! which a removed admin made after its tips are void. If an admin removes a writer that a better
+//! ranked admin makes an admin without knowing of the removal, the grant prevails.
 
 mod evaluate;
 pub mod genesis;

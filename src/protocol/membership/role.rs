@@ -1,9 +1,14 @@
-//! A role: what an entry of the root store says of a node, as text that people can read.
+//! Role: the acts of root-store entries on nodes, as text that people can read.
 //!
 //! ```text
 //! /nodes/{author}/role    admin | writer | reader
-//!                         removed, then a line a tip: {store} {seq} {entry}
+//!                         removed, then one line for each tip: {store} {seq} {entry}
 //! ```
+//!
+//! A put without expiry at such a key, with exactly one of these values, is an act on the node: a
+//! grant of the role, or its removal. Every other op is not an act: a delete, a value that expires,
+//! a value in any other form. Tips are sorted by store, then seq, then entry, and are at most
+//! `TIPS_MAX`. Whether an act counts is up to the evaluation of the members.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -19,22 +24,22 @@ use crate::{
     },
 };
 
-/// Role of a member. Each role may do everything that the roles before it may.
+/// Rights of a member. Each role has the rights of those before it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Gets everything; its own entries keep no place.
+    /// Receives all stores; its own entries are refused.
     Reader,
-    /// Writes, in all stores.
+    /// Writes to all stores.
     Writer,
-    /// Grants and removes.
+    /// Grants roles and removes nodes.
     Admin,
 }
 
-/// A text that names no role.
+/// A text that is not the name of a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no role; there are reader, writer and admin")]
+#[error("{text:?} is not a role: expected reader, writer or admin")]
 pub struct RoleError {
-    /// Text that was given, shortened to 80 characters.
+    /// The text, cut to 80 characters.
     pub text: String,
 }
 
@@ -63,36 +68,38 @@ impl FromStr for Role {
     }
 }
 
-/// An act: an entry grants a role to a node, or removes it.
+/// What an entry does to one node's membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
-    /// Makes it a member, or gives it more than it had.
+    /// Makes the node a member, or raises its role.
     Grant(Role),
-    /// Ends its membership for ever. Of its entries only what the tips lead back to counts.
+    /// Ends the node's membership for ever. Of its entries only the tips, and those that they lead
+    /// back to, count.
     Remove(Tips),
 }
 
-/// The last entries of a removed author that count, by store, then seq, then id.
+/// The last entries of a removed author that count, sorted by store, then seq, then id.
 ///
-/// Nothing of it counts in a store that is not named. Several in one store: it had forked.
+/// In a store without a tip none of its entries counts. Several tips in one store name several
+/// branches: the author had forked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tips(BTreeSet<(StoreId, FrontierTip)>);
 
-/// More tips than a removal may name.
+/// A removal would name too many tips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a removal names at most {tips_max} tips; this one names {tips}")]
 pub struct TooManyTips {
-    /// How many.
+    /// Number of tips given, without duplicates.
     pub tips: usize,
-    /// Most tips that a removal may name.
+    /// Greatest number allowed.
     pub tips_max: usize,
 }
 
 impl Tips {
-    /// Collects tips.
+    /// Creates a set of tips; their order and duplicates do not matter.
     ///
     /// # Errors
-    /// `TooManyTips` above `TIPS_MAX`.
+    /// `TooManyTips` above `TIPS_MAX` tips.
     pub fn new(
         tips: impl IntoIterator<Item = (StoreId, FrontierTip)>,
     ) -> Result<Self, TooManyTips> {
@@ -106,7 +113,7 @@ impl Tips {
         Ok(Self(tips))
     }
 
-    /// Returns the tips in one store.
+    /// Returns the tips in `store`, sorted by seq, then id.
     pub fn of(&self, store: &StoreId) -> impl Iterator<Item = FrontierTip> + '_ {
         let store = *store;
         self.0
@@ -114,7 +121,7 @@ impl Tips {
             .filter_map(move |(at, tip)| (*at == store).then_some(*tip))
     }
 
-    /// Puts `tip` in the place of all tips in `store`.
+    /// Replaces all tips in `store` by `tip`.
     #[must_use]
     pub(crate) fn with_only(mut self, store: StoreId, tip: FrontierTip) -> Self {
         self.0.retain(|(at, _tip)| *at != store);
@@ -124,7 +131,7 @@ impl Tips {
 }
 
 impl Act {
-    /// Returns the value of a node's role key that says this.
+    /// Returns the value by which a put at the node's role key makes this act.
     pub fn encode(&self) -> Bytes {
         Bytes::from(match self {
             Self::Grant(role) => role.to_string(),
@@ -137,7 +144,7 @@ impl Act {
         })
     }
 
-    /// Reads what `encode` writes; anything else says nothing.
+    /// Decodes a value; `None` unless it is exactly as `encode` writes it.
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut lines = str::from_utf8(value).ok()?.split('\n');
         let act = match lines.next()? {
@@ -162,25 +169,26 @@ fn tip(line: &str) -> Option<(StoreId, FrontierTip)> {
     Some((store.parse().ok()?, tip))
 }
 
-/// All that one entry of the root store does to nodes.
+/// All acts of one root-store entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acts {
-    /// The entry.
+    /// Id of the entry.
     pub entry: EntryId,
     /// Author of the entry.
     pub author: Author,
-    /// Its place in the author's log.
+    /// Place of the entry in the author's log, from 1.
     pub seq: Seq,
-    /// Its parents: among them the grant that its author acts by.
+    /// Ids of its parents; the grant by which its author acts must be among them.
     pub cites: Vec<EntryId>,
-    /// The acts, at most one for each node.
+    /// Its acts, at most one on each node.
     pub acts: Vec<(Author, Act)>,
 }
 
 impl Acts {
-    /// Reads the acts of a root-store entry; `None` when it has none.
+    /// Returns the acts of a root-store entry; `None` if it has none.
     ///
-    /// A delete is no act, nor is a value that expires: membership knows no clock.
+    /// A delete is not an act. Nor is a put of a value that expires, because membership does not
+    /// depend on a clock.
     pub fn of(entry: &Entry) -> Option<Self> {
         let act = |op: &Op| match op {
             Op::Put {
@@ -205,14 +213,14 @@ impl Acts {
         })
     }
 
-    /// True when its author removes itself, for which it needs nobody's leave.
+    /// Returns whether the author removes itself, which needs no authority.
     pub fn leaves(&self) -> bool {
         let removes =
             |(node, act): &(Author, Act)| *node == self.author && matches!(act, Act::Remove(_));
         self.acts.iter().any(removes)
     }
 
-    /// Returns the entry's place on its branch.
+    /// Returns the seq and id of the entry.
     pub fn tip(&self) -> FrontierTip {
         FrontierTip {
             seq: self.seq,
@@ -221,18 +229,20 @@ impl Acts {
     }
 }
 
-/// False says for certain that an entry has no acts, from its encoded bytes alone: a key stands in
-/// them as it is.
+/// Returns whether an entry may have acts, from its encoded bytes alone.
+///
+/// `false` is certain, because a key is in the encoded bytes as it is. `true` is not.
 pub fn may_act(encoded: &[u8]) -> bool {
     memmem::find(encoded, ROLE.as_bytes()).is_some()
 }
 
-/// Returns the root-store key that acts on `node`.
+/// Returns the root-store key of acts on `node`: `/nodes/{node}/role`.
 pub fn role_key(node: &Author) -> Bytes {
     Bytes::from(format!("/nodes/{node}{ROLE}"))
 }
 
-/// Returns the node that a put at `key` acts on; `None` for every key but a `role_key`.
+/// Returns the node that a put at `key` acts on; `None` unless `key` is exactly the `role_key` of a
+/// node.
 pub fn role_key_node(key: &[u8]) -> Option<Author> {
     let node = key
         .strip_prefix(b"/nodes/")?
@@ -271,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn acts_are_text_for_people() {
+    fn acts_are_readable_text() {
         let (three, four, seven) = ("03".repeat(32), "04".repeat(32), "07".repeat(32));
         let text = format!(
             "removed\n\
@@ -285,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn encoded_act_decodes_to_itself() {
         let grants = [Role::Reader, Role::Writer, Role::Admin].map(Act::Grant);
         for act in [&grants[..], &[Act::Remove(Tips::default()), removal()]].concat() {
             assert_eq!(Act::decode(&act.encode()), Some(act));
@@ -293,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn no_act_is_read_from_what_is_not_exactly_as_written() {
+    fn any_other_form_is_not_an_act() {
         let tip = format!("{STORE_1} 9 {}", EntryId([0xab; 32]));
         let other = format!("{STORE_2} 9 {}", EntryId([0xab; 32]));
         let hostile = [
@@ -322,11 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_flipped_bit_reads_as_nothing_or_as_itself() {
+    fn changed_value_is_another_act_or_none() {
         for act in [Act::Grant(Role::Admin), removal()] {
             let value = act.encode();
             for length in 0..value.len() {
-                // A cut at the end of a line is a removal of its own.
+                // A value that ends with a line is a removal, too, with fewer tips.
                 let read = Act::decode(&value[..length]);
                 assert!(read.is_none_or(|read| read.encode() == value[..length]));
             }
@@ -340,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_names_so_many_tips_and_no_more() {
+    fn tips_of_a_removal_are_limited() {
         let tips = |count: usize| (1..=count as u64).map(|seq| (STORE_1, tip(seq, 1)));
         let most = Act::Remove(Tips::new(tips(TIPS_MAX)).unwrap());
         let value = most.encode();
@@ -356,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn m13_only_the_role_key_of_a_node_acts_on_it() {
+    fn m13_only_the_role_key_acts_on_a_node() {
         let node = Author([0xab; 32]);
         assert_eq!(role_key_node(&role_key(&node)), Some(node));
         let hostile = [
@@ -376,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn acts_of_an_entry_are_its_puts_that_last() {
+    fn acts_are_puts_without_expiry() {
         let (node, other, third) = (Author([1; 32]), Author([2; 32]), Author([3; 32]));
         let put = |key, value: &'static str, expires_ms| Op::Put {
             key,

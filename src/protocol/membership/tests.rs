@@ -22,18 +22,19 @@ const NODE_D: Author = Author([0xd; 32]);
 const NODE_X: Author = Author([0x71; 32]);
 const NODE_Y: Author = Author([0x72; 32]);
 
-// No tip that is asked for is here.
+// Answers as if no tip were here.
 fn unknown(_: &Author, _: FrontierTip, _: FrontierTip) -> Result<Option<bool>, Infallible> {
     Ok(None)
 }
 
-/// Acts of some authors, in one order in which they can have written them. Ids ascend: of two grants equally
-/// far from the creator the earlier one has the better rank.
+/// Acts of some authors, in one possible order of writing. Ids ascend, so of two grants equally far
+/// from the creator the earlier one has the better rank.
 #[derive(Default)]
 struct Story {
     acts: Vec<Acts>,
-    // Each entry, its predecessor, and the newest of each author.
+    // The entry before each entry on its branch; `None` for a first one.
     prev: BTreeMap<EntryId, Option<FrontierTip>>,
+    // Newest entry of each author: the next one is written after it.
     newest: BTreeMap<Author, FrontierTip>,
 }
 
@@ -57,7 +58,7 @@ impl Story {
         tip
     }
 
-    /// The author's next entry comes after `tip`, or is its first.
+    /// Makes the author's next entry come after `tip`, or be a first one.
     fn rewind(&mut self, author: Author, tip: Option<FrontierTip>) {
         match tip {
             Some(tip) => self.newest.insert(author, tip),
@@ -87,7 +88,7 @@ impl Story {
         Some(at == Some(entry))
     }
 
-    /// Evaluates in every order of arrival, and once with everything twice.
+    /// Evaluates the acts in every order of arrival, and once with each act twice.
     fn members(&self) -> Members {
         assert!(self.acts.len() <= 7, "a story has at most seven events");
         let members = self.evaluate(&self.acts);
@@ -130,7 +131,7 @@ fn at(seq: Seq, id: u8) -> FrontierTip {
 use Role::{Admin, Reader, Writer};
 
 #[test]
-fn the_creator_is_admin_of_what_nobody_has_joined() {
+fn creator_alone_is_admin() {
     let members = Story::default().members();
     assert_eq!(members.role(&CREATOR), Some(Admin));
     assert_eq!(members.role(&NODE_A), None);
@@ -159,7 +160,7 @@ fn only_admins_grant() {
     let writer = story.found(NODE_A, Writer);
     story.grant(NODE_A, writer, NODE_X, Reader);
     story.grant(NODE_A, writer, NODE_A, Admin);
-    // A stranger, and one who cites what was granted to another.
+    // B is an admin, but cites no grant; D is a stranger, and A a writer, that cite the grant to B.
     let admin = story.found(NODE_B, Admin);
     story.grant(NODE_D, admin, NODE_X, Admin);
     story.write(NODE_B, &[], &[(NODE_X, Act::Grant(Admin))]);
@@ -171,7 +172,7 @@ fn only_admins_grant() {
 }
 
 #[test]
-fn what_was_granted_before_the_granter_was_admin_is_void_for_ever() {
+fn grant_before_its_author_was_admin_stays_void() {
     let mut story = Story::default();
     let writer = story.found(NODE_A, Writer);
     story.grant(NODE_A, writer, NODE_X, Writer);
@@ -186,7 +187,7 @@ fn what_was_granted_before_the_granter_was_admin_is_void_for_ever() {
 }
 
 #[test]
-fn m6_of_two_admins_who_remove_each_other_the_one_nearer_the_creator_stays() {
+fn m6_nearer_of_two_admins_stays() {
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
     let b = story.grant(NODE_A, a, NODE_B, Admin);
@@ -209,7 +210,7 @@ fn m6_of_two_admins_who_remove_each_other_the_one_nearer_the_creator_stays() {
 }
 
 #[test]
-fn m6_of_two_equally_near_the_one_with_the_lesser_grant_stays() {
+fn m6_lesser_grant_stays_at_equal_distance() {
     let mut story = Story::default();
     let b = story.found(NODE_B, Admin);
     let a = story.found(NODE_A, Admin);
@@ -229,7 +230,7 @@ fn m6_of_two_equally_near_the_one_with_the_lesser_grant_stays() {
 }
 
 #[test]
-fn m6_of_two_that_one_entry_made_admin_the_one_with_the_lesser_key_stays() {
+fn m6_lesser_key_stays_under_one_grant() {
     let mut story = Story::default();
     let both = [(NODE_B, Act::Grant(Admin)), (NODE_A, Act::Grant(Admin))];
     let both = story.write(CREATOR, &[], &both).id;
@@ -251,14 +252,14 @@ fn m6_of_two_that_one_entry_made_admin_the_one_with_the_lesser_key_stays() {
 }
 
 #[test]
-fn m4_what_an_admin_granted_past_its_cut_is_void() {
+fn m4_grant_after_the_kept_tips_is_void() {
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
     story.grant(NODE_A, a, NODE_X, Writer);
     let through = story.newest[&NODE_A];
     let b = story.grant(NODE_A, a, NODE_B, Admin);
     story.grant(NODE_B, b, NODE_Y, Writer);
-    // It cannot undo its removal either, nor take others with it.
+    // After its tips it can neither undo its removal nor remove others.
     story.write(
         NODE_A,
         &[a],
@@ -273,7 +274,7 @@ fn m4_what_an_admin_granted_past_its_cut_is_void() {
 }
 
 #[test]
-fn of_a_chain_whose_middle_is_removed_only_what_was_granted_before_stays() {
+fn chain_past_a_removed_admin_keeps_earlier_grants() {
     for granted_before in [true, false] {
         let mut story = Story::default();
         let a = story.found(NODE_A, Admin);
@@ -290,7 +291,7 @@ fn of_a_chain_whose_middle_is_removed_only_what_was_granted_before_stays() {
 }
 
 #[test]
-fn of_two_removals_with_different_tips_both_hold() {
+fn two_removals_with_different_tips_both_hold() {
     let mut story = Story::default();
     let b = story.found(NODE_B, Admin);
     let a = story.found(NODE_A, Admin);
@@ -315,11 +316,11 @@ fn of_two_removals_with_different_tips_both_hold() {
 }
 
 #[test]
-fn a_removed_node_is_never_granted_again() {
+fn removed_node_is_never_granted_again() {
     let mut story = Story::default();
     story.write(CREATOR, &[], &[remove(NODE_A, &[(STORE, at(3, 9))])]);
     assert!(story.members().is_removed(&NODE_A));
-    // The grant that the removal is about may come after it: what the author wrote waits.
+    // The node's grant may arrive after its removal, so its entries wait until then.
     assert_eq!(story.members().standing(&STORE, &NODE_A), Standing::Unknown);
     story.found(NODE_A, Writer);
     let b = story.found(NODE_B, Admin);
@@ -337,7 +338,7 @@ fn a_removed_node_is_never_granted_again() {
 }
 
 #[test]
-fn any_admin_removes_writers_and_readers_whoever_granted_them() {
+fn any_admin_removes_writers_and_readers() {
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
     story.found(NODE_X, Writer);
@@ -346,19 +347,19 @@ fn any_admin_removes_writers_and_readers_whoever_granted_them() {
     story.write(NODE_B, &[b], &[remove(NODE_X, &[]), remove(NODE_Y, &[])]);
     let members = story.members();
     assert!(members.is_removed(&NODE_X) && members.is_removed(&NODE_Y));
-    // Where a better ranked admin had made it an admin, that prevails.
+    // A grant of admin by a better ranked admin prevails over the removal.
     story.found(NODE_X, Admin);
     assert_eq!(story.members().role(&NODE_X), Some(Admin));
 }
 
 #[test]
-fn a_further_grant_takes_no_act_away() {
+fn further_grant_makes_no_act_void() {
     let mut story = Story::default();
     let d = story.found(NODE_D, Admin);
     let far = story.grant(NODE_D, d, NODE_A, Admin);
     story.grant(NODE_A, far, NODE_X, Writer);
     let b = story.found(NODE_B, Admin);
-    // Too far for this one, and it stays so when its author comes nearer.
+    // The author ranks too low for this removal; a better rank later does not make it count.
     let void = story.write(NODE_A, &[far], &[remove(NODE_B, &[])]);
     assert_eq!(story.members().role(&NODE_B), Some(Admin));
     let near = story.found(NODE_A, Admin);
@@ -380,7 +381,7 @@ fn a_further_grant_takes_no_act_away() {
 }
 
 #[test]
-fn b1_of_a_forked_admin_only_the_branch_that_was_named_counts() {
+fn b1_only_the_named_branch_of_an_admin_counts() {
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
     let trunk = story.write(NODE_A, &[a], &[(NODE_B, Act::Grant(Writer))]);
@@ -395,7 +396,7 @@ fn b1_of_a_forked_admin_only_the_branch_that_was_named_counts() {
 }
 
 #[test]
-fn until_the_tip_has_come_every_lesser_place_counts() {
+fn lesser_seqs_count_until_the_tip_arrives() {
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
     story.grant(NODE_A, a, NODE_X, Writer);
@@ -416,7 +417,7 @@ fn until_the_tip_has_come_every_lesser_place_counts() {
 }
 
 #[test]
-fn who_leaves_takes_nothing_along_and_leaves_once() {
+fn leaving_keeps_earlier_acts_and_counts_once() {
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
     story.grant(NODE_A, a, NODE_X, Writer);
@@ -438,7 +439,7 @@ fn who_leaves_takes_nothing_along_and_leaves_once() {
 }
 
 #[test]
-fn who_was_removed_cannot_take_back_what_it_wrote_by_leaving() {
+fn leaving_after_removal_changes_nothing() {
     let mut story = Story::default();
     story.found(NODE_X, Writer);
     story.write(CREATOR, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
@@ -460,14 +461,14 @@ fn who_was_removed_cannot_take_back_what_it_wrote_by_leaving() {
 }
 
 #[test]
-fn m12_the_creator_leaves_only_while_another_admin_remains() {
+fn m12_creator_leaves_only_if_an_admin_remains() {
     let mut story = Story::default();
     let x = story.found(NODE_X, Writer);
     story.write(CREATOR, &[], &[remove(CREATOR, &[])]);
     let members = story.members();
     assert_eq!(members.role(&CREATOR), Some(Admin));
     assert!(members.counts(&x, &NODE_X));
-    // Were its leaving to count, this would be void, and nobody left.
+    // The creator wrote this after it left: if leaving counted, this grant would be void, too.
     story.found(NODE_Y, Admin);
     let members = story.members();
     assert_eq!(members.role(&CREATOR), Some(Admin));
@@ -479,7 +480,7 @@ fn m12_the_creator_leaves_only_while_another_admin_remains() {
     let members = story.members();
     assert!(members.is_removed(&CREATOR));
     assert_eq!(members.role(&NODE_A), Some(Admin));
-    // When that one leaves too there is nobody else again.
+    // If that admin leaves, too, no admin would remain, so the creator's leaving is void again.
     story.write(NODE_A, &[a], &[remove(NODE_A, &[])]);
     let members = story.members();
     assert!(members.is_removed(&NODE_A));
@@ -487,7 +488,7 @@ fn m12_the_creator_leaves_only_while_another_admin_remains() {
 }
 
 #[test]
-fn what_would_not_count_is_refused_before_it_is_written() {
+fn act_that_would_not_count_is_refused() {
     use MembershipError::{HasRole, LastAdmin, NotAdmin, Outranked, Removed, Stranger};
     let mut story = Story::default();
     let alone = story.members();
