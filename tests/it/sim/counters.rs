@@ -85,7 +85,6 @@ impl Counters {
             ("ties", self.ties),
             ("waits run out", self.waits_run_out),
             ("refused busy", self.refused_busy),
-            ("exchanges", self.exchanges),
             ("strikes", self.strikes),
             ("shut outs", self.shut_outs),
             ("shut out dials", self.shut_out_dials),

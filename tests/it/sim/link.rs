@@ -127,9 +127,9 @@ impl Link {
         self.hello.as_ref().map(|(came, _)| *came)
     }
 
-    /// True while the acceptor serves a session that goes on at the opener.
+    /// True while the acceptor serves a session and neither end is done.
     pub fn is_served(&self) -> bool {
-        self.ends[1].session.is_some() && self.ends[0].finished.is_none()
+        self.ends[1].session.is_some() && self.finished() == [None, None]
     }
 
     /// True after the first message of the acceptor.
@@ -157,7 +157,11 @@ impl Link {
         let inboxes = self.ends.iter().filter_map(|end| end.inbox.front());
         let due = inboxes.map(|(due, _)| *due).chain(self.refusal).min();
         let is_reading = self.ends.iter().any(End::is_reading);
-        if is_reading { now } else { due.unwrap_or(u64::MAX) }
+        if is_reading {
+            now
+        } else {
+            due.unwrap_or(u64::MAX)
+        }
     }
 
     /// True when an end has sent or received entries.

@@ -90,7 +90,9 @@ impl Peer {
     pub fn strike(&mut self, now_ms: u64) -> bool {
         self.struck_ms.push(now_ms);
         let wait_ms = self.strikes.strike();
-        self.shut_out = wait_ms.map(|wait_ms| ShutOut::new(now_ms, wait_ms)).or(self.shut_out);
+        self.shut_out = wait_ms
+            .map(|wait_ms| ShutOut::new(now_ms, wait_ms))
+            .or(self.shut_out);
         wait_ms.is_some()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The shell of `src/net/peer_task.rs` and `src/net/session.rs`, without its waits and its IO.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lattice::{
     id::Author,
@@ -48,9 +48,7 @@ impl Reach {
     }
 
     pub fn joins(&self, [one, other]: [usize; 2], now_ms: u64) -> bool {
-        self.is_up(one, now_ms)
-            && self.is_up(other, now_ms)
-            && self.sides[one] == self.sides[other]
+        self.is_up(one, now_ms) && self.is_up(other, now_ms) && self.sides[one] == self.sides[other]
     }
 }
 
@@ -74,6 +72,9 @@ pub struct Peers {
     links: Vec<(u64, u64, Link)>,
     // Pairs that were connected, the lesser index first.
     met: BTreeSet<[usize; 2]>,
+    // Sessions that are served without the lock on the turn, each with `next` when that began.
+    // Entries stay: handles are not used again.
+    unlocked: BTreeMap<u64, u64>,
     // Handle of the next connection or session.
     next: u64,
 }
@@ -102,6 +103,7 @@ impl Peers {
             connections: Vec::new(),
             links: Vec::new(),
             met: BTreeSet::new(),
+            unlocked: BTreeMap::new(),
             next: 0,
         }
     }
@@ -176,20 +178,23 @@ impl Peers {
             self.strike(one, other, tick);
             return;
         }
-        if link.is_answered() && link.finished()[0].is_none() {
+        let finished = link.finished();
+        let is_over = link.outcome().is_some();
+        let refusal = link.refusal();
+        let is_undecided = link.undecided_since().is_some();
+        if link.is_answered() && self.peers[opener][acceptor].has_opened(handle) {
             self.peers[opener][acceptor].turn.answered();
+            self.ask_again([opener, acceptor], tick);
         }
-        if link.refusal().is_some_and(|due_ms| due_ms <= tick.now_ms) {
+        if refusal.is_some_and(|due_ms| due_ms <= tick.now_ms) {
             self.links.retain(|(known, ..)| *known != handle);
             self.close_own(handle, [opener, acceptor], Ended::Refused, tick);
             return;
         }
-        if link.undecided_since().is_some() {
+        if is_undecided {
             self.decide(handle, connection, tick);
             return;
         }
-        let finished = link.finished();
-        let is_over = link.outcome().is_some();
         if let Some(summary) = finished[0]
             && self.peers[opener][acceptor].has_opened(handle)
         {
@@ -209,6 +214,19 @@ impl Peers {
         }
     }
 
+    // The turn of `node` with `peer` has changed: a session of the peer that waits is decided again.
+    fn ask_again(&mut self, [node, peer]: [usize; 2], tick: &mut Tick<'_>) {
+        let now_ms = tick.now_ms;
+        let waits = |link: &Link| {
+            let came_ms = link.undecided_since();
+            link.nodes() == [peer, node] && came_ms.is_some_and(|came_ms| came_ms < now_ms)
+        };
+        let waiting = self.links.iter().find(|(_, _, link)| waits(link));
+        if let Some((handle, connection, _)) = waiting {
+            self.decide(*handle, *connection, tick);
+        }
+    }
+
     // Asks the turn about a session whose hello has come.
     fn decide(&mut self, handle: u64, connection: u64, tick: &mut Tick<'_>) {
         let now_ms = tick.now_ms;
@@ -220,16 +238,24 @@ impl Peers {
         let own = &mut self.peers[acceptor][opener];
         if came_ms == now_ms {
             own.lock.get_or_insert(handle);
-            let is_open = matches!(own.step, Step::Staying { stay: Stay::Syncing { .. }, .. });
+            let is_open = matches!(
+                own.step,
+                Step::Staying {
+                    stay: Stay::Syncing { .. },
+                    ..
+                }
+            );
             tick.counters.ties += usize::from(is_open);
         }
         let ids = [self.ids[acceptor], self.ids[opener]];
         let decision = own.turn.on_peer_opens(&ids[0], &ids[1], came_ms, now_ms);
         match decision {
             Decision::Serve => {
+                if own.lock != Some(handle) {
+                    self.unlocked.insert(handle, self.next);
+                }
                 self.assert_serves_one(at, connection);
-                tick.counters.waits_run_out +=
-                    usize::from(now_ms >= came_ms + SYNC_TIE_MS_MAX);
+                tick.counters.waits_run_out += usize::from(now_ms >= came_ms + SYNC_TIE_MS_MAX);
                 let link = &mut self.links[at].2;
                 link.serve(now_ms, tick.nodes, tick.random, tick.counters);
                 self.follow(handle, tick);
@@ -243,21 +269,28 @@ impl Peers {
         }
     }
 
-    // Of two nodes that answer each other in time, one serves the other.
+    // Of two nodes that answer each other in time, one serves the other. One case is left out: a
+    // session that came while an own one had the lock is served without it. When the own one has
+    // ended, the lock is free, and the node may open a session while it still serves.
     fn assert_serves_one(&self, at: usize, connection: u64) {
         let [opener, acceptor] = self.links[at].2.nodes();
-        let is_reverse =
-            |link: &Link| link.nodes() == [acceptor, opener] && link.is_served();
+        let is_reverse = |link: &Link| link.nodes() == [acceptor, opener] && link.is_served();
         let reverse = self.links.iter().find(|(_, _, link)| is_reverse(link));
-        if let Some((_, other, link)) = reverse {
+        if let Some((served, other, link)) = reverse {
+            let opened = self.links[at].0;
+            let is_late = self
+                .unlocked
+                .get(served)
+                .is_some_and(|next| *next <= opened);
             let is_slow = [connection, *other].iter().any(|handle| {
                 let connection = self.connection(*handle);
                 connection.is_none_or(|connection| connection.delay_ms_max > DELAY_MS_MAX)
             });
             assert!(
-                is_slow,
+                is_slow || is_late,
                 "two nodes serve each other: {:?} and {link:?}, {:?}",
-                self.links[at], self.peers[acceptor][opener]
+                self.links[at],
+                self.peers[acceptor][opener]
             );
         }
     }
@@ -303,15 +336,15 @@ impl Peers {
                 began_ms,
                 until_ms: tick.now_ms + wait_ms,
             },
-            (Ended::Refused, None) | (Ended::Cut, _) if is_open => {
-                Stay::After(SyncEvent::Failed)
-            }
+            (Ended::Refused, None) | (Ended::Cut, _) if is_open => Stay::After(SyncEvent::Failed),
             (Ended::Refused, None) | (Ended::Cut, _) => {
                 own.step = Step::Next;
+                self.ask_again([opener, acceptor], tick);
                 return;
             }
         };
         own.step = Step::Staying { connection, stay };
+        self.ask_again([opener, acceptor], tick);
     }
 
     // A sync has brought entries: some of the other nodes learn that this one differs from them.
@@ -347,9 +380,7 @@ impl Peers {
         loop {
             let before = self.peers[node][peer].step;
             let step = match before {
-                Step::Staying { connection, stay } => {
-                    self.stay(node, peer, connection, stay, tick)
-                }
+                Step::Staying { connection, stay } => self.stay(node, peer, connection, stay, tick),
                 _ => self.keep(node, peer, tick),
             };
             match step {
@@ -377,7 +408,7 @@ impl Peers {
                         stay: Stay::After(SyncEvent::Connected { dialled }),
                     })
                 }
-                DialStep::Dial => Some(self.dial(node, peer, tick)),
+                DialStep::Dial => Some(dial(tick)),
             },
             Step::ShutOut { until_ms } if until_ms <= now_ms => {
                 tick.counters.shut_outs_ended += 1;
@@ -404,22 +435,6 @@ impl Peers {
         }
     }
 
-    fn dial(&mut self, node: usize, peer: usize, tick: &mut Tick<'_>) -> Step {
-        let due_ms = tick.now_ms + TICK_MS + tick.random.bits() % (2 * TICK_MS);
-        // A network reports at once that a node is not there, or never.
-        let is_silent = tick.random.once_in(2);
-        let silence_ms = u64::try_from(DIAL_TIMEOUT.as_millis()).unwrap();
-        let _ = (node, peer);
-        Step::Dialling {
-            due_ms,
-            fails_ms: if is_silent {
-                tick.now_ms + silence_ms
-            } else {
-                due_ms
-            },
-        }
-    }
-
     // A dial reaches the peer, or not. Returns the next step; `None` while it may still do.
     fn arrive(
         &mut self,
@@ -429,8 +444,9 @@ impl Peers {
         tick: &mut Tick<'_>,
     ) -> Option<Step> {
         let now_ms = tick.now_ms;
-        let is_shut_out =
-            |peers: &[Vec<Peer>], one: usize, other: usize| peers[one][other].shut_out_ms(now_ms).is_some();
+        let is_shut_out = |peers: &[Vec<Peer>], one: usize, other: usize| {
+            peers[one][other].shut_out_ms(now_ms).is_some()
+        };
         let is_refused =
             is_shut_out(&self.peers, node, peer) || is_shut_out(&self.peers, peer, node);
         let is_reached = tick.reach.joins([node, peer], now_ms);
@@ -530,7 +546,10 @@ impl Peers {
     fn open(&mut self, node: usize, peer: usize, connection: u64, tick: &mut Tick<'_>) -> u64 {
         let (handle, now_ms) = (self.next, tick.now_ms);
         self.next += 1;
-        let delay_max = self.connection(connection).expect("it is open").delay_ms_max;
+        let delay_max = self
+            .connection(connection)
+            .expect("it is open")
+            .delay_ms_max;
         let own = &mut self.peers[node][peer];
         own.lock = Some(handle);
         own.turn.opened();
@@ -552,8 +571,13 @@ impl Peers {
     }
 
     fn cut(&mut self, is_cut: impl Fn(u64, u64) -> bool, tick: &mut Tick<'_>) {
-        let cut = self.links.iter().filter(|(handle, on, _)| is_cut(*handle, *on));
-        let cut: Vec<_> = cut.map(|(handle, _, link)| (*handle, link.has_begun())).collect();
+        let cut = self
+            .links
+            .iter()
+            .filter(|(handle, on, _)| is_cut(*handle, *on));
+        let cut: Vec<_> = cut
+            .map(|(handle, _, link)| (*handle, link.has_begun()))
+            .collect();
         for (handle, has_begun) in cut {
             tick.counters.cut += 1;
             tick.counters.cut_midway += usize::from(has_begun);
@@ -608,6 +632,21 @@ impl Peers {
     fn newest_before(&self, node: usize, peer: usize, now_ms: u64) -> Option<u64> {
         let mut between = self.between(node, peer);
         between.find(|it| it.came_ms < now_ms).map(|it| it.handle)
+    }
+}
+
+// Begins a dial. A network reports at once that a node is not there, or never.
+fn dial(tick: &mut Tick<'_>) -> Step {
+    let due_ms = tick.now_ms + TICK_MS + tick.random.bits() % (2 * TICK_MS);
+    let is_silent = tick.random.once_in(2);
+    let silence_ms = u64::try_from(DIAL_TIMEOUT.as_millis()).unwrap();
+    Step::Dialling {
+        due_ms,
+        fails_ms: if is_silent {
+            tick.now_ms + silence_ms
+        } else {
+            due_ms
+        },
     }
 }
 

@@ -162,9 +162,7 @@ impl World {
 
     fn deliver(&mut self, random: &mut Random, counters: &mut Counters) {
         let now_ms = self.now_ms;
-        let due = self
-            .gossip
-            .extract_if(.., |gossip| gossip.due_ms <= now_ms);
+        let due = self.gossip.extract_if(.., |gossip| gossip.due_ms <= now_ms);
         for gossip in due.collect::<Vec<_>>() {
             let Gossip { from, to, .. } = gossip;
             if self.reach.joins([from, to], now_ms) {
