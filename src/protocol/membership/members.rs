@@ -12,7 +12,7 @@ use std::{
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     protocol::membership::{
-        cut::KeptThrough,
+        kept_through::KeptThrough,
         role::{Role, Tips},
     },
 };

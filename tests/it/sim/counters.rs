@@ -36,8 +36,25 @@ pub struct Counters {
     /// Clocks set forward and back, by an hour or more.
     pub clocks_forward: usize,
     pub clocks_back: usize,
-    /// Rings of sessions until all nodes were equal, at most.
-    pub rings_max: usize,
+    /// Dials that failed and waited; connections to a peer that had been connected before.
+    pub dials_failed: usize,
+    pub reconnects: usize,
+    /// Hellos that came while the acceptor had a session of its own open, and waits for the answer
+    /// to it that ran out.
+    pub ties: usize,
+    pub waits_run_out: usize,
+    /// Sessions that were refused because of the acceptor's own.
+    pub refused_busy: usize,
+    /// Syncs that followed because the time of a listening connection ran out.
+    pub exchanges: usize,
+    /// Messages that no honest peer sends, times that their sender was shut out for them, its dials
+    /// that were refused meanwhile, and times that it came back.
+    pub strikes: usize,
+    pub shut_outs: usize,
+    pub shut_out_dials: usize,
+    pub shut_outs_ended: usize,
+    /// Longest time after the end of all faults until all nodes were equal.
+    pub heal_ms_max: u64,
 }
 
 impl Counters {
@@ -63,6 +80,15 @@ impl Counters {
             ("gossip lost", self.gossip_lost),
             ("clocks forward", self.clocks_forward),
             ("clocks back", self.clocks_back),
+            ("dials failed", self.dials_failed),
+            ("reconnects", self.reconnects),
+            ("ties", self.ties),
+            ("waits run out", self.waits_run_out),
+            ("refused busy", self.refused_busy),
+            ("strikes", self.strikes),
+            ("shut outs", self.shut_outs),
+            ("shut out dials", self.shut_out_dials),
+            ("shut outs ended", self.shut_outs_ended),
         ];
         let never: Vec<_> = counts.iter().filter(|(_, count)| *count == 0).collect();
         assert!(never.is_empty(), "never happened: {never:?}");

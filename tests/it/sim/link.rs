@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lattice::protocol::sync::{Action, FrameDecoder, Session, Summary};
+use lattice::protocol::sync::{Action, FrameDecoder, Message, Session, Summary};
 
 use crate::{
     sim::{counters::Counters, node::Node},
@@ -13,35 +13,47 @@ use crate::{
 /// Ticks in which a session must get somewhere.
 const TICKS_MAX: u64 = 2000;
 
-/// Two nodes that sync.
+/// A stream between two nodes: one has opened a session, the other serves or refuses it.
 #[derive(Debug)]
 pub struct Link {
+    // The opener, then the acceptor.
     ends: [End; 2],
-    began: u64,
-    // Ticks that a message takes, at most.
-    delay_max: usize,
+    // The opener's hello and when it came. Set until the acceptor decides; never in a link that was
+    // served from the start.
+    hello: Option<(u64, Message)>,
+    // When the opener learns that it was refused. `None` unless the acceptor has refused.
+    refusal: Option<u64>,
+    // The end whose peer broke a rule.
+    broken: Option<usize>,
+    ticks: u64,
+    // Time that a message takes, at most.
+    delay_max: u64,
 }
 
 #[derive(Debug)]
 struct End {
     node: usize,
-    session: Session,
+    // `None` at the acceptor until it serves.
+    session: Option<Session>,
     decoder: FrameDecoder,
-    // What the peer sent, by the tick when it comes. In order: it is a stream.
+    // Messages of the peer, by the time when they come. In order: it is a stream.
     inbox: VecDeque<(u64, Bytes)>,
-    // What the log was read for, and has yet to be sent.
+    // Entries that were read from the log and have yet to be sent.
     reading: VecDeque<Bytes>,
     finished: Option<Summary>,
     bytes_sent: usize,
+    // True after the first message of the peer.
+    has_received: bool,
+    is_hostile: bool,
 }
 
 impl Link {
-    /// Opens a session from the first of two nodes to the second.
-    pub fn open(between: [usize; 2], nodes: &[Node], now: u64, delay_max: usize) -> Self {
-        let [opener, acceptor] = between.map(|node| nodes[node].replica.frontier.clone());
-        let (opener, hello) = Session::open(STORE, opener, Vec::new()).unwrap();
-        let acceptor = Session::accept(STORE, acceptor).unwrap();
-        let end = |node, session| End {
+    /// Opens a session from the first of two nodes to the second. The second has yet to decide
+    /// whether it serves. A message takes at most `delay_max`.
+    pub fn open(between: [usize; 2], nodes: &[Node], now: u64, delay_max: u64) -> Self {
+        let own = nodes[between[0]].replica.frontier.clone();
+        let (session, hello) = Session::open(STORE, own, Vec::new()).unwrap();
+        let end = |node: usize, session| End {
             node,
             session,
             decoder: FrameDecoder::default(),
@@ -49,32 +61,117 @@ impl Link {
             reading: VecDeque::new(),
             finished: None,
             bytes_sent: 0,
+            has_received: false,
+            is_hostile: nodes[node].is_hostile,
         };
-        let mut ends = [end(between[0], opener), end(between[1], acceptor)];
+        let mut ends = [end(between[0], Some(session)), end(between[1], None)];
         let hello = hello.encode();
         ends[0].bytes_sent += hello.len();
         ends[1].inbox.push_back((now, hello));
         Self {
             ends,
-            began: now,
+            hello: None,
+            refusal: None,
+            broken: None,
+            ticks: 0,
             delay_max,
         }
     }
 
-    /// True when `node` is at one of its ends.
-    pub fn touches(&self, node: usize) -> bool {
-        self.ends.iter().any(|end| end.node == node)
+    /// Lets the acceptor serve the session before the hello has come.
+    pub fn served(mut self, nodes: &[Node]) -> Self {
+        self.accept(nodes);
+        self
+    }
+
+    fn accept(&mut self, nodes: &[Node]) {
+        let acceptor = &mut self.ends[1];
+        let own = nodes[acceptor.node].replica.frontier.clone();
+        acceptor.session = Some(Session::accept(STORE, own).unwrap());
+    }
+
+    /// The hello takes its time, too, and a hostile opener sends something else instead.
+    pub fn delay_hello(&mut self, random: &mut Random) {
+        let delay = random.bits() % (self.delay_max + 1);
+        let is_bad = self.ends[0].is_hostile && random.once_in(2);
+        for (due, bytes) in &mut self.ends[1].inbox {
+            *due += delay;
+            if is_bad {
+                *bytes = malformed(random);
+            }
+        }
+    }
+
+    /// Serves the session whose hello has come.
+    pub fn serve(
+        &mut self,
+        now: u64,
+        nodes: &mut [Node],
+        random: &mut Random,
+        counters: &mut Counters,
+    ) {
+        self.accept(nodes);
+        let (_, hello) = self.hello.take().expect("the hello has come");
+        self.handle(1, hello, now, nodes, random, counters);
+    }
+
+    /// Refuses the session whose hello has come.
+    pub fn refuse(&mut self, now: u64, random: &mut Random) {
+        self.hello.take().expect("the hello has come");
+        self.refusal = Some(now + random.bits() % (self.delay_max + 1));
+    }
+
+    /// Returns when the hello came on which the acceptor has to decide.
+    pub fn undecided_since(&self) -> Option<u64> {
+        self.hello.as_ref().map(|(came, _)| *came)
+    }
+
+    /// True while the acceptor serves a session and neither end is done.
+    pub fn is_served(&self) -> bool {
+        self.ends[1].session.is_some() && self.finished() == [None, None]
+    }
+
+    /// True after the first message of the acceptor.
+    pub fn is_answered(&self) -> bool {
+        self.ends[0].has_received
+    }
+
+    /// Returns when the opener learns that it was refused.
+    pub fn refusal(&self) -> Option<u64> {
+        self.refusal
+    }
+
+    /// Returns the end whose peer broke a rule.
+    pub fn broken(&self) -> Option<usize> {
+        self.broken
+    }
+
+    /// Returns what each end did; `None` at an end that is not done.
+    pub fn finished(&self) -> [Option<Summary>; 2] {
+        [self.ends[0].finished, self.ends[1].finished]
+    }
+
+    /// Returns when an end has something to do, `u64::MAX` when both wait for another node.
+    pub fn due(&self, now: u64) -> u64 {
+        let inboxes = self.ends.iter().filter_map(|end| end.inbox.front());
+        let due = inboxes.map(|(due, _)| *due).chain(self.refusal).min();
+        let is_reading = self.ends.iter().any(End::is_reading);
+        if is_reading {
+            now
+        } else {
+            due.unwrap_or(u64::MAX)
+        }
     }
 
     /// True when an end has sent or received entries.
     pub fn has_begun(&self) -> bool {
-        let summaries = self.ends.iter().map(|end| end.session.summary());
-        summaries
-            .into_iter()
+        let sessions = self.ends.iter().filter_map(|end| end.session.as_ref());
+        sessions
+            .map(Session::summary)
             .any(|summary| summary.sent + summary.received > 0)
     }
 
-    /// Returns the nodes at its ends.
+    /// Returns the nodes at its ends: the opener, then the acceptor.
     pub fn nodes(&self) -> [usize; 2] {
         [self.ends[0].node, self.ends[1].node]
     }
@@ -94,15 +191,19 @@ impl Link {
         random: &mut Random,
         counters: &mut Counters,
     ) {
+        self.ticks += 1;
         assert!(
-            now - self.began < TICKS_MAX,
+            self.ticks < TICKS_MAX,
             "a session that nobody cuts ends: {self:?}"
         );
         for at in [0, 1] {
             if let Some((_, bytes)) = self.ends[at].inbox.pop_front_if(|(due, _)| *due <= now) {
                 self.receive(at, &bytes, now, nodes, random, counters);
             }
-            if self.ends[at].session.is_reading() {
+            if self.broken.is_some() {
+                return;
+            }
+            if self.ends[at].is_reading() {
                 self.send_some(at, now, nodes, random, counters);
             }
         }
@@ -122,16 +223,51 @@ impl Link {
         random: &mut Random,
         counters: &mut Counters,
     ) {
+        self.ends[at].has_received = true;
         // A stream knows no messages: they come in pieces.
         let (head, tail) = bytes.split_at(random.below(bytes.len() + 1));
         for piece in [head, tail] {
-            let messages = self.ends[at].decoder.push(piece).expect("honest bytes");
+            let messages = match self.ends[at].decoder.push(piece) {
+                Ok(messages) => messages,
+                Err(error) => return self.blame(at, &error.to_string()),
+            };
             for message in messages {
-                let session = &mut self.ends[at].session;
-                let actions = session.handle(message).expect("an honest peer");
-                self.perform(at, actions, now, nodes, random, counters);
+                match &self.ends[at].session {
+                    Some(_) => self.handle(at, message, now, nodes, random, counters),
+                    None if matches!(message, Message::Hello { .. }) => {
+                        self.hello = Some((now, message));
+                    }
+                    None => self.blame(at, "it does not begin with a hello"),
+                }
             }
         }
+    }
+
+    fn handle(
+        &mut self,
+        at: usize,
+        message: Message,
+        now: u64,
+        nodes: &mut [Node],
+        random: &mut Random,
+        counters: &mut Counters,
+    ) {
+        match self.session(at).handle(message) {
+            Ok(actions) => self.perform(at, actions, now, nodes, random, counters),
+            Err(error) => self.blame(at, &error.to_string()),
+        }
+    }
+
+    // The shell strikes the peer for each of these.
+    fn blame(&mut self, at: usize, error: &str) {
+        let peer = &self.ends[1 - at];
+        assert!(peer.is_hostile, "an honest peer is blamed: {error}");
+        self.broken = Some(at);
+    }
+
+    fn session(&mut self, at: usize) -> &mut Session {
+        let session = self.ends[at].session.as_mut();
+        session.expect("messages are handled once the session is served")
     }
 
     fn send_some(
@@ -145,9 +281,11 @@ impl Link {
         let end = &mut self.ends[at];
         let count = end.reading.len().min(1 + random.below(8));
         let batch: Vec<Bytes> = end.reading.drain(..count).collect();
-        let mut actions = end.session.on_entries_read(batch);
-        if end.reading.is_empty() {
-            actions.extend(end.session.on_read_end());
+        let is_last = end.reading.is_empty();
+        let session = self.session(at);
+        let mut actions = session.on_entries_read(batch);
+        if is_last {
+            actions.extend(session.on_read_end());
         }
         self.perform(at, actions, now, nodes, random, counters);
     }
@@ -166,15 +304,21 @@ impl Link {
             let node = &mut nodes[self.ends[at].node];
             match action {
                 Action::Send(message) => {
-                    let bytes = message.encode();
+                    let is_bad = self.ends[at].is_hostile && random.once_in(3);
+                    let bytes = if is_bad {
+                        malformed(random)
+                    } else {
+                        message.encode()
+                    };
                     self.ends[at].bytes_sent += bytes.len();
                     let inbox = &mut self.ends[1 - at].inbox;
                     let after = inbox.back().map_or(now, |(due, _)| *due);
-                    let due = after.max(now + random.below(self.delay_max + 1) as u64);
+                    let due = after.max(now + random.bits() % (self.delay_max + 1));
                     inbox.push_back((due, bytes));
                 }
                 Action::Find(tips) => {
-                    let actions = self.ends[at].session.on_missing(node.lacks(tips));
+                    let lacking = node.lacks(tips);
+                    let actions = self.session(at).on_missing(lacking);
                     self.perform(at, actions, now, nodes, random, counters);
                 }
                 Action::Read(ranges) => self.ends[at].reading = node.read(&ranges).into(),
@@ -194,6 +338,26 @@ impl Link {
     }
 }
 
+impl End {
+    fn is_reading(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_reading)
+    }
+}
+
+// Bytes that break a rule wherever they come: a length above the maximum, or a message that an
+// acceptor sends, from which no session goes on.
+fn malformed(random: &mut Random) -> Bytes {
+    match random.below(3) {
+        0 => Bytes::from_static(&[0xff; 5]),
+        1 => Bytes::from_static(&[0, 0, 0, 1, 0xff]),
+        _ => Message::Want {
+            ranges: Vec::new(),
+            last: false,
+        }
+        .encode(),
+    }
+}
+
 /// Runs one session from start to end, with nothing between the two.
 pub fn sync(
     between: [usize; 2],
@@ -201,7 +365,7 @@ pub fn sync(
     random: &mut Random,
     counters: &mut Counters,
 ) -> (usize, [Summary; 2]) {
-    let mut link = Link::open(between, nodes, 0, 0);
+    let mut link = Link::open(between, nodes, 0, 0).served(nodes);
     for now in 0.. {
         link.tick(now, nodes, random, counters);
         if let Some(outcome) = link.outcome() {

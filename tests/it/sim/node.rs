@@ -31,6 +31,8 @@ fn new_intake() -> Intake {
 #[derive(Debug)]
 pub struct Node {
     pub secret: [u8; 32],
+    /// True for a node that breaks the rules of sessions now and then. It writes nothing.
+    pub is_hostile: bool,
     /// Its wall clock.
     pub clock_ms: u64,
     pub replica: Replica,
@@ -48,6 +50,7 @@ impl Node {
     pub fn new(secret: [u8; 32], clock_ms: u64) -> Self {
         Self {
             secret,
+            is_hostile: false,
             clock_ms,
             replica: Replica::default(),
             intake: new_intake(),

@@ -142,7 +142,7 @@ fn n6_a_session_cut_at_any_message_goes_on_where_it_was_in_the_next() {
             let [one, other] = [&nodes[0], &nodes[1]].map(ids);
             let all: BTreeSet<_> = one.union(&other).copied().collect();
             let mut counters = Counters::default();
-            let mut link = Link::open([0, 1], &nodes, 0, 0);
+            let mut link = Link::open([0, 1], &nodes, 0, 0).served(&nodes);
             for now in 0..ticks {
                 link.tick(now, &mut nodes, random, &mut counters);
                 if link.outcome().is_some() {

@@ -7,8 +7,9 @@ use lattice::{limits::DRIFT_MS_MAX, protocol::entry::VerifiedEntry};
 use crate::{
     sim::{
         counters::Counters,
-        link::{Link, sync},
+        link::sync,
         node::Node,
+        peers::{Peers, Reach, TICK_MS, Tick},
     },
     support::{
         model::{delete, put},
@@ -19,26 +20,27 @@ use crate::{
 const START_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
 const KEYS: [&str; 5] = ["/a", "/b", "/c", "/d", "/e"];
-/// Ticks from one end of a gossip to the other, at most.
-const GOSSIP_DELAY_MAX: usize = 25;
-const SYNC_DELAY_MAX: usize = 3;
+/// Milliseconds from one end of a gossip to the other, at most.
+const GOSSIP_DELAY_MS_MAX: u64 = 25 * TICK_MS;
+/// Milliseconds for which a node that has stopped is down, at most.
+const DOWN_MS_MAX: u64 = 20 * TICK_MS;
+/// Milliseconds after the end of all faults within which all honest nodes are equal.
+const HEAL_MS_MAX: u64 = 120_000;
 
 /// Everything there is.
 #[derive(Debug)]
 pub struct World {
     nodes: Vec<Node>,
-    // Until which tick a node is down.
-    down: Vec<u64>,
-    // Nodes of one side reach each other.
-    sides: Vec<usize>,
-    links: Vec<Link>,
+    peers: Peers,
+    reach: Reach,
     gossip: Vec<Gossip>,
-    now: u64,
+    // A clock that never goes back, unlike those of the nodes.
+    now_ms: u64,
 }
 
 #[derive(Debug)]
 struct Gossip {
-    due: u64,
+    due_ms: u64,
     from: usize,
     to: usize,
     entry: VerifiedEntry,
@@ -48,41 +50,67 @@ impl World {
     pub fn new(random: &mut Random) -> Self {
         let count = 3 + random.below(7);
         let secret = |index: usize| [u8::try_from(index + 1).unwrap(); 32];
+        let mut nodes: Vec<_> = (0..count)
+            .map(|index| Node::new(secret(index), START_MS))
+            .collect();
+        nodes[count - 1].is_hostile = random.once_in(4);
         Self {
-            nodes: (0..count)
-                .map(|index| Node::new(secret(index), START_MS))
-                .collect(),
-            down: vec![0; count],
-            sides: vec![0; count],
-            links: Vec::new(),
+            peers: Peers::new(&nodes),
+            nodes,
+            reach: Reach {
+                down_until_ms: vec![0; count],
+                sides: vec![0; count],
+            },
             gossip: Vec::new(),
-            now: 1,
+            now_ms: 1,
         }
     }
 
     /// Lives through one tick with all its faults.
     pub fn tick(&mut self, random: &mut Random, counters: &mut Counters) {
-        self.now += 1;
-        for (node, down) in self.nodes.iter_mut().zip(&self.down) {
+        self.now_ms += TICK_MS;
+        for (index, node) in self.nodes.iter_mut().enumerate() {
             node.clock_ms += random.bits() % 2000;
-            if *down <= self.now {
+            if self.reach.is_up(index, self.now_ms) {
                 node.release_held(counters);
             }
         }
-        self.deliver(counters);
-        for link in &mut self.links {
-            link.tick(self.now, &mut self.nodes, random, counters);
-        }
-        self.links.retain(|link| link.outcome().is_none());
+        self.deliver(random, counters);
+        self.live(random, counters, |peers, tick| {
+            peers.tick(tick);
+        });
         for _write in 0..random.below(3) {
             self.write(random, counters);
         }
         if random.once_in(2) {
-            self.connect(random);
+            let [node, peer] = [0; 2].map(|_| random.below(self.nodes.len()));
+            self.want(node, peer);
         }
         self.go_wrong(random, counters);
         if random.once_in(10) {
             self.any(random).assert_sound();
+        }
+    }
+
+    fn live<T>(
+        &mut self,
+        random: &mut Random,
+        counters: &mut Counters,
+        act: impl FnOnce(&mut Peers, &mut Tick<'_>) -> T,
+    ) -> T {
+        let mut tick = Tick {
+            now_ms: self.now_ms,
+            reach: &self.reach,
+            nodes: &mut self.nodes,
+            random,
+            counters,
+        };
+        act(&mut self.peers, &mut tick)
+    }
+
+    fn want(&mut self, node: usize, peer: usize) {
+        if node != peer && self.is_up(node) {
+            self.peers.want(node, peer);
         }
     }
 
@@ -92,16 +120,12 @@ impl World {
     }
 
     fn is_up(&self, node: usize) -> bool {
-        self.down[node] <= self.now
-    }
-
-    fn reach(&self, one: usize, other: usize) -> bool {
-        self.is_up(one) && self.is_up(other) && self.sides[one] == self.sides[other]
+        self.reach.is_up(node, self.now_ms)
     }
 
     fn write(&mut self, random: &mut Random, counters: &mut Counters) {
         let from = random.below(self.nodes.len());
-        if !self.is_up(from) {
+        if !self.is_up(from) || self.nodes[from].is_hostile {
             return;
         }
         let node = &mut self.nodes[from];
@@ -128,35 +152,29 @@ impl World {
             counters.gossip_lost += usize::from(copies == 0);
             for _copy in 0..copies {
                 self.gossip.push(Gossip {
-                    due: self.now + random.below(GOSSIP_DELAY_MAX) as u64,
+                    due_ms: self.now_ms + random.bits() % GOSSIP_DELAY_MS_MAX,
                     from,
                     to,
                     entry: entry.clone(),
                 });
             }
         }
+        self.want(from, random.below(self.nodes.len()));
     }
 
-    fn deliver(&mut self, counters: &mut Counters) {
-        let due = self.gossip.extract_if(.., |gossip| gossip.due <= self.now);
+    fn deliver(&mut self, random: &mut Random, counters: &mut Counters) {
+        let now_ms = self.now_ms;
+        let due = self.gossip.extract_if(.., |gossip| gossip.due_ms <= now_ms);
         for gossip in due.collect::<Vec<_>>() {
-            if self.reach(gossip.from, gossip.to) {
-                self.nodes[gossip.to].take(gossip.entry, counters);
+            let Gossip { from, to, .. } = gossip;
+            if self.reach.joins([from, to], now_ms) {
+                self.nodes[to].take(gossip.entry, counters);
+                if random.once_in(8) {
+                    self.want(to, from);
+                }
             } else {
                 counters.gossip_lost += 1;
             }
-        }
-    }
-
-    fn connect(&mut self, random: &mut Random) {
-        let between = [
-            random.below(self.nodes.len()),
-            random.below(self.nodes.len()),
-        ];
-        let [one, other] = between;
-        if one != other && self.reach(one, other) {
-            let link = Link::open(between, &self.nodes, self.now, SYNC_DELAY_MAX);
-            self.links.push(link);
         }
     }
 
@@ -165,9 +183,8 @@ impl World {
         if random.once_in(4) {
             self.nodes[victim].sync();
         }
-        if random.once_in(12) && !self.links.is_empty() {
-            let cut = random.below(self.links.len());
-            self.cut(|index, _| index == cut, counters);
+        if random.once_in(12) {
+            self.live(random, counters, Peers::cut_any);
         }
         if random.once_in(40) && self.is_up(victim) {
             counters.crashes += 1;
@@ -183,15 +200,10 @@ impl World {
         }
         if random.once_in(40) {
             counters.partitions += 1;
-            self.sides.fill_with(|| random.below(2));
-            let sides = self.sides.clone();
-            let is_torn = |link: &Link| {
-                let [one, other] = link.nodes();
-                sides[one] != sides[other]
-            };
-            self.cut(|_, link| is_torn(link), counters);
+            self.reach.sides.fill_with(|| random.below(2));
+            self.live(random, counters, Peers::part);
         } else if random.once_in(20) {
-            self.sides.fill(0);
+            self.reach.sides.fill(0);
         }
         if random.once_in(40) {
             let jump_ms = HOUR_MS + random.bits() % (5 * HOUR_MS);
@@ -207,25 +219,15 @@ impl World {
     }
 
     fn stop(&mut self, node: usize, random: &mut Random, counters: &mut Counters) {
-        self.down[node] = self.now + random.below(10) as u64;
-        self.cut(|_, link| link.touches(node), counters);
+        self.reach.down_until_ms[node] = self.now_ms + random.bits() % DOWN_MS_MAX;
+        self.live(random, counters, |peers, tick| peers.stop(node, tick));
     }
 
-    fn cut(&mut self, is_cut: impl Fn(usize, &Link) -> bool, counters: &mut Counters) {
-        let mut index = 0;
-        self.links.retain(|link| {
-            let cut = is_cut(index, link);
-            index += 1;
-            counters.cut += usize::from(cut);
-            counters.cut_midway += usize::from(cut && link.has_begun());
-            !cut
-        });
-    }
-
-    /// Ends all faults, lets every clock pass every stamp, and syncs around the ring until all are
-    /// equal. Panics unless they are soon.
+    /// Ends all faults, lets every clock pass every stamp, and lets the nodes live until all that
+    /// are honest are equal. Panics unless they are soon.
     pub fn heal(&mut self, random: &mut Random, counters: &mut Counters) {
-        self.links.clear();
+        self.reach.down_until_ms.fill(0);
+        self.reach.sides.fill(0);
         self.gossip.clear();
         let clocks = self.nodes.iter().map(|node| node.clock_ms);
         let latest_ms = clocks.max().unwrap() + 10 * HOUR_MS + DRIFT_MS_MAX;
@@ -233,20 +235,22 @@ impl World {
             node.clock_ms = latest_ms;
             node.release_held(counters);
         }
-        let mut rings = 0;
-        while !self.is_equal() {
-            rings += 1;
-            // Once around, everything has come to the last node; twice, to all. What waited
-            // somewhere and was applied only then takes as long again; the longest seen was five.
-            assert!(rings <= 8, "not equal after eight rings: {:?}", self.nodes);
-            for one in 0..self.nodes.len() {
-                let between = [one, (one + 1) % self.nodes.len()];
-                self.sync_in_peace(between, random, counters);
-            }
+        let began_ms = self.now_ms;
+        let mut is_equal = self.is_equal();
+        while !is_equal {
+            let next_ms = self.now_ms + TICK_MS;
+            self.now_ms = next_ms.max(self.peers.due_ms(next_ms));
+            assert!(
+                self.now_ms - began_ms <= HEAL_MS_MAX,
+                "not equal after {} ms: {self:?}",
+                self.now_ms - began_ms,
+            );
+            is_equal = self.live(random, counters, Peers::tick) && self.is_equal();
         }
-        counters.rings_max = counters.rings_max.max(rings);
+        counters.heal_ms_max = counters.heal_ms_max.max(self.now_ms - began_ms);
+        self.peers.assert_honest_are_let_in(&self.nodes);
         let entries = &self.nodes[0].replica.entries;
-        for node in &self.nodes {
+        for node in self.honest() {
             assert_eq!(&node.replica.entries, entries);
             assert_eq!(node.heads(), self.nodes[0].heads());
             assert_eq!(node.intake.held().iter().count(), 0);
@@ -259,16 +263,12 @@ impl World {
         );
     }
 
-    fn sync_in_peace(&mut self, between: [usize; 2], random: &mut Random, counters: &mut Counters) {
-        // What waits is in no frontier: it may be applied on one side when the other has been told.
-        let waits = between.map(|node| self.nodes[node].intake.pending().len());
-        sync(between, &mut self.nodes, random, counters);
-        let [one, other] = between.map(|node| self.nodes[node].replica.frontier.hash());
-        assert!(waits != [0, 0] || one == other, "one session is enough");
+    fn honest(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !node.is_hostile)
     }
 
     fn is_equal(&self) -> bool {
-        let mut hashes = self.nodes.iter().map(|node| node.replica.frontier.hash());
+        let mut hashes = self.honest().map(|node| node.replica.frontier.hash());
         let first = hashes.next().unwrap();
         hashes.all(|hash| hash == first)
     }
