@@ -41,7 +41,7 @@ pub enum AckError {
     /// The bytes do not follow the schema, or name more than `SYNC_ITEMS_MAX` tips.
     #[error("malformed ack: {what}")]
     Malformed {
-        /// What is wrong, for people.
+        /// The fault, for people.
         what: &'static str,
     },
     /// The signature is not by the node that the ack names.

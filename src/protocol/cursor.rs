@@ -51,7 +51,7 @@ pub enum CursorError {
     /// No node wrote the text, or it was cut or mistyped.
     #[error("this is not a cursor: {what}")]
     Garbage {
-        /// What is wrong, for people.
+        /// The fault, for people.
         what: &'static str,
     },
     /// The text has a format that this version does not read.

@@ -68,7 +68,7 @@ impl FromStr for Role {
     }
 }
 
-/// What an entry does to one node's membership.
+/// An act: an entry's change of one node's membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// Makes the node a member, or raises its role.
