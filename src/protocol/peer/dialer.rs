@@ -25,7 +25,7 @@ pub enum DialStep<C> {
     End,
     /// Waits this many milliseconds: the peer is shut out.
     Wait(u64),
-    /// Stays with this connection until it is closed; see [`sync_step`].
+    /// Stays with this connection until it is closed; see [`sync_step`](super::sync_step()).
     Stay(C),
     /// Dials the peer.
     Dial,
