@@ -1,13 +1,14 @@
 //! Opening a store: state and logs brought together, whatever state they are in.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     bus::Bus,
-    id::Author,
+    id::{Author, EntryId},
     log::{Logs, Recovered},
     protocol::{
         hlc::Hlc,
@@ -129,7 +130,9 @@ struct Opened {
 }
 
 fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
-    let reason = match open_with_state(config, membership)? {
+    // The absent parents of a state file that is of no use: its logs do not name all of them.
+    let mut absent = BTreeSet::new();
+    let reason = match open_with_state(config, membership, &mut absent)? {
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
@@ -140,7 +143,7 @@ fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened
         recovered.push(format!("the state was built again from the log: {reason}"));
     }
     let (mut marks, mut forks) = (Marks::default(), Forks::default());
-    let mut intake = new_intake(config, &mut Notes::default());
+    let mut intake = new_intake(config, absent);
     let state = Sources {
         config,
         logs: &logs,
@@ -167,6 +170,7 @@ fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened
 fn open_with_state(
     config: &StoreConfig,
     membership: &mut Membership,
+    absent: &mut BTreeSet<EntryId>,
 ) -> Result<Result<Opened, String>, OpenError> {
     let path = config.dir.join("state.db");
     let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path) {
@@ -174,12 +178,13 @@ fn open_with_state(
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
     };
-    let Some(mut notes) = Notes::read(&stored.notes) else {
+    let Some(notes) = Notes::read(&stored.notes) else {
         return Ok(Err("its notes are not readable".to_owned()));
     };
     let mut marks = Marks::new(&notes.marks);
     let mut forks = Forks::new(&notes.closed);
-    let mut intake = new_intake(config, &mut notes);
+    absent.clone_from(&notes.absent);
+    let mut intake = new_intake(config, notes.absent);
     let known: Vec<_> = notes.marks.into_values().collect();
     let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &known)?;
     let mut recovered = Vec::new();
@@ -238,7 +243,6 @@ fn open_with_state(
     }))
 }
 
-fn new_intake(config: &StoreConfig, notes: &mut Notes) -> Intake {
-    let absent = std::mem::take(&mut notes.absent);
+fn new_intake(config: &StoreConfig, absent: BTreeSet<EntryId>) -> Intake {
     Intake::new(!config.root, absent, IntakeLimits::default())
 }
