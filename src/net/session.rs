@@ -19,12 +19,10 @@ use crate::{
     net::{
         error::{BUSY, NO_STORE, PeerError},
         mesh::Mesh,
-        turns::Turn,
+        turns::Own,
     },
     pace::{self, Pace},
-    protocol::sync::{
-        self, Action, Decision, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor,
-    },
+    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
     store::{IngestError, Ingested, Outgoing, Store},
 };
 
@@ -47,9 +45,7 @@ pub(super) async fn open(
     progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Option<Summary>, PeerError> {
     let turn = mesh.turns.of(node, &store.id());
-    let _session = turn.session.lock().await;
-    let _over = Over(&turn);
-    turn.rule.send_modify(sync::Turn::opened);
+    let own = turn.open().await;
     let (mut send, receive) = connection.open_bi().await?;
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
@@ -63,7 +59,7 @@ pub(super) async fn open(
         progress,
         frames,
         reader: Reader::new(receive),
-        turn: Some(&turn),
+        own: Some(&own),
         ingesting: None,
     };
     match shell.run(session, Vec::new()).await {
@@ -97,12 +93,10 @@ pub(super) async fn accept(
         return Ok(());
     };
     let turn = mesh.turns.of(node, id);
-    // If no session holds the turn, own sessions wait for this one.
-    let _session = turn.session.try_lock();
-    if !is_served(mesh, node, &turn).await {
+    let Some(_served) = turn.serve(&mesh.node.id(), node).await else {
         drop(send.reset(BUSY.into()));
         return Ok(());
-    }
+    };
     let mut session = Session::accept(*id, store.frontier())?;
     let actions = session.handle(hello)?;
     let frames = Frames::start(mesh, send);
@@ -113,39 +107,10 @@ pub(super) async fn accept(
         progress: |_entries| {},
         frames,
         reader,
-        turn: None,
+        own: None,
         ingesting: None,
     };
     shell.run(session, actions).await.map(|_summary| ())
-}
-
-// Waits until the turn decides whether a session that `node` has just opened is served.
-async fn is_served(mesh: &Mesh, node: &Author, turn: &Turn) -> bool {
-    let (own, came) = (mesh.node.id(), Instant::now());
-    let mut rule = turn.rule.subscribe();
-    loop {
-        let waited_ms = u64::try_from(came.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let decision = rule
-            .borrow_and_update()
-            .on_peer_opens(&own, node, 0, waited_ms);
-        match decision {
-            Decision::Serve => return true,
-            Decision::Refuse => return false,
-            Decision::WaitUntil(ms) => {
-                let until = came + Duration::from_millis(ms);
-                drop(timeout_at(until, rule.changed()).await);
-            }
-        }
-    }
-}
-
-/// Notes in the turn, when it is dropped, that the own session has ended.
-struct Over<'a>(&'a Turn);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.rule.send_modify(sync::Turn::over);
-    }
 }
 
 /// One session, its stream, and the store that it reads and writes.
@@ -157,7 +122,7 @@ struct Shell<'a, P> {
     frames: Frames,
     reader: Reader,
     // `Some` in a session that this side has opened.
-    turn: Option<&'a Turn>,
+    own: Option<&'a Own<'a>>,
     // The entries of the last message, while the store takes them. Joined before the next ones.
     ingesting: Option<JoinHandle<Result<Vec<Ingested>, IngestError>>>,
 }
@@ -182,8 +147,8 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 message = self.reader.next(wait) => {
                     let blame = |error| blame(mesh, node, error);
                     let message = message?.map_err(blame)?;
-                    if let Some(turn) = self.turn {
-                        turn.rule.send_modify(sync::Turn::answered);
+                    if let Some(own) = self.own {
+                        own.answered();
                     }
                     let (returned, handled) = handle(session, message).await?;
                     session = returned;

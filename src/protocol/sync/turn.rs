@@ -21,17 +21,18 @@ use crate::{id::Author, limits::SYNC_TIE_MS_MAX};
 ///
 /// The shell keeps one value for each peer and store and calls it in this order:
 ///
-/// 1. For a session of its own: [`opened`](Self::opened) before the hello is sent,
-///    [`answered`](Self::answered) with every message of the peer in that session, and
-///    [`over`](Self::over) when the session has ended, however it ended.
+/// 1. For a session of its own: it waits until [`may_open`](Self::may_open), calls
+///    [`opened`](Self::opened) before the hello is sent, [`answered`](Self::answered) with every
+///    message of the peer in that session, and [`over`](Self::over) when the session has ended,
+///    however it ended.
 /// 2. For a session of the peer: [`on_peer_opens`](Self::on_peer_opens) when the hello has come. On
-///    [`Decision::WaitUntil`] it asks again when the value has changed or the time has come.
-///
-/// A node opens a session only when it has none of its own with that peer in that store, and serves
-/// none that began first. The shell keeps that rule with a lock.
+///    [`Decision::WaitUntil`] it asks again when the value has changed or the time has come. After
+///    [`Decision::Serve`] it calls [`served`](Self::served) when that session has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Turn {
     own: Own,
+    // Sessions of the peer that this node serves now. An honest peer has at most one.
+    serving: u32,
 }
 
 // How far the session is that this node has opened.
@@ -46,6 +47,7 @@ enum Own {
 
 /// The fate of a session that the peer has opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub enum Decision {
     /// The shell answers it.
     Serve,
@@ -57,12 +59,18 @@ pub enum Decision {
 }
 
 impl Turn {
+    /// Returns true if this node may open a session: it has none of its own with the peer in the
+    /// store, and serves none of the peer's.
+    pub fn may_open(&self) -> bool {
+        self.own == Own::None && self.serving == 0
+    }
+
     /// Notes that this node opens a session.
     ///
     /// # Panics
-    /// When its last one has not ended.
+    /// When it may not.
     pub fn opened(&mut self) {
-        assert_eq!(self.own, Own::None, "one own session at a time");
+        assert!(self.may_open(), "one session at a time: {self:?}");
         self.own = Own::Opened;
     }
 
@@ -80,11 +88,21 @@ impl Turn {
         self.own = Own::None;
     }
 
+    /// Notes that a session of the peer that this node served has ended.
+    ///
+    /// # Panics
+    /// When it serves none.
+    pub fn served(&mut self) {
+        let rest = self.serving.checked_sub(1);
+        self.serving = rest.expect("a session of the peer was served");
+    }
+
     /// Decides about a session that `peer` has opened and whose hello came at `came_ms`.
+    /// [`Decision::Serve`] is noted: no own session is opened until that one has ended.
     ///
     /// `own` is the id of this node. `came_ms` and `now_ms` are on one clock that never goes back.
     pub fn on_peer_opens(
-        &self,
+        &mut self,
         own: &Author,
         peer: &Author,
         came_ms: u64,
@@ -95,7 +113,10 @@ impl Turn {
             Own::Answered => Decision::Refuse,
             // An honest peer serves this session at once, so its answer is on the way.
             Own::Opened if own < peer && now_ms < until_ms => Decision::WaitUntil(until_ms),
-            Own::None | Own::Opened => Decision::Serve,
+            Own::None | Own::Opened => {
+                self.serving = self.serving.saturating_add(1);
+                Decision::Serve
+            }
         }
     }
 }
@@ -138,19 +159,10 @@ mod tests {
         Done,
     }
 
-    // The shell's lock on the turn: an own session waits for it, a served one takes it when free.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    enum Lock {
-        Free,
-        Own,
-        Served,
-    }
-
-    // One node: its session, the session that it serves, and what its shell holds.
+    // One node: its session, and the session that it serves.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     struct Side {
         turn: Turn,
-        lock: Lock,
         open: Open,
         served: Served,
     }
@@ -181,7 +193,6 @@ mod tests {
     fn start() -> World {
         [Side {
             turn: Turn::default(),
-            lock: Lock::Free,
             open: Open::NotYet,
             served: Served::NotYet,
         }; 2]
@@ -193,18 +204,12 @@ mod tests {
         let [one, two] = &mut next;
         let (side, peer) = if at == 0 { (one, two) } else { (two, one) };
         match (event, side.open, side.served, peer.served) {
-            (Event::Opens, Open::NotYet, ..) if side.lock == Lock::Free => {
-                side.lock = Lock::Own;
+            (Event::Opens, Open::NotYet, ..) if side.turn.may_open() => {
                 side.open = Open::Opened;
                 side.turn.opened();
                 peer.served = Served::Coming;
             }
-            (Event::HelloComes, _, Served::Coming, _) => {
-                if side.lock == Lock::Free {
-                    side.lock = Lock::Served;
-                }
-                decide(side, at, CAME_MS);
-            }
+            (Event::HelloComes, _, Served::Coming, _) => decide(side, at, CAME_MS),
             (Event::AnswerComes, Open::Opened, _, Served::Answering) => {
                 side.open = Open::Answered;
                 side.turn.answered();
@@ -222,9 +227,7 @@ mod tests {
             (Event::OpenEnds, Open::Answered, ..) => end_own(side, at, Open::Complete),
             (Event::ServedEnds, _, Served::Serving, _) => {
                 side.served = Served::Done;
-                if side.lock == Lock::Served {
-                    side.lock = Lock::Free;
-                }
+                side.turn.served();
             }
             (Event::TimeIsUp, _, Served::Waiting, _) => decide(side, at, LATE_MS),
             _ => return None,
@@ -244,9 +247,6 @@ mod tests {
                 Served::Waiting
             }
         };
-        if side.served == Served::Refusing && side.lock == Lock::Served {
-            side.lock = Lock::Free;
-        }
     }
 
     // The turn has changed: a session that waits for it is decided again.
@@ -259,7 +259,6 @@ mod tests {
     fn end_own(side: &mut Side, at: usize, how: Open) {
         side.open = how;
         side.turn.over();
-        side.lock = Lock::Free;
         again(side, at);
     }
 
@@ -347,7 +346,8 @@ mod tests {
     fn lesser_id_waits_for_its_answer_and_greater_id_serves() {
         let [lesser, greater] = IDS;
         let mut turn = Turn::default();
-        let decide = |turn: Turn, own, peer, now_ms| turn.on_peer_opens(own, peer, CAME_MS, now_ms);
+        let decide =
+            |mut turn: Turn, own, peer, now_ms| turn.on_peer_opens(own, peer, CAME_MS, now_ms);
         assert_eq!(decide(turn, &lesser, &greater, CAME_MS), Decision::Serve);
         turn.opened();
         let wait = Decision::WaitUntil(LATE_MS);
@@ -362,5 +362,21 @@ mod tests {
         }
         turn.over();
         assert_eq!(decide(turn, &lesser, &greater, CAME_MS), Decision::Serve);
+    }
+
+    #[test]
+    fn no_session_is_opened_while_one_is_served() {
+        let [lesser, greater] = IDS;
+        let mut turn = Turn::default();
+        assert!(turn.may_open());
+        turn.opened();
+        assert!(!turn.may_open());
+        // The greater id has lost: it serves, and its own session is refused.
+        let decision = turn.on_peer_opens(&greater, &lesser, CAME_MS, CAME_MS);
+        assert_eq!(decision, Decision::Serve);
+        turn.over();
+        assert!(!turn.may_open(), "the session of the peer goes on");
+        turn.served();
+        assert!(turn.may_open());
     }
 }

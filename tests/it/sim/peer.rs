@@ -1,5 +1,7 @@
 //! One node's view of one peer: where its task is, its turn, its strikes.
 
+use std::collections::BTreeSet;
+
 use lattice::{
     limits::{SHUT_OUT_MIN_MS, STRIKES_MAX},
     protocol::{
@@ -19,9 +21,8 @@ pub struct Peer {
     /// Set by a wish to sync. Taken by a task that listens.
     pub is_wanted: bool,
     pub turn: Turn,
-    /// The session that holds the lock on the turn: an own one waits until it is free, a served one
-    /// takes it when it is free and goes on without it when it is not.
-    pub lock: Option<u64>,
+    /// The sessions of the peer that the turn has decided to serve.
+    pub served: BTreeSet<u64>,
     pub strikes: Strikes,
     pub shut_out: Option<ShutOut>,
     // When each strike was.
@@ -49,7 +50,7 @@ pub enum Step {
 pub enum Stay {
     /// `sync_step` is asked next.
     After(SyncEvent),
-    /// An own session waits for the lock on the turn. `began_ms`: when the sync began.
+    /// An own session waits until the turn allows it. `began_ms`: when the sync began.
     Opening {
         began_ms: u64,
     },
@@ -101,10 +102,10 @@ impl Peer {
         matches!(self.step, Step::Staying { stay: Stay::Syncing { link: own, .. }, .. } if own == link)
     }
 
-    /// Gives back the lock on the turn if `link` holds it.
-    pub fn unlock(&mut self, link: u64) {
-        if self.lock == Some(link) {
-            self.lock = None;
+    /// Notes in the turn that `link` has ended, if it was served.
+    pub fn end_served(&mut self, link: u64) {
+        if self.served.remove(&link) {
+            self.turn.served();
         }
     }
 
@@ -117,7 +118,7 @@ impl Peer {
             Step::Dialling { due_ms, .. } => due_ms,
             Step::Staying { stay, .. } => match stay {
                 Stay::After(_) => now_ms,
-                Stay::Opening { .. } if self.lock.is_none() => now_ms,
+                Stay::Opening { .. } if self.turn.may_open() => now_ms,
                 Stay::Listening { .. } if self.is_wanted => now_ms,
                 Stay::Opening { .. } | Stay::Syncing { .. } => u64::MAX,
                 Stay::Busy { until_ms, .. }

@@ -2,7 +2,7 @@
 //!
 //! The shell of `src/net/peer_task.rs` and `src/net/session.rs`, without its waits and its IO.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lattice::{
     id::Author,
@@ -71,9 +71,6 @@ pub struct Peers {
     links: Vec<(u64, u64, Link)>,
     // Pairs that were connected, the lesser index first.
     met: BTreeSet<[usize; 2]>,
-    // Sessions that are served without the lock on the turn, each with `next` when that began.
-    // Entries stay: handles are not used again.
-    unlocked: BTreeMap<u64, u64>,
     // Handle of the next connection or session.
     next: u64,
 }
@@ -102,7 +99,6 @@ impl Peers {
             connections: Vec::new(),
             links: Vec::new(),
             met: BTreeSet::new(),
-            unlocked: BTreeMap::new(),
             next: 0,
         }
     }
@@ -203,7 +199,7 @@ impl Peers {
             }
         }
         if let Some(summary) = finished[1] {
-            self.peers[acceptor][opener].unlock(handle);
+            self.peers[acceptor][opener].end_served(handle);
             if summary.received > 0 && is_over {
                 self.announce(acceptor, tick);
             }
@@ -236,7 +232,6 @@ impl Peers {
         let came_ms = link.undecided_since().expect("the hello has come");
         let own = &mut self.peers[acceptor][opener];
         if came_ms == now_ms {
-            own.lock.get_or_insert(handle);
             let is_open = matches!(
                 own.step,
                 Step::Staying {
@@ -250,9 +245,7 @@ impl Peers {
         let decision = own.turn.on_peer_opens(&ids[0], &ids[1], came_ms, now_ms);
         match decision {
             Decision::Serve => {
-                if own.lock != Some(handle) {
-                    self.unlocked.insert(handle, self.next);
-                }
+                own.served.insert(handle);
                 self.assert_serves_one(at, connection);
                 tick.counters.waits_run_out += usize::from(now_ms >= came_ms + SYNC_TIE_MS_MAX);
                 let link = &mut self.links[at].2;
@@ -260,7 +253,6 @@ impl Peers {
                 self.follow(handle, tick);
             }
             Decision::Refuse => {
-                own.unlock(handle);
                 tick.counters.refused_busy += 1;
                 self.links[at].2.refuse(now_ms, tick.random);
             }
@@ -268,28 +260,20 @@ impl Peers {
         }
     }
 
-    // Of two nodes that answer each other in time, one serves the other. One case is left out: a
-    // session that came while an own one had the lock is served without it. When the own one has
-    // ended, the lock is free, and the node may open a session while it still serves.
+    // Of two nodes that answer each other in time, one serves the other.
     fn assert_serves_one(&self, at: usize, connection: u64) {
         let [opener, acceptor] = self.links[at].2.nodes();
         let is_reverse = |link: &Link| link.nodes() == [acceptor, opener] && link.is_served();
         let reverse = self.links.iter().find(|(_, _, link)| is_reverse(link));
-        if let Some((served, other, link)) = reverse {
-            let opened = self.links[at].0;
-            let is_late = self
-                .unlocked
-                .get(served)
-                .is_some_and(|next| *next <= opened);
+        if let Some((_, other, link)) = reverse {
             let is_slow = [connection, *other].iter().any(|handle| {
                 let connection = self.connection(*handle);
                 connection.is_none_or(|connection| connection.delay_ms_max > DELAY_MS_MAX)
             });
             assert!(
-                is_slow || is_late,
+                is_slow,
                 "two nodes serve each other: {:?} and {link:?}, {:?}",
-                self.links[at],
-                self.peers[acceptor][opener]
+                self.links[at], self.peers[acceptor][opener]
             );
         }
     }
@@ -299,7 +283,7 @@ impl Peers {
         let at = self.links.iter().position(|(known, ..)| *known == handle);
         let (_, _, link) = self.links.remove(at.expect("the session goes on"));
         let [opener, acceptor] = link.nodes();
-        self.peers[acceptor][opener].unlock(handle);
+        self.peers[acceptor][opener].end_served(handle);
         self.close_own(handle, [opener, acceptor], Ended::Cut, tick);
     }
 
@@ -323,7 +307,6 @@ impl Peers {
             return;
         }
         own.turn.over();
-        own.unlock(handle);
         let is_open = self
             .connections
             .iter()
@@ -516,7 +499,7 @@ impl Peers {
                     },
                 }
             }
-            Stay::Opening { .. } if own.lock.is_some() => return None,
+            Stay::Opening { .. } if !own.turn.may_open() => return None,
             Stay::Opening { .. } | Stay::Listening { .. } if !is_open => return Some(Step::Next),
             Stay::Opening { began_ms } => Stay::Syncing {
                 began_ms,
@@ -550,7 +533,6 @@ impl Peers {
             .expect("it is open")
             .delay_ms_max;
         let own = &mut self.peers[node][peer];
-        own.lock = Some(handle);
         own.turn.opened();
         let mut link = Link::open([node, peer], tick.nodes, now_ms, delay_max);
         link.delay_hello(tick.random);
