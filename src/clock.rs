@@ -3,16 +3,27 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// A wall clock: the machine's, or a manual one that a test sets. Clones share the time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     // `None` for the machine's clock. Set by `set` and `advance`.
     manual_ms: Option<Arc<AtomicU64>>,
+    // Milliseconds by which the members' clocks are ahead of this one; `UNKNOWN` until it is set.
+    members_ahead_ms: Arc<AtomicI64>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            manual_ms: None,
+            members_ahead_ms: Arc::new(AtomicI64::new(UNKNOWN)),
+        }
+    }
 }
 
 impl Clock {
@@ -25,7 +36,22 @@ impl Clock {
     pub fn manual(ms: u64) -> Self {
         Self {
             manual_ms: Some(Arc::new(AtomicU64::new(ms))),
+            ..Self::default()
         }
+    }
+
+    /// Sets by how many milliseconds the clocks of the members within reach are ahead of this one,
+    /// negative when they are behind; `None`: it is not known. For all clones.
+    pub fn set_members_ahead(&self, ms: Option<i64>) {
+        let ms = ms.map_or(UNKNOWN, |ms| ms.max(UNKNOWN + 1));
+        self.members_ahead_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// Returns the time by the clocks of the members within reach, ms since 1970; `None` when it is
+    /// not known.
+    pub fn members_ms(&self) -> Option<u64> {
+        let ahead_ms = self.members_ahead_ms.load(Ordering::SeqCst);
+        (ahead_ms != UNKNOWN).then(|| self.now_ms().saturating_add_signed(ahead_ms))
     }
 
     /// Returns milliseconds since 1970; 0 when the clock is set to an earlier time. May go back.
@@ -104,6 +130,19 @@ pub fn duration_text(duration: Duration) -> String {
     }
 }
 
+/// Formats a time in ms in the largest unit of which it has at least two.
+pub fn about(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        172_800..63_072_000 => format!("{} days", seconds / 86_400),
+        63_072_000.. => format!("{} years", seconds / 31_536_000),
+    }
+}
+
+const UNKNOWN: i64 = i64::MIN;
 const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 
 #[cfg(test)]

@@ -34,8 +34,11 @@ pub const TIP_BYTES_MAX: usize = 36 + 20 + 64 + 3;
 /// Milliseconds, 1 h, that an entry may be stamped ahead of the local clock. An entry further ahead
 /// is held until it is due.
 pub const DRIFT_MS_MAX: u64 = 3_600_000;
-/// Wall part of a hybrid clock, ms since 1970: 48 bits, the year 10889. A later stamp is malformed.
-pub const WALL_MS_MAX: u64 = (1 << 48) - 1;
+/// Wall part of a stamp, ms since 1970: 47 bits, the year 6429. An entry with a later one is
+/// malformed. Far below the end of the 64-bit number that carries it, so sums do not overflow.
+pub const STAMP_MS_MAX: u64 = (1 << 47) - 1;
+/// Held entries that `status` lists, those that wait longest. It counts the others.
+pub const HELD_SHOWN_MAX: usize = 16;
 
 /// Bytes of entries that wait for a prev or a parent, per store. When full, the oldest is dropped;
 /// a sync brings it again.
@@ -54,6 +57,12 @@ pub const HELD_BYTES_MAX: usize = 16 << 20;
 /// Ops of entries from peers that are staged before local writes get a turn. It is the size of the
 /// last group of local writes if that was larger, so that the two share the writer.
 pub const INGEST_OPS_MIN: usize = 64;
+/// Heads that the changes of one group of entries from peers keep in memory until they are
+/// published. A group ends when it has more: a key with many heads costs them for each change.
+pub const INGEST_HEADS_MAX: usize = 1 << 16;
+/// Bytes of memory, about, that the entries of one group from peers take. A group ends when it has
+/// more.
+pub const INGEST_BYTES_MAX: usize = 16 << 20;
 /// Calls in each of the two queues of a store's writer, one for writes and one for the rest. When
 /// full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
@@ -285,6 +294,9 @@ pub const SYNC_TIE_MS_MAX: u64 = 1000;
 pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
 /// The same while the only members within reach are still sending this node's own entries back.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Time for which own writes wait after that until the members within reach have reported their
+/// clocks.
+pub const CLOCKS_WAIT: Duration = Duration::from_secs(1);
 /// Frames of entries that wait to be written to a sync stream. When full, reading the log waits for
 /// the peer.
 pub const SYNC_FRAMES_AHEAD: usize = 2;
@@ -341,6 +353,12 @@ pub const SYNC_BACK_ENTRIES: u64 = 64;
 /// Length of a run, and the multiple of seq at which runs begin: as far as one signature can vouch
 /// back. So which entries are authentic depends on the log alone, and not on where a message ended.
 pub const RUN_ENTRIES_MAX: u64 = 32;
+/// Bytes of header and ops of the entries of a run, as far as one signature can vouch back, the entry
+/// that vouches included. So what must be stored together fits in one group and one message.
+pub const RUN_BYTES_MAX: usize = 1 << 20;
+/// Bytes of entries that are set aside, per store: their own signature is wrong, and the entry that
+/// vouches for them waits. When full, the oldest is dropped; a sync brings it again.
+pub const UNVOUCHED_BYTES_MAX: usize = 8 << 20;
 /// Entries of a session that wait for a later signature to vouch for them: a forger has less than a
 /// run of them under way. When full, the next ones are refused.
 pub const SYNC_UNPROVEN_MAX: usize = 256;

@@ -256,6 +256,7 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
         applied: status.applied.iter().map(tip).collect(),
         pending_entries: status.pending_entries as u64,
         pending_bytes: status.pending_bytes as u64,
+        held_entries: status.held_entries as u64,
         held: status
             .held
             .iter()

@@ -10,7 +10,7 @@ use crate::{
     limits::HISTORY_ENTRIES_MAX,
     node::Node,
     protocol::entry::{EntryError, Op},
-    store::{List, ReadError, WriteError},
+    store::{List, ReadError, StampedBy, WriteError},
     wire::api,
 };
 
@@ -200,6 +200,25 @@ impl From<WriteError> for ApiError {
                 copy of the file, or give the entries up with `lattice repair`",
             ),
             WriteError::Closed => closed(message),
+            WriteError::FarAhead { by, .. } => {
+                let error = Self::new("far_ahead", EXIT_PRECONDITION, message);
+                error.hint(match by {
+                    StampedBy::Clock => {
+                        "set the clock of this machine; if it is right and the others are wrong, \
+                        start the node with --accept-clock"
+                    }
+                    StampedBy::OwnEntry => {
+                        "the clock of this machine was ahead when it was written; wait until the \
+                        time has come, or join with a new key"
+                    }
+                    StampedBy::Cited => {
+                        "write it where the clock is right, or wait until the time has come"
+                    }
+                    StampedBy::Authority => {
+                        "another admin can act, or wait until the time has come"
+                    }
+                })
+            }
             WriteError::Clock(_) => Self::new("clock_exhausted", EXIT_FAILED, message),
         }
     }

@@ -124,7 +124,7 @@ impl Text {
             "lattice_held_entries",
             "Entries stamped too far in the future, which wait for the clock.",
             labels,
-            status.held.len(),
+            status.held_entries,
         );
         let forks = status.forks.iter().filter(|fork| !fork.closed).count();
         self.gauge(

@@ -15,7 +15,9 @@ use crate::{
     id::{Author, EntryId, Seq, StoreId},
     log::{Branch, LogError, LogReader},
     protocol::{
+        entry::Entry,
         frontier::{Frontier, FrontierTip},
+        heads::Head,
         membership::{Members, Standing},
     },
 };
@@ -144,6 +146,93 @@ impl LogReader {
         }
     }
 
+    /// Returns whether a removal that names `tip` keeps `entry`, by the logs: as `leads`, also for the
+    /// tip itself, with one exception.
+    ///
+    /// An entry of which the own signature is wrong counts only while one counts that vouches for it.
+    /// After a removal that names such an entry none does, so a node that comes later never gets it.
+    /// Here, too, the removal is taken for one whose tip has not come (`None`), and the tip and what
+    /// comes before it up to an entry that verifies by itself do not count.
+    ///
+    /// # Errors
+    /// As `leads`.
+    pub fn keeps(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, LogError> {
+        let descent = self.descent(author, tip)?;
+        if descent.is_empty() {
+            return Ok(None);
+        }
+        let mut last = Some(tip);
+        while let Some(at) = last {
+            match self.verifies(author, at)? {
+                None => return Ok(None),
+                Some((true, _prev)) => break,
+                Some((false, _prev)) if at == entry => return Ok(Some(false)),
+                Some((false, prev)) => last = prev,
+            }
+        }
+        match (last == Some(tip), entry == tip) {
+            (true, true) => Ok(Some(true)),
+            (true, false) => self.leads(author, entry, tip),
+            (false, _) => Ok(None),
+        }
+    }
+
+    // Returns whether the entry at `at` verifies by itself, and the one before it; `None` when it is not
+    // here.
+    fn verifies(
+        &self,
+        author: &Author,
+        at: FrontierTip,
+    ) -> Result<Option<(bool, Option<FrontierTip>)>, LogError> {
+        if let Some(known) = self.verified().get(&at.id) {
+            return Ok(Some(*known));
+        }
+        let Some((entry, _record)) = self.entry(author, at.seq, &at.id)? else {
+            return Ok(None);
+        };
+        let prev = entry.header.prev.map(|id| FrontierTip {
+            seq: at.seq.saturating_sub(1),
+            id,
+        });
+        let answer = (entry.verifies(), prev);
+        let mut verified = self.verified();
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(at.id, answer);
+        Ok(Some(answer))
+    }
+
+    /// Returns whether `head`, which the author of `entry` wrote earlier, is one of its ancestors by
+    /// `prev`. All entries before `entry` are in the log.
+    ///
+    /// # Errors
+    /// `Damaged` as `leads`; `Io`.
+    pub fn is_ancestor(&self, entry: &Entry, head: &Head) -> Result<bool, LogError> {
+        let author = entry.author();
+        if self.of(&author).len() < 2 {
+            return Ok(true);
+        }
+        let Some(prev) = entry.header.prev else {
+            return Ok(false);
+        };
+        let before = FrontierTip {
+            seq: entry.header.seq.saturating_sub(1),
+            id: prev,
+        };
+        let place = FrontierTip {
+            seq: head.seq,
+            id: head.id,
+        };
+        Ok(place == before
+            || (place.seq < before.seq && self.leads(&author, place, before)? == Some(true)))
+    }
+
     /// Returns whether the entry of `author` at `at` counts in `store`, if it is there.
     ///
     /// # Errors
@@ -159,7 +248,7 @@ impl LogReader {
             Standing::Counts => Ok(true),
             Standing::Unknown | Standing::Reader => Ok(false),
             Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
-                self.leads(author, entry, tip)
+                self.keeps(author, entry, tip)
             }),
         }
     }
@@ -187,6 +276,9 @@ impl LogReader {
         Ok(covered)
     }
 }
+
+// Tips of removals of which it is remembered whether they verify by themselves.
+const VERIFIED_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     log::{
         AtWork, Branch, LogError, SharedWalk, SyncTimes, chunk::Chunks, record, sync_times::Timing,
     },
-    protocol::{chain::Tip, entry::VerifiedEntry},
+    protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
 };
 
 /// All branches of a store, by author, then number. Shared by the writer and all readers; a clone
@@ -20,6 +20,9 @@ pub struct LogReader {
     branches: Arc<RwLock<Branches>>,
     timing: Timing,
     chunks: Chunks,
+    // By id: whether an entry verifies by itself, and the entry before it. Locked for a look-up, never
+    // while a file is read.
+    verified: Arc<Mutex<BTreeMap<EntryId, (bool, Option<FrontierTip>)>>>,
 }
 
 // Written by the store's writer only, when a branch appears or is removed. Held for a look-up or a
@@ -30,6 +33,12 @@ impl LogReader {
     /// Returns the branches of `author`, by number.
     pub fn of(&self, author: &Author) -> Vec<Arc<Branch>> {
         self.branches().get(author).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn verified(
+        &self,
+    ) -> MutexGuard<'_, BTreeMap<EntryId, (bool, Option<FrontierTip>)>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns all branches, by author and number.

@@ -13,6 +13,8 @@ pub struct NetConfig {
     pub mdns: bool,
     /// The relay for peers that cannot reach each other. Default: none.
     pub relay: Relay,
+    /// Takes this node's clock for right, whatever the members say. Default: false.
+    pub accept_clock: bool,
 }
 
 impl Default for NetConfig {
@@ -21,6 +23,7 @@ impl Default for NetConfig {
             bind: None,
             mdns: true,
             relay: Relay::Off,
+            accept_clock: false,
         }
     }
 }

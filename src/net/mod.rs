@@ -15,6 +15,7 @@
 //! topic         the gossip topic of each store
 //! stores        opens and carries the stores of the mesh
 //! acks          which member has which entries on disk
+//! members_clock compares this node's clock with those of the members
 //! own_tip       own writes wait until peers have been asked for entries of this node
 //! sleep         dials all members when the machine wakes up
 //! mesh          the tables that all tasks share; it names no task
@@ -36,6 +37,7 @@ mod gossip;
 mod hello;
 mod hello_server;
 mod join;
+mod members_clock;
 mod mesh;
 mod net;
 mod own_tip;

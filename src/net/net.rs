@@ -24,6 +24,7 @@ use crate::{
         error::NetError,
         gate::Gate,
         hello_server::HelloServer,
+        members_clock,
         mesh::Mesh,
         own_tip,
         peer_table::{PeerStatus, Peers},
@@ -240,7 +241,12 @@ impl Net {
         let stop = running.stop.clone();
         let check = async move {
             match net.mesh().await {
-                Ok(mesh) => own_tip::compare(&mesh).await,
+                Ok(mesh) => {
+                    own_tip::compare(&mesh).await;
+                    if !net.0.config.accept_clock {
+                        members_clock::compare(&mesh).await;
+                    }
+                }
                 Err(error) => tracing::error!(%error, "own logs were not compared with peers"),
             }
         };
@@ -276,6 +282,9 @@ impl Net {
                             store.reconsider().await;
                             mesh.acknowledge(&store);
                             mesh.announce(&store).await;
+                        }
+                        if let Err(error) = mesh.node.confirm_departures().await {
+                            tracing::warn!(%error, "a node that has left was not removed");
                         }
                     }
                     Err(error) => tracing::error!(%error, "the endpoint for peers was not bound"),

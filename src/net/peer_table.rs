@@ -41,8 +41,8 @@ struct Peer {
     connections: Vec<Connection>,
     // Wall clock of this node when the last message came, ms since 1970. 0 before the first one.
     seen_ms: u64,
-    // Milliseconds that its clock is ahead, by its last status.
-    skew_ms: i64,
+    // Milliseconds that its clock is ahead, by its last status; `None` before the first one.
+    skew_ms: Option<i64>,
     // Cleared by a connection and by a sync that went well.
     error: Option<PeerError>,
     // Outcome of the first sync since the start.
@@ -217,8 +217,29 @@ impl Peers {
     pub(super) fn seen(&self, node: &Author, now_ms: u64, skew_ms: Option<i64>) {
         self.with(node, |peer| {
             peer.seen_ms = now_ms;
-            peer.skew_ms = skew_ms.unwrap_or(peer.skew_ms);
+            peer.skew_ms = skew_ms.or(peer.skew_ms);
         });
+    }
+
+    /// Returns by how many milliseconds the clocks of those of `nodes` are ahead that are connected,
+    /// and true if the clock of another one that is connected is not known yet.
+    pub(super) fn clocks(&self, nodes: &[Author]) -> (Vec<i64>, bool) {
+        let mut unknown = false;
+        let clocks = nodes.iter().filter_map(|node| {
+            let (connected, skew_ms) =
+                self.with(node, |peer| (!peer.live().is_empty(), peer.skew_ms));
+            unknown |= connected && skew_ms.is_none();
+            skew_ms.filter(|_| connected)
+        });
+        (clocks.collect(), unknown)
+    }
+
+    /// Forgets all clocks: this node's own has jumped.
+    pub(super) fn forget_clocks(&self) {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in peers.values_mut() {
+            peer.skew_ms = None;
+        }
     }
 
     /// Notes that a sync with `node` went well.
@@ -284,7 +305,7 @@ impl Peers {
                 addresses: peer.addresses.clone(),
                 rtt: path.map(|(rtt, _)| rtt),
                 relayed: path.is_some_and(|(_, relayed)| relayed),
-                skew_ms: peer.skew_ms,
+                skew_ms: peer.skew_ms.unwrap_or(0),
                 behind: None,
                 ahead: None,
                 error: peer.error.clone(),
@@ -309,7 +330,7 @@ impl Default for Peer {
             news: None,
             connections: Vec::new(),
             seen_ms: 0,
-            skew_ms: 0,
+            skew_ms: None,
             error: None,
             compared: Compared::NotYet,
             strikes: Strikes::default(),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     limits::{CLOCK_JUMP_MIN, CLOCK_LOOK_EVERY},
-    net::mesh::Mesh,
+    net::{members_clock, mesh::Mesh},
 };
 
 /// Compares both clocks every `CLOCK_LOOK_EVERY`, and dials all members when the wall clock has
@@ -27,6 +27,7 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
                 "the clock has jumped: all members are dialled again"
             );
             mesh.meet_again().await;
+            members_clock::compare_again(&mesh).await;
         }
         last = now;
     }

@@ -7,7 +7,10 @@ use crate::{
         error::OpenError,
         node::{Node, Root},
     },
-    protocol::{entry::Op, membership::genesis::Genesis},
+    protocol::{
+        entry::Op,
+        membership::{genesis::Genesis, role::Role},
+    },
     store::{Write, WriteError},
 };
 
@@ -34,7 +37,13 @@ impl Node {
             put(format!("/nodes/{own}/info").into(), info.into()),
             put(format!("/nodes/{own}/status").into(), "active".into()),
         ];
-        for row in self.0.meta.stores()?.iter().filter(|row| !row.root) {
+        // The name of another's store counts from its founder or an admin only.
+        let may_list = |genesis: &Genesis| {
+            genesis.creator == own || self.members().role(&own) == Some(Role::Admin)
+        };
+        let rows = self.0.meta.stores()?;
+        let rows = rows.iter().filter(|row| !row.root);
+        for row in rows.filter(|row| may_list(&row.genesis)) {
             wanted.extend(listing(&row.name, &row.genesis).ops);
         }
         let mut ops = Vec::new();

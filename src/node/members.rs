@@ -11,12 +11,12 @@ use crate::{
     protocol::{
         entry::Op,
         membership::{
-            Members, MembershipError,
+            Departure, Members, MembershipError,
             invite::InviteError,
             role::{Act, Tips, TooManyTips, role_key},
         },
     },
-    store::{ReadError, Write, WriteError},
+    store::{ReadError, Store, Write, WriteError},
 };
 
 /// Why an operation on the members of the mesh failed.
@@ -72,10 +72,41 @@ impl Node {
             let frontier = store.frontier();
             tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
         }
-        let removal = Act::Remove(Tips::new(tips)?).encode();
+        let stores = self.open_stores();
+        let stores = stores.iter().map(Store::id);
+        let removal = Act::Remove(Tips::naming(stores, tips)?).encode();
         self.root().write_own(put(role_key(node), removal)).await?;
         for store in self.open_stores() {
             store.reconsider().await;
+        }
+        Ok(())
+    }
+
+    /// Removes once more each node that has left, or that was removed before a store was here, if this
+    /// node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
+    /// when there is nothing to add.
+    ///
+    /// # Errors
+    /// `TooManyTips`, `Write`.
+    pub async fn confirm_departures(&self) -> Result<(), MeshError> {
+        let stores = self.open_stores();
+        let ids = stores.iter().map(Store::id).collect();
+        for departure in self.members().departures(&self.id(), &ids) {
+            let Departure {
+                node,
+                stores: named,
+                mut tips,
+            } = departure;
+            let root = self.root().id();
+            for store in &stores {
+                let id = store.id();
+                if id == root || named.contains(&id) {
+                    let frontier = store.frontier();
+                    tips.extend(frontier.tips(&node).iter().map(|tip| (id, *tip)));
+                }
+            }
+            let removal = Act::Remove(Tips::naming(named, tips)?).encode();
+            self.root().write_own(put(role_key(&node), removal)).await?;
         }
         Ok(())
     }

@@ -1,16 +1,21 @@
 //! Heads of a key: the entries that no applied entry supersedes.
 //!
 //! When entry `e` applies with an op for key `k`, the heads of `k` become: the old heads without
-//! those that `e` cites as parents, and `e`. A parent counts as cited only if its stamp, author, id
-//! and seq are all as `e` says. Parents are applied before the entries that cite them; then the
-//! heads are the same in whatever order entries arrive.
+//! those that `e` cites as parents, without those that are its ancestors by `prev`, and `e`. A
+//! parent counts as cited only if its stamp, author, id and seq are all as `e` says. Parents and
+//! predecessors are applied before the entries that cite them; then the heads are the same in
+//! whatever order entries arrive.
+//!
+//! So an author has at most one head of a key for each of its branches, however little it cites. (A
+//! rule like "the author's newest by stamp" would not do: with two branches it depends on the
+//! order.)
 //!
 //! The winner is the head that is highest by `(hlc, author, id)`; a read returns its value. A
 //! delete makes a head, too: a tombstone. Several heads are a conflict: all stay readable until a
 //! write cites them. Expiry never changes heads. From its expiry time on (inclusive) a head reads
 //! as a tombstone.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
@@ -131,6 +136,44 @@ impl Head {
     }
 }
 
+/// The heads of an entry's keys before it, as far as they decide what it supersedes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Before {
+    /// Heads of each op's key, in the order of the ops.
+    pub heads: Vec<Heads>,
+    /// Those of the heads that are ancestors of the entry by `prev`. A head that the entry cites need
+    /// not be among them.
+    pub ancestors: BTreeSet<EntryId>,
+}
+
+impl Before {
+    /// Returns what `entry` finds where its keys have `heads`. `is_ancestor` is asked about each head
+    /// that `entry` does not cite and that its author wrote before it.
+    ///
+    /// # Errors
+    /// The error of `is_ancestor`.
+    pub fn new<E>(
+        entry: &Entry,
+        heads: Vec<Heads>,
+        mut is_ancestor: impl FnMut(&Head) -> Result<bool, E>,
+    ) -> Result<Self, E> {
+        let (author, seq) = (entry.author(), entry.header.seq);
+        let mut ancestors = BTreeSet::new();
+        for head in heads.iter().flat_map(Heads::as_slice) {
+            let may_be = head.author == author && head.seq < seq && !is_cited(entry, head);
+            if may_be && is_ancestor(head)? {
+                ancestors.insert(head.id);
+            }
+        }
+        Ok(Self { heads, ancestors })
+    }
+}
+
+fn is_cited(entry: &Entry, head: &Head) -> bool {
+    let parents = &entry.header.parents;
+    parents.binary_search(&head.as_parent()).is_ok()
+}
+
 /// All heads of one key, sorted by order; the last one is the winner. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heads(Option<Arc<[Head]>>);
@@ -162,22 +205,22 @@ impl Heads {
         self.as_slice().len() > 1
     }
 
-    /// Returns the heads after `entry` with its `op` for this key: the heads that it does not cite,
-    /// and `entry`.
+    /// Returns the heads after `entry` with its `op` for this key: the heads that it does not cite
+    /// and that are not its ancestors, and `entry`. `ancestors`: as in [`Before`].
     ///
-    /// The result of several entries is the same in every order in which parents come first.
+    /// The result of several entries is the same in every order in which parents and predecessors
+    /// come first.
     #[must_use]
-    pub fn apply(&self, entry: &Entry, op: &Op) -> Self {
-        let parents = &entry.header.parents;
-        let cited = |head: &Head| parents.binary_search(&head.as_parent()).is_ok();
+    pub fn apply(&self, entry: &Entry, op: &Op, ancestors: &BTreeSet<EntryId>) -> Self {
+        let superseded = |head: &Head| is_cited(entry, head) || ancestors.contains(&head.id);
         let new = Head::of(entry, op);
-        if self.as_slice().iter().all(cited) {
+        if self.as_slice().iter().all(superseded) {
             return Self::one(new);
         }
         let mut heads: Vec<Head> = self
             .as_slice()
             .iter()
-            .filter(|head| !cited(head))
+            .filter(|head| !superseded(head))
             .cloned()
             .collect();
         heads.push(new);
@@ -217,7 +260,7 @@ mod tests {
     }
 
     fn apply(heads: &Heads, entry: &VerifiedEntry) -> Heads {
-        heads.apply(entry, &entry.ops[0])
+        heads.apply(entry, &entry.ops[0], &BTreeSet::new())
     }
 
     #[test]

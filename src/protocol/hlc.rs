@@ -3,28 +3,28 @@
 //! A stamp is a wall part in ms and a counter, compared as a pair. The next stamp after a given one
 //! is the least that is greater and not before the wall clock: the wall clock with counter 0 if the
 //! clock is ahead of the wall part, otherwise the same wall part with the counter plus one. A full
-//! counter carries into the wall part, which ends at `WALL_MS_MAX` (48 bits). So stamps grow along
+//! counter carries into the wall part, which ends at `STAMP_MS_MAX` (47 bits). So stamps grow along
 //! every causal chain, also when a wall clock is set back. Reading the wall clock is up to the
 //! caller.
 
 use std::fmt;
 
-use crate::limits::WALL_MS_MAX;
+use crate::limits::STAMP_MS_MAX;
 
 /// A time stamp that grows along every causal chain, also when wall clocks are set back.
 ///
 /// Ordered by `wall_ms`, then `counter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Hlc {
-    /// Milliseconds since 1970, at most `WALL_MS_MAX`.
+    /// Milliseconds since 1970, at most `STAMP_MS_MAX`.
     pub wall_ms: u64,
     /// Distinguishes stamps with one `wall_ms`; from 0.
     pub counter: u32,
 }
 
-/// The clock has reached its last stamp, `WALL_MS_MAX` with a full counter, in the year 10889.
+/// The clock has reached its last stamp, `STAMP_MS_MAX` with a full counter, in the year 6429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the hybrid clock is exhausted: its last stamp, in the year 10889, is used")]
+#[error("the hybrid clock is exhausted: its last stamp, in the year 6429, is used")]
 pub struct HlcExhausted;
 
 impl Hlc {
@@ -34,19 +34,19 @@ impl Hlc {
         counter: 0,
     };
 
-    /// Creates a stamp; `None` if `wall_ms` is above `WALL_MS_MAX` (48 bits).
+    /// Creates a stamp; `None` if `wall_ms` is above `STAMP_MS_MAX` (47 bits).
     pub fn new(wall_ms: u64, counter: u32) -> Option<Self> {
-        (wall_ms <= WALL_MS_MAX).then_some(Self { wall_ms, counter })
+        (wall_ms <= STAMP_MS_MAX).then_some(Self { wall_ms, counter })
     }
 
     /// Returns the least stamp that is greater than `self` and not before `now_ms`.
     ///
-    /// `now_ms` is in ms since 1970; a time above `WALL_MS_MAX` counts as `WALL_MS_MAX`.
+    /// `now_ms` is in ms since 1970; a time above `STAMP_MS_MAX` counts as `STAMP_MS_MAX`.
     ///
     /// # Errors
     /// `HlcExhausted` if `self` is the last stamp.
     pub fn next(self, now_ms: u64) -> Result<Self, HlcExhausted> {
-        let now_ms = now_ms.min(WALL_MS_MAX);
+        let now_ms = now_ms.min(STAMP_MS_MAX);
         if now_ms > self.wall_ms {
             return Ok(Self {
                 wall_ms: now_ms,
@@ -90,7 +90,7 @@ mod tests {
             })
         );
         let last = Hlc {
-            wall_ms: WALL_MS_MAX,
+            wall_ms: STAMP_MS_MAX,
             counter: u32::MAX,
         };
         assert_eq!(last.next(u64::MAX), Err(HlcExhausted));
@@ -115,14 +115,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn next_is_greater_and_not_before_now(wall in 0..=WALL_MS_MAX, counter: u32, now: u64) {
+        fn next_is_greater_and_not_before_now(wall in 0..=STAMP_MS_MAX, counter: u32, now: u64) {
             let stamp = Hlc::new(wall, counter).unwrap();
             if let Ok(next) = stamp.next(now) {
                 prop_assert!(next > stamp);
-                prop_assert!(next.wall_ms >= now.min(WALL_MS_MAX));
-                prop_assert!(next.wall_ms <= WALL_MS_MAX);
+                prop_assert!(next.wall_ms >= now.min(STAMP_MS_MAX));
+                prop_assert!(next.wall_ms <= STAMP_MS_MAX);
             } else {
-                prop_assert_eq!(stamp, Hlc { wall_ms: WALL_MS_MAX, counter: u32::MAX });
+                prop_assert_eq!(stamp, Hlc { wall_ms: STAMP_MS_MAX, counter: u32::MAX });
             }
         }
     }

@@ -7,13 +7,17 @@
 //!
 //! An author can vouch for an entry whose own signature is wrong. Nodes that receive the entries in
 //! different messages must still agree. So an entry whose seq is a multiple of `RUN_ENTRIES_MAX`
-//! begins a run and does not vouch for its `prev`. Nobody vouches for an entry of another author.
+//! begins a run and does not vouch for its `prev`, nor does an entry vouch for what lies more than
+//! `RUN_BYTES_MAX` back. Nobody vouches for an entry of another author.
+//!
+//! An entry that does not verify by itself is stored in one group with its run up to an entry that does, or not
+//! at all (`intake`), and counts only while such an entry counts (`log::ancestry`).
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use crate::{
     id::{Author, EntryId},
-    limits::RUN_ENTRIES_MAX,
+    limits::{RUN_BYTES_MAX, RUN_ENTRIES_MAX},
     protocol::entry::{Entry, EntryError, VerifiedEntry},
 };
 
@@ -34,7 +38,7 @@ pub fn verify<E: From<EntryError>>(
     let mut entries: Vec<_> = entries.into_iter().enumerate().collect();
     // Highest seq first, so that an entry comes before the entries that it vouches for.
     entries.sort_by_key(|(_, entry)| Reverse(entry.as_ref().map_or(0, |entry| entry.header.seq)));
-    let mut vouched = BTreeSet::new();
+    let mut vouched = BTreeMap::new();
     let mut checked: Vec<_> = entries
         .into_iter()
         .map(|(place, entry)| {
@@ -47,19 +51,24 @@ pub fn verify<E: From<EntryError>>(
     checked.into_iter().map(|(_, checked)| checked).collect()
 }
 
-// `vouched`: ids that authentic entries of the same author have as `prev`, with that author.
+// `vouched`: ids that authentic entries of the same author have as `prev`, with that author, and the
+// bytes that are left of the longest such run.
 fn check(
     entry: Entry,
-    vouched: &mut BTreeSet<(Author, EntryId)>,
+    vouched: &mut BTreeMap<(Author, EntryId), usize>,
 ) -> Result<VerifiedEntry, EntryError> {
-    let author = entry.author();
-    let entry = if vouched.contains(&(author, entry.id)) {
-        entry.vouched()
-    } else {
-        entry.verify()?
+    let (author, bytes) = (entry.author(), entry.signed_bytes());
+    let vouched_bytes = vouched.get(&(author, entry.id)).copied();
+    let left = vouched_bytes.and_then(|left| left.checked_sub(bytes));
+    let (entry, left) = match left {
+        Some(left) => (entry.vouched(), left),
+        None => (entry.verify()?, RUN_BYTES_MAX.saturating_sub(bytes)),
     };
-    if !entry.header.seq.is_multiple_of(RUN_ENTRIES_MAX) {
-        vouched.extend(entry.header.prev.map(|prev| (author, prev)));
+    if let Some(prev) = entry.header.prev
+        && !entry.header.seq.is_multiple_of(RUN_ENTRIES_MAX)
+    {
+        let known = vouched.entry((author, prev)).or_default();
+        *known = left.max(*known);
     }
     Ok(entry)
 }

@@ -20,4 +20,4 @@ mod view;
 pub use error::StateError;
 pub use state::{Staged, State, StateReader};
 pub use stored::Stored;
-pub use view::{ActsInPlace, View};
+pub use view::View;

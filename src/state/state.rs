@@ -1,6 +1,7 @@
 //! The writing end of a store's state, and the handle through which readers get its newest view.
 
 use std::{
+    convert::Infallible,
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -16,7 +17,8 @@ use crate::{
     protocol::{
         entry::{Op, VerifiedEntry, cause::CauseId},
         frontier::FrontierTip,
-        heads::{Content, Head, Heads, Value},
+        heads::{Before, Content, Head, Heads, Value},
+        membership::reserved::Counting,
     },
     state::{
         StateError, Stored, View,
@@ -147,7 +149,7 @@ impl State {
             keys: counts.keys,
             entries: counts.entries,
             expired_through_ms: counts.expired_through_ms,
-            acts: None,
+            counting: None,
         };
         let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
         let state = Self {
@@ -250,17 +252,27 @@ impl State {
         }
     }
 
-    /// Adds to the acts that count; the first call makes this the state of a store that keeps
-    /// members. An act must be added before its entry is staged, or its op is void.
-    pub fn count(&mut self, acts: impl IntoIterator<Item = (EntryId, Author)>) {
-        let counting = self.staged.acts.get_or_insert_default();
-        let mut acts = acts.into_iter().peekable();
-        if acts.peek().is_some() {
-            Arc::make_mut(counting).extend(acts);
+    /// Adds to the reserved ops that count; the first call makes this the state of a store that
+    /// keeps members. They must be added before their entry is staged, or they are void.
+    pub fn count(&mut self, more: Counting) {
+        match &mut self.staged.counting {
+            None => self.staged.counting = Some(Arc::new(more)),
+            Some(counting) => {
+                assert_eq!(
+                    counting.creator, more.creator,
+                    "(5) a store has one creator"
+                );
+                if more != Counting::new(more.creator) {
+                    let counting = Arc::make_mut(counting);
+                    counting.acts.extend(more.acts);
+                    counting.authorized.extend(more.authorized);
+                    counting.founders.extend(more.founders);
+                }
+            }
         }
     }
 
-    /// Changes the heads of an entry's keys in the staged view.
+    /// Changes the heads of an entry's keys in the staged view. The author has not forked.
     ///
     /// Returns the change of each op; `None` for an op that is void. On an error nothing of the
     /// entry is staged.
@@ -269,28 +281,30 @@ impl State {
     /// `Damaged`, `Io`.
     pub fn stage(&mut self, entry: &VerifiedEntry) -> Result<Vec<Option<Staged>>, StateError> {
         let keys = entry.ops.iter().map(Op::key);
-        let before = keys.map(|key| self.heads(key)).collect::<Result<_, _>>()?;
+        let heads = keys.map(|key| self.heads(key)).collect::<Result<_, _>>()?;
+        let Ok(before) = Before::new(entry, heads, |_head| Ok::<_, Infallible>(true));
         self.stage_over(entry, before)
     }
 
     /// Like `stage`, for a caller that has read the heads of the entry's keys, staged entries
-    /// included: `before` has them, one item for each op.
+    /// included: `before` has them.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
     ///
     /// # Panics
-    /// When `before` has another number of items.
+    /// When `before` has another number of heads.
     pub fn stage_over(
         &mut self,
         entry: &VerifiedEntry,
-        before: Vec<Heads>,
+        before: Before,
     ) -> Result<Vec<Option<Staged>>, StateError> {
-        assert_eq!(before.len(), entry.ops.len(), "(4) heads for each op");
+        let Before { heads, ancestors } = before;
+        assert_eq!(heads.len(), entry.ops.len(), "(4) heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
-        for (op, before) in entry.ops.iter().zip(before) {
-            changes.push((!self.staged.is_void(&entry.id, op)).then(|| {
-                let after = before.apply(entry, op);
+        for (op, before) in entry.ops.iter().zip(heads) {
+            changes.push((!self.staged.is_void(entry, op)).then(|| {
+                let after = before.apply(entry, op, &ancestors);
                 Staged { before, after }
             }));
         }
@@ -323,10 +337,15 @@ impl State {
         Ok(changes)
     }
 
-    /// Moves the time through which expiries were reported to `ms`, ms since 1970; an earlier time
-    /// changes nothing.
+    /// Moves the time through which expiries were reported forward to `ms`, ms since 1970; an
+    /// earlier time changes nothing.
     pub fn expire_through(&mut self, ms: u64) {
         self.staged.expired_through_ms = self.staged.expired_through_ms.max(ms);
+    }
+
+    /// Sets the time through which expiries were reported, also back: the clock was wrong.
+    pub fn set_expired_through(&mut self, ms: u64) {
+        self.staged.expired_through_ms = ms;
     }
 
     /// Returns up to `limit` winners, as (time, key), that expire at or before `through_ms` and
@@ -353,8 +372,7 @@ impl State {
         self.staged.version += 1;
         let before = self.shown.view();
         assert!(
-            self.staged.version > before.version
-                && self.staged.expired_through_ms >= before.expired_through_ms,
+            self.staged.version > before.version,
             "(1) views are shown in order"
         );
         self.shown.show(Arc::new(self.staged.clone()));

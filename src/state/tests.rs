@@ -5,9 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 use super::*;
 use crate::{
     disk::RealDisk,
-    protocol::entry::{
-        VerifiedEntry,
-        tests::{AUTHOR_A, entry},
+    protocol::{
+        entry::{
+            VerifiedEntry,
+            tests::{AUTHOR_A, entry},
+        },
+        heads::{Before, Heads},
     },
 };
 
@@ -72,7 +75,10 @@ fn flush_that_miscounts_its_keys_is_damage() {
     state.flush(Vec::new());
     state.finish_flush(true).unwrap();
     let again = entry(AUTHOR_A, 2, Some(first().id), 20, "/1");
-    let missed = vec![crate::protocol::heads::Heads::default()];
+    let missed = Before {
+        heads: vec![Heads::default()],
+        ..Before::default()
+    };
     state.stage_over(&again, missed).unwrap();
     state.show();
     state.flush(Vec::new());
@@ -106,5 +112,5 @@ fn second_flush_before_the_end_of_the_first_is_a_bug() {
 fn entry_without_heads_for_each_op_is_a_bug() {
     let place = place();
     let (mut state, _stored) = open(&place);
-    drop(state.stage_over(&first(), Vec::new()));
+    drop(state.stage_over(&first(), Before::default()));
 }

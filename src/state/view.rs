@@ -4,7 +4,7 @@
 //! the last flush, rows that are being flushed, and rows in the file as of its last commit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -15,12 +15,12 @@ use imbl::OrdMap;
 use redb::ReadOnlyTable;
 
 use crate::{
-    id::{Author, EntryId, Seq},
+    id::{EntryId, Seq},
     protocol::{
-        entry::{Op, cause::CauseId},
+        entry::{Entry, Op, cause::CauseId},
         frontier::Frontier,
         heads::Heads,
-        membership::role::role_key_node,
+        membership::reserved::Counting,
     },
     state::{
         StateError, row,
@@ -47,13 +47,10 @@ pub struct View {
     pub entries: u64,
     /// Expiries through this time (inclusive, ms since 1970) were reported. Never goes back.
     pub expired_through_ms: u64,
-    /// The acts among the entries that count; all other acts are void. `None` in a store that keeps
-    /// no members: nothing is an act there.
-    pub acts: Option<Arc<ActsInPlace>>,
+    /// The reserved ops that count; all others are void. `None` in a store that keeps no members:
+    /// no key is reserved there.
+    pub counting: Option<Arc<Counting>>,
 }
-
-/// Acts, each as its entry and the node that it is about.
-pub type ActsInPlace = BTreeSet<(EntryId, Author)>;
 
 /// Rows that are in memory only.
 #[derive(Debug, Clone, Default)]
@@ -82,12 +79,10 @@ impl std::fmt::Debug for Flushed {
 }
 
 impl View {
-    /// Returns true when `op` of `entry` is void: its key is the role of a node, and the entry is
-    /// not an act that counts. A void op changes no heads.
-    pub fn is_void(&self, entry: &EntryId, op: &Op) -> bool {
-        self.acts.as_ref().is_some_and(|acts| {
-            role_key_node(op.key()).is_some_and(|node| !acts.contains(&(*entry, node)))
-        })
+    /// Returns true when `op` of `entry` is void, as `Counting::is_void`. A void op changes no heads.
+    pub fn is_void(&self, entry: &Entry, op: &Op) -> bool {
+        let counting = self.counting.as_ref();
+        counting.is_some_and(|counting| counting.is_void(entry, op))
     }
 
     /// Returns the heads of `key`; none when it was never written.

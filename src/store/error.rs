@@ -27,10 +27,12 @@ pub enum OpenError {
     #[error(transparent)]
     State(#[from] StateError),
     /// A tip's signature does not verify: somebody wrote into the log.
-    #[error("the log of {} is not authentic", author.short())]
+    #[error("the log of {} ({file}) is not authentic", author.short())]
     NotAuthentic {
         /// Author of the log.
         author: Author,
+        /// Name of the file in the log directory.
+        file: String,
         /// Failure of the check.
         source: EntryError,
     },

@@ -28,6 +28,7 @@ impl Store {
             applied: Frontier::clone(&view.frontier),
             pending_entries: writer.pending_entries,
             pending_bytes: writer.pending_bytes,
+            held_entries: writer.held_entries,
             held: writer.held,
             void_acts: writer.void_acts,
             forks: writer.forks,

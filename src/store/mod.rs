@@ -40,7 +40,7 @@ pub use watch::{
     options::{Start, WatchMode, WatchOptions},
     watch::Watch,
 };
-pub use write::{Condition, Write, WriteError, Written};
+pub use write::{Condition, StampedBy, Write, WriteError, Written};
 pub use write_pause::WritePause;
 pub use writer::{
     forks::KnownFork,

@@ -78,7 +78,7 @@ impl Store {
         let evaluating = tokio::task::spawn_blocking(move || {
             let acts = acts.values().map(|(_, acts)| acts).chain(&shown);
             Members::evaluate(creator, store, acts, |author, entry, tip| {
-                log.leads(author, entry, tip)
+                log.keeps(author, entry, tip)
             })
         });
         let evaluated = evaluating.await.map_err(|_panic| WriteError::Closed)?;

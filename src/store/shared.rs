@@ -45,11 +45,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Returns the wall clock, but not before any expiry that was published; ms since 1970.
+    /// Returns the wall clock, ms since 1970.
     pub(super) fn now_ms(&self) -> u64 {
-        self.clock
-            .now_ms()
-            .max(self.state.view().expired_through_ms)
+        self.clock.now_ms()
     }
 }
 

@@ -5,12 +5,14 @@ use std::io;
 use bytes::Bytes;
 
 use crate::{
+    clock::about,
     id::{Author, EntryId, Seq},
     limits::{OPS_BYTES_MAX, OPS_MAX},
     log::LogError,
     protocol::{
         entry::{EntryError, Op, cause::Cause},
         hlc::{Hlc, HlcExhausted},
+        membership::reserved,
     },
     state::StateError,
     store::ReadError,
@@ -140,12 +142,55 @@ pub enum WriteError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// The entry would be stamped so far ahead that other nodes would not apply it before their
+    /// clocks come to it. Nothing was signed.
+    #[error("{by} is {} ahead of {}: other nodes would wait with what is written", about(*.ahead_ms), by.compared_with())]
+    FarAhead {
+        /// Reason for the stamp.
+        by: StampedBy,
+        /// Milliseconds between the clock that it was compared with and the stamp.
+        ahead_ms: u64,
+    },
     /// The clock has no stamp left.
     #[error(transparent)]
     Clock(#[from] HlcExhausted),
     /// The state could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// Reason why an entry would be stamped far ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StampedBy {
+    /// The clock of this node. It was compared with those of the writers and admins within reach:
+    /// with their median, at the start and after a jump of the clock.
+    Clock,
+    /// The newest entry of this node, which was written while its clock was ahead.
+    OwnEntry,
+    /// An entry that is written over.
+    Cited,
+    /// The grant by which this node is an admin. It was compared with this node's clock.
+    Authority,
+}
+
+impl StampedBy {
+    fn compared_with(self) -> &'static str {
+        match self {
+            Self::Clock | Self::OwnEntry | Self::Cited => "the clocks of the members within reach",
+            Self::Authority => "the clock of this node",
+        }
+    }
+}
+
+impl std::fmt::Display for StampedBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Clock => "the clock of this node",
+            Self::OwnEntry => "the newest entry of this node",
+            Self::Cited => "the value that would be written over",
+            Self::Authority => "the grant by which this node is an admin",
+        })
+    }
 }
 
 impl Write {
@@ -223,7 +268,7 @@ impl Write {
         for op in &self.ops {
             op.check()?;
             bytes += op.encoded_bytes_max();
-            let reserved = RESERVED
+            let reserved = reserved::PREFIXES
                 .iter()
                 .find(|prefix| op.key().starts_with(prefix.as_bytes()));
             if let Some(prefix) = reserved.filter(|_| root) {
@@ -282,6 +327,3 @@ fn found(winner: Option<&EntryId>) -> String {
         None => "it has no value".to_owned(),
     }
 }
-
-// Membership lives here; the node writes it, and later the mesh.
-const RESERVED: [&str; 3] = ["/nodes/", "/invites/", "/stores/"];

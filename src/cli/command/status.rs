@@ -119,10 +119,21 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
             store.pending_entries
         ))?;
     }
+    if store.held_entries > 0 {
+        out.line(&format!(
+            "  {} entries are stamped more than 1 h ahead of the clock here and wait for it{}",
+            store.held_entries,
+            if store.held_entries > store.held.len() as u64 {
+                "; the longest:"
+            } else {
+                ":"
+            }
+        ))?;
+    }
     for held in &store.held {
         let (id, due) = (short(&held.id), date_time(held.due_ms));
         out.line(&format!(
-            "  entry {id} of {} waits until {due}",
+            "    entry {id} of {} until {due}",
             short(&held.author)
         ))?;
     }

@@ -37,6 +37,9 @@ pub(crate) struct NetArgs {
         hide_env_values = true
     )]
     relay: Option<Relay>,
+    /// Take the clock of this machine for right, even if the other members say that it is ahead
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 impl NetArgs {
@@ -47,6 +50,7 @@ impl NetArgs {
             no_mdns: variable("LATTICE_NO_MDNS")
                 .is_some_and(|value| !FALSE.contains(&value.as_str())),
             relay: parsed("LATTICE_RELAY")?,
+            accept_clock: false,
         })
     }
 
@@ -58,6 +62,7 @@ impl NetArgs {
             bind: self.bind.or(file.bind),
             mdns: !self.no_mdns && (is_set || file.mdns.unwrap_or(true)),
             relay: self.relay.clone().or(file.relay).unwrap_or_default(),
+            accept_clock: self.accept_clock,
         }
     }
 }

@@ -34,6 +34,8 @@ struct StoreStatus {
     tips: Vec<Tip>,
     pending_entries: u64,
     pending_bytes: u64,
+    held_entries: u64,
+    /// Those that wait longest.
     held: Vec<Held>,
     /// Membership acts without effect, because their author may not act so.
     void_acts: u64,
@@ -120,6 +122,7 @@ impl From<&api::StoreStatus> for StoreStatus {
                 .collect(),
             pending_entries: store.pending_entries,
             pending_bytes: store.pending_bytes,
+            held_entries: store.held_entries,
             held: held
                 .map(|it| Held {
                     author: hex(&it.author),

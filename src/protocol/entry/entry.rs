@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
-    limits::{HEADER_BYTES_MAX, OPS_BYTES_MAX, PARENTS_MAX, WALL_MS_MAX},
+    limits::{HEADER_BYTES_MAX, OPS_BYTES_MAX, PARENTS_MAX, STAMP_MS_MAX},
     protocol::{
         entry::{
             cause::Cause,
@@ -234,8 +234,8 @@ impl Header {
                 "the first entry, and only the first, has no prev",
             ));
         }
-        if self.hlc.wall_ms > WALL_MS_MAX {
-            return Err(malformed("its clock has more than 48 bits"));
+        if self.hlc.wall_ms > STAMP_MS_MAX {
+            return Err(malformed("its stamp has more than 47 bits"));
         }
         if self.parents.iter().any(|parent| parent.hlc >= self.hlc) {
             return Err(malformed("a parent is not older than the entry"));
@@ -348,6 +348,12 @@ impl Entry {
         }
     }
 
+    /// Returns the bytes that count for how far a signature vouches back.
+    pub fn signed_bytes(&self) -> usize {
+        let SignedEntry { header, ops, .. } = &self.signed;
+        header.len().saturating_add(ops.len())
+    }
+
     /// Returns about the bytes that it takes in memory: encoded, and read.
     pub fn bytes(&self) -> usize {
         let came = self
@@ -365,32 +371,71 @@ impl Entry {
     /// # Errors
     /// `BadSignature`.
     pub fn verify(self) -> Result<VerifiedEntry, EntryError> {
+        self.check_signature()?;
+        Ok(VerifiedEntry {
+            entry: Arc::new(self),
+            is_checked: true,
+        })
+    }
+
+    /// Checks the signature, as `verify`.
+    ///
+    /// # Errors
+    /// `BadSignature`.
+    pub fn check_signature(&self) -> Result<(), EntryError> {
         let author = self.signed.author;
         let key = VerifyingKey::from_bytes(&author.0)
             .map_err(|_not_a_point| EntryError::BadSignature { author })?;
         let signature = Signature::from_bytes(&self.signed.signature);
         key.verify_strict(&signed_bytes(&self.signed.header), &signature)
-            .map_err(|_refused| EntryError::BadSignature { author })?;
-        Ok(VerifiedEntry(Arc::new(self)))
+            .map_err(|_refused| EntryError::BadSignature { author })
     }
 
     /// Accepts the entry as authentic without a check of its signature. The caller knows that something
     /// authentic commits to its id: a later entry of its branch, or this node's own log, where it was
     /// written after a check.
     pub fn vouched(self) -> VerifiedEntry {
-        VerifiedEntry(Arc::new(self))
+        VerifiedEntry {
+            entry: Arc::new(self),
+            is_checked: false,
+        }
     }
 }
 
 /// An authentic entry. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedEntry(Arc<Entry>);
+#[derive(Debug, Clone)]
+pub struct VerifiedEntry {
+    entry: Arc<Entry>,
+    // True when its own signature was checked; false when something authentic commits to its id.
+    is_checked: bool,
+}
+
+impl VerifiedEntry {
+    /// Returns whether its own signature is known to verify, without a check.
+    pub fn is_checked(&self) -> bool {
+        self.is_checked
+    }
+
+    /// Returns whether its own signature verifies. An author can vouch with a later entry for one
+    /// whose own signature is wrong: such an entry counts only together with one that vouches for it.
+    pub fn verifies(&self) -> bool {
+        self.is_checked || self.check_signature().is_ok()
+    }
+}
+
+impl PartialEq for VerifiedEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.entry == other.entry
+    }
+}
+
+impl Eq for VerifiedEntry {}
 
 impl Deref for VerifiedEntry {
     type Target = Entry;
 
     fn deref(&self) -> &Entry {
-        &self.0
+        &self.entry
     }
 }
 
@@ -423,12 +468,15 @@ pub fn sign(
         author,
         ops: ops_bytes,
     };
-    Ok(VerifiedEntry(Arc::new(Entry {
-        id: signed.id(),
-        header,
-        ops,
-        signed,
-    })))
+    Ok(VerifiedEntry {
+        entry: Arc::new(Entry {
+            id: signed.id(),
+            header,
+            ops,
+            signed,
+        }),
+        is_checked: true,
+    })
 }
 
 /// Place of an entry in the one order of all nodes: a linear extension of the causal order.

@@ -13,18 +13,33 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    protocol::entry::{Entry, Op},
+    protocol::entry::{Entry, Op, Parent},
 };
 
-/// A bounded set of absent parents, by id.
+/// Absent parents as they are saved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AbsentParents {
+    /// Ids of absent parents.
+    pub ids: BTreeSet<EntryId>,
+    /// Authors of absent parents for which there was no room in `ids`.
+    pub authors: BTreeSet<Author>,
+}
+
+/// A bounded set of absent parents, by id. Of those for which there is no room, the authors are
+/// remembered: every entry of theirs may have been cited. So the bound decides how much is counted
+/// again, and never which entries apply.
 #[derive(Debug, Default)]
 pub struct Absent {
     // Includes `staged` and `unsaved`.
     ids: BTreeSet<EntryId>,
+    // Authors of those that are not in `ids`. As many as there are authors who are not members and
+    // were cited; kept when a group is taken back, which costs a needless count at most.
+    authors: BTreeSet<Author>,
     // Added by the current group. Moved to `unsaved` by `commit`, taken back by `roll_back`.
     staged: Vec<EntryId>,
     // Committed, and not in the state's notes yet.
     unsaved: Vec<EntryId>,
+    unsaved_authors: Vec<Author>,
     // Keys of those that the current group has brought.
     come: BTreeSet<Bytes>,
     ids_max: usize,
@@ -32,29 +47,31 @@ pub struct Absent {
 
 impl Absent {
     /// Makes a set of those that were saved, with room for at most `ids_max`.
-    pub fn new(saved: BTreeSet<EntryId>, ids_max: usize) -> Self {
+    pub fn new(saved: AbsentParents, ids_max: usize) -> Self {
         Self {
-            ids: saved,
+            ids: saved.ids,
+            authors: saved.authors,
             ids_max,
             ..Self::default()
         }
     }
 
-    /// Returns whether another one fits.
-    pub fn has_room(&self) -> bool {
-        self.ids.len() < self.ids_max
-    }
-
-    /// Adds a parent. One for which there is no room is not noted.
-    pub fn add(&mut self, id: EntryId) {
-        if self.has_room() && self.ids.insert(id) {
-            self.staged.push(id);
+    /// Adds a parent.
+    pub fn add(&mut self, parent: &Parent) {
+        if self.ids.contains(&parent.id) {
+            return;
+        }
+        if self.ids.len() < self.ids_max {
+            self.ids.insert(parent.id);
+            self.staged.push(parent.id);
+        } else if self.authors.insert(parent.author) {
+            self.unsaved_authors.push(parent.author);
         }
     }
 
     /// Notes that `entry` is applied: if it was absent, its keys must be counted again.
     pub fn note_applied(&mut self, entry: &Entry) {
-        if self.ids.contains(&entry.id) {
+        if self.ids.contains(&entry.id) || self.authors.contains(&entry.author()) {
             self.come.extend(entry.ops.iter().map(Op::key).cloned());
         }
     }
@@ -74,14 +91,18 @@ impl Absent {
         self.come.clear();
     }
 
-    /// Takes out the ids committed since the last call: they go into the state's notes.
-    pub fn take_unsaved(&mut self) -> Vec<EntryId> {
-        mem::take(&mut self.unsaved)
+    /// Takes out the ids and authors committed since the last call: they go into the state's notes.
+    pub fn take_unsaved(&mut self) -> (Vec<EntryId>, Vec<Author>) {
+        (
+            mem::take(&mut self.unsaved),
+            mem::take(&mut self.unsaved_authors),
+        )
     }
 
     /// Marks all as unsaved: the state file is a new one.
     pub fn forget_saved(&mut self) {
         self.unsaved = self.ids.iter().copied().collect();
+        self.unsaved_authors = self.authors.iter().copied().collect();
     }
 }
 
@@ -97,55 +118,84 @@ impl Reach {
     }
 
     /// Returns the parents of `entry` that lie above the end of their author's log.
-    pub fn absent<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = EntryId> + 'a {
+    pub fn absent<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Parent> {
         let newest = |author| self.0.get(author).copied().unwrap_or(0);
         let parents = entry.header.parents.iter();
-        let absent = parents.filter(move |parent| parent.seq > newest(&parent.author));
-        absent.map(|parent| parent.id)
+        parents.filter(move |parent| parent.seq > newest(&parent.author))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::entry::tests::{AUTHOR_A, entry};
+    use crate::protocol::{
+        entry::tests::{AUTHOR_A, entry},
+        hlc::Hlc,
+    };
+
+    const AUTHOR: Author = Author([7; 32]);
 
     fn id(byte: u8) -> EntryId {
         EntryId([byte; 32])
     }
 
+    fn parent(byte: u8) -> Parent {
+        Parent {
+            hlc: Hlc::ZERO,
+            author: AUTHOR,
+            id: id(byte),
+            seq: 1,
+        }
+    }
+
+    fn saved(ids: &[u8]) -> AbsentParents {
+        AbsentParents {
+            ids: ids.iter().map(|byte| id(*byte)).collect(),
+            authors: BTreeSet::new(),
+        }
+    }
+
     // It stayed in the set after the group was taken back: memory that no note explained.
     #[test]
     fn a_group_that_is_taken_back_leaves_nothing() {
-        let mut absent = Absent::new(BTreeSet::from([id(1)]), 3);
-        absent.add(id(2));
+        let mut absent = Absent::new(saved(&[1]), 3);
+        absent.add(&parent(2));
         absent.roll_back();
         assert_eq!(absent.ids, BTreeSet::from([id(1)]));
-        absent.add(id(3));
+        absent.add(&parent(3));
         assert_eq!(absent.commit(), BTreeSet::new());
         absent.roll_back();
-        assert_eq!(absent.take_unsaved(), [id(3)]);
-        assert_eq!(absent.take_unsaved(), []);
+        assert_eq!(absent.take_unsaved().0, [id(3)]);
+        assert_eq!(absent.take_unsaved(), (vec![], vec![]));
         absent.forget_saved();
-        assert_eq!(absent.take_unsaved(), [id(1), id(3)]);
+        assert_eq!(absent.take_unsaved().0, [id(1), id(3)]);
     }
 
+    // Whether an entry applies depended on the room in this table: two nodes could differ for ever.
     #[test]
-    fn a_full_set_notes_no_more() {
-        let mut absent = Absent::new(BTreeSet::new(), 1);
-        absent.add(id(1));
-        absent.add(id(2));
-        assert!(!absent.has_room());
-        assert_eq!(absent.ids, BTreeSet::from([id(1)]));
+    fn a_full_set_counts_every_entry_of_the_author_again() {
+        let late = entry(AUTHOR_A, 1, None, 5, "/k");
+        let mut absent = Absent::new(saved(&[1]), 1);
+        absent.add(&late.as_parent());
+        assert_eq!(absent.take_unsaved(), (vec![], vec![late.author()]));
+        absent.note_applied(&late);
+        assert_eq!(absent.commit(), BTreeSet::from(["/k".into()]));
+        let saved = AbsentParents {
+            ids: absent.ids,
+            authors: absent.authors,
+        };
+        let mut again = Absent::new(saved, 1);
+        again.note_applied(&late);
+        assert_eq!(again.commit(), BTreeSet::from(["/k".into()]));
     }
 
     #[test]
     fn keys_of_an_absent_parent_that_comes_are_counted_again() {
         let entry = entry(AUTHOR_A, 1, None, 5, "/k");
-        let mut absent = Absent::new(BTreeSet::new(), 1);
+        let mut absent = Absent::new(AbsentParents::default(), 1);
         absent.note_applied(&entry);
         assert_eq!(absent.commit(), BTreeSet::new());
-        absent.add(entry.id);
+        absent.add(&entry.as_parent());
         absent.note_applied(&entry);
         assert_eq!(absent.commit(), BTreeSet::from(["/k".into()]));
     }

@@ -10,6 +10,8 @@ use crate::{id::EntryId, protocol::entry::VerifiedEntry};
 pub struct Held {
     // By due time, then id. Its entries have `bytes` bytes together.
     entries: BTreeMap<(u64, EntryId), VerifiedEntry>,
+    // The due time of each of `entries`.
+    due: BTreeMap<EntryId, u64>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -19,36 +21,43 @@ impl Held {
     pub fn new(bytes_max: usize) -> Self {
         Self {
             entries: BTreeMap::new(),
+            due: BTreeMap::new(),
             bytes: 0,
             bytes_max,
         }
     }
 
-    /// Keeps `entry` until `due_ms` (ms since 1970). Returns how many entries had to make room.
+    /// Keeps `entry` until `due_ms` (ms since 1970), or until the time that was given first if it is
+    /// here already. Returns how many entries had to make room.
     pub fn insert(&mut self, entry: VerifiedEntry, due_ms: u64) -> usize {
-        let bytes = entry.bytes();
-        if self.entries.insert((due_ms, entry.id), entry).is_none() {
-            self.bytes = self.bytes.saturating_add(bytes);
+        if self.due.contains_key(&entry.id) {
+            return 0;
         }
+        self.bytes = self.bytes.saturating_add(entry.bytes());
+        self.due.insert(entry.id, due_ms);
+        self.entries.insert((due_ms, entry.id), entry);
         let mut dropped = 0_usize;
         while self.bytes > self.bytes_max
             && let Some((_, last)) = self.entries.pop_last()
         {
+            self.due.remove(&last.id);
             self.bytes = self.bytes.saturating_sub(last.bytes());
             dropped = dropped.saturating_add(1);
         }
         dropped
     }
 
-    /// Takes out the entries that are due at `now_ms`, earliest first.
+    /// Takes out the entries that are due at `now_ms`, causes before effects.
     pub fn take_due(&mut self, now_ms: u64) -> Vec<VerifiedEntry> {
         let mut due = Vec::new();
         while self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms)
             && let Some((_, entry)) = self.entries.pop_first()
         {
+            self.due.remove(&entry.id);
             self.bytes = self.bytes.saturating_sub(entry.bytes());
             due.push(entry);
         }
+        due.sort_by_key(|entry| entry.order());
         due
     }
 
@@ -60,11 +69,26 @@ impl Held {
 
     /// Returns the entry with `id`.
     pub fn get(&self, id: &EntryId) -> Option<&VerifiedEntry> {
-        self.entries.values().find(|entry| entry.id == *id)
+        self.entries.get(&(self.due_ms(id)?, *id))
+    }
+
+    /// Returns when the entry with `id` is due, ms since 1970; `None` if it is not here.
+    pub fn due_ms(&self, id: &EntryId) -> Option<u64> {
+        self.due.get(id).copied()
+    }
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether no entry is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Returns all entries with the times when they are due, earliest first.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &VerifiedEntry)> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, &VerifiedEntry)> {
         let entries = self.entries.iter();
         entries.map(|((due_ms, _), entry)| (*due_ms, entry))
     }

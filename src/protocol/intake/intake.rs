@@ -8,14 +8,15 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{
         ABSENT_PARENTS_MAX, DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX, STRANGERS_BYTES_MAX,
+        UNVOUCHED_BYTES_MAX,
     },
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         entry::{Entry, Parent, VerifiedEntry},
         frontier::FrontierTip,
-        heads::{Head, Heads},
-        intake::{Absent, Held, Lookup, Pending, Place, Refusal, Verdict},
-        membership::Standing,
+        heads::{Before, Head, Heads},
+        intake::{Absent, AbsentParents, Held, Lookup, Pending, Place, Refusal, Verdict},
+        membership::{Standing, role::is_never_held},
     },
 };
 
@@ -33,19 +34,28 @@ use crate::{
 /// has ended. Each returns entries to offer again.
 #[derive(Debug)]
 pub struct Intake {
-    // False in the root store, whose entries are never held.
-    holds: bool,
+    // True in the root store, where acts and invites are never held.
+    is_root: bool,
     pending: Pending<EntryId>,
-    held: Held,
+    pub(super) held: Held,
+    // Entries whose own signature is wrong: they are staged together with one that vouches for them.
+    pub(super) unvouched: Pending<Author>,
     // Entries of authors who are not admitted yet.
     strangers: Pending<Author>,
     absent: Absent,
     // Entries of the current group: `Lookup::at` does not show them. Cleared when the group ends.
-    group: BTreeMap<EntryId, Parent>,
+    group: BTreeMap<EntryId, Staged>,
     // True between `settle` and `settled`: parents that do not count are not waited for.
     settling: bool,
     // Entries dropped to make room, since the start.
     dropped: u64,
+}
+
+// An entry of the current group.
+#[derive(Debug, Clone, Copy)]
+struct Staged {
+    place: Parent,
+    prev: Option<EntryId>,
 }
 
 /// Bounds of the pools, in bytes, and of the absent parents, in number.
@@ -55,6 +65,8 @@ pub struct IntakeLimits {
     pub pending_bytes_max: usize,
     /// Bytes of held entries.
     pub held_bytes_max: usize,
+    /// Bytes of entries that are set aside.
+    pub unvouched_bytes_max: usize,
     /// Bytes of strangers' entries.
     pub strangers_bytes_max: usize,
     /// Absent parents that are noted.
@@ -66,6 +78,7 @@ impl Default for IntakeLimits {
         Self {
             pending_bytes_max: PENDING_BYTES_MAX,
             held_bytes_max: HELD_BYTES_MAX,
+            unvouched_bytes_max: UNVOUCHED_BYTES_MAX,
             strangers_bytes_max: STRANGERS_BYTES_MAX,
             absent_max: ABSENT_PARENTS_MAX,
         }
@@ -73,13 +86,14 @@ impl Default for IntakeLimits {
 }
 
 impl Intake {
-    /// Makes an intake in which no entry waits. `holds`: whether entries from the future are held,
-    /// which the root store does not do. `absent`: the absent parents that were saved.
-    pub fn new(holds: bool, absent: BTreeSet<EntryId>, limits: IntakeLimits) -> Self {
+    /// Makes an intake in which no entry waits. `is_root`: whether this is the root store, whose
+    /// acts and invites are never held. `absent`: the absent parents that were saved.
+    pub fn new(is_root: bool, absent: AbsentParents, limits: IntakeLimits) -> Self {
         Self {
-            holds,
+            is_root,
             pending: Pending::new(limits.pending_bytes_max),
             held: Held::new(limits.held_bytes_max),
+            unvouched: Pending::new(limits.unvouched_bytes_max),
             strangers: Pending::new(limits.strangers_bytes_max),
             absent: Absent::new(absent, limits.absent_max),
             group: BTreeMap::new(),
@@ -112,26 +126,31 @@ impl Intake {
             }
             Standing::Reader => return Ok(Verdict::Refused(Refusal::Reader { author })),
             Standing::Through(cut) => {
-                let leads = |author: &Author, entry, tip| log.leads(author, entry, tip);
-                if !cut.covers(&author, FrontierTip::of(entry), leads)? {
+                let keeps = |author: &Author, entry, tip| log.keeps(author, entry, tip);
+                if !cut.covers(&author, FrontierTip::of(entry), keeps)? {
                     return Ok(Verdict::Refused(Refusal::Removed { author }));
                 }
             }
         }
-        let due_ms = entry.header.hlc.wall_ms.saturating_sub(DRIFT_MS_MAX);
-        if self.holds && due_ms > now_ms {
+        if let Some(due_ms) = self.due_ms(entry).filter(|due_ms| *due_ms > now_ms) {
             let dropped = self.held.insert(entry.clone(), due_ms);
             self.note_dropped(dropped);
             return Ok(Verdict::AwaitsClock { due_ms });
         }
+        if self.unvouched.get(&entry.id).is_some() {
+            return Ok(Verdict::AwaitsVoucher);
+        }
+        let run = self.run_before(entry);
+        if !run.is_empty() {
+            return self.offer_run(run, entry, now_ms, log);
+        }
         let verdict = self.place(entry, None, log)?;
-        let (Verdict::Append { heads, .. } | Verdict::Begin { heads, .. }) = &verdict else {
+        let (Verdict::Append { before, .. } | Verdict::Begin { before, .. }) = &verdict else {
             return Ok(verdict);
         };
-        match self.check_parents(entry, heads, log)? {
-            Parents::Here => Ok(verdict),
-            Parents::Missing(parent) => Ok(self.wait_for(entry, parent)),
-            Parents::False(parent) => Ok(Verdict::Refused(Refusal::FalseParent { parent })),
+        match self.missing_parent(entry, &before.heads, log, |_id| false)? {
+            None => Ok(verdict),
+            Some(parent) => Ok(self.wait_for(entry, parent)),
         }
     }
 
@@ -170,20 +189,33 @@ impl Intake {
             return Ok(Verdict::Repairs);
         }
         let prev = entry.header.prev.unwrap_or(entry.id);
-        let heads = || heads.map_or_else(|| log.heads(entry), Ok);
+        let before = |intake: &Self| {
+            let heads = heads.map_or_else(|| log.heads(entry), Ok)?;
+            Before::new(entry, heads, |head| {
+                let place = FrontierTip {
+                    seq: head.seq,
+                    id: head.id,
+                };
+                // Of one branch everything before the entry is its past.
+                if tips.len() < 2 {
+                    return Ok(true);
+                }
+                intake.is_ancestor(entry, place, |before| log.leads(&author, place, before))
+            })
+        };
         Ok(match admission {
             Ok(Admission::Duplicate) => Verdict::Duplicate,
             Ok(Admission::Append { branch }) => Verdict::Append {
                 branch,
-                heads: heads()?,
+                before: before(self)?,
             },
             Ok(Admission::First) => Verdict::Begin {
                 fork: false,
-                heads: heads()?,
+                before: before(self)?,
             },
             Ok(Admission::Fork { .. }) => Verdict::Begin {
                 fork: true,
-                heads: heads()?,
+                before: before(self)?,
             },
             Ok(Admission::Gap { .. }) => self.wait_for(entry, prev),
             // The stamp of an unreadable predecessor is a guess.
@@ -198,7 +230,11 @@ impl Intake {
     /// offered again.
     #[must_use = "the entries are kept nowhere else"]
     pub fn staged(&mut self, entry: &VerifiedEntry) -> Vec<VerifiedEntry> {
-        self.group.insert(entry.id, entry.as_parent());
+        let staged = Staged {
+            place: entry.as_parent(),
+            prev: entry.header.prev,
+        };
+        self.group.insert(entry.id, staged);
         self.absent.note_applied(entry);
         self.pending.release(&entry.id)
     }
@@ -283,7 +319,7 @@ impl Intake {
     ) -> Result<bool, L::Error> {
         let mut place = tip;
         loop {
-            if let Found::Here(_) = self.find(author, place.seq, place.id, log)? {
+            if self.find(author, place.seq, place.id, log)? == Found::Here {
                 return Ok(true);
             }
             let kept = self
@@ -323,12 +359,22 @@ impl Intake {
         self.dropped
     }
 
-    fn note_dropped(&mut self, entries: usize) {
+    // Returns when an entry is due, by its stamp and by its predecessor, if that is held; `None`
+    // when it waits for no clock. An exempt entry moves no clock: nobody signs above its stamp, only
+    // above those of an entry's own predecessor and parents.
+    pub(super) fn due_ms(&self, entry: &Entry) -> Option<u64> {
+        let stamped_ms = entry.header.hlc.wall_ms.saturating_sub(DRIFT_MS_MAX);
+        let own = (!self.is_root || !is_never_held(entry)).then_some(stamped_ms);
+        let prev = entry.header.prev.as_ref();
+        own.max(prev.and_then(|prev| self.held.due_ms(prev)))
+    }
+
+    pub(super) fn note_dropped(&mut self, entries: usize) {
         let entries = u64::try_from(entries).unwrap_or(u64::MAX);
         self.dropped = self.dropped.saturating_add(entries);
     }
 
-    fn wait_for(&mut self, entry: &VerifiedEntry, missing: EntryId) -> Verdict {
+    pub(super) fn wait_for(&mut self, entry: &VerifiedEntry, missing: EntryId) -> Verdict {
         let dropped = self.pending.insert(entry.clone(), missing).len();
         self.note_dropped(dropped);
         Verdict::AwaitsEntry(missing)
@@ -337,7 +383,8 @@ impl Intake {
     // Returns `entry` itself or its predecessor, if the current group has it at `seq`.
     fn staged_at(&self, entry: &Entry, seq: Seq) -> Option<Tip> {
         let ids = [Some(entry.id), entry.header.prev];
-        let mut staged = ids.iter().flatten().filter_map(|id| self.group.get(id));
+        let staged = ids.iter().flatten().filter_map(|id| self.group.get(id));
+        let mut staged = staged.map(|staged| staged.place);
         let staged = staged.find(|staged| staged.author == entry.author() && staged.seq == seq)?;
         Some(Tip {
             seq: staged.seq,
@@ -364,20 +411,17 @@ impl Intake {
         id: EntryId,
         log: &L,
     ) -> Result<Found, L::Error> {
-        if let Some(staged) = self.group.get(&id) {
-            return Ok(Found::Here(*staged));
+        if self
+            .group
+            .get(&id)
+            .is_some_and(|staged| is_at(staged.place, author, seq))
+        {
+            return Ok(Found::Here);
         }
         let mut found = Found::No;
         for branch in 0..log.tips(author).len() {
             match log.at(author, branch, seq)? {
-                Place::Entry(tip) if tip.id == id => {
-                    return Ok(Found::Here(Parent {
-                        hlc: tip.hlc,
-                        author: *author,
-                        id,
-                        seq,
-                    }));
-                }
+                Place::Entry(tip) if tip.id == id => return Ok(Found::Here),
                 Place::Entry(_) | Place::Free => {}
                 Place::Unreadable => found = Found::Unreadable,
             }
@@ -385,13 +429,51 @@ impl Intake {
         Ok(found)
     }
 
-    // `heads`: of the entry's keys. Most parents are among them and need no look into the log.
-    fn check_parents<L: Lookup>(
+    /// Returns whether the entry at `place`, by the same author, is on the branch that `entry` goes on
+    /// or begins. `leads(before)` returns whether it is on the durable branch that ends in `before`,
+    /// as `Lookup::leads`; not on it, if it cannot be read.
+    ///
+    /// # Errors
+    /// The error of `leads`.
+    pub fn is_ancestor<E>(
+        &self,
+        entry: &Entry,
+        place: FrontierTip,
+        leads: impl FnOnce(FrontierTip) -> Result<Option<bool>, E>,
+    ) -> Result<bool, E> {
+        let mut before = FrontierTip {
+            seq: entry.header.seq.saturating_sub(1),
+            id: match entry.header.prev {
+                Some(prev) => prev,
+                None => return Ok(false),
+            },
+        };
+        while let Some(staged) = self.group.get(&before.id) {
+            if before == place {
+                return Ok(true);
+            }
+            let Some(prev) = staged.prev else {
+                return Ok(false);
+            };
+            before = FrontierTip {
+                seq: before.seq.saturating_sub(1),
+                id: prev,
+            };
+        }
+        Ok(place == before || (place.seq < before.seq && leads(before)? == Some(true)))
+    }
+
+    // Returns a parent that the entry waits for. A reference with a wrong stamp is no reason to
+    // refuse the entry, because a node that never gets the parent could not refuse it: it supersedes
+    // nothing. `heads`: of the entry's keys. Most parents are among them and need no look into the
+    // log. `of_run`: whether an entry is staged together with this one.
+    pub(super) fn missing_parent<L: Lookup>(
         &mut self,
         entry: &Entry,
         heads: &[Heads],
         log: &L,
-    ) -> Result<Parents, L::Error> {
+        of_run: impl Fn(&EntryId) -> bool,
+    ) -> Result<Option<EntryId>, L::Error> {
         let heads: Vec<Parent> = heads
             .iter()
             .flat_map(Heads::as_slice)
@@ -399,30 +481,28 @@ impl Intake {
             .collect();
         let mut absent = Vec::new();
         for parent in &entry.header.parents {
-            if heads.contains(parent) {
+            if heads.contains(parent) || of_run(&parent.id) {
                 continue;
             }
             match self.find(&parent.author, parent.seq, parent.id, log)? {
-                Found::Here(known) if known == *parent => {}
-                Found::Here(known) => return Ok(Parents::False(known.id)),
+                Found::Here => {}
                 // An unreadable parent comes back from a peer.
                 Found::No | Found::Unreadable => {
                     if !self.is_passed_over(parent, log)? {
-                        return Ok(Parents::Missing(parent.id));
+                        return Ok(Some(parent.id));
                     }
-                    absent.push(parent.id);
+                    absent.push(*parent);
                 }
             }
         }
-        for id in absent {
-            self.absent.add(id);
+        for parent in absent {
+            self.absent.add(&parent);
         }
-        Ok(Parents::Here)
+        Ok(None)
     }
 
     // Returns whether a parent that is not here is not waited for.
     fn is_passed_over<L: Lookup>(&self, parent: &Parent, log: &L) -> Result<bool, L::Error> {
-        let may_pass = self.settling && self.absent.has_room();
         let counts = match log.standing(&parent.author) {
             Standing::Counts => true,
             Standing::Unknown | Standing::Reader => false,
@@ -431,23 +511,21 @@ impl Intake {
                     seq: parent.seq,
                     id: parent.id,
                 };
-                let leads = |author: &Author, entry, tip| log.leads(author, entry, tip);
-                cut.covers(&parent.author, place, leads)?
+                let keeps = |author: &Author, entry, tip| log.keeps(author, entry, tip);
+                cut.covers(&parent.author, place, keeps)?
             }
         };
-        Ok(!counts && (may_pass || log.is_removed(&parent.author)))
+        Ok(!counts && (self.settling || log.is_removed(&parent.author)))
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    Here(Parent),
+    Here,
     No,
     Unreadable,
 }
 
-enum Parents {
-    Here,
-    Missing(EntryId),
-    False(EntryId),
+fn is_at(place: Parent, author: &Author, seq: Seq) -> bool {
+    place.author == *author && place.seq == seq
 }

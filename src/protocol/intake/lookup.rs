@@ -51,6 +51,23 @@ pub trait Lookup {
     /// Returns what becomes of entries of `author` in this store.
     fn standing(&self, author: &Author) -> Standing;
 
+    /// Returns whether a removal of `author` that names `tip` keeps `entry`: as `leads`, also for the
+    /// tip itself, but for entries that do not verify by themselves (`LogReader::keeps`).
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn keeps(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, Self::Error> {
+        if entry == tip {
+            return Ok(Some(true));
+        }
+        self.leads(author, entry, tip)
+    }
+
     /// Returns whether `author` was removed, or has left.
     fn is_removed(&self, author: &Author) -> bool;
 

@@ -18,9 +18,10 @@ mod held;
 mod intake;
 mod lookup;
 mod pending;
+mod run;
 mod verdict;
 
-pub use absent::{Absent, Reach};
+pub use absent::{Absent, AbsentParents, Reach};
 pub use held::Held;
 pub use intake::{Intake, IntakeLimits};
 pub use lookup::{Lookup, Place};

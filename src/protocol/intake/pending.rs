@@ -105,6 +105,18 @@ impl<K: Copy + Ord> Pending<K> {
         entries.map(|(entry, _missing)| entry).collect()
     }
 
+    /// Takes out the entry with `id`.
+    pub fn remove(&mut self, id: &EntryId) -> Option<VerifiedEntry> {
+        let missing = self.entries.get(self.places.get(id)?)?.1;
+        if let Some(waiters) = self.waiting.get_mut(&missing) {
+            waiters.remove(id);
+            if waiters.is_empty() {
+                self.waiting.remove(&missing);
+            }
+        }
+        self.take(id)
+    }
+
     fn take(&mut self, id: &EntryId) -> Option<VerifiedEntry> {
         let (entry, _missing) = self.entries.remove(&self.places.remove(id)?)?;
         self.bytes = self.bytes.saturating_sub(entry.bytes());

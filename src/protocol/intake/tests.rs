@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
 };
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::*;
@@ -22,7 +23,8 @@ use crate::{
         heads::Heads,
         membership::{
             Members, Standing,
-            role::{Act, Acts, Role, Tips},
+            acts::Acts,
+            role::{Act, Role, Tips, role_key},
         },
     },
 };
@@ -39,9 +41,12 @@ fn removed(author: Author, kept: Option<FrontierTip>) -> Standing {
         seq: seq.into(),
         author: creator,
         cites: Vec::new(),
+        needs_authority: false,
+        founds: Vec::new(),
+        describes: Vec::new(),
         acts: vec![(author, act)],
     };
-    let tips = Tips::new(kept.map(|tip| (STORE, tip))).unwrap();
+    let tips = Tips::naming([STORE], kept.map(|tip| (STORE, tip))).unwrap();
     let acts = [
         acts(1, Act::Grant(Role::Writer)),
         acts(2, Act::Remove(tips)),
@@ -54,7 +59,7 @@ fn removed(author: Author, kept: Option<FrontierTip>) -> Standing {
 #[derive(Default)]
 struct Log {
     branches: BTreeMap<Author, Vec<Vec<VerifiedEntry>>>,
-    heads: BTreeMap<bytes::Bytes, Heads>,
+    heads: BTreeMap<Bytes, Heads>,
     standing: BTreeMap<Author, Standing>,
     removed: BTreeSet<Author>,
     unreadable: BTreeSet<(Author, Seq)>,
@@ -126,9 +131,12 @@ impl Log {
             }
             verdict => panic!("{verdict:?} is not written"),
         }
+        let (Verdict::Append { before, .. } | Verdict::Begin { before, .. }) = verdict else {
+            panic!("{verdict:?} is not written")
+        };
         for op in &entry.ops {
             let heads = self.heads.entry(op.key().clone()).or_default();
-            *heads = heads.apply(entry, op);
+            *heads = heads.apply(entry, op, &before.ancestors);
         }
     }
 }
@@ -142,7 +150,7 @@ fn tip(entry: &Entry) -> Tip {
 }
 
 fn new_intake() -> Intake {
-    Intake::new(true, BTreeSet::new(), IntakeLimits::default())
+    Intake::new(false, AbsentParents::default(), IntakeLimits::default())
 }
 
 /// Offers an entry and all that it releases, each in a group of its own. Returns its own verdict.
@@ -239,19 +247,23 @@ fn entries_of_one_group_see_each_other() {
     );
 }
 
+// Refused before, which a node that never gets the parent could not do: the two differed for ever.
 #[test]
-fn a_false_parent_is_refused() {
+fn a_reference_with_a_wrong_stamp_supersedes_nothing() {
     let (mut intake, mut log) = (new_intake(), Log::default());
     let first = entry(AUTHOR_A, 1, None, 10, "/1");
     assert!(appended(&take(&mut intake, &mut log, NOW_MS, &first)));
-    let honest = first.as_parent();
-    let mut late = honest;
+    let mut late = first.as_parent();
     late.hlc.wall_ms += 5;
     let lie = citing(AUTHOR_B, vec![late], "/1");
-    let refused = Verdict::Refused(Refusal::FalseParent { parent: first.id });
-    assert_eq!(take(&mut intake, &mut log, NOW_MS, &lie), refused);
-    let child = citing(AUTHOR_B, vec![honest], "/1");
-    assert!(appended(&take(&mut intake, &mut log, NOW_MS, &child)));
+    assert!(appended(&take(&mut intake, &mut log, NOW_MS, &lie)));
+    assert_eq!(ids(&log.heads["/1".as_bytes()]), [first.id, lie.id]);
+    // A wrong place names an entry that never comes, here and elsewhere.
+    let mut elsewhere = first.as_parent();
+    elsewhere.seq = 2;
+    let waits = citing(AUTHOR_C, vec![elsewhere], "/1");
+    let verdict = take(&mut intake, &mut log, NOW_MS, &waits);
+    assert_eq!(verdict, Verdict::AwaitsEntry(first.id));
 }
 
 #[test]
@@ -266,12 +278,92 @@ fn an_entry_from_the_future_is_held_until_it_is_due() {
     let due = intake.take_due(due_ms);
     assert_eq!(due, [early]);
     assert!(appended(&take(&mut intake, &mut log, due_ms, &due[0])));
-    // Exactly at the bound it is not early; in the root store nothing is.
+    // Exactly at the bound it is not early.
     let edge = next(&due[0], "/2");
     assert!(appended(&take(&mut intake, &mut log, due_ms + 1, &edge)));
-    let mut root = Intake::new(false, BTreeSet::new(), IntakeLimits::default());
-    let Ok(verdict) = root.offer(&due[0], 0, &Log::default());
-    assert!(appended(&verdict));
+}
+
+// The root store took all of them: one entry stamped at the end of time ended all writing there.
+#[test]
+fn in_the_root_store_only_acts_and_invites_are_not_held() {
+    let far_ms = NOW_MS + 2 * DRIFT_MS_MAX;
+    let role = role_key(&Author([9; 32]));
+    let value = Act::Grant(Role::Writer).encode();
+    let put = |key: Bytes, value: Bytes, expires_ms| Op::Put {
+        key,
+        value,
+        expires_ms,
+    };
+    let act = put(role.clone(), value.clone(), None);
+    let invite = put("/invites/1".into(), "used".into(), None);
+    let data = put("/k".into(), "v".into(), None);
+    let taken_back = Op::Delete {
+        key: "/invites/2".into(),
+    };
+    let not_an_act = put(role.clone(), "king".into(), None);
+    let expires = put(role, value, Some(u64::MAX));
+    for (ops, exempt) in [
+        (vec![act.clone()], true),
+        (vec![act.clone(), invite, taken_back], true),
+        (vec![act, data.clone()], false),
+        (vec![not_an_act], false),
+        (vec![expires], false),
+        (vec![data], false),
+        (vec![], false),
+    ] {
+        for is_root in [true, false] {
+            let early = signed(1, None, far_ms, ops.clone());
+            let mut intake =
+                Intake::new(is_root, AbsentParents::default(), IntakeLimits::default());
+            let mut log = Log::default();
+            let verdict = take(&mut intake, &mut log, NOW_MS, &early);
+            assert_eq!(
+                appended(&verdict),
+                is_root && exempt,
+                "{ops:?}: {verdict:?}"
+            );
+            if appended(&verdict) {
+                continue;
+            }
+            // An act after it waits with it.
+            let act = Op::Put {
+                key: role_key(&Author([8; 32])),
+                value: Act::Grant(Role::Reader).encode(),
+                expires_ms: None,
+            };
+            let after = signed(2, Some(early.id), far_ms + 1, vec![act]);
+            let verdict = take(&mut intake, &mut log, NOW_MS, &after);
+            let held = matches!(verdict, Verdict::AwaitsClock { .. });
+            assert!(held, "{ops:?}: {verdict:?}");
+            assert_eq!(intake.take_due(far_ms), [early, after]);
+        }
+    }
+}
+
+fn signed(seq: Seq, prev: Option<EntryId>, wall_ms: u64, ops: Vec<Op>) -> VerifiedEntry {
+    let header = entry(AUTHOR_A, seq, prev, wall_ms, "/k").header.clone();
+    sign(&SigningKey::from_bytes(&AUTHOR_A), header, ops).unwrap()
+}
+
+#[test]
+fn an_author_has_one_head_a_key_and_branch_in_any_order() {
+    let first = entry(AUTHOR_A, 1, None, 10, "/k");
+    let second = next(&first, "/k");
+    let left = next(&second, "/k");
+    let right = entry(AUTHOR_A, 3, Some(second.id), 50, "/k");
+    let after_left = next(&left, "/k");
+    let late_fork = entry(AUTHOR_A, 2, Some(first.id), 60, "/k");
+    let mut entries = [&first, &second, &left, &right, &after_left, &late_fork];
+    let mut ends = BTreeSet::new();
+    for_each_order(&mut entries, 0, &mut |entries| {
+        let (mut intake, mut log) = (new_intake(), Log::default());
+        for entry in entries {
+            drop(take(&mut intake, &mut log, NOW_MS, entry));
+        }
+        ends.insert(ids(&log.heads["/k".as_bytes()]));
+    });
+    let expected = vec![after_left.id, right.id, late_fork.id];
+    assert_eq!(ends, BTreeSet::from([expected]));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     id::{Author, EntryId},
-    protocol::{chain::ChainError, heads::Heads},
+    protocol::{chain::ChainError, entry::VerifiedEntry, heads::Before},
 };
 
 /// Decision about an entry that was offered.
@@ -13,15 +13,15 @@ pub enum Verdict {
     Append {
         /// Index into the tips of its author.
         branch: usize,
-        /// Heads of the entry's keys before it, one for each op.
-        heads: Vec<Heads>,
+        /// Heads of the entry's keys, and its ancestors among them.
+        before: Before,
     },
     /// The caller begins a branch with it, applies it, and calls `Intake::staged`.
     Begin {
         /// True when its author has a branch already: two entries were signed for one place.
         fork: bool,
-        /// Heads of the entry's keys before it, one for each op.
-        heads: Vec<Heads>,
+        /// Heads of the entry's keys, and its ancestors among them.
+        before: Before,
     },
     /// It is in the log.
     Duplicate,
@@ -36,6 +36,12 @@ pub enum Verdict {
     },
     /// It is kept until somebody admits its author.
     AwaitsMember,
+    /// It was set aside: its own signature is wrong, and it is kept until an entry is offered that
+    /// vouches for it and can be staged with it.
+    AwaitsVoucher,
+    /// The caller offers these again in the same group, in this order: all will be staged. The last is
+    /// the entry that was offered, the others were set aside and it vouches for them.
+    Run(Vec<VerifiedEntry>),
     /// It can never be applied.
     Refused(Refusal),
 }
@@ -57,11 +63,5 @@ pub enum Refusal {
     Removed {
         /// Author of the entry.
         author: Author,
-    },
-    /// It gives a stamp, an author or a place for a parent that the parent does not have.
-    #[error("the entry cites parent {parent} with a wrong author, place or stamp")]
-    FalseParent {
-        /// Id of the parent.
-        parent: EntryId,
     },
 }

@@ -17,7 +17,8 @@ use crate::{
         frontier::FrontierTip,
         membership::{
             Grant, Members, Rank, Removal,
-            role::{Act, Acts, Role, Tips},
+            acts::Acts,
+            role::{Act, Role, Tips},
         },
     },
 };
@@ -27,9 +28,9 @@ impl Members {
     /// rules.
     ///
     /// The order of `acts` does not matter, nor does an act that is given twice. `leads(author,
-    /// entry, tip)` returns whether `entry` is on the branch of `author` that ends in `tip`. It
-    /// returns `None` if `tip`, or an entry between the two, is not here; then `entry` is taken to
-    /// be on it if its seq is lesser.
+    /// entry, tip)` returns whether `entry` is on the branch of `author` that ends in `tip`, or is
+    /// that tip. It returns `None` if `tip`, or an entry between the two, is not here; then `entry`
+    /// is taken to be on it if its seq is lesser.
     ///
     /// # Errors
     /// The error of `leads`.
@@ -104,8 +105,10 @@ where
 
     fn run(&self, creator: Author) -> Result<Members, E> {
         let mut members = Members {
+            root: self.root,
             nodes: BTreeMap::new(),
             counting: BTreeSet::new(),
+            authorized: BTreeSet::new(),
         };
         let founding = Rank {
             grants: 0,
@@ -121,7 +124,7 @@ where
             let known = members.nodes.entry(node).or_default();
             known.rank.get_or_insert(rank);
             // The same for each authority of a node: a node that has a rank gets no more removals.
-            let cut = known.kept_through(&self.root);
+            let cut = known.kept_through(&node, &self.root, &self.root);
             let by_it = self.by_authority.get(&(node, rank.entry));
             for acts in by_it.into_iter().flatten() {
                 if cut.covers(&node, acts.tip(), &self.leads)? && done.insert(acts.entry) {
@@ -138,17 +141,27 @@ where
         Ok(members)
     }
 
-    // Removes `node` by the first entry by which it left that the removals by others keep.
+    // Removes `node` by the entries by which it left: of those that the removals by others keep, the
+    // first on each branch.
     fn leave(&self, members: &mut Members, node: Author) -> Result<(), E> {
         let cut = members
             .get(&node)
-            .map(|known| known.kept_through(&self.root));
+            .map(|known| known.kept_through(&node, &self.root, &self.root));
         let cut = cut.unwrap_or_default();
+        let mut first: Vec<FrontierTip> = Vec::new();
+        // By seq: what comes before an entry on its branch comes before it here.
         for (at, tips) in self.leaving.get(&node).into_iter().flatten() {
-            if cut.covers(&node, *at, &self.leads)? {
+            if !cut.covers(&node, *at, &self.leads)? {
+                continue;
+            }
+            let mut is_second = false;
+            for before in &first {
+                is_second = is_second || (self.leads)(&node, *before, *at)? == Some(true);
+            }
+            if !is_second {
+                first.push(*at);
                 let tips = (*tips).clone().with_only(self.root, *at);
                 members.remove(node, at.id, Removal { by: node, tips });
-                break;
             }
         }
         Ok(())
@@ -159,6 +172,9 @@ impl Members {
     // Applies the acts of an entry with authority `rank`. Returns the authorities that it grants.
     fn apply(&mut self, rank: Rank, acts: &Acts) -> Vec<(Rank, Author)> {
         let mut admins = Vec::new();
+        if acts.needs_authority {
+            self.authorized.insert(acts.entry);
+        }
         for (node, act) in &acts.acts {
             let known = self.nodes.entry(*node).or_default();
             match act {

@@ -20,7 +20,8 @@ use crate::{
         entry::{Entry, EntryError, Parent, SignedEntry},
         membership::{
             Members,
-            role::{Act, Acts, Role},
+            acts::Acts,
+            role::{Act, Role},
         },
     },
 };

@@ -1,25 +1,32 @@
 //! Kept entries: through which entries a removed author counts in one store.
 //!
-//! Each counting removal of the author names tips in the store. An entry is kept if, for every
-//! removal, it is one of these tips or a tip leads back to it. A removal that names no tip in the
-//! store keeps nothing there. While a tip, or the branch between it and the entry, is not here,
-//! every entry with a lesser seq than the tip's is taken to be kept.
+//! Each counting removal of the author names tips in the store. A removal keeps an entry if it is
+//! one of these tips or a tip leads back to it; without a tip it keeps nothing. An entry is kept if
+//! every removal by others keeps it and, where the author left, one of its own removals does. While
+//! a tip, or the branch between it and the entry, is not here, every entry with a lesser seq than
+//! the tip's is taken to be kept.
 
 use std::collections::BTreeSet;
 
 use crate::{id::Author, protocol::frontier::FrontierTip};
 
-/// Tips through which a removed author's entries count in one store, one set for each removal.
+/// Tips through which a removed author's entries count in one store, one set for each removal that
+/// speaks of it.
 ///
 /// Without any set every entry is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeptThrough(pub(super) Vec<BTreeSet<FrontierTip>>);
+pub struct KeptThrough {
+    // By other nodes: each must keep an entry.
+    pub(super) removals: Vec<BTreeSet<FrontierTip>>,
+    // By the author itself: one must keep it, if there is any.
+    pub(super) leaves: Vec<BTreeSet<FrontierTip>>,
+}
 
 impl KeptThrough {
-    /// Returns whether `entry` of `author` is kept by every removal.
+    /// Returns whether `entry` of `author` is kept.
     ///
     /// `leads` is as in [`Members::evaluate`](super::Members::evaluate), for the store that the
-    /// tips are in.
+    /// tips are in; see `LogReader::keeps`.
     ///
     /// # Errors
     /// The error of `leads`.
@@ -29,17 +36,32 @@ impl KeptThrough {
         entry: FrontierTip,
         leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
     ) -> Result<bool, E> {
-        for tips in &self.0 {
-            let mut covered = false;
-            for tip in tips {
-                covered = covered || is_within(author, entry, *tip, &leads)?;
-            }
-            if !covered {
+        for tips in &self.removals {
+            if !is_kept(author, entry, tips, &leads)? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        for tips in &self.leaves {
+            if is_kept(author, entry, tips, &leads)? {
+                return Ok(true);
+            }
+        }
+        Ok(self.leaves.is_empty())
     }
+}
+
+fn is_kept<E>(
+    author: &Author,
+    entry: FrontierTip,
+    tips: &BTreeSet<FrontierTip>,
+    leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
+) -> Result<bool, E> {
+    for tip in tips {
+        if is_within(author, entry, *tip, &leads)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_within<E>(
@@ -48,8 +70,6 @@ fn is_within<E>(
     tip: FrontierTip,
     leads: impl Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
 ) -> Result<bool, E> {
-    if entry == tip {
-        return Ok(true);
-    }
-    Ok(entry.seq < tip.seq && leads(author, entry, tip)?.unwrap_or(true))
+    let may_be = entry == tip || entry.seq < tip.seq;
+    Ok(may_be && leads(author, entry, tip)?.unwrap_or(true))
 }

@@ -11,20 +11,26 @@ use std::{
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
-    protocol::membership::{
-        kept_through::KeptThrough,
-        role::{Role, Tips},
+    protocol::{
+        frontier::FrontierTip,
+        membership::{
+            kept_through::KeptThrough,
+            role::{Role, Tips},
+        },
     },
 };
 
 /// The members of a mesh, and the nodes that were removed, as the counting acts make them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
+    pub(super) root: StoreId,
     // The creator, and all nodes that a counting act is about. A node that is only removed is here,
     // too.
     pub(super) nodes: BTreeMap<Author, Member>,
     // Counting acts: the entry, and the node that it acts on.
     pub(super) counting: BTreeSet<(EntryId, Author)>,
+    // Entries with authority of which other ops need it.
+    pub(super) authorized: BTreeSet<EntryId>,
 }
 
 /// State of one node, as the counting acts make it.
@@ -69,9 +75,20 @@ pub struct Grant {
 pub struct Removal {
     /// Author of the removal: an admin, or the node itself.
     pub by: Author,
-    /// Tips through which the node's entries count, inclusive. For a node that left, its only tip
+    /// Tips through which the node's entries count, inclusive. For a removal of itself, its only tip
     /// in the root store is the entry by which it left.
     pub tips: Tips,
+}
+
+/// A removal that an admin is to add; see [`Members::departures`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departure {
+    /// Node that was removed, or has left.
+    pub node: Author,
+    /// Stores that the removal must name.
+    pub stores: BTreeSet<StoreId>,
+    /// Tips that removals name in these stores and in the root store.
+    pub tips: BTreeSet<(StoreId, FrontierTip)>,
 }
 
 /// Whether an author's entries count in a store.
@@ -191,6 +208,11 @@ impl Members {
         &self.counting
     }
 
+    /// Returns the entries with authority of which ops need it that are no acts.
+    pub fn authorized(&self) -> &BTreeSet<EntryId> {
+        &self.authorized
+    }
+
     /// Returns whether the entries of `author` count in `store`, which may be the root store.
     pub fn standing(&self, store: &StoreId, author: &Author) -> Standing {
         let granted = self
@@ -201,7 +223,7 @@ impl Members {
             None => Standing::Unknown,
             Some((_, Role::Reader)) => Standing::Reader,
             Some((member, _)) if member.removals.is_empty() => Standing::Counts,
-            Some((member, _)) => Standing::Through(member.kept_through(store)),
+            Some((member, _)) => Standing::Through(member.kept_through(author, store, &self.root)),
         }
     }
 
@@ -221,6 +243,49 @@ impl Members {
             }),
             _less => Ok(()),
         }
+    }
+
+    /// Returns the removals that `by` is to add, as an admin that outranks the node: of each node that
+    /// has left and was removed by nobody else, and of each removed node for `stores` of which no
+    /// removal speaks. With each node come the stores that the removal must name, and the tips that
+    /// its own removals name there and in the root store; those that are here are to be joined.
+    ///
+    /// Without it somebody with the old key of the node could go on adding entries.
+    pub fn departures(&self, by: &Author, stores: &BTreeSet<StoreId>) -> Vec<Departure> {
+        let Ok(own) = self.admin_rank(by) else {
+            return Vec::new();
+        };
+        let mut departures = Vec::new();
+        for (node, member) in &self.nodes {
+            let outranks = member.rank.is_none_or(|rank| (own, by) < (rank, node));
+            if member.removals.is_empty() || !outranks {
+                continue;
+            }
+            let (leaves, removals): (Vec<_>, Vec<_>) = member
+                .removals
+                .values()
+                .partition(|removal| removal.by == *node);
+            let is_spoken_of = |store: &StoreId| {
+                let mut removals = removals.iter();
+                *store == self.root || removals.any(|removal| removal.tips.speaks_of(store))
+            };
+            let mut unspoken: BTreeSet<StoreId> = stores.clone();
+            unspoken.extend(leaves.iter().flat_map(|leave| leave.tips.stores()));
+            unspoken.retain(|store| !is_spoken_of(store));
+            if !unspoken.is_empty() || removals.is_empty() {
+                let named = unspoken.iter().chain([&self.root]).flat_map(|store| {
+                    let tips = member.removals.values();
+                    let tips = tips.flat_map(move |removal| removal.tips.of(store));
+                    tips.map(move |tip| (*store, tip))
+                });
+                departures.push(Departure {
+                    node: *node,
+                    tips: named.collect(),
+                    stores: unspoken,
+                });
+            }
+        }
+        departures
     }
 
     /// Checks that a removal of `node` by `by` would count.
@@ -303,8 +368,21 @@ impl Member {
         }
     }
 
-    pub(super) fn kept_through(&self, store: &StoreId) -> KeptThrough {
-        let tips = |removal: &Removal| removal.tips.of(store).collect();
-        KeptThrough(self.removals.values().map(tips).collect())
+    pub(super) fn kept_through(
+        &self,
+        node: &Author,
+        store: &StoreId,
+        root: &StoreId,
+    ) -> KeptThrough {
+        let mut kept = KeptThrough::default();
+        for removal in self.removals.values() {
+            let tips = removal.tips.of(store).collect();
+            if removal.by == *node {
+                kept.leaves.push(tips);
+            } else if store == root || removal.tips.speaks_of(store) {
+                kept.removals.push(tips);
+            }
+        }
+        kept
     }
 }

@@ -15,28 +15,37 @@
 //!   only better a rank, and never makes an act void.
 //! - Removal: a removal counts against an admin only if its rank is better than the admin's, and
 //!   against every node that is not an admin. So only the creator itself can remove the creator.
-//! - Leaving: a member may remove itself without any authority. Of its removals of itself one
-//!   counts, the first by seq, then id, among those that the removals by others keep. A removal of
-//!   the creator by itself is void if no admin would be left, so there is always an admin.
-//! - Kept entries: a removal names tips. Of a removed author's entries those count that, for every
-//!   counting removal of it, are one of its tips in that store or are led back to by one. For a
-//!   node that left, the tip in the root store is the entry by which it left.
+//! - Leaving: a member may remove itself without any authority. Of its removals of itself those
+//!   count that the removals by others keep, the first on each branch. A removal of the creator by
+//!   itself is void if no admin would be left, so there is always an admin.
+//! - Kept entries: a removal names tips, or names a store without one. It speaks of the root store,
+//!   and of the stores that it names; a removal of oneself speaks of all stores. Of a removed
+//!   author's entries in a store those count that every removal by others that speaks of the store
+//!   keeps, and that any one of its own removals keeps: each is one of its tips there, or is led
+//!   back to by one. For a node that left, the tip in the root store is the entry by which it left.
 //! - Removals are final: no grant makes a removed node a member again.
+//!
+//! It follows that somebody with the old key of a node that left can add to what it granted, and
+//! never void it: a forged branch with a removal of its own only adds. An admin that outranks the
+//! node removes it once more, with the tips that its removals name and those that are here
+//! (`Node::confirm_departures`); then nothing can be added either.
 //!
 //! It follows that of two admins who remove each other the better ranked stays, and that grants
 //! which a removed admin made after its tips are void. If an admin removes a writer that a better
 //! ranked admin makes an admin without knowing of the removal, the grant prevails.
 
+pub mod acts;
 mod evaluate;
 pub mod genesis;
 pub mod grant_chain;
 pub mod invite;
 mod kept_through;
 mod members;
+pub mod reserved;
 pub mod role;
 
 pub use kept_through::KeptThrough;
-pub use members::{Grant, Member, Members, MembershipError, Rank, Removal, Standing};
+pub use members::{Departure, Grant, Member, Members, MembershipError, Rank, Removal, Standing};
 
 #[cfg(test)]
 mod tests;

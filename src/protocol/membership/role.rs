@@ -3,6 +3,7 @@
 //! ```text
 //! /nodes/{author}/role    admin | writer | reader
 //!                         removed, then one line for each tip: {store} {seq} {entry}
+//!                         or, where nothing counts any more: {store}
 //! ```
 //!
 //! A put without expiry at such a key, with exactly one of these values, is an act on the node: a
@@ -13,7 +14,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use bytes::Bytes;
-use memchr::memmem;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
@@ -80,10 +80,11 @@ pub enum Act {
 
 /// The last entries of a removed author that count, sorted by store, then seq, then id.
 ///
-/// In a store without a tip none of its entries counts. Several tips in one store name several
-/// branches: the author had forked.
+/// In a store that is named without a tip none of its entries counts. A removal does not speak of a
+/// store that it does not name. Several tips in one store name several branches: the author had
+/// forked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tips(BTreeSet<(StoreId, FrontierTip)>);
+pub struct Tips(BTreeSet<(StoreId, Option<FrontierTip>)>);
 
 /// A removal would name too many tips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +104,24 @@ impl Tips {
     pub fn new(
         tips: impl IntoIterator<Item = (StoreId, FrontierTip)>,
     ) -> Result<Self, TooManyTips> {
-        let tips: BTreeSet<_> = tips.into_iter().collect();
+        Self::naming([], tips)
+    }
+
+    /// Creates a set of tips that also speaks of `stores`: in one without a tip nothing counts.
+    ///
+    /// # Errors
+    /// `TooManyTips` above `TIPS_MAX` tips and stores without one.
+    pub fn naming(
+        stores: impl IntoIterator<Item = StoreId>,
+        tips: impl IntoIterator<Item = (StoreId, FrontierTip)>,
+    ) -> Result<Self, TooManyTips> {
+        let tips = tips.into_iter().map(|(store, tip)| (store, Some(tip)));
+        let mut tips: BTreeSet<_> = tips.collect();
+        for store in stores {
+            if !speaks_of(&tips, &store) {
+                tips.insert((store, None));
+            }
+        }
         if tips.len() > TIPS_MAX {
             return Err(TooManyTips {
                 tips: tips.len(),
@@ -116,18 +134,32 @@ impl Tips {
     /// Returns the tips in `store`, sorted by seq, then id.
     pub fn of(&self, store: &StoreId) -> impl Iterator<Item = FrontierTip> + '_ {
         let store = *store;
-        self.0
-            .iter()
-            .filter_map(move |(at, tip)| (*at == store).then_some(*tip))
+        let tips = self.0.iter().filter(move |(at, _tip)| *at == store);
+        tips.filter_map(|(_store, tip)| *tip)
+    }
+
+    /// Returns whether `store` is named, with a tip or without.
+    pub fn speaks_of(&self, store: &StoreId) -> bool {
+        speaks_of(&self.0, store)
+    }
+
+    /// Returns the stores that are named, each once, in order.
+    pub fn stores(&self) -> BTreeSet<StoreId> {
+        self.0.iter().map(|(store, _tip)| *store).collect()
     }
 
     /// Replaces all tips in `store` by `tip`.
     #[must_use]
     pub(crate) fn with_only(mut self, store: StoreId, tip: FrontierTip) -> Self {
         self.0.retain(|(at, _tip)| *at != store);
-        self.0.insert((store, tip));
+        self.0.insert((store, Some(tip)));
         self
     }
+}
+
+fn speaks_of(tips: &BTreeSet<(StoreId, Option<FrontierTip>)>, store: &StoreId) -> bool {
+    let from = tips.range((*store, None)..).next();
+    from.is_some_and(|(at, _tip)| at == store)
 }
 
 impl Act {
@@ -136,8 +168,9 @@ impl Act {
         Bytes::from(match self {
             Self::Grant(role) => role.to_string(),
             Self::Remove(Tips(tips)) => {
-                let line = |(store, tip): &(StoreId, FrontierTip)| {
-                    format!("\n{store} {} {}", tip.seq, tip.id)
+                let line = |(store, tip): &(StoreId, Option<FrontierTip>)| match tip {
+                    Some(tip) => format!("\n{store} {} {}", tip.seq, tip.id),
+                    None => format!("\n{store}"),
                 };
                 REMOVED.to_owned() + &tips.iter().map(line).collect::<String>()
             }
@@ -149,9 +182,15 @@ impl Act {
         let mut lines = str::from_utf8(value).ok()?.split('\n');
         let act = match lines.next()? {
             REMOVED => {
-                let tips: Option<Vec<_>> =
-                    lines.take(TIPS_MAX.saturating_add(1)).map(tip).collect();
-                Self::Remove(Tips::new(tips?).ok()?)
+                let lines = lines.take(TIPS_MAX.saturating_add(1)).map(tip);
+                let tips: Option<BTreeSet<_>> = lines.collect();
+                let tips = tips.filter(|tips| tips.len() <= TIPS_MAX)?;
+                // `encode` names no store twice, so a lone store beside a tip is refused below.
+                let with_tip = tips
+                    .iter()
+                    .filter_map(|(store, tip)| Some((*store, (*tip)?)));
+                let stores = tips.iter().map(|(store, _tip)| *store);
+                Self::Remove(Tips::naming(stores, with_tip).ok()?)
             }
             role => Self::Grant(role.parse().ok()?),
         };
@@ -159,81 +198,38 @@ impl Act {
     }
 }
 
-fn tip(line: &str) -> Option<(StoreId, FrontierTip)> {
-    let (store, rest) = line.split_once(' ')?;
+fn tip(line: &str) -> Option<(StoreId, Option<FrontierTip>)> {
+    let Some((store, rest)) = line.split_once(' ') else {
+        return Some((line.parse().ok()?, None));
+    };
     let (seq, id) = rest.split_once(' ')?;
     let tip = FrontierTip {
         seq: seq.parse::<Seq>().ok()?,
         id: id.parse::<EntryId>().ok()?,
     };
-    Some((store.parse().ok()?, tip))
+    Some((store.parse().ok()?, Some(tip)))
 }
 
-/// All acts of one root-store entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Acts {
-    /// Id of the entry.
-    pub entry: EntryId,
-    /// Author of the entry.
-    pub author: Author,
-    /// Place of the entry in the author's log, from 1.
-    pub seq: Seq,
-    /// Ids of its parents; the grant by which its author acts must be among them.
-    pub cites: Vec<EntryId>,
-    /// Its acts, at most one on each node.
-    pub acts: Vec<(Author, Act)>,
-}
-
-impl Acts {
-    /// Returns the acts of a root-store entry; `None` if it has none.
-    ///
-    /// A delete is not an act. Nor is a put of a value that expires, because membership does not
-    /// depend on a clock.
-    pub fn of(entry: &Entry) -> Option<Self> {
-        let act = |op: &Op| match op {
-            Op::Put {
-                key,
-                value,
-                expires_ms: None,
-            } => Some((role_key_node(key)?, Act::decode(value)?)),
-            Op::Put { .. } | Op::Delete { .. } => None,
-        };
-        let acts: Vec<_> = entry.ops.iter().filter_map(act).collect();
-        (!acts.is_empty()).then(|| Self {
-            entry: entry.id,
-            author: entry.author(),
-            seq: entry.header.seq,
-            cites: entry
-                .header
-                .parents
-                .iter()
-                .map(|parent| parent.id)
-                .collect(),
-            acts,
-        })
-    }
-
-    /// Returns whether the author removes itself, which needs no authority.
-    pub fn leaves(&self) -> bool {
-        let removes =
-            |(node, act): &(Author, Act)| *node == self.author && matches!(act, Act::Remove(_));
-        self.acts.iter().any(removes)
-    }
-
-    /// Returns the seq and id of the entry.
-    pub fn tip(&self) -> FrontierTip {
-        FrontierTip {
-            seq: self.seq,
-            id: self.entry,
-        }
-    }
-}
-
-/// Returns whether an entry may have acts, from its encoded bytes alone.
+/// Returns whether a root-store entry is never held, however far ahead it is stamped: it has ops, and
+/// all are acts or under `/invites/`.
 ///
-/// `false` is certain, because a key is in the encoded bytes as it is. `true` is not.
-pub fn may_act(encoded: &[u8]) -> bool {
-    memmem::find(encoded, ROLE.as_bytes()).is_some()
+/// A removal must not wait for the clock of a node that was ahead, and an invite that was redeemed
+/// must admit its bearer everywhere.
+pub fn is_never_held(entry: &Entry) -> bool {
+    let is_exempt = |op: &Op| act(op).is_some() || op.key().starts_with(b"/invites/");
+    !entry.ops.is_empty() && entry.ops.iter().all(is_exempt)
+}
+
+/// Returns the act that an op makes, and the node that it acts on; `None` if it is no act.
+pub(super) fn act(op: &Op) -> Option<(Author, Act)> {
+    match op {
+        Op::Put {
+            key,
+            value,
+            expires_ms: None,
+        } => Some((role_key_node(key)?, Act::decode(value)?)),
+        Op::Put { .. } | Op::Delete { .. } => None,
+    }
 }
 
 /// Returns the root-store key of acts on `node`: `/nodes/{node}/role`.
@@ -256,10 +252,7 @@ const REMOVED: &str = "removed";
 
 #[cfg(test)]
 mod tests {
-    use ed25519_dalek::SigningKey;
-
     use super::*;
-    use crate::protocol::entry::{sign, tests as entries};
 
     const STORE_1: StoreId = StoreId([1; 16]);
     const STORE_2: StoreId = StoreId([2; 16]);
@@ -383,36 +376,5 @@ mod tests {
         for key in hostile {
             assert_eq!(role_key_node(key.as_bytes()), None, "{key:?}");
         }
-    }
-
-    #[test]
-    fn acts_are_puts_without_expiry() {
-        let (node, other, third) = (Author([1; 32]), Author([2; 32]), Author([3; 32]));
-        let put = |key, value: &'static str, expires_ms| Op::Put {
-            key,
-            value: value.into(),
-            expires_ms,
-        };
-        let plain = entries::entry(entries::AUTHOR_B, 1, None, 5, "/k");
-        assert_eq!(Acts::of(&plain), None);
-        assert!(!may_act(&plain.signed.encode()));
-        let mut header = entries::entry(entries::AUTHOR_A, 1, None, 9, "/k")
-            .header
-            .clone();
-        header.parents = vec![plain.as_parent()];
-        let ops = vec![
-            put(role_key(&node), "writer", None),
-            put(role_key(&other), "admin", Some(99)),
-            put(Bytes::from(format!("/nodes/{other}/info")), "admin", None),
-            Op::Delete {
-                key: role_key(&third),
-            },
-        ];
-        let entry = sign(&SigningKey::from_bytes(&entries::AUTHOR_A), header, ops).unwrap();
-        assert!(may_act(&entry.signed.encode()));
-        let acts = Acts::of(&entry).unwrap();
-        assert_eq!(acts.acts, [(node, Act::Grant(Role::Writer))]);
-        assert_eq!(acts.cites, [plain.id]);
-        assert_eq!((acts.author, acts.tip().id), (entry.author(), entry.id));
     }
 }

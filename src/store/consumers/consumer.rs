@@ -320,7 +320,7 @@ async fn start_position(
             store: shared.id,
         }));
     }
-    let position = Position::after(&cursor);
+    let position = Position::after(&cursor, shared.now_ms());
     let shared = Arc::clone(shared);
     let looking = tokio::task::spawn_blocking(move || {
         let view = shared.state.view();

@@ -4,6 +4,9 @@
 //! is stamped after the entries that it cites, so this is a state that a node can have had. All nodes
 //! with the same entries answer alike; entries written before that time count also if they arrived
 //! here after it.
+//!
+//! The way back goes from each entry to those that it cites. A node cites what it writes over, also
+//! its own; of an author whose program does not, the values that it wrote over are not found.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -279,7 +282,7 @@ impl Shared {
             }
             let entry = self.entry_of(&at)?;
             // A parent belongs to the whole entry, and may have written another of its keys only.
-            let is_void = |op: &&Op| view.is_void(&entry.id, op);
+            let is_void = |op: &&Op| view.is_void(&entry, op);
             let is_excluded = self.is_excluded(&entry)?;
             let Some(op) = op_of(&entry, key).filter(|op| !is_excluded && !is_void(op)) else {
                 continue;

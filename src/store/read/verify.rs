@@ -1,6 +1,9 @@
 //! Verification: every record, every signature, every link, and the state against the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -11,7 +14,12 @@ use crate::{
         Branch, LogDamage, LogError,
         merge::{Merge, Merged, spans},
     },
-    protocol::{chain::Tip, entry::Entry, frontier::Frontier, heads::Heads},
+    protocol::{
+        chain::Tip,
+        entry::Entry,
+        frontier::Frontier,
+        heads::{Before, Heads},
+    },
     store::{ReadError, Shared, Store},
 };
 
@@ -124,10 +132,19 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
         let Merged::Entry { entry, .. } = next else {
             continue;
         };
-        let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry.id, op));
+        let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry, op));
         for op in in_place {
             let heads = expected.entry(op.key().clone()).or_default();
-            *heads = heads.apply(&entry, op);
+            let found = Before::new(&entry, vec![heads.clone()], |head| {
+                shared.log.is_ancestor(&entry, head)
+            });
+            let ancestors = match found {
+                Ok(found) => found.ancestors,
+                // `verify_chain` has reported it.
+                Err(LogError::Damaged(_)) => BTreeSet::new(),
+                Err(error) => return Err(error.into()),
+            };
+            *heads = heads.apply(&entry, op, &ancestors);
         }
     }
     verify_state(&view, expected, &mut report);

@@ -17,6 +17,7 @@ use crate::{
 impl Position {
     /// Moves to the time of `batch`, before its changes are delivered; not if the batch holds the
     /// expiries through that time itself.
+    #[inline]
     pub(super) fn reach_time_of(&mut self, batch: &Batch) {
         let is_expiry = |change: &Arc<Change>| change.kind == Kind::Expire;
         if !batch.changes.iter().any(is_expiry) {
@@ -30,6 +31,7 @@ impl Position {
     /// Expiries that were delivered already are dropped. Each put that has expired already, and for
     /// which `reports` is true, is followed by its expiry; in an atomic batch the expiries follow
     /// the batch.
+    #[inline]
     pub(super) fn adjust_expiries(
         &self,
         changes: Changes,

@@ -72,6 +72,7 @@ impl Default for WatchOptions {
 
 impl WatchOptions {
     /// True when the watch selects `key`, whatever the change.
+    #[inline]
     pub fn selects(&self, key: &[u8]) -> bool {
         let begins_with =
             |prefix: &Bytes| key.starts_with(prefix) && (!self.exact || key.len() == prefix.len());
@@ -81,6 +82,7 @@ impl WatchOptions {
     }
 
     /// True when `change` happened by `until_ms`.
+    #[inline]
     pub(super) fn in_time(&self, change: &Change) -> bool {
         let stamped_ms = match change.kind {
             Kind::Put | Kind::Delete => change.entry.hlc.wall_ms,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     bus::Published,
     id::{Author, StoreId},
+    limits::DRIFT_MS_MAX,
     protocol::{
         change::{Change, EntryRef, Kind},
         cursor::{Cursor, Partial},
@@ -20,7 +21,8 @@ pub(in crate::store) struct Position {
     /// An entry after the frontier of which the first ops were delivered. `pass` never sets it to an
     /// atomic one.
     pub(in crate::store) partial: Option<Partial>,
-    /// Inclusive, ms since 1970. It never goes back, also not on a replica whose clock is behind.
+    /// Inclusive, ms since 1970. It does not go back on a replica whose clock is behind, unless it is
+    /// further ahead than any clock may be: see `forget_wrong_time`.
     pub(in crate::store) expired_through_ms: u64,
     /// True while the position does not cover the changes that were passed last: they belong to a
     /// group that is never split, and the rest of that group comes next. The groups are an atomic
@@ -50,14 +52,16 @@ impl Position {
         }
     }
 
-    /// Returns the position that `cursor` names.
-    pub(in crate::store) fn after(cursor: &Cursor) -> Self {
-        Self {
+    /// Returns the position that `cursor` names, but for a wrong time in it. `now_ms`: the clock.
+    pub(in crate::store) fn after(cursor: &Cursor, now_ms: u64) -> Self {
+        let mut position = Self {
             frontier: Arc::new(cursor.frontier.clone()),
             partial: cursor.partial,
             expired_through_ms: cursor.expired_through_ms,
             inside: false,
-        }
+        };
+        position.forget_wrong_time(now_ms);
+        position
     }
 
     /// Returns the position as a cursor, which any replica can read.
@@ -67,6 +71,15 @@ impl Position {
             frontier: Frontier::clone(&self.frontier),
             partial: self.partial,
             expired_through_ms: self.expired_through_ms,
+        }
+    }
+
+    /// Forgets a time that is more than `DRIFT_MS_MAX` ahead of the clock, `now_ms`: it comes from a
+    /// clock that was wrong. Otherwise every value that is put would expire at once, until the clock
+    /// comes to that time. Some expiries may be delivered a second time.
+    pub(super) fn forget_wrong_time(&mut self, now_ms: u64) {
+        if self.expired_through_ms > now_ms.saturating_add(DRIFT_MS_MAX) {
+            self.expired_through_ms = now_ms;
         }
     }
 
@@ -106,6 +119,7 @@ impl Position {
 
     /// Moves past the last change of `passed`. `next` is the change after it in the piece, and
     /// `then` the position after the piece.
+    #[inline]
     pub(super) fn pass(
         &mut self,
         passed: &[Arc<Change>],

@@ -6,6 +6,7 @@ use crate::{
 };
 
 /// True for a change that the options select.
+#[inline]
 pub(super) fn is_wanted(shared: &Shared, options: &WatchOptions, change: &Change) -> bool {
     options.selects(&change.key)
         && options.in_time(change)

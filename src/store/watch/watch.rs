@@ -119,7 +119,7 @@ impl Watch {
         // `Start::Now` means from here on, not from the first poll on.
         let position = match &options.start {
             Start::Now => Position::of(&now),
-            Start::After(cursor) => Position::after(cursor),
+            Start::After(cursor) => Position::after(cursor, shared.now_ms()),
             Start::Initial | Start::SinceAuthored { .. } | Start::SinceArrived { .. } => {
                 Position::default()
             }
@@ -477,6 +477,7 @@ impl Watch {
                 Some(self.restart(view, gap.to_string()))
             }
             Some(_) | None => {
+                self.position.forget_wrong_time(self.shared.now_ms());
                 self.position.reach_time_of(batch);
                 self.set_piece(Piece::of(batch));
                 None

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    limits::{GROUP_BYTES_MAX, GROUP_WRITES_MAX, INGEST_OPS_MIN},
+    limits::{GROUP_BYTES_MAX, GROUP_WRITES_MAX, HELD_SHOWN_MAX, INGEST_OPS_MIN},
     store::{
         IngestError, Ingested, WriteError,
         writer::{
@@ -272,12 +272,15 @@ impl Writer {
             Health::StateFailed(error) => Some(format!("the state: {error}")),
             Health::Poisoned { reason } => Some(reason.clone()),
         };
-        let refused = self.check_own_log().and(self.own_tip().map(drop)).err();
-        let held = self.intake.held().iter();
+        let refused = self.check_own_log().and(self.check_clock());
+        let refused = refused.and(self.own_tip().map(drop)).err();
+        // Those that are due last.
+        let held = self.intake.held().iter().rev().take(HELD_SHOWN_MAX);
         let damage = self.mending.damage().iter();
         WriterStatus {
             pending_entries: self.intake.pending().len(),
             pending_bytes: self.intake.pending().bytes(),
+            held_entries: self.intake.held().len(),
             held: held
                 .map(|(due_ms, entry)| HeldEntry {
                     author: entry.author(),

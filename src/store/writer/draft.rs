@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use bytes::Bytes;
 
 use crate::{
-    limits::{OPS_BYTES_MAX, OPS_MAX, PARENTS_MAX},
+    limits::{DRIFT_MS_MAX, OPS_BYTES_MAX, OPS_MAX, PARENTS_MAX},
     log::LogDamage,
     protocol::{
         chain::Tip,
@@ -16,11 +16,12 @@ use crate::{
             sign,
         },
         heads::{Head, Heads},
+        hlc::Hlc,
         intake::Verdict,
-        membership::role::role_key_node,
+        membership::reserved::{self, Claim},
     },
     store::{
-        Condition, ReadError, Write, WriteError, Written,
+        Condition, ReadError, StampedBy, Write, WriteError, Written,
         writer::{
             command::Outcome,
             group::Group,
@@ -151,11 +152,20 @@ impl Writer {
             {
                 return Ok(Err(refused));
             }
-            // A key with more heads is merged over several writes.
-            let merged = heads.as_slice().iter().take(PARENTS_MAX);
-            parents.extend(merged.map(Head::as_parent));
-            if self.config.root && role_key_node(op.key()).is_some() {
-                parents.extend(self.membership.authority(&self.author()));
+            // Acts are never held, so their stamps may be far ahead: what cites them would be, too.
+            let is_reserved = self.config.root && reserved::claim(op).is_some();
+            let may_cite = |head: &&Head| !is_reserved || !self.is_far_ahead(head.hlc);
+            // A key with more heads is merged over several writes, the highest first, so that the
+            // value is read back.
+            let merged = heads.as_slice().iter().rev().filter(may_cite);
+            parents.extend(merged.take(PARENTS_MAX).map(Head::as_parent));
+            if self.config.root && self.needs_authority(op) {
+                let authority = self.membership.authority(&self.author());
+                if let Some(grant) = authority.filter(|grant| self.is_far_ahead(grant.hlc)) {
+                    let members_ms = self.clock.now_ms();
+                    return Ok(Err(far_ahead(StampedBy::Authority, grant.hlc, members_ms)));
+                }
+                parents.extend(authority);
             }
             heads_of_ops.push(heads);
         }
@@ -173,6 +183,15 @@ impl Writer {
         }))
     }
 
+    // Returns whether an op of this node in the root store counts only with authority.
+    fn needs_authority(&self, op: &Op) -> bool {
+        match reserved::claim(op) {
+            Some(Claim::Act(_) | Claim::Authority | Claim::Founder(_)) => true,
+            Some(Claim::Of(node)) => node != self.author(),
+            Some(Claim::Genesis(..) | Claim::Void) | None => false,
+        }
+    }
+
     // Returns the damage of this node's own log that hides entries from the state.
     fn own_hole(&self) -> Option<&LogDamage> {
         let lacks = self.state.staged().lacks;
@@ -186,7 +205,7 @@ impl Writer {
         key: &Bytes,
         heads: &Heads,
     ) -> Result<(), WriteError> {
-        let now_ms = self.now_ms();
+        let now_ms = self.clock.now_ms();
         let winner = heads.winner();
         let holds = match condition {
             Condition::Absent => !winner.is_some_and(|head| head.is_live(now_ms)),
@@ -202,10 +221,39 @@ impl Writer {
         })
     }
 
-    /// Signs the entry of this node that comes after `tip`.
+    // True for a stamp that this node would hold.
+    fn is_far_ahead(&self, hlc: Hlc) -> bool {
+        hlc.wall_ms.saturating_sub(DRIFT_MS_MAX) > self.clock.now_ms()
+    }
+
+    /// Checks that the members within reach would not hold what this node writes because of its
+    /// clock.
     ///
     /// # Errors
-    /// A limit of entries is exceeded, or the clock has no stamp left.
+    /// `FarAhead`.
+    pub(super) fn check_clock(&self) -> Result<(), WriteError> {
+        let now = Hlc {
+            wall_ms: self.clock.now_ms(),
+            counter: 0,
+        };
+        self.check_not_held(StampedBy::Clock, now)
+    }
+
+    // Members within reach, if they were asked, would hold an entry that is stamped `hlc`.
+    fn check_not_held(&self, by: StampedBy, hlc: Hlc) -> Result<(), WriteError> {
+        match self.clock.members_ms() {
+            Some(members_ms) if hlc.wall_ms.saturating_sub(DRIFT_MS_MAX) > members_ms => {
+                Err(far_ahead(by, hlc, members_ms))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Signs the entry of this node that comes after `tip`. Its stamp is above those of `tip` and
+    /// `parents`, and not before the clock; nothing else that was applied moves it.
+    ///
+    /// # Errors
+    /// A limit of entries is exceeded, or the clock has no stamp left; `FarAhead`.
     pub(super) fn sign(
         &self,
         tip: Option<Tip>,
@@ -214,11 +262,12 @@ impl Writer {
         atomic: bool,
         cause: Option<Cause>,
     ) -> Result<VerifiedEntry, WriteError> {
-        let latest = parents
-            .iter()
-            .map(|parent| parent.hlc)
-            .fold(self.hlc, Ord::max);
-        let latest = tip.map_or(latest, |tip| latest.max(tip.hlc));
+        let cited = parents.iter().map(|parent| parent.hlc);
+        let cited = cited.fold(Hlc::ZERO, Ord::max);
+        let before = tip.map_or(Hlc::ZERO, |tip| tip.hlc);
+        self.check_not_held(StampedBy::OwnEntry, before)?;
+        self.check_not_held(StampedBy::Cited, cited)?;
+        let latest = cited.max(before);
         let header = Header {
             store: self.config.id,
             seq: tip.map_or(1, |tip| tip.seq + 1),
@@ -306,13 +355,23 @@ impl Transaction<'_> {
         heads: Vec<Heads>,
     ) -> Result<Receipt, WriteFailure> {
         let (intake, lookup) = self.writer().intake();
-        let (destination, heads) = match intake.place(entry, Some(heads), &lookup)? {
-            Verdict::Append { branch, heads } => (Destination::Branch(branch), heads),
-            Verdict::Begin { fork: false, heads } => (Destination::NewBranch, heads),
+        let (destination, before) = match intake.place(entry, Some(heads), &lookup)? {
+            Verdict::Append { branch, before } => (Destination::Branch(branch), before),
+            Verdict::Begin {
+                fork: false,
+                before,
+            } => (Destination::NewBranch, before),
             // It was signed on the tip that intake sees.
             verdict => unreachable!("an own entry is not placed: {verdict:?}"),
         };
-        self.stage(entry, destination, heads, Origin::Local)
+        self.stage(entry, destination, before, Origin::Local)
+    }
+}
+
+fn far_ahead(by: StampedBy, hlc: Hlc, members_ms: u64) -> WriteError {
+    WriteError::FarAhead {
+        by,
+        ahead_ms: hlc.wall_ms.saturating_sub(members_ms),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
 impl Writer {
     /// Publishes the expiries that are due at `now_ms`, some at a time, if there are any.
     pub(super) fn expire_if_due(&mut self, now_ms: u64) {
+        self.follow_clock_back();
         if self.next_expiry_ms.is_none_or(|due_ms| due_ms > now_ms) {
             return;
         }
@@ -31,6 +32,20 @@ impl Writer {
         self.state.expire_through(through_ms);
         self.state.show();
         self.publish(&changes);
+        self.find_next_expiry();
+    }
+
+    /// Does nothing unless the clock was set back behind expiries that were published. Leases end by
+    /// the clock, so the ends of those that were renewed meanwhile must be published when it comes to
+    /// them. Others are published a second time.
+    pub(super) fn follow_clock_back(&mut self) {
+        let now_ms = self.clock.now_ms();
+        if self.state.staged().expired_through_ms <= now_ms {
+            return;
+        }
+        self.state.set_expired_through(now_ms);
+        self.state.show();
+        self.publish(&[]);
         self.find_next_expiry();
     }
 

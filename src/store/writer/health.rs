@@ -1,6 +1,6 @@
 //! Health: whether the store takes writes.
 
-use crate::{log::LogError, state::StateError, store::WriteError};
+use crate::{log::LogError, protocol::entry::VerifiedEntry, state::StateError, store::WriteError};
 
 /// Whether the store takes writes, and if not, why.
 #[derive(Debug, Clone)]
@@ -59,6 +59,9 @@ pub(super) enum WriteFailure {
     State(StateError),
     /// The callers get this error.
     Refused(WriteError),
+    /// Of these entries the own signature is wrong, and nothing in the group vouches for them. Nothing
+    /// was written: they are set aside, and the group is made again.
+    Unvouched(Vec<VerifiedEntry>),
 }
 
 impl WriteFailure {
@@ -85,6 +88,7 @@ impl From<WriteFailure> for WriteError {
         match failure {
             WriteFailure::Refused(error) => error,
             WriteFailure::State(error) => error.into(),
+            WriteFailure::Unvouched(_) => unreachable!("the group was made again"),
         }
     }
 }

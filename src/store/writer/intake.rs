@@ -41,7 +41,8 @@ pub enum Ingested {
     Pending {
         /// Id of the entry.
         entry: EntryId,
-        /// Id of its predecessor, or of the parent, that must come first.
+        /// Id of its predecessor, or of the parent, that must come first; its own, if an entry must
+        /// come that vouches for it.
         missing: EntryId,
     },
     /// It is stamped too far ahead of the clock here, and waits in memory.
@@ -150,9 +151,20 @@ impl Writer {
             return;
         }
         let entries: Vec<_> = entries.into_iter().map(Ok).collect();
-        if let Err(error) = self.ingest_part(&entries, None).map(drop) {
-            // The next sync brings them again.
-            tracing::warn!(store = %self.config.id, %error, "entries that waited were not applied");
+        let mut rest = entries.as_slice();
+        while !rest.is_empty() {
+            match self.ingest_part(rest, None) {
+                Ok(part) => rest = &rest[part.len()..],
+                Err(error) => {
+                    // The next sync brings them again.
+                    tracing::warn!(
+                        store = %self.config.id,
+                        %error,
+                        "entries that waited were not applied"
+                    );
+                    break;
+                }
+            }
         }
         self.mend();
     }
@@ -160,11 +172,18 @@ impl Writer {
     /// Applies held entries that are due at `now_ms`.
     pub(super) fn release_held(&mut self, now_ms: u64) {
         let due: Vec<_> = self.intake.take_due(now_ms).into_iter().map(Ok).collect();
-        if let Err(failure) = self.try_ingest(&due, None).map(drop) {
-            let error = WriteError::from(failure);
-            tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
-            for entry in due.into_iter().flatten() {
-                self.intake.hold(entry, now_ms + HOLD_AGAIN_MS);
+        let mut rest = due.as_slice();
+        while !rest.is_empty() {
+            match self.try_ingest(rest, None) {
+                Ok(part) => rest = &rest[part.len()..],
+                Err(failure) => {
+                    let error = WriteError::from(failure);
+                    tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
+                    for entry in rest.iter().flatten() {
+                        self.intake.hold(entry.clone(), now_ms + HOLD_AGAIN_MS);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -200,13 +219,22 @@ impl Writer {
         entries: &[Checked],
         limit: Option<&PartLimit<'_>>,
     ) -> Result<Vec<Ingested>, WriteFailure> {
-        let mut transaction = Transaction::begin(self)?;
-        let ingested = transaction.offer_all(entries, limit)?;
-        let began = Instant::now();
-        let aftermath: Aftermath = transaction.commit()?;
-        self.follow_up(aftermath);
-        self.committed_in = began.elapsed();
-        Ok(ingested)
+        loop {
+            let mut transaction = Transaction::begin(self)?;
+            let ingested = transaction.offer_all(entries, limit)?;
+            if let Err(WriteFailure::Unvouched(odd)) = transaction.check_vouched() {
+                drop(transaction);
+                for entry in odd {
+                    self.intake.set_aside(entry);
+                }
+                continue;
+            }
+            let began = Instant::now();
+            let aftermath: Aftermath = transaction.commit()?;
+            self.follow_up(aftermath);
+            self.committed_in = began.elapsed();
+            return Ok(ingested);
+        }
     }
 }
 
@@ -219,6 +247,10 @@ impl Transaction<'_> {
         let mut outcomes = Vec::new();
         let (mut pace, mut ops, began) = (Pace::start(), 0, Instant::now());
         for entry in entries {
+            let entries_min = limit.map_or(0, |limit| limit.entries_min);
+            if self.is_full() && outcomes.len() >= entries_min {
+                break;
+            }
             if let Some(limit) = limit
                 && ops >= limit.ops_min
                 && outcomes.len() >= limit.entries_min
@@ -246,9 +278,9 @@ impl Transaction<'_> {
         let now_ms = self.writer().clock.now_ms();
         let (intake, lookup) = self.writer().intake();
         let verdict = intake.offer(entry, now_ms, &lookup)?;
-        let (destination, heads) = match verdict {
-            Verdict::Append { branch, heads } => (Destination::Branch(branch), heads),
-            Verdict::Begin { heads, .. } => (Destination::NewBranch, heads),
+        let (destination, before) = match verdict {
+            Verdict::Append { branch, before } => (Destination::Branch(branch), before),
+            Verdict::Begin { before, .. } => (Destination::NewBranch, before),
             Verdict::Duplicate => return Ok(Ingested::Duplicate(id)),
             Verdict::Repairs => {
                 self.writer().mending.keep(entry);
@@ -257,16 +289,33 @@ impl Transaction<'_> {
             Verdict::AwaitsEntry(missing) => return Ok(Ingested::Pending { entry: id, missing }),
             Verdict::AwaitsClock { due_ms } => return Ok(Ingested::Held { entry: id, due_ms }),
             Verdict::AwaitsMember => return Ok(Ingested::Stranger(id)),
+            Verdict::AwaitsVoucher => {
+                return Ok(Ingested::Pending {
+                    entry: id,
+                    missing: id,
+                });
+            }
+            Verdict::Run(run) => {
+                for entry in &run {
+                    let ingested = self.offer(entry)?;
+                    let is_here = matches!(ingested, Ingested::Applied(_) | Ingested::Duplicate(_));
+                    assert!(is_here, "a run is staged whole: {ingested:?}");
+                }
+                return Ok(Ingested::Applied(id));
+            }
             Verdict::Refused(refusal) => return Ok(Ingested::Refused(refusal.into())),
         };
-        let receipt = self.stage(entry, destination, heads, Origin::Remote)?;
+        let receipt = self.stage(entry, destination, before, Origin::Remote)?;
         assert_eq!(receipt.entry, id, "the entry reported as applied is staged");
         Ok(Ingested::Applied(id))
     }
 
-    // Offers entries that waited for one that is staged now, and those that waited for them. Their
-    // authors may have been removed meanwhile.
+    // Offers entries that waited for one that is staged now, and those that waited for them, as long
+    // as the group is not full. Their authors may have been removed meanwhile.
     fn offer_released(&mut self) -> Result<(), WriteFailure> {
+        if self.is_full() {
+            return Ok(());
+        }
         let mut released = VecDeque::from(self.take_released());
         while let Some(entry) = released.pop_front() {
             if let Ingested::Refused(refused) = self.offer(&entry)? {

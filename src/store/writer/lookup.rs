@@ -70,8 +70,19 @@ impl Lookup for WriterLookup<'_> {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, WriteFailure> {
+        let answer = self.logs.reader().leads(author, entry, tip);
+        let answer = self.membership.unless_damaged(answer);
+        answer.map_err(WriteFailure::unreadable)
+    }
+
+    fn keeps(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, WriteFailure> {
         let log = self.logs.reader();
-        let answer = self.membership.leads(log, author, entry, tip);
+        let answer = self.membership.keeps(log, author, entry, tip);
         answer.map_err(WriteFailure::unreadable)
     }
 }

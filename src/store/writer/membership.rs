@@ -11,17 +11,19 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     log::{LogDamage, LogError, LogReader, Logs, merge::Span},
     protocol::{
-        entry::{Entry, Parent},
+        entry::{Entry, Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
         membership::{
             Members, Standing,
-            role::{Acts, may_act},
+            acts::Acts,
+            reserved::{Counting, claim, may_claim},
         },
     },
     state::{State, View},
@@ -32,7 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::store) struct Grounds {
     pub(in crate::store) creator: Author,
-    /// All entries that have acts, whether they count or not.
+    /// All entries that have acts which may count.
     pub(in crate::store) acts: BTreeMap<EntryId, (Parent, Acts)>,
 }
 
@@ -43,8 +45,13 @@ pub(super) struct Membership {
     // True when every author counts: a store without a node.
     anyone: bool,
     store: StoreId,
-    // In the root store: all entries that have acts, whether they count or not. Includes `staged`.
+    // In the root store: all entries that have acts, or other reserved ops that need more than the
+    // entry to count, and that may count some day; see `may_count`. Includes `staged`.
     acts: BTreeMap<EntryId, (Parent, Acts)>,
+    // Entries of `acts` that describe a store which their author has founded before.
+    founders: BTreeSet<(EntryId, StoreId)>,
+    // Acts that are void for ever, and not kept, among those that were read since the start.
+    void: usize,
     // Acts of the current group. Moved to `unsaved` by `commit`, removed by `roll_back`.
     staged: Vec<EntryId>,
     // Committed, and not in the state's notes yet.
@@ -75,6 +82,8 @@ impl Membership {
             anyone: matches!(authority, Authority::Anyone),
             store,
             acts: BTreeMap::new(),
+            founders: BTreeSet::new(),
+            void: 0,
             staged: Vec::new(),
             unsaved: Vec::new(),
             members,
@@ -83,30 +92,43 @@ impl Membership {
         }
     }
 
-    /// Notes an entry that comes after everything that `view` shows. Returns those of its acts that
-    /// count then; `None` when it has none.
+    /// Notes an entry that comes after everything that `view` shows. `is_ancestor(before)` returns
+    /// whether the author's entry at `before` is on the branch of `entry`. Returns those of its
+    /// reserved ops that count then; `None` when none of them needs more than the entry.
     ///
     /// # Errors
-    /// The disk fails.
-    pub(super) fn note(
+    /// That of `is_ancestor`; the disk fails.
+    pub(super) fn note<E: From<LogError>>(
         &mut self,
         entry: &Entry,
         view: &View,
         log: &LogReader,
-    ) -> Result<Option<Vec<(EntryId, Author)>>, LogError> {
-        let (Some(acts), Some(in_place)) = (self.gather(entry), view.acts.as_ref()) else {
+        is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
+    ) -> Result<Option<Counting>, E> {
+        let (Some(acts), Some(in_place)) = (self.gather(entry, is_ancestor)?, &view.counting)
+        else {
             return Ok(None);
         };
+        let mut counting = Counting::new(self.creator);
+        let founders = acts.describes.iter().map(|store| (acts.entry, *store));
+        counting
+            .founders
+            .extend(founders.filter(|founder| self.founders.contains(founder)));
         // Most void acts are so at a glance: no authority of their author is here.
-        let acts_by = |cited: &EntryId| in_place.contains(&(*cited, acts.author));
-        if acts.author != self.creator && !acts.leaves() && !acts.cites.iter().any(acts_by) {
-            return Ok(Some(Vec::new()));
+        let acts_by = |cited: &EntryId| in_place.acts.contains(&(*cited, acts.author));
+        let has_ground = acts.author == self.creator || acts.cites.iter().any(acts_by);
+        if !has_ground && !acts.leaves() {
+            return Ok(Some(counting));
         }
         let members = self.evaluate(log)?;
-        let acts = acts.acts.iter().map(|(node, _)| (entry.id, *node));
-        Ok(Some(
-            acts.filter(|(id, node)| members.counts(id, node)).collect(),
-        ))
+        let nodes = acts.acts.iter().map(|(node, _)| (acts.entry, *node));
+        counting
+            .acts
+            .extend(nodes.filter(|(id, node)| members.counts(id, node)));
+        if members.authorized().contains(&acts.entry) {
+            counting.authorized.insert(acts.entry);
+        }
+        Ok(Some(counting))
     }
 
     /// Ends a group that is durable: publishes the members that follow from its acts. Returns
@@ -122,7 +144,11 @@ impl Membership {
     /// Ends a group that was not written.
     pub(super) fn roll_back(&mut self) {
         for id in self.staged.drain(..) {
-            self.acts.remove(&id);
+            if let Some((_, acts)) = self.acts.remove(&id) {
+                for store in acts.describes {
+                    self.founders.remove(&(id, store));
+                }
+            }
         }
     }
 
@@ -148,7 +174,7 @@ impl Membership {
         })
     }
 
-    /// Reads the entries at `places`, which are known to have acts.
+    /// Reads the entries at `places`, which are known to have acts. They are sorted by author and seq.
     ///
     /// # Errors
     /// A log is unreadable.
@@ -157,11 +183,16 @@ impl Membership {
         logs: &Logs,
         places: &[(Author, Seq, EntryId)],
     ) -> Result<(), LogError> {
+        let mut entries = Vec::new();
         for (author, seq, id) in places {
-            if let Some((entry, _)) = logs.reader().entry(author, *seq, id)? {
-                self.gather(&entry);
+            match logs.reader().entry(author, *seq, id) {
+                Ok(entry) => entries.extend(entry.map(|(entry, _record)| entry)),
+                // Until it comes back from a peer, the state is marked as lacking.
+                Err(LogError::Damaged(found)) => self.note_unreadable(found),
+                Err(error) => return Err(error),
             }
         }
+        self.gather_all(entries, logs.reader())?;
         // They are in the notes already.
         self.staged.clear();
         self.publish(logs.reader());
@@ -182,20 +213,24 @@ impl Membership {
         if !self.is_root() {
             return Ok(());
         }
-        if !state.staged().frontier.is_empty() {
-            state.count(self.members().counting().iter().copied());
-        }
-        let mut found = BTreeSet::new();
+        let before = self.counting(|_entry| true);
+        state.count(if state.staged().frontier.is_empty() {
+            Counting::new(self.creator)
+        } else {
+            before
+        });
+        let mut found = Vec::new();
         for span in spans {
             let mut walk = span.branch.walk(span.after + 1);
             loop {
                 match walk.next_record() {
                     Ok(Some(record)) if record.header.seq <= span.through => {
                         // Few entries have acts, and decoding an entry costs more than all the rest.
-                        if may_act(&record.payload)
+                        if may_claim(&record.payload)
                             && let Ok(entry) = span.branch.read_entry(&record)
+                            && Acts::of(&entry).is_some()
                         {
-                            found.extend(self.gather(&entry).map(|acts| acts.entry));
+                            found.push(entry);
                         }
                     }
                     Ok(_end) => break,
@@ -205,11 +240,11 @@ impl Membership {
                 }
             }
         }
+        let ids: BTreeSet<EntryId> = found.iter().map(|entry| entry.id).collect();
+        self.gather_all(found, logs.reader())?;
         self.unsaved.append(&mut self.staged);
         self.publish(logs.reader());
-        let members = self.members();
-        let counting = members.counting().iter().copied();
-        state.count(counting.filter(|(entry, _)| found.contains(entry)));
+        state.count(self.counting(|entry| ids.contains(entry)));
         Ok(())
     }
 
@@ -255,7 +290,7 @@ impl Membership {
             Standing::Counts => Ok(true),
             Standing::Unknown | Standing::Reader => Ok(false),
             Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
-                self.leads(log, author, entry, tip)
+                self.keeps(log, author, entry, tip)
             }),
         }
     }
@@ -273,25 +308,41 @@ impl Membership {
         Ok(self.is_removed(author) && !self.counts(author, at, log)?)
     }
 
-    /// Returns whether `entry` is on the branch of `author` that ends in `tip`; `None` when that tip
-    /// is not here, or the answer is unreadable.
+    /// Returns whether a removal of `author` that names `tip` keeps `entry`, as `LogReader::keeps`;
+    /// `None` also when the answer is unreadable.
     ///
     /// # Errors
     /// The disk fails.
-    pub(super) fn leads(
+    pub(super) fn keeps(
         &self,
         log: &LogReader,
         author: &Author,
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
-        match log.leads(author, entry, tip) {
+        self.unless_damaged(log.keeps(author, entry, tip))
+    }
+
+    /// Returns an answer about ancestry; `None`, and noted, when damage hides it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn unless_damaged(
+        &self,
+        answer: Result<Option<bool>, LogError>,
+    ) -> Result<Option<bool>, LogError> {
+        match answer {
             Err(LogError::Damaged(found)) => {
-                self.unreadable.borrow_mut().push(found);
+                self.note_unreadable(found);
                 Ok(None)
             }
             answer => answer,
         }
+    }
+
+    /// Notes damage that hides who is a member, or what counts.
+    pub(super) fn note_unreadable(&self, found: LogDamage) {
+        self.unreadable.borrow_mut().push(found);
     }
 
     /// Takes out the damage met since the last call. While there is some, members and heads may not
@@ -303,8 +354,9 @@ impl Membership {
     /// Returns whether `view` has all acts that count, and no other.
     pub(super) fn is_in_step(&self, view: &View) -> bool {
         let members = self.members.borrow();
-        let acts = view.acts.as_deref();
-        acts.is_none_or(|acts| acts == members.counting())
+        view.counting.as_ref().is_none_or(|counting| {
+            counting.acts == *members.counting() && counting.authorized == *members.authorized()
+        })
     }
 
     /// Returns whether acts are noted and neither committed nor rolled back.
@@ -315,7 +367,8 @@ impl Membership {
     /// Returns how many acts are void.
     pub(super) fn void_acts(&self) -> usize {
         let acts: usize = self.acts.values().map(|(_, acts)| acts.acts.len()).sum();
-        acts - self.members.borrow().counting().len().min(acts)
+        let void = acts - self.members.borrow().counting().len().min(acts);
+        void.saturating_add(self.void)
     }
 
     /// Returns what the members follow from.
@@ -344,6 +397,7 @@ impl Membership {
     /// Marks all acts as unsaved: the state file is a new one.
     pub(super) fn forget_saved(&mut self) {
         self.unsaved = self.acts.keys().copied().collect();
+        self.void = 0;
     }
 
     // True when the acts are in this store.
@@ -351,20 +405,120 @@ impl Membership {
         self.publisher.is_some() && !self.anyone
     }
 
-    // Adds the acts of an entry to those that are known, and returns them.
-    fn gather(&mut self, entry: &Entry) -> Option<Acts> {
-        let acts = Acts::of(entry).filter(|_| self.is_root())?;
+    /// Returns the reserved keys of an entry that may count, but for those of its acts.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn keys_of(&self, id: &EntryId, log: &LogReader) -> Result<Vec<Bytes>, LogError> {
+        let Some((place, _)) = self.acts.get(id) else {
+            return Ok(Vec::new());
+        };
+        let read = match log.entry(&place.author, place.seq, id) {
+            Err(LogError::Damaged(found)) => {
+                self.note_unreadable(found);
+                None
+            }
+            read => read?,
+        };
+        let reserved = |op: &&Op| claim(op).is_some();
+        Ok(read.map_or(Vec::new(), |(entry, _)| {
+            let ops = entry.ops.iter().filter(reserved);
+            ops.map(Op::key).cloned().collect()
+        }))
+    }
+
+    // Returns the reserved ops that count, of the entries for which `of` is true.
+    fn counting(&self, of: impl Fn(&EntryId) -> bool) -> Counting {
+        let members = self.members();
+        let acts = members.counting().iter().copied();
+        let authorized = members.authorized().iter().copied();
+        let founders = self.founders.iter().copied();
+        Counting {
+            creator: self.creator,
+            acts: acts.filter(|(entry, _)| of(entry)).collect(),
+            authorized: authorized.filter(&of).collect(),
+            founders: founders.filter(|(entry, _)| of(entry)).collect(),
+        }
+    }
+
+    // Gathers the acts of entries of a log that is whole.
+    fn gather_all(
+        &mut self,
+        mut entries: Vec<VerifiedEntry>,
+        log: &LogReader,
+    ) -> Result<(), LogError> {
+        // Causes before effects: `may_count` asks for what an entry cites.
+        entries.sort_by_key(|entry| entry.order());
+        for entry in entries {
+            let (author, place) = (entry.author(), FrontierTip::of(&entry));
+            let unread = RefCell::new(Vec::new());
+            self.gather(&entry, |before| match log.leads(&author, before, place) {
+                Err(LogError::Damaged(found)) => {
+                    unread.borrow_mut().push(found);
+                    Ok(false)
+                }
+                answer => answer.map(|leads| leads == Some(true)),
+            })?;
+            self.unreadable.borrow_mut().append(&mut unread.take());
+        }
+        Ok(())
+    }
+
+    // Adds the acts of an entry to those that are known, and returns them. `None` when it has none
+    // that may ever count.
+    fn gather<E>(
+        &mut self,
+        entry: &Entry,
+        mut is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
+    ) -> Result<Option<Acts>, E> {
+        let Some(acts) = Acts::of(entry).filter(|_| self.is_root()) else {
+            return Ok(None);
+        };
+        let mut founders = BTreeSet::new();
+        for store in &acts.describes {
+            let mut is_founder = acts.founds.contains(store);
+            for (place, founding) in self.acts.values() {
+                let earlier = place.author == acts.author && place.seq < acts.seq;
+                if !is_founder && earlier && founding.founds.contains(store) {
+                    is_founder = is_ancestor(FrontierTip {
+                        seq: place.seq,
+                        id: place.id,
+                    })?;
+                }
+            }
+            if is_founder {
+                founders.insert((acts.entry, *store));
+            }
+        }
+        if !self.may_count(&acts) && founders.is_empty() && acts.founds.is_empty() {
+            self.void = self.void.saturating_add(acts.acts.len());
+            return Ok(None);
+        }
+        self.founders.extend(founders);
         let known = (entry.as_parent(), acts.clone());
         if self.acts.insert(entry.id, known).is_none() {
             self.staged.push(entry.id);
         }
-        Some(acts)
+        Ok(Some(acts))
+    }
+
+    // True for acts that may count some day: by the creator, of the author on itself, or citing acts
+    // that may count and make the author an admin. Only acts that may are kept, so this is an answer
+    // for ever, by the form of what came before: a writer's void acts cost no memory. Acts whose
+    // grant has not come, because it did not count, are gathered again when it comes: its keys are
+    // counted again then, which reads the logs.
+    fn may_count(&self, acts: &Acts) -> bool {
+        let makes_admin = |cited: &EntryId| {
+            let cited = self.acts.get(cited);
+            cited.is_some_and(|(_, cited)| cited.makes_admin(&acts.author))
+        };
+        acts.author == self.creator || acts.leaves() || acts.cites.iter().any(makes_admin)
     }
 
     fn evaluate(&self, log: &LogReader) -> Result<Members, LogError> {
         let acts = self.acts.values().map(|(_, acts)| acts);
         Members::evaluate(self.creator, self.store, acts, |author, entry, tip| {
-            self.leads(log, author, entry, tip)
+            self.keeps(log, author, entry, tip)
         })
     }
 }

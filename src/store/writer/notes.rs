@@ -11,18 +11,19 @@
 //! | `a` entry with acts | author 32, seq 8, id 32 | - |
 //! | `c` closed tip of a fork | author 32, id 32 | - |
 //! | `o` absent parent | id 32 | - |
+//! | `w` author of absent parents | author 32 | - |
 //!
 //! Notes are written in the transaction that writes the frontier they belong to. If one is
 //! malformed, the state is built again from the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::{Buf as _, BufMut as _};
 
 use crate::{
     id::{Author, EntryId, Seq},
     log::{IndexPoint, Mark},
-    protocol::{chain::Tip, hlc::Hlc},
+    protocol::{chain::Tip, hlc::Hlc, intake::AbsentParents},
 };
 
 /// A row as the state file keeps it: key and body.
@@ -49,6 +50,8 @@ pub(super) enum Note {
     Closed { author: Author, tip: EntryId },
     /// A parent that is not here and not waited for.
     Absent(EntryId),
+    /// An author of such parents, of whom not all are noted.
+    AbsentOf(Author),
 }
 
 /// The kinds of notes: first byte of the key. A new kind takes a byte that is not here.
@@ -58,6 +61,7 @@ mod kind {
     pub(super) const ACT: u8 = b'a';
     pub(super) const CLOSED: u8 = b'c';
     pub(super) const ABSENT: u8 = b'o';
+    pub(super) const ABSENT_OF: u8 = b'w';
 }
 
 impl Note {
@@ -102,6 +106,10 @@ impl Note {
             Self::Absent(id) => {
                 key.put_u8(kind::ABSENT);
                 key.put_slice(&id.0);
+            }
+            Self::AbsentOf(author) => {
+                key.put_u8(kind::ABSENT_OF);
+                key.put_slice(&author.0);
             }
         }
         (key, body)
@@ -158,6 +166,7 @@ impl Note {
                 tip: take_id(&mut key)?,
             },
             kind::ABSENT => Self::Absent(take_id(&mut key)?),
+            kind::ABSENT_OF => Self::AbsentOf(take_author(&mut key)?),
             _unknown => return Some(None),
         };
         (key.is_empty() && body.is_empty()).then_some(Some(note))
@@ -186,7 +195,7 @@ pub(super) struct Notes {
     /// Tips that are closed.
     pub(super) closed: Vec<(Author, EntryId)>,
     /// Absent parents.
-    pub(super) absent: BTreeSet<EntryId>,
+    pub(super) absent: AbsentParents,
 }
 
 impl Notes {
@@ -204,7 +213,10 @@ impl Notes {
                 Some(Note::Act { author, seq, id }) => notes.acts.push((author, seq, id)),
                 Some(Note::Closed { author, tip }) => notes.closed.push((author, tip)),
                 Some(Note::Absent(id)) => {
-                    notes.absent.insert(id);
+                    notes.absent.ids.insert(id);
+                }
+                Some(Note::AbsentOf(author)) => {
+                    notes.absent.authors.insert(author);
                 }
                 None => {}
             }
@@ -218,6 +230,8 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const AUTHOR: Author = Author([7; 32]);
@@ -266,13 +280,14 @@ mod tests {
                 tip: EntryId([6; 32]),
             },
             Note::Absent(EntryId([8; 32])),
+            Note::AbsentOf(AUTHOR),
         ]
     }
 
     #[test]
     fn each_kind_has_a_byte_of_its_own() {
         let kinds: BTreeSet<u8> = all().iter().map(|note| note.encode().0[0]).collect();
-        assert_eq!(kinds, BTreeSet::from(*b"bpaco"));
+        assert_eq!(kinds, BTreeSet::from(*b"bpacow"));
     }
 
     #[test]
@@ -286,7 +301,8 @@ mod tests {
         assert_eq!(notes.marks[&(AUTHOR, 1)].index.len(), 1);
         assert_eq!(notes.acts, [(AUTHOR, 5, EntryId([5; 32]))]);
         assert_eq!(notes.closed, [(AUTHOR, EntryId([6; 32]))]);
-        assert_eq!(notes.absent, BTreeSet::from([EntryId([8; 32])]));
+        assert_eq!(notes.absent.ids, BTreeSet::from([EntryId([8; 32])]));
+        assert_eq!(notes.absent.authors, BTreeSet::from([AUTHOR]));
     }
 
     #[test]

@@ -1,18 +1,16 @@
 //! Opening a store: state and logs brought together, whatever state they are in.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     bus::Bus,
-    id::{Author, EntryId},
+    id::Author,
     log::{Logs, Recovered},
     protocol::{
-        hlc::Hlc,
-        intake::{Intake, IntakeLimits},
+        intake::{AbsentParents, Intake, IntakeLimits},
         membership::Members,
     },
     state::{State, StateError},
@@ -59,11 +57,11 @@ pub(in crate::store) fn open(
     for damage in &found.damage {
         tracing::error!(store = %config.id, %damage);
     }
-    state.expire_through(config.clock.now_ms());
+    // Expiries that came due meanwhile are reported by replays only. A time after now is that of a
+    // clock that was wrong.
+    state.set_expired_through(config.clock.now_ms());
     state.show();
     let branches = logs.reader().all();
-    let tips = branches.iter().filter_map(|branch| branch.tip());
-    let hlc = tips.map(|tip| tip.hlc).fold(Hlc::ZERO, Ord::max);
     let points = branches
         .iter()
         .filter_map(|branch| branch.index_from(0).last().copied());
@@ -101,7 +99,6 @@ pub(in crate::store) fn open(
         forks,
         marks,
         health: Health::Well,
-        hlc,
         arrived_ms,
         next_expiry_ms: None,
         cuts,
@@ -129,9 +126,52 @@ struct Opened {
     recovered: Vec<String>,
 }
 
+// A log of another author whose end is not authentic is set aside, and everything else opens: peers
+// have what of it is.
 fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
+    let mut aside = Vec::new();
+    loop {
+        match try_open_both(config, membership) {
+            Err(OpenError::NotAuthentic {
+                author,
+                file,
+                source,
+            }) if author.0 != config.key.verifying_key().to_bytes() => {
+                let name = set_aside(config, &file)?;
+                let line = format!("{file} is not authentic ({source}) and is kept as {name}");
+                tracing::error!(store = %config.id, line);
+                aside.push(line);
+            }
+            Ok(mut opened) => {
+                opened.recovered.append(&mut aside);
+                return Ok(opened);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+// Renames a log so that it is no log any more. Returns its new name.
+fn set_aside(config: &StoreConfig, file: &str) -> Result<String, OpenError> {
+    let dir = config.dir.join("logs");
+    let io = |source| OpenError::Io {
+        path: dir.join(file),
+        source,
+    };
+    let taken = config.disk.list(&dir).map_err(io)?;
+    let name = (1..)
+        .map(|number: u32| format!("{file}.aside-{number}"))
+        .find(|name| !taken.iter().any(|taken| taken == name.as_str()))
+        .unwrap_or_default();
+    let rename = config.disk.rename(&dir.join(file), &dir.join(&name));
+    rename.map_err(io)?;
+    config.disk.sync_dir(&dir).map_err(io)?;
+    Ok(name)
+}
+
+fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
     // The absent parents of a state file that is of no use: its logs do not name all of them.
-    let mut absent = BTreeSet::new();
+    let mut absent = AbsentParents::default();
     let reason = match open_with_state(config, membership, &mut absent)? {
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
@@ -170,7 +210,7 @@ fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened
 fn open_with_state(
     config: &StoreConfig,
     membership: &mut Membership,
-    absent: &mut BTreeSet<EntryId>,
+    absent: &mut AbsentParents,
 ) -> Result<Result<Opened, String>, OpenError> {
     let path = config.dir.join("state.db");
     let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path) {
@@ -213,6 +253,7 @@ fn open_with_state(
             ));
         }
     }
+    // The members by which the state in the file counts: a removal may be in what is replayed.
     let mut counted_by = sources.membership.members();
     if stored.lacks {
         // The entries may be back by now. If not, the build meets the damage, and its place is known.
@@ -230,6 +271,9 @@ fn open_with_state(
             return Ok(Err(what));
         }
         state.filled();
+        if fills {
+            counted_by = sources.membership.members();
+        }
     }
     Ok(Ok(Opened {
         logs,
@@ -243,6 +287,6 @@ fn open_with_state(
     }))
 }
 
-fn new_intake(config: &StoreConfig, absent: BTreeSet<EntryId>) -> Intake {
-    Intake::new(!config.root, absent, IntakeLimits::default())
+fn new_intake(config: &StoreConfig, absent: AbsentParents) -> Intake {
+    Intake::new(config.root, absent, IntakeLimits::default())
 }

@@ -11,12 +11,14 @@ use crate::{
 };
 
 impl Writer {
-    /// Checks that this node may write: it is a member that may, its log is whole, and not forked.
+    /// Checks that this node may write: it is a member that may, its clock is not far ahead, its log
+    /// is whole, and not forked.
     ///
     /// # Errors
-    /// `NotAdmitted`, `Reader`, `Removed`; `OwnLogCut`; `OwnFork`.
+    /// `NotAdmitted`, `Reader`, `Removed`; `FarAhead`; `OwnLogCut`; `OwnFork`.
     pub(super) fn check_may_write(&self) -> Result<(), WriteError> {
         self.check_own_standing()?;
+        self.check_clock()?;
         self.check_own_log()?;
         self.own_tip().map(drop)
     }

@@ -16,8 +16,9 @@ use crate::{
         merge::{Merge, Merged, Span, spans, whole},
     },
     protocol::{
-        entry::{Entry, VerifiedEntry},
+        entry::{Entry, Op, VerifiedEntry},
         frontier::{Frontier, FrontierTip},
+        heads::{Before, Head, Heads},
         intake::{Intake, Reach},
     },
     state::{State, StateError},
@@ -160,7 +161,11 @@ impl Sources<'_> {
             check_store(self.config, &entry)?;
             Entry::clone(&entry)
                 .verify()
-                .map_err(|source| OpenError::NotAuthentic { author, source })?;
+                .map_err(|source| OpenError::NotAuthentic {
+                    author,
+                    file: branch.name.clone(),
+                    source,
+                })?;
         }
         Ok(())
     }
@@ -207,11 +212,33 @@ impl Sources<'_> {
         for absent in reach.absent(entry) {
             self.intake.absent().add(absent);
         }
-        match state.stage(entry) {
+        let keys = entry.ops.iter().map(Op::key);
+        let heads = keys.map(|key| state.heads(key)).collect::<Result<_, _>>();
+        let heads: Vec<Heads> = match heads {
+            Ok(heads) => heads,
+            Err(StateError::Damaged { what }) => return Ok(Err(what)),
+            Err(error) => return Err(error.into()),
+        };
+        let before = self.before(entry, heads)?;
+        match state.stage_over(entry, before) {
             Ok(_changes) => Ok(Ok(())),
             Err(StateError::Damaged { what }) => Ok(Err(what)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    // A head of which damage hides whether it is an ancestor stays, and the state is marked as
+    // lacking.
+    fn before(&self, entry: &VerifiedEntry, heads: Vec<Heads>) -> Result<Before, OpenError> {
+        let log = self.logs.reader();
+        let is_ancestor = |head: &Head| match log.is_ancestor(entry, head) {
+            Err(LogError::Damaged(found)) => {
+                self.membership.note_unreadable(found);
+                Ok(false)
+            }
+            answer => answer,
+        };
+        Ok(Before::new(entry, heads, is_ancestor)?)
     }
 
     // The same damage can be met when the logs are opened, and again when they are read.

@@ -141,9 +141,13 @@ impl Writer {
                 }
             }
         }
-        if let Some(acts) = &self.state.staged().acts {
-            let changed = acts.symmetric_difference(now.counting());
+        if let Some(counting) = &self.state.staged().counting {
+            let changed = counting.acts.symmetric_difference(now.counting());
             keys.extend(changed.map(|(_entry, node)| role_key(node)));
+            let changed = counting.authorized.symmetric_difference(now.authorized());
+            for entry in changed {
+                keys.extend(self.membership.keys_of(entry, log)?);
+            }
         }
         Ok(keys)
     }

@@ -26,9 +26,11 @@ pub struct StoreStatus {
     pub pending_entries: usize,
     /// About how many bytes of memory the pending entries take.
     pub pending_bytes: usize,
-    /// Entries stamped too far ahead of the clock here, by the time when they are due.
+    /// Number of entries stamped too far ahead of the clock here.
+    pub held_entries: usize,
+    /// The `HELD_SHOWN_MAX` of them that wait longest, the last one first.
     pub held: Vec<HeldEntry>,
-    /// Acts without authority. They have no effect, and their keys no heads.
+    /// Acts without effect, as far as they were read since the store was opened.
     pub void_acts: usize,
     /// Forks, each with its proof, by author.
     pub forks: Vec<KnownFork>,
@@ -63,6 +65,7 @@ pub struct HeldEntry {
 pub(in crate::store) struct WriterStatus {
     pub(in crate::store) pending_entries: usize,
     pub(in crate::store) pending_bytes: usize,
+    pub(in crate::store) held_entries: usize,
     pub(in crate::store) held: Vec<HeldEntry>,
     pub(in crate::store) void_acts: usize,
     pub(in crate::store) forks: Vec<KnownFork>,

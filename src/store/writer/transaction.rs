@@ -14,19 +14,23 @@
 //!
 //! From 1 to 3 follows: the entry that a caller gets as written is the entry on disk.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    limits::GOSSIP_ENTRY_BYTES_MAX,
+    limits::{GOSSIP_ENTRY_BYTES_MAX, INGEST_BYTES_MAX, INGEST_HEADS_MAX, RUN_ENTRIES_MAX},
     log::LogError,
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         entry::{Op, VerifiedEntry},
         frontier::FrontierTip,
-        heads::{Head, Heads},
+        heads::{Before, Head},
+        membership::reserved::Counting,
     },
     state::Staged,
     store::{
@@ -56,8 +60,15 @@ pub(super) struct Transaction<'a> {
     staged: Vec<(Author, FrontierTip)>,
     // Of the staged entries, in order. Published by commit.
     changes: Vec<Arc<Change>>,
+    // Heads that `changes` keep, and bytes of the staged entries.
+    heads: usize,
+    bytes: usize,
     // Local ones among them, for gossip.
     outbox: Vec<Fresh>,
+    // Staged entries of which the own signature was not checked.
+    unchecked: BTreeMap<EntryId, VerifiedEntry>,
+    // Those of them that nothing staged comes after: nothing in the logs vouches for them.
+    unvouched: BTreeSet<EntryId>,
     // Pending entries that waited for staged ones.
     released: Vec<VerifiedEntry>,
     // Entries in the view before.
@@ -92,6 +103,7 @@ impl<'a> Transaction<'a> {
     /// The store takes no writes now.
     pub(super) fn begin(writer: &'a mut Writer) -> Result<Self, WriteError> {
         writer.health.check_writable()?;
+        writer.follow_clock_back();
         assert!(!writer.intake.is_staging(), "no entry is staged (1)");
         assert!(!writer.membership.is_staging(), "no act is staged (1)");
         assert!(!writer.forks.is_staging(), "no closed tip is staged (1)");
@@ -100,14 +112,18 @@ impl<'a> Transaction<'a> {
             writer,
             staged: Vec::new(),
             changes: Vec::new(),
+            heads: 0,
+            bytes: 0,
             outbox: Vec::new(),
+            unchecked: BTreeMap::new(),
+            unvouched: BTreeSet::new(),
             released: Vec::new(),
             committed: false,
         })
     }
 
     /// Writes an entry to its log and applies it to the state. It is neither durable nor visible
-    /// before `commit`. `before`: the heads of its keys, one for each op.
+    /// before `commit`. `before`: what it finds at its keys.
     ///
     /// # Errors
     /// `State` when the state must be built again; `Refused` when the log takes no entry, which
@@ -116,11 +132,10 @@ impl<'a> Transaction<'a> {
         &mut self,
         entry: &VerifiedEntry,
         destination: Destination,
-        before: Vec<Heads>,
+        before: Before,
         origin: Origin,
     ) -> Result<Receipt, WriteFailure> {
         let writer = &mut *self.writer;
-        assert_eq!(before.len(), entry.ops.len(), "one list of heads an op");
         let arrived_ms = writer.clock.now_ms().max(writer.arrived_ms);
         writer.arrived_ms = arrived_ms;
         match destination {
@@ -143,23 +158,30 @@ impl<'a> Transaction<'a> {
                 }
             }
         }
-        let noted = writer
-            .membership
-            .note(entry, writer.state.staged(), writer.logs.reader());
-        if let Some(acts) = noted.map_err(WriteFailure::unreadable)? {
-            writer.state.count(acts);
+        if let Some(counting) = writer.note_acts(entry)? {
+            writer.state.count(counting);
         }
         let changes = writer.state.stage_over(entry, before)?;
         writer.forks.note(entry);
-        writer.hlc = writer.hlc.max(entry.header.hlc);
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
             let Some(staged) = staged else { continue };
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
                 let next = writer.next_expiry_ms;
                 writer.next_expiry_ms = Some(next.map_or(ms, |next| next.min(ms)));
             }
+            self.heads = self.heads.saturating_add(staged.after.as_slice().len());
             let change = change(entry, index, op, staged, origin, arrived_ms);
             self.changes.push(Arc::new(change));
+        }
+        self.bytes = self.bytes.saturating_add(entry.bytes());
+        if let Some(prev) = &entry.header.prev
+            && !entry.header.seq.is_multiple_of(RUN_ENTRIES_MAX)
+        {
+            self.unvouched.remove(prev);
+        }
+        if !entry.is_checked() {
+            self.unchecked.insert(entry.id, entry.clone());
+            self.unvouched.insert(entry.id);
         }
         self.released.extend(self.writer.intake.staged(entry));
         self.staged.push((entry.author(), FrontierTip::of(entry)));
@@ -220,6 +242,34 @@ impl<'a> Transaction<'a> {
         self.writer
     }
 
+    /// Checks that each staged entry verifies by itself, or that a staged one vouches for it.
+    ///
+    /// # Errors
+    /// `Unvouched`: the entries that do not; they must be set aside.
+    pub(super) fn check_vouched(&self) -> Result<(), WriteFailure> {
+        let mut odd = Vec::new();
+        for id in &self.unvouched {
+            let mut last = self.unchecked.get(id);
+            while let Some(entry) = last.filter(|entry| !entry.verifies()) {
+                odd.push(entry.clone());
+                last = entry
+                    .header
+                    .prev
+                    .as_ref()
+                    .and_then(|prev| self.unchecked.get(prev));
+            }
+        }
+        if odd.is_empty() {
+            return Ok(());
+        }
+        Err(WriteFailure::Unvouched(odd))
+    }
+
+    /// Returns whether the group is as large as one may be: it is committed then.
+    pub(super) fn is_full(&self) -> bool {
+        self.heads >= INGEST_HEADS_MAX || self.bytes >= INGEST_BYTES_MAX
+    }
+
     /// Takes out the pending entries that waited for what was staged.
     pub(super) fn take_released(&mut self) -> Vec<VerifiedEntry> {
         std::mem::take(&mut self.released)
@@ -253,6 +303,36 @@ impl<'a> Transaction<'a> {
             id: entry.id,
             encoded,
         });
+    }
+}
+
+impl Writer {
+    // Notes the acts of an entry that is being staged, and returns its reserved ops that count.
+    fn note_acts(&mut self, entry: &VerifiedEntry) -> Result<Option<Counting>, WriteFailure> {
+        let Self {
+            intake,
+            logs,
+            membership,
+            state,
+            ..
+        } = self;
+        let (author, log) = (entry.author(), logs.reader());
+        let mut unreadable = Vec::new();
+        let noted = membership.note(entry, state.staged(), log, |place| {
+            intake.is_ancestor(entry, place, |before| {
+                match log.leads(&author, place, before) {
+                    Err(LogError::Damaged(found)) => {
+                        unreadable.push(found);
+                        Ok(None)
+                    }
+                    answer => answer,
+                }
+            })
+        });
+        for found in unreadable {
+            membership.note_unreadable(found);
+        }
+        noted.map_err(WriteFailure::unreadable)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     id::Author,
     log::{Logs, LostTail},
-    protocol::{change::Change, hlc::Hlc, intake::Intake, membership::Members},
+    protocol::{change::Change, intake::Intake, membership::Members},
     state::State,
     store::{
         Fresh, StoreConfig,
@@ -54,8 +54,6 @@ pub(in crate::store) struct Writer {
     pub(super) marks: Marks,
     pub(super) mending: Mending,
     pub(super) health: Health,
-    // At least every stamp that was applied or issued.
-    pub(super) hlc: Hlc,
     // When the newest entry arrived, ms since 1970. Does not go back when the wall clock does.
     pub(super) arrived_ms: u64,
     // When the next expiry is due, ms since 1970, or before; `None`: there is none.
@@ -95,12 +93,6 @@ impl Writer {
     /// Returns the key this node signs with.
     pub(super) fn author(&self) -> Author {
         Author(self.config.key.verifying_key().to_bytes())
-    }
-
-    /// Returns the wall clock, but not before any expiry that was published; ms since 1970.
-    pub(super) fn now_ms(&self) -> u64 {
-        let published_ms = self.state.staged().expired_through_ms;
-        self.clock.now_ms().max(published_ms)
     }
 
     /// Returns intake, and what it may ask.
@@ -150,6 +142,8 @@ pub(super) fn derived_notes(
     });
     let closed = forks.take_unsaved().into_iter();
     let closed = closed.map(|(author, tip)| Note::Closed { author, tip });
-    let absent = intake.absent().take_unsaved().into_iter().map(Note::Absent);
-    acts.chain(closed).chain(absent).collect()
+    let (absent, authors) = intake.absent().take_unsaved();
+    let absent = absent.into_iter().map(Note::Absent);
+    let authors = authors.into_iter().map(Note::AbsentOf);
+    acts.chain(closed).chain(absent).chain(authors).collect()
 }

@@ -109,15 +109,20 @@ async fn takers_share_without_duplicates() {
         written.unwrap();
     }
     let consumer = created(&store, "shared").await;
+    // Nobody takes a second one before each has one.
+    let all_have_one = std::sync::Arc::new(tokio::sync::Barrier::new(4));
     let takers = (0..4).map(|_| {
         let mut deliveries = consumer.deliveries();
+        let all_have_one = std::sync::Arc::clone(&all_have_one);
         tokio::spawn(async move {
             let mut taken = Vec::new();
             let pause = Duration::from_secs(3);
             while let Ok(Some(delivery)) = tokio::time::timeout(pause, deliveries.next()).await {
                 let delivery = delivery.unwrap();
                 taken.push(key(&delivery));
-                tokio::task::yield_now().await;
+                if taken.len() == 1 {
+                    all_have_one.wait().await;
+                }
                 delivery.ack().unwrap();
             }
             taken
@@ -130,7 +135,7 @@ async fn takers_share_without_duplicates() {
         busy += usize::from(!taken.is_empty());
         all.extend(taken);
     }
-    assert!(busy > 1, "one taker had it all");
+    assert_eq!(busy, 4);
     assert_eq!(all.len(), 300);
     assert_eq!(all.into_iter().collect::<BTreeSet<_>>().len(), 300);
 }

@@ -146,7 +146,9 @@ async fn writers_acts_on_nodes_are_void() {
         let past = store.list_at(List::default(), NOW_MS + 10).await.unwrap();
         let past: Vec<_> = past.iter().map(|item| item.entry.id).collect();
         assert_eq!(past, [granted.id, ordinary], "{round}");
-        assert_eq!(store.status().await.void_acts, 3, "{round}");
+        // A start reads the acts that may count some day, which none of these may.
+        let void_acts = if round == "opened" { 0 } else { 3 };
+        assert_eq!(store.status().await.void_acts, void_acts, "{round}");
         assert_sound(&store).await;
         store.close().await.unwrap();
         if round == "opened" {

@@ -7,7 +7,7 @@ use lattice::{
     id::{Author, EntryId},
     limits::{
         CAUSE_CONSUMER_BYTES_MAX, ENTRY_BYTES_MAX, HEADER_BYTES_MAX, KEY_BYTES_MAX, OPS_BYTES_MAX,
-        OPS_MAX, PARENTS_MAX, VALUE_BYTES_MAX, WALL_MS_MAX,
+        OPS_MAX, PARENTS_MAX, STAMP_MS_MAX, VALUE_BYTES_MAX,
     },
     protocol::{
         cursor::{Cursor, CursorError},
@@ -658,9 +658,9 @@ fn contradictory_header_is_refused() {
         header.store_id = Bytes::from_static(&[1; 15])
     }));
     malformed(parse_header(|header| header.store_id = Bytes::new()));
-    malformed(parse_header(|header| header.wall_ms = WALL_MS_MAX + 1));
+    malformed(parse_header(|header| header.wall_ms = STAMP_MS_MAX + 1));
     malformed(parse_header(|header| header.wall_ms = u64::MAX));
-    assert!(parse_header(|header| header.wall_ms = WALL_MS_MAX).is_ok());
+    assert!(parse_header(|header| header.wall_ms = STAMP_MS_MAX).is_ok());
     for length in [0, 15, 16, 31, 33] {
         let hash = vec![0; length];
         let header = wire::Header {
@@ -813,7 +813,7 @@ fn l9_bytes_of_ops_at_their_limit() {
 fn l9_number_of_parents_at_its_limit() {
     let parent = |n: usize| Parent {
         hlc: Hlc {
-            wall_ms: WALL_MS_MAX - 1,
+            wall_ms: STAMP_MS_MAX - 1,
             counter: u32::MAX - u32::try_from(n).unwrap(),
         },
         author: Author([0xff; 32]),
@@ -825,7 +825,7 @@ fn l9_number_of_parents_at_its_limit() {
             seq: u64::MAX,
             prev: Some(EntryId([0xff; 32])),
             hlc: Hlc {
-                wall_ms: WALL_MS_MAX,
+                wall_ms: STAMP_MS_MAX,
                 counter: u32::MAX,
             },
             atomic: true,
@@ -935,7 +935,7 @@ fn invalid_header_is_not_signed() {
             cause: Some(cause),
             ..header(9)
         },
-        header(WALL_MS_MAX + 1),
+        header(STAMP_MS_MAX + 1),
     ];
     for header in refused {
         let result = sign(&key, header.clone(), Vec::new());

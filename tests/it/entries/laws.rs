@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use lattice::{
     id::{Author, EntryId, StoreId},
-    limits::WALL_MS_MAX,
+    limits::STAMP_MS_MAX,
     protocol::{
         cursor::{Cursor, Partial},
         entry::{Header, Op, Order, Parent, SignedEntry, VerifiedEntry, cause::Cause, sign},
@@ -339,7 +339,7 @@ fn equal_stamps_are_ordered_by_author_then_id() {
         let mut entries = entries.clone();
         random.shuffle(&mut entries);
         let heads = entries.iter().fold(Heads::default(), |heads, entry| {
-            heads.apply(entry, &entry.ops[0])
+            heads.apply(entry, &entry.ops[0], &BTreeSet::new())
         });
         assert_eq!(heads.winner().unwrap().id, expected);
         assert!(heads.as_slice().is_sorted_by_key(Head::order));
@@ -355,7 +355,7 @@ fn ids() -> impl Strategy<Value = EntryId> {
 }
 
 fn stamps() -> impl Strategy<Value = Hlc> {
-    (0..=WALL_MS_MAX, any::<u32>()).prop_map(|(wall_ms, counter)| Hlc { wall_ms, counter })
+    (0..=STAMP_MS_MAX, any::<u32>()).prop_map(|(wall_ms, counter)| Hlc { wall_ms, counter })
 }
 
 fn ops() -> impl Strategy<Value = Op> {

@@ -10,3 +10,6 @@ mod intake;
 mod laws;
 mod membership;
 mod removal;
+mod reserved;
+mod signatures;
+mod stamps;

@@ -17,7 +17,7 @@ use lattice::{
     store::{OpenError, StoreConfig},
 };
 
-use crate::support::{disk::MemDisk, random::Random, store};
+use crate::support::{disk::MemDisk, model::heads_after, random::Random, store};
 
 pub(super) const NOW_MS: u64 = 1_700_000_000_000;
 pub(super) const STORE: StoreId = StoreId([7; 16]);
@@ -132,16 +132,7 @@ pub(super) async fn all_entries(store: &Store) -> Known {
 pub(super) fn heads_of<'a>(
     entries: impl Iterator<Item = &'a VerifiedEntry>,
 ) -> BTreeMap<Bytes, Heads> {
-    let mut entries: Vec<_> = entries.collect();
-    entries.sort_by_key(|entry| entry.order());
-    let mut state: BTreeMap<Bytes, Heads> = BTreeMap::new();
-    for entry in entries {
-        for op in &entry.ops {
-            let heads = state.entry(op.key().clone()).or_default();
-            *heads = heads.apply(entry, op);
-        }
-    }
-    state
+    heads_after(entries)
 }
 
 /// The answer of a read of one key: entry and value of each head, the winner first.

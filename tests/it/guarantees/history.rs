@@ -14,6 +14,8 @@ use lattice::{
     },
 };
 
+use crate::support::model::heads_after;
+
 /// An op of an entry.
 pub type OpId = (EntryId, u32);
 
@@ -91,16 +93,7 @@ impl Truth {
 
     /// Returns the heads of all keys after the entries that `frontier` covers.
     pub fn heads(&self, frontier: &Frontier) -> BTreeMap<Bytes, Heads> {
-        let mut covered = self.between(&Frontier::default(), frontier);
-        covered.sort_by_key(|entry| entry.order());
-        let mut state: BTreeMap<Bytes, Heads> = BTreeMap::new();
-        for entry in covered {
-            for op in &entry.ops {
-                let heads = state.entry(op.key().clone()).or_default();
-                *heads = heads.apply(entry, op);
-            }
-        }
-        state
+        heads_after(self.between(&Frontier::default(), frontier))
     }
 
     /// Returns the live winners of the keys in `scope`, at a position.

@@ -9,7 +9,7 @@ use lattice::{
         entry::{Op, Order, VerifiedEntry},
         frontier::{FrontierTip, MissingRange},
         heads::Heads,
-        intake::{Intake, IntakeLimits, Verdict},
+        intake::{AbsentParents, Intake, IntakeLimits, Verdict},
     },
 };
 
@@ -24,7 +24,7 @@ fn new_intake() -> Intake {
         pending_bytes_max: 20 << 10,
         ..IntakeLimits::default()
     };
-    Intake::new(true, BTreeSet::new(), limits)
+    Intake::new(false, AbsentParents::default(), limits)
 }
 
 /// One node: what is on its disk, what it made of that, and what only memory has.

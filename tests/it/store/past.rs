@@ -9,16 +9,13 @@ use lattice::{
     clock::Clock,
     id::{Author, StoreId},
     limits::HISTORY_ENTRIES_MAX,
-    protocol::{
-        entry::{Op, VerifiedEntry},
-        heads::Heads,
-    },
+    protocol::entry::{Op, VerifiedEntry},
     store::{List, PastError, Write},
 };
 
 use crate::support::{
     disk::{Image, MemDisk},
-    model::{AUTHOR_A, AUTHOR_B, delete},
+    model::{AUTHOR_A, AUTHOR_B, delete, heads_after},
     random::{Random, for_each_seed},
     store,
     writer::{Writer, heads_of},
@@ -47,28 +44,22 @@ fn op(random: &mut Random, key: &str, now_ms: u64) -> Op {
 
 /// The live values at `ms`, with their heads, by definition.
 fn fold(log: &[VerifiedEntry], ms: u64) -> BTreeMap<Bytes, (Bytes, u32)> {
-    let mut entries: Vec<_> = log
+    let entries: Vec<_> = log
         .iter()
         .filter(|entry| entry.header.hlc.wall_ms <= ms)
         .collect();
-    entries.sort_by_key(|entry| entry.order());
-    let mut state: BTreeMap<Bytes, Heads> = BTreeMap::new();
-    for entry in &entries {
-        for op in &entry.ops {
-            let heads = state.entry(op.key().clone()).or_default();
-            *heads = heads.apply(entry, op);
-        }
-    }
-    let live = state.into_iter().filter_map(|(key, heads)| {
-        let winner = heads.winner().filter(|winner| winner.is_live(ms))?;
-        let entry = entries.iter().find(|entry| entry.id == winner.id)?;
-        let op = entry.ops.iter().find(|op| *op.key() == key)?;
-        let Op::Put { value, .. } = op else {
-            return None;
-        };
-        let heads = u32::try_from(heads.as_slice().len()).unwrap();
-        Some((key, (value.clone(), heads)))
-    });
+    let live = heads_after(entries.iter().copied())
+        .into_iter()
+        .filter_map(|(key, heads)| {
+            let winner = heads.winner().filter(|winner| winner.is_live(ms))?;
+            let entry = entries.iter().find(|entry| entry.id == winner.id)?;
+            let op = entry.ops.iter().find(|op| *op.key() == key)?;
+            let Op::Put { value, .. } = op else {
+                return None;
+            };
+            let heads = u32::try_from(heads.as_slice().len()).unwrap();
+            Some((key, (value.clone(), heads)))
+        });
     live.collect()
 }
 
@@ -78,6 +69,8 @@ async fn one(random: &mut Random) {
     let mut writers = [AUTHOR_A, AUTHOR_B].map(|secret| Writer::new(secret, store.id()));
     // Written elsewhere and not here yet.
     let mut late = Vec::new();
+    // The newest entry of each writer at each key, which its next one there cites.
+    let mut own = BTreeMap::new();
     for _ in 0..25 {
         clock.advance(random.bits() % 15);
         let now_ms = clock.now_ms();
@@ -97,13 +90,16 @@ async fn one(random: &mut Random) {
             }
             continue;
         }
-        let parents = if random.once_in(3) {
+        let mut parents = if random.once_in(3) {
             BTreeSet::new()
         } else {
             heads_of(&store, &keys).await
         };
-        let writer = &mut writers[random.below(2)];
-        late.push(writer.write(now_ms, ops, parents, false));
+        let at = random.below(2);
+        parents.extend(keys.iter().filter_map(|key| own.get(&(at, *key))));
+        let entry = writers[at].write(now_ms, ops, parents, false);
+        own.extend(keys.iter().map(|key| ((at, *key), entry.as_parent())));
+        late.push(entry);
         if random.once_in(2) {
             let entries = late.drain(..).map(|entry| entry.signed.encode().into());
             store.ingest(entries.collect()).await.unwrap();

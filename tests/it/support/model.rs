@@ -15,7 +15,7 @@ use lattice::{
         frontier::{Frontier, FrontierTip},
         heads::{Head, Heads},
         hlc::Hlc,
-        intake::{Intake, IntakeLimits, Lookup, Place, Verdict},
+        intake::{AbsentParents, Intake, IntakeLimits, Lookup, Place, Verdict},
         membership::Standing,
     },
 };
@@ -174,9 +174,10 @@ impl Replica {
                 id: here.id,
             },
         );
+        let ancestors = self.ancestors(entry).map(|entry| entry.id).collect();
         for op in &entry.ops {
             let heads = self.heads.entry(op.key().clone()).or_default();
-            *heads = heads.apply(entry, op);
+            *heads = heads.apply(entry, op, &ancestors);
         }
         assert!(
             self.entries.insert(entry.id, entry.clone()).is_none(),
@@ -185,12 +186,16 @@ impl Replica {
         true
     }
 
+    fn ancestors(&self, entry: &VerifiedEntry) -> impl Iterator<Item = &VerifiedEntry> {
+        ancestors(&self.entries, entry)
+    }
+
     /// Panics unless heads and frontier are what their definitions say of the entries here.
     pub fn assert_equals_definitions(&self) {
         for (key, heads) in &self.heads {
             assert_eq!(
                 heads,
-                &heads_by_definition(key, self.entries.values()),
+                &heads_by_definition(key, &self.entries),
                 "heads of {key:?}"
             );
         }
@@ -240,10 +245,14 @@ impl Lookup for Replica {
     fn leads(
         &self,
         _author: &Author,
-        _entry: FrontierTip,
-        _tip: FrontierTip,
+        entry: FrontierTip,
+        tip: FrontierTip,
     ) -> Result<Option<bool>, Infallible> {
-        unreachable!("nobody was removed")
+        let Some(newest) = self.entries.get(&tip.id) else {
+            return Ok(None);
+        };
+        let on = |before: &VerifiedEntry| before.id == entry.id;
+        Ok(Some(self.ancestors(newest).any(on)))
     }
 }
 
@@ -258,7 +267,7 @@ impl Node {
     pub fn new() -> Self {
         Self {
             replica: Replica::default(),
-            intake: Intake::new(false, BTreeSet::new(), IntakeLimits::default()),
+            intake: Intake::new(false, AbsentParents::default(), IntakeLimits::default()),
         }
     }
 
@@ -281,20 +290,48 @@ impl Node {
     }
 }
 
-/// The entries touching `key` that no entry touching it cites.
-pub fn heads_by_definition<'a>(
-    key: &Bytes,
-    entries: impl Iterator<Item = &'a VerifiedEntry>,
-) -> Heads {
+/// Returns the heads of all keys after `entries`, which are whole: nothing before one is missing.
+pub fn heads_after<'a>(
+    entries: impl IntoIterator<Item = &'a VerifiedEntry>,
+) -> BTreeMap<Bytes, Heads> {
+    let entries = entries.into_iter().map(|entry| (entry.id, entry.clone()));
+    let entries: BTreeMap<_, _> = entries.collect();
+    let mut sorted: Vec<_> = entries.values().collect();
+    sorted.sort_by_key(|entry| entry.order());
+    let mut state: BTreeMap<Bytes, Heads> = BTreeMap::new();
+    for entry in sorted {
+        let before = ancestors(&entries, entry).map(|before| before.id).collect();
+        for op in &entry.ops {
+            let heads = state.entry(op.key().clone()).or_default();
+            *heads = heads.apply(entry, op, &before);
+        }
+    }
+    state
+}
+
+fn ancestors<'a>(
+    entries: &'a BTreeMap<EntryId, VerifiedEntry>,
+    entry: &VerifiedEntry,
+) -> impl Iterator<Item = &'a VerifiedEntry> {
+    let before = |entry: &VerifiedEntry| entries.get(&entry.header.prev?);
+    std::iter::successors(before(entry), move |entry| before(entry))
+}
+
+/// The entries touching `key` that no entry touching it cites or comes after on its branch.
+pub fn heads_by_definition(key: &Bytes, entries: &BTreeMap<EntryId, VerifiedEntry>) -> Heads {
     let touching: Vec<(&VerifiedEntry, &Op)> = entries
+        .values()
         .filter_map(|entry| Some((entry, entry.ops.iter().find(|op| op.key() == key)?)))
         .collect();
-    let is_cited = |entry: &VerifiedEntry| {
-        touching
-            .iter()
-            .any(|(other, _)| other.header.parents.contains(&entry.as_parent()))
-    };
-    let heads = touching.iter().filter(|(entry, _)| !is_cited(entry));
+    let mut superseded = BTreeSet::new();
+    for (entry, _) in &touching {
+        superseded.extend(ancestors(entries, entry).map(|before| before.id));
+        let cites = |before: &&VerifiedEntry| entry.header.parents.contains(&before.as_parent());
+        superseded.extend(entries.values().filter(cites).map(|before| before.id));
+    }
+    let heads = touching
+        .iter()
+        .filter(|(entry, _)| !superseded.contains(&entry.id));
     Heads::new(heads.map(|(entry, op)| Head::of(entry, op)).collect())
 }
 

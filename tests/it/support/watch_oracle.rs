@@ -17,6 +17,8 @@ use lattice::{
     store::{Start, WatchEvent, WatchMode, WatchOptions},
 };
 
+use crate::support::model::heads_after;
+
 /// The events of one watcher, over all its resumes.
 #[derive(Debug, Clone)]
 pub struct Lineage {
@@ -137,16 +139,7 @@ impl Truth {
 
     // Heads by key of a set of entries.
     fn heads_of(&self, covered: &BTreeSet<EntryId>) -> BTreeMap<Bytes, Heads> {
-        let mut entries: Vec<_> = covered.iter().map(|id| &self.entries[id].entry).collect();
-        entries.sort_by_key(|entry| entry.order());
-        let mut state: BTreeMap<Bytes, Heads> = BTreeMap::new();
-        for entry in entries {
-            for op in &entry.ops {
-                let heads = state.entry(op.key().clone()).or_default();
-                *heads = heads.apply(entry, op);
-            }
-        }
-        state
+        heads_after(covered.iter().map(|id| &self.entries[id].entry))
     }
 }
 

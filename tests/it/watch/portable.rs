@@ -24,7 +24,8 @@ use lattice::{
         intake::Refusal,
         membership::{
             Members,
-            role::{Act, Acts, Role, Tips},
+            acts::Acts,
+            role::{Act, Role, Tips},
         },
     },
     store::{Authority, Ingested, List, RefusedEntry, Start, StoreConfig, WatchError, Write},
@@ -146,8 +147,14 @@ impl Traveller<'_> {
         let Some(last) = last.filter(|change| change.atomic) else {
             return;
         };
-        let open = self.cursor.frontier.seq(&last.entry.author) < last.entry.seq;
-        if open {
+        let log = log_of(store).await;
+        let prev = |id: EntryId| log.iter().find(|entry| entry.id == id)?.header.prev;
+        let mut tips = self.cursor.frontier.tips(&last.entry.author).iter();
+        let is_covered = tips.any(|tip| {
+            let mut line = std::iter::successors(Some(tip.id), |id| prev(*id));
+            line.any(|id| id == last.entry.id)
+        });
+        if !is_covered {
             add(&self.counts.inside_batches);
             self.told.retain(|((entry, _), _)| *entry != last.entry.id);
         }
@@ -390,6 +397,9 @@ async fn cursor_past_a_removal_resumes_at_its_cut() {
         author: a,
         seq: seq.into(),
         cites: Vec::new(),
+        needs_authority: false,
+        founds: Vec::new(),
+        describes: Vec::new(),
         acts,
     };
     let grant = acts(
@@ -465,8 +475,10 @@ async fn cursor_past_a_removal_resumes_at_its_cut() {
     store_a.reconsider().await;
     let after = store_a.get_at(b"/removed/3", NOW_MS + 9).await.unwrap();
     assert_eq!(after, None);
-    // Nor is the value before the write over it.
+    // Nor is the value before the write over it, which has the next stamp.
     let after = store_a.get_at(b"/removed/2", NOW_MS + 2).await.unwrap();
+    assert_eq!(after.unwrap().value, "kept");
+    let after = store_a.get_at(b"/removed/2", NOW_MS + 1).await.unwrap();
     assert_eq!(after, None);
     let past = |store: Store| async move { store.list_at(List::default(), NOW_MS + 60_000).await };
     assert_eq!(past(store_a).await.unwrap().len(), 4);

@@ -3,12 +3,17 @@ use std::{
     convert::Infallible,
 };
 
+mod leaving;
+
 use super::*;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     protocol::{
         frontier::FrontierTip,
-        membership::role::{Act, Acts, Role, Tips},
+        membership::{
+            acts::Acts,
+            role::{Act, Role, Tips},
+        },
     },
 };
 
@@ -53,6 +58,9 @@ impl Story {
             author,
             seq: tip.seq,
             cites: cites.to_vec(),
+            needs_authority: false,
+            founds: Vec::new(),
+            describes: Vec::new(),
             acts: acts.to_vec(),
         });
         tip
@@ -81,6 +89,9 @@ impl Story {
     }
 
     fn leads(&self, entry: FrontierTip, tip: FrontierTip) -> Option<bool> {
+        if entry == tip {
+            return Some(true);
+        }
         let mut at = *self.prev.get(&tip.id)?;
         while let Some(before) = at.filter(|before| before.seq > entry.seq) {
             at = self.prev[&before.id];
@@ -119,6 +130,13 @@ fn for_each_order<T: Copy>(items: &mut [T], from: usize, f: &mut impl FnMut(&[T]
 
 fn remove(node: Author, tips: &[(StoreId, FrontierTip)]) -> (Author, Act) {
     (node, Act::Remove(Tips::new(tips.to_vec()).unwrap()))
+}
+
+fn removals(removals: Vec<BTreeSet<FrontierTip>>) -> KeptThrough {
+    KeptThrough {
+        removals,
+        ..KeptThrough::default()
+    }
 }
 
 fn at(seq: Seq, id: u8) -> FrontierTip {
@@ -327,9 +345,9 @@ fn removed_node_is_never_granted_again() {
     story.grant(NODE_B, b, NODE_A, Writer);
     let members = story.members();
     assert!(members.is_removed(&NODE_A) && members.role(&NODE_A).is_none());
-    let cut = KeptThrough(vec![BTreeSet::from([at(3, 9)])]);
+    let cut = removals(vec![BTreeSet::from([at(3, 9)])]);
     assert_eq!(members.standing(&STORE, &NODE_A), Standing::Through(cut));
-    let nothing = KeptThrough(vec![BTreeSet::new()]);
+    let nothing = removals(vec![BTreeSet::new()]);
     assert_eq!(
         members.standing(&ROOT, &NODE_A),
         Standing::Through(nothing.clone())
@@ -454,7 +472,7 @@ fn leaving_after_removal_changes_nothing() {
         &[remove(NODE_A, &[(ROOT, through), (STORE, at(9, 9))])],
     );
     let members = story.members();
-    let cut = Standing::Through(KeptThrough(vec![BTreeSet::from([at(9, 9)])]));
+    let cut = Standing::Through(removals(vec![BTreeSet::from([at(9, 9)])]));
     assert_eq!(members.standing(&STORE, &NODE_X), cut);
     assert_eq!(members.standing(&STORE, &NODE_A), cut);
     assert_eq!(members.role(&NODE_Y), Some(Writer));
