@@ -24,7 +24,11 @@ pub(super) async fn status(
     let mut stores = Vec::new();
     for info in node.stores() {
         let store = node.store(&info.id.to_string())?;
-        stores.push(convert::store_status(&info, store.status().await));
+        let mut status = store.status().await;
+        if info.root {
+            status.recovered.splice(..0, node.mended().iter().cloned());
+        }
+        stores.push(convert::store_status(&info, status));
     }
     let path_text = |path: &Path| path.to_string_lossy().into_owned();
     Ok(api::StatusReply {
@@ -96,6 +100,10 @@ impl From<OpenError> for ApiError {
             ),
             OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
                 .hint("restore it from a backup, or move the data directory away"),
+            OpenError::RootUnknown { .. } => Self::new("root_unknown", EXIT_DAMAGED, message).hint(
+                "restore meta.db from a backup; or move the directories of these stores out of \
+                    stores/ if they do not belong to this node's mesh, and start again",
+            ),
             OpenError::Io { .. } => failed("io"),
             OpenError::Store { source, .. } if source.is_damage() => {
                 Self::new("store_damaged", EXIT_DAMAGED, message)

@@ -9,10 +9,15 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use crate::node::error::OpenError;
+use crate::{disk::Disk, id::StoreId, node::error::OpenError};
 
 /// Name of the file with the signing key. A directory that has it belongs to a node.
 pub(super) const IDENTITY: &str = "identity.key";
+
+/// Name of the file with the list of stores.
+pub(super) const META: &str = "meta.db";
+/// Name of the directory with a directory for each store.
+pub(super) const STORES_DIR: &str = "stores";
 
 /// Checks that the directory can be used. Makes it, 0700, if it is missing and `create` is true.
 ///
@@ -33,7 +38,7 @@ pub(super) fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
             mode: there.mode() & 0o777,
             mode_max: 0o775,
         }),
-        Ok(_there) if create || data_dir.join(IDENTITY).exists() => Ok(()),
+        Ok(_there) if create || holds_node(data_dir) => Ok(()),
         Ok(_empty) => Err(missing()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && create => fs::DirBuilder::new()
             .recursive(true)
@@ -43,6 +48,34 @@ pub(super) fn prepare(data_dir: &Path, create: bool) -> Result<(), OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
         Err(error) => Err(io(error)),
     }
+}
+
+/// True when the directory has anything of a node: its key or its data.
+pub(super) fn holds_node(data_dir: &Path) -> bool {
+    let names = [IDENTITY, META, STORES_DIR];
+    let has = |name: &&str| data_dir.join(name).symlink_metadata().is_ok();
+    names.iter().any(|name| has(&name))
+}
+
+/// Returns the ids of the stores that have a directory, in order.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn store_ids(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<StoreId>, OpenError> {
+    let stores = data_dir.join(STORES_DIR);
+    let names = match disk.list(&stores) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        names => names.map_err(|source| OpenError::Io {
+            path: stores,
+            source,
+        })?,
+    };
+    let mut ids: Vec<StoreId> = names
+        .iter()
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// Opens a file for reading and writing. Makes it, empty and 0600, if it is missing. Refuses a

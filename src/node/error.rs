@@ -56,6 +56,16 @@ pub enum OpenError {
         /// The reason, as a clause.
         what: String,
     },
+    /// `meta.db` is damaged, and the logs do not show which store is the root store.
+    #[error("{} cannot be used ({what}), and the logs do not show which store is the root store (unclear: {})", path.display(), listed(unclear))]
+    RootUnknown {
+        /// Path of `meta.db`.
+        path: PathBuf,
+        /// The damage, as a clause.
+        what: String,
+        /// Stores that no root store lists, or all root stores that are possible.
+        unclear: Vec<StoreId>,
+    },
     /// The node may not write there: a read-only file system, or another user's directory.
     #[error("cannot write in {}", path.display())]
     ReadOnly {
@@ -99,6 +109,11 @@ impl OpenError {
             _other => Self::Io { path, source },
         }
     }
+}
+
+fn listed(stores: &[StoreId]) -> String {
+    let stores: Vec<String> = stores.iter().map(ToString::to_string).collect();
+    stores.join(", ")
 }
 
 /// Why a store could not be found, made or opened.

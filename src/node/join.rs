@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     id::StoreId,
     node::{
+        data_dir::{META, STORES_DIR},
         error::OpenError,
         meta,
         node::{Node, Root, StoreInfo},
@@ -84,7 +85,7 @@ impl Node {
         // From now on the new root store names the writers of the other stores.
         self.reopen_stores(&members).await?;
         if untouched {
-            let dir = inner.config.data_dir.join("stores");
+            let dir = inner.config.data_dir.join(STORES_DIR);
             let dir = dir.join(former.id().to_string());
             if let Err(error) = fs::remove_dir_all(&dir) {
                 tracing::warn!(%error, "the files of the former root store were not removed");
@@ -108,7 +109,7 @@ impl Node {
         rows.into_iter()
             .find(|row| row.id == id)
             .ok_or_else(|| OpenError::Unusable {
-                path: self.0.config.data_dir.join(meta::FILE),
+                path: self.0.config.data_dir.join(META),
                 what: "it does not name the root store".to_owned(),
             })
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! identity.key   the signing key, 0600
 //! lock           taken before anything else; holds the process id
-//! meta.db        stores, root store, schema version
+//! meta.db        stores, root store, schema version; built again from the logs if it is damaged
 //! stores/{uuid}/ logs/ and state.db of each store
 //! run/sock       the local API, while it is served
 //! config.toml    settings of the node's owner, read at each start; may be missing
@@ -22,6 +22,7 @@ mod meta;
 #[cfg(feature = "net")]
 mod net_support;
 mod node;
+mod store_name;
 mod stores;
 
 #[cfg(feature = "hooks")]

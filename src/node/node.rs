@@ -17,11 +17,11 @@ use crate::{
     id::{Author, StoreId},
     limits::BUS_BATCHES_MAX,
     node::{
-        data_dir::{IDENTITY, prepare},
+        data_dir::{IDENTITY, META, STORES_DIR, prepare},
         error::OpenError,
         identity,
         lock::Lock,
-        meta::{self, Meta},
+        meta::Meta,
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, Store, StoreConfig, WriteError},
@@ -67,7 +67,7 @@ impl NodeConfig {
 
     /// True when there is a node in `data_dir`.
     pub fn exists(&self) -> bool {
-        self.data_dir.join(IDENTITY).exists() && self.data_dir.join(meta::FILE).exists()
+        self.data_dir.join(IDENTITY).exists() && self.data_dir.join(META).exists()
     }
 }
 
@@ -105,6 +105,8 @@ pub(super) struct Inner {
     // All stores, the root store among them. Never held across an await.
     pub(super) stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
     pub(super) meta: Meta,
+    // Things that were mended when the directory was opened, a line each.
+    mended: Vec<String>,
     // The runtime on which the tasks of its stores run. It outlives the runtimes of callers.
     runtime: Handle,
     // Released when the node and the writers of all its stores are dropped.
@@ -136,7 +138,7 @@ impl Node {
         let lock = Arc::new(Lock::take(&data_dir)?);
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
-        let meta = Meta::open(&data_dir, &author, config.create)?;
+        let (meta, mended) = Meta::open(&config.disk, &data_dir, &author, config.create)?;
         let mut rows = meta.stores()?;
         // The root store comes first: it names the writers of the others.
         rows.sort_by_key(|row| !row.root);
@@ -164,7 +166,7 @@ impl Node {
             stores.insert(row.id, (info, store));
         }
         let root = root.ok_or_else(|| OpenError::Unusable {
-            path: data_dir.join(meta::FILE),
+            path: data_dir.join(META),
             what: "it names no root store".to_owned(),
         })?;
         let node = Self(Arc::new(Inner {
@@ -175,6 +177,7 @@ impl Node {
             root: RwLock::new(root),
             stores: RwLock::new(stores),
             meta,
+            mended,
             runtime,
             lock,
         }));
@@ -190,6 +193,12 @@ impl Node {
     /// Returns the data directory.
     pub fn data_dir(&self) -> &Path {
         &self.0.config.data_dir
+    }
+
+    /// Returns a line for each thing that was mended when the directory was opened. The repairs of
+    /// the stores are in the status of each.
+    pub fn mended(&self) -> &[String] {
+        &self.0.mended
     }
 
     /// Returns the wall clock.
@@ -247,7 +256,7 @@ async fn open_store(
 ) -> Result<Store, OpenError> {
     let opened = Store::open(StoreConfig {
         id,
-        dir: config.data_dir.join("stores").join(id.to_string()),
+        dir: config.data_dir.join(STORES_DIR).join(id.to_string()),
         key: Arc::clone(key),
         clock: config.clock.clone(),
         disk: Arc::clone(&config.disk),

@@ -4,13 +4,13 @@ use std::sync::PoisonError;
 
 use crate::{
     id::StoreId,
-    limits::STORE_NAME_CHARS_MAX,
     node::{
         error::StoreError,
         identity,
         introduction::listing,
         meta,
         node::{Node, StoreInfo},
+        store_name::{check_name, name_of_id},
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, Store},
@@ -78,7 +78,7 @@ impl Node {
         if let Some(open) = self.stores().into_iter().find(|store| store.id == id) {
             return Ok(open);
         }
-        let own_name = format!("store-{}", &id.to_string()[..8]);
+        let own_name = name_of_id(&id);
         let free = check_name(name).and_then(|()| self.check_free(name));
         let name = free.map_or(own_name.as_str(), |()| name);
         self.add_store(name, genesis).await
@@ -138,16 +138,4 @@ impl Node {
             None => Ok(()),
         }
     }
-}
-
-fn check_name(name: &str) -> Result<(), StoreError> {
-    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let count = name.chars().count();
-    let fits = (1..=STORE_NAME_CHARS_MAX).contains(&count) && name.chars().all(letters);
-    if fits && name.parse::<StoreId>().is_err() && name != "." && name != ".." {
-        return Ok(());
-    }
-    Err(StoreError::NameInvalid {
-        name: name.chars().take(80).collect(),
-    })
 }

@@ -162,23 +162,6 @@ async fn l3_symlinks_are_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_or_damaged_meta_is_named() {
-    let dir = closed().await;
-    let meta = dir.path().join("meta.db");
-    fs::rename(&meta, dir.path().join("elsewhere")).unwrap();
-    match Node::open(NodeConfig::new(dir.path()).create(true))
-        .await
-        .unwrap_err()
-    {
-        OpenError::Unusable { path, .. } => assert_eq!(path, meta),
-        other => panic!("{other:?}"),
-    }
-    fs::write(&meta, vec![7; 4096]).unwrap();
-    let error = refused(dir.path()).await;
-    assert!(matches!(error, OpenError::Unusable { .. }), "{error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn t1_clock_set_back_30_days_keeps_the_order() {
     let dir = tempfile::tempdir().unwrap();
     let day_ms = 86_400_000;
