@@ -9,7 +9,7 @@ use std::error::Error;
 use prost::Message as _;
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{limits::MESSAGE_BYTES_MAX, wire::api};
+use crate::{limits::MESSAGE_BYTES_MAX, permissions::Untrusted, wire::api};
 
 /// A failed call: a code for programs, a message and a hint for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +94,18 @@ impl ApiError {
             (_, EXIT_DAMAGED) => Code::DataLoss,
             _other => Code::Internal,
         }
+    }
+}
+
+impl From<Untrusted> for ApiError {
+    fn from(error: Untrusted) -> Self {
+        let code = match error {
+            Untrusted::WrongOwner { .. } => "wrong_owner",
+            Untrusted::Exposed { .. } => "exposed",
+            Untrusted::WrongKind { .. } => "wrong_kind",
+            Untrusted::Io { .. } => "io",
+        };
+        Self::new(code, EXIT_FAILED, error.to_string()).hint(error.remedy().unwrap_or_default())
     }
 }
 

@@ -126,6 +126,7 @@ fn line(op: Op, now_ms: u64) -> api::Op {
             delete: false,
             value,
             ttl_ms: expires_ms.map(|ms| ms.saturating_sub(now_ms)),
+            ..api::Op::default()
         },
         Op::Delete { key } => api::Op {
             key,
@@ -300,6 +301,7 @@ impl From<HooksError> for ApiError {
             HooksError::File(HooksFileError::Io { .. }) | HooksError::Log { .. } => {
                 Self::new("io", EXIT_FAILED, message)
             }
+            HooksError::File(HooksFileError::Untrusted(error)) => error.into(),
             HooksError::File(_) => Self::usage("hooks_file", message)
                 .hint("correct the file; until then the hooks run as before"),
             HooksError::Watch(error) => error.into(),

@@ -29,6 +29,7 @@ pub(super) async fn put(node: &Node, request: api::PutRequest) -> Result<api::Wr
         delete: false,
         value,
         ttl_ms,
+        ..api::Op::default()
     };
     write(node, &store, op, if_absent, &if_head).await
 }
@@ -57,6 +58,12 @@ pub(super) async fn batch(
     request: api::BatchRequest,
 ) -> Result<api::Written, ApiError> {
     let store = node.store(&request.store)?;
+    if request.ops.iter().any(|op| !op.if_head.is_empty()) {
+        return Err(ApiError::usage(
+            "condition_in_batch",
+            "an op of a batch has no condition",
+        ));
+    }
     let now_ms = store.now_ms();
     let ops = request.ops.into_iter();
     let ops: Vec<Op> = ops.map(|op| convert::op(op, now_ms)).collect();

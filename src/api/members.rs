@@ -86,7 +86,7 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
         JoinEvent::Accepted { role, former } => api::JoinProgress {
             role: role.to_string(),
             former: match former {
-                FormerRoot::Dropped => String::new(),
+                FormerRoot::Dropped | FormerRoot::Same => String::new(),
                 FormerRoot::Kept { name } => name,
             },
             ..step("accepted")

@@ -89,11 +89,13 @@ impl From<OpenError> for ApiError {
                     "create it with `lattice init` or `lattice up`, or choose another with \
                     --data-dir",
                 ),
-            OpenError::Exposed { path, mode_max, .. } => {
-                failed("exposed").hint(format!("chmod {mode_max:o} {}", path.display()))
+            OpenError::IdentityMissing { .. } => {
+                Self::new("identity_missing", EXIT_DAMAGED, message).hint(
+                    "put the file back; or give the directory a new identity with \
+                    `lattice init --new-identity`, and join the mesh again",
+                )
             }
-            OpenError::WrongOwner { .. } => failed("wrong_owner")
-                .hint("run this as the user who owns it, or choose another with --data-dir"),
+            OpenError::Untrusted(error) => error.into(),
             OpenError::ReadOnly { .. } => failed("read_only").hint(
                 "even reading needs to write there: give this user permission, \
                 or choose a copy with --data-dir",

@@ -17,9 +17,9 @@ use crate::{
     id::{Author, StoreId},
     limits::BUS_BATCHES_MAX,
     node::{
-        data_dir::{IDENTITY, META, STORES_DIR, prepare},
+        data_dir::{IDENTITY, META, STORES_DIR, holds_data, prepare},
         error::OpenError,
-        identity,
+        identity::{self, NewIdentity},
         lock::Lock,
         meta::Meta,
     },
@@ -134,8 +134,12 @@ impl Node {
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
-        prepare(&data_dir, config.create)?;
+        prepare(config.disk.as_ref(), &data_dir, config.create)?;
         let lock = Arc::new(Lock::take(&data_dir)?);
+        if holds_data(&data_dir) && !identity::exists(&data_dir) {
+            let owner = Meta::author_in(&config.disk, &data_dir);
+            return Err(OpenError::IdentityMissing { data_dir, owner });
+        }
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
         let (meta, mended) = Meta::open(&config.disk, &data_dir, &author, config.create)?;
@@ -183,6 +187,26 @@ impl Node {
         }));
         node.introduce().await?;
         Ok(node)
+    }
+
+    /// Gives the data in a directory to a new node, for a copy of another node's directory or one
+    /// whose `identity.key` is lost. The old key is kept beside the new one; the entries that it
+    /// signed are those of another node from now on. The new node belongs to no mesh until it
+    /// joins one.
+    ///
+    /// Durable on return. The directory must not be open.
+    ///
+    /// # Errors
+    /// `NoDataDir`: there is no data. `AlreadyRunning`, `Untrusted`, `ReadOnly`, `Io`.
+    pub fn renew_identity(data_dir: &Path) -> Result<NewIdentity, OpenError> {
+        prepare(&RealDisk, data_dir, false)?;
+        let _lock = Lock::take(data_dir)?;
+        if !holds_data(data_dir) {
+            return Err(OpenError::NoDataDir {
+                data_dir: data_dir.to_owned(),
+            });
+        }
+        identity::renew(data_dir)
     }
 
     /// Returns the node's public key, which is also its author id.

@@ -181,3 +181,47 @@ fn prefix_delete_needs_confirmation() {
     assert_eq!(home.run(&["list", "/t/"]).ok(), "");
     assert_eq!(home.run(&["get", "/u"]).ok(), "x");
 }
+
+/// The first key that only the node itself writes ended the command, and all keys behind it stayed.
+#[test]
+fn prefix_delete_leaves_the_keys_of_the_node() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.feed(&["put", "--stdin"], "/a\tx\n/o\tx\n/z\tx\n").ok();
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "", "--yes"]), @r#"
+    3 deleted
+    note: 3 keys were left: only the node itself writes there
+    exit 0
+    "#);
+    let listed = home.run(&["list", "/"]).ok();
+    let keys = ["/a", "/o", "/z"];
+    assert!(keys.iter().all(|key| !listed.contains(key)), "{listed}");
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "/nodes/", "--yes", "--json"]), @r#"
+    {"deleted":0,"reserved":2}
+    {"notice":"reserved_keys","message":"2 keys were left: only the node itself writes there"}
+    exit 0
+    "#);
+}
+
+/// A value that was put while the keys were listed and deleted was deleted unseen.
+#[test]
+fn prefix_delete_keeps_a_value_written_meanwhile() {
+    const KEYS: usize = 100_000;
+    let home = Home::initialised();
+    let _node = home.up();
+    let lines: String = (0..KEYS).map(|n| format!("/t/{n:06}\tx\n")).collect();
+    home.feed(&["put", "--stdin"], lines).ok();
+    let deleting = home.start(&["delete", "--prefix", "/t/", "--yes"]);
+    // The keys were listed when the first one is gone; the last one is not sent yet.
+    while home.run(&["get", "/t/000000"]).code == 0 {}
+    let last = format!("/t/{:06}", KEYS - 1);
+    home.run(&["put", &last, "new"]).ok();
+    insta::assert_snapshot!(deleting.end(), @r#"
+    99999 deleted
+    error: 1 key was written meanwhile and left
+    hint: look at the new values, then run the command again to delete them, too
+    exit 7
+    "#);
+    assert_eq!(home.run(&["get", &last]).ok(), "new");
+    assert_eq!(home.run(&["list", "/t/"]).raw.lines().count(), 1);
+}
