@@ -86,7 +86,7 @@ impl Untrusted {
     pub fn remedy(&self) -> Option<String> {
         match self {
             Self::WrongOwner { path, owner, user } => Some(format!(
-                "chown {user} {}, or run this as user {owner}",
+                "run this as user {owner}, or chown {user} {}",
                 path.display()
             )),
             Self::Exposed { path, trust, .. } => {

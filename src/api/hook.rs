@@ -218,7 +218,7 @@ fn definition(hook: &Hook) -> api::Hook {
         store: hook.store.clone(),
         run: hook.run.clone(),
         dir: text(&hook.dir),
-        http: hook.http.clone().unwrap_or_default(),
+        http: hook.http_shown().unwrap_or_default(),
         secret_file: text(&hook.secret_file),
         secret_env: hook.secret_env.clone().unwrap_or_default(),
         ca_file: text(&hook.ca_file),

@@ -196,7 +196,8 @@ impl From<WriteError> for ApiError {
                 `lattice repair`",
             ),
             WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
-                "run `lattice up` and wait for the first sync with the node that invited this one",
+                "join with a token from `lattice invite` on a member; after a join, `lattice up` and wait \
+                for the first sync with that node",
             ),
             WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
                 .hint("ask an admin to make this node a writer"),

@@ -144,10 +144,13 @@ async fn notes_about(root: &Store, node: &Author) -> Result<(String, bool), ApiE
     Ok((name.unwrap_or_default(), dormant))
 }
 
-// Returns the name in the info of a node: a JSON object whose first field is the name.
+// Returns the name in the info of a node, a JSON object.
 fn name_in(info: &[u8]) -> Option<String> {
-    let rest = str::from_utf8(info).ok()?.strip_prefix(r#"{"name":""#)?;
-    let (name, _rest) = rest.split_once('"')?;
+    #[derive(serde::Deserialize)]
+    struct Info {
+        name: String,
+    }
+    let Info { name } = serde_json::from_slice(info).ok()?;
     Some(name.chars().take(NAME_CHARS_MAX).collect())
 }
 

@@ -89,6 +89,8 @@ impl From<OpenError> for ApiError {
                     "create it with `lattice init` or `lattice up`, or choose another with \
                     --data-dir",
                 ),
+            OpenError::NameLikeId { .. } => Self::usage("name_like_id", message)
+                .hint("choose a name that is not 8 to 64 hex digits"),
             OpenError::IdentityMissing { .. } => {
                 Self::new("identity_missing", EXIT_DAMAGED, message).hint(
                     "put the file back; or give the directory a new identity with \

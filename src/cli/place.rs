@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lattice::permissions::{self, Trust, Untrusted};
+use lattice::{
+    api::error::ApiError,
+    permissions::{self, Trust, Untrusted},
+};
 
 use crate::cli::exit::Failure;
 
@@ -63,6 +66,14 @@ impl Place {
     /// Returns the path of the socket on which the node listens while it runs.
     pub(crate) fn socket(&self) -> PathBuf {
         lattice::api::socket::path(&self.data_dir)
+    }
+
+    /// Checks that a node can serve a socket here, before anything is created.
+    pub(crate) fn check_socket(&self) -> Result<(), Failure> {
+        let checked = lattice::api::socket::checked_path(&self.data_dir);
+        checked
+            .map(drop)
+            .map_err(|error| ApiError::from(error).into())
     }
 
     /// True if a node was created here; it may be damaged.

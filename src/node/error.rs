@@ -29,6 +29,12 @@ pub enum OpenError {
         /// The data directory.
         data_dir: PathBuf,
     },
+    /// The name for a new node looks like the id of another one.
+    #[error("{name:?} is not a name for a node: it looks like an id")]
+    NameLikeId {
+        /// The name.
+        name: String,
+    },
     /// The directory has the data of a node, and not its key.
     #[error("{} holds the data of {}, and its identity.key is missing", data_dir.display(), owner.map_or("a node".to_owned(), |owner| format!("node {owner}")))]
     IdentityMissing {

@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use crate::{
     clock::Clock,
     disk::{Disk, RealDisk},
-    id::{Author, StoreId},
+    id::{Author, StoreId, looks_like_id},
     limits::BUS_BATCHES_MAX,
     node::{
-        data_dir::{IDENTITY, META, STORES_DIR, holds_data, prepare},
+        data_dir::{IDENTITY, META, STORES_DIR, holds_data, holds_node, prepare},
         error::OpenError,
         identity::{self, NewIdentity},
         lock::Lock,
@@ -34,8 +34,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Makes the directory, with a new identity, if it is missing. Default: false.
     pub create: bool,
-    /// Name of the node for people, written to `/nodes/{key}/info` once. Default: the machine's
-    /// name.
+    /// Name of the node for people, written to `/nodes/{key}/info` once. A new node's must not look
+    /// like an id. Default: the machine's name.
     pub name: String,
     /// The wall clock. Default: the machine's.
     pub clock: Clock,
@@ -96,7 +96,8 @@ pub(super) struct Inner {
     pub(super) key: Arc<SigningKey>,
     // Held while an invite is redeemed, across awaits. Taken before `root` and `stores`.
     pub(super) redeeming: tokio::sync::Mutex<()>,
-    // Held while a store of another node is opened, across awaits: two openers would write one log.
+    // Held while a store is made, or one of another node is opened, across awaits: two openers would
+    // write one log.
     // Taken before `root` and `stores`.
     pub(super) opening: tokio::sync::Mutex<()>,
     // Replaced by `adopt_root`. Never held across an await. `adopt_root` takes it before `stores`;
@@ -134,6 +135,9 @@ impl Node {
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
+        if config.create && looks_like_id(&config.name) && !holds_node(&data_dir) {
+            return Err(OpenError::NameLikeId { name: config.name });
+        }
         prepare(config.disk.as_ref(), &data_dir, config.create)?;
         let lock = Arc::new(Lock::take(&data_dir)?);
         if holds_data(&data_dir) && !identity::exists(&data_dir) {
@@ -308,8 +312,11 @@ pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -
 }
 
 fn machine_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    // Containers have such names.
+    match looks_like_id(&name) {
+        true => format!("host-{name}"),
+        false => name.into_owned(),
+    }
 }

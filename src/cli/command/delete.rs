@@ -1,5 +1,7 @@
 //! `delete`: deletes one key, or all keys under a prefix.
 
+use std::ffi::OsString;
+
 use bytes::Bytes;
 use clap::Args;
 use lattice::wire::api;
@@ -8,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::cli::{
     command::{put, put_stream},
     exit::{Exit, Failure},
-    input::{confirm, lines::Chunk},
+    input::{confirm, key::KeyFlags, lines::Chunk},
     output::{object, print::escape},
     session::{Context, Lifetime},
 };
@@ -27,10 +29,12 @@ Examples:
 pub(crate) struct Delete {
     /// The key
     #[arg(required_unless_present = "prefix")]
-    key: Option<String>,
+    key: Option<OsString>,
     /// Delete all keys that start with this, each in a write of its own
     #[arg(long, conflicts_with = "key")]
-    prefix: Option<String>,
+    prefix: Option<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Do not ask for confirmation; required if stdin is not a terminal
     #[arg(long, requires = "prefix")]
     yes: bool,
@@ -42,9 +46,10 @@ pub(crate) struct Delete {
 impl Delete {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if let Some(prefix) = self.prefix {
+            let prefix = self.flags.key(prefix)?;
             return delete_all(context, prefix, self.yes).await;
         }
-        let key = Bytes::from(self.key.unwrap_or_default());
+        let key = self.flags.key(self.key.unwrap_or_default())?;
         let mut client = context.client(Lifetime::Short).await?;
         let if_head = match &self.if_head {
             Some(head) => put::find_head(&mut client, &context.store, &key, head).await?,
@@ -60,14 +65,14 @@ impl Delete {
     }
 }
 
-async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<(), Failure> {
+async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(), Failure> {
     if !yes {
         confirm::require_terminal("delete --prefix asks for confirmation")?;
     }
     let mut client = context.client(Lifetime::Short).await?;
     let request = api::ListRequest {
         store: context.store.clone(),
-        prefix: prefix.clone().into(),
+        prefix: prefix.clone(),
         keys_only: true,
         limit: 0,
         at_ms: None,
@@ -78,7 +83,7 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
         while let Some(page) = pages.message().await? {
             keys += page.items.len();
         }
-        let question = format!("delete {keys} keys under {:?}?", escape(prefix.as_bytes()));
+        let question = format!("delete {keys} keys under {:?}?", escape(&prefix));
         confirm::ask(question, "nothing was deleted").await?;
     }
     let mut pages = client.list(request).await?.into_inner();

@@ -172,6 +172,7 @@ impl Up {
         // From here on, a signal stops the node in order.
         let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
+        context.place.check_socket()?;
         let created = !context.place.exists();
         let file = FileConfig::read(&context.place.data_dir)?;
         let node = open(context, self.name.or_else(|| file.name.clone())).await?;

@@ -111,7 +111,7 @@ impl Meta {
             });
         }
         let Rebuilt { rows, line } = rebuild::rebuild(disk, data_dir, &path, &damage)?;
-        tracing::warn!(line);
+        tracing::warn!("{line}");
         Ok((Self::made(disk, path, &rows, author)?, vec![line]))
     }
 
@@ -189,7 +189,7 @@ impl Meta {
             let line = format!(
                 "this directory was used by node {before} before; its identity is now {author}"
             );
-            tracing::warn!(line);
+            tracing::warn!("{line}");
             line
         }))
     }

@@ -34,7 +34,7 @@ pub(super) struct Rebuilt {
     pub(super) line: String,
 }
 
-/// What the logs of one store say about stores.
+/// The stores that the logs of one store list.
 #[derive(Debug, Default)]
 struct Listing {
     genesis: BTreeMap<StoreId, Genesis>,

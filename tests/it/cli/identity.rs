@@ -16,7 +16,7 @@ fn copy(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &to);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), &to).unwrap();
         }
     }
@@ -69,7 +69,6 @@ fn copy_with_a_new_identity_is_another_node() {
     // A copy, made as people make them: of a node that runs.
     let copied = Home::new();
     copy(&a.data(), &copied.data());
-    drop(fs::remove_dir_all(copied.data().join("run")));
     let made = copied.run(&["init", "--new-identity"]);
     insta::assert_snapshot!(made, @r#"
     node     [id]
@@ -84,17 +83,13 @@ fn copy_with_a_new_identity_is_another_node() {
     let node = node_of(&copied);
     assert_ne!(node, node_of(&a));
     let refused = copied.run(&["put", "/t/b", "of the copy"]);
-    assert_eq!(refused.code, 1, "{refused}");
+    assert_eq!(refused.code, 4, "{refused}");
     assert!(refused.stderr.contains("not a member"), "{refused}");
 
     let token = a.run(&["invite"]).raw;
-    insta::assert_snapshot!(copied.run(&["join", token.trim(), "--name", "copy"]), @r#"
-    contacted  node [short]
-    accepted   as writer
-    synced     1 entries
-    next       lattice up, and lattice watch /nodes/
-    exit 0
-    "#);
+    let joined = copied.run(&["join", token.trim()]).ok();
+    assert!(joined.contains("accepted   as writer"), "{joined}");
+    assert!(!joined.contains("kept "), "{joined}");
     let copied_node = copied.up();
     copied.run(&["put", "/t/b", "of the copy"]).ok();
     a.run(&["put", "/t/a", "of a again"]).ok();
@@ -117,13 +112,14 @@ fn lost_identity_can_be_renewed() {
     let node = home.run(&["init", "--new-identity", "--json"]).json();
     assert_eq!(node[0]["type"], "new_identity");
     assert!(node[0].get("kept").is_none(), "{node:?}");
-    assert_eq!(node_of(&home), node[0]["node"].as_str().unwrap());
-    assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
+    // The first command after it says so.
     let status = home.run(&["status"]).ok();
     assert!(
         status.contains("this directory was used by node"),
         "{status}"
     );
+    assert_eq!(node_of(&home), node[0]["node"].as_str().unwrap());
+    assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
     assert_eq!(home.run(&["store", "list"]).raw.lines().count(), 2);
     // Nothing to renew, and nothing is made.
     let empty = Home::new();

@@ -77,7 +77,7 @@ fn hooks_that_others_can_write_do_not_run() {
     let file = home.data().join("hooks.toml");
     let ran = home.path("ran");
     let text = format!(
-        "[h]\non = \"/t/\"\nrun = [\"touch\", \"{}\"]\n",
+        "[h]\non = \"/t/\"\nrun = [\"/bin/sh\", \"-c\", \"echo > {}\"]\n",
         ran.display()
     );
     fs::write(&file, text).unwrap();
@@ -122,7 +122,7 @@ fn settings_and_directory_of_others_are_refused() {
         std::os::unix::fs::chown(home.data(), Some(65534), None).unwrap();
         insta::assert_snapshot!(home.run(&["up"]), @r#"
         error: [home]/data belongs to user 65534, and this process runs as user 0
-        hint: chown 0 [home]/data, or run this as user 65534
+        hint: run this as user 65534, or chown 0 [home]/data
         exit 1
         "#);
     }

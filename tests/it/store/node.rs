@@ -327,3 +327,43 @@ async fn closed_node_returns_closed() {
         Err(WriteError::Closed)
     ));
 }
+
+/// A store that could not be listed stayed, and a second try found its name taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_creation_leaves_no_store() {
+    let dir = closed().await;
+    // A node that is not a member may not list a store.
+    Node::renew_identity(dir.path()).unwrap();
+    let node = create(dir.path()).await;
+    for _ in 0..2 {
+        let refused = node.create_store("jobs").await;
+        let found = matches!(refused, Err(StoreError::Write(WriteError::NotAdmitted)));
+        assert!(found, "{refused:?}");
+        assert_eq!(node.stores().len(), 1);
+        let stores = fs::read_dir(dir.path().join("stores")).unwrap();
+        assert_eq!(stores.count(), 1);
+    }
+    node.close().await.unwrap();
+    drop(node);
+    assert_eq!(create(dir.path()).await.stores().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_of_a_new_node_is_no_id() {
+    let top = tempfile::tempdir().unwrap();
+    let data_dir = top.path().join("data");
+    let named = |name: &str| {
+        let mut config = NodeConfig::new(&data_dir).create(true);
+        config.name = name.to_owned();
+        config
+    };
+    for name in ["0123abcd".to_owned(), "AB".repeat(32)] {
+        let refused = Node::open(named(&name)).await;
+        assert!(
+            matches!(refused, Err(OpenError::NameLikeId { .. })),
+            "{refused:?}"
+        );
+        assert!(!data_dir.exists());
+    }
+    drop(Node::open(named("cafe")).await.unwrap());
+}
