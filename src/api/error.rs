@@ -186,5 +186,7 @@ const EXIT_TIMED_OUT: u8 = 8;
 
 const TRAILER: &str = "lattice-error-bin";
 pub(super) const HINT_START: &str = "start the node with `lattice up`";
+pub(super) const HINT_REMOVED: &str = "a removed node cannot return: join with a new data directory, or \
+    keep the data with `lattice init --new-identity` and join again";
 pub(super) const HINT_SHORTER: &str =
     "choose a shorter data directory with --data-dir or $LATTICE_DATA";

@@ -9,7 +9,10 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use crate::{
     api::{
         convert,
-        error::{ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE},
+        error::{
+            ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE,
+            HINT_REMOVED,
+        },
         paging::Answers,
     },
     id::{Author, EntryId},
@@ -338,8 +341,9 @@ impl From<MembershipError> for ApiError {
                 .hint("ask an admin; `lattice peer list` shows the admins"),
             MembershipError::Stranger { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
                 .hint("`lattice peer list` shows the members"),
-            MembershipError::Removed { .. } => Self::new("removed", EXIT_PRECONDITION, message)
-                .hint("a removed node cannot return: join with a new data directory"),
+            MembershipError::Removed { .. } => {
+                Self::new("removed", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
+            }
             MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
             MembershipError::LastAdmin { .. } => {
                 Self::new("last_admin", EXIT_PRECONDITION, message)
