@@ -38,9 +38,22 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
     /// Returns the names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// Creates a directory (0700). Returns false if it exists. Durable with the next `sync_dir` of
+    /// its parent.
+    fn make_dir(&self, dir: &Path) -> io::Result<bool>;
     /// Creates a directory and its parents, if they do not exist (0700), and makes their names
     /// durable.
-    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create_dir(parent)?;
+        }
+        self.make_dir(dir)?;
+        self.sync_dir(parent.unwrap_or(Path::new(".")))
+    }
     /// Makes the names that were created, renamed or removed in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Removes a file. Durable with the next `sync_dir`.
@@ -98,19 +111,11 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        if let Some(parent) = parent {
-            self.create_dir(parent)?;
-        }
+    fn make_dir(&self, dir: &Path) -> io::Result<bool> {
         match fs::DirBuilder::new().mode(0o700).create(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _made_or_there => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            made => made.map(|()| true),
         }
-        self.sync_dir(parent.unwrap_or(Path::new(".")))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -26,6 +26,12 @@ impl IdError {
     }
 }
 
+/// True for 8 to 64 hex digits: a person could take the text for the id of a node or an entry, or
+/// for the beginning of one.
+pub fn looks_like_id(text: &str) -> bool {
+    (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 macro_rules! bytes_32 {
     ($(#[$doc:meta])* $name:ident, $expected:literal) => {
         $(#[$doc])*

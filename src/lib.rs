@@ -17,6 +17,7 @@
 //! 3  store                           the handle over its wings: writer, watch, consumers, read
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
+//!    permissions                     owner and mode of files that the node obeys or keeps secret
 //! 0  id  limits  wire                names; maxima; generated messages
 //! ```
 //! Nothing in `protocol` reads a clock, a file, a socket, or a random source.
@@ -84,6 +85,7 @@ pub mod log;
 pub mod net;
 pub mod node;
 mod pace;
+pub mod permissions;
 pub mod protocol;
 pub mod state;
 pub mod store;

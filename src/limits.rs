@@ -377,6 +377,8 @@ pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_millis(SYNC_WORK_MS_MAX);
 
 /// Bytes of a settings file. A larger file is refused.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+/// Bytes of pages of `meta.db` in memory: the whole file of most nodes.
+pub const META_CACHE_BYTES: usize = 1 << 20;
 /// Characters of a store's name. A longer one is refused.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
 /// Bytes of the path of a Unix socket: `sun_path` on Linux without its closing NUL. A longer path

@@ -9,7 +9,7 @@ use std::error::Error;
 use prost::Message as _;
 use tonic::{Code, Status, metadata::MetadataValue};
 
-use crate::{limits::MESSAGE_BYTES_MAX, wire::api};
+use crate::{limits::MESSAGE_BYTES_MAX, permissions::Untrusted, wire::api};
 
 /// A failed call: a code for programs, a message and a hint for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +97,18 @@ impl ApiError {
     }
 }
 
+impl From<Untrusted> for ApiError {
+    fn from(error: Untrusted) -> Self {
+        let code = match error {
+            Untrusted::WrongOwner { .. } => "wrong_owner",
+            Untrusted::Exposed { .. } => "exposed",
+            Untrusted::WrongKind { .. } => "wrong_kind",
+            Untrusted::Io { .. } => "io",
+        };
+        Self::new(code, EXIT_FAILED, error.to_string()).hint(error.remedy().unwrap_or_default())
+    }
+}
+
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let mut status = Self::new(error.grpc(), error.message.clone());
@@ -174,5 +186,7 @@ const EXIT_TIMED_OUT: u8 = 8;
 
 const TRAILER: &str = "lattice-error-bin";
 pub(super) const HINT_START: &str = "start the node with `lattice up`";
+pub(super) const HINT_REMOVED: &str = "a removed node cannot return: join with a new data directory, or \
+    keep the data with `lattice init --new-identity` and join again";
 pub(super) const HINT_SHORTER: &str =
     "choose a shorter data directory with --data-dir or $LATTICE_DATA";

@@ -126,6 +126,7 @@ fn line(op: Op, now_ms: u64) -> api::Op {
             delete: false,
             value,
             ttl_ms: expires_ms.map(|ms| ms.saturating_sub(now_ms)),
+            ..api::Op::default()
         },
         Op::Delete { key } => api::Op {
             key,
@@ -217,7 +218,7 @@ fn definition(hook: &Hook) -> api::Hook {
         store: hook.store.clone(),
         run: hook.run.clone(),
         dir: text(&hook.dir),
-        http: hook.http.clone().unwrap_or_default(),
+        http: hook.http_shown().unwrap_or_default(),
         secret_file: text(&hook.secret_file),
         secret_env: hook.secret_env.clone().unwrap_or_default(),
         ca_file: text(&hook.ca_file),
@@ -300,6 +301,7 @@ impl From<HooksError> for ApiError {
             HooksError::File(HooksFileError::Io { .. }) | HooksError::Log { .. } => {
                 Self::new("io", EXIT_FAILED, message)
             }
+            HooksError::File(HooksFileError::Untrusted(error)) => error.into(),
             HooksError::File(_) => Self::usage("hooks_file", message)
                 .hint("correct the file; until then the hooks run as before"),
             HooksError::Watch(error) => error.into(),

@@ -3,7 +3,9 @@
 use crate::{
     api::{
         convert,
-        error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_PRECONDITION, closed, text},
+        error::{
+            ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_PRECONDITION, HINT_REMOVED, closed, text,
+        },
         paging::{self, Answers},
         past,
     },
@@ -29,6 +31,7 @@ pub(super) async fn put(node: &Node, request: api::PutRequest) -> Result<api::Wr
         delete: false,
         value,
         ttl_ms,
+        ..api::Op::default()
     };
     write(node, &store, op, if_absent, &if_head).await
 }
@@ -57,6 +60,12 @@ pub(super) async fn batch(
     request: api::BatchRequest,
 ) -> Result<api::Written, ApiError> {
     let store = node.store(&request.store)?;
+    if request.ops.iter().any(|op| !op.if_head.is_empty()) {
+        return Err(ApiError::usage(
+            "condition_in_batch",
+            "an op of a batch has no condition",
+        ));
+    }
     let now_ms = store.now_ms();
     let ops = request.ops.into_iter();
     let ops: Vec<Op> = ops.map(|op| convert::op(op, now_ms)).collect();
@@ -186,15 +195,16 @@ impl From<WriteError> for ApiError {
             ),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message).hint(
                 "stop the other node that uses this data directory or a copy of it, then run \
-                `lattice repair`",
+                `lattice repair`; `lattice init --new-identity` makes a copy a node of its own",
             ),
             WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
-                "run `lattice up` and wait for the first sync with the node that invited this one",
+                "join with a token from `lattice invite` on a member; after a join, run `lattice up` \
+                and wait for the first sync with that node",
             ),
             WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
                 .hint("ask an admin to make this node a writer"),
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
-                .hint("a removed node cannot return: join again with a new data directory"),
+                .hint(HINT_REMOVED),
             WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
                 "`lattice up` fetches them from peers that have them; otherwise restore the newest \
                 copy of the file, or give the entries up with `lattice repair`",

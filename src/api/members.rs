@@ -9,7 +9,10 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use crate::{
     api::{
         convert,
-        error::{ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE},
+        error::{
+            ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE,
+            HINT_REMOVED,
+        },
         paging::Answers,
     },
     id::{Author, EntryId},
@@ -86,7 +89,7 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
         JoinEvent::Accepted { role, former } => api::JoinProgress {
             role: role.to_string(),
             former: match former {
-                FormerRoot::Dropped => String::new(),
+                FormerRoot::Dropped | FormerRoot::Same => String::new(),
                 FormerRoot::Kept { name } => name,
             },
             ..step("accepted")
@@ -144,10 +147,13 @@ async fn notes_about(root: &Store, node: &Author) -> Result<(String, bool), ApiE
     Ok((name.unwrap_or_default(), dormant))
 }
 
-// Returns the name in the info of a node: a JSON object whose first field is the name.
+// Returns the name in the info of a node, a JSON object.
 fn name_in(info: &[u8]) -> Option<String> {
-    let rest = str::from_utf8(info).ok()?.strip_prefix(r#"{"name":""#)?;
-    let (name, _rest) = rest.split_once('"')?;
+    #[derive(serde::Deserialize)]
+    struct Info {
+        name: String,
+    }
+    let Info { name } = serde_json::from_slice(info).ok()?;
     Some(name.chars().take(NAME_CHARS_MAX).collect())
 }
 
@@ -335,8 +341,9 @@ impl From<MembershipError> for ApiError {
                 .hint("ask an admin; `lattice peer list` shows the admins"),
             MembershipError::Stranger { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
                 .hint("`lattice peer list` shows the members"),
-            MembershipError::Removed { .. } => Self::new("removed", EXIT_PRECONDITION, message)
-                .hint("a removed node cannot return: join with a new data directory"),
+            MembershipError::Removed { .. } => {
+                Self::new("removed", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
+            }
             MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
             MembershipError::LastAdmin { .. } => {
                 Self::new("last_admin", EXIT_PRECONDITION, message)

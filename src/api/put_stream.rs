@@ -20,9 +20,10 @@ use tonic::{Status, Streaming};
 
 use crate::{
     api::{convert, error::ApiError},
+    id::EntryId,
     limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX},
     node::Node,
-    store::{Store, WriteError, Written},
+    store::{Condition, Store, WriteError, Written},
     wire::api,
 };
 
@@ -95,7 +96,9 @@ impl PutAnswers {
             requests.push(request.ops.len());
             writes.extend(request.ops.into_iter().map(|op| {
                 bytes += op.key.len() + op.value.len();
-                convert::write(convert::op(op, now_ms), None)
+                // `poll_request` checked its length.
+                let condition = EntryId::from_slice(&op.if_head).map(Condition::Head);
+                convert::write(convert::op(op, now_ms), condition)
             }));
         }
         if requests.is_empty() {
@@ -121,7 +124,7 @@ impl PutAnswers {
             Poll::Pending => return None,
             Poll::Ready(None) => {}
             Poll::Ready(Some(Err(status))) => self.failed = Some(status),
-            Poll::Ready(Some(Ok(request))) => match self.open(&request.store) {
+            Poll::Ready(Some(Ok(request))) => match self.begin(&request) {
                 Ok(()) => return Some(request),
                 Err(error) => self.failed = Some(error.into()),
             },
@@ -130,9 +133,13 @@ impl PutAnswers {
         None
     }
 
-    fn open(&mut self, name: &str) -> Result<(), ApiError> {
+    // Opens the store of the first request, and checks the conditions of any.
+    fn begin(&mut self, request: &api::PutStreamRequest) -> Result<(), ApiError> {
         if self.store.is_none() {
-            self.store = Some(self.node.store(name)?);
+            self.store = Some(self.node.store(&request.store)?);
+        }
+        for op in &request.ops {
+            convert::condition(false, &op.if_head)?;
         }
         Ok(())
     }

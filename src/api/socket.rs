@@ -25,6 +25,23 @@ pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("run").join("sock")
 }
 
+/// Returns the path of the socket of the node in `data_dir`, which need not exist.
+///
+/// # Errors
+/// `PathTooLong`.
+pub fn checked_path(data_dir: &Path) -> Result<PathBuf, SocketError> {
+    let path = path(data_dir);
+    let bytes = path.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        return Err(SocketError::PathTooLong {
+            path,
+            bytes,
+            bytes_max: SOCKET_PATH_BYTES_MAX,
+        });
+    }
+    Ok(path)
+}
+
 /// A socket that could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -92,15 +109,7 @@ impl Socket {
     /// # Errors
     /// Every variant of `SocketError`.
     pub fn bind(data_dir: &Path) -> Result<Self, SocketError> {
-        let path = path(data_dir);
-        let bytes = path.as_os_str().len();
-        if bytes > SOCKET_PATH_BYTES_MAX {
-            return Err(SocketError::PathTooLong {
-                path,
-                bytes,
-                bytes_max: SOCKET_PATH_BYTES_MAX,
-            });
-        }
+        let path = checked_path(data_dir)?;
         let uid = rustix::process::geteuid().as_raw();
         private_directory(&data_dir.join("run"), uid)?;
         remove_stale(&path)?;

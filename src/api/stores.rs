@@ -24,7 +24,11 @@ pub(super) async fn status(
     let mut stores = Vec::new();
     for info in node.stores() {
         let store = node.store(&info.id.to_string())?;
-        stores.push(convert::store_status(&info, store.status().await));
+        let mut status = store.status().await;
+        if info.root {
+            status.recovered.splice(..0, node.mended().iter().cloned());
+        }
+        stores.push(convert::store_status(&info, status));
     }
     let path_text = |path: &Path| path.to_string_lossy().into_owned();
     Ok(api::StatusReply {
@@ -85,17 +89,25 @@ impl From<OpenError> for ApiError {
                     "create it with `lattice init` or `lattice up`, or choose another with \
                     --data-dir",
                 ),
-            OpenError::Exposed { path, mode_max, .. } => {
-                failed("exposed").hint(format!("chmod {mode_max:o} {}", path.display()))
+            OpenError::NameLikeId { .. } => Self::usage("name_like_id", message)
+                .hint("choose a name that is not 8 to 64 hex digits"),
+            OpenError::IdentityMissing { .. } => {
+                Self::new("identity_missing", EXIT_DAMAGED, message).hint(
+                    "put the file back; or give the directory a new identity with \
+                    `lattice init --new-identity`, and join the mesh again",
+                )
             }
-            OpenError::WrongOwner { .. } => failed("wrong_owner")
-                .hint("run this as the user who owns it, or choose another with --data-dir"),
+            OpenError::Untrusted(error) => error.into(),
             OpenError::ReadOnly { .. } => failed("read_only").hint(
                 "even reading needs to write there: give this user permission, \
                 or choose a copy with --data-dir",
             ),
             OpenError::Unusable { .. } => Self::new("unusable", EXIT_DAMAGED, message)
                 .hint("restore it from a backup, or move the data directory away"),
+            OpenError::RootUnknown { .. } => Self::new("root_unknown", EXIT_DAMAGED, message).hint(
+                "restore meta.db from a backup; or move the directories of these stores out of \
+                    stores/ if they do not belong to this node's mesh, and start again",
+            ),
             OpenError::Io { .. } => failed("io"),
             OpenError::Store { source, .. } if source.is_damage() => {
                 Self::new("store_damaged", EXIT_DAMAGED, message)

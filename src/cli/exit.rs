@@ -156,7 +156,7 @@ impl From<ConfigError> for Failure {
             ConfigError::Invalid { .. } | ConfigError::TooLong { .. } => {
                 Self::usage("bad_config", message)
             }
-            ConfigError::Io { .. } => Self::failed("config", message),
+            ConfigError::Untrusted(error) => ApiError::from(error).into(),
         }
     }
 }

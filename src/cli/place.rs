@@ -2,8 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+};
+
+use lattice::{
+    api::error::ApiError,
+    permissions::{self, Trust, Untrusted},
 };
 
 use crate::cli::exit::Failure;
@@ -61,6 +68,14 @@ impl Place {
         lattice::api::socket::path(&self.data_dir)
     }
 
+    /// Checks that a node can serve a socket here, before anything is created.
+    pub(crate) fn check_socket(&self) -> Result<(), Failure> {
+        let checked = lattice::api::socket::checked_path(&self.data_dir);
+        checked
+            .map(drop)
+            .map_err(|error| ApiError::from(error).into())
+    }
+
     /// True if a node was created here; it may be damaged.
     pub(crate) fn exists(&self) -> bool {
         self.data_dir
@@ -72,7 +87,7 @@ impl Place {
     /// True while a process has the data directory open.
     pub(crate) fn is_locked(&self) -> bool {
         // Held for a moment only. A process that wants the lock meanwhile retries for longer.
-        let lock = fs::File::open(self.data_dir.join("lock"));
+        let lock = permissions::open(&self.data_dir.join("lock"), Trust::Obeyed);
         lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
@@ -102,19 +117,23 @@ impl Place {
             .map_err(|error| choices_error(&path, &error.to_string()))?;
         // Renamed into place, so that two terminals at once cannot leave half a file.
         let new = path.with_extension(format!("{}.new", std::process::id()));
-        fs::write(&new, text)
+        write_private(&new, &text)
             .and_then(|()| fs::rename(&new, &path))
             .map_err(|error| choices_error(&path, &error.to_string()))
     }
 
     fn read_choices(&self) -> Result<BTreeMap<String, String>, Failure> {
         let path = self.choices_path();
-        match fs::read(&path) {
+        match permissions::read(&path, Trust::Obeyed, CHOICES_BYTES_MAX) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| choices_error(&path, &error.to_string())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-            // Not a directory, or not readable: opening the node gives a better error.
-            Err(_other) => Ok(BTreeMap::new()),
+            // Missing, or the data directory is not a directory or not readable: opening the node
+            // gives a better error.
+            Err(Untrusted::Io { .. }) => Ok(BTreeMap::new()),
+            Err(error) => {
+                let remedy = error.remedy().unwrap_or_default();
+                Err(Failure::failed("store_use", error.to_string()).hint(remedy))
+            }
         }
     }
 
@@ -123,6 +142,20 @@ impl Place {
         self.data_dir.join("store-use.json")
     }
 }
+
+// Writes a file that only this user can read or write, in place of a file of that name.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _removed => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path)?.write_all(bytes)
+}
+
+/// Bytes of the choices of `store use`. A longer file is cut, and is malformed then.
+const CHOICES_BYTES_MAX: usize = 4 << 20;
 
 /// Returns the current directory as the process sees it.
 pub(crate) fn current_dir() -> Result<PathBuf, Failure> {

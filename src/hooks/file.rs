@@ -19,7 +19,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     ops::Range,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -31,6 +31,7 @@ use crate::{
     hooks::hook::Hook,
     limits::{HOOKS_FILE_BYTES_MAX, HOOKS_MAX},
     node::place,
+    permissions::{self, Trust, Untrusted},
 };
 
 /// The hooks of a node, by name.
@@ -57,8 +58,12 @@ pub enum HooksFileError {
         /// Path of the file.
         path: PathBuf,
     },
-    /// The file exists and cannot be read, or it cannot be written.
-    #[error("cannot read or write {}: {source}", path.display())]
+    /// It belongs to another user, other users could change it, or it cannot be read: whoever
+    /// changes it runs commands as this user.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    /// The file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
     Io {
         /// Path of the file.
         path: PathBuf,
@@ -72,6 +77,7 @@ pub enum HooksFileError {
 pub(super) struct Stamp {
     inode: u64,
     bytes: u64,
+    // Of the content, the mode or the owner: seconds since 1970, and nanoseconds.
     changed: (i64, i64),
 }
 
@@ -95,7 +101,7 @@ impl HooksFile {
             |found| Stamp {
                 inode: found.ino(),
                 bytes: found.len(),
-                changed: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
             },
         )
     }
@@ -126,20 +132,20 @@ impl HooksFile {
     }
 
     fn text(&self) -> Result<String, HooksFileError> {
-        let mut text = String::new();
-        let read = File::open(&self.path).and_then(|file| {
-            let bytes_max = u64::try_from(HOOKS_FILE_BYTES_MAX).unwrap_or(u64::MAX);
-            file.take(bytes_max.saturating_add(1))
-                .read_to_string(&mut text)
-        });
-        match read {
-            Ok(bytes) if bytes > HOOKS_FILE_BYTES_MAX => Err(HooksFileError::TooLong {
+        let bytes = match permissions::read(&self.path, Trust::Obeyed, HOOKS_FILE_BYTES_MAX) {
+            Err(error) if error.is_missing() => return Ok(String::new()),
+            read => read?,
+        };
+        if bytes.len() > HOOKS_FILE_BYTES_MAX {
+            return Err(HooksFileError::TooLong {
                 path: self.path.clone(),
-            }),
-            Ok(_bytes) => Ok(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(text),
-            Err(source) => Err(self.io(source)),
+            });
         }
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes());
+            self.invalid(&text, Some(valid..valid), "it is not UTF-8")
+        })
     }
 
     fn parse(&self, text: &str) -> Result<HookTable, HooksFileError> {
@@ -173,10 +179,13 @@ impl HooksFile {
     fn write(&self, document: &DocumentMut) -> Result<(), HooksFileError> {
         let new = self.path.with_extension("toml.new");
         let write = || {
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _removed => {}
+            }
             let mut file = OpenOptions::new()
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(0o600)
                 .open(&new)?;
             file.write_all(document.to_string().as_bytes())?;

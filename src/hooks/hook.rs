@@ -188,6 +188,11 @@ impl Hook {
         }
     }
 
+    /// Returns the URL for people: with three dots in the place of a user and a password.
+    pub fn http_shown(&self) -> Option<String> {
+        self.http.as_deref().map(without_credentials)
+    }
+
     /// Returns the longest wait for a key that does not become quiet. `None`: changes do not wait.
     pub fn debounce_max(&self) -> Option<Duration> {
         let debounce = self.debounce?.0;
@@ -212,7 +217,7 @@ impl Hook {
             return Err(HookError::Limit {
                 what: "http",
                 must: "a URL that begins with http:// or https://".to_owned(),
-                is: url.chars().take(80).collect(),
+                is: without_credentials(url).chars().take(80).collect(),
             });
         }
         self.check_together()?;
@@ -419,3 +424,34 @@ const BACKOFF_DEFAULT: [Span; 4] = [
     Span(Duration::from_secs(30)),
     Span(Duration::from_secs(120)),
 ];
+// Hides user and password of a URL.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_credentials, host)) => format!("{scheme}://...@{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_of_a_url_are_not_shown() {
+        let cases = [
+            ("https://me:secret@host/p?q#f", "https://...@host/p?q#f"),
+            ("https://me:se@cret@host:80", "https://...@host:80"),
+            ("https://token@host?a=b@c", "https://...@host?a=b@c"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("no url", "no url"),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}

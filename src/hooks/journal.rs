@@ -3,13 +3,19 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{hooks::record::RunRecord, limits::HOOK_LOG_BYTES_MAX};
+use rustix::fs::OFlags;
+
+use crate::{
+    hooks::record::RunRecord,
+    limits::HOOK_LOG_BYTES_MAX,
+    permissions::{self, Trust},
+};
 
 /// A place in a hook's log, directly after a run. It stays valid when the file becomes the older
 /// one.
@@ -132,6 +138,7 @@ impl Journal {
             .append(true)
             .create(true)
             .mode(0o600)
+            .custom_flags(no_wait())
             .open(&self.path)?;
         file.write_all(&line)
     }
@@ -157,10 +164,19 @@ fn lines(file: &[u8]) -> impl Iterator<Item = (LogPlace, &[u8])> {
 
 // Returns the whole file: `HOOK_LOG_BYTES_MAX` and one line bound it. A missing file is empty.
 fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
+    match permissions::open(path, Trust::Obeyed) {
+        Err(error) if error.is_missing() => Ok(Vec::new()),
+        opened => {
+            let mut bytes = Vec::new();
+            opened.map_err(io::Error::other)?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        }
     }
+}
+
+// Returns the open flag by which a pipe without a reader is an error.
+fn no_wait() -> i32 {
+    i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag of open(2) is an int")
 }
 
 const DIR: &str = "hooks";

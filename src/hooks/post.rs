@@ -15,9 +15,10 @@ use crate::{
         HooksError,
         command::{Captured, End, Job, Ran},
         error::causes,
-        secret::{Secret, bounded},
+        secret::Secret,
     },
     limits::{HOOK_CA_BYTES_MAX, HOOK_OUTPUT_BYTES_MAX},
+    permissions::{self, Trust},
 };
 
 /// The URL that changes are posted to, and the client that posts.
@@ -120,7 +121,11 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
     let wrong = |what: String| HooksError::Post {
         what: format!("ca_file {}: {what}", path.display()),
     };
-    let pem = bounded(path, HOOK_CA_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
+    let pem = permissions::read(path, Trust::Obeyed, HOOK_CA_BYTES_MAX).map_err(|error| {
+        HooksError::Post {
+            what: format!("ca_file: {}", error.with_remedy()),
+        }
+    })?;
     if pem.len() > HOOK_CA_BYTES_MAX {
         return Err(wrong("it is too long".to_owned()));
     }

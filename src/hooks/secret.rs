@@ -1,20 +1,18 @@
 //! The secret that posts are signed with.
 
-use std::{
-    env, fmt,
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::{env, fmt, io, path::PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use crate::limits::HOOK_SECRET_BYTES_MAX;
+use crate::{
+    limits::HOOK_SECRET_BYTES_MAX,
+    permissions::{self, Trust},
+};
 
 /// The place of the secret that posts are signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// Path of a file.
+    /// Path of a file that only this user can read.
     File(PathBuf),
     /// Name of an environment variable of the node.
     Env(String),
@@ -26,7 +24,8 @@ impl Secret {
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
         let text = match self {
-            Self::File(path) => bounded(path, HOOK_SECRET_BYTES_MAX)?,
+            Self::File(path) => permissions::read(path, Trust::Secret, HOOK_SECRET_BYTES_MAX)
+                .map_err(|error| io::Error::other(error.with_remedy()))?,
             Self::Env(name) => env::var_os(name)
                 .ok_or_else(|| invalid("it is not set in the environment of the node"))?
                 .into_encoded_bytes(),
@@ -57,28 +56,25 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Reads a file, but at most `bytes_max` and one byte more: a longer result means that it is too
-/// long.
-pub(super) fn bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-    File::open(path)?
-        .take(bytes_max.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
     fn secret_is_text_or_base64_and_not_empty() {
         let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "").unwrap();
+        let set_mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, mode).unwrap();
+        };
+        set_mode(0o600);
         let read = |text: &str| {
-            let path = dir.path().join("secret");
             std::fs::write(&path, text).unwrap();
-            Secret::File(path).read()
+            Secret::File(path.clone()).read()
         };
         assert_eq!(read("open sesame\n").unwrap(), b"open sesame");
         assert_eq!(read("whsec_AAEC\n").unwrap(), [0, 1, 2]);
@@ -86,5 +82,9 @@ mod tests {
         assert!(read(" \n").is_err());
         assert!(read(&"x".repeat(5000)).is_err());
         assert!(Secret::File(dir.path().join("none")).read().is_err());
+        set_mode(0o640);
+        let error = read("open sesame\n").unwrap_err().to_string();
+        assert!(error.contains("has mode 640"), "{error}");
+        assert!(error.contains("(chmod go-rwx "), "{error}");
     }
 }

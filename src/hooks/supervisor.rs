@@ -15,7 +15,7 @@ use crate::{
     hooks::{
         engine::{Engine, Runner},
         error::{HooksError, causes},
-        file::{HookTable, HooksFile, Stamp},
+        file::{HookTable, HooksFile, HooksFileError, Stamp},
         hook::{self, Hook},
         journal::{Journal, LogPlace},
         record::RunRecord,
@@ -366,7 +366,10 @@ impl Hooks {
                     state.broken = None;
                 }
                 Err(error) => {
-                    let what = error.to_string();
+                    let what = match &error {
+                        HooksFileError::Untrusted(error) => error.with_remedy(),
+                        other => other.to_string(),
+                    };
                     tracing::warn!("{what}; the hooks run as before");
                     state.broken = Some(what);
                 }

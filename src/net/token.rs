@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// All that a node needs to join a mesh: the node to ask, its addresses, and a secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Invitation {
     /// The node that made it. Only this node redeems it.
     pub node: Author,
@@ -42,6 +42,18 @@ pub enum InvitationError {
         /// Format of the text.
         version: u8,
     },
+}
+
+// Without the secret: whoever has it can join.
+impl fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invitation")
+            .field("node", &self.node)
+            .field("addresses", &self.addresses)
+            .field("store", &self.store)
+            .field("expires_ms", &self.expires_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Invitation {
@@ -142,6 +154,13 @@ mod tests {
         let (prefix, letters) = text.split_at(PREFIX.len());
         let upper = format!("{prefix}{}", letters.to_ascii_uppercase());
         assert_eq!(upper.parse(), Ok(invitation()));
+    }
+
+    #[test]
+    fn secret_is_not_in_the_debug_text() {
+        let text = format!("{:?}", invitation());
+        assert!(text.contains("4711"), "{text}");
+        assert!(!text.contains("secret") && !text.contains("3, 3"), "{text}");
     }
 
     #[test]

@@ -11,8 +11,6 @@
 //! this file.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
     net::SocketAddr,
     ops::Range,
     path::{Path, PathBuf},
@@ -21,7 +19,10 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::limits::CONFIG_BYTES_MAX;
+use crate::{
+    limits::CONFIG_BYTES_MAX,
+    permissions::{self, Trust, Untrusted},
+};
 
 /// The settings in `config.toml`. `None` for those that it leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -83,14 +84,9 @@ pub enum ConfigError {
         /// `CONFIG_BYTES_MAX`.
         bytes_max: usize,
     },
-    /// It exists but cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the file system.
-        source: io::Error,
-    },
+    /// It belongs to another user, other users could change it, or it cannot be read.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
 }
 
 impl FileConfig {
@@ -100,20 +96,29 @@ impl FileConfig {
     /// `ConfigError`.
     pub fn read(data_dir: &Path) -> Result<Self, ConfigError> {
         let path = data_dir.join(FILE);
-        let mut text = String::new();
-        let read = File::open(&path).and_then(|file| {
-            let bytes_max = u64::try_from(CONFIG_BYTES_MAX).unwrap_or(u64::MAX);
-            file.take(bytes_max.saturating_add(1))
-                .read_to_string(&mut text)
-        });
-        match read {
-            Ok(bytes) if bytes > CONFIG_BYTES_MAX => Err(ConfigError::TooLong {
+        let bytes = match permissions::read(&path, Trust::Obeyed, CONFIG_BYTES_MAX) {
+            Err(error) if error.is_missing() => return Ok(Self::default()),
+            read => read?,
+        };
+        if bytes.len() > CONFIG_BYTES_MAX {
+            return Err(ConfigError::TooLong {
                 path,
                 bytes_max: CONFIG_BYTES_MAX,
-            }),
-            Ok(_bytes) => Self::parse(&text, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(ConfigError::Io { path, source }),
+            });
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes());
+                let (line, column) = place(&text, Some(valid..valid));
+                Err(ConfigError::Invalid {
+                    path,
+                    line,
+                    column,
+                    what: "it is not UTF-8".to_owned(),
+                })
+            }
         }
     }
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
-    id::StoreId,
+    id::{Author, StoreId},
     limits::STORE_NAME_CHARS_MAX,
+    permissions::Untrusted,
     store::{self, ReadError, WriteError},
 };
 
@@ -28,26 +29,23 @@ pub enum OpenError {
         /// The data directory.
         data_dir: PathBuf,
     },
-    /// Other users can read or change a file that must be private.
-    #[error("{} has mode {mode:03o} and may have at most {mode_max:03o}: other users could access it", path.display())]
-    Exposed {
-        /// Path of the file or directory.
-        path: PathBuf,
-        /// Permission bits of the file.
-        mode: u32,
-        /// Permission bits that are allowed.
-        mode_max: u32,
+    /// The name for a new node looks like the id of another one.
+    #[error("{name:?} is not a name for a node: it looks like an id")]
+    NameLikeId {
+        /// The name.
+        name: String,
     },
-    /// The file belongs to another user.
-    #[error("{} belongs to user {owner}, this is user {user}", path.display())]
-    WrongOwner {
-        /// Path of the file.
-        path: PathBuf,
-        /// User id of the owner.
-        owner: u32,
-        /// User id of this process.
-        user: u32,
+    /// The directory has the data of a node, and not its key.
+    #[error("{} holds the data of {}, and its identity.key is missing", data_dir.display(), owner.map_or("a node".to_owned(), |owner| format!("node {owner}")))]
+    IdentityMissing {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// Node that used the directory last. `None` if `meta.db` does not say.
+        owner: Option<Author>,
     },
+    /// A file or the directory belongs to another user, or other users can read or change it.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// A file is damaged, or is not one that this version writes.
     #[error("{} cannot be used: {what}", path.display())]
     Unusable {
@@ -55,6 +53,16 @@ pub enum OpenError {
         path: PathBuf,
         /// The reason, as a clause.
         what: String,
+    },
+    /// `meta.db` is damaged, and the logs do not show which store is the root store.
+    #[error("{} cannot be used ({what}), and the logs do not show which store is the root store (unclear: {})", path.display(), listed(unclear))]
+    RootUnknown {
+        /// Path of `meta.db`.
+        path: PathBuf,
+        /// The damage, as a clause.
+        what: String,
+        /// Stores that no root store lists, or all root stores that are possible.
+        unclear: Vec<StoreId>,
     },
     /// The node may not write there: a read-only file system, or another user's directory.
     #[error("cannot write in {}", path.display())]
@@ -99,6 +107,11 @@ impl OpenError {
             _other => Self::Io { path, source },
         }
     }
+}
+
+fn listed(stores: &[StoreId]) -> String {
+    let stores: Vec<String> = stores.iter().map(ToString::to_string).collect();
+    stores.join(", ")
 }
 
 /// Why a store could not be found, made or opened.

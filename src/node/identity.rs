@@ -3,17 +3,21 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
-use crate::node::{
-    data_dir::{IDENTITY, no_follow},
-    error::OpenError,
+use crate::{
+    id::Author,
+    node::{
+        data_dir::{IDENTITY, no_follow},
+        error::OpenError,
+    },
+    permissions::{Trust, open_unlinked},
 };
 
 const FIRST_LINE: &str = "lattice identity v1";
@@ -21,24 +25,69 @@ const FIRST_LINE: &str = "lattice identity v1";
 /// Reads the key. Makes one if the file is missing and `create` is true.
 ///
 /// # Errors
-/// `Io`; `WrongOwner` and `Exposed` if other users could have it; `Unusable`.
+/// `Io`; `Untrusted` if other users could have it; `Unusable`.
 pub(super) fn load(data_dir: &Path, create: bool) -> Result<SigningKey, OpenError> {
     let path = data_dir.join(IDENTITY);
     let io = |source| OpenError::Io {
         path: path.clone(),
         source,
     };
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(no_follow())
-        .open(&path);
-    match opened {
+    match open_unlinked(&path, Trust::Secret) {
         Ok(file) => read(file, &path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-            make(data_dir, &path).map_err(io)
-        }
-        Err(error) => Err(io(error)),
+        Err(error) if error.is_missing() && create => make(data_dir, &path).map_err(io),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// A new identity for a directory that has data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewIdentity {
+    /// The new node.
+    pub node: Author,
+    /// The node whose key was replaced. `None` if there was no key, or it could not be read.
+    pub former: Option<Author>,
+    /// Where the old file is kept. `None` if there was none.
+    pub kept: Option<PathBuf>,
+}
+
+/// True when the directory has a key, which need not be readable.
+pub(super) fn exists(data_dir: &Path) -> bool {
+    data_dir.join(IDENTITY).symlink_metadata().is_ok()
+}
+
+/// Puts a new key in the place of the old one, and keeps the old one under another name. Durable on
+/// return; after a crash before, the directory has one of the two.
+///
+/// # Errors
+/// `Untrusted`, `ReadOnly`, `Io`.
+pub(super) fn renew(data_dir: &Path) -> Result<NewIdentity, OpenError> {
+    let path = data_dir.join(IDENTITY);
+    let author = |key: &SigningKey| Author(key.verifying_key().to_bytes());
+    let former = match load(data_dir, false) {
+        Ok(key) => Some(author(&key)),
+        Err(OpenError::Unusable { .. }) => None,
+        Err(_missing) if !exists(data_dir) => None,
+        Err(error) => return Err(error),
+    };
+    let replace = || {
+        let (new, key) = write_new(data_dir)?;
+        let kept = exists(data_dir).then(|| {
+            let name = former.map_or("unreadable".to_owned(), |former| former.short());
+            data_dir.join(format!("identity.{name}.key"))
+        });
+        if let Some(kept) = &kept {
+            match std::fs::hard_link(&path, kept) {
+                // It was kept before, and put back since.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && former.is_some() => {}
+                linked => linked?,
+            }
+        }
+        std::fs::rename(&new, &path)?;
+        File::open(data_dir)?.sync_all()?;
+        Ok((author(&key), kept))
+    };
+    let (node, kept) = replace().map_err(|source| OpenError::refused(&path, source))?;
+    Ok(NewIdentity { node, former, kept })
 }
 
 /// Returns 32 random bytes from the operating system.
@@ -56,23 +105,6 @@ fn read(file: File, path: &Path) -> Result<SigningKey, OpenError> {
         path: path.to_owned(),
         source,
     };
-    let meta = file.metadata().map_err(io)?;
-    let user = rustix::process::geteuid().as_raw();
-    if meta.uid() != user {
-        return Err(OpenError::WrongOwner {
-            path: path.to_owned(),
-            owner: meta.uid(),
-            user,
-        });
-    }
-    if meta.mode() & 0o077 != 0 {
-        let mode = meta.mode() & 0o777;
-        return Err(OpenError::Exposed {
-            path: path.to_owned(),
-            mode,
-            mode_max: 0o600,
-        });
-    }
     let mut text = Zeroizing::new(String::new());
     let unusable = |what: &str| OpenError::Unusable {
         path: path.to_owned(),
@@ -96,14 +128,23 @@ fn read(file: File, path: &Path) -> Result<SigningKey, OpenError> {
 }
 
 fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
+    let (new, key) = write_new(data_dir)?;
+    // A link, not a rename: it fails if another process has made the file meanwhile.
+    std::fs::hard_link(&new, path)?;
+    std::fs::remove_file(&new)?;
+    File::open(data_dir)?.sync_all()?;
+    Ok(key)
+}
+
+// Writes a new key under another name than its own, so that a crash leaves no half of a key under
+// the right one. Returns its path, too.
+fn write_new(data_dir: &Path) -> io::Result<(PathBuf, SigningKey)> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
     let text = Zeroizing::new(format!(
         "{FIRST_LINE}\n{}\n",
         HEXLOWER.encode(seed.as_slice())
     ));
-    // Written under another name first, so that a crash leaves no half of a key under the right
-    // one.
     let new = data_dir.join("identity.new");
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -117,9 +158,5 @@ fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
         .open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    // A link, not a rename: it fails if another process has made the file meanwhile.
-    std::fs::hard_link(&new, path)?;
-    std::fs::remove_file(&new)?;
-    File::open(data_dir)?.sync_all()?;
-    Ok(SigningKey::from_bytes(&seed))
+    Ok((new, SigningKey::from_bytes(&seed)))
 }

@@ -27,8 +27,8 @@ impl Node {
             return Ok(());
         }
         let info = format!(
-            r#"{{"name":"{}","version":"{}","os":"{}"}}"#,
-            self.0.config.name.escape_default(),
+            r#"{{"name":{},"version":"{}","os":"{}"}}"#,
+            json_string(&self.0.config.name),
             env!("CARGO_PKG_VERSION"),
             std::env::consts::OS
         );
@@ -73,6 +73,20 @@ impl Node {
     }
 }
 
+// Returns the text as a JSON string.
+fn json_string(text: &str) -> String {
+    let mut json = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => json.extend(['\\', letter]),
+            control if control < ' ' => json.push_str(&format!("\\u{:04x}", u32::from(control))),
+            other => json.push(other),
+        }
+    }
+    json.push('"');
+    json
+}
+
 /// Returns the write that lists a store in the root store.
 pub(super) fn listing(name: &str, genesis: &Genesis) -> Write {
     let name_key = format!("/stores/{}/name", genesis.store());
@@ -93,5 +107,27 @@ fn put(key: Bytes, value: Bytes) -> Op {
         key,
         value,
         expires_ms: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_is_a_json_string() {
+        let names = [
+            "kitchen",
+            "Zo\u{eb}'s",
+            "a \"b\" \\c",
+            "\u{0}\n\t\u{1f}",
+            "\u{1f600}",
+            "",
+        ];
+        for name in names {
+            let json = json_string(name);
+            let read: String = serde_json::from_str(&json).unwrap();
+            assert_eq!(read, name, "{json}");
+        }
     }
 }

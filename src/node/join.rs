@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     id::StoreId,
     node::{
+        data_dir::{META, STORES_DIR},
         error::OpenError,
         meta,
         node::{Node, Root, StoreInfo},
@@ -20,6 +21,9 @@ use crate::{
 pub enum FormerRoot {
     /// It was deleted: it had only the keys that the node wrote about itself.
     Dropped,
+    /// It is the root store of that mesh already: the join that made it so was cut, or the data
+    /// of a member was given to a new node.
+    Same,
     /// It is an ordinary store now.
     Kept {
         /// Name of that store.
@@ -36,6 +40,9 @@ impl Node {
     /// `OpenError`.
     pub async fn adopt_root(&self, genesis: Genesis) -> Result<FormerRoot, OpenError> {
         let Root { store: former, .. } = self.root_and_genesis();
+        if genesis.store() == former.id() {
+            return Ok(FormerRoot::Same);
+        }
         let row = self.former_row(former.id())?;
         let judged = former.frontier();
         let untouched = self.is_untouched(&former).await?;
@@ -44,6 +51,11 @@ impl Node {
             creator: genesis.creator,
         };
         let inner = &*self.0;
+        // A store of this node may be the root store of that mesh: it was the root store before an
+        // earlier join. One log must not have two writers.
+        if let Some(open) = self.open_store(&id) {
+            open.close().await?;
+        }
         let store = inner.open_store(id, authority).await?;
         former.close().await?;
         // An entry that was acknowledged since keeps the store.
@@ -84,7 +96,7 @@ impl Node {
         // From now on the new root store names the writers of the other stores.
         self.reopen_stores(&members).await?;
         if untouched {
-            let dir = inner.config.data_dir.join("stores");
+            let dir = inner.config.data_dir.join(STORES_DIR);
             let dir = dir.join(former.id().to_string());
             if let Err(error) = fs::remove_dir_all(&dir) {
                 tracing::warn!(%error, "the files of the former root store were not removed");
@@ -108,7 +120,7 @@ impl Node {
         rows.into_iter()
             .find(|row| row.id == id)
             .ok_or_else(|| OpenError::Unusable {
-                path: self.0.config.data_dir.join(meta::FILE),
+                path: self.0.config.data_dir.join(META),
                 what: "it does not name the root store".to_owned(),
             })
     }

@@ -1,9 +1,9 @@
 //! A node: an identity, a data directory of its own, and the stores in it.
 //!
 //! ```text
-//! identity.key   the signing key, 0600
+//! identity.key   the signing key, 0600; data without it is an error
 //! lock           taken before anything else; holds the process id
-//! meta.db        stores, root store, schema version
+//! meta.db        stores, root store, schema version; built again from the logs if it is damaged
 //! stores/{uuid}/ logs/ and state.db of each store
 //! run/sock       the local API, while it is served
 //! config.toml    settings of the node's owner, read at each start; may be missing
@@ -22,12 +22,14 @@ mod meta;
 #[cfg(feature = "net")]
 mod net_support;
 mod node;
+mod store_name;
 mod stores;
 
 #[cfg(feature = "hooks")]
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
 pub use error::{OpenError, StoreError};
+pub use identity::NewIdentity;
 pub use invites::Redeemed;
 pub use join::FormerRoot;
 pub use members::MeshError;

@@ -14,14 +14,14 @@ use tokio::runtime::Handle;
 use crate::{
     clock::Clock,
     disk::{Disk, RealDisk},
-    id::{Author, StoreId},
+    id::{Author, StoreId, looks_like_id},
     limits::BUS_BATCHES_MAX,
     node::{
-        data_dir::{IDENTITY, prepare},
+        data_dir::{IDENTITY, META, STORES_DIR, holds_data, holds_node, prepare},
         error::OpenError,
-        identity,
+        identity::{self, NewIdentity},
         lock::Lock,
-        meta::{self, Meta},
+        meta::Meta,
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, Store, StoreConfig, WriteError},
@@ -34,8 +34,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Makes the directory, with a new identity, if it is missing. Default: false.
     pub create: bool,
-    /// Name of the node for people, written to `/nodes/{key}/info` once. Default: the machine's
-    /// name.
+    /// Name of the node for people, written to `/nodes/{key}/info` once. A new node's must not look
+    /// like an id. Default: the machine's name.
     pub name: String,
     /// The wall clock. Default: the machine's.
     pub clock: Clock,
@@ -67,7 +67,7 @@ impl NodeConfig {
 
     /// True when there is a node in `data_dir`.
     pub fn exists(&self) -> bool {
-        self.data_dir.join(IDENTITY).exists() && self.data_dir.join(meta::FILE).exists()
+        self.data_dir.join(IDENTITY).exists() && self.data_dir.join(META).exists()
     }
 }
 
@@ -96,7 +96,8 @@ pub(super) struct Inner {
     pub(super) key: Arc<SigningKey>,
     // Held while an invite is redeemed, across awaits. Taken before `root` and `stores`.
     pub(super) redeeming: tokio::sync::Mutex<()>,
-    // Held while a store of another node is opened, across awaits: two openers would write one log.
+    // Held while a store is made, or one of another node is opened, across awaits: two openers would
+    // write one log.
     // Taken before `root` and `stores`.
     pub(super) opening: tokio::sync::Mutex<()>,
     // Replaced by `adopt_root`. Never held across an await. `adopt_root` takes it before `stores`;
@@ -105,6 +106,8 @@ pub(super) struct Inner {
     // All stores, the root store among them. Never held across an await.
     pub(super) stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
     pub(super) meta: Meta,
+    // Things that were mended when the directory was opened, a line each.
+    mended: Vec<String>,
     // The runtime on which the tasks of its stores run. It outlives the runtimes of callers.
     runtime: Handle,
     // Released when the node and the writers of all its stores are dropped.
@@ -132,11 +135,18 @@ impl Node {
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
-        prepare(&data_dir, config.create)?;
+        if config.create && looks_like_id(&config.name) && !holds_node(&data_dir) {
+            return Err(OpenError::NameLikeId { name: config.name });
+        }
+        prepare(config.disk.as_ref(), &data_dir, config.create)?;
         let lock = Arc::new(Lock::take(&data_dir)?);
+        if holds_data(&data_dir) && !identity::exists(&data_dir) {
+            let owner = Meta::author_in(&config.disk, &data_dir);
+            return Err(OpenError::IdentityMissing { data_dir, owner });
+        }
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
-        let meta = Meta::open(&data_dir, &author, config.create)?;
+        let (meta, mended) = Meta::open(&config.disk, &data_dir, &author, config.create)?;
         let mut rows = meta.stores()?;
         // The root store comes first: it names the writers of the others.
         rows.sort_by_key(|row| !row.root);
@@ -164,7 +174,7 @@ impl Node {
             stores.insert(row.id, (info, store));
         }
         let root = root.ok_or_else(|| OpenError::Unusable {
-            path: data_dir.join(meta::FILE),
+            path: data_dir.join(META),
             what: "it names no root store".to_owned(),
         })?;
         let node = Self(Arc::new(Inner {
@@ -175,11 +185,32 @@ impl Node {
             root: RwLock::new(root),
             stores: RwLock::new(stores),
             meta,
+            mended,
             runtime,
             lock,
         }));
         node.introduce().await?;
         Ok(node)
+    }
+
+    /// Gives the data in a directory to a new node, for a copy of another node's directory or one
+    /// whose `identity.key` is lost. The old key is kept beside the new one; the entries that it
+    /// signed are those of another node from now on. The new node belongs to no mesh until it
+    /// joins one.
+    ///
+    /// Durable on return. The directory must not be open.
+    ///
+    /// # Errors
+    /// `NoDataDir`: there is no data. `AlreadyRunning`, `Untrusted`, `ReadOnly`, `Io`.
+    pub fn renew_identity(data_dir: &Path) -> Result<NewIdentity, OpenError> {
+        prepare(&RealDisk, data_dir, false)?;
+        let _lock = Lock::take(data_dir)?;
+        if !holds_data(data_dir) {
+            return Err(OpenError::NoDataDir {
+                data_dir: data_dir.to_owned(),
+            });
+        }
+        identity::renew(data_dir)
     }
 
     /// Returns the node's public key, which is also its author id.
@@ -190,6 +221,12 @@ impl Node {
     /// Returns the data directory.
     pub fn data_dir(&self) -> &Path {
         &self.0.config.data_dir
+    }
+
+    /// Returns a line for each thing that was mended when the directory was opened. The repairs of
+    /// the stores are in the status of each.
+    pub fn mended(&self) -> &[String] {
+        &self.0.mended
     }
 
     /// Returns the wall clock.
@@ -247,7 +284,7 @@ async fn open_store(
 ) -> Result<Store, OpenError> {
     let opened = Store::open(StoreConfig {
         id,
-        dir: config.data_dir.join("stores").join(id.to_string()),
+        dir: config.data_dir.join(STORES_DIR).join(id.to_string()),
         key: Arc::clone(key),
         clock: config.clock.clone(),
         disk: Arc::clone(&config.disk),
@@ -275,8 +312,11 @@ pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -
 }
 
 fn machine_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    // Containers have such names.
+    match looks_like_id(&name) {
+        true => format!("host-{name}"),
+        false => name.into_owned(),
+    }
 }

@@ -1,16 +1,17 @@
 //! The stores of a node: finding one by name, making one, and opening one that another node made.
 
-use std::sync::PoisonError;
+use std::{fs, sync::PoisonError};
 
 use crate::{
     id::StoreId,
-    limits::STORE_NAME_CHARS_MAX,
     node::{
+        data_dir::STORES_DIR,
         error::StoreError,
         identity,
         introduction::listing,
         meta,
         node::{Node, StoreInfo},
+        store_name::{check_name, name_of_id},
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, Store},
@@ -50,7 +51,8 @@ impl Node {
         infos
     }
 
-    /// Makes a store. On return it is durable and listed in the root store.
+    /// Makes a store. On return it is durable and listed in the root store. If it cannot be listed,
+    /// it is removed again.
     ///
     /// # Errors
     /// `NameInvalid`, `NameTaken`, `Open`, `Write`.
@@ -60,10 +62,38 @@ impl Node {
             creator: self.id(),
             nonce: identity::random()?,
         };
+        let _one_at_a_time = self.0.opening.lock().await;
         self.check_free(name)?;
         let info = self.add_store(name, genesis).await?;
-        self.root().write_own(listing(name, &genesis)).await?;
+        let listed = self.root().write_own(listing(name, &genesis)).await;
+        if let Err(error) = listed {
+            self.drop_store(&info.id).await?;
+            return Err(error.into());
+        }
         Ok(info)
+    }
+
+    // Removes a store that nobody knows of yet, with its files.
+    async fn drop_store(&self, id: &StoreId) -> Result<(), StoreError> {
+        let removed = {
+            let mut stores = self
+                .0
+                .stores
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            stores.remove(id)
+        };
+        self.0.meta.change(&[], Some(id))?;
+        let Some((_info, store)) = removed else {
+            return Ok(());
+        };
+        let closed = store.close().await;
+        let dir = self.0.config.data_dir.join(STORES_DIR).join(id.to_string());
+        let deleted = fs::remove_dir_all(dir).map_err(|error| error.to_string());
+        if let Err(error) = closed.map_err(|error| error.to_string()).and(deleted) {
+            tracing::warn!(%error, "the files of a store that could not be listed were not removed");
+        }
+        Ok(())
     }
 
     /// Opens a store that another node made and listed in the root store. If its name is taken or
@@ -78,7 +108,7 @@ impl Node {
         if let Some(open) = self.stores().into_iter().find(|store| store.id == id) {
             return Ok(open);
         }
-        let own_name = format!("store-{}", &id.to_string()[..8]);
+        let own_name = name_of_id(&id);
         let free = check_name(name).and_then(|()| self.check_free(name));
         let name = free.map_or(own_name.as_str(), |()| name);
         self.add_store(name, genesis).await
@@ -138,16 +168,4 @@ impl Node {
             None => Ok(()),
         }
     }
-}
-
-fn check_name(name: &str) -> Result<(), StoreError> {
-    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let count = name.chars().count();
-    let fits = (1..=STORE_NAME_CHARS_MAX).contains(&count) && name.chars().all(letters);
-    if fits && name.parse::<StoreId>().is_err() && name != "." && name != ".." {
-        return Ok(());
-    }
-    Err(StoreError::NameInvalid {
-        name: name.chars().take(80).collect(),
-    })
 }

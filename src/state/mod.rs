@@ -4,7 +4,11 @@
 //! to the file in one durable transaction, about once a second. So a put costs the state no IO, and
 //! the file is never ahead of the log. Damage of the file is found when it is read; then the file
 //! is built again from the log.
+//!
+//! `pages` and `checked_file` also serve the redb files of floors above, which find damage the same
+//! way.
 
+mod checked_file;
 mod error;
 mod filter;
 mod flush;
@@ -17,6 +21,7 @@ mod tables;
 mod tests;
 mod view;
 
+pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
 pub use state::{Staged, State, StateReader};
 pub use stored::Stored;

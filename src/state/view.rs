@@ -276,7 +276,7 @@ fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
         Err(StateError::Damaged {
-            what: "the state file is not readable".to_owned(),
+            what: "it cannot be read".to_owned(),
         })
     })
 }

@@ -1,5 +1,7 @@
 //! `delete`: deletes one key, or all keys under a prefix.
 
+use std::ffi::OsString;
+
 use bytes::Bytes;
 use clap::Args;
 use lattice::wire::api;
@@ -7,15 +9,17 @@ use tokio::sync::mpsc;
 
 use crate::cli::{
     command::{put, put_stream},
-    exit::Failure,
-    input::{confirm, lines::Chunk},
+    exit::{Exit, Failure},
+    input::{confirm, key::KeyFlags, lines::Chunk},
     output::{object, print::escape},
     session::{Context, Lifetime},
 };
 
 /// Delete a key, or all keys under a prefix
 ///
-/// Prints the id of the entry once it is on disk. The history keeps the old values.
+/// Prints the id of the entry once it is on disk. The history keeps the old values. With --prefix,
+/// keys that only the node itself writes (/nodes/, /invites/ and /stores/ of the root store) are
+/// left, and so are keys that are written meanwhile: then it exits with 7.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["del", "rm"], after_help = "\
 Examples:
@@ -25,10 +29,12 @@ Examples:
 pub(crate) struct Delete {
     /// The key
     #[arg(required_unless_present = "prefix")]
-    key: Option<String>,
+    key: Option<OsString>,
     /// Delete all keys that start with this, each in a write of its own
     #[arg(long, conflicts_with = "key")]
-    prefix: Option<String>,
+    prefix: Option<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Do not ask for confirmation; required if stdin is not a terminal
     #[arg(long, requires = "prefix")]
     yes: bool,
@@ -40,9 +46,10 @@ pub(crate) struct Delete {
 impl Delete {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if let Some(prefix) = self.prefix {
+            let prefix = self.flags.key(prefix)?;
             return delete_all(context, prefix, self.yes).await;
         }
-        let key = Bytes::from(self.key.unwrap_or_default());
+        let key = self.flags.key(self.key.unwrap_or_default())?;
         let mut client = context.client(Lifetime::Short).await?;
         let if_head = match &self.if_head {
             Some(head) => put::find_head(&mut client, &context.store, &key, head).await?,
@@ -58,14 +65,14 @@ impl Delete {
     }
 }
 
-async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<(), Failure> {
+async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(), Failure> {
     if !yes {
         confirm::require_terminal("delete --prefix asks for confirmation")?;
     }
     let mut client = context.client(Lifetime::Short).await?;
     let request = api::ListRequest {
         store: context.store.clone(),
-        prefix: prefix.clone().into(),
+        prefix: prefix.clone(),
         keys_only: true,
         limit: 0,
         at_ms: None,
@@ -76,7 +83,7 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
         while let Some(page) = pages.message().await? {
             keys += page.items.len();
         }
-        let question = format!("delete {keys} keys under {:?}?", escape(prefix.as_bytes()));
+        let question = format!("delete {keys} keys under {:?}?", escape(&prefix));
         confirm::ask(question, "nothing was deleted").await?;
     }
     let mut pages = client.list(request).await?.into_inner();
@@ -91,6 +98,8 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
                 chunk.ops.push(api::Op {
                     key: item.key,
                     delete: true,
+                    // A value that nobody has seen yet is not deleted.
+                    if_head: item.entry.map(|entry| entry.id).unwrap_or_default(),
                     ..api::Op::default()
                 });
             }
@@ -100,24 +109,50 @@ async fn delete_all(context: &mut Context, prefix: String, yes: bool) -> Result<
         }
         Ok::<(), Failure>(())
     };
-    let write = put_stream::write_chunks(client, &context.store, &mut input);
-    let (read, result) = tokio::join!(read, write);
-    let deleted = match &result {
-        Ok(deleted) => *deleted,
-        Err((deleted, _stop)) => *deleted,
-    };
-    if context.out.json {
-        context.out.object(&object::Deleted { deleted })?;
+    let write = put_stream::write_chunks(client, &context.store, &mut input, &[RESERVED, CHANGED]);
+    let (read, sent) = tokio::join!(read, write);
+    let deleted = sent.written;
+    let skipped = |code: &str| sent.skipped.get(code).copied().unwrap_or(0);
+    let (reserved, changed) = (skipped(RESERVED), skipped(CHANGED));
+    let out = &mut context.out;
+    if out.json {
+        out.object(&object::Deleted {
+            deleted,
+            reserved,
+            changed,
+        })?;
     } else {
-        context.out.line(&format!("{deleted} deleted"))?;
+        out.line(&format!("{deleted} deleted"))?;
     }
-    context.out.flush()?;
+    out.flush()?;
+    if reserved > 0 {
+        let keys = if reserved == 1 {
+            "key was"
+        } else {
+            "keys were"
+        };
+        let text = format!("{reserved} {keys} left: only the node itself writes there");
+        out.notice("reserved_keys", &text);
+    }
     if deleted > 0 {
         context.note_unsent_write();
     }
-    result.map_err(|(deleted, stop)| stop.failure(deleted))?;
-    read
+    if let Some(stop) = sent.stop {
+        return Err(stop.failure(deleted));
+    }
+    read?;
+    if changed == 0 {
+        return Ok(());
+    }
+    let keys = if changed == 1 { "key was" } else { "keys were" };
+    let message = format!("{changed} {keys} written meanwhile and left");
+    Err(Failure::new(Exit::Partly, "changed_keys", message)
+        .hint("look at the new values, then run the command again to delete them, too"))
 }
+
+/// Codes of the errors of deletes that are left out.
+const RESERVED: &str = "reserved_key";
+const CHANGED: &str = "precondition_failed";
 
 /// Chunks of keys that are read ahead of the next request.
 const CHUNKS_AHEAD_MAX: usize = 4;

@@ -1,12 +1,17 @@
 //! `diff`: shows the keys that differ between two times.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
 use serde::Serialize;
 
 use crate::cli::{
     exit::Failure,
-    input::time::{When, parse_when},
+    input::{
+        key::KeyFlags,
+        time::{When, parse_when},
+    },
     output::{
         object::{self, Key},
         print::{escape, shorten},
@@ -28,7 +33,9 @@ Examples:
 pub(crate) struct Diff {
     /// Only keys that start with this
     #[arg(default_value = "", hide_default_value = true)]
-    prefix: String,
+    prefix: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// The first time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     from: When,
@@ -42,11 +49,12 @@ pub(crate) struct Diff {
 
 impl Diff {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let prefix = self.flags.key(self.prefix)?;
         let mut client = context.client(Lifetime::Short).await?;
         let now_ms = Clock::system().now_ms();
         let request = api::DiffRequest {
             store: context.store.clone(),
-            prefix: self.prefix.into(),
+            prefix,
             keys_only: self.keys_only,
             from_ms: self.from.at_ms(now_ms),
             to_ms: self.to.map(|to| to.at_ms(now_ms)),

@@ -1,11 +1,16 @@
 //! `get`, `list`, `heads`: read the state, now or at a past time.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
-    input::time::{When, date_time, parse_when},
+    input::{
+        key::KeyFlags,
+        time::{When, date_time, parse_when},
+    },
     output::{
         object::{self, short},
         print::{Output, escape, escape_lines, shorten},
@@ -26,7 +31,9 @@ Examples:
   lattice get /hello --json | jq -r .author")]
 pub(crate) struct Get {
     /// The key
-    key: String,
+    key: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// The value at this time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
@@ -34,11 +41,11 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let key = self.flags.key(self.key)?;
         let mut client = context.client(Lifetime::Short).await?;
-        let key = self.key;
         let request = api::GetRequest {
             store: context.store.clone(),
-            key: key.clone().into(),
+            key: key.clone(),
             at_ms: at_ms(self.at),
         };
         let Some(item) = client.get(request).await?.into_inner().item else {
@@ -64,7 +71,7 @@ impl Get {
                 "conflict",
                 &format!(
                     "!conflict ({heads} heads), see `lattice heads {}`",
-                    escape(key.as_bytes())
+                    escape(&key)
                 ),
             );
         }
@@ -89,7 +96,9 @@ Examples:
 pub(crate) struct List {
     /// Only keys that start with this
     #[arg(default_value = "", hide_default_value = true)]
-    prefix: String,
+    prefix: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Leave the values out
     #[arg(long)]
     keys_only: bool,
@@ -103,10 +112,11 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let prefix = self.flags.key(self.prefix)?;
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::ListRequest {
             store: context.store.clone(),
-            prefix: self.prefix.into(),
+            prefix,
             keys_only: self.keys_only,
             limit: self.limit.unwrap_or(0),
             at_ms: at_ms(self.at),
@@ -163,16 +173,18 @@ Examples:
   lattice put /hello merged --if-head 3f6c01aa")]
 pub(crate) struct Heads {
     /// The key
-    key: String,
+    key: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
 }
 
 impl Heads {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let key = self.flags.key(self.key)?;
         let mut client = context.client(Lifetime::Short).await?;
-        let key = self.key;
         let request = api::HeadsRequest {
             store: context.store.clone(),
-            key: key.clone().into(),
+            key: key.clone(),
         };
         let heads = client.heads(request).await?.into_inner().heads;
         if heads.is_empty() {
@@ -181,7 +193,7 @@ impl Heads {
         let out = &mut context.out;
         for head in &heads {
             if out.json {
-                out.object(&object::Head::new(key.as_bytes(), head))?;
+                out.object(&object::Head::new(&key, head))?;
             } else {
                 print_head(out, head)?;
             }
@@ -222,16 +234,16 @@ fn at_ms(at: Option<When>) -> Option<u64> {
     at.map(|at| at.at_ms(Clock::system().now_ms()))
 }
 
-fn not_found_then(key: &str) -> Failure {
-    let message = format!("{} had no value at that time", escape(key.as_bytes()));
+fn not_found_then(key: &[u8]) -> Failure {
+    let message = format!("{} had no value at that time", escape(key));
     Failure::new(Exit::NotFound, "not_found", message)
 }
 
 /// Returns the failure for a key without a value.
-pub(crate) fn not_found(key: &str) -> Failure {
+pub(crate) fn not_found(key: &[u8]) -> Failure {
     Failure::new(
         Exit::NotFound,
         "not_found",
-        format!("{} has no value", escape(key.as_bytes())),
+        format!("{} has no value", escape(key)),
     )
 }

@@ -1,12 +1,14 @@
 //! `history`: draws the graph of a key's entries.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use lattice::wire::api;
 
 use crate::cli::{
     command::get::{not_found, outcome},
     exit::Failure,
-    input::time::date_time,
+    input::{key::KeyFlags, time::date_time},
     output::{
         graph::Graph,
         object::{self, by_hook, short},
@@ -26,7 +28,9 @@ Examples:
   lattice history /hello --json | jq -r .value")]
 pub(crate) struct History {
     /// The key
-    key: String,
+    key: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Show at most this many entries
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -34,22 +38,23 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let key = self.flags.key(self.key)?;
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::HistoryRequest {
             store: context.store.clone(),
-            key: self.key.clone().into(),
+            key: key.clone(),
             limit: self.limit.unwrap_or(0),
         };
         let history = client.history(request).await?.into_inner();
         if history.entries.is_empty() {
-            return Err(not_found(&self.key));
+            return Err(not_found(&key));
         }
         let out = &mut context.out;
         if !out.json {
             return draw(out, &history);
         }
         for past in &history.entries {
-            out.object(&object::Past::new(self.key.as_bytes(), past))?;
+            out.object(&object::Past::new(&key, past))?;
         }
         if history.truncated {
             out.notice("truncated", "older entries exist");

@@ -114,6 +114,7 @@ impl Join {
         let mut client = if context.place.exists() {
             context.client_with(Lifetime::Long, &self.net).await?
         } else {
+            context.place.check_socket()?;
             let file = FileConfig::read(&context.place.data_dir)?;
             let node = up::open(context, self.name.or_else(|| file.name.clone())).await?;
             context.serve(node, self.net.config(file)).await?

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, fmt::Write as _};
 
 use clap::{Args, Subcommand};
-use lattice::wire::api;
+use lattice::{id::looks_like_id, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
@@ -210,35 +210,56 @@ impl Connect {
     }
 }
 
-// Finds the only peer with this id, beginning of an id, or name.
+// Finds the only peer with this id, beginning of an id, or name. A member chooses its own name: it
+// must not stand for the id of another member.
 async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let reply = client
         .list_peers(api::ListPeersRequest {})
         .await?
         .into_inner();
-    let begins = |peer: &&api::Peer| !named.is_empty() && hex(&peer.node).starts_with(named);
-    let mut matching: Vec<_> = reply
-        .peers
-        .iter()
-        .filter(|peer| begins(peer) || peer.name == named)
-        .cloned()
-        .collect();
-    match (matching.pop(), matching.len()) {
-        (Some(peer), 0) => Ok(peer),
-        (Some(_), others) => Err(Failure::usage(
-            "ambiguous_node",
-            format!("{named:?} matches {} nodes", others + 1),
-        )
-        .hint("give more digits of its id")),
-        (None, _) => Err(Failure::new(
+    let matching = matching(reply.peers, named);
+    match &matching[..] {
+        [peer] => Ok(peer.clone()),
+        [] => Err(Failure::new(
             Exit::NotFound,
             "unknown_node",
             format!("no peer has the id or the name {named:?}"),
         )
         .hint("`lattice peer list` lists the peers")),
+        several => {
+            let nodes = several.iter().take(NODES_SHOWN_MAX).map(|peer| {
+                let name = escape(peer.name.as_bytes());
+                format!("{} ({name}, {})", hex(&peer.node), peer.role)
+            });
+            let nodes: Vec<String> = nodes.collect();
+            let message = format!("{named:?} matches {} nodes", several.len());
+            Err(Failure::usage("ambiguous_node", message)
+                .hint(format!("give the whole id of one: {}", nodes.join(", "))))
+        }
     }
 }
+
+// Returns the peers that `named` may stand for: the one with exactly this id, or those whose id
+// begins so or whose name it is. Removed nodes are only found if no member is.
+fn matching(peers: Vec<api::Peer>, named: &str) -> Vec<api::Peer> {
+    let digits = named.to_ascii_lowercase();
+    let is_meant = |peer: &api::Peer| {
+        let id = hex(&peer.node);
+        match digits.len() {
+            0 => false,
+            // A whole id.
+            64 => id == digits,
+            _fewer => id.starts_with(&digits) || (!looks_like_id(named) && peer.name == named),
+        }
+    };
+    let meant = peers.into_iter().filter(is_meant);
+    let (removed, members): (Vec<_>, Vec<_>) = meant.partition(|peer| peer.role == "removed");
+    if members.is_empty() { removed } else { members }
+}
+
+/// Nodes that an error about an ambiguous name lists.
+const NODES_SHOWN_MAX: usize = 5;
 
 const LIST_HELP: &str = "\
 A line for each member: the first digits of its id, its name and its role; online, or when it was
@@ -252,3 +273,57 @@ rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error,
 Examples:
   lattice peer list
   lattice peers --json | jq -r 'select(.behind > 0) | .name'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(digit: u8, name: &str, role: &str) -> api::Peer {
+        api::Peer {
+            node: vec![digit; 32].into(),
+            name: name.to_owned(),
+            role: role.to_owned(),
+            ..api::Peer::default()
+        }
+    }
+
+    fn found(peers: &[api::Peer], named: &str) -> Vec<u8> {
+        let matching = matching(peers.to_vec(), named);
+        matching.iter().map(|peer| peer.node[0]).collect()
+    }
+
+    /// A member took the id of another one as its name: neither could be removed by the command line.
+    #[test]
+    fn id_is_never_ambiguous_with_a_name() {
+        let kitchen = "11".repeat(32);
+        let peers = [
+            peer(0x11, "kitchen", "writer"),
+            peer(0x22, &kitchen, "writer"),
+            peer(0x33, &kitchen[..8], "removed"),
+            peer(0x44, "cafe", "writer"),
+            peer(0xca, "attic", "writer"),
+        ];
+        assert_eq!(found(&peers, &kitchen), [0x11]);
+        assert_eq!(found(&peers, &kitchen.to_uppercase()), [0x11]);
+        assert_eq!(found(&peers, &kitchen[..8]), [0x11]);
+        assert_eq!(found(&peers, "kitchen"), [0x11]);
+        assert_eq!(found(&peers, &"22".repeat(32)), [0x22]);
+        assert_eq!(found(&peers, "cafe"), [0x44]);
+        assert_eq!(found(&peers, "ca"), [0xca]);
+        assert!(found(&peers, "").is_empty());
+    }
+
+    #[test]
+    fn removed_node_does_not_take_a_name() {
+        let peers = [
+            peer(0x11, "kitchen", "removed"),
+            peer(0x22, "kitchen", "writer"),
+            peer(0x33, "cellar", "removed"),
+        ];
+        assert_eq!(found(&peers, "kitchen"), [0x22]);
+        assert_eq!(found(&peers, "cellar"), [0x33]);
+        assert_eq!(found(&peers, &"11".repeat(32)), [0x11]);
+        let twins = [peer(0x11, "a", "writer"), peer(0x12, "a", "reader")];
+        assert_eq!(found(&twins, "a"), [0x11, 0x12]);
+    }
+}

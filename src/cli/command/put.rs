@@ -1,6 +1,7 @@
 //! `put`: writes one key from the arguments, or many from lines of stdin.
 
 use std::{
+    ffi::OsString,
     io::{self, Read as _},
     path::PathBuf,
     time::Duration,
@@ -14,6 +15,7 @@ use crate::cli::{
     command::put_stream,
     exit::{Exit, Failure},
     input::{
+        key::KeyFlags,
         lines::Format,
         time::{millis, parse_duration},
     },
@@ -37,10 +39,12 @@ Examples:
 pub(crate) struct Put {
     /// The key, 1 to 4096 bytes; by convention a path such as /nodes/7/state
     #[arg(required_unless_present = "stdin")]
-    key: Option<String>,
+    key: Option<OsString>,
     /// The value, up to 1 MiB; `-` reads it from stdin
     #[arg(required_unless_present_any = ["stdin", "file"], allow_hyphen_values = true)]
     value: Option<String>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Read the value from a file
     #[arg(long, value_name = "PATH", conflicts_with = "value")]
     file: Option<PathBuf>,
@@ -79,7 +83,7 @@ impl Put {
         if self.stdin {
             return put_stream::put_lines(context, self.format, ttl_ms).await;
         }
-        let key = Bytes::from(self.key.unwrap_or_default());
+        let key = self.flags.key(self.key.unwrap_or_default())?;
         let value = match (self.value, self.file) {
             (_, Some(path)) => read_file(path).await?,
             (Some(value), None) if value == "-" => read_stdin().await?,

@@ -1,7 +1,7 @@
 //! `put --stdin`: sends lines as pipelined writes, with a bounded number in flight.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     time::{Duration, Instant},
 };
@@ -29,11 +29,7 @@ pub(crate) async fn put_lines(
 ) -> Result<(), Failure> {
     let client = context.client(Lifetime::Short).await?;
     let mut input = read_lines(format, ttl_ms);
-    let result = write_chunks(client, &context.store, &mut input).await;
-    let written = match &result {
-        Ok(written) => *written,
-        Err((written, _stop)) => *written,
-    };
+    let Sent { written, stop, .. } = write_chunks(client, &context.store, &mut input, &[]).await;
     if context.out.json {
         context.out.object(&object::Count { written })?;
     } else {
@@ -43,20 +39,34 @@ pub(crate) async fn put_lines(
     if written > 0 {
         context.note_unsent_write();
     }
-    result
-        .map(drop)
-        .map_err(|(written, stop)| stop.failure(written))
+    stop.map_or(Ok(()), |stop| Err(stop.failure(written)))
 }
 
-/// Sends the chunks of `input` and returns how many writes are on disk.
+/// The outcome of a stream of writes.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// Writes that are on disk.
+    pub(crate) written: u64,
+    /// Refused writes that do not end the stream, by the code of the error.
+    pub(crate) skipped: BTreeMap<String, u64>,
+    /// Why the rest was not sent; `None`: all was sent.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// Sends the chunks of `input`. A write that is refused with one of the codes `skips` is counted and
+/// does not end the stream.
 ///
-/// At most `IN_FLIGHT_MAX` chunks are sent and not answered. An error also has the count.
+/// At most `IN_FLIGHT_MAX` chunks are sent and not answered.
 pub(crate) async fn write_chunks(
     mut client: Client,
     store: &str,
     input: &mut Input,
-) -> Result<u64, (u64, Stop)> {
-    let mut pipe = Pipe::default();
+    skips: &'static [&'static str],
+) -> Sent {
+    let mut pipe = Pipe {
+        skips,
+        ..Pipe::default()
+    };
     // The call begins with the first request, so without lines there is no call.
     let Some(first) = pipe.next(store, input).await else {
         return pipe.end();
@@ -155,6 +165,9 @@ struct Pipe {
     in_flight: VecDeque<(Vec<u64>, u64)>,
     // Writes that were answered, and are on disk.
     written: u64,
+    // Codes of errors that do not end the stream, and how often each came.
+    skips: &'static [&'static str],
+    skipped: BTreeMap<String, u64>,
     stop: Option<Stop>,
     progress: Progress,
 }
@@ -184,11 +197,14 @@ impl Pipe {
         for (line, result) in numbers.into_iter().zip(reply.results) {
             match result.failed {
                 None => self.written += 1,
-                Some(failed) if !matches!(self.stop, Some(Stop::Refused { .. })) => {
+                Some(failed) => {
                     let error = ApiError::from_wire(failed);
-                    self.stop = Some(Stop::Refused { line, error });
+                    if self.skips.contains(&error.code.as_str()) {
+                        *self.skipped.entry(error.code).or_default() += 1;
+                    } else if !matches!(self.stop, Some(Stop::Refused { .. })) {
+                        self.stop = Some(Stop::Refused { line, error });
+                    }
                 }
-                Some(_later) => {}
             }
         }
         self.progress.show(self.written, bytes_read);
@@ -202,10 +218,13 @@ impl Pipe {
             .unwrap_or(1)
     }
 
-    fn end(self) -> Result<u64, (u64, Stop)> {
+    fn end(self) -> Sent {
         self.progress.clear();
-        self.stop
-            .map_or(Ok(self.written), |stop| Err((self.written, stop)))
+        Sent {
+            written: self.written,
+            skipped: self.skipped,
+            stop: self.stop,
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! `status`: shows the node, its stores and their health, or the members that have a key.
 
+use std::ffi::OsString;
+
+use bytes::Bytes;
 use clap::Args;
 use lattice::wire::api;
 
 use crate::cli::{
     command::{get::not_found, verify::named},
     exit::Failure,
-    input::time::date_time,
+    input::{key::KeyFlags, time::date_time},
     output::{
         health,
         object::{self, hex, short},
@@ -24,14 +27,17 @@ Examples:
   lattice status --json | jq '.stores[0].entries'")]
 pub(crate) struct Status {
     /// Show instead the members that have the value of this key on disk
-    key: Option<String>,
+    key: Option<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
 }
 
 impl Status {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         if let Some(key) = self.key {
-            return who_has(context, &key).await;
+            let key = self.flags.key(key)?;
+            return who_has(context, key).await;
         }
         let status = client.status(api::StatusRequest {}).await?.into_inner();
         let is_running = context.is_connected();
@@ -56,18 +62,18 @@ impl Status {
     }
 }
 
-async fn who_has(context: &mut Context, key: &str) -> Result<(), Failure> {
+async fn who_has(context: &mut Context, key: Bytes) -> Result<(), Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let request = api::WhoHasRequest {
         store: context.store.clone(),
-        key: key.to_owned().into(),
+        key: key.clone(),
     };
     let api::WhoHasReply {
         entry,
         nodes,
         members,
     } = client.who_has(request).await?.into_inner();
-    let entry = entry.ok_or_else(|| not_found(key))?;
+    let entry = entry.ok_or_else(|| not_found(&key))?;
     let out = &mut context.out;
     let nodes: Vec<String> = nodes.iter().map(|node| hex(node)).collect();
     if out.json {

@@ -32,15 +32,25 @@ use crate::cli::{
 #[command(after_help = "\
 Examples:
   lattice init
-  lattice init --data-dir /srv/lattice --name kitchen")]
+  lattice init --data-dir /srv/lattice --name kitchen
+  lattice init --new-identity       in a copy of another node's directory")]
 pub(crate) struct Init {
     /// Name of the node [default: the host's name]
     #[arg(long)]
     name: Option<String>,
+    /// Make the data here that of a new node, for a copied directory or a lost identity.key
+    ///
+    /// The data stays and the old key is kept beside the new one. The new node is not a member until
+    /// it joins: it reads, and writes nothing.
+    #[arg(long, conflicts_with = "name")]
+    new_identity: bool,
 }
 
 impl Init {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.new_identity {
+            return renew_identity(context);
+        }
         let created = !context.place.exists();
         let node = if created {
             let name = match self.name {
@@ -86,6 +96,43 @@ impl Init {
     }
 }
 
+fn renew_identity(context: &mut Context) -> Result<(), Failure> {
+    let data_dir = &context.place.data_dir;
+    let new = Node::renew_identity(data_dir)?;
+    let has_hooks = data_dir.join("hooks.toml").is_file();
+    let data_dir = data_dir.display().to_string();
+    let kept = new.kept.map(|kept| kept.display().to_string());
+    let former = new.former.map(|former| former.to_string());
+    let node = new.node.to_string();
+    let out = &mut context.out;
+    if out.json {
+        out.object(&object::NewIdentity {
+            r#type: "new_identity",
+            node,
+            data_dir,
+            former,
+            kept,
+        })?;
+    } else {
+        out.line(&format!("node     {node}"))?;
+        out.line(&format!("data     {data_dir} (kept)"))?;
+        if let Some(former) = former {
+            out.line(&format!("before   {former}"))?;
+        }
+        if let Some(kept) = &kept {
+            out.line(&format!("old key  {kept}"))?;
+        }
+        out.line("next     lattice join TOKEN, with a token from `lattice invite` on a member")?;
+    }
+    if has_hooks {
+        out.notice(
+            "hooks",
+            "hooks.toml is in this directory, too: its hooks run on this node as well",
+        );
+    }
+    out.flush()
+}
+
 /// Start the node; create it if there is none
 ///
 /// Runs until Ctrl-C, SIGTERM or `lattice down`. `config.toml` in the data directory sets name,
@@ -125,6 +172,7 @@ impl Up {
         // From here on, a signal stops the node in order.
         let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
+        context.place.check_socket()?;
         let created = !context.place.exists();
         let file = FileConfig::read(&context.place.data_dir)?;
         let node = open(context, self.name.or_else(|| file.name.clone())).await?;

@@ -106,7 +106,8 @@ impl Rules {
             "delete" => Kind::Delete,
             "expire" => Kind::Expire,
             "retract" => Kind::Retract,
-            "caught_up" | "progress" | "gap" => return Ok(Verdict::NoChange),
+            // A damaged value has none to check: the watch says that it could not be read.
+            "caught_up" | "progress" | "gap" | "damaged" => return Ok(Verdict::NoChange),
             other => return Err(format!("its type {other:?} is unknown")),
         };
         let Some(proof) = line.proof.take() else {

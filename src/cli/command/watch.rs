@@ -1,6 +1,6 @@
 //! `watch`: prints the changes of keys as they happen.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueEnum};
 use lattice::{
@@ -14,6 +14,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::{
         author,
+        key::KeyFlags,
         time::{When, brief, parse_duration, parse_when},
     },
     output::{
@@ -46,7 +47,9 @@ Examples:
 pub(crate) struct Watch {
     /// Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
     #[arg(value_name = "PREFIX")]
-    prefixes: Vec<String>,
+    prefixes: Vec<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Match the keys exactly, not as prefixes
     #[arg(long, requires = "prefixes")]
     exact: bool,
@@ -133,7 +136,7 @@ impl Watch {
             cursors,
             count: self.count,
             until_caught_up: self.until_caught_up,
-            ..Follow::new(client, self.request(context.store.clone(), author))
+            ..Follow::new(client, self.request(context.store.clone(), author)?)
         };
         let down = context.down_requested();
         let timed_out = async {
@@ -154,7 +157,7 @@ impl Watch {
         }
     }
 
-    fn request(self, store: String, author: bytes::Bytes) -> api::WatchRequest {
+    fn request(self, store: String, author: bytes::Bytes) -> Result<api::WatchRequest, Failure> {
         let kind = |only: &Only| match only {
             Only::Put => Some("put"),
             Only::Delete => Some("delete"),
@@ -163,8 +166,10 @@ impl Watch {
         };
         let now_ms = Clock::system().now_ms();
         let bytes = |text: String| bytes::Bytes::from(text);
-        api::WatchRequest {
-            prefixes: self.prefixes.into_iter().map(bytes).collect(),
+        let prefixes = self.prefixes.into_iter();
+        let prefixes = prefixes.map(|prefix| self.flags.key(prefix));
+        Ok(api::WatchRequest {
+            prefixes: prefixes.collect::<Result<_, _>>()?,
             patterns: self.globs.into_iter().map(bytes).collect(),
             exact: self.exact,
             start: Some(match (self.after, self.since, self.arrived_since) {
@@ -188,7 +193,7 @@ impl Watch {
             conflicts_only: self.only.contains(&Only::Conflict),
             author,
             ..request(store, String::new())
-        }
+        })
     }
 }
 

@@ -243,6 +243,7 @@ fn parse_json(line: &[u8]) -> Result<api::Op, LineError> {
         delete: line.value.is_none(),
         value: line.value.unwrap_or_default().into(),
         ttl_ms: line.ttl_ms,
+        ..api::Op::default()
     })
 }
 

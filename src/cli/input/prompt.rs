@@ -43,7 +43,7 @@ impl Prompt {
             runtime: Handle::current(),
         }));
         if let Some(path) = &history
-            && path.exists()
+            && path.is_file()
         {
             editor.load_history(path).map_err(terminal_failed)?;
         }

@@ -25,6 +25,11 @@ pub(crate) fn uuid(id: &[u8]) -> String {
     lattice::id::StoreId::from_slice(id).map_or_else(|| hex(id), |id| id.to_string())
 }
 
+// As serde calls it.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Converts a text of the API, where an empty one means that it is absent.
 pub(crate) fn not_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -303,6 +308,21 @@ impl From<&api::LogEntry> for Logged {
     }
 }
 
+/// The identity that `init --new-identity` made.
+#[derive(Serialize)]
+pub(crate) struct NewIdentity {
+    /// `new_identity`.
+    pub(crate) r#type: &'static str,
+    pub(crate) node: String,
+    pub(crate) data_dir: String,
+    /// Node whose key was replaced; absent if there was no key, or it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) former: Option<String>,
+    /// Path where the old key is kept; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<String>,
+}
+
 /// The node that `up` started or `init` created.
 #[derive(Serialize)]
 pub(crate) struct Started {
@@ -340,6 +360,12 @@ pub(crate) struct Count {
 pub(crate) struct Deleted {
     /// Number of deleted keys.
     pub(crate) deleted: u64,
+    /// Number of keys that only the node itself may write, and that were left; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) reserved: u64,
+    /// Number of keys that were written meanwhile, and that were left; absent if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) changed: u64,
 }
 
 /// A store.

@@ -122,3 +122,26 @@ fn damaged_store_is_exit_6() {
         "{ran}"
     );
 }
+
+/// The node of another mesh's member, with the root store that it had before as a second store.
+#[test]
+fn empty_meta_is_built_again_and_reported() {
+    let (a, b) = (Home::new(), Home::initialised());
+    let _a_node = a.up();
+    b.run(&["put", "/t/before", "1"]).ok();
+    let token = a.run(&["invite"]).raw;
+    // It ends with 5 if the sponsor does not have the former root store of this node yet.
+    let joined = b.run(&["join", token.trim(), "--name", "b"]);
+    assert!(matches!(joined.code, 0 | 5), "{joined}");
+    let stores = b.run(&["store", "list"]).raw;
+    assert_eq!(stores.lines().count(), 2, "{stores}");
+    fs::write(b.data().join("meta.db"), "").unwrap();
+    let status = b.run(&["status"]);
+    assert_eq!(status.code, 0, "{status}");
+    let line = "meta.db was built again from the logs, with root store [uuid], 2 stores in all: it \
+                is empty (the old file is kept as meta.db.damaged)";
+    assert!(status.stdout.contains(line), "{status}");
+    assert_eq!(b.run(&["store", "list"]).raw, stores);
+    b.run(&["put", "/t/after", "1"]).ok();
+    b.run(&["verify"]).ok();
+}

@@ -52,7 +52,7 @@ fn copied_directory_fork_is_shown_and_repaired() {
 
     insta::assert_snapshot!(b.run(&["put", "/k", "more"]), @r#"
     error: this node's own log has forked at entry 2: two places have written with its key
-    hint: stop the other node that uses this data directory or a copy of it, then run `lattice repair`
+    hint: stop the other node that uses this data directory or a copy of it, then run `lattice repair`; `lattice init --new-identity` makes a copy a node of its own
     exit 1
     "#);
     let status = a.run(&["status"]).ok();

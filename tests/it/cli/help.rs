@@ -141,6 +141,7 @@ fn short_help_of_watch_names_every_flag() {
       [PREFIX]...  Only keys that start with this, byte by byte: /jobs/1 also matches /jobs/10
 
     Options:
+          --key-base64            The key or prefix is given in base64, like `key_base64` of --json
           --exact                 Match the keys exactly, not as prefixes
       -g, --glob <PATTERN>        Also keys that match: * matches bytes other than /, ** any bytes, ?
                                   one byte other than /
@@ -203,6 +204,7 @@ fn short_help_of_put_names_every_flag() {
       [VALUE]  The value, up to 1 MiB; `-` reads it from stdin
 
     Options:
+          --key-base64          The key or prefix is given in base64, like `key_base64` of --json
           --file <PATH>         Read the value from a file
           --stdin               Read keys and values from stdin, one pair per line, each a write of its
                                 own

@@ -422,3 +422,24 @@ fn listing_makes_no_consumers() {
     home.run(&["consumer", "create", "c"]).ok();
     assert_eq!(files(), 1);
 }
+
+#[test]
+fn credentials_in_a_url_are_not_shown() {
+    let home = Home::initialised();
+    let url = "https://me:hush@example.org/in?q=1";
+    let added = home.run(&["hook", "add", "h", "/x/", "--http", url]);
+    let listed = home.run(&["hook", "list"]);
+    let json = home.run(&["hook", "list", "--json"]);
+    for shown in [&added, &listed, &json] {
+        assert_eq!(shown.code, 0, "{shown}");
+        assert!(
+            shown.stdout.contains("https://...@example.org/in?q=1"),
+            "{shown}"
+        );
+        assert!(!shown.to_string().contains("hush"), "{shown}");
+    }
+    let file = fs::read_to_string(home.data().join("hooks.toml")).unwrap();
+    assert!(file.contains(url), "{file}");
+    // The same definition again.
+    home.run(&["hook", "add", "h", "/x/", "--http", url]).ok();
+}

@@ -140,3 +140,30 @@ fn killed_node_leaves_nothing_in_the_way() {
     let _node = home.up();
     assert_eq!(home.run(&["get", "/t/a"]).ok(), "1");
 }
+
+/// A directory whose socket no system binds was filled with an identity and a store first.
+#[test]
+fn too_long_socket_path_creates_nothing() {
+    let home = Home::new();
+    let deep = home.path(&"d".repeat(120));
+    let deep = deep.to_str().unwrap();
+    let ran = home.run(&["up", "--data-dir", deep]);
+    assert_eq!(ran.code, 2, "{ran}");
+    assert!(ran.stderr.contains("the system allows 107"), "{ran}");
+    assert!(!fs::exists(deep).unwrap());
+}
+
+/// The name was written with the escapes of Rust, which JSON does not have.
+#[test]
+fn info_of_the_node_is_json_for_any_name() {
+    let home = Home::new();
+    let name = "Zo\u{eb}'s \"kitchen\" \\ 1";
+    home.run(&["init", "--name", name]).ok();
+    let listed = home.run(&["list", "/nodes/", "--json"]).json();
+    let info = listed
+        .iter()
+        .find(|item| item["key"].as_str().unwrap().ends_with("/info"))
+        .unwrap();
+    let info: serde_json::Value = serde_json::from_str(info["value"].as_str().unwrap()).unwrap();
+    assert_eq!(info["name"], name);
+}

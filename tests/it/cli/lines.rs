@@ -1,5 +1,7 @@
 //! Many writes from stdin.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
 use super::harness::Home;
 
 #[test]
@@ -180,4 +182,89 @@ fn prefix_delete_needs_confirmation() {
     "#);
     assert_eq!(home.run(&["list", "/t/"]).ok(), "");
     assert_eq!(home.run(&["get", "/u"]).ok(), "x");
+}
+
+/// The first key that only the node itself writes ended the command, and all keys behind it stayed.
+#[test]
+fn prefix_delete_leaves_the_keys_of_the_node() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.feed(&["put", "--stdin"], "/a\tx\n/o\tx\n/z\tx\n").ok();
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "", "--yes"]), @r#"
+    3 deleted
+    note: 3 keys were left: only the node itself writes there
+    exit 0
+    "#);
+    let listed = home.run(&["list", "/"]).ok();
+    let keys = ["/a", "/o", "/z"];
+    assert!(keys.iter().all(|key| !listed.contains(key)), "{listed}");
+    insta::assert_snapshot!(home.run(&["delete", "--prefix", "/nodes/", "--yes", "--json"]), @r#"
+    {"deleted":0,"reserved":2}
+    {"notice":"reserved_keys","message":"2 keys were left: only the node itself writes there"}
+    exit 0
+    "#);
+}
+
+/// A value that was put while the keys were listed and deleted was deleted unseen.
+#[test]
+fn prefix_delete_keeps_a_value_written_meanwhile() {
+    const KEYS: usize = 100_000;
+    let home = Home::initialised();
+    let _node = home.up();
+    let lines: String = (0..KEYS).map(|n| format!("/t/{n:06}\tx\n")).collect();
+    home.feed(&["put", "--stdin"], lines).ok();
+    let deleting = home.start(&["delete", "--prefix", "/t/", "--yes"]);
+    // The keys were listed when the first one is gone; the last one is not sent yet.
+    while home.run(&["get", "/t/000000"]).code == 0 {}
+    let last = format!("/t/{:06}", KEYS - 1);
+    home.run(&["put", &last, "new"]).ok();
+    insta::assert_snapshot!(deleting.end(), @r#"
+    99999 deleted
+    error: 1 key was written meanwhile and left
+    hint: look at the new values, then run the command again to delete them, too
+    exit 7
+    "#);
+    assert_eq!(home.run(&["get", &last]).ok(), "new");
+    assert_eq!(home.run(&["list", "/t/"]).raw.lines().count(), 1);
+}
+
+/// A key that is not UTF-8 could be written from stdin, and not be named again.
+#[test]
+fn any_key_can_be_named() {
+    let home = Home::initialised();
+    let _node = home.up();
+    // With a NUL byte, which no argument can have, and one that can be given as it is.
+    for (key, base64) in [(&b"/raw\xff\0"[..], "L3Jhd/8A"), (b"/raw\xff", "L3Jhd/8=")] {
+        let line = [key, b"\tv\n"].concat();
+        home.feed(&["put", "--stdin"], line).ok();
+        let run = |arguments: &[&str]| home.run(&[arguments, &["--key-base64"]].concat());
+        assert_eq!(run(&["get", base64]).ok(), "v");
+        run(&["put", base64, "w"]).ok();
+        assert_eq!(run(&["get", base64]).ok(), "w");
+        assert_eq!(run(&["history", base64, "--json"]).json().len(), 2);
+        assert_eq!(
+            run(&["heads", base64, "--json"]).json()[0]["key_base64"],
+            base64
+        );
+        let listed = run(&["list", base64, "--json"]).json();
+        assert_eq!(listed[0]["key_base64"], base64);
+        assert_eq!(
+            run(&["diff", base64, "--from", "1h"]).ok().lines().count(),
+            1
+        );
+        let watched = run(&["watch", base64, "--exact", "--until-caught-up", "--json"]);
+        assert_eq!(watched.json()[0]["key_base64"], base64);
+        run(&["status", base64]).ok();
+        if !key.contains(&0) {
+            let mut command = home.command(&["get"]);
+            command.arg(OsStr::from_bytes(key));
+            assert_eq!(home.spawn(command).end().ok(), "w");
+        }
+        run(&["delete", base64]).ok();
+        assert_eq!(run(&["get", base64]).code, 3);
+    }
+    insta::assert_snapshot!(home.run(&["get", "?", "--key-base64"]), @r#"
+    error: the key is not base64: Invalid symbol 63, offset 0
+    exit 2
+    "#);
 }

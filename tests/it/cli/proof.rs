@@ -209,6 +209,9 @@ fn malformed_line_fails() {
     assert_eq!(counts(all, &[]), (2, u64::try_from(bad.len()).unwrap()));
     assert_eq!(counts(b"\xff\xfe\n", &[]), (0, 1));
     assert_eq!(counts("", &[]), (0, 0));
+    // A value that the watch could not read: there is nothing to check.
+    let damaged = r#"{"type":"damaged","key":"/a","entry":"00","author":"00","seq":1,"what":"x"}"#;
+    assert_eq!(counts(format!("{line}\n{damaged}\n{line}"), &[]), (2, 0));
 }
 
 #[test]

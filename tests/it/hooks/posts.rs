@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write as _},
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     sync::{Arc, Mutex},
     thread,
 };
@@ -99,6 +100,7 @@ async fn change_is_posted_and_signed() {
     let (url, requests) = serve(&["200 OK"]);
     let secret = bench.path("secret");
     std::fs::write(&secret, "whsec_c2VjcmV0\n").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     let hook = Hook {
         secret_file: Some(secret),
         ..hook(url)

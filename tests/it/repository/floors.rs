@@ -57,8 +57,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 1,
-        modules: &["protocol", "disk", "pace"],
-        does: "decides by rules without IO; wraps the file operations that a fault test can fail; shares a core fairly",
+        modules: &["protocol", "disk", "pace", "permissions"],
+        does: "decides by rules without IO; wraps the file operations that a fault test can fail; shares a core fairly; checks owner and mode of files",
     },
     Floor {
         number: 0,

@@ -1,5 +1,6 @@
 //! A store and the directory of its node, as a program uses them.
 
 mod handle;
+mod meta;
 mod node;
 mod past;

@@ -1,0 +1,54 @@
+//! A pass over the log files of a directory that changes none of them.
+
+use std::{io, path::Path};
+
+use crate::{
+    disk::{Disk, Open},
+    limits::REPLAY_CHUNK_BYTES,
+    log::{
+        LogError,
+        error::file_error,
+        logs::parse_file_name,
+        record::{Step, Walk},
+    },
+    protocol::entry::Entry,
+};
+
+/// Calls `visit` with each entry that can be read in the log files of `dir`, file by file, in the
+/// order of their records.
+///
+/// It is for a directory whose store cannot be opened yet. The entries are well formed and have the
+/// ids that their frames name; whether they count is not decided. Records behind the durable end
+/// are visited, too; bytes that cannot be read are skipped. A missing directory has no entries.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn survey(
+    disk: &dyn Disk,
+    dir: &Path,
+    mut visit: impl FnMut(&Entry),
+) -> Result<(), LogError> {
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        names => names.map_err(|source| file_error(&dir.display().to_string(), source))?,
+    };
+    let logs = names.iter().filter_map(|name| name.to_str());
+    for name in logs.filter(|name| parse_file_name(name).is_some()) {
+        let mut read = || {
+            let file = disk.open(&dir.join(name), Open::Existing)?;
+            let bytes = file.len()?;
+            let mut walk = Walk::new(file, 0, bytes, REPLAY_CHUNK_BYTES);
+            while let Some(step) = walk.step()? {
+                if let Step::Record(record) = step
+                    && !record.header.seal
+                    && let Ok(entry) = record.entry()
+                {
+                    visit(&entry);
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|source| file_error(name, source))?;
+    }
+    Ok(())
+}

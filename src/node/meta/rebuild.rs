@@ -1,0 +1,292 @@
+//! Building `meta.db` again from the logs.
+//!
+//! A root store lists stores, itself among them, each with the genesis from which its id is derived.
+//! So the logs of a root store prove that the node has it and who founded it. A wrong root store
+//! would be worse than none: the rule below gives one only if no other is possible.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    disk::Disk,
+    id::StoreId,
+    log::{LogError, survey},
+    node::{
+        data_dir::{STORES_DIR, store_ids},
+        error::OpenError,
+        meta::row::Row,
+        store_name::{check_name, name_of_id},
+    },
+    protocol::{
+        entry::{Op, Order},
+        membership::genesis::Genesis,
+    },
+};
+
+/// The rows of the new file.
+pub(super) struct Rebuilt {
+    pub(super) rows: Vec<Row>,
+    /// The outcome, for people.
+    pub(super) line: String,
+}
+
+/// The stores that the logs of one store list.
+#[derive(Debug, Default)]
+struct Listing {
+    genesis: BTreeMap<StoreId, Genesis>,
+    // The newest put or delete of each name; `None` for a delete or a name that is not text.
+    names: BTreeMap<StoreId, (Order, Option<String>)>,
+}
+
+/// Returns the rows of the stores in the directory, read from their logs. Moves a damaged file out
+/// of the way.
+///
+/// # Errors
+/// `RootUnknown`; `Io`, `Unusable` when a log cannot be read.
+pub(super) fn rebuild(
+    disk: &Arc<dyn Disk>,
+    data_dir: &Path,
+    path: &Path,
+    damage: &str,
+) -> Result<Rebuilt, OpenError> {
+    let ids = store_ids(disk.as_ref(), data_dir)?;
+    let mut listings = BTreeMap::new();
+    for id in &ids {
+        let dir = data_dir.join(STORES_DIR).join(id.to_string()).join("logs");
+        listings.insert(*id, listing(disk.as_ref(), &dir, &ids)?);
+    }
+    let root = root(&listings).map_err(|unclear| OpenError::RootUnknown {
+        path: path.to_owned(),
+        what: damage.to_owned(),
+        unclear,
+    })?;
+    let rows = rows(&listings, root);
+    let kept = keep_damaged(disk.as_ref(), path)?;
+    let mut line = format!(
+        "meta.db was built again from the logs, with root store {root}, {} stores in all: {damage}",
+        rows.len()
+    );
+    if let Some(kept) = kept {
+        let kept = kept.file_name().unwrap_or_default().to_string_lossy();
+        line.push_str(&format!(" (the old file is kept as {kept})"));
+    }
+    Ok(Rebuilt { rows, line })
+}
+
+// Reads what the logs in `dir` say about the stores `ids`.
+fn listing(disk: &dyn Disk, dir: &Path, ids: &[StoreId]) -> Result<Listing, OpenError> {
+    let mut listing = Listing::default();
+    let read = survey(disk, dir, |entry| {
+        for op in &entry.ops {
+            listing.note(op, entry.order(), ids);
+        }
+    });
+    read.map_err(|error| match error {
+        LogError::Io { file, source } | LogError::Full { file, source } => OpenError::Io {
+            path: dir.join(file),
+            source,
+        },
+        LogError::Damaged(damage) => OpenError::Unusable {
+            path: dir.join(&damage.file),
+            what: damage.to_string(),
+        },
+    })?;
+    Ok(listing)
+}
+
+impl Listing {
+    fn note(&mut self, op: &Op, order: Order, ids: &[StoreId]) {
+        let Some((id, field)) = store_key(op.key()).filter(|(id, _)| ids.contains(id)) else {
+            return;
+        };
+        match (field, op) {
+            ("genesis", Op::Put { key, value, .. }) => {
+                self.genesis
+                    .extend(Genesis::decode(key, value).map(|genesis| (id, genesis)));
+            }
+            ("name", op) => {
+                let name = match op {
+                    Op::Put { value, .. } => str::from_utf8(value).ok().map(str::to_owned),
+                    Op::Delete { .. } => None,
+                };
+                let newest = self.names.get(&id).map(|(newest, _)| *newest);
+                if newest.is_none_or(|newest| newest < order) {
+                    self.names.insert(id, (order, name));
+                }
+            }
+            _other => {}
+        }
+    }
+}
+
+// Splits `/stores/{id}/{field}`.
+fn store_key(key: &[u8]) -> Option<(StoreId, &str)> {
+    let rest = str::from_utf8(key).ok()?.strip_prefix("/stores/")?;
+    let (id, field) = rest.split_once('/')?;
+    Some((id.parse().ok()?, field))
+}
+
+/// Returns the only store whose logs list every store of the directory, itself included. A member
+/// may write any genesis into any store; that can only add a second such store, never replace the
+/// true one.
+///
+/// # Errors
+/// The stores that leave it open: those that list all stores, or else those that the best store
+/// does not list.
+fn root(listings: &BTreeMap<StoreId, Listing>) -> Result<StoreId, Vec<StoreId>> {
+    let unlisted = |listing: &Listing| -> Vec<StoreId> {
+        let ids = listings.keys().copied();
+        ids.filter(|id| !listing.genesis.contains_key(id)).collect()
+    };
+    let lists_itself = listings
+        .iter()
+        .filter(|(id, listing)| listing.genesis.contains_key(*id));
+    let mut roots: Vec<_> = lists_itself
+        .map(|(id, listing)| (unlisted(listing), *id))
+        .collect();
+    roots.sort();
+    let complete = roots.iter().filter(|(unlisted, _)| unlisted.is_empty());
+    match (complete.count(), roots.first()) {
+        (1, Some((_none, root))) => Ok(*root),
+        (0, Some(_)) => Err(roots
+            .into_iter()
+            .min_by_key(|(unlisted, _)| unlisted.len())
+            .map(|(unlisted, _)| unlisted)
+            .unwrap_or_default()),
+        (0, None) => Err(listings.keys().copied().collect()),
+        (_several, _) => Err(roots
+            .into_iter()
+            .filter(|(unlisted, _)| unlisted.is_empty())
+            .map(|(_, id)| id)
+            .collect()),
+    }
+}
+
+fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
+    let listing = &listings[&root];
+    let mut rows: Vec<Row> = Vec::new();
+    for (id, genesis) in &listing.genesis {
+        let named = listing.names.get(id).and_then(|(_, name)| name.clone());
+        let is_free = |name: &String| {
+            name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != *name)
+        };
+        let name = match *id == root {
+            true => "root".to_owned(),
+            false => named
+                .filter(is_free)
+                .or_else(|| Some(name_of_id(id)).filter(is_free))
+                .unwrap_or_else(|| format!("store-{id}")),
+        };
+        rows.push(Row {
+            id: *id,
+            name,
+            root: *id == root,
+            genesis: *genesis,
+        });
+    }
+    rows
+}
+
+// Renames a damaged file, and returns its new path; `None` when there is no file.
+fn keep_damaged(disk: &dyn Disk, path: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let kept = path.with_extension("db.damaged");
+    match disk.rename(path, &kept) {
+        Ok(()) => Ok(Some(kept)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::refused(path, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::{Author, EntryId},
+        protocol::hlc::Hlc,
+    };
+
+    fn genesis(n: u8) -> Genesis {
+        Genesis {
+            creator: Author([n; 32]),
+            nonce: [n; 32],
+        }
+    }
+
+    fn id(n: u8) -> StoreId {
+        genesis(n).store()
+    }
+
+    // For each store the stores that its logs list.
+    fn found(stores: &[(u8, &[u8])]) -> Result<StoreId, Vec<StoreId>> {
+        let listings = stores.iter().map(|(store, listed)| {
+            let genesis = listed.iter().map(|n| (id(*n), genesis(*n))).collect();
+            let names = BTreeMap::new();
+            (id(*store), Listing { genesis, names })
+        });
+        root(&listings.collect())
+    }
+
+    #[test]
+    fn root_lists_itself_and_all_others() {
+        assert_eq!(found(&[(1, &[1])]), Ok(id(1)));
+        assert_eq!(found(&[(1, &[1, 2, 3]), (2, &[]), (3, &[])]), Ok(id(1)));
+        // The root store before a join is listed by the root store of the mesh.
+        assert_eq!(found(&[(1, &[1, 2]), (2, &[1, 2, 3]), (3, &[])]), Ok(id(2)));
+        // A member wrote the genesis of its own store into that store.
+        assert_eq!(found(&[(1, &[1, 2]), (2, &[2])]), Ok(id(1)));
+    }
+
+    #[test]
+    fn unclear_root_is_an_error_that_names_the_stores() {
+        assert_eq!(found(&[(1, &[])]), Err(vec![id(1)]));
+        // The root store of the mesh has not come yet.
+        assert_eq!(found(&[(1, &[1]), (2, &[])]), Err(vec![id(2)]));
+        // A reader cannot list the root store that it had before.
+        assert!(found(&[(1, &[1]), (2, &[2])]).is_err());
+        // A member wrote the genesis of the root store into a store of its own.
+        let both = found(&[(1, &[1, 2]), (2, &[1, 2])]).unwrap_err();
+        assert_eq!(both.len(), 2);
+    }
+
+    #[test]
+    fn newest_valid_name_counts() {
+        let order = |wall_ms| Order {
+            hlc: Hlc::new(wall_ms, 0).unwrap(),
+            author: Author([1; 32]),
+            id: EntryId([1; 32]),
+        };
+        let ids = [id(1), id(2), id(3), id(4)];
+        let mut listing = Listing::default();
+        let mut note = |n: u8, field: &str, value: bytes::Bytes, wall_ms| {
+            let op = Op::Put {
+                key: format!("/stores/{}/{field}", id(n)).into(),
+                value,
+                expires_ms: None,
+            };
+            listing.note(&op, order(wall_ms), &ids);
+        };
+        for n in 1..=4 {
+            note(n, "genesis", genesis(n).encode(), 1);
+        }
+        note(5, "genesis", genesis(5).encode(), 1);
+        note(2, "genesis", genesis(3).encode(), 2);
+        note(2, "name", "jobs".into(), 3);
+        note(2, "name", "older".into(), 2);
+        note(3, "name", "../up".into(), 3);
+        note(4, "name", "root".into(), 3);
+        let rows = rows(&BTreeMap::from([(id(1), listing)]), id(1));
+        let name = |n: u8| {
+            rows.iter()
+                .find(|row| row.id == id(n))
+                .map(|row| row.name.as_str())
+        };
+        assert_eq!(rows.len(), 4, "a store without a directory gets no row");
+        assert_eq!((name(1), name(2)), (Some("root"), Some("jobs")));
+        assert_eq!(name(3), Some(name_of_id(&id(3)).as_str()));
+        assert_eq!(name(4), Some(name_of_id(&id(4)).as_str()));
+    }
+}
