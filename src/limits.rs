@@ -88,6 +88,9 @@ pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
 /// Bytes of log between two points of the sparse index: a look-up reads at most about this much.
 /// Each point takes 32 bytes of memory.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
+/// Places of one author for which it is remembered which branch has them: as many as a removal can
+/// name, 48 bytes each. When full, all are forgotten and looked up again.
+pub const PLACES_KEPT_MAX: usize = TIPS_MAX;
 /// Bytes of a store's logs, as they are in the files, that are kept for watches that read behind
 /// each other; decoded they take about twice as much. When full, the part that was used least
 /// recently is dropped and read again.
@@ -103,6 +106,9 @@ pub const BUS_BATCHES_MAX: usize = 64;
 /// Bytes of entries that are read from a log at a time, and that a replay reads ahead of its
 /// watcher.
 pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes that a merge of all branches reads ahead, over all of them: 64 branches read chunks of the
+/// usual size, more of them smaller ones.
+pub const MERGE_READ_BYTES_MAX: usize = 64 * REPLAY_CHUNK_BYTES;
 /// Rows that a scan of the state reads at a time.
 pub const SCAN_ROWS: usize = 512;
 /// Time without any event after which a watch delivers a progress event.

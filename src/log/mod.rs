@@ -18,6 +18,7 @@ mod chunk;
 mod error;
 pub mod frame;
 mod hole;
+mod lineage;
 mod logs;
 mod lost_tail;
 mod mark;

@@ -3,6 +3,7 @@
 
 mod crash;
 mod flip;
+mod forks;
 mod format;
 mod hole;
 mod inject;

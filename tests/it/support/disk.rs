@@ -58,6 +58,14 @@ struct Inner {
     fault: Option<(u64, i32, Fail)>,
     fired: bool,
     quota: Option<u64>,
+    reads: Reads,
+}
+
+/// Reads of files since the disk was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
+    pub(crate) calls: u64,
+    pub(crate) bytes: u64,
 }
 
 impl MemDisk {
@@ -95,6 +103,11 @@ impl MemDisk {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.inner().used()
+    }
+
+    /// Returns how often files were read, and how much.
+    pub(crate) fn reads(&self) -> Reads {
+        self.inner().reads
     }
 
     /// Returns how many operations were recorded.
@@ -240,6 +253,8 @@ impl DiskFile for MemFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut inner = self.disk.inner();
         inner.count(false)?;
+        inner.reads.calls += 1;
+        inner.reads.bytes += buf.len() as u64;
         let from = usize::try_from(offset).unwrap();
         let bytes = inner.files[self.inode].get(from..from + buf.len());
         buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
