@@ -185,8 +185,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        disk::RealDisk,
-        log::Logs,
+        disk::{Disk, RealDisk},
+        log::{LogFiles, Logs},
         protocol::{
             entry::{
                 Entry, VerifiedEntry,
@@ -216,7 +216,8 @@ mod tests {
 
     fn forked() -> Forked {
         let dir = tempfile::tempdir().unwrap();
-        let (mut logs, _) = Logs::open(Arc::new(RealDisk), dir.path(), &[]).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let (mut logs, _) = Logs::open(&disk, &LogFiles::default(), dir.path(), &[]).unwrap();
         let mut main = vec![entry(AUTHOR_A, 1, None, 10, "/main")];
         for _ in 1..4 {
             main.push(after(main.last().unwrap(), "/main"));

@@ -12,6 +12,7 @@ use crate::{
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
         LogDamage, LogError,
+        error::file_error,
         frame::FrameHeader,
         record::{Record, Step, Walk},
     },
@@ -429,10 +430,12 @@ impl Branch {
         self.shape.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the error for an operation on the file that the file system refused. A full disk is
+    /// `Io`: nothing that was begun can be taken for undone.
     pub(super) fn io(&self, source: io::Error) -> LogError {
-        LogError::Io {
-            file: self.name.clone(),
-            source,
+        match file_error(&self.name, source) {
+            LogError::Full { file, source } => LogError::Io { file, source },
+            error => error,
         }
     }
 }

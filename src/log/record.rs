@@ -99,8 +99,8 @@ impl Walk {
         }
     }
 
-    /// Like `new`, but skips the payloads. One read takes `HEADERS_BYTES` behind a skipped payload,
-    /// and twice as much as the one before where records are short.
+    /// Like `new`, but skips the payloads. A read takes `HEADERS_BYTES` at the start and behind a
+    /// skipped payload, and `HEADERS_BYTES_MAX` where records are short.
     pub fn headers(file: Arc<dyn DiskFile>, at: u64, end: u64) -> Self {
         Self {
             headers_only: true,
@@ -205,13 +205,14 @@ impl Walk {
             .read_at(&mut chunk[have..], self.at + have as u64)?;
         self.buf = chunk.into();
         if self.headers_only {
-            self.chunk_bytes = (2 * self.chunk_bytes).min(HEADERS_BYTES_MAX);
+            self.chunk_bytes = HEADERS_BYTES_MAX;
         }
         Ok(())
     }
 }
 
-// Bytes that a walk over headers reads at first: one page of the disk.
-const HEADERS_BYTES: usize = 4 << 10;
-// The most that it reads at a time.
+// Bytes that a walk over headers reads at first.
+const HEADERS_BYTES: usize = 8 << 10;
+// Bytes that it reads once it has met short records: about as many as lie between two points of an
+// index, so that a look-up takes two reads.
 const HEADERS_BYTES_MAX: usize = 64 << 10;

@@ -14,7 +14,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
-        Branch, IndexPoint, LogDamage, LogError, Logs, LostTail, Mark, Shape,
+        Branch, IndexPoint, LogDamage, LogError, LogFiles, Logs, LostTail, Mark, Shape,
         error::file_error,
         frame::FrameHeader,
         logs::{file_name, parse_file_name},
@@ -45,9 +45,10 @@ impl Logs {
     /// read. On return torn tails are cut, and every byte of a log is durable.
     ///
     /// # Errors
-    /// `Io`, `Full`.
+    /// `Io`, `Full`, `NoDescriptor`.
     pub fn open(
-        disk: Arc<dyn Disk>,
+        disk: &Arc<dyn Disk>,
+        files: &LogFiles,
         dir: &Path,
         marks: &[Mark],
     ) -> Result<(Self, Recovered), LogError> {
@@ -67,11 +68,11 @@ impl Logs {
         // A file that is missing is one of which nothing is left.
         let missing = missing.map(|key| (*key, Open::New));
         let found = found.iter().map(|key| (*key, Open::Existing));
-        let mut logs = Self::new(Arc::clone(&disk), dir);
+        let mut logs = Self::new(Arc::clone(disk), files.clone(), dir);
         let mut recovered = Recovered::default();
         for ((author, number), how) in found.chain(missing) {
             let name = file_name(&author, number);
-            let opened = disk.open(&dir.join(&name), how);
+            let opened = files.open(disk, &dir.join(&name), how);
             let file = opened.map_err(|source| file_error(&name, source))?;
             if how == Open::New {
                 let synced = disk.sync_dir(dir);
@@ -185,7 +186,7 @@ impl LogFile<'_> {
             recovered.torn.push((self.name.clone(), len - end));
         }
         if end > durable {
-            self.make_durable(durable, end)?;
+            self.make_durable(durable, end, len)?;
         }
         if end < len {
             self.file.set_len(end)?;
@@ -277,12 +278,17 @@ impl LogFile<'_> {
     }
 
     // After a failed fsync a page can be clean in memory and absent from the disk; writing the
-    // same bytes again makes the next fsync carry them. In place: old and new bytes are equal.
-    fn make_durable(&self, from: u64, to: u64) -> io::Result<()> {
+    // same bytes again makes the next fsync carry them. In place: old and new bytes are equal. The
+    // file's length `len` can be lost in the same way. Where it does not change, it is set twice.
+    fn make_durable(&self, from: u64, to: u64, len: u64) -> io::Result<()> {
         for (at, bytes) in chunks(from, to) {
             let mut chunk = vec![0; bytes];
             self.file.read_at(&mut chunk, at)?;
             self.file.write_at(&chunk, at)?;
+        }
+        if to == len {
+            self.file.set_len(len + 1)?;
+            self.file.set_len(len)?;
         }
         self.file.sync_data()
     }

@@ -2,6 +2,7 @@
 //! before its data is served.
 
 mod crash;
+mod files;
 mod flip;
 mod forks;
 mod format;
