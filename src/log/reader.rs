@@ -65,13 +65,17 @@ impl LogReader {
         seq: Seq,
         id: &EntryId,
     ) -> Result<Option<(VerifiedEntry, record::Record)>, LogError> {
+        let branches = self.of(author);
+        if let [only] = branches.as_slice() {
+            let record = only.record(seq)?.filter(|record| record.header.id == *id);
+            let entry = |record| Ok((only.read_entry(&record)?, record));
+            return record.map(entry).transpose();
+        }
         let mut damage = None;
-        for branch in self.of(author) {
-            match branch.record(seq) {
-                Ok(Some(record)) if record.header.id == *id => {
-                    let entry = branch.read_entry(&record)?;
-                    return Ok(Some((entry, record)));
-                }
+        for branch in branches {
+            // Values are long: only those of the branch that has the entry are read.
+            match branch.header(seq) {
+                Ok(Some(record)) if record.header.id == *id => return branch.entry(seq),
                 Ok(_other_or_none) => {}
                 // The entry may be on another branch.
                 Err(LogError::Damaged(found)) => damage = Some(found),
@@ -82,19 +86,21 @@ impl LogReader {
     }
 
     /// Returns the entry of `author` at `seq` on branch `place`, as a tip. `place` is an index into
-    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`.
+    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`. Its values are
+    /// not read.
     ///
     /// # Errors
-    /// `Damaged`, `Io`.
+    /// `Damaged` when its frame cannot be read, `Io`.
     pub fn tip_at(&self, author: &Author, place: usize, seq: Seq) -> Result<Option<Tip>, LogError> {
-        let Some(branch) = self.of(author).get(place).cloned() else {
+        let lineage = self.lineage(author);
+        let Some(branch) = lineage.branches.get(place) else {
             return Ok(None);
         };
-        let found = branch.entry(seq)?;
-        Ok(found.map(|(entry, _record)| Tip {
+        let found = branch.header(seq)?;
+        Ok(found.map(|record| Tip {
             seq,
-            id: entry.id,
-            hlc: entry.header.hlc,
+            id: record.header.id,
+            hlc: record.header.hlc,
         }))
     }
 

@@ -50,6 +50,12 @@ impl Record {
                 entry.header.seq, self.header.seq
             ));
         }
+        if entry.header.hlc != self.header.hlc {
+            return Err(format!(
+                "it is stamped {}, the frame says {}",
+                entry.header.hlc, self.header.hlc
+            ));
+        }
         Ok(entry)
     }
 }

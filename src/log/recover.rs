@@ -24,7 +24,7 @@ use crate::{
         torn_tail::{BadRun, Seen, is_point, split},
         writer::Writer,
     },
-    protocol::{chain::Tip, entry::Entry, hlc::Hlc},
+    protocol::{chain::Tip, entry::Entry},
 };
 
 /// The damage that opening the logs found.
@@ -295,12 +295,12 @@ impl LogFile<'_> {
 
     // Returns `None` when there is neither a mark nor a record.
     fn branch(&self, records: &[Record], end: u64) -> io::Result<Option<Arc<Branch>>> {
-        let Some(tip) = self.tip(records)? else {
+        let Some(tip) = self.tip(records) else {
             return Ok(None);
         };
         let shape = Shape {
             end,
-            index: self.index(records)?,
+            index: self.index(records),
             tip: Some(tip),
         };
         let (first, forked_from) = match self.mark {
@@ -318,67 +318,49 @@ impl LogFile<'_> {
     }
 
     // The mark's points, and those of `records`.
-    fn index(&self, records: &[Record]) -> io::Result<Vec<IndexPoint>> {
+    fn index(&self, records: &[Record]) -> Vec<IndexPoint> {
         let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
         let mut indexed = self.indexed();
         for record in entries(records) {
             if is_point(indexed, record.offset) {
                 indexed = Some(record.offset);
-                let arrived_ms = record.header.arrived_ms;
                 index.push(IndexPoint {
                     seq: record.header.seq,
                     offset: record.offset,
-                    wall_ms: self.hlc(record)?.map_or(arrived_ms, |hlc| hlc.wall_ms),
-                    arrived_ms,
+                    wall_ms: record.header.hlc.wall_ms,
+                    arrived_ms: record.header.arrived_ms,
                 });
             }
         }
-        Ok(index)
+        index
     }
 
     // The newest entry of the branch, also one that only a seal or the mark names: its place is
     // never given to another.
-    fn tip(&self, records: &[Record]) -> io::Result<Option<Tip>> {
+    fn tip(&self, records: &[Record]) -> Option<Tip> {
         let newest = entries(records).next_back();
         let seal = records.iter().rfind(|record| record.header.seal);
         let seal = seal.map(|record| record.header);
         let known = newest
             .map(|newest| newest.header.seq)
             .max(self.mark.map(|mark| mark.tip.seq));
-        let tip = |header: FrameHeader, hlc| Tip {
+        let tip = |header: FrameHeader| Tip {
             seq: header.seq,
             id: header.id,
-            hlc,
+            hlc: header.hlc,
         };
-        // The stamp of a record that cannot be read is not known: one that is surely later keeps
-        // the clock moving forward.
-        let later = |header: FrameHeader| Hlc {
-            wall_ms: header.arrived_ms.saturating_add(1),
-            counter: 0,
-        };
-        Ok(match (newest, seal) {
+        match (newest, seal) {
             // The newest record is damaged, and its seal names it.
-            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => {
-                Some(tip(seal, later(seal)))
-            }
-            (Some(newest), seal) => {
-                let named = seal.filter(|seal| seal.id == newest.header.id);
-                let hlc = self.hlc(newest)?;
-                let hlc = hlc.unwrap_or_else(|| later(named.unwrap_or(newest.header)));
-                Some(tip(newest.header, hlc))
-            }
+            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => Some(tip(seal)),
+            (Some(newest), _) => Some(tip(newest.header)),
             (None, _) => self.mark.map(|mark| mark.tip),
-        })
+        }
     }
 
     // Returns the offset of the mark's last index point.
     fn indexed(&self) -> Option<u64> {
         let index = &self.mark?.index;
         index.last().map(|point| point.offset)
-    }
-
-    fn hlc(&self, record: &Record) -> io::Result<Option<Hlc>> {
-        Ok(self.entry(record)?.map(|entry| entry.header.hlc))
     }
 
     // Reads the payload of a record that was seen without; `None` when it is not its entry.

@@ -94,6 +94,7 @@ impl Writer {
             seq,
             synced: durable,
             arrived_ms,
+            hlc: entry.header.hlc,
             author: entry.author(),
             id: entry.id,
             seal: false,
@@ -204,17 +205,6 @@ impl Writer {
         }
     }
 
-    /// Corrects the stamp of the newest record, if `entry` is that record: it could not be read
-    /// before, and its stamp was a guess.
-    pub(super) fn stamp(&mut self, entry: &VerifiedEntry) {
-        let mut shape = self.branch.shape_mut();
-        for tip in [&mut self.tip, &mut shape.tip].into_iter().flatten() {
-            if tip.id == entry.id {
-                tip.hlc = entry.header.hlc;
-            }
-        }
-    }
-
     /// Forgets the staged records, and removes what was written of them from the file.
     ///
     /// # Errors
@@ -260,6 +250,7 @@ impl Writer {
             seq: tip.seq,
             synced: end,
             arrived_ms: tip.hlc.wall_ms,
+            hlc: tip.hlc,
             author: self.branch.author,
             id: tip.id,
             seal: true,

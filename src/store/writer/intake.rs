@@ -249,7 +249,10 @@ impl Transaction<'_> {
         let (destination, heads) = match verdict {
             Verdict::Append { branch, heads } => (Destination::Branch(branch), heads),
             Verdict::Begin { heads, .. } => (Destination::NewBranch, heads),
-            Verdict::Duplicate => return Ok(Ingested::Duplicate(id)),
+            Verdict::Duplicate => {
+                self.writer().came_again(entry)?;
+                return Ok(Ingested::Duplicate(id));
+            }
             Verdict::Repairs => {
                 self.writer().mending.keep(entry);
                 return Ok(Ingested::Duplicate(id));

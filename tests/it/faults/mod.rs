@@ -13,5 +13,7 @@ mod kill;
 mod lie;
 mod mend;
 mod pieces;
+mod recount;
 mod setup;
+mod stamps;
 mod state_flip;
