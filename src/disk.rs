@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 #[cfg(target_os = "linux")]
 use {
     rustix::fs::{Advice, fadvise},
@@ -30,6 +30,12 @@ pub enum Open {
     Existing,
     /// The file must not exist.
     New,
+}
+
+/// Returns whether the process or the machine has no file descriptor left. Nothing was changed then.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// A file system. All threads share one.

@@ -39,6 +39,7 @@
 //! | author, seq, prev | a node's public key; a place in its log, from 1; the entry before |
 //! | branch, tip | a chain of one author's entries; its newest entry |
 //! | fork | two entries that one author signed for one place; it makes a second branch |
+//! | lineage | the branches of one author, and which branch each of them left |
 //! | frontier | all tips: it names a set of entries |
 //! | parents | the entries that an entry cites: heads of its keys where it was written |
 //! | head, winner | an entry that no known entry supersedes, for one key; the greatest head |

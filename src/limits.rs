@@ -97,14 +97,27 @@ pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
 /// Bytes of log between two points of the sparse index: a look-up reads at most about this much.
 /// Each point takes 32 bytes of memory.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
+/// Places of one author for which it is remembered which branch has them: as many as a removal can
+/// name, 48 bytes each. When full, all are forgotten and looked up again.
+pub const PLACES_KEPT_MAX: usize = TIPS_MAX;
 /// Bytes of a store's logs, as they are in the files, that are kept for watches that read behind
 /// each other; decoded they take about twice as much. When full, the part that was used least
 /// recently is dropped and read again.
 pub const SHARED_READ_BYTES_MAX: u64 = 4 << 20;
 /// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync writes
-/// data only and not the file's size. A group that is longer grows the file by itself only: writing
+/// data only and not the file's size. A shorter log grows by its own length, so that a branch of one
+/// entry takes no more room than that. A group that is longer grows the file by itself only: writing
 /// much data twice costs more than writing the size.
 pub const LOG_GROW_BYTES: usize = 64 << 10;
+
+/// Files of logs that all stores of a node have open at a time, where the process may have four
+/// times as many descriptors. When full, the one that was not used for longest is closed.
+pub const LOG_FILES_MAX: usize = 4096;
+/// The same where the process may have few descriptors.
+pub const LOG_FILES_MIN: usize = 16;
+/// Descriptors that a daemon asks for, if the system allows as many: enough for `LOG_FILES_MAX` and
+/// all connections. Commands of hooks get the same limit, and some close every descriptor below it.
+pub const DESCRIPTORS_MAX: u64 = 1 << 16;
 
 /// Batches that a prefix channel holds for its slowest watcher. When full, the oldest is dropped; a
 /// watcher that had not received it goes back to the log.
@@ -112,6 +125,9 @@ pub const BUS_BATCHES_MAX: usize = 64;
 /// Bytes of entries that are read from a log at a time, and that a replay reads ahead of its
 /// watcher.
 pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes that a merge of all branches reads ahead, over all of them: 64 branches read chunks of the
+/// usual size, more of them smaller ones.
+pub const MERGE_READ_BYTES_MAX: usize = 64 * REPLAY_CHUNK_BYTES;
 /// Rows that a scan of the state reads at a time.
 pub const SCAN_ROWS: usize = 512;
 /// Time without any event after which a watch delivers a progress event.
@@ -413,6 +429,8 @@ pub const PUT_CHUNK_BYTES: usize = 1 << 20;
 /// Time that calls have to finish when the node stops. Then they are cancelled.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
+const _: () = assert!(DESCRIPTORS_MAX >= 4 * LOG_FILES_MAX as u64);
+const _: () = assert!(LOG_FILES_MIN <= LOG_FILES_MAX);
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(DIAL_AGAIN_MIN_MS < DIAL_AGAIN_MAX_MS && SHUT_OUT_MIN_MS < SHUT_OUT_MAX_MS);
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);

@@ -82,9 +82,10 @@ impl ApiError {
     // The gRPC code, for clients that do not read the trailer.
     fn grpc(&self) -> Code {
         match (self.code.as_str(), self.exit_code) {
-            ("disk_full" | "too_many_consumers" | "dead_letters_full", _) => {
-                Code::ResourceExhausted
-            }
+            (
+                "disk_full" | "too_many_open_files" | "too_many_consumers" | "dead_letters_full",
+                _,
+            ) => Code::ResourceExhausted,
             ("store_exists" | "consumer_exists" | "hook_exists", _) => Code::AlreadyExists,
             ("poisoned" | "own_fork" | "own_log_cut", _) => Code::FailedPrecondition,
             (_, EXIT_USAGE) => Code::InvalidArgument,

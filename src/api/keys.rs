@@ -193,6 +193,15 @@ impl From<WriteError> for ApiError {
             WriteError::DiskFull { .. } => Self::new("disk_full", EXIT_FAILED, message).hint(
                 "free some space; reads still work, and writes work again when there is space",
             ),
+            WriteError::NoDescriptor { .. } => Self::new(
+                "too_many_open_files",
+                EXIT_FAILED,
+                message,
+            )
+            .hint(
+                "raise the limit of open files (`ulimit -n`, or LimitNOFILE= of the service) and \
+                    restart the node; writes work again when descriptors are free",
+            ),
             WriteError::OwnFork { .. } => Self::new("own_fork", EXIT_FAILED, message).hint(
                 "stop the other node that uses this data directory or a copy of it, then run \
                 `lattice repair`; `lattice init --new-identity` makes a copy a node of its own",

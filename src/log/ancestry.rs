@@ -6,17 +6,20 @@
 //!
 //! - A branch names the entry that it left (`Branch::forked_from`), and that entry was here. If one
 //!   branch alone could have it and its record there is unreadable, it is that record.
-//! - `covered` and `spans` get frontiers that this log, or a replica that had the same entries, gave
-//!   out. An author with one branch has all of them on it.
+//! - `Lineage::covered` and `merge::spans` get frontiers that this log, or a replica that had the
+//!   same entries, gave out. An author with one branch has all of them on it.
 
 use std::sync::Arc;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
-    log::{Branch, LogError, LogReader},
+    log::{
+        Branch, LogError, LogReader,
+        lineage::{Lineage, Parents, Places},
+    },
     protocol::{
         entry::Entry,
-        frontier::{Frontier, FrontierTip},
+        frontier::FrontierTip,
         heads::Head,
         membership::{Members, Standing},
     },
@@ -42,8 +45,65 @@ impl Branch {
         if self.tip().is_some_and(|newest| newest.id == *id) {
             return Ok(true);
         }
-        let record = self.record(seq)?;
+        let record = self.header(seq)?;
         Ok(record.is_some_and(|record| record.header.id == *id))
+    }
+}
+
+impl Lineage {
+    // Returns what the entry at `tip` leads back to, its own branch first.
+    fn descent(
+        &self,
+        tip: FrontierTip,
+        places: &Places,
+        parents: &Parents<'_>,
+    ) -> Result<Vec<Stretch>, LogError> {
+        let (mut stretches, mut through) = (Vec::new(), tip.seq);
+        let mut next = places.get(tip)?;
+        while let Some(index) = next {
+            let branch = Arc::clone(&self.branches[index]);
+            let before = branch.first.saturating_sub(1);
+            stretches.push(Stretch { branch, through });
+            next = parents.of(index)?;
+            through = before;
+        }
+        Ok(stretches)
+    }
+
+    /// Returns the highest place of each branch that one of `tips` leads back to; one before its
+    /// first when there is none. Each branch is left once, however many tips lead through it.
+    ///
+    /// # Errors
+    /// `Damaged` as `descent`; `Io`.
+    pub(super) fn covered(
+        &self,
+        tips: &[FrontierTip],
+        places: &Places,
+    ) -> Result<Vec<Seq>, LogError> {
+        let none = |branch: &Arc<Branch>| branch.first.saturating_sub(1);
+        let mut covered: Vec<Seq> = self.branches.iter().map(none).collect();
+        if let [only] = self.branches.as_slice() {
+            let newest = only.tip().map_or(none(only), |tip| tip.seq);
+            let last = tips.last().map_or(none(only), |tip| tip.seq.min(newest));
+            return Ok(vec![last]);
+        }
+        if tips.is_empty() {
+            return Ok(covered);
+        }
+        let parents = self.parents()?;
+        let mut is_left = vec![false; self.branches.len()];
+        for tip in tips {
+            let (mut next, mut through) = (places.get(*tip)?, tip.seq);
+            while let Some(index) = next {
+                covered[index] = covered[index].max(through);
+                if std::mem::replace(&mut is_left[index], true) {
+                    break;
+                }
+                next = parents.of(index)?;
+                through = none(&self.branches[index]);
+            }
+        }
+        Ok(covered)
     }
 }
 
@@ -57,16 +117,9 @@ impl LogReader {
         author: &Author,
         place: FrontierTip,
     ) -> Result<Option<Arc<Branch>>, LogError> {
-        let mut damage = None;
-        for branch in self.of(author) {
-            match branch.has(place.seq, &place.id) {
-                Ok(true) => return Ok(Some(branch)),
-                Ok(false) => {}
-                Err(LogError::Damaged(found)) => damage = Some(found),
-                Err(error) => return Err(error),
-            }
-        }
-        damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
+        let lineage = self.lineage(author);
+        let index = lineage.find([place])?.get(place)?;
+        Ok(index.map(|index| Arc::clone(&lineage.branches[index])))
     }
 
     /// Returns what the entry at `tip` leads back to, its own branch first; nothing when it is not
@@ -76,48 +129,9 @@ impl LogReader {
     /// `Damaged` when an unreadable frame hides which branch it is on, or which branch one of those
     /// left; `Io`.
     pub fn descent(&self, author: &Author, tip: FrontierTip) -> Result<Vec<Stretch>, LogError> {
-        let mut stretches = Vec::new();
-        let Some(mut branch) = self.branch_of(author, tip)? else {
-            return Ok(stretches);
-        };
-        let mut through = tip.seq;
-        loop {
-            let left = branch.forked_from;
-            let before = branch.first.saturating_sub(1);
-            stretches.push(Stretch { branch, through });
-            let Some(id) = left else {
-                return Ok(stretches);
-            };
-            let from = FrontierTip { seq: before, id };
-            // Its file may have lost its end; then this is all there is.
-            let Some(parent) = self.branch_left(author, from)? else {
-                return Ok(stretches);
-            };
-            branch = parent;
-            through = before;
-        }
-    }
-
-    // Returns the branch that has the entry at `from`, which another one left.
-    fn branch_left(
-        &self,
-        author: &Author,
-        from: FrontierTip,
-    ) -> Result<Option<Arc<Branch>>, LogError> {
-        let damage = match self.branch_of(author, from) {
-            Err(LogError::Damaged(damage)) => damage,
-            found => return found,
-        };
-        let mut candidates = self.of(author);
-        candidates.retain(|branch| {
-            branch.first <= from.seq && branch.tip().is_some_and(|tip| tip.seq >= from.seq)
-        });
-        candidates
-            .retain(|branch| matches!(branch.has(from.seq, &from.id), Err(LogError::Damaged(_))));
-        match candidates.as_slice() {
-            [only] => Ok(Some(Arc::clone(only))),
-            _several => Err(LogError::Damaged(damage)),
-        }
+        let lineage = self.lineage(author);
+        let places = lineage.find([tip])?;
+        lineage.descent(tip, &places, &lineage.parents()?)
     }
 
     /// Returns whether the entry at `entry` is on the branch that ends in `tip`; `None` when `tip`,
@@ -252,29 +266,6 @@ impl LogReader {
             }),
         }
     }
-
-    /// Returns the highest place of `branch` that `frontier` leads back to; one before its first when
-    /// there is none.
-    ///
-    /// # Errors
-    /// `Damaged` as `descent`; `Io`.
-    pub fn covered(&self, branch: &Arc<Branch>, frontier: &Frontier) -> Result<Seq, LogError> {
-        let none = branch.first.saturating_sub(1);
-        let tips = frontier.tips(&branch.author);
-        if let [only] = self.of(&branch.author).as_slice() {
-            let newest = only.tip().map_or(none, |tip| tip.seq);
-            return Ok(tips.last().map_or(none, |tip| tip.seq.min(newest)));
-        }
-        let mut covered = none;
-        for tip in tips {
-            let descent = self.descent(&branch.author, *tip)?;
-            let on = descent
-                .iter()
-                .find(|stretch| stretch.branch.number == branch.number);
-            covered = on.map_or(covered, |stretch| covered.max(stretch.through));
-        }
-        Ok(covered)
-    }
 }
 
 // Tips of removals of which it is remembered whether they verify by themselves.
@@ -286,11 +277,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        disk::RealDisk,
-        log::Logs,
-        protocol::entry::{
-            Entry, VerifiedEntry,
-            tests::{AUTHOR_A, entry},
+        disk::{Disk, RealDisk},
+        log::{LogFiles, Logs},
+        protocol::{
+            entry::{
+                Entry, VerifiedEntry,
+                tests::{AUTHOR_A, entry},
+            },
+            frontier::Frontier,
         },
     };
 
@@ -314,7 +308,8 @@ mod tests {
 
     fn forked() -> Forked {
         let dir = tempfile::tempdir().unwrap();
-        let (mut logs, _) = Logs::open(Arc::new(RealDisk), dir.path(), &[]).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let (mut logs, _) = Logs::open(&disk, &LogFiles::default(), dir.path(), &[]).unwrap();
         let mut main = vec![entry(AUTHOR_A, 1, None, 10, "/main")];
         for _ in 1..4 {
             main.push(after(main.last().unwrap(), "/main"));
@@ -349,9 +344,15 @@ mod tests {
         /// Makes the frame of `entry` unreadable.
         fn damage(&self, entry: &Entry) {
             let log = self.logs.reader();
-            let branch = log.branch_of(&entry.author(), place(entry)).unwrap();
-            let branch = branch.unwrap();
-            let record = branch.record(entry.header.seq).unwrap().unwrap();
+            // Not asked by place: the answer would be remembered.
+            let branches = log.of(&entry.author()).into_iter();
+            let found = branches.filter_map(|branch| {
+                let record = branch.header(entry.header.seq).unwrap()?;
+                (record.header.id == entry.id).then_some((branch, record))
+            });
+            let [(branch, record)] = &*found.collect::<Vec<_>>() else {
+                panic!("one branch has it")
+            };
             let file: &Path = &self.dir.path().join(&branch.name);
             let mut bytes = fs::read(file).unwrap();
             let offset = usize::try_from(record.offset).unwrap();
@@ -395,9 +396,11 @@ mod tests {
         let author = it.main[0].author();
         let covered = |tips: &[&VerifiedEntry]| {
             let frontier: Frontier = tips.iter().map(|tip| (author, place(tip))).collect();
-            let branches = log.of(&author);
-            let covered = branches.iter().map(|branch| log.covered(branch, &frontier));
-            covered.collect::<Result<Vec<_>, _>>().unwrap()
+            let lineage = log.lineage(&author);
+            let places = lineage.find(frontier.tips(&author).iter().copied());
+            lineage
+                .covered(frontier.tips(&author), &places.unwrap())
+                .unwrap()
         };
         assert_eq!(covered(&[]), [0, 2]);
         assert_eq!(covered(&[&it.main[2]]), [3, 2]);
@@ -428,7 +431,9 @@ mod tests {
         assert_eq!(it.leads(&it.main[0], &it.fork[1]).unwrap(), Some(true));
         let log = it.logs.reader();
         let author = it.main[0].author();
-        let frontier: Frontier = [(author, place(&it.fork[1]))].into_iter().collect();
-        assert_eq!(log.covered(&log.of(&author)[0], &frontier).unwrap(), 2);
+        let lineage = log.lineage(&author);
+        let tip = place(&it.fork[1]);
+        let places = lineage.find([tip]).unwrap();
+        assert_eq!(lineage.covered(&[tip], &places).unwrap(), [2, 4]);
     }
 }

@@ -1,6 +1,7 @@
 //! One branch of an author's log: a file of records, its sparse index, and its readers.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -11,10 +12,11 @@ use crate::{
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
         LogDamage, LogError,
+        error::file_error,
         frame::FrameHeader,
         record::{Record, Step, Walk},
     },
-    protocol::{chain::Tip, entry::VerifiedEntry},
+    protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
 };
 
 /// A record at which a reader can begin to walk a branch.
@@ -80,7 +82,12 @@ impl Branch {
 
     /// Walks the records from place `from` (inclusive) through the newest.
     pub fn walk(self: &Arc<Self>, from: Seq) -> BranchWalk {
-        self.walk_where(from, |point| point.seq <= from, REPLAY_CHUNK_BYTES)
+        self.walk_in_chunks(from, REPLAY_CHUNK_BYTES)
+    }
+
+    /// Like `walk`; one read takes `chunk_bytes`, and more for a longer record.
+    pub(super) fn walk_in_chunks(self: &Arc<Self>, from: Seq, chunk_bytes: usize) -> BranchWalk {
+        self.walk_where(from, |point| point.seq <= from, chunk_bytes)
     }
 
     /// Walks the records from the last index point before `arrived_ms`: every record that arrived
@@ -104,21 +111,49 @@ impl Branch {
             return Ok(None);
         }
         let mut walk = self.walk_where(seq, |point| point.seq <= seq, between_points());
-        let mut damage = None;
-        loop {
-            match walk.next_record() {
-                Ok(Some(record)) if record.header.seq == seq => return Ok(Some(record)),
-                Ok(Some(record)) if record.header.seq < seq => {}
-                Ok(_past) => {
-                    return match damage {
-                        Some(damage) => Err(LogError::Damaged(damage)),
-                        None => Ok(None),
-                    };
-                }
-                Err(LogError::Damaged(found)) => damage = Some(found),
-                Err(error) => return Err(error),
-            }
+        walk.record_at(seq)
+    }
+
+    /// Returns the record of the entry at `seq` without its payload, which is not read; `None` when
+    /// `seq` is not on this branch.
+    ///
+    /// # Errors
+    /// `Damaged` when its frame cannot be read, `Io`.
+    pub fn header(self: &Arc<Self>, seq: Seq) -> Result<Option<Record>, LogError> {
+        self.headers().at(seq)
+    }
+
+    /// Returns the ids of the entries at those of `places` that the branch has; unreadable ones are
+    /// left out.
+    pub fn ids_at(self: &Arc<Self>, places: &BTreeSet<Seq>) -> Vec<(Seq, EntryId)> {
+        let Some(tip) = self.tip().filter(|tip| tip.seq >= self.first) else {
+            return Vec::new();
+        };
+        let mut headers = self.headers();
+        let here = places.range(self.first..=tip.seq);
+        let ids = here.filter_map(|seq| {
+            let record = headers.at(*seq).ok().flatten()?;
+            Some((*seq, record.header.id))
+        });
+        ids.collect()
+    }
+
+    /// Returns a reader of the frames at several places.
+    pub(super) fn headers(self: &Arc<Self>) -> Headers {
+        Headers {
+            branch: Arc::clone(self),
+            through: self.tip().map(|tip| tip.seq),
+            walk: None,
         }
+    }
+
+    /// Returns the place before its first entry, on the branch that this one left; `None` when there
+    /// is none.
+    pub(super) fn left(&self) -> Option<FrontierTip> {
+        Some(FrontierTip {
+            seq: self.first.saturating_sub(1),
+            id: self.forked_from?,
+        })
     }
 
     /// Returns the entry at `seq`, checked against its frame, and its record; `None` when `seq` is
@@ -188,18 +223,72 @@ impl Branch {
         before: impl Fn(&IndexPoint) -> bool,
         chunk_bytes: usize,
     ) -> BranchWalk {
+        let walk = |file, offset, end| Walk::new(file, offset, end, chunk_bytes);
+        self.walk_with(from, before, walk)
+    }
+
+    // Walks from the last index point of which `before` is true, with the `Walk` that `walk` makes of
+    // the file, the point's offset and the branch's end.
+    fn walk_with(
+        self: &Arc<Self>,
+        from: Seq,
+        before: impl Fn(&IndexPoint) -> bool,
+        walk: impl FnOnce(Arc<dyn DiskFile>, u64, u64) -> Walk,
+    ) -> BranchWalk {
         let shape = self.shape();
         let point = shape.index.partition_point(before).checked_sub(1);
         let point = point.and_then(|at| shape.index.get(at));
         let (offset, seq) = point.map_or((0, self.first), |point| (point.offset, point.seq));
         BranchWalk {
             branch: Arc::clone(self),
-            walk: Walk::new(Arc::clone(&self.file), offset, shape.end, chunk_bytes),
+            walk: walk(Arc::clone(&self.file), offset, shape.end),
             from,
             next: seq,
             damage: None,
             behind: None,
         }
+    }
+
+    // Returns true when an index point lies behind `offset` and not behind `seq`.
+    fn is_shorter_way(&self, seq: Seq, offset: u64) -> bool {
+        let shape = self.shape();
+        let points = shape.index.partition_point(|point| point.seq <= seq);
+        let point = points.checked_sub(1).and_then(|at| shape.index.get(at));
+        point.is_some_and(|point| point.offset > offset)
+    }
+}
+
+/// Reads the frames of a branch at ascending places. Each part of the file is read once, and the
+/// parts between far places are not read.
+#[derive(Debug)]
+pub(super) struct Headers {
+    branch: Arc<Branch>,
+    // The newest place when the reader was made.
+    through: Option<Seq>,
+    // Stands behind the record that was returned last; `None` when there is none.
+    walk: Option<BranchWalk>,
+}
+
+impl Headers {
+    /// Returns the record at `seq` without its payload; `None` when the branch does not have the
+    /// place.
+    ///
+    /// # Errors
+    /// `Damaged` when its frame cannot be read, `Io`.
+    pub(super) fn at(&mut self, seq: Seq) -> Result<Option<Record>, LogError> {
+        let branch = &self.branch;
+        if seq < branch.first || self.through.is_none_or(|through| seq > through) {
+            return Ok(None);
+        }
+        let is_ahead =
+            |walk: &BranchWalk| walk.next <= seq && !branch.is_shorter_way(seq, walk.walk.at());
+        let walk = self.walk.take().filter(is_ahead);
+        let mut walk =
+            walk.unwrap_or_else(|| branch.walk_with(seq, |point| point.seq <= seq, Walk::headers));
+        walk.from = seq;
+        let found = walk.record_at(seq)?;
+        self.walk = found.is_some().then_some(walk);
+        Ok(found)
     }
 }
 
@@ -283,6 +372,25 @@ impl BranchWalk {
         }
     }
 
+    // Returns the record at `seq`, which must be `from`.
+    fn record_at(&mut self, seq: Seq) -> Result<Option<Record>, LogError> {
+        let mut damage = None;
+        loop {
+            match self.next_record() {
+                Ok(Some(record)) if record.header.seq == seq => return Ok(Some(record)),
+                Ok(Some(record)) if record.header.seq < seq => {}
+                Ok(_past) => {
+                    return match damage {
+                        Some(damage) => Err(LogError::Damaged(damage)),
+                        None => Ok(None),
+                    };
+                }
+                Err(LogError::Damaged(found)) => damage = Some(found),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     // Adds bytes to the damage that was not returned yet.
     fn add_damage(&mut self, offset: u64, bytes: u64, what: &str) {
         let damage = self.damage.get_or_insert_with(|| LogDamage {
@@ -322,10 +430,12 @@ impl Branch {
         self.shape.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the error for an operation on the file that the file system refused. A full disk is
+    /// `Io`: nothing that was begun can be taken for undone.
     pub(super) fn io(&self, source: io::Error) -> LogError {
-        LogError::Io {
-            file: self.name.clone(),
-            source,
+        match file_error(&self.name, source) {
+            LogError::Full { file, source } => LogError::Io { file, source },
+            error => error,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fmt, io};
 
-use crate::id::{Author, Seq};
+use crate::{
+    disk::is_out_of_descriptors,
+    id::{Author, Seq},
+};
 
 /// Why a log could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +16,14 @@ pub enum LogError {
     /// The file system refused an operation.
     #[error("cannot read or write {file}")]
     Io {
+        /// Name of the log's file.
+        file: String,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// The process or the machine has no file descriptor left; nothing was written.
+    #[error("cannot open {file}: too many files are open")]
+    NoDescriptor {
         /// Name of the log's file.
         file: String,
         /// Error of the file system.
@@ -72,6 +83,7 @@ impl fmt::Display for LogDamage {
 pub(super) fn file_error(file: &str, source: io::Error) -> LogError {
     let file = file.to_owned();
     match source.kind() {
+        _any if is_out_of_descriptors(&source) => LogError::NoDescriptor { file, source },
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             LogError::Full { file, source }
         }

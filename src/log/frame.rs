@@ -9,19 +9,28 @@
 //!  12  seq          8  place in the author's log; of a seal: of the newest entry
 //!  20  synced       8  bytes of this file that were durable when the frame was written
 //!  28  arrived_ms   8  local wall time of the append; of a seal: wall time of the newest entry's stamp
-//!  36  author      32
-//!  68  id          32  of the entry; of a seal: of the newest entry
-//! 100  check        8  first bytes of BLAKE3 of the file offset and bytes 0..100
-//! 108  payload         an encoded `SignedEntry`; the id above covers it
+//!  36  wall_ms      8  wall time of the entry's stamp; of a seal: of the newest entry's
+//!  44  counter      4  counter of the same stamp
+//!  48  author      32
+//!  80  id          32  of the entry; of a seal: of the newest entry
+//! 112  check        8  first bytes of BLAKE3 of the file offset and bytes 0..112
+//! 120  payload         an encoded `SignedEntry`; the id above covers it
 //! ```
+//! So a header alone answers which entry is at a place and how it is stamped, however long its
+//! values are, and also when they are damaged.
+//!
 //! Numbers are little-endian; times are ms since 1970. Zeros where a frame should begin are room
 //! that is not used yet. A seal that fills a hole has a payload of zeros, which is skipped.
 
-use crate::id::{Author, EntryId, Seq};
+use crate::{
+    id::{Author, EntryId, Seq},
+    protocol::hlc::Hlc,
+};
 
 /// Bytes of a frame before its payload.
-pub const FRAME_HEADER_BYTES: usize = 108;
+pub const FRAME_HEADER_BYTES: usize = 120;
 
+const CHECK_AT: usize = FRAME_HEADER_BYTES - 8;
 const MAGIC: [u8; 4] = [0xf1, b'L', b'T', b'E'];
 const VERSION: u8 = 1;
 const FLAG_SEAL: u8 = 1;
@@ -38,6 +47,8 @@ pub struct FrameHeader {
     /// Local wall time of the append, ms since 1970; for a seal, the wall time of the newest
     /// entry's stamp.
     pub arrived_ms: u64,
+    /// Stamp of the entry; for a seal, of the newest one before it.
+    pub hlc: Hlc,
     /// Author of the log.
     pub author: Author,
     /// The entry; for a seal, the newest one before it.
@@ -78,10 +89,12 @@ impl FrameHeader {
         bytes[12..20].copy_from_slice(&self.seq.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.synced.to_le_bytes());
         bytes[28..36].copy_from_slice(&self.arrived_ms.to_le_bytes());
-        bytes[36..68].copy_from_slice(&self.author.0);
-        bytes[68..100].copy_from_slice(&self.id.0);
+        bytes[36..44].copy_from_slice(&self.hlc.wall_ms.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.hlc.counter.to_le_bytes());
+        bytes[48..80].copy_from_slice(&self.author.0);
+        bytes[80..112].copy_from_slice(&self.id.0);
         let check = check(offset, &bytes);
-        bytes[100..108].copy_from_slice(&check);
+        bytes[CHECK_AT..].copy_from_slice(&check);
         bytes
     }
 
@@ -89,7 +102,7 @@ impl FrameHeader {
     /// when the check fails, or the version or a flag is unknown.
     pub fn decode(bytes: &[u8], offset: u64) -> Option<Self> {
         let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
-        if bytes[0..4] != MAGIC || bytes[100..108] != check(offset, bytes) {
+        if bytes[0..4] != MAGIC || bytes[CHECK_AT..] != check(offset, bytes) {
             return None;
         }
         if bytes[4] != VERSION || bytes[5] & !FLAG_SEAL != 0 || bytes[6..8] != [0, 0] {
@@ -100,8 +113,12 @@ impl FrameHeader {
             seq: u64::from_le_bytes(field(bytes, 12)),
             synced: u64::from_le_bytes(field(bytes, 20)),
             arrived_ms: u64::from_le_bytes(field(bytes, 28)),
-            author: Author(field(bytes, 36)),
-            id: EntryId(field(bytes, 68)),
+            hlc: Hlc {
+                wall_ms: u64::from_le_bytes(field(bytes, 36)),
+                counter: u32::from_le_bytes(field(bytes, 44)),
+            },
+            author: Author(field(bytes, 48)),
+            id: EntryId(field(bytes, 80)),
             seal: bytes[5] & FLAG_SEAL != 0,
         })
     }
@@ -143,7 +160,9 @@ pub fn resync(bytes: &[u8], offset: u64) -> Option<usize> {
 
 fn check(offset: u64, bytes: &[u8; FRAME_HEADER_BYTES]) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&offset.to_le_bytes()).update(&bytes[..100]);
+    hasher
+        .update(&offset.to_le_bytes())
+        .update(&bytes[..CHECK_AT]);
     field(hasher.finalize().as_bytes(), 0)
 }
 

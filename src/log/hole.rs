@@ -12,7 +12,7 @@ use crate::{
         frame::{FRAME_HEADER_BYTES, FrameHeader},
         record::{Step, Walk},
     },
-    protocol::entry::VerifiedEntry,
+    protocol::{entry::VerifiedEntry, hlc::Hlc},
 };
 
 /// Consecutive entries of a branch that cannot be read any more, and the bytes that they had. A
@@ -37,6 +37,8 @@ pub struct Hole {
     pub bytes: u64,
     // When the entry before the hole arrived; the entries that fill it get this time.
     arrived_ms: u64,
+    // Stamp of the entry before the hole.
+    hlc: Hlc,
 }
 
 impl Hole {
@@ -75,8 +77,8 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
     let mut holes = Vec::new();
     // Offset where bad bytes began, while no readable record has followed them.
     let mut open: Option<u64> = None;
-    let (mut next, mut arrived_ms) = (branch.first, 0);
-    let mut close = |from: u64, to: u64, first: Seq, last: Seq, tip, arrived_ms| {
+    let (mut next, mut arrived_ms, mut hlc) = (branch.first, 0, Hlc::ZERO);
+    let mut close = |from: u64, to: u64, first: Seq, last: Seq, tip, arrived_ms, hlc| {
         holes.push(Hole {
             author: branch.author,
             number: branch.number,
@@ -87,6 +89,7 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
             offset: from,
             bytes: to - from,
             arrived_ms,
+            hlc,
         });
     };
     while let Some(step) = walk.step().map_err(|source| branch.io(source))? {
@@ -110,20 +113,20 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
             (began, Err(_unreadable)) => {
                 let to = record.offset + record.header.frame_bytes() as u64;
                 let from = began.unwrap_or(record.offset);
-                close(from, to, next, seq, record.header.id, arrived_ms);
+                close(from, to, next, seq, record.header.id, arrived_ms, hlc);
             }
             (Some(began), Ok(entry)) => {
                 if let Some(prev) = entry.header.prev {
-                    close(began, record.offset, next, seq - 1, prev, arrived_ms);
+                    close(began, record.offset, next, seq - 1, prev, arrived_ms, hlc);
                 }
             }
             (None, Ok(_entry)) => {}
         }
         next = seq + 1;
-        arrived_ms = record.header.arrived_ms;
+        (arrived_ms, hlc) = (record.header.arrived_ms, record.header.hlc);
     }
     if let Some(began) = open {
-        close(began, end, next, tip.seq, tip.id, arrived_ms);
+        close(began, end, next, tip.seq, tip.id, arrived_ms, hlc);
     }
     Ok(holes)
 }
@@ -160,9 +163,6 @@ impl Logs {
         // `recover` counts a log with a lost tail as sealed so that no seal is written; it may get
         // one again.
         writer.sealed = false;
-        if let Some(last) = entries.last() {
-            writer.stamp(last);
-        }
         Ok(true)
     }
 }
@@ -178,6 +178,7 @@ fn frames(hole: &Hole, entries: &[VerifiedEntry]) -> Option<Vec<u8>> {
             seq: entry.header.seq,
             synced: hole.offset,
             arrived_ms: hole.arrived_ms,
+            hlc: entry.header.hlc,
             author: hole.author,
             id: entry.id,
             seal: false,
@@ -193,6 +194,7 @@ fn frames(hole: &Hole, entries: &[VerifiedEntry]) -> Option<Vec<u8>> {
             seq: hole.last,
             synced: hole.offset,
             arrived_ms: hole.arrived_ms,
+            hlc: entries.last().map_or(hole.hlc, |last| last.header.hlc),
             author: hole.author,
             id: hole.tip,
             seal: true,

@@ -8,9 +8,12 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, DiskFile, Open},
+    disk::{Disk, DiskFile as _, Open, is_out_of_descriptors},
     id::Author,
-    log::{Branch, LogError, LogReader, Mark, error::file_error, writer::Writer},
+    log::{
+        Branch, LogError, LogFiles, LogReader, Mark, error::file_error, files::LazyFile,
+        writer::Writer,
+    },
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
 
@@ -28,18 +31,27 @@ use crate::{
 #[derive(Debug)]
 pub struct Logs {
     disk: Arc<dyn Disk>,
+    files: LogFiles,
     dir: PathBuf,
     reader: LogReader,
     pub(super) writers: BTreeMap<(Author, u32), Writer>,
+    // True while names of new files are not durable. Set by `begin`, cleared by `sync`.
+    has_new_names: bool,
+    // Branches that were removed before a record of them was durable, whose files could not be
+    // emptied for want of a descriptor. Emptied before the next group is written.
+    removed: Vec<Writer>,
 }
 
 impl Logs {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, files: LogFiles, dir: &Path) -> Self {
         Self {
             disk,
+            files,
             dir: dir.to_owned(),
             reader: LogReader::default(),
             writers: BTreeMap::new(),
+            has_new_names: false,
+            removed: Vec::new(),
         }
     }
 
@@ -56,18 +68,13 @@ impl Logs {
     /// Begins a branch with `entry` as its first record. Durable with the next `sync`.
     ///
     /// # Errors
-    /// `Full`, and nothing has changed; `Io`.
+    /// `Full`, `NoDescriptor`, and nothing has changed; `Io`.
     pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
         let author = entry.author();
         let taken = self.of(&author).map(|writer| writer.branch.number + 1);
         let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
         let name = file_name(&author, number);
-        // `Io` even if the disk is full: whether the name is durable cannot be known any more.
-        let synced = self.disk.sync_dir(&self.dir);
-        synced.map_err(|source| LogError::Io {
-            file: name.clone(),
-            source,
-        })?;
+        self.has_new_names = true;
         let branch = Arc::new(Branch {
             author,
             number,
@@ -86,17 +93,18 @@ impl Logs {
     // Returns an empty file, and the number in its name, `first` or higher: a new file, or one that
     // a group left which was never acknowledged. A file that holds bytes is not touched, whoever
     // wrote them.
-    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<dyn DiskFile>), LogError> {
+    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<LazyFile>), LogError> {
         let mut number = first;
         loop {
             let name = file_name(author, number);
             let path = self.dir.join(&name);
             let failed = |source| file_error(&name, source);
-            match self.disk.open(&path, Open::New) {
+            match self.files.open(&self.disk, &path, Open::New) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 opened => return Ok((number, opened.map_err(failed)?)),
             }
-            let file = self.disk.open(&path, Open::Existing).map_err(failed)?;
+            let file = self.files.open(&self.disk, &path, Open::Existing);
+            let file = file.map_err(failed)?;
             if file.len().map_err(failed)? == 0 {
                 return Ok((number, file));
             }
@@ -120,17 +128,11 @@ impl Logs {
     /// Writes the staged records and makes them durable; then readers see them.
     ///
     /// # Errors
-    /// `Full`, and nothing is staged any more; `Io`.
+    /// `Full`, `NoDescriptor`, and nothing is staged any more; `Io`.
     pub fn sync(&mut self) -> Result<(), LogError> {
-        let timing = self.reader.timing().clone();
-        let failed = self.staged().find_map(|writer| writer.write(&timing).err());
-        if let Some(error) = failed {
+        if let Err(error) = self.write_all()? {
             self.roll_back()?;
             return Err(error);
-        }
-        for writer in self.staged() {
-            let synced = writer.sync(&timing);
-            synced.map_err(|source| writer.branch.io(source))?;
         }
         for writer in self.staged() {
             writer.show();
@@ -138,7 +140,62 @@ impl Logs {
         Ok(())
     }
 
+    // Makes the staged records durable, some files at a time: those with unsynced bytes stay open.
+    // The inner error: they cannot be written, and can be taken back. The outer one: what is durable
+    // cannot be known any more.
+    fn write_all(&mut self) -> Result<Result<(), LogError>, LogError> {
+        if let Err(error) = self.empty_removed() {
+            return Ok(Err(error));
+        }
+        if let Err(error) = self.sync_names()? {
+            return Ok(Err(error));
+        }
+        let (timing, files) = (self.reader.timing().clone(), self.files.unsynced_max());
+        let mut staged: Vec<&mut Writer> = self.staged().collect();
+        for part in staged.chunks_mut(files) {
+            for writer in &mut *part {
+                if let Err(error) = writer.write(&timing) {
+                    return Ok(Err(error));
+                }
+            }
+            for writer in part {
+                let synced = writer.sync(&timing);
+                synced.map_err(|source| writer.branch.io(source))?;
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    // The errors are as for `write_all`.
+    fn sync_names(&mut self) -> Result<Result<(), LogError>, LogError> {
+        if !self.has_new_names {
+            return Ok(Ok(()));
+        }
+        let file = self.dir.display().to_string();
+        match self.disk.sync_dir(&self.dir) {
+            Ok(()) => {}
+            Err(source) if is_out_of_descriptors(&source) => {
+                return Ok(Err(file_error(&file, source)));
+            }
+            // `Io` even if the disk is full.
+            Err(source) => return Err(LogError::Io { file, source }),
+        }
+        self.has_new_names = false;
+        Ok(Ok(()))
+    }
+
+    fn empty_removed(&mut self) -> Result<(), LogError> {
+        while let Some(writer) = self.removed.last_mut() {
+            writer.forget()?;
+            self.removed.pop();
+        }
+        Ok(())
+    }
+
     /// Forgets the staged records.
+    ///
+    /// Where no descriptor is left to remove bytes of them from a file, that is done before the file
+    /// is written to again.
     ///
     /// # Errors
     /// `Io` when bytes of them cannot be removed from a file.
@@ -151,12 +208,14 @@ impl Logs {
             .collect();
         for key in empty {
             // The next start must not find what was written of the branch's first record.
-            if let Some(mut writer) = self.remove(&key) {
-                writer.forget()?;
+            if let Some(mut writer) = self.remove(&key)
+                && !is_done(writer.forget())?
+            {
+                self.removed.push(writer);
             }
         }
         for writer in self.staged() {
-            writer.forget()?;
+            is_done(writer.forget())?;
         }
         Ok(())
     }
@@ -165,8 +224,9 @@ impl Logs {
     /// the file's unused room. Nothing may be staged.
     ///
     /// # Errors
-    /// `Io`, `Full`.
+    /// `Io`, `Full`, `NoDescriptor`.
     pub fn seal(&mut self) -> Result<(), LogError> {
+        self.empty_removed()?;
         for writer in self.writers.values_mut().filter(|writer| !writer.sealed) {
             writer.seal()?;
         }
@@ -211,6 +271,15 @@ impl Logs {
     }
 }
 
+// False when there was no descriptor.
+fn is_done(forgotten: Result<(), LogError>) -> Result<bool, LogError> {
+    match forgotten {
+        Ok(()) => Ok(true),
+        Err(LogError::NoDescriptor { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 pub(super) fn file_name(author: &Author, number: u32) -> String {
     match number {
         0 => format!("{author}.log"),
@@ -238,7 +307,8 @@ mod tests {
     };
 
     fn open(dir: &Path) -> Logs {
-        let (logs, found) = Logs::open(Arc::new(RealDisk), dir, &[]).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let (logs, found) = Logs::open(&disk, &LogFiles::default(), dir, &[]).unwrap();
         assert!(found.damage.is_empty() && found.lost_tails.is_empty());
         logs
     }

@@ -125,6 +125,7 @@ impl Logs {
         let key = (lost.author, lost.number);
         if let Some(writer) = self.writers.get_mut(&key) {
             writer.give_up(lost)?;
+            self.reader().forget_places(&lost.author);
         }
         if lost.tip.is_none() {
             self.remove(&key);

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, binary_heap::PeekMut},
+    collections::{BTreeMap, BinaryHeap, binary_heap::PeekMut},
     sync::Arc,
 };
 
@@ -10,7 +10,12 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, Seq},
-    log::{Ahead, Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk, record::Record},
+    limits::{MERGE_READ_BYTES_MAX, REPLAY_CHUNK_BYTES},
+    log::{
+        Ahead, Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk,
+        lineage::{Lineage, Places},
+        record::Record,
+    },
     protocol::{
         entry::{Order, VerifiedEntry},
         frontier::{Frontier, FrontierTip},
@@ -87,11 +92,11 @@ pub(crate) enum Merged {
 impl Merge {
     /// Begins with the first entry of each span.
     pub(crate) fn new(spans: Vec<Span>) -> Result<Self, LogError> {
+        let each = MERGE_READ_BYTES_MAX / spans.len().max(1);
+        let chunk_bytes = each.clamp(CHUNK_BYTES_MIN, REPLAY_CHUNK_BYTES);
         let own = |span: Span| {
-            (
-                EntryWalk::Own(span.branch.walk(span.after + 1)),
-                span.through,
-            )
+            let walk = span.branch.walk_in_chunks(span.after + 1, chunk_bytes);
+            (EntryWalk::Own(walk), span.through)
         };
         Self::over_all(spans.into_iter().map(own).collect())
     }
@@ -238,7 +243,8 @@ pub(crate) fn whole(log: &LogReader) -> Vec<Span> {
     log.all().into_iter().filter_map(whole).collect()
 }
 
-/// Returns what lies after `from` and through `to` on every branch here.
+/// Returns what lies after `from` and through `to` on every branch here. Takes time linear in tips
+/// and branches.
 ///
 /// The inner error lists the tips of `from` that are not here.
 ///
@@ -249,58 +255,116 @@ pub(crate) fn spans(
     from: &Frontier,
     to: &Frontier,
 ) -> Result<Result<Vec<Span>, Vec<UnknownTip>>, LogError> {
-    let mut spans = Vec::new();
-    let mut unknown = Vec::new();
-    for (author, tip) in from.iter() {
-        if to.tips(&author).contains(&tip) {
-            continue;
+    let (mut spans, mut unknown) = (Vec::new(), Vec::new());
+    let mut lineages: BTreeMap<_, _> = log.lineages().into_iter().collect();
+    for (author, _tip) in from.iter() {
+        lineages.entry(author).or_default();
+    }
+    for (author, lineage) in lineages {
+        let (after, through) = (from.tips(&author), to.tips(&author));
+        let is_new = |tip: &&FrontierTip| through.binary_search(tip).is_err();
+        let new: Vec<FrontierTip> = after.iter().filter(is_new).copied().collect();
+        let places = match lineage.branches.as_slice() {
+            // All else is on the only branch.
+            [] | [_] => lineage.find(new.iter().copied())?,
+            _several => lineage.find(after.iter().chain(through).copied())?,
+        };
+        let covered = lineage.covered(through, &places)?;
+        for tip in new {
+            if !is_covered(&lineage, tip, &places, &covered)? {
+                let newest = lineage.branches.iter().filter_map(|branch| branch.tip());
+                let have = newest.map(|tip| tip.seq).max().unwrap_or(0);
+                unknown.push(UnknownTip { author, tip, have });
+            }
         }
-        if tip.seq > to.seq(&author) || !is_covered(log, author, tip, to)? {
-            let newest = log
-                .of(&author)
-                .iter()
-                .filter_map(|branch| branch.tip())
-                .map(|tip| tip.seq)
-                .max();
-            let have = newest.unwrap_or(0);
-            unknown.push(UnknownTip { author, tip, have });
+        let from = lineage.covered(after, &places)?;
+        let ends = from.into_iter().zip(covered);
+        for (branch, (after, through)) in lineage.branches.iter().zip(ends) {
+            if after < through {
+                spans.push(Span {
+                    branch: Arc::clone(branch),
+                    after,
+                    through,
+                });
+            }
         }
     }
-    if !unknown.is_empty() {
-        return Ok(Err(unknown));
-    }
-    for branch in log.all() {
-        let after = log.covered(&branch, from)?;
-        let through = log.covered(&branch, to)?;
-        if after < through {
-            spans.push(Span {
-                branch,
-                after,
-                through,
-            });
-        }
-    }
-    Ok(Ok(spans))
+    Ok(if unknown.is_empty() {
+        Ok(spans)
+    } else {
+        Err(unknown)
+    })
 }
 
-// Returns whether `to` leads back to `tip`. The log may be ahead of `to` by a fork that has just
-// come.
+// Returns whether `tip` is among the first `covered` places of its branch. The log may be ahead of
+// these by a fork that has just come.
 fn is_covered(
-    log: &LogReader,
-    author: Author,
+    lineage: &Lineage,
     tip: FrontierTip,
-    to: &Frontier,
+    places: &Places,
+    covered: &[Seq],
 ) -> Result<bool, LogError> {
-    let branch = match log.branch_of(&author, tip) {
-        Ok(Some(branch)) => branch,
-        Ok(None) => return Ok(false),
+    match places.get(tip) {
+        Ok(Some(index)) => Ok(covered[index] >= tip.seq),
+        Ok(None) => Ok(false),
         // On an only branch there is nothing else that the damaged record can be.
-        Err(LogError::Damaged(_)) if log.of(&author).len() == 1 => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    Ok(log.covered(&branch, to)? >= tip.seq)
+        Err(LogError::Damaged(_)) if lineage.branches.len() == 1 => Ok(covered[0] >= tip.seq),
+        Err(error) => Err(error),
+    }
 }
 
+/// Returns the parts of the branches of `author` that make up `ranges`. A range is what a tip leads
+/// back to, above a place (exclusive). One whose tip is not here, or which an unreadable frame hides,
+/// is left out. Takes time linear in ranges and branches.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn parts(
+    log: &LogReader,
+    author: &Author,
+    ranges: &[(Seq, FrontierTip)],
+) -> Result<Vec<Span>, LogError> {
+    let lineage = log.lineage(author);
+    let places = lineage.find(ranges.iter().map(|(_, tip)| *tip))?;
+    let parents = lineage.parents()?;
+    let before = |index: usize| lineage.branches[index].first.saturating_sub(1);
+    let mut parts: Vec<Option<(Seq, Seq)>> = vec![None; lineage.branches.len()];
+    for (after, tip) in ranges {
+        let mut through = tip.seq;
+        let mut next = places.get(*tip);
+        let mut range = Vec::new();
+        while let Ok(Some(index)) = next {
+            let is_passed = parts[index].is_some_and(|part| part.0 <= *after && part.1 >= through);
+            if is_passed || through <= *after {
+                break;
+            }
+            range.push((index, through));
+            next = parents.of(index);
+            through = before(index);
+        }
+        match next {
+            Ok(_end) => {}
+            Err(LogError::Damaged(_)) => continue,
+            Err(error) => return Err(error),
+        }
+        for (index, through) in range {
+            let part = parts[index].get_or_insert((*after, through));
+            *part = (part.0.min(*after), part.1.max(through));
+        }
+    }
+    let parts = parts.into_iter().enumerate().filter_map(|(index, part)| {
+        let (after, through) = part?;
+        Some(Span {
+            branch: Arc::clone(&lineage.branches[index]),
+            after: after.max(before(index)),
+            through,
+        })
+    });
+    Ok(parts.collect())
+}
+
+// One read of a merge takes at least this, however many branches it has.
+const CHUNK_BYTES_MIN: usize = 4 << 10;
 // About as many chunks as a watch is handed at a time: the next ones are read while it delivers
 // these.
 const AHEAD_CHUNKS: usize = 4;

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use crate::{
     id::{Author, EntryId, Seq},
     log::{
-        AtWork, Branch, LogError, SharedWalk, SyncTimes, chunk::Chunks, record, sync_times::Timing,
+        AtWork, Branch, LogError, SharedWalk, SyncTimes, chunk::Chunks, lineage::Lineage, record,
+        sync_times::Timing,
     },
     protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
 };
@@ -27,12 +28,13 @@ pub struct LogReader {
 
 // Written by the store's writer only, when a branch appears or is removed. Held for a look-up or a
 // copy of the list; no file is read, no other lock taken and nothing awaited under it.
-type Branches = BTreeMap<Author, Vec<Arc<Branch>>>;
+type Branches = BTreeMap<Author, Arc<Lineage>>;
 
 impl LogReader {
     /// Returns the branches of `author`, by number.
     pub fn of(&self, author: &Author) -> Vec<Arc<Branch>> {
-        self.branches().get(author).cloned().unwrap_or_default()
+        let lineage = self.branches().get(author).map(Arc::clone);
+        lineage.map_or_else(Vec::new, |lineage| lineage.branches.clone())
     }
 
     pub(super) fn verified(
@@ -43,7 +45,22 @@ impl LogReader {
 
     /// Returns all branches, by author and number.
     pub fn all(&self) -> Vec<Arc<Branch>> {
-        self.branches().values().flatten().cloned().collect()
+        let lineages = self.lineages().into_iter();
+        lineages
+            .flat_map(|(_, lineage)| lineage.branches.clone())
+            .collect()
+    }
+
+    pub(super) fn lineage(&self, author: &Author) -> Arc<Lineage> {
+        self.branches().get(author).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn lineages(&self) -> Vec<(Author, Arc<Lineage>)> {
+        let branches = self.branches();
+        let lineages = branches.iter();
+        lineages
+            .map(|(author, it)| (*author, Arc::clone(it)))
+            .collect()
     }
 
     /// Returns the entry of `author` that has `id` and `seq`, and its record; `None` when no branch
@@ -57,13 +74,17 @@ impl LogReader {
         seq: Seq,
         id: &EntryId,
     ) -> Result<Option<(VerifiedEntry, record::Record)>, LogError> {
+        let branches = self.of(author);
+        if let [only] = branches.as_slice() {
+            let record = only.record(seq)?.filter(|record| record.header.id == *id);
+            let entry = |record| Ok((only.read_entry(&record)?, record));
+            return record.map(entry).transpose();
+        }
         let mut damage = None;
-        for branch in self.of(author) {
-            match branch.record(seq) {
-                Ok(Some(record)) if record.header.id == *id => {
-                    let entry = branch.read_entry(&record)?;
-                    return Ok(Some((entry, record)));
-                }
+        for branch in branches {
+            // Values are long: only those of the branch that has the entry are read.
+            match branch.header(seq) {
+                Ok(Some(record)) if record.header.id == *id => return branch.entry(seq),
                 Ok(_other_or_none) => {}
                 // The entry may be on another branch.
                 Err(LogError::Damaged(found)) => damage = Some(found),
@@ -74,19 +95,21 @@ impl LogReader {
     }
 
     /// Returns the entry of `author` at `seq` on branch `place`, as a tip. `place` is an index into
-    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`.
+    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`. Its values are
+    /// not read.
     ///
     /// # Errors
-    /// `Damaged`, `Io`.
+    /// `Damaged` when its frame cannot be read, `Io`.
     pub fn tip_at(&self, author: &Author, place: usize, seq: Seq) -> Result<Option<Tip>, LogError> {
-        let Some(branch) = self.of(author).get(place).cloned() else {
+        let lineage = self.lineage(author);
+        let Some(branch) = lineage.branches.get(place) else {
             return Ok(None);
         };
-        let found = branch.entry(seq)?;
-        Ok(found.map(|(entry, _record)| Tip {
+        let found = branch.header(seq)?;
+        Ok(found.map(|record| Tip {
             seq,
-            id: entry.id,
-            hlc: entry.header.hlc,
+            id: record.header.id,
+            hlc: record.header.hlc,
         }))
     }
 
@@ -116,31 +139,41 @@ impl LogReader {
     }
 
     pub(super) fn add(&self, branch: Arc<Branch>) {
-        let mut branches = self.branches_mut();
-        let of_author = branches.entry(branch.author).or_default();
-        assert!(
-            of_author.iter().all(|known| known.number != branch.number),
-            "two branches with one number share a file"
-        );
-        of_author.push(branch);
-        of_author.sort_by_key(|branch| branch.number);
+        self.change(branch.author, |branches| {
+            let place = branches.binary_search_by_key(&branch.number, |known| known.number);
+            let place = place.expect_err("two branches with one number share a file");
+            branches.insert(place, branch);
+        });
     }
 
     pub(super) fn remove(&self, author: &Author, number: u32) {
-        let mut branches = self.branches_mut();
-        if let Some(of_author) = branches.get_mut(author) {
-            of_author.retain(|branch| branch.number != number);
+        self.change(*author, |branches| {
+            branches.retain(|branch| branch.number != number);
+        });
+    }
+
+    /// Forgets which branch has an entry of `author`: one of them was cut.
+    pub(super) fn forget_places(&self, author: &Author) {
+        self.change(*author, |_same_branches| {});
+    }
+
+    fn change(&self, author: Author, change: impl FnOnce(&mut Vec<Arc<Branch>>)) {
+        let mut all = self
+            .branches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = all.remove(&author).unwrap_or_default();
+        let mut branches = match Arc::try_unwrap(known) {
+            Ok(lineage) => lineage.branches,
+            Err(shared) => shared.branches.clone(),
+        };
+        change(&mut branches);
+        if !branches.is_empty() {
+            all.insert(author, Arc::new(Lineage::new(branches)));
         }
-        branches.retain(|_, of_author| !of_author.is_empty());
     }
 
     fn branches(&self) -> RwLockReadGuard<'_, Branches> {
         self.branches.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn branches_mut(&self) -> RwLockWriteGuard<'_, Branches> {
-        self.branches
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

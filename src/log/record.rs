@@ -17,7 +17,7 @@ pub struct Record {
     pub offset: u64,
     /// Header of the frame.
     pub header: FrameHeader,
-    /// An encoded `SignedEntry`; meaningless for a seal.
+    /// An encoded `SignedEntry`; meaningless for a seal. Empty if the walk reads headers only.
     pub payload: Bytes,
 }
 
@@ -50,6 +50,12 @@ impl Record {
                 entry.header.seq, self.header.seq
             ));
         }
+        if entry.header.hlc != self.header.hlc {
+            return Err(format!(
+                "it is stamped {}, the frame says {}",
+                entry.header.hlc, self.header.hlc
+            ));
+        }
         Ok(entry)
     }
 }
@@ -73,6 +79,8 @@ pub enum Step {
 /// Reads a file forward, frame by frame, in chunks.
 #[derive(Debug)]
 pub struct Walk {
+    // True if payloads are skipped. Those that a chunk does not reach are not read.
+    headers_only: bool,
     file: Arc<dyn DiskFile>,
     // Offset of the next byte to look at.
     at: u64,
@@ -88,12 +96,27 @@ impl Walk {
     /// Begins at offset `at`, which must be a frame's start, and ends before `end`.
     pub fn new(file: Arc<dyn DiskFile>, at: u64, end: u64, chunk_bytes: usize) -> Self {
         Self {
+            headers_only: false,
             file,
             at,
             end,
             buf: Bytes::new(),
             chunk_bytes,
         }
+    }
+
+    /// Like `new`, but skips the payloads. A read takes `HEADERS_BYTES` at the start and behind a
+    /// skipped payload, and `HEADERS_BYTES_MAX` where records are short.
+    pub fn headers(file: Arc<dyn DiskFile>, at: u64, end: u64) -> Self {
+        Self {
+            headers_only: true,
+            ..Self::new(file, at, end, HEADERS_BYTES)
+        }
+    }
+
+    /// Returns the offset of the next byte to look at.
+    pub(super) fn at(&self) -> u64 {
+        self.at
     }
 
     /// Returns the next record or run of bad bytes; `None` at the end.
@@ -107,6 +130,9 @@ impl Walk {
         self.fill(FRAME_HEADER_BYTES)?;
         let mut found = look(&self.buf, self.at);
         if let Found::Cut { bytes } = found {
+            if let Some(header) = self.skippable() {
+                return Ok(Some(Step::Record(self.take(header))));
+            }
             self.fill(bytes)?;
             found = look(&self.buf, self.at);
         }
@@ -116,15 +142,29 @@ impl Walk {
         }
     }
 
+    // Returns the header at hand if its payload need not be read and ends before `end`.
+    fn skippable(&self) -> Option<FrameHeader> {
+        let header = FrameHeader::decode(&self.buf, self.at).filter(|_| self.headers_only)?;
+        (header.frame_bytes() as u64 <= self.end - self.at).then_some(header)
+    }
+
     fn take(&mut self, header: FrameHeader) -> Record {
-        let frame = self.buf.split_to(header.frame_bytes());
-        let record = Record {
-            offset: self.at,
-            header,
-            payload: frame.slice(FRAME_HEADER_BYTES..),
+        let (at, bytes) = (self.at, header.frame_bytes());
+        self.at += bytes as u64;
+        if bytes > self.buf.len() {
+            self.chunk_bytes = HEADERS_BYTES;
+        }
+        let frame = self.buf.split_to(bytes.min(self.buf.len()));
+        let payload = if self.headers_only {
+            Bytes::new()
+        } else {
+            frame.slice(FRAME_HEADER_BYTES..)
         };
-        self.at += frame.len() as u64;
-        record
+        Record {
+            offset: at,
+            header,
+            payload,
+        }
     }
 
     // Goes on chunk by chunk to the next sound frame header, or to the end.
@@ -170,6 +210,15 @@ impl Walk {
         self.file
             .read_at(&mut chunk[have..], self.at + have as u64)?;
         self.buf = chunk.into();
+        if self.headers_only {
+            self.chunk_bytes = HEADERS_BYTES_MAX;
+        }
         Ok(())
     }
 }
+
+// Bytes that a walk over headers reads at first.
+const HEADERS_BYTES: usize = 8 << 10;
+// Bytes that it reads once it has met short records: about as many as lie between two points of an
+// index, so that a look-up takes two reads.
+const HEADERS_BYTES_MAX: usize = 64 << 10;

@@ -14,7 +14,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
-        Branch, IndexPoint, LogDamage, LogError, Logs, LostTail, Mark, Shape,
+        Branch, IndexPoint, LogDamage, LogError, LogFiles, Logs, LostTail, Mark, Shape,
         error::file_error,
         frame::FrameHeader,
         logs::{file_name, parse_file_name},
@@ -24,7 +24,7 @@ use crate::{
         torn_tail::{BadRun, Seen, is_point, split},
         writer::Writer,
     },
-    protocol::{chain::Tip, entry::Entry, hlc::Hlc},
+    protocol::{chain::Tip, entry::Entry},
 };
 
 /// The damage that opening the logs found.
@@ -45,9 +45,10 @@ impl Logs {
     /// read. On return torn tails are cut, and every byte of a log is durable.
     ///
     /// # Errors
-    /// `Io`, `Full`.
+    /// `Io`, `Full`, `NoDescriptor`.
     pub fn open(
-        disk: Arc<dyn Disk>,
+        disk: &Arc<dyn Disk>,
+        files: &LogFiles,
         dir: &Path,
         marks: &[Mark],
     ) -> Result<(Self, Recovered), LogError> {
@@ -67,11 +68,11 @@ impl Logs {
         // A file that is missing is one of which nothing is left.
         let missing = missing.map(|key| (*key, Open::New));
         let found = found.iter().map(|key| (*key, Open::Existing));
-        let mut logs = Self::new(Arc::clone(&disk), dir);
+        let mut logs = Self::new(Arc::clone(disk), files.clone(), dir);
         let mut recovered = Recovered::default();
         for ((author, number), how) in found.chain(missing) {
             let name = file_name(&author, number);
-            let opened = disk.open(&dir.join(&name), how);
+            let opened = files.open(disk, &dir.join(&name), how);
             let file = opened.map_err(|source| file_error(&name, source))?;
             if how == Open::New {
                 let synced = disk.sync_dir(dir);
@@ -185,7 +186,7 @@ impl LogFile<'_> {
             recovered.torn.push((self.name.clone(), len - end));
         }
         if end > durable {
-            self.make_durable(durable, end)?;
+            self.make_durable(durable, end, len)?;
         }
         if end < len {
             self.file.set_len(end)?;
@@ -277,24 +278,29 @@ impl LogFile<'_> {
     }
 
     // After a failed fsync a page can be clean in memory and absent from the disk; writing the
-    // same bytes again makes the next fsync carry them. In place: old and new bytes are equal.
-    fn make_durable(&self, from: u64, to: u64) -> io::Result<()> {
+    // same bytes again makes the next fsync carry them. In place: old and new bytes are equal. The
+    // file's length `len` can be lost in the same way. Where it does not change, it is set twice.
+    fn make_durable(&self, from: u64, to: u64, len: u64) -> io::Result<()> {
         for (at, bytes) in chunks(from, to) {
             let mut chunk = vec![0; bytes];
             self.file.read_at(&mut chunk, at)?;
             self.file.write_at(&chunk, at)?;
+        }
+        if to == len {
+            self.file.set_len(len + 1)?;
+            self.file.set_len(len)?;
         }
         self.file.sync_data()
     }
 
     // Returns `None` when there is neither a mark nor a record.
     fn branch(&self, records: &[Record], end: u64) -> io::Result<Option<Arc<Branch>>> {
-        let Some(tip) = self.tip(records)? else {
+        let Some(tip) = self.tip(records) else {
             return Ok(None);
         };
         let shape = Shape {
             end,
-            index: self.index(records)?,
+            index: self.index(records),
             tip: Some(tip),
         };
         let (first, forked_from) = match self.mark {
@@ -312,67 +318,49 @@ impl LogFile<'_> {
     }
 
     // The mark's points, and those of `records`.
-    fn index(&self, records: &[Record]) -> io::Result<Vec<IndexPoint>> {
+    fn index(&self, records: &[Record]) -> Vec<IndexPoint> {
         let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
         let mut indexed = self.indexed();
         for record in entries(records) {
             if is_point(indexed, record.offset) {
                 indexed = Some(record.offset);
-                let arrived_ms = record.header.arrived_ms;
                 index.push(IndexPoint {
                     seq: record.header.seq,
                     offset: record.offset,
-                    wall_ms: self.hlc(record)?.map_or(arrived_ms, |hlc| hlc.wall_ms),
-                    arrived_ms,
+                    wall_ms: record.header.hlc.wall_ms,
+                    arrived_ms: record.header.arrived_ms,
                 });
             }
         }
-        Ok(index)
+        index
     }
 
     // The newest entry of the branch, also one that only a seal or the mark names: its place is
     // never given to another.
-    fn tip(&self, records: &[Record]) -> io::Result<Option<Tip>> {
+    fn tip(&self, records: &[Record]) -> Option<Tip> {
         let newest = entries(records).next_back();
         let seal = records.iter().rfind(|record| record.header.seal);
         let seal = seal.map(|record| record.header);
         let known = newest
             .map(|newest| newest.header.seq)
             .max(self.mark.map(|mark| mark.tip.seq));
-        let tip = |header: FrameHeader, hlc| Tip {
+        let tip = |header: FrameHeader| Tip {
             seq: header.seq,
             id: header.id,
-            hlc,
+            hlc: header.hlc,
         };
-        // The stamp of a record that cannot be read is not known: one that is surely later keeps
-        // the clock moving forward.
-        let later = |header: FrameHeader| Hlc {
-            wall_ms: header.arrived_ms.saturating_add(1),
-            counter: 0,
-        };
-        Ok(match (newest, seal) {
+        match (newest, seal) {
             // The newest record is damaged, and its seal names it.
-            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => {
-                Some(tip(seal, later(seal)))
-            }
-            (Some(newest), seal) => {
-                let named = seal.filter(|seal| seal.id == newest.header.id);
-                let hlc = self.hlc(newest)?;
-                let hlc = hlc.unwrap_or_else(|| later(named.unwrap_or(newest.header)));
-                Some(tip(newest.header, hlc))
-            }
+            (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => Some(tip(seal)),
+            (Some(newest), _) => Some(tip(newest.header)),
             (None, _) => self.mark.map(|mark| mark.tip),
-        })
+        }
     }
 
     // Returns the offset of the mark's last index point.
     fn indexed(&self) -> Option<u64> {
         let index = &self.mark?.index;
         index.last().map(|point| point.offset)
-    }
-
-    fn hlc(&self, record: &Record) -> io::Result<Option<Hlc>> {
-        Ok(self.entry(record)?.map(|entry| entry.header.hlc))
     }
 
     // Reads the payload of a record that was seen without; `None` when it is not its entry.

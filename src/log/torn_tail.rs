@@ -174,7 +174,8 @@ mod tests {
     use super::*;
     use crate::{
         id::{Author, EntryId},
-        log::frame::FrameHeader,
+        log::frame::{FRAME_HEADER_BYTES, FrameHeader},
+        protocol::hlc::Hlc,
     };
 
     // Bytes of every record, and of every other piece of a picture.
@@ -184,10 +185,11 @@ mod tests {
         Record {
             offset,
             header: FrameHeader {
-                length: 892,
+                length: u32::try_from(PIECE).unwrap() - u32::try_from(FRAME_HEADER_BYTES).unwrap(),
                 seq,
                 synced,
                 arrived_ms: 0,
+                hlc: Hlc::ZERO,
                 author: Author([7; 32]),
                 id: EntryId([9; 32]),
                 seal,

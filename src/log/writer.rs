@@ -43,6 +43,9 @@ pub(super) struct Writer {
     synced: u64,
     // Newest record, staged ones included. `None` only before the first is staged.
     pub(super) tip: Option<Tip>,
+    // True while the file may have bytes behind `shape.end` that no record shown has: from before
+    // `write` until `show`, or until `forget` has removed them.
+    is_touched: bool,
     // True while the file ends with a seal. Set by `seal`, cleared by `write`.
     pub(super) sealed: bool,
 }
@@ -60,6 +63,7 @@ impl Writer {
             written: shape.end,
             synced: shape.end,
             tip: shape.tip,
+            is_touched: false,
             sealed,
         }
     }
@@ -90,6 +94,7 @@ impl Writer {
             seq,
             synced: durable,
             arrived_ms,
+            hlc: entry.header.hlc,
             author: entry.author(),
             id: entry.id,
             seal: false,
@@ -116,8 +121,10 @@ impl Writer {
     }
 
     /// Writes the staged frames to the file. When the file must grow and they are few, zeros follow
-    /// them, so that the next frames find room.
+    /// them, so that the next frames find room: as many as the file has bytes, up to a limit.
     pub(super) fn write(&mut self, timing: &Timing) -> Result<(), LogError> {
+        self.remove_bytes()?;
+        self.is_touched = true;
         let at = self.branch.end();
         assert_eq!(self.written, at, "(3) a group is written once");
         assert!(
@@ -128,7 +135,9 @@ impl Writer {
         let end = at + frames as u64;
         let grow = end > self.allocated;
         if grow {
-            self.staged.resize(frames.max(LOG_GROW_BYTES), 0);
+            let grow_bytes = usize::try_from(at).unwrap_or(LOG_GROW_BYTES);
+            self.staged
+                .resize(frames.max(grow_bytes.min(LOG_GROW_BYTES)), 0);
         }
         let written = self.write_pieces(at, timing);
         if grow {
@@ -189,50 +198,51 @@ impl Writer {
         shape.tip = self.tip;
         shape.index.append(&mut self.staged_index);
         drop(shape);
+        self.is_touched = false;
         self.staged.clear();
         if self.staged.capacity() > STAGED_BYTES_KEPT {
             self.staged = Vec::new();
         }
     }
 
-    /// Corrects the stamp of the newest record, if `entry` is that record: it could not be read
-    /// before, and its stamp was a guess.
-    pub(super) fn stamp(&mut self, entry: &VerifiedEntry) {
-        let mut shape = self.branch.shape_mut();
-        for tip in [&mut self.tip, &mut shape.tip].into_iter().flatten() {
-            if tip.id == entry.id {
-                tip.hlc = entry.header.hlc;
-            }
-        }
-    }
-
     /// Forgets the staged records, and removes what was written of them from the file.
     ///
     /// # Errors
-    /// `Io`.
+    /// `NoDescriptor`: the bytes are removed by the next call of `forget`, `write` or `seal`. `Io`.
     pub(super) fn forget(&mut self) -> Result<(), LogError> {
         self.staged.clear();
         self.staged_index.clear();
         let shape = self.branch.shape().clone();
         self.tip = shape.tip;
         self.indexed = shape.index.last().map(|point| point.offset);
-        // Durable, so that nothing of it comes back after a power cut.
-        let shortened = self.branch.file.set_len(shape.end);
+        self.remove_bytes()
+    }
+
+    // Removes bytes of a group that was taken back. Durable on return, so that nothing of it comes
+    // back after a power cut.
+    fn remove_bytes(&mut self) -> Result<(), LogError> {
+        if !self.is_touched {
+            return Ok(());
+        }
+        let end = self.branch.end();
+        let shortened = self.branch.file.set_len(end);
         shortened
             .and_then(|()| self.branch.file.sync_data())
             .map_err(|source| self.branch.io(source))?;
-        self.allocated = shape.end;
-        self.written = shape.end;
-        self.synced = shape.end;
+        self.allocated = end;
+        self.written = end;
+        self.synced = end;
+        self.is_touched = false;
         Ok(())
     }
 
     /// Ends the file with a seal, which names the newest record. Nothing may be staged.
     ///
     /// # Errors
-    /// `Io`, `Full`.
+    /// `Io`, `Full`, `NoDescriptor`.
     pub(super) fn seal(&mut self) -> Result<(), LogError> {
         assert!(!self.has_staged(), "(2) a seal would move staged frames");
+        self.remove_bytes()?;
         let end = self.branch.end();
         let Some(tip) = self.tip else { return Ok(()) };
         let seal = FrameHeader {
@@ -240,6 +250,7 @@ impl Writer {
             seq: tip.seq,
             synced: end,
             arrived_ms: tip.hlc.wall_ms,
+            hlc: tip.hlc,
             author: self.branch.author,
             id: tip.id,
             seal: true,

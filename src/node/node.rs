@@ -16,6 +16,7 @@ use crate::{
     disk::{Disk, RealDisk},
     id::{Author, StoreId, looks_like_id},
     limits::BUS_BATCHES_MAX,
+    log::LogFiles,
     node::{
         data_dir::{IDENTITY, META, STORES_DIR, holds_data, holds_node, prepare},
         error::OpenError,
@@ -41,6 +42,9 @@ pub struct NodeConfig {
     pub clock: Clock,
     /// The file system of the stores. Default: the machine's.
     pub disk: Arc<dyn Disk>,
+    /// Bound on the log files that all stores have open at a time. Default: what the process may
+    /// have open when the configuration is made.
+    pub files: LogFiles,
     /// Batches that a channel of the bus holds for its slowest watcher. Default: `BUS_BATCHES_MAX`.
     pub bus_batches: usize,
 }
@@ -54,6 +58,7 @@ impl NodeConfig {
             name: machine_name(),
             clock: Clock::system(),
             disk: Arc::new(RealDisk),
+            files: LogFiles::of_process(),
             bus_batches: BUS_BATCHES_MAX,
         }
     }
@@ -288,6 +293,7 @@ async fn open_store(
         key: Arc::clone(key),
         clock: config.clock.clone(),
         disk: Arc::clone(&config.disk),
+        files: config.files.clone(),
         bus_batches: config.bus_batches,
         lease: Some(Arc::clone(lock) as Arc<dyn Any + Send + Sync>),
         root: matches!(authority, Authority::Root { .. }),

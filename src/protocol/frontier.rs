@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     id::{Author, EntryId, Seq},
-    protocol::entry::Entry,
+    protocol::{chain::Tip, entry::Entry},
 };
 
 /// A set of entries, named by its tips: the tips and all entries that they lead back to.
@@ -37,6 +37,12 @@ impl FrontierTip {
             seq: entry.header.seq,
             id: entry.id,
         }
+    }
+}
+
+impl From<Tip> for FrontierTip {
+    fn from(Tip { seq, id, .. }: Tip) -> Self {
+        Self { seq, id }
     }
 }
 
@@ -75,10 +81,14 @@ impl Frontier {
 
     /// Moves a branch forward: replaces the tip `prev` by `tip`.
     ///
-    /// If `prev` is `None` or not a tip (the first entry, or a fork), `tip` is added.
+    /// `prev` is the entry before `tip`. If it is `None` or not a tip (the first entry, or a fork),
+    /// `tip` is added.
     pub fn advance(&mut self, author: Author, prev: Option<EntryId>, tip: FrontierTip) {
-        if let (Some(prev), Some(tips)) = (prev, self.0.get_mut(&author)) {
-            tips.retain(|known| known.id != prev);
+        if let (Some(id), Some(tips)) = (prev, self.0.get_mut(&author)) {
+            let seq = tip.seq.saturating_sub(1);
+            if let Ok(place) = tips.binary_search(&FrontierTip { seq, id }) {
+                tips.remove(place);
+            }
         }
         self.insert(author, tip);
     }
@@ -142,7 +152,7 @@ impl Frontier {
     pub fn missing_from(&self, other: &Self) -> Vec<MissingRange> {
         let missing = |author: Author, tip: FrontierTip| {
             let theirs = other.tips(&author);
-            if theirs.contains(&tip) {
+            if theirs.binary_search(&tip).is_ok() {
                 return None;
             }
             let forked = theirs.len() > 1 || self.tips(&author).len() > 1;

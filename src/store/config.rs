@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     disk::Disk,
     id::{Author, StoreId},
+    log::LogFiles,
     protocol::membership::Members,
 };
 
@@ -25,6 +26,8 @@ pub struct StoreConfig {
     pub clock: Clock,
     /// File system, or what a test puts in its place.
     pub disk: Arc<dyn Disk>,
+    /// Bound on the log files that are open at a time. The stores of a process share one.
+    pub files: LogFiles,
     /// How many batches a channel of the bus holds; see `BUS_BATCHES_MAX`.
     pub bus_batches: usize,
     /// Keeps other processes out of the directory, for example by a lock. Dropped when the writer's

@@ -60,7 +60,9 @@ impl OpenError {
             | Self::NotAuthentic { .. }
             | Self::ForeignLog { .. } => true,
             Self::Io { .. }
-            | Self::Log(LogError::Io { .. } | LogError::Full { .. })
+            | Self::Log(
+                LogError::Io { .. } | LogError::Full { .. } | LogError::NoDescriptor { .. },
+            )
             | Self::State(StateError::Io { .. })
             | Self::Panicked => false,
         }
@@ -111,7 +113,9 @@ impl From<LogError> for ReadError {
             LogError::Damaged(damage) => Self::Damaged {
                 what: damage.to_string(),
             },
-            LogError::Io { source, .. } | LogError::Full { source, .. } => Self::Io {
+            LogError::Io { source, .. }
+            | LogError::Full { source, .. }
+            | LogError::NoDescriptor { source, .. } => Self::Io {
                 source: Arc::new(source),
             },
         }

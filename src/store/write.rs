@@ -103,6 +103,13 @@ pub enum WriteError {
         /// File that could not be written.
         what: String,
     },
+    /// The process or the machine has no file descriptor left. Reads go on as far as they need none,
+    /// and writes when some are free again.
+    #[error("too many files are open to write to the store: {what}")]
+    NoDescriptor {
+        /// File that could not be opened.
+        what: String,
+    },
     /// An earlier write failed in a way that leaves open what is on disk. Opening the store again is
     /// the only way on; reads go on until then.
     #[error("the store takes no writes until it is opened again: {reason}")]
@@ -293,6 +300,9 @@ impl From<LogError> for WriteError {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Full { file, source } => Self::DiskFull {
+                what: format!("{file}: {source}"),
+            },
+            LogError::NoDescriptor { file, source } => Self::NoDescriptor {
                 what: format!("{file}: {source}"),
             },
             LogError::Io { file, source } => Self::Poisoned {

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use lattice::{
     api::client::Client,
+    daemon::raise_descriptor_limit,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
 };
@@ -173,6 +174,7 @@ impl Up {
         let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
         context.place.check_socket()?;
+        raise_descriptor_limit();
         let created = !context.place.exists();
         let file = FileConfig::read(&context.place.data_dir)?;
         let node = open(context, self.name.or_else(|| file.name.clone())).await?;

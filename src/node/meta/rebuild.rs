@@ -86,7 +86,9 @@ fn listing(disk: &dyn Disk, dir: &Path, ids: &[StoreId]) -> Result<Listing, Open
         }
     });
     read.map_err(|error| match error {
-        LogError::Io { file, source } | LogError::Full { file, source } => OpenError::Io {
+        LogError::Io { file, source }
+        | LogError::NoDescriptor { file, source }
+        | LogError::Full { file, source } => OpenError::Io {
             path: dir.join(file),
             source,
         },

@@ -1,15 +1,12 @@
 //! Entries for a peer: what it lacks, in the order that all nodes share.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::{
-    id::Seq,
-    log::{
-        Branch, LogError, Stretch,
-        merge::{Merge, Merged, Span},
-    },
+    id::{Author, Seq},
+    log::merge::{Merge, Merged, parts},
     pace::Pace,
     protocol::frontier::{FrontierTip, MissingRange},
     store::{ReadError, Store},
@@ -31,52 +28,23 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn outgoing(&self, ranges: &[MissingRange]) -> Result<Outgoing, ReadError> {
-        let mut spans: Vec<Span> = Vec::new();
+        let mut of_author: BTreeMap<Author, Vec<(Seq, FrontierTip)>> = BTreeMap::new();
         for range in ranges {
-            self.spans_of(range, &mut spans)?;
+            let tip = FrontierTip {
+                seq: range.through,
+                id: range.tip,
+            };
+            let ranges = of_author.entry(range.author).or_default();
+            ranges.push((range.after, tip));
+        }
+        let mut spans = Vec::new();
+        for (author, ranges) in of_author {
+            // A damaged range is sent by another peer.
+            spans.append(&mut parts(&self.shared.log, &author, &ranges)?);
         }
         Ok(Outgoing {
             merge: Merge::new(spans)?,
         })
-    }
-
-    // A damaged range is sent as far as it can be read; the peer gets the rest from another peer.
-    fn spans_of(&self, range: &MissingRange, spans: &mut Vec<Span>) -> Result<(), LogError> {
-        let tip = FrontierTip {
-            seq: range.through,
-            id: range.tip,
-        };
-        let descent = match self.shared.log.descent(&range.author, tip) {
-            Ok(descent) => descent,
-            Err(LogError::Damaged(_)) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        for Stretch { branch, through } in descent {
-            if through <= range.after {
-                break;
-            }
-            let after = range.after.max(branch.first.saturating_sub(1));
-            widen(spans, &branch, after, through);
-        }
-        Ok(())
-    }
-}
-
-// Two ranges of a forked author share their beginning.
-fn widen(spans: &mut Vec<Span>, branch: &Arc<Branch>, after: Seq, through: Seq) {
-    match spans
-        .iter_mut()
-        .find(|span| Arc::ptr_eq(&span.branch, branch))
-    {
-        Some(span) => {
-            span.after = span.after.min(after);
-            span.through = span.through.max(through);
-        }
-        None => spans.push(Span {
-            branch: Arc::clone(branch),
-            after,
-            through,
-        }),
     }
 }
 

@@ -1,10 +1,14 @@
 //! Forks: which authors have signed two entries for one place, and which of their tips are closed.
 
-use std::mem;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use crate::{
-    id::{Author, EntryId},
-    log::LogReader,
+    id::{Author, EntryId, Seq},
+    log::{Branch, LogReader},
     protocol::{
         chain::Tip,
         entry::Entry,
@@ -76,28 +80,51 @@ impl Forks {
         mem::take(&mut self.unsaved)
     }
 
-    /// Returns the forks that the logs show, by author.
+    /// Returns the forks that the logs show, by author. Reads about two frames of each branch.
     pub(super) fn known(&self, log: &LogReader) -> Vec<KnownFork> {
         let mut known = Vec::new();
-        let branches = log.all();
-        for branch in branches.iter().filter(|branch| branch.number > 0) {
-            let author = branch.author;
-            let first = branch.entry(branch.first);
-            let Ok(Some((first, _))) = first else {
+        for branches in log.all().chunk_by(|one, other| one.author == other.author) {
+            let forks = forks_of(branches);
+            if forks.is_empty() {
                 continue;
-            };
-            // The entry that contests its place. Where that is damaged, nothing proves the fork.
-            let others = branches.iter().filter(|it| it.author == author);
-            let proof = others
-                .filter(|other| other.number != branch.number)
-                .filter_map(|other| other.entry(branch.first).ok().flatten())
-                .find_map(|(other, _)| Fork::prove(&first, &other));
-            let tips: Vec<Tip> = log.of(&author).iter().filter_map(|it| it.tip()).collect();
-            known.extend(proof.map(|proof| KnownFork {
-                proof,
-                closed: self.open(&author, &tips).len() < 2,
-            }));
+            }
+            let tips: Vec<Tip> = branches.iter().filter_map(|it| it.tip()).collect();
+            let closed = self.open(&branches[0].author, &tips).len() < 2;
+            known.extend(forks.into_iter().map(|proof| KnownFork { proof, closed }));
         }
         known
     }
+}
+
+// Returns a fork for each of an author's branches but the first. Where nothing else can be read at
+// its place, there is no proof.
+fn forks_of(branches: &[Arc<Branch>]) -> Vec<Fork> {
+    let forked = branches.iter().filter(|branch| branch.number > 0);
+    let begun = forked.filter_map(|branch| {
+        let record = branch.header(branch.first).ok().flatten()?;
+        Some((branch.first, record.header.id))
+    });
+    let begun: Vec<(Seq, EntryId)> = begun.collect();
+    // The ids at each of these places; two are enough.
+    let mut ids: BTreeMap<Seq, BTreeSet<EntryId>> = BTreeMap::new();
+    for (seq, id) in &begun {
+        ids.entry(*seq).or_default().insert(*id);
+    }
+    let mut open: BTreeSet<Seq> = ids.keys().copied().collect();
+    for branch in branches {
+        open.retain(|seq| ids[seq].len() < 2);
+        for (seq, id) in branch.ids_at(&open) {
+            ids.entry(seq).or_default().insert(id);
+        }
+    }
+    let forks = begun.into_iter().filter_map(|(seq, own)| {
+        let other = *ids.get(&seq)?.iter().find(|id| **id != own)?;
+        let (author, entries) = (branches.first()?.author, [own.min(other), own.max(other)]);
+        Some(Fork {
+            author,
+            seq,
+            entries,
+        })
+    });
+    forks.collect()
 }

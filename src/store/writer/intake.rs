@@ -281,7 +281,10 @@ impl Transaction<'_> {
         let (destination, before) = match verdict {
             Verdict::Append { branch, before } => (Destination::Branch(branch), before),
             Verdict::Begin { before, .. } => (Destination::NewBranch, before),
-            Verdict::Duplicate => return Ok(Ingested::Duplicate(id)),
+            Verdict::Duplicate => {
+                self.writer().came_again(entry)?;
+                return Ok(Ingested::Duplicate(id));
+            }
             Verdict::Repairs => {
                 self.writer().mending.keep(entry);
                 return Ok(Ingested::Duplicate(id));

@@ -3,11 +3,14 @@
 
 use crate::{
     id::Author,
-    log::{Hole, LostTail},
-    protocol::frontier::FrontierTip,
+    log::{Hole, LogError, LostTail},
+    protocol::{entry::VerifiedEntry, frontier::FrontierTip},
     store::{
         WriteError,
-        writer::{health::Health, writer::Writer},
+        writer::{
+            health::{Health, WriteFailure},
+            writer::Writer,
+        },
     },
 };
 
@@ -23,6 +26,27 @@ impl Writer {
         };
         let holes = self.mending.holes().iter().filter(|hole| !hole.is_empty());
         holes.map(|hole| (hole.author, tip(hole))).collect()
+    }
+
+    /// Reads the record of an entry that has come again. If it is damaged, which its frame does not
+    /// show, the entry is kept to mend it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn came_again(&mut self, entry: &VerifiedEntry) -> Result<(), WriteFailure> {
+        let (author, seq, log) = (entry.author(), entry.header.seq, self.logs.reader());
+        match log.entry(&author, seq, &entry.id) {
+            Ok(_here_or_staged) => {}
+            Err(LogError::Damaged(found)) => {
+                self.mending.note(vec![found]);
+                self.mending.look(log);
+                if self.mending.is_hole(&author, seq) {
+                    self.mending.keep(entry);
+                }
+            }
+            Err(error) => return Err(WriteFailure::unreadable(error)),
+        }
+        Ok(())
     }
 
     /// Fills the holes of which all entries have come.

@@ -176,7 +176,7 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
-    let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &[])?;
+    let (logs, mut found) = Logs::open(&config.disk, &config.files, &config.dir.join("logs"), &[])?;
     let mut recovered = Vec::new();
     if !logs.reader().all().is_empty() {
         tracing::warn!(store = %config.id, reason, "building the state from the log");
@@ -226,7 +226,12 @@ fn open_with_state(
     absent.clone_from(&notes.absent);
     let mut intake = new_intake(config, notes.absent);
     let known: Vec<_> = notes.marks.into_values().collect();
-    let (logs, mut found) = Logs::open(Arc::clone(&config.disk), &config.dir.join("logs"), &known)?;
+    let (logs, mut found) = Logs::open(
+        &config.disk,
+        &config.files,
+        &config.dir.join("logs"),
+        &known,
+    )?;
     let mut recovered = Vec::new();
     // It is empty and was there: the node died before its first flush.
     let fills = stored.frontier.is_empty() && !logs.reader().all().is_empty();

@@ -149,9 +149,10 @@ impl Sources<'_> {
     /// # Errors
     /// `NotAuthentic`, `ForeignLog`.
     pub(super) fn check_tips(&self, known: &[Mark]) -> Result<(), OpenError> {
+        let known: BTreeSet<_> = known.iter().map(|mark| mark.tip.id).collect();
         for branch in self.logs.reader().all() {
             let Some(tip) = branch.tip() else { continue };
-            if known.iter().any(|mark| mark.tip.id == tip.id) {
+            if known.contains(&tip.id) {
                 continue;
             }
             let Ok(Some((entry, _record))) = branch.entry(tip.seq) else {

@@ -136,7 +136,9 @@ impl Writer {
                     let counted = counts(log, before, author, at)?;
                     let same = counted.is_some() && counted == counts(log, now, author, at)?;
                     if !same && let Ok(entry) = branch.read_entry(&record) {
-                        keys.extend(entry.ops.iter().map(Op::key).cloned());
+                        // Copies: a slice of the record would keep all that was read with it.
+                        let written = entry.ops.iter().map(Op::key);
+                        keys.extend(written.map(|key| Bytes::copy_from_slice(key)));
                     }
                 }
             }

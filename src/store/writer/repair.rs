@@ -89,8 +89,10 @@ impl Writer {
         for cut in &self.cuts {
             if let Err(error) = self.logs.give_up(cut) {
                 let error = WriteError::from(error);
-                let reason = error.to_string();
-                drop(self.health.set(Health::Poisoned { reason }));
+                if let WriteError::Poisoned { reason } = &error {
+                    let reason = reason.clone();
+                    drop(self.health.set(Health::Poisoned { reason }));
+                }
                 return Err(error);
             }
             self.mending.give_up(&cut.file, cut.end);

@@ -278,7 +278,9 @@ impl<'a> Transaction<'a> {
     fn write_durably(&mut self) -> Result<(), WriteError> {
         let error = match self.writer.logs.sync() {
             Ok(()) => return Ok(()),
-            Err(error @ LogError::Full { .. }) => return Err(error.into()),
+            Err(error @ (LogError::Full { .. } | LogError::NoDescriptor { .. })) => {
+                return Err(error.into());
+            }
             Err(error) => error,
         };
         let reason = WriteError::from(error).to_string();

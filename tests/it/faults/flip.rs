@@ -69,6 +69,7 @@ pub(super) fn write_frame(
         seq: entry.header.seq,
         synced,
         arrived_ms: super::setup::NOW_MS,
+        hlc: entry.header.hlc,
         author: entry.author(),
         id: entry.id,
         seal: false,
@@ -449,6 +450,7 @@ fn frame_of_another_entry_is_damage() {
         seq: 1,
         synced: 0,
         arrived_ms: 0,
+        hlc: one.header.hlc,
         author: one.author(),
         id: one.id,
         seal: false,
@@ -463,6 +465,8 @@ fn frame_of_another_entry_is_damage() {
         .is_err()
     );
     assert!(record(FrameHeader { seq: 2, ..header }).entry().is_err());
+    let hlc = two.header.hlc;
+    assert!(record(FrameHeader { hlc, ..header }).entry().is_err());
     let author = author_b();
     assert!(record(FrameHeader { author, ..header }).entry().is_err());
 }

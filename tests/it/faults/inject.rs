@@ -288,12 +288,13 @@ fn s10_every_change_fails_once_with_disk_full() {
     run_all(ENOSPC, Fail::Changes);
 }
 
-/// The first write of an author got as far as the disk had room: a whole record, and not all of
-/// the zeros behind it. The caller got `DiskFull`; the record must not come back.
+/// A write got as far as the disk had room: a whole record, and not all of the zeros behind it. The
+/// caller got `DiskFull`; the record must not come back.
 #[tokio::test]
-async fn s10_refused_first_write_does_not_come_back() {
+async fn s10_refused_write_does_not_come_back() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
+    soon(store.put("/long", vec![7; 4000])).await.unwrap();
     disk.set_quota(Some(disk.bytes() + 2000));
     let refused = soon(store.put("/a", "refused")).await;
     assert!(

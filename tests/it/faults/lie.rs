@@ -4,6 +4,7 @@
 use lattice::{
     Store,
     id::StoreId,
+    log::frame::FRAME_HEADER_BYTES,
     protocol::entry::VerifiedEntry,
     store::{Ingested, OpenError, StoreConfig, WriteError},
 };
@@ -108,7 +109,7 @@ async fn s2_cut_own_log_is_refused_until_repaired() {
     let places = flip::frames(&image[&path]);
     for len in (0..bytes)
         .step_by(bytes / 40)
-        .chain([bytes - 1, bytes - 108])
+        .chain([bytes - 1, bytes - FRAME_HEADER_BYTES])
     {
         let mut image = image.clone();
         image.get_mut(&path).unwrap().truncate(len);
@@ -306,7 +307,7 @@ async fn s6_log_under_a_wrong_name_is_never_applied() {
     // Nobody's bytes are cut because they are in the wrong place.
     let there = disk.image();
     let kept = there.iter().any(|(path, bytes)| {
-        path.starts_with("/store/logs") && bytes.starts_with(&b[..b.len() - 108])
+        path.starts_with("/store/logs") && bytes.starts_with(&b[..b.len() - FRAME_HEADER_BYTES])
     });
     assert!(kept, "the records of B are gone");
 }

@@ -2,7 +2,9 @@
 //! before its data is served.
 
 mod crash;
+mod files;
 mod flip;
+mod forks;
 mod format;
 mod hole;
 mod inject;
@@ -11,5 +13,7 @@ mod kill;
 mod lie;
 mod mend;
 mod pieces;
+mod recount;
 mod setup;
+mod stamps;
 mod state_flip;

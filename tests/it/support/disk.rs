@@ -2,7 +2,7 @@
 //! after any of them leaves behind.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use lattice::disk::{Disk, DiskFile, Open};
 
 /// Linux error numbers.
 pub(crate) const EIO: i32 = 5;
+pub(crate) const EMFILE: i32 = 24;
 pub(crate) const ENOSPC: i32 = 28;
 
 /// The files by name, as a machine finds them when it starts.
@@ -41,6 +42,9 @@ pub(crate) enum Fail {
     Any,
     /// Only operations that change the disk.
     Changes,
+    /// Only those that need a descriptor: opening a file, syncing a directory. From the named one on
+    /// all of them fail, until `mend`.
+    Opens,
 }
 
 /// Clones are the same disk.
@@ -58,6 +62,22 @@ struct Inner {
     fault: Option<(u64, i32, Fail)>,
     fired: bool,
     quota: Option<u64>,
+    reads: Reads,
+    // Handles by inode.
+    open: BTreeMap<usize, usize>,
+    open_max: Option<usize>,
+    most_open: usize,
+    // Inodes with changes since the last sync.
+    unsynced: BTreeSet<usize>,
+    // Those of which the last handle was dropped meanwhile.
+    closed_unsynced: BTreeSet<usize>,
+}
+
+/// Reads of files since the disk was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
+    pub(crate) calls: u64,
+    pub(crate) bytes: u64,
 }
 
 impl MemDisk {
@@ -78,6 +98,32 @@ impl MemDisk {
         inner.fault = Some((number, errno, which));
     }
 
+    /// Ends what `fail` began.
+    pub(crate) fn mend(&self) {
+        self.inner().fault = None;
+    }
+
+    /// Bounds the open files; `None`: no bound.
+    pub(crate) fn set_open_max(&self, files: Option<usize>) {
+        self.inner().open_max = files;
+    }
+
+    /// Returns how many files were open at once, at most.
+    pub(crate) fn most_open(&self) -> usize {
+        self.inner().most_open
+    }
+
+    /// Returns the logs that were closed while bytes of them were not synced.
+    pub(crate) fn logs_closed_unsynced(&self) -> Vec<PathBuf> {
+        let inner = self.inner();
+        let closed = |inode: &usize| inner.closed_unsynced.contains(inode);
+        let names = inner.names.iter().filter(|(_, inode)| closed(inode));
+        let names = names.map(|(path, _)| path.clone());
+        names
+            .filter(|path| path.extension().is_some_and(|it| it == "log"))
+            .collect()
+    }
+
     /// Returns how many operations counted since `fail`.
     pub(crate) fn counted(&self) -> u64 {
         self.inner().seen
@@ -95,6 +141,11 @@ impl MemDisk {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.inner().used()
+    }
+
+    /// Returns how often files were read, and how much.
+    pub(crate) fn reads(&self) -> Reads {
+        self.inner().reads
     }
 
     /// Returns how many operations were recorded.
@@ -122,14 +173,27 @@ impl MemDisk {
 
 impl Inner {
     fn count(&mut self, change: bool) -> io::Result<()> {
+        self.count_any(change, false)
+    }
+
+    fn count_open(&mut self, change: bool) -> io::Result<()> {
+        self.count_any(change, true)
+    }
+
+    fn count_any(&mut self, change: bool, opens: bool) -> io::Result<()> {
         let Some((number, errno, which)) = self.fault else {
             return Ok(());
         };
-        if which == Fail::Changes && !change {
+        let counts = match which {
+            Fail::Any => true,
+            Fail::Changes => change,
+            Fail::Opens => opens,
+        };
+        if !counts {
             return Ok(());
         }
         self.seen += 1;
-        if self.seen == number {
+        if self.seen == number || (which == Fail::Opens && self.seen > number) {
             self.fired = true;
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -149,6 +213,7 @@ impl Inner {
     }
 
     fn write(&mut self, inode: usize, bytes: &[u8], offset: usize) {
+        self.unsynced.insert(inode);
         let file = &mut self.files[inode];
         let end = offset + bytes.len();
         if file.len() < end {
@@ -163,7 +228,11 @@ impl Inner {
 impl Disk for MemDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut inner = self.inner();
-        inner.count(how == Open::New)?;
+        inner.count_open(how == Open::New)?;
+        let open: usize = inner.open.values().sum();
+        if inner.open_max.is_some_and(|most| open >= most) {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
         let inode = match (inner.inode(path), how) {
             (found, Open::Existing) => found?,
             (Ok(_there), Open::New) => return Err(io::Error::from_raw_os_error(17)),
@@ -177,6 +246,8 @@ impl Disk for MemDisk {
                 inode
             }
         };
+        inner.most_open = inner.most_open.max(open + 1);
+        *inner.open.entry(inode).or_default() += 1;
         Ok(Arc::new(MemFile {
             disk: self.clone(),
             inode,
@@ -203,7 +274,7 @@ impl Disk for MemDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut inner = self.inner();
-        inner.count(true)?;
+        inner.count_open(true)?;
         inner.operations.push(Operation::SyncDir(dir.to_owned()));
         Ok(())
     }
@@ -235,6 +306,17 @@ struct MemFile {
     inode: usize,
 }
 
+impl Drop for MemFile {
+    fn drop(&mut self) {
+        let mut inner = self.disk.inner();
+        let handles = inner.open.get_mut(&self.inode).unwrap();
+        *handles -= 1;
+        if *handles == 0 && inner.unsynced.contains(&self.inode) {
+            inner.closed_unsynced.insert(self.inode);
+        }
+    }
+}
+
 impl DiskFile for MemFile {
     fn len(&self) -> io::Result<u64> {
         let mut inner = self.disk.inner();
@@ -245,6 +327,8 @@ impl DiskFile for MemFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut inner = self.disk.inner();
         inner.count(false)?;
+        inner.reads.calls += 1;
+        inner.reads.bytes += buf.len() as u64;
         let from = usize::try_from(offset).unwrap();
         let bytes = inner.files[self.inode].get(from..from + buf.len());
         buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -278,6 +362,7 @@ impl DiskFile for MemFile {
         let mut inner = self.disk.inner();
         inner.count(true)?;
         let grown = usize::try_from(len).unwrap();
+        inner.unsynced.insert(self.inode);
         inner.files[self.inode].resize(grown, 0);
         inner.operations.push(Operation::SetLen(self.inode, len));
         Ok(())
@@ -286,6 +371,9 @@ impl DiskFile for MemFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.disk.inner();
         let counted = inner.count(true);
+        if counted.is_ok() {
+            inner.unsynced.remove(&self.inode);
+        }
         inner.operations.push(match &counted {
             Ok(()) => Operation::Sync(self.inode),
             Err(_failed) => Operation::SyncFailed(self.inode),

@@ -6,6 +6,7 @@ use lattice::{
     clock::Clock,
     disk::Disk,
     id::StoreId,
+    log::LogFiles,
     store::{Authority, StoreConfig},
 };
 
@@ -27,6 +28,7 @@ pub fn config(
         key: Arc::new(key_of(secret)),
         clock: clock.clone(),
         disk: Arc::new(disk),
+        files: LogFiles::default(),
         bus_batches: 2,
         root: false,
         authority: Authority::Anyone,
