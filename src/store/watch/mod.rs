@@ -6,6 +6,7 @@ mod late_expiry;
 pub(super) mod log_source;
 pub(super) mod lookup;
 pub(super) mod options;
+mod phase;
 mod piece;
 pub(super) mod position;
 mod selection;

@@ -26,6 +26,7 @@ use crate::{
         ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
         watch::{
             log_source::{LogSource, is_over},
+            phase::{Phase, Waiting},
             piece::{Piece, Read, SourceError},
             position::{Position, moved_back},
             selection::is_wanted,
@@ -78,28 +79,10 @@ pub struct Watch {
     // Version of the newest batch received. It never goes back.
     received_version: u64,
     heartbeat: Pin<Box<Sleep>>,
-    // When the last item was delivered.
+    // When the last item was delivered; or before, while `has_delivered` is true.
     last_item: Instant,
-}
-
-#[derive(Debug)]
-enum Phase {
-    // Nothing was read yet.
-    Start,
-    // For entries that the cursor names and that are not here.
-    Waiting(Waiting),
-    // A blocking thread reads. It owns the source meanwhile and gives it back with the result.
-    Reading(JoinHandle<Result<(Source, Read), SourceError>>),
-    Live,
-    Ended,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    missing: Vec<MissingRange>,
-    // Version of the view in which `missing` was found.
-    version: u64,
-    look_again: Pin<Box<Sleep>>,
+    // True after an item was delivered, until `note_quiet`.
+    has_delivered: bool,
 }
 
 impl Watch {
@@ -136,6 +119,7 @@ impl Watch {
             received_version: 0,
             heartbeat,
             last_item: Instant::now(),
+            has_delivered: false,
             options: Arc::new(options),
             shared,
         }
@@ -440,6 +424,7 @@ impl Watch {
             }
             Poll::Ready(None) => Poll::Ready(Err(WatchError::Closed)),
             Poll::Pending => {
+                self.note_quiet();
                 let is_over = self.is_over()?;
                 if !is_over {
                     ready!(self.heartbeat.as_mut().poll(cx));
@@ -485,6 +470,14 @@ impl Watch {
         }
     }
 
+    // Notes when the last item was delivered, now that there is none to deliver: reading the clock
+    // for each change costs more than delivering it.
+    fn note_quiet(&mut self) {
+        if std::mem::take(&mut self.has_delivered) {
+            self.last_item = Instant::now();
+        }
+    }
+
     // True when the time at which the options end the watch has passed.
     fn is_over(&self) -> Result<bool, WatchError> {
         let Some(until_ms) = self.options.until_ms else {
@@ -525,6 +518,7 @@ impl Watch {
             waiting.look_again.as_mut().reset(next);
         }
         self.phase = Phase::Waiting(waiting);
+        self.note_quiet();
         if is_due && self.last_item.elapsed() >= self.options.heartbeat {
             return Poll::Ready(Ok(Some(WatchEvent::Progress)));
         }
@@ -552,9 +546,6 @@ impl Watch {
 
     // Makes one step. `Ok(None)`: nothing to deliver yet, poll again.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
-        if let Some(change) = self.next_in_piece() {
-            return Poll::Ready(Ok(Some(WatchEvent::Change(change))));
-        }
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Start => Poll::Ready(self.start()),
             Phase::Waiting(waiting) => self.poll_waiting(waiting, cx),
@@ -578,12 +569,18 @@ impl Stream for Watch {
         loop {
             // A watch that is always behind must let other tasks run.
             let budget = ready!(coop::poll_proceed(cx));
+            // Apart from the other events, which are larger: they would be moved for each change.
+            if let Some(change) = self.next_in_piece() {
+                budget.made_progress();
+                self.has_delivered = true;
+                return Poll::Ready(Some(Ok(WatchEvent::Change(change))));
+            }
             let event = ready!(self.poll_step(cx));
             budget.made_progress();
             match event {
                 Ok(None) => {}
                 Ok(Some(event)) => {
-                    self.last_item = Instant::now();
+                    self.has_delivered = true;
                     return Poll::Ready(Some(Ok(event)));
                 }
                 Err(error) => {
