@@ -54,6 +54,13 @@ pub const STRANGERS_BYTES_MAX: usize = 16 << 20;
 /// it again.
 pub const HELD_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of keys whose heads change with the members; each counts `RECOUNT_KEY_BYTES` more for its
+/// heads before and after and its change. With more, watches get a gap with the state, not a
+/// retraction of each key.
+pub const RECOUNT_BYTES_MAX: usize = 64 << 20;
+/// Bytes that a key with one head takes in a recount, besides the key itself.
+pub const RECOUNT_KEY_BYTES: usize = 512;
+
 /// Ops of entries from peers that are staged before local writes get a turn. It is the size of the
 /// last group of local writes if that was larger, so that the two share the writer.
 pub const INGEST_OPS_MIN: usize = 64;

@@ -26,7 +26,7 @@ pub struct LogFiles(Arc<Bound>);
 #[derive(Debug)]
 struct Bound {
     open_max: usize,
-    // The open files, and some that are closed already. The one in front was opened or looked at
+    // The open files, and some that were dropped since. The one in front was opened or looked at
     // longest ago. More than `open_max` only while that many have unsynced bytes. Held while a file
     // is opened or closed; the lock of a `LazyFile` is taken under it, never the other way round.
     open: Mutex<VecDeque<Weak<LazyFile>>>,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::{
     bus::StateReset,
     id::Author,
+    limits::{RECOUNT_BYTES_MAX, RECOUNT_KEY_BYTES},
     log::{LogError, LogReader},
     protocol::{
         change::Change,
@@ -58,8 +59,9 @@ impl Writer {
             return;
         }
         match self.keys_that_changed(&before, &now) {
-            Ok(keys) if keys.is_empty() => {}
-            Ok(keys) => self.count_again(keys),
+            Ok(Some(keys)) if keys.is_empty() => {}
+            Ok(Some(keys)) => self.count_again(keys),
+            Ok(None) => self.count_all_again(),
             Err(error) => {
                 // Tried again with the next change of the members, or when the store is opened.
                 tracing::error!(store = %self.config.id, %error, "the logs cannot be counted again");
@@ -100,14 +102,27 @@ impl Writer {
         self.publish(&changes);
     }
 
+    // Builds the state again where too many heads may not be right to compare them: watches get a gap
+    // with the state.
+    fn count_all_again(&mut self) {
+        tracing::info!(
+            store = %self.config.id,
+            "other entries count now, of very many keys: building the state again"
+        );
+        self.rebuild();
+        let reason = "heads of very many keys changed with the members";
+        let reset = StateReset::Lost(reason.into());
+        self.bus.publish_reset(&reset, self.published());
+    }
+
     // Keys of entries, and of acts, that counted and do not, or the other way round. An entry of which
-    // this cannot be decided is among them.
+    // this cannot be decided is among them. `None` if they take more than `RECOUNT_BYTES_MAX`.
     fn keys_that_changed(
         &self,
         before: &Members,
         now: &Members,
-    ) -> Result<BTreeSet<Bytes>, LogError> {
-        let mut keys = BTreeSet::new();
+    ) -> Result<Option<BTreeSet<Bytes>>, LogError> {
+        let (mut keys, mut bytes) = (BTreeSet::new(), 0);
         let store = self.config.id;
         let log = self.logs.reader();
         let authors: BTreeSet<Author> = log.all().iter().map(|branch| branch.author).collect();
@@ -137,8 +152,14 @@ impl Writer {
                     let same = counted.is_some() && counted == counts(log, now, author, at)?;
                     if !same && let Ok(entry) = branch.read_entry(&record) {
                         // Copies: a slice of the record would keep all that was read with it.
-                        let written = entry.ops.iter().map(Op::key);
-                        keys.extend(written.map(|key| Bytes::copy_from_slice(key)));
+                        for key in entry.ops.iter().map(Op::key) {
+                            if keys.insert(Bytes::copy_from_slice(key)) {
+                                bytes += RECOUNT_KEY_BYTES + key.len();
+                            }
+                        }
+                        if bytes > RECOUNT_BYTES_MAX {
+                            return Ok(None);
+                        }
                     }
                 }
             }
@@ -151,7 +172,7 @@ impl Writer {
                 keys.extend(self.membership.keys_of(entry, log)?);
             }
         }
-        Ok(keys)
+        Ok(Some(keys))
     }
 
     fn heads_of(&self, keys: &BTreeSet<Bytes>) -> Result<Vec<Heads>, StateError> {

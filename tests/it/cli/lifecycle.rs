@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lattice::limits::DESCRIPTORS_MAX;
 use rustix::process::Signal;
 
 use super::harness::Home;
@@ -51,6 +52,24 @@ fn up_prints_its_place_and_down_stops_it() {
     exit 5
     "#);
     assert!(!home.data().join("run/sock").exists());
+}
+
+/// A process begins with a low limit on many systems, and may raise it.
+#[cfg(target_os = "linux")]
+#[test]
+fn up_raises_its_limit_of_descriptors() {
+    let shell = ["/bin/sh", "-c", "ulimit -Sn 256; exec \"$0\" \"$@\""];
+    let home = Home::at("127.0.0.1:0".to_owned(), shell.map(str::to_owned).to_vec());
+    let node = home.up();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = files.unwrap().split_whitespace().collect();
+    let number = |word: &str| word.parse().unwrap_or(u64::MAX);
+    let (soft, hard) = (number(words[3]), number(words[4]));
+    assert_eq!(soft, hard.min(DESCRIPTORS_MAX));
+    assert_eq!(home.run(&["down"]).code, 0);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::{collections::BTreeSet, convert::Infallible, fs, sync::Arc, time::Instant};
 
 use lattice::{
-    Store,
+    Store, WatchEvent, WatchOptions,
     clock::Clock,
     disk::RealDisk,
     id::{Author, EntryId, StoreId},
+    limits::{RECOUNT_BYTES_MAX, RECOUNT_KEY_BYTES},
     protocol::{
+        change::Kind,
         frontier::FrontierTip,
         membership::{
             Members,
@@ -15,10 +17,11 @@ use lattice::{
             role::{Act, Role, Tips},
         },
     },
-    store::{Authority, StoreConfig},
+    store::{Authority, Start, StoreConfig},
 };
+use tokio_stream::StreamExt as _;
 
-use super::setup::{NOW_MS, STORE, encoded, put};
+use super::setup::{NOW_MS, STORE, encoded, put, soon};
 use crate::support::{store, writer::Writer};
 
 fn peak_kib() -> u64 {
@@ -28,11 +31,8 @@ fn peak_kib() -> u64 {
     number.parse().unwrap()
 }
 
-/// `cargo test --release -- --ignored --nocapture memory_of_a_removal`, alone in its process.
-#[tokio::test]
-#[ignore = "measures memory"]
-async fn memory_of_a_removal() {
-    const KEYS: usize = 200_000;
+/// Returns the events of a watch for a removal of all but 1,000 of `keys` keys.
+async fn remove(keys: usize) -> Vec<WatchEvent> {
     let (me, dir) = (
         Writer::new([1; 32], STORE).author(),
         tempfile::tempdir().unwrap(),
@@ -63,13 +63,18 @@ async fn memory_of_a_removal() {
     };
     let store = Store::open(config).await.unwrap();
     let mut cut = None;
-    for first in (0..KEYS).step_by(1000) {
+    for first in (0..keys).step_by(1000) {
         let ops = (first..first + 1000).map(|n| put(format!("/{n:099}"), "x"));
         let entry = removed.write(NOW_MS, ops.collect(), BTreeSet::new(), false);
         cut.get_or_insert(FrontierTip::of(&entry));
         store.ingest(encoded(&[&entry])).await.unwrap();
     }
-    assert_eq!(store.status().await.keys, KEYS as u64);
+    assert_eq!(store.status().await.keys, keys as u64);
+    let mut watch = store.watch_with(WatchOptions {
+        start: Start::Now,
+        ..WatchOptions::default()
+    });
+    // Sets the peak to what is in use now.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let (before, began) = (peak_kib(), Instant::now());
     let tips = Tips::new([(STORE, cut.unwrap())]).unwrap();
@@ -78,10 +83,46 @@ async fn memory_of_a_removal() {
     store.reconsider().await;
     assert_eq!(store.status().await.keys, 1000);
     eprintln!(
-        "{KEYS} keys: {} MiB more than {} MiB, {:?}",
+        "{keys} keys: {} MiB more than {} MiB, {:?}",
         (peak_kib() - before) / 1024,
         before / 1024,
         began.elapsed()
     );
+    let mut events = Vec::new();
+    loop {
+        match soon(watch.next()).await.unwrap().unwrap() {
+            WatchEvent::Progress if !events.is_empty() => break,
+            WatchEvent::CaughtUp if !events.is_empty() => break,
+            WatchEvent::CaughtUp | WatchEvent::Progress => {}
+            event => events.push(event),
+        }
+    }
     store.close().await.unwrap();
+    events
+}
+
+/// All keys and their heads before and after were in memory, and a change of each.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_removal_that_changes_very_many_keys_is_one_gap() {
+    let events = remove(4000).await;
+    let retracted = |event: &WatchEvent| matches!(event, WatchEvent::Change(change) if change.kind == Kind::Retract);
+    assert_eq!(events.iter().filter(|event| retracted(event)).count(), 3000);
+    assert_eq!(events.len(), 3000);
+    // The gap, and then the state.
+    let keys = RECOUNT_BYTES_MAX / (RECOUNT_KEY_BYTES + 100) / 1000 * 1000 + 3000;
+    let events = remove(keys).await;
+    assert!(
+        matches!(events[0], WatchEvent::Gap { .. }),
+        "{:?}",
+        events[0]
+    );
+    assert_eq!(events.len(), 1 + 1000);
+}
+
+/// `cargo test --release -- --ignored --nocapture memory_of_a_removal`, alone in its process.
+#[tokio::test]
+#[ignore = "measures memory"]
+async fn memory_of_a_removal() {
+    drop(remove(200_000).await);
 }
