@@ -23,6 +23,7 @@ mod meta;
 mod net_support;
 mod node;
 mod stores;
+mod unopened;
 
 #[cfg(feature = "hooks")]
 pub(crate) use config::place;
@@ -34,3 +35,4 @@ pub use members::MeshError;
 #[cfg(feature = "net")]
 pub(crate) use node::within;
 pub use node::{Node, NodeConfig, StoreInfo};
+pub use unopened::Unopened;

@@ -9,7 +9,8 @@
 //! of a key, and [`change`] what watchers receive. A [`frontier`] names a set of entries; a
 //! [`cursor`] and an [`ack`] are frontiers with a purpose. [`fork`] detects and closes forks,
 //! [`sync`] exchanges missing entries, and [`consumer`] tracks durable positions. [`asserted`]
-//! checks what others assert that an entry did; [`pattern`] selects keys.
+//! checks what others assert that an entry did; [`pattern`] selects keys. [`shared_stores`] decides
+//! which stores of others are opened.
 
 #![cfg_attr(
     not(test),
@@ -37,4 +38,5 @@ pub mod pattern;
 
 pub mod peer;
 pub mod run;
+pub mod shared_stores;
 pub mod sync;

@@ -12,6 +12,7 @@ mod invites;
 mod members;
 mod proofs;
 mod sleep;
+mod stores;
 mod strangers;
 mod sync;
 mod twins;
