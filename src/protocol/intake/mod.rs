@@ -14,6 +14,7 @@
 //! goes through [`Lookup`]. The simulator in `tests/it/sim` runs this very code.
 
 mod absent;
+mod bases;
 mod held;
 mod intake;
 mod lookup;
@@ -21,6 +22,7 @@ mod pending;
 mod verdict;
 
 pub use absent::{Absent, Reach};
+pub use bases::{Base, Bases};
 pub use held::Held;
 pub use intake::{Intake, IntakeLimits};
 pub use lookup::{Lookup, Place};
