@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    id::Author,
+    id::{Author, EntryId},
     log::{LogError, LogReader},
     pace::Pace,
     protocol::{entry::VerifiedEntry, frontier::FrontierTip, intake::Bases, membership::Members},
     store::{
-        Fresh, IngestError, Ingested, Store, WriteError,
+        Fresh, IngestError, Ingested, ReadError, Store, WriteError,
         write_pause::WritePause,
         writer::{
             command::Command,
@@ -108,6 +108,29 @@ impl Store {
         let looking = tokio::task::spawn_blocking(move || absent(&log, bases));
         let absent = looking.await.map_err(|_panic| WriteError::Closed)?;
         Ok(absent?)
+    }
+
+    /// Returns whether `id` is the newest entry of a branch of `author` here.
+    pub fn is_tip(&self, author: &Author, id: &EntryId) -> bool {
+        let view = self.shared.state.view();
+        let mut tips = view.frontier.tips(author).iter();
+        tips.any(|tip| tip.id == *id)
+    }
+
+    /// Returns whether the entry of `author` at `entry` is on the branch that ends in `tip`; `None`
+    /// when `tip` is not here, or what lies between the two.
+    ///
+    /// Reads files: cheap for a few questions, not for many on an event loop.
+    ///
+    /// # Errors
+    /// `Damaged` when an unreadable frame hides the answer; `Io`.
+    pub fn leads(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, ReadError> {
+        Ok(self.shared.log.leads(author, entry, tip)?)
     }
 
     /// Returns the last entry of each hole in the logs: entries that were here and cannot be read

@@ -1,6 +1,6 @@
 //! The life of a peer: when it is dialled, when it is synced with, and when it is shut out.
 //!
-//! Five rules, each a value or a function of its own. None reads a clock or a random source: times
+//! Six rules, each a value or a function of its own. None reads a clock or a random source: times
 //! are milliseconds on a clock of the caller that never goes back, `random` is any 64 random bits.
 //!
 //! ```text
@@ -8,15 +8,18 @@
 //! sync_step   for each connection: sync when asked to, and now and then
 //! Strikes     for each peer: counts its violations, and how long it is shut out for them
 //! ShutOut     for each peer that was shut out: until when
+//! Allowance   for each peer and kind of work: how much of it the peer may cause
 //! Lobby       which strangers stay connected until they have said hello
 //! ```
 
+mod allowance;
 mod dialer;
 mod jitter;
 mod lobby;
 mod strikes;
 mod sync_step;
 
+pub use allowance::{Allowance, Rate};
 pub use dialer::{DialStep, Dialer};
 pub use lobby::Lobby;
 pub use strikes::{ShutOut, Strikes};

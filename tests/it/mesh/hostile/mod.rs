@@ -4,6 +4,7 @@
 //! (`tests/it/threats.md`). After each script, the honest nodes are in step within seconds, and
 //! neither holds a strike against the other.
 
+mod acks;
 mod answers;
 mod attacker;
 mod crowds;
