@@ -31,6 +31,9 @@ pub const TIPS_MAX: usize = 4096;
 /// Bytes of such a tip as text: store, seq, entry and three separators.
 pub const TIP_BYTES_MAX: usize = 36 + 20 + 64 + 3;
 
+/// Highest place in a log that a node believes in: nine years of a million entries a second. An ack
+/// that names a later place is a lie, and is refused.
+pub const SEQ_MAX: u64 = 1 << 48;
 /// Milliseconds, 1 h, that an entry may be stamped ahead of the local clock. An entry further ahead
 /// is held until it is due.
 pub const DRIFT_MS_MAX: u64 = 3_600_000;
@@ -61,6 +64,8 @@ pub const RECOUNT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that a key with one head takes in a recount, besides the key itself.
 pub const RECOUNT_KEY_BYTES: usize = 512;
 
+/// Entries that wait that the writer looks at for a peer before others get a turn.
+pub const BASES_STEPS_MAX: usize = 4096;
 /// Ops of entries from peers that are staged before local writes get a turn. It is the size of the
 /// last group of local writes if that was larger, so that the two share the writer.
 pub const INGEST_OPS_MIN: usize = 64;
@@ -252,6 +257,8 @@ pub const HOOKS_STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// Addresses of one node that are kept and announced. More are dropped.
 pub const ADDRESSES_MAX: usize = 16;
+/// Bytes of an address or of a relay's URL as text. An announcement with a longer one is refused.
+pub const ADDRESS_CHARS_MAX: usize = 256;
 /// Time without traffic after which a node sends a packet to show a peer that it is there.
 pub const PEER_KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Silence after which a path to a peer is given up.
@@ -297,8 +304,12 @@ pub const PROOF_BYTES_MAX: usize = PROOF_GRANTS_MAX * 1024;
 /// Nodes that were admitted by a proof and that this node's root store does not name yet. When
 /// full, the oldest one is forgotten and has to show its proof again.
 pub const PROVEN_MAX: usize = 64;
-/// Strangers that are served at a time. When full, the oldest one is disconnected.
-pub const HELLOS_MAX: usize = 8;
+/// Strangers that are connected and have not said hello. When full, the oldest one of the source
+/// with the most of them is disconnected.
+pub const HELLOS_MAX: usize = 32;
+/// Hellos that are answered at a time: an invitation or a proof is checked. More wait, within
+/// `HELLO_TIMEOUT`.
+pub const HELLOS_ANSWERED_MAX: usize = 4;
 /// Time that a stranger has to say hello, and a node to answer. Then the connection is closed.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Milliseconds after which two peers compare their frontiers even if nothing suggests a difference,
@@ -320,6 +331,8 @@ pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Time for which own writes wait after that until the members within reach have reported their
 /// clocks.
 pub const CLOCKS_WAIT: Duration = Duration::from_secs(1);
+/// Time without a new entry after which own writes no longer wait for such a member.
+pub const OWN_TIP_STILL: Duration = Duration::from_secs(5);
 /// Frames of entries that wait to be written to a sync stream. When full, reading the log waits for
 /// the peer.
 pub const SYNC_FRAMES_AHEAD: usize = 2;
@@ -331,6 +344,11 @@ pub const SHUT_OUT_MIN_MS: u64 = 10_000;
 pub const SHUT_OUT_MIN: Duration = Duration::from_millis(SHUT_OUT_MIN_MS);
 /// Milliseconds of the longest such time: 1 h.
 pub const SHUT_OUT_MAX_MS: u64 = 3_600_000;
+/// Milliseconds, 10 min, of peace with a peer that was let in, after which a round of `STRIKES_MAX`
+/// strikes is forgotten: the next shut-out is half as long.
+pub const STRIKES_FORGET_MS: u64 = 600_000;
+/// Rounds of `STRIKES_MAX` strikes that are remembered: as many as make the longest shut-out.
+pub const STRIKES_ROUNDS_MAX: u32 = 10;
 /// Shortest time between two writes of a peer's addresses to disk.
 pub const ADDRESSES_KEEP_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a peer's status message, which has its acks: room for a hundred authors in each of a
@@ -353,6 +371,39 @@ pub const FRESH_ENTRIES_MAX: usize = 1024;
 pub const GOSSIP_QUEUE_MAX: usize = 2048;
 /// Gossip messages whose entries go through intake together.
 pub const GOSSIP_INGEST_MAX: usize = 256;
+/// Syncs in a second that messages in gossip make a node wish for with one peer. A wish above it is
+/// put off.
+pub const WISHES_PER_S: u32 = 8;
+/// Such syncs that are saved up.
+pub const WISHES_RESERVE: u32 = 32;
+/// Gossip messages in a second of one neighbour that may be of no use: duplicates, refused, of
+/// unknown authors. Each costs a check of a signature. Above it, entries of this neighbour are
+/// fetched by a sync instead.
+pub const GOSSIP_WASTE_PER_S: u32 = 1000;
+/// Such messages that are saved up: a sync and gossip bring the same entries.
+pub const GOSSIP_WASTE_RESERVE: u32 = 8192;
+/// Such messages that an entry of an unknown author counts as: it takes memory, too.
+pub const GOSSIP_STRANGER_WASTE: u32 = 16;
+/// Acks and announcements of one node that gossip may bring in a second: twice what an honest node
+/// sends of one store. More count as waste of the neighbour that delivers them.
+pub const STATEMENTS_PER_S: u32 = 200;
+/// Such statements that are saved up.
+pub const STATEMENTS_RESERVE: u32 = 1000;
+/// Statuses of one peer that are answered in a second. More wait.
+pub const STATUSES_PER_S: u32 = 4;
+/// Such statuses that are saved up.
+pub const STATUSES_RESERVE: u32 = 16;
+/// Tips in an ack that is sent as one gossip message. An ack with more is sent in parts, those that
+/// have changed first.
+pub const ACK_TIPS_MAX: usize = (GOSSIP_ENTRY_BYTES_MAX - 256) / ACK_TIP_BYTES_MAX;
+/// Bytes of such a tip: two ids, a place, and their frames.
+pub const ACK_TIP_BYTES_MAX: usize = 2 * 34 + 8 + 3;
+/// Acks in one gossip message or status that a node keeps for one author: its branches. More show
+/// nothing.
+pub const ACK_BRANCHES_MAX: usize = 256;
+/// Tips of one author in one ack that are looked up in the log to find out whether its node has an
+/// entry of that author, who has forked. The rest show nothing.
+pub const ACK_LEADS_MAX: usize = 64;
 /// Shortest time between two announcements of entries that do not fit a message.
 pub const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
 
@@ -371,6 +422,16 @@ pub const SYNC_ITEMS_MAX: usize = 1 << 16;
 /// Times that one side of a session may ask for ranges. A fork takes a few, as each looks four
 /// times as far back. Entries that are still missing after that are left to the next session.
 pub const SYNC_WANTS_MAX: u32 = 64;
+/// Times that one side of a session may ask for the same entries, on average over all entries of the
+/// other side, besides `SYNC_ITEMS_MAX`. A fork takes less than four: each step back is four times as
+/// long.
+pub const SYNC_ASKED_TIMES_MAX: u64 = 4;
+/// Ranges in a session that end below a tip, as those for a damaged log do: each costs its sender a
+/// read. The rest is left to the next session.
+pub const SYNC_INNER_RANGES_MAX: usize = 4096;
+/// Tips of one author that are looked up in a session, each for a read. The rest is passed over: an
+/// author has a tip for each of its forks, and those are bounded.
+pub const SYNC_AUTHOR_TIPS_MAX: usize = 256;
 /// Entries before its own tip that a side asks for first when an author turns out to have forked.
 pub const SYNC_BACK_ENTRIES: u64 = 64;
 /// Length of a run, and the multiple of seq at which runs begin: as far as one signature can vouch
@@ -404,6 +465,12 @@ pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 pub const META_CACHE_BYTES: usize = 1 << 20;
 /// Characters of a store's name. A longer one is refused.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
+/// Stores that other nodes list and that this node opens. Each has two threads, and some files and
+/// memory. When full, further ones are not opened, and `status` counts them. Those that this node
+/// lists itself do not count.
+pub const STORES_SHARED_MAX: usize = 128;
+/// The same for the stores that one other node lists: no node takes the room of all others.
+pub const STORES_OF_LISTER_MAX: usize = 64;
 /// Bytes of the path of a Unix socket: `sun_path` on Linux without its closing NUL. A longer path
 /// is refused.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -438,6 +505,9 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(DESCRIPTORS_MAX >= 4 * LOG_FILES_MAX as u64);
 const _: () = assert!(LOG_FILES_MIN <= LOG_FILES_MAX);
+const _: () = assert!(ADDRESSES_MAX * (ADDRESS_CHARS_MAX + 4) < GOSSIP_ENTRY_BYTES_MAX / 2);
+const _: () = assert!(SHUT_OUT_MIN_MS << (STRIKES_ROUNDS_MAX - 1) >= SHUT_OUT_MAX_MS);
+const _: () = assert!(STORES_OF_LISTER_MAX < STORES_SHARED_MAX);
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(DIAL_AGAIN_MIN_MS < DIAL_AGAIN_MAX_MS && SHUT_OUT_MIN_MS < SHUT_OUT_MAX_MS);
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);

@@ -11,7 +11,7 @@ use crate::{
         },
     },
     limits::STORE_NAME_CHARS_MAX,
-    node::{Node, OpenError, StoreError},
+    node::{Node, OpenError, StoreError, Unopened},
     wire::api,
 };
 
@@ -40,7 +40,23 @@ pub(super) async fn status(
         started_ms,
         now_ms: node.clock().now_ms(),
         stores,
+        unopened: Some(unopened(node)),
     })
+}
+
+fn unopened(node: &Node) -> api::UnopenedStores {
+    let Unopened {
+        of_lister,
+        in_all,
+        failed,
+        error,
+    } = node.unopened();
+    api::UnopenedStores {
+        of_lister: of_lister as u64,
+        in_all: in_all as u64,
+        failed: failed as u64,
+        error: error.unwrap_or_default(),
+    }
 }
 
 /// Answers `CreateStore`.

@@ -1,9 +1,9 @@
-//! Which member has which entries on disk: the latest ack of each member.
+//! Which member has which entries on disk: the latest acks of each member.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -12,21 +12,21 @@ use tokio::sync::watch;
 
 use crate::{
     id::{Author, StoreId},
-    protocol::{ack::Ack, frontier::FrontierTip},
+    protocol::{ack::Ack, acked::Acked, frontier::FrontierTip},
     store::Store,
 };
 
-/// The latest ack of each member in each store.
+/// The latest acks of each member in each store, joined.
 #[derive(Debug)]
 pub(super) struct Acks {
-    // Callers of `take` let only members and open stores in, which bounds it. Never held across an
-    // await; no other lock is taken meanwhile.
-    latest: Mutex<BTreeMap<(StoreId, Author), Arc<Ack>>>,
+    // Callers of `take` let only members, open stores and known authors in, which bounds it. Never
+    // held across an await; no other lock is taken meanwhile.
+    latest: Mutex<BTreeMap<(StoreId, Author), Acked>>,
     // Counts acks that were kept, so that waiting tasks look again. Dropped with the mesh.
     news: watch::Sender<u64>,
     // Greater than at any earlier start of this node.
     incarnation: u64,
-    // Counter of the next own ack: orders the own acks of one incarnation.
+    // Counter of the next own ack or announcement: orders those of one incarnation.
     counter: AtomicU64,
 }
 
@@ -41,19 +41,24 @@ impl Acks {
         }
     }
 
-    /// Keeps an ack if it is later than the last one of its node in its store.
-    pub(super) fn take(&self, ack: Ack) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = (ack.store, ack.node);
-        if latest
-            .get(&place)
-            .is_none_or(|known| ack.is_later_than(known))
-        {
-            latest.insert(place, Arc::new(ack));
-            drop(latest);
-            self.news
-                .send_modify(|count| *count = count.wrapping_add(1));
+    /// Returns whether an ack says anything that is not known.
+    pub(super) fn is_news(&self, ack: &Ack) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = latest.get(&(ack.store, ack.node));
+        known.is_none_or(|known| known.is_news(ack))
+    }
+
+    /// Joins an ack with the earlier ones of its node in its store.
+    pub(super) fn take(&self, ack: &Ack) {
+        if !self.is_news(ack) {
+            return;
         }
+        {
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.entry((ack.store, ack.node)).or_default().join(ack);
+        }
+        self.news
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Returns a receiver that changes when an ack was kept.
@@ -61,45 +66,56 @@ impl Acks {
         self.news.subscribe()
     }
 
-    /// Returns the nodes whose last ack covers the entry of `author` at `tip`.
-    pub(super) fn who_has(
-        &self,
-        store: &StoreId,
-        author: &Author,
-        tip: FrontierTip,
-    ) -> Vec<Author> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let acks = latest.iter().filter(|((of, _), _)| of == store);
-        acks.filter(|(_, ack)| ack.covers(author, tip))
-            .map(|((_, node), _)| *node)
-            .collect()
+    /// Returns the nodes whose acks cover the entry of `author` at `tip`. Reads the log if `author`
+    /// has forked.
+    pub(super) fn who_has(&self, store: &Store, author: &Author, tip: FrontierTip) -> Vec<Author> {
+        let own = store.frontier();
+        // An unreadable frame hides the answer: then the acks show nothing.
+        let leads = |at, end| store.leads(author, at, end).unwrap_or(None);
+        let of_store = (store.id(), Author([0; 32]))..=(store.id(), Author([0xff; 32]));
+        // Only acks that need the log are copied: it is not read under the lock.
+        let mut doubtful = Vec::new();
+        let mut nodes = Vec::new();
+        {
+            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            for ((_, node), acked) in latest.range(of_store) {
+                let mut needs_log = false;
+                let asks = |_, _| {
+                    needs_log = true;
+                    None
+                };
+                if acked.covers(author, tip, &own, asks) {
+                    nodes.push(*node);
+                } else if needs_log {
+                    doubtful.push((*node, acked.clone()));
+                }
+            }
+        }
+        let covers =
+            |(node, acked): (Author, Acked)| acked.covers(author, tip, &own, leads).then_some(node);
+        nodes.extend(doubtful.into_iter().filter_map(covers));
+        nodes
     }
 
-    /// Returns how many entries of this node the last ack of `node` does not cover. `None` without
-    /// an ack.
+    /// Returns how many entries of this node the acks of `node` do not cover. `None` without a whole
+    /// ack.
     pub(super) fn behind(&self, store: &Store, node: &Author) -> Option<u64> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let ack = latest.get(&(store.id(), *node))?;
-        let missing = store.frontier().missing_from(&ack.frontier);
-        Some(
-            missing
-                .iter()
-                .map(|range| range.through - range.after)
-                .sum(),
-        )
+        let acked = latest.get(&(store.id(), *node))?.frontier()?;
+        Some(store.frontier().entries_beyond(acked))
     }
 
-    /// Returns how many entries of the last ack of `node` are not here. `None` without an ack.
+    /// Returns how many entries of the acks of `node` are not here. `None` without a whole ack.
     pub(super) fn ahead(&self, store: &Store, node: &Author) -> Option<u64> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let ack = latest.get(&(store.id(), *node))?;
-        let missing = ack.frontier.missing_from(&store.frontier());
-        Some(
-            missing
-                .iter()
-                .map(|range| range.through - range.after)
-                .sum(),
-        )
+        let acked = latest.get(&(store.id(), *node))?.frontier()?;
+        Some(acked.entries_beyond(&store.frontier()))
+    }
+
+    /// Returns the place of the next own announcement: the number of this start, and a counter.
+    pub(super) fn next_place(&self) -> (u64, u64) {
+        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        (self.incarnation, counter)
     }
 
     /// Returns the next ack of `node`, which is this node, in `store`.
@@ -109,6 +125,7 @@ impl Acks {
             store: store.id(),
             incarnation: self.incarnation,
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
+            is_part: false,
             // All of it is on disk: an entry is applied after its fsync.
             frontier: store.frontier(),
         }

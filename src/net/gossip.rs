@@ -13,13 +13,20 @@ use tokio_stream::StreamExt as _;
 
 use crate::{
     id::Author,
-    limits::{ANNOUNCE_EVERY, GOSSIP_ENTRY_BYTES_MAX, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX},
+    limits::{
+        ACK_TIPS_MAX, ANNOUNCE_EVERY, GOSSIP_INGEST_MAX, GOSSIP_QUEUE_MAX, GOSSIP_STRANGER_WASTE,
+    },
     net::{
         address::{Addresses, endpoint_id, node_of},
         mesh::Mesh,
         topic::{Topic, broadcast, topic_id},
     },
-    protocol::entry::EntryError,
+    protocol::{
+        ack::Ack,
+        announce::Announce,
+        entry::{EntryError, SignedEntry},
+        frontier::Frontier,
+    },
     store::{Ingested, RefusedEntry, Store},
     wire::net,
 };
@@ -65,7 +72,7 @@ struct Received {
 // Only drains: a reader that waits for a disk loses messages. When `messages` is full, a sync with
 // the neighbour brings the entries. `messages` is closed only when the carrying task ends.
 async fn drain(
-    mesh: &Mesh,
+    mesh: &Arc<Mesh>,
     store: &Store,
     mut receiver: GossipReceiver,
     messages: mpsc::Sender<Received>,
@@ -80,10 +87,10 @@ async fn drain(
                     content: message.content,
                 };
                 if messages.try_send(received).is_err() {
-                    mesh.want_sync(&from);
+                    mesh.want_sync_in_time(&from);
                 }
             }
-            Ok(Event::NeighborUp(id)) => mesh.want_sync(&node_of(&id)),
+            Ok(Event::NeighborUp(id)) => mesh.want_sync_in_time(&node_of(&id)),
             Ok(Event::NeighborDown(_)) => {}
             Ok(Event::Lagged) => mesh.want_sync_any(),
             Err(error) => {
@@ -102,23 +109,17 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
     while received.recv_many(&mut messages, GOSSIP_INGEST_MAX).await > 0 {
         let (mut entries, mut from) = (Vec::new(), Vec::new());
         for message in messages.drain(..) {
-            match net::Gossip::decode(message.content).map(|message| message.kind) {
-                Ok(Some(net::gossip::Kind::Entry(entry))) => {
+            let Received {
+                from: node, direct, ..
+            } = message;
+            match read(mesh, store, message) {
+                Some(Ok(entry)) => {
                     entries.push(entry);
-                    from.push((message.from, message.direct));
+                    from.push((node, direct));
                 }
-                Ok(Some(net::gossip::Kind::Announce(announce))) => {
-                    announced(mesh, store, message.from, &announce);
-                }
-                Ok(Some(net::gossip::Kind::Ack(ack))) => {
-                    if !mesh.take_ack(ack) && message.direct {
-                        mesh.strike(&message.from, "a malformed ack");
-                    }
-                }
-                Ok(None) | Err(_) if message.direct => {
-                    mesh.strike(&message.from, "a malformed gossip message");
-                }
-                Ok(None) | Err(_) => {}
+                Some(Err(what)) if direct => mesh.strike(&node, what),
+                Some(Err(_passed_on_unread)) => mesh.peers.wasted(&node, 1),
+                None => {}
             }
         }
         if entries.is_empty() {
@@ -141,12 +142,72 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
     }
 }
 
+// Reads a message. Returns the entry in it if that is to be passed to the store, or the fault of
+// the node that made the message.
+fn read(mesh: &Arc<Mesh>, store: &Store, message: Received) -> Option<Result<Bytes, &'static str>> {
+    let Received { from, content, .. } = message;
+    let malformed = Some(Err("a malformed gossip message"));
+    let Ok(message) = net::Gossip::decode(content) else {
+        return malformed;
+    };
+    match message.kind {
+        Some(net::gossip::Kind::Entry(entry)) => {
+            let Ok(signed) = SignedEntry::decode(entry.clone()) else {
+                return Some(Err("an entry that is none"));
+            };
+            is_wanted(mesh, store, &from, &signed).then_some(Ok(entry))
+        }
+        Some(net::gossip::Kind::Announce(bytes)) => {
+            announced(mesh, store, from, bytes).err().map(Err)
+        }
+        Some(net::gossip::Kind::Ack(bytes)) => {
+            let Ok(claimed) = Ack::decode(bytes) else {
+                return Some(Err("a malformed ack"));
+            };
+            let node = claimed.claim().node;
+            if !mesh.gate.admits(&node) || !mesh.peers.may_waste(&from) {
+                mesh.peers.wasted(&from, 1);
+                return None;
+            }
+            if !mesh.take_ack(claimed) {
+                return Some(Err("an ack that is not signed by its node"));
+            }
+            if !mesh.peers.may_state(&node) {
+                mesh.peers.wasted(&from, 1);
+            }
+            None
+        }
+        None => malformed,
+    }
+}
+
+// Decides whether an entry is passed to the store, before its signature is checked. Of a neighbour
+// that has delivered too much of no use nothing is: a sync brings what it has.
+fn is_wanted(mesh: &Arc<Mesh>, store: &Store, from: &Author, entry: &SignedEntry) -> bool {
+    let is_known = mesh.node.members().get(&entry.author).is_some();
+    if is_known && store.is_tip(&entry.author, &entry.id()) {
+        // It is here. Gossip brings it again after a sync, so this is no waste.
+        return false;
+    }
+    let is_taken = mesh.peers.may_waste(from);
+    if !is_known {
+        mesh.peers.wasted(from, GOSSIP_STRANGER_WASTE);
+    }
+    if !is_taken {
+        mesh.want_sync_in_time(from);
+    }
+    is_taken
+}
+
 // Acts on the outcome of an entry: a sync if entries before it are missing here, a strike if `node`
 // made a message that no honest node makes.
-fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
+fn judge(mesh: &Arc<Mesh>, node: &Author, direct: bool, outcome: &Ingested) {
+    if matches!(outcome, Ingested::Duplicate(_) | Ingested::Refused(_)) {
+        mesh.peers.wasted(node, 1);
+    }
     match outcome {
         // Its prev, a parent or its author's grant is missing here.
-        Ingested::Pending { .. } | Ingested::Stranger(_) => mesh.want_sync(node),
+        Ingested::Pending { .. } | Ingested::Stranger(_) => mesh.want_sync_in_time(node),
         Ingested::Refused(RefusedEntry::Entry(EntryError::NeedsNewer { .. })) => {}
         Ingested::Refused(reason @ (RefusedEntry::Entry(_) | RefusedEntry::WrongStore { .. }))
             if direct =>
@@ -159,21 +220,46 @@ fn judge(mesh: &Mesh, node: &Author, direct: bool, outcome: &Ingested) {
     }
 }
 
-// Handles the announcement of a node that has entries or addresses that this node may miss.
-fn announced(mesh: &Mesh, store: &Store, from: Author, announce: &net::Announce) {
-    let node = Author::from_slice(&announce.node).unwrap_or(from);
-    if let Some(addresses) = &announce.addresses
-        && mesh.gate.admits(&node)
-    {
-        mesh.peers.hint(&node, &Addresses::from_wire(addresses));
+// Handles an announcement. What it says counts for the node that signed it only, and only if that
+// is a member and has not said it before; the signature is checked after that. Returns the fault of
+// the node that made the message.
+fn announced(
+    mesh: &Arc<Mesh>,
+    store: &Store,
+    from: Author,
+    bytes: Bytes,
+) -> Result<(), &'static str> {
+    let claimed = Announce::decode(bytes).map_err(|_error| "a malformed announcement")?;
+    let claim = claimed.claim();
+    let node = claim.node;
+    if claim.store != store.id() {
+        return Err("an announcement of another store");
     }
-    if announce.frontier_hash.as_ref() != store.frontier().hash().0.as_slice() {
-        mesh.want_sync(if mesh.peers.is_connected(&node) {
+    let is_news = mesh.gate.admits(&node) && mesh.announced.is_news(claim);
+    if !is_news || !mesh.peers.may_waste(&from) {
+        mesh.peers.wasted(&from, 1);
+        return Ok(());
+    }
+    let announce = claimed
+        .verify()
+        .map_err(|_error| "an announcement that is not signed by its node")?;
+    if !mesh.announced.take(&announce) || !mesh.peers.may_state(&node) {
+        mesh.peers.wasted(&from, 1);
+        return Ok(());
+    }
+    let addresses = Addresses::from_wire(&net::Addresses {
+        direct: announce.direct,
+        relay: announce.relay,
+    });
+    mesh.peers.hint(&node, &addresses);
+    if announce.frontier != store.frontier().hash() {
+        mesh.want_sync_in_time(if mesh.peers.is_connected(&node) {
             &node
         } else {
             &from
         });
     }
+    Ok(())
 }
 
 // Sends entries that are written here. An entry that is too large for a message is announced.
@@ -195,16 +281,33 @@ async fn send(mesh: &Mesh, store: &Store, sender: &GossipSender) {
     }
 }
 
-// Sends an ack to all neighbours each time `wanted` is notified: this node has more on disk.
+// Sends an ack to all neighbours each time `wanted` is notified: this node has more on disk. An ack
+// that is too large for a message is sent in parts, with the authors that have changed.
 async fn acknowledge(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: &Notify) {
+    let mut sent = Frontier::default();
+    let mut last = None;
     loop {
         wanted.notified().await;
-        let ack = mesh.node.sign_ack(&mesh.acks.own(mesh.node.id(), store));
-        if ack.len() <= GOSSIP_ENTRY_BYTES_MAX {
-            broadcast(sender, net::gossip::Kind::Ack(ack)).await;
+        loop {
+            let whole = mesh.acks.own(mesh.node.id(), store);
+            let is_whole = whole.frontier.len() <= ACK_TIPS_MAX;
+            let ack = if is_whole {
+                Some(whole)
+            } else {
+                whole.part(&sent, last, ACK_TIPS_MAX)
+            };
+            let Some(ack) = ack else { break };
+            broadcast(sender, net::gossip::Kind::Ack(mesh.node.sign_ack(&ack))).await;
+            for (author, tips) in ack.frontier.by_author() {
+                sent.set_tips(author, tips.to_vec());
+                last = Some(author);
+            }
+            // One ack for all entries of the meantime.
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
+            if is_whole {
+                break;
+            }
         }
-        // One ack for all entries of the meantime.
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
     }
 }
 

@@ -6,21 +6,23 @@
 //! which shows nothing about the mesh.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use iroh::{
+    TransportAddr,
     endpoint::{Connection, WeakConnectionHandle},
     protocol::{AcceptError, ProtocolHandler},
 };
 use prost::Message as _;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     id::{Author, StoreId},
-    limits::{HELLO_TIMEOUT, HELLOS_MAX},
+    limits::{HELLO_TIMEOUT, HELLOS_ANSWERED_MAX, HELLOS_MAX},
     net::{
         address::node_of,
         error::PeerError,
@@ -30,7 +32,10 @@ use crate::{
         peer_task,
     },
     node::{MeshError, Redeemed},
-    protocol::membership::{MembershipError, invite::InviteError},
+    protocol::{
+        membership::{MembershipError, invite::InviteError},
+        peer::Lobby,
+    },
     wire::net,
 };
 
@@ -38,39 +43,80 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(super) struct HelloServer {
     mesh: Arc<Mesh>,
-    // Oldest first. At most HELLOS_MAX: then the oldest is closed, so that silent strangers do not
-    // keep out others. Never held across an await; no other lock is taken meanwhile.
-    served: Arc<Mutex<VecDeque<WeakConnectionHandle>>>,
+    // Strangers that have not said hello, or have had their answer. Never held across an await; no
+    // other lock is taken meanwhile.
+    waiting: Arc<Mutex<Waiting>>,
+    // HELLOS_MAX permits, one for each hello that has come and is not answered. Never closed.
+    said: Arc<Semaphore>,
+    // HELLOS_ANSWERED_MAX permits, one for each hello that is answered. Never closed.
+    answering: Arc<Semaphore>,
+}
+
+/// The strangers in the lobby, and their connections by number.
+#[derive(Debug, Default)]
+struct Waiting {
+    lobby: Lobby<Source>,
+    connections: BTreeMap<u64, WeakConnectionHandle>,
+}
+
+/// The place in the lobby of one stranger. It leaves when this is dropped.
+struct Guest<'a> {
+    waiting: &'a Mutex<Waiting>,
+    number: u64,
+}
+
+/// The origin of a stranger. One machine has a whole /64 of IPv6 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    V4(Ipv4Addr),
+    V6([u8; 8]),
+    // Through a relay, or unknown.
+    Elsewhere,
 }
 
 impl HelloServer {
     pub(super) fn new(mesh: Arc<Mesh>) -> Self {
         Self {
             mesh,
-            served: Arc::default(),
+            waiting: Arc::default(),
+            said: Arc::new(Semaphore::new(HELLOS_MAX)),
+            answering: Arc::new(Semaphore::new(HELLOS_ANSWERED_MAX)),
         }
     }
 
-    // Adds `connection`, and closes the oldest one when there are too many.
-    fn make_room(&self, connection: &Connection) {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_open = |known: &Connection| known.close_reason().is_none();
-        served.retain(|known| known.upgrade().as_ref().is_some_and(is_open));
-        served.push_back(connection.weak_handle());
-        if served.len() > HELLOS_MAX
-            && let Some(oldest) = served.pop_front().and_then(|oldest| oldest.upgrade())
-        {
+    // Lets a stranger into the lobby. Another one may have to go for it.
+    fn enter(&self, connection: &Connection) -> Guest<'_> {
+        let source = Source::of(connection);
+        let (number, goes) = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let (number, goes) = waiting.lobby.enter(source);
+            waiting.connections.insert(number, connection.weak_handle());
+            let goes = goes.and_then(|goes| waiting.connections.remove(&goes));
+            (number, goes)
+        };
+        if let Some(goes) = goes.and_then(|goes| goes.upgrade()) {
             let (code, reason) = BUSY;
-            oldest.close(code.into(), reason);
+            goes.close(code.into(), reason);
         }
+        let waiting = &self.waiting;
+        Guest { waiting, number }
     }
 
     async fn answer(&self, connection: &Connection) -> Result<(), PeerError> {
+        let guest = self.enter(connection);
         let (mut send, mut receive) = connection.accept_bi().await?;
         let request = read(&mut receive).await.inspect_err(|_error| {
             // Closed before the stream is dropped, which would look like the end of an answer.
             connection.close(NO_HELLO.into(), b"no hello");
         })?;
+        let Ok(place) = self.said.try_acquire() else {
+            let (code, reason) = BUSY;
+            connection.close(code.into(), reason);
+            return Err(PeerError::TooManyConnections);
+        };
+        // From here on no other stranger can push it out.
+        drop(guest);
+        let permit = self.answering.acquire().await;
         let node = node_of(&connection.remote_id());
         let reply = self.admit(node, &request).await;
         let reply = reply.unwrap_or_else(|(refused, reason)| net::HelloReply {
@@ -80,7 +126,10 @@ impl HelloServer {
         });
         send.write_all(&reply.encode_to_vec()).await?;
         send.finish()?;
-        // A connection that is dropped here could lose the answer: the other side closes it.
+        drop((permit, place));
+        // A connection that is dropped here could lose the answer: the other side closes it. Until
+        // then it takes a place like one that has said nothing.
+        let _guest = self.enter(connection);
         connection.closed().await;
         Ok(())
     }
@@ -155,9 +204,33 @@ impl HelloServer {
     }
 }
 
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.lobby.leave(self.number);
+        waiting.connections.remove(&self.number);
+    }
+}
+
+impl Source {
+    fn of(connection: &Connection) -> Self {
+        let paths = connection.paths();
+        let addresses = paths.iter().filter_map(|path| match path.remote_addr() {
+            TransportAddr::Ip(address) => Some(address.ip()),
+            _relay => None,
+        });
+        match addresses.map(|ip| ip.to_canonical()).min() {
+            Some(IpAddr::V4(ip)) => Self::V4(ip),
+            Some(IpAddr::V6(ip)) => {
+                Self::V6(*ip.octets().first_chunk().expect("an address has 16 bytes"))
+            }
+            None => Self::Elsewhere,
+        }
+    }
+}
+
 impl ProtocolHandler for HelloServer {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
-        self.make_room(&connection);
         match timeout(HELLO_TIMEOUT, self.answer(&connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a hello failed"),

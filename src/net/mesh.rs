@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,17 +15,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     id::Author,
+    limits::ACK_BRANCHES_MAX,
     net::{
         acks::Acks,
         address::{Addresses, endpoint_id},
+        announced::Announced,
         gate::Gate,
-        peer_table::{PeerStatus, Peers},
+        peer_table::{PeerStatus, Peers, Wish},
         proven::Proven,
         topic::{Topics, broadcast},
         turns::Turns,
     },
     node::{MeshError, Node},
-    protocol::ack::Ack,
+    protocol::{
+        ack::{Ack, ClaimedAck},
+        announce::Announce,
+        frontier::Frontier,
+    },
     store::Store,
     wire::net,
 };
@@ -53,6 +60,7 @@ pub(super) struct Mesh {
     pub(super) gate: Gate,
     pub(super) peers: Peers,
     pub(super) acks: Acks,
+    pub(super) announced: Announced,
     pub(super) turns: Turns,
     pub(super) topics: Topics,
     // Peers that have a task, see `peer_task::meet_members`; removed when the task ends. Never held
@@ -96,6 +104,7 @@ impl Mesh {
             gate,
             peers: Peers::default(),
             acks: Acks::new(node.incarnation()?),
+            announced: Announced::default(),
             turns: Turns::default(),
             topics: Topics::default(),
             kept: Mutex::default(),
@@ -114,14 +123,11 @@ impl Mesh {
     /// Returns the status of `node`, with its lag over all open stores.
     pub(super) fn status(&self, node: &Author) -> PeerStatus {
         let stores = self.node.open_stores();
-        let behind: Option<Vec<u64>> = stores
-            .iter()
-            .map(|store| self.acks.behind(store, node))
-            .collect();
+        let behind = stores.iter().map(|store| self.acks.behind(store, node));
         let ahead = stores.iter().map(|store| self.acks.ahead(store, node));
         PeerStatus {
-            behind: behind.map(|behind| behind.iter().sum()),
-            ahead: ahead.sum(),
+            behind: sum(behind),
+            ahead: sum(ahead),
             ..self.peers.status(node, self.gate.shut_out_ms(node))
         }
     }
@@ -184,6 +190,26 @@ impl Mesh {
         }
     }
 
+    /// Like [`want_sync`](Self::want_sync), for a wish that another node has caused: only as often
+    /// as the allowance of `node` permits. A wish above it is put off, and many are put off as one.
+    pub(super) fn want_sync_in_time(self: &Arc<Self>, node: &Author) {
+        if !self.gate.admits(node) {
+            return;
+        }
+        match self.peers.wish(node) {
+            Wish::Now => self.want_sync(node),
+            Wish::PutOff => {}
+            Wish::Later => {
+                let (mesh, node) = (Arc::clone(self), *node);
+                self.spawn(async move {
+                    tokio::time::sleep(WISH_PUT_OFF).await;
+                    mesh.peers.wish_is_due(&node);
+                    mesh.want_sync(&node);
+                });
+            }
+        }
+    }
+
     /// Wakes the task of one connected peer, chosen at random.
     pub(super) fn want_sync_any(&self) {
         let online = self.peers.online();
@@ -211,29 +237,68 @@ impl Mesh {
 
     /// Returns the message that announces this node's frontier of `store` and its addresses.
     pub(super) fn announcement(&self, store: &Store) -> net::gossip::Kind {
-        net::gossip::Kind::Announce(net::Announce {
-            node: Bytes::copy_from_slice(&self.node.id().0),
-            nonce: self.random(),
-            frontier_hash: Bytes::copy_from_slice(&store.frontier().hash().0),
-            addresses: Some(Addresses::of(&self.endpoint).to_wire()),
+        let (incarnation, counter) = self.acks.next_place();
+        let net::Addresses { direct, relay } = Addresses::of(&self.endpoint).to_wire();
+        let announce = Announce {
+            node: self.node.id(),
+            store: store.id(),
+            incarnation,
+            counter,
+            frontier: store.frontier().hash(),
+            direct,
+            relay,
+        };
+        net::gossip::Kind::Announce(self.node.sign_announce(&announce))
+    }
+
+    /// Returns this node's signed acks of the open stores, `bytes_max` bytes at most. If there are
+    /// more, each call begins with another store.
+    pub(super) fn own_acks(&self, bytes_max: usize) -> Vec<Bytes> {
+        let (own, mut stores) = (self.node.id(), self.node.open_stores());
+        let mut acks = Vec::new();
+        let mut room = bytes_max;
+        let mut first = 0;
+        for store in &stores {
+            let ack = self.node.sign_ack(&self.acks.own(own, store));
+            let Some(left) = room.checked_sub(ack.len() + ACK_FRAME_BYTES) else {
+                let count = u64::try_from(stores.len()).unwrap_or(u64::MAX).max(1);
+                first = usize::try_from(self.random() % count).unwrap_or(0);
+                break;
+            };
+            room = left;
+            acks.push(ack);
+        }
+        if first == 0 {
+            return acks;
+        }
+        // Not all fit: those after a random one, which differs each time.
+        stores.rotate_left(first);
+        let mut room = bytes_max;
+        let acks = stores
+            .iter()
+            .map(|store| self.node.sign_ack(&self.acks.own(own, store)));
+        acks.take_while(|ack| {
+            let left = room.checked_sub(ack.len() + ACK_FRAME_BYTES);
+            room = left.unwrap_or(0);
+            left.is_some()
         })
+        .collect()
     }
 
-    /// Returns this node's signed acks of all open stores.
-    pub(super) fn own_acks(&self) -> Vec<Bytes> {
-        let (own, stores) = (self.node.id(), self.node.open_stores());
-        let acks = stores.iter().map(|store| self.acks.own(own, store));
-        acks.map(|ack| self.node.sign_ack(&ack)).collect()
-    }
-
-    /// Keeps an ack that came from a peer. False when it is malformed or not authentic.
-    pub(super) fn take_ack(&self, bytes: Bytes) -> bool {
-        match Ack::open(bytes) {
-            // Acks of others are dropped, so the number of members and stores bounds the memory.
+    /// Keeps an ack if it is of a member, of an open store and says anything new; only then its
+    /// signature is checked. False when that is wrong. Of each author that this node knows it keeps
+    /// `ACK_BRANCHES_MAX` tips, of others none: so the memory is bounded.
+    pub(super) fn take_ack(&self, claimed: ClaimedAck) -> bool {
+        let claim = claimed.claim();
+        if !self.gate.admits(&claim.node) || !self.acks.is_news(claim) {
+            return true;
+        }
+        let Some(store) = self.node.open_store(&claim.store) else {
+            return true;
+        };
+        match claimed.verify() {
             Ok(ack) => {
-                if self.gate.admits(&ack.node) && self.node.open_store(&ack.store).is_some() {
-                    self.acks.take(ack);
-                }
+                self.acks.take(&self.known_part(ack, &store));
                 true
             }
             Err(error) => {
@@ -241,6 +306,21 @@ impl Mesh {
                 false
             }
         }
+    }
+
+    // Returns `ack` without the authors that nobody has admitted and of whom nothing is here.
+    fn known_part(&self, mut ack: Ack, store: &Store) -> Ack {
+        let (members, own) = (self.node.members(), store.frontier());
+        let is_known = |author: &Author| members.get(author).is_some() || own.seq(author) > 0;
+        let mut frontier = Frontier::default();
+        for (author, tips) in ack.frontier.by_author() {
+            if is_known(&author) {
+                let kept = tips.iter().take(ACK_BRANCHES_MAX);
+                frontier.set_tips(author, kept.copied().collect());
+            }
+        }
+        ack.frontier = frontier;
+        ack
     }
 
     /// Counts a message that no honest peer sends. Every `STRIKES_MAX` of them the peer is shut out
@@ -295,5 +375,29 @@ impl Mesh {
     /// Returns random bits, for jitter and nonces only.
     pub(super) fn random(&self) -> u64 {
         getrandom::u64().unwrap_or_else(|_no_source| self.node.clock().now_ms())
+    }
+}
+
+// Returns the sum of counts that others reported, which may be lies: it stops at the largest number.
+// `None` if one is missing.
+fn sum(mut counts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    counts.try_fold(0_u64, |sum, count| Some(sum.saturating_add(count?)))
+}
+
+// Bytes that the frame of an ack takes in a status.
+const ACK_FRAME_BYTES: usize = 8;
+// Time by which wishes to sync are put off that come faster than the allowance permits.
+const WISH_PUT_OFF: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sum_of_counts_that_are_lies_stops_at_the_largest_number() {
+        let counts = |counts: &[Option<u64>]| sum(counts.iter().copied());
+        assert_eq!(counts(&[Some(2), Some(3)]), Some(5));
+        assert_eq!(counts(&[Some(u64::MAX), Some(3)]), Some(u64::MAX));
+        assert_eq!(counts(&[Some(2), None, Some(u64::MAX)]), None);
     }
 }

@@ -9,6 +9,7 @@
 //! hello_server  admits the bearer or refuses it
 //! peer_task     one task for each member: dial, sync, again
 //! peer_table    addresses, connections and strikes of each peer
+//! status        clock, addresses and acks of each side of a connection
 //! session       a sync of one store over one stream
 //! turns         whose session goes on when both sides open one
 //! gossip        new entries to all members, as a hint
@@ -16,6 +17,7 @@
 //! stores        opens and carries the stores of the mesh
 //! acks          which member has which entries on disk
 //! members_clock compares this node's clock with those of the members
+//! announced     the latest announcement of each member
 //! own_tip       own writes wait until peers have been asked for entries of this node
 //! sleep         dials all members when the machine wakes up
 //! mesh          the tables that all tasks share; it names no task
@@ -29,6 +31,7 @@
 mod acks;
 mod address;
 mod alpn;
+mod announced;
 mod bind;
 mod config;
 mod error;
@@ -46,6 +49,7 @@ mod peer_task;
 mod proven;
 mod session;
 mod sleep;
+mod status;
 mod stores;
 mod token;
 mod topic;

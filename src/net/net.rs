@@ -132,12 +132,12 @@ impl Net {
     }
 
     /// Returns the members that have acknowledged the entry of `author` at `tip` as on disk, by
-    /// key. This node is among them if it has the entry.
+    /// key. This node is among them if it has the entry. Reads the log if `author` has forked.
     pub fn who_has(&self, store: &Store, author: &Author, tip: FrontierTip) -> Vec<Author> {
         let running = self.running();
         let acks = running.mesh.get().map(|mesh| &mesh.acks);
-        let mut nodes = acks.map_or_else(Vec::new, |acks| acks.who_has(&store.id(), author, tip));
-        if store.frontier().seq(author) >= tip.seq {
+        let mut nodes = acks.map_or_else(Vec::new, |acks| acks.who_has(store, author, tip));
+        if has(store, author, tip) {
             nodes.push(self.0.node.id());
         }
         nodes.sort_unstable();
@@ -341,6 +341,18 @@ impl Net {
         mesh.spawn(async move { stores::follow(one).await });
         mesh.spawn(async move { sleep::follow(other).await });
         Ok(mesh)
+    }
+}
+
+// True when the entry of `author` at `tip` is on disk here.
+fn has(store: &Store, author: &Author, tip: FrontierTip) -> bool {
+    let frontier = store.frontier();
+    match frontier.tips(author) {
+        [only] => only.seq >= tip.seq,
+        tips => {
+            let leads = |end: &FrontierTip| store.leads(author, tip, *end).unwrap_or(None);
+            tips.iter().any(|end| leads(end) == Some(true))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     id::Author,
-    limits::{OWN_TIP_WAIT, OWN_TIP_WAIT_MAX},
+    limits::{OWN_TIP_STILL, OWN_TIP_WAIT, OWN_TIP_WAIT_MAX},
     net::{mesh::Mesh, peer_table::Compared},
 };
 
@@ -22,7 +22,8 @@ use crate::{
 pub(super) async fn compare(mesh: &Mesh) {
     let began = Instant::now();
     let awaited = awaited(mesh).await;
-    while is_waiting(mesh, &awaited, began.elapsed()) {
+    let mut progress = Progress::new(began);
+    while is_waiting(mesh, &awaited, began.elapsed(), &mut progress) {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let count = |what| awaited.iter().filter(is(mesh, what)).count();
@@ -60,18 +61,61 @@ async fn awaited(mesh: &Mesh) -> Vec<Author> {
 }
 
 // True while own writes wait. For OWN_TIP_WAIT they wait for all peers; after that, up to
-// OWN_TIP_WAIT_MAX, only until the first connected peer is done, which may have much to give back.
-fn is_waiting(mesh: &Mesh, awaited: &[Author], waited: Duration) -> bool {
+// OWN_TIP_WAIT_MAX, only until the first connected peer is done, which may have much to give back,
+// and only as long as entries come.
+fn is_waiting(mesh: &Mesh, awaited: &[Author], waited: Duration, progress: &mut Progress) -> bool {
     let mut open = awaited.iter().filter(is(mesh, Compared::NotYet));
     if waited < OWN_TIP_WAIT {
         return open.next().is_some();
     }
     let done = awaited.iter().any(|node| is(mesh, Compared::Done)(&node));
-    !done && waited < OWN_TIP_WAIT_MAX && open.any(|node| mesh.peers.is_connected(node))
+    !done
+        && waited < OWN_TIP_WAIT_MAX
+        && open.any(|node| mesh.peers.is_connected(node))
+        && progress.still_for(mesh) < OWN_TIP_STILL
+}
+
+/// The time at which the last entry came. A member that never ends its session, and sends nothing, is not waited
+/// for.
+struct Progress {
+    // Sum of all places in all logs, when `since` was set.
+    places: u64,
+    since: Instant,
+    looked: Instant,
+}
+
+impl Progress {
+    fn new(began: Instant) -> Self {
+        Self {
+            places: 0,
+            since: began + OWN_TIP_WAIT,
+            looked: began,
+        }
+    }
+
+    // Returns for how long no entry has come.
+    fn still_for(&mut self, mesh: &Mesh) -> Duration {
+        if self.looked.elapsed() >= PROGRESS_EVERY {
+            self.looked = Instant::now();
+            let stores = mesh.node.open_stores();
+            let tips = stores.iter().map(|store| {
+                let frontier = store.frontier();
+                let seqs = frontier.iter().map(|(_, tip)| tip.seq);
+                seqs.fold(0, u64::wrapping_add)
+            });
+            let places = tips.fold(0, u64::wrapping_add);
+            if places != self.places {
+                (self.places, self.since) = (places, Instant::now());
+            }
+        }
+        self.since.elapsed()
+    }
 }
 
 fn is(mesh: &Mesh, what: Compared) -> impl Fn(&&Author) -> bool {
     move |node| mesh.peers.compared(node) == what
 }
 
+// Time between two looks whether entries have come.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(10);

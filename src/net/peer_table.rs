@@ -14,9 +14,13 @@ use tokio::{
 
 use crate::{
     id::Author,
-    limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX},
+    limits::{
+        ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, GOSSIP_WASTE_PER_S, GOSSIP_WASTE_RESERVE,
+        PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX, STATEMENTS_PER_S, STATEMENTS_RESERVE, STATUSES_PER_S,
+        STATUSES_RESERVE, WISHES_PER_S, WISHES_RESERVE,
+    },
     net::{address::Addresses, error::PeerError},
-    protocol::peer::Strikes,
+    protocol::peer::{Allowance, Rate, Strikes},
 };
 
 /// All peers of a node. Cheap to clone.
@@ -50,6 +54,20 @@ struct Peer {
     strikes: Strikes,
     // The text of its last strike.
     misbehaved: Option<String>,
+    // Zero of the clock of `strikes` and of the allowances.
+    began: Instant,
+    // Statuses of it that are answered.
+    statuses: Allowance,
+    // Syncs that messages in gossip make this node wish for.
+    wishes: Allowance,
+    // True while a wish is put off. Set by `wish`, cleared by `wish_is_due`.
+    is_put_off: bool,
+    // Gossip messages that it delivered and that were of no use.
+    waste: Allowance,
+    // Acks and announcements in gossip that it has signed.
+    statements: Allowance,
+    // Locked while a status of it is answered.
+    status_turn: Arc<tokio::sync::Mutex<()>>,
     // PEER_SYNCS_MAX permits, one for each sync that it has opened. Never closed.
     syncs: Arc<Semaphore>,
     // Notified by a connection, an address or a wish to sync. The peer's task waits for it while it
@@ -74,6 +92,17 @@ pub(super) enum Compared {
     Unreadable,
     /// All entries that the peer has of all stores are here.
     Done,
+}
+
+/// The time at which a wish of gossip to sync with a peer is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// At once.
+    Now,
+    /// After a while; the caller sees to it.
+    Later,
+    /// With an earlier wish that was put off.
+    PutOff,
 }
 
 /// The status of a peer, for people.
@@ -206,6 +235,57 @@ impl Peers {
         });
     }
 
+    /// Waits until no other status of `node` is answered. The next one waits until the returned
+    /// guard is dropped. Cancel-safe.
+    pub(super) async fn status_turn(&self, node: &Author) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = self.with(node, |peer| Arc::clone(&peer.status_turn));
+        turn.lock_owned().await
+    }
+
+    /// Returns the milliseconds to wait before a status of `node` is answered, which its allowance
+    /// then covers.
+    pub(super) fn status_wait_ms(&self, node: &Author) -> u64 {
+        self.with(node, |peer| {
+            let now_ms = peer.now_ms();
+            let wait_ms = peer.statuses.wait_ms(1, now_ms);
+            peer.statuses.spend(1, now_ms.saturating_add(wait_ms));
+            wait_ms
+        })
+    }
+
+    /// Decides when a wish of gossip to sync with `node` is met.
+    pub(super) fn wish(&self, node: &Author) -> Wish {
+        self.with(node, |peer| {
+            if peer.wishes.take(1, peer.now_ms()) {
+                return Wish::Now;
+            }
+            match std::mem::replace(&mut peer.is_put_off, true) {
+                true => Wish::PutOff,
+                false => Wish::Later,
+            }
+        })
+    }
+
+    /// Notes that the wish that was put off is met.
+    pub(super) fn wish_is_due(&self, node: &Author) {
+        self.with(node, |peer| peer.is_put_off = false);
+    }
+
+    /// True while gossip that `node` delivers may be of no use here.
+    pub(super) fn may_waste(&self, node: &Author) -> bool {
+        self.with(node, |peer| peer.waste.wait_ms(1, peer.now_ms()) == 0)
+    }
+
+    /// Counts a statement in gossip that `node` has signed. False when there are too many.
+    pub(super) fn may_state(&self, node: &Author) -> bool {
+        self.with(node, |peer| peer.statements.take(1, peer.now_ms()))
+    }
+
+    /// Notes that `node` has delivered gossip that was of no use.
+    pub(super) fn wasted(&self, node: &Author, units: u32) {
+        self.with(node, |peer| peer.waste.spend(units, peer.now_ms()));
+    }
+
     /// Returns a permit to serve a sync that `node` has opened. `None` when it has too many.
     /// Dropping the permit ends the sync.
     pub(super) fn begin_sync(&self, node: &Author) -> Option<OwnedSemaphorePermit> {
@@ -272,9 +352,9 @@ impl Peers {
     /// which the peer is shut out because of it.
     pub(super) fn strike(&self, node: &Author, what: &str) -> (u32, Option<u64>) {
         self.with(node, |peer| {
-            let shut_out_ms = peer.strikes.strike();
+            let shut_out_ms = peer.strikes.strike(peer.now_ms());
             peer.misbehaved = Some(what.to_owned());
-            (peer.strikes.count(), shut_out_ms)
+            (peer.strikes.total(), shut_out_ms)
         })
     }
 
@@ -309,7 +389,7 @@ impl Peers {
                 behind: None,
                 ahead: None,
                 error: peer.error.clone(),
-                strikes: peer.strikes.count(),
+                strikes: peer.strikes.total(),
                 misbehaved: peer.misbehaved.clone(),
                 shut_out: shut_out_ms.map(Duration::from_millis),
             }
@@ -335,6 +415,25 @@ impl Default for Peer {
             compared: Compared::NotYet,
             strikes: Strikes::default(),
             misbehaved: None,
+            began: Instant::now(),
+            statuses: Allowance::new(Rate {
+                per_s: STATUSES_PER_S,
+                reserve: STATUSES_RESERVE,
+            }),
+            wishes: Allowance::new(Rate {
+                per_s: WISHES_PER_S,
+                reserve: WISHES_RESERVE,
+            }),
+            is_put_off: false,
+            waste: Allowance::new(Rate {
+                per_s: GOSSIP_WASTE_PER_S,
+                reserve: GOSSIP_WASTE_RESERVE,
+            }),
+            statements: Allowance::new(Rate {
+                per_s: STATEMENTS_PER_S,
+                reserve: STATEMENTS_RESERVE,
+            }),
+            status_turn: Arc::default(),
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             wake: Arc::default(),
             wanted: Arc::default(),
@@ -344,6 +443,10 @@ impl Default for Peer {
 }
 
 impl Peer {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn live(&mut self) -> &[Connection] {
         self.connections
             .retain(|connection| connection.close_reason().is_none());
@@ -376,6 +479,18 @@ mod tests {
         let hinted = at("198.51.100.1:99");
         assert_eq!(places.direct.len(), 2, "the last hint and its own address");
         assert!(places.direct.is_superset(&hinted.direct));
+    }
+
+    #[test]
+    fn n2_wishes_to_sync_are_paced_and_none_is_lost() {
+        let peers = Peers::default();
+        let wishes: Vec<_> = (0..1000).map(|_| peers.wish(&NODE)).collect();
+        let count = |wish| wishes.iter().filter(|it| **it == wish).count();
+        let reserve = usize::try_from(WISHES_RESERVE).unwrap();
+        assert!((reserve..reserve + 100).contains(&count(Wish::Now)));
+        assert_eq!(count(Wish::Later), 1, "all others are met with this one");
+        peers.wish_is_due(&NODE);
+        assert_ne!(peers.wish(&NODE), Wish::PutOff);
     }
 
     #[test]

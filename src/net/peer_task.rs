@@ -9,26 +9,25 @@ use std::{
 
 use iroh::{
     EndpointAddr,
-    endpoint::{Connection, ReadToEndError, RecvStream, SendStream, Side},
+    endpoint::{Connection, RecvStream, SendStream, Side},
     protocol::{AcceptError, ProtocolHandler},
 };
-use prost::Message as _;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     id::Author,
-    limits::{DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX, STATUS_BYTES_MAX},
+    limits::{DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX},
     net::{
-        address::{Addresses, endpoint_id, node_of},
+        address::{endpoint_id, node_of},
         alpn::{GOSSIP_ALPN, SYNC_ALPN},
         error::PeerError,
         gate::BUSY,
         hello,
         mesh::Mesh,
         session,
+        status::{self, exchange},
     },
     protocol::peer::{DialStep, Dialer, SyncEvent, SyncStep, busy_wait_ms, sync_step},
-    wire::net,
 };
 
 /// Opens the gate, and spawns a task for each node that is let in and has none.
@@ -204,64 +203,6 @@ async fn in_step(
     Ok(())
 }
 
-// Exchanges statuses with `node` over a stream that this side opens.
-async fn exchange(
-    mesh: &Arc<Mesh>,
-    node: &Author,
-    connection: &Connection,
-) -> Result<(), PeerError> {
-    let asked = async {
-        let (mut send, mut receive) = connection.open_bi().await?;
-        send.write_all(&[STATUS]).await?;
-        let sent_ms = mesh.node.clock().now_ms();
-        send.write_all(&status(mesh).encode_to_vec()).await?;
-        send.finish()?;
-        let reply = receive.read_to_end(STATUS_BYTES_MAX).await;
-        let reply = reply.map_err(|error| read_status(mesh, node, error))?;
-        let now_ms = mesh.node.clock().now_ms();
-        // The peer's clock is compared with the middle of the round trip here (Cristian 1989).
-        let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
-        note_status(mesh, node, &reply, middle_ms)
-    };
-    let wait = HELLO_TIMEOUT;
-    let asked = timeout(wait, asked).await;
-    asked
-        .map_err(|_elapsed| PeerError::Silent { wait })?
-        // The reason why the connection was closed says more than the error of the stream.
-        .map_err(|error| connection.close_reason().map_or(error, PeerError::from))
-}
-
-fn status(mesh: &Mesh) -> net::Status {
-    net::Status {
-        now_ms: mesh.node.clock().now_ms(),
-        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
-        acks: mesh.own_acks(),
-    }
-}
-
-// Notes the status that `node` sent. `now_ms`: this node's clock when the peer read its own.
-fn note_status(mesh: &Mesh, node: &Author, message: &[u8], now_ms: u64) -> Result<(), PeerError> {
-    let Ok(status) = net::Status::decode(message) else {
-        let what = "a malformed status";
-        mesh.strike(node, what);
-        return Err(PeerError::Malformed { what });
-    };
-    let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
-        - i64::try_from(now_ms).unwrap_or(i64::MAX);
-    mesh.peers
-        .seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
-    for ack in status.acks {
-        if !mesh.take_ack(ack) {
-            mesh.strike(node, "a malformed ack");
-        }
-    }
-    let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
-    if mesh.peers.found(node, addresses) {
-        mesh.keep_addresses(node);
-    }
-    Ok(())
-}
-
 /// Serves the sync protocol. The gate lets only members reach it.
 #[derive(Debug, Clone)]
 pub(super) struct Served(pub(super) Arc<Mesh>);
@@ -312,15 +253,7 @@ async fn answer(
         .await
         .map_err(|_elapsed| PeerError::Silent { wait })??;
     match kind {
-        [STATUS] => {
-            let request = timeout(wait, receive.read_to_end(STATUS_BYTES_MAX))
-                .await
-                .map_err(|_elapsed| PeerError::Silent { wait })?
-                .map_err(|error| read_status(mesh, node, error))?;
-            note_status(mesh, node, &request, mesh.node.clock().now_ms())?;
-            send.write_all(&status(mesh).encode_to_vec()).await?;
-            Ok(send.finish()?)
-        }
+        [status::STREAM] => status::answer(mesh, node, send, receive).await,
         [session::STREAM] => match mesh.peers.begin_sync(node) {
             Some(_slot) => session::accept(mesh, node, send, receive).await,
             None => {
@@ -339,17 +272,6 @@ async fn answer(
     }
 }
 
-fn read_status(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
-    match error {
-        ReadToEndError::Read(error) => error.into(),
-        ReadToEndError::TooLong => {
-            let what = "a status that is too long";
-            mesh.strike(node, what);
-            PeerError::Malformed { what }
-        }
-    }
-}
-
 async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
@@ -357,6 +279,3 @@ async fn sleep(ms: u64) {
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-/// First byte of a stream that exchanges statuses.
-const STATUS: u8 = 1;

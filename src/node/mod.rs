@@ -24,6 +24,7 @@ mod net_support;
 mod node;
 mod store_name;
 mod stores;
+mod unopened;
 
 #[cfg(feature = "hooks")]
 pub(crate) use config::place;
@@ -36,3 +37,4 @@ pub use members::MeshError;
 #[cfg(feature = "net")]
 pub(crate) use node::within;
 pub use node::{Node, NodeConfig, StoreInfo};
+pub use unopened::Unopened;

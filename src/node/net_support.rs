@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::{
     id::Author,
     node::{error::OpenError, members::MeshError, node::Node},
-    protocol::ack::Ack,
+    protocol::{ack::Ack, announce::Announce},
 };
 
 impl Node {
@@ -23,6 +23,11 @@ impl Node {
     /// Signs an ack of this node.
     pub(crate) fn sign_ack(&self, ack: &Ack) -> Bytes {
         ack.sign(&self.0.key)
+    }
+
+    /// Signs an announcement of this node.
+    pub(crate) fn sign_announce(&self, announce: &Announce) -> Bytes {
+        announce.sign(&self.0.key)
     }
 
     /// Returns the secret bytes of the node's key, which is also the key of its endpoint.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use ed25519_dalek::SigningKey;
@@ -23,6 +23,7 @@ use crate::{
         identity::{self, NewIdentity},
         lock::Lock,
         meta::Meta,
+        unopened::Unopened,
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, Store, StoreConfig, WriteError},
@@ -110,6 +111,9 @@ pub(super) struct Inner {
     pub(super) root: RwLock<Root>,
     // All stores, the root store among them. Never held across an await.
     pub(super) stores: RwLock<BTreeMap<StoreId, (StoreInfo, Store)>>,
+    // Replaced by each look at the list of stores. Never held across an await; no other lock is
+    // taken meanwhile.
+    pub(super) unopened: Mutex<Unopened>,
     pub(super) meta: Meta,
     // Things that were mended when the directory was opened, a line each.
     mended: Vec<String>,
@@ -189,6 +193,7 @@ impl Node {
             opening: tokio::sync::Mutex::default(),
             root: RwLock::new(root),
             stores: RwLock::new(stores),
+            unopened: Mutex::default(),
             meta,
             mended,
             runtime,

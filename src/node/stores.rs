@@ -1,4 +1,6 @@
 //! The stores of a node: finding one by name, making one, and opening one that another node made.
+//!
+//! Which of the listed stores are opened is decided by `protocol::shared_stores`.
 
 use std::{fs, sync::PoisonError};
 
@@ -11,7 +13,8 @@ use crate::{
         introduction::listing,
         meta,
         node::{Node, StoreInfo},
-        store_name::{check_name, name_of_id},
+        store_name::check_name,
+        unopened::Unopened,
     },
     protocol::membership::genesis::Genesis,
     store::{Authority, Store},
@@ -62,9 +65,11 @@ impl Node {
             creator: self.id(),
             nonce: identity::random()?,
         };
-        let _one_at_a_time = self.0.opening.lock().await;
-        self.check_free(name)?;
-        let info = self.add_store(name, genesis).await?;
+        let info = {
+            let _one_at_a_time = self.0.opening.lock().await;
+            self.check_free(name)?;
+            self.add_store(name, genesis).await?
+        };
         let listed = self.root().write_own(listing(name, &genesis)).await;
         if let Err(error) = listed {
             self.drop_store(&info.id).await?;
@@ -97,8 +102,8 @@ impl Node {
     }
 
     /// Opens a store that another node made and listed in the root store. If its name is taken or
-    /// not allowed here, it is called `store-` and the first eight digits of its id. Returns the
-    /// store as it is if it is open already.
+    /// not allowed here, it is called `store-` and the first eight digits of its id, or more of them
+    /// if that name is taken, too. Returns the store as it is if it is open already.
     ///
     /// # Errors
     /// `Open`.
@@ -108,10 +113,29 @@ impl Node {
         if let Some(open) = self.stores().into_iter().find(|store| store.id == id) {
             return Ok(open);
         }
-        let own_name = name_of_id(&id);
-        let free = check_name(name).and_then(|()| self.check_free(name));
-        let name = free.map_or(own_name.as_str(), |()| name);
-        self.add_store(name, genesis).await
+        let free = |name: &str| check_name(name).and_then(|()| self.check_free(name));
+        if free(name).is_ok() {
+            return self.add_store(name, genesis).await;
+        }
+        let digits = id.to_string();
+        let names = (8..=digits.len()).map(|length| format!("store-{}", &digits[..length]));
+        let name = names.into_iter().find(|name| free(name).is_ok());
+        // The whole id is in the last one. If that is taken, the error says so.
+        let name = name.unwrap_or_else(|| format!("store-{digits}"));
+        self.add_store(&name, genesis).await
+    }
+
+    /// Returns how many listed stores are not open here, as of the last look at the list.
+    pub fn unopened(&self) -> Unopened {
+        let unopened = self.0.unopened.lock();
+        unopened.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how many listed stores are not open here.
+    #[cfg(feature = "net")]
+    pub(crate) fn set_unopened(&self, unopened: Unopened) {
+        let noted = self.0.unopened.lock();
+        *noted.unwrap_or_else(PoisonError::into_inner) = unopened;
     }
 
     async fn add_store(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {

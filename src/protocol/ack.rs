@@ -1,21 +1,23 @@
 //! Ack: a member's signed statement of the entries that it has applied and made durable in one
 //! store.
 //!
-//! An ack names these entries by their tips. It is signed by the member, so any node can pass it
-//! on. The signature is Ed25519, checked with `verify_strict`, over `"lattice/ack/v1\0"` and the
-//! body as it came: the prefix differs from that of entries, so an ack is never valid as an entry,
-//! nor an entry as an ack. Of two acks of one member for one store the one with the greater
-//! `(incarnation, counter)` is the later, and only the latest is kept. Acks are in no log and may
-//! be lost; nothing durable depends on them.
+//! An ack names these entries by their tips. It is signed by the member ([`signed`](super::signed)),
+//! under `"lattice/ack/v1\0"`, so any node can pass it on. A *whole* ack names all tips. A *part*
+//! names all tips of some authors and says nothing about the others: gossip carries small messages
+//! only. [`Acked`](super::acked::Acked) joins the acks of one member. Acks are in no log and may be
+//! lost; nothing durable depends on them.
 
 use bytes::Bytes;
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::SigningKey;
 use prost::Message as _;
 
 use crate::{
     id::{Author, EntryId, StoreId},
-    limits::SYNC_ITEMS_MAX,
-    protocol::frontier::{Frontier, FrontierTip},
+    limits::{SEQ_MAX, SYNC_ITEMS_MAX},
+    protocol::{
+        frontier::{Frontier, FrontierTip},
+        signed::{self, count_items},
+    },
     wire,
 };
 
@@ -31,14 +33,26 @@ pub struct Ack {
     pub incarnation: u64,
     /// Number of the ack since that start; greater for each later ack.
     pub counter: u64,
-    /// Tips of all entries that the member has applied and made durable.
+    /// True if `frontier` has only some of the authors: of each all its tips.
+    pub is_part: bool,
+    /// Tips of all entries that the member has applied and made durable, of these authors.
     pub frontier: Frontier,
+}
+
+/// An ack whose signature has not been checked: only a claim that a node has signed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedAck {
+    ack: Ack,
+    // The bytes as they came, which the signature covers.
+    body: Bytes,
+    signature: [u8; 64],
 }
 
 /// Why bytes are refused as an ack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AckError {
-    /// The bytes do not follow the schema, or name more than `SYNC_ITEMS_MAX` tips.
+    /// The bytes do not follow the schema, name more than `SYNC_ITEMS_MAX` tips, or name a place
+    /// past `SEQ_MAX`.
     #[error("malformed ack: {what}")]
     Malformed {
         /// The fault, for people.
@@ -60,14 +74,35 @@ impl Ack {
     pub fn sign(&self, key: &SigningKey) -> Bytes {
         assert_eq!(self.node.0, key.verifying_key().to_bytes(), "one's own ack");
         let body = self.body();
-        let signature = key.sign(&signed(&body));
         wire::SignedAck {
+            signature: signed::sign(DOMAIN, key, &body),
             body,
-            signature: Bytes::copy_from_slice(&signature.to_bytes()),
             node: Bytes::copy_from_slice(&self.node.0),
         }
         .encode_to_vec()
         .into()
+    }
+
+    /// Decodes a signed ack. Its signature is checked by [`ClaimedAck::verify`], so that the caller
+    /// can find out for less whether the ack is of use.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn decode(bytes: Bytes) -> Result<ClaimedAck, AckError> {
+        let message =
+            wire::SignedAck::decode(bytes).map_err(|_reason| malformed("it does not decode"))?;
+        let node =
+            Author::from_slice(&message.node).ok_or(malformed("its node is not 32 bytes long"))?;
+        let signature: [u8; 64] = message
+            .signature
+            .as_ref()
+            .try_into()
+            .map_err(|_length| malformed("its signature is not 64 bytes long"))?;
+        Ok(ClaimedAck {
+            ack: Self::read(node, message.body.clone())?,
+            body: message.body,
+            signature,
+        })
     }
 
     /// Decodes a signed ack and checks its signature with `verify_strict`.
@@ -78,44 +113,47 @@ impl Ack {
     /// `Malformed` if the bytes do not follow the schema; `BadSignature` if the node did not sign
     /// them.
     pub fn open(bytes: Bytes) -> Result<Self, AckError> {
-        let message =
-            wire::SignedAck::decode(bytes).map_err(|_reason| malformed("it does not decode"))?;
-        let node =
-            Author::from_slice(&message.node).ok_or(malformed("its node is not 32 bytes long"))?;
-        let signature: [u8; 64] = message
-            .signature
-            .as_ref()
-            .try_into()
-            .map_err(|_length| malformed("its signature is not 64 bytes long"))?;
-        let key = VerifyingKey::from_bytes(&node.0)
-            .map_err(|_not_a_point| AckError::BadSignature { node })?;
-        key.verify_strict(&signed(&message.body), &Signature::from_bytes(&signature))
-            .map_err(|_invalid| AckError::BadSignature { node })?;
-        Self::read(node, message.body)
+        Self::decode(bytes)?.verify()
     }
 
-    /// Returns whether this ack is later than `other`, an ack of the same node and store.
-    ///
-    /// False if the two are equal.
-    pub fn is_later_than(&self, other: &Self) -> bool {
-        (self.incarnation, self.counter) > (other.incarnation, other.counter)
-    }
-
-    /// Returns whether the ack shows that the node has the entry of `author` at `tip`.
-    ///
-    /// True if `tip` is one of the tips that the ack names. Also true if the ack names a single tip
-    /// of `author` with a greater seq: this is exact unless `author` forked and the node has only
-    /// the other branch. Of several branches the ack shows the tips only.
-    pub fn covers(&self, author: &Author, tip: FrontierTip) -> bool {
-        let tips = self.frontier.tips(author);
-        tips.contains(&tip) || (tips.len() == 1 && self.frontier.seq(author) > tip.seq)
+    /// Returns the part of this ack that has the next authors whose tips are not those in `sent`:
+    /// those after `after`, then from the first author on, up to `tips_max` tips. An author with
+    /// more tips is left out. `None` if no author is left.
+    #[must_use]
+    pub fn part(&self, sent: &Frontier, after: Option<Author>, tips_max: usize) -> Option<Self> {
+        let is_later = |author: &Author| after.is_none_or(|after| *author > after);
+        let changed = |(author, tips): &(Author, &[FrontierTip])| {
+            sent.tips(author) != *tips && tips.len() <= tips_max
+        };
+        let of = |later: bool| {
+            let authors = self.frontier.by_author();
+            authors.filter(move |(author, _)| is_later(author) == later)
+        };
+        let mut frontier = Frontier::default();
+        let mut room = tips_max;
+        for (author, tips) in of(true).chain(of(false)).filter(changed) {
+            let Some(left) = room.checked_sub(tips.len()) else {
+                break;
+            };
+            room = left;
+            frontier.set_tips(author, tips.to_vec());
+        }
+        (!frontier.is_empty()).then(|| Self {
+            is_part: true,
+            frontier,
+            ..*self
+        })
     }
 
     fn read(node: Author, body: Bytes) -> Result<Self, AckError> {
+        let count = count_items(&body, TIPS_FIELD, TIP_BYTES_MIN);
+        if count.ok_or(malformed("its body does not decode"))? > SYNC_ITEMS_MAX {
+            return Err(malformed("it has too many tips"));
+        }
         let body =
             wire::Ack::decode(body).map_err(|_reason| malformed("its body does not decode"))?;
-        if body.tips.len() > SYNC_ITEMS_MAX {
-            return Err(malformed("it has too many tips"));
+        if body.tips.iter().any(|tip| tip.seq > SEQ_MAX) {
+            return Err(malformed("it names a place that no log can have"));
         }
         let tip = |tip: &wire::CursorTip| {
             let author = Author::from_slice(&tip.author)?;
@@ -129,6 +167,7 @@ impl Ack {
                 .ok_or(malformed("its store id is not 16 bytes long"))?,
             incarnation: body.incarnation,
             counter: body.counter,
+            is_part: body.is_part,
             frontier: frontier.ok_or(malformed("a tip is malformed"))?,
         })
     }
@@ -144,15 +183,31 @@ impl Ack {
             incarnation: self.incarnation,
             counter: self.counter,
             tips: self.frontier.iter().map(tip).collect(),
+            is_part: self.is_part,
         }
         .encode_to_vec()
         .into()
     }
 }
 
-// The domain prefix keeps acks and entries apart: one key signs both.
-fn signed(body: &[u8]) -> Vec<u8> {
-    [DOMAIN, body].concat()
+impl ClaimedAck {
+    /// Returns the ack as it claims to be.
+    pub fn claim(&self) -> &Ack {
+        &self.ack
+    }
+
+    /// Checks the signature with `verify_strict`.
+    ///
+    /// # Errors
+    /// `BadSignature`.
+    pub fn verify(self) -> Result<Ack, AckError> {
+        let node = self.ack.node;
+        if signed::is_by(&node, DOMAIN, &self.body, &self.signature) {
+            Ok(self.ack)
+        } else {
+            Err(AckError::BadSignature { node })
+        }
+    }
 }
 
 const fn malformed(what: &'static str) -> AckError {
@@ -160,6 +215,9 @@ const fn malformed(what: &'static str) -> AckError {
 }
 
 const DOMAIN: &[u8] = b"lattice/ack/v1\0";
+// The list of tips in the body, and the bytes of a tip at least: two ids.
+const TIPS_FIELD: u32 = 4;
+const TIP_BYTES_MIN: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -180,6 +238,7 @@ mod tests {
             store: StoreId([7; 16]),
             incarnation: 10,
             counter: 3,
+            is_part: false,
             frontier: tips.iter().map(|tip| (AUTHOR, *tip)).collect(),
         }
     }
@@ -201,34 +260,57 @@ mod tests {
     }
 
     #[test]
-    fn ack_covers_its_tips_and_what_precedes_a_single_one() {
+    fn ack_of_a_place_that_no_log_can_have_is_refused() {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let one = ack(&key, &[tip(4, 1)]);
-        assert!(one.covers(&AUTHOR, tip(4, 1)));
-        assert!(one.covers(&AUTHOR, tip(3, 9)));
-        assert!(!one.covers(&AUTHOR, tip(4, 2)));
-        assert!(!one.covers(&AUTHOR, tip(5, 1)));
-        assert!(!one.covers(&Author([6; 32]), tip(1, 1)));
-        // The author forked: an ack shows only the tips of its branches.
-        let forked = ack(&key, &[tip(4, 1), tip(4, 2)]);
-        assert!(forked.covers(&AUTHOR, tip(4, 2)));
-        assert!(!forked.covers(&AUTHOR, tip(3, 9)));
+        let last = ack(&key, &[tip(SEQ_MAX, 1)]);
+        assert_eq!(Ack::open(last.sign(&key)), Ok(last));
+        for seq in [SEQ_MAX + 1, u64::MAX - 1, u64::MAX] {
+            let opened = Ack::open(ack(&key, &[tip(4, 1), tip(seq, 2)]).sign(&key));
+            let what = "it names a place that no log can have";
+            assert_eq!(opened, Err(AckError::Malformed { what }));
+        }
     }
 
     #[test]
-    fn later_start_then_greater_counter_is_later() {
+    fn parts_name_each_change_and_take_turns() {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let first = ack(&key, &[]);
-        let next = Ack {
-            counter: 4,
-            ..first.clone()
-        };
-        let reborn = Ack {
-            incarnation: 11,
-            counter: 0,
-            ..first.clone()
-        };
-        assert!(next.is_later_than(&first) && reborn.is_later_than(&next));
-        assert!(!first.is_later_than(&first) && !first.is_later_than(&reborn));
+        let author = |byte| Author([byte; 32]);
+        let mut whole = ack(&key, &[]);
+        for byte in 0..10 {
+            whole.frontier.insert(author(byte), tip(1, byte));
+        }
+        // Author 3 has forked: its tips go together.
+        whole.frontier.insert(author(3), tip(2, 99));
+        let (mut sent, mut after) = (Frontier::default(), None);
+        let mut parts = Vec::new();
+        while let Some(part) = whole.part(&sent, after, 4) {
+            assert!(part.is_part && part.frontier.len() <= 4);
+            for (author, tips) in part.frontier.by_author() {
+                sent.set_tips(author, tips.to_vec());
+                after = Some(author);
+            }
+            parts.push(part.frontier.authors());
+        }
+        assert_eq!((sent, parts), (whole.frontier.clone(), vec![3, 3, 4]));
+        // One that changes all the time does not keep the others from their turn.
+        let mut sent = Frontier::default();
+        let first = whole.part(&sent, Some(author(8)), 2).unwrap();
+        let authors: Vec<_> = first
+            .frontier
+            .by_author()
+            .map(|(author, _)| author)
+            .collect();
+        assert_eq!(authors, [author(0), author(9)]);
+        sent.set_tips(author(0), vec![tip(7, 7)]);
+        assert!(
+            whole
+                .part(&sent, Some(author(0)), 1)
+                .is_some_and(|part| { part.frontier.tips(&author(1)) == [tip(1, 1)] })
+        );
+        // An author with more tips than fit is left out.
+        whole.frontier = [(AUTHOR, tip(1, 1)), (AUTHOR, tip(1, 2))]
+            .into_iter()
+            .collect();
+        assert_eq!(whole.part(&Frontier::default(), None, 1), None);
     }
 }

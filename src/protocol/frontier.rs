@@ -98,6 +98,24 @@ impl Frontier {
         self.0.insert(author, vec![tip]);
     }
 
+    /// Makes `tips` the tips of `author`, whatever tips were there. They need not be in order.
+    pub fn set_tips(&mut self, author: Author, mut tips: Vec<FrontierTip>) {
+        tips.sort_unstable();
+        tips.dedup();
+        if tips.is_empty() {
+            self.0.remove(&author);
+        } else {
+            self.0.insert(author, tips);
+        }
+    }
+
+    /// Returns the tips of each author, by author.
+    pub fn by_author(&self) -> impl Iterator<Item = (Author, &[FrontierTip])> {
+        self.0
+            .iter()
+            .map(|(author, tips)| (*author, tips.as_slice()))
+    }
+
     /// Returns all tips, sorted by author, then seq, then id.
     pub fn iter(&self) -> impl Iterator<Item = (Author, FrontierTip)> + '_ {
         self.0

@@ -7,9 +7,11 @@
 //! decides which signatures must be checked, [`intake`] what becomes of an entry, [`chain`] where
 //! in its author's log it belongs, and [`membership`] whether it counts. [`heads`] gives the value
 //! of a key, and [`change`] what watchers receive. A [`frontier`] names a set of entries; a
-//! [`cursor`] and an [`ack`] are frontiers with a purpose. [`fork`] detects and closes forks,
+//! [`cursor`] and an [`ack`] are frontiers with a purpose; [`acked`] joins acks, and an [`announce`]
+//! asks others to sync. [`fork`] detects and closes forks,
 //! [`sync`] exchanges missing entries, and [`consumer`] tracks durable positions. [`asserted`]
-//! checks what others assert that an entry did; [`pattern`] selects keys.
+//! checks what others assert that an entry did; [`pattern`] selects keys. [`shared_stores`] decides
+//! which stores of others are opened.
 
 #![cfg_attr(
     not(test),
@@ -21,6 +23,8 @@
 )]
 
 pub mod ack;
+pub mod acked;
+pub mod announce;
 pub mod asserted;
 pub mod chain;
 pub mod change;
@@ -37,4 +41,6 @@ pub mod pattern;
 
 pub mod peer;
 pub mod run;
+pub mod shared_stores;
+pub mod signed;
 pub mod sync;

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    id::Author,
-    protocol::{entry::VerifiedEntry, frontier::FrontierTip, membership::Members},
+    id::{Author, EntryId},
+    log::{LogError, LogReader},
+    pace::Pace,
+    protocol::{entry::VerifiedEntry, frontier::FrontierTip, intake::Bases, membership::Members},
     store::{
-        Fresh, IngestError, Ingested, Store, WriteError,
+        Fresh, IngestError, Ingested, ReadError, Store, WriteError,
         write_pause::WritePause,
         writer::{
             command::Command,
@@ -83,16 +85,52 @@ impl Store {
     }
 
     /// Returns which of `tips` this store does not have, so that a peer is asked for them. A held
-    /// entry, and one of an author who is not admitted yet, counts as here; a pending entry does
-    /// not.
+    /// entry, and one of an author who is not admitted yet, counts as here if everything before it
+    /// is; a pending entry does not, nor does an unreadable one. The writer looks into its pools
+    /// only, in steps; the logs are read on another thread.
     ///
     /// # Errors
-    /// `Closed`; `Read` when the disk fails.
+    /// `Closed`; `Poisoned` when the disk fails.
     pub async fn lacks(
         &self,
         tips: Vec<(Author, FrontierTip)>,
     ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
-        self.queue.ask(|reply| Command::Lacks(tips, reply)).await?
+        // The pools first: an entry that leaves them meanwhile is in the log then.
+        let mut bases = Bases::new(tips);
+        loop {
+            let (walked, done) = self.queue.ask(|reply| Command::Bases(bases, reply)).await?;
+            bases = walked;
+            if done {
+                break;
+            }
+        }
+        let log = self.shared.log.clone();
+        let looking = tokio::task::spawn_blocking(move || absent(&log, bases));
+        let absent = looking.await.map_err(|_panic| WriteError::Closed)?;
+        Ok(absent?)
+    }
+
+    /// Returns whether `id` is the newest entry of a branch of `author` here.
+    pub fn is_tip(&self, author: &Author, id: &EntryId) -> bool {
+        let view = self.shared.state.view();
+        let mut tips = view.frontier.tips(author).iter();
+        tips.any(|tip| tip.id == *id)
+    }
+
+    /// Returns whether the entry of `author` at `entry` is on the branch that ends in `tip`; `None`
+    /// when `tip` is not here, or what lies between the two.
+    ///
+    /// Reads files: cheap for a few questions, not for many on an event loop.
+    ///
+    /// # Errors
+    /// `Damaged` when an unreadable frame hides the answer; `Io`.
+    pub fn leads(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        tip: FrontierTip,
+    ) -> Result<Option<bool>, ReadError> {
+        Ok(self.shared.log.leads(author, entry, tip)?)
     }
 
     /// Returns the last entry of each hole in the logs: entries that were here and cannot be read
@@ -120,4 +158,26 @@ impl Store {
         // In a closed store nothing waits.
         self.queue.ask(Command::Settle).await.unwrap_or_default();
     }
+}
+
+// Returns the tips whose base is not in the logs.
+fn absent(log: &LogReader, bases: Bases) -> Result<Vec<(Author, FrontierTip)>, LogError> {
+    let mut pace = Pace::start();
+    let mut absent = Vec::new();
+    for (tip, base) in bases.into_found() {
+        pace.step();
+        let is_here = match base {
+            None => true,
+            Some(base) => match log.entry(&tip.0, base.seq, &base.id) {
+                Ok(found) => found.is_some(),
+                // A peer gives it back. It is noted as damage when that comes.
+                Err(LogError::Damaged(_)) => false,
+                Err(error) => return Err(error),
+            },
+        };
+        if !is_here {
+            absent.push(tip);
+        }
+    }
+    Ok(absent)
 }

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::wire::api;
+use lattice::{
+    limits::{STORES_OF_LISTER_MAX, STORES_SHARED_MAX},
+    wire::api,
+};
 
 use crate::cli::{
     command::{get::not_found, verify::named},
@@ -58,7 +61,9 @@ impl Status {
         for store in &status.stores {
             print_store(out, store)?;
         }
-        Ok(())
+        status
+            .unopened
+            .map_or(Ok(()), |it| print_unopened(out, &it))
     }
 }
 
@@ -88,6 +93,27 @@ async fn who_has(context: &mut Context, key: Bytes) -> Result<(), Failure> {
     nodes
         .iter()
         .try_for_each(|node| out.line(&format!("  {node}")))
+}
+
+fn print_unopened(out: &mut Output, unopened: &api::UnopenedStores) -> Result<(), Failure> {
+    let limited = unopened.of_lister.saturating_add(unopened.in_all);
+    if limited.saturating_add(unopened.failed) > 0 {
+        out.line("")?;
+    }
+    if limited > 0 {
+        out.line(&format!(
+            "! {limited} listed stores are not open here: {STORES_OF_LISTER_MAX} of one other node \
+             are opened, {STORES_SHARED_MAX} in all"
+        ))?;
+    }
+    if unopened.failed > 0 {
+        let error = escape(unopened.error.as_bytes());
+        let failed = unopened.failed;
+        out.line(&format!(
+            "! {failed} listed stores cannot be opened: {error}"
+        ))?;
+    }
+    Ok(())
 }
 
 fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {

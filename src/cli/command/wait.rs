@@ -112,7 +112,8 @@ impl Wait {
         if online.peek().is_none() {
             return Some("no member is connected".to_owned());
         }
-        let ahead: Option<u64> = online.map(|peer| peer.ahead).sum();
+        let mut ahead = online.map(|peer| peer.ahead);
+        let ahead = ahead.try_fold(0_u64, |sum, ahead| Some(sum.saturating_add(ahead?)));
         match ahead {
             Some(0) => None,
             Some(entries) => Some(format!(

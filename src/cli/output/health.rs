@@ -18,6 +18,21 @@ pub(crate) struct Status {
     started_ms: u64,
     now_ms: u64,
     stores: Vec<StoreStatus>,
+    /// Listed stores that are not open here.
+    unopened: Unopened,
+}
+
+/// Listed stores of [`Status`] that are not open here, by reason.
+#[derive(Serialize)]
+struct Unopened {
+    /// The node that lists them has as many open here as one node may.
+    of_lister: u64,
+    /// As many stores of other nodes are open here as may be.
+    in_all: u64,
+    /// They could not be opened.
+    failed: u64,
+    /// The last error; empty if `failed` is 0.
+    error: String,
 }
 
 /// One store of [`Status`].
@@ -99,6 +114,24 @@ impl From<&api::StatusReply> for Status {
             started_ms: status.started_ms,
             now_ms: status.now_ms,
             stores: status.stores.iter().map(StoreStatus::from).collect(),
+            unopened: Unopened::from(status.unopened.clone().unwrap_or_default()),
+        }
+    }
+}
+
+impl From<api::UnopenedStores> for Unopened {
+    fn from(unopened: api::UnopenedStores) -> Self {
+        let api::UnopenedStores {
+            of_lister,
+            in_all,
+            failed,
+            error,
+        } = unopened;
+        Self {
+            of_lister,
+            in_all,
+            failed,
+            error,
         }
     }
 }

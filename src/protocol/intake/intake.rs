@@ -15,7 +15,7 @@ use crate::{
         entry::{Entry, Parent, VerifiedEntry},
         frontier::FrontierTip,
         heads::{Before, Head, Heads},
-        intake::{Absent, AbsentParents, Held, Lookup, Pending, Place, Refusal, Verdict},
+        intake::{Absent, AbsentParents, Bases, Held, Lookup, Pending, Place, Refusal, Verdict},
         membership::{Standing, role::is_never_held},
     },
 };
@@ -317,26 +317,26 @@ impl Intake {
         tip: FrontierTip,
         log: &L,
     ) -> Result<bool, L::Error> {
-        let mut place = tip;
-        loop {
-            if self.find(author, place.seq, place.id, log)? == Found::Here {
-                return Ok(true);
-            }
-            let kept = self
-                .held
-                .get(&place.id)
-                .or_else(|| self.strangers.get(&place.id));
-            let Some(entry) = kept.filter(|entry| entry.author() == *author) else {
+        let mut bases = Bases::new(vec![(*author, tip)]);
+        while !self.find_bases(&mut bases, usize::MAX) {}
+        for (_, base) in bases.into_found() {
+            if let Some(base) = base
+                && self.find(author, base.seq, base.id, log)? != Found::Here
+            {
                 return Ok(false);
-            };
-            let Some(prev) = entry.header.prev else {
-                return Ok(true);
-            };
-            place = FrontierTip {
-                seq: entry.header.seq.saturating_sub(1),
-                id: prev,
-            };
+            }
         }
+        Ok(true)
+    }
+
+    /// Goes on with `bases` for at most `steps` entries: follows tips back through held entries and
+    /// those of strangers. Returns whether it is done. A tip is here if its base is in the log and
+    /// readable, or is `None`.
+    pub fn find_bases(&self, bases: &mut Bases, steps: usize) -> bool {
+        bases.advance(steps, |author, id| {
+            let kept = self.held.get(id).or_else(|| self.strangers.get(id));
+            kept.filter(|entry| entry.author() == *author)
+        })
     }
 
     /// Returns the pending entries.

@@ -14,6 +14,7 @@
 //! goes through [`Lookup`]. The simulator in `tests/it/sim` runs this very code.
 
 mod absent;
+mod bases;
 mod held;
 mod intake;
 mod lookup;
@@ -22,6 +23,7 @@ mod run;
 mod verdict;
 
 pub use absent::{Absent, AbsentParents, Reach};
+pub use bases::{Base, Bases};
 pub use held::Held;
 pub use intake::{Intake, IntakeLimits};
 pub use lookup::{Lookup, Place};

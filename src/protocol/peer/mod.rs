@@ -1,6 +1,6 @@
 //! The life of a peer: when it is dialled, when it is synced with, and when it is shut out.
 //!
-//! Five rules, each a value or a function of its own. None reads a clock or a random source: times
+//! Seven rules, each a value or a function of its own. None reads a clock or a random source: times
 //! are milliseconds on a clock of the caller that never goes back, `random` is any 64 random bits.
 //!
 //! ```text
@@ -9,15 +9,21 @@
 //! Strikes     for each peer: counts its violations, and how long it is shut out for them
 //! ShutOut     for each peer that was shut out: until when
 //! median_ms   the clock that a node compares its own with
+//! Allowance   for each peer and kind of work: how much of it the peer may cause
+//! Lobby       which strangers stay connected until they have said hello
 //! ```
 
+mod allowance;
 mod dialer;
 mod jitter;
+mod lobby;
 mod median;
 mod strikes;
 mod sync_step;
 
+pub use allowance::{Allowance, Rate};
 pub use dialer::{DialStep, Dialer};
+pub use lobby::Lobby;
 pub use median::median_ms;
 pub use strikes::{ShutOut, Strikes};
 pub use sync_step::{SyncEvent, SyncStep, busy_wait_ms, sync_step};

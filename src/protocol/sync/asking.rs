@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     id::{Author, Seq, StoreId},
-    limits::{SYNC_BACK_ENTRIES, SYNC_ITEMS_MAX, SYNC_WANTS_MAX},
+    limits::{SYNC_AUTHOR_TIPS_MAX, SYNC_BACK_ENTRIES, SYNC_ITEMS_MAX, SYNC_WANTS_MAX},
     protocol::{
         entry::{Entry, Order},
         frontier::{Frontier, FrontierTip, MissingRange},
@@ -70,7 +70,19 @@ impl Asking {
                 None => Shared::OtherBranches,
             }
         };
-        let new = theirs.iter().filter(is_new);
+        // A node has a tip for each branch that it knows. Names of more branches than any author
+        // has cost a look into the log each, so those above a limit are passed over.
+        let mut counted: (Option<Author>, usize) = (None, 0);
+        let is_looked_up = |(author, _): &&(Author, FrontierTip)| {
+            let before = if counted.0 == Some(*author) {
+                counted.1
+            } else {
+                0
+            };
+            counted = (Some(*author), before.saturating_add(1));
+            before < SYNC_AUTHOR_TIPS_MAX
+        };
+        let new = theirs.iter().filter(is_new).filter(is_looked_up);
         let sought = new.chain(lost.iter().filter(can_have));
         Self {
             sought: sought.map(|tip| (*tip, shared(tip))).collect(),
@@ -193,7 +205,8 @@ fn back(steps: u32) -> Seq {
     })
 }
 
-fn entries_of<'a>(ranges: impl IntoIterator<Item = &'a MissingRange>) -> u64 {
+/// Returns how many places `ranges` have.
+pub(super) fn entries_of<'a>(ranges: impl IntoIterator<Item = &'a MissingRange>) -> u64 {
     ranges.into_iter().fold(0, |sum: u64, range| {
         sum.saturating_add(range.through.saturating_sub(range.after))
     })

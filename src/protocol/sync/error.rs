@@ -76,6 +76,12 @@ pub enum SyncError {
         /// `SYNC_WANTS_MAX`.
         wants_max: u32,
     },
+    /// The peer asked for the same entries again and again.
+    #[error("the peer asked for more than {entries_max} entries, most of them more than once")]
+    AskedAgain {
+        /// `SYNC_ASKED_TIMES_MAX` times the entries here, and `SYNC_ITEMS_MAX`.
+        entries_max: u64,
+    },
     /// A list that does not ascend strictly.
     #[error("the peer sent {what} that are not in order, or one of them twice")]
     NotInOrder {

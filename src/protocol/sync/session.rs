@@ -5,14 +5,18 @@ use bytes::Bytes;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::{
-        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX,
-        SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
+        SYNC_ASKED_TIMES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_INNER_RANGES_MAX, SYNC_ITEMS_MAX,
+        SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX,
+        SYNC_WANTS_MAX,
     },
     protocol::{
         entry::{EntryError, SignedEntry},
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
         run,
-        sync::{Action, Message, Summary, SyncError, VERSION, WaitsFor, asking::Asking},
+        sync::{
+            Action, Message, Summary, SyncError, VERSION, WaitsFor,
+            asking::{Asking, entries_of},
+        },
     },
 };
 
@@ -49,6 +53,10 @@ pub struct Session {
     // The peer's ranges, in order. Grows by pages until its Want is complete, then empty again.
     wanted: Vec<MissingRange>,
     wants_served: u32,
+    // Entries that the peer may still ask for.
+    entries_left: u64,
+    // Ranges that do not end in a tip that the peer may still ask for: each costs a read.
+    inner_left: usize,
     summary: Summary,
 }
 
@@ -127,7 +135,6 @@ impl Session {
         }
         Ok(Self {
             store,
-            own,
             phase,
             theirs: Vec::new(),
             lost: Vec::new(),
@@ -137,6 +144,9 @@ impl Session {
             serving: Serving::Idle,
             wanted: Vec::new(),
             wants_served: 0,
+            entries_left: entries_max(&own),
+            inner_left: SYNC_INNER_RANGES_MAX,
+            own,
             summary: Summary::default(),
         })
     }
@@ -379,8 +389,38 @@ impl Session {
             });
         }
         self.wants_served = self.wants_served.saturating_add(1);
+        let mut ranges = std::mem::take(&mut self.wanted);
+        self.ration(&mut ranges)?;
         self.serving = Serving::Reading;
-        Ok(vec![Action::Read(std::mem::take(&mut self.wanted))])
+        Ok(vec![Action::Read(ranges)])
+    }
+
+    // Counts what the peer asks for over all its Wants. A fork takes a few Wants for ranges that
+    // grow; the same ranges again and again are a way to keep this node busy. Ranges that end below
+    // a tip are for holes in the peer's log: those above the limit are left to its next session.
+    fn ration(&mut self, ranges: &mut Vec<MissingRange>) -> Result<(), SyncError> {
+        let Some(left) = self.entries_left.checked_sub(entries_of(ranges.iter())) else {
+            return Err(SyncError::AskedAgain {
+                entries_max: entries_max(&self.own),
+            });
+        };
+        self.entries_left = left;
+        let Self {
+            own, inner_left, ..
+        } = self;
+        ranges.retain(|range| {
+            let end = FrontierTip {
+                seq: range.through,
+                id: range.tip,
+            };
+            if own.tips(&range.author).contains(&end) {
+                return true;
+            }
+            let left = inner_left.checked_sub(1);
+            *inner_left = left.unwrap_or(0);
+            left.is_some()
+        });
+        Ok(())
     }
 
     fn check_range(&self, range: &MissingRange) -> Result<(), SyncError> {
@@ -515,6 +555,16 @@ impl Session {
             (Phase::Exchange, ..) => "nothing was due",
         }
     }
+}
+
+// The entries that a peer may ask for in one session, counted again each time it asks for them.
+fn entries_max(own: &Frontier) -> u64 {
+    let entries = own.iter().map(|(_, tip)| tip.seq);
+    let entries = entries.fold(0, u64::saturating_add);
+    let free = u64::try_from(SYNC_ITEMS_MAX).unwrap_or(u64::MAX);
+    entries
+        .saturating_mul(SYNC_ASKED_TIMES_MAX)
+        .saturating_add(free)
 }
 
 // Splits a list into pages: at least one, `true` for the last.

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    limits::{GROUP_BYTES_MAX, GROUP_WRITES_MAX, HELD_SHOWN_MAX, INGEST_OPS_MIN},
+    limits::{BASES_STEPS_MAX, GROUP_BYTES_MAX, GROUP_WRITES_MAX, HELD_SHOWN_MAX, INGEST_OPS_MIN},
     store::{
         IngestError, Ingested, WriteError,
         writer::{
@@ -121,7 +121,10 @@ impl Actor {
                 writer.settle();
                 reply.send(()).unwrap_or_default();
             }
-            Command::Lacks(tips, reply) => drop(reply.send(writer.lacks(tips))),
+            Command::Bases(mut bases, reply) => {
+                let done = writer.intake.find_bases(&mut bases, BASES_STEPS_MAX);
+                drop(reply.send((bases, done)));
+            }
             Command::Damaged(found) => writer.mending.note(found),
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),

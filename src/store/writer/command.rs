@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     id::Author,
     log::LogDamage,
-    protocol::{entry::VerifiedEntry, frontier::FrontierTip},
+    protocol::{entry::VerifiedEntry, frontier::FrontierTip, intake::Bases},
     state::StateError,
     store::{
         IngestError, Ingested, RefusedEntry, Repaired, Write, WriteError, Written,
@@ -34,11 +34,8 @@ pub(in crate::store) enum Command {
     Reconsider(oneshot::Sender<()>),
     /// A sync has ended: offer pending entries again without parents that do not count.
     Settle(oneshot::Sender<()>),
-    /// List those of these tips that are not here.
-    Lacks(
-        Vec<(Author, FrontierTip)>,
-        oneshot::Sender<Result<Vec<(Author, FrontierTip)>, WriteError>>,
-    ),
+    /// Go on with this walk through entries that wait. The reply says whether it is done.
+    Bases(Bases, oneshot::Sender<(Bases, bool)>),
     /// A reader met this damage of a log.
     Damaged(Vec<LogDamage>),
     /// List the last entry of each hole in the logs.

@@ -10,12 +10,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, EntryId, StoreId},
+    id::{EntryId, StoreId},
     pace::Pace,
     protocol::{
         change::Origin,
         entry::{EntryError, SignedEntry, VerifiedEntry},
-        frontier::FrontierTip,
         intake::{Refusal, Verdict},
         run,
     },
@@ -194,24 +193,6 @@ impl Writer {
         let pending = self.intake.settle();
         self.offer_again(pending);
         self.intake.settled();
-    }
-
-    /// Returns those of `tips` that are not here; see `Intake::is_here`.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub(super) fn lacks(
-        &mut self,
-        tips: Vec<(Author, FrontierTip)>,
-    ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
-        let (intake, lookup) = self.intake();
-        let mut lacking = Vec::new();
-        for (author, tip) in tips {
-            if !intake.is_here(&author, tip, &lookup)? {
-                lacking.push((author, tip));
-            }
-        }
-        Ok(lacking)
     }
 
     fn try_ingest(

@@ -129,7 +129,7 @@ fn status_shows_the_node_and_its_stores() {
     let json = &home.run(&["status", "--json"]).json()[0];
     let mut fields: Vec<&String> = json.as_object().unwrap().keys().collect();
     fields.sort();
-    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "version"]"#);
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "unopened", "version"]"#);
     let mut fields: Vec<&String> = json["stores"][0].as_object().unwrap().keys().collect();
     fields.sort();
     insta::assert_snapshot!(format!("{fields:?}"), @r#"["damage", "entries", "forks", "held", "held_entries", "keys", "log_bytes", "name", "pending_bytes", "pending_entries", "recovered", "root", "state_bytes", "store", "tips", "void_acts", "watchers"]"#);

@@ -522,3 +522,45 @@ async fn write_waits_for_the_own_log_to_return() {
     }
     panic!("the write came first, always");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn n12_puts_go_on_while_tips_are_looked_up_for_a_peer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &Clock::manual(NOW_MS)).await;
+    let mut author = Author::new(3);
+    let value = "v".repeat(500);
+    let chain: Vec<_> = (0..2000)
+        .map(|number| author.put("/long", &value, NOW_MS - 5000 + number, &[]))
+        .collect();
+    let bytes = chain.iter().map(|entry| entry.signed.encode().into());
+    assert!(store.ingest(bytes.collect()).await.is_ok());
+    // Each of these costs a look into the log: the place is there, the id is not.
+    let tip = |number: usize| lattice::protocol::frontier::FrontierTip {
+        seq: 1 + u64::try_from(number).unwrap() % 2000,
+        id: EntryId([7; 32]),
+    };
+    let tips: Vec<_> = (0..20_000)
+        .map(|number| (chain[0].author(), tip(number)))
+        .collect();
+    let count = tips.len();
+    let looking = tokio::spawn({
+        let store = store.clone();
+        async move { store.lacks(tips).await }
+    });
+    let (mut puts, began) = (0, std::time::Instant::now());
+    let mut slowest = Duration::ZERO;
+    while !looking.is_finished() {
+        let asked = std::time::Instant::now();
+        store.put("/own", puts.to_string()).await.unwrap();
+        slowest = slowest.max(asked.elapsed());
+        puts += 1;
+    }
+    eprintln!(
+        "{puts} puts in {:?}, the slowest {slowest:?}",
+        began.elapsed()
+    );
+    assert_eq!(looking.await.unwrap().unwrap().len(), count);
+    // With the look-up on the writer's thread it is one put, and that takes all the time.
+    assert!(puts > 20, "{puts} puts");
+    assert!(slowest < began.elapsed() / 2, "a put took {slowest:?}");
+}

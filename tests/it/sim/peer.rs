@@ -90,7 +90,7 @@ impl Peer {
     /// Counts a strike. True when the peer is shut out because of it.
     pub fn strike(&mut self, now_ms: u64) -> bool {
         self.struck_ms.push(now_ms);
-        let wait_ms = self.strikes.strike();
+        let wait_ms = self.strikes.strike(now_ms);
         self.shut_out = wait_ms
             .map(|wait_ms| ShutOut::new(now_ms, wait_ms))
             .or(self.shut_out);

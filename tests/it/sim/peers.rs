@@ -150,7 +150,7 @@ impl Peers {
     pub fn assert_honest_are_let_in(&self, nodes: &[Node]) {
         for peers in &self.peers {
             for (node, peer) in nodes.iter().zip(peers) {
-                let strikes = peer.strikes.count();
+                let strikes = peer.strikes.total();
                 assert!(strikes == 0 || node.is_hostile, "{strikes} strikes");
                 peer.assert_was_shut_out();
             }

@@ -228,6 +228,72 @@ fn n12_a_peer_may_not_ask_for_more_ranges_or_more_often_than_the_limits_say() {
 }
 
 #[test]
+fn n12_peer_that_asks_for_everything_again_and_again_is_refused() {
+    let last = entry(AUTHOR_A, 1 << 20, Some(EntryId([1; 32])), 9, "/k");
+    let mut session = serving(&[&last]);
+    for _again in 0..SYNC_ASKED_TIMES_MAX {
+        session.handle(want(vec![range(&last, 0)])).unwrap();
+        session.on_read_end();
+    }
+    let entries_max = (SYNC_ASKED_TIMES_MAX << 20) + u64::try_from(SYNC_ITEMS_MAX).unwrap();
+    let again = want(vec![range(&last, 0)]);
+    assert_refused(session, again, SyncError::AskedAgain { entries_max });
+}
+
+#[test]
+fn n12_ranges_below_a_tip_are_left_out_above_a_limit() {
+    let last = entry(AUTHOR_A, 1 << 40, Some(EntryId([1; 32])), 9, "/k");
+    let mut session = serving(&[&last]);
+    let inner = |seq: usize| MissingRange {
+        after: u64::try_from(seq).unwrap(),
+        through: u64::try_from(seq).unwrap() + 1,
+        ..range(&last, 0)
+    };
+    let mut read = Vec::new();
+    for begin in [0, SYNC_PAGE_ITEMS_MAX] {
+        let mut ranges: Vec<_> = (begin..begin + SYNC_PAGE_ITEMS_MAX - 1)
+            .map(inner)
+            .collect();
+        ranges.push(range(&last, (1 << 40) - 1));
+        let actions = session.handle(want(ranges)).unwrap();
+        session.on_read_end();
+        let [Action::Read(ranges)] = actions.as_slice() else {
+            panic!("{actions:?}");
+        };
+        read.push(ranges.len());
+    }
+    // The range that ends in a tip needs no read, so it is always served.
+    let rest = SYNC_INNER_RANGES_MAX - (SYNC_PAGE_ITEMS_MAX - 1);
+    assert_eq!(read, [SYNC_PAGE_ITEMS_MAX, rest + 1]);
+}
+
+#[test]
+fn n5_made_up_tips_of_one_author_are_not_all_looked_up() {
+    let mut session = Session::accept(STORE, Frontier::default()).unwrap();
+    session.handle(hello()).unwrap();
+    let made_up = |author: u8, seq: usize| {
+        let id = EntryId([3; 32]);
+        let seq = u64::try_from(seq).unwrap() + 1;
+        (Author([author; 32]), FrontierTip { seq, id })
+    };
+    let mut tips: Vec<_> = (0..SYNC_PAGE_ITEMS_MAX - 1)
+        .map(|seq| made_up(1, seq))
+        .collect();
+    tips.push(made_up(2, 0));
+    let actions = session.handle(Message::Tips { tips, last: true }).unwrap();
+    let Some(Action::Find(found)) = actions.last() else {
+        panic!("{actions:?}");
+    };
+    let of = |author: u8| {
+        found
+            .iter()
+            .filter(|(of, _)| *of == Author([author; 32]))
+            .count()
+    };
+    assert_eq!((of(1), of(2)), (SYNC_AUTHOR_TIPS_MAX, 1));
+}
+
+#[test]
 fn n4_entries_are_checked_against_what_was_asked_for() {
     let chain = chain();
     let refused = |message, error| assert_refused(asking(&[&chain[2]]), message, error);

@@ -1,5 +1,10 @@
 //! Members that send messages in gossip that no honest node sends.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use iroh_gossip::{
     api::{Event, GossipReceiver, GossipSender, JoinOptions},
     net::Gossip,
@@ -7,9 +12,12 @@ use iroh_gossip::{
 };
 use lattice::{
     limits::STRIKES_MAX,
-    protocol::membership::genesis::Genesis,
+    protocol::{announce::Announce, frontier::FrontierHash, membership::genesis::Genesis},
     store::List,
-    wire::net::{self, gossip::Kind},
+    wire::{
+        self,
+        net::{self, gossip::Kind},
+    },
 };
 use prost::Message as _;
 use tokio::sync::Mutex;
@@ -65,12 +73,12 @@ impl Talk {
         self.receiver.lock().await.next().await.unwrap().unwrap()
     }
 
-    async fn is_neighbour(&self) {
+    pub async fn is_neighbour(&self) {
         let up = async { while !matches!(self.hears_anything().await, Event::NeighborUp(_)) {} };
         timeout(SOON, up).await.unwrap();
     }
 
-    async fn say(&self, bytes: impl Into<Bytes>) {
+    pub async fn say(&self, bytes: impl Into<Bytes>) {
         self.sender.broadcast(bytes.into()).await.unwrap();
     }
 }
@@ -99,20 +107,48 @@ fn entry(bytes: Bytes) -> Vec<u8> {
     .encode_to_vec()
 }
 
-fn announce(node: &Author, nonce: u64, address: &str) -> Vec<u8> {
-    let announce = net::Announce {
-        node: Bytes::copy_from_slice(&node.0),
-        nonce,
-        frontier_hash: Bytes::from_static(&[4; 32]),
-        addresses: Some(net::Addresses {
-            direct: vec![address.to_owned()],
-            relay: String::new(),
-        }),
-    };
+/// A message with an ack.
+pub fn ack(bytes: Bytes) -> Vec<u8> {
     net::Gossip {
-        kind: Some(Kind::Announce(announce)),
+        kind: Some(Kind::Ack(bytes)),
     }
     .encode_to_vec()
+}
+
+/// An announcement that `key` signs, of a frontier that no node has. It names `node`.
+fn announce(key: &Key, node: &Author, store: StoreId, counter: u64, address: &str) -> Vec<u8> {
+    let announce = Announce {
+        node: key.author(),
+        store,
+        // Later than any that an honest node has made.
+        incarnation: 1 << 60,
+        counter,
+        frontier: FrontierHash([4; 32]),
+        direct: vec![address.to_owned()],
+        relay: String::new(),
+    };
+    let mut signed = wire::SignedAnnounce::decode(announce.sign(&key.0)).unwrap();
+    signed.node = Bytes::copy_from_slice(&node.0);
+    net::Gossip {
+        kind: Some(Kind::Announce(signed.encode_to_vec().into())),
+    }
+    .encode_to_vec()
+}
+
+/// Counts the syncs that the other side opens on `connection`, and refuses them.
+fn count_syncs(connection: &Connection) -> Arc<AtomicUsize> {
+    let (count, connection) = (Arc::new(AtomicUsize::new(0)), connection.clone());
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut send, mut receive)) = connection.accept_bi().await {
+            let mut kind = [0];
+            if receive.read_exact(&mut kind).await.is_ok() && kind == [SYNC_STREAM] {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(send.reset(404_u32.into()));
+        }
+    });
+    count
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,17 +303,106 @@ async fn n13_false_addresses_do_not_keep_a_node_away() {
     })
     .await;
     let liar = raw.endpoint.addr().ip_addrs().next().unwrap().to_string();
+    let store = field.a.node.root().id();
     for nonce in 0_u8..50 {
-        talk.say(announce(&b, nonce.into(), &liar)).await;
-        talk.say(announce(&Author([nonce; 32]), nonce.into(), &liar))
+        let nobody = Author([nonce; 32]);
+        talk.say(announce(&raw.key, &nobody, store, nonce.into(), &liar))
             .await;
     }
+    talk.say(announce(&raw.key, &b, store, 1, &liar)).await;
+    struck(&field.a, &raw.author(), 1, "not signed by its node").await;
+    // It may speak for itself.
+    talk.say(announce(&raw.key, &raw.author(), store, 2, &liar))
+        .await;
     // A dial to the liar cannot end well: it has not the key.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let status = status_at(&field.a, &b);
     assert_eq!((status.online, &status.addresses), (false, &before));
     field.b = Peer::at(dir, "b").await;
     field.still_works().await;
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_announcement_counts_for_its_signer_only_and_is_paced() {
+    let field = Field::new().await;
+    let store = field.a.node.root().id();
+    let raw = field.member(41, Role::Reader).await;
+    let victim = field.member(42, Role::Reader).await;
+    let talk = Talk::new(&field, &raw).await;
+    talk.join(&raw, &field.a).await;
+    talk.is_neighbour().await;
+    let connection = victim.connected(&field.a, SYNC).await;
+    let syncs = count_syncs(&connection);
+    let quiet = async || {
+        // Syncs that the connection itself has caused.
+        let mut last = usize::MAX;
+        while last != syncs.load(Ordering::Relaxed) {
+            last = syncs.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
+        last
+    };
+    let before = quiet().await;
+
+    eprintln!("N2 in the name of another member, and of another store");
+    let me = raw.author();
+    for counter in 1..4 {
+        talk.say(announce(
+            &raw.key,
+            &victim.author(),
+            store,
+            counter,
+            "192.0.2.1:1",
+        ))
+        .await;
+    }
+    talk.say(announce(&raw.key, &me, StoreId([7; 16]), 9, "192.0.2.1:1"))
+        .await;
+    struck(&field.a, &me, 4, "another store").await;
+    assert_eq!(quiet().await, before, "nobody else makes a node sync");
+
+    eprintln!("N2 its own, which is the first one, and then the same one again");
+    let own = announce(&victim.key, &victim.author(), store, 5, "192.0.2.1:1");
+    talk.say(own.clone()).await;
+    until("a sync", async || {
+        (syncs.load(Ordering::Relaxed) > before).then_some(())
+    })
+    .await;
+    let before = quiet().await;
+    for frame in 0..20_u8 {
+        let mut again = own.clone();
+        again.extend([0x78, frame]);
+        talk.say(again).await;
+    }
+    let early = announce(&victim.key, &victim.author(), store, 4, "192.0.2.1:1");
+    talk.say(early).await;
+    assert_eq!(quiet().await, before, "an old announcement says nothing");
+    field.still_works().await;
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_flood_of_unknown_authors_does_not_keep_a_neighbour_from_syncing() {
+    let field = Field::new().await;
+    let (root, now_ms) = (field.a.node.root(), field.a.node.clock().now_ms());
+    let raw = field.member(43, Role::Writer).await;
+    let talk = Talk::new(&field, &raw).await;
+    talk.join(&raw, &field.a).await;
+    talk.is_neighbour().await;
+    for number in 0..2000_u16 {
+        let mut seed = [88; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let strange =
+            Key(ed25519_dalek::SigningKey::from_bytes(&seed)).chain(root.id(), now_ms, 1, "/x");
+        talk.say(entry(encoded(&strange[0]))).await;
+        if number % 500 == 0 {
+            field.still_works().await;
+        }
+    }
+    field.still_works().await;
+    assert_eq!(root.get(b"/x").await.unwrap(), None);
+    assert_eq!(status_at(&field.a, &raw.author()).strikes, 0);
     field.stop().await;
 }
 

@@ -4,6 +4,7 @@
 //! (`tests/it/threats.md`). After each script, the honest nodes are in step within seconds, and
 //! neither holds a strike against the other.
 
+mod acks;
 mod answers;
 mod attacker;
 mod crowds;
@@ -12,6 +13,7 @@ mod invites;
 mod members;
 mod proofs;
 mod sleep;
+mod stores;
 mod strangers;
 mod sync;
 mod twins;

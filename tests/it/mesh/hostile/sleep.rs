@@ -1,6 +1,9 @@
 //! A node wakes from sleep. Its peer hangs up each time, so the next dial is far away.
 
-use lattice::clock::Clock;
+use lattice::{
+    clock::Clock,
+    limits::{OWN_TIP_STILL, OWN_TIP_WAIT},
+};
 
 use super::*;
 
@@ -35,5 +38,27 @@ async fn t7_node_dials_at_once_after_sleep() {
     assert!(!dialled(Duration::from_secs(1)).await, "it does not wait");
     clock.advance(60_000);
     assert!(dialled(Duration::from_secs(2)).await, "it still waits");
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n7_silent_member_does_not_hold_own_writes_for_long() {
+    let field = Field::new().await;
+    let raw = field.member(50, Role::Reader).await;
+    let Field { a, b, .. } = field;
+    b.stop().await;
+    let a = a.restart().await;
+    until("it listens", async || a.net.addresses()).await;
+    // The only member within reach. It answers nothing.
+    let connection = raw.connected(&a, SYNC).await;
+    let began = std::time::Instant::now();
+    a.node.root().put("/after", "a start").await.unwrap();
+    let waited = began.elapsed();
+    assert!(
+        connection.close_reason().is_none(),
+        "it was there all the time"
+    );
+    let wait_max = OWN_TIP_WAIT + OWN_TIP_STILL + Duration::from_secs(3);
+    assert!(waited < wait_max, "{waited:?}");
     a.stop().await;
 }

@@ -178,6 +178,32 @@ async fn n7_silent_strangers_do_not_block_a_joiner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn n7_flood_of_silent_strangers_does_not_keep_joiners_out() {
+    let field = Field::new().await;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let flood = async |number: u8| {
+        let stranger = field.stranger(number).await;
+        let mut silent = VecDeque::new();
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            silent.push_back(stranger.connect(&field.a, HELLO).await);
+            if silent.len() > 64 {
+                silent.pop_front();
+            }
+        }
+    };
+    let joins = async {
+        for name in ["c", "d", "e"] {
+            let joiner = Peer::new(name).await;
+            joiner.join(&field.a, Role::Writer).await;
+            joiner.stop().await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(flood(31), flood(32), flood(33), flood(34), joins);
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn n8_stranger_cannot_fill_buffers() {
     let field = Field::new().await;
     let stranger = field.stranger(40).await;

@@ -1,0 +1,164 @@
+//! Statuses: each side of a connection sends its clock, its addresses and its acks, and again from
+//! time to time.
+//!
+//! A member may send whatever it signs, so the work for one status is bounded: items that cannot be
+//! acks are found before there is memory for them, an ack is looked at only if it is the sender's
+//! own, for a store that is open here, and the first one for it, and all faults of one status are
+//! one strike. Statuses of one peer are answered one after the other, at a bounded rate.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use iroh::endpoint::{Connection, ReadToEndError, RecvStream, SendStream};
+use prost::Message as _;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    id::Author,
+    limits::{HELLO_TIMEOUT, STATUS_BYTES_MAX},
+    net::{address::Addresses, error::PeerError, mesh::Mesh},
+    pace::Pace,
+    protocol::{ack::Ack, signed::count_items},
+    wire::net,
+};
+
+/// First byte of a stream that exchanges statuses.
+pub(super) const STREAM: u8 = 1;
+
+/// Exchanges statuses with `node` over a stream that this side opens.
+///
+/// # Errors
+/// `PeerError`.
+pub(super) async fn exchange(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+) -> Result<(), PeerError> {
+    let asked = async {
+        let (mut send, mut receive) = connection.open_bi().await?;
+        send.write_all(&[STREAM]).await?;
+        let sent_ms = mesh.node.clock().now_ms();
+        send.write_all(&status(mesh).encode_to_vec()).await?;
+        send.finish()?;
+        let reply = receive.read_to_end(STATUS_BYTES_MAX).await;
+        let reply = reply.map_err(|error| unread(mesh, node, error))?;
+        let now_ms = mesh.node.clock().now_ms();
+        // The peer's clock is compared with the middle of the round trip here (Cristian 1989).
+        let middle_ms = sent_ms + now_ms.saturating_sub(sent_ms) / 2;
+        note(mesh, node, reply.into(), middle_ms).await
+    };
+    let wait = HELLO_TIMEOUT;
+    let asked = timeout(wait, asked).await;
+    asked
+        .map_err(|_elapsed| PeerError::Silent { wait })?
+        // The reason why the connection was closed says more than the error of the stream.
+        .map_err(|error| connection.close_reason().map_or(error, PeerError::from))
+}
+
+/// Answers the status of a stream that `node` has opened.
+///
+/// # Errors
+/// `PeerError`.
+pub(super) async fn answer(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    mut send: SendStream,
+    mut receive: RecvStream,
+) -> Result<(), PeerError> {
+    let answered = async {
+        // One at a time: a status takes memory and signatures.
+        let _turn = mesh.peers.status_turn(node).await;
+        let wait_ms = mesh.peers.status_wait_ms(node);
+        sleep(Duration::from_millis(wait_ms)).await;
+        let request = receive.read_to_end(STATUS_BYTES_MAX).await;
+        let request = request.map_err(|error| unread(mesh, node, error))?;
+        let now_ms = mesh.node.clock().now_ms();
+        note(mesh, node, request.into(), now_ms).await?;
+        send.write_all(&status(mesh).encode_to_vec()).await?;
+        Ok(send.finish()?)
+    };
+    let wait = HELLO_TIMEOUT;
+    let answered = timeout(wait, answered).await;
+    answered.map_err(|_elapsed| PeerError::Silent { wait })?
+}
+
+fn status(mesh: &Mesh) -> net::Status {
+    net::Status {
+        now_ms: mesh.node.clock().now_ms(),
+        addresses: Some(Addresses::of(&mesh.endpoint).to_wire()),
+        acks: mesh.own_acks(STATUS_BYTES_MAX - OTHER_BYTES_MAX),
+    }
+}
+
+// Notes the status that `node` sent. `now_ms`: this node's clock when the peer read its own.
+async fn note(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    message: Bytes,
+    now_ms: u64,
+) -> Result<(), PeerError> {
+    let (with, from) = (Arc::clone(mesh), *node);
+    // Signatures are checked: not on an event loop.
+    let reading = tokio::task::spawn_blocking(move || read(&with, &from, message));
+    let (status, fault) = reading.await.map_err(PeerError::own)?;
+    if let Some(what) = fault {
+        mesh.strike(node, what);
+    }
+    let Some(status) = status else {
+        let what = "a malformed status";
+        return Err(PeerError::Malformed { what });
+    };
+    let skew_ms = i64::try_from(status.now_ms).unwrap_or(i64::MAX)
+        - i64::try_from(now_ms).unwrap_or(i64::MAX);
+    mesh.peers
+        .seen(node, mesh.node.clock().now_ms(), Some(skew_ms));
+    let addresses = Addresses::from_wire(&status.addresses.unwrap_or_default());
+    if mesh.peers.found(node, addresses) {
+        mesh.keep_addresses(node);
+    }
+    Ok(())
+}
+
+// Reads the status that `node` sent, and keeps its acks. Returns it without them, `None` if it is
+// malformed, and the fault that is a strike. The first bad ack ends it: one strike, however many
+// there are.
+fn read(mesh: &Mesh, node: &Author, message: Bytes) -> (Option<net::Status>, Option<&'static str>) {
+    let malformed = (None, Some("a malformed status"));
+    if count_items(&message, ACKS_FIELD, ACK_BYTES_MIN).is_none() {
+        return malformed;
+    }
+    let Ok(mut status) = net::Status::decode(message) else {
+        return malformed;
+    };
+    let mut pace = Pace::start();
+    let mut seen = BTreeSet::new();
+    for bytes in std::mem::take(&mut status.acks) {
+        pace.step();
+        let Ok(claimed) = Ack::decode(bytes) else {
+            return (Some(status), Some("a malformed ack"));
+        };
+        let claim = claimed.claim();
+        // An honest node sends its own acks, one for each store.
+        if claim.node == *node && seen.insert(claim.store) && !mesh.take_ack(claimed) {
+            return (Some(status), Some("an ack that is not signed by its node"));
+        }
+    }
+    (Some(status), None)
+}
+
+fn unread(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {
+    match error {
+        ReadToEndError::Read(error) => error.into(),
+        ReadToEndError::TooLong => {
+            let what = "a status that is too long";
+            mesh.strike(node, what);
+            PeerError::Malformed { what }
+        }
+    }
+}
+
+// The list of acks in a status, and the bytes of one at least: a signature and a key.
+const ACKS_FIELD: u32 = 3;
+const ACK_BYTES_MIN: usize = 96;
+// Bytes of a status besides its acks: clock and addresses.
+const OTHER_BYTES_MAX: usize = 16 << 10;

@@ -1,0 +1,211 @@
+//! Members that sign acks, or send statuses, that no honest node makes.
+
+use lattice::{
+    limits::{SEQ_MAX, STRIKES_MAX},
+    protocol::{ack::Ack, frontier::Frontier},
+    wire::net,
+};
+use prost::Message as _;
+
+use super::{
+    gossip::{Talk, ack},
+    *,
+};
+
+/// An ack of `raw` in the root store of the field.
+fn signed(raw: &Raw, store: StoreId, counter: u64, frontier: Frontier) -> Bytes {
+    let ack = Ack {
+        node: raw.author(),
+        store,
+        incarnation: 1,
+        counter,
+        is_part: false,
+        frontier,
+    };
+    ack.sign(&raw.key.0)
+}
+
+/// Sends a status to `peer` and returns its answer; empty if it refuses.
+async fn send_status(connection: &Connection, acks: Vec<Bytes>) -> Vec<u8> {
+    let status = net::Status {
+        now_ms: 1,
+        addresses: None,
+        acks,
+    };
+    let mut line = Line::open(connection, STATUS_STREAM).await.unwrap();
+    line.raw(&status.encode_to_vec()).await;
+    drop(line.send.finish());
+    let answer = timeout(SOON, line.receive.read_to_end(1 << 20)).await;
+    answer.unwrap().unwrap_or_default()
+}
+
+/// A frontier with `tips` made-up tips of `author` at `seq`.
+fn far(author: Author, seq: u64, tips: u8) -> Frontier {
+    let tip = |id| FrontierTip {
+        seq,
+        id: EntryId([id; 32]),
+    };
+    (1..=tips).map(|id| (author, tip(id))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n5_ack_of_places_that_no_log_has_stops_no_status() {
+    let field = Field::new().await;
+    let (root, a) = (field.a.node.root(), field.a.node.id());
+    let raw = field.member(10, Role::Reader).await;
+    let talk = Talk::new(&field, &raw).await;
+    talk.join(&raw, &field.a).await;
+    talk.is_neighbour().await;
+    let connection = raw.connected(&field.a, SYNC).await;
+
+    eprintln!("N5 the last places of all, in gossip and in a status");
+    talk.say(ack(signed(&raw, root.id(), 1, far(a, u64::MAX - 1, 2))))
+        .await;
+    struck(&field.a, &raw.author(), 1, "ack").await;
+    let acks = vec![signed(&raw, root.id(), 2, far(a, u64::MAX, 200))];
+    send_status(&connection, acks).await;
+    struck(&field.a, &raw.author(), 2, "ack").await;
+    assert_eq!(status_at(&field.a, &raw.author()).ahead, None);
+
+    eprintln!("N5 the last place that a log may have");
+    let acks = vec![signed(&raw, root.id(), 3, far(a, SEQ_MAX, 200))];
+    send_status(&connection, acks).await;
+    let ahead = status_at(&field.a, &raw.author()).ahead;
+    assert_eq!(ahead, Some(200 * SEQ_MAX));
+    let tip = root.frontier().tips(&a)[0];
+    let waiting = field.a.net.wait_for(&root, &a, tip, 2);
+    timeout(SOON, waiting).await.unwrap();
+    let who = field.a.net.who_has(&root, &a, tip);
+    assert!(!who.contains(&raw.author()), "made-up tips show nothing");
+    assert_eq!(status_at(&field.a, &raw.author()).strikes, 2);
+
+    eprintln!("N5 authors that nobody knows");
+    let strange = far(Author([9; 32]), 7, 200);
+    send_status(&connection, vec![signed(&raw, root.id(), 4, strange)]).await;
+    assert_eq!(status_at(&field.a, &raw.author()).ahead, Some(0));
+    field.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_status_full_of_bad_acks_is_one_strike() {
+    let field = Field::new().await;
+    let root = field.a.node.root();
+    let raw = field.member(20, Role::Reader).await;
+    let connection = raw.connected(&field.a, SYNC).await;
+    let mut forged = signed(&raw, root.id(), 1, Frontier::default()).to_vec();
+    // In the signature.
+    forged[60] ^= 1;
+    let scripts = [
+        (
+            "empty acks",
+            vec![Bytes::new(); 500_000],
+            "a malformed status",
+        ),
+        (
+            "rubbish",
+            vec![Bytes::from(vec![0xff; 96]); 10_000],
+            "a malformed ack",
+        ),
+        (
+            "forgeries",
+            vec![forged.into(); 5000],
+            "not signed by its node",
+        ),
+    ];
+    for (strikes, (name, acks, says)) in (1..).zip(scripts) {
+        eprintln!("N2 {name}");
+        send_status(&connection, acks).await;
+        struck(&field.a, &raw.author(), strikes, says).await;
+        field.still_works().await;
+    }
+    eprintln!("N2 the same ack a thousand times, and those of others");
+    let own = signed(&raw, root.id(), 2, Frontier::default());
+    let other = Raw::new(21).await;
+    let mut acks = vec![own; 1000];
+    acks.extend(vec![
+        signed(&other, root.id(), 2, Frontier::default());
+        1000
+    ]);
+    let answer = send_status(&connection, acks).await;
+    assert!(net::Status::decode(answer.as_slice()).is_ok_and(|it| it.now_ms > 0));
+    assert_eq!(status_at(&field.a, &raw.author()).strikes, 3);
+    assert!(3 < STRIKES_MAX);
+
+    eprintln!("N8 sixteen at a time, again and again");
+    let began = std::time::Instant::now();
+    let storm = (0..48).map(|_| send_status(&connection, Vec::new()));
+    let answers = futures_join(storm).await;
+    assert!(answers.iter().all(|answer| !answer.is_empty()));
+    assert!(
+        began.elapsed() > Duration::from_secs(4),
+        "statuses are paced"
+    );
+    field.stop().await;
+}
+
+/// Waits for all of `futures` side by side.
+async fn futures_join<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<_> = futures.map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(|context| {
+        running.retain_mut(|future| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(value) => {
+                done.push(value);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if running.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn put_is_acknowledged_at_once_among_three_hundred_authors() {
+    let field = Field::new().await;
+    let (a, b) = (&field.a.node, &field.b.node);
+    let (root, now_ms) = (a.root(), a.clock().now_ms());
+    let raw = field.member(30, Role::Writer).await;
+    let mut entries_of_all = Vec::new();
+    for number in 0..300_u16 {
+        let mut seed = [77; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let key = Key(ed25519_dalek::SigningKey::from_bytes(&seed));
+        let (secret, _expires_ms) = a.invite(Role::Writer, 60_000).await.unwrap();
+        a.redeem(&secret, key.author()).await.unwrap();
+        entries_of_all.extend(key.chain(root.id(), now_ms, 1, "/crowd"));
+    }
+    entries_of_all.sort_by_key(|entry| entry.order());
+    let connection = raw.connected(&field.a, SYNC).await;
+    let mut line = Line::sync(&connection, root.id()).await;
+    let mut all: Vec<_> = entries_of_all.iter().map(tip).collect();
+    all.sort();
+    line.say(tips(&all)).await;
+    line.hear("Want").await;
+    line.say(entries(&entries_of_all)).await;
+    line.say(Message::Sent).await;
+    line.say(Message::Done).await;
+    line.over().await;
+    until("b has all of them", async || {
+        (b.root().frontier().authors() > 300).then_some(())
+    })
+    .await;
+    for round in 0..5 {
+        let written = root.put("/waits", round.to_string()).await.unwrap();
+        let tip = FrontierTip {
+            seq: written.seq,
+            id: written.entry,
+        };
+        let began = std::time::Instant::now();
+        let node = a.id();
+        let waiting = field.a.net.wait_for(&root, &node, tip, 2);
+        timeout(Duration::from_secs(5), waiting).await.unwrap();
+        eprintln!("round {round}: {:?}", began.elapsed());
+    }
+    field.stop().await;
+}
