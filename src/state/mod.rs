@@ -2,8 +2,8 @@
 //!
 //! Rows that changed recently live in memory only (the log has them). A flusher thread writes them
 //! to the file in one durable transaction, about once a second. So a put costs the state no IO, and
-//! the file is never ahead of the log. Damage of the file is found when it is read; then the file
-//! is built again from the log.
+//! the file is never ahead of the log. Damage of the file is found when the damaged part is read;
+//! the file is then built again from the log.
 
 mod error;
 mod filter;
