@@ -56,8 +56,7 @@ pub struct Watch {
     // the next piece must be read or received first.
     piece: Option<(Piece, usize)>,
     // Covers all that was delivered, and nothing else but entries without a selected change.
-    // `next_in_piece` moves it with each change; the end of a source or of a batch moves it
-    // further.
+    // `next_in_piece` moves it with each change; the end of a source or batch moves it further.
     //
     // P1. Batches arrive in the order of their commits, and a batch that `seen_version` covers is
     //     dropped.
@@ -246,9 +245,8 @@ impl Watch {
         WatchEvent::Gap { reason }
     }
 
-    // Reads the log from the position, which was reached on this node. If entries of the position
-    // are missing now, they were given up since: that is damage, and a wait for them would be in
-    // vain.
+    // Reads the log from the position, which was reached on this node: an entry that is missing now
+    // was given up since, which is damage and not worth a wait.
     fn return_to_log(&mut self, view: Arc<View>) {
         let from = self.position.clone();
         self.open_log(view, move |shared, view| {
@@ -387,8 +385,7 @@ impl Watch {
             let change = Arc::clone(change);
             let is_wanted = is_wanted(&self.shared, &self.options, &change);
             if let Some(then) = &piece.then {
-                // Checked only in debug builds: the check looks an author up twice for each change
-                // of each watch.
+                // Only in debug builds: the check needs two author look-ups per change and watch.
                 debug_assert!(
                     !is_wanted || !self.position.covers(&change, then),
                     "P3: entry {} of {} was delivered before",
@@ -412,8 +409,7 @@ impl Watch {
         if let Some((piece, _)) = self.piece.take()
             && let Some(then) = piece.then
         {
-            // Entries stop counting only when the members change, and in this store anyone may
-            // write.
+            // Entries stop counting only when the members change; in this store anyone may write.
             debug_assert!(
                 !self.shared.anyone
                     || moved_back(&self.position.frontier, &then.frontier).is_none(),
