@@ -1,18 +1,18 @@
-//! How long a peer is shut out: it sends messages that no honest peer sends.
+//! How long a peer is shut out after it has sent messages that no honest peer sends.
 
 use crate::limits::{SHUT_OUT_MAX_MS, SHUT_OUT_MIN_MS, STRIKES_MAX};
 
 /// Counts the messages of a peer that no honest peer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Strikes {
-    // Since the start of this node. Never goes down.
+    // Number of strikes since this node started. Never goes down.
     count: u32,
 }
 
 impl Strikes {
-    /// Counts one more. Returns the milliseconds for which the peer is shut out because of it:
-    /// `None` but for each `STRIKES_MAX`th strike. Each time is twice as long as the one before, up
-    /// to `SHUT_OUT_MAX_MS`.
+    /// Counts one more strike. Returns the milliseconds for which the peer is shut out because of
+    /// it; `None` except for each `STRIKES_MAX`th strike. Each time is twice as long as the time
+    /// before, up to `SHUT_OUT_MAX_MS`.
     #[must_use]
     pub fn strike(&mut self) -> Option<u64> {
         self.count = self.count.saturating_add(1);
@@ -24,13 +24,13 @@ impl Strikes {
         Some(SHUT_OUT_MIN_MS.saturating_mul(doubled).min(SHUT_OUT_MAX_MS))
     }
 
-    /// Returns how many there were.
+    /// Returns the number of strikes.
     pub fn count(&self) -> u32 {
         self.count
     }
 }
 
-/// Until when a peer is shut out.
+/// The time until which a peer is shut out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutOut {
     until_ms: u64,
@@ -44,7 +44,7 @@ impl ShutOut {
         }
     }
 
-    /// Returns the milliseconds that are left; `None` when the peer may come again.
+    /// Returns the milliseconds that are left; `None` when the peer may connect.
     pub fn left_ms(&self, now_ms: u64) -> Option<u64> {
         Some(self.until_ms.saturating_sub(now_ms)).filter(|left_ms| *left_ms > 0)
     }

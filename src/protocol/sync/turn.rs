@@ -1,7 +1,7 @@
-//! The turn of two nodes in one store: which session goes on when both open one at the same time.
+//! The turn of two nodes in one store: which session is kept when both open one at the same time.
 //!
 //! Two sessions between the same nodes in the same store would do the same work twice. When both
-//! sides open one in the same moment, the session of the node with the lesser id goes on:
+//! sides open one at the same time, the session of the node with the lesser id is kept:
 //!
 //! ```text
 //! lesser id                                 greater id
@@ -12,8 +12,8 @@
 //!                              <-  answer
 //! refuses the peer's session                is refused: the peer's session does the same work
 //! ```
-//! A peer that does not answer in that time is served, so a silent peer does not keep its own
-//! session waiting. Both sessions then go on, which costs work and does no harm.
+//! A peer that does not answer in that time is served, so a silent peer does not make its own
+//! session wait. Both sessions then run, which costs work and does no harm.
 
 use crate::{id::Author, limits::SYNC_TIE_MS_MAX};
 
@@ -25,21 +25,22 @@ use crate::{id::Author, limits::SYNC_TIE_MS_MAX};
 ///    [`answered`](Self::answered) with every message of the peer in that session, and
 ///    [`over`](Self::over) when the session has ended, however it ended.
 /// 2. For a session of the peer: [`on_peer_opens`](Self::on_peer_opens) when the hello has come. On
-///    [`Decision::WaitUntil`] it asks again when the value has changed or the time has come.
+///    [`Decision::WaitUntil`] the shell asks again when the value has changed or the time is
+///    reached.
 ///
-/// A node opens a session only when it has none of its own with that peer in that store, and serves
-/// none that began first. The shell keeps that rule with a lock.
+/// A node opens a session only when it has not opened another one with that peer in that store, and
+/// serves no session that began first. The shell enforces this rule with a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Turn {
     own: Own,
 }
 
-// How far the session is that this node has opened.
+// Progress of the session that this node has opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Own {
     #[default]
     None,
-    // The peer has sent nothing in it yet.
+    // The peer has sent nothing in the session yet.
     Opened,
     Answered,
 }
@@ -47,9 +48,10 @@ enum Own {
 /// The fate of a session that the peer has opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The shell answers it.
+    /// The shell answers the session.
     Serve,
-    /// The shell resets its stream as busy: this node's own session does the same work.
+    /// The shell resets the session's stream as busy: the session that this node opened does the
+    /// same work.
     Refuse,
     /// The shell asks again when the turn has changed, and at this time at the latest, ms on the
     /// clock of the caller.
@@ -60,9 +62,9 @@ impl Turn {
     /// Notes that this node opens a session.
     ///
     /// # Panics
-    /// When its last one has not ended.
+    /// When the last session that this node opened has not ended.
     pub fn opened(&mut self) {
-        assert_eq!(self.own, Own::None, "one own session at a time");
+        assert_eq!(self.own, Own::None, "a node opens one session at a time");
         self.own = Own::Opened;
     }
 
@@ -71,7 +73,7 @@ impl Turn {
     /// # Panics
     /// When there is no such session.
     pub fn answered(&mut self) {
-        assert_ne!(self.own, Own::None, "an own session was opened");
+        assert_ne!(self.own, Own::None, "this node opened a session");
         self.own = Own::Answered;
     }
 
@@ -80,7 +82,7 @@ impl Turn {
         self.own = Own::None;
     }
 
-    /// Decides about a session that `peer` has opened and whose hello came at `came_ms`.
+    /// Decides about a session that `peer` has opened and whose hello arrived at `came_ms`.
     ///
     /// `own` is the id of this node. `came_ms` and `now_ms` are on one clock that never goes back.
     pub fn on_peer_opens(
@@ -127,7 +129,7 @@ mod tests {
         NotYet,
         // The hello is on the way.
         Coming,
-        // The hello has come; the side waits for the answer to its own.
+        // The hello has arrived; the side waits for the answer to its own hello.
         Waiting,
         // The answer is on the way.
         Answering,
@@ -138,7 +140,8 @@ mod tests {
         Done,
     }
 
-    // The shell's lock on the turn: an own session waits for it, a served one takes it when free.
+    // The shell's lock on the turn. A session that this node opens waits for the lock. A session of
+    // the peer takes the lock if it is free, and otherwise runs without it.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     enum Lock {
         Free,
@@ -240,7 +243,7 @@ mod tests {
             Decision::Serve => Served::Answering,
             Decision::Refuse => Served::Refusing,
             Decision::WaitUntil(until_ms) => {
-                assert!(now_ms < until_ms, "a wait that was over goes on");
+                assert!(now_ms < until_ms, "a wait that had ended begins again");
                 Served::Waiting
             }
         };
@@ -249,7 +252,7 @@ mod tests {
         }
     }
 
-    // The turn has changed: a session that waits for it is decided again.
+    // The turn has changed, so a waiting session is decided again.
     fn again(side: &mut Side, at: usize) {
         if side.served == Served::Waiting {
             decide(side, at, CAME_MS + 1);
@@ -263,7 +266,7 @@ mod tests {
         again(side, at);
     }
 
-    // Returns all worlds that can come of all orders of events. `timely`: peers answer before the
+    // Returns all worlds that some order of events can reach. `timely`: peers answer before the
     // time is up.
     fn worlds(timely: bool) -> (BTreeSet<World>, BTreeSet<World>) {
         let (mut all, mut last) = (BTreeSet::new(), BTreeSet::new());
@@ -282,7 +285,7 @@ mod tests {
             };
             for side in &world {
                 let is_decided = side.served != Served::Waiting || side.open == Open::Opened;
-                assert!(is_decided, "waits for nothing: {world:?}");
+                assert!(is_decided, "waits without need: {world:?}");
             }
             let (late, mut soon) = (worlds(late), worlds(soon));
             if timely {
@@ -299,7 +302,7 @@ mod tests {
         (all, last)
     }
 
-    // True when each side serves a session that goes on at the other.
+    // True when each side serves a session that is still open at the other side.
     fn both_are_served(world: &World) -> bool {
         let is_served = |[one, other]: [&Side; 2]| {
             matches!(one.open, Open::Opened | Open::Answered)
@@ -321,7 +324,7 @@ mod tests {
         for world in &last {
             assert!(
                 world.iter().any(|side| side.open == Open::Complete),
-                "none went on: {world:?}"
+                "no session was kept: {world:?}"
             );
         }
     }
