@@ -11,12 +11,12 @@ use std::{
 
 use crate::{hooks::record::RunRecord, limits::HOOK_LOG_BYTES_MAX};
 
-/// A place in a hook's log, directly after a run. It stays valid when the file becomes the older
-/// one.
+/// A place in a hook's log, directly after a run. The place stays valid when the file becomes the
+/// older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogPlace {
-    // Hash of the first line of the file. The line holds a time and a run id, so no two files share
-    // it.
+    // Hash of the first line of the file. The line holds a time and a run id, so no two files have
+    // the same first line.
     file: [u8; 8],
     // Bytes of the file up to this place.
     end: u64,
@@ -58,8 +58,8 @@ impl Journal {
         }
     }
 
-    /// Appends the line of a run. A line that cannot be written is lost with a warning; the run
-    /// counts all the same.
+    /// Appends the line of a run. A line that cannot be written is lost with a warning, and the run
+    /// still counts.
     pub(super) async fn add(&self, record: RunRecord) {
         let journal = self.clone();
         let writing = tokio::task::spawn_blocking(move || journal.append(&record));
@@ -77,8 +77,8 @@ impl Journal {
         after: Option<LogPlace>,
         count: usize,
     ) -> io::Result<(Vec<RunRecord>, LogPlace)> {
-        // Reads the newer file first: if it is rotated between the two reads, it is found twice and
-        // nothing is missed.
+        // Reads the newer file first: if it is rotated between the two reads, its lines are found
+        // twice and no line is missed.
         let newer = read_or_empty(&self.path)?;
         let older = read_or_empty(&self.older())?;
         let twice = older == newer;
@@ -155,7 +155,8 @@ fn lines(file: &[u8]) -> impl Iterator<Item = (LogPlace, &[u8])> {
     })
 }
 
-// Returns the whole file: `HOOK_LOG_BYTES_MAX` and one line bound it. A missing file is empty.
+// Returns the whole file, which has at most `HOOK_LOG_BYTES_MAX` bytes and one line. A missing file
+// is empty.
 fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -213,7 +214,7 @@ mod tests {
                 };
                 journal.append(&record).unwrap();
             }
-            // Half a line: its writer has not finished.
+            // Half a line, whose writer has not finished.
             let half = round == 100;
             let whole = fs::read(&journal.path).unwrap_or_default();
             if half {
@@ -231,9 +232,9 @@ mod tests {
                 fs::write(&journal.path, whole).unwrap();
             }
         }
-        assert!(journal.older().exists(), "it was rotated");
+        assert!(journal.older().exists(), "the file was rotated");
         assert_eq!(seen, (1..=attempt).collect::<Vec<_>>());
-        // A place that the log no longer has counts as its beginning.
+        // A place that the log no longer has counts as the beginning of the log.
         let gone = LogPlace { end: 1, ..place };
         let (runs, _) = journal.runs(Some(gone), 1000).unwrap();
         let (all, _) = journal.runs(None, 1000).unwrap();

@@ -1,4 +1,4 @@
-//! The secret that posts are signed with.
+//! The secret that signs posts.
 
 use std::{
     env, fmt,
@@ -11,7 +11,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::limits::HOOK_SECRET_BYTES_MAX;
 
-/// The place of the secret that posts are signed with.
+/// The place of the secret that signs posts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
     /// Path of a file.
@@ -32,7 +32,7 @@ impl Secret {
                 .into_encoded_bytes(),
         };
         if text.len() > HOOK_SECRET_BYTES_MAX {
-            return Err(invalid("it is too long"));
+            return Err(invalid("the secret is too long"));
         }
         let text = text.trim_ascii();
         let secret = match text.strip_prefix(b"whsec_") {
@@ -42,7 +42,7 @@ impl Secret {
             None => text.to_vec(),
         };
         match secret.is_empty() {
-            true => Err(invalid("it is empty")),
+            true => Err(invalid("the secret is empty")),
             false => Ok(secret),
         }
     }
@@ -57,8 +57,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Reads a file, but at most `bytes_max` and one byte more: a longer result means that it is too
-/// long.
+/// Reads a file, but at most `bytes_max` and one byte more: a longer result means that the file is
+/// too long.
 pub(super) fn bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
