@@ -115,7 +115,7 @@ impl Fdatasync {
 
 /// Returns the rows per second that redb writes in sorted batches, each of them durable.
 ///
-/// `keys` come in the order in which the store gets them. Rows are as long as those of the state.
+/// `keys` are in the order in which the store gets them. Rows are as long as those of the state.
 pub(super) fn redb_rows(
     scratch: &Scratch,
     keys: impl Iterator<Item = Bytes>,
