@@ -59,8 +59,8 @@ pub const INGEST_OPS_MIN: usize = 64;
 /// full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
 /// Bytes of keys and values in the writer's queue, each write rounded up to a KiB: the next groups
-/// gather while one is written. When full, callers wait; a larger write waits until no other write
-/// is queued.
+/// gather while one is written. When full, callers wait; a write larger than the limit waits until
+/// the queue is empty.
 pub const WRITER_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Writes that one group makes durable with one fsync. Further writes go into the next group.
 pub const GROUP_WRITES_MAX: usize = 4096;
@@ -242,8 +242,8 @@ pub const PEER_CONNECTIONS_MAX: usize = 4;
 /// room for old connections of a returned peer that are not yet found dead. When full, a new one is
 /// closed.
 pub const PEER_CONNECTIONS_ALL_MAX: usize = 4 * PEER_CONNECTIONS_MAX;
-/// Syncs that a peer may have open at a time. An honest peer has one, two while it joins. One more
-/// is refused.
+/// Syncs that a peer may have open at a time. An honest peer has one, and two while it joins. A
+/// further sync is refused.
 pub const PEER_SYNCS_MAX: usize = 4;
 /// Time after which a dial without an answer has failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
@@ -273,7 +273,8 @@ pub const PROOF_BYTES_MAX: usize = PROOF_GRANTS_MAX * 1024;
 pub const PROVEN_MAX: usize = 64;
 /// Strangers that are served at a time. When full, the oldest one is disconnected.
 pub const HELLOS_MAX: usize = 8;
-/// Time that a stranger has to say hello, and a node to answer. Then the connection is closed.
+/// Time that a stranger has to send its hello, and a node to answer. After it the connection is
+/// closed.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Milliseconds after which two peers compare their frontiers even if nothing suggests a difference,
 /// before jitter.
@@ -343,7 +344,8 @@ pub const SYNC_ITEMS_MAX: usize = 1 << 16;
 /// Times that one side of a session may ask for ranges. A fork takes a few, each reaching four
 /// times as far back. Entries that are still missing after that are left to the next session.
 pub const SYNC_WANTS_MAX: u32 = 64;
-/// Entries before its own tip that a side asks for first when an author turns out to have forked.
+/// Number of entries before its own tip that a side asks for first, when it finds that an author
+/// has forked.
 pub const SYNC_BACK_ENTRIES: u64 = 64;
 /// Entries in a run; a run begins at each multiple of this seq. One signature vouches for one run
 /// only, so which entries are authentic depends on the log alone, and not on where a message ended.

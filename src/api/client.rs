@@ -23,7 +23,7 @@ pub type Client = LatticeClient<Link>;
 /// A failed connection to the socket of a node.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// There is no socket: no node runs, or one is just starting.
+    /// There is no socket: no node runs, or a node is just starting.
     #[error("no node is running: there is no socket at {}", path.display())]
     NoSocket {
         /// Path of the missing socket.

@@ -1,5 +1,5 @@
 //! The log of a hook, `hooks/NAME.log`: one JSON line for each run, for people who look for a
-//! failure. It is bounded by two files, and nothing depends on it.
+//! failure. The log is bounded by two files, and nothing depends on it.
 
 use std::{
     fs::{self, OpenOptions},

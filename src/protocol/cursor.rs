@@ -7,7 +7,7 @@
 //!
 //! The text is base64url without padding (RFC 4648, section 5) over a version byte, the encoded
 //! `Cursor` of `lattice.proto`, and the first 4 bytes of the BLAKE3 hash of both. The check sum
-//! finds typing errors and cut text; it does not authenticate.
+//! finds typing errors and truncated text; it does not authenticate.
 
 use std::{fmt, str::FromStr};
 

@@ -244,7 +244,7 @@ mod tests {
         );
     }
 
-    // A matcher that backtracks would take exponential time here.
+    // A matcher that backtracks would take exponential time for this pattern.
     #[test]
     fn worst_pattern_takes_key_times_pattern_steps() {
         let pattern = Pattern::new("*a**a".repeat(PATTERN_BYTES_MAX / 5)).unwrap();

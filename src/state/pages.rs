@@ -2,7 +2,7 @@
 //! uses them, and so do the files of higher floors.
 //!
 //! redb checks its own sums only when it repairs; on an ordinary read a flipped bit can make a
-//! look-up miss a row without any error. Here every block that is read is compared with the sum
+//! look-up miss a row without any error. This module compares every block that is read with the sum
 //! that it had when it was written or first read. A clean close leaves the sums in a file beside
 //! the redb file. After a crash redb checks the whole file once, and the sums are taken from the
 //! blocks that it reads.

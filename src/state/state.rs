@@ -81,7 +81,8 @@ struct Filling {
 /// Gives readers the newest view. A clone gives the same views.
 //
 // The lock is written by `State::show` and its like, on the writer's thread, and read by everybody.
-// It is held to exchange or clone the `Arc`; no other lock is taken and nothing awaited under it.
+// The lock is held to exchange or clone the `Arc`; no other lock is taken and nothing awaited under
+// it.
 #[derive(Debug, Clone)]
 pub struct StateReader(Arc<RwLock<Arc<View>>>);
 

@@ -61,8 +61,8 @@ fn shown_rows_are_in_the_file_after_a_flush() {
     }
 }
 
-/// Either a row that is counted as new replaces another, or the reverse. Both mean that a look-up
-/// missed a row, whose heads would be lost.
+/// If a row that is counted as new replaces another row, or the reverse, a look-up missed a row,
+/// whose heads would be lost.
 #[test]
 fn flush_that_miscounts_its_keys_is_damage() {
     let place = place();

@@ -35,7 +35,8 @@ pub struct View {
     pub(super) recent: Layer,
     pub(super) flushing: Layer,
     pub(super) flushed: Arc<Flushed>,
-    /// The entries from which the heads were computed; but see `lacks`.
+    /// The entries from which the heads were computed, apart from the entries that `lacks`
+    /// describes.
     pub frontier: Arc<Frontier>,
     /// True when some entries that the frontier leads back to are missing from the heads: they
     /// could not be read when the state was built.

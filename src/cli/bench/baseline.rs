@@ -157,7 +157,7 @@ fn write_rows(
 }
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
-// As many rows as a store keeps in memory before it writes them.
+// The number of rows that a store keeps in memory before it writes them.
 const BATCH_ROWS: usize = 80_000;
 // Bytes of a row with one head, without its value.
 const ROW_FIXED_BYTES: usize = 2 + 85 + 4 + 8;

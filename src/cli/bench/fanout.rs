@@ -53,9 +53,8 @@ impl Fanout {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        // Idle watchers come first: after the other case, they would reuse its freed memory, and
-        // their
-        // own would not be seen.
+        // Idle watchers are measured first: after the other case, they would reuse its freed
+        // memory, and the memory that they need would not be seen.
         if self.idle > 0 {
             report.case(format!(
                 "{} idle watchers of {} other prefixes, {} callers",

@@ -249,8 +249,8 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Takes back the changes that were not answered in time, and makes those ready whose pause has
-    /// ended.
+    /// Takes back the changes that were not answered in time, and makes changes ready whose pause
+    /// has ended.
     pub fn tick(&mut self, now_ms: u64) {
         while let Some((_deadline, number)) =
             self.taken.first().copied().filter(|at| at.0 <= now_ms)

@@ -301,7 +301,8 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                 all = Outstanding::restore(rules.clone(), saved_counts, places, now_ms);
                 all.set_paused(paused);
                 model = saved_model.clone();
-                // Numbers of changes are not used again, so that an id keeps naming one change.
+                // Numbers of changes are not used again, so that an id always names the same
+                // change.
                 model.fed = fed;
                 let attached: Vec<_> = model
                     .all

@@ -66,7 +66,7 @@ impl Message {
     /// Returns the encoded message after its length, a big-endian `u32`.
     ///
     /// # Panics
-    /// When the message is longer than `SYNC_MESSAGE_BYTES_MAX`. A session makes no such message.
+    /// If the message is longer than `SYNC_MESSAGE_BYTES_MAX`. A session makes no such message.
     pub fn encode(self) -> Bytes {
         let frame = wire::Frame {
             message: Some(self.into_wire()),
@@ -174,7 +174,7 @@ impl FrameDecoder {
         Ok(messages)
     }
 
-    /// True between two messages: a stream that ends here was not cut inside one.
+    /// True between two messages: a stream that ends at this point was not cut inside a message.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }

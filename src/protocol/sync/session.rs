@@ -34,7 +34,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Session {
     store: StoreId,
-    // This node's frontier when the session began. The peer may ask for any entry it covers.
+    // This node's frontier when the session began. The peer may ask for any entry that the frontier
+    // covers.
     own: Frontier,
     phase: Phase,
     // The peer's tips, in order. Grows by pages; complete when `phase` is `Exchange`.

@@ -24,8 +24,8 @@ use crate::{id::Author, limits::SYNC_TIE_MS_MAX};
 /// 1. For a session of its own: [`opened`](Self::opened) before the hello is sent,
 ///    [`answered`](Self::answered) with every message of the peer in that session, and
 ///    [`over`](Self::over) when the session has ended, however it ended.
-/// 2. For a session of the peer: [`on_peer_opens`](Self::on_peer_opens) when the hello has come. On
-///    [`Decision::WaitUntil`] the shell asks again when the value has changed or the time is
+/// 2. For a session of the peer: [`on_peer_opens`](Self::on_peer_opens) when the hello has arrived.
+///    On [`Decision::WaitUntil`] the shell asks again when the value has changed or the time is
 ///    reached.
 ///
 /// A node opens a session only when it has not opened another one with that peer in that store, and

@@ -89,8 +89,8 @@ impl Consumer {
         delivery::next(&live).await
     }
 
-    /// Returns the next change if there is one now. Directly after the store was opened nothing has
-    /// been read ahead, so `try_next` returns `None`: use `next` then.
+    /// Returns the next change if there is one now. Directly after the store was opened, no change
+    /// has been read ahead yet: use `next` then.
     ///
     /// # Errors
     /// Like `next`.

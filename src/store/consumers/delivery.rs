@@ -98,7 +98,7 @@ impl Delivery {
     }
 
     /// Drops the delivery without giving the change back, and returns its id. A caller with the id
-    /// may answer until `ack_wait` has passed, also after a restart of this node.
+    /// may answer until `ack_wait` has passed, even after a restart of this node.
     ///
     /// # Errors
     /// Like `ack`.

@@ -477,7 +477,7 @@ impl LiveState {
         self.over.clone().map_or(Ok(()), Err)
     }
 
-    /// Returns how many changes may be fed now.
+    /// Returns the number of changes that may be fed now.
     pub(super) fn room(&self) -> usize {
         if self.ahead_bytes >= CONSUMER_AHEAD_BYTES_MAX {
             return 0;

@@ -1,10 +1,10 @@
 //! Durable consumers: named positions on this node, from which changes are delivered to takers, who
 //! acknowledge them.
 //!
-//! The feeder of a consumer follows a watch and feeds the selected changes while there is room. Each
-//! taker gets one change at a time, in order per key. The saver writes position and outstanding
-//! changes together. So each change is delivered at least once, even if a task, the thread or the
-//! node dies in between.
+//! The feeder of a consumer follows a watch and adds the selected changes to the consumer while
+//! there is room (it feeds them). Each taker gets one change at a time, in order per key. The saver
+//! writes position and outstanding changes together. So each change is delivered at least once,
+//! even if a task, the thread or the node dies in between.
 //!
 //! # Promises
 //! A selected change is delivered until a taker acknowledges it, or it becomes a dead letter.

@@ -95,7 +95,7 @@ pub struct ConsumerStatus {
     pub position: Option<Cursor>,
     /// Published entries after its position, matching or not; an upper bound if an author has forked.
     pub backlog_entries: u64,
-    /// Changes read and not finished: at most `max_in_flight`, more only for an atomic batch.
+    /// Changes read and not finished: about `max_in_flight` at most, more for a large atomic batch.
     pub outstanding: usize,
     /// Outstanding changes that are with takers now.
     pub in_flight: usize,

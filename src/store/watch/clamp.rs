@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Clamped {
     pub(super) frontier: Frontier,
     pub(super) partial: Option<Partial>,
-    /// One change for each key that a retracted entry wrote. They are delivered together.
+    /// One change for each key that a retracted entry wrote. All of them are delivered together.
     pub(super) retractions: Vec<Arc<Change>>,
 }
 

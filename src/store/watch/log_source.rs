@@ -36,9 +36,9 @@ pub(in crate::store) struct LogSource {
     merge: Merge,
     // Taken from `merge` by `skip_older` and not read yet.
     peeked: Option<Merged>,
-    // Where this source ends. It also decides which heads the changes have.
+    // Where this source ends. The view also decides which heads the changes have.
     view: Arc<View>,
-    // Covers all that was read so far. It only moves forward: an entry that it covers is not read
+    // Covers all that was read so far. The frontier only moves forward: a covered entry is not read
     // again, so no change is delivered twice.
     frontier: Frontier,
     // Entries stamped before this time (ms since 1970) are skipped; 0: no entry is skipped.

@@ -52,8 +52,8 @@ pub struct Watch {
     // store closes.
     subscription: Subscription,
     phase: Phase,
-    // The piece that is being delivered, and the number of its changes that were passed. `None`:
-    // the next piece must be read or received first.
+    // The piece that is being delivered, and the number of its changes that were delivered or
+    // skipped. `None`: the next piece must be read or received first.
     piece: Option<(Piece, usize)>,
     // Covers all that was delivered, and nothing else but entries without a selected change.
     // `next_in_piece` moves it with each change; the end of a source or batch moves it further.

@@ -112,7 +112,7 @@ fn n1_tips_have_an_end_and_an_order() {
         let error = SyncError::NotInOrder { what: "tips" };
         assert_refused(opener(), page(unsorted, true), error);
     }
-    // Also across pages.
+    // The order is checked across pages, too.
     let mut session = opener();
     session.handle(page(vec![tip(5)], false)).unwrap();
     assert_eq!(session.waits_for(), Some(WaitsFor::Tips));
@@ -260,7 +260,7 @@ fn n4_entries_are_checked_against_what_was_asked_for() {
         SyncError::EntryOfOtherStore { theirs, ours },
     );
 
-    // Also across messages.
+    // The order is checked across messages, too.
     let mut session = asking(&[&chain[2]]);
     session.handle(entries(&[&chain[1]])).unwrap();
     let error = SyncError::NotInOrder { what: "entries" };
