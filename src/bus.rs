@@ -1,10 +1,10 @@
 //! The bus: delivers applied changes to watchers.
 //!
 //! Each distinct prefix that is watched has one small broadcast channel, and a radix tree finds the
-//! channels of a key. So a change costs as much as it has matching prefixes, however many watchers
-//! there are. A channel that is full drops its oldest batch: the publisher never waits. Only the
-//! watchers that had not received that batch get `Lagged`; each of them goes back to the log from
-//! its own position.
+//! channels of a key. So the cost of a change is proportional to its matching prefixes, however
+//! many watchers there are. A channel that is full drops its oldest batch: the publisher never
+//! waits. Only the watchers that had not received that batch get `Lagged`; each of them reads the
+//! log from its own position.
 
 use std::{
     collections::BTreeMap,
@@ -33,15 +33,15 @@ pub struct Batch {
     pub changes: Changes,
     /// The position of the store after the commit.
     pub published: Arc<Published>,
-    /// Set when changes cannot describe how the state became another one: a watcher has to read the
-    /// state again.
+    /// Set when no changes can describe the step to the new state: a watcher has to read the state
+    /// again.
     pub reset: Option<StateReset>,
 }
 
 /// Why watchers have to read the state again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateReset {
-    /// Entries were given up and their values are lost, for this reason.
+    /// Entries were given up, for this reason, and their values are lost.
     Lost(Arc<str>),
     /// Entries that could not be read when the state was built are back, and so are their values.
     Restored,
@@ -74,7 +74,7 @@ pub struct Published {
 /// Invariants, asserted where they could break. Together they are the watchers' promise: a watcher
 /// that got neither `Lagged` nor a reset has received every change up to its last batch.
 ///
-/// 1. Version and expiry time of what is published never go back, so each channel has its batches
+/// 1. The version and the expiry time of `published` never go back, so each channel has its batches
 ///    in order. (The frontier may go back: entries of a removed member stop counting.)
 /// 2. A batch is covered: the frontier published with a put or delete has its entry.
 /// 3. `published` moves after the batches that it covers were sent.
@@ -201,7 +201,7 @@ impl Bus {
         self.0.publish(published);
     }
 
-    /// Sends a reset to all watchers, whatever their prefix, then moves `published`.
+    /// Sends a reset to the watchers of all prefixes, then moves `published`.
     ///
     /// # Panics
     /// When `published` goes back.
@@ -225,7 +225,7 @@ impl Bus {
         );
     }
 
-    /// Ends all subscriptions behind the batches that were published.
+    /// Ends all subscriptions after the batches that were published.
     pub fn close(&self) {
         let mut routes = self.0.routes_mut();
         routes.closed = true;
@@ -342,7 +342,7 @@ impl Subscription {
         self.receiver.as_ref().is_none_or(Receiver::is_empty)
     }
 
-    /// Skips the batches that were not received yet, and goes on like a new subscription.
+    /// Skips the batches that were not received yet, and continues like a new subscription.
     pub fn skip_to_now(&mut self) {
         if let Some(receiver) = &mut self.receiver {
             *receiver = receiver.new_receiver();
@@ -424,7 +424,7 @@ mod tests {
         }
     }
 
-    // The batches that were not received yet, each as version and keys; "lagged"; "closed".
+    // Returns the batches that were not received yet, each as version and keys; "lagged"; "closed".
     fn received(subscription: &mut Subscription) -> Vec<String> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut all = Vec::new();
@@ -527,7 +527,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         for subscription in [&mut a, &mut all] {
             let Poll::Ready(Some(Ok(batch))) = subscription.poll_next(&mut cx) else {
-                panic!("a batch is there")
+                panic!("expected a batch")
             };
             assert_eq!(batch.reset, Some(StateReset::Restored));
             assert!(batch.changes.is_empty());

@@ -48,7 +48,7 @@ pub const HELD_SHOWN_MAX: usize = 16;
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
 /// Absent parents that are remembered, per store: 64 Ki ids of 32 bytes, in memory and in the state
 /// file. When full, an entry that cites a removed node's entry is applied without a note, so heads
-/// are not counted again if that entry comes; any other entry waits for its parents.
+/// are not counted again if that entry arrives; any other entry waits for its parents.
 pub const ABSENT_PARENTS_MAX: usize = 1 << 16;
 /// Bytes of entries whose author is not admitted yet, per store. When full, the oldest is dropped;
 /// a sync brings it again.
@@ -79,23 +79,23 @@ pub const INGEST_BYTES_MAX: usize = 16 << 20;
 /// full, callers wait.
 pub const WRITER_QUEUE_MAX: usize = 1024;
 /// Bytes of keys and values in the writer's queue, each write rounded up to a KiB: the next groups
-/// gather while one is written. When full, callers wait; a write that is larger waits until it is
-/// alone.
+/// gather while one is written. When full, callers wait; a write larger than the limit waits until
+/// the queue is empty.
 pub const WRITER_QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Writes that one group makes durable with one fsync. More go into the next group.
+/// Writes that one group makes durable with one fsync. Further writes go into the next group.
 pub const GROUP_WRITES_MAX: usize = 4096;
-/// Bytes of ops after which a group is closed, which bounds a batch on the bus. More go into the
-/// next group.
+/// Bytes of ops after which a group is closed, which bounds a batch on the bus. Further writes go
+/// into the next group.
 pub const GROUP_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of changed rows in memory, about, after which they are flushed to the state file; twice as
 /// many while a flush is under way, then the writer waits for it. Random keys touch a page each, so
 /// a larger flush writes fewer pages per row.
 pub const RECENT_BYTES_MAX: usize = 48 << 20;
-/// Time after which changed rows are flushed even if there are few: the part of the log that a
-/// start after a crash reads again.
+/// Longest time between two flushes of changed rows. A start after a crash reads the log of this
+/// time again.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of one file that are written before they are brought to the disk: a large group is synced
+/// Bytes of one file that are written before they are synced to the disk: a large group is synced
 /// in pieces of this size, and so is a flush of the state. Another thread that syncs waits for at
 /// most one piece.
 pub const UNSYNCED_BYTES_MAX: usize = 512 << 10;
@@ -113,8 +113,8 @@ pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
 /// name, 48 bytes each. When full, all are forgotten and looked up again.
 pub const PLACES_KEPT_MAX: usize = TIPS_MAX;
 /// Bytes of a store's logs, as they are in the files, that are kept for watches that read behind
-/// each other; decoded they take about twice as much. When full, the part that was used least
-/// recently is dropped and read again.
+/// each other; decoded they take about twice as much. When full, the least recently used part is
+/// dropped; the next watch that needs it reads it again.
 pub const SHARED_READ_BYTES_MAX: u64 = 4 << 20;
 /// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync writes
 /// data only and not the file's size. A shorter log grows by its own length, so that a branch of one
@@ -132,7 +132,7 @@ pub const LOG_FILES_MIN: usize = 16;
 pub const DESCRIPTORS_MAX: u64 = 1 << 16;
 
 /// Batches that a prefix channel holds for its slowest watcher. When full, the oldest is dropped; a
-/// watcher that had not received it goes back to the log.
+/// watcher that had not received it reads the log instead.
 pub const BUS_BATCHES_MAX: usize = 64;
 /// Bytes of entries that are read from a log at a time, and that a replay reads ahead of its
 /// watcher.
@@ -144,8 +144,8 @@ pub const MERGE_READ_BYTES_MAX: usize = 64 * REPLAY_CHUNK_BYTES;
 pub const SCAN_ROWS: usize = 512;
 /// Time without any event after which a watch delivers a progress event.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Time between two pings of a client to its node, and that the client waits for an answer before
-/// the ping counts as unanswered.
+/// Time between two pings of a client to its node. A ping without an answer in this time counts as
+/// unanswered.
 pub const PING_EVERY: Duration = Duration::from_secs(10);
 /// Unanswered pings in a row after which the client gives up its node: the process hangs or was
 /// stopped.
@@ -170,24 +170,24 @@ pub const CONSUMER_PREFIXES_MAX: usize = 64;
 /// Largest `max_in_flight` of a consumer: it has as many rows in memory and on disk. A larger one
 /// is refused.
 pub const CONSUMER_IN_FLIGHT_MAX: usize = 16_384;
-/// Outstanding changes of a consumer that sets no `max_in_flight`. When full, it is fed no more
-/// until some are finished.
+/// Outstanding changes of a consumer that sets no `max_in_flight`. When full, no further changes
+/// are read for the consumer until some are finished.
 pub const CONSUMER_IN_FLIGHT_DEFAULT: usize = 1000;
 /// Waits between attempts that a consumer may list. A longer list is refused.
 pub const CONSUMER_BACKOFF_STEPS_MAX: usize = 16;
-/// Bytes of keys of a consumer's outstanding changes. When full, it is fed no more until some are
-/// finished.
+/// Bytes of keys of a consumer's outstanding changes. When full, no further changes are read for
+/// the consumer until some are finished.
 pub const OUTSTANDING_KEY_BYTES_MAX: usize = 8 << 20;
-/// Bytes of changes that were fed to a consumer and wait in memory for a taker. When full, it is
-/// fed no more until some are taken.
+/// Bytes of changes that were read for a consumer and wait in memory for a taker. When full, no
+/// further changes are read for the consumer until some are taken.
 pub const CONSUMER_AHEAD_BYTES_MAX: usize = 4 << 20;
 /// Time after which a consumer's position moves over changes that do not match it.
 pub const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(1);
 /// Dead letters of one consumer. When full, a change that would become one is tried again and
 /// again.
 pub const DEAD_LETTERS_MAX: usize = 4096;
-/// Time after which acknowledgements of consumers are written to disk together; one fsync comes on
-/// top. A crash before that delivers their changes again.
+/// Longest time before acknowledgements of consumers are written to disk together, not counting the
+/// fsync. A crash before that delivers their changes again.
 pub const CONSUMERS_COMMIT_EVERY: Duration = Duration::from_millis(20);
 /// Bytes of the page cache of a store's consumers file. Beyond it pages are read again.
 pub const CONSUMERS_CACHE_BYTES: usize = 4 << 20;
@@ -205,24 +205,25 @@ pub const HOOK_ARGUMENTS_MAX: usize = 1024;
 pub const HOOK_PARALLEL_MAX: usize = 64;
 /// Largest number of changes that a hook may get in one run. A hook that asks for more is refused.
 pub const HOOK_BATCH_MAX: usize = 1000;
-/// Bytes of keys and values after which a batch takes no more changes. They go into the next run.
+/// Bytes of keys and values after which a batch takes no more changes. Further changes go into the
+/// next run.
 pub const HOOK_BATCH_BYTES: usize = 4 << 20;
-/// KiB of changes that one hook holds while it waits for their keys to come to rest. When full, it
-/// takes no more changes until some have run.
+/// KiB of changes that one hook holds until their keys are quiet. When full, it takes no
+/// more changes until some have run.
 pub const HOOK_HELD_KIB_MAX: u32 = 16 << 10;
-/// Keys of one hook whose first change is remembered while they come to rest. When full, all are
+/// Keys of one hook whose first change is remembered until the keys are quiet. When full, all are
 /// forgotten: their longest wait begins again.
 pub const HOOK_UNQUIET_KEYS_MAX: usize = 16_384;
 /// Largest number of runs in a second that a hook may ask for. A hook that asks for more is
 /// refused.
 pub const HOOK_RATE_MAX: u32 = 10_000;
-/// Hooks, each caused by the write of the one before, between a person's write and a change. A
-/// deeper change is not run: it is taken for a loop.
+/// Hooks, each caused by the write of the one before, between a person's write and a change. The
+/// hook does not run for a deeper change, which is treated as a loop.
 pub const HOOK_DEPTH_MAX: u32 = 16;
 /// Depth up to which a hook runs at its full rate.
 pub const HOOK_DEPTH_FREE: u32 = 3;
-/// Runs of one hook in a second on changes that are deeper: the price of a loop that branches. More
-/// of them wait.
+/// Runs of one hook per second on changes deeper than `HOOK_DEPTH_FREE`, so that a branching loop
+/// stays slow. Further runs wait.
 pub const HOOK_DEEP_RATE: u32 = 10;
 /// Bytes that a hook that writes may print: the ops of the largest entry, with every byte escaped
 /// as in JSON. A run that prints more fails.
@@ -232,30 +233,31 @@ pub const HOOK_SECRET_BYTES_MAX: usize = 4096;
 /// Longest time, 24 h, that a hook may set for a run or for a wait before a run. A longer one is
 /// refused.
 pub const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
-/// Time in which a hook must acknowledge a change or ask for more time, which it does again and
-/// again while a run goes on. After that the change is delivered again.
+/// Time in which a hook must acknowledge a change or ask for more time. A hook asks repeatedly
+/// until its run has ended. After this time the change is delivered again.
 pub const HOOK_ACK_WAIT: Duration = Duration::from_secs(30);
-/// Time between SIGTERM and SIGKILL to a run that has to end.
+/// Time between SIGTERM and SIGKILL for a run that must end.
 pub const HOOK_KILL_GRACE: Duration = Duration::from_secs(2);
 /// Time for which output is read after a command has ended, because a process that it left running
-/// may still write. Then that process is ended, too.
+/// may still write. After this time that process is ended, too.
 pub const HOOK_LINGER: Duration = Duration::from_millis(200);
 /// Bytes of each of stdout and stderr of a run that are kept. The rest is read and dropped.
 pub const HOOK_OUTPUT_BYTES_MAX: usize = 16 << 10;
-/// Bytes of the file with certificate authorities that a hook trusts besides the machine's own:
+/// Bytes of the file with certificate authorities that a hook trusts besides those of the machine:
 /// four times as much as all that a browser knows. A larger file is refused.
 pub const HOOK_CA_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a hook's log file. When full, it becomes the older file, and replaces the one before.
+/// Bytes of a hook's log file. When full, the file is kept as the older log file, in place of the
+/// previous older one.
 pub const HOOK_LOG_BYTES_MAX: u64 = 1 << 20;
-/// Runs that one call for a hook's log returns. More are not returned.
+/// Runs that one call for a hook's log returns. Further runs are not returned.
 pub const HOOK_LOG_RUNS_MAX: usize = 1000;
-/// Time between two looks at `hooks.toml` for changes.
+/// Time between two checks of `hooks.toml` for changes.
 pub const HOOKS_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time that runs have to finish when the node stops. Then they are ended, and run again after the
-/// next start.
+/// Time that runs have to finish when the node stops. Unfinished runs are then ended, and run again
+/// after the next start of the node.
 pub const HOOKS_STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// Addresses of one node that are kept and announced. More are dropped.
+/// Addresses of one node that are kept and announced. Further addresses are dropped.
 pub const ADDRESSES_MAX: usize = 16;
 /// Bytes of an address or of a relay's URL as text. An announcement with a longer one is refused.
 pub const ADDRESS_CHARS_MAX: usize = 256;
@@ -266,33 +268,35 @@ pub const PEER_PATH_IDLE_MAX: Duration = Duration::from_secs(3);
 /// Silence after which a connection is closed. Gossip stalls behind a dead neighbour until then, so
 /// it is short.
 pub const PEER_IDLE_MAX: Duration = Duration::from_secs(6);
-/// Streams that a peer may have open at a time on one connection. More wait at the peer.
+/// Streams that a peer may have open at a time on one connection. Further streams wait at the peer.
 pub const PEER_STREAMS_MAX: u32 = 16;
 /// Bytes that a peer may send on a connection before they are read, over all its streams. When
 /// full, the peer waits.
 pub const PEER_WINDOW_BYTES: u32 = 8 << 20;
 /// Connections of one peer that are served at a time. When full, a new one is closed.
 pub const PEER_CONNECTIONS_MAX: usize = 4;
-/// Connections of one peer on all protocols: as many for gossip, and the old ones of a peer that
-/// came back before they were found dead. When full, a new one is closed.
+/// Connections of one peer on all protocols: `PEER_CONNECTIONS_MAX` each for sync and gossip, and
+/// room for old connections of a returned peer that are not yet found dead. When full, a new one is
+/// closed.
 pub const PEER_CONNECTIONS_ALL_MAX: usize = 4 * PEER_CONNECTIONS_MAX;
-/// Syncs that a peer may have open at a time. An honest peer has one, two while it joins. One more
-/// is refused.
+/// Syncs that a peer may have open at a time. An honest peer has one, and two while it joins. A
+/// further sync is refused.
 pub const PEER_SYNCS_MAX: usize = 4;
 /// Time after which a dial without an answer has failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
-/// Time that an endpoint has to close its connections when it stops. Then peers notice by silence.
+/// Time that an endpoint has to close its connections when it stops. After it, peers notice the
+/// stop by silence.
 pub const ENDPOINT_CLOSE_WAIT: Duration = Duration::from_millis(500);
 /// Time that a relay has to answer before an invitation is made without the relay's address.
 pub const RELAY_WAIT: Duration = Duration::from_secs(5);
-/// Milliseconds before a peer is dialled again, at first. The wait doubles with each failure.
+/// Milliseconds before the first redial of a peer. The wait doubles with each failure.
 pub const DIAL_AGAIN_MIN_MS: u64 = 500;
-/// Milliseconds of the longest such wait, before jitter.
+/// Longest wait between two dials of a peer, in milliseconds, before jitter.
 pub const DIAL_AGAIN_MAX_MS: u64 = 60_000;
-/// Time between two looks at the clocks, to find out that the machine has slept.
+/// Interval between comparisons of the clocks, by which a sleep of the machine is found.
 pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Difference between wall clock and running time from one look to the next that counts as sleep. A
-/// smaller one may be a correction of the clock; connections die after less.
+/// Difference between wall clock and running time, from one comparison to the next, that counts as
+/// sleep. A smaller one may be a correction of the clock; connections die after less.
 pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(10);
 /// Bytes of a message of the hello protocol: a proof, and its frame. A longer one is refused.
 pub const HELLO_BYTES_MAX: usize = PROOF_BYTES_MAX + 1024;
@@ -318,15 +322,16 @@ pub const SYNC_EVERY_MS: u64 = 30_000;
 /// Milliseconds after a failed sync in which a connection rests: a peer that fails at once must not
 /// keep this node busy.
 pub const SYNC_RETRY_MS: u64 = 1000;
-/// Milliseconds between two looks whether a session that the peer has opened has ended.
+/// Milliseconds between two checks whether a session that the peer opened has ended.
 pub const SYNC_BUSY_LOOK_MS: u64 = 200;
-/// Milliseconds for which a node that has opened a session itself does not answer the peer's: an
-/// honest peer answers the first one at once.
+/// Milliseconds for which a node that has opened a session does not answer a session of the peer:
+/// an honest peer answers the first session at once.
 pub const SYNC_TIE_MS_MAX: u64 = 1000;
-/// Time for which own writes wait after a start until members have reported this node's own tip.
-/// Then they go on without.
+/// Longest time for which local writes wait after a start until members have reported the tip of
+/// this node's log. Then local writes begin anyway.
 pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
-/// The same while the only members within reach are still sending this node's own entries back.
+/// Longest time for which local writes wait while the only members within reach still send entries
+/// of this node.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Time for which own writes wait after that until the members within reach have reported their
 /// clocks.
@@ -338,11 +343,11 @@ pub const OWN_TIP_STILL: Duration = Duration::from_secs(5);
 pub const SYNC_FRAMES_AHEAD: usize = 2;
 /// Strikes, messages that no honest peer sends, after which a peer is shut out for a while.
 pub const STRIKES_MAX: u32 = 8;
-/// Milliseconds for which a peer is shut out the first time. Each time is twice as long.
+/// Milliseconds for which a peer is shut out the first time. Each further time is twice as long.
 pub const SHUT_OUT_MIN_MS: u64 = 10_000;
-/// The same as a duration.
+/// `SHUT_OUT_MIN_MS` as a duration.
 pub const SHUT_OUT_MIN: Duration = Duration::from_millis(SHUT_OUT_MIN_MS);
-/// Milliseconds of the longest such time: 1 h.
+/// Longest time, 1 h in milliseconds, for which a peer is shut out.
 pub const SHUT_OUT_MAX_MS: u64 = 3_600_000;
 /// Milliseconds, 10 min, of peace with a peer that was let in, after which a round of `STRIKES_MAX`
 /// strikes is forgotten: the next shut-out is half as long.
@@ -419,7 +424,7 @@ pub const SYNC_PAGE_ITEMS_MAX: usize = 4096;
 /// Tips of a frontier, or ranges that are asked for at once, over all pages: a session holds them
 /// in memory. A peer that sends more ends the session.
 pub const SYNC_ITEMS_MAX: usize = 1 << 16;
-/// Times that one side of a session may ask for ranges. A fork takes a few, as each looks four
+/// Times that one side of a session may ask for ranges. A fork takes a few, each reaching four
 /// times as far back. Entries that are still missing after that are left to the next session.
 pub const SYNC_WANTS_MAX: u32 = 64;
 /// Times that one side of a session may ask for the same entries, on average over all entries of the
@@ -434,8 +439,8 @@ pub const SYNC_INNER_RANGES_MAX: usize = 4096;
 pub const SYNC_AUTHOR_TIPS_MAX: usize = 256;
 /// Entries before its own tip that a side asks for first when an author turns out to have forked.
 pub const SYNC_BACK_ENTRIES: u64 = 64;
-/// Length of a run, and the multiple of seq at which runs begin: as far as one signature can vouch
-/// back. So which entries are authentic depends on the log alone, and not on where a message ended.
+/// Entries in a run; a run begins at each multiple of this seq. One signature vouches for one run
+/// only, so which entries are authentic depends on the log alone, and not on where a message ended.
 pub const RUN_ENTRIES_MAX: u64 = 32;
 /// Bytes of header and ops of the entries of a run, as far as one signature can vouch back, the entry
 /// that vouches included. So what must be stored together fits in one group and one message.
@@ -446,17 +451,18 @@ pub const UNVOUCHED_BYTES_MAX: usize = 8 << 20;
 /// Entries of a session that wait for a later signature to vouch for them: a forger has less than a
 /// run of them under way. When full, the next ones are refused.
 pub const SYNC_UNPROVEN_MAX: usize = 256;
-/// Bytes of these entries: a run of the largest ones. When full, the next ones are refused.
+/// Bytes of the entries that `SYNC_UNPROVEN_MAX` counts: a run of the largest ones. When full, the
+/// next ones are refused.
 pub const SYNC_UNPROVEN_BYTES_MAX: usize = 32 * ENTRY_BYTES_MAX;
 /// Entries of a session that are malformed or not authentic. A peer that sends more is at fault,
 /// and the session ends.
 pub const SYNC_REFUSED_MAX: u64 = 16;
 /// Silence after which a session ends when the peer has nothing to prepare: a peer that does not
-/// answer a hello is not there.
+/// answer a hello has stopped or is out of reach.
 pub const SYNC_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Milliseconds for which a peer may be silent that reads or writes its disk before it answers.
+/// Milliseconds for which a peer may be silent while it reads or writes its disk before an answer.
 pub const SYNC_WORK_MS_MAX: u64 = 60_000;
-/// The same as a duration.
+/// `SYNC_WORK_MS_MAX` as a duration.
 pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_millis(SYNC_WORK_MS_MAX);
 
 /// Bytes of a settings file. A larger file is refused.
@@ -486,21 +492,21 @@ pub const REPLY_BYTES_MAX: usize = 64 << 20;
 pub const PAGE_BYTES: usize = 1 << 20;
 /// Entries of a log that are read at a time for a stream of them.
 pub const LOG_PAGE_ENTRIES: usize = 64;
-/// Calls that one connection may have open. More wait at the client.
+/// Calls that one connection may have open. Further calls wait at the client.
 pub const CALLS_MAX: u32 = 4096;
 /// Bytes of one call that are sent before its reader takes them: a watch that is not read holds
 /// this much, a pipelined put keeps the writer busy with it. When full, the sender waits.
 pub const CALL_WINDOW_BYTES: u32 = 1 << 20;
-/// The same for all calls of a connection together.
+/// `CALL_WINDOW_BYTES` for all calls of one connection together.
 pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Chunks of a streamed put that are with the writer at a time. When full, the client waits.
+/// Chunks of a streamed put that the writer has at a time. When full, the client waits.
 pub const PUT_CHUNKS_MAX: usize = 4;
-/// Requests and writes of one such chunk; the last request may exceed it. More go into the next
-/// chunk.
+/// Requests and writes of one chunk of a streamed put; the last request may exceed it. Further
+/// writes go into the next chunk.
 pub const PUT_CHUNK_WRITES_MAX: usize = 1024;
-/// Bytes of keys and values after which such a chunk is closed.
+/// Bytes of keys and values after which a chunk of a streamed put is closed.
 pub const PUT_CHUNK_BYTES: usize = 1 << 20;
-/// Time that calls have to finish when the node stops. Then they are cancelled.
+/// Time that calls have to finish when the node stops. After it they are cancelled.
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(DESCRIPTORS_MAX >= 4 * LOG_FILES_MAX as u64);

@@ -23,7 +23,7 @@ pub type Client = LatticeClient<Link>;
 /// A failed connection to the socket of a node.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// There is no socket: no node runs, or one is just starting.
+    /// There is no socket: no node runs, or a node is just starting.
     #[error("no node is running: there is no socket at {}", path.display())]
     NoSocket {
         /// Path of the missing socket.
@@ -68,7 +68,7 @@ pub enum ConnectError {
 ///
 /// Returns when the socket has accepted the connection. A client whose connection breaks connects
 /// again at its next call. The connection also counts as broken when the node leaves a ping
-/// unanswered for `PINGS_UNANSWERED_MAX` times `PING_EVERY`; all calls in flight fail then.
+/// unanswered for `PINGS_UNANSWERED_MAX` times `PING_EVERY`; all calls in flight then fail.
 ///
 /// # Errors
 /// Every variant of `ConnectError`. `NoSocket` and `Refused` mean that no node is running.

@@ -47,7 +47,7 @@ pub(super) async fn list(store: &Store) -> Result<api::ListConsumersReply, ApiEr
     })
 }
 
-/// Answers `ShowConsumer`. Also the answer to calls that change the consumer itself.
+/// Answers `ShowConsumer`, and the calls that change the consumer itself.
 pub(super) async fn show(consumer: &Consumer) -> Result<api::ConsumerStatus, ApiError> {
     Ok(status(&consumer.show().await?))
 }
@@ -96,7 +96,7 @@ pub(super) async fn next(
     let count = usize::try_from(request.count.max(1)).unwrap_or(usize::MAX);
     let mut taken = Vec::from_iter(first);
     let mut bytes = taken.first().map_or(0, value_bytes);
-    // An error here does not lose the deliveries: the next call returns it again.
+    // An error does not lose the deliveries: the next call returns the error again.
     while (1..count).contains(&taken.len())
         && bytes < PAGE_BYTES
         && let Ok(Some(delivery)) = consumer.try_next().await
@@ -160,7 +160,7 @@ pub(super) enum Answer {
 
 /// Answers `Ack`, `Nack`, `Term` and `Extend`.
 ///
-/// Answers every delivery, also after one that fails, and returns the first error.
+/// Answers every delivery, even after a failed answer, and returns the first error.
 pub(super) async fn answer(
     consumer: &Consumer,
     deliveries: &[String],
@@ -222,15 +222,16 @@ pub(super) async fn until<T>(
     answer: impl Future<Output = T>,
 ) -> Result<T, ApiError> {
     tokio::select! {
-        // Checked before the answer, so that a consumer that always has a change ends as well.
+        // Checked before the answer, so that the call ends even if the consumer always has a
+        // change.
         biased;
         () = ending.cancelled() => Err(ApiError::stopping()),
         answer = answer => Ok(answer),
     }
 }
 
-// Leaves the delivery with the client. `None`: its time to acknowledge ran out before it was sent,
-// so another taker may have it.
+// Leaves the delivery with the client. `None`: its `ack_wait` ended before it was sent, so another
+// taker may have the change.
 fn detached(delivery: Delivery) -> Option<api::Delivery> {
     let message = message(&delivery);
     delivery.detach().ok().map(|_id| message)

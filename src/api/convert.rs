@@ -51,7 +51,7 @@ pub(super) fn write(op: Op, condition: Option<Condition>) -> Write {
 /// Reads the condition of a put.
 ///
 /// # Errors
-/// Both conditions at once, or an entry id whose length is not 32 bytes.
+/// An error if both conditions are given, or if an entry id does not have 32 bytes.
 pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condition>, ApiError> {
     match (if_absent, if_head.is_empty()) {
         (false, true) => Ok(None),
@@ -66,10 +66,10 @@ pub(super) fn condition(if_absent: bool, if_head: &[u8]) -> Result<Option<Condit
     }
 }
 
-/// Reads an author. Empty bytes are `None`.
+/// Reads an author. Returns `None` for empty bytes.
 ///
 /// # Errors
-/// A length other than 0 and 32 bytes.
+/// An error if the length is neither 0 nor 32 bytes.
 pub(super) fn author(bytes: &[u8]) -> Result<Option<Author>, ApiError> {
     if bytes.is_empty() {
         return Ok(None);
@@ -82,7 +82,7 @@ pub(super) fn author(bytes: &[u8]) -> Result<Option<Author>, ApiError> {
 /// Reads the name of a kind of change.
 ///
 /// # Errors
-/// An unknown name.
+/// An error if the name is unknown.
 pub(super) fn kind(name: &str) -> Result<Kind, ApiError> {
     [Kind::Put, Kind::Delete, Kind::Expire, Kind::Retract]
         .into_iter()

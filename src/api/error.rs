@@ -44,12 +44,13 @@ impl ApiError {
         self
     }
 
-    /// Returns the error of a malformed request: it fails on every node, at any time.
+    /// Returns the error of a malformed request, which fails on every node, at any time.
     pub fn usage(code: &str, message: impl Into<String>) -> Self {
         Self::new(code, EXIT_USAGE, message)
     }
 
-    /// Returns the error as a message of the API. The text is not part of it: a status carries it.
+    /// Returns the error as a message of the API. The text is not part of the message: a status
+    /// carries the text.
     pub fn to_wire(&self) -> api::Error {
         api::Error {
             code: self.code.clone(),

@@ -60,7 +60,7 @@ pub(super) async fn log(
         count => usize::try_from(count).unwrap_or(usize::MAX),
     };
     let place = |bytes: &[u8]| {
-        let wrong = || ApiError::usage("bad_place", "after must be the next of an earlier reply");
+        let wrong = || ApiError::usage("bad_place", "`after` must be `next` of an earlier reply");
         LogPlace::from_bytes(bytes).ok_or_else(wrong)
     };
     let after = Some(&request.after).filter(|after| !after.is_empty());

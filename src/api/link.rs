@@ -1,8 +1,9 @@
 //! The client's end of a connection: HTTP/2, and a new dial after the connection broke.
 //!
-//! tonic's own channel passes each call to a task, that task passes it to another, and two more are
-//! spawned for it. For a call as small as a put, this costs more than all the rest of the client.
-//! Here the calling task sends the request; only a body that is not ready at once gets a task.
+//! tonic's own channel passes each call to a task, which passes it to another task, and two more
+//! tasks are spawned for the call. For a call as small as a put, this costs more than all the rest
+//! of the client. In this link the calling task sends the request; only a body that is not ready at
+//! once gets a task.
 
 use std::{
     fmt,
@@ -45,7 +46,7 @@ struct Shared {
     // The newest connection, which may be broken. Locked to clone or replace it, never across
     // await.
     sender: Mutex<Option<SendRequest<Bytes>>>,
-    // Held across the dial, so calls that start meanwhile wait for the same connection. Always
+    // Held across the dial, so calls that start during a dial wait for the same connection. Always
     // taken before `sender`.
     dialling: tokio::sync::Mutex<()>,
 }
@@ -101,7 +102,7 @@ impl Shared {
         let mut sending = Box::pin(send(body, stream));
         let sent = poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
         if sent.is_pending() {
-            // Ends with the body, or when the call ends. The answer carries any error.
+            // This task ends with the body, or when the call ends. The answer carries any error.
             tokio::spawn(async move { sending.await.unwrap_or_default() });
         }
         Ok(answer.await?.map(Answer))
@@ -116,7 +117,8 @@ async fn handshake(stream: impl Stream) -> Result<SendRequest<Bytes>, h2::Error>
         .handshake(stream)
         .await?;
     let pings = connection.ping_pong();
-    // Ends when the last sender is dropped or the server closes; calls in flight get the reason.
+    // This task ends when the last sender is dropped or the server closes; calls in flight get the
+    // reason.
     tokio::spawn(async move {
         tokio::select! {
             ended = connection => ended.unwrap_or_default(),
@@ -136,8 +138,8 @@ async fn silence(pings: Option<PingPong>) {
         sleep(PING_EVERY).await;
         let mut unanswered = 0;
         let mut answer = Box::pin(pings.ping(Ping::opaque()));
-        // In several waits: if this process itself was stopped, one wait runs out at once, and the
-        // answer is read in the next.
+        // Waits in several steps. If this process itself was stopped, one step times out at once
+        // and the next one reads the answer.
         while timeout(PING_EVERY, &mut answer).await.is_err() {
             unanswered += 1;
             if unanswered >= PINGS_UNANSWERED_MAX {
@@ -147,8 +149,8 @@ async fn silence(pings: Option<PingPong>) {
     }
 }
 
-// Sends a body as fast as the server reads it. The end of the stream goes with the last part, if
-// the body knows by then that it was the last; otherwise in a frame of its own.
+// Sends a body as fast as the server reads it. The end of the stream is sent with the last part if
+// the body knows by then that the part is the last, and otherwise in a separate frame.
 async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
     let mut next = next_frame(&mut body, &mut stream).await;
     while let Some(frame) = next.take() {
@@ -219,7 +221,7 @@ impl http_body::Body for Answer {
         let data = ready!(self.0.poll_data(context));
         Poll::Ready(match data {
             Some(Ok(data)) => {
-                // Lets the server send as many bytes again.
+                // Allows the server to send the same number of bytes again.
                 let taken = self.0.flow_control().release_capacity(data.len());
                 Some(taken.map(|()| Frame::data(data)))
             }

@@ -12,9 +12,9 @@ use crate::{
 
 /// Returns a client of `node`, in this process, without a socket.
 ///
-/// Must be called inside a tokio runtime. The server behind it ends when the last clone of the
-/// client is dropped. The server answers `Down` and does not stop the node: the caller opened the
-/// node, and closes it.
+/// Must be called inside a tokio runtime. The server behind the client ends when the last clone of
+/// the client is dropped. The server answers `Down` and does not stop the node: the caller opened
+/// the node, and closes it.
 pub fn in_process(node: Node) -> Client {
     let hooks = Hooks::of(node.clone());
     of_server(Server::new(node, None, hooks, None))
@@ -25,7 +25,7 @@ pub fn of_server(server: Server) -> Client {
     client(Link::new(move || {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let connection = server.clone().serve_connection(theirs);
-        // Ends when `ours` is dropped; the link owns it.
+        // This task ends when `ours` is dropped, which the link owns.
         tokio::spawn(connection);
         Box::pin(std::future::ready(Ok(Box::new(ours) as Box<dyn Stream>)))
     }))

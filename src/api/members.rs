@@ -54,8 +54,8 @@ pub(super) fn join(
     let net = running(net)?;
     let invitation: Invitation = request.token.parse()?;
     let (answers, stream) = mpsc::channel(EVENTS_AHEAD);
-    // The join goes on when the client disconnects. The `answers` channel closes when the join and
-    // its events have ended; the stream then ends. Sends to a disconnected client are ignored.
+    // The join continues when the client disconnects. The `answers` channel closes when the join
+    // and its events have ended; the stream then ends. Sends to a disconnected client are ignored.
     let joining = net.clone();
     net.spawn(async move {
         let (events, mut received) = mpsc::channel(EVENTS_AHEAD);
@@ -66,7 +66,7 @@ pub(super) fn join(
             }
         });
         let joined = joining.join(&invitation, &events).await;
-        // Closes the channel, so `forwarding` ends after the last event and the error comes last.
+        // Closes the channel, so `forwarding` ends after the last event and the error is sent last.
         drop(events);
         drop(forwarding.await);
         if let Err(error) = joined {
@@ -188,7 +188,7 @@ fn peer(
     peer
 }
 
-// Returns the trouble with a peer in one line. Empty: there is none.
+// Returns the trouble with a peer in one line; empty if there is no trouble.
 fn trouble(status: &PeerStatus) -> String {
     let misbehaved = status.misbehaved.as_deref().unwrap_or_default();
     match (status.shut_out, &status.error) {
@@ -375,7 +375,8 @@ impl From<JoinError> for ApiError {
     }
 }
 
-/// Events of a join that wait for the client to read. When full, the join waits.
+/// Largest number of events of a join that wait for the client to read them. When full, the join
+/// waits.
 const EVENTS_AHEAD: usize = 64;
 /// Characters of a node's name; longer names are shortened.
 const NAME_CHARS_MAX: usize = 64;

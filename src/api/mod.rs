@@ -1,11 +1,11 @@
 //! The local API: gRPC over the node's Unix socket, server and client.
 //!
 //! `proto/api.proto` is the contract. [`socket`] accepts connections of the node's own user only;
-//! [`server`] speaks HTTP/2 on each and passes every call to the service, which lists the calls and
-//! leaves the work to one file for each noun. [`client`] is the other end. [`local`] makes the same
-//! client for a node in this process, without a socket, so the command line has one path. [`error`]
-//! gives failures the same names on both ends; each conversion of a library error stands beside the
-//! calls that return it.
+//! [`server`] speaks HTTP/2 on each connection and gives every call to the service, which lists the
+//! calls and leaves the work to one file for each noun. [`client`] is the other end. [`local`]
+//! makes the same client for a node in this process, without a socket, so the command line has only
+//! one code path. [`error`] gives failures the same names on both ends; each conversion of a
+//! library error is beside the calls that return the error.
 
 pub mod client;
 mod consumer;

@@ -63,7 +63,7 @@ where
 
 struct Listing {
     scan: Scan,
-    // Items of the last page that did not fit into a message yet.
+    // Items of the last page that were not sent yet.
     rest: std::vec::IntoIter<Item>,
 }
 
@@ -90,9 +90,9 @@ impl Listing {
 struct Log {
     store: Store,
     author: Author,
-    // Exclusive: sequence number of the last entry that was sent.
+    // Seq of the last entry that was sent; the next page begins after it.
     after: Seq,
-    // Entries that may still be sent.
+    // Number of entries that may still be sent.
     left: u64,
     // Entries of the last page that were not sent yet.
     page: std::vec::IntoIter<LogEntry>,
@@ -129,7 +129,7 @@ enum At<S, T> {
     End,
 }
 
-/// Makes one item and the state for the next. `None` ends the stream.
+/// A future that makes one item, and the state for the next item. `None` ends the stream.
 pub(super) type Step<S, T> = Pin<Box<dyn Future<Output = Option<(Result<T, Status>, S)>> + Send>>;
 
 impl<S: Unpin, T> Stream for Unfold<S, T> {

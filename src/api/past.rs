@@ -39,12 +39,12 @@ pub(super) fn diff(
 struct Listing {
     past: Past,
     ms: u64,
-    // Keys that may still be sent.
+    // Number of keys that may still be sent.
     left: usize,
 }
 
 impl Listing {
-    // Pages without a key that had a value then are skipped, not sent as empty messages.
+    // Pages without a key that had a value at `ms` are skipped, not sent as empty messages.
     async fn next(mut self) -> Option<(Result<api::Items, Status>, Self)> {
         while self.left > 0 {
             let mut page = match self.past.next_items(self.ms).await {

@@ -4,7 +4,7 @@
 //! requests -> gather those that arrived -> chunk -> writer (several chunks at a time) -> answers
 //! ```
 //! Everything happens in one task, when the transport asks for the next answer. So there is no task
-//! to join, and a client that does not read its answers gets no more requests read.
+//! to join, and no further requests are read from a client that does not read its answers.
 
 use std::{
     collections::VecDeque,
@@ -35,11 +35,11 @@ pub(super) struct PutAnswers {
     // `None` once the client has sent its last request, a request failed, or the server stops.
     requests: Option<Streaming<api::PutStreamRequest>>,
     // In the order of the requests, which is the order in which the writer gets them. At most
-    // `PUT_CHUNKS_MAX`.
+    // `PUT_CHUNKS_MAX` chunks.
     chunks: VecDeque<Chunk>,
     // Answers that are ready, to requests older than those in `chunks`.
     replies: VecDeque<api::PutStreamReply>,
-    // Sent after all answers, as the end of the stream.
+    // The error that is sent after all answers, as the end of the stream.
     failed: Option<Status>,
     // Resolves when the server stops.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -55,7 +55,8 @@ struct Chunk {
 type Results = Vec<Result<Written, WriteError>>;
 
 enum Writes {
-    // Waits for a place in the writer's queue. Only the last chunk: two could overtake each other.
+    // Waits for a place in the writer's queue. Only the last chunk is in this state, because two
+    // could overtake each other.
     Sending(Later<Later<Results>>),
     Waiting(Later<Results>),
     Done(Results),
@@ -64,8 +65,8 @@ enum Writes {
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl PutAnswers {
-    /// Returns the answers to `requests`. Reads requests until the client has sent its last one or
-    /// `ending` is cancelled.
+    /// Returns the answers to `requests`. Reads requests until the client has sent its last request
+    /// or `ending` is cancelled.
     pub(super) fn new(
         node: Node,
         requests: Streaming<api::PutStreamRequest>,
@@ -82,7 +83,8 @@ impl PutAnswers {
         }
     }
 
-    /// Gathers requests that have already arrived, up to one chunk. `None`: there are none.
+    /// Gathers requests that have already arrived, up to one chunk. Returns `None` if no request
+    /// has arrived.
     fn gather(&mut self, context: &mut Context<'_>) -> Option<Chunk> {
         let mut requests = Vec::new();
         let mut writes = Vec::new();
@@ -118,7 +120,8 @@ impl PutAnswers {
         Some(chunk)
     }
 
-    /// Returns a request that has already arrived. `None`: there is none now, or no more are read.
+    /// Returns a request that has already arrived. `None`: no request has arrived, or requests are
+    /// no longer read.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Option<api::PutStreamRequest> {
         match Pin::new(self.requests.as_mut()?).poll_next(context) {
             Poll::Pending => return None,
@@ -192,7 +195,7 @@ impl Stream for PutAnswers {
             return Poll::Ready(Some(Ok(reply)));
         }
         if self.requests.is_some() && self.ended.as_mut().poll(context).is_ready() {
-            // Writes that the writer has are answered; requests after them are not written.
+            // Writes that the writer already has are answered; later requests are not written.
             self.requests = None;
             self.failed = Some(ApiError::stopping().into());
         }

@@ -46,7 +46,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Returns a server of `node` that listens nowhere yet.
+    /// Returns a server of `node` that does not listen yet.
     ///
     /// `status` reports `socket` to clients; this call does not bind it. Without a `net`, calls
     /// that need peers fail with the code `no_net`. `hooks` can be changed and listed whether or
@@ -71,16 +71,16 @@ impl Server {
         self.stop.asked.clone().cancelled_owned()
     }
 
-    /// Begins the stop: `serve` accepts no more connections, watches end, and calls in flight go
-    /// on.
+    /// Begins the stop: `serve` accepts no more connections, watches end, and calls in flight
+    /// continue.
     pub fn stop(&self) {
         self.stop.ending.cancel();
     }
 
     /// Serves every connection that `socket` accepts, until `stop` is called.
     ///
-    /// Then it removes the socket, gives calls in flight `STOP_GRACE` to finish, and closes the
-    /// connections of those that have not. On return no connection is open.
+    /// After `stop` it removes the socket, gives calls in flight `STOP_GRACE` to finish, and closes
+    /// the connections of the calls that have not finished. On return no connection is open.
     pub async fn serve(self, socket: Socket) {
         let mut connections = JoinSet::new();
         loop {

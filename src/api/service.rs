@@ -102,7 +102,7 @@ impl Lattice for Service {
     }
 
     async fn down(&self, _request: Request<api::DownRequest>) -> Answered<api::DownReply> {
-        // The owner of the server stops it then; a server that stops still finishes this call.
+        // Asks the owner of the server to stop it. The server still finishes this call.
         self.0.stop.asked.cancel();
         Ok(Response::new(api::DownReply { pid: process::id() }))
     }

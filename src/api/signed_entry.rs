@@ -27,7 +27,7 @@ struct Signed {
     encoded: Bytes,
 }
 
-/// Adds the signed entry of `change` to `reply`, or the reason why there is none.
+/// Adds the signed entry of `change` to `reply`, or the reason why it has no signed entry.
 pub(super) async fn add(
     store: Store,
     last: Option<Found>,
@@ -75,7 +75,7 @@ async fn find(store: &Store, change: &Change) -> Result<Signed, String> {
     }
 }
 
-// Sets the place of the op, too: a change of the initial state of a watch does not know it.
+// Also sets the op's index, which a change of the initial state does not have.
 fn fill(message: &mut api::Change, signed: &Signed) {
     let ops = &signed.entry.ops;
     let index = ops.iter().position(|op| *op.key() == message.key);

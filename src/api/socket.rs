@@ -1,4 +1,4 @@
-//! The node's Unix socket: private from birth, for this user only.
+//! The node's Unix socket: private from the moment it is created, for this user only.
 //!
 //! Two checks, either of which would be enough: the directory belongs to this user with mode 0700,
 //! and the uid of each peer is compared. The caller of `bind` holds the lock of the data directory,
@@ -66,7 +66,7 @@ pub enum SocketError {
         /// Reason for the refusal, for people.
         what: String,
     },
-    /// A file that no node makes is at the path of the socket; it is not touched.
+    /// A file that no node makes is at the path of the socket. The file is left as it is.
     #[error("{} is in the way: it is not a socket", path.display())]
     NotASocket {
         /// Path of the file.
@@ -95,7 +95,7 @@ pub enum SocketError {
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
-    // Device and inode of the file that `bind` made: drop removes no other file.
+    // Device and inode of the file that `bind` made: the drop removes no other file.
     file: (u64, u64),
     uid: u32,
 }
@@ -131,7 +131,8 @@ impl Socket {
         &self.path
     }
 
-    /// Waits for the next connection of this user; connections of others are closed with a warning.
+    /// Waits for the next connection of this user; connections of other users are closed with a
+    /// warning.
     ///
     /// Cancel-safe: dropping the call loses no connection.
     pub async fn accept(&self) -> UnixStream {
@@ -242,7 +243,7 @@ impl From<SocketError> for ApiError {
     }
 }
 
-/// Wait after a failed accept; nearly always the process has run out of file descriptors.
+/// Wait after a failed accept. The usual cause is that the process has run out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) struct WatchAnswers {
     // `None` after an error and at the end: the stream has ended.
     watch: Option<Opened>,
     store: Store,
-    // True: changes carry a cursor. Other events always do.
+    // True: changes carry a cursor. Other events always carry one.
     cursors: bool,
     // True: changes carry their signed entry.
     proofs: bool,
@@ -53,7 +53,7 @@ impl WatchAnswers {
     /// Begins to watch `store`, until the client or the server ends the call.
     ///
     /// # Errors
-    /// The first field of `request` that is malformed.
+    /// An error about the first field of `request` that is malformed.
     pub(super) fn new(
         store: Store,
         request: api::WatchRequest,
@@ -111,7 +111,7 @@ impl Stream for WatchAnswers {
         let Some(watch) = self.watch.take() else {
             return Poll::Ready(None);
         };
-        // Checked before the watch, so that a watch that always has an event ends as well.
+        // Checked before the watch, so that the call ends even if the watch always has an event.
         let ending = self.ending.is_cancelled();
         if ending || self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(ApiError::stopping().into())));

@@ -1,4 +1,4 @@
-//! The open watches of clients, and how far behind each of them is.
+//! The open watches of clients, and the lag of each.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ pub struct Watches(Arc<Mutex<Open>>);
 pub struct WatchLag {
     /// Number of the watch: unique in this process, higher for a later watch.
     pub watch: u64,
-    /// Store that it watches.
+    /// Store that is watched.
     pub store: StoreId,
     /// Prefixes and patterns of the watch as a label, shortened to 80 characters.
     pub on: String,
@@ -72,7 +72,7 @@ impl Watches {
 
     /// Returns the lag of each open watch, the oldest watch first.
     pub fn lags(&self) -> Vec<WatchLag> {
-        // A copy, so that opening and closing a watch do not wait for the lock of another.
+        // A copy, so that opening and closing a watch do not wait for the lock of another watch.
         let watches = self.lock().watches.clone();
         let lag = |(watch, one): (u64, One)| WatchLag {
             watch,
@@ -109,5 +109,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Characters of a watch's label. Longer ones are shortened, so that metrics stay small.
+/// Characters of a watch's label. A longer label is shortened, so that metrics stay small.
 const ON_CHARS_MAX: usize = 80;

@@ -25,8 +25,8 @@ use crate::{
 
 /// A node that serves its socket, meets its peers and runs its hooks.
 ///
-/// End it with [`Daemon::stop`]. Dropping it cuts everything off at once and does not close the
-/// node.
+/// End it with [`Daemon::stop`]. Dropping it breaks off all calls, connections and runs at once and
+/// does not close the node.
 #[derive(Debug)]
 pub struct Daemon {
     node: Node,
@@ -34,12 +34,12 @@ pub struct Daemon {
     hooks: Hooks,
     server: Server,
     socket: std::path::PathBuf,
-    // Runs `Server::serve` on `calls`. Joined by `stop`, aborted by drop.
+    // Runs `Server::serve` on `calls`. `stop` joins it; the drop aborts it.
     serving: JoinHandle<()>,
-    // Threads for calls of clients only, so that these do not wait behind work for peers. `None`
-    // only during drop.
+    // Threads for calls of clients only, so that such calls do not wait behind work for peers.
+    // `None` only during drop.
     calls: Option<Runtime>,
-    // Set by `serve_metrics`. Ends when it is dropped.
+    // Set by `serve_metrics`. Serving ends when the value is dropped.
     metrics: Option<Metrics>,
 }
 
@@ -52,7 +52,7 @@ pub enum DaemonError {
     /// The system refused threads for calls.
     #[error("cannot start threads that serve calls: {0}")]
     Threads(#[source] io::Error),
-    /// The node did not close cleanly; acknowledged writes are in its log all the same.
+    /// The node did not close cleanly; acknowledged writes are in its log nevertheless.
     #[error("the node did not close cleanly: {0}")]
     Close(#[source] WriteError),
 }
@@ -133,14 +133,14 @@ impl Daemon {
     /// 1. The server accepts no more connections, and removes the socket. The lock of the data
     ///    directory is still held, so the removed socket is never that of the next node.
     /// 2. Watches end with the code `stopping`; open connections take no new calls.
-    /// 3. Calls in flight have `STOP_GRACE` to finish; then their connections are closed.
-    /// 4. Hooks take no more changes, and their runs have `HOOKS_STOP_GRACE` to finish; then they
-    ///    are ended.
+    /// 3. Calls in flight have `STOP_GRACE` to finish; their connections are then closed.
+    /// 4. Hooks take no more changes, and their runs have `HOOKS_STOP_GRACE` to finish; unfinished
+    ///    runs are then ended.
     /// 5. The connections to peers close.
     /// 6. The node closes: it flushes writes, closes files and releases the lock.
     ///
     /// # Errors
-    /// `Close`. The daemon has stopped all the same.
+    /// `Close`. The daemon has stopped nevertheless.
     ///
     /// # Panics
     /// If the server panicked.

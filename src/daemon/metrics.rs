@@ -26,7 +26,7 @@ use crate::{api::watches::Watches, daemon::metrics_text, net::Net, node::Node};
 #[derive(Debug)]
 pub struct Metrics {
     address: SocketAddr,
-    // Accepts connections. Aborted by drop; connections end within `CONNECTION_TIMEOUT`.
+    // Accepts connections. The drop aborts this task; connections end within `CONNECTION_TIMEOUT`.
     serving: JoinHandle<()>,
 }
 
@@ -52,7 +52,7 @@ pub enum MetricsError {
     },
 }
 
-// The parts of the node that answers are made from.
+// The parts of the node from which answers are made.
 #[derive(Debug)]
 struct Subject {
     node: Node,
@@ -117,7 +117,7 @@ async fn serve(listener: TcpListener, subject: Arc<Subject>) {
                     drop(place);
                 });
             }
-            // The process may be out of file descriptors: a retry at once would fail, too.
+            // The process may be out of file descriptors: an immediate retry would also fail.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection for metrics");
                 tokio::time::sleep(RETRY_AFTER).await;
@@ -181,7 +181,7 @@ impl Subject {
         }
     }
 
-    // Returns the reasons why the node does not work, one line each. Empty: it works.
+    // Returns the reasons why the node does not work, one line each; empty if it works.
     async fn ailments(&self) -> Vec<String> {
         let mut ailments = Vec::new();
         for info in self.node.stores() {
@@ -206,8 +206,8 @@ impl Subject {
     }
 }
 
-// Checks the Host header. A web page may let a name of its own resolve to 127.0.0.1, so that a
-// browser on this machine fetches the metrics for it; such a request names that host.
+// Checks the Host header. A web page may let its own host name resolve to 127.0.0.1, so that a
+// browser on this machine fetches the metrics for the page; such a request has that host name.
 fn is_local<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(header::HOST);
     let Some(host) = host.and_then(|host| host.to_str().ok()) else {
@@ -229,9 +229,9 @@ fn reply(status: StatusCode, body: String) -> Response<String> {
     response
 }
 
-/// Connections at a time.
+/// Largest number of connections at a time.
 const CONNECTIONS_MAX: usize = 16;
-/// Bytes of the head of a request.
+/// Largest number of bytes in the head of a request.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// Longest time of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);

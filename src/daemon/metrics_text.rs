@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Samples by family. The text lists families in the order of their first sample.
+/// Samples by family. The text has the families in the order of their first samples.
 #[derive(Debug, Default)]
 struct Text {
     families: Vec<&'static str>,
@@ -285,7 +285,7 @@ impl Text {
             let skew = skew.as_secs_f64() * if peer.skew_ms < 0 { -1.0 } else { 1.0 };
             self.gauge(
                 "lattice_peer_clock_skew_seconds",
-                "Time by which the peer's clock is ahead of the clock here.",
+                "Time by which the peer's clock is ahead of this node's clock.",
                 labels,
                 skew,
             );
@@ -360,8 +360,8 @@ impl std::fmt::Display for Ms {
     }
 }
 
-/// Watches with their own series, the oldest of the node. Prometheus keeps every series that it has
-/// seen, so the number is bounded.
+/// Largest number of watches with their own series; the oldest watches of the node have one.
+/// Prometheus keeps every series that it has seen, so the number is bounded.
 const WATCHES_LISTED_MAX: usize = 1000;
 
 fn escape(text: &str) -> String {

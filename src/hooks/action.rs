@@ -22,8 +22,8 @@ pub enum Action {
 impl Action {
     /// Returns the action that posts to `url`, signed with `secret` if there is one.
     ///
-    /// The server must have a certificate of an authority that this machine trusts, or of one in
-    /// `ca_file`, a PEM file.
+    /// The server must have a certificate of an authority that this machine trusts, or of an
+    /// authority in `ca_file`, a PEM file.
     ///
     /// # Errors
     /// `Post` if `ca_file` cannot be used or TLS cannot be set up.
@@ -35,8 +35,8 @@ impl Action {
         Ok(Self::Post(Post::new(url, secret, ca_file)?))
     }
 
-    /// Performs the action once. A post sends the stdin of the job as its body and ignores its
-    /// variables. Dropping the call ends the command or the request.
+    /// Performs the action once. A post sends the stdin of the job as its body and ignores the
+    /// variables of the job. Dropping the call ends the command or the request.
     pub async fn perform(&self, job: Job, run: RunId, now_ms: u64) -> Ran {
         match self {
             Self::Run(command) => command.run(job).await,

@@ -5,7 +5,7 @@
 //! {"key_base64": "/w==", "value_base64": "AA=="}
 //! {"key": "/index/b", "delete": true}
 //! ```
-//! Other fields are ignored, so the output of `list --json` can be put elsewhere.
+//! Other fields are ignored, so the output of `list --json` can be used as an answer.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
@@ -19,7 +19,7 @@ pub struct LineOp {
     pub key: Vec<u8>,
     /// Value to put. `None`: the key is deleted.
     pub value: Option<Vec<u8>>,
-    /// Milliseconds until the value expires. `None`: it never does.
+    /// Milliseconds until the value expires. `None`: it never expires.
     pub ttl_ms: Option<u64>,
 }
 
@@ -29,7 +29,7 @@ pub enum LineError {
     /// The line is not a JSON object, has a field of a wrong type, or exceeds a limit.
     #[error("{0}")]
     Json(String),
-    /// The line has no key, or two.
+    /// The line has no key, or two keys.
     #[error("expected one of key and key_base64")]
     Key,
     /// The line has no value, two values, or a value and `delete`.
@@ -98,13 +98,13 @@ pub(super) fn parse(answer: &[u8], now_ms: u64) -> Result<Vec<Op>, String> {
             });
         let op = op.map_err(|error| {
             format!(
-                "line {number} of its output is not a put or a delete: {error}; nothing was written"
+                "line {number} of the output is not a put or a delete: {error}; nothing was written"
             )
         })?;
         ops.push(op);
         if ops.len() > OPS_MAX {
             return Err(format!(
-                "it printed more than {OPS_MAX} lines, the limit of an entry; nothing was written"
+                "the output exceeds {OPS_MAX} lines, the limit of an entry; nothing was written"
             ));
         }
     }
@@ -191,7 +191,7 @@ mod tests {
             let answer = format!("{{\"key\":\"/a\",\"value\":\"1\"}}\n{wrong}\n");
             let error = parse(answer.as_bytes(), 0).unwrap_err();
             assert!(
-                error.starts_with("line 2 of its output") && error.contains(why),
+                error.starts_with("line 2 of the output") && error.contains(why),
                 "{error}"
             );
         }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::hooks::{RunId, hook::Span};
 
-/// Returns the wait after attempt number `attempt`, from 1, of `run` has failed: that step of the
-/// hook's `backoff`, or its last one, varied between four and six fifths so that retries of several
-/// hooks spread. It is the same at every call.
+/// Returns the wait after attempt number `attempt`, from 1, of `run` has failed: the step of that
+/// number in the hook's `backoff`, or the last step, varied between four and six fifths so that
+/// retries of several hooks spread. The wait is the same at every call.
 pub(super) fn backoff(steps: &[Span], attempt: u32, run: RunId) -> Duration {
     let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
     let step = steps.get(index).or(steps.last());

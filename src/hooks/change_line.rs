@@ -10,7 +10,7 @@ use crate::protocol::change::Change;
 #[cfg(feature = "api")]
 use crate::wire::api;
 
-/// The name of a change: equal on every node and at every attempt.
+/// The name of a change, which is equal on every node and at every attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
     /// Id of the entry that made the change.
@@ -52,7 +52,7 @@ impl fmt::Display for RunId {
 }
 
 /// The JSON object of a change, as a hook reads it on stdin and as `watch --json`, `on` and
-/// `consumer next --json` print it. New fields may be added; existing ones do not change.
+/// `consumer next --json` print it. New fields may be added; existing fields do not change.
 #[derive(Debug, Serialize)]
 pub struct ChangeLine<'a> {
     r#type: &'a str,
@@ -61,7 +61,7 @@ pub struct ChangeLine<'a> {
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
-    /// Only of a put, and only if values were asked for.
+    /// Present only for a put, and only if values were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ impl<'a> From<&'a Change> for ChangeLine<'a> {
     }
 }
 
-/// The same line, made from the message of the API on the client's end.
+/// Makes the line from the API message of a change, on the client's end.
 #[cfg(feature = "api")]
 impl<'a> From<&'a api::Change> for ChangeLine<'a> {
     fn from(change: &'a api::Change) -> Self {
@@ -183,7 +183,7 @@ pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
 
 /// Returns the environment variables of a run on one change.
 ///
-/// `LATTICE_KEY` is the key as it is. A key that is not UTF-8 or contains a NUL is in
+/// `LATTICE_KEY` is the unchanged key. A key that is not UTF-8 or contains a NUL is in
 /// `LATTICE_KEY_BASE64` instead.
 pub fn variables(run: RunId, attempt: u32, change: Named<'_>) -> Vec<(&'static str, OsString)> {
     let key = match str::from_utf8(change.key) {

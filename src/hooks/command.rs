@@ -1,7 +1,7 @@
 //! One run of a command: in its own process group, with a cleared environment, input on stdin,
 //! output read up to a limit, and a time limit.
 //!
-//! No shell is involved: arguments go to the program as they are. When the command has ended, the
+//! No shell is involved: the program gets the arguments unchanged. When the command has ended, the
 //! other processes of its group are killed.
 
 use std::{
@@ -167,7 +167,8 @@ impl Command {
     }
 
     // Returns the path of the program. With a full path, the system starts a process without first
-    // copying the page tables of this one, which takes tens of milliseconds if it uses much memory.
+    // copying the page tables of this process, which takes tens of milliseconds if this process
+    // uses much memory.
     fn located(&self) -> io::Result<PathBuf> {
         if self.program.components().count() > 1 || self.program.is_absolute() {
             return Ok(self.program.clone());
@@ -196,7 +197,8 @@ impl Command {
     }
 }
 
-// Feeds a child and reads its output until it has ended, by itself or by the time limit.
+// Writes the input of a child process and reads its output until the child has ended, by itself or
+// by the time limit.
 async fn attend(
     mut child: Child,
     stdin: &[u8],
@@ -237,13 +239,13 @@ async fn attend(
             if !silent {
                 timeout(HOOK_LINGER, &mut talk).await.unwrap_or_default();
             }
-            // The leader was reaped just now: no other group has taken its number yet.
+            // The leader was reaped just now: no other group has its number yet.
             group.end(Signal::KILL);
             End::from(status)
         }
         Err(_elapsed) => {
             group.signal(Signal::TERM);
-            // The outcome is `TimedOut`, however the command ends now.
+            // From here on the outcome is `TimedOut`, however the command ends.
             drop(ended(HOOK_KILL_GRACE).await);
             group.end(Signal::KILL);
             drop(ended(HOOK_KILL_GRACE).await);
@@ -283,14 +285,14 @@ impl Captured {
     // Reads a pipe to its end and keeps the beginning. An error counts as the end.
     async fn read(&mut self, pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize) {
         let Some(mut pipe) = pipe else { return };
-        // On the heap: as a part of the future it would be copied when the future moves.
+        // On the heap, because a buffer in the future would be copied when the future moves.
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
             self.add(&chunk[..count], bytes_max);
         }
     }
 
-    /// Counts `chunk`, and keeps as much of it as `bytes_max` allows.
+    /// Counts the bytes of `chunk`, and keeps as many as `bytes_max` allows.
     pub(super) fn add(&mut self, chunk: &[u8], bytes_max: usize) {
         let room = bytes_max.saturating_sub(self.bytes.len());
         self.bytes
@@ -305,7 +307,7 @@ impl Captured {
 }
 
 /// A process group. Dropping it kills the processes of the group.
-// `None` after the last signal: the number may belong to another group then.
+// `None` after the last signal, because the number may then belong to another group.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -335,7 +337,7 @@ impl Drop for Group {
     }
 }
 
-/// Variables of this process that a command inherits. Others might hold secrets.
+/// Variables of this process that a command inherits. Other variables might hold secrets.
 const KEPT_VARIABLES: [&str; 2] = ["PATH", "HOME"];
 /// Bytes of one read from a pipe.
 const CHUNK_BYTES: usize = 8 << 10;

@@ -50,7 +50,7 @@ use crate::{
     },
 };
 
-/// Counts and troubles of a hook since its engine started.
+/// Counts of a hook since its engine started, and its current troubles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
     /// Runs that are under way.
@@ -61,7 +61,7 @@ pub struct Health {
     pub failed: u64,
     /// Changes acknowledged without a run, because a newer change of their key was known.
     pub skipped: u64,
-    /// Reason why the hook takes no changes. `None`: it takes them.
+    /// Reason why the hook takes no changes. `None`: it takes changes.
     pub trouble: Option<String>,
     /// Reason why runs wait for the rate limit. `None`: they do not wait.
     pub slowed: Option<String>,
@@ -100,7 +100,7 @@ struct State {
     unquiet: BTreeMap<Bytes, Instant>,
     // Limits all runs.
     rate: Rate,
-    // Limits runs on changes deeper than `HOOK_DEPTH_FREE` in a chain of hooks, besides `rate`.
+    // Also limits runs on changes deeper than `HOOK_DEPTH_FREE` in a chain of hooks.
     deep_rate: Rate,
     health: Health,
     // End of the newest wait for a rate, and its reason. Never cleared; `report` ignores it once
@@ -124,7 +124,7 @@ impl Engine {
         Self { runner, stop, task }
     }
 
-    /// Makes the engine take no more changes; runs go on. Returns at once.
+    /// Makes the engine take no more changes; runs continue. Returns at once.
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
@@ -142,7 +142,7 @@ impl Engine {
 
     /// Waits until the task and all runs have ended.
     pub(super) async fn ended(&mut self) {
-        // The error means that the task was aborted, which is an end as well.
+        // The error means that the task was aborted, which also ends it.
         (&mut self.task).await.unwrap_or_default();
     }
 }
@@ -189,7 +189,7 @@ impl Runner {
     }
 
     async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        // Dropped with this task: the runs end then, and their changes go back to the consumer.
+        // Dropped with this task. The runs then end, and their changes go back to the consumer.
         let mut runs = JoinSet::new();
         loop {
             // The next change may take long, so the trouble is cleared once the consumer answers.
@@ -235,7 +235,7 @@ impl Runner {
                 _permit: permit.expect("the semaphore is never closed"),
             });
         }
-        // Takes the slot before the change: a change that waits for a slot stays with the consumer.
+        // Takes a slot first, then a change, so that changes wait in the consumer and not here.
         let permit = Arc::clone(&self.slots).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let mut deliveries = vec![self.next().await?];
@@ -257,14 +257,14 @@ impl Runner {
                 next = self.next() => next,
                 () = tokio::time::sleep_until(deadline) => break,
             };
-            // The next run gets the error again.
+            // The next call returns the error again.
             let Ok(delivery) = next else { break };
             gathered += bytes(&delivery);
             deliveries.push(delivery);
         }
     }
 
-    // Waits for the next change that the hook wants. Acknowledges others as they come.
+    // Waits for the next change that the hook wants. Acknowledges all other changes as they arrive.
     async fn next(&self) -> Result<Delivery, ConsumerError> {
         loop {
             let delivery = self.consumer.next().await?;
@@ -281,7 +281,7 @@ impl Runner {
         self.work.hook.mode == Mode::Latest && self.work.hook.debounce.is_some()
     }
 
-    // Runs the changes and answers them. Meanwhile extends their deliveries.
+    // Runs the changes and answers them. Extends their deliveries during the run.
     async fn attend(self: Arc<Self>, taken: Taken) {
         let deliveries = taken.deliveries;
         let verdict = tokio::select! {
@@ -390,11 +390,11 @@ impl Runner {
         if !wait.is_zero() {
             let why = match deep == wait {
                 true => format!(
-                    "its changes are {} hooks deep: at most {HOOK_DEEP_RATE} such runs per second",
+                    "the changes are {} hooks deep: at most {HOOK_DEEP_RATE} such runs per second",
                     change.depth
                 ),
                 false => format!(
-                    "it would run more than {} times per second: runs wait",
+                    "the hook would run more than {} times per second: runs wait",
                     self.work.hook.rate
                 ),
             };
@@ -424,12 +424,12 @@ impl Drop for Running<'_> {
     }
 }
 
-// Extends the deliveries again and again; never returns.
+// Extends the deliveries repeatedly; never returns.
 async fn keep(deliveries: &[Delivery]) {
     loop {
         tokio::time::sleep(HOOK_ACK_WAIT / 3).await;
         for delivery in deliveries {
-            // Fails if the delivery timed out before. Then its answer will fail, too.
+            // Fails if the delivery has timed out. Its answer will then also fail.
             delivery.extend().unwrap_or_default();
         }
     }
@@ -440,5 +440,5 @@ fn bytes(delivery: &Delivery) -> usize {
     change.key.len() + change.value.as_ref().map_or(0, Bytes::len)
 }
 
-/// Wait after the consumer or the heads of a key could not be read.
+/// Wait after a failed read of the consumer or of a key's heads.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@
 //! debounce = "500ms"
 //! ```
 //! The fields are those of [`Hook`]. `lattice hook add` and `lattice hook remove` edit the file,
-//! and so may its owner; a running node follows changes without a restart.
+//! and the owner of the file may edit it, too; a running node follows changes without a restart.
 
 use std::{
     collections::BTreeMap,
@@ -106,14 +106,14 @@ impl HooksFile {
         )
     }
 
-    /// Reads all hooks. A missing file has none.
+    /// Reads all hooks. A missing file has no hooks.
     pub(super) fn read(&self) -> Result<HookTable, HooksFileError> {
         self.parse(&self.text()?)
     }
 
     /// Adds or replaces a hook, durably. The rest of the file stays as it is, comments included.
     pub(super) fn put(&self, name: &str, hook: &Hook) -> Result<(), HooksFileError> {
-        assert!(hook.check(name).is_ok(), "what is written can be read");
+        assert!(hook.check(name).is_ok(), "a valid hook can be read again");
         let mut document = self.document()?;
         let table = toml_edit::ser::to_document(hook)
             .map_err(|error| self.invalid("", None, &error.to_string()))?;
@@ -152,7 +152,7 @@ impl HooksFile {
         let rows: BTreeMap<String, toml::Spanned<Hook>> = toml::from_str(text)
             .map_err(|error| self.invalid(text, error.span(), error.message()))?;
         if rows.len() > HOOKS_MAX {
-            let what = format!("a node has at most {HOOKS_MAX} hooks");
+            let what = format!("the file has more than {HOOKS_MAX} hooks, the limit of a node");
             return Err(self.invalid(text, None, &what));
         }
         let mut hooks = HookTable::new();
@@ -175,7 +175,7 @@ impl HooksFile {
     }
 
     // Writes a new file, syncs it, renames it into place and syncs the directory. On return an
-    // added hook survives power loss; a crash before leaves the old file.
+    // added hook survives power loss; an earlier crash leaves the old file.
     fn write(&self, document: &DocumentMut) -> Result<(), HooksFileError> {
         let new = self.path.with_extension("toml.new");
         let write = || {

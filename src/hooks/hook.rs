@@ -15,7 +15,7 @@ use crate::{
     protocol::change::Kind,
 };
 
-/// A hook, as `hooks.toml` has it under its name. Missing fields have their default.
+/// A hook, as defined in `hooks.toml` under its name. Missing fields have their default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hook {
@@ -24,11 +24,11 @@ pub struct Hook {
     /// Store, by name or UUID. Empty: the root store.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub store: String,
-    /// Command and its arguments; they go to no shell. A hook has either this or `http`.
+    /// Command and its arguments, which no shell reads. A hook has either `run` or `http`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<String>,
-    /// Working directory of the command; a program such as `./deploy.sh` is relative to it.
-    /// Default: the data directory.
+    /// Working directory of the command; a program such as `./deploy.sh` is relative to this
+    /// directory. Default: the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
     /// URL that changes are posted to.
@@ -49,7 +49,7 @@ pub struct Hook {
     /// Rule that turns changes into runs. Default: each.
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Mode,
-    /// Mode batch: most changes of one run. Default: 100.
+    /// Mode batch: largest number of changes in a run. Default: 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<usize>,
     /// Mode latest: time that the key must be quiet before a run. Mode batch: time that the first
@@ -63,21 +63,21 @@ pub struct Hook {
     /// Longest time of a run; a longer run is ended and has failed. Default: 1m.
     #[serde(skip_serializing_if = "is_timeout")]
     pub timeout: Span,
-    /// Most runs at a time; never more than one for a key. Default: 4.
+    /// Largest number of runs at a time; never more than one for a key. Default: 4.
     #[serde(skip_serializing_if = "is_parallel")]
     pub parallel: usize,
-    /// Failed runs of a change after which it is a dead letter. Default: 5.
+    /// Number of failed runs after which a change becomes a dead letter. Default: 5.
     #[serde(skip_serializing_if = "is_attempts")]
     pub attempts: u32,
     /// Waits before the 2nd, 3rd ... attempt, varied by up to a fifth; the last wait is used for
     /// all later attempts. Default: 1s, 5s, 30s, 2m.
     #[serde(skip_serializing_if = "is_backoff")]
     pub backoff: Vec<Span>,
-    /// True: the command prints puts and deletes as JSON lines, and they are written as one entry
-    /// with the change as its cause, once.
+    /// True: the command prints puts and deletes as JSON lines. They are written once, as one entry
+    /// whose cause is the change.
     #[serde(skip_serializing_if = "is_default")]
     pub writes: bool,
-    /// Most runs per second; further runs wait. Default: 100.
+    /// Largest number of runs per second; further runs wait. Default: 100.
     #[serde(skip_serializing_if = "is_rate")]
     pub rate: u32,
 }
@@ -89,8 +89,8 @@ pub enum Mode {
     /// Each change is a run.
     #[default]
     Each,
-    /// A change is a run if it is still the newest of its key when its turn comes; others are
-    /// skipped.
+    /// A change is a run if it is still the newest of its key when the run would start; other
+    /// changes are skipped.
     Latest,
     /// Several changes of different keys are one run.
     Batch,
@@ -127,11 +127,11 @@ pub enum HookError {
         /// Name that was given, shortened to 80 characters.
         name: String,
     },
-    /// The hook has no action, or two.
+    /// The hook has no action, or two actions.
     #[error("a hook has either a command to run or a URL to post to")]
     Action,
-    /// The command has too many arguments, or one contains a NUL.
-    #[error("a command has at most {HOOK_ARGUMENTS_MAX} arguments, and none contains a NUL")]
+    /// The command has too many arguments, or an argument contains a NUL.
+    #[error("the command has more than {HOOK_ARGUMENTS_MAX} arguments, or one contains a NUL")]
     Arguments,
     /// Two settings exclude each other.
     #[error("{0}")]
@@ -149,7 +149,7 @@ pub enum HookError {
 }
 
 impl Hook {
-    /// Returns the place of the secret that signs its posts. `None`: they are not signed.
+    /// Returns the place of the secret that signs the hook's posts. `None`: posts are not signed.
     pub fn secret(&self) -> Option<Secret> {
         let file = self.secret_file.clone().map(Secret::File);
         file.or_else(|| self.secret_env.clone().map(Secret::Env))
@@ -160,12 +160,12 @@ impl Hook {
         format!("{CONSUMER_PREFIX}{name}")
     }
 
-    /// Returns the name of the hook that a consumer belongs to. `None`: it belongs to no hook.
+    /// Returns the name of the hook that owns a consumer. `None`: the consumer belongs to no hook.
     pub fn of_consumer(consumer: &str) -> Option<&str> {
         consumer.strip_prefix(CONSUMER_PREFIX)
     }
 
-    /// Returns the prefixes of its consumer. Empty: all keys.
+    /// Returns the prefixes of the hook's consumer. Empty: all keys.
     pub fn prefixes(&self) -> Vec<Bytes> {
         match self.on.as_str() {
             "" => Vec::new(),
@@ -173,14 +173,14 @@ impl Hook {
         }
     }
 
-    /// Returns true if it runs on changes of `kind` of `key`.
+    /// Returns true if the hook runs on changes of `kind` of `key`.
     pub fn wants(&self, kind: Kind, key: &[u8]) -> bool {
         let is_kind = |wanted: &HookKind| Kind::from(*wanted) == kind;
         key.starts_with(self.on.as_bytes())
             && (self.kinds.is_empty() || self.kinds.iter().any(is_kind))
     }
 
-    /// Returns the most changes of one run; at least 1 for a checked hook.
+    /// Returns the largest number of changes in a run; at least 1 for a checked hook.
     pub fn changes_max(&self) -> usize {
         match self.mode {
             Mode::Each | Mode::Latest => 1,
@@ -275,7 +275,7 @@ impl Hook {
             ),
             (
                 self.mode != Mode::Batch && self.batch.is_some(),
-                "batch is the size of a run in mode batch",
+                "batch is set, but only the mode batch uses it",
             ),
             (
                 self.writes && self.mode == Mode::Batch,
@@ -288,7 +288,7 @@ impl Hook {
             ),
             (
                 self.http.is_none() && self.secret().is_some(),
-                "secret_file and secret_env sign posts: they need http",
+                "secret_file or secret_env is set, but the hook does not post: set http",
             ),
             (
                 self.secret_file.is_some() && self.secret_env.is_some(),
@@ -296,7 +296,7 @@ impl Hook {
             ),
             (
                 self.http.is_none() && self.ca_file.is_some(),
-                "ca_file is for posts: it needs http",
+                "ca_file is set, but the hook does not post: set http",
             ),
         ];
         let found = wrong.into_iter().find(|(is_wrong, _)| *is_wrong);
@@ -377,7 +377,8 @@ impl From<Span> for String {
 /// Checks the name of a hook.
 pub(super) fn check_name(name: &str) -> Result<(), HookError> {
     let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    // The name is also a file name: no hidden file, and no path to another directory.
+    // The name is also a file name, so it must not make a hidden file or a path to another
+    // directory.
     if (1..=HOOK_NAME_CHARS_MAX).contains(&name.len())
         && name.chars().all(is_fine)
         && !name.starts_with('.')

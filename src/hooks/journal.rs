@@ -1,5 +1,5 @@
 //! The log of a hook, `hooks/NAME.log`: one JSON line for each run, for people who look for a
-//! failure. It is bounded by two files, and nothing depends on it.
+//! failure. The log is bounded by two files, and nothing depends on it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,12 +17,12 @@ use crate::{
     permissions::{self, Trust},
 };
 
-/// A place in a hook's log, directly after a run. It stays valid when the file becomes the older
-/// one.
+/// A place in a hook's log, directly after a run. The place stays valid when the file becomes the
+/// older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogPlace {
-    // Hash of the first line of the file. The line holds a time and a run id, so no two files share
-    // it.
+    // Hash of the first line of the file. The line holds a time and a run id, so no two files have
+    // the same first line.
     file: [u8; 8],
     // Bytes of the file up to this place.
     end: u64,
@@ -64,8 +64,8 @@ impl Journal {
         }
     }
 
-    /// Appends the line of a run. A line that cannot be written is lost with a warning; the run
-    /// counts all the same.
+    /// Appends the line of a run. A line that cannot be written is lost with a warning, and the run
+    /// still counts.
     pub(super) async fn add(&self, record: RunRecord) {
         let journal = self.clone();
         let writing = tokio::task::spawn_blocking(move || journal.append(&record));
@@ -83,8 +83,8 @@ impl Journal {
         after: Option<LogPlace>,
         count: usize,
     ) -> io::Result<(Vec<RunRecord>, LogPlace)> {
-        // Reads the newer file first: if it is rotated between the two reads, it is found twice and
-        // nothing is missed.
+        // Reads the newer file first: if it is rotated between the two reads, its lines are found
+        // twice and no line is missed.
         let newer = read_or_empty(&self.path)?;
         let older = read_or_empty(&self.older())?;
         let twice = older == newer;
@@ -162,7 +162,8 @@ fn lines(file: &[u8]) -> impl Iterator<Item = (LogPlace, &[u8])> {
     })
 }
 
-// Returns the whole file: `HOOK_LOG_BYTES_MAX` and one line bound it. A missing file is empty.
+// Returns the whole file, which has at most `HOOK_LOG_BYTES_MAX` bytes and one line. A missing file
+// is empty.
 fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
     match permissions::open(path, Trust::Obeyed) {
         Err(error) if error.is_missing() => Ok(Vec::new()),
@@ -229,7 +230,7 @@ mod tests {
                 };
                 journal.append(&record).unwrap();
             }
-            // Half a line: its writer has not finished.
+            // Half a line, whose writer has not finished.
             let half = round == 100;
             let whole = fs::read(&journal.path).unwrap_or_default();
             if half {
@@ -247,9 +248,9 @@ mod tests {
                 fs::write(&journal.path, whole).unwrap();
             }
         }
-        assert!(journal.older().exists(), "it was rotated");
+        assert!(journal.older().exists(), "the file was rotated");
         assert_eq!(seen, (1..=attempt).collect::<Vec<_>>());
-        // A place that the log no longer has counts as its beginning.
+        // A place that the log no longer has counts as the beginning of the log.
         let gone = LogPlace { end: 1, ..place };
         let (runs, _) = journal.runs(Some(gone), 1000).unwrap();
         let (all, _) = journal.runs(None, 1000).unwrap();

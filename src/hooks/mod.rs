@@ -9,7 +9,8 @@
 //! # Promises
 //! Every change that matches runs at least once, until a run succeeds or the change is a dead
 //! letter. Changes of one key run one at a time and in order. A hook that fails or hangs stops no
-//! watch, no node and no other hook. Nothing here replicates: each machine decides what runs on it.
+//! watch, no node and no other hook. Hooks are not replicated: each machine decides what runs on
+//! it.
 
 mod action;
 mod answer;

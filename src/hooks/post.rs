@@ -31,14 +31,14 @@ pub struct Post {
 }
 
 impl Post {
-    /// Returns a client for `url` that trusts the authorities of this machine and those in
-    /// `ca_file`.
+    /// Returns a client for `url` that trusts the authorities of this machine and the authorities
+    /// in `ca_file`.
     pub(super) fn new(
         url: &str,
         secret: Option<Secret>,
         ca_file: Option<&Path>,
     ) -> Result<Self, HooksError> {
-        // Fails if a provider is installed already, which serves as well.
+        // Fails if a provider is installed already; that provider works, too.
         drop(rustls::crypto::ring::default_provider().install_default());
         let authorities = ca_file.map_or(Ok(Vec::new()), authorities)?;
         let client = Client::builder()
@@ -82,7 +82,7 @@ impl Post {
         answer: &mut Captured,
     ) -> Result<u16, String> {
         let seconds = (now_ms / 1000).to_string();
-        // One line, or a batch of them.
+        // One line, or a batch of lines.
         let kind = match body.iter().filter(|byte| **byte == b'\n').count() {
             0 | 1 => "application/json",
             _more => "application/x-ndjson",
@@ -127,11 +127,11 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, HooksError> {
         }
     })?;
     if pem.len() > HOOK_CA_BYTES_MAX {
-        return Err(wrong("it is too long".to_owned()));
+        return Err(wrong("the file is too long".to_owned()));
     }
     let found = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(causes(&error)))?;
     match found.is_empty() {
-        true => Err(wrong("it contains no certificate".to_owned())),
+        true => Err(wrong("the file contains no certificate".to_owned())),
         false => Ok(found),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The record of a run. New fields may be added; existing ones do not change.
+/// The record of a run. New fields may be added; existing fields do not change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunRecord {
@@ -36,20 +36,20 @@ pub struct RunRecord {
     /// Wait before the next attempt in ms. `None`: there is no next attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
-    /// Beginning of its stdout.
+    /// Beginning of the run's stdout.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stdout: String,
     /// Bytes of the whole stdout.
     pub stdout_bytes: u64,
-    /// Beginning of its stderr.
+    /// Beginning of the run's stderr.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
     /// Bytes of the whole stderr.
     pub stderr_bytes: u64,
-    /// Entry that holds its answer, in hex digits. `None`: it wrote nothing.
+    /// Entry that holds the run's answer, in hex digits. `None`: the run wrote nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrote: Option<String>,
-    /// Puts and deletes in that entry. `None`: this attempt wrote none.
+    /// Number of puts and deletes in that entry. `None`: this attempt wrote nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<usize>,
 }
@@ -60,13 +60,13 @@ pub struct RunRecord {
 pub enum Outcome {
     /// The run succeeded.
     Done,
-    /// The run failed, and another attempt follows. In a dry rehearsal: it failed.
+    /// The run failed, and another attempt follows. In a dry rehearsal, the run failed.
     Failed,
     /// The run failed, and no further attempt follows.
     Dead,
     /// A dry rehearsal ended without a failure: nothing was written.
     WouldRun,
-    /// The log line has no outcome, or one that this version does not know.
+    /// The log line has no outcome, or an outcome that this version does not know.
     #[default]
     #[serde(rename = "", other)]
     Unknown,

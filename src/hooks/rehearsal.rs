@@ -66,7 +66,7 @@ impl Rehearsal {
     /// writes nothing.
     ///
     /// # Errors
-    /// `Watch`, `HistoryGone`. The rehearsal has ended then.
+    /// `Watch`, `HistoryGone`. After an error the rehearsal has ended.
     pub async fn next(&mut self) -> Result<Option<Rehearsed>, HooksError> {
         while let Some(watch) = &mut self.watch {
             match watch.next().await.transpose()? {

@@ -1,5 +1,5 @@
-//! One run of a hook: performs the action for its changes, writes the answer, and decides what
-//! becomes of the changes.
+//! One run of a hook: performs the action for its changes, writes the answer, and decides how the
+//! changes are answered.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,11 +44,11 @@ pub(super) struct Performed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Verdict {
-    /// Acknowledge them.
+    /// Acknowledge the changes.
     Done,
-    /// Give them back; they are due again after this time.
+    /// Give the changes back; they are due again after this time.
     Again(Duration),
-    /// Make them dead letters.
+    /// Make the changes dead letters.
     Dead,
 }
 
@@ -85,7 +85,8 @@ impl Work {
         })
     }
 
-    /// Performs the action for `changes`, writes the answer, and decides what becomes of them.
+    /// Performs the action for `changes`, writes the answer, and decides how the changes are
+    /// answered.
     ///
     /// Dropping the call ends the action. A run that writes may then have written its answer
     /// already; the next attempt finds that entry and does not run the command again.
@@ -101,8 +102,8 @@ impl Work {
         Performed { verdict, record }
     }
 
-    /// Runs a hook that writes with `LATTICE_DRY_RUN=1`, and others not at all. Returns the record
-    /// and the ops that would have been written.
+    /// Runs the hook with `LATTICE_DRY_RUN=1` if it writes, and does not run it otherwise. Returns
+    /// the record and the ops that would have been written.
     pub(super) async fn rehearse(&self, changes: &[Arc<Change>]) -> (RunRecord, Vec<Op>) {
         self.assert_can_run(changes);
         let run = self.run_id(changes);
@@ -155,8 +156,8 @@ impl Work {
         let cause = cause_of(&self.name, first);
         if cause.depth > HOOK_DEPTH_MAX {
             return Err(Failed::ForGood(format!(
-                "this looks like a loop: the change of {} ends a chain of {HOOK_DEPTH_MAX} or more \
-                writes by hooks, each caused by the one before; it is not run",
+                "hook not run for {}: the change is the last of {HOOK_DEPTH_MAX} or more writes by \
+                hooks, each caused by the one before, which looks like a loop",
                 String::from_utf8_lossy(&first.key).escape_debug()
             )));
         }
@@ -191,7 +192,7 @@ impl Work {
         Ok(())
     }
 
-    // Performs the action. Returns the ops of its answer; none if the hook does not write.
+    // Performs the action. Returns the ops of the answer; no ops if the hook does not write.
     async fn act(
         &self,
         changes: &[Arc<Change>],
@@ -233,7 +234,7 @@ impl Work {
         if stdout.is_cut() {
             let total = stdout.total;
             return Err(Failed::Run(format!(
-                "it printed {total} bytes, more than an entry holds; nothing was written"
+                "the command printed {total} bytes, more than an entry holds; nothing was written"
             )));
         }
         answer::parse(&stdout.bytes, self.store.now_ms()).map_err(Failed::Run)
@@ -294,7 +295,7 @@ impl Work {
             [change] if self.hook.mode != Mode::Batch => {
                 change_line::variables(run, attempt, (&**change).into())
             }
-            // A batch has its keys on stdin only.
+            // The keys of a batch are only on stdin.
             _batch => vec![
                 ("LATTICE_RUN_ID", run.to_string().into()),
                 ("LATTICE_ATTEMPT", attempt.to_string().into()),
@@ -303,7 +304,7 @@ impl Work {
         variables.extend([
             ("LATTICE_HOOK", OsString::from(&self.name)),
             ("LATTICE_CHANGES", changes.len().to_string().into()),
-            // With these, `lattice get` in the command reads from this node and store.
+            // With these variables, `lattice get` in the command reads from this node and store.
             ("LATTICE_DATA", self.data_dir.clone().into()),
             ("LATTICE_STORE", self.store.id().to_string().into()),
         ]);
@@ -334,7 +335,7 @@ impl From<ReadError> for Failed {
 
 impl From<WriteError> for Failed {
     fn from(error: WriteError) -> Self {
-        let what = format!("its answer was not written: {error}");
+        let what = format!("the answer was not written: {error}");
         match error {
             WriteError::Empty
             | WriteError::Entry(_)

@@ -1,4 +1,4 @@
-//! The secret that posts are signed with.
+//! The secret that signs posts.
 
 use std::{env, fmt, io, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::{
     permissions::{self, Trust},
 };
 
-/// The place of the secret that posts are signed with.
+/// The place of the secret that signs posts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
     /// Path of a file that only this user can read.
@@ -31,7 +31,7 @@ impl Secret {
                 .into_encoded_bytes(),
         };
         if text.len() > HOOK_SECRET_BYTES_MAX {
-            return Err(invalid("it is too long"));
+            return Err(invalid("the secret is too long"));
         }
         let text = text.trim_ascii();
         let secret = match text.strip_prefix(b"whsec_") {
@@ -41,7 +41,7 @@ impl Secret {
             None => text.to_vec(),
         };
         match secret.is_empty() {
-            true => Err(invalid("it is empty")),
+            true => Err(invalid("the secret is empty")),
             false => Ok(secret),
         }
     }

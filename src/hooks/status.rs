@@ -18,11 +18,11 @@ pub struct HookStatus {
     pub state: HookState,
     /// Reason for the states waiting, stopped and trouble; otherwise empty.
     pub reason: String,
-    /// Its position in history. `None`: it has none yet.
+    /// Status of the hook's consumer, with its position. `None`: the hook has no consumer yet.
     pub consumer: Option<ConsumerStatus>,
     /// Counts since the node started. `None`: the hook does not run in this process.
     pub health: Option<Health>,
-    /// Its last run. `None`: its log has none.
+    /// The hook's last run. `None`: the hook's log has no run.
     pub last: Option<RunRecord>,
 }
 
@@ -31,8 +31,8 @@ pub struct HookStatus {
 pub struct HookList {
     /// Hooks in the order of their names.
     pub hooks: Vec<HookStatus>,
-    /// Mistake in the current `hooks.toml`, if there is one. The hooks of the last valid file run
-    /// on.
+    /// Mistake in the current `hooks.toml`, if there is one. The hooks of the last valid file
+    /// continue to run.
     pub broken: Option<String>,
 }
 
@@ -45,7 +45,7 @@ pub enum HookState {
     Paused,
     /// The node is missing history that it had before; peers have to send it.
     Waiting,
-    /// Its consumer has stopped and needs a reset.
+    /// The hook's consumer has stopped and needs a reset.
     Stopped,
     /// The hook cannot start or cannot take changes.
     Trouble,

@@ -1,4 +1,4 @@
-//! The hooks of a node: adds, removes and lists them, and runs those in `hooks.toml`.
+//! The hooks of a node: adds, removes and lists hooks, and runs the hooks in `hooks.toml`.
 
 use std::{
     collections::BTreeMap,
@@ -33,10 +33,10 @@ use crate::{
     },
 };
 
-/// The hooks of a node. Cheap to clone; all clones share them.
+/// The hooks of a node. Cheap to clone; all clones share the same hooks.
 ///
-/// They run between `start` and `stop`. Without `start` they can still be listed and changed, for a
-/// node that starts later.
+/// Hooks run between `start` and `stop`. Without `start` they can still be listed and changed, for
+/// a node that starts later.
 #[derive(Debug, Clone)]
 pub struct Hooks(Arc<Inner>);
 
@@ -59,20 +59,21 @@ struct State {
     // Engines that run, by the name of their hook: at most one for each. Added only under
     // `changing`.
     engines: BTreeMap<String, Engine>,
-    // Stopped engines whose last runs go on. Removed once these have ended.
+    // Stopped engines whose last runs have not ended. Removed once the runs have ended.
     ending: Vec<Engine>,
-    // Stamp of the file that was read last, valid or not. `None`: it was not read yet.
+    // Stamp of the file that was read last, valid or not. `None`: the file was not read yet.
     seen: Option<Stamp>,
     // Hooks of the last valid file.
     table: HookTable,
     // Mistake in the file that was read last. `None`: the file is valid.
     broken: Option<String>,
-    // Reasons why hooks of `table` could not start, by name. Cleared when they start.
+    // Reasons why hooks of `table` could not start, by name. A reason is cleared when its hook
+    // starts.
     troubles: BTreeMap<String, String>,
 }
 
 impl Hooks {
-    /// Returns the hooks of `node`. None of them runs yet.
+    /// Returns the hooks of `node`. No hook runs yet.
     pub fn of(node: Node) -> Self {
         Self(Arc::new(Inner {
             file: HooksFile::of(node.data_dir()),
@@ -160,10 +161,11 @@ impl Hooks {
                     let consumer = store.consumer(&Hook::consumer(name));
                     let shown = consumer.show().await;
                     let is_new = matches!(shown, Err(ConsumerError::Unknown { .. }));
-                    // The position comes first: a hook that is in the file misses no change.
+                    // Creates the consumer before the hook is in the file, so that a listed hook
+                    // misses no change.
                     place(&consumer, &hook, from).await?;
                     if let Err(error) = self.0.file.put(name, &hook) {
-                        // Takes back the position if this call made it. If that fails as well, the
+                        // Deletes the consumer if this call made it. If the delete also fails, the
                         // hook is listed as `off` and can be removed.
                         if is_new {
                             consumer.delete().await.unwrap_or_default();
@@ -177,7 +179,7 @@ impl Hooks {
     }
 
     /// Removes a hook with its consumer, dead letters and log. Its runs are ended, and changes that
-    /// have not run never do.
+    /// have not run never run.
     ///
     /// # Errors
     /// `Unknown`, `File`, `Consumer`.
@@ -204,7 +206,7 @@ impl Hooks {
         }
     }
 
-    /// Pauses or resumes a hook, durably. A paused hook gets no changes, also after a restart.
+    /// Pauses or resumes a hook, durably. A paused hook gets no changes, even after a restart.
     ///
     /// # Errors
     /// `Unknown`, `Consumer`.
@@ -264,11 +266,11 @@ impl Hooks {
         named.next().ok_or_else(|| unknown(name))
     }
 
-    /// Returns the status of all hooks: those in `hooks.toml`, and those that only have a consumer.
+    /// Returns the status of all hooks: hooks in `hooks.toml`, and hooks that only have a consumer.
     ///
     /// # Errors
-    /// `Consumer`, `Log`; and `File` if the hooks are not started. Once they are, a mistake in the
-    /// file is in the list instead.
+    /// `Consumer`, `Log`; and `File` if the hooks are not started. Once the hooks are started, a
+    /// mistake in the file is in the list instead.
     pub async fn list(&self) -> Result<HookList, HooksError> {
         if self.is_started() {
             self.follow().await;
@@ -389,7 +391,7 @@ impl Hooks {
                     let before = state.engines.insert(name.clone(), engine);
                     assert!(before.is_none(), "a hook has one engine at a time");
                 }
-                // Tried again at the next look; the same reason is logged once.
+                // The next check tries again. The same reason is logged once.
                 Err(error) => {
                     let what = causes(&error);
                     if state.troubles.get(name) != Some(&what) {
@@ -402,7 +404,7 @@ impl Hooks {
     }
 
     // Stops engines whose hook has changed in `table`, is not in it, or has lost its consumer.
-    // Their last runs go on as they began.
+    // Their last runs continue with the old definition.
     fn end_others(&self, table: &HookTable) {
         let mut state = self.state();
         let is_same = |name: &String, engine: &mut Engine| {
@@ -480,7 +482,8 @@ async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<
         from,
         prefixes: hook.prefixes(),
         ack_wait: HOOK_ACK_WAIT,
-        // The hook counts attempts by its own settings, which may change while the consumer stays.
+        // The hook counts attempts by its settings, which may change while the consumer stays the
+        // same.
         max_deliver: None,
         ..ConsumerOptions::default()
     });

@@ -1,10 +1,10 @@
 //! Change: one event of one key, as it is delivered to watchers and consumers.
 //!
-//! An entry that applies makes one change for each of its ops: a put or a delete. Two kinds come
-//! from no op. When the local clock passes the expiry of a key's winner, the key expires; its heads
-//! stay as they are. When entries stop or begin to count because memberships changed, keys whose
-//! heads differ afterwards are retracted. Heads, conflict and previous winner are those on this
-//! node when the change is made, so two nodes may report them differently.
+//! An entry that applies makes one change for each of its ops: a put or a delete. Changes of two
+//! kinds are made by no op. When the local clock passes the expiry of a key's winner, the key
+//! expires; its heads stay as they are. When entries stop or begin to count because memberships
+//! changed, keys whose heads differ afterwards are retracted. Heads, conflict and previous winner
+//! are those on this node when the change is made, so two nodes may report them differently.
 
 use std::sync::Arc;
 
@@ -124,11 +124,11 @@ pub struct Change {
     pub kind: Kind,
     /// Value that was put; `None` for every other kind, and for a watch of keys only.
     pub value: Option<Bytes>,
-    /// Time from which on the value reads as deleted, in ms since 1970; `None` if it never expires.
-    /// For `Expire`, the time at which the winner expired.
+    /// Time from which on the value reads as deleted, in ms since 1970; `None` if the value never
+    /// expires. For `Expire`, the time at which the winner expired.
     pub expires_ms: Option<u64>,
     /// Entry that made the change. For `Expire`, the winner that expired; for `Retract`, the winner
-    /// now, or the one before if the key has no head any more.
+    /// now, or the last winner if the key has no head left.
     pub entry: EntryRef,
     /// The author's entry before `entry`; `None` for its first one, and for `Expire` and `Retract`.
     pub prev: Option<EntryId>,
@@ -143,8 +143,8 @@ pub struct Change {
     pub depth: u32,
     /// Heads of the key on this node when the change was made.
     pub heads: Heads,
-    /// Winner before this change; `None` if there was none, and for a put or delete that was read
-    /// from the log or the state. For `Expire`, the winner that expired.
+    /// Winner before this change; `None` if the key had no winner, and for a put or delete that was
+    /// read from the log or the state. For `Expire`, the winner that expired.
     pub previous: Option<EntryRef>,
     /// Where the change came from.
     pub origin: Origin,
@@ -152,7 +152,7 @@ pub struct Change {
     /// state. For `Retract`, and for an `Expire` that comes from the state, the time at which the
     /// change was made.
     pub arrived_ms: u64,
-    /// Whether a higher entry was the winner already, so that this one did not become it.
+    /// Whether a higher entry was the winner already, so that this entry did not become the winner.
     pub late: bool,
 }
 
@@ -160,8 +160,7 @@ impl Change {
     /// Returns the change of a key whose heads were `before` and are `after` because entries no
     /// longer count, or count again.
     ///
-    /// `arrived_ms`: the time now, in ms since 1970. Returns `None` if there are no heads in
-    /// either.
+    /// `arrived_ms`: the time now, in ms since 1970. Returns `None` if both are empty.
     pub fn retract(key: Bytes, before: &Heads, after: Heads, arrived_ms: u64) -> Option<Self> {
         let previous = before.winner().map(EntryRef::from);
         let entry = after.winner().map(EntryRef::from).or(previous)?;
@@ -186,8 +185,8 @@ impl Change {
 
     /// Returns the expiry, at `ms` since 1970, of a key that has `heads`.
     ///
-    /// Returns `None` if the winner does not expire at or before `ms`: it was superseded since the
-    /// expiry was noted.
+    /// Returns `None` if the winner does not expire at or before `ms`: the winner was superseded
+    /// since the expiry was noted.
     pub fn expiry(
         key: Bytes,
         ms: u64,

@@ -2,12 +2,12 @@
 //!
 //! The frontier names the entries delivered whole. At most one further entry is delivered in part:
 //! it is named together with the number of its first ops that were delivered. Expiries are
-//! delivered through a time. A replica that has all entries of the frontier can go on from a
+//! delivered through a time. A replica that has all entries of the frontier can continue from a
 //! cursor.
 //!
 //! The text is base64url without padding (RFC 4648, section 5) over a version byte, the encoded
 //! `Cursor` of `lattice.proto`, and the first 4 bytes of the BLAKE3 hash of both. The check sum
-//! finds typing errors and cut text; it does not authenticate.
+//! finds typing errors and truncated text; it does not authenticate.
 
 use std::{fmt, str::FromStr};
 
@@ -28,7 +28,7 @@ pub struct Cursor {
     pub store: StoreId,
     /// Tips of all entries that have been delivered whole.
     pub frontier: Frontier,
-    /// Entry past the frontier that was delivered in part; `None` if there is none.
+    /// Entry past the frontier that was delivered in part; `None` if no entry was.
     pub partial: Option<Partial>,
     /// Time through which expiries have been delivered, inclusive, in ms since 1970.
     pub expired_through_ms: u64,
@@ -48,7 +48,7 @@ pub struct Partial {
 /// Why a text is refused as a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// No node wrote the text, or it was cut or mistyped.
+    /// No node wrote the text, or the text was truncated or mistyped.
     #[error("this is not a cursor: {what}")]
     Garbage {
         /// The fault, for people.
@@ -95,14 +95,14 @@ impl FromStr for Cursor {
         let bytes = BASE64URL_NOPAD
             .decode(text.trim().as_bytes())
             .map_err(|_letters| {
-                garbage("it has a character that cursors do not have, or it was cut")
+                garbage("it has a character that cursors do not have, or it was truncated")
             })?;
         let (body, sum) = bytes
             .split_last_chunk::<4>()
             .ok_or(garbage("it is too short"))?;
         let (version, message) = body.split_first().ok_or(garbage("it is too short"))?;
         if check(body) != *sum {
-            return Err(garbage("its check sum is wrong; it was mistyped or cut"));
+            return Err(garbage("its check sum is wrong: mistyped or truncated"));
         }
         if *version != VERSION {
             return Err(CursorError::Version { version: *version });

@@ -6,9 +6,9 @@
 //!
 //! [`Frontier::missing_from`] compares two frontiers by places and ids alone, without a log. An
 //! author who has at most one tip on either side is taken not to have forked: the entries after the
-//! lower seq are missing on that side. If ids show a fork (several tips on a side, or two different
-//! ids at one seq), the range begins at the first entry, because tips do not show which entries
-//! both have.
+//! lower seq are missing on the side with that seq. If ids show a fork (several tips on a side, or
+//! two different ids at one seq), the range begins at the first entry, because tips do not show
+//! which entries both sides have.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -71,7 +71,7 @@ pub struct MissingRange {
 }
 
 impl Frontier {
-    /// Adds `tip` beside the other tips of `author`; no effect if it is there already.
+    /// Adds `tip` beside the other tips of `author`. Does nothing if `author` has this tip already.
     pub fn insert(&mut self, author: Author, tip: FrontierTip) {
         let tips = self.0.entry(author).or_default();
         if let Err(place) = tips.binary_search(&tip) {
@@ -93,7 +93,7 @@ impl Frontier {
         self.insert(author, tip);
     }
 
-    /// Makes `tip` the only tip of `author`, whatever tips were there.
+    /// Makes `tip` the only tip of `author`, in place of all earlier tips.
     pub fn replace(&mut self, author: Author, tip: FrontierTip) {
         self.0.insert(author, vec![tip]);
     }
@@ -128,7 +128,7 @@ impl Frontier {
         self.0.get(author).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Returns the highest seq of `author`; 0 if it has no entry.
+    /// Returns the highest seq of `author`; 0 if the frontier has no entry of it.
     pub fn seq(&self, author: &Author) -> Seq {
         self.tips(author).last().map_or(0, |tip| tip.seq)
     }
@@ -176,7 +176,7 @@ impl Frontier {
             let forked = theirs.len() > 1 || self.tips(&author).len() > 1;
             let highest = theirs.last().map_or(0, |tip| tip.seq);
             // The only tip of `other` is at a greater seq: either `other` has `tip`, or the author
-            // forked. Only a log could decide.
+            // forked. Only a log shows which of the two is the case.
             if !forked && highest > tip.seq {
                 return None;
             }
@@ -199,8 +199,8 @@ impl Frontier {
 
     /// Returns the number of entries that `self` has and `other` is missing.
     ///
-    /// As exact as `missing_from`: for a forked author it may count entries that `other` has, or
-    /// count an entry once for each branch.
+    /// As exact as `missing_from`: for a forked author the number may include entries that `other`
+    /// has, and an entry may count once for each branch.
     pub fn entries_beyond(&self, other: &Self) -> u64 {
         let missing = self.missing_from(other).into_iter();
         missing

@@ -1,9 +1,9 @@
-//! Pattern: globs over keys, and sets of key prefixes.
+//! Patterns: globs over keys, and sets of key prefixes.
 //!
 //! Keys are bytes; `/` is the only separator. In a pattern `?` matches one byte except `/`, `*`
 //! matches any number of bytes except `/` (also none), `**` (two stars or more) matches any number
 //! of any bytes, and `\` followed by a byte matches that byte. Every other byte matches itself. A
-//! pattern has to match the whole key: `/jobs/*` matches `/jobs/1` but not `/jobs/1/done`. A match
+//! pattern must match the whole key: `/jobs/*` matches `/jobs/1` but not `/jobs/1/done`. A match
 //! takes time proportional to the length of the key times that of the pattern, at most.
 
 use std::fmt;
@@ -40,7 +40,7 @@ pub enum PatternError {
     #[error("an empty pattern matches no key")]
     Empty,
     /// The text is longer than `PATTERN_BYTES_MAX`.
-    #[error("a pattern has at most {bytes_max} bytes; this one has {bytes}")]
+    #[error("the pattern has {bytes} bytes; the limit is {bytes_max}")]
     TooLong {
         /// Length of the text, in bytes.
         bytes: usize,
@@ -48,7 +48,7 @@ pub enum PatternError {
         bytes_max: usize,
     },
     /// The text ends with an unescaped `\`.
-    #[error("a pattern does not end with a single \\: write \\\\ for the byte itself")]
+    #[error("the pattern ends with a single \\: write \\\\ for a backslash")]
     Unfinished,
 }
 
@@ -115,9 +115,9 @@ impl Pattern {
         let Some(key) = key.strip_prefix(self.head.as_ref()) else {
             return false;
         };
-        // `states[i]`: whether the bytes so far match the tokens before token `i`. A star matches
-        // no byte, too, so it can be passed without one. `reached` is the same for the end of the
-        // pattern.
+        // `states[i]`: whether the bytes so far match the tokens before token `i`. A star can match
+        // no byte, so a state can move past it without one. `reached` is the same for the end of
+        // the pattern.
         let mut states = Vec::with_capacity(self.rest.len());
         let mut reached = true;
         for token in &self.rest {
@@ -157,12 +157,12 @@ impl Token {
     }
 }
 
-/// Returns the fewest of `prefixes` that cover all of them, sorted: no key begins with two of
-/// these.
+/// Returns the smallest subset of `prefixes` that covers all of them, sorted: no key begins with
+/// two of its prefixes.
 pub fn cover(prefixes: impl IntoIterator<Item = Bytes>) -> Vec<Bytes> {
     let mut sorted: Vec<Bytes> = prefixes.into_iter().collect();
     sorted.sort();
-    // In sorted order the prefixes that one covers come directly after it.
+    // In sorted order the prefixes that one prefix covers directly follow it.
     sorted.dedup_by(|later, kept| later.starts_with(kept));
     sorted
 }
@@ -244,7 +244,7 @@ mod tests {
         );
     }
 
-    // A matcher that backtracks would take exponential time here.
+    // A matcher that backtracks would take exponential time for this pattern.
     #[test]
     fn worst_pattern_takes_key_times_pattern_steps() {
         let pattern = Pattern::new("*a**a".repeat(PATTERN_BYTES_MAX / 5)).unwrap();

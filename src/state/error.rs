@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StateError {
-    /// The file is not as it was written. It is built again from the log.
+    /// The file is not as it was written. The file is built again from the log.
     #[error("the state file is damaged: {what}")]
     Damaged {
         /// The check that failed, for people.

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 
-/// A set of keys that may take a key for another one, and never forgets one.
+/// A set of keys. It may report a key that was never added, and never misses a key that was added.
 #[derive(Debug)]
 pub(super) struct KeyFilter {
     words: Vec<u64>,
@@ -23,8 +23,8 @@ impl KeyFilter {
         }
     }
 
-    /// Returns true when `key` was never added for certain. With 10 million keys in the filter, 1
-    /// in 40 of the keys that were never added gets false.
+    /// Returns true only when `key` was certainly never added. With 10 million keys in the filter,
+    /// it returns false for 1 in 40 of the keys that were never added.
     pub(super) fn is_new(&self, key: &[u8]) -> bool {
         places(key).any(|(word, bit)| self.words[word] & bit == 0)
     }

@@ -23,8 +23,8 @@ use crate::{
 
 enum Job {
     Write(Write),
-    /// The views no longer have the rows last written. Freeing them takes as long as hundreds of
-    /// puts, so this thread does it and not the writer.
+    /// The views no longer have the rows last written. Freeing the rows takes as long as hundreds
+    /// of puts, so this thread frees them and not the writer.
     Forget,
 }
 
@@ -43,8 +43,8 @@ struct Write {
 /// Owns the database's writing end and the thread that uses it.
 #[derive(Debug)]
 pub(super) struct Flusher {
-    // Sent by the store's writer. Room for a write and the `Forget` of the one before, so sending
-    // never waits. Dropped by `stop`: the thread ends after the jobs at hand.
+    // Sent by the store's writer. Room for a write and the `Forget` of the write before it, so
+    // sending never waits. Dropped by `stop`: the thread ends after the queued jobs.
     jobs: mpsc::SyncSender<Job>,
     // Sent by the thread, one for each `Write`. Closed when the thread has panicked.
     results: mpsc::Receiver<Result<Flushed, StateError>>,
@@ -85,8 +85,8 @@ impl Flusher {
         self.busy
     }
 
-    /// Begins to write the layer that `view` has as `flushing`. Its result must be taken before the
-    /// next one begins.
+    /// Begins to write the layer that `view` has as `flushing`. The result must be taken before the
+    /// next write begins.
     pub(super) fn begin(
         &mut self,
         view: &View,
@@ -107,8 +107,8 @@ impl Flusher {
         drop(self.jobs.send(Job::Write(job)));
     }
 
-    /// Returns the result of the write that `begin` began; `None` when there is none, or it goes on
-    /// and `wait` is false.
+    /// Returns the result of the write that `begin` began; `None` when there is none, or when it is
+    /// still running and `wait` is false.
     pub(super) fn finish(&mut self, wait: bool) -> Result<Option<Flushed>, StateError> {
         if !self.busy {
             return Ok(None);
@@ -130,7 +130,7 @@ impl Flusher {
         }
     }
 
-    /// Frees the rows last written. Call it when no view to come has them.
+    /// Frees the rows last written. Call it once no new view can contain them.
     pub(super) fn forget(&self) {
         drop(self.jobs.send(Job::Forget));
     }
@@ -197,8 +197,8 @@ impl Write {
                 let row = row::seal(HEADS, key, body);
                 added += u64::from(heads.insert(key.as_ref(), row.as_slice())?.is_none());
             }
-            // Invariant 5 of `State`. An error and no assertion: a file that has changed on disk
-            // can cause it, too.
+            // Invariant 5 of `State`. An error and not an assertion: a file that has changed on
+            // disk can cause the difference, too.
             if added != self.new_keys {
                 let expected = self.new_keys;
                 return Err(StateError::Damaged {

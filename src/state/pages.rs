@@ -1,11 +1,11 @@
-//! The blocks of a redb file with a check each, so that no changed bit reaches redb: of the state
-//! file, and of those that a floor above keeps.
+//! The blocks of a redb file with a check each, so that no changed bit reaches redb. The state file
+//! uses them, and so do the files of higher floors.
 //!
 //! redb checks its own sums only when it repairs; on an ordinary read a flipped bit can make a
-//! look-up miss a row without any error. Here every block that is read is compared with the sum
+//! look-up miss a row without any error. This module compares every block that is read with the sum
 //! that it had when it was written or first read. A clean close leaves the sums in a file beside
-//! it. After a crash redb checks the whole file once, and the sums are taken from the blocks that
-//! it reads.
+//! the redb file. After a crash redb checks the whole file once, and the sums are taken from the
+//! blocks that it reads.
 
 use std::{
     io,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 const BLOCK: u64 = 4096;
-// Writes of pages after which other threads get the core: they take about `CORE_HELD_MAX`.
+// Pages written before the thread yields its core; writing them takes about `CORE_HELD_MAX`.
 const PAGES_HELD: usize = 8;
 // Time that a disk of half a GiB/s takes to write a piece.
 const PIECE_REST: Duration = Duration::from_millis(1);
@@ -39,8 +39,9 @@ const MAGIC: &[u8; 8] = b"LTSUMS2\n";
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
-    // By number of the block; 0 while it is not known. Held while blocks are written, so that a
-    // block and its sum change together; a reader that finds a mismatch reads again under it.
+    // By number of the block; 0 while the sum is not known. Held while blocks are written, so that
+    // a block and its sum change together; a reader that finds a mismatch reads again under this
+    // lock.
     sums: Arc<Mutex<Vec<u64>>>,
     // Offsets (begin, end) of what was written since the last sync.
     unsynced: Arc<Mutex<Vec<(u64, u64)>>>,
@@ -59,30 +60,31 @@ impl Pages {
         }
     }
 
-    /// Sets whether a sync writes everything to the disk at once. That takes less time, but other
-    /// threads that wait for the disk wait for all of it; by default it is written in pieces.
+    /// Sets whether a sync writes everything to the disk at once. One write takes less time, but
+    /// other threads that wait for the disk wait for all of it. By default a sync writes in pieces.
     pub(crate) fn set_at_once(&self, at_once: bool) {
         self.at_once.store(at_once, Ordering::Relaxed);
     }
 
-    /// Reads the sums that a clean close left, and removes their file: they hold only until the
-    /// next write.
+    /// Reads the sums that a clean close left, and removes their file: the sums are valid only
+    /// until the next write.
     ///
-    /// Returns `None` when there are none, or they are not for a file of `file_bytes`.
+    /// Returns `None` when there are no sums, or they are not for a file of `file_bytes`.
     pub(crate) fn take_sums(disk: &dyn Disk, path: &Path, file_bytes: u64) -> Option<Vec<u64>> {
         let sums_path = sums_path(path);
         let file = disk.open(&sums_path, Open::Existing).ok()?;
         let read = read_sums(file.as_ref(), file_bytes);
         disk.remove(&sums_path).ok()?;
-        // If the file came back after a power cut, every block written since would look damaged.
+        // Without this sync, the sums file could reappear after a power cut, and every block
+        // written since would look damaged.
         disk.sync_dir(path.parent()?).ok()?;
         read
     }
 
-    /// Writes the sums beside the file. Call it when nothing writes to the file any more.
+    /// Writes the sums beside the file. Call it when the file is no longer written to.
     ///
     /// # Errors
-    /// Any error of the file system. The next open is slower then, and as safe.
+    /// Any error of the file system. After an error the next open is slower, and as safe.
     pub(crate) fn leave_sums(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&self.file.len()?.to_le_bytes());
@@ -93,7 +95,7 @@ impl Pages {
         bytes.extend_from_slice(check.as_bytes());
         let sums_path = sums_path(path);
         let file = match disk.open(&sums_path, Open::New) {
-            // Old sums that could not be removed.
+            // The file with old sums could not be removed before.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let file = disk.open(&sums_path, Open::Existing)?;
                 file.set_len(0)?;
@@ -172,7 +174,8 @@ impl StorageBackend for Pages {
             if self.matches(offset, out) {
                 return Ok(());
             }
-            // A write may have changed half of it meanwhile.
+            // A write may have changed part of the range during the read, so reads again under the
+            // lock.
             let mut sums = self.sums();
             self.file.read_at(out, offset)?;
             return check(&mut sums, offset, out);
@@ -192,7 +195,7 @@ impl StorageBackend for Pages {
         Ok(())
     }
 
-    // Called when a transaction ends, which may have written a hundred MiB.
+    // Called at the end of a transaction, which may have written a hundred MiB.
     fn sync_data(&self) -> io::Result<()> {
         let written = std::mem::take(&mut *self.unsynced());
         if !self.at_once.load(Ordering::Relaxed) {
@@ -205,7 +208,7 @@ impl StorageBackend for Pages {
         self.write_blocks(offset, data)?;
         let mut unsynced = self.unsynced();
         unsynced.push((offset, offset + data.len() as u64));
-        // A transaction is long work, which offers its core to others (see `pace`).
+        // A transaction is long work, so it offers its core to other threads (see `pace`).
         if unsynced.len().is_multiple_of(PAGES_HELD) {
             drop(unsynced);
             thread::yield_now();

@@ -16,7 +16,7 @@
 //! meta row    "lacks", while entries that the frontier leads back to are missing
 //! ```
 //! Numbers are little-endian. Equal heads have equal bytes on every node. The check finds damage;
-//! it does not stop anybody who can write the file. Rows of earlier builds are read, too: their
+//! it does not protect against a writer of the file. Rows of earlier builds are also read: their
 //! check is 8 bytes of BLAKE3 of table, key length u64, key and body.
 
 use bytes::{Buf as _, BufMut as _, Bytes};

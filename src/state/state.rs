@@ -45,14 +45,15 @@ pub struct Staged {
 /// `stage` adds an entry to the staged view, `show` lets readers see it, `forget` drops it. `flush`
 /// begins to write the shown rows to the file, `finish_flush` takes the result.
 ///
-/// Invariants, asserted where they could break. 2 with the order log sync, then `show`, keeps the
-/// file from being ahead of the logs; 3 and 4 keep every staged row readable.
+/// Invariants, asserted where they could break. Invariant 2, and the order of log sync before
+/// `show`, keep the file from being ahead of the logs; invariants 3 and 4 keep every staged row
+/// readable.
 ///
 /// 1. Views are shown in order: each has a higher version than the one before, and the time through
 ///    which expiries were reported does not go back.
 /// 2. Only shown rows are flushed.
 /// 3. One flush at a time: a row is in `recent` until a flush takes it, in `flushing` until the
-///    file has it, and in `flushed` from then on. No step leaves it out.
+///    file has it, and in `flushed` from then on. No step leaves a row out.
 /// 4. An entry is staged with one list of heads for each op.
 /// 5. A flush adds as many heads rows as keys were counted since the flush before.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub struct State {
     staged: View,
     // Written by this end only.
     shown: StateReader,
-    // Keys of the last flush that was begun, or of the file as it was opened.
+    // Number of keys when the last flush began, or when the file was opened.
     keys_flushed: u64,
     // Set by `fill`, cleared by `filled`.
     filling: Option<Filling>,
@@ -82,7 +83,8 @@ struct Filling {
 /// Gives readers the newest view. A clone gives the same views.
 //
 // The lock is written by `State::show` and its like, on the writer's thread, and read by everybody.
-// It is held to exchange or clone the `Arc`; no other lock is taken and nothing awaited under it.
+// The lock is held to exchange or clone the `Arc`; no other lock is taken and nothing awaited under
+// it.
 #[derive(Debug, Clone)]
 pub struct StateReader(Arc<RwLock<Arc<View>>>);
 
@@ -228,14 +230,14 @@ impl State {
         });
     }
 
-    /// Ends what `fill` began: the whole log is staged.
+    /// Ends the mode that `fill` began: the whole log is staged.
     pub fn filled(&mut self) {
         self.pages.set_at_once(false);
         self.filling = None;
     }
 
     /// Sets whether entries are missing from the state because they could not be read. Entries that
-    /// are staged later may cite such an entry.
+    /// are staged later may cite a missing entry.
     pub fn lack(&mut self, lacks: bool) {
         self.staged.lacks = lacks;
     }
@@ -274,8 +276,8 @@ impl State {
 
     /// Changes the heads of an entry's keys in the staged view. The author has not forked.
     ///
-    /// Returns the change of each op; `None` for an op that is void. On an error nothing of the
-    /// entry is staged.
+    /// Returns the change of each op; `None` for an op that is void. On an error no op of the entry
+    /// is staged.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -311,8 +313,8 @@ impl State {
         let mut caused = None;
         if let Some(cause) = &entry.header.cause {
             let cause = CauseId::of(&entry.author(), cause);
-            // If both branches of a fork have such an entry, the lower counts, in whatever order
-            // the two are applied.
+            // If both branches of a fork have an entry for this cause, the lower entry counts, in
+            // whatever order the two are applied.
             let this = (entry.header.seq, entry.id);
             let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
             caused = Some((cause, first));
@@ -363,7 +365,7 @@ impl State {
         &self.staged
     }
 
-    /// Lets readers see the staged entries. The logs must have synced them, but for entries that
+    /// Lets readers see the staged entries. The logs must have synced these entries, unless they
     /// were durable before.
     ///
     /// # Panics
@@ -383,7 +385,7 @@ impl State {
         self.staged = View::clone(&self.shown.view());
     }
 
-    /// Returns the bytes of rows, about, that are in memory only and in no flush.
+    /// Returns roughly the bytes of the rows that are in memory only and in no flush.
     pub fn recent_bytes(&self) -> usize {
         self.staged.recent.bytes
     }
@@ -417,7 +419,7 @@ impl State {
     }
 
     /// Takes the result of the flush, and waits for it if `wait` is true. Returns false when there
-    /// is no flush, or it goes on.
+    /// is no flush, or when it is still running.
     ///
     /// # Errors
     /// `Damaged`, `Io`: the state must be opened again.
@@ -427,7 +429,7 @@ impl State {
         };
         self.staged.flushed = Arc::new(flushed);
         self.staged.flushing = Layer::default();
-        // Entries staged meanwhile stay hidden: of the shown view only the lower layers change.
+        // Entries staged meanwhile stay hidden: only the lower layers of the shown view change.
         let mut shown = View::clone(&self.shown.view());
         shown.flushed = Arc::clone(&self.staged.flushed);
         shown.flushing = Layer::default();
@@ -436,11 +438,11 @@ impl State {
         Ok(true)
     }
 
-    /// Closes the file so that it opens fast. Shown rows that were not flushed are not in it; the
-    /// next start reads them from the logs.
+    /// Closes the file so that it opens fast. Shown rows that were not flushed are not in the file;
+    /// the next start reads them from the logs.
     ///
     /// # Errors
-    /// `Damaged`, `Io`; then the file is as safe as after a crash.
+    /// `Damaged`, `Io`; after an error the file is as safe as after a crash.
     pub fn close(self) -> Result<(), StateError> {
         let Self {
             disk,
@@ -460,7 +462,8 @@ impl State {
 }
 
 impl Filling {
-    // redb keeps every page that is not durable yet in memory, so some flushes make them durable.
+    // redb keeps every page that is not durable yet in memory, so some flushes make the pages
+    // durable.
     fn durability(&mut self) -> Durability {
         self.flushes += 1;
         if self.flushes.is_multiple_of(FLUSHES_UNTIL_DURABLE) {
@@ -512,7 +515,8 @@ fn head_bytes(head: &Head) -> usize {
     size_of::<Head>() + value
 }
 
-// Every this many flushes of a file that is filled one is durable. Each has `RECENT_BYTES_MAX / 2`.
+// Number of flushes, while a file is filled, of which one is durable. Each flush has
+// `RECENT_BYTES_MAX / 2`.
 const FLUSHES_UNTIL_DURABLE: u64 = 32;
-// Bytes of memory that a row takes besides its key and value, about.
+// Rough number of bytes of memory that a row takes besides its key and value.
 const ROW_OVERHEAD_BYTES: usize = 120;

@@ -14,7 +14,7 @@ use crate::{
 /// The content of a state file besides its heads.
 #[derive(Debug, Default)]
 pub struct Stored {
-    /// The entries that the rows follow from.
+    /// The entries from which the rows were computed.
     pub frontier: Frontier,
     /// True when some of these entries are missing from the rows: they could not be read when the
     /// file was built.
@@ -22,7 +22,7 @@ pub struct Stored {
     /// Notes: rows that the store keeps beside the state, key and body as they were given to
     /// `State::flush`.
     pub notes: Vec<(Vec<u8>, Vec<u8>)>,
-    /// True when there was no file and an empty one was made.
+    /// True when no file existed and an empty one was made.
     pub created: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), State
     let Some(row) = meta.get(FRONTIER)? else {
         return Ok((stored, Counts::default()));
     };
-    let truncated = || StateError::damaged("the frontier is cut");
+    let truncated = || StateError::damaged("the frontier is truncated");
     let mut body = row::unseal(META, FRONTIER.as_bytes(), row.value())
         .ok_or_else(|| StateError::damaged("the frontier fails its check"))?;
     let mut number = || {

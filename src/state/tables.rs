@@ -14,8 +14,8 @@ pub(super) const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinitio
 pub(super) const CAUSES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(CAUSES);
 pub(super) const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(META);
 
-// Keys of the meta table. The row of `FRONTIER` has the counts and the frontier that the other rows
-// follow from.
+// Keys of the meta table. The row of `FRONTIER` holds the counts, and the frontier of the entries
+// from which the other rows were computed.
 pub(super) const FRONTIER: &str = "frontier";
 // Present while some entries that the frontier leads back to are missing from the rows.
 pub(super) const LACKS: &str = "lacks";

@@ -64,8 +64,8 @@ fn shown_rows_are_in_the_file_after_a_flush() {
     }
 }
 
-/// A row that is counted as new and replaces another, or the other way round, means that a look-up
-/// missed a row: its heads would be lost.
+/// If a row that is counted as new replaces another row, or the reverse, a look-up missed a row,
+/// whose heads would be lost.
 #[test]
 fn flush_that_miscounts_its_keys_is_damage() {
     let place = place();

@@ -1,7 +1,8 @@
 //! A view of the state: all heads as of one frontier. Cheap to clone, never changes.
 //!
-//! A view has three layers, of which the first one that has a row decides: rows that changed since
-//! the last flush, rows that are being flushed, and rows in the file as of its last commit.
+//! A view has three layers: rows that changed since the last flush, rows that are being flushed,
+//! and rows in the file as of its last commit. The first layer that has a row for a key is the one
+//! that is read.
 
 use std::{
     collections::BTreeMap,
@@ -34,14 +35,15 @@ pub struct View {
     pub(super) recent: Layer,
     pub(super) flushing: Layer,
     pub(super) flushed: Arc<Flushed>,
-    /// The entries that the heads follow from; but see `lacks`.
+    /// The entries from which the heads were computed, apart from the entries that `lacks`
+    /// describes.
     pub frontier: Arc<Frontier>,
     /// True when some entries that the frontier leads back to are missing from the heads: they
     /// could not be read when the state was built.
     pub lacks: bool,
     /// Rises with every view that is shown, and does not go back until the store is closed.
     pub version: u64,
-    /// Number of keys ever written, those with a tombstone included.
+    /// Number of keys ever written, including keys with a tombstone.
     pub keys: u64,
     /// Number of entries applied.
     pub entries: u64,
@@ -59,7 +61,7 @@ pub(super) struct Layer {
     // False for a row that the flush removes.
     pub(super) expiry: OrdMap<(u64, Bytes), bool>,
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
-    // Memory that the rows take, about.
+    // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
 
@@ -234,7 +236,7 @@ impl View {
 
 impl View {
     /// Returns about `limit` of the winners that `expiring` returns, and a time: every winner that
-    /// expires through that time (inclusive) is among them, and no other. So the winners of one
+    /// expires through that time (inclusive) is returned, and no other. So the winners of one
     /// millisecond are returned together.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ impl Fdatasync {
 
 /// Returns the rows per second that redb writes in sorted batches, each of them durable.
 ///
-/// `keys` come in the order in which the store gets them. Rows are as long as those of the state.
+/// `keys` are in the order in which the store gets them. Rows are as long as those of the state.
 pub(super) fn redb_rows(
     scratch: &Scratch,
     keys: impl Iterator<Item = Bytes>,
@@ -157,7 +157,7 @@ fn write_rows(
 }
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
-// As many rows as a store keeps in memory before it writes them.
+// The number of rows that a store keeps in memory before it writes them.
 const BATCH_ROWS: usize = 80_000;
 // Bytes of a row with one head, without its value.
 const ROW_FIXED_BYTES: usize = 2 + 85 + 4 + 8;

@@ -53,9 +53,8 @@ impl Fanout {
         scratch: &Scratch,
         report: &mut Report<'_>,
     ) -> Result<(), Failure> {
-        // Idle watchers come first: after the other case, they would reuse its freed memory, and
-        // their
-        // own would not be seen.
+        // Idle watchers are measured first: after the other case, they would reuse its freed
+        // memory, and the memory that they need would not be seen.
         if self.idle > 0 {
             report.case(format!(
                 "{} idle watchers of {} other prefixes, {} callers",
@@ -76,7 +75,8 @@ impl Fanout {
     async fn busy(&self, scratch: &Scratch, report: &mut Report<'_>) -> Result<(), Failure> {
         let node = scratch::open(&scratch.new_path()).await?;
         let store = node.root();
-        // Sends the number of puts, once all are done; kept open until all watchers have ended.
+        // Sends the number of puts once all puts are finished; kept open until all watchers have
+        // ended.
         let (count_sender, count) = signal::channel(None);
         let mut watchers = JoinSet::new();
         let mut ready = Vec::new();
@@ -164,7 +164,7 @@ impl Fanout {
             let (ready_sender, is_ready) = oneshot::channel();
             // A block, because an async function would store its argument twice.
             idle.spawn(async move {
-                // The first event is `CaughtUp`; after it come heartbeats only.
+                // The first event is `CaughtUp`; all later events are heartbeats.
                 drop(watch.next().await);
                 ready_sender.send(()).ok();
                 while watch.next().await.is_some() {}
@@ -184,7 +184,7 @@ impl Fanout {
     }
 }
 
-// Counts changes until there are as many as `count` announces.
+// Counts changes until their number reaches the number that `count` sends.
 async fn take_all(
     store: Store,
     ready: oneshot::Sender<()>,
@@ -217,13 +217,13 @@ async fn take_all(
 
 /// Goal: deliveries per second to 450 watchers.
 const DELIVERIES_RATE: f64 = 1_400_000.0;
-/// Goal: how much slower puts are with the idle watchers.
+/// Goal: slowdown of puts by the idle watchers, in percent.
 const IDLE_COST_PERCENT: f64 = 5.0;
 /// Goal: memory of an idle watcher.
 const IDLE_BYTES: f64 = 1024.0;
 /// Measurements with and without idle watchers.
 const PAIRS: u32 = 5;
-/// Few enough to keep the state small, which is not measured here.
+/// Number of random keys: small, because the size of the state is not measured.
 const RANDOM_KEYS: u64 = 10_000;
 /// Idle watchers that start at the same time.
 const READY_AT_ONCE: usize = 16;

@@ -141,5 +141,5 @@ async fn join((_, net): &(Node, Net), (_, host): &(Node, Net)) -> Result<(), Fai
 
 /// Time for the gossip swarm to become stable.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Goal: time from put to event, less that of an fdatasync, in microseconds.
+/// Goal, in microseconds: time from put to event minus the time of an fdatasync.
 const ABOVE_US: f64 = 1000.0;

@@ -119,5 +119,5 @@ fn refused(error: &HooksError) -> Failure {
 }
 
 const PROGRAM: &str = "true";
-/// Goal: time of a run, less that of the process.
+/// Goal: time of a run minus the time of its process.
 const BESIDES_MS: f64 = 2.0;

@@ -21,7 +21,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Makes the keys of caller number `caller`: its own new keys, or random ones out of `among`
+    /// Makes the keys of caller number `caller`: its own new keys, or random keys out of `among`
     /// keys that all callers share.
     pub(super) fn new(caller: usize, among: Option<u64>) -> Self {
         Self {
@@ -56,7 +56,7 @@ pub(super) fn value(bytes: usize) -> Bytes {
     Bytes::from(vec![b'v'; bytes])
 }
 
-/// Callers in this process, of which each puts one key after the other without a pause.
+/// Callers in this process. Each caller puts one key after the other without a pause.
 #[derive(Debug)]
 pub(super) struct Callers {
     keys: Vec<Keys>,
@@ -73,7 +73,7 @@ impl Callers {
         }
     }
 
-    /// Lets the callers put for `time`. The next turn goes on with the next keys.
+    /// Lets the callers put for `time`. The next turn continues with the next keys.
     pub(super) async fn turn(&mut self, store: &Store, time: Duration) -> Result<Samples, Failure> {
         let start = Instant::now();
         // A single caller runs on this task, as in a program that does nothing else.

@@ -18,7 +18,7 @@ use crate::cli::{
     exit::Failure,
 };
 
-/// Memory while a watcher does not read and puts go on
+/// Memory while a watcher does not read and puts continue
 #[derive(Debug, Args)]
 pub(super) struct Memory {
     #[command(flatten)]
@@ -62,7 +62,7 @@ impl Memory {
         let before = store.frontier();
         let mut changes = 0_u64;
         let most = resident.iter().copied().max().unwrap_or(0);
-        // At last the watcher reads, and must reach the frontier of the last put.
+        // The watcher now reads, and must reach the frontier of the last put.
         while watch.cursor().frontier != before {
             let event = tokio::time::timeout(READ_WAIT, watch.next()).await;
             match event.map_err(|error| failed("the watch has stopped", &error))? {
@@ -88,8 +88,8 @@ pub(super) fn resident_bytes() -> u64 {
     resident_of(std::process::id()).0
 }
 
-/// Returns the resident bytes of a process now, and at most so far; 0 if the system does not report
-/// them.
+/// Returns the current and the largest number of resident bytes of a process; 0 if the system does
+/// not report them.
 pub(super) fn resident_of(pid: u32) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let bytes = |name: &str| {
@@ -107,5 +107,5 @@ pub(super) fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Longest wait for an event when the watcher reads at last.
+/// Longest wait for an event once the watcher reads.
 const READ_WAIT: Duration = Duration::from_secs(30);

@@ -152,7 +152,7 @@ async fn killed(dir: &Path, value_bytes: usize) -> Result<(), Failure> {
     let mut client = daemon.connect().await?;
     let start = Instant::now();
     let mut number = 0_u32;
-    // Long enough that the saved state has moved on, but is behind the log.
+    // Writes long enough for the state file to be flushed at least once and to be behind the log.
     while start.elapsed() < WRITE_BEFORE_KILL {
         let request = lattice::wire::api::PutRequest {
             key: Bytes::from(format!("/killed/{number:010}")),
@@ -188,7 +188,7 @@ fn millis(time: Duration) -> f64 {
 
 /// Goal: time to open a million entries after a clean close.
 const CLEAN_MS: f64 = 100.0;
-/// Goal: rows per second of a rebuild, to those of redb alone.
+/// Goal: rows per second of a rebuild, divided by those of redb alone.
 const REBUILD_RATIO: f64 = 0.7;
 /// Times that the store is opened after a clean close; the shortest counts.
 const CLEAN_OPENS: usize = 3;

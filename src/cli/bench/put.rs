@@ -153,7 +153,7 @@ impl Put {
 enum PutGoal {
     /// Puts per second.
     Rate(f64),
-    /// Puts per second, to the rate of the faster fdatasync.
+    /// Puts per second divided by the fdatasyncs per second of the faster file.
     Ratio(f64),
 }
 
@@ -293,7 +293,7 @@ fn report_puts(
     }
 }
 
-/// Goal for one caller in this process: puts to fdatasyncs.
+/// Goal for one caller in this process: puts per second divided by fdatasyncs per second.
 const ONE_CALLER_RATIO: f64 = 0.8;
 /// Goal for 256 callers in this process: puts per second.
 const IN_PROCESS_RATE: f64 = 120_000.0;

@@ -41,7 +41,7 @@ pub(super) struct Replay {
     /// Watches that catch up at the same time in the last case
     #[arg(long, value_name = "N", default_value_t = 1000)]
     watchers: usize,
-    /// Entries that these watches are behind
+    /// Entries by which these watches are behind
     #[arg(long, value_name = "N", default_value_t = 5_000)]
     behind: usize,
 }
@@ -63,7 +63,7 @@ impl Replay {
         fill(&store, self.entries, ops, self.setup.value).await?;
         let cases = [
             ("every key", PREFIX.to_owned()),
-            // Matches the first hundred keys only.
+            // This prefix matches only the first hundred keys.
             (
                 "a prefix that few keys have",
                 format!("{PREFIX}0000/00000000"),

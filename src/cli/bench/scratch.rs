@@ -107,7 +107,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Returns its process id.
+    /// Returns the process id of the node.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -145,5 +145,5 @@ impl Drop for Daemon {
 
 /// Longest wait until a node serves its socket.
 const START_WAIT: Duration = Duration::from_secs(60);
-/// Time between two attempts to connect meanwhile.
+/// Time between two attempts to connect during that wait.
 const START_RETRY: Duration = Duration::from_millis(20);

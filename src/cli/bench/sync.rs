@@ -102,7 +102,7 @@ impl Sync {
         self.receiver(&from, &to, report).await
     }
 
-    // Measures puts while nothing is synced.
+    // Measures puts without a sync.
     async fn puts_without_sync(&self, daemon: &Daemon) -> Result<Samples, Failure> {
         let stop = CancellationToken::new();
         let samples = tokio::spawn(puts(daemon.connect().await?, stop.clone()));
@@ -113,7 +113,8 @@ impl Sync {
             .map_err(|panic| failed("the caller panicked", &panic))?
     }
 
-    // Measures a node that was offline and catches up on as many entries again, and puts there.
+    // Measures a node that was offline and catches up on as many entries again, and measures puts
+    // on this node.
     async fn receiver(
         &self,
         from: &Path,
@@ -161,7 +162,7 @@ impl Sync {
     }
 }
 
-// Prints the time of puts on one side during a sync, and its ratio to the time without one.
+// Prints the time of puts on one side during a sync, divided by the time without a sync.
 fn compare(
     report: &mut Report<'_>,
     side: &str,
@@ -205,7 +206,7 @@ struct Joined {
     entries: usize,
     // Time from `accepted` to `synced`.
     took: Duration,
-    // Most resident bytes, less those at `accepted`.
+    // Largest number of resident bytes minus the number at `accepted`.
     resident: u64,
 }
 
@@ -285,13 +286,14 @@ async fn puts(mut client: Client, stop: CancellationToken) -> Result<Samples, Fa
     Ok(samples)
 }
 
-/// Goal: entries per second of a sync to rows per second of redb alone; at most `ENTRIES_GOAL`.
+/// Goal: entries per second of a sync, divided by rows per second of redb alone; at most
+/// `ENTRIES_GOAL`.
 const REDB_RATIO: f64 = 0.7;
-/// Measures a thousand puts: with a hundred, the slowest one would be the p99.
+/// Time to measure a thousand puts: with a hundred, the p99 would be the slowest put.
 const NO_SYNC: Duration = Duration::from_secs(10);
 /// Longest wait for the receiver to catch up.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(300);
-/// Time between two looks at the receiver's entries.
+/// Time between two checks of the receiver's entries.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(50);
 /// Time for the receiver to finish writing after it caught up.
 const CATCH_UP_REST: Duration = Duration::from_secs(3);
@@ -299,5 +301,5 @@ const CATCH_UP_REST: Duration = Duration::from_secs(3);
 const ENTRIES_GOAL: f64 = 100_000.0;
 /// Goal: memory of each side, above idle.
 const MEMORY_MIB: f64 = 256.0;
-/// Goal: p99 of a put during a sync, to that without one.
+/// Goal: p99 of a put during a sync, divided by the p99 without a sync.
 const PUT_RATIO: f64 = 3.0;

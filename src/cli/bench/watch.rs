@@ -64,7 +64,7 @@ impl Watch {
             if let Some(pause) = pace {
                 disk.paced_turn(self.setup.turn() / 4, pause)?;
             }
-            // Subscribed before the first put, so that no event is missed.
+            // Subscribes before the first put, so that no event is missed.
             let watch = store.watch_with(WatchOptions {
                 prefixes: vec![Bytes::from_static(PREFIX.as_bytes())],
                 start: Start::Now,
@@ -165,5 +165,5 @@ pub(super) async fn event_times(
     Ok(samples)
 }
 
-/// Goal: time from put to event, to that of an fdatasync.
+/// Goal: time from put to event, divided by the time of an fdatasync.
 const EVENT_RATIO: f64 = 1.5;

@@ -77,9 +77,9 @@ impl Damaged {
 /// An event about the watch itself.
 #[derive(Serialize)]
 pub(crate) struct Marker {
-    /// `caught_up`: the state, or the replay, is complete. `progress`: every matching change up to
-    /// here was printed. `gap`: history is missing and the state follows; keys not named before the
-    /// next `caught_up` do not exist any more.
+    /// `caught_up`: the state, or the replay, is complete. `progress`: every matching change before
+    /// this event was printed. `gap`: history is missing and the state follows; keys not named
+    /// before the next `caught_up` no longer exist.
     pub(crate) r#type: &'static str,
     /// Why history is missing; only in a `gap`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ pub(crate) struct Graph<Id> {
 /// The lines that draw one entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Drawn {
-    /// Lines before the entry's line, in which lanes that lead to it join.
+    /// Lines before the entry's line, in which the lanes that lead to the entry join.
     pub(crate) joins: Vec<String>,
     /// The entry's line, with a star in its lane.
     pub(crate) node: String,
@@ -99,7 +99,7 @@ impl<Id: PartialEq + Clone> Graph<Id> {
         cells.collect::<String>().trim_end().to_owned()
     }
 
-    // Draws a row that connects `lane` with `other`; the corner `end` stands in `other`.
+    // Draws a row that connects `lane` with `other`; the corner `end` is in `other`.
     fn bridge(&self, lane: usize, other: usize, end: char) -> String {
         let (from, to) = (lane.min(other), lane.max(other));
         let mut row = String::new();

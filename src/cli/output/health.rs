@@ -52,7 +52,7 @@ struct StoreStatus {
     held_entries: u64,
     /// Those that wait longest.
     held: Vec<Held>,
-    /// Membership acts without effect, because their author may not act so.
+    /// Membership acts without effect, because their author did not have the authority.
     void_acts: u64,
     /// Authors that signed two entries with the same sequence number.
     forks: Vec<Fork>,
@@ -182,7 +182,7 @@ pub(crate) struct Verified {
     entries: u64,
     signatures: u64,
     rows: u64,
-    /// Number of `damage` objects that follow this one.
+    /// Number of `damage` objects that follow this object.
     damaged: usize,
 }
 
@@ -243,7 +243,7 @@ pub(crate) struct Repaired {
     r#type: &'static str,
     #[serde(flatten)]
     store: Store,
-    /// Entries that were given up; empty if none had to be.
+    /// Entries that were given up; empty if no entry was.
     lost: Vec<Lost>,
     /// The entry that closed a fork of this node's own log; absent without a fork.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,7 +255,7 @@ pub(crate) struct Repaired {
 struct Closed {
     entry: String,
     seq: u64,
-    /// Newest entries of the branches that it ends.
+    /// Newest entries of the branches that the closing entry ends.
     tips: Vec<String>,
 }
 

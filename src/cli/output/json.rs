@@ -21,7 +21,7 @@ pub(crate) struct Notice<'a> {
 pub(super) struct Error<'a> {
     /// Stable name of the error.
     pub(super) error: &'a str,
-    /// The event in words, for people.
+    /// The failure in words, for people.
     pub(super) message: &'a str,
     /// A hint for the next step; absent if there is nothing to suggest.
     #[serde(skip_serializing_if = "str::is_empty")]

@@ -1,4 +1,4 @@
-//! The JSON objects of `--json`. Fields may be added; existing ones do not change.
+//! The JSON objects of `--json`. Fields may be added; existing fields do not change.
 //!
 //! A key is printed as `key` if it is UTF-8, else as `key_base64` (standard alphabet, padded);
 //! likewise a value. Ids are hex digits, stores are UUIDs, and times are milliseconds since 1970
@@ -20,7 +20,7 @@ pub(crate) fn short(id: &[u8]) -> String {
     hex(id.get(..4).unwrap_or(id))
 }
 
-/// Returns the id of a store as a UUID, or as hex digits if it is not one.
+/// Returns the id of a store as a UUID, or as hex digits if the id is not a UUID.
 pub(crate) fn uuid(id: &[u8]) -> String {
     lattice::id::StoreId::from_slice(id).map_or_else(|| hex(id), |id| id.to_string())
 }
@@ -52,7 +52,7 @@ impl Key {
     }
 }
 
-/// A value, if there is one.
+/// A value that may be absent.
 #[derive(Serialize)]
 pub(crate) struct Value {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,9 +191,9 @@ pub(crate) struct Past {
     entry: Entry,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<u64>,
-    /// Ids of the entries of this key that it superseded.
+    /// Ids of the entries of this key that the entry superseded.
     parents: Vec<String>,
-    /// True if nothing supersedes it.
+    /// True if no entry supersedes this entry.
     head: bool,
     wins: bool,
     /// Hook that wrote the entry; absent if none did.
@@ -258,7 +258,7 @@ pub(crate) struct Logged {
     entry: Entry,
     /// Number of the branch: 0, or higher after a fork.
     branch: u32,
-    /// Id of the author's previous entry; absent in the first one.
+    /// Id of the author's previous entry; absent in the first entry.
     #[serde(skip_serializing_if = "String::is_empty")]
     prev: String,
     parents: Vec<String>,
@@ -432,19 +432,19 @@ pub(crate) struct JoinStep {
 #[derive(Serialize)]
 pub(crate) struct Peer {
     pub(crate) node: String,
-    /// Name that the node gave itself; empty if it is unknown.
+    /// Name that the node gave itself; empty if the name is unknown.
     pub(crate) name: String,
     /// `admin`, `writer`, `reader` or `removed`.
     pub(crate) role: String,
     pub(crate) online: bool,
-    /// When it was last seen; 0 for never.
+    /// Time when the node was last seen; 0 for never.
     pub(crate) seen_ms: u64,
-    /// Entries it was missing at the last comparison; null before the first one.
+    /// Entries that the node was missing at the last comparison; null before the first comparison.
     pub(crate) behind: Option<u64>,
     /// Round-trip time; null without a connection.
     pub(crate) rtt_us: Option<u64>,
     pub(crate) relayed: bool,
-    /// How far its clock is ahead of this node's; negative if it is behind.
+    /// Time by which its clock is ahead of this node's clock; negative if it is behind.
     pub(crate) skew_ms: i64,
     pub(crate) dormant: bool,
     pub(crate) forked: bool,
@@ -481,7 +481,7 @@ impl Peer {
 #[derive(Serialize)]
 pub(crate) struct WhoHas {
     pub(crate) entry: String,
-    /// Members known to have it on disk; this node included.
+    /// Members known to have the entry on disk, including this node.
     pub(crate) nodes: Vec<String>,
     /// Number of all members.
     pub(crate) members: u32,

@@ -40,12 +40,12 @@ impl Output {
         }
     }
 
-    /// Writes an object and a newline. They may stay in the buffer until the next `flush`.
+    /// Writes an object and a newline. Both may stay in the buffer until the next `flush`.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
         self.line(&json::to_json(object))
     }
 
-    /// Writes a line. It may stay in the buffer until the next `flush`.
+    /// Writes a line, which may stay in the buffer until the next `flush`.
     pub(crate) fn line(&mut self, line: &str) -> Result<(), Failure> {
         self.bytes(line.as_bytes())?;
         self.bytes(b"\n")
@@ -61,7 +61,7 @@ impl Output {
         Ok(self.out.flush()?)
     }
 
-    /// Prints a notice on stderr: something to know that is not an error.
+    /// Prints a notice on stderr: useful information that is not an error.
     pub(crate) fn notice(&self, code: &str, message: &str) {
         if self.json {
             stderr_line(&json::to_json(&json::Notice {
@@ -82,11 +82,11 @@ impl Output {
 
 /// Resolves when the reader of stdout has closed it; never if stdout is not a pipe or a socket.
 ///
-/// A write would notice it too, but a watch may have nothing to write for hours.
+/// A write would also notice the close, but a watch may have nothing to write for hours.
 pub(crate) async fn stdout_closed() {
     // A duplicate, so that dropping it does not close stdout; unchecked, so that stdout does not
-    // become non-blocking for processes that share it. A regular file fails here: it cannot be
-    // watched.
+    // become non-blocking for processes that share it. A regular file fails at this step, because
+    // it cannot be watched.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     if let Ok(stdout) = stdout.and_then(pipe::Sender::from_file_unchecked)
         && stdout.ready(Interest::ERROR).await.is_ok()
@@ -122,7 +122,8 @@ pub(crate) fn stderr_line(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
-/// Returns an error and its sources as one text; a source already contained in it is left out.
+/// Returns an error and its sources as one text; a source that the text already contains is left
+/// out.
 pub(crate) fn sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -185,7 +186,8 @@ pub(crate) fn shorten(text: &str, columns: usize) -> Cow<'_, str> {
     }
 }
 
-// False for control characters and for those that change the direction of the text around them.
+// False for control characters and for characters that change the direction of the text around
+// them.
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -8,13 +8,13 @@ use crate::protocol::{
 
 /// Returns the cause of an entry that `consumer` writes when it handles `change`.
 ///
-/// The same change gives the same cause on every node and at every attempt, so an entry that was
-/// written for it before is found again.
+/// The same change gives the same cause on every node and at every attempt, so an entry that an
+/// earlier attempt wrote is found again.
 pub fn cause_of(consumer: &str, change: &Change) -> Cause {
     let consumer = match change.kind {
         Kind::Put | Kind::Delete => consumer.to_owned(),
-        // One entry can have several of these, and none of them is an op of it: the id of the
-        // change keeps their causes apart.
+        // One entry can have several changes of these kinds, and none of them comes from an op of
+        // the entry: the id of the change keeps their causes apart.
         Kind::Expire | Kind::Retract => {
             format!("{consumer}#{}", ChangeId::of(&ChangeRef::from(change)))
         }

@@ -1,4 +1,4 @@
-//! A change as a consumer keeps it: its place in the log, and its id.
+//! A change as a consumer stores it: its place in the log, and its id.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
 use crate::protocol::change::{Change, EntryRef, Kind};
 
-/// The part of a change that a consumer keeps. The log has the rest.
+/// The part of a change that a consumer stores. The log has the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeRef {
     /// Key that changed.

@@ -1,4 +1,4 @@
-//! The id of a delivery, which a taker answers with.
+//! The id of a delivery, which a taker sends with its answer.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,8 @@ use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
 use crate::{id::IdError, protocol::consumer::change_ref::ChangeId};
 
-/// Names one attempt at a change; a taker answers with it. Printed as `<change>.<attempt>`.
+/// Names one attempt at a change; a taker sends it with its answer. Printed as
+/// `<change>.<attempt>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
     /// Change that is delivered.

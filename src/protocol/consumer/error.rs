@@ -13,10 +13,9 @@ pub enum AckError {
         /// Attempt that was answered.
         id: DeliveryId,
     },
-    /// The attempt timed out, and the change was delivered again since: another taker has it.
-    #[error(
-        "{id} was not acknowledged in time and was delivered again: attempt {attempts} counts now"
-    )]
+    /// The attempt timed out, and the change was delivered again since: another taker has the
+    /// change.
+    #[error("{id} was not acknowledged in time and was delivered again as attempt {attempts}")]
     GivenAgain {
         /// Attempt that was answered.
         id: DeliveryId,
@@ -24,12 +23,12 @@ pub enum AckError {
         attempts: u32,
     },
     /// The attempt was given back before.
-    #[error("{id} was answered before: it was given back")]
+    #[error("{id} was answered before: the change was given back")]
     Answered {
         /// Attempt that was answered.
         id: DeliveryId,
     },
-    /// The change is a dead letter: retry or skip it there.
+    /// The change is a dead letter: retry or skip it.
     #[error("{id} is a dead letter")]
     Dead {
         /// Attempt that was answered.

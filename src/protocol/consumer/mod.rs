@@ -1,9 +1,10 @@
 //! A durable consumer, as rules: which changes are outstanding, which one may be taken next, and when
 //! an unacknowledged change is delivered again or becomes a dead letter.
 //!
-//! A consumer is a position (everything before it was fed to the consumer) and a set of outstanding
-//! changes (fed and not finished). Both are saved together, so after a crash every change is
-//! finished, outstanding, dead, or behind the position: never lost.
+//! A consumer is a position (all changes before it were fed to the consumer, which means read from
+//! the log for its takers) and a set of outstanding changes (fed and not finished). Both are saved
+//! together, so after a crash every change is finished, outstanding, dead, or after the position:
+//! never lost.
 
 mod cause;
 mod change_ref;

@@ -41,7 +41,7 @@ pub struct Outstanding {
     rules: Rules,
     // While true, `take` returns `None`.
     paused: bool,
-    // By number, which is the order in which they were fed.
+    // By number, which is the order in which the changes were fed.
     changes: BTreeMap<u64, Item>,
     by_id: BTreeMap<ChangeId, u64>,
     // The numbers of each key.
@@ -52,10 +52,10 @@ pub struct Outstanding {
     ready: BTreeSet<u64>,
     // Waiting changes, by the time from which on they may be taken.
     delayed: BTreeSet<(u64, u64)>,
-    // Taken changes, by the time at which their taker loses them.
+    // Taken changes, by the time at which they are taken back.
     taken: BTreeSet<(u64, u64)>,
     dead: BTreeMap<u64, Dead>,
-    // Above all numbers so far. A number is not used again.
+    // Greater than all numbers so far. A number is not used again.
     next_number: u64,
     counts: Counts,
     // Numbers whose row in the file is out of date. Cleared by `take_touched`.
@@ -79,7 +79,7 @@ struct Dead {
 }
 
 impl Outstanding {
-    /// Makes one without changes.
+    /// Makes a consumer's state without changes.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -99,8 +99,9 @@ impl Outstanding {
         }
     }
 
-    /// Makes one from saved rows, in ascending order of their numbers. The takers of the process before
-    /// have ended with it: their changes are delivered again, unless the takers are detached.
+    /// Makes a consumer's state from saved rows, in ascending order of their numbers. The takers of
+    /// the last process ended with it: their changes are delivered again, unless the takers are
+    /// detached.
     pub fn restore(
         rules: Rules,
         counts: Counts,
@@ -184,7 +185,7 @@ impl Outstanding {
         Some(given)
     }
 
-    /// Acknowledges a change: it is done, and never delivered again.
+    /// Acknowledges a change: it is finished, and never delivered again.
     ///
     /// A late answer counts, as long as no other taker was given the change.
     ///
@@ -212,7 +213,7 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Makes a change a dead letter, because no taker can do it.
+    /// Makes a change a dead letter, because no taker can process it.
     ///
     /// # Errors
     /// `AckError`; with `DeadLettersFull` the change stays with its taker.
@@ -248,8 +249,8 @@ impl Outstanding {
         Ok(())
     }
 
-    /// Takes back the changes that were not answered in time, and makes those ready whose pause has
-    /// ended.
+    /// Takes back the changes that were not answered in time, and makes changes ready whose pause
+    /// has ended.
     pub fn tick(&mut self, now_ms: u64) {
         while let Some((_deadline, number)) =
             self.taken.first().copied().filter(|at| at.0 <= now_ms)
@@ -262,17 +263,17 @@ impl Outstanding {
         }
     }
 
-    /// Stops delivering changes, or goes on. Takers may still answer the changes they have.
+    /// Pauses or resumes delivery. Takers may still answer the changes they have.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
     }
 
     /// Moves the dead letters that `which` names back to the outstanding changes, as the last of their
-    /// keys and with a fresh count of attempts. Returns how many, which is no more than there is room
-    /// for.
+    /// keys and with a fresh count of attempts. Returns their number, which is limited by the free
+    /// room.
     ///
     /// A taker from before the retry may still answer. If its attempt has the number of the current
-    /// attempt, it answers that one: it is the same change.
+    /// attempt, the answer counts for that one: the change is the same.
     pub fn retry(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
         let found = self.dead.iter().filter(|(_, dead)| which(&dead.letter));
         let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
@@ -293,7 +294,7 @@ impl Outstanding {
         moved
     }
 
-    /// Forgets the dead letters that `which` names. Returns how many.
+    /// Forgets the dead letters that `which` names. Returns their number.
     pub fn skip(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
         let found = self.dead.iter().filter(|(_, dead)| which(&dead.letter));
         let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
@@ -312,14 +313,15 @@ impl Outstanding {
         }
     }
 
-    /// Returns the places that have changed since the last call, by number, and takes them as saved.
+    /// Returns the places that have changed since the last call, by number, and counts them as
+    /// saved.
     pub fn take_touched(&mut self) -> Vec<(u64, Place)> {
         let touched = std::mem::take(&mut self.touched);
         let mut places = Vec::with_capacity(touched.len());
         for number in touched {
             let place = self.place(number);
             let is_due = if place == Place::Finished {
-                // It has no row if it was fed and finished since the last call.
+                // A change that was fed and finished since the last call has no row to remove.
                 self.saved.remove(&number)
             } else {
                 self.saved.insert(number);
@@ -347,7 +349,7 @@ impl Outstanding {
     }
 
     /// Returns the time at which a pause or an `ack_wait` ends next, so that `take` may return a change;
-    /// `None`: only another call can bring that about.
+    /// `None`: only another call can make a change ready.
     pub fn next_due_ms(&self) -> Option<u64> {
         let first = [self.delayed.first(), self.taken.first()];
         first.into_iter().flatten().map(|(ms, _)| *ms).min()
@@ -408,8 +410,8 @@ impl Outstanding {
         );
     }
 
-    // O4: position and changes are saved together, so a row too few loses a change, and a row too
-    // many repeats one.
+    // O4: position and changes are saved together, so a missing row loses a change, and an extra
+    // row repeats one.
     fn check_saved(&self) {
         assert_eq!(
             self.saved.len(),
@@ -441,8 +443,8 @@ impl Outstanding {
         dead.map_or(Place::Finished, |dead| Place::Dead(dead.letter.clone()))
     }
 
-    // Returns the number of the change that `id` may answer. Changes nothing, so that a refused answer
-    // does not either.
+    // Returns the number of the change that `id` may answer. Changes nothing, so that a refused
+    // answer changes nothing.
     fn find(&self, id: DeliveryId) -> Result<u64, AckError> {
         let Some(number) = self.by_id.get(&id.change) else {
             let is_dead = self.dead.values().any(|dead| dead.id == id.change);
@@ -512,7 +514,7 @@ impl Outstanding {
             return;
         };
         let is_last = self.rules.max_deliver.is_some_and(|max| attempts >= max);
-        // Without room for another dead letter it is tried again.
+        // Without room for another dead letter, the change is tried again.
         if is_last && self.dead.len() < DEAD_LETTERS_MAX {
             return self.bury(number, DeathReason::MaxDeliver, now_ms);
         }
@@ -537,7 +539,8 @@ impl Outstanding {
         self.dead.insert(number, Dead { id, letter });
     }
 
-    // Moves a change into a state. It is the first of its lane, because only those are taken.
+    // Moves a change into a state. The change is the first of its lane: only such changes are
+    // taken.
     fn set_state(&mut self, number: u64, state: State) {
         let Some(item) = self.changes.get_mut(&number) else {
             return;

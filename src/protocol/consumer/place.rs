@@ -1,11 +1,11 @@
-//! Where a change of a consumer is: waiting, with a taker, dead, or finished.
+//! The place of a consumer's change: waiting, with a taker, dead, or finished.
 
 use crate::protocol::consumer::{change_ref::ChangeRef, delivery_id::DeliveryId};
 
-/// Where a change of a consumer is.
+/// The place of a consumer's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// It was fed and is not finished.
+    /// The change was fed and is not finished.
     Outstanding {
         /// The change.
         change: ChangeRef,
@@ -14,27 +14,27 @@ pub enum Place {
         /// Whether a taker has it.
         state: State,
     },
-    /// It was given up.
+    /// The change was given up.
     Dead(DeadLetter),
-    /// It was acknowledged or skipped, and has no row.
+    /// The change was acknowledged or skipped, and has no row.
     Finished,
 }
 
 /// Whether a taker has an outstanding change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// No taker has it.
+    /// No taker has the change.
     Waiting {
-        /// Time from which on it may be taken, ms since 1970; 0: at once.
+        /// Time from which on the change may be taken, ms since 1970; 0: at once.
         due_ms: u64,
         /// True when the last attempt timed out: its taker may still answer.
         late: bool,
     },
-    /// A taker has it.
+    /// A taker has the change.
     Taken {
-        /// Time at which the taker loses it, ms since 1970.
+        /// Time at which the change is taken back, ms since 1970.
         deadline_ms: u64,
-        /// True when the taker outlives this process: it keeps its deadline after a restart.
+        /// True when the taker outlives this process: the deadline stays the same after a restart.
         detached: bool,
     },
 }
@@ -44,9 +44,9 @@ pub enum State {
 pub enum DeathReason {
     /// None of `max_deliver` attempts was acknowledged.
     MaxDeliver,
-    /// A taker answered that it cannot be done.
+    /// A taker answered `term`: the change cannot be processed.
     Terminated,
-    /// The log does not have it any more, or it cannot be read there.
+    /// The log no longer has the change, or its record cannot be read.
     Unreadable,
 }
 
@@ -59,9 +59,9 @@ pub struct DeadLetter {
     pub change: ChangeRef,
     /// Attempts that were made.
     pub attempts: u32,
-    /// Why it was given up.
+    /// Reason why the change was given up.
     pub reason: DeathReason,
-    /// Time when it was given up, ms since 1970.
+    /// Time when the change was given up, ms since 1970.
     pub died_ms: u64,
 }
 
@@ -70,7 +70,7 @@ pub struct DeadLetter {
 pub struct Given {
     /// Number in the consumer, in the order of feeding.
     pub number: u64,
-    /// Id that the taker answers with.
+    /// Id that the taker sends with its answer.
     pub id: DeliveryId,
     /// The change.
     pub change: ChangeRef,

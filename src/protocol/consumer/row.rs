@@ -28,22 +28,23 @@ pub struct ConsumerRow {
     pub prefixes: Vec<Bytes>,
     /// Rules of its deliveries.
     pub rules: Rules,
-    /// Time when it was made, ms since 1970.
+    /// Time when the consumer was made, ms since 1970.
     pub created_ms: u64,
     /// True while nothing is delivered.
     pub paused: bool,
-    /// Position through which changes were fed. `None`: none were fed yet, and it begins at one of the
-    /// two times below.
+    /// Position through which changes were fed. `None`: no change was fed yet, and the consumer
+    /// begins at one of the two times below.
     pub position: Option<Cursor>,
-    /// It begins with entries stamped since this time, ms since 1970; 0: not given.
+    /// The consumer begins with entries stamped since this time, ms since 1970; 0: not given.
     pub since_authored_ms: u64,
-    /// Entries that arrived here before this time are left out, ms since 1970; 0: none are.
+    /// Entries that arrived in this node's log before this time are left out, ms since 1970; 0: no
+    /// entry is left out.
     pub since_arrived_ms: u64,
-    /// Counts since it was made.
+    /// Counts since the consumer was made.
     pub counts: Counts,
     /// Time when a taker last took or answered a change, ms since 1970; 0: never.
     pub last_seen_ms: u64,
-    /// Reason why it has stopped; `None`: it has not.
+    /// Reason why the consumer has stopped; `None`: it has not stopped.
     pub stopped: Option<String>,
 }
 

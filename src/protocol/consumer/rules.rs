@@ -7,10 +7,10 @@ pub struct Rules {
     pub ack_wait_ms: u64,
     /// Attempts at a change before it becomes a dead letter; `None`: no limit.
     pub max_deliver: Option<u32>,
-    /// Outstanding changes at which no more are fed; at least 1.
+    /// Number of outstanding changes at which no further changes are fed; at least 1.
     pub max_in_flight: usize,
-    /// Milliseconds before the 2nd, 3rd ... attempt; the last one applies to all that follow. Empty:
-    /// no pause.
+    /// Milliseconds before the 2nd, 3rd ... attempt; the last wait applies to all later attempts.
+    /// Empty: no pause.
     pub backoff_ms: Vec<u64>,
 }
 

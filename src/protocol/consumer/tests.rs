@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The changes that a consumer owes: each one that was fed, until it is acknowledged or skipped.
+/// Changes that were fed to the consumer and are neither acknowledged nor skipped.
 #[derive(Debug, Clone, Default)]
 struct Model {
     // By change.
@@ -88,7 +88,7 @@ struct Model {
 #[derive(Debug, Clone)]
 struct Owed {
     key: Bytes,
-    // Order of feeding; a retry renews it.
+    // Order of feeding; a retry gives the change a new place.
     place: u64,
     attempts: u32,
     dead: bool,
@@ -100,7 +100,7 @@ struct Owed {
 }
 
 impl Model {
-    // Returns the change that must come next: the oldest one that may be taken.
+    // Returns the change that must be delivered next: the oldest change that may be taken.
     fn next(&self, now_ms: u64) -> Option<ChangeId> {
         let first = |owed: &Owed| {
             let same = self
@@ -127,7 +127,7 @@ impl Model {
     }
 
     fn time_out(&mut self, rules: &Rules, now_ms: u64) {
-        // The pause is counted from the time when the rules see that they are late.
+        // The pause is counted from the time when the rules notice that the takers are late.
         let late = |owed: &Owed| owed.taken && owed.until_ms <= now_ms;
         let ids: Vec<_> = self
             .all
@@ -150,7 +150,7 @@ fn save(all: &mut Outstanding, rows: &mut Rows) {
             Some(row) => drop(rows.insert(number, row)),
             None => assert!(
                 rows.remove(&number).is_some(),
-                "only what has a row is removed"
+                "only a change with a row is removed"
             ),
         }
     }
@@ -172,7 +172,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                 let change = change(number, key);
                 let id = ChangeId::of(&change);
                 assert!(all.feed(change.clone()).is_some());
-                assert_eq!(all.feed(change.clone()), None, "it is outstanding already");
+                assert_eq!(all.feed(change.clone()), None, "already outstanding");
                 model.fed += 1;
                 let owed = Owed {
                     key: change.key,
@@ -232,7 +232,8 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                     (Some(owed), done) if owed.attempts < id.attempt => {
                         assert_eq!(done, Err(AckError::NotOutstanding { id }));
                     }
-                    // It was given back or timed out: the model does not keep which.
+                    // The change was given back or timed out: the model does not record which of
+                    // the two.
                     (Some(owed), Err(error)) => {
                         assert!(
                             !owed.taken && error == AckError::Answered { id },
@@ -300,7 +301,8 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
                 all = Outstanding::restore(rules.clone(), saved_counts, places, now_ms);
                 all.set_paused(paused);
                 model = saved_model.clone();
-                // Numbers of changes are not used again, so that an id keeps naming one change.
+                // Numbers of changes are not used again, so that an id always names the same
+                // change.
                 model.fed = fed;
                 let attached: Vec<_> = model
                     .all
@@ -328,7 +330,8 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
         );
         assert_eq!(all.is_empty(), open == 0);
     }
-    // No change is lost: all of them come if they are taken and acknowledged for long enough.
+    // No change is lost: all changes are delivered if changes are taken and acknowledged for long
+    // enough.
     all.set_paused(false);
     let mut open: BTreeSet<ChangeId> = model
         .all
@@ -339,7 +342,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
     for _ in 0..200 {
         while let Some(given) = all.take(now_ms, false) {
             all.ack(given.id).unwrap();
-            assert!(open.remove(&given.id.change), "given out after it was done");
+            assert!(open.remove(&given.id.change), "a finished change was taken");
         }
         now_ms += 50;
     }
@@ -350,7 +353,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
     assert!(open.is_subset(&dead), "{open:?} never came");
     assert!(all.is_empty());
     save(&mut all, &mut rows);
-    assert_eq!(rows.len(), dead.len(), "rows of what is finished are gone");
+    assert_eq!(rows.len(), dead.len(), "finished changes have no rows");
 }
 
 proptest! {
@@ -373,7 +376,7 @@ fn late_ack_counts_until_taken_again() {
     assert_eq!(
         all.take(ACK_WAIT_MS, false),
         None,
-        "it waits for its second attempt"
+        "the change waits for its second attempt"
     );
     let second = all.take(ACK_WAIT_MS + 10, false).unwrap().id;
     assert_eq!((second.change, second.attempt), (first.change, 2));

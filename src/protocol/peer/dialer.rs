@@ -9,19 +9,19 @@ use crate::{
 ///
 /// The shell calls [`next`](Self::next) in a loop and does the step that it returns. After a dial
 /// that failed it calls [`on_dial_failed`](Self::on_dial_failed) and waits for as long as that
-/// returns; if something wakes it before (a connection of the peer, an address, a wish to sync), it
-/// calls [`on_woken`](Self::on_woken). Then it calls `next` again.
+/// returns; if something wakes the shell before (a connection of the peer, an address, a request to
+/// sync), it calls [`on_woken`](Self::on_woken). Then it calls `next` again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dialer {
     // The wait after the next failed dial, before jitter. Doubles with each failure up to
-    // DIAL_AGAIN_MAX_MS; set back by a connection and by a wake.
+    // DIAL_AGAIN_MAX_MS; a connection or a wake sets it back.
     wait_ms: u64,
 }
 
 /// The next step of a peer's task. `C` is a handle of an open connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialStep<C> {
-    /// The task ends: the peer is not let in any more.
+    /// The task ends: the peer is no longer admitted.
     End,
     /// Waits this many milliseconds: the peer is shut out.
     Wait(u64),
@@ -42,8 +42,8 @@ impl Default for Dialer {
 impl Dialer {
     /// Returns the next step.
     ///
-    /// `is_admitted`: the peer is let in. `shut_out_ms`: milliseconds for which it is still shut
-    /// out, `None` when it is not. `connection`: an open connection to it, dialled by either
+    /// `is_admitted`: the peer may connect. `shut_out_ms`: milliseconds for which it is still shut
+    /// out, `None` when it is not. `connection`: an open connection to the peer, dialled by either
     /// side.
     pub fn next<C>(
         &mut self,
@@ -62,8 +62,8 @@ impl Dialer {
         }
     }
 
-    /// Notes that a dial has failed. Returns the milliseconds to wait before the next one: half of
-    /// the wait that is due to one and a half of it.
+    /// Notes that a dial has failed. Returns the milliseconds to wait before the next one: from
+    /// half to one and a half times the current wait.
     pub fn on_dial_failed(&mut self, random: u64) -> u64 {
         let wait_ms = jittered(self.wait_ms, random);
         self.wait_ms = self.wait_ms.saturating_mul(2).min(DIAL_AGAIN_MAX_MS);
@@ -81,7 +81,7 @@ impl Dialer {
 mod tests {
     use super::*;
 
-    // The random bits that make a wait as long as it is due.
+    // Random bits that leave a wait unchanged.
     const EVEN: u64 = 1 << 63;
 
     fn failures(dialer: &mut Dialer, count: usize) -> Vec<u64> {
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(failures(&mut dialer, 10)[0], DIAL_AGAIN_MIN_MS);
         dialer.on_woken();
         assert_eq!(failures(&mut dialer, 2), [500, 1000]);
-        // A dial alone changes nothing: it may fail again.
+        // A dial alone does not change the wait: the dial may fail again.
         assert_eq!(dialer.next::<()>(true, None, None), DialStep::Dial);
         assert_eq!(failures(&mut dialer, 1), [2000]);
     }
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(dialer.next(false, None, Some(())), DialStep::End);
         assert_eq!(dialer.next(true, Some(1), Some(())), DialStep::Wait(1));
         assert_eq!(dialer.next::<()>(true, Some(1), None), DialStep::Wait(1));
-        // A peer that was shut out is not dialled sooner because of it.
+        // A shut-out does not make the next dial earlier.
         failures(&mut dialer, 2);
         dialer.next(true, Some(1), Some(()));
         assert_eq!(failures(&mut dialer, 1), [2000]);

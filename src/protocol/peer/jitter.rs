@@ -1,6 +1,7 @@
-//! Jitter: whole fleets come back at once, and each node waits a time of its own.
+//! Jitter: many nodes may return at the same moment, so each node waits a different time.
 
-/// Returns half of `wait_ms` to one and a half of it, exclusive. `random`: any 64 random bits.
+/// Returns a wait from half to one and a half times `wait_ms`, exclusive. `random`: any 64 random
+/// bits.
 pub(super) fn jittered(wait_ms: u64, random: u64) -> u64 {
     let share = wait_ms.saturating_mul(random >> 32) >> 32;
     (wait_ms / 2).saturating_add(share)
@@ -10,7 +11,7 @@ pub(super) fn jittered(wait_ms: u64, random: u64) -> u64 {
 mod tests {
     use super::*;
 
-    // The random bits that make a wait shortest, as long as it is due, and longest.
+    // Random bits that make a wait shortest, leave it unchanged, and make it longest.
     const SHORTEST: u64 = 0;
     const EVEN: u64 = 1 << 63;
     const LONGEST: u64 = u64::MAX;

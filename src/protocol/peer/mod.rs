@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Dialer      for each peer: dial, wait twice as long after each failure, stay with a connection
-//! sync_step   for each connection: sync when asked to, and now and then
+//! sync_step   for each connection: sync when asked to, and periodically
 //! Strikes     for each peer: counts its violations, and how long it is shut out for them
 //! ShutOut     for each peer that was shut out: until when
 //! median_ms   the clock that a node compares its own with

@@ -1,4 +1,4 @@
-//! How long a peer is shut out: it sends messages that no honest peer sends.
+//! How long a peer is shut out after it has sent messages that no honest peer sends.
 
 use crate::limits::{
     SHUT_OUT_MAX_MS, SHUT_OUT_MIN_MS, STRIKES_FORGET_MS, STRIKES_MAX, STRIKES_ROUNDS_MAX,
@@ -77,7 +77,7 @@ impl ShutOut {
         }
     }
 
-    /// Returns the milliseconds that are left; `None` when the peer may come again.
+    /// Returns the milliseconds that are left; `None` when the peer may connect.
     pub fn left_ms(&self, now_ms: u64) -> Option<u64> {
         Some(self.until_ms.saturating_sub(now_ms)).filter(|left_ms| *left_ms > 0)
     }

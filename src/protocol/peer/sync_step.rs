@@ -1,4 +1,4 @@
-//! When a connection is synced: when something asks for it, and now and then.
+//! The times at which a connection is synced: on request, and periodically.
 
 use crate::{
     limits::{SYNC_BUSY_LOOK_MS, SYNC_EVERY_MS, SYNC_RETRY_MS, SYNC_WORK_MS_MAX},
@@ -8,12 +8,12 @@ use crate::{
 /// An event on the connection to a peer; see [`sync_step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncEvent {
-    /// The connection has just come.
+    /// The connection has just been made.
     Connected {
-        /// This side dialled. That side opens the first sync.
+        /// True on the side that dialled, which opens the first sync.
         dialled: bool,
     },
-    /// A sync of all stores went well.
+    /// A sync of all stores succeeded.
     Synced,
     /// A sync failed, and the connection is still open.
     Failed,
@@ -50,7 +50,7 @@ pub fn sync_step(event: SyncEvent, random: u64) -> SyncStep {
         SyncEvent::Connected { dialled: true } | SyncEvent::Wanted | SyncEvent::Exchanged => {
             SyncStep::Sync
         }
-        // After a failure: not at once again, and not before something asks for it.
+        // After a failure the connection rests, whatever asks for a sync.
         SyncEvent::Failed => SyncStep::Rest(SYNC_RETRY_MS),
         SyncEvent::Connected { dialled: false } | SyncEvent::Synced | SyncEvent::Rested => {
             SyncStep::Listen(jittered(SYNC_EVERY_MS, random))
@@ -59,8 +59,8 @@ pub fn sync_step(event: SyncEvent, random: u64) -> SyncStep {
     }
 }
 
-/// Returns the milliseconds after which a sync is opened again that the peer refused because of a
-/// session of its own; `None` when it has been refused for `waited_ms` and that is too long.
+/// Returns the milliseconds after which a sync is opened again, if the peer refused it because of a
+/// session of its own; `None` when the sync has been refused for `waited_ms`, and that is too long.
 pub fn busy_wait_ms(waited_ms: u64) -> Option<u64> {
     (waited_ms < SYNC_WORK_MS_MAX).then_some(SYNC_BUSY_LOOK_MS)
 }
@@ -69,7 +69,7 @@ pub fn busy_wait_ms(waited_ms: u64) -> Option<u64> {
 mod tests {
     use super::*;
 
-    // The random bits that make a wait shortest, and as long as it is due.
+    // Random bits that make a wait shortest, and that leave it unchanged.
     const SHORTEST: u64 = 0;
     const EVEN: u64 = 1 << 63;
 

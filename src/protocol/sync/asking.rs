@@ -1,4 +1,5 @@
-//! The wants of one side of a session: which tips it misses, and from where on it asks for them.
+//! The wants of one side of a session: the tips that it is missing, and the seq from which it asks
+//! for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,23 +16,24 @@ use crate::{
 /// The wants of one side. Empty until both frontiers are known.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
-    // The peer's tips that are no tips here, and the entries that were lost here and that the peer
-    // may have.
+    // Tips of the peer that are not tips of this node, and damaged entries of this node that the
+    // peer may have.
     sought: BTreeMap<(Author, FrontierTip), Shared>,
     // The ranges of the Want that was sent, by author. Empty when its answer has ended.
     asked: BTreeMap<Author, Vec<MissingRange>>,
     // Entries that the answer to `asked` may still bring.
     entries_left: u64,
-    // The place of the last entry of this answer. `None` before the first one.
+    // The place of the last entry of this answer. `None` before the first entry.
     order: Option<Order>,
-    // The entries just before the asked ranges. If one is not here after the answer, its author has
-    // forked below it, and the range began too late. At most SYNC_ITEMS_MAX.
+    // The entries just before the asked ranges. If this node is missing one of them after the
+    // answer, its author has forked below that entry, and the range began too late. At most
+    // SYNC_ITEMS_MAX.
     joints: BTreeSet<(Author, FrontierTip)>,
     // How often a range of each author began too late.
     steps_back: BTreeMap<Author, u32>,
     /// Wants sent so far.
     pub(super) wants: u32,
-    /// Tips of `sought` that were not here at the last `next`.
+    /// Number of tips of `sought` that this node was missing at the last `next`.
     pub(super) lacking: usize,
 }
 
@@ -39,9 +41,9 @@ pub(super) struct Asking {
 #[derive(Debug, Clone, Copy)]
 enum Shared {
     Nothing,
-    // A tip at this place. The sought tip is probably a successor of it.
+    // This node has a tip at this seq, and the sought tip probably follows it.
     Through(Seq),
-    // Only tips of other branches of the author.
+    // This node has only tips of other branches of the author.
     OtherBranches,
 }
 
@@ -59,7 +61,7 @@ impl Asking {
         };
         let shared = |(author, tip): &(Author, FrontierTip)| {
             let own = own.tips(author);
-            // A tip that the peer has, too, is on another branch: no tip of one frontier is a
+            // A tip that the peer also has is on another branch: no tip of one frontier is a
             // successor of another.
             let is_before = |own: &&FrontierTip| {
                 own.seq < tip.seq && theirs.binary_search(&(*author, **own)).is_err()
@@ -97,8 +99,8 @@ impl Asking {
     }
 
     /// Returns the ranges to ask for, by author, `through` and tip. `lacking` are the entries of
-    /// `find` that are not here. Empty when nothing is missing, and when asking again would not
-    /// help.
+    /// `find` that this node is missing. Empty when nothing is missing, and when asking again would
+    /// not help.
     pub(super) fn next(&mut self, lacking: Vec<(Author, FrontierTip)>) -> Vec<MissingRange> {
         let lacking: BTreeSet<_> = lacking.into_iter().collect();
         let forked = lacking
@@ -139,7 +141,7 @@ impl Asking {
         Ok(())
     }
 
-    /// Checks that an entry was asked for and comes in order.
+    /// Checks that an entry was asked for and is in order.
     pub(super) fn check(&mut self, entry: &Entry, store: StoreId) -> Result<(), SyncError> {
         let (author, seq) = (entry.author(), entry.header.seq);
         if entry.header.store != store {
@@ -159,7 +161,7 @@ impl Asking {
         {
             return Err(SyncError::NotAsked { author, seq });
         }
-        // Order makes an answer end, and no entry in it waits for a later one.
+        // The order makes an answer finite, and no entry in it waits for a later entry.
         if self.order.is_some_and(|before| entry.order() <= before) {
             return Err(SyncError::NotInOrder { what: "entries" });
         }

@@ -11,7 +11,7 @@ pub enum SyncError {
     /// Bytes that do not decode to a message.
     #[error("the peer sent a malformed message: {what}")]
     Malformed {
-        /// The first thing that is wrong, as a clause.
+        /// The first fault, as a clause.
         what: &'static str,
     },
     /// A message longer than `SYNC_MESSAGE_BYTES_MAX`.
@@ -31,7 +31,7 @@ pub enum SyncError {
         phase: &'static str,
     },
     /// The peer opened a session of another store.
-    #[error("the peer wants to sync store {theirs}, this is {ours}")]
+    #[error("the peer wants to sync store {theirs}; this store is {ours}")]
     WrongStore {
         /// The store in its Hello.
         theirs: StoreId,
@@ -39,7 +39,7 @@ pub enum SyncError {
         ours: StoreId,
     },
     /// The peer speaks another version of sync.
-    #[error("the peer speaks version {theirs} of sync, this node {ours}")]
+    #[error("the peer speaks version {theirs} of sync; this node speaks version {ours}")]
     WrongVersion {
         /// The version in its Hello.
         theirs: u32,
@@ -49,7 +49,7 @@ pub enum SyncError {
     /// A frontier with more tips than a session holds.
     #[error("the peer's frontier has {tips} tips or more; a session holds {tips_max}")]
     TooManyTips {
-        /// Tips that came before the session ended.
+        /// Tips received before the session ended.
         tips: usize,
         /// `SYNC_ITEMS_MAX`.
         tips_max: usize,
@@ -65,7 +65,7 @@ pub enum SyncError {
     /// More ranges in one Want than a session holds.
     #[error("the peer asked for {ranges} ranges or more; the limit is {ranges_max}")]
     TooManyRanges {
-        /// Ranges that came before the session ended.
+        /// Ranges received before the session ended.
         ranges: usize,
         /// `SYNC_ITEMS_MAX`.
         ranges_max: usize,
@@ -99,19 +99,19 @@ pub enum SyncError {
     EmptyRange {
         /// Author of the entries.
         author: Author,
-        /// Seq before the first one, exclusive.
+        /// Seq before the first entry, exclusive.
         after: Seq,
-        /// Seq of the last one, inclusive.
+        /// Seq of the last entry, inclusive.
         through: Seq,
     },
     /// A range past the frontier that this node sent.
-    #[error("the peer asked for entry {through} of {author}; the last one here is {seq}")]
+    #[error("the peer asked for entry {through} of {author}; this node's last entry is {seq}")]
     RangeTooFar {
         /// Author of the entries.
         author: Author,
         /// Seq of the last entry asked for.
         through: Seq,
-        /// Seq of the last entry here.
+        /// Seq of the last entry that this node has.
         seq: Seq,
     },
     /// An entry that this node did not ask for.
@@ -129,7 +129,7 @@ pub enum SyncError {
         entries_max: u64,
     },
     /// An entry of another store.
-    #[error("the peer sent an entry of store {theirs}, this is {ours}")]
+    #[error("the peer sent an entry of store {theirs}; this store is {ours}")]
     EntryOfOtherStore {
         /// The store in its header.
         theirs: StoreId,
@@ -141,7 +141,7 @@ pub enum SyncError {
     TooManyRefused {
         /// `SYNC_REFUSED_MAX`.
         refused_max: u64,
-        /// The error of the last one.
+        /// The error of the last bad entry.
         last: EntryError,
     },
 }

@@ -16,7 +16,7 @@ use crate::{
 /// A message of one side to the other. `proto/sync.proto` describes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// The opener's first.
+    /// The first message of the opener.
     Hello {
         /// Version of the messages and rules, see `VERSION`.
         version: u32,
@@ -66,7 +66,7 @@ impl Message {
     /// Returns the encoded message after its length, a big-endian `u32`.
     ///
     /// # Panics
-    /// When it is longer than `SYNC_MESSAGE_BYTES_MAX`. A session makes no such message.
+    /// If the message is longer than `SYNC_MESSAGE_BYTES_MAX`. A session makes no such message.
     pub fn encode(self) -> Bytes {
         let frame = wire::Frame {
             message: Some(self.into_wire()),
@@ -86,7 +86,7 @@ impl Message {
     /// Reads one message, without its length. Values are slices of `bytes`, not copies.
     ///
     /// # Errors
-    /// `Malformed`: it does not decode, is not canonical, or has an impossible item.
+    /// `Malformed` when the message does not decode, is not canonical, or has an impossible item.
     pub fn decode(bytes: Bytes) -> Result<Self, SyncError> {
         check_items(bytes.clone())?;
         let bytes_len = bytes.len();
@@ -154,7 +154,8 @@ impl Message {
 /// Assembles messages from the bytes of a stream.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
-    // Bytes that were not returned as a message yet: less than one message, and the last push.
+    // Bytes that were not returned as a message yet: at most less than one message, and the last
+    // push.
     buffer: BytesMut,
 }
 
@@ -173,7 +174,7 @@ impl FrameDecoder {
         Ok(messages)
     }
 
-    /// True between two messages: a stream that ends here was not cut inside one.
+    /// True between two messages: a stream that ends at this point was not cut inside a message.
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -197,10 +198,11 @@ impl FrameDecoder {
     }
 }
 
-// Checks, before memory is allocated for a list, that no item is shorter than the shortest can be:
-// a million empty items would fit a message and take a hundred times its size in memory.
+// Checks that each list item has at least the smallest encoded size, before memory is allocated for
+// the list. Without this check, a million empty items would fit one message and take a hundred
+// times its size in memory.
 fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
-    const CUT: SyncError = malformed("it is cut or has more than one part");
+    const CUT: SyncError = malformed("it is truncated or has more than one part");
     let kind = rest
         .try_get_u8()
         .map_err(|_empty| malformed("it is empty"))?;
@@ -398,7 +400,7 @@ mod tests {
         assert_eq!(decoder.push(&length), Ok(vec![]));
         assert!(
             decoder.buffer.capacity() < 1 << 10,
-            "memory comes with the bytes"
+            "memory is allocated only as bytes arrive"
         );
     }
 
@@ -414,7 +416,7 @@ mod tests {
         for tag in [0x1a, 0x22, 0x2a] {
             let short = malformed("an item is shorter than any can be");
             assert_eq!(frame(tag, &[0x0a, 0x00].repeat(1000)), short);
-            // The flag in front would hide them from the check.
+            // The flag in front would hide the items from the check.
             let hidden = [vec![0x10, 0x01], [0x0a, 0x00].repeat(1000)].concat();
             assert_eq!(
                 frame(tag, &hidden),

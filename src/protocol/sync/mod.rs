@@ -1,4 +1,5 @@
-//! A sync session: one store, two nodes, one stream. After it each node has the other's entries.
+//! A sync session: one store, two nodes, one stream. After the session each node has the other's
+//! entries.
 //!
 //! ```text
 //! opener                                acceptor
@@ -9,17 +10,18 @@
 //! Entries, Sent                   ->  <-    Entries, Sent    in (hlc, author, id) order
 //! Done                            ->  <-    Done             I want nothing more
 //! ```
-//! Each side asks for itself, because only its own log shows which entries it misses: after a fork,
-//! tips alone do not show which of an author's entries two nodes share. The place to ask from is a
-//! guess: just above the newest tip here. If the entries that come do not join the log here, the
-//! next Want asks for the same range from further back. The entries above come again with it, so no
-//! entry has to be kept waiting. A session that is cut loses nothing: the next one compares again.
+//! Each side asks for itself, because only its own log shows which entries it is missing: after a
+//! fork, tips alone do not show which of an author's entries two nodes share. The seq to ask from
+//! is a guess: just above this node's newest tip. If the received entries do not join this node's
+//! log, the next Want asks for the same range from further back. The later entries are sent again
+//! with it, so no entry has to be kept waiting. An interrupted session loses nothing: the next
+//! session compares again.
 //!
 //! The session does no IO. Its owner, the shell, calls [`Session::handle`] with each message and
-//! does the returned actions in order before the next message. It answers two of them: `Find` with
-//! [`Session::on_missing`], `Read` with [`Session::on_entries_read`] and [`Session::on_read_end`].
-//! Deadlines are the shell's, see [`Session::waits_for`]. [`Turn`] decides which session goes on
-//! when both sides open one at the same time.
+//! does the returned actions in order before the next message. The shell answers two of the
+//! actions: `Find` with [`Session::on_missing`], `Read` with [`Session::on_entries_read`] and
+//! [`Session::on_read_end`]. The shell keeps the deadlines, see [`Session::waits_for`]. [`Turn`]
+//! decides which session is kept when both sides open one at the same time.
 
 use crate::{
     id::Author,
@@ -40,21 +42,21 @@ pub use message::{FrameDecoder, Message};
 pub use session::Session;
 pub use turn::{Decision, Turn};
 
-/// Version of the sync messages and rules. Two nodes sync only if theirs are equal.
+/// Version of the sync messages and rules. Two nodes sync only if their versions are equal.
 pub const VERSION: u32 = 1;
 
 /// One thing the shell must do. Actions are done in the order in which they are returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Send this message. The shell goes on reading while the peer does not: answers must not wait
-    /// for entries that are on the way out.
+    /// Send this message. The shell keeps reading from the stream even while the peer does not
+    /// read: answers must not wait behind entries that are still being sent.
     Send(Message),
-    /// Look up these entries and report with [`Session::on_missing`] those that are not here.
+    /// Look up these entries, and report the missing ones with [`Session::on_missing`].
     Find(Vec<(Author, FrontierTip)>),
-    /// Read these ranges from the logs: of each the entry `tip` and the entries before it by
+    /// Read these ranges from the logs: for each range the entry `tip` and the entries before it by
     /// `prev`. Hand them to [`Session::on_entries_read`] in (hlc, author, id) order across all
     /// ranges, each once, as fast as they can be sent; then call [`Session::on_read_end`]. Entries
-    /// that are not here are left out.
+    /// that this node does not have are left out.
     Read(Vec<MissingRange>),
     /// Pass these entries to the store's intake. They are authentic, of this store, and in order.
     Ingest(Vec<VerifiedEntry>),
@@ -77,17 +79,18 @@ pub struct Summary {
     pub refused: u64,
     /// Wants that this side sent.
     pub wants: u32,
-    /// Tips of the peer that are not here in the end: they did not come, or the store refused them.
+    /// Tips of the peer that this node is missing at the end: they were not received, or the store
+    /// refused them.
     pub lacking: usize,
 }
 
-/// A message that the peer owes. It has `SYNC_ANSWER_TIMEOUT` for the first three, which need no
-/// disk, and `SYNC_WORK_TIMEOUT` for the others.
+/// A message that the session expects from the peer. The peer has `SYNC_ANSWER_TIMEOUT` for the
+/// first three, which need no disk, and `SYNC_WORK_TIMEOUT` for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
     /// The opener's first message.
     Hello,
-    /// The answer to it.
+    /// The answer to the Hello.
     Answer,
     /// The rest of the peer's tips.
     Tips,

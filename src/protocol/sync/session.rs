@@ -25,24 +25,27 @@ use crate::{
 /// A session begins with [`open`](Self::open) or [`accept`](Self::accept). After that there are
 /// three kinds of methods:
 ///
-/// - [`handle`](Self::handle) takes each message of the peer, in the order in which they came.
+/// - [`handle`](Self::handle) takes each message of the peer, in the order in which the messages
+///   arrived.
 /// - `on_*` answer an action: [`on_missing`](Self::on_missing) each `Find`;
 ///   [`on_entries_read`](Self::on_entries_read), any number of times, then
-///   [`on_read_end`](Self::on_read_end) each `Read`. Messages of the peer may come in between.
+///   [`on_read_end`](Self::on_read_end) each `Read`. Messages of the peer may arrive in between.
 /// - [`waits_for`](Self::waits_for), [`is_reading`](Self::is_reading) and
-///   [`summary`](Self::summary) ask, and change nothing.
+///   [`summary`](Self::summary) return values, and change nothing.
 ///
 /// All returned actions are done, in order, before the next message is handled. The session has
 /// ended after `Finish` and after an error.
 #[derive(Debug)]
 pub struct Session {
     store: StoreId,
-    // This node's frontier when the session began. The peer may ask for any entry it covers.
+    // This node's frontier when the session began. The peer may ask for any entry that the frontier
+    // covers.
     own: Frontier,
     phase: Phase,
     // The peer's tips, in order. Grows by pages; complete when `phase` is `Exchange`.
     theirs: Vec<(Author, FrontierTip)>,
-    // Damaged entries of this node: asked for although the frontiers do not show that they miss.
+    // Damaged entries of this node. It asks for them although the frontiers do not show them as
+    // missing.
     lost: Vec<(Author, FrontierTip)>,
     wants: Wants,
     asking: Asking,
@@ -62,27 +65,27 @@ pub struct Session {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    // The acceptor, until the opener's Hello comes.
+    // The acceptor, until the opener's Hello arrives.
     Hello,
     // The opener, until the first answer.
     Answer,
-    // Either side, until all tips of the peer have come.
+    // Either side, until all tips of the peer have arrived.
     Tips,
     Exchange,
     Finished,
 }
 
-// How far this side is with its own wants.
+// Progress of this side with its own wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wants {
-    // The shell looks up entries. Also before the exchange, when nothing was asked yet.
+    // The shell looks up entries. Also the value before the exchange, when nothing was asked yet.
     Finding,
     // A Want was sent and its answer has not ended.
     Waiting,
     Done,
 }
 
-// How far this side is with the peer's wants.
+// Progress of this side with the peer's wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Serving {
     // The peer's turn: it sends a Want or Done.
@@ -95,9 +98,9 @@ enum Serving {
 impl Session {
     /// Opens a session. Returns it and the first message to send.
     ///
-    /// `own` is the frontier of the entries that this node has applied, durable or not: those it
-    /// can send. `lost` are entries below it that cannot be read any more; if there are any, tips
-    /// are exchanged even when the frontiers are equal.
+    /// `own` is the frontier of the entries that this node has applied, durable or not: it can send
+    /// these entries. `lost` are entries below the frontier that can no longer be read; if there
+    /// are any, tips are exchanged even when the frontiers are equal.
     ///
     /// # Errors
     /// `TooManyOwnTips`.
@@ -156,14 +159,14 @@ impl Session {
     /// Checks one signature for each run of entries: long work for a message with many authors.
     ///
     /// # Errors
-    /// The rule that the peer broke. The session has ended then; entries that the shell already
-    /// passed to the store stay there.
+    /// The rule that the peer broke. The session has then ended; entries that the shell has already
+    /// given to the store stay there.
     pub fn handle(&mut self, message: Message) -> Result<Vec<Action>, SyncError> {
         self.handle_in_steps(message, || {})
     }
 
     /// Like [`handle`](Self::handle), with `step` called before each entry is parsed and before
-    /// each is checked, so that long work can give way.
+    /// each entry is checked, so that long work can yield.
     ///
     /// # Errors
     /// The same as for [`handle`](Self::handle).
@@ -209,10 +212,10 @@ impl Session {
         done
     }
 
-    /// Answers [`Action::Find`] with the tips that are not here.
+    /// Answers [`Action::Find`] with the tips that this node is missing.
     ///
-    /// A tip is here when the logs have it and it can be read, or when its entry is held until its
-    /// time comes and every entry before it by `prev` is here.
+    /// A tip is not missing when the logs have it and it can be read, or when its entry is held
+    /// until it is due and every entry before it by `prev` is not missing.
     ///
     /// # Panics
     /// When no `Find` is open.
@@ -246,7 +249,7 @@ impl Session {
                 actions.push(Action::Send(Message::Entries(std::mem::take(&mut frame))));
                 bytes = 0;
             }
-            // The framing that protobuf puts around an entry counts, too.
+            // The protobuf framing around an entry counts, too.
             bytes = bytes.saturating_add(entry.len()).saturating_add(8);
             frame.push(entry);
             self.summary.sent = self.summary.sent.saturating_add(1);
@@ -267,8 +270,8 @@ impl Session {
         vec![Action::Send(Message::Sent)]
     }
 
-    /// Returns the message that the peer owes. `None` when it is the shell's turn or the session
-    /// has ended.
+    /// Returns the message that the session expects from the peer. `None` when the shell has to act
+    /// or the session has ended.
     pub fn waits_for(&self) -> Option<WaitsFor> {
         match (self.phase, self.wants, self.serving) {
             (Phase::Hello, ..) => Some(WaitsFor::Hello),

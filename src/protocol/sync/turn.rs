@@ -1,7 +1,7 @@
-//! The turn of two nodes in one store: which session goes on when both open one at the same time.
+//! The turn of two nodes in one store: which session is kept when both open one at the same time.
 //!
 //! Two sessions between the same nodes in the same store would do the same work twice. When both
-//! sides open one in the same moment, the session of the node with the lesser id goes on:
+//! sides open one at the same time, the session of the node with the lesser id is kept:
 //!
 //! ```text
 //! lesser id                                 greater id
@@ -12,8 +12,8 @@
 //!                              <-  answer
 //! refuses the peer's session                is refused: the peer's session does the same work
 //! ```
-//! A peer that does not answer in that time is served, so a silent peer does not keep its own
-//! session waiting. Both sessions then go on, which costs work and does no harm.
+//! A peer that does not answer in that time is served, so a silent peer does not make its own
+//! session wait. Both sessions then run, which costs work and does no harm.
 
 use crate::{id::Author, limits::SYNC_TIE_MS_MAX};
 
@@ -35,12 +35,12 @@ pub struct Turn {
     serving: u32,
 }
 
-// How far the session is that this node has opened.
+// Progress of the session that this node has opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Own {
     #[default]
     None,
-    // The peer has sent nothing in it yet.
+    // The peer has sent nothing in the session yet.
     Opened,
     Answered,
 }
@@ -49,9 +49,10 @@ enum Own {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Decision {
-    /// The shell answers it.
+    /// The shell answers the session.
     Serve,
-    /// The shell resets its stream as busy: this node's own session does the same work.
+    /// The shell resets the session's stream as busy: the session that this node opened does the
+    /// same work.
     Refuse,
     /// The shell asks again when the turn has changed, and at this time at the latest, ms on the
     /// clock of the caller.
@@ -79,7 +80,7 @@ impl Turn {
     /// # Panics
     /// When there is no such session.
     pub fn answered(&mut self) {
-        assert_ne!(self.own, Own::None, "an own session was opened");
+        assert_ne!(self.own, Own::None, "this node opened a session");
         self.own = Own::Answered;
     }
 
@@ -148,7 +149,7 @@ mod tests {
         NotYet,
         // The hello is on the way.
         Coming,
-        // The hello has come; the side waits for the answer to its own.
+        // The hello has arrived; the side waits for the answer to its own hello.
         Waiting,
         // The answer is on the way.
         Answering,
@@ -243,13 +244,13 @@ mod tests {
             Decision::Serve => Served::Answering,
             Decision::Refuse => Served::Refusing,
             Decision::WaitUntil(until_ms) => {
-                assert!(now_ms < until_ms, "a wait that was over goes on");
+                assert!(now_ms < until_ms, "a wait that had ended begins again");
                 Served::Waiting
             }
         };
     }
 
-    // The turn has changed: a session that waits for it is decided again.
+    // The turn has changed, so a waiting session is decided again.
     fn again(side: &mut Side, at: usize) {
         if side.served == Served::Waiting {
             decide(side, at, CAME_MS + 1);
@@ -262,7 +263,7 @@ mod tests {
         again(side, at);
     }
 
-    // Returns all worlds that can come of all orders of events. `timely`: peers answer before the
+    // Returns all worlds that some order of events can reach. `timely`: peers answer before the
     // time is up.
     fn worlds(timely: bool) -> (BTreeSet<World>, BTreeSet<World>) {
         let (mut all, mut last) = (BTreeSet::new(), BTreeSet::new());
@@ -281,7 +282,7 @@ mod tests {
             };
             for side in &world {
                 let is_decided = side.served != Served::Waiting || side.open == Open::Opened;
-                assert!(is_decided, "waits for nothing: {world:?}");
+                assert!(is_decided, "waits without need: {world:?}");
             }
             let (late, mut soon) = (worlds(late), worlds(soon));
             if timely {
@@ -298,7 +299,7 @@ mod tests {
         (all, last)
     }
 
-    // True when each side serves a session that goes on at the other.
+    // True when each side serves a session that is still open at the other side.
     fn both_are_served(world: &World) -> bool {
         let is_served = |[one, other]: [&Side; 2]| {
             matches!(one.open, Open::Opened | Open::Answered)
@@ -320,7 +321,7 @@ mod tests {
         for world in &last {
             assert!(
                 world.iter().any(|side| side.open == Open::Complete),
-                "none went on: {world:?}"
+                "no session was kept: {world:?}"
             );
         }
     }

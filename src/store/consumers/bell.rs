@@ -67,7 +67,8 @@ impl Bell {
     }
 
     /// Waits until there is something to save, and then up to `CONSUMERS_COMMIT_EVERY` for more,
-    /// unless a caller waits for it. Returns those callers, and true when the thread is to end.
+    /// unless a caller waits for a commit. Returns the waiting callers, and true when the thread is
+    /// to end.
     ///
     /// Blocks: only for the saver's thread.
     pub(super) fn wait(&self) -> (Vec<Waiter>, bool) {

@@ -27,12 +27,12 @@ use crate::{
 /// A handle on a consumer of a store. Cheap to clone; handles with the same name are the same
 /// consumer.
 ///
-/// `create` comes first, once: the other methods return `Unknown` until then. Takers call `next` (or
-/// `try_next`, or the stream of `deliveries`) and answer each `Delivery` through its own methods;
-/// `ack`, `nack`, `term` and `extend` answer by id, for a taker in another process. `show`, `pause`,
-/// `resume`, `reset`, `set_prefixes`, `delete` and the methods that begin with `dead` manage the
-/// consumer, at any time; they return when the change is durable. An answer is not durable when its
-/// call returns; `flush` waits for that.
+/// `create` must be called once, first: without it the other methods return `Unknown`. Takers call
+/// `next` (or `try_next`, or the stream of `deliveries`) and answer each `Delivery` through its own
+/// methods; `ack`, `nack`, `term` and `extend` answer by id, for a taker in another process.
+/// `show`, `pause`, `resume`, `reset`, `set_prefixes`, `delete` and the methods that begin with
+/// `dead` manage the consumer, at any time; they return when the change is durable. An answer is
+/// not durable when its call returns; `flush` waits for that.
 #[derive(Debug, Clone)]
 pub struct Consumer {
     host: Arc<Host>,
@@ -52,11 +52,11 @@ impl Consumer {
         &self.name
     }
 
-    /// Makes the consumer, durably. If there is one already, with the same options, it is left as it
-    /// is, wherever it began.
+    /// Makes the consumer, durably. A consumer that exists with the same options is left as it is,
+    /// whatever its start.
     ///
     /// # Errors
-    /// `Exists` if there is one with other options; `Name`, `Option`, `TooMany`; `Start` when the
+    /// `Exists` if it exists with other options; `Name`, `Option`, `TooMany`; `Start` when the
     /// cursor belongs to another store or is ahead of this node; `Damaged`, `Io`, `Closed`.
     pub async fn create(&self, options: ConsumerOptions) -> Result<ConsumerStatus, ConsumerError> {
         check_name(&self.name)?;
@@ -89,8 +89,8 @@ impl Consumer {
         delivery::next(&live).await
     }
 
-    /// Returns the next change if there is one now. Right after the store was opened nothing has been
-    /// read ahead yet: use `next` then.
+    /// Returns the next change if there is one now. Directly after the store was opened, no change
+    /// has been read ahead yet: use `next` then.
     ///
     /// # Errors
     /// Like `next`.
@@ -99,9 +99,9 @@ impl Consumer {
         delivery::try_next(&live).await
     }
 
-    /// Removes from `claims`, all of this consumer, those that were answered by id or have timed out,
-    /// and waits until fewer than `max` are left. It is for callers that pass changes on to takers
-    /// that answer by id. Cancel-safe.
+    /// Removes the claims that were answered by id or have timed out from `claims`, all of this
+    /// consumer, and waits until fewer than `max` are left. For callers that hand changes to takers
+    /// in another process, which answer by id. Cancel-safe.
     ///
     /// # Errors
     /// `Unknown`, also when the consumer is deleted meanwhile; `Damaged`, `Io`, `Closed`.
@@ -167,7 +167,8 @@ impl Consumer {
         self.find().await?.1.status()
     }
 
-    /// Stops delivering changes, also after a restart. Takers may still answer the changes they have.
+    /// Stops delivering changes, even across a restart. Takers may still answer the changes they
+    /// have.
     ///
     /// # Errors
     /// Like `show`.
@@ -183,7 +184,7 @@ impl Consumer {
         self.set_paused(false).await
     }
 
-    /// Begins again at `from`. Outstanding changes are forgotten, dead letters stay.
+    /// Moves the consumer to `from`. Outstanding changes are forgotten, dead letters stay.
     ///
     /// # Errors
     /// Like `create`; `DamagedConsumer`.
@@ -234,8 +235,8 @@ impl Consumer {
         Ok(state.outstanding.dead().cloned().collect())
     }
 
-    /// Delivers dead letters again, with a fresh count of attempts: those with these numbers, or all
-    /// if `numbers` is empty. Returns how many, which is no more than there is room for.
+    /// Delivers the dead letters with these numbers, or all if `numbers` is empty, again, with a
+    /// fresh count of attempts. Returns their number, which is limited by the free room.
     ///
     /// # Errors
     /// Like `show`.
@@ -247,7 +248,8 @@ impl Consumer {
         Ok(retried)
     }
 
-    /// Forgets dead letters: those with these numbers, or all if `numbers` is empty. Returns how many.
+    /// Forgets the dead letters with these numbers, or all if `numbers` is empty. Returns their
+    /// number.
     ///
     /// # Errors
     /// Like `show`.

@@ -15,8 +15,8 @@ use crate::{
 pub(in crate::store) struct Consumers(Arc<Host>);
 
 impl Consumers {
-    /// Prepares the consumers of a store; the file is opened when it is needed first. `lease` is
-    /// kept until the file is closed.
+    /// Prepares the consumers of a store; the file is opened at its first use. `lease` is held
+    /// until the file is closed.
     pub(in crate::store) fn new(
         shared: Arc<Shared>,
         disk: Arc<dyn Disk>,
@@ -42,7 +42,8 @@ impl Consumers {
     pub(in crate::store) async fn close(&self) {
         let Some(saver) = self.0.stop() else { return };
         let joined = tokio::task::spawn_blocking(move || saver.join()).await;
-        // This fails only when the runtime shuts down: then the thread ends by itself.
+        // `spawn_blocking` fails only while the runtime shuts down. The saver's thread then ends by
+        // itself.
         joined.unwrap_or_default();
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A change that only this taker has, until it is answered or its `ack_wait` has passed.
+/// A change that no other taker has until it is answered or its `ack_wait` has passed.
 ///
 /// Dropping it without an answer gives it back: it is delivered again after the usual pause.
 #[derive(Debug)]
@@ -55,10 +55,10 @@ impl Delivery {
         self.claim.id.attempt
     }
 
-    /// Acknowledges the change: it is done, and not delivered again.
+    /// Acknowledges the change: it is finished and not delivered again.
     ///
-    /// That is durable within `CONSUMERS_COMMIT_EVERY` and an fsync, or when `Consumer::flush`
-    /// returns. If the node dies before, the change is delivered again.
+    /// The acknowledgement is durable within `CONSUMERS_COMMIT_EVERY` and an fsync, or when
+    /// `Consumer::flush` returns. If the node stops before, the change is delivered again.
     ///
     /// # Errors
     /// `Ack` when `ack_wait` had passed and another taker has the change; the reason if the consumer
@@ -77,10 +77,10 @@ impl Delivery {
         self.claim.live.nack(self.claim.id, delay)
     }
 
-    /// Makes the change a dead letter, because no taker can do it.
+    /// Makes the change a dead letter, because no taker can process it.
     ///
     /// # Errors
-    /// Like `ack`; `Ack` with `DeadLettersFull`: then the change is delivered again.
+    /// Like `ack`; `Ack` with `DeadLettersFull`, after which the change is delivered again.
     pub fn term(mut self) -> Result<(), ConsumerError> {
         self.claim
             .live
@@ -98,7 +98,7 @@ impl Delivery {
     }
 
     /// Drops the delivery without giving the change back, and returns its id. A caller with the id
-    /// may answer until `ack_wait` has passed, also after a restart of this node.
+    /// may answer until `ack_wait` has passed, even after a restart of this node.
     ///
     /// # Errors
     /// Like `ack`.
@@ -117,8 +117,8 @@ impl Delivery {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.answered {
-            // An error means that it has timed out or that the store is closed: there is nothing to
-            // give back.
+            // An error means that the delivery has timed out or the store is closed: nothing is
+            // left to give back.
             self.live.nack(self.id, None).unwrap_or_default();
         }
     }
@@ -139,7 +139,7 @@ pub(super) async fn next(live: &Arc<Live>) -> Result<Delivery, ConsumerError> {
             }
             Take::Wait(None) => notified.await,
             Take::Wait(Some(due_ms)) => {
-                // The wall clock may jump, so no wait for it is long.
+                // The wall clock may jump, so each wait for it is short.
                 let wait = due_ms
                     .saturating_sub(live.shared.now_ms())
                     .clamp(1, LOOK_AGAIN_MS);
@@ -162,8 +162,8 @@ pub(super) async fn try_next(live: &Arc<Live>) -> Result<Option<Delivery>, Consu
     Ok(None)
 }
 
-/// Removes from `claims` those that were answered by id or have timed out, and waits until fewer than
-/// `max` are left.
+/// Removes from `claims` the claims that were answered by id or have timed out, and waits until
+/// fewer than `max` are left.
 pub(super) async fn fewer_claims(
     live: &Arc<Live>,
     claims: &mut Vec<Claim>,
@@ -194,8 +194,8 @@ pub(super) async fn fewer_claims(
     }
 }
 
-// Returns the delivery of a change that was taken, read from the log if need be. `None`: the log does
-// not have it any more, and it is a dead letter now.
+// Returns the delivery of a change that was taken, read from the log if need be. `None`: the log no
+// longer has the change, which is now a dead letter.
 async fn deliver(
     live: &Arc<Live>,
     given: Given,
@@ -230,7 +230,7 @@ async fn deliver(
     }
 }
 
-// Reads a change again that was fed before.
+// Reads a change from the log again.
 fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
     let view = shared.state.view();
     if matches!(at.kind, Kind::Put | Kind::Delete) {
@@ -265,11 +265,11 @@ fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
 
 fn missing(entry: EntryId) -> ReadError {
     ReadError::Damaged {
-        what: format!("entry {entry} is not in the log any more"),
+        what: format!("entry {entry} is no longer in the log"),
     }
 }
 
-// The derived text would show the whole store.
+// The derived text would contain the whole store.
 impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Claim")

@@ -20,7 +20,7 @@ pub enum ConsumerError {
         /// Name that was refused, its first 80 characters.
         name: String,
     },
-    /// No consumer has this name, or not any more.
+    /// No consumer has this name; it may have been deleted.
     #[error("there is no consumer {name:?} in this store: create it first")]
     Unknown {
         /// Name of the consumer.
@@ -46,11 +46,10 @@ pub enum ConsumerError {
         /// Value that was refused.
         is: String,
     },
-    /// The store has as many consumers as it may.
+    /// The store has `CONSUMERS_MAX` consumers.
     #[error("the store has {CONSUMERS_MAX} consumers already: delete some")]
     TooMany,
-    /// The log does not have the changes that come next, or they cannot be read. None are skipped
-    /// silently.
+    /// The next changes are missing from the log or cannot be read. No change is skipped silently.
     #[error(
         "consumer {name:?} has stopped: {reason}; reset it to a position from which the log is complete"
     )]

@@ -1,5 +1,5 @@
-//! The feeder of a consumer: a task that follows a watch and feeds the selected changes while there
-//! is room.
+//! The feeder of a consumer: a task that follows a watch and adds the selected changes to the
+//! consumer while there is room.
 
 use std::{
     future::poll_fn,
@@ -21,8 +21,7 @@ use crate::{
     },
 };
 
-/// Starts a feeder of `live`. It takes the place of an earlier one, which `reset` or `set_prefixes`
-/// has aborted.
+/// Starts a feeder of `live`, in place of the one that `reset` or `set_prefixes` aborted.
 pub(super) fn start(live: &Arc<Live>) {
     let epoch = live.lock().epoch();
     let feeder = live.shared.runtime.spawn(run(Arc::clone(live), epoch));
@@ -48,7 +47,7 @@ async fn run(live: Arc<Live>, epoch: u64) {
 
 // Why a feeder no longer follows its watch.
 enum End {
-    // The consumer wants no more from this feeder, or it has stopped.
+    // The consumer accepts no further changes from this feeder, or it has stopped.
     Over,
     // The state is being rebuilt, or a file could not be read just now: try again later.
     Again,
@@ -58,7 +57,7 @@ enum End {
 enum Gathered {
     // Changes, perhaps none, and the position that covers them.
     Changes(Vec<Arc<Change>>, Position),
-    // The changes that come next cannot be read: the reason.
+    // The next changes cannot be read: the reason.
     Gone(String),
     Failed(WatchError),
 }
@@ -94,15 +93,15 @@ async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
                 return End::Over;
             }
             Gathered::Failed(error @ (WatchError::Behind { .. } | WatchError::Read(_))) => {
-                tracing::warn!(consumer = live.name, %error, "a consumer cannot be fed now");
+                tracing::warn!(consumer = live.name, %error, "a consumer cannot read changes now");
                 return End::Again;
             }
         }
     }
 }
 
-// Waits until there is room, and returns how much; `None`: the consumer wants no more from this
-// feeder.
+// Waits until there is room, and returns how much; `None`: the consumer accepts no further changes
+// from this feeder.
 async fn room(live: &Live, epoch: u64) -> Option<usize> {
     loop {
         {
@@ -118,9 +117,9 @@ async fn room(live: &Live, epoch: u64) -> Option<usize> {
     }
 }
 
-// Gathers the changes that the watch has at hand, up to `room` and `FEED_CHANGES_MAX`. It ends only
-// where the position of the watch covers what was gathered: not inside an atomic batch, nor between a
-// put and its late expiry. So a large batch may go beyond both bounds.
+// Gathers the changes that the watch has ready, up to `room` and `FEED_CHANGES_MAX`. It ends only
+// where the position of the watch covers the gathered changes: not inside an atomic batch, nor
+// between a put and its late expiry. So a large batch may go beyond both bounds.
 fn gather(
     live: &Live,
     watch: &mut Watch,
@@ -144,7 +143,7 @@ fn gather(
             Poll::Ready(Some(Ok(WatchEvent::Gap { reason }))) => {
                 return Poll::Ready(Gathered::Gone(reason));
             }
-            // Comes only when a watch begins with the state, which this one does not.
+            // Delivered only when a watch begins with the state, and this watch does not.
             Poll::Ready(Some(Ok(WatchEvent::Damaged { what, .. }))) => {
                 return Poll::Ready(Gathered::Gone(what));
             }
@@ -185,7 +184,7 @@ fn options(state: &LiveState, live: &Live) -> WatchOptions {
     }
 }
 
-// Changes that are fed at once, unless an atomic batch is larger.
+// Largest number of changes in one feed, unless an atomic batch is larger.
 const FEED_CHANGES_MAX: usize = 256;
 // Pause before a watch is opened again after a failed read.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! `consumers.db`: consumers and their unfinished changes, in a redb file of their own.
 //!
-//! No other file knows how far a consumer is, so this one is never rebuilt: every row and every block
-//! carries a check, and damage is an error. One transaction moves positions and outstanding changes
-//! together; it is durable when `commit` returns.
+//! No other file has the position of a consumer, so this file is never rebuilt: every row and every
+//! block carries a check, and damage is an error. One transaction moves positions and outstanding
+//! changes together; it is durable when `commit` returns.
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +52,7 @@ pub(super) struct Stored {
     pub(super) changes: Vec<(u64, Place)>,
 }
 
-/// Consumers by name; for a damaged one the damage.
+/// Consumers by name; for a damaged consumer, a description of the damage.
 pub(super) type AllStored = BTreeMap<String, Result<Stored, String>>;
 
 /// The writes of one transaction.
@@ -69,7 +69,7 @@ pub(super) struct Commit {
 pub(super) struct Changed {
     pub(super) name: String,
     pub(super) row: ConsumerRow,
-    /// Changes by number; the rows of those that are `Finished` are removed.
+    /// Changes by number; the rows of `Finished` changes are removed.
     pub(super) places: Vec<(u64, Place)>,
 }
 
@@ -105,7 +105,7 @@ impl File {
             Ok((db, stored))
         })?;
         if new {
-            // It is a complete database now, so it gets its name.
+            // The new file is a complete database now, so it gets its name.
             disk.rename(&unfinished(path), path)?;
             disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         }
@@ -152,8 +152,8 @@ impl File {
     }
 }
 
-// Makes the file under another name, until it is a complete database: a power cut must not leave half
-// of one.
+// Makes the file under another name until it is a complete database: a power cut must not leave
+// half a database.
 fn new_file(disk: &dyn Disk, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
     match disk.remove(&unfinished(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -166,8 +166,8 @@ fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-// Commits have two phases: otherwise redb takes damage of the newest commit for a power cut during
-// it, and silently goes back to the commit before.
+// Commits have two phases. With one phase, redb would treat damage of the newest commit as an
+// interrupted commit and silently return to the one before.
 fn begin(db: &Database) -> Result<WriteTransaction, ConsumerError> {
     let mut write = db.begin_write().map_err(ConsumerError::of_file)?;
     write.set_two_phase_commit(true);
@@ -212,7 +212,7 @@ fn read_all(db: &Database) -> Result<AllStored, ConsumerError> {
             .or_insert_with(|| Err("its row is missing".to_owned()));
         match (stored.as_mut(), place) {
             (Ok(stored), Some(place)) => stored.changes.push((number, place)),
-            (Ok(_), None) => *stored = Err(format!("change {number} of it fails its check")),
+            (Ok(_), None) => *stored = Err(format!("its change {number} fails its check")),
             (Err(_), _) => {}
         }
     }

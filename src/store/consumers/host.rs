@@ -1,4 +1,4 @@
-//! The host of a store's consumers: opens `consumers.db` when it is needed first, and again after it
+//! The host of a store's consumers: opens `consumers.db` at its first use, and again after the file
 //! has failed.
 
 use std::{
@@ -22,18 +22,18 @@ pub(super) struct Host {
     pub(super) shared: Arc<Shared>,
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    // Keeps other processes off the directory. The saver's thread keeps a clone until it has closed
+    // Keeps other processes off the directory. The saver's thread holds a clone until it has closed
     // the file.
     lease: Option<Arc<dyn Any + Send + Sync>>,
-    // Held while the file is opened, so that it is opened once. Never held across an await. The
-    // saver takes its own locks below this one.
+    // Held while the file is opened, so that the file is opened once. Never held across an await.
+    // The saver takes its own locks below this one.
     slot: Mutex<Slot>,
 }
 
 #[derive(Debug)]
 enum Slot {
     Unopened,
-    /// Set by `open`. Its thread may have ended since, because the file failed.
+    /// Set by `open`. The saver's thread may have ended since, because the file failed.
     Open(Arc<Saver>),
     /// Set by `stop`; it does not change again.
     Closed,
@@ -54,7 +54,7 @@ impl Host {
         }
     }
 
-    /// Returns the saver; opens or makes the file if there is none at work.
+    /// Returns the saver; opens or makes the file if no saver is running.
     ///
     /// # Errors
     /// `Damaged`, `Io`, `Closed`.
@@ -69,13 +69,14 @@ impl Host {
         opening.await.map_err(|_stopped| ConsumerError::Closed)?
     }
 
-    /// Like `saver`, but makes no file: `None` when no consumer was ever made in this store.
+    /// Like `saver`, but makes no file: returns `None` when no consumer was ever made in this
+    /// store.
     pub(super) async fn existing(self: &Arc<Self>) -> Result<Option<Arc<Saver>>, ConsumerError> {
         let is_unopened = matches!(&*self.slot(), Slot::Unopened);
         if is_unopened {
             match self.disk.open(&self.path, Open::Existing) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                // `saver` opens it again, and reports any other error.
+                // `saver` opens the file again, and reports any other error.
                 Ok(_) | Err(_) => {}
             }
         }
@@ -98,7 +99,7 @@ impl Host {
         Ok(saver)
     }
 
-    /// Closes the slot, and ends the saver if there is one at work. Returns it, to be joined.
+    /// Closes the slot, and ends the saver if one is running. Returns the saver, to be joined.
     pub(super) fn stop(&self) -> Option<Arc<Saver>> {
         match std::mem::replace(&mut *self.slot(), Slot::Closed) {
             Slot::Open(saver) => {

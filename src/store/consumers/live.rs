@@ -28,10 +28,11 @@ use crate::{
 
 /// One consumer. Takers, its feeder and the saver's thread share it.
 ///
-/// `new` and `restore` make it, and the feeder is started after. From then on the feeder calls `feed`
-/// (or `stop`, `set_lacks`), takers call `take` and then one of `ack`, `nack`, `term` and `extend`,
-/// and the saver calls `take_dirty`, all in any order. `reset` and `set_prefixes` begin a new epoch:
-/// they end the feeder, and the caller starts the next one. After `end` every call returns its error.
+/// `new` and `restore` make it; the caller then starts the feeder. From then on the feeder calls
+/// `feed` (or `stop`, `set_lacks`), takers call `take` and then one of `ack`, `nack`, `term` and
+/// `extend`, and the saver calls `take_dirty`, all in any order. `reset` and `set_prefixes` begin a
+/// new epoch: they end the feeder, and the caller starts the next one. After `end` every call
+/// returns its error.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) name: String,
@@ -55,27 +56,29 @@ pub(super) struct Live {
 //     file never has a position without its changes.
 #[derive(Debug)]
 pub(super) struct LiveState {
-    // The row as it is saved, without position, counts and `paused`: `take_dirty` fills these in.
+    // The row as it is saved, without position, counts and `paused`: `take_dirty` fills these
+    // fields in.
     row: ConsumerRow,
     pub(super) outstanding: Outstanding,
-    // `None`: nothing was fed yet, and the consumer begins at the time that `row` names.
+    // `None`: no change was read yet, and the consumer begins at the time that `row` names.
     position: Option<Position>,
-    // Number of resets and changes of the prefixes: a feeder of an earlier epoch feeds no more.
+    // Number of resets and changes of the prefixes: a feeder of an earlier epoch adds no further
+    // changes.
     epoch: u64,
     // Set by `set_feeder`, taken and aborted when an epoch or the consumer ends.
     feeder: Option<AbortHandle>,
-    // Subset of the outstanding changes, by number: those fed since the start and never taken.
-    // Others are read again from the log.
+    // Subset of the outstanding changes, by number: changes that were fed since the start and never
+    // taken. All others are read again from the log.
     ahead: BTreeMap<u64, Arc<Change>>,
     // Sum of `memory_bytes` over `ahead`.
     ahead_bytes: usize,
-    // Entries that the feeder waits for. Set by the feeder, cleared when it feeds again.
+    // Entries that the feeder waits for. Set by the feeder, cleared by its next feed.
     lacks: Vec<MissingRange>,
     // Set once, at the start, if the rows in the file were damaged: they are not overwritten.
     damaged: Option<String>,
     // Set once, when the consumer is deleted, the store closed, or the file failed.
     over: Option<ConsumerError>,
-    // True when the file does not have all of this. Set by every change, cleared by `take_dirty`.
+    // True when the file is behind this state. Set by every change, cleared by `take_dirty`.
     dirty: bool,
 }
 
@@ -190,7 +193,7 @@ impl Live {
     /// Gives the next change to a taker, if there is one. `detached`: the taker outlives this process.
     ///
     /// # Errors
-    /// The reason why the consumer delivers nothing any more.
+    /// The reason why the consumer no longer delivers changes.
     pub(super) fn take(&self, detached: bool) -> Result<Take, ConsumerError> {
         let now_ms = self.shared.now_ms();
         let mut state = self.lock();
@@ -213,13 +216,14 @@ impl Live {
             self.bell.ring();
         }
         if moved {
-            // Also when nothing was given: a change that became a dead letter makes room.
+            // Notified even when no change was given: a change that became a dead letter makes
+            // room.
             self.room.notify_one();
         }
         Ok(take)
     }
 
-    /// See `Delivery::ack`; the other answers like `Delivery`'s methods, too.
+    /// See `Delivery::ack`, and the other methods of `Delivery` for the other answers.
     pub(super) fn ack(&self, id: DeliveryId) -> Result<(), ConsumerError> {
         let now_ms = self.shared.now_ms();
         self.change(|state| {
@@ -256,7 +260,8 @@ impl Live {
         })
     }
 
-    /// Adds changes that the feeder has read; `position` covers them. False: this feeder is to end.
+    /// Adds changes that the feeder has read; `position` covers these changes. Returns false when
+    /// this feeder is to end.
     pub(super) fn feed(&self, epoch: u64, changes: Vec<Arc<Change>>, position: Position) -> bool {
         if changes.is_empty() && self.lock().is_at(epoch, &position) {
             return true;
@@ -284,7 +289,7 @@ impl Live {
         fed.unwrap_or(false)
     }
 
-    /// Stops the consumer, because the feeder cannot read the changes that come next.
+    /// Stops the consumer, because the feeder cannot read the next changes.
     pub(super) fn stop(&self, epoch: u64, reason: String) {
         let stopped = self.change(|state| {
             if state.epoch == epoch {
@@ -305,8 +310,8 @@ impl Live {
         }
     }
 
-    /// Begins again after `position`, or at one of the two times if it is `None`. Dead letters stay.
-    /// Its feeder is to be started after.
+    /// Moves the consumer to `position`, or to the given start time if `position` is `None`. Dead
+    /// letters stay. The caller then starts a feeder.
     ///
     /// # Errors
     /// The reason why the consumer has ended; `DamagedConsumer`.
@@ -333,8 +338,8 @@ impl Live {
         })
     }
 
-    /// Feeds only keys that begin with one of `prefixes` from now on; changes that were fed stay. If
-    /// this returns true, its feeder is to be started after.
+    /// Selects only keys that begin with one of `prefixes` from now on; changes that were fed stay.
+    /// If this returns true, the caller then starts a feeder.
     ///
     /// # Errors
     /// The reason why the consumer has ended; `DamagedConsumer`.
@@ -365,7 +370,7 @@ impl Live {
         self.room.notify_one();
     }
 
-    /// Returns the row and the changes to save, if there are any, and takes them as saved.
+    /// Returns the row and the changes to save, if there are any, and counts them as saved.
     pub(super) fn take_dirty(&self) -> Option<(ConsumerRow, Vec<(u64, Place)>)> {
         let mut state = self.lock();
         if !std::mem::take(&mut state.dirty) || state.damaged.is_some() {
@@ -473,7 +478,7 @@ impl LiveState {
         self.over.clone().map_or(Ok(()), Err)
     }
 
-    /// Returns how many changes may be fed now.
+    /// Returns the number of changes that may be fed now.
     pub(super) fn room(&self) -> usize {
         if self.ahead_bytes >= CONSUMER_AHEAD_BYTES_MAX {
             return 0;
@@ -481,7 +486,7 @@ impl LiveState {
         self.outstanding.room()
     }
 
-    /// True while the feeder of `epoch` may feed.
+    /// True while changes from the feeder of `epoch` are accepted.
     pub(super) fn wants(&self, epoch: u64) -> bool {
         self.epoch == epoch
             && self.over.is_none()
@@ -495,7 +500,7 @@ impl LiveState {
             !position.inside,
             "L1: a feed covers whole groups of changes"
         );
-        // Only a change of the members makes entries stop counting; here anyone may write.
+        // Entries stop counting only when the members change, and in this store anyone may write.
         if let Some(before) = self.position.as_ref().filter(|_| shared.anyone) {
             let back = moved_back(&before.frontier, &position.frontier);
             assert_eq!(back, None, "L2: a consumer is fed forward");
@@ -535,7 +540,8 @@ impl LiveState {
         self.row.last_seen_ms = now_ms;
     }
 
-    /// Keeps the feeder of `epoch`, to abort it when the epoch ends; aborts it now if that was before.
+    /// Keeps the handle of the feeder of `epoch`, to abort it when the epoch ends. Aborts it at
+    /// once if the epoch has ended.
     pub(super) fn set_feeder(&mut self, epoch: u64, feeder: AbortHandle) {
         let unwanted = if self.wants(epoch) {
             self.feeder.replace(feeder)
@@ -554,7 +560,7 @@ fn is_of(row: &ConsumerRow, shared: &Shared) -> bool {
         .is_none_or(|position| position.store == shared.id)
 }
 
-// Returns the change with copies of key and value: otherwise it keeps the whole entry in memory.
+// Returns the change with copies of key and value: slices would keep the whole entry in memory.
 fn compact(change: Arc<Change>) -> Arc<Change> {
     if change.op_count < 2 {
         return change;
@@ -566,7 +572,7 @@ fn compact(change: Arc<Change>) -> Arc<Change> {
     })
 }
 
-// Returns about the bytes that a change takes in memory.
+// Returns roughly the bytes that a change takes in memory.
 fn memory_bytes(change: &Change) -> usize {
     let value = change.value.as_ref().map_or(0, Bytes::len);
     size_of::<Change>() + change.key.len() + value

@@ -1,16 +1,18 @@
 //! Durable consumers: named positions on this node, from which changes are delivered to takers, who
 //! acknowledge them.
 //!
-//! The feeder of a consumer follows a watch and feeds the selected changes while there is room. Each
-//! taker gets one change at a time, in order per key. The saver writes position and outstanding
-//! changes together. So each change is delivered at least once, whichever part dies in between.
+//! The feeder of a consumer follows a watch and adds the selected changes to the consumer while
+//! there is room (it feeds them). Each taker gets one change at a time, in order per key. The saver
+//! writes position and outstanding changes together. So each change is delivered at least once,
+//! even if a task, the thread or the node dies in between.
 //!
 //! # Promises
 //! A selected change is delivered until a taker acknowledges it, or it becomes a dead letter.
 //! Changes of one key are delivered one at a time, in the order of the log. As long as each change is
-//! acknowledged before the next is taken, all changes come in causal order, per author in sequence;
-//! with `max_in_flight` 1 also when some are given back. There is no more than that: if a taker dies
-//! after its work and before its acknowledgement is durable, another taker repeats the work.
+//! acknowledged before the next is taken, all changes are delivered in causal order, per author in
+//! sequence; with `max_in_flight` 1 this holds even when some are given back. Nothing beyond this
+//! is promised: if a taker dies after its work and before its acknowledgement is durable, another
+//! taker repeats the work.
 
 mod bell;
 mod consumer;

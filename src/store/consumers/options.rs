@@ -29,11 +29,11 @@ pub struct ConsumerOptions {
     /// Attempts at a change before it becomes a dead letter; `None`: no limit. Default: 10.
     pub max_deliver: Option<u32>,
     /// Outstanding changes (with takers, or read ahead) at which the consumer reads no further. An
-    /// atomic batch is read whole, so it may go beyond. With 1 the changes are finished in the order
-    /// of the log, whatever happens. Default: 1000.
+    /// atomic batch is read whole, so it may exceed this number. With 1, changes are always
+    /// finished in the order of the log. Default: 1000.
     pub max_in_flight: usize,
-    /// Pauses before the 2nd, 3rd ... attempt; the last one applies to all that follow. Empty: no
-    /// pause. Default: 0.1 s, 1 s, 5 s, 30 s, 2 min.
+    /// Pauses before the 2nd, 3rd ... attempt; the last pause applies to all later attempts. Empty:
+    /// no pause. Default: 0.1 s, 1 s, 5 s, 30 s, 2 min.
     pub backoff: Vec<Duration>,
 }
 
@@ -44,7 +44,7 @@ pub enum ConsumerStart {
     Beginning,
     /// With the changes published from now on.
     Now,
-    /// After a position that a watch of this store has reached, here or on another node.
+    /// After a position that a watch of this store has reached, on this node or another.
     After(Cursor),
     /// With entries stamped since a time, by their authors' clocks.
     SinceAuthored {
@@ -61,12 +61,12 @@ pub enum ConsumerStart {
 /// Activity of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConsumerState {
-    /// It delivers changes as they come.
+    /// It delivers changes as they are published.
     Running,
     /// It delivers nothing until it is resumed.
     Paused,
     /// Entries that its position names are missing on this node: the logs are older than
-    /// consumers.db. It goes on when peers have sent them.
+    /// consumers.db. It continues when peers have sent these entries.
     Waiting {
         /// The missing entries.
         missing: Vec<MissingRange>,
@@ -91,17 +91,17 @@ pub struct ConsumerStatus {
     pub rules: Rules,
     /// Time when it was made, ms since 1970.
     pub created_ms: u64,
-    /// Position through which changes were fed. `None`: none were fed yet.
+    /// Position through which changes were read. `None`: no change was read yet.
     pub position: Option<Cursor>,
     /// Published entries after its position, matching or not; an upper bound if an author has forked.
     pub backlog_entries: u64,
-    /// Changes fed and not finished. About `max_in_flight` at most: see there.
+    /// Changes read and not finished: about `max_in_flight` at most, more for a large atomic batch.
     pub outstanding: usize,
     /// Outstanding changes that are with takers now.
     pub in_flight: usize,
-    /// Changes acknowledged since it was made.
+    /// Changes acknowledged since the consumer was made.
     pub acked: u64,
-    /// Attempts after the first one of each change, since it was made.
+    /// Attempts after the first one of each change, since the consumer was made.
     pub redelivered: u64,
     /// Number of dead letters.
     pub dead: usize,

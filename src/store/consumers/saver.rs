@@ -76,7 +76,7 @@ impl Saver {
         let of_thread = Arc::clone(&roster);
         let thread = thread::spawn(move || {
             of_thread.run(file);
-            // No other process may have the directory before the file is closed.
+            // No other process may open the directory before the file is closed.
             drop(lease);
         });
         Self {
@@ -102,8 +102,8 @@ impl Saver {
         self.roster.names().live.values().cloned().collect()
     }
 
-    /// Adds the consumer that `make` makes, unless there is one named `name` already. Returns the
-    /// one there is now. It is durable with the next `flush`.
+    /// Adds the consumer that `make` makes, unless there is a consumer `name` already. Returns the
+    /// consumer of that name. A new consumer is durable with the next `flush`.
     ///
     /// # Errors
     /// `TooMany`.
@@ -151,7 +151,7 @@ impl Saver {
     /// Waits until all changes made before this call are durable.
     ///
     /// # Errors
-    /// The reason why they are not.
+    /// The reason why the changes are not durable.
     pub(super) async fn flush(&self) -> Result<(), ConsumerError> {
         let (reply, answer) = oneshot::channel();
         self.roster.bell.wait_for_commit(reply)?;
@@ -206,7 +206,8 @@ impl Roster {
             }
             if close {
                 let late = self.bell.end(ConsumerError::Closed);
-                // Only the sums of the blocks were not written: the next open takes longer.
+                // After an error only the sums of the blocks are missing: the next open takes
+                // longer.
                 if let Err(error) = file.close() {
                     tracing::warn!(%error, "consumers.db did not close cleanly");
                 }
@@ -217,7 +218,7 @@ impl Roster {
         }
     }
 
-    // Ends all consumers after a failed commit: memory may be ahead of the file, so the next caller
+    // Ends all consumers after a failed commit. Memory may be ahead of the file, so the next caller
     // reads the file again.
     fn end(&self, why: &ConsumerError) -> Vec<Waiter> {
         let late = self.bell.end(why.clone());

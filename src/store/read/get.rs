@@ -32,21 +32,21 @@ pub struct HeadItem {
     pub wins: bool,
 }
 
-/// An entry as one of the logs here holds it.
+/// An entry as one of this node's logs holds it.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
     /// Entry of the record.
     pub entry: VerifiedEntry,
     /// Number of the author's branch: 0, or more after a fork.
     pub branch: u32,
-    /// Time when it arrived here, ms since 1970.
+    /// Time when it arrived in this node's log, ms since 1970.
     pub arrived_ms: u64,
 }
 
 impl Store {
     /// Returns the value of `key`; `None` when it is missing, deleted or expired.
     ///
-    /// It sees every write that has returned, and does not wait for the writer.
+    /// The read sees every write that has returned, and does not wait for the writer.
     ///
     /// # Errors
     /// `ReadError`. A damaged state is rebuilt from the log once before it is reported.
@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Returns about `limit` records of `author` with a seq above `after`, by seq; fewer when they are
-    /// large. Records of several branches with one seq come together, even beyond `limit`.
+    /// large. Records of several branches with one seq are returned together, even beyond `limit`.
     ///
     /// # Errors
     /// `Damaged` when one of them is unreadable; `ReadError`.
@@ -192,7 +192,7 @@ impl Store {
         work(&self.shared, &self.shared.state.view())
     }
 
-    /// Waits until the state was rebuilt from the log, unless that was done after `version`.
+    /// Waits until the state was rebuilt from the log, unless it was rebuilt after `version`.
     pub(super) async fn rebuild(&self, version: u64) -> Result<(), ReadError> {
         let rebuild = |reply| Command::Rebuild { version, reply };
         let rebuilt = self.queue.ask(rebuild).await;

@@ -49,7 +49,7 @@ pub struct HistoryEntry {
 impl Store {
     /// Returns the newest entries that wrote `key`, at most `limit` and at most `HISTORY_ENTRIES_MAX`.
     ///
-    /// It walks back from the heads through the entries that each superseded.
+    /// Walks back from the heads through the entries that each superseded.
     ///
     /// # Errors
     /// `ReadError`.
@@ -68,7 +68,7 @@ impl Shared {
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
         let heads: BTreeSet<EntryId> = todo.iter().map(|head| head.id).collect();
         let mut found: BTreeMap<Parent, Option<(VerifiedEntry, Op)>> = BTreeMap::new();
-        // Newest first: when an entry comes, all entries above it are known.
+        // Takes the newest entry first, so that all entries above it are known by then.
         while let Some(next) = todo.pop_last() {
             if found.values().flatten().count() > limit {
                 break;

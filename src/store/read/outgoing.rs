@@ -1,4 +1,4 @@
-//! Entries for a peer: what it lacks, in the order that all nodes share.
+//! Entries for a peer: those that it is missing, in the order that all nodes share.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use crate::{
     store::{ReadError, Store},
 };
 
-/// Encoded entries of some ranges, causes before effects, so that nothing waits where they go.
+/// Encoded entries of some ranges, causes before effects, so that no entry waits for another one at
+/// the peer.
 ///
 /// Reads files: not for an event loop.
 #[derive(Debug)]
@@ -21,7 +22,8 @@ pub struct Outgoing {
 }
 
 impl Store {
-    /// Begins to read `ranges` for a peer. A range that is not here, or not any more, is left out.
+    /// Begins to read `ranges` for a peer. A range that this node does not have, or no longer has,
+    /// is left out.
     ///
     /// Reads files: not for an event loop.
     ///
@@ -52,7 +54,7 @@ impl Outgoing {
     /// Returns the next entries, of about `bytes_max` bytes and at least one; none at the end.
     ///
     /// # Errors
-    /// `Io`. A damaged record is left out: the peer gets it from somebody else.
+    /// `Io`. A damaged record is left out: the peer gets it from another peer.
     pub fn next_frame(&mut self, bytes_max: usize) -> Result<Vec<Bytes>, ReadError> {
         let (mut frame, mut bytes) = (Vec::new(), 0);
         let mut pace = Pace::start();

@@ -33,7 +33,7 @@ use crate::{
 /// Why the past could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PastError {
-    /// The key was written more often since then than is walked through.
+    /// The key was written more often since that time than is walked through.
     #[error(
         "{:?} was written more than {entries_max} times since then: too far back",
         String::from_utf8_lossy(key)
@@ -54,21 +54,21 @@ pub enum PastError {
 pub struct Difference {
     /// Key that differs.
     pub key: Bytes,
-    /// Value at the first time; `None`: it had none.
+    /// Value at the first time; `None`: the key had no value.
     pub before: Option<Item>,
-    /// Value at the second time; `None`: it had none.
+    /// Value at the second time; `None`: the key had no value.
     pub after: Option<Item>,
 }
 
-/// Keys as they were, page by page. It holds one view of the state as long as it lives.
+/// Keys as they were, page by page. Holds one view of the state as long as it lives.
 #[derive(Debug)]
 pub struct Past {
     shared: Arc<Shared>,
     view: Arc<View>,
     options: List,
-    // Rows that were read and not looked at.
+    // Rows that were read from the state and not examined.
     rows: VecDeque<(Bytes, Heads)>,
-    // Last key that was read; `None`: none was.
+    // Last key that was read; `None`: no key was read.
     after: Option<Bytes>,
     // True when there are no rows after `rows`.
     done: bool,
@@ -78,7 +78,7 @@ impl Store {
     /// Returns the value that `key` had at `ms` (since 1970, inclusive).
     ///
     /// # Errors
-    /// `TooFar`; `Read`, when the log does not reach back so far or is damaged.
+    /// `TooFar`; `Read`, when the log does not reach back to that time or is damaged.
     pub async fn get_at(&self, key: &[u8], ms: u64) -> Result<Option<Item>, PastError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
@@ -112,8 +112,8 @@ impl Store {
         Ok(items)
     }
 
-    /// Returns the keys whose value, or the entry that put it, was not the same at the two times (ms
-    /// since 1970, inclusive), in order.
+    /// Returns the keys whose value, or the entry that put this value, was not the same at the two
+    /// times (ms since 1970, inclusive), in order.
     ///
     /// # Errors
     /// Like `get_at`.
@@ -264,11 +264,11 @@ impl Shared {
     ) -> Result<BTreeMap<Parent, (Head, Op)>, PastError> {
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
         let mut found = BTreeMap::new();
-        // Superseded by an entry stamped up to `ms`.
+        // Entries that were superseded by an entry stamped up to `ms`.
         let mut superseded: BTreeSet<Parent> = BTreeSet::new();
         let view = self.state.view();
         let mut walked = 0;
-        // Newest first: when an entry comes, all entries above it are known.
+        // Takes the newest entry first, so that all entries above it are known by then.
         while let Some(at) = todo.pop_last() {
             if superseded.contains(&at) && todo.iter().all(|at| superseded.contains(at)) {
                 break;
@@ -303,7 +303,7 @@ impl Shared {
         let found = self.log.entry(&at.author, at.seq, &at.id)?;
         let (entry, _record) = found.ok_or_else(|| ReadError::Damaged {
             what: format!(
-                "the log does not reach back so far: entry {} of {} is missing",
+                "the log does not reach back to that time: entry {} of {} is missing",
                 at.seq,
                 at.author.short()
             ),
@@ -311,7 +311,7 @@ impl Shared {
         Ok(entry)
     }
 
-    // Returns whether the entry counts no more since its author was removed.
+    // Returns whether the entry no longer counts since its author was removed.
     fn is_excluded(&self, entry: &Entry) -> Result<bool, ReadError> {
         let (members, author) = (self.members.borrow(), entry.author());
         if !members.is_removed(&author) {

@@ -14,7 +14,7 @@ use crate::{
 /// Which keys to list.
 #[derive(Debug, Clone, Default)]
 pub struct List {
-    /// Selects keys that begin with it; empty: all keys.
+    /// Selects keys that begin with this prefix; empty: all keys.
     pub prefix: Bytes,
     /// Largest number of keys; `None`: no limit.
     pub limit: Option<usize>,
@@ -54,7 +54,7 @@ impl Store {
     }
 }
 
-/// A list that is read page by page. It holds one view of the state as long as it lives; a damaged
+/// A list that is read page by page. Holds one view of the state as long as it lives; a damaged
 /// state is replaced by a rebuilt one.
 #[derive(Debug)]
 pub struct Scan {

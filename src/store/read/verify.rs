@@ -66,7 +66,7 @@ pub enum DamagePlace {
     Signature,
     /// A record does not follow the one before it.
     Chain,
-    /// A row of the state does not follow from the log.
+    /// A row of the state differs from the row computed from the log.
     State,
 }
 
@@ -83,7 +83,7 @@ impl DamagePlace {
 }
 
 impl Damage {
-    // Returns the damage if it is of a log: a peer can help with that.
+    // Returns the damage if it is in a log, because a peer can help to mend it.
     fn in_log(&self) -> Option<LogDamage> {
         Some(LogDamage {
             author: self.author.filter(|_| self.place == DamagePlace::Log)?,
@@ -91,17 +91,17 @@ impl Damage {
             file: self.file.clone(),
             offset: self.offset,
             bytes: self.bytes,
-            what: "it cannot be read".to_owned(),
+            what: "the record cannot be read".to_owned(),
         })
     }
 }
 
 impl Store {
     /// Reads every record, checks every signature and link, and compares the state with the heads
-    /// that follow from the log.
+    /// computed from the log.
     ///
-    /// It takes memory for the heads of all keys. Writes go on meanwhile; entries that came after the
-    /// start are not compared.
+    /// It takes memory for the heads of all keys. Writes are not blocked; entries that arrive after
+    /// the start are not compared.
     ///
     /// # Errors
     /// `ReadError` when a file cannot be read at all; damage is in the report.
@@ -158,8 +158,8 @@ fn verify_chain(
 ) -> Result<(), ReadError> {
     let mut walk = branch.walk(branch.first);
     let mut before: Option<Tip> = None;
-    // Signatures that do not verify. That is no damage if an authentic later entry commits to the
-    // record.
+    // Signatures that do not verify. Such a record is not damaged if an authentic later entry
+    // commits to it.
     let mut unproven: Vec<Damage> = Vec::new();
     loop {
         let record = match walk.next_record() {
@@ -190,7 +190,7 @@ fn verify_chain(
                 || entry.header.hlc <= before.hlc)
         {
             report.damage.append(&mut unproven);
-            let what = format!("it does not follow entry {}", before.seq);
+            let what = format!("the record does not follow entry {}", before.seq);
             report.damage.push(found(DamagePlace::Chain, what));
         }
         match Entry::clone(&entry).verify() {
@@ -229,11 +229,11 @@ fn verify_state(
             match expected.remove(key) {
                 Some(from_log) if from_log == *heads => {}
                 Some(_other) => {
-                    let what = "its heads are not those that follow from the log".to_owned();
+                    let what = "its heads differ from those computed from the log".to_owned();
                     report.damage.push(state_damage(Some(key.clone()), what));
                 }
                 None => {
-                    let what = "no readable entry of the log names it".to_owned();
+                    let what = "no readable entry of the log names the key".to_owned();
                     report.damage.push(state_damage(Some(key.clone()), what));
                 }
             }
@@ -244,7 +244,7 @@ fn verify_state(
         }
     }
     for key in expected.into_keys() {
-        let what = "the log names it and the state does not".to_owned();
+        let what = "the log names the key and the state does not".to_owned();
         report.damage.push(state_damage(Some(key), what));
     }
 }

@@ -20,20 +20,20 @@ use crate::{
     store::{ReadError, Shared, watch::position::Position},
 };
 
-/// A position without the entries that count no more.
+/// A position that covers only entries that count.
 pub(super) struct Clamped {
     pub(super) frontier: Frontier,
     pub(super) partial: Option<Partial>,
-    /// One change for each key that a retracted entry wrote. They are delivered together.
+    /// One change for each key that a retracted entry wrote. All of them are delivered together.
     pub(super) retractions: Vec<Arc<Change>>,
 }
 
 impl Shared {
-    /// Returns the position from which a watch at `from` goes on: the last entries that count.
+    /// Returns the position from which a watch at `from` continues: the last entries that count.
     ///
     /// # Errors
-    /// `Damaged` when an entry that counts no more is not here or cannot be read, so that the keys
-    /// to retract are not known.
+    /// `Damaged` when an entry that no longer counts is missing or unreadable, so that the keys to
+    /// retract are not known.
     pub(super) fn clamp(&self, from: &Position, view: &View) -> Result<Clamped, ReadError> {
         let mut clamped = Clamped {
             frontier: Frontier::default(),
@@ -66,7 +66,7 @@ impl Shared {
         Ok(clamped)
     }
 
-    // True when the entry at `tip` counted once and does not now.
+    // True when the entry at `tip` counted before and does not count now.
     fn is_retracted(
         &self,
         author: &Author,
@@ -89,7 +89,7 @@ impl Shared {
         }
         Err(ReadError::Damaged {
             what: format!(
-                "entry {} of {}, who was removed, counts no more and is not here",
+                "entry {} of removed node {} no longer counts, and the log does not have it",
                 tip.seq,
                 author.short()
             ),

@@ -18,10 +18,10 @@ use crate::{
 pub enum WatchEvent {
     /// A key changed.
     Change(Arc<Change>),
-    /// The state or the history before is delivered; the changes after this are live. Comes again
-    /// after the watch has lagged and caught up from the log.
+    /// The state or the history before is delivered; the changes after this are live. Delivered
+    /// again after the watch has lagged and caught up from the log.
     CaughtUp,
-    /// Everything up to the cursor was delivered. Also the heartbeat.
+    /// Everything up to the cursor was delivered. A heartbeat is this event, too.
     Progress,
     /// The changes since the last item cannot be delivered: history is unreadable, or the state is
     /// missing entries that could not be read, or has them again. The full state follows: forget
@@ -31,7 +31,7 @@ pub enum WatchEvent {
         reason: String,
     },
     /// A key is live but its value cannot be read, because the log is damaged at the winner. Takes
-    /// the place of the key's `Change` in the state at the start; the watch goes on with the next
+    /// the place of the key's `Change` in the state at the start; the watch continues with the next
     /// key.
     Damaged {
         /// The live key.

@@ -1,7 +1,7 @@
-//! Late expiries: a value whose expiry time had passed before it came to a watch is delivered as a
-//! put, and then expires at once.
+//! Late expiries: a value that had expired before it reached a watch is delivered as a put,
+//! directly followed by its expiry.
 //!
-//! A position says through which time its reader has seen expiries, on whatever replica. For the
+//! A position has the time through which its reader has seen expiries, on whatever replica. For the
 //! entries that it covers, the reader has seen exactly the expiries through that time. So on a
 //! replica whose clock is behind, an expiry that the reader saw elsewhere is not delivered again;
 //! and the expiry of an entry that the reader has not seen is delivered together with the entry.
@@ -59,8 +59,8 @@ impl Position {
         adjusted.into()
     }
 
-    /// True for an expiry through the time of this position: it was delivered, or it stands behind
-    /// its put.
+    /// True for an expiry through the time of this position: the expiry was delivered, or directly
+    /// follows its put.
     pub(super) fn is_late_expiry(&self, change: &Change) -> bool {
         change.kind == Kind::Expire && self.has_expired(change)
     }

@@ -36,14 +36,15 @@ pub(in crate::store) struct LogSource {
     merge: Merge,
     // Taken from `merge` by `skip_older` and not read yet.
     peeked: Option<Merged>,
-    // Where this source ends. It also decides which heads the changes have.
+    // Where this source ends. The view also decides which heads the changes have.
     view: Arc<View>,
-    // Covers all that was read so far. It only moves forward: an entry that it covers is not read
+    // Covers all that was read so far. The frontier only moves forward: a covered entry is not read
     // again, so no change is delivered twice.
     frontier: Frontier,
-    // Entries stamped before this time (ms since 1970) are skipped; 0: none are.
+    // Entries stamped before this time (ms since 1970) are skipped; 0: no entry is skipped.
     authored_ms: u64,
-    // Entries that arrived here before this time (ms since 1970) are skipped; 0: none are.
+    // Entries that this node received before this time (ms since 1970) are skipped; 0: no entry is
+    // skipped.
     arrived_ms: u64,
     // Expiries through this time are delivered, on this node or another. It never goes back.
     expired_through_ms: u64,
@@ -52,8 +53,8 @@ pub(in crate::store) struct LogSource {
 // Each stage is entered once, in this order.
 #[derive(Debug)]
 enum Stage {
-    // One piece: the rest of an entry that was delivered in part, and the retractions. They come
-    // before all entries, because a cursor has room for one partial entry only, and everything
+    // One piece: the rest of an entry that was delivered in part, and the retractions. Both precede
+    // all entries, because a cursor has room for one partial entry only, and everything
     // that this entry depends on was delivered when it was begun.
     Rest {
         entry: Option<Rest>,
@@ -86,7 +87,7 @@ impl LogSource {
     /// Opens the log after `from`.
     ///
     /// # Errors
-    /// `Behind` when `from` names entries that are not here.
+    /// `Behind` when `from` names entries that this node is missing.
     pub(in crate::store) fn after(
         shared: &Shared,
         view: Arc<View>,
@@ -145,8 +146,8 @@ impl LogSource {
         })
     }
 
-    /// Opens the log at the first entries that were stamped, or that arrived here, since the time
-    /// `start` names.
+    /// Opens the log at the first entries that were stamped, or that this node received, since the
+    /// time `start` names.
     pub(super) fn since(
         shared: &Shared,
         view: Arc<View>,
@@ -187,7 +188,7 @@ impl LogSource {
         }
         let since_ms = authored_ms.max(arrived_ms);
         Ok(Self {
-            // A piece without changes comes first, so that the watch has a position at once.
+            // The first piece has no changes, so that the watch has a position at once.
             stage: Stage::Rest {
                 entry: None,
                 retractions: Vec::new(),
@@ -308,8 +309,8 @@ impl LogSource {
         })
     }
 
-    // Skips entries stamped before the time asked for: they are first in the order. So a cursor
-    // taken early covers them.
+    // Skips entries stamped before the time asked for, which are first in the order, so that a
+    // cursor taken early covers these entries.
     fn skip_older(&mut self) -> Result<(), ReadError> {
         while let Some(next) = self.merge.next()? {
             match next {
@@ -334,7 +335,7 @@ impl LogSource {
         ) {
             assert!(
                 read.seq < entry.header.seq,
-                "a log source reads each entry once: {} of {} comes after {}",
+                "a log source reads each entry once: {} of {} was read after {}",
                 entry.header.seq,
                 author.short(),
                 read.seq
@@ -389,7 +390,7 @@ impl LogSource {
         }
     }
 
-    // Reads the next expiries since the position whose value is still the winner: all of a
+    // Reads the next expiries since the position whose value is still the winner: all expiries of a
     // millisecond, or none.
     fn read_expiries(
         &mut self,
@@ -421,7 +422,8 @@ impl LogSource {
     }
 }
 
-// True for a stamp after `until_ms` once the watch may end: no change before that time is to come.
+// True for a stamp after `until_ms` once the watch may end, because no earlier change is left to
+// deliver.
 fn has_passed(
     shared: &Shared,
     view: &View,
@@ -443,8 +445,8 @@ pub(super) fn is_over(shared: &Shared, view: &View, until_ms: u64) -> Result<boo
     Ok(due.is_empty())
 }
 
-// Returns the last seq, from `before` on and through `through`, that arrived before a time: a cursor
-// taken early covers the entries up to there.
+// Returns the last seq, from `before` on and through `through`, that arrived before a time: a
+// cursor taken early covers the entries through that seq.
 fn last_arrived_before(
     mut walk: BranchWalk,
     mut before: Seq,

@@ -18,8 +18,8 @@ use crate::{
 pub(super) struct Lookups {
     view: Arc<View>,
     ops: Vec<Lookup>,
-    // One for each `SHARE_OPS` ops. The first thread that asks for a share looks it up; others that
-    // ask for it wait.
+    // One share for each `SHARE_OPS` ops. The first thread that asks for a share looks it up; other
+    // threads that ask for it wait.
     shares: Vec<OnceLock<Result<Vec<Arc<Change>>, ReadError>>>,
 }
 
@@ -107,6 +107,6 @@ pub(in crate::store) fn replayed(
     })
 }
 
-// Small enough that two threads end at about the same time, large enough that they seldom wait for
-// each other.
+// Ops of one share. Small enough that two threads end at about the same time, large enough that the
+// threads seldom wait for each other.
 const SHARE_OPS: usize = 64;

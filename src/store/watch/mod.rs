@@ -1,4 +1,5 @@
-//! The watching wing: streams of changes, from files while they are behind, then live from the bus.
+//! The watching wing: streams of changes, read from files while a stream is behind, then live from
+//! the bus.
 
 mod clamp;
 pub(super) mod event;

@@ -17,8 +17,8 @@ use crate::{
 /// Which changes a watch delivers, and where it begins.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
-    /// Selects keys that begin with one of these. Without `prefixes` and `patterns` all keys are
-    /// selected.
+    /// Selects keys that begin with one of these. With neither `prefixes` nor `patterns`, all keys
+    /// are selected.
     pub prefixes: Vec<Bytes>,
     /// Selects only keys that equal one of `prefixes`. Default: false.
     pub exact: bool,
@@ -29,17 +29,17 @@ pub struct WatchOptions {
     /// Delivers only entries stamped up to this time (ms since 1970, inclusive) by their authors'
     /// clocks, and expiries due by then. `None`: the watch does not end.
     ///
-    /// The watch ends when the clock here has passed this time and everything before it was
-    /// delivered. It does not wait for entries that are stamped before and have not arrived. As with
-    /// every filter, the position covers the changes that are left out.
+    /// The watch ends when this node's clock has passed this time and everything before this time
+    /// was delivered. It does not wait for entries that are stamped earlier and have not arrived.
+    /// As with every filter, the position covers the changes that are left out.
     pub until_ms: Option<u64>,
-    /// Every change, or only those that are current. Default: `Every`.
+    /// Every change, or only current changes. Default: `Every`.
     pub mode: WatchMode,
-    /// Delivers only changes of these kinds; `None`: of all.
+    /// Delivers only changes of these kinds; `None`: of all kinds.
     pub kinds: Option<Vec<Kind>>,
     /// Delivers only changes that leave the key with several heads.
     pub conflicts_only: bool,
-    /// Delivers only changes by entries of this author; `None`: of all.
+    /// Delivers only changes by entries of this author; `None`: of all authors.
     pub author: Option<Author>,
     /// Delivers changes without values.
     pub keys_only: bool,
@@ -87,7 +87,7 @@ impl WatchOptions {
         let stamped_ms = match change.kind {
             Kind::Put | Kind::Delete => change.entry.hlc.wall_ms,
             Kind::Expire => change.expires_ms.unwrap_or(0),
-            // It happens when it is published.
+            // A retract happens when it is published.
             Kind::Retract => 0,
         };
         self.until_ms.is_none_or(|until_ms| stamped_ms <= until_ms)
@@ -115,7 +115,7 @@ pub enum Start {
     Now,
     /// With the live keys as they are, and then the changes after that state.
     Initial,
-    /// After a position that a watch of this store has reached, here or on another node.
+    /// After a position that a watch of this store has reached, on this node or another.
     After(Cursor),
     /// With entries stamped since a time, by their authors' clocks.
     SinceAuthored {

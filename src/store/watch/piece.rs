@@ -18,7 +18,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Returns the piece that a batch from the bus is.
+    /// Returns the changes of a batch from the bus as a piece.
     pub(super) fn of(batch: &Batch) -> Self {
         Self {
             changes: Arc::clone(&batch.changes),
@@ -30,7 +30,7 @@ impl Piece {
 /// The result of one read of a source.
 #[derive(Debug)]
 pub(super) enum Read {
-    /// Changes, perhaps none; there may be more.
+    /// Changes, perhaps none. The source may have more to read.
     Piece(Piece),
     /// A live key whose value is damaged in the log. `change` has no value.
     Damaged { change: Box<Change>, what: String },
@@ -38,10 +38,10 @@ pub(super) enum Read {
     End,
 }
 
-/// Why a source cannot be opened, or cannot go on.
+/// Why a source cannot be opened, or cannot be read further.
 #[derive(Debug)]
 pub(super) enum SourceError {
-    /// The log is damaged where the watch needs it: the watch reports a gap and goes on from the
+    /// The log is damaged where the watch needs it: the watch reports a gap and continues from the
     /// state.
     Gap { reason: String },
     /// The watch ends, or waits for missing entries.

@@ -18,14 +18,14 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct Position {
     pub(in crate::store) frontier: Arc<Frontier>,
-    /// An entry after the frontier of which the first ops were delivered. `pass` never sets it to an
-    /// atomic one.
+    /// An entry after the frontier of which the first ops were delivered. `pass` never sets it to
+    /// an atomic entry.
     pub(in crate::store) partial: Option<Partial>,
     /// Inclusive, ms since 1970. It does not go back on a replica whose clock is behind, unless it is
     /// further ahead than any clock may be: see `forget_wrong_time`.
     pub(in crate::store) expired_through_ms: u64,
-    /// True while the position does not cover the changes that were passed last: they belong to a
-    /// group that is never split, and the rest of that group comes next. The groups are an atomic
+    /// True while the position does not cover the last delivered changes: these belong to a group
+    /// that is never split, and the rest of that group is delivered next. The groups are an atomic
     /// entry, the expiries of one millisecond, retractions, and a put with its late expiry.
     pub(in crate::store) inside: bool,
 }
@@ -90,8 +90,8 @@ impl Position {
         self.expired_through_ms = self.expired_through_ms.max(before_ms);
     }
 
-    /// Moves forward to what was published; not back, because the bus moves `published` only after
-    /// it has sent the batches.
+    /// Moves forward to `published`. Never moves back: the bus moves `published` only after it has
+    /// sent the batches, so this position may be ahead.
     pub(super) fn catch_up(&mut self, published: &Published) {
         let beyond = published.frontier.missing_from(&self.frontier);
         if beyond.is_empty() {
@@ -130,7 +130,7 @@ impl Position {
             return self.reach(then);
         };
         if self.is_late_expiry(next) {
-            // It stays together with the put whose value it expires.
+            // A late expiry stays in one group with its put.
             self.inside = true;
             return;
         }
@@ -150,8 +150,8 @@ impl Position {
             return;
         }
         if change.kind == Kind::Retract {
-            // The entry it names is not the last one delivered, so it moves nothing. All retractions
-            // stay together.
+            // The entry of a retract is not the last one delivered, so a retract does not move the
+            // position. All retractions stay together.
             self.inside = next.kind == Kind::Retract;
             return;
         }
@@ -161,7 +161,7 @@ impl Position {
         };
         let goes_on = !matches!(next.kind, Kind::Expire | Kind::Retract);
         if goes_on && next.entry.id == change.entry.id {
-            // Inside an entry: an atomic one is passed whole or not at all.
+            // `next` is of the same entry. The position moves past an atomic entry only as a whole.
             self.inside = change.atomic;
             if !change.atomic {
                 let ops = change.op_index.saturating_add(1);

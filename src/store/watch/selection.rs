@@ -21,7 +21,7 @@ pub(super) fn is_wanted(shared: &Shared, options: &WatchOptions, change: &Change
         && (options.mode == WatchMode::Every || is_current(shared, change))
 }
 
-// True while the change's entry is a head of its key; also when the heads cannot be read.
+// True while the change's entry is a head of its key, and also when the heads cannot be read.
 fn is_current(shared: &Shared, change: &Change) -> bool {
     let heads = shared.state.view().heads(&change.key);
     heads.map_or(true, |heads| {

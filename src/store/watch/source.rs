@@ -1,4 +1,4 @@
-//! Where a watch reads from before it is live: the state, or the log.
+//! The source of a watch before it is live: the state, or the log.
 
 use crate::store::{
     Shared, WatchOptions,

@@ -46,7 +46,7 @@ impl StateSource {
         }
     }
 
-    /// Returns the position after all of it.
+    /// Returns the position after the whole state.
     pub(super) fn position(&self) -> Published {
         published(&self.view)
     }
@@ -87,7 +87,8 @@ impl StateSource {
                 Ok(Some(item)) => item,
                 Ok(None) => continue,
                 Err(ReadError::Damaged { .. }) if !changes.is_empty() => {
-                    // The changes before it are delivered first.
+                    // Delivers the changes before the damaged key first; the next call reports the
+                    // damage.
                     self.rows.push_front((key, heads));
                     break;
                 }

@@ -53,21 +53,21 @@ pub struct Watch {
     // store closes.
     subscription: Subscription,
     phase: Phase,
-    // The piece that is being delivered, and the number of its changes that were passed. `None`:
-    // the next piece must be read or received first.
+    // The piece that is being delivered, and the number of its changes that were delivered or
+    // skipped. `None`: the next piece must be read or received first.
     piece: Option<(Piece, usize)>,
     // Covers all that was delivered, and nothing else but entries without a selected change.
-    // `next_in_piece` moves it with each change, the end of a source or of a batch moves it on.
+    // `next_in_piece` moves it with each change; the end of a source or batch moves it further.
     //
-    // P1. Batches arrive in the order of their commits, and one that `seen_version` covers is
+    // P1. Batches arrive in the order of their commits, and a batch that `seen_version` covers is
     //     dropped.
     // P2. A source of the log moves forward only (`LogSource::frontier`).
     // P3. By P1 and P2, a put or delete is delivered only while the position does not cover it: no
     //     change is delivered twice.
-    // P4. By P1 and P2, the position moves back only where the members have changed, and entries
-    //     that it covers count no more; or after a gap.
+    // P4. By P1 and P2, the position moves back only if the members have changed and entries that
+    //     it covers no longer count; or after a gap.
     position: Position,
-    // True from the start of a state that is missing entries until the end of one that is complete.
+    // True from the start of a state that is missing entries until the end of a complete state.
     lacks_entries: bool,
     // Set once, at the start: this reader cannot use a state, so damage that was repaired is not
     // reported to it.
@@ -99,7 +99,7 @@ impl Watch {
             Box::pin(tokio::time::sleep(first))
         };
         let now = shared.bus.published();
-        // `Start::Now` means from here on, not from the first poll on.
+        // `Start::Now` means from this call on, not from the first poll on.
         let position = match &options.start {
             Start::Now => Position::of(&now),
             Start::After(cursor) => Position::after(cursor, shared.now_ms()),
@@ -125,8 +125,8 @@ impl Watch {
         }
     }
 
-    /// Makes it a watch for a reader of changes only, which ends with the first gap: a damaged log
-    /// that was repaired is not reported to it as one.
+    /// Makes the watch one for a reader of changes only. Such a reader ends at the first gap, so a
+    /// damaged log that was repaired is not reported as a gap.
     pub(in crate::store) fn of_changes(self) -> Self {
         Self {
             changes_only: true,
@@ -134,11 +134,11 @@ impl Watch {
         }
     }
 
-    /// Returns the position after the last item. A watch that begins after it, here or on another
-    /// replica, delivers exactly what this one has not.
+    /// Returns the position after the last item. A watch that begins after it, on this replica or
+    /// another, delivers exactly the changes that this watch has not.
     ///
     /// While the state that was delivered is missing entries that could not be read, the cursor
-    /// covers nothing: it moves on when a complete state was delivered. A reader that leaves before
+    /// covers nothing: it moves when a complete state was delivered. A reader that stops earlier
     /// gets everything again.
     pub fn cursor(&self) -> Cursor {
         if self.lacks_entries {
@@ -151,8 +151,8 @@ impl Watch {
         self.position.cursor(self.shared.id)
     }
 
-    /// Returns the entries that the start cursor names and that this node is missing, as of the last
-    /// look; empty once the watch has begun. See `WatchOptions::wait`.
+    /// Returns the entries that the start cursor names and that this node is missing, as of the
+    /// last check; empty once the watch has begun. See `WatchOptions::wait`.
     pub fn lacks(&self) -> &[MissingRange] {
         match &self.phase {
             Phase::Waiting(waiting) => &waiting.missing,
@@ -164,18 +164,18 @@ impl Watch {
         &self.position
     }
 
-    /// Returns how often it fell behind the bus and went back to the log.
+    /// Returns how often the watch fell behind the bus and went back to the log.
     pub fn lags(&self) -> u64 {
         self.lags
     }
 
-    /// Returns the number of published entries after its position; 0 when everything published was
-    /// delivered.
+    /// Returns the number of published entries after the watch's position; 0 when everything
+    /// published was delivered.
     ///
     /// Until the watch has caught up, and while changes wait, entries without a selected change
     /// count too. Before the state at the start is delivered, all entries of that state count.
     pub fn lag(&self) -> u64 {
-        // Read before the channel is found empty: all of it is in the channel by then.
+        // Read before the channel is checked: all batches up to it are in the channel by then.
         let published = self.shared.bus.published();
         let is_live = matches!(self.phase, Phase::Live) && self.piece.is_none();
         if is_live && self.subscription.is_empty() {
@@ -184,7 +184,7 @@ impl Watch {
         published.frontier.entries_beyond(&self.position.frontier)
     }
 
-    // Opens the history that the options ask for; again after waiting for missing entries.
+    // Opens the history that the options ask for. Called again after a wait for missing entries.
     fn start(&mut self) -> Result<Option<WatchEvent>, WatchError> {
         let view = self.shared.state.view();
         match &self.options.start {
@@ -229,8 +229,8 @@ impl Watch {
         WatchEvent::Gap { reason }
     }
 
-    // Reads the log from the position, which was reached on this node: entries of it that are
-    // missing now were given up since, so they are damage and not worth waiting for.
+    // Reads the log from the position, which was reached on this node: an entry that is missing now
+    // was given up since, which is damage and not worth a wait.
     fn return_to_log(&mut self, view: Arc<View>) {
         let from = self.position.clone();
         self.open_log(view, move |shared, view| {
@@ -286,7 +286,7 @@ impl Watch {
         }));
     }
 
-    // Goes on with the result of a blocking read. Returns an event, if one is due at once.
+    // Handles the result of a blocking read. Returns an event, if one is due at once.
     fn on_read(
         &mut self,
         read: Result<(Source, Read), SourceError>,
@@ -328,7 +328,7 @@ impl Watch {
 
     fn on_source_error(&mut self, error: SourceError) -> Result<Option<WatchEvent>, WatchError> {
         match error {
-            // The state's file was closed under a reader: that is no damage.
+            // The state's file was closed under a reader: that is not damage.
             SourceError::Gap { .. } | SourceError::Watch(WatchError::Read(_))
                 if self.shared.bus.is_closed() =>
             {
@@ -369,7 +369,7 @@ impl Watch {
             let change = Arc::clone(change);
             let is_wanted = is_wanted(&self.shared, &self.options, &change);
             if let Some(then) = &piece.then {
-                // Only in debug builds: it looks an author up twice for each change of each watch.
+                // Only in debug builds: the check needs two author look-ups per change and watch.
                 debug_assert!(
                     !is_wanted || !self.position.covers(&change, then),
                     "P3: entry {} of {} was delivered before",
@@ -393,7 +393,7 @@ impl Watch {
         if let Some((piece, _)) = self.piece.take()
             && let Some(then) = piece.then
         {
-            // Only a change of the members makes entries stop counting; here anyone may write.
+            // Entries stop counting only when the members change; in this store anyone may write.
             debug_assert!(
                 !self.shared.anyone
                     || moved_back(&self.position.frontier, &then.frontier).is_none(),
@@ -407,7 +407,7 @@ impl Watch {
     }
 
     fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<WatchEvent>, WatchError>> {
-        // Read before the channel is found empty: all of it is in the channel by then.
+        // Read before the channel is checked: all batches up to it are in the channel by then.
         let published = self.shared.bus.published();
         match self.subscription.poll_next(cx) {
             Poll::Ready(Some(Ok(batch))) => Poll::Ready(Ok(self.on_batch(&batch))),
@@ -449,7 +449,7 @@ impl Watch {
         let version = batch.published.version;
         assert!(
             version >= self.received_version,
-            "P1: the batch of commit {version} comes after that of {}",
+            "P1: the batch of commit {version} was received after that of {}",
             self.received_version
         );
         self.received_version = version;
@@ -593,5 +593,5 @@ impl Stream for Watch {
     }
 }
 
-// Time between two looks for missing entries, and for the end of the watch.
+// Time between two checks for missing entries, and for the end of the watch.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(50);

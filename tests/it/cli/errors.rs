@@ -86,7 +86,7 @@ fn missing_and_refused_have_exit_codes() {
     exit 3
     "#);
     insta::assert_snapshot!(home.run(&["watch", "--after", "garbage"]), @r#"
-    error: this is not a cursor: it has a character that cursors do not have, or it was cut
+    error: this is not a cursor: it has a character that cursors do not have, or it was truncated
     hint: copy the whole cursor as the watch printed it, or leave it out
     exit 2
     "#);

@@ -152,7 +152,7 @@ fn nonsense_patterns_are_refused() {
     let home = Home::initialised();
     let _node = home.up();
     insta::assert_snapshot!(home.run(&["watch", "-g", "/a\\"]), @r#"
-    error: a pattern does not end with a single \: write \\ for the byte itself
+    error: the pattern ends with a single \: write \\ for a backslash
     exit 2
     "#);
     assert_eq!(home.run(&["watch", "--exact"]).code, 2);

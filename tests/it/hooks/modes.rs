@@ -169,7 +169,10 @@ async fn l7_hook_rate_is_bounded_and_shown() {
         status.health.as_ref().unwrap().slowed.is_some()
     });
     let why = slowed.await.health.unwrap().slowed.unwrap();
-    assert_eq!(why, "it would run more than 10 times per second: runs wait");
+    assert_eq!(
+        why,
+        "the hook would run more than 10 times per second: runs wait"
+    );
     bench.settled("h", 14).await;
     assert!(
         began.elapsed() >= Duration::from_millis(390),

@@ -63,7 +63,7 @@ async fn one_bad_line_writes_nothing() {
     assert!(
         record
             .what
-            .starts_with("line 2 of its output is not a put or a delete"),
+            .starts_with("line 2 of the output is not a put or a delete"),
         "{}",
         record.what
     );
@@ -96,8 +96,8 @@ async fn failed_write_names_its_reason() {
     bench.put("/in/a", "1").await;
     for (name, why) in [
         ("own", "only the node itself writes keys"),
-        ("twice", "its answer was not written"),
-        ("flood", "it printed 20000000 bytes"),
+        ("twice", "the answer was not written"),
+        ("flood", "the command printed 20000000 bytes"),
         ("failed", "exited with 3"),
     ] {
         bench.settled(name, 1).await;
@@ -152,7 +152,7 @@ async fn l7_loop_is_stopped_and_named() {
     let last = bench.logs("h").await.pop().unwrap();
     assert!(
         last.what
-            .starts_with("this looks like a loop: the change of /in/loop ends a chain of 16"),
+            .starts_with("hook not run for /in/loop: the change is the last of 16"),
         "{}",
         last.what
     );

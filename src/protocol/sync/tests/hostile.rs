@@ -1,4 +1,4 @@
-//! A peer that does everything wrong: each time a typed error with its numbers.
+//! A peer that breaks every rule: each fault gives a typed error with its numbers.
 
 use super::*;
 
@@ -62,7 +62,8 @@ fn n4_messages_out_of_turn_are_refused_in_every_phase() {
                 session().handle(message),
                 Err(SyncError::OutOfTurn { message, .. }) if message == name
             );
-            // A Want of what is not here has its turn, and is refused for what it asks.
+            // A Want for entries that this node does not have is allowed in this phase; it is
+            // refused for its content.
             assert_eq!(refused, !fits.contains(&name), "{phase} {name}");
         }
     }
@@ -111,7 +112,7 @@ fn n1_tips_have_an_end_and_an_order() {
         let error = SyncError::NotInOrder { what: "tips" };
         assert_refused(opener(), page(unsorted, true), error);
     }
-    // Also across pages.
+    // The order is checked across pages, too.
     let mut session = opener();
     session.handle(page(vec![tip(5)], false)).unwrap();
     assert_eq!(session.waits_for(), Some(WaitsFor::Tips));
@@ -178,7 +179,7 @@ fn n4_ranges_are_checked_against_what_is_here() {
     for ranges in [vec![of(0, 2), of(0, 1)], vec![of(0, 2), of(1, 2)]] {
         refused(ranges, SyncError::NotInOrder { what: "ranges" });
     }
-    // In the middle of a Want nothing else has its turn.
+    // In the middle of a Want no other message is allowed.
     let mut session = own();
     let part = Message::Want {
         ranges: vec![of(0, 1)],
@@ -325,7 +326,7 @@ fn n4_entries_are_checked_against_what_was_asked_for() {
         SyncError::EntryOfOtherStore { theirs, ours },
     );
 
-    // Also across messages.
+    // The order is checked across messages, too.
     let mut session = asking(&[&chain[2]]);
     session.handle(entries(&[&chain[1]])).unwrap();
     let error = SyncError::NotInOrder { what: "entries" };
@@ -379,7 +380,7 @@ fn n2_a_forged_entry_is_refused_alone_and_many_end_the_session() {
         .unwrap();
     assert_refused(session, Message::Sent, error.clone());
 
-    // Those that are not kept until the answer is complete count at once.
+    // A bad entry that is not kept until the answer is complete is counted at once.
     let first = SYNC_UNPROVEN_MAX as u64 + SYNC_REFUSED_MAX;
     let many = (1..=first).map(|seq| entry(AUTHOR_A, seq + 1, Some(chain[0].id), seq, "/k"));
     let mut many: Vec<_> = many.map(|entry| forged(&entry)).collect();
@@ -410,12 +411,12 @@ fn n12_an_author_without_end_of_forks_is_asked_for_a_bounded_number_of_times() {
         asked.push(session.on_missing(lacking.clone()));
     }
     assert_eq!(asked.pop().unwrap(), [Action::Send(Message::Done)]);
-    // Four to the 29th, 64 times, is more than all.
+    // The step grows fourfold from 64; after 29 times it is larger than any log.
     assert_eq!(asked.len(), 31);
 }
 
-// An entry that waits for another one or for the clock is counted by its own bytes, and would have kept
-// the whole message in memory: a mebibyte for an entry of two hundred bytes.
+// An entry that waits for another one or for the clock is counted by its own bytes, and used to
+// keep the whole message in memory: a mebibyte for an entry of two hundred bytes.
 #[test]
 fn n3_an_entry_that_is_kept_does_not_keep_the_message_it_came_in() {
     let chain = chain();

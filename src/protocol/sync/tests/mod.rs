@@ -62,7 +62,7 @@ pub(super) fn entries(entries: &[&VerifiedEntry]) -> Message {
     Message::Entries(entries.iter().map(|entry| bytes(entry)).collect())
 }
 
-/// Four entries of A, each after the one before.
+/// Four entries of A, each the successor of the one before.
 pub(super) fn chain() -> Vec<VerifiedEntry> {
     let mut chain: Vec<VerifiedEntry> = Vec::new();
     for seq in 1..=4 {
@@ -78,7 +78,7 @@ fn forged(entry: &VerifiedEntry) -> Bytes {
     signed.encode().into()
 }
 
-/// An acceptor that has nothing, and asked for all of `theirs`.
+/// An acceptor that has no entries, and has asked for all of `theirs`.
 fn asking(theirs: &[&VerifiedEntry]) -> Session {
     let mut session = Session::accept(STORE, Frontier::default()).unwrap();
     session.handle(hello()).unwrap();
@@ -88,7 +88,7 @@ fn asking(theirs: &[&VerifiedEntry]) -> Session {
     session
 }
 
-/// An acceptor that has `own`, and a peer that said it has nothing.
+/// An acceptor that has `own`, and whose peer sent an empty frontier.
 fn serving(own: &[&VerifiedEntry]) -> Session {
     let own = own.iter().map(|entry| tip_of(entry)).collect();
     let mut session = Session::accept(STORE, own).unwrap();
@@ -158,7 +158,7 @@ fn a_lost_entry_is_asked_for_although_the_frontiers_are_equal() {
     let answer = acceptor.handle(hello).unwrap();
     assert_eq!(answer, [Action::Send(tips(&[&chain[3]]))]);
     let actions = opener.handle(tips(&[&chain[3]])).unwrap();
-    // The peer has nothing of the other author: it is of no use to ask.
+    // The peer has no entries of the other author, so this side does not ask for them.
     assert_eq!(actions[1..], [Action::Find(lost[..1].to_vec())]);
     let actions = opener.on_missing(lost[..1].to_vec());
     assert_eq!(actions, [Action::Send(want(vec![range(&chain[1], 0)]))]);
@@ -249,7 +249,7 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
         let lacking = both().into_iter().chain(joint).collect();
         match &session.on_missing(lacking)[..] {
             [Action::Send(Message::Want { ranges, last: true })] => {
-                assert!(ranges.contains(&range(&other, 0)), "all that is lacking");
+                assert!(ranges.contains(&range(&other, 0)), "the missing range");
                 ranges
                     .iter()
                     .find(|range| range.tip == newest.id)
@@ -259,10 +259,10 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
             actions => panic!("{actions:?}"),
         }
     };
-    // The usual case first: they wrote on where our log ends.
+    // The usual case first: the peer's entries follow the end of this side's log.
     assert_eq!(ask(&mut session, None), 5000);
-    // The entries that came do not join: 64 back from there, then four times as many, in the end to the
-    // start.
+    // The received entries do not join the log: asks from 64 entries back, then four times as many,
+    // and at last from the start.
     for (before, after) in [
         (5000, 4936),
         (4936, 4744),
@@ -279,7 +279,8 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
         assert_eq!(session.handle(Message::Sent).unwrap(), [Action::Find(find)]);
         assert_eq!(ask(&mut session, Some(joint)), after);
     }
-    // An entry that joins and still is not here could not be taken in: it is not asked for again.
+    // An entry that joins the log and is still missing could not be taken in, so it is not asked
+    // for again.
     session
         .handle(entries(&[&entry(AUTHOR_A, 1, None, 1, "/k")]))
         .unwrap();
@@ -288,8 +289,8 @@ fn b1_a_fork_is_looked_for_further_and_further_back_and_what_depends_on_it_comes
     assert_eq!(session.summary().lacking, 2);
 }
 
-// The one whose signature is wrong was refused where a message ended behind it, and taken in where
-// one message had both: two nodes, two states for ever.
+// Regression: the entry with a wrong signature was refused if a message ended directly after it,
+// and taken in if one message had both entries. So two nodes had different states for ever.
 #[test]
 fn b8_what_an_author_vouches_for_in_the_next_message_counts_as_in_the_same() {
     let first = entry(AUTHOR_A, 1, None, 1, "/1");

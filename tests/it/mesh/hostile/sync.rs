@@ -284,13 +284,13 @@ fn wants(scene: &Scene<'_>) -> Vec<Script> {
         script(
             "N4",
             "want_too_far",
-            "the last one here is",
+            "this node's last entry is",
             all(scene.asking(), [want(&[scene.range(0, u64::MAX)])]),
         ),
         script(
             "N4",
             "want_of_nobody",
-            "the last one here is 0",
+            "this node's last entry is 0",
             all(scene.asking(), [want(&[unknown])]),
         ),
         script(
