@@ -242,10 +242,12 @@ pub(super) fn store_info(info: &StoreInfo) -> api::StoreInfo {
 }
 
 pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreStatus {
+    let of_author = &status.log_bytes_by_author;
     let tip = |(author, tip): (Author, FrontierTip)| api::Tip {
         author: bytes(&author.0),
         seq: tip.seq,
         id: bytes(&tip.id.0),
+        log_bytes: of_author.get(&author).copied().unwrap_or(0),
     };
     api::StoreStatus {
         info: Some(store_info(info)),

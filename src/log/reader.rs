@@ -129,6 +129,16 @@ impl LogReader {
         self.timing.times()
     }
 
+    /// Returns the bytes of whole, durable records by author.
+    pub fn bytes_by_author(&self) -> BTreeMap<Author, u64> {
+        let mut bytes = BTreeMap::new();
+        for branch in self.all() {
+            let sum: &mut u64 = bytes.entry(branch.author).or_default();
+            *sum = sum.saturating_add(branch.end());
+        }
+        bytes
+    }
+
     /// Returns the bytes of whole, durable records in all logs.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|branch| branch.end()).sum()

@@ -93,7 +93,7 @@ impl Node {
         Ok(redeemed)
     }
 
-    /// True while an invite of this node can be redeemed. False, and logged, if they cannot be
+    /// True while an invite of this node can be redeemed; also, and logged, if the invites cannot be
     /// read.
     pub async fn has_open_invites(&self) -> bool {
         let root = self.root();
@@ -112,8 +112,8 @@ impl Node {
                 .iter()
                 .any(|item| item.entry.author == self.id() && open(&item.value)),
             Err(error) => {
-                tracing::warn!(%error, "open invites cannot be read");
-                false
+                tracing::warn!(%error, "open invites cannot be read: some may be open");
+                true
             }
         }
     }

@@ -23,6 +23,7 @@ impl Store {
             entries: view.entries,
             keys: view.keys,
             log_bytes: self.shared.log.bytes(),
+            log_bytes_by_author: self.shared.log.bytes_by_author(),
             syncs: self.shared.log.sync_times(),
             state_bytes: state_file.map_or(0, |file| file.len()),
             applied: Frontier::clone(&view.frontier),

@@ -1,6 +1,6 @@
 //! `status`: shows the node, its stores and their health, or the members that have a key.
 
-use std::ffi::OsString;
+use std::{cmp::Reverse, ffi::OsString};
 
 use bytes::Bytes;
 use clap::Args;
@@ -128,12 +128,16 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
         bytes(store.state_bytes),
         store.watchers,
     ))?;
-    for tip in store.applied.iter().take(TIPS_SHOWN_MAX) {
+    // The authors who take most room come first.
+    let mut tips: Vec<_> = store.applied.iter().collect();
+    tips.sort_by_key(|tip| Reverse(tip.log_bytes));
+    for tip in tips.into_iter().take(TIPS_SHOWN_MAX) {
         out.line(&format!(
-            "  author {} at {}, entry {}",
+            "  author {} at {}, entry {}, log {}",
             hex(&tip.author),
             tip.seq,
-            short(&tip.id)
+            short(&tip.id),
+            bytes(tip.log_bytes)
         ))?;
     }
     if let Some(more) = store

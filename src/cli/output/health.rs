@@ -71,6 +71,8 @@ struct Tip {
     author: String,
     seq: u64,
     entry: String,
+    /// Bytes of all logs of the author here.
+    log_bytes: u64,
 }
 
 /// Two entries that one author signed with the same sequence number.
@@ -151,6 +153,7 @@ impl From<&api::StoreStatus> for StoreStatus {
                     author: hex(&it.author),
                     seq: it.seq,
                     entry: hex(&it.id),
+                    log_bytes: it.log_bytes,
                 })
                 .collect(),
             pending_entries: store.pending_entries,

@@ -352,18 +352,25 @@ fn an_author_has_one_head_a_key_and_branch_in_any_order() {
     let left = next(&second, "/k");
     let right = entry(AUTHOR_A, 3, Some(second.id), 50, "/k");
     let after_left = next(&left, "/k");
-    let late_fork = entry(AUTHOR_A, 2, Some(first.id), 60, "/k");
-    let mut entries = [&first, &second, &left, &right, &after_left, &late_fork];
+    // One by another author that cites the right branch, and one that tells a stamp wrong.
+    let cites = citing(AUTHOR_B, vec![right.as_parent()], "/k");
+    let mut wrong = after_left.as_parent();
+    wrong.hlc.wall_ms += 1;
+    let lies = citing(AUTHOR_C, vec![wrong], "/k");
+    let mut entries = [&first, &second, &left, &right, &after_left, &cites, &lies];
+    let mut orders = 0;
     let mut ends = BTreeSet::new();
     for_each_order(&mut entries, 0, &mut |entries| {
         let (mut intake, mut log) = (new_intake(), Log::default());
         for entry in entries {
             drop(take(&mut intake, &mut log, NOW_MS, entry));
         }
-        ends.insert(ids(&log.heads["/k".as_bytes()]));
+        orders += 1;
+        let heads: BTreeSet<_> = ids(&log.heads["/k".as_bytes()]).into_iter().collect();
+        ends.insert(heads);
     });
-    let expected = vec![after_left.id, right.id, late_fork.id];
-    assert_eq!(ends, BTreeSet::from([expected]));
+    let expected = BTreeSet::from([after_left.id, cites.id, lies.id]);
+    assert_eq!((orders, ends), (5040, BTreeSet::from([expected])));
 }
 
 #[test]

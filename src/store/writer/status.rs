@@ -1,5 +1,7 @@
 //! The status of a store, as an operator sees it.
 
+use std::collections::BTreeMap;
+
 use crate::{
     id::{Author, EntryId},
     log::SyncTimes,
@@ -16,6 +18,8 @@ pub struct StoreStatus {
     pub keys: u64,
     /// Bytes of all logs.
     pub log_bytes: u64,
+    /// Bytes of the logs of each author: who took the room.
+    pub log_bytes_by_author: BTreeMap<Author, u64>,
     /// How long the disk took to make entries durable, since the store was opened.
     pub syncs: SyncTimes,
     /// Bytes of the state file.

@@ -21,7 +21,7 @@ use crate::{
     entries::acts,
     support::{
         disk::MemDisk,
-        model::{self, AUTHOR_A, AUTHOR_B},
+        model::{self, AUTHOR_A, AUTHOR_B, AUTHOR_C},
         writer::Writer,
     },
 };
@@ -236,4 +236,46 @@ async fn cursor_over_unknown_voided_entries_is_a_gap() {
     let told = told(&mut watch).await;
     assert_eq!(told[0], "gap");
     assert_eq!(told.len(), 4, "{told:?}");
+}
+
+// C's second entry lies behind the cut of its removal. B's entry cites it with a wrong stamp. A node
+// that had it before, and one that never gets it, apply B's entry and agree about the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn false_reference_behind_a_cut_splits_nobody() {
+    let none = BTreeSet::new;
+    let mut creator = Writer::new(AUTHOR_A, acts::ROOT);
+    let (mut writer, mut removed) = (
+        Writer::new(AUTHOR_B, acts::ROOT),
+        Writer::new(AUTHOR_C, acts::ROOT),
+    );
+    let ops = vec![
+        acts::grant(AUTHOR_B, Role::Writer),
+        acts::grant(AUTHOR_C, Role::Writer),
+    ];
+    let granted = creator.write(NOW_MS, ops, none(), false);
+    let kept = removed.write(NOW_MS, vec![put("/k", "kept")], none(), false);
+    let cut = removed.write(NOW_MS, vec![put("/k", "cut")], none(), false);
+    let mut lie = cut.as_parent();
+    lie.hlc.counter += 7;
+    let citing = writer.write(
+        NOW_MS + 1,
+        vec![put("/k", "cites")],
+        BTreeSet::from([kept.as_parent(), lie]),
+        false,
+    );
+    let tips = Tips::new([(acts::ROOT, FrontierTip::of(&kept))]).unwrap();
+    let removal = vec![acts::act(AUTHOR_C, &Act::Remove(tips))];
+    let removal = creator.write(NOW_MS, removal, none(), false);
+    let had_it = [&granted, &kept, &cut, &citing, &removal];
+    let never = [&granted, &removal, &kept, &cut, &citing];
+    let mut found = Vec::new();
+    for order in [had_it, never] {
+        let store = Store::open(acts::config(&MemDisk::default())).await;
+        let store = store.unwrap();
+        for entry in order {
+            drop(acts::take_in(&store, &[entry.clone()]).await);
+        }
+        found.push(acts::ids(&store, "/k").await);
+    }
+    assert_eq!(found, [vec![citing.id], vec![citing.id]]);
 }

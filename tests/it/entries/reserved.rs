@@ -126,8 +126,15 @@ fn history() -> Vec<VerifiedEntry> {
         vec![founding(&early), put(&name_of(&early), "first")],
         &none(),
     );
+    let mut other = writer.clone();
     write(&mut writer, vec![founding(&late)], &none());
     let mut fork = writer.clone();
+    // The genesis is on the first branch, not before this entry.
+    write(
+        &mut other,
+        vec![put(&format!("{}3", name_of(&late)), "beside its genesis")],
+        &none(),
+    );
     write(&mut writer, vec![put(&name_of(&late), "named")], &none());
     write(
         &mut writer,
@@ -182,6 +189,7 @@ fn reserved_keys_are_the_same_in_any_order() {
                     (name_of(&early), 2),
                     (name_of(&late), 1),
                     (format!("{}2", name_of(&late)), 1),
+                    (format!("{}3", name_of(&late)), 0),
                     (name_of(&foreign), 0),
                     ("/invites/early".to_owned(), 0),
                     ("/invites/uncited".to_owned(), 0),

@@ -165,6 +165,40 @@ async fn an_act_after_far_ahead_data_waits_with_it() {
     assert_eq!(root.store.status().await.held_entries, 2);
 }
 
+// The node that redeemed the invite is two hours ahead: its new member is one everywhere at once, and
+// what this node signs later has the time of its own clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn invite_redeemed_by_a_node_that_is_ahead_admits_at_once() {
+    let store = Store::open(acts::config(&MemDisk::default())).await;
+    let store = store.unwrap();
+    let far_ms = acts::NOW_MS + 2 * DRIFT_MS_MAX;
+    let mut ahead = Writer::new(AUTHOR_A, acts::ROOT);
+    let invite = put("/invites/1", "open");
+    let invited = ahead.write(far_ms, vec![invite], BTreeSet::new(), false);
+    let redeemed = vec![
+        put("/invites/1", "used"),
+        acts::grant(AUTHOR_B, Role::Writer),
+    ];
+    let redeemed = ahead.write(
+        far_ms,
+        redeemed,
+        BTreeSet::from([invited.as_parent()]),
+        true,
+    );
+    let mut joined = Writer::new(AUTHOR_B, acts::ROOT);
+    let first = joined.write(
+        acts::NOW_MS,
+        vec![put("/k", "hello")],
+        BTreeSet::new(),
+        false,
+    );
+    let entries = [invited, redeemed, first];
+    for taken in acts::take_in(&store, &entries).await {
+        assert!(matches!(taken, Ingested::Applied(_)), "{taken:?}");
+    }
+    assert_eq!(store.get(b"/k").await.unwrap().unwrap().value, "hello");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn own_write_over_more_heads_than_it_may_cite_reads_back() {
     let clock = Clock::manual(NOW_MS);
