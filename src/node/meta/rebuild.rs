@@ -132,39 +132,35 @@ fn store_key(key: &[u8]) -> Option<(StoreId, &str)> {
     Some((id.parse().ok()?, field))
 }
 
-/// Returns the only store whose logs list every store of the directory, itself included. A member
-/// may write any genesis into any store; that can only add a second such store, never replace the
-/// true one.
+/// Returns the store whose logs list every store of the directory, itself included, if no other
+/// store that lists itself lists it.
+///
+/// A member may write any genesis into any store: so it can make a store of its own list all others,
+/// and leave the answer open. It cannot make that store the root store, because the true root store
+/// lists it.
 ///
 /// # Errors
-/// The stores that leave it open: those that list all stores, or else those that the best store
-/// does not list.
+/// The stores that leave it open: those that the best store does not list, or else all that list
+/// themselves.
 fn root(listings: &BTreeMap<StoreId, Listing>) -> Result<StoreId, Vec<StoreId>> {
-    let unlisted = |listing: &Listing| -> Vec<StoreId> {
+    let lists = |store: &StoreId, other: &StoreId| listings[store].genesis.contains_key(other);
+    let unlisted = |store: &StoreId| -> Vec<StoreId> {
         let ids = listings.keys().copied();
-        ids.filter(|id| !listing.genesis.contains_key(id)).collect()
+        ids.filter(|id| !lists(store, id)).collect()
     };
-    let lists_itself = listings
-        .iter()
-        .filter(|(id, listing)| listing.genesis.contains_key(*id));
-    let mut roots: Vec<_> = lists_itself
-        .map(|(id, listing)| (unlisted(listing), *id))
-        .collect();
-    roots.sort();
-    let complete = roots.iter().filter(|(unlisted, _)| unlisted.is_empty());
-    match (complete.count(), roots.first()) {
-        (1, Some((_none, root))) => Ok(*root),
-        (0, Some(_)) => Err(roots
-            .into_iter()
-            .min_by_key(|(unlisted, _)| unlisted.len())
-            .map(|(unlisted, _)| unlisted)
-            .unwrap_or_default()),
-        (0, None) => Err(listings.keys().copied().collect()),
-        (_several, _) => Err(roots
-            .into_iter()
-            .filter(|(unlisted, _)| unlisted.is_empty())
-            .map(|(_, id)| id)
-            .collect()),
+    let ids = listings.keys().copied();
+    let candidates: Vec<StoreId> = ids.filter(|id| lists(id, id)).collect();
+    let Some(best) = candidates.iter().min_by_key(|id| unlisted(id).len()) else {
+        return Err(listings.keys().copied().collect());
+    };
+    let unlisted = unlisted(best);
+    if !unlisted.is_empty() {
+        return Err(unlisted);
+    }
+    let is_listed = |other: &StoreId| other != best && lists(other, best);
+    match candidates.iter().any(is_listed) {
+        true => Err(candidates),
+        false => Ok(*best),
     }
 }
 
@@ -237,7 +233,7 @@ mod tests {
         assert_eq!(found(&[(1, &[1])]), Ok(id(1)));
         assert_eq!(found(&[(1, &[1, 2, 3]), (2, &[]), (3, &[])]), Ok(id(1)));
         // The root store before a join is listed by the root store of the mesh.
-        assert_eq!(found(&[(1, &[1, 2]), (2, &[1, 2, 3]), (3, &[])]), Ok(id(2)));
+        assert_eq!(found(&[(1, &[1, 3]), (2, &[1, 2, 3]), (3, &[])]), Ok(id(2)));
         // A member wrote the genesis of its own store into that store.
         assert_eq!(found(&[(1, &[1, 2]), (2, &[2])]), Ok(id(1)));
     }
@@ -252,6 +248,9 @@ mod tests {
         // A member wrote the genesis of the root store into a store of its own.
         let both = found(&[(1, &[1, 2]), (2, &[1, 2])]).unwrap_err();
         assert_eq!(both.len(), 2);
+        // A member made its store list all stores, also one that the root store does not list.
+        let both = found(&[(1, &[1, 2]), (2, &[1, 2, 3]), (3, &[3])]).unwrap_err();
+        assert_eq!(both.len(), 3);
     }
 
     #[test]
