@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::{
     id::{Author, Seq},
-    log::{LogError, Logs},
+    log::{Hole, LogError, Logs},
     protocol::{
         chain::Tip,
         entry::{Entry, Op},
@@ -25,6 +25,28 @@ pub(super) struct WriterLookup<'a> {
     pub(super) mending: RefCell<&'a mut Mending>,
 }
 
+impl WriterLookup<'_> {
+    // Returns whether the place on a branch, an index into its author's, is in a known hole.
+    fn is_in_hole(&self, author: &Author, branch: usize, seq: Seq) -> bool {
+        let mending = self.mending.borrow();
+        if !mending.is_hole(author, seq) {
+            return false;
+        }
+        let number = self
+            .logs
+            .reader()
+            .of(author)
+            .get(branch)
+            .map(|it| it.number);
+        let has = |hole: &Hole| {
+            Some(hole.number) == number
+                && hole.author == *author
+                && (hole.first..=hole.last).contains(&seq)
+        };
+        mending.holes().iter().any(has)
+    }
+}
+
 impl Lookup for WriterLookup<'_> {
     type Error = WriteFailure;
 
@@ -33,6 +55,10 @@ impl Lookup for WriterLookup<'_> {
     }
 
     fn at(&self, author: &Author, branch: usize, seq: Seq) -> Result<Place, WriteFailure> {
+        // Its frame may be readable. It is asked for again all the same.
+        if self.is_in_hole(author, branch, seq) {
+            return Ok(Place::Unreadable);
+        }
         match self.logs.reader().tip_at(author, branch, seq) {
             Ok(Some(tip)) => Ok(Place::Entry(tip)),
             Ok(None) => Ok(Place::Free),

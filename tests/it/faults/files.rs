@@ -73,7 +73,7 @@ async fn two_thousand_authors_fit_sixteen_files() {
 
 /// Without a descriptor, `begin` counted as a failed write and poisoned the store.
 #[tokio::test]
-async fn a_store_without_descriptors_refuses_writes_until_there_are_some() {
+async fn l13_writes_are_refused_without_descriptors() {
     let disk = MemDisk::default();
     let store = open(&disk).await.unwrap();
     soon(store.put("/own", "1")).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_store_without_descriptors_refuses_writes_until_there_are_some() {
 
 /// Descriptors run out at every place where one is needed, and come back.
 #[tokio::test]
-async fn descriptors_run_out_at_every_place() {
+async fn l13_descriptors_run_out_at_every_place() {
     let first = of_authors(6, &[]);
     let second = of_authors(6, &first);
     let fork = |n: usize| {

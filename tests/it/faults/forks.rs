@@ -29,6 +29,9 @@ struct Forked {
     second: Vec<VerifiedEntry>,
 }
 
+/// Makes a number of branches.
+type Shape = fn(usize) -> Forked;
+
 fn after(before: Option<&VerifiedEntry>, n: usize) -> VerifiedEntry {
     let n = n as u64;
     let header = Header {
@@ -157,7 +160,7 @@ async fn work(forked: &Forked) -> Vec<(&'static str, Reads)> {
 
 #[tokio::test]
 async fn work_is_linear_in_the_branches_of_an_author() {
-    let shapes: [(_, fn(usize) -> Forked); 3] = [("fan", fan), ("comb", comb), ("stairs", stairs)];
+    let shapes: [(_, Shape); 3] = [("fan", fan), ("comb", comb), ("stairs", stairs)];
     for (shape, forked) in shapes {
         let small = work(&forked(40)).await;
         let large = work(&forked(160)).await;
