@@ -94,7 +94,7 @@ fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
 pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), ReadError> {
     let node = &mesh.node;
     let lines = read_list(mesh).await?;
-    let listed: Vec<_> = lines.iter().map(|(_, line)| line.listed).collect();
+    let listed: Vec<_> = lines.values().map(|line| line.listed).collect();
     let chosen = to_open(&node.id(), &listed);
     let mut unopened = Unopened {
         of_lister: chosen.of_lister,

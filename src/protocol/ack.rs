@@ -138,7 +138,7 @@ impl Ack {
             room = left;
             frontier.set_tips(author, tips.to_vec());
         }
-        (!frontier.is_empty()).then(|| Self {
+        (!frontier.is_empty()).then_some(Self {
             is_part: true,
             frontier,
             ..*self

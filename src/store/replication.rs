@@ -96,7 +96,7 @@ impl Store {
         tips: Vec<(Author, FrontierTip)>,
     ) -> Result<Vec<(Author, FrontierTip)>, WriteError> {
         // The pools first: an entry that leaves them meanwhile is in the log then.
-        let mut bases = Bases::new(tips);
+        let mut bases = Box::new(Bases::new(tips));
         loop {
             let (walked, done) = self.queue.ask(|reply| Command::Bases(bases, reply)).await?;
             bases = walked;
@@ -105,7 +105,7 @@ impl Store {
             }
         }
         let log = self.shared.log.clone();
-        let looking = tokio::task::spawn_blocking(move || absent(&log, bases));
+        let looking = tokio::task::spawn_blocking(move || absent(&log, *bases));
         let absent = looking.await.map_err(|_panic| WriteError::Closed)?;
         Ok(absent?)
     }

@@ -35,7 +35,7 @@ pub(in crate::store) enum Command {
     /// A sync has ended: offer pending entries again without parents that do not count.
     Settle(oneshot::Sender<()>),
     /// Go on with this walk through entries that wait. The reply says whether it is done.
-    Bases(Bases, oneshot::Sender<(Bases, bool)>),
+    Bases(Box<Bases>, oneshot::Sender<(Box<Bases>, bool)>),
     /// A reader met this damage of a log.
     Damaged(Vec<LogDamage>),
     /// List the last entry of each hole in the logs.

@@ -47,10 +47,13 @@ async fn n7_silent_member_does_not_hold_own_writes_for_long() {
     let raw = field.member(50, Role::Reader).await;
     let Field { a, b, .. } = field;
     b.stop().await;
+    raw.endpoint.close().await;
+    // The same key, at an endpoint that knows no old address.
+    let raw = Raw::new(50).await;
     let a = a.restart().await;
     until("it listens", async || a.net.addresses()).await;
     // The only member within reach. It answers nothing.
-    let connection = raw.connected(&a, SYNC).await;
+    let connection = until("it is let in", async || raw.connect(&a, SYNC).await).await;
     let began = std::time::Instant::now();
     a.node.root().put("/after", "a start").await.unwrap();
     let waited = began.elapsed();
