@@ -352,7 +352,7 @@ fn an_author_has_one_head_a_key_and_branch_in_any_order() {
     let left = next(&second, "/k");
     let right = entry(AUTHOR_A, 3, Some(second.id), 50, "/k");
     let after_left = next(&left, "/k");
-    // One by another author that cites the right branch, and one that tells a stamp wrong.
+    // Another author cites the right branch, and a third one names a wrong stamp.
     let cites = citing(AUTHOR_B, vec![right.as_parent()], "/k");
     let mut wrong = after_left.as_parent();
     wrong.hlc.wall_ms += 1;

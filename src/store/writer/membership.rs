@@ -20,6 +20,7 @@ use crate::{
     protocol::{
         entry::{Entry, Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
+        hlc::Hlc,
         membership::{
             Members, Standing,
             acts::Acts,
@@ -27,7 +28,10 @@ use crate::{
         },
     },
     state::{State, View},
-    store::Authority,
+    store::{
+        Authority,
+        writer::notes::{Founding, Note},
+    },
 };
 
 /// The creator and the acts: everything that the members of a root store follow from.
@@ -174,22 +178,23 @@ impl Membership {
         })
     }
 
-    /// Reads the entries at `places`, which are known to have acts. They are sorted by author and seq.
+    /// Reads the entries at `places`, which are known to have acts, and takes over `founding`.
     ///
     /// # Errors
-    /// A log is unreadable.
+    /// A log is unreadable: who is a member would be a guess.
     pub(super) fn load(
         &mut self,
         logs: &Logs,
         places: &[(Author, Seq, EntryId)],
+        founding: &[Founding],
     ) -> Result<(), LogError> {
+        for founding in founding {
+            self.found(founding);
+        }
         let mut entries = Vec::new();
         for (author, seq, id) in places {
-            match logs.reader().entry(author, *seq, id) {
-                Ok(entry) => entries.extend(entry.map(|(entry, _record)| entry)),
-                // Until it comes back from a peer, the state is marked as lacking.
-                Err(LogError::Damaged(found)) => self.note_unreadable(found),
-                Err(error) => return Err(error),
+            if let Some((entry, _record)) = logs.reader().entry(author, *seq, id)? {
+                entries.push(entry);
             }
         }
         self.gather_all(entries, logs.reader())?;
@@ -387,11 +392,10 @@ impl Membership {
 
     /// Takes out the places of entries with acts that were committed since the last call: they go
     /// into the state's notes.
-    pub(super) fn take_unsaved(&mut self) -> Vec<Parent> {
+    pub(super) fn take_unsaved(&mut self) -> Vec<Note> {
         let unsaved = mem::take(&mut self.unsaved).into_iter();
-        unsaved
-            .filter_map(|id| self.acts.get(&id).map(|(at, _)| *at))
-            .collect()
+        let noted = unsaved.filter_map(|id| self.acts.get(&id));
+        noted.map(|(at, acts)| note_of(at, acts)).collect()
     }
 
     /// Marks all acts as unsaved: the state file is a new one.
@@ -502,6 +506,36 @@ impl Membership {
         Ok(Some(acts))
     }
 
+    // Takes over an entry that founds stores, without reading it: a damaged log of a founder opens.
+    fn found(&mut self, founding: &Founding) {
+        let Founding {
+            author,
+            seq,
+            id,
+            stores,
+        } = founding;
+        self.founders
+            .extend(stores.iter().map(|store| (*id, *store)));
+        let place = Parent {
+            // Nothing asks for it: the entry is no grant.
+            hlc: Hlc::ZERO,
+            author: *author,
+            id: *id,
+            seq: *seq,
+        };
+        let acts = Acts {
+            entry: *id,
+            author: *author,
+            seq: *seq,
+            cites: Vec::new(),
+            acts: Vec::new(),
+            needs_authority: false,
+            founds: stores.clone(),
+            describes: stores.clone(),
+        };
+        self.acts.insert(*id, (place, acts));
+    }
+
     // True for acts that may count some day: by the creator, of the author on itself, or citing acts
     // that may count and make the author an admin. Only acts that may are kept, so this is an answer
     // for ever, by the form of what came before: a writer's void acts cost no memory. Acts whose
@@ -521,4 +555,19 @@ impl Membership {
             self.keeps(log, author, entry, tip)
         })
     }
+}
+
+fn note_of(at: &Parent, acts: &Acts) -> Note {
+    let Parent {
+        author, seq, id, ..
+    } = *at;
+    if acts.acts.is_empty() && !acts.needs_authority && !acts.founds.is_empty() {
+        return Note::Founding(Founding {
+            author,
+            seq,
+            id,
+            stores: acts.founds.clone(),
+        });
+    }
+    Note::Act { author, seq, id }
 }

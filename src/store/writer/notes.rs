@@ -9,6 +9,7 @@
 //! | `b` branch | author 32, number 4 | end 8, first 8, tip: seq 8, id 32, wall_ms 8, counter 4; id of the entry it left 32, if any |
 //! | `p` index point | author 32, number 4, seq 8 | offset 8, wall_ms 8, arrived_ms 8 |
 //! | `a` entry with acts | author 32, seq 8, id 32 | - |
+//! | `g` entry that founds stores, and has no acts | author 32, seq 8, id 32 | count 4, then that many store ids of 16 |
 //! | `c` closed tip of a fork | author 32, id 32 | - |
 //! | `o` absent parent | id 32 | - |
 //! | `w` author of absent parents | author 32 | - |
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf as _, BufMut as _};
 
 use crate::{
-    id::{Author, EntryId, Seq},
+    id::{Author, EntryId, Seq, StoreId},
     log::{IndexPoint, Mark},
     protocol::{chain::Tip, hlc::Hlc, intake::AbsentParents},
 };
@@ -46,6 +47,8 @@ pub(super) enum Note {
         seq: Seq,
         id: EntryId,
     },
+    /// An entry that founds stores, and has nothing else that must be read again at a start.
+    Founding(Founding),
     /// A tip that its author has closed.
     Closed { author: Author, tip: EntryId },
     /// A parent that is not here and not waited for.
@@ -54,11 +57,21 @@ pub(super) enum Note {
     AbsentOf(Author),
 }
 
+/// An entry in which its author founds stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Founding {
+    pub(super) author: Author,
+    pub(super) seq: Seq,
+    pub(super) id: EntryId,
+    pub(super) stores: Vec<StoreId>,
+}
+
 /// The kinds of notes: first byte of the key. A new kind takes a byte that is not here.
 mod kind {
     pub(super) const BRANCH: u8 = b'b';
     pub(super) const POINT: u8 = b'p';
     pub(super) const ACT: u8 = b'a';
+    pub(super) const FOUNDING: u8 = b'g';
     pub(super) const CLOSED: u8 = b'c';
     pub(super) const ABSENT: u8 = b'o';
     pub(super) const ABSENT_OF: u8 = b'w';
@@ -97,6 +110,17 @@ impl Note {
                 key.put_slice(&author.0);
                 key.put_u64(*seq);
                 key.put_slice(&id.0);
+            }
+            Self::Founding(founding) => {
+                key.put_u8(kind::FOUNDING);
+                key.put_slice(&founding.author.0);
+                key.put_u64(founding.seq);
+                key.put_slice(&founding.id.0);
+                let count = u32::try_from(founding.stores.len());
+                body.put_u32_le(count.expect("an entry has at most OPS_MAX ops"));
+                for store in &founding.stores {
+                    body.put_slice(&store.0);
+                }
             }
             Self::Closed { author, tip } => {
                 key.put_u8(kind::CLOSED);
@@ -161,6 +185,24 @@ impl Note {
                 seq: key.try_get_u64().ok()?,
                 id: take_id(&mut key)?,
             },
+            kind::FOUNDING => {
+                let author = take_author(&mut key)?;
+                let seq = key.try_get_u64().ok()?;
+                let id = take_id(&mut key)?;
+                let count = body.try_get_u32_le().ok()?;
+                let mut stores = Vec::new();
+                for _ in 0..count {
+                    let (store, rest) = body.split_first_chunk()?;
+                    body = rest;
+                    stores.push(StoreId(*store));
+                }
+                Self::Founding(Founding {
+                    author,
+                    seq,
+                    id,
+                    stores,
+                })
+            }
             kind::CLOSED => Self::Closed {
                 author: take_author(&mut key)?,
                 tip: take_id(&mut key)?,
@@ -192,6 +234,8 @@ pub(super) struct Notes {
     pub(super) marks: BTreeMap<(Author, u32), Mark>,
     /// Places of entries that have acts.
     pub(super) acts: Vec<(Author, Seq, EntryId)>,
+    /// Entries that found stores, and have no acts.
+    pub(super) founding: Vec<Founding>,
     /// Tips that are closed.
     pub(super) closed: Vec<(Author, EntryId)>,
     /// Absent parents.
@@ -211,6 +255,7 @@ impl Notes {
                 }
                 Some(Note::Point { branch, point }) => points.push((branch, point)),
                 Some(Note::Act { author, seq, id }) => notes.acts.push((author, seq, id)),
+                Some(Note::Founding(founding)) => notes.founding.push(founding),
                 Some(Note::Closed { author, tip }) => notes.closed.push((author, tip)),
                 Some(Note::Absent(id)) => {
                     notes.absent.ids.insert(id);
@@ -275,6 +320,12 @@ mod tests {
                 seq: 5,
                 id: EntryId([5; 32]),
             },
+            Note::Founding(Founding {
+                author: AUTHOR,
+                seq: 6,
+                id: EntryId([4; 32]),
+                stores: vec![StoreId([1; 16]), StoreId([2; 16])],
+            }),
             Note::Closed {
                 author: AUTHOR,
                 tip: EntryId([6; 32]),
@@ -287,7 +338,7 @@ mod tests {
     #[test]
     fn each_kind_has_a_byte_of_its_own() {
         let kinds: BTreeSet<u8> = all().iter().map(|note| note.encode().0[0]).collect();
-        assert_eq!(kinds, BTreeSet::from(*b"bpacow"));
+        assert_eq!(kinds, BTreeSet::from(*b"bpagcow"));
     }
 
     #[test]

@@ -249,7 +249,9 @@ fn open_with_state(
         damage: &mut found.damage,
     };
     sources.check_tips(&known)?;
-    sources.membership.load(&logs, &notes.acts)?;
+    sources
+        .membership
+        .load(&logs, &notes.acts, &notes.founding)?;
     // The root store may have got a removal after this store was closed.
     for (author, tip) in stored.frontier.iter() {
         if sources.membership.is_cut(&author, tip, logs.reader())? {

@@ -135,11 +135,7 @@ pub(super) fn derived_notes(
     membership: &mut Membership,
     intake: &mut Intake,
 ) -> Vec<Note> {
-    let acts = membership.take_unsaved().into_iter().map(|at| Note::Act {
-        author: at.author,
-        seq: at.seq,
-        id: at.id,
-    });
+    let acts = membership.take_unsaved().into_iter();
     let closed = forks.take_unsaved().into_iter();
     let closed = closed.map(|(author, tip)| Note::Closed { author, tip });
     let (absent, authors) = intake.absent().take_unsaved();
