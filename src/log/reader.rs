@@ -23,12 +23,14 @@ pub struct LogReader {
     chunks: Chunks,
     // By id: whether an entry verifies by itself, and the entry before it. Locked for a look-up, never
     // while a file is read.
-    verified: Arc<Mutex<BTreeMap<EntryId, (bool, Option<FrontierTip>)>>>,
+    verified: Arc<Mutex<Verified>>,
 }
 
 // Written by the store's writer only, when a branch appears or is removed. Held for a look-up or a
 // copy of the list; no file is read, no other lock taken and nothing awaited under it.
 type Branches = BTreeMap<Author, Arc<Lineage>>;
+
+type Verified = BTreeMap<EntryId, (bool, Option<FrontierTip>)>;
 
 impl LogReader {
     /// Returns the branches of `author`, by number.
@@ -37,9 +39,7 @@ impl LogReader {
         lineage.map_or_else(Vec::new, |lineage| lineage.branches.clone())
     }
 
-    pub(super) fn verified(
-        &self,
-    ) -> MutexGuard<'_, BTreeMap<EntryId, (bool, Option<FrontierTip>)>> {
+    pub(super) fn verified(&self) -> MutexGuard<'_, Verified> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,7 +1,7 @@
 //! Ack: a member's signed statement of the entries that it has applied and made durable in one
 //! store.
 //!
-//! An ack names these entries by their tips. It is signed by the member ([`signed`](super::signed)),
+//! An ack names these entries by their tips. It is signed by the member ([`signed`](mod@super::signed)),
 //! under `"lattice/ack/v1\0"`, so any node can pass it on. A *whole* ack names all tips. A *part*
 //! names all tips of some authors and says nothing about the others: gossip carries small messages
 //! only. [`Acked`](super::acked::Acked) joins the acks of one member. Acks are in no log and may be

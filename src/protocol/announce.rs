@@ -4,7 +4,7 @@
 //! It makes other nodes sync with its node and dial it, so it counts for the node that signed it
 //! only, and once: of two announcements of one node for one store the one with the greater
 //! `(incarnation, counter)` is the later, and an earlier one is passed over. Signed
-//! ([`signed`](super::signed)) under `"lattice/announce/v1\0"`.
+//! ([`signed`](mod@super::signed)) under `"lattice/announce/v1\0"`.
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;

@@ -256,6 +256,9 @@ impl State {
 
     /// Adds to the reserved ops that count; the first call makes this the state of a store that
     /// keeps members. They must be added before their entry is staged, or they are void.
+    ///
+    /// # Panics
+    /// When `more` has another creator than what was added before.
     pub fn count(&mut self, more: Counting) {
         match &mut self.staged.counting {
             None => self.staged.counting = Some(Arc::new(more)),

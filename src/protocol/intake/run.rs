@@ -74,7 +74,12 @@ impl Intake {
                     // It is here already: what comes after it can stand on it.
                     Verdict::Duplicate => {}
                     Verdict::AwaitsEntry(missing) => return Ok(self.wait_for(entry, missing)),
-                    verdict => return Ok(verdict),
+                    verdict @ (Verdict::Repairs
+                    | Verdict::AwaitsClock { .. }
+                    | Verdict::AwaitsMember
+                    | Verdict::AwaitsVoucher
+                    | Verdict::Run(_)
+                    | Verdict::Refused(_)) => return Ok(verdict),
                 },
                 Some(before) => {
                     let tip = Tip {

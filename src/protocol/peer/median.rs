@@ -10,7 +10,9 @@
 pub fn median_ms(mut ahead_ms: Vec<i64>) -> Option<i64> {
     ahead_ms.sort_unstable();
     let upper = ahead_ms.get(ahead_ms.len() / 2).copied()?;
-    let lower = ahead_ms.get((ahead_ms.len() - 1) / 2).copied()?;
+    let lower = ahead_ms
+        .get(ahead_ms.len().saturating_sub(1) / 2)
+        .copied()?;
     Some(if lower.unsigned_abs() <= upper.unsigned_abs() {
         lower
     } else {

@@ -384,7 +384,7 @@ impl LogSource {
     ) {
         for (index, op) in (0_u32..).zip(&entry.ops) {
             let wanted = index >= delivered && options.selects(op.key());
-            if wanted && !self.view.is_void(&entry, op) {
+            if wanted && !self.view.is_void(entry, op) {
                 ops.push((entry.clone(), index, arrived_ms));
             }
         }

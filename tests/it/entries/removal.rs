@@ -273,7 +273,7 @@ async fn false_reference_behind_a_cut_splits_nobody() {
         let store = Store::open(acts::config(&MemDisk::default())).await;
         let store = store.unwrap();
         for entry in order {
-            drop(acts::take_in(&store, &[entry.clone()]).await);
+            drop(acts::take_in(&store, std::slice::from_ref(entry)).await);
         }
         found.push(acts::ids(&store, "/k").await);
     }
