@@ -176,10 +176,6 @@ impl LogReader {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
-        let descent = self.descent(author, tip)?;
-        if descent.is_empty() {
-            return Ok(None);
-        }
         let mut last = Some(tip);
         while let Some(at) = last {
             match self.verifies(author, at)? {

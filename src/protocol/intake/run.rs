@@ -1,8 +1,9 @@
 //! Runs: entries whose own signature is wrong, and the entry that vouches for them. They are staged
 //! together, or not at all.
 //!
-//! The order in which entries come, and where a message ends, must not decide what counts. An entry that is stored without the one that vouches for it would be refused by the next node
-//! that gets it.
+//! The order in which entries come, and where a message ends, must not decide which entries count. An
+//! entry that is stored without the one that vouches for it would be refused by the next node that
+//! gets it.
 
 use std::convert::Infallible;
 

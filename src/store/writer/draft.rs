@@ -154,6 +154,13 @@ impl Writer {
             }
             // Acts are never held, so their stamps may be far ahead: what cites them would be, too.
             let is_reserved = self.config.root && reserved::claim(op).is_some();
+            // Checked here, so that other writes of the group are not refused with this one.
+            if !is_reserved
+                && let Some(newest) = heads.winner()
+                && let Err(refused) = self.check_not_held(StampedBy::Cited, newest.hlc)
+            {
+                return Ok(Err(refused));
+            }
             let may_cite = |head: &&Head| !is_reserved || !self.is_far_ahead(head.hlc);
             // A key with more heads is merged over several writes, the highest first, so that the
             // value is read back.

@@ -14,7 +14,7 @@ use lattice::{
         hlc::Hlc,
         membership::role::{Act, Role, Tips, role_key},
     },
-    store::{Condition, Ingested, Watch, WatchEvent, Write, WriteError},
+    store::{Condition, Ingested, StampedBy, Watch, WatchEvent, Write, WriteError},
 };
 
 use crate::{
@@ -163,6 +163,46 @@ async fn an_act_after_far_ahead_data_waits_with_it() {
     }
     assert!(!root.node.members().is_removed(&author_of(AUTHOR_B)));
     assert_eq!(root.store.status().await.held_entries, 2);
+}
+
+// The members within reach would hold what this node writes: it signs nothing, and the error names the
+// reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_members_would_hold_is_not_signed() {
+    let clock = Clock::manual(NOW_MS);
+    let config = store::config(STORE, AUTHOR_A, &clock, MemDisk::default());
+    let store = Store::open(config).await.unwrap();
+    let refused_by = async || match store.put("/k", "v").await {
+        Err(WriteError::FarAhead { by, ahead_ms }) => Some((by, ahead_ms)),
+        Err(error) => panic!("{error}"),
+        Ok(_written) => None,
+    };
+    let drift_ms = i64::try_from(DRIFT_MS_MAX).unwrap();
+    clock.set_members_ahead(Some(-drift_ms));
+    assert_eq!(refused_by().await, None, "exactly at the bound");
+    clock.set_members_ahead(Some(-2 * drift_ms));
+    let by_clock = Some((StampedBy::Clock, 2 * DRIFT_MS_MAX));
+    assert_eq!(refused_by().await, by_clock);
+    assert!(store.status().await.poisoned.is_some(), "status says so");
+    // Nobody is within reach: nobody would hold it. Then the clock is right again.
+    clock.set_members_ahead(None);
+    clock.set(NOW_MS + 2 * DRIFT_MS_MAX);
+    assert_eq!(refused_by().await, None);
+    clock.set(NOW_MS);
+    clock.set_members_ahead(Some(0));
+    let by = refused_by().await.map(|(by, _)| by);
+    assert_eq!(by, Some(StampedBy::Cited));
+    let other = store.put("/other", "v").await;
+    let by_own = matches!(
+        other,
+        Err(WriteError::FarAhead {
+            by: StampedBy::OwnEntry,
+            ..
+        })
+    );
+    assert!(by_own, "{other:?}");
+    clock.set(NOW_MS + DRIFT_MS_MAX);
+    assert_eq!(refused_by().await, None);
 }
 
 // The node that redeemed the invite is two hours ahead: its new member is one everywhere at once, and
