@@ -437,6 +437,9 @@ pub const SYNC_INNER_RANGES_MAX: usize = 4096;
 /// Tips of one author that are looked up in a session, each for a read. The rest is passed over: an
 /// author has a tip for each of its forks, and those are bounded.
 pub const SYNC_AUTHOR_TIPS_MAX: usize = 256;
+/// Forks of one author in one store. With one more its key is spent there. An honest mistake is a
+/// machine image with an identity in it, started that often; each fork costs a file and a look-up.
+pub const FORKS_MAX: usize = 64;
 /// Entries before its own tip that a side asks for first when an author turns out to have forked.
 pub const SYNC_BACK_ENTRIES: u64 = 64;
 /// Entries in a run; a run begins at each multiple of this seq. One signature vouches for one run
@@ -528,6 +531,8 @@ const _: () = assert!(OUTSTANDING_KEY_BYTES_MAX >= OPS_MAX * KEY_BYTES_MAX);
 const _: () = assert!(CONSUMERS_COMMIT_EVERY.as_millis() <= 50);
 const _: () = assert!(HELD_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);
 const _: () = assert!(OPS_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 64);
+// All branches of a spent key are looked up in one session, and a removal can name them.
+const _: () = assert!(FORKS_MAX + 2 <= SYNC_AUTHOR_TIPS_MAX && FORKS_MAX + 2 <= TIPS_MAX);
 const _: () = assert!(VALUE_BYTES_MAX >= "removed".len() + TIPS_MAX * TIP_BYTES_MAX);
 const _: () = assert!(WRITER_QUEUE_BYTES_MAX >= 8 * GROUP_BYTES_MAX);
 const _: () = assert!(WRITER_QUEUE_BYTES_MAX >= 4 * ENTRY_BYTES_MAX);

@@ -284,6 +284,7 @@ fn fork(fork: &KnownFork) -> api::Fork {
         seq: fork.proof.seq,
         entries: fork.proof.entries.iter().map(|id| bytes(&id.0)).collect(),
         closed: fork.closed,
+        spent: fork.spent,
     }
 }
 

@@ -214,6 +214,11 @@ impl From<WriteError> for ApiError {
                 .hint("ask an admin to make this node a writer"),
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
                 .hint(HINT_REMOVED),
+            WriteError::KeySpent => Self::new("key_spent", EXIT_PRECONDITION, message).hint(
+                "stop all copies of this node and give each a key of its own with `lattice init \
+                --new-identity`; `lattice peer remove` of the old key on an admin makes what it wrote \
+                count again",
+            ),
             WriteError::OwnLogCut { .. } => Self::new("own_log_cut", EXIT_DAMAGED, message).hint(
                 "`lattice up` fetches them from peers that have them; otherwise restore the newest \
                 copy of the file, or give the entries up with `lattice repair`",

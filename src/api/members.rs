@@ -126,6 +126,7 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
         let role = match members.role(author) {
             Some(role) => role.to_string(),
             None if members.is_removed(author) => "removed".to_owned(),
+            None if members.is_spent(author) => "spent".to_owned(),
             None => continue,
         };
         let notes = notes_about(&root, author).await?;
@@ -343,6 +344,9 @@ impl From<MembershipError> for ApiError {
                 .hint("`lattice peer list` shows the members"),
             MembershipError::Removed { .. } => {
                 Self::new("removed", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
+            }
+            MembershipError::Spent { .. } => {
+                Self::new("key_spent", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
             }
             MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
             MembershipError::LastAdmin { .. } => {

@@ -9,7 +9,7 @@
 //! - `Lineage::covered` and `merge::spans` get frontiers that this log, or a replica that had the
 //!   same entries, gave out. An author with one branch has all of them on it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
@@ -21,7 +21,7 @@ use crate::{
         entry::Entry,
         frontier::FrontierTip,
         heads::Head,
-        membership::{Members, Standing},
+        membership::{Members, Standing, spent::is_spent},
     },
 };
 
@@ -243,20 +243,35 @@ impl LogReader {
             || (place.seq < before.seq && self.leads(&author, place, before)? == Some(true)))
     }
 
-    /// Returns whether the entry of `author` at `at` counts in `store`, if it is there.
+    /// Returns whether the entries of `author` count in `store`, which these are the logs of.
+    pub fn standing(&self, members: &Members, store: &StoreId, author: &Author) -> Standing {
+        if is_spent(self.lineage(author).branches.len()) {
+            return members.standing_when_spent(store, author);
+        }
+        members.standing(store, author)
+    }
+
+    /// Returns the authors with more than `FORKS_MAX` forks.
+    pub fn spent(&self) -> BTreeSet<Author> {
+        let lineages = self.lineages().into_iter();
+        let spent = lineages.filter(|(_, lineage)| is_spent(lineage.branches.len()));
+        spent.map(|(author, _)| author).collect()
+    }
+
+    /// Returns whether the entry of `author` at `at` counts, if it is there. `standing`: that of the
+    /// author in the store of these logs.
     ///
     /// # Errors
     /// `Damaged` when the author was removed and an unreadable frame hides the answer; `Io`.
     pub fn counts(
         &self,
-        members: &Members,
-        store: &StoreId,
+        standing: &Standing,
         author: &Author,
         at: FrontierTip,
     ) -> Result<bool, LogError> {
-        match members.standing(store, author) {
+        match standing {
             Standing::Counts => Ok(true),
-            Standing::Unknown | Standing::Reader => Ok(false),
+            Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),
             Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
                 self.keeps(author, entry, tip)
             }),

@@ -50,6 +50,7 @@ pub(super) async fn open(
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
     let (session, hello) = Session::open(store.id(), store.frontier(), missing)?;
+    let session = session.offering(store.spent());
     let frames = Frames::start(mesh, send);
     frames.send(hello, None)?;
     let shell = Shell {
@@ -97,7 +98,7 @@ pub(super) async fn accept(
         drop(send.reset(BUSY.into()));
         return Ok(());
     };
-    let mut session = Session::accept(*id, store.frontier())?;
+    let mut session = Session::accept(*id, store.frontier())?.offering(store.spent());
     let actions = session.handle(hello)?;
     let frames = Frames::start(mesh, send);
     let shell = Shell {

@@ -63,11 +63,14 @@ impl Node {
         });
         match written.await {
             // After a cut of the own log they are written at the first start after `repair`, which
-            // needs an open node. As a reader or a removed member this node may not write them.
+            // needs an open node. As a reader, a removed member or with a spent key this node may not write them.
             Ok(_)
-            | Err(WriteError::OwnLogCut { .. } | WriteError::Reader | WriteError::Removed) => {
-                Ok(())
-            }
+            | Err(
+                WriteError::OwnLogCut { .. }
+                | WriteError::Reader
+                | WriteError::Removed
+                | WriteError::KeySpent,
+            ) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

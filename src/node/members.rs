@@ -61,7 +61,7 @@ impl Node {
     }
 
     /// Removes `node` for ever. The entries of it that are here now go on counting; later ones
-    /// never do. Durable on return.
+    /// never do. In a store in which its key is spent all that is here counts again. Durable on return.
     ///
     /// # Errors
     /// `Membership`: the rules refuse it. `TooManyTips`, `Write`.
@@ -69,8 +69,9 @@ impl Node {
         self.members().may_remove(&self.id(), node)?;
         let mut tips = Vec::new();
         for store in self.open_stores() {
-            let frontier = store.frontier();
-            tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
+            for frontier in [store.frontier(), store.spent()] {
+                tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
+            }
         }
         let stores = self.open_stores();
         let stores = stores.iter().map(Store::id);

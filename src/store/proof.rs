@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         ReadError, Store, WriteError,
-        writer::{command::Command, membership::Grounds},
+        writer::{command::Command, known_acts::Grounds},
     },
 };
 
@@ -69,7 +69,7 @@ impl Store {
     pub async fn role_by(&self, node: &Author, proof: &[Bytes]) -> Result<Role, ProveError> {
         let members = Arc::clone(&self.members().borrow());
         let void = ProofError::Void { node: *node };
-        if members.is_removed(node) {
+        if members.is_removed(node) || members.is_spent(node) {
             return Err(void.into());
         }
         let shown = grant_chain::check(proof, &self.id(), node, &members)?;

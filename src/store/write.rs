@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     clock::about,
     id::{Author, EntryId, Seq},
-    limits::{OPS_BYTES_MAX, OPS_MAX},
+    limits::{FORKS_MAX, OPS_BYTES_MAX, OPS_MAX},
     log::LogError,
     protocol::{
         entry::{EntryError, Op, cause::Cause},
@@ -133,6 +133,12 @@ pub enum WriteError {
     /// This node was removed from the mesh.
     #[error("this node was removed from the mesh; what it wrote before is still there")]
     Removed,
+    /// This node's key has signed too many forks.
+    #[error(
+        "the key of this node is spent in this store: more than {FORKS_MAX} forks of its log were signed \
+         with it, so nothing of it counts any more"
+    )]
+    KeySpent,
     /// The end of this node's own log is gone: its file was truncated, deleted, or replaced by an
     /// older copy. An entry in a place that was taken would be a fork. `Store::repair` gives the
     /// lost entries up; reads, and entries of other nodes, go on meanwhile.

@@ -183,14 +183,14 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
         let entries: Vec<String> = fork.entries.iter().map(|id| short(id)).collect();
         out.line(&format!(
             "  {} author {} signed two entries with number {}: {}; {}",
-            if fork.closed { " " } else { "!" },
+            if fork.closed && !fork.spent { " " } else { "!" },
             hex(&fork.author),
             fork.seq,
             entries.join(" and "),
-            if fork.closed {
-                "the fork is closed"
-            } else {
-                "the fork is open"
+            match fork {
+                fork if fork.spent => "so often that its key is spent: nothing of it counts",
+                fork if fork.closed => "the fork is closed",
+                _open => "the fork is open",
             },
         ))?;
     }

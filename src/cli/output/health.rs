@@ -84,6 +84,8 @@ struct Fork {
     entries: Vec<String>,
     /// True if the author has closed all of its branches but one.
     closed: bool,
+    /// True if the author has more than 64 forks, so that nothing of it counts; one of them is listed.
+    spent: bool,
 }
 
 impl From<&api::Fork> for Fork {
@@ -93,6 +95,7 @@ impl From<&api::Fork> for Fork {
             seq: fork.seq,
             entries: fork.entries.iter().map(|id| hex(id)).collect(),
             closed: fork.closed,
+            spent: fork.spent,
         }
     }
 }

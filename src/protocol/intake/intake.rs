@@ -125,6 +125,7 @@ impl Intake {
                 return Ok(Verdict::AwaitsMember);
             }
             Standing::Reader => return Ok(Verdict::Refused(Refusal::Reader { author })),
+            Standing::Spent => return Ok(Verdict::Refused(Refusal::Spent { author })),
             Standing::Through(cut) => {
                 let keeps = |author: &Author, entry, tip| log.keeps(author, entry, tip);
                 if !cut.covers(&author, FrontierTip::of(entry), keeps)? {
@@ -213,6 +214,9 @@ impl Intake {
                 fork: false,
                 before: before(self)?,
             },
+            Ok(Admission::Fork { .. }) if !log.takes_branch(&author, tips.len()) => {
+                Verdict::Refused(Refusal::Spent { author })
+            }
             Ok(Admission::Fork { .. }) => Verdict::Begin {
                 fork: true,
                 before: before(self)?,
@@ -505,6 +509,7 @@ impl Intake {
     fn is_passed_over<L: Lookup>(&self, parent: &Parent, log: &L) -> Result<bool, L::Error> {
         let counts = match log.standing(&parent.author) {
             Standing::Counts => true,
+            Standing::Spent => return Ok(true),
             Standing::Unknown | Standing::Reader => false,
             Standing::Through(cut) => {
                 let place = FrontierTip {

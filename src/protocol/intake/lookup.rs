@@ -48,8 +48,12 @@ pub trait Lookup {
     /// The state is unreadable.
     fn heads(&self, entry: &Entry) -> Result<Vec<Heads>, Self::Error>;
 
-    /// Returns what becomes of entries of `author` in this store.
+    /// Returns what becomes of entries of `author` in this store, as it was when the group began.
     fn standing(&self, author: &Author) -> Standing;
+
+    /// Returns whether another branch of `author` may begin beside `branches` that are here; see
+    /// [`spent`](crate::protocol::membership::spent).
+    fn takes_branch(&self, author: &Author, branches: usize) -> bool;
 
     /// Returns whether a removal of `author` that names `tip` keeps `entry`: as `leads`, also for the
     /// tip itself, but for entries that do not verify by themselves (`LogReader::keeps`).

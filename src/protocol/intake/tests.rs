@@ -25,6 +25,7 @@ use crate::{
             Members, Standing,
             acts::Acts,
             role::{Act, Role, Tips, role_key},
+            spent::is_spent,
         },
     },
 };
@@ -99,6 +100,10 @@ impl Lookup for Log {
     fn standing(&self, author: &Author) -> Standing {
         let standing = self.standing.get(author).cloned();
         standing.unwrap_or(Standing::Counts)
+    }
+
+    fn takes_branch(&self, _author: &Author, branches: usize) -> bool {
+        !is_spent(branches)
     }
 
     fn is_removed(&self, author: &Author) -> bool {

@@ -2,6 +2,7 @@
 
 use crate::{
     id::{Author, EntryId},
+    limits::FORKS_MAX,
     protocol::{chain::ChainError, entry::VerifiedEntry, heads::Before},
 };
 
@@ -55,6 +56,12 @@ pub enum Refusal {
     /// Its author's role does not allow it to write.
     #[error("node {author} may not write: its role is reader")]
     Reader {
+        /// Author of the entry.
+        author: Author,
+    },
+    /// Its author's key is spent in this store.
+    #[error("node {author} signed more than {FORKS_MAX} forks of its log here: none of it counts")]
+    Spent {
         /// Author of the entry.
         author: Author,
     },

@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
+    limits::FORKS_MAX,
     protocol::{
         frontier::FrontierTip,
         membership::{
@@ -45,6 +46,8 @@ pub struct Member {
     pub grant: Option<Grant>,
     /// Counting removals of the node, by entry; empty for a member.
     pub removals: BTreeMap<EntryId, Removal>,
+    /// True when its key is spent in the root store, and nobody has removed it.
+    pub spent: bool,
 }
 
 /// Distance of an authority from the creator, compared by both fields; the lesser is the better.
@@ -102,6 +105,8 @@ pub enum Standing {
     Counts,
     /// The author was removed: entries that this keeps count, others are refused.
     Through(KeptThrough),
+    /// The author's key is spent: none of its entries counts, and no more are taken in.
+    Spent,
 }
 
 /// Why an act would not count, or would change nothing.
@@ -135,6 +140,15 @@ pub enum MembershipError {
         /// Role that it would be granted.
         role: Role,
     },
+    /// The node's key is spent: it signed too many forks.
+    #[error(
+        "node {node} signed more than {FORKS_MAX} forks of its log in the root store and is no member \
+         any more; it can join again with a new key"
+    )]
+    Spent {
+        /// Node whose key is spent.
+        node: Author,
+    },
     /// The node that would be removed is not a member.
     #[error("node {node} is not a member")]
     Stranger {
@@ -163,12 +177,18 @@ pub enum MembershipError {
 }
 
 impl Members {
-    /// Returns the role of `node`; `None` if it was never granted one, was removed, or has left.
+    /// Returns the role of `node`; `None` if it was never granted one, was removed, has left, or its
+    /// key is spent in the root store.
     pub fn role(&self, node: &Author) -> Option<Role> {
         self.nodes
             .get(node)
-            .filter(|member| member.removals.is_empty())
+            .filter(|member| member.removals.is_empty() && !member.spent)
             .and_then(Member::role)
+    }
+
+    /// Returns whether the key of `node` is spent in the root store, and nobody has removed it.
+    pub fn is_spent(&self, node: &Author) -> bool {
+        self.nodes.get(node).is_some_and(|member| member.spent)
     }
 
     /// Returns whether `node` was removed or has left.
@@ -213,28 +233,52 @@ impl Members {
         &self.authorized
     }
 
-    /// Returns whether the entries of `author` count in `store`, which may be the root store.
+    /// Returns whether the entries of `author`, which has at most `FORKS_MAX` forks in `store`, count
+    /// there. It may be the root store.
     pub fn standing(&self, store: &StoreId, author: &Author) -> Standing {
+        self.decide(store, author, false)
+    }
+
+    /// Returns whether the entries of `author`, which has more than `FORKS_MAX` forks in `store`, count
+    /// there. It may be the root store.
+    pub fn standing_when_spent(&self, store: &StoreId, author: &Author) -> Standing {
+        self.decide(store, author, true)
+    }
+
+    fn decide(&self, store: &StoreId, author: &Author, is_spent: bool) -> Standing {
         let granted = self
             .nodes
             .get(author)
             .and_then(|member| Some((member, member.role()?)));
-        match granted {
-            None => Standing::Unknown,
-            Some((_, Role::Reader)) => Standing::Reader,
-            Some((member, _)) if member.removals.is_empty() => Standing::Counts,
-            Some((member, _)) => Standing::Through(member.kept_through(author, store, &self.root)),
+        let Some((member, role)) = granted else {
+            return Standing::Unknown;
+        };
+        if role == Role::Reader {
+            return Standing::Reader;
         }
+        let is_exempt = member.rank.is_some() && *store == self.root;
+        let kept = member.kept_through(author, store, &self.root);
+        let is_kept = !kept.removals.is_empty() || !kept.leaves.is_empty();
+        if member.spent || (is_spent && !is_exempt && !is_kept) {
+            return Standing::Spent;
+        }
+        if member.removals.is_empty() {
+            return Standing::Counts;
+        }
+        Standing::Through(kept)
     }
 
     /// Checks that a grant of `role` to `node` by `by` would count and change something.
     ///
     /// # Errors
-    /// `NotAdmin` if `by` is not an admin; `Removed` if `node` was removed or has left; `HasRole`
-    /// if `node` has `role` or a higher one.
+    /// `NotAdmin` if `by` is not an admin; `Removed` if `node` was removed or has left; `Spent` if its
+    /// key is; `HasRole` if `node` has `role` or a higher one.
     pub fn may_grant(&self, by: &Author, node: &Author, role: Role) -> Result<(), MembershipError> {
         self.admin_rank(by)?;
         self.check_not_removed(node)?;
+        if self.is_spent(node) {
+            return Err(MembershipError::Spent { node: *node });
+        }
         match self.role(node) {
             Some(has) if has >= role => Err(MembershipError::HasRole {
                 node: *node,
@@ -293,13 +337,13 @@ impl Members {
     /// Every member may remove itself, except the last admin.
     ///
     /// # Errors
-    /// `Removed` if `node` was removed or has left; `Stranger` if it is not a member; `LastAdmin`
-    /// if it is the only admin and would leave; `NotAdmin` if `by` is another node and not an
+    /// `Removed` if `node` was removed or has left; `Stranger` if it is not a member, nor a node whose
+    /// key is spent; `LastAdmin` if it is the only admin and would leave; `NotAdmin` if `by` is another node and not an
     /// admin; `Outranked` if `node` is an admin that ranks better than `by`.
     pub fn may_remove(&self, by: &Author, node: &Author) -> Result<(), MembershipError> {
         self.check_not_removed(node)?;
         let role = self.role(node);
-        if role.is_none() {
+        if role.is_none() && !self.is_spent(node) {
             return Err(MembershipError::Stranger { node: *node });
         }
         if by == node {
@@ -378,7 +422,10 @@ impl Member {
         for removal in self.removals.values() {
             let tips = removal.tips.of(store).collect();
             if removal.by == *node {
-                kept.leaves.push(tips);
+                // Its key may be spent in the root store, and who has that leave would not find out.
+                if self.rank.is_some() || store != root {
+                    kept.leaves.push(tips);
+                }
             } else if store == root || removal.tips.speaks_of(store) {
                 kept.removals.push(tips);
             }

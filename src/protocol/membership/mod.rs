@@ -22,8 +22,11 @@
 //!   and of the stores that it names; a removal of oneself speaks of all stores. Of a removed
 //!   author's entries in a store those count that every removal by others that speaks of the store
 //!   keeps, and that any one of its own removals keeps: each is one of its tips there, or is led
-//!   back to by one. For a node that left, the tip in the root store is the entry by which it left.
+//!   back to by one. For an admin that left, the tip in the root store is the entry by which it left;
+//!   any other node's removal of itself keeps all that it has in the root store, because nodes that
+//!   take its later forks for [`spent`] have no such removal.
 //! - Removals are final: no grant makes a removed node a member again.
+//! - Spent keys: see [`spent`].
 //!
 //! It follows that somebody with the old key of a node that left can add to what it granted, and
 //! never void it: a forged branch with a removal of its own only adds. An admin that outranks the
@@ -43,6 +46,7 @@ mod kept_through;
 mod members;
 pub mod reserved;
 pub mod role;
+pub mod spent;
 
 pub use kept_through::KeptThrough;
 pub use members::{Departure, Grant, Member, Members, MembershipError, Rank, Removal, Standing};

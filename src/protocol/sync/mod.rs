@@ -34,6 +34,7 @@ use crate::{
 mod asking;
 mod error;
 mod message;
+mod offer;
 mod session;
 mod turn;
 

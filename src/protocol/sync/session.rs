@@ -5,17 +5,15 @@ use bytes::Bytes;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::{
-        SYNC_ASKED_TIMES_MAX, SYNC_FRAME_BYTES_MAX, SYNC_INNER_RANGES_MAX, SYNC_ITEMS_MAX,
-        SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX,
-        SYNC_WANTS_MAX,
+        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX,
+        SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
     },
     protocol::{
         entry::{EntryError, SignedEntry},
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
         run,
         sync::{
-            Action, Message, Summary, SyncError, VERSION, WaitsFor,
-            asking::{Asking, entries_of},
+            Action, Message, Summary, SyncError, VERSION, WaitsFor, asking::Asking, offer::Offer,
         },
     },
 };
@@ -38,9 +36,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Session {
     store: StoreId,
-    // This node's frontier when the session began. The peer may ask for any entry that the frontier
-    // covers.
-    own: Frontier,
+    // The entries that the peer may ask for.
+    offer: Offer,
     phase: Phase,
     // The peer's tips, in order. Grows by pages; complete when `phase` is `Exchange`.
     theirs: Vec<(Author, FrontierTip)>,
@@ -56,10 +53,6 @@ pub struct Session {
     // The peer's ranges, in order. Grows by pages until its Want is complete, then empty again.
     wanted: Vec<MissingRange>,
     wants_served: u32,
-    // Entries that the peer may still ask for.
-    entries_left: u64,
-    // Ranges that do not end in a tip that the peer may still ask for: each costs a read.
-    inner_left: usize,
     summary: Summary,
 }
 
@@ -113,7 +106,7 @@ impl Session {
         let hello = Message::Hello {
             version: VERSION,
             store,
-            frontier: lost.is_empty().then(|| session.own.hash()),
+            frontier: lost.is_empty().then(|| session.offer.own().hash()),
         };
         session.lost = lost;
         Ok((session, hello))
@@ -129,13 +122,6 @@ impl Session {
     }
 
     fn new(store: StoreId, own: Frontier, phase: Phase) -> Result<Self, SyncError> {
-        let tips = own.len();
-        if tips > SYNC_ITEMS_MAX {
-            return Err(SyncError::TooManyOwnTips {
-                tips,
-                tips_max: SYNC_ITEMS_MAX,
-            });
-        }
         Ok(Self {
             store,
             phase,
@@ -147,11 +133,20 @@ impl Session {
             serving: Serving::Idle,
             wanted: Vec::new(),
             wants_served: 0,
-            entries_left: entries_max(&own),
-            inner_left: SYNC_INNER_RANGES_MAX,
-            own,
+            offer: Offer::new(own)?,
             summary: Summary::default(),
         })
+    }
+
+    /// Offers the logs of spent keys, of which nothing counts, so that the peer finds that they are
+    /// spent; see [`spent`](crate::protocol::membership::spent). Nothing of their authors is asked for.
+    /// Tips above the number that a session has room for are left out.
+    ///
+    /// Called before the first message of the peer is handled.
+    #[must_use]
+    pub fn offering(mut self, spent: Frontier) -> Self {
+        self.offer.add_spent(&spent);
+        self
     }
 
     /// Handles a message of the peer. The actions of the message before must have been done.
@@ -318,7 +313,7 @@ impl Session {
                 ours: self.store,
             });
         }
-        if frontier == Some(self.own.hash()) {
+        if frontier == Some(self.offer.own().hash()) {
             let mut actions = vec![Action::Send(Message::Same)];
             actions.extend(self.same());
             return Ok(actions);
@@ -359,7 +354,10 @@ impl Session {
         }
         if last {
             self.phase = Phase::Exchange;
-            self.asking = Asking::new(&self.own, &self.theirs, &self.lost);
+            self.theirs
+                .retain(|(author, _)| !self.offer.is_spent(author));
+            self.lost.retain(|(author, _)| !self.offer.is_spent(author));
+            self.asking = Asking::new(self.offer.own(), &self.theirs, &self.lost);
             actions.extend(self.find());
         }
         Ok(actions)
@@ -381,7 +379,7 @@ impl Session {
         }
         ranges
             .iter()
-            .try_for_each(|range| self.check_range(range))?;
+            .try_for_each(|range| self.offer.check(range))?;
         self.wanted.extend(ranges);
         if !last {
             return Ok(Vec::new());
@@ -393,62 +391,9 @@ impl Session {
         }
         self.wants_served = self.wants_served.saturating_add(1);
         let mut ranges = std::mem::take(&mut self.wanted);
-        self.ration(&mut ranges)?;
+        self.offer.ration(&mut ranges)?;
         self.serving = Serving::Reading;
         Ok(vec![Action::Read(ranges)])
-    }
-
-    // Counts what the peer asks for over all its Wants. A fork takes a few Wants for ranges that
-    // grow; the same ranges again and again are a way to keep this node busy. Ranges that end below
-    // a tip are for holes in the peer's log: those above the limit are left to its next session.
-    fn ration(&mut self, ranges: &mut Vec<MissingRange>) -> Result<(), SyncError> {
-        let Some(left) = self.entries_left.checked_sub(entries_of(ranges.iter())) else {
-            return Err(SyncError::AskedAgain {
-                entries_max: entries_max(&self.own),
-            });
-        };
-        self.entries_left = left;
-        let Self {
-            own, inner_left, ..
-        } = self;
-        ranges.retain(|range| {
-            let end = FrontierTip {
-                seq: range.through,
-                id: range.tip,
-            };
-            if own.tips(&range.author).contains(&end) {
-                return true;
-            }
-            let left = inner_left.checked_sub(1);
-            *inner_left = left.unwrap_or(0);
-            left.is_some()
-        });
-        Ok(())
-    }
-
-    fn check_range(&self, range: &MissingRange) -> Result<(), SyncError> {
-        let MissingRange {
-            author,
-            after,
-            through,
-            tip: _,
-        } = *range;
-        if after >= through {
-            return Err(SyncError::EmptyRange {
-                author,
-                after,
-                through,
-            });
-        }
-        let seq = self.own.seq(&author);
-        if through > seq {
-            return Err(SyncError::RangeTooFar {
-                author,
-                through,
-                seq,
-            });
-        }
-        Ok(())
     }
 
     fn entries(
@@ -524,7 +469,7 @@ impl Session {
 // Messages of this side.
 impl Session {
     fn own_tips(&self) -> Vec<Action> {
-        let tips: Vec<_> = self.own.iter().collect();
+        let tips = self.offer.tips();
         let pages = pages(&tips).map(|(tips, last)| Message::Tips { tips, last });
         pages.map(Action::Send).collect()
     }
@@ -558,16 +503,6 @@ impl Session {
             (Phase::Exchange, ..) => "nothing was due",
         }
     }
-}
-
-// The entries that a peer may ask for in one session, counted again each time it asks for them.
-fn entries_max(own: &Frontier) -> u64 {
-    let entries = own.iter().map(|(_, tip)| tip.seq);
-    let entries = entries.fold(0, u64::saturating_add);
-    let free = u64::try_from(SYNC_ITEMS_MAX).unwrap_or(u64::MAX);
-    entries
-        .saturating_mul(SYNC_ASKED_TIMES_MAX)
-        .saturating_add(free)
 }
 
 // Splits a list into pages: at least one, `true` for the last.

@@ -22,6 +22,7 @@ use crate::{
         entry::{Entry, Op, Parent, VerifiedEntry, check_key},
         frontier::FrontierTip,
         heads::{Head, Heads},
+        membership::Standing,
     },
     state::View,
     store::{
@@ -311,14 +312,15 @@ impl Shared {
         Ok(entry)
     }
 
-    // Returns whether the entry no longer counts since its author was removed.
+    // Returns whether the entry no longer counts since its author was removed, or its key is spent.
     fn is_excluded(&self, entry: &Entry) -> Result<bool, ReadError> {
-        let (members, author) = (self.members.borrow(), entry.author());
-        if !members.is_removed(&author) {
+        let author = entry.author();
+        let standing = self.log.standing(&self.members.borrow(), &self.id, &author);
+        if !matches!(standing, Standing::Through(_) | Standing::Spent) {
             return Ok(false);
         }
         let place = FrontierTip::of(entry);
-        Ok(!self.log.counts(&members, &self.id, &author, place)?)
+        Ok(!self.log.counts(&standing, &author, place)?)
     }
 }
 

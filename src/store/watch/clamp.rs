@@ -15,6 +15,7 @@ use crate::{
         cursor::Partial,
         frontier::{Frontier, FrontierTip},
         heads::{Head, Heads},
+        membership::Standing,
     },
     state::View,
     store::{ReadError, Shared, watch::position::Position},
@@ -74,8 +75,8 @@ impl Shared {
         view: &View,
     ) -> Result<bool, ReadError> {
         let counts = || {
-            let members = self.members.borrow();
-            self.log.counts(&members, &self.id, author, tip)
+            let standing = self.log.standing(&self.members.borrow(), &self.id, author);
+            self.log.counts(&standing, author, tip)
         };
         if self.anyone || tip.seq <= view.frontier.seq(author) || counts()? {
             return Ok(false);
@@ -83,7 +84,8 @@ impl Shared {
         if self.log.entry(author, tip.seq, &tip.id)?.is_some() {
             return Ok(true);
         }
-        if !self.members.borrow().is_removed(author) {
+        let standing = self.log.standing(&self.members.borrow(), &self.id, author);
+        if !matches!(standing, Standing::Through(_) | Standing::Spent) {
             // The author may still be admitted, and the entry may still arrive.
             return Ok(false);
         }

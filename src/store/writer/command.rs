@@ -9,7 +9,7 @@ use crate::{
     state::StateError,
     store::{
         IngestError, Ingested, RefusedEntry, Repaired, Write, WriteError, Written,
-        writer::{membership::Grounds, status::WriterStatus},
+        writer::{known_acts::Grounds, status::WriterStatus},
     },
 };
 

@@ -13,6 +13,7 @@ use crate::{
         chain::Tip,
         entry::Entry,
         fork::{ClosedTips, Fork, closed_by},
+        membership::spent::is_spent,
     },
 };
 
@@ -23,6 +24,8 @@ pub struct KnownFork {
     pub proof: Fork,
     /// True once its author has closed all but one of its branches.
     pub closed: bool,
+    /// True when the author has more than `FORKS_MAX` forks here. Only one of them is listed then.
+    pub spent: bool,
 }
 
 /// The tips that their authors have closed, as far as the logs here show.
@@ -84,13 +87,21 @@ impl Forks {
     pub(super) fn known(&self, log: &LogReader) -> Vec<KnownFork> {
         let mut known = Vec::new();
         for branches in log.all().chunk_by(|one, other| one.author == other.author) {
-            let forks = forks_of(branches);
+            let spent = is_spent(branches.len());
+            let mut forks = forks_of(branches);
             if forks.is_empty() {
                 continue;
             }
+            if spent {
+                forks.truncate(1);
+            }
             let tips: Vec<Tip> = branches.iter().filter_map(|it| it.tip()).collect();
             let closed = self.open(&branches[0].author, &tips).len() < 2;
-            known.extend(forks.into_iter().map(|proof| KnownFork { proof, closed }));
+            known.extend(forks.into_iter().map(|proof| KnownFork {
+                proof,
+                closed,
+                spent,
+            }));
         }
         known
     }

@@ -86,6 +86,10 @@ impl Lookup for WriterLookup<'_> {
         self.membership.standing(author)
     }
 
+    fn takes_branch(&self, author: &Author, branches: usize) -> bool {
+        self.membership.takes_branch(author, branches)
+    }
+
     fn is_removed(&self, author: &Author) -> bool {
         self.membership.is_removed(author)
     }

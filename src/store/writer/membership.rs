@@ -4,63 +4,46 @@
 //! peer, and everything that rested on it is judged again once it is back. `take_unreadable` returns
 //! the damage that was met; whoever builds or changes the state meanwhile marks it as lacking.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeSet, mem, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
+    limits::FORKS_MAX,
     log::{LogDamage, LogError, LogReader, Logs, merge::Span},
     protocol::{
         entry::{Entry, Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
-        hlc::Hlc,
         membership::{
             Members, Standing,
             acts::Acts,
             reserved::{Counting, claim, may_claim},
+            spent::Standings,
         },
     },
     state::{State, View},
     store::{
         Authority,
-        writer::notes::{Founding, Note},
+        writer::{
+            known_acts::{Grounds, KnownActs},
+            notes::{Founding, Note},
+        },
     },
 };
-
-/// The creator and the acts: everything that the members of a root store follow from.
-#[derive(Debug)]
-pub(in crate::store) struct Grounds {
-    pub(in crate::store) creator: Author,
-    /// All entries that have acts which may count.
-    pub(in crate::store) acts: BTreeMap<EntryId, (Parent, Acts)>,
-}
 
 /// The writer's side of membership.
 #[derive(Debug)]
 pub(super) struct Membership {
-    creator: Author,
+    // Empty in any other store than the root store.
+    known: KnownActs,
     // True when every author counts: a store without a node.
     anyone: bool,
     store: StoreId,
-    // In the root store: all entries that have acts, or other reserved ops that need more than the
-    // entry to count, and that may count some day; see `may_count`. Includes `staged`.
-    acts: BTreeMap<EntryId, (Parent, Acts)>,
-    // Entries of `acts` that describe a store which their author has founded before.
-    founders: BTreeSet<(EntryId, StoreId)>,
-    // Acts that are void for ever, and not kept, among those that were read since the start.
-    void: usize,
-    // Acts of the current group. Moved to `unsaved` by `commit`, removed by `roll_back`.
-    staged: Vec<EntryId>,
-    // Committed, and not in the state's notes yet.
-    unsaved: Vec<EntryId>,
     members: watch::Receiver<Arc<Members>>,
+    // Authors with more than `FORKS_MAX` forks in the log, as of the last commit.
+    spent: Arc<BTreeSet<Author>>,
     // Sends to `members` and to all stores of the node. Only in the root store.
     publisher: Option<watch::Sender<Arc<Members>>>,
     // Damage met while ancestry was looked up.
@@ -82,15 +65,11 @@ impl Membership {
             }
         };
         Self {
-            creator,
+            known: KnownActs::new(creator),
             anyone: matches!(authority, Authority::Anyone),
             store,
-            acts: BTreeMap::new(),
-            founders: BTreeSet::new(),
-            void: 0,
-            staged: Vec::new(),
-            unsaved: Vec::new(),
             members,
+            spent: Arc::default(),
             publisher,
             unreadable: RefCell::default(),
         }
@@ -109,18 +88,21 @@ impl Membership {
         log: &LogReader,
         is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
     ) -> Result<Option<Counting>, E> {
-        let (Some(acts), Some(in_place)) = (self.gather(entry, is_ancestor)?, &view.counting)
-        else {
+        if !self.is_root() {
+            return Ok(None);
+        }
+        let gathered = self.known.gather(entry, is_ancestor)?;
+        let (Some(acts), Some(in_place)) = (gathered, &view.counting) else {
             return Ok(None);
         };
-        let mut counting = Counting::new(self.creator);
+        let mut counting = Counting::new(self.known.creator());
         let founders = acts.describes.iter().map(|store| (acts.entry, *store));
         counting
             .founders
-            .extend(founders.filter(|founder| self.founders.contains(founder)));
+            .extend(founders.filter(|founder| self.known.founders().contains(founder)));
         // Most void acts are so at a glance: no authority of their author is here.
         let acts_by = |cited: &EntryId| in_place.acts.contains(&(*cited, acts.author));
-        let has_ground = acts.author == self.creator || acts.cites.iter().any(acts_by);
+        let has_ground = acts.author == self.known.creator() || acts.cites.iter().any(acts_by);
         if !has_ground && !acts.leaves() {
             return Ok(Some(counting));
         }
@@ -136,24 +118,38 @@ impl Membership {
     }
 
     /// Ends a group that is durable: publishes the members that follow from its acts. Returns
-    /// whether the state that `view` shows may rest on other members.
-    pub(super) fn commit(&mut self, view: &View, log: &LogReader) -> bool {
-        if self.staged.is_empty() {
+    /// whether the state that `view` shows may rest on other members. `has_branched`: whether a branch
+    /// began in the group.
+    pub(super) fn commit(&mut self, view: &View, log: &LogReader, has_branched: bool) -> bool {
+        let is_spent = has_branched && self.find_spent(log);
+        if !self.known.is_staging() && !is_spent {
             return false;
         }
-        self.unsaved.append(&mut self.staged);
-        self.publish(log) || !self.is_in_step(view)
+        self.known.commit();
+        self.publish(log) || is_spent || !self.is_in_step(view)
+    }
+
+    // Looks for spent keys in the log. Returns whether there are others than before.
+    fn find_spent(&mut self, log: &LogReader) -> bool {
+        let spent = log.spent();
+        let changed = spent != *self.spent;
+        for author in spent.difference(&self.spent) {
+            tracing::warn!(
+                store = %self.store,
+                author = %author.short(),
+                "a key is spent: more than {FORKS_MAX} forks of its log were signed with it, so none \
+                 of it counts here"
+            );
+        }
+        if changed {
+            self.spent = Arc::new(spent);
+        }
+        changed
     }
 
     /// Ends a group that was not written.
     pub(super) fn roll_back(&mut self) {
-        for id in self.staged.drain(..) {
-            if let Some((_, acts)) = self.acts.remove(&id) {
-                for store in acts.describes {
-                    self.founders.remove(&(id, store));
-                }
-            }
-        }
+        self.known.roll_back();
     }
 
     /// Publishes the members as they follow from the acts now. Returns whether they changed.
@@ -188,8 +184,9 @@ impl Membership {
         places: &[(Author, Seq, EntryId)],
         founding: &[Founding],
     ) -> Result<(), LogError> {
+        self.find_spent(logs.reader());
         for founding in founding {
-            self.found(founding);
+            self.known.found(founding);
         }
         let mut entries = Vec::new();
         for (author, seq, id) in places {
@@ -199,7 +196,7 @@ impl Membership {
         }
         self.gather_all(entries, logs.reader())?;
         // They are in the notes already.
-        self.staged.clear();
+        self.known.mark_saved();
         self.publish(logs.reader());
         Ok(())
     }
@@ -215,12 +212,13 @@ impl Membership {
         spans: &[Span],
         state: &mut State,
     ) -> Result<(), LogError> {
+        self.find_spent(logs.reader());
         if !self.is_root() {
             return Ok(());
         }
         let before = self.counting(|_entry| true);
         state.count(if state.staged().frontier.is_empty() {
-            Counting::new(self.creator)
+            Counting::new(self.known.creator())
         } else {
             before
         });
@@ -247,7 +245,7 @@ impl Membership {
         }
         let ids: BTreeSet<EntryId> = found.iter().map(|entry| entry.id).collect();
         self.gather_all(found, logs.reader())?;
-        self.unsaved.append(&mut self.staged);
+        self.known.commit();
         self.publish(logs.reader());
         state.count(self.counting(|entry| ids.contains(entry)));
         Ok(())
@@ -256,6 +254,19 @@ impl Membership {
     /// Returns the members now.
     pub(super) fn members(&self) -> Arc<Members> {
         Arc::clone(&self.members.borrow())
+    }
+
+    /// Returns the members and the spent keys now.
+    pub(super) fn standings(&self) -> Standings {
+        Standings {
+            members: self.members(),
+            spent: Arc::clone(&self.spent),
+        }
+    }
+
+    /// Returns whether another branch of `author` may be taken in beside `branches`.
+    pub(super) fn takes_branch(&self, author: &Author, branches: usize) -> bool {
+        self.anyone || self.standings().takes_branch(&self.store, author, branches)
     }
 
     /// Returns a receiver of the members.
@@ -273,7 +284,7 @@ impl Membership {
         if self.anyone {
             return Standing::Counts;
         }
-        self.members.borrow().standing(&self.store, author)
+        self.standings().of(&self.store, author)
     }
 
     /// Returns whether `author` was removed, or has left.
@@ -293,14 +304,15 @@ impl Membership {
     ) -> Result<bool, LogError> {
         match self.standing(author) {
             Standing::Counts => Ok(true),
-            Standing::Unknown | Standing::Reader => Ok(false),
+            Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),
             Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
                 self.keeps(log, author, entry, tip)
             }),
         }
     }
 
-    /// Returns whether `author` was removed, and the entry at `at` is not among those that count.
+    /// Returns whether `author` was removed or its key is spent, and the entry at `at` is not among those
+    /// that count.
     ///
     /// # Errors
     /// The disk fails.
@@ -310,7 +322,11 @@ impl Membership {
         at: FrontierTip,
         log: &LogReader,
     ) -> Result<bool, LogError> {
-        Ok(self.is_removed(author) && !self.counts(author, at, log)?)
+        let may_be = matches!(
+            self.standing(author),
+            Standing::Through(_) | Standing::Spent
+        );
+        Ok(may_be && !self.counts(author, at, log)?)
     }
 
     /// Returns whether a removal of `author` that names `tip` keeps `entry`, as `LogReader::keeps`;
@@ -366,42 +382,36 @@ impl Membership {
 
     /// Returns whether acts are noted and neither committed nor rolled back.
     pub(super) fn is_staging(&self) -> bool {
-        !self.staged.is_empty()
+        self.known.is_staging()
     }
 
     /// Returns how many acts are void.
     pub(super) fn void_acts(&self) -> usize {
-        let acts: usize = self.acts.values().map(|(_, acts)| acts.acts.len()).sum();
+        let acts: usize = self.known.iter().map(|acts| acts.acts.len()).sum();
         let void = acts - self.members.borrow().counting().len().min(acts);
-        void.saturating_add(self.void)
+        void.saturating_add(self.known.void())
     }
 
     /// Returns what the members follow from.
     pub(super) fn grounds(&self) -> Grounds {
-        Grounds {
-            creator: self.creator,
-            acts: self.acts.clone(),
-        }
+        self.known.grounds()
     }
 
     /// Returns the entry by which `author` acts on others: an admin's grant.
     pub(super) fn authority(&self, author: &Author) -> Option<Parent> {
         let rank = self.members.borrow().get(author)?.rank?;
-        self.acts.get(&rank.entry).map(|(parent, _)| *parent)
+        self.known.place(&rank.entry)
     }
 
     /// Takes out the places of entries with acts that were committed since the last call: they go
     /// into the state's notes.
     pub(super) fn take_unsaved(&mut self) -> Vec<Note> {
-        let unsaved = mem::take(&mut self.unsaved).into_iter();
-        let noted = unsaved.filter_map(|id| self.acts.get(&id));
-        noted.map(|(at, acts)| note_of(at, acts)).collect()
+        self.known.take_unsaved()
     }
 
     /// Marks all acts as unsaved: the state file is a new one.
     pub(super) fn forget_saved(&mut self) {
-        self.unsaved = self.acts.keys().copied().collect();
-        self.void = 0;
+        self.known.forget_saved();
     }
 
     // True when the acts are in this store.
@@ -414,7 +424,7 @@ impl Membership {
     /// # Errors
     /// The disk fails.
     pub(super) fn keys_of(&self, id: &EntryId, log: &LogReader) -> Result<Vec<Bytes>, LogError> {
-        let Some((place, _)) = self.acts.get(id) else {
+        let Some(place) = self.known.place(id) else {
             return Ok(Vec::new());
         };
         let read = match log.entry(&place.author, place.seq, id) {
@@ -436,9 +446,9 @@ impl Membership {
         let members = self.members();
         let acts = members.counting().iter().copied();
         let authorized = members.authorized().iter().copied();
-        let founders = self.founders.iter().copied();
+        let founders = self.known.founders().iter().copied();
         Counting {
-            creator: self.creator,
+            creator: self.known.creator(),
             acts: acts.filter(|(entry, _)| of(entry)).collect(),
             authorized: authorized.filter(&of).collect(),
             founders: founders.filter(|(entry, _)| of(entry)).collect(),
@@ -456,118 +466,24 @@ impl Membership {
         for entry in entries {
             let (author, place) = (entry.author(), FrontierTip::of(&entry));
             let unread = RefCell::new(Vec::new());
-            self.gather(&entry, |before| match log.leads(&author, before, place) {
-                Err(LogError::Damaged(found)) => {
-                    unread.borrow_mut().push(found);
-                    Ok(false)
-                }
-                answer => answer.map(|leads| leads == Some(true)),
-            })?;
+            self.known
+                .gather(&entry, |before| match log.leads(&author, before, place) {
+                    Err(LogError::Damaged(found)) => {
+                        unread.borrow_mut().push(found);
+                        Ok(false)
+                    }
+                    answer => answer.map(|leads| leads == Some(true)),
+                })?;
             self.unreadable.borrow_mut().append(&mut unread.take());
         }
         Ok(())
     }
 
-    // Adds the acts of an entry to those that are known, and returns them. `None` when it has none
-    // that may ever count.
-    fn gather<E>(
-        &mut self,
-        entry: &Entry,
-        mut is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
-    ) -> Result<Option<Acts>, E> {
-        let Some(acts) = Acts::of(entry).filter(|_| self.is_root()) else {
-            return Ok(None);
-        };
-        let mut founders = BTreeSet::new();
-        for store in &acts.describes {
-            let mut is_founder = acts.founds.contains(store);
-            for (place, founding) in self.acts.values() {
-                let earlier = place.author == acts.author && place.seq < acts.seq;
-                if !is_founder && earlier && founding.founds.contains(store) {
-                    is_founder = is_ancestor(FrontierTip {
-                        seq: place.seq,
-                        id: place.id,
-                    })?;
-                }
-            }
-            if is_founder {
-                founders.insert((acts.entry, *store));
-            }
-        }
-        if !self.may_count(&acts) && founders.is_empty() && acts.founds.is_empty() {
-            self.void = self.void.saturating_add(acts.acts.len());
-            return Ok(None);
-        }
-        self.founders.extend(founders);
-        let known = (entry.as_parent(), acts.clone());
-        if self.acts.insert(entry.id, known).is_none() {
-            self.staged.push(entry.id);
-        }
-        Ok(Some(acts))
-    }
-
-    // Takes over an entry that founds stores, without reading it: a damaged log of a founder opens.
-    fn found(&mut self, founding: &Founding) {
-        let Founding {
-            author,
-            seq,
-            id,
-            stores,
-        } = founding;
-        self.founders
-            .extend(stores.iter().map(|store| (*id, *store)));
-        let place = Parent {
-            // Nothing asks for it: the entry is no grant.
-            hlc: Hlc::ZERO,
-            author: *author,
-            id: *id,
-            seq: *seq,
-        };
-        let acts = Acts {
-            entry: *id,
-            author: *author,
-            seq: *seq,
-            cites: Vec::new(),
-            acts: Vec::new(),
-            needs_authority: false,
-            founds: stores.clone(),
-            describes: stores.clone(),
-        };
-        self.acts.insert(*id, (place, acts));
-    }
-
-    // True for acts that may count some day: by the creator, of the author on itself, or citing acts
-    // that may count and make the author an admin. Only acts that may are kept, so this is an answer
-    // for ever, by the form of what came before: a writer's void acts cost no memory. Acts whose
-    // grant has not come, because it did not count, are gathered again when it comes: its keys are
-    // counted again then, which reads the logs.
-    fn may_count(&self, acts: &Acts) -> bool {
-        let makes_admin = |cited: &EntryId| {
-            let cited = self.acts.get(cited);
-            cited.is_some_and(|(_, cited)| cited.makes_admin(&acts.author))
-        };
-        acts.author == self.creator || acts.leaves() || acts.cites.iter().any(makes_admin)
-    }
-
     fn evaluate(&self, log: &LogReader) -> Result<Members, LogError> {
-        let acts = self.acts.values().map(|(_, acts)| acts);
-        Members::evaluate(self.creator, self.store, acts, |author, entry, tip| {
+        let (creator, acts) = (self.known.creator(), self.known.iter());
+        let members = Members::evaluate(creator, self.store, acts, |author, entry, tip| {
             self.keeps(log, author, entry, tip)
-        })
+        })?;
+        Ok(members.spend(&self.spent))
     }
-}
-
-fn note_of(at: &Parent, acts: &Acts) -> Note {
-    let Parent {
-        author, seq, id, ..
-    } = *at;
-    if acts.acts.is_empty() && !acts.needs_authority && !acts.founds.is_empty() {
-        return Note::Founding(Founding {
-            author,
-            seq,
-            id,
-            stores: acts.founds.clone(),
-        });
-    }
-    Note::Act { author, seq, id }
 }

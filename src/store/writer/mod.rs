@@ -16,6 +16,7 @@ pub(super) mod forks;
 mod group;
 mod health;
 pub(super) mod intake;
+pub(super) mod known_acts;
 mod lookup;
 mod marks;
 pub(super) mod membership;

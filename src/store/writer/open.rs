@@ -11,7 +11,7 @@ use crate::{
     log::{Logs, Recovered},
     protocol::{
         intake::{AbsentParents, Intake, IntakeLimits},
-        membership::Members,
+        membership::spent::Standings,
     },
     state::{State, StateError},
     store::{
@@ -121,8 +121,8 @@ struct Opened {
     marks: Marks,
     forks: Forks,
     intake: Intake,
-    // The members by which the state counts.
-    counted_by: Arc<Members>,
+    // The members and spent keys by which the state counts.
+    counted_by: Standings,
     recovered: Vec<String>,
 }
 
@@ -201,7 +201,7 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         marks,
         forks,
         intake,
-        counted_by: membership.members(),
+        counted_by: membership.standings(),
         recovered,
     })
 }
@@ -256,12 +256,12 @@ fn open_with_state(
     for (author, tip) in stored.frontier.iter() {
         if sources.membership.is_cut(&author, tip, logs.reader())? {
             return Ok(Err(
-                "it has entries of a removed node that do not count".to_owned()
+                "it has entries of a removed node, or of a spent key, that do not count".to_owned(),
             ));
         }
     }
     // The members by which the state in the file counts: a removal may be in what is replayed.
-    let mut counted_by = sources.membership.members();
+    let mut counted_by = sources.membership.standings();
     if stored.lacks {
         // The entries may be back by now. If not, the build meets the damage, and its place is known.
         let what = "it lacks entries that could not be read";
@@ -269,7 +269,7 @@ fn open_with_state(
         recovered.push(format!("the state was built again from the log: {what}"));
         drop(state);
         state = sources.build()?;
-        counted_by = sources.membership.members();
+        counted_by = sources.membership.standings();
     } else {
         if fills {
             state.fill();
@@ -279,7 +279,7 @@ fn open_with_state(
         }
         state.filled();
         if fills {
-            counted_by = sources.membership.members();
+            counted_by = sources.membership.standings();
         }
     }
     Ok(Ok(Opened {

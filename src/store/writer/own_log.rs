@@ -15,7 +15,7 @@ impl Writer {
     /// is whole, and not forked.
     ///
     /// # Errors
-    /// `NotAdmitted`, `Reader`, `Removed`; `FarAhead`; `OwnLogCut`; `OwnFork`.
+    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`; `OwnFork`.
     pub(super) fn check_may_write(&self) -> Result<(), WriteError> {
         self.check_own_standing()?;
         self.check_clock()?;
@@ -26,13 +26,14 @@ impl Writer {
     /// Checks that this node is a member that may write.
     ///
     /// # Errors
-    /// `NotAdmitted`, `Reader`, `Removed`.
+    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`.
     pub(super) fn check_own_standing(&self) -> Result<(), WriteError> {
         match self.membership.standing(&self.author()) {
             Standing::Counts => Ok(()),
             Standing::Unknown => Err(WriteError::NotAdmitted),
             Standing::Reader => Err(WriteError::Reader),
             Standing::Through(_) => Err(WriteError::Removed),
+            Standing::Spent => Err(WriteError::KeySpent),
         }
     }
 

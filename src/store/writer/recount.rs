@@ -9,13 +9,13 @@ use crate::{
     bus::StateReset,
     id::Author,
     limits::{RECOUNT_BYTES_MAX, RECOUNT_KEY_BYTES},
-    log::{LogError, LogReader},
+    log::LogError,
     protocol::{
         change::Change,
         entry::Op,
         frontier::FrontierTip,
         heads::Heads,
-        membership::{Members, role::role_key},
+        membership::{Standing, role::role_key, spent::Standings},
     },
     state::StateError,
     store::writer::{transaction::Aftermath, writer::Writer},
@@ -52,10 +52,11 @@ impl Writer {
     /// It is built again from the log when entries of the log count otherwise than before, or acts
     /// do. That happens when a node is removed, which is rare.
     pub(super) fn recount(&mut self) {
-        let now = self.membership.members();
-        let before = mem::replace(&mut self.counted_by, Arc::clone(&now));
+        let now = self.membership.standings();
+        let before = mem::replace(&mut self.counted_by, now.clone());
+        let same = Arc::ptr_eq(&before.members, &now.members) && before.spent == now.spent;
         let in_step = self.membership.is_in_step(self.state.staged());
-        if self.membership.is_anyone() || (Arc::ptr_eq(&before, &now) && in_step) {
+        if self.membership.is_anyone() || (same && in_step) {
             return;
         }
         match self.keys_that_changed(&before, &now) {
@@ -119,22 +120,23 @@ impl Writer {
     // this cannot be decided is among them. `None` if they take more than `RECOUNT_BYTES_MAX`.
     fn keys_that_changed(
         &self,
-        before: &Members,
-        now: &Members,
+        before: &Standings,
+        now: &Standings,
     ) -> Result<Option<BTreeSet<Bytes>>, LogError> {
         let (mut keys, mut bytes) = (BTreeSet::new(), 0);
         let store = self.config.id;
         let log = self.logs.reader();
         let authors: BTreeSet<Author> = log.all().iter().map(|branch| branch.author).collect();
-        let changed =
-            |author: &&Author| before.standing(&store, author) != now.standing(&store, author);
-        let counts =
-            |log: &LogReader, members, author, at| match log.counts(members, &store, author, at) {
-                Ok(counts) => Ok(Some(counts)),
-                Err(LogError::Damaged(_)) => Ok(None),
-                Err(error) => Err(error),
-            };
-        for author in authors.iter().filter(changed) {
+        let counts = |standing: &Standing, author, at| match log.counts(standing, author, at) {
+            Ok(counts) => Ok(Some(counts)),
+            Err(LogError::Damaged(_)) => Ok(None),
+            Err(error) => Err(error),
+        };
+        for author in &authors {
+            let (before, now) = (before.of(&store, author), now.of(&store, author));
+            if before == now {
+                continue;
+            }
             for branch in log.of(author) {
                 let mut walk = branch.walk(branch.first);
                 loop {
@@ -148,8 +150,8 @@ impl Writer {
                         seq: record.header.seq,
                         id: record.header.id,
                     };
-                    let counted = counts(log, before, author, at)?;
-                    let same = counted.is_some() && counted == counts(log, now, author, at)?;
+                    let counted = counts(&before, author, at)?;
+                    let same = counted.is_some() && counted == counts(&now, author, at)?;
                     if !same && let Ok(entry) = branch.read_entry(&record) {
                         // Copies: a slice of the record would keep all that was read with it.
                         for key in entry.ops.iter().map(Op::key) {
@@ -165,9 +167,11 @@ impl Writer {
             }
         }
         if let Some(counting) = &self.state.staged().counting {
-            let changed = counting.acts.symmetric_difference(now.counting());
+            let changed = counting.acts.symmetric_difference(now.members.counting());
             keys.extend(changed.map(|(_entry, node)| role_key(node)));
-            let changed = counting.authorized.symmetric_difference(now.authorized());
+            let changed = counting
+                .authorized
+                .symmetric_difference(now.members.authorized());
             for entry in changed {
                 keys.extend(self.membership.keys_of(entry, log)?);
             }

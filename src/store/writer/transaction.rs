@@ -71,6 +71,8 @@ pub(super) struct Transaction<'a> {
     unvouched: BTreeSet<EntryId>,
     // Pending entries that waited for staged ones.
     released: Vec<VerifiedEntry>,
+    // True when a branch began.
+    has_branched: bool,
     // Entries in the view before.
     entries_before: u64,
     committed: bool,
@@ -118,6 +120,7 @@ impl<'a> Transaction<'a> {
             unchecked: BTreeMap::new(),
             unvouched: BTreeSet::new(),
             released: Vec::new(),
+            has_branched: false,
             committed: false,
         })
     }
@@ -156,6 +159,7 @@ impl<'a> Transaction<'a> {
                     }
                     return Err(error.into());
                 }
+                self.has_branched = true;
             }
         }
         if let Some(counting) = writer.note_acts(entry)? {
@@ -229,7 +233,8 @@ impl<'a> Transaction<'a> {
             drop(writer.fresh.send(fresh));
         }
         let view = writer.state.staged();
-        let members = writer.membership.commit(view, writer.logs.reader());
+        let log = writer.logs.reader();
+        let members = writer.membership.commit(view, log, self.has_branched);
         Ok(Aftermath {
             members,
             recount,

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     id::Author,
     log::{Logs, LostTail},
-    protocol::{change::Change, intake::Intake, membership::Members},
+    protocol::{change::Change, intake::Intake, membership::spent::Standings},
     state::State,
     store::{
         Fresh, StoreConfig,
@@ -48,8 +48,8 @@ pub(in crate::store) struct Writer {
     pub(super) fresh: broadcast::Sender<Fresh>,
     pub(super) intake: Intake,
     pub(super) membership: Membership,
-    // The members by which the state counts. Set by `recount`.
-    pub(super) counted_by: Arc<Members>,
+    // The members and spent keys by which the state counts. Set by `recount`.
+    pub(super) counted_by: Standings,
     pub(super) forks: Forks,
     pub(super) marks: Marks,
     pub(super) mending: Mending,

@@ -12,4 +12,5 @@ mod membership;
 mod removal;
 mod reserved;
 mod signatures;
+mod spent;
 mod stamps;

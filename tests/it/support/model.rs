@@ -238,6 +238,10 @@ impl Lookup for Replica {
         Standing::Counts
     }
 
+    fn takes_branch(&self, _author: &Author, _branches: usize) -> bool {
+        true
+    }
+
     fn is_removed(&self, _author: &Author) -> bool {
         false
     }

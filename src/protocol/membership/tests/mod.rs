@@ -4,15 +4,18 @@ use std::{
 };
 
 mod leaving;
+mod spent;
 
 use super::*;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
+    limits::FORKS_MAX,
     protocol::{
         frontier::FrontierTip,
         membership::{
             acts::Acts,
             role::{Act, Role, Tips},
+            spent::is_spent,
         },
     },
 };

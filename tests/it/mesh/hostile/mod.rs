@@ -8,6 +8,7 @@ mod acks;
 mod answers;
 mod attacker;
 mod crowds;
+mod forks;
 mod gossip;
 mod invites;
 mod members;

@@ -1,0 +1,79 @@
+//! Spent: a key that has forked more often than `FORKS_MAX` in one store.
+//!
+//! Each fork is a branch, and each branch costs every node a file and look-ups, so a node stops taking
+//! them in at some number. Whichever branches it then has, other nodes may have other ones. The one
+//! rule with the same outcome on all of them is that none counts:
+//!
+//! - Of a spent key nothing counts in that store, but for what removals that speak of the store keep.
+//! - In the root store the key of an admin is never spent. Any other node whose key is spent there is
+//!   no member any more, its removals of itself are void, and its key is spent in all stores. A removal
+//!   by an admin ends that: what it keeps counts.
+//!
+//! A removal of oneself in the root store is itself an entry of the key. A node that has the forks never
+//! gets it, so it must change nothing for a node that has it first: of a node that is no admin it keeps
+//! everything in the root store (`Member::kept_through`).
+//!
+//! A key stays spent: entries only come. A node passes on what it has of a spent key, so that others
+//! count its branches themselves; it takes in no more than `FORKS_MAX` forks and one.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    id::{Author, StoreId},
+    limits::FORKS_MAX,
+    protocol::membership::{Members, Standing},
+};
+
+/// Returns whether the key of an author with this number of branches is spent.
+///
+/// `branches`: chains of the author of which no entry is before another one's first. One more than its
+/// forks.
+pub fn is_spent(branches: usize) -> bool {
+    branches > FORKS_MAX.saturating_add(1)
+}
+
+/// Decides about all authors in one store: the members, and the keys that are spent there.
+#[derive(Debug, Clone)]
+pub struct Standings {
+    /// Members of the mesh.
+    pub members: Arc<Members>,
+    /// Authors with more than `FORKS_MAX` forks in the store, whoever they are.
+    pub spent: Arc<BTreeSet<Author>>,
+}
+
+impl Standings {
+    /// Returns whether the entries of `author` count in `store`.
+    pub fn of(&self, store: &StoreId, author: &Author) -> Standing {
+        if self.spent.contains(author) {
+            return self.members.standing_when_spent(store, author);
+        }
+        self.members.standing(store, author)
+    }
+
+    /// Returns whether another branch of `author` may be taken in, beside those that are here.
+    pub fn takes_branch(&self, store: &StoreId, author: &Author, branches: usize) -> bool {
+        !is_spent(branches) || self.members.standing_when_spent(store, author) != Standing::Spent
+    }
+}
+
+impl Members {
+    /// Returns the members when the keys of `spent` are spent in the root store.
+    #[must_use]
+    pub fn spend(mut self, spent: &BTreeSet<Author>) -> Self {
+        for node in spent {
+            let Some(member) = self.nodes.get_mut(node) else {
+                continue;
+            };
+            let is_removed = member.removals.values().any(|removal| removal.by != *node);
+            if member.rank.is_some() || is_removed {
+                continue;
+            }
+            member.spent = true;
+            // Its removals of itself are entries of a spent key.
+            for (entry, _leave) in std::mem::take(&mut member.removals) {
+                self.counting.remove(&(entry, *node));
+            }
+        }
+        self
+    }
+}

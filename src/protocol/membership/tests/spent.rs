@@ -1,0 +1,86 @@
+//! Spent keys: the role and the standing of a node that forked too often.
+
+use super::*;
+
+fn spent(story: &Story, nodes: &[Author]) -> Members {
+    story.members().spend(&nodes.iter().copied().collect())
+}
+
+#[test]
+fn b3_a_key_is_spent_by_more_than_the_forks_allowed() {
+    assert!(
+        !is_spent(0) && !is_spent(FORKS_MAX + 1),
+        "one branch is no fork"
+    );
+    assert!(is_spent(FORKS_MAX + 2));
+}
+
+#[test]
+fn b3_key_spent_in_the_root_store_is_spent_in_all() {
+    let mut story = Story::default();
+    story.found(NODE_X, Writer);
+    story.found(NODE_B, Reader);
+    let a = story.found(NODE_A, Admin);
+    story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
+    let left = story.members();
+    assert!(left.is_removed(&NODE_X));
+    let members = spent(&story, &[NODE_X, NODE_B, NODE_A, CREATOR, NODE_D]);
+    for store in [ROOT, STORE] {
+        assert_eq!(members.standing(&store, &NODE_X), Standing::Spent);
+        assert_eq!(members.standing(&store, &NODE_B), Standing::Reader);
+        assert_eq!(members.standing(&store, &NODE_A), Standing::Counts);
+        assert_eq!(members.standing(&store, &NODE_D), Standing::Unknown);
+    }
+    // Its leave is one of its entries: void, as on a node that never gets it.
+    assert!(!members.is_removed(&NODE_X) && members.is_spent(&NODE_X));
+    assert_eq!(members.role(&NODE_X), None);
+    let mut without = Story::default();
+    without.found(NODE_X, Writer);
+    without.found(NODE_B, Reader);
+    without.found(NODE_A, Admin);
+    let without = spent(&without, &[NODE_X]);
+    assert_eq!(
+        members.standing(&ROOT, &NODE_X),
+        without.standing(&ROOT, &NODE_X)
+    );
+    assert_eq!(members.counting(), without.counting());
+    assert_eq!(
+        members.may_grant(&CREATOR, &NODE_X, Admin),
+        Err(MembershipError::Spent { node: NODE_X })
+    );
+    // An admin may remove it, and then what it names counts.
+    assert_eq!(members.may_remove(&NODE_A, &NODE_X), Ok(()));
+    story.write(NODE_A, &[a], &[remove(NODE_X, &[(ROOT, at(3, 3))])]);
+    let members = spent(&story, &[NODE_X]);
+    assert!(members.is_removed(&NODE_X) && !members.is_spent(&NODE_X));
+    let kept = removals(vec![BTreeSet::from([at(3, 3)])]);
+    assert_eq!(members.standing(&ROOT, &NODE_X), Standing::Through(kept));
+}
+
+#[test]
+fn b3_key_spent_in_another_store_is_spent_there() {
+    let mut story = Story::default();
+    story.found(NODE_X, Writer);
+    story.found(NODE_A, Admin);
+    let members = story.members();
+    for node in [NODE_X, NODE_A, CREATOR] {
+        let standing = members.standing_when_spent(&STORE, &node);
+        assert_eq!(standing, Standing::Spent);
+        assert_eq!(members.standing(&STORE, &node), Standing::Counts);
+    }
+    // In the root store an admin goes on.
+    let in_root = |node| members.standing_when_spent(&ROOT, &node);
+    assert_eq!(in_root(NODE_X), Standing::Spent);
+    assert_eq!(in_root(NODE_A), Standing::Counts);
+    assert_eq!(in_root(CREATOR), Standing::Counts);
+    // A leave speaks of all stores, and every node has it.
+    story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
+    let members = story.members();
+    let kept = KeptThrough {
+        leaves: vec![BTreeSet::from([at(9, 9)])],
+        ..KeptThrough::default()
+    };
+    let standing = members.standing_when_spent(&STORE, &NODE_X);
+    assert_eq!(standing, Standing::Through(kept));
+    assert_eq!(members.standing_when_spent(&ROOT, &NODE_X), Standing::Spent);
+}

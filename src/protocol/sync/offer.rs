@@ -1,0 +1,147 @@
+//! The offer of one side of a session: the entries that the peer may ask for, and how often.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    id::Author,
+    limits::{SYNC_ASKED_TIMES_MAX, SYNC_INNER_RANGES_MAX, SYNC_ITEMS_MAX},
+    protocol::{
+        frontier::{Frontier, FrontierTip, MissingRange},
+        sync::{SyncError, asking::entries_of},
+    },
+};
+
+/// The entries that the peer may ask for.
+#[derive(Debug)]
+pub(super) struct Offer {
+    // This node's frontier when the session began.
+    own: Frontier,
+    // Tips of the logs of spent keys. Nothing of them counts; the peer counts the branches itself.
+    spent: Frontier,
+    // Entries that the peer may still ask for.
+    entries_left: u64,
+    // Ranges that do not end in a tip that the peer may still ask for: each costs a read.
+    inner_left: usize,
+}
+
+impl Offer {
+    /// Offers the entries that `own` covers.
+    ///
+    /// # Errors
+    /// `TooManyOwnTips`.
+    pub(super) fn new(own: Frontier) -> Result<Self, SyncError> {
+        let tips = own.len();
+        if tips > SYNC_ITEMS_MAX {
+            return Err(SyncError::TooManyOwnTips {
+                tips,
+                tips_max: SYNC_ITEMS_MAX,
+            });
+        }
+        let mut offer = Self {
+            own,
+            spent: Frontier::default(),
+            entries_left: 0,
+            inner_left: SYNC_INNER_RANGES_MAX,
+        };
+        offer.entries_left = offer.entries_max();
+        Ok(offer)
+    }
+
+    /// Adds the logs of spent keys, as far as there is room for their tips.
+    pub(super) fn add_spent(&mut self, spent: &Frontier) {
+        let room = SYNC_ITEMS_MAX.saturating_sub(self.own.len());
+        self.spent = spent.iter().take(room).collect();
+        self.entries_left = self.entries_max();
+    }
+
+    /// Returns the frontier of the entries that count.
+    pub(super) fn own(&self) -> &Frontier {
+        &self.own
+    }
+
+    /// Returns whether the key of `author` is spent.
+    pub(super) fn is_spent(&self, author: &Author) -> bool {
+        !self.spent.tips(author).is_empty()
+    }
+
+    /// Returns all tips, in order.
+    pub(super) fn tips(&self) -> Vec<(Author, FrontierTip)> {
+        let tips: BTreeSet<_> = self.own.iter().chain(self.spent.iter()).collect();
+        tips.into_iter().collect()
+    }
+
+    /// Checks that a range can be asked for.
+    ///
+    /// # Errors
+    /// `EmptyRange`, `RangeTooFar`.
+    pub(super) fn check(&self, range: &MissingRange) -> Result<(), SyncError> {
+        let MissingRange {
+            author,
+            after,
+            through,
+            tip: _,
+        } = *range;
+        if after >= through {
+            return Err(SyncError::EmptyRange {
+                author,
+                after,
+                through,
+            });
+        }
+        let seq = self.own.seq(&author).max(self.spent.seq(&author));
+        if through > seq {
+            return Err(SyncError::RangeTooFar {
+                author,
+                through,
+                seq,
+            });
+        }
+        Ok(())
+    }
+
+    /// Counts what the peer asks for over all its Wants, and takes out of `ranges` what is too much. A
+    /// fork takes a few Wants for ranges that grow; the same ranges again and again are a way to keep
+    /// this node busy. Ranges that end below a tip are for holes in the peer's log: those above the
+    /// limit are left to its next session.
+    ///
+    /// # Errors
+    /// `AskedAgain`.
+    pub(super) fn ration(&mut self, ranges: &mut Vec<MissingRange>) -> Result<(), SyncError> {
+        let Some(left) = self.entries_left.checked_sub(entries_of(ranges.iter())) else {
+            return Err(SyncError::AskedAgain {
+                entries_max: self.entries_max(),
+            });
+        };
+        self.entries_left = left;
+        let Self {
+            own,
+            spent,
+            inner_left,
+            ..
+        } = self;
+        ranges.retain(|range| {
+            let end = FrontierTip {
+                seq: range.through,
+                id: range.tip,
+            };
+            let has_tip = |tips: &Frontier| tips.tips(&range.author).contains(&end);
+            if has_tip(own) || has_tip(spent) {
+                return true;
+            }
+            let left = inner_left.checked_sub(1);
+            *inner_left = left.unwrap_or(0);
+            left.is_some()
+        });
+        Ok(())
+    }
+
+    // The entries that a peer may ask for in one session, counted again each time it asks for them.
+    fn entries_max(&self) -> u64 {
+        let tips = self.own.iter().chain(self.spent.iter());
+        let entries = tips.fold(0, |sum: u64, (_, tip)| sum.saturating_add(tip.seq));
+        let free = u64::try_from(SYNC_ITEMS_MAX).unwrap_or(u64::MAX);
+        entries
+            .saturating_mul(SYNC_ASKED_TIMES_MAX)
+            .saturating_add(free)
+    }
+}
