@@ -298,6 +298,9 @@ pub const CLOCK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Difference between wall clock and running time, from one comparison to the next, that counts as
 /// sleep. A smaller one may be a correction of the clock; connections die after less.
 pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(10);
+/// Values that expire in one millisecond: their expiries are delivered together. Of more than that
+/// none is: watches get a gap with the state.
+pub const EXPIRIES_MS_MAX: usize = 1 << 16;
 /// Bytes of a message of the hello protocol: a proof, and its frame. A longer one is refused.
 pub const HELLO_BYTES_MAX: usize = PROOF_BYTES_MAX + 1024;
 /// Grants in a proof of membership: nodes that admitted each other, one after the other. Checking

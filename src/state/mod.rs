@@ -25,4 +25,4 @@ pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
 pub use state::{Staged, State, StateReader};
 pub use stored::Stored;
-pub use view::View;
+pub use view::{Expiring, View};

@@ -17,6 +17,7 @@ use redb::ReadOnlyTable;
 
 use crate::{
     id::{EntryId, Seq},
+    limits::EXPIRIES_MS_MAX,
     protocol::{
         entry::{Entry, Op, cause::CauseId},
         frontier::Frontier,
@@ -234,10 +235,26 @@ impl View {
     }
 }
 
+/// Winners that expire in a time.
+#[derive(Debug, Default)]
+pub struct Expiring {
+    /// The winners, as (time, key), by time, then key.
+    pub due: Vec<(u64, Bytes)>,
+    /// The end of that time, inclusive, ms since 1970.
+    pub through_ms: u64,
+    /// True when they are more than `EXPIRIES_MS_MAX` of one millisecond: `due` is empty then.
+    pub too_many: bool,
+}
+
+impl Expiring {
+    /// The reason of the gap that watches get in place of too many expiries.
+    pub const TOO_MANY: &str =
+        "more values expired in one millisecond than are delivered one by one";
+}
+
 impl View {
-    /// Returns about `limit` of the winners that `expiring` returns, and a time: every winner that
-    /// expires through that time (inclusive) is returned, and no other. So the winners of one
-    /// millisecond are returned together.
+    /// Returns about `limit` of the winners that `expiring` returns: all that expire through the time
+    /// that comes with them. So the winners of one millisecond are returned together.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -246,22 +263,36 @@ impl View {
         after_ms: u64,
         through_ms: u64,
         mut limit: usize,
-    ) -> Result<(Vec<(u64, Bytes)>, u64), StateError> {
+    ) -> Result<Expiring, StateError> {
         loop {
             let mut due = self.expiring(after_ms, through_ms, limit)?;
-            let (Some((first, _)), Some((last, _))) = (due.first(), due.last()) else {
-                return Ok((due, through_ms));
+            let is_all = due.len() < limit;
+            let first = due.first().map(|(ms, _)| *ms);
+            let last = due.last().map(|(ms, _)| *ms);
+            let (Some(first), Some(last), false) = (first, last, is_all) else {
+                return Ok(Expiring {
+                    due,
+                    through_ms,
+                    too_many: false,
+                });
             };
-            let (first, last) = (*first, *last);
-            if due.len() < limit {
-                return Ok((due, through_ms));
-            }
             if first < last {
                 due.retain(|(ms, _)| *ms < last);
-                return Ok((due, last - 1));
+                return Ok(Expiring {
+                    due,
+                    through_ms: last - 1,
+                    too_many: false,
+                });
             }
             // One millisecond has more winners than `limit`.
-            limit = limit.saturating_mul(2);
+            if due.len() > EXPIRIES_MS_MAX {
+                return Ok(Expiring {
+                    due: Vec::new(),
+                    through_ms: first,
+                    too_many: true,
+                });
+            }
+            limit = limit.saturating_mul(2).min(EXPIRIES_MS_MAX + 1);
         }
     }
 }

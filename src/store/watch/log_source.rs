@@ -16,7 +16,7 @@ use crate::{
         entry::{Entry, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
     },
-    state::View,
+    state::{Expiring, View},
     store::{
         ReadError, Shared, Start, WatchError, WatchOptions,
         watch::{
@@ -398,14 +398,23 @@ impl LogSource {
         shared: &Shared,
         options: &WatchOptions,
         changes: &mut Vec<Arc<Change>>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), SourceError> {
         let mut last_ms = self.view.expired_through_ms;
         if let (End::Until, Some(until_ms)) = (end, options.until_ms) {
             last_ms = last_ms.min(until_ms.max(self.expired_through_ms));
         }
-        let (due, through_ms) =
-            self.view
-                .expiring_whole(self.expired_through_ms, last_ms, SCAN_ROWS)?;
+        let view = &self.view;
+        let due = view.expiring_whole(self.expired_through_ms, last_ms, SCAN_ROWS);
+        let Expiring {
+            due,
+            through_ms,
+            too_many,
+        } = due.map_err(ReadError::from)?;
+        if too_many {
+            return Err(SourceError::Gap {
+                reason: Expiring::TOO_MANY.to_owned(),
+            });
+        }
         self.expired_through_ms = self.expired_through_ms.max(through_ms);
         if through_ms >= last_ms {
             self.stage = Stage::Done(end);
@@ -414,7 +423,7 @@ impl LogSource {
             if !options.selects(&key) {
                 continue;
             }
-            let heads = self.view.heads(&key)?;
+            let heads = self.view.heads(&key).map_err(ReadError::from)?;
             let expiry = Change::expiry(key, ms, heads, Origin::Replay, shared.now_ms());
             changes.extend(expiry.map(Arc::new));
         }
@@ -441,8 +450,9 @@ pub(super) fn is_over(shared: &Shared, view: &View, until_ms: u64) -> Result<boo
     if shared.now_ms() <= until_ms {
         return Ok(false);
     }
-    let (due, _through_ms) = view.expiring_whole(view.expired_through_ms, until_ms, 1)?;
-    Ok(due.is_empty())
+    Ok(view
+        .expiring(view.expired_through_ms, until_ms, 1)?
+        .is_empty())
 }
 
 // Returns the last seq, from `before` on and through `through`, that arrived before a time: a

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
+    bus::StateReset,
     protocol::change::{Change, Origin},
+    state::Expiring,
     store::writer::writer::Writer,
 };
 
@@ -17,7 +19,11 @@ impl Writer {
         let mut changes = Vec::new();
         let view = self.state.staged();
         let due = view.expiring_whole(view.expired_through_ms, now_ms, EXPIRIES_AT_ONCE);
-        let (due, through_ms) = match due {
+        let Expiring {
+            due,
+            through_ms,
+            too_many,
+        } = match due {
             Ok(due) => due,
             Err(error) => return self.state_damaged(error),
         };
@@ -31,7 +37,12 @@ impl Writer {
         }
         self.state.expire_through(through_ms);
         self.state.show();
-        self.publish(&changes);
+        if too_many {
+            let reset = StateReset::Lost(Expiring::TOO_MANY.into());
+            self.bus.publish_reset(&reset, self.published());
+        } else {
+            self.publish(&changes);
+        }
         self.find_next_expiry();
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use lattice::{
     clock::Clock,
+    limits::EXPIRIES_MS_MAX,
     protocol::{change::Kind, entry::Op},
+    state::Expiring,
     store::{Start, WatchEvent, WatchOptions, Write},
 };
 use tokio::time::Instant;
@@ -205,6 +207,59 @@ async fn many_keys_expire_in_one_millisecond() {
         }
     }
     assert_eq!(expired, KEYS);
+}
+
+// A member can sign any number of values that end at once. They took memory for all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_expiries_of_one_millisecond_are_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(START_MS);
+    let (_node, store) = open(dir.path(), &clock, 2).await;
+    let key = |number: usize| format!("/{number}");
+    for first in (0..=EXPIRIES_MS_MAX).step_by(8192) {
+        let writes = (first..(first + 8192).min(EXPIRIES_MS_MAX + 1))
+            .map(|number| Write::put(key(number), "v").expires_ms(START_MS + 5));
+        for written in store.write_many(writes.collect()).await {
+            written.unwrap();
+        }
+    }
+    store
+        .write(Write::put("/later", "v").expires_ms(START_MS + 6))
+        .await
+        .unwrap();
+    let mut watch = store.watch_with(WatchOptions {
+        start: Start::Now,
+        ..WatchOptions::default()
+    });
+    assert_eq!(next(&mut watch).await, WatchEvent::CaughtUp);
+    let at = watch.cursor();
+    clock.set(START_MS + 50);
+    // Live, and on resume: the state, in which they are over.
+    for replays in [false, true] {
+        if replays {
+            watch = store.watch_with(WatchOptions {
+                start: Start::After(at.clone()),
+                ..WatchOptions::default()
+            });
+        }
+        let gap = loop {
+            match next(&mut watch).await {
+                WatchEvent::Progress => {}
+                event => break event,
+            }
+        };
+        let reason = Expiring::TOO_MANY.to_owned();
+        assert_eq!(gap, WatchEvent::Gap { reason });
+        loop {
+            match next(&mut watch).await {
+                WatchEvent::CaughtUp => break,
+                WatchEvent::Progress => {}
+                WatchEvent::Change(change) if change.key == "/later" => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(store.get(key(0).as_bytes()).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
