@@ -169,7 +169,13 @@ async fn first_sync(
     stores::open_listed(mesh).await.map_err(PeerError::own)?;
     // The root store again: the keys that this node wrote about itself go to the sponsor.
     for store in mesh.node.open_stores() {
-        entries += sync_one(mesh, sponsor, &connection, &store, events).await?;
+        match sync_one(mesh, sponsor, &connection, &store, events).await {
+            Ok(come) => entries += come,
+            // This node brought it. The sponsor opens it once it has the keys that list it, and the
+            // net goes on from there.
+            Err(PeerError::NoStore) if store.id() != root.id() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(entries)
 }

@@ -90,6 +90,9 @@ impl Put {
             (value, None) => value.unwrap_or_default().into(),
         };
         let mut client = context.client(Lifetime::Short).await?;
+        if let Some(wanted) = self.wait_for {
+            check_members(&mut client, wanted).await?;
+        }
         let if_head = match &self.if_head {
             Some(head) => find_head(&mut client, &context.store, &key, head).await?,
             None => Bytes::new(),
@@ -109,6 +112,22 @@ impl Put {
             None => Ok(()),
         }
     }
+}
+
+// Checks that there are `wanted` members: otherwise no wait for them ends.
+async fn check_members(client: &mut Client, wanted: u32) -> Result<(), Failure> {
+    let listed = client.list_peers(api::ListPeersRequest {}).await?;
+    let peers = listed.into_inner().peers;
+    let is_member = |peer: &&api::Peer| !matches!(peer.role.as_str(), "removed" | "spent");
+    let members = peers.iter().filter(is_member).count() + 1;
+    if usize::try_from(wanted).is_ok_and(|wanted| wanted <= members) {
+        return Ok(());
+    }
+    let message = format!(
+        "--wait-for {wanted} asks for more members than there are ({members}); nothing was written"
+    );
+    Err(Failure::new(Exit::Precondition, "too_few_members", message)
+        .hint("`lattice peers` lists them; this node counts, too"))
 }
 
 async fn wait_for(

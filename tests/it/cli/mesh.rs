@@ -67,6 +67,12 @@ fn two_nodes_meet_by_invite() {
     soon("a sees b", || a.run(&["peers"]).raw.contains("online"));
     a.run(&["put", "/from/a", "1", "--wait-for", "2"]).ok();
     watch.line_with("/from/a");
+    insta::assert_snapshot!(a.run(&["put", "/from/nobody", "1", "--wait-for", "9"]), @"
+    error: --wait-for 9 asks for more members than there are (2); nothing was written
+    hint: `lattice peers` lists them; this node counts, too
+    exit 4
+    ");
+    assert_eq!(a.run(&["get", "/from/nobody"]).code, 3);
     let status = a.run(&["status", "/from/a", "--json"]).json();
     assert_eq!(status[0]["nodes"].as_array().unwrap().len(), 2);
     assert_eq!(status[0]["members"], 2);

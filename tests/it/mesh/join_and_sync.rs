@@ -1,6 +1,7 @@
 //! Nodes join, write apart and together, restart, and are removed.
 
 use super::*;
+use lattice::node::FormerRoot;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_travel_both_ways() {
@@ -70,6 +71,35 @@ async fn third_node_joins_through_the_second() {
     for peer in [a, b, c] {
         peer.stop().await;
     }
+}
+
+// It ended with an error nearly each time: the inviter does not have the store that the joiner brings
+// before it has read of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn join_of_a_node_with_data_ends_well() {
+    let a = Peer::new("a").await;
+    for number in 0..4 {
+        let b = Peer::new("b").await;
+        let key = format!("/mine/{number}");
+        b.node.root().put(key.clone(), "kept").await.unwrap();
+        let former = b.node.root().id();
+        let joined = b.join(&a, Role::Writer).await;
+        assert!(
+            matches!(joined.former, FormerRoot::Kept { .. }),
+            "{joined:?}"
+        );
+        let there = async {
+            loop {
+                if let Some(store) = a.node.open_store(&former) {
+                    return store;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        has(&timeout(SOON, there).await.unwrap(), &key, "kept").await;
+        b.stop().await;
+    }
+    a.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
