@@ -8,8 +8,8 @@ use std::{
 use crate::{
     id::{Author, EntryId, Seq},
     log::{
-        AtWork, Branch, LogError, SharedWalk, SyncTimes, chunk::Chunks, lineage::Lineage, record,
-        sync_times::Timing,
+        AtWork, Branch, LogDamage, LogError, SharedWalk, SyncTimes, chunk::Chunks,
+        lineage::Lineage, record, sync_times::Timing,
     },
     protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
 };
@@ -92,6 +92,31 @@ impl LogReader {
             }
         }
         damage.map_or(Ok(None), |found| Err(LogError::Damaged(found)))
+    }
+
+    /// Returns for each place whether a branch of `author` has that entry, and the damage that hides
+    /// some of the answers: those are `false`. Each branch is read once, in order.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn find(
+        &self,
+        author: &Author,
+        places: &[FrontierTip],
+    ) -> Result<(Vec<bool>, Vec<LogDamage>), LogError> {
+        let found = self.lineage(author).find(places.iter().copied())?;
+        let (mut has, mut damage) = (Vec::with_capacity(places.len()), Vec::new());
+        for place in places {
+            has.push(match found.get(*place) {
+                Ok(on) => on.is_some(),
+                Err(LogError::Damaged(found)) => {
+                    damage.push(found);
+                    false
+                }
+                Err(error) => return Err(error),
+            });
+        }
+        Ok((has, damage))
     }
 
     /// Returns the entry of `author` at `seq` on branch `place`, as a tip. `place` is an index into

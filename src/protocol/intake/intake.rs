@@ -483,21 +483,35 @@ impl Intake {
             .flat_map(Heads::as_slice)
             .map(Head::as_parent)
             .collect();
+        let is_known = |parent: &&Parent| {
+            let staged = self.group.get(&parent.id);
+            heads.contains(parent)
+                || of_run(&parent.id)
+                || staged.is_some_and(|it| is_at(it.place, &parent.author, parent.seq))
+        };
+        let mut places: BTreeMap<Author, Vec<FrontierTip>> = BTreeMap::new();
+        let parents = entry.header.parents.iter();
+        for parent in parents.filter(|parent| !is_known(parent)) {
+            let of_author = places.entry(parent.author).or_default();
+            of_author.push(FrontierTip {
+                seq: parent.seq,
+                id: parent.id,
+            });
+        }
+        let mut lacking = BTreeSet::new();
+        for (author, places) in &places {
+            // An unreadable parent comes back from a peer.
+            let here = log.has(author, places)?;
+            let lacks = places.iter().zip(here).filter(|(_, is_here)| !is_here);
+            lacking.extend(lacks.map(|(place, _)| place.id));
+        }
         let mut absent = Vec::new();
-        for parent in &entry.header.parents {
-            if heads.contains(parent) || of_run(&parent.id) {
-                continue;
+        let parents = entry.header.parents.iter();
+        for parent in parents.filter(|parent| lacking.contains(&parent.id)) {
+            if !self.is_passed_over(parent, log)? {
+                return Ok(Some(parent.id));
             }
-            match self.find(&parent.author, parent.seq, parent.id, log)? {
-                Found::Here => {}
-                // An unreadable parent comes back from a peer.
-                Found::No | Found::Unreadable => {
-                    if !self.is_passed_over(parent, log)? {
-                        return Ok(Some(parent.id));
-                    }
-                    absent.push(*parent);
-                }
-            }
+            absent.push(*parent);
         }
         for parent in absent {
             self.absent.add(&parent);

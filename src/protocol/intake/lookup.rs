@@ -36,6 +36,23 @@ pub trait Lookup {
     /// The disk fails.
     fn at(&self, author: &Author, branch: usize, seq: Seq) -> Result<Place, Self::Error>;
 
+    /// Returns for each place whether the log has that entry of `author`, and it can be read. Many
+    /// places at once cost less than one after the other.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn has(&self, author: &Author, places: &[FrontierTip]) -> Result<Vec<bool>, Self::Error> {
+        let branches = self.tips(author).len();
+        let mut has = vec![false; places.len()];
+        for (has, place) in has.iter_mut().zip(places) {
+            for branch in 0..branches {
+                let found = self.at(author, branch, place.seq)?;
+                *has |= matches!(found, Place::Entry(tip) if tip.id == place.id);
+            }
+        }
+        Ok(has)
+    }
+
     /// Returns whether the place is in a known hole: entries that are in the log and unreadable.
     ///
     /// # Errors

@@ -292,7 +292,7 @@ impl Writer {
                 })
                 .collect(),
             void_acts: self.membership.void_acts(),
-            forks: self.forks.known(self.logs.reader()),
+            forks: self.forks.known(self.logs.reader(), &self.membership),
             damage: damage.map(ToString::to_string).collect(),
             lost: self.lost(),
             poisoned: failed.or(refused.map(|why| why.to_string())),

@@ -13,8 +13,9 @@ use crate::{
         chain::Tip,
         entry::Entry,
         fork::{ClosedTips, Fork, closed_by},
-        membership::spent::is_spent,
+        membership::Standing,
     },
+    store::writer::membership::Membership,
 };
 
 /// A fork of an author, as `status` lists it.
@@ -24,7 +25,7 @@ pub struct KnownFork {
     pub proof: Fork,
     /// True once its author has closed all but one of its branches.
     pub closed: bool,
-    /// True when the author has more than `FORKS_MAX` forks here. Only one of them is listed then.
+    /// True when the author's key is spent here. One of its forks is listed then.
     pub spent: bool,
 }
 
@@ -83,11 +84,12 @@ impl Forks {
         mem::take(&mut self.unsaved)
     }
 
-    /// Returns the forks that the logs show, by author. Reads about two frames of each branch.
-    pub(super) fn known(&self, log: &LogReader) -> Vec<KnownFork> {
+    /// Returns the forks that the logs show, by author; of an author whose key is spent the first one.
+    /// Reads about two frames of each branch.
+    pub(super) fn known(&self, log: &LogReader, membership: &Membership) -> Vec<KnownFork> {
         let mut known = Vec::new();
         for branches in log.all().chunk_by(|one, other| one.author == other.author) {
-            let spent = is_spent(branches.len());
+            let spent = membership.standing(&branches[0].author) == Standing::Spent;
             let mut forks = forks_of(branches);
             if forks.is_empty() {
                 continue;

@@ -232,8 +232,10 @@ impl Transaction<'_> {
             if self.is_full() && outcomes.len() >= entries_min {
                 break;
             }
+            // Some entries cost much more than their ops: they cite many others, or begin a branch.
+            let is_long = ops >= limit.map_or(0, |limit| limit.ops_min) || began.elapsed() >= LONG;
             if let Some(limit) = limit
-                && ops >= limit.ops_min
+                && is_long
                 && outcomes.len() >= limit.entries_min
                 && ((limit.writes_wait)() || began.elapsed() >= limit.time_max)
             {
@@ -311,5 +313,7 @@ impl Transaction<'_> {
     }
 }
 
+// Time after which a part is long whatever it has.
+const LONG: Duration = Duration::from_millis(10);
 // How long a held entry that could not be written waits before it is tried again.
 const HOLD_AGAIN_MS: u64 = 1000;

@@ -72,6 +72,27 @@ impl Lookup for WriterLookup<'_> {
         }
     }
 
+    fn has(&self, author: &Author, places: &[FrontierTip]) -> Result<Vec<bool>, WriteFailure> {
+        let log = self.logs.reader();
+        let found = log.find(author, places);
+        let (mut has, damage) = found.map_err(WriteFailure::unreadable)?;
+        if !damage.is_empty() {
+            let mut mending = self.mending.borrow_mut();
+            mending.note(damage);
+            mending.look(log);
+        }
+        for (has, place) in has.iter_mut().zip(places) {
+            // Its frame may be readable. It is asked for again all the same.
+            if *has && self.mending.borrow().is_hole(author, place.seq) {
+                let branches = 0..self.logs.tips(author).len();
+                *has = !branches
+                    .into_iter()
+                    .any(|branch| self.is_in_hole(author, branch, place.seq));
+            }
+        }
+        Ok(has)
+    }
+
     fn is_hole(&self, author: &Author, seq: Seq) -> Result<bool, WriteFailure> {
         Ok(self.mending.borrow().is_hole(author, seq))
     }
