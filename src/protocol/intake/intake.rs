@@ -13,6 +13,7 @@ use crate::{
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         entry::{Entry, Parent, VerifiedEntry},
+        fork::takes_back,
         frontier::FrontierTip,
         heads::{Before, Head, Heads},
         intake::{Absent, AbsentParents, Bases, Held, Lookup, Pending, Place, Refusal, Verdict},
@@ -481,7 +482,8 @@ impl Intake {
             .collect();
         let mut absent = Vec::new();
         for parent in &entry.header.parents {
-            if heads.contains(parent) || of_run(&parent.id) {
+            let is_here = heads.contains(parent) || of_run(&parent.id);
+            if is_here || takes_back(entry, parent) {
                 continue;
             }
             match self.find(&parent.author, parent.seq, parent.id, log)? {

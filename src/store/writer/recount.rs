@@ -13,6 +13,7 @@ use crate::{
     protocol::{
         change::Change,
         entry::Op,
+        fork::taken_back_by,
         frontier::FrontierTip,
         heads::Heads,
         membership::{Members, role::role_key},
@@ -151,6 +152,10 @@ impl Writer {
                     let counted = counts(log, before, author, at)?;
                     let same = counted.is_some() && counted == counts(log, now, author, at)?;
                     if !same && let Ok(entry) = branch.read_entry(&record) {
+                        // The entries that it takes back may be anywhere.
+                        if taken_back_by(&entry).next().is_some() {
+                            return Ok(None);
+                        }
                         // Copies: a slice of the record would keep all that was read with it.
                         for key in entry.ops.iter().map(Op::key) {
                             if keys.insert(Bytes::copy_from_slice(key)) {
