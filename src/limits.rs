@@ -336,6 +336,9 @@ pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
 /// Longest time for which local writes wait while the only members within reach still send entries
 /// of this node.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Branches of held entries of which the newest entry is remembered, per store, so that entries which
+/// were dropped to make room are not asked for again in each sync. Above it they are.
+pub const HELD_BRANCHES_MAX: usize = 1024;
 /// Time for which own writes wait after that until the members within reach have reported their
 /// clocks.
 pub const CLOCKS_WAIT: Duration = Duration::from_secs(1);
