@@ -1,4 +1,5 @@
-//! The wall clock, read only here; and durations as people write them.
+//! The wall clock, read only here, beside the clock that runs since the machine was booted; and
+//! durations as people write them.
 
 use std::{
     sync::{
@@ -11,16 +12,25 @@ use std::{
 /// A wall clock: the machine's, or a manual one that a test sets. Clones share the time.
 #[derive(Debug, Clone)]
 pub struct Clock {
-    // `None` for the machine's clock. Set by `set` and `advance`.
-    manual_ms: Option<Arc<AtomicU64>>,
-    // Milliseconds by which the members' clocks are ahead of this one; `UNKNOWN` until it is set.
+    // `None` for the machine's clock.
+    manual: Option<Arc<Manual>>,
+    // Milliseconds by which the members' clocks are ahead of the steady time here; `UNKNOWN` until it
+    // is set.
     members_ahead_ms: Arc<AtomicI64>,
+}
+
+#[derive(Debug)]
+struct Manual {
+    // Set by `set`, `advance` and `jump`.
+    ms: AtomicU64,
+    // Milliseconds of `ms` that `jump` has added: no time has passed.
+    jumped_ms: AtomicI64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
         Self {
-            manual_ms: None,
+            manual: None,
             members_ahead_ms: Arc::new(AtomicI64::new(UNKNOWN)),
         }
     }
@@ -35,15 +45,26 @@ impl Clock {
     /// Returns a clock that stands at `ms` until it is set.
     pub fn manual(ms: u64) -> Self {
         Self {
-            manual_ms: Some(Arc::new(AtomicU64::new(ms))),
+            manual: Some(Arc::new(Manual {
+                ms: AtomicU64::new(ms),
+                jumped_ms: AtomicI64::new(0),
+            })),
             ..Self::default()
         }
     }
 
     /// Sets by how many milliseconds the clocks of the members within reach are ahead of this one,
     /// negative when they are behind; `None`: it is not known. For all clones.
+    ///
+    /// Their time goes on with the steady time from here on, so a jump of this clock does not move it.
     pub fn set_members_ahead(&self, ms: Option<i64>) {
-        let ms = ms.map_or(UNKNOWN, |ms| ms.max(UNKNOWN + 1));
+        let ahead_of_steady = |ms: i64| {
+            let now_ms = i64::try_from(self.now_ms()).unwrap_or(i64::MAX);
+            let steady_ms = i64::try_from(self.steady_ms()).unwrap_or(i64::MAX);
+            let ahead_ms = now_ms.saturating_sub(steady_ms).saturating_add(ms);
+            ahead_ms.max(UNKNOWN + 1)
+        };
+        let ms = ms.map_or(UNKNOWN, ahead_of_steady);
         self.members_ahead_ms.store(ms, Ordering::SeqCst);
     }
 
@@ -51,29 +72,60 @@ impl Clock {
     /// not known.
     pub fn members_ms(&self) -> Option<u64> {
         let ahead_ms = self.members_ahead_ms.load(Ordering::SeqCst);
-        (ahead_ms != UNKNOWN).then(|| self.now_ms().saturating_add_signed(ahead_ms))
+        (ahead_ms != UNKNOWN).then(|| self.steady_ms().saturating_add_signed(ahead_ms))
+    }
+
+    /// Returns milliseconds since some time. It goes on while the machine sleeps, and nobody can set
+    /// it.
+    pub fn steady_ms(&self) -> u64 {
+        self.manual.as_ref().map_or_else(booted_ms, |manual| {
+            let jumped_ms = manual.jumped_ms.load(Ordering::SeqCst);
+            let ms = manual.ms.load(Ordering::SeqCst);
+            ms.saturating_add_signed(jumped_ms.saturating_neg())
+        })
     }
 
     /// Returns milliseconds since 1970; 0 when the clock is set to an earlier time. May go back.
     pub fn now_ms(&self) -> u64 {
-        let manual_ms = self.manual_ms.as_ref();
-        manual_ms.map_or_else(machine_ms, |ms| ms.load(Ordering::SeqCst))
+        let manual = self.manual.as_ref();
+        manual.map_or_else(machine_ms, |manual| manual.ms.load(Ordering::SeqCst))
     }
 
     /// Sets a manual clock to `ms` since 1970, which may be earlier. No effect on the machine's
     /// clock.
     pub fn set(&self, ms: u64) {
-        if let Some(manual) = &self.manual_ms {
-            manual.store(ms, Ordering::SeqCst);
+        if let Some(manual) = &self.manual {
+            manual.ms.store(ms, Ordering::SeqCst);
         }
     }
 
     /// Moves a manual clock forward by `ms`. No effect on the machine's clock.
     pub fn advance(&self, ms: u64) {
-        if let Some(manual) = &self.manual_ms {
-            manual.fetch_add(ms, Ordering::SeqCst);
+        if let Some(manual) = &self.manual {
+            manual.ms.fetch_add(ms, Ordering::SeqCst);
         }
     }
+
+    /// Sets a manual clock forward by `ms`, or back, without any time having passed. No effect on the
+    /// machine's clock.
+    pub fn jump(&self, ms: i64) {
+        if let Some(manual) = &self.manual {
+            manual.jumped_ms.fetch_add(ms, Ordering::SeqCst);
+            let jumped_ms = self.now_ms().saturating_add_signed(ms);
+            manual.ms.store(jumped_ms, Ordering::SeqCst);
+        }
+    }
+}
+
+// Milliseconds since the machine was booted, with the time that it slept.
+fn booted_ms() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let since = rustix::time::clock_gettime(clock);
+    let seconds = u64::try_from(since.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1000) + u64::try_from(since.tv_nsec / 1_000_000).unwrap_or(0)
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -148,6 +200,27 @@ const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jump_of_the_clock_moves_no_time_of_the_members() {
+        let clock = Clock::manual(1_000_000);
+        assert_eq!(clock.members_ms(), None);
+        clock.set_members_ahead(Some(-500));
+        assert_eq!(clock.members_ms(), Some(999_500));
+        clock.advance(1000);
+        assert_eq!(clock.members_ms(), Some(1_000_500));
+        clock.jump(3_600_000);
+        assert_eq!(clock.now_ms(), 4_601_000);
+        assert_eq!(clock.members_ms(), Some(1_000_500));
+        clock.jump(-3_600_000);
+        assert_eq!((clock.now_ms(), clock.steady_ms()), (1_001_000, 1_001_000));
+        let machine = Clock::system();
+        let before_ms = machine.steady_ms();
+        machine.set_members_ahead(Some(0));
+        let members_ms = machine.members_ms().unwrap();
+        assert!(members_ms.abs_diff(machine.now_ms()) < 10_000);
+        assert!(machine.steady_ms() >= before_ms);
+    }
 
     #[test]
     fn durations_are_numbers_with_units() {

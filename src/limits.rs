@@ -322,6 +322,9 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Milliseconds after which two peers compare their frontiers even if nothing suggests a difference,
 /// before jitter.
 pub const SYNC_EVERY_MS: u64 = 30_000;
+/// Least milliseconds between two syncs over one connection with a node of which a copy runs, too. They
+/// are to know of each other's entries within 2 s.
+pub const COPIES_SYNC_EVERY_MS: u64 = 250;
 /// Milliseconds after a failed sync in which a connection rests: a peer that fails at once must not
 /// keep this node busy.
 pub const SYNC_RETRY_MS: u64 = 1000;
@@ -336,9 +339,15 @@ pub const OWN_TIP_WAIT: Duration = Duration::from_secs(2);
 /// Longest time for which local writes wait while the only members within reach still send entries
 /// of this node.
 pub const OWN_TIP_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Branches of held entries of which the newest entry is remembered, per store, so that entries which
+/// were dropped to make room are not asked for again in each sync. Above it they are.
+pub const HELD_BRANCHES_MAX: usize = 1024;
 /// Time for which own writes wait after that until the members within reach have reported their
 /// clocks.
 pub const CLOCKS_WAIT: Duration = Duration::from_secs(1);
+/// Time for which a node whose clock has jumped waits until a member is connected again. All were
+/// hung up; a dial takes up to some seconds after a sleep of the machine.
+pub const CLOCKS_CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Time without a new entry after which own writes no longer wait for such a member.
 pub const OWN_TIP_STILL: Duration = Duration::from_secs(5);
 /// Frames of entries that wait to be written to a sync stream. When full, reading the log waits for

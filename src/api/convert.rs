@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         ClosedFork, Condition, Damage, HeadItem, History, HistoryEntry, Item, KnownFork, LogEntry,
-        LostEntries, StoreStatus, Write, Written,
+        LostEntries, StoreStatus, TakenBack, Write, Written,
     },
     wire::api,
 };
@@ -285,6 +285,15 @@ fn fork(fork: &KnownFork) -> api::Fork {
         entries: fork.proof.entries.iter().map(|id| bytes(&id.0)).collect(),
         closed: fork.closed,
         spent: fork.spent,
+    }
+}
+
+pub(super) fn taken_back(taken_back: &TakenBack) -> api::TakenBack {
+    api::TakenBack {
+        entries: taken_back.entries,
+        keys: taken_back.keys,
+        tip: bytes(&taken_back.tip.0),
+        seq: taken_back.seq,
     }
 }
 

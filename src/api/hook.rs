@@ -349,6 +349,7 @@ mod tests {
             id: entry(seq).id,
             seq,
             content: Content::Tombstone,
+            taken_back: false,
         };
         let mut changes = Vec::new();
         let kinds = [Kind::Put, Kind::Delete, Kind::Expire, Kind::Retract];

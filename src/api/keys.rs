@@ -232,8 +232,8 @@ impl From<WriteError> for ApiError {
                         start the node with --accept-clock"
                     }
                     StampedBy::OwnEntry => {
-                        "the clock of this machine was ahead when it was written; wait until the \
-                        time has come, or join with a new key"
+                        "the clock of this machine was ahead when it was written; run `lattice \
+                        repair`, which writes the same values again with the right time"
                     }
                     StampedBy::Cited => {
                         "write it where the clock is right, or wait until the time has come"

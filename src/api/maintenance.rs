@@ -26,7 +26,8 @@ pub(super) async fn verify(
     Ok(api::VerifyReply { stores: verified })
 }
 
-/// Answers `Repair`: closes forks of this node's own logs. Entries of these logs that are lost are
+/// Answers `Repair`: goes on before entries that are stamped far ahead, and closes forks of this
+/// node's own logs. Entries of these logs that are lost are
 /// given up only with `accept_loss`; without it, a store with lost entries is left as it is and the
 /// reply lists them.
 pub(super) async fn repair(
@@ -36,16 +37,20 @@ pub(super) async fn repair(
     let mut done = Vec::new();
     for (info, store) in asked(node, &request.store, request.all)? {
         let lost = store.status().await.lost;
-        // Without lost entries a repair only closes a fork, which loses nothing.
+        // Without lost entries a repair loses nothing.
         let repaired = if request.accept_loss || lost.is_empty() {
             store.repair().await?
         } else {
-            Repaired { lost, closed: None }
+            Repaired {
+                lost,
+                ..Repaired::default()
+            }
         };
         done.push(api::StoreRepaired {
             info: Some(convert::store_info(&info)),
             lost: repaired.lost.into_iter().map(convert::lost).collect(),
             closed: repaired.closed.as_ref().map(convert::closed_fork),
+            taken_back: repaired.taken_back.as_ref().map(convert::taken_back),
         });
     }
     Ok(api::RepairReply { stores: done })

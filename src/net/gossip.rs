@@ -113,9 +113,9 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                 from: node, direct, ..
             } = message;
             match read(mesh, store, message) {
-                Some(Ok(entry)) => {
+                Some(Ok((author, entry))) => {
                     entries.push(entry);
-                    from.push((node, direct));
+                    from.push((author, node, direct));
                 }
                 Some(Err(what)) if direct => mesh.strike(&node, what),
                 Some(Err(_passed_on_unread)) => mesh.peers.wasted(&node, 1),
@@ -130,7 +130,10 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                 if outcomes.iter().any(|it| matches!(it, Ingested::Applied(_))) {
                     mesh.acknowledge(store);
                 }
-                for (outcome, (node, direct)) in outcomes.iter().zip(&from) {
+                for (outcome, (author, node, direct)) in outcomes.iter().zip(&from) {
+                    if matches!(outcome, Ingested::Applied(_)) {
+                        mesh.peers.wake_copies(author);
+                    }
                     judge(mesh, node, *direct, outcome);
                 }
             }
@@ -142,9 +145,13 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
     }
 }
 
-// Reads a message. Returns the entry in it if that is to be passed to the store, or the fault of
-// the node that made the message.
-fn read(mesh: &Arc<Mesh>, store: &Store, message: Received) -> Option<Result<Bytes, &'static str>> {
+// Reads a message. Returns the entry in it and its author if it is to be passed to the store, or the
+// fault of the node that made the message.
+fn read(
+    mesh: &Arc<Mesh>,
+    store: &Store,
+    message: Received,
+) -> Option<Result<(Author, Bytes), &'static str>> {
     let Received { from, content, .. } = message;
     let malformed = Some(Err("a malformed gossip message"));
     let Ok(message) = net::Gossip::decode(content) else {
@@ -155,7 +162,7 @@ fn read(mesh: &Arc<Mesh>, store: &Store, message: Received) -> Option<Result<Byt
             let Ok(signed) = SignedEntry::decode(entry.clone()) else {
                 return Some(Err("an entry that is none"));
             };
-            is_wanted(mesh, store, &from, &signed).then_some(Ok(entry))
+            is_wanted(mesh, store, &from, &signed).then_some(Ok((signed.author, entry)))
         }
         Some(net::gossip::Kind::Announce(bytes)) => {
             announced(mesh, store, from, bytes).err().map(Err)

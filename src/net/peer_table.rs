@@ -8,7 +8,7 @@ use std::{
 
 use iroh::endpoint::Connection;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     time::Instant,
 };
 
@@ -42,7 +42,10 @@ struct Peer {
     news: Option<(Addresses, Instant)>,
     // Newest last; closed ones are dropped by `live`. Two when both sides dialled at once, at most
     // PEER_CONNECTIONS_MAX.
-    connections: Vec<Connection>,
+    connections: Vec<Live>,
+    // Changes when entries came that another instance of the node may be missing. Each connection
+    // waits for it; dropped with the table.
+    copies: Arc<watch::Sender<u64>>,
     // Wall clock of this node when the last message came, ms since 1970. 0 before the first one.
     seen_ms: u64,
     // Milliseconds that its clock is ahead, by its last status; `None` before the first one.
@@ -78,6 +81,14 @@ struct Peer {
     wanted: Arc<Notify>,
     // Notified of each new connection. Dials that are under way wait for it.
     came: Arc<Notify>,
+}
+
+/// A connection, and the start of the peer that it leads to.
+#[derive(Debug)]
+struct Live {
+    connection: Connection,
+    // Number of that start, by the peer's acks; `None` before its first status.
+    instance: Option<u64>,
 }
 
 /// Outcome of the first sync with a peer since the start.
@@ -143,7 +154,8 @@ impl Peers {
     pub(super) fn connection(&self, node: &Author) -> Option<Connection> {
         // Also asked about ids that a stranger made up: nothing is kept for those.
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.get_mut(node)?.live().last().cloned()
+        let newest = peers.get_mut(node)?.live().last()?;
+        Some(newest.connection.clone())
     }
 
     /// True while there is a connection to `node`.
@@ -157,13 +169,48 @@ impl Peers {
             if peer.live().len() >= PEER_CONNECTIONS_MAX {
                 return false;
             }
-            peer.connections.push(connection);
+            peer.connections.push(Live {
+                connection,
+                instance: None,
+            });
             peer.seen_ms = now_ms;
             peer.error = None;
             peer.wake.notify_one();
             peer.came.notify_waiters();
             true
         })
+    }
+
+    /// Notes that the connection `id` of `node` leads to its start number `instance`.
+    pub(super) fn runs(&self, node: &Author, id: usize, instance: u64) {
+        self.with(node, |peer| {
+            let mut lives = peer.connections.iter_mut();
+            if let Some(live) = lives.find(|live| live.connection.stable_id() == id) {
+                live.instance = Some(instance);
+            }
+        });
+        self.wake_copies(node);
+    }
+
+    /// Wakes all connections of `node` if they lead to several instances of it: a copy of its data
+    /// directory runs, too. What one of them writes here must reach the others at once, and gossip
+    /// reaches one of them only.
+    pub(super) fn wake_copies(&self, node: &Author) {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(peer) = peers.get_mut(node) else {
+            return;
+        };
+        let mut instances = peer.live().iter().filter_map(|live| live.instance);
+        let first = instances.next();
+        if instances.any(|instance| Some(instance) != first) {
+            let news = &peer.copies;
+            news.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// Returns a receiver that changes when several instances of `node` may be out of step.
+    pub(super) fn copies(&self, node: &Author) -> watch::Receiver<u64> {
+        self.with(node, |peer| peer.copies.subscribe())
     }
 
     /// Waits until there is a connection to `node`. Cancel-safe.
@@ -371,7 +418,7 @@ impl Peers {
     /// still shut out.
     pub(super) fn status(&self, node: &Author, shut_out_ms: Option<u64>) -> PeerStatus {
         self.with(node, |peer| {
-            let connection = peer.live().last().cloned();
+            let connection = peer.live().last().map(|live| live.connection.clone());
             let paths = connection.as_ref().map(|connection| {
                 let paths = connection.paths();
                 let selected = paths.iter().find(|path| path.is_selected());
@@ -409,6 +456,7 @@ impl Default for Peer {
             hinted: Addresses::default(),
             news: None,
             connections: Vec::new(),
+            copies: Arc::default(),
             seen_ms: 0,
             skew_ms: None,
             error: None,
@@ -447,9 +495,9 @@ impl Peer {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn live(&mut self) -> &[Connection] {
+    fn live(&mut self) -> &[Live] {
         self.connections
-            .retain(|connection| connection.close_reason().is_none());
+            .retain(|live| live.connection.close_reason().is_none());
         &self.connections
     }
 }

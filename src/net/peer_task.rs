@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     id::Author,
-    limits::{DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX},
+    limits::{COPIES_SYNC_EVERY_MS, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX},
     net::{
         address::{endpoint_id, node_of},
         alpn::{GOSSIP_ALPN, SYNC_ALPN},
@@ -112,7 +112,7 @@ async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
     };
     let connection = dialled.map_err(|_elapsed| PeerError::Silent { wait: DIAL_TIMEOUT })??;
     // A refused dial succeeds at first; only the exchange shows the refusal.
-    exchange(mesh, node, &connection).await?;
+    let instance = exchange(mesh, node, &connection).await?;
     let served = Arc::clone(mesh);
     if !mesh
         .peers
@@ -120,6 +120,7 @@ async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
     {
         return Err(PeerError::TooManyConnections);
     }
+    runs(mesh, node, &connection, instance);
     mesh.spawn(async move { serve(&served, connection).await });
     gossip(mesh, node).await;
     Ok(())
@@ -167,12 +168,33 @@ async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
                 () = wanted.notified() => SyncEvent::Wanted,
             },
             SyncStep::Exchange => {
-                if let Err(error) = exchange(mesh, node, connection).await {
-                    mesh.peers.failed(node, error);
+                match exchange(mesh, node, connection).await {
+                    Ok(instance) => runs(mesh, node, connection, instance),
+                    Err(error) => mesh.peers.failed(node, error),
                 }
                 SyncEvent::Exchanged
             }
         };
+    }
+}
+
+fn runs(mesh: &Mesh, node: &Author, connection: &Connection, instance: Option<u64>) {
+    if let Some(instance) = instance {
+        mesh.peers.runs(node, connection.stable_id(), instance);
+    }
+}
+
+// Syncs over each connection to `node` when several instances of it run: a copy of its data directory
+// has its key, and gossip reaches one of them only. A connection to an instance that has died answers
+// no status, so it holds no turn to sync.
+async fn inform_copies(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
+    let mut news = mesh.peers.copies(node);
+    while news.changed().await.is_ok() {
+        if let Ok(instance) = exchange(mesh, node, connection).await {
+            drop(in_step(mesh, node, connection).await);
+            tracing::debug!(%node, instance, "a node that runs several times was informed");
+        }
+        sleep(COPIES_SYNC_EVERY_MS).await;
     }
 }
 
@@ -225,10 +247,19 @@ impl ProtocolHandler for Served {
 // Answers the streams that the peer opens, each in a task, until the connection is closed.
 async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
     let node = node_of(&connection.remote_id());
+    tokio::select! {
+        () = answer_all(mesh, &node, &connection) => {}
+        () = inform_copies(mesh, &node, &connection) => {}
+    }
+    mesh.peers.wake(&node).notify_one();
+}
+
+async fn answer_all(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
+    let (node, id) = (*node, connection.stable_id());
     while let Ok((send, receive)) = connection.accept_bi().await {
         let (mesh, connection) = (Arc::clone(mesh), connection.weak_handle());
         mesh.clone().spawn(async move {
-            if let Err(error) = answer(&mesh, &node, send, receive).await {
+            if let Err(error) = answer(&mesh, &node, id, send, receive).await {
                 tracing::debug!(%node, %error, "a stream of a peer failed");
                 let connection = connection.upgrade();
                 // A stream that ends because its connection was closed is not an error of the peer.
@@ -238,13 +269,13 @@ async fn serve(mesh: &Arc<Mesh>, connection: Connection) {
             }
         });
     }
-    mesh.peers.wake(&node).notify_one();
 }
 
-// Answers one stream. Its first byte is its kind.
+// Answers one stream of the connection `id`. Its first byte is its kind.
 async fn answer(
     mesh: &Arc<Mesh>,
     node: &Author,
+    id: usize,
     mut send: SendStream,
     mut receive: RecvStream,
 ) -> Result<(), PeerError> {
@@ -253,7 +284,12 @@ async fn answer(
         .await
         .map_err(|_elapsed| PeerError::Silent { wait })??;
     match kind {
-        [status::STREAM] => status::answer(mesh, node, send, receive).await,
+        [status::STREAM] => {
+            if let Some(instance) = status::answer(mesh, node, send, receive).await? {
+                mesh.peers.runs(node, id, instance);
+            }
+            Ok(())
+        }
         [session::STREAM] => match mesh.peers.begin_sync(node) {
             Some(_slot) => session::accept(mesh, node, send, receive).await,
             None => {

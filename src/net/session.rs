@@ -264,6 +264,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             self.store.settle().await;
             self.mesh.acknowledge(self.store);
             self.mesh.announce(self.store).await;
+            self.mesh.peers.wake_copies(self.node);
         }
         Ok(summary)
     }

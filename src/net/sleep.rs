@@ -1,4 +1,5 @@
-//! Sleep: a machine that was suspended notices it by its clocks, and dials all members at once.
+//! Sleep: a machine that was suspended notices it by its clocks, and dials all members at once. So
+//! does one whose wall clock was set while the node ran, which is reported.
 //!
 //! The wall clock goes on while the machine sleeps, the monotonic clock stands still. Peers have
 //! hung up long before. Without this check, this node would first find each connection dead, then
@@ -9,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    clock::about,
     limits::{CLOCK_JUMP_MIN, CLOCK_LOOK_EVERY},
     net::{members_clock, mesh::Mesh},
 };
@@ -18,9 +20,17 @@ use crate::{
 pub(super) async fn follow(mesh: Arc<Mesh>) {
     let clock = mesh.node.clock();
     let mut last = (clock.now_ms(), Instant::now());
+    let mut steady_ms = clock.steady_ms();
     loop {
         tokio::time::sleep(CLOCK_LOOK_EVERY).await;
         let now = (clock.now_ms(), Instant::now());
+        let elapsed_ms = clock.steady_ms().saturating_sub(steady_ms);
+        steady_ms = steady_ms.saturating_add(elapsed_ms);
+        if let Some(set_ms) = jump(last.0, now.0, Duration::from_millis(elapsed_ms)) {
+            let direction = if set_ms > 0 { "forward" } else { "back" };
+            let by = about(set_ms.unsigned_abs());
+            tracing::warn!("the clock of this machine was set {direction} by {by}");
+        }
         if let Some(jump_ms) = jump(last.0, now.0, now.1.duration_since(last.1)) {
             tracing::info!(
                 jump_ms,
@@ -33,7 +43,7 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
     }
 }
 
-// Milliseconds that the wall clock has gained on the monotonic one; negative when it lost some.
+// Milliseconds that the wall clock has gained on another one; negative when it lost some.
 // `None` below CLOCK_JUMP_MIN: that is a correction, not a jump.
 fn jump(before_ms: u64, now_ms: u64, elapsed: Duration) -> Option<i64> {
     let whole = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);

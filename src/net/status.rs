@@ -25,7 +25,8 @@ use crate::{
 /// First byte of a stream that exchanges statuses.
 pub(super) const STREAM: u8 = 1;
 
-/// Exchanges statuses with `node` over a stream that this side opens.
+/// Exchanges statuses with `node` over a stream that this side opens. Returns the number of the start
+/// that the connection leads to; `None` if the peer has no store.
 ///
 /// # Errors
 /// `PeerError`.
@@ -33,7 +34,7 @@ pub(super) async fn exchange(
     mesh: &Arc<Mesh>,
     node: &Author,
     connection: &Connection,
-) -> Result<(), PeerError> {
+) -> Result<Option<u64>, PeerError> {
     let asked = async {
         let (mut send, mut receive) = connection.open_bi().await?;
         send.write_all(&[STREAM]).await?;
@@ -55,7 +56,8 @@ pub(super) async fn exchange(
         .map_err(|error| connection.close_reason().map_or(error, PeerError::from))
 }
 
-/// Answers the status of a stream that `node` has opened.
+/// Answers the status of a stream that `node` has opened. Returns the number of its start, as
+/// [`exchange`].
 ///
 /// # Errors
 /// `PeerError`.
@@ -64,7 +66,7 @@ pub(super) async fn answer(
     node: &Author,
     mut send: SendStream,
     mut receive: RecvStream,
-) -> Result<(), PeerError> {
+) -> Result<Option<u64>, PeerError> {
     let answered = async {
         // One at a time: a status takes memory and signatures.
         let _turn = mesh.peers.status_turn(node).await;
@@ -73,9 +75,10 @@ pub(super) async fn answer(
         let request = receive.read_to_end(STATUS_BYTES_MAX).await;
         let request = request.map_err(|error| unread(mesh, node, error))?;
         let now_ms = mesh.node.clock().now_ms();
-        note(mesh, node, request.into(), now_ms).await?;
+        let instance = note(mesh, node, request.into(), now_ms).await?;
         send.write_all(&status(mesh).encode_to_vec()).await?;
-        Ok(send.finish()?)
+        send.finish()?;
+        Ok(instance)
     };
     let wait = HELLO_TIMEOUT;
     let answered = timeout(wait, answered).await;
@@ -90,17 +93,22 @@ fn status(mesh: &Mesh) -> net::Status {
     }
 }
 
-// Notes the status that `node` sent. `now_ms`: this node's clock when the peer read its own.
+// Notes the status that `node` sent. `now_ms`: this node's clock when the peer read its own. Returns
+// the number of the peer's start.
 async fn note(
     mesh: &Arc<Mesh>,
     node: &Author,
     message: Bytes,
     now_ms: u64,
-) -> Result<(), PeerError> {
+) -> Result<Option<u64>, PeerError> {
     let (with, from) = (Arc::clone(mesh), *node);
     // Signatures are checked: not on an event loop.
     let reading = tokio::task::spawn_blocking(move || read(&with, &from, message));
-    let (status, fault) = reading.await.map_err(PeerError::own)?;
+    let Read {
+        status,
+        fault,
+        instance,
+    } = reading.await.map_err(PeerError::own)?;
     if let Some(what) = fault {
         mesh.strike(node, what);
     }
@@ -116,14 +124,27 @@ async fn note(
     if mesh.peers.found(node, addresses) {
         mesh.keep_addresses(node);
     }
-    Ok(())
+    Ok(instance)
 }
 
-// Reads the status that `node` sent, and keeps its acks. Returns it without them, `None` if it is
-// malformed, and the fault that is a strike. The first bad ack ends it: one strike, however many
-// there are.
-fn read(mesh: &Mesh, node: &Author, message: Bytes) -> (Option<net::Status>, Option<&'static str>) {
-    let malformed = (None, Some("a malformed status"));
+// A status that was read.
+#[derive(Default)]
+struct Read {
+    // Without its acks. `None`: it is malformed.
+    status: Option<net::Status>,
+    // The fault that is a strike.
+    fault: Option<&'static str>,
+    // The number of the peer's start, as its acks name it.
+    instance: Option<u64>,
+}
+
+// Reads the status that `node` sent, and keeps its acks. The first bad ack ends it: one strike, however
+// many there are.
+fn read(mesh: &Mesh, node: &Author, message: Bytes) -> Read {
+    let malformed = Read {
+        fault: Some("a malformed status"),
+        ..Read::default()
+    };
     if count_items(&message, ACKS_FIELD, ACK_BYTES_MIN).is_none() {
         return malformed;
     }
@@ -131,19 +152,30 @@ fn read(mesh: &Mesh, node: &Author, message: Bytes) -> (Option<net::Status>, Opt
         return malformed;
     };
     let mut pace = Pace::start();
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut instance) = (BTreeSet::new(), None);
+    let mut fault = None;
     for bytes in std::mem::take(&mut status.acks) {
         pace.step();
         let Ok(claimed) = Ack::decode(bytes) else {
-            return (Some(status), Some("a malformed ack"));
+            fault = Some("a malformed ack");
+            break;
         };
         let claim = claimed.claim();
         // An honest node sends its own acks, one for each store.
-        if claim.node == *node && seen.insert(claim.store) && !mesh.take_ack(claimed) {
-            return (Some(status), Some("an ack that is not signed by its node"));
+        if claim.node != *node {
+            continue;
+        }
+        instance = instance.max(Some(claim.incarnation));
+        if seen.insert(claim.store) && !mesh.take_ack(claimed) {
+            fault = Some("an ack that is not signed by its node");
+            break;
         }
     }
-    (Some(status), None)
+    Read {
+        status: Some(status),
+        fault,
+        instance,
+    }
 }
 
 fn unread(mesh: &Mesh, node: &Author, error: ReadToEndError) -> PeerError {

@@ -9,6 +9,13 @@
 //! other open tips as parents. It goes on at the tip that is highest by `(hlc, id)`, so every node
 //! would choose the same. Cited tips are closed. A fork is open while an author has two tips or
 //! more that are not closed: if another branch is written to again, its new tip is open.
+//!
+//! A clock that was far ahead makes a branch that cannot be cited: the closing entry would have to be
+//! stamped above it, and would be held as the branch is. So the author goes on before it, and *takes
+//! back* each of its entries: the closing entry names them without their stamps. Such a reference
+//! supersedes nothing, because it does not name its parent exactly, and nobody waits for it. It closes
+//! the tip, and ranks what the entry wrote below all other heads of its keys. The values stay
+//! readable, and win only where nothing else was written.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +24,8 @@ use crate::{
     protocol::{
         chain::Tip,
         entry::{Entry, Parent, VerifiedEntry},
+        frontier::FrontierTip,
+        hlc::Hlc,
     },
 };
 
@@ -84,6 +93,35 @@ pub fn closed_by(entry: &Entry) -> impl Iterator<Item = EntryId> + '_ {
         .map(|parent| parent.id)
 }
 
+/// Returns the entries of its author that `entry` takes back, with their places: its parents by its
+/// own author that it names without a stamp, if it has no ops.
+///
+/// Almost all entries take none back.
+pub fn taken_back_by(entry: &Entry) -> impl Iterator<Item = FrontierTip> + '_ {
+    let parents = entry.header.parents.iter();
+    parents
+        .filter(|parent| takes_back(entry, parent))
+        .map(|parent| FrontierTip {
+            seq: parent.seq,
+            id: parent.id,
+        })
+}
+
+/// Returns whether `parent`, a reference of `entry`, takes its entry back. It is not waited for.
+pub fn takes_back(entry: &Entry, parent: &Parent) -> bool {
+    entry.ops.is_empty() && parent.author == entry.author() && parent.hlc == Hlc::ZERO
+}
+
+/// Returns the reference by which its author takes the entry at `place` back.
+pub fn taking_back(author: &Author, place: FrontierTip) -> Parent {
+    Parent {
+        hlc: Hlc::ZERO,
+        author: *author,
+        id: place.id,
+        seq: place.seq,
+    }
+}
+
 /// Returns the tip at which an entry that closes the fork of `author` goes on, and its parents,
 /// sorted.
 ///
@@ -108,12 +146,9 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
-    use crate::protocol::{
-        entry::{
-            Header, sign,
-            tests::{AUTHOR_A, AUTHOR_B, entry},
-        },
-        hlc::Hlc,
+    use crate::protocol::entry::{
+        Header, sign,
+        tests::{AUTHOR_A, AUTHOR_B, entry},
     };
 
     fn tip(entry: &Entry) -> Tip {
@@ -178,6 +213,26 @@ mod tests {
         let again = tip(&entry(AUTHOR_A, 3, Some(tips[0].id), 20, "/k"));
         let now = [again, tip(&entry_on), tips[2]];
         assert_eq!(closed.open(&author, &now), [again, tip(&entry_on)]);
+    }
+
+    #[test]
+    fn reference_without_a_stamp_takes_its_entry_back() {
+        let far = entry(AUTHOR_A, 2, Some(EntryId([1; 32])), 1_000_000, "/far");
+        let on = Tip {
+            seq: 1,
+            id: EntryId([1; 32]),
+            hlc: Hlc::ZERO,
+        };
+        let place = FrontierTip::of(&far);
+        let back = close(on, vec![taking_back(&far.author(), place)]);
+        assert_eq!(taken_back_by(&back).collect::<Vec<_>>(), [place]);
+        assert_eq!(closed_by(&back).collect::<Vec<_>>(), [far.id]);
+        // Nobody takes back the entries of others, nor one that is named with its stamp.
+        let of_b = entry(AUTHOR_B, 1, None, 10, "/b");
+        let others = taking_back(&of_b.author(), FrontierTip::of(&of_b));
+        assert_eq!(taken_back_by(&close(on, vec![others])).count(), 0);
+        let near = entry(AUTHOR_A, 2, Some(EntryId([1; 32])), 10, "/near");
+        assert_eq!(taken_back_by(&close(on, vec![near.as_parent()])).count(), 0);
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //!
 //! The winner is the head that is highest by `(hlc, author, id)`; a read returns its value. A
 //! delete makes a head, too: a tombstone. Several heads are a conflict: all stay readable until a
-//! write cites them. Expiry never changes heads. From its expiry time on (inclusive) a head reads
+//! write cites them. A head that its author has taken back
+//! ([`taken_back_by`](super::fork::taken_back_by)) stays one, and is lower than all others. Expiry never changes heads. From its expiry time on (inclusive) a head reads
 //! as a tombstone.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -41,6 +42,8 @@ pub struct Head {
     pub seq: Seq,
     /// Content that the entry gives the key.
     pub content: Content,
+    /// True when the author has taken the entry back.
+    pub taken_back: bool,
 }
 
 /// Content that a head gives its key.
@@ -96,7 +99,13 @@ impl Head {
             id: entry.id,
             seq: entry.header.seq,
             content,
+            taken_back: false,
         }
+    }
+
+    /// Returns the place of the head among those of its key. The winner has the highest rank.
+    fn rank(&self) -> (bool, Order) {
+        (!self.taken_back, self.order())
     }
 
     /// Returns the entry's place in the order that all nodes share.
@@ -174,14 +183,15 @@ fn is_cited(entry: &Entry, head: &Head) -> bool {
     parents.binary_search(&head.as_parent()).is_ok()
 }
 
-/// All heads of one key, sorted by order; the last one is the winner. Cheap to clone.
+/// All heads of one key; the last one is the winner. They are sorted by order, after those that were
+/// taken back. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Heads(Option<Arc<[Head]>>);
 
 impl Heads {
     /// Creates heads from a list in any order.
     pub fn new(mut heads: Vec<Head>) -> Self {
-        heads.sort_by_key(Head::order);
+        heads.sort_by_key(Head::rank);
         Self((!heads.is_empty()).then(|| heads.into()))
     }
 
@@ -190,12 +200,12 @@ impl Heads {
         Self(Some(Arc::new([head])))
     }
 
-    /// Returns the heads, sorted by order; the winner is the last one.
+    /// Returns the heads; the winner is the last one.
     pub fn as_slice(&self) -> &[Head] {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// Returns the winner, the highest head in order; `None` if no entry that counts wrote the key.
+    /// Returns the winner; `None` if no entry that counts wrote the key.
     pub fn winner(&self) -> Option<&Head> {
         self.as_slice().last()
     }
@@ -225,6 +235,19 @@ impl Heads {
             .collect();
         heads.push(new);
         Self::new(heads)
+    }
+
+    /// Returns the heads after the author of the entry `id` has taken it back; `None` if the entry is
+    /// not a head, or was taken back before.
+    #[must_use]
+    pub fn take_back(&self, id: &EntryId) -> Option<Self> {
+        let heads = self.as_slice();
+        let at = heads
+            .iter()
+            .position(|head| head.id == *id && !head.taken_back)?;
+        let mut heads = heads.to_vec();
+        heads.get_mut(at)?.taken_back = true;
+        Some(Self::new(heads))
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! heads row   key -> count u32, then for each head, least first:
 //!               wall_ms u64, counter u32, author 32, seq u64, id 32, flags u8
-//!               (1 tombstone, 2 expires, 4 value in log)
+//!               (1 tombstone, 2 expires, 4 value in log, 8 taken back)
 //!               [expires_ms u64] [value length u32 [value]]
 //! cause row   id of the cause 16 -> entry 32, seq u64
 //! notes row   key and body as the store gave them to `State::flush`
@@ -33,6 +33,7 @@ use crate::{
 const TOMBSTONE: u8 = 1;
 const EXPIRES: u8 = 2;
 const IN_LOG: u8 = 4;
+const TAKEN_BACK: u8 = 8;
 const CHECK_BYTES: usize = 8;
 const HEAD_FIXED_BYTES: usize = 8 + 4 + 32 + 8 + 32 + 1;
 
@@ -64,7 +65,7 @@ pub fn encode_heads(heads: &Heads) -> Vec<u8> {
         body.put_slice(&head.author.0);
         body.put_u64_le(head.seq);
         body.put_slice(&head.id.0);
-        encode_content(&head.content, &mut body);
+        encode_content(head, &mut body);
     }
     body
 }
@@ -85,12 +86,16 @@ pub fn decode_heads(mut body: &[u8]) -> Option<Heads> {
 
 fn decode_head(body: &mut &[u8]) -> Option<Head> {
     let hlc = Hlc::new(body.try_get_u64_le().ok()?, body.try_get_u32_le().ok()?)?;
+    let (author, seq) = (Author(take(body)?), body.try_get_u64_le().ok()?);
+    let id = EntryId(take(body)?);
+    let flags = body.try_get_u8().ok()?;
     Some(Head {
         hlc,
-        author: Author(take(body)?),
-        seq: body.try_get_u64_le().ok()?,
-        id: EntryId(take(body)?),
-        content: decode_content(body)?,
+        author,
+        seq,
+        id,
+        content: decode_content(flags & !TAKEN_BACK, body)?,
+        taken_back: flags & TAKEN_BACK != 0,
     })
 }
 
@@ -109,13 +114,15 @@ pub fn decode_cause(mut body: &[u8]) -> Option<(Seq, EntryId)> {
     body.is_empty().then_some((seq, entry))
 }
 
-fn encode_content(content: &Content, body: &mut Vec<u8>) {
-    let Content::Value { value, expires_ms } = content else {
-        body.put_u8(TOMBSTONE);
+fn encode_content(head: &Head, body: &mut Vec<u8>) {
+    let flag = |flag, is_set| if is_set { flag } else { 0 };
+    let taken_back = flag(TAKEN_BACK, head.taken_back);
+    let Content::Value { value, expires_ms } = &head.content else {
+        body.put_u8(TOMBSTONE | taken_back);
         return;
     };
-    let in_log = matches!(value, Value::InLog { .. });
-    body.put_u8(if expires_ms.is_some() { EXPIRES } else { 0 } | if in_log { IN_LOG } else { 0 });
+    let in_log = flag(IN_LOG, matches!(value, Value::InLog { .. }));
+    body.put_u8(flag(EXPIRES, expires_ms.is_some()) | in_log | taken_back);
     if let Some(expires_ms) = expires_ms {
         body.put_u64_le(*expires_ms);
     }
@@ -128,8 +135,7 @@ fn encode_content(content: &Content, body: &mut Vec<u8>) {
     }
 }
 
-fn decode_content(body: &mut &[u8]) -> Option<Content> {
-    let flags = body.try_get_u8().ok()?;
+fn decode_content(flags: u8, body: &mut &[u8]) -> Option<Content> {
     if flags & TOMBSTONE != 0 {
         return (flags == TOMBSTONE).then_some(Content::Tombstone);
     }
@@ -186,6 +192,7 @@ mod tests {
             id: EntryId([9; 32]),
             seq,
             content: Content::Tombstone,
+            taken_back: seq % 2 == 0,
         };
         for count in [0, 65_535, 65_536, 70_000] {
             let heads = Heads::new((1..=count).map(head).collect());

@@ -152,6 +152,7 @@ impl State {
             entries: counts.entries,
             expired_through_ms: counts.expired_through_ms,
             counting: None,
+            taken_back: imbl::OrdSet::new(),
         };
         let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
         let state = Self {
@@ -277,6 +278,34 @@ impl State {
         }
     }
 
+    /// Notes that `author` has taken back its entry `id`, in the staged view: what it writes has the
+    /// lowest rank among the heads of its keys. False when that was known.
+    pub fn take_back(&mut self, author: Author, id: EntryId) -> bool {
+        self.staged.taken_back.insert((author, id)).is_none()
+    }
+
+    /// Lowers the heads that `entry`, which was taken back, has at `keys`. Returns the heads of each
+    /// key that this changes.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`. Some of the keys may be changed then.
+    pub fn lower<'a>(
+        &mut self,
+        entry: &EntryId,
+        keys: impl IntoIterator<Item = &'a Bytes>,
+    ) -> Result<Vec<(Bytes, Staged)>, StateError> {
+        let mut lowered = Vec::new();
+        for key in keys {
+            let before = self.heads(key)?;
+            if let Some(after) = before.take_back(entry) {
+                let change = Staged { before, after };
+                self.staged.put(key, &change);
+                lowered.push((key.clone(), change));
+            }
+        }
+        Ok(lowered)
+    }
+
     /// Changes the heads of an entry's keys in the staged view. The author has not forked.
     ///
     /// Returns the change of each op; `None` for an op that is void. On an error no op of the entry
@@ -309,7 +338,10 @@ impl State {
         let mut changes = Vec::with_capacity(entry.ops.len());
         for (op, before) in entry.ops.iter().zip(heads) {
             changes.push((!self.staged.is_void(entry, op)).then(|| {
-                let after = before.apply(entry, op, &ancestors);
+                let mut after = before.apply(entry, op, &ancestors);
+                if self.staged.is_taken_back(entry) {
+                    after = after.take_back(&entry.id).unwrap_or(after);
+                }
                 Staged { before, after }
             }));
         }
@@ -324,7 +356,7 @@ impl State {
         }
         for (op, change) in entry.ops.iter().zip(&changes) {
             let Some(change) = change else { continue };
-            self.staged.put(op, change);
+            self.staged.put(op.key(), change);
             if let Some(filling) = &mut self.filling {
                 filling.keys.insert(op.key());
             }
@@ -478,8 +510,8 @@ impl Filling {
 }
 
 impl View {
-    fn put(&mut self, op: &Op, change: &Staged) {
-        let key = Bytes::copy_from_slice(op.key());
+    fn put(&mut self, key: &Bytes, change: &Staged) {
+        let key = Bytes::copy_from_slice(key);
         let due = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
         let (old, new) = (due(&change.before), due(&change.after));
         if old != new {
@@ -493,12 +525,12 @@ impl View {
         if change.before.as_slice().is_empty() {
             self.keys += 1;
         }
-        let heads = change.after.clone();
+        let (heads, key_bytes) = (change.after.clone(), key.len());
         let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();
         self.recent.bytes += key.len() + bytes + ROW_OVERHEAD_BYTES;
         if let Some(replaced) = self.recent.heads.insert(key, heads) {
             let bytes: usize = replaced.as_slice().iter().map(head_bytes).sum();
-            self.recent.bytes -= op.key().len() + bytes + ROW_OVERHEAD_BYTES;
+            self.recent.bytes -= key_bytes + bytes + ROW_OVERHEAD_BYTES;
         }
     }
 }

@@ -12,11 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use redb::ReadOnlyTable;
 
 use crate::{
-    id::{EntryId, Seq},
+    id::{Author, EntryId, Seq},
     limits::EXPIRIES_MS_MAX,
     protocol::{
         entry::{Entry, Op, cause::CauseId},
@@ -53,6 +53,8 @@ pub struct View {
     /// The reserved ops that count; all others are void. `None` in a store that keeps no members:
     /// no key is reserved there.
     pub counting: Option<Arc<Counting>>,
+    /// Entries that their authors have taken back, of the applied entries and of others.
+    pub taken_back: OrdSet<(Author, EntryId)>,
 }
 
 /// Rows that are in memory only.
@@ -86,6 +88,11 @@ impl View {
     pub fn is_void(&self, entry: &Entry, op: &Op) -> bool {
         let counting = self.counting.as_ref();
         counting.is_some_and(|counting| counting.is_void(entry, op))
+    }
+
+    /// Returns whether the author of `entry` has taken it back.
+    pub fn is_taken_back(&self, entry: &Entry) -> bool {
+        !self.taken_back.is_empty() && self.taken_back.contains(&(entry.author(), entry.id))
     }
 
     /// Returns the heads of `key`; none when it was never written.

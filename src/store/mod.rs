@@ -43,6 +43,7 @@ pub use watch::{
 pub use write::{Condition, StampedBy, Write, WriteError, Written};
 pub use write_pause::WritePause;
 pub use writer::{
+    far_ahead::TakenBack,
     forks::KnownFork,
     intake::{IngestError, Ingested, RefusedEntry},
     repair::{ClosedFork, LostEntries, Repaired},

@@ -3,11 +3,11 @@
 use std::{cmp::Reverse, fmt::Write as _};
 
 use clap::{Args, Subcommand};
-use lattice::{id::looks_like_id, wire::api};
+use lattice::{clock::about, id::looks_like_id, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
-    input::time::date_time,
+    input::{confirm, time::date_time},
     output::{
         object::{self, hex, short},
         print::escape,
@@ -35,11 +35,18 @@ enum PeerAction {
     List,
     /// Remove a node from the mesh, for ever
     ///
-    /// The entries that it wrote and that this node has remain valid. Later ones do not count.
-    #[command(after_help = "Examples:\n  lattice peer remove 4f5c\n  lattice peer remove kitchen")]
+    /// The entries that it wrote and that this node has remain valid. Later ones do not count. Shows
+    /// the id, the name and the role of the node, and asks for confirmation: a member chooses its own
+    /// name, and nothing takes a removal back.
+    #[command(
+        after_help = "Examples:\n  lattice peer remove 4f5c\n  lattice peer remove kitchen --yes"
+    )]
     Remove {
         /// Id of the node, the first digits of it, or its name
         node: String,
+        /// Do not ask for confirmation; required if stdin is not a terminal
+        #[arg(long)]
+        yes: bool,
     },
     /// Mark a member as dormant: nobody waits for it until --over
     #[command(
@@ -58,9 +65,12 @@ impl Peer {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self.action {
             PeerAction::List => Peers {}.run(context).await,
-            PeerAction::Remove { node } => {
+            PeerAction::Remove { node, yes } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let peer = find(context, &node).await?;
+                if !yes {
+                    confirm_removal(&peer).await?;
+                }
                 let request = api::RemovePeerRequest {
                     node: peer.node.clone(),
                 };
@@ -79,6 +89,14 @@ impl Peer {
             }
         }
     }
+}
+
+async fn confirm_removal(peer: &api::Peer) -> Result<(), Failure> {
+    let (node, name) = (hex(&peer.node), escape(peer.name.as_bytes()));
+    let shown = format!("node {node} ({name}, {})", peer.role);
+    confirm::require_terminal(&format!("peer remove asks before it removes {shown}"))?;
+    let question = format!("remove {shown} for ever?");
+    confirm::ask(question, "the node was not removed").await
 }
 
 fn print_changed(
@@ -163,7 +181,7 @@ fn line(peer: &api::Peer) -> String {
         None => line.push_str("  not compared yet"),
     }
     if peer.seen_ms > 0 {
-        append(&mut line, format_args!("  clock {:+} ms", peer.skew_ms));
+        append(&mut line, format_args!("  clock {}", skew(peer.skew_ms)));
     }
     let marks = [
         (peer.dormant, "dormant"),
@@ -175,6 +193,15 @@ fn line(peer: &api::Peer) -> String {
         line.push_str(mark);
     }
     line
+}
+
+// By how much a clock is ahead of the clock here, in the unit that a person would use.
+fn skew(ms: i64) -> String {
+    let direction = if ms < 0 { "behind" } else { "ahead" };
+    match ms.unsigned_abs() {
+        0..10_000 => format!("{ms:+} ms"),
+        more => format!("{} {direction}", about(more)),
+    }
 }
 
 fn append(line: &mut String, part: std::fmt::Arguments<'_>) {

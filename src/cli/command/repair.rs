@@ -1,4 +1,5 @@
-//! `repair`: gives up lost entries and closes a fork, so that the node can write again.
+//! `repair`: gives up lost entries, takes back entries that are stamped far ahead, and closes a fork,
+//! so that the node can write again.
 
 use clap::Args;
 use lattice::wire::api;
@@ -11,7 +12,8 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Make this node able to write again after it lost a part of its own log, or forked
+/// Make this node able to write again after it lost a part of its own log, its clock was wrong, or its
+/// log forked
 ///
 /// A log file that was truncated, deleted or restored from an older copy is missing entries that
 /// were acknowledged. The node then refuses to write, because a second entry with the same sequence
@@ -23,6 +25,11 @@ use crate::cli::{
 /// number: a fork. Every node keeps both branches and reports the fork; the node itself refuses to
 /// write. Stop the other node for good, then close the fork with this command. Nothing is lost by
 /// that.
+///
+/// A node whose clock was far ahead has written entries that the other members wait with until their
+/// own clocks come to them, and refuses to write more. Set its clock, let it run and meet members, then
+/// use this command: it writes the same values again, stamped now, and takes the entries back. Nothing
+/// is lost by that. Grants, removals and invites of that time are not written again.
 ///
 /// Repairs all stores, unless --store names one. Works with the node running or not.
 #[derive(Debug, Args)]
@@ -78,7 +85,17 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
             object::short(&closed.id)
         ))?;
     }
-    if store.lost.is_empty() && store.closed.is_none() {
+    if let Some(back) = &store.taken_back {
+        out.line(&format!(
+            "{of}: took back {} entries that are stamped far ahead, and wrote {} keys again before \
+            them; this node's log goes on at entry {} ({})",
+            back.entries,
+            back.keys,
+            back.seq,
+            object::short(&back.tip)
+        ))?;
+    }
+    if store.lost.is_empty() && store.closed.is_none() && store.taken_back.is_none() {
         return out.line(&format!("{of}: nothing to repair"));
     }
     for lost in &store.lost {

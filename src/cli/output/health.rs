@@ -254,6 +254,21 @@ pub(crate) struct Repaired {
     /// The entry that closed a fork of this node's own log; absent without a fork.
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<Closed>,
+    /// Entries of this node's own log that were stamped far ahead and are taken back; absent without
+    /// any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taken_back: Option<TakenBack>,
+}
+
+/// Entries that were taken back after their values were written again.
+#[derive(Serialize)]
+struct TakenBack {
+    entries: u64,
+    /// Number of keys that were written again.
+    keys: u64,
+    /// The new tip of this node's log.
+    tip: String,
+    seq: u64,
 }
 
 /// The entry that closed a fork.
@@ -288,6 +303,12 @@ impl From<&api::StoreRepaired> for Repaired {
                 entry: hex(&closed.id),
                 seq: closed.seq,
                 tips: closed.tips.iter().map(|id| hex(id)).collect(),
+            }),
+            taken_back: store.taken_back.as_ref().map(|back| TakenBack {
+                entries: back.entries,
+                keys: back.keys,
+                tip: hex(&back.tip),
+                seq: back.seq,
             }),
         }
     }

@@ -13,7 +13,10 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, EntryId, Seq},
-    protocol::entry::{Entry, Op, Parent},
+    protocol::{
+        entry::{Entry, Op, Parent},
+        fork::takes_back,
+    },
 };
 
 /// Absent parents as they are saved.
@@ -121,7 +124,8 @@ impl Reach {
     pub fn absent<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Parent> {
         let newest = |author| self.0.get(author).copied().unwrap_or(0);
         let parents = entry.header.parents.iter();
-        parents.filter(move |parent| parent.seq > newest(&parent.author))
+        parents
+            .filter(move |parent| parent.seq > newest(&parent.author) && !takes_back(entry, parent))
     }
 }
 

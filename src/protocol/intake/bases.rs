@@ -9,12 +9,20 @@ use std::collections::BTreeMap;
 
 use crate::{
     id::{Author, EntryId},
-    protocol::{entry::VerifiedEntry, frontier::FrontierTip},
+    protocol::{entry::Entry, frontier::FrontierTip},
 };
 
 /// The entry before a chain of entries that wait. `None`: the chain begins with the author's first
 /// entry.
 pub type Base = Option<FrontierTip>;
+
+/// Returns the entry before `entry` by `prev`.
+pub(super) fn before(entry: &Entry) -> Base {
+    entry.header.prev.map(|id| FrontierTip {
+        seq: entry.header.seq.saturating_sub(1),
+        id,
+    })
+}
 
 /// A walk from some tips back to their bases.
 #[derive(Debug, Default)]
@@ -47,11 +55,12 @@ impl Bases {
     }
 
     /// Goes on for at most `steps` entries and tips. Returns whether all bases are found. `kept`
-    /// returns the entry of an author that waits; it may differ from call to call.
-    pub fn advance<'a>(
+    /// returns the entry before one of an author that waits, or an earlier one before it if all between
+    /// them are known to wait; it may differ from call to call.
+    pub fn advance(
         &mut self,
         steps: usize,
-        kept: impl Fn(&Author, &EntryId) -> Option<&'a VerifiedEntry>,
+        kept: impl Fn(&Author, &EntryId) -> Option<Base>,
     ) -> bool {
         for _ in 0..steps {
             let next = || {
@@ -69,16 +78,13 @@ impl Bases {
             let base = match (self.known.get(&place.id), kept(&author, &place.id)) {
                 (Some(base), _) => *base,
                 (None, None) => Some(place),
-                (None, Some(entry)) => {
+                (None, Some(before)) => {
                     walk.passed.push(place.id);
-                    let Some(prev) = entry.header.prev else {
+                    let Some(before) = before else {
                         self.found(walk, None);
                         continue;
                     };
-                    walk.place = FrontierTip {
-                        seq: entry.header.seq.saturating_sub(1),
-                        id: prev,
-                    };
+                    walk.place = before;
                     self.walk = Some(walk);
                     continue;
                 }
@@ -103,7 +109,10 @@ impl Bases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::entry::tests::{AUTHOR_A, AUTHOR_B, entry};
+    use crate::protocol::entry::{
+        VerifiedEntry,
+        tests::{AUTHOR_A, AUTHOR_B, entry},
+    };
 
     // Entries 1 to `length` of one author.
     fn chain(secret: [u8; 32], length: u64) -> Vec<VerifiedEntry> {
@@ -127,7 +136,7 @@ mod tests {
     fn chain_leads_to_the_entry_before_it() {
         let chain = chain(AUTHOR_A, 9);
         let waits = pool(&chain[4..8]);
-        let kept = |_: &Author, id: &EntryId| waits.get(id).copied();
+        let kept = |_: &Author, id: &EntryId| waits.get(id).map(|entry| before(entry));
         let mut bases = Bases::new(chain.iter().map(tip).collect());
         assert!(bases.advance(usize::MAX, kept));
         let mut found = bases.into_found();
@@ -140,7 +149,7 @@ mod tests {
         }
         // From the first entry on there is nothing to look up.
         let waits = pool(&chain);
-        let kept = |_: &Author, id: &EntryId| waits.get(id).copied();
+        let kept = |_: &Author, id: &EntryId| waits.get(id).map(|entry| before(entry));
         let mut bases = Bases::new(vec![tip(&chain[8])]);
         assert!(bases.advance(usize::MAX, kept));
         assert_eq!(bases.into_found(), [(tip(&chain[8]), None)]);
@@ -153,7 +162,7 @@ mod tests {
         let asked = std::cell::Cell::new(0);
         let kept = |_: &Author, id: &EntryId| {
             asked.set(asked.get() + 1);
-            waits.get(id).copied()
+            waits.get(id).map(|entry| before(entry))
         };
         // Every place of the chain, and as many of entries that nobody has.
         let made_up = |seq| FrontierTip {

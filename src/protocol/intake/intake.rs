@@ -13,9 +13,13 @@ use crate::{
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         entry::{Entry, Parent, VerifiedEntry},
+        fork::takes_back,
         frontier::FrontierTip,
         heads::{Before, Head, Heads},
-        intake::{Absent, AbsentParents, Bases, Held, Lookup, Pending, Place, Refusal, Verdict},
+        intake::{
+            Absent, AbsentParents, Bases, Held, Lookup, Pending, Place, Refusal, Verdict,
+            bases::before,
+        },
         membership::{Standing, role::is_never_held},
     },
 };
@@ -338,8 +342,11 @@ impl Intake {
     /// readable, or is `None`.
     pub fn find_bases(&self, bases: &mut Bases, steps: usize) -> bool {
         bases.advance(steps, |author, id| {
-            let kept = self.held.get(id).or_else(|| self.strangers.get(id));
-            kept.filter(|entry| entry.author() == *author)
+            let strange = || {
+                let kept = self.strangers.get(id)?;
+                (kept.author() == *author).then(|| before(kept))
+            };
+            self.held.before(author, id).or_else(strange)
         })
     }
 
@@ -370,7 +377,7 @@ impl Intake {
         let stamped_ms = entry.header.hlc.wall_ms.saturating_sub(DRIFT_MS_MAX);
         let own = (!self.is_root || !is_never_held(entry)).then_some(stamped_ms);
         let prev = entry.header.prev.as_ref();
-        own.max(prev.and_then(|prev| self.held.due_ms(prev)))
+        own.max(prev.and_then(|prev| self.held.due_ms(&entry.author(), prev)))
     }
 
     pub(super) fn note_dropped(&mut self, entries: usize) {
@@ -487,6 +494,7 @@ impl Intake {
             let staged = self.group.get(&parent.id);
             heads.contains(parent)
                 || of_run(&parent.id)
+                || takes_back(entry, parent)
                 || staged.is_some_and(|it| is_at(it.place, &parent.author, parent.seq))
         };
         let mut places: BTreeMap<Author, Vec<FrontierTip>> = BTreeMap::new();

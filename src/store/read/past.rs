@@ -294,7 +294,9 @@ impl Shared {
             }
             superseded.extend(entry.header.parents.iter().copied());
             if !superseded.contains(&at) {
-                found.insert(at, (Head::of(&entry, op), op.clone()));
+                let mut head = Head::of(&entry, op);
+                head.taken_back = view.is_taken_back(&entry);
+                found.insert(at, (head, op.clone()));
             }
         }
         Ok(found)

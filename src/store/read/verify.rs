@@ -145,6 +145,11 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
                 Err(error) => return Err(error.into()),
             };
             *heads = heads.apply(&entry, op, &ancestors);
+            if view.is_taken_back(&entry)
+                && let Some(lowered) = heads.take_back(&entry.id)
+            {
+                *heads = lowered;
+            }
         }
     }
     verify_state(&view, expected, &mut report);

@@ -156,12 +156,16 @@ impl Writer {
             let is_reserved = self.config.root && reserved::claim(op).is_some();
             // Checked here, so that other writes of the group are not refused with this one.
             if !is_reserved
-                && let Some(newest) = heads.winner()
+                && let Some(newest) = heads.winner().filter(|head| !head.taken_back)
                 && let Err(refused) = self.check_not_held(StampedBy::Cited, newest.hlc)
             {
                 return Ok(Err(refused));
             }
-            let may_cite = |head: &&Head| !is_reserved || !self.is_far_ahead(head.hlc);
+            // An own head that was taken back may be far ahead, too: others write over it without it.
+            let may_cite = |head: &&Head| match is_reserved {
+                true => !self.is_far_ahead(head.hlc),
+                false => !head.taken_back || !self.members_would_hold(head.hlc),
+            };
             // A key with more heads is merged over several writes, the highest first, so that the
             // value is read back.
             let merged = heads.as_slice().iter().rev().filter(may_cite);
@@ -191,7 +195,7 @@ impl Writer {
     }
 
     // Returns whether an op of this node in the root store counts only with authority.
-    fn needs_authority(&self, op: &Op) -> bool {
+    pub(super) fn needs_authority(&self, op: &Op) -> bool {
         match reserved::claim(op) {
             Some(Claim::Act(_) | Claim::Authority | Claim::Founder(_)) => true,
             Some(Claim::Of(node)) => node != self.author(),
@@ -229,7 +233,7 @@ impl Writer {
     }
 
     // True for a stamp that this node would hold.
-    fn is_far_ahead(&self, hlc: Hlc) -> bool {
+    pub(super) fn is_far_ahead(&self, hlc: Hlc) -> bool {
         hlc.wall_ms.saturating_sub(DRIFT_MS_MAX) > self.clock.now_ms()
     }
 
@@ -247,13 +251,18 @@ impl Writer {
     }
 
     // Members within reach, if they were asked, would hold an entry that is stamped `hlc`.
-    fn check_not_held(&self, by: StampedBy, hlc: Hlc) -> Result<(), WriteError> {
+    pub(super) fn check_not_held(&self, by: StampedBy, hlc: Hlc) -> Result<(), WriteError> {
         match self.clock.members_ms() {
-            Some(members_ms) if hlc.wall_ms.saturating_sub(DRIFT_MS_MAX) > members_ms => {
-                Err(far_ahead(by, hlc, members_ms))
-            }
+            Some(members_ms) if self.members_would_hold(hlc) => Err(far_ahead(by, hlc, members_ms)),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Returns whether the members within reach would hold an entry that is stamped `hlc`. False if
+    /// their clocks are not known.
+    pub(super) fn members_would_hold(&self, hlc: Hlc) -> bool {
+        let members_ms = self.clock.members_ms();
+        members_ms.is_some_and(|ms| hlc.wall_ms.saturating_sub(DRIFT_MS_MAX) > ms)
     }
 
     /// Signs the entry of this node that comes after `tip`. Its stamp is above those of `tip` and
@@ -352,7 +361,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Stages an entry that this node has just signed on its tip. `heads`: of its keys, one an op.
+    /// Stages an entry that this node has just signed. `heads`: of its keys, one an op.
     ///
     /// # Errors
     /// As `stage`.
@@ -364,11 +373,9 @@ impl Transaction<'_> {
         let (intake, lookup) = self.writer().intake();
         let (destination, before) = match intake.place(entry, Some(heads), &lookup)? {
             Verdict::Append { branch, before } => (Destination::Branch(branch), before),
-            Verdict::Begin {
-                fork: false,
-                before,
-            } => (Destination::NewBranch, before),
-            // It was signed on the tip that intake sees.
+            // A fork only where this node goes on before entries that are stamped far ahead.
+            Verdict::Begin { before, .. } => (Destination::NewBranch, before),
+            // It was signed on an entry that intake sees.
             verdict => unreachable!("an own entry is not placed: {verdict:?}"),
         };
         self.stage(entry, destination, before, Origin::Local)

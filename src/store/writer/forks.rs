@@ -12,7 +12,7 @@ use crate::{
     protocol::{
         chain::Tip,
         entry::Entry,
-        fork::{ClosedTips, Fork, closed_by},
+        fork::{ClosedTips, Fork, closed_by, taken_back_by},
         membership::Standing,
     },
     store::writer::membership::Membership,
@@ -37,6 +37,10 @@ pub(super) struct Forks {
     staged: Vec<(Author, EntryId)>,
     // Committed, and not in the state's notes yet.
     unsaved: Vec<(Author, EntryId)>,
+    // Entries that were taken back, by the current group and since the last notes. The state has all of
+    // them.
+    staged_back: Vec<(Author, EntryId)>,
+    unsaved_back: Vec<(Author, EntryId)>,
 }
 
 impl Forks {
@@ -56,22 +60,31 @@ impl Forks {
             .extend(closed_by(entry).map(|tip| (author, tip)));
     }
 
+    /// Notes the entries that an entry which counts takes back.
+    pub(super) fn note_taken_back(&mut self, entry: &Entry) {
+        let author = entry.author();
+        self.staged_back
+            .extend(taken_back_by(entry).map(|place| (author, place.id)));
+    }
+
     /// Ends a group that is durable.
     pub(super) fn commit(&mut self) {
         for (author, tip) in self.staged.drain(..) {
             self.closed.insert(author, tip);
             self.unsaved.push((author, tip));
         }
+        self.unsaved_back.append(&mut self.staged_back);
     }
 
     /// Ends a group that was not written.
     pub(super) fn roll_back(&mut self) {
         self.staged.clear();
+        self.staged_back.clear();
     }
 
     /// Returns whether tips are noted and neither committed nor rolled back.
     pub(super) fn is_staging(&self) -> bool {
-        !self.staged.is_empty()
+        !self.staged.is_empty() || !self.staged_back.is_empty()
     }
 
     /// Returns those of the tips of `author` that are open.
@@ -82,6 +95,11 @@ impl Forks {
     /// Takes out the tips closed since the last call: they go into the state's notes.
     pub(super) fn take_unsaved(&mut self) -> Vec<(Author, EntryId)> {
         mem::take(&mut self.unsaved)
+    }
+
+    /// Takes out the entries taken back since the last call: they go into the state's notes.
+    pub(super) fn take_unsaved_back(&mut self) -> Vec<(Author, EntryId)> {
+        mem::take(&mut self.unsaved_back)
     }
 
     /// Returns the forks that the logs show, by author; of an author whose key is spent the first one.

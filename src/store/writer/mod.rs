@@ -3,7 +3,7 @@
 //! ```text
 //! queue -> actor -> draft (local writes) ---------\
 //!                -> intake (from elsewhere) -------> transaction -> log, state, bus, gossip
-//!                -> own_log, repair, mend, recount, rebuild, flush, expiry
+//!                -> own_log, repair, far_ahead, mend, recount, rebuild, flush, expiry
 //! ```
 //! The parts that these files share are in [`writer::Writer`].
 
@@ -11,6 +11,7 @@ pub(super) mod actor;
 pub(super) mod command;
 mod draft;
 mod expiry;
+pub(super) mod far_ahead;
 mod flush;
 pub(super) mod forks;
 mod group;

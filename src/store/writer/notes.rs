@@ -11,6 +11,7 @@
 //! | `a` entry with acts | author 32, seq 8, id 32 | - |
 //! | `g` entry that founds stores, and has no acts | author 32, seq 8, id 32 | count 4, then that many store ids of 16 |
 //! | `c` closed tip of a fork | author 32, id 32 | - |
+//! | `t` entry that its author has taken back | author 32, id 32 | - |
 //! | `o` absent parent | id 32 | - |
 //! | `w` author of absent parents | author 32 | - |
 //!
@@ -51,6 +52,8 @@ pub(super) enum Note {
     Founding(Founding),
     /// A tip that its author has closed.
     Closed { author: Author, tip: EntryId },
+    /// An entry that its author has taken back.
+    TakenBack { author: Author, id: EntryId },
     /// A parent that is not here and not waited for.
     Absent(EntryId),
     /// An author of such parents, of whom not all are noted.
@@ -73,6 +76,7 @@ mod kind {
     pub(super) const ACT: u8 = b'a';
     pub(super) const FOUNDING: u8 = b'g';
     pub(super) const CLOSED: u8 = b'c';
+    pub(super) const TAKEN_BACK: u8 = b't';
     pub(super) const ABSENT: u8 = b'o';
     pub(super) const ABSENT_OF: u8 = b'w';
 }
@@ -126,6 +130,11 @@ impl Note {
                 key.put_u8(kind::CLOSED);
                 key.put_slice(&author.0);
                 key.put_slice(&tip.0);
+            }
+            Self::TakenBack { author, id } => {
+                key.put_u8(kind::TAKEN_BACK);
+                key.put_slice(&author.0);
+                key.put_slice(&id.0);
             }
             Self::Absent(id) => {
                 key.put_u8(kind::ABSENT);
@@ -207,6 +216,10 @@ impl Note {
                 author: take_author(&mut key)?,
                 tip: take_id(&mut key)?,
             },
+            kind::TAKEN_BACK => Self::TakenBack {
+                author: take_author(&mut key)?,
+                id: take_id(&mut key)?,
+            },
             kind::ABSENT => Self::Absent(take_id(&mut key)?),
             kind::ABSENT_OF => Self::AbsentOf(take_author(&mut key)?),
             _unknown => return Some(None),
@@ -238,6 +251,8 @@ pub(super) struct Notes {
     pub(super) founding: Vec<Founding>,
     /// Tips that are closed.
     pub(super) closed: Vec<(Author, EntryId)>,
+    /// Entries that were taken back.
+    pub(super) taken_back: Vec<(Author, EntryId)>,
     /// Absent parents.
     pub(super) absent: AbsentParents,
 }
@@ -257,6 +272,7 @@ impl Notes {
                 Some(Note::Act { author, seq, id }) => notes.acts.push((author, seq, id)),
                 Some(Note::Founding(founding)) => notes.founding.push(founding),
                 Some(Note::Closed { author, tip }) => notes.closed.push((author, tip)),
+                Some(Note::TakenBack { author, id }) => notes.taken_back.push((author, id)),
                 Some(Note::Absent(id)) => {
                     notes.absent.ids.insert(id);
                 }

@@ -223,6 +223,9 @@ fn open_with_state(
     };
     let mut marks = Marks::new(&notes.marks);
     let mut forks = Forks::new(&notes.closed);
+    for (author, id) in &notes.taken_back {
+        state.take_back(*author, *id);
+    }
     absent.clone_from(&notes.absent);
     let mut intake = new_intake(config, notes.absent);
     let known: Vec<_> = notes.marks.into_values().collect();

@@ -17,6 +17,7 @@ use crate::{
     },
     protocol::{
         entry::{Entry, Op, VerifiedEntry},
+        fork::taken_back_by,
         frontier::{Frontier, FrontierTip},
         heads::{Before, Head, Heads},
         intake::{Intake, Reach},
@@ -210,6 +211,9 @@ impl Sources<'_> {
         if !self.membership.counts(&author, place, self.logs.reader())? {
             return Ok(Ok(()));
         }
+        if let Err(what) = self.take_back(state, entry)? {
+            return Ok(Err(what));
+        }
         for absent in reach.absent(entry) {
             self.intake.absent().add(absent);
         }
@@ -226,6 +230,40 @@ impl Sources<'_> {
             Err(StateError::Damaged { what }) => Ok(Err(what)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    // Notes the entries that `entry` takes back, and lowers the heads of those that are applied: in a
+    // replay onto a state they may be. The inner error: the state is damaged.
+    fn take_back(
+        &mut self,
+        state: &mut State,
+        entry: &VerifiedEntry,
+    ) -> Result<Result<(), String>, OpenError> {
+        self.forks.note_taken_back(entry);
+        for place in taken_back_by(entry) {
+            if !state.take_back(entry.author(), place.id) {
+                continue;
+            }
+            let taken = match self
+                .logs
+                .reader()
+                .entry(&entry.author(), place.seq, &place.id)
+            {
+                Ok(Some((taken, _record))) => taken,
+                Ok(None) => continue,
+                Err(LogError::Damaged(found)) => {
+                    self.membership.note_unreadable(found);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match state.lower(&taken.id, taken.ops.iter().map(Op::key)) {
+                Ok(_lowered) => {}
+                Err(StateError::Damaged { what }) => return Ok(Err(what)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Ok(()))
     }
 
     // A head of which damage hides whether it is an ancestor stays, and the state is marked as

@@ -13,6 +13,7 @@ use crate::{
     protocol::{
         change::Change,
         entry::Op,
+        fork::taken_back_by,
         frontier::FrontierTip,
         heads::Heads,
         membership::{Standing, role::role_key, spent::Standings},
@@ -153,6 +154,10 @@ impl Writer {
                     let counted = counts(&before, author, at)?;
                     let same = counted.is_some() && counted == counts(&now, author, at)?;
                     if !same && let Ok(entry) = branch.read_entry(&record) {
+                        // The entries that it takes back may be anywhere.
+                        if taken_back_by(&entry).next().is_some() {
+                            return Ok(None);
+                        }
                         // Copies: a slice of the record would keep all that was read with it.
                         for key in entry.ops.iter().map(Op::key) {
                             if keys.insert(Bytes::copy_from_slice(key)) {

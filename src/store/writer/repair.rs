@@ -1,5 +1,5 @@
-//! Repair: gives up lost entries of this node's own log, and closes its fork, so that it can write
-//! again.
+//! Repair: gives up lost entries of this node's own log, goes on before entries that are stamped far
+//! ahead, and closes its fork, so that it can write again.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::{
     protocol::fork::closed_by,
     store::{
         WriteError,
-        writer::{health::Health, transaction::Transaction, writer::Writer},
+        writer::{far_ahead::TakenBack, health::Health, transaction::Transaction, writer::Writer},
     },
 };
 
@@ -47,6 +47,9 @@ impl fmt::Display for LostEntries {
 pub struct Repaired {
     /// Entries of this node's own log that were given up.
     pub lost: Vec<LostEntries>,
+    /// Entries of this node's own log that were taken back, because they were stamped far ahead;
+    /// `None` when there were none.
+    pub taken_back: Option<TakenBack>,
     /// Fork of this node's own log that was closed; `None` when there was none.
     pub closed: Option<ClosedFork>,
 }
@@ -63,19 +66,22 @@ pub struct ClosedFork {
 }
 
 impl Writer {
-    /// Gives up what is gone of this node's own log, then closes its fork.
+    /// Gives up what is gone of this node's own log, takes back what is stamped far ahead, then closes
+    /// its fork.
     ///
     /// # Errors
     /// The store takes no writes; this node may not write anyway; files cannot be written.
     pub(super) fn repair(&mut self) -> Result<Repaired, WriteError> {
         self.health.check_writable()?;
         let lost = self.give_up()?;
+        let taken_back = self.go_on_before_far_ahead()?;
         let mut transaction = Transaction::begin(self)?;
         let closed = transaction.close_own_fork()?;
         let aftermath = transaction.commit()?;
         self.follow_up(aftermath);
         Ok(Repaired {
             lost,
+            taken_back,
             closed: closed.map(|entry| ClosedFork {
                 entry: entry.id,
                 seq: entry.header.seq,

@@ -28,6 +28,7 @@ use crate::{
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         entry::{Op, VerifiedEntry},
+        fork::taken_back_by,
         frontier::FrontierTip,
         heads::{Before, Head},
         membership::reserved::Counting,
@@ -167,6 +168,8 @@ impl<'a> Transaction<'a> {
         }
         let changes = writer.state.stage_over(entry, before)?;
         writer.forks.note(entry);
+        self.take_back(entry)?;
+        let writer = &mut *self.writer;
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
             let Some(staged) = staged else { continue };
             if let Some(ms) = staged.after.winner().and_then(Head::expires_ms) {
@@ -295,6 +298,38 @@ impl<'a> Transaction<'a> {
         };
         drop(self.writer.health.set(poisoned));
         Err(WriteError::Poisoned { reason })
+    }
+
+    // Lowers the heads of the entries that `entry` takes back. Each is read once, so this takes no more
+    // than to read all that its author wrote.
+    fn take_back(&mut self, entry: &VerifiedEntry) -> Result<(), WriteFailure> {
+        self.writer.forks.note_taken_back(entry);
+        let author = entry.author();
+        for place in taken_back_by(entry) {
+            let writer = &mut *self.writer;
+            if !writer.state.take_back(author, place.id) {
+                continue;
+            }
+            let staged = self.changes.iter().filter(|it| it.entry.id == place.id);
+            let mut keys: Vec<Bytes> = staged.map(|change| change.key.clone()).collect();
+            match writer.logs.reader().entry(&author, place.seq, &place.id) {
+                Ok(found) => {
+                    let ops = found.iter().flat_map(|(entry, _record)| entry.ops.iter());
+                    keys.extend(ops.map(Op::key).cloned());
+                }
+                Err(LogError::Damaged(found)) => writer.membership.note_unreadable(found),
+                Err(error) => return Err(WriteFailure::unreadable(error)),
+            }
+            let arrived_ms = writer.arrived_ms;
+            for (key, Staged { before, after }) in writer.state.lower(&place.id, &keys)? {
+                let same =
+                    before.winner().map(|head| head.id) == after.winner().map(|head| head.id);
+                if !same && let Some(change) = Change::retract(key, &before, after, arrived_ms) {
+                    self.changes.push(Arc::new(change));
+                }
+            }
+        }
+        Ok(())
     }
 
     // Remembers a local entry for gossip, if the net listens.

@@ -138,8 +138,11 @@ pub(super) fn derived_notes(
     let acts = membership.take_unsaved().into_iter();
     let closed = forks.take_unsaved().into_iter();
     let closed = closed.map(|(author, tip)| Note::Closed { author, tip });
+    let back = forks.take_unsaved_back().into_iter();
+    let back = back.map(|(author, id)| Note::TakenBack { author, id });
     let (absent, authors) = intake.absent().take_unsaved();
     let absent = absent.into_iter().map(Note::Absent);
     let authors = authors.into_iter().map(Note::AbsentOf);
-    acts.chain(closed).chain(absent).chain(authors).collect()
+    let of_forks = closed.chain(back);
+    acts.chain(of_forks).chain(absent).chain(authors).collect()
 }

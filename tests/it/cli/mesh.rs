@@ -231,7 +231,20 @@ fn conflict_is_listed_and_removed_node_is_out() {
     // A writer lets nobody in, and removes nobody.
     let refused = b.run(&["invite"]);
     assert_eq!(refused.code, 4, "{refused}");
-    let ran = a.run(&["peer", "remove", "writer"]);
+    let unasked = a.run(&["peer", "remove", "writer"]);
+    assert_eq!(unasked.code, 2, "{unasked}");
+    for part in [
+        "asks before it removes node",
+        "(writer, writer)",
+        "add --yes",
+    ] {
+        assert!(unasked.stderr.contains(part), "{unasked}");
+    }
+    assert!(
+        a.run(&["peers"]).raw.contains("online"),
+        "it is still a member"
+    );
+    let ran = a.run(&["peer", "remove", "writer", "--yes"]);
     assert_eq!(ran.code, 0, "{ran}");
     soon("the connection is closed", || {
         !b.run(&["peers"]).raw.contains("online")

@@ -7,10 +7,11 @@ use lattice::{
     Node, NodeConfig, Store,
     clock::Clock,
     id::StoreId,
-    limits::{DRIFT_MS_MAX, PARENTS_MAX, STAMP_MS_MAX},
+    limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PARENTS_MAX, STAMP_MS_MAX, VALUE_BYTES_MAX},
     protocol::{
         change::Kind,
         entry::{Header, Op, VerifiedEntry, sign},
+        frontier::FrontierTip,
         hlc::Hlc,
         membership::role::{Act, Role, Tips, role_key},
     },
@@ -336,4 +337,48 @@ async fn a_clock_that_jumped_ahead_and_back_ends_leases_in_time() {
     );
     clock.set(NOW_MS + 600);
     assert_eq!(kind(&mut watch).await, Kind::Expire);
+}
+
+// A held branch that is larger than the pool was fetched again in each sync, up to what is dropped again.
+#[tokio::test(flavor = "multi_thread")]
+async fn held_branch_beyond_the_pool_is_not_asked_for_again() {
+    let clock = Clock::manual(NOW_MS);
+    let config = store::config(STORE, AUTHOR_A, &clock, MemDisk::default());
+    let store = Store::open(config).await.unwrap();
+    let mut ahead = Writer::new(AUTHOR_B, STORE);
+    let value = "v".repeat(VALUE_BYTES_MAX);
+    let count = HELD_BYTES_MAX / VALUE_BYTES_MAX + 4;
+    // The first two are stamped now. Several have one stamp but for the counter.
+    let mut entries = Vec::new();
+    for number in 0..count {
+        let far_ms = if number < 2 { 0 } else { 2 * DRIFT_MS_MAX };
+        let now_ms = NOW_MS + far_ms + number as u64 / 3;
+        let ops = vec![put(&format!("/{number}"), &value)];
+        entries.push(ahead.write(now_ms, ops, BTreeSet::new(), false));
+    }
+    let tip = |entry: &VerifiedEntry| (entry.author(), FrontierTip::of(entry));
+    let last = tip(entries.last().unwrap());
+    assert_eq!(store.lacks(vec![last]).await.unwrap(), [last]);
+    drop(acts::take_in(&store, &entries).await);
+    let held = store.status().await.held_entries;
+    assert!(held < count - 2, "some were dropped: {held}");
+    assert_eq!(store.lacks(vec![last]).await.unwrap(), [], "not now");
+    let between = tip(&entries[count - 2]);
+    let unknown = (last.0, FrontierTip { seq: 3, ..last.1 });
+    for tip in [between, unknown] {
+        assert_eq!(
+            store.lacks(vec![tip]).await.unwrap().len(),
+            1,
+            "only the end"
+        );
+    }
+    // They are due: what was dropped is asked for, and then all of it is here.
+    clock.set(NOW_MS + DRIFT_MS_MAX + count as u64);
+    while store.frontier().seq(&last.0) < 2 + held as u64 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(store.lacks(vec![last]).await.unwrap(), [last]);
+    drop(acts::take_in(&store, &entries).await);
+    assert_eq!(store.frontier().tips(&last.0), [last.1]);
+    assert_eq!(store.lacks(vec![last]).await.unwrap(), []);
 }

@@ -77,6 +77,7 @@ fn s19_state_row_v1_is_read_v2_round_trip() {
         id: EntryId([n + 100; 32]),
         seq: u64::from(n) << 40,
         content,
+        taken_back: false,
     };
     let value = |value, expires_ms| Content::Value { value, expires_ms };
     let heads = Heads::new(vec![

@@ -101,14 +101,14 @@ impl Field {
 }
 
 /// How `node` is in the eyes of `peer`.
-pub(super) fn status_at(peer: &Peer, node: &Author) -> PeerStatus {
+pub(in crate::mesh) fn status_at(peer: &Peer, node: &Author) -> PeerStatus {
     let mut peers = peer.net.peers().into_iter();
     let found = peers.find(|status| status.node == *node);
     found.expect("it is a member")
 }
 
 /// Asks until there is an answer.
-pub(super) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+pub(in crate::mesh) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let asking = async {
         loop {
             if let Some(answer) = ask().await {

@@ -6,7 +6,7 @@
 
 mod acks;
 mod answers;
-mod attacker;
+pub(super) mod attacker;
 mod crowds;
 mod forks;
 mod gossip;

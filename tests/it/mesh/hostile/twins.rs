@@ -81,6 +81,64 @@ async fn b1_copied_directory_loses_nothing() {
     field.stop().await;
 }
 
+// Two copies run at the same time and are connected to one member. The member had the proof of their
+// fork within milliseconds; the two learned of it with their next timed sync, and wrote on for 13 to
+// 37 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_copies_that_run_together_are_told_at_once() {
+    // 40 ms when nothing else runs.
+    const AT_ONCE: Duration = Duration::from_secs(5);
+    let field = Field::new().await;
+    let c = Peer::new("c").await;
+    c.join(&field.a, Role::Writer).await;
+    let dir = c.stop().await;
+    let twin = copied(&dir);
+    field.b.net.stop().await;
+    let (c, twin) = (Peer::at(dir, "c").await, Peer::at(twin, "c").await);
+    for peer in [&c, &twin] {
+        until("it is connected", async || {
+            status_at(peer, &field.a.node.id()).online.then_some(())
+        })
+        .await;
+    }
+    // One after the other: the second one goes on after the entry of the first one.
+    for (one, other, key) in [(&c, &twin, "/1"), (&twin, &c, "/2")] {
+        let began = std::time::Instant::now();
+        one.node.root().put(key, "alone").await.unwrap();
+        has(&other.node.root(), key, "alone").await;
+        let took = began.elapsed();
+        println!("{key} is at the other copy after {took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
+    }
+    // Both at once.
+    let (one, other) = (c.node.root(), twin.node.root());
+    let wrote = tokio::join!(one.put("/3", "c"), other.put("/3", "twin"));
+    let began = std::time::Instant::now();
+    for written in [wrote.0, wrote.1] {
+        written.unwrap();
+    }
+    for root in [&one, &other] {
+        until("it knows of the fork", async || {
+            let forks = root.status().await.forks;
+            (!forks.is_empty()).then_some(())
+        })
+        .await;
+        let refused = root.put("/4", "refused").await;
+        let is_fork = matches!(refused, Err(WriteError::OwnFork { .. }));
+        assert!(is_fork, "{refused:?}");
+    }
+    let took = began.elapsed();
+    println!("both copies refuse after {took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
+    let closed = one.repair().await.unwrap().closed;
+    assert!(closed.is_some(), "there is something to repair");
+    drop((one, other));
+    assert_eq!(status_at(&field.a, &c.node.id()).strikes, 0);
+    twin.stop().await;
+    c.stop().await;
+    field.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn b2_node_alone_writes_after_a_moment() {
     let field = Field::new().await;
