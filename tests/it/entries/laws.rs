@@ -17,7 +17,10 @@ use lattice::{
 use proptest::{collection::vec, option, prelude::*};
 
 use crate::support::{
-    model::{AUTHOR_A, AUTHOR_B, AUTHORS, Node, Replica, author_of, delete, header, key_of, put},
+    model::{
+        AUTHOR_A, AUTHOR_B, AUTHOR_C, AUTHORS, Node, Replica, author_of, delete, header, key_of,
+        put,
+    },
     random::{Random, for_each_seed},
 };
 
@@ -156,6 +159,46 @@ fn all_orders_of_three_give_equal_heads() {
         orders > 20_000 && forks > 500,
         "{orders} orders, {forks} forks"
     );
+}
+
+// Two branches of one author, one of which another author cites, and a reference with a wrong stamp.
+#[test]
+fn all_orders_of_seven_on_two_branches_give_equal_heads() {
+    let write = |secret, before: Option<&VerifiedEntry>, wall_ms, parents: Vec<Parent>| {
+        let header = Header {
+            seq: before.map_or(1, |before| before.header.seq + 1),
+            prev: before.map(|before| before.id),
+            parents,
+            ..header(wall_ms)
+        };
+        sign(&key_of(secret), header, vec![put("/k", "v")]).unwrap()
+    };
+    let first = write(AUTHOR_A, None, 1, Vec::new());
+    let second = write(AUTHOR_A, Some(&first), 2, Vec::new());
+    let left = write(AUTHOR_A, Some(&second), 3, Vec::new());
+    let right = write(AUTHOR_A, Some(&second), 9, Vec::new());
+    let left_end = write(AUTHOR_A, Some(&left), 4, Vec::new());
+    let cites = write(AUTHOR_B, None, 10, vec![right.as_parent()]);
+    let wrong = Parent {
+        hlc: Hlc::new(5, 0).unwrap(),
+        ..left_end.as_parent()
+    };
+    let lies = write(AUTHOR_C, None, 11, vec![wrong]);
+    let heads = [&left_end, &cites, &lies].map(|entry| entry.id);
+    let entries = [
+        first,
+        second,
+        left,
+        right,
+        left_end.clone(),
+        cites,
+        lies.clone(),
+    ];
+    assert_eq!(deliver_in_all_orders(&entries), 5040);
+    let mut node = Node::new();
+    entries.iter().for_each(|entry| node.receive(entry));
+    let found = node.replica.heads[&Bytes::from_static(b"/k")].as_slice();
+    assert_eq!(found.iter().map(|head| head.id).collect::<Vec<_>>(), heads);
 }
 
 #[test]
