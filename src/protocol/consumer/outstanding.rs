@@ -124,6 +124,9 @@ impl Outstanding {
                     attempts,
                     state,
                 } => {
+                    if matches!(state, State::Taken { detached, .. } if !detached) {
+                        orphans.push(number);
+                    }
                     let id = ChangeId::of(&change);
                     let item = Item {
                         id,
@@ -132,10 +135,6 @@ impl Outstanding {
                         state,
                     };
                     all.add(number, item);
-                    let state = all.changes.get(&number).map(|item| item.state);
-                    if matches!(state, Some(State::Taken { detached, .. }) if !detached) {
-                        orphans.push(number);
-                    }
                 }
             }
             all.saved.insert(number);
@@ -489,24 +488,16 @@ impl Outstanding {
         number
     }
 
-    fn add(&mut self, number: u64, mut item: Item) {
+    fn add(&mut self, number: u64, item: Item) {
         let key = item.change.key.clone();
         self.key_bytes = self.key_bytes.saturating_add(key.len());
         self.by_id.insert(item.id, number);
-        let lane = self.lanes.entry(key).or_default();
-        lane.insert(number);
-        let is_first = lane.first() == Some(&number);
-        // O3: rows that say otherwise are not from one moment.
-        if !is_first && matches!(item.state, State::Taken { .. }) {
-            item.state = State::Waiting {
-                due_ms: 0,
-                late: false,
-            };
-            self.touched.insert(number);
-        }
         let state = item.state;
         let before = self.changes.insert(number, item);
         assert!(before.is_none(), "O1: number {number} names two changes");
+        let lane = self.lanes.entry(key).or_default();
+        lane.insert(number);
+        let is_first = lane.first() == Some(&number);
         match state {
             State::Taken { deadline_ms, .. } => {
                 self.taken.insert((deadline_ms, number));

@@ -99,7 +99,6 @@ impl Intake {
                     }
                 }
             }
-            let heads = log.heads(next)?;
             // Exactly as it is looked up once the run is staged: a reference that is false in author or
             // seq waits.
             let of_run = |parent: &Parent| {
@@ -107,7 +106,9 @@ impl Intake {
                 let mut run = run.iter();
                 run.any(|entry| (entry.author(), entry.header.seq, entry.id) == place)
             };
-            if let Some(missing) = self.missing_parent(next, &heads, log, of_run)? {
+            // In the log, not among the heads: an earlier entry of the run may supersede a head that
+            // cannot be read.
+            if let Some(missing) = self.missing_parent(next, &[], log, of_run)? {
                 return Ok(self.wait_for(entry, missing));
             }
             before = Some(next);
