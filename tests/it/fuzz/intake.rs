@@ -286,11 +286,14 @@ impl Node {
         let due = self.intake.take_due(u64::MAX);
         self.offer_all(due, seen);
         self.commit(seen);
-        // A pass in which none is new may still set entries aside.
+        // As syncs bring them: causes before effects. A pass in which none is new may still set entries
+        // aside.
+        let mut entries = entries.to_vec();
+        entries.sort_by_key(|entry| entry.order());
         let mut quiet = 0;
         while quiet < 2 {
             let count = self.world.replica.entries.len();
-            for entry in entries {
+            for entry in &entries {
                 self.receive(entry, seen);
                 self.commit(seen);
             }
