@@ -3,6 +3,7 @@
 
 pub mod acts;
 mod causes;
+mod costs;
 mod fork;
 mod golden;
 mod hostile;
