@@ -49,8 +49,9 @@ impl History {
         let mut history = Self::default();
         for step in 0..random.below(14) {
             let author = any_node(random);
-            let entry =
-                EntryId(*blake3::hash(&(step as u64 + random.bits()).to_le_bytes()).as_bytes());
+            let entry = EntryId(
+                *blake3::hash(&(random.bits().wrapping_add(step as u64)).to_le_bytes()).as_bytes(),
+            );
             let own = history.acts.iter().filter(|acts| acts.author == author);
             let own: Vec<FrontierTip> = own.map(Acts::tip).collect();
             // Mostly the newest, sometimes a fork, sometimes a place out of this world.
@@ -89,7 +90,8 @@ impl History {
         match self.acts.get(random.below(self.acts.len() + 1)) {
             Some(acts) => acts.entry,
             // The id that stands for the creator's authority, and one that never comes.
-            None => EntryId([random.below(2) as u8 * 9; 32]),
+            None if random.once_in(2) => EntryId([0; 32]),
+            None => EntryId([9; 32]),
         }
     }
 

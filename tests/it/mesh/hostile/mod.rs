@@ -7,6 +7,7 @@
 mod acks;
 mod answers;
 mod attacker;
+mod contents;
 mod crowds;
 mod gossip;
 mod invites;
@@ -16,6 +17,7 @@ mod sleep;
 mod stores;
 mod strangers;
 mod sync;
+mod table;
 mod twins;
 
 use std::{collections::VecDeque, time::Duration};
