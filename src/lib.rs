@@ -96,5 +96,27 @@ pub mod state;
 pub mod store;
 pub mod wire;
 
+// The mutator of the fuzz targets, for decoders that are not public.
+#[cfg(test)]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "it is shared with the integration tests"
+)]
+#[path = "../tests/it/support/mutator.rs"]
+mod mutator;
+#[cfg(test)]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "it is shared with the integration tests"
+)]
+#[path = "../tests/it/support/random.rs"]
+mod random;
+
 pub use node::{Node, NodeConfig};
 pub use store::{Store, Watch, WatchEvent, WatchOptions};

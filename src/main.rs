@@ -6,6 +6,27 @@
 )]
 
 mod cli;
+// The mutator of the fuzz targets, for decoders that are not public.
+#[cfg(test)]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "it is shared with the integration tests"
+)]
+#[path = "../tests/it/support/mutator.rs"]
+mod mutator;
+#[cfg(test)]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "it is shared with the integration tests"
+)]
+#[path = "../tests/it/support/random.rs"]
+mod random;
 
 use std::process::ExitCode;
 

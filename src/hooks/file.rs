@@ -220,7 +220,10 @@ const FILE: &str = "hooks.toml";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hooks::hook::{Mode, Span};
+    use crate::{
+        hooks::hook::{Mode, Span},
+        mutator::{Corpus, fuzz},
+    };
 
     fn parse(text: &str) -> Result<HookTable, String> {
         let file = HooksFile::of(Path::new("data"));
@@ -285,5 +288,30 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), by_hand);
         let mode = fs::metadata(dir.path().join(FILE)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn l14_any_text_is_hooks_or_a_mistake_with_its_place() {
+        let texts = [
+            "[a]\non = \"/\"\nrun = [\"x\", \"y z\"]\nmode = \"batch\"\ntimeout = \"5s\"\n",
+            "# comment\n[b]\non = \"/b\"\nhttp = \"http://127.0.0.1:1/x\"\nparallel = 3\n",
+        ];
+        fuzz(&Corpus::new(texts), |input| {
+            let text = String::from_utf8_lossy(input);
+            let file = HooksFile::of(Path::new("data"));
+            match file.parse(&text) {
+                Ok(hooks) => {
+                    assert!(hooks.len() <= HOOKS_MAX);
+                    assert!(hooks.iter().all(|(name, hook)| hook.check(name).is_ok()));
+                    true
+                }
+                Err(HooksFileError::Invalid { line, column, .. }) => {
+                    assert!(line >= 1 && line <= text.matches('\n').count() + 1);
+                    assert!(column >= 1);
+                    false
+                }
+                Err(other) => panic!("{other}"),
+            }
+        });
     }
 }

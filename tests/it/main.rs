@@ -17,6 +17,7 @@ mod cli;
 mod consumers;
 mod entries;
 mod faults;
+mod fuzz;
 mod guarantees;
 #[cfg(feature = "hooks")]
 mod hooks;

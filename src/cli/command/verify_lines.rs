@@ -362,3 +362,70 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 const VERDICTS_AHEAD: usize = 64;
 
 const _: () = assert!(LINE_BYTES_MAX >= ENTRY_BYTES_MAX * 4 / 3 + 6 * VALUE_BYTES_MAX + (1 << 20));
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+    use lattice::protocol::entry::{Header, Op, sign};
+
+    use super::*;
+    use crate::mutator::{Corpus, fuzz};
+
+    // The line of a put that is really signed.
+    fn honest_line() -> String {
+        let header = Header {
+            store: StoreId([5; 16]),
+            seq: 1,
+            prev: None,
+            hlc: Hlc {
+                wall_ms: 1_700_000_000_000,
+                counter: 2,
+            },
+            atomic: false,
+            cause: None,
+            parents: Vec::new(),
+        };
+        let op = Op::Put {
+            key: "/a".into(),
+            value: "v".into(),
+            expires_ms: None,
+        };
+        let entry = sign(&SigningKey::from_bytes(&[7; 32]), header, vec![op]).unwrap();
+        format!(
+            r#"{{"type":"put","key":"/a","value":"v","entry":"{}","author":"{}","seq":1,"wall_ms":1700000000000,"counter":2,"op_index":0,"op_count":1,"atomic":false,"proof":"{}"}}"#,
+            entry.id,
+            entry.author(),
+            BASE64_STANDARD.encode(entry.signed.encode()),
+        )
+    }
+
+    #[test]
+    fn l9_b8_changed_line_is_never_taken_for_another_signed_one() {
+        let rules = Rules {
+            authors: BTreeSet::new(),
+            store: None,
+            allow_missing: false,
+        };
+        fuzz(&Corpus::new([honest_line()]), |input| {
+            match rules.judge(Ok(input.to_vec())) {
+                Verdict::Good(author, store) => {
+                    // The signed fields are as they were; spaces, other fields, escapes are free.
+                    let line: Line = serde_json::from_slice(input).unwrap();
+                    let key = line.key.map(String::into_bytes);
+                    let key = key.or_else(|| Some(decode("key", &line.key_base64?).ok()?.into()));
+                    assert_eq!(key.as_deref(), Some(&b"/a"[..]));
+                    assert_eq!(
+                        (line.seq, line.op_index, line.expires_ms),
+                        (Some(1), Some(0), None)
+                    );
+                    assert_eq!(store, StoreId([5; 16]));
+                    let named = line.author.and_then(|author| author.parse().ok());
+                    assert_eq!(named, Some(author));
+                    true
+                }
+                Verdict::Missing => panic!("a proof is asked for"),
+                Verdict::NoChange | Verdict::False(_) => false,
+            }
+        });
+    }
+}

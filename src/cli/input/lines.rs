@@ -257,6 +257,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutator::{Corpus, fuzz};
 
     fn tsv(line: &[u8]) -> Result<api::Op, LineError> {
         parse(Format::Tsv, Dialect::Put, line)
@@ -348,5 +349,31 @@ mod tests {
         assert_eq!(lines.next_chunk().0.ops.len(), 1);
         assert_eq!(lines.next_chunk().0.ops.len(), 1);
         assert_eq!(lines.next_chunk().1, Some(Ok(())));
+    }
+
+    #[test]
+    fn l9_any_line_is_an_op_or_a_mistake() {
+        let lines = [
+            "put\t/a\tb\tc",
+            r#"{"key": "/a", "value": "x", "ttl_ms": 5}"#,
+            r#"{"key_base64": "/w==", "delete": true}"#,
+        ];
+        fuzz(&Corpus::new(lines), |input| {
+            let forms = [
+                (Format::Tsv, Dialect::Put),
+                (Format::Tsv, Dialect::Batch),
+                (Format::Json, Dialect::Batch),
+            ];
+            let mut is_op = false;
+            for (format, dialect) in forms {
+                let Ok(op) = parse(format, dialect, input) else {
+                    continue;
+                };
+                assert!(op.key.len() + op.value.len() <= input.len());
+                assert!((1..=KEY_BYTES_MAX).contains(&op.key.len()));
+                is_op = true;
+            }
+            is_op
+        });
     }
 }

@@ -45,6 +45,7 @@ fn quoted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutator::{Corpus, fuzz};
 
     #[test]
     fn words_are_split_as_in_sh() {
@@ -58,5 +59,19 @@ mod tests {
         assert!(words("  ").is_empty());
         assert_eq!(split("put 'a"), Err(Unfinished('\'')));
         assert_eq!(split("put \\"), Err(Unfinished('\\')));
+    }
+
+    #[test]
+    fn l9_any_line_is_words_or_a_mistake() {
+        let lines = ["put /a 'b c' \"d\\n\"", "get x\\ y # z", "''"];
+        fuzz(&Corpus::new(lines), |input| {
+            let line = String::from_utf8_lossy(input);
+            let Ok(words) = split(&line) else {
+                return false;
+            };
+            let letters: usize = words.iter().map(String::len).sum();
+            assert!(letters <= line.len() && words.len() <= line.len());
+            true
+        });
     }
 }

@@ -96,6 +96,7 @@ const MS_DIGITS_MIN: usize = 12;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutator::{Corpus, fuzz};
 
     #[test]
     fn brief_time_has_twelve_columns() {
@@ -120,5 +121,27 @@ mod tests {
         assert!(parse_when("1960-01-01").is_err());
         assert!(parse_when("yesterday").is_err());
         assert_eq!(When::Ago(Duration::from_secs(1)).at_ms(5000), 4000);
+    }
+
+    #[test]
+    fn t4_l9_any_text_is_a_time_or_a_mistake() {
+        let texts = [
+            "2h",
+            "2026-11-22T10:00:00Z",
+            "2026-11-22 10:00",
+            "1700000000000",
+        ];
+        fuzz(&Corpus::new(texts), |input| {
+            let text = String::from_utf8_lossy(input);
+            let Ok(when) = parse_when(&text) else {
+                return false;
+            };
+            for now_ms in [0, 1_700_000_000_000, u64::MAX] {
+                let at_ms = when.at_ms(now_ms);
+                assert!(matches!(when, When::At(_)) || at_ms <= now_ms);
+                assert!(!brief(at_ms, now_ms).is_empty());
+            }
+            true
+        });
     }
 }

@@ -42,3 +42,37 @@ impl Row {
         (row.genesis.store() == row.id).then_some(row)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutator::{Corpus, fuzz};
+
+    #[test]
+    fn s20_any_bytes_are_a_row_or_none() {
+        let genesis = Genesis {
+            creator: Author([7; 32]),
+            nonce: [9; 32],
+        };
+        let row = |name: &str, root| Row {
+            id: genesis.store(),
+            name: name.to_owned(),
+            root,
+            genesis,
+        };
+        let id = genesis.store().0;
+        let rows = [row("root", true), row("", false), row("Zoë's", false)];
+        let corpus = Corpus::new(rows.iter().map(Row::encode));
+        fuzz(&corpus, |input| {
+            let Some(row) = Row::decode(&id, input) else {
+                return false;
+            };
+            assert_eq!(Row::decode(&id, &row.encode()), Some(row.clone()));
+            assert!(row.name.len() < input.len());
+            true
+        });
+        fuzz(&Corpus::new([id]), |id| {
+            Row::decode(id, &rows[0].encode()).is_some()
+        });
+    }
+}

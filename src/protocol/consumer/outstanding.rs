@@ -122,8 +122,13 @@ impl Outstanding {
                 Place::Outstanding {
                     change,
                     attempts,
-                    state,
+                    mut state,
                 } => {
+                    // O3: a row that says otherwise is not from the same moment as the others.
+                    if all.lanes.contains_key(&change.key) && matches!(state, State::Taken { .. }) {
+                        state = State::AT_ONCE;
+                        all.touched.insert(number);
+                    }
                     if matches!(state, State::Taken { detached, .. } if !detached) {
                         orphans.push(number);
                     }
@@ -473,16 +478,12 @@ impl Outstanding {
     fn push(&mut self, id: ChangeId, change: ChangeRef) -> u64 {
         let number = self.next_number;
         self.next_number = number.saturating_add(1);
-        let state = State::Waiting {
-            due_ms: 0,
-            late: false,
-        };
         self.touched.insert(number);
         let item = Item {
             id,
             change,
             attempts: 0,
-            state,
+            state: State::AT_ONCE,
         };
         self.add(number, item);
         number

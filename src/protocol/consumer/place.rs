@@ -39,6 +39,14 @@ pub enum State {
     },
 }
 
+impl State {
+    /// Of a change that may be taken at once.
+    pub const AT_ONCE: Self = Self::Waiting {
+        due_ms: 0,
+        late: false,
+    };
+}
+
 /// Why a change became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeathReason {

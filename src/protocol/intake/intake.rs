@@ -153,7 +153,7 @@ impl Intake {
         let (Verdict::Append { before, .. } | Verdict::Begin { before, .. }) = &verdict else {
             return Ok(verdict);
         };
-        match self.missing_parent(entry, &before.heads, log, |_id| false)? {
+        match self.missing_parent(entry, &before.heads, log, |_parent| false)? {
             None => Ok(verdict),
             Some(parent) => Ok(self.wait_for(entry, parent)),
         }
@@ -477,13 +477,13 @@ impl Intake {
     // Returns a parent that the entry waits for. A reference with a wrong stamp is no reason to
     // refuse the entry, because a node that never gets the parent could not refuse it: it supersedes
     // nothing. `heads`: of the entry's keys. Most parents are among them and need no look into the
-    // log. `of_run`: whether an entry is staged together with this one.
+    // log. `of_run`: whether a parent is staged together with this entry.
     pub(super) fn missing_parent<L: Lookup>(
         &mut self,
         entry: &Entry,
         heads: &[Heads],
         log: &L,
-        of_run: impl Fn(&EntryId) -> bool,
+        of_run: impl Fn(&Parent) -> bool,
     ) -> Result<Option<EntryId>, L::Error> {
         let heads: Vec<Parent> = heads
             .iter()
@@ -493,7 +493,7 @@ impl Intake {
         let is_known = |parent: &&Parent| {
             let staged = self.group.get(&parent.id);
             heads.contains(parent)
-                || of_run(&parent.id)
+                || of_run(parent)
                 || takes_back(entry, parent)
                 || staged.is_some_and(|it| is_at(it.place, &parent.author, parent.seq))
         };

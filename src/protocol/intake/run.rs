@@ -8,10 +8,10 @@
 use std::convert::Infallible;
 
 use crate::{
-    id::{Author, EntryId},
+    id::Author,
     protocol::{
         chain::{Tip, admit},
-        entry::{Entry, VerifiedEntry},
+        entry::{Entry, Parent, VerifiedEntry},
         frontier::FrontierTip,
         intake::{Intake, Lookup, Refusal, Verdict},
         membership::Standing,
@@ -69,6 +69,10 @@ impl Intake {
                 self.note_dropped(dropped);
                 return Ok(Verdict::AwaitsClock { due_ms });
             }
+            // It would not be staged with the others. They are offered again after a sync.
+            if log.is_hole(&author, next.header.seq)? {
+                return Ok(self.wait_for(entry, next.id));
+            }
             match before {
                 None => match self.place(next, None, log)? {
                     Verdict::Append { .. } | Verdict::Begin { .. } => {}
@@ -95,9 +99,16 @@ impl Intake {
                     }
                 }
             }
-            let heads = log.heads(next)?;
-            let of_run = |id: &EntryId| run.iter().any(|entry| entry.id == *id);
-            if let Some(missing) = self.missing_parent(next, &heads, log, of_run)? {
+            // Exactly as it is looked up once the run is staged: a reference that is false in author or
+            // seq waits.
+            let of_run = |parent: &Parent| {
+                let place = (parent.author, parent.seq, parent.id);
+                let mut run = run.iter();
+                run.any(|entry| (entry.author(), entry.header.seq, entry.id) == place)
+            };
+            // In the log, not among the heads: an earlier entry of the run may supersede a head that
+            // cannot be read.
+            if let Some(missing) = self.missing_parent(next, &[], log, of_run)? {
                 return Ok(self.wait_for(entry, missing));
             }
             before = Some(next);

@@ -3,7 +3,7 @@
 //! `Transaction::stage`.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -200,12 +200,15 @@ impl Writer {
         entries: &[Checked],
         limit: Option<&PartLimit<'_>>,
     ) -> Result<Vec<Ingested>, WriteFailure> {
+        // Not offered again in this call: those that are not kept would be staged once more.
+        let mut set_aside = BTreeSet::new();
         loop {
             let mut transaction = Transaction::begin(self)?;
-            let ingested = transaction.offer_all(entries, limit)?;
+            let ingested = transaction.offer_all(entries, limit, &set_aside)?;
             if let Err(WriteFailure::Unvouched(odd)) = transaction.check_vouched() {
                 drop(transaction);
                 for entry in odd {
+                    set_aside.insert(entry.id);
                     self.intake.set_aside(entry);
                 }
                 continue;
@@ -224,6 +227,7 @@ impl Transaction<'_> {
         &mut self,
         entries: &[Checked],
         limit: Option<&PartLimit<'_>>,
+        set_aside: &BTreeSet<EntryId>,
     ) -> Result<Vec<Ingested>, WriteFailure> {
         let mut outcomes = Vec::new();
         let (mut pace, mut ops, began) = (Pace::start(), 0, Instant::now());
@@ -243,6 +247,10 @@ impl Transaction<'_> {
             }
             pace.step();
             outcomes.push(match entry {
+                Ok(entry) if set_aside.contains(&entry.id) => Ingested::Pending {
+                    entry: entry.id,
+                    missing: entry.id,
+                },
                 Ok(entry) => {
                     ops += entry.ops.len().max(1);
                     let ingested = self.offer(entry)?;

@@ -294,6 +294,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::mutator::{Corpus, fuzz};
 
     const AUTHOR: Author = Author([7; 32]);
 
@@ -397,5 +398,30 @@ mod tests {
         );
         let point = all()[2].encode();
         assert_eq!(Notes::read(&[point]), None);
+    }
+
+    #[test]
+    fn s9_any_rows_are_notes_or_none() {
+        let rows = all().into_iter().map(|note| {
+            let (key, body) = note.encode();
+            let length = u8::try_from(key.len()).unwrap();
+            [vec![length], key, body].concat()
+        });
+        fuzz(&Corpus::new(rows), |input| {
+            let Some((length, rest)) = input.split_first() else {
+                return false;
+            };
+            let (key, body) = rest.split_at(rest.len().min(usize::from(*length)));
+            let row = (key.to_vec(), body.to_vec());
+            let read = Notes::read(std::slice::from_ref(&row));
+            let Some(note) = Note::decode(&row) else {
+                assert_eq!(read, None);
+                return false;
+            };
+            if let Some(note) = &note {
+                assert_eq!(note.encode(), row, "there is one row");
+            }
+            note.is_some()
+        });
     }
 }

@@ -33,7 +33,7 @@ use crate::support::{
 
 pub const ROOT: StoreId = StoreId([7; 16]);
 pub const NOW_MS: u64 = 1_700_000_000_000;
-const NODE: [u8; 32] = [0x1c; 32];
+pub const NODE: [u8; 32] = [0x1c; 32];
 const AUTHOR_D: [u8; 32] = [0xd; 32];
 /// The first of them is the creator.
 const AUTHORS: [[u8; 32]; 4] = [AUTHOR_A, AUTHOR_B, AUTHOR_C, AUTHOR_D];

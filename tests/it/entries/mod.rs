@@ -3,6 +3,7 @@
 
 pub mod acts;
 mod causes;
+mod costs;
 mod far_ahead;
 mod fork;
 mod golden;

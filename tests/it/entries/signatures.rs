@@ -1,16 +1,16 @@
 //! Entries whose own signature is wrong and for which a later one vouches: they count together with
 //! one that does, or not at all, whatever the order and wherever messages end.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use lattice::{
     Store,
     clock::Clock,
     disk::Disk as _,
-    id::StoreId,
-    limits::DRIFT_MS_MAX,
+    id::{EntryId, StoreId},
+    limits::{DRIFT_MS_MAX, INGEST_BYTES_MAX, UNVOUCHED_BYTES_MAX},
     protocol::{
-        entry::{Header, Op, VerifiedEntry, sign},
+        entry::{Header, Op, Parent, VerifiedEntry, sign},
         frontier::FrontierTip,
         hlc::Hlc,
         membership::role::{Act, Role, Tips},
@@ -22,7 +22,7 @@ use crate::{
     entries::acts::{self, ROOT, act, grant},
     support::{
         disk::MemDisk,
-        model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, key_of, put},
+        model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, key_of, put},
         store,
         writer::Writer,
     },
@@ -168,4 +168,67 @@ async fn removal_that_names_an_odd_entry_splits_nobody() {
     // As if the tip had not come: what has a lesser seq counts.
     let expected = BTreeSet::from(["/first", "/side"]);
     assert_eq!(found, vec![expected; 4]);
+}
+
+// A writer could stop every node for good: an entry that vouches for an odd one, and cites it with a
+// wrong seq, was promised to be staged and then was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn false_reference_to_an_odd_entry_stops_no_store() {
+    for (seq, author) in [(7, AUTHOR_B), (1, AUTHOR_C), (1, AUTHOR_B)] {
+        let odd = odd(&after(STORE, None, NOW_MS, "/odd"));
+        let mut header = after(STORE, Some(&odd), NOW_MS + 1, "/k").header.clone();
+        header.parents = vec![Parent {
+            author: author_of(author),
+            seq,
+            ..odd.as_parent()
+        }];
+        let is_exact = header.parents == [odd.as_parent()];
+        let voucher = sign(&key_of(AUTHOR_B), header, vec![put("/voucher", "v")]).unwrap();
+        let clock = Clock::manual(NOW_MS);
+        let config = store::config(STORE, AUTHOR_A, &clock, MemDisk::default());
+        let store = Store::open(config).await.unwrap();
+        for _again in 0..2 {
+            drop(acts::take_in(&store, &[odd.clone(), voucher.clone()]).await);
+        }
+        // Who has the voucher alone could not refuse it, so it waits for an entry that never comes.
+        let counts = applied(&store, &["/odd", "/voucher"]).await;
+        assert_eq!(counts.len(), if is_exact { 2 } else { 0 });
+        store.put("/own", "v").await.unwrap();
+        store.close().await.unwrap();
+    }
+}
+
+// More bytes of odd entries than are set aside: the writer set them aside, staged again those that
+// had to make room, and so on for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_odd_entries_than_are_kept_stop_no_store() {
+    let value = "v".repeat(900 << 10);
+    let mut entries = Vec::new();
+    for number in 0..12 {
+        let header = after(STORE, None, NOW_MS + number, "/odd").header.clone();
+        let large = sign(&key_of(AUTHOR_B), header, vec![put("/odd", &value)]).unwrap();
+        let odd = odd(&large);
+        let mut header = after(STORE, Some(&odd), NOW_MS + 100, "/k").header.clone();
+        // It waits for a parent that never comes.
+        header.parents = vec![Parent {
+            id: EntryId([9; 32]),
+            ..odd.as_parent()
+        }];
+        let voucher = sign(&key_of(AUTHOR_B), header, vec![put("/voucher", "v")]).unwrap();
+        entries.extend([odd, voucher]);
+    }
+    let bytes: usize = entries.iter().map(|entry| entry.bytes()).sum();
+    assert!(bytes > UNVOUCHED_BYTES_MAX && bytes < INGEST_BYTES_MAX);
+    let clock = Clock::manual(NOW_MS);
+    let config = store::config(STORE, AUTHOR_A, &clock, MemDisk::default());
+    let store = Store::open(config).await.unwrap();
+    for _again in 0..2 {
+        let taken = tokio::time::timeout(Duration::from_secs(20), acts::take_in(&store, &entries));
+        let taken = taken.await.expect("it ends");
+        let waits = |it: &Ingested| matches!(it, Ingested::Pending { .. });
+        assert!(taken.iter().all(waits), "{taken:?}");
+    }
+    store.put("/own", "v").await.unwrap();
+    assert!(applied(&store, &["/odd", "/voucher"]).await.is_empty());
+    store.close().await.unwrap();
 }

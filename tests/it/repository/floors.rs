@@ -62,8 +62,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 0,
-        modules: &["id", "limits", "wire"],
-        does: "defines ids and limits; holds the generated messages",
+        modules: &["id", "limits", "wire", "mutator", "random"],
+        does: "defines ids and limits; holds the generated messages; makes mutants, in tests only",
     },
 ];
 

@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod model;
+pub mod mutator;
 pub mod random;
 pub mod store;
 pub mod threads;

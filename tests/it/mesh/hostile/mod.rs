@@ -7,6 +7,7 @@
 mod acks;
 mod answers;
 pub(super) mod attacker;
+mod contents;
 mod crowds;
 mod forks;
 mod gossip;
@@ -17,6 +18,7 @@ mod sleep;
 mod stores;
 mod strangers;
 mod sync;
+mod table;
 mod twins;
 
 use std::{collections::VecDeque, time::Duration};

@@ -14,7 +14,7 @@ fn genesis(creator: Author, number: u32) -> Genesis {
 }
 
 /// The two keys that list a store.
-fn listing(genesis: &Genesis, name: &str) -> [Op; 2] {
+pub fn listing(genesis: &Genesis, name: &str) -> [Op; 2] {
     let put = |key: Bytes, value: Bytes| Op::Put {
         key,
         value,

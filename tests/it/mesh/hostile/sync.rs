@@ -423,6 +423,26 @@ fn forgeries(scene: &Scene<'_>) -> Vec<Script> {
     ]
 }
 
+/// The row and name of each script.
+pub fn names() -> Vec<(&'static str, &'static str)> {
+    let key = Key::new(1);
+    let store = StoreId([1; 16]);
+    let host_tip = FrontierTip {
+        seq: 1,
+        id: EntryId([2; 32]),
+    };
+    let scene = Scene {
+        key: &key,
+        store,
+        host: Author([3; 32]),
+        host_tip,
+        now_ms: 1000,
+    };
+    let tables = [rubbish(&scene), wants(&scene), forgeries(&scene)];
+    let scripts = tables.into_iter().flatten();
+    scripts.map(|script| (script.row, script.name)).collect()
+}
+
 async fn play(field: &Field, raw: &Raw, script: Script) {
     eprintln!("{} {}", script.row, script.name);
     let connection = raw.connected(&field.a, SYNC).await;
