@@ -192,7 +192,7 @@ mod tests {
             id: EntryId([9; 32]),
             seq,
             content: Content::Tombstone,
-            taken_back: seq % 2 == 0,
+            taken_back: seq.is_multiple_of(2),
         };
         for count in [0, 65_535, 65_536, 70_000] {
             let heads = Heads::new((1..=count).map(head).collect());
