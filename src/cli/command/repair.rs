@@ -12,8 +12,7 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Make this node able to write again after it lost a part of its own log, its clock was wrong, or its
-/// log forked
+/// Make this node able to write again after it lost a part of its own log, or forked
 ///
 /// A log file that was truncated, deleted or restored from an older copy is missing entries that
 /// were acknowledged. The node then refuses to write, because a second entry with the same sequence

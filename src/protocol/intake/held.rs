@@ -277,7 +277,8 @@ mod tests {
         // The held ones leave, and the first dropped one is due then.
         assert_eq!(held.take_due(503).len(), 2);
         assert_eq!(held.next_due_ms(), Some(504));
-        assert_eq!(held.before(&author, &chain[5].id), Some(Some(first)));
+        let released = FrontierTip::of(&chain[2]);
+        assert_eq!(held.before(&author, &chain[5].id), Some(Some(released)));
         assert_eq!(held.take_due(504), []);
         assert_eq!(held.before(&author, &chain[5].id), None);
         assert_eq!(held.next_due_ms(), None);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use lattice::{
     Node, NodeConfig, Store,
     clock::Clock,
-    id::StoreId,
+    id::{EntryId, StoreId},
     limits::{DRIFT_MS_MAX, HELD_BYTES_MAX, PARENTS_MAX, STAMP_MS_MAX, VALUE_BYTES_MAX},
     protocol::{
         change::Kind,
@@ -364,7 +364,11 @@ async fn held_branch_beyond_the_pool_is_not_asked_for_again() {
     assert!(held < count - 2, "some were dropped: {held}");
     assert_eq!(store.lacks(vec![last]).await.unwrap(), [], "not now");
     let between = tip(&entries[count - 2]);
-    let unknown = (last.0, FrontierTip { seq: 3, ..last.1 });
+    let unknown = FrontierTip {
+        id: EntryId([9; 32]),
+        ..last.1
+    };
+    let unknown = (last.0, unknown);
     for tip in [between, unknown] {
         assert_eq!(
             store.lacks(vec![tip]).await.unwrap().len(),

@@ -136,7 +136,9 @@ async fn b1_copies_that_run_together_are_told_at_once() {
     assert_eq!(status_at(&field.a, &c.node.id()).strikes, 0);
     twin.stop().await;
     c.stop().await;
-    field.stop().await;
+    let Field { a, b, .. } = field;
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
