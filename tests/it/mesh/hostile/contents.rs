@@ -874,24 +874,37 @@ async fn heads(peer: &Peer, keys: &BTreeSet<Bytes>) -> BTreeMap<Bytes, Vec<Paren
     heads
 }
 
+/// Returns the hashes of the frontiers.
+fn hashes(peers: &[Peer]) -> BTreeSet<[u8; 32]> {
+    let hashes = peers
+        .iter()
+        .map(|peer| peer.node.root().frontier().hash().0);
+    hashes.collect()
+}
+
 /// Waits until all have equal frontiers, and checks that they have equal heads. Returns those.
 async fn equal(peers: &[Peer], keys: &BTreeSet<Bytes>) -> BTreeMap<Bytes, Vec<Parent>> {
-    until("frontiers are equal", async || {
-        let hashes = peers
-            .iter()
-            .map(|peer| peer.node.root().frontier().hash().0);
-        let hashes: BTreeSet<_> = hashes.collect();
-        (hashes.len() == 1).then_some(())
-    })
-    .await;
-    let first = heads(&peers[0], keys).await;
-    for peer in &peers[1..] {
-        let other = heads(peer, keys).await;
-        for key in keys.iter().chain(first.keys()).chain(other.keys()) {
-            assert_eq!(first.get(key), other.get(key), "heads of {key:?}");
+    loop {
+        let before = until("frontiers are equal", async || {
+            Some(hashes(peers)).filter(|hashes| hashes.len() == 1)
+        })
+        .await;
+        let mut all = Vec::new();
+        for peer in peers {
+            all.push(heads(peer, keys).await);
         }
+        // Admins confirm leaves meanwhile.
+        if hashes(peers) != before {
+            continue;
+        }
+        let first = all.swap_remove(0);
+        for other in &all {
+            for key in keys.iter().chain(first.keys()).chain(other.keys()) {
+                assert_eq!(first.get(key), other.get(key), "heads of {key:?}");
+            }
+        }
+        return first;
     }
-    first
 }
 
 /// Each writes, all others get it, and no node holds anything against another.
