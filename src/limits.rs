@@ -449,6 +449,9 @@ pub const SYNC_INNER_RANGES_MAX: usize = 4096;
 /// Tips of one author that are looked up in a session, each for a read. The rest is passed over: an
 /// author has a tip for each of its forks, and those are bounded.
 pub const SYNC_AUTHOR_TIPS_MAX: usize = 256;
+/// Milliseconds that an entry waits for a parent of a member before it is applied without it: some
+/// syncs, in which an honest parent comes.
+pub const PARENT_WAIT_MS: u64 = 60_000;
 /// Forks of one author in one store. With one more its key is spent there. An honest mistake is a
 /// machine image with an identity in it, started that often; each fork costs a file and a look-up.
 pub const FORKS_MAX: usize = 64;

@@ -18,7 +18,7 @@ use crate::{
         heads::{Before, Head, Heads},
         intake::{
             Absent, AbsentParents, Bases, Held, Lookup, Pending, Place, Refusal, Verdict,
-            bases::before,
+            bases::before, patience::Patience,
         },
         membership::{Standing, role::is_never_held},
     },
@@ -49,8 +49,10 @@ pub struct Intake {
     absent: Absent,
     // Entries of the current group: `Lookup::at` does not show them. Cleared when the group ends.
     group: BTreeMap<EntryId, Staged>,
-    // True between `settle` and `settled`: parents that do not count are not waited for.
+    // True between `settle` and `settled`: parents that do not count are not waited for, nor those
+    // for which an entry has waited long.
     settling: bool,
+    pub(super) patience: Patience,
     // Entries dropped to make room, since the start.
     dropped: u64,
 }
@@ -102,6 +104,7 @@ impl Intake {
             absent: Absent::new(absent, limits.absent_max),
             group: BTreeMap::new(),
             settling: false,
+            patience: Patience::default(),
             dropped: 0,
         }
     }
@@ -153,9 +156,10 @@ impl Intake {
         let (Verdict::Append { before, .. } | Verdict::Begin { before, .. }) = &verdict else {
             return Ok(verdict);
         };
-        match self.missing_parent(entry, &before.heads, log, |_parent| false)? {
+        let is_over = self.patience.is_over(&entry.id, now_ms);
+        match self.missing_parent(entry, &before.heads, log, is_over, |_parent| false)? {
             None => Ok(verdict),
-            Some(parent) => Ok(self.wait_for(entry, parent)),
+            Some(parent) => Ok(self.wait_for_parent(entry, parent, now_ms)),
         }
     }
 
@@ -311,6 +315,8 @@ impl Intake {
     /// Ends what `settle` began.
     pub fn settled(&mut self) {
         self.settling = false;
+        let pending = &self.pending;
+        self.patience.keep(|entry| pending.get(entry).is_some());
     }
 
     /// Returns whether the entry at `tip` is here: readable in the log, or held or a stranger's with
@@ -389,6 +395,21 @@ impl Intake {
         let dropped = self.pending.insert(entry.clone(), missing).len();
         self.note_dropped(dropped);
         Verdict::AwaitsEntry(missing)
+    }
+
+    pub(super) fn wait_for_parent(
+        &mut self,
+        entry: &VerifiedEntry,
+        parent: EntryId,
+        now_ms: u64,
+    ) -> Verdict {
+        let verdict = self.wait_for(entry, parent);
+        self.patience.note(entry.id, now_ms);
+        let pending = &self.pending;
+        if !self.settling && self.patience.len() > pending.len().saturating_mul(2) {
+            self.patience.keep(|entry| pending.get(entry).is_some());
+        }
+        verdict
     }
 
     // Returns `entry` itself or its predecessor, if the current group has it at `seq`.
@@ -477,12 +498,13 @@ impl Intake {
     // Returns a parent that the entry waits for. A reference with a wrong stamp is no reason to
     // refuse the entry, because a node that never gets the parent could not refuse it: it supersedes
     // nothing. `heads`: of the entry's keys. Most parents are among them and need no look into the
-    // log. `of_run`: whether a parent is staged together with this entry.
+    // log. `is_over`: whether it has waited long. `of_run`: whether a parent is staged together with this entry.
     pub(super) fn missing_parent<L: Lookup>(
         &mut self,
         entry: &Entry,
         heads: &[Heads],
         log: &L,
+        is_over: bool,
         of_run: impl Fn(&Parent) -> bool,
     ) -> Result<Option<EntryId>, L::Error> {
         let heads: Vec<Parent> = heads
@@ -516,7 +538,7 @@ impl Intake {
         let mut absent = Vec::new();
         let parents = entry.header.parents.iter();
         for parent in parents.filter(|parent| lacking.contains(&parent.id)) {
-            if !self.is_passed_over(parent, log)? {
+            if !(self.settling && is_over) && !self.is_passed_over(parent, log)? {
                 return Ok(Some(parent.id));
             }
             absent.push(*parent);

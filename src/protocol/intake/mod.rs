@@ -8,7 +8,8 @@
 //! 3. Is it stamped too far ahead of this node's clock? Then it is held.
 //! 4. Where in its author's log does it belong ([`chain`](crate::protocol::chain))? What lies before
 //!    it may have to come first.
-//! 5. Are the parents that it cites here? Those that will never count are not waited for.
+//! 5. Are the parents that it cites here? Those that will never count are not waited for, the others
+//!    for a minute.
 //!
 //! Nothing here reads a file or a clock: `now_ms` is an argument, and all that is asked of the log
 //! goes through [`Lookup`]. The simulator in `tests/it/sim` runs this very code.
@@ -18,6 +19,7 @@ mod bases;
 mod held;
 mod intake;
 mod lookup;
+mod patience;
 mod pending;
 mod run;
 mod verdict;

@@ -56,6 +56,7 @@ impl Intake {
             return Ok(Verdict::AwaitsVoucher);
         }
         let author = entry.author();
+        let is_over = self.patience.is_over(&entry.id, now_ms);
         let mut before: Option<&VerifiedEntry> = None;
         for next in run.iter().chain([entry]) {
             if let Standing::Through(cut) = log.standing(&author) {
@@ -108,12 +109,16 @@ impl Intake {
             };
             // In the log, not among the heads: an earlier entry of the run may supersede a head that
             // cannot be read.
-            if let Some(missing) = self.missing_parent(next, &[], log, of_run)? {
-                return Ok(self.wait_for(entry, missing));
+            if let Some(missing) = self.missing_parent(next, &[], log, is_over, of_run)? {
+                return Ok(self.wait_for_parent(entry, missing, now_ms));
             }
             before = Some(next);
         }
         for entry in &run {
+            if is_over {
+                // It is offered again in this group, and has waited as long as this entry.
+                self.patience.note(entry.id, 0);
+            }
             self.unvouched.remove(&entry.id);
         }
         run.push(entry.clone());

@@ -12,7 +12,7 @@ use ed25519_dalek::SigningKey;
 use super::*;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
-    limits::DRIFT_MS_MAX,
+    limits::{DRIFT_MS_MAX, PARENT_WAIT_MS},
     protocol::{
         chain::{ChainError, Tip},
         entry::{
@@ -429,6 +429,25 @@ fn parents_that_do_not_count_are_passed_over_once_a_sync_has_ended() {
     log.standing.insert(author, removed(author, None));
     log.removed.insert(stranger.author());
     assert!(appended(&take(&mut intake, &mut log, NOW_MS, &child)));
+}
+
+// A made-up parent, of an author that was admitted before the entry came or after it.
+#[test]
+fn a_parent_that_never_comes_is_passed_over_after_a_while() {
+    let mut made_up = entry(AUTHOR_C, 1, None, 10, "/c").as_parent();
+    made_up.id = EntryId([7; 32]);
+    let child = citing(AUTHOR_B, vec![made_up], "/1");
+    let (mut intake, mut log) = (new_intake(), Log::default());
+    let waits = Verdict::AwaitsEntry(made_up.id);
+    let over_ms = NOW_MS + PARENT_WAIT_MS;
+    for now_ms in [NOW_MS, over_ms - 1, NOW_MS - 5000, over_ms] {
+        assert_eq!(take(&mut intake, &mut log, now_ms, &child), waits);
+        let [waiting] = intake.settle().try_into().unwrap();
+        let verdict = take(&mut intake, &mut log, now_ms, &waiting);
+        assert_eq!(appended(&verdict), now_ms == over_ms, "{verdict:?}");
+        intake.settled();
+    }
+    assert_eq!(intake.patience.len(), 0);
 }
 
 #[test]
