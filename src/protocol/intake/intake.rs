@@ -538,7 +538,8 @@ impl Intake {
         let mut absent = Vec::new();
         let parents = entry.header.parents.iter();
         for parent in parents.filter(|parent| lacking.contains(&parent.id)) {
-            if !(self.settling && is_over) && !self.is_passed_over(parent, log)? {
+            let ends_wait = self.settling && is_over;
+            if !ends_wait && !self.is_passed_over(parent, log)? {
                 return Ok(Some(parent.id));
             }
             absent.push(*parent);
