@@ -328,13 +328,15 @@ pub(crate) fn parts(
     let places = lineage.find(ranges.iter().map(|(_, tip)| *tip))?;
     let parents = lineage.parents()?;
     let before = |index: usize| lineage.branches[index].first.saturating_sub(1);
-    let mut parts: Vec<Option<(Seq, Seq)>> = vec![None; lineage.branches.len()];
+    let mut parts: Vec<Vec<(Seq, Seq)>> = vec![Vec::new(); lineage.branches.len()];
     for (after, tip) in ranges {
         let mut through = tip.seq;
         let mut next = places.get(*tip);
         let mut range = Vec::new();
         while let Ok(Some(index)) = next {
-            let is_passed = parts[index].is_some_and(|part| part.0 <= *after && part.1 >= through);
+            // That part was walked with all that lies before it.
+            let part = parts[index].last();
+            let is_passed = part.is_some_and(|part| part.0 <= *after && part.1 >= through);
             if is_passed || through <= *after {
                 break;
             }
@@ -348,19 +350,26 @@ pub(crate) fn parts(
             Err(error) => return Err(error),
         }
         for (index, through) in range {
-            let part = parts[index].get_or_insert((*after, through));
-            *part = (part.0.min(*after), part.1.max(through));
+            parts[index].push((*after, through));
         }
     }
-    let parts = parts.into_iter().enumerate().filter_map(|(index, part)| {
-        let (after, through) = part?;
-        Some(Span {
-            branch: Arc::clone(&lineage.branches[index]),
-            after: after.max(before(index)),
-            through,
-        })
-    });
-    Ok(parts.collect())
+    let mut spans: Vec<Span> = Vec::new();
+    for (index, mut parts) in parts.into_iter().enumerate() {
+        // Parts stay apart, so that a peer gets no more than it asked for.
+        parts.sort_unstable();
+        let first = spans.len();
+        for (after, through) in parts {
+            match spans.get_mut(first..).and_then(<[Span]>::last_mut) {
+                Some(span) if span.through >= after => span.through = span.through.max(through),
+                _apart => spans.push(Span {
+                    branch: Arc::clone(&lineage.branches[index]),
+                    after: after.max(before(index)),
+                    through,
+                }),
+            }
+        }
+    }
+    Ok(spans)
 }
 
 // One read of a merge takes at least this, however many branches it has.

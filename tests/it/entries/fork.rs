@@ -8,7 +8,7 @@ use lattice::{
     clock::Clock,
     disk::RealDisk,
     id::StoreId,
-    protocol::entry::SignedEntry,
+    protocol::{entry::SignedEntry, frontier::MissingRange},
     store::{Ingested, StoreConfig, WriteError},
 };
 use tempfile::TempDir;
@@ -232,4 +232,32 @@ async fn b2_fork_of_another_author_is_left_open() {
     assert_eq!(witness.store.repair().await.unwrap().closed, None);
     witness.has_fork(false).await;
     witness.put("/witness").await;
+}
+
+// A peer that got more ended the session and blamed this node for it. Two ranges of one branch come
+// with a fork below its tip, and with holes.
+#[tokio::test]
+async fn two_ranges_of_a_branch_bring_nothing_between_them() {
+    let place = Place::new(1).await;
+    for number in 0..10 {
+        place.put(&format!("/{number}")).await;
+    }
+    let author = place.store.author();
+    let log = place.store.entries(author, 0, 100).await.unwrap();
+    let range = |after: u64, through: u64| MissingRange {
+        author,
+        after,
+        through,
+        tip: log[usize::try_from(through).unwrap() - 1].entry.id,
+    };
+    for (ranges, count) in [
+        (vec![range(0, 2), range(8, 10)], 4),
+        (vec![range(3, 5), range(0, 2)], 4),
+        (vec![range(1, 6), range(4, 9)], 8),
+        (vec![range(2, 4), range(2, 4), range(2, 9)], 7),
+    ] {
+        let mut outgoing = place.store.outgoing(&ranges).unwrap();
+        let sent = outgoing.next_frame(1 << 20).unwrap();
+        assert_eq!(sent.len(), count, "{ranges:?}");
+    }
 }

@@ -6,7 +6,7 @@
 
 mod acks;
 mod answers;
-pub(super) mod attacker;
+pub mod attacker;
 mod contents;
 mod crowds;
 mod forks;
