@@ -63,7 +63,8 @@ impl Node {
         });
         match written.await {
             // After a cut of the own log they are written at the first start after `repair`, which
-            // needs an open node. As a reader, a removed member or with a spent key this node may not write them.
+            // needs an open node. A reader, a removed member and a node with a spent key may not write
+            // them.
             Ok(_)
             | Err(
                 WriteError::OwnLogCut { .. }

@@ -13,8 +13,8 @@
 //! The winner is the head that is highest by `(hlc, author, id)`; a read returns its value. A
 //! delete makes a head, too: a tombstone. Several heads are a conflict: all stay readable until a
 //! write cites them. A head that its author has taken back
-//! ([`taken_back_by`](super::fork::taken_back_by)) stays one, and is lower than all others. Expiry never changes heads. From its expiry time on (inclusive) a head reads
-//! as a tombstone.
+//! ([`taken_back_by`](super::fork::taken_back_by)) stays a head and is lower than all others. Expiry
+//! never changes heads. From its expiry time on (inclusive) a head reads as a tombstone.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -142,8 +142,8 @@ pub enum MembershipError {
     },
     /// The node's key is spent: it signed too many forks.
     #[error(
-        "node {node} signed more than {FORKS_MAX} forks of its log in the root store and is no member \
-         any more; it can join again with a new key"
+        "node {node} has forked its log in the root store more than {FORKS_MAX} times, so it is no longer \
+         a member; it can join again with a new key"
     )]
     Spent {
         /// Node whose key is spent.
@@ -338,8 +338,8 @@ impl Members {
     ///
     /// # Errors
     /// `Removed` if `node` was removed or has left; `Stranger` if it is not a member, nor a node whose
-    /// key is spent; `LastAdmin` if it is the only admin and would leave; `NotAdmin` if `by` is another node and not an
-    /// admin; `Outranked` if `node` is an admin that ranks better than `by`.
+    /// key is spent; `LastAdmin` if it is the only admin and would leave; `NotAdmin` if `by` is another
+    /// node and not an admin; `Outranked` if `node` is an admin that ranks better than `by`.
     pub fn may_remove(&self, by: &Author, node: &Author) -> Result<(), MembershipError> {
         self.check_not_removed(node)?;
         let role = self.role(node);
@@ -422,7 +422,8 @@ impl Member {
         for removal in self.removals.values() {
             let tips = removal.tips.of(store).collect();
             if removal.by == *node {
-                // Its key may be spent in the root store, and who has that leave would not find out.
+                // Otherwise a node that has this leave would refuse the forks by which other nodes know
+                // that the key is spent in the root store.
                 if self.rank.is_some() || store != root {
                     kept.leaves.push(tips);
                 }

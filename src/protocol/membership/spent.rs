@@ -9,9 +9,10 @@
 //!   no member any more, its removals of itself are void, and its key is spent in all stores. A removal
 //!   by an admin ends that: what it keeps counts.
 //!
-//! A removal of oneself in the root store is itself an entry of the key. A node that has the forks never
-//! gets it, so it must change nothing for a node that has it first: of a node that is no admin it keeps
-//! everything in the root store (`Member::kept_through`).
+//! A node can remove itself by an entry of its own, in the root store. Another node may get that entry
+//! before the forks, or never, because it has the forks and takes in no more of that key. Both must
+//! count the same. So the removal of a node by itself keeps all that the node has in the root store,
+//! unless the node is an admin (`Member::kept_through`).
 //!
 //! A key stays spent: entries only come. A node passes on what it has of a spent key, so that others
 //! count its branches themselves; it takes in no more than `FORKS_MAX` forks and one.

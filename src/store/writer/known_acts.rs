@@ -105,7 +105,7 @@ impl KnownActs {
         self.founders
             .extend(stores.iter().map(|store| (*id, *store)));
         let place = Parent {
-            // Nothing asks for it: the entry is no grant.
+            // The stamp is not known here and not needed: only grants are cited, and this is none.
             hlc: Hlc::ZERO,
             author: *author,
             id: *id,
