@@ -27,8 +27,8 @@ pub(super) async fn verify(
 }
 
 /// Answers `Repair`: takes back own entries that are stamped far ahead, and closes forks of this
-/// node's own logs. Entries of these logs that are lost are given up only with `accept_loss`; without it, a store with lost entries is left as it is and the
-/// reply lists them.
+/// node's own logs. Entries of these logs that are lost are given up only with `accept_loss`; without
+/// it, a store with lost entries is left as it is and the reply lists them.
 pub(super) async fn repair(
     node: &Node,
     request: &api::RepairRequest,
