@@ -40,7 +40,7 @@ pub enum State {
 }
 
 impl State {
-    /// Of a change that may be taken at once.
+    /// The state of a change that may be taken at once.
     pub const AT_ONCE: Self = Self::Waiting {
         due_ms: 0,
         late: false,

@@ -63,7 +63,7 @@ pub struct TakenBack {
 struct FarEntries {
     // By stamp.
     places: BTreeSet<Parent>,
-    // Where the log goes on; `None` before its first entry.
+    // The own entry that the next one follows; `None` when the next one is the first of the log.
     on: Option<Tip>,
     // Other open tips, which are not far ahead. They are cited.
     tips: Vec<Parent>,
