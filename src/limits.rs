@@ -366,7 +366,8 @@ pub const SHUT_OUT_MAX_MS: u64 = 3_600_000;
 pub const STRIKES_FORGET_MS: u64 = 600_000;
 /// Rounds of `STRIKES_MAX` strikes that are remembered: as many as make the longest shut-out.
 pub const STRIKES_ROUNDS_MAX: u32 = 10;
-/// Shortest time between two writes of a peer's addresses to disk.
+/// Shortest time between two writes of a peer's addresses to disk while the node runs. When it stops,
+/// the newest are written.
 pub const ADDRESSES_KEEP_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a peer's status message, which has its acks: room for a hundred authors in each of a
 /// hundred stores. A longer one is refused.

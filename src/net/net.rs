@@ -192,6 +192,11 @@ impl Net {
         running.stop.cancel();
         running.tasks.close();
         running.tasks.wait().await;
+        if let Some(mesh) = running.mesh.get() {
+            for node in mesh.peers.with_unwritten_addresses() {
+                mesh.keep_addresses(&node);
+            }
+        }
         let Some(router) = running.router.get() else {
             return;
         };

@@ -270,6 +270,17 @@ impl Peers {
         })
     }
 
+    /// Returns the nodes of which newer addresses are noted than were last to be written to disk.
+    pub(super) fn with_unwritten_addresses(&self) -> Vec<Author> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unwritten = |peer: &Peer| {
+            let written = peer.news.as_ref().map(|(written, _at)| written);
+            written.is_some_and(|written| *written != peer.addresses)
+        };
+        let unwritten = peers.iter().filter(|(_, peer)| is_unwritten(peer));
+        unwritten.map(|(node, _)| *node).collect()
+    }
+
     /// Notes addresses of `node` that another node reported, and wakes its task. Does nothing for a
     /// node that is connected.
     pub(super) fn hint(&self, node: &Author, addresses: &Addresses) {
@@ -547,6 +558,8 @@ mod tests {
         let written = (1..100).filter(|port| peers.found(&NODE, at(&format!("192.0.2.1:{port}"))));
         assert_eq!(written.count(), 1);
         assert_eq!(peers.addresses(&NODE), at("192.0.2.1:99"));
+        // A node that stops now writes the newest ones: the peer is nowhere else any more.
+        assert_eq!(peers.with_unwritten_addresses(), [NODE]);
     }
 
     #[test]

@@ -1051,13 +1051,14 @@ async fn b1_b6_b7_b8_b9_m7_t3_hostile_logs_leave_three_nodes_equal() {
             assert_eq!(peer.node.members().role(node), Some(role));
         }
     }
-    // Two start again, one after the other: a node is found where another one saw it last.
-    for (at, name) in [(1, "b"), (2, "c")] {
+    // Everybody starts again, one after the other: a node is found where another one saw it last.
+    for (at, name) in [(1, "b"), (2, "c"), (0, "a")] {
         let peer = peers.remove(at);
         let dir = peer.stop().await;
         peers.insert(at, Peer::at(dir, name).await);
         all_write(&peers, &format!("after a restart of {name}")).await;
     }
+    check(&peers, "after a restart").await;
     for peer in peers {
         peer.stop().await;
     }
