@@ -148,7 +148,7 @@ impl Node {
             return Err(OpenError::NameLikeId { name: config.name });
         }
         prepare(config.disk.as_ref(), &data_dir, config.create)?;
-        let lock = Arc::new(Lock::take(&data_dir)?);
+        let lock = Arc::new(Lock::take_after_close(&data_dir).await?);
         if holds_data(&data_dir) && !identity::exists(&data_dir) {
             let owner = Meta::author_in(&config.disk, &data_dir);
             return Err(OpenError::IdentityMissing { data_dir, owner });
@@ -256,7 +256,7 @@ impl Node {
 
     /// Closes all stores: their memory is written to disk, and later calls return `Closed`. The
     /// lock on the data directory is released when the last clone of the node and its stores is
-    /// dropped.
+    /// dropped, and their last read has ended; `open` in this process waits a second for that.
     ///
     /// # Errors
     /// The error of the first store that did not close cleanly. No acknowledged write is lost.

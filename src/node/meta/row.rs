@@ -46,7 +46,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutator::{Corpus, fuzz};
+    use crate::support::mutator::{Corpus, fuzz};
 
     #[test]
     fn s20_any_bytes_are_a_row_or_none() {
