@@ -105,18 +105,11 @@ pub mod wire;
     clippy::print_stderr,
     reason = "it is shared with the integration tests"
 )]
-#[path = "../tests/it/support/mutator.rs"]
-mod mutator;
-#[cfg(test)]
-#[allow(
-    unreachable_pub,
-    dead_code,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "it is shared with the integration tests"
-)]
-#[path = "../tests/it/support/random.rs"]
-mod random;
+#[path = "../tests/it/support"]
+mod support {
+    pub mod mutator;
+    pub mod random;
+}
 
 pub use node::{Node, NodeConfig};
 pub use store::{Store, Watch, WatchEvent, WatchOptions};

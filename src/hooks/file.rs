@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::{
         hooks::hook::{Mode, Span},
-        mutator::{Corpus, fuzz},
+        support::mutator::{Corpus, fuzz},
     };
 
     fn parse(text: &str) -> Result<HookTable, String> {

@@ -245,10 +245,8 @@ impl LogReader {
 
     /// Returns whether the entries of `author` count in `store`, which these are the logs of.
     pub fn standing(&self, members: &Members, store: &StoreId, author: &Author) -> Standing {
-        if is_spent(self.lineage(author).branches.len()) {
-            return members.standing_when_spent(store, author);
-        }
-        members.standing(store, author)
+        let branches = self.lineage(author).branches.len();
+        members.standing_with(store, author, is_spent(branches))
     }
 
     /// Returns the authors with more than `FORKS_MAX` forks.

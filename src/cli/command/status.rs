@@ -188,7 +188,8 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
             fork.seq,
             entries.join(" and "),
             match fork {
-                fork if fork.spent => "so often that its key is spent: nothing of it counts",
+                fork if fork.spent =>
+                    "it has more than 64 forks, so nothing that it wrote here counts",
                 fork if fork.closed => "the fork is closed",
                 _open => "the fork is open",
             },

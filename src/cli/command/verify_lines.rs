@@ -369,7 +369,7 @@ mod tests {
     use lattice::protocol::entry::{Header, Op, sign};
 
     use super::*;
-    use crate::mutator::{Corpus, fuzz};
+    use crate::support::mutator::{Corpus, fuzz};
 
     // The line of a put that is really signed.
     fn honest_line() -> String {

@@ -257,7 +257,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutator::{Corpus, fuzz};
+    use crate::support::mutator::{Corpus, fuzz};
 
     fn tsv(line: &[u8]) -> Result<api::Op, LineError> {
         parse(Format::Tsv, Dialect::Put, line)

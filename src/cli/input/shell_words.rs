@@ -45,7 +45,7 @@ fn quoted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutator::{Corpus, fuzz};
+    use crate::support::mutator::{Corpus, fuzz};
 
     #[test]
     fn words_are_split_as_in_sh() {

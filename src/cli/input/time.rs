@@ -96,7 +96,7 @@ const MS_DIGITS_MIN: usize = 12;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutator::{Corpus, fuzz};
+    use crate::support::mutator::{Corpus, fuzz};
 
     #[test]
     fn brief_time_has_twelve_columns() {

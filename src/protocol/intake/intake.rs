@@ -498,7 +498,8 @@ impl Intake {
     // Returns a parent that the entry waits for. A reference with a wrong stamp is no reason to
     // refuse the entry, because a node that never gets the parent could not refuse it: it supersedes
     // nothing. `heads`: of the entry's keys. Most parents are among them and need no look into the
-    // log. `is_over`: whether it has waited long. `of_run`: whether a parent is staged together with this entry.
+    // log. `is_over`: whether the entry has waited long. `of_run`: whether a parent is staged together
+    // with this entry.
     pub(super) fn missing_parent<L: Lookup>(
         &mut self,
         entry: &Entry,

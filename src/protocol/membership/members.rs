@@ -236,16 +236,12 @@ impl Members {
     /// Returns whether the entries of `author`, which has at most `FORKS_MAX` forks in `store`, count
     /// there. It may be the root store.
     pub fn standing(&self, store: &StoreId, author: &Author) -> Standing {
-        self.decide(store, author, false)
+        self.standing_with(store, author, false)
     }
 
-    /// Returns whether the entries of `author`, which has more than `FORKS_MAX` forks in `store`, count
-    /// there. It may be the root store.
-    pub fn standing_when_spent(&self, store: &StoreId, author: &Author) -> Standing {
-        self.decide(store, author, true)
-    }
-
-    fn decide(&self, store: &StoreId, author: &Author, is_spent: bool) -> Standing {
+    /// Returns whether the entries of `author` count in `store`, which may be the root store.
+    /// `is_spent`: whether the author has more than `FORKS_MAX` forks there.
+    pub fn standing_with(&self, store: &StoreId, author: &Author, is_spent: bool) -> Standing {
         let granted = self
             .nodes
             .get(author)

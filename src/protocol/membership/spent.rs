@@ -45,15 +45,16 @@ pub struct Standings {
 impl Standings {
     /// Returns whether the entries of `author` count in `store`.
     pub fn of(&self, store: &StoreId, author: &Author) -> Standing {
-        if self.spent.contains(author) {
-            return self.members.standing_when_spent(store, author);
-        }
-        self.members.standing(store, author)
+        let is_spent = self.spent.contains(author);
+        self.members.standing_with(store, author, is_spent)
     }
 
     /// Returns whether another branch of `author` may be taken in, beside those that are here.
     pub fn takes_branch(&self, store: &StoreId, author: &Author, branches: usize) -> bool {
-        !is_spent(branches) || self.members.standing_when_spent(store, author) != Standing::Spent
+        let standing = self
+            .members
+            .standing_with(store, author, is_spent(branches));
+        standing != Standing::Spent
     }
 }
 

@@ -284,7 +284,9 @@ impl Membership {
         if self.anyone {
             return Standing::Counts;
         }
-        self.standings().of(&self.store, author)
+        let is_spent = self.spent.contains(author);
+        let members = self.members.borrow();
+        members.standing_with(&self.store, author, is_spent)
     }
 
     /// Returns whether `author` was removed, or has left.

@@ -294,7 +294,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::mutator::{Corpus, fuzz};
+    use crate::support::mutator::{Corpus, fuzz};
 
     const AUTHOR: Author = Author([7; 32]);
 

@@ -62,7 +62,7 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 0,
-        modules: &["id", "limits", "wire", "mutator", "random"],
+        modules: &["id", "limits", "wire", "support"],
         does: "defines ids and limits; holds the generated messages; makes mutants, in tests only",
     },
 ];

@@ -64,12 +64,12 @@ fn b3_key_spent_in_another_store_is_spent_there() {
     story.found(NODE_A, Admin);
     let members = story.members();
     for node in [NODE_X, NODE_A, CREATOR] {
-        let standing = members.standing_when_spent(&STORE, &node);
+        let standing = members.standing_with(&STORE, &node, true);
         assert_eq!(standing, Standing::Spent);
         assert_eq!(members.standing(&STORE, &node), Standing::Counts);
     }
     // In the root store an admin goes on.
-    let in_root = |node| members.standing_when_spent(&ROOT, &node);
+    let in_root = |node| members.standing_with(&ROOT, &node, true);
     assert_eq!(in_root(NODE_X), Standing::Spent);
     assert_eq!(in_root(NODE_A), Standing::Counts);
     assert_eq!(in_root(CREATOR), Standing::Counts);
@@ -80,7 +80,7 @@ fn b3_key_spent_in_another_store_is_spent_there() {
         leaves: vec![BTreeSet::from([at(9, 9)])],
         ..KeptThrough::default()
     };
-    let standing = members.standing_when_spent(&STORE, &NODE_X);
+    let standing = members.standing_with(&STORE, &NODE_X, true);
     assert_eq!(standing, Standing::Through(kept));
-    assert_eq!(members.standing_when_spent(&ROOT, &NODE_X), Standing::Spent);
+    assert_eq!(members.standing_with(&ROOT, &NODE_X, true), Standing::Spent);
 }
