@@ -142,6 +142,9 @@ pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
 pub const MERGE_READ_BYTES_MAX: usize = 64 * REPLAY_CHUNK_BYTES;
 /// Rows that a scan of the state reads at a time.
 pub const SCAN_ROWS: usize = 512;
+/// Bytes of encoded entries that a read of the past keeps, to find the keys of one entry in it: a few
+/// of the largest.
+pub const PAST_ENTRIES_BYTES: usize = 4 * ENTRY_BYTES_MAX;
 /// Time without any event after which a watch delivers a progress event.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Time between two pings of a client to its node. A ping without an answer in this time counts as
@@ -488,6 +491,8 @@ pub const SYNC_WORK_TIMEOUT: Duration = Duration::from_millis(SYNC_WORK_MS_MAX);
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 /// Bytes of pages of `meta.db` in memory: the whole file of most nodes.
 pub const META_CACHE_BYTES: usize = 1 << 20;
+/// Characters of a node's name. A longer one is refused here, and cut where another node wrote it.
+pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Characters of a store's name. A longer one is refused.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
 /// Stores that other nodes list and that this node opens. Each has two threads, and some files and

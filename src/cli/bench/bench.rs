@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     bench::{
-        consume, fanout, gossip, hooks, memory, open, put, replay, report::Report,
+        consume, fanout, gossip, hooks, memory, open, past, put, replay, report::Report,
         scratch::Scratch, sync, watch,
     },
     exit::Failure,
@@ -24,6 +24,7 @@ Examples:
   lattice bench fanout --watchers 450 --idle 10000
   lattice bench open --entries 1000000
   lattice bench sync                        first sync of a million entries
+  lattice bench past                        reads of the past
   lattice bench gossip                      from a put to its event on another node
   lattice bench consume                     a durable consumer, each change acknowledged
   lattice bench hooks                       the cost of a hook's run besides its process
@@ -40,6 +41,7 @@ enum What {
     Fanout(fanout::Fanout),
     Open(open::Open),
     Replay(replay::Replay),
+    Past(past::Past),
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
@@ -55,6 +57,7 @@ impl Bench {
             What::Fanout(fanout) => ("fanout", fanout.setup()),
             What::Open(open) => ("open", open.setup()),
             What::Replay(replay) => ("replay", replay.setup()),
+            What::Past(past) => ("past", past.setup()),
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
@@ -69,6 +72,7 @@ impl Bench {
             What::Fanout(fanout) => fanout.run(&scratch, &mut report).await,
             What::Open(open) => open.run(&scratch, &mut report).await,
             What::Replay(replay) => replay.run(&scratch, &mut report).await,
+            What::Past(past) => past.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 use lattice::{
     net::{Net, NetConfig},
-    node::Node,
+    node::{Node, OwnData},
     protocol::membership::role::Role,
     store::{Start, WatchOptions},
 };
@@ -134,7 +134,7 @@ async fn join((_, net): &(Node, Net), (_, host): &(Node, Net)) -> Result<(), Fai
     let invitation = invitation.map_err(|error| failed("cannot invite a node", &error))?;
     // The steps of the join are not needed.
     let (events, _ignored) = mpsc::channel(64);
-    let joined = net.join(&invitation, &events).await;
+    let joined = net.join(&invitation, OwnData::Private, &events).await;
     joined.map_err(|error| failed("a node could not join", &error))?;
     Ok(())
 }

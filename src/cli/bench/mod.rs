@@ -14,6 +14,7 @@ mod hooks;
 mod load;
 mod memory;
 mod open;
+mod past;
 mod put;
 mod replay;
 mod report;

@@ -5,18 +5,23 @@
 //! with the same entries answer alike; entries written before that time count also if they arrived
 //! here after it.
 //!
+//! A key whose heads are all stamped up to then had these heads: whatever they supersede is stamped
+//! before them. So only a key that changed since costs more than a list of the keys now.
+//!
 //! The way back goes from each entry to those that it cites. A node cites what it writes over, also
 //! its own; of an author whose program does not, the values that it wrote over are not found.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    mem,
     sync::Arc,
 };
 
 use bytes::Bytes;
 
 use crate::{
-    limits::{HISTORY_ENTRIES_MAX, PAGE_BYTES, SCAN_ROWS},
+    id::EntryId,
+    limits::{HISTORY_ENTRIES_MAX, PAGE_BYTES, PAST_ENTRIES_BYTES, SCAN_ROWS},
     protocol::{
         change::EntryRef,
         entry::{Entry, Op, Parent, VerifiedEntry, check_key},
@@ -25,10 +30,7 @@ use crate::{
         membership::Standing,
     },
     state::View,
-    store::{
-        Item, List, ReadError, Shared, Store,
-        item::{op_of, value_of},
-    },
+    store::{Item, List, ReadError, Shared, Store, item::value_of},
 };
 
 /// Why the past could not be read.
@@ -73,6 +75,23 @@ pub struct Past {
     after: Option<Bytes>,
     // True when there are no rows after `rows`.
     done: bool,
+    entries: Entries,
+}
+
+/// Entries that were read for the last keys. One entry may have a thousand keys, in order.
+#[derive(Debug, Default)]
+struct Entries {
+    // At most PAST_ENTRIES_BYTES of encoded entries; when full, all are dropped.
+    read: HashMap<EntryId, ReadEntry>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct ReadEntry {
+    entry: VerifiedEntry,
+    // Places of its ops by key.
+    ops: HashMap<Bytes, usize>,
+    is_excluded: bool,
 }
 
 impl Store {
@@ -86,7 +105,7 @@ impl Store {
         let shared = Arc::clone(&self.shared);
         off_the_loop(move || {
             let heads = shared.state.view().heads(&key).map_err(ReadError::from)?;
-            shared.item_at(&key, &heads, ms, false)
+            shared.item_at(&key, &heads, ms, false, &mut Entries::default())
         })
         .await
     }
@@ -146,6 +165,7 @@ impl Store {
             rows: VecDeque::new(),
             after: None,
             done: false,
+            entries: Entries::default(),
         }
     }
 }
@@ -157,8 +177,8 @@ impl Past {
     /// Like `Store::get_at`.
     pub async fn next_items(&mut self, ms: u64) -> Result<Option<Vec<Item>>, PastError> {
         let keys_only = self.options.keys_only;
-        self.next_page(move |shared, key, heads| {
-            let item = shared.item_at(key, heads, ms, keys_only)?;
+        self.next_page(move |shared, key, heads, entries| {
+            let item = shared.item_at(key, heads, ms, keys_only, entries)?;
             let bytes = item.as_ref().map_or(0, |item| item.value.len());
             Ok(item.map(|item| (item, bytes)))
         })
@@ -176,9 +196,17 @@ impl Past {
         to_ms: u64,
     ) -> Result<Option<Vec<Difference>>, PastError> {
         let keys_only = self.options.keys_only;
-        self.next_page(move |shared, key, heads| {
-            let before = shared.item_at(key, heads, from_ms, keys_only)?;
-            let after = shared.item_at(key, heads, to_ms, keys_only)?;
+        self.next_page(move |shared, key, heads, entries| {
+            let stamps = heads.as_slice().iter().map(|head| head.hlc.wall_ms);
+            let is_older = stamps
+                .max()
+                .is_some_and(|newest| newest <= from_ms.min(to_ms));
+            let expires_ms = heads.winner().and_then(Head::expires_ms);
+            if is_older && expires_ms.is_none() {
+                return Ok(None);
+            }
+            let before = shared.item_at(key, heads, from_ms, keys_only, entries)?;
+            let after = shared.item_at(key, heads, to_ms, keys_only, entries)?;
             let entry = |item: &Option<Item>| item.as_ref().map(|item| item.entry);
             if entry(&before) == entry(&after) {
                 return Ok(None);
@@ -195,7 +223,9 @@ impl Past {
     // about the bytes that it takes.
     async fn next_page<T: Send + 'static>(
         &mut self,
-        look: impl Fn(&Shared, &Bytes, &Heads) -> Result<Option<(T, usize)>, PastError> + Send + 'static,
+        look: impl Fn(&Shared, &Bytes, &Heads, &mut Entries) -> Result<Option<(T, usize)>, PastError>
+        + Send
+        + 'static,
     ) -> Result<Option<Vec<T>>, PastError> {
         if self.rows.is_empty() && !self.done {
             let after = self.after.as_deref();
@@ -209,20 +239,21 @@ impl Past {
             return Ok(None);
         }
         let (shared, mut rows) = (Arc::clone(&self.shared), self.rows.clone());
-        let (page, rows) = off_the_loop(move || {
+        let mut entries = mem::take(&mut self.entries);
+        let (page, rows, entries) = off_the_loop(move || {
             let (mut page, mut page_bytes) = (Vec::new(), 0);
             while page_bytes < PAGE_BYTES
                 && let Some((key, heads)) = rows.pop_front()
             {
-                if let Some((found, bytes)) = look(&shared, &key, &heads)? {
+                if let Some((found, bytes)) = look(&shared, &key, &heads, &mut entries)? {
                     page_bytes += key.len() + bytes;
                     page.push(found);
                 }
             }
-            Ok((page, rows))
+            Ok((page, rows, entries))
         })
         .await?;
-        self.rows = rows;
+        (self.rows, self.entries) = (rows, entries);
         Ok(Some(page))
     }
 }
@@ -235,8 +266,12 @@ impl Shared {
         heads: &Heads,
         ms: u64,
         keys_only: bool,
+        entries: &mut Entries,
     ) -> Result<Option<Item>, PastError> {
-        let found = self.heads_at(key, heads, ms)?;
+        if heads.as_slice().iter().all(|head| head.hlc.wall_ms <= ms) {
+            return Ok(self.item(key, heads, ms, keys_only)?);
+        }
+        let found = self.heads_at(key, heads, ms, entries)?;
         let heads: Vec<Head> = found.values().map(|(head, _)| head.clone()).collect();
         let count = u32::try_from(heads.len()).unwrap_or(u32::MAX);
         let heads = Heads::new(heads);
@@ -262,6 +297,7 @@ impl Shared {
         key: &Bytes,
         heads: &Heads,
         ms: u64,
+        entries: &mut Entries,
     ) -> Result<BTreeMap<Parent, (Head, Op)>, PastError> {
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
         let mut found = BTreeMap::new();
@@ -281,11 +317,15 @@ impl Shared {
                     entries_max: HISTORY_ENTRIES_MAX,
                 });
             }
-            let entry = self.entry_of(&at)?;
+            let ReadEntry {
+                entry,
+                ops,
+                is_excluded,
+            } = entries.read(self, &at)?;
             // A parent belongs to the whole entry, and may have written another of its keys only.
-            let is_void = |op: &&Op| view.is_void(&entry, op);
-            let is_excluded = self.is_excluded(&entry)?;
-            let Some(op) = op_of(&entry, key).filter(|op| !is_excluded && !is_void(op)) else {
+            let is_void = |op: &&Op| view.is_void(entry, op);
+            let op = ops.get(key).and_then(|place| entry.ops.get(*place));
+            let Some(op) = op.filter(|op| !*is_excluded && !is_void(op)) else {
                 continue;
             };
             todo.extend(entry.header.parents.iter().copied());
@@ -294,8 +334,8 @@ impl Shared {
             }
             superseded.extend(entry.header.parents.iter().copied());
             if !superseded.contains(&at) {
-                let mut head = Head::of(&entry, op);
-                head.taken_back = view.is_taken_back(&entry);
+                let mut head = Head::of(entry, op);
+                head.taken_back = view.is_taken_back(entry);
                 found.insert(at, (head, op.clone()));
             }
         }
@@ -323,6 +363,28 @@ impl Shared {
         }
         let place = FrontierTip::of(entry);
         Ok(!self.log.counts(&standing, &author, place)?)
+    }
+}
+
+impl Entries {
+    // Returns the entry at a place, from the log if it was not among the last ones.
+    fn read(&mut self, shared: &Shared, at: &Parent) -> Result<&ReadEntry, ReadError> {
+        if !self.read.contains_key(&at.id) {
+            let entry = shared.entry_of(at)?;
+            let bytes = entry.signed.header.len() + entry.signed.ops.len();
+            if self.bytes.saturating_add(bytes) > PAST_ENTRIES_BYTES {
+                *self = Self::default();
+            }
+            self.bytes = self.bytes.saturating_add(bytes);
+            let keys = entry.ops.iter().map(Op::key).cloned();
+            let read = ReadEntry {
+                ops: keys.zip(0..).collect(),
+                is_excluded: shared.is_excluded(&entry)?,
+                entry,
+            };
+            self.read.insert(at.id, read);
+        }
+        Ok(&self.read[&at.id])
     }
 }
 
