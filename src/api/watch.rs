@@ -89,6 +89,7 @@ impl WatchAnswers {
             WatchEvent::CaughtUp => Event::CaughtUp(api::CaughtUp {}),
             WatchEvent::Progress => Event::Progress(api::Progress {
                 now_ms: self.store.now_ms(),
+                removed_by: convert::author_or_empty(self.store.removed_by()),
             }),
             WatchEvent::Gap { reason } => Event::Gap(api::Gap { reason }),
             WatchEvent::Damaged { key, entry, what } => Event::Damaged(api::DamagedValue {
@@ -225,8 +226,10 @@ impl From<WatchError> for ApiError {
         match error {
             WatchError::ForeignCursor { .. } => Self::usage("foreign_cursor", message)
                 .hint("watch the store that the cursor belongs to, or watch without the cursor"),
-            WatchError::Behind { .. } => Self::new("cursor_ahead", EXIT_FAILED, message)
-                .hint("wait until this node has caught up, as `lattice watch --wait` does"),
+            WatchError::Behind { .. } => Self::new("cursor_ahead", EXIT_FAILED, message).hint(
+                "wait until this node has caught up, as `lattice watch --wait` does; if nobody has \
+                     these entries any more, watch without the cursor: the state comes first",
+            ),
             WatchError::Closed => closed(message),
             WatchError::Read(error) => error.into(),
         }

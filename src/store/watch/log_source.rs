@@ -8,7 +8,7 @@ use crate::{
     limits::{REPLAY_CHUNK_BYTES, SCAN_ROWS},
     log::{
         Ahead, BranchWalk,
-        merge::{Merge, Merged, spans},
+        merge::{Merge, Merged, UnknownTip, spans},
     },
     protocol::{
         change::{Change, Origin},
@@ -83,11 +83,23 @@ struct Rest {
     ops: u32,
 }
 
+impl Shared {
+    // Returns whether an entry that a position names exists nowhere any more: it is one of this node's
+    // own, and another one is in its place, or there is no other member that could have it.
+    fn is_lost(&self, unknown: &UnknownTip) -> bool {
+        let others = || self.members.borrow().others(self.author).next().is_some();
+        let UnknownTip { author, tip, have } = unknown;
+        let is_here = || !matches!(self.log.entry(author, tip.seq, &tip.id), Ok(None));
+        *author == self.author && !self.anyone && (*have >= tip.seq || !others()) && !is_here()
+    }
+}
+
 impl LogSource {
     /// Opens the log after `from`.
     ///
     /// # Errors
-    /// `Behind` when `from` names entries that this node is missing.
+    /// `Behind` when `from` names entries that this node is missing; `Damaged` when they exist nowhere
+    /// any more.
     pub(in crate::store) fn after(
         shared: &Shared,
         view: Arc<View>,
@@ -115,16 +127,23 @@ impl LogSource {
             });
         }
         let found = spans(&shared.log, &frontier, &view.frontier).map_err(ReadError::from)?;
-        let spans = found.map_err(|unknown| WatchError::Behind {
-            missing: unknown
-                .into_iter()
-                .map(|unknown| MissingRange {
-                    author: unknown.author,
-                    after: unknown.have.min(unknown.tip.seq.saturating_sub(1)),
-                    through: unknown.tip.seq,
-                    tip: unknown.tip.id,
-                })
-                .collect(),
+        let spans = found.map_err(|unknown| {
+            if let Some(lost) = unknown.iter().find(|unknown| shared.is_lost(unknown)) {
+                let what = format!(
+                    "entry {} of this node's own log is gone: an older copy of the data was put back",
+                    lost.tip.seq
+                );
+                return ReadError::Damaged { what }.into();
+            }
+            let missing = unknown.into_iter().map(|unknown| MissingRange {
+                author: unknown.author,
+                after: unknown.have.min(unknown.tip.seq.saturating_sub(1)),
+                through: unknown.tip.seq,
+                tip: unknown.tip.id,
+            });
+            WatchError::Behind {
+                missing: missing.collect(),
+            }
         })?;
         let stage = if rest.is_some() || !retractions.is_empty() {
             Stage::Rest {

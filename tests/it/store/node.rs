@@ -12,10 +12,13 @@ use lattice::{
     Node, NodeConfig,
     clock::Clock,
     disk::{Disk, DiskFile, Open, RealDisk},
-    node::{OpenError, StoreError},
+    node::{NameError, OpenError, StoreError},
     permissions::{Trust, Untrusted},
-    store::WriteError,
+    store::{Start, WatchEvent, WatchOptions, WriteError},
 };
+use tokio_stream::StreamExt as _;
+
+use crate::support::files::copy_all;
 
 async fn create(dir: &Path) -> Node {
     Node::open(NodeConfig::new(dir).create(true)).await.unwrap()
@@ -349,21 +352,86 @@ async fn failed_creation_leaves_no_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn name_of_a_new_node_is_no_id() {
+async fn name_of_a_node_is_no_id() {
     let top = tempfile::tempdir().unwrap();
     let data_dir = top.path().join("data");
     let named = |name: &str| {
         let mut config = NodeConfig::new(&data_dir).create(true);
-        config.name = name.to_owned();
+        config.name = Some(name.to_owned());
         config
     };
     for name in ["0123abcd".to_owned(), "AB".repeat(32)] {
         let refused = Node::open(named(&name)).await;
         assert!(
-            matches!(refused, Err(OpenError::NameLikeId { .. })),
+            matches!(refused, Err(OpenError::Name(NameError::LikeId { .. }))),
             "{refused:?}"
         );
         assert!(!data_dir.exists());
     }
     drop(Node::open(named("cafe")).await.unwrap());
+}
+
+/// A backup was put back, or the log was cut: the cursor names entries that were this node's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn cursor_into_lost_own_entries_is_a_gap_with_the_state() {
+    let top = tempfile::tempdir().unwrap();
+    let (data, backup) = (top.path().join("data"), top.path().join("backup"));
+    let node = create(&data).await;
+    node.root().put("/cfg/a", "1").await.unwrap();
+    node.root().put("/cfg/gone", "1").await.unwrap();
+    node.close().await.unwrap();
+    drop(node);
+    copy_all(&data, &backup);
+    let node = create(&data).await;
+    for key in ["/cfg/a", "/cfg/new", "/cfg/gone"] {
+        node.root().put(key, "2").await.unwrap();
+    }
+    let mut watch = node.root().watch("/cfg/");
+    let cursor = loop {
+        match watch.next().await.unwrap().unwrap() {
+            WatchEvent::CaughtUp => break watch.cursor(),
+            _state => {}
+        }
+    };
+    drop(watch);
+    node.close().await.unwrap();
+    drop(node);
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&backup, &data).unwrap();
+    let node = create(&data).await;
+    // Before other entries are in the places of the lost ones, and after.
+    for more in 0..2 {
+        let mut watch = node.root().watch_with(WatchOptions {
+            prefixes: vec!["/cfg/".into()],
+            start: Start::After(cursor.clone()),
+            wait: true,
+            ..WatchOptions::default()
+        });
+        let mut seen = Vec::new();
+        let read = async {
+            loop {
+                match watch.next().await.unwrap().unwrap() {
+                    WatchEvent::Gap { reason } => {
+                        assert!(reason.contains("older copy"), "{reason}");
+                        seen.push("gap".to_owned());
+                    }
+                    WatchEvent::Change(change) => {
+                        let value = change.value.clone().unwrap();
+                        let key = String::from_utf8_lossy(&change.key).into_owned();
+                        seen.push(format!("{key}={}", String::from_utf8_lossy(&value)));
+                    }
+                    WatchEvent::CaughtUp => break,
+                    WatchEvent::Progress | WatchEvent::Damaged { .. } => {}
+                }
+            }
+        };
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), read);
+        read.await
+            .expect("it does not wait for entries that nobody has");
+        assert_eq!(seen, ["gap", "/cfg/a=1", "/cfg/gone=1"], "{more}");
+        drop(watch);
+        for _put in 0..5 {
+            node.root().put("/other", "x").await.unwrap();
+        }
+    }
 }
