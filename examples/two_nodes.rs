@@ -7,6 +7,7 @@ use std::error::Error;
 use lattice::{
     Node, NodeConfig, WatchEvent,
     net::{Net, NetConfig},
+    node::OwnData,
     protocol::membership::role::Role,
 };
 use tokio::sync::mpsc;
@@ -22,7 +23,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let token = a_net.invite(Role::Writer, 60_000).await?.to_string();
     println!("token    {} characters", token.len());
     let (events, _progress) = mpsc::channel(16);
-    let joined = b_net.join(&token.parse()?, &events).await?;
+    let joined = b_net
+        .join(&token.parse()?, OwnData::Private, &events)
+        .await?;
     println!(
         "joined   as {}, {} entries received",
         joined.role, joined.entries

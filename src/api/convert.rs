@@ -238,7 +238,13 @@ pub(super) fn store_info(info: &StoreInfo) -> api::StoreInfo {
         id: bytes(&info.id.0),
         name: info.name.clone(),
         root: info.root,
+        private: info.private,
     }
+}
+
+/// Returns the bytes of an author; none for `None`.
+pub(super) fn author_or_empty(author: Option<Author>) -> Bytes {
+    author.map_or_else(Bytes::new, |author| bytes(&author.0))
 }
 
 pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreStatus {

@@ -211,7 +211,7 @@ impl From<WriteError> for ApiError {
                 and wait for the first sync with that node",
             ),
             WriteError::Reader => Self::new("reader", EXIT_PRECONDITION, message)
-                .hint("ask an admin to make this node a writer"),
+                .hint("an admin can change that: `lattice peer role NODE writer`"),
             WriteError::Removed => Self::new("removed", EXIT_PRECONDITION, message)
                 .hint(HINT_REMOVED),
             WriteError::KeySpent => Self::new("key_spent", EXIT_PRECONDITION, message).hint(

@@ -1,6 +1,9 @@
 //! The calls about other nodes: invitations, joins, peers, and copies of an entry on other disks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -20,7 +23,7 @@ use crate::{
     net::{
         Addresses, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError, PeerStatus,
     },
-    node::{FormerRoot, MeshError, Node},
+    node::{FormerRoot, MeshError, Node, NodeInfo, OwnData},
     protocol::{
         frontier::FrontierTip,
         membership::{MembershipError, role::Role},
@@ -43,6 +46,40 @@ pub(super) async fn invite(
     Ok(api::InviteReply {
         token: invitation.to_string(),
         expires_ms: invitation.expires_ms,
+        addresses: text(&invitation.addresses),
+    })
+}
+
+/// Answers `SetRole`.
+pub(super) async fn set_role(node: &Node, request: &api::SetRoleRequest) -> Result<(), ApiError> {
+    let (member, role) = (self::node(&request.node)?, role(&request.role)?);
+    Ok(node.set_role(&member, role).await?)
+}
+
+/// Answers `RenamePeer`.
+pub(super) async fn rename(node: &Node, request: &api::RenamePeerRequest) -> Result<(), ApiError> {
+    let member = convert::author(&request.node)?.unwrap_or(node.id());
+    Ok(node.rename(&member, &request.name).await?)
+}
+
+/// Answers `Leave`.
+pub(super) async fn leave(node: &Node, net: Option<&Net>) -> Result<api::LeaveReply, ApiError> {
+    let online = || -> BTreeSet<Author> {
+        let peers = net.map(Net::peers).unwrap_or_default();
+        let online = peers.into_iter().filter(|peer| peer.online);
+        online.map(|peer| peer.node).collect()
+    };
+    let before = online();
+    node.leave().await?;
+    // A member that knows of it hangs up.
+    let until = Instant::now() + LEAVE_WAIT;
+    let mut members = 0;
+    while members == 0 && !before.is_empty() && Instant::now() < until {
+        tokio::time::sleep(LEAVE_LOOK).await;
+        members = before.difference(&online()).count();
+    }
+    Ok(api::LeaveReply {
+        members: u32::try_from(members).unwrap_or(u32::MAX),
     })
 }
 
@@ -53,6 +90,15 @@ pub(super) fn join(
 ) -> Result<Answers<api::JoinProgress>, ApiError> {
     let net = running(net)?;
     let invitation: Invitation = request.token.parse()?;
+    let data = match request.data.as_str() {
+        "" | "private" => OwnData::Private,
+        "share" => OwnData::Shared,
+        "discard" => OwnData::Discarded,
+        other => {
+            let message = format!("{other:?} is no fate of data: private, share or discard");
+            return Err(ApiError::usage("bad_data", message));
+        }
+    };
     let (answers, stream) = mpsc::channel(EVENTS_AHEAD);
     // The join continues when the client disconnects. The `answers` channel closes when the join
     // and its events have ended; the stream then ends. Sends to a disconnected client are ignored.
@@ -65,7 +111,7 @@ pub(super) fn join(
                 drop(forward.send(Ok(progress(event))).await);
             }
         });
-        let joined = joining.join(&invitation, &events).await;
+        let joined = joining.join(&invitation, data, &events).await;
         // Closes the channel, so `forwarding` ends after the last event and the error is sent last.
         drop(events);
         drop(forwarding.await);
@@ -88,9 +134,16 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
         },
         JoinEvent::Accepted { role, former } => api::JoinProgress {
             role: role.to_string(),
+            former_private: matches!(former, FormerRoot::Kept { private: true, .. }),
+            discarded: match former {
+                FormerRoot::Discarded { stores } => stores as u64,
+                FormerRoot::Kept { .. } | FormerRoot::Dropped | FormerRoot::Same => 0,
+            },
             former: match former {
-                FormerRoot::Dropped | FormerRoot::Same => String::new(),
-                FormerRoot::Kept { name } => name,
+                FormerRoot::Kept { name, .. } => name,
+                FormerRoot::Dropped | FormerRoot::Same | FormerRoot::Discarded { .. } => {
+                    String::new()
+                }
             },
             ..step("accepted")
         },
@@ -141,21 +194,11 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
 
 // Reads what the root store has about a node: its name (empty: unknown), and whether it is dormant.
 async fn notes_about(root: &Store, node: &Author) -> Result<(String, bool), ApiError> {
-    let info = root.get(format!("/nodes/{node}/info").as_bytes()).await?;
+    let info = root.get(&NodeInfo::key(node)).await?;
     let status = root.get(format!("/nodes/{node}/status").as_bytes()).await?;
-    let name = info.and_then(|item| name_in(&item.value));
+    let name = info.and_then(|item| NodeInfo::decode(&item.value));
     let dormant = status.is_some_and(|item| item.value.as_ref() == b"dormant");
-    Ok((name.unwrap_or_default(), dormant))
-}
-
-// Returns the name in the info of a node, a JSON object.
-fn name_in(info: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Info {
-        name: String,
-    }
-    let Info { name } = serde_json::from_slice(info).ok()?;
-    Some(name.chars().take(NAME_CHARS_MAX).collect())
+    Ok((name.unwrap_or_default().name, dormant))
 }
 
 fn peer(
@@ -327,6 +370,7 @@ impl From<MeshError> for ApiError {
             MeshError::NotAMember { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
                 .hint("`lattice peer list` shows the members"),
             MeshError::TooManyTips(_) => Self::new("too_many_tips", EXIT_FAILED, message),
+            MeshError::Name(error) => error.into(),
             MeshError::Write(error) => error.into(),
             MeshError::Read(error) => error.into(),
             MeshError::Open(error) => error.into(),
@@ -362,13 +406,20 @@ impl From<JoinError> for ApiError {
     fn from(error: JoinError) -> Self {
         let message = error.to_string();
         match error {
+            JoinError::Removed => Self::new("removed", EXIT_PRECONDITION, message).hint(
+                "give this directory a new identity with `lattice init --new-identity`, then join",
+            ),
             JoinError::Member => Self::new("member", EXIT_PRECONDITION, message),
             JoinError::Own => Self::new("own_invitation", EXIT_PRECONDITION, message)
                 .hint("give the token to another node"),
             JoinError::HasMembers { .. } => Self::new("has_members", EXIT_PRECONDITION, message)
                 .hint("join with a new data directory: `--data-dir DIR`"),
             JoinError::Unreachable { .. } => Self::new("unreachable", EXIT_UNAVAILABLE, message)
-                .hint("check that it is up and in reach; the token is still valid"),
+                .hint(
+                    "check that it is up, and that firewalls let UDP through to that port; the \
+                     token is still valid, but if that node has another address or port by now, \
+                     ask for a new one",
+                ),
             JoinError::Refused { word, .. } => Self::new(&word, EXIT_PRECONDITION, message)
                 .hint("ask for a new token: `lattice invite`"),
             JoinError::NotSynced { .. } => Self::new("not_synced", EXIT_UNAVAILABLE, message)
@@ -379,8 +430,9 @@ impl From<JoinError> for ApiError {
     }
 }
 
+// Time that members have to hang up on a node that leaves, and time between two looks.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+const LEAVE_LOOK: Duration = Duration::from_millis(20);
 /// Largest number of events of a join that wait for the client to read them. When full, the join
 /// waits.
 const EVENTS_AHEAD: usize = 64;
-/// Characters of a node's name; longer names are shortened.
-const NAME_CHARS_MAX: usize = 64;

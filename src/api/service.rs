@@ -388,6 +388,24 @@ impl Lattice for Service {
         Ok(Response::new(created?))
     }
 
+    async fn rename_store(
+        &self,
+        request: Request<api::RenameStoreRequest>,
+    ) -> Answered<api::StoreInfo> {
+        let renamed = stores::rename(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(renamed?))
+    }
+
+    async fn delete_store(&self, request: Request<api::StoreRequest>) -> Answered<api::StoreInfo> {
+        let deleted = stores::delete(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(deleted?))
+    }
+
+    async fn share_store(&self, request: Request<api::StoreRequest>) -> Answered<api::StoreInfo> {
+        let shared = stores::share(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(shared?))
+    }
+
     async fn list_stores(
         &self,
         _request: Request<api::ListStoresRequest>,
@@ -437,6 +455,24 @@ impl Lattice for Service {
         let node = members::node(&request.get_ref().node)?;
         self.0.node.remove(&node).await.map_err(ApiError::from)?;
         Ok(Response::new(api::RemovePeerReply {}))
+    }
+
+    async fn set_role(&self, request: Request<api::SetRoleRequest>) -> Answered<api::SetRoleReply> {
+        members::set_role(&self.0.node, request.get_ref()).await?;
+        Ok(Response::new(api::SetRoleReply {}))
+    }
+
+    async fn rename_peer(
+        &self,
+        request: Request<api::RenamePeerRequest>,
+    ) -> Answered<api::RenamePeerReply> {
+        members::rename(&self.0.node, request.get_ref()).await?;
+        Ok(Response::new(api::RenamePeerReply {}))
+    }
+
+    async fn leave(&self, _request: Request<api::LeaveRequest>) -> Answered<api::LeaveReply> {
+        let left = members::leave(&self.0.node, self.0.net.as_ref()).await;
+        Ok(Response::new(left?))
     }
 
     async fn set_dormant(

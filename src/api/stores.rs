@@ -10,8 +10,9 @@ use crate::{
             EXIT_UNAVAILABLE, text,
         },
     },
+    id::StoreId,
     limits::STORE_NAME_CHARS_MAX,
-    node::{Node, OpenError, StoreError, Unopened},
+    node::{NameError, Node, OpenError, StoreError, Unopened},
     wire::api,
 };
 
@@ -41,6 +42,7 @@ pub(super) async fn status(
         now_ms: node.clock().now_ms(),
         stores,
         unopened: Some(unopened(node)),
+        removed_by: convert::author_or_empty(node.removed_by()),
     })
 }
 
@@ -68,6 +70,50 @@ pub(super) async fn create(
     Ok(convert::store_info(&info))
 }
 
+/// Answers `RenameStore`.
+pub(super) async fn rename(
+    node: &Node,
+    request: &api::RenameStoreRequest,
+) -> Result<api::StoreInfo, ApiError> {
+    let store = node.store(&request.store)?.id();
+    node.rename_store(&store, &request.name).await?;
+    info(node, &store)
+}
+
+/// Answers `DeleteStore`.
+pub(super) async fn delete(
+    node: &Node,
+    request: &api::StoreRequest,
+) -> Result<api::StoreInfo, ApiError> {
+    let store = node.store(&request.store)?.id();
+    let deleted = info(node, &store)?;
+    node.delete_store(&store).await?;
+    Ok(deleted)
+}
+
+/// Answers `ShareStore`.
+pub(super) async fn share(
+    node: &Node,
+    request: &api::StoreRequest,
+) -> Result<api::StoreInfo, ApiError> {
+    let store = node.store(&request.store)?.id();
+    node.share_store(&store).await?;
+    info(node, &store)
+}
+
+fn info(node: &Node, store: &StoreId) -> Result<api::StoreInfo, ApiError> {
+    let all = node.stores();
+    let found = all.iter().find(|info| info.id == *store);
+    let gone = || {
+        ApiError::new(
+            "unknown_store",
+            EXIT_NOT_FOUND,
+            "the store was deleted meanwhile",
+        )
+    };
+    found.map(convert::store_info).ok_or_else(gone)
+}
+
 /// Answers `ListStores`.
 pub(super) fn list(node: &Node) -> api::ListStoresReply {
     let stores = node.stores();
@@ -85,8 +131,25 @@ impl From<StoreError> for ApiError {
             StoreError::NameInvalid { .. } => Self::usage("store_name_invalid", message)
                 .hint(format!("a name has 1 to {STORE_NAME_CHARS_MAX} characters")),
             StoreError::NameTaken { .. } => Self::new("store_exists", EXIT_PRECONDITION, message),
+            StoreError::Root => Self::new("root_store", EXIT_PRECONDITION, message),
+            StoreError::NotFounder { .. } => Self::new("not_founder", EXIT_PRECONDITION, message)
+                .hint("ask an admin; `lattice peer list` shows the admins"),
+            StoreError::NotPrivate { .. } => Self::new("not_private", EXIT_PRECONDITION, message),
             StoreError::Open(error) => error.into(),
             StoreError::Write(error) => error.into(),
+            StoreError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        let message = error.to_string();
+        match error {
+            NameError::Empty => Self::usage("name_empty", message),
+            NameError::Long { .. } => Self::usage("name_too_long", message),
+            NameError::LikeId { .. } => Self::usage("name_like_id", message)
+                .hint("choose a name that is not 8 to 64 hex digits"),
         }
     }
 }
@@ -105,8 +168,7 @@ impl From<OpenError> for ApiError {
                     "create it with `lattice init` or `lattice up`, or choose another with \
                     --data-dir",
                 ),
-            OpenError::NameLikeId { .. } => Self::usage("name_like_id", message)
-                .hint("choose a name that is not 8 to 64 hex digits"),
+            OpenError::Name(error) => error.into(),
             OpenError::IdentityMissing { .. } => {
                 Self::new("identity_missing", EXIT_DAMAGED, message).hint(
                     "put the file back; or give the directory a new identity with \

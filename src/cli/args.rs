@@ -20,7 +20,7 @@ use crate::cli::{
         log::Log,
         man::{Completions, Man},
         on::On,
-        peer::{Connect, Peer, Peers},
+        peer::{Connect, Leave, Peer, Peers},
         put::Put,
         repair::Repair,
         service::Service,
@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Invite(Invite),
     Join(Join),
     Peer(Peer),
+    Leave(Leave),
     #[command(hide = true)]
     Peers(Peers),
     Connect(Connect),

@@ -40,6 +40,7 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Invite(invite) => invite.run(context).await,
         Command::Join(join) => join.run(context).await,
         Command::Peer(peer) => peer.run(context).await,
+        Command::Leave(leave) => leave.run(context).await,
         Command::Peers(peers) => peers.run(context).await,
         Command::Connect(connect) => connect.run(context).await,
         Command::Repair(repair) => repair.run(context).await,

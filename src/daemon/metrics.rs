@@ -183,7 +183,13 @@ impl Subject {
 
     // Returns the reasons why the node does not work, one line each; empty if it works.
     async fn ailments(&self) -> Vec<String> {
-        let mut ailments = Vec::new();
+        let removed = self.node.removed_by().map(|by| {
+            format!(
+                "node {} has removed this node from the mesh: its writes are refused",
+                by.short()
+            )
+        });
+        let mut ailments: Vec<String> = removed.into_iter().collect();
         for info in self.node.stores() {
             let Some(store) = self.node.open_store(&info.id) else {
                 continue;

@@ -1,6 +1,9 @@
 //! The errors of the net: with a peer, while joining a mesh, and of this node's own endpoint.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
 use iroh::endpoint::{
     ClosedStream, ConnectError, ConnectingError, ConnectionError, ReadError, ReadExactError,
@@ -10,7 +13,10 @@ use iroh::endpoint::{
 use crate::{
     id::Author,
     limits::PEER_SYNCS_MAX,
-    net::gate::{self, NOT_A_MEMBER, SHUT_OUT},
+    net::{
+        address::Addresses,
+        gate::{self, NOT_A_MEMBER, SHUT_OUT},
+    },
     node::{MeshError, OpenError},
     protocol::sync::SyncError,
 };
@@ -24,6 +30,12 @@ pub enum PeerError {
     /// It refuses: it does not know yet that this node is a member, or knows that it was removed.
     #[error("it does not know this node as a member (yet)")]
     NotAMember,
+    /// It refuses: this node was removed, as it has proven.
+    #[error("node {} has removed this node from the mesh", by.short())]
+    Removed {
+        /// Node that has removed this one.
+        by: Author,
+    },
     /// It refuses for a while because of messages that this node sent.
     #[error("it has shut this node out for a while")]
     ShutOut,
@@ -109,11 +121,16 @@ pub enum JoinError {
     /// The invitation is this node's own.
     #[error("this node made the invitation itself")]
     Own,
+    /// The key of this node was removed from that mesh, or has left it. No grant takes that back.
+    #[error("the key of this node was removed from that mesh, or has left it, for ever")]
+    Removed,
     /// The node that invited cannot be reached.
-    #[error("node {} cannot be reached: {why}", node.short())]
+    #[error("node {} cannot be reached: {why}; {tried}", node.short())]
     Unreachable {
         /// Node that made the invitation.
         node: Author,
+        /// Addresses in the invitation.
+        tried: Tried,
         /// Error of the last attempt.
         why: PeerError,
     },
@@ -138,6 +155,30 @@ pub enum JoinError {
     /// The endpoint of this node failed.
     #[error(transparent)]
     Net(#[from] NetError),
+}
+
+/// The addresses at which a node was looked for, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried(pub Addresses);
+
+impl Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Addresses { direct, relay } = &self.0;
+        if self.0.is_empty() {
+            return f
+                .write_str("the token has no address of it, and it was not found on this network");
+        }
+        f.write_str("tried")?;
+        let mut before = " UDP";
+        for address in direct {
+            write!(f, "{before} {address}")?;
+            before = ",";
+        }
+        let before = if direct.is_empty() { "" } else { ", and" };
+        relay
+            .iter()
+            .try_for_each(|relay| write!(f, "{before} the relay {relay}"))
+    }
 }
 
 impl PeerError {

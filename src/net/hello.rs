@@ -14,10 +14,11 @@ use crate::{
     limits::{DIAL_TIMEOUT, HELLO_BYTES_MAX, HELLO_TIMEOUT},
     net::{
         alpn::HELLO_ALPN,
-        error::{JoinError, PeerError},
+        error::{JoinError, PeerError, Tried},
         mesh::Mesh,
         token::Invitation,
     },
+    node::NodeInfo,
     protocol::membership::{genesis::Genesis, role::Role},
     wire::net,
 };
@@ -31,7 +32,8 @@ pub(super) struct Admitted {
     pub(super) role: Role,
 }
 
-/// Shows an invitation to the node that made it, and returns its answer. `contacted` is awaited
+/// Shows an invitation to the node that made it, with the info of this node, and returns its answer.
+/// `contacted` is awaited
 /// once the node is connected.
 ///
 /// # Errors
@@ -40,16 +42,19 @@ pub(super) async fn redeem(
     endpoint: &iroh::Endpoint,
     address: EndpointAddr,
     invitation: &Invitation,
+    info: &NodeInfo,
     contacted: impl AsyncFnOnce(),
 ) -> Result<Admitted, JoinError> {
     let unreachable = |why: PeerError| JoinError::Unreachable {
         node: invitation.node,
+        tried: Tried(invitation.addresses.clone()),
         why,
     };
     let connection = connect(endpoint, address).await.map_err(unreachable)?;
     contacted().await;
     let request = net::HelloRequest {
         secret: Bytes::copy_from_slice(&invitation.secret),
+        info: info.encode(),
         ..request(&invitation.store)
     };
     let reply = ask(&connection, request).await.map_err(unreachable)?;
@@ -95,7 +100,18 @@ pub(super) async fn prove(mesh: &Mesh, address: EndpointAddr) -> Result<(), Peer
     match (reply.refused.is_empty(), reply.role.is_empty()) {
         (true, false) => Ok(()),
         (true, true) => Err(NO_ANSWER),
-        (false, _) => Err(PeerError::NotAMember),
+        (false, _) => Err(refused(mesh, reply.removal).await),
+    }
+}
+
+// Believes a removal of this node only if the acts that come with it prove it.
+async fn refused(mesh: &Mesh, removal: Vec<Bytes>) -> PeerError {
+    if removal.is_empty() {
+        return PeerError::NotAMember;
+    }
+    match mesh.believe_removal(removal).await {
+        Some(by) => PeerError::Removed { by },
+        None => PeerError::NotAMember,
     }
 }
 

@@ -31,9 +31,9 @@ use crate::{
         mesh::Mesh,
         peer_task,
     },
-    node::{MeshError, Redeemed},
+    node::{MeshError, NodeInfo, Redeemed},
     protocol::{
-        membership::{MembershipError, invite::InviteError},
+        membership::{MembershipError, invite::InviteError, role::Role},
         peer::Lobby,
     },
     wire::net,
@@ -158,9 +158,15 @@ impl HelloServer {
         let redeemed = self.mesh.node.redeem(&secret, node).await;
         match redeemed {
             Ok(redeemed) => {
+                let info = NodeInfo::decode(&request.info);
+                let name = info.as_ref().map_or("", |info| &info.name).to_owned();
+                // Any other member writes its own.
+                if let Some(info) = info.filter(|_info| redeemed.role == Role::Reader) {
+                    self.mesh.node.note_info(&node, &info).await;
+                }
                 // Before the answer is sent: the new member connects at once.
                 self.mesh.open_gate();
-                tracing::info!(%node, role = %redeemed.role, "a node has joined");
+                tracing::info!(%node, name, role = %redeemed.role, "a node has joined");
                 let Redeemed { genesis, role } = redeemed;
                 Ok(net::HelloReply {
                     creator: Bytes::copy_from_slice(&genesis.creator.0),
@@ -184,6 +190,7 @@ impl HelloServer {
         let root = self.mesh.node.root();
         let role = match self.mesh.node.members().role(node) {
             Some(role) => role,
+            None if self.mesh.node.members().is_removed(node) => return self.removed(node).await,
             None => {
                 let checked = self.mesh.proven.check(&root, node, proof).await;
                 let role = checked.map_err(|error| {
@@ -199,6 +206,22 @@ impl HelloServer {
         };
         Ok(net::HelloReply {
             role: role.to_string(),
+            ..net::HelloReply::default()
+        })
+    }
+}
+
+impl HelloServer {
+    // Answers a node that was removed and may not know it: it gets the proof.
+    async fn removed(&self, node: &Author) -> Result<net::HelloReply, Refusal> {
+        let removal = self.mesh.node.root().removal(node).await;
+        Ok(net::HelloReply {
+            refused: "removed".to_owned(),
+            reason: "this node was removed from the mesh".to_owned(),
+            removal: removal.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the removal of a node cannot be shown to it");
+                Vec::new()
+            }),
             ..net::HelloReply::default()
         })
     }

@@ -14,7 +14,7 @@ use crate::{
     net::{
         address::endpoint_id,
         bind,
-        error::{JoinError, PeerError},
+        error::{JoinError, PeerError, Tried},
         gate::Gate,
         hello,
         mesh::Mesh,
@@ -22,7 +22,7 @@ use crate::{
         peer_task, session, stores,
         token::Invitation,
     },
-    node::FormerRoot,
+    node::{FormerRoot, OwnData},
     protocol::membership::role::Role,
     store::Store,
 };
@@ -70,8 +70,9 @@ pub struct Joined {
 }
 
 impl Net {
-    /// Joins the mesh of `invitation`, and fetches its stores. Sends each step to `events`; a
-    /// receiver that was dropped does not stop the join.
+    /// Joins the mesh of `invitation`, and fetches its stores. `data` is the fate of the stores that
+    /// this node has; a reader cannot share any, and keeps them private then. Sends each step to
+    /// `events`; a receiver that was dropped does not stop the join.
     ///
     /// After `Accepted`, a join that is cut goes on by itself while the node runs.
     ///
@@ -80,14 +81,20 @@ impl Net {
     pub async fn join(
         &self,
         invitation: &Invitation,
+        data: OwnData,
         events: &mpsc::Sender<JoinEvent>,
     ) -> Result<Joined, JoinError> {
         self.check(invitation)?;
         let admitted = self.redeem(invitation, events).await?;
         self.rest().await;
         let node = &self.0.node;
-        let former = node.adopt_root(admitted.genesis).await?;
         let role = admitted.role;
+        let data = match (role, data) {
+            // A reader lists no stores.
+            (Role::Reader, OwnData::Shared) => OwnData::Private,
+            _may => data,
+        };
+        let former = node.adopt_root(admitted.genesis, data).await?;
         send(
             events,
             JoinEvent::Accepted {
@@ -116,6 +123,9 @@ impl Net {
         if invitation.node == node.id() {
             return Err(JoinError::Own);
         }
+        if invitation.store == node.root().id() && node.removed_by().is_some() {
+            return Err(JoinError::Removed);
+        }
         if invitation.store == node.root().id() && node.members().role(&node.id()).is_some() {
             return Err(JoinError::Member);
         }
@@ -138,12 +148,14 @@ impl Net {
         self.rest().await;
         let id = endpoint_id(&invitation.node).ok_or(JoinError::Unreachable {
             node: invitation.node,
+            tried: Tried(invitation.addresses.clone()),
             why: PeerError::NotAKey,
         })?;
         let endpoint =
             bind::bind(config, &node.seed(), Gate::default(), MemoryLookup::new()).await?;
         let address = invitation.addresses.to_iroh(id);
-        let redeemed = hello::redeem(&endpoint, address, invitation, async || {
+        let info = node.own_info().await?;
+        let redeemed = hello::redeem(&endpoint, address, invitation, &info, async || {
             let node = invitation.node;
             send(events, JoinEvent::Contacted { node }).await;
         })
@@ -168,7 +180,7 @@ async fn first_sync(
     mesh.node.introduce().await.map_err(PeerError::own)?;
     stores::open_listed(mesh).await.map_err(PeerError::own)?;
     // The root store again: the keys that this node wrote about itself go to the sponsor.
-    for store in mesh.node.open_stores() {
+    for store in mesh.node.shared_stores() {
         match sync_one(mesh, sponsor, &connection, &store, events).await {
             Ok(come) => entries += come,
             // This node brought it. The sponsor opens it once it has the keys that list it, and the

@@ -72,6 +72,9 @@ pub(super) struct Mesh {
     sponsors: Mutex<BTreeSet<Author>>,
     // Nodes that have proven their membership before the root store names them.
     pub(super) proven: Proven,
+    // The acts by which a peer has proven that this node was removed. Never held across an await; no
+    // other lock is taken meanwhile.
+    removal: Mutex<Option<Vec<Bytes>>>,
     // Gossip topics are derived from it. Only members know it.
     pub(super) secret: [u8; 32],
     // Cancelled by `Net::stop`.
@@ -110,6 +113,7 @@ impl Mesh {
             kept: Mutex::default(),
             sponsors: Mutex::default(),
             proven: Proven::default(),
+            removal: Mutex::default(),
             secret: node.mesh_secret(),
             stop,
             tasks,
@@ -122,13 +126,50 @@ impl Mesh {
 
     /// Returns the status of `node`, with its lag over all open stores.
     pub(super) fn status(&self, node: &Author) -> PeerStatus {
-        let stores = self.node.open_stores();
+        let stores = self.node.shared_stores();
         let behind = stores.iter().map(|store| self.acks.behind(store, node));
         let ahead = stores.iter().map(|store| self.acks.ahead(store, node));
         PeerStatus {
             behind: sum(behind),
             ahead: sum(ahead),
             ..self.peers.status(node, self.gate.shut_out_ms(node))
+        }
+    }
+
+    /// Checks what a peer has shown as the removal of this node. If it is one, own writes are refused
+    /// from now on, until it is one no longer. Returns the node that has removed this one.
+    pub(super) async fn believe_removal(&self, removal: Vec<Bytes>) -> Option<Author> {
+        let (root, own) = (self.node.root(), self.node.id());
+        let by = match root.removed_by_acts(&own, &removal).await {
+            Ok(by) => by?,
+            Err(error) => {
+                tracing::debug!(%error, "the proof of a removal of this node was refused");
+                return None;
+            }
+        };
+        if self.node.removed_by().is_none() {
+            tracing::error!(%by, "this node was removed from the mesh: its writes are refused");
+        }
+        self.node.turn_away(Some(by));
+        let mut shown = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        *shown = Some(removal);
+        Some(by)
+    }
+
+    /// Checks again what a peer has shown as the removal of this node: the members have changed, and
+    /// the remover may have been removed before.
+    pub(super) async fn check_removal_again(&self) {
+        let shown = {
+            let shown = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.clone()
+        };
+        let Some(removal) = shown else { return };
+        let (root, own) = (self.node.root(), self.node.id());
+        if !matches!(root.removed_by_acts(&own, &removal).await, Ok(Some(_))) {
+            tracing::info!("this node was not removed: its writes are taken again");
+            self.node.turn_away(None);
+            let mut shown = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+            *shown = None;
         }
     }
 
@@ -254,7 +295,7 @@ impl Mesh {
     /// Returns this node's signed acks of the open stores, `bytes_max` bytes at most. If there are
     /// more, each call begins with another store.
     pub(super) fn own_acks(&self, bytes_max: usize) -> Vec<Bytes> {
-        let (own, mut stores) = (self.node.id(), self.node.open_stores());
+        let (own, mut stores) = (self.node.id(), self.node.shared_stores());
         let mut acks = Vec::new();
         let mut room = bytes_max;
         let mut first = 0;
@@ -293,7 +334,7 @@ impl Mesh {
         if !self.gate.admits(&claim.node) || !self.acks.is_news(claim) {
             return true;
         }
-        let Some(store) = self.node.open_store(&claim.store) else {
+        let Some(store) = self.node.shared_store(&claim.store) else {
             return true;
         };
         match claimed.verify() {

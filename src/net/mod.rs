@@ -57,7 +57,7 @@ mod turns;
 
 pub use address::Addresses;
 pub use config::{NetConfig, Relay};
-pub use error::{JoinError, NetError, PeerError};
+pub use error::{JoinError, NetError, PeerError, Tried};
 pub use join::{JoinEvent, Joined};
 pub use net::Net;
 pub use peer_table::PeerStatus;

@@ -240,7 +240,7 @@ impl Net {
         if node.members().others(node.id()).next().is_none() {
             return;
         }
-        let stores = node.open_stores();
+        let stores = node.shared_stores();
         let holds: Vec<_> = stores.iter().map(Store::pause_writes).collect();
         let (net, running) = (self.clone(), self.running());
         let stop = running.stop.clone();
@@ -255,12 +255,15 @@ impl Net {
                 Err(error) => tracing::error!(%error, "own logs were not compared with peers"),
             }
         };
+        let node = node.clone();
         running.tasks.spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = check => {}
+                () = stop.cancelled() => return,
+                () = check => drop(holds),
             }
-            drop(holds);
+            if let Err(error) = node.introduce().await {
+                tracing::warn!(%error, "the name of this node was not written");
+            }
         });
     }
 
@@ -271,7 +274,8 @@ impl Net {
         loop {
             let is_mesh = {
                 let (own, members) = (self.0.node.id(), members.borrow_and_update());
-                members.others(own).next().is_some() || members.role(&own).is_none()
+                let is_new = members.role(&own).is_none() && !members.is_removed(&own);
+                members.others(own).next().is_some() && !members.is_removed(&own) || is_new
             };
             // An endpoint that is bound follows also the removal of the last member: the gate
             // closes.
@@ -280,8 +284,9 @@ impl Net {
                 match self.mesh().await {
                     Ok(mesh) => {
                         mesh.proven.check_again(&mesh.node.root()).await;
+                        mesh.check_removal_again().await;
                         peer_task::meet_members(&mesh);
-                        for store in self.0.node.open_stores() {
+                        for store in self.0.node.shared_stores() {
                             // Entries that waited for their author's grant may count now, and other
                             // members may miss them.
                             store.reconsider().await;

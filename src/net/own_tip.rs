@@ -97,7 +97,7 @@ impl Progress {
     fn still_for(&mut self, mesh: &Mesh) -> Duration {
         if self.looked.elapsed() >= PROGRESS_EVERY {
             self.looked = Instant::now();
-            let stores = mesh.node.open_stores();
+            let stores = mesh.node.shared_stores();
             let tips = stores.iter().map(|store| {
                 let frontier = store.frontier();
                 let seqs = frontier.iter().map(|(_, tip)| tip.seq);

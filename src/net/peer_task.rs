@@ -205,7 +205,7 @@ async fn in_step(
     connection: &Connection,
 ) -> Result<(), PeerError> {
     let began = Instant::now();
-    for store in mesh.node.open_stores() {
+    for store in mesh.node.shared_stores() {
         loop {
             match session::open(mesh, node, connection, &store, |_entries| {}).await {
                 // The peer opens a listed store soon. The other stores need not wait for it.

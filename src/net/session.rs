@@ -88,7 +88,7 @@ pub(super) async fn accept(
         mesh.strike(node, what);
         return Err(PeerError::Malformed { what });
     };
-    let Some(store) = mesh.node.open_store(id) else {
+    let Some(store) = mesh.node.shared_store(id) else {
         // It is not open here yet, or never will be. The peer did nothing wrong.
         drop(send.reset(NO_STORE.into()));
         return Ok(());

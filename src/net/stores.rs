@@ -72,7 +72,7 @@ async fn follow_list(
 
 // Starts a task of gossip for each open store that has none, and syncs it with all connected peers.
 fn carry_new(mesh: &Arc<Mesh>, carried: &mut BTreeSet<StoreId>) {
-    for store in mesh.node.open_stores() {
+    for store in mesh.node.shared_stores() {
         if carried.insert(store.id()) {
             let with = Arc::clone(mesh);
             mesh.spawn(async move { gossip::carry(with, store).await });
@@ -110,6 +110,10 @@ pub(super) async fn open_listed(mesh: &Arc<Mesh>) -> Result<(), ReadError> {
             unopened.failed += 1;
             unopened.error = Some(error.to_string());
         }
+    }
+    let names = lines.into_iter().map(|(store, line)| (store, line.name));
+    if let Err(error) = node.follow_list(&names.collect()).await {
+        tracing::warn!(%error, "a store was not renamed or deleted as the list says");
     }
     if unopened != node.unopened() && unopened.of_lister + unopened.in_all > 0 {
         let Unopened {

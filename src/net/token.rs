@@ -78,12 +78,14 @@ impl FromStr for Invitation {
     type Err = InvitationError;
 
     fn from_str(text: &str) -> Result<Self, InvitationError> {
+        // Scanners write capital letters, and mail programs break lines.
+        let text = text.chars().filter(|letter| !letter.is_whitespace());
+        let text: String = text.collect::<String>().to_ascii_uppercase();
         let letters = text
-            .trim()
-            .strip_prefix(PREFIX)
+            .strip_prefix(&PREFIX.to_ascii_uppercase())
             .ok_or(garbage("it does not begin with \"lattice\""))?;
         let bytes = BASE32_NOPAD
-            .decode(letters.to_ascii_uppercase().as_bytes())
+            .decode(letters.as_bytes())
             .map_err(|_letters| garbage("it has letters that no invitation has, or was cut"))?;
         let (body, sum) = bytes
             .split_last_chunk::<4>()
@@ -146,14 +148,17 @@ mod tests {
     }
 
     #[test]
-    fn token_parses_in_upper_and_lower_case() {
+    fn token_parses_in_any_case_and_with_line_breaks() {
         let text = invitation().to_string();
         assert!(text.len() < 260, "{} letters", text.len());
         assert_eq!(text.parse(), Ok(invitation()));
         assert_eq!(format!(" {text}\n").parse(), Ok(invitation()));
-        let (prefix, letters) = text.split_at(PREFIX.len());
-        let upper = format!("{prefix}{}", letters.to_ascii_uppercase());
-        assert_eq!(upper.parse(), Ok(invitation()));
+        assert_eq!(text.to_ascii_uppercase().parse(), Ok(invitation()));
+        let (first, last) = text.split_at(76);
+        for broken in [format!("{first}\r\n{last}"), format!("> {first}\n> {last}")] {
+            let broken = broken.replace("> ", "  ");
+            assert_eq!(broken.parse(), Ok(invitation()));
+        }
     }
 
     #[test]

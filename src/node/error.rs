@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     id::{Author, StoreId},
-    limits::STORE_NAME_CHARS_MAX,
+    limits::{NODE_NAME_CHARS_MAX, STORE_NAME_CHARS_MAX},
     permissions::Untrusted,
     store::{self, ReadError, WriteError},
 };
@@ -29,12 +29,9 @@ pub enum OpenError {
         /// The data directory.
         data_dir: PathBuf,
     },
-    /// The name for a new node looks like the id of another one.
-    #[error("{name:?} is not a name for a node: it looks like an id")]
-    NameLikeId {
-        /// The name.
-        name: String,
-    },
+    /// The name cannot be the name of a node.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The directory has the data of a node, and not its key.
     #[error("{} holds the data of {}, and its identity.key is missing", data_dir.display(), owner.map_or("a node".to_owned(), |owner| format!("node {owner}")))]
     IdentityMissing {
@@ -114,6 +111,28 @@ fn listed(stores: &[StoreId]) -> String {
     stores.join(", ")
 }
 
+/// Why a text cannot be the name of a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has no letters.
+    #[error("the name of a node is empty")]
+    Empty,
+    /// It has too many characters.
+    #[error(
+        "the name of a node has {characters} characters; at most {NODE_NAME_CHARS_MAX} are allowed"
+    )]
+    Long {
+        /// Number of characters.
+        characters: usize,
+    },
+    /// It looks like the id of another node.
+    #[error("{name:?} is not a name for a node: it looks like an id")]
+    LikeId {
+        /// The name.
+        name: String,
+    },
+}
+
 /// Why a store could not be found, made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -141,10 +160,30 @@ pub enum StoreError {
         /// Id of the store that has it.
         id: StoreId,
     },
+    /// The root store is the mesh itself: it has one name, and ends with the mesh.
+    #[error("the root store cannot be renamed, deleted or shared")]
+    Root,
+    /// Neither did this node create the store, nor is it an admin.
+    #[error("store {name:?} was created by node {}; only that node or an admin may do this", founder.short())]
+    NotFounder {
+        /// Name of the store.
+        name: String,
+        /// Node that created it.
+        founder: Author,
+    },
+    /// The store belongs to the mesh already.
+    #[error("store {name:?} is not private: the members have it already")]
+    NotPrivate {
+        /// Name of the store.
+        name: String,
+    },
     /// The store could not be made or opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The store could not be listed in the root store.
     #[error("cannot list the store in the root store")]
     Write(#[from] WriteError),
+    /// The list of stores in the root store could not be read.
+    #[error("cannot read the list of stores in the root store")]
+    Read(#[from] ReadError),
 }

@@ -6,6 +6,7 @@ use crate::{
     id::Author,
     node::{
         identity,
+        info::{NodeInfo, check_node_name},
         members::{MeshError, put},
         node::Node,
     },
@@ -91,6 +92,24 @@ impl Node {
         write.atomic = true;
         root.store.write_own(write).await?;
         Ok(redeemed)
+    }
+
+    /// Writes the info that `node` gave when it joined, if there is none yet: a reader cannot write
+    /// its own. A failure is only logged.
+    pub async fn note_info(&self, node: &Author, info: &NodeInfo) {
+        if check_node_name(&info.name).is_err() {
+            return;
+        }
+        let noted = async {
+            if self.info(node).await?.is_none() {
+                let write = put(NodeInfo::key(node), info.encode());
+                self.root().write_own(write).await?;
+            }
+            Ok::<(), MeshError>(())
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(%node, %error, "the name of a new member was not written");
+        }
     }
 
     /// True while an invite of this node can be redeemed; also, and logged, if the invites cannot be

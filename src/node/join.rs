@@ -1,20 +1,32 @@
 //! Joining: another mesh's root store replaces this node's own.
 
-use std::{fs, sync::PoisonError};
+use std::{collections::BTreeMap, fs, sync::PoisonError};
 
 use bytes::Bytes;
 
 use crate::{
     id::StoreId,
     node::{
-        data_dir::{META, STORES_DIR},
         error::OpenError,
         meta,
         node::{Node, Root, StoreInfo},
+        private,
     },
     protocol::membership::genesis::Genesis,
-    store::{Authority, List, Store},
+    store::{Authority, List, Store, WriteError},
 };
+
+/// Fate of the data of a node that joins: the stores that belonged to its former mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OwnData {
+    /// They stay on this node, and no other node gets them.
+    #[default]
+    Private,
+    /// They become stores of the mesh: all members get them.
+    Shared,
+    /// They are deleted.
+    Discarded,
+}
 
 /// Fate of the root store that a node had before it joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,126 +40,167 @@ pub enum FormerRoot {
     Kept {
         /// Name of that store.
         name: String,
+        /// True if no other node gets it.
+        private: bool,
+    },
+    /// It was deleted with all that it had, as the caller wished.
+    Discarded {
+        /// Number of stores that were deleted.
+        stores: usize,
     },
 }
 
 impl Node {
     /// Makes the store of `genesis` the root store of this node. It is empty until a sync fills it.
-    /// All other stores are opened again: from now on the new root store names their writers.
-    /// Durable on return.
+    /// All other stores are opened again. `data` is the fate of the former root store and the stores
+    /// that it listed; one that is untouched is deleted in any case. Durable on return.
     ///
     /// # Errors
     /// `OpenError`.
-    pub async fn adopt_root(&self, genesis: Genesis) -> Result<FormerRoot, OpenError> {
+    pub async fn adopt_root(
+        &self,
+        genesis: Genesis,
+        data: OwnData,
+    ) -> Result<FormerRoot, OpenError> {
         let Root { store: former, .. } = self.root_and_genesis();
         if genesis.store() == former.id() {
             return Ok(FormerRoot::Same);
         }
-        let row = self.former_row(former.id())?;
+        let _one_at_a_time = self.0.opening.lock().await;
+        self.keep_name().await?;
         let judged = former.frontier();
         let untouched = self.is_untouched(&former).await?;
-        let id = genesis.store();
+        let inner = &*self.0;
+        let disk = inner.config.disk.as_ref();
+        let rows = inner.meta.stores()?;
+        // A store of this node may be the root store of that mesh: it was the root store before an
+        // earlier join. One log must not have two writers.
+        if let Some(open) = self.open_store(&genesis.store()) {
+            open.close().await?;
+        }
         let authority = Authority::Root {
             creator: genesis.creator,
         };
-        let inner = &*self.0;
-        // A store of this node may be the root store of that mesh: it was the root store before an
-        // earlier join. One log must not have two writers.
-        if let Some(open) = self.open_store(&id) {
-            open.close().await?;
-        }
-        let store = inner.open_store(id, authority).await?;
+        let store = inner.opener().open(genesis.store(), authority).await?;
         former.close().await?;
         // An entry that was acknowledged since keeps the store.
         let untouched = untouched && former.frontier() == judged;
+        let shared = self.shared_stores();
+        let mine: Vec<StoreId> = shared.iter().map(Store::id).collect();
+        let deleted = match data {
+            _any if untouched => vec![former.id()],
+            OwnData::Discarded => mine.clone(),
+            OwnData::Private | OwnData::Shared => Vec::new(),
+        };
+        if data == OwnData::Private && !untouched {
+            // Nothing changes by the marks while the store that they name is the root store.
+            for id in &mine {
+                private::mark(disk, &inner.opener().dir(id), &former.id())?;
+            }
+        }
+        let name = free_name(&rows, &former.id());
+        let mut kept: Vec<meta::Row> = Vec::new();
+        for row in rows {
+            if deleted.contains(&row.id) || row.id == genesis.store() {
+                continue;
+            }
+            kept.push(match row.root {
+                true => meta::Row {
+                    name: name.clone(),
+                    root: false,
+                    ..row
+                },
+                false => row,
+            });
+        }
         let new = meta::Row {
-            id,
+            id: genesis.store(),
             name: "root".to_owned(),
             root: true,
             genesis,
         };
-        let name = format!("root-{}", &former.id().to_string()[..8]);
-        if untouched {
-            inner.meta.change(&[new], Some(&former.id()))?;
-        } else {
-            let kept = meta::Row {
-                name: name.clone(),
-                root: false,
-                ..row.clone()
-            };
-            inner.meta.change(&[new, kept], None)?;
-        }
-        let members = store.members();
-        {
-            let mut root = inner.root.write().unwrap_or_else(PoisonError::into_inner);
-            *root = Root {
-                store: store.clone(),
-                genesis,
-            };
-            let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
-            stores.remove(&former.id());
-            let info = StoreInfo {
-                id,
-                name: "root".to_owned(),
-                root: true,
-            };
-            stores.insert(id, (info, store));
-        }
-        // From now on the new root store names the writers of the other stores.
-        self.reopen_stores(&members).await?;
-        if untouched {
-            let dir = inner.config.data_dir.join(STORES_DIR);
-            let dir = dir.join(former.id().to_string());
-            if let Err(error) = fs::remove_dir_all(&dir) {
-                tracing::warn!(%error, "the files of the former root store were not removed");
+        let written: Vec<_> = kept.iter().chain([&new]).cloned().collect();
+        inner.meta.change(&written, &deleted)?;
+        for row in &kept {
+            let dir = inner.opener().dir(&row.id);
+            if private::root_of(disk, &dir, &row.id)? == Some(genesis.store()) {
+                private::unmark(disk, &dir)?;
             }
-            return Ok(FormerRoot::Dropped);
         }
-        let store = inner.open_store(former.id(), Authority::Of(members));
-        let store = store.await?;
-        let info = StoreInfo {
-            id: former.id(),
-            name: name.clone(),
-            root: false,
-        };
-        let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
-        stores.insert(former.id(), (info, store));
-        Ok(FormerRoot::Kept { name })
+        private::unmark(disk, &inner.opener().dir(&genesis.store()))?;
+        self.open_again(store, genesis, kept).await?;
+        for id in &deleted {
+            self.delete_files(id);
+        }
+        Ok(match data {
+            _any if untouched => FormerRoot::Dropped,
+            OwnData::Discarded => FormerRoot::Discarded {
+                stores: deleted.len(),
+            },
+            OwnData::Private => FormerRoot::Kept {
+                name,
+                private: true,
+            },
+            OwnData::Shared => FormerRoot::Kept {
+                name,
+                private: false,
+            },
+        })
     }
 
-    fn former_row(&self, id: StoreId) -> Result<meta::Row, OpenError> {
-        let rows = self.0.meta.stores()?;
-        rows.into_iter()
-            .find(|row| row.id == id)
-            .ok_or_else(|| OpenError::Unusable {
-                path: self.0.config.data_dir.join(META),
-                what: "it does not name the root store".to_owned(),
-            })
-    }
-
-    async fn reopen_stores(
-        &self,
-        members: &tokio::sync::watch::Receiver<
-            std::sync::Arc<crate::protocol::membership::Members>,
-        >,
-    ) -> Result<(), OpenError> {
-        let inner = &*self.0;
-        for info in self.stores().into_iter().filter(|info| !info.root) {
-            if let Some(store) = self.open_store(&info.id) {
-                store.close().await?;
-            }
-            let authority = Authority::Of(members.clone());
-            let store = inner.open_store(info.id, authority);
-            let store = store.await?;
-            let mut stores = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
-            stores.insert(info.id, (info, store));
+    // Keeps the name that this node has in its root store: it introduces itself by it to the next.
+    async fn keep_name(&self) -> Result<(), OpenError> {
+        let known = self.info(&self.id()).await?;
+        let mut name = self.0.name.lock().unwrap_or_else(PoisonError::into_inner);
+        if name.is_none() {
+            *name = known.map(|known| known.name);
         }
         Ok(())
     }
 
+    // Opens the stores of `rows` again, under the root store `store`. From now on it names the
+    // writers of those that are not private.
+    async fn open_again(
+        &self,
+        store: Store,
+        genesis: Genesis,
+        rows: Vec<meta::Row>,
+    ) -> Result<(), OpenError> {
+        let inner = &*self.0;
+        for open in self.open_stores() {
+            match open.close().await {
+                // The former root store, and the new one if it was here.
+                Ok(()) | Err(WriteError::Closed) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let info = StoreInfo {
+            id: store.id(),
+            name: "root".to_owned(),
+            root: true,
+            private: false,
+        };
+        let mut stores = BTreeMap::from([(store.id(), (info, store.clone()))]);
+        let opened = inner.opener().open_others(rows, &store, &mut stores).await;
+        {
+            let mut root = inner.root.write().unwrap_or_else(PoisonError::into_inner);
+            *root = Root { store, genesis };
+            let mut all = inner.stores.write().unwrap_or_else(PoisonError::into_inner);
+            *all = stores;
+        }
+        opened
+    }
+
+    // Deletes the files of a store that has no row any more.
+    pub(super) fn delete_files(&self, id: &StoreId) {
+        if let Err(error) = fs::remove_dir_all(self.0.opener().dir(id)) {
+            tracing::warn!(store = %id, %error, "the files of a deleted store were not removed");
+        }
+    }
+
     // True when `root` never had keys but those that the node wrote about itself.
     async fn is_untouched(&self, root: &Store) -> Result<bool, OpenError> {
-        let only_own = self.stores().len() == 1 && root.frontier().authors() == 1;
+        let only_own = self.shared_stores().len() == 1 && root.frontier().authors() == 1;
         let keys = root.list(List {
             prefix: Bytes::new(),
             limit: Some(64),
@@ -165,4 +218,13 @@ impl Node {
             && u64::try_from(live.len()).unwrap_or(u64::MAX) == ever
             && live.iter().all(|item| about_itself(&item.key)))
     }
+}
+
+// Returns the name of a former root store: `root-` and as many digits of its id as make it free.
+fn free_name(rows: &[meta::Row], id: &StoreId) -> String {
+    let digits = id.to_string();
+    let names = (8..=digits.len()).map(|length| format!("root-{}", &digits[..length]));
+    let is_free = |name: &String| rows.iter().all(|row| row.name != *name);
+    let name = names.into_iter().find(is_free);
+    name.unwrap_or_else(|| format!("root-{digits}"))
 }

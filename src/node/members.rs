@@ -1,19 +1,23 @@
 //! The members of the node's mesh: reading, removing, and marking one as dormant.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
     id::Author,
-    node::{error::OpenError, node::Node},
+    node::{
+        error::{NameError, OpenError},
+        info::{NodeInfo, check_node_name},
+        node::Node,
+    },
     protocol::{
         entry::Op,
         membership::{
             Departure, Members, MembershipError,
             invite::InviteError,
-            role::{Act, Tips, TooManyTips, role_key},
+            role::{Act, Role, Tips, TooManyTips, role_key},
         },
     },
     store::{ReadError, Store, Write, WriteError},
@@ -43,6 +47,9 @@ pub enum MeshError {
     /// The root store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The name cannot be the name of a node.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The random source failed, or a file of the node cannot be written.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -68,17 +75,84 @@ impl Node {
     pub async fn remove(&self, node: &Author) -> Result<(), MeshError> {
         self.members().may_remove(&self.id(), node)?;
         let mut tips = Vec::new();
-        for store in self.open_stores() {
+        for store in self.shared_stores() {
             for frontier in [store.frontier(), store.spent()] {
                 tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
             }
         }
-        let stores = self.open_stores();
+        let stores = self.shared_stores();
         let stores = stores.iter().map(Store::id);
         let removal = Act::Remove(Tips::naming(stores, tips)?).encode();
         self.root().write_own(put(role_key(node), removal)).await?;
-        for store in self.open_stores() {
+        for store in self.shared_stores() {
             store.reconsider().await;
+        }
+        Ok(())
+    }
+
+    /// Ends this node's own membership, for ever: a removal of itself. What it wrote goes on
+    /// counting. Its data stays here. Durable on return.
+    ///
+    /// # Errors
+    /// `Membership`: it is not a member, or the last admin. `TooManyTips`, `Write`.
+    pub async fn leave(&self) -> Result<(), MeshError> {
+        self.remove(&self.id()).await
+    }
+
+    /// Refuses own writes to the stores of the mesh because `by` has removed this node, as a peer has
+    /// proven; `None` takes that back. The root store may never get the removal: nobody syncs with a
+    /// node that was removed.
+    pub fn turn_away(&self, by: Option<Author>) {
+        for store in self.shared_stores() {
+            store.turn_away(by);
+        }
+    }
+
+    /// Returns a node that has removed this one, or this node itself if it has left; `None` while it
+    /// is not known to be removed.
+    pub fn removed_by(&self) -> Option<Author> {
+        self.root().removed_by()
+    }
+
+    /// Gives `node`, which is a member, a role with more rights. Durable on return.
+    ///
+    /// # Errors
+    /// `NotAMember`; `Membership`: this node is not an admin, or `node` has the role or a higher one,
+    /// which no grant takes back. `Write`.
+    pub async fn set_role(&self, node: &Author, role: Role) -> Result<(), MeshError> {
+        let members = self.members();
+        if members.role(node).is_none() && !members.is_removed(node) && !members.is_spent(node) {
+            return Err(MeshError::NotAMember { node: *node });
+        }
+        members.may_grant(&self.id(), node, role)?;
+        let grant = Act::Grant(role).encode();
+        self.root().write_own(put(role_key(node), grant)).await?;
+        Ok(())
+    }
+
+    /// Gives `node`, which is a member, another name for people. Durable on return.
+    ///
+    /// # Errors
+    /// `Name`; `NotAMember`; `Membership`: only an admin renames another node. `Read`, `Write`.
+    pub async fn rename(&self, node: &Author, name: &str) -> Result<(), MeshError> {
+        check_node_name(name)?;
+        let (own, members) = (self.id(), self.members());
+        if members.role(node).is_none() {
+            return Err(MeshError::NotAMember { node: *node });
+        }
+        let role = members.role(&own);
+        if *node != own && role != Some(Role::Admin) {
+            return Err(MembershipError::NotAdmin { node: own, role }.into());
+        }
+        let info = NodeInfo {
+            name: name.to_owned(),
+            ..self.info(node).await?.unwrap_or_default()
+        };
+        let write = put(NodeInfo::key(node), info.encode());
+        self.root().write_own(write).await?;
+        if *node == own {
+            let mut chosen = self.0.name.lock().unwrap_or_else(PoisonError::into_inner);
+            *chosen = Some(info.name);
         }
         Ok(())
     }
@@ -90,7 +164,7 @@ impl Node {
     /// # Errors
     /// `TooManyTips`, `Write`.
     pub async fn confirm_departures(&self) -> Result<(), MeshError> {
-        let stores = self.open_stores();
+        let stores = self.shared_stores();
         let ids = stores.iter().map(Store::id).collect();
         for departure in self.members().departures(&self.id(), &ids) {
             let Departure {

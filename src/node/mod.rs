@@ -13,6 +13,7 @@ mod config;
 mod data_dir;
 mod error;
 mod identity;
+mod info;
 mod introduction;
 mod invites;
 mod join;
@@ -22,6 +23,7 @@ mod meta;
 #[cfg(feature = "net")]
 mod net_support;
 mod node;
+mod private;
 mod store_name;
 mod stores;
 mod unopened;
@@ -29,10 +31,11 @@ mod unopened;
 #[cfg(feature = "hooks")]
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
-pub use error::{OpenError, StoreError};
+pub use error::{NameError, OpenError, StoreError};
 pub use identity::NewIdentity;
+pub use info::{NodeInfo, check_node_name};
 pub use invites::Redeemed;
-pub use join::FormerRoot;
+pub use join::{FormerRoot, OwnData};
 pub use members::MeshError;
 #[cfg(feature = "net")]
 pub(crate) use node::within;

@@ -18,11 +18,13 @@ use crate::{
     limits::BUS_BATCHES_MAX,
     log::LogFiles,
     node::{
-        data_dir::{IDENTITY, META, STORES_DIR, holds_data, holds_node, prepare},
+        data_dir::{IDENTITY, META, STORES_DIR, holds_data, prepare},
         error::OpenError,
         identity::{self, NewIdentity},
+        info::check_node_name,
         lock::Lock,
-        meta::Meta,
+        meta::{Meta, Row},
+        private,
         unopened::Unopened,
     },
     protocol::membership::genesis::Genesis,
@@ -36,9 +38,9 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Makes the directory, with a new identity, if it is missing. Default: false.
     pub create: bool,
-    /// Name of the node for people, written to `/nodes/{key}/info` once. A new node's must not look
-    /// like an id. Default: the machine's name.
-    pub name: String,
+    /// Name of the node for people, at `/nodes/{key}/info`; a node that has another is renamed.
+    /// Default: the name that the node has, the machine's name for a new one.
+    pub name: Option<String>,
     /// The wall clock. Default: the machine's.
     pub clock: Clock,
     /// The file system of the stores. Default: the machine's.
@@ -56,7 +58,7 @@ impl NodeConfig {
         Self {
             data_dir: data_dir.into(),
             create: false,
-            name: machine_name(),
+            name: None,
             clock: Clock::system(),
             disk: Arc::new(RealDisk),
             files: LogFiles::of_process(),
@@ -86,6 +88,8 @@ pub struct StoreInfo {
     pub name: String,
     /// True for the root store, which names members and stores.
     pub root: bool,
+    /// True for a store that the node had before it joined its mesh, and keeps to itself.
+    pub private: bool,
 }
 
 /// An open node. Cheap to clone; all clones are one node.
@@ -114,6 +118,9 @@ pub(super) struct Inner {
     // Replaced by each look at the list of stores. Never held across an await; no other lock is
     // taken meanwhile.
     pub(super) unopened: Mutex<Unopened>,
+    // Name by which the node introduces itself; `None` for the one that it has. Set by `open` and
+    // `adopt_root`. Never held across an await; no other lock is taken meanwhile.
+    pub(super) name: Mutex<Option<String>>,
     pub(super) meta: Meta,
     // Things that were mended when the directory was opened, a line each.
     mended: Vec<String>,
@@ -134,7 +141,8 @@ impl Node {
     /// Opens the node in a data directory, and all its stores.
     ///
     /// Writes `/nodes/{key}/info` and `/nodes/{key}/status` into the root store if they are
-    /// missing.
+    /// missing. Another name or version is written here only by a node without other members; for the
+    /// others the net does it, once it has compared the clock with theirs.
     ///
     /// # Errors
     /// `OpenError`. Existing data is unchanged then.
@@ -144,8 +152,8 @@ impl Node {
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
-        if config.create && looks_like_id(&config.name) && !holds_node(&data_dir) {
-            return Err(OpenError::NameLikeId { name: config.name });
+        if let Some(name) = &config.name {
+            check_node_name(name)?;
         }
         prepare(config.disk.as_ref(), &data_dir, config.create)?;
         let lock = Arc::new(Lock::take_after_close(&data_dir).await?);
@@ -156,37 +164,35 @@ impl Node {
         let key = Arc::new(identity::load(&data_dir, config.create)?);
         let author = Author(key.verifying_key().to_bytes());
         let (meta, mended) = Meta::open(&config.disk, &data_dir, &author, config.create)?;
-        let mut rows = meta.stores()?;
-        // The root store comes first: it names the writers of the others.
-        rows.sort_by_key(|row| !row.root);
-        let mut stores = BTreeMap::new();
-        let mut root: Option<Root> = None;
-        for row in rows {
-            let authority = match &root {
-                None => Authority::Root {
-                    creator: row.genesis.creator,
-                },
-                Some(root) => Authority::Of(root.store.members()),
-            };
-            let store = open_store(&runtime, &config, &key, &lock, row.id, authority).await?;
-            if row.root {
-                root = Some(Root {
-                    store: store.clone(),
-                    genesis: row.genesis,
-                });
-            }
-            let info = StoreInfo {
-                id: row.id,
-                name: row.name,
-                root: row.root,
-            };
-            stores.insert(row.id, (info, store));
-        }
+        let rows = meta.stores()?;
+        let root = rows.iter().find(|row| row.root);
         let root = root.ok_or_else(|| OpenError::Unusable {
             path: data_dir.join(META),
             what: "it names no root store".to_owned(),
         })?;
+        let genesis = root.genesis;
+        let authority = Authority::Root {
+            creator: genesis.creator,
+        };
+        let opener = Opener {
+            runtime: &runtime,
+            config: &config,
+            key: &key,
+            lock: &lock,
+        };
+        let store = opener.open(root.id, authority).await?;
+        let info = StoreInfo {
+            id: root.id,
+            name: root.name.clone(),
+            root: true,
+            private: false,
+        };
+        let mut stores = BTreeMap::from([(root.id, (info, store.clone()))]);
+        let others: Vec<Row> = rows.into_iter().filter(|row| !row.root).collect();
+        opener.open_others(others, &store, &mut stores).await?;
+        let root = Root { store, genesis };
         let node = Self(Arc::new(Inner {
+            name: Mutex::new(config.name.clone()),
             config,
             key,
             redeeming: tokio::sync::Mutex::default(),
@@ -199,7 +205,7 @@ impl Node {
             runtime,
             lock,
         }));
-        node.introduce().await?;
+        node.introduce_at_start().await?;
         Ok(node)
     }
 
@@ -274,41 +280,99 @@ impl Node {
 }
 
 impl Inner {
-    pub(super) async fn open_store(
-        &self,
-        id: StoreId,
-        authority: Authority,
-    ) -> Result<Store, OpenError> {
-        let (config, key, lock) = (&self.config, &self.key, &self.lock);
-        open_store(&self.runtime, config, key, lock, id, authority).await
+    /// Returns what it takes to open the stores of this node.
+    pub(super) fn opener(&self) -> Opener<'_> {
+        Opener {
+            runtime: &self.runtime,
+            config: &self.config,
+            key: &self.key,
+            lock: &self.lock,
+        }
     }
 }
 
-async fn open_store(
-    runtime: &Handle,
-    config: &NodeConfig,
-    key: &Arc<SigningKey>,
-    lock: &Arc<Lock>,
-    id: StoreId,
-    authority: Authority,
-) -> Result<Store, OpenError> {
-    let opened = Store::open(StoreConfig {
-        id,
-        dir: config.data_dir.join(STORES_DIR).join(id.to_string()),
-        key: Arc::clone(key),
-        clock: config.clock.clone(),
-        disk: Arc::clone(&config.disk),
-        files: config.files.clone(),
-        bus_batches: config.bus_batches,
-        lease: Some(Arc::clone(lock) as Arc<dyn Any + Send + Sync>),
-        root: matches!(authority, Authority::Root { .. }),
-        authority,
-    });
-    let opened = within(runtime, opened).await;
-    opened.map_err(|source| OpenError::Store {
-        id,
-        source: Box::new(source),
-    })
+/// All that it takes to open the stores of a node.
+pub(super) struct Opener<'a> {
+    runtime: &'a Handle,
+    config: &'a NodeConfig,
+    key: &'a Arc<SigningKey>,
+    lock: &'a Arc<Lock>,
+}
+
+impl Opener<'_> {
+    /// Opens a store, and makes it if there is none.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub(super) async fn open(&self, id: StoreId, authority: Authority) -> Result<Store, OpenError> {
+        let config = self.config;
+        let opened = Store::open(StoreConfig {
+            id,
+            dir: self.dir(&id),
+            key: Arc::clone(self.key),
+            clock: config.clock.clone(),
+            disk: Arc::clone(&config.disk),
+            files: config.files.clone(),
+            bus_batches: config.bus_batches,
+            lease: Some(Arc::clone(self.lock) as Arc<dyn Any + Send + Sync>),
+            root: matches!(authority, Authority::Root { .. }),
+            authority,
+        });
+        let opened = within(self.runtime, opened).await;
+        opened.map_err(|source| OpenError::Store {
+            id,
+            source: Box::new(source),
+        })
+    }
+
+    /// Opens the stores of `rows`, which are all but the root store `root`, and adds them to `stores`.
+    /// The root store names the writers of a store; of a private one, the root store that it belonged
+    /// to does.
+    ///
+    /// # Errors
+    /// `Store`, `Io`.
+    pub(super) async fn open_others(
+        &self,
+        rows: Vec<Row>,
+        root: &Store,
+        stores: &mut BTreeMap<StoreId, (StoreInfo, Store)>,
+    ) -> Result<(), OpenError> {
+        let mut marked = Vec::new();
+        for row in rows {
+            let disk = self.config.disk.as_ref();
+            let under = private::root_of(disk, &self.dir(&row.id), &row.id)?;
+            marked.push((row, under.filter(|under| *under != root.id())));
+        }
+        // Former root stores before the stores that belonged to them.
+        marked.sort_by_key(|(row, under)| *under != Some(row.id));
+        for (row, under) in marked {
+            let by_itself = Authority::Root {
+                creator: row.genesis.creator,
+            };
+            let authority = match under {
+                None => Authority::Of(root.members()),
+                Some(under) if under == row.id => by_itself,
+                Some(under) => match stores.get(&under) {
+                    Some((_info, former)) => Authority::Of(former.members()),
+                    None => by_itself,
+                },
+            };
+            let store = self.open(row.id, authority).await?;
+            let info = StoreInfo {
+                id: row.id,
+                name: row.name,
+                root: false,
+                private: under.is_some(),
+            };
+            stores.insert(row.id, (info, store));
+        }
+        Ok(())
+    }
+
+    /// Returns the directory of a store.
+    pub(super) fn dir(&self, id: &StoreId) -> PathBuf {
+        self.config.data_dir.join(STORES_DIR).join(id.to_string())
+    }
 }
 
 /// Runs `work` on the caller's task, with `runtime` entered: tasks that it spawns run there and
@@ -322,7 +386,8 @@ pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -
     .await
 }
 
-fn machine_name() -> String {
+/// Returns the name of the machine, as a name for a node.
+pub(super) fn machine_name() -> String {
     let system = rustix::system::uname();
     let name = system.nodename().to_string_lossy();
     // Containers have such names.

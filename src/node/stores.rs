@@ -2,21 +2,21 @@
 //!
 //! Which of the listed stores are opened is decided by `protocol::shared_stores`.
 
-use std::{fs, sync::PoisonError};
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use crate::{
     id::StoreId,
     node::{
-        data_dir::STORES_DIR,
         error::StoreError,
         identity,
-        introduction::listing,
+        introduction::{delisting, listing, name_key},
         meta,
         node::{Node, StoreInfo},
+        private,
         store_name::check_name,
         unopened::Unopened,
     },
-    protocol::membership::genesis::Genesis,
+    protocol::membership::{genesis::Genesis, role::Role},
     store::{Authority, Store},
 };
 
@@ -34,16 +34,18 @@ impl Node {
         let found = stores
             .values()
             .find(|(info, _)| Some(info.id) == id || info.name == name);
-        found
-            .map(|(_, store)| store.clone())
-            .ok_or_else(|| StoreError::Unknown {
-                name: name.chars().take(80).collect(),
-                known: stores
-                    .values()
-                    .map(|(info, _)| info.name.clone())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+        let found = found.map(|(_, store)| store.clone());
+        drop(stores);
+        found.ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> StoreError {
+        let stores = self.stores();
+        let known: Vec<String> = stores.into_iter().map(|info| info.name).collect();
+        StoreError::Unknown {
+            name: name.chars().take(80).collect(),
+            known: known.join(", "),
+        }
     }
 
     /// Returns all stores, the root store first, then by name.
@@ -78,7 +80,7 @@ impl Node {
         Ok(info)
     }
 
-    // Removes a store that nobody knows of yet, with its files.
+    // Removes a store here, with its files.
     async fn drop_store(&self, id: &StoreId) -> Result<(), StoreError> {
         let removed = {
             let mut stores = self
@@ -88,15 +90,155 @@ impl Node {
                 .unwrap_or_else(PoisonError::into_inner);
             stores.remove(id)
         };
-        self.0.meta.change(&[], Some(id))?;
+        self.0.meta.change(&[], &[*id])?;
         let Some((_info, store)) = removed else {
             return Ok(());
         };
-        let closed = store.close().await;
-        let dir = self.0.config.data_dir.join(STORES_DIR).join(id.to_string());
-        let deleted = fs::remove_dir_all(dir).map_err(|error| error.to_string());
-        if let Err(error) = closed.map_err(|error| error.to_string()).and(deleted) {
-            tracing::warn!(%error, "the files of a store that could not be listed were not removed");
+        if let Err(error) = store.close().await {
+            tracing::warn!(store = %id, %error, "a deleted store did not close cleanly");
+        }
+        self.delete_files(id);
+        Ok(())
+    }
+
+    /// Renames a store, here and for all members; a private one only here. A member on which the name
+    /// is taken keeps its own. Durable on return.
+    ///
+    /// # Errors
+    /// `Unknown`, `Root`, `NameInvalid`, `NameTaken`, `NotFounder`, `Open`, `Write`.
+    pub async fn rename_store(&self, store: &StoreId, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        let (info, row) = self.own_row(store)?;
+        let _one_at_a_time = self.0.opening.lock().await;
+        self.check_free(name)?;
+        if !info.private {
+            self.check_entitled(&row)?;
+            self.root().write_own(listing(name, &row.genesis)).await?;
+        }
+        self.call_store(&info, name)
+    }
+
+    /// Deletes a store with its files, here and on all members; a private one only here. A member that
+    /// is offline deletes it when it learns of it. Durable on return. Nothing takes it back.
+    ///
+    /// # Errors
+    /// `Unknown`, `Root`, `NotFounder`, `Open`, `Write`.
+    pub async fn delete_store(&self, store: &StoreId) -> Result<(), StoreError> {
+        let (info, row) = self.own_row(store)?;
+        let _one_at_a_time = self.0.opening.lock().await;
+        if !info.private {
+            self.check_entitled(&row)?;
+            self.root().write_own(delisting(&row.genesis)).await?;
+        }
+        self.drop_store(store).await
+    }
+
+    /// Makes a private store one of the mesh: all members get it. Durable on return.
+    ///
+    /// # Errors
+    /// `Unknown`, `Root`, `NotPrivate`, `NotFounder`, `Open`, `Write`.
+    pub async fn share_store(&self, store: &StoreId) -> Result<(), StoreError> {
+        let (info, row) = self.own_row(store)?;
+        if !info.private {
+            return Err(StoreError::NotPrivate { name: info.name });
+        }
+        self.check_entitled(&row)?;
+        let _one_at_a_time = self.0.opening.lock().await;
+        // The mark goes first: a crash in between leaves a store that no line lists, and `introduce`
+        // lists it.
+        self.root()
+            .write_own(listing(&info.name, &row.genesis))
+            .await?;
+        let opener = self.0.opener();
+        private::unmark(self.0.config.disk.as_ref(), &opener.dir(store))?;
+        if let Some(open) = self.open_store(store) {
+            open.close().await?;
+        }
+        let mut opened = BTreeMap::new();
+        opener
+            .open_others(vec![row], &self.root(), &mut opened)
+            .await?;
+        let mut stores = self
+            .0
+            .stores
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        stores.extend(opened);
+        Ok(())
+    }
+
+    /// Follows the list in the root store: renames stores that are called otherwise there, and
+    /// deletes those that were taken off it. `names` has the names in the list.
+    ///
+    /// # Errors
+    /// `Open`, `Read`.
+    pub async fn follow_list(&self, names: &BTreeMap<StoreId, String>) -> Result<(), StoreError> {
+        let shared = self.stores().into_iter();
+        for info in shared.filter(|info| !info.root && !info.private) {
+            match names.get(&info.id) {
+                Some(name) if *name == info.name => {}
+                Some(name) => {
+                    let _one_at_a_time = self.0.opening.lock().await;
+                    if check_name(name).is_ok() && self.check_free(name).is_ok() {
+                        self.call_store(&info, name)?;
+                    }
+                }
+                None => {
+                    let heads = self.root().heads(&name_key(&info.id)).await?;
+                    if heads.iter().any(|head| head.wins && head.value.is_none()) {
+                        let _one_at_a_time = self.0.opening.lock().await;
+                        tracing::info!(store = %info.id, name = info.name, "a store was deleted");
+                        self.drop_store(&info.id).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // Returns a store of this node that is not the root store.
+    fn own_row(&self, store: &StoreId) -> Result<(StoreInfo, meta::Row), StoreError> {
+        let info = self.stores().into_iter().find(|info| info.id == *store);
+        let row = self
+            .0
+            .meta
+            .stores()?
+            .into_iter()
+            .find(|row| row.id == *store);
+        match info.zip(row) {
+            Some((info, _)) if info.root => Err(StoreError::Root),
+            Some(found) => Ok(found),
+            None => Err(self.unknown(&store.to_string())),
+        }
+    }
+
+    fn check_entitled(&self, row: &meta::Row) -> Result<(), StoreError> {
+        let own = self.id();
+        let is_admin = self.members().role(&own) == Some(Role::Admin);
+        if is_admin || row.genesis.creator == own {
+            return Ok(());
+        }
+        Err(StoreError::NotFounder {
+            name: row.name.clone(),
+            founder: row.genesis.creator,
+        })
+    }
+
+    // Calls a store `name` here.
+    fn call_store(&self, info: &StoreInfo, name: &str) -> Result<(), StoreError> {
+        let (_, row) = self.own_row(&info.id)?;
+        let name = name.to_owned();
+        self.0.meta.add(&meta::Row {
+            name: name.clone(),
+            ..row
+        })?;
+        let mut stores = self
+            .0
+            .stores
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((info, _)) = stores.get_mut(&info.id) {
+            info.name = name;
         }
         Ok(())
     }
@@ -141,11 +283,12 @@ impl Node {
     async fn add_store(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
         let id = genesis.store();
         let authority = Authority::Of(self.root().members());
-        let store = self.0.open_store(id, authority).await?;
+        let store = self.0.opener().open(id, authority).await?;
         let info = StoreInfo {
             id,
             name: name.to_owned(),
             root: false,
+            private: false,
         };
         let mut stores = self
             .0
@@ -170,10 +313,27 @@ impl Node {
 
     /// Returns all stores, open, the root store first.
     pub fn open_stores(&self) -> Vec<Store> {
+        self.open_stores_where(|_info| true)
+    }
+
+    /// Returns the stores that belong to the mesh, open, the root store first: all but private ones.
+    pub fn shared_stores(&self) -> Vec<Store> {
+        self.open_stores_where(|info| !info.private)
+    }
+
+    fn open_stores_where(&self, is_meant: impl Fn(&StoreInfo) -> bool) -> Vec<Store> {
         let infos = self.stores();
         let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
-        let open = infos.iter().filter_map(|info| stores.get(&info.id));
+        let meant = infos.iter().filter(|info| is_meant(info));
+        let open = meant.filter_map(|info| stores.get(&info.id));
         open.map(|(_, store)| store.clone()).collect()
+    }
+
+    /// Returns the store with `id` if it belongs to the mesh. `None` if it is private, or not here.
+    pub fn shared_store(&self, id: &StoreId) -> Option<Store> {
+        let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let shared = stores.get(id).filter(|(info, _)| !info.private);
+        shared.map(|(_, store)| store.clone())
     }
 
     /// Returns the store with `id`. `None` if it is not open here.

@@ -1,6 +1,9 @@
 //! The parts that handles, watches and the writer of a store share.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::broadcast;
 
@@ -38,6 +41,9 @@ pub(super) struct Shared {
     pub(super) anyone: bool,
     // How many `WritePause`s there are; own writes wait until it is 0.
     pub(super) pauses: tokio::sync::watch::Sender<usize>,
+    // Node that has removed this one, as another member has proven; `members` does not show it yet.
+    // Own writes are refused meanwhile. Never held across an await; no other lock is taken meanwhile.
+    pub(super) turned_away: Mutex<Option<Author>>,
     // The store's directory.
     pub(super) dir: PathBuf,
     // Where watches read files.
@@ -48,6 +54,22 @@ impl Shared {
     /// Returns the wall clock, ms since 1970.
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Returns a node that has removed this one, as the root store or a peer has shown.
+    pub(super) fn removed_by(&self) -> Option<Author> {
+        let by_members = {
+            let members = self.members.borrow();
+            let member = members.get(&self.author);
+            member.and_then(|member| Some(member.removals.values().next()?.by))
+        };
+        let shown = || {
+            *self
+                .turned_away
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        by_members.or_else(shown)
     }
 }
 

@@ -130,7 +130,7 @@ impl Store {
     /// Like `put`; also `PreconditionFailed` and `AlreadyCaused`.
     pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
         write.check(self.shared.root)?;
-        self.shared.until_not_paused().await;
+        self.shared.until_may_write().await?;
         let (reply, answer) = oneshot::channel();
         self.queue.write(Writes::One(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?
@@ -147,12 +147,17 @@ impl Store {
         &self,
         writes: Vec<Write>,
     ) -> impl Future<Output = Vec<Result<Written, WriteError>>> + Send + use<> {
-        self.shared.until_not_paused().await;
+        let may_write = self.shared.until_may_write().await;
         let count = writes.len();
         let (reply, answer) = oneshot::channel();
-        // If the store is closed, `reply` is dropped, and `answer` fails.
-        drop(self.queue.write(Writes::Many(writes, reply)).await);
+        if may_write.is_ok() {
+            // If the store is closed, `reply` is dropped, and `answer` fails.
+            drop(self.queue.write(Writes::Many(writes, reply)).await);
+        }
         async move {
+            if may_write.is_err() {
+                return (0..count).map(|_| Err(WriteError::Removed)).collect();
+            }
             let closed = |_gone| (0..count).map(|_| Err(WriteError::Closed)).collect();
             answer.await.unwrap_or_else(closed)
         }
@@ -160,7 +165,7 @@ impl Store {
 
     /// Writes under the node's own prefixes, which `write` refuses in the root store.
     pub(crate) async fn write_own(&self, write: Write) -> Result<Written, WriteError> {
-        self.shared.until_not_paused().await;
+        self.shared.until_may_write().await?;
         let (reply, answer) = oneshot::channel();
         self.queue.write(Writes::Own(write, reply)).await?;
         answer.await.map_err(|_gone| WriteError::Closed)?

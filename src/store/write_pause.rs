@@ -1,8 +1,8 @@
 //! A pause: own writes wait while the node compares its own log with its peers'.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use crate::store::Shared;
+use crate::store::{Shared, WriteError};
 
 /// Own writes to a store wait as long as this guard lives. Reads and entries of other nodes do not.
 #[derive(Debug)]
@@ -18,7 +18,20 @@ impl WritePause {
 
 impl Shared {
     /// Waits while own writes are paused. Cancel-safe.
-    pub(super) async fn until_not_paused(&self) {
+    ///
+    /// # Errors
+    /// `Removed`: a peer has proven that this node was removed.
+    pub(super) async fn until_may_write(&self) -> Result<(), WriteError> {
+        self.until_not_paused().await;
+        let shown = self
+            .turned_away
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        shown.map_or(Ok(()), |_by| Err(WriteError::Removed))
+    }
+
+    // Cancel-safe.
+    async fn until_not_paused(&self) {
         // Almost always.
         if *self.pauses.borrow() == 0 {
             return;

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use lattice::{
     net::{Net, NetConfig},
-    node::{Node, NodeConfig},
+    node::{Node, NodeConfig, OwnData},
     protocol::membership::role::Role,
     store::{Start, WatchEvent, WatchOptions},
 };
@@ -110,7 +110,7 @@ impl Stage {
 
     async fn node(&self, name: &'static str, colour: usize) -> Result<Peer, Failure> {
         let mut config = NodeConfig::new(self.dir.join(name)).create(true);
-        config.name = name.to_owned();
+        config.name = Some(name.to_owned());
         let node = Node::open(config).await.map_err(|error| failed(&error))?;
         let net = Net::start(node.clone(), loopback());
         let peer = Peer {
@@ -179,7 +179,7 @@ impl Peer {
         let invitation = invitation.map_err(|error| failed(&error))?;
         // Nobody shows the steps of the join.
         let (events, _ignored) = mpsc::channel(64);
-        let joined = self.net.join(&invitation, &events).await;
+        let joined = self.net.join(&invitation, OwnData::Private, &events).await;
         joined.map_err(|error| failed(&error))?;
         // Joining has replaced the root store.
         self.print_changes();

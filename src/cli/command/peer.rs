@@ -15,12 +15,14 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// List the other members, remove them, or mark them dormant
+/// List the other members, change their role or name, remove them, or mark them dormant
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice peer list
   lattice peers --json | jq -r 'select(.online) | .node'
+  lattice peer role kitchen writer
+  lattice peer rename 4f5c kitchen
   lattice peer remove 4f5c
   lattice peer dormant 4f5c")]
 pub(crate) struct Peer {
@@ -47,6 +49,31 @@ enum PeerAction {
         /// Do not ask for confirmation; required if stdin is not a terminal
         #[arg(long)]
         yes: bool,
+    },
+    /// Give a member a role with more rights
+    ///
+    /// A role is never lowered: what the node has written counts, and other members may not know of
+    /// the change yet. To take rights away, remove the node and invite it again as a new one.
+    #[command(after_help = "Examples:\n  lattice peer role kitchen writer")]
+    Role {
+        /// Id of the node, the first digits of it, or its name
+        node: String,
+        /// Its new role
+        #[arg(value_parser = ["reader", "writer", "admin"])]
+        role: String,
+    },
+    /// Give a member another name
+    ///
+    /// Every writer may rename itself, and an admin everybody. A name in config.toml, or a --name,
+    /// takes effect again at the next start of that node.
+    #[command(
+        after_help = "Examples:\n  lattice peer rename 4f5c kitchen\n  lattice peer rename . attic"
+    )]
+    Rename {
+        /// Id of the node, the first digits of it, or its name; `.` is this node
+        node: String,
+        /// Its new name, up to 64 characters
+        name: String,
     },
     /// Mark a member as dormant: nobody waits for it until --over
     #[command(
@@ -77,6 +104,29 @@ impl Peer {
                 client.remove_peer(request).await?;
                 print_changed(context, "removed", &peer)
             }
+            PeerAction::Role { node, role } => {
+                let mut client = context.client(Lifetime::Short).await?;
+                let peer = find(context, &node).await?;
+                let request = api::SetRoleRequest {
+                    node: peer.node.clone(),
+                    role: role.clone(),
+                };
+                client.set_role(request).await?;
+                print_changed(context, "role", &peer)
+            }
+            PeerAction::Rename { node, name } => {
+                let mut client = context.client(Lifetime::Short).await?;
+                let peer = match node.as_str() {
+                    "." => own(context).await?,
+                    other => find(context, other).await?,
+                };
+                let request = api::RenamePeerRequest {
+                    node: peer.node.clone(),
+                    name,
+                };
+                client.rename_peer(request).await?;
+                print_changed(context, "renamed", &peer)
+            }
             PeerAction::Dormant { node, over } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let peer = find(context, &node).await?;
@@ -88,6 +138,67 @@ impl Peer {
                 print_changed(context, if over { "active" } else { "dormant" }, &peer)
             }
         }
+    }
+}
+
+// Returns this node as far as a change of it needs.
+async fn own(context: &mut Context) -> Result<api::Peer, Failure> {
+    let mut client = context.client(Lifetime::Short).await?;
+    let status = client.status(api::StatusRequest {}).await?.into_inner();
+    Ok(api::Peer {
+        node: status.node,
+        ..api::Peer::default()
+    })
+}
+
+/// End this node's own membership of its mesh, for ever
+///
+/// The entries that it wrote remain valid for the others, and its data stays here to be read. The
+/// node can join another mesh; to join the same one again it needs a new identity.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice leave
+  lattice leave --yes && lattice join TOKEN        another mesh")]
+pub(crate) struct Leave {
+    /// Do not ask for confirmation; required if stdin is not a terminal
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Leave {
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        // The node must connect, so that a member learns of it.
+        let mut client = context.client(Lifetime::Long).await?;
+        let node = hex(&own(context).await?.node);
+        if !self.yes {
+            confirm::require_terminal("leave asks before it ends the membership of this node")?;
+            let question = format!("end the membership of this node ({}) for ever?", &node[..8]);
+            confirm::ask(question, "this node has not left").await?;
+        }
+        let members = client
+            .leave(api::LeaveRequest {})
+            .await?
+            .into_inner()
+            .members;
+        let out = &mut context.out;
+        if out.json {
+            let r#type = "left";
+            return out.object(&object::Left {
+                r#type,
+                node,
+                members,
+            });
+        }
+        out.line(&format!("left     node {node}"))?;
+        if members == 0 {
+            out.notice(
+                "not_known",
+                "no member knows of it yet: it was written here, and goes out when one connects to \
+                 this node while it runs",
+            );
+        }
+        out.line("next     the data is still here; `lattice join TOKEN` joins another mesh")
     }
 }
 

@@ -58,6 +58,14 @@ impl Status {
         } else {
             out.line("running  no; opened for this command, start it with `lattice up`")?;
         }
+        if status.removed_by == status.node {
+            out.line("left     this node has left the mesh: its writes are refused")?;
+        } else if !status.removed_by.is_empty() {
+            out.line(&format!(
+                "removed  node {} has removed this node from the mesh: its writes are refused",
+                short(&status.removed_by)
+            ))?;
+        }
         for store in &status.stores {
             print_store(out, store)?;
         }

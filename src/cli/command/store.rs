@@ -6,11 +6,12 @@ use lattice::{api::client::Client, wire::api};
 use crate::cli::{
     command::verify::named,
     exit::{Exit, Failure},
+    input::confirm,
     output::object,
     session::{Context, Lifetime},
 };
 
-/// Create, list and choose stores
+/// Create, list, choose, rename and delete stores
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,6 +38,36 @@ enum Action {
         after_help = "Examples:\n  lattice store list --json"
     )]
     List,
+    /// Rename a store, here and for all members
+    ///
+    /// The node that created the store may, and every admin. A private store is renamed here only.
+    #[command(after_help = "Examples:\n  lattice store rename notes diary")]
+    Rename {
+        /// Name or UUID of the store
+        store: String,
+        /// Its new name, up to 64 characters
+        name: String,
+    },
+    /// Delete a store with all that is in it, here and on all members, for ever
+    ///
+    /// The node that created the store may, and every admin. Members that are offline delete it when
+    /// they connect again. A private store is deleted here only.
+    #[command(after_help = "Examples:\n  lattice store delete notes")]
+    Delete {
+        /// Name or UUID of the store
+        store: String,
+        /// Do not ask for confirmation; required if stdin is not a terminal
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Give a private store to all members
+    ///
+    /// Private stores are those that this node had before it joined its mesh.
+    #[command(after_help = "Examples:\n  lattice store share root-4ae21824")]
+    Share {
+        /// Name or UUID of the store
+        store: String,
+    },
     /// Choose the store for commands in this directory
     ///
     /// --store and $LATTICE_STORE override the choice. Without a name, shows the choice.
@@ -63,6 +94,19 @@ impl StoreCommand {
                 let info = client.create_store(request).await?.into_inner();
                 print_store(context, Some(&info), "")
             }
+            Action::Rename { store, name } => {
+                let mut client = context.client(Lifetime::Short).await?;
+                let request = api::RenameStoreRequest { store, name };
+                let info = client.rename_store(request).await?.into_inner();
+                print_changed(context, "renamed", &info)
+            }
+            Action::Delete { store, yes } => delete(context, store, yes).await,
+            Action::Share { store } => {
+                let mut client = context.client(Lifetime::Short).await?;
+                let request = api::StoreRequest { store };
+                let info = client.share_store(request).await?.into_inner();
+                print_changed(context, "shared", &info)
+            }
             Action::List => list(context).await,
             Action::Use { clear: true, .. } => {
                 context.place.use_store(None)?;
@@ -82,6 +126,56 @@ impl StoreCommand {
             }
         }
     }
+}
+
+async fn delete(context: &mut Context, store: String, yes: bool) -> Result<(), Failure> {
+    let mut client = context.client(Lifetime::Short).await?;
+    let info = find(&mut client, &store).await?;
+    if !yes {
+        let status = client.status(api::StatusRequest {}).await?.into_inner();
+        let of_it =
+            |status: &&api::StoreStatus| status.info.as_ref().is_some_and(|it| it.id == info.id);
+        let keys = status
+            .stores
+            .iter()
+            .find(of_it)
+            .map_or(0, |status| status.keys);
+        let place = match info.private {
+            true => "here; no other node has it",
+            false => "here and on all members",
+        };
+        let shown = format!(
+            "store {} ({}), {keys} keys, {place}",
+            info.name,
+            object::uuid(&info.id)
+        );
+        confirm::require_terminal(&format!("store delete asks before it deletes {shown}"))?;
+        let question = format!("delete {shown}, for ever?");
+        confirm::ask(question, "the store was not deleted").await?;
+    }
+    let request = api::StoreRequest {
+        store: object::uuid(&info.id),
+    };
+    let info = client.delete_store(request).await?.into_inner();
+    print_changed(context, "deleted", &info)
+}
+
+fn print_changed(
+    context: &mut Context,
+    what: &'static str,
+    info: &api::StoreInfo,
+) -> Result<(), Failure> {
+    let store = object::Store::new(Some(info));
+    if context.out.json {
+        return context.out.object(&object::StoreChanged {
+            r#type: what,
+            store: store.store,
+            name: store.name,
+        });
+    }
+    context
+        .out
+        .line(&format!("{what:<8} {}{}", store.store, named(&store)))
 }
 
 async fn list(context: &mut Context) -> Result<(), Failure> {
@@ -116,9 +210,10 @@ fn print_store(
     if context.out.json {
         return context.out.object(&store);
     }
+    let private = if store.private { "  private" } else { "" };
     context
         .out
-        .line(&format!("{mark}{}{}", store.store, named(&store)))
+        .line(&format!("{mark}{}{}{private}", store.store, named(&store)))
 }
 
 fn print_used(context: &mut Context, store: Option<String>) -> Result<(), Failure> {

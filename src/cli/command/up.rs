@@ -247,9 +247,7 @@ pub(crate) async fn open(context: &Context, name: Option<String>) -> Result<Node
 fn config(context: &Context, name: Option<String>) -> NodeConfig {
     let mut config = NodeConfig::new(&context.place.data_dir);
     config.create = true;
-    if let Some(name) = name {
-        config.name = name;
-    }
+    config.name = name;
     config
 }
 

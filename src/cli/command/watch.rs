@@ -225,6 +225,8 @@ pub(crate) struct Follow {
     // True during the state, which comes in the order of keys: its cursors stay at the position
     // before it.
     is_filling: bool,
+    // True once the reader knows that this node was removed from the mesh.
+    is_removed: bool,
     // True once an event was printed that a new start would repeat.
     has_printed: bool,
     // Number of values that could not be read.
@@ -237,6 +239,7 @@ impl Follow {
         Self {
             client,
             is_filling: matches!(request.start, Some(Start::Initial(_))),
+            is_removed: false,
             request,
             reconnects: false,
             cursors: false,
@@ -300,7 +303,8 @@ impl Follow {
             Event::Gap(_) => self.is_filling = true,
             Event::CaughtUp(_) => self.is_filling = false,
             Event::Damaged(_) => self.damaged += 1,
-            Event::Change(_) | Event::Progress(_) => {}
+            Event::Progress(progress) => self.note_removal(&progress.removed_by, out),
+            Event::Change(_) => {}
         }
         let cursor = Some(reply.cursor).filter(|cursor| !cursor.is_empty());
         if let Some(cursor) = &cursor
@@ -328,6 +332,19 @@ impl Follow {
         }
         out.flush()?;
         Ok(is_last)
+    }
+
+    // Prints, once, that no changes of other nodes come any more.
+    fn note_removal(&mut self, by: &[u8], out: &Output) {
+        if by.is_empty() || self.is_removed {
+            return;
+        }
+        self.is_removed = true;
+        let message = format!(
+            "node {} has removed this node from the mesh: no changes of other nodes come any more",
+            short(by)
+        );
+        out.notice("removed", &message);
     }
 
     // Decides where the next connection begins. Without a cursor, the same start would repeat the

@@ -15,17 +15,22 @@ pub(crate) fn require_terminal(asks: &str) -> Result<(), Failure> {
 
 /// Asks `question` and succeeds if the answer is yes; else fails with the message `declined`.
 pub(crate) async fn ask(question: String, declined: &str) -> Result<(), Failure> {
-    let answer = tokio::task::spawn_blocking(move || {
-        let mut stderr = io::stderr();
-        write!(stderr, "{question} [y/N] ")?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        Ok::<_, io::Error>(answer)
-    });
-    let answer = answer.await.map_err(io::Error::other).flatten();
-    match answer.as_deref().map(str::trim) {
+    match choose(question, "[y/N]").await.as_deref() {
         Ok("y" | "Y" | "yes") => Ok(()),
         _no => Err(Failure::new(Exit::Failed, "not_confirmed", declined)),
     }
+}
+
+/// Asks `question`, shows the possible `answers`, and returns the line that was typed.
+pub(crate) async fn choose(question: String, answers: &'static str) -> Result<String, Failure> {
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stderr = io::stderr();
+        write!(stderr, "{question} {answers} ")?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        Ok::<_, io::Error>(answer.trim().to_owned())
+    });
+    let answer = answer.await.map_err(io::Error::other).flatten();
+    answer.map_err(|error| Failure::failed("stdin", error.to_string()))
 }

@@ -20,6 +20,10 @@ pub(crate) struct Status {
     stores: Vec<StoreStatus>,
     /// Listed stores that are not open here.
     unopened: Unopened,
+    /// The node that has removed this one from the mesh, or this node if it has left; absent while it
+    /// is not known to be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed_by: Option<String>,
 }
 
 /// Listed stores of [`Status`] that are not open here, by reason.
@@ -120,6 +124,7 @@ impl From<&api::StatusReply> for Status {
             now_ms: status.now_ms,
             stores: status.stores.iter().map(StoreStatus::from).collect(),
             unopened: Unopened::from(status.unopened.clone().unwrap_or_default()),
+            removed_by: (!status.removed_by.is_empty()).then(|| hex(&status.removed_by)),
         }
     }
 }

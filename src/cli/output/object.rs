@@ -375,6 +375,8 @@ pub(crate) struct Store {
     /// Name on this node; empty for a root store without a name.
     pub(crate) name: String,
     pub(crate) root: bool,
+    /// True for a store that no other node gets.
+    pub(crate) private: bool,
 }
 
 impl Store {
@@ -385,6 +387,7 @@ impl Store {
             store: uuid(&info.id),
             name: info.name,
             root: info.root,
+            private: info.private,
         }
     }
 }
@@ -404,6 +407,37 @@ pub(crate) struct Invited {
     /// `admin`, `writer` or `reader`.
     pub(crate) role: String,
     pub(crate) expires_ms: u64,
+    /// Addresses in the token; none if this machine has no network.
+    pub(crate) addresses: Vec<String>,
+}
+
+/// The node that used an invite, printed by `invite --wait`.
+#[derive(Serialize)]
+pub(crate) struct Joined {
+    /// `joined`.
+    pub(crate) r#type: &'static str,
+    pub(crate) node: String,
+    pub(crate) name: String,
+    pub(crate) role: String,
+}
+
+/// The end of this node's own membership, printed by `leave`.
+#[derive(Serialize)]
+pub(crate) struct Left {
+    /// `left`.
+    pub(crate) r#type: &'static str,
+    pub(crate) node: String,
+    /// Members that know of it.
+    pub(crate) members: u32,
+}
+
+/// A store that was renamed, deleted or shared.
+#[derive(Serialize)]
+pub(crate) struct StoreChanged {
+    /// `renamed`, `deleted` or `shared`.
+    pub(crate) r#type: &'static str,
+    pub(crate) store: String,
+    pub(crate) name: String,
 }
 
 /// A step of `join`.
@@ -420,6 +454,12 @@ pub(crate) struct JoinStep {
     /// Name under which the former root store is kept; only in `accepted`, if it had data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) former: Option<String>,
+    /// True if no other node gets it; only beside `former`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) former_private: Option<bool>,
+    /// Number of stores that were deleted; only in `accepted`, with `--data discard`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) discarded: Option<u64>,
     /// The root store in `accepted`, and the synced store in `syncing`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<String>,

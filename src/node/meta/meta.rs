@@ -143,7 +143,7 @@ impl Meta {
         author: &Author,
     ) -> Result<Self, OpenError> {
         let fill = |write: &WriteTransaction| {
-            write_stores(write, rows, None)?;
+            write_stores(write, rows, &[])?;
             write_author(write, author)
         };
         let made = CheckedFile::create(Arc::clone(disk), &path, META_CACHE_BYTES, fill);
@@ -205,14 +205,14 @@ impl Meta {
 
     /// Adds a store. Durable on return.
     pub(in crate::node) fn add(&self, row: &Row) -> Result<(), OpenError> {
-        self.change(std::slice::from_ref(row), None)
+        self.change(std::slice::from_ref(row), &[])
     }
 
-    /// Writes all `rows` and removes the row of `removed`, or does nothing. Durable on return.
+    /// Writes all `rows` and removes the rows of `removed`, or does nothing. Durable on return.
     pub(in crate::node) fn change(
         &self,
         rows: &[Row],
-        removed: Option<&StoreId>,
+        removed: &[StoreId],
     ) -> Result<(), OpenError> {
         let written = self.file.write(|write| write_stores(write, rows, removed));
         written.map_err(|error| self.failed(error))
@@ -328,7 +328,7 @@ fn read_own(read: &ReadTransaction) -> Result<Own, StateError> {
 fn write_stores(
     write: &WriteTransaction,
     rows: &[Row],
-    removed: Option<&StoreId>,
+    removed: &[StoreId],
 ) -> Result<(), StateError> {
     write
         .open_table(SCHEMA_TABLE)?
@@ -338,7 +338,7 @@ fn write_stores(
         let sealed = seal(STORES, &row.id.0, row.encode());
         stores.insert(row.id.0.as_slice(), sealed.as_slice())?;
     }
-    if let Some(removed) = removed {
+    for removed in removed {
         stores.remove(removed.0.as_slice())?;
     }
     Ok(())

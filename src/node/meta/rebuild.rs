@@ -19,6 +19,7 @@ use crate::{
         data_dir::{STORES_DIR, store_ids},
         error::OpenError,
         meta::row::Row,
+        private,
         store_name::{check_name, name_of_id},
     },
     protocol::{
@@ -54,17 +55,22 @@ pub(super) fn rebuild(
     damage: &str,
 ) -> Result<Rebuilt, OpenError> {
     let ids = store_ids(disk.as_ref(), data_dir)?;
-    let mut listings = BTreeMap::new();
+    let (mut listings, mut private) = (BTreeMap::new(), BTreeMap::new());
     for id in &ids {
-        let dir = data_dir.join(STORES_DIR).join(id.to_string()).join("logs");
-        listings.insert(*id, listing(disk.as_ref(), &dir, &ids)?);
+        let dir = data_dir.join(STORES_DIR).join(id.to_string());
+        let listing = listing(disk.as_ref(), &dir.join("logs"), &ids)?;
+        match private::root_of(disk.as_ref(), &dir, id)? {
+            Some(under) => drop(private.insert(*id, (under, listing))),
+            None => drop(listings.insert(*id, listing)),
+        }
     }
     let root = root(&listings).map_err(|unclear| OpenError::RootUnknown {
         path: path.to_owned(),
         what: damage.to_owned(),
         unclear,
     })?;
-    let rows = rows(&listings, root);
+    let mut rows = rows(&listings, root);
+    add_private(&mut rows, &private);
     let kept = keep_damaged(disk.as_ref(), path)?;
     let mut line = format!(
         "meta.db was built again from the logs, with root store {root}, {} stores in all: {damage}",
@@ -187,6 +193,31 @@ fn rows(listings: &BTreeMap<StoreId, Listing>, root: StoreId) -> Vec<Row> {
         });
     }
     rows
+}
+
+// Adds the rows of private stores, which the root store that they belong to lists.
+fn add_private(rows: &mut Vec<Row>, private: &BTreeMap<StoreId, (StoreId, Listing)>) {
+    for (id, (under, _)) in private {
+        let listing = private.get(under).map(|(_, listing)| listing);
+        let genesis = listing.and_then(|listing| listing.genesis.get(id));
+        let Some((listing, genesis)) = listing.zip(genesis) else {
+            continue;
+        };
+        let named = listing.names.get(id).and_then(|(_, name)| name.clone());
+        let is_free = |name: &String| {
+            name != "root" && check_name(name).is_ok() && rows.iter().all(|row| row.name != *name)
+        };
+        let former = Some(format!("root-{}", &id.to_string()[..8]));
+        let name = if id == under { former } else { named };
+        let name = name.filter(is_free);
+        let name = name.unwrap_or_else(|| format!("private-{id}"));
+        rows.push(Row {
+            id: *id,
+            name,
+            root: false,
+            genesis: *genesis,
+        });
+    }
 }
 
 // Renames a damaged file, and returns its new path; `None` when there is no file.

@@ -101,6 +101,47 @@ pub fn grants(
     chain
 }
 
+/// Returns the entries of a removal of `node` by another node, and of the grants that lead to the
+/// remover, in the order of a proof. Empty if no other node has removed it.
+pub fn removal(
+    node: &Author,
+    acts: &BTreeMap<EntryId, (Parent, Acts)>,
+    members: &Members,
+) -> Vec<Parent> {
+    let removals = members.get(node).map(|member| &member.removals);
+    let by_others = removals
+        .into_iter()
+        .flatten()
+        .filter(|(_, removal)| removal.by != *node);
+    let found = by_others.filter_map(|(entry, removal)| Some((acts.get(entry)?, removal.by)));
+    let Some(((place, _), by)) = found.min_by_key(|((place, _), _)| (place.hlc, place.id)) else {
+        return Vec::new();
+    };
+    let mut chain = grants(&by, acts, members);
+    if chain.len() == PROOF_GRANTS_MAX {
+        chain.remove(0);
+    }
+    chain.push(*place);
+    chain
+}
+
+/// Checks that `entries` are a chain of grants in `store`, from an admin or former admin of
+/// `members` to a node that removes `node`, and that removal. Returns their acts, as `check` does.
+///
+/// # Errors
+/// Any `ProofError` except `Void`.
+pub fn check_removal(
+    entries: &[Bytes],
+    store: &StoreId,
+    node: &Author,
+    members: &Members,
+) -> Result<Vec<Acts>, ProofError> {
+    let removes = |(on, act): &(Author, Act)| on == node && matches!(act, Act::Remove(_));
+    check_chain(entries, store, members, |last| {
+        last.author != *node && last.acts.iter().any(removes)
+    })
+}
+
 /// Checks that `entries` are a chain of grants in `store`, from an admin or former admin of
 /// `members` to `node`, and returns their acts. `Members::evaluate` decides whether the acts count.
 ///
@@ -114,6 +155,18 @@ pub fn check(
     store: &StoreId,
     node: &Author,
     members: &Members,
+) -> Result<Vec<Acts>, ProofError> {
+    check_chain(entries, store, members, |last| {
+        grants_to(last, node).is_some()
+    })
+}
+
+// `ends` returns whether the last entry is what the chain is for.
+fn check_chain(
+    entries: &[Bytes],
+    store: &StoreId,
+    members: &Members,
+    ends: impl Fn(&Acts) -> bool,
 ) -> Result<Vec<Acts>, ProofError> {
     if entries.is_empty() || entries.len() > PROOF_GRANTS_MAX {
         return Err(ProofError::Length {
@@ -151,7 +204,7 @@ pub fn check(
         chain.push((entry, acts));
     }
     if let Some((entry, acts)) = chain.last()
-        && grants_to(acts, node).is_none()
+        && !ends(acts)
     {
         return Err(ProofError::Broken { entry: entry.id });
     }

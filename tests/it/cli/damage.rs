@@ -59,7 +59,7 @@ fn cut_own_log_is_refused_until_repaired() {
     home.run(&["put", "/t/c", "3"]).ok();
     home.run(&["verify"]).ok();
     insta::assert_snapshot!(home.run(&["repair", "--json"]), @r#"
-    {"type":"repaired","store":"[uuid]","name":"root","root":true,"lost":[]}
+    {"type":"repaired","store":"[uuid]","name":"root","root":true,"private":false,"lost":[]}
     exit 0
     "#);
 }
@@ -130,9 +130,7 @@ fn empty_meta_is_built_again_and_reported() {
     let _a_node = a.up();
     b.run(&["put", "/t/before", "1"]).ok();
     let token = a.run(&["invite"]).raw;
-    // It ends with 5 if the sponsor does not have the former root store of this node yet.
-    let joined = b.run(&["join", token.trim(), "--name", "b"]);
-    assert!(matches!(joined.code, 0 | 5), "{joined}");
+    b.run(&["join", token.trim(), "--name", "b"]).ok();
     let stores = b.run(&["store", "list"]).raw;
     assert_eq!(stores.lines().count(), 2, "{stores}");
     fs::write(b.data().join("meta.db"), "").unwrap();

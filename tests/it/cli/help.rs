@@ -95,9 +95,10 @@ fn help_lists_the_commands() {
       repair       Make this node able to write again after it lost a part of its own log, or forked
       invite       Invite another node: prints a token for `lattice join`
       join         Join the mesh of another node, with the token that `lattice invite` printed there
-      peer         List the other members, remove them, or mark them dormant
+      peer         List the other members, change their role or name, remove them, or mark them dormant
+      leave        End this node's own membership of its mesh, for ever
       connect      Connect to a member now
-      store        Create, list and choose stores
+      store        Create, list, choose, rename and delete stores
       service      Run the node as a systemd service
       shell        Type commands interactively, with history and completion of commands and keys
       demo         Watch three nodes find each other, disagree and agree, on this machine

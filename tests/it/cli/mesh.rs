@@ -32,7 +32,7 @@ fn joined(host: &Home, role: &str) -> (Home, super::harness::Running) {
 }
 
 // Asked again and again until it is so.
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "not so: {what}");

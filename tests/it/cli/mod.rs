@@ -10,6 +10,7 @@ mod help;
 mod hook;
 mod hook_kill;
 mod identity;
+mod joining;
 mod lifecycle;
 mod lines;
 mod mesh;

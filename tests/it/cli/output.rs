@@ -94,12 +94,12 @@ fn reads_and_writes_print_objects() {
     exit 0
     "#);
     insta::assert_snapshot!(run(&["verify"]), @r#"
-    {"type":"verified","store":"[uuid]","name":"notes","root":false,"entries":3,"signatures":3,"rows":1,"damaged":0}
+    {"type":"verified","store":"[uuid]","name":"notes","root":false,"private":false,"entries":3,"signatures":3,"rows":1,"damaged":0}
     exit 0
     "#);
     insta::assert_snapshot!(run(&["store", "list"]), @r#"
-    {"store":"[uuid]","name":"root","root":true}
-    {"store":"[uuid]","name":"notes","root":false}
+    {"store":"[uuid]","name":"root","root":true,"private":false}
+    {"store":"[uuid]","name":"notes","root":false,"private":false}
     exit 0
     "#);
 }
@@ -132,7 +132,7 @@ fn status_shows_the_node_and_its_stores() {
     insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "unopened", "version"]"#);
     let mut fields: Vec<&String> = json["stores"][0].as_object().unwrap().keys().collect();
     fields.sort();
-    insta::assert_snapshot!(format!("{fields:?}"), @r#"["damage", "entries", "forks", "held", "held_entries", "keys", "log_bytes", "name", "pending_bytes", "pending_entries", "recovered", "root", "state_bytes", "store", "tips", "void_acts", "watchers"]"#);
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["damage", "entries", "forks", "held", "held_entries", "keys", "log_bytes", "name", "pending_bytes", "pending_entries", "private", "recovered", "root", "state_bytes", "store", "tips", "void_acts", "watchers"]"#);
 }
 
 #[test]

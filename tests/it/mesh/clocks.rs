@@ -26,7 +26,7 @@ fn now_ms() -> u64 {
 
 async fn at(dir: TempDir, clock: &Clock, net: NetConfig) -> Peer {
     clock.set(clock.now_ms().max(now_ms()));
-    Peer::with(dir, "c", clock.clone(), net).await
+    Peer::with(dir, "", clock.clone(), net).await
 }
 
 // The reason for which a put is refused, and by how much it is ahead.

@@ -7,6 +7,7 @@ use lattice::{
     Node, NodeConfig, Store,
     clock::Clock,
     net::{JoinEvent, Joined, Net, NetConfig},
+    node::OwnData,
     protocol::membership::role::Role,
     store::{WatchEvent, WatchOptions},
 };
@@ -36,7 +37,7 @@ impl Peer {
 
     pub(super) async fn with(dir: TempDir, name: &str, clock: Clock, net: NetConfig) -> Self {
         let mut config = NodeConfig::new(dir.path()).create(true);
-        config.name = name.to_owned();
+        config.name = (!name.is_empty()).then(|| name.to_owned());
         config.clock = clock;
         let node = Node::open(config).await.unwrap();
         let net = Net::start(node.clone(), net);
@@ -44,9 +45,13 @@ impl Peer {
     }
 
     pub(super) async fn join(&self, host: &Self, role: Role) -> Joined {
+        self.join_with(host, role, OwnData::Shared).await
+    }
+
+    pub(super) async fn join_with(&self, host: &Self, role: Role, data: OwnData) -> Joined {
         let invitation = host.net.invite(role, 60_000).await.unwrap();
         let (events, mut told) = mpsc::channel(64);
-        let joining = self.net.join(&invitation, &events);
+        let joining = self.net.join(&invitation, data, &events);
         let joined = timeout(SOON, joining).await.unwrap().unwrap();
         drop(events);
         let mut names = Vec::new();
@@ -71,7 +76,7 @@ impl Peer {
 
     pub(super) async fn restart(self) -> Self {
         let dir = self.stop().await;
-        Self::at(dir, "again").await
+        Self::at(dir, "").await
     }
 }
 

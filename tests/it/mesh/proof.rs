@@ -108,7 +108,7 @@ async fn m7_removed_member_with_old_grant_is_refused() {
         loop {
             let status = c.net.peers();
             let of_a = status.iter().find(|status| status.node == a.node.id());
-            if of_a.is_some_and(|of_a| of_a.error == Some(PeerError::NotAMember)) {
+            if of_a.is_some_and(|of_a| of_a.error == Some(PeerError::Removed { by: a.node.id() })) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

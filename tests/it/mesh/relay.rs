@@ -36,7 +36,9 @@ impl Peer {
         assert!(invitation.addresses.relay.is_some(), "{invitation:?}");
         invitation.addresses.direct.clear();
         let (events, _told) = mpsc::channel(64);
-        let joining = self.net.join(&invitation, &events);
+        let joining = self
+            .net
+            .join(&invitation, lattice::node::OwnData::Shared, &events);
         timeout(SOON, joining).await.unwrap().unwrap();
     }
 

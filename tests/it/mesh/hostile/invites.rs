@@ -136,7 +136,9 @@ async fn lying_host_changes_nothing_on_a_joiner() {
     };
     for (name, answer) in answers {
         let (events, _told) = tokio::sync::mpsc::channel(64);
-        let joining = honest.net.join(&invitation, &events);
+        let joining = honest
+            .net
+            .join(&invitation, lattice::node::OwnData::Shared, &events);
         let answering = async {
             let incoming = host.endpoint.accept().await.unwrap();
             let connection = incoming.await.unwrap();

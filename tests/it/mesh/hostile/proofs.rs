@@ -162,6 +162,11 @@ async fn m1_worthless_proof_is_refused() {
     let answer = greet(&gone, a, &showing(store, &shown_by_gone))
         .await
         .unwrap();
+    // Nobody else learns that: the connection shows that it has that key.
+    assert_eq!(refused(&answer).0, "removed");
+    let answer = greet(&stranger, a, &showing(store, &shown_by_gone))
+        .await
+        .unwrap();
     assert_eq!(answer, guess);
     assert!(is(&gone.refusal(a, SYNC).await, NOT_A_MEMBER));
     eprintln!("M1 a proof for another mesh");
