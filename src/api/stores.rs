@@ -11,6 +11,7 @@ use crate::{
         },
     },
     limits::STORE_NAME_CHARS_MAX,
+    net::Net,
     node::{Node, OpenError, StoreError, Unopened},
     wire::api,
 };
@@ -18,6 +19,7 @@ use crate::{
 /// Answers `Status`.
 pub(super) async fn status(
     node: &Node,
+    net: Option<&Net>,
     socket: Option<&Path>,
     started_ms: u64,
 ) -> Result<api::StatusReply, ApiError> {
@@ -41,6 +43,7 @@ pub(super) async fn status(
         now_ms: node.clock().now_ms(),
         stores,
         unopened: Some(unopened(node)),
+        not_listening: net.and_then(Net::trouble).unwrap_or_default(),
     })
 }
 

@@ -183,7 +183,7 @@ impl Subject {
 
     // Returns the reasons why the node does not work, one line each; empty if it works.
     async fn ailments(&self) -> Vec<String> {
-        let mut ailments = Vec::new();
+        let mut ailments: Vec<String> = self.net.trouble().into_iter().collect();
         for info in self.node.stores() {
             let Some(store) = self.node.open_store(&info.id) else {
                 continue;

@@ -14,7 +14,7 @@ use crate::cli::{
     exit::Failure,
     input::{key::KeyFlags, time::date_time},
     output::{
-        health,
+        health::{self, NOT_LISTENING_HINT},
         object::{self, hex, short},
         print::{Output, escape},
     },
@@ -57,6 +57,10 @@ impl Status {
             out.line(&format!("running  since {since}, process {}", status.pid))?;
         } else {
             out.line("running  no; opened for this command, start it with `lattice up`")?;
+        }
+        if !status.not_listening.is_empty() {
+            out.line(&format!("! {}; it tries again", status.not_listening))?;
+            out.line(&format!("  {NOT_LISTENING_HINT}"))?;
         }
         for store in &status.stores {
             print_store(out, store)?;

@@ -20,6 +20,9 @@ pub(crate) struct Status {
     stores: Vec<StoreStatus>,
     /// Listed stores that are not open here.
     unopened: Unopened,
+    /// Why the node does not listen for peers although it should; absent if it listens or need not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_listening: Option<String>,
 }
 
 /// Listed stores of [`Status`] that are not open here, by reason.
@@ -120,6 +123,7 @@ impl From<&api::StatusReply> for Status {
             now_ms: status.now_ms,
             stores: status.stores.iter().map(StoreStatus::from).collect(),
             unopened: Unopened::from(status.unopened.clone().unwrap_or_default()),
+            not_listening: not_empty(&status.not_listening),
         }
     }
 }
@@ -313,3 +317,6 @@ impl From<&api::StoreRepaired> for Repaired {
         }
     }
 }
+
+/// Names the remedies if a node cannot listen for peers.
+pub(crate) const NOT_LISTENING_HINT: &str = "until then it has no peers: stop the program that has the port, or give another one with `--bind`";
