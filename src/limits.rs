@@ -271,6 +271,20 @@ pub const PEER_PATH_IDLE_MAX: Duration = Duration::from_secs(3);
 /// Silence after which a connection is closed. Gossip stalls behind a dead neighbour until then, so
 /// it is short.
 pub const PEER_IDLE_MAX: Duration = Duration::from_secs(6);
+/// Time after which an endpoint that could not be bound is bound again. Doubles with each failure.
+pub const BIND_AGAIN_MIN: Duration = Duration::from_millis(250);
+/// Longest time between two attempts to bind the endpoint: a port that another program has given back
+/// is in use soon.
+pub const BIND_AGAIN_MAX: Duration = Duration::from_secs(2);
+/// Interval between looks at all peers: which were heard of, and which are out of step.
+pub const PULSE: Duration = Duration::from_millis(500);
+/// Silence after which a connected peer is shown as offline: three packets that keep it alive are
+/// missing.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(3);
+/// Silence after which a connection is closed if the peer has made a later one after another start.
+pub const PEER_LEFT_OVER: Duration = Duration::from_secs(2);
+/// Least milliseconds between two comparisons with a peer because its acks differ.
+pub const LAG_WAIT_MIN_MS: u64 = 1000;
 /// Streams that a peer may have open at a time on one connection. Further streams wait at the peer.
 pub const PEER_STREAMS_MAX: u32 = 16;
 /// Bytes that a peer may send on a connection before they are read, over all its streams. When
@@ -328,6 +342,12 @@ pub const SYNC_EVERY_MS: u64 = 30_000;
 /// Least milliseconds between two syncs over one connection with a node of which a copy runs, too. They
 /// are to know of each other's entries within 2 s.
 pub const COPIES_SYNC_EVERY_MS: u64 = 250;
+/// Milliseconds after which a connection with such a node is synced even without news: gossip reaches
+/// one of both copies only, and this node may not receive what the other one writes.
+pub const COPIES_LOOK_MS: u64 = 250;
+/// Time for which a repair waits for syncs with the connected members, so that it knows each fork
+/// that they know.
+pub const REPAIR_SYNC_WAIT: Duration = Duration::from_secs(2);
 /// Milliseconds after a failed sync in which a connection rests: a peer that fails at once must not
 /// keep this node busy.
 pub const SYNC_RETRY_MS: u64 = 1000;
@@ -495,6 +515,9 @@ pub const META_CACHE_BYTES: usize = 1 << 20;
 pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Characters of a store's name. A longer one is refused.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
+/// Stores that a node closes at a time when it stops. Each waits for a few fsyncs, which disks do
+/// together; more would not be faster.
+pub const STORES_CLOSED_AT_ONCE: usize = 32;
 /// Stores that other nodes list and that this node opens. Each has two threads, and some files and
 /// memory. When full, further ones are not opened, and `status` counts them. Those that this node
 /// lists itself do not count.

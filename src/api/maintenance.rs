@@ -2,6 +2,7 @@
 
 use crate::{
     api::{convert, error::ApiError},
+    net::Net,
     node::{Node, StoreInfo},
     store::{Repaired, Store},
     wire::api,
@@ -26,13 +27,17 @@ pub(super) async fn verify(
     Ok(api::VerifyReply { stores: verified })
 }
 
-/// Answers `Repair`: takes back own entries that are stamped far ahead, and closes forks of this
+/// Answers `Repair`: syncs with the connected members first, which may know a fork, then takes back own entries that are stamped far ahead, and closes forks of this
 /// node's own logs. Entries of these logs that are lost are given up only with `accept_loss`; without
 /// it, a store with lost entries is left as it is and the reply lists them.
 pub(super) async fn repair(
     node: &Node,
+    net: Option<&Net>,
     request: &api::RepairRequest,
 ) -> Result<api::RepairReply, ApiError> {
+    if let Some(net) = net {
+        net.catch_up().await;
+    }
     let mut done = Vec::new();
     for (info, store) in asked(node, &request.store, request.all)? {
         let lost = store.status().await.lost;
@@ -51,6 +56,10 @@ pub(super) async fn repair(
             closed: repaired.closed.as_ref().map(convert::closed_fork),
             taken_back: repaired.taken_back.as_ref().map(convert::taken_back),
         });
+    }
+    let has_closed = done.iter().any(|store| store.closed.is_some());
+    if let Some(net) = net.filter(|_| has_closed) {
+        net.acknowledge_again().await?;
     }
     Ok(api::RepairReply { stores: done })
 }

@@ -159,22 +159,20 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
     }
 }
 
-/// Answers `ListPeers`: all members but this node, and removed members.
+/// Answers `ListPeers`: all members and removed members; this node apart from them.
 pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeersReply, ApiError> {
     let members = node.members();
     let known = net.map(Net::peers).unwrap_or_default();
     let root = node.root();
-    let mut forked = BTreeSet::new();
+    let (mut forked, mut held) = (BTreeSet::new(), BTreeSet::new());
     for store in node.open_stores() {
-        let forks = store.status().await.forks.into_iter();
-        forked.extend(
-            forks
-                .filter(|fork| !fork.closed)
-                .map(|fork| fork.proof.author),
-        );
+        let status = store.status().await;
+        let forks = status.forks.into_iter().filter(|fork| !fork.closed);
+        forked.extend(forks.map(|fork| fork.proof.author));
+        held.extend(status.held.iter().map(|held| held.author));
     }
-    let mut peers = Vec::new();
-    for (author, _member) in members.iter().filter(|(author, _)| **author != node.id()) {
+    let (mut peers, mut own) = (Vec::new(), None);
+    for (author, _member) in members.iter() {
         let status = known.iter().find(|status| status.node == *author);
         let role = match members.role(author) {
             Some(role) => role.to_string(),
@@ -183,12 +181,22 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
             None => continue,
         };
         let notes = notes_about(&root, author).await?;
-        peers.push(peer(author, role, notes, status, forked.contains(author)));
+        let mut peer = peer(author, role, notes, status, forked.contains(author));
+        peer.held = held.contains(author);
+        if *author == node.id() {
+            peer.online = net.is_some();
+            peer.seen_ms = node.clock().now_ms();
+            own = Some(peer);
+        } else {
+            peers.push(peer);
+        }
     }
     let addresses = net.and_then(Net::addresses).unwrap_or_default();
     Ok(api::ListPeersReply {
         peers,
         addresses: text(&addresses),
+        own,
+        not_listening: net.and_then(Net::trouble).unwrap_or_default(),
     })
 }
 
@@ -354,6 +362,10 @@ impl From<NetError> for ApiError {
         match error {
             NetError::Bind { .. } => Self::new("cannot_bind", EXIT_FAILED, message).hint(
                 "check that the address of `--bind` is one of this machine and its port is free",
+            ),
+            NetError::PortTaken { .. } => Self::new("port_taken", EXIT_UNAVAILABLE, message).hint(
+                "stop that program, or give another port with `--bind`; a running node tries \
+                     again every few seconds",
             ),
             NetError::BadRelay { .. } => Self::usage("bad_relay", message),
             NetError::Mesh(error) => error.into(),

@@ -97,7 +97,8 @@ impl Lattice for Service {
 
     async fn status(&self, _request: Request<api::StatusRequest>) -> Answered<api::StatusReply> {
         let shared = &*self.0;
-        let reply = stores::status(&shared.node, shared.socket.as_deref(), shared.started_ms);
+        let (net, socket) = (shared.net.as_ref(), shared.socket.as_deref());
+        let reply = stores::status(&shared.node, net, socket, shared.started_ms);
         Ok(Response::new(reply.await?))
     }
 
@@ -376,7 +377,10 @@ impl Lattice for Service {
     }
 
     async fn repair(&self, request: Request<api::RepairRequest>) -> Answered<api::RepairReply> {
-        let reply = maintenance::repair(&self.0.node, request.get_ref()).await;
+        let reply = {
+            let Shared { node, net, .. } = &*self.0;
+            maintenance::repair(node, net.as_ref(), request.get_ref()).await
+        };
         Ok(Response::new(reply?))
     }
 

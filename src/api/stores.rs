@@ -12,6 +12,7 @@ use crate::{
     },
     id::StoreId,
     limits::STORE_NAME_CHARS_MAX,
+    net::Net,
     node::{NameError, Node, OpenError, StoreError, Unopened},
     wire::api,
 };
@@ -19,6 +20,7 @@ use crate::{
 /// Answers `Status`.
 pub(super) async fn status(
     node: &Node,
+    net: Option<&Net>,
     socket: Option<&Path>,
     started_ms: u64,
 ) -> Result<api::StatusReply, ApiError> {
@@ -43,6 +45,7 @@ pub(super) async fn status(
         stores,
         unopened: Some(unopened(node)),
         removed_by: convert::author_or_empty(node.removed_by()),
+        not_listening: net.and_then(Net::trouble).unwrap_or_default(),
     })
 }
 

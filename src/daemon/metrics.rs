@@ -189,7 +189,7 @@ impl Subject {
                 by.short()
             )
         });
-        let mut ailments: Vec<String> = removed.into_iter().collect();
+        let mut ailments: Vec<String> = self.net.trouble().into_iter().chain(removed).collect();
         for info in self.node.stores() {
             let Some(store) = self.node.open_store(&info.id) else {
                 continue;

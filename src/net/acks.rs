@@ -12,9 +12,29 @@ use tokio::sync::watch;
 
 use crate::{
     id::{Author, StoreId},
-    protocol::{ack::Ack, acked::Acked, frontier::FrontierTip},
+    protocol::{
+        ack::Ack,
+        acked::Acked,
+        frontier::{Frontier, FrontierTip},
+    },
     store::Store,
 };
+
+/// The difference between a member and this node in one store, by the member's acks.
+#[derive(Debug)]
+pub(super) enum Apart {
+    /// There is no whole ack yet.
+    Unknown,
+    /// Each has what the other has.
+    InStep,
+    /// One of them lacks entries.
+    Differ {
+        /// Frontier of this node; empty if the member lacks nothing of it.
+        behind: Frontier,
+        /// Frontier of the member; empty if this node lacks nothing of it.
+        ahead: Frontier,
+    },
+}
 
 /// The latest acks of each member in each store, joined.
 #[derive(Debug)]
@@ -24,8 +44,8 @@ pub(super) struct Acks {
     latest: Mutex<BTreeMap<(StoreId, Author), Acked>>,
     // Counts acks that were kept, so that waiting tasks look again. Dropped with the mesh.
     news: watch::Sender<u64>,
-    // Greater than at any earlier start of this node.
-    incarnation: u64,
+    // Greater than at any earlier start of this node. Replaced by `begin_again`.
+    incarnation: AtomicU64,
     // Counter of the next own ack or announcement: orders those of one incarnation.
     counter: AtomicU64,
 }
@@ -36,7 +56,7 @@ impl Acks {
         Self {
             latest: Mutex::default(),
             news: watch::Sender::new(0),
-            incarnation,
+            incarnation: AtomicU64::new(incarnation),
             counter: AtomicU64::new(0),
         }
     }
@@ -112,10 +132,77 @@ impl Acks {
         Some(acked.entries_beyond(&store.frontier()))
     }
 
+    /// Returns the entries that `node` lacks by its acks, and those that this node lacks.
+    pub(super) fn apart(&self, store: &Store, node: &Author) -> Apart {
+        let own = store.frontier();
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let acked = latest.get(&(store.id(), *node));
+        let Some(acked) = acked.and_then(Acked::frontier) else {
+            return Apart::Unknown;
+        };
+        let (is_behind, is_ahead) = (
+            own.entries_beyond(acked) > 0,
+            acked.entries_beyond(&own) > 0,
+        );
+        if !is_behind && !is_ahead {
+            return Apart::InStep;
+        }
+        Apart::Differ {
+            behind: if is_behind { own } else { Frontier::default() },
+            ahead: if is_ahead {
+                acked.clone()
+            } else {
+                Frontier::default()
+            },
+        }
+    }
+
+    /// Returns whether `node` or this node still lacks what it lacked `before`.
+    pub(super) fn is_still_apart(&self, store: &Store, node: &Author, before: &Apart) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let acked = latest.get(&(store.id(), *node));
+        let acked = acked.and_then(Acked::frontier);
+        match (before, acked) {
+            (Apart::InStep, _) => false,
+            (Apart::Unknown, acked) => acked.is_none(),
+            (Apart::Differ { .. }, None) => true,
+            (Apart::Differ { behind, ahead }, Some(acked)) => {
+                behind.entries_beyond(acked) > 0 || ahead.entries_beyond(&store.frontier()) > 0
+            }
+        }
+    }
+
+    /// Replaces the acks of another start of the node by `ack`, which that node has just sent
+    /// itself. The other start was a copy of its data directory that ran, too.
+    pub(super) fn restart(&self, ack: &Ack) {
+        {
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.remove(&(ack.store, ack.node));
+        }
+        self.take(ack);
+    }
+
+    /// Returns the number of a later start whose acks hide `ack`.
+    pub(super) fn later_start(&self, ack: &Ack) -> Option<u64> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = latest.get(&(ack.store, ack.node))?.incarnation();
+        (known > ack.incarnation).then_some(known)
+    }
+
+    /// Gives the next own acks the number `incarnation`, which is greater than that of any copy of
+    /// this node: acks of this node count from here on.
+    pub(super) fn begin_again(&self, incarnation: u64) {
+        self.incarnation.fetch_max(incarnation, Ordering::Relaxed);
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Relaxed)
+    }
+
     /// Returns the place of the next own announcement: the number of this start, and a counter.
     pub(super) fn next_place(&self) -> (u64, u64) {
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
-        (self.incarnation, counter)
+        (self.incarnation(), counter)
     }
 
     /// Returns the next ack of `node`, which is this node, in `store`.
@@ -123,7 +210,7 @@ impl Acks {
         Ack {
             node,
             store: store.id(),
-            incarnation: self.incarnation,
+            incarnation: self.incarnation(),
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
             is_part: false,
             // All of it is on disk: an entry is applied after its fsync.

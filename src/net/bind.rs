@@ -1,6 +1,10 @@
 //! The iroh endpoint: how it is bound.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use iroh::{
     Endpoint, RelayMode, RelayUrl, SecretKey,
@@ -71,10 +75,11 @@ pub(super) async fn bind(
             .bind_addr(bind)
             .map_err(|error| failed(error.to_string()))?;
     }
-    let endpoint = builder
-        .bind()
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let endpoint = builder.bind().await;
+    let endpoint = endpoint.map_err(|error| match config.bind {
+        Some(address) if is_taken(address) => NetError::PortTaken { address },
+        _other => failed(error.to_string()),
+    })?;
     if config.mdns {
         let mdns = MdnsAddressLookup::builder()
             .service_name(MDNS_SERVICE)
@@ -89,6 +94,11 @@ pub(super) async fn bind(
         }
     }
     Ok(endpoint)
+}
+
+// The error of the endpoint does not show why it was not bound.
+fn is_taken(address: SocketAddr) -> bool {
+    UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Streams that gossip may open on one connection: one for each topic and direction.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Display},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -94,6 +95,12 @@ pub enum NetError {
     Bind {
         /// The text of the transport's error.
         what: String,
+    },
+    /// Another program has the port. The net tries again until it gets it.
+    #[error("cannot listen for peers: another program uses UDP port {} of {}", address.port(), address.ip())]
+    PortTaken {
+        /// The address that was to be bound.
+        address: SocketAddr,
     },
     /// The configured relay is not a URL.
     #[error("{relay:?} is not the URL of a relay")]
@@ -220,6 +227,7 @@ impl From<ConnectionError> for PeerError {
             code if code == u64::from(SHUT_OUT.0) => Self::ShutOut,
             code if code == u64::from(gate::BUSY.0) => Self::TooManyConnections,
             0 => Self::HungUp,
+            code if code == u64::from(gate::STOPPED.0) => Self::HungUp,
             _other => Self::connection(error),
         }
     }
@@ -291,6 +299,7 @@ mod tests {
         assert_eq!(closed(SHUT_OUT), PeerError::ShutOut);
         assert_eq!(closed(gate::BUSY), PeerError::TooManyConnections);
         assert_eq!(closed((0, b"")), PeerError::HungUp);
+        assert_eq!(closed(gate::STOPPED), PeerError::HungUp);
         let lost = ReadError::ConnectionLost(ConnectionError::TimedOut);
         let timed_out = PeerError::connection(ConnectionError::TimedOut);
         assert_eq!(PeerError::from(lost), timed_out);

@@ -56,7 +56,7 @@ impl Default for Open {
 }
 
 /// Why a connection is closed: a code and a reason.
-type Verdict = (u32, &'static [u8]);
+pub(super) type Verdict = (u32, &'static [u8]);
 
 impl Gate {
     /// Lets in `members` from now on. Closes the connections of all other nodes.
@@ -78,11 +78,11 @@ impl Gate {
         open.hang_up(node, SHUT_OUT);
     }
 
-    /// Closes all connections. Their nodes may connect again at once.
-    pub(super) fn hang_up_all(&self) {
+    /// Closes all connections for the reason `why`. Their nodes may connect again at once.
+    pub(super) fn hang_up_all(&self, why: Verdict) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<_> = open.connections.keys().copied().collect();
-        known.iter().for_each(|node| open.hang_up(node, AGAIN));
+        known.iter().for_each(|node| open.hang_up(node, why));
     }
 
     /// Returns the milliseconds for which `node` is still shut out; `None` when it is not.
@@ -181,6 +181,8 @@ pub(super) const NOT_A_MEMBER: Verdict = (403, b"not a member");
 /// Only a member can be shut out, so only a member sees this.
 pub(super) const SHUT_OUT: Verdict = (400, b"misbehaved");
 /// Connections are made again after a sleep of the machine.
-const AGAIN: Verdict = (0, b"again");
+pub(super) const AGAIN: Verdict = (0, b"again");
+/// This node stops.
+pub(super) const STOPPED: Verdict = (1, b"stopped");
 /// A peer has too many connections, or opens too many syncs.
 pub(super) const BUSY: Verdict = (429, b"too many connections");

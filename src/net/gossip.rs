@@ -133,6 +133,12 @@ async fn receive(mesh: &Arc<Mesh>, store: &Store, mut received: mpsc::Receiver<R
                 for (outcome, (author, node, direct)) in outcomes.iter().zip(&from) {
                     if matches!(outcome, Ingested::Applied(_)) {
                         mesh.peers.wake_copies(author);
+                        // A node that receives it from elsewhere than its author, who has forked,
+                        // may be the only one that can show it to the author.
+                        let is_authors = *direct && author == node;
+                        if !is_authors && store.frontier().tips(author).len() > 1 {
+                            mesh.peers.inform(author);
+                        }
                     }
                     judge(mesh, node, *direct, outcome);
                 }

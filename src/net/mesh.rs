@@ -20,8 +20,9 @@ use crate::{
         acks::Acks,
         address::{Addresses, endpoint_id},
         announced::Announced,
-        gate::Gate,
-        peer_table::{PeerStatus, Peers, Wish},
+        gate::{self, Gate},
+        peer_status::PeerStatus,
+        peer_table::{Peers, Wish},
         proven::Proven,
         topic::{Topics, broadcast},
         turns::Turns,
@@ -132,7 +133,11 @@ impl Mesh {
         PeerStatus {
             behind: sum(behind),
             ahead: sum(ahead),
-            ..self.peers.status(node, self.gate.shut_out_ms(node))
+            ..self.peers.status(
+                node,
+                self.gate.shut_out_ms(node),
+                self.node.clock().now_ms(),
+            )
         }
     }
 
@@ -205,7 +210,7 @@ impl Mesh {
     /// after earlier failures mean nothing any more.
     pub(super) async fn meet_again(&self) {
         self.endpoint.network_change().await;
-        self.gate.hang_up_all();
+        self.gate.hang_up_all(gate::AGAIN);
         for node in self.gate.members() {
             self.want_sync(&node);
         }
@@ -346,6 +351,28 @@ impl Mesh {
                 tracing::debug!(%error, "an ack was refused");
                 false
             }
+        }
+    }
+
+    /// Keeps an ack that its node has sent itself over a connection. It counts even if acks of a
+    /// later start are known: those are of a copy of the node, unless that one is connected, too.
+    /// False when its signature is wrong.
+    pub(super) fn take_direct_ack(&self, claimed: ClaimedAck) -> bool {
+        let claim = claimed.claim();
+        let later = self.acks.later_start(claim);
+        if later.is_none_or(|later| self.peers.has_instance(&claim.node, later)) {
+            return self.take_ack(claimed);
+        }
+        let store = self.node.shared_store(&claim.store);
+        let Some(store) = store.filter(|_| self.gate.admits(&claim.node)) else {
+            return true;
+        };
+        match claimed.verify() {
+            Ok(ack) => {
+                self.acks.restart(&self.known_part(ack, &store));
+                true
+            }
+            Err(_error) => false,
         }
     }
 

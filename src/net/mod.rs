@@ -9,6 +9,9 @@
 //! hello_server  admits the bearer or refuses it
 //! peer_task     one task for each member: dial, sync, again
 //! peer_table    addresses, connections and strikes of each peer
+//! peer_status   what people read about a peer
+//! live          a connection, and when the peer was last heard on it
+//! pulse         looks at all peers twice a second: silent, out of step
 //! status        clock, addresses and acks of each side of a connection
 //! session       a sync of one store over one stream
 //! turns         whose session goes on when both sides open one
@@ -40,13 +43,16 @@ mod gossip;
 mod hello;
 mod hello_server;
 mod join;
+mod live;
 mod members_clock;
 mod mesh;
 mod net;
 mod own_tip;
+mod peer_status;
 mod peer_table;
 mod peer_task;
 mod proven;
+mod pulse;
 mod session;
 mod sleep;
 mod status;
@@ -60,5 +66,5 @@ pub use config::{NetConfig, Relay};
 pub use error::{JoinError, NetError, PeerError, Tried};
 pub use join::{JoinEvent, Joined};
 pub use net::Net;
-pub use peer_table::PeerStatus;
+pub use peer_status::PeerStatus;
 pub use token::{Invitation, InvitationError};

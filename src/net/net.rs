@@ -1,7 +1,7 @@
 //! The net of one node: bound when there is somebody to meet, stopped with the node.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,21 +15,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     id::Author,
-    limits::{ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT},
+    limits::{
+        BIND_AGAIN_MAX, BIND_AGAIN_MIN, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT,
+        REPAIR_SYNC_WAIT,
+    },
     net::{
         address::Addresses,
         alpn::{GOSSIP_ALPN, HELLO_ALPN, SYNC_ALPN},
         bind,
         config::{NetConfig, Relay},
         error::NetError,
-        gate::Gate,
+        gate::{Gate, STOPPED},
         hello_server::HelloServer,
         members_clock,
         mesh::Mesh,
         own_tip,
-        peer_table::{PeerStatus, Peers},
+        peer_status::PeerStatus,
+        peer_table::Peers,
         peer_task::{self, Served},
-        sleep, stores,
+        pulse, sleep, stores,
         token::Invitation,
     },
     node::{MeshError, Node, within},
@@ -67,10 +71,19 @@ pub(super) struct Running {
     mesh: OnceCell<Arc<Mesh>>,
     // Set together with `mesh`. Owns the accept loop of the endpoint.
     router: OnceCell<Router>,
+    // Why the last attempt to set `mesh` failed; `None` before the first one and after a success.
+    // Never held across an await.
+    trouble: Mutex<Option<String>>,
     // Cancelled by `stop`; ends all tasks.
     stop: CancellationToken,
     // All tasks of this run. `stop` waits until they have ended.
     tasks: TaskTracker,
+}
+
+impl Running {
+    fn lock_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Net {
@@ -126,7 +139,7 @@ impl Net {
             Some(mesh) => others.map(|node| mesh.status(&node)).collect(),
             None => {
                 let unknown = Peers::default();
-                others.map(|node| unknown.status(&node, None)).collect()
+                others.map(|node| unknown.status(&node, None, 0)).collect()
             }
         }
     }
@@ -160,6 +173,43 @@ impl Net {
                 None => tokio::time::sleep(NO_PEERS_WAIT).await,
             }
         }
+    }
+
+    /// Syncs with all connected members, for `REPAIR_SYNC_WAIT` at most: then this node knows each
+    /// fork of its own log that they know.
+    pub async fn catch_up(&self) {
+        if let Some(mesh) = self.running().mesh.get() {
+            peer_task::sync_all(mesh, REPAIR_SYNC_WAIT).await;
+        }
+    }
+
+    /// Begins a new run of acks, whose number is greater than that of any copy of this node: the
+    /// acks of this node count again at members that have those of the copy.
+    ///
+    /// # Errors
+    /// The number cannot be written to disk.
+    pub async fn acknowledge_again(&self) -> Result<(), MeshError> {
+        let Some(mesh) = self.running().mesh.get().cloned() else {
+            // It is a new number at each start.
+            return Ok(());
+        };
+        mesh.acks.begin_again(self.0.node.incarnation()?);
+        for store in self.0.node.shared_stores() {
+            mesh.acknowledge(&store);
+        }
+        // Each connection exchanges statuses, which have the acks.
+        mesh.peers.online().iter().for_each(|node| {
+            mesh.peers.due(node).notify_one();
+        });
+        Ok(())
+    }
+
+    /// Returns why this node does not listen for peers although it should; `None` if it listens, or
+    /// has nobody to meet. The net tries again every few seconds.
+    pub fn trouble(&self) -> Option<String> {
+        let running = self.running();
+        let trouble = running.lock_trouble().clone();
+        trouble.filter(|_| !running.mesh.initialized())
     }
 
     /// Returns the addresses of this node. `None` while it has no endpoint.
@@ -196,6 +246,7 @@ impl Net {
             for node in mesh.peers.with_unwritten_addresses() {
                 mesh.keep_addresses(&node);
             }
+            mesh.gate.hang_up_all(STOPPED);
         }
         let Some(router) = running.router.get() else {
             return;
@@ -241,25 +292,33 @@ impl Net {
             return;
         }
         let stores = node.shared_stores();
-        let holds: Vec<_> = stores.iter().map(Store::pause_writes).collect();
+        let pause = move || stores.iter().map(Store::pause_writes).collect::<Vec<_>>();
+        let mut holds = pause();
         let (net, running) = (self.clone(), self.running());
         let stop = running.stop.clone();
         let check = async move {
-            match net.mesh().await {
-                Ok(mesh) => {
-                    own_tip::compare(&mesh).await;
-                    if !net.0.config.accept_clock {
-                        members_clock::compare(&mesh).await;
-                    }
+            let mesh = match net.mesh().await {
+                Ok(mesh) => mesh,
+                Err(error) => {
+                    tracing::error!(%error, "own logs were not compared with peers yet");
+                    // Nobody is within reach until the endpoint is bound.
+                    holds.clear();
+                    let mesh = net.bound().await;
+                    holds = pause();
+                    mesh
                 }
-                Err(error) => tracing::error!(%error, "own logs were not compared with peers"),
+            };
+            own_tip::compare(&mesh).await;
+            if !net.0.config.accept_clock {
+                members_clock::compare(&mesh).await;
             }
+            drop(holds);
         };
         let node = node.clone();
         running.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = check => drop(holds),
+                () = check => {}
             }
             if let Err(error) = node.introduce().await {
                 tracing::warn!(%error, "the name of this node was not written");
@@ -267,11 +326,23 @@ impl Net {
         });
     }
 
-    // Binds the endpoint when it is needed. Keeps gate and tasks in step with the members. Never
+    // Waits until the endpoint is bound, which another task sees to.
+    async fn bound(&self) -> Arc<Mesh> {
+        loop {
+            if let Some(mesh) = self.running().mesh.get() {
+                return Arc::clone(mesh);
+            }
+            tokio::time::sleep(NO_PEERS_WAIT).await;
+        }
+    }
+
+    // Binds the endpoint when it is needed, again and again if its port is taken. Keeps gate and tasks in step with the members. Never
     // returns.
     async fn follow_members(&self) {
         let mut members = self.0.node.watch_members();
+        let mut again = BIND_AGAIN_MIN;
         loop {
+            let mut is_unbound = false;
             let is_mesh = {
                 let (own, members) = (self.0.node.id(), members.borrow_and_update());
                 let is_new = members.role(&own).is_none() && !members.is_removed(&own);
@@ -297,11 +368,20 @@ impl Net {
                             tracing::warn!(%error, "a node that has left was not removed");
                         }
                     }
-                    Err(error) => tracing::error!(%error, "the endpoint for peers was not bound"),
+                    Err(error) => {
+                        is_unbound = true;
+                        let ms = again.as_millis();
+                        tracing::error!(%error, again_in_ms = ms, "this node has no peers yet");
+                    }
                 }
             }
-            if members.changed().await.is_err() {
-                return std::future::pending().await;
+            tokio::select! {
+                changed = members.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                },
+                () = tokio::time::sleep(again), if is_unbound => {
+                    again = (again * 2).min(BIND_AGAIN_MAX);
+                }
             }
         }
     }
@@ -316,8 +396,10 @@ impl Net {
     pub(super) async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
         let running = self.running();
         let bind = || within(&self.0.runtime, self.bind(&running));
-        let mesh = running.mesh.get_or_try_init(bind).await?;
-        Ok(Arc::clone(mesh))
+        let bound = running.mesh.get_or_try_init(bind).await;
+        let trouble = bound.as_ref().err().map(ToString::to_string);
+        *running.lock_trouble() = trouble;
+        bound.map(Arc::clone)
     }
 
     async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
@@ -348,8 +430,10 @@ impl Net {
         // Set once: `mesh` is initialised once, with this function.
         drop(running.router.set(router));
         let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
+        let third = Arc::clone(&mesh);
         mesh.spawn(async move { stores::follow(one).await });
         mesh.spawn(async move { sleep::follow(other).await });
+        mesh.spawn(async move { pulse::follow(third).await });
         Ok(mesh)
     }
 }

@@ -16,11 +16,11 @@ use crate::{
     id::Author,
     limits::{
         ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, GOSSIP_WASTE_PER_S, GOSSIP_WASTE_RESERVE,
-        PEER_CONNECTIONS_MAX, PEER_SYNCS_MAX, STATEMENTS_PER_S, STATEMENTS_RESERVE, STATUSES_PER_S,
-        STATUSES_RESERVE, WISHES_PER_S, WISHES_RESERVE,
+        PEER_CONNECTIONS_MAX, PEER_LEFT_OVER, PEER_SILENT_MAX, PEER_SYNCS_MAX, STATEMENTS_PER_S,
+        STATEMENTS_RESERVE, STATUSES_PER_S, STATUSES_RESERVE, WISHES_PER_S, WISHES_RESERVE,
     },
-    net::{address::Addresses, error::PeerError},
-    protocol::peer::{Allowance, Rate, Strikes},
+    net::{address::Addresses, error::PeerError, gate::AGAIN, live::Live, peer_status::PeerStatus},
+    protocol::peer::{Allowance, Lag, Rate, Strikes},
 };
 
 /// All peers of a node. Cheap to clone.
@@ -46,8 +46,11 @@ struct Peer {
     // Changes when entries came that another instance of the node may be missing. Each connection
     // waits for it; dropped with the table.
     copies: Arc<watch::Sender<u64>>,
-    // Wall clock of this node when the last message came, ms since 1970. 0 before the first one.
+    // Wall clock of this node when the peer was last heard of, ms since 1970. 0 before the first
+    // time.
     seen_ms: u64,
+    // True once it has closed a connection because it stops. Cleared by a connection.
+    has_stopped: bool,
     // Milliseconds that its clock is ahead, by its last status; `None` before the first one.
     skew_ms: Option<i64>,
     // Cleared by a connection and by a sync that went well.
@@ -57,7 +60,9 @@ struct Peer {
     strikes: Strikes,
     // The text of its last strike.
     misbehaved: Option<String>,
-    // Zero of the clock of `strikes` and of the allowances.
+    // Whether one of both nodes is missing entries of the other.
+    lag: Lag,
+    // Zero of the clock of `lag`, `strikes` and the allowances.
     began: Instant,
     // Statuses of it that are answered.
     statuses: Allowance,
@@ -79,16 +84,11 @@ struct Peer {
     // Notified when there is something to sync. The peer's task waits for it while it has a
     // connection.
     wanted: Arc<Notify>,
+    // Notified when the acks of both sides differ for too long. The peer's task waits for it while
+    // it has a connection.
+    due: Arc<Notify>,
     // Notified of each new connection. Dials that are under way wait for it.
     came: Arc<Notify>,
-}
-
-/// A connection, and the start of the peer that it leads to.
-#[derive(Debug)]
-struct Live {
-    connection: Connection,
-    // Number of that start, by the peer's acks; `None` before its first status.
-    instance: Option<u64>,
 }
 
 /// Outcome of the first sync with a peer since the start.
@@ -116,39 +116,6 @@ pub(super) enum Wish {
     PutOff,
 }
 
-/// The status of a peer, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// Key of the peer.
-    pub node: Author,
-    /// True while there is a connection.
-    pub online: bool,
-    /// When its last message came, ms since 1970. 0 if none came since the start.
-    pub seen_ms: u64,
-    /// Its addresses, as it reported them last.
-    pub addresses: Addresses,
-    /// Round-trip time of the path that its connection uses. `None` without a connection.
-    pub rtt: Option<Duration>,
-    /// True when the path goes through a relay.
-    pub relayed: bool,
-    /// Milliseconds that its clock is ahead of the one here; negative when it is behind.
-    pub skew_ms: i64,
-    /// Entries of all stores here that it has not acknowledged as on disk. `None` before its first
-    /// acks.
-    pub behind: Option<u64>,
-    /// Entries that it has acknowledged as on disk and that are not here. `None` before its first
-    /// acks.
-    pub ahead: Option<u64>,
-    /// The last error. `None` after a connection or a sync went well.
-    pub error: Option<PeerError>,
-    /// Messages since the start that no honest peer sends.
-    pub strikes: u32,
-    /// The text of the last of them.
-    pub misbehaved: Option<String>,
-    /// Time for which it is still shut out because of them. `None` when it is not.
-    pub shut_out: Option<Duration>,
-}
-
 impl Peers {
     /// Returns the newest connection to `node` that is open.
     pub(super) fn connection(&self, node: &Author) -> Option<Connection> {
@@ -169,11 +136,9 @@ impl Peers {
             if peer.live().len() >= PEER_CONNECTIONS_MAX {
                 return false;
             }
-            peer.connections.push(Live {
-                connection,
-                instance: None,
-            });
+            peer.connections.push(Live::new(connection));
             peer.seen_ms = now_ms;
+            peer.has_stopped = false;
             peer.error = None;
             peer.wake.notify_one();
             peer.came.notify_waiters();
@@ -196,16 +161,63 @@ impl Peers {
     /// directory runs, too. What one of them writes here must reach the others at once, and gossip
     /// reaches one of them only.
     pub(super) fn wake_copies(&self, node: &Author) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(peer) = peers.get_mut(node) else {
-            return;
-        };
-        let mut instances = peer.live().iter().filter_map(|live| live.instance);
-        let first = instances.next();
-        if instances.any(|instance| Some(instance) != first) {
+        if self.runs_twice(node) {
+            self.inform(node);
+        }
+    }
+
+    /// Wakes all connections of `node`: each instance of it that is connected may be missing
+    /// entries that another one signed.
+    pub(super) fn inform(&self, node: &Author) {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = peers.get(node) {
             let news = &peer.copies;
             news.send_modify(|count| *count = count.wrapping_add(1));
         }
+    }
+
+    /// True while the connections of `node` lead to several instances of it.
+    pub(super) fn runs_twice(&self, node: &Author) -> bool {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(peer) = peers.get_mut(node) else {
+            return false;
+        };
+        let mut instances = peer.live().iter().filter_map(|live| live.instance);
+        let first = instances.next();
+        instances.any(|instance| Some(instance) != first)
+    }
+
+    /// True while a connection of `node` leads to its start number `instance`.
+    pub(super) fn has_instance(&self, node: &Author, instance: u64) -> bool {
+        self.with(node, |peer| {
+            let mut lives = peer.live().iter();
+            lives.any(|live| live.instance == Some(instance))
+        })
+    }
+
+    /// Looks at all connections: which peers were heard of since the last look. Closes those on
+    /// which a peer is silent since it has made a later one: it was killed and has started again.
+    pub(super) fn listen(&self, now_ms: u64) {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in peers.values_mut() {
+            peer.listen(now_ms);
+            peer.close_left_over();
+        }
+    }
+
+    /// Notes whether `node`, or this node, still lacks entries that the other had at the last look.
+    /// True when both are to compare now; their task is woken.
+    pub(super) fn look_at_lag(&self, node: &Author, lags: bool) {
+        self.with(node, |peer| {
+            if peer.lag.look(lags, peer.now_ms()) {
+                peer.due.notify_one();
+            }
+        });
+    }
+
+    /// Returns the wake of `node` for its task while the acks of both sides differ for too long.
+    pub(super) fn due(&self, node: &Author) -> Arc<Notify> {
+        self.with(node, |peer| Arc::clone(&peer.due))
     }
 
     /// Returns a receiver that changes when several instances of `node` may be out of step.
@@ -425,10 +437,18 @@ impl Peers {
             .collect()
     }
 
-    /// Returns the status of `node` without its lag. `shut_out_ms`: milliseconds for which it is
-    /// still shut out.
-    pub(super) fn status(&self, node: &Author, shut_out_ms: Option<u64>) -> PeerStatus {
+    /// Returns the status of `node` at `now_ms` without its lag. `shut_out_ms`: milliseconds for
+    /// which it is still shut out.
+    pub(super) fn status(
+        &self,
+        node: &Author,
+        shut_out_ms: Option<u64>,
+        now_ms: u64,
+    ) -> PeerStatus {
         self.with(node, |peer| {
+            peer.listen(now_ms);
+            let is_heard = |live: &Live| live.silence() < PEER_SILENT_MAX;
+            let is_heard = peer.live().iter().any(is_heard);
             let connection = peer.live().last().map(|live| live.connection.clone());
             let paths = connection.as_ref().map(|connection| {
                 let paths = connection.paths();
@@ -438,7 +458,7 @@ impl Peers {
             let path = paths.flatten();
             PeerStatus {
                 node: *node,
-                online: connection.is_some(),
+                online: is_heard,
                 seen_ms: peer.seen_ms,
                 addresses: peer.addresses.clone(),
                 rtt: path.map(|(rtt, _)| rtt),
@@ -446,7 +466,7 @@ impl Peers {
                 skew_ms: peer.skew_ms.unwrap_or(0),
                 behind: None,
                 ahead: None,
-                error: peer.error.clone(),
+                error: peer.error.clone().filter(|error| !peer.is_away(error)),
                 strikes: peer.strikes.total(),
                 misbehaved: peer.misbehaved.clone(),
                 shut_out: shut_out_ms.map(Duration::from_millis),
@@ -469,11 +489,13 @@ impl Default for Peer {
             connections: Vec::new(),
             copies: Arc::default(),
             seen_ms: 0,
+            has_stopped: false,
             skew_ms: None,
             error: None,
             compared: Compared::NotYet,
             strikes: Strikes::default(),
             misbehaved: None,
+            lag: Lag::default(),
             began: Instant::now(),
             statuses: Allowance::new(Rate {
                 per_s: STATUSES_PER_S,
@@ -496,6 +518,7 @@ impl Default for Peer {
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
             wake: Arc::default(),
             wanted: Arc::default(),
+            due: Arc::default(),
             came: Arc::default(),
         }
     }
@@ -507,9 +530,61 @@ impl Peer {
     }
 
     fn live(&mut self) -> &[Live] {
-        self.connections
-            .retain(|live| live.connection.close_reason().is_none());
+        let has_stopped = &mut self.has_stopped;
+        self.connections.retain(|live| {
+            *has_stopped |= live.was_stopped();
+            live.is_open()
+        });
         &self.connections
+    }
+
+    fn listen(&mut self, now_ms: u64) {
+        let had_stopped = self.has_stopped;
+        self.live();
+        let mut is_heard = self.has_stopped && !had_stopped;
+        for live in &mut self.connections {
+            is_heard |= live.listen();
+        }
+        if is_heard {
+            self.seen_ms = now_ms;
+        }
+    }
+
+    // Closes the connections that an earlier start of the peer has left: it is silent there, and a
+    // later one leads to another start. Until then, sessions on them would hold the turn.
+    fn close_left_over(&self) {
+        let Some((newest, earlier)) = self.connections.split_last() else {
+            return;
+        };
+        let is_left_over = |live: &&Live| {
+            newest.instance.is_some()
+                && live.instance != newest.instance
+                && live.silence() >= PEER_LEFT_OVER
+                && newest.silence() < PEER_LEFT_OVER
+        };
+        for live in earlier.iter().filter(is_left_over) {
+            let (code, reason) = AGAIN;
+            live.connection.close(code.into(), reason);
+        }
+    }
+
+    // True if `error` only shows that the peer cannot be reached, and it has stopped.
+    fn is_away(&self, error: &PeerError) -> bool {
+        let is_unreached = match error {
+            PeerError::Silent { .. } | PeerError::HungUp | PeerError::Connection { .. } => true,
+            PeerError::NotAKey
+            | PeerError::NotAMember
+            | PeerError::Removed { .. }
+            | PeerError::ShutOut
+            | PeerError::TooManyConnections
+            | PeerError::TooManySyncs { .. }
+            | PeerError::Busy
+            | PeerError::NoStore
+            | PeerError::Malformed { .. }
+            | PeerError::Sync(_)
+            | PeerError::Own { .. } => false,
+        };
+        self.has_stopped && is_unreached
     }
 }
 

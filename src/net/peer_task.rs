@@ -12,11 +12,14 @@ use iroh::{
     endpoint::{Connection, RecvStream, SendStream, Side},
     protocol::{AcceptError, ProtocolHandler},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use crate::{
     id::Author,
-    limits::{COPIES_SYNC_EVERY_MS, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX},
+    limits::{COPIES_LOOK_MS, COPIES_SYNC_EVERY_MS, DIAL_TIMEOUT, HELLO_TIMEOUT, PEER_SYNCS_MAX},
     net::{
         address::{endpoint_id, node_of},
         alpn::{GOSSIP_ALPN, SYNC_ALPN},
@@ -145,13 +148,21 @@ async fn gossip(mesh: &Arc<Mesh>, node: &Author) {
 
 // Syncs when something asks for it, and now and then, until the connection is closed.
 async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
-    let wanted = mesh.peers.wanted(node);
+    let (wanted, due) = (mesh.peers.wanted(node), mesh.peers.due(node));
     let dialled = connection.side() == Side::Client;
     let mut event = SyncEvent::Connected { dialled };
+    let mut acknowledged = Instant::now();
     loop {
         event = match sync_step(event, mesh.random()) {
             SyncStep::Sync => match in_step(mesh, node, connection).await {
-                Ok(()) => SyncEvent::Synced,
+                Ok(has_changed) => {
+                    // The acks of both sides follow at once, also if gossip reaches nobody yet.
+                    if has_changed && acknowledged.elapsed() >= ACKNOWLEDGE_EVERY {
+                        acknowledged = Instant::now();
+                        exchange_and_note(mesh, node, connection).await;
+                    }
+                    SyncEvent::Synced
+                }
                 Err(_ended) if connection.close_reason().is_some() => return,
                 Err(error) => {
                     mesh.peers.failed(node, error);
@@ -166,15 +177,21 @@ async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
                 _reason = connection.closed() => return,
                 () = sleep(ms) => SyncEvent::Due,
                 () = wanted.notified() => SyncEvent::Wanted,
+                () = due.notified() => SyncEvent::Due,
             },
             SyncStep::Exchange => {
-                match exchange(mesh, node, connection).await {
-                    Ok(instance) => runs(mesh, node, connection, instance),
-                    Err(error) => mesh.peers.failed(node, error),
-                }
+                acknowledged = Instant::now();
+                exchange_and_note(mesh, node, connection).await;
                 SyncEvent::Exchanged
             }
         };
+    }
+}
+
+async fn exchange_and_note(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
+    match exchange(mesh, node, connection).await {
+        Ok(instance) => runs(mesh, node, connection, instance),
+        Err(error) => mesh.peers.failed(node, error),
     }
 }
 
@@ -189,7 +206,12 @@ fn runs(mesh: &Mesh, node: &Author, connection: &Connection, instance: Option<u6
 // no status, so it holds no turn to sync.
 async fn inform_copies(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
     let mut news = mesh.peers.copies(node);
-    while news.changed().await.is_ok() {
+    loop {
+        let look = sleep(COPIES_LOOK_MS);
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { return },
+            () = look, if mesh.peers.runs_twice(node) => {}
+        }
         if let Ok(instance) = exchange(mesh, node, connection).await {
             drop(in_step(mesh, node, connection).await);
             tracing::debug!(%node, instance, "a node that runs several times was informed");
@@ -198,18 +220,38 @@ async fn inform_copies(mesh: &Arc<Mesh>, node: &Author, connection: &Connection)
     }
 }
 
+/// Syncs all stores with each connected peer, for `wait` at most.
+pub(super) async fn sync_all(mesh: &Arc<Mesh>, wait: Duration) {
+    let mut syncs = JoinSet::new();
+    for node in mesh.peers.online() {
+        let Some(connection) = mesh.peers.connection(&node) else {
+            continue;
+        };
+        let mesh = Arc::clone(mesh);
+        syncs.spawn(async move { drop(in_step(&mesh, &node, &connection).await) });
+    }
+    // Those that have not ended are cut: the peers' own tasks go on.
+    let all = async { while syncs.join_next().await.is_some() {} };
+    drop(timeout(wait, all).await);
+}
+
 // Syncs all stores, the root store first: it names the members that may write in the others.
+// Returns whether entries were exchanged.
 async fn in_step(
     mesh: &Arc<Mesh>,
     node: &Author,
     connection: &Connection,
-) -> Result<(), PeerError> {
-    let began = Instant::now();
+) -> Result<bool, PeerError> {
+    let (began, mut has_changed) = (Instant::now(), false);
     for store in mesh.node.shared_stores() {
         loop {
             match session::open(mesh, node, connection, &store, |_entries| {}).await {
+                Ok(Some(summary)) => {
+                    has_changed |= summary.sent + summary.received > 0;
+                    break;
+                }
                 // The peer opens a listed store soon. The other stores need not wait for it.
-                Ok(Some(_)) | Err(PeerError::NoStore) => break,
+                Err(PeerError::NoStore) => break,
                 Err(error) => return Err(error),
                 // The peer's own session does the same work. This side is in step when it has
                 // ended.
@@ -222,7 +264,7 @@ async fn in_step(
     }
     mesh.peers.seen(node, mesh.node.clock().now_ms(), None);
     mesh.peers.synced(node);
-    Ok(())
+    Ok(has_changed)
 }
 
 /// Serves the sync protocol. The gate lets only members reach it.
@@ -311,6 +353,9 @@ async fn answer(
 async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
+
+// Least time between two exchanges of statuses that syncs cause.
+const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(500);
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

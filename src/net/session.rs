@@ -265,8 +265,21 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
             self.mesh.acknowledge(self.store);
             self.mesh.announce(self.store).await;
             self.mesh.peers.wake_copies(self.node);
+            self.inform_forked();
         }
         Ok(summary)
+    }
+}
+
+impl<P> Shell<'_, P> {
+    // A peer has brought entries: those of connected members that have forked may be news to them.
+    fn inform_forked(&self) {
+        let frontier = self.store.frontier();
+        for (author, tips) in frontier.by_author() {
+            if tips.len() > 1 && author != *self.node {
+                self.mesh.peers.inform(&author);
+            }
+        }
     }
 }
 

@@ -166,7 +166,7 @@ fn read(mesh: &Mesh, node: &Author, message: Bytes) -> Read {
             continue;
         }
         instance = instance.max(Some(claim.incarnation));
-        if seen.insert(claim.store) && !mesh.take_ack(claimed) {
+        if seen.insert(claim.store) && !mesh.take_direct_ack(claimed) {
             fault = Some("an ack that is not signed by its node");
             break;
         }

@@ -9,13 +9,16 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    task::{JoinError, JoinSet},
+};
 
 use crate::{
     clock::Clock,
     disk::{Disk, RealDisk},
     id::{Author, StoreId, looks_like_id},
-    limits::BUS_BATCHES_MAX,
+    limits::{BUS_BATCHES_MAX, STORES_CLOSED_AT_ONCE},
     log::LogFiles,
     node::{
         data_dir::{IDENTITY, META, STORES_DIR, holds_data, prepare},
@@ -271,9 +274,16 @@ impl Node {
             let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
             stores.values().map(|(_, store)| store.clone()).collect()
         };
-        let mut closed = Ok(());
+        // Closing a store waits for its disk: many take no longer than their number requires.
+        let (mut closed, mut closing) = (Ok(()), JoinSet::new());
         for store in stores {
-            closed = closed.and(store.close().await);
+            if closing.len() >= STORES_CLOSED_AT_ONCE {
+                closed = closed.and(ended(closing.join_next().await));
+            }
+            closing.spawn_on(async move { store.close().await }, &self.0.runtime);
+        }
+        while let Some(store) = closing.join_next().await {
+            closed = closed.and(ended(Some(store)));
         }
         closed
     }
@@ -372,6 +382,14 @@ impl Opener<'_> {
     /// Returns the directory of a store.
     pub(super) fn dir(&self, id: &StoreId) -> PathBuf {
         self.config.data_dir.join(STORES_DIR).join(id.to_string())
+    }
+}
+
+// The result of the task that has closed a store. A store whose task was cut is not closed.
+fn ended(task: Option<Result<Result<(), WriteError>, JoinError>>) -> Result<(), WriteError> {
+    match task {
+        Some(ended) => ended.unwrap_or(Err(WriteError::Closed)),
+        None => Ok(()),
     }
 }
 

@@ -70,6 +70,11 @@ impl Acked {
         self.frontier = frontier;
     }
 
+    /// Returns the number of the start that sent the acks; 0 without acks.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// Returns the tips of all entries that the member has on disk. `None` before its first whole
     /// ack since it started.
     pub fn frontier(&self) -> Option<&Frontier> {

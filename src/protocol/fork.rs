@@ -233,6 +233,18 @@ mod tests {
         assert_eq!(taken_back_by(&close(on, vec![others])).count(), 0);
         let near = entry(AUTHOR_A, 2, Some(EntryId([1; 32])), 10, "/near");
         assert_eq!(taken_back_by(&close(on, vec![near.as_parent()])).count(), 0);
+        // Nor does an entry with ops, which counts like any other.
+        let key = SigningKey::from_bytes(&AUTHOR_A);
+        let with_ops = sign(&key, back.header.clone(), far.ops.to_vec()).unwrap();
+        assert_eq!(taken_back_by(&with_ops).count(), 0);
+        assert!(
+            with_ops
+                .header
+                .parents
+                .iter()
+                .all(|it| !takes_back(&with_ops, it))
+        );
+        assert!(back.header.parents.iter().all(|it| takes_back(&back, it)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::{confirm, time::date_time},
     output::{
+        health::NOT_LISTENING_HINT,
         object::{self, hex, short},
         print::escape,
     },
@@ -20,7 +21,7 @@ use crate::cli::{
 #[command(after_help = "\
 Examples:
   lattice peer list
-  lattice peers --json | jq -r 'select(.online) | .node'
+  lattice peers --json | jq -r 'select(.online and (.own | not)) | .node'
   lattice peer role kitchen writer
   lattice peer rename 4f5c kitchen
   lattice peer remove 4f5c
@@ -32,7 +33,7 @@ pub(crate) struct Peer {
 
 #[derive(Debug, Subcommand)]
 enum PeerAction {
-    /// List the other members, online ones first
+    /// List the members: this node, then the others, online ones first
     #[command(visible_alias = "ls", after_help = LIST_HELP)]
     List,
     /// Remove a node from the mesh, for ever
@@ -223,7 +224,7 @@ fn print_changed(
     out.line(&format!("{what:<8} {node}"))
 }
 
-/// List the other members: the same as `peer list`
+/// List the members: the same as `peer list`
 #[derive(Debug, Args)]
 #[command(after_help = LIST_HELP)]
 pub(crate) struct Peers {}
@@ -231,25 +232,44 @@ pub(crate) struct Peers {}
 impl Peers {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
+        let is_running = context.is_connected();
         let api::ListPeersReply {
             mut peers,
             addresses,
+            own,
+            not_listening,
         } = client
             .list_peers(api::ListPeersRequest {})
             .await?
             .into_inner();
         peers.sort_by_key(|peer| (!peer.online, Reverse(peer.seen_ms)));
         let out = &mut context.out;
+        if !is_running {
+            out.notice(
+                "no_node",
+                "no node is running here, so nothing is known about connections; start it with \
+                 `lattice up`",
+            );
+        }
+        if !not_listening.is_empty() {
+            out.notice(
+                "not_listening",
+                &format!("{not_listening}; it tries again; {NOT_LISTENING_HINT}"),
+            );
+        }
         if out.json {
-            return peers
-                .iter()
-                .try_for_each(|peer| out.object(&object::Peer::new(peer)));
+            let own = own.iter().map(|own| object::Peer::new(own, true));
+            let mut all = own.chain(peers.iter().map(|peer| object::Peer::new(peer, false)));
+            return all.try_for_each(|peer| out.object(&peer));
         }
         if peers.is_empty() {
             out.notice(
                 "no_peers",
                 "this node has no peers; invite one with `lattice invite`",
             );
+        }
+        if let Some(own) = &own {
+            out.line(&own_line(own))?;
         }
         for peer in &peers {
             out.line(&line(peer))?;
@@ -267,35 +287,58 @@ impl Peers {
     }
 }
 
+fn own_line(own: &api::Peer) -> String {
+    let mut line = beginning(own, "this node");
+    add_marks(&mut line, own);
+    line
+}
+
+fn beginning(peer: &api::Peer, state: &str) -> String {
+    format!(
+        "{}  {:<16} {:<7} {state}",
+        short(&peer.node),
+        escape(peer.name.as_bytes()),
+        peer.role
+    )
+}
+
 fn line(peer: &api::Peer) -> String {
     let state = match (peer.online, peer.seen_ms) {
         (true, _) => "online".to_owned(),
         (false, 0) => "never seen".to_owned(),
         (false, seen_ms) => format!("seen {}", date_time(seen_ms)),
     };
-    let mut line = format!(
-        "{}  {:<16} {:<7} {state}",
-        short(&peer.node),
-        escape(peer.name.as_bytes()),
-        peer.role
-    );
+    let mut line = beginning(peer, &state);
     if let Some(rtt_us) = peer.rtt_us {
         let whole = rtt_us / 1000;
         let tenth = rtt_us % 1000 / 100;
         let path = if peer.relayed { "relayed" } else { "direct" };
         append(&mut line, format_args!("  {whole}.{tenth} ms {path}"));
     }
-    match peer.behind {
-        Some(0) => line.push_str("  in step"),
-        Some(1) => line.push_str("  1 entry behind"),
-        Some(behind) => append(&mut line, format_args!("  {behind} entries behind")),
-        None => line.push_str("  not compared yet"),
+    let entries = |count| format!("{count} {}", if count == 1 { "entry" } else { "entries" });
+    match (peer.behind, peer.ahead.unwrap_or(0)) {
+        (None, _) => line.push_str("  not compared yet"),
+        (Some(0), 0) if !peer.held => line.push_str("  in step"),
+        (Some(behind), ahead) => {
+            if behind > 0 {
+                append(&mut line, format_args!("  {} behind", entries(behind)));
+            }
+            if ahead > 0 {
+                append(&mut line, format_args!("  {} ahead", entries(ahead)));
+            }
+        }
     }
     if peer.seen_ms > 0 {
         append(&mut line, format_args!("  clock {}", skew(peer.skew_ms)));
     }
+    add_marks(&mut line, peer);
+    line
+}
+
+fn add_marks(line: &mut String, peer: &api::Peer) {
     let marks = [
         (peer.dormant, "dormant"),
+        (peer.held, "held here: stamped more than 1 h ahead"),
         (peer.forked, "FORKED"),
         (peer.strikes > 0, "misbehaved"),
     ];
@@ -303,7 +346,6 @@ fn line(peer: &api::Peer) -> String {
         line.push_str("  ");
         line.push_str(mark);
     }
-    line
 }
 
 // By how much a clock is ahead of the clock here, in the unit that a person would use.
@@ -400,13 +442,15 @@ fn matching(peers: Vec<api::Peer>, named: &str) -> Vec<api::Peer> {
 const NODES_SHOWN_MAX: usize = 5;
 
 const LIST_HELP: &str = "\
-A line for each member: the first digits of its id, its name and its role; online, or when it was
-last seen; the round-trip time, and whether the connection is direct or relayed; how many entries
-of this node it was missing at the last comparison; how far its clock is ahead of this node's. Then
-dormant, FORKED or misbehaved, if it is; below a member that is offline, the last error.
+A line for each member, this node first: the first digits of its id, its name and its role; online,
+or when it was last heard of; the round-trip time, and whether the connection is direct or relayed;
+how many entries it is behind this node or ahead of it; how far its clock is ahead of this node's.
+Then dormant, held (entries of it wait here for the clock), FORKED or misbehaved, if it is; below a
+member that is offline, the last error. A member that was stopped has none.
 
-With --json: node, name, role, online, seen_ms (0: never), behind (entries; null: not compared yet),
-rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error, addresses.
+With --json: node, name, role, own, online, seen_ms (0: never), behind and ahead (entries; null: not
+compared yet), held, rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error,
+addresses.
 
 Examples:
   lattice peer list
@@ -423,6 +467,48 @@ mod tests {
             role: role.to_owned(),
             ..api::Peer::default()
         }
+    }
+
+    fn online(behind: Option<u64>, ahead: Option<u64>, held: bool) -> String {
+        line(&api::Peer {
+            online: true,
+            seen_ms: 1,
+            behind,
+            ahead,
+            held,
+            ..peer(0x11, "kitchen", "writer")
+        })
+    }
+
+    #[test]
+    fn in_step_is_shown_only_if_neither_lacks_entries() {
+        let begins = "11111111  kitchen          writer  online";
+        let shown = |behind, ahead, held| {
+            let line = online(behind, ahead, held);
+            let line = line.strip_prefix(begins).unwrap();
+            line.strip_suffix("  clock +0 ms")
+                .unwrap_or(line)
+                .to_owned()
+        };
+        assert_eq!(shown(None, None, false), "  not compared yet");
+        assert_eq!(shown(Some(0), Some(0), false), "  in step");
+        assert_eq!(shown(Some(1), Some(0), false), "  1 entry behind");
+        assert_eq!(shown(Some(0), Some(2), false), "  2 entries ahead");
+        let both = shown(Some(3), Some(1), false);
+        assert_eq!(both, "  3 entries behind  1 entry ahead");
+        for ahead in [Some(0), Some(1)] {
+            let held = shown(Some(0), ahead, true);
+            assert!(!held.contains("in step"), "{held}");
+            assert!(held.contains("held here"), "{held}");
+        }
+    }
+
+    #[test]
+    fn clock_skew_is_in_words_above_ten_seconds() {
+        assert_eq!(skew(-250), "-250 ms");
+        assert_eq!(skew(9_999), "+9999 ms");
+        assert_eq!(skew(3 * 86_400_000), "3 days ahead");
+        assert_eq!(skew(-2 * 3_600_000), "2 h behind");
     }
 
     fn found(peers: &[api::Peer], named: &str) -> Vec<u8> {

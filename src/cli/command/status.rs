@@ -14,7 +14,7 @@ use crate::cli::{
     exit::Failure,
     input::{key::KeyFlags, time::date_time},
     output::{
-        health,
+        health::{self, NOT_LISTENING_HINT},
         object::{self, hex, short},
         print::{Output, escape},
     },
@@ -65,6 +65,10 @@ impl Status {
                 "removed  node {} has removed this node from the mesh: its writes are refused",
                 short(&status.removed_by)
             ))?;
+        }
+        if !status.not_listening.is_empty() {
+            out.line(&format!("! {}; it tries again", status.not_listening))?;
+            out.line(&format!("  {NOT_LISTENING_HINT}"))?;
         }
         for store in &status.stores {
             print_store(out, store)?;

@@ -24,6 +24,9 @@ pub(crate) struct Status {
     /// is not known to be removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed_by: Option<String>,
+    /// Why the node does not listen for peers although it should; absent if it listens or need not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_listening: Option<String>,
 }
 
 /// Listed stores of [`Status`] that are not open here, by reason.
@@ -125,6 +128,7 @@ impl From<&api::StatusReply> for Status {
             stores: status.stores.iter().map(StoreStatus::from).collect(),
             unopened: Unopened::from(status.unopened.clone().unwrap_or_default()),
             removed_by: (!status.removed_by.is_empty()).then(|| hex(&status.removed_by)),
+            not_listening: not_empty(&status.not_listening),
         }
     }
 }
@@ -318,3 +322,6 @@ impl From<&api::StoreRepaired> for Repaired {
         }
     }
 }
+
+/// Names the remedies if a node cannot listen for peers.
+pub(crate) const NOT_LISTENING_HINT: &str = "until then it has no peers: stop the program that has the port, or give another one with `--bind`";

@@ -476,11 +476,17 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// `admin`, `writer`, `reader` or `removed`.
     pub(crate) role: String,
+    /// True for the node that lists the members.
+    pub(crate) own: bool,
     pub(crate) online: bool,
-    /// Time when the node was last seen; 0 for never.
+    /// Time when the node was last heard of; 0 for never since the start.
     pub(crate) seen_ms: u64,
-    /// Entries that the node was missing at the last comparison; null before the first comparison.
+    /// Entries that the node is missing, by its last ack; null before the first comparison.
     pub(crate) behind: Option<u64>,
+    /// Entries of the node that are missing here; null before the first comparison.
+    pub(crate) ahead: Option<u64>,
+    /// True if entries of it wait for the clock here, because they are stamped more than 1 h ahead.
+    pub(crate) held: bool,
     /// Round-trip time; null without a connection.
     pub(crate) rtt_us: Option<u64>,
     pub(crate) relayed: bool,
@@ -496,9 +502,12 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Converts a peer of the API.
-    pub(crate) fn new(peer: &api::Peer) -> Self {
+    /// Converts a peer of the API; `own`: it is the node that was asked.
+    pub(crate) fn new(peer: &api::Peer, own: bool) -> Self {
         Self {
+            own,
+            ahead: peer.ahead,
+            held: peer.held,
             node: hex(&peer.node),
             name: peer.name.clone(),
             role: peer.role.clone(),

@@ -35,3 +35,47 @@ impl Patience {
         self.0.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: EntryId = EntryId([1; 32]);
+    const OTHER: EntryId = EntryId([2; 32]);
+
+    #[test]
+    fn wait_counts_from_the_first_note() {
+        let mut patience = Patience::default();
+        patience.note(ENTRY, 1_000);
+        patience.note(ENTRY, 1_000 + PARENT_WAIT_MS / 2);
+        assert!(!patience.is_over(&ENTRY, 1_000));
+        assert!(!patience.is_over(&ENTRY, 999 + PARENT_WAIT_MS));
+        assert!(patience.is_over(&ENTRY, 1_000 + PARENT_WAIT_MS));
+        assert!(patience.is_over(&ENTRY, u64::MAX));
+    }
+
+    #[test]
+    fn clock_set_back_makes_an_entry_wait_longer() {
+        let mut patience = Patience::default();
+        patience.note(ENTRY, u64::MAX);
+        for now_ms in [0, 1, PARENT_WAIT_MS, u64::MAX] {
+            assert!(!patience.is_over(&ENTRY, now_ms), "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn entry_that_is_not_noted_goes_on_waiting() {
+        let mut patience = Patience::default();
+        patience.note(ENTRY, 0);
+        assert!(!patience.is_over(&OTHER, u64::MAX));
+        patience.note(OTHER, 0);
+        assert_eq!(patience.len(), 2);
+        patience.keep(|entry| *entry == OTHER);
+        assert_eq!(patience.len(), 1);
+        assert!(patience.is_over(&OTHER, u64::MAX));
+        assert!(!patience.is_over(&ENTRY, u64::MAX));
+        // One that comes again begins again.
+        patience.note(ENTRY, u64::MAX);
+        assert!(!patience.is_over(&ENTRY, u64::MAX));
+    }
+}

@@ -21,7 +21,7 @@ pub enum SyncEvent {
     Rested,
     /// Something asked for a sync while the shell listened.
     Wanted,
-    /// The time of [`SyncStep::Listen`] ran out.
+    /// The time of [`SyncStep::Listen`] ran out, or the acks of both sides differ for too long.
     Due,
     /// Statuses were exchanged, or the exchange failed.
     Exchanged,

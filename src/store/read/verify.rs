@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, Seq},
-    limits::SCAN_ROWS,
+    limits::{RUN_BYTES_MAX, RUN_ENTRIES_MAX, SCAN_ROWS},
     log::{
         Branch, LogDamage, LogError,
         merge::{Merge, Merged, spans},
@@ -163,15 +163,13 @@ fn verify_chain(
 ) -> Result<(), ReadError> {
     let mut walk = branch.walk(branch.first);
     let mut before: Option<Tip> = None;
-    // Signatures that do not verify. Such a record is not damaged if an authentic later entry
-    // commits to it.
-    let mut unproven: Vec<Damage> = Vec::new();
+    let mut unproven = Unproven::default();
     loop {
         let record = match walk.next_record() {
             Ok(Some(record)) if record.header.seq <= through => record,
             Ok(_end) => break,
             Err(LogError::Damaged(damage)) => {
-                report.damage.append(&mut unproven);
+                unproven.give_up(report);
                 report.damage.push(log_damage(DamagePlace::Log, damage));
                 before = None;
                 continue;
@@ -182,7 +180,7 @@ fn verify_chain(
         let entry = match record.entry() {
             Ok(entry) => entry,
             Err(what) => {
-                report.damage.append(&mut unproven);
+                unproven.give_up(report);
                 report.damage.push(found(DamagePlace::Log, what));
                 before = None;
                 continue;
@@ -194,16 +192,21 @@ fn verify_chain(
                 || entry.header.seq != before.seq + 1
                 || entry.header.hlc <= before.hlc)
         {
-            report.damage.append(&mut unproven);
+            unproven.give_up(report);
             let what = format!("the record does not follow entry {}", before.seq);
             report.damage.push(found(DamagePlace::Chain, what));
         }
+        let bytes = entry.signed_bytes();
+        unproven.begin(entry.header.seq, report);
         match Entry::clone(&entry).verify() {
             Ok(_authentic) => {
                 report.signatures += 1;
-                unproven.clear();
+                unproven.vouch(bytes, report);
             }
-            Err(error) => unproven.push(found(DamagePlace::Signature, error.to_string())),
+            Err(error) => {
+                let damage = found(DamagePlace::Signature, error.to_string());
+                unproven.0.push((bytes, damage));
+            }
         }
         before = Some(Tip {
             seq: entry.header.seq,
@@ -211,8 +214,39 @@ fn verify_chain(
             hlc: entry.header.hlc,
         });
     }
-    report.damage.append(&mut unproven);
+    unproven.give_up(report);
     Ok(())
+}
+
+/// Neighbouring entries of a run whose own signatures do not verify, with their signed bytes. They are
+/// no damage if an authentic later entry vouches for them, by the rules of `protocol::run`.
+#[derive(Default)]
+struct Unproven(Vec<(usize, Damage)>);
+
+impl Unproven {
+    // The entry at `seq` follows. If it begins a run, no later entry vouches for those before it.
+    fn begin(&mut self, seq: Seq, report: &mut VerifyReport) {
+        if seq.is_multiple_of(RUN_ENTRIES_MAX) {
+            self.give_up(report);
+        }
+    }
+
+    fn give_up(&mut self, report: &mut VerifyReport) {
+        let damage = self.0.drain(..).map(|(_bytes, damage)| damage);
+        report.damage.extend(damage);
+    }
+
+    // An authentic entry of `bytes` follows: it vouches as far back as RUN_BYTES_MAX reaches.
+    fn vouch(&mut self, bytes: usize, report: &mut VerifyReport) {
+        let mut left = RUN_BYTES_MAX.saturating_sub(bytes);
+        while let Some((bytes, _damage)) = self.0.last()
+            && let Some(rest) = left.checked_sub(*bytes)
+        {
+            left = rest;
+            self.0.pop();
+        }
+        self.give_up(report);
+    }
 }
 
 fn verify_state(
@@ -281,5 +315,51 @@ fn state_damage(key: Option<Bytes>, what: String) -> Damage {
         offset: 0,
         bytes: 0,
         key,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Checks entries of `bytes` each, from `first` on: `proves` is true for those whose signature
+    // verifies. Returns the places of damage.
+    fn damaged(first: Seq, bytes: usize, proves: &[bool]) -> Vec<Seq> {
+        let (mut unproven, mut report) = (Unproven::default(), VerifyReport::default());
+        for (seq, proves) in (first..).zip(proves) {
+            unproven.begin(seq, &mut report);
+            if *proves {
+                unproven.vouch(bytes, &mut report);
+            } else {
+                let damage = Damage {
+                    place: DamagePlace::Signature,
+                    seq: Some(seq),
+                    ..state_damage(None, String::new())
+                };
+                unproven.0.push((bytes, damage));
+            }
+        }
+        unproven.give_up(&mut report);
+        let seqs = report.damage.iter().filter_map(|damage| damage.seq);
+        seqs.collect()
+    }
+
+    #[test]
+    fn later_signature_proves_nothing_of_an_earlier_run() {
+        let (odd, good) = (false, true);
+        assert!(damaged(1, 100, &[odd, odd, good]).is_empty());
+        assert_eq!(damaged(1, 100, &[odd, good, odd]), [3]);
+        // 31 ends a run, and 32 begins one.
+        assert_eq!(damaged(30, 100, &[odd, odd, good, good]), [30, 31]);
+        assert!(damaged(30, 100, &[odd, good, odd, good]).is_empty());
+        assert_eq!(damaged(63, 100, &[odd, odd, odd]), [63, 64, 65]);
+    }
+
+    #[test]
+    fn signature_proves_as_many_bytes_as_a_run_has() {
+        let half = RUN_BYTES_MAX / 2;
+        assert!(damaged(1, half, &[false, true]).is_empty());
+        assert_eq!(damaged(1, half, &[false, false, true]), [1]);
+        assert_eq!(damaged(1, RUN_BYTES_MAX + 1, &[false, true]), [1]);
     }
 }

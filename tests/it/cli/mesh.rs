@@ -130,10 +130,17 @@ fn list_shows_each_member() {
     let (b, b_node) = joined(&a, "reader");
     let line = |says: &[&str]| {
         soon(&format!("{says:?}"), || {
-            let line = a.run(&["peer", "list"]).raw;
+            let lines = a.run(&["peer", "list"]).raw;
+            let (own, line) = lines.split_once('\n').unwrap();
+            assert!(own.contains("this node"), "{own}");
             says.iter().all(|part| line.contains(part))
         });
-        a.run(&["peers", "--json"]).json().remove(0)
+        let mut listed = a.run(&["peers", "--json"]).json();
+        assert_eq!(
+            (&listed[0]["own"], &listed[1]["own"]),
+            (&true.into(), &false.into())
+        );
+        listed.remove(1)
     };
     let online = line(&["online", " ms direct", "in step", "clock "]);
     assert_eq!(online["role"], "reader");

@@ -17,6 +17,7 @@ mod mesh;
 mod metrics;
 mod mounts;
 mod output;
+mod port;
 mod private;
 mod proof;
 mod service;

@@ -4,9 +4,11 @@
 mod changes;
 mod clocks;
 mod damage;
+mod display;
 mod hostile;
 mod join_and_sync;
 mod peer;
+mod port;
 mod proof;
 mod relay;
 
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use lattice::{
     Store,
     clock::Clock,
-    net::NetConfig,
+    net::{NetConfig, NetError, PeerStatus},
     protocol::membership::role::Role,
     store::{WatchEvent, WatchOptions},
 };

@@ -435,3 +435,29 @@ async fn cursor_into_lost_own_entries_is_a_gap_with_the_state() {
         }
     }
 }
+
+// Stores were closed one after the other, each with its own fsyncs: 512 took longer than a service
+// manager waits before it kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_with_512_stores_stops_soon() {
+    const STORES: usize = 512;
+    let dir = tempfile::tempdir().unwrap();
+    let node = create(dir.path()).await;
+    let mut creating = tokio::task::JoinSet::new();
+    for number in 0..STORES {
+        let node = node.clone();
+        creating.spawn(async move {
+            let info = node.create_store(&format!("s{number}")).await.unwrap();
+            let store = node.open_store(&info.id).unwrap();
+            store.put("/k", "unflushed").await.unwrap();
+        });
+    }
+    while let Some(created) = creating.join_next().await {
+        created.unwrap();
+    }
+    let began = std::time::Instant::now();
+    node.close().await.unwrap();
+    let took = began.elapsed();
+    println!("{STORES} stores are closed after {took:?}");
+    assert!(took < std::time::Duration::from_secs(8), "{took:?}");
+}

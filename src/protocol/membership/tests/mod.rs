@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    sync::Arc,
 };
 
 mod leaving;
@@ -15,7 +16,7 @@ use crate::{
         membership::{
             acts::Acts,
             role::{Act, Role, Tips},
-            spent::is_spent,
+            spent::{Standings, is_spent},
         },
     },
 };

@@ -84,3 +84,37 @@ fn b3_key_spent_in_another_store_is_spent_there() {
     assert_eq!(standing, Standing::Through(kept));
     assert_eq!(members.standing_with(&ROOT, &NODE_X, true), Standing::Spent);
 }
+
+#[test]
+fn b3_branches_are_taken_in_until_the_key_is_spent() {
+    let mut story = Story::default();
+    story.found(NODE_X, Writer);
+    story.found(NODE_A, Admin);
+    let mut standings = Standings {
+        members: story.members().into(),
+        spent: BTreeSet::from([NODE_X, NODE_A]).into(),
+    };
+    let (most, more) = (FORKS_MAX + 1, FORKS_MAX + 2);
+    for node in [NODE_X, NODE_A, NODE_D] {
+        for store in [ROOT, STORE] {
+            assert!(standings.takes_branch(&store, &node, most), "{node}");
+        }
+    }
+    // An admin's key is spent in no root store; nobody knows yet what a stranger will be.
+    assert!(!standings.takes_branch(&ROOT, &NODE_X, more));
+    assert!(!standings.takes_branch(&STORE, &NODE_X, more));
+    assert!(standings.takes_branch(&ROOT, &NODE_A, more));
+    assert!(!standings.takes_branch(&STORE, &NODE_A, more));
+
+    // Its entries count by the keys that are spent, not by the branches that could come.
+    assert_eq!(standings.of(&ROOT, &NODE_X), Standing::Spent);
+    assert_eq!(standings.of(&STORE, &NODE_A), Standing::Spent);
+    standings.spent = Arc::default();
+    assert_eq!(standings.of(&ROOT, &NODE_X), Standing::Counts);
+    assert_eq!(standings.of(&STORE, &NODE_A), Standing::Counts);
+
+    // What a removal keeps is taken in, also of branches that come later.
+    story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
+    standings.members = story.members().into();
+    assert!(standings.takes_branch(&STORE, &NODE_X, more));
+}

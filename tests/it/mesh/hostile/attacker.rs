@@ -36,14 +36,14 @@ pub(super) const SHUT_OUT: (u64, &str) = (400, "misbehaved");
 pub(super) const BUSY: (u64, &str) = (429, "too many connections");
 
 /// Two honest nodes, one of which is attacked.
-pub(super) struct Field {
-    pub(super) a: Peer,
-    pub(super) b: Peer,
+pub(in crate::mesh) struct Field {
+    pub(in crate::mesh) a: Peer,
+    pub(in crate::mesh) b: Peer,
     pub(super) puts: std::cell::Cell<u32>,
 }
 
 impl Field {
-    pub(super) async fn new() -> Self {
+    pub(in crate::mesh) async fn new() -> Self {
         let (a, b) = (Peer::new("a").await, Peer::new("b").await);
         b.join(&a, Role::Admin).await;
         let field = Self {

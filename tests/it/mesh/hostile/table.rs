@@ -62,9 +62,12 @@ fn each_row_for_attackers_is_tried() {
         .collect();
     assert_eq!(unknown, [""; 0], "they are no rows");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/mesh/hostile");
-    for file in fs::read_dir(folder).unwrap() {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
-        tried.extend(rows_of_tests(&text));
+    for folder in [folder.join("contents"), folder] {
+        let paths = fs::read_dir(folder).unwrap();
+        let paths = paths.map(|file| file.unwrap().path());
+        for path in paths.filter(|path| path.is_file()) {
+            tried.extend(rows_of_tests(&fs::read_to_string(path).unwrap()));
+        }
     }
     let due = tried_by_attackers(&table);
     assert!(due.len() > 15, "the table was read: {due:?}");
