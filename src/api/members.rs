@@ -69,6 +69,12 @@ pub(super) async fn leave(node: &Node, net: Option<&Net>) -> Result<api::LeaveRe
         let online = peers.into_iter().filter(|peer| peer.online);
         online.map(|peer| peer.node).collect()
     };
+    // A node that was started for this call has not met anybody yet.
+    let until = Instant::now() + LEAVE_WAIT;
+    let has_others = node.members().others(node.id()).next().is_some();
+    while online().is_empty() && has_others && net.is_some() && Instant::now() < until {
+        tokio::time::sleep(LEAVE_LOOK).await;
+    }
     let before = online();
     node.leave().await?;
     // A member that knows of it hangs up.
@@ -382,6 +388,8 @@ impl From<MeshError> for ApiError {
             MeshError::NotAMember { .. } => Self::new("not_a_member", EXIT_NOT_FOUND, message)
                 .hint("`lattice peer list` shows the members"),
             MeshError::TooManyTips(_) => Self::new("too_many_tips", EXIT_FAILED, message),
+            MeshError::ReaderLeaves { node } => Self::new("reader", EXIT_PRECONDITION, message)
+                .hint(format!("on an admin: lattice peer remove {}", node.short())),
             MeshError::Name(error) => error.into(),
             MeshError::Write(error) => error.into(),
             MeshError::Read(error) => error.into(),

@@ -144,6 +144,7 @@ async fn read_list(mesh: &Arc<Mesh>) -> Result<BTreeMap<StoreId, Line>, ReadErro
         prefix: "/stores/".into(),
         limit: None,
         keys_only: false,
+        ..List::default()
     });
     let mut lines = BTreeMap::new();
     let mut last: Option<(Genesis, Author)> = None;
@@ -152,7 +153,7 @@ async fn read_list(mesh: &Arc<Mesh>) -> Result<BTreeMap<StoreId, Line>, ReadErro
         if page.is_empty() {
             return Ok(lines);
         }
-        for item in page {
+        for item in page.items {
             if let Some(genesis) = Genesis::decode(&item.key, &item.value) {
                 last = Some((genesis, item.entry.author));
             } else if let Some((genesis, lister)) = last

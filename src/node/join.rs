@@ -205,6 +205,7 @@ impl Node {
             prefix: Bytes::new(),
             limit: Some(64),
             keys_only: true,
+            ..List::default()
         });
         let own = [
             format!("/nodes/{}/", self.id()),

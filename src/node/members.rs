@@ -47,6 +47,14 @@ pub enum MeshError {
     /// The root store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A reader would leave. Nothing that it writes counts, so nobody would know of it.
+    #[error(
+        "this node is a reader, and nothing that a reader writes counts; an admin can remove it"
+    )]
+    ReaderLeaves {
+        /// Key of this node.
+        node: Author,
+    },
     /// The name cannot be the name of a node.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -94,9 +102,13 @@ impl Node {
     /// counting. Its data stays here. Durable on return.
     ///
     /// # Errors
-    /// `Membership`: it is not a member, or the last admin. `TooManyTips`, `Write`.
+    /// `Membership`: it is not a member, or the last admin. `ReaderLeaves`, `TooManyTips`, `Write`.
     pub async fn leave(&self) -> Result<(), MeshError> {
-        self.remove(&self.id()).await
+        let node = self.id();
+        if self.members().role(&node) == Some(Role::Reader) {
+            return Err(MeshError::ReaderLeaves { node });
+        }
+        self.remove(&node).await
     }
 
     /// Refuses own writes to the stores of the mesh because `by` has removed this node, as a peer has

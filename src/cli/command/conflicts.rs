@@ -34,8 +34,7 @@ impl Conflicts {
             store: store.clone(),
             prefix: self.prefix.into(),
             keys_only: true,
-            limit: 0,
-            at_ms: None,
+            ..api::ListRequest::default()
         };
         let mut pages = client.list(request).await?.into_inner();
         let mut found = false;

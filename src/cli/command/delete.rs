@@ -74,8 +74,7 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
         store: context.store.clone(),
         prefix: prefix.clone(),
         keys_only: true,
-        limit: 0,
-        at_ms: None,
+        ..api::ListRequest::default()
     };
     if !yes {
         let mut pages = client.list(request.clone()).await?.into_inner();

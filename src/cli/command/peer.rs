@@ -95,7 +95,12 @@ impl Peer {
             PeerAction::List => Peers {}.run(context).await,
             PeerAction::Remove { node, yes } => {
                 let mut client = context.client(Lifetime::Short).await?;
-                let peer = find(context, &node).await?;
+                let peer = match find(context, &node).await {
+                    Err(error) if is_own(context, &node).await? => {
+                        return Err(error.hint("this is this node itself: see `lattice leave`"));
+                    }
+                    found => found?,
+                };
                 if !yes {
                     confirm_removal(&peer).await?;
                 }
@@ -140,6 +145,16 @@ impl Peer {
             }
         }
     }
+}
+
+// Returns whether `named` is this node itself, which is no peer.
+async fn is_own(context: &mut Context, named: &str) -> Result<bool, Failure> {
+    let mut client = context.client(Lifetime::Short).await?;
+    let reply = client
+        .list_peers(api::ListPeersRequest {})
+        .await?
+        .into_inner();
+    Ok(!matching(reply.own.into_iter().collect(), named).is_empty())
 }
 
 // Returns this node as far as a change of it needs.

@@ -89,6 +89,7 @@ async fn genesis(field: &Field) -> Genesis {
         prefix: "/stores/".into(),
         limit: None,
         keys_only: false,
+        ..List::default()
     });
     let mut genesis = listed
         .await
