@@ -1,4 +1,4 @@
-//! The pulse: a look at all peers every half second.
+//! The pulse: a look at all peers four times a second.
 //!
 //! It notes which peers were heard of, closes connections that a restarted peer has left over, and
 //! compares with a peer whose acks differ for longer than messages take. So what people read about a
