@@ -277,7 +277,7 @@ pub const BIND_AGAIN_MIN: Duration = Duration::from_millis(250);
 /// is in use soon.
 pub const BIND_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Interval between looks at all peers: which were heard of, and which are out of step.
-pub const PULSE: Duration = Duration::from_millis(500);
+pub const PULSE: Duration = Duration::from_millis(250);
 /// Silence after which a connected peer is shown as offline: three packets that keep it alive are
 /// missing.
 pub const PEER_SILENT_MAX: Duration = Duration::from_secs(3);

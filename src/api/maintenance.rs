@@ -59,7 +59,7 @@ pub(super) async fn repair(
     }
     let has_closed = done.iter().any(|store| store.closed.is_some());
     if let Some(net) = net.filter(|_| has_closed) {
-        net.acknowledge_again().await?;
+        net.acknowledge_again()?;
     }
     Ok(api::RepairReply { stores: done })
 }

@@ -8,10 +8,11 @@
 //! hello         shows an invitation or a proof of membership
 //! hello_server  admits the bearer or refuses it
 //! peer_task     one task for each member: dial, sync, again
-//! peer_table    addresses, connections and strikes of each peer
+//! peer_table    addresses, connections and strikes of all peers
+//! peer          those of one peer
 //! peer_status   what people read about a peer
 //! live          a connection, and when the peer was last heard on it
-//! pulse         looks at all peers twice a second: silent, out of step
+//! pulse         looks at all peers four times a second: silent, out of step
 //! status        clock, addresses and acks of each side of a connection
 //! session       a sync of one store over one stream
 //! turns         whose session goes on when both sides open one
@@ -48,6 +49,7 @@ mod members_clock;
 mod mesh;
 mod net;
 mod own_tip;
+mod peer;
 mod peer_status;
 mod peer_table;
 mod peer_task;

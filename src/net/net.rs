@@ -188,7 +188,7 @@ impl Net {
     ///
     /// # Errors
     /// The number cannot be written to disk.
-    pub async fn acknowledge_again(&self) -> Result<(), MeshError> {
+    pub fn acknowledge_again(&self) -> Result<(), MeshError> {
         let Some(mesh) = self.running().mesh.get().cloned() else {
             // It is a new number at each start.
             return Ok(());

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     id::Author,
     limits::{OWN_TIP_STILL, OWN_TIP_WAIT, OWN_TIP_WAIT_MAX},
-    net::{mesh::Mesh, peer_table::Compared},
+    net::{mesh::Mesh, peer::Compared},
 };
 
 /// Returns when own writes need not wait any longer for the entries of this node that peers have.

@@ -8,19 +8,20 @@ use std::{
 
 use iroh::endpoint::Connection;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     time::Instant,
 };
 
 use crate::{
     id::Author,
-    limits::{
-        ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, GOSSIP_WASTE_PER_S, GOSSIP_WASTE_RESERVE,
-        PEER_CONNECTIONS_MAX, PEER_LEFT_OVER, PEER_SILENT_MAX, PEER_SYNCS_MAX, STATEMENTS_PER_S,
-        STATEMENTS_RESERVE, STATUSES_PER_S, STATUSES_RESERVE, WISHES_PER_S, WISHES_RESERVE,
+    limits::{ADDRESSES_KEEP_EVERY, ADDRESSES_MAX, PEER_CONNECTIONS_MAX, PEER_SILENT_MAX},
+    net::{
+        address::Addresses,
+        error::PeerError,
+        live::Live,
+        peer::{Compared, Peer},
+        peer_status::PeerStatus,
     },
-    net::{address::Addresses, error::PeerError, gate::AGAIN, live::Live, peer_status::PeerStatus},
-    protocol::peer::{Allowance, Lag, Rate, Strikes},
 };
 
 /// All peers of a node. Cheap to clone.
@@ -31,79 +32,6 @@ pub(super) struct Peers(
     // taken meanwhile.
     Arc<Mutex<BTreeMap<Author, Peer>>>,
 );
-
-#[derive(Debug)]
-struct Peer {
-    // As the peer itself reported them last, or the user gave them.
-    addresses: Addresses,
-    // As another node reported them last. Dialled in addition to `addresses`, never instead.
-    hinted: Addresses,
-    // The addresses that were last written to disk, and when. `None` before the first time.
-    news: Option<(Addresses, Instant)>,
-    // Newest last; closed ones are dropped by `live`. Two when both sides dialled at once, at most
-    // PEER_CONNECTIONS_MAX.
-    connections: Vec<Live>,
-    // Changes when entries came that another instance of the node may be missing. Each connection
-    // waits for it; dropped with the table.
-    copies: Arc<watch::Sender<u64>>,
-    // Wall clock of this node when the peer was last heard of, ms since 1970. 0 before the first
-    // time.
-    seen_ms: u64,
-    // True once it has closed a connection because it stops. Cleared by a connection.
-    has_stopped: bool,
-    // Milliseconds that its clock is ahead, by its last status; `None` before the first one.
-    skew_ms: Option<i64>,
-    // Cleared by a connection and by a sync that went well.
-    error: Option<PeerError>,
-    // Outcome of the first sync since the start.
-    compared: Compared,
-    strikes: Strikes,
-    // The text of its last strike.
-    misbehaved: Option<String>,
-    // Whether one of both nodes is missing entries of the other.
-    lag: Lag,
-    // Zero of the clock of `lag`, `strikes` and the allowances.
-    began: Instant,
-    // Statuses of it that are answered.
-    statuses: Allowance,
-    // Syncs that messages in gossip make this node wish for.
-    wishes: Allowance,
-    // True while a wish is put off. Set by `wish`, cleared by `wish_is_due`.
-    is_put_off: bool,
-    // Gossip messages that it delivered and that were of no use.
-    waste: Allowance,
-    // Acks and announcements in gossip that it has signed.
-    statements: Allowance,
-    // Locked while a status of it is answered.
-    status_turn: Arc<tokio::sync::Mutex<()>>,
-    // PEER_SYNCS_MAX permits, one for each sync that it has opened. Never closed.
-    syncs: Arc<Semaphore>,
-    // Notified by a connection, an address or a wish to sync. The peer's task waits for it while it
-    // has no connection.
-    wake: Arc<Notify>,
-    // Notified when there is something to sync. The peer's task waits for it while it has a
-    // connection.
-    wanted: Arc<Notify>,
-    // Notified when the acks of both sides differ for too long. The peer's task waits for it while
-    // it has a connection.
-    due: Arc<Notify>,
-    // Notified of each new connection. Dials that are under way wait for it.
-    came: Arc<Notify>,
-}
-
-/// Outcome of the first sync with a peer since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Compared {
-    /// It has not ended.
-    #[default]
-    NotYet,
-    /// The peer was not reached, or the sync with it failed.
-    Failed,
-    /// It failed because a store of this node could not be read or written.
-    Unreadable,
-    /// All entries that the peer has of all stores are here.
-    Done,
-}
 
 /// The time at which a wish of gossip to sync with a peer is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -480,117 +408,10 @@ impl Peers {
     }
 }
 
-impl Default for Peer {
-    fn default() -> Self {
-        Self {
-            addresses: Addresses::default(),
-            hinted: Addresses::default(),
-            news: None,
-            connections: Vec::new(),
-            copies: Arc::default(),
-            seen_ms: 0,
-            has_stopped: false,
-            skew_ms: None,
-            error: None,
-            compared: Compared::NotYet,
-            strikes: Strikes::default(),
-            misbehaved: None,
-            lag: Lag::default(),
-            began: Instant::now(),
-            statuses: Allowance::new(Rate {
-                per_s: STATUSES_PER_S,
-                reserve: STATUSES_RESERVE,
-            }),
-            wishes: Allowance::new(Rate {
-                per_s: WISHES_PER_S,
-                reserve: WISHES_RESERVE,
-            }),
-            is_put_off: false,
-            waste: Allowance::new(Rate {
-                per_s: GOSSIP_WASTE_PER_S,
-                reserve: GOSSIP_WASTE_RESERVE,
-            }),
-            statements: Allowance::new(Rate {
-                per_s: STATEMENTS_PER_S,
-                reserve: STATEMENTS_RESERVE,
-            }),
-            status_turn: Arc::default(),
-            syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
-            wake: Arc::default(),
-            wanted: Arc::default(),
-            due: Arc::default(),
-            came: Arc::default(),
-        }
-    }
-}
-
-impl Peer {
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn live(&mut self) -> &[Live] {
-        let has_stopped = &mut self.has_stopped;
-        self.connections.retain(|live| {
-            *has_stopped |= live.was_stopped();
-            live.is_open()
-        });
-        &self.connections
-    }
-
-    fn listen(&mut self, now_ms: u64) {
-        let had_stopped = self.has_stopped;
-        self.live();
-        let mut is_heard = self.has_stopped && !had_stopped;
-        for live in &mut self.connections {
-            is_heard |= live.listen();
-        }
-        if is_heard {
-            self.seen_ms = now_ms;
-        }
-    }
-
-    // Closes the connections that an earlier start of the peer has left: it is silent there, and a
-    // later one leads to another start. Until then, sessions on them would hold the turn.
-    fn close_left_over(&self) {
-        let Some((newest, earlier)) = self.connections.split_last() else {
-            return;
-        };
-        let is_left_over = |live: &&Live| {
-            newest.instance.is_some()
-                && live.instance != newest.instance
-                && live.silence() >= PEER_LEFT_OVER
-                && newest.silence() < PEER_LEFT_OVER
-        };
-        for live in earlier.iter().filter(is_left_over) {
-            let (code, reason) = AGAIN;
-            live.connection.close(code.into(), reason);
-        }
-    }
-
-    // True if `error` only shows that the peer cannot be reached, and it has stopped.
-    fn is_away(&self, error: &PeerError) -> bool {
-        let is_unreached = match error {
-            PeerError::Silent { .. } | PeerError::HungUp | PeerError::Connection { .. } => true,
-            PeerError::NotAKey
-            | PeerError::NotAMember
-            | PeerError::Removed { .. }
-            | PeerError::ShutOut
-            | PeerError::TooManyConnections
-            | PeerError::TooManySyncs { .. }
-            | PeerError::Busy
-            | PeerError::NoStore
-            | PeerError::Malformed { .. }
-            | PeerError::Sync(_)
-            | PeerError::Own { .. } => false,
-        };
-        self.has_stopped && is_unreached
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{PEER_SYNCS_MAX, WISHES_RESERVE};
 
     const NODE: Author = Author([1; 32]);
 

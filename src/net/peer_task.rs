@@ -180,7 +180,6 @@ async fn stay(mesh: &Arc<Mesh>, node: &Author, connection: &Connection) {
                 () = due.notified() => SyncEvent::Due,
             },
             SyncStep::Exchange => {
-                acknowledged = Instant::now();
                 exchange_and_note(mesh, node, connection).await;
                 SyncEvent::Exchanged
             }

@@ -1,4 +1,4 @@
-//! The pulse: a look at all peers every half second.
+//! The pulse: a look at all peers four times a second.
 //!
 //! It notes which peers were heard of, closes connections that a restarted peer has left over, and
 //! compares with a peer whose acks differ for longer than messages take. So what people read about a
@@ -27,7 +27,12 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
 fn look(mesh: &Mesh, before: &Differences) -> Differences {
     let mut differences = Differences::new();
     let stores = mesh.node.shared_stores();
+    let root = mesh.node.root();
     for node in mesh.peers.online() {
+        // Of a peer that has sent no status nothing is known, and more syncs would not change that.
+        if matches!(mesh.acks.apart(&root, &node), Apart::Unknown) {
+            continue;
+        }
         let mut lags = false;
         for store in &stores {
             let place = (node, store.id());

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     bench::{
-        consume, fanout, gossip, hooks, memory, open, past, put, replay, report::Report,
+        consume, fanout, gossip, heal, hooks, memory, open, past, put, replay, report::Report,
         scratch::Scratch, sync, watch,
     },
     exit::Failure,
@@ -26,6 +26,7 @@ Examples:
   lattice bench sync                        first sync of a million entries
   lattice bench past                        reads of the past
   lattice bench gossip                      from a put to its event on another node
+  lattice bench heal                        from the end of a fault until all are in step
   lattice bench consume                     a durable consumer, each change acknowledged
   lattice bench hooks                       the cost of a hook's run besides its process
   lattice bench put --json | jq -c 'select(.reached == false)'")]
@@ -45,6 +46,7 @@ enum What {
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
+    Heal(heal::Heal),
     Consume(consume::Consume),
     Hooks(hooks::Runs),
 }
@@ -61,6 +63,7 @@ impl Bench {
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
+            What::Heal(heal) => ("heal", heal.setup()),
             What::Consume(consume) => ("consume", consume.setup()),
             What::Hooks(hooks) => ("hooks", hooks.setup()),
         };
@@ -76,6 +79,7 @@ impl Bench {
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,
+            What::Heal(heal) => heal.run(&scratch, &mut report).await,
             What::Consume(consume) => consume.run(&scratch, &mut report).await,
             What::Hooks(hooks) => hooks.run(&scratch, &mut report).await,
         }

@@ -10,6 +10,7 @@ mod consume;
 mod error;
 mod fanout;
 mod gossip;
+mod heal;
 mod hooks;
 mod load;
 mod memory;

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio, id},
@@ -82,14 +83,19 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `lattice up` on `dir` and waits for its socket.
+    /// Starts `lattice up` on `dir` and waits for its socket. It listens for peers on any port.
     pub(super) async fn start(dir: &Path) -> Result<Self, Failure> {
+        Self::start_at(dir, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// Starts `lattice up` on `dir`, to listen for peers at `bind`, and waits for its socket.
+    pub(super) async fn start_at(dir: &Path, bind: SocketAddr) -> Result<Self, Failure> {
         let program = env::current_exe()
             .map_err(|error| failed("cannot find this program's file", &error))?;
         let child = Command::new(program)
             .arg("--data-dir")
             .arg(dir)
-            .args(["up", "--no-mdns", "--bind", "127.0.0.1:0"])
+            .args(["up", "--no-mdns", "--bind", &bind.to_string()])
             .env_remove("LATTICE_STORE")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

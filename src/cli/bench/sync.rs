@@ -202,7 +202,7 @@ async fn entries_of(client: &mut Client) -> Result<u64, Failure> {
 }
 
 /// The result of `join`.
-struct Joined {
+pub(super) struct Joined {
     entries: usize,
     // Time from `accepted` to `synced`.
     took: Duration,
@@ -210,8 +210,8 @@ struct Joined {
     resident: u64,
 }
 
-// Joins in another process, with the command that a person would type.
-fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
+/// Joins in another process, with the command that a person would type.
+pub(super) fn join(dir: &Path, token: &str) -> Result<Joined, Failure> {
     let program =
         env::current_exe().map_err(|error| failed("cannot find this program's file", &error))?;
     let mut child = Command::new(program)

@@ -58,6 +58,10 @@ fn copied_directory_fork_is_shown_and_repaired() {
     let status = a.run(&["status"]).ok();
     assert!(status.contains("the fork is open"), "{status}");
     assert!(a.run(&["peers"]).ok().contains("FORKED"));
+    // The node itself has met the proof, too.
+    let own = b.run(&["peers"]).ok();
+    let own = own.lines().next().unwrap();
+    assert!(own.contains("this node") && own.contains("FORKED"), "{own}");
     insta::assert_snapshot!(b.run(&["repair"]), @r#"
     store [uuid] (root): closed the fork of this node's log with entry 3 ([short])
     exit 0

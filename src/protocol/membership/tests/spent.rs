@@ -113,7 +113,7 @@ fn b3_branches_are_taken_in_until_the_key_is_spent() {
     assert_eq!(standings.of(&ROOT, &NODE_X), Standing::Counts);
     assert_eq!(standings.of(&STORE, &NODE_A), Standing::Counts);
 
-    // An entry that a removal keeps is taken in, also on a branch that comes later.
+    // A removal keeps entries also of branches that come later.
     story.write(NODE_X, &[], &[remove(NODE_X, &[(STORE, at(9, 9))])]);
     standings.members = story.members().into();
     assert!(standings.takes_branch(&STORE, &NODE_X, more));

@@ -5,6 +5,7 @@
 
 mod acts;
 mod branches;
+mod floods;
 mod nodes;
 mod pen;
 mod references;
