@@ -96,20 +96,11 @@ pub(super) fn list(
         keys_only,
         limit,
         at_ms,
-        after,
-        delimiter,
     } = request;
-    if at_ms.is_some() && !delimiter.is_empty() {
-        let message = "a list of the past cannot group keys by a delimiter";
-        return Err(ApiError::usage("past_delimiter", message));
-    }
     let options = List {
         prefix,
-        after,
-        delimiter,
         limit: bound(limit),
         keys_only,
-        ..List::default()
     };
     let store = node.store(&store)?;
     Ok(match at_ms {
@@ -135,7 +126,6 @@ pub(super) fn diff(
         prefix,
         limit: None,
         keys_only,
-        ..List::default()
     };
     let to_ms = to_ms.unwrap_or_else(|| store.now_ms());
     Ok(past::diff(&store, options, from_ms, to_ms))

@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -28,7 +27,6 @@ pub(super) fn list(store: &Store, options: List) -> Answers<api::Items> {
     let listing = Listing {
         scan,
         rest: Vec::new().into_iter(),
-        prefixes: Vec::new(),
     };
     unfold(listing, |listing| Box::pin(listing.next()))
 }
@@ -67,15 +65,13 @@ struct Listing {
     scan: Scan,
     // Items of the last page that were not sent yet.
     rest: std::vec::IntoIter<Item>,
-    // Common prefixes of that page, sent with its first items.
-    prefixes: Vec<Bytes>,
 }
 
 impl Listing {
     async fn next(mut self) -> Option<(Result<api::Items, Status>, Self)> {
         if self.rest.as_slice().is_empty() {
             match self.scan.next_page().await {
-                Ok(page) => (self.rest, self.prefixes) = (page.items.into_iter(), page.prefixes),
+                Ok(page) => self.rest = page.into_iter(),
                 Err(error) => return Some((Err(ApiError::from(error).into()), self)),
             }
         }
@@ -87,9 +83,7 @@ impl Listing {
             bytes += item.key.len() + item.value.len();
             items.push(convert::item(item));
         }
-        let prefixes = mem::take(&mut self.prefixes);
-        let is_end = items.is_empty() && prefixes.is_empty();
-        (!is_end).then_some((Ok(api::Items { items, prefixes }), self))
+        (!items.is_empty()).then_some((Ok(api::Items { items }), self))
     }
 }
 

@@ -55,13 +55,7 @@ impl Listing {
             self.left -= page.len();
             if !page.is_empty() {
                 let items = page.into_iter().map(convert::item).collect();
-                return Some((
-                    Ok(api::Items {
-                        items,
-                        ..api::Items::default()
-                    }),
-                    self,
-                ));
+                return Some((Ok(api::Items { items }), self));
             }
         }
         None

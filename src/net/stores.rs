@@ -144,7 +144,6 @@ async fn read_list(mesh: &Arc<Mesh>) -> Result<BTreeMap<StoreId, Line>, ReadErro
         prefix: "/stores/".into(),
         limit: None,
         keys_only: false,
-        ..List::default()
     });
     let mut lines = BTreeMap::new();
     let mut last: Option<(Genesis, Author)> = None;
@@ -153,7 +152,7 @@ async fn read_list(mesh: &Arc<Mesh>) -> Result<BTreeMap<StoreId, Line>, ReadErro
         if page.is_empty() {
             return Ok(lines);
         }
-        for item in page.items {
+        for item in page {
             if let Some(genesis) = Genesis::decode(&item.key, &item.value) {
                 last = Some((genesis, item.entry.author));
             } else if let Some((genesis, lister)) = last

@@ -120,7 +120,6 @@ impl Node {
             prefix: Bytes::from_static(b"/invites/"),
             limit: None,
             keys_only: false,
-            ..List::default()
         });
         let now_ms = self.clock().now_ms();
         let open = |value: &[u8]| {

@@ -205,7 +205,6 @@ impl Node {
             prefix: Bytes::new(),
             limit: Some(64),
             keys_only: true,
-            ..List::default()
         });
         let own = [
             format!("/nodes/{}/", self.id()),

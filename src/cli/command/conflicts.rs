@@ -34,7 +34,8 @@ impl Conflicts {
             store: store.clone(),
             prefix: self.prefix.into(),
             keys_only: true,
-            ..api::ListRequest::default()
+            limit: 0,
+            at_ms: None,
         };
         let mut pages = client.list(request).await?.into_inner();
         let mut found = false;

@@ -74,7 +74,8 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
         store: context.store.clone(),
         prefix: prefix.clone(),
         keys_only: true,
-        ..api::ListRequest::default()
+        limit: 0,
+        at_ms: None,
     };
     if !yes {
         let mut pages = client.list(request.clone()).await?.into_inner();

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use bytes::Bytes;
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
@@ -92,9 +91,7 @@ Examples:
   lattice list
   lattice list /nodes/ --keys-only
   lattice list /config/ --at 2026-11-22T10:00:00Z
-  lattice list /packages/ --limit 10 --json
-  lattice list /packages/ --limit 10 --after-key /packages/zlib
-  lattice list / --delimiter /           like `ls`: the first part of each key"
+  lattice list /packages/ --limit 10 --json"
 )]
 pub(crate) struct List {
     /// Only keys that start with this
@@ -105,15 +102,9 @@ pub(crate) struct List {
     /// Leave the values out
     #[arg(long)]
     keys_only: bool,
-    /// List at most this many keys and groups
+    /// List at most this many keys
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// List the keys after this one: the last line of the page before
-    #[arg(long, value_name = "KEY")]
-    after_key: Option<OsString>,
-    /// List the keys that have this after the prefix as one line, up to it
-    #[arg(long, value_name = "TEXT", conflicts_with = "at")]
-    delimiter: Option<OsString>,
     /// The values at this time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
@@ -122,9 +113,6 @@ pub(crate) struct List {
 impl List {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let prefix = self.flags.key(self.prefix)?;
-        let part =
-            |text: Option<OsString>| text.map_or(Ok(Bytes::new()), |text| self.flags.key(text));
-        let (after, delimiter) = (part(self.after_key)?, part(self.delimiter)?);
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::ListRequest {
             store: context.store.clone(),
@@ -132,53 +120,21 @@ impl List {
             keys_only: self.keys_only,
             limit: self.limit.unwrap_or(0),
             at_ms: at_ms(self.at),
-            after,
-            delimiter,
         };
         let mut pages = client.list(request).await?.into_inner();
         let out = &mut context.out;
         let columns = out.columns();
-        let (mut listed, mut last) = (0, Bytes::new());
         while let Some(page) = pages.message().await? {
-            listed += page.items.len() + page.prefixes.len();
-            let mut groups = page.prefixes.iter().peekable();
             for item in &page.items {
-                while let Some(group) = groups.next_if(|group| **group < item.key) {
-                    print_group(out, group)?;
-                }
                 if out.json {
                     out.object(&object::Item::new(item, self.keys_only))?;
                 } else {
                     out.line(&line(item, self.keys_only, columns))?;
                 }
             }
-            groups.try_for_each(|group| print_group(out, group))?;
-            let ends = page.items.last().map(|item| &item.key).into_iter();
-            last = ends
-                .chain(page.prefixes.last())
-                .max()
-                .unwrap_or(&last)
-                .clone();
             out.flush()?;
         }
-        if self
-            .limit
-            .is_some_and(|limit| u64::try_from(listed) == Ok(limit))
-        {
-            let last = escape(&last);
-            out.notice(
-                "limit",
-                &format!("there may be more; go on with --after-key {last}"),
-            );
-        }
         Ok(())
-    }
-}
-
-fn print_group(out: &mut Output, group: &Bytes) -> Result<(), Failure> {
-    match out.json {
-        true => out.object(&object::KeyGroup::new(group)),
-        false => out.line(&escape(group)),
     }
 }
 

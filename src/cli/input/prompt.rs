@@ -157,7 +157,7 @@ impl Completing {
             prefix: word.to_owned().into(),
             keys_only: true,
             limit: KEYS_MAX,
-            ..api::ListRequest::default()
+            at_ms: None,
         };
         let list = async {
             let mut keys = Vec::new();

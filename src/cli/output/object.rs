@@ -131,28 +131,6 @@ pub(crate) struct Item {
     conflict: bool,
 }
 
-/// A common prefix of keys, printed by `list --delimiter`.
-#[derive(Serialize)]
-pub(crate) struct KeyGroup {
-    /// `prefix`.
-    r#type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prefix: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prefix_base64: Option<String>,
-}
-
-impl KeyGroup {
-    pub(crate) fn new(group: &[u8]) -> Self {
-        let (prefix, prefix_base64) = text_or_base64(Some(group));
-        Self {
-            r#type: "prefix",
-            prefix,
-            prefix_base64,
-        }
-    }
-}
-
 impl Item {
     /// Converts an item of the API.
     pub(crate) fn new(item: &api::Item, keys_only: bool) -> Self {

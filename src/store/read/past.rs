@@ -161,9 +161,9 @@ impl Store {
         Past {
             shared: Arc::clone(&self.shared),
             view: self.shared.state.view(),
-            after: options.first_after(),
             options,
             rows: VecDeque::new(),
+            after: None,
             done: false,
             entries: Entries::default(),
         }

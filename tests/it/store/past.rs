@@ -135,7 +135,6 @@ async fn one(random: &mut Random) {
                     prefix: "/b/".into(),
                     limit: Some(1),
                     keys_only: true,
-                    ..List::default()
                 },
                 *ms,
             )

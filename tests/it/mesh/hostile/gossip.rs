@@ -89,7 +89,6 @@ async fn genesis(field: &Field) -> Genesis {
         prefix: "/stores/".into(),
         limit: None,
         keys_only: false,
-        ..List::default()
     });
     let mut genesis = listed
         .await

@@ -9,7 +9,6 @@ pub(super) async fn heads(peer: &Peer, keys: &BTreeSet<Bytes>) -> BTreeMap<Bytes
         prefix: Bytes::new(),
         limit: None,
         keys_only: true,
-        ..List::default()
     });
     let listed = listed.await.unwrap().into_iter().map(|item| item.key);
     let mut heads = BTreeMap::new();
