@@ -29,7 +29,8 @@ pub(super) fn op(message: api::Op, now_ms: u64) -> Op {
     if message.delete {
         Op::Delete { key: message.key }
     } else {
-        let expires_ms = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
+        let after = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
+        let expires_ms = message.expires_ms.or(after);
         Op::Put {
             key: message.key,
             value: message.value,

@@ -14,6 +14,7 @@ use crate::cli::{
     output::{
         object::{self, short},
         print::{Output, escape, escape_lines, shorten},
+        tsv,
     },
     session::{Context, Lifetime},
 };
@@ -82,7 +83,7 @@ impl Get {
 /// List keys and their values
 ///
 /// The keys are sorted by their bytes and read from one snapshot. Keys with several heads are
-/// marked.
+/// marked. Into a file or a pipe, each line is one that `put --stdin` reads back.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "ls",
@@ -128,8 +129,10 @@ impl List {
             for item in &page.items {
                 if out.json {
                     out.object(&object::Item::new(item, self.keys_only))?;
-                } else {
+                } else if out.terminal || self.keys_only {
                     out.line(&line(item, self.keys_only, columns))?;
+                } else {
+                    out.line(&tsv::item(item))?;
                 }
             }
             out.flush()?;

@@ -10,6 +10,7 @@ use crate::cli::{
     output::{
         object::{self, by_hook, short},
         print::{escape, shorten},
+        tsv,
     },
     session::{Context, Lifetime},
 };
@@ -37,6 +38,9 @@ pub(crate) struct Log {
     /// List at most this many entries
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    /// Print the puts and deletes as lines that `put --stdin` reads, and nothing else
+    #[arg(long)]
+    tsv: bool,
 }
 
 impl Log {
@@ -58,11 +62,23 @@ impl Log {
         while let Some(logged) = entries.message().await? {
             if out.json {
                 out.object(&object::Logged::from(&logged))?;
+            } else if self.tsv {
+                logged
+                    .ops
+                    .iter()
+                    .try_for_each(|op| out.line(&tsv_line(op)))?;
             } else {
                 out.line(&shorten(&line(&logged), columns))?;
             }
         }
         Ok(())
+    }
+}
+
+fn tsv_line(op: &api::LogOp) -> String {
+    match op.kind.as_str() {
+        "put" => tsv::put(&op.key, &op.value, op.expires_ms),
+        _delete => tsv::delete(&op.key),
     }
 }
 

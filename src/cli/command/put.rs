@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Read as _},
+    os::unix::ffi::OsStringExt as _,
     path::PathBuf,
     time::Duration,
 };
@@ -26,6 +27,14 @@ use crate::cli::{
 /// Set a key
 ///
 /// Prints the id of the entry once it is on disk.
+///
+/// With --stdin, lines as `list`, `watch --tsv` and `log --tsv` print them are read back exactly
+/// (--format tsv): a key, a tab, a value. In both, \\ is a backslash, \n a newline, \t a tab, \r a
+/// carriage return and \xNN any byte. Notes may follow, each after a tab: expires_ms=TIME (ms since
+/// 1970), ttl_ms=MS (from now), or `deleted` after an empty value. --format raw takes keys and values
+/// as they are. --format json takes the lines that `list`, `watch`, `log` and `consumer next` print
+/// with --json: key or key_base64, value or value_base64 or "delete": true, and ttl_ms or expires_ms;
+/// an unknown field is an error.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,6 +44,7 @@ Examples:
   date | lattice put /clock -
   lattice put /logo --file logo.png
   dpkg-query -W -f '/packages/${Package}\\t${Version}\\n' | lattice put --stdin
+  lattice list /a/ > backup.tsv; lattice --store other put --stdin < backup.tsv
   lattice list /a/ --json | lattice --store other put --stdin --format json")]
 pub(crate) struct Put {
     /// The key, 1 to 4096 bytes; by convention a path such as /nodes/7/state
@@ -42,7 +52,7 @@ pub(crate) struct Put {
     key: Option<OsString>,
     /// The value, up to 1 MiB; `-` reads it from stdin
     #[arg(required_unless_present_any = ["stdin", "file"], allow_hyphen_values = true)]
-    value: Option<String>,
+    value: Option<OsString>,
     #[command(flatten)]
     flags: KeyFlags,
     /// Read the value from a file
@@ -87,7 +97,7 @@ impl Put {
         let value = match (self.value, self.file) {
             (_, Some(path)) => read_file(path).await?,
             (Some(value), None) if value == "-" => read_stdin().await?,
-            (value, None) => value.unwrap_or_default().into(),
+            (value, None) => value.unwrap_or_default().into_vec().into(),
         };
         let mut client = context.client(Lifetime::Short).await?;
         if let Some(wanted) = self.wait_for {

@@ -1,7 +1,9 @@
 //! `init`, `up`, `down`: create, run and stop the node.
 
 use std::{
+    ffi::OsString,
     net::SocketAddr,
+    os::unix::ffi::OsStringExt as _,
     time::{Duration, Instant},
 };
 
@@ -151,7 +153,7 @@ Examples:
 pub(crate) struct Up {
     /// Print the changes of keys under this prefix while the node runs
     #[arg(long, value_name = "PREFIX")]
-    watch: Option<String>,
+    watch: Option<OsString>,
     /// Name of the node [default: the host's name]
     #[arg(long)]
     name: Option<String>,
@@ -185,7 +187,7 @@ impl Up {
             Some(at) => Some(context.serve_metrics(at).await?),
             None => None,
         };
-        print_started(context, id, created, metrics, self.watch.as_deref())?;
+        print_started(context, id, created, metrics, self.watch.is_some())?;
         sd_notify::ready();
         let watchdog = tokio::spawn(sd_notify::watch(client.clone()));
         let ended = follow(self.watch, client, signal, context).await;
@@ -197,7 +199,7 @@ impl Up {
 
 // Prints the changes under `prefix`, if any, until the node is asked to stop.
 async fn follow(
-    prefix: Option<String>,
+    prefix: Option<OsString>,
     client: Client,
     signal: impl Future,
     context: &Context,
@@ -210,6 +212,7 @@ async fn follow(
         }
         return Ok(());
     };
+    let prefix = prefix.into_vec().into();
     let mut follow = Follow::new(client, watch::request(context.store.clone(), prefix));
     let mut out = Output::new(context.out.json);
     // On a thread of its own: writes to a paused terminal block, and must not delay the stop.
@@ -258,7 +261,7 @@ fn print_started(
     node: String,
     created: bool,
     metrics: Option<SocketAddr>,
-    watch: Option<&str>,
+    watches: bool,
 ) -> Result<(), Failure> {
     let data_dir = context.place.data_dir.display().to_string();
     let socket = context.place.socket().display().to_string();
@@ -286,9 +289,9 @@ fn print_started(
         out.line(&format!("metrics http://{at}/metrics"))?;
     }
     out.line("next    in another terminal: lattice put /hello world")?;
-    out.line(match watch {
-        Some(_) => "stop    Ctrl-C, or `lattice down`; changes follow",
-        None => "stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`",
+    out.line(match watches {
+        true => "stop    Ctrl-C, or `lattice down`; changes follow",
+        false => "stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`",
     })?;
     out.flush()
 }

@@ -25,7 +25,7 @@ use crate::cli::{
     command::verify::Verify,
     exit::{Exit, Failure},
     global::Global,
-    output::print::{Output, escape},
+    output::print::{Output, harmless},
 };
 
 /// Checks the lines of stdin; prints the false ones, and for each author how many are signed.
@@ -285,7 +285,7 @@ impl Report {
             let r#type = "false";
             out.object(&FalseLine { r#type, line, what })?;
         } else {
-            out.line(&format!("line {line}: {}", escape(what.as_bytes())))?;
+            out.line(&format!("line {line}: {}", harmless(&what)))?;
         }
         out.flush()
     }

@@ -197,7 +197,7 @@ fn l10_control_characters_are_escaped() {
     home.run(&["put", "/t/\u{1b}[31mred", "a\u{1b}[0m\nfake\tline"])
         .ok();
     insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
-    /t/\u{1b}[31mred	a\u{1b}[0m\nfake\tline
+    /t/\x1b[31mred	a\x1b[0m\nfake\tline
     exit 0
     "#);
     // A pipe gets the bytes as they are.

@@ -1,6 +1,6 @@
 //! `consumer create`, `reset`: make a consumer, or move it to another position.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 use clap::Args;
 use lattice::{
@@ -12,7 +12,10 @@ use lattice::{
 use crate::cli::{
     command::consumer::{name::Name, show::print_status},
     exit::Failure,
-    input::time::{When, millis, parse_duration, parse_when},
+    input::{
+        key::KeyFlags,
+        time::{When, millis, parse_duration, parse_when},
+    },
     session::{Context, Lifetime},
 };
 
@@ -31,7 +34,9 @@ pub(super) struct Create {
     name: String,
     /// Only keys that start with one of these, byte by byte [default: all keys]
     #[arg(value_name = "PREFIX")]
-    prefixes: Vec<String>,
+    prefixes: Vec<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Where to begin: start, now, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
     /// time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
@@ -62,7 +67,7 @@ impl Create {
         let request = api::CreateConsumerRequest {
             store: context.store.clone(),
             consumer: self.name,
-            prefixes: self.prefixes.into_iter().map(Into::into).collect(),
+            prefixes: self.flags.keys(self.prefixes)?,
             from: Some(self.from.to_wire()),
             ack_wait_ms: self.ack_wait.map_or(0, millis),
             max_deliver: self.max_deliver,

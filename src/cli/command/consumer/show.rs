@@ -12,7 +12,7 @@ use crate::cli::{
     command::consumer::{name::Name, object},
     exit::Failure,
     input::time::{brief, date_time},
-    output::print::{Output, escape},
+    output::print::{Output, escape, harmless},
     session::{Context, Lifetime},
 };
 
@@ -144,7 +144,7 @@ pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Re
     };
     let reason = match &status.reason {
         reason if reason.is_empty() => String::new(),
-        reason => format!(": {}", escape(reason.as_bytes())),
+        reason => format!(": {}", harmless(reason)),
     };
     for (what, is) in [
         ("consumer", status.consumer.clone()),

@@ -1,7 +1,8 @@
 //! `hook add`: adds a hook to hooks.toml.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::{Args, ValueEnum};
 use lattice::wire::api;
 
@@ -13,6 +14,7 @@ use crate::cli::{
     exit::Failure,
     input::{
         action_flags::ActionArgs,
+        key::KeyFlags,
         time::{millis, parse_duration},
     },
     place::current_dir,
@@ -40,7 +42,9 @@ pub(super) struct Add {
     /// Name of the hook: letters, digits, '-', '_' and '.'
     name: String,
     /// Only keys that start with this, byte by byte
-    prefix: String,
+    prefix: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Only changes of these kinds
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
@@ -125,6 +129,11 @@ impl Add {
 
     fn definition(self, store: String) -> Result<api::Hook, Failure> {
         let here = current_dir()?;
+        // hooks.toml is text.
+        let (on, on_base64) = match String::from_utf8(self.flags.key(self.prefix)?.into()) {
+            Ok(text) => (text, String::new()),
+            Err(error) => (String::new(), BASE64_STANDARD.encode(error.as_bytes())),
+        };
         let text = |path: PathBuf| {
             path.into_os_string().into_string().map_err(|path| {
                 let message = format!("{} is not UTF-8", path.display());
@@ -135,7 +144,8 @@ impl Add {
             |path: Option<PathBuf>| path.map_or(Ok(String::new()), |path| text(here.join(path)));
         let some_ms = |duration: Option<Duration>| duration.map_or(0, millis);
         Ok(api::Hook {
-            on: self.prefix,
+            on,
+            on_base64,
             store,
             // The directory for relative paths; a command without a slash is looked up in PATH.
             dir: match self.action.command.is_empty() {

@@ -9,7 +9,7 @@ use crate::cli::{
     input::time::{When, parse_when},
     output::{
         object::incomplete,
-        print::{Output, escape},
+        print::{Output, escape, harmless},
     },
     session::{Context, Lifetime},
 };
@@ -86,7 +86,7 @@ fn print_test(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Res
         run.kind,
         escape(&run.key),
         run.run,
-        escape(test.action.join(" ").as_bytes())
+        harmless(&test.action.join(" "))
     ))?;
     test.ops.iter().try_for_each(|op| {
         let key = escape(&op.key);
