@@ -96,6 +96,9 @@ pub mod state;
 pub mod store;
 pub mod wire;
 
+pub use node::{Node, NodeConfig};
+pub use store::{Store, Watch, WatchEvent, WatchOptions};
+
 // The mutator of the fuzz targets, for decoders that are not public.
 #[cfg(test)]
 #[allow(
@@ -110,6 +113,3 @@ mod support {
     pub mod mutator;
     pub mod random;
 }
-
-pub use node::{Node, NodeConfig};
-pub use store::{Store, Watch, WatchEvent, WatchOptions};

@@ -1,5 +1,6 @@
 //! Answers about the past: the keys at one time, and the differences between two times.
 
+use bytes::Bytes;
 use tonic::Status;
 
 use crate::{
@@ -13,10 +14,15 @@ use crate::{
 };
 
 /// Streams the keys that had a value at `ms`.
-pub(super) fn list(store: &Store, options: List, ms: u64) -> Answers<api::Items> {
+pub(super) fn list(store: &Store, options: List, after: Bytes, ms: u64) -> Answers<api::Items> {
     let left = options.limit.unwrap_or(usize::MAX);
     let past = store.past(options);
-    let listing = Listing { past, ms, left };
+    let listing = Listing {
+        past,
+        ms,
+        after,
+        left,
+    };
     unfold(listing, |listing| Box::pin(listing.next()))
 }
 
@@ -39,6 +45,8 @@ pub(super) fn diff(
 struct Listing {
     past: Past,
     ms: u64,
+    // Only keys after this one; empty: all.
+    after: Bytes,
     // Number of keys that may still be sent.
     left: usize,
 }
@@ -51,11 +59,13 @@ impl Listing {
                 Ok(page) => page?,
                 Err(error) => return Some((Err(ApiError::from(error).into()), self)),
             };
+            page.retain(|item| self.after.is_empty() || item.key > self.after);
             page.truncate(self.left);
             self.left -= page.len();
             if !page.is_empty() {
                 let items = page.into_iter().map(convert::item).collect();
-                return Some((Ok(api::Items { items }), self));
+                let prefixes = Vec::new();
+                return Some((Ok(api::Items { items, prefixes }), self));
             }
         }
         None

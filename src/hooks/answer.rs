@@ -83,7 +83,7 @@ struct Line {
     // `type` of a line of `watch`; `kind` of a line of `heads` or `history`, and of an op of `log`.
     kind: Option<String>,
     // Ops of an entry of `log`.
-    ops: Option<Vec<Line>>,
+    ops: Option<Vec<Self>>,
 }
 
 impl<'de> Deserialize<'de> for Line {
@@ -194,7 +194,7 @@ pub fn parse_line(line: &[u8]) -> Result<Vec<LineOp>, LineError> {
         LineError::Json(
             error
                 .to_string()
-                .replace(" at line 1 column ", " at column "),
+                .replace(" at line 1 column ", ", at column "),
         )
     })?;
     line.into_ops()
@@ -337,7 +337,7 @@ mod tests {
             object.starts_with("value is an object, and must be text"),
             "{object}"
         );
-        assert!(object.ends_with(" at column 31"), "{object}");
+        assert!(object.ends_with(", at column 32"), "{object}");
         assert!(error(r#"{"key": 5, "value": "x"}"#).starts_with("key is a number"));
         assert!(error(r#"{"key": "/a", "key": "/b", "value": "x"}"#).contains("comes twice"));
         let both = r#"{"key": "/a", "value": "x", "ttl_ms": 5, "expires_ms": 6}"#;

@@ -26,7 +26,7 @@ use crate::cli::{
     input::{
         action_flags::ActionArgs,
         key::KeyFlags,
-        time::{When, parse_duration, parse_when},
+        time::{When, parse_duration, parse_past},
     },
     output::{
         event,
@@ -65,8 +65,8 @@ pub(crate) struct On {
     /// Begin with the current state: a run for each key
     #[arg(long, conflicts_with = "since")]
     initial: bool,
-    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    /// Begin with changes written since: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<When>,
     /// Number of runs at a time; never two for one key
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

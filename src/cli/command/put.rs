@@ -13,7 +13,7 @@ use clap::Args;
 use lattice::{api::client::Client, limits::VALUE_BYTES_MAX, wire::api};
 
 use crate::cli::{
-    command::put_stream,
+    command::{get, put_stream},
     exit::{Exit, Failure},
     input::{
         key::KeyFlags,
@@ -203,7 +203,7 @@ pub(crate) async fn find_head(
         store: store.to_owned(),
         key: key.clone(),
     };
-    let heads = client.heads(request).await?.into_inner().heads;
+    let heads = get::heads(client, request).await?;
     let mut found = heads
         .into_iter()
         .filter_map(|head| head.entry)
@@ -226,27 +226,40 @@ pub(crate) async fn find_head(
 }
 
 async fn read_file(path: PathBuf) -> Result<Bytes, Failure> {
-    let failed =
-        |error| Failure::failed("file", format!("cannot read {}: {error}", path.display()));
+    let failed = |error| unreadable("file", &path.display().to_string(), &error);
     let file = tokio::fs::File::open(&path).await.map_err(failed)?;
     read_value(file.into_std().await).await.map_err(failed)
 }
 
 async fn read_stdin() -> Result<Bytes, Failure> {
-    let failed = |error| Failure::failed("stdin", format!("cannot read stdin: {error}"));
+    let failed = |error| unreadable("stdin", "stdin", &error);
     read_value(io::stdin()).await.map_err(failed)
 }
 
-// Reads one byte more than the limit, so that the node refuses a value that is too long.
+// Reads a value. Of one that is too long only the limit is read, however long it is.
 async fn read_value(from: impl io::Read + Send + 'static) -> io::Result<Bytes> {
     let limit = u64::try_from(VALUE_BYTES_MAX + 1).unwrap_or(u64::MAX);
     tokio::task::spawn_blocking(move || {
         let mut value = Vec::new();
         from.take(limit).read_to_end(&mut value)?;
+        if value.len() > VALUE_BYTES_MAX {
+            let what = format!("it has more than {VALUE_BYTES_MAX} bytes, the limit of a value");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
         Ok(value.into())
     })
     .await
     .map_err(io::Error::other)?
+}
+
+// Returns the failure of a value that could not be read from `source`.
+fn unreadable(code: &str, source: &str, error: &io::Error) -> Failure {
+    let message = format!("cannot read {source}: {error}");
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => Failure::usage("value_too_long", message)
+            .hint("keep large data in a file and put its path or hash into the value"),
+        _other => Failure::failed(code, message),
+    }
 }
 
 /// Fewest digits that name a head.

@@ -111,7 +111,14 @@ impl Wait {
     fn missing_peers(&self, peers: &[api::Peer]) -> Option<String> {
         let online = peers.iter().filter(|peer| peer.online).count();
         let wanted = self.peers.filter(|wanted| online < *wanted)?;
-        Some(format!("{online} of {wanted} members are connected"))
+        let members = if online == 1 {
+            "member is"
+        } else {
+            "members are"
+        };
+        Some(format!(
+            "{online} other {members} connected, and --peers waits for {wanted}"
+        ))
     }
 
     fn missing_entries(&self, peers: &[api::Peer]) -> Option<String> {

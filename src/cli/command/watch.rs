@@ -15,7 +15,7 @@ use crate::cli::{
     input::{
         author,
         key::KeyFlags,
-        time::{When, brief, parse_duration, parse_when},
+        time::{When, brief, parse_duration, parse_past, parse_when},
     },
     output::{
         event,
@@ -32,6 +32,10 @@ use crate::cli::{
 /// Prints the current state first, then every change, each once. If the node disconnects, waits for
 /// it and goes on from the last position. If history is missing, prints a `gap` and the state
 /// again.
+///
+/// `(late)` marks a change over which a newer one of its key was already known here: it is history,
+/// and not what reads return. `!conflict` marks a key that was written in several places at once; see
+/// `lattice heads`. An `expire` line has the time at which the value expired.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["subscribe", "sub"], after_help = "\
 Examples:
@@ -69,11 +73,11 @@ pub(crate) struct Watch {
     /// With --after: wait for entries of the cursor that this node is missing
     #[arg(long, requires = "after")]
     wait: bool,
-    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    /// Begin with changes written since: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<When>,
     /// Begin with changes that arrived here since, whenever they were written; times as for --since
-    #[arg(long, value_name = "TIME", value_parser = parse_when, conflicts_with = "since")]
+    #[arg(long, value_name = "TIME", value_parser = parse_past, conflicts_with = "since")]
     arrived_since: Option<When>,
     /// Only changes written until then; ends once that time has passed and they are printed
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
@@ -415,7 +419,10 @@ fn tsv_line(change: &api::Change) -> Option<String> {
 /// Returns a change as a line for people, shortened to `columns`.
 pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option<usize>) -> String {
     let entry = change.entry.clone().unwrap_or_default();
-    let time = brief(entry.wall_ms, Clock::system().now_ms());
+    // Nobody writes an expiry: it has the time at which the value expired.
+    let expired_ms = change.expires_ms.filter(|_| change.kind == "expire");
+    let at_ms = expired_ms.unwrap_or(entry.wall_ms);
+    let time = brief(at_ms, Clock::system().now_ms());
     let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
     if let Some(value) = &change.value {
         text.push_str("  ");

@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(lines.next_chunk().1, Some(Ok(())));
     }
 
-    /// What `list`, `watch` and `log` print is read back, byte by byte, in both formats.
+    /// The lines of `list`, `watch` and `log` are read back, byte by byte, in both formats.
     #[test]
     fn l9_any_write_is_read_as_it_was_printed() {
         let seeds = [

@@ -109,9 +109,12 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
             exit_code: failure.exit as u8,
         }));
     } else {
-        stderr_line(&format!("error: {}", failure.message));
+        stderr_line(&format!(
+            "error: {}",
+            escape_lines(failure.message.as_bytes())
+        ));
         if !failure.hint.is_empty() {
-            stderr_line(&format!("hint: {}", failure.hint));
+            stderr_line(&format!("hint: {}", escape_lines(failure.hint.as_bytes())));
         }
     }
     failure.exit.into()

@@ -113,7 +113,7 @@ fn printed_lines_can_be_put_elsewhere() {
         .ok();
     home.run(&["delete", "/t/gone"]).ok();
     insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
-    /t/lease	\\n is no newline	expires_ms=4000000000000
+    /t/lease	\\n is no newline	expires_ms=[ms]
     /t/raw\xff\x00\n\t\\	\x00\xff\n\t\\n\r
     exit 0
     "#);
@@ -151,12 +151,12 @@ fn json_mistakes_are_named_with_their_line() {
     };
     insta::assert_snapshot!(put(r#"{"key": "/a", "value": "x", "ttl": 5}"#), @r#"
     0 written
-    error: line 2: unknown field "ttl"; the fields of a write are key, value, delete, ttl_ms, expires_ms, key_base64 and value_base64 at column 34
+    error: line 2: unknown field "ttl"; the fields of a write are key, value, delete, ttl_ms, expires_ms, key_base64 and value_base64, at column 33
     exit 2
     "#);
     insta::assert_snapshot!(put(r#"{"key": "/a", "value": {"b": 1}}"#), @r#"
     0 written
-    error: line 2: value is an object, and must be text: put it in quotes, and a backslash before each quote in it at column 31
+    error: line 2: value is an object, and must be text: put it in quotes, and a backslash before each quote in it, at column 32
     exit 2
     "#);
     insta::assert_snapshot!(home.feed(&["put", "--stdin"], "/a\tC:\\Users\n"), @r#"
@@ -262,6 +262,41 @@ fn prefix_delete_leaves_the_keys_of_the_node() {
     {"notice":"reserved_keys","message":"2 keys were left: only the node itself writes there"}
     exit 0
     "#);
+}
+
+/// A delete of a key that never was wrote a tombstone, which stays for ever.
+#[test]
+fn delete_of_nothing_writes_nothing() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let entries = || home.run(&["log", "--json"]).json().len();
+    home.run(&["put", "/t/gone", "x"]).ok();
+    home.run(&["put", "/t/brief", "x", "--ttl", "1ms"]).ok();
+    home.run(&["delete", "/t/gone"]).ok();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let before = entries();
+    for key in ["/t/never", "/t/gone", "/t/brief"] {
+        let deleted = home.run(&["delete", key]);
+        assert_eq!(
+            (deleted.code, deleted.stdout.as_str()),
+            (0, ""),
+            "{deleted}"
+        );
+        let note = format!("note: {key} has no value; nothing was written\n");
+        assert_eq!(deleted.stderr, note);
+    }
+    insta::assert_snapshot!(home.run(&["delete", "/t/never", "--json"]), @r#"
+    {"notice":"nothing_to_delete","message":"/t/never has no value; nothing was written"}
+    exit 0
+    "#);
+    let lines = "{\"key\":\"/t/never\",\"delete\":true}\n";
+    home.feed(&["put", "--stdin", "--format", "json"], lines)
+        .ok();
+    assert_eq!(entries(), before);
+    // A condition is one, and reserved keys are refused.
+    let id = "0".repeat(64);
+    assert_eq!(home.run(&["delete", "/t/never", "--if-head", &id]).code, 4);
+    assert_eq!(home.run(&["delete", "/nodes/x"]).code, 2);
 }
 
 /// A value that was put while the keys were listed and deleted was deleted unseen.

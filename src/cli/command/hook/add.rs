@@ -1,6 +1,11 @@
 //! `hook add`: adds a hook to hooks.toml.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::{Args, ValueEnum};
@@ -17,6 +22,7 @@ use crate::cli::{
         key::KeyFlags,
         time::{millis, parse_duration},
     },
+    output::print::harmless,
     place::current_dir,
     session::{Context, Lifetime},
 };
@@ -124,7 +130,12 @@ impl Add {
             definition: Some(self.definition(context.store.clone())?),
         };
         let status = client.add_hook(request).await?.into_inner();
-        print_status(context, &status)
+        print_status(context, &status)?;
+        if let Some(what) = missing(&status) {
+            context.out.flush()?;
+            context.out.notice("no_command", &what);
+        }
+        Ok(())
     }
 
     fn definition(self, store: String) -> Result<api::Hook, Failure> {
@@ -170,6 +181,28 @@ impl Add {
             writes: self.writes,
         })
     }
+}
+
+// Returns a note if the command of the hook is a path at which no program is. One without a slash is
+// looked up in the PATH of the node, which may be another than that here.
+fn missing(status: &api::HookStatus) -> Option<String> {
+    let hook = status.definition.as_ref()?;
+    let program = hook.run.first().filter(|program| program.contains('/'))?;
+    let path = Path::new(&hook.dir).join(program.trim_start_matches("./"));
+    let mode = path
+        .metadata()
+        .map(|it| (it.is_file(), it.permissions().mode()));
+    let is = match mode {
+        Ok((true, mode)) if mode & 0o111 != 0 => return None,
+        Ok((true, _mode)) => "is not executable",
+        Ok((false, _mode)) => "is not a file",
+        Err(_missing) => "does not exist",
+    };
+    let path = path.display().to_string();
+    Some(format!(
+        "{} {is} (yet); until it is a program, every run fails",
+        harmless(&path)
+    ))
 }
 
 // Returns the name of a choice, which is the same in the API.
