@@ -241,12 +241,17 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parse_duration("1w"), parse_duration("7d"));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("0.25s"), Ok(Duration::from_millis(250)));
         for wrong in [
             "",
             "30",
             "s",
             "-1s",
-            "1.5h",
+            "1.h",
+            ".5h",
+            "1.2.3s",
             "1 h",
             "99999999999999999999s",
             "9999999d",

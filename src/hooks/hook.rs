@@ -470,6 +470,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn prefix_need_not_be_text() {
+        let hook = |on: &str, on_base64: &str| Hook {
+            on: on.to_owned(),
+            on_base64: Some(on_base64.to_owned()),
+            run: vec!["true".to_owned()],
+            ..Hook::default()
+        };
+        let raw = hook("", "/w==");
+        assert_eq!(raw.check("a"), Ok(()));
+        assert!(raw.wants(Kind::Put, b"\xff1") && !raw.wants(Kind::Put, b"/a"));
+        assert_eq!(raw.prefixes(), [Bytes::from_static(b"\xff")]);
+        assert!(matches!(
+            hook("/a", "/w==").check("a"),
+            Err(HookError::Together(_))
+        ));
+        assert!(matches!(
+            hook("", "?").check("a"),
+            Err(HookError::Limit { .. })
+        ));
+    }
+
+    #[test]
     fn credentials_of_a_url_are_not_shown() {
         let cases = [
             ("https://me:secret@host/p?q#f", "https://...@host/p?q#f"),
