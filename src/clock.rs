@@ -136,16 +136,19 @@ fn machine_ms() -> u64 {
     })
 }
 
-/// Parses `250ms`, `30s`, `5m`, `2h`, `7d`, and several of them in a row: `1h30m`.
+/// Parses `250ms`, `30s`, `5m`, `2h`, `7d`, `1w`, parts of them (`1.5h`), and several in a row
+/// (`1h30m`).
 ///
 /// # Errors
 /// The expected form, for people.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number and a unit: 250ms, 30s, 5m, 2h, 7d, 1h30m".to_owned();
+    let wrong =
+        || "expected a number and a unit: 250ms, 30s, 5m, 2h, 1.5h, 7d, 1w, 1h30m".to_owned();
     let mut rest = text;
     let mut total_ms = 0_u64;
     while !rest.is_empty() || total_ms == 0 && text.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c: char| !is_number(c)).ok_or_else(wrong)?;
         let (number, tail) = rest.split_at(digits);
         let unit = tail
             .find(|c: char| c.is_ascii_digit())
@@ -157,10 +160,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "m" => 60_000,
             "h" => 3_600_000,
             "d" => 86_400_000,
+            "w" => 604_800_000,
             _other => return Err(wrong()),
         };
-        let number = number.parse::<u64>().map_err(|_no_number| wrong())?;
-        let part_ms = number.checked_mul(unit_ms);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let whole = whole.parse::<u64>().map_err(|_no_number| wrong())?;
+        if !(1..=FRACTION_DIGITS_MAX).contains(&fraction.len()) {
+            return Err(wrong());
+        }
+        let tenths = (0..fraction.len()).fold(1, |tenths, _digit| tenths * 10);
+        let fraction = fraction.parse::<u64>().map_err(|_no_number| wrong())?;
+        let part_ms = whole.checked_mul(unit_ms);
+        let part_ms = part_ms.and_then(|ms| ms.checked_add(unit_ms * fraction / tenths));
         total_ms = part_ms
             .and_then(|ms| total_ms.checked_add(ms))
             .filter(|ms| *ms <= DURATION_MS_MAX)
@@ -195,6 +206,8 @@ pub fn about(ms: u64) -> String {
 }
 
 const UNKNOWN: i64 = i64::MIN;
+/// Digits after the point of a number in a duration.
+const FRACTION_DIGITS_MAX: usize = 6;
 const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 
 #[cfg(test)]
@@ -228,12 +241,17 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(parse_duration("1w"), parse_duration("7d"));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("0.25s"), Ok(Duration::from_millis(250)));
         for wrong in [
             "",
             "30",
             "s",
             "-1s",
-            "1.5h",
+            "1.h",
+            ".5h",
+            "1.2.3s",
             "1 h",
             "99999999999999999999s",
             "9999999d",

@@ -186,6 +186,8 @@ pub const OUTSTANDING_KEY_BYTES_MAX: usize = 8 << 20;
 pub const CONSUMER_AHEAD_BYTES_MAX: usize = 4 << 20;
 /// Time after which a consumer's position moves over changes that do not match it.
 pub const CONSUMER_HEARTBEAT: Duration = Duration::from_secs(1);
+/// Outstanding changes that one call lists. Further ones are counted only.
+pub const CONSUMER_SHOWN_MAX: usize = 1000;
 /// Dead letters of one consumer. When full, a change that would become one is tried again and
 /// again.
 pub const DEAD_LETTERS_MAX: usize = 4096;
@@ -532,9 +534,11 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Bytes of one request on the local socket: an entry of the largest size, and its frame. A larger
 /// request is refused.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of one answer on the local socket: heads and history have many values in one message. A
-/// history ends before it; any other larger answer becomes an error.
-pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one message of an answer on the local socket: what gRPC clients take by default. Answers
+/// that may be longer come in several messages; a message that is larger becomes an error.
+pub const REPLY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one answer about the history of a key, over all its messages. A history ends before it.
+pub const HISTORY_BYTES_MAX: usize = 64 << 20;
 /// Bytes of keys and values after which a message of a paged answer is closed.
 pub const PAGE_BYTES: usize = 1 << 20;
 /// Entries of a log that are read at a time for a stream of them.

@@ -12,18 +12,18 @@ use crate::{
         error::{
             ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, closed, text,
         },
-        paging::{Answers, unfold},
+        paging::{Answers, parts, unfold},
     },
-    limits::PAGE_BYTES,
+    limits::{CONSUMER_SHOWN_MAX, PAGE_BYTES},
     protocol::{
-        consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId},
+        consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId, State, Waits},
         cursor::Cursor,
     },
     store::{
         Store, WatchError,
         consumers::{
-            Claim, Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState,
-            ConsumerStatus, Delivery,
+            Claim, Consumer, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart,
+            ConsumerState, ConsumerStatus, Delivery, Idle,
         },
     },
     wire::api::{self, consumer_start::Start},
@@ -49,7 +49,62 @@ pub(super) async fn list(store: &Store) -> Result<api::ListConsumersReply, ApiEr
 
 /// Answers `ShowConsumer`, and the calls that change the consumer itself.
 pub(super) async fn show(consumer: &Consumer) -> Result<api::ConsumerStatus, ApiError> {
-    Ok(status(&consumer.show().await?))
+    let mut reply = status(&consumer.show().await?);
+    let mut bytes = 0;
+    for waits in consumer.outstanding(CONSUMER_SHOWN_MAX).await? {
+        bytes += waits.change.key.len();
+        if bytes > PAGE_BYTES {
+            break;
+        }
+        reply.changes.push(outstanding(&waits));
+    }
+    Ok(reply)
+}
+
+/// Answers `SetConsumer`.
+pub(super) async fn set(
+    consumer: &Consumer,
+    request: api::SetConsumerRequest,
+) -> Result<api::ConsumerStatus, ApiError> {
+    let backoff = request.backoff_ms.into_iter().map(Duration::from_millis);
+    let backoff = Some(backoff.collect::<Vec<_>>()).filter(|waits| !waits.is_empty());
+    let changes = ConsumerChanges {
+        ack_wait: request.ack_wait_ms.map(Duration::from_millis),
+        max_deliver: request
+            .max_deliver
+            .map(|times| Some(times).filter(|times| *times > 0)),
+        max_in_flight: request
+            .max_in_flight
+            .map(|changes| usize::try_from(changes).unwrap_or(usize::MAX)),
+        backoff,
+        prefixes: request.change_prefixes.then_some(request.prefixes),
+    };
+    consumer.set(changes).await?;
+    show(consumer).await
+}
+
+fn outstanding(waits: &Waits) -> api::OutstandingChange {
+    let (state, due_ms) = match waits.state {
+        State::Taken {
+            deadline_ms,
+            detached: false,
+        } => ("taken", deadline_ms),
+        State::Taken {
+            deadline_ms,
+            detached: true,
+        } => ("taken_by_id", deadline_ms),
+        State::Waiting { .. } if waits.behind => ("behind", 0),
+        State::Waiting { due_ms, .. } => ("waiting", due_ms),
+    };
+    api::OutstandingChange {
+        delivery: waits.id.to_string(),
+        attempt: waits.id.attempt,
+        key: waits.change.key.clone(),
+        kind: waits.change.kind.name().to_owned(),
+        entry: Some(convert::entry_ref(&waits.change.entry)),
+        state: state.to_owned(),
+        due_ms,
+    }
 }
 
 /// Answers `PauseConsumer` and `ResumeConsumer`.
@@ -95,13 +150,13 @@ pub(super) async fn next(
     };
     let count = usize::try_from(request.count.max(1)).unwrap_or(usize::MAX);
     let mut taken = Vec::from_iter(first);
-    let mut bytes = taken.first().map_or(0, value_bytes);
+    let mut bytes = taken.first().map_or(0, bytes_of);
     // An error does not lose the deliveries: the next call returns the error again.
     while (1..count).contains(&taken.len())
         && bytes < PAGE_BYTES
         && let Ok(Some(delivery)) = consumer.try_next().await
     {
-        bytes += value_bytes(&delivery);
+        bytes += bytes_of(&delivery);
         taken.push(delivery);
     }
     Ok(api::NextReply {
@@ -189,11 +244,14 @@ pub(super) async fn answer(
 }
 
 /// Answers `ListDead`.
-pub(super) async fn list_dead(consumer: &Consumer) -> Result<api::ListDeadReply, ApiError> {
+pub(super) async fn list_dead(
+    consumer: &Consumer,
+) -> Result<Answers<api::ListDeadReply>, ApiError> {
     let letters = consumer.dead().await?;
-    Ok(api::ListDeadReply {
-        letters: letters.iter().map(dead_letter).collect(),
-    })
+    let letters = letters.iter().map(dead_letter).collect();
+    Ok(parts(letters, |letters, _last| api::ListDeadReply {
+        letters,
+    }))
 }
 
 /// Returns the numbers in `request`. An empty slice means all dead letters.
@@ -245,9 +303,15 @@ fn message(delivery: &Delivery) -> api::Delivery {
     }
 }
 
-fn value_bytes(delivery: &Delivery) -> usize {
-    delivery.change().value.as_ref().map_or(0, Bytes::len)
+// Returns about the bytes of the message of a delivery.
+fn bytes_of(delivery: &Delivery) -> usize {
+    let change = delivery.change();
+    let value = change.value.as_ref().map_or(0, Bytes::len);
+    value + change.key.len() + HEAD_BYTES * (3 + change.heads.as_slice().len())
 }
+
+/// Bytes of a head in a message, at most.
+const HEAD_BYTES: usize = 100;
 
 fn options(request: api::CreateConsumerRequest) -> Result<ConsumerOptions, ApiError> {
     let usual = ConsumerOptions::default();
@@ -325,6 +389,16 @@ pub(super) fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
         redelivered: status.redelivered,
         dead: status.dead as u64,
         last_seen_ms: status.last_seen_ms.unwrap_or(0),
+        idle: match status.idle {
+            None => "",
+            Some(Idle::Paused) => "paused",
+            Some(Idle::Full) => "full",
+            Some(Idle::Busy) => "busy",
+            Some(Idle::Empty) => "empty",
+        }
+        .to_owned(),
+        next_due_ms: status.next_due_ms.unwrap_or(0),
+        changes: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     api::error::ApiError,
     id::{Author, EntryId},
-    limits::REPLY_BYTES_MAX,
+    limits::HISTORY_BYTES_MAX,
     node::StoreInfo,
     protocol::{
         change::{Change, EntryRef, Kind},
@@ -29,7 +29,8 @@ pub(super) fn op(message: api::Op, now_ms: u64) -> Op {
     if message.delete {
         Op::Delete { key: message.key }
     } else {
-        let expires_ms = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
+        let after = message.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
+        let expires_ms = message.expires_ms.or(after);
         Op::Put {
             key: message.key,
             value: message.value,
@@ -135,20 +136,20 @@ pub(super) fn head(head: HeadItem) -> api::Head {
     }
 }
 
-/// Returns a history, newest entries first. Entries that no longer fit into one message are left
-/// out and set `truncated`.
-pub(super) fn history(mut history: History) -> api::HistoryReply {
+/// Returns a history, newest entries first, and whether it is truncated. Entries that no longer fit
+/// into one answer are left out.
+pub(super) fn history(mut history: History) -> (Vec<api::HistoryEntry>, bool) {
     let mut bytes = 0;
     let fit = history.entries.iter().take_while(|entry| {
         let value = entry.value.as_ref().map_or(0, Bytes::len);
         bytes += value + 64 * entry.parents.len() + 256;
-        bytes <= REPLY_BYTES_MAX
+        bytes <= HISTORY_BYTES_MAX
     });
     let fit = fit.count();
     let truncated = history.truncated || fit < history.entries.len();
     history.entries.truncate(fit);
-    let entries = history.entries.into_iter().map(history_entry).collect();
-    api::HistoryReply { entries, truncated }
+    let entries = history.entries.into_iter().map(history_entry);
+    (entries.collect(), truncated)
 }
 
 fn history_entry(entry: HistoryEntry) -> api::HistoryEntry {
@@ -197,7 +198,8 @@ pub(super) fn change(change: &Change) -> api::Change {
     }
 }
 
-pub(super) fn log_entry(entry: &LogEntry) -> api::LogEntry {
+/// Returns an entry of a log, with its ops or as its author `signed` it.
+pub(super) fn log_entry(entry: &LogEntry, signed: bool) -> api::LogEntry {
     let LogEntry {
         entry,
         branch,
@@ -227,8 +229,14 @@ pub(super) fn log_entry(entry: &LogEntry) -> api::LogEntry {
             .collect(),
         atomic: header.atomic,
         arrived_ms: *arrived_ms,
-        ops: entry.ops.iter().map(log_op).collect(),
-        signed: entry.signed.encode().into(),
+        ops: match signed {
+            true => Vec::new(),
+            false => entry.ops.iter().map(log_op).collect(),
+        },
+        signed: match signed {
+            true => entry.signed.encode().into(),
+            false => Bytes::new(),
+        },
         cause: header.cause.as_ref().map(cause),
     }
 }

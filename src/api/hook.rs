@@ -145,6 +145,7 @@ fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
     let or_usual = |is, usual| if is == 0 { usual } else { is };
     Ok(Hook {
         on: definition.on,
+        on_base64: Some(definition.on_base64).filter(|prefix| !prefix.is_empty()),
         store: definition.store,
         run: definition.run,
         dir: path(definition.dir),
@@ -215,6 +216,7 @@ fn definition(hook: &Hook) -> api::Hook {
     let some_ms = |span: Option<Span>| span.map_or(0, ms);
     api::Hook {
         on: hook.on.clone(),
+        on_base64: hook.on_base64.clone().unwrap_or_default(),
         store: hook.store.clone(),
         run: hook.run.clone(),
         dir: text(&hook.dir),

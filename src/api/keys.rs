@@ -12,7 +12,7 @@ use crate::{
     limits::HISTORY_ENTRIES_MAX,
     node::Node,
     protocol::entry::{EntryError, Op},
-    store::{List, ReadError, StampedBy, WriteError},
+    store::{Condition, List, ReadError, StampedBy, Store, WriteError, Written},
     wire::api,
 };
 
@@ -33,7 +33,9 @@ pub(super) async fn put(node: &Node, request: api::PutRequest) -> Result<api::Wr
         ttl_ms,
         ..api::Op::default()
     };
-    write(node, &store, op, if_absent, &if_head).await
+    let condition = convert::condition(if_absent, &if_head)?;
+    let written = write(&node.store(&store)?, op, condition).await?;
+    Ok(convert::written(&written))
 }
 
 /// Answers `Delete`.
@@ -51,7 +53,14 @@ pub(super) async fn delete(
         delete: true,
         ..api::Op::default()
     };
-    write(node, &store, op, false, &if_head).await
+    let condition = convert::condition(false, &if_head)?.unwrap_or(Condition::Present);
+    match write(&node.store(&store)?, op, Some(condition)).await {
+        Err(WriteError::PreconditionFailed {
+            condition: Condition::Present,
+            ..
+        }) => Ok(api::Written::default()),
+        written => Ok(convert::written(&written?)),
+    }
 }
 
 /// Answers `Batch`.
@@ -96,7 +105,15 @@ pub(super) fn list(
         keys_only,
         limit,
         at_ms,
+        after_key,
+        delimiter,
     } = request;
+    if at_ms.is_some() && !delimiter.is_empty() {
+        return Err(ApiError::usage(
+            "delimiter_at",
+            "a list of a past time takes no delimiter",
+        ));
+    }
     let options = List {
         prefix,
         limit: bound(limit),
@@ -104,8 +121,8 @@ pub(super) fn list(
     };
     let store = node.store(&store)?;
     Ok(match at_ms {
-        None => paging::list(&store, options),
-        Some(ms) => past::list(&store, options, ms),
+        None => paging::list(&store, options, after_key, delimiter),
+        Some(ms) => past::list(&store, options, after_key, ms),
     })
 }
 
@@ -135,36 +152,37 @@ pub(super) fn diff(
 pub(super) async fn heads(
     node: &Node,
     request: api::HeadsRequest,
-) -> Result<api::HeadsReply, ApiError> {
+) -> Result<Answers<api::HeadsReply>, ApiError> {
     let heads = node.store(&request.store)?.heads(&request.key).await?;
-    Ok(api::HeadsReply {
-        heads: heads.into_iter().map(convert::head).collect(),
-    })
+    let heads = heads.into_iter().map(convert::head).collect();
+    Ok(paging::parts(heads, |heads, _last| api::HeadsReply {
+        heads,
+    }))
 }
 
 /// Answers `History`.
 pub(super) async fn history(
     node: &Node,
     request: api::HistoryRequest,
-) -> Result<api::HistoryReply, ApiError> {
+) -> Result<Answers<api::HistoryReply>, ApiError> {
     let api::HistoryRequest { store, key, limit } = request;
     let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
     let history = node.store(&store)?.history(&key, limit).await?;
-    Ok(convert::history(history))
+    let (entries, truncated) = convert::history(history);
+    let part = move |entries, is_last| api::HistoryReply {
+        entries,
+        truncated: truncated && is_last,
+    };
+    Ok(paging::parts(entries, part))
 }
 
 async fn write(
-    node: &Node,
-    store: &str,
+    store: &Store,
     op: api::Op,
-    if_absent: bool,
-    if_head: &[u8],
-) -> Result<api::Written, ApiError> {
-    let condition = convert::condition(if_absent, if_head)?;
-    let store = node.store(store)?;
+    condition: Option<Condition>,
+) -> Result<Written, WriteError> {
     let op = convert::op(op, store.now_ms());
-    let written = store.write(convert::write(op, condition)).await?;
-    Ok(convert::written(&written))
+    store.write(convert::write(op, condition)).await
 }
 
 // On the wire, 0 means no limit.

@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -14,7 +15,7 @@ use crate::{
     api::{convert, error::ApiError},
     id::{Author, Seq},
     limits::{LOG_PAGE_ENTRIES, PAGE_BYTES},
-    store::{Item, List, LogEntry, Scan, Store},
+    store::{List, Listed, LogEntry, Scan, Store},
     wire::api,
 };
 
@@ -22,13 +23,42 @@ use crate::{
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Streams the live keys of a store, from one snapshot.
-pub(super) fn list(store: &Store, options: List) -> Answers<api::Items> {
-    let scan = store.scan(options);
+pub(super) fn list(
+    store: &Store,
+    options: List,
+    after: Bytes,
+    delimiter: Bytes,
+) -> Answers<api::Items> {
+    let mut scan = store.scan(options).delimiter(delimiter);
+    if !after.is_empty() {
+        scan = scan.after(after);
+    }
     let listing = Listing {
         scan,
         rest: Vec::new().into_iter(),
     };
     unfold(listing, |listing| Box::pin(listing.next()))
+}
+
+/// Streams `items` in messages of about `PAGE_BYTES`, at least one. `message` makes one of some items,
+/// and knows whether it is the last one.
+pub(super) fn parts<T, M>(items: Vec<T>, message: impl Fn(Vec<T>, bool) -> M) -> Answers<M>
+where
+    T: prost::Message,
+    M: Send + 'static,
+{
+    let (mut messages, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for item in items {
+        let item_bytes = item.encoded_len();
+        if bytes + item_bytes > PAGE_BYTES && !part.is_empty() {
+            messages.push(Ok(message(mem::take(&mut part), false)));
+            bytes = 0;
+        }
+        bytes += item_bytes;
+        part.push(item);
+    }
+    messages.push(Ok(message(part, true)));
+    Box::pin(tokio_stream::iter(messages))
 }
 
 /// Streams the entries of `author` after `after` (exclusive), at most `limit`, oldest first.
@@ -37,6 +67,7 @@ pub(super) fn log(
     author: Author,
     after: Seq,
     limit: Option<u64>,
+    signed: bool,
 ) -> Answers<api::LogEntry> {
     let left = limit.unwrap_or(u64::MAX);
     let log = Log {
@@ -44,6 +75,7 @@ pub(super) fn log(
         author,
         after,
         left,
+        signed,
         page: Vec::new().into_iter(),
     };
     unfold(log, |log| Box::pin(log.next()))
@@ -64,26 +96,35 @@ where
 struct Listing {
     scan: Scan,
     // Items of the last page that were not sent yet.
-    rest: std::vec::IntoIter<Item>,
+    rest: std::vec::IntoIter<Listed>,
 }
 
 impl Listing {
     async fn next(mut self) -> Option<(Result<api::Items, Status>, Self)> {
         if self.rest.as_slice().is_empty() {
-            match self.scan.next_page().await {
+            match self.scan.next_listed().await {
                 Ok(page) => self.rest = page.into_iter(),
                 Err(error) => return Some((Err(ApiError::from(error).into()), self)),
             }
         }
-        let mut items = Vec::with_capacity(self.rest.len());
+        let (mut items, mut prefixes) = (Vec::with_capacity(self.rest.len()), Vec::new());
         let mut bytes = 0;
         while bytes < PAGE_BYTES
-            && let Some(item) = self.rest.next()
+            && let Some(listed) = self.rest.next()
         {
-            bytes += item.key.len() + item.value.len();
-            items.push(convert::item(item));
+            match listed {
+                Listed::Item(item) => {
+                    bytes += item.key.len() + item.value.len();
+                    items.push(convert::item(item));
+                }
+                Listed::Prefix(prefix) => {
+                    bytes += prefix.len();
+                    prefixes.push(prefix);
+                }
+            }
         }
-        (!items.is_empty()).then_some((Ok(api::Items { items }), self))
+        let is_end = items.is_empty() && prefixes.is_empty();
+        (!is_end).then_some((Ok(api::Items { items, prefixes }), self))
     }
 }
 
@@ -94,6 +135,8 @@ struct Log {
     after: Seq,
     // Number of entries that may still be sent.
     left: u64,
+    // True: entries are sent as their author signed them.
+    signed: bool,
     // Entries of the last page that were not sent yet.
     page: std::vec::IntoIter<LogEntry>,
 }
@@ -112,7 +155,7 @@ impl Log {
         let entry = self.page.next()?;
         self.after = entry.entry.header.seq;
         self.left = self.left.saturating_sub(1);
-        Some((Ok(convert::log_entry(&entry)), self))
+        Some((Ok(convert::log_entry(&entry, self.signed)), self))
     }
 }
 

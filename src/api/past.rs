@@ -1,5 +1,9 @@
 //! Answers about the past: the keys at one time, and the differences between two times.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use prost::Message as _;
 use tonic::Status;
 
 use crate::{
@@ -8,15 +12,21 @@ use crate::{
         error::{ApiError, EXIT_FAILED},
         paging::{Answers, unfold},
     },
+    limits::PAGE_BYTES,
     store::{Item, List, Past, PastError, Store},
     wire::api,
 };
 
 /// Streams the keys that had a value at `ms`.
-pub(super) fn list(store: &Store, options: List, ms: u64) -> Answers<api::Items> {
+pub(super) fn list(store: &Store, options: List, after: Bytes, ms: u64) -> Answers<api::Items> {
     let left = options.limit.unwrap_or(usize::MAX);
     let past = store.past(options);
-    let listing = Listing { past, ms, left };
+    let listing = Listing {
+        past,
+        ms,
+        after,
+        left,
+    };
     unfold(listing, |listing| Box::pin(listing.next()))
 }
 
@@ -32,6 +42,7 @@ pub(super) fn diff(
         past,
         from_ms,
         to_ms,
+        rest: VecDeque::new(),
     };
     unfold(comparing, |comparing| Box::pin(comparing.next()))
 }
@@ -39,6 +50,8 @@ pub(super) fn diff(
 struct Listing {
     past: Past,
     ms: u64,
+    // Only keys after this one; empty: all.
+    after: Bytes,
     // Number of keys that may still be sent.
     left: usize,
 }
@@ -51,11 +64,13 @@ impl Listing {
                 Ok(page) => page?,
                 Err(error) => return Some((Err(ApiError::from(error).into()), self)),
             };
+            page.retain(|item| self.after.is_empty() || item.key > self.after);
             page.truncate(self.left);
             self.left -= page.len();
             if !page.is_empty() {
                 let items = page.into_iter().map(convert::item).collect();
-                return Some((Ok(api::Items { items }), self));
+                let prefixes = Vec::new();
+                return Some((Ok(api::Items { items, prefixes }), self));
             }
         }
         None
@@ -66,27 +81,33 @@ struct Comparing {
     past: Past,
     from_ms: u64,
     to_ms: u64,
+    // Differences of the last page that were not sent yet.
+    rest: VecDeque<api::Difference>,
 }
 
 impl Comparing {
     async fn next(mut self) -> Option<(Result<api::Differences, Status>, Self)> {
         let item = |item: Option<Item>| item.map(convert::item);
-        loop {
+        while self.rest.is_empty() {
             let page = match self.past.next_differences(self.from_ms, self.to_ms).await {
                 Ok(page) => page?,
                 Err(error) => return Some((Err(ApiError::from(error).into()), self)),
             };
-            if page.is_empty() {
-                continue;
-            }
-            let differences = page.into_iter().map(|it| api::Difference {
+            self.rest.extend(page.into_iter().map(|it| api::Difference {
                 key: it.key,
                 before: item(it.before),
                 after: item(it.after),
-            });
-            let differences = differences.collect();
-            return Some((Ok(api::Differences { differences }), self));
+            }));
         }
+        // A difference has its key three times, which the page does not count.
+        let (mut differences, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES
+            && let Some(difference) = self.rest.pop_front()
+        {
+            bytes += difference.encoded_len();
+            differences.push(difference);
+        }
+        Some((Ok(api::Differences { differences }), self))
     }
 }
 

@@ -100,6 +100,7 @@ impl PutAnswers {
                 bytes += op.key.len() + op.value.len();
                 // `poll_request` checked its length.
                 let condition = EntryId::from_slice(&op.if_head).map(Condition::Head);
+                let condition = condition.or(op.delete.then_some(Condition::Present));
                 convert::write(convert::op(op, now_ms), condition)
             }));
         }
@@ -222,6 +223,13 @@ fn result(result: Result<Written, WriteError>) -> api::WriteResult {
     match result {
         Ok(written) => api::WriteResult {
             written: Some(convert::written(&written)),
+            failed: None,
+        },
+        Err(WriteError::PreconditionFailed {
+            condition: Condition::Present,
+            ..
+        }) => api::WriteResult {
+            written: Some(api::Written::default()),
             failed: None,
         },
         Err(error) => {

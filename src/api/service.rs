@@ -89,9 +89,12 @@ impl Lattice for Service {
     type PutStreamStream = PutAnswers;
     type ListStream = Answers<api::Items>;
     type DiffStream = Answers<api::Differences>;
+    type HeadsStream = Answers<api::HeadsReply>;
+    type HistoryStream = Answers<api::HistoryReply>;
     type WatchStream = WatchAnswers;
     type ConsumeStream = Answers<api::Delivery>;
     type TestHookStream = Answers<api::HookTest>;
+    type ListDeadStream = Answers<api::ListDeadReply>;
     type LogStream = Answers<api::LogEntry>;
     type JoinStream = Answers<api::JoinProgress>;
 
@@ -150,12 +153,18 @@ impl Lattice for Service {
         Ok(Response::new(answers?))
     }
 
-    async fn heads(&self, request: Request<api::HeadsRequest>) -> Answered<api::HeadsReply> {
+    async fn heads(
+        &self,
+        request: Request<api::HeadsRequest>,
+    ) -> Answered<Answers<api::HeadsReply>> {
         let reply = keys::heads(&self.0.node, request.into_inner()).await;
         Ok(Response::new(reply?))
     }
 
-    async fn history(&self, request: Request<api::HistoryRequest>) -> Answered<api::HistoryReply> {
+    async fn history(
+        &self,
+        request: Request<api::HistoryRequest>,
+    ) -> Answered<Answers<api::HistoryReply>> {
         let reply = keys::history(&self.0.node, request.into_inner()).await;
         Ok(Response::new(reply?))
     }
@@ -192,6 +201,15 @@ impl Lattice for Service {
         let api::ConsumerRequest { store, consumer } = request.get_ref();
         let consumer = self.consumer(store, consumer)?;
         Ok(Response::new(consumer::show(&consumer).await?))
+    }
+
+    async fn set_consumer(
+        &self,
+        request: Request<api::SetConsumerRequest>,
+    ) -> Answered<api::ConsumerStatus> {
+        let request = request.into_inner();
+        let consumer = self.consumer(&request.store, &request.consumer)?;
+        Ok(Response::new(consumer::set(&consumer, request).await?))
     }
 
     async fn pause_consumer(
@@ -291,7 +309,7 @@ impl Lattice for Service {
     async fn list_dead(
         &self,
         request: Request<api::ConsumerRequest>,
-    ) -> Answered<api::ListDeadReply> {
+    ) -> Answered<Answers<api::ListDeadReply>> {
         let api::ConsumerRequest { store, consumer } = request.get_ref();
         let consumer = self.consumer(store, consumer)?;
         Ok(Response::new(consumer::list_dead(&consumer).await?))
@@ -362,13 +380,22 @@ impl Lattice for Service {
         let api::LogRequest {
             store,
             author,
-            after,
+            mut after,
             limit,
+            newest,
+            signed,
         } = request.into_inner();
         let author = convert::author(&author)?.unwrap_or_else(|| self.0.node.id());
-        let limit = (limit > 0).then_some(limit);
+        let mut limit = (limit > 0).then_some(limit);
         let store = self.store(&store)?;
-        Ok(Response::new(paging::log(store, author, after, limit)))
+        // An author that has forked has several entries with one number.
+        if let Some(entries) = limit.filter(|_| newest) {
+            after = after.max(store.newest_seq(author).saturating_sub(entries));
+            limit = None;
+        }
+        Ok(Response::new(paging::log(
+            store, author, after, limit, signed,
+        )))
     }
 
     async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {

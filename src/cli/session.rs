@@ -147,6 +147,21 @@ impl Context {
         })
     }
 
+    /// Stops serving the metrics of this process's node.
+    pub(crate) fn stop_metrics(&mut self) {
+        if let Some(Session::Serving(_, daemon)) = &mut self.session {
+            daemon.stop_metrics();
+        }
+    }
+
+    /// Has this process's node read hooks.toml again. Returns the mistake in it, if there is one.
+    pub(crate) async fn reload_hooks(&self) -> Option<String> {
+        match &self.session {
+            Some(Session::Serving(_, daemon)) => daemon.reload_hooks().await,
+            _not_the_node => None,
+        }
+    }
+
     /// Resolves when another process asks this node to stop; never if this process is not the node.
     pub(crate) fn down_requested(&self) -> impl Future<Output = ()> + Send + 'static {
         let requested = match &self.session {

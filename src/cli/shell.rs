@@ -1,6 +1,7 @@
 //! `shell`: runs commands from a terminal or a script, one per line.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal as _},
     pin::pin,
 };
@@ -89,18 +90,18 @@ enum Line {
 fn parse(line: &str) -> Result<Line, Failure> {
     let words =
         shell_words::split(line).map_err(|error| Failure::usage("usage", error.to_string()))?;
-    match words.first().map(String::as_str) {
-        None => return Ok(Line::Nothing),
+    match words.first().and_then(|word| word.to_str()) {
+        None if words.is_empty() => return Ok(Line::Nothing),
         Some(comment) if comment.starts_with('#') => return Ok(Line::Nothing),
         Some("quit" | "exit") => return Ok(Line::Quit),
         // People also type the program's name, as in an ordinary shell.
         Some("lattice") => return parse_words(words),
-        Some(_) => {}
+        _command => {}
     }
-    parse_words(std::iter::once("lattice".to_owned()).chain(words))
+    parse_words(std::iter::once("lattice".into()).chain(words))
 }
 
-fn parse_words(words: impl IntoIterator<Item = String>) -> Result<Line, Failure> {
+fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Line, Failure> {
     match Cli::try_parse_from(words) {
         Ok(cli) => Ok(Line::Run(Box::new(cli))),
         Err(error) if error.use_stderr() => Err(args::usage(&error)),

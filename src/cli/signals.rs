@@ -8,6 +8,12 @@ pub(crate) fn listen() -> Result<impl Future, Failure> {
         .map_err(|error| Failure::failed("signal", format!("cannot listen for signals: {error}")))
 }
 
+/// Listens for SIGHUP, which ends the process no more from now on.
+pub(crate) fn hangups() -> Result<tokio::signal::unix::Signal, Failure> {
+    lattice::daemon::hangups()
+        .map_err(|error| Failure::failed("signal", format!("cannot listen for signals: {error}")))
+}
+
 /// Ends the process at the second Ctrl-C, even if the orderly end after the first one hangs.
 pub(crate) async fn second_interrupt() {
     interrupted().await;

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, path::Path};
 
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal as listen},
+    signal::unix::{Signal, SignalKind, signal as listen},
     task::JoinHandle,
 };
 
@@ -107,6 +107,17 @@ impl Daemon {
         Ok(address)
     }
 
+    /// Stops serving `/metrics` and `/healthz`.
+    pub fn stop_metrics(&mut self) {
+        self.metrics = None;
+    }
+
+    /// Reads `hooks.toml` again if it has changed. Returns the mistake in it, if there is one; the
+    /// hooks then run as before.
+    pub async fn reload_hooks(&self) -> Option<String> {
+        self.hooks.reload().await
+    }
+
     /// Returns the node.
     pub fn node(&self) -> &Node {
         &self.node
@@ -174,6 +185,14 @@ impl From<DaemonError> for ApiError {
             DaemonError::Close(error) => error.into(),
         }
     }
+}
+
+/// Returns the stream of SIGHUPs, which no longer end the process from this call on.
+///
+/// # Errors
+/// The system refused a handler.
+pub fn hangups() -> io::Result<Signal> {
+    listen(SignalKind::hangup())
 }
 
 /// Returns a future that resolves at the first SIGINT or SIGTERM, with the name of the signal.

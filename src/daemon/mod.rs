@@ -5,6 +5,6 @@ mod descriptors;
 mod metrics;
 mod metrics_text;
 
-pub use daemon::{Daemon, DaemonError, signal};
+pub use daemon::{Daemon, DaemonError, hangups, signal};
 pub use descriptors::raise_descriptor_limit;
 pub use metrics::{Metrics, MetricsError};

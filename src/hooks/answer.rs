@@ -5,10 +5,17 @@
 //! {"key_base64": "/w==", "value_base64": "AA=="}
 //! {"key": "/index/b", "delete": true}
 //! ```
-//! Other fields are ignored, so the output of `list --json` can be used as an answer.
+//! Lines of `list --json`, `watch --json` and `log --json` are answers, too: fields that only they
+//! have are ignored. Any other field is an error, so that a mistyped one is never dropped in silence.
+
+use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::Value;
 
 use crate::{limits::OPS_MAX, protocol::entry::Op};
 
@@ -19,14 +26,25 @@ pub struct LineOp {
     pub key: Vec<u8>,
     /// Value to put. `None`: the key is deleted.
     pub value: Option<Vec<u8>>,
-    /// Milliseconds until the value expires. `None`: it never expires.
-    pub ttl_ms: Option<u64>,
+    /// When the value expires.
+    pub expiry: Expiry,
 }
 
-/// A line that is neither a put nor a delete.
+/// When the value of a line expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It never does.
+    Never,
+    /// This many milliseconds after the write.
+    AfterMs(u64),
+    /// At this time, ms since 1970.
+    AtMs(u64),
+}
+
+/// A line that describes no writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// The line is not a JSON object, has a field of a wrong type, or exceeds a limit.
+    /// The line is not a JSON object, has an unknown field or one of a wrong type, or exceeds a limit.
     #[error("{0}")]
     Json(String),
     /// The line has no key, or two keys.
@@ -41,41 +59,197 @@ pub enum LineError {
         /// Name of the field.
         field: &'static str,
     },
+    /// The line names both a TTL and a time.
+    #[error("expected one of ttl_ms and expires_ms, not both")]
+    Expiry,
+    /// The line is of a kind that no write can repeat, for example a `gap`.
+    #[error("a {kind:?} line cannot be written: it is neither a put nor a delete")]
+    Kind {
+        /// Kind of the line.
+        kind: String,
+    },
 }
 
-#[derive(Deserialize)]
+/// The fields of a line that say what to write.
+#[derive(Default)]
 struct Line {
     key: Option<String>,
     key_base64: Option<String>,
     value: Option<String>,
     value_base64: Option<String>,
-    #[serde(default)]
     delete: bool,
     ttl_ms: Option<u64>,
+    expires_ms: Option<u64>,
+    // `type` of a line of `watch`; `kind` of a line of `heads` or `history`, and of an op of `log`.
+    kind: Option<String>,
+    // Ops of an entry of `log`.
+    ops: Option<Vec<Self>>,
 }
 
-/// Parses a line. Limits of keys and values are not checked.
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LineVisitor)
+    }
+}
+
+struct LineVisitor;
+
+impl<'de> Visitor<'de> for LineVisitor {
+    type Value = Line;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object such as {\"key\": \"/a\", \"value\": \"1\"}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line, A::Error> {
+        let mut line = Line::default();
+        let mut seen = Vec::new();
+        while let Some(field) = map.next_key::<String>()? {
+            match field.as_str() {
+                "key" => line.key = text(&mut map, &field)?,
+                "key_base64" => line.key_base64 = text(&mut map, &field)?,
+                "value" => line.value = text(&mut map, &field)?,
+                "value_base64" => line.value_base64 = text(&mut map, &field)?,
+                "delete" => line.delete = map.next_value()?,
+                "ttl_ms" => line.ttl_ms = map.next_value()?,
+                "expires_ms" => line.expires_ms = map.next_value()?,
+                "type" | "kind" => line.kind = text(&mut map, &field)?,
+                "ops" => line.ops = map.next_value()?,
+                printed if PRINTED.contains(&printed) => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                unknown => {
+                    let name = unknown.chars().take(80).collect::<String>();
+                    return Err(A::Error::custom(format_args!(
+                        "unknown field {name:?}; the fields of a write are key, value, delete, \
+                        ttl_ms, expires_ms, key_base64 and value_base64"
+                    )));
+                }
+            }
+            // Readers differ in which of two equal fields they take.
+            if seen.contains(&field) {
+                return Err(A::Error::custom(format_args!("{field:?} comes twice")));
+            }
+            seen.push(field);
+        }
+        Ok(line)
+    }
+}
+
+// Returns the text of a field; `None` if it is null.
+fn text<'de, A: MapAccess<'de>>(map: &mut A, field: &str) -> Result<Option<String>, A::Error> {
+    let is = match map.next_value::<Value>()? {
+        Value::String(text) => return Ok(Some(text)),
+        Value::Null => return Ok(None),
+        Value::Object(_) => "an object",
+        Value::Array(_) => "a list",
+        Value::Number(_) => "a number",
+        Value::Bool(_) => "true or false",
+    };
+    Err(A::Error::custom(format_args!(
+        "{field} is {is}, and must be text: put it in quotes, and a backslash before each quote in it"
+    )))
+}
+
+/// Fields that `list`, `watch`, `log`, `heads`, `history`, `consumer next` and `hook test` print with
+/// a write, and that say nothing about it.
+const PRINTED: [&str; 27] = [
+    "arrived_ms",
+    "atomic",
+    "attempt",
+    "author",
+    "branch",
+    "cause",
+    "conflict",
+    "counter",
+    "cursor",
+    "delivery",
+    "entry",
+    "expired",
+    "head",
+    "heads",
+    "late",
+    "now_ms",
+    "op_count",
+    "op_index",
+    "origin",
+    "parents",
+    "prev",
+    "previous",
+    "proof",
+    "proof_missing",
+    "seq",
+    "wall_ms",
+    "wins",
+];
+
+/// Parses a line: one op, several for an entry of `log`, and none for a line of `watch` that marks a
+/// place or an expiry. Limits of keys and values are not checked.
 ///
 /// # Errors
 /// Every variant of `LineError`.
-pub fn parse_line(line: &[u8]) -> Result<LineOp, LineError> {
-    let line: Line =
-        serde_json::from_slice(line).map_err(|error| LineError::Json(error.to_string()))?;
-    let key = text_or_base64(line.key, line.key_base64, "key_base64", LineError::Key)?;
-    let value = text_or_base64(
-        line.value,
-        line.value_base64,
-        "value_base64",
-        LineError::Value,
-    )?;
-    if value.is_some() == line.delete {
-        return Err(LineError::Value);
+pub fn parse_line(line: &[u8]) -> Result<Vec<LineOp>, LineError> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| {
+        // There is one line, and the caller knows its number.
+        LineError::Json(
+            error
+                .to_string()
+                .replace(" at line 1 column ", ", at column "),
+        )
+    })?;
+    line.into_ops()
+}
+
+impl Line {
+    fn into_ops(mut self) -> Result<Vec<LineOp>, LineError> {
+        if let Some(ops) = self.ops.take() {
+            if self.key.is_some() || self.key_base64.is_some() || self.delete {
+                return Err(LineError::Key);
+            }
+            let ops = ops.into_iter().map(Self::into_op);
+            return ops.collect();
+        }
+        match self.kind.as_deref() {
+            // The put of an expired value has its expiry.
+            Some("expire" | "caught_up" | "progress") => Ok(Vec::new()),
+            _write => self.into_op().map(|op| vec![op]),
+        }
     }
-    Ok(LineOp {
-        key: key.ok_or(LineError::Key)?,
-        value,
-        ttl_ms: line.ttl_ms,
-    })
+
+    fn into_op(self) -> Result<LineOp, LineError> {
+        let delete = match self.kind.as_deref() {
+            None => self.delete,
+            Some("put") => false,
+            Some("delete") => true,
+            Some(other) => {
+                let kind = other.chars().take(80).collect();
+                return Err(LineError::Kind { kind });
+            }
+        };
+        if self.ops.is_some() {
+            return Err(LineError::Key);
+        }
+        let key = text_or_base64(self.key, self.key_base64, "key_base64", LineError::Key)?;
+        let value = text_or_base64(
+            self.value,
+            self.value_base64,
+            "value_base64",
+            LineError::Value,
+        )?;
+        if value.is_some() == delete || (self.delete && !delete) {
+            return Err(LineError::Value);
+        }
+        Ok(LineOp {
+            key: key.ok_or(LineError::Key)?,
+            value,
+            expiry: match (self.ttl_ms, self.expires_ms) {
+                (None, None) => Expiry::Never,
+                (Some(ms), None) => Expiry::AfterMs(ms),
+                (None, Some(ms)) => Expiry::AtMs(ms),
+                (Some(_), Some(_)) => return Err(LineError::Expiry),
+            },
+        })
+    }
 }
 
 /// Parses the whole answer of a hook. A TTL counts from `now_ms`.
@@ -88,20 +262,20 @@ pub(super) fn parse(answer: &[u8], now_ms: u64) -> Result<Vec<Op>, String> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let op = parse_line(line)
-            .map(|line| op(line, now_ms))
-            .and_then(|op| {
-                let checked = op
-                    .check()
-                    .map_err(|error| LineError::Json(error.to_string()));
-                checked.map(|()| op)
-            });
-        let op = op.map_err(|error| {
+        let parsed = parse_line(line).and_then(|parsed| {
+            let parsed = parsed.into_iter().map(|line| op(line, now_ms));
+            let check = |op: Op| {
+                let checked = op.check();
+                checked.map_err(|error| LineError::Json(error.to_string()))?;
+                Ok(op)
+            };
+            parsed.map(check).collect::<Result<Vec<_>, _>>()
+        });
+        ops.extend(parsed.map_err(|error| {
             format!(
                 "line {number} of the output is not a put or a delete: {error}; nothing was written"
             )
-        })?;
-        ops.push(op);
+        })?);
         if ops.len() > OPS_MAX {
             return Err(format!(
                 "the output exceeds {OPS_MAX} lines, the limit of an entry; nothing was written"
@@ -118,7 +292,11 @@ fn op(line: LineOp, now_ms: u64) -> Op {
         Some(value) => Op::Put {
             key,
             value: value.into(),
-            expires_ms: line.ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms)),
+            expires_ms: match line.expiry {
+                Expiry::Never => None,
+                Expiry::AfterMs(ms) => Some(now_ms.saturating_add(ms)),
+                Expiry::AtMs(ms) => Some(ms),
+            },
         },
     }
 }
@@ -146,6 +324,63 @@ fn text_or_base64(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `"ttl": 5` was dropped in silence, and a value that is an object was "a map".
+    #[test]
+    fn unknown_and_wrong_fields_are_named() {
+        let error = |line: &str| parse_line(line.as_bytes()).unwrap_err().to_string();
+        let unknown = error(r#"{"key": "/a", "value": "x", "ttl": 5}"#);
+        assert!(unknown.starts_with("unknown field \"ttl\"; "), "{unknown}");
+        assert!(unknown.contains("ttl_ms"), "{unknown}");
+        let object = error(r#"{"key": "/a", "value": {"b": 1}}"#);
+        assert!(
+            object.starts_with("value is an object, and must be text"),
+            "{object}"
+        );
+        assert!(object.ends_with(", at column 32"), "{object}");
+        assert!(error(r#"{"key": 5, "value": "x"}"#).starts_with("key is a number"));
+        assert!(error(r#"{"key": "/a", "key": "/b", "value": "x"}"#).contains("comes twice"));
+        let both = r#"{"key": "/a", "value": "x", "ttl_ms": 5, "expires_ms": 6}"#;
+        assert_eq!(
+            error(both),
+            "expected one of ttl_ms and expires_ms, not both"
+        );
+        assert_eq!(
+            error(r#"{"key": "/a", "type": "gap"}"#).split(' ').nth(1),
+            Some("\"gap\"")
+        );
+    }
+
+    #[test]
+    fn printed_lines_are_answers() {
+        let ops = |line: &str| parse_line(line.as_bytes()).unwrap();
+        let op = |key: &str, value: Option<&str>, expiry| LineOp {
+            key: key.into(),
+            value: value.map(Into::into),
+            expiry,
+        };
+        let put =
+            r#"{"type":"put","key":"/a","value":"x","expires_ms":7,"heads":["5e"],"late":true}"#;
+        assert_eq!(ops(put), [op("/a", Some("x"), Expiry::AtMs(7))]);
+        assert_eq!(
+            ops(r#"{"type":"delete","key":"/a","entry":"5e"}"#),
+            [op("/a", None, Expiry::Never)]
+        );
+        for line in [
+            r#"{"type":"expire","key":"/a"}"#,
+            r#"{"type":"progress","now_ms":5}"#,
+        ] {
+            assert_eq!(ops(line), []);
+        }
+        let logged = r#"{"seq":1,"ops":[{"kind":"put","key":"/a","value":""},{"kind":"delete","key":"/b"}]}"#;
+        assert_eq!(
+            ops(logged),
+            [
+                op("/a", Some(""), Expiry::Never),
+                op("/b", None, Expiry::Never)
+            ]
+        );
+    }
 
     #[test]
     fn answer_with_a_bad_line_is_refused() {

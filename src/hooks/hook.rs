@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ use crate::{
 pub struct Hook {
     /// Prefix of the keys whose changes run the hook. Empty: all keys.
     pub on: String,
+    /// The prefix in base64, for keys that are not UTF-8. Instead of `on`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_base64: Option<String>,
     /// Store, by name or UUID. Empty: the root store.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub store: String,
@@ -167,17 +171,26 @@ impl Hook {
 
     /// Returns the prefixes of the hook's consumer. Empty: all keys.
     pub fn prefixes(&self) -> Vec<Bytes> {
-        match self.on.as_str() {
-            "" => Vec::new(),
-            on => vec![Bytes::copy_from_slice(on.as_bytes())],
+        let prefix = self.prefix();
+        if prefix.is_empty() {
+            return Vec::new();
+        }
+        vec![prefix]
+    }
+
+    /// Returns the prefix of the hook's keys. Empty: all keys.
+    pub fn prefix(&self) -> Bytes {
+        match &self.on_base64 {
+            // `check` has refused what is not base64.
+            Some(base64) => BASE64_STANDARD.decode(base64).unwrap_or_default().into(),
+            None => Bytes::copy_from_slice(self.on.as_bytes()),
         }
     }
 
     /// Returns true if the hook runs on changes of `kind` of `key`.
     pub fn wants(&self, kind: Kind, key: &[u8]) -> bool {
         let is_kind = |wanted: &HookKind| Kind::from(*wanted) == kind;
-        key.starts_with(self.on.as_bytes())
-            && (self.kinds.is_empty() || self.kinds.iter().any(is_kind))
+        key.starts_with(&self.prefix()) && (self.kinds.is_empty() || self.kinds.iter().any(is_kind))
     }
 
     /// Returns the largest number of changes in a run; at least 1 for a checked hook.
@@ -230,7 +243,16 @@ impl Hook {
                 is: is.to_string(),
             })
         };
-        within("bytes of on", self.on.len().max(1), KEY_BYTES_MAX)?;
+        if let Some(base64) = &self.on_base64
+            && BASE64_STANDARD.decode(base64).is_err()
+        {
+            return Err(HookError::Limit {
+                what: "on_base64",
+                must: "base64".to_owned(),
+                is: base64.chars().take(80).collect(),
+            });
+        }
+        within("bytes of on", self.prefix().len().max(1), KEY_BYTES_MAX)?;
         within("parallel", self.parallel, HOOK_PARALLEL_MAX)?;
         within("batch", self.changes_max(), HOOK_BATCH_MAX)?;
         within(
@@ -261,6 +283,10 @@ impl Hook {
 
     fn check_together(&self) -> Result<(), HookError> {
         let wrong = [
+            (
+                self.on_base64.is_some() && !self.on.is_empty(),
+                "a hook has on or on_base64, not both",
+            ),
             (
                 self.mode == Mode::Each && self.debounce.is_some(),
                 "debounce is for the modes latest and batch: in mode each, every change runs at once",
@@ -308,6 +334,7 @@ impl Default for Hook {
     fn default() -> Self {
         Self {
             on: String::new(),
+            on_base64: None,
             store: String::new(),
             run: Vec::new(),
             dir: None,
@@ -441,6 +468,28 @@ fn without_credentials(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefix_need_not_be_text() {
+        let hook = |on: &str, on_base64: &str| Hook {
+            on: on.to_owned(),
+            on_base64: Some(on_base64.to_owned()),
+            run: vec!["true".to_owned()],
+            ..Hook::default()
+        };
+        let raw = hook("", "/w==");
+        assert_eq!(raw.check("a"), Ok(()));
+        assert!(raw.wants(Kind::Put, b"\xff1") && !raw.wants(Kind::Put, b"/a"));
+        assert_eq!(raw.prefixes(), [Bytes::from_static(b"\xff")]);
+        assert!(matches!(
+            hook("/a", "/w==").check("a"),
+            Err(HookError::Together(_))
+        ));
+        assert!(matches!(
+            hook("", "?").check("a"),
+            Err(HookError::Limit { .. })
+        ));
+    }
 
     #[test]
     fn credentials_of_a_url_are_not_shown() {

@@ -32,7 +32,7 @@ mod status;
 mod supervisor;
 
 pub use action::Action;
-pub use answer::{LineError, LineOp, parse_line};
+pub use answer::{Expiry, LineError, LineOp, parse_line};
 pub use change_line::{ChangeLine, Named, RunId, variables};
 pub use command::{Captured, Command, End, Job, Ran};
 pub use engine::Health;

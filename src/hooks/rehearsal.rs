@@ -43,7 +43,7 @@ pub struct Rehearsed {
 impl Rehearsal {
     pub(super) fn new(work: Work, start: Start, dry: bool) -> Self {
         let watch = work.store.watch_with(WatchOptions {
-            prefixes: vec![Bytes::copy_from_slice(work.hook.on.as_bytes())],
+            prefixes: vec![work.hook.prefix()],
             start,
             ..WatchOptions::default()
         });

@@ -28,7 +28,8 @@ use crate::{
     store::{
         Start,
         consumers::{
-            Consumer, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus,
+            Consumer, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart,
+            ConsumerState, ConsumerStatus,
         },
     },
 };
@@ -354,6 +355,13 @@ impl Hooks {
         Ok(Rehearsal::new(work, start, dry))
     }
 
+    /// Reads the file now if it has changed, instead of at the next check. Returns the mistake in it;
+    /// `None` if it is valid.
+    pub async fn reload(&self) -> Option<String> {
+        self.follow().await;
+        self.state().broken.clone()
+    }
+
     // Reads the file if it has changed, and makes the engines that run match the hooks in it.
     async fn follow(&self) {
         let _one = self.0.changing.lock().await;
@@ -489,7 +497,14 @@ async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<
     });
     match created.await {
         Ok(_status) => Ok(()),
-        Err(ConsumerError::Exists { .. }) => consumer.set_prefixes(hook.prefixes()).await,
+        Err(ConsumerError::Exists { .. }) => {
+            let prefixes = Some(hook.prefixes());
+            let changes = ConsumerChanges {
+                prefixes,
+                ..ConsumerChanges::default()
+            };
+            consumer.set(changes).await
+        }
         Err(error) => Err(error),
     }
 }

@@ -30,7 +30,7 @@ pub use read::{
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
-    scan::{List, Scan},
+    scan::{List, Listed, Scan},
     verify::{Damage, DamagePlace, VerifyReport},
 };
 use shared::Shared;

@@ -38,6 +38,8 @@ pub enum Condition {
     Absent,
     /// The key's winner is this entry.
     Head(EntryId),
+    /// There is something to delete: a live value, or several heads.
+    Present,
 }
 
 /// Where a write is in the log.

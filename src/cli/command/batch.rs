@@ -25,7 +25,7 @@ Examples:
   printf 'put\\t/a\\t1\\ndelete\\t/b\\n' | lattice batch
   lattice batch --format json < changes.jsonl
 
-Lines of --format tsv:   put<TAB>key<TAB>value   delete<TAB>key
+Lines of --format tsv:   put<TAB>key<TAB>value   delete<TAB>key   (escapes as in `put --stdin`)
 Lines of --format json:  {\"key\": \"/a\", \"value\": \"1\"}   {\"key\": \"/b\", \"delete\": true}")]
 pub(crate) struct Batch {
     /// Format of the lines

@@ -1,11 +1,14 @@
 //! `conflicts`: lists the keys that have several heads.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use lattice::wire::api;
 
 use crate::cli::{
-    command::get::print_head,
+    command::get::{self, print_head},
     exit::Failure,
+    input::key::KeyFlags,
     output::{object, print::escape},
     session::{Context, Lifetime},
 };
@@ -22,20 +25,23 @@ Examples:
   lattice conflicts --json | jq -r .key | sort -u")]
 pub(crate) struct Conflicts {
     /// Only keys that start with this
-    #[arg(default_value = "")]
-    prefix: String,
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
 }
 
 impl Conflicts {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let prefix = self.flags.key(self.prefix)?;
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
         let request = api::ListRequest {
             store: store.clone(),
-            prefix: self.prefix.into(),
+            prefix,
             keys_only: true,
             limit: 0,
-            at_ms: None,
+            ..api::ListRequest::default()
         };
         let mut pages = client.list(request).await?.into_inner();
         let mut found = false;
@@ -46,7 +52,7 @@ impl Conflicts {
                     store: store.clone(),
                     key: item.key.clone(),
                 };
-                let heads = client.heads(request).await?.into_inner().heads;
+                let heads = get::heads(&mut client, request).await?;
                 print_heads(context, &item.key, &heads)?;
             }
         }

@@ -1,6 +1,6 @@
 //! `delete`: deletes one key, or all keys under a prefix.
 
-use std::ffi::OsString;
+use std::{collections::VecDeque, ffi::OsString};
 
 use bytes::Bytes;
 use clap::Args;
@@ -8,7 +8,10 @@ use lattice::wire::api;
 use tokio::sync::mpsc;
 
 use crate::cli::{
-    command::{put, put_stream},
+    command::{
+        put,
+        put_stream::{self, Progress},
+    },
     exit::{Exit, Failure},
     input::{confirm, key::KeyFlags, lines::Chunk},
     output::{object, print::escape},
@@ -17,7 +20,8 @@ use crate::cli::{
 
 /// Delete a key, or all keys under a prefix
 ///
-/// Prints the id of the entry once it is on disk. The history keeps the old values. With --prefix,
+/// Prints the id of the entry once it is on disk. The history keeps the old values. If the key has no
+/// value, a note says so, nothing is written, and the exit code is 0: the key is gone. With --prefix,
 /// keys that only the node itself writes (/nodes/, /invites/ and /stores/ of the root store) are
 /// left, and so are keys that are written meanwhile: then it exits with 7.
 #[derive(Debug, Args)]
@@ -57,10 +61,15 @@ impl Delete {
         };
         let request = api::DeleteRequest {
             store: context.store.clone(),
-            key,
+            key: key.clone(),
             if_head,
         };
         let written = client.delete(request).await?.into_inner();
+        if written.entry.is_empty() {
+            let text = format!("{} has no value; nothing was written", escape(&key));
+            context.out.notice("nothing_to_delete", &text);
+            return Ok(());
+        }
         put::print_written(context, &written)
     }
 }
@@ -75,22 +84,36 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
         prefix: prefix.clone(),
         keys_only: true,
         limit: 0,
-        at_ms: None,
+        ..api::ListRequest::default()
     };
+    let mut listed = VecDeque::new();
+    let mut progress = Progress::of_deletes(None);
     if !yes {
+        // Kept, so that nothing is deleted that was not counted.
         let mut pages = client.list(request.clone()).await?.into_inner();
         let mut keys = 0;
         while let Some(page) = pages.message().await? {
             keys += page.items.len();
+            listed.push_back(page);
         }
-        let question = format!("delete {keys} keys under {:?}?", escape(&prefix));
+        progress = Progress::of_deletes(u64::try_from(keys).ok());
+        let noun = if keys == 1 { "key" } else { "keys" };
+        let question = format!("delete {keys} {noun} under \"{}\"?", escape(&prefix));
         confirm::ask(question, "nothing was deleted").await?;
     }
-    let mut pages = client.list(request).await?.into_inner();
+    let mut pages = match yes {
+        true => Some(client.list(request).await?.into_inner()),
+        false => None,
+    };
     let (sender, mut input) = mpsc::channel(CHUNKS_AHEAD_MAX);
     let read = async move {
         let mut number = 0;
-        while let Some(page) = pages.message().await? {
+        loop {
+            let page = match &mut pages {
+                Some(pages) => pages.message().await?,
+                None => listed.pop_front(),
+            };
+            let Some(page) = page else { break };
             let mut chunk = Chunk::default();
             for item in page.items {
                 number += 1;
@@ -103,13 +126,15 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
                     ..api::Op::default()
                 });
             }
+            // The bar counts keys.
+            chunk.bytes_read = number;
             if sender.send(Ok(chunk)).await.is_err() {
                 break;
             }
         }
         Ok::<(), Failure>(())
     };
-    let write = put_stream::write_chunks(client, &context.store, &mut input, &[RESERVED, CHANGED]);
+    let write = put_stream::write_chunks(client, &context.store, &mut input, &SKIPPED, progress);
     let (read, sent) = tokio::join!(read, write);
     let deleted = sent.written;
     let skipped = |code: &str| sent.skipped.get(code).copied().unwrap_or(0);
@@ -153,6 +178,7 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
 /// Codes of the errors of deletes that are left out.
 const RESERVED: &str = "reserved_key";
 const CHANGED: &str = "precondition_failed";
+const SKIPPED: [&str; 2] = [RESERVED, CHANGED];
 
 /// Chunks of keys that are read ahead of the next request.
 const CHUNKS_AHEAD_MAX: usize = 4;

@@ -10,7 +10,7 @@ use crate::cli::{
     exit::Failure,
     input::{
         key::KeyFlags,
-        time::{When, parse_when},
+        time::{When, parse_past, parse_when},
     },
     output::{
         object::{self, Key},
@@ -36,8 +36,8 @@ pub(crate) struct Diff {
     prefix: OsString,
     #[command(flatten)]
     flags: KeyFlags,
-    /// The first time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    /// The first time: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     from: When,
     /// The second time [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
@@ -69,6 +69,11 @@ impl Diff {
                     continue;
                 }
                 for line in lines(difference, self.keys_only) {
+                    // A tab takes up to eight columns.
+                    let line = match out.terminal {
+                        true => line.replace('\t', "  "),
+                        false => line,
+                    };
                     out.line(&shorten(&line, columns))?;
                 }
             }

@@ -1,9 +1,9 @@
 //! `get`, `list`, `heads`: read the state, now or at a past time.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 
 use clap::Args;
-use lattice::{clock::Clock, wire::api};
+use lattice::{api::client::Client, clock::Clock, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
@@ -14,6 +14,7 @@ use crate::cli::{
     output::{
         object::{self, short},
         print::{Output, escape, escape_lines, shorten},
+        tsv,
     },
     session::{Context, Lifetime},
 };
@@ -34,7 +35,7 @@ pub(crate) struct Get {
     key: OsString,
     #[command(flatten)]
     flags: KeyFlags,
-    /// The value at this time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
+    /// The value at this time: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
 }
@@ -82,7 +83,7 @@ impl Get {
 /// List keys and their values
 ///
 /// The keys are sorted by their bytes and read from one snapshot. Keys with several heads are
-/// marked.
+/// marked. Into a file or a pipe, each line is one that `put --stdin` reads back.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "ls",
@@ -91,7 +92,9 @@ Examples:
   lattice list
   lattice list /nodes/ --keys-only
   lattice list /config/ --at 2026-11-22T10:00:00Z
-  lattice list /packages/ --limit 10 --json"
+  lattice list /packages/ --limit 10 --json
+  lattice list /packages/ --limit 10 --after-key /packages/curl     the next page
+  lattice list / --delimiter /                                      like directories"
 )]
 pub(crate) struct List {
     /// Only keys that start with this
@@ -105,7 +108,13 @@ pub(crate) struct List {
     /// List at most this many keys
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// The values at this time: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
+    /// Only keys after this one: the last of the page before
+    #[arg(long, value_name = "KEY")]
+    after_key: Option<OsString>,
+    /// List keys that have this after the prefix as what they have in common through it, once
+    #[arg(long, value_name = "TEXT", conflicts_with = "at")]
+    delimiter: Option<OsString>,
+    /// The values at this time: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
 }
@@ -120,21 +129,37 @@ impl List {
             keys_only: self.keys_only,
             limit: self.limit.unwrap_or(0),
             at_ms: at_ms(self.at),
+            after_key: self.flags.key(self.after_key.unwrap_or_default())?,
+            delimiter: self.delimiter.unwrap_or_default().into_vec().into(),
         };
         let mut pages = client.list(request).await?.into_inner();
         let out = &mut context.out;
         let columns = out.columns();
         while let Some(page) = pages.message().await? {
+            let mut prefixes = page.prefixes.iter().peekable();
             for item in &page.items {
+                while let Some(prefix) = prefixes.next_if(|prefix| **prefix < item.key) {
+                    print_prefix(out, prefix)?;
+                }
                 if out.json {
                     out.object(&object::Item::new(item, self.keys_only))?;
-                } else {
+                } else if out.terminal || self.keys_only {
                     out.line(&line(item, self.keys_only, columns))?;
+                } else {
+                    out.line(&tsv::item(item))?;
                 }
             }
+            prefixes.try_for_each(|prefix| print_prefix(out, prefix))?;
             out.flush()?;
         }
         Ok(())
+    }
+}
+
+fn print_prefix(out: &mut Output, prefix: &[u8]) -> Result<(), Failure> {
+    match out.json {
+        true => out.object(&object::Prefix::new(prefix)),
+        false => out.line(&escape(prefix)),
     }
 }
 
@@ -186,7 +211,7 @@ impl Heads {
             store: context.store.clone(),
             key: key.clone(),
         };
-        let heads = client.heads(request).await?.into_inner().heads;
+        let heads = heads(&mut client, request).await?;
         if heads.is_empty() {
             return Err(not_found(&key));
         }
@@ -200,6 +225,19 @@ impl Heads {
         }
         Ok(())
     }
+}
+
+/// Returns all heads of a key.
+pub(crate) async fn heads(
+    client: &mut Client,
+    request: api::HeadsRequest,
+) -> Result<Vec<api::Head>, Failure> {
+    let mut parts = client.heads(request).await?.into_inner();
+    let mut heads = Vec::new();
+    while let Some(part) = parts.message().await? {
+        heads.extend(part.heads);
+    }
+    Ok(heads)
 }
 
 /// Prints a head for people; a star marks the one that reads return.

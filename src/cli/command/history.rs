@@ -45,7 +45,12 @@ impl History {
             key: key.clone(),
             limit: self.limit.unwrap_or(0),
         };
-        let history = client.history(request).await?.into_inner();
+        let mut parts = client.history(request).await?.into_inner();
+        let mut history = api::HistoryReply::default();
+        while let Some(part) = parts.message().await? {
+            history.entries.extend(part.entries);
+            history.truncated |= part.truncated;
+        }
         if history.entries.is_empty() {
             return Err(not_found(&key));
         }

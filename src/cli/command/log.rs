@@ -10,33 +10,34 @@ use crate::cli::{
     output::{
         object::{self, by_hook, short},
         print::{escape, shorten},
+        tsv,
     },
     session::{Context, Lifetime},
 };
 
 /// List the entries of a log
 ///
-/// Shows the log of this node or of another author, oldest entry first.
+/// Shows the log of this node or of another author, oldest entry first. --limit shows the newest
+/// entries; with --after, the first ones after that place.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice log
-  lattice log 3f6c01aa --after 100 --limit 10
+  lattice log --limit 10                       the newest ten
+  lattice log 3f6c01aa --after 0 --limit 10    the oldest ten
   lattice log --json | jq -r '.ops[].key'")]
 pub(crate) struct Log {
     /// Author of the log: 64 hex digits, or the first few [default: this node]
     author: Option<String>,
     /// Only entries after this sequence number
-    #[arg(
-        long,
-        value_name = "SEQ",
-        default_value_t = 0,
-        hide_default_value = true
-    )]
-    after: u64,
-    /// List at most this many entries
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
+    /// List at most this many entries: the newest, or with --after the first ones after it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    /// Print the puts and deletes as lines that `put --stdin` reads, and nothing else
+    #[arg(long)]
+    tsv: bool,
 }
 
 impl Log {
@@ -49,8 +50,10 @@ impl Log {
         let request = api::LogRequest {
             store: context.store.clone(),
             author,
-            after: self.after,
+            after: self.after.unwrap_or(0),
             limit: self.limit.unwrap_or(0),
+            newest: self.after.is_none(),
+            signed: false,
         };
         let mut entries = client.log(request).await?.into_inner();
         let out = &mut context.out;
@@ -58,11 +61,23 @@ impl Log {
         while let Some(logged) = entries.message().await? {
             if out.json {
                 out.object(&object::Logged::from(&logged))?;
+            } else if self.tsv {
+                logged
+                    .ops
+                    .iter()
+                    .try_for_each(|op| out.line(&tsv_line(op)))?;
             } else {
                 out.line(&shorten(&line(&logged), columns))?;
             }
         }
         Ok(())
+    }
+}
+
+fn tsv_line(op: &api::LogOp) -> String {
+    match op.kind.as_str() {
+        "put" => tsv::put(&op.key, &op.value, op.expires_ms),
+        _delete => tsv::delete(&op.key),
     }
 }
 

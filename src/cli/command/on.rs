@@ -25,13 +25,14 @@ use crate::cli::{
     exit::{Exit, Failure},
     input::{
         action_flags::ActionArgs,
-        time::{When, parse_duration, parse_when},
+        key::KeyFlags,
+        time::{When, parse_duration, parse_past},
     },
     output::{
         event,
         json::to_json,
         object::{hex, incomplete},
-        print::{Output, escape, stderr_line, stdout_closed},
+        print::{Output, escape, harmless, stderr_line, stdout_closed},
     },
     place::current_dir,
     reconnect::Backoff,
@@ -55,15 +56,17 @@ Examples:
   lattice on /alerts/ --http http://127.0.0.1:8080/alert")]
 pub(crate) struct On {
     /// Only keys that start with this, byte by byte
-    prefix: String,
+    prefix: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// While changes of a key wait, keep only the newest
     #[arg(long)]
     latest: bool,
     /// Begin with the current state: a run for each key
     #[arg(long, conflicts_with = "since")]
     initial: bool,
-    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    /// Begin with changes written since: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<When>,
     /// Number of runs at a time; never two for one key
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -86,6 +89,7 @@ impl On {
         let signal = signals::listen()?;
         tokio::spawn(second_interrupt());
         let action = self.action()?;
+        let prefix = self.flags.key(self.prefix.clone())?;
         let (client, reconnects) = context.client_to_follow().await?;
         let start = match self.since {
             Some(when) => Start::SinceAuthoredMs(when.at_ms(Clock::system().now_ms())),
@@ -100,7 +104,7 @@ impl On {
             is_filling: matches!(start, Start::Initial(_)),
             request: api::WatchRequest {
                 start: Some(start),
-                ..watch::request(context.store.clone(), self.prefix.clone())
+                ..watch::request(context.store.clone(), prefix)
             },
             left: self.count,
             on: self,
@@ -223,9 +227,9 @@ impl Runs {
             Event::Gap(gap) => {
                 self.is_filling = true;
                 let text = format!("{}; a run follows for every key", gap.reason);
-                out.notice("gap", &escape(text.as_bytes()));
+                out.notice("gap", &harmless(&text));
             }
-            Event::Damaged(damaged) => out.notice("damaged", &escape(damaged.what.as_bytes())),
+            Event::Damaged(damaged) => out.notice("damaged", &harmless(&damaged.what)),
             Event::Progress(_) => {}
         }
         if !self.is_filling && !reply.cursor.is_empty() {

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Read as _},
+    os::unix::ffi::OsStringExt as _,
     path::PathBuf,
     time::Duration,
 };
@@ -12,7 +13,7 @@ use clap::Args;
 use lattice::{api::client::Client, limits::VALUE_BYTES_MAX, wire::api};
 
 use crate::cli::{
-    command::put_stream,
+    command::{get, put_stream},
     exit::{Exit, Failure},
     input::{
         key::KeyFlags,
@@ -26,6 +27,14 @@ use crate::cli::{
 /// Set a key
 ///
 /// Prints the id of the entry once it is on disk.
+///
+/// With --stdin, lines as `list`, `watch --tsv` and `log --tsv` print them are read back exactly
+/// (--format tsv): a key, a tab, a value. In both, \\ is a backslash, \n a newline, \t a tab, \r a
+/// carriage return and \xNN any byte. Notes may follow, each after a tab: expires_ms=TIME (ms since
+/// 1970), ttl_ms=MS (from now), or `deleted` after an empty value. --format raw takes keys and values
+/// as they are. --format json takes the lines that `list`, `watch`, `log` and `consumer next` print
+/// with --json: key or key_base64, value or value_base64 or "delete": true, and ttl_ms or expires_ms;
+/// an unknown field is an error.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -35,6 +44,7 @@ Examples:
   date | lattice put /clock -
   lattice put /logo --file logo.png
   dpkg-query -W -f '/packages/${Package}\\t${Version}\\n' | lattice put --stdin
+  lattice list /a/ > backup.tsv; lattice --store other put --stdin < backup.tsv
   lattice list /a/ --json | lattice --store other put --stdin --format json")]
 pub(crate) struct Put {
     /// The key, 1 to 4096 bytes; by convention a path such as /nodes/7/state
@@ -42,7 +52,7 @@ pub(crate) struct Put {
     key: Option<OsString>,
     /// The value, up to 1 MiB; `-` reads it from stdin
     #[arg(required_unless_present_any = ["stdin", "file"], allow_hyphen_values = true)]
-    value: Option<String>,
+    value: Option<OsString>,
     #[command(flatten)]
     flags: KeyFlags,
     /// Read the value from a file
@@ -87,7 +97,7 @@ impl Put {
         let value = match (self.value, self.file) {
             (_, Some(path)) => read_file(path).await?,
             (Some(value), None) if value == "-" => read_stdin().await?,
-            (value, None) => value.unwrap_or_default().into(),
+            (value, None) => value.unwrap_or_default().into_vec().into(),
         };
         let mut client = context.client(Lifetime::Short).await?;
         if let Some(wanted) = self.wait_for {
@@ -193,7 +203,7 @@ pub(crate) async fn find_head(
         store: store.to_owned(),
         key: key.clone(),
     };
-    let heads = client.heads(request).await?.into_inner().heads;
+    let heads = get::heads(client, request).await?;
     let mut found = heads
         .into_iter()
         .filter_map(|head| head.entry)
@@ -216,27 +226,40 @@ pub(crate) async fn find_head(
 }
 
 async fn read_file(path: PathBuf) -> Result<Bytes, Failure> {
-    let failed =
-        |error| Failure::failed("file", format!("cannot read {}: {error}", path.display()));
+    let failed = |error| unreadable("file", &path.display().to_string(), &error);
     let file = tokio::fs::File::open(&path).await.map_err(failed)?;
     read_value(file.into_std().await).await.map_err(failed)
 }
 
 async fn read_stdin() -> Result<Bytes, Failure> {
-    let failed = |error| Failure::failed("stdin", format!("cannot read stdin: {error}"));
+    let failed = |error| unreadable("stdin", "stdin", &error);
     read_value(io::stdin()).await.map_err(failed)
 }
 
-// Reads one byte more than the limit, so that the node refuses a value that is too long.
+// Reads a value. Of one that is too long only the limit is read, however long it is.
 async fn read_value(from: impl io::Read + Send + 'static) -> io::Result<Bytes> {
     let limit = u64::try_from(VALUE_BYTES_MAX + 1).unwrap_or(u64::MAX);
     tokio::task::spawn_blocking(move || {
         let mut value = Vec::new();
         from.take(limit).read_to_end(&mut value)?;
+        if value.len() > VALUE_BYTES_MAX {
+            let what = format!("it has more than {VALUE_BYTES_MAX} bytes, the limit of a value");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
         Ok(value.into())
     })
     .await
     .map_err(io::Error::other)?
+}
+
+// Returns the failure of a value that could not be read from `source`.
+fn unreadable(code: &str, source: &str, error: &io::Error) -> Failure {
+    let message = format!("cannot read {source}: {error}");
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => Failure::usage("value_too_long", message)
+            .hint("keep large data in a file and put its path or hash into the value"),
+        _other => Failure::failed(code, message),
+    }
 }
 
 /// Fewest digits that name a head.

@@ -29,7 +29,15 @@ pub(crate) async fn put_lines(
 ) -> Result<(), Failure> {
     let client = context.client(Lifetime::Short).await?;
     let mut input = read_lines(format, ttl_ms);
-    let Sent { written, stop, .. } = write_chunks(client, &context.store, &mut input, &[]).await;
+    let sent = write_chunks(
+        client,
+        &context.store,
+        &mut input,
+        &[],
+        Progress::of_stdin(),
+    )
+    .await;
+    let Sent { written, stop, .. } = sent;
     if context.out.json {
         context.out.object(&object::Count { written })?;
     } else {
@@ -62,10 +70,15 @@ pub(crate) async fn write_chunks(
     store: &str,
     input: &mut Input,
     skips: &'static [&'static str],
+    progress: Progress,
 ) -> Sent {
     let mut pipe = Pipe {
+        in_flight: VecDeque::new(),
+        written: 0,
         skips,
-        ..Pipe::default()
+        skipped: BTreeMap::new(),
+        stop: None,
+        progress,
     };
     // The call begins with the first request, so without lines there is no call.
     let Some(first) = pipe.next(store, input).await else {
@@ -159,7 +172,6 @@ impl Stop {
 }
 
 /// The requests in flight, and the result of those that were answered.
-#[derive(Default)]
 struct Pipe {
     // For each request, in order: its line numbers, and the bytes of input up to its end.
     in_flight: VecDeque<(Vec<u64>, u64)>,
@@ -252,27 +264,57 @@ fn read_lines(format: Format, ttl_ms: Option<u64>) -> Input {
 }
 
 /// A progress bar on stderr, shown after `PROGRESS_AFTER`.
-struct Progress {
+#[derive(Debug)]
+pub(crate) struct Progress {
     started: Instant,
+    // Word for a write that is done.
+    done: &'static str,
     // Measures the rate from the start; hidden until `shown`.
     bar: ProgressBar,
     shown: bool,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
+impl Progress {
+    /// Makes the bar of writes from stdin. It has a length if stdin is a file.
+    fn of_stdin() -> Self {
+        let stdin = rustix::fs::fstat(io::stdin()).ok();
+        let file = stdin.filter(|it| rustix::fs::FileType::from_raw_mode(it.st_mode).is_file());
+        let bytes = file.and_then(|it| u64::try_from(it.st_size).ok());
+        Self::new(
+            "written",
+            bytes,
+            "{spinner} {msg}, {bytes_per_sec}, {elapsed}",
+        )
+    }
+
+    /// Makes the bar of deletes of `keys` keys, or of a number that is not known.
+    pub(crate) fn of_deletes(keys: Option<u64>) -> Self {
+        Self::new("deleted", keys, "{spinner} {msg}, {per_sec}, {elapsed}")
+    }
+
+    // Makes a hidden bar: with a length, or with `spinner` as its template.
+    fn new(done: &'static str, length: Option<u64>, spinner: &str) -> Self {
+        let (bar, template) = match length {
+            Some(length) => (
+                ProgressBar::new(length),
+                "{wide_bar} {percent}% {msg}, {eta} left",
+            ),
+            None => (ProgressBar::new_spinner(), spinner),
+        };
+        let style = ProgressStyle::with_template(template);
+        bar.set_draw_target(ProgressDrawTarget::hidden());
         Self {
             started: Instant::now(),
-            bar: bar(),
+            done,
+            bar: bar.with_style(style.unwrap_or_else(|_bad_template| ProgressStyle::default_bar())),
             shown: false,
         }
     }
-}
 
-impl Progress {
-    fn show(&mut self, written: u64, bytes_read: u64) {
-        self.bar.set_position(bytes_read);
-        self.bar.set_message(format!("{written} written"));
+    // `position` counts bytes of stdin, or keys.
+    fn show(&mut self, written: u64, position: u64) {
+        self.bar.set_position(position);
+        self.bar.set_message(format!("{written} {}", self.done));
         if !self.shown && self.started.elapsed() >= PROGRESS_AFTER {
             self.shown = true;
             // Draws nothing if stderr is not a terminal.
@@ -283,26 +325,6 @@ impl Progress {
     fn clear(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-// Makes a hidden bar. It has a length if stdin is a file.
-fn bar() -> ProgressBar {
-    let stdin = rustix::fs::fstat(io::stdin()).ok();
-    let file = stdin.filter(|it| rustix::fs::FileType::from_raw_mode(it.st_mode).is_file());
-    let length = file.and_then(|it| u64::try_from(it.st_size).ok());
-    let (bar, template) = match length {
-        Some(length) => (
-            ProgressBar::new(length),
-            "{wide_bar} {percent}% {msg}, {eta} left",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{spinner} {msg}, {bytes_per_sec}, {elapsed}",
-        ),
-    };
-    let style = ProgressStyle::with_template(template);
-    bar.set_draw_target(ProgressDrawTarget::hidden());
-    bar.with_style(style.unwrap_or_else(|_bad_template| ProgressStyle::default_bar()))
 }
 
 /// Requests that are sent and not yet answered.

@@ -83,6 +83,7 @@ After=network-online.target
 [Service]
 Type=notify
 ExecStart={binary}{place} up
+ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=30
 Restart=on-failure
 RestartSec=2

@@ -133,12 +133,17 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
     out.line("")?;
     out.line(&format!("store    {}{}", info.store, named(&info)))?;
     out.line(&format!(
-        "  {} entries, {} keys, log {}, state {}, {} watchers",
+        "  {} entries, {} keys, log {}, state {}, {} {}",
         store.entries,
         store.keys,
         bytes(store.log_bytes),
         bytes(store.state_bytes),
         store.watchers,
+        if store.watchers == 1 {
+            "watcher"
+        } else {
+            "watchers"
+        },
     ))?;
     // The authors who take most room come first.
     let mut tips: Vec<_> = store.applied.iter().collect();

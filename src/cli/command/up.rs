@@ -1,7 +1,10 @@
 //! `init`, `up`, `down`: create, run and stop the node.
 
 use std::{
+    ffi::OsString,
     net::SocketAddr,
+    os::unix::ffi::OsStringExt as _,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -19,7 +22,7 @@ use crate::cli::{
     input::net_flags::NetArgs,
     output::{
         object::{self, hex},
-        print::{Output, stdout_closed},
+        print::{Output, harmless, stdout_closed},
     },
     sd_notify,
     session::{Context, LOCK_RETRY, LOCK_WAIT, Lifetime, connect},
@@ -137,7 +140,9 @@ fn renew_identity(context: &mut Context) -> Result<(), Failure> {
 /// Start the node; create it if there is none
 ///
 /// Runs until Ctrl-C, SIGTERM or `lattice down`. `config.toml` in the data directory sets name,
-/// bind, mdns (true or false), relay and metrics; flags and environment variables override it.
+/// bind, mdns (true or false), relay and metrics; flags and environment variables override it. At a
+/// SIGHUP the node goes on and reads `config.toml` and `hooks.toml` again: metrics and hooks change at
+/// once, the other settings at the next start. A file with a mistake is reported and changes nothing.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "serve",
@@ -151,7 +156,7 @@ Examples:
 pub(crate) struct Up {
     /// Print the changes of keys under this prefix while the node runs
     #[arg(long, value_name = "PREFIX")]
-    watch: Option<String>,
+    watch: Option<OsString>,
     /// Name of the node [default: the host's name]
     #[arg(long)]
     name: Option<String>,
@@ -172,6 +177,7 @@ impl Up {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         // From here on, a signal stops the node in order.
         let signal = signals::listen()?;
+        let mut hangups = signals::hangups()?;
         tokio::spawn(second_interrupt());
         context.place.check_socket()?;
         raise_descriptor_limit();
@@ -180,15 +186,28 @@ impl Up {
         let node = open(context, self.name.or_else(|| file.name.clone())).await?;
         let id = node.id().to_string();
         let metrics = self.metrics.or(file.metrics);
+        let mut config = file.clone();
         let client = context.serve(node, self.net.config(file)).await?;
         let metrics = match metrics {
             Some(at) => Some(context.serve_metrics(at).await?),
             None => None,
         };
-        print_started(context, id, created, metrics, self.watch.as_deref())?;
+        print_started(context, id, created, metrics, self.watch.is_some())?;
         sd_notify::ready();
         let watchdog = tokio::spawn(sd_notify::watch(client.clone()));
-        let ended = follow(self.watch, client, signal, context).await;
+        let ended = {
+            let (store, json) = (context.store.clone(), context.out.json);
+            let down = context.down_requested();
+            let mut following = pin!(follow(self.watch, store, json, client, signal, down));
+            loop {
+                tokio::select! {
+                    ended = &mut following => break ended,
+                    Some(()) = hangups.recv() => {
+                        reload(context, &mut config, self.metrics.is_some()).await;
+                    }
+                }
+            }
+        };
         watchdog.abort();
         sd_notify::stopping();
         ended
@@ -197,12 +216,13 @@ impl Up {
 
 // Prints the changes under `prefix`, if any, until the node is asked to stop.
 async fn follow(
-    prefix: Option<String>,
+    prefix: Option<OsString>,
+    store: String,
+    json: bool,
     client: Client,
     signal: impl Future,
-    context: &Context,
+    down: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    let down = context.down_requested();
     let Some(prefix) = prefix else {
         tokio::select! {
             _name = signal => {}
@@ -210,8 +230,9 @@ async fn follow(
         }
         return Ok(());
     };
-    let mut follow = Follow::new(client, watch::request(context.store.clone(), prefix));
-    let mut out = Output::new(context.out.json);
+    let prefix = prefix.into_vec().into();
+    let mut follow = Follow::new(client, watch::request(store, prefix));
+    let mut out = Output::new(json);
     // On a thread of its own: writes to a paused terminal block, and must not delay the stop.
     let runtime = tokio::runtime::Handle::current();
     let mut stream = tokio::task::spawn_blocking(move || {
@@ -225,6 +246,55 @@ async fn follow(
             result.map_err(|error| Failure::failed("watch", error.to_string()))?
         }
     }
+}
+
+// Reads config.toml and hooks.toml again. `config` has the settings that count now; `has_flag`: the
+// address of the metrics was given with a flag, which overrides the file.
+async fn reload(context: &mut Context, config: &mut FileConfig, has_flag: bool) {
+    match FileConfig::read(&context.place.data_dir) {
+        Ok(read) => {
+            if read.metrics != config.metrics && !has_flag {
+                change_metrics(context, config, read.metrics).await;
+            }
+            let later = [
+                ("name", read.name != config.name),
+                ("bind", read.bind != config.bind),
+                ("mdns", read.mdns != config.mdns),
+                ("relay", read.relay != config.relay),
+            ];
+            let later = later.into_iter().filter(|(_, differs)| *differs);
+            let later = later.map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            if !later.is_empty() {
+                let text = format!("config.toml: {later} will change at the next start");
+                context.out.notice("config_later", &text);
+            }
+        }
+        Err(error) => {
+            let text = format!("{error}; the settings stay as they were");
+            context.out.notice("config_file", &text);
+        }
+    }
+    if let Some(broken) = context.reload_hooks().await {
+        let text = format!("{}; the hooks run as before", harmless(&broken));
+        context.out.notice("hooks_file", &text);
+    }
+    context
+        .out
+        .notice("reloaded", "config.toml and hooks.toml were read again");
+}
+
+// Serves the metrics at another address, or no longer.
+async fn change_metrics(context: &mut Context, config: &mut FileConfig, to: Option<SocketAddr>) {
+    match to {
+        None => context.stop_metrics(),
+        Some(at) => {
+            if let Err(failure) = context.serve_metrics(at).await {
+                let text = format!("{}; metrics are served as before", failure.message);
+                return context.out.notice("metrics", &text);
+            }
+        }
+    }
+    config.metrics = to;
 }
 
 /// Opens the node, or creates it with `name`. Waits while a short command has it open; fails if
@@ -256,7 +326,7 @@ fn print_started(
     node: String,
     created: bool,
     metrics: Option<SocketAddr>,
-    watch: Option<&str>,
+    watches: bool,
 ) -> Result<(), Failure> {
     let data_dir = context.place.data_dir.display().to_string();
     let socket = context.place.socket().display().to_string();
@@ -284,9 +354,9 @@ fn print_started(
         out.line(&format!("metrics http://{at}/metrics"))?;
     }
     out.line("next    in another terminal: lattice put /hello world")?;
-    out.line(match watch {
-        Some(_) => "stop    Ctrl-C, or `lattice down`; changes follow",
-        None => "stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`",
+    out.line(match watches {
+        true => "stop    Ctrl-C, or `lattice down`; changes follow",
+        false => "stop    Ctrl-C, or `lattice down`; see changes with `lattice watch /`",
     })?;
     out.flush()
 }

@@ -21,7 +21,8 @@ Examples:
   lattice verify --json
   lattice verify --lines --author 5b1e...c0 < audit.jsonl    with no node and no store")]
 pub(crate) struct Verify {
-    /// Check lines of `watch --json --proof` on stdin instead; --store must then be a UUID
+    /// Check lines of `watch --json --proof` on stdin instead; --store must then be a UUID. Lines of
+    /// kinds that nobody signs (expire, retract, gap, progress) are counted apart, not checked
     #[arg(long)]
     pub(crate) lines: bool,
     /// With --lines: accept only lines signed by this author (64 hex digits); may be repeated

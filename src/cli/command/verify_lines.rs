@@ -25,7 +25,7 @@ use crate::cli::{
     command::verify::Verify,
     exit::{Exit, Failure},
     global::Global,
-    output::print::{Output, escape},
+    output::print::{Output, harmless},
 };
 
 /// Checks the lines of stdin; prints the false ones, and for each author how many are signed.
@@ -69,8 +69,10 @@ enum Verdict {
     Good(Author, StoreId),
     /// The change has no proof, which is allowed.
     Missing,
-    /// The line is not a change.
-    NoChange,
+    /// The line is of this kind, which nobody signs: what a node saw, and no author wrote.
+    Unsigned(&'static str),
+    /// The line is empty.
+    Empty,
     /// The line is false, for this reason.
     False(String),
 }
@@ -91,7 +93,7 @@ impl Rules {
 
     fn judge(&self, line: Result<Vec<u8>, TooLong>) -> Verdict {
         let judged = match line {
-            Ok(line) if line.iter().all(u8::is_ascii_whitespace) => Ok(Verdict::NoChange),
+            Ok(line) if line.iter().all(u8::is_ascii_whitespace) => Ok(Verdict::Empty),
             Ok(line) => self.judge_line(&line),
             Err(TooLong) => Err(format!("it has more than {LINE_BYTES_MAX} bytes")),
         };
@@ -106,11 +108,16 @@ impl Rules {
             "delete" => Kind::Delete,
             "expire" => Kind::Expire,
             "retract" => Kind::Retract,
-            // A damaged value has none to check: the watch says that it could not be read.
-            "caught_up" | "progress" | "gap" | "damaged" => return Ok(Verdict::NoChange),
-            other => return Err(format!("its type {other:?} is unknown")),
+            other => {
+                let marker = MARKERS.into_iter().find(|marker| *marker == other);
+                let unknown = || format!("its type {other:?} is unknown");
+                return marker.map(Verdict::Unsigned).ok_or_else(unknown);
+            }
         };
         let Some(proof) = line.proof.take() else {
+            if matches!(kind, Kind::Expire | Kind::Retract) {
+                return Ok(Verdict::Unsigned(kind.name()));
+            }
             return match self.allow_missing {
                 true => Ok(Verdict::Missing),
                 false => Err(match &line.proof_missing {
@@ -257,8 +264,8 @@ struct Report {
     good: BTreeMap<(Author, StoreId), u64>,
     // Accepted changes without a proof.
     missing: u64,
-    // Lines that are not changes.
-    others: u64,
+    // Lines that nobody signs, by kind.
+    unsigned: BTreeMap<&'static str, u64>,
     // False lines.
     wrong: u64,
 }
@@ -274,10 +281,11 @@ impl Report {
                 self.missing += 1;
                 return Ok(());
             }
-            Verdict::NoChange => {
-                self.others += 1;
+            Verdict::Unsigned(kind) => {
+                *self.unsigned.entry(kind).or_default() += 1;
                 return Ok(());
             }
+            Verdict::Empty => return Ok(()),
             Verdict::False(what) => what,
         };
         self.wrong += 1;
@@ -285,7 +293,7 @@ impl Report {
             let r#type = "false";
             out.object(&FalseLine { r#type, line, what })?;
         } else {
-            out.line(&format!("line {line}: {}", escape(what.as_bytes())))?;
+            out.line(&format!("line {line}: {}", harmless(&what)))?;
         }
         out.flush()
     }
@@ -310,9 +318,18 @@ impl Report {
             out.object(&Checked {
                 r#type: "checked",
                 missing: self.missing,
-                others: self.others,
+                unsigned: self.unsigned,
                 r#false: self.wrong,
             })?;
+        } else if !self.unsigned.is_empty() {
+            let kinds = self
+                .unsigned
+                .iter()
+                .map(|(kind, lines)| format!("{lines} {kind}"));
+            let kinds = kinds.collect::<Vec<_>>().join(", ");
+            out.line(&format!(
+                "not signed by anybody, only seen by a node: {kinds}"
+            ))?;
         }
         out.flush()?;
         let message = match self.wrong {
@@ -350,10 +367,13 @@ struct Checked {
     r#type: &'static str,
     /// Accepted changes without a proof; 0 without `--allow-missing`.
     missing: u64,
-    /// Lines that are not changes.
-    others: u64,
+    /// Number of lines of each kind that nobody signs, such as `expire` and `gap`.
+    unsigned: BTreeMap<&'static str, u64>,
     r#false: u64,
 }
+
+/// Types of lines that are no changes. A damaged value is none: it could not be read.
+const MARKERS: [&str; 4] = ["caught_up", "progress", "gap", "damaged"];
 
 /// Bytes of a line: a proof in base64, and a value of which each byte is escaped with six
 /// characters.
@@ -424,7 +444,7 @@ mod tests {
                     true
                 }
                 Verdict::Missing => panic!("a proof is asked for"),
-                Verdict::NoChange | Verdict::False(_) => false,
+                Verdict::Unsigned(_) | Verdict::Empty | Verdict::False(_) => false,
             }
         });
     }

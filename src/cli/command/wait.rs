@@ -1,14 +1,21 @@
 //! `wait`: waits until the node meets conditions, for scripts.
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
 use clap::Args;
 use lattice::{api::client::Client, wire::api};
 use serde::Serialize;
 
 use crate::cli::{
     exit::{Exit, Failure},
-    input::time::{millis, parse_duration},
+    input::{
+        key::KeyFlags,
+        time::{millis, parse_duration},
+    },
     output::print::escape,
     session::{self, Context},
 };
@@ -33,7 +40,9 @@ pub(crate) struct Wait {
     peers: Option<usize>,
     /// Until this key has a value; may be repeated
     #[arg(long = "key", value_name = "KEY")]
-    keys: Vec<String>,
+    keys: Vec<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Give up after this long, with exit 8, and report what is missing
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -42,10 +51,11 @@ pub(crate) struct Wait {
 impl Wait {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let began = Instant::now();
+        let keys = self.flags.keys(self.keys.clone())?;
         let mut client = None;
         loop {
             // A node that hangs counts as not running.
-            let check = self.check(context, &mut client);
+            let check = self.check(context, &keys, &mut client);
             let missing = match tokio::time::timeout(CHECK_MAX, check).await {
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(missing))) => missing,
@@ -71,6 +81,7 @@ impl Wait {
     async fn check(
         &self,
         context: &Context,
+        keys: &[Bytes],
         client: &mut Option<Client>,
     ) -> Result<Option<String>, Failure> {
         if client.is_none() {
@@ -80,14 +91,14 @@ impl Wait {
             let dir = context.place.data_dir.display();
             return Ok(Some(format!("no node is running on {dir}")));
         };
-        for key in &self.keys {
+        for key in keys {
             let request = api::GetRequest {
                 store: context.store.clone(),
-                key: key.clone().into(),
+                key: key.clone(),
                 at_ms: None,
             };
             if client.get(request).await?.into_inner().item.is_none() {
-                return Ok(Some(format!("{} has no value", escape(key.as_bytes()))));
+                return Ok(Some(format!("{} has no value", escape(key))));
             }
         }
         let peers = client.list_peers(api::ListPeersRequest {}).await?;
@@ -100,7 +111,14 @@ impl Wait {
     fn missing_peers(&self, peers: &[api::Peer]) -> Option<String> {
         let online = peers.iter().filter(|peer| peer.online).count();
         let wanted = self.peers.filter(|wanted| online < *wanted)?;
-        Some(format!("{online} of {wanted} members are connected"))
+        let members = if online == 1 {
+            "member is"
+        } else {
+            "members are"
+        };
+        Some(format!(
+            "{online} other {members} connected, and --peers waits for {wanted}"
+        ))
     }
 
     fn missing_entries(&self, peers: &[api::Peer]) -> Option<String> {

@@ -15,12 +15,13 @@ use crate::cli::{
     input::{
         author,
         key::KeyFlags,
-        time::{When, brief, parse_duration, parse_when},
+        time::{When, brief, parse_duration, parse_past, parse_when},
     },
     output::{
         event,
         object::{incomplete, short},
-        print::{Output, escape, shorten, stderr_line, stdout_closed},
+        print::{Output, escape, harmless, shorten, stderr_line, stdout_closed},
+        tsv,
     },
     reconnect::Backoff,
     session::Context,
@@ -31,6 +32,10 @@ use crate::cli::{
 /// Prints the current state first, then every change, each once. If the node disconnects, waits for
 /// it and goes on from the last position. If history is missing, prints a `gap` and the state
 /// again.
+///
+/// `(late)` marks a change over which a newer one of its key was already known here: it is history,
+/// and not what reads return. `!conflict` marks a key that was written in several places at once; see
+/// `lattice heads`. An `expire` line has the time at which the value expired.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["subscribe", "sub"], after_help = "\
 Examples:
@@ -68,11 +73,11 @@ pub(crate) struct Watch {
     /// With --after: wait for entries of the cursor that this node is missing
     #[arg(long, requires = "after")]
     wait: bool,
-    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    /// Begin with changes written since: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: Option<When>,
     /// Begin with changes that arrived here since, whenever they were written; times as for --since
-    #[arg(long, value_name = "TIME", value_parser = parse_when, conflicts_with = "since")]
+    #[arg(long, value_name = "TIME", value_parser = parse_past, conflicts_with = "since")]
     arrived_since: Option<When>,
     /// Only changes written until then; ends once that time has passed and they are printed
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
@@ -92,6 +97,9 @@ pub(crate) struct Watch {
     /// Print a cursor with every change, even within an entry
     #[arg(long)]
     cursors: bool,
+    /// Print puts and deletes as lines that `put --stdin` reads, and nothing else
+    #[arg(long, conflicts_with_all = ["keys_only", "cursors", "proof"])]
+    tsv: bool,
     /// With --json: add to each put and delete its entry, as the author signed it
     #[arg(long, conflicts_with = "keys_only")]
     proof: bool,
@@ -134,6 +142,7 @@ impl Watch {
         let mut follow = Follow {
             reconnects: is_connected && !self.no_reconnect,
             cursors,
+            tsv: self.tsv,
             count: self.count,
             until_caught_up: self.until_caught_up,
             ..Follow::new(client, self.request(context.store.clone(), author)?)
@@ -166,10 +175,8 @@ impl Watch {
         };
         let now_ms = Clock::system().now_ms();
         let bytes = |text: String| bytes::Bytes::from(text);
-        let prefixes = self.prefixes.into_iter();
-        let prefixes = prefixes.map(|prefix| self.flags.key(prefix));
         Ok(api::WatchRequest {
-            prefixes: prefixes.collect::<Result<_, _>>()?,
+            prefixes: self.flags.keys(self.prefixes)?,
             patterns: self.globs.into_iter().map(bytes).collect(),
             exact: self.exact,
             start: Some(match (self.after, self.since, self.arrived_since) {
@@ -192,7 +199,7 @@ impl Watch {
                 .collect(),
             conflicts_only: self.only.contains(&Only::Conflict),
             author,
-            ..request(store, String::new())
+            ..request(store, bytes::Bytes::new())
         })
     }
 }
@@ -200,10 +207,10 @@ impl Watch {
 /// Makes the request for all changes under `prefix`, after the state.
 ///
 /// It always asks for cursors, because the connection may break at any change.
-pub(crate) fn request(store: String, prefix: String) -> api::WatchRequest {
+pub(crate) fn request(store: String, prefix: bytes::Bytes) -> api::WatchRequest {
     api::WatchRequest {
         store,
-        prefix: prefix.into(),
+        prefix,
         start: Some(Start::Initial(true)),
         cursors: true,
         ..api::WatchRequest::default()
@@ -219,6 +226,8 @@ pub(crate) struct Follow {
     reconnects: bool,
     // Whether changes are printed with their cursor.
     cursors: bool,
+    // Whether only puts and deletes are printed, as lines of `put --stdin`.
+    tsv: bool,
     // Changes that are still to be printed; `None` means no limit.
     count: Option<u64>,
     until_caught_up: bool,
@@ -243,6 +252,7 @@ impl Follow {
             request,
             reconnects: false,
             cursors: false,
+            tsv: false,
             count: None,
             until_caught_up: false,
             has_printed: false,
@@ -325,8 +335,14 @@ impl Follow {
         if out.json {
             out.object(&to_object(&event, shown))?;
         } else if let Event::Damaged(it) = &event {
-            let (key, what) = (escape(&it.key), escape(it.what.as_bytes()));
+            let (key, what) = (escape(&it.key), harmless(&it.what));
             stderr_line(&format!("damaged: {key} cannot be read: {what}"));
+        } else if self.tsv {
+            match &event {
+                Event::Change(change) => tsv_line(change).map_or(Ok(()), |line| out.line(&line))?,
+                Event::Gap(gap) => out.notice("gap", &harmless(&gap.reason)),
+                Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {}
+            }
         } else if let Some(line) = to_line(&event, shown.filter(|_| self.cursors), out.columns()) {
             out.line(&line)?;
         }
@@ -397,7 +413,7 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
     let change = match event {
         Event::Change(change) => change,
         Event::Gap(gap) => {
-            let reason = escape(gap.reason.as_bytes());
+            let reason = harmless(&gap.reason);
             return Some(format!("-- gap: {reason}; the state follows --"));
         }
         Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {
@@ -407,10 +423,23 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
     Some(line(change, cursor, columns))
 }
 
+// Returns a change as a line that `put --stdin` reads; `None` if no write repeats it. The put of a
+// value that expired has its expiry.
+fn tsv_line(change: &api::Change) -> Option<String> {
+    match (change.kind.as_str(), &change.value) {
+        ("put", Some(value)) => Some(tsv::put(&change.key, value, change.expires_ms)),
+        ("delete", _) => Some(tsv::delete(&change.key)),
+        _view => None,
+    }
+}
+
 /// Returns a change as a line for people, shortened to `columns`.
 pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option<usize>) -> String {
     let entry = change.entry.clone().unwrap_or_default();
-    let time = brief(entry.wall_ms, Clock::system().now_ms());
+    // Nobody writes an expiry: it has the time at which the value expired.
+    let expired_ms = change.expires_ms.filter(|_| change.kind == "expire");
+    let at_ms = expired_ms.unwrap_or(entry.wall_ms);
+    let time = brief(at_ms, Clock::system().now_ms());
     let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
     if let Some(value) = &change.value {
         text.push_str("  ");

@@ -17,6 +17,14 @@ pub(crate) struct KeyFlags {
 }
 
 impl KeyFlags {
+    /// Returns the bytes of several keys or prefixes, each as `key` does.
+    pub(crate) fn keys(self, arguments: Vec<OsString>) -> Result<Vec<Bytes>, Failure> {
+        arguments
+            .into_iter()
+            .map(|argument| self.key(argument))
+            .collect()
+    }
+
     /// Returns the bytes of a key or prefix: those of the argument, which need not be UTF-8, or
     /// those that it encodes.
     pub(crate) fn key(self, argument: OsString) -> Result<Bytes, Failure> {

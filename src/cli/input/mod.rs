@@ -3,6 +3,7 @@
 pub(super) mod action_flags;
 pub(super) mod author;
 pub(super) mod confirm;
+pub(super) mod escape;
 pub(super) mod key;
 pub(super) mod lines;
 pub(super) mod net_flags;

@@ -157,7 +157,7 @@ impl Completing {
             prefix: word.to_owned().into(),
             keys_only: true,
             limit: KEYS_MAX,
-            at_ms: None,
+            ..api::ListRequest::default()
         };
         let list = async {
             let mut keys = Vec::new();

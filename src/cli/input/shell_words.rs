@@ -1,45 +1,87 @@
-//! Splits a line into words as a shell does, with quotes, double quotes and backslashes.
+//! Splits a line into words as a shell does, with quotes, double quotes and backslashes, and with
+//! `$'...'`, in which the escapes of printed keys are read: `get $'/raw\xff'`.
 
-/// The line ends inside a quote, or after a backslash.
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+
+use crate::cli::input::escape::{BadEscape, unescape};
+
+/// A line that is not a list of words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the line ends inside {0}")]
-pub(crate) struct Unfinished(pub(crate) char);
+pub(crate) enum BadLine {
+    /// The line ends inside a quote, or after a backslash.
+    #[error("the line ends inside {0}")]
+    Unfinished(char),
+    /// A `$'...'` has an unknown escape.
+    #[error("in $'...', {0}")]
+    Escape(#[from] BadEscape),
+}
 
 /// Returns the words of `line`.
-pub(crate) fn split(line: &str) -> Result<Vec<String>, Unfinished> {
+pub(crate) fn split(line: &str) -> Result<Vec<OsString>, BadLine> {
     let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = line.chars();
+    let mut word: Option<Vec<u8>> = None;
+    let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             c if c.is_whitespace() => words.extend(word.take()),
             '\'' | '"' => quoted(c, &mut chars, word.get_or_insert_default())?,
-            '\\' => word
-                .get_or_insert_default()
-                .push(chars.next().ok_or(Unfinished('\\'))?),
-            c => word.get_or_insert_default().push(c),
+            '$' if chars.peek() == Some(&'\'') => {
+                chars.next();
+                escaped(&mut chars, word.get_or_insert_default())?;
+            }
+            '\\' => {
+                let next = chars.next().ok_or(BadLine::Unfinished('\\'))?;
+                push(word.get_or_insert_default(), next);
+            }
+            c => push(word.get_or_insert_default(), c),
         }
     }
     words.extend(word);
-    Ok(words)
+    Ok(words.into_iter().map(OsString::from_vec).collect())
 }
 
 fn quoted(
     quote: char,
     chars: &mut impl Iterator<Item = char>,
-    word: &mut String,
-) -> Result<(), Unfinished> {
+    word: &mut Vec<u8>,
+) -> Result<(), BadLine> {
     while let Some(c) = chars.next() {
         match c {
             c if c == quote => return Ok(()),
-            '\\' if quote == '"' => match chars.next().ok_or(Unfinished(quote))? {
-                escaped @ ('"' | '\\') => word.push(escaped),
-                other => word.extend(['\\', other]),
+            '\\' if quote == '"' => match chars.next().ok_or(BadLine::Unfinished(quote))? {
+                escaped @ ('"' | '\\') => push(word, escaped),
+                other => {
+                    push(word, '\\');
+                    push(word, other);
+                }
             },
-            c => word.push(c),
+            c => push(word, c),
         }
     }
-    Err(Unfinished(quote))
+    Err(BadLine::Unfinished(quote))
+}
+
+// Reads the rest of a `$'...'`. A backslash before a quote takes it as it is, as in bash.
+fn escaped(chars: &mut impl Iterator<Item = char>, word: &mut Vec<u8>) -> Result<(), BadLine> {
+    let mut text = String::new();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                word.extend_from_slice(&unescape(text.as_bytes())?);
+                return Ok(());
+            }
+            '\\' => match chars.next().ok_or(BadLine::Unfinished('\''))? {
+                '\'' => text.push('\''),
+                other => text.extend(['\\', other]),
+            },
+            c => text.push(c),
+        }
+    }
+    Err(BadLine::Unfinished('\''))
+}
+
+fn push(word: &mut Vec<u8>, c: char) {
+    word.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
 #[cfg(test)]
@@ -56,20 +98,33 @@ mod tests {
             ["put", "/a", r#"say "hi"\n"#, ""]
         );
         assert_eq!(words(r"a\ b c'd'e"), ["a b", "cde"]);
+        assert_eq!(words(r"$5 a$ $'it\'s\\'"), ["$5", "a$", r"it's\"]);
         assert!(words("  ").is_empty());
-        assert_eq!(split("put 'a"), Err(Unfinished('\'')));
-        assert_eq!(split("put \\"), Err(Unfinished('\\')));
+        assert_eq!(split("put 'a"), Err(BadLine::Unfinished('\'')));
+        assert_eq!(split("put \\"), Err(BadLine::Unfinished('\\')));
+    }
+
+    /// A key with a NUL byte, or one that is not UTF-8, could not be typed.
+    #[test]
+    fn printed_keys_can_be_typed() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let key = b"/raw\xff\0\n'\\";
+        let printed = crate::cli::output::print::escape(key).replace('\'', r"\'");
+        let words = split(&format!("get $'{printed}'")).unwrap();
+        assert_eq!(words[1].as_bytes(), key);
+        assert_eq!(split(r"get $'\q'"), Err(BadLine::Escape(BadEscape)));
+        assert_eq!(split(r"get $'a"), Err(BadLine::Unfinished('\'')));
     }
 
     #[test]
     fn l9_any_line_is_words_or_a_mistake() {
-        let lines = ["put /a 'b c' \"d\\n\"", "get x\\ y # z", "''"];
+        let lines = ["put /a 'b c' \"d\\n\" $'\\xff'", "get x\\ y # z", "''"];
         fuzz(&Corpus::new(lines), |input| {
             let line = String::from_utf8_lossy(input);
             let Ok(words) = split(&line) else {
                 return false;
             };
-            let letters: usize = words.iter().map(String::len).sum();
+            let letters: usize = words.iter().map(|word| word.len()).sum();
             assert!(letters <= line.len() && words.len() <= line.len());
             true
         });

@@ -6,3 +6,4 @@ pub(super) mod health;
 pub(super) mod json;
 pub(super) mod object;
 pub(super) mod print;
+pub(super) mod tsv;

@@ -52,6 +52,26 @@ impl Key {
     }
 }
 
+/// The beginning that several keys have in common, printed by `list --delimiter`.
+#[derive(Serialize)]
+pub(crate) struct Prefix {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix_base64: Option<String>,
+}
+
+impl Prefix {
+    /// Converts the bytes of a prefix.
+    pub(crate) fn new(prefix: &[u8]) -> Self {
+        let (prefix, prefix_base64) = text_or_base64(Some(prefix));
+        Self {
+            prefix,
+            prefix_base64,
+        }
+    }
+}
+
 /// A value that may be absent.
 #[derive(Serialize)]
 pub(crate) struct Value {

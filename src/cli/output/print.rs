@@ -109,9 +109,12 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
             exit_code: failure.exit as u8,
         }));
     } else {
-        stderr_line(&format!("error: {}", failure.message));
+        stderr_line(&format!(
+            "error: {}",
+            escape_lines(failure.message.as_bytes())
+        ));
         if !failure.hint.is_empty() {
-            stderr_line(&format!("hint: {}", failure.hint));
+            stderr_line(&format!("hint: {}", escape_lines(failure.hint.as_bytes())));
         }
     }
     failure.exit.into()
@@ -138,41 +141,53 @@ pub(crate) fn sources(error: &dyn Error) -> String {
     text
 }
 
-/// Makes bytes safe to show on one line: escapes invalid UTF-8 and unprintable characters.
+/// Writes a key or a value on one line, so that `unescape` returns the same bytes.
+///
+/// A backslash is `\\`, a newline `\n`, a tab `\t`, a carriage return `\r`. Each byte that is not
+/// UTF-8, or is part of an unprintable character, is `\xNN`. The `$'...'` of a shell reads the same.
 pub(crate) fn escape(bytes: &[u8]) -> Cow<'_, str> {
+    escaped(bytes, |c| c != '\\' && is_harmless(c))
+}
+
+/// Makes a text for people safe to show on one line: as `escape`, but a backslash stays as it is.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text.as_bytes(), is_harmless)
+}
+
+/// Like [`harmless`], but keeps newlines and tabs, for a value that is printed alone.
+pub(crate) fn escape_lines(bytes: &[u8]) -> String {
+    let is_kept = |c| matches!(c, '\n' | '\t') || is_harmless(c);
+    escaped(bytes, is_kept).into_owned()
+}
+
+fn escaped(bytes: &[u8], is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     if let Ok(text) = str::from_utf8(bytes)
-        && text.chars().all(is_harmless)
+        && text.chars().all(&is_kept)
     {
         return text.into();
     }
+    let hex = |safe: &mut String, byte: &u8| {
+        write!(safe, "\\x{byte:02x}").expect("a string takes every write");
+    };
     let mut safe = String::with_capacity(bytes.len() + 16);
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if is_harmless(c) {
-                safe.push(c);
-            } else {
-                safe.extend(c.escape_default());
+            match c {
+                c if is_kept(c) => safe.push(c),
+                '\\' => safe.push_str("\\\\"),
+                '\n' => safe.push_str("\\n"),
+                '\t' => safe.push_str("\\t"),
+                '\r' => safe.push_str("\\r"),
+                c => {
+                    let mut bytes = [0; 4];
+                    let bytes = c.encode_utf8(&mut bytes).as_bytes();
+                    bytes.iter().for_each(|byte| hex(&mut safe, byte));
+                }
             }
         }
-        for byte in chunk.invalid() {
-            write!(safe, "\\x{byte:02x}").expect("a string takes every write");
-        }
+        chunk.invalid().iter().for_each(|byte| hex(&mut safe, byte));
     }
     safe.into()
-}
-
-/// Like [`escape`], but keeps newlines and tabs, for a value that is printed alone.
-pub(crate) fn escape_lines(bytes: &[u8]) -> String {
-    let parts = bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\t'));
-    let mut safe = String::with_capacity(bytes.len());
-    for part in parts {
-        match part {
-            [text @ .., b'\n'] => safe.push_str(&(escape(text) + "\n")),
-            [text @ .., b'\t'] => safe.push_str(&(escape(text) + "\t")),
-            text => safe.push_str(&escape(text)),
-        }
-    }
-    safe
 }
 
 /// Shortens `text` to `columns` characters; an ellipsis marks the omitted rest.
@@ -202,13 +217,14 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(escape(b"plain \xc3\xa9"), "plain é");
-        assert_eq!(escape(b"\x1b[31mred\n"), "\\u{1b}[31mred\\n");
-        assert_eq!(escape(b"\xff\x00a"), "\\xff\\u{0}a");
+        assert_eq!(escape(b"\x1b[31mred\n\t\r"), "\\x1b[31mred\\n\\t\\r");
+        assert_eq!(escape(b"\xff\x00a\\n"), "\\xff\\x00a\\\\n");
         assert_eq!(
             escape("\u{9b}31m \u{202e}".as_bytes()),
-            "\\u{9b}31m \\u{202e}"
+            "\\xc2\\x9b31m \\xe2\\x80\\xae"
         );
-        assert_eq!(escape_lines(b"a\n\tb\x07\n"), "a\n\tb\\u{7}\n");
+        assert_eq!(harmless("a\\n\n"), "a\\n\\n");
+        assert_eq!(escape_lines(b"a\n\tb\x07\\\n"), "a\n\tb\\x07\\\n");
     }
 
     #[test]

@@ -22,6 +22,6 @@ pub use change_ref::{ChangeId, ChangeRef};
 pub use delivery_id::DeliveryId;
 pub use error::AckError;
 pub use outstanding::Outstanding;
-pub use place::{Counts, DeadLetter, DeathReason, Given, Place, State};
+pub use place::{Counts, DeadLetter, DeathReason, Given, Place, State, Waits};
 pub use row::{ConsumerRow, decode_change, decode_consumer, encode_change, encode_consumer};
 pub use rules::Rules;

@@ -19,7 +19,7 @@ use crate::{
         change_ref::{ChangeId, ChangeRef},
         delivery_id::DeliveryId,
         error::AckError,
-        place::{Counts, DeadLetter, DeathReason, Given, Place, State},
+        place::{Counts, Dead, DeadLetter, DeathReason, Given, Item, Place, State, Waits},
         rules::Rules,
     },
 };
@@ -62,20 +62,6 @@ pub struct Outstanding {
     touched: BTreeSet<u64>,
     // Numbers that have a row in the file.
     saved: BTreeSet<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Item {
-    id: ChangeId,
-    change: ChangeRef,
-    attempts: u32,
-    state: State,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Dead {
-    id: ChangeId,
-    letter: DeadLetter,
 }
 
 impl Outstanding {
@@ -374,6 +360,23 @@ impl Outstanding {
         })
     }
 
+    /// Changes the rules. Changes that are with takers keep their deadline.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Returns the outstanding changes, by number, each with the reason why it is not given out now.
+    pub fn waits(&self) -> impl Iterator<Item = Waits> {
+        let first = |item: &Item| self.lanes.get(&item.change.key)?.first().copied();
+        let items = self.changes.iter();
+        items.map(move |(number, item)| item.waits(first(item) == Some(*number)))
+    }
+
+    /// True when a change can be taken at once, unless delivery is paused.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Returns the number of outstanding changes.
     pub fn len(&self) -> usize {
         self.changes.len()
@@ -408,11 +411,8 @@ impl Outstanding {
 
     // Removes a change that was acknowledged.
     fn finish(&mut self, number: u64, id: DeliveryId) {
-        let item = self.remove(number);
-        assert!(
-            item.is_some_and(|item| item.id == id.change),
-            "O1: {id} was found, so its change is outstanding"
-        );
+        let is_it = self.remove(number).is_some_and(|item| item.id == id.change);
+        assert!(is_it, "O1: {id} was found, so its change is outstanding");
     }
 
     // O4: position and changes are saved together, so a missing row loses a change, and an extra

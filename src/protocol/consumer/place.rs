@@ -1,6 +1,9 @@
 //! The place of a consumer's change: waiting, with a taker, dead, or finished.
 
-use crate::protocol::consumer::{change_ref::ChangeRef, delivery_id::DeliveryId};
+use crate::protocol::consumer::{
+    change_ref::{ChangeId, ChangeRef},
+    delivery_id::DeliveryId,
+};
 
 /// The place of a consumer's change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,50 @@ impl State {
         due_ms: 0,
         late: false,
     };
+}
+
+/// An outstanding change, and why no taker gets it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// The change.
+    pub change: ChangeRef,
+    /// Id of the last attempt; with attempt 0 before the first one.
+    pub id: DeliveryId,
+    /// Whether a taker has it, and when that changes.
+    pub state: State,
+    /// True: an earlier change of its key is not finished yet.
+    pub behind: bool,
+}
+
+/// An outstanding change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) id: ChangeId,
+    pub(super) change: ChangeRef,
+    pub(super) attempts: u32,
+    pub(super) state: State,
+}
+
+impl Item {
+    /// Returns why it is not given out now. `is_first`: no change of its key is before it.
+    pub(super) fn waits(&self, is_first: bool) -> Waits {
+        Waits {
+            change: self.change.clone(),
+            id: DeliveryId {
+                change: self.id,
+                attempt: self.attempts,
+            },
+            state: self.state,
+            behind: !is_first,
+        }
+    }
+}
+
+/// A change that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dead {
+    pub(super) id: ChangeId,
+    pub(super) letter: DeadLetter,
 }
 
 /// Why a change became a dead letter.

@@ -405,6 +405,44 @@ fn attempt_is_answered_once() {
 }
 
 #[test]
+fn outstanding_changes_say_what_they_wait_for() {
+    let mut all = Outstanding::new(rules(None));
+    assert!(all.is_empty() && !all.is_ready());
+    for (number, key) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
+        all.feed(change(number, key));
+    }
+    let first = all.take(0, true).unwrap().id;
+    let second = all.take(0, false).unwrap().id;
+    assert_eq!(all.nack(second, Some(40), 0), Ok(()));
+    let taken = State::Taken {
+        deadline_ms: ACK_WAIT_MS,
+        detached: true,
+    };
+    let later = State::Waiting {
+        due_ms: 40,
+        late: false,
+    };
+    let waits: Vec<_> = all
+        .waits()
+        .map(|it| (it.change.entry.seq, it.id.attempt, it.state, it.behind))
+        .collect();
+    assert_eq!(
+        waits,
+        [
+            (1, 1, taken, false),
+            (2, 0, State::AT_ONCE, true),
+            (3, 1, later, false),
+            (4, 0, State::AT_ONCE, false),
+        ]
+    );
+    assert!(all.is_ready());
+    // Fewer attempts also count for a change that is with a taker.
+    all.set_rules(rules(Some(1)));
+    assert_eq!(all.nack(first, None, 0), Ok(()));
+    assert_eq!(all.dead().len(), 1);
+}
+
+#[test]
 fn only_detached_takers_outlive_a_restart() {
     let mut all = Outstanding::new(rules(None));
     all.feed(change(1, 1));

@@ -8,17 +8,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio_stream::Stream;
 
 use crate::{
     limits::CONSUMER_NAME_CHARS_MAX,
-    protocol::consumer::{DeadLetter, DeathReason, DeliveryId},
+    protocol::consumer::{DeadLetter, DeathReason, DeliveryId, Waits},
     store::{
         Shared, WatchError,
         consumers::{
-            Claim, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerStatus, Delivery,
-            delivery, feeder, host::Host, live::Live, options::difference, saver::Saver,
+            Claim, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerStatus,
+            Delivery, delivery, feeder, host::Host, live::Live, options::difference, saver::Saver,
         },
         watch::{log_source::LogSource, position::Position},
     },
@@ -30,7 +29,7 @@ use crate::{
 /// `create` must be called once, first: without it the other methods return `Unknown`. Takers call
 /// `next` (or `try_next`, or the stream of `deliveries`) and answer each `Delivery` through its own
 /// methods; `ack`, `nack`, `term` and `extend` answer by id, for a taker in another process.
-/// `show`, `pause`, `resume`, `reset`, `set_prefixes`, `delete` and the methods that begin with
+/// `show`, `outstanding`, `pause`, `resume`, `reset`, `set`, `delete` and the methods that begin with
 /// `dead` manage the consumer, at any time; they return when the change is durable. An answer is
 /// not durable when its call returns; `flush` waits for that.
 #[derive(Debug, Clone)]
@@ -197,22 +196,25 @@ impl Consumer {
         saver.flush().await
     }
 
-    /// Selects keys that begin with one of `prefixes`, from the current position on. Changes that
-    /// were read ahead before are still delivered, whether they match or not.
+    /// Changes options in place. Nothing that is outstanding is lost.
     ///
     /// # Errors
     /// `Option`; like `show`; `DamagedConsumer`.
-    pub async fn set_prefixes(&self, prefixes: Vec<Bytes>) -> Result<(), ConsumerError> {
-        let options = ConsumerOptions {
-            prefixes,
-            ..ConsumerOptions::default()
-        };
-        options.check()?;
+    pub async fn set(&self, changes: ConsumerChanges) -> Result<(), ConsumerError> {
         let (saver, live) = self.find().await?;
-        if live.set_prefixes(options.prefixes)? {
+        if live.set(changes)? {
             feeder::start(&live);
         }
         saver.flush().await
+    }
+
+    /// Returns the first outstanding changes, at most `max`, oldest first, with the reason why each
+    /// is not given out now.
+    ///
+    /// # Errors
+    /// Like `show`.
+    pub async fn outstanding(&self, max: usize) -> Result<Vec<Waits>, ConsumerError> {
+        self.find().await?.1.waits(max)
     }
 
     /// Removes the consumer with its changes and dead letters. Takers that wait get `Unknown`.

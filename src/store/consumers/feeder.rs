@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Starts a feeder of `live`, in place of the one that `reset` or `set_prefixes` aborted.
+/// Starts a feeder of `live`, in place of the one that `reset` or `set` aborted.
 pub(super) fn start(live: &Arc<Live>) {
     let epoch = live.lock().epoch();
     let feeder = live.shared.runtime.spawn(run(Arc::clone(live), epoch));

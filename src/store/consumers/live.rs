@@ -6,21 +6,25 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
     limits::{CONSUMER_AHEAD_BYTES_MAX, DRIFT_MS_MAX},
     protocol::{
         change::Change,
-        consumer::{ChangeRef, ConsumerRow, DeathReason, DeliveryId, Given, Outstanding, Place},
+        consumer::{
+            ChangeRef, ConsumerRow, DeathReason, DeliveryId, Given, Outstanding, Place, Waits,
+        },
         frontier::MissingRange,
     },
     store::{
         Shared,
         consumers::{
-            ConsumerError, ConsumerOptions, ConsumerState, ConsumerStatus, bell::Bell,
-            file::Stored, options::millis,
+            ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerState, ConsumerStatus, Idle,
+            ahead::{compact, memory_bytes},
+            bell::Bell,
+            file::Stored,
+            options::millis,
         },
         watch::position::{Position, moved_back},
     },
@@ -30,7 +34,7 @@ use crate::{
 ///
 /// `new` and `restore` make it; the caller then starts the feeder. From then on the feeder calls
 /// `feed` (or `stop`, `set_lacks`), takers call `take` and then one of `ack`, `nack`, `term` and
-/// `extend`, and the saver calls `take_dirty`, all in any order. `reset` and `set_prefixes` begin a
+/// `extend`, and the saver calls `take_dirty`, all in any order. `reset` and `set` of prefixes begin a
 /// new epoch: they end the feeder, and the caller starts the next one. After `end` every call
 /// returns its error.
 #[derive(Debug)]
@@ -338,18 +342,22 @@ impl Live {
         })
     }
 
-    /// Selects only keys that begin with one of `prefixes` from now on; changes that were fed stay.
-    /// If this returns true, the caller then starts a feeder.
+    /// Changes options; changes that were fed stay. If this returns true, other keys are selected,
+    /// and the caller then starts a feeder.
     ///
     /// # Errors
-    /// The reason why the consumer has ended; `DamagedConsumer`.
-    pub(super) fn set_prefixes(&self, prefixes: Vec<Bytes>) -> Result<bool, ConsumerError> {
+    /// `Option`; the reason why the consumer has ended; `DamagedConsumer`.
+    pub(super) fn set(&self, changes: ConsumerChanges) -> Result<bool, ConsumerError> {
         self.change(|state| {
             self.check_damage(state)?;
-            if state.row.prefixes == prefixes {
+            let options = ConsumerOptions::changed(&state.row, changes);
+            options.check()?;
+            state.row.rules = options.rules();
+            state.outstanding.set_rules(options.rules());
+            if state.row.prefixes == options.prefixes {
                 return Ok(false);
             }
-            state.row.prefixes = prefixes;
+            state.row.prefixes = options.prefixes;
             state.epoch += 1;
             if let Some(feeder) = state.feeder.take() {
                 feeder.abort();
@@ -414,7 +422,21 @@ impl Live {
             redelivered: counts.redelivered,
             dead: state.outstanding.dead().len(),
             last_seen_ms: Some(state.row.last_seen_ms).filter(|ms| *ms > 0),
+            idle: idle(&state.outstanding),
+            next_due_ms: state.outstanding.next_due_ms(),
         })
+    }
+
+    /// Returns the first outstanding changes, at most `max`, with the reason why each is not given
+    /// out now.
+    ///
+    /// # Errors
+    /// The reason why the consumer has ended.
+    pub(super) fn waits(&self, max: usize) -> Result<Vec<Waits>, ConsumerError> {
+        self.tick(self.shared.now_ms());
+        let state = self.lock();
+        state.check_over()?;
+        Ok(state.outstanding.waits().take(max).collect())
     }
 
     // Takes back changes that were not acknowledged in time.
@@ -554,26 +576,18 @@ impl LiveState {
     }
 }
 
+fn idle(outstanding: &Outstanding) -> Option<Idle> {
+    match outstanding {
+        it if it.is_paused() => Some(Idle::Paused),
+        it if it.is_ready() => None,
+        it if it.is_empty() => Some(Idle::Empty),
+        it if it.room() == 0 => Some(Idle::Full),
+        _rest => Some(Idle::Busy),
+    }
+}
+
 fn is_of(row: &ConsumerRow, shared: &Shared) -> bool {
     row.position
         .as_ref()
         .is_none_or(|position| position.store == shared.id)
-}
-
-// Returns the change with copies of key and value: slices would keep the whole entry in memory.
-fn compact(change: Arc<Change>) -> Arc<Change> {
-    if change.op_count < 2 {
-        return change;
-    }
-    Arc::new(Change {
-        key: Bytes::copy_from_slice(&change.key),
-        value: change.value.as_deref().map(Bytes::copy_from_slice),
-        ..Change::clone(&change)
-    })
-}
-
-// Returns roughly the bytes that a change takes in memory.
-fn memory_bytes(change: &Change) -> usize {
-    let value = change.value.as_ref().map_or(0, Bytes::len);
-    size_of::<Change>() + change.key.len() + value
 }

@@ -14,6 +14,7 @@
 //! is promised: if a taker dies after its work and before its acknowledgement is durable, another
 //! taker repeats the work.
 
+mod ahead;
 mod bell;
 mod consumer;
 mod consumers;
@@ -30,4 +31,6 @@ pub use consumer::{Consumer, Deliveries};
 pub(super) use consumers::Consumers;
 pub use delivery::{Claim, Delivery};
 pub use error::ConsumerError;
-pub use options::{ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus};
+pub use options::{
+    ConsumerChanges, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus, Idle,
+};

@@ -17,7 +17,7 @@ use crate::{
     store::consumers::ConsumerError,
 };
 
-/// Options of a consumer, fixed when it is made; only its prefixes can be changed later.
+/// Options of a consumer. All but its start can be changed later, with `Consumer::set`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerOptions {
     /// Where the consumer begins. Default: `Now`.
@@ -56,6 +56,36 @@ pub enum ConsumerStart {
         /// Inclusive, ms since 1970.
         ms: u64,
     },
+}
+
+/// Options of a consumer to change; `None` leaves one as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsumerChanges {
+    /// As in `ConsumerOptions`. It counts for changes that are taken from now on.
+    pub ack_wait: Option<Duration>,
+    /// As in `ConsumerOptions`, also for changes that were tried before.
+    pub max_deliver: Option<Option<u32>>,
+    /// As in `ConsumerOptions`. If more changes are outstanding, no further ones are read until
+    /// fewer are.
+    pub max_in_flight: Option<usize>,
+    /// As in `ConsumerOptions`. It counts for attempts that fail from now on.
+    pub backoff: Option<Vec<Duration>>,
+    /// As in `ConsumerOptions`, from the current position on: changes that were read before are still
+    /// delivered.
+    pub prefixes: Option<Vec<Bytes>>,
+}
+
+/// The reason why a taker gets no change now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// The consumer is paused.
+    Paused,
+    /// `max_in_flight` changes are outstanding, and each is with a taker or comes again later.
+    Full,
+    /// Each outstanding change is with a taker or comes again later, and nothing else was written.
+    Busy,
+    /// Nothing is outstanding, and nothing matching was written.
+    Empty,
 }
 
 /// Activity of a consumer.
@@ -105,6 +135,11 @@ pub struct ConsumerStatus {
     pub redelivered: u64,
     /// Number of dead letters.
     pub dead: usize,
+    /// Reason why a taker gets no change now. `None`: it gets one, or `state` has the reason.
+    pub idle: Option<Idle>,
+    /// Next time at which an outstanding change comes again or is taken back, ms since 1970; `None`:
+    /// no change waits for a time.
+    pub next_due_ms: Option<u64>,
     /// Time when a taker last took or answered a change, ms since 1970; `None`: never.
     pub last_seen_ms: Option<u64>,
 }
@@ -139,12 +174,7 @@ impl ConsumerOptions {
         let (since_authored_ms, since_arrived_ms) = self.from.since();
         ConsumerRow {
             prefixes: self.prefixes.clone(),
-            rules: Rules {
-                ack_wait_ms: millis(self.ack_wait),
-                max_deliver: self.max_deliver,
-                max_in_flight: self.max_in_flight,
-                backoff_ms: self.backoff.iter().copied().map(millis).collect(),
-            },
+            rules: self.rules(),
             created_ms: now_ms,
             paused: false,
             position: None,
@@ -153,6 +183,33 @@ impl ConsumerOptions {
             counts: Counts::default(),
             last_seen_ms: 0,
             stopped: None,
+        }
+    }
+
+    /// Returns the options of a consumer, with `changes` made to them.
+    pub(super) fn changed(row: &ConsumerRow, changes: ConsumerChanges) -> Self {
+        let duration = |ms: &u64| Duration::from_millis(*ms);
+        let rules = &row.rules;
+        let old_backoff = || rules.backoff_ms.iter().map(duration).collect();
+        Self {
+            from: ConsumerStart::Now,
+            prefixes: changes.prefixes.unwrap_or_else(|| row.prefixes.clone()),
+            ack_wait: changes
+                .ack_wait
+                .unwrap_or_else(|| duration(&rules.ack_wait_ms)),
+            max_deliver: changes.max_deliver.unwrap_or(rules.max_deliver),
+            max_in_flight: changes.max_in_flight.unwrap_or(rules.max_in_flight),
+            backoff: changes.backoff.unwrap_or_else(old_backoff),
+        }
+    }
+
+    /// Returns the rules of deliveries.
+    pub(super) fn rules(&self) -> Rules {
+        Rules {
+            ack_wait_ms: millis(self.ack_wait),
+            max_deliver: self.max_deliver,
+            max_in_flight: self.max_in_flight,
+            backoff_ms: self.backoff.iter().copied().map(millis).collect(),
         }
     }
 

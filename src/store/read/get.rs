@@ -109,6 +109,13 @@ impl Store {
         .await
     }
 
+    /// Returns the seq of the newest entry of `author` here, on any branch; 0 if there is none.
+    pub fn newest_seq(&self, author: Author) -> Seq {
+        let branches = self.shared.log.of(&author);
+        let tips = branches.iter().filter_map(|branch| branch.tip());
+        tips.map(|tip| tip.seq).max().unwrap_or(0)
+    }
+
     /// Returns about `limit` records of `author` with a seq above `after`, by seq; fewer when they are
     /// large. Records of several branches with one seq are returned together, even beyond `limit`.
     ///

@@ -221,6 +221,9 @@ impl Writer {
         let holds = match condition {
             Condition::Absent => !winner.is_some_and(|head| head.is_live(now_ms)),
             Condition::Head(id) => winner.is_some_and(|head| head.id == id),
+            Condition::Present => {
+                heads.as_slice().len() > 1 || winner.is_some_and(|head| head.is_live(now_ms))
+            }
         };
         if holds {
             return Ok(());

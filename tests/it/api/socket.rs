@@ -206,7 +206,8 @@ async fn heads_history_and_log_name_the_author() {
         key: bytes("/k"),
         ..HeadsRequest::default()
     };
-    let heads = client.heads(request).await.unwrap().into_inner().heads;
+    let mut parts = client.heads(request).await.unwrap().into_inner();
+    let heads = parts.message().await.unwrap().unwrap().heads;
     assert_eq!(heads.len(), 1);
     assert_eq!((heads[0].wins, heads[0].kind.as_str()), (true, "put"));
     assert_eq!(heads[0].entry.as_ref().unwrap().id, second.entry);
@@ -215,7 +216,8 @@ async fn heads_history_and_log_name_the_author() {
         key: bytes("/k"),
         ..HistoryRequest::default()
     };
-    let history = client.history(request).await.unwrap().into_inner();
+    let mut parts = client.history(request).await.unwrap().into_inner();
+    let history = parts.message().await.unwrap().unwrap();
     assert!(!history.truncated);
     let values: Vec<_> = history
         .entries
@@ -241,6 +243,53 @@ async fn heads_history_and_log_name_the_author() {
         .collect();
     assert_eq!(ids, [first.entry, second.entry]);
     assert_eq!(log[1].ops[0].value, "2");
+    daemon.stop().await.unwrap();
+}
+
+/// Five values of 1 MiB were one answer of 5 MiB, more than a client takes by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_is_longer_than_clients_take() {
+    let (mut client, daemon, _dir) = up().await;
+    let long = vec![b'x'; VALUE_BYTES_MAX];
+    for _ in 0..5 {
+        let request = PutRequest {
+            value: long.clone().into(),
+            ..put("/k", "")
+        };
+        client.put(request).await.unwrap();
+    }
+    let mut client = client.max_decoding_message_size(4 << 20);
+    let request = HistoryRequest {
+        key: bytes("/k"),
+        ..HistoryRequest::default()
+    };
+    let parts = client.history(request).await.unwrap().into_inner();
+    let parts: Vec<_> = parts.map(Result::unwrap).collect().await;
+    let entries: usize = parts.iter().map(|part| part.entries.len()).sum();
+    assert_eq!(
+        (entries, parts.iter().any(|part| part.truncated)),
+        (5, false)
+    );
+    let log = client
+        .log(LogRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let log: Vec<_> = log.map(Result::unwrap).collect().await;
+    assert!(log.iter().all(|entry| entry.signed.is_empty()));
+    let request = LogRequest {
+        signed: true,
+        newest: true,
+        limit: 1,
+        ..LogRequest::default()
+    };
+    let mut newest = client.log(request).await.unwrap().into_inner();
+    let newest = newest.message().await.unwrap().unwrap();
+    assert_eq!(
+        newest.entry.unwrap().id,
+        log.last().unwrap().entry.as_ref().unwrap().id
+    );
+    assert!(newest.signed.len() > VALUE_BYTES_MAX && newest.ops.is_empty());
     daemon.stop().await.unwrap();
 }
 

@@ -72,6 +72,7 @@ fn acknowledged_is_done_rest_is_listed() {
     insta::assert_snapshot!(home.run(&["consumer", "show", "billing"]), @r#"
     consumer   billing
     state      running
+    gives out  a change now
     keys       /orders/
     backlog    0 entries
     changes    2 outstanding, 1 in flight, 0 acked, 0 redelivered, 0 dead
@@ -80,6 +81,8 @@ fn acknowledged_is_done_rest_is_listed() {
     ack wait   30s
     attempts   10, after 100ms, 1s, 5s, 30s, 2m
     at a time  1000
+    [change].1  attempt 1  taken by id, taken back at [time]  put /orders/7
+    [change].0  attempt 0  ready  put /orders/8
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "ack", "billing", &id]), @r#"
@@ -103,19 +106,150 @@ fn acknowledged_is_done_rest_is_listed() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "show", "billing", "--json"]), @r#"
-    {"consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000]}
+    {"consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000],"idle":"empty"}
     exit 0
     "#);
     insta::assert_snapshot!(
         home.run(&["consumer", "next", "billing", "--timeout", "50ms"]), @r#"
-    error: no change within 50ms
+    error: no change within 50ms: nothing new
     exit 8
     "#);
     insta::assert_snapshot!(
         home.run(&["consumer", "next", "billing", "--timeout", "0s", "--json"]), @r#"
-    {"error":"timed_out","message":"no change is available now","exit_code":8}
+    {"error":"timed_out","message":"no change is available now: nothing new","exit_code":8}
     exit 8
     "#);
+}
+
+/// A consumer whose places were all taken by changes that wait looked idle: "running", "in flight 0",
+/// "no change". And the places could not be made more without losing what was outstanding.
+#[test]
+fn full_consumer_says_so_and_can_be_given_more_places() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let create = ["consumer", "create", "w", "/q/", "--max-in-flight", "2"];
+    home.run(&create).ok();
+    for n in 1..=5 {
+        put(&home, &format!("/q/{n}"), "x");
+    }
+    let two = [take(&home, "w"), take(&home, "w")];
+    let ids = two.each_ref().map(|line| text(line, "delivery"));
+    home.run(&["consumer", "nack", "w", ids[0], ids[1], "--delay", "5m"])
+        .ok();
+    let next = ["consumer", "next", "w", "--timeout", "100ms"];
+    let refused = home.run(&next);
+    assert_eq!(refused.code, 8, "{refused}");
+    for part in [
+        "all 2 places (--max-in-flight) are taken",
+        "2 that wait",
+        "comes again at",
+    ] {
+        assert!(
+            refused.stderr.contains(part),
+            "{part:?} is not in {refused}"
+        );
+    }
+    let shown = home.run(&["consumer", "show", "w"]).ok();
+    assert!(shown.contains("no change now: all 2 places"), "{shown}");
+    assert!(shown.contains("attempt 1  comes again at"), "{shown}");
+    let status = show(&home, "w");
+    assert_eq!(
+        (&status["idle"], &status["outstanding"]),
+        (&"full".into(), &2.into())
+    );
+    let changes = status["changes"].as_array().unwrap();
+    let keys: Vec<_> = changes.iter().map(|change| text(change, "key")).collect();
+    assert_eq!(keys, ["/q/1", "/q/2"]);
+    assert!(
+        changes.iter().all(|change| change["due_ms"].is_u64()),
+        "{changes:?}"
+    );
+
+    let set = [
+        "consumer",
+        "set",
+        "w",
+        "--max-in-flight",
+        "3",
+        "--ack-wait",
+        "1m",
+        "--json",
+    ];
+    let set = home.run(&set).json().remove(0);
+    assert_eq!(
+        (&set["max_in_flight"], &set["ack_wait_ms"]),
+        (&3.into(), &60_000.into())
+    );
+    assert_eq!(text(&take(&home, "w"), "key"), "/q/3");
+    assert_eq!(show(&home, "w")["outstanding"], 3);
+    assert_eq!(home.run(&["consumer", "set", "w"]).code, 2);
+    assert_eq!(
+        home.run(&["consumer", "set", "none", "--ack-wait", "1s"])
+            .code,
+        3
+    );
+    home.run(&["down"]).ok();
+    let _again = home.up();
+    let status = show(&home, "w");
+    let kept = (
+        &status["max_in_flight"],
+        &status["outstanding"],
+        &status["max_deliver"],
+    );
+    assert_eq!(kept, (&3.into(), &3.into(), &10.into()));
+
+    home.run(&["consumer", "pause", "w"]).ok();
+    let paused = home.run(&next);
+    let why = "it is paused; `lattice consumer resume w` ends that";
+    assert!(paused.stderr.contains(why), "{paused}");
+    let stream = ["consumer", "next", "w", "--stream", "--timeout", "100ms"];
+    let paused = home.run(&stream);
+    assert!(
+        paused
+            .stderr
+            .contains("note: no change comes now: it is paused"),
+        "{paused}"
+    );
+}
+
+/// `consumer next --stream --ack` into a pipe acknowledged 126 changes that stood in the pipe when its
+/// reader ended.
+#[test]
+fn pipe_acknowledges_only_lines_that_were_read() {
+    let home = Home::initialised();
+    let _node = home.up();
+    home.run(&["consumer", "create", "c", "/p/", "--from", "start"])
+        .ok();
+    let lines: String = (0..500).map(|n| format!("/p/{n:04}\tv\n")).collect();
+    home.feed(&["put", "--stdin"], lines).ok();
+    let binary = env!("CARGO_BIN_EXE_lattice");
+    let script = format!(
+        "'{binary}' consumer next c --stream --ack --json |
+        while read -r line; do n=$((n+1)); [ $n = 3 ] && break; sleep 0.1; done; echo handled $n"
+    );
+    let mut command = std::process::Command::new("sh");
+    let of_home = home.command(&[]);
+    let environment = of_home
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    command
+        .args(["-c", &script])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .envs(environment)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    home.spawn(command).end().ok();
+    until(&home, "c", "the stream has ended", |status| {
+        status["in_flight"] == 0
+    });
+    let acked = show(&home, "c")["acked"].as_u64().unwrap();
+    // The line that was read last may or may not be acknowledged when its reader is gone.
+    assert!(
+        (2..=3).contains(&acked),
+        "{acked} of 3 lines that were read"
+    );
+    assert_eq!(text(&take(&home, "c"), "key"), format!("/p/{acked:04}"));
 }
 
 #[test]
@@ -399,7 +533,7 @@ fn nonsense_is_refused() {
     exit 3
     "#);
     for wrong in [
-        &["create", "d", "--from", "yesterday"][..],
+        &["create", "d", "--from", "soon"][..],
         &["create", "d", "--ack-wait", "0s"],
         &["reset", "c"],
         &["next", "c", "--prefetch", "3"],

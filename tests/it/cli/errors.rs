@@ -31,8 +31,8 @@ fn mistyped_directory_is_not_created() {
 #[test]
 fn usage_is_exit_2() {
     let home = Home::new();
-    insta::assert_snapshot!(home.run(&["watch", "--since", "yesterday"]), @r#"
-    error: invalid value 'yesterday' for '--since <TIME>': expected an age such as 30s, 5m, 2h or 7d, a date, or a time such as 2026-01-31T12:00:00Z
+    insta::assert_snapshot!(home.run(&["watch", "--since", "soon"]), @r#"
+    error: invalid value 'soon' for '--since <TIME>': expected an age such as 30s, 5m, 2h, 1.5h, 7d or 1w; a time such as 10:30, 2026-01-31T12:00:00Z or Jan 31 12:00; a date; or yesterday
 
     For more information, try '--help'.
     exit 2
@@ -103,11 +103,11 @@ fn missing_and_refused_have_exit_codes() {
 }
 
 #[test]
-fn too_long_value_says_its_length() {
+fn too_long_value_says_the_limit() {
     let home = Home::initialised();
     let ran = home.feed(&["put", "/t/long", "-"], vec![b'v'; (1 << 20) + 1]);
     insta::assert_snapshot!(ran, @r#"
-    error: a value has at most 1048576 bytes; this one has 1048577
+    error: cannot read stdin: it has more than 1048576 bytes, the limit of a value
     hint: keep large data in a file and put its path or hash into the value
     exit 2
     "#);

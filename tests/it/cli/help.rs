@@ -151,8 +151,8 @@ fn short_help_of_watch_names_every_flag() {
           --after <CURSOR>        Begin after a cursor that a watch of this store printed, here or on
                                   another node
           --wait                  With --after: wait for entries of the cursor that this node is missing
-          --since <TIME>          Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an
-                                  RFC 3339 time
+          --since <TIME>          Begin with changes written since: 2h or 7d ago, 10:30, yesterday, a
+                                  date, or an RFC 3339 time
           --arrived-since <TIME>  Begin with changes that arrived here since, whenever they were
                                   written; times as for --since
           --until <TIME>          Only changes written until then; ends once that time has passed and
@@ -163,6 +163,8 @@ fn short_help_of_watch_names_every_flag() {
                                   conflict]
           --author <AUTHOR>       Only changes by this author: 64 hex digits, or the first few
           --cursors               Print a cursor with every change, even within an entry
+          --tsv                   Print puts and deletes as lines that `put --stdin` reads, and nothing
+                                  else
           --proof                 With --json: add to each put and delete its entry, as the author
                                   signed it
           --until-caught-up       End once the state, or the history since the start, is complete
@@ -210,7 +212,7 @@ fn short_help_of_put_names_every_flag() {
           --stdin               Read keys and values from stdin, one pair per line, each a write of its
                                 own
           --format <FORMAT>     Format of the lines of --stdin [default: tsv] [possible values: tsv,
-                                json]
+                                raw, json]
           --ttl <DURATION>      Expire the value after this long: 30s, 5m, 2h, 7d; watchers then get
                                 `expire`
           --if-absent           Write only if the key has no value; else exit 4
@@ -236,6 +238,7 @@ fn short_help_of_put_names_every_flag() {
       date | lattice put /clock -
       lattice put /logo --file logo.png
       dpkg-query -W -f '/packages/${Package}\t${Version}\n' | lattice put --stdin
+      lattice list /a/ > backup.tsv; lattice --store other put --stdin < backup.tsv
       lattice list /a/ --json | lattice --store other put --stdin --format json
     "#);
 }

@@ -196,6 +196,28 @@ fn hook_test_shows_results_without_writing() {
     assert_eq!(home.run(&["hook", "test", "none", "--since", "1h"]).code, 3);
 }
 
+/// The misspelt command was accepted in silence, and a test announced that it "comes again".
+#[test]
+fn missing_command_is_named() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let added = home.run(&["hook", "add", "nope", "/a/", "--", "./nope.sh"]);
+    assert_eq!(added.code, 0, "{added}");
+    assert!(
+        added.stderr.contains("[home]/nope.sh does not exist (yet)"),
+        "{added}"
+    );
+    let added = home.run(&["hook", "add", "fine", "/b/", "--", "/bin/false"]);
+    assert_eq!(added.stderr, "");
+    home.run(&["put", "/b/1", "x"]).ok();
+    let tested = home.run(&["hook", "test", "fine", "--since", "1h"]);
+    assert_eq!(tested.code, 7, "{tested}");
+    assert!(
+        tested.stdout.contains("failed") && !tested.stdout.contains("again"),
+        "{tested}"
+    );
+}
+
 #[test]
 fn nonsense_is_refused() {
     let home = Home::initialised();

@@ -95,20 +95,79 @@ fn json_lines_can_be_binary_and_delete() {
     "#);
 }
 
+/// `lattice list > backup.tsv; lattice put --stdin < backup.tsv` changed values without a word: a
+/// newline became a backslash and an n, a TTL was lost, and so was a delete in what `watch` printed.
 #[test]
-fn list_can_be_put_elsewhere() {
+fn printed_lines_can_be_put_elsewhere() {
     let home = Home::initialised();
     let _node = home.up();
-    home.feed(&["put", "--stdin"], "/t/a\t1\n/t/b\t2\n").ok();
-    home.run(&["store", "create", "copy"]).ok();
-    let list = home.run(&["list", "/t/", "--json"]).raw;
-    home.feed(
-        &["--store", "copy", "put", "--stdin", "--format", "json"],
-        list,
-    )
-    .ok();
-    let copied = home.run(&["--store", "copy", "list", "/t/"]).ok();
-    assert_eq!(copied, home.run(&["list", "/t/"]).ok());
+    let lines = concat!(
+        r#"{"key_base64": "L3QvcmF3/wAKCVw=", "value_base64": "AP8KCVxuDQ=="}"#,
+        "\n",
+        r#"{"key": "/t/lease", "value": "\\n is no newline", "expires_ms": 4000000000000}"#,
+        "\n",
+        r#"{"key": "/t/gone", "value": "expires_ms=1"}"#,
+        "\n",
+    );
+    home.feed(&["put", "--stdin", "--format", "json"], lines)
+        .ok();
+    home.run(&["delete", "/t/gone"]).ok();
+    insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
+    /t/lease	\\n is no newline	expires_ms=[ms]
+    /t/raw\xff\x00\n\t\\	\x00\xff\n\t\\n\r
+    exit 0
+    "#);
+    let author = home.run(&["status", "--json"]).json()[0]["node"].clone();
+    let watch = ["watch", "/t/", "--since", "1h", "--until-caught-up"];
+    let log = ["log", author.as_str().unwrap(), "--after", "0"];
+    for (number, (format, command)) in [
+        ("tsv", vec!["list", "/t/"]),
+        ("json", vec!["list", "/t/", "--json"]),
+        ("tsv", [&watch[..], &["--tsv"]].concat()),
+        ("json", [&watch[..], &["--json"]].concat()),
+        ("tsv", [&log[..], &["--tsv"]].concat()),
+        ("json", [&log[..], &["--json"]].concat()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let copy = format!("copy{number}");
+        home.run(&["store", "create", &copy]).ok();
+        let printed = home.run(&command).raw;
+        let put = ["--store", &copy, "put", "--stdin", "--format", format];
+        let copied = home.feed(&put, printed);
+        assert_eq!(copied.code, 0, "{command:?}: {copied}");
+        let listed = home.run(&["--store", &copy, "list", "/t/"]).ok();
+        assert_eq!(listed, home.run(&["list", "/t/"]).ok(), "{command:?}");
+    }
+}
+
+#[test]
+fn json_mistakes_are_named_with_their_line() {
+    let home = Home::initialised();
+    let put = |line: &str| {
+        let lines = format!("\n{line}\n");
+        home.feed(&["put", "--stdin", "--format", "json"], lines)
+    };
+    insta::assert_snapshot!(put(r#"{"key": "/a", "value": "x", "ttl": 5}"#), @r#"
+    0 written
+    error: line 2: unknown field "ttl"; the fields of a write are key, value, delete, ttl_ms, expires_ms, key_base64 and value_base64, at column 33
+    exit 2
+    "#);
+    insta::assert_snapshot!(put(r#"{"key": "/a", "value": {"b": 1}}"#), @r#"
+    0 written
+    error: line 2: value is an object, and must be text: put it in quotes, and a backslash before each quote in it, at column 32
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.feed(&["put", "--stdin"], "/a\tC:\\Users\n"), @r#"
+    0 written
+    error: line 1: a backslash is written \\; the other escapes are \n, \t, \r and \xNN; --format raw takes bytes as they are
+    exit 2
+    "#);
+    home.feed(&["put", "--stdin", "--format", "raw"], "/a\tC:\\Users\tx\n")
+        .ok();
+    assert_eq!(home.run(&["get", "/a"]).ok(), "C:\\Users\tx");
+    assert_eq!(home.run(&["get", "/b"]).code, 3);
 }
 
 #[test]
@@ -205,6 +264,41 @@ fn prefix_delete_leaves_the_keys_of_the_node() {
     "#);
 }
 
+/// A delete of a key that never was wrote a tombstone, which stays for ever.
+#[test]
+fn delete_of_nothing_writes_nothing() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let entries = || home.run(&["log", "--json"]).json().len();
+    home.run(&["put", "/t/gone", "x"]).ok();
+    home.run(&["put", "/t/brief", "x", "--ttl", "1ms"]).ok();
+    home.run(&["delete", "/t/gone"]).ok();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let before = entries();
+    for key in ["/t/never", "/t/gone", "/t/brief"] {
+        let deleted = home.run(&["delete", key]);
+        assert_eq!(
+            (deleted.code, deleted.stdout.as_str()),
+            (0, ""),
+            "{deleted}"
+        );
+        let note = format!("note: {key} has no value; nothing was written\n");
+        assert_eq!(deleted.stderr, note);
+    }
+    insta::assert_snapshot!(home.run(&["delete", "/t/never", "--json"]), @r#"
+    {"notice":"nothing_to_delete","message":"/t/never has no value; nothing was written"}
+    exit 0
+    "#);
+    let lines = "{\"key\":\"/t/never\",\"delete\":true}\n";
+    home.feed(&["put", "--stdin", "--format", "json"], lines)
+        .ok();
+    assert_eq!(entries(), before);
+    // A condition is one, and reserved keys are refused.
+    let id = "0".repeat(64);
+    assert_eq!(home.run(&["delete", "/t/never", "--if-head", &id]).code, 4);
+    assert_eq!(home.run(&["delete", "/nodes/x"]).code, 2);
+}
+
 /// A value that was put while the keys were listed and deleted was deleted unseen.
 #[test]
 fn prefix_delete_keeps_a_value_written_meanwhile() {
@@ -255,6 +349,40 @@ fn any_key_can_be_named() {
         let watched = run(&["watch", base64, "--exact", "--until-caught-up", "--json"]);
         assert_eq!(watched.json()[0]["key_base64"], base64);
         run(&["status", base64]).ok();
+        run(&["wait", "--key", base64, "--timeout", "5s"]).ok();
+        let on = [
+            "on",
+            base64,
+            "--initial",
+            "-c",
+            "1",
+            "--json",
+            "--key-base64",
+            "--",
+            "cat",
+        ];
+        assert_eq!(home.run(&on).json()[0]["key_base64"], base64);
+        let create = ["consumer", "create", "raw", base64, "--from", "start"];
+        let created = run(&[&create[..], &["--json"]].concat()).json();
+        assert_eq!(created[0]["prefixes"][0]["key_base64"], base64);
+        home.run(&["consumer", "delete", "raw"]).ok();
+        let hook = [
+            "hook",
+            "add",
+            "raw",
+            base64,
+            "--json",
+            "--key-base64",
+            "--",
+            "true",
+        ];
+        let added = home.run(&hook).json();
+        assert_eq!(added[0]["on_base64"], base64);
+        home.run(&["hook", "remove", "raw"]).ok();
+        // As it is printed, so it is typed.
+        let printed = home.run(&["list", "/raw", "--keys-only"]).ok();
+        let typed = home.feed(&["shell"], format!("get $'{}'\n", printed.trim()));
+        assert_eq!(typed.ok(), "w");
         if !key.contains(&0) {
             let mut command = home.command(&["get"]);
             command.arg(OsStr::from_bytes(key));

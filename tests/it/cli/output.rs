@@ -13,7 +13,7 @@ fn reads_and_writes_print_lines() {
     insta::assert_snapshot!(home.run(&["get", "/t/hello"]), @"worldexit 0");
     home.run(&["put", "/t/hello", "again", "--ttl", "1h"]).ok();
     insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
-    /t/hello	again
+    /t/hello	again	expires_ms=[ms]
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["heads", "/t/hello"]), @r#"
@@ -197,10 +197,96 @@ fn l10_control_characters_are_escaped() {
     home.run(&["put", "/t/\u{1b}[31mred", "a\u{1b}[0m\nfake\tline"])
         .ok();
     insta::assert_snapshot!(home.run(&["list", "/t/"]), @r#"
-    /t/\u{1b}[31mred	a\u{1b}[0m\nfake\tline
+    /t/\x1b[31mred	a\x1b[0m\nfake\tline
     exit 0
     "#);
     // A pipe gets the bytes as they are.
     let raw = home.run(&["get", "/t/\u{1b}[31mred"]).raw;
     assert_eq!(raw, "a\u{1b}[0m\nfake\tline");
+}
+
+/// `log --limit` listed the oldest entries, which nobody asks for.
+#[test]
+fn log_limit_lists_the_newest() {
+    let home = Home::initialised();
+    let _node = home.up();
+    for n in 1..=5 {
+        home.run(&["put", &format!("/t/{n}"), "x"]).ok();
+    }
+    let keys = |arguments: &[&str]| -> Vec<String> {
+        let listed = home.run(&[&["log", "--json"], arguments].concat()).json();
+        let key = |entry: &serde_json::Value| entry["ops"][0]["key"].as_str().unwrap().to_owned();
+        listed.iter().map(key).collect()
+    };
+    assert_eq!(keys(&["--limit", "2"]), ["/t/4", "/t/5"]);
+    let first = home.run(&["log", "--json"]).json().len() - 5;
+    let after = first.to_string();
+    assert_eq!(keys(&["--after", &after, "--limit", "2"]), ["/t/1", "/t/2"]);
+    assert_eq!(keys(&["--limit", "100"]).len(), first + 5);
+}
+
+#[test]
+fn future_since_is_an_error() {
+    let home = Home::initialised();
+    for command in [
+        &["watch", "/", "--since"][..],
+        &["watch", "/", "--arrived-since"],
+        &["diff", "--from"],
+        &["consumer", "create", "c", "--from"],
+        &["hook", "test", "h", "--since"],
+        &["on", "/", "--since"],
+    ] {
+        let mut arguments = [command, &["2999-01-01"]].concat();
+        if command[0] == "on" {
+            arguments.extend(["--", "true"]);
+        }
+        let refused = home.run(&arguments);
+        assert_eq!(refused.code, 2, "{refused}");
+        assert!(refused.stderr.contains("is in the future"), "{refused}");
+    }
+}
+
+/// The time that `watch` prints could not be given to `--since`, and an expiry had the time of the put.
+#[test]
+fn printed_times_can_be_given_to_since() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let mut watch = home.start(&["watch", "/t/", "-c", "2"]);
+    home.run(&["put", "/t/a", "1", "--ttl", "1100ms"]).ok();
+    let time = |line: String| line.split("  ").next().unwrap().to_owned();
+    let (put, expired) = (time(watch.line().unwrap()), time(watch.line().unwrap()));
+    // Unless midnight is between them.
+    assert!(put < expired || put.starts_with("23:59"), "{put} {expired}");
+    for since in [&put, "today", "1w", "1.5h"] {
+        let seen = home.run(&[
+            "watch",
+            "/t/",
+            "--since",
+            since,
+            "--until-caught-up",
+            "--only",
+            "put",
+        ]);
+        assert!(
+            seen.stdout.contains("/t/a") || put.starts_with("23:59"),
+            "{since}: {seen}"
+        );
+    }
+}
+
+/// A value of 2 MB "has 1048577" bytes.
+#[test]
+fn long_value_is_not_given_a_wrong_length() {
+    let home = Home::initialised();
+    std::fs::write(home.path("long"), vec![b'x'; 2 << 20]).unwrap();
+    insta::assert_snapshot!(home.run(&["put", "/a", "--file", "long"]), @r#"
+    error: cannot read long: it has more than 1048576 bytes, the limit of a value
+    hint: keep large data in a file and put its path or hash into the value
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.feed(&["put", "/a", "-"], vec![b'x'; 2 << 20]), @r#"
+    error: cannot read stdin: it has more than 1048576 bytes, the limit of a value
+    hint: keep large data in a file and put its path or hash into the value
+    exit 2
+    "#);
 }

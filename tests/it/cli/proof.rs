@@ -83,6 +83,7 @@ fn watch_lines_verify_without_a_node() {
     );
     insta::assert_snapshot!(verify(&all, &[]), @r#"
     author [id]: 6 lines, store [uuid]
+    not signed by anybody, only seen by a node: 1 caught_up
     exit 0
     "#);
     // The state at the start proves itself too.
@@ -228,8 +229,17 @@ fn unsigned_change_is_reported() {
         (&json!("expire"), &Value::Null)
     );
     assert!(expired["proof_missing"].is_string(), "{expired}");
-    assert_eq!(counts(&lines.raw, &[]), (1, 1));
-    assert_eq!(counts(&lines.raw, &["--allow-missing"]), (1, 0));
+    // Nobody signs that a time has passed: the line is not false.
+    assert_eq!(counts(&lines.raw, &[]), (1, 0));
+    insta::assert_snapshot!(verify(&lines.raw, &[]), @r#"
+    author [id]: 1 lines, store [uuid]
+    not signed by anybody, only seen by a node: 1 caught_up, 1 expire
+    exit 0
+    "#);
+    // A put is signed, whatever its line says.
+    let unsigned = lines.raw.replace("\"proof\":\"", "\"proof_missing\":\"");
+    assert_eq!(counts(&unsigned, &[]), (0, 1));
+    assert_eq!(counts(&unsigned, &["--allow-missing"]), (0, 0));
     assert_eq!(home.run(&["watch", "/x/", "--proof"]).code, 2);
     assert_eq!(verify("", &["--store", "notes"]).code, 2);
     assert_eq!(verify("", &["--author", "5b1e"]).code, 2);

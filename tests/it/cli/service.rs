@@ -77,6 +77,7 @@ fn units_are_printed() {
     [Service]
     Type=notify
     ExecStart="[lattice]" --data-dir "[home]/data" up
+    ExecReload=/bin/kill -HUP $MAINPID
     WatchdogSec=30
     Restart=on-failure
     RestartSec=2

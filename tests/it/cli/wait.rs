@@ -26,7 +26,7 @@ fn timeout_names_the_missing() {
     let missing =
         |arguments: &[&str]| home.run(&[&["wait", "--timeout", "100ms"], arguments].concat());
     insta::assert_snapshot!(missing(&["--peers", "1"]), @r#"
-    error: timed out after 100ms: 0 of 1 members are connected
+    error: timed out after 100ms: 0 other members are connected, and --peers waits for 1
     exit 8
     "#);
     insta::assert_snapshot!(missing(&["--key", "/w/b"]), @r#"

@@ -5,10 +5,12 @@ use std::time::Duration;
 use lattice::{
     id::{EntryId, StoreId},
     limits::{CONSUMER_IN_FLIGHT_MAX, CONSUMERS_MAX},
-    protocol::{cursor::Cursor, frontier::FrontierTip},
+    protocol::{consumer::State, cursor::Cursor, frontier::FrontierTip},
     store::{
         Start, WatchError, WatchEvent, WatchOptions, Write,
-        consumers::{ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState},
+        consumers::{
+            ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerState, Idle,
+        },
     },
 };
 use tokio_stream::StreamExt as _;
@@ -294,6 +296,66 @@ async fn reset_forgets_outstanding_changes() {
     }
     let dead = consumer.dead().await.unwrap();
     assert_eq!(dead.len(), 1, "dead letters stay");
+}
+
+/// Options could be changed only by a delete, which loses the position and what is outstanding.
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_options_lose_nothing() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    for key in ["/a", "/b", "/c", "/d"] {
+        put(&store, key, "v").await;
+    }
+    let consumer = store.consumer("c");
+    let few = ConsumerOptions {
+        max_in_flight: 2,
+        ..options(ConsumerStart::Beginning)
+    };
+    soon(consumer.create(few)).await.unwrap();
+    let (a, b) = (next(&consumer).await, next(&consumer).await);
+    nothing_comes(&consumer).await;
+    let status = consumer.show().await.unwrap();
+    assert_eq!((status.idle, status.outstanding), (Some(Idle::Full), 2));
+    let listed = consumer.outstanding(9).await.unwrap();
+    let ids: Vec<_> = listed.iter().map(|waits| waits.id).collect();
+    assert_eq!(ids, [a.id(), b.id()]);
+    assert!(
+        listed
+            .iter()
+            .all(|waits| matches!(waits.state, State::Taken { .. }))
+    );
+
+    let changes = ConsumerChanges {
+        max_in_flight: Some(3),
+        max_deliver: Some(Some(1)),
+        ack_wait: Some(Duration::from_secs(7)),
+        ..ConsumerChanges::default()
+    };
+    consumer.set(changes).await.unwrap();
+    let c = next(&consumer).await;
+    assert_eq!(key(&c), "/c");
+    // The new number of attempts also counts for a change that was taken before.
+    b.nack(None).unwrap();
+    assert_eq!(consumer.dead().await.unwrap().len(), 1);
+    a.ack().unwrap();
+    let none = ConsumerChanges {
+        max_in_flight: Some(0),
+        ..ConsumerChanges::default()
+    };
+    let refused = consumer.set(none).await;
+    assert!(
+        matches!(refused, Err(ConsumerError::Option { .. })),
+        "{refused:?}"
+    );
+    consumer.flush().await.unwrap();
+
+    let store = bench.killed().open().await;
+    let rules = store.consumer("c").show().await.unwrap().rules;
+    assert_eq!(
+        (rules.max_in_flight, rules.max_deliver, rules.ack_wait_ms),
+        (3, Some(1), 7000)
+    );
+    assert_eq!(key(&next(&store.consumer("c")).await), "/d");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -376,19 +376,20 @@ fn l9_l14_config_file() {
 #[cfg(feature = "hooks")]
 #[test]
 fn l5_line_of_a_hook() {
-    use lattice::hooks::{LogPlace, parse_line};
+    use lattice::hooks::{LineOp, LogPlace, parse_line};
 
     let lines = [
         r#"{"key": "/index/a", "value": "1", "ttl_ms": 60000}"#,
         r#"{"key_base64": "/w==", "value_base64": "AA=="}"#,
-        r#"{"key": "/index/b", "delete": true, "other": [1, {"a": null}]}"#,
+        r#"{"key": "/index/b", "delete": true, "heads": [1, {"a": null}]}"#,
+        r#"{"seq": 1, "ops": [{"kind": "put", "key": "/a", "value": "1", "expires_ms": 5}]}"#,
     ];
     fuzz(&Corpus::new(lines), |input| {
-        let Ok(line) = parse_line(input) else {
+        let Ok(ops) = parse_line(input) else {
             return false;
         };
-        let value = line.value.as_ref().map_or(0, Vec::len);
-        assert!(line.key.len() + value <= input.len());
+        let bytes = |op: &LineOp| op.key.len() + op.value.as_ref().map_or(0, Vec::len);
+        assert!(ops.iter().map(bytes).sum::<usize>() <= input.len());
         true
     });
     fuzz(&Corpus::new([[7; 16]]), |input| {

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use lattice::{
     Node, NodeConfig, Store,
     protocol::{change::Kind, entry::Op},
-    store::{Condition, Start, Watch, WatchError, WatchEvent, WatchOptions, Write, WriteError},
+    store::{
+        Condition, List, Listed, Start, Watch, WatchError, WatchEvent, WatchOptions, Write,
+        WriteError,
+    },
 };
 use tokio_stream::StreamExt as _;
 
@@ -209,4 +212,88 @@ async fn cursor_of_another_store_is_refused() {
     // Own entries that nobody has: there is no other member.
     let first = node.root().watch_with(after(cursor)).next().await.unwrap();
     assert!(matches!(first, Ok(WatchEvent::Gap { .. })), "{first:?}");
+}
+
+// Returns a list with a delimiter as its rules say: without pages and without a state.
+fn listed(keys: &[Bytes], prefix: &[u8], after: &[u8]) -> Vec<Bytes> {
+    let common = |key: &[u8]| -> Option<Bytes> {
+        let at = key[prefix.len()..].iter().position(|byte| *byte == b'/')?;
+        Some(Bytes::copy_from_slice(&key[..=prefix.len() + at]))
+    };
+    let is_over = after.starts_with(prefix) && common(after).is_some_and(|it| it == after);
+    let mut listed: Vec<Bytes> = keys
+        .iter()
+        .filter(|key| key.starts_with(prefix) && &key[..] > after)
+        .filter(|key| !(is_over && key.starts_with(after)))
+        .map(|key| common(key).unwrap_or_else(|| key.clone()))
+        .collect();
+    listed.dedup();
+    listed
+}
+
+/// All keys of up to four letters, some deleted, under every prefix and after every place.
+#[tokio::test(flavor = "multi_thread")]
+async fn list_with_a_delimiter_is_as_its_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let letters = node.create_store("letters").await.unwrap();
+    let store = node.store(&letters.name).unwrap();
+    let mut words: Vec<Vec<u8>> = vec![Vec::new()];
+    for length in 0..4 {
+        let longer = words
+            .clone()
+            .into_iter()
+            .filter(|word| word.len() == length);
+        words.extend(
+            longer.flat_map(|word| {
+                [b"a", b"/"].map(|letter| [word.clone(), letter.to_vec()].concat())
+            }),
+        );
+    }
+    words.sort();
+    let mut keys = Vec::new();
+    for (number, word) in words.iter().enumerate().skip(1) {
+        store.put(word.clone(), "v").await.unwrap();
+        match number % 3 {
+            0 => drop(store.delete(word.clone()).await.unwrap()),
+            _kept => keys.push(Bytes::from(word.clone())),
+        }
+    }
+    for prefix in [&b""[..], b"a", b"/", b"a/", b"//"] {
+        for after in &words {
+            let mut pages = Vec::new();
+            let mut last = Bytes::from(after.clone());
+            loop {
+                let mut scan = store
+                    .scan(List {
+                        prefix: Bytes::copy_from_slice(prefix),
+                        limit: Some(2),
+                        keys_only: true,
+                    })
+                    .delimiter("/".into());
+                if !last.is_empty() {
+                    scan = scan.after(last.clone());
+                }
+                let page = scan.next_listed().await.unwrap();
+                let page = page.into_iter().map(|listed| match listed {
+                    Listed::Item(item) => item.key,
+                    Listed::Prefix(prefix) => prefix,
+                });
+                let page: Vec<Bytes> = page.collect();
+                assert!(page.len() <= 2);
+                let Some(end) = page.last() else { break };
+                last = end.clone();
+                pages.extend(page);
+            }
+            let case = (prefix.escape_ascii(), after.escape_ascii());
+            assert_eq!(
+                pages,
+                listed(&keys, prefix, after),
+                "{}, {}",
+                case.0,
+                case.1
+            );
+        }
+    }
+    node.close().await.unwrap();
 }

@@ -7,7 +7,7 @@ use lattice::{
     Store,
     clock::Clock,
     id::StoreId,
-    store::{List, Page},
+    store::{List, Listed},
 };
 
 use crate::support::{
@@ -21,17 +21,16 @@ use crate::support::{
 struct Line(Bytes, bool);
 
 // The lines of the whole list, by definition.
-fn lines(keys: &BTreeSet<Bytes>, options: &List) -> Vec<Line> {
+fn lines(keys: &BTreeSet<Bytes>, options: &List, delimiter: &Bytes) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for key in keys.iter().filter(|key| key.starts_with(&options.prefix)) {
         let rest = &key[options.prefix.len()..];
-        let at = (0..rest.len()).find(|at| {
-            !options.delimiter.is_empty() && rest[*at..].starts_with(&options.delimiter)
-        });
+        let at =
+            (0..rest.len()).find(|at| !delimiter.is_empty() && rest[*at..].starts_with(delimiter));
         let line = match at {
             None => Line(key.clone(), false),
             Some(at) => {
-                let end = options.prefix.len() + at + options.delimiter.len();
+                let end = options.prefix.len() + at + delimiter.len();
                 Line(key.slice(..end), true)
             }
         };
@@ -39,14 +38,6 @@ fn lines(keys: &BTreeSet<Bytes>, options: &List) -> Vec<Line> {
             lines.push(line);
         }
     }
-    lines
-}
-
-fn in_order(page: Page) -> Vec<Line> {
-    let items = page.items.into_iter().map(|item| Line(item.key, false));
-    let groups = page.prefixes.into_iter().map(|group| Line(group, true));
-    let mut lines: Vec<Line> = items.chain(groups).collect();
-    lines.sort();
     lines
 }
 
@@ -81,25 +72,28 @@ async fn one(random: &mut Random) {
                 1 => "a".into(),
                 _ => key(random),
             },
-            delimiter: ["", "/", "a", "//"][random.below(4)].into(),
             limit: Some(1 + random.below(4)),
             keys_only: random.once_in(2),
-            ..List::default()
         };
+        let delimiter = Bytes::from(["", "/", "a", "//"][random.below(4)]);
         // Page after page, each from where the last one ended.
         let (mut listed, mut after) = (Vec::new(), Bytes::new());
         loop {
-            let mut scan = store.scan(List {
-                after: after.clone(),
-                ..options.clone()
-            });
+            let scan = store.scan(options.clone()).delimiter(delimiter.clone());
+            let mut scan = match after.is_empty() {
+                true => scan,
+                false => scan.after(after.clone()),
+            };
             let mut page = Vec::new();
             loop {
-                let part = scan.next_page().await.unwrap();
+                let part = scan.next_listed().await.unwrap();
                 if part.is_empty() {
                     break;
                 }
-                page.extend(in_order(part));
+                page.extend(part.into_iter().map(|listed| match listed {
+                    Listed::Item(item) => Line(item.key, false),
+                    Listed::Prefix(group) => Line(group, true),
+                }));
             }
             assert!(page.len() <= options.limit.unwrap());
             let Some(Line(last, _)) = page.last() else {
@@ -108,7 +102,8 @@ async fn one(random: &mut Random) {
             after = last.clone();
             listed.extend(page);
         }
-        assert_eq!(listed, lines(&keys, &options), "{options:?}");
+        let all = lines(&keys, &options, &delimiter);
+        assert_eq!(listed, all, "{options:?} {delimiter:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use crate::cli::{
     command::consumer::{
         answer::{Ack, Extend, Nack, Term},
-        create::{Create, Reset},
+        create::{Create, Reset, Set},
         dead::Dead,
         next::Next,
         show::{Delete, List, Pause, Resume, Show},
@@ -44,6 +44,7 @@ enum Action {
     Show(Show),
     Pause(Pause),
     Resume(Resume),
+    Set(Set),
     Reset(Reset),
     Delete(Delete),
     Dead(Dead),
@@ -62,6 +63,7 @@ impl Consumer {
             Action::Show(show) => show.run(context).await,
             Action::Pause(pause) => pause.run(context).await,
             Action::Resume(resume) => resume.run(context).await,
+            Action::Set(set) => set.run(context).await,
             Action::Reset(reset) => reset.run(context).await,
             Action::Delete(delete) => delete.run(context).await,
             Action::Dead(dead) => dead.run(context).await,

@@ -1,7 +1,8 @@
-//! `consumer create`, `reset`: make a consumer, or move it to another position.
+//! `consumer create`, `set`, `reset`: make a consumer, change it, or move it to another position.
 
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
+use bytes::Bytes;
 use clap::Args;
 use lattice::{
     clock::Clock,
@@ -12,7 +13,10 @@ use lattice::{
 use crate::cli::{
     command::consumer::{name::Name, show::print_status},
     exit::Failure,
-    input::time::{When, millis, parse_duration, parse_when},
+    input::{
+        key::KeyFlags,
+        time::{When, millis, parse_duration, parse_past},
+    },
     session::{Context, Lifetime},
 };
 
@@ -31,7 +35,9 @@ pub(super) struct Create {
     name: String,
     /// Only keys that start with one of these, byte by byte [default: all keys]
     #[arg(value_name = "PREFIX")]
-    prefixes: Vec<String>,
+    prefixes: Vec<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Where to begin: start, now, a cursor of a watch, an age such as 2h, a date, or an RFC 3339
     /// time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
@@ -62,7 +68,7 @@ impl Create {
         let request = api::CreateConsumerRequest {
             store: context.store.clone(),
             consumer: self.name,
-            prefixes: self.prefixes.into_iter().map(Into::into).collect(),
+            prefixes: self.flags.keys(self.prefixes)?,
             from: Some(self.from.to_wire()),
             ack_wait_ms: self.ack_wait.map_or(0, millis),
             max_deliver: self.max_deliver,
@@ -70,6 +76,70 @@ impl Create {
             backoff_ms: self.backoff.into_iter().map(millis).collect(),
         };
         let status = client.create_consumer(request).await?.into_inner();
+        print_status(&mut context.out, &status)
+    }
+}
+
+/// Change options of a consumer, and nothing else
+///
+/// Its position, outstanding changes and dead letters stay. A change that is with a taker keeps the
+/// time it was given.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lattice consumer set billing --max-in-flight 100
+  lattice consumer set billing --ack-wait 10m --max-deliver 0")]
+pub(super) struct Set {
+    #[command(flatten)]
+    name: Name,
+    /// Time to acknowledge a change before it is delivered again
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    ack_wait: Option<Duration>,
+    /// Attempts before a change becomes a dead letter; 0 for no limit
+    #[arg(long, value_name = "N")]
+    max_deliver: Option<u32>,
+    /// Changes delivered and not answered at a time, over all processes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_in_flight: Option<u32>,
+    /// Waits before the 2nd, 3rd ... attempt; the last one is used for all later attempts
+    #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = parse_duration)]
+    backoff: Vec<Duration>,
+    /// From the current position on, only keys that start with this; may be repeated. An empty one
+    /// selects all keys
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    prefixes: Vec<OsString>,
+    #[command(flatten)]
+    flags: KeyFlags,
+}
+
+impl Set {
+    pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let prefixes = self.flags.keys(self.prefixes)?;
+        let request = api::SetConsumerRequest {
+            store: context.store.clone(),
+            consumer: self.name.name,
+            ack_wait_ms: self.ack_wait.map(millis),
+            max_deliver: self.max_deliver,
+            max_in_flight: self.max_in_flight,
+            backoff_ms: self.backoff.into_iter().map(millis).collect(),
+            change_prefixes: !prefixes.is_empty(),
+            prefixes: match prefixes.iter().any(Bytes::is_empty) {
+                true => Vec::new(),
+                false => prefixes,
+            },
+        };
+        let nothing = api::SetConsumerRequest {
+            store: request.store.clone(),
+            consumer: request.consumer.clone(),
+            ..api::SetConsumerRequest::default()
+        };
+        if request == nothing {
+            let message = "no option to change was given";
+            return Err(Failure::usage("no_option", message)
+                .hint("for example --max-in-flight 100; see `lattice consumer set --help`"));
+        }
+        let mut client = context.client(Lifetime::Short).await?;
+        let status = client.set_consumer(request).await?.into_inner();
         print_status(&mut context.out, &status)
     }
 }
@@ -134,9 +204,10 @@ pub(crate) fn parse_from(text: &str) -> Result<From, String> {
         "now" => return Ok(From::Now),
         _elsewhere => {}
     }
-    match (parse_when(text), text.parse::<Cursor>()) {
+    match (parse_past(text), text.parse::<Cursor>()) {
         (Ok(when), _) => Ok(From::Since(when)),
         (_, Ok(_cursor)) => Ok(From::Cursor(text.to_owned())),
+        (Err(future), Err(_no_cursor)) if future.contains("in the future") => Err(future),
         (Err(_no_time), Err(_no_cursor)) => Err(
             "expected start, now, a cursor of a watch, an age such as 2h, a date, or a time such \
             as 2026-01-31T12:00:00Z"

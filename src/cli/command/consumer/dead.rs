@@ -122,7 +122,12 @@ async fn letters(
     client: &mut Client,
     list: api::ConsumerRequest,
 ) -> Result<Vec<api::DeadLetter>, Failure> {
-    Ok(client.list_dead(list).await?.into_inner().letters)
+    let mut parts = client.list_dead(list).await?.into_inner();
+    let mut letters = Vec::new();
+    while let Some(part) = parts.message().await? {
+        letters.extend(part.letters);
+    }
+    Ok(letters)
 }
 
 // Finds a letter by its number, or by the id of any attempt: the part before the point names the

@@ -67,6 +67,48 @@ pub(super) struct Status {
     max_deliver: Option<u32>,
     max_in_flight: u32,
     backoff_ms: Vec<u64>,
+    /// Why a taker gets no change now: `paused`, `full`, `busy`, `empty`; absent if it gets one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle: Option<String>,
+    /// Next time at which an outstanding change comes again or is taken back; absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_due_ms: Option<u64>,
+    /// The first outstanding changes, oldest first; not in `list`, and absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<Outstanding>,
+}
+
+/// An outstanding change.
+#[derive(Serialize)]
+struct Outstanding {
+    /// Id of the last attempt.
+    delivery: String,
+    /// Number of the last attempt; 0 before the first one.
+    attempt: u32,
+    kind: String,
+    #[serde(flatten)]
+    key: Key,
+    #[serde(flatten)]
+    entry: Entry,
+    /// `taken` by a stream, `taken_by_id`, `waiting`, or `behind` an earlier change of its key.
+    state: String,
+    /// When it is taken back, or comes again; absent for now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_ms: Option<u64>,
+}
+
+impl From<&api::OutstandingChange> for Outstanding {
+    fn from(change: &api::OutstandingChange) -> Self {
+        Self {
+            delivery: change.delivery.clone(),
+            attempt: change.attempt,
+            kind: change.kind.clone(),
+            key: Key::new(&change.key),
+            entry: Entry::from(&change.entry.clone().unwrap_or_default()),
+            state: change.state.clone(),
+            due_ms: Some(change.due_ms).filter(|ms| *ms > 0),
+        }
+    }
 }
 
 impl Status {
@@ -90,6 +132,9 @@ impl Status {
             max_deliver: Some(status.max_deliver).filter(|times| *times > 0),
             max_in_flight: status.max_in_flight,
             backoff_ms: status.backoff_ms.clone(),
+            idle: not_empty(&status.idle),
+            next_due_ms: Some(status.next_due_ms).filter(|ms| *ms > 0),
+            changes: status.changes.iter().map(Outstanding::from).collect(),
         }
     }
 }

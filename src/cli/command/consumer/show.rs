@@ -12,7 +12,7 @@ use crate::cli::{
     command::consumer::{name::Name, object},
     exit::Failure,
     input::time::{brief, date_time},
-    output::print::{Output, escape},
+    output::print::{Output, escape, harmless, shorten},
     session::{Context, Lifetime},
 };
 
@@ -51,7 +51,10 @@ impl List {
     }
 }
 
-/// Show the state and the options of a consumer
+/// Show the state and the options of a consumer, and its outstanding changes
+///
+/// The last lines are the changes that were read and are not finished, oldest first: the id of the
+/// last attempt, its number, the change, and which taker has it or when it comes again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -66,7 +69,12 @@ impl Show {
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let reply = client.show_consumer(self.name.request(context)).await?;
-        print_status(&mut context.out, &reply.into_inner())
+        let status = reply.into_inner();
+        print_status(&mut context.out, &status)?;
+        if context.out.json {
+            return Ok(());
+        }
+        print_outstanding(&mut context.out, &status)
     }
 }
 
@@ -144,11 +152,18 @@ pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Re
     };
     let reason = match &status.reason {
         reason if reason.is_empty() => String::new(),
-        reason => format!(": {}", escape(reason.as_bytes())),
+        reason => format!(": {}", harmless(reason)),
     };
     for (what, is) in [
         ("consumer", status.consumer.clone()),
         ("state", format!("{}{reason}", status.state)),
+        (
+            "gives out",
+            idle(status).map_or_else(
+                || "a change now".to_owned(),
+                |why| format!("no change now: {why}"),
+            ),
+        ),
         ("keys", prefixes(status)),
         ("backlog", format!("{} entries", status.backlog_entries)),
         (
@@ -170,6 +185,62 @@ pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Re
         out.line(&format!("{what:<10} {is}"))?;
     }
     Ok(())
+}
+
+fn print_outstanding(out: &mut Output, status: &api::ConsumerStatus) -> Result<(), Failure> {
+    let now_ms = Clock::system().now_ms();
+    let columns = out.columns().unwrap_or(usize::MAX);
+    for change in &status.changes {
+        let due = brief(change.due_ms, now_ms);
+        let place = match change.state.as_str() {
+            "taken" => format!("with a stream, taken back at {due}"),
+            "taken_by_id" => format!("taken by id, taken back at {due}"),
+            "behind" => "after an earlier change of its key".to_owned(),
+            _waiting if change.due_ms > now_ms => format!("comes again at {due}"),
+            _waiting => "ready".to_owned(),
+        };
+        let (delivery, attempt, kind) = (&change.delivery, change.attempt, &change.kind);
+        let key = escape(&change.key);
+        let text = format!("{delivery}  attempt {attempt}  {place}  {kind} {key}");
+        out.line(&shorten(&text, columns))?;
+    }
+    let shown = u64::try_from(status.changes.len()).unwrap_or(u64::MAX);
+    match status.outstanding.saturating_sub(shown) {
+        0 => Ok(()),
+        more => out.line(&format!("and {more} more")),
+    }
+}
+
+/// Describes why a taker gets no change now; `None` if it gets one.
+pub(super) fn idle(status: &api::ConsumerStatus) -> Option<String> {
+    let due = match status.next_due_ms {
+        0 => String::new(),
+        ms => format!(
+            "; the next comes again at {}",
+            brief(ms, Clock::system().now_ms()).trim()
+        ),
+    };
+    let name = &status.consumer;
+    let waiting = status.outstanding.saturating_sub(status.in_flight);
+    let held = format!(
+        "{} with takers, {waiting} that wait to come again",
+        status.in_flight
+    );
+    match (status.state.as_str(), status.idle.as_str()) {
+        ("waiting" | "stopped", _) => Some(format!("it is {}: {}", status.state, status.reason)),
+        (_, "paused") => Some(format!(
+            "it is paused; `lattice consumer resume {name}` ends that"
+        )),
+        (_, "full") => Some(format!(
+            "all {} places (--max-in-flight) are taken: {held}{due}",
+            status.max_in_flight
+        )),
+        (_, "busy") => Some(format!(
+            "nothing new, and what is outstanding is not free: {held}{due}"
+        )),
+        (_, "empty") => Some("nothing new".to_owned()),
+        _ready => None,
+    }
 }
 
 fn line(status: &api::ConsumerStatus) -> String {

@@ -1,7 +1,13 @@
 //! `hook add`: adds a hook to hooks.toml.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::{Args, ValueEnum};
 use lattice::wire::api;
 
@@ -13,8 +19,10 @@ use crate::cli::{
     exit::Failure,
     input::{
         action_flags::ActionArgs,
+        key::KeyFlags,
         time::{millis, parse_duration},
     },
+    output::print::harmless,
     place::current_dir,
     session::{Context, Lifetime},
 };
@@ -40,7 +48,9 @@ pub(super) struct Add {
     /// Name of the hook: letters, digits, '-', '_' and '.'
     name: String,
     /// Only keys that start with this, byte by byte
-    prefix: String,
+    prefix: OsString,
+    #[command(flatten)]
+    flags: KeyFlags,
     /// Only changes of these kinds
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
@@ -120,11 +130,21 @@ impl Add {
             definition: Some(self.definition(context.store.clone())?),
         };
         let status = client.add_hook(request).await?.into_inner();
-        print_status(context, &status)
+        print_status(context, &status)?;
+        if let Some(what) = missing(&status) {
+            context.out.flush()?;
+            context.out.notice("no_command", &what);
+        }
+        Ok(())
     }
 
     fn definition(self, store: String) -> Result<api::Hook, Failure> {
         let here = current_dir()?;
+        // hooks.toml is text.
+        let (on, on_base64) = match String::from_utf8(self.flags.key(self.prefix)?.into()) {
+            Ok(text) => (text, String::new()),
+            Err(error) => (String::new(), BASE64_STANDARD.encode(error.as_bytes())),
+        };
         let text = |path: PathBuf| {
             path.into_os_string().into_string().map_err(|path| {
                 let message = format!("{} is not UTF-8", path.display());
@@ -135,7 +155,8 @@ impl Add {
             |path: Option<PathBuf>| path.map_or(Ok(String::new()), |path| text(here.join(path)));
         let some_ms = |duration: Option<Duration>| duration.map_or(0, millis);
         Ok(api::Hook {
-            on: self.prefix,
+            on,
+            on_base64,
             store,
             // The directory for relative paths; a command without a slash is looked up in PATH.
             dir: match self.action.command.is_empty() {
@@ -160,6 +181,28 @@ impl Add {
             writes: self.writes,
         })
     }
+}
+
+// Returns a note if the command of the hook is a path at which no program is. One without a slash is
+// looked up in the PATH of the node, which may be another than that here.
+fn missing(status: &api::HookStatus) -> Option<String> {
+    let hook = status.definition.as_ref()?;
+    let program = hook.run.first().filter(|program| program.contains('/'))?;
+    let path = Path::new(&hook.dir).join(program.trim_start_matches("./"));
+    let mode = path
+        .metadata()
+        .map(|it| (it.is_file(), it.permissions().mode()));
+    let is = match mode {
+        Ok((true, mode)) if mode & 0o111 != 0 => return None,
+        Ok((true, _mode)) => "is not executable",
+        Ok((false, _mode)) => "is not a file",
+        Err(_missing) => "does not exist",
+    };
+    let path = path.display().to_string();
+    Some(format!(
+        "{} {is} (yet); until it is a program, every run fails",
+        harmless(&path)
+    ))
 }
 
 // Returns the name of a choice, which is the same in the API.

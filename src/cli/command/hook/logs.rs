@@ -10,7 +10,7 @@ use crate::cli::{
     command::hook::{name::Name, object},
     exit::{Exit, Failure},
     input::time::date_time,
-    output::print::{Output, escape, stdout_closed},
+    output::print::{Output, escape, harmless, stdout_closed},
     reconnect::Backoff,
     session::{Context, Lifetime},
 };
@@ -104,7 +104,7 @@ pub(super) fn print_run(out: &mut Output, run: &api::HookRun) -> Result<(), Fail
     }
     let what = match run.what.as_str() {
         "" => String::new(),
-        what => format!(": {}", escape(what.as_bytes())),
+        what => format!(": {}", harmless(what)),
     };
     let more = match run.changes {
         0 | 1 => String::new(),
@@ -131,7 +131,7 @@ pub(super) fn print_run(out: &mut Output, run: &api::HookRun) -> Result<(), Fail
         (&run.stderr, run.stderr_bytes),
     ] {
         for line in text.lines() {
-            out.line(&format!("  | {}", escape(line.as_bytes())))?;
+            out.line(&format!("  | {}", harmless(line)))?;
         }
         let shown = u64::try_from(text.len()).unwrap_or(u64::MAX);
         if bytes > shown {

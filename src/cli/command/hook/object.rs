@@ -18,6 +18,9 @@ pub(super) struct Status {
     in_file: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     on: Option<String>,
+    /// The prefix, if it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_base64: Option<String>,
     /// Command and arguments; empty for a hook that posts.
     run: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +59,10 @@ impl Status {
             state: status.state.clone(),
             reason: not_empty(&status.reason),
             in_file: hook.is_some(),
-            on: hook.map(|hook| hook.on.clone()),
+            on: hook
+                .filter(|hook| hook.on_base64.is_empty())
+                .map(|hook| hook.on.clone()),
+            on_base64: hook.and_then(|hook| not_empty(&hook.on_base64)),
             run: hook.map(|hook| hook.run.clone()).unwrap_or_default(),
             http: hook.and_then(|hook| not_empty(&hook.http)),
             mode: hook.map(|hook| hook.mode.clone()),

@@ -1,5 +1,6 @@
 //! `hook list`, `pause`, `resume`, `remove`.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
 use lattice::{clock::Clock, wire::api};
 
@@ -7,7 +8,7 @@ use crate::cli::{
     command::hook::{name::Name, object},
     exit::Failure,
     input::time::brief,
-    output::print::escape,
+    output::print::{escape, harmless},
     session::{Context, Lifetime},
 };
 
@@ -30,7 +31,7 @@ impl List {
         if !broken.is_empty() {
             let text = format!(
                 "{}; the hooks of the last valid file are in use",
-                escape(broken.as_bytes())
+                harmless(&broken)
             );
             context.out.notice("hooks_file", &text);
         }
@@ -131,7 +132,7 @@ pub(super) fn print_status(context: &mut Context, status: &api::HookStatus) -> R
     ];
     let notes = notes.into_iter().filter(|note| !note.is_empty());
     for note in notes {
-        out.line(&format!("{:<16} {}", "", escape(note.as_bytes())))?;
+        out.line(&format!("{:<16} {}", "", harmless(note)))?;
     }
     Ok(())
 }
@@ -149,11 +150,11 @@ fn definition(status: &api::HookStatus) -> String {
         "" => hook.run.join(" "),
         url => format!("POST {url}"),
     };
-    format!(
-        "{}{mode} -> {}",
-        escape(hook.on.as_bytes()),
-        escape(does.as_bytes())
-    )
+    let on = match hook.on_base64.as_str() {
+        "" => hook.on.clone().into_bytes(),
+        base64 => BASE64_STANDARD.decode(base64).unwrap_or_default(),
+    };
+    format!("{}{mode} -> {}", escape(&on), harmless(&does))
 }
 
 // Returns the outcome and the time of the last run.

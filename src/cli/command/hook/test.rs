@@ -6,10 +6,10 @@ use lattice::{clock::Clock, wire::api};
 use crate::cli::{
     command::hook::{logs, name::Name, object},
     exit::{Exit, Failure},
-    input::time::{When, parse_when},
+    input::time::{When, parse_past},
     output::{
         object::incomplete,
-        print::{Output, escape},
+        print::{Output, escape, harmless},
     },
     session::{Context, Lifetime},
 };
@@ -28,8 +28,8 @@ Examples:
 pub(super) struct Test {
     #[command(flatten)]
     name: Name,
-    /// Begin with changes written since: 30s, 5m, 2h or 7d ago, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    /// Begin with changes written since: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     since: When,
     /// Only show what would run, and what it would write
     #[arg(long)]
@@ -75,7 +75,12 @@ fn print_test(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Res
         return out.object(&object::Test::new(test, run));
     }
     if run.outcome != "would_run" {
-        return logs::print_run(out, run);
+        // A test tries nothing again.
+        let run = api::HookRun {
+            retry_ms: None,
+            ..run.clone()
+        };
+        return logs::print_run(out, &run);
     }
     let more = match run.changes {
         0 | 1 => String::new(),
@@ -86,7 +91,7 @@ fn print_test(out: &mut Output, test: &api::HookTest, run: &api::HookRun) -> Res
         run.kind,
         escape(&run.key),
         run.run,
-        escape(test.action.join(" ").as_bytes())
+        harmless(&test.action.join(" "))
     ))?;
     test.ops.iter().try_for_each(|op| {
         let key = escape(&op.key);

@@ -94,6 +94,7 @@ pub(super) async fn log(life: &Life) -> Vec<VerifiedEntry> {
     for author in authors {
         let request = LogRequest {
             author: Bytes::copy_from_slice(&author.0),
+            signed: true,
             ..LogRequest::default()
         };
         let mut entries = client.log(request).await.unwrap().into_inner();
@@ -133,5 +134,6 @@ async fn heads(client: &mut Client, key: Bytes) -> Vec<api::Head> {
         key,
         ..HeadsRequest::default()
     };
-    client.heads(request).await.unwrap().into_inner().heads
+    let mut parts = client.heads(request).await.unwrap().into_inner();
+    parts.message().await.unwrap().unwrap().heads
 }

@@ -29,7 +29,10 @@ pub(super) async fn write(
     let mut acknowledged = BTreeSet::new();
     let mut client = world.lives[at].client().await;
     let mut note = |written: Written| {
-        acknowledged.insert(wire::entry(&written.entry));
+        // A delete of a key without a value writes nothing.
+        if !written.entry.is_empty() {
+            acknowledged.insert(wire::entry(&written.entry));
+        }
     };
     if floods {
         // Long enough for some reads here.
