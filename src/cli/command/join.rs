@@ -31,7 +31,7 @@ use crate::cli::{
     },
     output::{
         object::{self, hex, not_empty, short, uuid},
-        print::escape,
+        print::harmless,
     },
     session::{Context, Lifetime},
 };
@@ -165,7 +165,7 @@ async fn wait_for_joiner(
     }
     out.line(&format!(
         "joined     {} as {role} (node {})",
-        escape(name.as_bytes()),
+        harmless(&name),
         &node[..8]
     ))
 }

@@ -11,7 +11,7 @@ use crate::cli::{
     output::{
         health::NOT_LISTENING_HINT,
         object::{self, hex, short},
-        print::escape,
+        print::harmless,
     },
     session::{Context, Lifetime},
 };
@@ -219,7 +219,7 @@ impl Leave {
 }
 
 async fn confirm_removal(peer: &api::Peer) -> Result<(), Failure> {
-    let (node, name) = (hex(&peer.node), escape(peer.name.as_bytes()));
+    let (node, name) = (hex(&peer.node), harmless(&peer.name));
     let shown = format!("node {node} ({name}, {})", peer.role);
     confirm::require_terminal(&format!("peer remove asks before it removes {shown}"))?;
     let question = format!("remove {shown} for ever?");
@@ -312,7 +312,7 @@ fn beginning(peer: &api::Peer, state: &str) -> String {
     format!(
         "{}  {:<16} {:<7} {state}",
         short(&peer.node),
-        escape(peer.name.as_bytes()),
+        harmless(&peer.name),
         peer.role
     )
 }
@@ -424,7 +424,7 @@ async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> 
         .hint("`lattice peer list` lists the peers")),
         several => {
             let nodes = several.iter().take(NODES_SHOWN_MAX).map(|peer| {
-                let name = escape(peer.name.as_bytes());
+                let name = harmless(&peer.name);
                 format!("{} ({name}, {})", hex(&peer.node), peer.role)
             });
             let nodes: Vec<String> = nodes.collect();

@@ -16,7 +16,7 @@ use crate::cli::{
     output::{
         health::{self, NOT_LISTENING_HINT},
         object::{self, hex, short},
-        print::{Output, escape},
+        print::{Output, harmless},
     },
     session::{Context, Lifetime},
 };
@@ -119,7 +119,7 @@ fn print_unopened(out: &mut Output, unopened: &api::UnopenedStores) -> Result<()
         ))?;
     }
     if unopened.failed > 0 {
-        let error = escape(unopened.error.as_bytes());
+        let error = harmless(&unopened.error);
         let failed = unopened.failed;
         out.line(&format!(
             "! {failed} listed stores cannot be opened: {error}"
@@ -213,18 +213,18 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
         ))?;
     }
     for damage in &store.damage {
-        out.line(&format!("  ! damaged: {}", escape(damage.as_bytes())))?;
+        out.line(&format!("  ! damaged: {}", harmless(damage)))?;
     }
     if !store.poisoned.is_empty() {
         out.line(&format!(
             "  ! writes are refused: {}",
-            escape(store.poisoned.as_bytes())
+            harmless(&store.poisoned)
         ))?;
     }
     for mended in &store.recovered {
         out.line(&format!(
             "  repaired when opened: {}",
-            escape(mended.as_bytes())
+            harmless(mended)
         ))?;
     }
     Ok(())
