@@ -275,9 +275,9 @@ pub const BIND_AGAIN_MIN: Duration = Duration::from_millis(250);
 pub const BIND_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Interval between looks at all peers: which were heard of, and which are out of step.
 pub const PULSE: Duration = Duration::from_millis(250);
-/// Silence after which a connected peer is shown as offline: three packets that keep it alive are
-/// missing.
-pub const PEER_SILENT_MAX: Duration = Duration::from_secs(3);
+/// Silence after which a connected peer is shown as offline: the last packet that keeps the connection
+/// alive is missing.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
 /// Silence after which a connection is closed if the peer has made a later one after another start.
 pub const PEER_LEFT_OVER: Duration = Duration::from_secs(2);
 /// Least milliseconds between two comparisons with a peer because its acks differ.

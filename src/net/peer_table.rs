@@ -22,6 +22,7 @@ use crate::{
         peer::{Compared, Peer},
         peer_status::PeerStatus,
     },
+    protocol::peer::Lag,
 };
 
 /// All peers of a node. Cheap to clone.
@@ -67,6 +68,8 @@ impl Peers {
             peer.connections.push(Live::new(connection));
             peer.seen_ms = now_ms;
             peer.has_stopped = false;
+            // Comparisons over a dead connection have changed nothing.
+            peer.lag = Lag::default();
             peer.error = None;
             peer.wake.notify_one();
             peer.came.notify_waiters();
