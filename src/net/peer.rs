@@ -166,7 +166,7 @@ impl Peer {
 
     /// Closes the connection on which the peer is silent for the longest time, if that is so long that
     /// it may be one that an earlier start of the peer has left. True when one was closed.
-    pub(super) fn close_left_over(&mut self) -> bool {
+    pub(super) fn close_left_over(&self) -> bool {
         let most_silent = self.connections.iter().max_by_key(|live| live.silence());
         let Some(live) = most_silent.filter(|live| live.silence() >= PEER_LEFT_OVER_FULL) else {
             return false;
