@@ -280,11 +280,13 @@ pub const BIND_AGAIN_MIN: Duration = Duration::from_millis(250);
 pub const BIND_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Interval between looks at all peers: which were heard of, and which are out of step.
 pub const PULSE: Duration = Duration::from_millis(250);
-/// Silence after which a connected peer is shown as offline: three packets that keep it alive are
-/// missing.
-pub const PEER_SILENT_MAX: Duration = Duration::from_secs(3);
-/// Silence after which a connection is closed if the peer has made a later one after another start.
+/// Silence after which a connected peer is shown as offline: the last packet that keeps the connection
+/// alive is missing.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
+/// Silence after which a connection is closed if the peer is heard on a later one.
 pub const PEER_LEFT_OVER: Duration = Duration::from_secs(2);
+/// Silence after which one of them is closed before that if the peer has as many connections as it may.
+pub const PEER_LEFT_OVER_FULL: Duration = Duration::from_millis(1200);
 /// Least milliseconds between two comparisons with a peer because its acks differ.
 pub const LAG_WAIT_MIN_MS: u64 = 1000;
 /// Streams that a peer may have open at a time on one connection. Further streams wait at the peer.

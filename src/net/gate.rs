@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     id::Author,
-    limits::PEER_CONNECTIONS_ALL_MAX,
+    limits::{PEER_CONNECTIONS_ALL_MAX, PEER_LEFT_OVER, PEER_LEFT_OVER_FULL},
     net::{address::node_of, alpn::HELLO_ALPN},
     protocol::peer::ShutOut,
 };
@@ -37,9 +37,10 @@ struct Open {
     // Replaced whole by `admit`.
     members: BTreeSet<Author>,
     // Open connections on all protocols but hello; those that are closed go when the next one
-    // comes. At most PEER_CONNECTIONS_ALL_MAX each. Weak: a strong handle would keep a connection
+    // comes, or at the next look. At most PEER_CONNECTIONS_ALL_MAX each. Weak: a strong handle would keep a connection
     // open that no task uses any more.
-    connections: BTreeMap<Author, Vec<WeakConnectionHandle>>,
+    // Oldest first.
+    connections: BTreeMap<Author, Vec<Entered>>,
     // Subset of `members`. An entry whose time has come is removed when it is next looked at.
     shut_out: BTreeMap<Author, ShutOut>,
 }
@@ -53,6 +54,15 @@ impl Default for Open {
             shut_out: BTreeMap::new(),
         }
     }
+}
+
+/// A connection that was let in, and when its node was last heard on it.
+#[derive(Debug)]
+struct Entered {
+    connection: WeakConnectionHandle,
+    // Datagrams that had come at the last look, and the time of the first look that found as many.
+    datagrams: u64,
+    heard: Instant,
 }
 
 /// Why a connection is closed: a code and a reason.
@@ -112,23 +122,44 @@ impl Gate {
             return Err(SHUT_OUT);
         }
         let connections = open.connections.entry(node).or_default();
-        let is_open = |known: &WeakConnectionHandle| {
-            let known = known.upgrade();
-            known.is_some_and(|connection| connection.close_reason().is_none())
-        };
-        connections.retain(is_open);
+        connections.retain(|known| known.open().is_some());
         if connections.len() >= PEER_CONNECTIONS_ALL_MAX {
-            return Err(BUSY);
+            // A node that starts again and again leaves dead ones.
+            let is_dead = |known: &Entered| known.heard.elapsed() >= PEER_LEFT_OVER_FULL;
+            let Some(dead) = connections.iter().position(is_dead) else {
+                return Err(BUSY);
+            };
+            connections.remove(dead).close();
         }
-        connections.push(connection);
+        connections.push(Entered {
+            connection,
+            datagrams: 0,
+            heard: Instant::now(),
+        });
         Ok(())
+    }
+
+    /// Looks on which connections their nodes were heard since the last look. Closes those on which
+    /// a node is silent since it has made a later one: it was killed and has started again.
+    pub(super) fn close_left_over(&self) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for connections in open.connections.values_mut() {
+            connections.retain_mut(Entered::listen);
+            let is_silent = |known: &Entered| known.heard.elapsed() >= PEER_LEFT_OVER;
+            let heard = connections.iter().rposition(|known| !is_silent(known));
+            let earlier = heard.and_then(|newest| connections.get(..newest));
+            let left_over = earlier.unwrap_or_default().iter();
+            left_over
+                .filter(|known| is_silent(known))
+                .for_each(Entered::close);
+        }
     }
 }
 
 impl Open {
     fn hang_up(&mut self, node: &Author, (code, reason): Verdict) {
-        for connection in self.connections.remove(node).unwrap_or_default() {
-            if let Some(connection) = connection.upgrade() {
+        for known in self.connections.remove(node).unwrap_or_default() {
+            if let Some(connection) = known.open() {
                 connection.close(VarInt::from_u32(code), reason);
             }
         }
@@ -144,6 +175,32 @@ impl Open {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Entered {
+    fn open(&self) -> Option<Connection> {
+        let connection = self.connection.upgrade()?;
+        connection.close_reason().is_none().then_some(connection)
+    }
+
+    // Looks whether datagrams have come since the last look. False when it is closed.
+    fn listen(&mut self) -> bool {
+        let Some(connection) = self.open() else {
+            return false;
+        };
+        let datagrams = connection.stats().udp_rx.datagrams;
+        if datagrams != self.datagrams {
+            (self.datagrams, self.heard) = (datagrams, Instant::now());
+        }
+        true
+    }
+
+    fn close(&self) {
+        if let Some(connection) = self.open() {
+            let (code, reason) = AGAIN;
+            connection.close(code.into(), reason);
+        }
     }
 }
 

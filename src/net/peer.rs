@@ -9,8 +9,9 @@ use tokio::{
 
 use crate::{
     limits::{
-        GOSSIP_WASTE_PER_S, GOSSIP_WASTE_RESERVE, PEER_LEFT_OVER, PEER_SYNCS_MAX, STATEMENTS_PER_S,
-        STATEMENTS_RESERVE, STATUSES_PER_S, STATUSES_RESERVE, WISHES_PER_S, WISHES_RESERVE,
+        GOSSIP_WASTE_PER_S, GOSSIP_WASTE_RESERVE, PEER_LEFT_OVER_FULL, PEER_SYNCS_MAX,
+        STATEMENTS_PER_S, STATEMENTS_RESERVE, STATUSES_PER_S, STATUSES_RESERVE, WISHES_PER_S,
+        WISHES_RESERVE,
     },
     net::{address::Addresses, error::PeerError, gate::AGAIN, live::Live},
     protocol::peer::{Allowance, Lag, Rate, Strikes},
@@ -163,22 +164,16 @@ impl Peer {
         }
     }
 
-    /// Closes the connections that an earlier start of the peer has left: it is silent there, and a
-    /// later one leads to another start. Until then, sessions on them would hold the turn.
-    pub(super) fn close_left_over(&self) {
-        let Some((newest, earlier)) = self.connections.split_last() else {
-            return;
+    /// Closes the connection on which the peer is silent for the longest time, if that is so long that
+    /// it may be one that an earlier start of the peer has left. True when one was closed.
+    pub(super) fn close_left_over(&self) -> bool {
+        let most_silent = self.connections.iter().max_by_key(|live| live.silence());
+        let Some(live) = most_silent.filter(|live| live.silence() >= PEER_LEFT_OVER_FULL) else {
+            return false;
         };
-        let is_left_over = |live: &&Live| {
-            newest.instance.is_some()
-                && live.instance != newest.instance
-                && live.silence() >= PEER_LEFT_OVER
-                && newest.silence() < PEER_LEFT_OVER
-        };
-        for live in earlier.iter().filter(is_left_over) {
-            let (code, reason) = AGAIN;
-            live.connection.close(code.into(), reason);
-        }
+        let (code, reason) = AGAIN;
+        live.connection.close(code.into(), reason);
+        true
     }
 
     /// True if `error` only shows that the peer cannot be reached, and it has stopped.

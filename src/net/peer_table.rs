@@ -22,6 +22,7 @@ use crate::{
         peer::{Compared, Peer},
         peer_status::PeerStatus,
     },
+    protocol::peer::Lag,
 };
 
 /// All peers of a node. Cheap to clone.
@@ -61,12 +62,14 @@ impl Peers {
     /// Adds a new connection. False when the peer has `PEER_CONNECTIONS_MAX` already.
     pub(super) fn connected(&self, node: &Author, connection: Connection, now_ms: u64) -> bool {
         self.with(node, |peer| {
-            if peer.live().len() >= PEER_CONNECTIONS_MAX {
+            if peer.live().len() >= PEER_CONNECTIONS_MAX && !peer.close_left_over() {
                 return false;
             }
             peer.connections.push(Live::new(connection));
             peer.seen_ms = now_ms;
             peer.has_stopped = false;
+            // Comparisons over a dead connection have changed nothing.
+            peer.lag = Lag::default();
             peer.error = None;
             peer.wake.notify_one();
             peer.came.notify_waiters();
@@ -123,13 +126,11 @@ impl Peers {
         })
     }
 
-    /// Looks at all connections: which peers were heard of since the last look. Closes those on
-    /// which a peer is silent since it has made a later one: it was killed and has started again.
+    /// Looks at all connections: which peers were heard of since the last look.
     pub(super) fn listen(&self, now_ms: u64) {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for peer in peers.values_mut() {
             peer.listen(now_ms);
-            peer.close_left_over();
         }
     }
 

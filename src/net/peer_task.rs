@@ -125,7 +125,9 @@ async fn reach(mesh: &Arc<Mesh>, node: &Author) -> Result<(), PeerError> {
     }
     runs(mesh, node, &connection, instance);
     mesh.spawn(async move { serve(&served, connection).await });
-    gossip(mesh, node).await;
+    // Syncs do not wait for it.
+    let (with, to) = (Arc::clone(mesh), *node);
+    mesh.spawn(async move { gossip(&with, &to).await });
     Ok(())
 }
 

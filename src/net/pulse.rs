@@ -18,6 +18,7 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
     loop {
         tokio::time::sleep(PULSE).await;
         mesh.peers.listen(mesh.node.clock().now_ms());
+        mesh.gate.close_left_over();
         before = look(&mesh, &before);
     }
 }

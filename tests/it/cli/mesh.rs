@@ -170,6 +170,32 @@ fn list_shows_each_member() {
     drop(b);
 }
 
+// A process that does not run closes nothing: for 6 s it was shown as online and in step.
+#[test]
+fn frozen_peer_is_offline_and_comes_back() {
+    const SHOWN: Duration = Duration::from_secs(4);
+    let a = Home::new();
+    let _a_node = a.up();
+    let (_b, b_node) = joined(&a, "writer");
+    let peer = || a.run(&["peers", "--json"]).json().remove(1);
+    soon("it is online", || peer()["online"] == true);
+    b_node.signal(Signal::STOP);
+    let frozen = Instant::now();
+    soon("it is offline", || peer()["online"] == false);
+    let took = frozen.elapsed();
+    println!("offline after {took:?}");
+    let line = a.run(&["peers"]).raw;
+    assert!(line.contains("seen 2"), "{line}");
+    let seen_ms = peer()["seen_ms"].as_u64().unwrap();
+    assert_eq!(seen_ms, peer()["seen_ms"], "it is heard no more");
+    b_node.signal(Signal::CONT);
+    let again = Instant::now();
+    soon("it is online again", || peer()["online"] == true);
+    println!("online again after {:?}", again.elapsed());
+    assert!(took < SHOWN && again.elapsed() < SHOWN, "{took:?}");
+    assert!(peer()["seen_ms"].as_u64().unwrap() > seen_ms);
+}
+
 // The address at which the node listens, once it has made an invite.
 fn listens(home: &Home, environment: Option<&str>) -> String {
     let mut up = home.command(&["up"]);

@@ -57,6 +57,7 @@ async fn n7_silent_member_does_not_hold_own_writes_for_long() {
     let began = std::time::Instant::now();
     a.node.root().put("/after", "a start").await.unwrap();
     let waited = began.elapsed();
+    println!("the first write waited {waited:?}");
     assert!(
         connection.close_reason().is_none(),
         "it was there all the time"

@@ -194,7 +194,9 @@ async fn n7_flood_of_silent_strangers_does_not_keep_joiners_out() {
     let joins = async {
         for name in ["c", "d", "e"] {
             let joiner = Peer::new(name).await;
+            let began = std::time::Instant::now();
             joiner.join(&field.a, Role::Writer).await;
+            println!("{name} has joined after {:?}", began.elapsed());
             joiner.stop().await;
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
