@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     io::IsTerminal as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -282,12 +282,11 @@ fn remove_new_node(data_dir: &Path, before: Option<&BTreeSet<OsString>>) {
         None => fs::remove_dir_all(data_dir),
         Some(before) => {
             let names = names_in(data_dir).unwrap_or_default();
-            let new = names.difference(before).map(|name| data_dir.join(name));
-            let remove = |path: PathBuf| match path.is_dir() {
+            let mut new = names.difference(before).map(|name| data_dir.join(name));
+            new.try_for_each(|path| match path.is_dir() {
                 true => fs::remove_dir_all(path),
                 false => fs::remove_file(path),
-            };
-            new.map(remove).collect()
+            })
         }
     };
     if let Err(error) = removed {

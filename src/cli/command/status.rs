@@ -222,10 +222,7 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
         ))?;
     }
     for mended in &store.recovered {
-        out.line(&format!(
-            "  repaired when opened: {}",
-            harmless(mended)
-        ))?;
+        out.line(&format!("  repaired when opened: {}", harmless(mended)))?;
     }
     Ok(())
 }
