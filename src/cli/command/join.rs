@@ -1,12 +1,7 @@
 //! `invite`, `join`: make a node a member of the mesh.
 
 use std::{
-    collections::BTreeSet,
-    ffi::OsString,
-    fs,
-    io::IsTerminal as _,
-    path::Path,
-    time::Duration,
+    collections::BTreeSet, ffi::OsString, fs, io::IsTerminal as _, path::Path, time::Duration,
 };
 
 use bytes::Bytes;
