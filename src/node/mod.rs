@@ -4,7 +4,7 @@
 //! identity.key   the signing key, 0600; data without it is an error
 //! lock           taken before anything else; holds the process id
 //! meta.db        stores, root store, schema version; built again from the logs if it is damaged
-//! stores/{uuid}/ logs/ and state.db of each store
+//! stores/{uuid}/ logs/ and state.db of each store; in a private one a file `private`
 //! run/sock       the local API, while it is served
 //! config.toml    settings of the node's owner, read at each start; may be missing
 //! ```
