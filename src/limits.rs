@@ -142,8 +142,7 @@ pub const REPLAY_CHUNK_BYTES: usize = 256 << 10;
 pub const MERGE_READ_BYTES_MAX: usize = 64 * REPLAY_CHUNK_BYTES;
 /// Rows that a scan of the state reads at a time.
 pub const SCAN_ROWS: usize = 512;
-/// Bytes of encoded entries that a read of the past keeps, to find the keys of one entry in it: a few
-/// of the largest.
+/// Bytes of encoded entries that a read of the past keeps for their other keys.
 pub const PAST_ENTRIES_BYTES: usize = 4 * ENTRY_BYTES_MAX;
 /// Time without any event after which a watch delivers a progress event.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -519,8 +518,7 @@ pub const META_CACHE_BYTES: usize = 1 << 20;
 pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Characters of a store's name. A longer one is refused.
 pub const STORE_NAME_CHARS_MAX: usize = 64;
-/// Stores that a node closes at a time when it stops. Each waits for a few fsyncs, which disks do
-/// together; more would not be faster.
+/// Stores that a node closes at a time when it stops. Each waits for a few fsyncs.
 pub const STORES_CLOSED_AT_ONCE: usize = 32;
 /// Stores that other nodes list and that this node opens. Each has two threads, and some files and
 /// memory. When full, further ones are not opened, and `status` counts them. Those that this node
@@ -563,10 +561,9 @@ pub const PUT_CHUNK_BYTES: usize = 1 << 20;
 pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 const _: () = assert!(DESCRIPTORS_MAX >= 4 * LOG_FILES_MAX as u64);
-const _: () = assert!(LOG_FILES_MIN <= LOG_FILES_MAX);
 const _: () = assert!(ADDRESSES_MAX * (ADDRESS_CHARS_MAX + 4) < GOSSIP_ENTRY_BYTES_MAX / 2);
 const _: () = assert!(SHUT_OUT_MIN_MS << (STRIKES_ROUNDS_MAX - 1) >= SHUT_OUT_MAX_MS);
-const _: () = assert!(STORES_OF_LISTER_MAX < STORES_SHARED_MAX);
+const _: () = assert!(LOG_FILES_MIN <= LOG_FILES_MAX && STORES_OF_LISTER_MAX < STORES_SHARED_MAX);
 const _: () = assert!(CLOCK_JUMP_MIN.as_millis() > PEER_IDLE_MAX.as_millis());
 const _: () = assert!(DIAL_AGAIN_MIN_MS < DIAL_AGAIN_MAX_MS && SHUT_OUT_MIN_MS < SHUT_OUT_MAX_MS);
 const _: () = assert!(PENDING_BYTES_MAX >= 16 * ENTRY_BYTES_MAX);
@@ -590,12 +587,11 @@ const _: () =
     assert!(WRITER_QUEUE_BYTES_MAX >= 2 * PUT_CHUNKS_MAX * (PUT_CHUNK_BYTES + OPS_BYTES_MAX));
 const _: () = assert!(WRITER_QUEUE_MAX * 1024 <= WRITER_QUEUE_BYTES_MAX);
 const _: () = assert!(RECENT_BYTES_MAX >= 8 * ENTRY_BYTES_MAX);
-const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX);
 const _: () = assert!(REPLY_BYTES_MAX >= PAGE_BYTES + ENTRY_BYTES_MAX);
 const _: () = assert!(CONNECTION_WINDOW_BYTES >= CALL_WINDOW_BYTES);
 const _: () = assert!(PUT_CHUNKS_MAX * PUT_CHUNK_WRITES_MAX <= GROUP_WRITES_MAX);
 const _: () = assert!(VALUE_INLINE_BYTES_MAX <= VALUE_BYTES_MAX);
-const _: () = assert!(ENTRY_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(MESSAGE_BYTES_MAX >= ENTRY_BYTES_MAX && ENTRY_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(SYNC_MESSAGE_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(SYNC_MESSAGE_BYTES_MAX >= SYNC_FRAME_BYTES_MAX + 64);
 const _: () = assert!(SYNC_MESSAGE_BYTES_MAX >= SYNC_PAGE_ITEMS_MAX * 100);

@@ -249,7 +249,10 @@ fn pipe_acknowledges_only_lines_that_were_read() {
         (2..=3).contains(&acked),
         "{acked} of 3 lines that were read"
     );
-    assert_eq!(text(&take(&home, "c"), "key"), format!("/p/{acked:04}"));
+    // Its acknowledgement may also be on its way still.
+    let next = take(&home, "c");
+    let next = text(&next, "key");
+    assert!(["/p/0002", "/p/0003"].contains(&next), "{next}");
 }
 
 #[test]
