@@ -1,7 +1,7 @@
 //! Nodes join, write apart and together, restart, and are removed.
 
 use super::*;
-use lattice::node::FormerRoot;
+use lattice::{node::FormerRoot, store::WriteError};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_travel_both_ways() {
@@ -137,6 +137,19 @@ async fn m4_later_writes_of_a_removed_node_are_void() {
     c.node.root().put("/k", "good").await.unwrap();
     has(&a.node.root(), "/k", "good").await;
     has(&b.node.root(), "/k", "good").await;
+    // They know of each other's addresses from A only.
+    let of_b = || {
+        let peers = c.net.peers();
+        peers
+            .iter()
+            .any(|peer| peer.node == b.node.id() && peer.online)
+    };
+    let met = async {
+        while !of_b() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, met).await.unwrap();
     // A is disconnected: C writes on with only B connected, and A removes C meanwhile.
     a.net.stop().await;
     c.node.root().put("/k", "late").await.unwrap();
@@ -163,7 +176,12 @@ async fn m4_later_writes_of_a_removed_node_are_void() {
     let item = b.node.root().get(b"/k").await.unwrap().unwrap();
     assert_eq!(item.value.as_ref(), b"good");
     // Later writes of the removed one go nowhere, and it is not served any more.
-    c.node.root().put("/k", "later").await.unwrap();
+    // It may know already that it was removed.
+    let later = c.node.root().put("/k", "later").await;
+    assert!(
+        matches!(later, Ok(_) | Err(WriteError::Removed)),
+        "{later:?}"
+    );
     a.node.root().put("/k", "after").await.unwrap();
     has(&b.node.root(), "/k", "after").await;
     assert_eq!(a.node.root().frontier(), b.node.root().frontier());
