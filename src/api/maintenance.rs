@@ -27,9 +27,10 @@ pub(super) async fn verify(
     Ok(api::VerifyReply { stores: verified })
 }
 
-/// Answers `Repair`: syncs with the connected members first, which may know a fork, then takes back own entries that are stamped far ahead, and closes forks of this
-/// node's own logs. Entries of these logs that are lost are given up only with `accept_loss`; without
-/// it, a store with lost entries is left as it is and the reply lists them.
+/// Answers `Repair`: syncs with the connected members first, which may know of a fork. Then takes back
+/// own entries that are stamped far ahead, and closes forks of this node's own logs. Lost entries of
+/// these logs are given up only with `accept_loss`; without it, a store with lost entries is left as
+/// it is and the reply lists them.
 pub(super) async fn repair(
     node: &Node,
     net: Option<&Net>,

@@ -101,7 +101,7 @@ pub(super) fn join(
         "share" => OwnData::Shared,
         "discard" => OwnData::Discarded,
         other => {
-            let message = format!("{other:?} is no fate of data: private, share or discard");
+            let message = format!("{other:?} is not one of private, share and discard");
             return Err(ApiError::usage("bad_data", message));
         }
     };

@@ -23,7 +23,7 @@ use crate::{
 /// The difference between a member and this node in one store, by the member's acks.
 #[derive(Debug)]
 pub(super) enum Apart {
-    /// There is no whole ack yet.
+    /// The member has not sent a whole ack yet.
     Unknown,
     /// Each has what the other has.
     InStep,

@@ -37,7 +37,8 @@ struct Open {
     // Replaced whole by `admit`.
     members: BTreeSet<Author>,
     // Open connections on all protocols but hello; those that are closed go when the next one
-    // comes, or at the next look. At most PEER_CONNECTIONS_ALL_MAX each. Weak: a strong handle would keep a connection
+    // comes, or at the next look. At most PEER_CONNECTIONS_ALL_MAX each. Weak: a strong handle would
+    // keep a connection
     // open that no task uses any more.
     // Oldest first.
     connections: BTreeMap<Author, Vec<Entered>>,

@@ -33,8 +33,7 @@ pub(super) struct Admitted {
 }
 
 /// Shows an invitation to the node that made it, with the info of this node, and returns its answer.
-/// `contacted` is awaited
-/// once the node is connected.
+/// `contacted` is awaited once the node is connected.
 ///
 /// # Errors
 /// `Unreachable`, also for a malformed answer; `Refused`.

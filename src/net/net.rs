@@ -336,8 +336,8 @@ impl Net {
         }
     }
 
-    // Binds the endpoint when it is needed, again and again if its port is taken. Keeps gate and tasks in step with the members. Never
-    // returns.
+    // Binds the endpoint when it is needed, again and again if its port is taken. Keeps gate and tasks
+    // in step with the members. Never returns.
     async fn follow_members(&self) {
         let mut members = self.0.node.watch_members();
         let mut again = BIND_AGAIN_MIN;

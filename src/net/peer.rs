@@ -20,9 +20,9 @@ use crate::{
 /// The notes about one peer.
 #[derive(Debug)]
 pub(super) struct Peer {
-    // As the peer itself reported them last, or the user gave them.
+    // Addresses that the peer itself reported last, or that the user gave.
     pub(super) addresses: Addresses,
-    // As another node reported them last. Dialled in addition to `addresses`, never instead.
+    // Addresses that another node reported last. Dialled in addition to `addresses`, never instead.
     pub(super) hinted: Addresses,
     // The addresses that were last written to disk, and when. `None` before the first time.
     pub(super) news: Option<(Addresses, Instant)>,

@@ -30,7 +30,7 @@ fn look(mesh: &Mesh, before: &Differences) -> Differences {
     let stores = mesh.node.shared_stores();
     let root = mesh.node.root();
     for node in mesh.peers.online() {
-        // Of a peer that has sent no status nothing is known, and more syncs would not change that.
+        // Nothing is known about a peer that has sent no status. More syncs would not change that.
         if matches!(mesh.acks.apart(&root, &node), Apart::Unknown) {
             continue;
         }

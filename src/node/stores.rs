@@ -144,26 +144,42 @@ impl Node {
         }
         self.check_entitled(&row)?;
         let _one_at_a_time = self.0.opening.lock().await;
-        // The mark goes first: a crash in between leaves a store that no line lists, and `introduce`
-        // lists it.
-        self.root()
-            .write_own(listing(&info.name, &row.genesis))
-            .await?;
-        let opener = self.0.opener();
-        private::unmark(self.0.config.disk.as_ref(), &opener.dir(store))?;
-        if let Some(open) = self.open_store(store) {
+        let (disk, dir) = (self.0.config.disk.as_ref(), self.0.opener().dir(store));
+        let under = private::root_of(disk, &dir, store)?;
+        // The line comes last: the net carries a store when it sees the line. After a crash in between
+        // `introduce` writes it.
+        private::unmark(disk, &dir)?;
+        self.reopen(row.clone()).await?;
+        let root = self.root();
+        let listed = root.write_own(listing(&info.name, &row.genesis)).await;
+        if let Err(error) = listed {
+            private::mark(disk, &dir, &under.unwrap_or(*store))?;
+            self.reopen(row).await?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    // Closes a store that is not the root store, and opens it as its directory says now.
+    async fn reopen(&self, row: meta::Row) -> Result<(), StoreError> {
+        if let Some(open) = self.open_store(&row.id) {
             open.close().await?;
         }
-        let mut opened = BTreeMap::new();
+        // A private store asks its former root store for the members.
+        let mut opened = {
+            let stores = self.0.stores.read().unwrap_or_else(PoisonError::into_inner);
+            stores.clone()
+        };
+        let opener = self.0.opener();
         opener
-            .open_others(vec![row], &self.root(), &mut opened)
+            .open_others(vec![row.clone()], &self.root(), &mut opened)
             .await?;
         let mut stores = self
             .0
             .stores
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        stores.extend(opened);
+        stores.extend(opened.remove_entry(&row.id));
         Ok(())
     }
 

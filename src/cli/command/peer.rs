@@ -147,7 +147,7 @@ impl Peer {
     }
 }
 
-// Returns whether `named` is this node itself, which is no peer.
+// Returns whether `named` is this node itself: it is not among its peers.
 async fn is_own(context: &mut Context, named: &str) -> Result<bool, Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let reply = client

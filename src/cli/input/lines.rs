@@ -51,7 +51,7 @@ pub(crate) enum LineError {
     #[error("{0}; --format raw takes bytes as they are")]
     Escape(#[from] BadEscape),
     #[error(
-        "{:?} after the value is no note: expected expires_ms=, ttl_ms= or deleted. A tab in a value \
+        "{:?} after the value is not a note: expected expires_ms=, ttl_ms= or deleted. A tab in a value \
         is written \\t; --format raw takes bytes as they are",
         harmless(.0)
     )]
@@ -268,7 +268,7 @@ fn put(format: Format, key: &[u8], rest: &[u8]) -> Result<api::Op, LineError> {
             None if note == b"deleted" && op.value.is_empty() => op.delete = true,
             Some(("expires_ms", number)) if op.ttl_ms.is_none() => op.expires_ms = ms(number)?,
             Some(("ttl_ms", number)) if op.expires_ms.is_none() => op.ttl_ms = ms(number)?,
-            // The number of heads, which `list` prints, is no part of a write.
+            // The number of heads, which `list` prints, does not belong to a write.
             Some(("heads", number)) => drop(ms(number)?),
             _other => return Err(bad()),
         }

@@ -61,16 +61,16 @@ pub enum ConsumerStart {
 /// Options of a consumer to change; `None` leaves one as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConsumerChanges {
-    /// As in `ConsumerOptions`. It counts for changes that are taken from now on.
+    /// Like the field of `ConsumerOptions`. It applies to changes that are taken from now on.
     pub ack_wait: Option<Duration>,
-    /// As in `ConsumerOptions`, also for changes that were tried before.
+    /// Like the field of `ConsumerOptions`, also for changes that were tried before.
     pub max_deliver: Option<Option<u32>>,
-    /// As in `ConsumerOptions`. If more changes are outstanding, no further ones are read until
+    /// Like the field of `ConsumerOptions`. If more changes are outstanding, no further ones are read until
     /// fewer are.
     pub max_in_flight: Option<usize>,
-    /// As in `ConsumerOptions`. It counts for attempts that fail from now on.
+    /// Like the field of `ConsumerOptions`. It applies to attempts that fail from now on.
     pub backoff: Option<Vec<Duration>>,
-    /// As in `ConsumerOptions`, from the current position on: changes that were read before are still
+    /// Like the field of `ConsumerOptions`, from the current position on: changes that were read before are still
     /// delivered.
     pub prefixes: Option<Vec<Bytes>>,
 }

@@ -1,8 +1,6 @@
 //! One data directory on two machines: what both report, and how a person repairs it.
 
 use std::{
-    fs,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -10,19 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::harness::{Home, PATIENCE};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), &to).unwrap();
-        }
-    }
-}
+use crate::support::files::copy_all;
 
 fn has_heard(home: &Home, value: &str) {
     let deadline = Instant::now() + PATIENCE;
@@ -39,7 +25,7 @@ fn copied_directory_fork_is_shown_and_repaired() {
     let (b, copied) = (Home::new(), Home::new());
     let token = a.run(&["invite"]).raw;
     b.run(&["join", token.trim(), "--name", "b"]).ok();
-    copy(&b.data(), &copied.data());
+    copy_all(&b.data(), &copied.data());
     // With nobody to ask, each writes in the same place of one log.
     b.run(&["put", "/k", "original"]).ok();
     copied.run(&["put", "/k", "copy"]).ok();

@@ -1,26 +1,12 @@
 //! A directory whose key is missing, and a copy of a directory that gets a key of its own.
 
 use std::{
-    fs,
-    path::Path,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use super::harness::{Home, PATIENCE};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else if entry.file_type().unwrap().is_file() {
-            fs::copy(entry.path(), &to).unwrap();
-        }
-    }
-}
+use crate::support::files::copy_all;
 
 fn until(home: &Home, key: &str, value: &str) {
     let deadline = Instant::now() + PATIENCE;
@@ -68,7 +54,7 @@ fn copy_with_a_new_identity_is_another_node() {
     a.run(&["put", "/t/a", "of a"]).ok();
     // A copy, made as people make them: of a node that runs.
     let copied = Home::new();
-    copy(&a.data(), &copied.data());
+    copy_all(&a.data(), &copied.data());
     let made = copied.run(&["init", "--new-identity"]);
     insta::assert_snapshot!(made, @r#"
     node     [id]

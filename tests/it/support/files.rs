@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-/// Copies a directory with all that is in it. The copy must not exist.
+/// Copies a directory with all files in it. Files of the copy that are there already are replaced.
 pub fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -1,27 +1,13 @@
 //! One key on two machines, a restored backup, clocks hours apart.
 
-use std::{fs, path::Path};
-
 use lattice::{Node, NodeConfig, clock::Clock, net::Net, store::WriteError};
 
 use super::{super::loopback, *};
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), &to).unwrap();
-        }
-    }
-}
+use crate::support::files::copy_all;
 
 fn copied(dir: &tempfile::TempDir) -> tempfile::TempDir {
     let twin = tempfile::tempdir().unwrap();
-    copy(dir.path(), twin.path());
+    copy_all(dir.path(), twin.path());
     twin
 }
 
