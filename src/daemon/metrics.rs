@@ -183,11 +183,12 @@ impl Subject {
 
     // Returns the reasons why the node does not work, one line each; empty if it works.
     async fn ailments(&self) -> Vec<String> {
-        let removed = self.node.removed_by().map(|by| {
-            format!(
+        let removed = self.node.removed_by().map(|by| match by == self.node.id() {
+            true => "this node has left the mesh: its writes are refused".to_owned(),
+            false => format!(
                 "node {} has removed this node from the mesh: its writes are refused",
                 by.short()
-            )
+            ),
         });
         let mut ailments: Vec<String> = self.net.trouble().into_iter().chain(removed).collect();
         for info in self.node.stores() {

@@ -209,9 +209,7 @@ impl HelloServer {
             ..net::HelloReply::default()
         })
     }
-}
 
-impl HelloServer {
     // Answers a node that was removed and may not know it: it gets the proof.
     async fn removed(&self, node: &Author) -> Result<net::HelloReply, Refusal> {
         let removal = self.mesh.node.root().removal(node).await;

@@ -356,11 +356,10 @@ impl Follow {
             return;
         }
         self.is_removed = true;
-        let message = format!(
-            "node {} has removed this node from the mesh: no changes of other nodes come any more",
-            short(by)
+        out.notice(
+            "removed",
+            "this node is no longer a member of the mesh: no changes of other nodes come any more",
         );
-        out.notice("removed", &message);
     }
 
     // Decides where the next connection begins. Without a cursor, the same start would repeat the
