@@ -1,9 +1,9 @@
-//! Sleep: a machine that was suspended notices it by its clocks, and dials all members at once. So
-//! does one whose wall clock was set while the node ran, which is reported.
+//! Sleep: a node that did not run for a while notices it by its clocks, and dials all members at once:
+//! its machine was suspended, or its process was stopped. So does one whose wall clock was set while
+//! it ran, which is reported.
 //!
-//! The wall clock goes on while the machine sleeps, the monotonic clock stands still. Peers have
-//! hung up long before. Without this check, this node would first find each connection dead, then
-//! wait for as long as its dial backoff is.
+//! Peers have hung up meanwhile. Without this check, this node would first find each connection dead,
+//! then wait for as long as its dial backoff is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use crate::{
     clock::about,
-    limits::{CLOCK_JUMP_MIN, CLOCK_LOOK_EVERY},
+    limits::{CLOCK_JUMP_MIN, CLOCK_LOOK_EVERY, PEER_PATH_IDLE_MAX},
     net::{members_clock, mesh::Mesh},
 };
 
-/// Compares both clocks every `CLOCK_LOOK_EVERY`, and dials all members when the wall clock has
-/// jumped. Never returns.
+/// Looks at the clocks every `CLOCK_LOOK_EVERY`, and dials all members when the node stood still or the
+/// wall clock has jumped. Never returns.
 pub(super) async fn follow(mesh: Arc<Mesh>) {
     let clock = mesh.node.clock();
     let mut last = (clock.now_ms(), Instant::now());
@@ -31,10 +31,12 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
             let by = about(set_ms.unsigned_abs());
             tracing::warn!("the clock of this machine was set {direction} by {by}");
         }
-        if let Some(jump_ms) = jump(last.0, now.0, now.1.duration_since(last.1)) {
+        let jump_ms = jump(last.0, now.0, now.1.duration_since(last.1));
+        if jump_ms.is_some() || stood_still(elapsed_ms) {
             tracing::info!(
+                elapsed_ms,
                 jump_ms,
-                "the clock has jumped: all members are dialled again"
+                "the node stood still or its clock has jumped: all members are dialled again"
             );
             mesh.meet_again().await;
             members_clock::compare_again(&mesh).await;
@@ -53,6 +55,11 @@ fn jump(before_ms: u64, now_ms: u64, elapsed: Duration) -> Option<i64> {
     (gained.saturating_abs() >= least).then_some(gained)
 }
 
+// True when a look that was due after CLOCK_LOOK_EVERY came so late that paths have died.
+fn stood_still(elapsed_ms: u64) -> bool {
+    Duration::from_millis(elapsed_ms) >= CLOCK_LOOK_EVERY + PEER_PATH_IDLE_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +73,16 @@ mod tests {
         }
         // The machine was busy; both clocks went on.
         assert_eq!(jump(100_000, 700_000, 600 * SECOND), None);
+    }
+
+    #[test]
+    fn late_look_shows_that_the_node_stood_still() {
+        let late = |late: Duration| {
+            let elapsed = CLOCK_LOOK_EVERY + late;
+            stood_still(u64::try_from(elapsed.as_millis()).unwrap())
+        };
+        assert!(!late(Duration::ZERO) && !late(PEER_PATH_IDLE_MAX - Duration::from_millis(1)));
+        assert!(late(PEER_PATH_IDLE_MAX) && late(8 * SECOND));
     }
 
     #[test]
