@@ -413,6 +413,10 @@ impl From<MembershipError> for ApiError {
                 Self::new("key_spent", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
             }
             MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
+            MembershipError::Lowered { .. } => {
+                Self::new("lowered", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
+            }
+            MembershipError::LowersItself => Self::new("lowers_itself", EXIT_PRECONDITION, message),
             MembershipError::LastAdmin { .. } => {
                 Self::new("last_admin", EXIT_PRECONDITION, message)
                     .hint("invite another admin first: `lattice invite --role admin`")

@@ -82,15 +82,7 @@ impl Node {
     /// `Membership`: the rules refuse it. `TooManyTips`, `Write`.
     pub async fn remove(&self, node: &Author) -> Result<(), MeshError> {
         self.members().may_remove(&self.id(), node)?;
-        let mut tips = Vec::new();
-        for store in self.shared_stores() {
-            for frontier in [store.frontier(), store.spent()] {
-                tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
-            }
-        }
-        let stores = self.shared_stores();
-        let stores = stores.iter().map(Store::id);
-        let removal = Act::Remove(Tips::naming(stores, tips)?).encode();
+        let removal = Act::Remove(tips_here(&self.shared_stores(), node)?).encode();
         self.root().write_own(put(role_key(node), removal)).await?;
         for store in self.shared_stores() {
             store.reconsider().await;
@@ -126,19 +118,42 @@ impl Node {
         self.root().removed_by()
     }
 
-    /// Gives `node`, which is a member, a role with more rights. Durable on return.
+    /// Gives `node`, which is a member, another role. Durable on return.
+    ///
+    /// A lower role is for ever: no grant gives the rights back. What the node has done with them so
+    /// far, as far as it is here, goes on counting; for a role of reader these are its entries, for
+    /// that of writer its grants, removals and invites. Later ones never count.
     ///
     /// # Errors
-    /// `NotAMember`; `Membership`: this node is not an admin, or `node` has the role or a higher one,
-    /// which no grant takes back. `Write`.
+    /// `NotAMember`; `Membership`: this node is not an admin or `node` outranks it, `node` has the role
+    /// already, its role was lowered before, or it is this node. `TooManyTips`, `Write`.
     pub async fn set_role(&self, node: &Author, role: Role) -> Result<(), MeshError> {
         let members = self.members();
         if members.role(node).is_none() && !members.is_removed(node) && !members.is_spent(node) {
             return Err(MeshError::NotAMember { node: *node });
         }
+        if members.role(node) > Some(role) {
+            return self.lower(node, role).await;
+        }
         members.may_grant(&self.id(), node, role)?;
         let grant = Act::Grant(role).encode();
         self.root().write_own(put(role_key(node), grant)).await?;
+        Ok(())
+    }
+
+    async fn lower(&self, node: &Author, role: Role) -> Result<(), MeshError> {
+        self.members().may_lower(&self.id(), node, role)?;
+        let root = self.root();
+        let stores = match role {
+            Role::Reader => self.shared_stores(),
+            // It takes the right to act, and acts are in the root store.
+            Role::Writer | Role::Admin => vec![root.clone()],
+        };
+        let lowering = Act::Lower(role, tips_here(&stores, node)?).encode();
+        root.write_own(put(role_key(node), lowering)).await?;
+        for store in self.shared_stores() {
+            store.reconsider().await;
+        }
         Ok(())
     }
 
@@ -169,8 +184,8 @@ impl Node {
         Ok(())
     }
 
-    /// Removes once more each node that has left, or that was removed before a store was here, if this
-    /// node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
+    /// Removes once more each node that has left, or that was removed before a store was here, and lowers
+    /// again each that was lowered to reader before, if this node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
     /// when there is nothing to add.
     ///
     /// # Errors
@@ -181,6 +196,7 @@ impl Node {
         for departure in self.members().departures(&self.id(), &ids) {
             let Departure {
                 node,
+                lowered,
                 stores: named,
                 mut tips,
             } = departure;
@@ -192,8 +208,13 @@ impl Node {
                     tips.extend(frontier.tips(&node).iter().map(|tip| (id, *tip)));
                 }
             }
-            let removal = Act::Remove(Tips::naming(named, tips)?).encode();
-            self.root().write_own(put(role_key(&node), removal)).await?;
+            let tips = Tips::naming(named, tips)?;
+            let act = match lowered {
+                true => Act::Lower(Role::Reader, tips),
+                false => Act::Remove(tips),
+            };
+            let write = put(role_key(&node), act.encode());
+            self.root().write_own(write).await?;
         }
         Ok(())
     }
@@ -221,6 +242,17 @@ impl Node {
         self.root().write_own(put(key, status.into())).await?;
         Ok(())
     }
+}
+
+// Names `stores`, and in each the tips of `node` that are here.
+fn tips_here(stores: &[Store], node: &Author) -> Result<Tips, TooManyTips> {
+    let mut tips = Vec::new();
+    for store in stores {
+        for frontier in [store.frontier(), store.spent()] {
+            tips.extend(frontier.tips(node).iter().map(|tip| (store.id(), *tip)));
+        }
+    }
+    Tips::naming(stores.iter().map(Store::id), tips)
 }
 
 /// Returns a write of one key that does not expire.

@@ -51,17 +51,23 @@ enum PeerAction {
         #[arg(long)]
         yes: bool,
     },
-    /// Give a member a role with more rights
+    /// Give a member another role
     ///
-    /// A role is never lowered: what the node has written counts, and other members may not know of
-    /// the change yet. To take rights away, remove the node and invite it again as a new one.
-    #[command(after_help = "Examples:\n  lattice peer role kitchen writer")]
+    /// A lower role is for ever: no other one gives the rights back. What the node has done with them,
+    /// as far as this node has it, goes on counting; later entries or acts of it do not. So this asks
+    /// for confirmation, as a removal does.
+    #[command(
+        after_help = "Examples:\n  lattice peer role kitchen writer\n  lattice peer role kitchen reader --yes"
+    )]
     Role {
         /// Id of the node, the first digits of it, or its name
         node: String,
         /// Its new role
         #[arg(value_parser = ["reader", "writer", "admin"])]
         role: String,
+        /// Do not ask for confirmation; required for a lower role if stdin is not a terminal
+        #[arg(long)]
+        yes: bool,
     },
     /// Give a member another name
     ///
@@ -110,9 +116,12 @@ impl Peer {
                 client.remove_peer(request).await?;
                 print_changed(context, "removed", &peer)
             }
-            PeerAction::Role { node, role } => {
+            PeerAction::Role { node, role, yes } => {
                 let mut client = context.client(Lifetime::Short).await?;
                 let peer = find(context, &node).await?;
+                if !yes && is_lower(&role, &peer.role) {
+                    confirm_lowering(&peer, &role).await?;
+                }
                 let request = api::SetRoleRequest {
                     node: peer.node.clone(),
                     role: role.clone(),
@@ -224,6 +233,26 @@ async fn confirm_removal(peer: &api::Peer) -> Result<(), Failure> {
     confirm::require_terminal(&format!("peer remove asks before it removes {shown}"))?;
     let question = format!("remove {shown} for ever?");
     confirm::ask(question, "the node was not removed").await
+}
+
+fn is_lower(role: &str, has: &str) -> bool {
+    let place = |role: &str| {
+        ["reader", "writer", "admin"]
+            .iter()
+            .position(|of| *of == role)
+    };
+    place(role) < place(has)
+}
+
+async fn confirm_lowering(peer: &api::Peer, role: &str) -> Result<(), Failure> {
+    let (node, name) = (hex(&peer.node), harmless(&peer.name));
+    let shown = format!(
+        "the role of node {node} ({name}) from {} to {role}",
+        peer.role
+    );
+    confirm::require_terminal(&format!("peer role asks before it lowers {shown}"))?;
+    let question = format!("lower {shown} for ever?");
+    confirm::ask(question, "the role was not changed").await
 }
 
 fn print_changed(

@@ -566,7 +566,7 @@ impl Intake {
                 cut.covers(&parent.author, place, keeps)?
             }
         };
-        Ok(!counts && (self.settling || log.is_removed(&parent.author)))
+        Ok(!counts && (self.settling || log.is_cut_off(&parent.author)))
     }
 }
 

@@ -89,8 +89,8 @@ pub trait Lookup {
         self.leads(author, entry, tip)
     }
 
-    /// Returns whether `author` was removed, or has left.
-    fn is_removed(&self, author: &Author) -> bool;
+    /// Returns whether `author` was removed, has left, or was lowered to reader.
+    fn is_cut_off(&self, author: &Author) -> bool;
 
     /// Returns whether `entry` is on the branch of `author` that ends in `tip`; `None` when that tip
     /// has not come, or cannot be read until it comes back.

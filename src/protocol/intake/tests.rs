@@ -106,7 +106,7 @@ impl Lookup for Log {
         !is_spent(branches)
     }
 
-    fn is_removed(&self, author: &Author) -> bool {
+    fn is_cut_off(&self, author: &Author) -> bool {
         self.removed.contains(author)
     }
 

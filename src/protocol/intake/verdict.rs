@@ -65,8 +65,10 @@ pub enum Refusal {
         /// Author of the entry.
         author: Author,
     },
-    /// Its author was removed, and the removal does not cover this entry.
-    #[error("node {author} was removed, and this entry is not among those that still count")]
+    /// Its author was removed or lowered to reader, and that does not cover this entry.
+    #[error(
+        "node {author} was removed or is a reader now, and this entry is not among those that still count"
+    )]
     Removed {
         /// Author of the entry.
         author: Author,

@@ -16,7 +16,7 @@ use crate::{
     protocol::{
         frontier::FrontierTip,
         membership::{
-            Grant, Members, Rank, Removal,
+            Grant, Lowering, Members, Rank, Removal,
             acts::Acts,
             role::{Act, Role, Tips},
         },
@@ -98,7 +98,7 @@ where
                     let leaving = self.leaving.entry(author).or_default();
                     leaving.insert(acts.tip(), tips);
                 }
-                Act::Remove(_) | Act::Grant(_) => {}
+                Act::Remove(_) | Act::Grant(_) | Act::Lower(..) => {}
             }
         }
     }
@@ -124,7 +124,7 @@ where
             let known = members.nodes.entry(node).or_default();
             known.rank.get_or_insert(rank);
             // The same for each authority of a node: a node that has a rank gets no more removals.
-            let cut = known.kept_through(&node, &self.root, &self.root);
+            let cut = known.acts_kept_through(&node, &self.root);
             let by_it = self.by_authority.get(&(node, rank.entry));
             for acts in by_it.into_iter().flatten() {
                 if cut.covers(&node, acts.tip(), &self.leads)? && done.insert(acts.entry) {
@@ -196,13 +196,22 @@ impl Members {
                 }
                 // The node has a rank, so its authority was taken before: it ranks better, or it is
                 // the author.
-                Act::Remove(_) if known.rank.is_some() => {}
+                Act::Remove(_) | Act::Lower(..) if known.rank.is_some() => {}
                 Act::Remove(tips) => {
                     let removal = Removal {
                         by: acts.author,
                         tips: tips.clone(),
                     };
                     self.remove(*node, acts.entry, removal);
+                }
+                Act::Lower(role, tips) => {
+                    let lowering = Lowering {
+                        by: acts.author,
+                        role: *role,
+                        tips: tips.clone(),
+                    };
+                    known.lowerings.insert(acts.entry, lowering);
+                    self.counting.insert((acts.entry, *node));
                 }
             }
         }

@@ -220,7 +220,7 @@ fn check_chain(
 fn grants_to(acts: &Acts, node: &Author) -> Option<Role> {
     acts.acts.iter().find_map(|(to, act)| match act {
         Act::Grant(role) if to == node => Some(*role),
-        Act::Grant(_) | Act::Remove(_) => None,
+        Act::Grant(_) | Act::Remove(_) | Act::Lower(..) => None,
     })
 }
 

@@ -1,6 +1,6 @@
-//! Kept entries: through which entries a removed author counts in one store.
+//! Kept entries: through which entries a removed or lowered author counts in one store.
 //!
-//! Each counting removal of the author names tips in the store. A removal keeps an entry if it is
+//! Each counting removal or lowering of the author names tips in the store. A removal keeps an entry if it is
 //! one of these tips or a tip leads back to it; without a tip it keeps nothing. An entry is kept if
 //! every removal by others keeps it and, where the author left, one of its own removals does. While
 //! a tip, or the branch between it and the entry, is not here, every entry with a lesser seq than
@@ -16,7 +16,7 @@ use crate::{id::Author, protocol::frontier::FrontierTip};
 /// Without any set every entry is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeptThrough {
-    // By other nodes: each must keep an entry.
+    // By other nodes, lowerings too: each must keep an entry.
     pub(super) removals: Vec<BTreeSet<FrontierTip>>,
     // By the author itself: one must keep it, if there is any.
     pub(super) leaves: Vec<BTreeSet<FrontierTip>>,

@@ -1,8 +1,9 @@
 //! Members: the result of an evaluation of all acts, and the questions that it answers.
 //!
-//! A node has the highest role that a counting grant gives it, unless a counting removal is about
-//! it: then it has none. Its entries count in a store if it is a writer or an admin. If it was one
-//! and was removed, only entries that its removals keep count. The folder states which acts count.
+//! A node has the highest role that a counting grant gives it, and at most the lowest that a counting
+//! lowering leaves it. If a counting removal is about it, it has none. Its entries count in a store if
+//! it is a writer or an admin. If it was one and was removed, or lowered to reader, only entries that
+//! its removals and lowerings keep count. The folder states which acts count.
 
 use std::{
     cmp::Reverse,
@@ -46,6 +47,8 @@ pub struct Member {
     pub grant: Option<Grant>,
     /// Counting removals of the node, by entry; empty for a member.
     pub removals: BTreeMap<EntryId, Removal>,
+    /// Counting lowerings of its role, by entry.
+    pub lowerings: BTreeMap<EntryId, Lowering>,
     /// True when its key is spent in the root store, and nobody has removed it.
     pub spent: bool,
 }
@@ -83,12 +86,25 @@ pub struct Removal {
     pub tips: Tips,
 }
 
-/// A removal that an admin is to add; see [`Members::departures`].
+/// A lowering that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lowering {
+    /// Author of the lowering: an admin, never the node itself.
+    pub by: Author,
+    /// Highest role that the node can have since; never admin.
+    pub role: Role,
+    /// Tips through which the node's acts count, and its entries if `role` is reader, inclusive.
+    pub tips: Tips,
+}
+
+/// A removal, or a lowering to reader, that an admin is to add; see [`Members::departures`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Departure {
-    /// Node that was removed, or has left.
+    /// Node that was removed, has left, or was lowered.
     pub node: Author,
-    /// Stores that the removal must name.
+    /// True when it was lowered only, and is still a member.
+    pub lowered: bool,
+    /// Stores that the act must name.
     pub stores: BTreeSet<StoreId>,
     /// Tips that removals name in these stores and in the root store.
     pub tips: BTreeSet<(StoreId, FrontierTip)>,
@@ -103,7 +119,7 @@ pub enum Standing {
     Reader,
     /// All entries count.
     Counts,
-    /// The author was removed: entries that this keeps count, others are refused.
+    /// The author was removed or lowered to reader: entries that this keeps count, others are refused.
     Through(KeptThrough),
     /// The author's key is spent: none of its entries counts, and no more are taken in.
     Spent,
@@ -129,9 +145,7 @@ pub enum MembershipError {
         by: Author,
     },
     /// The node has this role or a higher one: a grant never lowers a role.
-    #[error(
-        "node {node} has role {has} already; to give it {role}, remove it and invite it with a new key"
-    )]
+    #[error("node {node} has role {has} already, which has all rights of role {role}")]
     HasRole {
         /// Node that would be granted a role.
         node: Author,
@@ -140,6 +154,22 @@ pub enum MembershipError {
         /// Role that it would be granted.
         role: Role,
     },
+    /// The node's role was lowered, which no grant takes back.
+    #[error(
+        "the role of node {node} was lowered to {to} by {by} for ever; for more rights it needs a new \
+         key"
+    )]
+    Lowered {
+        /// Node whose role was lowered.
+        node: Author,
+        /// Highest role that it can have.
+        to: Role,
+        /// Author of the lowering.
+        by: Author,
+    },
+    /// A node would lower its own role.
+    #[error("a node cannot lower its own role; another admin can, or it can leave")]
+    LowersItself,
     /// The node's key is spent: it signed too many forks.
     #[error(
         "node {node} has forked its log in the root store more than {FORKS_MAX} times, so it is no longer \
@@ -183,7 +213,7 @@ impl Members {
         self.nodes
             .get(node)
             .filter(|member| member.removals.is_empty() && !member.spent)
-            .and_then(Member::role)
+            .and_then(Member::role_now)
     }
 
     /// Returns whether the key of `node` is spent in the root store, and nobody has removed it.
@@ -196,6 +226,13 @@ impl Members {
         self.nodes
             .get(node)
             .is_some_and(|member| !member.removals.is_empty())
+    }
+
+    /// Returns whether entries of `node` that no removal or lowering keeps never count: it was removed,
+    /// has left, or was lowered to reader.
+    pub fn is_cut_off(&self, node: &Author) -> bool {
+        let member = self.nodes.get(node);
+        member.is_some_and(|member| !member.removals.is_empty() || member.is_lowered_to_reader())
     }
 
     /// Returns the state of `node`, also if it was removed; `None` if no counting act is about it.
@@ -258,7 +295,7 @@ impl Members {
         if member.spent || (is_spent && !is_exempt && !is_kept) {
             return Standing::Spent;
         }
-        if member.removals.is_empty() {
+        if member.removals.is_empty() && !member.is_lowered_to_reader() {
             return Standing::Counts;
         }
         Standing::Through(kept)
@@ -268,12 +305,21 @@ impl Members {
     ///
     /// # Errors
     /// `NotAdmin` if `by` is not an admin; `Removed` if `node` was removed or has left; `Spent` if its
-    /// key is; `HasRole` if `node` has `role` or a higher one.
+    /// key is; `HasRole` if `node` has `role` or a higher one; `Lowered` if it can never have it.
     pub fn may_grant(&self, by: &Author, node: &Author, role: Role) -> Result<(), MembershipError> {
         self.admin_rank(by)?;
         self.check_not_removed(node)?;
         if self.is_spent(node) {
             return Err(MembershipError::Spent { node: *node });
+        }
+        if let Some(lowering) = self.nodes.get(node).and_then(Member::lowest)
+            && lowering.role < role
+        {
+            return Err(MembershipError::Lowered {
+                node: *node,
+                to: lowering.role,
+                by: lowering.by,
+            });
         }
         match self.role(node) {
             Some(has) if has >= role => Err(MembershipError::HasRole {
@@ -285,10 +331,11 @@ impl Members {
         }
     }
 
-    /// Returns the removals that `by` is to add, as an admin that outranks the node: of each node that
-    /// has left and was removed by nobody else, and of each removed node for `stores` of which no
-    /// removal speaks. With each node come the stores that the removal must name, and the tips that
-    /// its own removals name there and in the root store; those that are here are to be joined.
+    /// Returns the acts that `by` is to add, as an admin that outranks the node: a removal of each node
+    /// that has left and was removed by nobody else, and one of each removed node for `stores` of which
+    /// no removal speaks; a lowering of each node that was lowered to reader, for such stores. With each
+    /// node come the stores that the act must name, and the tips that earlier ones name there and in
+    /// the root store; those that are here are to be joined.
     ///
     /// Without it somebody with the old key of the node could go on adding entries.
     pub fn departures(&self, by: &Author, stores: &BTreeSet<StoreId>) -> Vec<Departure> {
@@ -298,28 +345,34 @@ impl Members {
         let mut departures = Vec::new();
         for (node, member) in &self.nodes {
             let outranks = member.rank.is_none_or(|rank| (own, by) < (rank, node));
-            if member.removals.is_empty() || !outranks {
+            let lowered = member.removals.is_empty();
+            if (lowered && !member.is_lowered_to_reader()) || !outranks {
                 continue;
             }
             let (leaves, removals): (Vec<_>, Vec<_>) = member
                 .removals
                 .values()
                 .partition(|removal| removal.by == *node);
+            let by_others = removals.iter().map(|removal| &removal.tips);
+            let by_others = by_others.chain(member.lowerings_to_reader().map(|at| &at.tips));
             let is_spoken_of = |store: &StoreId| {
-                let mut removals = removals.iter();
-                *store == self.root || removals.any(|removal| removal.tips.speaks_of(store))
+                let mut tips = by_others.clone();
+                *store == self.root || tips.any(|tips| tips.speaks_of(store))
             };
             let mut unspoken: BTreeSet<StoreId> = stores.clone();
             unspoken.extend(leaves.iter().flat_map(|leave| leave.tips.stores()));
             unspoken.retain(|store| !is_spoken_of(store));
-            if !unspoken.is_empty() || removals.is_empty() {
+            if !unspoken.is_empty() || (removals.is_empty() && !lowered) {
                 let named = unspoken.iter().chain([&self.root]).flat_map(|store| {
-                    let tips = member.removals.values();
-                    let tips = tips.flat_map(move |removal| removal.tips.of(store));
+                    let removals = member.removals.values().map(|removal| &removal.tips);
+                    let lowerings = member.lowerings_to_reader().map(|at| &at.tips);
+                    let tips = removals.chain(lowerings.filter(move |_| lowered));
+                    let tips = tips.flat_map(move |tips| tips.of(store));
                     tips.map(move |tip| (*store, tip))
                 });
                 departures.push(Departure {
                     node: *node,
+                    lowered,
                     tips: named.collect(),
                     stores: unspoken,
                 });
@@ -349,6 +402,33 @@ impl Members {
                 Err(MembershipError::LastAdmin { node: *node })
             };
         }
+        self.check_outranks(by, node)
+    }
+
+    /// Checks that a lowering of the role of `node` to `role` by `by` would count and change something.
+    ///
+    /// # Errors
+    /// `LowersItself` if `by` is `node`; `Removed` if it was removed or has left; `Stranger` if it is
+    /// not a member with a higher role than `role`; `NotAdmin` if `by` is not an admin; `Outranked` if
+    /// `node` is an admin, or was one, that ranks better than `by`.
+    pub fn may_lower(&self, by: &Author, node: &Author, role: Role) -> Result<(), MembershipError> {
+        if by == node {
+            return Err(MembershipError::LowersItself);
+        }
+        self.check_not_removed(node)?;
+        if self.role(node) <= Some(role) {
+            return Err(MembershipError::Stranger { node: *node });
+        }
+        self.check_outranks(by, node)
+    }
+
+    pub(super) fn admins(&self) -> impl Iterator<Item = (&Author, &Member)> {
+        let is_admin = |member: &Member| member.role_now() == Some(Role::Admin);
+        let members = self.nodes.iter();
+        members.filter(move |(_, member)| member.removals.is_empty() && is_admin(member))
+    }
+
+    fn check_outranks(&self, by: &Author, node: &Author) -> Result<(), MembershipError> {
         let own = self.admin_rank(by)?;
         match self.nodes.get(node).and_then(|member| member.rank) {
             Some(rank) if (rank, node) < (own, by) => Err(MembershipError::Outranked {
@@ -360,16 +440,10 @@ impl Members {
         }
     }
 
-    pub(super) fn admins(&self) -> impl Iterator<Item = (&Author, &Member)> {
-        self.nodes
-            .iter()
-            .filter(|(_, member)| member.rank.is_some() && member.removals.is_empty())
-    }
-
     fn admin_rank(&self, node: &Author) -> Result<Rank, MembershipError> {
         self.nodes
             .get(node)
-            .filter(|member| member.removals.is_empty())
+            .filter(|_| self.role(node) == Some(Role::Admin))
             .and_then(|member| member.rank)
             .ok_or(MembershipError::NotAdmin {
                 node: *node,
@@ -392,13 +466,33 @@ impl Members {
 }
 
 impl Member {
-    /// Returns the highest role that the node was granted, also if it was removed since; `None` if
-    /// it was never granted one.
+    /// Returns the highest role that the node was granted, also if it was removed or lowered since;
+    /// `None` if it was never granted one.
     pub fn role(&self) -> Option<Role> {
         match self.rank {
             Some(_admin) => Some(Role::Admin),
             None => self.grant.map(|grant| grant.role),
         }
+    }
+
+    // The role of a node that was not removed.
+    fn role_now(&self) -> Option<Role> {
+        let most = self.lowest().map_or(Role::Admin, |lowering| lowering.role);
+        Some(self.role()?.min(most))
+    }
+
+    fn lowest(&self) -> Option<&Lowering> {
+        self.lowerings.values().min_by_key(|lowering| lowering.role)
+    }
+
+    fn lowerings_to_reader(&self) -> impl Iterator<Item = &Lowering> + Clone {
+        let lowerings = self.lowerings.values();
+        lowerings.filter(|lowering| lowering.role == Role::Reader)
+    }
+
+    /// Returns whether its entries count no more but for those that lowerings keep.
+    pub(super) fn is_lowered_to_reader(&self) -> bool {
+        self.lowerings_to_reader().next().is_some()
     }
 
     pub(super) fn add(&mut self, grant: Grant) {
@@ -408,6 +502,18 @@ impl Member {
         }
     }
 
+    /// Returns which acts of `node` count, by their places in `root`: a lowering to writer takes the
+    /// right to act, and leaves the entries.
+    pub(super) fn acts_kept_through(&self, node: &Author, root: &StoreId) -> KeptThrough {
+        let mut kept = self.kept_through(node, root, root);
+        let lowerings = self.lowerings.values();
+        let to_writer = lowerings.filter(|lowering| lowering.role != Role::Reader);
+        let tips = to_writer.map(|lowering| lowering.tips.of(root).collect());
+        kept.removals.extend(tips);
+        kept
+    }
+
+    /// Returns which entries of `node` count in `store`.
     pub(super) fn kept_through(
         &self,
         node: &Author,
@@ -425,6 +531,11 @@ impl Member {
                 }
             } else if store == root || removal.tips.speaks_of(store) {
                 kept.removals.push(tips);
+            }
+        }
+        for lowering in self.lowerings_to_reader() {
+            if store == root || lowering.tips.speaks_of(store) {
+                kept.removals.push(lowering.tips.of(store).collect());
             }
         }
         kept

@@ -1,8 +1,8 @@
 //! Membership: which nodes are members, with which role, and which entries of an author count.
 //!
 //! Membership is a pure function of the creator and of the set of acts in the root store; the order
-//! in which acts arrive does not matter. An act is a grant of a role to a node, or the removal of a
-//! node. These rules decide which acts count; all others are void:
+//! in which acts arrive does not matter. An act is a grant of a role to a node, the removal of a node,
+//! or the lowering of its role. These rules decide which acts count; all others are void:
 //!
 //! - Authority: an act needs the authority of its author. The creator has authority always. Any
 //!   other author has it if the entry cites, as a parent, a counting grant of admin to that author.
@@ -25,6 +25,10 @@
 //!   back to by one. For an admin that left, the tip in the root store is the entry by which it left;
 //!   any other node's removal of itself keeps all that it has in the root store, because nodes that
 //!   take its later forks for [`spent`] have no such removal.
+//! - Lowering: a lowering counts against the nodes that a removal would count against, but never
+//!   against its author, and is final: the node has at most that role for ever. It names tips as a
+//!   removal does. Of the node's acts those count that its tips in the root store keep. If it leaves
+//!   the role of a reader, the node's entries count as if the lowering were a removal by another node.
 //! - Removals are final: no grant makes a removed node a member again.
 //! - Spent keys: see [`spent`].
 //!
@@ -49,7 +53,9 @@ pub mod role;
 pub mod spent;
 
 pub use kept_through::KeptThrough;
-pub use members::{Departure, Grant, Member, Members, MembershipError, Rank, Removal, Standing};
+pub use members::{
+    Departure, Grant, Lowering, Member, Members, MembershipError, Rank, Removal, Standing,
+};
 
 #[cfg(test)]
 mod tests;

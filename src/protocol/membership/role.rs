@@ -4,10 +4,11 @@
 //! /nodes/{author}/role    admin | writer | reader
 //!                         removed, then one line for each tip: {store} {seq} {entry}
 //!                         or, where nothing counts any more: {store}
+//!                         lowered writer | lowered reader, then tips in the same way
 //! ```
 //!
 //! A put without expiry at such a key, with exactly one of these values, is an act on the node: a
-//! grant of the role, or its removal. Every other op is not an act: a delete, a value that expires,
+//! grant of the role, its removal, or a lowering of its role. Every other op is not an act: a delete, a value that expires,
 //! a value in any other form. Tips are sorted by store, then seq, then entry, and are at most
 //! `TIPS_MAX`. Whether an act counts is up to the evaluation of the members.
 
@@ -76,9 +77,13 @@ pub enum Act {
     /// Ends the node's membership for ever. Of its entries only the tips, and those that they lead
     /// back to, count.
     Remove(Tips),
+    /// Takes the rights above the role from the node for ever. Of its acts only the tips in the root
+    /// store, and those that they lead back to, count; if the role is reader, of all its entries. The
+    /// role is never admin.
+    Lower(Role, Tips),
 }
 
-/// The last entries of a removed author that count, sorted by store, then seq, then id.
+/// The last entries of a removed or lowered author that count, sorted by store, then seq, then id.
 ///
 /// In a store that is named without a tip none of its entries counts. A removal does not speak of a
 /// store that it does not name. Several tips in one store name several branches: the author had
@@ -155,6 +160,26 @@ impl Tips {
         self.0.insert((store, Some(tip)));
         self
     }
+
+    // One line for each, after a line break.
+    fn lines(&self) -> String {
+        let line = |(store, tip): &(StoreId, Option<FrontierTip>)| match tip {
+            Some(tip) => format!("\n{store} {} {}", tip.seq, tip.id),
+            None => format!("\n{store}"),
+        };
+        self.0.iter().map(line).collect()
+    }
+
+    fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let lines = lines.take(TIPS_MAX.saturating_add(1)).map(tip);
+        let tips: BTreeSet<_> = lines.collect::<Option<_>>()?;
+        // `naming` names no store twice. So a lone store beside a tip does not encode to the same.
+        let with_tip = tips
+            .iter()
+            .filter_map(|(store, tip)| Some((*store, (*tip)?)));
+        let stores = tips.iter().map(|(store, _tip)| *store);
+        Self::naming(stores, with_tip).ok()
+    }
 }
 
 fn speaks_of(tips: &BTreeSet<(StoreId, Option<FrontierTip>)>, store: &StoreId) -> bool {
@@ -167,13 +192,8 @@ impl Act {
     pub fn encode(&self) -> Bytes {
         Bytes::from(match self {
             Self::Grant(role) => role.to_string(),
-            Self::Remove(Tips(tips)) => {
-                let line = |(store, tip): &(StoreId, Option<FrontierTip>)| match tip {
-                    Some(tip) => format!("\n{store} {} {}", tip.seq, tip.id),
-                    None => format!("\n{store}"),
-                };
-                REMOVED.to_owned() + &tips.iter().map(line).collect::<String>()
-            }
+            Self::Remove(tips) => REMOVED.to_owned() + &tips.lines(),
+            Self::Lower(role, tips) => format!("{LOWERED}{role}{}", tips.lines()),
         })
     }
 
@@ -181,18 +201,14 @@ impl Act {
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut lines = str::from_utf8(value).ok()?.split('\n');
         let act = match lines.next()? {
-            REMOVED => {
-                let lines = lines.take(TIPS_MAX.saturating_add(1)).map(tip);
-                let tips: Option<BTreeSet<_>> = lines.collect();
-                let tips = tips.filter(|tips| tips.len() <= TIPS_MAX)?;
-                // `encode` names no store twice, so a lone store beside a tip is refused below.
-                let with_tip = tips
-                    .iter()
-                    .filter_map(|(store, tip)| Some((*store, (*tip)?)));
-                let stores = tips.iter().map(|(store, _tip)| *store);
-                Self::Remove(Tips::naming(stores, with_tip).ok()?)
-            }
-            role => Self::Grant(role.parse().ok()?),
+            REMOVED => Self::Remove(Tips::parse(lines)?),
+            role => match role.strip_prefix(LOWERED) {
+                Some(role) => {
+                    let role = role.parse().ok().filter(|role| *role < Role::Admin)?;
+                    Self::Lower(role, Tips::parse(lines)?)
+                }
+                None => Self::Grant(role.parse().ok()?),
+            },
         };
         (act.encode() == value).then_some(act)
     }
@@ -248,6 +264,7 @@ pub fn role_key_node(key: &[u8]) -> Option<Author> {
 }
 
 const ROLE: &str = "/role";
+const LOWERED: &str = "lowered ";
 const REMOVED: &str = "removed";
 
 #[cfg(test)]
@@ -285,12 +302,23 @@ mod tests {
         assert_eq!(removal().encode(), text);
         assert_eq!(Act::Grant(Role::Writer).encode(), "writer");
         assert_eq!(Act::Remove(Tips::default()).encode(), "removed");
+        let lowered = Act::Lower(Role::Reader, Tips::naming([STORE_1], []).unwrap());
+        assert_eq!(lowered.encode(), format!("lowered reader\n{STORE_1}"));
     }
 
     #[test]
     fn encoded_act_decodes_to_itself() {
         let grants = [Role::Reader, Role::Writer, Role::Admin].map(Act::Grant);
-        for act in [&grants[..], &[Act::Remove(Tips::default()), removal()]].concat() {
+        let Act::Remove(tips) = removal() else {
+            panic!("a removal")
+        };
+        let others = [
+            Act::Remove(Tips::default()),
+            removal(),
+            Act::Lower(Role::Reader, Tips::default()),
+            Act::Lower(Role::Writer, tips),
+        ];
+        for act in [&grants[..], &others].concat() {
             assert_eq!(Act::decode(&act.encode()), Some(act));
         }
     }
@@ -305,6 +333,12 @@ mod tests {
             "admin\n".to_owned(),
             " admin".to_owned(),
             format!("admin\n{tip}"),
+            format!("lowered admin\n{tip}"),
+            format!("lowered\n{tip}"),
+            "lowered ".to_owned(),
+            "lowered  reader".to_owned(),
+            "lowered reader\n".to_owned(),
+            format!("lowered writer\n{other}\n{tip}"),
             "removed\n".to_owned(),
             format!("removed\n{tip}\n"),
             format!("removed\r\n{tip}"),

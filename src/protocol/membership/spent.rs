@@ -7,7 +7,7 @@
 //! - Of a spent key nothing counts in that store, but for what removals that speak of the store keep.
 //! - In the root store the key of an admin is never spent. Any other node whose key is spent there is
 //!   no member any more, its removals of itself are void, and its key is spent in all stores. A removal
-//!   by an admin ends that: what it keeps counts.
+//!   by an admin, or a lowering to reader, ends that: what it keeps counts.
 //!
 //! A node can remove itself by an entry of its own, in the root store. Another node may get that entry
 //! before the forks, or never, because it has the forks and takes in no more of that key. Both must
@@ -67,7 +67,7 @@ impl Members {
                 continue;
             };
             let is_removed = member.removals.values().any(|removal| removal.by != *node);
-            if member.rank.is_some() || is_removed {
+            if member.rank.is_some() || is_removed || member.is_lowered_to_reader() {
                 continue;
             }
             member.spent = true;

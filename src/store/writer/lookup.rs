@@ -111,8 +111,8 @@ impl Lookup for WriterLookup<'_> {
         self.membership.takes_branch(author, branches)
     }
 
-    fn is_removed(&self, author: &Author) -> bool {
-        self.membership.is_removed(author)
+    fn is_cut_off(&self, author: &Author) -> bool {
+        self.membership.is_cut_off(author)
     }
 
     fn leads(

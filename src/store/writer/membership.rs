@@ -289,9 +289,14 @@ impl Membership {
         members.standing_with(&self.store, author, is_spent)
     }
 
-    /// Returns whether `author` was removed, or has left.
-    pub(super) fn is_removed(&self, author: &Author) -> bool {
-        self.members.borrow().is_removed(author)
+    /// Returns whether `author` was removed, has left, or was lowered to reader.
+    pub(super) fn is_cut_off(&self, author: &Author) -> bool {
+        self.members.borrow().is_cut_off(author)
+    }
+
+    /// Returns whether `author` is a member, whatever it may do.
+    pub(super) fn is_member(&self, author: &Author) -> bool {
+        self.members.borrow().role(author).is_some()
     }
 
     /// Returns whether the entry of `author` at `at` counts, if it is there.

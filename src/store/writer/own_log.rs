@@ -32,6 +32,9 @@ impl Writer {
             Standing::Counts => Ok(()),
             Standing::Unknown => Err(WriteError::NotAdmitted),
             Standing::Reader => Err(WriteError::Reader),
+            Standing::Through(_) if self.membership.is_member(&self.author()) => {
+                Err(WriteError::Reader)
+            }
             Standing::Through(_) => Err(WriteError::Removed),
             Standing::Spent => Err(WriteError::KeySpent),
         }

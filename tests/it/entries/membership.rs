@@ -99,14 +99,23 @@ mod plain {
         authority: BTreeMap<EntryId, u64>,
         pub roles: BTreeMap<Author, Role>,
         pub removed: BTreeMap<Author, BTreeSet<EntryId>>,
+        pub lowered: BTreeMap<Author, BTreeMap<EntryId, Role>>,
+    }
+
+    impl Found {
+        /// The role that a node has in the end.
+        pub fn role(&self, node: &Author) -> Option<Role> {
+            let most = self.lowered.get(node).and_then(|by| by.values().min());
+            let role = *self.roles.get(node)?;
+            let gone = self.removed.contains_key(node);
+            (!gone).then(|| most.map_or(role, |most| role.min(*most)))
+        }
     }
 
     pub fn evaluate(creator: Author, history: &History) -> Found {
         let found = settle(creator, history, true);
-        let admin = |(node, role): (&Author, &Role)| {
-            *role == Role::Admin && !found.removed.contains_key(node)
-        };
-        if found.roles.iter().any(admin) {
+        let mut nodes = found.roles.keys();
+        if nodes.any(|node| found.role(node) == Some(Role::Admin)) {
             return found;
         }
         settle(creator, history, false)
@@ -161,7 +170,14 @@ mod plain {
         let removal_of = |acts: &Acts, node: &Author| -> Option<Tips> {
             acts.acts.iter().find_map(|(of, act)| match act {
                 Act::Remove(tips) if of == node => Some(tips.clone()),
-                Act::Remove(_) | Act::Grant(_) => None,
+                Act::Remove(_) | Act::Grant(_) | Act::Lower(..) => None,
+            })
+        };
+        // The role that is left, and the tips.
+        let lowering_of = |acts: &Acts, node: &Author| -> Option<(Role, Tips)> {
+            acts.acts.iter().find_map(|(of, act)| match act {
+                Act::Lower(role, tips) if of == node => Some((*role, tips.clone())),
+                Act::Remove(_) | Act::Grant(_) | Act::Lower(..) => None,
             })
         };
         let within = |entry: FrontierTip, tips: &[FrontierTip]| {
@@ -172,15 +188,25 @@ mod plain {
             })
         };
         let let_in = |node: &Author| counting().any(|(acts, _)| grants(acts, node, Role::Reader));
+        let by_a_better = |acts: &Acts, node: &Author| {
+            // Between two rounds one can count and have no say any more.
+            acts.author != *node
+                && acts_by(acts).is_some_and(|by| rank(node).is_none_or(|rank| by < rank))
+        };
+        let lowerings = |node: &Author| -> BTreeMap<EntryId, (Role, Vec<FrontierTip>)> {
+            counting()
+                .filter(|(acts, _)| by_a_better(acts, node))
+                .filter_map(|(acts, _)| {
+                    let (role, tips) = lowering_of(acts, node)?;
+                    Some((acts.entry, (role, tips.of(&ROOT).collect())))
+                })
+                .collect()
+        };
         // Those by others, and the node's own: of those that the others leave, the first on each
         // branch.
         let removals = |node: &Author| -> (BTreeMap<EntryId, Vec<FrontierTip>>, Vec<FrontierTip>) {
             let removals: BTreeMap<_, Vec<_>> = counting()
-                .filter(|(acts, _)| acts.author != *node)
-                .filter(|(acts, _)| {
-                    // Between two rounds one can count and have no say any more.
-                    acts_by(acts).is_some_and(|by| rank(node).is_none_or(|rank| by < rank))
-                })
+                .filter(|(acts, _)| by_a_better(acts, node))
                 .filter_map(|(acts, _)| {
                     let tips = removal_of(acts, node)?;
                     Some((acts.entry, tips.of(&ROOT).collect()))
@@ -195,6 +221,9 @@ mod plain {
                         && (*node == creator || let_in(node))
                         && removal_of(acts, node).is_some()
                         && removals.values().all(|tips| within(acts.tip(), tips))
+                        && lowerings(node)
+                            .values()
+                            .all(|(role, tips)| *role != Role::Reader || within(acts.tip(), tips))
                 })
                 .map(Acts::tip)
                 .collect();
@@ -222,6 +251,11 @@ mod plain {
             if let Some(role) = role.max((node == creator).then_some(Role::Admin)) {
                 next.roles.insert(node, role);
             }
+            let lowered = lowerings(&node).into_iter();
+            let lowered: BTreeMap<_, _> = lowered.map(|(by, (role, _))| (by, role)).collect();
+            if !lowered.is_empty() {
+                next.lowered.insert(node, lowered);
+            }
             let (removals, leaves) = removals(&node);
             let leaves = leaves.iter().map(|tip| tip.id);
             let all: BTreeSet<EntryId> = removals.into_keys().chain(leaves).collect();
@@ -233,6 +267,9 @@ mod plain {
             let (cut, leaves) = removals(&acts.author);
             if let Some((far, _, _)) = acts_by(acts)
                 && cut.values().all(|tips| within(acts.tip(), tips))
+                && lowerings(&acts.author)
+                    .values()
+                    .all(|(_, tips)| within(acts.tip(), tips))
                 && (leaves.is_empty() || within(acts.tip(), &leaves))
             {
                 next.authority.insert(acts.entry, far);
@@ -265,7 +302,7 @@ struct Draft {
     // Places among the earlier entries: its predecessor (0: the author's newest), and its parents.
     after: u8,
     cites: Vec<u8>,
-    // Node, what (removed, reader, writer, admin), and the tips of a removal.
+    // Node, what (removed, reader, writer, admin, lowered), and the tips of a removal or lowering.
     acts: Vec<(u8, u8, Vec<u8>)>,
     id: u8,
 }
@@ -273,7 +310,7 @@ struct Draft {
 fn drafts(count_max: usize) -> impl Strategy<Value = Vec<Draft>> {
     let act = (
         prop_oneof![1 => Just(0), 6 => 1..AUTHORS],
-        0..7_u8,
+        0..9_u8,
         prop::collection::vec(any::<u8>(), 0..3),
     );
     let draft = (
@@ -347,6 +384,8 @@ fn history(drafts: &[Draft]) -> History {
                 0 | 1 => Act::Remove(Tips::new(tips).unwrap()),
                 2 => Act::Grant(Role::Reader),
                 3 => Act::Grant(Role::Writer),
+                4 => Act::Lower(Role::Reader, Tips::new(tips).unwrap()),
+                5 => Act::Lower(Role::Writer, Tips::new(tips).unwrap()),
                 _more => Act::Grant(Role::Admin),
             };
             (of, act)
@@ -389,6 +428,12 @@ fn assert_same(history: &History) {
             plain.removed.get(&at),
             "{at:?} in {history:#?}"
         );
+        let lowerings = member.map(|member| member.lowerings.iter());
+        let lowerings = lowerings.into_iter().flatten();
+        let lowered: BTreeMap<_, _> = lowerings.map(|(by, at)| (*by, at.role)).collect();
+        let expected = plain.lowered.get(&at).cloned().unwrap_or_default();
+        assert_eq!(lowered, expected, "{at:?} in {history:#?}");
+        assert_eq!(members.role(&at), plain.role(&at), "{at:?} in {history:#?}");
     }
 }
 
@@ -415,6 +460,10 @@ fn assert_sound(members: &Members) {
         for (entry, removal) in &member.removals {
             assert!(members.counts(entry, at));
             assert!(removal.by == *at || (*at != creator && members.get(&removal.by).is_some()));
+        }
+        for (entry, lowering) in &member.lowerings {
+            assert!(members.counts(entry, at) && *at != creator && lowering.by != *at);
+            assert!(members.role(at) <= Some(lowering.role));
         }
         assert_eq!(members.is_removed(at), !member.removals.is_empty());
         let waits = members.standing(&STORE, at) == Standing::Unknown;
@@ -472,14 +521,22 @@ proptest! {
 }
 
 /// Who has said that it leaves is no member, whatever else was said, and also when what let it in
-/// turns void and something else lets it in.
+/// turns void and something else lets it in. Who was lowered to reader cannot leave any more.
 fn assert_gone(history: &History, members: &Members) {
     for acts in &history.acts {
         let leaves = |(of, act): &(Author, Act)| {
             *of == acts.author && *of != node(0) && matches!(act, Act::Remove(_))
         };
         if acts.acts.iter().any(leaves) {
-            assert_eq!(members.role(&acts.author), None, "of {:?}", acts.author);
+            let role = members.role(&acts.author);
+            let member = members.get(&acts.author);
+            let mut lowerings = member.iter().flat_map(|member| member.lowerings.values());
+            let is_lowered = lowerings.any(|at| at.role == Role::Reader);
+            assert!(
+                role.is_none() || is_lowered,
+                "{role:?} of {:?}",
+                acts.author
+            );
         }
     }
 }
@@ -507,15 +564,19 @@ fn assert_lasting(before: &Members, after: &Members, more: &Acts) {
     let removed = |members: &Members| -> BTreeSet<(Author, EntryId)> {
         let of = |(at, member): (&Author, &Member)| {
             let at = *at;
-            let removals: Vec<_> = member.removals.keys().copied().collect();
-            removals.into_iter().map(move |removal| (at, removal))
+            let acts = member.removals.keys().chain(member.lowerings.keys());
+            let acts: Vec<_> = acts.copied().collect();
+            acts.into_iter().map(move |act| (at, act))
         };
         members.iter().flat_map(of).collect()
     };
-    let mut removals = after
-        .iter()
-        .flat_map(|(_, member)| member.removals.values());
-    let is_named = removals.any(|removal| removal.tips.of(&ROOT).any(|tip| tip == more.tip()));
+    let tips = |(_, member): (_, &Member)| -> Vec<Tips> {
+        let removals = member.removals.values().map(|removal| &removal.tips);
+        let lowerings = member.lowerings.values().map(|lowering| &lowering.tips);
+        removals.chain(lowerings).cloned().collect()
+    };
+    let mut tips = after.iter().flat_map(tips);
+    let is_named = tips.any(|tips| tips.of(&ROOT).any(|tip| tip == more.tip()));
     if more.acts.iter().all(is_grant) && !is_named && removed(before) == removed(after) {
         for (at, member) in before.iter() {
             let then = after.get(at).expect("it was known");

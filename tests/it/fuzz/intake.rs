@@ -76,7 +76,7 @@ impl Lookup for World {
         !is_spent(branches)
     }
 
-    fn is_removed(&self, author: &Author) -> bool {
+    fn is_cut_off(&self, author: &Author) -> bool {
         matches!(self.standing(author), Standing::Through(_))
     }
 

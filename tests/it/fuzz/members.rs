@@ -110,7 +110,13 @@ impl History {
             };
             tips.push((store, known.map_or(made_up, Acts::tip)));
         }
-        Act::Remove(Tips::naming([OTHER].into_iter().take(random.below(2)), tips).unwrap())
+        let stores = [OTHER].into_iter().take(random.below(2));
+        let tips = Tips::naming(stores, tips).unwrap();
+        match random.below(6) {
+            0 => Act::Lower(Role::Reader, tips),
+            1 => Act::Lower(Role::Writer, tips),
+            _more => Act::Remove(tips),
+        }
     }
 
     fn evaluate<'a>(&self, acts: impl IntoIterator<Item = &'a Acts>) -> Members {
@@ -195,11 +201,14 @@ fn m4_m6_m7_m12_members_of_any_acts() {
             // What a node would do next is asked, and has an answer.
             for by in (0..usize::from(NODES)).map(self::node) {
                 let _may = members.may_remove(&by, &node).is_ok();
+                let may_lower = members.may_lower(&by, &node, Role::Reader);
+                assert!(may_lower.is_err() || members.role(&by) == Some(Role::Admin));
                 let may_grant = members.may_grant(&by, &node, Role::Admin);
                 assert!(may_grant.is_err() || members.role(&by) == Some(Role::Admin));
             }
             for departure in members.departures(&node, &stores) {
-                assert!(members.is_removed(&departure.node));
+                assert_eq!(members.is_removed(&departure.node), !departure.lowered);
+                assert!(members.is_cut_off(&departure.node));
                 assert_ne!(departure.node, node);
             }
             let chain = grant_chain::grants(&node, &acts, &members);

@@ -222,14 +222,15 @@ fn m6_m13_act_and_its_key() {
         Act::Grant(Role::Reader),
         Act::Grant(Role::Admin),
         Act::Remove(Tips::default()),
-        Act::Remove(removal.unwrap()),
+        Act::Remove(removal.clone().unwrap()),
+        Act::Lower(Role::Reader, removal.unwrap()),
     ];
     fuzz(&Corpus::new(acts.map(|act| act.encode())), |input| {
         let Some(act) = Act::decode(input) else {
             return false;
         };
         assert_eq!(act.encode(), input, "there is one text");
-        if let Act::Remove(tips) = &act {
+        if let Act::Remove(tips) | Act::Lower(_, tips) = &act {
             let stores = tips.stores();
             assert!(stores.iter().all(|store| tips.speaks_of(store)));
             let count: usize = stores.iter().map(|store| tips.of(store).count()).sum();

@@ -5,7 +5,7 @@ use super::*;
 use lattice::{
     id::StoreId,
     net::JoinError,
-    node::{FormerRoot, MeshError, OwnData, StoreError},
+    node::{FormerRoot, MeshError, Node, NodeConfig, OwnData, StoreError},
     protocol::membership::MembershipError,
     store::WriteError,
 };
@@ -96,9 +96,9 @@ async fn admin_renames_and_raises_others() {
     })
     .await;
     has(&c.node.root(), "/x", "1").await;
-    // A role is never lowered, and a stranger has none.
+    // It has this role already, and a stranger has none.
     assert!(matches!(
-        a.node.set_role(&reader, Role::Reader).await,
+        a.node.set_role(&reader, Role::Writer).await,
         Err(MeshError::Membership(MembershipError::HasRole { .. }))
     ));
     let stranger = lattice::id::Author([9; 32]);
@@ -370,4 +370,75 @@ async fn private_stores_survive_a_lost_meta_db() {
     assert_eq!(a.node.stores().len(), 1);
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lowered_node_loses_the_rights_and_keeps_the_rest() {
+    let (a, b, c) = (
+        Peer::new("a").await,
+        Peer::new("b").await,
+        Peer::new("c").await,
+    );
+    b.join(&a, Role::Admin).await;
+    c.join(&a, Role::Writer).await;
+    let (admin, writer) = (b.node.id(), c.node.id());
+    until("it knows of the writer", async || {
+        b.node.rename(&writer, "sea").await.is_ok()
+    })
+    .await;
+    b.node.root().put("/early", "1").await.unwrap();
+    for peer in [&a, &c] {
+        has(&peer.node.root(), "/early", "1").await;
+        is_called(peer, &c, "sea").await;
+    }
+    assert!(matches!(
+        a.node.set_role(&a.node.id(), Role::Writer).await,
+        Err(MeshError::Membership(MembershipError::LowersItself))
+    ));
+
+    // To writer: it writes on, and what it did as an admin holds.
+    a.node.set_role(&admin, Role::Writer).await.unwrap();
+    until("its acts are refused", async || {
+        let renamed = b.node.rename(&writer, "lake").await;
+        matches!(
+            renamed,
+            Err(MeshError::Membership(MembershipError::NotAdmin { .. }))
+        )
+    })
+    .await;
+    b.node.root().put("/writes", "1").await.unwrap();
+    has(&c.node.root(), "/writes", "1").await;
+    is_called(&a, &c, "sea").await;
+
+    // To reader, while it is away and writes on: only what the admin had counts.
+    let dir = b.stop().await;
+    a.node.set_role(&admin, Role::Reader).await.unwrap();
+    let alone = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    alone.root().put("/late", "1").await.unwrap();
+    alone.close().await.unwrap();
+    let b = Peer::at(dir, "b").await;
+    a.node.root().put("/news", "1").await.unwrap();
+    has(&b.node.root(), "/news", "1").await;
+    for peer in [&a, &b, &c] {
+        let root = peer.node.root();
+        until("the late value is gone", async || {
+            root.get(b"/late").await.unwrap().is_none()
+        })
+        .await;
+        has(&root, "/early", "1").await;
+        has(&root, "/writes", "1").await;
+        assert_eq!(peer.node.members().role(&admin), Some(Role::Reader));
+        assert_eq!(peer.node.removed_by(), None);
+    }
+    assert!(matches!(
+        b.node.root().put("/more", "1").await,
+        Err(WriteError::Reader)
+    ));
+    assert!(matches!(
+        a.node.set_role(&admin, Role::Writer).await,
+        Err(MeshError::Membership(MembershipError::Lowered { .. }))
+    ));
+    for peer in [a, b, c] {
+        peer.stop().await;
+    }
 }

@@ -242,7 +242,7 @@ impl Lookup for Replica {
         true
     }
 
-    fn is_removed(&self, _author: &Author) -> bool {
+    fn is_cut_off(&self, _author: &Author) -> bool {
         false
     }
 

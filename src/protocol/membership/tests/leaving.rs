@@ -97,6 +97,7 @@ fn removal_cuts_nothing_in_stores_that_it_does_not_name() {
     assert_eq!(members.departures(&NODE_A, &open), []);
     let departure = Departure {
         node: NODE_X,
+        lowered: false,
         stores: BTreeSet::from([other]),
         tips: BTreeSet::from([(ROOT, at(1, 9))]),
     };

@@ -5,6 +5,7 @@ use std::{
 };
 
 mod leaving;
+mod lowering;
 mod spent;
 
 use super::*;
