@@ -145,7 +145,7 @@ pub enum MembershipError {
         by: Author,
     },
     /// The node has this role or a higher one: a grant never lowers a role.
-    #[error("node {node} has role {has} already, which has all rights of role {role}")]
+    #[error("node {node} has role {has} already; role {role} would give it no more")]
     HasRole {
         /// Node that would be granted a role.
         node: Author,

@@ -109,10 +109,19 @@ fn roles_names_and_stores_change() {
     a.run(&["peer", "rename", ".", "attic"]).ok();
     super::mesh::soon("it may write", || b.run(&["put", "/x", "1"]).code == 0);
     super::mesh::soon("it knows the names", || peer_named(&b, "attic").is_some());
-    insta::assert_snapshot!(a.run(&["peer", "role", "pantry", "reader"]), @"
-    error: node [id] has role writer already; to give it reader, remove it and invite it with a new key
+    a.run(&["peer", "role", "pantry", "admin"]).ok();
+    insta::assert_snapshot!(a.run(&["peer", "role", "pantry", "admin"]), @"
+    error: node [id] has role admin already; role admin would give it no more
     exit 4
     ");
+    // A lower role is for ever, so it asks.
+    let unasked = a.run(&["peer", "role", "pantry", "writer"]);
+    assert_eq!(unasked.code, 2, "{unasked}");
+    assert!(unasked.stderr.contains("from admin to writer"), "{unasked}");
+    a.run(&["peer", "role", "pantry", "writer", "--yes"]).ok();
+    let again = a.run(&["peer", "role", "pantry", "admin"]);
+    assert_eq!(again.code, 4, "{again}");
+    assert!(again.stderr.contains("for ever"), "{again}");
     a.run(&["store", "create", "notes"]).ok();
     a.run(&["store", "rename", "notes", "diary"]).ok();
     super::mesh::soon("it is there", || {

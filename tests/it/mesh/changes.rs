@@ -416,6 +416,7 @@ async fn lowered_node_loses_the_rights_and_keeps_the_rest() {
     let alone = Node::open(NodeConfig::new(dir.path())).await.unwrap();
     alone.root().put("/late", "1").await.unwrap();
     alone.close().await.unwrap();
+    drop(alone);
     let b = Peer::at(dir, "b").await;
     a.node.root().put("/news", "1").await.unwrap();
     has(&b.node.root(), "/news", "1").await;
