@@ -94,7 +94,11 @@ pub(super) fn kind(name: &str) -> Result<Kind, ApiError> {
         })
 }
 
-pub(super) fn written(written: &Written) -> api::Written {
+/// Returns the receipt of a write; an empty one if nothing was written.
+pub(super) fn written(written: Option<&Written>) -> api::Written {
+    let Some(written) = written else {
+        return api::Written::default();
+    };
     api::Written {
         entry: bytes(&written.entry.0),
         author: bytes(&written.author.0),
@@ -102,6 +106,7 @@ pub(super) fn written(written: &Written) -> api::Written {
         wall_ms: written.hlc.wall_ms,
         counter: written.hlc.counter,
         op_index: written.op_index,
+        op_count: written.op_count,
     }
 }
 

@@ -52,7 +52,7 @@ struct Chunk {
     writes: Writes,
 }
 
-type Results = Vec<Result<Written, WriteError>>;
+type Results = Vec<Result<Option<Written>, WriteError>>;
 
 enum Writes {
     // Waits for a place in the writer's queue. Only the last chunk is in this state, because two
@@ -100,7 +100,6 @@ impl PutAnswers {
                 bytes += op.key.len() + op.value.len();
                 // `poll_request` checked its length.
                 let condition = EntryId::from_slice(&op.if_head).map(Condition::Head);
-                let condition = condition.or(op.delete.then_some(Condition::Present));
                 convert::write(convert::op(op, now_ms), condition)
             }));
         }
@@ -219,17 +218,10 @@ impl Stream for PutAnswers {
     }
 }
 
-fn result(result: Result<Written, WriteError>) -> api::WriteResult {
+fn result(result: Result<Option<Written>, WriteError>) -> api::WriteResult {
     match result {
         Ok(written) => api::WriteResult {
-            written: Some(convert::written(&written)),
-            failed: None,
-        },
-        Err(WriteError::PreconditionFailed {
-            condition: Condition::Present,
-            ..
-        }) => api::WriteResult {
-            written: Some(api::Written::default()),
+            written: Some(convert::written(written.as_ref())),
             failed: None,
         },
         Err(error) => {

@@ -34,7 +34,8 @@ use crate::cli::{
 /// 1970), ttl_ms=MS (from now), or `deleted` after an empty value. --format raw takes keys and values
 /// as they are. --format json takes the lines that `list`, `watch`, `log` and `consumer next` print
 /// with --json: key or key_base64, value or value_base64 or "delete": true, and ttl_ms or expires_ms;
-/// an unknown field is an error.
+/// an unknown field is an error. A delete of a key that has no value writes nothing; a note on stderr
+/// says how many there were.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
