@@ -10,7 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{api::client::Client, limits::VALUE_BYTES_MAX, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    limits::VALUE_BYTES_MAX,
+    wire::api,
+};
 
 use crate::cli::{
     command::{get, put_stream},
@@ -127,8 +131,7 @@ impl Put {
 
 // Checks that there are `wanted` members: otherwise no wait for them ends.
 async fn check_members(client: &mut Client, wanted: u32) -> Result<(), Failure> {
-    let listed = client.list_peers(api::ListPeersRequest {}).await?;
-    let peers = listed.into_inner().peers;
+    let peers = whole::peers(client).await?.peers;
     let is_member = |peer: &&api::Peer| !matches!(peer.role.as_str(), "removed" | "spent");
     let members = peers.iter().filter(is_member).count() + 1;
     if usize::try_from(wanted).is_ok_and(|wanted| wanted <= members) {

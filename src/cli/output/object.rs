@@ -26,7 +26,7 @@ pub(crate) fn uuid(id: &[u8]) -> String {
 }
 
 // As serde calls it.
-fn is_zero(count: &u64) -> bool {
+pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
