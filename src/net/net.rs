@@ -36,7 +36,7 @@ use crate::{
         pulse, sleep, stores,
         token::Invitation,
     },
-    node::{MeshError, Node, within},
+    node::{MeshError, Node},
     protocol::{frontier::FrontierTip, membership::role::Role},
     store::Store,
 };
@@ -395,11 +395,24 @@ impl Net {
     /// Returns the mesh of this run. Binds the endpoint if it is not bound yet.
     pub(super) async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
         let running = self.running();
-        let bind = || within(&self.0.runtime, self.bind(&running));
-        let bound = running.mesh.get_or_try_init(bind).await;
-        let trouble = bound.as_ref().err().map(ToString::to_string);
-        *running.lock_trouble() = trouble;
-        bound.map(Arc::clone)
+        if let Some(mesh) = running.mesh.get() {
+            return Ok(Arc::clone(mesh));
+        }
+        // A task of its own, which goes on when the caller is dropped, and for which `stop` waits: an
+        // endpoint that is dropped half bound has its port for a while.
+        let (net, of_run) = (self.clone(), Arc::clone(&running));
+        let binding = running.tasks.track_future(async move {
+            let bind = || net.bind(&of_run);
+            let bound = of_run.mesh.get_or_try_init(bind).await;
+            let trouble = bound.as_ref().err().map(ToString::to_string);
+            *of_run.lock_trouble() = trouble;
+            bound.map(Arc::clone)
+        });
+        let bound = self.0.runtime.spawn(binding).await;
+        bound.unwrap_or_else(|error| {
+            let what = error.to_string();
+            Err(NetError::Bind { what })
+        })
     }
 
     async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
