@@ -97,13 +97,15 @@ pub(super) async fn bind(
     Ok(endpoint)
 }
 
-/// Waits a little if the port is taken, until `BIND_AGAIN_MAX` after `begun`, so that the caller binds
-/// again: an endpoint that this node has closed may have the port for some time.
+/// Waits a little, until `BIND_AGAIN_MAX` after `begun`, so that the caller binds again: an endpoint that
+/// this node has closed may have the port for some time.
 ///
 /// # Errors
 /// `error`: there is nothing to wait for.
 pub(super) async fn wait_for_port(error: NetError, begun: Instant) -> Result<(), NetError> {
-    if !matches!(error, NetError::PortTaken { .. }) || begun.elapsed() >= BIND_AGAIN_MAX {
+    // The port may have become free between the failure and the look at its reason.
+    let may_pass = matches!(error, NetError::PortTaken { .. } | NetError::Bind { .. });
+    if !may_pass || begun.elapsed() >= BIND_AGAIN_MAX {
         return Err(error);
     }
     tokio::time::sleep(BIND_AGAIN_MIN).await;

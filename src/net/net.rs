@@ -16,8 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     id::Author,
     limits::{
-        BIND_AGAIN_MAX, BIND_AGAIN_MIN, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT,
-        REPAIR_SYNC_WAIT,
+        BIND_AGAIN_MAX, BIND_AGAIN_MIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX,
+        RELAY_WAIT, REPAIR_SYNC_WAIT,
     },
     net::{
         address::Addresses,
@@ -238,6 +238,11 @@ impl Net {
     /// Stops the net: all tasks end, then connections are closed, for `ENDPOINT_CLOSE_WAIT` at
     /// most. The node stays open.
     pub async fn stop(&self) {
+        self.end(ENDPOINT_CLOSE_WAIT).await;
+    }
+
+    // Stops this run, and waits `close_max` at most for the endpoint.
+    async fn end(&self, close_max: Duration) {
         let running = self.running();
         running.stop.cancel();
         running.tasks.close();
@@ -252,15 +257,16 @@ impl Net {
             return;
         };
         // Peers learn of it at once. The timeout is for dials that have not failed yet.
-        match timeout(ENDPOINT_CLOSE_WAIT, router.shutdown()).await {
-            Ok(Ok(())) | Err(_) => {}
+        match timeout(close_max, router.shutdown()).await {
+            Ok(Ok(())) => {}
+            Err(_elapsed) => tracing::debug!("the endpoint is still closing"),
             Ok(Err(error)) => tracing::warn!(%error, "the endpoint did not shut down cleanly"),
         }
     }
 
     /// Stops this run and makes a new one ready: the node is between two meshes.
     pub(super) async fn rest(&self) {
-        self.stop().await;
+        self.end(PORT_WAIT).await;
         *self
             .0
             .running
@@ -463,5 +469,8 @@ fn has(store: &Store, author: &Author, tip: FrontierTip) -> bool {
     }
 }
 
+/// Time that an endpoint may take to close before the node binds its port again: a dial that is under
+/// way keeps the port until it has ended.
+const PORT_WAIT: Duration = DIAL_TIMEOUT;
 // Time between two looks while there is no endpoint, so no ack can come.
 const NO_PEERS_WAIT: Duration = Duration::from_millis(200);

@@ -94,6 +94,7 @@ impl Store {
     /// # Errors
     /// `WriteError`. Nothing was written then, except after `Poisoned`: the entry may or may not be
     /// on disk.
+    #[expect(clippy::missing_panics_doc, reason = "a put always writes")]
     pub async fn put(
         &self,
         key: impl Into<Bytes>,

@@ -307,7 +307,7 @@ fn delete_of_nothing_writes_nothing() {
         "note: /t/never has no value; nothing was written\n"
     );
     assert_eq!(entries(), before);
-    let mixed = home.feed(&["batch"], &format!("{deletes}put\t/t/a\t1\n"));
+    let mixed = home.feed(&["batch"], format!("{deletes}put\t/t/a\t1\n"));
     assert_eq!(
         mixed.stderr,
         "note: 2 keys to delete have no value; nothing was written for them\n"
