@@ -193,16 +193,18 @@ pub fn duration_text(duration: Duration) -> String {
     }
 }
 
-/// Formats a time in ms in the largest unit of which it has at least two.
+/// Formats a time in ms in the largest unit of which it has about two at least, rounded.
 pub fn about(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        172_800..63_072_000 => format!("{} days", seconds / 86_400),
-        63_072_000.. => format!("{} years", seconds / 31_536_000),
-    }
+    let units = [
+        (31_536_000_000, "years"),
+        (86_400_000, "days"),
+        (3_600_000, "h"),
+        (60_000, "min"),
+    ];
+    let rounded = |unit_ms: u64| ms.saturating_add(unit_ms / 2) / unit_ms;
+    let largest = units.iter().find(|(unit_ms, _)| rounded(*unit_ms) >= 2);
+    let (unit_ms, unit) = largest.unwrap_or(&(1000, "s"));
+    format!("{} {unit}", rounded(*unit_ms))
 }
 
 const UNKNOWN: i64 = i64::MIN;
@@ -213,6 +215,23 @@ const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A clock that was three days ahead was "2 days ahead" a moment later.
+    #[test]
+    fn about_rounds_to_the_nearest() {
+        for (ms, text) in [
+            (0, "0 s"),
+            (1_499, "1 s"),
+            (89_999, "90 s"),
+            (90_000, "2 min"),
+            (5_399_000, "90 min"),
+            (7_260_000, "2 h"),
+            (3 * 86_400_000 - 10, "3 days"),
+            (u64::MAX, "584942417 years"),
+        ] {
+            assert_eq!(about(ms), text, "{ms}");
+        }
+    }
 
     #[test]
     fn jump_of_the_clock_moves_no_time_of_the_members() {

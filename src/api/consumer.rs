@@ -40,11 +40,12 @@ pub(super) async fn create(
 }
 
 /// Answers `ListConsumers`.
-pub(super) async fn list(store: &Store) -> Result<api::ListConsumersReply, ApiError> {
+pub(super) async fn list(store: &Store) -> Result<Answers<api::ListConsumersReply>, ApiError> {
     let all = store.consumers().await?;
-    Ok(api::ListConsumersReply {
-        consumers: all.iter().map(status).collect(),
-    })
+    let all = all.iter().map(status).collect();
+    Ok(parts(all, |consumers, _last| api::ListConsumersReply {
+        consumers,
+    }))
 }
 
 /// Answers `ShowConsumer`, and the calls that change the consumer itself.

@@ -1,5 +1,7 @@
 //! Conversions between the types of the library and the messages of the API.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 
 use crate::{
@@ -94,7 +96,11 @@ pub(super) fn kind(name: &str) -> Result<Kind, ApiError> {
         })
 }
 
-pub(super) fn written(written: &Written) -> api::Written {
+/// Returns the receipt of a write; an empty one if nothing was written.
+pub(super) fn written(written: Option<&Written>) -> api::Written {
+    let Some(written) = written else {
+        return api::Written::default();
+    };
     api::Written {
         entry: bytes(&written.entry.0),
         author: bytes(&written.author.0),
@@ -102,6 +108,7 @@ pub(super) fn written(written: &Written) -> api::Written {
         wall_ms: written.hlc.wall_ms,
         counter: written.hlc.counter,
         op_index: written.op_index,
+        op_count: written.op_count,
     }
 }
 
@@ -263,13 +270,18 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
         id: bytes(&tip.id.0),
         log_bytes: of_author.get(&author).copied().unwrap_or(0),
     };
+    let mut applied: Vec<api::Tip> = status.applied.iter().map(tip).collect();
+    if applied.len() > ROWS_MAX {
+        applied.sort_by_key(|tip| Reverse(tip.log_bytes));
+    }
     api::StoreStatus {
         info: Some(store_info(info)),
         entries: status.entries,
         keys: status.keys,
         log_bytes: status.log_bytes,
         state_bytes: status.state_bytes,
-        applied: status.applied.iter().map(tip).collect(),
+        more_authors: more(applied.len()),
+        applied: applied.into_iter().take(ROWS_MAX).collect(),
         pending_entries: status.pending_entries as u64,
         pending_bytes: status.pending_bytes as u64,
         held_entries: status.held_entries as u64,
@@ -282,14 +294,31 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
                 due_ms: held.due_ms,
             })
             .collect(),
-        forks: status.forks.iter().map(fork).collect(),
-        damage: status.damage,
+        forks: status.forks.iter().take(ROWS_MAX).map(fork).collect(),
+        more_forks: more(status.forks.len()),
+        damage: lines(status.damage),
         watchers: status.watchers as u64,
         poisoned: status.poisoned.unwrap_or_default(),
-        recovered: status.recovered,
+        recovered: lines(status.recovered),
         expired_through_ms: status.expired_through_ms,
         void_acts: status.void_acts as u64,
     }
+}
+
+// Rows or lines of one list in the status of a store, so that it fits into a message.
+const ROWS_MAX: usize = 1024;
+
+fn more(rows: usize) -> u64 {
+    rows.saturating_sub(ROWS_MAX) as u64
+}
+
+fn lines(mut lines: Vec<String>) -> Vec<String> {
+    let more = more(lines.len());
+    if more > 0 {
+        lines.truncate(ROWS_MAX);
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }
 
 fn fork(fork: &KnownFork) -> api::Fork {
@@ -393,6 +422,7 @@ fn wrong_length(field: &str, bytes: &[u8], expected: usize) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::StoreId;
 
     #[test]
     fn ttl_counts_from_now_without_overflow() {
@@ -408,6 +438,42 @@ mod tests {
         assert_eq!(expires(op(message(None), 100)), None);
         assert_eq!(expires(op(message(Some(5)), 100)), Some(105));
         assert_eq!(expires(op(message(Some(u64::MAX)), 100)), Some(u64::MAX));
+    }
+
+    /// A store with very many authors and damaged places was an answer that no client took.
+    #[test]
+    fn long_lists_of_a_status_are_cut() {
+        use prost::Message as _;
+
+        use crate::limits::{PAGE_BYTES, REPLY_BYTES_MAX};
+
+        let authors = (0..100_000_u32).map(|number| {
+            let mut author = [0; 32];
+            author[..4].copy_from_slice(&number.to_be_bytes());
+            let tip = FrontierTip {
+                seq: 1,
+                id: EntryId([7; 32]),
+            };
+            (Author(author), tip)
+        });
+        let status = StoreStatus {
+            applied: authors.collect(),
+            damage: vec!["x".repeat(300); 50_000],
+            recovered: vec!["x".repeat(300); ROWS_MAX],
+            ..StoreStatus::default()
+        };
+        let info = StoreInfo {
+            id: StoreId([1; 16]),
+            name: "n".to_owned(),
+            root: false,
+            private: false,
+        };
+        let status = store_status(&info, status);
+        assert!(status.encoded_len() + PAGE_BYTES < REPLY_BYTES_MAX);
+        assert_eq!(status.more_authors, 100_000 - ROWS_MAX as u64);
+        let more = status.damage.last().map(String::as_str);
+        assert_eq!(more, Some("and 48976 more"));
+        assert_eq!(status.recovered.len(), ROWS_MAX);
     }
 
     #[test]

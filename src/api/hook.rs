@@ -1,6 +1,6 @@
 //! The calls about hooks.
 
-use std::{path::PathBuf, time::Duration};
+use std::{mem, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -11,7 +11,7 @@ use crate::{
     api::{
         consumer,
         error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, text},
-        paging::{Answers, unfold},
+        paging::{Answers, parts, unfold},
     },
     hooks::{
         Hook, HookKind, HookStatus, Hooks, HooksError, HooksFileError, LogPlace, Mode, Rehearsal,
@@ -33,12 +33,14 @@ pub(super) async fn add(
 }
 
 /// Answers `ListHooks`.
-pub(super) async fn list(hooks: &Hooks) -> Result<api::ListHooksReply, ApiError> {
+pub(super) async fn list(hooks: &Hooks) -> Result<Answers<api::ListHooksReply>, ApiError> {
     let list = hooks.list().await?;
-    Ok(api::ListHooksReply {
-        hooks: list.hooks.iter().map(status).collect(),
-        broken: list.broken.unwrap_or_default(),
-    })
+    let mut broken = list.broken.unwrap_or_default();
+    let all = list.hooks.iter().map(status).collect();
+    Ok(parts(all, move |hooks, _last| api::ListHooksReply {
+        hooks,
+        broken: mem::take(&mut broken),
+    }))
 }
 
 /// Answers `PauseHook` and `ResumeHook`.

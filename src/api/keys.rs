@@ -35,7 +35,7 @@ pub(super) async fn put(node: &Node, request: api::PutRequest) -> Result<api::Wr
     };
     let condition = convert::condition(if_absent, &if_head)?;
     let written = write(&node.store(&store)?, op, condition).await?;
-    Ok(convert::written(&written))
+    Ok(convert::written(written.as_ref()))
 }
 
 /// Answers `Delete`.
@@ -53,14 +53,9 @@ pub(super) async fn delete(
         delete: true,
         ..api::Op::default()
     };
-    let condition = convert::condition(false, &if_head)?.unwrap_or(Condition::Present);
-    match write(&node.store(&store)?, op, Some(condition)).await {
-        Err(WriteError::PreconditionFailed {
-            condition: Condition::Present,
-            ..
-        }) => Ok(api::Written::default()),
-        written => Ok(convert::written(&written?)),
-    }
+    let condition = convert::condition(false, &if_head)?;
+    let written = write(&node.store(&store)?, op, condition).await?;
+    Ok(convert::written(written.as_ref()))
 }
 
 /// Answers `Batch`.
@@ -78,7 +73,8 @@ pub(super) async fn batch(
     let now_ms = store.now_ms();
     let ops = request.ops.into_iter();
     let ops: Vec<Op> = ops.map(|op| convert::op(op, now_ms)).collect();
-    Ok(convert::written(&store.batch(ops).await?))
+    let written = store.batch(ops).await?;
+    Ok(convert::written(written.as_ref()))
 }
 
 /// Answers `Get`.
@@ -180,7 +176,7 @@ async fn write(
     store: &Store,
     op: api::Op,
     condition: Option<Condition>,
-) -> Result<Written, WriteError> {
+) -> Result<Option<Written>, WriteError> {
     let op = convert::op(op, store.now_ms());
     store.write(convert::write(op, condition)).await
 }

@@ -16,7 +16,7 @@ use crate::{
             ApiError, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION, EXIT_UNAVAILABLE,
             HINT_REMOVED,
         },
-        paging::Answers,
+        paging::{Answers, parts},
     },
     id::{Author, EntryId},
     limits::INVITE_MS_DEFAULT,
@@ -166,7 +166,10 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
 }
 
 /// Answers `ListPeers`: all members and removed members; this node apart from them.
-pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeersReply, ApiError> {
+pub(super) async fn list(
+    node: &Node,
+    net: Option<&Net>,
+) -> Result<Answers<api::ListPeersReply>, ApiError> {
     let members = node.members();
     let known = net.map(Net::peers).unwrap_or_default();
     let root = node.root();
@@ -198,12 +201,16 @@ pub(super) async fn list(node: &Node, net: Option<&Net>) -> Result<api::ListPeer
         }
     }
     let addresses = net.and_then(Net::addresses).unwrap_or_default();
-    Ok(api::ListPeersReply {
-        peers,
+    let mut first = Some(api::ListPeersReply {
+        peers: Vec::new(),
         addresses: text(&addresses),
         own,
         not_listening: net.and_then(Net::trouble).unwrap_or_default(),
-    })
+    });
+    Ok(parts(peers, move |peers, _last| api::ListPeersReply {
+        peers,
+        ..first.take().unwrap_or_default()
+    }))
 }
 
 // Reads what the root store has about a node: its name (empty: unknown), and whether it is dormant.
@@ -389,7 +396,11 @@ impl From<MeshError> for ApiError {
                 .hint("`lattice peer list` shows the members"),
             MeshError::TooManyTips(_) => Self::new("too_many_tips", EXIT_FAILED, message),
             MeshError::ReaderLeaves { node } => Self::new("reader", EXIT_PRECONDITION, message)
-                .hint(format!("on an admin: lattice peer remove {}", node.short())),
+                .hint(format!(
+                    "on an admin: `lattice peer remove {}`; without one, `lattice down` and `lattice \
+                     init --new-identity` here end it on this side only",
+                    node.short()
+                )),
             MeshError::Name(error) => error.into(),
             MeshError::Write(error) => error.into(),
             MeshError::Read(error) => error.into(),

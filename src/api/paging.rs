@@ -42,7 +42,7 @@ pub(super) fn list(
 
 /// Streams `items` in messages of about `PAGE_BYTES`, at least one. `message` makes one of some items,
 /// and knows whether it is the last one.
-pub(super) fn parts<T, M>(items: Vec<T>, message: impl Fn(Vec<T>, bool) -> M) -> Answers<M>
+pub(super) fn parts<T, M>(items: Vec<T>, mut message: impl FnMut(Vec<T>, bool) -> M) -> Answers<M>
 where
     T: prost::Message,
     M: Send + 'static,

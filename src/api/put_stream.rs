@@ -21,7 +21,10 @@ use tonic::{Status, Streaming};
 use crate::{
     api::{convert, error::ApiError},
     id::EntryId,
-    limits::{PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX},
+    limits::{
+        KEY_BYTES_MAX, PAGE_BYTES, PUT_CHUNK_BYTES, PUT_CHUNK_WRITES_MAX, PUT_CHUNKS_MAX,
+        REPLY_BYTES_MAX,
+    },
     node::Node,
     store::{Condition, Store, WriteError, Written},
     wire::api,
@@ -52,7 +55,7 @@ struct Chunk {
     writes: Writes,
 }
 
-type Results = Vec<Result<Written, WriteError>>;
+type Results = Vec<Result<Option<Written>, WriteError>>;
 
 enum Writes {
     // Waits for a place in the writer's queue. Only the last chunk is in this state, because two
@@ -100,7 +103,6 @@ impl PutAnswers {
                 bytes += op.key.len() + op.value.len();
                 // `poll_request` checked its length.
                 let condition = EntryId::from_slice(&op.if_head).map(Condition::Head);
-                let condition = condition.or(op.delete.then_some(Condition::Present));
                 convert::write(convert::op(op, now_ms), condition)
             }));
         }
@@ -137,8 +139,16 @@ impl PutAnswers {
         None
     }
 
-    // Opens the store of the first request, and checks the conditions of any.
+    // Opens the store of the first request, and checks the size and the conditions of any.
     fn begin(&mut self, request: &api::PutStreamRequest) -> Result<(), ApiError> {
+        let ops = request.ops.len();
+        if ops > REQUEST_OPS_MAX {
+            let message = format!(
+                "a request of a put stream has {ops} writes; the limit is {REQUEST_OPS_MAX}"
+            );
+            return Err(ApiError::usage("too_many_ops", message)
+                .hint("send several requests: any number may be in flight"));
+        }
         if self.store.is_none() {
             self.store = Some(self.node.store(&request.store)?);
         }
@@ -163,9 +173,11 @@ impl PutAnswers {
             writes: Writes::Done(results),
         }) = self.chunks.front_mut()
         {
-            let mut results = mem::take(results).into_iter().map(result);
+            let mut results = mem::take(results).into_iter();
             for ops in requests.iter() {
-                let results = results.by_ref().take(*ops).collect();
+                let mut room = PAGE_BYTES;
+                let results = results.by_ref().take(*ops);
+                let results = results.map(|it| result(it, &mut room)).collect();
                 self.replies.push_back(api::PutStreamReply { results });
             }
             self.chunks.pop_front();
@@ -219,21 +231,19 @@ impl Stream for PutAnswers {
     }
 }
 
-fn result(result: Result<Written, WriteError>) -> api::WriteResult {
+// Texts of errors are left out once they have taken up `room` bytes: a key may be in each.
+fn result(result: Result<Option<Written>, WriteError>, room: &mut usize) -> api::WriteResult {
     match result {
         Ok(written) => api::WriteResult {
-            written: Some(convert::written(&written)),
-            failed: None,
-        },
-        Err(WriteError::PreconditionFailed {
-            condition: Condition::Present,
-            ..
-        }) => api::WriteResult {
-            written: Some(api::Written::default()),
+            written: Some(convert::written(written.as_ref())),
             failed: None,
         },
         Err(error) => {
-            let error = ApiError::from(error);
+            let mut error = ApiError::from(error);
+            *room = room.saturating_sub(error.message.len() + error.hint.len());
+            if *room == 0 {
+                (error.message, error.hint) = (String::new(), String::new());
+            }
             let failed = api::WriteFailed {
                 error: Some(error.to_wire()),
                 message: error.message,
@@ -245,3 +255,10 @@ fn result(result: Result<Written, WriteError>) -> api::WriteResult {
         }
     }
 }
+
+/// Writes of one request, so that the answer to it fits into a message. A request with more is refused.
+const REQUEST_OPS_MAX: usize = 8 * PUT_CHUNK_WRITES_MAX;
+/// Bytes of a result besides the text of its error, at most.
+const RESULT_BYTES: usize = 128;
+const _: () =
+    assert!(REQUEST_OPS_MAX * RESULT_BYTES + PAGE_BYTES + 4 * KEY_BYTES_MAX < REPLY_BYTES_MAX);

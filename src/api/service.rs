@@ -86,19 +86,29 @@ impl Service {
 
 #[async_trait]
 impl Lattice for Service {
+    type StatusStream = Answers<api::StatusReply>;
     type PutStreamStream = PutAnswers;
     type ListStream = Answers<api::Items>;
     type DiffStream = Answers<api::Differences>;
     type HeadsStream = Answers<api::HeadsReply>;
     type HistoryStream = Answers<api::HistoryReply>;
     type WatchStream = WatchAnswers;
+    type ListConsumersStream = Answers<api::ListConsumersReply>;
     type ConsumeStream = Answers<api::Delivery>;
+    type ListHooksStream = Answers<api::ListHooksReply>;
     type TestHookStream = Answers<api::HookTest>;
     type ListDeadStream = Answers<api::ListDeadReply>;
     type LogStream = Answers<api::LogEntry>;
+    type VerifyStream = Answers<api::VerifyReply>;
+    type RepairStream = Answers<api::RepairReply>;
+    type ListStoresStream = Answers<api::ListStoresReply>;
+    type ListPeersStream = Answers<api::ListPeersReply>;
     type JoinStream = Answers<api::JoinProgress>;
 
-    async fn status(&self, _request: Request<api::StatusRequest>) -> Answered<api::StatusReply> {
+    async fn status(
+        &self,
+        _request: Request<api::StatusRequest>,
+    ) -> Answered<Answers<api::StatusReply>> {
         let shared = &*self.0;
         let (net, socket) = (shared.net.as_ref(), shared.socket.as_deref());
         let reply = stores::status(&shared.node, net, socket, shared.started_ms);
@@ -189,7 +199,7 @@ impl Lattice for Service {
     async fn list_consumers(
         &self,
         request: Request<api::ListConsumersRequest>,
-    ) -> Answered<api::ListConsumersReply> {
+    ) -> Answered<Answers<api::ListConsumersReply>> {
         let store = self.store(&request.get_ref().store)?;
         Ok(Response::new(consumer::list(&store).await?))
     }
@@ -339,7 +349,7 @@ impl Lattice for Service {
     async fn list_hooks(
         &self,
         _request: Request<api::ListHooksRequest>,
-    ) -> Answered<api::ListHooksReply> {
+    ) -> Answered<Answers<api::ListHooksReply>> {
         Ok(Response::new(hook::list(&self.0.hooks).await?))
     }
 
@@ -398,12 +408,18 @@ impl Lattice for Service {
         )))
     }
 
-    async fn verify(&self, request: Request<api::VerifyRequest>) -> Answered<api::VerifyReply> {
-        let reply = maintenance::verify(&self.0.node, request.get_ref()).await;
+    async fn verify(
+        &self,
+        request: Request<api::VerifyRequest>,
+    ) -> Answered<Answers<api::VerifyReply>> {
+        let reply = maintenance::verify(&self.0.node, request.get_ref());
         Ok(Response::new(reply?))
     }
 
-    async fn repair(&self, request: Request<api::RepairRequest>) -> Answered<api::RepairReply> {
+    async fn repair(
+        &self,
+        request: Request<api::RepairRequest>,
+    ) -> Answered<Answers<api::RepairReply>> {
         let reply = {
             let Shared { node, net, .. } = &*self.0;
             maintenance::repair(node, net.as_ref(), request.get_ref()).await
@@ -440,7 +456,7 @@ impl Lattice for Service {
     async fn list_stores(
         &self,
         _request: Request<api::ListStoresRequest>,
-    ) -> Answered<api::ListStoresReply> {
+    ) -> Answered<Answers<api::ListStoresReply>> {
         Ok(Response::new(stores::list(&self.0.node)))
     }
 
@@ -460,7 +476,7 @@ impl Lattice for Service {
     async fn list_peers(
         &self,
         _request: Request<api::ListPeersRequest>,
-    ) -> Answered<api::ListPeersReply> {
+    ) -> Answered<Answers<api::ListPeersReply>> {
         let peers = members::list(&self.0.node, self.0.net.as_ref()).await;
         Ok(Response::new(peers?))
     }

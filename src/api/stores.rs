@@ -9,6 +9,7 @@ use crate::{
             ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PRECONDITION,
             EXIT_UNAVAILABLE, text,
         },
+        paging::{Answers, parts},
     },
     id::StoreId,
     limits::STORE_NAME_CHARS_MAX,
@@ -23,7 +24,7 @@ pub(super) async fn status(
     net: Option<&Net>,
     socket: Option<&Path>,
     started_ms: u64,
-) -> Result<api::StatusReply, ApiError> {
+) -> Result<Answers<api::StatusReply>, ApiError> {
     let mut stores = Vec::new();
     for info in node.stores() {
         let store = node.store(&info.id.to_string())?;
@@ -34,7 +35,7 @@ pub(super) async fn status(
         stores.push(convert::store_status(&info, status));
     }
     let path_text = |path: &Path| path.to_string_lossy().into_owned();
-    Ok(api::StatusReply {
+    let of_node = api::StatusReply {
         node: convert::bytes(&node.id().0),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         data_dir: path_text(node.data_dir()),
@@ -42,11 +43,16 @@ pub(super) async fn status(
         pid: process::id(),
         started_ms,
         now_ms: node.clock().now_ms(),
-        stores,
+        stores: Vec::new(),
         unopened: Some(unopened(node)),
         removed_by: convert::author_or_empty(node.removed_by()),
         not_listening: net.and_then(Net::trouble).unwrap_or_default(),
-    })
+    };
+    let mut first = Some(of_node);
+    Ok(parts(stores, move |stores, _last| api::StatusReply {
+        stores,
+        ..first.take().unwrap_or_default()
+    }))
 }
 
 fn unopened(node: &Node) -> api::UnopenedStores {
@@ -118,11 +124,10 @@ fn info(node: &Node, store: &StoreId) -> Result<api::StoreInfo, ApiError> {
 }
 
 /// Answers `ListStores`.
-pub(super) fn list(node: &Node) -> api::ListStoresReply {
+pub(super) fn list(node: &Node) -> Answers<api::ListStoresReply> {
     let stores = node.stores();
-    api::ListStoresReply {
-        stores: stores.iter().map(convert::store_info).collect(),
-    }
+    let stores = stores.iter().map(convert::store_info).collect();
+    parts(stores, |stores, _last| api::ListStoresReply { stores })
 }
 
 impl From<StoreError> for ApiError {

@@ -47,6 +47,10 @@ pub(super) struct WatchAnswers {
     ending: CancellationToken,
     // Resolves when `ending` is cancelled.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    // True between `CaughtUp` and a `Gap`.
+    is_caught_up: bool,
+    // Resolves when this node is known to be removed from its mesh. `None` once that was sent.
+    removal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl WatchAnswers {
@@ -65,6 +69,7 @@ impl WatchAnswers {
         let watch = store.watch_with(options(request)?);
         let watch = Some(watches.open(store.id(), on, watch));
         let ended = Box::pin(ending.clone().cancelled_owned());
+        let removal = Some(Box::pin(store.until_removed()) as _);
         Ok(Self {
             watch,
             store,
@@ -74,7 +79,20 @@ impl WatchAnswers {
             signing: None,
             ending,
             ended,
+            is_caught_up: false,
+            removal,
         })
+    }
+
+    // Returns whether the client is to learn now, and not with the next heartbeat, that this node was
+    // removed: the watch has no event.
+    fn poll_removal(&mut self, context: &mut Context<'_>) -> bool {
+        let removal = self.removal.as_mut().filter(|_| self.is_caught_up);
+        let is_removed = removal.is_some_and(|it| it.as_mut().poll(context).is_ready());
+        if is_removed {
+            self.removal = None;
+        }
+        is_removed
     }
 
     fn reply(&self, watch: &Opened, event: WatchEvent) -> api::WatchReply {
@@ -120,6 +138,7 @@ impl Stream for WatchAnswers {
         if self.signing.is_none() {
             let polled = Pin::new(&mut *watch.lock()).poll_next(context);
             let event = match polled {
+                Poll::Pending if self.poll_removal(context) => WatchEvent::Progress,
                 Poll::Pending => {
                     self.watch = Some(watch);
                     return Poll::Pending;
@@ -127,6 +146,11 @@ impl Stream for WatchAnswers {
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(event)) => event.map_err(ApiError::from)?,
             };
+            match &event {
+                WatchEvent::CaughtUp => self.is_caught_up = true,
+                WatchEvent::Gap { .. } => self.is_caught_up = false,
+                _other => {}
+            }
             let change = match &event {
                 WatchEvent::Change(change) if self.proofs => Some(Arc::clone(change)),
                 _unsigned => None,

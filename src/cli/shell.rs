@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         let line = tokio::select! {
             line = prompt.next() => line?,
             () = &mut down => return terminal.stopped(),
-            // The prompt reads Ctrl-C as a key, so this is SIGTERM.
+            // The prompt reads Ctrl-C as a key, so this is SIGTERM or SIGHUP.
             () = interrupted() => {
                 terminal.restore();
                 return Err(Failure::interrupted());

@@ -17,7 +17,10 @@ use serde::{
 };
 use serde_json::Value;
 
-use crate::{limits::OPS_MAX, protocol::entry::Op};
+use crate::{
+    limits::{OPS_BYTES_MAX, OPS_MAX},
+    protocol::entry::Op,
+};
 
 /// A put or a delete, as a line describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,6 +285,13 @@ pub(super) fn parse(answer: &[u8], now_ms: u64) -> Result<Vec<Op>, String> {
             ));
         }
     }
+    let bytes: usize = ops.iter().map(Op::encoded_bytes_max).sum();
+    if bytes > OPS_BYTES_MAX {
+        return Err(format!(
+            "the keys and values of the output have {bytes} bytes, and an entry holds {OPS_BYTES_MAX}; \
+             nothing was written"
+        ));
+    }
     Ok(ops)
 }
 
@@ -380,6 +390,20 @@ mod tests {
                 op("/b", None, Expiry::Never)
             ]
         );
+    }
+
+    /// `hook test` showed it, in a message that was larger than clients take.
+    #[test]
+    fn answer_larger_than_an_entry_is_refused() {
+        let line = |key| {
+            format!(
+                "{{\"key\":\"/{key}\",\"value\":\"{}\"}}\n",
+                "x".repeat(1 << 20)
+            )
+        };
+        assert_eq!(parse(line(1).as_bytes(), 0).unwrap().len(), 1);
+        let error = parse((line(1) + &line(2)).as_bytes(), 0).unwrap_err();
+        assert!(error.contains("2097236 bytes"), "{error}");
     }
 
     #[test]

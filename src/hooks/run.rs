@@ -172,7 +172,6 @@ impl Work {
             return Ok(());
         }
         assert!(ops.len() <= OPS_MAX, "a longer answer is refused");
-        record.ops = Some(ops.len());
         let write = Write {
             ops,
             atomic: true,
@@ -180,9 +179,15 @@ impl Work {
             cause: None,
         };
         let entry = match self.store.write(write.caused_by(cause)).await {
-            Ok(written) => written.entry,
+            Ok(Some(written)) => {
+                record.ops = usize::try_from(written.op_count).ok();
+                written.entry
+            }
+            Ok(None) => {
+                record.what = "the keys that the answer deletes have no value".to_owned();
+                return Ok(());
+            }
             Err(WriteError::AlreadyCaused { entry, .. }) => {
-                record.ops = None;
                 record.what = "an earlier attempt has written the answer".to_owned();
                 entry
             }

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use iroh::{
@@ -15,7 +15,8 @@ use iroh_mdns_address_lookup::MdnsAddressLookup;
 
 use crate::{
     limits::{
-        PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX, PEER_STREAMS_MAX, PEER_WINDOW_BYTES,
+        BIND_AGAIN_MAX, BIND_AGAIN_MIN, PEER_IDLE_MAX, PEER_KEEP_ALIVE, PEER_PATH_IDLE_MAX,
+        PEER_STREAMS_MAX, PEER_WINDOW_BYTES,
     },
     net::{
         config::{NetConfig, Relay},
@@ -94,6 +95,21 @@ pub(super) async fn bind(
         }
     }
     Ok(endpoint)
+}
+
+/// Waits a little, until `BIND_AGAIN_MAX` after `begun`, so that the caller binds again: an endpoint that
+/// this node has closed may have the port for some time.
+///
+/// # Errors
+/// `error`: there is nothing to wait for.
+pub(super) async fn wait_for_port(error: NetError, begun: Instant) -> Result<(), NetError> {
+    // The port may have become free between the failure and the look at its reason.
+    let may_pass = matches!(error, NetError::PortTaken { .. } | NetError::Bind { .. });
+    if !may_pass || begun.elapsed() >= BIND_AGAIN_MAX {
+        return Err(error);
+    }
+    tokio::time::sleep(BIND_AGAIN_MIN).await;
+    Ok(())
 }
 
 // The error of the endpoint does not show why it was not bound.

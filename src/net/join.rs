@@ -103,7 +103,13 @@ impl Net {
             },
         )
         .await;
-        let mesh = self.mesh().await?;
+        let begun = Instant::now();
+        let mesh = loop {
+            match self.mesh().await {
+                Ok(mesh) => break mesh,
+                Err(error) => bind::wait_for_port(error, begun).await?,
+            }
+        };
         mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
         let synced = first_sync(&mesh, &invitation.node, events).await;
         // From here on the net runs as after a start, even if the sync was cut.
@@ -151,8 +157,14 @@ impl Net {
             tried: Tried(invitation.addresses.clone()),
             why: PeerError::NotAKey,
         })?;
-        let endpoint =
-            bind::bind(config, &node.seed(), Gate::default(), MemoryLookup::new()).await?;
+        let seed = node.seed();
+        let begun = Instant::now();
+        let endpoint = loop {
+            match bind::bind(config, &seed, Gate::default(), MemoryLookup::new()).await {
+                Ok(endpoint) => break endpoint,
+                Err(error) => bind::wait_for_port(error, begun).await?,
+            }
+        };
         let address = invitation.addresses.to_iroh(id);
         let info = node.own_info().await?;
         let redeemed = hello::redeem(&endpoint, address, invitation, &info, async || {

@@ -16,8 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     id::Author,
     limits::{
-        BIND_AGAIN_MAX, BIND_AGAIN_MIN, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX, RELAY_WAIT,
-        REPAIR_SYNC_WAIT,
+        BIND_AGAIN_MAX, BIND_AGAIN_MIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX,
+        RELAY_WAIT, REPAIR_SYNC_WAIT,
     },
     net::{
         address::Addresses,
@@ -36,7 +36,7 @@ use crate::{
         pulse, sleep, stores,
         token::Invitation,
     },
-    node::{MeshError, Node, within},
+    node::{MeshError, Node},
     protocol::{frontier::FrontierTip, membership::role::Role},
     store::Store,
 };
@@ -238,6 +238,11 @@ impl Net {
     /// Stops the net: all tasks end, then connections are closed, for `ENDPOINT_CLOSE_WAIT` at
     /// most. The node stays open.
     pub async fn stop(&self) {
+        self.end(ENDPOINT_CLOSE_WAIT).await;
+    }
+
+    // Stops this run, and waits `close_max` at most for the endpoint.
+    async fn end(&self, close_max: Duration) {
         let running = self.running();
         running.stop.cancel();
         running.tasks.close();
@@ -252,15 +257,16 @@ impl Net {
             return;
         };
         // Peers learn of it at once. The timeout is for dials that have not failed yet.
-        match timeout(ENDPOINT_CLOSE_WAIT, router.shutdown()).await {
-            Ok(Ok(())) | Err(_) => {}
+        match timeout(close_max, router.shutdown()).await {
+            Ok(Ok(())) => {}
+            Err(_elapsed) => tracing::debug!("the endpoint is still closing"),
             Ok(Err(error)) => tracing::warn!(%error, "the endpoint did not shut down cleanly"),
         }
     }
 
     /// Stops this run and makes a new one ready: the node is between two meshes.
     pub(super) async fn rest(&self) {
-        self.stop().await;
+        self.end(PORT_WAIT).await;
         *self
             .0
             .running
@@ -395,11 +401,24 @@ impl Net {
     /// Returns the mesh of this run. Binds the endpoint if it is not bound yet.
     pub(super) async fn mesh(&self) -> Result<Arc<Mesh>, NetError> {
         let running = self.running();
-        let bind = || within(&self.0.runtime, self.bind(&running));
-        let bound = running.mesh.get_or_try_init(bind).await;
-        let trouble = bound.as_ref().err().map(ToString::to_string);
-        *running.lock_trouble() = trouble;
-        bound.map(Arc::clone)
+        if let Some(mesh) = running.mesh.get() {
+            return Ok(Arc::clone(mesh));
+        }
+        // A task of its own, which goes on when the caller is dropped, and for which `stop` waits: an
+        // endpoint that is dropped half bound has its port for a while.
+        let (net, of_run) = (self.clone(), Arc::clone(&running));
+        let binding = running.tasks.track_future(async move {
+            let bind = || net.bind(&of_run);
+            let bound = of_run.mesh.get_or_try_init(bind).await;
+            let trouble = bound.as_ref().err().map(ToString::to_string);
+            *of_run.lock_trouble() = trouble;
+            bound.map(Arc::clone)
+        });
+        let bound = self.0.runtime.spawn(binding).await;
+        bound.unwrap_or_else(|error| {
+            let what = error.to_string();
+            Err(NetError::Bind { what })
+        })
     }
 
     async fn bind(&self, running: &Running) -> Result<Arc<Mesh>, NetError> {
@@ -450,5 +469,8 @@ fn has(store: &Store, author: &Author, tip: FrontierTip) -> bool {
     }
 }
 
+/// Time that an endpoint may take to close before the node binds its port again: a dial that is under
+/// way keeps the port until it has ended.
+const PORT_WAIT: Duration = DIAL_TIMEOUT;
 // Time between two looks while there is no endpoint, so no ack can come.
 const NO_PEERS_WAIT: Duration = Duration::from_millis(200);

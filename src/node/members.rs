@@ -157,7 +157,8 @@ impl Node {
         Ok(())
     }
 
-    /// Gives `node`, which is a member, another name for people. Durable on return.
+    /// Gives `node`, which is a member, another name for people. Durable on return. If this node is not
+    /// a member, its name is that of the next join in this run.
     ///
     /// # Errors
     /// `Name`; `NotAMember`; `Membership`: only an admin renames another node. `Read`, `Write`.
@@ -165,7 +166,11 @@ impl Node {
         check_node_name(name)?;
         let (own, members) = (self.id(), self.members());
         if members.role(node).is_none() {
-            return Err(MeshError::NotAMember { node: *node });
+            if *node != own {
+                return Err(MeshError::NotAMember { node: *node });
+            }
+            self.choose_name(name);
+            return Ok(());
         }
         let role = members.role(&own);
         if *node != own && role != Some(Role::Admin) {
@@ -178,14 +183,21 @@ impl Node {
         let write = put(NodeInfo::key(node), info.encode());
         self.root().write_own(write).await?;
         if *node == own {
-            let mut chosen = self.0.name.lock().unwrap_or_else(PoisonError::into_inner);
-            *chosen = Some(info.name);
+            self.choose_name(&info.name);
         }
         Ok(())
     }
 
     /// Removes once more each node that has left, or that was removed before a store was here, and lowers
     /// again each that was lowered to reader before, if this node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
+=======
+    fn choose_name(&self, name: &str) {
+        let mut chosen = self.0.name.lock().unwrap_or_else(PoisonError::into_inner);
+        *chosen = Some(name.to_owned());
+    }
+
+    /// Removes once more each node that has left, or that was removed before a store was here, if this
+    /// node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
     /// when there is nothing to add.
     ///
     /// # Errors

@@ -37,7 +37,5 @@ pub use info::{NodeInfo, check_node_name};
 pub use invites::Redeemed;
 pub use join::{FormerRoot, OwnData};
 pub use members::MeshError;
-#[cfg(feature = "net")]
-pub(crate) use node::within;
 pub use node::{Node, NodeConfig, StoreInfo};
 pub use unopened::Unopened;

@@ -395,7 +395,7 @@ fn ended(task: Option<Result<Result<(), WriteError>, JoinError>>) -> Result<(), 
 
 /// Runs `work` on the caller's task, with `runtime` entered: tasks that it spawns run there and
 /// outlive the caller's runtime.
-pub(crate) async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
+async fn within<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
     let mut work = Box::pin(work);
     poll_fn(|cx| {
         let _entered = runtime.enter();

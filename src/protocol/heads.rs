@@ -215,6 +215,13 @@ impl Heads {
         self.as_slice().len() > 1
     }
 
+    /// Returns whether a delete changes something: a value is read, or there is a conflict, which a
+    /// delete ends. A single tombstone or a single value that has expired at `now_ms` (ms since 1970)
+    /// stays as it is.
+    pub fn is_deletable(&self, now_ms: u64) -> bool {
+        self.is_conflict() || self.winner().is_some_and(|head| head.is_live(now_ms))
+    }
+
     /// Returns the heads after `entry` with its `op` for this key: the heads that it does not cite
     /// and that are not its ancestors, and `entry`. `ancestors`: as in [`Before`].
     ///
@@ -284,6 +291,32 @@ mod tests {
 
     fn apply(heads: &Heads, entry: &VerifiedEntry) -> Heads {
         heads.apply(entry, &entry.ops[0], &BTreeSet::new())
+    }
+
+    #[test]
+    fn value_or_conflict_is_deletable() {
+        let brief = put(b"brief".to_vec(), Some(5000));
+        let value = write(AUTHOR_A, 1000, put(b"a".to_vec(), None), &[]);
+        let expiring = write(AUTHOR_A, 1001, brief, &[]);
+        let gone = write(AUTHOR_A, 2000, delete(), &[]);
+        let also_gone = write(AUTHOR_B, 2001, delete(), &[]);
+        let heads = |entries: &[&VerifiedEntry]| {
+            let apply = |heads: Heads, entry: &&VerifiedEntry| apply(&heads, entry);
+            entries.iter().fold(Heads::default(), apply)
+        };
+        for (entries, is_deletable) in [
+            (&[][..], false),
+            (&[&value], true),
+            (&[&gone], false),
+            (&[&expiring], false),
+            // Each of two heads is read again when the other one is superseded.
+            (&[&value, &also_gone], true),
+            (&[&gone, &also_gone], true),
+            (&[&expiring, &also_gone], true),
+        ] {
+            assert_eq!(heads(entries).is_deletable(5000), is_deletable);
+        }
+        assert!(heads(&[&expiring]).is_deletable(4999));
     }
 
     #[test]

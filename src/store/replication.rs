@@ -4,7 +4,7 @@
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -73,13 +73,18 @@ impl Store {
     /// Refuses own writes because `by` has removed this node, as a peer has proven; `None` takes that
     /// back. Not kept: after a restart a peer proves it again.
     pub fn turn_away(&self, by: Option<Author>) {
-        let shown = self.shared.turned_away.lock();
-        *shown.unwrap_or_else(PoisonError::into_inner) = by;
+        self.shared.turned_away.send_replace(by);
     }
 
     /// Returns a node that has removed this one; `None` while it is not known to be removed.
     pub fn removed_by(&self) -> Option<Author> {
         self.shared.removed_by()
+    }
+
+    /// Waits until a node is known to have removed this one. The future keeps no handle of the store.
+    pub fn until_removed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.until_removed().await }
     }
 
     /// Takes in encoded entries from elsewhere, in any order.

@@ -1,9 +1,6 @@
 //! The parts that handles, watches and the writer of a store share.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::broadcast;
 
@@ -42,8 +39,8 @@ pub(super) struct Shared {
     // How many `WritePause`s there are; own writes wait until it is 0.
     pub(super) pauses: tokio::sync::watch::Sender<usize>,
     // Node that has removed this one, as another member has proven; `members` does not show it yet.
-    // Own writes are refused meanwhile. Never held across an await; no other lock is taken meanwhile.
-    pub(super) turned_away: Mutex<Option<Author>>,
+    // Own writes are refused meanwhile.
+    pub(super) turned_away: tokio::sync::watch::Sender<Option<Author>>,
     // The store's directory.
     pub(super) dir: PathBuf,
     // Where watches read files.
@@ -63,13 +60,27 @@ impl Shared {
             let member = members.get(&self.author);
             member.and_then(|member| Some(member.removals.values().next()?.by))
         };
-        let shown = || {
-            *self
-                .turned_away
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        by_members.or_else(shown)
+        by_members.or_else(|| *self.turned_away.borrow())
+    }
+
+    /// Waits until `removed_by` returns a node. Cancel-safe.
+    pub(super) async fn until_removed(&self) {
+        let (mut members, mut shown) = (self.members.clone(), self.turned_away.subscribe());
+        loop {
+            members.mark_unchanged();
+            shown.mark_unchanged();
+            if self.removed_by().is_some() {
+                return;
+            }
+            tokio::select! {
+                changed = members.changed() => if changed.is_err() {
+                    // The root store was closed: no act comes any more.
+                    return std::future::pending().await;
+                },
+                // `self` keeps the sender.
+                changed = shown.changed() => changed.unwrap_or_default(),
+            }
+        }
     }
 }
 

@@ -94,27 +94,31 @@ impl Store {
     /// # Errors
     /// `WriteError`. Nothing was written then, except after `Poisoned`: the entry may or may not be
     /// on disk.
+    #[expect(clippy::missing_panics_doc, reason = "a put always writes")]
     pub async fn put(
         &self,
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Written, WriteError> {
-        self.write(Write::put(key, value)).await
+        let written = self.write(Write::put(key, value)).await?;
+        Ok(written.expect("a put always writes"))
     }
 
-    /// Leaves a tombstone at `key`; otherwise like `put`. Deleting a key that has no value is no error.
+    /// Leaves a tombstone at `key`; otherwise like `put`. Returns `None` if the key has no value: then
+    /// nothing was written.
     ///
     /// # Errors
     /// Like `put`.
-    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Written, WriteError> {
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Option<Written>, WriteError> {
         self.write(Write::delete(key)).await
     }
 
-    /// Applies `ops` as one entry: all of them or none. Watches deliver it whole.
+    /// Applies `ops` as one entry: all of them or none. Watches deliver it whole. Deletes of keys that
+    /// have no value are left out; `None` if nothing is left, and nothing was written.
     ///
     /// # Errors
     /// Like `put`; also `TooManyOps`, `OpsTooLong`, `TooManyParents` and `KeyTwice`.
-    pub async fn batch(&self, ops: Vec<Op>) -> Result<Written, WriteError> {
+    pub async fn batch(&self, ops: Vec<Op>) -> Result<Option<Written>, WriteError> {
         self.write(Write {
             ops,
             atomic: true,
@@ -124,11 +128,12 @@ impl Store {
         .await
     }
 
-    /// Applies one write; the general form of `put`, `delete` and `batch`.
+    /// Applies one write; the general form of `put`, `delete` and `batch`. Returns `None` if its
+    /// condition holds, and all that it does is delete keys that have no value.
     ///
     /// # Errors
     /// Like `put`; also `PreconditionFailed` and `AlreadyCaused`.
-    pub async fn write(&self, write: Write) -> Result<Written, WriteError> {
+    pub async fn write(&self, write: Write) -> Result<Option<Written>, WriteError> {
         write.check(self.shared.root)?;
         self.shared.until_may_write().await?;
         let (reply, answer) = oneshot::channel();
@@ -137,8 +142,9 @@ impl Store {
     }
 
     /// Applies independent writes in order. They share fsyncs, and a write that fails does not stop the
-    /// writes after it. Returns one outcome for each, when all are durable. Cancel-safe like `put`.
-    pub async fn write_many(&self, writes: Vec<Write>) -> Vec<Result<Written, WriteError>> {
+    /// writes after it. Returns one outcome for each, like `write`, when all are durable. Cancel-safe
+    /// like `put`.
+    pub async fn write_many(&self, writes: Vec<Write>) -> Vec<Result<Option<Written>, WriteError>> {
         self.begin_many(writes).await.await
     }
 
@@ -146,7 +152,7 @@ impl Store {
     pub(crate) async fn begin_many(
         &self,
         writes: Vec<Write>,
-    ) -> impl Future<Output = Vec<Result<Written, WriteError>>> + Send + use<> {
+    ) -> impl Future<Output = Vec<Result<Option<Written>, WriteError>>> + Send + use<> {
         let may_write = self.shared.until_may_write().await;
         let count = writes.len();
         let (reply, answer) = oneshot::channel();
@@ -164,11 +170,13 @@ impl Store {
     }
 
     /// Writes under the node's own prefixes, which `write` refuses in the root store.
-    pub(crate) async fn write_own(&self, write: Write) -> Result<Written, WriteError> {
+    /// There, a delete writes a tombstone also where there is no value.
+    pub(crate) async fn write_own(&self, write: Write) -> Result<(), WriteError> {
         self.shared.until_may_write().await?;
         let (reply, answer) = oneshot::channel();
         self.queue.write(Writes::Own(write, reply)).await?;
-        answer.await.map_err(|_gone| WriteError::Closed)?
+        let outcome = answer.await.map_err(|_gone| WriteError::Closed)?;
+        outcome.map(drop)
     }
 
     /// Watches keys that begin with `prefix`: the state first, then every change.

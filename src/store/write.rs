@@ -19,6 +19,9 @@ use crate::{
 };
 
 /// A change of one key, or of several together.
+///
+/// A delete of a key that has no value, and is in no conflict, changes nothing: it is left out of the
+/// entry. If nothing else is in the write, nothing is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// Puts and deletes, at least one. A key may be in it once.
@@ -38,8 +41,6 @@ pub enum Condition {
     Absent,
     /// The key's winner is this entry.
     Head(EntryId),
-    /// There is something to delete: a live value, or several heads.
-    Present,
 }
 
 /// Where a write is in the log.
@@ -55,6 +56,8 @@ pub struct Written {
     pub hlc: Hlc,
     /// Index of the write's first op in the entry.
     pub op_index: u32,
+    /// Number of the write's ops in the entry: all but deletes that change nothing.
+    pub op_count: u32,
 }
 
 /// Why nothing was written.
@@ -224,7 +227,7 @@ impl Write {
         }
     }
 
-    /// Makes a delete of one key: it leaves a tombstone.
+    /// Makes a delete of one key: it leaves a tombstone if the key has a value.
     pub fn delete(key: impl Into<Bytes>) -> Self {
         Self {
             ops: vec![Op::Delete { key: key.into() }],

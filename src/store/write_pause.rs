@@ -1,6 +1,6 @@
 //! A pause: own writes wait while the node compares its own log with its peers'.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::store::{Shared, WriteError};
 
@@ -23,10 +23,7 @@ impl Shared {
     /// `Removed`: a peer has proven that this node was removed.
     pub(super) async fn until_may_write(&self) -> Result<(), WriteError> {
         self.until_not_paused().await;
-        let shown = self
-            .turned_away
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let shown = *self.turned_away.borrow();
         shown.map_or(Ok(()), |_by| Err(WriteError::Removed))
     }
 

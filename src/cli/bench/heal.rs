@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::Args;
-use lattice::{api::client::Client, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    wire::api,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::{
@@ -197,8 +200,7 @@ async fn shows_all_in_step(client: &mut Client, puts: u64) -> Result<bool, Failu
             return Ok(false);
         }
     }
-    let peers = client.list_peers(api::ListPeersRequest {}).await?;
-    let mut peers = peers.into_inner().peers.into_iter();
+    let mut peers = whole::peers(client).await?.peers.into_iter();
     Ok(peers.all(|peer| peer.online && peer.behind == Some(0) && peer.ahead == Some(0)))
 }
 

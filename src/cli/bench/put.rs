@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{api::client::Client, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    wire::api,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -263,7 +266,7 @@ impl Caller {
 }
 
 async fn entries(client: &mut Client) -> Result<u64, Failure> {
-    let status = client.status(api::StatusRequest {}).await?.into_inner();
+    let status = whole::status(client).await?;
     Ok(status.stores.iter().map(|store| store.entries).sum())
 }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use clap::Args;
-use lattice::{api::client::Client, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    wire::api,
+};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -130,9 +133,9 @@ impl Sync {
         scratch::close(node).await?;
         let (sender, receiver) = (Daemon::start(from).await?, Daemon::start(to).await?);
         let (mut there, mut here) = (sender.connect().await?, receiver.connect().await?);
-        let ahead = there.status(api::StatusRequest {}).await?.into_inner();
-        let peers = there.list_peers(api::ListPeersRequest {}).await?;
-        let address = peers.into_inner().addresses.into_iter().next();
+        let ahead = whole::status(&mut there).await?;
+        let peers = whole::peers(&mut there).await?;
+        let address = peers.addresses.into_iter().next();
         let request = api::DialRequest {
             node: ahead.node.clone(),
             address: address.unwrap_or_default(),
@@ -196,7 +199,7 @@ async fn until_entries(client: &mut Client, goal: u64) -> Result<(), Failure> {
 
 // Returns the number of entries in the largest store of the node.
 async fn entries_of(client: &mut Client) -> Result<u64, Failure> {
-    let status = client.status(api::StatusRequest {}).await?.into_inner();
+    let status = whole::status(client).await?;
     let entries = status.stores.iter().map(|store| store.entries);
     Ok(entries.max().unwrap_or_default())
 }

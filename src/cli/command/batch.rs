@@ -9,7 +9,7 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::put,
+    command::{put, put_stream},
     exit::Failure,
     input::lines::{BadLine, Dialect, Format, Lines},
     session::{Context, Lifetime},
@@ -18,7 +18,8 @@ use crate::cli::{
 /// Apply puts and deletes from stdin as one atomic entry
 ///
 /// Either all of it is applied or nothing, and watchers get it in one piece. At most 1024 lines,
-/// each with another key. Prints the id of the entry once it is on disk.
+/// each with another key. Prints the id of the entry once it is on disk. Deletes of keys that have no
+/// value are left out of it; a note on stderr says how many.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -44,8 +45,21 @@ impl Batch {
             store: context.store.clone(),
             ops,
         };
+        let lines = u64::try_from(request.ops.len()).unwrap_or(u64::MAX);
         let written = client.batch(request).await?.into_inner();
-        put::print_written(context, &written)
+        if written.entry.is_empty() {
+            let text = "the keys that it deletes have no value; nothing was written";
+            context.out.notice("nothing_to_delete", text);
+            return Ok(());
+        }
+        put::print_written(context, &written)?;
+        let left_out = lines.saturating_sub(written.op_count.into());
+        if left_out > 0 {
+            context
+                .out
+                .notice("nothing_to_delete", &put_stream::left_out(left_out));
+        }
+        Ok(())
     }
 }
 

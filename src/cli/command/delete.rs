@@ -87,24 +87,26 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
         ..api::ListRequest::default()
     };
     let mut listed = VecDeque::new();
-    let mut progress = Progress::of_deletes(None);
+    let mut keys = None;
     if !yes {
         // Kept, so that nothing is deleted that was not counted.
         let mut pages = client.list(request.clone()).await?.into_inner();
-        let mut keys = 0;
+        let mut count = 0;
         while let Some(page) = pages.message().await? {
-            keys += page.items.len();
+            count += page.items.len();
             listed.push_back(page);
         }
-        progress = Progress::of_deletes(u64::try_from(keys).ok());
-        let noun = if keys == 1 { "key" } else { "keys" };
-        let question = format!("delete {keys} {noun} under \"{}\"?", escape(&prefix));
+        keys = u64::try_from(count).ok();
+        let noun = if count == 1 { "key" } else { "keys" };
+        let question = format!("delete {count} {noun} under \"{}\"?", escape(&prefix));
         confirm::ask(question, "nothing was deleted").await?;
     }
     let mut pages = match yes {
         true => Some(client.list(request).await?.into_inner()),
         false => None,
     };
+    // Made after the question, so that the bar measures the deletes only.
+    let progress = Progress::of_deletes(keys);
     let (sender, mut input) = mpsc::channel(CHUNKS_AHEAD_MAX);
     let read = async move {
         let mut number = 0;

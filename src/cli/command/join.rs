@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lattice::{
-    api::{client::Client, error::ApiError},
+    api::{client::Client, error::ApiError, whole},
     net::Invitation,
     node::FileConfig,
     protocol::membership::{invite::Invite as RedeemedInvite, reserved::PREFIXES},
@@ -138,11 +138,7 @@ async fn wait_for_joiner(
             "nobody has used the token before it expired",
         )
     })??;
-    let peers = client
-        .list_peers(api::ListPeersRequest {})
-        .await?
-        .into_inner()
-        .peers;
+    let peers = whole::peers(client).await?.peers;
     let peer = peers
         .into_iter()
         .find(|peer| peer.node == node.0.as_slice());
@@ -295,11 +291,7 @@ async fn ask_for_data(client: &mut Client) -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return private();
     }
-    let stores = client
-        .list_stores(api::ListStoresRequest {})
-        .await?
-        .into_inner()
-        .stores;
+    let stores = whole::stores(client).await?;
     let shared = stores.iter().filter(|store| !store.private).count();
     let request = api::ListRequest {
         prefix: "/".into(),

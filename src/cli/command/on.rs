@@ -46,7 +46,8 @@ use crate::cli::{
 /// PATH, HOME, LATTICE_DATA, LATTICE_STORE, LATTICE_KEY, LATTICE_KIND, LATTICE_ENTRY,
 /// LATTICE_RUN_ID and LATTICE_ATTEMPT, and nothing else. It is started directly, not by a shell. A
 /// run that fails is reported and not tried again, and changes after this ends are not handled: for
-/// changes that must not be missed, use `lattice hook add`.
+/// changes that must not be missed, use `lattice hook add`. At a SIGHUP, as when its terminal is closed,
+/// it ends like at Ctrl-C, unless it was started with nohup.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -86,7 +87,7 @@ impl On {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         // From here on, a signal ends the loop below, which kills the running commands. They are in
         // process groups of their own and would not get the signal.
-        let signal = signals::listen()?;
+        let signal = signals::listen_for_end()?;
         tokio::spawn(second_interrupt());
         let action = self.action()?;
         let prefix = self.flags.key(self.prefix.clone())?;
@@ -120,7 +121,7 @@ impl On {
             () = stdout_closed() => Err(Failure::pipe_closed()),
             // This process is the node, and `lattice down` asks it to stop.
             () = down => Ok(()),
-            _name = signal => Err(Failure::interrupted()),
+            () = signal => Err(Failure::interrupted()),
         };
         runs.tasks.shutdown().await;
         result

@@ -10,7 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{api::client::Client, limits::VALUE_BYTES_MAX, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    limits::VALUE_BYTES_MAX,
+    wire::api,
+};
 
 use crate::cli::{
     command::{get, put_stream},
@@ -34,7 +38,8 @@ use crate::cli::{
 /// 1970), ttl_ms=MS (from now), or `deleted` after an empty value. --format raw takes keys and values
 /// as they are. --format json takes the lines that `list`, `watch`, `log` and `consumer next` print
 /// with --json: key or key_base64, value or value_base64 or "delete": true, and ttl_ms or expires_ms;
-/// an unknown field is an error.
+/// an unknown field is an error. A delete of a key that has no value writes nothing; a note on stderr
+/// says how many there were.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -126,8 +131,7 @@ impl Put {
 
 // Checks that there are `wanted` members: otherwise no wait for them ends.
 async fn check_members(client: &mut Client, wanted: u32) -> Result<(), Failure> {
-    let listed = client.list_peers(api::ListPeersRequest {}).await?;
-    let peers = listed.into_inner().peers;
+    let peers = whole::peers(client).await?.peers;
     let is_member = |peer: &&api::Peer| !matches!(peer.role.as_str(), "removed" | "spent");
     let members = peers.iter().filter(is_member).count() + 1;
     if usize::try_from(wanted).is_ok_and(|wanted| wanted <= members) {

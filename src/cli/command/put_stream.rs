@@ -37,17 +37,33 @@ pub(crate) async fn put_lines(
         Progress::of_stdin(),
     )
     .await;
-    let Sent { written, stop, .. } = sent;
+    let Sent {
+        written,
+        absent,
+        stop,
+        ..
+    } = sent;
     if context.out.json {
-        context.out.object(&object::Count { written })?;
+        context.out.object(&object::Count { written, absent })?;
     } else {
         context.out.line(&format!("{written} written"))?;
     }
     context.out.flush()?;
+    if absent > 0 {
+        context.out.notice("nothing_to_delete", &left_out(absent));
+    }
     if written > 0 {
         context.note_unsent_write();
     }
     stop.map_or(Ok(()), |stop| Err(stop.failure(written)))
+}
+
+/// Returns the note about deletes of keys that have no value.
+pub(crate) fn left_out(deletes: u64) -> String {
+    match deletes {
+        1 => "1 key to delete has no value; nothing was written for it".to_owned(),
+        _ => format!("{deletes} keys to delete have no value; nothing was written for them"),
+    }
 }
 
 /// The outcome of a stream of writes.
@@ -55,6 +71,8 @@ pub(crate) async fn put_lines(
 pub(crate) struct Sent {
     /// Writes that are on disk.
     pub(crate) written: u64,
+    /// Deletes of keys that have no value: nothing was written for them.
+    pub(crate) absent: u64,
     /// Refused writes that do not end the stream, by the code of the error.
     pub(crate) skipped: BTreeMap<String, u64>,
     /// Why the rest was not sent; `None`: all was sent.
@@ -75,6 +93,7 @@ pub(crate) async fn write_chunks(
     let mut pipe = Pipe {
         in_flight: VecDeque::new(),
         written: 0,
+        absent: 0,
         skips,
         skipped: BTreeMap::new(),
         stop: None,
@@ -177,6 +196,8 @@ struct Pipe {
     in_flight: VecDeque<(Vec<u64>, u64)>,
     // Writes that were answered, and are on disk.
     written: u64,
+    // Deletes that were answered, and changed nothing.
+    absent: u64,
     // Codes of errors that do not end the stream, and how often each came.
     skips: &'static [&'static str],
     skipped: BTreeMap<String, u64>,
@@ -208,7 +229,8 @@ impl Pipe {
         };
         for (line, result) in numbers.into_iter().zip(reply.results) {
             match result.failed {
-                None => self.written += 1,
+                None if result.written.is_some_and(|it| !it.entry.is_empty()) => self.written += 1,
+                None => self.absent += 1,
                 Some(failed) => {
                     let error = ApiError::from_wire(failed);
                     if self.skips.contains(&error.code.as_str()) {
@@ -234,6 +256,7 @@ impl Pipe {
         self.progress.clear();
         Sent {
             written: self.written,
+            absent: self.absent,
             skipped: self.skipped,
             stop: self.stop,
         }

@@ -2,7 +2,7 @@
 //! so that the node can write again.
 
 use clap::Args;
-use lattice::wire::api;
+use lattice::{api::whole, wire::api};
 
 use crate::cli::{
     command::verify::named,
@@ -51,23 +51,28 @@ impl Repair {
             store,
             accept_loss: false,
         };
-        let mut stores = client.repair(request.clone()).await?.into_inner().stores;
+        let mut stores = whole::repaired(&mut client, request.clone()).await?;
         let lost = stores.iter().flat_map(|store| &store.lost);
         let entries: u64 = lost.map(|lost| lost.through - lost.first + 1).sum();
         if entries > 0 {
             if !self.yes {
                 confirm::require_terminal("repair asks for confirmation")?;
-                let question = format!("give up {entries} entries of this node's own log?");
+                let entries = counted(entries, "entry", "entries");
+                let question = format!("give up {entries} of this node's own log?");
                 confirm::ask(question, "nothing was repaired").await?;
             }
             request.accept_loss = true;
-            stores = client.repair(request).await?.into_inner().stores;
+            stores = whole::repaired(&mut client, request).await?;
         }
         for store in &stores {
             print_repaired(context, store)?;
         }
         Ok(())
     }
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(), Failure> {
@@ -86,10 +91,10 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
     }
     if let Some(back) = &store.taken_back {
         out.line(&format!(
-            "{of}: took back {} entries that are stamped far ahead, and wrote {} keys again before \
-            them; this node's log goes on at entry {} ({})",
-            back.entries,
-            back.keys,
+            "{of}: took back {} stamped far ahead, and wrote {} again before; this node's log goes on \
+             at entry {} ({})",
+            counted(back.entries, "entry", "entries"),
+            counted(back.keys, "key", "keys"),
             back.seq,
             object::short(&back.tip)
         ))?;
@@ -99,8 +104,8 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
     }
     for lost in &store.lost {
         out.line(&format!(
-            "{of}: gave up {} entries, {} to {} of {}",
-            lost.through - lost.first + 1,
+            "{of}: gave up {}, {} to {} of {}",
+            counted(lost.through - lost.first + 1, "entry", "entries"),
             lost.first,
             lost.through,
             lost.file

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, ffi::OsString};
 use bytes::Bytes;
 use clap::Args;
 use lattice::{
+    api::whole,
     limits::{STORES_OF_LISTER_MAX, STORES_SHARED_MAX},
     wire::api,
 };
@@ -42,7 +43,7 @@ impl Status {
             let key = self.flags.key(key)?;
             return who_has(context, key).await;
         }
-        let status = client.status(api::StatusRequest {}).await?.into_inner();
+        let status = whole::status(&mut client).await?;
         let is_running = context.is_connected();
         let out = &mut context.out;
         if out.json {
@@ -157,12 +158,9 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
             bytes(tip.log_bytes)
         ))?;
     }
-    if let Some(more) = store
-        .applied
-        .len()
-        .checked_sub(TIPS_SHOWN_MAX)
-        .filter(|more| *more > 0)
-    {
+    let not_shown = store.applied.len().saturating_sub(TIPS_SHOWN_MAX) as u64;
+    let more = store.more_authors.saturating_add(not_shown);
+    if more > 0 {
         out.line(&format!("  and {more} more authors"))?;
     }
     if store.pending_entries > 0 {
@@ -211,6 +209,9 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
                 _open => "the fork is open",
             },
         ))?;
+    }
+    if store.more_forks > 0 {
+        out.line(&format!("  ! and {} more forks", store.more_forks))?;
     }
     for damage in &store.damage {
         out.line(&format!("  ! damaged: {}", harmless(damage)))?;

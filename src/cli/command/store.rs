@@ -1,7 +1,10 @@
 //! `store`: creates, lists and chooses the stores of a node.
 
 use clap::{Args, Subcommand};
-use lattice::{api::client::Client, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    wire::api,
+};
 
 use crate::cli::{
     command::verify::named,
@@ -132,7 +135,7 @@ async fn delete(context: &mut Context, store: String, yes: bool) -> Result<(), F
     let mut client = context.client(Lifetime::Short).await?;
     let info = find(&mut client, &store).await?;
     if !yes {
-        let status = client.status(api::StatusRequest {}).await?.into_inner();
+        let status = whole::status(&mut client).await?;
         let of_it =
             |status: &&api::StoreStatus| status.info.as_ref().is_some_and(|it| it.id == info.id);
         let keys = status
@@ -180,11 +183,7 @@ fn print_changed(
 
 async fn list(context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client(Lifetime::Short).await?;
-    let stores = client
-        .list_stores(api::ListStoresRequest {})
-        .await?
-        .into_inner()
-        .stores;
+    let stores = whole::stores(&mut client).await?;
     let used = |info: &api::StoreInfo| {
         let id = object::uuid(&info.id);
         let chosen = &context.store;
@@ -227,11 +226,7 @@ fn print_used(context: &mut Context, store: Option<String>) -> Result<(), Failur
 }
 
 async fn find(client: &mut Client, name: &str) -> Result<api::StoreInfo, Failure> {
-    let stores = client
-        .list_stores(api::ListStoresRequest {})
-        .await?
-        .into_inner()
-        .stores;
+    let stores = whole::stores(client).await?;
     let is_it = |info: &api::StoreInfo| {
         let is_root = info.root && name == "root";
         info.name == name || object::uuid(&info.id).eq_ignore_ascii_case(name) || is_root

@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 use lattice::{
-    api::client::Client,
+    api::{client::Client, whole},
     daemon::raise_descriptor_limit,
     node::{FileConfig, Node, NodeConfig, OpenError},
     wire::api,
@@ -69,11 +69,7 @@ impl Init {
             id
         } else {
             let mut client = context.client(Lifetime::Short).await?;
-            hex(&client
-                .status(api::StatusRequest {})
-                .await?
-                .into_inner()
-                .node)
+            hex(&whole::status(&mut client).await?.node)
         };
         let data_dir = context.place.data_dir.display().to_string();
         let out = &mut context.out;

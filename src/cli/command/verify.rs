@@ -5,7 +5,10 @@ use lattice::{id::Author, wire::api};
 
 use crate::cli::{
     exit::{Exit, Failure},
-    output::{health, object, print::escape},
+    output::{
+        health, object,
+        print::{Output, escape},
+    },
     session::{Context, Lifetime},
 };
 
@@ -45,34 +48,15 @@ impl Verify {
             all: store.is_empty(),
             store,
         };
-        let report = client.verify(request).await?.into_inner();
+        let mut parts = client.verify(request).await?.into_inner();
         let out = &mut context.out;
         let mut damaged = 0;
-        for store in &report.stores {
-            damaged += store.damage.len();
-            if out.json {
-                out.object(&health::Verified::from(store))?;
-                for damage in &store.damage {
-                    out.object(&health::Damage::new(store.info.as_ref(), damage))?;
-                }
-                continue;
+        while let Some(part) = parts.message().await? {
+            for store in &part.stores {
+                damaged += store.damage.len();
+                print_part(out, store)?;
             }
-            let info = object::Store::new(store.info.as_ref());
-            out.line(&format!(
-                "store {}{}: {} entries, {} signatures, {} rows, {}",
-                info.store,
-                named(&info),
-                store.entries,
-                store.signatures,
-                store.rows,
-                match store.damage.len() {
-                    0 => "all good".to_owned(),
-                    count => format!("{count} damaged"),
-                },
-            ))?;
-            for damage in &store.damage {
-                out.line(&format!("  {}", line(damage)))?;
-            }
+            out.flush()?;
         }
         match damaged {
             0 => Ok(()),
@@ -80,6 +64,34 @@ impl Verify {
             count => Err(damage(&format!("{count} places are damaged"))),
         }
     }
+}
+
+// Prints the result of a store, or further damage of the store before.
+fn print_part(out: &mut Output, store: &api::StoreVerified) -> Result<(), Failure> {
+    if out.json {
+        if !store.continued {
+            out.object(&health::Verified::from(store))?;
+        }
+        let mut damage = store.damage.iter();
+        return damage.try_for_each(|it| out.object(&health::Damage::new(store.info.as_ref(), it)));
+    }
+    if !store.continued {
+        let info = object::Store::new(store.info.as_ref());
+        out.line(&format!(
+            "store {}{}: {} entries, {} signatures, {} rows, {}",
+            info.store,
+            named(&info),
+            store.entries,
+            store.signatures,
+            store.rows,
+            match store.damage_count {
+                0 => "all good".to_owned(),
+                count => format!("{count} damaged"),
+            },
+        ))?;
+    }
+    let mut damage = store.damage.iter();
+    damage.try_for_each(|it| out.line(&format!("  {}", line(it))))
 }
 
 fn damage(message: &str) -> Failure {

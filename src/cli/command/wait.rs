@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use lattice::{api::client::Client, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    wire::api,
+};
 use serde::Serialize;
 
 use crate::cli::{
@@ -101,8 +104,7 @@ impl Wait {
                 return Ok(Some(format!("{} has no value", escape(key))));
             }
         }
-        let peers = client.list_peers(api::ListPeersRequest {}).await?;
-        let peers = peers.into_inner().peers;
+        let peers = whole::peers(client).await?.peers;
         Ok(self
             .missing_peers(&peers)
             .or_else(|| self.missing_entries(&peers)))

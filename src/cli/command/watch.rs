@@ -36,6 +36,9 @@ use crate::cli::{
 /// `(late)` marks a change over which a newer one of its key was already known here: it is history,
 /// and not what reads return. `!conflict` marks a key that was written in several places at once; see
 /// `lattice heads`. An `expire` line has the time at which the value expired.
+///
+/// With no node running, the watch is the node until it ends. At a SIGHUP, as when its terminal is
+/// closed, it ends like at Ctrl-C, unless it was started with nohup; only `lattice up` goes on.
 #[derive(Debug, Args)]
 #[command(visible_aliases = ["subscribe", "sub"], after_help = "\
 Examples:

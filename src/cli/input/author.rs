@@ -1,7 +1,10 @@
 //! Finds the author that a person named by 64 hex digits, or by the first few.
 
 use bytes::Bytes;
-use lattice::{api::client::Client, id::Author, wire::api};
+use lattice::{
+    api::{client::Client, whole},
+    id::Author,
+};
 
 use crate::cli::{
     exit::{Exit, Failure},
@@ -22,7 +25,7 @@ pub(crate) async fn resolve(client: &mut Client, text: &str) -> Result<Bytes, Fa
         );
     }
     let text = text.to_ascii_lowercase();
-    let status = client.status(api::StatusRequest {}).await?.into_inner();
+    let status = whole::status(client).await?;
     let authors = status
         .stores
         .iter()

@@ -3,7 +3,7 @@
 use lattice::wire::api;
 use serde::Serialize;
 
-use crate::cli::output::object::{Key, Store, hex, not_empty, uuid};
+use crate::cli::output::object::{Key, Store, hex, is_zero, not_empty, uuid};
 
 /// The node, printed by `status`.
 #[derive(Serialize)]
@@ -54,6 +54,9 @@ struct StoreStatus {
     state_bytes: u64,
     /// The newest entry of each author.
     tips: Vec<Tip>,
+    /// Number of authors that are not in `tips`: those with the shortest logs. Absent: 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    more_authors: u64,
     pending_entries: u64,
     pending_bytes: u64,
     held_entries: u64,
@@ -63,6 +66,9 @@ struct StoreStatus {
     void_acts: u64,
     /// Authors that signed two entries with the same sequence number.
     forks: Vec<Fork>,
+    /// Number of forks that are not in `forks`. Absent: 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    more_forks: u64,
     damage: Vec<String>,
     watchers: u64,
     /// Why the store refuses writes; absent if it accepts them.
@@ -168,6 +174,7 @@ impl From<&api::StoreStatus> for StoreStatus {
                     log_bytes: it.log_bytes,
                 })
                 .collect(),
+            more_authors: store.more_authors,
             pending_entries: store.pending_entries,
             pending_bytes: store.pending_bytes,
             held_entries: store.held_entries,
@@ -180,6 +187,7 @@ impl From<&api::StoreStatus> for StoreStatus {
                 .collect(),
             void_acts: store.void_acts,
             forks: store.forks.iter().map(Fork::from).collect(),
+            more_forks: store.more_forks,
             damage: store.damage.clone(),
             watchers: store.watchers,
             poisoned: not_empty(&store.poisoned),
@@ -198,7 +206,7 @@ pub(crate) struct Verified {
     signatures: u64,
     rows: u64,
     /// Number of `damage` objects that follow this object.
-    damaged: usize,
+    damaged: u64,
 }
 
 impl From<&api::StoreVerified> for Verified {
@@ -209,7 +217,7 @@ impl From<&api::StoreVerified> for Verified {
             entries: store.entries,
             signatures: store.signatures,
             rows: store.rows,
-            damaged: store.damage.len(),
+            damaged: store.damage_count,
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn uuid(id: &[u8]) -> String {
 }
 
 // As serde calls it.
-fn is_zero(count: &u64) -> bool {
+pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
@@ -373,6 +373,9 @@ pub(crate) struct Stopped {
 pub(crate) struct Count {
     /// Number of writes that are on disk.
     pub(crate) written: u64,
+    /// Number of deletes of keys that have no value: nothing was written for them. Absent: 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) absent: u64,
 }
 
 /// The result of `delete --prefix`.

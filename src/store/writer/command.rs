@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Outcome of one write.
-pub(in crate::store) type Outcome = Result<Written, WriteError>;
+/// Outcome of one write; `None`: there was nothing to delete, and nothing was written.
+pub(in crate::store) type Outcome = Result<Option<Written>, WriteError>;
 
 /// A request to the writer, besides writes. If the caller has gone away, its reply is dropped.
 #[derive(Debug)]

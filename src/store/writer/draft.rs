@@ -1,6 +1,9 @@
 //! A draft: an entry in the making. Puts that wait at the same time become ops of one entry.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+};
 
 use bytes::Bytes;
 
@@ -45,14 +48,17 @@ struct Draft {
     parents: BTreeSet<Parent>,
     // Heads of each op's key before the entry.
     heads: Vec<Heads>,
-    // Which writes of the group it holds, with the index of each one's first op.
-    writes: Vec<(usize, usize)>,
+    // Which writes of the group it holds, with the indices of each one's ops.
+    writes: Vec<(usize, Range<usize>)>,
 }
 
 // A write that may become part of an entry, with what the state says of its keys.
 struct Prepared<'a> {
     write: &'a Write,
+    // Without deletes that change nothing.
+    ops: Vec<&'a Op>,
     parents: BTreeSet<Parent>,
+    // Heads of each op's key.
     heads: Vec<Heads>,
 }
 
@@ -67,14 +73,15 @@ impl Draft {
     fn add(&mut self, index: usize, prepared: Prepared<'_>) {
         let Prepared {
             write,
+            ops,
             parents,
             mut heads,
         } = prepared;
-        self.writes.push((index, self.ops.len()));
-        self.ops.extend(write.ops.iter().cloned());
+        let first = self.ops.len();
+        self.writes.push((index, first..first + ops.len()));
         self.bytes += write.bytes();
-        self.keys
-            .extend(write.ops.iter().map(|op| op.key().clone()));
+        self.keys.extend(ops.iter().map(|op| op.key().clone()));
+        self.ops.extend(ops.into_iter().cloned());
         self.parents.extend(parents);
         self.heads.append(&mut heads);
         self.atomic = is_atomic(write);
@@ -143,6 +150,8 @@ impl Writer {
                 return Ok(Err(ReadError::Damaged { what }.into()));
             }
         }
+        let now_ms = self.clock.now_ms();
+        let mut ops = Vec::with_capacity(write.ops.len());
         let mut parents = BTreeSet::new();
         let mut heads_of_ops = Vec::with_capacity(write.ops.len());
         for op in &write.ops {
@@ -154,6 +163,10 @@ impl Writer {
             }
             // Acts are never held, so their stamps may be far ahead: what cites them would be, too.
             let is_reserved = self.config.root && reserved::claim(op).is_some();
+            // The node asks for a tombstone of its own keys also where there is no value.
+            if matches!(op, Op::Delete { .. }) && !is_reserved && !heads.is_deletable(now_ms) {
+                continue;
+            }
             // Checked here, so that other writes of the group are not refused with this one.
             if !is_reserved
                 && let Some(newest) = heads.winner().filter(|head| !head.taken_back)
@@ -178,6 +191,7 @@ impl Writer {
                 }
                 parents.extend(authority);
             }
+            ops.push(op);
             heads_of_ops.push(heads);
         }
         if parents.len() > PARENTS_MAX {
@@ -189,6 +203,7 @@ impl Writer {
         }
         Ok(Ok(Prepared {
             write,
+            ops,
             parents,
             heads: heads_of_ops,
         }))
@@ -221,9 +236,6 @@ impl Writer {
         let holds = match condition {
             Condition::Absent => !winner.is_some_and(|head| head.is_live(now_ms)),
             Condition::Head(id) => winner.is_some_and(|head| head.id == id),
-            Condition::Present => {
-                heads.as_slice().len() > 1 || winner.is_some_and(|head| head.is_live(now_ms))
-            }
         };
         if holds {
             return Ok(());
@@ -319,6 +331,7 @@ impl Transaction<'_> {
             }
             match self.writer().prepare(write)? {
                 Err(refused) => outcomes[index] = Some(Err(refused)),
+                Ok(prepared) if prepared.ops.is_empty() => outcomes[index] = Some(Ok(None)),
                 Ok(prepared) => {
                     if draft.parents.len() + prepared.parents.len() > PARENTS_MAX {
                         self.stage_draft(&mut draft, &mut outcomes)?;
@@ -350,15 +363,17 @@ impl Transaction<'_> {
         let parents = draft.parents.into_iter().collect();
         let entry = writer.sign(tip, parents, draft.ops, draft.atomic, draft.cause)?;
         let receipt = self.stage_own(&entry, draft.heads)?;
-        for (index, op_index) in draft.writes {
+        let count = |ops| u32::try_from(ops).expect("an entry has at most OPS_MAX ops");
+        for (index, ops) in draft.writes {
             let written = Written {
                 entry: receipt.entry,
                 author: entry.author(),
                 seq: receipt.seq,
                 hlc: entry.header.hlc,
-                op_index: u32::try_from(op_index).expect("an entry has at most OPS_MAX ops"),
+                op_index: count(ops.start),
+                op_count: count(ops.len()),
             };
-            let before = outcomes[index].replace(Ok(written));
+            let before = outcomes[index].replace(Ok(Some(written)));
             assert!(before.is_none(), "a write is staged once");
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Opening a store: state and logs brought together, whatever state they are in.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -80,7 +80,7 @@ pub(in crate::store) fn open(
         members: membership.watch(),
         anyone: membership.is_anyone(),
         pauses: tokio::sync::watch::Sender::new(0),
-        turned_away: Mutex::default(),
+        turned_away: tokio::sync::watch::Sender::new(None),
         dir: config.dir.clone(),
         runtime,
     };

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The status of a store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StoreStatus {
     /// Entries applied.
     pub entries: u64,

@@ -18,6 +18,7 @@ use lattice::{
         error::ApiError,
         local::in_process,
         socket::{self, SocketError},
+        whole,
     },
     daemon::{Daemon, DaemonError},
     limits::{KEY_BYTES_MAX, SOCKET_PATH_BYTES_MAX, VALUE_BYTES_MAX},
@@ -25,10 +26,11 @@ use lattice::{
     node::{Node, NodeConfig},
     wire::api::{
         self, BatchRequest, DeleteRequest, DownRequest, GetRequest, HeadsRequest, HistoryRequest,
-        ListRequest, LogRequest, Op, PutRequest, PutStreamRequest, StatusRequest, VerifyRequest,
-        WatchReply, WatchRequest, watch_reply::Event, watch_request::Start,
+        ListRequest, LogRequest, Op, PutRequest, PutStreamRequest, VerifyRequest, WatchReply,
+        WatchRequest, watch_reply::Event, watch_request::Start,
     },
 };
+use prost::Message as _;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -135,7 +137,7 @@ async fn caught_up(events: &mut Streaming<WatchReply>) -> String {
 }
 
 async fn watchers(client: &mut Client) -> u64 {
-    let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+    let status = whole::status(client).await.unwrap();
     status.stores.iter().map(|store| store.watchers).sum()
 }
 
@@ -531,12 +533,7 @@ async fn cursor_of_another_store_is_refused() {
         name: "other".into(),
     };
     let other = client.create_store(request).await.unwrap().into_inner();
-    let stores = client
-        .list_stores(api::ListStoresRequest {})
-        .await
-        .unwrap()
-        .into_inner()
-        .stores;
+    let stores = whole::stores(&mut client).await.unwrap();
     assert_eq!(stores.iter().filter(|store| store.root).count(), 1);
     assert!(stores.contains(&other));
     let request = WatchRequest {
@@ -739,7 +736,7 @@ async fn consumer_calls_fail_with_a_reason() {
 async fn status_and_verify_describe_the_node() {
     let (mut client, daemon, dir) = up().await;
     client.put(put("/k", "v")).await.unwrap();
-    let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+    let status = whole::status(&mut client).await.unwrap();
     assert_eq!(status.node.as_ref(), daemon.node().id().0.as_slice());
     assert_eq!(Path::new(&status.data_dir), dir.path());
     assert_eq!(Path::new(&status.socket), daemon.socket());
@@ -749,10 +746,82 @@ async fn status_and_verify_describe_the_node() {
         all: true,
         ..VerifyRequest::default()
     };
-    let stores = client.verify(request).await.unwrap().into_inner().stores;
+    let stores = whole::verified(&mut client, request).await.unwrap();
     assert_eq!(stores.len(), status.stores.len());
     assert!(stores[0].damage.is_empty());
     assert!(stores[0].entries > 0 && stores[0].rows > 0);
+    daemon.stop().await.unwrap();
+}
+
+/// The list was one message: with many prefixes, one that no client took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_list_of_consumers_comes_in_parts() {
+    let (mut client, daemon, _dir) = up().await;
+    let prefix = |number: usize| Bytes::from(format!("{number:0>KEY_BYTES_MAX$}"));
+    for number in 0..20 {
+        let request = api::CreateConsumerRequest {
+            consumer: format!("c{number:02}"),
+            prefixes: (0..64).map(prefix).collect(),
+            ..api::CreateConsumerRequest::default()
+        };
+        client.create_consumer(request).await.unwrap();
+    }
+    let request = api::ListConsumersRequest::default();
+    let mut parts = client.list_consumers(request).await.unwrap().into_inner();
+    let (mut messages, mut names) = (0, Vec::new());
+    while let Some(part) = parts.message().await.unwrap() {
+        messages += 1;
+        assert!(part.encoded_len() < 2 << 20, "{}", part.encoded_len());
+        names.extend(part.consumers.into_iter().map(|it| it.consumer));
+    }
+    assert!(messages > 4, "{messages}");
+    assert!(names.is_sorted() && names.len() == 20, "{names:?}");
+    let all = whole::consumers(&mut client, String::new()).await.unwrap();
+    assert_eq!(all.len(), 20);
+    daemon.stop().await.unwrap();
+}
+
+/// A receipt is longer than a small write, so the answer to a large request was one that no client took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_to_streamed_puts_fit_into_a_message() {
+    let (mut client, daemon, _dir) = up().await;
+    let requests = |ops: Vec<Op>| {
+        let request = PutStreamRequest {
+            store: String::new(),
+            ops,
+        };
+        tokio_stream::iter([request])
+    };
+    let op = |number: usize| Op {
+        key: bytes(&format!("/{number}")),
+        ..Op::default()
+    };
+    let too_many = requests((0..8193).map(op).collect());
+    let mut replies = client.put_stream(too_many).await.unwrap().into_inner();
+    assert_eq!(refused(replies.message().await).code, "too_many_ops");
+    let most = requests((0..8192).map(op).collect());
+    let mut replies = client.put_stream(most).await.unwrap().into_inner();
+    let reply = replies.message().await.unwrap().unwrap();
+    assert_eq!(reply.results.len(), 8192);
+    assert!(reply.results.iter().all(|it| it.written.is_some()));
+    // Each refusal names its key, which is longer as text.
+    let reserved = |number: usize| Op {
+        key: [b"/nodes/", &vec![0xff; 4000][..], &number.to_be_bytes()]
+            .concat()
+            .into(),
+        ..Op::default()
+    };
+    let refused = requests((0..1000).map(reserved).collect());
+    let mut replies = client.put_stream(refused).await.unwrap().into_inner();
+    let results = replies.message().await.unwrap().unwrap().results;
+    let failed: Vec<_> = results.into_iter().map(|it| it.failed.unwrap()).collect();
+    assert!(failed[0].message.contains("/nodes/"));
+    assert!(failed[999].message.is_empty());
+    assert!(
+        failed
+            .iter()
+            .all(|it| it.error.as_ref().unwrap().code == "reserved_key")
+    );
     daemon.stop().await.unwrap();
 }
 
@@ -767,15 +836,7 @@ async fn client_in_process_needs_no_socket() {
     watchers_become(&mut client, 1).await;
     drop(events);
     watchers_become(&mut client, 0).await;
-    assert_eq!(
-        client
-            .status(StatusRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .socket,
-        ""
-    );
+    assert_eq!(whole::status(&mut client).await.unwrap().socket, "");
     assert!(!socket::path(dir.path()).exists());
     node.close().await.unwrap();
     assert_eq!(refused(client.put(put("/k", "w")).await).exit_code, 5);

@@ -130,7 +130,7 @@ pub(crate) struct Running {
 impl Running {
     fn new(mut child: Child, home: &Home) -> Self {
         let stdout = child.stdout.take().unwrap();
-        let stderr = child.stderr.take().unwrap();
+        let stderr = child.stderr.take();
         let (sender, lines) = sync_channel(1 << 20);
         thread::spawn(move || {
             for line in read_lines(stdout) {
@@ -139,7 +139,9 @@ impl Running {
                 }
             }
         });
-        let stderr = Some(thread::spawn(move || read_all(stderr)));
+        let stderr = Some(thread::spawn(move || {
+            stderr.map_or_else(String::new, read_all)
+        }));
         let home = home.dir.path().display().to_string();
         Self {
             child,

@@ -89,6 +89,32 @@ fn copy_with_a_new_identity_is_another_node() {
     drop((a_node, copied_node));
 }
 
+/// The node had begun to listen for the members that it knew, and joined only if that had come to
+/// nothing before: else "another program uses UDP port ...", which was itself.
+#[test]
+fn copy_joins_on_a_port_of_its_own() {
+    let a = Home::new();
+    let _a_node = a.up();
+    let token = || a.run(&["invite"]).raw.trim().to_owned();
+    // Below the ports that sockets of other tests get.
+    let is_free = |port: &u16| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok();
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let port = (first..).find(is_free).unwrap();
+    let b = Home::at(format!("127.0.0.1:{port}"), Vec::new());
+    b.run(&["join", &token(), "--name", "b"]).ok();
+    for again in 0..5 {
+        b.run(&["init", "--new-identity"]).ok();
+        // The name was refused: of a node that is not a member.
+        let name = format!("b{again}");
+        let joined = b.run(&["join", &token(), "--name", &name]);
+        assert_eq!(joined.code, 0, "{joined}");
+        let peers = a.run(&["peers", "--json"]).json();
+        assert!(peers.iter().any(|peer| peer["name"] == name), "{peers:?}");
+    }
+    b.run(&["put", "/t/b", "of b"]).ok();
+    b.run(&["verify"]).ok();
+}
+
 #[test]
 fn lost_identity_can_be_renewed() {
     let home = Home::initialised();

@@ -290,9 +290,30 @@ fn delete_of_nothing_writes_nothing() {
     exit 0
     "#);
     let lines = "{\"key\":\"/t/never\",\"delete\":true}\n";
-    home.feed(&["put", "--stdin", "--format", "json"], lines)
-        .ok();
+    let json = home.feed(&["put", "--stdin", "--format", "json", "--json"], lines);
+    insta::assert_snapshot!(json, @r#"
+    {"written":0,"absent":1}
+    {"notice":"nothing_to_delete","message":"1 key to delete has no value; nothing was written for it"}
+    exit 0
+    "#);
+    let deletes = "delete\t/t/never\ndelete\t/t/gone\n";
+    insta::assert_snapshot!(home.feed(&["batch"], deletes), @"
+    note: the keys that it deletes have no value; nothing was written
+    exit 0
+    ");
+    let shell = home.feed(&["shell"], "delete /t/never\n");
+    assert_eq!(
+        shell.stderr,
+        "note: /t/never has no value; nothing was written\n"
+    );
     assert_eq!(entries(), before);
+    let mixed = home.feed(&["batch"], format!("{deletes}put\t/t/a\t1\n"));
+    assert_eq!(
+        mixed.stderr,
+        "note: 2 keys to delete have no value; nothing was written for them\n"
+    );
+    let logged = home.run(&["log", "--json", "--limit", "1"]).json();
+    assert_eq!(logged[0]["ops"].as_array().unwrap().len(), 1, "{logged:?}");
     // A condition is one, and reserved keys are refused.
     let id = "0".repeat(64);
     assert_eq!(home.run(&["delete", "/t/never", "--if-head", &id]).code, 4);

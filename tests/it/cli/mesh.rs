@@ -277,8 +277,23 @@ fn conflict_is_listed_and_removed_node_is_out() {
         a.run(&["peers"]).raw.contains("online"),
         "it is still a member"
     );
+    let mut watch = b.spawn({
+        let mut command = b.command(&["watch", "/w/", "--json"]);
+        command.stderr(std::fs::File::create(b.path("watch.err")).unwrap());
+        command
+    });
+    b.run(&["put", "/w/1", "x"]).ok();
+    watch.line_with("/w/1");
     let ran = a.run(&["peer", "remove", "writer", "--yes"]);
     assert_eq!(ran.code, 0, "{ran}");
+    // Not with the next heartbeat, which comes every 15 s.
+    let removed = Instant::now();
+    soon("the watch says it", || {
+        let said = std::fs::read_to_string(b.path("watch.err")).unwrap();
+        said.contains("\"notice\":\"removed\"")
+    });
+    assert!(removed.elapsed() < Duration::from_secs(5), "{removed:?}");
+    drop(watch);
     soon("the connection is closed", || {
         !b.run(&["peers"]).raw.contains("online")
     });

@@ -24,6 +24,7 @@ mod proof;
 mod reload;
 mod service;
 mod shell;
+mod terminal;
 mod travel;
 mod wait;
 mod watch;

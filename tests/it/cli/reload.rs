@@ -1,7 +1,8 @@
-//! A SIGHUP: the node goes on, and reads its files again.
+//! A SIGHUP: `up` goes on and reads its files again, and commands of a terminal end in order.
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -61,4 +62,64 @@ fn hangup_reads_the_files_again() {
     ] {
         assert!(ended.stderr.contains(text), "{text:?} is not in {ended}");
     }
+}
+
+/// It was ended by the signal itself: the node did not close, and commands that it had started ran on.
+#[test]
+fn hangup_ends_watch_and_on_in_order() {
+    let home = Home::initialised();
+    let mut watch = home.start(&["watch", "/"]);
+    watch.line_with("/nodes/");
+    watch.signal(Signal::HUP);
+    let ended = watch.end();
+    assert_eq!(ended.code, 130, "{ended}");
+
+    let pid = home.path("pid");
+    let script = format!(
+        "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300",
+        pid.display()
+    );
+    let on = home.start(&["on", "/go", "--", "/bin/sh", "-c", &script]);
+    let deadline = Instant::now() + PATIENCE;
+    while !pid.exists() {
+        home.run(&["put", "/go", "1"]);
+        assert!(Instant::now() < deadline, "the command does not run");
+    }
+    let run = fs::read_to_string(&pid).unwrap();
+    on.signal(Signal::HUP);
+    let ended = on.end();
+    assert_eq!(ended.code, 130, "{ended}");
+    while Path::new("/proc").join(run.trim()).exists() {
+        assert!(Instant::now() < deadline, "the command runs on");
+    }
+    // The node was closed: nothing is to be done at the next start.
+    let status = home.run(&["status", "--json"]).json();
+    let recovered = &status[0]["stores"][0]["recovered"];
+    assert_eq!(recovered.as_array().unwrap().len(), 0, "{status:?}");
+}
+
+#[test]
+fn nohup_keeps_a_watch() {
+    let home = Home::initialised();
+    let binary = env!("CARGO_BIN_EXE_lattice");
+    let command = home.command(&[]);
+    let mut watch = home.spawn({
+        let words = format!("trap '' HUP; exec {binary} watch /");
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", &words]).env_clear();
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        shell
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        shell
+    });
+    watch.line_with("/nodes/");
+    watch.signal(Signal::HUP);
+    home.run(&["put", "/after", "1"]).ok();
+    watch.line_with("/after");
+    watch.signal(Signal::TERM);
+    assert_eq!(watch.end().code, 130);
 }

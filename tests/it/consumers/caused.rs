@@ -56,7 +56,8 @@ async fn cause(store: &Store, delivery: &Delivery) -> (EntryId, bool) {
     let key: Bytes = [b"/out", &change.key[..]].concat().into();
     let write = Write::put(key, "x").caused_by(cause_of("copy", change));
     match soon(store.write(write)).await {
-        Ok(written) => (written.entry, false),
+        Ok(Some(written)) => (written.entry, false),
+        Ok(None) => panic!("a put always writes"),
         Err(WriteError::AlreadyCaused { entry, .. }) => (entry, true),
         Err(error) => panic!("{error}"),
     }

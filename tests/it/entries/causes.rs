@@ -32,7 +32,7 @@ async fn node(dir: &Path) -> Node {
     Node::open(NodeConfig::new(dir).create(true)).await.unwrap()
 }
 
-fn refused(outcome: Result<Written, WriteError>) -> (Seq, EntryId) {
+fn refused(outcome: Result<Option<Written>, WriteError>) -> (Seq, EntryId) {
     match outcome {
         Err(WriteError::AlreadyCaused { entry, seq }) => (seq, entry),
         other => panic!("it is written a second time: {other:?}"),
@@ -70,7 +70,7 @@ async fn one_cause_is_written_once_across_restarts() {
             assert_eq!(store.caused(&cause(position)).await.unwrap(), Some(*before));
         }
         assert_eq!(store.caused(&cause(restart)).await.unwrap(), None);
-        let new = place(&store.write(caused(restart)).await.unwrap());
+        let new = place(&store.write(caused(restart)).await.unwrap().unwrap());
         assert_eq!(refused(store.write(caused(restart)).await), new);
         written.push(new);
         let state = format!("stores/{}/state.db", store.id());
@@ -100,7 +100,7 @@ async fn one_of_many_racing_callers_writes() {
     let mut written = Vec::new();
     while let Some(outcome) = asked.join_next().await {
         match outcome.unwrap() {
-            Ok(once) => written.push(place(&once)),
+            Ok(once) => written.push(place(&once.unwrap())),
             again => drop(refused(again)),
         }
     }

@@ -431,7 +431,8 @@ async fn writes_interleave_with_a_long_message() {
                     expires_ms: None,
                 },
             ];
-            [alone.entry, store.batch(batch).await.unwrap().entry]
+            let batch = store.batch(batch).await.unwrap().unwrap();
+            [alone.entry, batch.entry]
         };
         let mut written = pin!(written);
         // The message is asked first, so that it is on its way before the first write.

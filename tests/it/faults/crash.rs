@@ -97,7 +97,7 @@ async fn record(base: &Image, durable: &[EntryId]) -> Recording {
     session.ingest(&[&b2, &b3]).await;
     super::setup::flushed().await;
     let batch = vec![put("/k/1", "batch"), put("/k/9", "batch")];
-    let written = soon(session.store.batch(batch)).await.unwrap();
+    let written = soon(session.store.batch(batch)).await.unwrap().unwrap();
     session.acknowledge(written.entry);
     // A fork of author B, in its own file.
     let fork = next_of_b(
@@ -108,10 +108,11 @@ async fn record(base: &Image, durable: &[EntryId]) -> Recording {
     session.ingest(&[&fork]).await;
     let writes = (0..6).map(|n| Write::put(format!("/many/{n}"), vec![n; 3000]));
     for written in soon(session.store.write_many(writes.collect())).await {
-        session.acknowledge(written.unwrap().entry);
+        session.acknowledge(written.unwrap().unwrap().entry);
     }
     session.reopen().await;
-    let written = soon(session.store.delete("/k/2")).await.unwrap();
+    let written = soon(session.store.delete("/k/2")).await;
+    let written = written.unwrap().unwrap();
     session.acknowledge(written.entry);
     session.put("/k/1", 10).await;
     super::setup::flushed().await;

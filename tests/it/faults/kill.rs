@@ -12,7 +12,10 @@ use std::{
 };
 
 use lattice::{
-    api::client::{Client, connect},
+    api::{
+        client::{Client, connect},
+        whole,
+    },
     wire::api::{
         DeleteRequest, GetRequest, ListRequest, Op, PutRequest, PutStreamRequest, VerifyRequest,
     },
@@ -191,7 +194,7 @@ async fn s7_l12_killed_daemon_keeps_acknowledged_writes() {
                 all: true,
                 ..VerifyRequest::default()
             };
-            for store in client.verify(request).await.unwrap().into_inner().stores {
+            for store in whole::verified(&mut client, request).await.unwrap() {
                 assert_eq!(store.damage, [], "seed {seed}, cycle {cycle}");
             }
         }

@@ -422,11 +422,12 @@ fn op(random: &mut Random, clock: &Clock, key: &'static str) -> Op {
     }
 }
 
+// Deletes that change nothing have no entry.
 async fn write(store: Store, writes: Vec<Write>) -> Vec<EntryId> {
     let written = soon(store.write_many(writes)).await;
     written
         .into_iter()
-        .map(|written| written.unwrap().entry)
+        .filter_map(|written| Some(written.unwrap()?.entry))
         .collect()
 }
 

@@ -111,7 +111,8 @@ impl Taker {
         let write = Write::put(out, change.value.clone().unwrap_or_default());
         let cause = cause_of(self.record.name, change);
         let entry = match soon(store.write(write.caused_by(cause))).await {
-            Ok(written) => {
+            Ok(None) => panic!("a put always writes"),
+            Ok(Some(written)) => {
                 add(&counts.caused, 1);
                 self.wrote.push(written.entry);
                 written.entry

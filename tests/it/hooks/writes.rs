@@ -49,6 +49,26 @@ async fn printed_lines_are_one_entry_with_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answer_that_deletes_nothing_writes_nothing() {
+    let bench = Bench::new().await;
+    let never = r#"echo '{"key":"/out/never","delete":true}'"#;
+    bench.add("none", writes(bench.hook(never))).await;
+    let both = format!(r#"{never}; echo '{{"key":"/out/a","value":"1"}}'"#);
+    bench.add("both", writes(bench.hook(&both))).await;
+    bench.put("/in/a", "1").await;
+    for (name, ops) in [("none", None), ("both", Some(1))] {
+        bench.settled(name, 1).await;
+        let record = &bench.logs(name).await[0];
+        assert_eq!((record.outcome.name(), record.ops), ("done", ops), "{name}");
+        assert_eq!(record.wrote.is_some(), ops.is_some(), "{name}");
+    }
+    let heads = bench.store().heads(b"/out/never").await.unwrap();
+    assert!(heads.is_empty(), "{heads:?}");
+    let what = &bench.logs("none").await[0].what;
+    assert_eq!(what, "the keys that the answer deletes have no value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_bad_line_writes_nothing() {
     let bench = Bench::new().await;
     let hook = Hook {

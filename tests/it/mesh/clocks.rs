@@ -1,9 +1,13 @@
 //! A node whose clock is hours ahead, among members whose clocks are right.
 
 use lattice::{
+    api::{local::of_server, server::Server, whole},
+    hooks::Hooks,
+    id::Author,
     limits::DRIFT_MS_MAX,
     net::PeerStatus,
     store::{StampedBy, WriteError, Written},
+    wire::api::Peer as Shown,
 };
 
 use super::{
@@ -36,6 +40,15 @@ fn refused(put: Result<Written, WriteError>) -> Option<(StampedBy, u64)> {
         Err(WriteError::FarAhead { by, ahead_ms }) => Some((by, ahead_ms)),
         Err(error) => panic!("{error}"),
     }
+}
+
+// What the API of `at` shows of a member.
+async fn shown_of(at: &Peer, member: &Author) -> Shown {
+    let hooks = Hooks::of(at.node.clone());
+    let server = Server::new(at.node.clone(), Some(at.net.clone()), hooks, None);
+    let peers = whole::peers(&mut of_server(server)).await.unwrap().peers;
+    let mut peers = peers.into_iter();
+    peers.find(|it| it.node == member.0.as_slice()).unwrap()
 }
 
 // A and B with the right time, and C, which is about to be two hours ahead.
@@ -103,6 +116,13 @@ async fn t2_repair_brings_what_was_written_ahead_to_everybody() {
         .await;
         let item = root.get(b"/c").await.unwrap().unwrap();
         assert_eq!(item.value, "before");
+        // `peers` shows it as held, and not as in step.
+        let shown = until("its acks have come", async || {
+            let shown = shown_of(peer, &c.node.id()).await;
+            shown.ahead.is_some_and(|ahead| ahead > 0).then_some(shown)
+        })
+        .await;
+        assert!(shown.held && shown.online, "{shown:?}");
     }
     // The clock is right again.
     let dir = c.stop().await;

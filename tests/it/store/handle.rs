@@ -172,7 +172,8 @@ async fn batch_is_one_entry_and_all_or_nothing() {
         value: "v".into(),
         expires_ms: None,
     };
-    let written = store.batch(vec![put("/a"), put("/b")]).await.unwrap();
+    let written = store.batch(vec![put("/a"), put("/b")]).await;
+    let written = written.unwrap().unwrap();
     for key in [b"/a", b"/b"] {
         assert_eq!(
             store.get(key).await.unwrap().unwrap().entry.id,
@@ -182,6 +183,64 @@ async fn batch_is_one_entry_and_all_or_nothing() {
     let twice = store.batch(vec![put("/c"), put("/c")]).await;
     assert!(twice.is_err());
     assert_eq!(store.get(b"/c").await.unwrap(), None);
+}
+
+/// A tombstone for a key that never was stays on every node for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_without_a_value_write_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path()).await;
+    let store = node.root();
+    let put = |key: &'static str| Write::put(key, "v").ops.remove(0);
+    let delete = |key: &'static str| Op::Delete { key: key.into() };
+    let written = store.put("/gone", "v").await.unwrap();
+    let tombstone = store.delete("/gone").await.unwrap().unwrap();
+    let brief = Write::put("/brief", "v").expires_ms(1);
+    store.write(brief).await.unwrap();
+
+    let before = store.frontier();
+    for key in ["/never", "/gone", "/brief"] {
+        assert_eq!(store.delete(key).await.unwrap(), None);
+    }
+    let absent = vec![delete("/never"), delete("/gone"), delete("/brief")];
+    assert_eq!(store.batch(absent.clone()).await.unwrap(), None);
+    let one_by_one = absent.iter().map(|op| Write::delete(op.key().clone()));
+    for outcome in store.write_many(one_by_one.collect()).await {
+        assert_eq!(outcome.unwrap(), None);
+    }
+    // A condition is checked all the same.
+    let if_head = |id| Write::delete("/gone").condition(Condition::Head(id));
+    assert_eq!(store.write(if_head(tombstone.entry)).await.unwrap(), None);
+    let refused = store.write(if_head(written.entry)).await;
+    assert!(
+        matches!(refused, Err(WriteError::PreconditionFailed { .. })),
+        "{refused:?}"
+    );
+    let twice = store.batch(vec![delete("/never"), delete("/never")]).await;
+    assert!(matches!(twice, Err(WriteError::Entry(_))), "{twice:?}");
+    assert_eq!(store.frontier(), before, "nothing was written");
+
+    // What else is in a batch is written, and only that.
+    let mixed = vec![delete("/never"), put("/a"), delete("/gone"), put("/b")];
+    let mixed = store.batch(mixed).await.unwrap().unwrap();
+    assert_eq!((mixed.op_index, mixed.op_count), (0, 2));
+    assert!(store.heads(b"/never").await.unwrap().is_empty());
+    for key in [&b"/a"[..], b"/b"] {
+        assert_eq!(store.get(key).await.unwrap().unwrap().entry.id, mixed.entry);
+    }
+
+    // In one group, a delete meets what was put before it, and the next delete does not.
+    let writes = vec![
+        Write::put("/a", "again"),
+        Write::delete("/a"),
+        Write::delete("/a"),
+        Write::put("/new", "v"),
+        Write::delete("/new"),
+    ];
+    let outcomes = store.write_many(writes).await;
+    let written = outcomes.into_iter().map(|it| it.unwrap().is_some());
+    assert_eq!(written.collect::<Vec<_>>(), [true, true, false, true, true]);
+    node.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

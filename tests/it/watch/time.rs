@@ -117,7 +117,8 @@ async fn expiry_is_delivered_once_in_time() {
         heartbeat: Duration::from_millis(50),
         ..WatchOptions::default()
     });
-    let written = store.write(ttl("/lease", START_MS + 100)).await.unwrap();
+    let written = store.write(ttl("/lease", START_MS + 100)).await;
+    let written = written.unwrap().unwrap();
     assert_eq!(next_change(&mut watch).await.kind, Kind::Put);
     clock.set(START_MS + 99);
     store.put("/other", "wakes the writer").await.unwrap();
@@ -139,7 +140,8 @@ async fn expiry_is_delivered_once_in_time() {
     // A lease ends by the clock, also when that goes back; stamps go on upwards.
     clock.set(START_MS - 86_400_000);
     assert!(store.get(b"/lease").await.unwrap().is_some());
-    let later = store.write(ttl("/lease", START_MS + 200)).await.unwrap();
+    let later = store.write(ttl("/lease", START_MS + 200)).await;
+    let later = later.unwrap().unwrap();
     assert!(later.hlc > written.hlc);
     assert_eq!(next_change(&mut watch).await.kind, Kind::Put);
     assert!(store.get(b"/lease").await.unwrap().is_some());
@@ -309,7 +311,8 @@ async fn value_expired_on_arrival_is_put_then_expires() {
     assert_eq!(next(&mut watch).await, WatchEvent::CaughtUp);
     for _ in 0..3 {
         // The same time again: each winner has an expiry of its own.
-        let written = store.write(ttl("/k", START_MS - 10)).await.unwrap();
+        let written = store.write(ttl("/k", START_MS - 10)).await;
+        let written = written.unwrap().unwrap();
         let put = next_change(&mut watch).await;
         assert_eq!((put.kind, put.entry.id), (Kind::Put, written.entry));
         clock.advance(5);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lattice::{
+    api::whole,
     clock::{Clock, duration_text},
     wire::api,
 };
@@ -31,8 +32,7 @@ impl List {
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
-        let reply = client.list_consumers(api::ListConsumersRequest { store });
-        let consumers = reply.await?.into_inner().consumers;
+        let consumers = whole::consumers(&mut client, store).await?;
         let out = &mut context.out;
         if out.json {
             return consumers

@@ -1,7 +1,7 @@
 //! `hook dead`: lists, retries or skips the dead letters of a hook.
 
 use clap::Args;
-use lattice::wire::api;
+use lattice::{api::whole, wire::api};
 
 use crate::cli::{
     command::{consumer::dead::Action, hook::name::Name},
@@ -27,8 +27,7 @@ pub(super) struct Dead {
 impl Dead {
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
-        let list = client.list_hooks(api::ListHooksRequest {}).await?;
-        let mut hooks = list.into_inner().hooks.into_iter();
+        let mut hooks = whole::hooks(&mut client).await?.hooks.into_iter();
         // The store of the hook, not the one that this command selects.
         let hook = hooks.find(|hook| hook.hook == self.name.name);
         let store = hook.and_then(|hook| hook.definition).map(|hook| hook.store);

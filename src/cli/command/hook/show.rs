@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
-use lattice::{clock::Clock, wire::api};
+use lattice::{api::whole, clock::Clock, wire::api};
 
 use crate::cli::{
     command::hook::{name::Name, object},
@@ -26,8 +26,7 @@ pub(super) struct List {}
 impl List {
     pub(super) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
-        let reply = client.list_hooks(api::ListHooksRequest {}).await?;
-        let api::ListHooksReply { hooks, broken } = reply.into_inner();
+        let api::ListHooksReply { hooks, broken } = whole::hooks(&mut client).await?;
         if !broken.is_empty() {
             let text = format!(
                 "{}; the hooks of the last valid file are in use",

@@ -12,11 +12,12 @@ use std::{
 };
 
 use lattice::{
+    api::whole,
     id::{Author, EntryId, StoreId},
     protocol::{entry::VerifiedEntry, frontier::Frontier},
     wire::api::{
         AddHookRequest, ConsumerRequest, ConsumerStart, ConsumerStatus, Hook, HookLogRequest,
-        ListHooksRequest, consumer_start::Start,
+        consumer_start::Start,
     },
 };
 use tokio::task::JoinSet;
@@ -303,8 +304,8 @@ async fn consumer(life: &Life) -> ConsumerStatus {
 
 /// None while it begins.
 async fn hook_consumer(life: &Life) -> Option<ConsumerStatus> {
-    let hooks = life.client().await.list_hooks(ListHooksRequest {}).await;
-    let mut hooks = hooks.unwrap().into_inner().hooks;
+    let mut client = life.client().await;
+    let mut hooks = whole::hooks(&mut client).await.unwrap().hooks;
     hooks.pop().unwrap().consumer
 }
 

@@ -7,10 +7,13 @@ use std::{
 };
 
 use lattice::{
-    api::client::{Client, connect},
+    api::{
+        client::{Client, connect},
+        whole,
+    },
     id::Author,
     protocol::frontier::Frontier,
-    wire::api::{StatusRequest, StoreStatus},
+    wire::api::StoreStatus,
 };
 use rustix::process::Signal;
 
@@ -159,8 +162,8 @@ impl Life {
 
     /// Returns who it is, and how its root store is.
     pub(super) async fn root(&self) -> (Author, StoreStatus) {
-        let status = self.client().await.status(StatusRequest {}).await;
-        wire::root(status.unwrap().into_inner())
+        let mut client = self.client().await;
+        wire::root(whole::status(&mut client).await.unwrap())
     }
 
     pub(super) async fn frontier(&self) -> Frontier {

@@ -6,12 +6,10 @@ use std::{
 };
 
 use lattice::{
-    api::error::ApiError,
+    api::{error::ApiError, whole},
     id::StoreId,
     protocol::{change::Kind, cursor::Cursor, frontier::Frontier},
-    wire::api::{
-        StatusRequest, WatchReply, WatchRequest, watch_reply::Event, watch_request::Start,
-    },
+    wire::api::{WatchReply, WatchRequest, watch_reply::Event, watch_request::Start},
 };
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
@@ -125,7 +123,7 @@ impl Reader {
         let life = Arc::clone(&world.lives[at]);
         let (turn, pauses) = (life.turn()?, life.pauses());
         let mut client = life.client().await;
-        let had = client.status(StatusRequest {}).await.ok()?.into_inner();
+        let had = whole::status(&mut client).await.ok()?;
         let had = wire::frontier(&wire::root(had).1.applied);
         let scope = &self.lineage.scope;
         let cursor = self.lineage.end().clone();

@@ -1,0 +1,179 @@
+//! Commands on a terminal: what people see.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    os::fd::OwnedFd,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::Signal,
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+
+use super::harness::{Home, PATIENCE};
+
+/// A command with all of its streams on a terminal of its own.
+struct OnTerminal {
+    child: Child,
+    keyboard: File,
+    screen: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl OnTerminal {
+    fn start(mut command: Command, columns: u16) -> Self {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let end = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&end, size).unwrap();
+        let stream = |end: &OwnedFd| Stdio::from(end.try_clone().unwrap());
+        let child = command
+            .env("TERM", "xterm")
+            .stdin(stream(&end))
+            .stdout(stream(&end))
+            .stderr(stream(&end))
+            .spawn()
+            .unwrap();
+        // `command` has copies: the screen ends when the last one is closed.
+        drop((command, end));
+        let keyboard = File::from(keyboard);
+        let mut output = keyboard.try_clone().unwrap();
+        let screen = Arc::<Mutex<String>>::default();
+        let shown = Arc::clone(&screen);
+        let reader = thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..count]);
+                shown.lock().unwrap().push_str(&text);
+            }
+        });
+        Self {
+            child,
+            keyboard,
+            screen,
+            reader: Some(reader),
+        }
+    }
+
+    fn wait_for(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.screen.lock().unwrap().contains(text) {
+            let shown = self.screen.lock().unwrap().clone();
+            assert!(Instant::now() < deadline, "no {text:?} in {shown:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for the end, and returns all that was shown.
+    fn end(mut self) -> String {
+        let status = self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let shown = self.screen.lock().unwrap().replace("\r\n", "\n");
+        assert!(status.success(), "{shown}");
+        shown
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn shown(home: &Home, arguments: &[&str], columns: u16) -> String {
+    OnTerminal::start(home.command(arguments), columns).end()
+}
+
+// Columns that a line takes: a tab goes on to the next multiple of eight.
+fn width(line: &str) -> usize {
+    line.chars().fold(0, |column, letter| match letter {
+        '\t' => (column / 8 + 1) * 8,
+        _other => column + 1,
+    })
+}
+
+#[test]
+fn lines_fit_into_the_terminal() {
+    let home = Home::initialised();
+    let _node = home.up();
+    let long = "v".repeat(300);
+    home.run(&["put", "/fit/a", &long]).ok();
+    home.run(&["put", "/fit/a", &format!("{long}2")]).ok();
+    let key = format!("/fit/{}", "k".repeat(200));
+    home.run(&["put", &key, &long]).ok();
+    for columns in [40, 80] {
+        for command in [
+            &["list", "/fit/"][..],
+            &["diff", "/fit/", "--from", "1h"],
+            &["watch", "/fit/", "--until-caught-up"],
+            &["log"],
+            &["history", "/fit/a"],
+        ] {
+            let shown = shown(&home, command, columns);
+            assert!(shown.lines().count() > 1, "{command:?}: {shown}");
+            for line in shown.lines() {
+                assert!(width(line) <= columns.into(), "{command:?}: {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn delimiter_shows_beginnings_and_keys_in_order() {
+    let home = Home::initialised();
+    let _node = home.up();
+    for key in ["/d/a", "/d/b/1", "/d/b/2", "/d/c", "/d/\u{1b}[31m/x"] {
+        home.run(&["put", key, "v"]).ok();
+    }
+    let listed = shown(&home, &["list", "/d/", "--delimiter", "/"], 80);
+    assert_eq!(listed, "/d/\\x1b[31m/\n/d/a\tv\n/d/b/\n/d/c\tv\n");
+}
+
+#[test]
+fn delete_of_a_prefix_has_one_bar() {
+    let home = Home::initialised();
+    let node = home.up();
+    let lines: String = (0..4000).map(|n| format!("/bar/{n}\tx\n")).collect();
+    home.feed(&["put", "--stdin"], lines).ok();
+    let command = home.command(&["delete", "--prefix", "/bar/"]);
+    let mut delete = OnTerminal::start(command, 80);
+    delete.wait_for("delete 4000 keys under \"/bar/\"? [y/N] ");
+    // The bar comes after a second, so the node takes that long.
+    node.signal(Signal::STOP);
+    delete.press("y\n");
+    thread::sleep(Duration::from_millis(1500));
+    node.signal(Signal::CONT);
+    let shown = delete.end();
+    let (question, rest) = shown.split_once("[y/N] ").unwrap();
+    assert!(!question.contains('%'), "{shown:?}");
+    assert!(
+        rest.contains("deleted, ") && rest.contains('%'),
+        "{shown:?}"
+    );
+    assert_eq!(
+        rest.matches('\n').count(),
+        2,
+        "one bar, on one line: {shown:?}"
+    );
+    assert!(rest.ends_with("4000 deleted\n"), "{shown:?}");
+}
