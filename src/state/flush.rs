@@ -10,6 +10,7 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as
 
 use crate::{
     pace::Pace,
+    protocol::heads_row::{decode_heads, encode_heads},
     state::{
         StateError, row,
         stored::encode_frontier,
@@ -188,9 +189,9 @@ impl Write {
             let mut added = 0;
             for (key, value) in &self.layer.heads {
                 pace.step();
-                let body = row::encode_heads(value);
+                let body = encode_heads(value);
                 debug_assert_eq!(
-                    row::decode_heads(&body).as_ref(),
+                    decode_heads(&body).as_ref(),
                     Some(value),
                     "a row reads as what was written"
                 );

@@ -22,6 +22,7 @@ use crate::{
         entry::{Entry, Op, cause::CauseId},
         frontier::Frontier,
         heads::Heads,
+        heads_row::decode_heads,
         membership::reserved::Counting,
     },
     state::{
@@ -306,7 +307,7 @@ impl View {
 
 fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
     row::unseal(HEADS, key, row)
-        .and_then(row::decode_heads)
+        .and_then(decode_heads)
         .ok_or_else(|| StateError::Damaged {
             what: format!("the row of key {} fails its check", key.escape_ascii()),
         })

@@ -12,8 +12,9 @@ use crate::{
             cause::{Cause, CauseId},
             check_key,
         },
+        heads_row::encode_heads,
     },
-    state::{View, row::encode_heads},
+    state::View,
     store::{Item, ReadError, Shared, Store, writer::command::Command},
 };
 
@@ -164,7 +165,7 @@ impl Store {
     /// `ReadError`.
     pub async fn state_hash(&self) -> Result<[u8; 32], ReadError> {
         self.read(|_shared, view| {
-            let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 state v1");
+            let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 state v2");
             let mut after: Option<Bytes> = None;
             loop {
                 let rows = view.scan(&[], after.as_deref(), SCAN_ROWS)?;

@@ -228,6 +228,9 @@ fn open_with_state(
         state.take_back(*author, *id);
     }
     absent.clone_from(&notes.absent);
+    if stored.outdated {
+        return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
+    }
     let mut intake = new_intake(config, notes.absent);
     let known: Vec<_> = notes.marks.into_values().collect();
     let (logs, mut found) = Logs::open(
