@@ -1,0 +1,191 @@
+//! Proofs of rows, and attempts to forge them.
+
+use crate::{
+    id::StoreId,
+    limits::KEY_BYTES_MAX,
+    protocol::merkle::{Levels, RowProof, RowProofError, Tree, verify},
+    support::{
+        mutator::{Corpus, soaked},
+        random::for_each_seed,
+    },
+};
+
+use super::map::{Key, Map, levels, pool};
+
+fn prove(map: &Map, key: &[u8]) -> RowProof {
+    let mut tree = Tree::new(levels());
+    let Ok(fresh) = tree.refresh(map);
+    let Ok(proof) = fresh.prove(key);
+    proof
+}
+
+fn check(map: &Map, key: &[u8], row: Option<&[u8]>, proof: &RowProof) -> Result<(), RowProofError> {
+    verify(&levels(), &map.stream_root(), key, row, proof)
+}
+
+// Claims about `key` that are not true.
+fn lies<'a>(map: &'a Map, key: &[u8]) -> Vec<Option<&'a [u8]>> {
+    let own = map.rows.get(key).map(Vec::as_slice);
+    let other = map.rows.values().next().map_or(&b"row"[..], Vec::as_slice);
+    let claims = [None, Some(&b""[..]), Some(&b"another row"[..]), Some(other)];
+    claims.into_iter().filter(|claim| *claim != own).collect()
+}
+
+#[test]
+fn every_key_is_proven_there_or_absent() {
+    let pool = pool();
+    let half = Map::of(pool.iter().step_by(2).cloned());
+    let one = Map::of(["/one"]);
+    for map in [half, one, Map::default(), Map::of(pool.iter().cloned())] {
+        let mut tree = Tree::new(levels());
+        let Ok(fresh) = tree.refresh(&map);
+        let others = [b"/".to_vec(), b"~".to_vec(), vec![255; KEY_BYTES_MAX]];
+        for key in pool.iter().chain(&others) {
+            let Ok(proof) = fresh.prove(key);
+            let row = map.rows.get(key).map(Vec::as_slice);
+            let bytes = proof.encode();
+            assert_eq!(RowProof::decode(&bytes).as_ref(), Ok(&proof));
+            let verified = verify(&levels(), &fresh.root(), key, row, &proof);
+            assert_eq!(verified, Ok(()), "{}", key.escape_ascii());
+            for lie in lies(&map, key) {
+                let verified = verify(&levels(), &fresh.root(), key, lie, &proof);
+                assert_eq!(verified, Err(RowProofError::OtherRow));
+            }
+        }
+    }
+}
+
+#[test]
+fn r1_proof_of_another_key_root_or_store_is_refused() {
+    let pool = pool();
+    let map = Map::of(pool.iter().step_by(2).cloned());
+    let proof = prove(&map, &pool[0]);
+    let mut other = map.clone();
+    other.rows.remove(&pool[100]);
+    let row = map.rows[&pool[0]].as_slice();
+    assert_eq!(check(&map, &pool[0], Some(row), &proof), Ok(()));
+    let refused = |map: &Map, key: &[u8], row| check(map, key, row, &proof).unwrap_err();
+    assert_eq!(
+        refused(&other, &pool[0], Some(row)),
+        RowProofError::OtherRoot
+    );
+    let row = map.rows[&pool[2]].as_slice();
+    assert_eq!(refused(&map, &pool[2], Some(row)), RowProofError::OtherKey);
+    assert_eq!(refused(&map, &pool[2], None), RowProofError::OtherKey);
+    assert_eq!(refused(&map, &pool[1], None), RowProofError::OtherKey);
+    let levels = Levels::new(StoreId([8; 16]));
+    let verified = verify(&levels, &map.stream_root(), &pool[0], Some(row), &proof);
+    assert_eq!(verified, Err(RowProofError::OtherRoot));
+}
+
+/// Two leaves with something between them do not show that a key is absent.
+#[test]
+fn r1_leaves_that_are_no_neighbours_show_no_gap() {
+    let map = Map::of((0..200).map(|number| format!("/{number:03}")));
+    let mut tree = Tree::new(levels());
+    let Ok(fresh) = tree.refresh(&map);
+    for number in 1..199 {
+        let key = |number: usize| format!("/{number:03}").into_bytes();
+        let shown = [key(number - 1), key(number + 1)];
+        let Ok(proof) = fresh.prove_with(&shown.map(Into::into));
+        let verified = check(&map, &key(number), None, &proof);
+        assert_eq!(verified, Err(RowProofError::OtherKey), "{number}");
+        let row = map.rows[&key(number - 1)].as_slice();
+        assert_eq!(check(&map, &key(number - 1), Some(row), &proof), Ok(()));
+    }
+    // The last leaf but one is not the last one.
+    let Ok(proof) = fresh.prove_with(&[b"/198".to_vec().into()]);
+    assert_eq!(
+        check(&map, b"/zzz", None, &proof),
+        Err(RowProofError::OtherKey)
+    );
+}
+
+#[test]
+fn r1_every_flipped_bit_of_a_proof_is_refused() {
+    let map = Map::of((0..300).map(|number| format!("/{number:03}")));
+    for (key, row) in [
+        ("/007", Some(b"row of /007".as_slice())),
+        ("/0071", None),
+        ("/~", None),
+    ] {
+        let bytes = prove(&map, key.as_bytes()).encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let accepted = RowProof::decode(&bytes)
+                .is_ok_and(|proof| check(&map, key.as_bytes(), row, &proof).is_ok());
+            assert!(!accepted, "bit {bit} of the proof of {key}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(RowProof::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let longer = [bytes.as_slice(), &[0]].concat();
+        assert!(RowProof::decode(&longer).is_err());
+    }
+}
+
+#[test]
+fn r1_mutated_proofs_forge_nothing() {
+    let pool = pool();
+    let map = Map::of(
+        pool.iter()
+            .step_by(2)
+            .filter(|key| key.len() < 200)
+            .cloned(),
+    );
+    let keys: Vec<&Key> = pool
+        .iter()
+        .filter(|key| key.len() < 200)
+        .step_by(5)
+        .collect();
+    let mut tree = Tree::new(levels());
+    let Ok(fresh) = tree.refresh(&map);
+    let proofs = keys.iter().map(|key| {
+        let Ok(proof) = fresh.prove(key);
+        proof.encode()
+    });
+    let corpus = Corpus::new(proofs);
+    let (root, levels) = (fresh.root(), levels());
+    let (mut decoded, mut true_ones) = (0_u32, 0_u32);
+    for_each_seed(1..=soaked(20), |random| {
+        for _ in 0..100 {
+            let Ok(proof) = RowProof::decode(&corpus.mutant(random)) else {
+                continue;
+            };
+            decoded += 1;
+            for key in &keys {
+                let row = map.rows.get(*key).map(Vec::as_slice);
+                true_ones += u32::from(verify(&levels, &root, key, row, &proof).is_ok());
+                for lie in lies(&map, key) {
+                    assert!(verify(&levels, &root, key, lie, &proof).is_err());
+                }
+            }
+        }
+    });
+    assert!(decoded > 100, "{decoded} mutants have the form of a proof");
+    assert!(true_ones < decoded, "most of them are refused");
+}
+
+/// A node of another level, a pair of nodes of two levels, or a leaf in the place of a node would let
+/// a forger show a part of the tree as the whole.
+#[test]
+fn r1_part_of_a_tree_is_not_a_tree() {
+    let map = Map::of((0..300).map(|number| format!("/{number:03}")));
+    let whole = prove(&map, b"/007").encode();
+    let mut refused = 0;
+    for begin in 2..whole.len() {
+        let part = [&[1], &whole[begin..]].concat();
+        let Ok(part) = RowProof::decode(&part) else {
+            continue;
+        };
+        refused += 1;
+        let row = Some(b"row of /007".as_slice());
+        let verified = check(&map, b"/007", row, &part);
+        assert!(matches!(
+            verified,
+            Err(RowProofError::Malformed { .. } | RowProofError::OtherRoot)
+        ));
+    }
+    assert!(refused > 0);
+}
