@@ -13,6 +13,7 @@ use crate::{
     protocol::heads_row::{decode_heads, encode_heads},
     state::{
         StateError, row,
+        shared_tree::SharedTree,
         stored::encode_frontier,
         tables::{
             CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, LACKS, META_TABLE,
@@ -55,7 +56,8 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn start(db: Database) -> Self {
+    /// `tree` is of the views of this database.
+    pub(super) fn start(db: Database, tree: Arc<SharedTree>) -> Self {
         let (jobs, jobs_in) = mpsc::sync_channel::<Job>(2);
         let (results_out, results) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
@@ -67,6 +69,7 @@ impl Flusher {
                 };
                 let result = guarded(|| job.run(&db));
                 written = job.layer;
+                tree.note_flushed(&written.heads);
                 if results_out.send(result).is_err() {
                     break;
                 }

@@ -27,6 +27,7 @@ use crate::{
     },
     state::{
         StateError, row,
+        shared_tree::SharedTree,
         tables::{CAUSES, HEADS},
     },
 };
@@ -56,6 +57,8 @@ pub struct View {
     pub counting: Option<Arc<Counting>>,
     /// Entries that their authors have taken back, of the applied entries and of others.
     pub taken_back: OrdSet<(Author, EntryId)>,
+    // Shared by all views of the file.
+    pub(super) tree: Arc<SharedTree>,
 }
 
 /// Rows that are in memory only.
@@ -308,9 +311,13 @@ impl View {
 fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
     row::unseal(HEADS, key, row)
         .and_then(decode_heads)
-        .ok_or_else(|| StateError::Damaged {
-            what: format!("the row of key {} fails its check", key.escape_ascii()),
-        })
+        .ok_or_else(|| damaged_row(key))
+}
+
+pub(super) fn damaged_row(key: &[u8]) -> StateError {
+    StateError::Damaged {
+        what: format!("the row of key {} fails its check", key.escape_ascii()),
+    }
 }
 
 // Runs `work`, which reads or writes the file: redb panics on some kinds of damage.

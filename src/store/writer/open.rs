@@ -214,7 +214,7 @@ fn open_with_state(
     absent: &mut AbsentParents,
 ) -> Result<Result<Opened, String>, OpenError> {
     let path = config.dir.join("state.db");
-    let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path) {
+    let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path, config.id) {
         Ok(opened) => opened,
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
