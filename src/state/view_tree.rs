@@ -179,7 +179,7 @@ mod tests {
 
     impl Writer {
         // The next entry: puts and deletes of some keys, values in the log among them.
-        fn next(&mut self, random: &mut Random) -> VerifiedEntry {
+        fn next(&self, random: &mut Random) -> VerifiedEntry {
             let last = self.last.as_ref();
             let seq = last.map_or(1, |last| last.header.seq + 1);
             let header = Header {

@@ -147,25 +147,20 @@ impl<'a, R: Rows> FreshTree<'a, R> {
     }
 
     /// Returns the node of `level` from `from` (inclusive) to `to` (exclusive); `None` when the rows
-    /// there are not one node that begins at `from`.
+    /// there are not one node that begins at `from`. It may have rows from `to` on, if no block begins
+    /// there.
     pub(super) fn node(
         &self,
         level: u8,
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Result<Option<TreeHash>, R::Error> {
-        // A block that goes on after `to` has other rows, too.
-        let in_blocks = level >= self.blocks.base;
-        if in_blocks && to.is_some_and(|to| self.blocks.get(to).is_none()) {
-            return Ok(None);
-        }
-        let (mut node, mut nodes) = (None, 0_u32);
+        let mut node = None;
         self.each(level, from, to, &mut |key, _level, hash| {
             node = (key == from).then_some(hash);
-            nodes = nodes.saturating_add(1);
-            nodes == 1
+            node.is_some()
         })?;
-        Ok(node.filter(|_| nodes == 1))
+        Ok(node)
     }
 
     /// Returns where the node of `level` that begins at `key` ends (exclusive; `None` at the end of
@@ -176,6 +171,9 @@ impl<'a, R: Rows> FreshTree<'a, R> {
         level: u8,
         key: &[u8],
     ) -> Result<Option<(Option<Bytes>, u8)>, R::Error> {
+        if level == 0 {
+            return Ok(None);
+        }
         let first = self.blocks.first_of(key);
         let mut end = self.blocks.next(&first).cloned();
         if level >= self.blocks.base {

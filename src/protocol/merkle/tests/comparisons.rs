@@ -1,13 +1,13 @@
 //! Comparisons of two trees, with honest peers and others.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, convert::Infallible};
 
 use bytes::Bytes;
 
 use crate::{
     protocol::merkle::{
         ANSWER_BYTES_MAX, ASK_NODES_MAX, Answer, Ask, Child, Children, Diff, DiffError, Difference,
-        Differences, Leaf, Side, Tree,
+        Differences, Leaf, RowHash, Side, Tree, TreeHash, fold::Fold, hash::TOP,
     },
     support::{
         mutator::soaked,
@@ -122,13 +122,23 @@ fn comparison_of_few_changes_asks_little() {
 
 #[test]
 fn r2_comparison_ends_at_its_bound() {
-    let (here, there) = (Map::of(keys_of_level(0, 12, 3000)), Map::default());
-    for (here, there) in [(&here, &there), (&there, &here)] {
-        let compared = compare(here, there, 10);
-        assert!(compared.found.more);
-        assert_eq!(compared.found.keys.len(), 10);
-        assert!(compared.asks <= 13, "{} round trips", compared.asks);
+    let some = Map::of((0..20_000).map(|number| format!("/key/{number:05}")));
+    let none = Map::default();
+    let compared = compare(&none, &some, 10);
+    assert!(compared.found.more);
+    assert_eq!(compared.found.keys.len(), 10);
+    assert!(compared.asks <= 5, "{} round trips", compared.asks);
+    let (mut own, mut peer) = (Tree::new(levels()), Tree::new(levels()));
+    let (Ok(own), Ok(peer)) = (own.refresh(&some), peer.refresh(&none));
+    some.read_since();
+    let mut diff = Diff::new(&own, peer.root(), 10);
+    while let Some(ask) = diff.ask() {
+        let Ok(answer) = peer.answer(&ask);
+        diff.take(&own, answer).unwrap();
     }
+    let found = diff.finish();
+    assert_eq!((found.keys.len(), found.more), (10, true));
+    assert!(some.read_since() < 100, "rows are read up to the bound");
 }
 
 #[test]
@@ -236,6 +246,142 @@ fn lie_of_one<T: Clone>(
     }
 }
 
+// A peer that signs the root of a tree of its own making, so that every hash is right. The top node
+// has `children`.
+fn invented(children: Children) -> Result<(), DiffError<Infallible>> {
+    let (level, hashes): (u8, Vec<TreeHash>) = match &children {
+        Children::Nodes { level, nodes } => (*level, nodes.iter().map(|node| node.hash).collect()),
+        Children::Leaves(leaves) => {
+            let hash = |leaf: &Leaf| TreeHash::leaf(&leaf.key, &leaf.row);
+            (0, leaves.iter().map(hash).collect())
+        }
+        Children::TooMany | Children::NoNode => (0, Vec::new()),
+    };
+    let mut fold = Fold::new(level.min(12), TOP);
+    for (number, hash) in hashes.into_iter().enumerate() {
+        fold.push(if number == 0 { TOP } else { level.min(12) }, hash);
+    }
+    let root = levels().root(&fold.finish(), &[]);
+    let here = Map::of(["/here"]);
+    let mut own = Tree::new(levels());
+    let Ok(own) = own.refresh(&here);
+    let mut diff = Diff::new(&own, root, 100);
+    diff.take(&own, Answer(vec![children]))
+}
+
+fn leaves(keys: &[&[u8]]) -> Children {
+    let row = |key: &[u8]| match key {
+        [] => RowHash::EMPTY_KEY,
+        key => RowHash::of(key),
+    };
+    let leaf = |key: &&[u8]| Leaf {
+        key: Bytes::copy_from_slice(key),
+        row: row(key),
+    };
+    Children::Leaves(keys.iter().map(leaf).collect())
+}
+
+/// Hashes alone do not make a tree: its keys decide its shape, and are in order.
+#[test]
+fn r2_invented_tree_of_another_shape_is_refused() {
+    let low = keys_of_level(0, 0, 2);
+    let (a, b) = (low[0].as_slice(), low[1].as_slice());
+    let high = keys_of_level(1, 1, 1).remove(0);
+    assert!(a < b);
+    assert!(invented(leaves(&[b"", a, b])).is_ok());
+    for keys in [
+        &[&b""[..], b, a][..],
+        &[b"", a, a],
+        &[a, b],
+        &[b"", &high],
+        &[b"", b""],
+    ] {
+        let taken = invented(leaves(keys));
+        assert!(
+            matches!(taken, Err(DiffError::Dishonest { .. })),
+            "{keys:?}"
+        );
+    }
+    let node = |key: &[u8], hash| Child {
+        key: Bytes::copy_from_slice(key),
+        hash: TreeHash([hash; 32]),
+    };
+    let nodes = |level| Children::Nodes {
+        level,
+        nodes: vec![node(b"", 1), node(&high, 2)],
+    };
+    assert!(invented(nodes(1)).is_ok());
+    for level in [0, 2, 12, 13, 14, 255] {
+        let taken = invented(nodes(level));
+        assert!(
+            matches!(taken, Err(DiffError::Dishonest { .. })),
+            "level {level}"
+        );
+    }
+    // Leaves as nodes of level 0: nothing would bind their keys.
+    let hash = |key: &[u8], row| TreeHash::leaf(key, &row);
+    let nodes = vec![
+        Child {
+            key: Bytes::new(),
+            hash: hash(b"", RowHash::EMPTY_KEY),
+        },
+        Child {
+            key: Bytes::copy_from_slice(b),
+            hash: hash(a, RowHash::of(a)),
+        },
+    ];
+    let taken = invented(Children::Nodes { level: 0, nodes });
+    assert!(matches!(taken, Err(DiffError::Dishonest { .. })));
+}
+
+/// The end of a node is where the next one begins.
+#[test]
+fn r2_child_after_the_end_of_its_node_is_refused() {
+    let high = keys_of_level(1, 1, 1).remove(0);
+    let after = keys_of_level(0, 0, 1000)
+        .into_iter()
+        .find(|key| *key > high)
+        .unwrap();
+    let of_first = leaves(&[b"", &after]);
+    let hash = |keys: &[&[u8]]| {
+        let mut fold = Fold::new(0, 1);
+        for (number, key) in keys.iter().enumerate() {
+            let row = if key.is_empty() {
+                RowHash::EMPTY_KEY
+            } else {
+                RowHash::of(key)
+            };
+            fold.push(if number == 0 { TOP } else { 0 }, TreeHash::leaf(key, &row));
+        }
+        fold.finish()
+    };
+    let nodes = vec![
+        Child {
+            key: Bytes::new(),
+            hash: hash(&[b"", &after]),
+        },
+        Child {
+            key: high.clone().into(),
+            hash: hash(&[&high]),
+        },
+    ];
+    let mut fold = Fold::new(1, TOP);
+    fold.push(TOP, nodes[0].hash);
+    fold.push(1, nodes[1].hash);
+    let here = Map::of(["/here"]);
+    let mut own = Tree::new(levels());
+    let Ok(own) = own.refresh(&here);
+    let mut diff = Diff::new(&own, levels().root(&fold.finish(), &[]), 100);
+    diff.take(&own, Answer(vec![Children::Nodes { level: 1, nodes }]))
+        .unwrap();
+    assert_eq!(diff.ask().unwrap().keys[0], Bytes::new());
+    let taken = diff.take(&own, Answer(vec![of_first]));
+    assert!(
+        matches!(taken, Err(DiffError::Dishonest { .. })),
+        "{taken:?}"
+    );
+}
+
 #[test]
 fn r2_any_question_gets_a_bounded_answer() {
     let pool = pool();
@@ -257,7 +403,42 @@ fn r2_any_question_gets_a_bounded_answer() {
         let Ok(answer) = fresh.answer(&ask);
         assert!(answer.0.len() <= ask.keys.len().min(ASK_NODES_MAX));
         assert_eq!(answer.0.is_empty(), ask.keys.is_empty());
+        let in_order = ask.keys.iter().zip(ask.keys.iter().skip(1));
+        let in_order = in_order.take_while(|(key, next)| key < next).count() + 1;
+        assert!(
+            answer.0.len() <= in_order,
+            "only the first nodes in order are answered"
+        );
+        for (key, children) in ask.keys.iter().zip(&answer.0) {
+            let is_node = (1..=levels().of(key)).contains(&level);
+            assert_eq!(*children != Children::NoNode, is_node, "{level} {key:?}");
+        }
         let bytes: usize = answer.0.iter().map(Children::bytes).sum();
         assert!(bytes <= ANSWER_BYTES_MAX);
     });
+}
+
+#[test]
+fn r2_answer_stops_when_it_is_full() {
+    // Nodes of level 1 that have about 16 leaves of 2 KiB each.
+    let long = |number: u32| [&[b'k'; 2000], number.to_be_bytes().as_slice()].concat();
+    let map = Map::of((0..1500).map(long));
+    let mut tree = Tree::new(levels());
+    let Ok(fresh) = tree.refresh(&map);
+    let keys = map.rows.keys().filter(|key| levels().of(key) > 0);
+    let keys: Vec<Bytes> = keys.map(|key| key.clone().into()).collect();
+    let ask = Ask { level: 1, keys };
+    let Ok(answer) = fresh.answer(&ask);
+    let bytes: usize = answer.0.iter().map(Children::bytes).sum();
+    assert!(
+        bytes <= ANSWER_BYTES_MAX && bytes > ANSWER_BYTES_MAX / 2,
+        "{bytes} bytes"
+    );
+    assert!((1..ask.keys.len()).contains(&answer.0.len()));
+    let mut there = map.clone();
+    for row in there.rows.values_mut() {
+        row.push(0);
+    }
+    let compared = compare(&map, &there, usize::MAX);
+    assert_eq!(compared.found.keys.len(), 1500);
 }

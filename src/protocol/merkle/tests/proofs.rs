@@ -173,19 +173,24 @@ fn r1_mutated_proofs_forge_nothing() {
 fn r1_part_of_a_tree_is_not_a_tree() {
     let map = Map::of((0..300).map(|number| format!("/{number:03}")));
     let whole = prove(&map, b"/007").encode();
-    let mut refused = 0;
-    for begin in 2..whole.len() {
-        let part = [&[1], &whole[begin..]].concat();
-        let Ok(part) = RowProof::decode(&part) else {
-            continue;
-        };
-        refused += 1;
-        let row = Some(b"row of /007".as_slice());
+    let row = Some(b"row of /007".as_slice());
+    let refused = |part: &[u8]| {
+        let part = RowProof::decode(part).ok()?;
         let verified = check(&map, b"/007", row, &part);
-        assert!(matches!(
-            verified,
-            Err(RowProofError::Malformed { .. } | RowProofError::OtherRoot)
-        ));
-    }
-    assert!(refused > 0);
+        assert!(
+            matches!(verified, Err(RowProofError::Malformed { .. })),
+            "{verified:?}"
+        );
+        Some(())
+    };
+    let parts = (2..whole.len()).filter_map(|begin| refused(&[&[1], &whole[begin..]].concat()));
+    assert!(parts.count() > 10, "many parts have the form of a proof");
+    // A node more, and a leaf beside a node.
+    let deeper = [&[1, 2], &whole[1..]].concat();
+    assert_eq!(refused(&deeper), Some(()));
+    let leaf = [&[3, 1, 0, b'a'][..], &[7; 32]].concat();
+    let two_levels = [&[1, 1], leaf.as_slice(), &[2], &leaf].concat();
+    assert_eq!(refused(&two_levels), Some(()));
+    let top_and_leaf = [&[1, 1][..], &[2; 13], &leaf, &leaf].concat();
+    assert_eq!(refused(&top_and_leaf), Some(()));
 }
