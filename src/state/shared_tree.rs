@@ -1,8 +1,8 @@
 //! The hash tree over the heads of the views of one state file, shared by the views and the flusher.
 //!
 //! A put costs the tree nothing. The flusher notes the rows that it has written, and a view adds those
-//! that it has in memory; so whoever wants the root of a view reads the blocks of rows that have
-//! changed since the last one. The tree is not stored. The first root after a start reads all rows.
+//! that it has in memory. So a root costs a reading of the blocks of rows that have changed since the
+//! last one. The tree is not stored. The first root after a start reads all rows.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -26,8 +26,8 @@ use crate::{
 pub(super) struct SharedTree {
     pub(super) levels: Levels,
     cached: Mutex<Cached>,
-    // Rows that were written to the file and that `cached` does not know yet. A few flushes at most:
-    // the last one who has `cached` takes them out.
+    // Rows that were written to the file and that `cached` does not know yet. The next thread that
+    // has `cached` takes them out, so they are of a few flushes at most.
     flushed: Mutex<Vec<OrdMap<Bytes, Heads>>>,
 }
 

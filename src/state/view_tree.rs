@@ -293,6 +293,29 @@ mod tests {
         );
     }
 
+    /// The flusher does not wait for a reader of the tree, and its rows are noted all the same.
+    #[test]
+    fn flush_while_a_tree_is_read_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, mut writer) = (open(&dir), Writer { last: None });
+        let mut random = Random::new(1);
+        for _ in 0..10 {
+            let view = state.reader().view();
+            view.root().unwrap();
+            view.with_tree(|_tree| {
+                let entry = writer.next(&mut random);
+                state.stage(&entry)?;
+                state.show();
+                writer.last = Some(entry);
+                state.flush(Vec::new());
+                state.finish_flush(true)
+            })
+            .unwrap();
+            let view = state.reader().view();
+            assert_eq!(view.root().unwrap(), scanned(&view));
+        }
+    }
+
     #[test]
     fn roots_and_flushes_go_on_beside_each_other() {
         let dir = tempfile::tempdir().unwrap();

@@ -98,11 +98,6 @@ impl Blocks {
         self.by_key.values().map(|block| block.rows).sum()
     }
 
-    /// Returns the memory that they may take, in bytes.
-    pub(super) fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
     /// Returns the number of blocks.
     pub(super) fn len(&self) -> usize {
         self.by_key.len()

@@ -42,15 +42,6 @@ impl Tree {
         self.root = None;
     }
 
-    /// Notes that all rows may have changed.
-    pub fn touch_all(&mut self) {
-        let levels = self.blocks.levels.clone();
-        let (base, bytes_max) = (self.blocks.base, self.blocks.bytes_max());
-        self.blocks = Blocks::new(levels, base, bytes_max);
-        self.touched = BTreeSet::from([Bytes::new()]);
-        self.root = None;
-    }
-
     /// Returns whether no row was touched since the last refresh: the next one reads nothing.
     pub fn is_fresh(&self) -> bool {
         self.touched.is_empty()
