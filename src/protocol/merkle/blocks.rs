@@ -84,6 +84,13 @@ impl Blocks {
         block.map(|(first, _)| first.clone()).unwrap_or_default()
     }
 
+    /// Returns the first key of the last block that begins before `key`; the empty key if none does.
+    pub(super) fn last_before(&self, key: &[u8]) -> Bytes {
+        let before = (Bound::Unbounded, Bound::Excluded(key));
+        let block = self.by_key.range::<[u8], _>(before).next_back();
+        block.map(|(first, _)| first.clone()).unwrap_or_default()
+    }
+
     /// Returns the first key of the block after `key`.
     pub(super) fn next(&self, key: &[u8]) -> Option<&Bytes> {
         let after = (Bound::Excluded(key), Bound::Unbounded);

@@ -40,11 +40,47 @@ impl<'a, R: Rows> FreshTree<'a, R> {
 
     // Returns a proof with these leaves.
     pub(super) fn prove_with(&self, shown: &[Bytes]) -> Result<RowProof, R::Error> {
-        let is_shown = |key: &[u8]| shown.iter().any(|shown| shown == key);
         let read: Vec<Bytes> = shown.iter().map(|key| self.blocks.first_of(key)).collect();
+        let is_shown = |key: &[u8]| shown.iter().any(|shown| shown == key);
+        self.prove_where(|first| read.contains(first), is_shown)
+    }
+
+    /// Returns a proof of all rows from `from` (inclusive) to `to` (exclusive; `None` for all that
+    /// follow). It has 33 bytes for each row besides its key: the caller bounds the range.
+    ///
+    /// # Errors
+    /// A block cannot be read.
+    pub fn prove_range(&self, from: &[u8], to: Option<&[u8]>) -> Result<RowProof, R::Error> {
+        let mut before = self.blocks.last_before(from);
+        self.rows
+            .rows(&before.clone(), Some(from), &mut |key, _row| {
+                before = Bytes::copy_from_slice(key);
+                true
+            })?;
+        let mut after = None;
+        if let Some(to) = to {
+            self.rows.rows(to.max(from), None, &mut |key, _row| {
+                after = Some(Bytes::copy_from_slice(key));
+                false
+            })?;
+        }
+        let is_up_to = |key: &[u8]| after.as_ref().is_none_or(|after| key <= after);
+        let is_read = |first: &Bytes| {
+            let next = self.blocks.next(first);
+            is_up_to(first) && next.is_none_or(|next| before < *next)
+        };
+        self.prove_where(is_read, |key| before <= *key && is_up_to(key))
+    }
+
+    // Returns a proof with the leaves that `is_shown` chooses, of the blocks that `is_read` chooses.
+    fn prove_where(
+        &self,
+        is_read: impl Fn(&Bytes) -> bool,
+        is_shown: impl Fn(&[u8]) -> bool,
+    ) -> Result<RowProof, R::Error> {
         let mut fold = Fold::new(self.blocks.base, TOP);
         for (first, block) in self.blocks.range(&[], None) {
-            let part = if read.contains(first) {
+            let part = if is_read(first) {
                 self.prune(first, &is_shown)?
             } else {
                 Pruned::cut(block.hash)

@@ -2,7 +2,7 @@
 //!
 //! Two nodes with one root have the same rows. Where roots differ, [`Diff`] finds the keys that differ
 //! by asking for few nodes. A [`RowProof`] shows to anybody who has a root that a key has a row, or
-//! that it has none.
+//! that it has none, or that a list of rows is complete.
 //!
 //! # Shape
 //! A key's *level* is the number of hex digits 0 with which a hash of the key begins, at most 12. So
@@ -64,6 +64,6 @@ pub use diff::{Diff, DiffError, Difference, Differences, Side};
 pub use fold::StreamRoot;
 pub use fresh_tree::FreshTree;
 pub use hash::{Levels, RowHash, TreeHash, TreeRoot};
-pub use row_proof::{ROW_PROOF_BYTES_MAX, RowProof, RowProofError, verify};
+pub use row_proof::{ROW_PROOF_BYTES_MAX, RowProof, RowProofError, verify, verify_range};
 pub use rows::Rows;
 pub use tree::Tree;

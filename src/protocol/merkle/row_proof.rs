@@ -1,15 +1,17 @@
-//! Row proof: shows that a key has a row in the tree of a root, or that it has none.
+//! Row proof: shows that a key has a row in the tree of a root, or that it has none; or all rows of a
+//! range of keys.
 //!
 //! A proof is the tree of a root in which all parts that do not matter are cut down to their hash.
 //! For a key with a row it shows one leaf, that of the key. For a key without one it shows the leaf
-//! before and the leaf after, with nothing between them; or the last leaf of the tree. As the hashes
-//! bind the whole shape, neighbours in the proof are neighbours in the tree.
+//! before and the leaf after, with nothing between them; or the last leaf of the tree. For a range it
+//! shows the leaf before, all leaves of the range, and the leaf after. As the hashes bind the whole
+//! shape, neighbours in the proof are neighbours in the tree.
 //!
 //! ```text
 //! proof   version u8 (1), then a part
 //! part    0, hash 32                           cut down
 //!         1, left part, right part             a pair
-//!         2, part                              a node, with its children
+//!         2, part                              a node, with its children; at most 13 in a row
 //!         3, key length u16, key, row hash 32  a leaf
 //! ```
 //! Numbers are little-endian. A part that is not cut down shows a leaf.
@@ -24,7 +26,7 @@ use crate::{
     protocol::merkle::{Levels, RowHash, TreeHash, TreeRoot, fold::Part, hash::TOP},
 };
 
-/// Shows that a key has a row, or none, to a reader who has the root.
+/// Shows that a key has a row, or none, or all rows of a range, to a reader who has the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowProof(Vec<Step>);
 
@@ -33,7 +35,8 @@ pub struct RowProof(Vec<Step>);
 enum Step {
     Hash(TreeHash),
     Pair,
-    Node,
+    // This many nodes, each the only child of the one before.
+    Nodes(u8),
     Leaf { key: Bytes, row: RowHash },
 }
 
@@ -85,6 +88,44 @@ pub fn verify(
     }
 }
 
+/// Checks that under `root` the keys from `from` (inclusive) to `to` (exclusive; `None` for all that
+/// follow) have these rows, and that no other key there has one. `rows` are in key order.
+///
+/// # Errors
+/// The proof does not show that.
+pub fn verify_range<'a>(
+    levels: &Levels,
+    root: &TreeRoot,
+    (from, to): (&[u8], Option<&[u8]>),
+    rows: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    proof: &RowProof,
+) -> Result<(), RowProofError> {
+    if levels.root(&proof.top()?, &[]) != *root {
+        return Err(RowProofError::OtherRoot);
+    }
+    let mut rows = rows.into_iter();
+    // True while all leaves since one before the range are shown.
+    let mut is_whole = false;
+    for step in &proof.0 {
+        match step {
+            Step::Leaf { key, .. } if key.is_empty() || *key < from => is_whole = true,
+            Step::Leaf { key, .. } if to.is_some_and(|to| to <= *key) => break,
+            Step::Leaf { .. } if !is_whole => return Err(RowProofError::OtherKey),
+            Step::Leaf { key, row } => match rows.next() {
+                Some((next, bytes)) if next == key && RowHash::of(bytes) == *row => {}
+                Some(_) | None => return Err(RowProofError::OtherRow),
+            },
+            Step::Hash(_) => is_whole = false,
+            Step::Pair | Step::Nodes(_) => {}
+        }
+    }
+    match (is_whole, rows.next()) {
+        (true, None) => Ok(()),
+        (true, Some(_)) => Err(RowProofError::OtherRow),
+        (false, _) => Err(RowProofError::OtherKey),
+    }
+}
+
 impl RowProof {
     /// Returns the bytes of the proof.
     ///
@@ -99,7 +140,7 @@ impl RowProof {
                     bytes.put_slice(&hash.0);
                 }
                 Step::Pair => bytes.put_u8(PAIR),
-                Step::Node => bytes.put_u8(NODE),
+                Step::Nodes(count) => bytes.put_bytes(NODE, usize::from(*count)),
                 Step::Leaf { key, row } => {
                     bytes.put_u8(LEAF);
                     bytes.put_u16_le(u16::try_from(key.len()).expect("keys are short"));
@@ -127,11 +168,15 @@ impl RowProof {
         // Parts that are still to come.
         let mut due = 1_usize;
         while due > 0 {
+            // A pair takes more memory than bytes, so the bytes of its parts must be there.
+            if due.saturating_mul(PART_BYTES_MIN) > bytes.len() {
+                return Err(CUT);
+            }
             let step = Step::decode(&mut bytes)?;
             due = match &step {
                 Step::Hash(_) | Step::Leaf { .. } => due.saturating_sub(1),
                 Step::Pair => due.saturating_add(1),
-                Step::Node => due,
+                Step::Nodes(_) => due,
             };
             steps.push(step);
         }
@@ -160,11 +205,14 @@ impl RowProof {
                     };
                     (Some(level), TreeHash::pair(&left.1, &right.1))
                 }
-                Step::Node => {
-                    let (level, inner) = made.pop().ok_or(CUT)?;
-                    let below = level.ok_or(malformed("a node shows no leaf"))?;
-                    let level = below.saturating_add(1);
-                    (Some(level), TreeHash::node(level, &inner))
+                Step::Nodes(count) => {
+                    let (level, mut hash) = made.pop().ok_or(CUT)?;
+                    let mut level = level.ok_or(malformed("a node shows no leaf"))?;
+                    for _ in 0..*count {
+                        level = level.saturating_add(1);
+                        hash = TreeHash::node(level, &hash);
+                    }
+                    (Some(level), hash)
                 }
             };
             made.push(part);
@@ -191,7 +239,7 @@ impl RowProof {
                     before = Some(shown);
                 }
                 Step::Hash(_) => before = None,
-                Step::Pair | Step::Node => {}
+                Step::Pair | Step::Nodes(_) => {}
             }
         }
         // After the last leaf of the tree.
@@ -208,7 +256,15 @@ impl Step {
         match bytes.try_get_u8().map_err(|_cut| CUT)? {
             HASH => Ok(Self::Hash(TreeHash(take(bytes)?))),
             PAIR => Ok(Self::Pair),
-            NODE => Ok(Self::Node),
+            NODE => {
+                let more = bytes.iter().take_while(|byte| **byte == NODE).count();
+                *bytes = bytes.get(more..).unwrap_or_default();
+                let count = u8::try_from(more.saturating_add(1)).unwrap_or(u8::MAX);
+                if count > TOP {
+                    return Err(malformed("a node is above the top of a tree"));
+                }
+                Ok(Self::Nodes(count))
+            }
             LEAF => {
                 let length = usize::from(bytes.try_get_u16_le().map_err(|_cut| CUT)?);
                 if length > KEY_BYTES_MAX {
@@ -278,7 +334,10 @@ impl Part for Pruned {
     fn node(level: u8, inner: Self) -> Self {
         let hash = TreeHash::node(level, &inner.hash);
         let steps = inner.steps.map(|mut inside| {
-            inside.insert(0, Step::Node);
+            match inside.first_mut() {
+                Some(Step::Nodes(count)) => *count = count.saturating_add(1),
+                _other => inside.insert(0, Step::Nodes(1)),
+            }
             inside
         });
         Self { hash, steps }
@@ -301,7 +360,10 @@ const HASH: u8 = 0;
 const PAIR: u8 = 1;
 const NODE: u8 = 2;
 const LEAF: u8 = 3;
-/// Bytes of a proof of a row. Two leaves with the longest keys take 8 KiB; the two paths of a tree of
-/// 2^40 rows take 4 KiB. A longer proof is refused.
-pub const ROW_PROOF_BYTES_MAX: usize = 16 << 10;
+// Fewest bytes of a part: of a hash.
+const PART_BYTES_MIN: usize = 33;
+/// Bytes of a proof. One of a single key has at most 8 KiB of keys and 4 KiB of hashes, in a tree of
+/// 2^40 rows; one of a range has 20,000 short keys. Decoded it takes up to 9 times as much. A longer
+/// proof is refused.
+pub const ROW_PROOF_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(ROW_PROOF_BYTES_MAX >= 3 * KEY_BYTES_MAX);

@@ -1,16 +1,18 @@
 //! Proofs of rows, and attempts to forge them.
 
+use bytes::Bytes;
+
 use crate::{
     id::StoreId,
     limits::KEY_BYTES_MAX,
-    protocol::merkle::{Levels, RowProof, RowProofError, Tree, verify},
+    protocol::merkle::{Levels, RowProof, RowProofError, Tree, verify, verify_range},
     support::{
         mutator::{Corpus, soaked},
         random::for_each_seed,
     },
 };
 
-use super::map::{Key, Map, levels, pool};
+use super::map::{Key, Map, levels, pool, some_of};
 
 fn prove(map: &Map, key: &[u8]) -> RowProof {
     let mut tree = Tree::new(levels());
@@ -99,6 +101,87 @@ fn r1_leaves_that_are_no_neighbours_show_no_gap() {
         check(&map, b"/zzz", None, &proof),
         Err(RowProofError::OtherKey)
     );
+}
+
+// The rows of a range.
+fn rows_of<'a>(map: &'a Map, (from, to): (&[u8], Option<&[u8]>)) -> Vec<(&'a [u8], &'a [u8])> {
+    let rows = map.rows.iter();
+    let rows = rows.filter(|(key, _)| from <= key.as_slice());
+    let rows = rows.filter(|(key, _)| to.is_none_or(|to| key.as_slice() < to));
+    rows.map(|(key, row)| (key.as_slice(), row.as_slice()))
+        .collect()
+}
+
+#[test]
+fn r1_range_is_proven_whole_or_not_at_all() {
+    let pool = pool();
+    let short: Vec<Key> = pool.into_iter().filter(|key| key.len() < 50).collect();
+    for_each_seed(1..=soaked(10), |random| {
+        for map in [some_of(&short, random), Map::default()] {
+            let mut tree = Tree::new(levels());
+            let Ok(fresh) = tree.refresh(&map);
+            for _ in 0..20 {
+                let mut key = || match random.below(5) {
+                    0 => Vec::new(),
+                    1 => random.bytes(3),
+                    _of_pool => short[random.below(short.len())].clone(),
+                };
+                let (mut from, to) = (key(), Some(key()).filter(|to| !to.is_empty()));
+                if let Some(to) = &to {
+                    from = from.min(to.clone());
+                }
+                let range = (from.as_slice(), to.as_deref());
+                let Ok(proof) = fresh.prove_range(range.0, range.1);
+                let bytes = proof.encode();
+                assert_eq!(RowProof::decode(&bytes).as_ref(), Ok(&proof));
+                let shows = |rows: &[(&[u8], &[u8])], (from, to)| {
+                    let rows = rows.iter().copied();
+                    verify_range(&levels(), &fresh.root(), (from, to), rows, &proof)
+                };
+                let rows = rows_of(&map, range);
+                assert_eq!(shows(&rows, range), Ok(()), "{range:?}");
+                // A row that is left out, changed, or made up.
+                for at in 0..rows.len() {
+                    let mut without = rows.clone();
+                    without.remove(at);
+                    assert_eq!(shows(&without, range), Err(RowProofError::OtherRow));
+                    let mut changed = rows.clone();
+                    changed[at].1 = b"changed";
+                    assert_eq!(shows(&changed, range), Err(RowProofError::OtherRow));
+                }
+                let more = [rows.as_slice(), &[(&b"~~~"[..], &b"made up"[..])]].concat();
+                assert_eq!(shows(&more, range), Err(RowProofError::OtherRow));
+                // A longer range with the same rows: it is shown only if there are no others.
+                for wider in [(&b""[..], range.1), (range.0, None), (&b""[..], None)] {
+                    let is_true = rows_of(&map, wider) == rows;
+                    assert!(is_true || shows(&rows, wider).is_err());
+                }
+            }
+        }
+    });
+}
+
+/// Each part of a range, cut down to its hash, would hide the rows in it.
+#[test]
+fn r1_range_with_a_part_cut_out_is_refused() {
+    let map = Map::of((0..60).map(|number| format!("/{number:02}")));
+    let mut tree = Tree::new(levels());
+    let Ok(fresh) = tree.refresh(&map);
+    let range = (&b"/10"[..], Some(&b"/50"[..]));
+    let all: Vec<Key> = map.rows.keys().cloned().collect();
+    for hidden in 9..=50 {
+        let shown = (9..=50).filter(|number| *number != hidden);
+        let shown: Vec<Bytes> = shown.map(|number| all[number].clone().into()).collect();
+        let Ok(proof) = fresh.prove_with(&shown);
+        let mut rows = rows_of(&map, range);
+        let verify = |rows: &[_]| {
+            let rows = rows.iter().copied();
+            verify_range(&levels(), &fresh.root(), range, rows, &proof)
+        };
+        assert!(verify(&rows).is_err(), "{hidden} is hidden");
+        rows.retain(|(key, _)| *key != all[hidden].as_slice());
+        assert!(verify(&rows).is_err(), "{hidden} is hidden and left out");
+    }
 }
 
 #[test]
