@@ -85,10 +85,16 @@ impl Store {
         let work = Arc::new(work);
         let mut is_rebuilt = false;
         loop {
+            let turn = Arc::clone(&self.shared.tree_turn).lock_owned().await;
             let view = self.shared.state.view();
             let version = view.version;
             let looking = Arc::clone(&work);
-            let looking = tokio::task::spawn_blocking(move || looking(&view));
+            // The thread keeps the turn even if the caller goes away.
+            let looking = tokio::task::spawn_blocking(move || {
+                let looked = looking(&view);
+                drop(turn);
+                looked
+            });
             match looking.await.map_err(|_panic| ReadError::Closed)? {
                 Err(ReadError::State { .. }) if !is_rebuilt => self.rebuild(version).await?,
                 done => return done,

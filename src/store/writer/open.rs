@@ -81,6 +81,7 @@ pub(in crate::store) fn open(
         anyone: membership.is_anyone(),
         pauses: tokio::sync::watch::Sender::new(0),
         turned_away: Mutex::default(),
+        tree_turn: Arc::default(),
         dir: config.dir.clone(),
         runtime,
     };
