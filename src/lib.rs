@@ -65,6 +65,8 @@
 //! | authority | an entry's right to act on others: its author is the creator, or it cites a grant of admin that counts |
 //! | vouch, run, set aside | commit to an entry before by `prev`; as far as that reaches; kept until an entry comes that vouches for it |
 //! | far ahead | stamped more than 1 h ahead of a clock |
+//! | tree, block, root | hashes over the rows of a store; a node of it that is kept in memory; the hash of all rows (not: root store) |
+//! | row proof | shows that under a root a key has a row, or none |
 //! | session, strike | one sync of one store with one peer; a fault of a peer that is counted |
 
 #![expect(

@@ -103,7 +103,7 @@ pub const UNSYNCED_BYTES_MAX: usize = 512 << 10;
 pub const CORE_HELD_MAX: Duration = Duration::from_micros(150);
 /// Bytes of the page cache of a store's state file. Beyond it pages are read again.
 pub const STATE_CACHE_BYTES: usize = 64 << 20;
-/// Bytes up to which a value is stored in its state row. A longer one is read from the log.
+/// Bytes up to which a value is part of its state row, on every node. A longer one is in the log.
 pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
 
 /// Bytes of log between two points of the sparse index: a look-up reads at most about this much.

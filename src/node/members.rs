@@ -188,16 +188,14 @@ impl Node {
         Ok(())
     }
 
-    /// Removes once more each node that has left, or that was removed before a store was here, and lowers
-    /// again each that was lowered to reader before, if this node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
-=======
     fn choose_name(&self, name: &str) {
         let mut chosen = self.0.name.lock().unwrap_or_else(PoisonError::into_inner);
         *chosen = Some(name.to_owned());
     }
 
-    /// Removes once more each node that has left, or that was removed before a store was here, if this
-    /// node is an admin that outranks it: see [`Members::departures`]. Durable on return. Does nothing
+    /// Removes once more each node that has left, or that was removed before a store was here, and lowers
+    /// again each that was lowered to reader before, if this node is an admin that outranks it: see
+    /// [`Members::departures`]. Durable on return. Does nothing
     /// when there is nothing to add.
     ///
     /// # Errors

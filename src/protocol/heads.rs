@@ -61,7 +61,7 @@ pub enum Content {
     },
 }
 
-/// A value that is short enough to be kept with the head, or the length of a longer one.
+/// A value that is short enough to be kept with the head, or the length and hash of a longer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Value of at most `VALUE_INLINE_BYTES_MAX` bytes.
@@ -70,13 +70,16 @@ pub enum Value {
     InLog {
         /// Length of the value in bytes.
         bytes: u32,
+        /// BLAKE3 hash of the value.
+        hash: [u8; 32],
     },
 }
 
 impl Head {
     /// Returns the head that `op` of `entry` makes.
     ///
-    /// An inline value is copied, so that the head does not keep the whole entry in memory.
+    /// An inline value is copied, so that the head does not keep the whole entry in memory. A longer
+    /// value is hashed.
     pub fn of(entry: &Entry, op: &Op) -> Self {
         let content = match op {
             Op::Delete { .. } => Content::Tombstone,
@@ -88,6 +91,7 @@ impl Head {
                 } else {
                     Value::InLog {
                         bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),
+                        hash: *blake3::hash(value).as_bytes(),
                     }
                 },
                 expires_ms: *expires_ms,
@@ -104,7 +108,7 @@ impl Head {
     }
 
     /// Returns the place of the head among those of its key. The winner has the highest rank.
-    fn rank(&self) -> (bool, Order) {
+    pub(super) fn rank(&self) -> (bool, Order) {
         (!self.taken_back, self.order())
     }
 
@@ -411,6 +415,7 @@ mod tests {
                 } else {
                     Value::InLog {
                         bytes: u32::try_from(bytes).unwrap(),
+                        hash: *blake3::hash(&vec![7; bytes]).as_bytes(),
                     }
                 }
             );

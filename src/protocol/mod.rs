@@ -6,7 +6,8 @@
 //! An [`entry`] is the signed unit of a log, stamped by a hybrid logical clock ([`hlc`]). [`run`]
 //! decides which signatures must be checked, [`intake`] what becomes of an entry, [`chain`] where
 //! in its author's log it belongs, and [`membership`] whether it counts. [`heads`] gives the value
-//! of a key, and [`change`] what watchers receive. A [`frontier`] names a set of entries; a
+//! of a key, [`heads_row`] its bytes, [`merkle`] a hash of all of them, and [`change`] what watchers
+//! receive. A [`frontier`] names a set of entries; a
 //! [`cursor`] and an [`ack`] are frontiers with a purpose; [`acked`] joins acks, and an [`announce`]
 //! asks others to sync. [`fork`] detects and closes forks,
 //! [`sync`] exchanges missing entries, and [`consumer`] tracks durable positions. [`asserted`]
@@ -34,9 +35,11 @@ pub mod entry;
 pub mod fork;
 pub mod frontier;
 pub mod heads;
+pub mod heads_row;
 pub mod hlc;
 pub mod intake;
 pub mod membership;
+pub mod merkle;
 pub mod pattern;
 
 pub mod peer;

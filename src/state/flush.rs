@@ -10,8 +10,10 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as
 
 use crate::{
     pace::Pace,
+    protocol::heads_row::{decode_heads, encode_heads},
     state::{
         StateError, row,
+        shared_tree::SharedTree,
         stored::encode_frontier,
         tables::{
             CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, LACKS, META_TABLE,
@@ -54,7 +56,8 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn start(db: Database) -> Self {
+    /// `tree` is of the views of this database.
+    pub(super) fn start(db: Database, tree: Arc<SharedTree>) -> Self {
         let (jobs, jobs_in) = mpsc::sync_channel::<Job>(2);
         let (results_out, results) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
@@ -66,6 +69,7 @@ impl Flusher {
                 };
                 let result = guarded(|| job.run(&db));
                 written = job.layer;
+                tree.note_flushed(&written.heads);
                 if results_out.send(result).is_err() {
                     break;
                 }
@@ -188,9 +192,9 @@ impl Write {
             let mut added = 0;
             for (key, value) in &self.layer.heads {
                 pace.step();
-                let body = row::encode_heads(value);
+                let body = encode_heads(value);
                 debug_assert_eq!(
-                    row::decode_heads(&body).as_ref(),
+                    decode_heads(&body).as_ref(),
                     Some(value),
                     "a row reads as what was written"
                 );

@@ -14,12 +14,14 @@ mod filter;
 mod flush;
 pub(crate) mod pages;
 pub mod row;
+mod shared_tree;
 mod state;
 mod stored;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod view;
+mod view_tree;
 
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;

@@ -12,7 +12,7 @@ use redb::Durability;
 
 use crate::{
     disk::{Disk, Open},
-    id::{Author, EntryId, Seq},
+    id::{Author, EntryId, Seq, StoreId},
     limits::STATE_CACHE_BYTES,
     protocol::{
         entry::{Op, VerifiedEntry, cause::CauseId},
@@ -25,6 +25,7 @@ use crate::{
         filter::KeyFilter,
         flush::Flusher,
         pages::Pages,
+        shared_tree::SharedTree,
         stored::read_stored,
         tables::{CAUSES_TABLE, EXPIRY_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
         view::{Flushed, Layer, guarded},
@@ -100,11 +101,15 @@ impl StateReader {
 }
 
 impl State {
-    /// Opens the state file, or makes an empty one when there is none.
+    /// Opens the state file of `store`, or makes an empty one when there is none.
     ///
     /// # Errors
     /// `Damaged`: remove the file with `discard` and build it again. `Io`.
-    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Stored), StateError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        store: StoreId,
+    ) -> Result<(Self, Stored), StateError> {
         let (file, new) = match disk.open(path, Open::Existing) {
             Ok(file) => (file, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -153,13 +158,14 @@ impl State {
             expired_through_ms: counts.expired_through_ms,
             counting: None,
             taken_back: imbl::OrdSet::new(),
+            tree: Arc::new(SharedTree::new(store)),
         };
         let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
         let state = Self {
             disk,
             path: path.to_owned(),
             pages,
-            flusher: Flusher::start(db),
+            flusher: Flusher::start(db, Arc::clone(&view.tree)),
             staged: view,
             shown,
             keys_flushed,

@@ -1,13 +1,13 @@
 //! The part of a state file that describes its rows: their frontier, their counts, and the notes.
 
-use redb::{ReadableDatabase as _, ReadableTable as _};
+use redb::{ReadableDatabase as _, ReadableTable as _, TableHandle as _};
 
 use crate::{
     id::{Author, EntryId},
     protocol::frontier::{Frontier, FrontierTip},
     state::{
         StateError, View, row,
-        tables::{FRONTIER, LACKS, META, META_TABLE, NOTES, NOTES_TABLE},
+        tables::{FRONTIER, HEADS_OF_EARLIER_BUILDS, LACKS, META, META_TABLE, NOTES, NOTES_TABLE},
     },
 };
 
@@ -24,6 +24,9 @@ pub struct Stored {
     pub notes: Vec<(Vec<u8>, Vec<u8>)>,
     /// True when no file existed and an empty one was made.
     pub created: bool,
+    /// True when an earlier build wrote the heads, in a format that is not read. Only the notes are
+    /// of use.
+    pub outdated: bool,
 }
 
 /// Counts that belong to the rows and are stored with their frontier; see `View` for their meaning.
@@ -40,7 +43,11 @@ pub(super) struct Counts {
 /// `Damaged` when a row fails its check, `Io`.
 pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), StateError> {
     let read = db.begin_read()?;
-    let mut stored = Stored::default();
+    let mut tables = read.list_tables()?;
+    let mut stored = Stored {
+        outdated: tables.any(|table| HEADS_OF_EARLIER_BUILDS.contains(&table.name())),
+        ..Stored::default()
+    };
     for row in read.open_table(NOTES_TABLE)?.iter()? {
         let (key, row) = row?;
         let body = row::unseal(NOTES, key.value(), row.value())

@@ -1,13 +1,18 @@
 //! The tables of the state file. A table's name carries the version of its rows; `row.rs` has their
 //! bytes.
+//!
+//! The tables of the heads, of what follows from them, and of their frontier have one version. So an
+//! earlier build finds no frontier in a later file, and reads the logs from the start.
 
 use redb::TableDefinition;
 
-pub(super) const HEADS: &str = "heads-v1";
-pub(super) const EXPIRY: &str = "expiry-v1";
+pub(super) const HEADS: &str = "heads-v2";
+pub(super) const EXPIRY: &str = "expiry-v2";
 pub(super) const NOTES: &str = "notes-v1";
 pub(super) const CAUSES: &str = "causes-v1";
-pub(super) const META: &str = "meta-v1";
+pub(super) const META: &str = "meta-v2";
+// Tables of heads that earlier builds wrote. A file that has one of them is built again.
+pub(super) const HEADS_OF_EARLIER_BUILDS: [&str; 1] = ["heads-v1"];
 pub(super) const HEADS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(HEADS);
 pub(super) const EXPIRY_TABLE: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new(EXPIRY);
 pub(super) const NOTES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(NOTES);

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use super::*;
 use crate::{
     disk::RealDisk,
+    id::StoreId,
     protocol::{
         entry::{
             VerifiedEntry,
@@ -13,6 +14,8 @@ use crate::{
         heads::{Before, Heads},
     },
 };
+
+const STORE: StoreId = StoreId([7; 16]);
 
 struct Place {
     _dir: tempfile::TempDir,
@@ -26,7 +29,7 @@ fn place() -> Place {
 }
 
 fn open(place: &Place) -> (State, Stored) {
-    State::open(Arc::new(RealDisk), &place.path).unwrap()
+    State::open(Arc::new(RealDisk), &place.path, STORE).unwrap()
 }
 
 fn first() -> VerifiedEntry {

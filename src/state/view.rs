@@ -22,10 +22,12 @@ use crate::{
         entry::{Entry, Op, cause::CauseId},
         frontier::Frontier,
         heads::Heads,
+        heads_row::decode_heads,
         membership::reserved::Counting,
     },
     state::{
         StateError, row,
+        shared_tree::SharedTree,
         tables::{CAUSES, HEADS},
     },
 };
@@ -55,6 +57,8 @@ pub struct View {
     pub counting: Option<Arc<Counting>>,
     /// Entries that their authors have taken back, of the applied entries and of others.
     pub taken_back: OrdSet<(Author, EntryId)>,
+    // Shared by all views of the file.
+    pub(super) tree: Arc<SharedTree>,
 }
 
 /// Rows that are in memory only.
@@ -306,10 +310,14 @@ impl View {
 
 fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
     row::unseal(HEADS, key, row)
-        .and_then(row::decode_heads)
-        .ok_or_else(|| StateError::Damaged {
-            what: format!("the row of key {} fails its check", key.escape_ascii()),
-        })
+        .and_then(decode_heads)
+        .ok_or_else(|| damaged_row(key))
+}
+
+pub(super) fn damaged_row(key: &[u8]) -> StateError {
+    StateError::Damaged {
+        what: format!("the row of key {} fails its check", key.escape_ascii()),
+    }
 }
 
 // Runs `work`, which reads or writes the file: redb panics on some kinds of damage.

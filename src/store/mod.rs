@@ -30,6 +30,7 @@ pub use read::{
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
+    root::{ProvenKey, StateRoot},
     scan::{List, Listed, Scan},
     verify::{Damage, DamagePlace, VerifyReport},
 };

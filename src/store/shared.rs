@@ -41,6 +41,8 @@ pub(super) struct Shared {
     // Node that has removed this one, as another member has proven; `members` does not show it yet.
     // Own writes are refused meanwhile.
     pub(super) turned_away: tokio::sync::watch::Sender<Option<Author>>,
+    // Held while a root or a proof is computed, so that callers that wait for one hold no thread.
+    pub(super) tree_turn: Arc<tokio::sync::Mutex<()>>,
     // The store's directory.
     pub(super) dir: PathBuf,
     // Where watches read files.

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use crate::cli::{
     bench::{
         consume, fanout, gossip, heal, hooks, memory, open, past, put, replay, report::Report,
-        scratch::Scratch, sync, watch,
+        root, scratch::Scratch, sync, watch,
     },
     exit::Failure,
     session::Context,
@@ -25,6 +25,7 @@ Examples:
   lattice bench open --entries 1000000
   lattice bench sync                        first sync of a million entries
   lattice bench past                        reads of the past
+  lattice bench root                        a hash of the whole state, and proofs of keys
   lattice bench gossip                      from a put to its event on another node
   lattice bench heal                        from the end of a fault until all are in step
   lattice bench consume                     a durable consumer, each change acknowledged
@@ -43,6 +44,7 @@ enum What {
     Open(open::Open),
     Replay(replay::Replay),
     Past(past::Past),
+    Root(root::Root),
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
@@ -60,6 +62,7 @@ impl Bench {
             What::Open(open) => ("open", open.setup()),
             What::Replay(replay) => ("replay", replay.setup()),
             What::Past(past) => ("past", past.setup()),
+            What::Root(root) => ("root", root.setup()),
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
@@ -76,6 +79,7 @@ impl Bench {
             What::Open(open) => open.run(&scratch, &mut report).await,
             What::Replay(replay) => replay.run(&scratch, &mut report).await,
             What::Past(past) => past.run(&scratch, &mut report).await,
+            What::Root(root) => root.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,

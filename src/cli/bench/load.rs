@@ -36,6 +36,11 @@ impl Keys {
             among,
         }
     }
+
+    /// Returns the new key `number` of caller number `caller`, from 0.
+    pub(super) fn key(caller: usize, number: u64) -> Bytes {
+        Bytes::from(format!("{PREFIX}{caller:04}/{number:010}"))
+    }
 }
 
 impl Iterator for Keys {
@@ -121,8 +126,8 @@ async fn call(
     Ok((keys, samples))
 }
 
-// Scatters consecutive numbers, with the finaliser of splitmix64.
-fn scatter(number: u64) -> u64 {
+/// Scatters consecutive numbers, with the finaliser of splitmix64.
+pub(super) fn scatter(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -19,6 +19,7 @@ mod past;
 mod put;
 mod replay;
 mod report;
+mod root;
 mod samples;
 mod scratch;
 mod setup;

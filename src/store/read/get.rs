@@ -12,8 +12,10 @@ use crate::{
             cause::{Cause, CauseId},
             check_key,
         },
+        heads_row::encode_heads,
+        merkle::{Levels, RowHash, StreamRoot},
     },
-    state::{View, row::encode_heads},
+    state::View,
     store::{Item, ReadError, Shared, Store, writer::command::Command},
 };
 
@@ -157,29 +159,34 @@ impl Store {
         .await
     }
 
-    /// Returns a hash over all keys and their heads. It is equal on two nodes exactly when their states
-    /// are equal, byte by byte. Reads the whole state.
+    /// Returns the root of the state, as [`Store::root`] does, but reads the whole state for it, and
+    /// returns it also while the state lacks entries. For tests: shows that the tree that is kept in
+    /// memory is that of the rows.
     ///
     /// # Errors
     /// `ReadError`.
+    ///
+    /// # Panics
+    /// With debug assertions, when the two roots differ.
     pub async fn state_hash(&self) -> Result<[u8; 32], ReadError> {
-        self.read(|_shared, view| {
-            let mut hasher = blake3::Hasher::new_derive_key("lattice 2026 state v1");
+        self.read(|shared, view| {
+            let mut root = StreamRoot::new(Levels::new(shared.id));
             let mut after: Option<Bytes> = None;
             loop {
                 let rows = view.scan(&[], after.as_deref(), SCAN_ROWS)?;
                 for (key, heads) in &rows {
-                    let row = encode_heads(heads);
-                    hasher.update(&(key.len() as u64).to_le_bytes()).update(key);
-                    hasher
-                        .update(&(row.len() as u64).to_le_bytes())
-                        .update(&row);
+                    root.push(key, &RowHash::of(&encode_heads(heads)));
                 }
                 match rows.last() {
                     Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
-                    _end => return Ok(*hasher.finalize().as_bytes()),
+                    _end => break,
                 }
             }
+            let root = root.finish();
+            if cfg!(debug_assertions) {
+                assert_eq!(view.root()?, root, "the tree is that of the rows");
+            }
+            Ok(root.0)
         })
         .await
     }

@@ -81,6 +81,7 @@ pub(in crate::store) fn open(
         anyone: membership.is_anyone(),
         pauses: tokio::sync::watch::Sender::new(0),
         turned_away: tokio::sync::watch::Sender::new(None),
+        tree_turn: Arc::default(),
         dir: config.dir.clone(),
         runtime,
     };
@@ -214,7 +215,7 @@ fn open_with_state(
     absent: &mut AbsentParents,
 ) -> Result<Result<Opened, String>, OpenError> {
     let path = config.dir.join("state.db");
-    let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path) {
+    let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path, config.id) {
         Ok(opened) => opened,
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
@@ -228,6 +229,9 @@ fn open_with_state(
         state.take_back(*author, *id);
     }
     absent.clone_from(&notes.absent);
+    if stored.outdated {
+        return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
+    }
     let mut intake = new_intake(config, notes.absent);
     let known: Vec<_> = notes.marks.into_values().collect();
     let (logs, mut found) = Logs::open(

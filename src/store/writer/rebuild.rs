@@ -61,7 +61,7 @@ impl Sources<'_> {
         self.intake.absent().forget_saved();
         // All logs are read again.
         *self.forks = Forks::default();
-        let (mut state, _empty) = State::open(Arc::clone(disk), &path)?;
+        let (mut state, _empty) = State::open(Arc::clone(disk), &path, self.config.id)?;
         self.check_tips(&[])?;
         state.fill();
         match self.replay(&mut state, &Frontier::default())? {

@@ -9,6 +9,7 @@ use lattice::{
     log::record::{Step, Walk},
     protocol::{
         heads::{Content, Head, Heads, Value},
+        heads_row::{decode_heads, encode_heads},
         hlc::Hlc,
     },
     state::row,
@@ -16,7 +17,7 @@ use lattice::{
 
 use super::{
     flip,
-    setup::{NOW_MS, STORE, author_a, key, put, signed},
+    setup::{NOW_MS, STORE, author_a, key, open, put, signed, soon, state_path, sums_path},
 };
 use crate::support::disk::{Image, MemDisk};
 
@@ -67,7 +68,7 @@ fn s19_log_record_v1_round_trip() {
 }
 
 #[test]
-fn s19_state_row_v1_is_read_v2_round_trip() {
+fn s19_state_row_v3_round_trip() {
     let head = |n: u8, content| Head {
         hlc: Hlc {
             wall_ms: NOW_MS + u64::from(n),
@@ -77,34 +78,109 @@ fn s19_state_row_v1_is_read_v2_round_trip() {
         id: EntryId([n + 100; 32]),
         seq: u64::from(n) << 40,
         content,
-        taken_back: false,
+        taken_back: n == 5,
     };
     let value = |value, expires_ms| Content::Value { value, expires_ms };
+    let in_log = |bytes: u32| Value::InLog {
+        bytes,
+        hash: *blake3::hash(&bytes.to_le_bytes()).as_bytes(),
+    };
     let heads = Heads::new(vec![
         head(1, Content::Tombstone),
         head(2, value(Value::Inline(Bytes::from("inline")), None)),
         head(3, value(Value::Inline(Bytes::new()), Some(NOW_MS * 2))),
-        head(4, value(Value::InLog { bytes: 70_000 }, Some(1))),
-        head(5, value(Value::InLog { bytes: 1025 }, None)),
+        head(4, value(in_log(70_000), Some(1))),
+        head(5, value(in_log(1025), None)),
     ]);
-    let sealed = row::seal("heads-v1", b"/golden", row::encode_heads(&heads));
-    let written = golden("state-row-v2.bin", &sealed);
+    let sealed = row::seal("heads-v2", b"/golden", encode_heads(&heads));
+    let written = golden("state-row-v3.bin", &sealed);
     assert_eq!(written, sealed, "the same heads are written differently");
-    // They differ in the check.
-    for bytes in [golden("state-row-v1.bin", &[]), written] {
-        let body = row::unseal("heads-v1", b"/golden", &bytes).unwrap();
-        assert_eq!(row::decode_heads(body).as_ref(), Some(&heads));
-        // The check covers table, key and every bit.
-        assert_eq!(row::unseal("heads-v2", b"/golden", &bytes), None);
-        assert_eq!(row::unseal("heads-v1", b"/golden2", &bytes), None);
-        for bit in 0..bytes.len() * 8 {
-            let mut bytes = bytes.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                row::unseal("heads-v1", b"/golden", &bytes),
-                None,
-                "bit {bit}"
-            );
-        }
+    let body = sealed_body(&written, "heads-v2");
+    assert_eq!(decode_heads(&body).as_ref(), Some(&heads));
+}
+
+/// The files of notes and consumers may have rows with the check of an earlier build.
+#[test]
+fn s19_checks_of_state_rows_v1_and_v2_are_read() {
+    for name in ["state-row-v1.bin", "state-row-v2.bin"] {
+        sealed_body(&golden(name, &[]), "heads-v1");
     }
+}
+
+const EARLIER_TABLES: [&str; 3] = ["heads-v1", "expiry-v1", "meta-v1"];
+
+// Gives `work` the state file of `image`, as redb opens it, and puts what becomes of it back.
+fn with_state_file<T>(image: &mut Image, work: impl FnOnce(&redb::Database) -> T) -> T {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    std::fs::write(&path, &image[&state_path()]).unwrap();
+    let db = redb::Database::open(&path).unwrap();
+    let answer = work(&db);
+    drop(db);
+    image.insert(state_path(), std::fs::read(&path).unwrap());
+    image.remove(&sums_path());
+    answer
+}
+
+/// A row of the first version has no hash of a big value, and is decoded as another one. So a node
+/// that is updated builds its state again, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn s19_state_file_of_an_earlier_version_is_built_again() {
+    let disk = MemDisk::default();
+    let store = open(&disk).await.unwrap();
+    let big = Bytes::from(vec![7; 5000]);
+    soon(store.put("/big", big.clone())).await.unwrap();
+    soon(store.put("/small", "value")).await.unwrap();
+    let hash = soon(store.state_hash()).await.unwrap();
+    soon(store.close()).await.unwrap();
+    let mut image = disk.image();
+    with_state_file(&mut image, |db| {
+        let write = db.begin_write().unwrap();
+        for name in EARLIER_TABLES {
+            let now = name.replace("v1", "v2");
+            type Any<'a> = redb::TableDefinition<'a, &'static [u8], &'static [u8]>;
+            write.rename_table(Any::new(&now), Any::new(name)).unwrap();
+        }
+        write.commit().unwrap();
+    });
+    for rebuilt in [true, false] {
+        let disk = MemDisk::new(&image);
+        let store = open(&disk).await.unwrap();
+        let recovered = store.status().await.recovered;
+        let said = recovered
+            .iter()
+            .any(|line| line.contains("an earlier version of Lattice wrote it"));
+        assert_eq!(said, rebuilt, "{recovered:?}");
+        assert_eq!(soon(store.state_hash()).await.unwrap(), hash);
+        let read = soon(store.get(b"/big")).await.unwrap().unwrap();
+        assert_eq!(read.value, big);
+        soon(store.close()).await.unwrap();
+        image = disk.image();
+        let tables = with_state_file(&mut image, |db| {
+            let read = redb::ReadableDatabase::begin_read(db).unwrap();
+            let tables = read.list_tables().unwrap();
+            tables
+                .map(|table| redb::TableHandle::name(&table).to_owned())
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(tables.len(), 5, "{tables:?}");
+        assert!(
+            !tables
+                .iter()
+                .any(|table| EARLIER_TABLES.contains(&table.as_str()))
+        );
+    }
+}
+
+// Returns the body of a row, and shows that its check covers table, key and every bit.
+fn sealed_body(row: &[u8], table: &str) -> Vec<u8> {
+    let body = row::unseal(table, b"/golden", row).unwrap();
+    assert_eq!(row::unseal("heads-v9", b"/golden", row), None);
+    assert_eq!(row::unseal(table, b"/golden2", row), None);
+    for bit in 0..row.len() * 8 {
+        let mut row = row.to_vec();
+        row[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(row::unseal(table, b"/golden", &row), None, "bit {bit}");
+    }
+    body.to_vec()
 }

@@ -434,3 +434,20 @@ async fn possibly_written_cause_is_refused() {
         soon(store.close()).await.unwrap();
     }
 }
+
+/// A root over rows that lack entries would look like another state.
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_root_is_refused_until_the_hole_is_mended() {
+    let (image, entries) = written().await;
+    let store = open(&MemDisk::new(&lacking(image, &[3]))).await.unwrap();
+    let refused = soon(store.root(b"")).await;
+    assert!(
+        matches!(refused, Err(ReadError::Damaged { .. })),
+        "{refused:?}"
+    );
+    assert!(soon(store.prove(b"/k/3")).await.is_err());
+    mend(&store, &entries).await;
+    let whole = whole(&entries).await;
+    let expected = soon(whole.root(b"")).await.unwrap();
+    assert_eq!(soon(store.root(b"")).await.unwrap(), expected);
+}

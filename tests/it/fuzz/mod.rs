@@ -20,3 +20,4 @@ mod members;
 mod messages;
 mod session;
 mod texts;
+mod trees;

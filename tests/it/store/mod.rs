@@ -5,3 +5,4 @@ mod list;
 mod meta;
 mod node;
 mod past;
+mod root;

@@ -1,0 +1,149 @@
+//! `bench root`: measures the hash tree over the rows of a store.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Args;
+use lattice::{
+    protocol::merkle::{Levels, verify},
+    store::Store,
+};
+
+use crate::cli::{
+    bench::{
+        error::failed,
+        load::{Keys, scatter, value},
+        open::fill,
+        report::{Goal, Report},
+        scratch::{self, Scratch},
+        setup::Setup,
+    },
+    exit::Failure,
+};
+
+/// Time to compute the root of a state, and time and size of proofs of its keys
+#[derive(Debug, Args)]
+pub(super) struct Root {
+    #[command(flatten)]
+    setup: Setup,
+    /// Keys in the store
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    keys: usize,
+    /// Proofs to make and to verify
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    proofs: u32,
+}
+
+impl Root {
+    pub(super) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Runs all cases on one store.
+    pub(super) async fn run(
+        self,
+        scratch: &Scratch,
+        report: &mut Report<'_>,
+    ) -> Result<(), Failure> {
+        let dir = scratch.new_path();
+        report.case(format!("{} keys", self.keys))?;
+        let node = scratch::open(&dir).await?;
+        let entries = self.keys.div_ceil(ENTRY_OPS);
+        fill(&node.root(), entries, ENTRY_OPS, self.setup.value).await?;
+        scratch::close(node).await?;
+        let node = scratch::open(&dir).await?;
+        let store = node.root();
+        let first = millis(root(&store).await?);
+        let mut at_rest = f64::MAX;
+        for _time in 0..AT_REST_TIMES {
+            at_rest = at_rest.min(millis(root(&store).await?));
+        }
+        if self.keys == 1_000_000 {
+            report.against(
+                "first root after a start",
+                first,
+                "ms",
+                Goal::AtMost(FIRST_MS),
+            )?;
+            report.against("root at rest", at_rest, "ms", Goal::AtMost(AT_REST_MS))?;
+        } else {
+            report.figure("first root after a start", first, "ms")?;
+            report.figure("root at rest", at_rest, "ms")?;
+        }
+        for changes in [1, 1000] {
+            let after = self.after_changes(&store, changes).await?;
+            report.figure(&format!("root after {changes} changes"), after, "ms")?;
+        }
+        self.prove(&store, report).await?;
+        scratch::close(node).await
+    }
+
+    // Returns the shortest time, in ms, that a root takes after `changes` new values of random keys.
+    async fn after_changes(&self, store: &Store, changes: usize) -> Result<f64, Failure> {
+        let mut keys = self.random_keys();
+        let mut shortest = f64::MAX;
+        for _time in 0..CHANGED_TIMES {
+            for key in keys.by_ref().take(changes) {
+                let put = store.put(key, value(self.setup.value)).await;
+                put.map_err(|error| failed("a put failed", &error))?;
+            }
+            shortest = shortest.min(millis(root(store).await?));
+        }
+        Ok(shortest)
+    }
+
+    async fn prove(&self, store: &Store, report: &mut Report<'_>) -> Result<(), Failure> {
+        let levels = Levels::new(store.id());
+        let (mut proving, mut verifying, mut bytes) = (Duration::ZERO, Duration::ZERO, 0);
+        for key in self.random_keys().take(self.proofs as usize) {
+            let start = Instant::now();
+            let proven = store.prove(&key).await;
+            let proven = proven.map_err(|error| failed("a key cannot be proven", &error))?;
+            proving += start.elapsed();
+            bytes += proven.proof.encode().len();
+            let start = Instant::now();
+            let (root, row) = (proven.state.root, proven.row.as_deref());
+            let verified = verify(&levels, &root, &key, row, &proven.proof);
+            verifying += start.elapsed();
+            verified.map_err(|error| failed("a proof is refused", &error))?;
+        }
+        let proofs = f64::from(self.proofs);
+        let verify_us = verifying.as_secs_f64() * 1e6 / proofs;
+        report.figure("make a proof", millis(proving) / proofs, "ms")?;
+        report.against("verify a proof", verify_us, "us", Goal::AtMost(VERIFY_US))?;
+        let goal = Goal::AtMost(PROOF_BYTES);
+        report.against("bytes of a proof", bytes as f64 / proofs, "B", goal)
+    }
+
+    // Random keys of those that `fill` has put.
+    fn random_keys(&self) -> impl Iterator<Item = Bytes> + use<> {
+        let keys = self.keys as u64;
+        (0..).map(move |nth| Keys::key(0, scatter(nth) % keys.max(1)))
+    }
+}
+
+// Returns how long a root takes.
+async fn root(store: &Store) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    let root = store.root(&[]).await;
+    root.map_err(|error| failed("there is no root", &error))?;
+    Ok(start.elapsed())
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Goal: time of the first root of a million keys, which reads all rows.
+const FIRST_MS: f64 = 1200.0;
+/// Goal: time of a root of a million keys when nothing has changed.
+const AT_REST_MS: f64 = 2.0;
+/// Goal: time to verify a proof.
+const VERIFY_US: f64 = 50.0;
+/// Goal: bytes of a proof.
+const PROOF_BYTES: f64 = 1024.0;
+/// Puts in each entry while the store is filled.
+const ENTRY_OPS: usize = 1000;
+/// Roots at rest, and roots after changes; the fastest counts.
+const AT_REST_TIMES: usize = 10;
+const CHANGED_TIMES: usize = 10;

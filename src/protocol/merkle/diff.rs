@@ -1,0 +1,288 @@
+//! Diff: finds the keys whose rows differ between the tree of this node and that of a peer.
+//!
+//! The peer is asked for the children of nodes that are not the same here, from the top down. Every
+//! answer must have the hash that the node above promised, and the shape that its keys imply; the
+//! leaves bind the keys. So a peer can only describe the tree of its root. Each node that is asked for
+//! leads to a difference, or stands before one. A peer whose root is that of an invented tree makes
+//! this node ask until `differences_max`, and learns nothing but keys that it named itself.
+
+use std::mem;
+
+use bytes::Bytes;
+
+use crate::protocol::merkle::{
+    Answer, Ask, Child, Children, FreshTree, Leaf, Levels, Rows, TreeHash, TreeRoot,
+    ask::{ANSWER_BYTES_MAX, ASK_NODES_MAX},
+    fold::Fold,
+    hash::TOP,
+};
+
+/// A comparison that goes on. The caller sends what [`Diff::ask`] returns to the peer, and gives the
+/// answer to [`Diff::take`], until there is nothing to ask.
+#[derive(Debug)]
+pub struct Diff {
+    levels: Levels,
+    // Nodes of the peer that have other rows here. The next one in key order is the last one. An
+    // answer adds its nodes above those of the levels above, so they take at most `ANSWER_BYTES_MAX`
+    // a level.
+    nodes: Vec<Node>,
+    found: Differences,
+    differences_max: usize,
+}
+
+/// The differences of two trees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// Keys with other rows, in key order.
+    pub keys: Vec<Difference>,
+    /// Ranges (first key, inclusive; end, exclusive; `None` for the end of the tree) in which the
+    /// rows differ, and of which a node is too large to be compared key by key.
+    pub ranges: Vec<(Bytes, Option<Bytes>)>,
+    /// True when there may be more differences than were asked for.
+    pub more: bool,
+}
+
+/// A key that does not have the same row on both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: Bytes,
+    /// Where it has a row.
+    pub side: Side,
+}
+
+/// The side that has a row of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// This node only.
+    Here,
+    /// The peer only.
+    There,
+    /// Both have one; the rows differ.
+    Both,
+}
+
+/// Why a comparison ends without a result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DiffError<E> {
+    /// The peer does not describe a tree of the root that it gave.
+    #[error("the peer's answer does not fit its root: {what}")]
+    Dishonest {
+        /// The fault, for people.
+        what: &'static str,
+    },
+    /// The rows of this node cannot be read.
+    #[error("the rows of this node cannot be read")]
+    Rows(E),
+}
+
+#[derive(Debug)]
+struct Node {
+    level: u8,
+    key: Bytes,
+    // Exclusive; `None` for the end of the tree.
+    end: Option<Bytes>,
+    expected: Expected,
+}
+
+#[derive(Debug)]
+enum Expected {
+    Root(TreeRoot),
+    Hash(TreeHash),
+}
+
+impl Diff {
+    /// Begins to compare the tree `here` with that of a peer that has the root `there`, for at most
+    /// `differences_max` differences. There is nothing to ask where the roots are equal.
+    pub fn new<R: Rows>(here: &FreshTree<'_, R>, there: TreeRoot, differences_max: usize) -> Self {
+        let top = Node {
+            level: TOP,
+            key: Bytes::new(),
+            end: None,
+            expected: Expected::Root(there),
+        };
+        Self {
+            levels: here.levels().clone(),
+            nodes: (here.root() != there).then_some(top).into_iter().collect(),
+            found: Differences::default(),
+            differences_max,
+        }
+    }
+
+    /// Returns the next question; `None` at the end.
+    pub fn ask(&self) -> Option<Ask> {
+        let level = self.nodes.last()?.level;
+        let next = self.nodes.iter().rev().take(ASK_NODES_MAX);
+        let keys = next.take_while(|node| node.level == level);
+        Some(Ask {
+            level,
+            keys: keys.map(|node| node.key.clone()).collect(),
+        })
+    }
+
+    /// Takes the answer to the last question. `here` is the tree of this node; every call gets the
+    /// tree of the same rows.
+    ///
+    /// # Errors
+    /// The peer is dishonest, or the rows of this node cannot be read: the comparison is of no use
+    /// any more.
+    pub fn take<R: Rows>(
+        &mut self,
+        here: &FreshTree<'_, R>,
+        answer: Answer,
+    ) -> Result<(), DiffError<R::Error>> {
+        let asked = self.ask().map_or(0, |ask| ask.keys.len());
+        let Answer(answers) = answer;
+        if answers.is_empty() || answers.len() > asked {
+            return Err(dishonest("it has no answer, or more than were asked for"));
+        }
+        let bytes = answers.iter().map(Children::bytes);
+        if bytes.fold(0, usize::saturating_add) > ANSWER_BYTES_MAX {
+            return Err(dishonest("it is too long"));
+        }
+        let left = self.nodes.len().saturating_sub(answers.len());
+        let answered = self.nodes.split_off(left);
+        // The answered nodes in reverse key order, as they were in the list: the children of the
+        // first node come last.
+        for (node, children) in answered.iter().zip(answers.into_iter().rev()) {
+            self.check(node, &children)?;
+            match children {
+                Children::Nodes { level, nodes } => self.descend(here, node, level, &nodes)?,
+                Children::Leaves(leaves) => self.compare(here, node, &leaves)?,
+                Children::TooMany | Children::NoNode => {
+                    self.found.ranges.push((node.key.clone(), node.end.clone()));
+                }
+            }
+        }
+        if self.is_full() && !self.nodes.is_empty() {
+            self.nodes.clear();
+            self.found.more = true;
+        }
+        Ok(())
+    }
+
+    /// Returns the differences, once there is nothing more to ask.
+    pub fn finish(mut self) -> Differences {
+        let mut found = mem::take(&mut self.found);
+        found.more |= !self.nodes.is_empty();
+        found.keys.sort_by(|a, b| a.key.cmp(&b.key));
+        found.ranges.sort();
+        found
+    }
+
+    // Checks that a node of the hash that is expected has these children.
+    fn check<E>(&self, node: &Node, children: &Children) -> Result<(), DiffError<E>> {
+        let leaf = |leaf: &Leaf| (leaf.key.clone(), TreeHash::leaf(&leaf.key, &leaf.row));
+        let (level, children): (u8, Vec<(Bytes, TreeHash)>) = match children {
+            Children::Nodes { level: 0, .. } => return Err(dishonest("a node has the level 0")),
+            Children::Nodes { level, nodes } => {
+                let nodes = nodes.iter().map(|child| (child.key.clone(), child.hash));
+                (*level, nodes.collect())
+            }
+            Children::Leaves(leaves) => (0, leaves.iter().map(leaf).collect()),
+            Children::TooMany => return Ok(()),
+            Children::NoNode => return Err(dishonest("it has no node that it announced")),
+        };
+        if level >= node.level {
+            return Err(dishonest("children are not below their node"));
+        }
+        if children.is_empty() {
+            return Err(dishonest("a node has no children"));
+        }
+        let mut fold = Fold::new(level, node.level);
+        let mut before: Option<Bytes> = None;
+        for (key, hash) in children {
+            let fits = match &before {
+                None => key == node.key,
+                Some(before) => *before < key && self.levels.of(&key) == level,
+            };
+            if !fits || node.end.as_ref().is_some_and(|end| *end <= key) {
+                return Err(dishonest("children are not those that their keys imply"));
+            }
+            fold.push(if before.is_none() { TOP } else { level }, hash);
+            before = Some(key);
+        }
+        let hash = fold.finish();
+        let is_expected = match &node.expected {
+            Expected::Root(root) => self.levels.root(&hash, &[]) == *root,
+            Expected::Hash(expected) => hash == *expected,
+        };
+        if is_expected {
+            Ok(())
+        } else {
+            Err(dishonest("children do not have the hash of their node"))
+        }
+    }
+
+    // Notes the children that are not the same here, so that they are asked for.
+    fn descend<R: Rows>(
+        &mut self,
+        here: &FreshTree<'_, R>,
+        node: &Node,
+        level: u8,
+        children: &[Child],
+    ) -> Result<(), DiffError<R::Error>> {
+        let ends = children.iter().skip(1).map(|next| Some(&next.key));
+        let ends = ends.chain([node.end.as_ref()]);
+        let both: Vec<_> = children.iter().zip(ends).collect();
+        for (child, end) in both.into_iter().rev() {
+            let own = here.node(level, &child.key, end.map(Bytes::as_ref));
+            if own.map_err(DiffError::Rows)? != Some(child.hash) {
+                self.nodes.push(Node {
+                    level,
+                    key: child.key.clone(),
+                    end: end.cloned(),
+                    expected: Expected::Hash(child.hash),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    // Notes the leaves that are not the same here.
+    fn compare<R: Rows>(
+        &mut self,
+        here: &FreshTree<'_, R>,
+        node: &Node,
+        leaves: &[Leaf],
+    ) -> Result<(), DiffError<R::Error>> {
+        let mut there = leaves.iter().peekable();
+        let end = node.end.as_deref();
+        let visited = here.each(0, &node.key, end, &mut |key, _level, hash| {
+            while let Some(leaf) = there.next_if(|leaf| leaf.key < key) {
+                self.note(&leaf.key, Side::There);
+            }
+            match there.next_if(|leaf| leaf.key == key) {
+                Some(leaf) if TreeHash::leaf(key, &leaf.row) == hash => {}
+                Some(_other) => self.note(key, Side::Both),
+                None => self.note(key, Side::Here),
+            }
+            !self.found.more
+        });
+        visited.map_err(DiffError::Rows)?;
+        for leaf in there {
+            self.note(&leaf.key, Side::There);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, key: &[u8], side: Side) {
+        if self.is_full() {
+            self.found.more = true;
+            return;
+        }
+        self.found.keys.push(Difference {
+            key: Bytes::copy_from_slice(key),
+            side,
+        });
+    }
+
+    fn is_full(&self) -> bool {
+        let found = self.found.keys.len();
+        found.saturating_add(self.found.ranges.len()) >= self.differences_max
+    }
+}
+
+fn dishonest<E>(what: &'static str) -> DiffError<E> {
+    DiffError::Dishonest { what }
+}

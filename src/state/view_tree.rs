@@ -1,0 +1,357 @@
+//! The hash tree over the heads of a view: its root, proofs, and the rows that it is made of.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use bytes::Bytes;
+
+use crate::{
+    pace::Pace,
+    protocol::{
+        heads::Heads,
+        heads_row::encode_heads,
+        merkle::{FreshTree, RowHash, RowProof, Rows, Tree, TreeRoot},
+    },
+    state::{
+        StateError, row,
+        shared_tree::Cached,
+        tables::HEADS,
+        view::{View, damaged_row, guarded},
+    },
+};
+
+impl View {
+    /// Calls `work` with the tree of this view. Waits while the tree of another view is read.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`, and the errors of `work`.
+    pub fn with_tree<T>(
+        &self,
+        work: impl FnOnce(&FreshTree<'_, Self>) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        self.tree.with(|cached| self.with_cached(cached, work))
+    }
+
+    fn with_cached<T>(
+        &self,
+        cached: &mut Cached,
+        work: impl FnOnce(&FreshTree<'_, Self>) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let mut of_old_view;
+        let tree = if cached.version.is_some_and(|version| version > self.version) {
+            // The tree has read later rows.
+            of_old_view = Tree::new(self.tree.levels.clone());
+            &mut of_old_view
+        } else {
+            if cached.version != Some(self.version) {
+                cached.touch(&self.flushing.heads);
+                cached.touch(&self.recent.heads);
+            }
+            cached.version = Some(self.version);
+            &mut cached.tree
+        };
+        let fresh = tree.refresh(self)?;
+        if fresh.row_count() != self.keys {
+            let (found, counted) = (fresh.row_count(), self.keys);
+            return Err(StateError::Damaged {
+                what: format!("{found} rows were read, {counted} were counted"),
+            });
+        }
+        work(&fresh)
+    }
+
+    /// Returns the root of all rows.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn root(&self) -> Result<TreeRoot, StateError> {
+        self.with_tree(|tree| Ok(tree.root()))
+    }
+
+    /// Returns the root, the row of `key` (`None` without heads), and the proof of it.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn prove(&self, key: &[u8]) -> Result<(TreeRoot, Option<Vec<u8>>, RowProof), StateError> {
+        let heads = self.heads(key)?;
+        let row = heads.winner().map(|_| encode_heads(&heads));
+        self.with_tree(|tree| Ok((tree.root(), row, tree.prove(key)?)))
+    }
+}
+
+impl Rows for View {
+    type Error = StateError;
+
+    fn rows(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        row: &mut dyn FnMut(&[u8], &RowHash) -> bool,
+    ) -> Result<(), StateError> {
+        let end = to.map_or(Bound::Unbounded, |to| Bound::Excluded(to.max(from)));
+        let range = (Bound::Included(from), end);
+        // Rows in memory, which replace those in the file.
+        let mut newer: BTreeMap<&Bytes, &Heads> = BTreeMap::new();
+        newer.extend(self.flushing.heads.range::<_, [u8]>(range));
+        newer.extend(self.recent.heads.range::<_, [u8]>(range));
+        let mut newer = newer.into_iter().peekable();
+        let hash = |heads: &Heads| RowHash::of(&encode_heads(heads));
+        let mut pace = Pace::start();
+        guarded(|| {
+            if !self.flushed.empty {
+                for stored in self.flushed.heads.range::<&[u8]>(range)? {
+                    pace.step();
+                    let (key, stored) = stored?;
+                    let key = key.value();
+                    let mut is_replaced = false;
+                    while let Some((newer, heads)) = newer.next_if(|(newer, _)| *newer <= key) {
+                        is_replaced = newer == key;
+                        if !row(newer, &hash(heads)) {
+                            return Ok(());
+                        }
+                    }
+                    if is_replaced {
+                        continue;
+                    }
+                    let body = row::unseal(HEADS, key, stored.value());
+                    let body = body.ok_or_else(|| damaged_row(key))?;
+                    if !row(key, &RowHash::of(body)) {
+                        return Ok(());
+                    }
+                }
+            }
+            for (key, heads) in newer {
+                pace.step();
+                if !row(key, &hash(heads)) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
+
+    use super::*;
+    use crate::{
+        disk::RealDisk,
+        id::StoreId,
+        protocol::{
+            entry::{Header, Op, VerifiedEntry, sign, tests::AUTHOR_A},
+            hlc::Hlc,
+            merkle::{Levels, StreamRoot, verify},
+        },
+        state::State,
+        support::{
+            mutator::soaked,
+            random::{Random, for_each_seed},
+        },
+    };
+
+    const STORE: StoreId = StoreId([5; 16]);
+    const KEYS: usize = 2000;
+
+    // The root of a view by reading all of its rows, as readers get them.
+    fn scanned(view: &View) -> TreeRoot {
+        let mut root = StreamRoot::new(Levels::new(STORE));
+        for (key, heads) in view.scan(&[], None, usize::MAX).unwrap() {
+            root.push(&key, &RowHash::of(&encode_heads(&heads)));
+        }
+        root.finish()
+    }
+
+    fn key(number: usize) -> Bytes {
+        format!("/key/{number:04}").into()
+    }
+
+    struct Writer {
+        last: Option<VerifiedEntry>,
+    }
+
+    impl Writer {
+        // The next entry: puts and deletes of some keys, values in the log among them.
+        fn next(&self, random: &mut Random) -> VerifiedEntry {
+            let last = self.last.as_ref();
+            let seq = last.map_or(1, |last| last.header.seq + 1);
+            let header = Header {
+                store: STORE,
+                seq,
+                prev: last.map(|last| last.id),
+                hlc: Hlc::new(seq, 0).unwrap(),
+                atomic: false,
+                cause: None,
+                parents: Vec::new(),
+            };
+            let keys: BTreeSet<_> = (0..=random.below(60)).map(|_| random.below(KEYS)).collect();
+            let op = |number| match random.below(8) {
+                0 => Op::Delete { key: key(number) },
+                1 => Op::Put {
+                    key: key(number),
+                    value: vec![7; 1025 + random.below(3)].into(),
+                    expires_ms: None,
+                },
+                _small => Op::Put {
+                    key: key(number),
+                    value: random.bytes(20).into(),
+                    expires_ms: None,
+                },
+            };
+            let ops = keys.into_iter().map(op).collect();
+            let signer = ed25519_dalek::SigningKey::from_bytes(&AUTHOR_A);
+            sign(&signer, header, ops).unwrap()
+        }
+    }
+
+    fn open(dir: &tempfile::TempDir) -> State {
+        let path = dir.path().join("state.db");
+        State::open(Arc::new(RealDisk), &path, STORE).unwrap().0
+    }
+
+    #[test]
+    fn root_of_each_view_is_that_of_its_rows() {
+        for_each_seed(1..=soaked(8), |random| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut state = open(&dir);
+            let mut writer = Writer { last: None };
+            let mut kept = Vec::new();
+            for _ in 0..100 {
+                match random.below(10) {
+                    0..5 => {
+                        let entry = writer.next(random);
+                        state.stage(&entry).unwrap();
+                        if random.once_in(5) {
+                            state.forget();
+                        } else {
+                            state.show();
+                            writer.last = Some(entry);
+                        }
+                    }
+                    5 if !state.is_flushing() => state.flush(Vec::new()),
+                    6 => drop(state.finish_flush(random.once_in(2)).unwrap()),
+                    7 => kept.push(state.reader().view()),
+                    8 if !kept.is_empty() => {
+                        let view = kept.swap_remove(random.below(kept.len()));
+                        assert_eq!(view.root().unwrap(), scanned(&view));
+                    }
+                    _root => {
+                        let view = state.reader().view();
+                        assert_eq!(view.root().unwrap(), scanned(&view));
+                    }
+                }
+            }
+            state.finish_flush(true).unwrap();
+            let view = state.reader().view();
+            let root = view.root().unwrap();
+            assert_eq!(root, scanned(&view));
+            state.flush(Vec::new());
+            state.finish_flush(true).unwrap();
+            assert_eq!(state.reader().view().root().unwrap(), root);
+            drop((view, kept));
+            state.close().unwrap();
+            let state = open(&dir);
+            assert_eq!(state.reader().view().root().unwrap(), root, "opened again");
+        });
+    }
+
+    #[test]
+    fn proofs_of_a_view_hold_for_its_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, mut writer) = (open(&dir), Writer { last: None });
+        let mut random = Random::new(1);
+        for number in 0..60 {
+            let entry = writer.next(&mut random);
+            state.stage(&entry).unwrap();
+            state.show();
+            writer.last = Some(entry);
+            if number == 40 {
+                state.flush(Vec::new());
+                state.finish_flush(true).unwrap();
+            }
+        }
+        let view = state.reader().view();
+        let (mut there, levels) = (0, Levels::new(STORE));
+        for number in (0..KEYS).step_by(7) {
+            let key = key(number);
+            let (root, row, proof) = view.prove(&key).unwrap();
+            assert_eq!(root, scanned(&view));
+            assert_eq!(row.is_some(), view.heads(&key).unwrap().winner().is_some());
+            there += usize::from(row.is_some());
+            verify(&levels, &root, &key, row.as_deref(), &proof).unwrap();
+        }
+        assert!(
+            (50..KEYS / 7 - 50).contains(&there),
+            "{there} keys are there"
+        );
+    }
+
+    /// The flusher does not wait for a reader of the tree, and its rows are noted all the same.
+    #[test]
+    fn flush_while_a_tree_is_read_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, mut writer) = (open(&dir), Writer { last: None });
+        let mut random = Random::new(1);
+        for _ in 0..10 {
+            let view = state.reader().view();
+            view.root().unwrap();
+            view.with_tree(|_tree| {
+                let entry = writer.next(&mut random);
+                state.stage(&entry)?;
+                state.show();
+                writer.last = Some(entry);
+                state.flush(Vec::new());
+                state.finish_flush(true)
+            })
+            .unwrap();
+            let view = state.reader().view();
+            assert_eq!(view.root().unwrap(), scanned(&view));
+        }
+    }
+
+    #[test]
+    fn roots_and_flushes_go_on_beside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, mut writer) = (open(&dir), Writer { last: None });
+        let mut random = Random::new(1);
+        let (reader, done) = (state.reader().clone(), AtomicBool::new(false));
+        let roots = thread::scope(|scope| {
+            let readers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let mut roots = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let view = reader.view();
+                        assert_eq!(view.root().unwrap(), scanned(&view));
+                        roots += 1;
+                    }
+                    roots
+                })
+            });
+            for number in 0..200 {
+                let entry = writer.next(&mut random);
+                state.stage(&entry).unwrap();
+                state.show();
+                writer.last = Some(entry);
+                if number % 3 == 0 {
+                    state.finish_flush(false).unwrap();
+                }
+                if !state.is_flushing() {
+                    state.flush(Vec::new());
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            readers.map(|reader| reader.join().unwrap())
+        });
+        assert!(roots.iter().all(|roots| *roots > 0), "{roots:?}");
+        state.finish_flush(true).unwrap();
+        let view = state.reader().view();
+        assert_eq!(view.root().unwrap(), scanned(&view));
+    }
+}
