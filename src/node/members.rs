@@ -195,8 +195,7 @@ impl Node {
 
     /// Removes once more each node that has left, or that was removed before a store was here, and lowers
     /// again each that was lowered to reader before, if this node is an admin that outranks it: see
-    /// [`Members::departures`]. Durable on return. Does nothing
-    /// when there is nothing to add.
+    /// [`Members::departures`]. Durable on return. Does nothing when there is nothing to add.
     ///
     /// # Errors
     /// `TooManyTips`, `Write`.
