@@ -183,6 +183,8 @@ impl Work {
                 record.ops = usize::try_from(written.op_count).ok();
                 written.entry
             }
+            // No entry names the cause: after a crash before the acknowledgement, the hook runs again,
+            // as after a crash before its answer.
             Ok(None) => {
                 record.what = "the keys that the answer deletes have no value".to_owned();
                 return Ok(());

@@ -308,11 +308,13 @@ impl Report {
                     lines,
                 })?;
             } else {
-                out.line(&format!("author {author}: {lines} lines, store {store}"))?;
+                let noun = if lines == 1 { "line" } else { "lines" };
+                out.line(&format!("author {author}: {lines} {noun}, store {store}"))?;
             }
         }
         if self.missing > 0 && !out.json {
-            out.line(&format!("{} lines without a proof", self.missing))?;
+            let noun = if self.missing == 1 { "line" } else { "lines" };
+            out.line(&format!("{} {noun} without a proof", self.missing))?;
         }
         if out.json {
             out.object(&Checked {

@@ -103,6 +103,12 @@ fn roles_names_and_stores_change() {
     let refused = b.run(&["put", "/x", "1"]);
     assert_eq!(refused.code, 4, "{refused}");
     assert!(refused.stderr.contains("lattice peer role"), "{refused}");
+    // Nothing that it writes counts, so it cannot leave by itself: the error says what can be done.
+    let refused = b.run(&["leave", "--yes"]);
+    assert_eq!(refused.code, 4, "{refused}");
+    for way_out in ["lattice peer remove ", "lattice init --new-identity"] {
+        assert!(refused.stderr.contains(way_out), "{refused}");
+    }
     let b_node = b.up();
     a.run(&["peer", "role", "cellar", "writer"]).ok();
     a.run(&["peer", "rename", "cellar", "pantry"]).ok();

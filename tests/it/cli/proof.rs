@@ -232,7 +232,7 @@ fn unsigned_change_is_reported() {
     // Nobody signs that a time has passed: the line is not false.
     assert_eq!(counts(&lines.raw, &[]), (1, 0));
     insta::assert_snapshot!(verify(&lines.raw, &[]), @r#"
-    author [id]: 1 lines, store [uuid]
+    author [id]: 1 line, store [uuid]
     not signed by anybody, only seen by a node: 1 caught_up, 1 expire
     exit 0
     "#);
