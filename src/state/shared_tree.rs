@@ -102,9 +102,9 @@ impl Cached {
             return;
         }
         let mut pace = Pace::start();
-        for key in rows.keys() {
+        self.tree.touch_each(rows.keys().map(|key| {
             pace.step();
-            self.tree.touch(key);
-        }
+            key.as_ref()
+        }));
     }
 }

@@ -99,10 +99,11 @@ fn refreshed_tree_is_that_of_its_rows() {
             if random.once_in(4) {
                 // Runs of keys disappear together with the first keys of blocks.
                 let from = random.below(pool.len());
-                for key in &pool[from..(from + 40).min(pool.len())] {
+                let run = &pool[from..(from + 40).min(pool.len())];
+                for key in run {
                     map.rows.remove(key);
-                    tree.touch(key);
                 }
+                tree.touch_each(run.iter().map(Vec::as_slice));
             }
             assert_eq!(root_of(&mut tree, &map), map.stream_root());
         }
