@@ -42,7 +42,8 @@ fn roots_are_those_of_the_definition() {
     });
 }
 
-/// If a root changes here, the trees of two versions differ: that needs a new version of the hashes.
+/// If a root changes here, the trees of two versions differ: that needs a new version of the
+/// hashes.
 #[test]
 fn roots_stay_as_they_are() {
     let root = |keys: &[&str]| Map::of(keys.iter().copied()).stream_root().to_string();
