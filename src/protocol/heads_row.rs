@@ -6,8 +6,8 @@
 //!         (1 tombstone, 2 expires, 4 value in log, 8 taken back)
 //!         [expires_ms u64] [value length u32, then the value, or its hash if it is in the log]
 //! ```
-//! Numbers are little-endian. A value above `VALUE_INLINE_BYTES_MAX` is in the log only; the row has
-//! its BLAKE3 hash, so that the hash of a row speaks of every value of its key.
+//! Numbers are little-endian. A value above `VALUE_INLINE_BYTES_MAX` is in the log only; the row
+//! has its BLAKE3 hash, so that the hash of a row speaks of every value of its key.
 //!
 //! Equal heads have equal bytes on every node, and only the bytes that [`encode_heads`] makes are
 //! decoded. So two rows are equal exactly when their heads are.

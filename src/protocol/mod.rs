@@ -6,13 +6,12 @@
 //! An [`entry`] is the signed unit of a log, stamped by a hybrid logical clock ([`hlc`]). [`run`]
 //! decides which signatures must be checked, [`intake`] what becomes of an entry, [`chain`] where
 //! in its author's log it belongs, and [`membership`] whether it counts. [`heads`] gives the value
-//! of a key, [`heads_row`] its bytes, [`merkle`] a hash of all of them, and [`change`] what watchers
-//! receive. A [`frontier`] names a set of entries; a
-//! [`cursor`] and an [`ack`] are frontiers with a purpose; [`acked`] joins acks, and an [`announce`]
-//! asks others to sync. [`fork`] detects and closes forks,
-//! [`sync`] exchanges missing entries, and [`consumer`] tracks durable positions. [`asserted`]
-//! checks what others assert that an entry did; [`pattern`] selects keys. [`shared_stores`] decides
-//! which stores of others are opened.
+//! of a key, [`heads_row`] its bytes, [`merkle`] a hash of all of them, and [`change`] what
+//! watchers receive. A [`frontier`] names a set of entries; a [`cursor`] and an [`ack`] are
+//! frontiers with a purpose; [`acked`] joins acks, and an [`announce`] asks others to sync.
+//! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
+//! durable positions. [`asserted`] checks what others assert that an entry did; [`pattern`] selects
+//! keys. [`shared_stores`] decides which stores of others are opened.
 
 #![cfg_attr(
     not(test),

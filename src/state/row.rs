@@ -13,8 +13,8 @@
 //! meta row    "lacks", while entries that the frontier leads back to are missing
 //! ```
 //! Numbers are little-endian. The check finds damage; it does not protect against a writer of the
-//! file. Rows of earlier builds are also read: their check is 8 bytes of BLAKE3 of table, key length
-//! u64, key and body.
+//! file. Rows of earlier builds are also read: their check is 8 bytes of BLAKE3 of table, key
+//! length u64, key and body.
 
 use bytes::{Buf as _, BufMut as _};
 use twox_hash::XxHash3_64;

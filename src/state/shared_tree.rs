@@ -1,8 +1,9 @@
-//! The hash tree over the heads of the views of one state file, shared by the views and the flusher.
+//! The hash tree over the heads of the views of one state file, shared by the views and the
+//! flusher.
 //!
-//! A put costs the tree nothing. The flusher notes the rows that it has written, and a view adds those
-//! that it has in memory. So a root costs a reading of the blocks of rows that have changed since the
-//! last one. The tree is not stored. The first root after a start reads all rows.
+//! A put costs the tree nothing. The flusher notes the rows that it has written, and a view adds
+//! those that it has in memory. So a root costs a reading of the blocks of rows that have changed
+//! since the last one. The tree is not stored. The first root after a start reads all rows.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -20,8 +21,8 @@ use crate::{
 
 /// The tree of the views of one state file.
 //
-// Locks: `flushed` is taken alone, or under `cached`. `cached` is held while a tree is refreshed and
-// read, which may take a second; the flusher does not wait for it.
+// Locks: `flushed` is taken alone, or under `cached`. `cached` is held while a tree is refreshed
+// and read, which may take a second; the flusher does not wait for it.
 #[derive(Debug)]
 pub(super) struct SharedTree {
     pub(super) levels: Levels,
@@ -35,7 +36,8 @@ pub(super) struct SharedTree {
 #[derive(Debug)]
 pub(super) struct Cached {
     pub(super) tree: Tree,
-    /// Version of the newest view that the tree was refreshed for; `None` while it has read nothing.
+    /// Version of the newest view that the tree was refreshed for; `None` while it has read
+    /// nothing.
     pub(super) version: Option<u64>,
 }
 
@@ -102,9 +104,9 @@ impl Cached {
             return;
         }
         let mut pace = Pace::start();
-        for key in rows.keys() {
+        self.tree.touch_each(rows.keys().map(|key| {
             pace.step();
-            self.tree.touch(key);
-        }
+            key.as_ref()
+        }));
     }
 }

@@ -1,8 +1,8 @@
 //! The tables of the state file. A table's name carries the version of its rows; `row.rs` has their
 //! bytes.
 //!
-//! The tables of the heads, of what follows from them, and of their frontier have one version. So an
-//! earlier build finds no frontier in a later file, and reads the logs from the start.
+//! The tables of the heads, of what follows from them, and of their frontier have one version. So
+//! an earlier build finds no frontier in a later file, and reads the logs from the start.
 
 use redb::TableDefinition;
 

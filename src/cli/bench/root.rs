@@ -78,7 +78,8 @@ impl Root {
         scratch::close(node).await
     }
 
-    // Returns the shortest time, in ms, that a root takes after `changes` new values of random keys.
+    // Returns the shortest time, in ms, that a root takes after `changes` new values of random
+    // keys.
     async fn after_changes(&self, store: &Store, changes: usize) -> Result<f64, Failure> {
         let mut keys = self.random_keys();
         let mut shortest = f64::MAX;

@@ -69,8 +69,9 @@ impl Children {
 impl<R: Rows> FreshTree<'_, R> {
     /// Answers a question of a peer.
     ///
-    /// It takes as long as reading the rows of the nodes that are asked for: of a block each at most,
-    /// and of all blocks once. At most `ANSWER_BYTES_MAX` are kept, and twice that for a moment.
+    /// It takes as long as reading the rows of the nodes that are asked for: of a block each at
+    /// most, and of all blocks once. At most `ANSWER_BYTES_MAX` are kept, and twice that for a
+    /// moment.
     ///
     /// # Errors
     /// A block cannot be read.
@@ -141,6 +142,6 @@ fn child_bytes(key: &[u8]) -> usize {
 const CHILD_BYTES: usize = 64;
 /// Nodes that are asked for at a time: enough that few round trips find some hundred differences.
 pub const ASK_NODES_MAX: usize = 64;
-/// Bytes of an answer, about. A node has 16 children on average, and one in a thousand has 100: they
-/// fit with 2 KiB of key each. The children of a larger node are not compared one by one.
+/// Bytes of an answer, about. A node has 16 children on average, and one in a thousand has 100:
+/// they fit with 2 KiB of key each. The children of a larger node are not compared one by one.
 pub const ANSWER_BYTES_MAX: usize = 256 << 10;

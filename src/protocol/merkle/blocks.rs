@@ -84,7 +84,8 @@ impl Blocks {
         block.map(|(first, _)| first.clone()).unwrap_or_default()
     }
 
-    /// Returns the first key of the last block that begins before `key`; the empty key if none does.
+    /// Returns the first key of the last block that begins before `key`; the empty key if none
+    /// does.
     pub(super) fn last_before(&self, key: &[u8]) -> Bytes {
         let before = (Bound::Unbounded, Bound::Excluded(key));
         let block = self.by_key.range::<[u8], _>(before).next_back();
@@ -153,8 +154,8 @@ impl Blocks {
         }
     }
 
-    /// Removes the block that begins at `first`: the one before has its rows now. Returns where that
-    /// one begins.
+    /// Removes the block that begins at `first`: the one before has its rows now. Returns where
+    /// that one begins.
     pub(super) fn remove(&mut self, first: &Bytes) -> Bytes {
         assert!(!first.is_empty(), "the leftmost block stays");
         if self.by_key.remove(first).is_some() {
@@ -163,8 +164,8 @@ impl Blocks {
         self.first_of(first)
     }
 
-    /// Makes the blocks larger by one level, so that there are fewer. Returns where they begin; their
-    /// hashes are not known.
+    /// Makes the blocks larger by one level, so that there are fewer. Returns where they begin;
+    /// their hashes are not known.
     pub(super) fn coarsen(&mut self) -> Vec<Bytes> {
         assert!(self.base < LEVEL_MAX, "blocks of the highest level fit");
         self.base = self.base.saturating_add(1);

@@ -2,9 +2,9 @@
 //!
 //! The peer is asked for the children of nodes that are not the same here, from the top down. Every
 //! answer must have the hash that the node above promised, and the shape that its keys imply; the
-//! leaves bind the keys. So a peer can only describe the tree of its root. Each node that is asked for
-//! leads to a difference, or stands before one. A peer whose root is that of an invented tree makes
-//! this node ask until `differences_max`, and learns nothing but keys that it named itself.
+//! leaves bind the keys. So a peer can only describe the tree of its root. Each node that is asked
+//! for leads to a difference, or stands before one. A peer whose root is that of an invented tree
+//! makes this node ask until `differences_max`, and learns nothing but keys that it named itself.
 
 use std::mem;
 
@@ -17,14 +17,14 @@ use crate::protocol::merkle::{
     hash::TOP,
 };
 
-/// A comparison that goes on. The caller sends what [`Diff::ask`] returns to the peer, and gives the
-/// answer to [`Diff::take`], until there is nothing to ask.
+/// A comparison that goes on. The caller sends what [`Diff::ask`] returns to the peer, and gives
+/// the answer to [`Diff::take`], until there is nothing to ask.
 #[derive(Debug)]
 pub struct Diff {
     levels: Levels,
     // Nodes of the peer that have other rows here. The next one in key order is the last one. An
-    // answer adds its nodes above those of the levels above, so they take at most `ANSWER_BYTES_MAX`
-    // a level.
+    // answer adds its nodes above those of the levels above, so they take at most
+    // `ANSWER_BYTES_MAX` a level.
     nodes: Vec<Node>,
     found: Differences,
     differences_max: usize,

@@ -52,7 +52,8 @@ impl<P: Part> Fold<P> {
         }
     }
 
-    /// Adds the next descendant. `level` is that of its key: it begins a node of each level up to it.
+    /// Adds the next descendant. `level` is that of its key: it begins a node of each level up to
+    /// it.
     ///
     /// # Panics
     /// When it begins a second node of the top level.

@@ -72,7 +72,8 @@ impl<'a, R: Rows> FreshTree<'a, R> {
         self.prove_where(is_read, |key| before <= *key && is_up_to(key))
     }
 
-    // Returns a proof with the leaves that `is_shown` chooses, of the blocks that `is_read` chooses.
+    // Returns a proof with the leaves that `is_shown` chooses, of the blocks that `is_read`
+    // chooses.
     fn prove_where(
         &self,
         is_read: impl Fn(&Bytes) -> bool,
@@ -91,8 +92,8 @@ impl<'a, R: Rows> FreshTree<'a, R> {
         Ok(top.proof())
     }
 
-    /// Returns the root of the tree that has only the keys that begin with `prefix`. Reads the rows of
-    /// the two blocks in which the prefix begins and ends.
+    /// Returns the root of the tree that has only the keys that begin with `prefix`. Reads the rows
+    /// of the two blocks in which the prefix begins and ends.
     ///
     /// # Errors
     /// A block cannot be read.
@@ -182,9 +183,9 @@ impl<'a, R: Rows> FreshTree<'a, R> {
         &self.blocks.levels
     }
 
-    /// Returns the node of `level` from `from` (inclusive) to `to` (exclusive); `None` when the rows
-    /// there are not one node that begins at `from`. It may have rows from `to` on, if no block begins
-    /// there.
+    /// Returns the node of `level` from `from` (inclusive) to `to` (exclusive); `None` when the
+    /// rows there are not one node that begins at `from`. It may have rows from `to` on, if no
+    /// block begins there.
     pub(super) fn node(
         &self,
         level: u8,
@@ -247,9 +248,10 @@ impl<'a, R: Rows> FreshTree<'a, R> {
         Ok(is_there.then_some((end, below)))
     }
 
-    /// Gives `node` the nodes of level `at` that the rows from `from` to `to` make, in key order, with
-    /// their first keys and the levels of these, until it returns false. The first node may lack rows
-    /// before `from`. From the level of the blocks on, `from` and `to` are where blocks begin.
+    /// Gives `node` the nodes of level `at` that the rows from `from` to `to` make, in key order,
+    /// with their first keys and the levels of these, until it returns false. The first node may
+    /// lack rows before `from`. From the level of the blocks on, `from` and `to` are where blocks
+    /// begin.
     pub(super) fn each(
         &self,
         at: u8,

@@ -95,7 +95,8 @@ impl Levels {
         u8::try_from(digits).unwrap_or(LEVEL_MAX).min(LEVEL_MAX)
     }
 
-    /// Returns the root of the tree with the node `top`, of the rows whose keys begin with `prefix`.
+    /// Returns the root of the tree with the node `top`, of the rows whose keys begin with
+    /// `prefix`.
     pub(super) fn root(&self, top: &TreeHash, prefix: &[u8]) -> TreeRoot {
         let mut hasher = blake3::Hasher::new_keyed(ROOT);
         hasher.update(&self.store.0).update(&top.0).update(prefix);

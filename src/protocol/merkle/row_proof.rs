@@ -1,11 +1,11 @@
-//! Row proof: shows that a key has a row in the tree of a root, or that it has none; or all rows of a
-//! range of keys.
+//! Row proof: shows that a key has a row in the tree of a root, or that it has none; or all rows of
+//! a range of keys.
 //!
 //! A proof is the tree of a root in which all parts that do not matter are cut down to their hash.
 //! For a key with a row it shows one leaf, that of the key. For a key without one it shows the leaf
-//! before and the leaf after, with nothing between them; or the last leaf of the tree. For a range it
-//! shows the leaf before, all leaves of the range, and the leaf after. As the hashes bind the whole
-//! shape, neighbours in the proof are neighbours in the tree.
+//! before and the leaf after, with nothing between them; or the last leaf of the tree. For a range
+//! it shows the leaf before, all leaves of the range, and the leaf after. As the hashes bind the
+//! whole shape, neighbours in the proof are neighbours in the tree.
 //!
 //! ```text
 //! proof   version u8 (1), then a part
@@ -66,8 +66,8 @@ pub enum RowProofError {
     OtherRow,
 }
 
-/// Checks that under `root` the key `key` has the bytes `row`, as `heads_row` encodes them; or that it
-/// has no row, for `None`.
+/// Checks that under `root` the key `key` has the bytes `row`, as `heads_row` encodes them; or that
+/// it has no row, for `None`.
 ///
 /// # Errors
 /// The proof does not show that.
@@ -88,8 +88,8 @@ pub fn verify(
     }
 }
 
-/// Checks that under `root` the keys from `from` (inclusive) to `to` (exclusive; `None` for all that
-/// follow) have these rows, and that no other key there has one. `rows` are in key order.
+/// Checks that under `root` the keys from `from` (inclusive) to `to` (exclusive; `None` for all
+/// that follow) have these rows, and that no other key there has one. `rows` are in key order.
 ///
 /// # Errors
 /// The proof does not show that.
@@ -362,8 +362,8 @@ const NODE: u8 = 2;
 const LEAF: u8 = 3;
 // Fewest bytes of a part: of a hash.
 const PART_BYTES_MIN: usize = 33;
-/// Bytes of a proof. One of a single key has at most 8 KiB of keys and 4 KiB of hashes, in a tree of
-/// 2^40 rows; one of a range has 20,000 short keys. Decoded it takes up to 9 times as much. A longer
-/// proof is refused.
+/// Bytes of a proof. One of a single key has at most 8 KiB of keys and 4 KiB of hashes, in a tree
+/// of 2^40 rows; one of a range has 20,000 short keys. Decoded it takes up to 9 times as much. A
+/// longer proof is refused.
 pub const ROW_PROOF_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(ROW_PROOF_BYTES_MAX >= 3 * KEY_BYTES_MAX);

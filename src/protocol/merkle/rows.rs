@@ -7,8 +7,8 @@ pub trait Rows {
     /// Why rows cannot be read.
     type Error;
 
-    /// Gives `row` the rows from `from` (inclusive) to `to` (exclusive; `None` for all that follow),
-    /// in key order, until it returns false.
+    /// Gives `row` the rows from `from` (inclusive) to `to` (exclusive; `None` for all that
+    /// follow), in key order, until it returns false.
     ///
     /// # Errors
     /// Some rows cannot be read.

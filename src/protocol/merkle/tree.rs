@@ -37,9 +37,26 @@ impl Tree {
 
     /// Notes that the row of `key` has changed, was added or removed, or may have been.
     pub fn touch(&mut self, key: &[u8]) {
-        let first = self.blocks.first_of(key);
-        self.touched.insert(first);
-        self.root = None;
+        self.touch_each([key]);
+    }
+
+    /// Like `touch`, for several keys. Keys of one block that follow each other cost a comparison.
+    pub fn touch_each<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) {
+        // First key and end of the block that was touched last.
+        let mut block: Option<(Bytes, Option<Bytes>)> = None;
+        for key in keys {
+            let is_in = |(first, end): &(Bytes, Option<Bytes>)| {
+                *first <= *key && end.as_ref().is_none_or(|end| key < *end)
+            };
+            if block.as_ref().is_some_and(is_in) {
+                continue;
+            }
+            let first = self.blocks.first_of(key);
+            let end = self.blocks.next(&first).cloned();
+            self.touched.insert(first.clone());
+            self.root = None;
+            block = Some((first, end));
+        }
     }
 
     /// Returns whether no row was touched since the last refresh: the next one reads nothing.

@@ -35,8 +35,8 @@ pub struct ProvenKey {
 }
 
 impl Store {
-    /// Returns the root of the keys that begin with `prefix`; of all keys for an empty one. Equal on
-    /// two nodes exactly when these keys have the same heads on both.
+    /// Returns the root of the keys that begin with `prefix`; of all keys for an empty one. Equal
+    /// on two nodes exactly when these keys have the same heads on both.
     ///
     /// Reads the rows that have changed since the last root, and all rows for the first one after a
     /// start. Roots and proofs of a store are computed one after the other.
@@ -76,8 +76,8 @@ impl Store {
         .await
     }
 
-    // Calls `work` with the newest view, on a thread that may wait. If the state is damaged, rebuilds
-    // it once and calls `work` again.
+    // Calls `work` with the newest view, on a thread that may wait. If the state is damaged,
+    // rebuilds it once and calls `work` again.
     async fn look<T: Send + 'static>(
         &self,
         work: impl Fn(&View) -> Result<T, ReadError> + Send + Sync + 'static,

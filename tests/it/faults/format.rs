@@ -1,5 +1,5 @@
-//! Golden bytes of the files on disk. If a test fails here, the format has changed: that needs a
-//! new version, and the old one must still be read.
+//! Golden bytes of the files on disk, and of proofs. If a test fails here, the format has changed:
+//! that needs a new version, and the old one must still be read.
 
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ use lattice::{
         heads::{Content, Head, Heads, Value},
         heads_row::{decode_heads, encode_heads},
         hlc::Hlc,
+        merkle::{Levels, RowProof, Tree, TreeRoot, verify},
     },
     state::row,
 };
@@ -19,7 +20,10 @@ use super::{
     flip,
     setup::{NOW_MS, STORE, author_a, key, open, put, signed, soon, state_path, sums_path},
 };
-use crate::support::disk::{Image, MemDisk};
+use crate::support::{
+    disk::{Image, MemDisk},
+    rows::MemRows,
+};
 
 // Bytes as `tests/data` has them. `GOLDEN=new` writes a file that is missing.
 fn golden(name: &str, now: &[u8]) -> Vec<u8> {
@@ -105,6 +109,30 @@ fn s19_checks_of_state_rows_v1_and_v2_are_read() {
     for name in ["state-row-v1.bin", "state-row-v2.bin"] {
         sealed_body(&golden(name, &[]), "heads-v1");
     }
+}
+
+/// A proof that somebody keeps is checked years later, by its root.
+#[test]
+fn s19_row_proof_v1_round_trip() {
+    let row = |number: u32| number.to_string().into_bytes();
+    let rows = (0..5000).map(|number| (format!("/golden/{number:04}").into_bytes(), row(number)));
+    let rows = MemRows(rows.collect());
+    let levels = Levels::new(STORE);
+    let mut tree = Tree::new(levels.clone());
+    let Ok(fresh) = tree.refresh(&rows);
+    let Ok(one) = fresh.prove(b"/golden/2500");
+    let Ok(none) = fresh.prove(b"/golden/2500/none");
+    let bytes = [&fresh.root().0[..], &one.encode(), &none.encode()].concat();
+    let written = golden("row-proof-v1.bin", &bytes);
+    assert_eq!(written, bytes, "the same rows have another root or proof");
+    let (root, proofs) = written.split_first_chunk::<32>().unwrap();
+    let (one, none) = proofs.split_at(one.encode().len());
+    let verified = |key: &[u8], row: Option<&[u8]>, proof| {
+        let proof = RowProof::decode(proof).unwrap();
+        verify(&levels, &TreeRoot(*root), key, row, &proof)
+    };
+    assert_eq!(verified(b"/golden/2500", Some(b"2500"), one), Ok(()));
+    assert_eq!(verified(b"/golden/2500/none", None, none), Ok(()));
 }
 
 const EARLIER_TABLES: [&str; 3] = ["heads-v1", "expiry-v1", "meta-v1"];

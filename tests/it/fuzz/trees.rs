@@ -1,43 +1,20 @@
-//! What others say about the tree of a store: proofs of rows, and rows themselves.
-
-use std::{collections::BTreeMap, convert::Infallible};
+//! Proofs of rows, as others give them.
 
 use lattice::protocol::merkle::{
-    Levels, ROW_PROOF_BYTES_MAX, RowHash, RowProof, Rows, StreamRoot, Tree, verify,
+    Levels, ROW_PROOF_BYTES_MAX, RowHash, RowProof, StreamRoot, Tree, verify,
 };
 
 use crate::support::{
     model::STORE,
     mutator::{Corpus, fuzz},
+    rows::MemRows,
 };
-
-struct Map(BTreeMap<Vec<u8>, Vec<u8>>);
-
-impl Rows for Map {
-    type Error = Infallible;
-
-    fn rows(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        row: &mut dyn FnMut(&[u8], &RowHash) -> bool,
-    ) -> Result<(), Infallible> {
-        let from = self.0.range(from.to_vec()..);
-        let range = from.take_while(|(key, _)| to.is_none_or(|to| key.as_slice() < to));
-        for (key, bytes) in range {
-            if !row(key, &RowHash::of(bytes)) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A proof is refused, or shows what is true.
 #[test]
 fn r1_proof_of_a_row() {
     let rows = (0..500).map(|number| (format!("/{number:03}").into(), vec![7; number % 90]));
-    let map = Map(rows.collect());
+    let map = MemRows(rows.collect());
     let levels = Levels::new(STORE);
     let mut root = StreamRoot::new(levels.clone());
     for (key, row) in &map.0 {

@@ -6,6 +6,7 @@ pub mod files;
 pub mod model;
 pub mod mutator;
 pub mod random;
+pub mod rows;
 pub mod store;
 pub mod threads;
 pub mod watch;

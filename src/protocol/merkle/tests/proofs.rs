@@ -250,8 +250,8 @@ fn r1_mutated_proofs_forge_nothing() {
     assert!(true_ones < decoded, "most of them are refused");
 }
 
-/// A node of another level, a pair of nodes of two levels, or a leaf in the place of a node would let
-/// a forger show a part of the tree as the whole.
+/// A node of another level, a pair of nodes of two levels, or a leaf in the place of a node would
+/// let a forger show a part of the tree as the whole.
 #[test]
 fn r1_part_of_a_tree_is_not_a_tree() {
     let map = Map::of((0..300).map(|number| format!("/{number:03}")));

@@ -42,7 +42,8 @@ fn roots_are_those_of_the_definition() {
     });
 }
 
-/// If a root changes here, the trees of two versions differ: that needs a new version of the hashes.
+/// If a root changes here, the trees of two versions differ: that needs a new version of the
+/// hashes.
 #[test]
 fn roots_stay_as_they_are() {
     let root = |keys: &[&str]| Map::of(keys.iter().copied()).stream_root().to_string();
@@ -99,10 +100,11 @@ fn refreshed_tree_is_that_of_its_rows() {
             if random.once_in(4) {
                 // Runs of keys disappear together with the first keys of blocks.
                 let from = random.below(pool.len());
-                for key in &pool[from..(from + 40).min(pool.len())] {
+                let run = &pool[from..(from + 40).min(pool.len())];
+                for key in run {
                     map.rows.remove(key);
-                    tree.touch(key);
                 }
+                tree.touch_each(run.iter().map(Vec::as_slice));
             }
             assert_eq!(root_of(&mut tree, &map), map.stream_root());
         }
