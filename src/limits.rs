@@ -117,10 +117,11 @@ pub const PLACES_KEPT_MAX: usize = TIPS_MAX;
 /// dropped; the next watch that needs it reads it again.
 pub const SHARED_READ_BYTES_MAX: u64 = 4 << 20;
 /// Bytes by which a growing log is filled with zeros ahead of its end, so that an fdatasync writes
-/// data only and not the file's size. A shorter log grows by its own length, so that a branch of one
-/// entry takes no more room than that. A group that is longer grows the file by itself only: writing
-/// much data twice costs more than writing the size.
+/// data only and not the file's size. A shorter log grows by its own length. A longer group grows the
+/// file by itself only: writing much data twice costs more than writing the size.
 pub const LOG_GROW_BYTES: usize = 64 << 10;
+/// Bytes of a log's file after which the next one is begun.
+pub const SEGMENT_BYTES: u64 = 32 << 20;
 
 /// Files of logs that all stores of a node have open at a time, where the process may have four
 /// times as many descriptors. When full, the one that was not used for longest is closed.
@@ -279,8 +280,7 @@ pub const BIND_AGAIN_MIN: Duration = Duration::from_millis(250);
 pub const BIND_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Interval between looks at all peers: which were heard of, and which are out of step.
 pub const PULSE: Duration = Duration::from_millis(250);
-/// Silence after which a connected peer is shown as offline: the last packet that keeps the connection
-/// alive is missing.
+/// Silence after which a connected peer is shown as offline: it sends at least once a second.
 pub const PEER_SILENT_MAX: Duration = Duration::from_secs(2);
 /// Silence after which a connection is closed if the peer is heard on a later one.
 pub const PEER_LEFT_OVER: Duration = Duration::from_secs(2);

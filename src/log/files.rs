@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     disk::{Disk, DiskFile, Open, is_out_of_descriptors},
-    limits::{LOG_FILES_MAX, LOG_FILES_MIN},
+    limits::{LOG_FILES_MAX, LOG_FILES_MIN, SEGMENT_BYTES},
 };
 
 /// A bound on the files of logs that are open at a time. The stores of a node share one: clones are
@@ -26,6 +26,7 @@ pub struct LogFiles(Arc<Bound>);
 #[derive(Debug)]
 struct Bound {
     open_max: usize,
+    segment_bytes: u64,
     // The open files, and some that were dropped since. The one in front was opened or looked at
     // longest ago. More than `open_max` only while that many have unsynced bytes. Held while a file
     // is opened or closed; the lock of a `LazyFile` is taken under it, never the other way round.
@@ -52,8 +53,25 @@ impl LogFiles {
     pub fn new(open_max: usize) -> Self {
         Self(Arc::new(Bound {
             open_max: open_max.max(1),
+            segment_bytes: SEGMENT_BYTES,
             open: Mutex::default(),
         }))
+    }
+
+    /// Makes the same bound for logs of which a file is closed for good once it has `bytes`, instead of
+    /// `SEGMENT_BYTES`. Its open files count for themselves.
+    #[must_use]
+    pub fn with_segments_of(&self, bytes: u64) -> Self {
+        Self(Arc::new(Bound {
+            open_max: self.0.open_max,
+            segment_bytes: bytes.max(1),
+            open: Mutex::default(),
+        }))
+    }
+
+    /// Returns how many bytes a file of a log has before the next one is begun.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.0.segment_bytes
     }
 
     /// Makes a bound of a quarter of the descriptors that this process may have open: the rest is
@@ -146,6 +164,11 @@ fn close_one(open: &mut VecDeque<Weak<LazyFile>>) -> bool {
 }
 
 impl LazyFile {
+    /// True while bytes were written that no sync has made durable.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Acquire)
+    }
+
     fn handle(&self) -> RwLockReadGuard<'_, Option<Arc<dyn DiskFile>>> {
         self.file.read().unwrap_or_else(PoisonError::into_inner)
     }

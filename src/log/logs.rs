@@ -11,7 +11,9 @@ use crate::{
     disk::{Disk, DiskFile as _, Open, is_out_of_descriptors},
     id::Author,
     log::{
-        Branch, LogError, LogFiles, LogReader, Mark, error::file_error, files::LazyFile,
+        Branch, LogError, LogFiles, LogReader, Mark,
+        error::file_error,
+        segments::{self, Segments},
         writer::Writer,
     },
     protocol::{chain::Tip, entry::VerifiedEntry},
@@ -35,8 +37,9 @@ pub struct Logs {
     dir: PathBuf,
     reader: LogReader,
     pub(super) writers: BTreeMap<(Author, u32), Writer>,
-    // True while names of new files are not durable. Set by `begin`, cleared by `sync`.
-    has_new_names: bool,
+    // True while names of new files may not be durable. Set by `begin` and `rotate`, and when there are
+    // segments whose names an earlier run may not have made durable; cleared by `sync`.
+    pub(super) has_new_names: bool,
     // Branches that were removed before a record of them was durable, whose files could not be
     // emptied for want of a descriptor. Emptied before the next group is written.
     removed: Vec<Writer>,
@@ -73,7 +76,7 @@ impl Logs {
         let author = entry.author();
         let taken = self.of(&author).map(|writer| writer.branch.number + 1);
         let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
-        let name = file_name(&author, number);
+        let name = segments::name(&author, number, 0);
         self.has_new_names = true;
         let branch = Arc::new(Branch {
             author,
@@ -93,20 +96,22 @@ impl Logs {
     // Returns an empty file, and the number in its name, `first` or higher: a new file, or one that
     // a group left which was never acknowledged. A file that holds bytes is not touched, whoever
     // wrote them.
-    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<LazyFile>), LogError> {
+    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<Segments>), LogError> {
         let mut number = first;
         loop {
-            let name = file_name(author, number);
-            let path = self.dir.join(&name);
+            let name = segments::name(author, number, 0);
             let failed = |source| file_error(&name, source);
-            match self.files.open(&self.disk, &path, Open::New) {
+            let begin = |how| {
+                let dir = self.dir.clone();
+                Segments::begin(&self.files, &self.disk, dir, (*author, number), how)
+            };
+            match begin(Open::New) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                opened => return Ok((number, opened.map_err(failed)?)),
+                opened => return Ok((number, Arc::new(opened.map_err(failed)?))),
             }
-            let file = self.files.open(&self.disk, &path, Open::Existing);
-            let file = file.map_err(failed)?;
+            let file = begin(Open::Existing).map_err(failed)?;
             if file.len().map_err(failed)? == 0 {
-                return Ok((number, file));
+                return Ok((number, Arc::new(file)));
             }
             number += 1;
         }
@@ -147,6 +152,9 @@ impl Logs {
         if let Err(error) = self.empty_removed() {
             return Ok(Err(error));
         }
+        if let Err(error) = self.rotate() {
+            return Ok(Err(error));
+        }
         if let Err(error) = self.sync_names()? {
             return Ok(Err(error));
         }
@@ -164,6 +172,17 @@ impl Logs {
             }
         }
         Ok(Ok(()))
+    }
+
+    // Begins a new file of each log that has staged records and whose last file is long enough.
+    fn rotate(&mut self) -> Result<(), LogError> {
+        let mut has_rotated = false;
+        let rotated = self.staged().try_for_each(|writer| {
+            has_rotated |= writer.rotate()?;
+            Ok(())
+        });
+        self.has_new_names |= has_rotated;
+        rotated
     }
 
     // The errors are as for `write_all`.
@@ -278,24 +297,6 @@ fn is_done(forgotten: Result<(), LogError>) -> Result<bool, LogError> {
         Err(LogError::NoDescriptor { .. }) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-pub(super) fn file_name(author: &Author, number: u32) -> String {
-    match number {
-        0 => format!("{author}.log"),
-        _fork => format!("{author}.{number}.log"),
-    }
-}
-
-/// Reads a name that `file_name` makes; `None` for any other.
-pub(super) fn parse_file_name(name: &str) -> Option<(Author, u32)> {
-    let stem = name.strip_suffix(".log")?;
-    let (author, number) = match stem.split_once('.') {
-        Some((author, number)) => (author, number.parse().ok()?),
-        None => (stem, 0),
-    };
-    let author = author.parse().ok()?;
-    (file_name(&author, number) == name).then_some((author, number))
 }
 
 #[cfg(test)]

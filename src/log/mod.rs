@@ -1,4 +1,4 @@
-//! The logs of a store: one file of signed entries for each branch of each author.
+//! The logs of a store: signed entries, in files of their own for each branch of each author.
 //!
 //! The logs are the truth; state and bus follow from them. Entries are appended in groups. A group
 //! costs one write and one fdatasync for each file it touches (several for a file that gets more
@@ -27,6 +27,7 @@ pub(crate) mod merge;
 mod reader;
 pub mod record;
 mod recover;
+mod segments;
 mod survey;
 mod sync_times;
 mod torn_tail;
@@ -43,5 +44,6 @@ pub use lost_tail::LostTail;
 pub use mark::Mark;
 pub use reader::LogReader;
 pub use recover::Recovered;
+pub(crate) use segments::parse_name;
 pub(crate) use survey::survey;
 pub use sync_times::{SYNC_BOUNDS, SyncTimes};

@@ -2,7 +2,7 @@
 //! file ready for the next record.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     ops::Range,
     path::Path,
@@ -10,17 +10,17 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, DiskFile, Open},
+    disk::{Disk, DiskFile},
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
         Branch, IndexPoint, LogDamage, LogError, LogFiles, Logs, LostTail, Mark, Shape,
         error::file_error,
         frame::FrameHeader,
-        logs::{file_name, parse_file_name},
         lost_tail,
         mark::seal_before,
         record::{Record, Step, Walk},
+        segments::{self, Segments},
         torn_tail::{BadRun, Seen, is_point, split},
         writer::Writer,
     },
@@ -55,34 +55,35 @@ impl Logs {
         let dir_error = |source| file_error(&dir.display().to_string(), source);
         disk.create_dir(dir).map_err(dir_error)?;
         let names = disk.list(dir).map_err(dir_error)?;
-        let mut found: Vec<_> = names
-            .iter()
-            .filter_map(|name| parse_file_name(name.to_str()?))
-            .collect();
-        found.sort_unstable();
+        let mut found: BTreeMap<(Author, u32), BTreeSet<u64>> = BTreeMap::new();
+        for name in names.iter().filter_map(|name| name.to_str()) {
+            if let Some((author, number, from)) = segments::parse_name(name) {
+                found.entry((author, number)).or_default().insert(from);
+            }
+        }
         let marks: BTreeMap<_, _> = marks
             .iter()
             .map(|mark| ((mark.author, mark.number), mark))
             .collect();
-        let missing = marks.keys().filter(|key| !found.contains(key));
         // A file that is missing is one of which nothing is left.
-        let missing = missing.map(|key| (*key, Open::New));
-        let found = found.iter().map(|key| (*key, Open::Existing));
+        for key in marks.keys() {
+            found.entry(*key).or_default();
+        }
         let mut logs = Self::new(Arc::clone(disk), files.clone(), dir);
         let mut recovered = Recovered::default();
-        for ((author, number), how) in found.chain(missing) {
-            let name = file_name(&author, number);
-            let opened = files.open(disk, &dir.join(&name), how);
-            let file = opened.map_err(|source| file_error(&name, source))?;
-            if how == Open::New {
-                let synced = disk.sync_dir(dir);
-                synced.map_err(|source| file_error(&name, source))?;
-            }
+        for ((author, number), from) in found {
+            let name = segments::name(&author, number, 0);
+            let key = (author, number);
+            let opened = Segments::open(files, disk, dir.to_owned(), key, &from);
+            let segments = Arc::new(opened.map_err(|source| file_error(&name, source))?);
+            logs.has_new_names |= from.len() > 1;
+            let file: Arc<Segments> = Arc::clone(&segments);
             let log = LogFile {
                 author,
                 number,
                 name,
                 file,
+                segments,
                 mark: marks.get(&(author, number)).copied(),
             };
             let opened = log.open(&mut recovered);
@@ -100,6 +101,8 @@ struct LogFile<'a> {
     number: u32,
     name: String,
     file: Arc<dyn DiskFile>,
+    // The same.
+    segments: Arc<Segments>,
     mark: Option<&'a Mark>,
 }
 
@@ -124,6 +127,16 @@ impl LogFile<'_> {
         {
             recovered.damage.push(damage);
             lost = lost_tail::find(mark, &self.file, &self.name)?;
+        }
+        for (offset, bytes) in self.segments.gaps()? {
+            recovered.damage.push(LogDamage {
+                author: self.author,
+                seq: None,
+                file: self.name.clone(),
+                offset,
+                bytes,
+                what: "a file of the log is missing or too short".to_owned(),
+            });
         }
         let (records, end) = self.cut_torn_tail(marked, len, recovered)?;
         let sealed = match records.last() {
@@ -381,7 +394,7 @@ impl LogFile<'_> {
             first,
             forked_from,
             name: self.name.clone(),
-            file: Arc::clone(&self.file),
+            file: Arc::clone(&self.segments),
             shape: RwLock::new(shape),
         })
     }

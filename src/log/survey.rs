@@ -1,15 +1,16 @@
 //! A pass over the log files of a directory that changes none of them.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use crate::{
-    disk::{Disk, Open},
+    disk::{Disk, DiskFile as _, Open},
     limits::REPLAY_CHUNK_BYTES,
     log::{
         LogError,
         error::file_error,
-        logs::parse_file_name,
+        parse_name,
         record::{Step, Walk},
+        segments::Alone,
     },
     protocol::entry::Entry,
 };
@@ -32,12 +33,15 @@ pub(crate) fn survey(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         names => names.map_err(|source| file_error(&dir.display().to_string(), source))?,
     };
-    let logs = names.iter().filter_map(|name| name.to_str());
-    for name in logs.filter(|name| parse_file_name(name).is_some()) {
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        let Some((_, _, from)) = parse_name(name) else {
+            continue;
+        };
         let mut read = || {
             let file = disk.open(&dir.join(name), Open::Existing)?;
+            let file = Arc::new(Alone::new(from, file));
             let bytes = file.len()?;
-            let mut walk = Walk::new(file, 0, bytes, REPLAY_CHUNK_BYTES);
+            let mut walk = Walk::new(file, from, bytes, REPLAY_CHUNK_BYTES);
             while let Some(step) = walk.step()? {
                 if let Step::Record(record) = step
                     && !record.header.seal

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Instant};
 
 use crate::{
+    disk::DiskFile as _,
     limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES, UNSYNCED_BYTES_MAX},
     log::{
         Branch, IndexPoint, LogError, error::file_error, frame::FrameHeader, sync_times::Timing,
@@ -118,6 +119,22 @@ impl Writer {
             id: entry.id,
             hlc: entry.header.hlc,
         });
+    }
+
+    /// Begins a new file if the last one is long enough. Returns whether it did: the name must be
+    /// durable before `write`.
+    ///
+    /// # Errors
+    /// `Full`, `NoDescriptor`, `Io`; then nothing has changed that matters.
+    pub(super) fn rotate(&mut self) -> Result<bool, LogError> {
+        self.remove_bytes()?;
+        let end = self.branch.end();
+        let rotated = self.branch.file.rotate(end);
+        let has_rotated = rotated.map_err(|source| file_error(&self.branch.name, source))?;
+        if has_rotated {
+            self.allocated = end;
+        }
+        Ok(has_rotated)
     }
 
     /// Writes the staged frames to the file. When the file must grow and they are few, zeros follow

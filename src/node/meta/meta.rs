@@ -41,7 +41,9 @@ const PEERS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(PEER
 #[cfg(feature = "net")]
 const STARTS_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("starts-v1");
 const SCHEMA_TABLE: TableDefinition<'_, &str, u32> = TableDefinition::new("schema");
-const SCHEMA_VERSION: u32 = 2;
+// 3: a log may have several files, which an older version would take for one that was cut.
+const SCHEMA_VERSION: u32 = 3;
+const SCHEMA_BEFORE: u32 = 2;
 
 #[derive(Debug)]
 pub(in crate::node) struct Meta {
@@ -161,6 +163,7 @@ impl Meta {
         let schema = file.read(read_schema).map_err(refused)?;
         match schema {
             Some(SCHEMA_VERSION) => {}
+            Some(SCHEMA_BEFORE) => file.write(write_schema).map_err(refused)?,
             Some(version) => {
                 return Err(Refused::Failed(OpenError::Unusable {
                     path: path.to_owned(),
@@ -325,14 +328,18 @@ fn read_own(read: &ReadTransaction) -> Result<Own, StateError> {
     Ok(Own { stores, author })
 }
 
+fn write_schema(write: &WriteTransaction) -> Result<(), StateError> {
+    let mut schema = write.open_table(SCHEMA_TABLE)?;
+    schema.insert("version", SCHEMA_VERSION)?;
+    Ok(())
+}
+
 fn write_stores(
     write: &WriteTransaction,
     rows: &[Row],
     removed: &[StoreId],
 ) -> Result<(), StateError> {
-    write
-        .open_table(SCHEMA_TABLE)?
-        .insert("version", SCHEMA_VERSION)?;
+    write_schema(write)?;
     let mut stores = write.open_table(STORES_TABLE)?;
     for row in rows {
         let sealed = seal(STORES, &row.id.0, row.encode());

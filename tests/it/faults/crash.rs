@@ -21,8 +21,8 @@ use lattice::{
 use crate::support::random::Random;
 
 use super::setup::{
-    Known, all_entries, author_a, encoded, key, next_of_b, open, put, shown, shown_of, signed,
-    soak, soon,
+    Known, SEGMENT_BYTES, all_entries, author_a, encoded, key, next_of_b, open, put, shown,
+    shown_of, signed, soak, soon,
 };
 use crate::support::{
     disk::{Cut, Image, MemDisk, Operation},
@@ -73,7 +73,7 @@ impl Session<'_> {
 }
 
 async fn record(base: &Image, durable: &[EntryId]) -> Recording {
-    let disk = MemDisk::new(base);
+    let disk = MemDisk::new(base).in_segments_of(SEGMENT_BYTES);
     let mut recording = Recording {
         base: base.clone(),
         operations: Vec::new(),
@@ -250,7 +250,7 @@ async fn check(
     nth: usize,
     context: &str,
 ) {
-    let disk = MemDisk::new(image);
+    let disk = MemDisk::new(image).in_segments_of(SEGMENT_BYTES);
     let store = match open(&disk).await {
         Ok(store) => store,
         Err(error) => panic!("{context}: does not open: {error:?}"),

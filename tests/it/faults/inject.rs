@@ -9,7 +9,9 @@ use lattice::{
     store::{IngestError, Ingested, List, ReadError, Write, WriteError},
 };
 
-use super::setup::{all_entries, encoded, next_of_b, open, put, shown, shown_of, soon};
+use super::setup::{
+    SEGMENT_BYTES, all_entries, encoded, next_of_b, open, put, shown, shown_of, soon,
+};
 use crate::support::{
     disk::{Cut, EIO, ENOSPC, Fail, Image, MemDisk},
     threads::on_two_threads,
@@ -174,7 +176,7 @@ impl Run {
 
 // Returns whether the fault happened, and how many errors the callers saw.
 async fn run(base: &Image, number: u64, errno: i32, which: Fail) -> (bool, usize) {
-    let disk = MemDisk::new(base);
+    let disk = MemDisk::new(base).in_segments_of(SEGMENT_BYTES);
     let mut run = Run {
         disk: disk.clone(),
         store: None,
@@ -217,7 +219,7 @@ async fn run(base: &Image, number: u64, errno: i32, which: Fail) -> (bool, usize
     for (name, image) in [("closed", disk.image()), ("power cut", cut.image(|_| 0))] {
         let context = format!("{}, {name}", run.context);
         let mut again = Run {
-            disk: MemDisk::new(&image),
+            disk: MemDisk::new(&image).in_segments_of(SEGMENT_BYTES),
             store: None,
             expected: run.expected.clone(),
             context: context.clone(),

@@ -14,6 +14,7 @@ mod lie;
 mod mend;
 mod pieces;
 mod recount;
+mod segments;
 mod setup;
 mod stamps;
 mod state_flip;

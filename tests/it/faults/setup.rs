@@ -9,6 +9,7 @@ use lattice::{
     clock::Clock,
     id::{Author, EntryId, StoreId},
     limits::FLUSH_EVERY,
+    log::LogFiles,
     protocol::{
         entry::{Header, Op, Parent, VerifiedEntry, sign},
         heads::Heads,
@@ -20,6 +21,8 @@ use lattice::{
 use crate::support::{disk::MemDisk, model::heads_after, random::Random, store};
 
 pub(super) const NOW_MS: u64 = 1_700_000_000_000;
+/// So little that a log of a few entries has several files.
+pub(super) const SEGMENT_BYTES: u64 = 2000;
 pub(super) const STORE: StoreId = StoreId([7; 16]);
 
 pub(super) fn key(seed: u8) -> SigningKey {
@@ -39,6 +42,7 @@ pub(super) fn author_b() -> Author {
 pub(super) fn config(disk: &MemDisk) -> StoreConfig {
     StoreConfig {
         bus_batches: 16,
+        files: LogFiles::default().with_segments_of(disk.segment_bytes()),
         ..store::config(STORE, [1; 32], &Clock::manual(NOW_MS), disk.clone())
     }
 }

@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use lattice::disk::{Disk, DiskFile, Open};
+use lattice::{
+    disk::{Disk, DiskFile, Open},
+    limits::SEGMENT_BYTES,
+};
 
 /// Linux error numbers.
 pub(crate) const EIO: i32 = 5;
@@ -66,6 +69,8 @@ struct Inner {
     // Handles by inode.
     open: BTreeMap<usize, usize>,
     open_max: Option<usize>,
+    // Bytes of a log's file after which a store on this disk begins the next one.
+    segment_bytes: Option<u64>,
     most_open: usize,
     // Inodes with changes since the last sync.
     unsynced: BTreeSet<usize>,
@@ -88,6 +93,16 @@ impl MemDisk {
             inner.files.push(bytes.clone());
         }
         Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Makes stores on it begin another file of a log after `bytes`.
+    pub(crate) fn in_segments_of(self, bytes: u64) -> Self {
+        self.inner().segment_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.inner().segment_bytes.unwrap_or(SEGMENT_BYTES)
     }
 
     /// Fails operation `number` (from 1, counted from now) once.
