@@ -242,14 +242,14 @@ fn is_lower(role: &str, has: &str) -> bool {
 }
 
 async fn confirm_lowering(peer: &api::Peer, role: &str) -> Result<(), Failure> {
-    let (node, name) = (hex(&peer.node), harmless(&peer.name));
-    let shown = format!(
-        "the role of node {node} ({name}) from {} to {role}",
-        peer.role
-    );
+    let (node, name, has) = (hex(&peer.node), harmless(&peer.name), &peer.role);
+    let shown = format!("the role of node {node} ({name}) from {has} to {role}");
     confirm::require_terminal(&format!("peer role asks before it lowers {shown}"))?;
-    let question = format!("lower {shown} for ever?");
-    confirm::ask(question, "the role was not changed").await
+    confirm::ask(
+        format!("lower {shown} for ever?"),
+        "the role was not changed",
+    )
+    .await
 }
 
 fn print_changed(
