@@ -233,12 +233,10 @@ async fn confirm_removal(peer: &api::Peer) -> Result<(), Failure> {
 }
 
 fn is_lower(role: &str, has: &str) -> bool {
-    let place = |role: &str| {
-        ["reader", "writer", "admin"]
-            .iter()
-            .position(|of| *of == role)
-    };
-    place(role) < place(has)
+    matches!(
+        (role, has),
+        ("reader", "writer" | "admin") | ("writer", "admin")
+    )
 }
 
 async fn confirm_lowering(peer: &api::Peer, role: &str) -> Result<(), Failure> {
