@@ -15,7 +15,6 @@ use crate::{
         error::file_error,
         frame::FrameHeader,
         record::{Record, Step, Walk},
-        segments::Segments,
     },
     protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
 };
@@ -58,7 +57,7 @@ pub struct Branch {
     pub forked_from: Option<EntryId>,
     /// Name of its first file in the log directory.
     pub name: String,
-    pub(super) file: Arc<Segments>,
+    pub(super) file: Arc<dyn DiskFile>,
     // Written by the store's writer only. Held for a copy or an assignment: the file is not
     // touched, no other lock taken and nothing awaited under it.
     pub(super) shape: RwLock<Shape>,
@@ -195,7 +194,7 @@ impl Branch {
         let bytes = end.offset.saturating_sub(begin.offset);
         // Damage can make it long; then it is read in pieces.
         let chunk_bytes = usize::try_from(bytes).unwrap_or(REPLAY_CHUNK_BYTES);
-        let file = self.read_only();
+        let file = Arc::clone(&self.file);
         BranchWalk {
             branch: Arc::clone(self),
             walk: Walk::new(file, begin.offset, end.offset, chunk_bytes),
@@ -242,7 +241,7 @@ impl Branch {
         let (offset, seq) = point.map_or((0, self.first), |point| (point.offset, point.seq));
         BranchWalk {
             branch: Arc::clone(self),
-            walk: walk(self.read_only(), offset, shape.end),
+            walk: walk(Arc::clone(&self.file), offset, shape.end),
             from,
             next: seq,
             damage: None,
@@ -420,12 +419,6 @@ fn between_points() -> usize {
 }
 
 impl Branch {
-    /// Returns its bytes, for a walk.
-    pub(super) fn read_only(&self) -> Arc<dyn DiskFile> {
-        let file: Arc<Segments> = Arc::clone(&self.file);
-        file
-    }
-
     /// Returns the shape for reading. A panic cannot leave it half-written in a way that matters:
     /// the writer checks first and then assigns, so a poisoned lock is used as it is.
     pub(super) fn shape(&self) -> RwLockReadGuard<'_, Shape> {

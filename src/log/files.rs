@@ -58,8 +58,8 @@ impl LogFiles {
         }))
     }
 
-    /// Makes the same bound for logs of which a file is closed for good once it has `bytes`, instead of
-    /// `SEGMENT_BYTES`. Its open files count for themselves.
+    /// Makes another bound of as many files, for logs whose files have about `bytes` each instead of
+    /// `SEGMENT_BYTES`.
     #[must_use]
     pub fn with_segments_of(&self, bytes: u64) -> Self {
         Self(Arc::new(Bound {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use crate::{
-    disk::DiskFile as _,
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
@@ -74,7 +73,7 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
         return Ok(Vec::new());
     };
     let end = branch.end();
-    let mut walk = Walk::new(branch.read_only(), 0, end, REPLAY_CHUNK_BYTES);
+    let mut walk = Walk::new(Arc::clone(&branch.file), 0, end, REPLAY_CHUNK_BYTES);
     let mut holes = Vec::new();
     // Offset where bad bytes began, while no readable record has followed them.
     let mut open: Option<u64> = None;

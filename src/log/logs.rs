@@ -75,7 +75,7 @@ impl Logs {
     pub fn begin(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), LogError> {
         let author = entry.author();
         let taken = self.of(&author).map(|writer| writer.branch.number + 1);
-        let (number, file) = self.new_file(&author, taken.max().unwrap_or(0))?;
+        let (number, segments) = self.new_file(&author, taken.max().unwrap_or(0))?;
         let name = segments::name(&author, number, 0);
         self.has_new_names = true;
         let branch = Arc::new(Branch {
@@ -84,10 +84,10 @@ impl Logs {
             first: entry.header.seq,
             forked_from: entry.header.prev,
             name,
-            file,
+            file: segments.clone(),
             shape: RwLock::default(),
         });
-        let mut writer = Writer::new(branch, 0, false);
+        let mut writer = Writer::new(branch, segments, 0, false);
         writer.append(entry, arrived_ms);
         self.add(writer);
         Ok(())

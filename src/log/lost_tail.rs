@@ -150,7 +150,8 @@ impl Writer {
             shape.tip = lost.tip;
             shape.index.retain(|point| point.offset < lost.end);
         }
-        *self = Self::new(Arc::clone(&self.branch), lost.end, false);
+        let (branch, segments) = (Arc::clone(&self.branch), Arc::clone(&self.segments));
+        *self = Self::new(branch, segments, lost.end, false);
         Ok(())
     }
 }

@@ -44,6 +44,6 @@ pub use lost_tail::LostTail;
 pub use mark::Mark;
 pub use reader::LogReader;
 pub use recover::Recovered;
-pub(crate) use segments::parse_name;
+pub(crate) use segments::set_aside;
 pub(crate) use survey::survey;
 pub use sync_times::{SYNC_BOUNDS, SyncTimes};

@@ -77,12 +77,11 @@ impl Logs {
             let opened = Segments::open(files, disk, dir.to_owned(), key, &from);
             let segments = Arc::new(opened.map_err(|source| file_error(&name, source))?);
             logs.has_new_names |= from.len() > 1;
-            let file: Arc<Segments> = Arc::clone(&segments);
             let log = LogFile {
                 author,
                 number,
                 name,
-                file,
+                file: segments.clone(),
                 segments,
                 mark: marks.get(&(author, number)).copied(),
             };
@@ -101,7 +100,7 @@ struct LogFile<'a> {
     number: u32,
     name: String,
     file: Arc<dyn DiskFile>,
-    // The same.
+    // The same, for the branch's writer.
     segments: Arc<Segments>,
     mark: Option<&'a Mark>,
 }
@@ -152,7 +151,12 @@ impl LogFile<'_> {
         // A seal written now would make the log look whole at the next start.
         let sealed = sealed || lost.is_some();
         recovered.lost_tails.extend(lost);
-        Ok(Some(Writer::new(branch, end, sealed)))
+        Ok(Some(Writer::new(
+            branch,
+            Arc::clone(&self.segments),
+            end,
+            sealed,
+        )))
     }
 
     // The file is shorter than what was durable: its records stay readable, the rest is damage.
@@ -177,7 +181,8 @@ impl LogFile<'_> {
             index: mark.index.clone(),
         };
         let branch = self.branch_of(mark.first, mark.forked_from, shape);
-        Ok(Writer::new(branch, mark.end, sealed))
+        let segments = Arc::clone(&self.segments);
+        Ok(Writer::new(branch, segments, mark.end, sealed))
     }
 
     // Reads the file from `marked` on, and ends it where its log ends: every byte before that is
@@ -394,7 +399,7 @@ impl LogFile<'_> {
             first,
             forked_from,
             name: self.name.clone(),
-            file: Arc::clone(&self.segments),
+            file: Arc::clone(&self.file),
             shape: RwLock::new(shape),
         })
     }

@@ -15,7 +15,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -77,18 +77,13 @@ impl Segments {
         for from in from {
             parts.push(open(*from, Open::Existing)?);
         }
-        Ok(Self {
-            files: files.clone(),
-            disk: Arc::clone(disk),
-            author,
-            number,
-            parts: RwLock::new(Arc::new(parts)),
-            has_removed: AtomicBool::new(false),
-            dir,
-        })
+        Ok(Self::of(files, disk, dir, (author, number), parts))
     }
 
-    /// Makes the files of a new log: a first one, which is `Open::New` or an empty one.
+    /// Makes or opens the first file of a log that has no other one.
+    ///
+    /// # Errors
+    /// Any error of the file system.
     pub(super) fn begin(
         files: &LogFiles,
         disk: &Arc<dyn Disk>,
@@ -97,15 +92,26 @@ impl Segments {
         how: Open,
     ) -> io::Result<Self> {
         let file = files.open(disk, &dir.join(name(&author, number, 0)), how)?;
-        Ok(Self {
+        let parts = vec![Segment { from: 0, file }];
+        Ok(Self::of(files, disk, dir, (author, number), parts))
+    }
+
+    fn of(
+        files: &LogFiles,
+        disk: &Arc<dyn Disk>,
+        dir: PathBuf,
+        (author, number): (Author, u32),
+        parts: Vec<Segment>,
+    ) -> Self {
+        Self {
             files: files.clone(),
             disk: Arc::clone(disk),
             dir,
             author,
             number,
-            parts: RwLock::new(Arc::new(vec![Segment { from: 0, file }])),
+            parts: RwLock::new(Arc::new(parts)),
             has_removed: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Begins a segment at `end`, where the log's durable records end, if the last one is long
@@ -270,7 +276,7 @@ impl DiskFile for Segments {
     }
 }
 
-/// One segment, read without the others. Offsets are those of the log, from its first byte on.
+/// One segment, used without the others. Offsets are those of the log, and not before the segment.
 #[derive(Debug)]
 pub(super) struct Alone {
     from: u64,
@@ -310,8 +316,36 @@ impl DiskFile for Alone {
     }
 }
 
-/// Returns the name of the file of a log that has the byte at offset `from` first.
-pub(crate) fn name(author: &Author, number: u32, from: u64) -> String {
+/// Renames the files of the log of which `first` is the first one, so that they are no log any more.
+/// Returns the new name of `first`. Durable on return.
+///
+/// # Errors
+/// Any error of the file system.
+pub(crate) fn set_aside(disk: &dyn Disk, dir: &Path, first: &str) -> io::Result<String> {
+    let names = disk.list(dir)?;
+    let aside = (1..)
+        .map(|number: u32| format!("{first}.aside-{number}"))
+        .find(|aside| !names.iter().any(|taken| taken == aside.as_str()))
+        .unwrap_or_default();
+    let branch = |name: &str| parse_name(name).map(|(author, number, _from)| (author, number));
+    let mut later: Vec<_> = names
+        .iter()
+        .filter_map(|name| name.to_str())
+        .filter(|name| *name != first && branch(name) == branch(first))
+        .filter_map(|name| Some((parse_name(name)?.2, name)))
+        .collect();
+    later.sort_unstable();
+    // From the end: what a crash leaves is a log that was cut.
+    for (from, name) in later.into_iter().rev() {
+        disk.rename(&dir.join(name), &dir.join(format!("{aside}+{from}")))?;
+    }
+    disk.rename(&dir.join(first), &dir.join(&aside))?;
+    disk.sync_dir(dir)?;
+    Ok(aside)
+}
+
+/// Returns the name of the file of a log whose first byte is at offset `from`.
+pub(super) fn name(author: &Author, number: u32, from: u64) -> String {
     let branch = match number {
         0 => author.to_string(),
         _fork => format!("{author}.{number}"),
@@ -323,7 +357,7 @@ pub(crate) fn name(author: &Author, number: u32, from: u64) -> String {
 }
 
 /// Reads a name that `name` makes; `None` for any other.
-pub(crate) fn parse_name(text: &str) -> Option<(Author, u32, u64)> {
+pub(super) fn parse_name(text: &str) -> Option<(Author, u32, u64)> {
     let stem = text.strip_suffix(".log")?;
     let (branch, from) = match stem.split_once('+') {
         Some((branch, from)) => (branch, from.parse().ok()?),
@@ -344,7 +378,7 @@ mod tests {
 
     const AUTHOR: Author = Author([7; 32]);
 
-    fn open(dir: &std::path::Path, bytes: u64, from: &[u64]) -> Segments {
+    fn open(dir: &Path, bytes: u64, from: &[u64]) -> Segments {
         let files = LogFiles::default().with_segments_of(bytes);
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let from = from.iter().copied().collect();
@@ -357,7 +391,7 @@ mod tests {
         bytes
     }
 
-    fn froms(dir: &std::path::Path) -> Vec<u64> {
+    fn froms(dir: &Path) -> Vec<u64> {
         let names = std::fs::read_dir(dir).unwrap();
         let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
         let mut from: Vec<_> = names.map(|name| parse_name(&name).unwrap().2).collect();
@@ -427,6 +461,44 @@ mod tests {
             assert_eq!(all(&again), expected);
             assert!(froms(dir.path()).iter().all(|from| *from < len.max(1)));
         }
+    }
+
+    #[test]
+    fn all_files_of_a_log_are_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = name(&AUTHOR, 2, 0);
+        for file in [
+            name(&AUTHOR, 1, 0),
+            name(&AUTHOR, 1, 900),
+            name(&AUTHOR, 1, 1000),
+            other.clone(),
+        ] {
+            std::fs::write(dir.path().join(file), "x").unwrap();
+        }
+        let first = name(&AUTHOR, 1, 0);
+        let aside = set_aside(&RealDisk, dir.path(), &first).unwrap();
+        assert_eq!(aside, format!("{first}.aside-1"));
+        let names = || -> Vec<String> {
+            let names = RealDisk.list(dir.path()).unwrap().into_iter();
+            names.map(|name| name.into_string().unwrap()).collect()
+        };
+        let logs: Vec<_> = names()
+            .into_iter()
+            .filter(|it| parse_name(it).is_some())
+            .collect();
+        assert_eq!(logs, [other]);
+        for kept in [
+            aside.clone(),
+            format!("{aside}+900"),
+            format!("{aside}+1000"),
+        ] {
+            assert!(names().contains(&kept), "{kept}");
+        }
+        // A second time nothing of the first is lost.
+        std::fs::write(dir.path().join(&first), "y").unwrap();
+        let again = set_aside(&RealDisk, dir.path(), &first).unwrap();
+        assert_eq!(again, format!("{first}.aside-2"));
+        assert_eq!(names().len(), 5);
     }
 
     #[test]

@@ -8,9 +8,8 @@ use crate::{
     log::{
         LogError,
         error::file_error,
-        parse_name,
         record::{Step, Walk},
-        segments::Alone,
+        segments::{Alone, parse_name},
     },
     protocol::entry::Entry,
 };

@@ -3,10 +3,10 @@
 use std::{io, sync::Arc, time::Instant};
 
 use crate::{
-    disk::DiskFile as _,
     limits::{INDEX_EVERY_BYTES, LOG_GROW_BYTES, UNSYNCED_BYTES_MAX},
     log::{
-        Branch, IndexPoint, LogError, error::file_error, frame::FrameHeader, sync_times::Timing,
+        Branch, IndexPoint, LogError, error::file_error, frame::FrameHeader, segments::Segments,
+        sync_times::Timing,
     },
     protocol::{chain::Tip, entry::VerifiedEntry},
 };
@@ -29,6 +29,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) branch: Arc<Branch>,
+    // The files of the branch.
+    pub(super) segments: Arc<Segments>,
     // Length of the file; from `written` on it holds zeros.
     allocated: u64,
     // Frames not shown yet; their place is `shape.end`.
@@ -52,11 +54,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Begins where `branch` ends. The file has `allocated` bytes.
-    pub(super) fn new(branch: Arc<Branch>, allocated: u64, sealed: bool) -> Self {
+    /// Begins where `branch` ends. Its files, `segments`, have `allocated` bytes.
+    pub(super) fn new(
+        branch: Arc<Branch>,
+        segments: Arc<Segments>,
+        allocated: u64,
+        sealed: bool,
+    ) -> Self {
         let shape = branch.shape().clone();
         Self {
             branch,
+            segments,
             allocated,
             staged: Vec::new(),
             staged_index: Vec::new(),
@@ -129,7 +137,7 @@ impl Writer {
     pub(super) fn rotate(&mut self) -> Result<bool, LogError> {
         self.remove_bytes()?;
         let end = self.branch.end();
-        let rotated = self.branch.file.rotate(end);
+        let rotated = self.segments.rotate(end);
         let has_rotated = rotated.map_err(|source| file_error(&self.branch.name, source))?;
         if has_rotated {
             self.allocated = end;

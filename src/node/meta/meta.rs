@@ -99,6 +99,7 @@ impl Meta {
         } else {
             match Self::existing(disk, &path) {
                 Ok((meta, own)) => {
+                    meta.raise_schema()?;
                     let note = meta.note_author(own.author, author)?;
                     return Ok((meta, note.into_iter().collect()));
                 }
@@ -162,8 +163,7 @@ impl Meta {
         let file = opened.map_err(refused)?;
         let schema = file.read(read_schema).map_err(refused)?;
         match schema {
-            Some(SCHEMA_VERSION) => {}
-            Some(SCHEMA_BEFORE) => file.write(write_schema).map_err(refused)?,
+            Some(SCHEMA_VERSION | SCHEMA_BEFORE) => {}
             Some(version) => {
                 return Err(Refused::Failed(OpenError::Unusable {
                     path: path.to_owned(),
@@ -175,6 +175,16 @@ impl Meta {
         let own = file.read(read_own).map_err(refused)?;
         let path = path.to_owned();
         Ok((Self { file, path }, own))
+    }
+
+    // An older build refuses the file from now on.
+    fn raise_schema(&self) -> Result<(), OpenError> {
+        let schema = self.file.read(read_schema);
+        if schema.map_err(|error| self.failed(error))? == Some(SCHEMA_BEFORE) {
+            let raised = self.file.write(write_schema);
+            raised.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     // Keeps the author that uses the file from now on. Returns a line if it was another before.
@@ -357,4 +367,47 @@ fn write_author(write: &WriteTransaction, author: &Author) -> Result<(), StateEr
         .open_table(NODE_TABLE)?
         .insert(AUTHOR, sealed.as_slice())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+
+    #[test]
+    fn earlier_schema_is_raised_and_a_later_one_is_refused() {
+        let (dir, author) = (tempfile::tempdir().unwrap(), Author([7; 32]));
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let open = |create| Meta::open(&disk, dir.path(), &author, create);
+        let set = |meta: &Meta, version: u32| {
+            let write = |write: &WriteTransaction| -> Result<(), StateError> {
+                write.open_table(SCHEMA_TABLE)?.insert("version", version)?;
+                Ok(())
+            };
+            meta.file.write(write).unwrap();
+        };
+        let schema = |meta: &Meta| meta.file.read(read_schema).unwrap();
+        let (meta, _) = open(true).unwrap();
+        let rows = meta.stores().unwrap();
+        assert_eq!(schema(&meta), Some(SCHEMA_VERSION));
+        set(&meta, SCHEMA_BEFORE);
+        drop(meta);
+        // A look at the file changes nothing.
+        assert_eq!(Meta::author_in(&disk, dir.path()), Some(author));
+        let path = dir.path().join(META);
+        let Ok((meta, _)) = Meta::existing(&disk, &path) else {
+            panic!("it is read")
+        };
+        assert_eq!(schema(&meta), Some(SCHEMA_BEFORE));
+        drop(meta);
+        let (meta, _) = open(false).unwrap();
+        assert_eq!(schema(&meta), Some(SCHEMA_VERSION));
+        assert_eq!(meta.stores().unwrap(), rows);
+        set(&meta, SCHEMA_VERSION + 1);
+        drop(meta);
+        let Err(OpenError::Unusable { what, .. }) = open(false) else {
+            panic!("a later version wrote it")
+        };
+        assert!(what.starts_with("it has schema 4"), "{what}");
+    }
 }

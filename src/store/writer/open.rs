@@ -8,7 +8,7 @@ use std::{
 use crate::{
     bus::Bus,
     id::Author,
-    log::{Logs, Recovered, parse_name},
+    log::{self, Logs, Recovered},
     protocol::{
         intake::{AbsentParents, Intake, IntakeLimits},
         membership::spent::Standings,
@@ -160,29 +160,7 @@ fn set_aside(config: &StoreConfig, file: &str) -> Result<String, OpenError> {
         path: dir.join(file),
         source,
     };
-    let taken = config.disk.list(&dir).map_err(io)?;
-    let name = (1..)
-        .map(|number: u32| format!("{file}.aside-{number}"))
-        .find(|name| !taken.iter().any(|taken| taken == name.as_str()))
-        .unwrap_or_default();
-    let of = |name: &str| parse_name(name).map(|(author, number, _)| (author, number));
-    let names = taken.iter().filter_map(|name| name.to_str());
-    let mut files: Vec<_> = names
-        .filter(|name| of(name).is_some() && of(name) == of(file))
-        .filter_map(|name| Some((parse_name(name)?.2, name)))
-        .collect();
-    // From the end: what a crash leaves is a log that was cut.
-    files.sort_unstable();
-    for (from, file) in files.into_iter().rev() {
-        let aside = match from {
-            0 => name.clone(),
-            _later => format!("{name}+{from}"),
-        };
-        let rename = config.disk.rename(&dir.join(file), &dir.join(aside));
-        rename.map_err(io)?;
-    }
-    config.disk.sync_dir(&dir).map_err(io)?;
-    Ok(name)
+    log::set_aside(config.disk.as_ref(), &dir, file).map_err(io)
 }
 
 fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
