@@ -425,7 +425,10 @@ impl From<MembershipError> for ApiError {
             }
             MembershipError::HasRole { .. } => Self::new("has_role", EXIT_PRECONDITION, message),
             MembershipError::Lowered { .. } => {
-                Self::new("lowered", EXIT_PRECONDITION, message).hint(HINT_REMOVED)
+                Self::new("lowered", EXIT_PRECONDITION, message).hint(
+                    "on that node: `lattice init --new-identity`, then `lattice join` with a new token; its \
+                     data stays",
+                )
             }
             MembershipError::LowersItself => Self::new("lowers_itself", EXIT_PRECONDITION, message),
             MembershipError::LastAdmin { .. } => {

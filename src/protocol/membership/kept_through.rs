@@ -1,7 +1,7 @@
 //! Kept entries: through which entries a removed or lowered author counts in one store.
 //!
-//! Each counting removal or lowering of the author names tips in the store. A removal keeps an entry if it is
-//! one of these tips or a tip leads back to it; without a tip it keeps nothing. An entry is kept if
+//! Each counting removal or lowering of the author names tips in the store. It keeps an entry
+//! that is one of these tips, or that a tip leads back to; without a tip it keeps nothing. An entry is kept if
 //! every removal by others keeps it and, where the author left, one of its own removals does. While
 //! a tip, or the branch between it and the entry, is not here, every entry with a lesser seq than
 //! the tip's is taken to be kept.

@@ -144,14 +144,15 @@ pub enum MembershipError {
         /// Author of one of its removals.
         by: Author,
     },
-    /// The node has this role or a higher one: a grant never lowers a role.
-    #[error("node {node} has role {has} already; role {role} would give it no more")]
+    /// The change would give the node no other role: a grant never lowers one, and a lowering never
+    /// raises one.
+    #[error("node {node} has role {has} already")]
     HasRole {
         /// Node that would be granted a role.
         node: Author,
         /// Role that it has.
         has: Role,
-        /// Role that it would be granted.
+        /// Role that it would get.
         role: Role,
     },
     /// The node's role was lowered, which no grant takes back.
@@ -409,17 +410,22 @@ impl Members {
     ///
     /// # Errors
     /// `LowersItself` if `by` is `node`; `Removed` if it was removed or has left; `Stranger` if it is
-    /// not a member with a higher role than `role`; `NotAdmin` if `by` is not an admin; `Outranked` if
+    /// not a member; `HasRole` if it has `role` or a lower one; `NotAdmin` if `by` is not an admin; `Outranked` if
     /// `node` is an admin, or was one, that ranks better than `by`.
     pub fn may_lower(&self, by: &Author, node: &Author, role: Role) -> Result<(), MembershipError> {
         if by == node {
             return Err(MembershipError::LowersItself);
         }
         self.check_not_removed(node)?;
-        if self.role(node) <= Some(role) {
-            return Err(MembershipError::Stranger { node: *node });
+        match self.role(node) {
+            None => Err(MembershipError::Stranger { node: *node }),
+            Some(has) if has <= role => Err(MembershipError::HasRole {
+                node: *node,
+                has,
+                role,
+            }),
+            Some(_higher) => self.check_outranks(by, node),
         }
-        self.check_outranks(by, node)
     }
 
     pub(super) fn admins(&self) -> impl Iterator<Item = (&Author, &Member)> {

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A put without expiry at such a key, with exactly one of these values, is an act on the node: a
-//! grant of the role, its removal, or a lowering of its role. Every other op is not an act: a delete, a value that expires,
-//! a value in any other form. Tips are sorted by store, then seq, then entry, and are at most
-//! `TIPS_MAX`. Whether an act counts is up to the evaluation of the members.
+//! grant of the role, its removal, or a lowering of its role. Every other op is not an act: a delete,
+//! a value that expires, a value in any other form. Tips are sorted by store, then seq, then entry,
+//! and are at most `TIPS_MAX`. Whether an act counts is up to the evaluation of the members.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
