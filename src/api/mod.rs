@@ -4,8 +4,9 @@
 //! [`server`] speaks HTTP/2 on each connection and gives every call to the service, which lists the
 //! calls and leaves the work to one file for each noun. [`client`] is the other end. [`local`]
 //! makes the same client for a node in this process, without a socket, so the command line has only
-//! one code path. [`whole`] puts answers of several messages together. [`error`] gives failures the same names on both ends; each conversion of a
-//! library error is beside the calls that return the error.
+//! one code path. [`whole`] puts answers of several messages together. [`error`] gives failures the
+//! same names on both ends; each conversion of a library error is beside the calls that return the
+//! error.
 
 pub mod client;
 mod consumer;

@@ -180,7 +180,7 @@ impl Work {
         };
         let entry = match self.store.write(write.caused_by(cause)).await {
             Ok(Some(written)) => {
-                record.ops = usize::try_from(written.op_count).ok();
+                record.ops = Some(written.op_count as usize);
                 written.entry
             }
             // No entry names the cause: after a crash before the acknowledgement, the hook runs again,

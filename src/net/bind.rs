@@ -97,19 +97,28 @@ pub(super) async fn bind(
     Ok(endpoint)
 }
 
-/// Waits a little, until `BIND_AGAIN_MAX` after `begun`, so that the caller binds again: an endpoint that
-/// this node has closed may have the port for some time.
+/// Calls `bind` again, for `BIND_AGAIN_MAX` at most, while its port is taken: an endpoint that this node
+/// has closed may have the port for some time.
 ///
 /// # Errors
-/// `error`: there is nothing to wait for.
-pub(super) async fn wait_for_port(error: NetError, begun: Instant) -> Result<(), NetError> {
-    // The port may have become free between the failure and the look at its reason.
-    let may_pass = matches!(error, NetError::PortTaken { .. } | NetError::Bind { .. });
-    if !may_pass || begun.elapsed() >= BIND_AGAIN_MAX {
-        return Err(error);
+/// Those of `bind`.
+pub(super) async fn once_free<T, F>(mut bind: impl FnMut() -> F) -> Result<T, NetError>
+where
+    F: Future<Output = Result<T, NetError>>,
+{
+    let begun = Instant::now();
+    loop {
+        let bound = bind().await;
+        // The port may have become free between the failure and the look at its reason.
+        let may_pass = matches!(
+            bound,
+            Err(NetError::PortTaken { .. } | NetError::Bind { .. })
+        );
+        if !may_pass || begun.elapsed() >= BIND_AGAIN_MAX {
+            return bound;
+        }
+        tokio::time::sleep(BIND_AGAIN_MIN).await;
     }
-    tokio::time::sleep(BIND_AGAIN_MIN).await;
-    Ok(())
 }
 
 // The error of the endpoint does not show why it was not bound.

@@ -103,13 +103,7 @@ impl Net {
             },
         )
         .await;
-        let begun = Instant::now();
-        let mesh = loop {
-            match self.mesh().await {
-                Ok(mesh) => break mesh,
-                Err(error) => bind::wait_for_port(error, begun).await?,
-            }
-        };
+        let mesh = bind::once_free(|| self.mesh()).await?;
         mesh.trust_sponsor(&invitation.node, invitation.addresses.clone());
         let synced = first_sync(&mesh, &invitation.node, events).await;
         // From here on the net runs as after a start, even if the sync was cut.
@@ -158,13 +152,8 @@ impl Net {
             why: PeerError::NotAKey,
         })?;
         let seed = node.seed();
-        let begun = Instant::now();
-        let endpoint = loop {
-            match bind::bind(config, &seed, Gate::default(), MemoryLookup::new()).await {
-                Ok(endpoint) => break endpoint,
-                Err(error) => bind::wait_for_port(error, begun).await?,
-            }
-        };
+        let bind = || bind::bind(config, &seed, Gate::default(), MemoryLookup::new());
+        let endpoint = bind::once_free(bind).await?;
         let address = invitation.addresses.to_iroh(id);
         let info = node.own_info().await?;
         let redeemed = hello::redeem(&endpoint, address, invitation, &info, async || {

@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// Writes under the node's own prefixes, which `write` refuses in the root store.
-    /// There, a delete writes a tombstone also where there is no value.
+    /// A delete there writes a tombstone even if the key has no value.
     pub(crate) async fn write_own(&self, write: Write) -> Result<(), WriteError> {
         self.shared.until_may_write().await?;
         let (reply, answer) = oneshot::channel();

@@ -127,7 +127,7 @@ impl Root {
 async fn root(store: &Store) -> Result<Duration, Failure> {
     let start = Instant::now();
     let root = store.root(&[]).await;
-    root.map_err(|error| failed("there is no root", &error))?;
+    root.map_err(|error| failed("the root cannot be computed", &error))?;
     Ok(start.elapsed())
 }
 

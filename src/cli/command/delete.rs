@@ -96,7 +96,7 @@ async fn delete_all(context: &mut Context, prefix: Bytes, yes: bool) -> Result<(
             count += page.items.len();
             listed.push_back(page);
         }
-        keys = u64::try_from(count).ok();
+        keys = Some(count as u64);
         let noun = if count == 1 { "key" } else { "keys" };
         let question = format!("delete {count} {noun} under \"{}\"?", escape(&prefix));
         confirm::ask(question, "nothing was deleted").await?;

@@ -32,7 +32,7 @@ pub enum Children {
     Leaves(Vec<Leaf>),
     /// They take more than `ANSWER_BYTES_MAX`.
     TooMany,
-    /// There is no such node.
+    /// The tree has no node of that level that begins at that key.
     NoNode,
 }
 

@@ -47,7 +47,7 @@ pub struct Differences {
 pub struct Difference {
     /// The key.
     pub key: Bytes,
-    /// Where it has a row.
+    /// The node that has a row of it.
     pub side: Side,
 }
 

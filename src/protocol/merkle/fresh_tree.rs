@@ -202,7 +202,7 @@ impl<'a, R: Rows> FreshTree<'a, R> {
 
     /// Returns where the node of `level` that begins at `key` ends (exclusive; `None` at the end of
     /// the tree), and the level of its children but for nodes with a single child, which are passed
-    /// over. `None`: there is no such node.
+    /// over. `None` if no node of `level` begins at `key`.
     pub(super) fn extent(
         &self,
         level: u8,

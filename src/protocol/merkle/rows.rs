@@ -1,4 +1,4 @@
-//! Where a tree reads the rows of a store.
+//! Rows: the rows of a store, as a tree reads them.
 
 use crate::protocol::merkle::RowHash;
 

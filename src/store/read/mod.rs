@@ -1,4 +1,5 @@
-//! The reading wing: values, lists, history, the past, roots, and checks, each from one view of the state.
+//! The reading wing: values, lists, history, the past, roots, and checks, each from one view of the
+//! state.
 
 pub(super) mod get;
 pub(super) mod history;

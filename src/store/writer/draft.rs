@@ -163,7 +163,7 @@ impl Writer {
             }
             // Acts are never held, so their stamps may be far ahead: what cites them would be, too.
             let is_reserved = self.config.root && reserved::claim(op).is_some();
-            // The node asks for a tombstone of its own keys also where there is no value.
+            // A delete of a reserved key is the node's own, which wants a tombstone in any case.
             if matches!(op, Op::Delete { .. }) && !is_reserved && !heads.is_deletable(now_ms) {
                 continue;
             }
