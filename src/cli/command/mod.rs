@@ -10,6 +10,7 @@ pub(super) mod get;
 pub(super) mod history;
 pub(super) mod hook;
 pub(super) mod join;
+pub(super) mod leave;
 pub(super) mod log;
 pub(super) mod man;
 pub(super) mod on;
