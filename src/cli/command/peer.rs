@@ -101,12 +101,8 @@ impl Peer {
             PeerAction::List => Peers {}.run(context).await,
             PeerAction::Remove { node, yes } => {
                 let mut client = context.client(Lifetime::Short).await?;
-                let peer = match find(context, &node).await {
-                    Err(error) if is_own(context, &node).await? => {
-                        return Err(error.hint("this is this node itself: see `lattice leave`"));
-                    }
-                    found => found?,
-                };
+                let hint = "this is this node itself: see `lattice leave`";
+                let peer = find_other(context, &node, hint).await?;
                 if !yes {
                     confirm_removal(&peer).await?;
                 }
@@ -118,7 +114,8 @@ impl Peer {
             }
             PeerAction::Role { node, role, yes } => {
                 let mut client = context.client(Lifetime::Short).await?;
-                let peer = find(context, &node).await?;
+                let hint = "this is this node itself: another admin can change its role";
+                let peer = find_other(context, &node, hint).await?;
                 if !yes && is_lower(&role, &peer.role) {
                     confirm_lowering(&peer, &role).await?;
                 }
@@ -153,6 +150,18 @@ impl Peer {
                 print_changed(context, if over { "active" } else { "dormant" }, &peer)
             }
         }
+    }
+}
+
+// Finds a peer. The error has the hint `of_itself` if this node itself is named.
+async fn find_other(
+    context: &mut Context,
+    named: &str,
+    of_itself: &str,
+) -> Result<api::Peer, Failure> {
+    match find(context, named).await {
+        Err(error) if is_own(context, named).await? => Err(error.hint(of_itself)),
+        found => found,
     }
 }
 

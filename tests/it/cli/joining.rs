@@ -120,6 +120,9 @@ fn roles_names_and_stores_change() {
     error: node [id] has role admin already
     exit 4
     ");
+    let own = a.run(&["peer", "role", "attic", "writer", "--yes"]);
+    assert_eq!(own.code, 3, "{own}");
+    assert!(own.stderr.contains("another admin can"), "{own}");
     // A lower role is for ever, so it asks.
     let unasked = a.run(&["peer", "role", "pantry", "writer"]);
     assert_eq!(unasked.code, 2, "{unasked}");
