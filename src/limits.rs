@@ -46,10 +46,9 @@ pub const HELD_SHOWN_MAX: usize = 16;
 /// Bytes of entries that wait for a prev or a parent, per store. When full, the oldest is dropped;
 /// a sync brings it again.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
-/// Absent parents that are remembered, per store: 64 Ki ids of 32 bytes, in memory and in the state
-/// file. When full, an entry that cites a removed node's entry is applied without a note, so heads
-/// are not counted again if that entry arrives; any other entry waits for its parents.
-pub const ABSENT_PARENTS_MAX: usize = 1 << 16;
+/// Entries that a replay remembers as read: 64 Ki ids of 32 bytes. A parent that is not among them
+/// and is no head is looked up in the log.
+pub const REPLAYED_KEPT_MAX: usize = 1 << 16;
 /// Bytes of entries whose author is not admitted yet, per store. When full, the oldest is dropped;
 /// a sync brings it again.
 pub const STRANGERS_BYTES_MAX: usize = 16 << 20;

@@ -4,7 +4,8 @@
 //! those that `e` cites as parents, without those that are its ancestors by `prev`, and `e`. A
 //! parent counts as cited only if its stamp, author, id and seq are all as `e` says. Parents and
 //! predecessors are applied before the entries that cite them; then the heads are the same in
-//! whatever order entries arrive.
+//! whatever order entries arrive. Where a parent does not come, the entry is applied without it; a
+//! parent that comes later is superseded at once at the keys of the entries that cite it.
 //!
 //! So an author has at most one head of a key for each of its branches, however little it cites. (A
 //! rule like "the author's newest by stamp" would not do: with two branches it depends on the
@@ -157,11 +158,15 @@ pub struct Before {
     /// Those of the heads that are ancestors of the entry by `prev`. A head that the entry cites need
     /// not be among them.
     pub ancestors: BTreeSet<EntryId>,
+    /// Parents of the entry that are not in the log. One that comes later is superseded by the entry
+    /// all the same, at the entry's keys.
+    pub absent: Vec<Parent>,
 }
 
 impl Before {
-    /// Returns what `entry` finds where its keys have `heads`. `is_ancestor` is asked about each head
-    /// that `entry` does not cite and that its author wrote before it.
+    /// Returns what `entry` finds where its keys have `heads` and all its parents are here.
+    /// `is_ancestor` is asked about each head that `entry` does not cite and that its author wrote
+    /// before it.
     ///
     /// # Errors
     /// The error of `is_ancestor`.
@@ -178,13 +183,25 @@ impl Before {
                 ancestors.insert(head.id);
             }
         }
-        Ok(Self { heads, ancestors })
+        Ok(Self {
+            heads,
+            ancestors,
+            absent: Vec::new(),
+        })
     }
 }
 
 fn is_cited(entry: &Entry, head: &Head) -> bool {
     let parents = &entry.header.parents;
     parents.binary_search(&head.as_parent()).is_ok()
+}
+
+/// Returns a test whether a parent is one of `heads`, as it is cited.
+pub fn among(heads: &[Heads]) -> impl Fn(&Parent) -> bool {
+    let heads = heads.iter().flat_map(Heads::as_slice);
+    let mut heads: Vec<Parent> = heads.map(Head::as_parent).collect();
+    heads.sort_unstable();
+    move |parent| heads.binary_search(parent).is_ok()
 }
 
 /// All heads of one key; the last one is the winner. They are sorted by order, after those that were
@@ -246,6 +263,20 @@ impl Heads {
             .collect();
         heads.push(new);
         Self::new(heads)
+    }
+
+    /// Returns the heads without the entry `id`, which another one has superseded before it came.
+    /// Without that other one, or one that supersedes it, nothing would be left: then they stay as
+    /// they are.
+    #[must_use]
+    pub fn without(self, id: &EntryId) -> Self {
+        let rest = self.as_slice().iter().filter(|head| head.id != *id);
+        let rest: Vec<Head> = rest.cloned().collect();
+        if rest.is_empty() {
+            self
+        } else {
+            Self::new(rest)
+        }
     }
 
     /// Returns the heads after the author of the entry `id` has taken it back; `None` if the entry is

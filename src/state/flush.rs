@@ -16,8 +16,8 @@ use crate::{
         shared_tree::SharedTree,
         stored::encode_frontier,
         tables::{
-            CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE, LACKS, META_TABLE,
-            NOTES, NOTES_TABLE,
+            CAUSES, CAUSES_TABLE, CITED, CITED_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE,
+            LACKS, META_TABLE, NOTES, NOTES_TABLE,
         },
         view::{Flushed, Layer, View, guarded},
     },
@@ -163,6 +163,7 @@ impl Flushed {
             heads,
             expiry: read.open_table(EXPIRY_TABLE)?,
             causes: read.open_table(CAUSES_TABLE)?,
+            cited: read.open_table(CITED_TABLE)?,
             empty,
         })
     }
@@ -177,6 +178,9 @@ fn free(layer: Layer) {
         pace.step();
     }
     for _row in layer.causes {
+        pace.step();
+    }
+    for _row in layer.cited {
         pace.step();
     }
 }
@@ -221,6 +225,12 @@ impl Write {
             for (cause, (seq, entry)) in &self.layer.causes {
                 let row = row::seal(CAUSES, &cause.0, row::encode_cause(entry, *seq));
                 causes.insert(cause.0.as_slice(), row.as_slice())?;
+            }
+            let mut cited = write.open_table(CITED_TABLE)?;
+            for (key, body) in &self.layer.cited {
+                pace.step();
+                let row = row::seal(CITED, key, body.to_vec());
+                cited.insert(key.as_slice(), row.as_slice())?;
             }
             let mut notes_table = write.open_table(NOTES_TABLE)?;
             for (key, body) in &self.notes {

@@ -9,6 +9,7 @@
 //! way.
 
 mod checked_file;
+mod cited;
 mod error;
 mod filter;
 mod flush;

@@ -27,7 +27,7 @@ use crate::{
         pages::Pages,
         shared_tree::SharedTree,
         stored::read_stored,
-        tables::{CAUSES_TABLE, EXPIRY_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
+        tables::{CAUSES_TABLE, CITED_TABLE, EXPIRY_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
         view::{Flushed, Layer, guarded},
     },
 };
@@ -122,7 +122,7 @@ impl State {
         let unclean = sums.is_none() && bytes > 0;
         let pages = Pages::new(file, sums.unwrap_or_default());
         let backend = pages.clone();
-        let (db, stored, flushed, counts) = guarded(move || {
+        let (db, stored, flushed, counts, citers) = guarded(move || {
             let mut db = redb::Builder::new()
                 .set_cache_size(STATE_CACHE_BYTES)
                 .create_with_backend(backend)?;
@@ -136,11 +136,13 @@ impl State {
             write.open_table(EXPIRY_TABLE)?;
             write.open_table(NOTES_TABLE)?;
             write.open_table(CAUSES_TABLE)?;
+            write.open_table(CITED_TABLE)?;
             write.open_table(META_TABLE)?;
             write.commit()?;
             let (stored, counts) = read_stored(&db)?;
             let flushed = Flushed::of(&db)?;
-            Ok((db, stored, flushed, counts))
+            let citers = flushed.citers()?;
+            Ok((db, stored, flushed, counts, citers))
         })?;
         if new && let Some(dir) = path.parent() {
             disk.sync_dir(dir)?;
@@ -158,6 +160,7 @@ impl State {
             expired_through_ms: counts.expired_through_ms,
             counting: None,
             taken_back: imbl::OrdSet::new(),
+            citers,
             tree: Arc::new(SharedTree::new(store)),
         };
         let shown = StateReader(Arc::new(RwLock::new(Arc::new(view.clone()))));
@@ -339,12 +342,20 @@ impl State {
         entry: &VerifiedEntry,
         before: Before,
     ) -> Result<Vec<Option<Staged>>, StateError> {
-        let Before { heads, ancestors } = before;
+        let Before {
+            heads,
+            ancestors,
+            absent,
+        } = before;
         assert_eq!(heads.len(), entry.ops.len(), "(4) heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
-        for (op, before) in entry.ops.iter().zip(heads) {
+        let cited = self.staged.cited_ahead(entry)?;
+        for ((op, before), cited) in entry.ops.iter().zip(heads).zip(cited) {
             changes.push((!self.staged.is_void(entry, op)).then(|| {
                 let mut after = before.apply(entry, op, &ancestors);
+                if cited {
+                    after = after.without(&entry.id);
+                }
                 if self.staged.is_taken_back(entry) {
                     after = after.take_back(&entry.id).unwrap_or(after);
                 }
@@ -367,6 +378,9 @@ impl State {
                 filling.keys.insert(op.key());
             }
         }
+        let counted = entry.ops.iter().zip(&changes);
+        let counted = counted.filter_map(|(op, change)| change.is_some().then(|| op.key()));
+        self.staged.cite_ahead(&absent, counted);
         if let Some((cause, caused)) = caused {
             self.staged.recent.causes.insert(cause, caused);
             self.staged.recent.bytes += ROW_OVERHEAD_BYTES;

@@ -57,6 +57,8 @@ pub struct View {
     pub counting: Option<Arc<Counting>>,
     /// Entries that their authors have taken back, of the applied entries and of others.
     pub taken_back: OrdSet<(Author, EntryId)>,
+    // Number of entries that cite absent parents: the next one's number.
+    pub(super) citers: u64,
     // Shared by all views of the file.
     pub(super) tree: Arc<SharedTree>,
 }
@@ -68,6 +70,8 @@ pub(super) struct Layer {
     // False for a row that the flush removes.
     pub(super) expiry: OrdMap<(u64, Bytes), bool>,
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
+    // As in `cited.rs`.
+    pub(super) cited: OrdMap<Vec<u8>, Bytes>,
     // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
@@ -77,6 +81,7 @@ pub(super) struct Flushed {
     pub(super) heads: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) expiry: ReadOnlyTable<(u64, &'static [u8]), ()>,
     pub(super) causes: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) cited: ReadOnlyTable<&'static [u8], &'static [u8]>,
     // True while the file has no heads, so that look-ups need not read it.
     pub(super) empty: bool,
 }

@@ -2,23 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
 use crate::{
     id::{Author, EntryId, Seq},
     limits::{
-        ABSENT_PARENTS_MAX, DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX, STRANGERS_BYTES_MAX,
-        UNVOUCHED_BYTES_MAX,
+        DRIFT_MS_MAX, HELD_BYTES_MAX, PENDING_BYTES_MAX, STRANGERS_BYTES_MAX, UNVOUCHED_BYTES_MAX,
     },
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         entry::{Entry, Parent, VerifiedEntry},
         fork::takes_back,
         frontier::FrontierTip,
-        heads::{Before, Head, Heads},
+        heads::{Before, Heads, among},
         intake::{
-            Absent, AbsentParents, Bases, Held, Lookup, Pending, Place, Refusal, Verdict,
-            bases::before, patience::Patience,
+            Bases, Held, Lookup, Pending, Place, Refusal, Verdict, bases::before,
+            patience::Patience,
         },
         membership::{Standing, role::is_never_held},
     },
@@ -46,7 +43,6 @@ pub struct Intake {
     pub(super) unvouched: Pending<Author>,
     // Entries of authors who are not admitted yet.
     strangers: Pending<Author>,
-    absent: Absent,
     // Entries of the current group: `Lookup::at` does not show them. Cleared when the group ends.
     group: BTreeMap<EntryId, Staged>,
     // True between `settle` and `settled`: parents that do not count are not waited for, nor those
@@ -64,7 +60,7 @@ struct Staged {
     prev: Option<EntryId>,
 }
 
-/// Bounds of the pools, in bytes, and of the absent parents, in number.
+/// Bounds of the pools, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct IntakeLimits {
     /// Bytes of pending entries.
@@ -75,8 +71,6 @@ pub struct IntakeLimits {
     pub unvouched_bytes_max: usize,
     /// Bytes of strangers' entries.
     pub strangers_bytes_max: usize,
-    /// Absent parents that are noted.
-    pub absent_max: usize,
 }
 
 impl Default for IntakeLimits {
@@ -86,22 +80,20 @@ impl Default for IntakeLimits {
             held_bytes_max: HELD_BYTES_MAX,
             unvouched_bytes_max: UNVOUCHED_BYTES_MAX,
             strangers_bytes_max: STRANGERS_BYTES_MAX,
-            absent_max: ABSENT_PARENTS_MAX,
         }
     }
 }
 
 impl Intake {
     /// Makes an intake in which no entry waits. `is_root`: whether this is the root store, whose
-    /// acts and invites are never held. `absent`: the absent parents that were saved.
-    pub fn new(is_root: bool, absent: AbsentParents, limits: IntakeLimits) -> Self {
+    /// acts and invites are never held.
+    pub fn new(is_root: bool, limits: IntakeLimits) -> Self {
         Self {
             is_root,
             pending: Pending::new(limits.pending_bytes_max),
             held: Held::new(limits.held_bytes_max),
             unvouched: Pending::new(limits.unvouched_bytes_max),
             strangers: Pending::new(limits.strangers_bytes_max),
-            absent: Absent::new(absent, limits.absent_max),
             group: BTreeMap::new(),
             settling: false,
             patience: Patience::default(),
@@ -152,14 +144,17 @@ impl Intake {
         if !run.is_empty() {
             return self.offer_run(run, entry, now_ms, log);
         }
-        let verdict = self.place(entry, None, log)?;
-        let (Verdict::Append { before, .. } | Verdict::Begin { before, .. }) = &verdict else {
+        let mut verdict = self.place(entry, None, log)?;
+        let (Verdict::Append { before, .. } | Verdict::Begin { before, .. }) = &mut verdict else {
             return Ok(verdict);
         };
         let is_over = self.patience.is_over(&entry.id, now_ms);
-        match self.missing_parent(entry, &before.heads, log, is_over, |_parent| false)? {
-            None => Ok(verdict),
-            Some(parent) => Ok(self.wait_for_parent(entry, parent, now_ms)),
+        match self.absent_parents(entry, &before.heads, log, is_over, |_parent| false)? {
+            Ok(absent) => {
+                before.absent = absent;
+                Ok(verdict)
+            }
+            Err(parent) => Ok(self.wait_for_parent(entry, parent, now_ms)),
         }
     }
 
@@ -247,23 +242,18 @@ impl Intake {
             prev: entry.header.prev,
         };
         self.group.insert(entry.id, staged);
-        self.absent.note_applied(entry);
         self.pending.release(&entry.id)
     }
 
-    /// Ends a group that is durable. Returns keys whose heads must be counted again: a parent that
-    /// was taken for one that never comes has come.
-    #[must_use = "the keys must be counted again"]
-    pub fn commit(&mut self) -> BTreeSet<Bytes> {
+    /// Ends a group that is durable.
+    pub fn commit(&mut self) {
         self.group.clear();
-        self.absent.commit()
     }
 
     /// Ends a group that was not written. Entries that it took out to offer them again are dropped;
     /// the next sync brings them.
     pub fn roll_back(&mut self) {
         self.group.clear();
-        self.absent.roll_back();
     }
 
     /// Returns whether entries are staged and neither committed nor rolled back.
@@ -364,11 +354,6 @@ impl Intake {
     /// Returns the held entries.
     pub fn held(&self) -> &Held {
         &self.held
-    }
-
-    /// Returns the absent parents, to save them.
-    pub fn absent(&mut self) -> &mut Absent {
-        &mut self.absent
     }
 
     /// Returns how many entries were dropped to make room, since the start.
@@ -495,27 +480,23 @@ impl Intake {
         Ok(place == before || (place.seq < before.seq && leads(before)? == Some(true)))
     }
 
-    // Returns a parent that the entry waits for. A reference with a wrong stamp is no reason to
-    // refuse the entry, because a node that never gets the parent could not refuse it: it supersedes
-    // nothing. `heads`: of the entry's keys. Most parents are among them and need no look into the
-    // log. `is_over`: whether the entry has waited long. `of_run`: whether a parent is staged together
-    // with this entry.
-    pub(super) fn missing_parent<L: Lookup>(
-        &mut self,
+    // Returns the parents that are not here and that the entry does not wait for; or, as an error,
+    // one that it waits for. A reference with a wrong stamp is no reason to refuse the entry, because
+    // a node that never gets the parent could not refuse it: it supersedes nothing. `heads`: of the
+    // entry's keys. Most parents are among them and need no look into the log. `is_over`: whether the
+    // entry has waited long. `of_run`: whether a parent is staged together with this entry.
+    pub(super) fn absent_parents<L: Lookup>(
+        &self,
         entry: &Entry,
         heads: &[Heads],
         log: &L,
         is_over: bool,
         of_run: impl Fn(&Parent) -> bool,
-    ) -> Result<Option<EntryId>, L::Error> {
-        let heads: Vec<Parent> = heads
-            .iter()
-            .flat_map(Heads::as_slice)
-            .map(Head::as_parent)
-            .collect();
+    ) -> Result<Result<Vec<Parent>, EntryId>, L::Error> {
+        let is_head = among(heads);
         let is_known = |parent: &&Parent| {
             let staged = self.group.get(&parent.id);
-            heads.contains(parent)
+            is_head(parent)
                 || of_run(parent)
                 || takes_back(entry, parent)
                 || staged.is_some_and(|it| is_at(it.place, &parent.author, parent.seq))
@@ -541,14 +522,11 @@ impl Intake {
         for parent in parents.filter(|parent| lacking.contains(&parent.id)) {
             let ends_wait = self.settling && is_over;
             if !ends_wait && !self.is_passed_over(parent, log)? {
-                return Ok(Some(parent.id));
+                return Ok(Err(parent.id));
             }
             absent.push(*parent);
         }
-        for parent in absent {
-            self.absent.add(&parent);
-        }
-        Ok(None)
+        Ok(Ok(absent))
     }
 
     // Returns whether a parent that is not here is not waited for.

@@ -14,7 +14,6 @@
 //! Nothing here reads a file or a clock: `now_ms` is an argument, and all that is asked of the log
 //! goes through [`Lookup`]. The simulator in `tests/it/sim` runs this very code.
 
-mod absent;
 mod bases;
 mod held;
 mod intake;
@@ -24,7 +23,6 @@ mod pending;
 mod run;
 mod verdict;
 
-pub use absent::{Absent, AbsentParents, Reach};
 pub use bases::{Base, Bases};
 pub use held::Held;
 pub use intake::{Intake, IntakeLimits};

@@ -3,7 +3,7 @@
 //! An entry may cite what was never written. A node that took it in before it knew that the cited
 //! author is a member did not wait for the parent; a node that knew cannot wait for ever, or the two
 //! differ. So after `PARENT_WAIT_MS`, and at the end of a sync, the entry is applied all the same. A
-//! parent that comes later has the keys of the entry counted again.
+//! parent that comes later is superseded at the keys of the entry.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,11 @@ impl Patience {
     /// Notes that `entry` waits at `now_ms`; no effect if it waited before.
     pub(super) fn note(&mut self, entry: EntryId, now_ms: u64) {
         self.0.entry(entry).or_insert(now_ms);
+    }
+
+    /// Ends the wait of `entry`, however long it has waited.
+    pub(super) fn end(&mut self, entry: EntryId) {
+        self.0.insert(entry, 0);
     }
 
     /// Returns whether `entry` has waited long enough. A clock that was set back makes it wait longer.
@@ -52,6 +57,17 @@ mod tests {
         assert!(!patience.is_over(&ENTRY, 999 + PARENT_WAIT_MS));
         assert!(patience.is_over(&ENTRY, 1_000 + PARENT_WAIT_MS));
         assert!(patience.is_over(&ENTRY, u64::MAX));
+    }
+
+    // An entry that had begun to wait was not staged with the run that it belongs to, which is staged
+    // whole: the writer panicked.
+    #[test]
+    fn a_wait_that_has_begun_can_be_ended() {
+        let mut patience = Patience::default();
+        patience.note(ENTRY, PARENT_WAIT_MS);
+        assert!(!patience.is_over(&ENTRY, PARENT_WAIT_MS + 1));
+        patience.end(ENTRY);
+        assert!(patience.is_over(&ENTRY, PARENT_WAIT_MS + 1));
     }
 
     #[test]

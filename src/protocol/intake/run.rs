@@ -109,7 +109,7 @@ impl Intake {
             };
             // In the log, not among the heads: an earlier entry of the run may supersede a head that
             // cannot be read.
-            if let Some(missing) = self.missing_parent(next, &[], log, is_over, of_run)? {
+            if let Err(missing) = self.absent_parents(next, &[], log, is_over, of_run)? {
                 return Ok(self.wait_for_parent(entry, missing, now_ms));
             }
             before = Some(next);
@@ -117,7 +117,7 @@ impl Intake {
         for entry in &run {
             if is_over {
                 // It is offered again in this group, and has waited as long as this entry.
-                self.patience.note(entry.id, 0);
+                self.patience.end(entry.id);
             }
             self.unvouched.remove(&entry.id);
         }

@@ -96,7 +96,7 @@ impl Actor {
                 Wake::Idle => {}
                 Wake::Disconnected => break,
             }
-            self.writer.maintain();
+            self.catch_up();
         }
         let store = self.writer.config.id;
         if let Err(error) = self.writer.close() {
@@ -115,10 +115,11 @@ impl Actor {
             }
             Command::Reconsider(reply) => {
                 writer.reconsider();
+                self.offer_waiting();
                 reply.send(()).unwrap_or_default();
             }
             Command::Settle(reply) => {
-                writer.settle();
+                self.settle();
                 reply.send(()).unwrap_or_default();
             }
             Command::Bases(mut bases, reply) => {
@@ -129,7 +130,11 @@ impl Actor {
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
-            Command::Repair(reply) => drop(reply.send(writer.repair())),
+            Command::Repair(reply) => {
+                let repaired = writer.repair();
+                self.offer_waiting();
+                drop(reply.send(repaired));
+            }
             Command::Close(_) => unreachable!("`run` ends with it"),
         }
     }
@@ -154,7 +159,7 @@ impl Actor {
                 Err(mpsc::error::TryRecvError::Empty) => break,
             }
         }
-        self.writer.maintain();
+        self.catch_up();
         let wait = self.writer.idle_for();
         let inbox = &mut self.inbox;
         let waited = async { tokio::time::timeout(wait, inbox.next()).await };
@@ -181,34 +186,85 @@ impl Actor {
         self.writer.write_group(group);
     }
 
-    // Takes in entries from elsewhere. Local writes do not wait for all of them: the part that is
-    // staged is committed, and the writes go first.
+    // Takes in entries from elsewhere, and what waited for them. Local writes do not wait for all of
+    // them: the part that is staged is committed, and the writes go first.
     fn ingest(&mut self, entries: &[Checked]) -> Result<Vec<Ingested>, IngestError> {
         let own_entries = self.writer.own_entries_in(entries);
         let mut outcomes = Vec::with_capacity(entries.len());
         let done = loop {
             let before = outcomes.len();
-            let inbox = &self.inbox;
-            let limit = PartLimit {
-                ops_min: INGEST_OPS_MIN.max(self.grouped),
-                entries_min: own_entries.saturating_sub(before),
-                time_max: self.part_time(),
-                writes_wait: &|| inbox.has_writes(),
+            let own_entries = own_entries.saturating_sub(before);
+            let part = |writer: &mut Writer, limit: &PartLimit<'_>| {
+                writer.ingest_part(&entries[before..], Some(limit))
             };
-            match self.writer.ingest_part(&entries[before..], Some(&limit)) {
+            match self.with_limit(own_entries, part) {
                 Ok(mut part) => outcomes.append(&mut part),
                 Err(error) => break Err(error.into()),
             }
             if outcomes.len() == entries.len() {
                 break Ok(outcomes);
             }
-            if let Some(first) = self.inbox.next_writes() {
-                self.write_group(first);
-            }
-            self.writer.maintain();
+            self.let_writes_go();
         };
+        self.offer_waiting();
         self.writer.mend();
         done
+    }
+
+    // A sync has ended: pending entries are offered again, and do not wait for parents that do not
+    // count.
+    fn settle(&mut self) {
+        let pending = self.writer.intake.settle();
+        self.writer.offer_again(pending);
+        self.offer_waiting();
+        self.writer.intake.settled();
+    }
+
+    // Offers entries again that waited, in parts, until there are no more.
+    fn offer_waiting(&mut self) {
+        let mut parts = 0;
+        while self.with_limit(0, |writer, limit| writer.offer_part_again(limit)) {
+            parts += 1;
+            self.let_writes_go();
+        }
+        if parts > 0 {
+            self.writer.mend();
+        }
+    }
+
+    fn let_writes_go(&mut self) {
+        if let Some(first) = self.inbox.next_writes() {
+            self.write_group(first);
+        }
+        self.maintain();
+    }
+
+    // Does what is due, until nothing is.
+    fn catch_up(&mut self) {
+        self.maintain();
+        self.offer_waiting();
+    }
+
+    // Does what is due besides commands.
+    fn maintain(&mut self) {
+        self.with_limit(0, |writer, limit| writer.maintain(limit));
+    }
+
+    // Calls `work` with the limit of a part. `entries_min`: entries that are committed together.
+    fn with_limit<T>(
+        &mut self,
+        entries_min: usize,
+        work: impl FnOnce(&mut Writer, &PartLimit<'_>) -> T,
+    ) -> T {
+        let time_max = self.part_time();
+        let inbox = &self.inbox;
+        let limit = PartLimit {
+            ops_min: INGEST_OPS_MIN.max(self.grouped),
+            entries_min,
+            time_max,
+            writes_wait: &|| inbox.has_writes(),
+        };
+        work(&mut self.writer, &limit)
     }
 
     // Local writes wait while a part is committed. So while there are local writers, staging a part
@@ -225,7 +281,7 @@ impl Actor {
 
 impl Writer {
     /// Does what is due besides commands: expiries, held entries, the flush.
-    fn maintain(&mut self) {
+    fn maintain(&mut self, limit: &PartLimit<'_>) {
         if self.health.state_error().is_some() {
             if self.flushed_at.elapsed() >= RETRY_EVERY {
                 self.rebuild();
@@ -236,7 +292,7 @@ impl Writer {
         self.expire_if_due(now_ms);
         let is_due = |due_ms| due_ms <= now_ms;
         if self.intake.next_due_ms().is_some_and(is_due) && !self.health.is_poisoned() {
-            self.release_held(now_ms);
+            self.release_held(now_ms, limit);
         }
         if let Err(error) = self.flush_if_due() {
             self.state_damaged(error);

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -144,55 +145,48 @@ impl Writer {
         entries.iter().rposition(own).map_or(0, |last| last + 1)
     }
 
-    /// Offers entries again that waited for something else than an entry.
+    /// Has entries offered again that waited, after those that are to be already.
     pub(super) fn offer_again(&mut self, entries: Vec<VerifiedEntry>) {
-        if entries.is_empty() {
-            return;
+        self.again.extend(entries.into_iter().map(Ok));
+    }
+
+    /// Takes in the first of the entries that are to be offered again, as one part. Returns false when
+    /// there are none.
+    pub(super) fn offer_part_again(&mut self, limit: &PartLimit<'_>) -> bool {
+        let mut again = mem::take(&mut self.again);
+        if again.is_empty() {
+            return false;
         }
-        let entries: Vec<_> = entries.into_iter().map(Ok).collect();
-        let mut rest = entries.as_slice();
-        while !rest.is_empty() {
-            match self.ingest_part(rest, None) {
-                Ok(part) => rest = &rest[part.len()..],
-                Err(error) => {
-                    // The next sync brings them again.
-                    tracing::warn!(
-                        store = %self.config.id,
-                        %error,
-                        "entries that waited were not applied"
-                    );
-                    break;
+        match self.ingest_part(again.make_contiguous(), Some(limit)) {
+            Ok(part) => drop(again.drain(..part.len())),
+            Err(error) => {
+                // The next sync brings them again.
+                let entries = again.len();
+                tracing::warn!(
+                    store = %self.config.id, entries, %error, "entries that waited were not applied"
+                );
+                again.clear();
+            }
+        }
+        // Those that this part has released come last.
+        again.append(&mut self.again);
+        self.again = again;
+        true
+    }
+
+    /// Applies held entries that are due at `now_ms`: one part now, the others are offered again.
+    pub(super) fn release_held(&mut self, now_ms: u64, limit: &PartLimit<'_>) {
+        let mut due: Vec<_> = self.intake.take_due(now_ms).into_iter().map(Ok).collect();
+        match self.try_ingest(&due, Some(limit)) {
+            Ok(part) => self.again.extend(due.drain(part.len()..)),
+            Err(failure) => {
+                let error = WriteError::from(failure);
+                tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
+                for entry in due.into_iter().flatten() {
+                    self.intake.hold(entry, now_ms + HOLD_AGAIN_MS);
                 }
             }
         }
-        self.mend();
-    }
-
-    /// Applies held entries that are due at `now_ms`.
-    pub(super) fn release_held(&mut self, now_ms: u64) {
-        let due: Vec<_> = self.intake.take_due(now_ms).into_iter().map(Ok).collect();
-        let mut rest = due.as_slice();
-        while !rest.is_empty() {
-            match self.try_ingest(rest, None) {
-                Ok(part) => rest = &rest[part.len()..],
-                Err(failure) => {
-                    let error = WriteError::from(failure);
-                    tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
-                    for entry in rest.iter().flatten() {
-                        self.intake.hold(entry.clone(), now_ms + HOLD_AGAIN_MS);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// A sync has ended: pending entries are offered again, and do not wait for parents that do not
-    /// count.
-    pub(super) fn settle(&mut self) {
-        let pending = self.intake.settle();
-        self.offer_again(pending);
-        self.intake.settled();
     }
 
     fn try_ingest(
@@ -322,6 +316,6 @@ impl Transaction<'_> {
 }
 
 // Time after which a part is long whatever it has.
-const LONG: Duration = Duration::from_millis(10);
+const LONG: Duration = Duration::from_millis(2);
 // How long a held entry that could not be written waits before it is tried again.
 const HOLD_AGAIN_MS: u64 = 1000;

@@ -30,6 +30,7 @@ pub(super) mod queue;
 mod rebuild;
 mod recount;
 pub(super) mod repair;
+mod replayed;
 pub(super) mod status;
 mod transaction;
 mod writer;

@@ -12,8 +12,6 @@
 //! | `g` entry that founds stores, and has no acts | author 32, seq 8, id 32 | count 4, then that many store ids of 16 |
 //! | `c` closed tip of a fork | author 32, id 32 | - |
 //! | `t` entry that its author has taken back | author 32, id 32 | - |
-//! | `o` absent parent | id 32 | - |
-//! | `w` author of absent parents | author 32 | - |
 //!
 //! Notes are written in the transaction that writes the frontier they belong to. If one is
 //! malformed, the state is built again from the log.
@@ -25,7 +23,7 @@ use bytes::{Buf as _, BufMut as _};
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     log::{IndexPoint, Mark},
-    protocol::{chain::Tip, hlc::Hlc, intake::AbsentParents},
+    protocol::{chain::Tip, hlc::Hlc},
 };
 
 /// A row as the state file keeps it: key and body.
@@ -54,10 +52,6 @@ pub(super) enum Note {
     Closed { author: Author, tip: EntryId },
     /// An entry that its author has taken back.
     TakenBack { author: Author, id: EntryId },
-    /// A parent that is not here and not waited for.
-    Absent(EntryId),
-    /// An author of such parents, of whom not all are noted.
-    AbsentOf(Author),
 }
 
 /// An entry in which its author founds stores.
@@ -77,8 +71,6 @@ mod kind {
     pub(super) const FOUNDING: u8 = b'g';
     pub(super) const CLOSED: u8 = b'c';
     pub(super) const TAKEN_BACK: u8 = b't';
-    pub(super) const ABSENT: u8 = b'o';
-    pub(super) const ABSENT_OF: u8 = b'w';
 }
 
 impl Note {
@@ -135,14 +127,6 @@ impl Note {
                 key.put_u8(kind::TAKEN_BACK);
                 key.put_slice(&author.0);
                 key.put_slice(&id.0);
-            }
-            Self::Absent(id) => {
-                key.put_u8(kind::ABSENT);
-                key.put_slice(&id.0);
-            }
-            Self::AbsentOf(author) => {
-                key.put_u8(kind::ABSENT_OF);
-                key.put_slice(&author.0);
             }
         }
         (key, body)
@@ -220,8 +204,6 @@ impl Note {
                 author: take_author(&mut key)?,
                 id: take_id(&mut key)?,
             },
-            kind::ABSENT => Self::Absent(take_id(&mut key)?),
-            kind::ABSENT_OF => Self::AbsentOf(take_author(&mut key)?),
             _unknown => return Some(None),
         };
         (key.is_empty() && body.is_empty()).then_some(Some(note))
@@ -253,8 +235,6 @@ pub(super) struct Notes {
     pub(super) closed: Vec<(Author, EntryId)>,
     /// Entries that were taken back.
     pub(super) taken_back: Vec<(Author, EntryId)>,
-    /// Absent parents.
-    pub(super) absent: AbsentParents,
 }
 
 impl Notes {
@@ -273,12 +253,6 @@ impl Notes {
                 Some(Note::Founding(founding)) => notes.founding.push(founding),
                 Some(Note::Closed { author, tip }) => notes.closed.push((author, tip)),
                 Some(Note::TakenBack { author, id }) => notes.taken_back.push((author, id)),
-                Some(Note::Absent(id)) => {
-                    notes.absent.ids.insert(id);
-                }
-                Some(Note::AbsentOf(author)) => {
-                    notes.absent.authors.insert(author);
-                }
                 None => {}
             }
         }
@@ -347,15 +321,13 @@ mod tests {
                 author: AUTHOR,
                 tip: EntryId([6; 32]),
             },
-            Note::Absent(EntryId([8; 32])),
-            Note::AbsentOf(AUTHOR),
         ]
     }
 
     #[test]
     fn each_kind_has_a_byte_of_its_own() {
         let kinds: BTreeSet<u8> = all().iter().map(|note| note.encode().0[0]).collect();
-        assert_eq!(kinds, BTreeSet::from(*b"bpagcow"));
+        assert_eq!(kinds, BTreeSet::from(*b"bpagc"));
     }
 
     #[test]
@@ -369,8 +341,6 @@ mod tests {
         assert_eq!(notes.marks[&(AUTHOR, 1)].index.len(), 1);
         assert_eq!(notes.acts, [(AUTHOR, 5, EntryId([5; 32]))]);
         assert_eq!(notes.closed, [(AUTHOR, EntryId([6; 32]))]);
-        assert_eq!(notes.absent.ids, BTreeSet::from([EntryId([8; 32])]));
-        assert_eq!(notes.absent.authors, BTreeSet::from([AUTHOR]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Opening a store: state and logs brought together, whatever state they are in.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use crate::{
     id::Author,
     log::{self, Logs, Recovered},
     protocol::{
-        intake::{AbsentParents, Intake, IntakeLimits},
+        intake::{Intake, IntakeLimits},
         membership::spent::Standings,
     },
     state::{State, StateError},
@@ -44,7 +45,6 @@ pub(in crate::store) fn open(
         mut state,
         marks,
         forks,
-        intake,
         counted_by,
         mut recovered,
     } = open_both(&config, &mut membership)?;
@@ -92,10 +92,11 @@ pub(in crate::store) fn open(
         bus: shared.bus.clone(),
         fresh: shared.fresh.clone(),
         mending: Mending::new(config.id, found.damage),
+        intake: Intake::new(config.root, IntakeLimits::default()),
+        again: VecDeque::new(),
         config,
         logs,
         state,
-        intake,
         membership,
         counted_by,
         forks,
@@ -122,7 +123,6 @@ struct Opened {
     state: State,
     marks: Marks,
     forks: Forks,
-    intake: Intake,
     // The members and spent keys by which the state counts.
     counted_by: Standings,
     recovered: Vec<String>,
@@ -164,9 +164,7 @@ fn set_aside(config: &StoreConfig, file: &str) -> Result<String, OpenError> {
 }
 
 fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
-    // The absent parents of a state file that is of no use: its logs do not name all of them.
-    let mut absent = AbsentParents::default();
-    let reason = match open_with_state(config, membership, &mut absent)? {
+    let reason = match open_with_state(config, membership)? {
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
@@ -177,14 +175,12 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         recovered.push(format!("the state was built again from the log: {reason}"));
     }
     let (mut marks, mut forks) = (Marks::default(), Forks::default());
-    let mut intake = new_intake(config, absent);
     let state = Sources {
         config,
         logs: &logs,
         marks: &mut marks,
         forks: &mut forks,
         membership,
-        intake: &mut intake,
         damage: &mut found.damage,
     }
     .build()?;
@@ -194,7 +190,6 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         state,
         marks,
         forks,
-        intake,
         counted_by: membership.standings(),
         recovered,
     })
@@ -204,7 +199,6 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
 fn open_with_state(
     config: &StoreConfig,
     membership: &mut Membership,
-    absent: &mut AbsentParents,
 ) -> Result<Result<Opened, String>, OpenError> {
     let path = config.dir.join("state.db");
     let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path, config.id) {
@@ -220,11 +214,9 @@ fn open_with_state(
     for (author, id) in &notes.taken_back {
         state.take_back(*author, *id);
     }
-    absent.clone_from(&notes.absent);
     if stored.outdated {
         return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
     }
-    let mut intake = new_intake(config, notes.absent);
     let known: Vec<_> = notes.marks.into_values().collect();
     let (logs, mut found) = Logs::open(
         &config.disk,
@@ -245,7 +237,6 @@ fn open_with_state(
         marks: &mut marks,
         forks: &mut forks,
         membership,
-        intake: &mut intake,
         damage: &mut found.damage,
     };
     sources.check_tips(&known)?;
@@ -288,12 +279,7 @@ fn open_with_state(
         state,
         marks,
         forks,
-        intake,
         counted_by,
         recovered,
     }))
-}
-
-fn new_intake(config: &StoreConfig, absent: AbsentParents) -> Intake {
-    Intake::new(config.root, absent, IntakeLimits::default())
 }

@@ -20,7 +20,6 @@ use crate::{
         fork::taken_back_by,
         frontier::{Frontier, FrontierTip},
         heads::{Before, Head, Heads},
-        intake::{Intake, Reach},
     },
     state::{State, StateError},
     store::{
@@ -31,6 +30,7 @@ use crate::{
             marks::Marks,
             membership::Membership,
             notes::Note,
+            replayed::Replayed,
             writer::{Writer, derived_notes},
         },
     },
@@ -43,7 +43,6 @@ pub(super) struct Sources<'a> {
     pub(super) marks: &'a mut Marks,
     pub(super) forks: &'a mut Forks,
     pub(super) membership: &'a mut Membership,
-    pub(super) intake: &'a mut Intake,
     /// Damage that is met is added here.
     pub(super) damage: &'a mut Vec<LogDamage>,
 }
@@ -58,7 +57,6 @@ impl Sources<'_> {
         State::discard(disk.as_ref(), &path)?;
         self.marks.forget_saved();
         self.membership.forget_saved();
-        self.intake.absent().forget_saved();
         // All logs are read again.
         *self.forks = Forks::default();
         let (mut state, _empty) = State::open(Arc::clone(disk), &path, self.config.id)?;
@@ -90,10 +88,7 @@ impl Sources<'_> {
             Err(what) => return Ok(Err(what)),
         };
         self.membership.collect(self.logs, &spans, state)?;
-        let mut reach = Reach::default();
-        for (author, tip) in all.iter() {
-            reach.extend(author, tip.seq);
-        }
+        let mut replayed = Replayed::default();
         let due: u64 = spans.iter().map(|span| span.through - span.after).sum();
         let (mut read, mut lost) = (0, BTreeSet::new());
         // One thread reads and decodes, this one applies, the flusher writes.
@@ -105,7 +100,7 @@ impl Sources<'_> {
                     match next {
                         Merged::Entry { entry, .. } => {
                             read += 1;
-                            if let Err(refused) = self.apply(state, &entry, &reach)? {
+                            if let Err(refused) = self.apply(state, &entry, &mut replayed)? {
                                 return Ok(Err(refused));
                             }
                         }
@@ -120,7 +115,7 @@ impl Sources<'_> {
                     self.flush_part(state)?;
                 }
             }
-            self.commit();
+            self.forks.commit();
             // Where an entry is missing at the end of a log, its author's tip is passed all the same:
             // an entry that comes next must not hide that it is missing.
             for author in &lost {
@@ -203,19 +198,17 @@ impl Sources<'_> {
         &mut self,
         state: &mut State,
         entry: &VerifiedEntry,
-        reach: &Reach,
+        replayed: &mut Replayed,
     ) -> Result<Result<(), String>, OpenError> {
         check_store(self.config, entry)?;
         self.forks.note(entry);
+        replayed.add(entry.id);
         let (author, place) = (entry.author(), FrontierTip::of(entry));
         if !self.membership.counts(&author, place, self.logs.reader())? {
             return Ok(Ok(()));
         }
         if let Err(what) = self.take_back(state, entry)? {
             return Ok(Err(what));
-        }
-        for absent in reach.absent(entry) {
-            self.intake.absent().add(absent);
         }
         let keys = entry.ops.iter().map(Op::key);
         let heads = keys.map(|key| state.heads(key)).collect::<Result<_, _>>();
@@ -224,7 +217,8 @@ impl Sources<'_> {
             Err(StateError::Damaged { what }) => return Ok(Err(what)),
             Err(error) => return Err(error.into()),
         };
-        let before = self.before(entry, heads)?;
+        let mut before = self.before(entry, heads)?;
+        before.absent = replayed.absent(entry, &before.heads, self.logs.reader())?;
         match state.stage_over(entry, before) {
             Ok(_changes) => Ok(Ok(())),
             Err(StateError::Damaged { what }) => Ok(Err(what)),
@@ -287,12 +281,6 @@ impl Sources<'_> {
         }
     }
 
-    fn commit(&mut self) {
-        self.forks.commit();
-        let come = self.intake.absent().commit();
-        assert!(come.is_empty(), "a replay looks for no absent parents");
-    }
-
     // Marks come with the last flush. Acts and closed tips come with the frontier that has them: what
     // lies behind a frontier is not read again.
     fn flush_part(&mut self, state: &mut State) -> Result<(), OpenError> {
@@ -300,8 +288,8 @@ impl Sources<'_> {
         if state.finish_flush(true)? {
             self.marks.flushed();
         }
-        self.commit();
-        let notes = derived_notes(self.forks, self.membership, self.intake);
+        self.forks.commit();
+        let notes = derived_notes(self.forks, self.membership);
         state.flush(notes.iter().map(Note::encode).collect());
         Ok(())
     }
@@ -341,7 +329,6 @@ impl Writer {
             marks: &mut self.marks,
             forks: &mut self.forks,
             membership: &mut self.membership,
-            intake: &mut self.intake,
             damage: &mut damage,
         }
         .build();

@@ -25,16 +25,9 @@ use crate::{
 impl Writer {
     /// Does the work that a commit left.
     pub(super) fn follow_up(&mut self, aftermath: Aftermath) {
-        let Aftermath {
-            members,
-            recount,
-            released,
-        } = aftermath;
+        let Aftermath { members, released } = aftermath;
         if members {
             self.reconsider();
-        }
-        if !recount.is_empty() {
-            self.count_again(recount);
         }
         self.offer_again(released);
     }

@@ -93,8 +93,6 @@ pub(super) struct Receipt {
 pub(super) struct Aftermath {
     /// True when the members changed, or the state does not rest on them.
     pub(super) members: bool,
-    /// Keys whose heads must be counted again.
-    pub(super) recount: BTreeSet<Bytes>,
     /// Entries that waited for committed ones and were not offered again.
     pub(super) released: Vec<VerifiedEntry>,
 }
@@ -228,7 +226,7 @@ impl<'a> Transaction<'a> {
         writer.state.show();
         // From here on the entries are durable, so nothing may fail any more.
         self.committed = true;
-        let recount = writer.intake.commit();
+        writer.intake.commit();
         writer.forks.commit();
         writer.publish(&self.changes);
         for fresh in self.outbox.drain(..) {
@@ -240,7 +238,6 @@ impl<'a> Transaction<'a> {
         let members = writer.membership.commit(view, log, self.has_branched);
         Ok(Aftermath {
             members,
-            recount,
             released: std::mem::take(&mut self.released),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use crate::{
         Fresh, StoreConfig,
         shared::published,
         writer::{
-            forks::Forks, health::Health, lookup::WriterLookup, marks::Marks,
+            forks::Forks, health::Health, intake::Checked, lookup::WriterLookup, marks::Marks,
             membership::Membership, mending::Mending, notes::Note, notes::NoteRow,
         },
     },
@@ -47,6 +48,9 @@ pub(in crate::store) struct Writer {
     // Sends what is written here to the net. No receiver: nobody asked, and nothing is sent.
     pub(super) fresh: broadcast::Sender<Fresh>,
     pub(super) intake: Intake,
+    // Entries that waited and are to be offered again, in order. None are left when a caller gets the
+    // answer to a command.
+    pub(super) again: VecDeque<Checked>,
     pub(super) membership: Membership,
     // The members and spent keys by which the state counts. Set by `recount`.
     pub(super) counted_by: Standings,
@@ -124,25 +128,17 @@ impl Writer {
     }
 
     fn take_small_notes(&mut self) -> Vec<Note> {
-        derived_notes(&mut self.forks, &mut self.membership, &mut self.intake)
+        derived_notes(&mut self.forks, &mut self.membership)
     }
 }
 
-/// Takes out the notes that follow from entries: acts, closed tips, absent parents. They belong to
-/// the frontier that has those entries.
-pub(super) fn derived_notes(
-    forks: &mut Forks,
-    membership: &mut Membership,
-    intake: &mut Intake,
-) -> Vec<Note> {
+/// Takes out the notes that follow from entries: acts and closed tips. They belong to the frontier
+/// that has those entries.
+pub(super) fn derived_notes(forks: &mut Forks, membership: &mut Membership) -> Vec<Note> {
     let acts = membership.take_unsaved().into_iter();
     let closed = forks.take_unsaved().into_iter();
     let closed = closed.map(|(author, tip)| Note::Closed { author, tip });
     let back = forks.take_unsaved_back().into_iter();
     let back = back.map(|(author, id)| Note::TakenBack { author, id });
-    let (absent, authors) = intake.absent().take_unsaved();
-    let absent = absent.into_iter().map(Note::Absent);
-    let authors = authors.into_iter().map(Note::AbsentOf);
-    let of_forks = closed.chain(back);
-    acts.chain(of_forks).chain(absent).chain(authors).collect()
+    acts.chain(closed).chain(back).collect()
 }

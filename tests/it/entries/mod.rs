@@ -9,6 +9,7 @@ mod fork;
 mod golden;
 mod hostile;
 mod intake;
+mod late_parents;
 mod laws;
 mod membership;
 mod removal;

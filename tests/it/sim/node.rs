@@ -6,16 +6,16 @@ use bytes::Bytes;
 use lattice::{
     id::{Author, EntryId},
     protocol::{
-        entry::{Op, Order, VerifiedEntry},
+        entry::{Op, Order, Parent, VerifiedEntry},
         frontier::{FrontierTip, MissingRange},
         heads::Heads,
-        intake::{AbsentParents, Intake, IntakeLimits, Verdict},
+        intake::{Intake, IntakeLimits, Verdict},
     },
 };
 
 use crate::{
     sim::counters::Counters,
-    support::model::{Replica, author_of, heads_after},
+    support::model::{Replica, author_of},
 };
 
 // Pending entries have room for some twenty, so that it runs out.
@@ -24,7 +24,7 @@ fn new_intake() -> Intake {
         pending_bytes_max: 20 << 10,
         ..IntakeLimits::default()
     };
-    Intake::new(false, AbsentParents::default(), limits)
+    Intake::new(false, limits)
 }
 
 /// One node: what is on its disk, what it made of that, and what only memory has.
@@ -35,8 +35,6 @@ pub struct Node {
     pub is_hostile: bool,
     /// Its wall clock.
     pub clock_ms: u64,
-    // True once its log had an entry without a parent of it at a start.
-    lacks_parents: bool,
     pub replica: Replica,
     /// Decides what becomes of entries of others, and keeps those that wait. Lost with the power.
     pub intake: Intake,
@@ -54,7 +52,6 @@ impl Node {
             secret,
             is_hostile: false,
             clock_ms,
-            lacks_parents: false,
             replica: Replica::default(),
             intake: new_intake(),
             log: Vec::new(),
@@ -89,26 +86,27 @@ impl Node {
         let mut ready = VecDeque::from([entry]);
         while let Some(entry) = ready.pop_front() {
             let Ok(verdict) = self.intake.offer(&entry, self.clock_ms, &self.replica);
-            match verdict {
-                Verdict::Append { .. } => {}
-                Verdict::Begin { fork, .. } => counters.forks += usize::from(fork),
+            let before = match verdict {
+                Verdict::Append { before, .. } => before,
+                Verdict::Begin { fork, before } => {
+                    counters.forks += usize::from(fork);
+                    before
+                }
                 Verdict::Duplicate => {
                     counters.duplicates += 1;
                     continue;
                 }
                 Verdict::AwaitsEntry(_) | Verdict::AwaitsClock { .. } => continue,
                 verdict => panic!("{verdict:?}"),
-            }
-            assert!(self.replica.apply(&entry), "it was not here");
+            };
+            let applied = self.replica.apply_without(&entry, &before.absent);
+            assert!(applied, "it was not here");
             let released = self.intake.staged(&entry);
             counters.released += released.len();
             ready.extend(released);
             self.log.push(entry);
         }
-        if !self.intake.commit().is_empty() || self.lacks_parents {
-            // A parent has come that an entry had waited for too long.
-            self.replica.heads = heads_after(self.replica.entries.values());
-        }
+        self.intake.commit();
         counters.evicted += usize::try_from(self.intake.dropped() - dropped).unwrap();
     }
 
@@ -163,8 +161,11 @@ impl Node {
         for entry in &self.log {
             let missing = self.replica.missing(entry);
             assert!(missing.is_none() || missing != entry.header.prev, "a chain");
-            self.lacks_parents |= missing.is_some();
-            assert!(self.replica.apply(entry), "each entry is in the log once");
+            let parents = entry.header.parents.iter();
+            let absent = parents.filter(|it| !self.replica.entries.contains_key(&it.id));
+            let absent: Vec<Parent> = absent.copied().collect();
+            let applied = self.replica.apply_without(entry, &absent);
+            assert!(applied, "each entry is in the log once");
         }
         self.assert_keeps_acknowledged();
     }

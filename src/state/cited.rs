@@ -1,0 +1,331 @@
+//! Cited ahead: parents that applied entries cite and that are not in the log.
+//!
+//! An author may cite an entry that does not come here: its author was removed, or somebody holds it
+//! back. Such an entry is applied without that parent. If the parent comes later and counts after
+//! all, it must find the heads as if it had come first: it is superseded already at each key of an
+//! entry that cites it. So the state keeps what was cited, and by whom, until the state is built
+//! again.
+//!
+//! An entry that cites absent parents gets a number, in the order in which this node applied them.
+//! There are two kinds of rows, in one table:
+//!
+//! ```text
+//! reference row   `r`, BLAKE3 of the reference 32, number u64 big-endian -> nothing
+//! keys row        `k`, number u64 big-endian -> BLAKE3 of each key of the entry 32, sorted
+//! ```
+//! The hash is of all parts of the reference: one that does not name the parent exactly supersedes
+//! nothing. Rows take space in proportion to the references, not to references times keys.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::{
+    protocol::entry::{Entry, Parent},
+    state::{
+        StateError, row,
+        tables::CITED,
+        view::{Flushed, View, guarded},
+    },
+};
+
+impl View {
+    /// Returns for each op of `entry` whether an applied entry that wrote its key has cited `entry`
+    /// before it came.
+    ///
+    /// Takes time in proportion to the entries that cite it.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn cited_ahead(&self, entry: &Entry) -> Result<Vec<bool>, StateError> {
+        let mut cited = vec![false; entry.ops.len()];
+        if self.citers == 0 {
+            return Ok(cited);
+        }
+        let keys = entry.ops.iter().map(|op| hash_of_key(op.key()));
+        let mut open: Vec<(usize, [u8; 32])> = keys.enumerate().collect();
+        for citer in self.citers_of(&entry.as_parent())? {
+            if open.is_empty() {
+                break;
+            }
+            let keys = self.keys_of_citer(citer)?;
+            let (keys, _rest) = keys.as_chunks::<32>();
+            open.retain(|(index, key)| {
+                let found = keys.binary_search(key).is_ok();
+                cited[*index] |= found;
+                !found
+            });
+        }
+        Ok(cited)
+    }
+
+    /// Notes that an entry which writes `keys` and is being staged cites `absent`, which are not in the
+    /// log.
+    pub(super) fn cite_ahead<'a>(
+        &mut self,
+        absent: &[Parent],
+        keys: impl IntoIterator<Item = &'a Bytes>,
+    ) {
+        let mut keys: Vec<[u8; 32]> = keys.into_iter().map(hash_of_key).collect();
+        if absent.is_empty() || keys.is_empty() {
+            return;
+        }
+        keys.sort_unstable();
+        let citer = self.citers;
+        self.citers += 1;
+        let references = absent.iter().map(|parent| {
+            let prefix = reference_prefix(parent);
+            (
+                [prefix.as_slice(), &citer.to_be_bytes()].concat(),
+                Vec::new(),
+            )
+        });
+        for (key, body) in references.chain([(keys_row(citer), keys.concat())]) {
+            self.recent.bytes += key.len() + body.len() + ROW_OVERHEAD_BYTES;
+            self.recent.cited.insert(key, body.into());
+        }
+    }
+
+    // Numbers of the entries that have cited `parent` exactly, in any order.
+    fn citers_of(&self, parent: &Parent) -> Result<Vec<u64>, StateError> {
+        let prefix = reference_prefix(parent);
+        let number = |key: &[u8]| {
+            let number = key.strip_prefix(prefix.as_slice())?;
+            Some(u64::from_be_bytes(number.try_into().ok()?))
+        };
+        let mut citers = Vec::new();
+        for layer in [&self.recent, &self.flushing] {
+            let from = (Bound::Included(prefix.as_slice()), Bound::Unbounded);
+            let keys = layer.cited.range::<_, [u8]>(from).map(|(key, _)| key);
+            citers.extend(keys.map_while(|key| number(key)));
+        }
+        guarded(|| {
+            for row in self.flushed.cited.range(prefix.as_slice()..)? {
+                let (key, row) = row?;
+                let Some(citer) = number(key.value()) else {
+                    break;
+                };
+                row::unseal(CITED, key.value(), row.value()).ok_or_else(damaged)?;
+                citers.push(citer);
+            }
+            Ok(citers)
+        })
+    }
+
+    fn keys_of_citer(&self, citer: u64) -> Result<Bytes, StateError> {
+        let key = keys_row(citer);
+        for layer in [&self.recent, &self.flushing] {
+            if let Some(keys) = layer.cited.get(&key) {
+                return Ok(keys.clone());
+            }
+        }
+        guarded(|| {
+            let row = self.flushed.cited.get(key.as_slice())?;
+            let row = row.ok_or_else(damaged)?;
+            let body = row::unseal(CITED, &key, row.value()).ok_or_else(damaged)?;
+            Ok(Bytes::copy_from_slice(body))
+        })
+    }
+}
+
+impl Flushed {
+    /// Returns how many entries with absent parents the file has: the next one's number.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn citers(&self) -> Result<u64, StateError> {
+        let all = [KEYS].as_slice()..[KEYS + 1].as_slice();
+        let Some(last) = self.cited.range(all)?.next_back() else {
+            return Ok(0);
+        };
+        let (key, _row) = last?;
+        let number = key.value().get(1..).and_then(|it| it.try_into().ok());
+        let number = number.map(u64::from_be_bytes).ok_or_else(damaged)?;
+        number.checked_add(1).ok_or_else(damaged)
+    }
+}
+
+fn hash_of_key(key: &Bytes) -> [u8; 32] {
+    *blake3::hash(key).as_bytes()
+}
+
+fn reference_prefix(parent: &Parent) -> [u8; 33] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&parent.id.0).update(&parent.author.0);
+    hasher.update(&parent.seq.to_le_bytes());
+    hasher.update(&parent.hlc.wall_ms.to_le_bytes());
+    hasher.update(&parent.hlc.counter.to_le_bytes());
+    let mut prefix = [REFERENCE; 33];
+    prefix[1..].copy_from_slice(hasher.finalize().as_bytes());
+    prefix
+}
+
+fn keys_row(citer: u64) -> Vec<u8> {
+    [[KEYS].as_slice(), &citer.to_be_bytes()].concat()
+}
+
+fn damaged() -> StateError {
+    StateError::damaged("a row of what was cited fails its check")
+}
+
+const REFERENCE: u8 = b'r';
+const KEYS: u8 = b'k';
+// Rough number of bytes of memory that a row takes besides its key and body.
+const ROW_OVERHEAD_BYTES: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+    use crate::{
+        disk::RealDisk,
+        id::StoreId,
+        protocol::{
+            entry::{
+                Header, Op, VerifiedEntry, sign,
+                tests::{AUTHOR_A, AUTHOR_B, entry},
+            },
+            heads::Before,
+        },
+        state::State,
+    };
+
+    fn open(path: &Path) -> State {
+        let disk = Arc::new(RealDisk);
+        State::open(disk, path, StoreId([7; 16])).unwrap().0
+    }
+
+    // Signs an entry of B that writes `keys` and cites `parents`.
+    fn citing(keys: &[&str], parents: &[Parent]) -> VerifiedEntry {
+        let mut parents = parents.to_vec();
+        parents.sort_unstable();
+        let header = Header {
+            parents,
+            ..entry(AUTHOR_B, 1, None, 20, "/k").header.clone()
+        };
+        let ops = keys.iter().map(|key| Op::Delete {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+        });
+        let key = ed25519_dalek::SigningKey::from_bytes(&AUTHOR_B);
+        sign(&key, header, ops.collect()).unwrap()
+    }
+
+    fn stage(state: &mut State, entry: &VerifiedEntry, absent: &[Parent]) {
+        let keys = entry.ops.iter().map(Op::key);
+        let heads = keys.map(|key| state.heads(key).unwrap()).collect();
+        let before = Before {
+            heads,
+            absent: absent.to_vec(),
+            ..Before::default()
+        };
+        state.stage_over(entry, before).unwrap();
+    }
+
+    fn head_ids(state: &State, key: &str) -> Vec<crate::id::EntryId> {
+        let heads = state.heads(key.as_bytes()).unwrap();
+        heads.as_slice().iter().map(|head| head.id).collect()
+    }
+
+    // The parent comes in the same group, after it, while a flush is under way, after it, and after the
+    // store was opened again: in each of these cases it is no head.
+    #[test]
+    fn a_parent_that_comes_late_is_superseded_at_the_keys_of_who_cites_it() {
+        let late = entry(AUTHOR_A, 1, None, 10, "/k");
+        let first = citing(&["/k", "/other"], &[late.as_parent()]);
+        for when in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            let mut state = open(&path);
+            stage(&mut state, &first, &[late.as_parent()]);
+            if when > 0 {
+                state.show();
+            }
+            if when > 1 {
+                state.flush(Vec::new());
+            }
+            if when > 2 {
+                state.finish_flush(true).unwrap();
+            }
+            if when > 3 {
+                state.close().unwrap();
+                state = open(&path);
+            }
+            state.stage(&late).unwrap();
+            assert_eq!(head_ids(&state, "/k"), [first.id], "case {when}");
+            assert_eq!(state.staged().citers, 1, "case {when}");
+        }
+    }
+
+    #[test]
+    fn an_inexact_reference_or_another_key_supersedes_nothing() {
+        let late = entry(AUTHOR_A, 1, None, 10, "/k");
+        let exact = late.as_parent();
+        let mut inexact = exact;
+        inexact.seq = 2;
+        let dir = tempfile::tempdir().unwrap();
+        for (number, (keys, reference)) in
+            [(["/k"], inexact), (["/other"], exact)].iter().enumerate()
+        {
+            let mut state = open(&dir.path().join(number.to_string()));
+            let first = citing(keys, &[*reference]);
+            stage(&mut state, &first, &[*reference]);
+            state.stage(&late).unwrap();
+            assert!(head_ids(&state, "/k").contains(&late.id), "{number}");
+        }
+    }
+
+    // What a group that is taken back has noted is gone, and its number is given again.
+    #[test]
+    fn a_group_that_is_taken_back_leaves_nothing() {
+        let late = entry(AUTHOR_A, 1, None, 10, "/k");
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = open(&dir.path().join("state.db"));
+        let first = citing(&["/k"], &[late.as_parent()]);
+        stage(&mut state, &first, &[late.as_parent()]);
+        state.forget();
+        assert_eq!(state.staged().citers, 0);
+        state.stage(&late).unwrap();
+        assert_eq!(head_ids(&state, "/k"), [late.id]);
+    }
+
+    // A damaged row is found before an entry is counted by it.
+    #[test]
+    fn a_row_that_fails_its_check_is_damage() {
+        let late = entry(AUTHOR_A, 1, None, 10, "/k");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        for kind in [KEYS, REFERENCE] {
+            let mut state = open(&path);
+            let first = citing(&["/k"], &[late.as_parent()]);
+            stage(&mut state, &first, &[late.as_parent()]);
+            state.show();
+            state.flush(Vec::new());
+            state.finish_flush(true).unwrap();
+            state.close().unwrap();
+            let db = redb::Database::open(&path).unwrap();
+            let write = db.begin_write().unwrap();
+            let mut table = write.open_table(crate::state::tables::CITED_TABLE).unwrap();
+            let from = [kind];
+            let key = {
+                use redb::ReadableTable as _;
+                let row = table.range(from.as_slice()..).unwrap().next().unwrap();
+                row.unwrap().0.value().to_vec()
+            };
+            table
+                .insert(key.as_slice(), b"12345678".as_slice())
+                .unwrap();
+            drop(table);
+            write.commit().unwrap();
+            drop(db);
+            let mut state = open(&path);
+            let found = state.stage(&late);
+            assert!(
+                matches!(found, Err(StateError::Damaged { .. })),
+                "{found:?}"
+            );
+            drop(state);
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+}
