@@ -5,7 +5,7 @@
 //! all tips of an author takes time linear in its branches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Lineage {
     parents: OnceLock<Vec<Option<usize>>>,
     // Indices of branches by places on them, at most `PLACES_KEPT_MAX`: those that were asked for
     // last. Held for a look or an insertion; no file is read under it.
-    kept: Mutex<BTreeMap<FrontierTip, usize>>,
+    kept: Mutex<HashMap<FrontierTip, usize>>,
 }
 
 /// The branch that has a place.
@@ -199,7 +199,14 @@ impl Lineage {
         ))
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<FrontierTip, usize>> {
+    /// Returns true only if it is remembered of all `places` that a branch has them. An entry may cite
+    /// a thousand places that were asked for before.
+    pub(super) fn are_kept(&self, places: &[FrontierTip]) -> bool {
+        let kept = self.kept();
+        places.iter().all(|place| kept.contains_key(place))
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<FrontierTip, usize>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

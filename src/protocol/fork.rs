@@ -17,8 +17,6 @@
 //! the tip, and ranks what the entry wrote below all other heads of its keys. The values stay
 //! readable, and win only where nothing else was written.
 
-use std::collections::BTreeSet;
-
 use crate::{
     id::{Author, EntryId, Seq},
     protocol::{
@@ -57,28 +55,27 @@ impl Fork {
     }
 }
 
-/// Tips that their authors have closed, of all authors.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClosedTips(BTreeSet<(Author, EntryId)>);
-
-impl ClosedTips {
-    /// Adds the tip `id` of `author`; no effect if it is there already.
-    pub fn insert(&mut self, author: Author, id: EntryId) {
-        self.0.insert((author, id));
+/// Returns those of `tips` that are open, in the order given: the fork is, if more than one is.
+///
+/// `tips`: the tips of all branches of an author. `is_closed` returns whether the author has closed
+/// a tip; it is not asked when there is only one.
+///
+/// # Errors
+/// That of `is_closed`.
+pub fn open_tips<E>(
+    tips: &[Tip],
+    mut is_closed: impl FnMut(&EntryId) -> Result<bool, E>,
+) -> Result<Vec<Tip>, E> {
+    if tips.len() < 2 {
+        return Ok(tips.to_vec());
     }
-
-    /// Returns all closed tips, by author, then id.
-    pub fn iter(&self) -> impl Iterator<Item = (Author, EntryId)> + '_ {
-        self.0.iter().copied()
+    let mut open = Vec::new();
+    for tip in tips {
+        if !is_closed(&tip.id)? {
+            open.push(*tip);
+        }
     }
-
-    /// Returns those of `tips` that are open, in the order given.
-    ///
-    /// `tips`: the tips of all branches of `author`. The fork is open if more than one is returned.
-    pub fn open(&self, author: &Author, tips: &[Tip]) -> Vec<Tip> {
-        let is_open = |tip: &&Tip| !self.0.contains(&(*author, tip.id));
-        tips.iter().filter(is_open).copied().collect()
-    }
+    Ok(open)
 }
 
 /// Returns the tips of its author that `entry` closes: its parents by its own author, if it has no
@@ -143,6 +140,8 @@ pub fn closing(author: &Author, open: &[Tip]) -> Option<(Tip, Vec<Parent>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, convert::Infallible};
+
     use ed25519_dalek::SigningKey;
 
     use super::*;
@@ -198,21 +197,26 @@ mod tests {
         let tips: Vec<Tip> = [11, 13, 12]
             .map(|wall_ms| tip(&entry(AUTHOR_A, 2, Some(first.id), wall_ms, "/k")))
             .to_vec();
-        let mut closed = ClosedTips::default();
-        assert_eq!(closed.open(&author, &tips), tips);
+        let mut closed = BTreeSet::new();
+        let open = |closed: &BTreeSet<EntryId>, tips: &[Tip]| {
+            let is_closed = |id: &EntryId| Ok::<_, Infallible>(closed.contains(id));
+            let Ok(open) = open_tips(tips, is_closed);
+            open
+        };
+        assert_eq!(open(&closed, &tips), tips);
         let (on, parents) = closing(&author, &tips).unwrap();
         assert_eq!(on, tips[1], "the latest");
         let entry_on = close(on, parents);
         let closes: Vec<_> = closed_by(&entry_on).collect();
         assert_eq!(closes.len(), 2);
-        closes.into_iter().for_each(|id| closed.insert(author, id));
+        closed.extend(closes);
         let now = [tips[0], tip(&entry_on), tips[2]];
-        assert_eq!(closed.open(&author, &now), [tip(&entry_on)]);
-        assert_eq!(closing(&author, &closed.open(&author, &now)), None);
+        assert_eq!(open(&closed, &now), [tip(&entry_on)]);
+        assert_eq!(closing(&author, &open(&closed, &now)), None);
         // Another branch is written to again, so the fork is open again.
         let again = tip(&entry(AUTHOR_A, 3, Some(tips[0].id), 20, "/k"));
         let now = [again, tip(&entry_on), tips[2]];
-        assert_eq!(closed.open(&author, &now), [again, tip(&entry_on)]);
+        assert_eq!(open(&closed, &now), [again, tip(&entry_on)]);
     }
 
     #[test]

@@ -7,25 +7,23 @@
 //! again.
 //!
 //! An entry that cites absent parents gets a number, in the order in which this node applied them.
-//! There are two kinds of rows, in one table:
+//! There are two kinds of facts:
 //!
 //! ```text
-//! reference row   `r`, BLAKE3 of the reference 32, number u64 big-endian -> nothing
-//! keys row        `k`, number u64 big-endian -> BLAKE3 of each key of the entry 32, sorted
+//! reference   `r`, BLAKE3 of the reference 32, number u64 big-endian -> nothing
+//! keys        `k`, number u64 big-endian -> BLAKE3 of each key of the entry 32, sorted
 //! ```
 //! The hash is of all parts of the reference: one that does not name the parent exactly supersedes
-//! nothing. Rows take space in proportion to the references, not to references times keys.
-
-use std::ops::Bound;
+//! nothing. Facts take space in proportion to the references, not to references times keys.
 
 use bytes::Bytes;
 
 use crate::{
     protocol::entry::{Entry, Parent},
     state::{
-        StateError, row,
-        tables::CITED,
-        view::{Flushed, View, guarded},
+        StateError,
+        facts::{KEYS, REFERENCE},
+        view::{Flushed, View},
     },
 };
 
@@ -42,9 +40,13 @@ impl View {
         if self.citers == 0 {
             return Ok(cited);
         }
+        let citers = self.citers_of(&entry.as_parent())?;
+        if citers.is_empty() {
+            return Ok(cited);
+        }
         let keys = entry.ops.iter().map(|op| hash_of_key(op.key()));
         let mut open: Vec<(usize, [u8; 32])> = keys.enumerate().collect();
-        for citer in self.citers_of(&entry.as_parent())? {
+        for citer in citers {
             if open.is_empty() {
                 break;
             }
@@ -59,6 +61,14 @@ impl View {
         Ok(cited)
     }
 
+    /// Returns whether an applied entry has cited `entry` before it came.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn is_cited_ahead(&self, entry: &Entry) -> Result<bool, StateError> {
+        Ok(self.citers > 0 && !self.citers_of(&entry.as_parent())?.is_empty())
+    }
+
     /// Notes that an entry which writes `keys` and is being staged cites `absent`, which are not in the
     /// log.
     pub(super) fn cite_ahead<'a>(
@@ -66,65 +76,38 @@ impl View {
         absent: &[Parent],
         keys: impl IntoIterator<Item = &'a Bytes>,
     ) {
-        let mut keys: Vec<[u8; 32]> = keys.into_iter().map(hash_of_key).collect();
-        if absent.is_empty() || keys.is_empty() {
+        if absent.is_empty() {
             return;
         }
+        let mut keys: Vec<[u8; 32]> = keys.into_iter().map(hash_of_key).collect();
         keys.sort_unstable();
         let citer = self.citers;
         self.citers += 1;
         let references = absent.iter().map(|parent| {
             let prefix = reference_prefix(parent);
-            (
-                [prefix.as_slice(), &citer.to_be_bytes()].concat(),
-                Vec::new(),
-            )
+            [prefix.as_slice(), &citer.to_be_bytes()].concat()
         });
-        for (key, body) in references.chain([(keys_row(citer), keys.concat())]) {
-            self.recent.bytes += key.len() + body.len() + ROW_OVERHEAD_BYTES;
-            self.recent.cited.insert(key, body.into());
+        let references: Vec<Vec<u8>> = references.collect();
+        for reference in references {
+            self.note_fact(reference, Bytes::new());
         }
+        self.note_fact(keys_fact(citer), keys.concat().into());
     }
 
     // Numbers of the entries that have cited `parent` exactly, in any order.
     fn citers_of(&self, parent: &Parent) -> Result<Vec<u64>, StateError> {
         let prefix = reference_prefix(parent);
-        let number = |key: &[u8]| {
-            let number = key.strip_prefix(prefix.as_slice())?;
-            Some(u64::from_be_bytes(number.try_into().ok()?))
-        };
         let mut citers = Vec::new();
-        for layer in [&self.recent, &self.flushing] {
-            let from = (Bound::Included(prefix.as_slice()), Bound::Unbounded);
-            let keys = layer.cited.range::<_, [u8]>(from).map(|(key, _)| key);
-            citers.extend(keys.map_while(|key| number(key)));
-        }
-        guarded(|| {
-            for row in self.flushed.cited.range(prefix.as_slice()..)? {
-                let (key, row) = row?;
-                let Some(citer) = number(key.value()) else {
-                    break;
-                };
-                row::unseal(CITED, key.value(), row.value()).ok_or_else(damaged)?;
-                citers.push(citer);
-            }
-            Ok(citers)
-        })
+        self.each_fact(&prefix, |rest| {
+            citers.push(u64::from_be_bytes(rest.try_into().ok()?));
+            Some(())
+        })?;
+        Ok(citers)
     }
 
     fn keys_of_citer(&self, citer: u64) -> Result<Bytes, StateError> {
-        let key = keys_row(citer);
-        for layer in [&self.recent, &self.flushing] {
-            if let Some(keys) = layer.cited.get(&key) {
-                return Ok(keys.clone());
-            }
-        }
-        guarded(|| {
-            let row = self.flushed.cited.get(key.as_slice())?;
-            let row = row.ok_or_else(damaged)?;
-            let body = row::unseal(CITED, &key, row.value()).ok_or_else(damaged)?;
-            Ok(Bytes::copy_from_slice(body))
-        })
+        let keys = self.fact(&keys_fact(citer))?;
+        keys.ok_or_else(|| StateError::damaged("the keys of a citing entry are missing"))
     }
 }
 
@@ -134,14 +117,12 @@ impl Flushed {
     /// # Errors
     /// `Damaged`, `Io`.
     pub(super) fn citers(&self) -> Result<u64, StateError> {
-        let all = [KEYS].as_slice()..[KEYS + 1].as_slice();
-        let Some(last) = self.cited.range(all)?.next_back() else {
+        let Some(last) = self.last_fact(KEYS)? else {
             return Ok(0);
         };
-        let (key, _row) = last?;
-        let number = key.value().get(1..).and_then(|it| it.try_into().ok());
-        let number = number.map(u64::from_be_bytes).ok_or_else(damaged)?;
-        number.checked_add(1).ok_or_else(damaged)
+        let number = last.get(1..).and_then(|it| it.try_into().ok());
+        let next = number.and_then(|it| u64::from_be_bytes(it).checked_add(1));
+        next.ok_or_else(|| StateError::damaged("the number of a citing entry is malformed"))
     }
 }
 
@@ -160,18 +141,9 @@ fn reference_prefix(parent: &Parent) -> [u8; 33] {
     prefix
 }
 
-fn keys_row(citer: u64) -> Vec<u8> {
+fn keys_fact(citer: u64) -> Vec<u8> {
     [[KEYS].as_slice(), &citer.to_be_bytes()].concat()
 }
-
-fn damaged() -> StateError {
-    StateError::damaged("a row of what was cited fails its check")
-}
-
-const REFERENCE: u8 = b'r';
-const KEYS: u8 = b'k';
-// Rough number of bytes of memory that a row takes besides its key and body.
-const ROW_OVERHEAD_BYTES: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -275,7 +247,7 @@ mod tests {
         }
     }
 
-    // What a group that is taken back has noted is gone, and its number is given again.
+    // The citations of such a group are gone, and its numbers are given again.
     #[test]
     fn a_group_that_is_taken_back_leaves_nothing() {
         let late = entry(AUTHOR_A, 1, None, 10, "/k");
@@ -305,7 +277,7 @@ mod tests {
             state.close().unwrap();
             let db = redb::Database::open(&path).unwrap();
             let write = db.begin_write().unwrap();
-            let mut table = write.open_table(crate::state::tables::CITED_TABLE).unwrap();
+            let mut table = write.open_table(crate::state::tables::FACTS_TABLE).unwrap();
             let from = [kind];
             let key = {
                 use redb::ReadableTable as _;

@@ -16,7 +16,7 @@ use crate::{
         shared_tree::SharedTree,
         stored::encode_frontier,
         tables::{
-            CAUSES, CAUSES_TABLE, CITED, CITED_TABLE, EXPIRY_TABLE, FRONTIER, HEADS, HEADS_TABLE,
+            CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FACTS, FACTS_TABLE, FRONTIER, HEADS, HEADS_TABLE,
             LACKS, META_TABLE, NOTES, NOTES_TABLE,
         },
         view::{Flushed, Layer, View, guarded},
@@ -163,7 +163,7 @@ impl Flushed {
             heads,
             expiry: read.open_table(EXPIRY_TABLE)?,
             causes: read.open_table(CAUSES_TABLE)?,
-            cited: read.open_table(CITED_TABLE)?,
+            facts: read.open_table(FACTS_TABLE)?,
             empty,
         })
     }
@@ -180,7 +180,7 @@ fn free(layer: Layer) {
     for _row in layer.causes {
         pace.step();
     }
-    for _row in layer.cited {
+    for _row in layer.facts {
         pace.step();
     }
 }
@@ -226,11 +226,11 @@ impl Write {
                 let row = row::seal(CAUSES, &cause.0, row::encode_cause(entry, *seq));
                 causes.insert(cause.0.as_slice(), row.as_slice())?;
             }
-            let mut cited = write.open_table(CITED_TABLE)?;
-            for (key, body) in &self.layer.cited {
+            let mut facts = write.open_table(FACTS_TABLE)?;
+            for (key, body) in &self.layer.facts {
                 pace.step();
-                let row = row::seal(CITED, key, body.to_vec());
-                cited.insert(key.as_slice(), row.as_slice())?;
+                let row = row::seal(FACTS, key, body.to_vec());
+                facts.insert(key.as_slice(), row.as_slice())?;
             }
             let mut notes_table = write.open_table(NOTES_TABLE)?;
             for (key, body) in &self.notes {

@@ -11,6 +11,7 @@
 mod checked_file;
 mod cited;
 mod error;
+mod facts;
 mod filter;
 mod flush;
 pub(crate) mod pages;

@@ -3,7 +3,7 @@
 //! ```text
 //! heads row   key -> the heads, as in `protocol::heads_row`
 //! cause row   id of the cause 16 -> entry 32, seq u64
-//! cited rows  as in `cited.rs`
+//! facts rows  as in `facts.rs`
 //! notes row   key and body as the store gave them to `State::flush`
 //! meta row    "frontier" -> keys u64, entries u64, expired_through_ms u64, then for each tip, by
 //!               author, seq and id: author 32, seq u64, id 32

@@ -27,7 +27,7 @@ use crate::{
         pages::Pages,
         shared_tree::SharedTree,
         stored::read_stored,
-        tables::{CAUSES_TABLE, CITED_TABLE, EXPIRY_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
+        tables::{CAUSES_TABLE, EXPIRY_TABLE, FACTS_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
         view::{Flushed, Layer, guarded},
     },
 };
@@ -122,7 +122,7 @@ impl State {
         let unclean = sums.is_none() && bytes > 0;
         let pages = Pages::new(file, sums.unwrap_or_default());
         let backend = pages.clone();
-        let (db, stored, flushed, counts, citers) = guarded(move || {
+        let (db, stored, flushed, counts, (citers, has_taken_back)) = guarded(move || {
             let mut db = redb::Builder::new()
                 .set_cache_size(STATE_CACHE_BYTES)
                 .create_with_backend(backend)?;
@@ -136,13 +136,13 @@ impl State {
             write.open_table(EXPIRY_TABLE)?;
             write.open_table(NOTES_TABLE)?;
             write.open_table(CAUSES_TABLE)?;
-            write.open_table(CITED_TABLE)?;
+            write.open_table(FACTS_TABLE)?;
             write.open_table(META_TABLE)?;
             write.commit()?;
             let (stored, counts) = read_stored(&db)?;
             let flushed = Flushed::of(&db)?;
-            let citers = flushed.citers()?;
-            Ok((db, stored, flushed, counts, citers))
+            let facts = (flushed.citers()?, flushed.has_taken_back()?);
+            Ok((db, stored, flushed, counts, facts))
         })?;
         if new && let Some(dir) = path.parent() {
             disk.sync_dir(dir)?;
@@ -159,7 +159,7 @@ impl State {
             entries: counts.entries,
             expired_through_ms: counts.expired_through_ms,
             counting: None,
-            taken_back: imbl::OrdSet::new(),
+            has_taken_back,
             citers,
             tree: Arc::new(SharedTree::new(store)),
         };
@@ -289,8 +289,16 @@ impl State {
 
     /// Notes that `author` has taken back its entry `id`, in the staged view: what it writes has the
     /// lowest rank among the heads of its keys. False when that was known.
-    pub fn take_back(&mut self, author: Author, id: EntryId) -> bool {
-        self.staged.taken_back.insert((author, id)).is_none()
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn take_back(&mut self, author: &Author, id: &EntryId) -> Result<bool, StateError> {
+        self.staged.take_back(author, id)
+    }
+
+    /// Notes that `author` has closed its tip `id`, in the staged view.
+    pub fn close_tip(&mut self, author: &Author, id: &EntryId) {
+        self.staged.close_tip(author, id);
     }
 
     /// Lowers the heads that `entry`, which was taken back, has at `keys`. Returns the heads of each
@@ -350,13 +358,14 @@ impl State {
         assert_eq!(heads.len(), entry.ops.len(), "(4) heads for each op");
         let mut changes = Vec::with_capacity(entry.ops.len());
         let cited = self.staged.cited_ahead(entry)?;
+        let is_taken_back = self.staged.is_taken_back(entry)?;
         for ((op, before), cited) in entry.ops.iter().zip(heads).zip(cited) {
             changes.push((!self.staged.is_void(entry, op)).then(|| {
                 let mut after = before.apply(entry, op, &ancestors);
                 if cited {
                     after = after.without(&entry.id);
                 }
-                if self.staged.is_taken_back(entry) {
+                if is_taken_back {
                     after = after.take_back(&entry.id).unwrap_or(after);
                 }
                 Staged { before, after }
@@ -380,7 +389,10 @@ impl State {
         }
         let counted = entry.ops.iter().zip(&changes);
         let counted = counted.filter_map(|(op, change)| change.is_some().then(|| op.key()));
-        self.staged.cite_ahead(&absent, counted);
+        // One without ops supersedes nothing. One of which all are void may count later.
+        if !entry.ops.is_empty() {
+            self.staged.cite_ahead(&absent, counted);
+        }
         if let Some((cause, caused)) = caused {
             self.staged.recent.causes.insert(cause, caused);
             self.staged.recent.bytes += ROW_OVERHEAD_BYTES;

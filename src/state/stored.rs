@@ -7,7 +7,7 @@ use crate::{
     protocol::frontier::{Frontier, FrontierTip},
     state::{
         StateError, View, row,
-        tables::{FRONTIER, HEADS_OF_EARLIER_BUILDS, LACKS, META, META_TABLE, NOTES, NOTES_TABLE},
+        tables::{FRONTIER, LACKS, META, META_TABLE, NOTES, NOTES_TABLE, OF_EARLIER_BUILDS},
     },
 };
 
@@ -24,8 +24,8 @@ pub struct Stored {
     pub notes: Vec<(Vec<u8>, Vec<u8>)>,
     /// True when no file existed and an empty one was made.
     pub created: bool,
-    /// True when an earlier build wrote the heads, in a format that is not read. Only the notes are
-    /// of use.
+    /// True when an earlier build wrote the file, in a format that is not read. Only the notes are of
+    /// use.
     pub outdated: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn read_stored(db: &redb::Database) -> Result<(Stored, Counts), State
     let read = db.begin_read()?;
     let mut tables = read.list_tables()?;
     let mut stored = Stored {
-        outdated: tables.any(|table| HEADS_OF_EARLIER_BUILDS.contains(&table.name())),
+        outdated: tables.any(|table| OF_EARLIER_BUILDS.contains(&table.name())),
         ..Stored::default()
     };
     for row in read.open_table(NOTES_TABLE)?.iter()? {

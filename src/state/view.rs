@@ -12,11 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use redb::ReadOnlyTable;
 
 use crate::{
-    id::{Author, EntryId, Seq},
+    id::{EntryId, Seq},
     limits::EXPIRIES_MS_MAX,
     protocol::{
         entry::{Entry, Op, cause::CauseId},
@@ -55,8 +55,8 @@ pub struct View {
     /// The reserved ops that count; all others are void. `None` in a store that keeps no members:
     /// no key is reserved there.
     pub counting: Option<Arc<Counting>>,
-    /// Entries that their authors have taken back, of the applied entries and of others.
-    pub taken_back: OrdSet<(Author, EntryId)>,
+    // True once an entry was taken back.
+    pub(super) has_taken_back: bool,
     // Number of entries that cite absent parents: the next one's number.
     pub(super) citers: u64,
     // Shared by all views of the file.
@@ -70,8 +70,8 @@ pub(super) struct Layer {
     // False for a row that the flush removes.
     pub(super) expiry: OrdMap<(u64, Bytes), bool>,
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
-    // As in `cited.rs`.
-    pub(super) cited: OrdMap<Vec<u8>, Bytes>,
+    // As in `facts.rs`.
+    pub(super) facts: OrdMap<Vec<u8>, Bytes>,
     // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
@@ -81,7 +81,7 @@ pub(super) struct Flushed {
     pub(super) heads: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) expiry: ReadOnlyTable<(u64, &'static [u8]), ()>,
     pub(super) causes: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    pub(super) cited: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) facts: ReadOnlyTable<&'static [u8], &'static [u8]>,
     // True while the file has no heads, so that look-ups need not read it.
     pub(super) empty: bool,
 }
@@ -97,11 +97,6 @@ impl View {
     pub fn is_void(&self, entry: &Entry, op: &Op) -> bool {
         let counting = self.counting.as_ref();
         counting.is_some_and(|counting| counting.is_void(entry, op))
-    }
-
-    /// Returns whether the author of `entry` has taken it back.
-    pub fn is_taken_back(&self, entry: &Entry) -> bool {
-        !self.taken_back.is_empty() && self.taken_back.contains(&(entry.author(), entry.id))
     }
 
     /// Returns the heads of `key`; none when it was never written.

@@ -82,6 +82,12 @@ impl Acts {
         self.acts.iter().any(to_it)
     }
 
+    /// Returns whether it makes any node an admin, if it counts.
+    pub fn makes_admins(&self) -> bool {
+        let grant = Act::Grant(Role::Admin);
+        self.acts.iter().any(|(_, act)| *act == grant)
+    }
+
     /// Returns whether the author removes itself, which needs no authority.
     pub fn leaves(&self) -> bool {
         let removes =

@@ -335,7 +335,7 @@ impl Shared {
             superseded.extend(entry.header.parents.iter().copied());
             if !superseded.contains(&at) {
                 let mut head = Head::of(entry, op);
-                head.taken_back = view.is_taken_back(entry);
+                head.taken_back = view.is_taken_back(entry).map_err(ReadError::from)?;
                 found.insert(at, (head, op.clone()));
             }
         }

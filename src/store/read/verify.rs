@@ -132,6 +132,7 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
         let Merged::Entry { entry, .. } = next else {
             continue;
         };
+        let is_taken_back = view.is_taken_back(&entry)?;
         let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry, op));
         for op in in_place {
             let heads = expected.entry(op.key().clone()).or_default();
@@ -145,9 +146,7 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
                 Err(error) => return Err(error.into()),
             };
             *heads = heads.apply(&entry, op, &ancestors);
-            if view.is_taken_back(&entry)
-                && let Some(lowered) = heads.take_back(&entry.id)
-            {
+            if is_taken_back && let Some(lowered) = heads.take_back(&entry.id) {
                 *heads = lowered;
             }
         }

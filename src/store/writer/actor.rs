@@ -348,7 +348,8 @@ impl Writer {
                 })
                 .collect(),
             void_acts: self.membership.void_acts(),
-            forks: self.forks.known(self.logs.reader(), &self.membership),
+            // A state that cannot be read is built again; its forks are listed then.
+            forks: self.known_forks().unwrap_or_default(),
             damage: damage.map(ToString::to_string).collect(),
             lost: self.lost(),
             poisoned: failed.or(refused.map(|why| why.to_string())),

@@ -113,7 +113,7 @@ impl Writer {
 
     fn far_entries(&self) -> Result<FarEntries, WriteError> {
         let author = self.author();
-        let open = self.forks.open(&author, &self.logs.tips(&author));
+        let open = self.open_tips(&author)?;
         let (ahead, near): (Vec<_>, Vec<_>) = open
             .into_iter()
             .partition(|tip| self.members_would_hold(tip.hlc));

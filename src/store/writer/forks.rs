@@ -2,20 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
     sync::Arc,
 };
 
 use crate::{
     id::{Author, EntryId, Seq},
-    log::{Branch, LogReader},
+    log::Branch,
     protocol::{
         chain::Tip,
-        entry::Entry,
-        fork::{ClosedTips, Fork, closed_by, taken_back_by},
+        fork::{Fork, open_tips},
         membership::Standing,
     },
-    store::writer::membership::Membership,
+    state::StateError,
+    store::writer::writer::Writer,
 };
 
 /// A fork of an author, as `status` lists it.
@@ -29,85 +28,27 @@ pub struct KnownFork {
     pub spent: bool,
 }
 
-/// The tips that their authors have closed, as far as the logs here show.
-#[derive(Debug, Default)]
-pub(super) struct Forks {
-    closed: ClosedTips,
-    // Closed by the current group. Moved to `closed` and `unsaved` by `commit`.
-    staged: Vec<(Author, EntryId)>,
-    // Committed, and not in the state's notes yet.
-    unsaved: Vec<(Author, EntryId)>,
-    // Entries that were taken back, by the current group and since the last notes. The state has all of
-    // them.
-    staged_back: Vec<(Author, EntryId)>,
-    unsaved_back: Vec<(Author, EntryId)>,
-}
-
-impl Forks {
-    /// Begins with the tips that were saved.
-    pub(super) fn new(saved: &[(Author, EntryId)]) -> Self {
-        let mut forks = Self::default();
-        for (author, tip) in saved {
-            forks.closed.insert(*author, *tip);
-        }
-        forks
-    }
-
-    /// Notes the tips that an entry closes.
-    pub(super) fn note(&mut self, entry: &Entry) {
-        let author = entry.author();
-        self.staged
-            .extend(closed_by(entry).map(|tip| (author, tip)));
-    }
-
-    /// Notes the entries that an entry which counts takes back.
-    pub(super) fn note_taken_back(&mut self, entry: &Entry) {
-        let author = entry.author();
-        self.staged_back
-            .extend(taken_back_by(entry).map(|place| (author, place.id)));
-    }
-
-    /// Ends a group that is durable.
-    pub(super) fn commit(&mut self) {
-        for (author, tip) in self.staged.drain(..) {
-            self.closed.insert(author, tip);
-            self.unsaved.push((author, tip));
-        }
-        self.unsaved_back.append(&mut self.staged_back);
-    }
-
-    /// Ends a group that was not written.
-    pub(super) fn roll_back(&mut self) {
-        self.staged.clear();
-        self.staged_back.clear();
-    }
-
-    /// Returns whether tips are noted and neither committed nor rolled back.
-    pub(super) fn is_staging(&self) -> bool {
-        !self.staged.is_empty() || !self.staged_back.is_empty()
-    }
-
-    /// Returns those of the tips of `author` that are open.
-    pub(super) fn open(&self, author: &Author, tips: &[Tip]) -> Vec<Tip> {
-        self.closed.open(author, tips)
-    }
-
-    /// Takes out the tips closed since the last call: they go into the state's notes.
-    pub(super) fn take_unsaved(&mut self) -> Vec<(Author, EntryId)> {
-        mem::take(&mut self.unsaved)
-    }
-
-    /// Takes out the entries taken back since the last call: they go into the state's notes.
-    pub(super) fn take_unsaved_back(&mut self) -> Vec<(Author, EntryId)> {
-        mem::take(&mut self.unsaved_back)
+impl Writer {
+    /// Returns those of the tips of `author` that it has not closed.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn open_tips(&self, author: &Author) -> Result<Vec<Tip>, StateError> {
+        let view = self.state.staged();
+        open_tips(&self.logs.tips(author), |id| view.is_closed(author, id))
     }
 
     /// Returns the forks that the logs show, by author; of an author whose key is spent the first one.
     /// Reads about two frames of each branch.
-    pub(super) fn known(&self, log: &LogReader, membership: &Membership) -> Vec<KnownFork> {
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`: of the state.
+    pub(super) fn known_forks(&self) -> Result<Vec<KnownFork>, StateError> {
         let mut known = Vec::new();
+        let log = self.logs.reader();
         for branches in log.all().chunk_by(|one, other| one.author == other.author) {
-            let spent = membership.standing(&branches[0].author) == Standing::Spent;
+            let author = &branches[0].author;
+            let spent = self.membership.standing(author) == Standing::Spent;
             let mut forks = forks_of(branches);
             if forks.is_empty() {
                 continue;
@@ -115,15 +56,14 @@ impl Forks {
             if spent {
                 forks.truncate(1);
             }
-            let tips: Vec<Tip> = branches.iter().filter_map(|it| it.tip()).collect();
-            let closed = self.open(&branches[0].author, &tips).len() < 2;
+            let closed = self.open_tips(author)?.len() < 2;
             known.extend(forks.into_iter().map(|proof| KnownFork {
                 proof,
                 closed,
                 spent,
             }));
         }
-        known
+        Ok(known)
     }
 }
 

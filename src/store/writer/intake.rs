@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    mem,
     time::{Duration, Instant},
 };
 
@@ -147,30 +146,31 @@ impl Writer {
 
     /// Has entries offered again that waited, after those that are to be already.
     pub(super) fn offer_again(&mut self, entries: Vec<VerifiedEntry>) {
-        self.again.extend(entries.into_iter().map(Ok));
+        self.again.extend(entries);
     }
 
     /// Takes in the first of the entries that are to be offered again, as one part. Returns false when
     /// there are none.
     pub(super) fn offer_part_again(&mut self, limit: &PartLimit<'_>) -> bool {
-        let mut again = mem::take(&mut self.again);
-        if again.is_empty() {
+        if self.again.is_empty() {
             return false;
         }
-        match self.ingest_part(again.make_contiguous(), Some(limit)) {
-            Ok(part) => drop(again.drain(..part.len())),
+        let next = self.again.len().min(PART_AGAIN_MAX);
+        let mut next: Vec<Checked> = self.again.drain(..next).map(Ok).collect();
+        match self.ingest_part(&next, Some(limit)) {
+            Ok(part) => {
+                let rest = next.drain(part.len()..).flatten().rev();
+                rest.for_each(|entry| self.again.push_front(entry));
+            }
             Err(error) => {
                 // The next sync brings them again.
-                let entries = again.len();
+                let entries = next.len() + self.again.len();
                 tracing::warn!(
                     store = %self.config.id, entries, %error, "entries that waited were not applied"
                 );
-                again.clear();
+                self.again.clear();
             }
         }
-        // Those that this part has released come last.
-        again.append(&mut self.again);
-        self.again = again;
         true
     }
 
@@ -178,7 +178,7 @@ impl Writer {
     pub(super) fn release_held(&mut self, now_ms: u64, limit: &PartLimit<'_>) {
         let mut due: Vec<_> = self.intake.take_due(now_ms).into_iter().map(Ok).collect();
         match self.try_ingest(&due, Some(limit)) {
-            Ok(part) => self.again.extend(due.drain(part.len()..)),
+            Ok(part) => self.again.extend(due.drain(part.len()..).flatten()),
             Err(failure) => {
                 let error = WriteError::from(failure);
                 tracing::warn!(store = %self.config.id, %error, "held entries were not applied");
@@ -317,5 +317,7 @@ impl Transaction<'_> {
 
 // Time after which a part is long whatever it has.
 const LONG: Duration = Duration::from_millis(2);
+// Entries that waited are put back when their part ends before them, so a part looks at this many.
+const PART_AGAIN_MAX: usize = 1024;
 // How long a held entry that could not be written waits before it is tried again.
 const HOLD_AGAIN_MS: u64 = 1000;

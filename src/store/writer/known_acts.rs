@@ -127,8 +127,7 @@ impl KnownActs {
     // True for acts that may count some day: by the creator, of the author on itself, or citing acts
     // that may count and make the author an admin. Only acts that may are kept, so this is an answer
     // for ever, by the form of what came before: a writer's void acts cost no memory. Acts whose
-    // grant has not come, because it did not count, are gathered again when it comes: its keys are
-    // counted again then, which reads the logs.
+    // grant has not come are gathered again when it comes (`Membership::gather_again`).
     fn may_count(&self, acts: &Acts) -> bool {
         let makes_admin = |cited: &EntryId| {
             let cited = self.acts.get(cited);
@@ -185,6 +184,12 @@ impl KnownActs {
     /// Returns the place of an entry that has acts.
     pub(super) fn place(&self, id: &EntryId) -> Option<Parent> {
         self.acts.get(id).map(|(place, _)| *place)
+    }
+
+    /// Returns whether an entry may count that makes a node an admin: others may act by it.
+    pub(super) fn makes_admins(&self, id: &EntryId) -> bool {
+        let known = self.acts.get(id);
+        known.is_some_and(|(_, acts)| acts.makes_admins())
     }
 
     /// Returns all acts.

@@ -12,7 +12,10 @@ use tokio::sync::watch;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::FORKS_MAX,
-    log::{LogDamage, LogError, LogReader, Logs, merge::Span},
+    log::{
+        LogDamage, LogError, LogReader, Logs,
+        merge::{Span, whole},
+    },
     protocol::{
         entry::{Entry, Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
@@ -222,33 +225,33 @@ impl Membership {
         } else {
             before
         });
-        let mut found = Vec::new();
-        for span in spans {
-            let mut walk = span.branch.walk(span.after + 1);
-            loop {
-                match walk.next_record() {
-                    Ok(Some(record)) if record.header.seq <= span.through => {
-                        // Few entries have acts, and decoding an entry costs more than all the rest.
-                        if may_claim(&record.payload)
-                            && let Ok(entry) = span.branch.read_entry(&record)
-                            && Acts::of(&entry).is_some()
-                        {
-                            found.push(entry);
-                        }
-                    }
-                    Ok(_end) => break,
-                    // The state meets the damage again when it gets the entries.
-                    Err(LogError::Damaged(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        let found = acts_in(spans)?;
         let ids: BTreeSet<EntryId> = found.iter().map(|entry| entry.id).collect();
         self.gather_all(found, logs.reader())?;
         self.known.commit();
         self.publish(logs.reader());
         state.count(self.counting(|entry| ids.contains(entry)));
         Ok(())
+    }
+
+    /// Reads all entries that have acts again: those that cite a grant which has come after them were
+    /// void by their form, and may count now.
+    ///
+    /// Takes as long as to read the logs. It happens when somebody was made an admin by an entry that
+    /// came late, so only an admin can cause it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn gather_again(&mut self, log: &LogReader) -> Result<(), LogError> {
+        self.gather_all(acts_in(&whole(log))?, log)?;
+        self.known.commit();
+        self.publish(log);
+        Ok(())
+    }
+
+    /// Returns whether others may act by `entry`: it may count, and makes a node an admin.
+    pub(super) fn makes_admins(&self, entry: &Entry) -> bool {
+        self.known.makes_admins(&entry.id)
     }
 
     /// Returns the members now.
@@ -493,4 +496,29 @@ impl Membership {
         })?;
         Ok(members.spend(&self.spent))
     }
+}
+
+// Entries of `spans` that have acts. The state meets damage again when it gets the entries.
+fn acts_in(spans: &[Span]) -> Result<Vec<VerifiedEntry>, LogError> {
+    let mut found = Vec::new();
+    for span in spans {
+        let mut walk = span.branch.walk(span.after + 1);
+        loop {
+            match walk.next_record() {
+                Ok(Some(record)) if record.header.seq <= span.through => {
+                    // Few entries have acts, and decoding an entry costs more than all the rest.
+                    if may_claim(&record.payload)
+                        && let Ok(entry) = span.branch.read_entry(&record)
+                        && Acts::of(&entry).is_some()
+                    {
+                        found.push(entry);
+                    }
+                }
+                Ok(_end) => break,
+                Err(LogError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
 }

@@ -10,8 +10,6 @@
 //! | `p` index point | author 32, number 4, seq 8 | offset 8, wall_ms 8, arrived_ms 8 |
 //! | `a` entry with acts | author 32, seq 8, id 32 | - |
 //! | `g` entry that founds stores, and has no acts | author 32, seq 8, id 32 | count 4, then that many store ids of 16 |
-//! | `c` closed tip of a fork | author 32, id 32 | - |
-//! | `t` entry that its author has taken back | author 32, id 32 | - |
 //!
 //! Notes are written in the transaction that writes the frontier they belong to. If one is
 //! malformed, the state is built again from the log.
@@ -48,10 +46,6 @@ pub(super) enum Note {
     },
     /// An entry that founds stores, and has nothing else that must be read again at a start.
     Founding(Founding),
-    /// A tip that its author has closed.
-    Closed { author: Author, tip: EntryId },
-    /// An entry that its author has taken back.
-    TakenBack { author: Author, id: EntryId },
 }
 
 /// An entry in which its author founds stores.
@@ -69,8 +63,6 @@ mod kind {
     pub(super) const POINT: u8 = b'p';
     pub(super) const ACT: u8 = b'a';
     pub(super) const FOUNDING: u8 = b'g';
-    pub(super) const CLOSED: u8 = b'c';
-    pub(super) const TAKEN_BACK: u8 = b't';
 }
 
 impl Note {
@@ -117,16 +109,6 @@ impl Note {
                 for store in &founding.stores {
                     body.put_slice(&store.0);
                 }
-            }
-            Self::Closed { author, tip } => {
-                key.put_u8(kind::CLOSED);
-                key.put_slice(&author.0);
-                key.put_slice(&tip.0);
-            }
-            Self::TakenBack { author, id } => {
-                key.put_u8(kind::TAKEN_BACK);
-                key.put_slice(&author.0);
-                key.put_slice(&id.0);
             }
         }
         (key, body)
@@ -196,14 +178,6 @@ impl Note {
                     stores,
                 })
             }
-            kind::CLOSED => Self::Closed {
-                author: take_author(&mut key)?,
-                tip: take_id(&mut key)?,
-            },
-            kind::TAKEN_BACK => Self::TakenBack {
-                author: take_author(&mut key)?,
-                id: take_id(&mut key)?,
-            },
             _unknown => return Some(None),
         };
         (key.is_empty() && body.is_empty()).then_some(Some(note))
@@ -231,10 +205,6 @@ pub(super) struct Notes {
     pub(super) acts: Vec<(Author, Seq, EntryId)>,
     /// Entries that found stores, and have no acts.
     pub(super) founding: Vec<Founding>,
-    /// Tips that are closed.
-    pub(super) closed: Vec<(Author, EntryId)>,
-    /// Entries that were taken back.
-    pub(super) taken_back: Vec<(Author, EntryId)>,
 }
 
 impl Notes {
@@ -251,8 +221,6 @@ impl Notes {
                 Some(Note::Point { branch, point }) => points.push((branch, point)),
                 Some(Note::Act { author, seq, id }) => notes.acts.push((author, seq, id)),
                 Some(Note::Founding(founding)) => notes.founding.push(founding),
-                Some(Note::Closed { author, tip }) => notes.closed.push((author, tip)),
-                Some(Note::TakenBack { author, id }) => notes.taken_back.push((author, id)),
                 None => {}
             }
         }
@@ -317,17 +285,13 @@ mod tests {
                 id: EntryId([4; 32]),
                 stores: vec![StoreId([1; 16]), StoreId([2; 16])],
             }),
-            Note::Closed {
-                author: AUTHOR,
-                tip: EntryId([6; 32]),
-            },
         ]
     }
 
     #[test]
     fn each_kind_has_a_byte_of_its_own() {
         let kinds: BTreeSet<u8> = all().iter().map(|note| note.encode().0[0]).collect();
-        assert_eq!(kinds, BTreeSet::from(*b"bpagc"));
+        assert_eq!(kinds, BTreeSet::from(*b"bpag"));
     }
 
     #[test]
@@ -340,7 +304,6 @@ mod tests {
         assert_eq!(notes.marks.len(), 2);
         assert_eq!(notes.marks[&(AUTHOR, 1)].index.len(), 1);
         assert_eq!(notes.acts, [(AUTHOR, 5, EntryId([5; 32]))]);
-        assert_eq!(notes.closed, [(AUTHOR, EntryId([6; 32]))]);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::published,
         writer::{
-            forks::Forks, health::Health, marks::Marks, membership::Membership, mending::Mending,
-            notes::Notes, rebuild::Sources, writer::Writer,
+            health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
+            rebuild::Sources, writer::Writer,
         },
     },
 };
@@ -44,7 +44,6 @@ pub(in crate::store) fn open(
         found,
         mut state,
         marks,
-        forks,
         counted_by,
         mut recovered,
     } = open_both(&config, &mut membership)?;
@@ -99,7 +98,6 @@ pub(in crate::store) fn open(
         state,
         membership,
         counted_by,
-        forks,
         marks,
         health: Health::Well,
         arrived_ms,
@@ -122,7 +120,6 @@ struct Opened {
     found: Recovered,
     state: State,
     marks: Marks,
-    forks: Forks,
     // The members and spent keys by which the state counts.
     counted_by: Standings,
     recovered: Vec<String>,
@@ -174,12 +171,11 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         tracing::warn!(store = %config.id, reason, "building the state from the log");
         recovered.push(format!("the state was built again from the log: {reason}"));
     }
-    let (mut marks, mut forks) = (Marks::default(), Forks::default());
+    let mut marks = Marks::default();
     let state = Sources {
         config,
         logs: &logs,
         marks: &mut marks,
-        forks: &mut forks,
         membership,
         damage: &mut found.damage,
     }
@@ -189,7 +185,6 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         found,
         state,
         marks,
-        forks,
         counted_by: membership.standings(),
         recovered,
     })
@@ -210,10 +205,6 @@ fn open_with_state(
         return Ok(Err("its notes are not readable".to_owned()));
     };
     let mut marks = Marks::new(&notes.marks);
-    let mut forks = Forks::new(&notes.closed);
-    for (author, id) in &notes.taken_back {
-        state.take_back(*author, *id);
-    }
     if stored.outdated {
         return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
     }
@@ -235,7 +226,6 @@ fn open_with_state(
         config,
         logs: &logs,
         marks: &mut marks,
-        forks: &mut forks,
         membership,
         damage: &mut found.damage,
     };
@@ -278,7 +268,6 @@ fn open_with_state(
         found,
         state,
         marks,
-        forks,
         counted_by,
         recovered,
     }))

@@ -73,7 +73,7 @@ impl Writer {
         if tips.len() < 2 {
             return Ok(tips.first().copied());
         }
-        let open = self.forks.open(&self.author(), &tips);
+        let open = self.open_tips(&self.author())?;
         if let [tip] = open.as_slice() {
             return Ok(Some(*tip));
         }
@@ -93,7 +93,7 @@ impl Transaction<'_> {
     pub(super) fn close_own_fork(&mut self) -> Result<Option<VerifiedEntry>, WriteFailure> {
         let writer = self.writer();
         let author = writer.author();
-        let open = writer.forks.open(&author, &writer.logs.tips(&author));
+        let open = writer.open_tips(&author)?;
         let Some((on, parents)) = closing(&author, &open) else {
             return Ok(None);
         };

@@ -17,7 +17,7 @@ use crate::{
     },
     protocol::{
         entry::{Entry, Op, VerifiedEntry},
-        fork::taken_back_by,
+        fork::{closed_by, taken_back_by},
         frontier::{Frontier, FrontierTip},
         heads::{Before, Head, Heads},
     },
@@ -25,13 +25,8 @@ use crate::{
     store::{
         OpenError, StoreConfig,
         writer::{
-            forks::Forks,
-            health::Health,
-            marks::Marks,
-            membership::Membership,
-            notes::Note,
-            replayed::Replayed,
-            writer::{Writer, derived_notes},
+            health::Health, marks::Marks, membership::Membership, notes::Note, replayed::Replayed,
+            writer::Writer,
         },
     },
 };
@@ -41,7 +36,6 @@ pub(super) struct Sources<'a> {
     pub(super) config: &'a StoreConfig,
     pub(super) logs: &'a Logs,
     pub(super) marks: &'a mut Marks,
-    pub(super) forks: &'a mut Forks,
     pub(super) membership: &'a mut Membership,
     /// Damage that is met is added here.
     pub(super) damage: &'a mut Vec<LogDamage>,
@@ -57,8 +51,6 @@ impl Sources<'_> {
         State::discard(disk.as_ref(), &path)?;
         self.marks.forget_saved();
         self.membership.forget_saved();
-        // All logs are read again.
-        *self.forks = Forks::default();
         let (mut state, _empty) = State::open(Arc::clone(disk), &path, self.config.id)?;
         self.check_tips(&[])?;
         state.fill();
@@ -115,7 +107,6 @@ impl Sources<'_> {
                     self.flush_part(state)?;
                 }
             }
-            self.forks.commit();
             // Where an entry is missing at the end of a log, its author's tip is passed all the same:
             // an entry that comes next must not hide that it is missing.
             for author in &lost {
@@ -201,11 +192,18 @@ impl Sources<'_> {
         replayed: &mut Replayed,
     ) -> Result<Result<(), String>, OpenError> {
         check_store(self.config, entry)?;
-        self.forks.note(entry);
+        for tip in closed_by(entry) {
+            state.close_tip(&entry.author(), &tip);
+        }
         replayed.add(entry.id);
         let (author, place) = (entry.author(), FrontierTip::of(entry));
         if !self.membership.counts(&author, place, self.logs.reader())? {
             return Ok(Ok(()));
+        }
+        if self.membership.makes_admins(entry) && state.staged().is_cited_ahead(entry)? {
+            return Ok(Err(
+                "acts that came before their grant may count now".to_owned()
+            ));
         }
         if let Err(what) = self.take_back(state, entry)? {
             return Ok(Err(what));
@@ -233,10 +231,12 @@ impl Sources<'_> {
         state: &mut State,
         entry: &VerifiedEntry,
     ) -> Result<Result<(), String>, OpenError> {
-        self.forks.note_taken_back(entry);
         for place in taken_back_by(entry) {
-            if !state.take_back(entry.author(), place.id) {
-                continue;
+            match state.take_back(&entry.author(), &place.id) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(StateError::Damaged { what }) => return Ok(Err(what)),
+                Err(error) => return Err(error.into()),
             }
             let taken = match self
                 .logs
@@ -281,15 +281,14 @@ impl Sources<'_> {
         }
     }
 
-    // Marks come with the last flush. Acts and closed tips come with the frontier that has them: what
+    // Marks come with the last flush. Acts come with the frontier that has them: what
     // lies behind a frontier is not read again.
     fn flush_part(&mut self, state: &mut State) -> Result<(), OpenError> {
         state.show();
         if state.finish_flush(true)? {
             self.marks.flushed();
         }
-        self.forks.commit();
-        let notes = derived_notes(self.forks, self.membership);
+        let notes = self.membership.take_unsaved();
         state.flush(notes.iter().map(Note::encode).collect());
         Ok(())
     }
@@ -327,7 +326,6 @@ impl Writer {
             config: &self.config,
             logs: &self.logs,
             marks: &mut self.marks,
-            forks: &mut self.forks,
             membership: &mut self.membership,
             damage: &mut damage,
         }

@@ -25,8 +25,16 @@ use crate::{
 impl Writer {
     /// Does the work that a commit left.
     pub(super) fn follow_up(&mut self, aftermath: Aftermath) {
-        let Aftermath { members, released } = aftermath;
-        if members {
+        let Aftermath {
+            members,
+            late_grant,
+            released,
+        } = aftermath;
+        if late_grant && let Err(error) = self.membership.gather_again(self.logs.reader()) {
+            // They are gathered when the state is built again, or when the store is opened.
+            tracing::error!(store = %self.config.id, %error, "the logs cannot be read for acts");
+        }
+        if members || late_grant {
             self.reconsider();
         }
         self.offer_again(released);

@@ -6,7 +6,7 @@
 //! ```
 //! Invariants, each checked at the edges of a transaction:
 //!
-//! 1. Nothing is staged when one begins: not in the intake, the acts, or the closed tips.
+//! 1. Nothing is staged when one begins: not in the intake, nor the acts.
 //! 2. A staged entry follows the tip of its branch: its seq is the next, and its prev is that tip.
 //! 3. The view that commit shows has exactly the entries of the view before and the staged ones.
 //! 4. Published versions never go back (`Writer::publish`).
@@ -28,7 +28,7 @@ use crate::{
     protocol::{
         change::{Change, EntryRef, Kind, Origin},
         entry::{Op, VerifiedEntry},
-        fork::taken_back_by,
+        fork::{closed_by, taken_back_by},
         frontier::FrontierTip,
         heads::{Before, Head},
         membership::reserved::Counting,
@@ -74,6 +74,8 @@ pub(super) struct Transaction<'a> {
     released: Vec<VerifiedEntry>,
     // True when a branch began.
     has_branched: bool,
+    // True when a grant of admin came that entries cite which came before it.
+    has_late_grant: bool,
     // Entries in the view before.
     entries_before: u64,
     committed: bool,
@@ -93,6 +95,8 @@ pub(super) struct Receipt {
 pub(super) struct Aftermath {
     /// True when the members changed, or the state does not rest on them.
     pub(super) members: bool,
+    /// True when acts may count that did not when they came.
+    pub(super) late_grant: bool,
     /// Entries that waited for committed ones and were not offered again.
     pub(super) released: Vec<VerifiedEntry>,
 }
@@ -107,7 +111,6 @@ impl<'a> Transaction<'a> {
         writer.follow_clock_back();
         assert!(!writer.intake.is_staging(), "no entry is staged (1)");
         assert!(!writer.membership.is_staging(), "no act is staged (1)");
-        assert!(!writer.forks.is_staging(), "no closed tip is staged (1)");
         Ok(Self {
             entries_before: writer.state.staged().entries,
             writer,
@@ -120,6 +123,7 @@ impl<'a> Transaction<'a> {
             unvouched: BTreeSet::new(),
             released: Vec::new(),
             has_branched: false,
+            has_late_grant: false,
             committed: false,
         })
     }
@@ -164,8 +168,12 @@ impl<'a> Transaction<'a> {
         if let Some(counting) = writer.note_acts(entry)? {
             writer.state.count(counting);
         }
+        self.has_late_grant |=
+            writer.membership.makes_admins(entry) && writer.state.staged().is_cited_ahead(entry)?;
         let changes = writer.state.stage_over(entry, before)?;
-        writer.forks.note(entry);
+        for tip in closed_by(entry) {
+            writer.state.close_tip(&entry.author(), &tip);
+        }
         self.take_back(entry)?;
         let writer = &mut *self.writer;
         for (index, (op, staged)) in entry.ops.iter().zip(changes).enumerate() {
@@ -227,7 +235,6 @@ impl<'a> Transaction<'a> {
         // From here on the entries are durable, so nothing may fail any more.
         self.committed = true;
         writer.intake.commit();
-        writer.forks.commit();
         writer.publish(&self.changes);
         for fresh in self.outbox.drain(..) {
             // Without a receiver it is in the log all the same.
@@ -238,6 +245,7 @@ impl<'a> Transaction<'a> {
         let members = writer.membership.commit(view, log, self.has_branched);
         Ok(Aftermath {
             members,
+            late_grant: self.has_late_grant,
             released: std::mem::take(&mut self.released),
         })
     }
@@ -300,11 +308,10 @@ impl<'a> Transaction<'a> {
     // Lowers the heads of the entries that `entry` takes back. Each is read once, so this takes no more
     // than to read all that its author wrote.
     fn take_back(&mut self, entry: &VerifiedEntry) -> Result<(), WriteFailure> {
-        self.writer.forks.note_taken_back(entry);
         let author = entry.author();
         for place in taken_back_by(entry) {
             let writer = &mut *self.writer;
-            if !writer.state.take_back(author, place.id) {
+            if !writer.state.take_back(&author, &place.id)? {
                 continue;
             }
             let staged = self.changes.iter().filter(|it| it.entry.id == place.id);
@@ -383,7 +390,6 @@ impl Drop for Transaction<'_> {
         let writer = &mut *self.writer;
         writer.intake.roll_back();
         writer.membership.roll_back();
-        writer.forks.roll_back();
         writer.state.forget();
         if !writer.health.is_poisoned()
             && let Err(error) = writer.logs.roll_back()

@@ -14,14 +14,16 @@ use crate::{
     clock::Clock,
     id::Author,
     log::{Logs, LostTail},
-    protocol::{change::Change, intake::Intake, membership::spent::Standings},
+    protocol::{
+        change::Change, entry::VerifiedEntry, intake::Intake, membership::spent::Standings,
+    },
     state::State,
     store::{
         Fresh, StoreConfig,
         shared::published,
         writer::{
-            forks::Forks, health::Health, intake::Checked, lookup::WriterLookup, marks::Marks,
-            membership::Membership, mending::Mending, notes::Note, notes::NoteRow,
+            health::Health, lookup::WriterLookup, marks::Marks, membership::Membership,
+            mending::Mending, notes::Note, notes::NoteRow,
         },
     },
 };
@@ -50,11 +52,10 @@ pub(in crate::store) struct Writer {
     pub(super) intake: Intake,
     // Entries that waited and are to be offered again, in order. None are left when a caller gets the
     // answer to a command.
-    pub(super) again: VecDeque<Checked>,
+    pub(super) again: VecDeque<VerifiedEntry>,
     pub(super) membership: Membership,
     // The members and spent keys by which the state counts. Set by `recount`.
     pub(super) counted_by: Standings,
-    pub(super) forks: Forks,
     pub(super) marks: Marks,
     pub(super) mending: Mending,
     pub(super) health: Health,
@@ -123,22 +124,7 @@ impl Writer {
     /// Takes out the notes that the state file does not have yet.
     pub(super) fn take_notes(&mut self) -> Vec<NoteRow> {
         let mut notes = self.marks.take_unsaved(&self.logs);
-        notes.append(&mut self.take_small_notes());
+        notes.append(&mut self.membership.take_unsaved());
         notes.iter().map(Note::encode).collect()
     }
-
-    fn take_small_notes(&mut self) -> Vec<Note> {
-        derived_notes(&mut self.forks, &mut self.membership)
-    }
-}
-
-/// Takes out the notes that follow from entries: acts and closed tips. They belong to the frontier
-/// that has those entries.
-pub(super) fn derived_notes(forks: &mut Forks, membership: &mut Membership) -> Vec<Note> {
-    let acts = membership.take_unsaved().into_iter();
-    let closed = forks.take_unsaved().into_iter();
-    let closed = closed.map(|(author, tip)| Note::Closed { author, tip });
-    let back = forks.take_unsaved_back().into_iter();
-    let back = back.map(|(author, id)| Note::TakenBack { author, id });
-    acts.chain(closed).chain(back).collect()
 }

@@ -12,12 +12,13 @@ use lattice::{
     protocol::{
         entry::{Parent, VerifiedEntry},
         hlc::Hlc,
+        membership::role::Role,
     },
     store::{Ingested, StoreConfig},
 };
 
 use crate::{
-    entries::acts::{ids, take_in},
+    entries::acts::{self, ROOT, grant, ids, take_in},
     support::{
         disk::{MemDisk, Operation},
         files::copy_all,
@@ -27,6 +28,7 @@ use crate::{
     },
 };
 
+const AUTHOR_D: [u8; 32] = [0xd; 32];
 const NOW_MS: u64 = 1_800_000_000_000;
 const STORE: StoreId = StoreId([7; 16]);
 
@@ -169,4 +171,81 @@ async fn made_up_parents_of_a_member_do_not_have_the_state_built_again() {
     }
     assert_eq!(removals(), before, "the state file is the one it was");
     store.close().await.unwrap();
+}
+
+// B acts by a grant of admin that comes after the act: the node had given up waiting for it. Then the
+// act counts, whatever happened to the node since it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn acts_count_once_their_grant_has_come() {
+    let none = BTreeSet::new;
+    let (mut creator, mut b) = (Writer::new(AUTHOR_A, ROOT), Writer::new(AUTHOR_B, ROOT));
+    let mut c = Writer::new(AUTHOR_C, ROOT);
+    let writer = vec![grant(AUTHOR_B, Role::Writer)];
+    let writer = creator.write(acts::NOW_MS, writer, none(), false);
+    let admin = vec![grant(AUTHOR_B, Role::Admin)];
+    let admin = creator.write(acts::NOW_MS, admin, none(), false);
+    let cited = BTreeSet::from([admin.as_parent()]);
+    let act = b.write(
+        acts::NOW_MS,
+        vec![grant(AUTHOR_C, Role::Admin)],
+        cited,
+        false,
+    );
+    // By the act, which was void by its form while its own grant was not here.
+    let cited = BTreeSet::from([act.as_parent()]);
+    let next = c.write(
+        acts::NOW_MS,
+        vec![grant(AUTHOR_D, Role::Writer)],
+        cited,
+        false,
+    );
+    let value = c.write(acts::NOW_MS, vec![put("/k", "of c")], none(), false);
+    let open = async |disk: &MemDisk, clock: &Clock| {
+        let config = StoreConfig {
+            clock: clock.clone(),
+            ..acts::config(disk)
+        };
+        Store::open(config).await.unwrap()
+    };
+    let expected = {
+        let store = open(&MemDisk::default(), &Clock::manual(acts::NOW_MS)).await;
+        let entries = [&writer, &admin, &act, &next, &value].map(Clone::clone);
+        // C is a stranger until the act is on disk.
+        drop(take_in(&store, &entries).await);
+        assert_eq!(ids(&store, "/k").await, [value.id]);
+        store.state_hash().await.unwrap()
+    };
+    for after in ["nothing", "state of before", "state lost"] {
+        let (mut disk, clock) = (MemDisk::default(), Clock::manual(acts::NOW_MS));
+        let mut store = open(&disk, &clock).await;
+        let early = [&writer, &act, &next, &value].map(Clone::clone);
+        apply_without_parents(&store, &clock, &early).await;
+        assert_eq!(
+            store.frontier().seq(&b.author()),
+            1,
+            "{after}: void, and here"
+        );
+        assert_eq!(store.frontier().seq(&c.author()), 0, "{after}: a stranger");
+        store.close().await.unwrap();
+        let before = disk.image();
+        store = open(&disk, &clock).await;
+        drop(take_in(&store, std::slice::from_ref(&admin)).await);
+        if after != "nothing" {
+            store.close().await.unwrap();
+            let mut image = disk.image();
+            image.retain(|path, _| !path.ends_with("state.db"));
+            if after == "state of before" {
+                let state = |(path, _): &(&std::path::PathBuf, _)| path.ends_with("state.db");
+                let (path, bytes) = before.iter().find(state).unwrap();
+                image.insert(path.clone(), bytes.clone());
+            }
+            disk = MemDisk::new(&image);
+            store = open(&disk, &clock).await;
+        }
+        drop(take_in(&store, &[next.clone(), value.clone()]).await);
+        assert_eq!(ids(&store, "/k").await, [value.id], "{after}");
+        assert_eq!(store.state_hash().await.unwrap(), expected, "{after}");
+        assert_eq!(store.verify().await.unwrap().damage, [], "{after}");
+        store.close().await.unwrap();
+    }
 }
