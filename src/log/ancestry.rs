@@ -70,8 +70,8 @@ impl Lineage {
         Ok(stretches)
     }
 
-    /// Returns the highest place of each branch that one of `tips` leads back to; one before its
-    /// first when there is none. Each branch is left once, however many tips lead through it.
+    /// Returns the highest place of each branch that one of `tips` leads back to; one before the
+    /// first that is here when there is none. Each branch is left once, however many tips lead through it.
     ///
     /// # Errors
     /// `Damaged` as `descent`; `Io`.
@@ -80,12 +80,12 @@ impl Lineage {
         tips: &[FrontierTip],
         places: &Places,
     ) -> Result<Vec<Seq>, LogError> {
-        let none = |branch: &Arc<Branch>| branch.first.saturating_sub(1);
+        let none = |branch: &Arc<Branch>| branch.first_here().saturating_sub(1);
         let mut covered: Vec<Seq> = self.branches.iter().map(none).collect();
         if let [only] = self.branches.as_slice() {
             let newest = only.tip().map_or(none(only), |tip| tip.seq);
-            let last = tips.last().map_or(none(only), |tip| tip.seq.min(newest));
-            return Ok(vec![last]);
+            let last = tips.last().map_or(0, |tip| tip.seq.min(newest));
+            return Ok(vec![last.max(none(only))]);
         }
         if tips.is_empty() {
             return Ok(covered);
@@ -100,7 +100,7 @@ impl Lineage {
                     break;
                 }
                 next = parents.of(index)?;
-                through = none(&self.branches[index]);
+                through = self.branches[index].first.saturating_sub(1);
             }
         }
         Ok(covered)
@@ -145,6 +145,15 @@ impl LogReader {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
+        if let Some(begin) = self.begin(author)
+            && begin.anchor.is_final(entry.seq)
+        {
+            // What it was is not known any more: places decide. All entries that are here come after it.
+            if begin.anchor.is_final(tip.seq) {
+                return Ok(Some(entry.seq <= tip.seq));
+            }
+            return Ok(self.branch_of(author, tip)?.map(|_branch| true));
+        }
         let descent = self.descent(author, tip)?;
         if descent.is_empty() {
             return Ok(None);
@@ -176,6 +185,9 @@ impl LogReader {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
+        if self.is_final(author, entry.seq) {
+            return Ok(Some(true));
+        }
         let mut last = Some(tip);
         while let Some(at) = last {
             match self.verifies(author, at)? {
@@ -199,6 +211,10 @@ impl LogReader {
         author: &Author,
         at: FrontierTip,
     ) -> Result<Option<(bool, Option<FrontierTip>)>, LogError> {
+        // A log is made to begin only after an entry that verifies by itself.
+        if self.is_final(author, at.seq) {
+            return Ok(Some((true, None)));
+        }
         if let Some(known) = self.verified().get(&at.id) {
             return Ok(Some(*known));
         }
@@ -267,6 +283,9 @@ impl LogReader {
         author: &Author,
         at: FrontierTip,
     ) -> Result<bool, LogError> {
+        if self.is_final(author, at.seq) {
+            return Ok(true);
+        }
         match standing {
             Standing::Counts => Ok(true),
             Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),

@@ -37,6 +37,16 @@ pub enum LogError {
         /// Error of the file system.
         source: io::Error,
     },
+    /// The file that says where the logs begin cannot be used: what was removed from them is not known.
+    /// Put back a copy of it, or take this store anew from a peer into an empty directory.
+    #[error(
+        "the file `begins` of the logs cannot be used: {what}; put back a copy of it, or join with an \
+         empty directory"
+    )]
+    Begins {
+        /// The check that failed, for people.
+        what: String,
+    },
 }
 
 /// A run of durable bytes of a log that cannot be read.

@@ -129,6 +129,7 @@ impl Actor {
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
+            Command::Prune(anchors, reply) => drop(reply.send(writer.prune(&anchors))),
             Command::Repair(reply) => drop(reply.send(writer.repair())),
             Command::Close(_) => unreachable!("`run` ends with it"),
         }
