@@ -148,7 +148,7 @@ impl LogReader {
         if let Some(begin) = self.begin(author)
             && begin.anchor.is_final(entry.seq)
         {
-            // What it was is not known any more: places decide. All entries that are here come after it.
+            // Its record is gone, so places decide: all entries that are here come after it.
             if begin.anchor.is_final(tip.seq) {
                 return Ok(Some(entry.seq <= tip.seq));
             }

@@ -338,8 +338,8 @@ fn is_covered(
 
 /// Returns the parts of the branches of `author` that make up `ranges`. A range is what a tip leads
 /// back to, above a place (exclusive). One whose tip is not here, or which an unreadable frame hides,
-/// is left out; so is one of which the beginning was removed, because what comes after could not be
-/// applied without it. Takes time linear in ranges and branches.
+/// is left out; so is one of an author without forks of which the beginning was removed, because what
+/// comes after could not be applied without it. Takes time linear in ranges and branches.
 ///
 /// # Errors
 /// `Io`.
@@ -354,7 +354,9 @@ pub(crate) fn parts(
     let before = |index: usize| lineage.branches[index].first.saturating_sub(1);
     let mut parts: Vec<Vec<(Seq, Seq)>> = vec![Vec::new(); lineage.branches.len()];
     for (after, tip) in ranges {
-        if log.is_final(author, after.saturating_add(1)) {
+        // Of an author with forks the range may begin with a guess, so the rest of it is sent.
+        let is_cut = log.is_final(author, after.saturating_add(1));
+        if is_cut && lineage.branches.len() < 2 {
             continue;
         }
         let mut through = tip.seq;
@@ -385,12 +387,17 @@ pub(crate) fn parts(
         // Parts stay apart, so that a peer gets no more than it asked for.
         parts.sort_unstable();
         let first = spans.len();
-        for (after, through) in parts {
+        let branch = &lineage.branches[index];
+        let none = branch.first_here().saturating_sub(1);
+        let parts = parts
+            .into_iter()
+            .map(|(after, through)| (after.max(none), through));
+        for (after, through) in parts.filter(|(after, through)| after < through) {
             match spans.get_mut(first..).and_then(<[Span]>::last_mut) {
                 Some(span) if span.through >= after => span.through = span.through.max(through),
                 _apart => spans.push(Span {
-                    branch: Arc::clone(&lineage.branches[index]),
-                    after: after.max(before(index)),
+                    branch: Arc::clone(branch),
+                    after,
                     through,
                 }),
             }

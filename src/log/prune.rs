@@ -7,9 +7,9 @@
 use std::sync::{Arc, RwLock};
 
 use crate::{
-    id::{Author, Seq},
+    id::Author,
     log::{
-        Begin, Begins, Branch, LogDamage, LogError, Logs,
+        Begin, Begins, Branch, CannotPrune, LogError, Logs,
         begin::{BeginRow, remove_if_there},
         error::file_error,
         segments::Dropped,
@@ -19,39 +19,6 @@ use crate::{
         frontier::{Frontier, FrontierTip},
     },
 };
-
-/// Why entries cannot be removed from a log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CannotPrune {
-    /// The log does not have the entry after which it shall begin.
-    #[error("the log of {} does not have the entry {seq} that it shall begin after", author.short())]
-    NoEntry {
-        /// Author of the log.
-        author: Author,
-        /// Seq of the entry.
-        seq: Seq,
-    },
-    /// The author has a fork before the entry, or several entries were named. Places alone would not
-    /// tell the branches apart any more.
-    #[error("the log of {} has a fork before entry {seq}", author.short())]
-    Forked {
-        /// Author of the log.
-        author: Author,
-        /// Seq of the entry.
-        seq: Seq,
-    },
-    /// The signature of the entry is wrong, and only a later entry vouches for it.
-    #[error("entry {seq} of {} does not verify by itself", author.short())]
-    Unvouched {
-        /// Author of the log.
-        author: Author,
-        /// Seq of the entry.
-        seq: Seq,
-    },
-    /// The log is damaged at the entry, behind it or before it.
-    #[error("{0}")]
-    Damaged(LogDamage),
-}
 
 /// The result of a pruning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -223,6 +190,7 @@ mod tests {
     use super::*;
     use crate::{
         disk::{Disk, RealDisk},
+        id::Seq,
         log::{
             LogFiles, Mark, Pruned, Recovered,
             merge::{Merge, Merged, NotHere, spans},
@@ -314,7 +282,7 @@ mod tests {
         seqs
     }
 
-    // What is read after `from`, or why it cannot be.
+    // Returns the seqs that are read after `from`.
     fn after(logs: &Logs, from: &Frontier, to: &Frontier) -> Result<Vec<Seq>, NotHere> {
         let spans = spans(logs.reader(), from, to).unwrap()?;
         Ok(seqs(&mut Merge::new(spans).unwrap()))
@@ -565,5 +533,60 @@ mod tests {
         write(&mut logs, std::slice::from_ref(&next));
         let logs = open(dir.path());
         assert_eq!(logs.tips(&author)[0].id, next.id);
+    }
+
+    #[test]
+    fn lost_end_is_lost_back_to_the_anchor_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut logs, a, _b) = two_logs(dir.path());
+        let author = a[0].author();
+        prune(&mut logs, &[&a[19]]);
+        let (marks, begin) = (logs.marks(), logs.reader().begin(&author).unwrap());
+        drop(logs);
+        let path = |from| dir.path().join(segments::name(&author, 0, from));
+        let files = files_of(dir.path(), author);
+        let first = *files.first().unwrap();
+        let whole: Vec<_> = files
+            .iter()
+            .map(|from| (*from, fs::read(path(*from)).unwrap()))
+            .collect();
+        for cut_to in [
+            None,
+            Some(0),
+            Some(10),
+            Some(begin.offset - first),
+            Some(begin.offset - first + 50),
+        ] {
+            for (from, bytes) in &whole {
+                fs::remove_file(path(*from)).unwrap_or_default();
+                if let Some(len) = cut_to.filter(|_| *from == first) {
+                    fs::write(path(*from), &bytes[..usize::try_from(len).unwrap()]).unwrap();
+                }
+            }
+            // Without a mark nobody knows that there was more.
+            let (mut logs, found) = try_open(dir.path(), &marks).unwrap();
+            let [lost] = &found.lost_tails[..] else {
+                panic!("{cut_to:?}: {:?}", found.lost_tails)
+            };
+            assert_eq!(
+                (lost.first(), lost.through, lost.end),
+                (21, 30, begin.offset)
+            );
+            assert!(!found.damage.is_empty());
+            logs.give_up(lost).unwrap();
+            assert_eq!(logs.tips(&author)[0].id, a[19].id);
+            let next = entry(AUTHOR_A, 21, Some(a[19].id), 999, "/next");
+            write(&mut logs, std::slice::from_ref(&next));
+            logs.seal().unwrap();
+            let (again, found) = try_open(dir.path(), &[]).unwrap();
+            assert!(
+                found.damage.is_empty() && found.torn.is_empty(),
+                "{cut_to:?}"
+            );
+            assert_eq!(again.tips(&author)[0].id, next.id);
+            for made in files_of(dir.path(), author) {
+                fs::remove_file(path(made)).unwrap();
+            }
+        }
     }
 }

@@ -4,8 +4,8 @@
 //! entries their places alone are known: all of them have been applied, and are final.
 //!
 //! A reader that has delivered everything through the anchor can go on in such a log. A reader that
-//! has not must get the state instead: [`Anchor::place_of`] tells the two apart, and both from a
-//! reader that is ahead of this log.
+//! has not must get the state instead. [`Anchor::place_of`] distinguishes the two, and a reader that
+//! is ahead of this log.
 
 use crate::{
     id::{EntryId, Seq},
@@ -99,7 +99,7 @@ mod tests {
         for (tip, is_here, place) in [
             (tip(1, 1), false, TipPlace::Behind),
             (tip(4, 4), false, TipPlace::Behind),
-            // Whatever the log answers: it does not have what comes after the tip.
+            // The log's answer does not matter: it lacks entries after the tip.
             (tip(4, 4), true, TipPlace::Behind),
             (tip(5, 5), false, TipPlace::Here),
             (tip(5, 5), true, TipPlace::Here),

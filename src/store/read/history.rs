@@ -27,7 +27,8 @@ pub struct History {
     /// True when there are older entries.
     pub truncated: bool,
     /// Older entries that were removed from the log, if the walk has met some; `truncated` is true then.
-    /// An entry of which the state has kept the value is listed without its parents and its cause.
+    /// The list has all entries down to the newest one that is gone, and below that only heads: those
+    /// of which the entry is gone without parents and cause.
     pub pruned: Option<Pruned>,
 }
 
@@ -83,6 +84,9 @@ impl Shared {
             if found.values().flatten().count() > limit {
                 break;
             }
+            if pruned.is_some() && !kept.contains_key(&next) {
+                continue;
+            }
             if let Some(gone) = self.log.pruned_at(&next.author, next.seq) {
                 // The state has its value if it is a head.
                 let head = kept.get(&next).copied();
@@ -97,7 +101,7 @@ impl Shared {
             }
             let entry = self.log.entry(&next.author, next.seq, &next.id)?;
             let op = entry.and_then(|(entry, _)| op_of(&entry, key).cloned().map(|op| (entry, op)));
-            if let Some((entry, _)) = &op {
+            if let (Some((entry, _)), None) = (&op, pruned) {
                 let parents = entry
                     .header
                     .parents

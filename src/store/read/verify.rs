@@ -264,7 +264,7 @@ impl Unproven {
     }
 }
 
-/// What the log still shows of entries that were removed from it: those that must not be heads.
+/// Entries that were removed from the log, and that later entries show to be superseded.
 struct Gone {
     // Seq of the anchor, by author.
     anchors: BTreeMap<Author, Seq>,

@@ -379,6 +379,9 @@ impl Writer {
 fn state_error(error: OpenError) -> StateError {
     match error {
         OpenError::State(error) => error,
+        lost @ OpenError::StateLost { .. } => StateError::Damaged {
+            what: lost.to_string(),
+        },
         other => StateError::Io {
             source: Arc::new(io::Error::other(other.to_string())),
         },
