@@ -283,11 +283,10 @@ impl LogReader {
         author: &Author,
         at: FrontierTip,
     ) -> Result<bool, LogError> {
-        if self.is_final(author, at.seq) {
-            return Ok(true);
-        }
         match standing {
             Standing::Counts => Ok(true),
+            // No removal takes back entries that are gone.
+            _any if self.is_final(author, at.seq) => Ok(true),
             Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),
             Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
                 self.keeps(author, entry, tip)
@@ -463,5 +462,32 @@ mod tests {
         let tip = place(&it.fork[1]);
         let places = lineage.find([tip]).unwrap();
         assert_eq!(lineage.covered(&[tip], &places).unwrap(), [2, 4]);
+    }
+
+    // A removal that reaches this node later than the pruning.
+    #[test]
+    fn removed_entries_count_whatever_a_removal_names() {
+        let mut it = forked();
+        let author = it.main[0].author();
+        let anchor = Frontier::from_iter([(author, place(&it.main[1]))]);
+        let begins = it.logs.plan_prune(&anchor).unwrap().unwrap();
+        it.logs.prune(begins).unwrap();
+        let log = it.logs.reader();
+        let keeps = |entry, tip| log.keeps(&author, place(entry), place(tip)).unwrap();
+        for entry in &it.main[..2] {
+            for tip in it.main.iter().chain(&it.fork) {
+                assert_eq!(keeps(entry, tip), Some(true));
+            }
+            for standing in [Standing::Reader, Standing::Unknown, Standing::Spent] {
+                assert!(log.counts(&standing, &author, place(entry)).unwrap());
+                assert!(!log.counts(&standing, &author, place(&it.main[2])).unwrap());
+            }
+        }
+        // Later entries as before.
+        assert_eq!(keeps(&it.main[2], &it.main[3]), Some(true));
+        assert_eq!(keeps(&it.main[2], &it.fork[1]), Some(false));
+        assert_eq!(keeps(&it.main[2], &after(&it.main[3], "/elsewhere")), None);
+        let head = Head::of(&it.main[0], &it.main[0].ops[0]);
+        assert!(log.is_ancestor(&it.fork[0], &head).unwrap());
     }
 }

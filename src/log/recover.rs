@@ -43,8 +43,8 @@ pub struct Recovered {
 impl Logs {
     /// Opens the logs in `dir`, which is made if it is missing.
     ///
-    /// `marks` is what the state remembers of the branches: records before a mark's end are not
-    /// read. On return torn tails are cut, every byte of a log is durable, and files before the place
+    /// `marks` is what the state remembers of the branches, without index points before the place
+    /// where a log begins (`Mark::shorten`): records before a mark's end are not read. On return torn tails are cut, every byte of a log is durable, and files before the place
     /// where a log begins are removed.
     ///
     /// # Errors
@@ -401,8 +401,8 @@ impl LogFile<'_> {
 
     // The mark's points, and those of `records`.
     fn index(&self, records: &[Record]) -> Vec<IndexPoint> {
-        let mut index = self.marked_index();
-        let mut indexed = index.last().map(|point| point.offset);
+        let mut index = self.mark.map(|mark| mark.index.clone()).unwrap_or_default();
+        let mut indexed = self.indexed();
         for record in entries(records) {
             if is_point(indexed, record.offset) {
                 indexed = Some(record.offset);
@@ -445,12 +445,8 @@ impl LogFile<'_> {
 
     // Returns the offset of the mark's last index point.
     fn indexed(&self) -> Option<u64> {
-        self.marked_index().last().map(|point| point.offset)
-    }
-
-    // Returns the mark's index points.
-    fn marked_index(&self) -> Vec<IndexPoint> {
-        self.mark.map(|mark| mark.index.clone()).unwrap_or_default()
+        let index = &self.mark?.index;
+        index.last().map(|point| point.offset)
     }
 
     // Reads the payload of a record that was seen without; `None` when it is not its entry.

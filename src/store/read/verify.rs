@@ -401,7 +401,16 @@ fn state_damage(key: Option<Bytes>, what: String) -> Damage {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::*;
+    use crate::protocol::{
+        entry::{
+            Header, sign,
+            tests::{AUTHOR_A, AUTHOR_B, entry},
+        },
+        frontier::FrontierTip,
+    };
 
     // Checks entries of `bytes` each, from `first` on: `proves` is true for those whose signature
     // verifies. Returns the places of damage.
@@ -442,5 +451,35 @@ mod tests {
         assert!(damaged(1, half, &[false, true]).is_empty());
         assert_eq!(damaged(1, half, &[false, false, true]), [1]);
         assert_eq!(damaged(1, RUN_BYTES_MAX + 1, &[false, true]), [1]);
+    }
+
+    // Entry 1 of A was removed from the log.
+    #[test]
+    fn removed_head_that_a_later_entry_supersedes_is_damage() {
+        let of = |entry: &Entry| Head::of(entry, &entry.ops[0]);
+        let removed = entry(AUTHOR_A, 1, None, 10, "/k");
+        let next = entry(AUTHOR_A, 2, Some(removed.id), 20, "/k");
+        let other = entry(AUTHOR_A, 2, Some(removed.id), 20, "/other");
+        let header = Header {
+            parents: vec![removed.as_parent()],
+            ..entry(AUTHOR_B, 1, None, 20, "/k").header.clone()
+        };
+        let key = SigningKey::from_bytes(&AUTHOR_B);
+        let citing = sign(&key, header, next.ops.clone()).unwrap();
+        let anchors = Frontier::from_iter([(removed.author(), FrontierTip::of(&removed))]);
+        let split = |noted: &[&Entry], heads: Vec<Head>| {
+            let mut gone = Gone::new(&anchors);
+            for entry in noted {
+                gone.note(entry, entry.ops[0].key());
+            }
+            gone.split(removed.ops[0].key(), &Heads::new(heads))
+        };
+        let row = vec![of(&removed)];
+        assert_eq!(split(&[], row.clone()), Some((Heads::default(), 1)));
+        assert_eq!(split(&[&other], row.clone()), Some((Heads::default(), 1)));
+        assert_eq!(split(&[&next], row.clone()), None);
+        assert_eq!(split(&[&citing], row), None);
+        let both = vec![of(&removed), of(&citing)];
+        assert_eq!(split(&[], both), Some((Heads::new(vec![of(&citing)]), 1)));
     }
 }

@@ -18,12 +18,13 @@ use lattice::{
         heads::{Content, Value},
     },
     store::{
-        HistoryEntry, Ingested, List, OpenError, PastError, PruneError, ReadError,
+        DamagePlace, HistoryEntry, Ingested, List, OpenError, PastError, PruneError, ReadError,
         consumers::{ConsumerOptions, ConsumerStart},
     },
 };
 
 use crate::support::{
+    disk::MemDisk,
     model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, heads_after, put},
     pruned::{
         COUNT, Chains, ENTRIES, SEGMENT_BYTES, STAMPED_MS, STEP_MS, author_b, author_c, listed,
@@ -90,6 +91,34 @@ async fn state_is_the_same_before_and_after_and_files_are_fewer() {
         report.unproven >= heads && report.entries == 0,
         "{report:?}"
     );
+}
+
+#[tokio::test]
+async fn first_record_that_does_not_follow_the_anchor_is_damage() {
+    let chains = Chains::new().await;
+    chains.drop_before(B, 0).await;
+    chains.store.close().await.unwrap();
+    let mut image = chains.disk.image();
+    let begins = image
+        .get_mut(std::path::Path::new("/store/logs/begins"))
+        .unwrap();
+    // Another id, under a sound sum.
+    let id = chains.at(AUTHOR_B, B).unwrap().id;
+    let at = begins.windows(32).position(|it| it == id.0).unwrap();
+    begins[at] ^= 1;
+    let body = begins.len() - 32;
+    let sum = blake3::hash(&begins[..body]);
+    begins[body..].copy_from_slice(sum.as_bytes());
+    let disk = MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
+    let chains = Chains { disk, ..chains };
+    let store = chains.open().await.unwrap();
+    let report = store.verify().await.unwrap();
+    let found: Vec<_> = report
+        .damage
+        .iter()
+        .map(|it| (it.place, it.author))
+        .collect();
+    assert_eq!(found, [(DamagePlace::Chain, Some(author_b()))]);
 }
 
 #[tokio::test]
@@ -534,7 +563,7 @@ async fn state_that_is_lost_afterwards_is_an_error_and_never_an_empty_store() {
         ("older than the anchors", Some(early)),
     ] {
         let image = lost(bytes);
-        chains.disk = crate::support::disk::MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
+        chains.disk = MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
         for _twice in 0..2 {
             let error = chains.open().await.unwrap_err();
             assert!(
@@ -557,7 +586,7 @@ async fn state_that_is_lost_afterwards_is_an_error_and_never_an_empty_store() {
     // A copy that has all the anchors is good enough, also an older one.
     for bytes in [image[&state].clone(), whole[&state].clone()] {
         let image = lost(Some(bytes));
-        chains.disk = crate::support::disk::MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
+        chains.disk = MemDisk::new(&image).in_segments_of(SEGMENT_BYTES);
         let store = chains.open().await.unwrap();
         assert_eq!(listed(&store).await, expected);
         assert_eq!(store.verify().await.unwrap().damage, []);
