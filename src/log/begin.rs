@@ -1,12 +1,13 @@
 //! Where logs begin here: the files below were removed, because the state has all that was in them.
 //!
-//! A file named `begins` in the log directory has a row for each branch that no longer begins with its
-//! first entry. It is made as `begins.new`, synced, read back and renamed: once the new name is durable
+//! A file named `begins` in the log directory has a row for each author whose log no longer begins with
+//! its first entry, and names the branch that does not: every other branch left that one later. It is
+//! made as `begins.new`, synced, read back and renamed: once the new name is durable
 //! the rows hold, and files below them can be removed. So a file that is missing below such a row was
 //! removed, and one that is missing anywhere else is damage.
 //!
 //! ```text
-//! magic "LBEG" 4, version 1, count of rows u32; rows by author and branch number; BLAKE3 of all before, 32
+//! magic "LBEG" 4, version 1, count of rows u32; rows by author; BLAKE3 of all before, 32
 //! row: author 32, number u32, first u64, has left another branch 0 or 1, forked_from 32,
 //!      anchor: seq u64, id 32, wall_ms u64, counter u32; arrived_ms u64, offset u64
 //! ```
@@ -88,7 +89,8 @@ pub(super) struct BeginRow {
     pub(super) begin: Begin,
 }
 
-/// The beginnings of a store's logs, by author and number of the branch; none for a whole branch.
+/// The beginnings of a store's logs, by author and number of the branch: one branch of an author at
+/// most, and none for a whole log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Begins(pub(super) BTreeMap<(Author, u32), BeginRow>);
 
@@ -100,6 +102,10 @@ impl Begins {
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
         let bytes = match read_file(disk, &dir.join(NAME)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let what = error.to_string();
+                return Err(LogError::Begins { what });
+            }
             read => read.map_err(|source| file_error(NAME, source))?,
         };
         Self::decode(&bytes).map_err(|what| LogError::Begins { what })
@@ -198,12 +204,14 @@ impl Begins {
             return Err(damaged());
         }
         let count = u32::from_le_bytes(take(&mut rest).ok_or_else(damaged)?);
-        let mut rows = BTreeMap::new();
+        let mut rows: BTreeMap<(Author, u32), BeginRow> = BTreeMap::new();
         for _row in 0..count {
             let (key, row) = decode_row(&mut rest).ok_or_else(damaged)?;
-            if rows.insert(key, row).is_some() {
+            let before = rows.last_key_value().map(|((author, _), _)| *author);
+            if before.is_some_and(|author| author >= key.0) {
                 return Err(damaged());
             }
+            rows.insert(key, row);
         }
         if !rest.is_empty() {
             return Err(damaged());
@@ -300,8 +308,8 @@ mod tests {
         let left = EntryId([9; 32]);
         Begins(BTreeMap::from([
             ((Author([1; 32]), 0), row(1, None)),
-            ((Author([1; 32]), 2), row(2, Some(left))),
-            ((Author([2; 32]), 0), row(3, None)),
+            ((Author([2; 32]), 2), row(2, Some(left))),
+            ((Author([3; 32]), 0), row(3, None)),
         ]))
     }
 
@@ -315,11 +323,14 @@ mod tests {
             assert_eq!(read(), begins);
         }
         assert_eq!(RealDisk.list(dir.path()).unwrap(), [NAME]);
-        let anchors = begins().anchors();
-        assert_eq!(anchors.tips(&Author([1; 32])).len(), 2);
-        let begin = begins().of(&Author([2; 32]), 0).unwrap();
-        assert_eq!((begin.anchor.seq, begin.offset), (10, 3000));
-        assert_eq!(begins().of(&Author([2; 32]), 1), None);
+        assert_eq!(begins().anchors().seq(&Author([2; 32])), 9);
+        let begin = begins().of(&Author([2; 32]), 2).unwrap();
+        assert_eq!((begin.anchor.seq, begin.offset), (9, 3000));
+        assert_eq!(begins().of(&Author([2; 32]), 0), None);
+        let file = std::fs::File::create(dir.path().join(NAME)).unwrap();
+        file.set_len(BYTES_MAX + 1).unwrap();
+        let long = Begins::read(&RealDisk, dir.path());
+        assert!(matches!(long, Err(LogError::Begins { .. })), "{long:?}");
     }
 
     #[test]
@@ -328,7 +339,7 @@ mod tests {
         assert_eq!(bytes.len(), 9 + 3 * 145 + 32);
         assert_eq!(&bytes[..9], b"LBEG\x01\x03\0\0\0");
         let hash = blake3::hash(&bytes).to_hex();
-        assert_eq!(&hash[..16], "7dc3aafee302fd53");
+        assert_eq!(&hash[..16], "6e3b2f6ad750810b");
     }
 
     #[test]
@@ -360,6 +371,13 @@ mod tests {
         let mut twice = body.to_vec();
         twice.copy_within(9..154, 154);
         assert!(sealed(twice).is_err());
+        // Two branches of an author, out of order or not.
+        for number in [0, 1] {
+            let mut both = body.to_vec();
+            both.copy_within(9..41, 154);
+            both[154 + 32] = number;
+            assert!(sealed(both).is_err());
+        }
         let mut early = body.to_vec();
         early[9 + 36] = 99;
         assert!(sealed(early).is_err());

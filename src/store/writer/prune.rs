@@ -74,10 +74,12 @@ impl Writer {
     /// # Errors
     /// `PruneError`.
     pub(super) fn prune(&mut self, anchors: &Frontier) -> Result<Pruning, PruneError> {
-        self.health.check_writable()?;
         if self.config.root {
             return Err(PruneError::Root);
         }
+        // The last time that the state can be built again, if other entries count now.
+        self.recount();
+        self.health.check_writable()?;
         self.check_whole(anchors)?;
         let begins = self.logs.plan_prune(anchors)??;
         for (author, anchor) in begins.anchors().iter() {

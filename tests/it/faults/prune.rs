@@ -30,7 +30,7 @@ use crate::support::{
 };
 
 // Where the logs of B and C begin, one after the other.
-const PLACES: [(Seq, Seq); 3] = [(0, 0), (7, 11), (15, 13)];
+const PLACES: [(Seq, Seq); 3] = [(0, 0), (7, 11), (19, 18)];
 
 struct Recording {
     base: Image,
@@ -55,7 +55,7 @@ async fn open_on(disk: &MemDisk) -> Store {
 
 // A store in which the last entries were not flushed when the first pruning began.
 async fn record() -> Recording {
-    let chains = Chains::with(30).await;
+    let chains = Chains::with(20).await;
     let mut chains = Chains {
         disk: disk(&{
             soon(chains.store.close()).await.unwrap();
@@ -65,7 +65,7 @@ async fn record() -> Recording {
     };
     let base = chains.disk.image();
     chains.store = soon(chains.open()).await.unwrap();
-    for entry in &chains.entries[30..] {
+    for entry in &chains.entries[20..] {
         chains.ingest(entry).await;
     }
     let mut answered = [0; 3];

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use lattice::{
     Store,
+    clock::Clock,
     id::{Author, EntryId, Seq},
     protocol::{
         change::{Change, Kind, Origin},
@@ -17,15 +18,16 @@ use lattice::{
         frontier::{Frontier, FrontierTip},
         heads::{Content, Value},
     },
-    store::{Start, Watch, WatchError, WatchEvent, WatchOptions},
+    store::{Ingested, PruneError, Start, Watch, WatchError, WatchEvent, WatchOptions},
 };
 use tokio_stream::StreamExt as _;
 
 use crate::support::{
-    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, heads_after},
+    model::{AUTHOR_A, AUTHOR_B, AUTHOR_C, author_of, heads_after, put},
     pruned::{COUNT, Chains, ENTRIES, STAMPED_MS, STEP_MS, WAY_MS, listed, signed},
     random::Random,
-    watch::{next, nothing},
+    watch::{next, nothing, open},
+    writer::Writer,
 };
 
 type OpId = (EntryId, u32);
@@ -499,7 +501,7 @@ async fn fork_at_the_anchor_is_delivered() {
     let fork = signed(AUTHOR_B, Some(anchor), BTreeSet::new(), stamp, ops);
     chains.clock.advance(1);
     let done = chains.store.ingest(vec![fork.signed.encode().into()]).await;
-    assert_eq!(done.unwrap(), [lattice::store::Ingested::Applied(fork.id)]);
+    assert_eq!(done.unwrap(), [Ingested::Applied(fork.id)]);
     let mut start = chains.tips(B, C);
     for (gaps, start) in [
         (0, start.clone()),
@@ -532,4 +534,58 @@ async fn fork_at_the_anchor_is_delivered() {
         let mut watch = chains.store.watch_with(after);
         assert!(matches!(next(&mut watch).await, WatchEvent::CaughtUp));
     }
+}
+
+/// An author is removed after the entries that its removal does not reach are gone. Nothing is counted
+/// again for that, and a reader at the anchor goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_author_counts_through_its_tip() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(STAMPED_MS);
+    let (node, store) = open(dir.path(), &clock, 16).await;
+    let mut writer = Writer::new(AUTHOR_B, store.id());
+    let mut entries = Vec::new();
+    for n in 0..10 {
+        let ops = vec![put(&format!("/b/{}", n % 3), &n.to_string())];
+        let entry = writer.write(STAMPED_MS, ops, BTreeSet::new(), false);
+        let done = store.ingest(vec![entry.signed.encode().into()]).await;
+        assert_eq!(done.unwrap(), [Ingested::Applied(entry.id)]);
+        entries.push(entry);
+    }
+    let author = writer.author();
+    let at = |place: usize| Frontier::from_iter([(author, FrontierTip::of(&entries[place]))]);
+    store.drop_before(at(4)).await.unwrap();
+    let before = listed(&store).await;
+    node.remove(&author).await.unwrap();
+    let late = writer.write(STAMPED_MS, vec![put("/late", "l")], BTreeSet::new(), false);
+    for (entry, expected) in [(&entries[2], true), (&late, false)] {
+        let done = store
+            .ingest(vec![entry.signed.encode().into()])
+            .await
+            .unwrap();
+        let is_known = matches!(done[..], [Ingested::Duplicate(_)]);
+        assert_eq!(is_known, expected, "{done:?}");
+    }
+    assert_eq!(listed(&store).await, before);
+    assert_eq!(store.status().await.poisoned, None);
+    assert_eq!(store.verify().await.unwrap().damage, []);
+    for (place, gaps, changes) in [(3, 1, 3), (4, 0, 5), (7, 0, 2), (9, 0, 0)] {
+        let after = cursor(&store, at(place), None);
+        let mut watch = store.watch_with(options(Start::After(after)));
+        let (mut gap, mut seen) = (0, 0);
+        loop {
+            match next(&mut watch).await {
+                WatchEvent::Change(_) => seen += 1,
+                WatchEvent::Gap { .. } => gap += 1,
+                WatchEvent::CaughtUp => break,
+                event => panic!("{event:?}"),
+            }
+        }
+        assert_eq!((gap, seen), (gaps, changes), "after entry {}", place + 1);
+    }
+    // The root store keeps all its entries: members follow from them.
+    let root = node.root();
+    let refused = root.drop_before(root.frontier()).await.unwrap_err();
+    assert!(matches!(refused, PruneError::Root), "{refused}");
+    node.close().await.unwrap();
 }
