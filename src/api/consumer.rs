@@ -419,6 +419,7 @@ fn dead_letter(letter: &DeadLetter) -> api::DeadLetter {
         DeathReason::MaxDeliver => "max_deliver",
         DeathReason::Terminated => "terminated",
         DeathReason::Unreadable => "unreadable",
+        DeathReason::Pruned => "pruned",
     };
     api::DeadLetter {
         number: *number,

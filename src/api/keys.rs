@@ -271,6 +271,8 @@ impl From<ReadError> for ApiError {
                     .hint("`lattice verify` lists what is damaged and where")
             }
             ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
+            ReadError::Pruned(_) => Self::new("pruned", EXIT_FAILED, message)
+                .hint("another member may still have them; ask there"),
             ReadError::Key(error) => error.into(),
             ReadError::Closed => closed(message),
         }

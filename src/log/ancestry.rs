@@ -70,8 +70,8 @@ impl Lineage {
         Ok(stretches)
     }
 
-    /// Returns the highest place of each branch that one of `tips` leads back to; one before its
-    /// first when there is none. Each branch is left once, however many tips lead through it.
+    /// Returns the highest place of each branch that one of `tips` leads back to; one before the
+    /// first that is here when there is none. Each branch is left once, however many tips lead through it.
     ///
     /// # Errors
     /// `Damaged` as `descent`; `Io`.
@@ -80,12 +80,12 @@ impl Lineage {
         tips: &[FrontierTip],
         places: &Places,
     ) -> Result<Vec<Seq>, LogError> {
-        let none = |branch: &Arc<Branch>| branch.first.saturating_sub(1);
+        let none = |branch: &Arc<Branch>| branch.first_here().saturating_sub(1);
         let mut covered: Vec<Seq> = self.branches.iter().map(none).collect();
         if let [only] = self.branches.as_slice() {
             let newest = only.tip().map_or(none(only), |tip| tip.seq);
-            let last = tips.last().map_or(none(only), |tip| tip.seq.min(newest));
-            return Ok(vec![last]);
+            let last = tips.last().map_or(0, |tip| tip.seq.min(newest));
+            return Ok(vec![last.max(none(only))]);
         }
         if tips.is_empty() {
             return Ok(covered);
@@ -100,7 +100,7 @@ impl Lineage {
                     break;
                 }
                 next = parents.of(index)?;
-                through = none(&self.branches[index]);
+                through = self.branches[index].first.saturating_sub(1);
             }
         }
         Ok(covered)
@@ -145,6 +145,15 @@ impl LogReader {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
+        if let Some(begin) = self.begin(author)
+            && begin.anchor.is_final(entry.seq)
+        {
+            // Its record is gone, so places decide: all entries that are here come after it.
+            if begin.anchor.is_final(tip.seq) {
+                return Ok(Some(entry.seq <= tip.seq));
+            }
+            return Ok(self.branch_of(author, tip)?.map(|_branch| true));
+        }
         let descent = self.descent(author, tip)?;
         if descent.is_empty() {
             return Ok(None);
@@ -176,6 +185,9 @@ impl LogReader {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
+        if self.is_final(author, entry.seq) {
+            return Ok(Some(true));
+        }
         let mut last = Some(tip);
         while let Some(at) = last {
             match self.verifies(author, at)? {
@@ -199,6 +211,10 @@ impl LogReader {
         author: &Author,
         at: FrontierTip,
     ) -> Result<Option<(bool, Option<FrontierTip>)>, LogError> {
+        // A log is made to begin only after an entry that verifies by itself.
+        if self.is_final(author, at.seq) {
+            return Ok(Some((true, None)));
+        }
         if let Some(known) = self.verified().get(&at.id) {
             return Ok(Some(*known));
         }
@@ -269,6 +285,8 @@ impl LogReader {
     ) -> Result<bool, LogError> {
         match standing {
             Standing::Counts => Ok(true),
+            // No removal takes back entries that are gone.
+            _any if self.is_final(author, at.seq) => Ok(true),
             Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),
             Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
                 self.keeps(author, entry, tip)
@@ -444,5 +462,32 @@ mod tests {
         let tip = place(&it.fork[1]);
         let places = lineage.find([tip]).unwrap();
         assert_eq!(lineage.covered(&[tip], &places).unwrap(), [2, 4]);
+    }
+
+    // A removal that reaches this node later than the pruning.
+    #[test]
+    fn removed_entries_count_whatever_a_removal_names() {
+        let mut it = forked();
+        let author = it.main[0].author();
+        let anchor = Frontier::from_iter([(author, place(&it.main[1]))]);
+        let begins = it.logs.plan_prune(&anchor).unwrap().unwrap();
+        it.logs.prune(begins).unwrap();
+        let log = it.logs.reader();
+        let keeps = |entry, tip| log.keeps(&author, place(entry), place(tip)).unwrap();
+        for entry in &it.main[..2] {
+            for tip in it.main.iter().chain(&it.fork) {
+                assert_eq!(keeps(entry, tip), Some(true));
+            }
+            for standing in [Standing::Reader, Standing::Unknown, Standing::Spent] {
+                assert!(log.counts(&standing, &author, place(entry)).unwrap());
+                assert!(!log.counts(&standing, &author, place(&it.main[2])).unwrap());
+            }
+        }
+        // Later entries as before.
+        assert_eq!(keeps(&it.main[2], &it.main[3]), Some(true));
+        assert_eq!(keeps(&it.main[2], &it.fork[1]), Some(false));
+        assert_eq!(keeps(&it.main[2], &after(&it.main[3], "/elsewhere")), None);
+        let head = Head::of(&it.main[0], &it.main[0].ops[0]);
+        assert!(log.is_ancestor(&it.fork[0], &head).unwrap());
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::{INDEX_EVERY_BYTES, REPLAY_CHUNK_BYTES},
     log::{
-        LogDamage, LogError,
+        Begin, LogDamage, LogError,
         error::file_error,
         frame::FrameHeader,
         record::{Record, Step, Walk},
@@ -55,7 +55,9 @@ pub struct Branch {
     pub first: Seq,
     /// The entry before its first, on another branch; `None` when `first` is 1.
     pub forked_from: Option<EntryId>,
-    /// Name of its first file in the log directory.
+    /// Where it begins here, when its first records were removed; `None` when it has all of them.
+    pub begin: Option<Begin>,
+    /// Name of its first file in the log directory, which may be gone.
     pub name: String,
     pub(super) file: Arc<dyn DiskFile>,
     // Written by the store's writer only. Held for a copy or an assignment: the file is not
@@ -74,13 +76,31 @@ impl Branch {
         self.shape().end
     }
 
+    /// Returns the place of the first entry that the branch can have here: `first`, or the one after
+    /// the anchor.
+    pub fn first_here(&self) -> Seq {
+        self.begin
+            .map_or(self.first, |begin| begin.anchor.seq.saturating_add(1))
+    }
+
+    /// Returns the offset of the first record; 0 when none was removed.
+    pub(super) fn begins_at(&self) -> u64 {
+        self.begin.map_or(0, |begin| begin.offset)
+    }
+
+    /// Returns the bytes of whole, durable records that are here.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end().saturating_sub(self.begins_at())
+    }
+
     /// Returns a copy of the index points without the first `from` of them.
     pub fn index_from(&self, from: usize) -> Vec<IndexPoint> {
         let shape = self.shape();
         shape.index.get(from..).unwrap_or_default().to_vec()
     }
 
-    /// Walks the records from place `from` (inclusive) through the newest.
+    /// Walks the records from place `from` (inclusive) through the newest; from the first one here, if
+    /// that is later.
     pub fn walk(self: &Arc<Self>, from: Seq) -> BranchWalk {
         self.walk_in_chunks(from, REPLAY_CHUNK_BYTES)
     }
@@ -107,7 +127,7 @@ impl Branch {
     /// # Errors
     /// `Damaged` when the record cannot be read, `Io`.
     pub fn record(self: &Arc<Self>, seq: Seq) -> Result<Option<Record>, LogError> {
-        if seq < self.first || self.tip().is_none_or(|tip| seq > tip.seq) {
+        if seq < self.first_here() || self.tip().is_none_or(|tip| seq > tip.seq) {
             return Ok(None);
         }
         let mut walk = self.walk_where(seq, |point| point.seq <= seq, between_points());
@@ -126,11 +146,11 @@ impl Branch {
     /// Returns the ids of the entries at those of `places` that the branch has; unreadable ones are
     /// left out.
     pub fn ids_at(self: &Arc<Self>, places: &BTreeSet<Seq>) -> Vec<(Seq, EntryId)> {
-        let Some(tip) = self.tip().filter(|tip| tip.seq >= self.first) else {
+        let Some(tip) = self.tip().filter(|tip| tip.seq >= self.first_here()) else {
             return Vec::new();
         };
         let mut headers = self.headers();
-        let here = places.range(self.first..=tip.seq);
+        let here = places.range(self.first_here()..=tip.seq);
         let ids = here.filter_map(|seq| {
             let record = headers.at(*seq).ok().flatten()?;
             Some((*seq, record.header.id))
@@ -238,7 +258,9 @@ impl Branch {
         let shape = self.shape();
         let point = shape.index.partition_point(before).checked_sub(1);
         let point = point.and_then(|at| shape.index.get(at));
-        let (offset, seq) = point.map_or((0, self.first), |point| (point.offset, point.seq));
+        let (offset, seq) = point.map_or((self.begins_at(), self.first_here()), |point| {
+            (point.offset, point.seq)
+        });
         BranchWalk {
             branch: Arc::clone(self),
             walk: walk(Arc::clone(&self.file), offset, shape.end),
@@ -277,7 +299,7 @@ impl Headers {
     /// `Damaged` when its frame cannot be read, `Io`.
     pub(super) fn at(&mut self, seq: Seq) -> Result<Option<Record>, LogError> {
         let branch = &self.branch;
-        if seq < branch.first || self.through.is_none_or(|through| seq > through) {
+        if seq < branch.first_here() || self.through.is_none_or(|through| seq > through) {
             return Ok(None);
         }
         let is_ahead =
@@ -358,7 +380,7 @@ impl BranchWalk {
                 Some(Step::Record(record)) => {
                     let seq = record.header.seq;
                     self.next = seq + 1;
-                    let matters = seq > self.from || self.from <= self.branch.first;
+                    let matters = seq > self.from || self.from <= self.branch.first_here();
                     match self.damage.take().filter(|_| matters) {
                         Some(damage) => {
                             self.behind = Some(record).filter(|_| seq >= self.from);

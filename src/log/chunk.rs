@@ -79,7 +79,7 @@ pub struct SharedWalk {
 
 impl SharedWalk {
     pub(super) fn new(chunks: Chunks, branch: Arc<Branch>, from: Seq) -> Self {
-        let from = from.max(branch.first);
+        let from = from.max(branch.first_here());
         Self {
             chunks,
             branch,

@@ -37,6 +37,16 @@ pub enum LogError {
         /// Error of the file system.
         source: io::Error,
     },
+    /// The file that says where the logs begin cannot be used: what was removed from them is not known.
+    /// Put back a copy of it, or take this store anew from a peer into an empty directory.
+    #[error(
+        "the file `begins` of the logs cannot be used: {what}; put back a copy of it, or join with an \
+         empty directory"
+    )]
+    Begins {
+        /// The check that failed, for people.
+        what: String,
+    },
 }
 
 /// A run of durable bytes of a log that cannot be read.
@@ -77,6 +87,39 @@ impl fmt::Display for LogDamage {
             self.bytes, self.offset, self.file, self.what
         )
     }
+}
+
+/// Why entries cannot be removed from a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CannotPrune {
+    /// The log does not have the entry after which it shall begin.
+    #[error("the log of {} does not have the entry {seq} that it shall begin after", author.short())]
+    NoEntry {
+        /// Author of the log.
+        author: Author,
+        /// Seq of the entry.
+        seq: Seq,
+    },
+    /// The author has a fork before the entry, or several entries were named. Places alone would no
+    /// longer distinguish the branches.
+    #[error("the log of {} has a fork before entry {seq}", author.short())]
+    Forked {
+        /// Author of the log.
+        author: Author,
+        /// Seq of the entry.
+        seq: Seq,
+    },
+    /// The signature of the entry is wrong, and only a later entry vouches for it.
+    #[error("entry {seq} of {} does not verify by itself", author.short())]
+    Unvouched {
+        /// Author of the log.
+        author: Author,
+        /// Seq of the entry.
+        seq: Seq,
+    },
+    /// The log is damaged at the entry, behind it or before it.
+    #[error("{0}")]
+    Damaged(LogDamage),
 }
 
 /// Returns the error for an operation on `file` that the file system refused.

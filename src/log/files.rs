@@ -44,6 +44,8 @@ pub(super) struct LazyFile {
     file: RwLock<Option<Arc<dyn DiskFile>>>,
     // True from before a write until a sync has returned. The file is not closed meanwhile.
     unsynced: AtomicBool,
+    // True once the file has no name any more, so that it cannot be opened again.
+    kept: AtomicBool,
     // Set by each operation, cleared when a file to close is looked for.
     used: AtomicBool,
 }
@@ -102,6 +104,7 @@ impl LogFiles {
             me: Weak::clone(me),
             file: RwLock::default(),
             unsynced: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
             used: AtomicBool::new(true),
         });
         self.open_again(&file, how)?;
@@ -169,6 +172,15 @@ impl LazyFile {
         self.unsynced.load(Ordering::Acquire)
     }
 
+    /// Opens the file, and keeps it open until it is dropped: its name goes.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub(super) fn keep_open(&self) -> io::Result<()> {
+        self.kept.store(true, Ordering::Release);
+        self.get().map(drop)
+    }
+
     fn handle(&self) -> RwLockReadGuard<'_, Option<Arc<dyn DiskFile>>> {
         self.file.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,11 +206,11 @@ impl LazyFile {
         }
     }
 
-    // Closes the file, unless it has unsynced bytes; an operation under way ends first. Returns
+    // Closes the file, unless it has unsynced bytes or no name any more; an operation under way ends first. Returns
     // whether it did.
     fn close(&self) -> bool {
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
-        if self.unsynced.load(Ordering::Acquire) {
+        if self.unsynced.load(Ordering::Acquire) || self.kept.load(Ordering::Acquire) {
             return false;
         }
         file.take().is_some()

@@ -73,11 +73,19 @@ fn holes(branch: &Arc<Branch>) -> Result<Vec<Hole>, LogError> {
         return Ok(Vec::new());
     };
     let end = branch.end();
-    let mut walk = Walk::new(Arc::clone(&branch.file), 0, end, REPLAY_CHUNK_BYTES);
+    let mut walk = Walk::new(
+        Arc::clone(&branch.file),
+        branch.begins_at(),
+        end,
+        REPLAY_CHUNK_BYTES,
+    );
     let mut holes = Vec::new();
     // Offset where bad bytes began, while no readable record has followed them.
     let mut open: Option<u64> = None;
-    let (mut next, mut arrived_ms, mut hlc) = (branch.first, 0, Hlc::ZERO);
+    let (mut next, mut arrived_ms, mut hlc) = match branch.begin {
+        Some(begin) => (branch.first_here(), begin.arrived_ms, begin.anchor.hlc),
+        None => (branch.first, 0, Hlc::ZERO),
+    };
     let mut close = |from: u64, to: u64, first: Seq, last: Seq, tip, arrived_ms, hlc| {
         holes.push(Hole {
             author: branch.author,

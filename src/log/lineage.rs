@@ -12,7 +12,7 @@ use std::{
 use crate::{
     id::{EntryId, Seq},
     limits::PLACES_KEPT_MAX,
-    log::{Branch, LogDamage, LogError},
+    log::{Begin, Branch, LogDamage, LogError},
     protocol::frontier::FrontierTip,
 };
 
@@ -70,6 +70,12 @@ impl Lineage {
         }
     }
 
+    /// Returns where the author's logs begin, if entries were removed from them: every other branch
+    /// left this one at the anchor or later.
+    pub(super) fn begin(&self) -> Option<Begin> {
+        self.branches.iter().find_map(|branch| branch.begin)
+    }
+
     /// Finds the branches that have `places`. Reads each branch at most once.
     ///
     /// # Errors
@@ -103,6 +109,12 @@ impl Lineage {
             {
                 found.insert(tip, On::Branch(index));
             }
+            // So is the entry at which it begins, whose record is gone.
+            if let Some(begin) = branch.begin
+                && unknown.remove(&begin.anchor.tip())
+            {
+                found.insert(begin.anchor.tip(), On::Branch(index));
+            }
         }
         self.read(&unknown, &mut found)?;
         let mut kept = self.kept();
@@ -133,11 +145,14 @@ impl Lineage {
         }
         let mut unreadable: BTreeMap<Seq, (Vec<usize>, LogDamage)> = BTreeMap::new();
         for (index, branch) in self.branches.iter().enumerate() {
-            let Some(tip) = branch.tip().filter(|tip| tip.seq >= branch.first) else {
+            let Some(tip) = branch.tip().filter(|tip| tip.seq >= branch.first_here()) else {
                 continue;
             };
             let mut headers = branch.headers();
-            for seq in seqs.range(branch.first..=tip.seq).map(|(seq, _)| *seq) {
+            for seq in seqs
+                .range(branch.first_here()..=tip.seq)
+                .map(|(seq, _)| *seq)
+            {
                 match headers.at(seq) {
                     Ok(record) => {
                         let id = record.map(|record| record.header.id);

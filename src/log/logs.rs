@@ -11,7 +11,7 @@ use crate::{
     disk::{Disk, DiskFile as _, Open, is_out_of_descriptors},
     id::Author,
     log::{
-        Branch, LogError, LogFiles, LogReader, Mark,
+        Begins, Branch, LogError, LogFiles, LogReader, Mark,
         error::file_error,
         segments::{self, Segments},
         writer::Writer,
@@ -32,10 +32,12 @@ use crate::{
 /// 3. Only a branch that shows no record is removed.
 #[derive(Debug)]
 pub struct Logs {
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     files: LogFiles,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     reader: LogReader,
+    // As in its file, and as the branches of `writers` are.
+    pub(super) begins: Begins,
     pub(super) writers: BTreeMap<(Author, u32), Writer>,
     // True while names of new files may not be durable. Set by `begin` and `rotate`, and when there are
     // segments whose names an earlier run may not have made durable; cleared by `sync`.
@@ -52,6 +54,7 @@ impl Logs {
             files,
             dir: dir.to_owned(),
             reader: LogReader::default(),
+            begins: Begins::default(),
             writers: BTreeMap::new(),
             has_new_names: false,
             removed: Vec::new(),
@@ -83,6 +86,7 @@ impl Logs {
             number,
             first: entry.header.seq,
             forked_from: entry.header.prev,
+            begin: None,
             name,
             file: segments.clone(),
             shape: RwLock::default(),

@@ -8,7 +8,7 @@ use crate::{
     id::{Author, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
-        LogError, Logs, Mark,
+        Begin, LogError, Logs, Mark,
         frame::FRAME_HEADER_BYTES,
         record::{Record, Step, Walk},
         writer::Writer,
@@ -29,7 +29,8 @@ pub struct LostTail {
     pub number: u32,
     /// Name of the log's file.
     pub file: String,
-    /// The newest entry that is in the file; `None` when there is none.
+    /// The newest entry that is in the file, or the one at which the log begins; `None` when there is
+    /// none.
     pub tip: Option<Tip>,
     /// Offset where the record of `tip` ends; 0 without a tip.
     pub end: u64,
@@ -48,7 +49,7 @@ impl LostTail {
 /// the file has it.
 ///
 /// A newest record that is in the file and cannot be read is damage, not a lost tail: its place is
-/// known.
+/// known. `begin`: where the log begins, if entries were removed from it.
 ///
 /// # Errors
 /// Any error of the file system.
@@ -56,12 +57,15 @@ pub(super) fn find(
     mark: &Mark,
     file: &Arc<dyn DiskFile>,
     name: &str,
+    begin: Option<Begin>,
 ) -> io::Result<Option<LostTail>> {
     let len = file.len()?;
     if len >= mark.end && !ends_in_zeros(file.as_ref(), mark.end)? {
         return Ok(None);
     }
-    let newest = newest(mark, file, mark.end.min(len))?;
+    let begins_at = begin.map_or(0, |begin| begin.offset);
+    let newest = newest(mark, file, (begins_at, mark.end.min(len)))?;
+    let newest = newest.or(begin.map(|begin| (begin.offset, begin.anchor.into())));
     let (end, tip) = newest.map_or((0, None), |(end, tip)| (end, Some(tip)));
     // Otherwise only the seal behind the newest entry is missing.
     let lost = tip.is_none_or(|tip| tip.seq < mark.tip.seq);
@@ -86,10 +90,14 @@ fn ends_in_zeros(file: &dyn DiskFile, end: u64) -> io::Result<bool> {
     Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
-// Returns the last whole record before `end`, and where it ends.
-fn newest(mark: &Mark, file: &Arc<dyn DiskFile>, end: u64) -> io::Result<Option<(u64, Tip)>> {
+// Returns the last whole record from `begins_at` on and before `end`, and where it ends.
+fn newest(
+    mark: &Mark,
+    file: &Arc<dyn DiskFile>,
+    (begins_at, end): (u64, u64),
+) -> io::Result<Option<(u64, Tip)>> {
     let points = mark.index.iter().rev().map(|point| point.offset);
-    for from in points.chain([0]).filter(|from| *from < end) {
+    for from in points.chain([begins_at]).filter(|from| *from < end) {
         let mut walk = Walk::new(Arc::clone(file), from, end, REPLAY_CHUNK_BYTES);
         let mut newest = None;
         while let Some(step) = walk.step()? {

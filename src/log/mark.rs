@@ -7,7 +7,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
-        Branch, IndexPoint, LogDamage,
+        Begins, Branch, IndexPoint, LogDamage,
         frame::{FRAME_HEADER_BYTES, FrameHeader},
         record::{Step, Walk},
     },
@@ -48,8 +48,16 @@ impl Mark {
         })
     }
 
+    /// Forgets the index points that are before the beginning of the log, by `begins`.
+    pub fn shorten(&mut self, begins: &Begins) {
+        if let Some(begin) = begins.of(&self.author, self.number) {
+            self.index.retain(|point| point.offset >= begin.offset);
+        }
+    }
+
     /// Returns the damage when the file does not have the record that the mark names: the file is
-    /// an older copy then, or its bytes are lost though its length is not.
+    /// an older copy then, or its bytes are lost though its length is not. `begins_at`: offset of the
+    /// log's first record.
     ///
     /// # Errors
     /// Any error of the file system.
@@ -57,12 +65,17 @@ impl Mark {
         &self,
         file: &Arc<dyn DiskFile>,
         name: &str,
+        begins_at: u64,
     ) -> io::Result<Option<LogDamage>> {
+        if self.end == begins_at {
+            // The mark names the entry at which the log begins.
+            return Ok(None);
+        }
         let seal = seal_before(file.as_ref(), &self.author, self.end)?;
         if seal.is_some_and(|seal| seal.id == self.tip.id) {
             return Ok(None);
         }
-        let from = self.index.last().map_or(0, |point| point.offset);
+        let from = self.index.last().map_or(begins_at, |point| point.offset);
         let mut walk = Walk::new(Arc::clone(file), from, self.end, REPLAY_CHUNK_BYTES);
         let (mut at, mut seq) = (from, None);
         while let Some(Step::Record(record)) = walk.step()? {

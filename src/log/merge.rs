@@ -12,11 +12,12 @@ use crate::{
     id::{Author, Seq},
     limits::{MERGE_READ_BYTES_MAX, REPLAY_CHUNK_BYTES},
     log::{
-        Ahead, Branch, BranchWalk, LogDamage, LogError, LogReader, SharedWalk,
+        Ahead, Begin, Branch, BranchWalk, LogDamage, LogError, LogReader, Pruned, SharedWalk,
         lineage::{Lineage, Places},
         record::Record,
     },
     protocol::{
+        anchor::TipPlace,
         entry::{Order, VerifiedEntry},
         frontier::{Frontier, FrontierTip},
     },
@@ -221,6 +222,15 @@ impl Ord for Next {
     }
 }
 
+/// Why the logs cannot be read on from a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotHere {
+    /// These tips of the position have not come yet.
+    Ahead(Vec<UnknownTip>),
+    /// Entries after the position were removed: its reader must get the state.
+    Pruned(Pruned),
+}
+
 /// A tip that is not in the logs of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UnknownTip {
@@ -230,12 +240,12 @@ pub(crate) struct UnknownTip {
     pub(crate) have: Seq,
 }
 
-/// Returns all of every branch.
+/// Returns all of every branch that is here.
 pub(crate) fn whole(log: &LogReader) -> Vec<Span> {
     let whole = |branch: Arc<Branch>| {
         let through = branch.tip()?.seq;
         Some(Span {
-            after: branch.first.saturating_sub(1),
+            after: branch.first_here().saturating_sub(1),
             branch,
             through,
         })
@@ -246,7 +256,9 @@ pub(crate) fn whole(log: &LogReader) -> Vec<Span> {
 /// Returns what lies after `from` and through `to` on every branch here. Takes time linear in tips
 /// and branches.
 ///
-/// The inner error lists the tips of `from` that are not here.
+/// The inner error: `from` has tips that are not here, or does not cover an anchor at which the logs of
+/// an author in `to` begin. The first of the two goes first, so that a state that is handed out instead
+/// is never older than `from`.
 ///
 /// # Errors
 /// `Io`; `Damaged` when an unreadable frame hides how far one of the two reaches.
@@ -254,8 +266,8 @@ pub(crate) fn spans(
     log: &LogReader,
     from: &Frontier,
     to: &Frontier,
-) -> Result<Result<Vec<Span>, Vec<UnknownTip>>, LogError> {
-    let (mut spans, mut unknown) = (Vec::new(), Vec::new());
+) -> Result<Result<Vec<Span>, NotHere>, LogError> {
+    let (mut spans, mut unknown, mut pruned) = (Vec::new(), Vec::new(), Vec::new());
     let mut lineages: BTreeMap<_, _> = log.lineages().into_iter().collect();
     for (author, _tip) in from.iter() {
         lineages.entry(author).or_default();
@@ -270,8 +282,20 @@ pub(crate) fn spans(
             _several => lineage.find(after.iter().chain(through).copied())?,
         };
         let covered = lineage.covered(through, &places)?;
+        let begin = lineage.begin();
+        let is_behind = |tip: &FrontierTip| {
+            let place = |begin: Begin| begin.anchor.place_of(*tip, false);
+            begin.is_some_and(|begin| place(begin) == TipPlace::Behind)
+        };
+        // Without the anchor in `to`, the author's entries do not count, and none is read.
+        if let Some(begin) = begin
+            && begin.anchor.is_covered_by(through)
+            && (!begin.anchor.is_covered_by(after) || after.iter().any(is_behind))
+        {
+            pruned.push((author, begin));
+        }
         for tip in new {
-            if !is_covered(&lineage, tip, &places, &covered)? {
+            if !is_behind(&tip) && !is_covered(&lineage, tip, &places, &covered)? {
                 let newest = lineage.branches.iter().filter_map(|branch| branch.tip());
                 let have = newest.map(|tip| tip.seq).max().unwrap_or(0);
                 unknown.push(UnknownTip { author, tip, have });
@@ -289,11 +313,10 @@ pub(crate) fn spans(
             }
         }
     }
-    Ok(if unknown.is_empty() {
-        Ok(spans)
-    } else {
-        Err(unknown)
-    })
+    if !unknown.is_empty() {
+        return Ok(Err(NotHere::Ahead(unknown)));
+    }
+    Ok(Pruned::of(pruned).map_or(Ok(spans), |pruned| Err(NotHere::Pruned(pruned))))
 }
 
 // Returns whether `tip` is among the first `covered` places of its branch. The log may be ahead of
@@ -315,7 +338,8 @@ fn is_covered(
 
 /// Returns the parts of the branches of `author` that make up `ranges`. A range is what a tip leads
 /// back to, above a place (exclusive). One whose tip is not here, or which an unreadable frame hides,
-/// is left out. Takes time linear in ranges and branches.
+/// is left out; so is one of an author without forks of which the beginning was removed, because what
+/// comes after could not be applied without it. Takes time linear in ranges and branches.
 ///
 /// # Errors
 /// `Io`.
@@ -330,6 +354,11 @@ pub(crate) fn parts(
     let before = |index: usize| lineage.branches[index].first.saturating_sub(1);
     let mut parts: Vec<Vec<(Seq, Seq)>> = vec![Vec::new(); lineage.branches.len()];
     for (after, tip) in ranges {
+        // Of an author with forks the range may begin with a guess, so the rest of it is sent.
+        let is_cut = log.is_final(author, after.saturating_add(1));
+        if is_cut && lineage.branches.len() < 2 {
+            continue;
+        }
         let mut through = tip.seq;
         let mut next = places.get(*tip);
         let mut range = Vec::new();
@@ -358,12 +387,17 @@ pub(crate) fn parts(
         // Parts stay apart, so that a peer gets no more than it asked for.
         parts.sort_unstable();
         let first = spans.len();
-        for (after, through) in parts {
+        let branch = &lineage.branches[index];
+        let none = branch.first_here().saturating_sub(1);
+        let parts = parts
+            .into_iter()
+            .map(|(after, through)| (after.max(none), through));
+        for (after, through) in parts.filter(|(after, through)| after < through) {
             match spans.get_mut(first..).and_then(<[Span]>::last_mut) {
                 Some(span) if span.through >= after => span.through = span.through.max(through),
                 _apart => spans.push(Span {
-                    branch: Arc::clone(&lineage.branches[index]),
-                    after: after.max(before(index)),
+                    branch: Arc::clone(branch),
+                    after,
                     through,
                 }),
             }

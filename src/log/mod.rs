@@ -10,9 +10,11 @@
 //! `recover` opens the logs; the rule in `torn_tail` decides which bytes it cuts. Three things can
 //! be wrong with a log. A *torn tail* was never acknowledged, and is cut. *Damage* (`LogDamage`) is
 //! a run of durable bytes that cannot be read; it makes a `Hole`, which entries from a peer can
-//! fill. A `LostTail` is a durable end that is missing from its file.
+//! fill. A `LostTail` is a durable end that is missing from its file. Nothing is wrong with a log of
+//! which `begin.rs` says that it begins later.
 
 mod ancestry;
+mod begin;
 pub mod branch;
 mod chunk;
 mod error;
@@ -24,6 +26,7 @@ mod logs;
 mod lost_tail;
 mod mark;
 pub(crate) mod merge;
+mod prune;
 mod reader;
 pub mod record;
 mod recover;
@@ -34,14 +37,16 @@ mod torn_tail;
 mod writer;
 
 pub use ancestry::Stretch;
+pub use begin::{Begin, Begins, Pruned};
 pub use branch::{Branch, BranchWalk, IndexPoint, Shape};
 pub use chunk::{Ahead, AtWork, SharedWalk};
-pub use error::{LogDamage, LogError};
+pub use error::{CannotPrune, LogDamage, LogError};
 pub use files::LogFiles;
 pub use hole::Hole;
 pub use logs::Logs;
 pub use lost_tail::LostTail;
 pub use mark::Mark;
+pub use prune::Pruning;
 pub use reader::LogReader;
 pub use recover::Recovered;
 pub(crate) use segments::set_aside;

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     id::{Author, EntryId, Seq},
     log::{
-        AtWork, Branch, LogDamage, LogError, SharedWalk, SyncTimes, chunk::Chunks,
+        AtWork, Begin, Branch, LogDamage, LogError, Pruned, SharedWalk, SyncTimes, chunk::Chunks,
         lineage::Lineage, record, sync_times::Timing,
     },
     protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
@@ -37,6 +37,37 @@ impl LogReader {
     pub fn of(&self, author: &Author) -> Vec<Arc<Branch>> {
         let lineage = self.branches().get(author).map(Arc::clone);
         lineage.map_or_else(Vec::new, |lineage| lineage.branches.clone())
+    }
+
+    /// Returns where the logs of `author` begin; `None` when they are whole.
+    pub fn begin(&self, author: &Author) -> Option<Begin> {
+        self.branches().get(author)?.begin()
+    }
+
+    /// Returns whether the logs of `author` begin after the place: its entry was applied, and removed.
+    pub fn is_final(&self, author: &Author, seq: Seq) -> bool {
+        let begin = self.begin(author);
+        begin.is_some_and(|begin| begin.anchor.is_final(seq))
+    }
+
+    /// Returns where logs begin, by author; none for those that are whole.
+    pub fn begins(&self) -> Vec<(Author, Begin)> {
+        let branches = self.branches();
+        let begins = branches.iter();
+        begins
+            .filter_map(|(author, lineage)| Some((*author, lineage.begin()?)))
+            .collect()
+    }
+
+    /// Returns the entries that were removed; `None` when all logs are whole.
+    pub fn pruned(&self) -> Option<Pruned> {
+        Pruned::of(self.begins())
+    }
+
+    /// Returns the entries of `author` that were removed, if the one at `seq` is among them.
+    pub fn pruned_at(&self, author: &Author, seq: Seq) -> Option<Pruned> {
+        let begin = self.begin(author)?;
+        Pruned::of([(*author, begin)]).filter(|_| begin.anchor.is_final(seq))
     }
 
     pub(super) fn verified(&self) -> MutexGuard<'_, Verified> {
@@ -95,7 +126,8 @@ impl LogReader {
     }
 
     /// Returns for each place whether a branch of `author` has that entry, and the damage that hides
-    /// some of the answers: those are `false`. Each branch is read once, in order.
+    /// some of the answers: those are `false`. A place before the beginning of the logs counts as one
+    /// that they have, unchecked. Each branch is read once, in order.
     ///
     /// # Errors
     /// `Io`.
@@ -111,6 +143,10 @@ impl LogReader {
         let found = lineage.find(places.iter().copied())?;
         let (mut has, mut damage) = (Vec::with_capacity(places.len()), Vec::new());
         for place in places {
+            if self.is_final(author, place.seq) {
+                has.push(true);
+                continue;
+            }
             has.push(match found.get(*place) {
                 Ok(on) => on.is_some(),
                 Err(LogError::Damaged(found)) => {
@@ -124,8 +160,8 @@ impl LogReader {
     }
 
     /// Returns the entry of `author` at `seq` on branch `place`, as a tip. `place` is an index into
-    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`. Its values are
-    /// not read.
+    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`. It also has the
+    /// entry at which it begins. Its values are not read.
     ///
     /// # Errors
     /// `Damaged` when its frame cannot be read, `Io`.
@@ -134,6 +170,10 @@ impl LogReader {
         let Some(branch) = lineage.branches.get(place) else {
             return Ok(None);
         };
+        let anchor = branch.begin.map(|begin| begin.anchor);
+        if let Some(anchor) = anchor.filter(|anchor| anchor.seq == seq) {
+            return Ok(Some(anchor.into()));
+        }
         let found = branch.header(seq)?;
         Ok(found.map(|record| Tip {
             seq,
@@ -163,14 +203,14 @@ impl LogReader {
         let mut bytes = BTreeMap::new();
         for branch in self.all() {
             let sum: &mut u64 = bytes.entry(branch.author).or_default();
-            *sum = sum.saturating_add(branch.end());
+            *sum = sum.saturating_add(branch.bytes());
         }
         bytes
     }
 
     /// Returns the bytes of whole, durable records in all logs.
     pub fn bytes(&self) -> u64 {
-        self.all().iter().map(|branch| branch.end()).sum()
+        self.all().iter().map(|branch| branch.bytes()).sum()
     }
 
     pub(super) fn timing(&self) -> &Timing {
@@ -188,6 +228,14 @@ impl LogReader {
     pub(super) fn remove(&self, author: &Author, number: u32) {
         self.change(*author, |branches| {
             branches.retain(|branch| branch.number != number);
+        });
+    }
+
+    /// Shows `branch` in place of the one with its number. Who reads that one goes on.
+    pub(super) fn replace(&self, branch: Arc<Branch>) {
+        self.change(branch.author, |branches| {
+            let same = branches.iter_mut().find(|it| it.number == branch.number);
+            *same.expect("a branch is replaced by itself") = branch;
         });
     }
 

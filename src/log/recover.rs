@@ -14,7 +14,9 @@ use crate::{
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
-        Branch, IndexPoint, LogDamage, LogError, LogFiles, Logs, LostTail, Mark, Shape,
+        Begin, Begins, Branch, IndexPoint, LogDamage, LogError, LogFiles, Logs, LostTail, Mark,
+        Shape,
+        begin::BeginRow,
         error::file_error,
         frame::FrameHeader,
         lost_tail,
@@ -41,11 +43,12 @@ pub struct Recovered {
 impl Logs {
     /// Opens the logs in `dir`, which is made if it is missing.
     ///
-    /// `marks` is what the state remembers of the branches: records before a mark's end are not
-    /// read. On return torn tails are cut, and every byte of a log is durable.
+    /// `marks` is what the state remembers of the branches, without index points before the place
+    /// where a log begins (`Mark::shorten`): records before a mark's end are not read. On return torn tails are cut, every byte of a log is durable, and files before the place
+    /// where a log begins are removed.
     ///
     /// # Errors
-    /// `Io`, `Full`, `NoDescriptor`.
+    /// `Io`, `Full`, `NoDescriptor`, `Begins`.
     pub fn open(
         disk: &Arc<dyn Disk>,
         files: &LogFiles,
@@ -54,6 +57,7 @@ impl Logs {
     ) -> Result<(Self, Recovered), LogError> {
         let dir_error = |source| file_error(&dir.display().to_string(), source);
         disk.create_dir(dir).map_err(dir_error)?;
+        let begins = Begins::read(disk.as_ref(), dir)?;
         let names = disk.list(dir).map_err(dir_error)?;
         let mut found: BTreeMap<(Author, u32), BTreeSet<u64>> = BTreeMap::new();
         for name in names.iter().filter_map(|name| name.to_str()) {
@@ -61,20 +65,35 @@ impl Logs {
                 found.entry((author, number)).or_default().insert(from);
             }
         }
+        let begins_at = |key: &(Author, u32)| begins.0.get(key).map_or(0, |row| row.begin.offset);
         let marks: BTreeMap<_, _> = marks
             .iter()
             .map(|mark| ((mark.author, mark.number), mark))
+            // An older copy of a state file was put back.
+            .filter(|(key, mark)| mark.end >= begins_at(key))
             .collect();
         // A file that is missing is one of which nothing is left.
-        for key in marks.keys() {
+        for key in marks.keys().chain(begins.0.keys()) {
             found.entry(*key).or_default();
+        }
+        let mut has_removed = false;
+        for ((author, number), from) in &mut found {
+            for leftover in segments::take_before(from, begins_at(&(*author, *number))) {
+                let path = dir.join(segments::name(author, *number, leftover));
+                disk.remove(&path).map_err(dir_error)?;
+                has_removed = true;
+            }
+        }
+        if has_removed {
+            disk.sync_dir(dir).map_err(dir_error)?;
         }
         let mut logs = Self::new(Arc::clone(disk), files.clone(), dir);
         let mut recovered = Recovered::default();
         for ((author, number), from) in found {
             let name = segments::name(&author, number, 0);
             let key = (author, number);
-            let opened = Segments::open(files, disk, dir.to_owned(), key, &from);
+            let row = begins.0.get(&key);
+            let opened = Segments::open(files, disk, dir.to_owned(), key, (&from, begins_at(&key)));
             let segments = Arc::new(opened.map_err(|source| file_error(&name, source))?);
             logs.has_new_names |= from.len() > 1;
             let log = LogFile {
@@ -84,12 +103,14 @@ impl Logs {
                 file: segments.clone(),
                 segments,
                 mark: marks.get(&(author, number)).copied(),
+                row,
             };
             let opened = log.open(&mut recovered);
             if let Some(writer) = opened.map_err(|source| file_error(&log.name, source))? {
                 logs.add(writer);
             }
         }
+        logs.begins = begins;
         Ok((logs, recovered))
     }
 }
@@ -103,6 +124,8 @@ struct LogFile<'a> {
     // The same, for the branch's writer.
     segments: Arc<Segments>,
     mark: Option<&'a Mark>,
+    // Where the log begins, if entries were removed from it. The mark does not end before that.
+    row: Option<&'a BeginRow>,
 }
 
 // The record before another one, which has to continue it.
@@ -116,18 +139,19 @@ impl LogFile<'_> {
     // Returns `None` for a file without any record.
     fn open(&self, recovered: &mut Recovered) -> io::Result<Option<Writer>> {
         let len = self.file.len()?;
-        let marked = self.mark.map_or(0, |mark| mark.end);
+        let begins_at = self.begin().map_or(0, |begin| begin.offset);
+        let marked = self.mark.map_or(begins_at, |mark| mark.end);
         if marked > len {
-            return self.open_truncated(len, recovered).map(Some);
+            return self.open_truncated(len, marked, recovered).map(Some);
         }
         let mut lost = None;
         if let Some(mark) = self.mark
-            && let Some(damage) = mark.missing(&self.file, &self.name)?
+            && let Some(damage) = mark.missing(&self.file, &self.name, begins_at)?
         {
             recovered.damage.push(damage);
-            lost = lost_tail::find(mark, &self.file, &self.name)?;
+            lost = lost_tail::find(mark, &self.file, &self.name, self.begin())?;
         }
-        for (offset, bytes) in self.segments.gaps()? {
+        for (offset, bytes) in self.segments.gaps(begins_at)? {
             recovered.damage.push(LogDamage {
                 author: self.author,
                 seq: None,
@@ -140,6 +164,7 @@ impl LogFile<'_> {
         let (records, end) = self.cut_torn_tail(marked, len, recovered)?;
         let sealed = match records.last() {
             Some(last) => last.header.seal && last.end() == end,
+            None if end == begins_at => false,
             None => seal_before(self.file.as_ref(), &self.author, end)?.is_some(),
         };
         let Some(branch) = self.branch(&records, end)? else {
@@ -160,29 +185,64 @@ impl LogFile<'_> {
     }
 
     // The file is shorter than what was durable: its records stay readable, the rest is damage.
-    fn open_truncated(&self, len: u64, recovered: &mut Recovered) -> io::Result<Writer> {
-        let mark = self.mark.expect("only a mark can be beyond the file");
-        recovered.damage.push(LogDamage {
-            author: self.author,
-            seq: None,
-            file: self.name.clone(),
-            offset: len,
-            bytes: mark.end - len,
-            what: format!("the file has {len} bytes, {} were durable", mark.end),
-        });
-        let lost = lost_tail::find(mark, &self.file, &self.name)?;
-        let sealed = lost.is_some();
-        recovered.lost_tails.extend(lost);
+    // `marked`: how much of it was durable, by its mark, or by the place where it begins.
+    fn open_truncated(
+        &self,
+        len: u64,
+        marked: u64,
+        recovered: &mut Recovered,
+    ) -> io::Result<Writer> {
+        let begins_at = self.begin().map_or(0, |begin| begin.offset);
+        let mut sealed = false;
+        if marked > begins_at {
+            let offset = len.max(begins_at);
+            recovered.damage.push(LogDamage {
+                author: self.author,
+                seq: None,
+                file: self.name.clone(),
+                offset,
+                bytes: marked - offset,
+                what: format!("the file has {len} bytes, {marked} were durable"),
+            });
+        }
+        if let Some(mark) = self.mark {
+            let lost = lost_tail::find(mark, &self.file, &self.name, self.begin())?;
+            sealed = lost.is_some();
+            recovered.lost_tails.extend(lost);
+        }
         // The lost bytes keep their room, so that a hole can be filled where it was.
-        self.file.set_len(mark.end)?;
+        self.file.set_len(marked)?;
         let shape = Shape {
-            end: mark.end,
-            tip: Some(mark.tip),
-            index: mark.index.clone(),
+            end: marked,
+            tip: self.tip(&[]),
+            index: self.index(&[]),
         };
-        let branch = self.branch_of(mark.first, mark.forked_from, shape);
+        let (first, forked_from) = self
+            .left()
+            .expect("only a mark or a beginning is beyond the file");
+        let branch = self.branch_of(first, forked_from, shape);
         let segments = Arc::clone(&self.segments);
-        Ok(Writer::new(branch, segments, mark.end, sealed))
+        Ok(Writer::new(branch, segments, marked, sealed))
+    }
+
+    fn begin(&self) -> Option<Begin> {
+        self.row.map(|row| row.begin)
+    }
+
+    // The entry at which the log begins, as the end of what was removed.
+    fn anchor(&self) -> Option<Before> {
+        self.begin().map(|begin| Before {
+            end: begin.offset,
+            seq: begin.anchor.seq,
+            id: begin.anchor.id,
+        })
+    }
+
+    // Returns the place of the branch's first entry, and the entry before it; `None` when they are not
+    // known without a record.
+    fn left(&self) -> Option<(Seq, Option<EntryId>)> {
+        let of_row = self.row.map(|row| (row.first, row.forked_from));
+        of_row.or(self.mark.map(|mark| (mark.first, mark.forked_from)))
     }
 
     // Reads the file from `marked` on, and ends it where its log ends: every byte before that is
@@ -238,7 +298,8 @@ impl LogFile<'_> {
     fn damage(&self, seen: &Seen, run: BadRun) -> LogDamage {
         let before = seen
             .seq_before(run.offset)
-            .or(self.mark.map(|mark| mark.tip.seq));
+            .or(self.mark.map(|mark| mark.tip.seq))
+            .or(self.begin().map(|begin| begin.anchor.seq));
         LogDamage {
             author: self.author,
             seq: Some(before.unwrap_or(0) + 1),
@@ -259,11 +320,14 @@ impl LogFile<'_> {
                     seq: records[before].header.seq,
                     id: records[before].header.id,
                 }),
-                None => self.mark.map(|mark| Before {
-                    end: mark.end,
-                    seq: mark.tip.seq,
-                    id: mark.tip.id,
-                }),
+                None => {
+                    let marked = self.mark.map(|mark| Before {
+                        end: mark.end,
+                        seq: mark.tip.seq,
+                        id: mark.tip.id,
+                    });
+                    marked.or(self.anchor())
+                }
             };
             if !record.header.seal && !self.is_whole(record, before)? {
                 return Ok(Some(record.offset));
@@ -321,8 +385,8 @@ impl LogFile<'_> {
             index: self.index(records),
             tip: Some(tip),
         };
-        let (first, forked_from) = match self.mark {
-            Some(mark) => (mark.first, mark.forked_from),
+        let (first, forked_from) = match self.left() {
+            Some(left) => left,
             None if self.number == 0 => (1, None),
             None => {
                 let Some(first) = entries(records).next() else {
@@ -361,7 +425,8 @@ impl LogFile<'_> {
         let seal = seal.map(|record| record.header);
         let known = newest
             .map(|newest| newest.header.seq)
-            .max(self.mark.map(|mark| mark.tip.seq));
+            .max(self.mark.map(|mark| mark.tip.seq))
+            .max(self.begin().map(|begin| begin.anchor.seq));
         let tip = |header: FrameHeader| Tip {
             seq: header.seq,
             id: header.id,
@@ -371,7 +436,10 @@ impl LogFile<'_> {
             // The newest record is damaged, and its seal names it.
             (_, Some(seal)) if known.is_none_or(|known| known < seal.seq) => Some(tip(seal)),
             (Some(newest), _) => Some(tip(newest.header)),
-            (None, _) => self.mark.map(|mark| mark.tip),
+            (None, _) => {
+                let anchor = self.begin().map(|begin| begin.anchor.into());
+                self.mark.map(|mark| mark.tip).or(anchor)
+            }
         }
     }
 
@@ -398,6 +466,7 @@ impl LogFile<'_> {
             number: self.number,
             first,
             forked_from,
+            begin: self.begin(),
             name: self.name.clone(),
             file: Arc::clone(&self.file),
             shape: RwLock::new(shape),

@@ -10,7 +10,7 @@
 //! segments. A segment begins at the end of the log as it was durable then: no record lies in two of
 //! them. Bytes of a file that belong to the next segment, such as room that was not used, are never
 //! read. So where the log ends, what is torn and what is damaged are found as in one file, and
-//! segments that nobody needs can be removed from the front.
+//! segments that nobody needs are removed from the front. `begin.rs` says which of them are.
 
 use std::{
     collections::BTreeSet,
@@ -51,9 +51,23 @@ struct Segment {
     file: Arc<LazyFile>,
 }
 
+/// A segment that no log has any more.
+#[derive(Debug)]
+pub(super) struct Dropped {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<LazyFile>,
+}
+
+/// Takes out of `from`, the offsets at which segments begin, those that lie wholly before `begins_at`.
+pub(super) fn take_before(from: &mut BTreeSet<u64>, begins_at: u64) -> BTreeSet<u64> {
+    let first = from.range(..=begins_at).next_back().copied();
+    let rest = from.split_off(&first.unwrap_or(0));
+    std::mem::replace(from, rest)
+}
+
 impl Segments {
-    /// Opens the segments that begin at the offsets in `from`. A first file that is not there is
-    /// made, as an empty one; its name is durable on return.
+    /// Opens the segments that begin at the offsets in `from`. Where none has the log's first byte,
+    /// which is at `begins_at`, an empty one is made there; its name is durable on return.
     ///
     /// # Errors
     /// Any error of the file system.
@@ -62,7 +76,7 @@ impl Segments {
         disk: &Arc<dyn Disk>,
         dir: PathBuf,
         (author, number): (Author, u32),
-        from: &BTreeSet<u64>,
+        (from, begins_at): (&BTreeSet<u64>, u64),
     ) -> io::Result<Self> {
         let open = |from: u64, how| {
             let path = dir.join(name(&author, number, from));
@@ -70,8 +84,8 @@ impl Segments {
             Ok::<_, io::Error>(Segment { from, file })
         };
         let mut parts = Vec::new();
-        if !from.contains(&0) {
-            parts.push(open(0, Open::New)?);
+        if from.first().is_none_or(|first| *first > begins_at) {
+            parts.push(open(begins_at, Open::New)?);
             disk.sync_dir(&dir)?;
         }
         for from in from {
@@ -139,20 +153,39 @@ impl Segments {
         Ok(true)
     }
 
-    /// Returns the bytes that files before the last one lack, as offset and number.
+    /// Returns the bytes from `begins_at` on that files before the last one lack, as offset and number.
     ///
     /// # Errors
     /// Any error of the file system.
-    pub(super) fn gaps(&self) -> io::Result<Vec<(u64, u64)>> {
+    pub(super) fn gaps(&self, begins_at: u64) -> io::Result<Vec<(u64, u64)>> {
         let parts = self.parts();
         let mut gaps = Vec::new();
         for (part, next) in parts.iter().zip(parts.iter().skip(1)) {
-            let end = part.from + part.file.len()?;
+            let end = (part.from + part.file.len()?).max(begins_at);
             if end < next.from {
                 gaps.push((end, next.from - end));
             }
         }
         Ok(gaps)
+    }
+
+    /// Returns the segments that a log has which begins at `begins_at`, and those before them, lowest
+    /// first. The last segment stays, whatever it has: its name says how long the log was.
+    pub(super) fn split_at(&self, begins_at: u64) -> (Self, Vec<Dropped>) {
+        let mut parts = self.parts().to_vec();
+        let mut from = parts.iter().map(|part| part.from).collect();
+        let before = take_before(&mut from, begins_at).len();
+        let dropped = parts.drain(..before);
+        let dropped = dropped.map(|part| Dropped {
+            path: self.dir.join(name(&self.author, self.number, part.from)),
+            file: part.file,
+        });
+        let dropped = dropped.collect();
+        let key = (self.author, self.number);
+        let rest = Self::of(&self.files, &self.disk, self.dir.clone(), key, parts);
+        let has_removed = self.has_removed.load(Ordering::Acquire);
+        rest.has_removed.store(has_removed, Ordering::Release);
+        (rest, dropped)
     }
 
     fn parts(&self) -> Arc<Vec<Segment>> {
@@ -166,6 +199,15 @@ impl Segments {
 
 fn last(parts: &[Segment]) -> &Segment {
     parts.last().expect("a log has a segment")
+}
+
+// Bytes before the first segment were removed.
+fn check_begins(parts: &[Segment], offset: u64) -> io::Result<()> {
+    if parts.first().is_some_and(|first| offset < first.from) {
+        let what = "the log begins behind this offset";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(())
 }
 
 // Cuts `bytes` bytes from `offset` on at the segments: the index of each, the offset in its file, the
@@ -203,6 +245,7 @@ impl DiskFile for Segments {
     // Bytes that the file of a segment lacks before the next one are read as zeros: they are lost.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let parts = self.parts();
+        check_begins(&parts, offset)?;
         let mut rest = buf;
         let bytes = rest.len();
         for (index, within, piece, is_followed) in pieces(&parts, offset, bytes) {
@@ -226,6 +269,7 @@ impl DiskFile for Segments {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let parts = self.parts();
+        check_begins(&parts, offset)?;
         let mut rest = bytes;
         for (index, within, piece, _) in pieces(&parts, offset, bytes.len()) {
             let (now, behind) = rest.split_at(piece);
@@ -339,7 +383,10 @@ pub(crate) fn set_aside(disk: &dyn Disk, dir: &Path, first: &str) -> io::Result<
     for (from, name) in later.into_iter().rev() {
         disk.rename(&dir.join(name), &dir.join(format!("{aside}+{from}")))?;
     }
-    disk.rename(&dir.join(first), &dir.join(&aside))?;
+    // The first file of a log that begins later is gone.
+    if names.iter().any(|name| name == first) {
+        disk.rename(&dir.join(first), &dir.join(&aside))?;
+    }
     disk.sync_dir(dir)?;
     Ok(aside)
 }
@@ -379,10 +426,15 @@ mod tests {
     const AUTHOR: Author = Author([7; 32]);
 
     fn open(dir: &Path, bytes: u64, from: &[u64]) -> Segments {
+        open_from(dir, bytes, from, 0)
+    }
+
+    fn open_from(dir: &Path, bytes: u64, from: &[u64], begins_at: u64) -> Segments {
         let files = LogFiles::default().with_segments_of(bytes);
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let from = from.iter().copied().collect();
-        Segments::open(&files, &disk, dir.to_owned(), (AUTHOR, 1), &from).unwrap()
+        let from = &from.iter().copied().collect();
+        let key = (AUTHOR, 1);
+        Segments::open(&files, &disk, dir.to_owned(), key, (from, begins_at)).unwrap()
     }
 
     fn all(file: &Segments) -> Vec<u8> {

@@ -77,6 +77,20 @@ impl Writer {
         }
     }
 
+    /// Goes on with `branch`, which is the one before with fewer records at its beginning, in the rest
+    /// of its files.
+    ///
+    /// # Panics
+    /// When records are staged: readers of the branch before would never see them.
+    pub(super) fn go_on(&mut self, branch: Arc<Branch>, segments: Arc<Segments>) {
+        assert!(!self.has_staged(), "(2) the end does not move");
+        let is_touched = self.is_touched;
+        *self = Self {
+            is_touched,
+            ..Self::new(branch, segments, self.allocated, self.sealed)
+        };
+    }
+
     pub(super) fn has_staged(&self) -> bool {
         !self.staged.is_empty()
     }

@@ -182,12 +182,17 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                 Action::Read(ranges) => {
                     let store = self.store.clone();
                     let reading = tokio::task::spawn_blocking(move || store.outgoing(&ranges));
-                    *outgoing = Some(
-                        reading
-                            .await
-                            .map_err(PeerError::own)?
-                            .map_err(PeerError::own)?,
-                    );
+                    let reading = reading.await.map_err(PeerError::own)?;
+                    let reading = reading.map_err(PeerError::own)?;
+                    if let Some(pruned) = reading.pruned() {
+                        tracing::warn!(
+                            node = %self.node,
+                            store = %self.store.id(),
+                            %pruned,
+                            "a peer needs entries that this node no longer has"
+                        );
+                    }
+                    *outgoing = Some(reading);
                 }
                 Action::Ingest(entries) => {
                     self.ingested().await?;

@@ -5,11 +5,14 @@
 //!
 //! 1. `prev` is the tip of a branch: append to that branch.
 //! 2. The entry itself is on a branch: it is a duplicate.
-//! 3. It has no `prev`: it begins the first branch, or a fork if the author has a branch already.
-//! 4. `prev` is on a branch at `seq - 1`, before the tip: begin a branch there (a fork).
-//! 5. Otherwise entries before it are missing: a gap.
+//! 3. It is at or before the anchor at which the author's log begins: its place is final, and nothing
+//!    is done.
+//! 4. It has no `prev`: it begins the first branch, or a fork if the author has a branch already.
+//! 5. `prev` is on a branch at `seq - 1`, before the tip: begin a branch there (a fork). The anchor
+//!    counts as an entry of its branch.
+//! 6. Otherwise entries before it are missing: a gap.
 //!
-//! In cases 1 and 4 the entry must have the seq after that of `prev` and a greater stamp, or it is
+//! In cases 1 and 5 the entry must have the seq after that of `prev` and a greater stamp, or it is
 //! never admitted. No branch is preferred to another, so the result is the same whichever branch
 //! came first. That a stamp is greater than those of all parents is checked when an entry is
 //! parsed.
@@ -42,6 +45,8 @@ pub enum Admission {
     First,
     /// The entry is on a branch already.
     Duplicate,
+    /// The entry is at or before the anchor: it was here, or is one of a fork that has no effect.
+    Final,
     /// Another entry has the same seq: this one begins a new branch.
     Fork {
         /// Index of the branch that it leaves; `None` if it is another first entry.
@@ -82,7 +87,8 @@ pub enum ChainError {
 
 /// Decides where `entry` belongs among its author's branches; see the module for the rule.
 ///
-/// `tips` has the tip of each branch. `at(branch, seq)` returns the entry at `seq` that the branch
+/// `tips` has the tip of each branch, and `anchor` is the seq of the entry at which the author's log
+/// begins; `None` for a whole log. `at(branch, seq)` returns the entry at `seq` that the branch
 /// itself has, or `None`; entries before the place where the branch forked belong to another
 /// branch. The inner result is an error if the entry can never be admitted.
 ///
@@ -90,6 +96,7 @@ pub enum ChainError {
 /// The outer error is that of `at`.
 pub fn admit<E>(
     tips: &[Tip],
+    anchor: Option<Seq>,
     entry: &Entry,
     mut at: impl FnMut(usize, Seq) -> Result<Option<Tip>, E>,
 ) -> Result<Result<Admission, ChainError>, E> {
@@ -116,6 +123,9 @@ pub fn admit<E>(
     };
     if find(seq, entry.id)?.is_some() {
         return Ok(Ok(Admission::Duplicate));
+    }
+    if anchor.is_some_and(|anchor| seq <= anchor) {
+        return Ok(Ok(Admission::Final));
     }
     let Some(prev) = entry.header.prev else {
         return Ok(Ok(if tips.is_empty() {
@@ -187,7 +197,7 @@ mod tests {
             let mut entries = branches[branch].iter().map(|there| tip(there));
             Ok::<_, Infallible>(entries.find(|there| there.seq == seq))
         };
-        let Ok(admission) = admit(&tips, entry, at);
+        let Ok(admission) = admit(&tips, None, entry, at);
         admission
     }
 
@@ -254,6 +264,59 @@ mod tests {
             assert_eq!(admit_to(&[&[&first]], &late), refused);
             assert_eq!(admit_to(&[&[&first, &second]], &late), refused);
         }
+    }
+
+    /// The log has entry 2 as its anchor, and entries 3 and 4; or nothing after the anchor.
+    #[test]
+    fn log_that_begins_at_an_anchor_goes_on_there() {
+        let first = entry(AUTHOR_A, 1, None, 10, "/1");
+        let second = next(&first, "/2");
+        let third = next(&second, "/3");
+        let fourth = next(&third, "/4");
+        let admit_to = |log: &[&VerifiedEntry], entry: &Entry| {
+            let at = |_branch, seq| {
+                let mut there = log.iter().map(|there| tip(there));
+                Ok::<_, Infallible>(there.find(|there| there.seq == seq))
+            };
+            let Ok(admission) = admit(&[tip(log.last().unwrap())], Some(2), entry, at);
+            admission
+        };
+        let (other_first, other_second) = (entry(AUTHOR_A, 1, None, 10, "/x"), next(&first, "/x"));
+        let (other_third, late) = (
+            next(&second, "/x"),
+            entry(AUTHOR_A, 3, Some(second.id), 11, "/x"),
+        );
+        let after_void = next(&other_second, "/y");
+        let went_back = Err(ChainError::ClockWentBack {
+            seq: 3,
+            hlc: late.header.hlc,
+            prev_hlc: second.header.hlc,
+        });
+        for log in [&[&second, &third, &fourth][..], &[&second]] {
+            for known in [&first, &other_first, &other_second] {
+                assert_eq!(admit_to(log, known), Ok(Admission::Final), "{log:?}");
+            }
+            assert_eq!(admit_to(log, &second), Ok(Admission::Duplicate));
+            // The stamp of the anchor is known.
+            assert_eq!(admit_to(log, &late), went_back, "{log:?}");
+            let gap = admit_to(log, &after_void);
+            assert!(
+                matches!(gap, Ok(Admission::Gap { through: 2, .. })),
+                "{gap:?}"
+            );
+        }
+        let whole: &[&VerifiedEntry] = &[&second, &third, &fourth];
+        let fork = Ok(Admission::Fork { branch: Some(0) });
+        assert_eq!(admit_to(whole, &other_third), fork);
+        assert_eq!(
+            admit_to(whole, &next(&fourth, "/5")),
+            Ok(Admission::Append { branch: 0 })
+        );
+        assert_eq!(
+            admit_to(&[&second], &third),
+            Ok(Admission::Append { branch: 0 })
+        );
+        assert_eq!(admit_to(whole, &third), Ok(Admission::Duplicate));
     }
 
     // Such an entry was once appended where its `prev` was a tip, and waited as a gap everywhere

@@ -24,6 +24,7 @@
 
 pub mod ack;
 pub mod acked;
+pub mod anchor;
 pub mod announce;
 pub mod asserted;
 pub mod chain;

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
     id::{Author, StoreId},
-    log::LogError,
+    log::{LogError, Pruned},
     protocol::entry::EntryError,
     state::StateError,
 };
@@ -46,6 +46,18 @@ pub enum OpenError {
         /// This store.
         ours: StoreId,
     },
+    /// The state is gone, and cannot be built again: the logs no longer have all entries. Put back a
+    /// copy of the store's files, or join with an empty directory; nothing was changed.
+    #[error(
+        "the state is of no use ({what}) and cannot be built again: {pruned}; put back a copy of the \
+         store's directory, or join with an empty one"
+    )]
+    StateLost {
+        /// Why the state file is of no use.
+        what: String,
+        /// The entries that the logs no longer have.
+        pruned: Pruned,
+    },
     /// A bug: the opening thread panicked.
     #[error("opening the store ended in a panic")]
     Panicked,
@@ -55,8 +67,9 @@ impl OpenError {
     /// Returns whether bytes on the disk are not the bytes that were written, or not in their place.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Log(LogError::Damaged(_))
+            Self::Log(LogError::Damaged(_) | LogError::Begins { .. })
             | Self::State(StateError::Damaged { .. })
+            | Self::StateLost { .. }
             | Self::NotAuthentic { .. }
             | Self::ForeignLog { .. } => true,
             Self::Io { .. }
@@ -90,6 +103,9 @@ pub enum ReadError {
         /// Answer of the file system.
         source: Arc<io::Error>,
     },
+    /// The call needs entries that were removed from the log here. Other members may have them.
+    #[error("{0}")]
+    Pruned(Pruned),
     /// The key is beyond the limits.
     #[error(transparent)]
     Key(EntryError),
@@ -113,6 +129,7 @@ impl From<LogError> for ReadError {
             LogError::Damaged(damage) => Self::Damaged {
                 what: damage.to_string(),
             },
+            LogError::Begins { what } => Self::Damaged { what },
             LogError::Io { source, .. }
             | LogError::Full { source, .. }
             | LogError::NoDescriptor { source, .. } => Self::Io {

@@ -1,15 +1,30 @@
 //! Maintenance: the status of a store, and its repair.
 
 use crate::{
-    log::LogDamage,
+    log::{LogDamage, Pruning},
     protocol::frontier::Frontier,
     store::{
-        Repaired, Store, StoreStatus, WriteError,
+        PruneError, Repaired, Store, StoreStatus, WriteError,
         writer::{command::Command, status::WriterStatus},
     },
 };
 
 impl Store {
+    /// Removes the entries at and before `anchors`, one tip for each author, from the logs. What is only
+    /// in them, such as who wrote a value that was replaced, is gone from this node. Durable on return;
+    /// cancel-safe: a dropped call may still have removed them.
+    ///
+    /// For tests only, and therefore in no command: there is no base yet, from which a state file could be
+    /// made that is lost afterwards, and no rule by which the members agree that entries are final.
+    ///
+    /// # Errors
+    /// `PruneError`. Nothing was removed then, unless it is `Log`.
+    #[doc(hidden)]
+    pub async fn drop_before(&self, anchors: Frontier) -> Result<Pruning, PruneError> {
+        let pruned = self.queue.ask(|reply| Command::Prune(anchors, reply)).await;
+        pruned.map_err(|_closed| PruneError::Closed)?
+    }
+
     /// Returns the status of the store. Waits until the writer has finished its current group.
     pub async fn status(&self) -> StoreStatus {
         let closed = |_closed| WriterStatus {

@@ -47,6 +47,7 @@ pub use writer::{
     far_ahead::TakenBack,
     forks::KnownFork,
     intake::{IngestError, Ingested, RefusedEntry},
+    prune::PruneError,
     repair::{ClosedFork, LostEntries, Repaired},
     status::{HeldEntry, StoreStatus},
 };

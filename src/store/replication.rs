@@ -129,7 +129,8 @@ impl Store {
 
     /// Returns which of `tips` this store does not have, so that a peer is asked for them. A held
     /// entry, and one of an author who is not admitted yet, counts as here if everything before it
-    /// is; a pending entry does not, nor does an unreadable one. The writer looks into its pools
+    /// is, and so does one before the place where its author's log begins here; a pending entry does
+    /// not, nor does an unreadable one. The writer looks into its pools
     /// only, in steps; the logs are read on another thread.
     ///
     /// # Errors
@@ -211,6 +212,7 @@ fn absent(log: &LogReader, bases: Bases) -> Result<Vec<(Author, FrontierTip)>, L
         pace.step();
         let is_here = match base {
             None => true,
+            Some(base) if log.is_final(&tip.0, base.seq) => true,
             Some(base) => match log.entry(&tip.0, base.seq, &base.id) {
                 Ok(found) => found.is_some(),
                 // A peer gives it back. It is noted as damage when that comes.

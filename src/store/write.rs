@@ -319,7 +319,9 @@ impl From<LogError> for WriteError {
             LogError::Io { file, source } => Self::Poisoned {
                 reason: format!("{file}: {source}"),
             },
-            LogError::Damaged(damage) => ReadError::from(LogError::Damaged(damage)).into(),
+            error @ (LogError::Damaged(_) | LogError::Begins { .. }) => {
+                ReadError::from(error).into()
+            }
         }
     }
 }

@@ -102,6 +102,10 @@ fn listing(disk: &dyn Disk, dir: &Path, ids: &[StoreId]) -> Result<Listing, Open
             path: dir.join(&damage.file),
             what: damage.to_string(),
         },
+        LogError::Begins { what } => OpenError::Unusable {
+            path: dir.to_owned(),
+            what,
+        },
     })?;
     Ok(listing)
 }

@@ -103,6 +103,8 @@ pub enum DeathReason {
     Terminated,
     /// The log no longer has the change, or its record cannot be read.
     Unreadable,
+    /// The entry of the change was removed from the log, together with all before it.
+    Pruned,
 }
 
 /// A change that is not delivered again, unless it is retried.

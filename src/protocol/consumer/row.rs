@@ -117,6 +117,7 @@ pub fn encode_change(place: &Place) -> Option<Vec<u8>> {
                     DeathReason::MaxDeliver => 1,
                     DeathReason::Terminated => 2,
                     DeathReason::Unreadable => 3,
+                    DeathReason::Pruned => 4,
                 },
                 died_ms: letter.died_ms,
             };
@@ -185,6 +186,7 @@ pub fn decode_change(number: u64, bytes: &[u8]) -> Option<Place> {
                     1 => DeathReason::MaxDeliver,
                     2 => DeathReason::Terminated,
                     3 => DeathReason::Unreadable,
+                    4 => DeathReason::Pruned,
                     _unknown => return None,
                 },
                 died_ms: dead.died_ms,

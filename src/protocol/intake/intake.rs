@@ -172,7 +172,7 @@ impl Intake {
         let author = entry.author();
         let tips = log.tips(&author);
         let mut unreadable = false;
-        let admission = admit(&tips, entry, |branch, seq| {
+        let admission = admit(&tips, log.anchor(&author), entry, |branch, seq| {
             if let Some(staged) = self.staged_at(entry, seq) {
                 return Ok(Some(staged));
             }
@@ -185,7 +185,7 @@ impl Intake {
                 }
             })
         })?;
-        if admission == Ok(Admission::Duplicate) {
+        if matches!(admission, Ok(Admission::Duplicate | Admission::Final)) {
             return Ok(Verdict::Duplicate);
         }
         // An unreadable place is not free.
@@ -208,7 +208,7 @@ impl Intake {
             })
         };
         Ok(match admission {
-            Ok(Admission::Duplicate) => Verdict::Duplicate,
+            Ok(Admission::Duplicate | Admission::Final) => Verdict::Duplicate,
             Ok(Admission::Append { branch }) => Verdict::Append {
                 branch,
                 before: before(self)?,
@@ -433,6 +433,9 @@ impl Intake {
             .get(&id)
             .is_some_and(|staged| is_at(staged.place, author, seq))
         {
+            return Ok(Found::Here);
+        }
+        if log.anchor(author).is_some_and(|anchor| seq <= anchor) {
             return Ok(Found::Here);
         }
         let mut found = Found::No;

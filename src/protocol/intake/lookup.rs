@@ -36,6 +36,13 @@ pub trait Lookup {
     /// The disk fails.
     fn at(&self, author: &Author, branch: usize, seq: Seq) -> Result<Place, Self::Error>;
 
+    /// Returns the seq of the entry at which the log of `author` begins here, if entries were removed
+    /// from it: they and this entry are final. `at` and `has` know the entry itself.
+    fn anchor(&self, author: &Author) -> Option<Seq> {
+        let _whole = author;
+        None
+    }
+
     /// Returns for each place whether the log has that entry of `author`, and it can be read. Many
     /// places at once cost less than one after the other.
     ///

@@ -94,7 +94,7 @@ impl Intake {
                         hlc: before.header.hlc,
                     };
                     let none = |_branch, _seq| Ok::<_, Infallible>(None);
-                    let Ok(admission) = admit(&[tip], next, none);
+                    let Ok(admission) = admit(&[tip], None, next, none);
                     if let Err(refused) = admission {
                         return Ok(Verdict::Refused(refused.into()));
                     }

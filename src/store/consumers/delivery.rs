@@ -220,13 +220,17 @@ async fn deliver(
             let change = Arc::new(change);
             Ok(Some(Delivery { change, claim }))
         }
-        Err(ReadError::Damaged { what }) => {
-            tracing::warn!(consumer = live.name, what, "a change cannot be read again");
-            live.term(id, DeathReason::Unreadable)?;
+        Err(error) => {
+            let reason = match &error {
+                ReadError::Damaged { .. } => DeathReason::Unreadable,
+                ReadError::Pruned(_) => DeathReason::Pruned,
+                _other => return Err(error.into()),
+            };
+            tracing::warn!(consumer = live.name, %error, "a change cannot be read again");
+            live.term(id, reason)?;
             claim.answered = true;
             Ok(None)
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -240,7 +244,8 @@ fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
         let Some((entry, record)) =
             found.filter(|(entry, _)| entry.ops.len() > at.op_index as usize)
         else {
-            return Err(missing(at.entry.id));
+            let pruned = shared.log.pruned_at(&at.entry.author, at.entry.seq);
+            return Err(pruned.map_or_else(|| missing(at.entry.id), ReadError::Pruned));
         };
         return replayed(&view, &entry, at.op_index, record.header.arrived_ms);
     }

@@ -102,10 +102,15 @@ impl Store {
     /// Returns the entry that `place` names; `None` if the log does not have it.
     ///
     /// # Errors
-    /// `ReadError`.
+    /// `Pruned` when it was removed from the log, `ReadError`.
     pub async fn entry(&self, place: EntryRef) -> Result<Option<VerifiedEntry>, ReadError> {
         self.read(move |shared, _view| {
             let found = shared.log.entry(&place.author, place.seq, &place.id)?;
+            if found.is_none()
+                && let Some(pruned) = shared.log.pruned_at(&place.author, place.seq)
+            {
+                return Err(ReadError::Pruned(pruned));
+            }
             Ok(found.map(|(entry, _record)| entry))
         })
         .await
@@ -122,6 +127,7 @@ impl Store {
     /// large. Records of several branches with one seq are returned together, even beyond `limit`.
     ///
     /// # Errors
+    /// `Pruned` when the next one was removed: those that are here come after `Pruned::through`.
     /// `Damaged` when one of them is unreadable; `ReadError`.
     pub async fn entries(
         &self,
@@ -130,6 +136,9 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<LogEntry>, ReadError> {
         self.read(move |shared, _view| {
+            if let Some(pruned) = shared.log.pruned_at(&author, after.saturating_add(1)) {
+                return Err(ReadError::Pruned(pruned));
+            }
             let mut walks = Vec::new();
             for branch in shared.log.of(&author) {
                 let mut walk = branch.walk(after.saturating_add(1));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     id::EntryId,
     limits::HISTORY_ENTRIES_MAX,
+    log::Pruned,
     protocol::{
         change::EntryRef,
         entry::{Op, Parent, VerifiedEntry, cause::Cause, check_key},
@@ -25,6 +26,10 @@ pub struct History {
     pub entries: Vec<HistoryEntry>,
     /// True when there are older entries.
     pub truncated: bool,
+    /// Older entries that were removed from the log, if the walk has met some; `truncated` is true then.
+    /// The list has all entries down to the newest one that is gone, and below that only heads: those
+    /// of which the entry is gone without parents and cause.
+    pub pruned: Option<Pruned>,
 }
 
 /// One entry in the history of a key.
@@ -66,16 +71,37 @@ impl Shared {
     fn history(&self, key: &[u8], heads: &Heads, limit: usize) -> Result<History, ReadError> {
         let wins = heads.winner().map(|winner| winner.id);
         let mut todo: BTreeSet<Parent> = heads.as_slice().iter().map(Head::as_parent).collect();
+        let kept: BTreeMap<Parent, &Head> = heads
+            .as_slice()
+            .iter()
+            .map(|head| (head.as_parent(), head))
+            .collect();
         let heads: BTreeSet<EntryId> = todo.iter().map(|head| head.id).collect();
-        let mut found: BTreeMap<Parent, Option<(VerifiedEntry, Op)>> = BTreeMap::new();
+        let mut found: BTreeMap<Parent, Option<Found>> = BTreeMap::new();
+        let mut pruned = None;
         // Takes the newest entry first, so that all entries above it are known by then.
         while let Some(next) = todo.pop_last() {
             if found.values().flatten().count() > limit {
                 break;
             }
+            if pruned.is_some() && !kept.contains_key(&next) {
+                continue;
+            }
+            if let Some(gone) = self.log.pruned_at(&next.author, next.seq) {
+                // The state has its value if it is a head.
+                let head = kept.get(&next).copied();
+                let head = head.map(|head| Ok::<_, ReadError>((head, self.value(key, head)?)));
+                let head = head.transpose()?;
+                pruned = pruned.or(Some(gone));
+                found.insert(
+                    next,
+                    head.map(|(head, value)| Found::Head(head.clone(), value)),
+                );
+                continue;
+            }
             let entry = self.log.entry(&next.author, next.seq, &next.id)?;
             let op = entry.and_then(|(entry, _)| op_of(&entry, key).cloned().map(|op| (entry, op)));
-            if let Some((entry, _)) = &op {
+            if let (Some((entry, _)), None) = (&op, pruned) {
                 let parents = entry
                     .header
                     .parents
@@ -83,7 +109,7 @@ impl Shared {
                     .filter(|at| !found.contains_key(at));
                 todo.extend(parents.copied());
             }
-            found.insert(next, op);
+            found.insert(next, op.map(|(entry, op)| Found::Entry(entry, op)));
         }
         let of_key: BTreeSet<EntryId> = found
             .iter()
@@ -94,7 +120,34 @@ impl Shared {
             .values()
             .rev()
             .flatten()
-            .map(|(entry, op)| HistoryEntry {
+            .map(|found| {
+                let mut entry = found.listed(&of_key);
+                entry.head = heads.contains(&entry.entry.id);
+                entry.wins = Some(entry.entry.id) == wins;
+                entry
+            })
+            .collect();
+        let truncated = entries.len() > limit || !todo.is_empty() || pruned.is_some();
+        entries.truncate(limit);
+        Ok(History {
+            entries,
+            truncated,
+            pruned,
+        })
+    }
+}
+
+/// An entry that wrote the key: as the log has it, or a head and its value.
+enum Found {
+    Entry(VerifiedEntry, Op),
+    Head(Head, Option<Bytes>),
+}
+
+impl Found {
+    // `of_key`: the entries that are listed.
+    fn listed(&self, of_key: &BTreeSet<EntryId>) -> HistoryEntry {
+        match self {
+            Self::Entry(entry, op) => HistoryEntry {
                 entry: EntryRef::from(&**entry),
                 value: value_of(op),
                 expires_ms: match op {
@@ -109,12 +162,18 @@ impl Shared {
                     .filter(|id| of_key.contains(id))
                     .collect(),
                 cause: entry.header.cause.clone(),
-                head: heads.contains(&entry.id),
-                wins: Some(entry.id) == wins,
-            })
-            .collect();
-        let truncated = entries.len() > limit || !todo.is_empty();
-        entries.truncate(limit);
-        Ok(History { entries, truncated })
+                head: false,
+                wins: false,
+            },
+            Self::Head(head, value) => HistoryEntry {
+                entry: EntryRef::from(head),
+                value: value.clone(),
+                expires_ms: head.expires_ms(),
+                parents: Vec::new(),
+                cause: None,
+                head: false,
+                wins: false,
+            },
+        }
     }
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, Seq},
-    log::merge::{Merge, Merged, parts},
+    log::{
+        Pruned,
+        merge::{Merge, Merged, parts},
+    },
     pace::Pace,
     protocol::frontier::{FrontierTip, MissingRange},
     store::{ReadError, Store},
@@ -19,11 +22,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Outgoing {
     merge: Merge,
+    pruned: Option<Pruned>,
 }
 
 impl Store {
-    /// Begins to read `ranges` for a peer. A range that this node does not have, or no longer has,
-    /// is left out.
+    /// Begins to read `ranges` for a peer. A range that this node does not have is left out; so is one
+    /// of which entries were removed here, see `Outgoing::pruned`.
     ///
     /// Reads files: not for an event loop.
     ///
@@ -39,18 +43,28 @@ impl Store {
             let ranges = of_author.entry(range.author).or_default();
             ranges.push((range.after, tip));
         }
-        let mut spans = Vec::new();
+        let (mut spans, mut pruned, log) = (Vec::new(), None, &self.shared.log);
         for (author, ranges) in of_author {
+            for (after, _tip) in &ranges {
+                pruned = pruned.or_else(|| log.pruned_at(&author, after.saturating_add(1)));
+            }
             // A damaged range is sent by another peer.
-            spans.append(&mut parts(&self.shared.log, &author, &ranges)?);
+            spans.append(&mut parts(log, &author, &ranges)?);
         }
         Ok(Outgoing {
             merge: Merge::new(spans)?,
+            pruned,
         })
     }
 }
 
 impl Outgoing {
+    /// Returns entries that were asked for and are left out because they were removed here, those of
+    /// the first such range; `None` when there are none.
+    pub fn pruned(&self) -> Option<&Pruned> {
+        self.pruned.as_ref()
+    }
+
     /// Returns the next entries, of about `bytes_max` bytes and at least one; none at the end.
     ///
     /// # Errors

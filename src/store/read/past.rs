@@ -26,7 +26,7 @@ use crate::{
         change::EntryRef,
         entry::{Entry, Op, Parent, VerifiedEntry, check_key},
         frontier::FrontierTip,
-        heads::{Head, Heads},
+        heads::{Content, Head, Heads, Value},
         membership::Standing,
     },
     state::View,
@@ -98,7 +98,8 @@ impl Store {
     /// Returns the value that `key` had at `ms` (since 1970, inclusive).
     ///
     /// # Errors
-    /// `TooFar`; `Read`, when the log does not reach back to that time or is damaged.
+    /// `TooFar`; `Read` when the log is damaged, or `Pruned` when the key's value depends on entries that
+    /// were removed from it: a key that was written at or before `Pruned::reach_ms`, and again after `ms`.
     pub async fn get_at(&self, key: &[u8], ms: u64) -> Result<Option<Item>, PastError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
@@ -310,6 +311,19 @@ impl Shared {
             if superseded.contains(&at) && todo.iter().all(|at| superseded.contains(at)) {
                 break;
             }
+            if let Some(pruned) = self.log.pruned_at(&at.author, at.seq) {
+                if superseded.contains(&at) {
+                    continue;
+                }
+                let is_it = |head: &&Head| head.as_parent() == at && head.hlc.wall_ms <= ms;
+                let head = heads.as_slice().iter().find(is_it);
+                let op = head.and_then(|head| op_from(key, head));
+                let (Some(head), Some(op)) = (head, op) else {
+                    return Err(ReadError::Pruned(pruned).into());
+                };
+                found.insert(at, (head.clone(), op));
+                continue;
+            }
             walked += 1;
             if walked > HISTORY_ENTRIES_MAX {
                 return Err(PastError::TooFar {
@@ -385,6 +399,26 @@ impl Entries {
             self.read.insert(at.id, read);
         }
         Ok(&self.read[&at.id])
+    }
+}
+
+// Returns the op that put `head`; `None` when only the log has its value.
+fn op_from(key: &Bytes, head: &Head) -> Option<Op> {
+    let key = key.clone();
+    match &head.content {
+        Content::Tombstone => Some(Op::Delete { key }),
+        Content::Value {
+            value: Value::Inline(value),
+            expires_ms,
+        } => Some(Op::Put {
+            key,
+            value: value.clone(),
+            expires_ms: *expires_ms,
+        }),
+        Content::Value {
+            value: Value::InLog { .. },
+            ..
+        } => None,
     }
 }
 

@@ -8,17 +8,17 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, Seq},
+    id::{Author, EntryId, Seq},
     limits::{RUN_BYTES_MAX, RUN_ENTRIES_MAX, SCAN_ROWS},
     log::{
         Branch, LogDamage, LogError,
-        merge::{Merge, Merged, spans},
+        merge::{Merge, Merged, NotHere, spans},
     },
     protocol::{
         chain::Tip,
         entry::Entry,
         frontier::Frontier,
-        heads::{Before, Heads},
+        heads::{Before, Head, Heads},
     },
     store::{ReadError, Shared, Store},
 };
@@ -32,6 +32,8 @@ pub struct VerifyReport {
     pub signatures: u64,
     /// Number of rows of the state that were compared with the log.
     pub rows: u64,
+    /// Number of heads that no entry can show to be right: those entries were removed from the log.
+    pub unproven: u64,
     /// Damage that was found; empty if there is none.
     pub damage: Vec<Damage>,
 }
@@ -98,7 +100,8 @@ impl Damage {
 
 impl Store {
     /// Reads every record, checks every signature and link, and compares the state with the heads
-    /// computed from the log.
+    /// computed from the log. Where the log begins later, the first link is checked against the anchor,
+    /// and of the state what the rest of the log shows.
     ///
     /// It takes memory for the heads of all keys. Writes are not blocked; entries that arrive after
     /// the start are not compared.
@@ -119,7 +122,17 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     let view = shared.state.view();
     let mut report = VerifyReport::default();
     let mut expected: BTreeMap<Bytes, Heads> = BTreeMap::new();
-    let spans = spans(&shared.log, &Frontier::default(), &view.frontier)?.unwrap_or_default();
+    let anchors = shared.log.begins().into_iter();
+    let anchors: Frontier = anchors
+        .map(|(author, begin)| (author, begin.anchor.tip()))
+        .collect();
+    let spans = match spans(&shared.log, &anchors, &view.frontier)? {
+        Ok(spans) => spans,
+        Err(NotHere::Ahead(_)) => Vec::new(),
+        // Removed since this call began.
+        Err(NotHere::Pruned(pruned)) => return Err(ReadError::Pruned(pruned)),
+    };
+    let mut gone = Gone::new(&anchors);
     // Each log is read to its end: damaged records there are not in the state.
     for branch in shared.log.all() {
         if let Some(tip) = branch.tip() {
@@ -135,6 +148,7 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
         let is_taken_back = view.is_taken_back(&entry)?;
         let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry, op));
         for op in in_place {
+            gone.note(&entry, op.key());
             let heads = expected.entry(op.key().clone()).or_default();
             let found = Before::new(&entry, vec![heads.clone()], |head| {
                 shared.log.is_ancestor(&entry, head)
@@ -151,7 +165,7 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
             }
         }
     }
-    verify_state(&view, expected, &mut report);
+    verify_state(&view, expected, &gone, &mut report);
     Ok(report)
 }
 
@@ -160,8 +174,9 @@ fn verify_chain(
     through: Seq,
     report: &mut VerifyReport,
 ) -> Result<(), ReadError> {
-    let mut walk = branch.walk(branch.first);
-    let mut before: Option<Tip> = None;
+    let mut walk = branch.walk(branch.first_here());
+    // The first record follows the anchor.
+    let mut before: Option<Tip> = branch.begin.map(|begin| begin.anchor.into());
     let mut unproven = Unproven::default();
     loop {
         let record = match walk.next_record() {
@@ -248,9 +263,67 @@ impl Unproven {
     }
 }
 
+/// Entries that were removed from the log, and that later entries show to be superseded.
+struct Gone {
+    // Seq of the anchor, by author.
+    anchors: BTreeMap<Author, Seq>,
+    // Entries that one in the log cites at a key, and authors who wrote the key again.
+    cited: BTreeSet<(Bytes, EntryId)>,
+    written_again: BTreeSet<(Bytes, Author)>,
+}
+
+impl Gone {
+    fn new(anchors: &Frontier) -> Self {
+        Self {
+            anchors: anchors
+                .iter()
+                .map(|(author, tip)| (author, tip.seq))
+                .collect(),
+            cited: BTreeSet::new(),
+            written_again: BTreeSet::new(),
+        }
+    }
+
+    fn has(&self, author: &Author, seq: Seq) -> bool {
+        self.anchors
+            .get(author)
+            .is_some_and(|anchor| seq <= *anchor)
+    }
+
+    // `entry`, which is in the log, writes `key`.
+    fn note(&mut self, entry: &Entry, key: &Bytes) {
+        let parents = entry.header.parents.iter();
+        let gone = parents.filter(|parent| self.has(&parent.author, parent.seq));
+        let cited: Vec<_> = gone.map(|parent| (key.clone(), parent.id)).collect();
+        self.cited.extend(cited);
+        if self.anchors.contains_key(&entry.author()) {
+            self.written_again.insert((key.clone(), entry.author()));
+        }
+    }
+
+    // Splits the heads of `key` into those that the log shows, and the number of the others; `None`
+    // when one of the others is superseded.
+    fn split(&self, key: &Bytes, heads: &Heads) -> Option<(Heads, u64)> {
+        let (gone, here): (Vec<&Head>, Vec<&Head>) = heads
+            .as_slice()
+            .iter()
+            .partition(|head| self.has(&head.author, head.seq));
+        let is_superseded = |head: &&Head| {
+            self.cited.contains(&(key.clone(), head.id))
+                || self.written_again.contains(&(key.clone(), head.author))
+        };
+        if gone.iter().any(is_superseded) {
+            return None;
+        }
+        let unproven = u64::try_from(gone.len()).unwrap_or(u64::MAX);
+        Some((Heads::new(here.into_iter().cloned().collect()), unproven))
+    }
+}
+
 fn verify_state(
     view: &crate::state::View,
     mut expected: BTreeMap<Bytes, Heads>,
+    gone: &Gone,
     report: &mut VerifyReport,
 ) {
     let mut after: Option<Bytes> = None;
@@ -264,8 +337,16 @@ fn verify_state(
         };
         for (key, heads) in &rows {
             report.rows += 1;
-            match expected.remove(key) {
-                Some(from_log) if from_log == *heads => {}
+            let from_log = expected.remove(key);
+            let Some((heads, unproven)) = gone.split(key, heads) else {
+                let what = "it has a head that an entry of the log supersedes".to_owned();
+                report.damage.push(state_damage(Some(key.clone()), what));
+                continue;
+            };
+            report.unproven += unproven;
+            match from_log {
+                Some(from_log) if from_log == heads => {}
+                None if unproven > 0 && heads.as_slice().is_empty() => {}
                 Some(_other) => {
                     let what = "its heads differ from those computed from the log".to_owned();
                     report.damage.push(state_damage(Some(key.clone()), what));
@@ -319,7 +400,16 @@ fn state_damage(key: Option<Bytes>, what: String) -> Damage {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::*;
+    use crate::protocol::{
+        entry::{
+            Header, sign,
+            tests::{AUTHOR_A, AUTHOR_B, entry},
+        },
+        frontier::FrontierTip,
+    };
 
     // Checks entries of `bytes` each, from `first` on: `proves` is true for those whose signature
     // verifies. Returns the places of damage.
@@ -360,5 +450,35 @@ mod tests {
         assert!(damaged(1, half, &[false, true]).is_empty());
         assert_eq!(damaged(1, half, &[false, false, true]), [1]);
         assert_eq!(damaged(1, RUN_BYTES_MAX + 1, &[false, true]), [1]);
+    }
+
+    // Entry 1 of A was removed from the log.
+    #[test]
+    fn removed_head_that_a_later_entry_supersedes_is_damage() {
+        let of = |entry: &Entry| Head::of(entry, &entry.ops[0]);
+        let removed = entry(AUTHOR_A, 1, None, 10, "/k");
+        let next = entry(AUTHOR_A, 2, Some(removed.id), 20, "/k");
+        let other = entry(AUTHOR_A, 2, Some(removed.id), 20, "/other");
+        let header = Header {
+            parents: vec![removed.as_parent()],
+            ..entry(AUTHOR_B, 1, None, 20, "/k").header.clone()
+        };
+        let key = SigningKey::from_bytes(&AUTHOR_B);
+        let citing = sign(&key, header, next.ops.clone()).unwrap();
+        let anchors = Frontier::from_iter([(removed.author(), FrontierTip::of(&removed))]);
+        let split = |noted: &[&Entry], heads: Vec<Head>| {
+            let mut gone = Gone::new(&anchors);
+            for entry in noted {
+                gone.note(entry, entry.ops[0].key());
+            }
+            gone.split(removed.ops[0].key(), &Heads::new(heads))
+        };
+        let row = vec![of(&removed)];
+        assert_eq!(split(&[], row.clone()), Some((Heads::default(), 1)));
+        assert_eq!(split(&[&other], row.clone()), Some((Heads::default(), 1)));
+        assert_eq!(split(&[&next], row.clone()), None);
+        assert_eq!(split(&[&citing], row), None);
+        let both = vec![of(&removed), of(&citing)];
+        assert_eq!(split(&[], both), Some((Heads::new(vec![of(&citing)]), 1)));
     }
 }

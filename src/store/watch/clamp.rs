@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     id::Author,
-    log::merge::{Merge, Merged, spans},
+    log::merge::{Merge, Merged, NotHere, spans},
     protocol::{
         change::Change,
         cursor::Partial,
@@ -34,7 +34,7 @@ impl Shared {
     ///
     /// # Errors
     /// `Damaged` when an entry that no longer counts is missing or unreadable, so that the keys to
-    /// retract are not known.
+    /// retract are not known; `Pruned` when it was removed here.
     pub(super) fn clamp(&self, from: &Position, view: &View) -> Result<Clamped, ReadError> {
         let mut clamped = Clamped {
             frontier: Frontier::default(),
@@ -110,7 +110,11 @@ impl Shared {
         let counting: Frontier = counting.collect();
         let mut reached = counting.clone();
         reached.insert(author, tip);
-        let spans = spans(&self.log, &counting, &reached)?.unwrap_or_default();
+        let spans = match spans(&self.log, &counting, &reached)? {
+            Ok(spans) => spans,
+            Err(NotHere::Ahead(_)) => Vec::new(),
+            Err(NotHere::Pruned(pruned)) => return Err(ReadError::Pruned(pruned)),
+        };
         let mut merge = Merge::new(spans)?;
         while let Some(next) = merge.next()? {
             match next {

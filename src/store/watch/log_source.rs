@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::{
     bus::Published,
-    id::Seq,
+    id::{Author, Seq},
     limits::{REPLAY_CHUNK_BYTES, SCAN_ROWS},
     log::{
-        Ahead, BranchWalk,
-        merge::{Merge, Merged, UnknownTip, spans},
+        Ahead, Begin, BranchWalk,
+        merge::{Merge, Merged, NotHere, UnknownTip, spans},
     },
     protocol::{
         change::{Change, Origin},
@@ -99,7 +99,7 @@ impl LogSource {
     ///
     /// # Errors
     /// `Behind` when `from` names entries that this node is missing; `Damaged` when they exist nowhere
-    /// any more.
+    /// any more; `Pruned` when entries after `from` were removed here.
     pub(in crate::store) fn after(
         shared: &Shared,
         view: Arc<View>,
@@ -110,11 +110,15 @@ impl LogSource {
             partial,
             retractions,
         } = shared.clamp(from, &view)?;
-        let mut rest = None;
+        let (mut rest, mut pruned) = (None, None);
         if let Some(Partial { author, tip, ops }) = partial {
             let found = shared.log.entry(&author, tip.seq, &tip.id);
             let found = found.map_err(ReadError::from)?;
             match &found {
+                // The rest of it is gone, also where the log begins with the very next entry.
+                None if shared.log.is_final(&author, tip.seq) => {
+                    pruned = shared.log.pruned_at(&author, tip.seq);
+                }
                 Some((entry, _)) => frontier.advance(author, entry.header.prev, tip),
                 // The entry is missing, and so are all entries before it: one range.
                 None if frontier.tips(&author).len() == 1 => frontier.replace(author, tip),
@@ -127,7 +131,11 @@ impl LogSource {
             });
         }
         let found = spans(&shared.log, &frontier, &view.frontier).map_err(ReadError::from)?;
-        let spans = found.map_err(|unknown| {
+        let spans = found.map_err(|not_here| {
+            let unknown = match not_here {
+                NotHere::Ahead(unknown) => unknown,
+                NotHere::Pruned(pruned) => return ReadError::Pruned(pruned).into(),
+            };
             if let Some(lost) = unknown.iter().find(|unknown| shared.is_lost(unknown)) {
                 let what = format!(
                     "entry {} of this node's own log is gone: an older copy of the data was put back",
@@ -145,6 +153,9 @@ impl LogSource {
                 missing: missing.collect(),
             }
         })?;
+        if let Some(pruned) = pruned {
+            return Err(ReadError::Pruned(pruned).into());
+        }
         let stage = if rest.is_some() || !retractions.is_empty() {
             Stage::Rest {
                 entry: rest,
@@ -167,6 +178,9 @@ impl LogSource {
 
     /// Opens the log at the first entries that were stamped, or that this node received, since the
     /// time `start` names.
+    ///
+    /// # Errors
+    /// `Pruned` when such an entry was removed here.
     pub(super) fn since(
         shared: &Shared,
         view: Arc<View>,
@@ -177,12 +191,32 @@ impl LogSource {
             Start::SinceArrived { ms } => (0, *ms),
             Start::Now | Start::Initial | Start::After(_) => (0, 0),
         };
-        let none = Frontier::default();
-        let found = spans(&shared.log, &none, &view.frontier).map_err(ReadError::from)?;
+        // The last entry that was removed is the last one stamped, and the last that arrived.
+        let mut begins = shared.log.begins();
+        begins.retain(|(author, begin)| begin.anchor.is_covered_by(view.frontier.tips(author)));
+        let is_wanted = |(author, begin): &(Author, Begin)| {
+            let authored = authored_ms > 0 && begin.anchor.hlc.wall_ms >= authored_ms;
+            let arrived = arrived_ms > 0 && begin.arrived_ms >= arrived_ms;
+            let all = authored_ms == 0 && arrived_ms == 0;
+            (authored || arrived || all).then(|| shared.log.pruned_at(author, begin.anchor.seq))
+        };
+        if let Some(pruned) = begins.iter().find_map(is_wanted).flatten() {
+            return Err(ReadError::Pruned(pruned).into());
+        }
+        let anchors = begins.iter();
+        let anchors: Frontier = anchors
+            .map(|(author, begin)| (*author, begin.anchor.tip()))
+            .collect();
+        let found = spans(&shared.log, &anchors, &view.frontier).map_err(ReadError::from)?;
+        let spans = found.map_err(|not_here| match not_here {
+            // Removed since this call began.
+            NotHere::Pruned(pruned) => ReadError::Pruned(pruned),
+            NotHere::Ahead(unknown) => unreachable!("the log has its anchors: {unknown:?}"),
+        })?;
         // Entries before the walks count as delivered.
-        let mut frontier = none;
+        let mut frontier = anchors.clone();
         let mut walks = Vec::new();
-        for span in found.unwrap_or_default() {
+        for span in spans {
             let walk = if authored_ms > 0 {
                 span.branch.walk_authored(authored_ms)
             } else {
@@ -201,7 +235,13 @@ impl LogSource {
                     seq: before,
                     id: record.header.id,
                 };
-                frontier.insert(span.branch.author, tip);
+                let author = span.branch.author;
+                if frontier.tips(&author) == anchors.tips(&author) {
+                    // It comes after the anchor.
+                    frontier.replace(author, tip);
+                } else {
+                    frontier.insert(author, tip);
+                }
             }
             walks.push((walk, span.through));
         }

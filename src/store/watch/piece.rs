@@ -41,19 +41,22 @@ pub(super) enum Read {
 /// Why a source cannot be opened, or cannot be read further.
 #[derive(Debug)]
 pub(super) enum SourceError {
-    /// The log is damaged where the watch needs it: the watch reports a gap and continues from the
-    /// state.
+    /// The log is damaged where the watch needs it, or begins later: the watch reports a gap and
+    /// continues from the state.
     Gap { reason: String },
     /// The watch ends, or waits for missing entries.
     Watch(WatchError),
 }
 
 impl SourceError {
-    /// Sorts an error of opening a source: damage means that the log cannot be read from the
-    /// position.
+    /// Sorts an error of opening a source: where the log is damaged or begins later, it cannot be read
+    /// from the position.
     pub(super) fn of_open(error: WatchError) -> Self {
         match error {
             WatchError::Read(ReadError::Damaged { what }) => Self::Gap { reason: what },
+            WatchError::Read(ReadError::Pruned(pruned)) => Self::Gap {
+                reason: pruned.to_string(),
+            },
             error => Self::Watch(error),
         }
     }

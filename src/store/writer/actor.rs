@@ -130,6 +130,11 @@ impl Actor {
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
+            Command::Prune(anchors, reply) => {
+                let pruned = writer.prune(&anchors);
+                self.offer_waiting();
+                drop(reply.send(pruned));
+            }
             Command::Repair(reply) => {
                 let repaired = writer.repair();
                 self.offer_waiting();

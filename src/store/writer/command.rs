@@ -4,11 +4,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     id::Author,
-    log::LogDamage,
-    protocol::{entry::VerifiedEntry, frontier::FrontierTip, intake::Bases},
+    log::{LogDamage, Pruning},
+    protocol::{
+        entry::VerifiedEntry,
+        frontier::{Frontier, FrontierTip},
+        intake::Bases,
+    },
     state::StateError,
     store::{
-        IngestError, Ingested, RefusedEntry, Repaired, Write, WriteError, Written,
+        IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
         writer::{known_acts::Grounds, status::WriterStatus},
     },
 };
@@ -44,6 +48,8 @@ pub(in crate::store) enum Command {
     Grounds(oneshot::Sender<Grounds>),
     /// Report the status.
     Status(oneshot::Sender<WriterStatus>),
+    /// Remove entries at and before these places from the logs.
+    Prune(Frontier, oneshot::Sender<Result<Pruning, PruneError>>),
     /// Give up lost own entries and close an own fork.
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     /// Write everything to the disk and end.

@@ -146,7 +146,7 @@ impl Writer {
     ) -> Result<Option<Tip>, LogError> {
         let author = self.author();
         for stretch in self.logs.reader().descent(&author, tip)? {
-            for seq in (stretch.branch.first..=stretch.through).rev() {
+            for seq in (stretch.branch.first_here()..=stretch.through).rev() {
                 let Some(record) = stretch.branch.header(seq)? else {
                     continue;
                 };

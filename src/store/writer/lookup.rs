@@ -72,6 +72,11 @@ impl Lookup for WriterLookup<'_> {
         }
     }
 
+    fn anchor(&self, author: &Author) -> Option<Seq> {
+        let begin = self.logs.reader().begin(author)?;
+        Some(begin.anchor.seq)
+    }
+
     fn has(&self, author: &Author, places: &[FrontierTip]) -> Result<Vec<bool>, WriteFailure> {
         let log = self.logs.reader();
         let found = log.find(author, places);

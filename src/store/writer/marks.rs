@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     id::Author,
-    log::{Logs, Mark},
+    log::{Branch, Logs, Mark},
     store::writer::notes::Note,
 };
 
@@ -50,6 +50,14 @@ impl Marks {
     /// The notes returned last are in the file.
     pub(super) fn flushed(&mut self) {
         self.saved.append(&mut self.saving);
+    }
+
+    /// The first index points of `branch` may have been removed since the last flush, which was of all
+    /// its points. The state file keeps them; what opens it leaves them out.
+    pub(super) fn cap(&mut self, branch: &Branch) {
+        if let Some(saved) = self.saved.get_mut(&(branch.author, branch.number)) {
+            *saved = (*saved).min(branch.index_from(0).len());
+        }
     }
 
     /// The state file is a new one: it has no points.

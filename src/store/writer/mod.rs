@@ -26,6 +26,7 @@ mod mending;
 mod notes;
 pub(super) mod open;
 mod own_log;
+pub(super) mod prune;
 pub(super) mod queue;
 mod rebuild;
 mod recount;

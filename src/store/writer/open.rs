@@ -2,14 +2,17 @@
 
 use std::{
     collections::VecDeque,
+    io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     bus::Bus,
+    disk,
     id::Author,
-    log::{self, Logs, Recovered},
+    log::{self, Begins, Logs, Recovered},
     protocol::{
         intake::{Intake, IntakeLimits},
         membership::spent::Standings,
@@ -165,6 +168,11 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
+    if let Some(pruned) = begins(config)?.pruned() {
+        // Nothing is written: a copy of the files may be put back.
+        let what = reason;
+        return Err(OpenError::StateLost { what, pruned });
+    }
     let (logs, mut found) = Logs::open(&config.disk, &config.files, &config.dir.join("logs"), &[])?;
     let mut recovered = Vec::new();
     if !logs.reader().all().is_empty() {
@@ -196,14 +204,21 @@ fn open_with_state(
     membership: &mut Membership,
 ) -> Result<Result<Opened, String>, OpenError> {
     let path = config.dir.join("state.db");
+    let begins = begins(config)?;
+    if !begins.is_empty() && is_missing(config, &path)? {
+        return Ok(Err("its file is missing".to_owned()));
+    }
     let (mut state, stored) = match State::open(Arc::clone(&config.disk), &path, config.id) {
         Ok(opened) => opened,
         Err(StateError::Damaged { what }) => return Ok(Err(what)),
         Err(error) => return Err(error.into()),
     };
-    let Some(notes) = Notes::read(&stored.notes) else {
+    let Some(mut notes) = Notes::read(&stored.notes) else {
         return Ok(Err("its notes are not readable".to_owned()));
     };
+    for mark in notes.marks.values_mut() {
+        mark.shorten(&begins);
+    }
     let mut marks = Marks::new(&notes.marks);
     if stored.outdated {
         return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
@@ -243,7 +258,7 @@ fn open_with_state(
     }
     // The members by which the state in the file counts: a removal may be in what is replayed.
     let mut counted_by = sources.membership.standings();
-    if stored.lacks {
+    if stored.lacks && begins.is_empty() {
         // The entries may be back by now. If not, the build meets the damage, and its place is known.
         let what = "it lacks entries that could not be read";
         tracing::warn!(store = %config.id, what, "building the state from the log");
@@ -258,6 +273,10 @@ fn open_with_state(
         if let Err(what) = sources.replay(&mut state, &stored.frontier)? {
             return Ok(Err(what));
         }
+        if stored.lacks {
+            // It cannot be built again, so it goes on lacking them.
+            state.lack(true);
+        }
         state.filled();
         if fills {
             counted_by = sources.membership.standings();
@@ -271,4 +290,22 @@ fn open_with_state(
         counted_by,
         recovered,
     }))
+}
+
+fn begins(config: &StoreConfig) -> Result<Begins, OpenError> {
+    Ok(Begins::read(
+        config.disk.as_ref(),
+        &config.dir.join("logs"),
+    )?)
+}
+
+fn is_missing(config: &StoreConfig, path: &Path) -> Result<bool, OpenError> {
+    match config.disk.open(path, disk::Open::Existing) {
+        Ok(_there) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(OpenError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }

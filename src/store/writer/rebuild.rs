@@ -13,7 +13,7 @@ use crate::{
     limits::{RECENT_BYTES_MAX, REPLAY_CHUNK_BYTES},
     log::{
         LogDamage, LogError, Logs, Mark,
-        merge::{Merge, Merged, Span, spans, whole},
+        merge::{Merge, Merged, NotHere, Span, spans, whole},
     },
     protocol::{
         entry::{Entry, Op, VerifiedEntry},
@@ -45,8 +45,13 @@ impl Sources<'_> {
     /// Makes a new state file and fills it from the logs.
     ///
     /// # Errors
-    /// The file system refuses; a log is not authentic, or belongs to another store.
+    /// `StateLost`, and the state file is as it was, when entries were removed from the logs. The file
+    /// system refuses; a log is not authentic, or belongs to another store.
     pub(super) fn build(&mut self) -> Result<State, OpenError> {
+        if let Some(pruned) = self.logs.reader().pruned() {
+            let what = "it must be built again".to_owned();
+            return Err(OpenError::StateLost { what, pruned });
+        }
         let (disk, path) = (&self.config.disk, self.config.dir.join("state.db"));
         State::discard(disk.as_ref(), &path)?;
         self.marks.forget_saved();
@@ -165,18 +170,19 @@ impl Sources<'_> {
         all: &Frontier,
     ) -> Result<Result<Vec<Span>, String>, OpenError> {
         let log = self.logs.reader();
-        if from.is_empty() {
+        if from.is_empty() && log.pruned().is_none() {
             return Ok(Ok(whole(log)));
         }
         let what = match spans(log, from, all) {
             Ok(Ok(spans)) => return Ok(Ok(spans)),
-            Ok(Err(unknown)) => unknown.first().map_or_else(String::new, |tip| {
+            Ok(Err(NotHere::Ahead(unknown))) => unknown.first().map_or_else(String::new, |tip| {
                 let author = tip.author.short();
                 format!(
                     "it is ahead of the log of {author}: entry {} against {}",
                     tip.tip.seq, tip.have
                 )
             }),
+            Ok(Err(NotHere::Pruned(_))) => "it lacks entries that were removed".to_owned(),
             Err(LogError::Damaged(damage)) => damage.to_string(),
             Err(error) => return Err(error.into()),
         };
@@ -358,6 +364,9 @@ impl Writer {
 fn state_error(error: OpenError) -> StateError {
     match error {
         OpenError::State(error) => error,
+        lost @ OpenError::StateLost { .. } => StateError::Damaged {
+            what: lost.to_string(),
+        },
         other => StateError::Io {
             source: Arc::new(io::Error::other(other.to_string())),
         },

@@ -140,7 +140,8 @@ impl Writer {
                 continue;
             }
             for branch in log.of(author) {
-                let mut walk = branch.walk(branch.first);
+                // Entries that were removed count in any case.
+                let mut walk = branch.walk(branch.first_here());
                 loop {
                     let record = match walk.next_record() {
                         Ok(Some(record)) => record,

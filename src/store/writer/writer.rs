@@ -37,6 +37,7 @@ use crate::{
 /// - `draft.rs` makes entries of local writes; `intake.rs` takes in entries from elsewhere.
 /// - `own_log.rs` and `repair.rs` look after this node's own log, `mend.rs` after unreadable parts.
 /// - `rebuild.rs` makes the state again from the logs; `recount.rs` does when other entries count.
+/// - `prune.rs` removes entries from the logs that the state no longer needs.
 /// - `flush.rs` and `expiry.rs` do what is due with time.
 ///
 /// The thread (`actor.rs`) calls one of them at a time, and nothing is staged in between.

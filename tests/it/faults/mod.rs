@@ -13,6 +13,7 @@ mod kill;
 mod lie;
 mod mend;
 mod pieces;
+mod prune;
 mod recount;
 mod segments;
 mod setup;

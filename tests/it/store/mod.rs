@@ -5,4 +5,5 @@ mod list;
 mod meta;
 mod node;
 mod past;
+mod pruned;
 mod root;

@@ -164,9 +164,9 @@ impl Replica {
             id: entry.id,
             hlc: entry.header.hlc,
         };
-        let Ok(admission) = admit(&tips, entry, at);
+        let Ok(admission) = admit(&tips, None, entry, at);
         match admission.expect("histories of this model keep the rules") {
-            Admission::Duplicate => return false,
+            Admission::Duplicate | Admission::Final => return false,
             Admission::Append { branch } => branches[branch].push(here),
             Admission::First | Admission::Fork { .. } => branches.push(vec![here]),
             Admission::Gap { from, through } => {

@@ -5,5 +5,6 @@ mod crowd;
 mod edges;
 mod histories;
 mod portable;
+mod pruned;
 mod select;
 mod time;

@@ -170,7 +170,7 @@ pub(super) struct DeadLetter {
     /// Id of its last delivery.
     delivery: String,
     attempts: u32,
-    /// `max_deliver`, `terminated`, `unreadable`.
+    /// `max_deliver`, `terminated`, `unreadable`, `pruned`.
     reason: String,
     died_ms: u64,
 }

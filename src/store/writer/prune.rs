@@ -1,0 +1,155 @@
+//! Pruning: entries that the state has are removed from the logs.
+//!
+//! From then on the state file must do without them. So it is written first, and what the log alone
+//! still has is a reason to refuse.
+
+use bytes::Bytes;
+
+use crate::{
+    id::{Author, Seq},
+    limits::SCAN_ROWS,
+    log::{CannotPrune, LogDamage, LogError, Pruning},
+    protocol::{
+        frontier::{Frontier, FrontierTip},
+        heads::{Content, Head, Value},
+    },
+    state::StateError,
+    store::{WriteError, writer::writer::Writer},
+};
+
+/// Why entries were not removed from the logs.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// Members and stores follow from the acts in the log of the root store.
+    #[error("the log of the root store keeps all its entries")]
+    Root,
+    /// The log has a part that cannot be read, or the state lacks entries that could not be read.
+    #[error("entries are missing that a peer can give back: {what}")]
+    Lacks {
+        /// The damage, in words.
+        what: String,
+    },
+    /// The entry is in the log and not in the state: it does not count.
+    #[error("entry {seq} of {} is not in the state", author.short())]
+    NotApplied {
+        /// Author of the entry.
+        author: Author,
+        /// Seq of the entry.
+        seq: Seq,
+    },
+    /// The value of a key is so long that only the log has it.
+    #[error(
+        "{:?} has a value that only entry {seq} of {} holds",
+        String::from_utf8_lossy(key),
+        author.short()
+    )]
+    ValueInLog {
+        /// The key.
+        key: Bytes,
+        /// Author of the entry.
+        author: Author,
+        /// Seq of the entry.
+        seq: Seq,
+    },
+    /// The log does not allow it.
+    #[error(transparent)]
+    Cannot(#[from] CannotPrune),
+    /// The store takes no writes now.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The state could not be written. Nothing was removed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The logs could not be changed. What was begun is finished or undone at the next opening.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Writer {
+    /// Removes the entries at and before `anchors` from the logs, once the state file has all of them.
+    ///
+    /// # Errors
+    /// `PruneError`.
+    pub(super) fn prune(&mut self, anchors: &Frontier) -> Result<Pruning, PruneError> {
+        if self.config.root {
+            return Err(PruneError::Root);
+        }
+        // The last time that the state can be built again, if other entries count now.
+        self.recount();
+        self.health.check_writable()?;
+        self.check_whole(anchors)?;
+        let begins = self.logs.plan_prune(anchors)??;
+        for (author, anchor) in begins.anchors().iter() {
+            self.check_applied(&author, anchor)?;
+        }
+        self.check_values(&begins.anchors())?;
+        self.flush_all()?;
+        let pruning = self.logs.prune(begins);
+        // Also where not all files could be removed.
+        for branch in self.logs.reader().all() {
+            self.marks.cap(&branch);
+        }
+        Ok(pruning?)
+    }
+
+    fn check_whole(&self, anchors: &Frontier) -> Result<(), PruneError> {
+        let lacks = |what: String| Err(PruneError::Lacks { what });
+        if self.state.staged().lacks {
+            return lacks("the state was built without them".to_owned());
+        }
+        let is_meant = |author: &Author| !anchors.tips(author).is_empty();
+        let mut damage = self.mending.damage().iter();
+        if let Some(found) = damage.find(|found: &&LogDamage| is_meant(&found.author)) {
+            return lacks(found.to_string());
+        }
+        match self.cuts.iter().find(|cut| is_meant(&cut.author)) {
+            Some(cut) => lacks(format!("the end of {} is gone", cut.file)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_applied(&self, author: &Author, anchor: FrontierTip) -> Result<(), PruneError> {
+        let log = self.logs.reader();
+        for tip in self.state.staged().frontier.tips(author) {
+            if *tip == anchor || log.leads(author, anchor, *tip)? == Some(true) {
+                return Ok(());
+            }
+        }
+        let (author, seq) = (*author, anchor.seq);
+        Err(PruneError::NotApplied { author, seq })
+    }
+
+    // Every head must have its value in its row, also one that does not win.
+    fn check_values(&self, anchors: &Frontier) -> Result<(), PruneError> {
+        let is_only_in_log = |head: &&Head| {
+            let is_long = matches!(
+                head.content,
+                Content::Value {
+                    value: Value::InLog { .. },
+                    ..
+                }
+            );
+            is_long && head.seq <= anchors.seq(&head.author)
+        };
+        let mut after: Option<Bytes> = None;
+        loop {
+            let rows = self.state.staged().scan(&[], after.as_deref(), SCAN_ROWS)?;
+            for (key, heads) in &rows {
+                if let Some(head) = heads.as_slice().iter().find(is_only_in_log) {
+                    return Err(PruneError::ValueInLog {
+                        key: key.clone(),
+                        author: head.author,
+                        seq: head.seq,
+                    });
+                }
+            }
+            match rows.last() {
+                Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
+                _end => return Ok(()),
+            }
+        }
+    }
+}
