@@ -246,6 +246,7 @@ fn peer(
         peer.rtt_us = status.rtt.map(micros);
         peer.relayed = status.relayed;
         peer.skew_ms = status.skew_ms;
+        peer.diverged = u32::try_from(status.diverged.len()).unwrap_or(u32::MAX);
         peer.strikes = status.strikes;
         peer.error = trouble(status);
         peer.addresses = text(&status.addresses);

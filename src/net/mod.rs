@@ -20,6 +20,7 @@
 //! topic         the gossip topic of each store
 //! stores        opens and carries the stores of the mesh
 //! acks          which member has which entries on disk
+//! roots         the root of each store's state, compared with those that members sign
 //! members_clock compares this node's clock with those of the members
 //! announced     the latest announcement of each member
 //! own_tip       own writes wait until peers have been asked for entries of this node
@@ -55,6 +56,7 @@ mod peer_table;
 mod peer_task;
 mod proven;
 mod pulse;
+mod roots;
 mod session;
 mod sleep;
 mod status;

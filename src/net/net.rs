@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use iroh::{
     address_lookup::memory::MemoryLookup,
     protocol::{IncomingFilterOutcome, Router},
@@ -14,7 +15,7 @@ use tokio::{runtime::Handle, sync::OnceCell, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    id::Author,
+    id::{Author, StoreId},
     limits::{
         BIND_AGAIN_MAX, BIND_AGAIN_MIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX,
         RELAY_WAIT, REPAIR_SYNC_WAIT,
@@ -33,12 +34,12 @@ use crate::{
         peer_status::PeerStatus,
         peer_table::Peers,
         peer_task::{self, Served},
-        pulse, sleep, stores,
+        pulse, roots, sleep, stores,
         token::Invitation,
     },
     node::{MeshError, Node},
-    protocol::{frontier::FrontierTip, membership::role::Role},
-    store::Store,
+    protocol::{agreement::Divergence, frontier::FrontierTip, membership::role::Role},
+    store::{StateRoot, Store},
 };
 
 /// The net of one node. Cheap to clone; all clones are one net.
@@ -159,6 +160,24 @@ impl Net {
         let members = self.0.node.members();
         nodes.retain(|node| members.role(node).is_some());
         nodes
+    }
+
+    /// Returns the members that have signed another state of `store` than that of this node, for the
+    /// same entries and the same acts, by key. One of both has a damaged state, or the member lies.
+    pub fn divergences(&self, store: &StoreId) -> Vec<(Author, Divergence)> {
+        let running = self.running();
+        let mesh = running.mesh.get();
+        mesh.map_or_else(Vec::new, |mesh| mesh.roots.divergences(store))
+    }
+
+    /// Returns signed acks of other members that have the root of this state of `store`: the last ones
+    /// that they sent, as far as those are about the same entries.
+    pub fn vouchers(&self, store: &Store, state: &StateRoot) -> Vec<Bytes> {
+        let running = self.running();
+        let mesh = running.mesh.get();
+        mesh.map_or_else(Vec::new, |mesh| {
+            mesh.roots.signed(&store.id(), &state.claim())
+        })
     }
 
     /// Waits until `members` members, this node among them, have acknowledged the entry of `author`
@@ -449,10 +468,11 @@ impl Net {
         // Set once: `mesh` is initialised once, with this function.
         drop(running.router.set(router));
         let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
-        let third = Arc::clone(&mesh);
+        let (third, fourth) = (Arc::clone(&mesh), Arc::clone(&mesh));
         mesh.spawn(async move { stores::follow(one).await });
         mesh.spawn(async move { sleep::follow(other).await });
         mesh.spawn(async move { pulse::follow(third).await });
+        mesh.spawn(async move { roots::follow(fourth).await });
         Ok(mesh)
     }
 }

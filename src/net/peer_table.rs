@@ -396,6 +396,7 @@ impl Peers {
                 behind: None,
                 ahead: None,
                 error: peer.error.clone().filter(|error| !peer.is_away(error)),
+                diverged: Vec::new(),
                 strikes: peer.strikes.total(),
                 misbehaved: peer.misbehaved.clone(),
                 shut_out: shut_out_ms.map(Duration::from_millis),

@@ -8,7 +8,8 @@
 //! in its author's log it belongs, and [`membership`] whether it counts. [`heads`] gives the value
 //! of a key, [`heads_row`] its bytes, [`merkle`] a hash of all of them, and [`change`] what
 //! watchers receive. A [`frontier`] names a set of entries; a [`cursor`] and an [`ack`] are
-//! frontiers with a purpose; [`acked`] joins acks, and an [`announce`] asks others to sync.
+//! frontiers with a purpose; [`acked`] joins acks, [`agreement`] compares the states that they claim
+//! ([`root_pace`]: when a node computes its own), and an [`announce`] asks others to sync.
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
 //! durable positions. [`asserted`] checks what others assert that an entry did; [`pattern`] selects
 //! keys. [`shared_stores`] decides which stores of others are opened.
@@ -24,6 +25,7 @@
 
 pub mod ack;
 pub mod acked;
+pub mod agreement;
 pub mod announce;
 pub mod asserted;
 pub mod chain;
@@ -40,8 +42,8 @@ pub mod intake;
 pub mod membership;
 pub mod merkle;
 pub mod pattern;
-
 pub mod peer;
+pub mod root_pace;
 pub mod run;
 pub mod shared_stores;
 pub mod signed;

@@ -12,6 +12,7 @@ mod checked_file;
 mod error;
 mod filter;
 mod flush;
+mod mark;
 pub(crate) mod pages;
 pub mod row;
 mod shared_tree;
@@ -25,6 +26,7 @@ mod view_tree;
 
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
+pub use mark::StateMark;
 pub use state::{Staged, State, StateReader};
 pub use stored::Stored;
 pub use view::{Expiring, View};

@@ -14,6 +14,7 @@ mod proof;
 mod read;
 mod replication;
 mod shared;
+mod state_root;
 mod store;
 mod watch;
 mod write;
@@ -30,11 +31,12 @@ pub use read::{
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
-    root::{ProvenKey, StateRoot},
+    root::ProvenKey,
     scan::{List, Listed, Scan},
     verify::{Damage, DamagePlace, VerifyReport},
 };
 use shared::Shared;
+pub use state_root::StateRoot;
 pub use store::Store;
 pub use watch::{
     event::{WatchError, WatchEvent},

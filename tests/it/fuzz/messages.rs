@@ -11,10 +11,12 @@ use lattice::{
         SYNC_PAGE_ITEMS_MAX,
     },
     protocol::{
-        ack::Ack,
+        ack::{Ack, AckedState},
         acked::Acked,
         announce::Announce,
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
+        membership::ActsHash,
+        merkle::TreeRoot,
         signed::count_items,
         sync::{FrameDecoder, Message, SyncError},
     },
@@ -165,6 +167,10 @@ fn honest_ack() -> Ack {
         counter: 7,
         is_part: false,
         frontier: tips().into_iter().collect(),
+        state: Some(AckedState {
+            root: TreeRoot([8; 32]),
+            acts: ActsHash([9; 32]),
+        }),
     }
 }
 

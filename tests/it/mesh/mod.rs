@@ -11,6 +11,7 @@ mod peer;
 mod port;
 mod proof;
 mod relay;
+mod roots;
 
 use std::time::Duration;
 
