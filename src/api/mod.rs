@@ -21,6 +21,7 @@ mod members;
 mod paging;
 mod past;
 mod put_stream;
+mod root;
 pub mod server;
 mod service;
 mod signed_entry;

@@ -20,7 +20,8 @@
 //! topic         the gossip topic of each store
 //! stores        opens and carries the stores of the mesh
 //! acks          which member has which entries on disk
-//! roots         the root of each store's state, compared with those that members sign
+//! root_task     computes the root of each store when its state rests
+//! roots         those of this node, and those that other members have signed
 //! members_clock compares this node's clock with those of the members
 //! announced     the latest announcement of each member
 //! own_tip       own writes wait until peers have been asked for entries of this node
@@ -56,6 +57,7 @@ mod peer_table;
 mod peer_task;
 mod proven;
 mod pulse;
+mod root_task;
 mod roots;
 mod session;
 mod sleep;

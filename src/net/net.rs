@@ -34,7 +34,7 @@ use crate::{
         peer_status::PeerStatus,
         peer_table::Peers,
         peer_task::{self, Served},
-        pulse, roots, sleep, stores,
+        pulse, root_task, sleep, stores,
         token::Invitation,
     },
     node::{MeshError, Node},
@@ -472,7 +472,7 @@ impl Net {
         mesh.spawn(async move { stores::follow(one).await });
         mesh.spawn(async move { sleep::follow(other).await });
         mesh.spawn(async move { pulse::follow(third).await });
-        mesh.spawn(async move { roots::follow(fourth).await });
+        mesh.spawn(async move { root_task::follow(fourth).await });
         Ok(mesh)
     }
 }

@@ -1,26 +1,19 @@
-//! Roots: this node computes the root of each store when its state rests, signs it with its acks, and
-//! compares it with what other members have signed.
+//! Roots: the claims of this node and of other members about the state of each store.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::{
     id::{Author, StoreId},
-    limits::{GOSSIP_BYTES_MAX, PULSE},
-    net::mesh::Mesh,
-    protocol::{
-        agreement::{Agreement, Divergence, StateClaim},
-        root_pace::RootPace,
-    },
-    store::Store,
+    limits::GOSSIP_BYTES_MAX,
+    protocol::agreement::{Agreement, Divergence, StateClaim},
 };
 
-/// What members claim about the state of each store.
+/// The claims of members about the state of each store.
 #[derive(Debug, Default)]
 pub(super) struct Roots(
     // Only claims of members about open stores are taken in, which bounds it. Never held across an
@@ -78,7 +71,7 @@ impl Roots {
     }
 
     /// Takes what this node claims about `store`. Returns whether it is another claim than before.
-    fn claim(&self, store: StoreId, claim: StateClaim) -> bool {
+    pub(super) fn claim(&self, store: StoreId, claim: StateClaim) -> bool {
         let (is_new, alarms) = self.with(store, |Claims { agreement, .. }| {
             let is_new = agreement.own() != Some(&claim);
             (is_new, agreement.claim(claim))
@@ -107,8 +100,8 @@ impl Roots {
         diverged.map(|(store, _)| *store).collect()
     }
 
-    // Forgets nodes that are no members any more.
-    fn retain(&self, is_kept: impl Fn(&Author) -> bool) {
+    /// Forgets nodes that are no members any more.
+    pub(super) fn retain(&self, is_kept: impl Fn(&Author) -> bool) {
         let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for Claims { agreement, signed } in stores.values_mut() {
             agreement.retain(&is_kept);
@@ -129,51 +122,6 @@ fn warn(store: &StoreId, node: &Author) {
         "a member signs another state than that of this node for the same entries; `lattice verify` \
          on both shows which of them is damaged"
     );
-}
-
-/// Computes roots when they are due, and asks for an ack with each new one. Does nothing without a
-/// connected peer. Never returns.
-pub(super) async fn follow(mesh: Arc<Mesh>) {
-    let began = Instant::now();
-    let now_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let mut paces: BTreeMap<StoreId, RootPace> = BTreeMap::new();
-    loop {
-        tokio::time::sleep(PULSE).await;
-        if mesh.peers.online().is_empty() {
-            continue;
-        }
-        let members = mesh.node.members();
-        mesh.roots.retain(|node| members.role(node).is_some());
-        let stores = mesh.node.shared_stores();
-        paces.retain(|id, _| stores.iter().any(|store| store.id() == *id));
-        for store in stores {
-            let pace = paces.entry(store.id()).or_default();
-            let is_known = store.settled_root().is_some();
-            if pace.is_due(store.state_version(), is_known, now_ms()) {
-                let begins_ms = now_ms();
-                let has_failed = !settle(&mesh, &store).await;
-                let ends_ms = now_ms();
-                pace.ended(has_failed, ends_ms.saturating_sub(begins_ms), ends_ms);
-            }
-        }
-    }
-}
-
-// Returns false if there is no root: the state is damaged, or changes with the members.
-async fn settle(mesh: &Mesh, store: &Store) -> bool {
-    match store.settle_root().await {
-        Ok(Some(root)) => {
-            if mesh.roots.claim(store.id(), root.claim()) {
-                mesh.acknowledge(store);
-            }
-            true
-        }
-        Ok(None) => false,
-        Err(error) => {
-            tracing::debug!(store = %store.id(), %error, "the state has no root");
-            false
-        }
-    }
 }
 
 // Bytes of a signed ack that is kept, so that a proof can have it: as many as gossip carries. Of a longer

@@ -13,7 +13,9 @@ pub struct RootPace {
     // The state at the last look, and since when it is the same.
     version: Option<u64>,
     since_ms: u64,
-    // The end of the last computation, or the first look.
+    // When the last root was that of the state for the last time; `None` while it is.
+    unknown_ms: Option<u64>,
+    // The end of the last computation; 0 before the first one.
     ended_ms: u64,
     took_ms: u64,
 }
@@ -22,25 +24,20 @@ impl RootPace {
     /// Returns whether the root is to be computed now. `version` changes with the state; `is_known`:
     /// the last root is that of this state.
     pub fn is_due(&mut self, version: u64, is_known: bool, now_ms: u64) -> bool {
-        if self.version.is_none() {
-            self.ended_ms = now_ms;
-        }
         if self.version != Some(version) {
             self.version = Some(version);
             self.since_ms = now_ms;
         }
         if is_known {
+            self.unknown_ms = None;
             return false;
         }
-        let idle_ms = now_ms.saturating_sub(self.ended_ms);
+        let unknown_ms = *self.unknown_ms.get_or_insert(now_ms);
+        let for_ms = |since_ms: u64| now_ms.saturating_sub(since_ms);
+        let rests = for_ms(self.since_ms) >= AT_REST_MS;
+        let is_overdue = for_ms(unknown_ms.max(self.ended_ms)) >= BUSY_EVERY_MS;
         let pause_ms = self.took_ms.saturating_mul(ROOT_SHARE);
-        let rests = now_ms.saturating_sub(self.since_ms) >= AT_REST_MS;
-        let pause_ms = if rests {
-            pause_ms
-        } else {
-            pause_ms.max(BUSY_EVERY_MS)
-        };
-        idle_ms >= pause_ms
+        (rests || is_overdue) && for_ms(self.ended_ms) >= pause_ms
     }
 
     /// Notes that a computation has ended. One that failed is tried again after `BUSY_EVERY_MS`.
@@ -91,19 +88,17 @@ mod tests {
 
     #[test]
     fn state_at_rest_has_its_root_computed_once() {
-        let mut pace = RootPace::default();
-        assert_eq!(begun(&mut pace, (0, 100_000), |_| 7, 1), [1000]);
-        // A write: again once.
-        let written = |now_ms| 8 + u64::from(now_ms >= 150_100);
-        let begun = begun(&mut pace, (100_000, 200_000), written, 1);
-        assert_eq!(begun, [101_000, 151_250]);
+        // Two writes: each time again once.
+        let written = |now_ms| u64::from(now_ms >= 100_000) + u64::from(now_ms >= 150_000);
+        let begun = begun(&mut RootPace::default(), (0, 200_000), written, 0);
+        assert_eq!(begun, [1000, 101_000, 151_000]);
     }
 
     #[test]
     fn changing_state_costs_a_twentieth_of_the_time() {
         let always = |now_ms| now_ms;
         let starts = |took_ms| begun(&mut RootPace::default(), (0, 1_000_000), always, took_ms);
-        assert_eq!(starts(1).len(), 97);
+        assert_eq!(starts(0).len(), 99, "every 10 s");
         assert_eq!(starts(5000).len(), 10, "100 s of pause for 5 s of work");
         // A write every 2 s, and a root that takes a second: the state is at rest in between.
         let slowly = |now_ms| now_ms / 2000;

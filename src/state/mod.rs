@@ -30,3 +30,4 @@ pub use mark::StateMark;
 pub use state::{Staged, State, StateReader};
 pub use stored::Stored;
 pub use view::{Expiring, View};
+pub use view_tree::ProvenRows;

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, ops::Bound};
 use bytes::Bytes;
 
 use crate::{
+    limits::SCAN_ROWS,
     pace::Pace,
     protocol::{
         heads::Heads,
         heads_row::encode_heads,
-        merkle::{FreshTree, RowHash, RowProof, Rows, Tree, TreeRoot},
+        merkle::{FreshTree, RowHash, RowProof, Rows, Tree, TreeRoot, prefix_end},
     },
     state::{
         StateError, row,
@@ -77,6 +78,58 @@ impl View {
         self.with_tree(|tree| Ok((tree.root(), row, tree.prove(key)?)))
     }
 }
+
+/// The rows of the keys that begin with a prefix, and the proof that these are all.
+#[derive(Debug)]
+pub struct ProvenRows {
+    /// Root of all rows of the view.
+    pub root: TreeRoot,
+    /// The rows, by key.
+    pub rows: Vec<(Bytes, Vec<u8>)>,
+    /// The proof.
+    pub proof: RowProof,
+}
+
+impl View {
+    /// Returns the rows of all keys that begin with `prefix`, and the proof that these are all. `None`
+    /// if keys and rows have more than `bytes_max` bytes, each row 40 more for its part of the proof.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn prove_prefix(
+        &self,
+        prefix: &[u8],
+        bytes_max: usize,
+    ) -> Result<Option<ProvenRows>, StateError> {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        loop {
+            let after: Option<Bytes> = rows.last().map(|(key, _): &(Bytes, _)| key.clone());
+            let page = self.scan(prefix, after.as_deref(), SCAN_ROWS)?;
+            if page.is_empty() {
+                break;
+            }
+            for (key, heads) in page {
+                let row = encode_heads(&heads);
+                bytes += key.len() + row.len() + PROVEN_ROW_BYTES;
+                if bytes > bytes_max {
+                    return Ok(None);
+                }
+                rows.push((key, row));
+            }
+        }
+        let end = prefix_end(prefix);
+        self.with_tree(|tree| {
+            Ok(Some(ProvenRows {
+                root: tree.root(),
+                rows,
+                proof: tree.prove_range(prefix, end.as_deref())?,
+            }))
+        })
+    }
+}
+
+// Bytes that a row takes in the proof of a range, besides its key.
+const PROVEN_ROW_BYTES: usize = 40;
 
 impl Rows for View {
     type Error = StateError;

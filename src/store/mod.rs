@@ -31,7 +31,7 @@ pub use read::{
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
-    root::ProvenKey,
+    prove::{ProvenKey, ProvenPrefix},
     scan::{List, Listed, Scan},
     verify::{Damage, DamagePlace, VerifyReport},
 };

@@ -6,4 +6,5 @@ pub(super) mod health;
 pub(super) mod json;
 pub(super) mod object;
 pub(super) mod print;
+pub(super) mod proven;
 pub(super) mod tsv;

@@ -1,4 +1,4 @@
-//! Roots of the state, by which nodes compare what they have, and proofs of keys.
+//! Roots of the state, by which nodes compare what they have.
 
 use std::sync::{Arc, PoisonError};
 
@@ -6,24 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     protocol::{
-        entry::check_key,
         membership::{ActsHash, Members},
-        merkle::{RowProof, TreeRoot},
+        merkle::TreeRoot,
     },
     state::View,
     store::{ReadError, StateRoot, Store, state_root::SettledRoot},
 };
-
-/// A proof that a key has a row in a state, or none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvenKey {
-    /// The state, with the root over the rows of all keys.
-    pub state: StateRoot,
-    /// The row of the key, as `heads_row` decodes it; `None` if it was never written.
-    pub row: Option<Bytes>,
-    /// The proof, for [`verify`](crate::protocol::merkle::verify).
-    pub proof: RowProof,
-}
 
 impl Store {
     /// Returns the root of the keys that begin with `prefix`; of all keys for an empty one. Equal
@@ -92,27 +80,10 @@ impl Store {
         self.shared.state.view().version
     }
 
-    /// Returns the row of `key` with a proof of it, or a proof that it has none.
-    ///
-    /// # Errors
-    /// `ReadError`, as for `root`.
-    pub async fn prove(&self, key: &[u8]) -> Result<ProvenKey, ReadError> {
-        check_key(key).map_err(ReadError::Key)?;
-        let key = Bytes::copy_from_slice(key);
-        self.look(move |view, members| {
-            let (root, row, proof) = view.prove(&key)?;
-            Ok(ProvenKey {
-                state: state_root(view, members, root)?,
-                row: row.map(Bytes::from),
-                proof,
-            })
-        })
-        .await
-    }
-
-    // Calls `work` with the newest view and the members, on a thread that may wait. If the state is
-    // damaged, rebuilds it once and calls `work` again.
-    async fn look<T: Send + 'static>(
+    /// Calls `work` with the newest view and the members, on a thread that may wait, once no other root
+    /// or proof of the store is computed. If the state is damaged, rebuilds it once and calls `work`
+    /// again.
+    pub(super) async fn look<T: Send + 'static>(
         &self,
         work: impl Fn(&View, &Arc<Members>) -> Result<T, ReadError> + Send + Sync + 'static,
     ) -> Result<T, ReadError> {
@@ -139,7 +110,15 @@ impl Store {
     }
 }
 
-fn state_root(view: &View, members: &Members, root: TreeRoot) -> Result<StateRoot, ReadError> {
+/// Returns `root`, which is that of `view`, with the entries and the acts that make the state.
+///
+/// # Errors
+/// `Damaged`: the view lacks entries.
+pub(super) fn state_root(
+    view: &View,
+    members: &Members,
+    root: TreeRoot,
+) -> Result<StateRoot, ReadError> {
     if view.lacks {
         return Err(ReadError::Damaged {
             what: "the state lacks entries that could not be read, so it has no root; \

@@ -43,6 +43,7 @@ const COMMANDS: &[&[&str]] = &[
     &["wait"],
     &["status"],
     &["log"],
+    &["root"],
     &["verify"],
     &["repair"],
     &["invite"],
@@ -91,6 +92,7 @@ fn help_lists_the_commands() {
       wait         Wait until the node answers and meets the given conditions
       status       Show the node, its stores and their health
       log          List the entries of a log
+      root         Print the root of a store: one hash for its whole state
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       invite       Invite another node: prints a token for `lattice join`

@@ -1,0 +1,210 @@
+//! Roots and proofs: `root`, `get --prove`, `list --prove`, and `verify --proof` with no node.
+
+use std::fs;
+
+use lattice::light;
+use serde_json::Value;
+
+use super::{
+    harness::{Home, Ran},
+    mesh::{joined, soon},
+};
+
+// In a home where no node ever was.
+fn verify(proof: &[u8], extra: &[&str]) -> Ran {
+    let nowhere = Home::new();
+    let ran = nowhere.feed(&[&["verify", "--proof", "-"], extra].concat(), proof);
+    assert!(!nowhere.data().exists(), "nothing is made or looked for");
+    assert!(!ran.stderr.contains("panicked"), "{ran}");
+    ran
+}
+
+fn proof(home: &Home, arguments: &[&str]) -> Vec<u8> {
+    let file = home.path("proof");
+    let file = file.to_str().unwrap();
+    home.run(&[arguments, &["--prove", file]].concat()).ok();
+    fs::read(file).unwrap()
+}
+
+fn root(home: &Home, arguments: &[&str]) -> Value {
+    let ran = home.run(&[&["root", "--json"], arguments].concat());
+    assert_eq!(ran.code, 0, "{ran}");
+    ran.json().remove(0)
+}
+
+#[test]
+fn root_is_printed_with_and_without_a_node() {
+    let home = Home::initialised();
+    home.run(&["put", "/a", "1"]).ok();
+    home.run(&["put", "/b/1", "2"]).ok();
+    insta::assert_snapshot!(home.run(&["root"]), @"
+    root     [id]
+    store    [uuid] (root)
+    after    4 entries
+    exit 0
+    ");
+    let (all, of_b) = (root(&home, &[]), root(&home, &["--prefix", "/b/"]));
+    assert_eq!((&all["entries"], &all["members"]), (&4.into(), &1.into()));
+    assert_eq!(of_b["prefix"], "/b/");
+    assert_ne!(all["root"], of_b["root"]);
+    let _node = home.up();
+    let again = root(&home, &[]);
+    assert_eq!(again["root"], all["root"]);
+    home.run(&["put", "/a", "2"]).ok();
+    assert_ne!(root(&home, &[])["root"], all["root"]);
+    let b_again = root(&home, &["--prefix", "/b/"]);
+    assert_eq!(b_again["root"], of_b["root"], "its keys have not changed");
+}
+
+#[test]
+fn proofs_are_checked_with_no_node_and_no_store() {
+    let home = Home::initialised();
+    home.run(&["put", "/hello", "world"]).ok();
+    home.run(&["put", "/gone", "1"]).ok();
+    home.run(&["delete", "/gone"]).ok();
+    home.feed(&["put", "/big", "-"], vec![b'x'; 5000]).ok();
+    let hello = proof(&home, &["get", "/hello"]);
+    insta::assert_snapshot!(verify(&hello, &[]), @"
+    proved   /hello = world
+             entry [id], 3 of [id], [time]
+    store    [uuid]
+    root     [id]
+    signed   by [id] after 6 entries
+    exit 0
+    ");
+    insta::assert_snapshot!(verify(&proof(&home, &["get", "/gone"]), &[]), @"
+    proved   /gone was deleted
+             entry [id], 5 of [id], [time]
+    store    [uuid]
+    root     [id]
+    signed   by [id] after 6 entries
+    exit 0
+    ");
+    insta::assert_snapshot!(verify(&proof(&home, &["get", "/none"]), &[]), @"
+    proved   /none was never written
+    store    [uuid]
+    root     [id]
+    signed   by [id] after 6 entries
+    exit 0
+    ");
+    let big = verify(&proof(&home, &["get", "/big"]), &["--json"]).json();
+    assert_eq!(big[1]["value"], "x".repeat(5000));
+    // It prints what it proves where the proof goes into a file, and the proof alone on stdout.
+    let ran = home.run(&["get", "/hello", "--prove", "hello.proof"]);
+    assert!(ran.raw.starts_with("proved   /hello = world\n"), "{ran}");
+    let piped = home
+        .command(&["get", "/hello", "--prove"])
+        .output()
+        .unwrap();
+    assert_eq!(piped.stdout, fs::read(home.path("hello.proof")).unwrap());
+
+    // All keys under a prefix, and no other.
+    let list = proof(&home, &["list", "/"]);
+    let lines = verify(&list, &["--json"]).json();
+    assert_eq!(
+        (&lines[0]["prefix"], &lines[0]["rows"]),
+        (&"/".into(), &5.into())
+    );
+    let listed: Vec<_> = lines[1..]
+        .iter()
+        .map(|line| (&line["key"], &line["kind"]))
+        .collect();
+    let is = |key: &str, kind: &str| listed.iter().any(|(of, is)| **of == key && **is == kind);
+    assert!(
+        is("/hello", "put") && is("/gone", "delete") && is("/big", "put"),
+        "{listed:?}"
+    );
+    let of_big = lines.iter().find(|line| line["key"] == "/big").unwrap();
+    assert!(of_big["value"].is_null() && of_big["value_hash"].is_string());
+
+    // The flags that name what is expected.
+    let root_now = root(&home, &[])["root"].as_str().unwrap().to_owned();
+    let proven = light::verify(&hello).unwrap();
+    let (node, store) = (proven.signers[0].node.to_string(), proven.store.to_string());
+    let flags = ["--root", &root_now, "--author", &node, "--store", &store];
+    assert_eq!(verify(&hello, &flags).code, 0);
+    let other = "0".repeat(64);
+    insta::assert_snapshot!(verify(&hello, &["--root", &other]), @"
+    error: the proof is about the root [id], not [id]
+    exit 6
+    ");
+    insta::assert_snapshot!(verify(&hello, &["--author", &other]), @"
+    error: none of the accepted authors has signed the root: [id] did
+    exit 6
+    ");
+    let other = "00000000-0000-8000-8000-000000000000";
+    assert_eq!(verify(&hello, &["--store", other]).code, 6);
+    assert_eq!(verify(&hello, &["--root", "12"]).code, 2);
+    assert_eq!(
+        home.run(&["list", "/", "--limit", "1", "--prove", "x"])
+            .code,
+        2
+    );
+    assert_eq!(
+        home.run(&["get", "/a", "--at", "1h", "--prove", "x"]).code,
+        2
+    );
+}
+
+#[test]
+fn wrong_proofs_exit_with_6_and_a_reason() {
+    let home = Home::initialised();
+    home.run(&["put", "/hello", "world"]).ok();
+    let hello = proof(&home, &["get", "/hello"]);
+    insta::assert_snapshot!(verify(b"", &[]), @"
+    error: this is not a proof: it does not begin as one
+    hint: it proves nothing; ask for another one with `lattice get KEY --prove FILE`
+    exit 6
+    ");
+    insta::assert_snapshot!(verify(&hello[..hello.len() - 1], &[]), @"
+    error: the proof was changed or cut: its check fails
+    hint: it proves nothing; ask for another one with `lattice get KEY --prove FILE`
+    exit 6
+    ");
+    let mut newer = hello.clone();
+    newer[8] = 9;
+    insta::assert_snapshot!(verify(&newer, &[]), @"
+    error: the proof has format 9; this version reads format 1
+    hint: it proves nothing; ask for another one with `lattice get KEY --prove FILE`
+    exit 6
+    ");
+    // A liar changes the value and the check.
+    let mut lie = light::StateProof::decode(&hello).unwrap();
+    let row = lie.rows[0].row.to_vec();
+    lie.rows[0].row = row
+        .into_iter()
+        .map(|byte| if byte == b'w' { b'W' } else { byte })
+        .collect();
+    let lied = verify(&lie.encode(), &["--json"]);
+    assert_eq!(lied.code, 6);
+    assert!(lied.stderr.contains("\"error\":\"proof_wrong\""), "{lied}");
+    let ran = verify(&vec![b'x'; light::PROOF_BYTES_MAX + 10], &[]);
+    assert!(
+        ran.code == 6 && ran.stderr.contains("more than 16777216 bytes"),
+        "{ran}"
+    );
+    let missing = Home::new().run(&["verify", "--proof", "nowhere"]);
+    assert_eq!(missing.code, 1, "{missing}");
+}
+
+/// The proof of one node has the signatures of the others that have the same state.
+#[test]
+fn proof_has_the_signatures_of_members_that_agree() {
+    let a = Home::new();
+    let _a_node = a.up();
+    let (b, _b_node) = joined(&a, "writer");
+    a.run(&["put", "/hello", "world"]).ok();
+    soon("both have signed", || {
+        let signed = |home: &Home| root(home, &[])["signed_by"].as_array().unwrap().len() == 1;
+        signed(&a) && signed(&b)
+    });
+    assert_eq!(root(&a, &[])["root"], root(&b, &[])["root"]);
+    let ran = a.run(&["root"]).raw;
+    assert!(ran.contains("signed   by 1 of 1 other members: "), "{ran}");
+    let proven = light::verify(&proof(&b, &["get", "/hello"])).unwrap();
+    assert_eq!(proven.signers.len(), 2);
+    assert_eq!(proven.rows[0].value.as_deref(), Some(b"world".as_slice()));
+    let status = a.run(&["status", "--json"]).json();
+    assert_eq!(status[0]["stores"][0]["diverged"], Value::Array(Vec::new()));
+    assert_eq!(a.run(&["peers", "--json"]).json()[1]["diverged"], 0);
+}
