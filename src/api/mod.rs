@@ -9,6 +9,7 @@
 //! error.
 
 pub mod client;
+mod compare;
 mod consumer;
 mod convert;
 pub mod error;

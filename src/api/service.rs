@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{
     api::{
+        compare,
         consumer::{self, Answer},
         convert,
         error::ApiError,
@@ -100,6 +101,7 @@ impl Lattice for Service {
     type TestHookStream = Answers<api::HookTest>;
     type ListDeadStream = Answers<api::ListDeadReply>;
     type ProveStream = Answers<api::ProveReply>;
+    type CompareStream = Answers<api::CompareReply>;
     type LogStream = Answers<api::LogEntry>;
     type VerifyStream = Answers<api::VerifyReply>;
     type RepairStream = Answers<api::RepairReply>;
@@ -400,6 +402,15 @@ impl Lattice for Service {
     ) -> Answered<Answers<api::ProveReply>> {
         let Shared { node, net, .. } = &*self.0;
         let reply = root::prove(node, net.as_ref(), request.into_inner()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<api::CompareRequest>,
+    ) -> Answered<Answers<api::CompareReply>> {
+        let Shared { node, net, .. } = &*self.0;
+        let reply = compare::compare(node, net.as_ref(), request.into_inner()).await;
         Ok(Response::new(reply?))
     }
 

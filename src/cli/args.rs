@@ -8,6 +8,7 @@ use crate::cli::{
     bench::Bench,
     command::{
         batch::Batch,
+        compare::Compare,
         conflicts::Conflicts,
         consumer::Consumer,
         delete::Delete,
@@ -71,6 +72,7 @@ pub(crate) enum Command {
     Status(Status),
     Log(Log),
     Root(Root),
+    Compare(Compare),
     Verify(Verify),
     Repair(Repair),
     Invite(Invite),

@@ -269,7 +269,7 @@ fn message(file: &Bytes) -> Bytes {
 }
 
 #[test]
-fn every_flipped_bit_and_every_cut_is_refused() {
+fn r1_every_flipped_bit_and_every_cut_is_refused() {
     let field = Field::new();
     for file in honest(&field) {
         for bit in 0..file.len() * 8 {
@@ -287,7 +287,7 @@ fn every_flipped_bit_and_every_cut_is_refused() {
 /// The same by a liar, who makes the check anew: a proof is refused, or is still one of something that is
 /// so, as the absence of another key.
 #[test]
-fn every_flipped_bit_under_a_new_check_proves_nothing_false() {
+fn r1_every_flipped_bit_under_a_new_check_proves_nothing_false() {
     let field = Field::new();
     for file in honest(&field) {
         let honest = verify(&file).unwrap();
@@ -312,7 +312,7 @@ fn every_flipped_bit_under_a_new_check_proves_nothing_false() {
 }
 
 #[test]
-fn n1_mutated_proofs_prove_nothing_false() {
+fn r1_mutated_proofs_prove_nothing_false() {
     let field = Field::new();
     let files = honest(&field);
     let corpus = Corpus::new(files.iter().map(|file| message(file).to_vec()));
@@ -327,7 +327,7 @@ fn n1_mutated_proofs_prove_nothing_false() {
 
 /// A liar encodes its proof well, so that only what it shows is wrong.
 #[test]
-fn well_formed_lies_are_refused() {
+fn r1_well_formed_lies_are_refused() {
     let field = Field::new();
     let refused = |what: &str, change: &dyn Fn(&mut StateProof)| {
         for mut proof in [field.key("/key/005", &[1, 2]), field.prefix("/key/01")] {
@@ -400,7 +400,7 @@ fn well_formed_lies_are_refused() {
 
 /// A proof is made of the parts of others: rows, row proofs, subjects and acks.
 #[test]
-fn mixed_proofs_prove_nothing_false() {
+fn r1_mixed_proofs_prove_nothing_false() {
     let field = Field::new();
     let mut random = Random::new(1);
     let keys: Vec<_> = ["/key/003", "/key/010", "/key/011", "/none"]

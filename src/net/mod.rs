@@ -15,6 +15,10 @@
 //! pulse         looks at all peers four times a second: silent, out of step
 //! status        clock, addresses and acks of each side of a connection
 //! session       a sync of one store over one stream
+//! compare       compares the state of one store with that of a peer, as the node that asks
+//! compare_server  the same as the node that is asked
+//! compare_line  the stream of a comparison
+//! compare_turns bounds what comparisons cost the node that is asked
 //! turns         whose session goes on when both sides open one
 //! gossip        new entries to all members, as a hint
 //! topic         the gossip topic of each store
@@ -39,6 +43,10 @@ mod address;
 mod alpn;
 mod announced;
 mod bind;
+mod compare;
+mod compare_line;
+mod compare_server;
+mod compare_turns;
 mod config;
 mod error;
 mod gate;
@@ -68,8 +76,9 @@ mod topic;
 mod turns;
 
 pub use address::Addresses;
+pub use compare::{Compared, KeyDifference};
 pub use config::{NetConfig, Relay};
-pub use error::{JoinError, NetError, PeerError, Tried};
+pub use error::{CompareError, JoinError, NetError, PeerError, Tried};
 pub use join::{JoinEvent, Joined};
 pub use net::Net;
 pub use peer_status::PeerStatus;

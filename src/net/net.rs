@@ -24,8 +24,9 @@ use crate::{
         address::Addresses,
         alpn::{GOSSIP_ALPN, HELLO_ALPN, SYNC_ALPN},
         bind,
+        compare::{self, Compared},
         config::{NetConfig, Relay},
-        error::NetError,
+        error::{CompareError, NetError},
         gate::{Gate, STOPPED},
         hello_server::HelloServer,
         members_clock,
@@ -178,6 +179,35 @@ impl Net {
         mesh.map_or_else(Vec::new, |mesh| {
             mesh.roots.signed(&store.id(), &state.claim())
         })
+    }
+
+    /// Compares the state of `store` with that of the member `node`: the keys that begin with `prefix`,
+    /// until `differences_max` that differ are found. Dials the member if it is not connected. One round
+    /// trip if the states are equal.
+    ///
+    /// The two states are those of one moment each; entries that are under way make them differ.
+    ///
+    /// # Errors
+    /// `CompareError`: no endpoint, `node` is not a member, or it does not answer.
+    pub async fn compare(
+        &self,
+        store: &Store,
+        node: &Author,
+        prefix: Bytes,
+        differences_max: usize,
+    ) -> Result<Compared, CompareError> {
+        let mesh = self.mesh().await?;
+        if !mesh.gate.admits(node) {
+            return Err(NetError::from(MeshError::NotAMember { node: *node }).into());
+        }
+        let compared = async {
+            let connection = peer_task::connect(&mesh, node).await?;
+            let asked = (prefix, differences_max);
+            compare::open(&mesh, node, &connection, store, asked).await
+        };
+        compared
+            .await
+            .map_err(|why| CompareError::Peer { node: *node, why })
     }
 
     /// Waits until `members` members, this node among them, have acknowledged the entry of `author`

@@ -29,13 +29,29 @@ impl View {
         &self,
         work: impl FnOnce(&FreshTree<'_, Self>) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
-        self.tree.with(|cached| self.with_cached(cached, work))
+        self.tree.with(|cached| {
+            self.with_cached(cached, |tree| {
+                let fresh = tree.refresh(self)?;
+                work(&fresh)
+            })
+        })
     }
 
+    /// Returns a copy of the tree of this view: a refresh with the rows of this view reads nothing, and
+    /// waits for no other view.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn tree(&self) -> Result<Tree, StateError> {
+        self.tree
+            .with(|cached| self.with_cached(cached, |tree| Ok(tree.clone())))
+    }
+
+    // Calls `work` with the tree of this view, which was refreshed.
     fn with_cached<T>(
         &self,
         cached: &mut Cached,
-        work: impl FnOnce(&FreshTree<'_, Self>) -> Result<T, StateError>,
+        work: impl FnOnce(&mut Tree) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
         let mut of_old_view;
         let tree = if cached.version.is_some_and(|version| version > self.version) {
@@ -50,14 +66,13 @@ impl View {
             cached.version = Some(self.version);
             &mut cached.tree
         };
-        let fresh = tree.refresh(self)?;
-        if fresh.row_count() != self.keys {
-            let (found, counted) = (fresh.row_count(), self.keys);
+        let (found, counted) = (tree.refresh(self)?.row_count(), self.keys);
+        if found != counted {
             return Err(StateError::Damaged {
                 what: format!("{found} rows were read, {counted} were counted"),
             });
         }
-        work(&fresh)
+        work(tree)
     }
 
     /// Returns the root of all rows.

@@ -27,6 +27,7 @@ pub use item::Item;
 pub use outbox::Fresh;
 pub use proof::ProveError;
 pub use read::{
+    compare::StateTree,
     get::{HeadItem, LogEntry},
     history::{History, HistoryEntry},
     outgoing::Outgoing,

@@ -1,6 +1,7 @@
 //! The commands: a file for each, or a folder for a group.
 
 pub(super) mod batch;
+pub(super) mod compare;
 pub(super) mod conflicts;
 pub(super) mod consumer;
 pub(super) mod delete;

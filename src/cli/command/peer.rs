@@ -391,9 +391,9 @@ impl Connect {
     }
 }
 
-// Finds the only peer with this id, beginning of an id, or name. A member chooses its own name: it
-// must not stand for the id of another member.
-async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
+/// Finds the only peer with this id, beginning of an id, or name. A member chooses its own name: it
+/// must not stand for the id of another member.
+pub(crate) async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let reply = whole::peers(&mut client).await?;
     let matching = matching(reply.peers, named);

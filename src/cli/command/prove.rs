@@ -7,8 +7,8 @@ use clap::Args;
 use lattice::{light, wire::api};
 
 use crate::cli::{
+    command::verify_proof::{print, refused},
     exit::Failure,
-    output::proven,
     session::{Context, Lifetime},
 };
 
@@ -40,7 +40,7 @@ pub(crate) async fn prove(
         proof.extend_from_slice(&part.part);
     }
     // Nobody gets a proof that does not hold.
-    let proven = light::verify(&proof).map_err(|error| proven::refused(&error))?;
+    let proven = light::verify(&proof).map_err(|error| refused(&error))?;
     if to_stdout {
         return context.out.bytes(&proof);
     }
@@ -48,5 +48,5 @@ pub(crate) async fn prove(
         let message = format!("cannot write {}: {error}", file.display());
         Failure::failed("proof_file", message)
     })?;
-    proven::print(&mut context.out, &proven)
+    print(&mut context.out, &proven)
 }

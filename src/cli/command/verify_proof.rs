@@ -8,14 +8,20 @@ use std::{
 
 use lattice::{
     id::{Author, StoreId},
-    light::{self, PROOF_BYTES_MAX, Proven},
+    light::{self, PROOF_BYTES_MAX, ProofError, Proven, ProvenRow, Subject},
+    protocol::heads::Head,
 };
 
 use crate::cli::{
     command::verify::Verify,
     exit::{Exit, Failure},
     global::Global,
-    output::{object::hex, print::Output, proven},
+    input::time::date_time,
+    output::{
+        object::hex,
+        print::{Output, escape, sources},
+        proven::{Checked, Row, entries, hash_of},
+    },
 };
 
 /// Checks the proof in `file`, or on stdin for `-`; prints what it proves, and who has signed it.
@@ -32,11 +38,64 @@ pub(crate) fn verify_proof(verify: &Verify, file: &Path, global: &Global) -> Res
         };
         Failure::failed("proof_file", format!("cannot read {name}: {error}"))
     })?;
-    let proven = light::verify(&proof).map_err(|error| proven::refused(&error))?;
+    let proven = light::verify(&proof).map_err(|error| refused(&error))?;
     check(verify, store, &proven)?;
     let mut out = Output::new(global.json);
-    proven::print(&mut out, &proven)?;
+    print(&mut out, &proven)?;
     out.flush()
+}
+
+/// Prints what a proof shows.
+pub(crate) fn print(out: &mut Output, proven: &Proven) -> Result<(), Failure> {
+    let rows = || {
+        let rows = proven.rows.iter();
+        rows.filter_map(|row| Some((row, row.heads.winner()?)))
+    };
+    if out.json {
+        out.object(&Checked::new(proven))?;
+        return rows().try_for_each(|(row, head)| out.object(&Row::new(row, head)));
+    }
+    match &proven.subject {
+        Subject::Key(key) if proven.rows.is_empty() => {
+            out.line(&format!("proved   {} was never written", escape(key)))?;
+        }
+        Subject::Key(_) => {}
+        Subject::Prefix(prefix) => out.line(&format!(
+            "proved   the keys that start with {}: {} rows, and no other",
+            if prefix.is_empty() {
+                "anything".into()
+            } else {
+                escape(prefix)
+            },
+            proven.rows.len()
+        ))?,
+    }
+    for (row, head) in rows() {
+        print_row(out, row, head)?;
+    }
+    out.line(&format!("store    {}", proven.store))?;
+    out.line(&format!("root     {}", proven.root))?;
+    for signer in &proven.signers {
+        let (node, entries) = (hex(&signer.node.0), entries(&signer.frontier));
+        out.line(&format!("signed   by {node} after {entries} entries"))?;
+    }
+    Ok(())
+}
+
+/// Returns the failure for a proof that is refused.
+pub(crate) fn refused(error: &ProofError) -> Failure {
+    let code = match error {
+        ProofError::NotAProof => "not_a_proof",
+        ProofError::Version { .. } => "proof_version",
+        ProofError::TooLong { .. } => "proof_too_long",
+        ProofError::Malformed { .. } => "proof_malformed",
+        ProofError::Row(_)
+        | ProofError::Ack(_)
+        | ProofError::OtherState { .. }
+        | ProofError::OtherValue => "proof_wrong",
+    };
+    Failure::new(Exit::Damaged, code, sources(error))
+        .hint("it proves nothing; ask for another one with `lattice get KEY --prove FILE`")
 }
 
 // Reads one byte more than a proof can have, so that a longer one is found to be too long.
@@ -79,4 +138,30 @@ fn check(verify: &Verify, store: Option<StoreId>, proven: &Proven) -> Result<(),
         return Err(wrong("not_signed", message));
     }
     Ok(())
+}
+
+fn print_row(out: &mut Output, row: &ProvenRow, head: &Head) -> Result<(), Failure> {
+    let key = escape(&row.key);
+    out.line(&match (&row.value, hash_of(row, head)) {
+        (Some(value), _) => format!("proved   {key} = {}", escape(value)),
+        (None, Some(hash)) => format!(
+            "proved   {key} has the value with BLAKE3 hash {}",
+            hex(hash)
+        ),
+        (None, None) => format!("proved   {key} was deleted"),
+    })?;
+    if let Some(ms) = head.expires_ms() {
+        out.line(&format!("         until {}", date_time(ms)))?;
+    }
+    out.line(&format!(
+        "         entry {}, {} of {}, {}",
+        hex(&head.id.0),
+        head.seq,
+        hex(&head.author.0),
+        date_time(head.hlc.wall_ms),
+    ))?;
+    match row.heads.as_slice().len() {
+        0 | 1 => Ok(()),
+        heads => out.line(&format!("         !conflict ({heads} heads)")),
+    }
 }

@@ -1,5 +1,6 @@
 //! Prints text for people and JSON objects for programs.
 
+pub(super) mod compared;
 pub(super) mod event;
 pub(super) mod graph;
 pub(super) mod health;

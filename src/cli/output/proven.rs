@@ -1,8 +1,8 @@
-//! The output about roots and proofs: JSON objects by the rules of [`object`](super::object), and lines
-//! for people.
+//! The JSON objects of `root`, `get --prove` and `verify --proof`, by the rules of
+//! [`object`](super::object).
 
 use lattice::{
-    light::{ProofError, Proven, ProvenRow, Subject},
+    light::{Proven, ProvenRow, Subject},
     protocol::{
         frontier::Frontier,
         heads::{Content, Head, Value},
@@ -11,21 +11,15 @@ use lattice::{
 };
 use serde::Serialize;
 
-use crate::cli::{
-    exit::{Exit, Failure},
-    input::time::date_time,
-    output::{
-        object::{self, Key, Prefix, Store, hex},
-        print::{Output, escape, sources},
-    },
-};
+use crate::cli::output::object::{self, Key, Prefix, hex, uuid};
 
 /// The root of a store, printed by `root`.
 #[derive(Serialize)]
 pub(crate) struct Root {
     root: String,
-    #[serde(flatten)]
-    store: Store,
+    store: String,
+    /// Name of the store on this node.
+    name: String,
     /// Absent for the root of all keys.
     #[serde(flatten)]
     prefix: Option<Prefix>,
@@ -43,9 +37,11 @@ pub(crate) struct Root {
 impl Root {
     /// Converts an answer of the API.
     pub(crate) fn new(reply: &api::RootReply, prefix: &[u8]) -> Self {
+        let info = reply.info.clone().unwrap_or_default();
         Self {
             root: hex(&reply.root),
-            store: Store::new(reply.info.as_ref()),
+            store: uuid(&info.id),
+            name: info.name,
             prefix: (!prefix.is_empty()).then(|| Prefix::new(prefix)),
             entries: reply.entries,
             frontier: hex(&reply.frontier),
@@ -58,7 +54,7 @@ impl Root {
 
 /// A proof that was checked. One object for each row follows it.
 #[derive(Serialize)]
-struct Checked {
+pub(crate) struct Checked {
     r#type: &'static str,
     store: String,
     root: String,
@@ -72,6 +68,29 @@ struct Checked {
     signed_by: Vec<Signer>,
 }
 
+impl Checked {
+    /// Converts a proof.
+    pub(crate) fn new(proven: &Proven) -> Self {
+        let (key, prefix) = match &proven.subject {
+            Subject::Key(key) => (Some(Key::new(key)), None),
+            Subject::Prefix(prefix) => (None, Some(Prefix::new(prefix))),
+        };
+        let signers = proven.signers.iter().map(|signer| Signer {
+            node: hex(&signer.node.0),
+            entries: entries(&signer.frontier),
+        });
+        Self {
+            r#type: "proved",
+            store: proven.store.to_string(),
+            root: proven.root.to_string(),
+            key,
+            prefix,
+            rows: proven.rows.len(),
+            signed_by: signers.collect(),
+        }
+    }
+}
+
 /// A node that has signed the root of a proof.
 #[derive(Serialize)]
 struct Signer {
@@ -82,7 +101,7 @@ struct Signer {
 
 /// A proven row.
 #[derive(Serialize)]
-struct Row {
+pub(crate) struct Row {
     r#type: &'static str,
     #[serde(flatten)]
     key: Key,
@@ -105,7 +124,8 @@ struct Row {
 }
 
 impl Row {
-    fn new(row: &ProvenRow, head: &Head) -> Self {
+    /// Converts a row; `head` is its winner.
+    pub(crate) fn new(row: &ProvenRow, head: &Head) -> Self {
         let hash = hash_of(row, head);
         Self {
             r#type: "row",
@@ -124,105 +144,6 @@ impl Row {
     }
 }
 
-/// Prints what a proof shows.
-pub(crate) fn print(out: &mut Output, proven: &Proven) -> Result<(), Failure> {
-    let rows = || {
-        let rows = proven.rows.iter();
-        rows.filter_map(|row| Some((row, row.heads.winner()?)))
-    };
-    if out.json {
-        out.object(&checked(proven))?;
-        return rows().try_for_each(|(row, head)| out.object(&Row::new(row, head)));
-    }
-    match &proven.subject {
-        Subject::Key(key) if proven.rows.is_empty() => {
-            out.line(&format!("proved   {} was never written", escape(key)))?;
-        }
-        Subject::Key(_) => {}
-        Subject::Prefix(prefix) => out.line(&format!(
-            "proved   the keys that start with {}: {} rows, and no other",
-            if prefix.is_empty() {
-                "anything".into()
-            } else {
-                escape(prefix)
-            },
-            proven.rows.len()
-        ))?,
-    }
-    for (row, head) in rows() {
-        print_row(out, row, head)?;
-    }
-    out.line(&format!("store    {}", proven.store))?;
-    out.line(&format!("root     {}", proven.root))?;
-    for signer in &proven.signers {
-        let (node, entries) = (hex(&signer.node.0), entries(&signer.frontier));
-        out.line(&format!("signed   by {node} after {entries} entries"))?;
-    }
-    Ok(())
-}
-
-/// Returns the failure for a proof that is refused.
-pub(crate) fn refused(error: &ProofError) -> Failure {
-    let code = match error {
-        ProofError::NotAProof => "not_a_proof",
-        ProofError::Version { .. } => "proof_version",
-        ProofError::TooLong { .. } => "proof_too_long",
-        ProofError::Malformed { .. } => "proof_malformed",
-        ProofError::Row(_)
-        | ProofError::Ack(_)
-        | ProofError::OtherState { .. }
-        | ProofError::OtherValue => "proof_wrong",
-    };
-    Failure::new(Exit::Damaged, code, sources(error))
-        .hint("it proves nothing; ask for another one with `lattice get KEY --prove FILE`")
-}
-
-fn checked(proven: &Proven) -> Checked {
-    let (key, prefix) = match &proven.subject {
-        Subject::Key(key) => (Some(Key::new(key)), None),
-        Subject::Prefix(prefix) => (None, Some(Prefix::new(prefix))),
-    };
-    let signers = proven.signers.iter().map(|signer| Signer {
-        node: hex(&signer.node.0),
-        entries: entries(&signer.frontier),
-    });
-    Checked {
-        r#type: "proved",
-        store: proven.store.to_string(),
-        root: proven.root.to_string(),
-        key,
-        prefix,
-        rows: proven.rows.len(),
-        signed_by: signers.collect(),
-    }
-}
-
-fn print_row(out: &mut Output, row: &ProvenRow, head: &Head) -> Result<(), Failure> {
-    let key = escape(&row.key);
-    out.line(&match (&row.value, hash_of(row, head)) {
-        (Some(value), _) => format!("proved   {key} = {}", escape(value)),
-        (None, Some(hash)) => format!(
-            "proved   {key} has the value with BLAKE3 hash {}",
-            hex(hash)
-        ),
-        (None, None) => format!("proved   {key} was deleted"),
-    })?;
-    if let Some(ms) = head.expires_ms() {
-        out.line(&format!("         until {}", date_time(ms)))?;
-    }
-    out.line(&format!(
-        "         entry {}, {} of {}, {}",
-        hex(&head.id.0),
-        head.seq,
-        hex(&head.author.0),
-        date_time(head.hlc.wall_ms),
-    ))?;
-    match row.heads.as_slice().len() {
-        0 | 1 => Ok(()),
-        heads => out.line(&format!("         !conflict ({heads} heads)")),
-    }
-}
-
 fn kind(head: &Head) -> &'static str {
     match head.content {
         Content::Value { .. } => "put",
@@ -230,8 +151,8 @@ fn kind(head: &Head) -> &'static str {
     }
 }
 
-// Returns the hash of the winning value if the proof does not have the value.
-fn hash_of<'a>(row: &ProvenRow, head: &'a Head) -> Option<&'a [u8; 32]> {
+/// Returns the hash of the winning value `head` if the proof does not have the value.
+pub(crate) fn hash_of<'a>(row: &ProvenRow, head: &'a Head) -> Option<&'a [u8; 32]> {
     match &head.content {
         Content::Value {
             value: Value::InLog { hash, .. },
@@ -241,6 +162,7 @@ fn hash_of<'a>(row: &ProvenRow, head: &'a Head) -> Option<&'a [u8; 32]> {
     }
 }
 
-fn entries(frontier: &Frontier) -> u64 {
+/// Returns the number of entries that a frontier names.
+pub(crate) fn entries(frontier: &Frontier) -> u64 {
     frontier.entries_beyond(&Frontier::default())
 }

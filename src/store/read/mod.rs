@@ -1,6 +1,7 @@
 //! The reading wing: values, lists, history, the past, roots, proofs, and checks, each from one view of the
 //! state.
 
+pub(super) mod compare;
 pub(super) mod get;
 pub(super) mod history;
 pub(super) mod outgoing;

@@ -44,6 +44,7 @@ const COMMANDS: &[&[&str]] = &[
     &["status"],
     &["log"],
     &["root"],
+    &["compare"],
     &["verify"],
     &["repair"],
     &["invite"],
@@ -93,6 +94,7 @@ fn help_lists_the_commands() {
       status       Show the node, its stores and their health
       log          List the entries of a log
       root         Print the root of a store: one hash for its whole state
+      compare      Compare a store here with the same store on another member
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       invite       Invite another node: prints a token for `lattice join`

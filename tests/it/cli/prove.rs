@@ -9,6 +9,7 @@ use super::{
     harness::{Home, Ran},
     mesh::{joined, soon},
 };
+use crate::support::state_file::change_state;
 
 // In a home where no node ever was.
 fn verify(proof: &[u8], extra: &[&str]) -> Ran {
@@ -40,11 +41,11 @@ fn root_is_printed_with_and_without_a_node() {
     insta::assert_snapshot!(home.run(&["root"]), @"
     root     [id]
     store    [uuid] (root)
-    after    4 entries
+    after    3 entries
     exit 0
     ");
     let (all, of_b) = (root(&home, &[]), root(&home, &["--prefix", "/b/"]));
-    assert_eq!((&all["entries"], &all["members"]), (&4.into(), &1.into()));
+    assert_eq!((&all["entries"], &all["members"]), (&3.into(), &1.into()));
     assert_eq!(of_b["prefix"], "/b/");
     assert_ne!(all["root"], of_b["root"]);
     let _node = home.up();
@@ -66,25 +67,25 @@ fn proofs_are_checked_with_no_node_and_no_store() {
     let hello = proof(&home, &["get", "/hello"]);
     insta::assert_snapshot!(verify(&hello, &[]), @"
     proved   /hello = world
-             entry [id], 3 of [id], [time]
+             entry [id], 2 of [id], [time]
     store    [uuid]
     root     [id]
-    signed   by [id] after 6 entries
+    signed   by [id] after 5 entries
     exit 0
     ");
     insta::assert_snapshot!(verify(&proof(&home, &["get", "/gone"]), &[]), @"
     proved   /gone was deleted
-             entry [id], 5 of [id], [time]
+             entry [id], 4 of [id], [time]
     store    [uuid]
     root     [id]
-    signed   by [id] after 6 entries
+    signed   by [id] after 5 entries
     exit 0
     ");
     insta::assert_snapshot!(verify(&proof(&home, &["get", "/none"]), &[]), @"
     proved   /none was never written
     store    [uuid]
     root     [id]
-    signed   by [id] after 6 entries
+    signed   by [id] after 5 entries
     exit 0
     ");
     let big = verify(&proof(&home, &["get", "/big"]), &["--json"]).json();
@@ -103,7 +104,7 @@ fn proofs_are_checked_with_no_node_and_no_store() {
     let lines = verify(&list, &["--json"]).json();
     assert_eq!(
         (&lines[0]["prefix"], &lines[0]["rows"]),
-        (&"/".into(), &5.into())
+        (&"/".into(), &6.into())
     );
     let listed: Vec<_> = lines[1..]
         .iter()
@@ -180,7 +181,7 @@ fn wrong_proofs_exit_with_6_and_a_reason() {
     assert!(lied.stderr.contains("\"error\":\"proof_wrong\""), "{lied}");
     let ran = verify(&vec![b'x'; light::PROOF_BYTES_MAX + 10], &[]);
     assert!(
-        ran.code == 6 && ran.stderr.contains("more than 16777216 bytes"),
+        ran.code == 6 && ran.stderr.contains("has more than"),
         "{ran}"
     );
     let missing = Home::new().run(&["verify", "--proof", "nowhere"]);
@@ -207,4 +208,78 @@ fn proof_has_the_signatures_of_members_that_agree() {
     let status = a.run(&["status", "--json"]).json();
     assert_eq!(status[0]["stores"][0]["diverged"], Value::Array(Vec::new()));
     assert_eq!(a.run(&["peers", "--json"]).json()[1]["diverged"], 0);
+}
+
+#[test]
+fn compare_of_equal_states_exits_with_0() {
+    let a = Home::new();
+    let _a_node = a.up();
+    let (b, b_node) = joined(&a, "writer");
+    a.run(&["put", "/hello", "world"]).ok();
+    soon("b has it", || b.run(&["get", "/hello"]).raw == "world");
+    let ran = b.run(&["compare", &id_of(&a)]);
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(ran.raw.starts_with("equal    1 round trip, "), "{ran}");
+    let json = a
+        .run(&["compare", "writer", "--prefix", "/h", "--json"])
+        .json();
+    assert_eq!(
+        (&json[0]["equal"], &json[0]["same_entries"]),
+        (&true.into(), &true.into())
+    );
+
+    // A state that was changed behind the back of its node differs, and says so.
+    let store = root(&b, &[])["store"].as_str().unwrap().to_owned();
+    b.run(&["down"]).ok();
+    assert_eq!(b_node.end().code, 0);
+    change_state(&b.data(), &store.parse().unwrap(), &["/hello".to_owned()]);
+    let _b_node = b.up();
+    soon("a sees b", || a.run(&["peers"]).raw.contains("online"));
+    let ran = a.run(&["compare", "writer"]);
+    assert_eq!(ran.code, 1, "{ran}");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines[0].starts_with("differ   "), "{ran}");
+    assert!(
+        lines[3].starts_with("! both have the same entries"),
+        "{ran}"
+    );
+    assert!(
+        lines[4].starts_with("/hello\there put [short]\tthere put [short]"),
+        "{ran}"
+    );
+    let json = a.run(&["compare", "writer", "--json"]).json();
+    assert_eq!(
+        (&json[1]["type"], &json[1]["key"]),
+        (&"key".into(), &"/hello".into())
+    );
+    assert_eq!(json[1]["here"].as_array().unwrap().len(), 1);
+
+    // The alarm is seen by people and by programs, on both.
+    for home in [&a, &b] {
+        soon("an alarm", || home.run(&["peers"]).raw.contains("DIVERGED"));
+        let status = home.run(&["status"]).ok();
+        let line = "! node [short] says that its state differs from the state here, with the same \
+                    entries: 1 member signed the state here, 1 member signed that of node [short]";
+        assert!(status.contains(line), "{status}");
+        let json = home.run(&["status", "--json"]).json();
+        assert_eq!(json[0]["stores"][0]["diverged"][0]["with_here"], 1);
+    }
+    // The state is built again from the log: the alarm goes.
+    b.run(&["down"]).ok();
+    fs::remove_file(b.data().join("stores").join(&store).join("state.db")).unwrap();
+    let _b_node = b.up();
+    for home in [&a, &b] {
+        soon("no alarm", || {
+            let peers = home.run(&["peers"]).raw;
+            peers.contains("online") && !peers.contains("DIVERGED")
+        });
+    }
+    assert_eq!(a.run(&["compare", "nobody"]).code, 3);
+}
+
+fn id_of(home: &Home) -> String {
+    home.run(&["status", "--json"]).json()[0]["node"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }

@@ -3,6 +3,7 @@
 
 mod changes;
 mod clocks;
+mod compare;
 mod damage;
 mod display;
 mod hostile;

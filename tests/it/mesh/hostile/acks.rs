@@ -217,7 +217,7 @@ async fn put_is_acknowledged_at_once_among_three_hundred_authors() {
 /// A member that signs a false root is named, and costs the others nothing else; with its next honest
 /// ack the alarm is gone.
 #[tokio::test(flavor = "multi_thread")]
-async fn n5_false_root_names_its_signer_only() {
+async fn r4_false_root_names_its_signer_only() {
     let field = Field::new().await;
     let raw = field.member(30, Role::Writer).await;
     let root = field.a.node.root();
