@@ -30,5 +30,6 @@ pub mod socket;
 mod stop;
 mod stores;
 mod watch;
+mod watch_root;
 pub mod watches;
 pub mod whole;

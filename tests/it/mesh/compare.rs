@@ -71,8 +71,9 @@ async fn differing_keys_are_found_in_few_round_trips() {
             "{} round trips, {} bytes",
             compared.round_trips, compared.bytes
         );
-        assert!(compared.round_trips <= 6, "{}", compared.round_trips);
-        assert!(compared.bytes <= 60_000, "{}", compared.bytes);
+        // The state, the levels of the tree, which differ from store to store, and the rows.
+        assert!(compared.round_trips <= 8, "{}", compared.round_trips);
+        assert!(compared.bytes <= 100_000, "{}", compared.bytes);
         assert_eq!(compared.here.frontier.hash(), compared.there.frontier);
         for found in &compared.keys {
             let there = found.there.as_ref().unwrap();

@@ -7,6 +7,7 @@ pub mod model;
 pub mod mutator;
 pub mod random;
 pub mod rows;
+#[cfg(feature = "net")]
 pub mod state_file;
 pub mod store;
 pub mod threads;
