@@ -114,7 +114,7 @@ fn heads(heads: &Heads, now_ms: u64) -> Vec<api::Head> {
 // Keys that differ which a comparison finds if the client names no number, and at most: each takes a
 // key, and a row of each node, in memory.
 const DIFFERENCES_DEFAULT: usize = 1000;
-const DIFFERENCES_MAX: usize = 100_000;
+const DIFFERENCES_MAX: usize = 10_000;
 // Ranges, and heads of a key, in an answer.
 const RANGES_MAX: usize = 100;
 const HEADS_MAX: usize = 16;

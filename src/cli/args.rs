@@ -137,5 +137,5 @@ Examples:
   lattice watch /nodes/ --json      one JSON object per change, for programs
   lattice list /                    the keys and their values
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 precondition failed, 5 node unavailable,
-6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";
+Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
+5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";

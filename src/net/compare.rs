@@ -48,7 +48,8 @@ pub struct KeyDifference {
     pub key: Bytes,
     /// Its heads on this node; none if it was never written here.
     pub here: Heads,
-    /// Its heads on the peer; none if it was never written there. `None`: they are too many to be sent.
+    /// Its heads on the peer; none if it was never written there. `None`: they are too many to be sent,
+    /// or to be kept.
     pub there: Option<Heads>,
 }
 
@@ -160,7 +161,7 @@ impl Asking<'_> {
         let asked = differences.iter().filter(|it| it.there.is_some());
         let mut asked: Vec<Difference> = asked.cloned().collect();
         asked.reverse();
-        let mut there = Vec::new();
+        let (mut there, mut kept_bytes) = (Vec::new(), 0);
         while !asked.is_empty() {
             let next = asked.iter().rev().take(ASK_NODES_MAX);
             let keys: Vec<Bytes> = next.map(|it| it.key.clone()).collect();
@@ -174,7 +175,8 @@ impl Asking<'_> {
             for row in rows {
                 let difference = asked.pop();
                 let hash = difference.and_then(|it| it.there);
-                let heads = if row.is_empty() {
+                kept_bytes += row.len();
+                let heads = if row.is_empty() || kept_bytes > ROWS_BYTES_MAX {
                     None
                 } else {
                     let is_it = hash == Some(RowHash::of(&row));
@@ -221,6 +223,8 @@ pub(super) async fn on_thread<T: Send + 'static>(
     done.map_err(PeerError::own)
 }
 
+// Bytes of the peer's rows that are kept; of further keys only the difference is known.
+const ROWS_BYTES_MAX: usize = 16 << 20;
 // Time within which a peer answers: it may read all rows of the store first.
 const ANSWER_WAIT: Duration = SYNC_WORK_TIMEOUT;
 // Time for the end of a comparison; its result is there.

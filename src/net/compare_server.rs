@@ -126,16 +126,18 @@ fn answer(tree: &mut StateTree, question: Message) -> Result<Message, ReadError>
     match question {
         Message::Ask(ask) => tree.answer(&ask).map(Message::Answer),
         Message::WantRows(keys) => {
-            let rows = keys.iter().map(|key| {
-                let heads = tree.heads(key)?;
-                Ok(match heads.winner() {
-                    Some(_) => Bytes::from(encode_heads(&heads)),
-                    None => Bytes::new(),
-                })
+            let mut unread = None;
+            let rows = keys.iter().map_while(|key| match tree.heads(key) {
+                Ok(heads) if heads.winner().is_none() => Some(Bytes::new()),
+                Ok(heads) => Some(encode_heads(&heads).into()),
+                Err(error) => {
+                    unread = Some(error);
+                    None
+                }
             });
-            // Few keys, so rows that do not fit are read in vain once.
-            let rows: Vec<Bytes> = rows.collect::<Result<_, ReadError>>()?;
-            Ok(Message::Rows(rows_that_fit(rows)))
+            // No row is read that is not sent, but for one.
+            let rows = rows_that_fit(rows);
+            unread.map_or(Ok(Message::Rows(rows)), Err)
         }
         Message::Begin { .. } | Message::State(_) | Message::Answer(_) | Message::Rows(_) => {
             unreachable!("the caller has asked whether it is a question")

@@ -26,7 +26,7 @@ use crate::{
         bind,
         compare::{self, Compared},
         config::{NetConfig, Relay},
-        error::{CompareError, NetError},
+        error::{CompareError, NetError, PeerError},
         gate::{Gate, STOPPED},
         hello_server::HelloServer,
         members_clock,
@@ -205,9 +205,10 @@ impl Net {
             let asked = (prefix, differences_max);
             compare::open(&mesh, node, &connection, store, asked).await
         };
-        compared
-            .await
-            .map_err(|why| CompareError::Peer { node: *node, why })
+        let wait = COMPARE_WAIT;
+        let compared = timeout(wait, compared).await;
+        let compared = compared.unwrap_or(Err(PeerError::Silent { wait }));
+        compared.map_err(|why| CompareError::Peer { node: *node, why })
     }
 
     /// Waits until `members` members, this node among them, have acknowledged the entry of `author`
@@ -522,5 +523,7 @@ fn has(store: &Store, author: &Author, tip: FrontierTip) -> bool {
 /// Time that an endpoint may take to close before the node binds its port again: a dial that is under
 /// way keeps the port until it has ended.
 const PORT_WAIT: Duration = DIAL_TIMEOUT;
+// Longest time of a comparison: its peer serves it for a minute, and the dial comes first.
+const COMPARE_WAIT: Duration = Duration::from_secs(90);
 // Time between two looks while there is no endpoint, so no ack can come.
 const NO_PEERS_WAIT: Duration = Duration::from_millis(200);

@@ -1,6 +1,9 @@
 //! The task that computes the root of each store when its state rests. The next ack signs it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
@@ -17,10 +20,11 @@ pub(super) async fn follow(mesh: Arc<Mesh>) {
         if mesh.peers.online().is_empty() {
             continue;
         }
-        let members = mesh.node.members();
-        mesh.roots.retain(|node| members.role(node).is_some());
-        let stores = mesh.node.shared_stores();
-        paces.retain(|id, _| stores.iter().any(|store| store.id() == *id));
+        let (members, stores) = (mesh.node.members(), mesh.node.shared_stores());
+        let open: BTreeSet<_> = stores.iter().map(Store::id).collect();
+        paces.retain(|id, _| open.contains(id));
+        mesh.roots
+            .retain(&open, |node| members.role(node).is_some());
         for store in stores {
             let pace = paces.entry(store.id()).or_default();
             let is_known = store.settled_root().is_some();

@@ -1,11 +1,13 @@
 //! Roots: the claims of this node and of other members about the state of each store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     id::{Author, StoreId},
@@ -24,8 +26,11 @@ pub(super) struct Roots(
 #[derive(Debug, Default)]
 struct Claims {
     agreement: Agreement,
-    // The last claim of each member, and the ack that it signed with it, if that is short.
+    // The last claim of some members, and the ack that each signed with it.
     signed: BTreeMap<Author, (StateClaim, Bytes)>,
+    // When an alarm about a member was logged last: a member that agrees now and then does not fill the
+    // log.
+    logged: BTreeMap<Author, Instant>,
 }
 
 /// A claim about the state of a store, and the signed ack that has it.
@@ -46,17 +51,12 @@ impl Roots {
             claim,
             ack,
         } = claimed;
-        let is_alarm = self.with(store, |claims| {
-            if ack.len() <= SIGNED_BYTES_MAX {
-                claims.signed.insert(node, (claim, ack));
-            } else {
-                claims.signed.remove(&node);
+        self.with(store, |claims| {
+            claims.keep(node, claim, ack);
+            if claims.agreement.hear(node, claim) {
+                claims.warn(&store, node);
             }
-            claims.agreement.hear(node, claim)
         });
-        if is_alarm {
-            warn(&store, &node);
-        }
     }
 
     /// Returns the signed acks of other members that have `claim`.
@@ -72,14 +72,13 @@ impl Roots {
 
     /// Takes what this node claims about `store`. Returns whether it is another claim than before.
     pub(super) fn claim(&self, store: StoreId, claim: StateClaim) -> bool {
-        let (is_new, alarms) = self.with(store, |Claims { agreement, .. }| {
-            let is_new = agreement.own() != Some(&claim);
-            (is_new, agreement.claim(claim))
-        });
-        for node in &alarms {
-            warn(&store, node);
-        }
-        is_new
+        self.with(store, |claims| {
+            let is_new = claims.agreement.own() != Some(&claim);
+            for node in claims.agreement.claim(claim) {
+                claims.warn(&store, node);
+            }
+            is_new
+        })
     }
 
     /// Returns the members whose state of `store` differs from that of this node with the same
@@ -100,12 +99,14 @@ impl Roots {
         diverged.map(|(store, _)| *store).collect()
     }
 
-    /// Forgets nodes that are no members any more.
-    pub(super) fn retain(&self, is_kept: impl Fn(&Author) -> bool) {
+    /// Forgets all stores but `open`, and nodes that are no members any more.
+    pub(super) fn retain(&self, open: &BTreeSet<StoreId>, is_member: impl Fn(&Author) -> bool) {
         let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for Claims { agreement, signed } in stores.values_mut() {
-            agreement.retain(&is_kept);
-            signed.retain(|node, _| is_kept(node));
+        stores.retain(|store, _| open.contains(store));
+        for claims in stores.values_mut() {
+            claims.agreement.retain(&is_member);
+            claims.signed.retain(|node, _| is_member(node));
+            claims.logged.retain(|node, _| is_member(node));
         }
     }
 
@@ -115,15 +116,85 @@ impl Roots {
     }
 }
 
-fn warn(store: &StoreId, node: &Author) {
-    tracing::error!(
-        %store,
-        %node,
-        "a member signs another state than that of this node for the same entries; `lattice verify` \
-         on both shows which of them is damaged"
-    );
+impl Claims {
+    // Keeps a signed ack. When there are too many, one goes that has not the claim of this node.
+    fn keep(&mut self, node: Author, claim: StateClaim, ack: Bytes) {
+        self.signed.remove(&node);
+        if ack.len() > SIGNED_BYTES_MAX {
+            return;
+        }
+        if self.signed.len() >= SIGNED_ACKS_MAX {
+            let mut signed = self.signed.iter();
+            let other = signed.find(|(_, (of, _))| Some(of) != self.agreement.own());
+            let Some(other) = other.map(|(node, _)| *node) else {
+                return;
+            };
+            self.signed.remove(&other);
+        }
+        self.signed.insert(node, (claim, ack));
+    }
+
+    fn warn(&mut self, store: &StoreId, node: Author) {
+        let is_recent = |at: &Instant| at.elapsed() < LOG_EVERY;
+        if self.logged.get(&node).is_some_and(is_recent) {
+            return;
+        }
+        self.logged.insert(node, Instant::now());
+        tracing::error!(
+            %store,
+            %node,
+            "a member signs another state than that of this node for the same entries; `lattice \
+             verify` on both shows which of them is damaged"
+        );
+    }
 }
 
-// Bytes of a signed ack that is kept, so that a proof can have it: as many as gossip carries. Of a longer
-// one only the claim is kept.
+// Signed acks that are kept for each store, so that a proof can have them. Of more members only the
+// claims are kept.
+const SIGNED_ACKS_MAX: usize = 32;
+// Bytes of a signed ack that is kept: as many as gossip carries.
 const SIGNED_BYTES_MAX: usize = GOSSIP_BYTES_MAX;
+// Shortest time between two lines in the log about one member and store.
+const LOG_EVERY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{frontier::FrontierHash, membership::ActsHash, merkle::TreeRoot};
+
+    #[test]
+    fn n8_signed_acks_that_are_kept_are_bounded() {
+        let (roots, store) = (Roots::default(), StoreId([1; 16]));
+        let claim = |root| StateClaim {
+            frontier: FrontierHash([1; 32]),
+            acts: ActsHash([1; 32]),
+            root: TreeRoot([root; 32]),
+        };
+        let hear = |node: u8, root, bytes: usize| {
+            roots.hear(Claimed {
+                store,
+                node: Author([node; 32]),
+                claim: claim(root),
+                ack: Bytes::from(vec![node; bytes]),
+            });
+        };
+        roots.claim(store, claim(7));
+        for node in 0..100 {
+            hear(node, 9, 100);
+        }
+        assert_eq!(roots.signed(&store, &claim(9)).len(), SIGNED_ACKS_MAX);
+        assert_eq!(roots.divergences(&store).len(), 100, "all claims are kept");
+        // Those that vouch for this node's state take the places of others.
+        for node in 100..200 {
+            hear(node, 7, 100);
+        }
+        assert_eq!(roots.signed(&store, &claim(7)).len(), SIGNED_ACKS_MAX);
+        assert_eq!(roots.signed(&store, &claim(9)).len(), 0);
+        hear(100, 7, SIGNED_BYTES_MAX + 1);
+        assert_eq!(roots.signed(&store, &claim(7)).len(), SIGNED_ACKS_MAX - 1);
+        roots.retain(&BTreeSet::from([store]), |node| node.0[0] == 101);
+        assert_eq!(roots.signed(&store, &claim(7)).len(), 1);
+        roots.retain(&BTreeSet::new(), |_| true);
+        assert_eq!(roots.divergences(&store), []);
+    }
+}

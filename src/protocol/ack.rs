@@ -190,6 +190,8 @@ impl Ack {
         let state = match body.state {
             None => None,
             Some(_) if body.is_part => return Err(malformed("a part of an ack has a state")),
+            // The root of other rows, or of another tree: it is no use here.
+            Some(state) if state.version != STATE_VERSION => None,
             Some(state) => Some(AckedState::read(&state)?),
         };
         Ok(Self {
@@ -219,6 +221,7 @@ impl Ack {
             state: self.state.map(|state| wire::AckedState {
                 root: Bytes::copy_from_slice(&state.root.0),
                 acts: Bytes::copy_from_slice(&state.acts.0),
+                version: STATE_VERSION,
             }),
         }
         .encode_to_vec()
@@ -275,6 +278,8 @@ const fn malformed(what: &'static str) -> AckError {
 }
 
 const DOMAIN: &[u8] = b"lattice/ack/v1\0";
+// Version of the rows of a state and of the tree over them: other rows give other roots.
+const STATE_VERSION: u32 = 1;
 // The list of tips in the body, and the bytes of a tip at least: two ids.
 const TIPS_FIELD: u32 = 4;
 const TIP_BYTES_MIN: usize = 64;
@@ -347,21 +352,23 @@ mod tests {
     #[test]
     fn ack_with_a_malformed_state_is_refused() {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let refused = |body: wire::Ack| {
+        let open = |body: wire::Ack| {
             let body: Bytes = body.encode_to_vec().into();
             let signed = wire::SignedAck {
                 signature: signed::sign(DOMAIN, &key, &body),
                 body,
                 node: Bytes::copy_from_slice(&key.verifying_key().to_bytes()),
             };
-            Ack::open(signed.encode_to_vec().into()).is_err()
+            Ack::open(signed.encode_to_vec().into())
         };
+        let refused = |body| open(body).is_err();
         let body = |is_part, root: usize, acts: usize| wire::Ack {
             store_id: Bytes::from_static(&[7; 16]),
             is_part,
             state: Some(wire::AckedState {
                 root: vec![1; root].into(),
                 acts: vec![1; acts].into(),
+                version: STATE_VERSION,
             }),
             ..wire::Ack::default()
         };
@@ -370,6 +377,10 @@ mod tests {
         for (root, acts) in [(0, 32), (31, 32), (33, 32), (32, 0), (32, 33)] {
             assert!(refused(body(false, root, acts)), "{root} and {acts} bytes");
         }
+        // A later version may have other hashes; it claims nothing here.
+        let mut newer = body(false, 31, 7);
+        newer.state.as_mut().unwrap().version = 2;
+        assert_eq!(open(newer).unwrap().state, None);
     }
 
     #[test]

@@ -243,7 +243,10 @@ fn print_diverged(out: &mut Output, diverged: &api::Divergence) -> Result<(), Fa
         members(diverged.with_here),
         members(diverged.with_there),
     ))?;
-    out.line("    `lattice verify` on both nodes shows whose state does not follow from its log")
+    out.line(
+        "    `lattice verify` on both nodes shows whose state does not follow from its log; without its \
+         state.db that node builds it again when it starts",
+    )
 }
 
 fn bytes(count: u64) -> String {

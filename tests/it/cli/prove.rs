@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     harness::{Home, Ran},
     mesh::{joined, soon},
+    metrics,
 };
 use crate::support::state_file::change_state;
 
@@ -55,6 +56,35 @@ fn root_is_printed_with_and_without_a_node() {
     assert_ne!(root(&home, &[])["root"], all["root"]);
     let b_again = root(&home, &["--prefix", "/b/"]);
     assert_eq!(b_again["root"], of_b["root"], "its keys have not changed");
+}
+
+/// A reader that has missed nothing has the keys of which the bookmark has the root.
+#[test]
+fn bookmarks_of_a_watch_have_the_root_of_its_keys() {
+    let home = Home::initialised();
+    home.run(&["put", "/a/1", "1"]).ok();
+    home.run(&["put", "/b/1", "1"]).ok();
+    let caught_up = |flags: &[&str]| {
+        let watch = ["watch", "/a/", "--json", "--until-caught-up"];
+        home.run(&[&watch, flags].concat()).json().pop().unwrap()
+    };
+    let of_a = || root(&home, &["--prefix", "/a/"])["root"].clone();
+    let begun = caught_up(&["--hash"]);
+    assert_eq!(
+        (&begun["type"], &begun["root"]),
+        (&"caught_up".into(), &of_a())
+    );
+    assert!(caught_up(&[])["root"].is_null(), "it is asked for");
+    // Of the whole store; and later, from the cursor on.
+    let all = home.run(&["watch", "--json", "--hash", "--until-caught-up"]);
+    assert_eq!(all.json().pop().unwrap()["root"], root(&home, &[])["root"]);
+    home.run(&["put", "/a/1", "2"]).ok();
+    let cursor = begun["cursor"].as_str().unwrap();
+    let later = caught_up(&["--hash", "--after", cursor]);
+    assert_eq!(later["root"], of_a());
+    assert_ne!(later["root"], begun["root"]);
+    let two = home.run(&["watch", "/a/", "/b/", "--json", "--hash"]);
+    assert_eq!(two.code, 2, "{two}");
 }
 
 #[test]
@@ -211,9 +241,9 @@ fn proof_has_the_signatures_of_members_that_agree() {
 }
 
 #[test]
-fn compare_of_equal_states_exits_with_0() {
+fn wrong_state_is_found_by_a_comparison_and_by_the_alarm() {
     let a = Home::new();
-    let _a_node = a.up();
+    let (_a_node, at) = metrics::up(&a);
     let (b, b_node) = joined(&a, "writer");
     a.run(&["put", "/hello", "world"]).ok();
     soon("b has it", || b.run(&["get", "/hello"]).raw == "world");
@@ -264,6 +294,23 @@ fn compare_of_equal_states_exits_with_0() {
         let json = home.run(&["status", "--json"]).json();
         assert_eq!(json[0]["stores"][0]["diverged"][0]["with_here"], 1);
     }
+    // No member makes this node look broken by its word alone.
+    let (code, body) = metrics::get(&at, "/healthz");
+    assert_eq!(code, 200, "{body}");
+    assert!(
+        body.starts_with("warning: root: node ") && body.ends_with("\nok\n"),
+        "{body}"
+    );
+    let diverged = || {
+        let text = metrics::get(&at, "/metrics").1;
+        metrics::value(&text, "lattice_diverged_members", &["store=\"root\""])
+    };
+    assert!((diverged() - 1.0).abs() < 0.5);
+
+    // The log shows whose state it is.
+    assert_eq!(a.run(&["verify"]).code, 0);
+    assert_eq!(b.run(&["verify"]).code, 6);
+
     // The state is built again from the log: the alarm goes.
     b.run(&["down"]).ok();
     fs::remove_file(b.data().join("stores").join(&store).join("state.db")).unwrap();
@@ -274,6 +321,8 @@ fn compare_of_equal_states_exits_with_0() {
             peers.contains("online") && !peers.contains("DIVERGED")
         });
     }
+    assert!(diverged() < 0.5);
+    assert_eq!(metrics::get(&at, "/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(a.run(&["compare", "nobody"]).code, 3);
 }
 
