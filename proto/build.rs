@@ -9,13 +9,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in [
         "proto/lattice.proto",
         "proto/sync.proto",
+        "proto/compare.proto",
         "proto/api.proto",
         "proto/net.proto",
         "proto/build.rs",
     ] {
         println!("cargo:rerun-if-changed={file}");
     }
-    let formats = protox::compile(["lattice.proto", "sync.proto"], ["proto"])?;
+    let formats = protox::compile(["lattice.proto", "sync.proto", "compare.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(formats)?;

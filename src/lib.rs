@@ -16,6 +16,7 @@
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle over its wings: writer, watch, consumers, read
 //! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
+//!    light                           checks a proof with no node and no store
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
 //!    permissions                     owner and mode of files that the node obeys or keeps secret
 //! 0  id  limits  wire                names; maxima; generated messages
@@ -68,6 +69,8 @@
 //! | far ahead | stamped more than 1 h ahead of a clock |
 //! | tree, block, root | hashes over the rows of a store; a node of it that is kept in memory; the hash of all rows (not: root store) |
 //! | row proof | shows that under a root a key has a row, or none |
+//! | state proof | a file with rows, their row proof, and acks of members that have signed the root |
+//! | divergence | two members sign different roots for the same entries and acts |
 //! | session, strike | one sync of one store with one peer; a fault of a peer that is counted |
 
 #![expect(
@@ -87,6 +90,7 @@ pub mod disk;
 #[cfg(feature = "hooks")]
 pub mod hooks;
 pub mod id;
+pub mod light;
 pub mod limits;
 pub mod log;
 #[cfg(feature = "net")]

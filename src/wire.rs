@@ -20,6 +20,11 @@ pub mod sync {
     include!(concat!(env!("OUT_DIR"), "/lattice.sync.v1.rs"));
 }
 
+/// Messages of a comparison of two states.
+pub mod compare {
+    include!(concat!(env!("OUT_DIR"), "/lattice.compare.v1.rs"));
+}
+
 /// Messages between nodes besides those of a sync session.
 #[cfg(feature = "net")]
 pub mod net {

@@ -10,6 +10,7 @@ use crate::{
     limits::HISTORY_BYTES_MAX,
     node::StoreInfo,
     protocol::{
+        agreement::Divergence,
         change::{Change, EntryRef, Kind},
         entry::{Op, cause::Cause},
         frontier::FrontierTip,
@@ -262,7 +263,12 @@ pub(super) fn author_or_empty(author: Option<Author>) -> Bytes {
     author.map_or_else(Bytes::new, |author| bytes(&author.0))
 }
 
-pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreStatus {
+/// Returns the status of a store. `diverged`: members that have signed another state of it.
+pub(super) fn store_status(
+    info: &StoreInfo,
+    status: StoreStatus,
+    diverged: &[(Author, Divergence)],
+) -> api::StoreStatus {
     let of_author = &status.log_bytes_by_author;
     let tip = |(author, tip): (Author, FrontierTip)| api::Tip {
         author: bytes(&author.0),
@@ -302,6 +308,7 @@ pub(super) fn store_status(info: &StoreInfo, status: StoreStatus) -> api::StoreS
         recovered: lines(status.recovered),
         expired_through_ms: status.expired_through_ms,
         void_acts: status.void_acts as u64,
+        diverged: diverged.iter().take(ROWS_MAX).map(divergence).collect(),
     }
 }
 
@@ -319,6 +326,17 @@ fn lines(mut lines: Vec<String>) -> Vec<String> {
         lines.push(format!("and {more} more"));
     }
     lines
+}
+
+fn divergence((node, divergence): &(Author, Divergence)) -> api::Divergence {
+    let count = |members: usize| u32::try_from(members).unwrap_or(u32::MAX);
+    api::Divergence {
+        node: bytes(&node.0),
+        root_here: bytes(&divergence.here.root.0),
+        root_there: bytes(&divergence.there.0),
+        with_here: count(divergence.with_here),
+        with_there: count(divergence.with_there),
+    }
 }
 
 fn fork(fork: &KnownFork) -> api::Fork {
@@ -468,7 +486,7 @@ mod tests {
             root: false,
             private: false,
         };
-        let status = store_status(&info, status);
+        let status = store_status(&info, status, &[]);
         assert!(status.encoded_len() + PAGE_BYTES < REPLY_BYTES_MAX);
         assert_eq!(status.more_authors, 100_000 - ROWS_MAX as u64);
         let more = status.damage.last().map(String::as_str);

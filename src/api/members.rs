@@ -21,7 +21,8 @@ use crate::{
     id::{Author, EntryId},
     limits::INVITE_MS_DEFAULT,
     net::{
-        Addresses, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError, PeerStatus,
+        Addresses, CompareError, Invitation, InvitationError, JoinError, JoinEvent, Net, NetError,
+        PeerError, PeerStatus,
     },
     node::{FormerRoot, MeshError, Node, NodeInfo, OwnData},
     protocol::{
@@ -246,6 +247,7 @@ fn peer(
         peer.rtt_us = status.rtt.map(micros);
         peer.relayed = status.relayed;
         peer.skew_ms = status.skew_ms;
+        peer.diverged = u32::try_from(status.diverged.len()).unwrap_or(u32::MAX);
         peer.strikes = status.strikes;
         peer.error = trouble(status);
         peer.addresses = text(&status.addresses);
@@ -345,7 +347,7 @@ fn role(name: &str) -> Result<Role, ApiError> {
         })
 }
 
-fn running(net: Option<&Net>) -> Result<&Net, ApiError> {
+pub(super) fn running(net: Option<&Net>) -> Result<&Net, ApiError> {
     net.ok_or_else(|| {
         ApiError::new(
             "no_net",
@@ -366,6 +368,23 @@ impl From<InvitationError> for ApiError {
     fn from(error: InvitationError) -> Self {
         Self::usage("bad_invitation", error.to_string())
             .hint("copy the whole token that `lattice invite` printed")
+    }
+}
+
+impl From<CompareError> for ApiError {
+    fn from(error: CompareError) -> Self {
+        let message = error.to_string();
+        match error {
+            CompareError::Net(error) => error.into(),
+            CompareError::Peer { why, .. } => match why {
+                PeerError::Own { .. } => Self::new("compare", EXIT_FAILED, message)
+                    .hint("`lattice verify` lists what is damaged and where"),
+                PeerError::Malformed { .. } => Self::new("bad_peer", EXIT_FAILED, message)
+                    .hint("`lattice peers` shows the node, and `lattice peer remove` removes it"),
+                _unreached => Self::new("no_answer", EXIT_UNAVAILABLE, message)
+                    .hint("`lattice peers` shows whether it is online"),
+            },
+        }
     }
 }
 

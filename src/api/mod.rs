@@ -9,6 +9,7 @@
 //! error.
 
 pub mod client;
+mod compare;
 mod consumer;
 mod convert;
 pub mod error;
@@ -21,6 +22,7 @@ mod members;
 mod paging;
 mod past;
 mod put_stream;
+mod root;
 pub mod server;
 mod service;
 mod signed_entry;
@@ -28,5 +30,6 @@ pub mod socket;
 mod stop;
 mod stores;
 mod watch;
+mod watch_root;
 pub mod watches;
 pub mod whole;

@@ -6,12 +6,14 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::{
     api::{
+        compare,
         consumer::{self, Answer},
         convert,
         error::ApiError,
         hook, keys, maintenance, members,
         paging::{self, Answers},
         put_stream::PutAnswers,
+        root,
         stop::Stop,
         stores,
         watch::WatchAnswers,
@@ -98,6 +100,8 @@ impl Lattice for Service {
     type ListHooksStream = Answers<api::ListHooksReply>;
     type TestHookStream = Answers<api::HookTest>;
     type ListDeadStream = Answers<api::ListDeadReply>;
+    type ProveStream = Answers<api::ProveReply>;
+    type CompareStream = Answers<api::CompareReply>;
     type LogStream = Answers<api::LogEntry>;
     type VerifyStream = Answers<api::VerifyReply>;
     type RepairStream = Answers<api::RepairReply>;
@@ -384,6 +388,30 @@ impl Lattice for Service {
         let ending = self.0.stop.ending.clone();
         let runs = hook::test(&self.0.hooks, request.get_ref(), ending);
         Ok(Response::new(runs?))
+    }
+
+    async fn root(&self, request: Request<api::RootRequest>) -> Answered<api::RootReply> {
+        let Shared { node, net, .. } = &*self.0;
+        let reply = root::root(node, net.as_ref(), request.get_ref()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn prove(
+        &self,
+        request: Request<api::ProveRequest>,
+    ) -> Answered<Answers<api::ProveReply>> {
+        let Shared { node, net, .. } = &*self.0;
+        let reply = root::prove(node, net.as_ref(), request.into_inner()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<api::CompareRequest>,
+    ) -> Answered<Answers<api::CompareReply>> {
+        let Shared { node, net, .. } = &*self.0;
+        let reply = compare::compare(node, net.as_ref(), request.into_inner()).await;
+        Ok(Response::new(reply?))
     }
 
     async fn log(&self, request: Request<api::LogRequest>) -> Answered<Answers<api::LogEntry>> {

@@ -32,7 +32,8 @@ pub(super) async fn status(
         if info.root {
             status.recovered.splice(..0, node.mended().iter().cloned());
         }
-        stores.push(convert::store_status(&info, status));
+        let diverged = net.map(|net| net.divergences(&info.id)).unwrap_or_default();
+        stores.push(convert::store_status(&info, status, &diverged));
     }
     let path_text = |path: &Path| path.to_string_lossy().into_owned();
     let of_node = api::StatusReply {

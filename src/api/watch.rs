@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -17,6 +18,7 @@ use crate::{
         convert,
         error::{ApiError, EXIT_FAILED, closed, text},
         signed_entry::{self, Found},
+        watch_root::WatchRoot,
         watches::{Opened, Watches},
     },
     limits::{HEARTBEAT, WATCH_SELECTORS_MAX},
@@ -28,7 +30,13 @@ use crate::{
     wire::api::{self, watch_reply::Event, watch_request},
 };
 
-type Signing = Pin<Box<dyn Future<Output = (api::WatchReply, Option<Found>)> + Send>>;
+// A reply that something is added to: its signed entry, or a root.
+type Adding = Pin<Box<dyn Future<Output = (api::WatchReply, Added)> + Send>>;
+
+enum Added {
+    Entry(Option<Found>),
+    Root(WatchRoot),
+}
 
 /// The answers to one `Watch` call. When the client disconnects, the call drops them, and the watch
 /// ends.
@@ -42,8 +50,10 @@ pub(super) struct WatchAnswers {
     proofs: bool,
     // The entry that was looked up last.
     found: Option<Found>,
-    // The next reply, while its signed entry is looked up.
-    signing: Option<Signing>,
+    // Adds roots. `None` if the client wants none, and while a root is computed.
+    root: Option<WatchRoot>,
+    // The next reply, while something is added to it.
+    adding: Option<Adding>,
     ending: CancellationToken,
     // Resolves when `ending` is cancelled.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -65,6 +75,7 @@ impl WatchAnswers {
         ending: CancellationToken,
     ) -> Result<Self, ApiError> {
         let (cursors, proofs) = (request.cursors, request.proofs);
+        let root = WatchRoot::of(&request)?;
         let on = label(&request);
         let watch = store.watch_with(options(request)?);
         let watch = Some(watches.open(store.id(), on, watch));
@@ -76,7 +87,8 @@ impl WatchAnswers {
             cursors,
             proofs,
             found: None,
-            signing: None,
+            root,
+            adding: None,
             ending,
             ended,
             is_caught_up: false,
@@ -104,10 +116,11 @@ impl WatchAnswers {
         };
         let event = match event {
             WatchEvent::Change(change) => Event::Change(convert::change(&change)),
-            WatchEvent::CaughtUp => Event::CaughtUp(api::CaughtUp {}),
+            WatchEvent::CaughtUp => Event::CaughtUp(api::CaughtUp::default()),
             WatchEvent::Progress => Event::Progress(api::Progress {
                 now_ms: self.store.now_ms(),
                 removed_by: convert::author_or_empty(self.store.removed_by()),
+                root: Bytes::new(),
             }),
             WatchEvent::Gap { reason } => Event::Gap(api::Gap { reason }),
             WatchEvent::Damaged { key, entry, what } => Event::Damaged(api::DamagedValue {
@@ -135,7 +148,7 @@ impl Stream for WatchAnswers {
         if ending || self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(ApiError::stopping().into())));
         }
-        if self.signing.is_none() {
+        if self.adding.is_none() {
             let polled = Pin::new(&mut *watch.lock()).poll_next(context);
             let event = match polled {
                 Poll::Pending if self.poll_removal(context) => WatchEvent::Progress,
@@ -155,20 +168,36 @@ impl Stream for WatchAnswers {
                 WatchEvent::Change(change) if self.proofs => Some(Arc::clone(change)),
                 _unsigned => None,
             };
+            let has_root = matches!(event, WatchEvent::CaughtUp | WatchEvent::Progress);
             let reply = self.reply(&watch, event);
-            let Some(change) = change else {
+            let store = self.store.clone();
+            self.adding = if let Some(change) = change {
+                let last = self.found.take();
+                Some(Box::pin(async move {
+                    let (reply, found) = signed_entry::add(store, last, change, reply).await;
+                    (reply, Added::Entry(found))
+                }))
+            } else if let Some(root) = self.root.take_if(|root| has_root && root.is_due()) {
+                let position = watch.lock().cursor().frontier;
+                Some(Box::pin(async move {
+                    let (reply, root) = root.add(store, position, reply).await;
+                    (reply, Added::Root(root))
+                }))
+            } else {
                 self.watch = Some(watch);
                 return Poll::Ready(Some(Ok(reply)));
             };
-            let (store, last) = (self.store.clone(), self.found.take());
-            self.signing = Some(Box::pin(signed_entry::add(store, last, change, reply)));
         }
         self.watch = Some(watch);
-        let Some(signing) = &mut self.signing else {
+        let Some(adding) = &mut self.adding else {
             unreachable!("set above");
         };
-        let (reply, found) = ready!(signing.as_mut().poll(context));
-        (self.signing, self.found) = (None, found);
+        let (reply, added) = ready!(adding.as_mut().poll(context));
+        self.adding = None;
+        match added {
+            Added::Entry(found) => self.found = found,
+            Added::Root(root) => self.root = Some(root),
+        }
         Poll::Ready(Some(Ok(reply)))
     }
 }

@@ -8,6 +8,7 @@ use crate::cli::{
     bench::Bench,
     command::{
         batch::Batch,
+        compare::Compare,
         conflicts::Conflicts,
         consumer::Consumer,
         delete::Delete,
@@ -24,6 +25,7 @@ use crate::cli::{
         peer::{Connect, Peer, Peers},
         put::Put,
         repair::Repair,
+        root::Root,
         service::Service,
         status::Status,
         store::StoreCommand,
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Wait(Wait),
     Status(Status),
     Log(Log),
+    Root(Root),
+    Compare(Compare),
     Verify(Verify),
     Repair(Repair),
     Invite(Invite),
@@ -133,5 +137,5 @@ Examples:
   lattice watch /nodes/ --json      one JSON object per change, for programs
   lattice list /                    the keys and their values
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 precondition failed, 5 node unavailable,
-6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";
+Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
+5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.";

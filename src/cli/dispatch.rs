@@ -36,6 +36,8 @@ pub(crate) async fn dispatch(context: &mut Context, command: Command) -> Result<
         Command::Hook(hook) => hook.run(context).await,
         Command::Status(status) => status.run(context).await,
         Command::Log(log) => log.run(context).await,
+        Command::Compare(compare) => compare.run(context).await,
+        Command::Root(root) => root.run(context).await,
         Command::Verify(verify) => verify.run(context).await,
         Command::Invite(invite) => invite.run(context).await,
         Command::Join(join) => join.run(context).await,

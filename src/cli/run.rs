@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{
     args::{self, Cli, Command},
-    command::verify_lines::verify_lines,
+    command::{verify_lines::verify_lines, verify_proof::verify_proof},
     dispatch::dispatch,
     exit::{Exit, Failure},
     output::print,
@@ -50,6 +50,11 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
             result = verify_lines(verify, &cli.global) => result,
             () = interrupted() => Err(Failure::interrupted()),
         };
+    }
+    if let Command::Verify(verify) = &cli.command
+        && let Some(file) = &verify.proof
+    {
+        return verify_proof(verify, file, &cli.global);
     }
     let mut context = Context::new(&cli.global)?;
     let result = match cli.command {

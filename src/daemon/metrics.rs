@@ -171,7 +171,7 @@ impl Subject {
                 reply(StatusCode::OK, text.await)
             }
             "/healthz" => match self.ailments().await.as_slice() {
-                [] => reply(StatusCode::OK, "ok\n".to_owned()),
+                [] => reply(StatusCode::OK, self.alarms() + "ok\n"),
                 ailments => reply(StatusCode::SERVICE_UNAVAILABLE, ailments.join("\n") + "\n"),
             },
             _other => reply(
@@ -179,6 +179,25 @@ impl Subject {
                 "the pages are /metrics and /healthz\n".to_owned(),
             ),
         }
+    }
+
+    // Returns a line for each member that has signed another state than that of this node; empty without
+    // one. The node works all the same: no member can make it look broken by its word alone.
+    fn alarms(&self) -> String {
+        let mut alarms = String::new();
+        for info in self.node.stores() {
+            for (node, divergence) in self.net.divergences(&info.id) {
+                alarms.push_str(&format!(
+                    "warning: {}: node {} says that its state differs from the state here, with the \
+                     same entries: {} of {} that signed a state agree with this node\n",
+                    info.name,
+                    node.short(),
+                    divergence.with_here,
+                    divergence.with_here + divergence.with_there,
+                ));
+            }
+        }
+        alarms
     }
 
     // Returns the reasons why the node does not work, one line each; empty if it works.

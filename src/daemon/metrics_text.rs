@@ -47,6 +47,12 @@ pub(super) async fn text(node: &Node, net: &Net, watches: &Watches, started_ms: 
         let id = info.id.to_string();
         let labels = [("store", info.name.as_str()), ("store_id", &id)];
         text.store(&labels, &store.status().await);
+        text.gauge(
+            "lattice_diverged_members",
+            "Members that have signed another state than that of this node, for the same entries.",
+            &labels,
+            net.divergences(&info.id).len(),
+        );
         let is_here = |lag: &&WatchLag| lag.store == info.id;
         for lag in listed.iter().filter(is_here) {
             text.watch(&labels, lag);

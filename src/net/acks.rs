@@ -68,17 +68,20 @@ impl Acks {
         known.is_none_or(|known| known.is_news(ack))
     }
 
-    /// Joins an ack with the earlier ones of its node in its store.
-    pub(super) fn take(&self, ack: &Ack) {
-        if !self.is_news(ack) {
-            return;
-        }
+    /// Joins an ack with the earlier ones of its node in its store. Returns whether it says anything
+    /// that was not known.
+    pub(super) fn take(&self, ack: &Ack) -> bool {
         {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            latest.entry((ack.store, ack.node)).or_default().join(ack);
+            let acked = latest.entry((ack.store, ack.node)).or_default();
+            if !acked.is_news(ack) {
+                return false;
+            }
+            acked.join(ack);
         }
         self.news
             .send_modify(|count| *count = count.wrapping_add(1));
+        true
     }
 
     /// Returns a receiver that changes when an ack was kept.
@@ -205,8 +208,14 @@ impl Acks {
         (self.incarnation(), counter)
     }
 
-    /// Returns the next ack of `node`, which is this node, in `store`.
+    /// Returns the next ack of `node`, which is this node, in `store`. It has the root of the state if
+    /// that is known.
     pub(super) fn own(&self, node: Author, store: &Store) -> Ack {
+        let settled = store.settled_root();
+        let frontier = settled.as_ref().map_or_else(
+            || store.frontier(),
+            |settled| Frontier::clone(&settled.frontier),
+        );
         Ack {
             node,
             store: store.id(),
@@ -214,7 +223,8 @@ impl Acks {
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
             is_part: false,
             // All of it is on disk: an entry is applied after its fsync.
-            frontier: store.frontier(),
+            frontier,
+            state: settled.map(|settled| settled.acked()),
         }
     }
 }

@@ -61,6 +61,9 @@ pub enum PeerError {
     /// It has opened a sync of the same store itself, which does the same work.
     #[error("it has opened a session itself")]
     Busy,
+    /// It serves a comparison of this node already, or those of several others.
+    #[error("it serves other comparisons now; try again")]
+    TooManyCompares,
     /// It has not opened the store, or does not have it.
     #[error("it does not have the store (yet)")]
     NoStore,
@@ -111,6 +114,22 @@ pub enum NetError {
     /// The rules of membership refuse it, or the root store could not be read or written.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+}
+
+/// Why two states were not compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// This node has no endpoint, or the other one is not a member.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The other node cannot be reached, refuses, or answers wrongly; or a store of this node failed.
+    #[error("no comparison with node {}: {why}", node.short())]
+    Peer {
+        /// The other node.
+        node: Author,
+        /// The error.
+        why: PeerError,
+    },
 }
 
 /// Why a node has not joined a mesh, or has joined but not synced.
@@ -238,6 +257,7 @@ impl From<ReadError> for PeerError {
         match error {
             ReadError::Reset(code) if code == BUSY.into() => Self::Busy,
             ReadError::Reset(code) if code == NO_STORE.into() => Self::NoStore,
+            ReadError::Reset(code) if code == COMPARES_BUSY.into() => Self::TooManyCompares,
             ReadError::Reset(code) if code == gate::BUSY.0.into() => Self::TooManySyncs {
                 syncs_max: PEER_SYNCS_MAX,
             },
@@ -273,6 +293,8 @@ impl From<ClosedStream> for PeerError {
 
 /// A sync stream is reset with this code when the store is not open here.
 pub(super) const NO_STORE: u32 = 404;
+/// Code with which a node resets a stream of a comparison: it serves others.
+pub(super) const COMPARES_BUSY: u32 = 423;
 /// A sync stream is reset with this code when this node's own session of the store goes on.
 pub(super) const BUSY: u32 = 409;
 
@@ -286,6 +308,7 @@ mod tests {
         let syncs_max = PEER_SYNCS_MAX;
         assert_eq!(reset(BUSY), PeerError::Busy);
         assert_eq!(reset(NO_STORE), PeerError::NoStore);
+        assert_eq!(reset(COMPARES_BUSY), PeerError::TooManyCompares);
         assert_eq!(reset(gate::BUSY.0), PeerError::TooManySyncs { syncs_max });
         assert!(matches!(reset(1), PeerError::Connection { .. }));
         let closed = |(code, reason): (u32, &'static [u8])| {

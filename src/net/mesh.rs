@@ -20,10 +20,12 @@ use crate::{
         acks::Acks,
         address::{Addresses, endpoint_id},
         announced::Announced,
+        compare_turns::CompareTurns,
         gate::{self, Gate},
         peer_status::PeerStatus,
         peer_table::{Peers, Wish},
         proven::Proven,
+        roots::{Claimed, Roots},
         topic::{Topics, broadcast},
         turns::Turns,
     },
@@ -61,6 +63,8 @@ pub(super) struct Mesh {
     pub(super) gate: Gate,
     pub(super) peers: Peers,
     pub(super) acks: Acks,
+    pub(super) roots: Roots,
+    pub(super) compares: CompareTurns,
     pub(super) announced: Announced,
     pub(super) turns: Turns,
     pub(super) topics: Topics,
@@ -108,6 +112,8 @@ impl Mesh {
             gate,
             peers: Peers::default(),
             acks: Acks::new(node.incarnation()?),
+            roots: Roots::default(),
+            compares: CompareTurns::default(),
             announced: Announced::default(),
             turns: Turns::default(),
             topics: Topics::default(),
@@ -125,7 +131,8 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Returns the status of `node`, with its lag over all open stores.
+    /// Returns the status of `node`, with its lag over all open stores, and the stores in
+    /// which it has another state.
     pub(super) fn status(&self, node: &Author) -> PeerStatus {
         let stores = self.node.shared_stores();
         let behind = stores.iter().map(|store| self.acks.behind(store, node));
@@ -133,6 +140,7 @@ impl Mesh {
         PeerStatus {
             behind: sum(behind),
             ahead: sum(ahead),
+            diverged: self.roots.diverged(node),
             ..self.peers.status(
                 node,
                 self.gate.shut_out_ms(node),
@@ -342,9 +350,15 @@ impl Mesh {
         let Some(store) = self.node.shared_store(&claim.store) else {
             return true;
         };
+        let bytes = claimed.encode();
         match claimed.verify() {
             Ok(ack) => {
-                self.acks.take(&self.known_part(ack, &store));
+                let claimed = self.claimed(&ack, bytes);
+                if self.acks.take(&self.known_part(ack, &store))
+                    && let Some(claimed) = claimed
+                {
+                    self.roots.hear(claimed);
+                }
                 true
             }
             Err(error) => {
@@ -367,13 +381,30 @@ impl Mesh {
         let Some(store) = store.filter(|_| self.gate.admits(&claim.node)) else {
             return true;
         };
+        let bytes = claimed.encode();
         match claimed.verify() {
             Ok(ack) => {
+                let claimed = self.claimed(&ack, bytes);
                 self.acks.restart(&self.known_part(ack, &store));
+                if let Some(claimed) = claimed {
+                    self.roots.hear(claimed);
+                }
                 true
             }
             Err(_error) => false,
         }
+    }
+
+    // Returns what a signed ack of another member claims about the state; `None` if that is nothing.
+    fn claimed(&self, ack: &Ack, signed: Bytes) -> Option<Claimed> {
+        let claim = ack.state_claim()?;
+        // Another copy of this node is no other member.
+        (ack.node != self.node.id()).then_some(Claimed {
+            store: ack.store,
+            node: ack.node,
+            claim,
+            ack: signed,
+        })
     }
 
     // Returns `ack` without the authors that nobody has admitted and of whom nothing is here.

@@ -15,11 +15,17 @@
 //! pulse         looks at all peers four times a second: silent, out of step
 //! status        clock, addresses and acks of each side of a connection
 //! session       a sync of one store over one stream
+//! compare       compares the state of one store with that of a peer, as the node that asks
+//! compare_server  the same as the node that is asked
+//! compare_line  the stream of a comparison
+//! compare_turns bounds what comparisons cost the node that is asked
 //! turns         whose session goes on when both sides open one
 //! gossip        new entries to all members, as a hint
 //! topic         the gossip topic of each store
 //! stores        opens and carries the stores of the mesh
 //! acks          which member has which entries on disk
+//! root_task     computes the root of each store when its state rests
+//! roots         those of this node, and those that other members have signed
 //! members_clock compares this node's clock with those of the members
 //! announced     the latest announcement of each member
 //! own_tip       own writes wait until peers have been asked for entries of this node
@@ -37,6 +43,10 @@ mod address;
 mod alpn;
 mod announced;
 mod bind;
+mod compare;
+mod compare_line;
+mod compare_server;
+mod compare_turns;
 mod config;
 mod error;
 mod gate;
@@ -55,6 +65,8 @@ mod peer_table;
 mod peer_task;
 mod proven;
 mod pulse;
+mod root_task;
+mod roots;
 mod session;
 mod sleep;
 mod status;
@@ -64,8 +76,9 @@ mod topic;
 mod turns;
 
 pub use address::Addresses;
+pub use compare::{Compared, KeyDifference};
 pub use config::{NetConfig, Relay};
-pub use error::{JoinError, NetError, PeerError, Tried};
+pub use error::{CompareError, JoinError, NetError, PeerError, Tried};
 pub use join::{JoinEvent, Joined};
 pub use net::Net;
 pub use peer_status::PeerStatus;

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use iroh::{
     address_lookup::memory::MemoryLookup,
     protocol::{IncomingFilterOutcome, Router},
@@ -14,7 +15,7 @@ use tokio::{runtime::Handle, sync::OnceCell, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    id::Author,
+    id::{Author, StoreId},
     limits::{
         BIND_AGAIN_MAX, BIND_AGAIN_MIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX,
         RELAY_WAIT, REPAIR_SYNC_WAIT,
@@ -23,8 +24,9 @@ use crate::{
         address::Addresses,
         alpn::{GOSSIP_ALPN, HELLO_ALPN, SYNC_ALPN},
         bind,
+        compare::{self, Compared},
         config::{NetConfig, Relay},
-        error::NetError,
+        error::{CompareError, NetError, PeerError},
         gate::{Gate, STOPPED},
         hello_server::HelloServer,
         members_clock,
@@ -33,12 +35,12 @@ use crate::{
         peer_status::PeerStatus,
         peer_table::Peers,
         peer_task::{self, Served},
-        pulse, sleep, stores,
+        pulse, root_task, sleep, stores,
         token::Invitation,
     },
     node::{MeshError, Node},
-    protocol::{frontier::FrontierTip, membership::role::Role},
-    store::Store,
+    protocol::{agreement::Divergence, frontier::FrontierTip, membership::role::Role},
+    store::{StateRoot, Store},
 };
 
 /// The net of one node. Cheap to clone; all clones are one net.
@@ -159,6 +161,54 @@ impl Net {
         let members = self.0.node.members();
         nodes.retain(|node| members.role(node).is_some());
         nodes
+    }
+
+    /// Returns the members that have signed another state of `store` than that of this node, for the
+    /// same entries and the same acts, by key. One of both has a damaged state, or the member lies.
+    pub fn divergences(&self, store: &StoreId) -> Vec<(Author, Divergence)> {
+        let running = self.running();
+        let mesh = running.mesh.get();
+        mesh.map_or_else(Vec::new, |mesh| mesh.roots.divergences(store))
+    }
+
+    /// Returns signed acks of other members that have the root of this state of `store`: the last ones
+    /// that they sent, as far as those are about the same entries.
+    pub fn vouchers(&self, store: &Store, state: &StateRoot) -> Vec<Bytes> {
+        let running = self.running();
+        let mesh = running.mesh.get();
+        mesh.map_or_else(Vec::new, |mesh| {
+            mesh.roots.signed(&store.id(), &state.claim())
+        })
+    }
+
+    /// Compares the state of `store` with that of the member `node`: the keys that begin with `prefix`,
+    /// until `differences_max` that differ are found. Dials the member if it is not connected. One round
+    /// trip if the states are equal.
+    ///
+    /// The two states are those of one moment each; entries that are under way make them differ.
+    ///
+    /// # Errors
+    /// `CompareError`: no endpoint, `node` is not a member, or it does not answer.
+    pub async fn compare(
+        &self,
+        store: &Store,
+        node: &Author,
+        prefix: Bytes,
+        differences_max: usize,
+    ) -> Result<Compared, CompareError> {
+        let mesh = self.mesh().await?;
+        if !mesh.gate.admits(node) {
+            return Err(NetError::from(MeshError::NotAMember { node: *node }).into());
+        }
+        let compared = async {
+            let connection = peer_task::connect(&mesh, node).await?;
+            let asked = (prefix, differences_max);
+            compare::open(&mesh, node, &connection, store, asked).await
+        };
+        let wait = COMPARE_WAIT;
+        let compared = timeout(wait, compared).await;
+        let compared = compared.unwrap_or(Err(PeerError::Silent { wait }));
+        compared.map_err(|why| CompareError::Peer { node: *node, why })
     }
 
     /// Waits until `members` members, this node among them, have acknowledged the entry of `author`
@@ -449,10 +499,11 @@ impl Net {
         // Set once: `mesh` is initialised once, with this function.
         drop(running.router.set(router));
         let (one, other) = (Arc::clone(&mesh), Arc::clone(&mesh));
-        let third = Arc::clone(&mesh);
+        let (third, fourth) = (Arc::clone(&mesh), Arc::clone(&mesh));
         mesh.spawn(async move { stores::follow(one).await });
         mesh.spawn(async move { sleep::follow(other).await });
         mesh.spawn(async move { pulse::follow(third).await });
+        mesh.spawn(async move { root_task::follow(fourth).await });
         Ok(mesh)
     }
 }
@@ -472,5 +523,7 @@ fn has(store: &Store, author: &Author, tip: FrontierTip) -> bool {
 /// Time that an endpoint may take to close before the node binds its port again: a dial that is under
 /// way keeps the port until it has ended.
 const PORT_WAIT: Duration = DIAL_TIMEOUT;
+// Longest time of a comparison: its peer serves it for a minute, and the dial comes first.
+const COMPARE_WAIT: Duration = Duration::from_secs(90);
 // Time between two looks while there is no endpoint, so no ack can come.
 const NO_PEERS_WAIT: Duration = Duration::from_millis(200);

@@ -64,6 +64,8 @@ pub(super) struct Peer {
     pub(super) status_turn: Arc<tokio::sync::Mutex<()>>,
     // PEER_SYNCS_MAX permits, one for each sync that it has opened. Never closed.
     pub(super) syncs: Arc<Semaphore>,
+    // A permit for a comparison that it has opened. Never closed.
+    pub(super) compares: Arc<Semaphore>,
     // Notified by a connection, an address or a wish to sync. The peer's task waits for it while it
     // has no connection.
     pub(super) wake: Arc<Notify>,
@@ -127,6 +129,7 @@ impl Default for Peer {
             }),
             status_turn: Arc::default(),
             syncs: Arc::new(Semaphore::new(PEER_SYNCS_MAX)),
+            compares: Arc::new(Semaphore::new(1)),
             wake: Arc::default(),
             wanted: Arc::default(),
             due: Arc::default(),
@@ -186,6 +189,7 @@ impl Peer {
             | PeerError::ShutOut
             | PeerError::TooManyConnections
             | PeerError::TooManySyncs { .. }
+            | PeerError::TooManyCompares
             | PeerError::Busy
             | PeerError::NoStore
             | PeerError::Malformed { .. }

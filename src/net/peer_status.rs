@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    id::Author,
+    id::{Author, StoreId},
     net::{address::Addresses, error::PeerError},
 };
 
@@ -33,6 +33,9 @@ pub struct PeerStatus {
     /// The last error. `None` after a connection or a sync went well, and if the peer cannot be
     /// reached because it has stopped.
     pub error: Option<PeerError>,
+    /// Stores of which it has signed another state than that of this node, for the same entries; see
+    /// [`Net::divergences`](crate::net::Net::divergences).
+    pub diverged: Vec<StoreId>,
     /// Messages since the start that no honest peer sends.
     pub strikes: u32,
     /// The text of the last of them.

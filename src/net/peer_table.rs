@@ -292,6 +292,13 @@ impl Peers {
         syncs.try_acquire_owned().ok()
     }
 
+    /// Returns a permit to serve a comparison that `node` has opened. `None` while it has one. Dropping
+    /// the permit ends the comparison.
+    pub(super) fn begin_compare(&self, node: &Author) -> Option<OwnedSemaphorePermit> {
+        let compares = self.with(node, |peer| Arc::clone(&peer.compares));
+        compares.try_acquire_owned().ok()
+    }
+
     /// Notes that a message of `node` came, and how far ahead its clock is if the message has it.
     pub(super) fn seen(&self, node: &Author, now_ms: u64, skew_ms: Option<i64>) {
         self.with(node, |peer| {
@@ -396,6 +403,7 @@ impl Peers {
                 behind: None,
                 ahead: None,
                 error: peer.error.clone().filter(|error| !peer.is_away(error)),
+                diverged: Vec::new(),
                 strikes: peer.strikes.total(),
                 misbehaved: peer.misbehaved.clone(),
                 shut_out: shut_out_ms.map(Duration::from_millis),

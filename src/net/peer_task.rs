@@ -23,6 +23,7 @@ use crate::{
     net::{
         address::{endpoint_id, node_of},
         alpn::{GOSSIP_ALPN, SYNC_ALPN},
+        compare_line, compare_server,
         error::PeerError,
         gate::BUSY,
         hello,
@@ -343,6 +344,7 @@ async fn answer(
                 })
             }
         },
+        [compare_line::STREAM] => compare_server::accept(mesh, node, send, receive).await,
         [_other] => {
             let what = "an unknown kind of stream";
             mesh.strike(node, what);

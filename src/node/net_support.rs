@@ -4,9 +4,10 @@
 use bytes::Bytes;
 
 use crate::{
-    id::Author,
+    id::{Author, StoreId},
     node::{error::OpenError, members::MeshError, node::Node},
-    protocol::{ack::Ack, announce::Announce},
+    protocol::{ack::Ack, announce::Announce, frontier::Frontier},
+    store::StateRoot,
 };
 
 impl Node {
@@ -23,6 +24,20 @@ impl Node {
     /// Signs an ack of this node.
     pub(crate) fn sign_ack(&self, ack: &Ack) -> Bytes {
         ack.sign(&self.0.key)
+    }
+
+    /// Signs an ack of this node for a proof of `state` in `store`. It belongs to no start of the node,
+    /// so it never replaces an ack that a member has.
+    pub fn sign_state(&self, store: StoreId, state: &StateRoot) -> Bytes {
+        self.sign_ack(&Ack {
+            node: self.id(),
+            store,
+            incarnation: 0,
+            counter: 0,
+            is_part: false,
+            frontier: Frontier::clone(&state.frontier),
+            state: Some(state.acked()),
+        })
     }
 
     /// Signs an announcement of this node.

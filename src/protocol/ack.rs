@@ -2,7 +2,8 @@
 //! store.
 //!
 //! An ack names these entries by their tips. It is signed by the member ([`signed`](mod@super::signed)),
-//! under `"lattice/ack/v1\0"`, so any node can pass it on. A *whole* ack names all tips. A *part*
+//! under `"lattice/ack/v1\0"`, so any node can pass it on. A *whole* ack names all tips, and may have
+//! the root of the state after exactly these entries; an ack without one is understood as well. A *part*
 //! names all tips of some authors and says nothing about the others: gossip carries small messages
 //! only. [`Acked`](super::acked::Acked) joins the acks of one member. Acks are in no log and may be
 //! lost; nothing durable depends on them.
@@ -15,7 +16,10 @@ use crate::{
     id::{Author, EntryId, StoreId},
     limits::{SEQ_MAX, SYNC_ITEMS_MAX},
     protocol::{
+        agreement::StateClaim,
         frontier::{Frontier, FrontierTip},
+        membership::ActsHash,
+        merkle::TreeRoot,
         signed::{self, count_items},
     },
     wire,
@@ -37,6 +41,18 @@ pub struct Ack {
     pub is_part: bool,
     /// Tips of all entries that the member has applied and made durable, of these authors.
     pub frontier: Frontier,
+    /// The state after exactly these entries. `None` in a part, and while the member has not computed
+    /// it.
+    pub state: Option<AckedState>,
+}
+
+/// The state that a member has after the entries of an ack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckedState {
+    /// The root over the rows of all keys.
+    pub root: TreeRoot,
+    /// The acts that count on the member.
+    pub acts: ActsHash,
 }
 
 /// An ack whose signature has not been checked: only a claim that a node has signed it.
@@ -116,6 +132,15 @@ impl Ack {
         Self::decode(bytes)?.verify()
     }
 
+    /// Returns what the ack claims about the state; `None` if it claims nothing.
+    pub fn state_claim(&self) -> Option<StateClaim> {
+        self.state.map(|AckedState { root, acts }| StateClaim {
+            frontier: self.frontier.hash(),
+            acts,
+            root,
+        })
+    }
+
     /// Returns the part of this ack that has the next authors whose tips are not those in `sent`:
     /// those after `after`, then from the first author on, up to `tips_max` tips. An author with
     /// more tips is left out. `None` if no author is left.
@@ -141,6 +166,7 @@ impl Ack {
         (!frontier.is_empty()).then_some(Self {
             is_part: true,
             frontier,
+            state: None,
             ..*self
         })
     }
@@ -161,6 +187,13 @@ impl Ack {
             (tip.seq > 0).then_some((author, FrontierTip { seq: tip.seq, id }))
         };
         let frontier: Option<Frontier> = body.tips.iter().map(tip).collect();
+        let state = match body.state {
+            None => None,
+            Some(_) if body.is_part => return Err(malformed("a part of an ack has a state")),
+            // The root of other rows, or of another tree: it is no use here.
+            Some(state) if state.version != STATE_VERSION => None,
+            Some(state) => Some(AckedState::read(&state)?),
+        };
         Ok(Self {
             node,
             store: StoreId::from_slice(&body.store_id)
@@ -169,6 +202,7 @@ impl Ack {
             counter: body.counter,
             is_part: body.is_part,
             frontier: frontier.ok_or(malformed("a tip is malformed"))?,
+            state,
         })
     }
 
@@ -184,9 +218,27 @@ impl Ack {
             counter: self.counter,
             tips: self.frontier.iter().map(tip).collect(),
             is_part: self.is_part,
+            state: self.state.map(|state| wire::AckedState {
+                root: Bytes::copy_from_slice(&state.root.0),
+                acts: Bytes::copy_from_slice(&state.acts.0),
+                version: STATE_VERSION,
+            }),
         }
         .encode_to_vec()
         .into()
+    }
+}
+
+impl AckedState {
+    fn read(state: &wire::AckedState) -> Result<Self, AckError> {
+        let hash = |bytes: &Bytes| <[u8; 32]>::try_from(bytes.as_ref());
+        match (hash(&state.root), hash(&state.acts)) {
+            (Ok(root), Ok(acts)) => Ok(Self {
+                root: TreeRoot(root),
+                acts: ActsHash(acts),
+            }),
+            _other => Err(malformed("a hash of its state is not 32 bytes long")),
+        }
     }
 }
 
@@ -194,6 +246,17 @@ impl ClaimedAck {
     /// Returns the ack as it claims to be.
     pub fn claim(&self) -> &Ack {
         &self.ack
+    }
+
+    /// Returns the signed ack, encoded.
+    pub fn encode(&self) -> Bytes {
+        wire::SignedAck {
+            body: self.body.clone(),
+            signature: Bytes::copy_from_slice(&self.signature),
+            node: Bytes::copy_from_slice(&self.ack.node.0),
+        }
+        .encode_to_vec()
+        .into()
     }
 
     /// Checks the signature with `verify_strict`.
@@ -215,6 +278,8 @@ const fn malformed(what: &'static str) -> AckError {
 }
 
 const DOMAIN: &[u8] = b"lattice/ack/v1\0";
+// Version of the rows of a state and of the tree over them: other rows give other roots.
+const STATE_VERSION: u32 = 1;
 // The list of tips in the body, and the bytes of a tip at least: two ids.
 const TIPS_FIELD: u32 = 4;
 const TIP_BYTES_MIN: usize = 64;
@@ -240,14 +305,24 @@ mod tests {
             counter: 3,
             is_part: false,
             frontier: tips.iter().map(|tip| (AUTHOR, *tip)).collect(),
+            state: None,
         }
+    }
+
+    fn state(byte: u8) -> Option<AckedState> {
+        Some(AckedState {
+            root: TreeRoot([byte; 32]),
+            acts: ActsHash([7; 32]),
+        })
     }
 
     #[test]
     fn changed_or_cut_ack_is_refused() {
         let key = SigningKey::from_bytes(&[1; 32]);
-        let ack = ack(&key, &[tip(4, 1), tip(4, 2)]);
+        let mut ack = ack(&key, &[tip(4, 1), tip(4, 2)]);
+        ack.state = state(3);
         let bytes = ack.sign(&key);
+        assert_eq!(Ack::decode(bytes.clone()).unwrap().encode(), bytes);
         assert_eq!(Ack::open(bytes.clone()), Ok(ack));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
@@ -257,6 +332,55 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(Ack::open(bytes.slice(..length)).is_err(), "cut at {length}");
         }
+    }
+
+    /// Nodes of an earlier version sign no state, and read acks that have one.
+    #[test]
+    fn ack_without_a_state_claims_nothing_about_it() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let mut ack = ack(&key, &[tip(4, 1)]);
+        let old = Ack::open(ack.sign(&key)).unwrap();
+        assert_eq!((old.state, old.state_claim()), (None, None));
+        ack.state = state(3);
+        let new = Ack::open(ack.sign(&key)).unwrap();
+        let claim = new.state_claim().unwrap();
+        assert_eq!(claim.root, TreeRoot([3; 32]));
+        assert_eq!(claim.frontier, old.frontier.hash());
+        assert_eq!(new.part(&Frontier::default(), None, 4).unwrap().state, None);
+    }
+
+    #[test]
+    fn ack_with_a_malformed_state_is_refused() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let open = |body: wire::Ack| {
+            let body: Bytes = body.encode_to_vec().into();
+            let signed = wire::SignedAck {
+                signature: signed::sign(DOMAIN, &key, &body),
+                body,
+                node: Bytes::copy_from_slice(&key.verifying_key().to_bytes()),
+            };
+            Ack::open(signed.encode_to_vec().into())
+        };
+        let refused = |body| open(body).is_err();
+        let body = |is_part, root: usize, acts: usize| wire::Ack {
+            store_id: Bytes::from_static(&[7; 16]),
+            is_part,
+            state: Some(wire::AckedState {
+                root: vec![1; root].into(),
+                acts: vec![1; acts].into(),
+                version: STATE_VERSION,
+            }),
+            ..wire::Ack::default()
+        };
+        assert!(!refused(body(false, 32, 32)));
+        assert!(refused(body(true, 32, 32)), "a part has no state");
+        for (root, acts) in [(0, 32), (31, 32), (33, 32), (32, 0), (32, 33)] {
+            assert!(refused(body(false, root, acts)), "{root} and {acts} bytes");
+        }
+        // A later version may have other hashes; it claims nothing here.
+        let mut newer = body(false, 31, 7);
+        newer.state.as_mut().unwrap().version = 2;
+        assert_eq!(open(newer).unwrap().state, None);
     }
 
     #[test]

@@ -136,6 +136,7 @@ mod tests {
             counter,
             is_part,
             frontier: tips.iter().copied().collect(),
+            state: None,
         }
     }
 

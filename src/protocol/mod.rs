@@ -8,9 +8,11 @@
 //! in its author's log it belongs, and [`membership`] whether it counts. [`heads`] gives the value
 //! of a key, [`heads_row`] its bytes, [`merkle`] a hash of all of them, and [`change`] what
 //! watchers receive. A [`frontier`] names a set of entries; a [`cursor`] and an [`ack`] are
-//! frontiers with a purpose; [`acked`] joins acks, and an [`announce`] asks others to sync.
+//! frontiers with a purpose; [`acked`] joins acks, [`agreement`] compares the states that they claim
+//! ([`root_pace`]: when a node computes its own), and an [`announce`] asks others to sync.
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
-//! durable positions. [`asserted`] checks what others assert that an entry did; [`pattern`] selects
+//! durable positions. [`compare`] has the messages by which a
+//! node finds the keys that another one has otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects
 //! keys. [`shared_stores`] decides which stores of others are opened.
 
 #![cfg_attr(
@@ -24,11 +26,13 @@
 
 pub mod ack;
 pub mod acked;
+pub mod agreement;
 pub mod anchor;
 pub mod announce;
 pub mod asserted;
 pub mod chain;
 pub mod change;
+pub mod compare;
 pub mod consumer;
 pub mod cursor;
 pub mod entry;
@@ -41,8 +45,8 @@ pub mod intake;
 pub mod membership;
 pub mod merkle;
 pub mod pattern;
-
 pub mod peer;
+pub mod root_pace;
 pub mod run;
 pub mod shared_stores;
 pub mod signed;

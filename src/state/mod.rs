@@ -14,6 +14,7 @@ mod error;
 mod facts;
 mod filter;
 mod flush;
+mod mark;
 pub(crate) mod pages;
 pub mod row;
 mod shared_tree;
@@ -27,6 +28,8 @@ mod view_tree;
 
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
+pub use mark::StateMark;
 pub use state::{Staged, State, StateReader};
 pub use stored::Stored;
 pub use view::{Expiring, View};
+pub use view_tree::ProvenRows;

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, ops::Bound};
 use bytes::Bytes;
 
 use crate::{
+    limits::SCAN_ROWS,
     pace::Pace,
     protocol::{
         heads::Heads,
         heads_row::encode_heads,
-        merkle::{FreshTree, RowHash, RowProof, Rows, Tree, TreeRoot},
+        merkle::{FreshTree, RowHash, RowProof, Rows, Tree, TreeRoot, prefix_end},
     },
     state::{
         StateError, row,
@@ -28,13 +29,29 @@ impl View {
         &self,
         work: impl FnOnce(&FreshTree<'_, Self>) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
-        self.tree.with(|cached| self.with_cached(cached, work))
+        self.tree.with(|cached| {
+            self.with_cached(cached, |tree| {
+                let fresh = tree.refresh(self)?;
+                work(&fresh)
+            })
+        })
     }
 
+    /// Returns a copy of the tree of this view: a refresh with the rows of this view reads nothing, and
+    /// waits for no other view.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn tree(&self) -> Result<Tree, StateError> {
+        self.tree
+            .with(|cached| self.with_cached(cached, |tree| Ok(tree.clone())))
+    }
+
+    // Calls `work` with the tree of this view, which was refreshed.
     fn with_cached<T>(
         &self,
         cached: &mut Cached,
-        work: impl FnOnce(&FreshTree<'_, Self>) -> Result<T, StateError>,
+        work: impl FnOnce(&mut Tree) -> Result<T, StateError>,
     ) -> Result<T, StateError> {
         let mut of_old_view;
         let tree = if cached.version.is_some_and(|version| version > self.version) {
@@ -49,14 +66,13 @@ impl View {
             cached.version = Some(self.version);
             &mut cached.tree
         };
-        let fresh = tree.refresh(self)?;
-        if fresh.row_count() != self.keys {
-            let (found, counted) = (fresh.row_count(), self.keys);
+        let (found, counted) = (tree.refresh(self)?.row_count(), self.keys);
+        if found != counted {
             return Err(StateError::Damaged {
                 what: format!("{found} rows were read, {counted} were counted"),
             });
         }
-        work(&fresh)
+        work(tree)
     }
 
     /// Returns the root of all rows.
@@ -77,6 +93,58 @@ impl View {
         self.with_tree(|tree| Ok((tree.root(), row, tree.prove(key)?)))
     }
 }
+
+/// The rows of the keys that begin with a prefix, and the proof that these are all.
+#[derive(Debug)]
+pub struct ProvenRows {
+    /// Root of all rows of the view.
+    pub root: TreeRoot,
+    /// The rows, by key.
+    pub rows: Vec<(Bytes, Vec<u8>)>,
+    /// The proof.
+    pub proof: RowProof,
+}
+
+impl View {
+    /// Returns the rows of all keys that begin with `prefix`, and the proof that these are all. `None`
+    /// if keys and rows have more than `bytes_max` bytes, each row 40 more for its part of the proof.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn prove_prefix(
+        &self,
+        prefix: &[u8],
+        bytes_max: usize,
+    ) -> Result<Option<ProvenRows>, StateError> {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        loop {
+            let after: Option<Bytes> = rows.last().map(|(key, _): &(Bytes, _)| key.clone());
+            let page = self.scan(prefix, after.as_deref(), SCAN_ROWS)?;
+            if page.is_empty() {
+                break;
+            }
+            for (key, heads) in page {
+                let row = encode_heads(&heads);
+                bytes += key.len() + row.len() + PROVEN_ROW_BYTES;
+                if bytes > bytes_max {
+                    return Ok(None);
+                }
+                rows.push((key, row));
+            }
+        }
+        let end = prefix_end(prefix);
+        self.with_tree(|tree| {
+            Ok(Some(ProvenRows {
+                root: tree.root(),
+                rows,
+                proof: tree.prove_range(prefix, end.as_deref())?,
+            }))
+        })
+    }
+}
+
+// Bytes that a row takes in the proof of a range, besides its key.
+const PROVEN_ROW_BYTES: usize = 40;
 
 impl Rows for View {
     type Error = StateError;

@@ -14,6 +14,7 @@ mod proof;
 mod read;
 mod replication;
 mod shared;
+mod state_root;
 mod store;
 mod watch;
 mod write;
@@ -26,15 +27,17 @@ pub use item::Item;
 pub use outbox::Fresh;
 pub use proof::ProveError;
 pub use read::{
+    compare::StateTree,
     get::{HeadItem, LogEntry},
     history::{History, HistoryEntry},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
-    root::{ProvenKey, StateRoot},
+    prove::{ProvenKey, ProvenPrefix},
     scan::{List, Listed, Scan},
     verify::{Damage, DamagePlace, VerifyReport},
 };
 use shared::Shared;
+pub use state_root::StateRoot;
 pub use store::Store;
 pub use watch::{
     event::{WatchError, WatchEvent},

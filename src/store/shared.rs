@@ -1,6 +1,9 @@
 //! The parts that handles, watches and the writer of a store share.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::broadcast;
 
@@ -11,7 +14,7 @@ use crate::{
     log::LogReader,
     protocol::membership::Members,
     state::{StateReader, View},
-    store::Fresh,
+    store::{Fresh, state_root::SettledRoot},
 };
 
 /// The parts that handles, watches and the writer share. Only the writer changes `log`, `state` and
@@ -43,6 +46,9 @@ pub(super) struct Shared {
     pub(super) turned_away: tokio::sync::watch::Sender<Option<Author>>,
     // Held while a root or a proof is computed, so that callers that wait for one hold no thread.
     pub(super) tree_turn: Arc<tokio::sync::Mutex<()>>,
+    // The root that was computed last for a peer. Never held across an await; no other lock is taken
+    // meanwhile.
+    pub(super) settled: Mutex<Option<SettledRoot>>,
     // The store's directory.
     pub(super) dir: PathBuf,
     // Where watches read files.

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     bench::{
-        consume, fanout, gossip, heal, hooks, memory, open, past, put, replay, report::Report,
-        root, scratch::Scratch, sync, watch,
+        consume, diff, fanout, gossip, heal, hooks, memory, open, past, put, replay,
+        report::Report, root, scratch::Scratch, sync, watch,
     },
     exit::Failure,
     session::Context,
@@ -26,6 +26,7 @@ Examples:
   lattice bench sync                        first sync of a million entries
   lattice bench past                        reads of the past
   lattice bench root                        a hash of the whole state, and proofs of keys
+  lattice bench diff                        to find the keys in which two states differ
   lattice bench gossip                      from a put to its event on another node
   lattice bench heal                        from the end of a fault until all are in step
   lattice bench consume                     a durable consumer, each change acknowledged
@@ -45,6 +46,7 @@ enum What {
     Replay(replay::Replay),
     Past(past::Past),
     Root(root::Root),
+    Diff(diff::Diff),
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
@@ -63,6 +65,7 @@ impl Bench {
             What::Replay(replay) => ("replay", replay.setup()),
             What::Past(past) => ("past", past.setup()),
             What::Root(root) => ("root", root.setup()),
+            What::Diff(diff) => ("diff", diff.setup()),
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
@@ -80,6 +83,7 @@ impl Bench {
             What::Replay(replay) => replay.run(&scratch, &mut report).await,
             What::Past(past) => past.run(&scratch, &mut report).await,
             What::Root(root) => root.run(&scratch, &mut report).await,
+            What::Diff(diff) => diff.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,

@@ -7,6 +7,7 @@
 mod baseline;
 mod bench;
 mod consume;
+mod diff;
 mod error;
 mod fanout;
 mod gossip;

@@ -2,10 +2,12 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 
+use bytes::Bytes;
 use clap::Args;
 use lattice::{api::client::Client, clock::Clock, wire::api};
 
 use crate::cli::{
+    command::prove::{ProveFlag, prove},
     exit::{Exit, Failure},
     input::{
         key::KeyFlags,
@@ -22,13 +24,14 @@ use crate::cli::{
 /// Print the value of a key
 ///
 /// Prints the bytes unchanged; on a terminal, escaped and with a newline. Exits with 3 if the key
-/// is missing, deleted or expired.
+/// is missing, deleted or expired; with --prove that is proven as well, and the exit code is 0.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lattice get /hello
   lattice get /logo > logo.png
   lattice get /hello --at 2h             as it was two hours ago
+  lattice get /hello --prove hello.proof for `lattice verify --proof hello.proof`
   lattice get /hello --json | jq -r .author")]
 pub(crate) struct Get {
     /// The key
@@ -36,13 +39,23 @@ pub(crate) struct Get {
     #[command(flatten)]
     flags: KeyFlags,
     /// The value at this time: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long, value_name = "TIME", value_parser = parse_when, conflicts_with = "prove")]
     at: Option<When>,
+    #[command(flatten)]
+    proof: ProveFlag,
 }
 
 impl Get {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let key = self.flags.key(self.key)?;
+        if let Some(file) = self.proof.prove {
+            let request = api::ProveRequest {
+                store: context.store.clone(),
+                key,
+                prefix: Bytes::new(),
+            };
+            return prove(context, request, file).await;
+        }
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::GetRequest {
             store: context.store.clone(),
@@ -83,7 +96,8 @@ impl Get {
 /// List keys and their values
 ///
 /// The keys are sorted by their bytes and read from one snapshot. Keys with several heads are
-/// marked. Into a file or a pipe, each line is one that `put --stdin` reads back.
+/// marked. Into a file or a pipe, each line is one that `put --stdin` reads back. With --prove, the proof
+/// has every key under the prefix, deleted ones too, and only the hash of values above 1 KiB.
 #[derive(Debug, Args)]
 #[command(
     visible_alias = "ls",
@@ -117,11 +131,32 @@ pub(crate) struct List {
     /// The values at this time: 2h or 7d ago, 10:30, yesterday, a date, or an RFC 3339 time
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     at: Option<When>,
+    #[command(flatten)]
+    proof: ProveFlag,
 }
 
 impl List {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let prefix = self.flags.key(self.prefix)?;
+        if let Some(file) = self.proof.prove {
+            let is_selective = self.keys_only
+                || self.limit.is_some()
+                || self.after_key.is_some()
+                || self.delimiter.is_some()
+                || self.at.is_some();
+            if is_selective {
+                let message = "a proof has all keys under the prefix, with their values as of now";
+                return Err(Failure::usage("prove_all", message).hint(
+                    "leave out --keys-only, --limit, --after-key, --delimiter and --at with --prove",
+                ));
+            }
+            let request = api::ProveRequest {
+                store: context.store.clone(),
+                key: Bytes::new(),
+                prefix,
+            };
+            return prove(context, request, file).await;
+        }
         let mut client = context.client(Lifetime::Short).await?;
         let request = api::ListRequest {
             store: context.store.clone(),

@@ -1,6 +1,7 @@
 //! The commands: a file for each, or a folder for a group.
 
 pub(super) mod batch;
+pub(super) mod compare;
 pub(super) mod conflicts;
 pub(super) mod consumer;
 pub(super) mod delete;
@@ -15,14 +16,17 @@ pub(super) mod log;
 pub(super) mod man;
 pub(super) mod on;
 pub(super) mod peer;
+pub(super) mod prove;
 pub(super) mod put;
 pub(super) mod put_stream;
 pub(super) mod repair;
+pub(super) mod root;
 pub(super) mod service;
 pub(super) mod status;
 pub(super) mod store;
 pub(super) mod up;
 pub(super) mod verify;
 pub(super) mod verify_lines;
+pub(super) mod verify_proof;
 pub(super) mod wait;
 pub(super) mod watch;

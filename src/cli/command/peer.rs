@@ -340,6 +340,7 @@ fn add_marks(line: &mut String, peer: &api::Peer) {
         (peer.dormant, "dormant"),
         (peer.held, "held here: stamped more than 1 h ahead"),
         (peer.forked, "FORKED"),
+        (peer.diverged > 0, "DIVERGED"),
         (peer.strikes > 0, "misbehaved"),
     ];
     for (_, mark) in marks.iter().filter(|(set, _)| *set) {
@@ -390,9 +391,9 @@ impl Connect {
     }
 }
 
-// Finds the only peer with this id, beginning of an id, or name. A member chooses its own name: it
-// must not stand for the id of another member.
-async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
+/// Finds the only peer with this id, beginning of an id, or name. A member chooses its own name: it
+/// must not stand for the id of another member.
+pub(crate) async fn find(context: &mut Context, named: &str) -> Result<api::Peer, Failure> {
     let mut client = context.client(Lifetime::Short).await?;
     let reply = whole::peers(&mut client).await?;
     let matching = matching(reply.peers, named);
@@ -442,12 +443,13 @@ const LIST_HELP: &str = "\
 A line for each member, this node first: the first digits of its id, its name and its role; online,
 or when it was last heard of; the round-trip time, and whether the connection is direct or relayed;
 how many entries it is behind this node or ahead of it; how far its clock is ahead of this node's.
-Then dormant, held (entries of it wait here for the clock), FORKED or misbehaved, if it is; below a
-member that is offline, the last error. A member that was stopped has none.
+Then dormant, held (entries of it wait here for the clock), FORKED, DIVERGED (it signs another state
+than this node for the same entries; see `lattice status`) or misbehaved, if it is; below a member that
+is offline, the last error. A member that was stopped has none.
 
 With --json: node, name, role, own, online, seen_ms (0: never), behind and ahead (entries; null: not
-compared yet), held, rtt_us (null: not connected), relayed, skew_ms, dormant, forked, strikes, error,
-addresses.
+compared yet), held, rtt_us (null: not connected), relayed, skew_ms, dormant, forked, diverged (number
+of stores), strikes, error, addresses.
 
 Examples:
   lattice peer list

@@ -213,6 +213,9 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
     if store.more_forks > 0 {
         out.line(&format!("  ! and {} more forks", store.more_forks))?;
     }
+    for diverged in &store.diverged {
+        print_diverged(out, diverged)?;
+    }
     for damage in &store.damage {
         out.line(&format!("  ! damaged: {}", harmless(damage)))?;
     }
@@ -226,6 +229,24 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
         out.line(&format!("  repaired when opened: {}", harmless(mended)))?;
     }
     Ok(())
+}
+
+fn print_diverged(out: &mut Output, diverged: &api::Divergence) -> Result<(), Failure> {
+    let members = |count| match count {
+        1 => "1 member".to_owned(),
+        count => format!("{count} members"),
+    };
+    out.line(&format!(
+        "  ! node {} says that its state differs from the state here, with the same entries: {} signed \
+         the state here, {} signed that of node {0}",
+        short(&diverged.node),
+        members(diverged.with_here),
+        members(diverged.with_there),
+    ))?;
+    out.line(
+        "    `lattice verify` on both nodes shows whose state does not follow from its log; without its \
+         state.db that node builds it again when it starts",
+    )
 }
 
 fn bytes(count: u64) -> String {

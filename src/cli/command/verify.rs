@@ -1,5 +1,7 @@
 //! `verify`: checks that everything on disk is as it was written.
 
+use std::{fmt, path::PathBuf, str::FromStr};
+
 use clap::Args;
 use lattice::{id::Author, wire::api};
 
@@ -22,18 +24,46 @@ Examples:
   lattice verify
   lattice verify --store notes
   lattice verify --json
-  lattice verify --lines --author 5b1e...c0 < audit.jsonl    with no node and no store")]
+  lattice verify --lines --author 5b1e...c0 < audit.jsonl    with no node and no store
+  lattice verify --proof hello.proof --author 5b1e...c0      the same; see `lattice get --prove`")]
 pub(crate) struct Verify {
     /// Check lines of `watch --json --proof` on stdin instead; --store must then be a UUID. Lines of
     /// kinds that nobody signs (expire, retract, gap, progress) are counted apart, not checked
     #[arg(long)]
     pub(crate) lines: bool,
-    /// With --lines: accept only lines signed by this author (64 hex digits); may be repeated
-    #[arg(long = "author", value_name = "AUTHOR", requires = "lines")]
+    /// Check the proof in this file instead (`-`: stdin), and print what it proves and who has signed it
+    #[arg(long, value_name = "FILE", conflicts_with = "lines")]
+    pub(crate) proof: Option<PathBuf>,
+    /// With --proof: accept only this root (64 hex digits)
+    #[arg(long, value_name = "HASH", requires = "proof")]
+    pub(crate) root: Option<RootArgument>,
+    /// With --lines or --proof: accept only what this author has signed (64 hex digits); may be repeated
+    #[arg(long = "author", value_name = "AUTHOR")]
     pub(crate) authors: Vec<Author>,
     /// With --lines: accept lines without a proof
     #[arg(long, requires = "lines")]
     pub(crate) allow_missing: bool,
+}
+
+/// A root, as `lattice root` prints it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RootArgument(pub(crate) [u8; 32]);
+
+impl FromStr for RootArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+        let root = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+        root.map(Self)
+            .ok_or_else(|| "a root has 64 hex digits".to_owned())
+    }
+}
+
+impl fmt::Display for RootArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&object::hex(&self.0))
+    }
 }
 
 impl Verify {
@@ -41,6 +71,14 @@ impl Verify {
         if self.lines {
             let message = "verify --lines cannot run inside a shell, which reads stdin itself";
             return Err(Failure::usage("not_here", message));
+        }
+        if self.proof.is_some() {
+            let message = "verify --proof cannot run inside a shell: it needs no node";
+            return Err(Failure::usage("not_here", message));
+        }
+        if !self.authors.is_empty() {
+            let message = "--author needs --lines or --proof";
+            return Err(Failure::usage("usage", message));
         }
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();

@@ -19,7 +19,7 @@ use crate::cli::{
     },
     output::{
         event,
-        object::{incomplete, short},
+        object::{hex, incomplete, short},
         print::{Output, escape, harmless, shorten, stderr_line, stdout_closed},
         tsv,
     },
@@ -106,6 +106,10 @@ pub(crate) struct Watch {
     /// With --json: add to each put and delete its entry, as the author signed it
     #[arg(long, conflicts_with = "keys_only")]
     proof: bool,
+    /// With --json: add to caught_up and progress the root of the keys, as `lattice root --prefix PREFIX`
+    /// prints it on every node with the same state; absent while changes are on their way
+    #[arg(long, conflicts_with_all = ["exact", "globs", "tsv"])]
+    hash: bool,
     /// End once the state, or the history since the start, is complete
     #[arg(long)]
     until_caught_up: bool,
@@ -193,6 +197,7 @@ impl Watch {
             wait: self.wait,
             latest: self.latest,
             proofs: self.proof,
+            hashes: self.hash,
             keys_only: self.keys_only,
             kinds: self
                 .only
@@ -391,16 +396,22 @@ fn to_object(event: &Event, cursor: Option<String>) -> event::Event<'_> {
         r#type,
         reason: None,
         now_ms: None,
+        root: None,
         cursor: cursor.clone(),
     };
+    let root = |root: &bytes::Bytes| (!root.is_empty()).then(|| hex(root));
     event::Event::Marker(match event {
         Event::Change(change) => {
             return event::Event::Change(Box::new(event::Change::new(change, cursor)));
         }
         Event::Damaged(it) => return event::Event::Damaged(event::Damaged::new(it)),
-        Event::CaughtUp(_) => marker("caught_up"),
+        Event::CaughtUp(it) => event::Marker {
+            root: root(&it.root),
+            ..marker("caught_up")
+        },
         Event::Progress(it) => event::Marker {
             now_ms: Some(it.now_ms),
+            root: root(&it.root),
             ..marker("progress")
         },
         Event::Gap(it) => event::Marker {

@@ -87,6 +87,10 @@ pub(crate) struct Marker {
     /// The node's clock; only in a `progress`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) now_ms: Option<u64>,
+    /// Root of the watched keys at this position; only with `--hash`, and only while no change is on
+    /// its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<String>,
     /// Position after this event, for `--after`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,

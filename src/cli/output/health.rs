@@ -69,6 +69,9 @@ struct StoreStatus {
     /// Number of forks that are not in `forks`. Absent: 0.
     #[serde(skip_serializing_if = "is_zero")]
     more_forks: u64,
+    /// Members that have signed another state of the store than that of this node, for the same
+    /// entries.
+    diverged: Vec<Diverged>,
     damage: Vec<String>,
     watchers: u64,
     /// Why the store refuses writes; absent if it accepts them.
@@ -109,6 +112,32 @@ impl From<&api::Fork> for Fork {
             entries: fork.entries.iter().map(|id| hex(id)).collect(),
             closed: fork.closed,
             spent: fork.spent,
+        }
+    }
+}
+
+/// A member that has signed another state than that of this node for the same entries.
+#[derive(Serialize)]
+struct Diverged {
+    node: String,
+    /// Root of the state of this node.
+    root_here: String,
+    /// Root that the member has signed.
+    root_there: String,
+    /// Members whose last signed state is that of this node, which is one of them.
+    with_here: u32,
+    /// Members whose last signed state is that of `node`, which is one of them.
+    with_there: u32,
+}
+
+impl From<&api::Divergence> for Diverged {
+    fn from(diverged: &api::Divergence) -> Self {
+        Self {
+            node: hex(&diverged.node),
+            root_here: hex(&diverged.root_here),
+            root_there: hex(&diverged.root_there),
+            with_here: diverged.with_here,
+            with_there: diverged.with_there,
         }
     }
 }
@@ -188,6 +217,7 @@ impl From<&api::StoreStatus> for StoreStatus {
             void_acts: store.void_acts,
             forks: store.forks.iter().map(Fork::from).collect(),
             more_forks: store.more_forks,
+            diverged: store.diverged.iter().map(Diverged::from).collect(),
             damage: store.damage.clone(),
             watchers: store.watchers,
             poisoned: not_empty(&store.poisoned),

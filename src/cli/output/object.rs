@@ -517,6 +517,8 @@ pub(crate) struct Peer {
     pub(crate) skew_ms: i64,
     pub(crate) dormant: bool,
     pub(crate) forked: bool,
+    /// Stores of which it has signed another state than that of this node, for the same entries.
+    pub(crate) diverged: u32,
     /// Number of messages from it that no honest peer sends.
     pub(crate) strikes: u32,
     /// The last error; empty once a connection succeeded again.
@@ -542,6 +544,7 @@ impl Peer {
             skew_ms: peer.skew_ms,
             dormant: peer.dormant,
             forked: peer.forked,
+            diverged: peer.diverged,
             strikes: peer.strikes,
             error: peer.error.clone(),
             addresses: peer.addresses.clone(),

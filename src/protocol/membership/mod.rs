@@ -42,6 +42,7 @@
 //! ranked admin makes an admin without knowing of the removal, the grant prevails.
 
 pub mod acts;
+mod acts_hash;
 mod evaluate;
 pub mod genesis;
 pub mod grant_chain;
@@ -52,6 +53,7 @@ pub mod reserved;
 pub mod role;
 pub mod spent;
 
+pub use acts_hash::ActsHash;
 pub use kept_through::KeptThrough;
 pub use members::{
     Departure, Grant, Lowering, Member, Members, MembershipError, Rank, Removal, Standing,

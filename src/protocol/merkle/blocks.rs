@@ -11,7 +11,7 @@ use crate::protocol::merkle::{
 };
 
 /// The nodes of one level, by first key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Blocks {
     pub(super) levels: Levels,
     /// The level of the blocks.

@@ -11,9 +11,10 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::protocol::merkle::{
-    Answer, Ask, Child, Children, FreshTree, Leaf, Levels, Rows, TreeHash, TreeRoot,
+    Answer, Ask, Child, Children, FreshTree, Leaf, Levels, RowHash, Rows, TreeHash, TreeRoot,
     ask::{ANSWER_BYTES_MAX, ASK_NODES_MAX},
     fold::Fold,
+    fresh_tree::prefix_end,
     hash::TOP,
 };
 
@@ -28,6 +29,10 @@ pub struct Diff {
     nodes: Vec<Node>,
     found: Differences,
     differences_max: usize,
+    // Only keys that begin with this are compared.
+    prefix: Bytes,
+    // Exclusive; `None` for the end of the tree.
+    prefix_end: Option<Bytes>,
 }
 
 /// The differences of two trees.
@@ -49,6 +54,8 @@ pub struct Difference {
     pub key: Bytes,
     /// The node that has a row of it.
     pub side: Side,
+    /// Hash of the peer's row; `None` if it has none.
+    pub there: Option<RowHash>,
 }
 
 /// The side that has a row of a key.
@@ -95,6 +102,17 @@ impl Diff {
     /// Begins to compare the tree `here` with that of a peer that has the root `there`, for at most
     /// `differences_max` differences. There is nothing to ask where the roots are equal.
     pub fn new<R: Rows>(here: &FreshTree<'_, R>, there: TreeRoot, differences_max: usize) -> Self {
+        Self::of_prefix(here, there, Bytes::new(), differences_max)
+    }
+
+    /// Like [`new`](Self::new), and compares only the keys that begin with `prefix`. `there` is the
+    /// root of the peer's whole tree all the same.
+    pub fn of_prefix<R: Rows>(
+        here: &FreshTree<'_, R>,
+        there: TreeRoot,
+        prefix: Bytes,
+        differences_max: usize,
+    ) -> Self {
         let top = Node {
             level: TOP,
             key: Bytes::new(),
@@ -106,6 +124,8 @@ impl Diff {
             nodes: (here.root() != there).then_some(top).into_iter().collect(),
             found: Differences::default(),
             differences_max,
+            prefix_end: prefix_end(&prefix).map(Bytes::from),
+            prefix,
         }
     }
 
@@ -226,6 +246,9 @@ impl Diff {
         let ends = ends.chain([node.end.as_ref()]);
         let both: Vec<_> = children.iter().zip(ends).collect();
         for (child, end) in both.into_iter().rev() {
+            if !self.is_meant(&child.key, end) {
+                continue;
+            }
             let own = here.node(level, &child.key, end.map(Bytes::as_ref));
             if own.map_err(DiffError::Rows)? != Some(child.hash) {
                 self.nodes.push(Node {
@@ -250,23 +273,32 @@ impl Diff {
         let end = node.end.as_deref();
         let visited = here.each(0, &node.key, end, &mut |key, _level, hash| {
             while let Some(leaf) = there.next_if(|leaf| leaf.key < key) {
-                self.note(&leaf.key, Side::There);
+                self.note(&leaf.key, Side::There, Some(leaf.row));
             }
             match there.next_if(|leaf| leaf.key == key) {
                 Some(leaf) if TreeHash::leaf(key, &leaf.row) == hash => {}
-                Some(_other) => self.note(key, Side::Both),
-                None => self.note(key, Side::Here),
+                Some(other) => self.note(key, Side::Both, Some(other.row)),
+                None => self.note(key, Side::Here, None),
             }
             !self.found.more
         });
         visited.map_err(DiffError::Rows)?;
         for leaf in there {
-            self.note(&leaf.key, Side::There);
+            self.note(&leaf.key, Side::There, Some(leaf.row));
         }
         Ok(())
     }
 
-    fn note(&mut self, key: &[u8], side: Side) {
+    // Returns whether a node from `key` to `end` may have keys that are compared.
+    fn is_meant(&self, key: &Bytes, end: Option<&Bytes>) -> bool {
+        let begins = self.prefix_end.as_ref().is_none_or(|last| key < last);
+        begins && end.is_none_or(|end| self.prefix < end)
+    }
+
+    fn note(&mut self, key: &[u8], side: Side, there: Option<RowHash>) {
+        if !key.starts_with(&self.prefix) {
+            return;
+        }
         if self.is_full() {
             self.found.more = true;
             return;
@@ -274,6 +306,7 @@ impl Diff {
         self.found.keys.push(Difference {
             key: Bytes::copy_from_slice(key),
             side,
+            there,
         });
     }
 

@@ -98,7 +98,7 @@ impl<'a, R: Rows> FreshTree<'a, R> {
     /// # Errors
     /// A block cannot be read.
     pub fn prefix_root(&self, prefix: &[u8]) -> Result<TreeRoot, R::Error> {
-        let end = end_of(prefix);
+        let end = prefix_end(prefix);
         let end = end.as_deref();
         let mut fold = Fold::new(self.blocks.base, TOP);
         let begin = self.blocks.range(prefix, end).next();
@@ -296,8 +296,8 @@ impl<'a, R: Rows> FreshTree<'a, R> {
     }
 }
 
-// Returns the first key after all that begin with `prefix`; `None` if none comes after.
-fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+/// Returns the first key after all that begin with `prefix`; `None` if none comes after.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut end = prefix.get(..=kept)?.to_vec();
     let last = end.last_mut()?;

@@ -62,7 +62,7 @@ mod tree;
 pub use ask::{ANSWER_BYTES_MAX, ASK_NODES_MAX, Answer, Ask, Child, Children, Leaf};
 pub use diff::{Diff, DiffError, Difference, Differences, Side};
 pub use fold::StreamRoot;
-pub use fresh_tree::FreshTree;
+pub use fresh_tree::{FreshTree, prefix_end};
 pub use hash::{Levels, RowHash, TreeHash, TreeRoot};
 pub use row_proof::{ROW_PROOF_BYTES_MAX, RowProof, RowProofError, verify, verify_range};
 pub use rows::Rows;

@@ -11,7 +11,7 @@ use crate::protocol::merkle::{
 
 /// Hashes of the blocks of a changing state. [`Tree::touch`] costs a look-up in memory, and
 /// [`Tree::refresh`] reads the blocks that were touched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tree {
     blocks: Blocks,
     // First keys of the blocks whose rows have to be read. Each of them is a block.

@@ -1,38 +1,17 @@
-//! Roots of the state, by which nodes compare what they have, and proofs of keys.
+//! Roots of the state, by which nodes compare what they have.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
 use crate::{
     protocol::{
-        entry::check_key,
-        frontier::Frontier,
-        merkle::{RowProof, TreeRoot},
+        membership::{ActsHash, Members},
+        merkle::TreeRoot,
     },
     state::View,
-    store::{ReadError, Store},
+    store::{ReadError, StateRoot, Store, state_root::SettledRoot},
 };
-
-/// The state after a set of entries, in one hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateRoot {
-    /// Root over the rows of all keys, or of those with a prefix. A key with a tombstone has a row.
-    pub root: TreeRoot,
-    /// The entries that make the state, together with the members that count.
-    pub frontier: Arc<Frontier>,
-}
-
-/// A proof that a key has a row in a state, or none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvenKey {
-    /// The state, with the root over the rows of all keys.
-    pub state: StateRoot,
-    /// The row of the key, as `heads_row` decodes it; `None` if it was never written.
-    pub row: Option<Bytes>,
-    /// The proof, for [`verify`](crate::protocol::merkle::verify).
-    pub proof: RowProof,
-}
 
 impl Store {
     /// Returns the root of the keys that begin with `prefix`; of all keys for an empty one. Equal
@@ -45,7 +24,7 @@ impl Store {
     /// `ReadError`; `Damaged` while the state lacks entries that could not be read.
     pub async fn root(&self, prefix: &[u8]) -> Result<StateRoot, ReadError> {
         let prefix = Bytes::copy_from_slice(prefix);
-        self.look(move |view| {
+        self.look(move |view, members| {
             let root = view.with_tree(|tree| {
                 if prefix.is_empty() {
                     Ok(tree.root())
@@ -53,45 +32,72 @@ impl Store {
                     tree.prefix_root(&prefix)
                 }
             })?;
-            state_root(view, root)
+            state_root(view, members, root)
         })
         .await
     }
 
-    /// Returns the row of `key` with a proof of it, or a proof that it has none.
+    /// Computes the root of all keys for other nodes, and keeps it for `settled_root`. Returns `None`
+    /// if the state was built again meanwhile: the root may be that of a state which the writer was
+    /// about to correct, for example because other members count.
     ///
     /// # Errors
     /// `ReadError`, as for `root`.
-    pub async fn prove(&self, key: &[u8]) -> Result<ProvenKey, ReadError> {
-        check_key(key).map_err(ReadError::Key)?;
-        let key = Bytes::copy_from_slice(key);
-        self.look(move |view| {
-            let (root, row, proof) = view.prove(&key)?;
-            Ok(ProvenKey {
-                state: state_root(view, root)?,
-                row: row.map(Bytes::from),
-                proof,
+    pub async fn settle_root(&self) -> Result<Option<StateRoot>, ReadError> {
+        let settled = self.look(|view, members| {
+            let root = state_root(view, members, view.root()?)?;
+            let (mark, members) = (view.mark(), Arc::clone(members));
+            Ok(SettledRoot {
+                root,
+                mark,
+                members,
             })
-        })
-        .await
+        });
+        let settled = settled.await?;
+        // The writer corrects a state in the turn in which it shows it. So it is done when it answers.
+        self.missing().await.map_err(|_stopped| ReadError::Closed)?;
+        if !self.shared.state.view().is_in_file_of(&settled.mark) {
+            return Ok(None);
+        }
+        let root = settled.root.clone();
+        let kept = self.shared.settled.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner) = Some(settled);
+        Ok(Some(root))
     }
 
-    // Calls `work` with the newest view, on a thread that may wait. If the state is damaged,
-    // rebuilds it once and calls `work` again.
-    async fn look<T: Send + 'static>(
+    /// Returns the root that `settle_root` has computed last, if it is that of the state which reads
+    /// see now.
+    pub fn settled_root(&self) -> Option<StateRoot> {
+        let settled = self.shared.settled.lock();
+        let settled = settled.unwrap_or_else(PoisonError::into_inner).clone()?;
+        let has_members = Arc::ptr_eq(&settled.members, &self.shared.members.borrow());
+        let is_current = has_members && self.shared.state.view().has_mark(&settled.mark);
+        is_current.then_some(settled.root)
+    }
+
+    /// Returns a number that rises each time the state may have changed.
+    pub fn state_version(&self) -> u64 {
+        self.shared.state.view().version
+    }
+
+    /// Calls `work` with the newest view and the members, on a thread that may wait, once no other root
+    /// or proof of the store is computed. If the state is damaged, rebuilds it once and calls `work`
+    /// again.
+    pub(super) async fn look<T: Send + 'static>(
         &self,
-        work: impl Fn(&View) -> Result<T, ReadError> + Send + Sync + 'static,
+        work: impl Fn(&View, &Arc<Members>) -> Result<T, ReadError> + Send + Sync + 'static,
     ) -> Result<T, ReadError> {
         let work = Arc::new(work);
         let mut is_rebuilt = false;
         loop {
             let turn = Arc::clone(&self.shared.tree_turn).lock_owned().await;
+            let members = Arc::clone(&self.shared.members.borrow());
             let view = self.shared.state.view();
             let version = view.version;
             let looking = Arc::clone(&work);
             // The thread keeps the turn even if the caller goes away.
             let looking = tokio::task::spawn_blocking(move || {
-                let looked = looking(&view);
+                let looked = looking(&view, &members);
                 drop(turn);
                 looked
             });
@@ -104,7 +110,15 @@ impl Store {
     }
 }
 
-fn state_root(view: &View, root: TreeRoot) -> Result<StateRoot, ReadError> {
+/// Returns `root`, which is that of `view`, with the entries and the acts that make the state.
+///
+/// # Errors
+/// `Damaged`: the view lacks entries.
+pub(super) fn state_root(
+    view: &View,
+    members: &Members,
+    root: TreeRoot,
+) -> Result<StateRoot, ReadError> {
     if view.lacks {
         return Err(ReadError::Damaged {
             what: "the state lacks entries that could not be read, so it has no root; \
@@ -112,8 +126,14 @@ fn state_root(view: &View, root: TreeRoot) -> Result<StateRoot, ReadError> {
                 .to_owned(),
         });
     }
+    // The state of a root store depends on the acts that count in it, as the view has them.
+    let acts = match &view.counting {
+        Some(counting) => ActsHash::of(&counting.acts, &counting.authorized),
+        None => ActsHash::of(members.counting(), members.authorized()),
+    };
     Ok(StateRoot {
         root,
         frontier: Arc::clone(&view.frontier),
+        acts,
     })
 }

@@ -84,6 +84,7 @@ pub(in crate::store) fn open(
         pauses: tokio::sync::watch::Sender::new(0),
         turned_away: tokio::sync::watch::Sender::new(None),
         tree_turn: Arc::default(),
+        settled: std::sync::Mutex::default(),
         dir: config.dir.clone(),
         runtime,
     };

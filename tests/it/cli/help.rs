@@ -43,6 +43,8 @@ const COMMANDS: &[&[&str]] = &[
     &["wait"],
     &["status"],
     &["log"],
+    &["root"],
+    &["compare"],
     &["verify"],
     &["repair"],
     &["invite"],
@@ -91,6 +93,8 @@ fn help_lists_the_commands() {
       wait         Wait until the node answers and meets the given conditions
       status       Show the node, its stores and their health
       log          List the entries of a log
+      root         Print the root of a store: one hash for its whole state
+      compare      Compare a store here with the same store on another member
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       invite       Invite another node: prints a token for `lattice join`
@@ -126,8 +130,8 @@ fn help_lists_the_commands() {
       lattice watch /nodes/ --json      one JSON object per change, for programs
       lattice list /                    the keys and their values
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 precondition failed, 5 node unavailable,
-    6 damaged data, 7 partly done, 8 timed out, 130 interrupted.
+    Exit codes: 0 done, 1 failed (compare: different), 2 usage, 3 not found, 4 precondition failed,
+    5 node unavailable, 6 damaged data, 7 partly done, 8 timed out, 130 interrupted.
     "#);
 }
 
@@ -167,6 +171,9 @@ fn short_help_of_watch_names_every_flag() {
                                   else
           --proof                 With --json: add to each put and delete its entry, as the author
                                   signed it
+          --hash                  With --json: add to caught_up and progress the root of the keys, as
+                                  `lattice root --prefix PREFIX` prints it on every node with the same
+                                  state; absent while changes are on their way
           --until-caught-up       End once the state, or the history since the start, is complete
       -c, --count <N>             End after this many changes
           --timeout <DURATION>    End after this long, with exit 8

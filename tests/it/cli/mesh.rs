@@ -22,7 +22,7 @@ fn token(home: &Home, arguments: &[&str]) -> String {
 }
 
 // A home whose node has joined that of `host`, and runs.
-fn joined(host: &Home, role: &str) -> (Home, super::harness::Running) {
+pub(super) fn joined(host: &Home, role: &str) -> (Home, super::harness::Running) {
     let home = Home::new();
     let token = token(host, &["--role", role]);
     let ran = home.run(&["join", &token, "--name", role]);

@@ -31,7 +31,7 @@ pub(super) fn get(at: &str, path: &str) -> (u16, String) {
     ask(at, &format!("GET {path} HTTP/1.1\r\nHost: {at}\r\n\r\n"))
 }
 
-fn up(home: &Home) -> (Running, String) {
+pub(super) fn up(home: &Home) -> (Running, String) {
     let mut node = home.start(&["up", "--metrics", "127.0.0.1:0"]);
     let line = node.line_with("metrics ");
     let at = line
@@ -43,7 +43,7 @@ fn up(home: &Home) -> (Running, String) {
 }
 
 /// The value of the only sample that begins with `name` and has all `labels`.
-fn value(text: &str, name: &str, labels: &[&str]) -> f64 {
+pub(super) fn value(text: &str, name: &str, labels: &[&str]) -> f64 {
     let of = |line: &&str| {
         let named = line.split(['{', ' ']).next() == Some(name);
         named && labels.iter().all(|label| line.contains(label))

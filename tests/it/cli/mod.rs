@@ -21,6 +21,7 @@ mod pages;
 mod port;
 mod private;
 mod proof;
+mod prove;
 mod reload;
 mod service;
 mod shell;

@@ -132,7 +132,7 @@ fn status_shows_the_node_and_its_stores() {
     insta::assert_snapshot!(format!("{fields:?}"), @r#"["data_dir", "node", "now_ms", "pid", "socket", "started_ms", "stores", "unopened", "version"]"#);
     let mut fields: Vec<&String> = json["stores"][0].as_object().unwrap().keys().collect();
     fields.sort();
-    insta::assert_snapshot!(format!("{fields:?}"), @r#"["damage", "entries", "forks", "held", "held_entries", "keys", "log_bytes", "name", "pending_bytes", "pending_entries", "private", "recovered", "root", "state_bytes", "store", "tips", "void_acts", "watchers"]"#);
+    insta::assert_snapshot!(format!("{fields:?}"), @r#"["damage", "diverged", "entries", "forks", "held", "held_entries", "keys", "log_bytes", "name", "pending_bytes", "pending_entries", "private", "recovered", "root", "state_bytes", "store", "tips", "void_acts", "watchers"]"#);
 }
 
 #[test]

@@ -7,14 +7,17 @@ use ed25519_dalek::Signer as _;
 use lattice::{
     id::{Author, EntryId, Seq},
     limits::{
-        ADDRESS_CHARS_MAX, ADDRESSES_MAX, SEQ_MAX, SYNC_ITEMS_MAX, SYNC_MESSAGE_BYTES_MAX,
-        SYNC_PAGE_ITEMS_MAX,
+        ADDRESS_CHARS_MAX, ADDRESSES_MAX, KEY_BYTES_MAX, SEQ_MAX, SYNC_ITEMS_MAX,
+        SYNC_MESSAGE_BYTES_MAX, SYNC_PAGE_ITEMS_MAX,
     },
     protocol::{
-        ack::Ack,
+        ack::{Ack, AckedState},
         acked::Acked,
         announce::Announce,
+        compare::{LENGTH_BYTES, Message as Compare, PeerState},
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
+        membership::ActsHash,
+        merkle::{ASK_NODES_MAX, Answer, Ask, Child, Children, Leaf, RowHash, TreeHash, TreeRoot},
         signed::count_items,
         sync::{FrameDecoder, Message, SyncError},
     },
@@ -165,6 +168,10 @@ fn honest_ack() -> Ack {
         counter: 7,
         is_part: false,
         frontier: tips().into_iter().collect(),
+        state: Some(AckedState {
+            root: TreeRoot([8; 32]),
+            acts: ActsHash([9; 32]),
+        }),
     }
 }
 
@@ -203,6 +210,7 @@ fn n1_n5_ack() {
 fn n1_n5_ack_that_is_really_signed() {
     let mut part = honest_ack();
     part.is_part = true;
+    part.state = None;
     part.counter = 8;
     let body = |ack: &Ack| {
         let signed = wire::SignedAck::decode(ack.sign(&key_of(AUTHOR_A))).unwrap();
@@ -307,5 +315,75 @@ fn n1_items_of_a_list_are_counted_before_they_are_read() {
             assert!(count * 64 <= input.len());
         }
         counted.is_some() && decoded.is_ok()
+    });
+}
+
+/// One of each kind of message of a comparison.
+fn honest_comparison() -> Vec<Compare> {
+    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let child = |key| Child {
+        key: bytes(key),
+        hash: TreeHash([2; 32]),
+    };
+    let leaf = |key| Leaf {
+        key: bytes(key),
+        row: RowHash([3; 32]),
+    };
+    vec![
+        Compare::Begin {
+            version: 1,
+            store: STORE,
+            prefix: bytes("/a/"),
+        },
+        Compare::State(PeerState {
+            root: TreeRoot([1; 32]),
+            prefix_root: TreeRoot([2; 32]),
+            frontier: FrontierHash([3; 32]),
+            entries: 7,
+            acts: ActsHash([4; 32]),
+        }),
+        Compare::Ask(Ask {
+            level: 13,
+            keys: vec![Bytes::new(), bytes("/a")],
+        }),
+        Compare::Answer(Answer(vec![
+            Children::Nodes {
+                level: 3,
+                nodes: vec![child(""), child("/b")],
+            },
+            Children::Leaves(vec![leaf(""), leaf("/b")]),
+            Children::TooMany,
+            Children::NoNode,
+        ])),
+        Compare::WantRows(vec![bytes("/a"), bytes("/b")]),
+        Compare::Rows(vec![bytes("row"), Bytes::new()]),
+    ]
+}
+
+/// What comes out is bounded, and has one encoding.
+#[test]
+fn n1_message_of_a_comparison() {
+    let honest: Vec<Bytes> = honest_comparison()
+        .into_iter()
+        .map(|message| message.encode().slice(LENGTH_BYTES..))
+        .collect();
+    let corpus = Corpus::new(honest.iter().map(|message| message.to_vec()));
+    fuzz(&corpus, |input| {
+        let Ok(message) = Compare::decode(Bytes::copy_from_slice(input)) else {
+            return false;
+        };
+        match &message {
+            Compare::Ask(Ask { keys, .. }) | Compare::WantRows(keys) => {
+                assert!((1..=ASK_NODES_MAX).contains(&keys.len()));
+                assert!(keys.iter().all(|key| key.len() <= KEY_BYTES_MAX));
+            }
+            Compare::Answer(Answer(nodes)) => {
+                assert!((1..=ASK_NODES_MAX).contains(&nodes.len()));
+            }
+            Compare::Rows(rows) => assert!((1..=ASK_NODES_MAX).contains(&rows.len())),
+            Compare::Begin { .. } | Compare::State(_) => {}
+        }
+        assert_eq!(message.encode()[LENGTH_BYTES..], *input);
+        honest.iter().any(|honest| honest == input)
     });
 }

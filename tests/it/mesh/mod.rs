@@ -3,6 +3,7 @@
 
 mod changes;
 mod clocks;
+mod compare;
 mod damage;
 mod display;
 mod hostile;
@@ -11,6 +12,7 @@ mod peer;
 mod port;
 mod proof;
 mod relay;
+mod roots;
 
 use std::time::Duration;
 

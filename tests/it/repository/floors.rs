@@ -52,8 +52,8 @@ const FLOORS: [Floor; 9] = [
     },
     Floor {
         number: 2,
-        modules: &["clock", "log", "state", "bus"],
-        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes",
+        modules: &["clock", "log", "state", "bus", "light"],
+        does: "reads the wall clock; keeps logs in files and heads in redb; broadcasts changes; checks proofs",
     },
     Floor {
         number: 1,
@@ -84,7 +84,7 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
         (4, &["writer", "watch"]),
         (3, &["item", "write_pause"]),
         (2, &["shared", "write"]),
-        (1, &["config", "error", "outbox"]),
+        (1, &["config", "error", "outbox", "state_root"]),
     ],
 }];
 

@@ -9,13 +9,15 @@ use lattice::{
         entry::{Op, Order, Parent, VerifiedEntry},
         frontier::{FrontierTip, MissingRange},
         heads::Heads,
+        heads_row::encode_heads,
         intake::{Intake, IntakeLimits, Verdict},
+        merkle::{Levels, RowHash, StreamRoot, TreeRoot},
     },
 };
 
 use crate::{
     sim::counters::Counters,
-    support::model::{Replica, author_of},
+    support::model::{Replica, STORE, author_of},
 };
 
 // Pending entries have room for some twenty, so that it runs out.
@@ -200,6 +202,15 @@ impl Node {
     /// Returns the heads of all keys, and what they stand for.
     pub fn heads(&self) -> &BTreeMap<Bytes, Heads> {
         &self.replica.heads
+    }
+
+    /// Returns the root of its state, as it signs it.
+    pub fn root(&self) -> TreeRoot {
+        let mut root = StreamRoot::new(Levels::new(STORE));
+        for (key, heads) in self.heads() {
+            root.push(key, &RowHash::of(&encode_heads(heads)));
+        }
+        root.finish()
     }
 
     /// True when its author has more than one branch here.

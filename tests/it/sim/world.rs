@@ -253,6 +253,7 @@ impl World {
         for node in self.honest() {
             assert_eq!(&node.replica.entries, entries);
             assert_eq!(node.heads(), self.nodes[0].heads());
+            assert_eq!(node.root(), self.nodes[0].root());
             assert_eq!(node.intake.held().iter().count(), 0);
             node.assert_sound();
         }

@@ -8,6 +8,8 @@ pub mod mutator;
 pub mod pruned;
 pub mod random;
 pub mod rows;
+#[cfg(feature = "net")]
+pub mod state_file;
 pub mod store;
 pub mod sync;
 pub mod threads;

@@ -55,6 +55,7 @@ fn differences(here: &Map, there: &Map) -> Vec<Difference> {
         Some(Difference {
             key: key.clone().into(),
             side,
+            there: there.rows.get(key).map(|row| RowHash::of(row)),
         })
     };
     keys.into_iter().filter_map(difference).collect()
@@ -99,6 +100,37 @@ fn comparison_finds_exactly_the_differences() {
         assert_eq!(compared.found.keys, differences(here, there));
     }
     assert_eq!(compare(&all, &all, 10).asks, 0, "the roots are equal");
+}
+
+#[test]
+fn comparison_of_a_prefix_finds_its_keys_only() {
+    let keys = |prefix: &'static str| (0..3000).map(move |number| format!("{prefix}{number:04}"));
+    let all = Map::of(keys("/a/").chain(keys("/b/")).chain(keys("/c/")));
+    let names: Vec<Key> = all.rows.keys().cloned().collect();
+    for_each_seed(1..=soaked(20), |random| {
+        let there = changed(&all, &names, 30, random);
+        let (mut own, mut peer) = (Tree::new(levels()), Tree::new(levels()));
+        let (Ok(own), Ok(peer)) = (own.refresh(&all), peer.refresh(&there));
+        let mut asks = Vec::new();
+        for prefix in ["/a/", "/b/", "/c/", "/b/1", "/none", "", "/b/0007"] {
+            let meant = Bytes::copy_from_slice(prefix.as_bytes());
+            let mut diff = Diff::of_prefix(&own, peer.root(), meant.clone(), usize::MAX);
+            let mut count = 0;
+            while let Some(ask) = diff.ask() {
+                let Ok(answer) = peer.answer(&ask);
+                count += ask.keys.len();
+                diff.take(&own, answer).unwrap();
+            }
+            let mut expected = differences(&all, &there);
+            expected.retain(|it| it.key.starts_with(&meant));
+            assert_eq!(diff.finish().keys, expected, "{prefix}");
+            asks.push(count);
+        }
+        assert!(
+            asks[6] <= 6 && asks[6] < asks[5],
+            "a key takes one path: {asks:?}"
+        );
+    });
 }
 
 #[test]

@@ -2,12 +2,16 @@
 
 use lattice::{
     limits::SEQ_MAX,
-    protocol::{ack::Ack, frontier::Frontier},
+    protocol::{
+        ack::{Ack, AckedState},
+        frontier::Frontier,
+    },
     wire::net,
 };
 use prost::Message as _;
 
 use super::{
+    super::roots::{diverges, vouched},
     gossip::{Talk, ack},
     *,
 };
@@ -21,6 +25,7 @@ fn signed(raw: &Raw, store: StoreId, counter: u64, frontier: Frontier) -> Bytes 
         counter,
         is_part: false,
         frontier,
+        state: None,
     };
     ack.sign(&raw.key.0)
 }
@@ -206,5 +211,49 @@ async fn put_is_acknowledged_at_once_among_three_hundred_authors() {
         timeout(Duration::from_secs(5), waiting).await.unwrap();
         eprintln!("round {round}: {:?}", began.elapsed());
     }
+    field.stop().await;
+}
+
+/// A member that signs a false root is named, and costs the others nothing else; with its next honest
+/// ack the alarm is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn r4_false_root_names_its_signer_only() {
+    let field = Field::new().await;
+    let raw = field.member(30, Role::Writer).await;
+    let root = field.a.node.root();
+    let nodes = [field.a.node.id(), field.b.node.id()];
+    let connection = raw.connected(&field.a, SYNC).await;
+    let claim = async |counter: u64, is_false: bool| {
+        let settled = until("a root", async || root.settled_root()).await;
+        let AckedState { mut root, acts } = settled.acked();
+        root.0[0] ^= u8::from(is_false);
+        let ack = Ack {
+            node: raw.author(),
+            store: field.a.node.root().id(),
+            incarnation: 1,
+            counter,
+            is_part: false,
+            frontier: (*settled.frontier).clone(),
+            state: Some(AckedState { root, acts }),
+        };
+        send_status(&connection, vec![ack.sign(&raw.key.0)]).await;
+    };
+    vouched(&field.a, &root, &nodes).await;
+    claim(1, true).await;
+    diverges(&field.a, raw.author(), true).await;
+    vouched(&field.a, &root, &nodes).await;
+    let found = field.a.net.divergences(&root.id());
+    let [(node, seen)] = found[..] else {
+        panic!("it is the only one: {found:?}");
+    };
+    assert_eq!(node, raw.author());
+    assert_eq!((seen.with_here, seen.with_there), (2, 1), "two against one");
+    assert_eq!(status_at(&field.a, &raw.author()).strikes, 0);
+    assert_eq!(root.status().await.poisoned, None);
+    field.still_works().await;
+    vouched(&field.a, &root, &nodes).await;
+    diverges(&field.a, raw.author(), true).await;
+    claim(2, false).await;
+    diverges(&field.a, raw.author(), false).await;
     field.stop().await;
 }

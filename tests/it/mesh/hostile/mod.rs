@@ -7,6 +7,7 @@
 mod acks;
 mod answers;
 pub mod attacker;
+mod comparisons;
 mod contents;
 mod crowds;
 mod forks;
