@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, EntryId, Seq},
+    id::{Author, Seq},
     limits::{RUN_BYTES_MAX, RUN_ENTRIES_MAX, SCAN_ROWS},
     log::{
         Branch, LogDamage, LogError,
@@ -16,7 +16,7 @@ use crate::{
     },
     protocol::{
         chain::Tip,
-        entry::Entry,
+        entry::{Entry, Parent},
         frontier::Frontier,
         heads::{Before, Head, Heads},
     },
@@ -267,8 +267,9 @@ impl Unproven {
 struct Gone {
     // Seq of the anchor, by author.
     anchors: BTreeMap<Author, Seq>,
-    // Entries that one in the log cites at a key, and authors who wrote the key again.
-    cited: BTreeSet<(Bytes, EntryId)>,
+    // Entries that one in the log cites at a key, and authors who wrote the key again. A citation that is
+    // wrong in any part supersedes nothing.
+    cited: BTreeSet<(Bytes, Parent)>,
     written_again: BTreeSet<(Bytes, Author)>,
 }
 
@@ -294,7 +295,7 @@ impl Gone {
     fn note(&mut self, entry: &Entry, key: &Bytes) {
         let parents = entry.header.parents.iter();
         let gone = parents.filter(|parent| self.has(&parent.author, parent.seq));
-        let cited: Vec<_> = gone.map(|parent| (key.clone(), parent.id)).collect();
+        let cited: Vec<_> = gone.map(|parent| (key.clone(), *parent)).collect();
         self.cited.extend(cited);
         if self.anchors.contains_key(&entry.author()) {
             self.written_again.insert((key.clone(), entry.author()));
@@ -309,7 +310,7 @@ impl Gone {
             .iter()
             .partition(|head| self.has(&head.author, head.seq));
         let is_superseded = |head: &&Head| {
-            self.cited.contains(&(key.clone(), head.id))
+            self.cited.contains(&(key.clone(), head.as_parent()))
                 || self.written_again.contains(&(key.clone(), head.author))
         };
         if gone.iter().any(is_superseded) {
@@ -459,12 +460,17 @@ mod tests {
         let removed = entry(AUTHOR_A, 1, None, 10, "/k");
         let next = entry(AUTHOR_A, 2, Some(removed.id), 20, "/k");
         let other = entry(AUTHOR_A, 2, Some(removed.id), 20, "/other");
-        let header = Header {
-            parents: vec![removed.as_parent()],
-            ..entry(AUTHOR_B, 1, None, 20, "/k").header.clone()
+        let citing = |parent: Parent| {
+            let header = Header {
+                parents: vec![parent],
+                ..entry(AUTHOR_B, 1, None, 20, "/k").header.clone()
+            };
+            let key = SigningKey::from_bytes(&AUTHOR_B);
+            sign(&key, header, next.ops.clone()).unwrap()
         };
-        let key = SigningKey::from_bytes(&AUTHOR_B);
-        let citing = sign(&key, header, next.ops.clone()).unwrap();
+        let mut wrong = removed.as_parent();
+        wrong.hlc.wall_ms -= 1;
+        let (citing, misciting) = (citing(removed.as_parent()), citing(wrong));
         let anchors = Frontier::from_iter([(removed.author(), FrontierTip::of(&removed))]);
         let split = |noted: &[&Entry], heads: Vec<Head>| {
             let mut gone = Gone::new(&anchors);
@@ -477,6 +483,10 @@ mod tests {
         assert_eq!(split(&[], row.clone()), Some((Heads::default(), 1)));
         assert_eq!(split(&[&other], row.clone()), Some((Heads::default(), 1)));
         assert_eq!(split(&[&next], row.clone()), None);
+        assert_eq!(
+            split(&[&misciting], row.clone()),
+            Some((Heads::default(), 1))
+        );
         assert_eq!(split(&[&citing], row), None);
         let both = vec![of(&removed), of(&citing)];
         assert_eq!(split(&[], both), Some((Heads::new(vec![of(&citing)]), 1)));
