@@ -6,7 +6,7 @@
 //! for leads to a difference, or stands before one. A peer whose root is that of an invented tree
 //! makes this node ask until `differences_max`, and learns nothing but keys that it named itself.
 
-use std::mem;
+use std::{collections::BTreeMap, mem};
 
 use bytes::Bytes;
 
@@ -23,8 +23,9 @@ use crate::protocol::merkle::{
 #[derive(Debug)]
 pub struct Diff {
     levels: Levels,
-    // Nodes of the peer that have other rows here. The next one in key order is the last one. An
-    // answer adds its nodes above those of the levels above, so they take at most
+    // Nodes of the peer that have other rows here, in reverse key order. Up to `WIDE_NODES_MAX` of them
+    // the highest are asked for first, which takes a round trip a level; beyond, the first in key order,
+    // whose children come before all others. So they are not many more than `WIDE_NODES_MAX`, and at most
     // `ANSWER_BYTES_MAX` a level.
     nodes: Vec<Node>,
     found: Differences,
@@ -131,13 +132,10 @@ impl Diff {
 
     /// Returns the next question; `None` at the end.
     pub fn ask(&self) -> Option<Ask> {
-        let level = self.nodes.last()?.level;
-        let next = self.nodes.iter().rev().take(ASK_NODES_MAX);
-        let keys = next.take_while(|node| node.level == level);
-        Some(Ask {
-            level,
-            keys: keys.map(|node| node.key.clone()).collect(),
-        })
+        let (level, asked) = self.next();
+        let asked = asked.iter().filter_map(|index| self.nodes.get(*index));
+        let keys: Vec<Bytes> = asked.map(|node| node.key.clone()).collect();
+        (!keys.is_empty()).then_some(Ask { level, keys })
     }
 
     /// Takes the answer to the last question. `here` is the tree of this node; every call gets the
@@ -151,24 +149,26 @@ impl Diff {
         here: &FreshTree<'_, R>,
         answer: Answer,
     ) -> Result<(), DiffError<R::Error>> {
-        let asked = self.ask().map_or(0, |ask| ask.keys.len());
+        let (_level, asked) = self.next();
         let Answer(answers) = answer;
-        if answers.is_empty() || answers.len() > asked {
+        if answers.is_empty() || answers.len() > asked.len() {
             return Err(dishonest("it has no answer, or more than were asked for"));
         }
         let bytes = answers.iter().map(Children::bytes);
         if bytes.fold(0, usize::saturating_add) > ANSWER_BYTES_MAX {
             return Err(dishonest("it is too long"));
         }
-        let left = self.nodes.len().saturating_sub(answers.len());
-        let answered = self.nodes.split_off(left);
-        // The answered nodes in reverse key order, as they were in the list: the children of the
-        // first node come last.
-        for (node, children) in answered.iter().zip(answers.into_iter().rev()) {
-            self.check(node, &children)?;
+        let mut answers: BTreeMap<usize, Children> = asked.into_iter().zip(answers).collect();
+        // The children of a node take its place in the list.
+        for (index, node) in mem::take(&mut self.nodes).into_iter().enumerate() {
+            let Some(children) = answers.remove(&index) else {
+                self.nodes.push(node);
+                continue;
+            };
+            self.check(&node, &children)?;
             match children {
-                Children::Nodes { level, nodes } => self.descend(here, node, level, &nodes)?,
-                Children::Leaves(leaves) => self.compare(here, node, &leaves)?,
+                Children::Nodes { level, nodes } => self.descend(here, &node, level, &nodes)?,
+                Children::Leaves(leaves) => self.compare(here, &node, &leaves)?,
                 Children::TooMany | Children::NoNode => {
                     self.found.ranges.push((node.key.clone(), node.end.clone()));
                 }
@@ -188,6 +188,26 @@ impl Diff {
         found.keys.sort_by(|a, b| a.key.cmp(&b.key));
         found.ranges.sort();
         found
+    }
+
+    // Returns the places in `nodes` of those that are asked for next, in key order, and their level.
+    fn next(&self) -> (u8, Vec<usize>) {
+        let from_last = || self.nodes.iter().enumerate().rev();
+        if self.nodes.len() > WIDE_NODES_MAX {
+            let level = self.nodes.last().map_or(0, |node| node.level);
+            let next = from_last().take_while(|(_, node)| node.level == level);
+            return (
+                level,
+                next.map(|(index, _)| index).take(ASK_NODES_MAX).collect(),
+            );
+        }
+        let level = self.nodes.iter().map(|node| node.level).max();
+        let level = level.unwrap_or_default();
+        let next = from_last().filter(|(_, node)| node.level == level);
+        (
+            level,
+            next.map(|(index, _)| index).take(ASK_NODES_MAX).collect(),
+        )
     }
 
     // Checks that a node of the hash that is expected has these children.
@@ -319,3 +339,7 @@ impl Diff {
 fn dishonest<E>(what: &'static str) -> DiffError<E> {
     DiffError::Dishonest { what }
 }
+
+// Nodes up to which those of a level are asked for before those below: as many as some hundred
+// differences have.
+const WIDE_NODES_MAX: usize = 1024;
