@@ -388,7 +388,9 @@ impl State {
             }
         }
         let counted = entry.ops.iter().zip(&changes);
-        let counted = counted.filter_map(|(op, change)| change.is_some().then(|| op.key()));
+        let counted = counted
+            .filter(|(_op, change)| change.is_some())
+            .map(|(op, _change)| op.key());
         // One without ops supersedes nothing. One of which all are void may count later.
         if !entry.ops.is_empty() {
             self.staged.cite_ahead(&absent, counted);

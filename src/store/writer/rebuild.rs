@@ -192,7 +192,7 @@ impl Sources<'_> {
 
     // The inner error: the state is damaged.
     fn apply(
-        &mut self,
+        &self,
         state: &mut State,
         entry: &VerifiedEntry,
         replayed: &mut Replayed,
@@ -233,7 +233,7 @@ impl Sources<'_> {
     // Notes the entries that `entry` takes back, and lowers the heads of those that are applied: in a
     // replay onto a state they may be. The inner error: the state is damaged.
     fn take_back(
-        &mut self,
+        &self,
         state: &mut State,
         entry: &VerifiedEntry,
     ) -> Result<Result<(), String>, OpenError> {
