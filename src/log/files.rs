@@ -206,8 +206,8 @@ impl LazyFile {
         }
     }
 
-    // Closes the file, unless it has unsynced bytes or no name any more; an operation under way ends first. Returns
-    // whether it did.
+    // Closes the file, unless it has unsynced bytes or no name any more; an operation under way ends
+    // first. Returns whether it did.
     fn close(&self) -> bool {
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
         if self.unsynced.load(Ordering::Acquire) || self.kept.load(Ordering::Acquire) {

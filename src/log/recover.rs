@@ -44,8 +44,9 @@ impl Logs {
     /// Opens the logs in `dir`, which is made if it is missing.
     ///
     /// `marks` is what the state remembers of the branches, without index points before the place
-    /// where a log begins (`Mark::shorten`): records before a mark's end are not read. On return torn tails are cut, every byte of a log is durable, and files before the place
-    /// where a log begins are removed.
+    /// where a log begins (`Mark::shorten`): records before a mark's end are not read. On return torn
+    /// tails are cut, every byte of a log is durable, and files before the place where a log begins
+    /// are removed.
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`, `Begins`.

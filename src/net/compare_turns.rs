@@ -20,6 +20,6 @@ impl Default for CompareTurns {
     }
 }
 
-// Comparisons that peers may have open at a time, one a peer: each takes up to 16 MiB and keeps pages of a
-// state file in use. More are refused.
+// Comparisons that peers may have open at a time, one a peer: each takes up to 16 MiB and keeps pages
+// of a state file in use. More are refused.
 const COMPARES_MAX: usize = 4;

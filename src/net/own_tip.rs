@@ -75,8 +75,8 @@ fn is_waiting(mesh: &Mesh, awaited: &[Author], waited: Duration, progress: &mut 
         && progress.still_for(mesh) < OWN_TIP_STILL
 }
 
-/// The time at which the last entry came. A member that never ends its session, and sends nothing, is not waited
-/// for.
+/// The time at which the last entry came. A member that never ends its session, and sends nothing, is
+/// not waited for.
 struct Progress {
     // Sum of all places in all logs, when `since` was set.
     places: u64,

@@ -11,9 +11,9 @@
 //! frontiers with a purpose; [`acked`] joins acks, [`agreement`] compares the states that they claim
 //! ([`root_pace`]: when a node computes its own), and an [`announce`] asks others to sync.
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
-//! durable positions. [`compare`] has the messages by which a
-//! node finds the keys that another one has otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects
-//! keys. [`shared_stores`] decides which stores of others are opened.
+//! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
+//! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
+//! [`shared_stores`] decides which stores of others are opened.
 
 #![cfg_attr(
     not(test),
