@@ -335,8 +335,15 @@ fn on_kills_its_runs_when_interrupted() {
     on.signal(Signal::INT);
     assert_eq!(on.end().code, 130);
     let pid = fs::read_to_string(home.path("pid")).unwrap();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    // It was killed; the kernel takes a moment to end it.
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{stat}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
