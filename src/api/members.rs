@@ -375,6 +375,7 @@ impl From<CompareError> for ApiError {
     fn from(error: CompareError) -> Self {
         let message = error.to_string();
         match error {
+            CompareError::PrefixTooLong { .. } => Self::usage("prefix_too_long", message),
             CompareError::Net(error) => error.into(),
             CompareError::Peer { why, .. } => match why {
                 PeerError::Own { .. } => Self::new("compare", EXIT_FAILED, message)

@@ -119,6 +119,14 @@ pub enum NetError {
 /// Why two states were not compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
+    /// The prefix is longer than any key. A peer would take the question for a broken rule.
+    #[error("a prefix of {bytes} bytes; keys have at most {bytes_max}")]
+    PrefixTooLong {
+        /// Bytes of the prefix.
+        bytes: usize,
+        /// Bytes of the longest key.
+        bytes_max: usize,
+    },
     /// This node has no endpoint, or the other one is not a member.
     #[error(transparent)]
     Net(#[from] NetError),

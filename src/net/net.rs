@@ -18,7 +18,7 @@ use crate::{
     id::{Author, StoreId},
     limits::{
         BIND_AGAIN_MAX, BIND_AGAIN_MIN, DIAL_TIMEOUT, ENDPOINT_CLOSE_WAIT, GOSSIP_BYTES_MAX,
-        RELAY_WAIT, REPAIR_SYNC_WAIT,
+        KEY_BYTES_MAX, RELAY_WAIT, REPAIR_SYNC_WAIT,
     },
     net::{
         address::Addresses,
@@ -188,7 +188,8 @@ impl Net {
     /// The two states are those of one moment each; entries that are under way make them differ.
     ///
     /// # Errors
-    /// `CompareError`: no endpoint, `node` is not a member, or it does not answer.
+    /// `CompareError`: no endpoint, `node` is not a member, or it does not answer; `prefix` is longer
+    /// than a key.
     pub async fn compare(
         &self,
         store: &Store,
@@ -196,6 +197,12 @@ impl Net {
         prefix: Bytes,
         differences_max: usize,
     ) -> Result<Compared, CompareError> {
+        if prefix.len() > KEY_BYTES_MAX {
+            return Err(CompareError::PrefixTooLong {
+                bytes: prefix.len(),
+                bytes_max: KEY_BYTES_MAX,
+            });
+        }
         let mesh = self.mesh().await?;
         if !mesh.gate.admits(node) {
             return Err(NetError::from(MeshError::NotAMember { node: *node }).into());

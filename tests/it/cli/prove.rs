@@ -324,6 +324,11 @@ fn wrong_state_is_found_by_a_comparison_and_by_the_alarm() {
     assert!(diverged() < 0.5);
     assert_eq!(metrics::get(&at, "/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(a.run(&["compare", "nobody"]).code, 3);
+    // The peer took it for a broken rule and hung up.
+    let long = "a".repeat(5000);
+    let refused = a.run(&["compare", "writer", "--prefix", &long]);
+    assert_eq!(refused.code, 2, "{refused}");
+    assert!(refused.stderr.contains("at most 4096"), "{refused}");
 }
 
 fn id_of(home: &Home) -> String {
