@@ -519,15 +519,21 @@ async fn consumer_from_the_beginning_stops_at_one_gap() {
         refused.contains("earlier entries were removed"),
         "{refused}"
     );
-    // The gap may be met before the last of the three that were handed out is read again.
+    // The two that were handed out, and a third one if it was read ahead before entries were removed.
+    // The gap may be met before they are read again.
     let began = std::time::Instant::now();
     loop {
         let dead = early.dead().await.unwrap();
-        let reasons: Vec<_> = dead.iter().map(|letter| letter.reason).collect();
-        if reasons == [DeathReason::Pruned; 3] {
+        let pruned = dead
+            .iter()
+            .filter(|letter| letter.reason == DeathReason::Pruned);
+        let count = pruned.count();
+        assert_eq!(count, dead.len(), "{dead:?}");
+        assert!(count <= 3, "{dead:?}");
+        if count >= 2 {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "{reasons:?}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{dead:?}");
         drop(tokio::time::timeout(Duration::from_millis(100), early.next()).await);
     }
 }
