@@ -46,8 +46,8 @@ pub const HELD_SHOWN_MAX: usize = 16;
 /// Bytes of entries that wait for a prev or a parent, per store. When full, the oldest is dropped;
 /// a sync brings it again.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
-/// Entries that a replay remembers as read: 64 Ki ids of 32 bytes. A parent that is not among them
-/// and is no head is looked up in the log.
+/// Entries that a replay remembers as read: 64 Ki ids of 32 bytes. A replay looks up all other
+/// parents in the log, except those that are heads.
 pub const REPLAYED_KEPT_MAX: usize = 1 << 16;
 /// Bytes of entries whose author is not admitted yet, per store. When full, the oldest is dropped;
 /// a sync brings it again.

@@ -284,8 +284,8 @@ fn r1_every_flipped_bit_and_every_cut_is_refused() {
     }
 }
 
-/// The same by a liar, who makes the check anew: a proof is refused, or is still one of something that is
-/// so, as the absence of another key.
+/// A liar changes a proof and computes its check again. The result is refused, or proves something else
+/// that is true, for example that another key is absent.
 #[test]
 fn r1_every_flipped_bit_under_a_new_check_proves_nothing_false() {
     let field = Field::new();

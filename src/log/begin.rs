@@ -1,4 +1,5 @@
-//! Where logs begin here: the files below were removed, because the state has all that was in them.
+//! The beginnings of logs. A log need not have its first entries any more: files with entries that are
+//! in the state can be removed.
 //!
 //! A file named `begins` in the log directory has a row for each author whose log no longer begins with
 //! its first entry, and names the branch that does not: every other branch left that one later. It is
@@ -49,7 +50,7 @@ pub struct Pruned {
 }
 
 impl Pruned {
-    /// Returns `None` when there is no such author.
+    /// Joins the beginnings of several logs; `None` when there are none, so all logs are whole.
     pub(super) fn of(begins: impl IntoIterator<Item = (Author, Begin)>) -> Option<Self> {
         let begins = begins.into_iter().map(|(author, begin)| Self {
             author,
@@ -267,7 +268,7 @@ fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file, if it is there.
 pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.remove(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

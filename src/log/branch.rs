@@ -55,7 +55,8 @@ pub struct Branch {
     pub first: Seq,
     /// The entry before its first, on another branch; `None` when `first` is 1.
     pub forked_from: Option<EntryId>,
-    /// Where it begins here, when its first records were removed; `None` when it has all of them.
+    /// The place from which on this node has its records, if earlier ones were removed; `None` when it
+    /// has all of them.
     pub begin: Option<Begin>,
     /// Name of its first file in the log directory, which may be gone.
     pub name: String,

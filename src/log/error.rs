@@ -38,7 +38,8 @@ pub enum LogError {
         source: io::Error,
     },
     /// The file that says where the logs begin cannot be used: what was removed from them is not known.
-    /// Put back a copy of it, or take this store anew from a peer into an empty directory.
+    /// The way out: put back a copy of the file, or join from an empty directory and let a peer send
+    /// the store.
     #[error(
         "the file `begins` of the logs cannot be used: {what}; put back a copy of it, or join with an \
          empty directory"

@@ -36,7 +36,7 @@ pub struct Logs {
     files: LogFiles,
     pub(super) dir: PathBuf,
     reader: LogReader,
-    // As in its file, and as the branches of `writers` are.
+    // The contents of the file `begins`. The branches of `writers` begin at the same places.
     pub(super) begins: Begins,
     pub(super) writers: BTreeMap<(Author, u32), Writer>,
     // True while names of new files may not be durable. Set by `begin` and `rotate`, and when there are

@@ -354,7 +354,7 @@ pub(crate) fn parts(
     let before = |index: usize| lineage.branches[index].first.saturating_sub(1);
     let mut parts: Vec<Vec<(Seq, Seq)>> = vec![Vec::new(); lineage.branches.len()];
     for (after, tip) in ranges {
-        // Of an author with forks the range may begin with a guess, so the rest of it is sent.
+        // A peer guesses where a range of an author with forks begins. So the part that is here is sent.
         let is_cut = log.is_final(author, after.saturating_add(1));
         if is_cut && lineage.branches.len() < 2 {
             continue;

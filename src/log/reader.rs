@@ -160,8 +160,8 @@ impl LogReader {
     }
 
     /// Returns the entry of `author` at `seq` on branch `place`, as a tip. `place` is an index into
-    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`. It also has the
-    /// entry at which it begins. Its values are not read.
+    /// `of`. `None` when there is no such branch or the branch has no entry at `seq`. The
+    /// anchor at which the branch begins is found, too. Its values are not read.
     ///
     /// # Errors
     /// `Damaged` when its frame cannot be read, `Io`.

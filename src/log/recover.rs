@@ -125,7 +125,8 @@ struct LogFile<'a> {
     // The same, for the branch's writer.
     segments: Arc<Segments>,
     mark: Option<&'a Mark>,
-    // Where the log begins, if entries were removed from it. The mark does not end before that.
+    // Set if entries were removed from this log: the place from which on it has records. The mark's end
+    // is not before that place.
     row: Option<&'a BeginRow>,
 }
 

@@ -398,7 +398,7 @@ impl Mesh {
     // Returns what a signed ack of another member claims about the state; `None` if that is nothing.
     fn claimed(&self, ack: &Ack, signed: Bytes) -> Option<Claimed> {
         let claim = ack.state_claim()?;
-        // Another copy of this node is no other member.
+        // An ack with this node's own key comes from a copy of it, and says nothing about other members.
         (ack.node != self.node.id()).then_some(Claimed {
             store: ack.store,
             node: ack.node,
