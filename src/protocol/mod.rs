@@ -13,7 +13,7 @@
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
 //! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
 //! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
-//! [`shared_stores`] decides which stores of others are opened.
+//! [`shared_stores`] decides which stores of others are opened. [`snapshot`] has the form of a backup.
 
 #![cfg_attr(
     not(test),
@@ -50,4 +50,5 @@ pub mod root_pace;
 pub mod run;
 pub mod shared_stores;
 pub mod signed;
+pub mod snapshot;
 pub mod sync;
