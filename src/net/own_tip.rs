@@ -43,6 +43,33 @@ pub(super) async fn compare(mesh: &Mesh) {
     }
 }
 
+/// Returns when stores that were restored from a snapshot take own writes again: once a member has given
+/// back what it has of this node's logs. At once if no store was restored.
+pub(super) async fn release_restored(mesh: &Mesh) {
+    let mut restored = Vec::new();
+    for store in mesh.node.shared_stores() {
+        if store.status().await.restored {
+            restored.push(store);
+        }
+    }
+    if restored.is_empty() {
+        return;
+    }
+    loop {
+        let members = mesh.node.members();
+        let mut others = members.others(mesh.node.id());
+        if others.any(|other| is(mesh, Compared::Done)(&&other)) {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    for store in restored {
+        if let Err(error) = store.own_log_is_back().await {
+            tracing::error!(store = %store.id(), %error, "own writes are still refused");
+        }
+    }
+}
+
 // Members that are not known to be away for long. One whose status cannot be read is waited for.
 async fn awaited(mesh: &Mesh) -> Vec<Author> {
     let node = &mesh.node;

@@ -50,6 +50,7 @@ impl Store {
             forks: writer.forks,
             damage: writer.damage,
             lost: writer.lost,
+            restored: writer.restored,
             watchers: self.shared.bus.watchers(),
             poisoned: writer.poisoned,
             recovered: writer.recovered,
@@ -69,6 +70,8 @@ impl Store {
     /// writes go on after it, and no value changes. If somebody else who has the key writes on, the
     /// fork is open again.
     ///
+    /// In a store that was restored from a snapshot, what this node wrote after that is given up, too.
+    ///
     /// On return the repair is durable. Not cancel-safe: a dropped call may still repair.
     ///
     /// # Errors
@@ -77,6 +80,15 @@ impl Store {
     /// write anyway.
     pub async fn repair(&self) -> Result<Repaired, WriteError> {
         self.queue.ask(Command::Repair).await?
+    }
+
+    /// Lets a store that was restored from a snapshot take own writes again: another member has given
+    /// back what it had of this node's log. Durable on return.
+    ///
+    /// # Errors
+    /// `Read`, `Closed`.
+    pub async fn own_log_is_back(&self) -> Result<(), WriteError> {
+        self.queue.ask(Command::OwnLogIsBack).await?
     }
 
     /// Reports damage of a log that a reader met: `status` shows it, and peers are asked for what

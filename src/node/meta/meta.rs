@@ -124,6 +124,19 @@ impl Meta {
         own.author
     }
 
+    /// Makes the file of a node that has these stores. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `Unusable`.
+    pub(in crate::node) fn make(
+        disk: &Arc<dyn Disk>,
+        data_dir: &Path,
+        rows: &[Row],
+        author: &Author,
+    ) -> Result<(), OpenError> {
+        Self::made(disk, data_dir.join(META), rows, author).map(drop)
+    }
+
     fn new_node(disk: &Arc<dyn Disk>, path: PathBuf, author: &Author) -> Result<Self, OpenError> {
         let genesis = Genesis {
             creator: *author,

@@ -127,6 +127,8 @@ impl Actor {
                 drop(reply.send((bases, done)));
             }
             Command::Damaged(found) => writer.mending.note(found),
+            Command::Moment(reply) => drop(reply.send(writer.moment())),
+            Command::OwnLogIsBack(reply) => drop(reply.send(writer.own_log_is_back())),
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
@@ -357,6 +359,7 @@ impl Writer {
             forks: self.known_forks().unwrap_or_default(),
             damage: damage.map(ToString::to_string).collect(),
             lost: self.lost(),
+            restored: self.restored,
             poisoned: failed.or(refused.map(|why| why.to_string())),
             recovered: self.recovered.clone(),
         }

@@ -20,6 +20,7 @@ use crate::{
     state::{State, StateError},
     store::{
         OpenError, Shared, StoreConfig, outbox,
+        restored,
         shared::published,
         writer::{
             health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
@@ -41,6 +42,7 @@ pub(in crate::store) fn open(
         source,
     };
     config.disk.create_dir(&config.dir).map_err(io)?;
+    let restored = restored::is_marked(config.disk.as_ref(), &config.dir).map_err(io)?;
     let mut membership = Membership::new(&config.authority, config.id);
     let Opened {
         logs,
@@ -107,6 +109,7 @@ pub(in crate::store) fn open(
         arrived_ms,
         next_expiry_ms: None,
         cuts,
+        restored,
         recovered,
         flushed_at: Instant::now(),
         rebuilt_at: None,

@@ -13,11 +13,14 @@ use crate::{
     bus::{Bus, Published},
     clock::Clock,
     id::Author,
-    log::{Logs, LostTail},
+    log::{
+        Logs, LostTail,
+        merge::{Span, whole},
+    },
     protocol::{
         change::Change, entry::VerifiedEntry, intake::Intake, membership::spent::Standings,
     },
-    state::State,
+    state::{State, View},
     store::{
         Fresh, StoreConfig,
         shared::published,
@@ -66,6 +69,9 @@ pub(in crate::store) struct Writer {
     pub(super) next_expiry_ms: Option<u64>,
     // Parts of this node's own log that are gone. Own writes are refused until `repair`.
     pub(super) cuts: Vec<LostTail>,
+    // True when the store was restored from a snapshot, and what this node wrote after it may be missing.
+    // Own writes are refused until a member has given it back, or `repair`.
+    pub(super) restored: bool,
     // Repairs that opening and mending made, a line each, for `status`.
     pub(super) recovered: Vec<String>,
     pub(super) flushed_at: Instant,
@@ -89,6 +95,11 @@ impl Writer {
         );
         self.published_version = published.version;
         self.bus.publish(changes, published);
+    }
+
+    /// Returns the newest view, and the logs that it was made of.
+    pub(super) fn moment(&self) -> (Arc<View>, Vec<Span>) {
+        (self.state.reader().view(), whole(self.logs.reader()))
     }
 
     /// Returns where the newest view stands.
