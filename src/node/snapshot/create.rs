@@ -97,6 +97,7 @@ impl Node {
             has_key: options.with_key,
             stores: Vec::new(),
             hash: [0; 32],
+            peers: self.0.meta.peers()?,
         };
         let (parts, made) = mpsc::channel(PARTS_AHEAD);
         let key = std::sync::Arc::clone(&self.0.key);
@@ -167,7 +168,11 @@ impl Making {
 
 fn about(node: &Inner, info: &StoreInfo, row: &meta::Row) -> Result<SnapshotStore, OpenError> {
     let private_under = match info.private {
-        true => private::root_of(node.config.disk.as_ref(), &node.opener().dir(&info.id), &info.id)?,
+        true => private::root_of(
+            node.config.disk.as_ref(),
+            &node.opener().dir(&info.id),
+            &info.id,
+        )?,
         false => None,
     };
     Ok(SnapshotStore {

@@ -30,7 +30,8 @@ use crate::{
         entry::VerifiedEntry,
         snapshot::{Checked, Manifest, SnapshotStore},
     },
-    store::restored,
+    state::State,
+    store::{ReadError, restored},
 };
 
 /// The key of the node that is made.
@@ -93,15 +94,13 @@ impl Node {
             }
             begin(disk.as_ref(), &data_dir)?;
         }
-        let restored = restore(config, options, progress).await;
-        match &restored {
-            Ok(_restored) => {
-                let removed = disk.remove(&data_dir.join(RESTORING));
-                let removed = removed.and_then(|()| disk.sync_dir(&data_dir));
-                removed.map_err(|source| io_error(&data_dir, source))?;
-            }
+        let restored = restore(config, options, progress).await.and_then(|done| {
+            end(disk.as_ref(), &data_dir)?;
+            Ok(done)
+        });
+        if restored.is_err() {
             // Its error does not hide the other one: the next restore removes the files.
-            Err(_failed) => drop(remove_all(disk.as_ref(), &data_dir)),
+            drop(remove_all(disk.as_ref(), &data_dir));
         }
         restored
     }
@@ -141,7 +140,11 @@ async fn restore(
         let marked = restored::mark(disk.as_ref(), &dir);
         marked.map_err(|source| io_error(&dir, source))?;
     }
-    Meta::make(&disk, &data_dir, &stores.rows, &node)?;
+    let meta = Meta::make(&disk, &data_dir, &stores.rows, &node)?;
+    for (peer, note) in manifest.peers.iter().filter(|_| is_same) {
+        meta.keep_peer(peer, note)?;
+    }
+    drop(meta);
     let open = Node::open_restored(config).await?;
     let checked = check(&open, &manifest).await;
     let waits = is_same && open.members().others(node).next().is_some();
@@ -192,6 +195,8 @@ struct OpenStore {
     logs: Logs,
     // The author of the branch that is written; true before its first entry.
     branch: Option<(Author, bool)>,
+    id: StoreId,
+    dir: PathBuf,
     // Bytes of entries that are not durable yet.
     staged: usize,
 }
@@ -250,6 +255,8 @@ impl Stores {
         self.open = Some(OpenStore {
             logs,
             branch: None,
+            id,
+            dir,
             staged: 0,
         });
         let name = self.name(store, &id);
@@ -281,6 +288,11 @@ impl Stores {
         if let Some(mut store) = self.open.take() {
             store.logs.sync()?;
             store.logs.seal()?;
+            // An empty state is built from the logs. Without its file, that would be taken for a loss.
+            let path = store.dir.join("state.db");
+            let state = State::open(Arc::clone(&self.disk), &path, store.id);
+            let (state, _new) = state.map_err(ReadError::from)?;
+            state.close().map_err(ReadError::from)?;
         }
         Ok(())
     }
@@ -301,11 +313,7 @@ impl Stores {
 }
 
 impl OpenStore {
-    fn add(
-        &mut self,
-        entry: &VerifiedEntry,
-        arrived_ms: u64,
-    ) -> Result<(), RestoreError> {
+    fn add(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), RestoreError> {
         let (author, is_first) = self.branch.expect("entries are of a branch: it is checked");
         if is_first {
             self.logs.begin(entry, arrived_ms)?;
@@ -337,11 +345,19 @@ fn begin(disk: &dyn Disk, data_dir: &Path) -> Result<(), RestoreError> {
     remove_files(data_dir).map_err(io)
 }
 
+fn end(disk: &dyn Disk, data_dir: &Path) -> Result<(), RestoreError> {
+    let removed = disk.remove(&data_dir.join(RESTORING));
+    let removed = removed.and_then(|()| disk.sync_dir(data_dir));
+    removed.map_err(|source| io_error(data_dir, source))
+}
+
 fn remove_all(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
     remove_files(data_dir)?;
     disk.sync_dir(data_dir)?;
-    disk.remove(&data_dir.join(RESTORING))?;
-    disk.sync_dir(data_dir)
+    match disk.remove(&data_dir.join(RESTORING)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _removed => disk.sync_dir(data_dir),
+    }
 }
 
 // Removes the files of a restore that has not ended.

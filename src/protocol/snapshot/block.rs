@@ -61,7 +61,13 @@ impl Kind {
     ];
 
     fn byte(self) -> u8 {
-        let [(_, store), (_, branch), (_, entries), (_, key), (_, manifest)] = Self::ALL;
+        let [
+            (_, store),
+            (_, branch),
+            (_, entries),
+            (_, key),
+            (_, manifest),
+        ] = Self::ALL;
         match self {
             Self::Store => store,
             Self::Branch => branch,

@@ -26,6 +26,8 @@ pub struct Manifest {
     pub stores: Vec<Contents>,
     /// BLAKE3 hash of the file before the manifest.
     pub hash: [u8; 32],
+    /// What the node noted about other members, such as their addresses: bytes as it keeps them.
+    pub peers: Vec<(Author, Bytes)>,
 }
 
 /// What a snapshot should have of a store.
@@ -65,6 +67,7 @@ impl Manifest {
         let signature: &[u8; 64] = signed.signature.as_ref().try_into().ok()?;
         // The list takes no more memory than bytes.
         count_items(&signed.manifest, STORES_FIELD, CONTENTS_BYTES_MIN)?;
+        count_items(&signed.manifest, PEERS_FIELD, PEER_BYTES_MIN)?;
         let message = wire::Manifest::decode(signed.manifest.clone()).ok()?;
         let manifest = Self::of(message)?;
         let by_node = is_by(&manifest.node, DOMAIN, &signed.manifest, signature);
@@ -79,11 +82,14 @@ impl Manifest {
             key: self.has_key,
             stores: self.stores.iter().map(Contents::message).collect(),
             hash: Bytes::copy_from_slice(&self.hash),
+            peers: self.peers.iter().map(peer).collect(),
         }
     }
 
     fn of(message: wire::Manifest) -> Option<Self> {
         let stores = message.stores.into_iter().map(Contents::of);
+        let peers = message.peers.into_iter();
+        let peers = peers.map(|peer| Some((Author::from_slice(&peer.node)?, peer.note)));
         Some(Self {
             created_ms: message.created_ms,
             node: Author::from_slice(&message.node)?,
@@ -91,6 +97,7 @@ impl Manifest {
             has_key: message.key,
             stores: stores.collect::<Option<_>>()?,
             hash: message.hash.as_ref().try_into().ok()?,
+            peers: peers.collect::<Option<_>>()?,
         })
     }
 }
@@ -128,6 +135,13 @@ impl Contents {
     }
 }
 
+fn peer((node, note): &(Author, Bytes)) -> wire::Peer {
+    wire::Peer {
+        node: Bytes::copy_from_slice(&node.0),
+        note: note.clone(),
+    }
+}
+
 /// Returns `name` unless it has more than `chars_max` characters.
 pub(super) fn short(name: String, chars_max: usize) -> Option<String> {
     (name.chars().count() <= chars_max).then_some(name)
@@ -137,3 +151,5 @@ const DOMAIN: &[u8] = b"lattice/snapshot/v1\0";
 const STORES_FIELD: u32 = 5;
 // An id, with its tag and length.
 const CONTENTS_BYTES_MIN: usize = 18;
+const PEERS_FIELD: u32 = 7;
+const PEER_BYTES_MIN: usize = 34;

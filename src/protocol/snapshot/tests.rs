@@ -40,7 +40,9 @@ fn entry(of: &Genesis, secret: [u8; 32], seq: u64, prev: Option<EntryId>) -> Ver
         prev,
         hlc: Hlc::new(seq * 10, 0).unwrap(),
         store: of.store(),
-        ..crate::protocol::entry::tests::entry(secret, 1, None, 10, "/k").header.clone()
+        ..crate::protocol::entry::tests::entry(secret, 1, None, 10, "/k")
+            .header
+            .clone()
     };
     let op = Op::Delete { key: "/k".into() };
     sign(&key(secret), header, vec![op]).unwrap()
@@ -94,6 +96,7 @@ impl Parts {
             has_key: false,
             stores,
             hash: [0; 32],
+            peers: vec![(author(AUTHOR_B), Bytes::from_static(b"at home"))],
         };
         Self { blocks, manifest }
     }
@@ -171,7 +174,13 @@ fn a_file_is_read_as_it_was_written() {
     let (entries, manifest) = read(&parts.clone().file()).unwrap();
     assert_eq!(entries, 86);
     let hash = manifest.hash;
-    assert_eq!(manifest, Manifest { hash, ..parts.manifest });
+    assert_eq!(
+        manifest,
+        Manifest {
+            hash,
+            ..parts.manifest
+        }
+    );
 }
 
 #[test]
@@ -194,7 +203,7 @@ fn a_key_is_read_and_must_be_that_of_the_node() {
 }
 
 #[test]
-fn each_flipped_byte_and_each_cut_is_found() {
+fn s22_each_flipped_byte_and_each_cut_is_found() {
     let file = Parts::new().file();
     let end = file.len() - TRAILER_BYTES;
     for at in 0..end {
@@ -216,7 +225,7 @@ fn each_flipped_byte_and_each_cut_is_found() {
 
 // The manifest is signed anew each time: a node that lies, or one whose disk does.
 #[test]
-fn entries_that_do_not_belong_there_are_refused() {
+fn s22_entries_that_do_not_belong_there_are_refused() {
     let root = genesis(9);
     let of_a = |length| chain(&root, AUTHOR_A, length);
     // A file with one store and one branch of A.
@@ -277,7 +286,11 @@ fn entries_that_do_not_belong_there_are_refused() {
         (Kind::Key, b"short"),
     ] {
         let mut parts = with(&of_a(1), 1);
-        let at = if kind == Kind::Key { 0 } else { parts.blocks.len() };
+        let at = if kind == Kind::Key {
+            0
+        } else {
+            parts.blocks.len()
+        };
         parts.blocks.insert(at, (kind, Bytes::from_static(body)));
         assert_eq!(refusal(parts), "the block is malformed", "{kind:?}");
     }

@@ -7,10 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{Author, Seq},
-    log::{
-        BranchWalk,
-        merge::Span,
-    },
+    log::{BranchWalk, merge::Span},
     pace::Pace,
     protocol::merkle::TreeRoot,
     state::View,

@@ -19,8 +19,7 @@ use crate::{
     },
     state::{State, StateError},
     store::{
-        OpenError, Shared, StoreConfig, outbox,
-        restored,
+        OpenError, Shared, StoreConfig, outbox, restored,
         shared::published,
         writer::{
             health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,

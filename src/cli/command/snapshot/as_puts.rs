@@ -98,7 +98,10 @@ async fn copy(
     prefix: String,
     dry_run: bool,
 ) -> Result<Counts, Failure> {
-    let source = node.stores().into_iter().find(|info| is_source(info, target));
+    let source = node
+        .stores()
+        .into_iter()
+        .find(|info| is_source(info, target));
     let Some(source) = source else {
         let message = format!("the snapshot has no store {}", target.name);
         return Err(Failure::new(Exit::NotFound, "unknown_store", message)

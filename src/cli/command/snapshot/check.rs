@@ -112,10 +112,7 @@ fn print(
 
 // Does `work` for each file. One that fails does not keep the others from their turn; the first failure
 // is the result.
-fn each<T>(
-    files: Vec<T>,
-    mut work: impl FnMut(T) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn each<T>(files: Vec<T>, mut work: impl FnMut(T) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut failed: Option<Failure> = None;
     for file in files {
         match (work(file), &mut failed) {

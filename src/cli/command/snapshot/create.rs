@@ -106,7 +106,10 @@ async fn is_alone(context: &mut Context) -> Result<bool, Failure> {
 
 fn default_path(data_dir: &Path) -> Result<PathBuf, Failure> {
     let dir = super::check::snapshots_of(data_dir);
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir);
     made.map_err(|error| refused(&dir, &error))?;
     let now_ms = NodeConfig::new(data_dir).clock.now_ms();
     Ok(dir.join(format!("{}.lsnap", file_name(now_ms))))

@@ -81,7 +81,11 @@ pub(super) fn print(
     if out.json {
         return out.object(&Snapshot::new(kind, file, bytes, manifest));
     }
-    let key = if manifest.has_key { ", with its key" } else { "" };
+    let key = if manifest.has_key {
+        ", with its key"
+    } else {
+        ""
+    };
     out.line(&format!(
         "{kind} {}  {}, made {} by {}{key}",
         escape(file.as_os_str().as_encoded_bytes()),

@@ -74,7 +74,12 @@ impl Restore {
         let out = &mut context.out;
         if out.json {
             return out.object(&Done {
-                snapshot: Snapshot::new("restored", &self.file, bytes(&self.file), &restored.manifest),
+                snapshot: Snapshot::new(
+                    "restored",
+                    &self.file,
+                    bytes(&self.file),
+                    &restored.manifest,
+                ),
                 data_dir: data_dir.display().to_string(),
                 restored_as: restored.node.to_string(),
                 waits: restored.waits,
@@ -88,7 +93,10 @@ impl Restore {
             false => format!("as         a new node, {}", restored.node.short()),
         })?;
         for store in &manifest.stores {
-            out.line(&format!("store      {}: {} entries", store.name, store.entries))?;
+            out.line(&format!(
+                "store      {}: {} entries",
+                store.name, store.entries
+            ))?;
         }
         if restored.waits {
             out.notice(
