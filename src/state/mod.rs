@@ -8,6 +8,7 @@
 //! `pages` and `checked_file` also serve the redb files of floors above, which find damage the same
 //! way.
 
+mod base;
 mod checked_file;
 mod cited;
 mod error;
@@ -26,6 +27,7 @@ mod tests;
 mod view;
 mod view_tree;
 
+pub use base::{Base, BaseManifest};
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
 pub use mark::StateMark;
