@@ -23,7 +23,8 @@ use crate::{
     state::{
         StateError,
         facts::{KEYS, REFERENCE},
-        view::{Flushed, View},
+        flushed::Flushed,
+        view::View,
     },
 };
 

@@ -6,20 +6,23 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as _};
+use redb::{Database, Durability};
 
 use crate::{
     pace::Pace,
     protocol::heads_row::{decode_heads, encode_heads},
     state::{
-        StateError, row,
+        StateError,
+        flushed::Flushed,
+        guarded::guarded,
+        row,
         shared_tree::SharedTree,
         stored::encode_frontier,
         tables::{
             CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FACTS, FACTS_TABLE, FRONTIER, HEADS, HEADS_TABLE,
             LACKS, META_TABLE, NOTES, NOTES_TABLE,
         },
-        view::{Flushed, Layer, View, guarded},
+        view::{Layer, View},
     },
 };
 
@@ -150,22 +153,6 @@ impl Flusher {
         drop((jobs, results));
         let db = thread.join().map_err(|_panic| thread_died())?;
         guarded(move || Ok(db.close()?))
-    }
-}
-
-impl Flushed {
-    /// Opens the tables as of the last commit.
-    pub(super) fn of(db: &Database) -> Result<Self, StateError> {
-        let read = db.begin_read()?;
-        let heads = read.open_table(HEADS_TABLE)?;
-        let empty = heads.is_empty()?;
-        Ok(Self {
-            heads,
-            expiry: read.open_table(EXPIRY_TABLE)?,
-            causes: read.open_table(CAUSES_TABLE)?,
-            facts: read.open_table(FACTS_TABLE)?,
-            empty,
-        })
     }
 }
 

@@ -15,6 +15,8 @@ mod error;
 mod facts;
 mod filter;
 mod flush;
+mod flushed;
+mod guarded;
 mod mark;
 pub(crate) mod pages;
 pub mod row;

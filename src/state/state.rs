@@ -24,11 +24,13 @@ use crate::{
         StateError, Stored, View,
         filter::KeyFilter,
         flush::Flusher,
+        flushed::Flushed,
+        guarded::guarded,
         pages::Pages,
         shared_tree::SharedTree,
         stored::read_stored,
         tables::{CAUSES_TABLE, EXPIRY_TABLE, FACTS_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
-        view::{Flushed, Layer, guarded},
+        view::Layer,
     },
 };
 
