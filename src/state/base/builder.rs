@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// What a record becomes.
-pub(crate) enum Body {
+pub(crate) enum Body<'a> {
     /// There is none any more.
     None,
     /// This body.
     Is(Bytes),
     /// A body that is read when it is written.
-    Later(Box<dyn FnOnce() -> Result<Bytes, StateError>>),
+    Later(Box<dyn FnOnce() -> Result<Bytes, StateError> + 'a>),
 }
 
 /// Writes a base.
@@ -65,10 +65,10 @@ impl<'a> BaseBuilder<'a> {
     ///
     /// # Errors
     /// `Damaged`: `before` is. `Io`, and the errors of bodies that are read later.
-    pub(crate) fn merge(
+    pub(crate) fn merge<'b>(
         &mut self,
         before: Option<&Base>,
-        changes: impl IntoIterator<Item = (RecordKey, Body)>,
+        changes: impl IntoIterator<Item = (RecordKey, Body<'b>)>,
     ) -> Result<(), StateError> {
         let mut changes = changes.into_iter().peekable();
         let parts: Vec<(&Part, &PartInfo)> = before.into_iter().flat_map(Base::parts).collect();
@@ -129,7 +129,7 @@ impl<'a> BaseBuilder<'a> {
         Ok(base)
     }
 
-    fn change(&mut self, key: &RecordKey, body: Body) -> Result<(), StateError> {
+    fn change(&mut self, key: &RecordKey, body: Body<'_>) -> Result<(), StateError> {
         match body {
             Body::None => Ok(()),
             Body::Is(body) => self.push(key, &body),

@@ -37,7 +37,7 @@ pub struct BaseManifest {
     pub(in crate::state) citers: u64,
     pub(in crate::state) has_taken_back: bool,
     // By the first key.
-    pub(super) parts: Vec<PartInfo>,
+    pub(in crate::state) parts: Vec<PartInfo>,
 }
 
 impl BaseManifest {

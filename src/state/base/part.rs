@@ -43,7 +43,7 @@ impl PartId {
 
 /// What a manifest says of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PartInfo {
+pub(in crate::state) struct PartInfo {
     pub(super) id: PartId,
     /// Length of the file in bytes.
     pub(super) bytes: u64,

@@ -37,7 +37,7 @@ fn manifest(number: u64) -> BaseManifest {
     }
 }
 
-fn build(dir: &Path, before: Option<&Base>, number: u64, changes: Vec<(RecordKey, Body)>) -> Base {
+fn build(dir: &Path, before: Option<&Base>, number: u64, changes: Vec<(RecordKey, Body<'_>)>) -> Base {
     let mut builder = BaseBuilder::begin(&RealDisk, dir, Levels::new(STORE)).unwrap();
     builder.merge(before, changes).unwrap();
     builder.finish(manifest(number)).unwrap()
@@ -51,7 +51,7 @@ fn key(kind: RecordKind, key: impl AsRef<[u8]>) -> RecordKey {
     RecordKey::new(kind, key.as_ref())
 }
 
-fn puts(model: &Model) -> Vec<(RecordKey, Body)> {
+fn puts(model: &Model) -> Vec<(RecordKey, Body<'static>)> {
     let puts = model.iter();
     puts.map(|(key, body)| (key.clone(), Body::Is(body.clone())))
         .collect()
