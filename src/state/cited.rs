@@ -82,6 +82,11 @@ impl View {
         }
         let mut keys: Vec<[u8; 32]> = keys.into_iter().map(hash_of_key).collect();
         keys.sort_unstable();
+        self.cite_hashes_ahead(absent, &keys);
+    }
+
+    /// Like `cite_ahead`, with the sorted hashes of the keys.
+    pub(super) fn cite_hashes_ahead(&mut self, absent: &[Parent], keys: &[[u8; 32]]) {
         let citer = self.citers;
         self.citers += 1;
         let references = absent.iter().map(|parent| {
@@ -127,7 +132,8 @@ impl Flushed {
     }
 }
 
-fn hash_of_key(key: &Bytes) -> [u8; 32] {
+/// Returns the hash of a key in facts.
+pub(super) fn hash_of_key(key: &Bytes) -> [u8; 32] {
     *blake3::hash(key).as_bytes()
 }
 

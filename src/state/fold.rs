@@ -3,7 +3,7 @@
 //! Entries change the rows by the same code as those of the state (`stage.rs`). The lowest layer is the
 //! base before; only what changes is in memory.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, mem, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::{
     id::{Author, EntryId, StoreId},
     protocol::{
         anchor::Anchor,
-        entry::VerifiedEntry,
+        entry::{Entry, VerifiedEntry},
         frontier::Frontier,
         heads::{Before, Content, Head, Heads, Value},
         heads_row::encode_heads,
@@ -20,6 +20,7 @@ use crate::{
     },
     state::{
         Staged, State, StateError, View,
+        ahead::Outlived,
         base::{Base, BaseBuilder, BaseManifest, Body, RecordKey, RecordKind},
         flushed::Flushed,
         row::encode_cause,
@@ -93,10 +94,19 @@ impl Fold {
             expired_through_ms: 0,
             counting: None,
             has_taken_back: manifest.is_some_and(|manifest| manifest.has_taken_back),
-            citers: manifest.map_or(0, |manifest| manifest.citers),
+            // Those of a base are not numbered: see `ahead.rs`.
+            citers: 0,
             tree: Arc::new(SharedTree::new(store)),
         };
         Self { store, base, view }
+    }
+
+    /// Returns for each op of `entry` whether an entry of the base that wrote its key has cited `entry`.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(crate) fn cited_ahead(&self, entry: &Entry) -> Result<Vec<bool>, StateError> {
+        self.view.is_ahead_of(entry)
     }
 
     /// Notes that `author` has closed its tip `id`.
@@ -110,7 +120,8 @@ impl Fold {
     }
 
     /// Writes the rows as a base with these anchors, the last entries of each author that were applied.
-    /// `value` reads a value that is not in the row of its head. The files are durable on return; the
+    /// `is_last`: all entries through the anchors were applied; if not, the base is only good to be gone on
+    /// with. `value` reads a value that is not in the row of its head. The files are durable on return; the
     /// base is the newest one after `Base::commit`.
     ///
     /// # Errors
@@ -121,10 +132,11 @@ impl Fold {
         dir: &Path,
         number: u64,
         anchors: Vec<(Author, Anchor)>,
+        is_last: bool,
         value: &dyn Fn(&[u8], &Head) -> Result<Bytes, StateError>,
     ) -> Result<Base, StateError> {
         let mut changes: BTreeMap<RecordKey, Change> = BTreeMap::new();
-        let layer = &self.view.recent;
+        let (layer, mut outlived) = (&self.view.recent, Outlived::default());
         for (key, heads) in &layer.heads {
             let before = self.view.flushed.heads(key)?;
             for head in long(&before) {
@@ -141,11 +153,27 @@ impl Fold {
         }
         for (cause, (seq, entry)) in &layer.causes {
             let body = encode_cause(entry, *seq);
-            changes.insert(RecordKey::new(RecordKind::Cause, &cause.0), Change::Is(body));
+            changes.insert(
+                RecordKey::new(RecordKind::Cause, &cause.0),
+                Change::Is(body),
+            );
         }
-        for (key, body) in &layer.facts {
+        if is_last {
+            let frontier = anchors
+                .iter()
+                .map(|(author, anchor)| (*author, anchor.tip()));
+            outlived = self.view.outlived(&frontier.collect())?;
+        }
+        for (key, body) in layer
+            .facts
+            .iter()
+            .chain(outlived.changed.iter().map(|(k, b)| (k, b)))
+        {
             let body = Change::Is(body.to_vec());
             changes.insert(RecordKey::new(RecordKind::Fact, key), body);
+        }
+        for key in &outlived.gone {
+            changes.insert(RecordKey::new(RecordKind::Fact, key), Change::None);
         }
         let mut builder = BaseBuilder::begin(disk, dir, Levels::new(self.store))?;
         let changes = changes.into_iter().map(|(key, change)| {
@@ -163,7 +191,6 @@ impl Fold {
             keys: self.view.keys,
             entries: self.view.entries,
             anchors,
-            citers: self.view.citers,
             has_taken_back: self.view.has_taken_back,
             parts: Vec::new(),
         })
@@ -198,9 +225,15 @@ impl Staging for Fold {
     fn stage_over(
         &mut self,
         entry: &VerifiedEntry,
-        before: Before,
+        mut before: Before,
     ) -> Result<Vec<Option<Staged>>, StateError> {
-        self.view.stage_over(entry, before)
+        self.view.put_ahead(entry, mem::take(&mut before.absent));
+        let cited = self.view.is_ahead_of(entry)?;
+        let changes = self.view.stage_over(entry, before)?;
+        for (op, _cited) in entry.ops.iter().zip(cited).filter(|(_op, cited)| *cited) {
+            self.view.supersede(op.key(), &entry.id)?;
+        }
+        Ok(changes)
     }
 
     fn take_back(&mut self, author: &Author, id: &EntryId) -> Result<bool, StateError> {

@@ -8,6 +8,7 @@
 //! `pages` and `checked_file` also serve the redb files of floors above, which find damage the same
 //! way.
 
+mod ahead;
 mod base;
 mod checked_file;
 mod cited;
@@ -18,6 +19,7 @@ mod flush;
 mod flushed;
 mod fold;
 mod guarded;
+mod load;
 mod mark;
 pub(crate) mod pages;
 pub mod row;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    id::EntryId,
+    id::{EntryId, Seq},
     protocol::{
         entry::{VerifiedEntry, cause::CauseId},
         frontier::FrontierTip,
@@ -114,6 +114,29 @@ impl View {
             }
         }
         Ok(lowered)
+    }
+
+    /// Removes the head `id` of `key`, which another entry has superseded before it came.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn supersede(&mut self, key: &Bytes, id: &EntryId) -> Result<(), StateError> {
+        let before = self.heads(key)?;
+        let after = before.clone().without(id);
+        self.put(key, &Staged { before, after });
+        Ok(())
+    }
+
+    /// Adds the row of a key that has none.
+    pub(super) fn load_heads(&mut self, key: Bytes, heads: Heads) {
+        let (before, after) = (Heads::default(), heads);
+        self.put(&key, &Staged { before, after });
+    }
+
+    /// Adds the entry that was written because of `cause`.
+    pub(super) fn load_cause(&mut self, cause: CauseId, entry: (Seq, EntryId)) {
+        self.recent.causes.insert(cause, entry);
+        self.recent.bytes += ROW_OVERHEAD_BYTES;
     }
 
     fn put(&mut self, key: &Bytes, change: &Staged) {

@@ -366,6 +366,18 @@ impl State {
             .expiring(self.staged.expired_through_ms, through_ms, limit)
     }
 
+    /// Returns the view with the staged entries, to be changed.
+    pub(super) fn staging(&mut self) -> &mut View {
+        &mut self.staged
+    }
+
+    /// Notes that `key` has a row, while the file is filled.
+    pub(super) fn note_filled(&mut self, key: &[u8]) {
+        if let Some(filling) = &mut self.filling {
+            filling.keys.insert(key);
+        }
+    }
+
     /// Returns the view with the staged entries.
     pub fn staged(&self) -> &View {
         &self.staged

@@ -1,6 +1,8 @@
 //! A base that is open for reading.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -44,10 +46,7 @@ impl Base {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             names => names?,
         };
-        let names: Vec<String> = names
-            .into_iter()
-            .filter_map(|name| name.into_string().ok())
-            .collect();
+        let names = texts(names);
         let numbers = names.iter().filter_map(|name| number_of(name));
         let Some(newest) = numbers.max() else {
             remove_others(disk, dir, &names, |_name| false)?;
@@ -66,11 +65,55 @@ impl Base {
             return Err(StateError::damaged("the base is that of another store"));
         }
         let base = Self::of(disk, dir, manifest)?;
-        let parts = base.manifest.parts.iter().map(|part| part.id.file_name());
-        let parts: std::collections::BTreeSet<String> = parts.collect();
-        let is_kept = |name: &str| parts.contains(name) || number_of(name) == Some(newest);
-        remove_others(disk, dir, &names, is_kept)?;
+        base.remove_before(disk, dir, &names)?;
         Ok(Some(base))
+    }
+
+    /// Makes this base, which a builder has written, the newest one. Durable on return: from then on it
+    /// is the one that opens. The files that only the one before needs are removed; who reads them has
+    /// them open.
+    ///
+    /// # Errors
+    /// `Io`; the one before is still there then.
+    pub(crate) fn commit(self, disk: &dyn Disk, dir: &Path) -> Result<Arc<Self>, StateError> {
+        disk.rename(&dir.join(NEW), &path_of(dir, self.manifest.number))?;
+        disk.sync_dir(dir)?;
+        let names = disk.list(dir).map(texts);
+        let removed = names
+            .map_err(StateError::from)
+            .and_then(|names| self.remove_before(disk, dir, &names));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "files of an earlier base are removed at the next opening");
+        }
+        Ok(Arc::new(self))
+    }
+
+    /// Removes the files of a base that was made and is not to be the newest one. `newest` is.
+    ///
+    /// # Errors
+    /// `Io`: they are removed at the next opening.
+    pub fn discard(disk: &dyn Disk, dir: &Path, newest: Option<&Self>) -> Result<(), StateError> {
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => texts(names?),
+        };
+        match newest {
+            Some(newest) => newest.remove_before(disk, dir, &names),
+            None => remove_others(disk, dir, &names, |_name| false),
+        }
+    }
+
+    fn remove_before(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        names: &[String],
+    ) -> Result<(), StateError> {
+        let parts = self.manifest.parts.iter().map(|part| part.id.file_name());
+        let parts: BTreeSet<String> = parts.collect();
+        let number = Some(self.manifest.number);
+        let is_kept = |name: &str| parts.contains(name) || number_of(name) == number;
+        remove_others(disk, dir, names, is_kept)
     }
 
     /// Opens the base with this manifest.
@@ -211,6 +254,11 @@ pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
 
 fn number_of(name: &str) -> Option<u64> {
     name.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+fn texts(names: Vec<OsString>) -> Vec<String> {
+    let names = names.into_iter();
+    names.filter_map(|name| name.into_string().ok()).collect()
 }
 
 fn remove_others(

@@ -4,7 +4,7 @@
 //! long. So where it ends follows from its records, and a change moves the ends of its own part only.
 //! A part in which nothing has changed is taken over as it is.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::{
         StateError,
         base::{
             Base, BaseManifest, RecordKey,
-            base::{NEW, path_of},
+            base::NEW,
             part::{Part, PartInfo, PartWriter},
         },
     },
@@ -168,19 +168,6 @@ impl<'a> BaseBuilder<'a> {
             self.parts.push(part.finish(self.disk, self.dir)?);
         }
         Ok(())
-    }
-}
-
-impl Base {
-    /// Makes this base, which a builder has written, the newest one. Durable on return: from then on it
-    /// is the one that opens.
-    ///
-    /// # Errors
-    /// `Io`; the one before is still there then.
-    pub(crate) fn commit(self, disk: &dyn Disk, dir: &Path) -> Result<Arc<Self>, StateError> {
-        disk.rename(&dir.join(NEW), &path_of(dir, self.manifest().number))?;
-        disk.sync_dir(dir)?;
-        Ok(Arc::new(self))
     }
 }
 

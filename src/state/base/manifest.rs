@@ -1,8 +1,7 @@
 //! The manifest of a base: the entries of which it has the rows, and its parts.
 //!
 //! ```text
-//! "LATBMAN", version u8 (1); store 16, number u64, keys u64, entries u64, citers u64,
-//! has taken back u8; count of anchors u32; anchors; count of parts u32; parts; BLAKE3 of all before 32
+//! "LATBMAN", version u8 (1); store 16, number u64, keys u64, entries u64, has taken back u8; count of anchors u32; anchors; count of parts u32; parts; BLAKE3 of all before 32
 //! anchor  author 32, seq u64, id 32, wall_ms u64, counter u32
 //! part    id 32, bytes u64, records u64, length of its first key u16, that key
 //! ```
@@ -33,8 +32,7 @@ pub struct BaseManifest {
     pub entries: u64,
     /// The last of these entries of each author, by author and seq.
     pub anchors: Vec<(Author, Anchor)>,
-    // As in a `View`.
-    pub(in crate::state) citers: u64,
+    // Whether an author has taken back one of the entries.
     pub(in crate::state) has_taken_back: bool,
     // By the first key.
     pub(in crate::state) parts: Vec<PartInfo>,
@@ -58,7 +56,7 @@ impl BaseManifest {
     pub(super) fn encode(&self) -> Bytes {
         let mut file = BytesMut::from(HEAD.as_slice());
         file.put_slice(&self.store.0);
-        for number in [self.number, self.keys, self.entries, self.citers] {
+        for number in [self.number, self.keys, self.entries] {
             file.put_u64_le(number);
         }
         file.put_u8(u8::from(self.has_taken_back));
@@ -93,7 +91,7 @@ impl BaseManifest {
         let mut body = Bytes::copy_from_slice(body.strip_prefix(HEAD.as_slice())?);
         let store = StoreId::from_slice(&take(&mut body, 16)?)?;
         let mut number = || body.try_get_u64_le().ok();
-        let (number, keys, entries, citers) = (number()?, number()?, number()?, number()?);
+        let (number, keys, entries) = (number()?, number()?, number()?);
         let has_taken_back = body.try_get_u8().ok()? == 1;
         let (mut anchors, mut parts) = (Vec::new(), Vec::new());
         for _anchor in 0..body.try_get_u32_le().ok()? {
@@ -123,7 +121,6 @@ impl BaseManifest {
             keys,
             entries,
             anchors,
-            citers,
             has_taken_back,
             parts,
         })

@@ -3,7 +3,7 @@
 //! | kind | key | body |
 //! |---|---|---|
 //! | `c` cause | id of the cause 16 | entry 32, seq u64 |
-//! | `f` fact | as in `state/facts.rs` | as there |
+//! | `f` fact | as in `facts.rs`; of entries that are cited ahead, as in `ahead.rs` | as there |
 //! | `h` heads | the key | as in `protocol::heads_row` |
 //! | `v` value of a head that is not in its row | the key, id of the entry 32 | the value |
 
@@ -40,6 +40,11 @@ impl RecordKind {
 pub(crate) struct RecordKey(pub(super) Bytes);
 
 impl RecordKey {
+    /// Returns a key before all others.
+    pub(crate) fn first() -> Self {
+        Self(Bytes::new())
+    }
+
     /// Returns the key of the record of `kind` at `key`.
     pub(crate) fn new(kind: RecordKind, key: &[u8]) -> Self {
         let mut bytes = BytesMut::with_capacity(key.len() + 1);

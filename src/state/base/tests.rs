@@ -31,13 +31,17 @@ fn manifest(number: u64) -> BaseManifest {
         keys: 3,
         entries: 4,
         anchors: vec![(Author([1; 32]), anchor)],
-        citers: 2,
         has_taken_back: true,
         parts: Vec::new(),
     }
 }
 
-fn build(dir: &Path, before: Option<&Base>, number: u64, changes: Vec<(RecordKey, Body<'_>)>) -> Base {
+fn build(
+    dir: &Path,
+    before: Option<&Base>,
+    number: u64,
+    changes: Vec<(RecordKey, Body<'_>)>,
+) -> Base {
     let mut builder = BaseBuilder::begin(&RealDisk, dir, Levels::new(STORE)).unwrap();
     builder.merge(before, changes).unwrap();
     builder.finish(manifest(number)).unwrap()

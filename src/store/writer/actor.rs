@@ -132,8 +132,8 @@ impl Actor {
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
-            Command::Prune(anchors, reply) => {
-                let pruned = writer.prune(&anchors);
+            Command::Prune(anchors, base, reply) => {
+                let pruned = writer.prune(&anchors, *base);
                 self.offer_waiting();
                 drop(reply.send(pruned));
             }

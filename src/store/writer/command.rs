@@ -12,7 +12,7 @@ use crate::{
         frontier::{Frontier, FrontierTip},
         intake::Bases,
     },
-    state::{StateError, View},
+    state::{Base, StateError, View},
     store::{
         IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
         writer::{known_acts::Grounds, status::WriterStatus},
@@ -54,8 +54,12 @@ pub(in crate::store) enum Command {
     Grounds(oneshot::Sender<Grounds>),
     /// Report the status.
     Status(oneshot::Sender<WriterStatus>),
-    /// Remove entries at and before these places from the logs.
-    Prune(Frontier, oneshot::Sender<Result<Pruning, PruneError>>),
+    /// Take this base, and remove entries at and before these places from the logs.
+    Prune(
+        Frontier,
+        Box<Base>,
+        oneshot::Sender<Result<Pruning, PruneError>>,
+    ),
     /// Give up lost own entries and close an own fork.
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     /// Write everything to the disk and end.

@@ -23,7 +23,7 @@ use crate::{
     state::{State, View},
     store::{
         Fresh, StoreConfig,
-        shared::published,
+        shared::{BaseReader, published},
         writer::{
             health::Health, lookup::WriterLookup, marks::Marks, membership::Membership,
             mending::Mending, notes::Note, notes::NoteRow,
@@ -58,6 +58,8 @@ pub(in crate::store) struct Writer {
     // answer to a command.
     pub(super) again: VecDeque<VerifiedEntry>,
     pub(super) membership: Membership,
+    // Shows the newest base, as in `Shared`.
+    pub(super) base: BaseReader,
     // The members and spent keys by which the state counts. Set by `recount`.
     pub(super) counted_by: Standings,
     pub(super) marks: Marks,
