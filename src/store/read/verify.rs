@@ -149,7 +149,12 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
         Ok(spans) => spans,
         Err(NotHere::Ahead(_)) => Vec::new(),
         // Removed since this call began.
-        Err(NotHere::Pruned(pruned)) => return Err(ReadError::Pruned(pruned)),
+        Err(NotHere::Pruned(_)) if is_replaced(base.as_ref(), shared) => return verify(shared),
+        Err(NotHere::Pruned(pruned)) => {
+            let what = format!("it does not reach as far as the logs begin: {pruned}");
+            report.damage.push(base_damage(what));
+            return Ok(report);
+        }
     };
     let mut expected = Expected::new(shared.id, base);
     let mut merge = Merge::new(spans)?;
@@ -184,6 +189,12 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     }
     verify_state(&view, expected, &mut report)?;
     Ok(report)
+}
+
+// Whether there is another base than `base` now.
+fn is_replaced(base: Option<&Arc<Base>>, shared: &Shared) -> bool {
+    let newest = shared.base.newest();
+    newest.as_ref().map(Arc::as_ptr) != base.map(Arc::as_ptr)
 }
 
 fn verify_chain(

@@ -97,9 +97,7 @@ async fn first_record_that_does_not_follow_the_anchor_is_damage() {
     chains.drop_before(B, 0).await;
     chains.store.close().await.unwrap();
     let mut image = chains.disk.image();
-    let begins = image
-        .get_mut(Path::new("/store/logs/begins"))
-        .unwrap();
+    let begins = image.get_mut(Path::new("/store/logs/begins")).unwrap();
     // Another id, under a sound sum.
     let id = chains.at(AUTHOR_B, B).unwrap().id;
     let at = begins.windows(32).position(|it| it == id.0).unwrap();
@@ -116,7 +114,8 @@ async fn first_record_that_does_not_follow_the_anchor_is_damage() {
         .iter()
         .map(|it| (it.place, it.author))
         .collect();
-    assert_eq!(found, [(DamagePlace::Chain, Some(author_b()))]);
+    let of_base = (DamagePlace::Base, None);
+    assert_eq!(found, [(DamagePlace::Chain, Some(author_b())), of_base]);
 }
 
 #[tokio::test]
