@@ -9,8 +9,6 @@
 //! | `t` an entry that its author has taken back | author 32, id 32 | - |
 //! | `c` a tip that its author has closed | author 32, id 32 | - |
 
-use std::ops::Bound;
-
 use bytes::Bytes;
 
 use crate::{
@@ -89,8 +87,11 @@ impl View {
         })
     }
 
-    /// Calls `found` with the rest of the key of each fact whose key begins with `prefix`; it returns
-    /// `None` for a rest that is malformed.
+}
+
+impl Flushed {
+    /// Calls `found` with the rest of the key of each fact in the file whose key begins with `prefix`;
+    /// it returns `None` for a rest that is malformed.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
@@ -99,15 +100,8 @@ impl View {
         prefix: &[u8],
         mut found: impl FnMut(&[u8]) -> Option<()>,
     ) -> Result<(), StateError> {
-        for layer in [&self.recent, &self.flushing] {
-            let from = (Bound::Included(prefix), Bound::Unbounded);
-            let keys = layer.facts.range::<_, [u8]>(from).map(|(key, _)| key);
-            for rest in keys.map_while(|key| key.strip_prefix(prefix)) {
-                found(rest).ok_or_else(damaged)?;
-            }
-        }
         guarded(|| {
-            for row in self.flushed.facts.range(prefix..)? {
+            for row in self.facts.range(prefix..)? {
                 let (key, row) = row?;
                 let Some(rest) = key.value().strip_prefix(prefix) else {
                     break;
@@ -118,9 +112,7 @@ impl View {
             Ok(())
         })
     }
-}
 
-impl Flushed {
     /// Returns the greatest key of a kind of facts; `None` when there is none.
     ///
     /// # Errors

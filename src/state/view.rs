@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use redb::ReadOnlyTable;
 
 use crate::{
@@ -26,7 +26,9 @@ use crate::{
         membership::reserved::Counting,
     },
     state::{
-        StateError, row,
+        StateError,
+        cited::Reference,
+        row,
         shared_tree::SharedTree,
         tables::{CAUSES, HEADS},
     },
@@ -72,6 +74,8 @@ pub(super) struct Layer {
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
     // As in `facts.rs`.
     pub(super) facts: OrdMap<Vec<u8>, Bytes>,
+    // As in `cited.rs`.
+    pub(super) references: OrdSet<Reference>,
     // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
