@@ -14,6 +14,7 @@ mod expiry;
 pub(super) mod far_ahead;
 mod flush;
 pub(super) mod forks;
+mod foundings;
 mod group;
 mod health;
 pub(super) mod intake;
