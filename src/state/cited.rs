@@ -90,7 +90,9 @@ impl View {
         let citer = self.citers;
         self.citers += 1;
         self.recent.bytes += absent.len() * REFERENCE_BYTES;
-        let references = absent.iter().map(|parent| (hash_of_reference(parent), citer));
+        let references = absent
+            .iter()
+            .map(|parent| (hash_of_reference(parent), citer));
         self.recent.references.extend(references);
         self.note_fact(keys_fact(citer), keys.concat().into());
     }

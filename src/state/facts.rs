@@ -86,7 +86,6 @@ impl View {
             Ok(Some(Bytes::copy_from_slice(body)))
         })
     }
-
 }
 
 impl Flushed {

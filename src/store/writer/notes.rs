@@ -245,7 +245,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::support::mutator::{Corpus, fuzz};
+    use crate::{
+        limits::STAMP_MS_MAX,
+        support::mutator::{Corpus, fuzz},
+    };
 
     const AUTHOR: Author = Author([7; 32]);
 
@@ -352,12 +355,18 @@ mod tests {
 
     #[test]
     fn s9_any_rows_are_notes_or_none() {
-        let rows = all().into_iter().map(|note| {
+        let row = |note: Note| {
             let (key, body) = note.encode();
             let length = u8::try_from(key.len()).unwrap();
             [vec![length], key, body].concat()
-        });
-        fuzz(&Corpus::new(rows), |input| {
+        };
+        let rows = all().into_iter().map(row);
+        let Note::Branch(mut mark) = all().swap_remove(0) else {
+            panic!("it is a branch")
+        };
+        mark.tip.hlc.wall_ms = STAMP_MS_MAX + 1;
+        let broken = [row(Note::Branch(mark))];
+        fuzz(&Corpus::new(rows).broken(broken), |input| {
             let Some((length, rest)) = input.split_first() else {
                 return false;
             };

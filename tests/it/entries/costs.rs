@@ -260,8 +260,16 @@ async fn ten_thousand_held_entries_hold_up_no_writes() {
 /// Processor time of this process, all threads, as of now.
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = [11, 12].map(|at: usize| fields[at].parse::<u64>().unwrap()).iter().sum();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = [11, 12]
+        .map(|at: usize| fields[at].parse::<u64>().unwrap())
+        .iter()
+        .sum();
     // A hundred ticks a second, whatever the kernel's own are.
     Duration::from_millis(10 * ticks)
 }
@@ -284,7 +292,11 @@ async fn what_entries_of_many_parents_cost() {
         id: EntryId(*blake3::hash(&at.to_le_bytes()).as_bytes()),
         seq,
     };
-    for kind in ["of a stranger", "with wrong ids, of a member", "that are here, far apart"] {
+    for kind in [
+        "of a stranger",
+        "with wrong ids, of a member",
+        "that are here, far apart",
+    ] {
         let store = open().await;
         let (mut creator, mut writer) = (Writer::new(AUTHOR_A, ROOT), Writer::new(AUTHOR_B, ROOT));
         let granted = vec![grant(AUTHOR_B, Role::Writer), grant(NODE, Role::Writer)];
