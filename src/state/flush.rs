@@ -12,7 +12,7 @@ use crate::{
     pace::Pace,
     protocol::heads_row::{decode_heads, encode_heads},
     state::{
-        StateError,
+        StateError, cited,
         flushed::Flushed,
         guarded::guarded,
         row,
@@ -170,6 +170,9 @@ fn free(layer: Layer) {
     for _row in layer.facts {
         pace.step();
     }
+    for _row in layer.references {
+        pace.step();
+    }
 }
 
 impl Write {
@@ -217,6 +220,12 @@ impl Write {
             for (key, body) in &self.layer.facts {
                 pace.step();
                 let row = row::seal(FACTS, key, body.to_vec());
+                facts.insert(key.as_slice(), row.as_slice())?;
+            }
+            for reference in &self.layer.references {
+                pace.step();
+                let key = cited::reference_fact(reference);
+                let row = row::seal(FACTS, &key, Vec::new());
                 facts.insert(key.as_slice(), row.as_slice())?;
             }
             let mut notes_table = write.open_table(NOTES_TABLE)?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::{
     id::{EntryId, Seq},
@@ -69,9 +69,14 @@ pub(super) struct Layer {
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
     // As in `facts.rs`.
     pub(super) facts: OrdMap<Vec<u8>, Bytes>,
+    // As in `cited.rs`.
+    pub(super) references: OrdSet<Reference>,
     // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
+
+/// The hash of a reference to an absent parent, and the number of an entry that has it.
+pub(super) type Reference = ([u8; 32], u64);
 
 impl View {
     /// Returns true when `op` of `entry` is void, as `Counting::is_void`. A void op changes no heads.

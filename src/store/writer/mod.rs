@@ -16,6 +16,7 @@ pub(super) mod far_ahead;
 mod flush;
 pub(super) mod fold;
 pub(super) mod forks;
+mod foundings;
 mod group;
 mod health;
 pub(super) mod intake;
