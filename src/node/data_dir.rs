@@ -19,6 +19,9 @@ pub(super) const META: &str = "meta.db";
 /// Name of the directory with a directory for each store.
 pub(super) const STORES_DIR: &str = "stores";
 
+/// Name of the file that a directory has as long as a snapshot is being restored into it.
+pub(super) const RESTORING: &str = "restoring";
+
 /// Checks that the directory can be used. Makes it, 0700, if it is missing and `create` is true; its
 /// name, and the names of parents that are made for it, are durable on return.
 ///
@@ -53,6 +56,11 @@ pub(super) fn holds_node(data_dir: &Path) -> bool {
 /// True when the directory has data of a node, which need not be readable.
 pub(super) fn holds_data(data_dir: &Path) -> bool {
     has(data_dir, META) || has(data_dir, STORES_DIR)
+}
+
+/// True when the directory has the files of a restore that has not ended.
+pub(super) fn is_restoring(data_dir: &Path) -> bool {
+    has(data_dir, RESTORING)
 }
 
 fn has(data_dir: &Path, name: &str) -> bool {

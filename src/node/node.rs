@@ -21,14 +21,13 @@ use crate::{
     limits::{BUS_BATCHES_MAX, STORES_CLOSED_AT_ONCE},
     log::LogFiles,
     node::{
-        data_dir::{IDENTITY, META, STORES_DIR, holds_data, prepare},
+        data_dir::{IDENTITY, META, STORES_DIR, holds_data, is_restoring, prepare},
         error::OpenError,
         identity::{self, NewIdentity},
         info::check_node_name,
         lock::Lock,
         meta::{Meta, Row},
         private,
-        snapshot::is_unfinished,
         unopened::Unopened,
     },
     protocol::membership::genesis::Genesis,
@@ -155,7 +154,7 @@ impl Node {
     /// Outside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let data_dir = config.data_dir.clone();
-        if is_unfinished(&data_dir) {
+        if is_restoring(&data_dir) {
             return Err(OpenError::Restoring { data_dir });
         }
         Self::open_restored(config).await

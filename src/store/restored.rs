@@ -1,7 +1,7 @@
 //! The mark of a store that was restored from a snapshot.
 //!
-//! What this node wrote after the snapshot was made is not in the directory, and other members may have
-//! it: the node's next entry could take a place that is taken, which would be a fork. So the store has
+//! Entries that this node wrote after the snapshot was made are not in the directory, and other members
+//! may have them: the node's next entry could take a place that is taken, which would be a fork. So the store has
 //! a file `restored`, and takes no own writes, until a member has given back what it has of this node's
 //! log, or until `Store::repair` gives it up.
 

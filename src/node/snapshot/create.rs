@@ -20,7 +20,7 @@ use crate::{
     store::{Moment, ReadError},
 };
 
-/// What a snapshot has in it.
+/// The content of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SnapshotOptions {
     /// The store that is copied, besides the root store, which is always in it: it says who may write.

@@ -16,7 +16,7 @@ pub enum CreateError {
     /// There is no such store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What the node knows of itself cannot be read.
+    /// The node's own keys or its list of stores cannot be read.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A store cannot be read: a part of it is damaged, or its log no longer has all entries.

@@ -11,5 +11,4 @@ mod restore;
 pub use create::{SnapshotOptions, SnapshotStream};
 pub use error::{CreateError, FileError, RestoreError};
 pub use file::{read_manifest, read_snapshot};
-pub(super) use restore::is_unfinished;
 pub use restore::{Identity, RestoreOptions, Restored};

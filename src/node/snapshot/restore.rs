@@ -17,7 +17,7 @@ use crate::{
     id::{Author, StoreId},
     log::{LogFiles, Logs},
     node::{
-        data_dir::{IDENTITY, META, STORES_DIR, holds_node, prepare},
+        data_dir::{IDENTITY, META, RESTORING, STORES_DIR, holds_node, is_restoring, prepare},
         identity,
         lock::Lock,
         meta::{Meta, Row},
@@ -60,7 +60,7 @@ pub struct RestoreOptions {
 pub struct Restored {
     /// The new node.
     pub node: Author,
-    /// What the snapshot had in it.
+    /// The content of the snapshot.
     pub manifest: Manifest,
     /// True if the node takes no own writes before it has met another member, or `Store::repair`: what
     /// it wrote after the snapshot may be there.
@@ -89,7 +89,7 @@ impl Node {
         prepare(disk.as_ref(), &data_dir, true)?;
         {
             let _lock = Lock::take_after_close(&data_dir).await?;
-            if holds_node(&data_dir) && !is_unfinished(&data_dir) {
+            if holds_node(&data_dir) && !is_restoring(&data_dir) {
                 return Err(RestoreError::NotEmpty { data_dir });
             }
             begin(disk.as_ref(), &data_dir)?;
@@ -104,11 +104,6 @@ impl Node {
         }
         restored
     }
-}
-
-/// Returns whether the directory has the files of a restore that has not ended.
-pub(in crate::node) fn is_unfinished(data_dir: &Path) -> bool {
-    data_dir.join(RESTORING).symlink_metadata().is_ok()
 }
 
 async fn restore(
@@ -385,6 +380,5 @@ fn io_error(path: &Path, source: io::Error) -> RestoreError {
     RestoreError::Io { path, source }
 }
 
-const RESTORING: &str = "restoring";
 // Bytes of entries that one fsync makes durable.
 const STAGED_BYTES: usize = 8 << 20;

@@ -25,7 +25,7 @@ use crate::{
     wire::snapshot as wire,
 };
 
-/// What a block has, once it is checked.
+/// The content of a block, once it is checked.
 #[derive(Debug)]
 pub enum Checked {
     /// A store begins.

@@ -25,7 +25,7 @@ pub enum SnapshotError {
     Damaged {
         /// Offset of the damaged block in the file.
         offset: u64,
-        /// What is wrong, as a clause.
+        /// The failed check, as a clause.
         what: String,
     },
 }

@@ -11,7 +11,7 @@ use crate::{
     wire::snapshot as wire,
 };
 
-/// What a snapshot should have in it.
+/// The content that a snapshot should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// When the snapshot was begun, by the clock of the node, ms since 1970.
@@ -26,11 +26,11 @@ pub struct Manifest {
     pub stores: Vec<Contents>,
     /// BLAKE3 hash of the file before the manifest.
     pub hash: [u8; 32],
-    /// What the node noted about other members, such as their addresses: bytes as it keeps them.
+    /// Notes of the node about other members, such as their addresses: bytes as it keeps them.
     pub peers: Vec<(Author, Bytes)>,
 }
 
-/// What a snapshot should have of a store.
+/// The part of a store that a snapshot should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     /// Id of the store.

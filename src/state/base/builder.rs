@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What a record becomes.
+/// The new body of a record.
 pub(crate) enum Body<'a> {
     /// There is none any more.
     None,

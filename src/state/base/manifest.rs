@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What a base has in it.
+/// The content of a base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseManifest {
     /// The store.

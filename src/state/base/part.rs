@@ -41,7 +41,7 @@ impl PartId {
     }
 }
 
-/// What a manifest says of a part.
+/// The line of a manifest about a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::state) struct PartInfo {
     pub(super) id: PartId,

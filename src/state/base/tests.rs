@@ -156,7 +156,7 @@ fn a_base_that_was_not_committed_is_removed() {
     assert!(files(dir.path()) == kept);
 }
 
-/// Whatever the way to a set of records, its base has the same bytes.
+/// The base of a set of records has the same bytes, however they came together.
 #[test]
 fn equal_records_make_equal_files() {
     for_each_seed(0..=5, |random: &mut Random| {

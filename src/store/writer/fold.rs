@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What a base is made of.
+/// The sources of a base.
 pub(in crate::store) struct Folding<'a> {
     pub(in crate::store) disk: &'a dyn Disk,
     /// The directory of the bases.
@@ -83,9 +83,9 @@ impl Folding<'_> {
             }
             let mut unreadable = None;
             let note = &mut |found| unreadable = Some(found);
-            // What is at or below an anchor is present, whatever the entry says of it: where those entries
-            // were removed, nobody can check that. All others come later, whether they are in the log or
-            // not.
+            // A parent at or below an anchor is present, whatever the entry says of it: where those
+            // entries were removed, nobody can check that. All others come later, whether they are in the
+            // log or not.
             let absent = |parent: &&Parent| {
                 parent.seq > to.seq(&parent.author) && !takes_back(&entry, parent)
             };

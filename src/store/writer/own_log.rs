@@ -58,8 +58,8 @@ impl Writer {
         })
     }
 
-    /// What this node wrote after the snapshot from which it was restored is here again, as far as
-    /// another member has it: it may write. Durable on return.
+    /// Lets this node write again after it was restored from a snapshot: another member has given back
+    /// the entries that it has of it. Durable on return.
     ///
     /// # Errors
     /// `Read`: the mark in the directory cannot be removed.

@@ -23,7 +23,7 @@ pub(super) struct Replayed {
     ids: HashSet<EntryId>,
     // Oldest first.
     order: VecDeque<EntryId>,
-    // What lies at or below is present, whatever an entry says of it: nobody can check that any more.
+    // A parent at or below is present, whatever an entry says of it: nobody can check that any more.
     anchors: Frontier,
 }
 

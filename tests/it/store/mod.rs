@@ -1,5 +1,6 @@
 //! A store and the directory of its node, as a program uses them.
 
+mod bases;
 mod handle;
 mod list;
 mod meta;

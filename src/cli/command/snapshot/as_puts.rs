@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::cli::{
-    command::snapshot::{object::counted, restore},
+    command::snapshot::{object::counted, progress},
     exit::{Exit, Failure},
     output::{object::Key, print::escape},
     session::{Context, Lifetime},
@@ -39,7 +39,7 @@ pub(super) async fn restore(
         file,
         identity: Identity::New,
     };
-    restore::restore(config(), options).await?;
+    progress::restore(config(), options).await?;
     let node = Node::open(config()).await?;
     let copied = copy(context, client, &node, &target, prefix, dry_run).await;
     let closed = node.close().await;
@@ -64,7 +64,7 @@ pub(super) async fn restore(
     Ok(())
 }
 
-/// What became of the keys.
+/// Numbers of keys, by what became of them.
 #[derive(Debug, Default, Serialize)]
 struct Counts {
     r#type: &'static str,

@@ -13,7 +13,7 @@ use lattice::{
 };
 
 use crate::cli::{
-    command::snapshot::{object, restore::progress_bar},
+    command::snapshot::{object, progress::progress_bar},
     exit::{Exit, Failure},
     output::print::Output,
     session::Context,

@@ -4,6 +4,7 @@ mod as_puts;
 mod check;
 mod create;
 mod object;
+mod progress;
 mod restore;
 mod snapshot;
 
