@@ -1,7 +1,10 @@
 //! The lowest layer of a view: rows that are not in memory. They are in the state file, as of one
 //! commit, or in a base.
 
-use std::ops::{Bound, ControlFlow};
+use std::{
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTableMetadata as _};
@@ -22,9 +25,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Flushed {
     /// They are in the state file.
-    File(Tables),
+    File(Box<Tables>),
     /// They are in a base. It has no rows by expiry.
-    Base(std::sync::Arc<Base>),
+    Base(Arc<Base>),
     /// There are none.
     None,
 }
@@ -51,13 +54,13 @@ impl Flushed {
         let read = db.begin_read()?;
         let heads = read.open_table(HEADS_TABLE)?;
         let empty = heads.is_empty()?;
-        Ok(Self::File(Tables {
+        Ok(Self::File(Box::new(Tables {
             heads,
             expiry: read.open_table(EXPIRY_TABLE)?,
             causes: read.open_table(CAUSES_TABLE)?,
             facts: read.open_table(FACTS_TABLE)?,
             empty,
-        }))
+        })))
     }
 
     /// Returns the heads of `key`; none when it has no row.

@@ -133,7 +133,7 @@ impl Fold {
         number: u64,
         anchors: Vec<(Author, Anchor)>,
         is_last: bool,
-        value: &dyn Fn(&[u8], &Head) -> Result<Bytes, StateError>,
+        value: &Values<'_>,
     ) -> Result<Base, StateError> {
         let mut changes: BTreeMap<RecordKey, Change> = BTreeMap::new();
         let (layer, mut outlived) = (&self.view.recent, Outlived::default());
@@ -196,6 +196,9 @@ impl Fold {
         })
     }
 }
+
+/// Reads the value of a head at a key.
+pub(crate) type Values<'a> = dyn Fn(&[u8], &Head) -> Result<Bytes, StateError> + 'a;
 
 enum Change {
     None,

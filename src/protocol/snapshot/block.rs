@@ -162,7 +162,8 @@ impl SnapshotWriter {
     /// Returns the bytes of the next block.
     pub fn block(&mut self, kind: Kind, body: &[u8]) -> Bytes {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let mut block = BytesMut::with_capacity(BLOCK_HEAD_BYTES + body.len() + CHECK_BYTES);
+        let rest = body.len().saturating_add(CHECK_BYTES);
+        let mut block = BytesMut::with_capacity(rest.saturating_add(BLOCK_HEAD_BYTES));
         block.put_u8(kind.byte());
         block.put_u32_le(length);
         block.put_slice(body);

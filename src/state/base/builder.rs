@@ -82,7 +82,8 @@ impl<'a> BaseBuilder<'a> {
             let is_in_part = |key: &RecordKey| end.is_none_or(|end| key < end);
             // Without the key that ended it, the part goes on.
             let is_same = changes.peek().is_none_or(|(key, body)| {
-                !is_in_part(key) && !(end == Some(key) && matches!(body, Body::None))
+                let is_end_removed = end == Some(key) && matches!(body, Body::None);
+                !is_in_part(key) && !is_end_removed
             });
             if is_same && self.ends_before(&info.first) {
                 self.end_part()?;

@@ -129,8 +129,7 @@ impl BaseManifest {
     /// Returns the hash that names the base.
     pub fn hash(&self) -> [u8; 32] {
         let file = self.encode();
-        let hash = file.last_chunk::<32>();
-        *hash.expect("a manifest ends with its hash")
+        file.last_chunk::<32>().copied().unwrap_or_default()
     }
 }
 

@@ -75,7 +75,7 @@ impl Writer {
         Ok(pruning?)
     }
 
-    fn take_base(&mut self, base: Base) -> Result<(), StateError> {
+    fn take_base(&self, base: Base) -> Result<(), StateError> {
         let dir = base_dir(&self.config.dir);
         let base = base.commit(self.config.disk.as_ref(), &dir)?;
         self.base.show(Some(base));
