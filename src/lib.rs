@@ -15,7 +15,7 @@
 //!    hooks                           commands and posts that run when a key changes
 //! 4  node                            identity, data directory and its lock, the stores
 //! 3  store                           the handle over its wings: writer, watch, consumers, read
-//! 2  clock  log  state  bus          wall clock; files of entries; heads in redb; channels
+//! 2  clock  log  state  bus          wall clock; files of entries; heads in redb, and bases; channels
 //!    light                           checks a proof with no node and no store
 //! 1  protocol  disk  pace            the rules, pure; the file operations, injectable; turns
 //!    permissions                     owner and mode of files that the node obeys or keeps secret
@@ -58,6 +58,8 @@
 //! | note, mark | a row that the state file keeps for the writer; the note of where a branch ends |
 //! | watch, cursor, position | a stream of changes; the printable place of a reader; the same in memory |
 //! | anchor, prune | the entry after which a log begins here; remove it and all before it from the log |
+//! | base, part, fold | the rows as of the anchors, in files that never change; one of these files; make the next base of a base and entries |
+//! | snapshot, block, manifest | a backup in one file; a piece of it with a check; its content and signature |
 //! | gap | history that a reader cannot get: reported once, then the full state follows |
 //! | consumer, delivery | a durable position with a name; one change handed to one taker |
 //! | hook | a command or a URL that runs for changes, through a consumer of its own |
