@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indicatif::{BinaryBytes, HumanCount};
-use lattice::protocol::snapshot::Manifest;
+use lattice::protocol::snapshot::{Contents, Manifest};
 use serde::Serialize;
 
 use crate::cli::{
@@ -48,7 +48,7 @@ struct Store {
 impl Snapshot {
     /// `kind`: what was done with the file.
     pub(super) fn new(kind: &'static str, file: &Path, bytes: u64, manifest: &Manifest) -> Self {
-        let stores = manifest.stores.iter().map(|store| Store {
+        let stores = root_first(manifest).into_iter().map(|store| Store {
             store: store.id.to_string(),
             name: store.name.clone(),
             root: store.root,
@@ -93,7 +93,7 @@ pub(super) fn print(
         date_time(manifest.created_ms),
         named(manifest),
     ))?;
-    for store in &manifest.stores {
+    for store in root_first(manifest) {
         let private = if store.private { ", private" } else { "" };
         out.line(&format!(
             "  {:<16} {}, {}{private}",
@@ -103,6 +103,13 @@ pub(super) fn print(
         ))?;
     }
     Ok(())
+}
+
+/// Returns the stores of a snapshot, the root store first.
+pub(super) fn root_first(manifest: &Manifest) -> Vec<&Contents> {
+    let mut stores: Vec<&Contents> = manifest.stores.iter().collect();
+    stores.sort_by_key(|store| (!store.root, &store.name));
+    stores
 }
 
 /// Returns the name of the node that made a snapshot, or the beginning of its id.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::{
     command::snapshot::{
         as_puts,
-        object::{Snapshot, named},
+        object::{Snapshot, counted, named, root_first},
         progress::restore,
     },
     exit::Failure,
@@ -89,11 +89,9 @@ impl Restore {
             true => format!("as         {}", named(manifest)),
             false => format!("as         a new node, {}", restored.node.short()),
         })?;
-        for store in &manifest.stores {
-            out.line(&format!(
-                "store      {}: {} entries",
-                store.name, store.entries
-            ))?;
+        for store in root_first(manifest) {
+            let entries = counted(store.entries, "entry", "entries");
+            out.line(&format!("store      {}: {entries}", store.name))?;
         }
         if restored.waits {
             out.notice(
