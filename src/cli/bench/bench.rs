@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     bench::{
-        consume, diff, fanout, gossip, heal, hooks, memory, open, past, put, replay,
+        consume, diff, fanout, gossip, heal, hooks, memory, open, past, prune, put, replay,
         report::Report, root, scratch::Scratch, sync, watch,
     },
     exit::Failure,
@@ -27,6 +27,7 @@ Examples:
   lattice bench past                        reads of the past
   lattice bench root                        a hash of the whole state, and proofs of keys
   lattice bench diff                        to find the keys in which two states differ
+  lattice bench prune                       entries that are moved from the logs into a base
   lattice bench gossip                      from a put to its event on another node
   lattice bench heal                        from the end of a fault until all are in step
   lattice bench consume                     a durable consumer, each change acknowledged
@@ -47,6 +48,7 @@ enum What {
     Past(past::Past),
     Root(root::Root),
     Diff(diff::Diff),
+    Prune(prune::Prune),
     Memory(memory::Memory),
     Sync(sync::Sync),
     Gossip(gossip::Gossip),
@@ -66,6 +68,7 @@ impl Bench {
             What::Past(past) => ("past", past.setup()),
             What::Root(root) => ("root", root.setup()),
             What::Diff(diff) => ("diff", diff.setup()),
+            What::Prune(prune) => ("prune", prune.setup()),
             What::Memory(memory) => ("memory", memory.setup()),
             What::Sync(sync) => ("sync", sync.setup()),
             What::Gossip(gossip) => ("gossip", gossip.setup()),
@@ -84,6 +87,7 @@ impl Bench {
             What::Past(past) => past.run(&scratch, &mut report).await,
             What::Root(root) => root.run(&scratch, &mut report).await,
             What::Diff(diff) => diff.run(&scratch, &mut report).await,
+            What::Prune(prune) => prune.run(&scratch, &mut report).await,
             What::Memory(memory) => memory.run(&scratch, &mut report).await,
             What::Sync(sync) => sync.run(&scratch, &mut report).await,
             What::Gossip(gossip) => gossip.run(&scratch, &mut report).await,

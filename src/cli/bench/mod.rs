@@ -17,6 +17,7 @@ mod load;
 mod memory;
 mod open;
 mod past;
+mod prune;
 mod put;
 mod replay;
 mod report;
