@@ -13,7 +13,8 @@
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
 //! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
 //! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
-//! [`shared_stores`] decides which stores of others are opened.
+//! [`shared_stores`] decides which stores of others are opened. An [`anchors_act`] makes entries final
+//! ([`placed_act`]: where it stands).
 
 #![cfg_attr(
     not(test),
@@ -28,6 +29,7 @@ pub mod ack;
 pub mod acked;
 pub mod agreement;
 pub mod anchor;
+pub mod anchors_act;
 pub mod announce;
 pub mod asserted;
 pub mod chain;
@@ -46,6 +48,7 @@ pub mod membership;
 pub mod merkle;
 pub mod pattern;
 pub mod peer;
+pub mod placed_act;
 pub mod root_pace;
 pub mod run;
 pub mod shared_stores;
