@@ -14,7 +14,7 @@
 //! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
 //! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
 //! [`shared_stores`] decides which stores of others are opened. An [`anchors_act`] makes entries final
-//! ([`placed_act`]: where it stands).
+//! ([`placed_act`]: where it stands); [`finality`] decides what follows, and what may be removed.
 
 #![cfg_attr(
     not(test),
@@ -38,6 +38,7 @@ pub mod compare;
 pub mod consumer;
 pub mod cursor;
 pub mod entry;
+pub mod finality;
 pub mod fork;
 pub mod frontier;
 pub mod heads;
