@@ -57,7 +57,9 @@
 //! | replay | read the log from a position, for a watch or for the state |
 //! | note, mark | a row that the state file keeps for the writer; the note of where a branch ends |
 //! | watch, cursor, position | a stream of changes; the printable place of a reader; the same in memory |
-//! | anchor, prune | the entry after which a log begins here; remove it and all before it from the log |
+//! | anchor, prune | an entry with which all before it is final; remove it and all before it from a log |
+//! | anchors act, final, base | an admin's statement of anchors; certain to count for ever; the state as of the anchors |
+//! | watermark, dormant | the entries that all active members have on disk; not waited for |
 //! | gap | history that a reader cannot get: reported once, then the full state follows |
 //! | consumer, delivery | a durable position with a name; one change handed to one taker |
 //! | hook | a command or a URL that runs for changes, through a consumer of its own |
