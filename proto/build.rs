@@ -10,13 +10,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         "proto/lattice.proto",
         "proto/sync.proto",
         "proto/compare.proto",
+        "proto/snapshot.proto",
         "proto/api.proto",
         "proto/net.proto",
         "proto/build.rs",
     ] {
         println!("cargo:rerun-if-changed={file}");
     }
-    let formats = protox::compile(["lattice.proto", "sync.proto", "compare.proto"], ["proto"])?;
+    let formats = [
+        "lattice.proto",
+        "sync.proto",
+        "compare.proto",
+        "snapshot.proto",
+    ];
+    let formats = protox::compile(formats, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(formats)?;

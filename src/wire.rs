@@ -25,6 +25,11 @@ pub mod compare {
     include!(concat!(env!("OUT_DIR"), "/lattice.compare.v1.rs"));
 }
 
+/// Bodies of the blocks of a snapshot file.
+pub mod snapshot {
+    include!(concat!(env!("OUT_DIR"), "/lattice.snapshot.v1.rs"));
+}
+
 /// Messages between nodes besides those of a sync session.
 #[cfg(feature = "net")]
 pub mod net {

@@ -237,6 +237,9 @@ impl From<WriteError> for ApiError {
                 "`lattice up` fetches them from peers that have them; otherwise restore the newest \
                 copy of the file, or give the entries up with `lattice repair`",
             ),
+            WriteError::Restored => Self::new("restored", EXIT_PRECONDITION, message).hint(
+                "`lattice up` compares with the first member that it meets, and writes go on then; if no                 other member has anything newer of this node, run `lattice repair`",
+            ),
             WriteError::Closed => closed(message),
             WriteError::FarAhead { by, .. } => {
                 let error = Self::new("far_ahead", EXIT_PRECONDITION, message);

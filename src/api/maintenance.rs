@@ -83,8 +83,8 @@ fn pieces(info: api::StoreInfo, report: VerifyReport) -> VecDeque<api::StoreVeri
 
 /// Answers `Repair`: syncs with the connected members first, which may know of a fork. Then takes back
 /// own entries that are stamped far ahead, and closes forks of this node's own logs. Lost entries of
-/// these logs are given up only with `accept_loss`; without it, a store with lost entries is left as
-/// it is and the reply lists them.
+/// these logs, and what a restored store may lack of them, are given up only with `accept_loss`;
+/// without it, such a store is left as it is and the reply says so.
 pub(super) async fn repair(
     node: &Node,
     net: Option<&Net>,
@@ -95,19 +95,21 @@ pub(super) async fn repair(
     }
     let mut done = Vec::new();
     for (info, store) in asked(node, &request.store, request.all)? {
-        let lost = store.status().await.lost;
-        // Without lost entries a repair loses nothing.
-        let repaired = if request.accept_loss || lost.is_empty() {
+        let status = store.status().await;
+        let may_lose = status.restored || !status.lost.is_empty();
+        let repaired = if request.accept_loss || !may_lose {
             store.repair().await?
         } else {
             Repaired {
-                lost,
+                lost: status.lost,
+                restored: status.restored,
                 ..Repaired::default()
             }
         };
         done.push(api::StoreRepaired {
             info: Some(convert::store_info(&info)),
             lost: repaired.lost.into_iter().map(convert::lost).collect(),
+            restored: repaired.restored,
             closed: repaired.closed.as_ref().map(convert::closed_fork),
             taken_back: repaired.taken_back.as_ref().map(convert::taken_back),
         });

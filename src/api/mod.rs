@@ -26,6 +26,7 @@ mod root;
 pub mod server;
 mod service;
 mod signed_entry;
+mod snapshot;
 pub mod socket;
 mod stop;
 mod stores;

@@ -13,7 +13,7 @@ use crate::{
         hook, keys, maintenance, members,
         paging::{self, Answers},
         put_stream::PutAnswers,
-        root,
+        root, snapshot,
         stop::Stop,
         stores,
         watch::WatchAnswers,
@@ -101,6 +101,7 @@ impl Lattice for Service {
     type TestHookStream = Answers<api::HookTest>;
     type ListDeadStream = Answers<api::ListDeadReply>;
     type ProveStream = Answers<api::ProveReply>;
+    type SnapshotStream = Answers<api::SnapshotReply>;
     type CompareStream = Answers<api::CompareReply>;
     type LogStream = Answers<api::LogEntry>;
     type VerifyStream = Answers<api::VerifyReply>;
@@ -402,6 +403,14 @@ impl Lattice for Service {
     ) -> Answered<Answers<api::ProveReply>> {
         let Shared { node, net, .. } = &*self.0;
         let reply = root::prove(node, net.as_ref(), request.into_inner()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<api::SnapshotRequest>,
+    ) -> Answered<Answers<api::SnapshotReply>> {
+        let reply = snapshot::snapshot(&self.0.node, request.get_ref()).await;
         Ok(Response::new(reply?))
     }
 

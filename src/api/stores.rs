@@ -184,6 +184,8 @@ impl From<OpenError> for ApiError {
                     `lattice init --new-identity`, and join the mesh again",
                 )
             }
+            OpenError::Restoring { .. } => Self::new("restoring", EXIT_UNAVAILABLE, message)
+                .hint("run `lattice snapshot restore` again, which begins anew"),
             OpenError::Untrusted(error) => error.into(),
             OpenError::ReadOnly { .. } => failed("read_only").hint(
                 "even reading needs to write there: give this user permission, \

@@ -316,6 +316,11 @@ fn r1_mutated_proofs_prove_nothing_false() {
     let field = Field::new();
     let files = honest(&field);
     let corpus = Corpus::new(files.iter().map(|file| message(file).to_vec()));
+    let elsewhere = [field.key("/key/005", &[1, 2]), field.prefix("/key/01")].map(|mut proof| {
+        proof.store = StoreId([6; 16]);
+        message(&proof.encode()).to_vec()
+    });
+    let corpus = corpus.broken(elsewhere);
     fuzz(&corpus, |input| match verify(&StateProof::seal(input)) {
         Ok(proven) => {
             field.assert_true(&proven);

@@ -137,6 +137,9 @@ impl LogReader {
         places: &[FrontierTip],
     ) -> Result<(Vec<bool>, Vec<LogDamage>), LogError> {
         let lineage = self.lineage(author);
+        if lineage.branches.is_empty() {
+            return Ok((vec![false; places.len()], Vec::new()));
+        }
         if lineage.are_kept(places) {
             return Ok((vec![true; places.len()], Vec::new()));
         }

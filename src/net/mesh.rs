@@ -439,7 +439,7 @@ impl Mesh {
         let own = self.node.id();
         let is_new = self.node.members().role(&own).is_none();
         for (node, body) in self.node.peer_notes() {
-            let Ok(message) = net::Addresses::decode(body.as_slice()) else {
+            let Ok(message) = net::Addresses::decode(body) else {
                 continue;
             };
             let addresses = Addresses::from_wire(&message);

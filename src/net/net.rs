@@ -376,6 +376,7 @@ impl Net {
                 members_clock::compare(&mesh).await;
             }
             drop(holds);
+            own_tip::release_restored(&mesh).await;
         };
         let node = node.clone();
         running.tasks.spawn(async move {

@@ -43,6 +43,33 @@ pub(super) async fn compare(mesh: &Mesh) {
     }
 }
 
+/// Returns when stores that were restored from a snapshot take own writes again: once a member has given
+/// back what it has of this node's logs. At once if no store was restored.
+pub(super) async fn release_restored(mesh: &Mesh) {
+    let mut restored = Vec::new();
+    for store in mesh.node.shared_stores() {
+        if store.status().await.restored {
+            restored.push(store);
+        }
+    }
+    if restored.is_empty() {
+        return;
+    }
+    loop {
+        let members = mesh.node.members();
+        let mut others = members.others(mesh.node.id());
+        if others.any(|other| is(mesh, Compared::Done)(&&other)) {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    for store in restored {
+        if let Err(error) = store.own_log_is_back().await {
+            tracing::error!(store = %store.id(), %error, "own writes are still refused");
+        }
+    }
+}
+
 // Members that are not known to be away for long. One whose status cannot be read is waited for.
 async fn awaited(mesh: &Mesh) -> Vec<Author> {
     let node = &mesh.node;
@@ -60,19 +87,47 @@ async fn awaited(mesh: &Mesh) -> Vec<Author> {
     awaited
 }
 
+fn is_waiting(mesh: &Mesh, awaited: &[Author], waited: Duration, progress: &mut Progress) -> bool {
+    let open = || awaited.iter().filter(is(mesh, Compared::NotYet));
+    let still = if waited < OWN_TIP_WAIT {
+        Duration::ZERO
+    } else {
+        progress.still_for(mesh)
+    };
+    waits(&Comparison {
+        waited,
+        still,
+        is_any_open: open().next().is_some(),
+        is_any_connected: open().any(|node| mesh.peers.is_connected(node)),
+        is_any_done: awaited.iter().any(|node| is(mesh, Compared::Done)(&node)),
+    })
+}
+
+/// How far the comparison with the peers is.
+#[derive(Debug, Clone, Copy)]
+struct Comparison {
+    /// Time since it began.
+    waited: Duration,
+    /// Time since an entry came.
+    still: Duration,
+    /// Whether a member that is waited for was not compared yet, and whether one of these is connected.
+    is_any_open: bool,
+    is_any_connected: bool,
+    /// Whether a member was compared.
+    is_any_done: bool,
+}
+
 // True while own writes wait. For OWN_TIP_WAIT they wait for all peers; after that, up to
 // OWN_TIP_WAIT_MAX, only until the first connected peer is done, which may have much to give back,
 // and only as long as entries come.
-fn is_waiting(mesh: &Mesh, awaited: &[Author], waited: Duration, progress: &mut Progress) -> bool {
-    let mut open = awaited.iter().filter(is(mesh, Compared::NotYet));
-    if waited < OWN_TIP_WAIT {
-        return open.next().is_some();
+fn waits(at: &Comparison) -> bool {
+    if at.waited < OWN_TIP_WAIT {
+        return at.is_any_open;
     }
-    let done = awaited.iter().any(|node| is(mesh, Compared::Done)(&node));
-    !done
-        && waited < OWN_TIP_WAIT_MAX
-        && open.any(|node| mesh.peers.is_connected(node))
-        && progress.still_for(mesh) < OWN_TIP_STILL
+    !at.is_any_done
+        && at.waited < OWN_TIP_WAIT_MAX
+        && at.is_any_connected
+        && at.still < OWN_TIP_STILL
 }
 
 /// The time at which the last entry came. A member that never ends its session, and sends nothing, is
@@ -119,3 +174,63 @@ fn is(mesh: &Mesh, what: Compared) -> impl Fn(&&Author) -> bool {
 // Time between two looks whether entries have come.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Returns for how long own writes wait. `step(waited)` is how the comparison stands then.
+    fn waited(step: impl Fn(Duration) -> Comparison) -> Duration {
+        let mut waited = Duration::ZERO;
+        while waits(&step(waited)) {
+            waited += LOOK_EVERY;
+            assert!(waited <= 2 * OWN_TIP_WAIT_MAX, "it waits for ever");
+        }
+        waited
+    }
+
+    fn open(waited: Duration, still: Duration) -> Comparison {
+        Comparison {
+            waited,
+            still,
+            is_any_open: true,
+            is_any_connected: true,
+            is_any_done: false,
+        }
+    }
+
+    // A hostile member sends an entry now and then and never ends its first session. Each start of a
+    // node that meets nobody else is put off, by this much and not more.
+    #[test]
+    fn n7_member_that_sends_without_an_end_holds_own_writes_for_a_minute_at_most() {
+        let drips = |waited| open(waited, OWN_TIP_STILL - LOOK_EVERY);
+        assert_eq!(waited(drips), OWN_TIP_WAIT_MAX);
+        // One honest member that was compared is enough.
+        let beside_an_honest_one = |waited| Comparison {
+            is_any_done: waited >= Duration::from_millis(200),
+            ..drips(waited)
+        };
+        assert_eq!(waited(beside_an_honest_one), OWN_TIP_WAIT);
+        let gone = |waited| Comparison {
+            is_any_connected: false,
+            ..drips(waited)
+        };
+        assert_eq!(waited(gone), OWN_TIP_WAIT);
+    }
+
+    #[test]
+    fn n7_silent_member_holds_own_writes_for_seconds() {
+        let silent = |waited: Duration| open(waited, waited.saturating_sub(OWN_TIP_WAIT));
+        assert_eq!(waited(silent), OWN_TIP_WAIT + OWN_TIP_STILL);
+    }
+
+    #[test]
+    fn own_writes_begin_when_all_members_were_compared() {
+        let all = |waited| Comparison {
+            is_any_open: waited < Duration::from_millis(300),
+            is_any_done: true,
+            ..open(waited, Duration::ZERO)
+        };
+        assert_eq!(waited(all), Duration::from_millis(300));
+    }
+}

@@ -40,6 +40,12 @@ pub enum OpenError {
         /// Node that used the directory last. `None` if `meta.db` does not say.
         owner: Option<Author>,
     },
+    /// A snapshot is being restored into the directory, or that was cut off.
+    #[error("a restore of a snapshot into {} has not ended", data_dir.display())]
+    Restoring {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
     /// A file or the directory belongs to another user, or other users can read or change it.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),

@@ -39,6 +39,30 @@ pub(super) fn load(data_dir: &Path, create: bool) -> Result<SigningKey, OpenErro
     }
 }
 
+/// Reads the key in a file anywhere, a copy of `identity.key`.
+///
+/// # Errors
+/// `Io`; `Untrusted` if other users could have it; `Unusable`.
+pub(super) fn load_file(path: &Path) -> Result<SigningKey, OpenError> {
+    read(open_unlinked(path, Trust::Secret)?, path)
+}
+
+/// Makes a key.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn new_key() -> Result<SigningKey, OpenError> {
+    Ok(SigningKey::from_bytes(&Zeroizing::new(random()?)))
+}
+
+/// Writes `key` as the identity of a directory that has none. Durable on return.
+///
+/// # Errors
+/// Any error of the file system.
+pub(super) fn install(data_dir: &Path, key: &SigningKey) -> io::Result<()> {
+    put_in_place(data_dir, &write(data_dir, key)?, &data_dir.join(IDENTITY))
+}
+
 /// A new identity for a directory that has data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewIdentity {
@@ -129,18 +153,28 @@ fn read(file: File, path: &Path) -> Result<SigningKey, OpenError> {
 
 fn make(data_dir: &Path, path: &Path) -> io::Result<SigningKey> {
     let (new, key) = write_new(data_dir)?;
-    // A link, not a rename: it fails if another process has made the file meanwhile.
-    std::fs::hard_link(&new, path)?;
-    std::fs::remove_file(&new)?;
-    File::open(data_dir)?.sync_all()?;
+    put_in_place(data_dir, &new, path)?;
     Ok(key)
 }
 
-// Writes a new key under another name than its own, so that a crash leaves no half of a key under
-// the right one. Returns its path, too.
+fn put_in_place(data_dir: &Path, new: &Path, path: &Path) -> io::Result<()> {
+    // A link, not a rename: it fails if another process has made the file meanwhile.
+    std::fs::hard_link(new, path)?;
+    std::fs::remove_file(new)?;
+    File::open(data_dir)?.sync_all()
+}
+
 fn write_new(data_dir: &Path) -> io::Result<(PathBuf, SigningKey)> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
+    let key = SigningKey::from_bytes(&seed);
+    Ok((write(data_dir, &key)?, key))
+}
+
+// Writes a key under another name than its own, so that a crash leaves no half of a key under the right
+// one. Returns its path.
+fn write(data_dir: &Path, key: &SigningKey) -> io::Result<PathBuf> {
+    let seed = Zeroizing::new(key.to_bytes());
     let text = Zeroizing::new(format!(
         "{FIRST_LINE}\n{}\n",
         HEXLOWER.encode(seed.as_slice())
@@ -158,5 +192,5 @@ fn write_new(data_dir: &Path) -> io::Result<(PathBuf, SigningKey)> {
         .open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    Ok((new, SigningKey::from_bytes(&seed)))
+    Ok(new)
 }

@@ -118,6 +118,7 @@ impl Node {
             Ok(_)
             | Err(
                 WriteError::OwnLogCut { .. }
+                | WriteError::Restored
                 | WriteError::Reader
                 | WriteError::Removed
                 | WriteError::KeySpent

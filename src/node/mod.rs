@@ -24,6 +24,7 @@ mod meta;
 mod net_support;
 mod node;
 mod private;
+mod snapshot;
 mod store_name;
 mod stores;
 mod unopened;
@@ -38,4 +39,8 @@ pub use invites::Redeemed;
 pub use join::{FormerRoot, OwnData};
 pub use members::MeshError;
 pub use node::{Node, NodeConfig, StoreInfo};
+pub use snapshot::{
+    CreateError, FileError, Identity, RestoreError, RestoreOptions, Restored, SnapshotOptions,
+    SnapshotStream, read_manifest, read_snapshot,
+};
 pub use unopened::Unopened;

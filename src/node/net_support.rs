@@ -57,7 +57,7 @@ impl Node {
     }
 
     /// Returns the notes about peers. Empty, and logged, if they cannot be read.
-    pub(crate) fn peer_notes(&self) -> Vec<(Author, Vec<u8>)> {
+    pub(crate) fn peer_notes(&self) -> Vec<(Author, Bytes)> {
         self.0.meta.peers().unwrap_or_else(|error| {
             tracing::warn!(%error, "the notes about peers cannot be read");
             Vec::new()
@@ -66,6 +66,6 @@ impl Node {
 
     /// Writes the note about a peer for the next start. Durable on return.
     pub(crate) fn keep_peer_note(&self, node: &Author, body: Vec<u8>) -> Result<(), OpenError> {
-        self.0.meta.keep_peer(node, body)
+        self.0.meta.keep_peer(node, &body)
     }
 }

@@ -28,6 +28,7 @@ use crate::{
         lock::Lock,
         meta::{Meta, Row},
         private,
+        snapshot::is_unfinished,
         unopened::Unopened,
     },
     protocol::membership::genesis::Genesis,
@@ -153,6 +154,18 @@ impl Node {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
+        let data_dir = config.data_dir.clone();
+        if is_unfinished(&data_dir) {
+            return Err(OpenError::Restoring { data_dir });
+        }
+        Self::open_restored(config).await
+    }
+
+    /// Like `open`, also where a restore has not ended.
+    ///
+    /// # Errors
+    /// Like `open`.
+    pub(super) async fn open_restored(config: NodeConfig) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let data_dir = config.data_dir.clone();
         if let Some(name) = &config.name {

@@ -13,8 +13,9 @@
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
 //! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
 //! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
-//! [`shared_stores`] decides which stores of others are opened. An [`anchors_act`] makes entries final
-//! ([`placed_act`]: where it stands); [`finality`] decides what follows, and what may be removed.
+//! [`shared_stores`] decides which stores of others are opened. [`snapshot`] has the form of a backup. An
+//! [`anchors_act`] makes entries final ([`placed_act`]: where it stands); [`finality`] decides what
+//! follows, and what may be removed.
 
 #![cfg_attr(
     not(test),
@@ -54,4 +55,5 @@ pub mod root_pace;
 pub mod run;
 pub mod shared_stores;
 pub mod signed;
+pub mod snapshot;
 pub mod sync;

@@ -17,7 +17,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 
 use crate::{
     disk::{Disk, Open},
-    state::{StateError, pages::Pages, view::guarded},
+    state::{StateError, guarded::guarded, pages::Pages},
 };
 
 /// An open file. Dropping it closes it.

@@ -15,6 +15,9 @@
 //! ```
 //! The hash is of all parts of the reference: one that does not name the parent exactly supersedes
 //! nothing. Facts take space in proportion to the references, not to references times keys.
+//!
+//! An entry may have a thousand references, so in memory they are apart from other facts, as plain
+//! values: a tree of them that a view shares is copied without an allocation for each.
 
 use bytes::Bytes;
 
@@ -23,7 +26,8 @@ use crate::{
     state::{
         StateError,
         facts::{KEYS, REFERENCE},
-        view::{Flushed, View},
+        flushed::Flushed,
+        view::{Reference, View},
     },
 };
 
@@ -81,24 +85,31 @@ impl View {
         }
         let mut keys: Vec<[u8; 32]> = keys.into_iter().map(hash_of_key).collect();
         keys.sort_unstable();
+        self.cite_hashes_ahead(absent, &keys);
+    }
+
+    /// Like `cite_ahead`, with the sorted hashes of the keys.
+    pub(super) fn cite_hashes_ahead(&mut self, absent: &[Parent], keys: &[[u8; 32]]) {
         let citer = self.citers;
         self.citers += 1;
-        let references = absent.iter().map(|parent| {
-            let prefix = reference_prefix(parent);
-            [prefix.as_slice(), &citer.to_be_bytes()].concat()
-        });
-        let references: Vec<Vec<u8>> = references.collect();
-        for reference in references {
-            self.note_fact(reference, Bytes::new());
-        }
+        self.recent.bytes += absent.len() * REFERENCE_BYTES;
+        let references = absent
+            .iter()
+            .map(|parent| (hash_of_reference(parent), citer));
+        self.recent.references.extend(references);
         self.note_fact(keys_fact(citer), keys.concat().into());
     }
 
     // Numbers of the entries that have cited `parent` exactly, in any order.
     fn citers_of(&self, parent: &Parent) -> Result<Vec<u64>, StateError> {
-        let prefix = reference_prefix(parent);
+        let hash = hash_of_reference(parent);
         let mut citers = Vec::new();
-        self.each_fact(&prefix, |rest| {
+        for layer in [&self.recent, &self.flushing] {
+            let of_parent = layer.references.range((hash, 0)..=(hash, u64::MAX));
+            citers.extend(of_parent.map(|(_hash, citer)| *citer));
+        }
+        let prefix = [[REFERENCE].as_slice(), &hash].concat();
+        self.flushed.each_fact(&prefix, |rest| {
             citers.push(u64::from_be_bytes(rest.try_into().ok()?));
             Some(())
         })?;
@@ -126,24 +137,33 @@ impl Flushed {
     }
 }
 
-fn hash_of_key(key: &Bytes) -> [u8; 32] {
+/// Returns the hash of a key in facts.
+pub(super) fn hash_of_key(key: &Bytes) -> [u8; 32] {
     *blake3::hash(key).as_bytes()
 }
 
-fn reference_prefix(parent: &Parent) -> [u8; 33] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&parent.id.0).update(&parent.author.0);
-    hasher.update(&parent.seq.to_le_bytes());
-    hasher.update(&parent.hlc.wall_ms.to_le_bytes());
-    hasher.update(&parent.hlc.counter.to_le_bytes());
-    let mut prefix = [REFERENCE; 33];
-    prefix[1..].copy_from_slice(hasher.finalize().as_bytes());
-    prefix
+fn hash_of_reference(parent: &Parent) -> [u8; 32] {
+    let parts = [
+        parent.id.0.as_slice(),
+        &parent.author.0,
+        &parent.seq.to_le_bytes(),
+        &parent.hlc.wall_ms.to_le_bytes(),
+        &parent.hlc.counter.to_le_bytes(),
+    ];
+    *blake3::hash(&parts.concat()).as_bytes()
+}
+
+/// Returns the key of the fact that says that the entry with a number has cited a reference.
+pub(super) fn reference_fact((hash, citer): &Reference) -> Vec<u8> {
+    [[REFERENCE].as_slice(), hash, &citer.to_be_bytes()].concat()
 }
 
 fn keys_fact(citer: u64) -> Vec<u8> {
     [[KEYS].as_slice(), &citer.to_be_bytes()].concat()
 }
+
+// Rough number of bytes of memory that a reference takes: nodes of the tree are three quarters full.
+const REFERENCE_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -17,9 +17,9 @@ use crate::{
     id::{Author, EntryId},
     protocol::entry::Entry,
     state::{
-        StateError, row,
-        tables::FACTS,
-        view::{Flushed, View, guarded},
+        StateError,
+        flushed::{Flushed, damaged_fact},
+        view::View,
     },
 };
 
@@ -80,13 +80,7 @@ impl View {
                 return Ok(Some(body.clone()));
             }
         }
-        guarded(|| {
-            let Some(row) = self.flushed.facts.get(key)? else {
-                return Ok(None);
-            };
-            let body = row::unseal(FACTS, key, row.value()).ok_or_else(damaged)?;
-            Ok(Some(Bytes::copy_from_slice(body)))
-        })
+        self.flushed.fact(key)
     }
 
     /// Calls `found` with the rest of the key of each fact whose key begins with `prefix`; it returns
@@ -103,38 +97,14 @@ impl View {
             let from = (Bound::Included(prefix), Bound::Unbounded);
             let keys = layer.facts.range::<_, [u8]>(from).map(|(key, _)| key);
             for rest in keys.map_while(|key| key.strip_prefix(prefix)) {
-                found(rest).ok_or_else(damaged)?;
+                found(rest).ok_or_else(damaged_fact)?;
             }
         }
-        guarded(|| {
-            for row in self.flushed.facts.range(prefix..)? {
-                let (key, row) = row?;
-                let Some(rest) = key.value().strip_prefix(prefix) else {
-                    break;
-                };
-                row::unseal(FACTS, key.value(), row.value()).ok_or_else(damaged)?;
-                found(rest).ok_or_else(damaged)?;
-            }
-            Ok(())
-        })
+        self.flushed.each_fact(prefix, found)
     }
 }
 
 impl Flushed {
-    /// Returns the greatest key of a kind of facts; `None` when there is none.
-    ///
-    /// # Errors
-    /// `Damaged`, `Io`.
-    pub(super) fn last_fact(&self, kind: u8) -> Result<Option<Vec<u8>>, StateError> {
-        let (from, to) = ([kind], [kind + 1]);
-        let last = self
-            .facts
-            .range(from.as_slice()..to.as_slice())?
-            .next_back()
-            .transpose()?;
-        Ok(last.map(|(key, _row)| key.value().to_vec()))
-    }
-
     /// Returns whether an entry was taken back, of all in the file.
     ///
     /// # Errors
@@ -146,10 +116,6 @@ impl Flushed {
 
 fn of_entry(kind: u8, author: &Author, id: &EntryId) -> Vec<u8> {
     [&[kind], author.0.as_slice(), &id.0].concat()
-}
-
-fn damaged() -> StateError {
-    StateError::damaged("a fact fails its check")
 }
 
 // Rough number of bytes of memory that a fact takes besides its key and body.

@@ -6,20 +6,23 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTableMetadata as _};
+use redb::{Database, Durability};
 
 use crate::{
     pace::Pace,
     protocol::heads_row::{decode_heads, encode_heads},
     state::{
-        StateError, row,
+        StateError, cited,
+        flushed::Flushed,
+        guarded::guarded,
+        row,
         shared_tree::SharedTree,
         stored::encode_frontier,
         tables::{
             CAUSES, CAUSES_TABLE, EXPIRY_TABLE, FACTS, FACTS_TABLE, FRONTIER, HEADS, HEADS_TABLE,
             LACKS, META_TABLE, NOTES, NOTES_TABLE,
         },
-        view::{Flushed, Layer, View, guarded},
+        view::{Layer, View},
     },
 };
 
@@ -153,22 +156,6 @@ impl Flusher {
     }
 }
 
-impl Flushed {
-    /// Opens the tables as of the last commit.
-    pub(super) fn of(db: &Database) -> Result<Self, StateError> {
-        let read = db.begin_read()?;
-        let heads = read.open_table(HEADS_TABLE)?;
-        let empty = heads.is_empty()?;
-        Ok(Self {
-            heads,
-            expiry: read.open_table(EXPIRY_TABLE)?,
-            causes: read.open_table(CAUSES_TABLE)?,
-            facts: read.open_table(FACTS_TABLE)?,
-            empty,
-        })
-    }
-}
-
 fn free(layer: Layer) {
     let mut pace = Pace::start();
     for _row in layer.heads {
@@ -181,6 +168,9 @@ fn free(layer: Layer) {
         pace.step();
     }
     for _row in layer.facts {
+        pace.step();
+    }
+    for _row in layer.references {
         pace.step();
     }
 }
@@ -230,6 +220,12 @@ impl Write {
             for (key, body) in &self.layer.facts {
                 pace.step();
                 let row = row::seal(FACTS, key, body.to_vec());
+                facts.insert(key.as_slice(), row.as_slice())?;
+            }
+            for reference in &self.layer.references {
+                pace.step();
+                let key = cited::reference_fact(reference);
+                let row = row::seal(FACTS, &key, Vec::new());
                 facts.insert(key.as_slice(), row.as_slice())?;
             }
             let mut notes_table = write.open_table(NOTES_TABLE)?;

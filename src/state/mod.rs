@@ -8,16 +8,23 @@
 //! `pages` and `checked_file` also serve the redb files of floors above, which find damage the same
 //! way.
 
+mod ahead;
+mod base;
 mod checked_file;
 mod cited;
 mod error;
 mod facts;
 mod filter;
 mod flush;
+mod flushed;
+mod fold;
+mod guarded;
+mod load;
 mod mark;
 pub(crate) mod pages;
 pub mod row;
 mod shared_tree;
+mod stage;
 mod state;
 mod stored;
 mod tables;
@@ -26,10 +33,13 @@ mod tests;
 mod view;
 mod view_tree;
 
+pub use base::{Base, BaseManifest};
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
+pub(crate) use fold::{Fold, Staging};
 pub use mark::StateMark;
-pub use state::{Staged, State, StateReader};
+pub use stage::Staged;
+pub use state::{State, StateReader};
 pub use stored::Stored;
 pub use view::{Expiring, View};
 pub use view_tree::ProvenRows;

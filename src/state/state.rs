@@ -17,29 +17,23 @@ use crate::{
     protocol::{
         entry::{Op, VerifiedEntry, cause::CauseId},
         frontier::FrontierTip,
-        heads::{Before, Content, Head, Heads, Value},
+        heads::{Before, Heads},
         membership::reserved::Counting,
     },
     state::{
         StateError, Stored, View,
         filter::KeyFilter,
         flush::Flusher,
+        flushed::Flushed,
+        guarded::guarded,
         pages::Pages,
         shared_tree::SharedTree,
+        stage::Staged,
         stored::read_stored,
         tables::{CAUSES_TABLE, EXPIRY_TABLE, FACTS_TABLE, HEADS_TABLE, META_TABLE, NOTES_TABLE},
-        view::{Flushed, Layer, guarded},
+        view::Layer,
     },
 };
-
-/// The heads of a key before and after an op.
-#[derive(Debug, Clone)]
-pub struct Staged {
-    /// Heads without the op.
-    pub before: Heads,
-    /// Heads with the op.
-    pub after: Heads,
-}
 
 /// The writing end of the state, owned by the store's writer.
 ///
@@ -311,16 +305,7 @@ impl State {
         entry: &EntryId,
         keys: impl IntoIterator<Item = &'a Bytes>,
     ) -> Result<Vec<(Bytes, Staged)>, StateError> {
-        let mut lowered = Vec::new();
-        for key in keys {
-            let before = self.heads(key)?;
-            if let Some(after) = before.take_back(entry) {
-                let change = Staged { before, after };
-                self.staged.put(key, &change);
-                lowered.push((key.clone(), change));
-            }
-        }
-        Ok(lowered)
+        self.staged.lower(entry, keys)
     }
 
     /// Changes the heads of an entry's keys in the staged view. The author has not forked.
@@ -350,61 +335,13 @@ impl State {
         entry: &VerifiedEntry,
         before: Before,
     ) -> Result<Vec<Option<Staged>>, StateError> {
-        let Before {
-            heads,
-            ancestors,
-            absent,
-        } = before;
-        assert_eq!(heads.len(), entry.ops.len(), "(4) heads for each op");
-        let mut changes = Vec::with_capacity(entry.ops.len());
-        let cited = self.staged.cited_ahead(entry)?;
-        let is_taken_back = self.staged.is_taken_back(entry)?;
-        for ((op, before), cited) in entry.ops.iter().zip(heads).zip(cited) {
-            changes.push((!self.staged.is_void(entry, op)).then(|| {
-                let mut after = before.apply(entry, op, &ancestors);
-                if cited {
-                    after = after.without(&entry.id);
-                }
-                if is_taken_back {
-                    after = after.take_back(&entry.id).unwrap_or(after);
-                }
-                Staged { before, after }
-            }));
-        }
-        let mut caused = None;
-        if let Some(cause) = &entry.header.cause {
-            let cause = CauseId::of(&entry.author(), cause);
-            // If both branches of a fork have an entry for this cause, the lower entry counts, in
-            // whatever order the two are applied.
-            let this = (entry.header.seq, entry.id);
-            let first = self.caused(&cause)?.map_or(this, |before| before.min(this));
-            caused = Some((cause, first));
-        }
-        for (op, change) in entry.ops.iter().zip(&changes) {
-            let Some(change) = change else { continue };
-            self.staged.put(op.key(), change);
-            if let Some(filling) = &mut self.filling {
+        let changes = self.staged.stage_over(entry, before)?;
+        if let Some(filling) = &mut self.filling {
+            let changed = entry.ops.iter().zip(&changes);
+            for (op, _change) in changed.filter(|(_op, change)| change.is_some()) {
                 filling.keys.insert(op.key());
             }
         }
-        let counted = entry.ops.iter().zip(&changes);
-        let counted = counted
-            .filter(|(_op, change)| change.is_some())
-            .map(|(op, _change)| op.key());
-        // One without ops supersedes nothing. One of which all are void may count later.
-        if !entry.ops.is_empty() {
-            self.staged.cite_ahead(&absent, counted);
-        }
-        if let Some((cause, caused)) = caused {
-            self.staged.recent.causes.insert(cause, caused);
-            self.staged.recent.bytes += ROW_OVERHEAD_BYTES;
-        }
-        let tip = FrontierTip {
-            seq: entry.header.seq,
-            id: entry.id,
-        };
-        Arc::make_mut(&mut self.staged.frontier).advance(entry.author(), entry.header.prev, tip);
-        self.staged.entries += 1;
         Ok(changes)
     }
 
@@ -427,6 +364,18 @@ impl State {
     pub fn expiring(&self, through_ms: u64, limit: usize) -> Result<Vec<(u64, Bytes)>, StateError> {
         self.staged
             .expiring(self.staged.expired_through_ms, through_ms, limit)
+    }
+
+    /// Returns the view with the staged entries, to be changed.
+    pub(super) fn staging(&mut self) -> &mut View {
+        &mut self.staged
+    }
+
+    /// Notes that `key` has a row, while the file is filled.
+    pub(super) fn note_filled(&mut self, key: &[u8]) {
+        if let Some(filling) = &mut self.filling {
+            filling.keys.insert(key);
+        }
     }
 
     /// Returns the view with the staged entries.
@@ -543,49 +492,6 @@ impl Filling {
     }
 }
 
-impl View {
-    fn put(&mut self, key: &Bytes, change: &Staged) {
-        let key = Bytes::copy_from_slice(key);
-        let due = |heads: &Heads| heads.winner().and_then(Head::expires_ms);
-        let (old, new) = (due(&change.before), due(&change.after));
-        if old != new {
-            for (ms, there) in [(old, false), (new, true)] {
-                if let Some(ms) = ms {
-                    self.recent.expiry.insert((ms, key.clone()), there);
-                    self.recent.bytes += key.len() + ROW_OVERHEAD_BYTES;
-                }
-            }
-        }
-        if change.before.as_slice().is_empty() {
-            self.keys += 1;
-        }
-        let (heads, key_bytes) = (change.after.clone(), key.len());
-        let bytes: usize = heads.as_slice().iter().map(head_bytes).sum();
-        self.recent.bytes += key.len() + bytes + ROW_OVERHEAD_BYTES;
-        if let Some(replaced) = self.recent.heads.insert(key, heads) {
-            let bytes: usize = replaced.as_slice().iter().map(head_bytes).sum();
-            self.recent.bytes -= key_bytes + bytes + ROW_OVERHEAD_BYTES;
-        }
-    }
-}
-
-fn head_bytes(head: &Head) -> usize {
-    let value = match &head.content {
-        Content::Value {
-            value: Value::Inline(value),
-            ..
-        } => value.len(),
-        Content::Value {
-            value: Value::InLog { .. },
-            ..
-        }
-        | Content::Tombstone => 0,
-    };
-    size_of::<Head>() + value
-}
-
 // Number of flushes, while a file is filled, of which one is durable. Each flush has
 // `RECENT_BYTES_MAX / 2`.
 const FLUSHES_UNTIL_DURABLE: u64 = 32;
-// Rough number of bytes of memory that a row takes besides its key and value.
-const ROW_OVERHEAD_BYTES: usize = 120;

@@ -6,14 +6,12 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Bound,
-    panic::{AssertUnwindSafe, catch_unwind},
+    ops::{Bound, ControlFlow},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use imbl::OrdMap;
-use redb::ReadOnlyTable;
+use imbl::{OrdMap, OrdSet};
 
 use crate::{
     id::{EntryId, Seq},
@@ -22,13 +20,12 @@ use crate::{
         entry::{Entry, Op, cause::CauseId},
         frontier::Frontier,
         heads::Heads,
-        heads_row::decode_heads,
         membership::reserved::Counting,
     },
     state::{
-        StateError, row,
+        StateError,
+        flushed::{Flushed, decode},
         shared_tree::SharedTree,
-        tables::{CAUSES, HEADS},
     },
 };
 
@@ -72,25 +69,14 @@ pub(super) struct Layer {
     pub(super) causes: OrdMap<CauseId, (Seq, EntryId)>,
     // As in `facts.rs`.
     pub(super) facts: OrdMap<Vec<u8>, Bytes>,
+    // As in `cited.rs`.
+    pub(super) references: OrdSet<Reference>,
     // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
 
-/// The tables of the file as of one commit.
-pub(super) struct Flushed {
-    pub(super) heads: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    pub(super) expiry: ReadOnlyTable<(u64, &'static [u8]), ()>,
-    pub(super) causes: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    pub(super) facts: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    // True while the file has no heads, so that look-ups need not read it.
-    pub(super) empty: bool,
-}
-
-impl std::fmt::Debug for Flushed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flushed").finish_non_exhaustive()
-    }
-}
+/// The hash of a reference to an absent parent, and the number of an entry that has it.
+pub(super) type Reference = ([u8; 32], u64);
 
 impl View {
     /// Returns true when `op` of `entry` is void, as `Counting::is_void`. A void op changes no heads.
@@ -112,13 +98,7 @@ impl View {
         {
             return Ok(heads.clone());
         }
-        if self.flushed.empty {
-            return Ok(Heads::default());
-        }
-        guarded(|| match self.flushed.heads.get(key)? {
-            Some(row) => decode(key, row.value()),
-            None => Ok(Heads::default()),
-        })
+        self.flushed.heads(key)
     }
 
     /// Returns the entry that was written because of `cause`; `None` when there is none.
@@ -131,14 +111,7 @@ impl View {
                 return Ok(Some(*entry));
             }
         }
-        guarded(|| {
-            let Some(row) = self.flushed.causes.get(cause.0.as_slice())? else {
-                return Ok(None);
-            };
-            let body = row::unseal(CAUSES, &cause.0, row.value()).and_then(row::decode_cause);
-            body.map(Some)
-                .ok_or_else(|| StateError::damaged("the row of a cause fails its check"))
-        })
+        self.flushed.caused(cause)
     }
 
     /// Returns up to `limit` keys that begin with `prefix` and are greater than `after`, by key,
@@ -157,24 +130,13 @@ impl View {
             _before => Bound::Included(prefix),
         };
         let mut rows = BTreeMap::new();
-        if !self.flushed.empty {
-            guarded(|| {
-                for row in self
-                    .flushed
-                    .heads
-                    .range::<&[u8]>((start, Bound::Unbounded))?
-                    .take(limit)
-                {
-                    let (key, row) = row?;
-                    if !key.value().starts_with(prefix) {
-                        break;
-                    }
-                    let heads = decode(key.value(), row.value())?;
-                    rows.insert(Bytes::copy_from_slice(key.value()), heads);
-                }
-                Ok(())
-            })?;
-        }
+        self.flushed.rows((start, Bound::Unbounded), |key, row| {
+            if rows.len() == limit || !key.starts_with(prefix) {
+                return Ok(ControlFlow::Break(()));
+            }
+            rows.insert(Bytes::copy_from_slice(key), decode(key, row)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
         for layer in [&self.flushing, &self.recent] {
             let in_range = layer.heads.range::<_, [u8]>((start, Bound::Unbounded));
             for (key, heads) in in_range
@@ -215,24 +177,15 @@ impl View {
             None => false,
         };
         let mut due: BTreeMap<(u64, Bytes), ()> = BTreeMap::new();
-        let empty: &[u8] = &[];
-        guarded(|| {
-            for row in self
-                .flushed
-                .expiry
-                .range((from_ms, empty)..(to_ms, empty))?
-            {
-                let (at, _) = row?;
-                let (ms, key) = at.value();
-                let at = (ms, Bytes::copy_from_slice(key));
-                if !removed(&at) {
-                    due.insert(at, ());
-                    if due.len() == limit {
-                        break;
-                    }
-                }
+        self.flushed.expiring(from_ms, to_ms, |ms, key| {
+            let at = (ms, Bytes::copy_from_slice(key));
+            if !removed(&at) {
+                due.insert(at, ());
             }
-            Ok(())
+            match due.len() == limit {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         })?;
         for layer in [&self.flushing, &self.recent] {
             let range = (from_ms, Bytes::new())..(to_ms, Bytes::new());
@@ -306,25 +259,4 @@ impl View {
             limit = limit.saturating_mul(2).min(EXPIRIES_MS_MAX + 1);
         }
     }
-}
-
-fn decode(key: &[u8], row: &[u8]) -> Result<Heads, StateError> {
-    row::unseal(HEADS, key, row)
-        .and_then(decode_heads)
-        .ok_or_else(|| damaged_row(key))
-}
-
-pub(super) fn damaged_row(key: &[u8]) -> StateError {
-    StateError::Damaged {
-        what: format!("the row of key {} fails its check", key.escape_ascii()),
-    }
-}
-
-// Runs `work`, which reads or writes the file: redb panics on some kinds of damage.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
-        Err(StateError::Damaged {
-            what: "it cannot be read".to_owned(),
-        })
-    })
 }

@@ -1,6 +1,9 @@
 //! The hash tree over the heads of a view: its root, proofs, and the rows that it is made of.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, ControlFlow},
+};
 
 use bytes::Bytes;
 
@@ -12,12 +15,7 @@ use crate::{
         heads_row::encode_heads,
         merkle::{FreshTree, RowHash, RowProof, Rows, Tree, TreeRoot, prefix_end},
     },
-    state::{
-        StateError, row,
-        shared_tree::Cached,
-        tables::HEADS,
-        view::{View, damaged_row, guarded},
-    },
+    state::{StateError, shared_tree::Cached, view::View},
 };
 
 impl View {
@@ -164,37 +162,31 @@ impl Rows for View {
         let mut newer = newer.into_iter().peekable();
         let hash = |heads: &Heads| RowHash::of(&encode_heads(heads));
         let mut pace = Pace::start();
-        guarded(|| {
-            if !self.flushed.empty {
-                for stored in self.flushed.heads.range::<&[u8]>(range)? {
-                    pace.step();
-                    let (key, stored) = stored?;
-                    let key = key.value();
-                    let mut is_replaced = false;
-                    while let Some((newer, heads)) = newer.next_if(|(newer, _)| *newer <= key) {
-                        is_replaced = newer == key;
-                        if !row(newer, &hash(heads)) {
-                            return Ok(());
-                        }
-                    }
-                    if is_replaced {
-                        continue;
-                    }
-                    let body = row::unseal(HEADS, key, stored.value());
-                    let body = body.ok_or_else(|| damaged_row(key))?;
-                    if !row(key, &RowHash::of(body)) {
-                        return Ok(());
-                    }
+        let (go_on, stop) = (ControlFlow::Continue(()), ControlFlow::Break(()));
+        let mut is_stopped = false;
+        self.flushed.rows(range, |key, stored| {
+            pace.step();
+            let mut is_replaced = false;
+            while let Some((newer, heads)) = newer.next_if(|(newer, _)| *newer <= key) {
+                is_replaced = newer == key;
+                if !row(newer, &hash(heads)) {
+                    is_stopped = true;
+                    return Ok(stop);
                 }
             }
-            for (key, heads) in newer {
-                pace.step();
-                if !row(key, &hash(heads)) {
-                    break;
-                }
+            if !is_replaced && !row(key, &RowHash::of(stored)) {
+                is_stopped = true;
+                return Ok(stop);
             }
-            Ok(())
-        })
+            Ok(go_on)
+        })?;
+        for (key, heads) in newer.filter(|_| !is_stopped) {
+            pace.step();
+            if !row(key, &hash(heads)) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

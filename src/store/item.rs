@@ -53,8 +53,8 @@ impl Shared {
         }))
     }
 
-    /// Returns the value that `head` puts at `key`, from the row or from the entry in the log; `None`
-    /// for a tombstone.
+    /// Returns the value that `head` puts at `key`, from the row, from the entry in the log, or from the
+    /// base; `None` for a tombstone.
     pub(super) fn value(&self, key: &[u8], head: &Head) -> Result<Option<Bytes>, ReadError> {
         match &head.content {
             Content::Tombstone => Ok(None),
@@ -68,6 +68,12 @@ impl Shared {
             } => {
                 let entry = self.log.entry(&head.author, head.seq, &head.id)?;
                 let value = entry.and_then(|(entry, _)| op_of(&entry, key).map(value_of));
+                if value.is_none()
+                    && let Some(base) = self.base.newest()
+                    && let Some(value) = base.value(key, &head.id)?
+                {
+                    return Ok(Some(value));
+                }
                 value.ok_or_else(|| ReadError::Damaged {
                     what: format!(
                         "entry {} of {} is not in the log",

@@ -1,28 +1,52 @@
 //! Maintenance: the status of a store, and its repair.
 
+use std::sync::Arc;
+
 use crate::{
     log::{LogDamage, Pruning},
     protocol::frontier::Frontier,
+    state::{Base, StateError},
     store::{
-        PruneError, Repaired, Store, StoreStatus, WriteError,
-        writer::{command::Command, status::WriterStatus},
+        PruneError, Repaired, Shared, Store, StoreStatus, WriteError,
+        shared::base_dir,
+        writer::{command::Command, fold::Folding, queue::Queue, status::WriterStatus},
     },
 };
 
 impl Store {
-    /// Removes the entries at and before `anchors`, one tip for each author, from the logs. What is only
-    /// in them, such as who wrote a value that was replaced, is gone from this node. Durable on return;
-    /// cancel-safe: a dropped call may still have removed them.
+    /// Removes the entries at and before `anchors`, one tip for each author, from the logs, once their rows
+    /// are in a base. What is only in them, such as who wrote a value that was replaced, is gone from this
+    /// node. Durable on return; cancel-safe: a dropped call may still have removed them. Writes go on while
+    /// the base is made.
     ///
-    /// For tests only, and therefore in no command: there is no base yet, from which a state file could be
-    /// made that is lost afterwards, and no rule by which the members agree that entries are final.
+    /// For tests only, and therefore in no command: there is no rule yet by which the members agree that
+    /// entries are final.
     ///
     /// # Errors
     /// `PruneError`. Nothing was removed then, unless it is `Log`.
     #[doc(hidden)]
     pub async fn drop_before(&self, anchors: Frontier) -> Result<Pruning, PruneError> {
-        let pruned = self.queue.ask(|reply| Command::Prune(anchors, reply)).await;
-        pruned.map_err(|_closed| PruneError::Closed)?
+        if self.shared.root {
+            return Err(PruneError::Root);
+        }
+        let turn = Arc::clone(&self.shared.folding).lock_owned().await;
+        let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());
+        // It goes on without its caller: the turn ends when the files are in place or removed.
+        let dropping = tokio::spawn(async move {
+            let pruned = fold_and_prune(Arc::clone(&shared), &queue, anchors).await;
+            if pruned.is_err() {
+                let discarding = tokio::task::spawn_blocking(move || discard(&shared));
+                if let Ok(Err(error)) = discarding.await {
+                    tracing::warn!(%error, "files of a base are removed at the next opening");
+                }
+            }
+            drop(turn);
+            pruned
+        });
+        dropping
+            .await
+            .map_err(|_panic| PruneError::Closed)
+            .flatten()
     }
 
     /// Returns the status of the store. Waits until the writer has finished its current group.
@@ -50,6 +74,7 @@ impl Store {
             forks: writer.forks,
             damage: writer.damage,
             lost: writer.lost,
+            restored: writer.restored,
             watchers: self.shared.bus.watchers(),
             poisoned: writer.poisoned,
             recovered: writer.recovered,
@@ -69,6 +94,8 @@ impl Store {
     /// writes go on after it, and no value changes. If somebody else who has the key writes on, the
     /// fork is open again.
     ///
+    /// In a store that was restored from a snapshot, what this node wrote after that is given up, too.
+    ///
     /// On return the repair is durable. Not cancel-safe: a dropped call may still repair.
     ///
     /// # Errors
@@ -79,6 +106,15 @@ impl Store {
         self.queue.ask(Command::Repair).await?
     }
 
+    /// Lets a store that was restored from a snapshot take own writes again: another member has given
+    /// back what it had of this node's log. Durable on return.
+    ///
+    /// # Errors
+    /// `Read`, `Closed`.
+    pub async fn own_log_is_back(&self) -> Result<(), WriteError> {
+        self.queue.ask(Command::OwnLogIsBack).await?
+    }
+
     /// Reports damage of a log that a reader met: `status` shows it, and peers are asked for what
     /// is missing.
     pub(super) async fn note_damage(&self, damage: Vec<LogDamage>) {
@@ -87,4 +123,33 @@ impl Store {
             drop(self.queue.send(Command::Damaged(damage)).await);
         }
     }
+}
+
+async fn fold_and_prune(
+    shared: Arc<Shared>,
+    queue: &Queue,
+    anchors: Frontier,
+) -> Result<Pruning, PruneError> {
+    let folding = tokio::task::spawn_blocking(move || {
+        let folding = Folding {
+            disk: shared.disk.as_ref(),
+            dir: &base_dir(&shared.dir),
+            store: shared.id,
+            log: &shared.log,
+            base: shared.base.newest(),
+        };
+        (folding.fold(&anchors), anchors)
+    });
+    let (base, anchors) = folding.await.map_err(|_panic| PruneError::Closed)?;
+    let base = Box::new(base?);
+    let prune = |reply| Command::Prune(anchors, base, reply);
+    let pruned = queue.ask(prune).await;
+    pruned.map_err(|_closed| PruneError::Closed).flatten()
+}
+
+// Removes the files of a base that is not to be the newest one.
+fn discard(shared: &Shared) -> Result<(), StateError> {
+    let newest = shared.base.newest();
+    let dir = base_dir(&shared.dir);
+    Base::discard(shared.disk.as_ref(), &dir, newest.as_deref())
 }

@@ -13,6 +13,7 @@ mod outbox;
 mod proof;
 mod read;
 mod replication;
+pub(crate) mod restored;
 mod shared;
 mod state_root;
 mod store;
@@ -30,6 +31,7 @@ pub use read::{
     compare::StateTree,
     get::{HeadItem, LogEntry},
     history::{History, HistoryEntry},
+    moment::{Moment, MomentBranch},
     outgoing::Outgoing,
     past::{Difference, Past, PastError},
     prove::{ProvenKey, ProvenPrefix},

@@ -1,8 +1,8 @@
 //! The parts that handles, watches and the writer of a store share.
 
 use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use tokio::sync::broadcast;
@@ -10,10 +10,11 @@ use tokio::sync::broadcast;
 use crate::{
     bus::{Bus, Published},
     clock::Clock,
+    disk::Disk,
     id::{Author, StoreId},
     log::LogReader,
     protocol::membership::Members,
-    state::{StateReader, View},
+    state::{Base, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
 
@@ -31,6 +32,10 @@ pub(super) struct Shared {
     pub(super) log: LogReader,
     // Shows the newest committed view. Readers keep a view as long as they like.
     pub(super) state: StateReader,
+    // Shows the newest base.
+    pub(super) base: BaseReader,
+    // Held while a base is made and committed.
+    pub(super) folding: Arc<tokio::sync::Mutex<()>>,
     // The writer closes it when it ends; watches end then.
     pub(super) bus: Bus,
     // The writer sends, the net receives. Dropped with the last handle.
@@ -49,6 +54,7 @@ pub(super) struct Shared {
     // The root that was computed last for a peer. Never held across an await; no other lock is taken
     // meanwhile.
     pub(super) settled: Mutex<Option<SettledRoot>>,
+    pub(super) disk: Arc<dyn Disk>,
     // The store's directory.
     pub(super) dir: PathBuf,
     // Where watches read files.
@@ -90,6 +96,30 @@ impl Shared {
             }
         }
     }
+}
+
+/// Gives readers the newest base. A clone gives the same one.
+//
+// The writer replaces it. Held to exchange or clone the inner `Arc`; no other lock is taken meanwhile.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BaseReader(Arc<RwLock<Option<Arc<Base>>>>);
+
+impl BaseReader {
+    /// Returns the newest base; `None` when there is none: the logs have all entries then.
+    pub(super) fn newest(&self) -> Option<Arc<Base>> {
+        let base = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        base.clone()
+    }
+
+    /// Shows `base` from now on.
+    pub(super) fn show(&self, base: Option<Arc<Base>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = base;
+    }
+}
+
+/// Returns the directory of the bases of a store.
+pub(super) fn base_dir(dir: &Path) -> PathBuf {
+    dir.join("base")
 }
 
 /// Returns the position of a watch that has delivered everything in `view`.

@@ -157,6 +157,13 @@ pub enum WriteError {
         /// Newest entry that was durable here, inclusive.
         through: Seq,
     },
+    /// The node was restored from a snapshot, and no other member has given back yet what this node
+    /// wrote after it. An entry in a place that was taken would be a fork. `Store::repair` gives those
+    /// entries up; reads, and entries of other nodes, go on meanwhile.
+    #[error(
+        "this node was restored from a snapshot, and what it wrote after that may be on other members,         none of which was within reach since"
+    )]
+    Restored,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

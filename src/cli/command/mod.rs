@@ -22,6 +22,7 @@ pub(super) mod put_stream;
 pub(super) mod repair;
 pub(super) mod root;
 pub(super) mod service;
+pub(super) mod snapshot;
 pub(super) mod status;
 pub(super) mod store;
 pub(super) mod up;

@@ -30,6 +30,9 @@ use crate::cli::{
 /// use this command: it writes the same values again, stamped now, and takes the entries back. Nothing
 /// is lost by that. Grants, removals and invites of that time are not written again.
 ///
+/// A node that was restored from a snapshot writes again when it has met a member, which gives back what
+/// it has of this node's log. If no other member has anything newer, this command lets it write at once.
+///
 /// Repairs all stores, unless --store names one. Works with the node running or not.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -54,11 +57,17 @@ impl Repair {
         let mut stores = whole::repaired(&mut client, request.clone()).await?;
         let lost = stores.iter().flat_map(|store| &store.lost);
         let entries: u64 = lost.map(|lost| lost.through - lost.first + 1).sum();
-        if entries > 0 {
+        let restored = stores.iter().any(|store| store.restored);
+        if entries > 0 || restored {
             if !self.yes {
                 confirm::require_terminal("repair asks for confirmation")?;
-                let entries = counted(entries, "entry", "entries");
-                let question = format!("give up {entries} of this node's own log?");
+                let question = match restored {
+                    true => "give up what this node wrote after the snapshot was made?".to_owned(),
+                    false => {
+                        let entries = counted(entries, "entry", "entries");
+                        format!("give up {entries} of this node's own log?")
+                    }
+                };
                 confirm::ask(question, "nothing was repaired").await?;
             }
             request.accept_loss = true;
@@ -99,7 +108,13 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
             object::short(&back.tip)
         ))?;
     }
-    if store.lost.is_empty() && store.closed.is_none() && store.taken_back.is_none() {
+    if store.restored {
+        out.line(&format!(
+            "{of}: gave up what this node may have written after the snapshot was made"
+        ))?;
+    }
+    let is_left = store.lost.is_empty() && !store.restored;
+    if is_left && store.closed.is_none() && store.taken_back.is_none() {
         return out.line(&format!("{of}: nothing to repair"));
     }
     for lost in &store.lost {

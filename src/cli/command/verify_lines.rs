@@ -393,8 +393,8 @@ mod tests {
     use super::*;
     use crate::support::mutator::{Corpus, fuzz};
 
-    // The line of a put that is really signed.
-    fn honest_line() -> String {
+    // The line of a put that is really signed, unless `forged`.
+    fn line_of(forged: bool) -> String {
         let header = Header {
             store: StoreId([5; 16]),
             seq: 1,
@@ -413,6 +413,9 @@ mod tests {
             expires_ms: None,
         };
         let entry = sign(&SigningKey::from_bytes(&[7; 32]), header, vec![op]).unwrap();
+        let mut signed = entry.signed.clone();
+        signed.signature[3] ^= u8::from(forged);
+        let entry = signed.parse().unwrap();
         format!(
             r#"{{"type":"put","key":"/a","value":"v","entry":"{}","author":"{}","seq":1,"wall_ms":1700000000000,"counter":2,"op_index":0,"op_count":1,"atomic":false,"proof":"{}"}}"#,
             entry.id,
@@ -428,7 +431,26 @@ mod tests {
             store: None,
             allow_missing: false,
         };
-        fuzz(&Corpus::new([honest_line()]), |input| {
+        let honest = line_of(false);
+        let changes = [
+            ("\"value\":\"v\"", "\"value\":\"w\""),
+            ("\"value\":\"v\"", "\"value\":\"v\",\"expires_ms\":5"),
+            ("\"type\":\"put\"", "\"type\":\"delete\""),
+            ("\"key\":\"/a\"", "\"key\":\"/b\""),
+            ("\"seq\":1", "\"seq\":2"),
+            ("\"counter\":2", "\"counter\":3"),
+            ("\"op_index\":0", "\"op_index\":1"),
+            ("\"op_count\":1", "\"op_count\":2"),
+            ("\"atomic\":false", "\"atomic\":true"),
+            ("\"wall_ms\":1700", "\"wall_ms\":1701"),
+        ];
+        let broken = changes.map(|(from, to)| {
+            let line = honest.replacen(from, to, 1);
+            assert_ne!(line, honest, "{from}");
+            line
+        });
+        let corpus = Corpus::new([honest.as_str()]).broken(broken);
+        fuzz(&corpus.broken([line_of(true)]), |input| {
             match rules.judge(Ok(input.to_vec())) {
                 Verdict::Good(author, store) => {
                     // The signed fields are as they were; spaces, other fields, escapes are free.

@@ -156,6 +156,16 @@ pub(crate) fn brief(ms: u64, now_ms: u64) -> String {
     local(ms, format)
 }
 
+/// Formats a time for the name of a file, in UTC; such names sort by time.
+pub(crate) fn file_name(ms: u64) -> String {
+    let time = i64::try_from(ms).ok();
+    let time = time.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(
+        || ms.to_string(),
+        |time| time.strftime("%Y-%m-%dT%H%M%S.%3fZ").to_string(),
+    )
+}
+
 fn local(ms: u64, format: &str) -> String {
     let time = i64::try_from(ms)
         .ok()

@@ -298,6 +298,8 @@ pub(crate) struct Repaired {
     store: Store,
     /// Entries that were given up; empty if no entry was.
     lost: Vec<Lost>,
+    /// True when the store was restored from a snapshot, and what this node wrote after it was given up.
+    restored: bool,
     /// The entry that closed a fork of this node's own log; absent without a fork.
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<Closed>,
@@ -346,6 +348,7 @@ impl From<&api::StoreRepaired> for Repaired {
             r#type: "repaired",
             store: Store::new(store.info.as_ref()),
             lost: lost.collect(),
+            restored: store.restored,
             closed: store.closed.as_ref().map(|closed| Closed {
                 entry: hex(&closed.id),
                 seq: closed.seq,

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, TableError, WriteTransaction};
 
 use crate::{
@@ -34,9 +35,7 @@ const STORES_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(STO
 const NODE: &str = "node-v1";
 const NODE_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(NODE);
 const AUTHOR: &str = "author";
-#[cfg(feature = "net")]
 const PEERS: &str = "peers-v1";
-#[cfg(feature = "net")]
 const PEERS_TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(PEERS);
 #[cfg(feature = "net")]
 const STARTS_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("starts-v1");
@@ -122,6 +121,19 @@ impl Meta {
     pub(in crate::node) fn author_in(disk: &Arc<dyn Disk>, data_dir: &Path) -> Option<Author> {
         let (_meta, own) = Self::existing(disk, &data_dir.join(META)).ok()?;
         own.author
+    }
+
+    /// Makes the file of a node that has these stores. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `Unusable`.
+    pub(in crate::node) fn make(
+        disk: &Arc<dyn Disk>,
+        data_dir: &Path,
+        rows: &[Row],
+        author: &Author,
+    ) -> Result<Self, OpenError> {
+        Self::made(disk, data_dir.join(META), rows, author)
     }
 
     fn new_node(disk: &Arc<dyn Disk>, path: PathBuf, author: &Author) -> Result<Self, OpenError> {
@@ -237,11 +249,10 @@ impl Meta {
 }
 
 /// Notes for the net.
-#[cfg(feature = "net")]
 impl Meta {
     /// Returns the note about each peer. A note that fails its checksum is left out: it is only a
     /// hint.
-    pub(in crate::node) fn peers(&self) -> Result<Vec<(Author, Vec<u8>)>, OpenError> {
+    pub(in crate::node) fn peers(&self) -> Result<Vec<(Author, Bytes)>, OpenError> {
         let rows = self.file.read(|read| {
             let table = match read.open_table(PEERS_TABLE) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -252,7 +263,7 @@ impl Meta {
                 let (node, row) = row?;
                 let body = unseal(PEERS, node.value(), row.value());
                 let known = Author::from_slice(node.value()).zip(body);
-                rows.extend(known.map(|(node, body)| (node, body.to_vec())));
+                rows.extend(known.map(|(node, body)| (node, Bytes::copy_from_slice(body))));
             }
             Ok(rows)
         });
@@ -260,8 +271,8 @@ impl Meta {
     }
 
     /// Writes the note about a peer, in place of the last one. Durable on return.
-    pub(in crate::node) fn keep_peer(&self, node: &Author, body: Vec<u8>) -> Result<(), OpenError> {
-        let sealed = seal(PEERS, &node.0, body);
+    pub(in crate::node) fn keep_peer(&self, node: &Author, body: &[u8]) -> Result<(), OpenError> {
+        let sealed = seal(PEERS, &node.0, body.to_vec());
         let written = self.file.write(|write| {
             let mut table = write.open_table(PEERS_TABLE)?;
             table.insert(node.0.as_slice(), sealed.as_slice())?;
@@ -272,6 +283,7 @@ impl Meta {
 
     /// Returns a number that is greater than at any earlier start, even if the clock was set back:
     /// `now_ms` or the last number plus one. Durable on return.
+    #[cfg(feature = "net")]
     pub(in crate::node) fn incarnation(&self, now_ms: u64) -> Result<u64, OpenError> {
         let written = self.file.write(|write| {
             let mut starts = write.open_table(STARTS_TABLE)?;

@@ -68,6 +68,7 @@ mod tests {
                 return false;
             };
             assert_eq!(Row::decode(&id, &row.encode()), Some(row.clone()));
+            assert_eq!((row.id.0, row.genesis.store()), (id, row.id));
             assert!(row.name.len() < input.len());
             true
         });

@@ -105,12 +105,15 @@ impl Outstanding {
                     let id = ChangeId::of(&letter.change);
                     all.dead.insert(number, Dead { id, letter });
                 }
+                // A row that breaks O1 or O3 is not from the same moment as the others.
+                Place::Outstanding { change, .. } if all.has(ChangeId::of(&change)) => {
+                    all.touched.insert(number);
+                }
                 Place::Outstanding {
                     change,
                     attempts,
                     mut state,
                 } => {
-                    // O3: a row that says otherwise is not from the same moment as the others.
                     if all.lanes.contains_key(&change.key) && matches!(state, State::Taken { .. }) {
                         state = State::AT_ONCE;
                         all.touched.insert(number);
@@ -139,8 +142,7 @@ impl Outstanding {
     /// Adds the next change and returns its number; `None` when it is outstanding already.
     pub fn feed(&mut self, change: ChangeRef) -> Option<u64> {
         let id = ChangeId::of(&change);
-        let new = !self.by_id.contains_key(&id);
-        new.then(|| self.push(id, change))
+        (!self.has(id)).then(|| self.push(id, change))
     }
 
     /// Gives the next change to a taker; `None` when none may be taken now.
@@ -278,7 +280,7 @@ impl Outstanding {
             };
             self.touched.insert(number);
             moved = moved.saturating_add(1);
-            if !self.by_id.contains_key(&dead.id) {
+            if !self.has(dead.id) {
                 self.push(dead.id, dead.letter.change);
             }
         }
@@ -287,12 +289,9 @@ impl Outstanding {
 
     /// Forgets the dead letters that `which` names. Returns their number.
     pub fn skip(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
-        let found = self.dead.iter().filter(|(_, dead)| which(&dead.letter));
-        let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
-        for number in &numbers {
-            self.dead.remove(number);
-            self.touched.insert(*number);
-        }
+        let found = self.dead.extract_if(.., |_, dead| which(&dead.letter));
+        let numbers: Vec<u64> = found.map(|(number, _)| number).collect();
+        self.touched.extend(&numbers);
         numbers.len()
     }
 
@@ -400,6 +399,10 @@ impl Outstanding {
     /// Returns the dead letters, by number.
     pub fn dead(&self) -> impl ExactSizeIterator<Item = &DeadLetter> {
         self.dead.values().map(|dead| &dead.letter)
+    }
+
+    fn has(&self, id: ChangeId) -> bool {
+        self.by_id.contains_key(&id)
     }
 
     // Checks a change that is about to be taken.
@@ -582,19 +585,14 @@ impl Outstanding {
         self.key_bytes = self.key_bytes.saturating_sub(key.len());
         let lane = self.lanes.get_mut(key)?;
         lane.remove(&number);
-        match lane.first().copied() {
-            None => drop(self.lanes.remove(key)),
-            Some(next) => self.advance(next),
+        let Some(next) = lane.first().copied() else {
+            self.lanes.remove(key);
+            return Some(item);
+        };
+        let state = self.changes.get(&next).map(|item| item.state);
+        if let Some(State::Waiting { due_ms, .. }) = state {
+            self.queue(next, due_ms);
         }
         Some(item)
-    }
-
-    // Queues the change that is the first of its lane now.
-    fn advance(&mut self, number: u64) {
-        if let Some(State::Waiting { due_ms, .. }) =
-            self.changes.get(&number).map(|item| item.state)
-        {
-            self.queue(number, due_ms);
-        }
     }
 }

@@ -498,6 +498,24 @@ fn full_dead_letters_keep_changes_alive() {
     assert_eq!((all.len(), all.dead().len()), (0, DEAD_LETTERS_MAX));
 }
 
+// A taker had one of the two, its answer went to the other, and the next take panicked.
+#[test]
+fn s9_change_with_two_rows_is_restored_once() {
+    let row = Place::Outstanding {
+        change: change(1, 1),
+        attempts: 0,
+        state: State::AT_ONCE,
+    };
+    let rows = [(1, row.clone()), (4, row)];
+    let mut all = Outstanding::restore(rules(None), Counts::default(), rows, 0);
+    all.check();
+    assert_eq!(all.take_touched(), [(4, Place::Finished)]);
+    let given = all.take(0, false).unwrap();
+    all.nack(given.id, Some(0), 0).unwrap();
+    all.check();
+    assert_eq!(all.take(0, false).map(|given| given.number), Some(1));
+}
+
 #[test]
 fn ids_round_trip_and_differ() {
     let base = change(1, 1);

@@ -1,6 +1,6 @@
 //! The decision: one value that knows what waits, and judges each entry that is offered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     id::{Author, EntryId, Seq},
@@ -504,50 +504,54 @@ impl Intake {
                 || takes_back(entry, parent)
                 || staged.is_some_and(|it| is_at(it.place, &parent.author, parent.seq))
         };
-        let mut places: BTreeMap<Author, Vec<FrontierTip>> = BTreeMap::new();
+        let mut asked: BTreeMap<Author, Vec<Parent>> = BTreeMap::new();
         let parents = entry.header.parents.iter();
         for parent in parents.filter(|parent| !is_known(parent)) {
-            let of_author = places.entry(parent.author).or_default();
-            of_author.push(FrontierTip {
-                seq: parent.seq,
-                id: parent.id,
-            });
+            asked.entry(parent.author).or_default().push(*parent);
         }
-        let mut lacking = BTreeSet::new();
-        for (author, places) in &places {
-            // An unreadable parent comes back from a peer.
-            let here = log.has(author, places)?;
-            let lacks = places.iter().zip(here).filter(|(_, is_here)| !is_here);
-            lacking.extend(lacks.map(|(place, _)| place.id));
-        }
+        let ends_wait = self.settling && is_over;
         let mut absent = Vec::new();
-        let parents = entry.header.parents.iter();
-        for parent in parents.filter(|parent| lacking.contains(&parent.id)) {
-            let ends_wait = self.settling && is_over;
-            if !ends_wait && !self.is_passed_over(parent, log)? {
+        for (author, parents) in asked {
+            let places: Vec<FrontierTip> = parents.iter().map(place_of).collect();
+            // An unreadable parent comes back from a peer.
+            let here = log.has(&author, &places)?;
+            let lacks = parents.into_iter().zip(here);
+            let lacks: Vec<Parent> = lacks
+                .filter_map(|(parent, is_here)| (!is_here).then_some(parent))
+                .collect();
+            if !ends_wait
+                && !lacks.is_empty()
+                && let Some(parent) = self.awaited(&author, &lacks, log)?
+            {
                 return Ok(Err(parent.id));
             }
-            absent.push(*parent);
+            absent.extend(lacks);
         }
         Ok(Ok(absent))
     }
 
-    // Returns whether a parent that is not here is not waited for.
-    fn is_passed_over<L: Lookup>(&self, parent: &Parent, log: &L) -> Result<bool, L::Error> {
-        let counts = match log.standing(&parent.author) {
-            Standing::Counts => true,
-            Standing::Spent => return Ok(true),
-            Standing::Unknown | Standing::Reader => false,
+    // Returns the first of the parents by `author`, which are not here, that is waited for.
+    fn awaited<'a, L: Lookup>(
+        &self,
+        author: &Author,
+        parents: &'a [Parent],
+        log: &L,
+    ) -> Result<Option<&'a Parent>, L::Error> {
+        let waits = !self.settling && !log.is_cut_off(author);
+        match log.standing(author) {
+            Standing::Counts => Ok(parents.first()),
+            Standing::Spent => Ok(None),
+            Standing::Unknown | Standing::Reader => Ok(parents.first().filter(|_| waits)),
             Standing::Through(cut) => {
-                let place = FrontierTip {
-                    seq: parent.seq,
-                    id: parent.id,
-                };
                 let keeps = |author: &Author, entry, tip| log.keeps(author, entry, tip);
-                cut.covers(&parent.author, place, keeps)?
+                for parent in parents {
+                    if cut.covers(author, place_of(parent), keeps)? {
+                        return Ok(Some(parent));
+                    }
+                }
+                Ok(None)
             }
-        };
-        Ok(!counts && (self.settling || log.is_cut_off(&parent.author)))
+        }
     }
 }
 
@@ -556,6 +560,13 @@ enum Found {
     Here,
     No,
     Unreadable,
+}
+
+fn place_of(parent: &Parent) -> FrontierTip {
+    FrontierTip {
+        seq: parent.seq,
+        id: parent.id,
+    }
 }
 
 fn is_at(place: Parent, author: &Author, seq: Seq) -> bool {

@@ -4,6 +4,7 @@
 pub(super) mod compare;
 pub(super) mod get;
 pub(super) mod history;
+pub(super) mod moment;
 pub(super) mod outgoing;
 pub(super) mod past;
 pub(super) mod prove;

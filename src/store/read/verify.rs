@@ -1,14 +1,15 @@
 //! Verification: every record, every signature, every link, and the state against the log.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map},
+    mem,
     sync::Arc,
 };
 
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, Seq},
+    id::{Author, Seq, StoreId},
     limits::{RUN_BYTES_MAX, RUN_ENTRIES_MAX, SCAN_ROWS},
     log::{
         Branch, LogDamage, LogError,
@@ -16,10 +17,10 @@ use crate::{
     },
     protocol::{
         chain::Tip,
-        entry::{Entry, Parent},
-        frontier::Frontier,
-        heads::{Before, Head, Heads},
+        entry::Entry,
+        heads::{Before, Heads},
     },
+    state::{Base, Fold, Staging as _, StateError, View},
     store::{ReadError, Shared, Store},
 };
 
@@ -32,8 +33,6 @@ pub struct VerifyReport {
     pub signatures: u64,
     /// Number of rows of the state that were compared with the log.
     pub rows: u64,
-    /// Number of heads that no entry can show to be right: those entries were removed from the log.
-    pub unproven: u64,
     /// Damage that was found; empty if there is none.
     pub damage: Vec<Damage>,
 }
@@ -70,6 +69,8 @@ pub enum DamagePlace {
     Chain,
     /// A row of the state differs from the row computed from the log.
     State,
+    /// A file of the base is missing, or not as it was written.
+    Base,
 }
 
 impl DamagePlace {
@@ -80,6 +81,7 @@ impl DamagePlace {
             Self::Signature => "signature",
             Self::Chain => "chain",
             Self::State => "state",
+            Self::Base => "base",
         }
     }
 }
@@ -100,10 +102,10 @@ impl Damage {
 
 impl Store {
     /// Reads every record, checks every signature and link, and compares the state with the heads
-    /// computed from the log. Where the log begins later, the first link is checked against the anchor,
-    /// and of the state what the rest of the log shows.
+    /// computed from the log; where the log begins later, from the base and the log, and the first link
+    /// is checked against the anchor.
     ///
-    /// It takes memory for the heads of all keys. Writes are not blocked; entries that arrive after
+    /// It takes memory for the heads of all keys that the log names. Writes are not blocked; entries that arrive after
     /// the start are not compared.
     ///
     /// # Errors
@@ -121,24 +123,40 @@ impl Store {
 fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
     let view = shared.state.view();
     let mut report = VerifyReport::default();
-    let mut expected: BTreeMap<Bytes, Heads> = BTreeMap::new();
-    let anchors = shared.log.begins().into_iter();
-    let anchors: Frontier = anchors
-        .map(|(author, begin)| (author, begin.anchor.tip()))
-        .collect();
-    let spans = match spans(&shared.log, &anchors, &view.frontier)? {
-        Ok(spans) => spans,
-        Err(NotHere::Ahead(_)) => Vec::new(),
-        // Removed since this call began.
-        Err(NotHere::Pruned(pruned)) => return Err(ReadError::Pruned(pruned)),
-    };
-    let mut gone = Gone::new(&anchors);
     // Each log is read to its end: damaged records there are not in the state.
     for branch in shared.log.all() {
         if let Some(tip) = branch.tip() {
             verify_chain(&branch, tip.seq, &mut report)?;
         }
     }
+    let base = shared.base.newest();
+    let what = match &base {
+        None if shared.log.pruned().is_some() => Some("it cannot be used".to_owned()),
+        None => None,
+        Some(base) => match base.check() {
+            Ok(_records) => None,
+            Err(StateError::Damaged { what }) => Some(what),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    if let Some(what) = what {
+        report.damage.push(base_damage(what));
+        return Ok(report);
+    }
+    let anchors = base.as_ref().map(|base| base.manifest().frontier());
+    let anchors = anchors.unwrap_or_default();
+    let spans = match spans(&shared.log, &anchors, &view.frontier)? {
+        Ok(spans) => spans,
+        Err(NotHere::Ahead(_)) => Vec::new(),
+        // Removed since this call began.
+        Err(NotHere::Pruned(_)) if is_replaced(base.as_ref(), shared) => return verify(shared),
+        Err(NotHere::Pruned(pruned)) => {
+            let what = format!("it does not reach as far as the logs begin: {pruned}");
+            report.damage.push(base_damage(what));
+            return Ok(report);
+        }
+    };
+    let mut expected = Expected::new(shared.id, base);
     let mut merge = Merge::new(spans)?;
     while let Some(next) = merge.next()? {
         // `verify_chain` has reported the damage already.
@@ -146,10 +164,11 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
             continue;
         };
         let is_taken_back = view.is_taken_back(&entry)?;
-        let in_place = entry.ops.iter().filter(|op| !view.is_void(&entry, op));
-        for op in in_place {
-            gone.note(&entry, op.key());
-            let heads = expected.entry(op.key().clone()).or_default();
+        let cited = expected.base.cited_ahead(&entry)?;
+        let in_place = entry.ops.iter().zip(cited);
+        let in_place = in_place.filter(|(op, _cited)| !view.is_void(&entry, op));
+        for (op, cited) in in_place {
+            let heads = expected.heads(op.key())?;
             let found = Before::new(&entry, vec![heads.clone()], |head| {
                 shared.log.is_ancestor(&entry, head)
             });
@@ -160,13 +179,22 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
                 Err(error) => return Err(error.into()),
             };
             *heads = heads.apply(&entry, op, &ancestors);
+            if cited {
+                *heads = mem::take(heads).without(&entry.id);
+            }
             if is_taken_back && let Some(lowered) = heads.take_back(&entry.id) {
                 *heads = lowered;
             }
         }
     }
-    verify_state(&view, expected, &gone, &mut report);
+    verify_state(&view, expected, &mut report)?;
     Ok(report)
+}
+
+// Whether there is another base than `base` now.
+fn is_replaced(base: Option<&Arc<Base>>, shared: &Shared) -> bool {
+    let newest = shared.base.newest();
+    newest.as_ref().map(Arc::as_ptr) != base.map(Arc::as_ptr)
 }
 
 fn verify_chain(
@@ -263,110 +291,86 @@ impl Unproven {
     }
 }
 
-/// Entries that were removed from the log, and that later entries show to be superseded.
-struct Gone {
-    // Seq of the anchor, by author.
-    anchors: BTreeMap<Author, Seq>,
-    // Entries that one in the log cites at a key, and authors who wrote the key again. A citation that is
-    // wrong in any part supersedes nothing.
-    cited: BTreeSet<(Bytes, Parent)>,
-    written_again: BTreeSet<(Bytes, Author)>,
+/// The rows that the base and the logs make.
+struct Expected {
+    // The rows of the base, to which nothing is applied.
+    base: Fold,
+    keys: u64,
+    // The keys that entries of the logs write.
+    tail: BTreeMap<Bytes, Heads>,
+    // Keys of the base that the state has.
+    found: u64,
 }
 
-impl Gone {
-    fn new(anchors: &Frontier) -> Self {
+impl Expected {
+    fn new(store: StoreId, base: Option<Arc<Base>>) -> Self {
         Self {
-            anchors: anchors
-                .iter()
-                .map(|(author, tip)| (author, tip.seq))
-                .collect(),
-            cited: BTreeSet::new(),
-            written_again: BTreeSet::new(),
+            keys: base.as_ref().map_or(0, |base| base.manifest().keys),
+            base: Fold::new(store, base),
+            tail: BTreeMap::new(),
+            found: 0,
         }
     }
 
-    fn has(&self, author: &Author, seq: Seq) -> bool {
-        self.anchors
-            .get(author)
-            .is_some_and(|anchor| seq <= *anchor)
-    }
-
-    // `entry`, which is in the log, writes `key`.
-    fn note(&mut self, entry: &Entry, key: &Bytes) {
-        let parents = entry.header.parents.iter();
-        let gone = parents.filter(|parent| self.has(&parent.author, parent.seq));
-        let cited: Vec<_> = gone.map(|parent| (key.clone(), *parent)).collect();
-        self.cited.extend(cited);
-        if self.anchors.contains_key(&entry.author()) {
-            self.written_again.insert((key.clone(), entry.author()));
-        }
-    }
-
-    // Splits the heads of `key` into those that the log shows, and the number of the others; `None`
-    // when one of the others is superseded.
-    fn split(&self, key: &Bytes, heads: &Heads) -> Option<(Heads, u64)> {
-        let (gone, here): (Vec<&Head>, Vec<&Head>) = heads
-            .as_slice()
-            .iter()
-            .partition(|head| self.has(&head.author, head.seq));
-        let is_superseded = |head: &&Head| {
-            self.cited.contains(&(key.clone(), head.as_parent()))
-                || self.written_again.contains(&(key.clone(), head.author))
+    // The heads of `key` so far, to be changed.
+    fn heads(&mut self, key: &Bytes) -> Result<&mut Heads, StateError> {
+        let heads = match self.tail.entry(key.clone()) {
+            btree_map::Entry::Occupied(known) => return Ok(known.into_mut()),
+            btree_map::Entry::Vacant(new) => new.insert(self.base.heads(key)?),
         };
-        if gone.iter().any(is_superseded) {
-            return None;
-        }
-        let unproven = u64::try_from(gone.len()).unwrap_or(u64::MAX);
-        Some((Heads::new(here.into_iter().cloned().collect()), unproven))
+        Ok(heads)
+    }
+
+    // Takes out the heads of `key`; none if nothing names it.
+    fn take(&mut self, key: &Bytes) -> Result<Heads, StateError> {
+        let of_base = self.base.heads(key)?;
+        self.found += u64::from(!of_base.as_slice().is_empty());
+        Ok(self.tail.remove(key).unwrap_or(of_base))
     }
 }
 
 fn verify_state(
-    view: &crate::state::View,
-    mut expected: BTreeMap<Bytes, Heads>,
-    gone: &Gone,
+    view: &View,
+    mut expected: Expected,
     report: &mut VerifyReport,
-) {
+) -> Result<(), StateError> {
     let mut after: Option<Bytes> = None;
     loop {
         let rows = match view.scan(&[], after.as_deref(), SCAN_ROWS) {
             Ok(rows) => rows,
             Err(error) => {
                 report.damage.push(state_damage(None, error.to_string()));
-                return;
+                return Ok(());
             }
         };
         for (key, heads) in &rows {
             report.rows += 1;
-            let from_log = expected.remove(key);
-            let Some((heads, unproven)) = gone.split(key, heads) else {
-                let what = "it has a head that an entry of the log supersedes".to_owned();
-                report.damage.push(state_damage(Some(key.clone()), what));
+            let computed = expected.take(key)?;
+            if computed == *heads {
                 continue;
-            };
-            report.unproven += unproven;
-            match from_log {
-                Some(from_log) if from_log == heads => {}
-                None if unproven > 0 && heads.as_slice().is_empty() => {}
-                Some(_other) => {
-                    let what = "its heads differ from those computed from the log".to_owned();
-                    report.damage.push(state_damage(Some(key.clone()), what));
-                }
-                None => {
-                    let what = "no readable entry of the log names the key".to_owned();
-                    report.damage.push(state_damage(Some(key.clone()), what));
-                }
             }
+            let what = match computed.as_slice() {
+                [] => "no readable entry of the log names the key",
+                _some => "its heads differ from those computed from the log",
+            };
+            let key = Some(key.clone());
+            report.damage.push(state_damage(key, what.to_owned()));
         }
         match rows.last() {
             Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
             _end => break,
         }
     }
-    for key in expected.into_keys() {
+    let missing = expected.keys.saturating_sub(expected.found);
+    if missing > 0 {
+        let what = format!("{missing} keys of the base are missing");
+        report.damage.push(state_damage(None, what));
+    }
+    for key in expected.tail.into_keys() {
         let what = "the log names the key and the state does not".to_owned();
         report.damage.push(state_damage(Some(key), what));
     }
+    Ok(())
 }
 
 fn log_damage(place: DamagePlace, damage: LogDamage) -> Damage {
@@ -379,6 +383,15 @@ fn log_damage(place: DamagePlace, damage: LogDamage) -> Damage {
         offset: damage.offset,
         bytes: damage.bytes,
         key: None,
+    }
+}
+
+fn base_damage(what: String) -> Damage {
+    Damage {
+        place: DamagePlace::Base,
+        file: "base".to_owned(),
+        what,
+        ..state_damage(None, String::new())
     }
 }
 
@@ -401,16 +414,7 @@ fn state_damage(key: Option<Bytes>, what: String) -> Damage {
 
 #[cfg(test)]
 mod tests {
-    use ed25519_dalek::SigningKey;
-
     use super::*;
-    use crate::protocol::{
-        entry::{
-            Header, sign,
-            tests::{AUTHOR_A, AUTHOR_B, entry},
-        },
-        frontier::FrontierTip,
-    };
 
     // Checks entries of `bytes` each, from `first` on: `proves` is true for those whose signature
     // verifies. Returns the places of damage.
@@ -451,44 +455,5 @@ mod tests {
         assert!(damaged(1, half, &[false, true]).is_empty());
         assert_eq!(damaged(1, half, &[false, false, true]), [1]);
         assert_eq!(damaged(1, RUN_BYTES_MAX + 1, &[false, true]), [1]);
-    }
-
-    // Entry 1 of A was removed from the log.
-    #[test]
-    fn removed_head_that_a_later_entry_supersedes_is_damage() {
-        let of = |entry: &Entry| Head::of(entry, &entry.ops[0]);
-        let removed = entry(AUTHOR_A, 1, None, 10, "/k");
-        let next = entry(AUTHOR_A, 2, Some(removed.id), 20, "/k");
-        let other = entry(AUTHOR_A, 2, Some(removed.id), 20, "/other");
-        let citing = |parent: Parent| {
-            let header = Header {
-                parents: vec![parent],
-                ..entry(AUTHOR_B, 1, None, 20, "/k").header.clone()
-            };
-            let key = SigningKey::from_bytes(&AUTHOR_B);
-            sign(&key, header, next.ops.clone()).unwrap()
-        };
-        let mut wrong = removed.as_parent();
-        wrong.hlc.wall_ms -= 1;
-        let (citing, misciting) = (citing(removed.as_parent()), citing(wrong));
-        let anchors = Frontier::from_iter([(removed.author(), FrontierTip::of(&removed))]);
-        let split = |noted: &[&Entry], heads: Vec<Head>| {
-            let mut gone = Gone::new(&anchors);
-            for entry in noted {
-                gone.note(entry, entry.ops[0].key());
-            }
-            gone.split(removed.ops[0].key(), &Heads::new(heads))
-        };
-        let row = vec![of(&removed)];
-        assert_eq!(split(&[], row.clone()), Some((Heads::default(), 1)));
-        assert_eq!(split(&[&other], row.clone()), Some((Heads::default(), 1)));
-        assert_eq!(split(&[&next], row.clone()), None);
-        assert_eq!(
-            split(&[&misciting], row.clone()),
-            Some((Heads::default(), 1))
-        );
-        assert_eq!(split(&[&citing], row), None);
-        let both = vec![of(&removed), of(&citing)];
-        assert_eq!(split(&[], both), Some((Heads::new(vec![of(&citing)]), 1)));
     }
 }

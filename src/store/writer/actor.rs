@@ -127,11 +127,13 @@ impl Actor {
                 drop(reply.send((bases, done)));
             }
             Command::Damaged(found) => writer.mending.note(found),
+            Command::Moment(reply) => drop(reply.send(writer.moment())),
+            Command::OwnLogIsBack(reply) => drop(reply.send(writer.own_log_is_back())),
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
-            Command::Prune(anchors, reply) => {
-                let pruned = writer.prune(&anchors);
+            Command::Prune(anchors, base, reply) => {
+                let pruned = writer.prune(&anchors, *base);
                 self.offer_waiting();
                 drop(reply.send(pruned));
             }
@@ -267,6 +269,11 @@ impl Actor {
             ops_min: INGEST_OPS_MIN.max(self.grouped),
             entries_min,
             time_max,
+            branches_max: if time_max == Duration::MAX {
+                usize::MAX
+            } else {
+                BRANCHES_PART_MAX
+            },
             writes_wait: &|| inbox.has_writes(),
         };
         work(&mut self.writer, &limit)
@@ -357,6 +364,7 @@ impl Writer {
             forks: self.known_forks().unwrap_or_default(),
             damage: damage.map(ToString::to_string).collect(),
             lost: self.lost(),
+            restored: self.restored,
             poisoned: failed.or(refused.map(|why| why.to_string())),
             recovered: self.recovered.clone(),
         }
@@ -366,6 +374,8 @@ impl Writer {
 const LOOK_FOR: Duration = Duration::from_micros(100);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(3600);
+// New branches of a part while there are local writers.
+const BRANCHES_PART_MAX: usize = 4;
 // A write this recent counts as "somebody is writing", so occasional and steady writers are treated
 // alike.
 const WRITES_REMEMBERED: Duration = Duration::from_secs(1);

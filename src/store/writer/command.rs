@@ -1,16 +1,18 @@
 //! Commands: requests to the writer, each with the channel for its reply.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::{
     id::Author,
-    log::{LogDamage, Pruning},
+    log::{LogDamage, Pruning, merge::Span},
     protocol::{
         entry::VerifiedEntry,
         frontier::{Frontier, FrontierTip},
         intake::Bases,
     },
-    state::StateError,
+    state::{Base, StateError, View},
     store::{
         IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
         writer::{known_acts::Grounds, status::WriterStatus},
@@ -42,14 +44,22 @@ pub(in crate::store) enum Command {
     Bases(Box<Bases>, oneshot::Sender<(Box<Bases>, bool)>),
     /// A reader met this damage of a log.
     Damaged(Vec<LogDamage>),
+    /// Return the newest view, and the whole logs at the same moment.
+    Moment(oneshot::Sender<(Arc<View>, Vec<Span>)>),
+    /// A member has given back what it had of this node's own log.
+    OwnLogIsBack(oneshot::Sender<Result<(), WriteError>>),
     /// List the last entry of each hole in the logs.
     Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
     /// Return the acts that the members follow from.
     Grounds(oneshot::Sender<Grounds>),
     /// Report the status.
     Status(oneshot::Sender<WriterStatus>),
-    /// Remove entries at and before these places from the logs.
-    Prune(Frontier, oneshot::Sender<Result<Pruning, PruneError>>),
+    /// Take this base, and remove entries at and before these places from the logs.
+    Prune(
+        Frontier,
+        Box<Base>,
+        oneshot::Sender<Result<Pruning, PruneError>>,
+    ),
     /// Give up lost own entries and close an own fork.
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),
     /// Write everything to the disk and end.

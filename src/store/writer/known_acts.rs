@@ -1,19 +1,14 @@
-//! Known acts: those in the root store that may count, and the stores that their authors founded.
+//! Known acts: those in the root store that may count.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-};
+use std::{collections::BTreeMap, mem};
 
 use crate::{
-    id::{Author, EntryId, StoreId},
+    id::{Author, EntryId},
     protocol::{
         entry::{Entry, Parent},
-        frontier::FrontierTip,
-        hlc::Hlc,
         membership::acts::Acts,
     },
-    store::writer::notes::{Founding, Note},
+    store::writer::notes::Note,
 };
 
 /// The creator and the acts: everything that the members of a root store follow from.
@@ -24,15 +19,13 @@ pub(in crate::store) struct Grounds {
     pub(in crate::store) acts: BTreeMap<EntryId, (Parent, Acts)>,
 }
 
-/// All entries that have acts, or other reserved ops that need more than the entry to count, and that
-/// may count some day. Empty in any other store than the root store.
+/// All entries that have acts, or other reserved ops that need authority, and that may count some day.
+/// Empty in any other store than the root store.
 #[derive(Debug)]
 pub(super) struct KnownActs {
     creator: Author,
     // Includes `staged`.
     acts: BTreeMap<EntryId, (Parent, Acts)>,
-    // Entries of `acts` that describe a store which their author has founded before.
-    founders: BTreeSet<(EntryId, StoreId)>,
     // Acts that are void for ever, and not kept, among those that were read since the start.
     void: usize,
     // Acts of the current group. Moved to `unsaved` by `commit`, removed by `roll_back`.
@@ -46,82 +39,24 @@ impl KnownActs {
         Self {
             creator,
             acts: BTreeMap::new(),
-            founders: BTreeSet::new(),
             void: 0,
             staged: Vec::new(),
             unsaved: Vec::new(),
         }
     }
 
-    /// Adds the acts of an entry, and returns them; `None` when it has none that may ever count.
-    /// `is_ancestor(before)` returns whether the author's entry at `before` is on the branch of `entry`.
-    ///
-    /// # Errors
-    /// That of `is_ancestor`.
-    pub(super) fn gather<E>(
-        &mut self,
-        entry: &Entry,
-        mut is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
-    ) -> Result<Option<Acts>, E> {
-        let Some(acts) = Acts::of(entry) else {
-            return Ok(None);
-        };
-        let mut founders = BTreeSet::new();
-        for store in &acts.describes {
-            let mut is_founder = acts.founds.contains(store);
-            for (place, founding) in self.acts.values() {
-                let earlier = place.author == acts.author && place.seq < acts.seq;
-                if !is_founder && earlier && founding.founds.contains(store) {
-                    is_founder = is_ancestor(FrontierTip {
-                        seq: place.seq,
-                        id: place.id,
-                    })?;
-                }
-            }
-            if is_founder {
-                founders.insert((acts.entry, *store));
-            }
-        }
-        if !self.may_count(&acts) && founders.is_empty() && acts.founds.is_empty() {
+    /// Adds the acts of an entry. Returns false when it has none that may ever count.
+    pub(super) fn gather(&mut self, entry: &Entry, acts: &Acts) -> bool {
+        let has_any = !acts.acts.is_empty() || acts.needs_authority;
+        if !has_any || !self.may_count(acts) {
             self.void = self.void.saturating_add(acts.acts.len());
-            return Ok(None);
+            return false;
         }
-        self.founders.extend(founders);
         let known = (entry.as_parent(), acts.clone());
         if self.acts.insert(entry.id, known).is_none() {
             self.staged.push(entry.id);
         }
-        Ok(Some(acts))
-    }
-
-    /// Takes over an entry that founds stores, without reading it: a damaged log of a founder opens.
-    pub(super) fn found(&mut self, founding: &Founding) {
-        let Founding {
-            author,
-            seq,
-            id,
-            stores,
-        } = founding;
-        self.founders
-            .extend(stores.iter().map(|store| (*id, *store)));
-        let place = Parent {
-            // The stamp is not known here and not needed: only grants are cited, and this is none.
-            hlc: Hlc::ZERO,
-            author: *author,
-            id: *id,
-            seq: *seq,
-        };
-        let acts = Acts {
-            entry: *id,
-            author: *author,
-            seq: *seq,
-            cites: Vec::new(),
-            acts: Vec::new(),
-            needs_authority: false,
-            founds: stores.clone(),
-            describes: stores.clone(),
-        };
-        self.acts.insert(*id, (place, acts));
+        true
     }
 
     // True for acts that may count some day: by the creator, of the author on itself, or citing acts
@@ -149,11 +84,7 @@ impl KnownActs {
     /// Ends a group that was not written.
     pub(super) fn roll_back(&mut self) {
         for id in self.staged.drain(..) {
-            if let Some((_, acts)) = self.acts.remove(&id) {
-                for store in acts.describes {
-                    self.founders.remove(&(id, store));
-                }
-            }
+            self.acts.remove(&id);
         }
     }
 
@@ -173,7 +104,13 @@ impl KnownActs {
     pub(super) fn take_unsaved(&mut self) -> Vec<Note> {
         let unsaved = mem::take(&mut self.unsaved).into_iter();
         let noted = unsaved.filter_map(|id| self.acts.get(&id));
-        noted.map(|(at, acts)| note_of(at, acts)).collect()
+        noted
+            .map(|(place, _acts)| Note::Act {
+                author: place.author,
+                seq: place.seq,
+                id: place.id,
+            })
+            .collect()
     }
 
     /// Returns the creator of the mesh.
@@ -197,11 +134,6 @@ impl KnownActs {
         self.acts.values().map(|(_, acts)| acts)
     }
 
-    /// Returns the entries that describe a store which their author has founded before, and the store.
-    pub(super) fn founders(&self) -> &BTreeSet<(EntryId, StoreId)> {
-        &self.founders
-    }
-
     /// Returns how many acts are void for ever, of those that were read since the start.
     pub(super) fn void(&self) -> usize {
         self.void
@@ -214,19 +146,4 @@ impl KnownActs {
             acts: self.acts.clone(),
         }
     }
-}
-
-fn note_of(at: &Parent, acts: &Acts) -> Note {
-    let Parent {
-        author, seq, id, ..
-    } = *at;
-    if acts.acts.is_empty() && !acts.needs_authority && !acts.founds.is_empty() {
-        return Note::Founding(Founding {
-            author,
-            seq,
-            id,
-            stores: acts.founds.clone(),
-        });
-    }
-    Note::Act { author, seq, id }
 }

@@ -30,6 +30,7 @@ use crate::{
     store::{
         Authority,
         writer::{
+            foundings::Foundings,
             known_acts::{Grounds, KnownActs},
             notes::{Founding, Note},
         },
@@ -39,8 +40,9 @@ use crate::{
 /// The writer's side of membership.
 #[derive(Debug)]
 pub(super) struct Membership {
-    // Empty in any other store than the root store.
+    // Both are empty in any other store than the root store.
     known: KnownActs,
+    foundings: Foundings,
     // True when every author counts: a store without a node.
     anyone: bool,
     store: StoreId,
@@ -69,6 +71,7 @@ impl Membership {
         };
         Self {
             known: KnownActs::new(creator),
+            foundings: Foundings::default(),
             anyone: matches!(authority, Authority::Anyone),
             store,
             members,
@@ -91,18 +94,20 @@ impl Membership {
         log: &LogReader,
         is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
     ) -> Result<Option<Counting>, E> {
-        if !self.is_root() {
+        let Some(acts) = self.is_root().then(|| Acts::of(entry)).flatten() else {
             return Ok(None);
-        }
-        let gathered = self.known.gather(entry, is_ancestor)?;
-        let (Some(acts), Some(in_place)) = (gathered, &view.counting) else {
+        };
+        let founded = self.foundings.gather(&acts, is_ancestor)?;
+        let may_count = self.known.gather(entry, &acts);
+        let Some(in_place) = &view.counting else {
             return Ok(None);
         };
         let mut counting = Counting::new(self.known.creator());
-        let founders = acts.describes.iter().map(|store| (acts.entry, *store));
-        counting
-            .founders
-            .extend(founders.filter(|founder| self.known.founders().contains(founder)));
+        let founders = founded.into_iter().map(|store| (acts.entry, store));
+        counting.founders.extend(founders);
+        if !may_count {
+            return Ok(Some(counting));
+        }
         // Most void acts are so at a glance: no authority of their author is here.
         let acts_by = |cited: &EntryId| in_place.acts.contains(&(*cited, acts.author));
         let has_ground = acts.author == self.known.creator() || acts.cites.iter().any(acts_by);
@@ -125,6 +130,7 @@ impl Membership {
     /// began in the group.
     pub(super) fn commit(&mut self, view: &View, log: &LogReader, has_branched: bool) -> bool {
         let is_spent = has_branched && self.find_spent(log);
+        self.foundings.commit();
         if !self.known.is_staging() && !is_spent {
             return false;
         }
@@ -153,6 +159,7 @@ impl Membership {
     /// Ends a group that was not written.
     pub(super) fn roll_back(&mut self) {
         self.known.roll_back();
+        self.foundings.roll_back();
     }
 
     /// Publishes the members as they follow from the acts now. Returns whether they changed.
@@ -189,7 +196,7 @@ impl Membership {
     ) -> Result<(), LogError> {
         self.find_spent(logs.reader());
         for founding in founding {
-            self.known.found(founding);
+            self.foundings.add(founding);
         }
         let mut entries = Vec::new();
         for (author, seq, id) in places {
@@ -200,6 +207,7 @@ impl Membership {
         self.gather_all(entries, logs.reader())?;
         // They are in the notes already.
         self.known.mark_saved();
+        self.foundings.mark_saved();
         self.publish(logs.reader());
         Ok(())
     }
@@ -229,6 +237,7 @@ impl Membership {
         let ids: BTreeSet<EntryId> = found.iter().map(|entry| entry.id).collect();
         self.gather_all(found, logs.reader())?;
         self.known.commit();
+        self.foundings.commit();
         self.publish(logs.reader());
         state.count(self.counting(|entry| ids.contains(entry)));
         Ok(())
@@ -245,6 +254,7 @@ impl Membership {
     pub(super) fn gather_again(&mut self, log: &LogReader) -> Result<(), LogError> {
         self.gather_all(acts_in(&whole(log))?, log)?;
         self.known.commit();
+        self.foundings.commit();
         self.publish(log);
         Ok(())
     }
@@ -416,12 +426,15 @@ impl Membership {
     /// Takes out the places of entries with acts that were committed since the last call: they go
     /// into the state's notes.
     pub(super) fn take_unsaved(&mut self) -> Vec<Note> {
-        self.known.take_unsaved()
+        let mut notes = self.known.take_unsaved();
+        notes.extend(self.foundings.take_unsaved());
+        notes
     }
 
     /// Marks all acts as unsaved: the state file is a new one.
     pub(super) fn forget_saved(&mut self) {
         self.known.forget_saved();
+        self.foundings.forget_saved();
     }
 
     // True when the acts are in this store.
@@ -456,7 +469,7 @@ impl Membership {
         let members = self.members();
         let acts = members.counting().iter().copied();
         let authorized = members.authorized().iter().copied();
-        let founders = self.known.founders().iter().copied();
+        let founders = self.foundings.founders();
         Counting {
             creator: self.known.creator(),
             acts: acts.filter(|(entry, _)| of(entry)).collect(),
@@ -474,17 +487,22 @@ impl Membership {
         // Causes before effects: `may_count` asks for what an entry cites.
         entries.sort_by_key(|entry| entry.order());
         for entry in entries {
-            let (author, place) = (entry.author(), FrontierTip::of(&entry));
-            let unread = RefCell::new(Vec::new());
-            self.known
-                .gather(&entry, |before| match log.leads(&author, before, place) {
+            let Some(acts) = Acts::of(&entry) else {
+                continue;
+            };
+            let place = acts.tip();
+            let mut unread = Vec::new();
+            self.foundings.gather(&acts, |before| {
+                match log.leads(&acts.author, before, place) {
                     Err(LogError::Damaged(found)) => {
-                        unread.borrow_mut().push(found);
+                        unread.push(found);
                         Ok(false)
                     }
                     answer => answer.map(|leads| leads == Some(true)),
-                })?;
-            self.unreadable.borrow_mut().append(&mut unread.take());
+                }
+            })?;
+            self.known.gather(&entry, &acts);
+            self.unreadable.borrow_mut().append(&mut unread);
         }
         Ok(())
     }

@@ -91,8 +91,11 @@ impl Writer {
             self.recovered.push(line);
         }
         // A state that was built while they were missing lacks them. While others are missing, it may
-        // be all there is of those. Where logs begin later, it cannot be built again, and goes on.
-        if self.mending.damage().is_empty() && self.logs.reader().pruned().is_none() {
+        // be all there is of those. Where logs begin later and there is no base, it cannot be built again,
+        // and goes on.
+        if self.mending.damage().is_empty()
+            && (self.logs.reader().pruned().is_none() || self.base.newest().is_some())
+        {
             self.rebuild();
         }
     }

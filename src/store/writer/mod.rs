@@ -3,17 +3,20 @@
 //! ```text
 //! queue -> actor -> draft (local writes) ---------\
 //!                -> intake (from elsewhere) -------> transaction -> log, state, bus, gossip
-//!                -> own_log, repair, far_ahead, mend, recount, rebuild, flush, expiry
+//!                -> own_log, repair, far_ahead, mend, recount, rebuild, prune, flush, expiry
 //! ```
 //! The parts that these files share are in [`writer::Writer`].
 
 pub(super) mod actor;
+mod apply;
 pub(super) mod command;
 mod draft;
 mod expiry;
 pub(super) mod far_ahead;
 mod flush;
+pub(super) mod fold;
 pub(super) mod forks;
+mod foundings;
 mod group;
 mod health;
 pub(super) mod intake;

@@ -9,7 +9,8 @@
 //! | `b` branch | author 32, number 4 | end 8, first 8, tip: seq 8, id 32, wall_ms 8, counter 4; id of the entry it left 32, if any |
 //! | `p` index point | author 32, number 4, seq 8 | offset 8, wall_ms 8, arrived_ms 8 |
 //! | `a` entry with acts | author 32, seq 8, id 32 | - |
-//! | `g` entry that founds stores, and has no acts | author 32, seq 8, id 32 | count 4, then that many store ids of 16 |
+//! | `g` entry that founds stores | author 32, seq 8, id 32 | count 4, then that many store ids of 16 |
+//! | `d` entry about stores that its author founded before | author 32, seq 8, id 32 | as `g` |
 //!
 //! Notes are written in the transaction that writes the frontier they belong to. If one is
 //! malformed, the state is built again from the log.
@@ -44,17 +45,19 @@ pub(super) enum Note {
         seq: Seq,
         id: EntryId,
     },
-    /// An entry that founds stores, and has nothing else that must be read again at a start.
+    /// An entry about stores that its author founded. It is not read again at a start.
     Founding(Founding),
 }
 
-/// An entry in which its author founds stores.
+/// Stores that the author of an entry founded, in it or before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Founding {
     pub(super) author: Author,
     pub(super) seq: Seq,
     pub(super) id: EntryId,
     pub(super) stores: Vec<StoreId>,
+    /// True if it is the first on its branch that founds them.
+    pub(super) is_first: bool,
 }
 
 /// The kinds of notes: first byte of the key. A new kind takes a byte that is not here.
@@ -63,6 +66,7 @@ mod kind {
     pub(super) const POINT: u8 = b'p';
     pub(super) const ACT: u8 = b'a';
     pub(super) const FOUNDING: u8 = b'g';
+    pub(super) const DESCRIPTION: u8 = b'd';
 }
 
 impl Note {
@@ -100,7 +104,11 @@ impl Note {
                 key.put_slice(&id.0);
             }
             Self::Founding(founding) => {
-                key.put_u8(kind::FOUNDING);
+                key.put_u8(if founding.is_first {
+                    kind::FOUNDING
+                } else {
+                    kind::DESCRIPTION
+                });
                 key.put_slice(&founding.author.0);
                 key.put_u64(founding.seq);
                 key.put_slice(&founding.id.0);
@@ -160,7 +168,7 @@ impl Note {
                 seq: key.try_get_u64().ok()?,
                 id: take_id(&mut key)?,
             },
-            kind::FOUNDING => {
+            kind::FOUNDING | kind::DESCRIPTION => {
                 let author = take_author(&mut key)?;
                 let seq = key.try_get_u64().ok()?;
                 let id = take_id(&mut key)?;
@@ -176,6 +184,7 @@ impl Note {
                     seq,
                     id,
                     stores,
+                    is_first: *kind == kind::FOUNDING,
                 })
             }
             _unknown => return Some(None),
@@ -203,7 +212,7 @@ pub(super) struct Notes {
     pub(super) marks: BTreeMap<(Author, u32), Mark>,
     /// Places of entries that have acts.
     pub(super) acts: Vec<(Author, Seq, EntryId)>,
-    /// Entries that found stores, and have no acts.
+    /// Entries about stores that their authors founded.
     pub(super) founding: Vec<Founding>,
 }
 
@@ -236,7 +245,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::support::mutator::{Corpus, fuzz};
+    use crate::{
+        limits::STAMP_MS_MAX,
+        support::mutator::{Corpus, fuzz},
+    };
 
     const AUTHOR: Author = Author([7; 32]);
 
@@ -284,6 +296,14 @@ mod tests {
                 seq: 6,
                 id: EntryId([4; 32]),
                 stores: vec![StoreId([1; 16]), StoreId([2; 16])],
+                is_first: true,
+            }),
+            Note::Founding(Founding {
+                author: AUTHOR,
+                seq: 7,
+                id: EntryId([5; 32]),
+                stores: vec![StoreId([1; 16])],
+                is_first: false,
             }),
         ]
     }
@@ -291,7 +311,7 @@ mod tests {
     #[test]
     fn each_kind_has_a_byte_of_its_own() {
         let kinds: BTreeSet<u8> = all().iter().map(|note| note.encode().0[0]).collect();
-        assert_eq!(kinds, BTreeSet::from(*b"bpag"));
+        assert_eq!(kinds, BTreeSet::from(*b"bpagd"));
     }
 
     #[test]
@@ -335,12 +355,18 @@ mod tests {
 
     #[test]
     fn s9_any_rows_are_notes_or_none() {
-        let rows = all().into_iter().map(|note| {
+        let row = |note: Note| {
             let (key, body) = note.encode();
             let length = u8::try_from(key.len()).unwrap();
             [vec![length], key, body].concat()
-        });
-        fuzz(&Corpus::new(rows), |input| {
+        };
+        let rows = all().into_iter().map(row);
+        let Note::Branch(mut mark) = all().swap_remove(0) else {
+            panic!("it is a branch")
+        };
+        mark.tip.hlc.wall_ms = STAMP_MS_MAX + 1;
+        let broken = [row(Note::Branch(mark))];
+        fuzz(&Corpus::new(rows).broken(broken), |input| {
             let Some((length, rest)) = input.split_first() else {
                 return false;
             };

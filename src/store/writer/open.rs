@@ -17,10 +17,10 @@ use crate::{
         intake::{Intake, IntakeLimits},
         membership::spent::Standings,
     },
-    state::{State, StateError},
+    state::{Base, State, StateError},
     store::{
-        OpenError, Shared, StoreConfig, outbox,
-        shared::published,
+        OpenError, Shared, StoreConfig, outbox, restored,
+        shared::{BaseReader, base_dir, published},
         writer::{
             health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
             rebuild::Sources, writer::Writer,
@@ -41,6 +41,7 @@ pub(in crate::store) fn open(
         source,
     };
     config.disk.create_dir(&config.dir).map_err(io)?;
+    let restored = restored::is_marked(config.disk.as_ref(), &config.dir).map_err(io)?;
     let mut membership = Membership::new(&config.authority, config.id);
     let Opened {
         logs,
@@ -49,6 +50,7 @@ pub(in crate::store) fn open(
         marks,
         counted_by,
         mut recovered,
+        base,
     } = open_both(&config, &mut membership)?;
     for (file, bytes) in &found.torn {
         let line =
@@ -77,6 +79,8 @@ pub(in crate::store) fn open(
         clock: config.clock.clone(),
         log: logs.reader().clone(),
         state: state.reader().clone(),
+        base: BaseReader::default(),
+        folding: Arc::default(),
         bus: Bus::new(config.bus_batches, published),
         fresh: outbox::channel(),
         members: membership.watch(),
@@ -85,9 +89,11 @@ pub(in crate::store) fn open(
         turned_away: tokio::sync::watch::Sender::new(None),
         tree_turn: Arc::default(),
         settled: std::sync::Mutex::default(),
+        disk: Arc::clone(&config.disk),
         dir: config.dir.clone(),
         runtime,
     };
+    shared.base.show(base);
     let mut cuts = found.lost_tails;
     cuts.retain(|cut| cut.author == shared.author);
     let mut writer = Writer {
@@ -101,12 +107,14 @@ pub(in crate::store) fn open(
         logs,
         state,
         membership,
+        base: shared.base.clone(),
         counted_by,
         marks,
         health: Health::Well,
         arrived_ms,
         next_expiry_ms: None,
         cuts,
+        restored,
         recovered,
         flushed_at: Instant::now(),
         rebuilt_at: None,
@@ -127,6 +135,7 @@ struct Opened {
     // The members and spent keys by which the state counts.
     counted_by: Standings,
     recovered: Vec<String>,
+    base: Option<Arc<Base>>,
 }
 
 // A log of another author whose end is not authentic is set aside, and everything else opens: peers
@@ -169,7 +178,10 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
-    if let Some(pruned) = begins(config)?.pruned() {
+    let base = read_base(config)?;
+    if let Some(pruned) = begins(config)?.pruned()
+        && base.is_none()
+    {
         // Nothing is written: a copy of the files may be put back.
         let what = reason;
         return Err(OpenError::StateLost { what, pruned });
@@ -186,6 +198,7 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         logs: &logs,
         marks: &mut marks,
         membership,
+        base: base.as_ref(),
         damage: &mut found.damage,
     }
     .build()?;
@@ -196,6 +209,7 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         marks,
         counted_by: membership.standings(),
         recovered,
+        base,
     })
 }
 
@@ -224,6 +238,10 @@ fn open_with_state(
     if stored.outdated {
         return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
     }
+    let base = read_base(config)?;
+    if stored.frontier.is_empty() && base.is_some() {
+        return Ok(Err("it does not have the rows of the base yet".to_owned()));
+    }
     let known: Vec<_> = notes.marks.into_values().collect();
     let (logs, mut found) = Logs::open(
         &config.disk,
@@ -243,6 +261,7 @@ fn open_with_state(
         logs: &logs,
         marks: &mut marks,
         membership,
+        base: base.as_ref(),
         damage: &mut found.damage,
     };
     sources.check_tips(&known)?;
@@ -259,7 +278,7 @@ fn open_with_state(
     }
     // The members by which the state in the file counts: a removal may be in what is replayed.
     let mut counted_by = sources.membership.standings();
-    if stored.lacks && begins.is_empty() {
+    if stored.lacks && (begins.is_empty() || base.is_some()) {
         // The entries may be back by now. If not, the build meets the damage, and its place is known.
         let what = "it lacks entries that could not be read";
         tracing::warn!(store = %config.id, what, "building the state from the log");
@@ -290,7 +309,20 @@ fn open_with_state(
         marks,
         counted_by,
         recovered,
+        base,
     }))
+}
+
+// A base that is damaged is not used: the state has its rows, as long as that is there.
+fn read_base(config: &StoreConfig) -> Result<Option<Arc<Base>>, OpenError> {
+    match Base::open(config.disk.as_ref(), &base_dir(&config.dir), config.id) {
+        Ok(base) => Ok(base.map(Arc::new)),
+        Err(StateError::Damaged { what }) => {
+            tracing::error!(store = %config.id, what, "the base cannot be used");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn begins(config: &StoreConfig) -> Result<Begins, OpenError> {

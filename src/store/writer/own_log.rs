@@ -1,9 +1,11 @@
 //! This node's own log: whether it may be written to, and where it goes on.
 
+use std::sync::Arc;
+
 use crate::{
     protocol::{chain::Tip, entry::VerifiedEntry, fork::closing, membership::Standing},
     store::{
-        WriteError,
+        ReadError, WriteError, restored,
         writer::{
             health::WriteFailure, repair::LostEntries, transaction::Transaction, writer::Writer,
         },
@@ -15,7 +17,7 @@ impl Writer {
     /// is whole, and not forked.
     ///
     /// # Errors
-    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`; `OwnFork`.
+    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`, `Restored`; `OwnFork`.
     pub(super) fn check_may_write(&self) -> Result<(), WriteError> {
         self.check_own_standing()?;
         self.check_clock()?;
@@ -43,14 +45,33 @@ impl Writer {
     /// Checks that the end of this node's own log is there.
     ///
     /// # Errors
-    /// `OwnLogCut`.
+    /// `OwnLogCut`, `Restored`.
     pub(super) fn check_own_log(&self) -> Result<(), WriteError> {
+        if self.restored {
+            return Err(WriteError::Restored);
+        }
         self.cuts.first().map_or(Ok(()), |cut| {
             Err(WriteError::OwnLogCut {
                 first: cut.first(),
                 through: cut.through,
             })
         })
+    }
+
+    /// What this node wrote after the snapshot from which it was restored is here again, as far as
+    /// another member has it: it may write. Durable on return.
+    ///
+    /// # Errors
+    /// `Read`: the mark in the directory cannot be removed.
+    pub(super) fn own_log_is_back(&mut self) -> Result<(), WriteError> {
+        if self.restored {
+            let removed = restored::unmark(self.config.disk.as_ref(), &self.config.dir);
+            removed.map_err(|source| ReadError::Io {
+                source: Arc::new(source),
+            })?;
+            self.restored = false;
+        }
+        Ok(())
     }
 
     /// Returns the entries that are gone from the end of this node's own log.

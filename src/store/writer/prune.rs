@@ -1,20 +1,13 @@
 //! Pruning: entries that the state has are removed from the logs.
 //!
-//! From then on the state file must do without them. So it is written first, and what the log alone
-//! still has is a reason to refuse.
-
-use bytes::Bytes;
+//! From then on a state is built from the base and the rest of the logs. So the base comes first.
 
 use crate::{
     id::{Author, Seq},
-    limits::SCAN_ROWS,
     log::{CannotPrune, LogDamage, LogError, Pruning},
-    protocol::{
-        frontier::{Frontier, FrontierTip},
-        heads::{Content, Head, Value},
-    },
-    state::StateError,
-    store::{WriteError, writer::writer::Writer},
+    protocol::frontier::{Frontier, FrontierTip},
+    state::{Base, StateError},
+    store::{WriteError, shared::base_dir, writer::writer::Writer},
 };
 
 /// Why entries were not removed from the logs.
@@ -37,27 +30,13 @@ pub enum PruneError {
         /// Seq of the entry.
         seq: Seq,
     },
-    /// The value of a key is so long that only the log has it.
-    #[error(
-        "{:?} has a value that only entry {seq} of {} holds",
-        String::from_utf8_lossy(key),
-        author.short()
-    )]
-    ValueInLog {
-        /// The key.
-        key: Bytes,
-        /// Author of the entry.
-        author: Author,
-        /// Seq of the entry.
-        seq: Seq,
-    },
     /// The log does not allow it.
     #[error(transparent)]
     Cannot(#[from] CannotPrune),
     /// The store takes no writes now.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The state could not be written. Nothing was removed.
+    /// The state or the base could not be written. Nothing was removed.
     #[error(transparent)]
     State(#[from] StateError),
     /// The logs could not be changed. What was begun is finished or undone at the next opening.
@@ -69,15 +48,16 @@ pub enum PruneError {
 }
 
 impl Writer {
-    /// Removes the entries at and before `anchors` from the logs, once the state file has all of them.
+    /// Makes `base`, which has the rows of all entries at and before `anchors`, the newest one. Then
+    /// removes these entries from the logs, once the state file has all of them, too.
     ///
     /// # Errors
     /// `PruneError`.
-    pub(super) fn prune(&mut self, anchors: &Frontier) -> Result<Pruning, PruneError> {
+    pub(super) fn prune(&mut self, anchors: &Frontier, base: Base) -> Result<Pruning, PruneError> {
         if self.config.root {
             return Err(PruneError::Root);
         }
-        // The last time that the state can be built again, if other entries count now.
+        // Other entries may count now.
         self.recount();
         self.health.check_writable()?;
         self.check_whole(anchors)?;
@@ -85,7 +65,7 @@ impl Writer {
         for (author, anchor) in begins.anchors().iter() {
             self.check_applied(&author, anchor)?;
         }
-        self.check_values(&begins.anchors())?;
+        self.take_base(base)?;
         self.flush_all()?;
         let pruning = self.logs.prune(begins);
         // Also where not all files could be removed.
@@ -93,6 +73,13 @@ impl Writer {
             self.marks.cap(&branch);
         }
         Ok(pruning?)
+    }
+
+    fn take_base(&mut self, base: Base) -> Result<(), StateError> {
+        let dir = base_dir(&self.config.dir);
+        let base = base.commit(self.config.disk.as_ref(), &dir)?;
+        self.base.show(Some(base));
+        Ok(())
     }
 
     fn check_whole(&self, anchors: &Frontier) -> Result<(), PruneError> {
@@ -120,36 +107,5 @@ impl Writer {
         }
         let (author, seq) = (*author, anchor.seq);
         Err(PruneError::NotApplied { author, seq })
-    }
-
-    // Every head must have its value in its row, also one that does not win.
-    fn check_values(&self, anchors: &Frontier) -> Result<(), PruneError> {
-        let is_only_in_log = |head: &&Head| {
-            let is_long = matches!(
-                head.content,
-                Content::Value {
-                    value: Value::InLog { .. },
-                    ..
-                }
-            );
-            is_long && head.seq <= anchors.seq(&head.author)
-        };
-        let mut after: Option<Bytes> = None;
-        loop {
-            let rows = self.state.staged().scan(&[], after.as_deref(), SCAN_ROWS)?;
-            for (key, heads) in &rows {
-                if let Some(head) = heads.as_slice().iter().find(is_only_in_log) {
-                    return Err(PruneError::ValueInLog {
-                        key: key.clone(),
-                        author: head.author,
-                        seq: head.seq,
-                    });
-                }
-            }
-            match rows.last() {
-                Some((key, _)) if rows.len() == SCAN_ROWS => after = Some(key.clone()),
-                _end => return Ok(()),
-            }
-        }
     }
 }

@@ -16,16 +16,21 @@ use crate::{
         merge::{Merge, Merged, NotHere, Span, spans, whole},
     },
     protocol::{
-        entry::{Entry, Op, VerifiedEntry},
-        fork::{closed_by, taken_back_by},
+        entry::{Entry, VerifiedEntry},
+        fork::closed_by,
         frontier::{Frontier, FrontierTip},
-        heads::{Before, Head, Heads},
+        heads::Heads,
     },
-    state::{State, StateError},
+    state::{Base, State, StateError},
     store::{
         OpenError, StoreConfig,
         writer::{
-            health::Health, marks::Marks, membership::Membership, notes::Note, replayed::Replayed,
+            apply::{NotApplied, apply},
+            health::Health,
+            marks::Marks,
+            membership::Membership,
+            notes::Note,
+            replayed::Replayed,
             writer::Writer,
         },
     },
@@ -37,18 +42,20 @@ pub(super) struct Sources<'a> {
     pub(super) logs: &'a Logs,
     pub(super) marks: &'a mut Marks,
     pub(super) membership: &'a mut Membership,
+    /// The rows of the entries that the logs may not have any more.
+    pub(super) base: Option<&'a Arc<Base>>,
     /// Damage that is met is added here.
     pub(super) damage: &'a mut Vec<LogDamage>,
 }
 
 impl Sources<'_> {
-    /// Makes a new state file and fills it from the logs.
+    /// Makes a new state file and fills it from the base and the logs.
     ///
     /// # Errors
-    /// `StateLost`, and the state file is as it was, when entries were removed from the logs. The file
-    /// system refuses; a log is not authentic, or belongs to another store.
+    /// `StateLost`, and the state file is as it was, when entries were removed from the logs and there is
+    /// no base. The file system refuses; a log is not authentic, or belongs to another store.
     pub(super) fn build(&mut self) -> Result<State, OpenError> {
-        if let Some(pruned) = self.logs.reader().pruned() {
+        if let Some(pruned) = self.logs.reader().pruned().filter(|_| self.base.is_none()) {
             let what = "it must be built again".to_owned();
             return Err(OpenError::StateLost { what, pruned });
         }
@@ -59,7 +66,18 @@ impl Sources<'_> {
         let (mut state, _empty) = State::open(Arc::clone(disk), &path, self.config.id)?;
         self.check_tips(&[])?;
         state.fill();
-        match self.replay(&mut state, &Frontier::default())? {
+        let mut from = Frontier::default();
+        if let Some(base) = self.base {
+            // A part of it is never taken for the whole: the frontier comes last.
+            state.load(base, |state| {
+                state.show();
+                state.finish_flush(true)?;
+                state.flush(Vec::new());
+                Ok(())
+            })?;
+            from = base.manifest().frontier();
+        }
+        match self.replay(&mut state, &from)? {
             Ok(()) => {
                 state.filled();
                 Ok(state)
@@ -85,7 +103,8 @@ impl Sources<'_> {
             Err(what) => return Ok(Err(what)),
         };
         self.membership.collect(self.logs, &spans, state)?;
-        let mut replayed = Replayed::default();
+        let anchors = self.base.map(|base| base.manifest().frontier());
+        let mut replayed = Replayed::after(anchors.unwrap_or_default());
         let due: u64 = spans.iter().map(|span| span.through - span.after).sum();
         let (mut read, mut lost) = (0, BTreeSet::new());
         // One thread reads and decodes, this one applies, the flusher writes.
@@ -211,73 +230,15 @@ impl Sources<'_> {
                 "acts that came before their grant may count now".to_owned()
             ));
         }
-        if let Err(what) = self.take_back(state, entry)? {
-            return Ok(Err(what));
-        }
-        let keys = entry.ops.iter().map(Op::key);
-        let heads = keys.map(|key| state.heads(key)).collect::<Result<_, _>>();
-        let heads: Vec<Heads> = match heads {
-            Ok(heads) => heads,
-            Err(StateError::Damaged { what }) => return Ok(Err(what)),
-            Err(error) => return Err(error.into()),
-        };
-        let mut before = self.before(entry, heads)?;
-        before.absent = replayed.absent(entry, &before.heads, self.logs.reader())?;
-        match state.stage_over(entry, before) {
-            Ok(_changes) => Ok(Ok(())),
-            Err(StateError::Damaged { what }) => Ok(Err(what)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    // Notes the entries that `entry` takes back, and lowers the heads of those that are applied: in a
-    // replay onto a state they may be. The inner error: the state is damaged.
-    fn take_back(
-        &self,
-        state: &mut State,
-        entry: &VerifiedEntry,
-    ) -> Result<Result<(), String>, OpenError> {
-        for place in taken_back_by(entry) {
-            match state.take_back(&entry.author(), &place.id) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(StateError::Damaged { what }) => return Ok(Err(what)),
-                Err(error) => return Err(error.into()),
-            }
-            let taken = match self
-                .logs
-                .reader()
-                .entry(&entry.author(), place.seq, &place.id)
-            {
-                Ok(Some((taken, _record))) => taken,
-                Ok(None) => continue,
-                Err(LogError::Damaged(found)) => {
-                    self.membership.note_unreadable(found);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match state.lower(&taken.id, taken.ops.iter().map(Op::key)) {
-                Ok(_lowered) => {}
-                Err(StateError::Damaged { what }) => return Ok(Err(what)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    // A head of which damage hides whether it is an ancestor stays, and the state is marked as
-    // lacking.
-    fn before(&self, entry: &VerifiedEntry, heads: Vec<Heads>) -> Result<Before, OpenError> {
+        let unreadable = &mut |found| self.membership.note_unreadable(found);
         let log = self.logs.reader();
-        let is_ancestor = |head: &Head| match log.is_ancestor(entry, head) {
-            Err(LogError::Damaged(found)) => {
-                self.membership.note_unreadable(found);
-                Ok(false)
-            }
-            answer => answer,
-        };
-        Ok(Before::new(entry, heads, is_ancestor)?)
+        let absent = |heads: &[Heads]| replayed.absent(entry, heads, log);
+        match apply(state, entry, log, absent, unreadable) {
+            Ok(()) => Ok(Ok(())),
+            Err(NotApplied::State(StateError::Damaged { what })) => Ok(Err(what)),
+            Err(NotApplied::State(error)) => Err(error.into()),
+            Err(NotApplied::Log(error)) => Err(error.into()),
+        }
     }
 
     // The same damage can be met when the logs are opened, and again when they are read.
@@ -328,11 +289,13 @@ impl Writer {
         self.flushed_at = Instant::now();
         let (reader, lacked) = (self.state.reader().clone(), self.state.staged().lacks);
         let mut damage = Vec::new();
+        let base = self.base.newest();
         let built = Sources {
             config: &self.config,
             logs: &self.logs,
             marks: &mut self.marks,
             membership: &mut self.membership,
+            base: base.as_ref(),
             damage: &mut damage,
         }
         .build();

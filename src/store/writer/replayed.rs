@@ -12,7 +12,7 @@ use crate::{
     protocol::{
         entry::{Entry, Parent},
         fork::takes_back,
-        frontier::FrontierTip,
+        frontier::{Frontier, FrontierTip},
         heads::{Heads, among},
     },
 };
@@ -23,9 +23,19 @@ pub(super) struct Replayed {
     ids: HashSet<EntryId>,
     // Oldest first.
     order: VecDeque<EntryId>,
+    // What lies at or below is present, whatever an entry says of it: nobody can check that any more.
+    anchors: Frontier,
 }
 
 impl Replayed {
+    /// Begins after `anchors`, those of the base to which the entries are applied.
+    pub(super) fn after(anchors: Frontier) -> Self {
+        Self {
+            anchors,
+            ..Self::default()
+        }
+    }
+
     /// Adds an entry that is read.
     pub(super) fn add(&mut self, id: EntryId) {
         if self.ids.insert(id) {
@@ -56,7 +66,10 @@ impl Replayed {
         }
         let is_head = among(heads);
         let is_open = |parent: &&Parent| {
-            !is_head(parent) && !self.ids.contains(&parent.id) && !takes_back(entry, parent)
+            !is_head(parent)
+                && !self.ids.contains(&parent.id)
+                && !takes_back(entry, parent)
+                && parent.seq > self.anchors.seq(&parent.author)
         };
         let mut open: BTreeMap<Author, Vec<Parent>> = BTreeMap::new();
         for parent in parents.iter().filter(is_open) {

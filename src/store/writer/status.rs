@@ -43,6 +43,8 @@ pub struct StoreStatus {
     /// Entries that are gone from the end of this node's own log. Own writes are refused until
     /// `Store::repair`.
     pub lost: Vec<LostEntries>,
+    /// True while own writes are refused because the store was restored from a snapshot.
+    pub restored: bool,
     /// Open watches.
     pub watchers: usize,
     /// Why writes are refused; `None` when they are not.
@@ -75,6 +77,7 @@ pub(in crate::store) struct WriterStatus {
     pub(in crate::store) forks: Vec<KnownFork>,
     pub(in crate::store) damage: Vec<String>,
     pub(in crate::store) lost: Vec<LostEntries>,
+    pub(in crate::store) restored: bool,
     pub(in crate::store) poisoned: Option<String>,
     pub(in crate::store) recovered: Vec<String>,
 }

@@ -13,14 +13,17 @@ use crate::{
     bus::{Bus, Published},
     clock::Clock,
     id::Author,
-    log::{Logs, LostTail},
+    log::{
+        Logs, LostTail,
+        merge::{Span, whole},
+    },
     protocol::{
         change::Change, entry::VerifiedEntry, intake::Intake, membership::spent::Standings,
     },
-    state::State,
+    state::{State, View},
     store::{
         Fresh, StoreConfig,
-        shared::published,
+        shared::{BaseReader, published},
         writer::{
             health::Health, lookup::WriterLookup, marks::Marks, membership::Membership,
             mending::Mending, notes::Note, notes::NoteRow,
@@ -55,6 +58,8 @@ pub(in crate::store) struct Writer {
     // answer to a command.
     pub(super) again: VecDeque<VerifiedEntry>,
     pub(super) membership: Membership,
+    // Shows the newest base, as in `Shared`.
+    pub(super) base: BaseReader,
     // The members and spent keys by which the state counts. Set by `recount`.
     pub(super) counted_by: Standings,
     pub(super) marks: Marks,
@@ -66,6 +71,9 @@ pub(in crate::store) struct Writer {
     pub(super) next_expiry_ms: Option<u64>,
     // Parts of this node's own log that are gone. Own writes are refused until `repair`.
     pub(super) cuts: Vec<LostTail>,
+    // True when the store was restored from a snapshot, and what this node wrote after it may be missing.
+    // Own writes are refused until a member has given it back, or `repair`.
+    pub(super) restored: bool,
     // Repairs that opening and mending made, a line each, for `status`.
     pub(super) recovered: Vec<String>,
     pub(super) flushed_at: Instant,
@@ -89,6 +97,11 @@ impl Writer {
         );
         self.published_version = published.version;
         self.bus.publish(changes, published);
+    }
+
+    /// Returns the newest view, and the logs that it was made of.
+    pub(super) fn moment(&self) -> (Arc<View>, Vec<Span>) {
+        (self.state.reader().view(), whole(self.logs.reader()))
     }
 
     /// Returns where the newest view stands.

@@ -24,7 +24,7 @@ fn node_of(home: &Home) -> String {
 /// `up` made a new key without a word: a stranger with the data of a member, which could not write,
 /// and a join that reported damage.
 #[test]
-fn missing_identity_beside_data_is_an_error() {
+fn s21_missing_identity_beside_data_is_an_error() {
     let home = Home::initialised();
     home.run(&["put", "/t/a", "1"]).ok();
     let node = node_of(&home);
@@ -48,7 +48,7 @@ fn missing_identity_beside_data_is_an_error() {
 }
 
 #[test]
-fn copy_with_a_new_identity_is_another_node() {
+fn s21_copy_with_a_new_identity_is_another_node() {
     let a = Home::new();
     let a_node = a.up();
     a.run(&["put", "/t/a", "of a"]).ok();

@@ -25,6 +25,7 @@ mod prove;
 mod reload;
 mod service;
 mod shell;
+mod snapshot;
 mod terminal;
 mod travel;
 mod wait;

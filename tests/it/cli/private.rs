@@ -25,7 +25,7 @@ fn set_mode(path: &Path, mode: u32) {
 
 /// `up` waited for a writer of the pipe, and not even SIGTERM ended it.
 #[test]
-fn pipe_in_the_place_of_a_file_is_refused() {
+fn l15_pipe_in_the_place_of_a_file_is_refused() {
     for name in [
         "config.toml",
         "identity.key",
@@ -58,7 +58,7 @@ fn pipe_in_the_place_of_a_file_is_refused() {
 }
 
 #[test]
-fn pipe_in_the_place_of_the_hooks_stops_no_node() {
+fn l15_pipe_in_the_place_of_the_hooks_stops_no_node() {
     let home = Home::initialised();
     pipe(&home.data().join("hooks.toml"));
     let node = home.up();

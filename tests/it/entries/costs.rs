@@ -256,3 +256,106 @@ async fn ten_thousand_held_entries_hold_up_no_writes() {
     assert!(longest < Duration::from_millis(500), "{longest:?}");
     store.close().await.unwrap();
 }
+
+/// Processor time of this process, all threads, as of now.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = [11, 12]
+        .map(|at: usize| fields[at].parse::<u64>().unwrap())
+        .iter()
+        .sum();
+    // A hundred ticks a second, whatever the kernel's own are.
+    Duration::from_millis(10 * ticks)
+}
+
+// Prints the time that the writer takes for entries of a thousand parents, of several kinds, and the
+// longest of this node's own puts meanwhile:
+//
+//     cargo test --test it what_entries_of_many_parents_cost -- --ignored --nocapture
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures time"]
+async fn what_entries_of_many_parents_cost() {
+    const LOG: usize = 50_000;
+    const CITING: usize = 60;
+    let made_up = |at: usize, seq: u64, author: Author| Parent {
+        hlc: Hlc {
+            wall_ms: 1,
+            counter: 0,
+        },
+        author,
+        id: EntryId(*blake3::hash(&at.to_le_bytes()).as_bytes()),
+        seq,
+    };
+    for kind in [
+        "of a stranger",
+        "with wrong ids, of a member",
+        "that are here, far apart",
+    ] {
+        let store = open().await;
+        let (mut creator, mut writer) = (Writer::new(AUTHOR_A, ROOT), Writer::new(AUTHOR_B, ROOT));
+        let granted = vec![grant(AUTHOR_B, Role::Writer), grant(NODE, Role::Writer)];
+        let granted = creator.write(NOW_MS, granted, BTreeSet::new(), false);
+        take_in(&store, std::slice::from_ref(&granted)).await;
+        let value = "v".repeat(100);
+        let write = |_| creator.write(NOW_MS, vec![put("/long", &value)], BTreeSet::new(), false);
+        let long: Vec<VerifiedEntry> = (0..LOG).map(write).collect();
+        for part in long.chunks(1000) {
+            take_in(&store, part).await;
+        }
+        let member = creator.author();
+        let citing = (0..CITING).map(|number| {
+            let parents = (0..1000).map(|at| {
+                let place = (at * LOG / 1000 + number) % LOG;
+                match kind {
+                    "of a stranger" => made_up(1000 * number + at, 5, Author([0x77; 32])),
+                    "that are here, far apart" => long[place].as_parent(),
+                    _ => made_up(1000 * number + at, place as u64 + 1, member),
+                }
+            });
+            let op = put(&format!("/cites/{number}"), "");
+            writer.write(NOW_MS, vec![op], parents.collect(), false)
+        });
+        let citing: Vec<VerifiedEntry> = citing.collect();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let taking = async {
+            let (began, used) = (Instant::now(), processor_time());
+            for part in citing.chunks(20) {
+                drop(take_in(&store, part).await);
+            }
+            let taken = began.elapsed();
+            store.settle().await;
+            let settled = began.elapsed();
+            store.settle().await;
+            let again = began.elapsed() - settled;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            (taken, settled - taken, again, processor_time() - used)
+        };
+        let writing = async {
+            let mut longest = Duration::ZERO;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let began = Instant::now();
+                store.put("/own", "x").await.unwrap();
+                longest = longest.max(began.elapsed());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            longest
+        };
+        let ((taken, settled, again, used), longest) = tokio::join!(taking, writing);
+        let each = |time: Duration| time.as_secs_f64() * 1e3 / CITING as f64;
+        println!(
+            "{CITING} entries of 1,000 parents {kind}: each {:.2} ms to take in, {:.2} ms to settle, \
+             {:.2} ms to settle again; {used:?} of processor time, the longest put {longest:?}",
+            each(taken),
+            each(settled),
+            each(again),
+        );
+        store.close().await.unwrap();
+    }
+}

@@ -14,7 +14,6 @@ use lattice::{
     Store,
     clock::Clock,
     id::Seq,
-    log::CannotPrune,
     protocol::cursor::Cursor,
     store::{PruneError, ReadError, Start, WatchEvent, WatchOptions},
 };
@@ -228,7 +227,7 @@ fn fail_all(errno: i32, which: Fail) {
     let chains = runtime.block_on(Chains::with(0));
     let outcomes = Mutex::new((0, 0, 0));
     let count = AtomicUsize::new(0);
-    on_two_threads(120, |n| {
+    on_two_threads(300, |n| {
         let (base, chains, outcomes, count) = (&base, &chains, &outcomes, &count);
         async move {
             let disk = disk(base);
@@ -327,11 +326,10 @@ async fn damaged_log_keeps_its_entries() {
             files,
             "nothing was removed: {refused:?}"
         );
-        match refused {
-            Err(PruneError::Cannot(CannotPrune::Damaged(_))) => assert!(is_before),
-            Err(PruneError::Lacks { .. }) => assert!(!is_before),
-            other => panic!("{other:?}"),
-        }
+        assert!(
+            matches!(refused, Err(PruneError::Lacks { .. })),
+            "{refused:?}"
+        );
         soon(store.close()).await.unwrap();
     }
 }

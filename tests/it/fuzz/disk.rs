@@ -6,6 +6,7 @@ use bytes::Bytes;
 use lattice::{
     disk::{Disk, Open},
     id::{Author, EntryId},
+    limits::{STAMP_MS_MAX, VALUE_INLINE_BYTES_MAX},
     log::{
         frame::{FRAME_HEADER_BYTES, Found, FrameHeader, look, resync},
         record::{Step, Walk},
@@ -23,7 +24,10 @@ use lattice::{
         hlc::Hlc,
     },
     state::row::{decode_cause, encode_cause, seal, unseal},
+    wire,
 };
+
+use prost::Message as _;
 
 use super::entries::honest_entries;
 use crate::support::{
@@ -204,8 +208,37 @@ fn honest_heads() -> Vec<Heads> {
 
 #[test]
 fn s9_row_of_the_state() {
-    let rows = honest_heads().into_iter().map(|heads| encode_heads(&heads));
-    fuzz(&Corpus::new(rows), |input| {
+    let rows: Vec<Vec<u8>> = honest_heads().iter().map(encode_heads).collect();
+    let mut long = honest_heads()[1].as_slice()[0].clone();
+    long.content = Content::Value {
+        value: Value::Inline(vec![7; VALUE_INLINE_BYTES_MAX + 1].into()),
+        expires_ms: None,
+    };
+    let mut short = long.clone();
+    short.content = Content::Value {
+        value: Value::InLog {
+            bytes: 3,
+            hash: [6; 32],
+        },
+        expires_ms: None,
+    };
+    // The flags of the first head follow its stamp, ids and place.
+    let flags = |flags: u8| {
+        let mut row = rows[0].clone();
+        row[4 + 84] |= flags;
+        row
+    };
+    let broken = [
+        encode_heads(&Heads::one(long)),
+        encode_heads(&Heads::one(short)),
+        flags(2),
+        flags(16),
+        flags(128),
+    ];
+    let mut unknown = rows[1].clone();
+    unknown[4 + 84] |= 16;
+    let corpus = Corpus::new(rows.clone()).broken(broken).broken([unknown]);
+    fuzz(&corpus, |input| {
         let Some(heads) = decode_heads(input) else {
             return false;
         };
@@ -270,7 +303,16 @@ fn s9_row_of_a_consumer() {
         partial: None,
         expired_through_ms: 0,
     };
-    let rows = [row(None, None), row(Some(position), Some("damaged"))];
+    let mut endless = row(None, None);
+    endless.rules.max_deliver = None;
+    let rows = [
+        row(None, None),
+        row(Some(position), Some("damaged")),
+        endless,
+    ];
+    for row in &rows {
+        assert_eq!(decode_consumer(&encode_consumer(row)).as_ref(), Some(row));
+    }
     fuzz(
         &Corpus::new(rows.map(|row| encode_consumer(&row))),
         |input| {
@@ -305,7 +347,13 @@ pub fn honest_changes() -> Vec<Vec<u8>> {
         attempts: 2,
         state,
     };
+    let tried = Place::Outstanding {
+        change: change.clone(),
+        attempts: u32::MAX,
+        state: State::AT_ONCE,
+    };
     let places = [
+        tried,
         outstanding(State::Waiting {
             due_ms: 5,
             late: true,
@@ -326,13 +374,37 @@ pub fn honest_changes() -> Vec<Vec<u8>> {
             died_ms: 7,
         }),
     ];
-    let rows = places.iter().map(|place| encode_change(place).unwrap());
+    let rows = places.iter().map(|place| {
+        let row = encode_change(place).unwrap();
+        assert_eq!(decode_change(0, &row).as_ref(), Some(place));
+        row
+    });
     rows.collect()
+}
+
+// Rows that break one rule each.
+fn broken_changes() -> Vec<Vec<u8>> {
+    let honest = wire::ConsumerChange::decode(honest_changes()[0].as_slice()).unwrap();
+    let broken: [fn(&mut wire::ConsumerChange); 6] = [
+        |it| it.kind = 0,
+        |it| it.kind = 5,
+        |it| it.wall_ms = STAMP_MS_MAX + 1,
+        |it| it.entry.truncate(31),
+        |it| it.author.truncate(31),
+        |it| it.state = None,
+    ];
+    let rows = broken.map(|change| {
+        let mut row = honest.clone();
+        change(&mut row);
+        row.encode_to_vec()
+    });
+    rows.into()
 }
 
 #[test]
 fn s9_row_of_a_change() {
-    fuzz(&Corpus::new(honest_changes()), |input| {
+    let corpus = Corpus::new(honest_changes());
+    fuzz(&corpus.broken(broken_changes()), |input| {
         let Some(place) = decode_change(0, input) else {
             return false;
         };

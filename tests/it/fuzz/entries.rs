@@ -127,6 +127,9 @@ fn assert_in_bounds(entry: &Entry) {
     assert!(entry.header.hlc.wall_ms <= STAMP_MS_MAX && entry.header.seq > 0);
     let is_before = |parent: &Parent| parent.hlc < entry.header.hlc && parent.seq > 0;
     assert!(entry.header.parents.iter().all(is_before));
+    let mut pairs = entry.header.parents.windows(2);
+    assert!(pairs.all(|pair| pair[0] < pair[1]), "in order, each once");
+    assert_eq!(entry.header.prev.is_none(), entry.header.seq == 1);
     let keys: BTreeSet<&Bytes> = entry.ops.iter().map(Op::key).collect();
     assert_eq!(keys.len(), entry.ops.len(), "each key at most once");
     for op in &entry.ops {
@@ -220,8 +223,31 @@ fn signed_by(secret: [u8; 32], header: Vec<u8>, ops: Bytes) -> SignedEntry {
 #[test]
 fn b9_t3_header_that_is_really_signed() {
     let entries = honest_entries();
+    let honest = wire::Header::decode(entries[0].signed.header.clone()).unwrap();
+    let broken: [fn(&mut wire::Header); 15] = [
+        |it| it.parents.reverse(),
+        |it| it.parents.push(it.parents[1].clone()),
+        |it| it.parents = vec![it.parents[0].clone(); PARENTS_MAX + 1],
+        |it| it.parents[0].seq = 0,
+        |it| it.parents[1].wall_ms = it.wall_ms + 1,
+        |it| it.parents[1].id.truncate(31),
+        |it| it.parents[1].author = Bytes::copy_from_slice(&author_of(AUTHOR_A).0),
+        |it| it.seq = 0,
+        |it| it.seq = 1,
+        |it| it.prev.clear(),
+        |it| it.wall_ms = STAMP_MS_MAX + 1,
+        |it| it.flags = 2,
+        |it| it.version = 2,
+        |it| it.store_id.truncate(15),
+        |it| it.ops_len += 1,
+    ];
+    let broken = broken.map(|change| {
+        let mut header = honest.clone();
+        change(&mut header);
+        header.encode_to_vec()
+    });
     let corpus = Corpus::new(entries.iter().map(|entry| entry.signed.header.to_vec()));
-    fuzz(&corpus, |input| {
+    fuzz(&corpus.broken(broken), |input| {
         // The ops are those that the header names, if it names honest ones.
         let message = wire::Header::decode(input).unwrap_or_default();
         let is_named = |entry: &&Entry| {
@@ -245,7 +271,23 @@ fn b9_l9_ops_that_are_really_signed() {
     let entries = honest_entries();
     let corpus = Corpus::new(entries.iter().map(|entry| entry.signed.ops.to_vec()));
     let honest = wire::Header::decode(entries[0].signed.header.clone()).unwrap();
-    fuzz(&corpus, |input| {
+    let deletes = |keys: Vec<Bytes>| {
+        let kind = |key| Some(wire::op::Kind::Delete(wire::Delete { key }));
+        let ops = keys.into_iter().map(|key| wire::Op { kind: kind(key) });
+        wire::Ops { ops: ops.collect() }.encode_to_vec()
+    };
+    let key = |number: usize| Bytes::from(format!("/{number}"));
+    let broken = [
+        deletes(vec![Bytes::new()]),
+        deletes(vec![Bytes::from(vec![7; KEY_BYTES_MAX + 1])]),
+        deletes(vec![key(1), key(1)]),
+        deletes((0..=OPS_MAX).map(key).collect()),
+        wire::Ops {
+            ops: vec![wire::Op { kind: None }],
+        }
+        .encode_to_vec(),
+    ];
+    fuzz(&corpus.broken(broken), |input| {
         let ops = Bytes::copy_from_slice(input);
         let header = wire::Header {
             ops_hash: Bytes::copy_from_slice(blake3::hash(&ops).as_bytes()),
@@ -263,24 +305,45 @@ fn b9_l9_ops_that_are_really_signed() {
     });
 }
 
+fn grant(by: [u8; 32], cites: Option<&Entry>, to: [u8; 32], role: Role) -> Entry {
+    let header = Header {
+        parents: cites.map(Entry::as_parent).into_iter().collect(),
+        ..header(5 + u64::from(cites.is_some()))
+    };
+    let op = Op::Put {
+        key: role_key(&author_of(to)),
+        value: Act::Grant(role).encode(),
+        expires_ms: None,
+    };
+    (*sign(&key_of(by), header, vec![op]).unwrap()).clone()
+}
+
 // Grants from the creator, AUTHOR_A, over AUTHOR_B to AUTHOR_C.
 fn proof() -> Vec<Vec<u8>> {
-    let grant = |by, cites: Option<&Parent>, to, role, wall_ms| {
-        let header = Header {
-            parents: cites.into_iter().copied().collect(),
-            ..header(wall_ms)
-        };
-        let op = Op::Put {
-            key: role_key(&author_of(to)),
-            value: Act::Grant(role).encode(),
-            expires_ms: None,
-        };
-        sign(&key_of(by), header, vec![op]).unwrap()
-    };
-    let first = grant(AUTHOR_A, None, AUTHOR_B, Role::Admin, 5);
-    let cited = first.as_parent();
-    let second = grant(AUTHOR_B, Some(&cited), AUTHOR_C, Role::Writer, 6);
+    let first = grant(AUTHOR_A, None, AUTHOR_B, Role::Admin);
+    let second = grant(AUTHOR_B, Some(&first), AUTHOR_C, Role::Writer);
     vec![first.signed.encode(), second.signed.encode()]
+}
+
+// Chains of entries that are really signed, but for the last, and prove nothing.
+fn broken_proofs() -> Vec<Vec<Vec<u8>>> {
+    let first = grant(AUTHOR_A, None, AUTHOR_B, Role::Admin);
+    let as_writer = grant(AUTHOR_A, None, AUTHOR_B, Role::Writer);
+    let second = |cites: Option<&Entry>| grant(AUTHOR_B, cites, AUTHOR_C, Role::Writer);
+    let mut forged = second(Some(&first));
+    forged.signed.signature[5] ^= 1;
+    let chains = [
+        vec![],
+        vec![first.clone()],
+        vec![second(None)],
+        vec![first.clone(), first.clone()],
+        vec![first.clone(), second(None)],
+        vec![first.clone(), second(Some(&as_writer))],
+        vec![as_writer.clone(), second(Some(&as_writer))],
+        vec![first, forged],
+    ];
+    let encoded = chains.map(|chain| chain.iter().map(|it| it.signed.encode()).collect());
+    encoded.into()
 }
 
 #[test]
@@ -300,7 +363,8 @@ fn m1_n1_hello_with_a_proof() {
     };
     assert_eq!(check(&request(long)), None, "it is too long");
     let corpus = Corpus::new([request(proof())]);
-    fuzz(&corpus, |input| {
+    let broken = broken_proofs().into_iter().map(request);
+    fuzz(&corpus.broken(broken), |input| {
         let Some(acts) = check(input) else {
             return false;
         };

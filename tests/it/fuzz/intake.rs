@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use lattice::{
     id::{Author, EntryId, Seq},
-    limits::{DRIFT_MS_MAX, STAMP_MS_MAX},
+    limits::{DRIFT_MS_MAX, PARENT_WAIT_MS, STAMP_MS_MAX},
     protocol::{
         chain::Tip,
         entry::{Entry, Op, Parent, VerifiedEntry, sign},
@@ -106,6 +106,9 @@ struct Node {
     staged: Vec<VerifiedEntry>,
     // Entries offered for it. Those that it released are not among them.
     offered: Vec<VerifiedEntry>,
+    // Since when entries wait for another one, and whether a sync has just ended.
+    waits: BTreeMap<EntryId, u64>,
+    is_settling: bool,
 }
 
 impl Node {
@@ -123,6 +126,8 @@ impl Node {
             now_ms: NOW_MS,
             staged: Vec::new(),
             offered: Vec::new(),
+            waits: BTreeMap::new(),
+            is_settling: false,
         }
     }
 
@@ -149,6 +154,7 @@ impl Node {
         match verdict {
             Verdict::Append { before, .. } | Verdict::Begin { before, .. } => {
                 self.assert_may_count(entry);
+                self.assert_may_lack(entry, &before.absent);
                 seen.absent += before.absent.len() as u64;
                 let applied = self.world.replica.apply_without(entry, &before.absent);
                 assert!(applied, "{} comes twice", entry.id);
@@ -176,10 +182,31 @@ impl Node {
                 assert!(due_ms > self.now_ms);
                 false
             }
-            Verdict::AwaitsEntry(_)
-            | Verdict::AwaitsMember
-            | Verdict::AwaitsVoucher
-            | Verdict::Refused(_) => false,
+            Verdict::AwaitsEntry(_) => {
+                self.waits.entry(entry.id).or_insert(self.now_ms);
+                false
+            }
+            Verdict::AwaitsMember | Verdict::AwaitsVoucher | Verdict::Refused(_) => false,
+        }
+    }
+
+    // Checks that an entry may be applied without `absent`: parents that count are waited for, at least
+    // for a while; others until the end of a sync, but for those of an author that was cut off.
+    fn assert_may_lack(&self, entry: &VerifiedEntry, absent: &[Parent]) {
+        // Of a run its last entry has waited.
+        let mut waits = self.waits.values();
+        let has_waited = waits.any(|since| self.now_ms.saturating_sub(*since) >= PARENT_WAIT_MS);
+        for parent in absent {
+            let place = (parent.author, parent.seq, parent.id);
+            let mut known = self.world.replica.entries.values();
+            let is_here = known.any(|it| (it.author(), it.header.seq, it.id) == place);
+            assert!(!is_here || self.world.holes.contains(&(place.0, place.1)));
+            let may = match self.world.standing(&parent.author) {
+                Standing::Counts => self.is_settling && has_waited,
+                Standing::Unknown | Standing::Reader => self.is_settling,
+                Standing::Through(_) | Standing::Spent => true,
+            };
+            assert!(may, "{} does not wait for {parent:?}", entry.id);
         }
     }
 
@@ -433,8 +460,10 @@ fn n3_b6_b7_t3_hostile_entries_in_any_order() {
                     }
                     4 => {
                         let pending = node.intake.settle();
+                        node.is_settling = true;
                         node.offer_all(pending, &mut seen);
                         node.commit(&mut seen);
+                        node.is_settling = false;
                         node.intake.settled();
                     }
                     5 => node.roll_back(),

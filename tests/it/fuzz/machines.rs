@@ -57,13 +57,33 @@ fn n2_allowance_at_any_times() {
             per_s: small(random),
             reserve: small(random),
         };
+        // Where all numbers are of one size, an allowance is used up.
+        let is_tight = random.once_in(2);
+        let tight = |number: u32| number % 50;
+        let rate = if is_tight {
+            Rate {
+                per_s: tight(rate.per_s),
+                reserve: tight(rate.reserve),
+            }
+        } else {
+            rate
+        };
         let mut allowance = Allowance::new(rate);
         let (mut now_ms, mut newest_ms) = (0, 0);
         let mut taken = 0_u128;
         for _ in 0..100 {
-            tick(&mut now_ms, random);
+            if is_tight {
+                // The clock goes on, and back again, by up to a second.
+                now_ms = (now_ms + random.bits() % 1000).saturating_sub(random.bits() % 1000);
+            } else {
+                tick(&mut now_ms, random);
+            }
             newest_ms = now_ms.max(newest_ms);
-            let units = small(random);
+            let units = if is_tight {
+                tight(small(random))
+            } else {
+                small(random)
+            };
             if random.once_in(3) {
                 allowance.spend(units, now_ms);
             } else if allowance.take(units, now_ms) {
@@ -71,6 +91,9 @@ fn n2_allowance_at_any_times() {
             }
             let wait_ms = allowance.wait_ms(units, now_ms);
             assert!(wait_ms > 0 || allowance.take(0, now_ms));
+            let more = rate.reserve.checked_add(1);
+            let is_capped = more.is_none_or(|more| allowance.wait_ms(more, now_ms) > 0);
+            assert!(is_capped, "never more than the reserve at a time");
             let filled = u128::from(newest_ms) * u128::from(rate.per_s) / 1000;
             assert!(
                 taken <= u128::from(rate.reserve) + filled,
@@ -124,8 +147,11 @@ fn n8_dialer_and_steps_of_a_peer() {
             match dialer.next(admitted, shut_out_ms, connection) {
                 DialStep::End => assert!(!admitted),
                 DialStep::Wait(wait_ms) => assert_eq!(shut_out_ms, Some(wait_ms)),
-                DialStep::Stay(stays) => assert_eq!(connection, Some(stays)),
+                DialStep::Stay(stays) => {
+                    assert_eq!((connection, shut_out_ms), (Some(stays), None));
+                }
                 DialStep::Dial => {
+                    assert_eq!((connection, shut_out_ms), (None, None));
                     let wait_ms = dialer.on_dial_failed(random.bits());
                     let longest_ms = DIAL_AGAIN_MAX_MS * 3 / 2;
                     assert!((DIAL_AGAIN_MIN_MS / 2..=longest_ms).contains(&wait_ms));

@@ -21,7 +21,7 @@ use lattice::{
         signed::count_items,
         sync::{FrameDecoder, Message, SyncError},
     },
-    wire,
+    wire::{self, sync::frame::Message as Kind},
 };
 use prost::Message as _;
 
@@ -97,11 +97,41 @@ fn assert_in_bounds(message: &Message, bytes: usize) {
     }
 }
 
+// Messages that break one rule each.
+fn broken_messages() -> Vec<Vec<u8>> {
+    let tip = |seq, id_bytes| wire::sync::Tip {
+        author: Bytes::from_static(&[1; 32]),
+        seq,
+        id: vec![7; id_bytes].into(),
+    };
+    let tips = |tips| Kind::Tips(wire::sync::Tips { tips, last: true });
+    let range = |id_bytes| wire::sync::Range {
+        author: Bytes::from_static(&[1; 32]),
+        after: 2,
+        through: 3,
+        tip: vec![7; id_bytes].into(),
+    };
+    let want = |ranges| Kind::Want(wire::sync::Want { ranges, last: true });
+    let entries = |entries| Kind::Entries(wire::sync::Entries { entries });
+    let kinds = [
+        tips(vec![tip(0, 32)]),
+        tips(vec![tip(1, 31)]),
+        tips(vec![tip(1, 32); SYNC_PAGE_ITEMS_MAX + 1]),
+        want(vec![range(31)]),
+        want(vec![range(32); SYNC_PAGE_ITEMS_MAX + 1]),
+        entries(vec![Bytes::from_static(&[7; 10])]),
+    ];
+    let frames = kinds.map(|kind| wire::sync::Frame {
+        message: Some(kind),
+    });
+    frames.map(|frame| frame.encode_to_vec()).into()
+}
+
 #[test]
 fn n1_message_of_a_sync() {
     let messages = honest_messages().into_iter();
     let corpus = Corpus::new(messages.map(|message| message.encode()[4..].to_vec()));
-    fuzz(&corpus, |input| {
+    fuzz(&corpus.broken(broken_messages()), |input| {
         let Ok(message) = Message::decode(Bytes::copy_from_slice(input)) else {
             return false;
         };
@@ -202,6 +232,10 @@ fn n1_n5_ack() {
         assert_ack(claimed.claim(), input.len());
         let opened = Ack::open(Bytes::copy_from_slice(input));
         assert_eq!(opened, claimed.verify());
+        // What verifies is what was signed, with its one signature.
+        let signed = || wire::SignedAck::decode(input).unwrap();
+        let honest = honest_ack().sign(&key_of(AUTHOR_A));
+        assert!(opened.is_err() || wire::SignedAck::decode(honest) == Ok(signed()));
         opened.is_ok_and(|ack| ack == honest_ack())
     });
 }
@@ -216,7 +250,22 @@ fn n1_n5_ack_that_is_really_signed() {
         let signed = wire::SignedAck::decode(ack.sign(&key_of(AUTHOR_A))).unwrap();
         signed.body.to_vec()
     };
-    let corpus = Corpus::new([body(&honest_ack()), body(&part)]);
+    let honest = wire::Ack::decode(body(&honest_ack()).as_slice()).unwrap();
+    let broken: [fn(&mut wire::Ack); 7] = [
+        |it| it.is_part = true,
+        |it| it.tips[0].seq = 0,
+        |it| it.tips[0].seq = SEQ_MAX + 1,
+        |it| it.tips[0].id.truncate(31),
+        |it| it.tips = vec![wire::CursorTip::default(); 9],
+        |it| it.store_id.truncate(15),
+        |it| it.state.as_mut().unwrap().root.truncate(31),
+    ];
+    let broken = broken.map(|change| {
+        let mut ack = honest.clone();
+        change(&mut ack);
+        ack.encode_to_vec()
+    });
+    let corpus = Corpus::new([body(&honest_ack()), body(&part)]).broken(broken);
     let mut acked = Acked::default();
     fuzz(&corpus, |input| {
         let key = key_of(AUTHOR_A);
@@ -262,6 +311,13 @@ fn honest_announce() -> Announce {
     }
 }
 
+fn assert_announce(announce: &Announce) {
+    assert!(announce.direct.len() <= ADDRESSES_MAX);
+    let texts = announce.direct.iter().chain([&announce.relay]);
+    let longest = texts.map(String::len).max();
+    assert!(longest.is_some_and(|longest| longest <= ADDRESS_CHARS_MAX));
+}
+
 #[test]
 fn n1_n2_announcement() {
     let corpus = Corpus::new([honest_announce().sign(&key_of(AUTHOR_B)).to_vec()]);
@@ -269,21 +325,33 @@ fn n1_n2_announcement() {
         let Ok(claimed) = Announce::decode(Bytes::copy_from_slice(input)) else {
             return false;
         };
-        let claim = claimed.claim();
-        assert!(claim.direct.len() <= ADDRESSES_MAX);
-        let texts = claim.direct.iter().chain([&claim.relay]);
-        let longest = texts.map(String::len).max();
-        assert!(longest.is_some_and(|longest| longest <= ADDRESS_CHARS_MAX));
-        claimed
-            .verify()
-            .is_ok_and(|announce| announce == honest_announce())
+        assert_announce(claimed.claim());
+        let opened = claimed.verify();
+        // What verifies is what was signed, with its one signature.
+        let signed = || wire::SignedAnnounce::decode(input).unwrap();
+        let honest = honest_announce().sign(&key_of(AUTHOR_B));
+        assert!(opened.is_err() || wire::SignedAnnounce::decode(honest) == Ok(signed()));
+        opened.is_ok()
     });
 }
 
 #[test]
 fn n1_n12_announcement_that_is_really_signed() {
     let signed = wire::SignedAnnounce::decode(honest_announce().sign(&key_of(AUTHOR_B)));
-    let corpus = Corpus::new([signed.unwrap().body.to_vec()]);
+    let body = signed.unwrap().body;
+    let broken: [fn(&mut wire::Announce); 5] = [
+        |it| it.direct = vec!["127.0.0.1:1".to_owned(); ADDRESSES_MAX + 1],
+        |it| it.direct[0] = "1".repeat(ADDRESS_CHARS_MAX + 1),
+        |it| it.relay = "1".repeat(ADDRESS_CHARS_MAX + 1),
+        |it| it.frontier_hash.truncate(31),
+        |it| it.store_id.truncate(15),
+    ];
+    let broken = broken.map(|change| {
+        let mut announce = wire::Announce::decode(body.clone()).unwrap();
+        change(&mut announce);
+        announce.encode_to_vec()
+    });
+    let corpus = Corpus::new([body.to_vec()]).broken(broken);
     fuzz(&corpus, |input| {
         let key = key_of(AUTHOR_B);
         let signature = key.sign(&[b"lattice/announce/v1\0", input].concat());
@@ -296,7 +364,7 @@ fn n1_n12_announcement_that_is_really_signed() {
             return false;
         };
         let announce = claimed.verify().expect("it is really signed");
-        assert!(announce.direct.len() <= ADDRESSES_MAX);
+        assert_announce(&announce);
         let again = Announce::decode(announce.sign(&key)).unwrap();
         assert_eq!(*again.claim(), announce);
         true
@@ -306,7 +374,12 @@ fn n1_n12_announcement_that_is_really_signed() {
 #[test]
 fn n1_items_of_a_list_are_counted_before_they_are_read() {
     let ack = wire::SignedAck::decode(honest_ack().sign(&key_of(AUTHOR_A))).unwrap();
-    let corpus = Corpus::new([ack.body.to_vec()]);
+    let short = wire::Ack {
+        tips: vec![wire::CursorTip::default(); 9],
+        ..wire::Ack::default()
+    };
+    let cut = [ack.body.as_ref(), &[0x22, 70, 1]].concat();
+    let corpus = Corpus::new([ack.body.to_vec()]).broken([short.encode_to_vec(), cut]);
     fuzz(&corpus, |input| {
         let counted = count_items(input, 4, 64);
         let decoded = wire::Ack::decode(input);
@@ -360,6 +433,44 @@ fn honest_comparison() -> Vec<Compare> {
     ]
 }
 
+// Messages that break one rule each.
+fn broken_comparison() -> Vec<Vec<u8>> {
+    let long = || Bytes::from(vec![7; KEY_BYTES_MAX + 1]);
+    let messages = [
+        Compare::WantRows(Vec::new()),
+        Compare::WantRows(vec![long()]),
+        Compare::WantRows(vec![Bytes::new(); ASK_NODES_MAX + 1]),
+        Compare::Rows(vec![Bytes::new(); ASK_NODES_MAX + 1]),
+        Compare::Begin {
+            version: 1,
+            store: STORE,
+            prefix: long(),
+        },
+        Compare::Answer(Answer(vec![Children::NoNode; ASK_NODES_MAX + 1])),
+        Compare::Answer(Answer(vec![Children::Leaves(vec![Leaf {
+            key: long(),
+            row: RowHash([3; 32]),
+        }])])),
+    ];
+    let encoded = messages.map(|message| message.encode()[LENGTH_BYTES..].to_vec());
+    // A list of two keys with 0, 1, 2 and a half, and 3 hashes, and one of an unknown kind.
+    let odd = [(1, 0), (1, 32), (1, 80), (1, 96), (4, 64)].map(|(kind, bytes)| {
+        let nodes = wire::compare::Children {
+            kind,
+            level: 3,
+            keys: vec![Bytes::new(), Bytes::from_static(b"/b")],
+            hashes: vec![2; bytes].into(),
+        };
+        let answer = wire::compare::Answer { nodes: vec![nodes] };
+        let message = wire::compare::message::Message::Answer(answer);
+        wire::compare::Message {
+            message: Some(message),
+        }
+        .encode_to_vec()
+    });
+    encoded.into_iter().chain(odd).collect()
+}
+
 /// What comes out is bounded, and has one encoding.
 #[test]
 fn n1_message_of_a_comparison() {
@@ -368,7 +479,7 @@ fn n1_message_of_a_comparison() {
         .map(|message| message.encode().slice(LENGTH_BYTES..))
         .collect();
     let corpus = Corpus::new(honest.iter().map(|message| message.to_vec()));
-    fuzz(&corpus, |input| {
+    fuzz(&corpus.broken(broken_comparison()), |input| {
         let Ok(message) = Compare::decode(Bytes::copy_from_slice(input)) else {
             return false;
         };

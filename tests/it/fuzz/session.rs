@@ -1,6 +1,6 @@
 //! Both sides of a sync, with messages that are changed, repeated, made up, and out of turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use lattice::{
@@ -23,6 +23,9 @@ use crate::support::{
 struct End {
     session: Session,
     replica: Replica,
+    // Ranges of the last Want that was sent, and what came for them.
+    asked: Vec<MissingRange>,
+    answer: BTreeSet<EntryId>,
     // Frames that the session asked to read, not handed over yet. `None`: no read is open.
     reading: Option<VecDeque<Bytes>>,
     is_over: bool,
@@ -42,6 +45,8 @@ impl End {
         Self {
             session,
             replica,
+            asked: Vec::new(),
+            answer: BTreeSet::new(),
             reading: None,
             is_over: false,
             received: 0,
@@ -78,13 +83,21 @@ impl End {
         let mut actions: VecDeque<Action> = actions.into();
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Send(message) => sent.push(message),
+                Action::Send(message) => {
+                    if let Message::Want { ranges, .. } = &message {
+                        self.asked.extend(ranges);
+                    }
+                    sent.push(message);
+                }
                 Action::Find(tips) => {
                     assert!(tips.len() <= SYNC_ITEMS_MAX);
                     let is_missing = |(_, tip): &(Author, FrontierTip)| {
                         !self.replica.entries.contains_key(&tip.id)
                     };
                     let missing = tips.into_iter().filter(is_missing).collect();
+                    // The answer before has ended.
+                    self.asked.clear();
+                    self.answer.clear();
                     actions.extend(self.session.on_missing(missing));
                 }
                 Action::Read(ranges) => {
@@ -94,6 +107,7 @@ impl End {
                 Action::Ingest(entries) => {
                     seen.ingested += entries.len() as u64;
                     self.received += entries.len() as u64;
+                    self.assert_asked_for(&entries);
                     for entry in &entries {
                         assert_eq!(entry.header.store, STORE);
                         let is_vouched = entries.iter().any(|it| it.header.prev == Some(entry.id));
@@ -119,6 +133,24 @@ impl End {
         let received = self.session.summary().received;
         assert_eq!(received, self.received, "each entry is handed over once");
         sent
+    }
+
+    // Checks that entries were asked for, each once, and are in order.
+    fn assert_asked_for(&mut self, entries: &[VerifiedEntry]) {
+        assert!(entries.is_sorted_by(|before, after| before.order() < after.order()));
+        for entry in entries {
+            let seq = entry.header.seq;
+            let mut asked = self.asked.iter();
+            let has = |range: &MissingRange| range.after < seq && seq <= range.through;
+            assert!(asked.any(|range| range.author == entry.author() && has(range)));
+            assert!(self.answer.insert(entry.id), "{} comes twice", entry.id);
+        }
+        let places = self.asked.iter().map(|range| range.through - range.after);
+        let places = places.fold(0, u64::saturating_add);
+        assert!(
+            self.answer.len() as u64 <= places,
+            "no more than was asked for"
+        );
     }
 
     // Returns the entries of the ranges in order, each once.
@@ -231,7 +263,7 @@ fn hostile(
                 let (author, tip) = tip(random);
                 ranges.push(MissingRange {
                     author,
-                    after: tip.seq.saturating_sub(1 + random.bits() % 3),
+                    after: tip.seq.saturating_sub(random.bits() % 4),
                     through: tip.seq,
                     tip: tip.id,
                 });

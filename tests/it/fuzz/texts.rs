@@ -22,7 +22,9 @@ use lattice::{
         },
         pattern::{Pattern, common_prefix, cover},
     },
+    wire,
 };
+use prost::Message as _;
 
 use crate::support::{
     model::{AUTHOR_A, AUTHOR_B, STORE, author_of},
@@ -73,13 +75,20 @@ fn l9_ids() {
 
 #[test]
 fn l9_durations_and_relays() {
-    fuzz(
-        &Corpus::new(["30s", "1h", "1h30m", "2d", "90ms"]),
-        |input| {
-            let text = String::from_utf8_lossy(input);
-            parse_duration(&text).is_ok()
-        },
-    );
+    let durations = Corpus::new(["30s", "1h", "1h30m", "2d", "90ms", "1.5h"]);
+    let broken = [
+        "",
+        "5",
+        "h",
+        "1y",
+        "1.h",
+        "1.00000000000000000000000h",
+        "18446744073709551615w",
+    ];
+    fuzz(&durations.broken(broken), |input| {
+        let text = String::from_utf8_lossy(input);
+        parse_duration(&text).is_ok()
+    });
     fuzz(
         &Corpus::new(["off", "n0", "https://r.example:443"]),
         |input| {
@@ -126,12 +135,19 @@ fn cursors() -> Vec<Cursor> {
 fn l9_cursor() {
     let golden = include_str!("../../data/cursor-v1.txt").to_owned();
     let texts = cursors().into_iter().map(|cursor| cursor.to_string());
-    fuzz(&Corpus::new(texts.chain([golden])), |input| {
+    let texts: Vec<String> = texts.chain([golden]).collect();
+    let honest = texts.iter().map(|text| text.parse::<Cursor>().unwrap());
+    let honest: Vec<Cursor> = honest.collect();
+    fuzz(&Corpus::new(texts), |input| {
         let text = String::from_utf8_lossy(input);
         let Ok(cursor) = text.parse::<Cursor>() else {
             return false;
         };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        assert_eq!(cursor.to_string().parse(), Ok(cursor.clone()));
+        assert!(
+            honest.contains(&cursor),
+            "a check sum finds what was mistyped"
+        );
         true
     });
 }
@@ -149,7 +165,24 @@ fn l9_s19_cursor_with_a_right_check_sum() {
         let bytes = bytes.unwrap();
         bytes[..bytes.len() - 4].to_vec()
     });
-    fuzz(&Corpus::new(bodies), |input| {
+    let bodies: Vec<Vec<u8>> = bodies.collect();
+    let honest = wire::Cursor::decode(&bodies[0][1..]).unwrap();
+    let broken: [fn(&mut wire::Cursor); 6] = [
+        |it| it.partial_ops = 0,
+        |it| it.partial = None,
+        |it| it.tips[0].seq = 0,
+        |it| it.tips[0].author.truncate(31),
+        |it| it.partial.as_mut().unwrap().seq = 0,
+        |it| it.store_id.truncate(15),
+    ];
+    let broken = broken.map(|change| {
+        let mut cursor = honest.clone();
+        change(&mut cursor);
+        [vec![bodies[0][0]], cursor.encode_to_vec()].concat()
+    });
+    let later = [&[bodies[0][0] + 1], &bodies[0][1..]].concat();
+    let corpus = Corpus::new(bodies).broken(broken).broken([later]);
+    fuzz(&corpus, |input| {
         let text = BASE64URL_NOPAD.encode(&checked(input));
         match text.parse::<Cursor>() {
             Ok(cursor) => {
@@ -187,7 +220,10 @@ fn m9_n1_invitation() {
     let corpus = Corpus::new([text.as_bytes()]);
     fuzz(&corpus, |input| {
         let parsed = String::from_utf8_lossy(input).parse::<Invitation>();
-        parsed.is_ok_and(|parsed| parsed == invitation)
+        parsed.is_ok_and(|parsed| {
+            assert!(parsed == invitation, "a check sum finds what was mistyped");
+            true
+        })
     });
     let letters = text.strip_prefix("lattice").unwrap().to_uppercase();
     let bytes = BASE32_NOPAD.decode(letters.as_bytes()).unwrap();
@@ -385,7 +421,15 @@ fn l5_line_of_a_hook() {
         r#"{"key": "/index/b", "delete": true, "heads": [1, {"a": null}]}"#,
         r#"{"seq": 1, "ops": [{"kind": "put", "key": "/a", "value": "1", "expires_ms": 5}]}"#,
     ];
-    fuzz(&Corpus::new(lines), |input| {
+    let broken = [
+        r#"{"key": "/a"}"#,
+        r#"{"value": "1"}"#,
+        r#"{"key": "/a", "value": "1", "delete": true}"#,
+        r#"{"key": "/a", "key_base64": "/w==", "value": "1"}"#,
+        r#"{"kind": "delete", "key": "/a", "value": "1"}"#,
+        r#"{"ops": [{"ops": []}]}"#,
+    ];
+    fuzz(&Corpus::new(lines).broken(broken), |input| {
         let Ok(ops) = parse_line(input) else {
             return false;
         };

@@ -12,6 +12,7 @@ mod peer;
 mod port;
 mod proof;
 mod relay;
+mod restored;
 mod roots;
 
 use std::time::Duration;

@@ -39,7 +39,7 @@ use crate::{
 const TICKS: usize = 60;
 
 #[test]
-fn whatever_goes_wrong_all_nodes_are_equal_in_the_end() {
+fn s17_s18_b10_n9_n10_whatever_goes_wrong_all_nodes_are_equal_in_the_end() {
     let mut counters = Counters::default();
     let soak = env::var_os("LATTICE_SOAK").is_some();
     let seeds = if soak { 20_000 } else { 1000 };

@@ -7,3 +7,4 @@ mod node;
 mod past;
 mod pruned;
 mod root;
+mod snapshot;

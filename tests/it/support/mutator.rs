@@ -12,7 +12,8 @@ use data_encoding::HEXLOWER;
 
 use super::random::{Random, for_each_seed};
 
-/// Gives each input of `corpus` to `target`, which must accept it, then mutants of them.
+/// Gives each input of `corpus` to `target`, which must accept the honest ones and refuse the broken
+/// ones, then mutants of them.
 ///
 /// `target` returns whether it accepts its input, and panics where a promise is broken: then the
 /// input is printed, and the seed.
@@ -27,6 +28,9 @@ pub fn fuzz(corpus: &Corpus, mut target: impl FnMut(&[u8]) -> bool) {
     for input in corpus.inputs() {
         assert!(run(input), "refused: {}", HEXLOWER.encode(input));
     }
+    for (number, input) in corpus.broken.iter().enumerate() {
+        assert!(!run(input), "broken input {number} was accepted");
+    }
     let mut refused = 0;
     for_each_seed(1..=soaked(SEEDS), |random| {
         for _ in 0..MUTANTS {
@@ -36,21 +40,35 @@ pub fn fuzz(corpus: &Corpus, mut target: impl FnMut(&[u8]) -> bool) {
     assert!(refused > 0, "no mutant was refused");
 }
 
-/// Honest inputs of one decoder.
+/// Inputs of one decoder: honest ones, and broken ones.
 #[derive(Debug, Clone)]
-pub struct Corpus(Vec<Vec<u8>>);
+pub struct Corpus {
+    honest: Vec<Vec<u8>>,
+    broken: Vec<Vec<u8>>,
+}
 
 impl Corpus {
     /// Makes a corpus of at least one input.
     pub fn new<T: Into<Vec<u8>>>(inputs: impl IntoIterator<Item = T>) -> Self {
-        let inputs: Vec<Vec<u8>> = inputs.into_iter().map(Into::into).collect();
-        assert!(!inputs.is_empty(), "there is something to change");
-        Self(inputs)
+        let honest: Vec<Vec<u8>> = inputs.into_iter().map(Into::into).collect();
+        assert!(!honest.is_empty(), "there is something to change");
+        Self {
+            honest,
+            broken: Vec::new(),
+        }
+    }
+
+    /// Adds inputs that break one rule each, and no other. Mutants of honest inputs seldom do that where
+    /// lengths must fit: faults that let one rule go were not found without these.
+    #[must_use]
+    pub fn broken<T: Into<Vec<u8>>>(mut self, inputs: impl IntoIterator<Item = T>) -> Self {
+        self.broken.extend(inputs.into_iter().map(Into::into));
+        self
     }
 
     /// Returns the honest inputs.
     pub fn inputs(&self) -> &[Vec<u8>] {
-        &self.0
+        &self.honest
     }
 
     /// Returns one of the inputs after 1 to 4 changes.
@@ -64,7 +82,14 @@ impl Corpus {
     }
 
     fn pick(&self, random: &mut Random) -> &Vec<u8> {
-        &self.0[random.below(self.0.len())]
+        let broken = &self.broken;
+        if !broken.is_empty() && random.once_in(4) {
+            let input = &broken[random.below(broken.len())];
+            if input.len() <= BYTES_MAX {
+                return input;
+            }
+        }
+        &self.honest[random.below(self.honest.len())]
     }
 
     fn change(&self, bytes: &mut Vec<u8>, random: &mut Random) {

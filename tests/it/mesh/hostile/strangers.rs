@@ -205,6 +205,62 @@ async fn n7_flood_of_silent_strangers_does_not_keep_joiners_out() {
     field.stop().await;
 }
 
+// Hellos that are whole, one after the other on many connections, each with a secret that is wrong:
+// all that a stranger can make the node look at. Honest joiners get their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_n7_n8_flood_of_hellos_does_not_keep_joiners_out() {
+    let field = Field::new().await;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let said = std::sync::atomic::AtomicU32::new(0);
+    let hello = request(1, field.a.node.root().id(), &[7; 32]);
+    let flood = async |number: u8| {
+        let stranger = field.stranger(number).await;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let connection = stranger.connect(&field.a, HELLO).await;
+            let Some(connection) = connection else {
+                continue;
+            };
+            let answer = timeout(SOON, greet_on(&connection, &hello)).await;
+            if matches!(answer, Ok(Ok(_))) {
+                said.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    };
+    let joined = async |name: &str| {
+        let joiner = Peer::new(name).await;
+        let began = std::time::Instant::now();
+        joiner.join(&field.a, Role::Writer).await;
+        let said = said.load(std::sync::atomic::Ordering::Relaxed);
+        let took = began.elapsed();
+        println!("{name} has joined after {took:?}, {said} hellos of strangers were refused");
+        joiner.stop().await;
+    };
+    joined("calm").await;
+    // Twice as many as are answered at a time, and one.
+    let floods = async {
+        tokio::join!(
+            flood(50),
+            flood(51),
+            flood(52),
+            flood(53),
+            flood(54),
+            flood(55),
+            flood(56),
+            flood(57),
+            flood(58)
+        )
+    };
+    let joins = async {
+        for name in ["c", "d", "e"] {
+            joined(name).await;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(floods, joins);
+    assert!(said.into_inner() > 0, "the flood was answered");
+    field.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn n8_stranger_cannot_fill_buffers() {
     let field = Field::new().await;

@@ -1,0 +1,101 @@
+//! The call that makes a snapshot, and the errors of snapshots as those of the API.
+
+use tonic::Status;
+
+use crate::{
+    api::{
+        error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_PRECONDITION, text},
+        paging::{Answers, unfold},
+    },
+    node::{CreateError, FileError, Node, RestoreError, SnapshotOptions, SnapshotStream},
+    store::ReadError,
+    wire::api,
+};
+
+/// Answers `Snapshot`.
+pub(super) async fn snapshot(
+    node: &Node,
+    request: &api::SnapshotRequest,
+) -> Result<Answers<api::SnapshotReply>, ApiError> {
+    let store = match request.all {
+        true => None,
+        false => Some(node.store(&request.store)?.id()),
+    };
+    let options = SnapshotOptions {
+        store,
+        with_key: request.with_key,
+    };
+    let stream = node.snapshot(options).await?;
+    Ok(unfold(stream, |stream| Box::pin(next(stream))))
+}
+
+async fn next(
+    mut stream: SnapshotStream,
+) -> Option<(Result<api::SnapshotReply, Status>, SnapshotStream)> {
+    let part = stream.next().await?;
+    let part = part.map(|part| api::SnapshotReply { part });
+    let part = part.map_err(|error| ApiError::from(error).into());
+    Some((part, stream))
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        let message = text(&error);
+        match error {
+            CreateError::Store(error) => error.into(),
+            CreateError::Open(error) => error.into(),
+            CreateError::Read {
+                source: ReadError::Damaged { .. },
+                ..
+            } => Self::new("damaged", EXIT_DAMAGED, message)
+                .hint("`lattice verify` lists what is damaged; a sync with a peer brings it back"),
+            CreateError::Read { source, .. } => Self {
+                message,
+                ..Self::from(source)
+            },
+        }
+    }
+}
+
+impl From<FileError> for ApiError {
+    fn from(error: FileError) -> Self {
+        let message = text(&error);
+        match error {
+            FileError::Io { .. } => Self::new("snapshot_file", EXIT_FAILED, message),
+            FileError::Unusable { .. } => Self::new("snapshot_damaged", EXIT_DAMAGED, message)
+                .hint("take another copy of the file, or another snapshot"),
+        }
+    }
+}
+
+impl From<RestoreError> for ApiError {
+    fn from(error: RestoreError) -> Self {
+        let message = text(&error);
+        let precondition = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
+        match error {
+            RestoreError::NotEmpty { .. } => precondition("not_empty").hint(
+                "name another directory with --data-dir, or bring single keys back with --as-puts",
+            ),
+            RestoreError::File(error) => error.into(),
+            RestoreError::NoKey { .. } => precondition("no_key").hint(
+                "name a copy of that node's identity.key with --identity, or make a new node with \
+                --new-identity, which then joins the mesh like any other",
+            ),
+            RestoreError::OtherKey { .. } => precondition("other_key"),
+            RestoreError::OtherState { .. } => Self::new("other_state", EXIT_DAMAGED, message)
+                .hint("this is a fault of Lattice: keep the file, and report it"),
+            RestoreError::Open(error) => error.into(),
+            RestoreError::Read(source) => Self {
+                message,
+                ..Self::from(source)
+            },
+            RestoreError::Write(source) => Self {
+                message,
+                ..Self::from(source)
+            },
+            RestoreError::Io { .. } | RestoreError::Log(_) => {
+                Self::new("restore_failed", EXIT_FAILED, message)
+            }
+        }
+    }
+}

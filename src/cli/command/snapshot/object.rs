@@ -1,0 +1,120 @@
+//! The JSON objects and the lines of the snapshot commands.
+
+use std::path::Path;
+
+use indicatif::{BinaryBytes, HumanCount};
+use lattice::protocol::snapshot::Manifest;
+use serde::Serialize;
+
+use crate::cli::{
+    exit::Failure,
+    input::time::date_time,
+    output::{
+        object::{hex, not_empty, short},
+        print::{Output, escape},
+    },
+};
+
+/// A snapshot file.
+#[derive(Serialize)]
+pub(super) struct Snapshot {
+    r#type: &'static str,
+    file: String,
+    bytes: u64,
+    created_ms: u64,
+    /// The node that made it.
+    node: String,
+    /// Absent if the node had no name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// True if the file has the node's secret key.
+    key: bool,
+    stores: Vec<Store>,
+}
+
+#[derive(Serialize)]
+struct Store {
+    store: String,
+    name: String,
+    root: bool,
+    private: bool,
+    entries: u64,
+    keys: u64,
+    /// Absent if the state lacked entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_root: Option<String>,
+}
+
+impl Snapshot {
+    /// `kind`: what was done with the file.
+    pub(super) fn new(kind: &'static str, file: &Path, bytes: u64, manifest: &Manifest) -> Self {
+        let stores = manifest.stores.iter().map(|store| Store {
+            store: store.id.to_string(),
+            name: store.name.clone(),
+            root: store.root,
+            private: store.private,
+            entries: store.entries,
+            keys: store.keys,
+            state_root: store.state_root.map(|root| hex(&root)),
+        });
+        Self {
+            r#type: kind,
+            file: file.display().to_string(),
+            bytes,
+            created_ms: manifest.created_ms,
+            node: manifest.node.to_string(),
+            name: not_empty(&manifest.name),
+            key: manifest.has_key,
+            stores: stores.collect(),
+        }
+    }
+}
+
+/// Prints what a file has in it, under the word for what was done with it.
+pub(super) fn print(
+    out: &mut Output,
+    kind: &'static str,
+    file: &Path,
+    bytes: u64,
+    manifest: &Manifest,
+) -> Result<(), Failure> {
+    if out.json {
+        return out.object(&Snapshot::new(kind, file, bytes, manifest));
+    }
+    let key = if manifest.has_key {
+        ", with its key"
+    } else {
+        ""
+    };
+    out.line(&format!(
+        "{kind} {}  {}, made {} by {}{key}",
+        escape(file.as_os_str().as_encoded_bytes()),
+        BinaryBytes(bytes),
+        date_time(manifest.created_ms),
+        named(manifest),
+    ))?;
+    for store in &manifest.stores {
+        let private = if store.private { ", private" } else { "" };
+        out.line(&format!(
+            "  {:<16} {}, {}{private}",
+            escape(store.name.as_bytes()),
+            counted(store.entries, "entry", "entries"),
+            counted(store.keys, "key", "keys"),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Returns the name of the node that made a snapshot, or the beginning of its id.
+pub(super) fn named(manifest: &Manifest) -> String {
+    match manifest.name.as_str() {
+        "" => format!("node {}", short(&manifest.node.0)),
+        name => format!("{} ({})", escape(name.as_bytes()), short(&manifest.node.0)),
+    }
+}
+
+/// Returns a number with its noun.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    let noun = if count == 1 { one } else { many };
+    format!("{} {noun}", HumanCount(count))
+}

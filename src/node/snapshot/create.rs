@@ -1,0 +1,187 @@
+//! Making a snapshot.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    id::StoreId,
+    node::{
+        error::OpenError,
+        meta,
+        node::{Inner, Node, StoreInfo},
+        private,
+        snapshot::CreateError,
+    },
+    protocol::snapshot::{
+        Contents, Manifest, SnapshotStore, SnapshotWriter,
+        block::{ENTRIES_BYTES, Kind},
+        check::{branch_body, entries_body},
+    },
+    store::{Moment, ReadError},
+};
+
+/// What a snapshot has in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotOptions {
+    /// The store that is copied, besides the root store, which is always in it: it says who may write.
+    /// Default: all stores.
+    pub store: Option<StoreId>,
+    /// Adds the node's secret key: whoever has the file can write as this node then. Default: false.
+    pub with_key: bool,
+}
+
+/// The bytes of a snapshot, as they are made.
+#[derive(Debug)]
+pub struct SnapshotStream(mpsc::Receiver<Result<Bytes, CreateError>>);
+
+impl SnapshotStream {
+    /// Returns the next bytes of the file, at most a few MiB; `None` at its end. A file without its end
+    /// is no snapshot. Cancel-safe.
+    ///
+    /// # Errors
+    /// `CreateError`; nothing comes after it.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CreateError>> {
+        self.0.recv().await
+    }
+}
+
+impl Node {
+    /// Makes a snapshot: all entries of the stores, as they were signed. Writes go on meanwhile; each
+    /// store is copied as it is at one moment during this call, the root store last, so that it has the
+    /// members who wrote in the others.
+    ///
+    /// Not in it: consumers and hooks with their positions, and the files of the node's owner.
+    ///
+    /// # Errors
+    /// `CreateError`.
+    pub async fn snapshot(&self, options: SnapshotOptions) -> Result<SnapshotStream, CreateError> {
+        let created_ms = self.clock().now_ms();
+        let name = self.own_info().await?.name;
+        let rows = self.0.meta.stores()?;
+        let mut infos = self.stores();
+        infos.retain(|info| info.root || options.store.is_none_or(|id| info.id == id));
+        // The root store is the first one.
+        infos.reverse();
+        let mut stores = Vec::new();
+        for info in infos {
+            let row = rows.iter().find(|row| row.id == info.id);
+            let (Some(row), Some(store)) = (row, self.open_store(&info.id)) else {
+                continue;
+            };
+            let about = about(&self.0, &info, row)?;
+            let read = |source| CreateError::Read {
+                name: info.name.clone(),
+                source,
+            };
+            let moment = store.moment().await.map_err(read)?;
+            let root = moment.state_root().await.map_err(read)?;
+            let contents = Contents {
+                id: info.id,
+                name: info.name.clone(),
+                root: info.root,
+                private: info.private,
+                entries: 0,
+                keys: moment.keys(),
+                state_root: root.map(|root| root.0),
+            };
+            stores.push(Source {
+                about,
+                contents,
+                moment,
+            });
+        }
+        let manifest = Manifest {
+            created_ms,
+            node: self.id(),
+            name,
+            has_key: options.with_key,
+            stores: Vec::new(),
+            hash: [0; 32],
+            peers: self.0.meta.peers()?,
+        };
+        let (parts, made) = mpsc::channel(PARTS_AHEAD);
+        let key = std::sync::Arc::clone(&self.0.key);
+        tokio::task::spawn_blocking(move || {
+            let mut making = Making { manifest, parts };
+            if let Err(Some(error)) = making.make(&key, stores) {
+                // The reader may have gone away.
+                drop(making.parts.blocking_send(Err(error)));
+            }
+        });
+        Ok(SnapshotStream(made))
+    }
+}
+
+// A store that is copied.
+struct Source {
+    about: SnapshotStore,
+    contents: Contents,
+    moment: Moment,
+}
+
+struct Making {
+    manifest: Manifest,
+    parts: mpsc::Sender<Result<Bytes, CreateError>>,
+}
+
+impl Making {
+    // The error is `None` when nobody reads any more.
+    fn make(
+        &mut self,
+        key: &ed25519_dalek::SigningKey,
+        stores: Vec<Source>,
+    ) -> Result<(), Option<CreateError>> {
+        let (mut writer, head) = SnapshotWriter::begin();
+        self.send(head)?;
+        if self.manifest.has_key {
+            self.send(writer.block(Kind::Key, &key.to_bytes()))?;
+        }
+        for store in stores {
+            self.send(writer.block(Kind::Store, &store.about.encode()))?;
+            let mut contents = store.contents;
+            let read = |source: ReadError| {
+                let name = contents.name.clone();
+                Some(CreateError::Read { name, source })
+            };
+            for mut branch in store.moment.into_branches() {
+                self.send(writer.block(Kind::Branch, &branch_body(&branch.author)))?;
+                loop {
+                    let entries = branch.next_entries(ENTRIES_BYTES).map_err(read)?;
+                    if entries.is_empty() {
+                        break;
+                    }
+                    contents.entries += entries.len() as u64;
+                    self.send(writer.block(Kind::Entries, &entries_body(entries)))?;
+                }
+            }
+            self.manifest.stores.push(contents);
+        }
+        self.manifest.hash = writer.hash();
+        let end = writer.finish(&self.manifest.sign(key));
+        self.send(end)
+    }
+
+    fn send(&self, part: Bytes) -> Result<(), Option<CreateError>> {
+        self.parts.blocking_send(Ok(part)).map_err(|_gone| None)
+    }
+}
+
+fn about(node: &Inner, info: &StoreInfo, row: &meta::Row) -> Result<SnapshotStore, OpenError> {
+    let private_under = match info.private {
+        true => private::root_of(
+            node.config.disk.as_ref(),
+            &node.opener().dir(&info.id),
+            &info.id,
+        )?,
+        false => None,
+    };
+    Ok(SnapshotStore {
+        genesis: row.genesis,
+        name: info.name.clone(),
+        root: info.root,
+        private_under,
+    })
+}
+
+// Blocks that are made before the reader takes them.
+const PARTS_AHEAD: usize = 4;

@@ -1,0 +1,105 @@
+//! The errors of making, reading and restoring a snapshot.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    id::{Author, StoreId},
+    log::LogError,
+    node::error::{OpenError, StoreError},
+    protocol::snapshot::SnapshotError,
+    store::{ReadError, WriteError},
+};
+
+/// Why a snapshot could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// There is no such store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the node knows of itself cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A store cannot be read: a part of it is damaged, or its log no longer has all entries.
+    #[error("store {name} cannot be copied")]
+    Read {
+        /// Name of the store.
+        name: String,
+        /// Error of the store.
+        source: ReadError,
+    },
+}
+
+/// Why a snapshot file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file system returned an error.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// The file is no snapshot, or not as it was written.
+    #[error("{} cannot be used: {source}", path.display())]
+    Unusable {
+        /// Path of the file.
+        path: PathBuf,
+        /// The reason.
+        source: SnapshotError,
+    },
+}
+
+/// Why a snapshot was not restored. The directory is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The directory has a node.
+    #[error("there is a node in {} already; a snapshot is restored into a directory without one", data_dir.display())]
+    NotEmpty {
+        /// The data directory.
+        data_dir: PathBuf,
+    },
+    /// The snapshot cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The snapshot has no key, and the caller has given none.
+    #[error("the snapshot has no key of node {node}")]
+    NoKey {
+        /// The node that made the snapshot.
+        node: Author,
+    },
+    /// The key is that of another node.
+    #[error("the key is that of node {found}; node {expected} made the snapshot")]
+    OtherKey {
+        /// The node that made the snapshot.
+        expected: Author,
+        /// The node whose key was given.
+        found: Author,
+    },
+    /// The entries of a store make another state than the node had that made the snapshot.
+    #[error("store {id} has another state than when the snapshot was made")]
+    OtherState {
+        /// Id of the store.
+        id: StoreId,
+    },
+    /// A file of the new node cannot be written.
+    #[error("cannot write {}", path.display())]
+    Io {
+        /// Path of the file or directory.
+        path: PathBuf,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// A log of the new node cannot be written.
+    #[error("cannot write the logs of the new node")]
+    Log(#[from] LogError),
+    /// The new node cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The state of the new node cannot be read.
+    #[error("cannot read the new node")]
+    Read(#[from] ReadError),
+    /// The new node cannot be closed.
+    #[error("cannot close the new node")]
+    Write(#[from] WriteError),
+}

@@ -1,0 +1,179 @@
+//! Reading a snapshot file.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read as _, Seek as _, SeekFrom},
+    path::Path,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    node::snapshot::FileError,
+    protocol::snapshot::{
+        Block, BlockHead, Checked, Manifest, SnapshotChecker, SnapshotError,
+        block::{BLOCK_HEAD_BYTES, HEAD_BYTES, Kind, TRAILER_BYTES, check_head, last_block},
+    },
+};
+
+/// Reads a whole file and checks all of it: each block, each signature, each link between entries, and
+/// the manifest. Hands out what it has, in order; nothing that was handed out is sure to be wanted
+/// before the manifest is returned. `progress` gets the number of bytes read and of all bytes.
+///
+/// Takes a few MiB of memory. Reads files: not for an event loop.
+///
+/// # Errors
+/// `FileError`, and those of `each`.
+pub fn read_snapshot<E: From<FileError>>(
+    path: &Path,
+    mut progress: impl FnMut(u64, u64),
+    mut each: impl FnMut(Checked) -> Result<(), E>,
+) -> Result<Manifest, E> {
+    let mut reader = Reader::open(path)?;
+    let mut checker = SnapshotChecker::default();
+    loop {
+        let hash = reader.hasher.clone();
+        let block = reader.block()?;
+        let hash = || *hash.finalize().as_bytes();
+        let checked = checker.next(&block, &hash);
+        for checked in checked.map_err(|source| reader.unusable(source))? {
+            if let Checked::Manifest(manifest) = checked {
+                reader.end(block.offset)?;
+                return Ok(manifest);
+            }
+            each(checked)?;
+        }
+        progress(reader.offset, reader.bytes);
+    }
+}
+
+/// Reads the manifest of a file, and nothing else: what the file should have in it. Only the signature of
+/// the manifest is checked.
+///
+/// # Errors
+/// `FileError`.
+pub fn read_manifest(path: &Path) -> Result<Manifest, FileError> {
+    let mut reader = Reader::open(path)?;
+    let (bytes, trailer_bytes) = (reader.bytes, TRAILER_BYTES as u64);
+    let cut = SnapshotError::Cut { bytes };
+    let at = bytes.checked_sub(trailer_bytes);
+    let at = at.ok_or_else(|| reader.unusable(cut.clone()))?;
+    reader.seek(at)?;
+    let trailer = reader.exactly::<TRAILER_BYTES>()?;
+    let last = last_block(trailer).filter(|last| *last < at);
+    let last = last.ok_or_else(|| reader.unusable(cut))?;
+    reader.seek(last)?;
+    let block = reader.block()?;
+    let manifest = Manifest::decode(&block.body).filter(|_| block.kind == Kind::Manifest);
+    manifest.ok_or_else(|| {
+        let what = "the manifest is not signed by its node".to_owned();
+        let offset = block.offset;
+        reader.unusable(SnapshotError::Damaged { offset, what })
+    })
+}
+
+// A file from which bytes are read in order.
+struct Reader<'a> {
+    path: &'a Path,
+    file: BufReader<File>,
+    bytes: u64,
+    offset: u64,
+    hasher: blake3::Hasher,
+}
+
+impl<'a> Reader<'a> {
+    // Reads the head.
+    fn open(path: &'a Path) -> Result<Self, FileError> {
+        let io = |source| FileError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(io)?;
+        let about = file.metadata().map_err(io)?;
+        if !about.is_file() {
+            return Err(io(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            )));
+        }
+        let mut reader = Self {
+            path,
+            file: BufReader::with_capacity(READ_BYTES, file),
+            bytes: about.len(),
+            offset: 0,
+            hasher: blake3::Hasher::new(),
+        };
+        let head = reader.exactly::<HEAD_BYTES>()?;
+        check_head(head).map_err(|source| reader.unusable(source))?;
+        Ok(reader)
+    }
+
+    fn block(&mut self) -> Result<Block, FileError> {
+        let offset = self.offset;
+        let head = self.exactly::<BLOCK_HEAD_BYTES>()?;
+        let head = BlockHead::decode(offset, head).map_err(|source| self.unusable(source))?;
+        // No memory for bytes that are not there.
+        if self.offset.saturating_add(head.rest as u64) > self.bytes {
+            return Err(self.cut());
+        }
+        let mut rest = vec![0; head.rest];
+        self.fill(&mut rest)?;
+        let block = head.block(offset, Bytes::from(rest));
+        block.map_err(|source| self.unusable(source))
+    }
+
+    // The last block, at `offset`, was read: only the trailer may follow.
+    fn end(&mut self, offset: u64) -> Result<(), FileError> {
+        let at = self.offset;
+        let trailer = self.exactly::<TRAILER_BYTES>()?;
+        if last_block(trailer) == Some(offset) && self.offset == self.bytes {
+            return Ok(());
+        }
+        Err(self.unusable(SnapshotError::Damaged {
+            offset: at,
+            what: "the file does not end after its manifest".to_owned(),
+        }))
+    }
+
+    fn exactly<const BYTES: usize>(&mut self) -> Result<[u8; BYTES], FileError> {
+        let mut bytes = [0; BYTES];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), FileError> {
+        match self.file.read_exact(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(self.cut()),
+            read => read.map_err(|source| self.io(source))?,
+        }
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn seek(&mut self, offset: u64) -> Result<(), FileError> {
+        let sought = self.file.seek(SeekFrom::Start(offset));
+        self.offset = sought.map_err(|source| self.io(source))?;
+        Ok(())
+    }
+
+    fn cut(&self) -> FileError {
+        self.unusable(SnapshotError::Cut { bytes: self.bytes })
+    }
+
+    fn unusable(&self, source: SnapshotError) -> FileError {
+        FileError::Unusable {
+            path: self.path.to_owned(),
+            source,
+        }
+    }
+
+    fn io(&self, source: io::Error) -> FileError {
+        FileError::Io {
+            path: self.path.to_owned(),
+            source,
+        }
+    }
+}
+
+const READ_BYTES: usize = 256 << 10;

@@ -1,0 +1,390 @@
+//! Restoring a snapshot: a new data directory with the stores of the file.
+//!
+//! As long as the directory has a file `restoring`, its other files are those of a restore that has not
+//! ended: no node opens it, and the next restore begins anew. The file goes last.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ed25519_dalek::SigningKey;
+
+use crate::{
+    disk::{Disk, Open},
+    id::{Author, StoreId},
+    log::{LogFiles, Logs},
+    node::{
+        data_dir::{IDENTITY, META, STORES_DIR, holds_node, prepare},
+        identity,
+        lock::Lock,
+        meta::{Meta, Row},
+        node::{Node, NodeConfig},
+        private,
+        snapshot::{RestoreError, file::read_snapshot},
+        store_name::{check_name, name_of_id},
+    },
+    protocol::{
+        entry::VerifiedEntry,
+        snapshot::{Checked, Manifest, SnapshotStore},
+    },
+    state::State,
+    store::{ReadError, restored},
+};
+
+/// The key of the node that is made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Identity {
+    /// The key in the snapshot: the node goes on as the one that made it.
+    #[default]
+    InSnapshot,
+    /// The key in this file, a copy of `identity.key` of the node that made the snapshot.
+    File(PathBuf),
+    /// A new key. The node has the data and belongs to no mesh until it joins one.
+    New,
+}
+
+/// The options of [`Node::restore`].
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The snapshot.
+    pub file: PathBuf,
+    /// Key of the new node. Default: the one in the snapshot.
+    pub identity: Identity,
+}
+
+/// A node that was made of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The new node.
+    pub node: Author,
+    /// What the snapshot had in it.
+    pub manifest: Manifest,
+    /// True if the node takes no own writes before it has met another member, or `Store::repair`: what
+    /// it wrote after the snapshot may be there.
+    pub waits: bool,
+}
+
+impl Node {
+    /// Makes a node of a snapshot, in a directory that has none. All of the file is checked, and the
+    /// state that its entries make is compared with the state that the snapshot names.
+    ///
+    /// Durable on return. If it fails, the directory has no node, as before; if it is cut off, the node
+    /// cannot be opened, and another restore begins anew. `progress` gets the number of bytes of the
+    /// file that are read and of all its bytes.
+    ///
+    /// A node with the key of the one that made the snapshot could fork from what that one wrote since.
+    /// So, if it has other members, it takes no own writes until it has met one of them.
+    ///
+    /// # Errors
+    /// `RestoreError`.
+    pub async fn restore(
+        config: NodeConfig,
+        options: RestoreOptions,
+        progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<Restored, RestoreError> {
+        let (disk, data_dir) = (Arc::clone(&config.disk), config.data_dir.clone());
+        prepare(disk.as_ref(), &data_dir, true)?;
+        {
+            let _lock = Lock::take_after_close(&data_dir).await?;
+            if holds_node(&data_dir) && !is_unfinished(&data_dir) {
+                return Err(RestoreError::NotEmpty { data_dir });
+            }
+            begin(disk.as_ref(), &data_dir)?;
+        }
+        let restored = restore(config, options, progress).await.and_then(|done| {
+            end(disk.as_ref(), &data_dir)?;
+            Ok(done)
+        });
+        if restored.is_err() {
+            // Its error does not hide the other one: the next restore removes the files.
+            drop(remove_all(disk.as_ref(), &data_dir));
+        }
+        restored
+    }
+}
+
+/// Returns whether the directory has the files of a restore that has not ended.
+pub(in crate::node) fn is_unfinished(data_dir: &Path) -> bool {
+    data_dir.join(RESTORING).symlink_metadata().is_ok()
+}
+
+async fn restore(
+    config: NodeConfig,
+    options: RestoreOptions,
+    progress: impl FnMut(u64, u64) + Send + 'static,
+) -> Result<Restored, RestoreError> {
+    let (disk, data_dir) = (Arc::clone(&config.disk), config.data_dir.clone());
+    let identity = options.identity;
+    let mut stores = Stores::new(&config);
+    let file = options.file;
+    let writing = tokio::task::spawn_blocking(move || {
+        let manifest = read_snapshot(&file, progress, |checked| stores.add(checked))?;
+        stores.end_store()?;
+        Ok::<_, RestoreError>((manifest, stores))
+    });
+    // A panic is one of this program: it goes on in the caller.
+    let (manifest, stores) = match writing.await {
+        Ok(written) => written?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    let key = stores.key(identity, &manifest)?;
+    let node = Author(key.verifying_key().to_bytes());
+    identity::install(&data_dir, &key).map_err(|source| io_error(&data_dir, source))?;
+    let is_same = node == manifest.node;
+    // No other member has anything of a private store.
+    for id in stores.shared.iter().filter(|_| is_same) {
+        let dir = store_dir(&data_dir, id);
+        let marked = restored::mark(disk.as_ref(), &dir);
+        marked.map_err(|source| io_error(&dir, source))?;
+    }
+    let meta = Meta::make(&disk, &data_dir, &stores.rows, &node)?;
+    for (peer, note) in manifest.peers.iter().filter(|_| is_same) {
+        meta.keep_peer(peer, note)?;
+    }
+    drop(meta);
+    let open = Node::open_restored(config).await?;
+    let checked = check(&open, &manifest).await;
+    let waits = is_same && open.members().others(node).next().is_some();
+    if !waits {
+        for store in open.open_stores() {
+            store.own_log_is_back().await?;
+        }
+    }
+    open.close().await?;
+    checked?;
+    Ok(Restored {
+        node,
+        manifest,
+        waits,
+    })
+}
+
+// Checks that the state of each store is the one that the manifest names.
+async fn check(node: &Node, manifest: &Manifest) -> Result<(), RestoreError> {
+    for contents in &manifest.stores {
+        let id = contents.id;
+        let Some(expected) = contents.state_root else {
+            continue;
+        };
+        let Some(store) = node.open_store(&id) else {
+            return Err(RestoreError::OtherState { id });
+        };
+        if store.root(&[]).await?.root.0 != expected {
+            return Err(RestoreError::OtherState { id });
+        }
+    }
+    Ok(())
+}
+
+// The stores that are written.
+struct Stores {
+    disk: Arc<dyn Disk>,
+    files: LogFiles,
+    data_dir: PathBuf,
+    rows: Vec<Row>,
+    shared: Vec<StoreId>,
+    names: BTreeSet<String>,
+    open: Option<OpenStore>,
+    key: Option<SigningKey>,
+}
+
+struct OpenStore {
+    logs: Logs,
+    // The author of the branch that is written; true before its first entry.
+    branch: Option<(Author, bool)>,
+    id: StoreId,
+    dir: PathBuf,
+    // Bytes of entries that are not durable yet.
+    staged: usize,
+}
+
+impl Stores {
+    fn new(config: &NodeConfig) -> Self {
+        Self {
+            disk: Arc::clone(&config.disk),
+            files: config.files.clone(),
+            data_dir: config.data_dir.clone(),
+            rows: Vec::new(),
+            shared: Vec::new(),
+            names: BTreeSet::new(),
+            open: None,
+            key: None,
+        }
+    }
+
+    fn add(&mut self, checked: Checked) -> Result<(), RestoreError> {
+        match checked {
+            Checked::Store(store) => {
+                self.end_store()?;
+                self.begin_store(&store)
+            }
+            Checked::Branch(author) => {
+                let store = self.open.as_mut();
+                store.expect("a branch is of a store: it is checked").branch = Some((author, true));
+                Ok(())
+            }
+            Checked::Entries(entries) => {
+                let store = self.open.as_mut();
+                let store = store.expect("entries are of a store: it is checked");
+                for (entry, arrived_ms) in entries {
+                    store.add(&entry, arrived_ms)?;
+                }
+                Ok(())
+            }
+            Checked::Key(seed) => {
+                self.key = Some(SigningKey::from_bytes(&seed));
+                Ok(())
+            }
+            Checked::Manifest(_read_by_the_caller) => Ok(()),
+        }
+    }
+
+    fn begin_store(&mut self, store: &SnapshotStore) -> Result<(), RestoreError> {
+        let id = store.genesis.store();
+        let dir = store_dir(&self.data_dir, &id);
+        let made = self.disk.create_dir(&dir);
+        made.map_err(|source| io_error(&dir, source))?;
+        match &store.private_under {
+            Some(under) => private::mark(self.disk.as_ref(), &dir, under)?,
+            None => self.shared.push(id),
+        }
+        let (logs, _found) = Logs::open(&self.disk, &self.files, &dir.join("logs"), &[])?;
+        self.open = Some(OpenStore {
+            logs,
+            branch: None,
+            id,
+            dir,
+            staged: 0,
+        });
+        let name = self.name(store, &id);
+        self.names.insert(name.clone());
+        self.rows.push(Row {
+            id,
+            name,
+            root: store.root,
+            genesis: store.genesis,
+        });
+        Ok(())
+    }
+
+    // A name in a file that somebody else made may be taken, or none.
+    fn name(&self, store: &SnapshotStore, id: &StoreId) -> String {
+        if store.root {
+            return "root".to_owned();
+        }
+        let is_free = |name: &String| {
+            name != "root" && check_name(name).is_ok() && !self.names.contains(name)
+        };
+        let named = Some(store.name.clone()).filter(is_free);
+        named
+            .or_else(|| Some(name_of_id(id)).filter(is_free))
+            .unwrap_or_else(|| format!("store-{id}"))
+    }
+
+    fn end_store(&mut self) -> Result<(), RestoreError> {
+        if let Some(mut store) = self.open.take() {
+            store.logs.sync()?;
+            store.logs.seal()?;
+            // An empty state is built from the logs. Without its file, that would be taken for a loss.
+            let path = store.dir.join("state.db");
+            let state = State::open(Arc::clone(&self.disk), &path, store.id);
+            let (state, _new) = state.map_err(ReadError::from)?;
+            state.close().map_err(ReadError::from)?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, identity: Identity, manifest: &Manifest) -> Result<SigningKey, RestoreError> {
+        let (expected, key) = match identity {
+            Identity::New => return Ok(identity::new_key()?),
+            Identity::InSnapshot => (manifest.node, self.key.clone()),
+            Identity::File(path) => (manifest.node, Some(identity::load_file(&path)?)),
+        };
+        let key = key.ok_or(RestoreError::NoKey { node: expected })?;
+        let found = Author(key.verifying_key().to_bytes());
+        if found != expected {
+            return Err(RestoreError::OtherKey { expected, found });
+        }
+        Ok(key)
+    }
+}
+
+impl OpenStore {
+    fn add(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), RestoreError> {
+        let (author, is_first) = self.branch.expect("entries are of a branch: it is checked");
+        if is_first {
+            self.logs.begin(entry, arrived_ms)?;
+            self.branch = Some((author, false));
+        } else {
+            // The branch that began last has the highest number.
+            let last = self.logs.tips(&author).len() - 1;
+            let last = u32::try_from(last).expect("branches are numbered by 32 bits");
+            self.logs.append(last, entry, arrived_ms);
+        }
+        self.staged += entry.bytes();
+        if self.staged >= STAGED_BYTES {
+            self.logs.sync()?;
+            self.staged = 0;
+        }
+        Ok(())
+    }
+}
+
+// Marks the directory, and removes what a restore before left in it.
+fn begin(disk: &dyn Disk, data_dir: &Path) -> Result<(), RestoreError> {
+    let io = |source| io_error(data_dir, source);
+    match disk.open(&data_dir.join(RESTORING), Open::New) {
+        Ok(_made) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io(error)),
+    }
+    disk.sync_dir(data_dir).map_err(io)?;
+    remove_files(data_dir).map_err(io)
+}
+
+fn end(disk: &dyn Disk, data_dir: &Path) -> Result<(), RestoreError> {
+    let removed = disk.remove(&data_dir.join(RESTORING));
+    let removed = removed.and_then(|()| disk.sync_dir(data_dir));
+    removed.map_err(|source| io_error(data_dir, source))
+}
+
+fn remove_all(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+    remove_files(data_dir)?;
+    disk.sync_dir(data_dir)?;
+    match disk.remove(&data_dir.join(RESTORING)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _removed => disk.sync_dir(data_dir),
+    }
+}
+
+// Removes the files of a restore that has not ended.
+fn remove_files(data_dir: &Path) -> io::Result<()> {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match fs::remove_dir_all(data_dir.join(STORES_DIR)) {
+        Err(error) if !is_missing(&error) => return Err(error),
+        _removed => {}
+    }
+    for name in [META, IDENTITY] {
+        match fs::remove_file(data_dir.join(name)) {
+            Err(error) if !is_missing(&error) => return Err(error),
+            _removed => {}
+        }
+    }
+    Ok(())
+}
+
+fn store_dir(data_dir: &Path, id: &StoreId) -> PathBuf {
+    data_dir.join(STORES_DIR).join(id.to_string())
+}
+
+fn io_error(path: &Path, source: io::Error) -> RestoreError {
+    let path = path.to_owned();
+    RestoreError::Io { path, source }
+}
+
+const RESTORING: &str = "restoring";
+// Bytes of entries that one fsync makes durable.
+const STAGED_BYTES: usize = 8 << 20;

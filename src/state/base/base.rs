@@ -1,0 +1,287 @@
+//! A base that is open for reading.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    disk::{Disk, Open},
+    id::{EntryId, StoreId},
+    state::{
+        StateError,
+        base::{
+            BaseManifest, RecordKey,
+            part::{Part, PartId, PartInfo},
+        },
+    },
+};
+
+/// The rows of a state as of its anchors. Never changes.
+#[derive(Debug)]
+pub struct Base {
+    manifest: BaseManifest,
+    parts: Vec<Part>,
+    // The chunks that were read last, newest last. Never held while a file is read.
+    recent: Mutex<Vec<(Place, Arc<Records>)>>,
+}
+
+// Numbers of a part and of a chunk in it.
+type Place = (usize, usize);
+type Records = Vec<(RecordKey, Bytes)>;
+
+impl Base {
+    /// Opens the newest base in `dir`; `None` when there is none. Files that no newer base could need
+    /// are removed: those of a base that was not finished, and those before the newest one.
+    ///
+    /// # Errors
+    /// `Damaged`: a file of the newest base is missing, cut or changed. `Io`.
+    pub fn open(disk: &dyn Disk, dir: &Path, store: StoreId) -> Result<Option<Self>, StateError> {
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            names => names?,
+        };
+        let names = texts(names);
+        let numbers = names.iter().filter_map(|name| number_of(name));
+        let Some(newest) = numbers.max() else {
+            remove_others(disk, dir, &names, |_name| false)?;
+            return Ok(None);
+        };
+        let file = disk.open(&path_of(dir, newest), Open::Existing)?;
+        let bytes = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+        let damaged = || StateError::damaged("the manifest of the base fails its check");
+        if bytes > MANIFEST_BYTES_MAX {
+            return Err(damaged());
+        }
+        let mut bytes = vec![0; bytes];
+        file.read_at(&mut bytes, 0)?;
+        let manifest = BaseManifest::decode(&bytes).ok_or_else(damaged)?;
+        if manifest.store != store || manifest.number != newest {
+            return Err(StateError::damaged("the base is that of another store"));
+        }
+        let base = Self::of(disk, dir, manifest)?;
+        base.remove_before(disk, dir, &names)?;
+        Ok(Some(base))
+    }
+
+    /// Makes this base, which a builder has written, the newest one. Durable on return: from then on it
+    /// is the one that opens. The files that only the one before needs are removed; who reads them has
+    /// them open.
+    ///
+    /// # Errors
+    /// `Io`; the one before is still there then.
+    pub(crate) fn commit(self, disk: &dyn Disk, dir: &Path) -> Result<Arc<Self>, StateError> {
+        disk.rename(&dir.join(NEW), &path_of(dir, self.manifest.number))?;
+        disk.sync_dir(dir)?;
+        let names = disk.list(dir).map(texts);
+        let removed = names
+            .map_err(StateError::from)
+            .and_then(|names| self.remove_before(disk, dir, &names));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "files of an earlier base are removed at the next opening");
+        }
+        Ok(Arc::new(self))
+    }
+
+    /// Removes the files of a base that was made and is not to be the newest one. `newest` is.
+    ///
+    /// # Errors
+    /// `Io`: they are removed at the next opening.
+    pub fn discard(disk: &dyn Disk, dir: &Path, newest: Option<&Self>) -> Result<(), StateError> {
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => texts(names?),
+        };
+        match newest {
+            Some(newest) => newest.remove_before(disk, dir, &names),
+            None => remove_others(disk, dir, &names, |_name| false),
+        }
+    }
+
+    fn remove_before(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        names: &[String],
+    ) -> Result<(), StateError> {
+        let parts = self.manifest.parts.iter().map(|part| part.id.file_name());
+        let parts: BTreeSet<String> = parts.collect();
+        let number = Some(self.manifest.number);
+        let is_kept = |name: &str| parts.contains(name) || number_of(name) == number;
+        remove_others(disk, dir, names, is_kept)
+    }
+
+    /// Opens the base with this manifest.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn of(
+        disk: &dyn Disk,
+        dir: &Path,
+        manifest: BaseManifest,
+    ) -> Result<Self, StateError> {
+        let parts = manifest.parts.iter();
+        let parts = parts.map(|info| Part::open(disk, dir, info));
+        Ok(Self {
+            parts: parts.collect::<Result<_, _>>()?,
+            manifest,
+            recent: Mutex::default(),
+        })
+    }
+
+    /// Returns what the base has in it.
+    pub fn manifest(&self) -> &BaseManifest {
+        &self.manifest
+    }
+
+    /// Returns the body of the record at `key`; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(crate) fn get(&self, key: &RecordKey) -> Result<Option<Bytes>, StateError> {
+        let Some((part, _info)) = self.part_of(key) else {
+            return Ok(None);
+        };
+        let Some(opened) = self.parts.get(part) else {
+            return Ok(None);
+        };
+        let records = self.read((part, opened.chunk_of(key)))?;
+        let found = records.binary_search_by(|(it, _)| it.cmp(key));
+        Ok(found.ok().map(|at| records[at].1.clone()))
+    }
+
+    /// Returns the value that `entry` puts at `key`, if it is in a record of its own.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn value(&self, key: &[u8], entry: &EntryId) -> Result<Option<Bytes>, StateError> {
+        self.get(&RecordKey::value(key, entry))
+    }
+
+    /// Calls `each` with the records from `from` (inclusive) on, in order, until it returns false.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`, and the errors of `each`.
+    pub(crate) fn each_from(
+        &self,
+        from: &RecordKey,
+        mut each: impl FnMut(&RecordKey, &Bytes) -> Result<bool, StateError>,
+    ) -> Result<(), StateError> {
+        let first = self.part_of(from).map_or(0, |(part, _info)| part);
+        for (number, part) in self.parts.iter().enumerate().skip(first) {
+            let first_chunk = if number == first {
+                part.chunk_of(from)
+            } else {
+                0
+            };
+            for chunk in first_chunk..part.len() {
+                for (key, body) in part.read(chunk)? {
+                    if key >= *from && !each(&key, &body)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all of it and checks each chunk. Returns the number of records.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn check(&self) -> Result<u64, StateError> {
+        let mut records = 0;
+        for (part, info) in self.parts.iter().zip(&self.manifest.parts) {
+            let mut of_part = 0;
+            for chunk in 0..part.len() {
+                of_part += part.read(chunk)?.len() as u64;
+            }
+            if of_part != info.records {
+                return Err(StateError::damaged("a part of the base lacks records"));
+            }
+            records += of_part;
+        }
+        Ok(records)
+    }
+
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&Part, &PartInfo)> {
+        self.parts.iter().zip(&self.manifest.parts)
+    }
+
+    // The last part that begins at `key` or before it.
+    fn part_of(&self, key: &RecordKey) -> Option<(usize, &PartInfo)> {
+        let parts = &self.manifest.parts;
+        let after = parts.partition_point(|part| part.first <= *key);
+        let part = after.checked_sub(1)?;
+        Some((part, parts.get(part)?))
+    }
+
+    fn read(&self, place: Place) -> Result<Arc<Records>, StateError> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |(it, _): &(Place, Arc<Records>)| *it == place;
+        {
+            let mut recent = recent();
+            if let Some(at) = recent.iter().position(known) {
+                let found = recent.remove(at);
+                let records = Arc::clone(&found.1);
+                recent.push(found);
+                return Ok(records);
+            }
+        }
+        let (part, chunk) = place;
+        let records = match self.parts.get(part) {
+            Some(part) => Arc::new(part.read(chunk)?),
+            None => Arc::default(),
+        };
+        let mut recent = recent();
+        if recent.len() >= RECENT_CHUNKS {
+            recent.remove(0);
+        }
+        recent.push((place, Arc::clone(&records)));
+        Ok(records)
+    }
+}
+
+/// Returns the path of the manifest of a base.
+pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}{SUFFIX}"))
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+fn texts(names: Vec<OsString>) -> Vec<String> {
+    let names = names.into_iter();
+    names.filter_map(|name| name.into_string().ok()).collect()
+}
+
+fn remove_others(
+    disk: &dyn Disk,
+    dir: &Path,
+    names: &[String],
+    is_kept: impl Fn(&str) -> bool,
+) -> Result<(), StateError> {
+    let is_ours = |name: &str| PartId::is_name(name) || number_of(name).is_some() || name == NEW;
+    let mut removed = false;
+    for name in names.iter().filter(|name| is_ours(name) && !is_kept(name)) {
+        disk.remove(&dir.join(name))?;
+        removed = true;
+    }
+    if removed {
+        disk.sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+/// Name of a manifest that is not in place yet.
+pub(super) const NEW: &str = "manifest.new";
+const SUFFIX: &str = ".manifest";
+// A manifest of 10,000 authors and 100 GiB.
+const MANIFEST_BYTES_MAX: usize = 16 << 20;
+const RECENT_CHUNKS: usize = 32;

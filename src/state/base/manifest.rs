@@ -1,0 +1,145 @@
+//! The manifest of a base: the entries of which it has the rows, and its parts.
+//!
+//! ```text
+//! "LATBMAN", version u8 (1); store 16, number u64, keys u64, entries u64, has taken back u8; count of anchors u32; anchors; count of parts u32; parts; BLAKE3 of all before 32
+//! anchor  author 32, seq u64, id 32, wall_ms u64, counter u32
+//! part    id 32, bytes u64, records u64, length of its first key u16, that key
+//! ```
+//! Numbers are little-endian. The hash at the end names the base: two nodes have the same base exactly
+//! when it is equal.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+use crate::{
+    id::{Author, EntryId, StoreId},
+    protocol::{anchor::Anchor, frontier::Frontier, hlc::Hlc},
+    state::base::{
+        part::{PartId, PartInfo},
+        record::RecordKey,
+    },
+};
+
+/// What a base has in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseManifest {
+    /// The store.
+    pub store: StoreId,
+    /// Number of the base: each has a greater one than those before it.
+    pub number: u64,
+    /// Number of keys, deleted ones too.
+    pub keys: u64,
+    /// Number of entries of which it has the rows.
+    pub entries: u64,
+    /// The last of these entries of each author, by author and seq.
+    pub anchors: Vec<(Author, Anchor)>,
+    // Whether an author has taken back one of the entries.
+    pub(in crate::state) has_taken_back: bool,
+    // By the first key.
+    pub(in crate::state) parts: Vec<PartInfo>,
+}
+
+impl BaseManifest {
+    /// Returns the anchors as tips: the entries from which the rows were computed.
+    pub fn frontier(&self) -> Frontier {
+        let anchors = self.anchors.iter();
+        anchors
+            .map(|(author, anchor)| (*author, anchor.tip()))
+            .collect()
+    }
+
+    /// Returns the length of all parts in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Returns the bytes of the file.
+    pub(super) fn encode(&self) -> Bytes {
+        let mut file = BytesMut::from(HEAD.as_slice());
+        file.put_slice(&self.store.0);
+        for number in [self.number, self.keys, self.entries] {
+            file.put_u64_le(number);
+        }
+        file.put_u8(u8::from(self.has_taken_back));
+        file.put_u32_le(count(self.anchors.len()));
+        for (author, anchor) in &self.anchors {
+            file.put_slice(&author.0);
+            file.put_u64_le(anchor.seq);
+            file.put_slice(&anchor.id.0);
+            file.put_u64_le(anchor.hlc.wall_ms);
+            file.put_u32_le(anchor.hlc.counter);
+        }
+        file.put_u32_le(count(self.parts.len()));
+        for part in &self.parts {
+            file.put_slice(&part.id.0);
+            file.put_u64_le(part.bytes);
+            file.put_u64_le(part.records);
+            let first = &part.first.0;
+            file.put_u16_le(u16::try_from(first.len()).expect("a key has at most 4 KiB and an id"));
+            file.put_slice(first);
+        }
+        let hash = blake3::hash(&file);
+        file.put_slice(hash.as_bytes());
+        file.freeze()
+    }
+
+    /// Reads a file. `None` when it is of another version, cut, or damaged.
+    pub(super) fn decode(file: &[u8]) -> Option<Self> {
+        let (body, hash) = file.split_last_chunk::<32>()?;
+        if *blake3::hash(body).as_bytes() != *hash {
+            return None;
+        }
+        let mut body = Bytes::copy_from_slice(body.strip_prefix(HEAD.as_slice())?);
+        let store = StoreId::from_slice(&take(&mut body, 16)?)?;
+        let mut number = || body.try_get_u64_le().ok();
+        let (number, keys, entries) = (number()?, number()?, number()?);
+        let has_taken_back = body.try_get_u8().ok()? == 1;
+        let (mut anchors, mut parts) = (Vec::new(), Vec::new());
+        for _anchor in 0..body.try_get_u32_le().ok()? {
+            let author = Author::from_slice(&take(&mut body, 32)?)?;
+            let seq = body.try_get_u64_le().ok()?;
+            let id = EntryId::from_slice(&take(&mut body, 32)?)?;
+            let hlc = Hlc::new(body.try_get_u64_le().ok()?, body.try_get_u32_le().ok()?)?;
+            anchors.push((author, Anchor { seq, id, hlc }));
+        }
+        for _part in 0..body.try_get_u32_le().ok()? {
+            let id = PartId(take(&mut body, 32)?.as_ref().try_into().ok()?);
+            let bytes = body.try_get_u64_le().ok()?;
+            let records = body.try_get_u64_le().ok()?;
+            let length = usize::from(body.try_get_u16_le().ok()?);
+            let first = RecordKey(take(&mut body, length)?);
+            parts.push(PartInfo {
+                id,
+                bytes,
+                records,
+                first,
+            });
+        }
+        let is_sorted = parts.is_sorted_by(|a, b| a.first < b.first);
+        (body.is_empty() && is_sorted).then_some(Self {
+            store,
+            number,
+            keys,
+            entries,
+            anchors,
+            has_taken_back,
+            parts,
+        })
+    }
+
+    /// Returns the hash that names the base.
+    pub fn hash(&self) -> [u8; 32] {
+        let file = self.encode();
+        let hash = file.last_chunk::<32>();
+        *hash.expect("a manifest ends with its hash")
+    }
+}
+
+fn take(bytes: &mut Bytes, count: usize) -> Option<Bytes> {
+    (bytes.len() >= count).then(|| bytes.split_to(count))
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).expect("fewer than 2^32")
+}
+
+const HEAD: &[u8; 8] = b"LATBMAN\x01";

@@ -1,0 +1,22 @@
+//! Bases: the rows of a state in files that never change, the same bytes on every node that has the
+//! same entries.
+//!
+//! A state file is a cache: it is written in place, and built again from the log when it is lost. Where
+//! the log begins later, the entries before are gone; then the rows that they made must last. So they
+//! are written to a base before the entries are removed: sorted records in part files ([`part`]), named
+//! by a manifest ([`manifest`]). Each is checked by its hash before it is used. The next base shares
+//! the parts in which nothing has changed ([`builder`]).
+
+mod base;
+mod builder;
+mod chunk;
+mod manifest;
+mod part;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub use base::Base;
+pub(crate) use builder::{BaseBuilder, Body};
+pub use manifest::BaseManifest;
+pub(crate) use record::{RecordKey, RecordKind};

@@ -1,0 +1,135 @@
+//! A node that was restored from a snapshot, and the members that have what it wrote since.
+
+use std::path::Path;
+
+use lattice::{
+    Node, NodeConfig,
+    net::Net,
+    node::{Identity, RestoreOptions, Restored, SnapshotOptions},
+    protocol::membership::role::Role,
+    store::WriteError,
+};
+
+use super::{
+    hostile::attacker::until,
+    loopback,
+    peer::{Peer, has},
+};
+
+async fn snapshot(peer: &Peer, file: &Path) {
+    let options = SnapshotOptions {
+        store: None,
+        with_key: true,
+    };
+    let mut parts = peer.node.snapshot(options).await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.next().await {
+        bytes.extend_from_slice(&part.unwrap());
+    }
+    std::fs::write(file, bytes).unwrap();
+}
+
+async fn restore(dir: &Path, file: &Path, identity: Identity) -> Restored {
+    let options = RestoreOptions {
+        file: file.to_owned(),
+        identity,
+    };
+    let config = NodeConfig::new(dir);
+    Node::restore(config, options, |_read, _of| {})
+        .await
+        .unwrap()
+}
+
+// What was lost: the restored node wrote at once, at the places of the entries that the other member
+// had of it. From then on its log had a fork, and no own write was taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn s22_b2_a_restored_node_waits_for_what_it_wrote_since() {
+    let a = Peer::new("a").await;
+    let b = Peer::new("b").await;
+    b.join(&a, Role::Writer).await;
+    let notes = a.node.create_store("notes").await.unwrap();
+    b.node.root().put("/before", "b").await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("file");
+    snapshot(&b, &file).await;
+    for n in 0..5 {
+        b.node.root().put(format!("/since/{n}"), "b").await.unwrap();
+    }
+    has(&a.node.root(), "/since/4", "b").await;
+    drop(b.stop().await);
+
+    let dir = tempfile::tempdir().unwrap();
+    let restored = restore(dir.path(), &file, Identity::InSnapshot).await;
+    assert!(restored.waits);
+    let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    let root = node.root();
+    let refused = root.put("/too/early", "b").await;
+    assert!(matches!(refused, Err(WriteError::Restored)), "{refused:?}");
+    assert!(root.status().await.restored);
+    // It is so after a restart, too.
+    node.close().await.unwrap();
+    drop((root, node));
+    let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    let refused = node.root().put("/too/early", "b").await;
+    assert!(matches!(refused, Err(WriteError::Restored)), "{refused:?}");
+
+    let net = Net::start(node.clone(), loopback());
+    let b = Peer { node, net, dir };
+    let root = b.node.root();
+    has(&root, "/since/4", "b").await;
+    // The store that was made since comes, too.
+    let late = until("it may write", async || root.put("/late", "b").await.ok()).await;
+    assert!(late.seq > 6, "{late:?}");
+    has(&a.node.root(), "/late", "b").await;
+    let status = root.status().await;
+    assert!(status.forks.is_empty() && !status.restored, "{status:?}");
+    assert!(a.node.root().status().await.forks.is_empty());
+    until("the new store is here", async || {
+        b.node.open_store(&notes.id)
+    })
+    .await;
+    // For good. A handle of a store keeps the directory locked.
+    drop(root);
+    let b = b.restart().await;
+    b.node.root().put("/again", "b").await.unwrap();
+    b.stop().await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_lets_a_restored_node_write_that_meets_nobody() {
+    let a = Peer::new("a").await;
+    let b = Peer::new("b").await;
+    b.join(&a, Role::Admin).await;
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("file");
+    snapshot(&b, &file).await;
+    drop((a.stop().await, b.stop().await));
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &file, Identity::InSnapshot).await;
+    let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    let root = node.root();
+    root.put("/0", "b").await.unwrap_err();
+    assert!(root.repair().await.unwrap().restored);
+    root.put("/0", "b").await.unwrap();
+    assert!(!root.repair().await.unwrap().restored);
+}
+
+// A backup saves the way over the network: the joiner has all of it already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_joins_with_the_data_of_a_snapshot() {
+    let a = Peer::new("a").await;
+    a.node.root().put("/before", "a").await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("file");
+    snapshot(&a, &file).await;
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &file, Identity::New).await;
+    let c = Peer::at(dir, "c").await;
+    assert!(c.node.root().get(b"/before").await.unwrap().is_some());
+    c.join(&a, Role::Writer).await;
+    c.node.root().put("/mine", "c").await.unwrap();
+    has(&a.node.root(), "/mine", "c").await;
+    c.stop().await;
+    a.stop().await;
+}
