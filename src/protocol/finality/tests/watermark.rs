@@ -198,10 +198,17 @@ fn grant_must_be_known_to_all_admins() {
     let watermark = mesh.watermark().unwrap();
     assert_eq!(watermark.anchors, Frontier::default());
     assert_eq!(watermark.held, [held(0, 6, Hold::Grant(nodes(&['B'])))]);
-    let Ok(without) =
-        mesh.grounds()
-            .admins_without(&author('A'), place(3, "g3"), &RootChains(&mesh.node));
-    assert_eq!(without, nodes(&['B']));
+    let without = |mesh: &Mesh| {
+        let (grounds, root) = (mesh.grounds(), RootChains(&mesh.node));
+        let Ok(without) = grounds.admins_without(&author('A'), place(3, "g3"), &root);
+        without
+    };
+    assert_eq!(without(&mesh), nodes(&['B']));
+    // Nor has an admin seen it that was never heard.
+    mesh.proven.remove(&author('B'));
+    assert_eq!(without(&mesh), nodes(&['B']));
+    mesh.dormant = nodes(&['B']);
+    assert_eq!(without(&mesh), BTreeSet::new());
     // Nor does anything become final of an author that nobody made a writer.
     let mut stranger = Mesh::new(&[('S', 1, "s1")]);
     stranger.node.receive(&item('S', "s1", 1, ""));
