@@ -57,7 +57,9 @@
 //! | replay | read the log from a position, for a watch or for the state |
 //! | note, mark | a row that the state file keeps for the writer; the note of where a branch ends |
 //! | watch, cursor, position | a stream of changes; the printable place of a reader; the same in memory |
-//! | anchor, prune | the entry after which a log begins here; remove it and all before it from the log |
+//! | anchor, prune | an entry with which all before it is final; remove it and all before it from a log |
+//! | anchors act, final | an admin's statement of anchors; certain to count for ever |
+//! | watermark, dormant | the entries that all active members have on disk; not waited for |
 //! | base, part, fold | the rows as of the anchors, in files that never change; one of these files; make the next base of a base and entries |
 //! | snapshot, block, manifest | a backup in one file; a piece of it with a check; its content and signature |
 //! | gap | history that a reader cannot get: reported once, then the full state follows |

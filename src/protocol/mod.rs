@@ -13,7 +13,9 @@
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
 //! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
 //! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
-//! [`shared_stores`] decides which stores of others are opened. [`snapshot`] has the form of a backup.
+//! [`shared_stores`] decides which stores of others are opened. [`snapshot`] has the form of a backup. An
+//! [`anchors_act`] makes entries final ([`placed_act`]: where it stands); [`finality`] decides what
+//! follows, and what may be removed.
 
 #![cfg_attr(
     not(test),
@@ -28,6 +30,7 @@ pub mod ack;
 pub mod acked;
 pub mod agreement;
 pub mod anchor;
+pub mod anchors_act;
 pub mod announce;
 pub mod asserted;
 pub mod chain;
@@ -36,6 +39,7 @@ pub mod compare;
 pub mod consumer;
 pub mod cursor;
 pub mod entry;
+pub mod finality;
 pub mod fork;
 pub mod frontier;
 pub mod heads;
@@ -46,6 +50,7 @@ pub mod membership;
 pub mod merkle;
 pub mod pattern;
 pub mod peer;
+pub mod placed_act;
 pub mod root_pace;
 pub mod run;
 pub mod shared_stores;

@@ -111,7 +111,9 @@ mod tests {
 
     use super::*;
     use crate::protocol::{
+        anchors_act::AnchorsAct,
         entry::{Op, sign, tests as entries},
+        frontier::Frontier,
         membership::{genesis::Genesis, reserved::may_claim, role::role_key},
     };
 
@@ -193,7 +195,14 @@ mod tests {
             (name(&theirs), word.clone()),
         ];
         assert_eq!(of(&stolen), Some((true, vec![], vec![foreign])));
+        // The founder makes nothing final without authority.
+        let anchors = AnchorsAct::new(1, None, 0, Frontier::default(), None).unwrap();
+        let at = format!("/stores/{own}/anchors");
+        let final_too = [(key(&mine), mine.encode()), (at.clone(), anchors.encode())];
+        assert_eq!(of(&final_too), Some((true, vec![own], vec![])));
+        assert_eq!(of(&[(at.clone(), anchors.encode())]), needs);
         // Never of any use, so not noted.
+        assert_eq!(of(&[(at, word.clone())]), None);
         assert_eq!(of(&[(key(&mine), word.clone())]), None);
         assert_eq!(of(&[("/nodes/king/role".to_owned(), word)]), None);
     }

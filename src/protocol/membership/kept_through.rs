@@ -23,6 +23,15 @@ pub struct KeptThrough {
 }
 
 impl KeptThrough {
+    /// Returns what one removal by another node keeps, which names `tips` in the store.
+    #[cfg(test)]
+    pub(in crate::protocol) fn by_one(tips: impl IntoIterator<Item = FrontierTip>) -> Self {
+        Self {
+            removals: vec![tips.into_iter().collect()],
+            leaves: Vec::new(),
+        }
+    }
+
     /// Returns whether `entry` of `author` is kept.
     ///
     /// `leads` is as in [`Members::evaluate`](super::Members::evaluate), for the store that the

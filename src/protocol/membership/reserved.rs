@@ -7,6 +7,7 @@
 //! | `/nodes/X/...` | its author is X, or the entry has authority |
 //! | `/invites/...` | the entry has authority |
 //! | `/stores/S/genesis` | it puts, without expiry, the value that S is derived from |
+//! | `/stores/S/anchors` | it is an [anchors act](crate::protocol::placed_act), and the entry has authority |
 //! | `/stores/S/...` | its author founded S, in the same entry or before on its branch; or the entry has authority |
 //! | anything else under these prefixes | never |
 //!
@@ -22,6 +23,7 @@ use crate::{
     protocol::{
         entry::{Entry, Op},
         membership::{genesis::Genesis, role},
+        placed_act::{self, ANCHORS_NAME},
     },
 };
 
@@ -73,6 +75,11 @@ pub fn claim(op: &Op) -> Option<Claim> {
                 None => Claim::Void,
             },
             Op::Put { .. } | Op::Delete { .. } => Claim::Void,
+        },
+        // The founder of a store makes nothing final there: authority does.
+        Some((_, name)) if name == ANCHORS_NAME.as_bytes() => match placed_act::act(op) {
+            Some(_) => Claim::Authority,
+            None => Claim::Void,
         },
         Some((store, _)) => Claim::Founder(store),
         None => Claim::Void,

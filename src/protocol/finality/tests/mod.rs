@@ -1,0 +1,11 @@
+mod admins;
+mod arrival;
+mod cases;
+mod check;
+mod node;
+mod proven;
+mod rng;
+mod schedules;
+mod scripts;
+mod watermark;
+mod world;
