@@ -59,6 +59,11 @@ const COMMANDS: &[&[&str]] = &[
     &["store", "create"],
     &["store", "list"],
     &["store", "use"],
+    &["snapshot"],
+    &["snapshot", "create"],
+    &["snapshot", "list"],
+    &["snapshot", "verify"],
+    &["snapshot", "restore"],
     &["service"],
     &["service", "print"],
     &["shell"],
@@ -97,6 +102,7 @@ fn help_lists_the_commands() {
       compare      Compare a store here with the same store on another member
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
+      snapshot     Back up all stores into one file, check it anywhere, restore it
       invite       Invite another node: prints a token for `lattice join`
       join         Join the mesh of another node, with the token that `lattice invite` printed there
       peer         List the other members, change their role or name, remove them, or mark them dormant
