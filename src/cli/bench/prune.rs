@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use lattice::{Node, store::Store};
+use lattice::{node::Node, store::Store};
 use tokio::task::JoinHandle;
 
 use crate::cli::{
