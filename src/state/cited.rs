@@ -26,12 +26,9 @@ use crate::{
     state::{
         StateError,
         facts::{KEYS, REFERENCE},
-        view::{Flushed, View},
+        view::{Flushed, Reference, View},
     },
 };
-
-/// The hash of a reference, and the number of an entry that has it.
-pub(super) type Reference = ([u8; 32], u64);
 
 impl View {
     /// Returns for each op of `entry` whether an applied entry that wrote its key has cited `entry`

@@ -26,9 +26,7 @@ use crate::{
         membership::reserved::Counting,
     },
     state::{
-        StateError,
-        cited::Reference,
-        row,
+        StateError, row,
         shared_tree::SharedTree,
         tables::{CAUSES, HEADS},
     },
@@ -79,6 +77,9 @@ pub(super) struct Layer {
     // Rough number of bytes of memory that the rows take.
     pub(super) bytes: usize,
 }
+
+/// The hash of a reference to an absent parent, and the number of an entry that has it.
+pub(super) type Reference = ([u8; 32], u64);
 
 /// The tables of the file as of one commit.
 pub(super) struct Flushed {

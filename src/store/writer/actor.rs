@@ -267,6 +267,11 @@ impl Actor {
             ops_min: INGEST_OPS_MIN.max(self.grouped),
             entries_min,
             time_max,
+            branches_max: if time_max == Duration::MAX {
+                usize::MAX
+            } else {
+                BRANCHES_PART_MAX
+            },
             writes_wait: &|| inbox.has_writes(),
         };
         work(&mut self.writer, &limit)
@@ -366,6 +371,8 @@ impl Writer {
 const LOOK_FOR: Duration = Duration::from_micros(100);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(3600);
+// New branches of a part while there are local writers.
+const BRANCHES_PART_MAX: usize = 4;
 // A write this recent counts as "somebody is writing", so occasional and steady writers are treated
 // alike.
 const WRITES_REMEMBERED: Duration = Duration::from_secs(1);

@@ -167,3 +167,101 @@ impl Foundings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    const AUTHOR: Author = Author([7; 32]);
+    const STORE: StoreId = StoreId([1; 16]);
+    const OTHER: StoreId = StoreId([2; 16]);
+
+    fn acts(seq: Seq, branch: u8, founds: &[StoreId], describes: &[StoreId]) -> Acts {
+        Acts {
+            entry: EntryId([branch; 32]),
+            author: AUTHOR,
+            seq,
+            cites: Vec::new(),
+            acts: Vec::new(),
+            needs_authority: false,
+            founds: founds.to_vec(),
+            describes: describes.to_vec(),
+        }
+    }
+
+    fn gather(all: &mut Foundings, acts: &Acts, is_ancestor: bool) -> Vec<StoreId> {
+        let Ok(stores) = all.gather(acts, |_place| Ok::<_, Infallible>(is_ancestor));
+        stores.into_iter().collect()
+    }
+
+    fn notes(all: &mut Foundings) -> Vec<(u8, Vec<StoreId>)> {
+        let notes = all.take_unsaved();
+        let notes = notes.map(|note| match note {
+            Note::Founding(it) => (it.id.0[0] + u8::from(!it.is_first), it.stores),
+            other => panic!("{other:?}"),
+        });
+        let mut notes: Vec<_> = notes.collect();
+        notes.sort();
+        notes
+    }
+
+    #[test]
+    fn only_the_branch_on_which_a_store_was_founded_describes_it() {
+        let mut all = Foundings::default();
+        assert_eq!(
+            gather(&mut all, &acts(1, 10, &[STORE], &[STORE]), true),
+            [STORE]
+        );
+        assert_eq!(
+            gather(&mut all, &acts(2, 20, &[], &[STORE, OTHER]), true),
+            [STORE]
+        );
+        assert_eq!(gather(&mut all, &acts(2, 30, &[], &[STORE]), false), []);
+        // Its own genesis counts on any branch; an entry does not come before itself.
+        assert_eq!(
+            gather(&mut all, &acts(2, 40, &[STORE], &[]), false),
+            [STORE]
+        );
+        assert_eq!(gather(&mut all, &acts(1, 50, &[], &[STORE]), true), []);
+        let first = all.first[&AUTHOR].len();
+        assert_eq!((first, all.founders().count()), (2, 3));
+    }
+
+    // A founder that puts the genesis again and again, or renames its store, adds no places that later
+    // entries are compared with.
+    #[test]
+    fn a_store_founded_again_is_found_once() {
+        let mut all = Foundings::default();
+        for seq in 1..100 {
+            let again = acts(seq, u8::try_from(seq).unwrap(), &[STORE], &[STORE]);
+            assert_eq!(gather(&mut all, &again, true), [STORE]);
+        }
+        assert_eq!(all.earlier(&acts(100, 0, &[], &[]), STORE).count(), 1);
+        assert_eq!(all.founders().count(), 99);
+    }
+
+    #[test]
+    fn notes_have_what_is_durable_and_all_of_it_for_a_new_file() {
+        let mut all = Foundings::default();
+        gather(&mut all, &acts(1, 10, &[STORE, OTHER], &[]), true);
+        all.commit();
+        gather(&mut all, &acts(2, 20, &[], &[STORE]), true);
+        all.roll_back();
+        assert_eq!(all.founders().count(), 2);
+        assert_eq!(notes(&mut all), [(10, vec![STORE, OTHER])]);
+        gather(&mut all, &acts(2, 20, &[], &[STORE]), true);
+        all.commit();
+        // It comes again when the log is read again.
+        gather(&mut all, &acts(2, 20, &[], &[STORE]), true);
+        all.commit();
+        assert_eq!(notes(&mut all), [(21, vec![STORE])]);
+        assert_eq!(notes(&mut all), []);
+        all.forget_saved();
+        assert_eq!(
+            notes(&mut all),
+            [(10, vec![STORE, OTHER]), (21, vec![STORE])]
+        );
+    }
+}

@@ -111,6 +111,9 @@ pub(super) struct PartLimit<'a> {
     pub(super) entries_min: usize,
     /// After this time a part ends even when no write waits.
     pub(super) time_max: Duration,
+    /// A part ends when it has begun this many branches: each is a file of its own, which takes as long
+    /// to become durable as any other group does.
+    pub(super) branches_max: usize,
     /// Returns whether local writes wait.
     pub(super) writes_wait: &'a dyn Fn() -> bool,
 }
@@ -233,12 +236,13 @@ impl Transaction<'_> {
             // Some entries cost much more than their ops: they cite many others, or begin a branch.
             let is_long = ops >= limit.map_or(0, |limit| limit.ops_min) || began.elapsed() >= LONG;
             if let Some(limit) = limit
-                && is_long
                 // At least one: a thread that does not run for a while makes progress all the same.
                 && outcomes.len() >= limit.entries_min.max(1)
-                && ((limit.writes_wait)() || began.elapsed() >= limit.time_max)
             {
-                break;
+                let is_due = || (limit.writes_wait)() || began.elapsed() >= limit.time_max;
+                if self.branches() >= limit.branches_max || is_long && is_due() {
+                    break;
+                }
             }
             pace.step();
             outcomes.push(match entry {

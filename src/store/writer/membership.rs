@@ -94,15 +94,18 @@ impl Membership {
         log: &LogReader,
         is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
     ) -> Result<Option<Counting>, E> {
-        let acts = self.is_root().then(|| Acts::of(entry)).flatten();
-        let (Some(acts), Some(in_place)) = (acts, &view.counting) else {
+        let Some(acts) = self.is_root().then(|| Acts::of(entry)).flatten() else {
+            return Ok(None);
+        };
+        let founded = self.foundings.gather(&acts, is_ancestor)?;
+        let may_count = self.known.gather(entry, &acts);
+        let Some(in_place) = &view.counting else {
             return Ok(None);
         };
         let mut counting = Counting::new(self.known.creator());
-        let founded = self.foundings.gather(&acts, is_ancestor)?;
         let founders = founded.into_iter().map(|store| (acts.entry, store));
         counting.founders.extend(founders);
-        if !self.known.gather(entry, &acts) {
+        if !may_count {
             return Ok(Some(counting));
         }
         // Most void acts are so at a glance: no authority of their author is here.

@@ -72,8 +72,8 @@ pub(super) struct Transaction<'a> {
     unvouched: BTreeSet<EntryId>,
     // Pending entries that waited for staged ones.
     released: Vec<VerifiedEntry>,
-    // True when a branch began.
-    has_branched: bool,
+    // Branches that began.
+    branches: usize,
     // True when a grant of admin came that entries cite which came before it.
     has_late_grant: bool,
     // Entries in the view before.
@@ -122,7 +122,7 @@ impl<'a> Transaction<'a> {
             unchecked: BTreeMap::new(),
             unvouched: BTreeSet::new(),
             released: Vec::new(),
-            has_branched: false,
+            branches: 0,
             has_late_grant: false,
             committed: false,
         })
@@ -162,7 +162,7 @@ impl<'a> Transaction<'a> {
                     }
                     return Err(error.into());
                 }
-                self.has_branched = true;
+                self.branches = self.branches.saturating_add(1);
             }
         }
         if let Some(counting) = writer.note_acts(entry)? {
@@ -242,7 +242,7 @@ impl<'a> Transaction<'a> {
         }
         let view = writer.state.staged();
         let log = writer.logs.reader();
-        let members = writer.membership.commit(view, log, self.has_branched);
+        let members = writer.membership.commit(view, log, self.branches > 0);
         Ok(Aftermath {
             members,
             late_grant: self.has_late_grant,
@@ -281,6 +281,11 @@ impl<'a> Transaction<'a> {
     /// Returns whether the group is as large as one may be: it is committed then.
     pub(super) fn is_full(&self) -> bool {
         self.heads >= INGEST_HEADS_MAX || self.bytes >= INGEST_BYTES_MAX
+    }
+
+    /// Returns how many branches have begun in the group.
+    pub(super) fn branches(&self) -> usize {
+        self.branches
     }
 
     /// Takes out the pending entries that waited for what was staged.

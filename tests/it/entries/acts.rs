@@ -212,6 +212,37 @@ async fn voided_act_is_retracted_and_can_return() {
     );
 }
 
+// A removed writer stamps what it writes afterwards before the removal. The cut is a place in its log
+// and no time, so it does not count, whether it comes before the removal or after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn m5_entries_stamped_back_before_a_removal_do_not_count() {
+    let none = BTreeSet::new;
+    let [mut creator, mut writer] = [AUTHOR_A, AUTHOR_B].map(|author| Writer::new(author, ROOT));
+    let granted = creator.write(NOW_MS, vec![grant(AUTHOR_B, Role::Writer)], none(), false);
+    let counts = writer.write(NOW_MS + 1, vec![put("/k", "counts")], none(), false);
+    let tips = Tips::naming([], [(ROOT, FrontierTip::of(&counts))]).unwrap();
+    let ops = vec![act(AUTHOR_B, &Act::Remove(tips))];
+    let removal = creator.write(NOW_MS + 1000, ops, none(), false);
+    let back = writer.write(NOW_MS + 2, vec![put("/k", "back")], none(), false);
+    assert!(back.header.hlc < removal.header.hlc);
+    for is_first in [true, false] {
+        let store = Store::open(config(&MemDisk::default())).await.unwrap();
+        take_in(&store, &[granted.clone(), counts.clone()]).await;
+        if is_first {
+            let taken = take_in(&store, std::slice::from_ref(&back)).await;
+            assert_eq!(taken, [Ingested::Applied(back.id)]);
+            assert_eq!(ids(&store, "/k").await, [back.id]);
+        }
+        take_in(&store, std::slice::from_ref(&removal)).await;
+        let taken = take_in(&store, std::slice::from_ref(&back)).await;
+        let is_void = matches!(taken[..], [Ingested::Refused(_) | Ingested::Duplicate(_)]);
+        assert!(is_void, "{taken:?}");
+        assert_eq!(ids(&store, "/k").await, [counts.id], "first: {is_first}");
+        assert_sound(&store).await;
+        store.close().await.unwrap();
+    }
+}
+
 /// Random acts, each resting on some of those before it.
 fn history(random: &mut Random) -> Vec<VerifiedEntry> {
     let mut writers = AUTHORS.map(|author| Writer::new(author, ROOT));
