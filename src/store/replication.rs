@@ -25,6 +25,7 @@ use crate::{
         writer::{
             command::Command,
             intake::{self, RefusedEntry},
+            known_parents::KnownParents,
         },
     },
 };
@@ -123,7 +124,17 @@ impl Store {
         entries: Vec<Result<VerifiedEntry, RefusedEntry>>,
         bytes: usize,
     ) -> Result<Vec<Ingested>, IngestError> {
-        let ingest = |reply| Command::Ingest(entries, reply);
+        let (entries, known) = if KnownParents::are_many(&entries) {
+            let log = self.shared.log.clone();
+            let looking = tokio::task::spawn_blocking(move || {
+                let known = KnownParents::look_up(&entries, &log);
+                (entries, known)
+            });
+            looking.await.map_err(|_panic| WriteError::Closed)?
+        } else {
+            (entries, KnownParents::default())
+        };
+        let ingest = |reply| Command::Ingest(entries, known, reply);
         self.queue.ask_with_bytes(bytes, ingest).await?
     }
 
