@@ -10,10 +10,8 @@ use std::collections::{BTreeMap, HashSet};
 use crate::{
     id::Author,
     log::LogReader,
-    protocol::{
-        entry::{Parent, VerifiedEntry},
-        frontier::FrontierTip,
-    },
+    protocol::{entry::Parent, frontier::FrontierTip},
+    store::writer::intake::Checked,
 };
 
 /// Places that the logs have.
@@ -23,16 +21,13 @@ pub(in crate::store) struct KnownParents(HashSet<(Author, FrontierTip)>);
 impl KnownParents {
     /// Returns whether an entry among `entries` has so many parents that they should be looked up before
     /// the writer does it.
-    pub(in crate::store) fn are_many<E>(entries: &[Result<VerifiedEntry, E>]) -> bool {
+    pub(in crate::store) fn are_many(entries: &[Checked]) -> bool {
         entries.iter().any(|entry| !parents_of(entry).is_empty())
     }
 
     /// Looks up the parents of those of `entries` that have many. A log that cannot be read answers no:
     /// the writer asks again, and reports it.
-    pub(in crate::store) fn look_up<E>(
-        entries: &[Result<VerifiedEntry, E>],
-        log: &LogReader,
-    ) -> Self {
+    pub(in crate::store) fn look_up(entries: &[Checked], log: &LogReader) -> Self {
         let mut places: BTreeMap<Author, Vec<FrontierTip>> = BTreeMap::new();
         for parent in entries.iter().flat_map(parents_of) {
             let of_author = places.entry(parent.author).or_default();
@@ -64,7 +59,7 @@ impl KnownParents {
 }
 
 // Returns the parents of an entry, if they are many.
-fn parents_of<E>(entry: &Result<VerifiedEntry, E>) -> &[Parent] {
+fn parents_of(entry: &Checked) -> &[Parent] {
     let parents = entry
         .as_ref()
         .map_or(&[][..], |entry| &entry.header.parents);
