@@ -25,7 +25,6 @@ use crate::{
         writer::{
             command::Command,
             intake::{self, RefusedEntry},
-            known_parents::KnownParents,
         },
     },
 };
@@ -124,17 +123,7 @@ impl Store {
         entries: Vec<Result<VerifiedEntry, RefusedEntry>>,
         bytes: usize,
     ) -> Result<Vec<Ingested>, IngestError> {
-        let (entries, known) = if KnownParents::are_many(&entries) {
-            let log = self.shared.log.clone();
-            let looking = tokio::task::spawn_blocking(move || {
-                let known = KnownParents::look_up(&entries, &log);
-                (entries, known)
-            });
-            looking.await.map_err(|_panic| WriteError::Closed)?
-        } else {
-            (entries, KnownParents::default())
-        };
-        let ingest = |reply| Command::Ingest(entries, known, reply);
+        let ingest = |reply| Command::Ingest(entries, reply);
         self.queue.ask_with_bytes(bytes, ingest).await?
     }
 

@@ -20,7 +20,6 @@ use crate::{
             group::Group,
             health::Health,
             intake::{Checked, PartLimit},
-            known_parents::KnownParents,
             queue::{Inbox, Next, Queue},
             status::{HeldEntry, WriterStatus},
             writer::Writer,
@@ -110,12 +109,7 @@ impl Actor {
     fn perform(&mut self, command: Command) {
         let writer = &mut self.writer;
         match command {
-            Command::Ingest(entries, known, reply) => {
-                writer.known_parents = known;
-                let done = self.ingest(&entries);
-                self.writer.known_parents = KnownParents::default();
-                drop(reply.send(done));
-            }
+            Command::Ingest(entries, reply) => drop(reply.send(self.ingest(&entries))),
             Command::Rebuild { version, reply } => {
                 drop(reply.send(writer.rebuild_unless_newer(version)));
             }

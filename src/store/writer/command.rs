@@ -13,7 +13,7 @@ use crate::{
     state::StateError,
     store::{
         IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
-        writer::{known_acts::Grounds, known_parents::KnownParents, status::WriterStatus},
+        writer::{known_acts::Grounds, status::WriterStatus},
     },
 };
 
@@ -23,10 +23,9 @@ pub(in crate::store) type Outcome = Result<Option<Written>, WriteError>;
 /// A request to the writer, besides writes. If the caller has gone away, its reply is dropped.
 #[derive(Debug)]
 pub(in crate::store) enum Command {
-    /// Take in entries from elsewhere. Parents of theirs were looked up.
+    /// Take in entries from elsewhere.
     Ingest(
         Vec<Result<VerifiedEntry, RefusedEntry>>,
-        KnownParents,
         oneshot::Sender<Result<Vec<Ingested>, IngestError>>,
     ),
     /// Build the state again: a reader found it damaged at this version. Nothing is done if it was

@@ -14,9 +14,7 @@ use crate::{
         membership::Standing,
     },
     state::State,
-    store::writer::{
-        health::WriteFailure, known_parents::KnownParents, membership::Membership, mending::Mending,
-    },
+    store::writer::{health::WriteFailure, membership::Membership, mending::Mending},
 };
 
 /// Answers intake from the writer's parts. Damage that it meets is noted.
@@ -24,24 +22,10 @@ pub(super) struct WriterLookup<'a> {
     pub(super) logs: &'a Logs,
     pub(super) state: &'a State,
     pub(super) membership: &'a Membership,
-    pub(super) known_parents: &'a KnownParents,
     pub(super) mending: RefCell<&'a mut Mending>,
 }
 
 impl WriterLookup<'_> {
-    // Returns for each place whether the log has it. Damage hides some of the answers.
-    fn find(&self, author: &Author, places: &[FrontierTip]) -> Result<Vec<bool>, WriteFailure> {
-        let log = self.logs.reader();
-        let found = log.find(author, places);
-        let (has, damage) = found.map_err(WriteFailure::unreadable)?;
-        if !damage.is_empty() {
-            let mut mending = self.mending.borrow_mut();
-            mending.note(damage);
-            mending.look(log);
-        }
-        Ok(has)
-    }
-
     // Returns whether the place on a branch, an index into its author's, is in a known hole.
     fn is_in_hole(&self, author: &Author, branch: usize, seq: Seq) -> bool {
         let mending = self.mending.borrow();
@@ -94,21 +78,14 @@ impl Lookup for WriterLookup<'_> {
     }
 
     fn has(&self, author: &Author, places: &[FrontierTip]) -> Result<Vec<bool>, WriteFailure> {
-        let mut has = if self.known_parents.is_empty() {
-            self.find(author, places)?
-        } else {
-            let known = places.iter();
-            let known = known.map(|place| self.known_parents.has(author, place));
-            let mut has: Vec<bool> = known.collect();
-            let open = places.iter().zip(&has).filter(|(_, has)| !**has);
-            let open: Vec<FrontierTip> = open.map(|(place, _)| *place).collect();
-            let found = self.find(author, &open)?;
-            let unknown = has.iter_mut().filter(|has| !**has);
-            for (has, found) in unknown.zip(found) {
-                *has = found;
-            }
-            has
-        };
+        let log = self.logs.reader();
+        let found = log.find(author, places);
+        let (mut has, damage) = found.map_err(WriteFailure::unreadable)?;
+        if !damage.is_empty() {
+            let mut mending = self.mending.borrow_mut();
+            mending.note(damage);
+            mending.look(log);
+        }
         for (has, place) in has.iter_mut().zip(places) {
             // Its frame may be readable. It is asked for again all the same.
             if *has && self.mending.borrow().is_hole(author, place.seq) {

@@ -19,7 +19,6 @@ mod group;
 mod health;
 pub(super) mod intake;
 pub(super) mod known_acts;
-pub(super) mod known_parents;
 mod lookup;
 mod marks;
 pub(super) mod membership;

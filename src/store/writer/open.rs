@@ -22,8 +22,8 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::published,
         writer::{
-            health::Health, known_parents::KnownParents, marks::Marks, membership::Membership,
-            mending::Mending, notes::Notes, rebuild::Sources, writer::Writer,
+            health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
+            rebuild::Sources, writer::Writer,
         },
     },
 };
@@ -111,7 +111,6 @@ pub(in crate::store) fn open(
         flushed_at: Instant::now(),
         rebuilt_at: None,
         committed_in: Duration::ZERO,
-        known_parents: KnownParents::default(),
         published_version,
     };
     writer.recount();

@@ -22,8 +22,8 @@ use crate::{
         Fresh, StoreConfig,
         shared::published,
         writer::{
-            health::Health, known_parents::KnownParents, lookup::WriterLookup, marks::Marks,
-            membership::Membership, mending::Mending, notes::Note, notes::NoteRow,
+            health::Health, lookup::WriterLookup, marks::Marks, membership::Membership,
+            mending::Mending, notes::Note, notes::NoteRow,
         },
     },
 };
@@ -54,8 +54,6 @@ pub(in crate::store) struct Writer {
     // Entries that waited and are to be offered again, in order. None are left when a caller gets the
     // answer to a command.
     pub(super) again: VecDeque<VerifiedEntry>,
-    // Of the entries that are being taken in; nothing in between.
-    pub(super) known_parents: KnownParents,
     pub(super) membership: Membership,
     // The members and spent keys by which the state counts. Set by `recount`.
     pub(super) counted_by: Standings,
@@ -109,7 +107,6 @@ impl Writer {
             logs: &self.logs,
             state: &self.state,
             membership: &self.membership,
-            known_parents: &self.known_parents,
             mending: RefCell::new(&mut self.mending),
         };
         (&mut self.intake, lookup)
