@@ -238,7 +238,8 @@ impl From<WriteError> for ApiError {
                 copy of the file, or give the entries up with `lattice repair`",
             ),
             WriteError::Restored => Self::new("restored", EXIT_PRECONDITION, message).hint(
-                "`lattice up` compares with the first member that it meets, and writes go on then; if no                 other member has anything newer of this node, run `lattice repair`",
+                "start the node with `lattice up`: it fetches those entries from the first member that it \
+                 meets, and then writes again; only if no other member is left, run `lattice repair`",
             ),
             WriteError::Closed => closed(message),
             WriteError::FarAhead { by, .. } => {

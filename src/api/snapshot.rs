@@ -8,6 +8,7 @@ use crate::{
         paging::{Answers, unfold},
     },
     node::{CreateError, FileError, Node, RestoreError, SnapshotOptions, SnapshotStream},
+    protocol::snapshot::SnapshotError,
     store::ReadError,
     wire::api,
 };
@@ -48,7 +49,10 @@ impl From<CreateError> for ApiError {
                 source: ReadError::Damaged { .. },
                 ..
             } => Self::new("damaged", EXIT_DAMAGED, message)
-                .hint("`lattice verify` lists what is damaged; a sync with a peer brings it back"),
+                .hint(
+                    "`lattice verify` lists the damage. A peer repairs it with the next sync; without one, \
+                     copy the data directory before you change anything",
+                ),
             CreateError::Read { source, .. } => Self {
                 message,
                 ..Self::from(source)
@@ -62,8 +66,18 @@ impl From<FileError> for ApiError {
         let message = text(&error);
         match error {
             FileError::Io { .. } => Self::new("snapshot_file", EXIT_FAILED, message),
-            FileError::Unusable { .. } => Self::new("snapshot_damaged", EXIT_DAMAGED, message)
-                .hint("take another copy of the file, or another snapshot"),
+            FileError::Unusable { source, .. } => {
+                let error = Self::new("snapshot_damaged", EXIT_DAMAGED, message);
+                error.hint(match source {
+                    SnapshotError::NotASnapshot => {
+                        "name the file that `lattice snapshot create` wrote; decrypt or unpack it first"
+                    }
+                    SnapshotError::Version { .. } => "use the version of Lattice that made the file",
+                    SnapshotError::Cut { .. } | SnapshotError::Damaged { .. } => {
+                        "use another copy of this file, or another snapshot; nothing was restored"
+                    }
+                })
+            }
         }
     }
 }
@@ -74,16 +88,18 @@ impl From<RestoreError> for ApiError {
         let precondition = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
         match error {
             RestoreError::NotEmpty { .. } => precondition("not_empty").hint(
-                "name another directory with --data-dir, or bring single keys back with --as-puts",
+                "if that node is new and empty, stop it and move its directory away; else name another with \
+                 --data-dir. To bring back only some keys, use --as-puts PREFIX",
             ),
             RestoreError::File(error) => error.into(),
             RestoreError::NoKey { .. } => precondition("no_key").hint(
-                "name a copy of that node's identity.key with --identity, or make a new node with \
-                --new-identity, which then joins the mesh like any other",
+                "name a copy of that node's identity.key with --identity. Without a copy, use \
+                 --new-identity: the new node can be read at once, and writes when a member has invited it",
             ),
-            RestoreError::OtherKey { .. } => precondition("other_key"),
+            RestoreError::OtherKey { .. } => precondition("other_key")
+                .hint("name the identity.key of that node, or use --new-identity"),
             RestoreError::OtherState { .. } => Self::new("other_state", EXIT_DAMAGED, message)
-                .hint("this is a fault of Lattice: keep the file, and report it"),
+                .hint("keep the file, and try an older one; this is a fault of Lattice, please report it"),
             RestoreError::Open(error) => error.into(),
             RestoreError::Read(source) => Self {
                 message,

@@ -185,7 +185,7 @@ impl From<OpenError> for ApiError {
                 )
             }
             OpenError::Restoring { .. } => Self::new("restoring", EXIT_UNAVAILABLE, message)
-                .hint("run `lattice snapshot restore` again, which begins anew"),
+                .hint("if none is running, run `lattice snapshot restore` again: it starts over"),
             OpenError::Untrusted(error) => error.into(),
             OpenError::ReadOnly { .. } => failed("read_only").hint(
                 "even reading needs to write there: give this user permission, \

@@ -41,7 +41,7 @@ pub enum OpenError {
         owner: Option<Author>,
     },
     /// A snapshot is being restored into the directory, or that was cut off.
-    #[error("a restore of a snapshot into {} has not ended", data_dir.display())]
+    #[error("a restore of a snapshot into {} was interrupted, or is still running", data_dir.display())]
     Restoring {
         /// The data directory.
         data_dir: PathBuf,

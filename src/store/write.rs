@@ -161,7 +161,8 @@ pub enum WriteError {
     /// wrote after it. An entry in a place that was taken would be a fork. `Store::repair` gives those
     /// entries up; reads, and entries of other nodes, go on meanwhile.
     #[error(
-        "this node was restored from a snapshot, and what it wrote after that may be on other members,         none of which was within reach since"
+        "this node was restored from a snapshot and has not met another member since: members may have \
+         newer entries that this node wrote"
     )]
     Restored,
     /// The store was closed.

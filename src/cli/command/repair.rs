@@ -30,8 +30,9 @@ use crate::cli::{
 /// use this command: it writes the same values again, stamped now, and takes the entries back. Nothing
 /// is lost by that. Grants, removals and invites of that time are not written again.
 ///
-/// A node that was restored from a snapshot writes again when it has met a member, which gives back what
-/// it has of this node's log. If no other member has anything newer, this command lets it write at once.
+/// A node that was restored from a snapshot refuses to write until it has met a member, which has what this
+/// node wrote after the snapshot. If all other members are gone for good, this command lets it write at
+/// once. If one of them comes back with newer entries of this node, the log has forked.
 ///
 /// Repairs all stores, unless --store names one. Works with the node running or not.
 #[derive(Debug, Args)]
@@ -62,7 +63,9 @@ impl Repair {
             if !self.yes {
                 confirm::require_terminal("repair asks for confirmation")?;
                 let question = match restored {
-                    true => "give up what this node wrote after the snapshot was made?".to_owned(),
+                    true => "let this node write without asking another member? If one has entries that \
+                             this node wrote after the snapshot, they will be a fork"
+                        .to_owned(),
                     false => {
                         let entries = counted(entries, "entry", "entries");
                         format!("give up {entries} of this node's own log?")
@@ -110,7 +113,7 @@ fn print_repaired(context: &mut Context, store: &api::StoreRepaired) -> Result<(
     }
     if store.restored {
         out.line(&format!(
-            "{of}: gave up what this node may have written after the snapshot was made"
+            "{of}: writes again; what this node wrote after the snapshot was not fetched"
         ))?;
     }
     let is_left = store.lost.is_empty() && !store.restored;

@@ -69,7 +69,7 @@ pub enum RestoreError {
         node: Author,
     },
     /// The key is that of another node.
-    #[error("the key is that of node {found}; node {expected} made the snapshot")]
+    #[error("the key belongs to node {}, and node {} made the snapshot", found.short(), expected.short())]
     OtherKey {
         /// The node that made the snapshot.
         expected: Author,
@@ -77,8 +77,12 @@ pub enum RestoreError {
         found: Author,
     },
     /// The entries of a store make another state than the node had that made the snapshot.
-    #[error("store {id} has another state than when the snapshot was made")]
+    #[error(
+        "store {name} ({id}) does not get the state that the snapshot names; nothing was restored"
+    )]
     OtherState {
+        /// Its name in the snapshot.
+        name: String,
         /// Id of the store.
         id: StoreId,
     },

@@ -1,6 +1,6 @@
 //! Snapshots: a backup of the node's stores in one file, made while the node runs.
 //!
-//! [`create`] writes one, [`file`] reads and checks one, with no node, and [`restore`] makes a data
+//! [`create`] writes one, [`mod@file`] reads and checks one, with no node, and [`restore`] makes a data
 //! directory of it. The form of the file is in `protocol::snapshot`.
 
 mod create;

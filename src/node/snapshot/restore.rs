@@ -160,15 +160,15 @@ async fn restore(
 // Checks that the state of each store is the one that the manifest names.
 async fn check(node: &Node, manifest: &Manifest) -> Result<(), RestoreError> {
     for contents in &manifest.stores {
-        let id = contents.id;
+        let (id, name) = (contents.id, contents.name.clone());
         let Some(expected) = contents.state_root else {
             continue;
         };
         let Some(store) = node.open_store(&id) else {
-            return Err(RestoreError::OtherState { id });
+            return Err(RestoreError::OtherState { name, id });
         };
         if store.root(&[]).await?.root.0 != expected {
-            return Err(RestoreError::OtherState { id });
+            return Err(RestoreError::OtherState { name, id });
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ pub enum SnapshotError {
     #[error("it is not a snapshot of Lattice")]
     NotASnapshot,
     /// Another version of Lattice made it.
-    #[error("it is a snapshot of version {version}; this build reads version {expected}")]
+    #[error("it has snapshot format {version}; this Lattice reads format {expected}")]
     Version {
         /// Version in the file.
         version: u8,

@@ -72,6 +72,7 @@ fn snapshots_without_a_name_are_listed() {
     let home = Home::initialised();
     let none = home.run(&["snapshot", "list"]);
     assert_eq!((none.code, none.raw.as_str()), (0, ""), "{none}");
+    assert!(none.stderr.contains("no file in"), "{none}");
     for value in ["1", "2"] {
         home.run(&["put", "/a", value]).ok();
         let made = home.run(&["snapshot", "create"]);
@@ -144,14 +145,14 @@ fn single_keys_are_put_again() {
         ran
     };
     insta::assert_snapshot!(restore(&["--dry-run"]), @"
-    would put /c/changed
-    would put /c/gone
-    would put 2 keys again; 1 as they were
+    would restore /c/changed
+    would restore /c/gone
+    would restore 2 keys; 1 key has the same value already
     exit 0
     ");
     assert_eq!(home.run(&["get", "/c/changed"]).raw, "2");
     insta::assert_snapshot!(restore(&[]), @"
-    put 2 keys again; 1 as they were
+    restored 2 keys; 1 key has the same value already
     exit 0
     ");
     for (key, value) in [
@@ -166,7 +167,7 @@ fn single_keys_are_put_again() {
     let counts = all.json().pop().unwrap();
     assert_eq!(
         (&counts["put"], &counts["type"]),
-        (&1.into(), &"restored".into()),
+        (&1.into(), &"restored_keys".into()),
         "{all}"
     );
 }
@@ -189,7 +190,10 @@ fn a_restored_member_says_why_it_does_not_write() {
     ];
     let restored = with(&b, "new", &restore);
     assert_eq!(restored.code, 0, "{restored}");
-    assert!(restored.stderr.contains("writes again when"), "{restored}");
+    assert!(
+        restored.stderr.contains("refuses writes until"),
+        "{restored}"
+    );
     let refused = with(&b, "new", &["put", "/0", "b"]);
     assert_eq!(refused.code, 4, "{refused}");
     assert!(

@@ -49,17 +49,19 @@ pub(super) async fn restore(
     if out.json {
         out.object(&counts)?;
     } else {
-        let verb = if dry_run { "would put" } else { "put" };
+        let verb = if dry_run { "would restore" } else { "restored" };
         out.line(&format!(
-            "{verb} {} again; {} as they were",
+            "{verb} {}; {} the same value already",
             counted(counts.put, "key", "keys"),
-            counts.same
+            counted(counts.same, "key has", "keys have")
         ))?;
     }
     if counts.changed > 0 {
         let changed = counted(counts.changed, "key was", "keys were");
         let message = format!("{changed} written by somebody else meanwhile, and left alone");
-        return Err(Failure::new(Exit::Partly, "changed", message).hint("run it again"));
+        return Err(Failure::new(Exit::Partly, "changed", message).hint(
+            "run it again to replace those, too; `lattice history KEY` shows who wrote them",
+        ));
     }
     Ok(())
 }
@@ -114,7 +116,11 @@ async fn copy(
     });
     let store = target_name(target);
     let mut counts = Counts {
-        r#type: if dry_run { "would_restore" } else { "restored" },
+        r#type: if dry_run {
+            "would_restore_keys"
+        } else {
+            "restored"
+        },
         ..Counts::default()
     };
     loop {
@@ -158,11 +164,11 @@ fn count(
             counts.put += 1;
             if dry_run && out.json {
                 out.object(&Put {
-                    r#type: "would_put",
+                    r#type: "would_restore",
                     key: Key::new(&item.key),
                 })?;
             } else if dry_run {
-                out.line(&format!("would put {}", escape(&item.key)))?;
+                out.line(&format!("would restore {}", escape(&item.key)))?;
             }
         }
     }

@@ -21,7 +21,8 @@ use crate::cli::{
 
 /// List the snapshots in a directory, the oldest first
 ///
-/// Looks at the end of each file only; `lattice snapshot verify` checks all of it.
+/// Lists files that end in .lsnap, and looks at the end of each only; `lattice snapshot verify` checks all of
+/// a file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +39,7 @@ impl List {
         let dir = self.dir.clone().unwrap_or(default);
         let names = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.dir.is_none() => {
-                return Ok(());
+                Ok(Vec::new())
             }
             read => read.and_then(|names| names.collect::<Result<Vec<_>, _>>()),
         };
@@ -49,6 +50,10 @@ impl List {
         let paths = names.into_iter().map(|name| name.path());
         let is_meant = |path: &PathBuf| path.extension().is_some_and(|it| it == "lsnap");
         let paths: Vec<PathBuf> = paths.filter(is_meant).collect();
+        if paths.is_empty() {
+            let message = format!("no file in {} ends in .lsnap", dir.display());
+            context.out.notice("no_snapshots", &message);
+        }
         let read = |path: PathBuf| (read_manifest(&path), path);
         let mut files: Vec<_> = paths.into_iter().map(read).collect();
         files.sort_by_key(|(manifest, path)| {

@@ -20,11 +20,14 @@ use crate::cli::{
     session::{Context, Lifetime},
 };
 
-/// Make a snapshot
+/// Write all stores into one file
 ///
-/// Writes go on meanwhile. The file appears under its name when it is whole and on disk; only you can
-/// read it. Makes a snapshot of all stores; with --store, of that store and of the root store, which
-/// says who may write.
+/// Works while the node runs, or without it. The file appears under its name when it is whole and on disk;
+/// only you can read it. Without FILE it is on the disk of the node: copy it elsewhere, or it is lost with
+/// the node.
+///
+/// Copies all stores. With --store or $LATTICE_STORE it copies only that store and the root store, which
+/// lists the members. `lattice store use` has no effect here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,6 +67,7 @@ impl Create {
             }
             return Ok(());
         }
+        let is_default = self.file.is_none();
         let path = match self.file {
             Some(path) => path,
             None => default_path(&context.place.data_dir)?,
@@ -80,11 +84,15 @@ impl Create {
         let bytes = new.finish()?;
         let manifest = read_manifest(&path).map_err(super::check::refused)?;
         object::print(&mut context.out, "created", &path, bytes, &manifest)?;
+        if is_default {
+            let message = "this file is on the disk of the node: copy it elsewhere";
+            context.out.notice("same_disk", message);
+        }
         if !manifest.has_key && is_alone(context).await? {
             context.out.notice(
                 "no_key",
-                "the file has no key: to write again after a loss of this disk, keep a copy of \
-                 identity.key, too, or use --with-key",
+                "this file does not have the node's key, and no other member could admit a new node: keep \
+                 a copy of identity.key on another disk, or use --with-key",
             );
         }
         Ok(())

@@ -81,13 +81,12 @@ pub(super) fn print(
     if out.json {
         return out.object(&Snapshot::new(kind, file, bytes, manifest));
     }
-    let key = if manifest.has_key {
-        ", with its key"
-    } else {
-        ""
+    let key = match manifest.has_key {
+        true => "with the key of the node",
+        false => "without its key",
     };
     out.line(&format!(
-        "{kind} {}  {}, made {} by {}{key}",
+        "{kind} {}  {}, made {} by {}, {key}",
         escape(file.as_os_str().as_encoded_bytes()),
         BinaryBytes(bytes),
         date_time(manifest.created_ms),

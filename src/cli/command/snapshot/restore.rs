@@ -19,23 +19,31 @@ use crate::cli::{
 
 /// Make a node of a snapshot, or bring single keys back
 ///
-/// Makes a node in the data directory, which must not have one. All of the file is checked first. With
-/// the key of the node that made the snapshot (in the file, or --identity), the new node goes on as that
-/// one; do that only if the old one is gone for good. If it has other members, it does not write before
-/// it has met one of them, which gives back what the old node wrote since. With --new-identity it is
-/// another node that has the data already and joins the mesh like any other.
+/// Makes a node in the data directory, which must not have one. All of the file is checked first. Writes
+/// from after the snapshot are lost, unless another member has them.
 ///
-/// With --as-puts, the keys that start with PREFIX are put again, with the values that they had, into
-/// the store of the node here; keys that are as they were are left alone, and so are keys that are new
-/// since. --store names the store, which must have the same name in the snapshot.
+/// With the key of the node that made the snapshot (in the file, or --identity), the new node is that node
+/// again. Do this only if the old one will never start again: two nodes with one key fork their log, and
+/// both refuse to write. If the node has other members, it can be read at once, but it refuses writes until
+/// it has met one of them and has fetched what it wrote after the snapshot; start a member first that was
+/// connected to it last.
+///
+/// With --new-identity it is another node, which has the data already when it joins the mesh. Use that,
+/// too, to try out a snapshot.
+///
+/// With --as-puts PREFIX, the old values of the keys that start with PREFIX are written into the node here,
+/// as new entries. A key that was changed or deleted since gets its old value back; a newer value is
+/// replaced, and stays in the history. Keys that were created since are left alone. '' is every key.
+/// --store names the store. Takes room for all stores in $TMPDIR.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  lattice --data-dir new/ snapshot restore backup.lsnap --identity old/identity.key
+  lattice snapshot restore backup.lsnap --identity identity.key
   lattice --data-dir new/ snapshot restore backup.lsnap --new-identity
+  age -d backup.age > backup.lsnap && lattice snapshot restore backup.lsnap
   lattice snapshot restore backup.lsnap --as-puts /config/ --dry-run")]
 pub(super) struct Restore {
-    /// The snapshot
+    /// The snapshot: a file, not a pipe
     file: PathBuf,
     /// A copy of identity.key of the node that made the snapshot
     #[arg(long, value_name = "FILE", conflicts_with_all = ["new_identity", "as_puts"])]
@@ -65,7 +73,11 @@ impl Restore {
             file: self.file.clone(),
             identity,
         };
-        let data_dir = context.place.data_dir.clone();
+        if context.store_named.is_some() {
+            let message = "a restore makes all stores of the snapshot; --store goes with --as-puts";
+            return Err(Failure::usage("store_not_here", message));
+        }
+        let (data_dir, is_named) = (context.place.data_dir.clone(), context.place.is_named);
         let restored = restore(NodeConfig::new(&data_dir), options).await?;
         let is_same = restored.node == restored.manifest.node;
         let out = &mut context.out;
@@ -84,29 +96,38 @@ impl Restore {
         }
         let manifest = &restored.manifest;
         out.line(&format!("restored   {}", data_dir.display()))?;
-        out.line(&format!("as of      {}", date_time(manifest.created_ms)))?;
+        out.line(&format!("made at    {}", date_time(manifest.created_ms)))?;
         out.line(&match is_same {
-            true => format!("as         {}", named(manifest)),
-            false => format!("as         a new node, {}", restored.node.short()),
+            true => format!("node       {}", named(manifest)),
+            false => format!("node       a new one, {}", restored.node.short()),
         })?;
         for store in root_first(manifest) {
             let entries = counted(store.entries, "entry", "entries");
             out.line(&format!("store      {}: {entries}", store.name))?;
         }
+        let lattice = match is_named {
+            true => format!("lattice --data-dir {}", data_dir.display()),
+            false => "lattice".to_owned(),
+        };
         if restored.waits {
             out.notice(
                 "waits",
-                "this node writes again when it has met another member: start it with `lattice up`. If \
-                 no other member is left, run `lattice repair`",
+                &format!(
+                    "this node can be read now, and refuses writes until it has met another member; only \
+                     if no other member is left, run `{lattice} repair`"
+                ),
             );
         }
         if !is_same {
             out.notice(
                 "new_node",
-                "this node reads, and is not a member yet: `lattice invite` on a member makes a token \
-                 for `lattice join` here",
+                &format!(
+                    "this node can be read now, and is not a member yet: `lattice invite` on a member \
+                     makes a token for `{lattice} join`"
+                ),
             );
         }
+        out.line(&format!("next       {lattice} up"))?;
         Ok(())
     }
 }
