@@ -119,7 +119,7 @@ async fn copy(
         r#type: if dry_run {
             "would_restore_keys"
         } else {
-            "restored"
+            "restored_keys"
         },
         ..Counts::default()
     };
