@@ -94,22 +94,25 @@ pub(super) async fn repair(
         net.catch_up().await;
     }
     let mut done = Vec::new();
+    let restored = node.is_restored();
+    if restored && request.accept_loss {
+        node.own_log_is_back()?;
+    }
     for (info, store) in asked(node, &request.store, request.all)? {
-        let status = store.status().await;
-        let may_lose = status.restored || !status.lost.is_empty();
+        let lost = store.status().await.lost;
+        let may_lose = restored || !lost.is_empty();
         let repaired = if request.accept_loss || !may_lose {
             store.repair().await?
         } else {
             Repaired {
-                lost: status.lost,
-                restored: status.restored,
+                lost,
                 ..Repaired::default()
             }
         };
         done.push(api::StoreRepaired {
             info: Some(convert::store_info(&info)),
             lost: repaired.lost.into_iter().map(convert::lost).collect(),
-            restored: repaired.restored,
+            restored: restored && !info.private,
             closed: repaired.closed.as_ref().map(convert::closed_fork),
             taken_back: repaired.taken_back.as_ref().map(convert::taken_back),
         });

@@ -98,8 +98,8 @@ impl From<RestoreError> for ApiError {
             ),
             RestoreError::OtherKey { .. } => precondition("other_key")
                 .hint("name the identity.key of that node, or use --new-identity"),
-            RestoreError::OtherState { .. } => Self::new("other_state", EXIT_DAMAGED, message)
-                .hint("keep the file, and try an older one; this is a fault of Lattice, please report it"),
+            RestoreError::Branch { .. } => Self::new("snapshot_damaged", EXIT_DAMAGED, message)
+                .hint("use another snapshot; nothing was restored"),
             RestoreError::Open(error) => error.into(),
             RestoreError::Read(source) => Self {
                 message,

@@ -5,14 +5,15 @@
 //! written with its key since. Its next entry would take a seq that is taken: a fork. If no peer is
 //! within reach, nothing is known about such entries, and writes begin.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
-    id::Author,
-    limits::{OWN_TIP_STILL, OWN_TIP_WAIT, OWN_TIP_WAIT_MAX},
-    net::{mesh::Mesh, peer::Compared},
+    id::{Author, StoreId},
+    limits::{OWN_TIP_STILL, OWN_TIP_WAIT, OWN_TIP_WAIT_MAX, REPAIR_SYNC_WAIT},
+    net::{mesh::Mesh, peer::Compared, peer_task, stores::open_listed},
+    store::Store,
 };
 
 /// Returns when own writes need not wait any longer for the entries of this node that peers have.
@@ -43,29 +44,20 @@ pub(super) async fn compare(mesh: &Mesh) {
     }
 }
 
-/// Returns when stores that were restored from a snapshot take own writes again: once a member has given
-/// back what it has of this node's logs. At once if no store was restored.
-pub(super) async fn release_restored(mesh: &Mesh) {
-    let mut restored = Vec::new();
-    for store in mesh.node.shared_stores() {
-        if store.status().await.restored {
-            restored.push(store);
-        }
-    }
-    if restored.is_empty() {
-        return;
-    }
-    loop {
-        let members = mesh.node.members();
-        let mut others = members.others(mesh.node.id());
-        if others.any(|other| is(mesh, Compared::Done)(&&other)) {
-            break;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    for store in restored {
-        if let Err(error) = store.own_log_is_back().await {
-            tracing::error!(store = %store.id(), %error, "own writes are still refused");
+/// Returns when this node writes again after it was restored from a snapshot: once all its stores are in
+/// step with a member. At once if it was not restored.
+pub(super) async fn release_restored(mesh: &Arc<Mesh>) {
+    let ids = || -> Vec<StoreId> { mesh.node.shared_stores().iter().map(Store::id).collect() };
+    while mesh.node.is_restored() {
+        let before = ids();
+        let in_step = peer_task::sync_all(mesh, REPAIR_SYNC_WAIT).await;
+        // The root store may list stores that are new here; they are synced next time.
+        let is_listed = open_listed(mesh).await.is_ok() && ids() == before;
+        if in_step == 0 || !is_listed {
+            tokio::time::sleep(RELEASE_EVERY).await;
+        } else if let Err(error) = mesh.node.own_log_is_back() {
+            tracing::error!(%error, "own writes are still refused");
+            return;
         }
     }
 }
@@ -174,6 +166,8 @@ fn is(mesh: &Mesh, what: Compared) -> impl Fn(&&Author) -> bool {
 // Time between two looks whether entries have come.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+// Time between two syncs of a node that was restored and has met nobody, or has stores to open.
+const RELEASE_EVERY: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

@@ -222,19 +222,26 @@ async fn inform_copies(mesh: &Arc<Mesh>, node: &Author, connection: &Connection)
     }
 }
 
-/// Syncs all stores with each connected peer, for `wait` at most.
-pub(super) async fn sync_all(mesh: &Arc<Mesh>, wait: Duration) {
+/// Syncs all stores with each connected peer, for `wait` at most. Returns with how many of them all stores
+/// are in step.
+pub(super) async fn sync_all(mesh: &Arc<Mesh>, wait: Duration) -> usize {
     let mut syncs = JoinSet::new();
     for node in mesh.peers.online() {
         let Some(connection) = mesh.peers.connection(&node) else {
             continue;
         };
         let mesh = Arc::clone(mesh);
-        syncs.spawn(async move { drop(in_step(&mesh, &node, &connection).await) });
+        syncs.spawn(async move { in_step(&mesh, &node, &connection).await.is_ok() });
     }
+    let mut done = 0;
     // Those that have not ended are cut: the peers' own tasks go on.
-    let all = async { while syncs.join_next().await.is_some() {} };
+    let all = async {
+        while let Some(ended) = syncs.join_next().await {
+            done += usize::from(ended.unwrap_or(false));
+        }
+    };
     drop(timeout(wait, all).await);
+    done
 }
 
 // Syncs all stores, the root store first: it names the members that may write in the others.

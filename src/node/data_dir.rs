@@ -9,7 +9,12 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use crate::{disk::Disk, id::StoreId, node::error::OpenError, permissions::check_dir};
+use crate::{
+    disk::{Disk, Open},
+    id::StoreId,
+    node::error::OpenError,
+    permissions::check_dir,
+};
 
 /// Name of the file with the signing key. A directory that has it belongs to a node.
 pub(super) const IDENTITY: &str = "identity.key";
@@ -21,6 +26,10 @@ pub(super) const STORES_DIR: &str = "stores";
 
 /// Name of the file that a directory has as long as a snapshot is being restored into it.
 pub(super) const RESTORING: &str = "restoring";
+
+/// Name of the file that a directory has while its node refuses own writes, because it was restored from a
+/// snapshot and may lack entries that it signed.
+pub(super) const RESTORED: &str = "restored";
 
 /// Checks that the directory can be used. Makes it, 0700, if it is missing and `create` is true; its
 /// name, and the names of parents that are made for it, are durable on return.
@@ -61,6 +70,27 @@ pub(super) fn holds_data(data_dir: &Path) -> bool {
 /// True when the directory has the files of a restore that has not ended.
 pub(super) fn is_restoring(data_dir: &Path) -> bool {
     has(data_dir, RESTORING)
+}
+
+/// True while the node refuses own writes because it was restored.
+pub(super) fn is_restored(data_dir: &Path) -> bool {
+    has(data_dir, RESTORED)
+}
+
+/// Marks a directory whose node was restored. Durable on return.
+pub(super) fn mark_restored(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+    match disk.open(&data_dir.join(RESTORED), Open::New) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _made => disk.sync_dir(data_dir),
+    }
+}
+
+/// Takes that mark away. Durable on return.
+pub(super) fn unmark_restored(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+    match disk.remove(&data_dir.join(RESTORED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| disk.sync_dir(data_dir)),
+    }
 }
 
 fn has(data_dir: &Path, name: &str) -> bool {

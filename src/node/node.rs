@@ -21,7 +21,10 @@ use crate::{
     limits::{BUS_BATCHES_MAX, STORES_CLOSED_AT_ONCE},
     log::LogFiles,
     node::{
-        data_dir::{IDENTITY, META, STORES_DIR, holds_data, is_restoring, prepare},
+        data_dir::{
+            IDENTITY, META, STORES_DIR, holds_data, is_restored, is_restoring, prepare,
+            unmark_restored,
+        },
         error::OpenError,
         identity::{self, NewIdentity},
         info::check_node_name,
@@ -157,21 +160,28 @@ impl Node {
         if is_restoring(&data_dir) {
             return Err(OpenError::Restoring { data_dir });
         }
-        Self::open_restored(config).await
-    }
-
-    /// Like `open`, also where a restore has not ended.
-    ///
-    /// # Errors
-    /// Like `open`.
-    pub(super) async fn open_restored(config: NodeConfig) -> Result<Self, OpenError> {
-        let runtime = Handle::current();
-        let data_dir = config.data_dir.clone();
         if let Some(name) = &config.name {
             check_node_name(name)?;
         }
         prepare(config.disk.as_ref(), &data_dir, config.create)?;
         let lock = Arc::new(Lock::take_after_close(&data_dir).await?);
+        // It may have begun before this process had the lock.
+        if is_restoring(&data_dir) {
+            return Err(OpenError::Restoring { data_dir });
+        }
+        Self::open_locked(config, lock).await
+    }
+
+    /// Like `open`, for a caller that holds the lock of the directory; also where a restore has not ended.
+    ///
+    /// # Errors
+    /// Like `open`.
+    pub(super) async fn open_locked(
+        config: NodeConfig,
+        lock: Arc<Lock>,
+    ) -> Result<Self, OpenError> {
+        let runtime = Handle::current();
+        let data_dir = config.data_dir.clone();
         if holds_data(&data_dir) && !identity::exists(&data_dir) {
             let owner = Meta::author_in(&config.disk, &data_dir);
             return Err(OpenError::IdentityMissing { data_dir, owner });
@@ -241,7 +251,11 @@ impl Node {
                 data_dir: data_dir.to_owned(),
             });
         }
-        identity::renew(data_dir)
+        let renewed = identity::renew(data_dir)?;
+        // The new key has signed nothing.
+        let unmarked = unmark_restored(&RealDisk, data_dir);
+        unmarked.map_err(|source| OpenError::refused(data_dir, source))?;
+        Ok(renewed)
     }
 
     /// Returns the node's public key, which is also its author id.
@@ -263,6 +277,27 @@ impl Node {
     /// Returns the wall clock.
     pub fn clock(&self) -> &Clock {
         &self.0.config.clock
+    }
+
+    /// Returns whether own writes are refused because the node was restored from a snapshot: members may
+    /// have entries that it signed after that, and that it does not have.
+    pub fn is_restored(&self) -> bool {
+        is_restored(&self.0.config.data_dir)
+    }
+
+    /// Lets a node that was restored from a snapshot write: it has what it signed after that, or gives it
+    /// up. What a member still has of it makes a fork then. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `ReadOnly`: the mark in the data directory cannot be removed.
+    pub fn own_log_is_back(&self) -> Result<(), OpenError> {
+        let data_dir = &self.0.config.data_dir;
+        let removed = unmark_restored(self.0.config.disk.as_ref(), data_dir);
+        removed.map_err(|source| OpenError::refused(data_dir, source))?;
+        for store in self.open_stores() {
+            store.refuse_restored(false);
+        }
+        Ok(())
     }
 
     /// Returns the root store: the default store, which also lists members and stores.
@@ -341,10 +376,13 @@ impl Opener<'_> {
             authority,
         });
         let opened = within(self.runtime, opened).await;
-        opened.map_err(|source| OpenError::Store {
+        let store = opened.map_err(|source| OpenError::Store {
             id,
             source: Box::new(source),
-        })
+        })?;
+        // Other members may have entries that this node signed, also in a store that is new here.
+        store.refuse_restored(is_restored(&config.data_dir));
+        Ok(store)
     }
 
     /// Opens the stores of `rows`, which are all but the root store `root`, and adds them to `stores`.
@@ -380,6 +418,10 @@ impl Opener<'_> {
                 },
             };
             let store = self.open(row.id, authority).await?;
+            if under.is_some() {
+                // No other member has anything of a private store.
+                store.refuse_restored(false);
+            }
             let info = StoreInfo {
                 id: row.id,
                 name: row.name,

@@ -1,6 +1,6 @@
 //! Maintenance: the status of a store, and its repair.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::{
     log::{LogDamage, Pruning},
@@ -34,7 +34,8 @@ impl Store {
         // It goes on without its caller: the turn ends when the files are in place or removed.
         let dropping = tokio::spawn(async move {
             let pruned = fold_and_prune(Arc::clone(&shared), &queue, anchors).await;
-            if pruned.is_err() {
+            // Once the store is closed, the files may be those of the next opening.
+            if pruned.is_err() && queue.ask(Command::Missing).await.is_ok() {
                 let discarding = tokio::task::spawn_blocking(move || discard(&shared));
                 if let Ok(Err(error)) = discarding.await {
                     tracing::warn!(%error, "files of a base are removed at the next opening");
@@ -56,6 +57,8 @@ impl Store {
             ..WriterStatus::default()
         };
         let writer = self.queue.ask(Command::Status).await.unwrap_or_else(closed);
+        let restored = self.shared.restored.load(Ordering::Acquire);
+        let refused = restored.then(|| WriteError::Restored.to_string());
         let view = self.shared.state.view();
         let state_file = tokio::fs::metadata(self.shared.dir.join("state.db")).await;
         StoreStatus {
@@ -74,9 +77,9 @@ impl Store {
             forks: writer.forks,
             damage: writer.damage,
             lost: writer.lost,
-            restored: writer.restored,
+            restored,
             watchers: self.shared.bus.watchers(),
-            poisoned: writer.poisoned,
+            poisoned: writer.poisoned.or(refused),
             recovered: writer.recovered,
             expired_through_ms: view.expired_through_ms,
         }
@@ -94,8 +97,6 @@ impl Store {
     /// writes go on after it, and no value changes. If somebody else who has the key writes on, the
     /// fork is open again.
     ///
-    /// In a store that was restored from a snapshot, what this node wrote after that is given up, too.
-    ///
     /// On return the repair is durable. Not cancel-safe: a dropped call may still repair.
     ///
     /// # Errors
@@ -104,15 +105,6 @@ impl Store {
     /// write anyway.
     pub async fn repair(&self) -> Result<Repaired, WriteError> {
         self.queue.ask(Command::Repair).await?
-    }
-
-    /// Lets a store that was restored from a snapshot take own writes again: another member has given
-    /// back what it had of this node's log. Durable on return.
-    ///
-    /// # Errors
-    /// `Read`, `Closed`.
-    pub async fn own_log_is_back(&self) -> Result<(), WriteError> {
-        self.queue.ask(Command::OwnLogIsBack).await?
     }
 
     /// Reports damage of a log that a reader met: `status` shows it, and peers are asked for what
@@ -151,5 +143,5 @@ async fn fold_and_prune(
 fn discard(shared: &Shared) -> Result<(), StateError> {
     let newest = shared.base.newest();
     let dir = base_dir(&shared.dir);
-    Base::discard(shared.disk.as_ref(), &dir, newest.as_deref())
+    Base::discard(shared.disk.as_ref(), &dir, newest.as_deref().as_slice())
 }

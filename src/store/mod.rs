@@ -13,7 +13,6 @@ mod outbox;
 mod proof;
 mod read;
 mod replication;
-pub(crate) mod restored;
 mod shared;
 mod state_root;
 mod store;

@@ -4,7 +4,7 @@
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -74,6 +74,12 @@ impl Store {
     /// back. Not kept: after a restart a peer proves it again.
     pub fn turn_away(&self, by: Option<Author>) {
         self.shared.turned_away.send_replace(by);
+    }
+
+    /// Refuses own writes because the node was restored from a snapshot, or takes that back. Not kept: the
+    /// node does it at each opening.
+    pub(crate) fn refuse_restored(&self, refused: bool) {
+        self.shared.restored.store(refused, Ordering::Release);
     }
 
     /// Returns a node that has removed this one; `None` while it is not known to be removed.

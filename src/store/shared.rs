@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
 };
 
 use tokio::sync::broadcast;
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     // Node that has removed this one, as another member has proven; `members` does not show it yet.
     // Own writes are refused meanwhile.
     pub(super) turned_away: tokio::sync::watch::Sender<Option<Author>>,
+    // True while own writes are refused because the node was restored from a snapshot. Set by the node.
+    pub(super) restored: AtomicBool,
     // Held while a root or a proof is computed, so that callers that wait for one hold no thread.
     pub(super) tree_turn: Arc<tokio::sync::Mutex<()>>,
     // The root that was computed last for a peer. Never held across an await; no other lock is taken

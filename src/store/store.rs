@@ -161,8 +161,8 @@ impl Store {
             drop(self.queue.write(Writes::Many(writes, reply)).await);
         }
         async move {
-            if may_write.is_err() {
-                return (0..count).map(|_| Err(WriteError::Removed)).collect();
+            if let Err(error) = may_write {
+                return (0..count).map(|_| Err(error.clone())).collect();
             }
             let closed = |_gone| (0..count).map(|_| Err(WriteError::Closed)).collect();
             answer.await.unwrap_or_else(closed)

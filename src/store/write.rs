@@ -158,8 +158,8 @@ pub enum WriteError {
         through: Seq,
     },
     /// The node was restored from a snapshot, and no other member has given back yet what this node
-    /// wrote after it. An entry in a place that was taken would be a fork. `Store::repair` gives those
-    /// entries up; reads, and entries of other nodes, go on meanwhile.
+    /// wrote after it. An entry in a place that was taken would be a fork. `Node::own_log_is_back` gives
+    /// those entries up; reads, and entries of other nodes, go on meanwhile.
     #[error(
         "this node was restored from a snapshot and has not met another member since: members may have \
          newer entries that this node wrote"

@@ -1,6 +1,6 @@
 //! A pause: own writes wait while the node compares its own log with its peers'.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use crate::store::{Shared, WriteError};
 
@@ -20,8 +20,11 @@ impl Shared {
     /// Waits while own writes are paused. Cancel-safe.
     ///
     /// # Errors
-    /// `Removed`: a peer has proven that this node was removed.
+    /// `Removed`: a peer has proven that this node was removed. `Restored`.
     pub(super) async fn until_may_write(&self) -> Result<(), WriteError> {
+        if self.restored.load(Ordering::Acquire) {
+            return Err(WriteError::Restored);
+        }
         self.until_not_paused().await;
         let shown = *self.turned_away.borrow();
         shown.map_or(Ok(()), |_by| Err(WriteError::Removed))

@@ -1,5 +1,7 @@
 //! Making a snapshot.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -57,6 +59,38 @@ impl Node {
     pub async fn snapshot(&self, options: SnapshotOptions) -> Result<SnapshotStream, CreateError> {
         let created_ms = self.clock().now_ms();
         let name = self.own_info().await?.name;
+        let mut stores = Vec::new();
+        for _again in 0..MOMENTS_MAX {
+            // A grant or a removal between two moments: the states would be by other members.
+            let members = self.members();
+            stores = self.sources(options).await?;
+            if Arc::ptr_eq(&members, &self.members()) {
+                break;
+            }
+        }
+        let manifest = Manifest {
+            created_ms,
+            node: self.id(),
+            name,
+            has_key: options.with_key,
+            stores: Vec::new(),
+            hash: [0; 32],
+            peers: self.0.meta.peers()?,
+        };
+        let (parts, made) = mpsc::channel(PARTS_AHEAD);
+        let key = Arc::clone(&self.0.key);
+        tokio::task::spawn_blocking(move || {
+            let mut making = Making { manifest, parts };
+            if let Err(Some(error)) = making.make(&key, stores) {
+                // The reader may have gone away.
+                drop(making.parts.blocking_send(Err(error)));
+            }
+        });
+        Ok(SnapshotStream(made))
+    }
+
+    // The stores that are copied, each at its moment, the root store last.
+    async fn sources(&self, options: SnapshotOptions) -> Result<Vec<Source>, CreateError> {
         let rows = self.0.meta.stores()?;
         let mut infos = self.stores();
         infos.retain(|info| info.root || options.store.is_none_or(|id| info.id == id));
@@ -90,25 +124,7 @@ impl Node {
                 moment,
             });
         }
-        let manifest = Manifest {
-            created_ms,
-            node: self.id(),
-            name,
-            has_key: options.with_key,
-            stores: Vec::new(),
-            hash: [0; 32],
-            peers: self.0.meta.peers()?,
-        };
-        let (parts, made) = mpsc::channel(PARTS_AHEAD);
-        let key = std::sync::Arc::clone(&self.0.key);
-        tokio::task::spawn_blocking(move || {
-            let mut making = Making { manifest, parts };
-            if let Err(Some(error)) = making.make(&key, stores) {
-                // The reader may have gone away.
-                drop(making.parts.blocking_send(Err(error)));
-            }
-        });
-        Ok(SnapshotStream(made))
+        Ok(stores)
     }
 }
 
@@ -183,5 +199,7 @@ fn about(node: &Inner, info: &StoreInfo, row: &meta::Row) -> Result<SnapshotStor
     })
 }
 
+// Looks at the stores until the members stay the same meanwhile.
+const MOMENTS_MAX: usize = 3;
 // Blocks that are made before the reader takes them.
 const PARTS_AHEAD: usize = 4;

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    id::{Author, StoreId},
+    id::{Author, Seq},
     log::LogError,
     node::error::{OpenError, StoreError},
     protocol::snapshot::SnapshotError,
@@ -76,15 +76,13 @@ pub enum RestoreError {
         /// The node whose key was given.
         found: Author,
     },
-    /// The entries of a store make another state than the node had that made the snapshot.
-    #[error(
-        "store {name} ({id}) does not get the state that the snapshot names; nothing was restored"
-    )]
-    OtherState {
-        /// Its name in the snapshot.
-        name: String,
-        /// Id of the store.
-        id: StoreId,
+    /// A branch of a log does not begin where a log can fork. No node made such a file.
+    #[error("a branch of {} in the snapshot begins at entry {seq}, which follows nothing or is there twice", author.short())]
+    Branch {
+        /// Author of the branch.
+        author: Author,
+        /// Seq of its first entry.
+        seq: Seq,
     },
     /// A file of the new node cannot be written.
     #[error("cannot write {}", path.display())]

@@ -17,7 +17,10 @@ use crate::{
     id::{Author, StoreId},
     log::{LogFiles, Logs},
     node::{
-        data_dir::{IDENTITY, META, RESTORING, STORES_DIR, holds_node, is_restoring, prepare},
+        data_dir::{
+            IDENTITY, META, RESTORED, RESTORING, STORES_DIR, holds_node, is_restoring,
+            mark_restored, prepare,
+        },
         identity,
         lock::Lock,
         meta::{Meta, Row},
@@ -28,10 +31,11 @@ use crate::{
     },
     protocol::{
         entry::VerifiedEntry,
+        frontier::FrontierTip,
         snapshot::{Checked, Manifest, SnapshotStore},
     },
     state::State,
-    store::{ReadError, restored},
+    store::ReadError,
 };
 
 /// The key of the node that is made.
@@ -62,9 +66,12 @@ pub struct Restored {
     pub node: Author,
     /// The content of the snapshot.
     pub manifest: Manifest,
-    /// True if the node takes no own writes before it has met another member, or `Store::repair`: what
-    /// it wrote after the snapshot may be there.
+    /// True if the node takes no own writes before it has met another member, or before
+    /// `Node::own_log_is_back`: what it wrote after the snapshot may be there.
     pub waits: bool,
+    /// Names of the stores that have another state than the snapshot names. Their entries are all there:
+    /// either state may be wrong.
+    pub differing: Vec<String>,
 }
 
 impl Node {
@@ -75,8 +82,8 @@ impl Node {
     /// cannot be opened, and another restore begins anew. `progress` gets the number of bytes of the
     /// file that are read and of all its bytes.
     ///
-    /// A node with the key of the one that made the snapshot could fork from what that one wrote since.
-    /// So, if it has other members, it takes no own writes until it has met one of them.
+    /// A node with the key of the one that made the snapshot could fork from what that one wrote since. So
+    /// it takes no own writes until it has met another member, or until `Node::own_log_is_back`.
     ///
     /// # Errors
     /// `RestoreError`.
@@ -87,14 +94,14 @@ impl Node {
     ) -> Result<Restored, RestoreError> {
         let (disk, data_dir) = (Arc::clone(&config.disk), config.data_dir.clone());
         prepare(disk.as_ref(), &data_dir, true)?;
-        {
-            let _lock = Lock::take_after_close(&data_dir).await?;
-            if holds_node(&data_dir) && !is_restoring(&data_dir) {
-                return Err(RestoreError::NotEmpty { data_dir });
-            }
-            begin(disk.as_ref(), &data_dir)?;
+        // Held to the end: two restores would write one directory.
+        let lock = Arc::new(Lock::take_after_close(&data_dir).await?);
+        if holds_node(&data_dir) && !is_restoring(&data_dir) {
+            return Err(RestoreError::NotEmpty { data_dir });
         }
-        let restored = restore(config, options, progress).await.and_then(|done| {
+        begin(disk.as_ref(), &data_dir)?;
+        let restored = restore(config, options, &lock, progress).await;
+        let restored = restored.and_then(|done| {
             end(disk.as_ref(), &data_dir)?;
             Ok(done)
         });
@@ -109,6 +116,7 @@ impl Node {
 async fn restore(
     config: NodeConfig,
     options: RestoreOptions,
+    lock: &Arc<Lock>,
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<Restored, RestoreError> {
     let (disk, data_dir) = (Arc::clone(&config.disk), config.data_dir.clone());
@@ -129,49 +137,42 @@ async fn restore(
     let node = Author(key.verifying_key().to_bytes());
     identity::install(&data_dir, &key).map_err(|source| io_error(&data_dir, source))?;
     let is_same = node == manifest.node;
-    // No other member has anything of a private store.
-    for id in stores.shared.iter().filter(|_| is_same) {
-        let dir = store_dir(&data_dir, id);
-        let marked = restored::mark(disk.as_ref(), &dir);
-        marked.map_err(|source| io_error(&dir, source))?;
+    if is_same {
+        let marked = mark_restored(disk.as_ref(), &data_dir);
+        marked.map_err(|source| io_error(&data_dir, source))?;
     }
     let meta = Meta::make(&disk, &data_dir, &stores.rows, &node)?;
     for (peer, note) in manifest.peers.iter().filter(|_| is_same) {
         meta.keep_peer(peer, note)?;
     }
     drop(meta);
-    let open = Node::open_restored(config).await?;
-    let checked = check(&open, &manifest).await;
-    let waits = is_same && open.members().others(node).next().is_some();
-    if !waits {
-        for store in open.open_stores() {
-            store.own_log_is_back().await?;
-        }
-    }
+    let open = Node::open_locked(config, Arc::clone(lock)).await?;
+    let differing = differing(&open, &manifest).await;
     open.close().await?;
-    checked?;
     Ok(Restored {
         node,
         manifest,
-        waits,
+        waits: is_same,
+        differing: differing?,
     })
 }
 
-// Checks that the state of each store is the one that the manifest names.
-async fn check(node: &Node, manifest: &Manifest) -> Result<(), RestoreError> {
+// Returns the names of the stores whose state is not the one that the manifest names.
+async fn differing(node: &Node, manifest: &Manifest) -> Result<Vec<String>, RestoreError> {
+    let mut differing = Vec::new();
     for contents in &manifest.stores {
-        let (id, name) = (contents.id, contents.name.clone());
         let Some(expected) = contents.state_root else {
             continue;
         };
-        let Some(store) = node.open_store(&id) else {
-            return Err(RestoreError::OtherState { name, id });
+        let root = match node.open_store(&contents.id) {
+            Some(store) => Some(store.root(&[]).await?.root.0),
+            None => None,
         };
-        if store.root(&[]).await?.root.0 != expected {
-            return Err(RestoreError::OtherState { name, id });
+        if root != Some(expected) {
+            differing.push(contents.name.clone());
         }
     }
-    Ok(())
+    Ok(differing)
 }
 
 // The stores that are written.
@@ -180,7 +181,6 @@ struct Stores {
     files: LogFiles,
     data_dir: PathBuf,
     rows: Vec<Row>,
-    shared: Vec<StoreId>,
     names: BTreeSet<String>,
     open: Option<OpenStore>,
     key: Option<SigningKey>,
@@ -203,7 +203,6 @@ impl Stores {
             files: config.files.clone(),
             data_dir: config.data_dir.clone(),
             rows: Vec::new(),
-            shared: Vec::new(),
             names: BTreeSet::new(),
             open: None,
             key: None,
@@ -242,9 +241,8 @@ impl Stores {
         let dir = store_dir(&self.data_dir, &id);
         let made = self.disk.create_dir(&dir);
         made.map_err(|source| io_error(&dir, source))?;
-        match &store.private_under {
-            Some(under) => private::mark(self.disk.as_ref(), &dir, under)?,
-            None => self.shared.push(id),
+        if let Some(under) = &store.private_under {
+            private::mark(self.disk.as_ref(), &dir, under)?;
         }
         let (logs, _found) = Logs::open(&self.disk, &self.files, &dir.join("logs"), &[])?;
         self.open = Some(OpenStore {
@@ -311,6 +309,7 @@ impl OpenStore {
     fn add(&mut self, entry: &VerifiedEntry, arrived_ms: u64) -> Result<(), RestoreError> {
         let (author, is_first) = self.branch.expect("entries are of a branch: it is checked");
         if is_first {
+            self.check_begins(entry)?;
             self.logs.begin(entry, arrived_ms)?;
             self.branch = Some((author, false));
         } else {
@@ -325,6 +324,28 @@ impl OpenStore {
             self.staged = 0;
         }
         Ok(())
+    }
+}
+
+impl OpenStore {
+    // Checks that a branch begins with a new entry, after one that is here.
+    fn check_begins(&mut self, entry: &VerifiedEntry) -> Result<(), RestoreError> {
+        let (author, seq) = (entry.author(), entry.header.seq);
+        self.logs.sync()?;
+        self.staged = 0;
+        let log = self.logs.reader();
+        let has = |place| Ok::<_, RestoreError>(log.find(&author, &[place])?.0 == [true]);
+        let follows = match entry.header.prev {
+            None => true,
+            Some(id) => has(FrontierTip {
+                seq: seq.saturating_sub(1),
+                id,
+            })?,
+        };
+        if follows && !has(FrontierTip::of(entry))? {
+            return Ok(());
+        }
+        Err(RestoreError::Branch { author, seq })
     }
 }
 
@@ -362,7 +383,7 @@ fn remove_files(data_dir: &Path) -> io::Result<()> {
         Err(error) if !is_missing(&error) => return Err(error),
         _removed => {}
     }
-    for name in [META, IDENTITY] {
+    for name in [META, IDENTITY, RESTORED] {
         match fs::remove_file(data_dir.join(name)) {
             Err(error) if !is_missing(&error) => return Err(error),
             _removed => {}

@@ -49,7 +49,7 @@ impl Base {
         let names = texts(names);
         let numbers = names.iter().filter_map(|name| number_of(name));
         let Some(newest) = numbers.max() else {
-            remove_others(disk, dir, &names, |_name| false)?;
+            remove_others(disk, dir, &names, &[])?;
             return Ok(None);
         };
         let file = disk.open(&path_of(dir, newest), Open::Existing)?;
@@ -65,7 +65,7 @@ impl Base {
             return Err(StateError::damaged("the base is that of another store"));
         }
         let base = Self::of(disk, dir, manifest)?;
-        base.remove_before(disk, dir, &names)?;
+        remove_others(disk, dir, &names, &[&base])?;
         Ok(Some(base))
     }
 
@@ -81,39 +81,24 @@ impl Base {
         let names = disk.list(dir).map(texts);
         let removed = names
             .map_err(StateError::from)
-            .and_then(|names| self.remove_before(disk, dir, &names));
+            .and_then(|names| remove_others(disk, dir, &names, &[&self]));
         if let Err(error) = removed {
             tracing::warn!(%error, "files of an earlier base are removed at the next opening");
         }
         Ok(Arc::new(self))
     }
 
-    /// Removes the files of a base that was made and is not to be the newest one. `newest` is.
+    /// Removes the files that none of `kept` needs: those of a base that is not to be the newest one. The
+    /// newest one must be in `kept`, if there is one.
     ///
     /// # Errors
     /// `Io`: they are removed at the next opening.
-    pub fn discard(disk: &dyn Disk, dir: &Path, newest: Option<&Self>) -> Result<(), StateError> {
+    pub fn discard(disk: &dyn Disk, dir: &Path, kept: &[&Self]) -> Result<(), StateError> {
         let names = match disk.list(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             names => texts(names?),
         };
-        match newest {
-            Some(newest) => newest.remove_before(disk, dir, &names),
-            None => remove_others(disk, dir, &names, |_name| false),
-        }
-    }
-
-    fn remove_before(
-        &self,
-        disk: &dyn Disk,
-        dir: &Path,
-        names: &[String],
-    ) -> Result<(), StateError> {
-        let parts = self.manifest.parts.iter().map(|part| part.id.file_name());
-        let parts: BTreeSet<String> = parts.collect();
-        let number = Some(self.manifest.number);
-        let is_kept = |name: &str| parts.contains(name) || number_of(name) == number;
-        remove_others(disk, dir, names, is_kept)
+        remove_others(disk, dir, &names, kept)
     }
 
     /// Opens the base with this manifest.
@@ -180,8 +165,13 @@ impl Base {
                 0
             };
             for chunk in first_chunk..part.len() {
-                for (key, body) in part.read(chunk)? {
-                    if key >= *from && !each(&key, &body)? {
+                // Many walks begin at the same place and end at once.
+                let records = match number == first && chunk == first_chunk {
+                    true => self.read((number, chunk))?,
+                    false => Arc::new(part.read(chunk)?),
+                };
+                for (key, body) in records.iter() {
+                    if key >= from && !each(key, body)? {
                         return Ok(());
                     }
                 }
@@ -261,17 +251,33 @@ fn texts(names: Vec<OsString>) -> Vec<String> {
     names.filter_map(|name| name.into_string().ok()).collect()
 }
 
+// Removes the files that none of `kept` needs: manifests first, so that none is left without its parts.
 fn remove_others(
     disk: &dyn Disk,
     dir: &Path,
     names: &[String],
-    is_kept: impl Fn(&str) -> bool,
+    kept: &[&Base],
 ) -> Result<(), StateError> {
-    let is_ours = |name: &str| PartId::is_name(name) || number_of(name).is_some() || name == NEW;
+    let parts = kept.iter().flat_map(|base| &base.manifest.parts);
+    let parts: BTreeSet<String> = parts.map(|part| part.id.file_name()).collect();
+    let is_kept = |number| kept.iter().any(|base| base.manifest.number == number);
+    let is_old = |name: &str| number_of(name).is_some_and(|number| !is_kept(number)) || name == NEW;
+    remove(disk, dir, names.iter().filter(|name| is_old(name)))?;
+    let is_old = |name: &str| PartId::is_name(name) && !parts.contains(name);
+    remove(disk, dir, names.iter().filter(|name| is_old(name)))
+}
+
+fn remove<'a>(
+    disk: &dyn Disk,
+    dir: &Path,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<(), StateError> {
     let mut removed = false;
-    for name in names.iter().filter(|name| is_ours(name) && !is_kept(name)) {
-        disk.remove(&dir.join(name))?;
-        removed = true;
+    for name in names {
+        match disk.remove(&dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _removed => removed = true,
+        }
     }
     if removed {
         disk.sync_dir(dir)?;
@@ -283,5 +289,5 @@ fn remove_others(
 pub(super) const NEW: &str = "manifest.new";
 const SUFFIX: &str = ".manifest";
 // A manifest of 10,000 authors and 100 GiB.
-const MANIFEST_BYTES_MAX: usize = 16 << 20;
+pub(super) const MANIFEST_BYTES_MAX: usize = 16 << 20;
 const RECENT_CHUNKS: usize = 32;

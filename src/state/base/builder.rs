@@ -15,7 +15,7 @@ use crate::{
         StateError,
         base::{
             Base, BaseManifest, RecordKey,
-            base::NEW,
+            base::{MANIFEST_BYTES_MAX, NEW},
             part::{Part, PartInfo, PartWriter},
         },
     },
@@ -121,8 +121,14 @@ impl<'a> BaseBuilder<'a> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _removed => {}
         }
+        let encoded = manifest.encode();
+        if encoded.len() > MANIFEST_BYTES_MAX {
+            let parts = manifest.parts.len();
+            let what = format!("a base of {parts} parts is more than can be opened again");
+            return Err(io::Error::other(what).into());
+        }
         let file = self.disk.open(&path, Open::New)?;
-        file.write_at(&manifest.encode(), 0)?;
+        file.write_at(&encoded, 0)?;
         file.sync_data()?;
         self.disk.sync_dir(self.dir)?;
         let base = Base::of(self.disk, self.dir, manifest)?;

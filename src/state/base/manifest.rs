@@ -5,8 +5,8 @@
 //! anchor  author 32, seq u64, id 32, wall_ms u64, counter u32
 //! part    id 32, bytes u64, records u64, length of its first key u16, that key
 //! ```
-//! Numbers are little-endian. The hash at the end names the base: two nodes have the same base exactly
-//! when it is equal.
+//! Numbers are little-endian. The hash of a manifest with the number 0 names the base: two nodes have the
+//! same base exactly when it is equal.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
@@ -126,9 +126,13 @@ impl BaseManifest {
         })
     }
 
-    /// Returns the hash that names the base.
+    /// Returns the hash that names the base: of all but its number, which counts the bases of this node.
     pub fn hash(&self) -> [u8; 32] {
-        let file = self.encode();
+        let numbered = Self {
+            number: 0,
+            ..self.clone()
+        };
+        let file = numbered.encode();
         file.last_chunk::<32>().copied().unwrap_or_default()
     }
 }

@@ -121,6 +121,8 @@ impl Store {
 }
 
 fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
+    // Before the view, so that it has no entries that the view does not have.
+    let base = shared.base.newest();
     let view = shared.state.view();
     let mut report = VerifyReport::default();
     // Each log is read to its end: damaged records there are not in the state.
@@ -129,7 +131,6 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
             verify_chain(&branch, tip.seq, &mut report)?;
         }
     }
-    let base = shared.base.newest();
     let what = match &base {
         None if shared.log.pruned().is_some() => Some("it cannot be used".to_owned()),
         None => None,

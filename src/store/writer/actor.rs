@@ -128,7 +128,6 @@ impl Actor {
             }
             Command::Damaged(found) => writer.mending.note(found),
             Command::Moment(reply) => drop(reply.send(writer.moment())),
-            Command::OwnLogIsBack(reply) => drop(reply.send(writer.own_log_is_back())),
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
@@ -364,7 +363,6 @@ impl Writer {
             forks: self.known_forks().unwrap_or_default(),
             damage: damage.map(ToString::to_string).collect(),
             lost: self.lost(),
-            restored: self.restored,
             poisoned: failed.or(refused.map(|why| why.to_string())),
             recovered: self.recovered.clone(),
         }

@@ -46,8 +46,6 @@ pub(in crate::store) enum Command {
     Damaged(Vec<LogDamage>),
     /// Return the newest view, and the whole logs at the same moment.
     Moment(oneshot::Sender<(Arc<View>, Vec<Span>)>),
-    /// A member has given back what it had of this node's own log.
-    OwnLogIsBack(oneshot::Sender<Result<(), WriteError>>),
     /// List the last entry of each hole in the logs.
     Missing(oneshot::Sender<Vec<(Author, FrontierTip)>>),
     /// Return the acts that the members follow from.

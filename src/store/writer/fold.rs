@@ -104,6 +104,9 @@ impl Folding<'_> {
             }
             if fold.bytes() >= FOLD_BYTES_MAX {
                 let base = self.build(fold, number, anchors.clone(), false)?;
+                // The parts of the one before this are in the way.
+                let kept: Vec<&Base> = self.base.as_deref().into_iter().chain([&base]).collect();
+                Base::discard(self.disk, self.dir, &kept)?;
                 fold = Fold::new(self.store, Some(Arc::new(base)));
             }
         }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     },
     state::{Base, State, StateError},
     store::{
-        OpenError, Shared, StoreConfig, outbox, restored,
+        OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
         writer::{
             health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
@@ -41,7 +41,6 @@ pub(in crate::store) fn open(
         source,
     };
     config.disk.create_dir(&config.dir).map_err(io)?;
-    let restored = restored::is_marked(config.disk.as_ref(), &config.dir).map_err(io)?;
     let mut membership = Membership::new(&config.authority, config.id);
     let Opened {
         logs,
@@ -87,6 +86,7 @@ pub(in crate::store) fn open(
         anyone: membership.is_anyone(),
         pauses: tokio::sync::watch::Sender::new(0),
         turned_away: tokio::sync::watch::Sender::new(None),
+        restored: AtomicBool::new(false),
         tree_turn: Arc::default(),
         settled: std::sync::Mutex::default(),
         disk: Arc::clone(&config.disk),
@@ -114,7 +114,6 @@ pub(in crate::store) fn open(
         arrived_ms,
         next_expiry_ms: None,
         cuts,
-        restored,
         recovered,
         flushed_at: Instant::now(),
         rebuilt_at: None,

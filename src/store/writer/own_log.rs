@@ -1,11 +1,9 @@
 //! This node's own log: whether it may be written to, and where it goes on.
 
-use std::sync::Arc;
-
 use crate::{
     protocol::{chain::Tip, entry::VerifiedEntry, fork::closing, membership::Standing},
     store::{
-        ReadError, WriteError, restored,
+        WriteError,
         writer::{
             health::WriteFailure, repair::LostEntries, transaction::Transaction, writer::Writer,
         },
@@ -17,7 +15,7 @@ impl Writer {
     /// is whole, and not forked.
     ///
     /// # Errors
-    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`, `Restored`; `OwnFork`.
+    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`; `OwnFork`.
     pub(super) fn check_may_write(&self) -> Result<(), WriteError> {
         self.check_own_standing()?;
         self.check_clock()?;
@@ -45,33 +43,14 @@ impl Writer {
     /// Checks that the end of this node's own log is there.
     ///
     /// # Errors
-    /// `OwnLogCut`, `Restored`.
+    /// `OwnLogCut`.
     pub(super) fn check_own_log(&self) -> Result<(), WriteError> {
-        if self.restored {
-            return Err(WriteError::Restored);
-        }
         self.cuts.first().map_or(Ok(()), |cut| {
             Err(WriteError::OwnLogCut {
                 first: cut.first(),
                 through: cut.through,
             })
         })
-    }
-
-    /// Lets this node write again after it was restored from a snapshot: another member has given back
-    /// the entries that it has of it. Durable on return.
-    ///
-    /// # Errors
-    /// `Read`: the mark in the directory cannot be removed.
-    pub(super) fn own_log_is_back(&mut self) -> Result<(), WriteError> {
-        if self.restored {
-            let removed = restored::unmark(self.config.disk.as_ref(), &self.config.dir);
-            removed.map_err(|source| ReadError::Io {
-                source: Arc::new(source),
-            })?;
-            self.restored = false;
-        }
-        Ok(())
     }
 
     /// Returns the entries that are gone from the end of this node's own log.

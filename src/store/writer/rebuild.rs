@@ -55,8 +55,11 @@ impl Sources<'_> {
     /// `StateLost`, and the state file is as it was, when entries were removed from the logs and there is
     /// no base. The file system refuses; a log is not authentic, or belongs to another store.
     pub(super) fn build(&mut self) -> Result<State, OpenError> {
-        if let Some(pruned) = self.logs.reader().pruned().filter(|_| self.base.is_none()) {
-            let what = "it must be built again".to_owned();
+        // Where entries were removed, the state file goes only when the base is known to be good.
+        let checked = self.check_base()?;
+        if let Some(pruned) = self.logs.reader().pruned()
+            && let Err(what) = checked
+        {
             return Err(OpenError::StateLost { what, pruned });
         }
         let (disk, path) = (&self.config.disk, self.config.dir.join("state.db"));
@@ -84,6 +87,25 @@ impl Sources<'_> {
             }
             Err(what) => Err(StateError::Damaged { what }.into()),
         }
+    }
+
+    // Checks that the base can be read, and that the logs go on from it; one that cannot be used is not.
+    // The inner error says why there is none.
+    fn check_base(&mut self) -> Result<Result<(), String>, OpenError> {
+        let Some(base) = self.base else {
+            return Ok(Err(
+                "it must be built again, and there is no base".to_owned()
+            ));
+        };
+        let checked = match base.check() {
+            Ok(_records) => self.spans_after(&base.manifest().frontier(), &all_of(self.logs))?,
+            Err(StateError::Damaged { what }) => Err(what),
+            Err(error) => return Err(error.into()),
+        };
+        if checked.is_err() {
+            self.base = None;
+        }
+        Ok(checked.map(drop))
     }
 
     /// Applies to `state` what the logs have after `from`. The inner error: the state is ahead of the

@@ -50,8 +50,6 @@ pub struct Repaired {
     /// Entries of this node's own log that were taken back, because they were stamped far ahead;
     /// `None` when there were none.
     pub taken_back: Option<TakenBack>,
-    /// True when the store was restored from a snapshot, and what this node wrote after it is given up.
-    pub restored: bool,
     /// Fork of this node's own log that was closed; `None` when there was none.
     pub closed: Option<ClosedFork>,
 }
@@ -76,8 +74,6 @@ impl Writer {
     pub(super) fn repair(&mut self) -> Result<Repaired, WriteError> {
         self.health.check_writable()?;
         let lost = self.give_up()?;
-        let restored = self.restored;
-        self.own_log_is_back()?;
         let taken_back = self.go_on_before_far_ahead()?;
         let mut transaction = Transaction::begin(self)?;
         let closed = transaction.close_own_fork()?;
@@ -86,7 +82,6 @@ impl Writer {
         Ok(Repaired {
             lost,
             taken_back,
-            restored,
             closed: closed.map(|entry| ClosedFork {
                 entry: entry.id,
                 seq: entry.header.seq,

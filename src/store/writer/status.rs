@@ -77,7 +77,6 @@ pub(in crate::store) struct WriterStatus {
     pub(in crate::store) forks: Vec<KnownFork>,
     pub(in crate::store) damage: Vec<String>,
     pub(in crate::store) lost: Vec<LostEntries>,
-    pub(in crate::store) restored: bool,
     pub(in crate::store) poisoned: Option<String>,
     pub(in crate::store) recovered: Vec<String>,
 }

@@ -71,9 +71,6 @@ pub(in crate::store) struct Writer {
     pub(super) next_expiry_ms: Option<u64>,
     // Parts of this node's own log that are gone. Own writes are refused until `repair`.
     pub(super) cuts: Vec<LostTail>,
-    // True when the store was restored from a snapshot, and what this node wrote after it may be missing.
-    // Own writes are refused until a member has given it back, or `repair`.
-    pub(super) restored: bool,
     // Repairs that opening and mending made, a line each, for `status`.
     pub(super) recovered: Vec<String>,
     pub(super) flushed_at: Instant,

@@ -60,6 +60,12 @@ fn a_backup_is_made_while_the_node_runs_and_restored_elsewhere() {
     assert_eq!(restored.code, 0, "{restored}");
     assert_eq!(nowhere.run(&["get", "/a"]).raw, "1");
     assert_eq!(nowhere.run(&["--store", "notes", "get", "/b"]).raw, "2");
+    let refused = nowhere.run(&["put", "/a", "4"]);
+    assert_eq!(refused.code, 4, "{refused}");
+    // It asks, and there is nobody who could answer.
+    assert_eq!(nowhere.run(&["repair"]).code, 2);
+    let repaired = nowhere.run(&["repair", "--yes"]);
+    assert!(repaired.raw.contains("writes again"), "{repaired}");
     nowhere.run(&["put", "/a", "4"]).ok();
     // A directory with a node is left alone.
     let refused = nowhere.run(&["snapshot", "restore", "copy.lsnap"]);

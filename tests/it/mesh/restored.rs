@@ -47,11 +47,20 @@ async fn s22_b2_a_restored_node_waits_for_what_it_wrote_since() {
     let a = Peer::new("a").await;
     let b = Peer::new("b").await;
     b.join(&a, Role::Writer).await;
-    let notes = a.node.create_store("notes").await.unwrap();
     b.node.root().put("/before", "b").await.unwrap();
     let files = tempfile::tempdir().unwrap();
     let file = files.path().join("file");
     snapshot(&b, &file).await;
+    // A store that is not in the snapshot, in which it has written, too.
+    let notes = a.node.create_store("notes").await.unwrap();
+    let of_b = until("the new store is at b", async || {
+        b.node.open_store(&notes.id)
+    })
+    .await;
+    of_b.put("/in/notes", "b").await.unwrap();
+    let of_a = a.node.open_store(&notes.id).unwrap();
+    has(&of_a, "/in/notes", "b").await;
+    drop(of_b);
     for n in 0..5 {
         b.node.root().put(format!("/since/{n}"), "b").await.unwrap();
     }
@@ -84,10 +93,12 @@ async fn s22_b2_a_restored_node_waits_for_what_it_wrote_since() {
     let status = root.status().await;
     assert!(status.forks.is_empty() && !status.restored, "{status:?}");
     assert!(a.node.root().status().await.forks.is_empty());
-    until("the new store is here", async || {
-        b.node.open_store(&notes.id)
-    })
-    .await;
+    let of_b = b.node.open_store(&notes.id).unwrap();
+    let next = of_b.put("/in/notes/2", "b").await.unwrap();
+    assert_eq!(next.seq, 2, "the first one has come back before");
+    has(&of_a, "/in/notes/2", "b").await;
+    assert!(of_a.status().await.forks.is_empty());
+    drop(of_b);
     // For good. A handle of a store keeps the directory locked.
     drop(root);
     let b = b.restart().await;
@@ -97,7 +108,7 @@ async fn s22_b2_a_restored_node_waits_for_what_it_wrote_since() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn repair_lets_a_restored_node_write_that_meets_nobody() {
+async fn a_restored_node_that_meets_nobody_writes_when_it_is_let() {
     let a = Peer::new("a").await;
     let b = Peer::new("b").await;
     b.join(&a, Role::Admin).await;
@@ -110,9 +121,16 @@ async fn repair_lets_a_restored_node_write_that_meets_nobody() {
     let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
     let root = node.root();
     root.put("/0", "b").await.unwrap_err();
-    assert!(root.repair().await.unwrap().restored);
+    // A repair of one store is none of the node.
+    root.repair().await.unwrap();
+    root.put("/0", "b").await.unwrap_err();
+    node.own_log_is_back().unwrap();
     root.put("/0", "b").await.unwrap();
-    assert!(!root.repair().await.unwrap().restored);
+    node.close().await.unwrap();
+    drop((root, node));
+    let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    assert!(!node.is_restored());
+    node.root().put("/0", "c").await.unwrap();
 }
 
 // A backup saves the way over the network: the joiner has all of it already.
@@ -132,4 +150,26 @@ async fn a_new_node_joins_with_the_data_of_a_snapshot() {
     has(&a.node.root(), "/mine", "c").await;
     c.stop().await;
     a.stop().await;
+}
+
+// The snapshot is from before there were other members. Nothing in it says that there are any now.
+#[tokio::test(flavor = "multi_thread")]
+async fn s22_a_node_that_was_alone_then_does_not_write_either() {
+    let a = Peer::new("a").await;
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("file");
+    snapshot(&a, &file).await;
+    let b = Peer::new("b").await;
+    b.join(&a, Role::Writer).await;
+    a.node.root().put("/since", "a").await.unwrap();
+    drop(a.stop().await);
+    let dir = tempfile::tempdir().unwrap();
+    let restored = restore(dir.path(), &file, Identity::InSnapshot).await;
+    assert!(restored.waits && restored.differing.is_empty());
+    let node = Node::open(NodeConfig::new(dir.path())).await.unwrap();
+    let refused = node.root().put("/0", "a").await;
+    assert!(matches!(refused, Err(WriteError::Restored)), "{refused:?}");
+    let refused = node.create_store("new").await;
+    assert!(refused.is_err(), "{refused:?}");
+    b.stop().await;
 }

@@ -135,7 +135,8 @@ async fn a_restored_node_is_the_one_that_was_there() {
     notes.put("/late", "1").await.unwrap();
 
     let restored = place.restore(Identity::InSnapshot).await.unwrap();
-    assert_eq!((restored.node, restored.waits), (node.id(), false));
+    assert_eq!((restored.node, restored.waits), (node.id(), true));
+    assert_eq!(restored.differing, [] as [String; 0]);
     let again = Node::open(NodeConfig::new(place.data())).await.unwrap();
     assert_eq!(again.stores(), node.stores());
     for (store, keys) in [("root", 40), ("notes", 90)] {
@@ -160,6 +161,8 @@ async fn a_restored_node_is_the_one_that_was_there() {
     }
     // It goes on, and can be copied again.
     let notes = again.store("notes").unwrap();
+    notes.put("/after", "1").await.unwrap_err();
+    again.own_log_is_back().unwrap();
     notes.put("/after", "2").await.unwrap();
     let place = Place::new(&snapshot(&again, false).await);
     let (more, _manifest) = place.verify().unwrap();
@@ -195,6 +198,7 @@ async fn s22_whose_key_it_is_is_checked() {
         "{refused}"
     );
     let again = Node::open(NodeConfig::new(without.data())).await.unwrap();
+    again.own_log_is_back().unwrap();
     again.root().put("/mine", "1").await.unwrap();
 }
 
@@ -288,6 +292,7 @@ async fn s22_a_restore_that_was_cut_off_is_begun_anew() {
     place.restore(Identity::InSnapshot).await.unwrap();
     let again = Node::open(NodeConfig::new(place.data())).await.unwrap();
     assert!(again.root().get(b"/big").await.unwrap().is_some());
+    again.own_log_is_back().unwrap();
     again.root().put("/mine", "1").await.unwrap();
 }
 

@@ -24,9 +24,9 @@ use crate::cli::{
 ///
 /// With the key of the node that made the snapshot (in the file, or --identity), the new node is that node
 /// again. Do this only if the old one will never start again: two nodes with one key fork their log, and
-/// both refuse to write. If the node has other members, it can be read at once, but it refuses writes until
-/// it has met one of them and has fetched what it wrote after the snapshot; start a member first that was
-/// connected to it last.
+/// both refuse to write. It can be read at once, but it refuses writes until it has met another member and
+/// has fetched what it wrote after the snapshot; start a member first that was connected to it last. If
+/// there never was another member, `lattice repair` lets it write.
 ///
 /// With --new-identity it is another node, which has the data already when it joins the mesh. Use that,
 /// too, to try out a snapshot.
@@ -92,6 +92,7 @@ impl Restore {
                 data_dir: data_dir.display().to_string(),
                 restored_as: restored.node.to_string(),
                 waits: restored.waits,
+                differing: restored.differing,
             });
         }
         let manifest = &restored.manifest;
@@ -105,6 +106,16 @@ impl Restore {
             let entries = counted(store.entries, "entry", "entries");
             out.line(&format!("store      {}: {entries}", store.name))?;
         }
+        if !restored.differing.is_empty() {
+            let stores = restored.differing.join(", ");
+            out.notice(
+                "other_state",
+                &format!(
+                    "the state of {stores} is not the one that the snapshot names. All entries are there; \
+                     please report this, and compare the node with another member: `lattice compare NODE`"
+                ),
+            );
+        }
         let lattice = match is_named {
             true => format!("lattice --data-dir {}", data_dir.display()),
             false => "lattice".to_owned(),
@@ -114,7 +125,7 @@ impl Restore {
                 "waits",
                 &format!(
                     "this node can be read now, and refuses writes until it has met another member; only \
-                     if no other member is left, run `{lattice} repair`"
+                     if there never was one, or none is left, run `{lattice} repair`"
                 ),
             );
         }
@@ -142,6 +153,8 @@ struct Done {
     restored_as: String,
     /// True if it takes no own writes before it has met another member.
     waits: bool,
+    /// Names of stores that have another state than the snapshot names.
+    differing: Vec<String>,
 }
 
 fn bytes(file: &std::path::Path) -> u64 {
