@@ -94,12 +94,14 @@ pub(super) async fn repair(
         net.catch_up().await;
     }
     let mut done = Vec::new();
+    let asked = asked(node, &request.store, request.all)?;
     let restored = node.is_restored();
-    if restored && request.accept_loss {
+    if restored && request.accept_loss && asked.iter().any(|(info, _)| !info.private) {
         node.own_log_is_back()?;
     }
-    for (info, store) in asked(node, &request.store, request.all)? {
+    for (info, store) in asked {
         let lost = store.status().await.lost;
+        let restored = restored && !info.private;
         let may_lose = restored || !lost.is_empty();
         let repaired = if request.accept_loss || !may_lose {
             store.repair().await?
@@ -112,7 +114,7 @@ pub(super) async fn repair(
         done.push(api::StoreRepaired {
             info: Some(convert::store_info(&info)),
             lost: repaired.lost.into_iter().map(convert::lost).collect(),
-            restored: restored && !info.private,
+            restored,
             closed: repaired.closed.as_ref().map(convert::closed_fork),
             taken_back: repaired.taken_back.as_ref().map(convert::taken_back),
         });

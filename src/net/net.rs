@@ -346,6 +346,32 @@ impl Net {
             }
         };
         running.tasks.spawn_on(follow, &self.0.runtime);
+        if self.0.node.is_restored() {
+            self.release_restored(&running);
+        }
+    }
+
+    // Lets a node that was restored from a snapshot write once it is in step with a member. It listens
+    // meanwhile, though it may know of no other member: the snapshot may be from before there were any.
+    fn release_restored(&self, running: &Arc<Running>) {
+        let (net, stop) = (self.clone(), running.stop.clone());
+        let release = async move {
+            let mesh = match net.mesh().await {
+                Ok(mesh) => mesh,
+                Err(_no_port) => net.bound().await,
+            };
+            own_tip::release_restored(&mesh).await;
+            if let Err(error) = net.0.node.introduce().await {
+                tracing::warn!(%error, "the name of this node was not written");
+            }
+        };
+        let release = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = release => {}
+            }
+        };
+        running.tasks.spawn_on(release, &self.0.runtime);
     }
 
     // Pauses own writes until the peers within reach have been compared with this node's own logs.
@@ -376,7 +402,6 @@ impl Net {
                 members_clock::compare(&mesh).await;
             }
             drop(holds);
-            own_tip::release_restored(&mesh).await;
         };
         let node = node.clone();
         running.tasks.spawn(async move {

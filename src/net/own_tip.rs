@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     id::{Author, StoreId},
-    limits::{OWN_TIP_STILL, OWN_TIP_WAIT, OWN_TIP_WAIT_MAX, REPAIR_SYNC_WAIT},
+    limits::{OWN_TIP_STILL, OWN_TIP_WAIT, OWN_TIP_WAIT_MAX},
     net::{mesh::Mesh, peer::Compared, peer_task, stores::open_listed},
     store::Store,
 };
@@ -45,21 +45,33 @@ pub(super) async fn compare(mesh: &Mesh) {
 }
 
 /// Returns when this node writes again after it was restored from a snapshot: once all its stores are in
-/// step with a member. At once if it was not restored.
+/// step with a member, and no entry of its own waits for the clock. At once if it was not restored.
 pub(super) async fn release_restored(mesh: &Arc<Mesh>) {
     let ids = || -> Vec<StoreId> { mesh.node.shared_stores().iter().map(Store::id).collect() };
     while mesh.node.is_restored() {
         let before = ids();
-        let in_step = peer_task::sync_all(mesh, REPAIR_SYNC_WAIT).await;
+        let in_step = peer_task::in_step_with_one(mesh, OWN_TIP_WAIT_MAX).await;
         // The root store may list stores that are new here; they are synced next time.
         let is_listed = open_listed(mesh).await.is_ok() && ids() == before;
-        if in_step == 0 || !is_listed {
+        let is_open = mesh.node.unopened().failed == 0;
+        if !in_step || !is_listed || !is_open || holds_own(mesh).await {
             tokio::time::sleep(RELEASE_EVERY).await;
         } else if let Err(error) = mesh.node.own_log_is_back() {
             tracing::error!(%error, "own writes are still refused");
-            return;
+            tokio::time::sleep(OWN_TIP_WAIT_MAX).await;
         }
     }
+}
+
+// Whether an entry of this node waits for its clock, which is behind.
+async fn holds_own(mesh: &Mesh) -> bool {
+    let own = mesh.node.id();
+    for store in mesh.node.shared_stores() {
+        if store.status().await.held.iter().any(|it| it.author == own) {
+            return true;
+        }
+    }
+    false
 }
 
 // Members that are not known to be away for long. One whose status cannot be read is waited for.

@@ -222,34 +222,59 @@ async fn inform_copies(mesh: &Arc<Mesh>, node: &Author, connection: &Connection)
     }
 }
 
-/// Syncs all stores with each connected peer, for `wait` at most. Returns with how many of them all stores
-/// are in step.
-pub(super) async fn sync_all(mesh: &Arc<Mesh>, wait: Duration) -> usize {
+/// Syncs all stores with each connected peer, for `wait` at most.
+pub(super) async fn sync_all(mesh: &Arc<Mesh>, wait: Duration) {
     let mut syncs = JoinSet::new();
-    for node in mesh.peers.online() {
-        let Some(connection) = mesh.peers.connection(&node) else {
-            continue;
-        };
+    for (node, connection) in connections(mesh) {
         let mesh = Arc::clone(mesh);
-        syncs.spawn(async move { in_step(&mesh, &node, &connection).await.is_ok() });
+        syncs.spawn(async move { drop(in_step(&mesh, &node, &connection).await) });
     }
-    let mut done = 0;
     // Those that have not ended are cut: the peers' own tasks go on.
-    let all = async {
-        while let Some(ended) = syncs.join_next().await {
-            done += usize::from(ended.unwrap_or(false));
-        }
-    };
+    let all = async { while syncs.join_next().await.is_some() {} };
     drop(timeout(wait, all).await);
-    done
 }
 
-// Syncs all stores, the root store first: it names the members that may write in the others.
-// Returns whether entries were exchanged.
+/// Syncs all stores with all connected peers, until one of them has all stores and everything is the same
+/// there, for `wait` at most. Returns whether one has.
+pub(super) async fn in_step_with_one(mesh: &Arc<Mesh>, wait: Duration) -> bool {
+    let mut syncs = JoinSet::new();
+    for (node, connection) in connections(mesh) {
+        let mesh = Arc::clone(mesh);
+        syncs.spawn(async move { sync_stores(&mesh, &node, &connection, false).await.is_ok() });
+    }
+    let one = async {
+        while let Some(ended) = syncs.join_next().await {
+            if ended.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
+    };
+    timeout(wait, one).await.unwrap_or(false)
+}
+
+fn connections(mesh: &Mesh) -> Vec<(Author, Connection)> {
+    let online = mesh.peers.online().into_iter();
+    let connected = online.filter_map(|node| Some((node, mesh.peers.connection(&node)?)));
+    connected.collect()
+}
+
+// Syncs all stores that the peer has.
 async fn in_step(
     mesh: &Arc<Mesh>,
     node: &Author,
     connection: &Connection,
+) -> Result<bool, PeerError> {
+    sync_stores(mesh, node, connection, true).await
+}
+
+// Syncs all stores, the root store first: it names the members that may write in the others. Returns
+// whether entries were exchanged. A store that the peer does not have is an error unless `may_lack`.
+async fn sync_stores(
+    mesh: &Arc<Mesh>,
+    node: &Author,
+    connection: &Connection,
+    may_lack: bool,
 ) -> Result<bool, PeerError> {
     let (began, mut has_changed) = (Instant::now(), false);
     for store in mesh.node.shared_stores() {
@@ -260,7 +285,7 @@ async fn in_step(
                     break;
                 }
                 // The peer opens a listed store soon. The other stores need not wait for it.
-                Err(PeerError::NoStore) => break,
+                Err(PeerError::NoStore) if may_lack => break,
                 Err(error) => return Err(error),
                 // The peer's own session does the same work. This side is in step when it has
                 // ended.

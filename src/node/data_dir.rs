@@ -74,7 +74,11 @@ pub(super) fn is_restoring(data_dir: &Path) -> bool {
 
 /// True while the node refuses own writes because it was restored.
 pub(super) fn is_restored(data_dir: &Path) -> bool {
-    has(data_dir, RESTORED)
+    match data_dir.join(RESTORED).symlink_metadata() {
+        Ok(_there) => true,
+        // Where this cannot be known, nothing is signed.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Marks a directory whose node was restored. Durable on return.

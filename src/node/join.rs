@@ -81,7 +81,10 @@ impl Node {
         let authority = Authority::Root {
             creator: genesis.creator,
         };
-        let store = inner.opener().open(genesis.store(), authority).await?;
+        let store = inner
+            .opener()
+            .open_shared(genesis.store(), authority)
+            .await?;
         former.close().await?;
         // An entry that was acknowledged since keeps the store.
         let untouched = untouched && former.frontier() == judged;

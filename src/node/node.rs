@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ed25519_dalek::SigningKey;
@@ -128,6 +131,10 @@ pub(super) struct Inner {
     // `adopt_root`. Never held across an await; no other lock is taken meanwhile.
     pub(super) name: Mutex<Option<String>>,
     pub(super) meta: Meta,
+    // True while own writes are refused because the node was restored from a snapshot: as long as the
+    // directory has the mark. Shared by the stores of the mesh; set by `open`, cleared by
+    // `own_log_is_back`.
+    restored: Arc<AtomicBool>,
     // Things that were mended when the directory was opened, a line each.
     mended: Vec<String>,
     // The runtime on which the tasks of its stores run. It outlives the runtimes of callers.
@@ -199,13 +206,15 @@ impl Node {
         let authority = Authority::Root {
             creator: genesis.creator,
         };
+        let restored = Arc::new(AtomicBool::new(is_restored(&data_dir)));
         let opener = Opener {
             runtime: &runtime,
             config: &config,
             key: &key,
             lock: &lock,
+            restored: &restored,
         };
-        let store = opener.open(root.id, authority).await?;
+        let store = opener.open_shared(root.id, authority).await?;
         let info = StoreInfo {
             id: root.id,
             name: root.name.clone(),
@@ -227,6 +236,7 @@ impl Node {
             unopened: Mutex::default(),
             meta,
             mended,
+            restored,
             runtime,
             lock,
         }));
@@ -282,7 +292,7 @@ impl Node {
     /// Returns whether own writes are refused because the node was restored from a snapshot: members may
     /// have entries that it signed after that, and that it does not have.
     pub fn is_restored(&self) -> bool {
-        is_restored(&self.0.config.data_dir)
+        self.0.restored.load(Ordering::Acquire)
     }
 
     /// Lets a node that was restored from a snapshot write: it has what it signed after that, or gives it
@@ -294,9 +304,7 @@ impl Node {
         let data_dir = &self.0.config.data_dir;
         let removed = unmark_restored(self.0.config.disk.as_ref(), data_dir);
         removed.map_err(|source| OpenError::refused(data_dir, source))?;
-        for store in self.open_stores() {
-            store.refuse_restored(false);
-        }
+        self.0.restored.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -344,6 +352,7 @@ impl Inner {
             config: &self.config,
             key: &self.key,
             lock: &self.lock,
+            restored: &self.restored,
         }
     }
 }
@@ -354,6 +363,7 @@ pub(super) struct Opener<'a> {
     config: &'a NodeConfig,
     key: &'a Arc<SigningKey>,
     lock: &'a Arc<Lock>,
+    restored: &'a Arc<AtomicBool>,
 }
 
 impl Opener<'_> {
@@ -380,8 +390,21 @@ impl Opener<'_> {
             id,
             source: Box::new(source),
         })?;
-        // Other members may have entries that this node signed, also in a store that is new here.
-        store.refuse_restored(is_restored(&config.data_dir));
+        Ok(store)
+    }
+
+    /// Like `open`, for a store that other members have: they may have entries in it that this node signed,
+    /// also if it is new here.
+    ///
+    /// # Errors
+    /// `Store`.
+    pub(super) async fn open_shared(
+        &self,
+        id: StoreId,
+        authority: Authority,
+    ) -> Result<Store, OpenError> {
+        let store = self.open(id, authority).await?;
+        store.refuse_while(Arc::clone(self.restored));
         Ok(store)
     }
 
@@ -417,11 +440,10 @@ impl Opener<'_> {
                     None => by_itself,
                 },
             };
-            let store = self.open(row.id, authority).await?;
-            if under.is_some() {
-                // No other member has anything of a private store.
-                store.refuse_restored(false);
-            }
+            let store = match under {
+                None => self.open_shared(row.id, authority).await?,
+                Some(_private) => self.open(row.id, authority).await?,
+            };
             let info = StoreInfo {
                 id: row.id,
                 name: row.name,

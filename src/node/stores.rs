@@ -299,7 +299,7 @@ impl Node {
     async fn add_store(&self, name: &str, genesis: Genesis) -> Result<StoreInfo, StoreError> {
         let id = genesis.store();
         let authority = Authority::Of(self.root().members());
-        let store = self.0.opener().open(id, authority).await?;
+        let store = self.0.opener().open_shared(id, authority).await?;
         let info = StoreInfo {
             id,
             name: name.to_owned(),

@@ -1,6 +1,6 @@
 //! Maintenance: the status of a store, and its repair.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use crate::{
     log::{LogDamage, Pruning},
@@ -57,7 +57,7 @@ impl Store {
             ..WriterStatus::default()
         };
         let writer = self.queue.ask(Command::Status).await.unwrap_or_else(closed);
-        let restored = self.shared.restored.load(Ordering::Acquire);
+        let restored = self.shared.is_restored();
         let refused = restored.then(|| WriteError::Restored.to_string());
         let view = self.shared.state.view();
         let state_file = tokio::fs::metadata(self.shared.dir.join("state.db")).await;
@@ -101,9 +101,12 @@ impl Store {
     ///
     /// # Errors
     /// `WriteError` when files cannot be written. Some of the loss may have been accepted then;
-    /// opening the store again shows which. `Reader`, `Removed`, `NotAdmitted` when this node may not
+    /// opening the store again shows which. `Restored`; `Reader`, `Removed`, `NotAdmitted` when this node may not
     /// write anyway.
     pub async fn repair(&self) -> Result<Repaired, WriteError> {
+        if self.shared.is_restored() {
+            return Err(WriteError::Restored);
+        }
         self.queue.ask(Command::Repair).await?
     }
 

@@ -4,7 +4,7 @@
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -76,10 +76,10 @@ impl Store {
         self.shared.turned_away.send_replace(by);
     }
 
-    /// Refuses own writes because the node was restored from a snapshot, or takes that back. Not kept: the
-    /// node does it at each opening.
-    pub(crate) fn refuse_restored(&self, refused: bool) {
-        self.shared.restored.store(refused, Ordering::Release);
+    /// Refuses own writes as long as `restored` is true: the node was restored from a snapshot. Only the
+    /// first call counts.
+    pub(crate) fn refuse_while(&self, restored: Arc<AtomicBool>) {
+        drop(self.shared.restored.set(restored));
     }
 
     /// Returns a node that has removed this one; `None` while it is not known to be removed.

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::broadcast;
@@ -49,8 +52,9 @@ pub(super) struct Shared {
     // Node that has removed this one, as another member has proven; `members` does not show it yet.
     // Own writes are refused meanwhile.
     pub(super) turned_away: tokio::sync::watch::Sender<Option<Author>>,
-    // True while own writes are refused because the node was restored from a snapshot. Set by the node.
-    pub(super) restored: AtomicBool,
+    // True while own writes are refused because the node was restored from a snapshot; all stores of the
+    // mesh share the flag of the node. Empty in stores without it. Set once, after the opening.
+    pub(super) restored: OnceLock<Arc<AtomicBool>>,
     // Held while a root or a proof is computed, so that callers that wait for one hold no thread.
     pub(super) tree_turn: Arc<tokio::sync::Mutex<()>>,
     // The root that was computed last for a peer. Never held across an await; no other lock is taken
@@ -67,6 +71,12 @@ impl Shared {
     /// Returns the wall clock, ms since 1970.
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Returns whether own writes are refused because the node was restored from a snapshot.
+    pub(super) fn is_restored(&self) -> bool {
+        let flag = self.restored.get();
+        flag.is_some_and(|flag| flag.load(Ordering::Acquire))
     }
 
     /// Returns a node that has removed this one, as the root store or a peer has shown.

@@ -213,6 +213,8 @@ impl Store {
     /// takes longer.
     pub async fn close(&self) -> Result<(), WriteError> {
         self.consumers.close().await;
+        // A base that is being made is in place, or gone, before another opening looks at its files.
+        let _turn = self.shared.folding.lock().await;
         let (reply, answer) = oneshot::channel();
         if self.queue.send(Command::Close(reply)).await.is_err() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! A pause: own writes wait while the node compares its own log with its peers'.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use crate::store::{Shared, WriteError};
 
@@ -22,7 +22,7 @@ impl Shared {
     /// # Errors
     /// `Removed`: a peer has proven that this node was removed. `Restored`.
     pub(super) async fn until_may_write(&self) -> Result<(), WriteError> {
-        if self.restored.load(Ordering::Acquire) {
+        if self.is_restored() {
             return Err(WriteError::Restored);
         }
         self.until_not_paused().await;

@@ -122,8 +122,10 @@ async fn restore(
     let (disk, data_dir) = (Arc::clone(&config.disk), config.data_dir.clone());
     let identity = options.identity;
     let mut stores = Stores::new(&config);
-    let file = options.file;
+    let (file, held) = (options.file, Arc::clone(lock));
     let writing = tokio::task::spawn_blocking(move || {
+        // Also if the caller goes away.
+        let _held = held;
         let manifest = read_snapshot(&file, progress, |checked| stores.add(checked))?;
         stores.end_store()?;
         Ok::<_, RestoreError>((manifest, stores))

@@ -132,6 +132,8 @@ fn verify(shared: &Shared) -> Result<VerifyReport, ReadError> {
         }
     }
     let what = match &base {
+        // The first one came since this call began.
+        None if is_replaced(None, shared) => return verify(shared),
         None if shared.log.pruned().is_some() => Some("it cannot be used".to_owned()),
         None => None,
         Some(base) => match base.check() {

@@ -252,7 +252,11 @@ impl Membership {
     /// # Errors
     /// The disk fails.
     pub(super) fn gather_again(&mut self, log: &LogReader) -> Result<(), LogError> {
-        self.gather_all(acts_in(&whole(log))?, log)?;
+        if let Err(error) = self.gather_all(acts_in(&whole(log))?, log) {
+            // The next transaction begins with nothing staged.
+            self.roll_back();
+            return Err(error);
+        }
         self.known.commit();
         self.foundings.commit();
         self.publish(log);

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -86,7 +86,7 @@ pub(in crate::store) fn open(
         anyone: membership.is_anyone(),
         pauses: tokio::sync::watch::Sender::new(0),
         turned_away: tokio::sync::watch::Sender::new(None),
-        restored: AtomicBool::new(false),
+        restored: OnceLock::new(),
         tree_turn: Arc::default(),
         settled: std::sync::Mutex::default(),
         disk: Arc::clone(&config.disk),
@@ -277,7 +277,7 @@ fn open_with_state(
     }
     // The members by which the state in the file counts: a removal may be in what is replayed.
     let mut counted_by = sources.membership.standings();
-    if stored.lacks && (begins.is_empty() || base.is_some()) {
+    if stored.lacks && (begins.is_empty() || sources.check_base()?.is_ok()) {
         // The entries may be back by now. If not, the build meets the damage, and its place is known.
         let what = "it lacks entries that could not be read";
         tracing::warn!(store = %config.id, what, "building the state from the log");
@@ -301,6 +301,8 @@ fn open_with_state(
             counted_by = sources.membership.standings();
         }
     }
+    // One that cannot be read is of no use.
+    let base = sources.base.cloned();
     Ok(Ok(Opened {
         logs,
         found,

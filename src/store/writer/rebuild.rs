@@ -91,7 +91,7 @@ impl Sources<'_> {
 
     // Checks that the base can be read, and that the logs go on from it; one that cannot be used is not.
     // The inner error says why there is none.
-    fn check_base(&mut self) -> Result<Result<(), String>, OpenError> {
+    pub(super) fn check_base(&mut self) -> Result<Result<(), String>, OpenError> {
         let Some(base) = self.base else {
             return Ok(Err(
                 "it must be built again, and there is no base".to_owned()
