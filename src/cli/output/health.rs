@@ -298,7 +298,9 @@ pub(crate) struct Repaired {
     store: Store,
     /// Entries that were given up; empty if no entry was.
     lost: Vec<Lost>,
-    /// True when the store was restored from a snapshot, and what this node wrote after it was given up.
+    /// True when the store was restored from a snapshot, and what this node wrote after it was given up;
+    /// absent otherwise.
+    #[serde(skip_serializing_if = "is_false")]
     restored: bool,
     /// The entry that closed a fork of this node's own log; absent without a fork.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -307,6 +309,11 @@ pub(crate) struct Repaired {
     /// any.
     #[serde(skip_serializing_if = "Option::is_none")]
     taken_back: Option<TakenBack>,
+}
+
+// As serde calls it.
+fn is_false(is: &bool) -> bool {
+    !is
 }
 
 /// Entries that were taken back after their values were written again.
