@@ -76,7 +76,7 @@ pub(super) fn is_restoring(data_dir: &Path) -> bool {
 pub(super) fn is_restored(data_dir: &Path) -> bool {
     match data_dir.join(RESTORED).symlink_metadata() {
         Ok(_there) => true,
-        // Where this cannot be known, nothing is signed.
+        // Own writes stay refused if the mark cannot be looked up.
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }

@@ -31,8 +31,8 @@ use crate::cli::{
 /// is lost by that. Grants, removals and invites of that time are not written again.
 ///
 /// A node that was restored from a snapshot refuses to write until it has met a member, which has what this
-/// node wrote after the snapshot. If all other members are gone for good, this command lets it write at
-/// once. If one of them comes back with newer entries of this node, the log has forked.
+/// node wrote after the snapshot. If there never was another member, or all are gone for good, this command
+/// lets it write at once. If a member comes back with newer entries of this node, the log has forked.
 ///
 /// Repairs all stores, unless --store names one. Works with the node running or not.
 #[derive(Debug, Args)]

@@ -311,7 +311,7 @@ pub(crate) struct Repaired {
     taken_back: Option<TakenBack>,
 }
 
-// As serde calls it.
+// Takes a reference because serde passes one.
 fn is_false(is: &bool) -> bool {
     !is
 }

@@ -1,7 +1,7 @@
 //! Restoring a snapshot: a new data directory with the stores of the file.
 //!
-//! As long as the directory has a file `restoring`, its other files are those of a restore that has not
-//! ended: no node opens it, and the next restore begins anew. The file goes last.
+//! A restore begins with an empty file named `restoring` in the directory, and ends when it removes that
+//! file. Until then no node opens the directory, and another restore removes what is there and begins anew.
 
 use std::{
     collections::BTreeSet,

@@ -126,6 +126,15 @@ fn s22_files_that_are_no_snapshots_are_refused_by_name() {
     }
     let ran = home.run(&["snapshot", "create", "no/such/directory"]);
     assert_eq!(ran.code, 1, "{ran}");
+    // A device would have been replaced by a file.
+    std::os::unix::fs::symlink("/dev/null", home.path("device")).unwrap();
+    let ran = home.run(&["snapshot", "create", "device", "--force"]);
+    assert_eq!(
+        (ran.code, ran.stderr.contains("not a regular file")),
+        (2, true),
+        "{ran}"
+    );
+    assert!(home.path("device").is_symlink());
 }
 
 #[test]

@@ -72,7 +72,14 @@ impl Create {
             Some(path) => path,
             None => default_path(&context.place.data_dir)?,
         };
-        if !self.force && path.symlink_metadata().is_ok() {
+        let there = path.symlink_metadata().ok();
+        if there.as_ref().is_some_and(|there| !there.is_file()) {
+            let message = format!("{} is not a regular file", path.display());
+            return Err(
+                Failure::usage("not_a_file", message).hint("name a new file, or `-` for stdout")
+            );
+        }
+        if !self.force && there.is_some() {
             let message = format!("{} exists already", path.display());
             return Err(Failure::usage("file_exists", message)
                 .hint("name another file, or replace it with --force"));
