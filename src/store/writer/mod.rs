@@ -9,6 +9,7 @@
 
 pub(super) mod actor;
 mod apply;
+mod chains;
 pub(super) mod command;
 mod draft;
 mod expiry;
