@@ -22,6 +22,7 @@ mod members;
 mod paging;
 mod past;
 mod put_stream;
+mod retention;
 mod root;
 pub mod server;
 mod service;

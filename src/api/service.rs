@@ -13,7 +13,7 @@ use crate::{
         hook, keys, maintenance, members,
         paging::{self, Answers},
         put_stream::PutAnswers,
-        root, snapshot,
+        retention, root, snapshot,
         stop::Stop,
         stores,
         watch::WatchAnswers,
@@ -450,6 +450,19 @@ impl Lattice for Service {
         request: Request<api::VerifyRequest>,
     ) -> Answered<Answers<api::VerifyReply>> {
         let reply = maintenance::verify(&self.0.node, request.get_ref());
+        Ok(Response::new(reply?))
+    }
+
+    async fn retention(
+        &self,
+        request: Request<api::RetentionRequest>,
+    ) -> Answered<api::RetentionReply> {
+        let reply = retention::show(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(reply?))
+    }
+
+    async fn prune(&self, request: Request<api::PruneRequest>) -> Answered<api::PruneReply> {
+        let reply = retention::prune(&self.0.node, request.get_ref()).await;
         Ok(Response::new(reply?))
     }
 

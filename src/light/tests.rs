@@ -204,6 +204,7 @@ fn ack(root: TreeRoot, signer: u8) -> Ack {
         is_part: false,
         frontier: frontier(),
         state: Some(AckedState { root, acts: acts() }),
+        root_frontier: None,
     }
 }
 

@@ -94,6 +94,19 @@ impl Branch {
         self.end().saturating_sub(self.begins_at())
     }
 
+    /// Returns about how many bytes of records here come after the entry at `seq`: up to the distance of two
+    /// index points more.
+    pub(super) fn bytes_after(&self, seq: Seq) -> u64 {
+        let shape = self.shape();
+        let before = shape.index.partition_point(|point| point.seq <= seq);
+        let point = before.checked_sub(1).and_then(|at| shape.index.get(at));
+        if shape.tip.is_none_or(|tip| tip.seq <= seq) {
+            return 0;
+        }
+        let begin = point.map_or_else(|| self.begins_at(), |point| point.offset);
+        shape.end.saturating_sub(begin)
+    }
+
     /// Returns a copy of the index points without the first `from` of them.
     pub fn index_from(&self, from: usize) -> Vec<IndexPoint> {
         let shape = self.shape();

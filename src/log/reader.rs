@@ -11,7 +11,11 @@ use crate::{
         AtWork, Begin, Branch, LogDamage, LogError, Pruned, SharedWalk, SyncTimes, chunk::Chunks,
         lineage::Lineage, record, sync_times::Timing,
     },
-    protocol::{chain::Tip, entry::VerifiedEntry, frontier::FrontierTip},
+    protocol::{
+        chain::Tip,
+        entry::VerifiedEntry,
+        frontier::{Frontier, FrontierTip},
+    },
 };
 
 /// All branches of a store, by author, then number. Shared by the writer and all readers; a clone
@@ -214,6 +218,16 @@ impl LogReader {
     /// Returns the bytes of whole, durable records in all logs.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|branch| branch.bytes()).sum()
+    }
+
+    /// Returns about how many bytes of records come after `places`, by seq alone; those of other authors are
+    /// counted whole.
+    pub fn bytes_after(&self, places: &Frontier) -> u64 {
+        let branches = self.all();
+        let after = branches
+            .iter()
+            .map(|branch| branch.bytes_after(places.seq(&branch.author)));
+        after.sum()
     }
 
     pub(super) fn timing(&self) -> &Timing {

@@ -208,9 +208,9 @@ impl Acks {
         (self.incarnation(), counter)
     }
 
-    /// Returns the next ack of `node`, which is this node, in `store`. It has the root of the state if
-    /// that is known.
-    pub(super) fn own(&self, node: Author, store: &Store) -> Ack {
+    /// Returns the next ack of `node`, which is this node, in `store`, which may be `root`, the root store.
+    /// It has the root of the state if that is known.
+    pub(super) fn own(&self, node: Author, store: &Store, root: &Store) -> Ack {
         let settled = store.settled_root();
         let frontier = settled.as_ref().map_or_else(
             || store.frontier(),
@@ -225,6 +225,7 @@ impl Acks {
             // All of it is on disk: an entry is applied after its fsync.
             frontier,
             state: settled.map(|settled| settled.acked()),
+            root_frontier: (store.id() != root.id()).then(|| root.frontier().hash()),
         }
     }
 }

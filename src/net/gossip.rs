@@ -302,7 +302,7 @@ async fn acknowledge(mesh: &Mesh, store: &Store, sender: &GossipSender, wanted: 
     loop {
         wanted.notified().await;
         loop {
-            let whole = mesh.acks.own(mesh.node.id(), store);
+            let whole = mesh.acks.own(mesh.node.id(), store, &mesh.node.root());
             let is_whole = whole.frontier.len() <= ACK_TIPS_MAX;
             let ack = if is_whole {
                 Some(whole)

@@ -309,11 +309,12 @@ impl Mesh {
     /// more, each call begins with another store.
     pub(super) fn own_acks(&self, bytes_max: usize) -> Vec<Bytes> {
         let (own, mut stores) = (self.node.id(), self.node.shared_stores());
+        let root = self.node.root();
         let mut acks = Vec::new();
         let mut room = bytes_max;
         let mut first = 0;
         for store in &stores {
-            let ack = self.node.sign_ack(&self.acks.own(own, store));
+            let ack = self.node.sign_ack(&self.acks.own(own, store, &root));
             let Some(left) = room.checked_sub(ack.len() + ACK_FRAME_BYTES) else {
                 let count = u64::try_from(stores.len()).unwrap_or(u64::MAX).max(1);
                 first = usize::try_from(self.random() % count).unwrap_or(0);
@@ -330,7 +331,7 @@ impl Mesh {
         let mut room = bytes_max;
         let acks = stores
             .iter()
-            .map(|store| self.node.sign_ack(&self.acks.own(own, store)));
+            .map(|store| self.node.sign_ack(&self.acks.own(own, store, &root)));
         acks.take_while(|ack| {
             let left = room.checked_sub(ack.len() + ACK_FRAME_BYTES);
             room = left.unwrap_or(0);
@@ -354,7 +355,9 @@ impl Mesh {
         match claimed.verify() {
             Ok(ack) => {
                 let claimed = self.claimed(&ack, bytes);
-                if self.acks.take(&self.known_part(ack, &store))
+                let ack = self.known_part(ack, &store);
+                self.node.hear_ack(&ack);
+                if self.acks.take(&ack)
                     && let Some(claimed) = claimed
                 {
                     self.roots.hear(claimed);
@@ -385,7 +388,9 @@ impl Mesh {
         match claimed.verify() {
             Ok(ack) => {
                 let claimed = self.claimed(&ack, bytes);
-                self.acks.restart(&self.known_part(ack, &store));
+                let ack = self.known_part(ack, &store);
+                self.node.hear_ack(&ack);
+                self.acks.restart(&ack);
                 if let Some(claimed) = claimed {
                     self.roots.hear(claimed);
                 }

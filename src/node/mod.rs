@@ -12,6 +12,7 @@
 mod config;
 mod data_dir;
 mod error;
+mod history;
 mod identity;
 mod info;
 mod introduction;
@@ -33,6 +34,7 @@ mod unopened;
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
 pub use error::{NameError, OpenError, StoreError};
+pub use history::{Final, HistoryError, HistoryPolicy, Outlook, Pruned};
 pub use identity::NewIdentity;
 pub use info::{NodeInfo, check_node_name};
 pub use invites::Redeemed;

@@ -37,7 +37,13 @@ impl Node {
             is_part: false,
             frontier: Frontier::clone(&state.frontier),
             state: Some(state.acked()),
+            root_frontier: None,
         })
+    }
+
+    /// Hears an ack that another member has signed: it may prove that entries can become final.
+    pub(crate) fn hear_ack(&self, ack: &Ack) {
+        self.0.heard.hear(ack);
     }
 
     /// Signs an announcement of this node.

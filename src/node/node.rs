@@ -29,6 +29,7 @@ use crate::{
             unmark_restored,
         },
         error::OpenError,
+        history::HeardAcks,
         identity::{self, NewIdentity},
         info::check_node_name,
         lock::Lock,
@@ -131,6 +132,8 @@ pub(super) struct Inner {
     // `adopt_root`. Never held across an await; no other lock is taken meanwhile.
     pub(super) name: Mutex<Option<String>>,
     pub(super) meta: Meta,
+    // The acks of other members.
+    pub(super) heard: HeardAcks,
     // True while own writes are refused because the node was restored from a snapshot: as long as the
     // directory has the mark. Shared by the stores of the mesh; set by `open`, cleared by
     // `own_log_is_back`.
@@ -235,6 +238,7 @@ impl Node {
             stores: RwLock::new(stores),
             unopened: Mutex::default(),
             meta,
+            heard: HeardAcks::default(),
             mended,
             restored,
             runtime,

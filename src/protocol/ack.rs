@@ -17,7 +17,7 @@ use crate::{
     limits::{SEQ_MAX, SYNC_ITEMS_MAX},
     protocol::{
         agreement::StateClaim,
-        frontier::{Frontier, FrontierTip},
+        frontier::{Frontier, FrontierHash, FrontierTip},
         membership::ActsHash,
         merkle::TreeRoot,
         signed::{self, count_items},
@@ -44,6 +44,9 @@ pub struct Ack {
     /// The state after exactly these entries. `None` in a part, and while the member has not computed
     /// it.
     pub state: Option<AckedState>,
+    /// Hash of the tips of the root store that the member had applied and made durable when it signed
+    /// this; taken after `frontier`. `None` in an ack of the root store.
+    pub root_frontier: Option<FrontierHash>,
 }
 
 /// The state that a member has after the entries of an ack.
@@ -167,8 +170,20 @@ impl Ack {
             is_part: true,
             frontier,
             state: None,
+            root_frontier: None,
             ..*self
         })
+    }
+
+    /// Returns whether this ack, of a store, can be used together with `root`, one of the root store by
+    /// the same member: what that one names it had when it signed this one, or later. One ack of the
+    /// root store is both.
+    pub fn pairs_with(&self, root: &Self) -> bool {
+        let is_same_start = self.node == root.node && self.incarnation == root.incarnation;
+        let is_whole = !self.is_part && !root.is_part;
+        let is_later =
+            || root.counter >= self.counter || self.root_frontier == Some(root.frontier.hash());
+        is_same_start && is_whole && is_later()
     }
 
     fn read(node: Author, body: Bytes) -> Result<Self, AckError> {
@@ -203,6 +218,14 @@ impl Ack {
             is_part: body.is_part,
             frontier: frontier.ok_or(malformed("a tip is malformed"))?,
             state,
+            root_frontier: match body.root_frontier.len() {
+                0 => None,
+                _any => {
+                    let hash = body.root_frontier.as_ref().try_into();
+                    let malformed = |_length| malformed("a hash of its tips is not 32 bytes long");
+                    Some(FrontierHash(hash.map_err(malformed)?))
+                }
+            },
         })
     }
 
@@ -223,6 +246,9 @@ impl Ack {
                 acts: Bytes::copy_from_slice(&state.acts.0),
                 version: STATE_VERSION,
             }),
+            root_frontier: self
+                .root_frontier
+                .map_or_else(Bytes::new, |hash| Bytes::copy_from_slice(&hash.0)),
         }
         .encode_to_vec()
         .into()
@@ -306,6 +332,7 @@ mod tests {
             is_part: false,
             frontier: tips.iter().map(|tip| (AUTHOR, *tip)).collect(),
             state: None,
+            root_frontier: None,
         }
     }
 

@@ -137,6 +137,7 @@ mod tests {
             is_part,
             frontier: tips.iter().copied().collect(),
             state: None,
+            root_frontier: None,
         }
     }
 

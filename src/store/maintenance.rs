@@ -137,7 +137,7 @@ async fn fold_and_prune(
     });
     let (base, anchors) = folding.await.map_err(|_panic| PruneError::Closed)?;
     let base = Box::new(base?);
-    let prune = |reply| Command::Prune(anchors, base, reply);
+    let prune = |reply| Command::Prune(anchors, Some(base), reply);
     let pruned = queue.ask(prune).await;
     pruned.map_err(|_closed| PruneError::Closed).flatten()
 }

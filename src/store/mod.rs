@@ -7,6 +7,7 @@
 mod config;
 pub mod consumers;
 mod error;
+mod finality;
 mod item;
 mod maintenance;
 mod outbox;
@@ -23,6 +24,7 @@ mod writer;
 
 pub use config::{Authority, StoreConfig};
 pub use error::{OpenError, ReadError};
+pub use finality::{FoldedBase, OpenBranches};
 pub use item::Item;
 pub use outbox::Fresh;
 pub use proof::ProveError;

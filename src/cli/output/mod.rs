@@ -8,4 +8,5 @@ pub(super) mod json;
 pub(super) mod object;
 pub(super) mod print;
 pub(super) mod proven;
+pub(super) mod retention;
 pub(super) mod tsv;

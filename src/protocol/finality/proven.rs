@@ -74,8 +74,7 @@ impl Proven {
         chains: &C,
         root_chains: &R,
     ) -> Result<Heard, C::Error> {
-        let is_pair = data.node == root.node && data.incarnation == root.incarnation;
-        if !is_pair || data.is_part || root.is_part || root.counter < data.counter {
+        if !data.pairs_with(root) {
             return Ok(Heard::NoPair);
         }
         let place = (data.incarnation, data.counter);

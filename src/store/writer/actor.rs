@@ -131,8 +131,9 @@ impl Actor {
             Command::Missing(reply) => drop(reply.send(writer.missing())),
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
+            Command::TakeBase(base, reply) => drop(reply.send(writer.fold_into(*base))),
             Command::Prune(anchors, base, reply) => {
-                let pruned = writer.prune(&anchors, *base);
+                let pruned = writer.prune(&anchors, base.map(|base| *base));
                 self.offer_waiting();
                 drop(reply.send(pruned));
             }

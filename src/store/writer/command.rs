@@ -52,10 +52,13 @@ pub(in crate::store) enum Command {
     Grounds(oneshot::Sender<Grounds>),
     /// Report the status.
     Status(oneshot::Sender<WriterStatus>),
-    /// Take this base, and remove entries at and before these places from the logs.
+    /// Make this base the newest one.
+    TakeBase(Box<Base>, oneshot::Sender<Result<(), PruneError>>),
+    /// Remove entries at and before these places from the logs, after this base has become the newest one;
+    /// `None`: the newest one has their rows.
     Prune(
         Frontier,
-        Box<Base>,
+        Option<Box<Base>>,
         oneshot::Sender<Result<Pruning, PruneError>>,
     ),
     /// Give up lost own entries and close an own fork.

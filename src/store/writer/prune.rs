@@ -42,18 +42,35 @@ pub enum PruneError {
     /// The logs could not be changed. What was begun is finished or undone at the next opening.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Another base has become the newest one meanwhile.
+    #[error("the base of the store has changed meanwhile; try again")]
+    OtherBase,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
 }
 
 impl Writer {
-    /// Makes `base`, which has the rows of all entries at and before `anchors`, the newest one. Then
-    /// removes these entries from the logs, once the state file has all of them, too.
+    /// Makes `base` the newest one.
+    ///
+    /// # Errors
+    /// The store takes no writes now; the disk fails, and the base before stays the newest one.
+    pub(super) fn fold_into(&self, base: Base) -> Result<(), PruneError> {
+        self.health.check_writable()?;
+        Ok(self.take_base(base)?)
+    }
+
+    /// Makes `base`, which has the rows of all entries at and before `anchors`, the newest one; `None` when
+    /// the newest one has them. Then removes these entries from the logs, once the state file has all of
+    /// them, too.
     ///
     /// # Errors
     /// `PruneError`.
-    pub(super) fn prune(&mut self, anchors: &Frontier, base: Base) -> Result<Pruning, PruneError> {
+    pub(super) fn prune(
+        &mut self,
+        anchors: &Frontier,
+        base: Option<Base>,
+    ) -> Result<Pruning, PruneError> {
         if self.config.root {
             return Err(PruneError::Root);
         }
@@ -65,7 +82,9 @@ impl Writer {
         for (author, anchor) in begins.anchors().iter() {
             self.check_applied(&author, anchor)?;
         }
-        self.take_base(base)?;
+        if let Some(base) = base {
+            self.take_base(base)?;
+        }
         self.flush_all()?;
         let pruning = self.logs.prune(begins);
         // Also where not all files could be removed.

@@ -202,6 +202,7 @@ fn honest_ack() -> Ack {
             root: TreeRoot([8; 32]),
             acts: ActsHash([9; 32]),
         }),
+        root_frontier: Some(FrontierHash([6; 32])),
     }
 }
 

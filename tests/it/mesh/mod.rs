@@ -6,6 +6,7 @@ mod clocks;
 mod compare;
 mod damage;
 mod display;
+mod history;
 mod hostile;
 mod join_and_sync;
 mod peer;

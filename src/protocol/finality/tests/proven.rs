@@ -87,6 +87,7 @@ pub(super) fn ack(start: u64, counter: u64, tips: &[(char, u64, &str)]) -> Ack {
         is_part: false,
         frontier: frontier(tips),
         state: None,
+        root_frontier: None,
     }
 }
 

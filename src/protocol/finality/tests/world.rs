@@ -217,6 +217,7 @@ impl World {
             is_part: false,
             frontier,
             state: None,
+            root_frontier: None,
         };
         let own = self.frontier(name);
         let pair = (ack(STORE, own), ack(ROOT, self.root_frontier(name)));

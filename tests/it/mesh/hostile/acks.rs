@@ -26,6 +26,7 @@ fn signed(raw: &Raw, store: StoreId, counter: u64, frontier: Frontier) -> Bytes 
         is_part: false,
         frontier,
         state: None,
+        root_frontier: None,
     };
     ack.sign(&raw.key.0)
 }
@@ -235,6 +236,7 @@ async fn r4_false_root_names_its_signer_only() {
             is_part: false,
             frontier: (*settled.frontier).clone(),
             state: Some(AckedState { root, acts }),
+            root_frontier: None,
         };
         send_status(&connection, vec![ack.sign(&raw.key.0)]).await;
     };

@@ -1,0 +1,132 @@
+//! The calls about history: what of it is final, and its removal.
+
+use crate::{
+    api::{
+        convert,
+        error::{ApiError, EXIT_FAILED, EXIT_PRECONDITION, text},
+    },
+    id::Author,
+    node::{HistoryError, HistoryPolicy, Node},
+    protocol::{
+        finality::{Held, Hold, Watermark},
+        membership::role::Role,
+    },
+    store::Store,
+    wire::api::{self, held_history::Reason},
+};
+
+/// Answers `Retention`.
+pub(super) async fn show(
+    node: &Node,
+    request: &api::RetentionRequest,
+) -> Result<api::RetentionReply, ApiError> {
+    let store = node.store(&request.store)?;
+    let outlook = node.outlook(&store, &HistoryPolicy::default()).await?;
+    let (watermark, silent) = match outlook.watermark {
+        Ok(watermark) => (watermark, Vec::new()),
+        Err(missing) => (
+            Watermark::default(),
+            missing.nodes.iter().map(bytes).collect(),
+        ),
+    };
+    let base = outlook.base.as_ref();
+    Ok(api::RetentionReply {
+        info: info(node, &store),
+        act: outlook.act.unwrap_or(0),
+        through_ms: outlook.through_ms.unwrap_or(0),
+        log_bytes: outlook.log_bytes,
+        open_bytes: outlook.open_bytes,
+        ready_bytes: outlook.ready_bytes,
+        held: watermark.held.iter().map(held).collect(),
+        silent,
+        dormant: outlook.dormant.iter().map(bytes).collect(),
+        base_keys: base.map_or(0, |base| base.base.keys),
+        base_bytes: base.map_or(0, |base| base.bytes),
+        kept: outlook.not_yet.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Answers `Prune`.
+pub(super) async fn prune(
+    node: &Node,
+    request: &api::PruneRequest,
+) -> Result<api::PruneReply, ApiError> {
+    let store = node.store(&request.store)?;
+    let policy = HistoryPolicy::default();
+    let made = if node.members().role(&node.id()) == Some(Role::Admin) {
+        node.make_final(&store, &policy, true).await?
+    } else {
+        None
+    };
+    let bytes_before = store.log_bytes();
+    let pruned = node.prune(&store, &policy, true).await?;
+    Ok(api::PruneReply {
+        info: info(node, &store),
+        made_final: made.map_or(0, |made| made.number),
+        act: pruned.map_or(0, |pruned| pruned.act),
+        bytes_before,
+        bytes_after: store.log_bytes(),
+    })
+}
+
+fn held(held: &Held) -> api::HeldHistory {
+    let (reason, nodes) = match &held.by {
+        Hold::Members(nodes) => (Reason::Members, Some(nodes)),
+        Hold::Grant(nodes) => (Reason::Grant, Some(nodes)),
+        Hold::NotGranted => (Reason::NotGranted, None),
+        Hold::Fork => (Reason::Fork, None),
+        Hold::Young => (Reason::Young, None),
+        Hold::NotSigned => (Reason::NotSigned, None),
+    };
+    api::HeldHistory {
+        author: bytes(&held.author),
+        after: held.after,
+        through: held.through,
+        reason: reason.into(),
+        nodes: nodes.into_iter().flatten().map(bytes).collect(),
+    }
+}
+
+fn info(node: &Node, store: &Store) -> Option<api::StoreInfo> {
+    let infos = node.stores();
+    let info = infos.iter().find(|info| info.id == store.id());
+    info.map(convert::store_info)
+}
+
+fn bytes(node: &Author) -> bytes::Bytes {
+    convert::bytes(&node.0)
+}
+
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        let message = text(&error);
+        let refused = |code| Self::new(code, EXIT_PRECONDITION, message.clone());
+        match error {
+            HistoryError::Root => refused("root_store").hint(
+                "keep what changes often in a store of its own: `lattice store create NAME`, then \
+                 --store NAME",
+            ),
+            HistoryError::Private => refused("private_store")
+                .hint("`lattice store share NAME` shares it with the mesh"),
+            HistoryError::NotAdmin { .. } => refused("not_admin"),
+            HistoryError::AckMissing(_) => refused("acks_missing").hint(
+                "wait until they are connected; `lattice peer dormant NODE` ends the wait for one that is \
+                 away for long",
+            ),
+            HistoryError::NothingFinal => refused("nothing_final").hint(
+                "an admin makes entries final once all members have them; `lattice retention` shows who \
+                 is in the way",
+            ),
+            HistoryError::NotYet(_) => refused("not_yet")
+                .hint("it mends itself once all admins are connected; try again then"),
+            HistoryError::Branches { .. } => refused("final_branches"),
+            HistoryError::Act(_) | HistoryError::Panicked => {
+                Self::new("failed", EXIT_FAILED, message)
+            }
+            HistoryError::Read(error) => error.into(),
+            HistoryError::Write(error) => error.into(),
+            HistoryError::Prune(_) => Self::new("not_pruned", EXIT_FAILED, message)
+                .hint("`lattice verify` lists what is damaged and where"),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Anchors: the act by which an admin makes entries of a store final.
+
+use crate::{
+    id::Author,
+    node::{HistoryError, HistoryPolicy, Node, history::outlook::Facts},
+    protocol::{
+        anchors_act::AnchorsAct, entry::Op, finality::is_act_due, frontier::Frontier,
+        membership::role::Role, placed_act::anchors_key,
+    },
+    store::{ReadError, Store, Write},
+};
+
+/// An act that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Final {
+    /// Number of the act.
+    pub number: u64,
+    /// The last final entry of each author.
+    pub anchors: Frontier,
+    /// About how many bytes of the logs here became final.
+    pub bytes: u64,
+}
+
+impl Node {
+    /// Makes entries of `store` final on all nodes: those that every member which is waited for has on
+    /// disk. Returns `None` when there are none, or too few for an act; `now` makes the act for any number,
+    /// however young. Durable on return; a dropped call may still publish the act.
+    ///
+    /// # Errors
+    /// `NotAdmin`; `AckMissing`; `Root`, `Private`; `Read`, `Prune`, `Write`, `Act`.
+    pub async fn make_final(
+        &self,
+        store: &Store,
+        policy: &HistoryPolicy,
+        now: bool,
+    ) -> Result<Option<Final>, HistoryError> {
+        let role = self.members().role(&self.id());
+        if role != Some(Role::Admin) {
+            return Err(HistoryError::NotAdmin { role });
+        }
+        let facts = self.facts(store, policy, now).await?;
+        let (node, of) = (self.clone(), store.clone());
+        let looking = tokio::task::spawn_blocking(move || node.next_act(&of, &facts, now));
+        let next = looking.await.map_err(|_panic| HistoryError::Panicked)??;
+        let Some(Next { next, through_ms }) = next else {
+            return Ok(None);
+        };
+        // Of several branches of an author no base can be made. Then nothing is removed by the act.
+        let base = match several(&next.anchors) {
+            Some(_author) => None,
+            None => Some(store.fold(next.anchors.clone()).await?.base),
+        };
+        let act = AnchorsAct::new(next.number, base, through_ms, next.anchors.clone(), None)?;
+        self.publish_act(store, &act).await?;
+        Ok(Some(next))
+    }
+
+    /// Publishes an act about `store` whatever it names. For tests: [`make_final`](Self::make_final)
+    /// computes it.
+    ///
+    /// # Errors
+    /// `Write`.
+    #[doc(hidden)]
+    pub async fn publish_act(&self, store: &Store, act: &AnchorsAct) -> Result<(), HistoryError> {
+        let put = Op::Put {
+            key: anchors_key(&store.id()),
+            value: act.encode(),
+            expires_ms: None,
+        };
+        self.root().write_own(write(put)).await?;
+        store.reconsider().await;
+        Ok(())
+    }
+
+    fn next_act(
+        &self,
+        store: &Store,
+        facts: &Facts,
+        now: bool,
+    ) -> Result<Option<Next>, HistoryError> {
+        let root = self.root();
+        let watermark = facts.grounds().watermark(store.log(), root.log());
+        let watermark = watermark.map_err(ReadError::from)??;
+        let last = facts.finality.last();
+        let anchors = watermark.anchors;
+        let bytes = store
+            .bytes_after(&last)
+            .saturating_sub(store.bytes_after(&anchors));
+        let newest = facts.acts.first();
+        let before_ms = newest.map_or(0, |placed| placed.act.through_ms());
+        let now_ms = store.now_ms();
+        // A clock that was ahead must not keep acts away for ever.
+        let since_ms = now_ms.checked_sub(before_ms).unwrap_or(u64::MAX);
+        if anchors == last || !(now || is_act_due(bytes, since_ms)) {
+            return Ok(None);
+        }
+        let next = Final {
+            number: newest
+                .map_or(0, |placed| placed.act.number())
+                .saturating_add(1),
+            anchors,
+            bytes,
+        };
+        // Not after the stamp of its entry, whose clock may be read before this one.
+        Ok(Some(Next {
+            next,
+            through_ms: now_ms,
+        }))
+    }
+}
+
+struct Next {
+    next: Final,
+    through_ms: u64,
+}
+
+/// Returns an author of which `anchors` has several.
+pub(super) fn several(anchors: &Frontier) -> Option<Author> {
+    let mut authors = anchors.by_author();
+    authors
+        .find(|(_, tips)| tips.len() > 1)
+        .map(|(author, _)| author)
+}
+
+fn write(op: Op) -> Write {
+    Write {
+        ops: vec![op],
+        atomic: false,
+        condition: None,
+        cause: None,
+    }
+}

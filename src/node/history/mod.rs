@@ -1,0 +1,24 @@
+//! History: which entries of a store are final, and their removal from the logs here.
+//!
+//! ```text
+//! heard_acks   the latest acks of the other members, as the net hears them
+//! outlook      what may become final, and who is in the way
+//! anchors      the act by which an admin makes entries final
+//! pruning      the removal of final entries, once it changes no answer
+//! policy       how much is kept, and for how long
+//! ```
+//! The rules are in [`protocol::finality`](crate::protocol::finality).
+
+mod anchors;
+mod error;
+mod heard_acks;
+mod outlook;
+mod policy;
+mod pruning;
+
+pub use anchors::Final;
+pub use error::HistoryError;
+pub(super) use heard_acks::HeardAcks;
+pub use outlook::Outlook;
+pub use policy::HistoryPolicy;
+pub use pruning::Pruned;

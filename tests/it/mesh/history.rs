@@ -1,0 +1,217 @@
+//! The end of history in a mesh: an admin makes final what all members have, and then each node removes
+//! it by itself.
+
+use super::{hostile::attacker::until, roots::vouched, *};
+use lattice::{
+    id::Author,
+    node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned},
+    protocol::finality::{Hold, NotYet},
+};
+
+const POLICY: fn() -> HistoryPolicy = HistoryPolicy::default;
+
+async fn fill(store: &Store, prefix: &str, entries: u32) {
+    for number in 0..entries {
+        let key = format!("/{prefix}/{}", number % 10);
+        store.put(key, number.to_string()).await.unwrap();
+    }
+}
+
+/// Makes all final that can be, once there is any.
+async fn make_final(peer: &Peer, store: &Store) -> Final {
+    until("entries can become final", async || {
+        match peer.node.make_final(store, &POLICY(), true).await {
+            Ok(made) => made,
+            Err(HistoryError::AckMissing(_)) => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await
+}
+
+/// Removes final entries, once that is safe.
+async fn prune(peer: &Peer, store: &Store) -> Pruned {
+    until("final entries can be removed", async || {
+        match peer.node.prune(store, &POLICY(), true).await {
+            Ok(pruned) => pruned,
+            Err(HistoryError::NotYet(_) | HistoryError::NothingFinal) => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await
+}
+
+async fn outlook(peer: &Peer, store: &Store) -> Outlook {
+    peer.node.outlook(store, &POLICY()).await.unwrap()
+}
+
+/// A store of `a` that `b` has opened.
+async fn shared(a: &Peer, b: &Peer) -> (Store, Store) {
+    let id = a.node.create_store("jobs").await.unwrap().id;
+    let of_a = a.node.open_store(&id).unwrap();
+    let of_b = until("b opens it", async || b.node.open_store(&id)).await;
+    (of_a, of_b)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_all_members_have_becomes_final_and_goes() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let (of_a, of_b) = shared(&a, &b).await;
+    let nodes: [Author; 2] = [a.node.id(), b.node.id()];
+    fill(&of_a, "a", 50).await;
+    fill(&of_b, "b", 50).await;
+    has(&of_b, "/a/9", "49").await;
+    has(&of_a, "/b/9", "49").await;
+
+    let made = make_final(&a, &of_a).await;
+    assert_eq!(made.number, 1);
+    let refused = b.node.make_final(&of_b, &POLICY(), true).await;
+    assert!(matches!(
+        refused,
+        Err(HistoryError::NotAdmin {
+            role: Some(Role::Writer)
+        })
+    ));
+    // The acks may have been those of the moment before the last entries.
+    let all = of_a.frontier();
+    if made.anchors != all {
+        assert_eq!(make_final(&a, &of_a).await.anchors, all);
+    }
+    for (peer, store) in [(&a, &of_a), (&b, &of_b)] {
+        until("the act counts", async || {
+            (store.finality().last() == all).then_some(())
+        })
+        .await;
+        let pruned = prune(peer, store).await;
+        assert!(pruned.removed.branches >= 2, "{pruned:?}");
+        assert_eq!(store.status().await.log_bytes, 0);
+        // Nothing is left to be removed.
+        let seen = outlook(peer, store).await;
+        assert_eq!(
+            (seen.anchors, seen.open_bytes, &*seen.not_yet),
+            (all.clone(), 0, &[][..])
+        );
+    }
+    let base = |store: &Store| store.folded().unwrap().base;
+    assert_eq!(base(&of_a), base(&of_b), "the same base on both");
+
+    fill(&of_a, "a", 55).await;
+    has(&of_b, "/a/4", "54").await;
+    let roots = [
+        vouched(&a, &of_a, &nodes).await,
+        vouched(&b, &of_b, &nodes).await,
+    ];
+    assert_eq!(roots[0], roots[1]);
+    let id = of_a.id();
+    drop((of_a, of_b));
+    let (a, b) = (a.restart().await, b.restart().await);
+    for peer in [&a, &b] {
+        let store = peer.node.open_store(&id).unwrap();
+        has(&store, "/a/4", "54").await;
+        has(&store, "/b/9", "49").await;
+        let verified = store.verify().await.unwrap();
+        assert!(verified.damage.is_empty(), "{verified:?}");
+        assert_eq!(store.finality().last(), all);
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn member_that_is_away_is_waited_for_until_it_is_dormant() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let (of_a, of_b) = shared(&a, &b).await;
+    let id_of_b = b.node.id();
+    fill(&of_b, "b", 20).await;
+    has(&of_a, "/b/9", "19").await;
+    let before = make_final(&a, &of_a).await.anchors;
+    let dir = b.stop().await;
+    fill(&of_a, "a", 50).await;
+
+    let made = a.node.make_final(&of_a, &POLICY(), true).await.unwrap();
+    let seen = outlook(&a, &of_a).await;
+    let held = seen.watermark.unwrap().held;
+    let by_b = |hold: &Hold| matches!(hold, Hold::Members(nodes) if nodes.contains(&id_of_b));
+    assert!(held.iter().any(|held| by_b(&held.by)), "{held:?}");
+    let last = made.map_or(before, |made| made.anchors);
+    assert_ne!(last, of_a.frontier(), "b is waited for");
+
+    a.node.set_dormant(&id_of_b, true).await.unwrap();
+    assert_eq!(make_final(&a, &of_a).await.anchors, of_a.frontier());
+    prune(&a, &of_a).await;
+    drop(dir);
+    a.stop().await;
+}
+
+/// Nobody else has to acknowledge anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_alone_makes_its_own_entries_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path()).create(true)).await;
+    let node = node.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    let refused = node.prune(&store, &POLICY(), true).await;
+    assert!(
+        matches!(refused, Err(HistoryError::NothingFinal)),
+        "{refused:?}"
+    );
+    assert_eq!(
+        node.make_final(&store, &POLICY(), true).await.unwrap(),
+        None
+    );
+    fill(&store, "k", 100).await;
+    // Too few, and too young.
+    assert_eq!(
+        node.make_final(&store, &POLICY(), false).await.unwrap(),
+        None
+    );
+    let made = node
+        .make_final(&store, &POLICY(), true)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(made.anchors, store.frontier());
+    assert_eq!(node.prune(&store, &POLICY(), false).await.unwrap(), None);
+    let pruned = node.prune(&store, &POLICY(), true).await.unwrap().unwrap();
+    assert_eq!((pruned.act, pruned.removed.branches), (1, 1));
+    assert_eq!(store.status().await.log_bytes, 0);
+    let refused = node.make_final(&node.root(), &POLICY(), true).await;
+    assert!(matches!(refused, Err(HistoryError::Root)), "{refused:?}");
+    for number in 90..100 {
+        let key = format!("/k/{}", number % 10);
+        has(&store, &key, &number.to_string()).await;
+    }
+    node.close().await.unwrap();
+}
+
+/// A node whose state is another one than the admin's keeps its entries.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_stay_while_another_base_follows_from_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path()).create(true)).await;
+    let node = node.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    fill(&store, "k", 10).await;
+    let base = lattice::protocol::anchors_act::ActBase {
+        hash: lattice::protocol::anchors_act::BaseHash([7; 32]),
+        keys: 10,
+    };
+    let anchors = store.frontier();
+    let act = lattice::protocol::anchors_act::AnchorsAct::new(1, Some(base), 0, anchors, None);
+    node.publish_act(&store, &act.unwrap()).await.unwrap();
+    assert_eq!(store.finality().last(), store.frontier());
+    let kept = node.prune(&store, &POLICY(), true).await;
+    let Err(HistoryError::NotYet(reasons)) = kept else {
+        panic!("{kept:?}")
+    };
+    assert!(
+        matches!(reasons[..], [NotYet::OtherBase { .. }]),
+        "{reasons:?}"
+    );
+    assert!(store.status().await.log_bytes > 0);
+    node.close().await.unwrap();
+}
