@@ -63,9 +63,9 @@ impl Foundings {
             stores.sort_unstable();
             stores.dedup();
             Founding {
-                author: acts.author,
-                seq: acts.seq,
-                id: acts.entry,
+                author: acts.place.author,
+                seq: acts.place.seq,
+                id: acts.place.id,
                 stores,
                 is_first,
             }
@@ -152,9 +152,9 @@ impl Foundings {
     // Returns the places at which the author of an entry has founded `store` before it, the first one
     // first: at most one for each of its branches.
     fn earlier(&self, acts: &Acts, store: StoreId) -> impl Iterator<Item = FrontierTip> {
-        let places = self.first.get(&acts.author);
+        let places = self.first.get(&acts.place.author);
         let from = (store, 0, EntryId([0; 32]));
-        let to = (store, acts.seq, EntryId([0; 32]));
+        let to = (store, acts.place.seq, EntryId([0; 32]));
         let earlier = places.into_iter().flat_map(move |it| it.range(from..to));
         earlier.map(|(_store, seq, id)| FrontierTip { seq: *seq, id: *id })
     }
@@ -173,6 +173,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::protocol::{entry::Parent, hlc::Hlc};
 
     const AUTHOR: Author = Author([7; 32]);
     const STORE: StoreId = StoreId([1; 16]);
@@ -180,9 +181,12 @@ mod tests {
 
     fn acts(seq: Seq, branch: u8, founds: &[StoreId], describes: &[StoreId]) -> Acts {
         Acts {
-            entry: EntryId([branch; 32]),
-            author: AUTHOR,
-            seq,
+            place: Parent {
+                hlc: Hlc::default(),
+                author: AUTHOR,
+                id: EntryId([branch; 32]),
+                seq,
+            },
             cites: Vec::new(),
             acts: Vec::new(),
             needs_authority: false,

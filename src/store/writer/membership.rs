@@ -98,29 +98,31 @@ impl Membership {
             return Ok(None);
         };
         let founded = self.foundings.gather(&acts, is_ancestor)?;
-        let may_count = self.known.gather(entry, &acts);
+        let may_count = self.known.gather(&acts);
         let Some(in_place) = &view.counting else {
             return Ok(None);
         };
         let mut counting = Counting::new(self.known.creator());
-        let founders = founded.into_iter().map(|store| (acts.entry, store));
+        let founders = founded.into_iter().map(|store| (acts.place.id, store));
         counting.founders.extend(founders);
         if !may_count {
             return Ok(Some(counting));
         }
         // Most void acts are so at a glance: no authority of their author is here.
-        let acts_by = |cited: &EntryId| in_place.acts.contains(&(*cited, acts.author));
-        let has_ground = acts.author == self.known.creator() || acts.cites.iter().any(acts_by);
+        let author = acts.place.author;
+        let counts = |grant: &Acts| in_place.acts.contains(&(grant.place.id, author));
+        let has_ground =
+            author == self.known.creator() || self.known.authorities(&acts).any(counts);
         if !has_ground && !acts.leaves() {
             return Ok(Some(counting));
         }
         let members = self.evaluate(log)?;
-        let nodes = acts.acts.iter().map(|(node, _)| (acts.entry, *node));
+        let nodes = acts.acts.iter().map(|(node, _)| (acts.place.id, *node));
         counting
             .acts
             .extend(nodes.filter(|(id, node)| members.counts(id, node)));
-        if members.authorized().contains(&acts.entry) {
-            counting.authorized.insert(acts.entry);
+        if members.authorized().contains(&acts.place.id) {
+            counting.authorized.insert(acts.place.id);
         }
         Ok(Some(counting))
     }
@@ -497,7 +499,7 @@ impl Membership {
             let place = acts.tip();
             let mut unread = Vec::new();
             self.foundings.gather(&acts, |before| {
-                match log.leads(&acts.author, before, place) {
+                match log.leads(&acts.place.author, before, place) {
                     Err(LogError::Damaged(found)) => {
                         unread.push(found);
                         Ok(false)
@@ -505,7 +507,7 @@ impl Membership {
                     answer => answer.map(|leads| leads == Some(true)),
                 }
             })?;
-            self.known.gather(&entry, &acts);
+            self.known.gather(&acts);
             self.unreadable.borrow_mut().append(&mut unread);
         }
         Ok(())
