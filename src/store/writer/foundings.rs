@@ -33,44 +33,39 @@ type Places = BTreeMap<Author, BTreeSet<(StoreId, Seq, EntryId)>>;
 
 impl Foundings {
     /// Adds the stores that an entry founds, and those founded before that it describes, and returns
-    /// all of them. `is_ancestor(before)` returns whether the author's entry at `before` is on the
-    /// branch of the entry.
+    /// all of them. `ancestors(places)` returns those of the author's entries that are on the branch of
+    /// the entry. It is called at most once, with at most one place for each store and branch.
     ///
     /// # Errors
-    /// That of `is_ancestor`; nothing is added then.
+    /// That of `ancestors`; nothing is added then.
     pub(super) fn gather<E>(
         &mut self,
         acts: &Acts,
-        mut is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
+        ancestors: impl FnOnce(BTreeSet<FrontierTip>) -> Result<BTreeSet<FrontierTip>, E>,
     ) -> Result<BTreeSet<StoreId>, E> {
         let founds: BTreeSet<StoreId> = acts.founds.iter().copied().collect();
-        let (mut first, mut later) = (Vec::new(), Vec::new());
-        for store in founds.iter().chain(&acts.describes) {
-            let mut is_founded = false;
-            for place in self.earlier(acts, *store) {
-                is_founded = is_ancestor(place)?;
-                if is_founded {
-                    break;
-                }
-            }
-            if is_founded {
-                later.push(*store);
-            } else if founds.contains(store) {
-                first.push(*store);
-            }
-        }
-        let founding = |mut stores: Vec<StoreId>, is_first| {
-            stores.sort_unstable();
-            stores.dedup();
-            Founding {
-                author: acts.place.author,
-                seq: acts.place.seq,
-                id: acts.place.id,
-                stores,
-                is_first,
-            }
+        let stores: BTreeSet<StoreId> = founds.iter().chain(&acts.describes).copied().collect();
+        let places = stores.iter().flat_map(|store| self.earlier(acts, *store));
+        let places: BTreeSet<FrontierTip> = places.collect();
+        let ancestors = if places.is_empty() {
+            places
+        } else {
+            ancestors(places)?
         };
-        let both = [founding(first, true), founding(later, false)];
+        let is_founded = |store: &StoreId| {
+            let mut earlier = self.earlier(acts, *store);
+            earlier.any(|place| ancestors.contains(&place))
+        };
+        let (later, first): (Vec<_>, Vec<_>) = stores.into_iter().partition(is_founded);
+        let first = first.into_iter().filter(|store| founds.contains(store));
+        let founding = |stores: Vec<StoreId>, is_first| Founding {
+            author: acts.place.author,
+            seq: acts.place.seq,
+            id: acts.place.id,
+            stores,
+            is_first,
+        };
+        let both = [founding(first.collect(), true), founding(later, false)];
         let stores = both.iter().flat_map(|it| it.stores.iter().copied());
         let stores = stores.collect();
         for founding in both {
@@ -196,7 +191,10 @@ mod tests {
     }
 
     fn gather(all: &mut Foundings, acts: &Acts, is_ancestor: bool) -> Vec<StoreId> {
-        let Ok(stores) = all.gather(acts, |_place| Ok::<_, Infallible>(is_ancestor));
+        let Ok(stores) = all.gather(acts, |places| {
+            let ancestors = places.into_iter().filter(|_| is_ancestor);
+            Ok::<_, Infallible>(ancestors.collect())
+        });
         stores.into_iter().collect()
     }
 

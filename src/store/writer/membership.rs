@@ -81,23 +81,23 @@ impl Membership {
         }
     }
 
-    /// Notes an entry that comes after everything that `view` shows. `is_ancestor(before)` returns
-    /// whether the author's entry at `before` is on the branch of `entry`. Returns those of its
-    /// reserved ops that count then; `None` when none of them needs more than the entry.
+    /// Notes an entry that comes after everything that `view` shows. `ancestors(places)` returns those
+    /// of the author's entries that are on the branch of `entry`. Returns those of its reserved ops
+    /// that count then; `None` when none of them needs more than the entry.
     ///
     /// # Errors
-    /// That of `is_ancestor`; the disk fails.
+    /// That of `ancestors`; the disk fails.
     pub(super) fn note<E: From<LogError>>(
         &mut self,
         entry: &Entry,
         view: &View,
         log: &LogReader,
-        is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
+        ancestors: impl FnOnce(BTreeSet<FrontierTip>) -> Result<BTreeSet<FrontierTip>, E>,
     ) -> Result<Option<Counting>, E> {
         let Some(acts) = self.is_root().then(|| Acts::of(entry)).flatten() else {
             return Ok(None);
         };
-        let founded = self.foundings.gather(&acts, is_ancestor)?;
+        let founded = self.foundings.gather(&acts, ancestors)?;
         let may_count = self.known.gather(&acts);
         let Some(in_place) = &view.counting else {
             return Ok(None);
@@ -498,14 +498,10 @@ impl Membership {
             };
             let place = acts.tip();
             let mut unread = Vec::new();
-            self.foundings.gather(&acts, |before| {
-                match log.leads(&acts.place.author, before, place) {
-                    Err(LogError::Damaged(found)) => {
-                        unread.push(found);
-                        Ok(false)
-                    }
-                    answer => answer.map(|leads| leads == Some(true)),
-                }
+            self.foundings.gather(&acts, |places| {
+                let (leading, mut damage) = log.leading(&acts.place.author, &places, place)?;
+                unread.append(&mut damage);
+                Ok::<_, LogError>(leading)
             })?;
             self.known.gather(&acts);
             self.unreadable.borrow_mut().append(&mut unread);
