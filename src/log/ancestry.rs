@@ -9,12 +9,15 @@
 //! - `Lineage::covered` and `merge::spans` get frontiers that this log, or a replica that had the
 //!   same entries, gave out. An author with one branch has all of them on it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     log::{
-        Branch, LogError, LogReader,
+        Branch, LogDamage, LogError, LogReader,
         lineage::{Lineage, Parents, Places},
     },
     protocol::{
@@ -168,6 +171,50 @@ impl LogReader {
                 Ok(descent.last().is_some_and(is_whole).then_some(false))
             }
         }
+    }
+
+    /// Returns those of `entries`, all by `author`, that are on the branch that ends in `tip`, and the
+    /// damage that hides the answer for others. Each branch is read at most once, and what was found is
+    /// remembered.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn leading(
+        &self,
+        author: &Author,
+        entries: &BTreeSet<FrontierTip>,
+        tip: FrontierTip,
+    ) -> Result<(BTreeSet<FrontierTip>, Vec<LogDamage>), LogError> {
+        let (mut leading, mut damage) = (BTreeSet::new(), Vec::new());
+        let lineage = self.lineage(author);
+        let places = lineage.find(entries.iter().copied().chain([tip]))?;
+        let parents = lineage.parents()?;
+        let descent = match lineage.descent(tip, &places, &parents) {
+            Err(LogError::Damaged(found)) => return Ok((leading, vec![found])),
+            descent => descent?,
+        };
+        let through = descent.iter().map(|it| (it.branch.number, it.through));
+        let through: BTreeMap<u32, Seq> = through.collect();
+        for entry in entries {
+            // As in `leads`: the places of removed records decide.
+            let is_final = self.is_final(author, entry.seq);
+            if is_final && self.is_final(author, tip.seq) {
+                leading.extend((entry.seq <= tip.seq).then_some(*entry));
+                continue;
+            }
+            match places.get(*entry) {
+                _any if is_final => leading.extend((!descent.is_empty()).then_some(*entry)),
+                Ok(Some(index)) => {
+                    let through = through.get(&lineage.branches[index].number);
+                    let is_on = through.is_some_and(|through| entry.seq <= *through);
+                    leading.extend(is_on.then_some(*entry));
+                }
+                Ok(None) => {}
+                Err(LogError::Damaged(found)) => damage.push(found),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((leading, damage))
     }
 
     /// Returns whether a removal that names `tip` keeps `entry`, by the logs: as `leads`, also for the
@@ -416,6 +463,11 @@ mod tests {
             (&it.main[0], &after(&it.fork[1], "/elsewhere"), None),
         ] {
             assert_eq!(it.leads(entry, tip).unwrap(), expected);
+            // Asked about all at once.
+            let all = it.main.iter().chain(&it.fork).map(|entry| place(entry));
+            let (leading, damage) = log.leading(&author, &all.collect(), place(tip)).unwrap();
+            assert_eq!(leading.contains(&place(entry)), expected == Some(true));
+            assert!(damage.is_empty());
         }
     }
 
@@ -452,6 +504,14 @@ mod tests {
         // Other places answer.
         assert_eq!(it.leads(&it.main[1], &it.main[3]).unwrap(), Some(true));
         assert_eq!(it.leads(&it.fork[0], &it.fork[1]).unwrap(), Some(true));
+        let log = it.logs.reader();
+        let author = it.main[0].author();
+        let asked = [&it.main[1], &it.main[2]].map(|entry| place(entry));
+        let leading = |tip| log.leading(&author, &BTreeSet::from(asked), place(tip));
+        let (found, damage) = leading(&it.main[3]).unwrap();
+        assert_eq!((found, damage.len()), (BTreeSet::from([asked[0]]), 1));
+        let (found, damage) = leading(&it.main[2]).unwrap();
+        assert_eq!((found, damage.len()), (BTreeSet::new(), 1));
     }
 
     #[test]
@@ -497,5 +557,10 @@ mod tests {
         assert_eq!(keeps(&it.main[2], &after(&it.main[3], "/elsewhere")), None);
         let head = Head::of(&it.main[0], &it.main[0].ops[0]);
         assert!(log.is_ancestor(&it.fork[0], &head).unwrap());
+        let removed: BTreeSet<_> = it.main[..2].iter().map(|entry| place(entry)).collect();
+        for (tip, expected) in [(&it.fork[1], removed.len()), (&it.main[0], 1)] {
+            let (leading, damage) = log.leading(&author, &removed, place(tip)).unwrap();
+            assert_eq!((leading.len(), damage.len()), (expected, 0));
+        }
     }
 }

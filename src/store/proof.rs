@@ -122,7 +122,7 @@ impl Store {
         let Grounds { creator, acts } = self.grounds().await?;
         let (store, log) = (self.id(), self.shared.log.clone());
         let evaluating = tokio::task::spawn_blocking(move || {
-            let acts = acts.values().map(|(_, acts)| acts).chain(&shown);
+            let acts = acts.values().chain(&shown);
             Members::evaluate(creator, store, acts, |author, entry, tip| {
                 log.keeps(author, entry, tip)
             })

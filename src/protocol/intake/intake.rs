@@ -1,6 +1,6 @@
 //! The decision: one value that knows what waits, and judges each entry that is offered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     id::{Author, EntryId, Seq},
@@ -208,7 +208,12 @@ impl Intake {
                 if tips.len() < 2 {
                     return Ok(true);
                 }
-                intake.is_ancestor(entry, place, |before| log.leads(&author, place, before))
+                let ancestors =
+                    intake.ancestors(entry, BTreeSet::from([place]), |places, before| {
+                        let leads = log.leads(&author, place, before)? == Some(true);
+                        Ok(places.iter().copied().filter(|_| leads).collect())
+                    })?;
+                Ok(!ancestors.is_empty())
             })
         };
         Ok(match admission {
@@ -453,38 +458,35 @@ impl Intake {
         Ok(found)
     }
 
-    /// Returns whether the entry at `place`, by the same author, is on the branch that `entry` goes on
-    /// or begins. `leads(before)` returns whether it is on the durable branch that ends in `before`,
-    /// as `Lookup::leads`; not on it, if it cannot be read.
+    /// Returns those of `places`, by the same author, that are on the branch that `entry` goes on or
+    /// begins. `leading(places, before)` returns those that are on the durable branch that ends in
+    /// `before`.
     ///
     /// # Errors
-    /// The error of `leads`.
-    pub fn is_ancestor<E>(
+    /// The error of `leading`.
+    pub fn ancestors<E>(
         &self,
         entry: &Entry,
-        place: FrontierTip,
-        leads: impl FnOnce(FrontierTip) -> Result<Option<bool>, E>,
-    ) -> Result<bool, E> {
-        let mut before = FrontierTip {
-            seq: entry.header.seq.saturating_sub(1),
-            id: match entry.header.prev {
-                Some(prev) => prev,
-                None => return Ok(false),
-            },
-        };
-        while let Some(staged) = self.group.get(&before.id) {
-            if before == place {
-                return Ok(true);
-            }
-            let Some(prev) = staged.prev else {
-                return Ok(false);
+        mut places: BTreeSet<FrontierTip>,
+        leading: impl FnOnce(&BTreeSet<FrontierTip>, FrontierTip) -> Result<BTreeSet<FrontierTip>, E>,
+    ) -> Result<BTreeSet<FrontierTip>, E> {
+        let mut found = BTreeSet::new();
+        let mut before = before(entry);
+        while let Some(place) = before.filter(|_| !places.is_empty()) {
+            found.extend(places.take(&place));
+            let Some(staged) = self.group.get(&place.id) else {
+                places.retain(|it| it.seq < place.seq);
+                if !places.is_empty() {
+                    found.append(&mut leading(&places, place)?);
+                }
+                break;
             };
-            before = FrontierTip {
-                seq: before.seq.saturating_sub(1),
-                id: prev,
-            };
+            before = staged.prev.map(|id| FrontierTip {
+                seq: place.seq.saturating_sub(1),
+                id,
+            });
         }
-        Ok(place == before || (place.seq < before.seq && leads(before)? == Some(true)))
+        Ok(found)
     }
 
     // Returns the parents that are not here and that the entry does not wait for; or, as an error,

@@ -21,6 +21,7 @@ use crate::{
         },
         frontier::FrontierTip,
         heads::Heads,
+        hlc::Hlc,
         membership::{
             Members, Standing,
             acts::Acts,
@@ -38,9 +39,12 @@ const STORE: StoreId = StoreId([5; 16]);
 fn removed(author: Author, kept: Option<FrontierTip>) -> Standing {
     let (creator, root) = (Author([0; 32]), StoreId([1; 16]));
     let acts = |seq: u8, act| Acts {
-        entry: EntryId([seq; 32]),
-        seq: seq.into(),
-        author: creator,
+        place: Parent {
+            hlc: Hlc::ZERO,
+            author: creator,
+            id: EntryId([seq; 32]),
+            seq: seq.into(),
+        },
         cites: Vec::new(),
         needs_authority: false,
         anchors: Vec::new(),

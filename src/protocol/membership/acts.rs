@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::{
-    id::{Author, EntryId, Seq, StoreId},
+    id::{Author, EntryId, StoreId},
     protocol::{
-        entry::Entry,
+        entry::{Entry, Parent},
         frontier::FrontierTip,
         membership::{
             reserved::{Claim, claim},
@@ -20,14 +20,10 @@ use crate::{
 /// entry itself to count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acts {
-    /// Id of the entry.
-    pub entry: EntryId,
-    /// Author of the entry.
-    pub author: Author,
-    /// Place of the entry in the author's log, from 1.
-    pub seq: Seq,
-    /// Ids of its parents; the grant by which its author acts must be among them.
-    pub cites: Vec<EntryId>,
+    /// The entry, as others cite it.
+    pub place: Parent,
+    /// Its parents; the grant by which its author acts must be among them.
+    pub cites: Vec<Parent>,
     /// Its acts, at most one on each node.
     pub acts: Vec<(Author, Act)>,
     /// True if it has other ops that count only with authority.
@@ -64,15 +60,8 @@ impl Acts {
         needs_authority |= describes.iter().any(|store| !founds.contains(store));
         let matters = !acts.is_empty() || needs_authority || !founds.is_empty();
         matters.then(|| Self {
-            entry: entry.id,
-            author,
-            seq: entry.header.seq,
-            cites: entry
-                .header
-                .parents
-                .iter()
-                .map(|parent| parent.id)
-                .collect(),
+            place: entry.as_parent(),
+            cites: entry.header.parents.clone(),
             acts,
             needs_authority,
             anchors: if needs_authority {
@@ -83,6 +72,22 @@ impl Acts {
             founds,
             describes,
         })
+    }
+
+    /// Returns the grants of admin to its author that it cites. It has authority if one of them counts.
+    ///
+    /// `known` returns the acts of an entry, if it has any that may count. A reference that does not
+    /// name a grant exactly is no authority. It does not show that the grant comes before the act in
+    /// order, and the act does not wait for the grant, so the answer would depend on what came first.
+    pub fn authorities<'a>(
+        &'a self,
+        known: impl Fn(&EntryId) -> Option<&'a Self>,
+    ) -> impl Iterator<Item = &'a Self> {
+        let cited = self.cites.iter().filter_map(move |cited| {
+            let grant = known(&cited.id)?;
+            (grant.place == *cited).then_some(grant)
+        });
+        cited.filter(|grant| grant.makes_admin(&self.place.author))
     }
 
     /// Returns whether it makes its `node` an admin, if it counts.
@@ -100,16 +105,17 @@ impl Acts {
 
     /// Returns whether the author removes itself, which needs no authority.
     pub fn leaves(&self) -> bool {
-        let removes =
-            |(node, act): &(Author, Act)| *node == self.author && matches!(act, Act::Remove(_));
+        let removes = |(node, act): &(Author, Act)| {
+            *node == self.place.author && matches!(act, Act::Remove(_))
+        };
         self.acts.iter().any(removes)
     }
 
     /// Returns the seq and id of the entry.
     pub fn tip(&self) -> FrontierTip {
         FrontierTip {
-            seq: self.seq,
-            id: self.entry,
+            seq: self.place.seq,
+            id: self.place.id,
         }
     }
 }
@@ -154,8 +160,8 @@ mod tests {
         assert!(may_claim(&entry.signed.encode()));
         let acts = Acts::of(&entry).unwrap();
         assert_eq!(acts.acts, [(node, Act::Grant(Role::Writer))]);
-        assert_eq!(acts.cites, [plain.id]);
-        assert_eq!((acts.author, acts.tip().id), (entry.author(), entry.id));
+        assert_eq!(acts.cites, [plain.as_parent()]);
+        assert_eq!((acts.place, acts.tip().id), (entry.as_parent(), entry.id));
     }
 
     fn acts_of(secret: [u8; 32], keys: &[(String, Bytes)]) -> Option<Acts> {

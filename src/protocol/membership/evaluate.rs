@@ -47,8 +47,10 @@ impl Members {
             by_authority: BTreeMap::new(),
             leaving: BTreeMap::new(),
         };
-        for acts in acts {
-            evaluation.file(creator, acts);
+        let acts: BTreeMap<EntryId, &Acts> =
+            acts.into_iter().map(|acts| (acts.place.id, acts)).collect();
+        for of_entry in acts.values() {
+            evaluation.file(creator, of_entry, &acts);
         }
         let members = evaluation.run(creator)?;
         if members.admins().next().is_some() {
@@ -71,8 +73,7 @@ impl Members {
 struct Evaluation<'a, L> {
     root: StoreId,
     leads: L,
-    // Acts by author and cited entry. Those of the creator are under `FOUNDING`, whatever they
-    // cite.
+    // Acts by author and cited grant. Those of the creator are under `FOUNDING`, whatever they cite.
     by_authority: BTreeMap<(Author, EntryId), Vec<&'a Acts>>,
     // Entries by which an author removes itself, and the tips that each names.
     leaving: BTreeMap<Author, BTreeMap<FrontierTip, &'a Tips>>,
@@ -82,16 +83,17 @@ impl<'a, L, E> Evaluation<'a, L>
 where
     L: Fn(&Author, FrontierTip, FrontierTip) -> Result<Option<bool>, E>,
 {
-    fn file(&mut self, creator: Author, acts: &'a Acts) {
-        let author = acts.author;
-        let cites = if author == creator {
-            &[FOUNDING]
-        } else {
-            acts.cites.as_slice()
-        };
-        for grant in cites {
-            let by_it = self.by_authority.entry((author, *grant)).or_default();
+    fn file(&mut self, creator: Author, acts: &'a Acts, all: &BTreeMap<EntryId, &'a Acts>) {
+        let author = acts.place.author;
+        let mut by = |grant| {
+            let by_it = self.by_authority.entry((author, grant)).or_default();
             by_it.push(acts);
+        };
+        if author == creator {
+            by(FOUNDING);
+        } else {
+            let grants = acts.authorities(|id| all.get(id).copied());
+            grants.for_each(|grant| by(grant.place.id));
         }
         for (node, act) in &acts.acts {
             match act {
@@ -129,7 +131,7 @@ where
             let cut = known.acts_kept_through(&node, &self.root);
             let by_it = self.by_authority.get(&(node, rank.entry));
             for acts in by_it.into_iter().flatten() {
-                if cut.covers(&node, acts.tip(), &self.leads)? && done.insert(acts.entry) {
+                if cut.covers(&node, acts.tip(), &self.leads)? && done.insert(acts.place.id) {
                     queue.extend(members.apply(rank, acts));
                 }
             }
@@ -175,7 +177,7 @@ impl Members {
     fn apply(&mut self, rank: Rank, acts: &Acts) -> Vec<(Rank, Author)> {
         let mut admins = Vec::new();
         if acts.needs_authority {
-            self.authorized.insert(acts.entry);
+            self.authorized.insert(acts.place.id);
         }
         for placed in &acts.anchors {
             let of_store = self.anchors.entry(placed.store).or_default();
@@ -189,35 +191,35 @@ impl Members {
                         role: *role,
                         rank: Rank {
                             grants: rank.grants.saturating_add(1),
-                            entry: acts.entry,
+                            entry: acts.place.id,
                         },
-                        by: acts.author,
-                        seq: acts.seq,
+                        by: acts.place.author,
+                        seq: acts.place.seq,
                     };
                     known.add(grant);
                     if *role == Role::Admin {
                         admins.push((grant.rank, *node));
                     }
-                    self.counting.insert((acts.entry, *node));
+                    self.counting.insert((acts.place.id, *node));
                 }
                 // The node has a rank, so its authority was taken before: it ranks better, or it is
                 // the author.
                 Act::Remove(_) | Act::Lower(..) if known.rank.is_some() => {}
                 Act::Remove(tips) => {
                     let removal = Removal {
-                        by: acts.author,
+                        by: acts.place.author,
                         tips: tips.clone(),
                     };
-                    self.remove(*node, acts.entry, removal);
+                    self.remove(*node, acts.place.id, removal);
                 }
                 Act::Lower(role, tips) => {
                     let lowering = Lowering {
-                        by: acts.author,
+                        by: acts.place.author,
                         role: *role,
                         tips: tips.clone(),
                     };
-                    known.lowerings.insert(acts.entry, lowering);
-                    self.counting.insert((acts.entry, *node));
+                    known.lowerings.insert(acts.place.id, lowering);
+                    self.counting.insert((acts.place.id, *node));
                 }
             }
         }

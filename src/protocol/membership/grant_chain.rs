@@ -73,29 +73,22 @@ pub enum ProofError {
 ///
 /// Of a longer chain only the last `PROOF_GRANTS_MAX` are returned, because others know the first
 /// ones best. Empty for a node that is not a member, and for the creator if it was granted nothing.
-/// `acts` has all acts of the root store by entry, with the place of each.
-pub fn grants(
-    node: &Author,
-    acts: &BTreeMap<EntryId, (Parent, Acts)>,
-    members: &Members,
-) -> Vec<Parent> {
+/// `acts` has all acts of the root store by entry.
+pub fn grants(node: &Author, acts: &BTreeMap<EntryId, Acts>, members: &Members) -> Vec<Parent> {
     let mut chain = Vec::new();
     let member = members.get(node).filter(|_| members.role(node).is_some());
     let mut next = member
         .and_then(|member| member.grant)
         .map(|grant| grant.rank.entry);
-    while let Some((place, acts_of)) = next.and_then(|entry| acts.get(&entry)) {
-        chain.push(*place);
+    while let Some(acts_of) = next.and_then(|entry| acts.get(&entry)) {
+        chain.push(acts_of.place);
         if chain.len() == PROOF_GRANTS_MAX {
             break;
         }
-        let author = &acts_of.author;
-        let makes_it_admin = |entry: &&EntryId| {
-            let cited = acts.get(entry);
-            members.counts(entry, author)
-                && cited.is_some_and(|(_, cited)| grants_to(cited, author) == Some(Role::Admin))
-        };
-        next = acts_of.cites.iter().find(makes_it_admin).copied();
+        let author = &acts_of.place.author;
+        let mut grants = acts_of.authorities(|entry| acts.get(entry));
+        let counting = grants.find(|grant| members.counts(&grant.place.id, author));
+        next = counting.map(|grant| grant.place.id);
     }
     chain.reverse();
     chain
@@ -103,25 +96,21 @@ pub fn grants(
 
 /// Returns the entries of a removal of `node` by another node, and of the grants that lead to the
 /// remover, in the order of a proof. Empty if no other node has removed it.
-pub fn removal(
-    node: &Author,
-    acts: &BTreeMap<EntryId, (Parent, Acts)>,
-    members: &Members,
-) -> Vec<Parent> {
+pub fn removal(node: &Author, acts: &BTreeMap<EntryId, Acts>, members: &Members) -> Vec<Parent> {
     let removals = members.get(node).map(|member| &member.removals);
     let by_others = removals
         .into_iter()
         .flatten()
         .filter(|(_, removal)| removal.by != *node);
-    let found = by_others.filter_map(|(entry, removal)| Some((acts.get(entry)?, removal.by)));
-    let Some(((place, _), by)) = found.min_by_key(|((place, _), _)| (place.hlc, place.id)) else {
+    let found = by_others.filter_map(|(entry, removal)| Some((acts.get(entry)?.place, removal.by)));
+    let Some((place, by)) = found.min_by_key(|(place, _)| (place.hlc, place.id)) else {
         return Vec::new();
     };
     let mut chain = grants(&by, acts, members);
     if chain.len() == PROOF_GRANTS_MAX {
         chain.remove(0);
     }
-    chain.push(*place);
+    chain.push(place);
     chain
 }
 
@@ -138,7 +127,7 @@ pub fn check_removal(
 ) -> Result<Vec<Acts>, ProofError> {
     let removes = |(on, act): &(Author, Act)| on == node && matches!(act, Act::Remove(_));
     check_chain(entries, store, members, |last| {
-        last.author != *node && last.acts.iter().any(removes)
+        last.place.author != *node && last.acts.iter().any(removes)
     })
 }
 
@@ -184,22 +173,21 @@ fn check_chain(
             });
         }
         let author = entry.author();
-        let (last, follows) = match chain.last() {
-            None => {
-                let known = members.get(&author);
-                if known.is_none_or(|known| known.rank.is_none()) {
-                    return Err(ProofError::NotAnAdmin { author });
-                }
-                (entry.id, true)
+        let before = chain.last().map(|(_, acts)| acts);
+        if before.is_none() {
+            let known = members.get(&author);
+            if known.is_none_or(|known| known.rank.is_none()) {
+                return Err(ProofError::NotAnAdmin { author });
             }
-            Some((_, before)) => {
-                let is_admin = grants_to(before, &author) == Some(Role::Admin);
-                let cites = |parent: &Parent| parent.id == before.entry;
-                let cited = entry.header.parents.iter().any(cites);
-                (before.entry, is_admin && cited)
-            }
+        }
+        let follows = |acts: &Acts| {
+            before.is_none_or(|before| {
+                let mut grants = acts.authorities(|id| (before.place.id == *id).then_some(before));
+                grants.next().is_some()
+            })
         };
-        let acts = Acts::of(&entry).filter(|_| follows);
+        let acts = Acts::of(&entry).filter(follows);
+        let last = before.map_or(entry.id, |before| before.place.id);
         let acts = acts.ok_or(ProofError::Broken { entry: last })?;
         chain.push((entry, acts));
     }
@@ -281,14 +269,13 @@ mod tests {
         chain
     }
 
-    fn known(entries: &[VerifiedEntry]) -> (BTreeMap<EntryId, (Parent, Acts)>, Members) {
+    fn known(entries: &[VerifiedEntry]) -> (BTreeMap<EntryId, Acts>, Members) {
         let acts = entries.iter().map(|entry| {
             let acts = Acts::of(entry).unwrap();
-            (entry.id, (entry.as_parent(), acts))
+            (entry.id, acts)
         });
         let acts: BTreeMap<_, _> = acts.collect();
-        let all = acts.values().map(|(_, acts)| acts);
-        let Ok(members) = Members::evaluate(node(FOUNDER), ROOT, all, |_, _, _| {
+        let Ok(members) = Members::evaluate(node(FOUNDER), ROOT, acts.values(), |_, _, _| {
             Ok::<_, Infallible>(None)
         });
         (acts, members)
@@ -351,6 +338,12 @@ mod tests {
         assert_eq!(broken(&all[..2], 4), ends_at(&all[1]));
         // The author is an admin, but its grant does not cite the one that made it so.
         let careless = grant(2, None, 3, Role::Admin);
+        assert_eq!(broken(&[all[0].clone(), careless], 3), ends_at(&all[0]));
+        // It cites it, but not as it is.
+        let mut header = all[1].header.clone();
+        header.parents[0].hlc.wall_ms -= 1;
+        let op = all[1].ops[0].clone();
+        let careless = sign(&SigningKey::from_bytes(&[2; 32]), header, vec![op]).unwrap();
         assert_eq!(broken(&[all[0].clone(), careless], 3), ends_at(&all[0]));
         let other = check(&encoded(&all), &StoreId([2; 16]), &node(4), &founded);
         assert!(matches!(other, Err(ProofError::WrongStore { .. })));

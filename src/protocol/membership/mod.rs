@@ -6,8 +6,8 @@
 //!
 //! - Authority: an act needs the authority of its author. The creator has authority always. Any
 //!   other author has it if the entry cites, as a parent, a counting grant of admin to that author.
-//!   A grant that the entry does not cite does not help it, so authority lies in the act's own
-//!   past.
+//!   A grant that the entry does not cite does not help it, nor one that it does not name exactly
+//!   (author, seq, stamp and id), so authority lies in the act's own past.
 //! - Rank: the rank of an authority is the number of grants between it and the creator, then the id
 //!   of the last of these grants; the lesser rank is the better. An act has the best rank among
 //!   those grants that it cites; an admin has the best rank among all grants of admin to it.

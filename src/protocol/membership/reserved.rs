@@ -18,6 +18,8 @@
 
 use std::collections::BTreeSet;
 
+use imbl::OrdSet;
+
 use crate::{
     id::{Author, EntryId, StoreId},
     protocol::{
@@ -114,7 +116,8 @@ pub struct Counting {
     /// Other entries that need authority and have it.
     pub authorized: BTreeSet<EntryId>,
     /// Entries about a store that its founder wrote, after it had put the store's genesis.
-    pub founders: BTreeSet<(EntryId, StoreId)>,
+    /// Shared with the next views, because it grows with the log.
+    pub founders: OrdSet<(EntryId, StoreId)>,
 }
 
 impl Counting {
@@ -124,7 +127,7 @@ impl Counting {
             creator,
             acts: BTreeSet::new(),
             authorized: BTreeSet::new(),
-            founders: BTreeSet::new(),
+            founders: OrdSet::new(),
         }
     }
 

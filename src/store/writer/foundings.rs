@@ -33,44 +33,39 @@ type Places = BTreeMap<Author, BTreeSet<(StoreId, Seq, EntryId)>>;
 
 impl Foundings {
     /// Adds the stores that an entry founds, and those founded before that it describes, and returns
-    /// all of them. `is_ancestor(before)` returns whether the author's entry at `before` is on the
-    /// branch of the entry.
+    /// all of them. `ancestors(places)` returns those of the author's entries that are on the branch of
+    /// the entry. It is called at most once, with at most one place for each store and branch.
     ///
     /// # Errors
-    /// That of `is_ancestor`; nothing is added then.
+    /// That of `ancestors`; nothing is added then.
     pub(super) fn gather<E>(
         &mut self,
         acts: &Acts,
-        mut is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
+        ancestors: impl FnOnce(BTreeSet<FrontierTip>) -> Result<BTreeSet<FrontierTip>, E>,
     ) -> Result<BTreeSet<StoreId>, E> {
         let founds: BTreeSet<StoreId> = acts.founds.iter().copied().collect();
-        let (mut first, mut later) = (Vec::new(), Vec::new());
-        for store in founds.iter().chain(&acts.describes) {
-            let mut is_founded = false;
-            for place in self.earlier(acts, *store) {
-                is_founded = is_ancestor(place)?;
-                if is_founded {
-                    break;
-                }
-            }
-            if is_founded {
-                later.push(*store);
-            } else if founds.contains(store) {
-                first.push(*store);
-            }
-        }
-        let founding = |mut stores: Vec<StoreId>, is_first| {
-            stores.sort_unstable();
-            stores.dedup();
-            Founding {
-                author: acts.author,
-                seq: acts.seq,
-                id: acts.entry,
-                stores,
-                is_first,
-            }
+        let stores: BTreeSet<StoreId> = founds.iter().chain(&acts.describes).copied().collect();
+        let places = stores.iter().flat_map(|store| self.earlier(acts, *store));
+        let places: BTreeSet<FrontierTip> = places.collect();
+        let ancestors = if places.is_empty() {
+            places
+        } else {
+            ancestors(places)?
         };
-        let both = [founding(first, true), founding(later, false)];
+        let is_founded = |store: &StoreId| {
+            let mut earlier = self.earlier(acts, *store);
+            earlier.any(|place| ancestors.contains(&place))
+        };
+        let (later, first): (Vec<_>, Vec<_>) = stores.into_iter().partition(is_founded);
+        let first = first.into_iter().filter(|store| founds.contains(store));
+        let founding = |stores: Vec<StoreId>, is_first| Founding {
+            author: acts.place.author,
+            seq: acts.place.seq,
+            id: acts.place.id,
+            stores,
+            is_first,
+        };
+        let both = [founding(first.collect(), true), founding(later, false)];
         let stores = both.iter().flat_map(|it| it.stores.iter().copied());
         let stores = stores.collect();
         for founding in both {
@@ -152,9 +147,9 @@ impl Foundings {
     // Returns the places at which the author of an entry has founded `store` before it, the first one
     // first: at most one for each of its branches.
     fn earlier(&self, acts: &Acts, store: StoreId) -> impl Iterator<Item = FrontierTip> {
-        let places = self.first.get(&acts.author);
+        let places = self.first.get(&acts.place.author);
         let from = (store, 0, EntryId([0; 32]));
-        let to = (store, acts.seq, EntryId([0; 32]));
+        let to = (store, acts.place.seq, EntryId([0; 32]));
         let earlier = places.into_iter().flat_map(move |it| it.range(from..to));
         earlier.map(|(_store, seq, id)| FrontierTip { seq: *seq, id: *id })
     }
@@ -173,6 +168,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::protocol::{entry::Parent, hlc::Hlc};
 
     const AUTHOR: Author = Author([7; 32]);
     const STORE: StoreId = StoreId([1; 16]);
@@ -180,9 +176,12 @@ mod tests {
 
     fn acts(seq: Seq, branch: u8, founds: &[StoreId], describes: &[StoreId]) -> Acts {
         Acts {
-            entry: EntryId([branch; 32]),
-            author: AUTHOR,
-            seq,
+            place: Parent {
+                hlc: Hlc::default(),
+                author: AUTHOR,
+                id: EntryId([branch; 32]),
+                seq,
+            },
             cites: Vec::new(),
             acts: Vec::new(),
             needs_authority: false,
@@ -193,7 +192,10 @@ mod tests {
     }
 
     fn gather(all: &mut Foundings, acts: &Acts, is_ancestor: bool) -> Vec<StoreId> {
-        let Ok(stores) = all.gather(acts, |_place| Ok::<_, Infallible>(is_ancestor));
+        let Ok(stores) = all.gather(acts, |places| {
+            let ancestors = places.into_iter().filter(|_| is_ancestor);
+            Ok::<_, Infallible>(ancestors.collect())
+        });
         stores.into_iter().collect()
     }
 

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, mem};
 
 use crate::{
     id::{Author, EntryId},
-    protocol::{
-        entry::{Entry, Parent},
-        membership::acts::Acts,
-    },
+    protocol::{entry::Parent, membership::acts::Acts},
     store::writer::notes::Note,
 };
 
@@ -16,7 +13,7 @@ use crate::{
 pub(in crate::store) struct Grounds {
     pub(in crate::store) creator: Author,
     /// All entries that have acts which may count.
-    pub(in crate::store) acts: BTreeMap<EntryId, (Parent, Acts)>,
+    pub(in crate::store) acts: BTreeMap<EntryId, Acts>,
 }
 
 /// All entries that have acts, or other reserved ops that need authority, and that may count some day.
@@ -25,7 +22,7 @@ pub(in crate::store) struct Grounds {
 pub(super) struct KnownActs {
     creator: Author,
     // Includes `staged`.
-    acts: BTreeMap<EntryId, (Parent, Acts)>,
+    acts: BTreeMap<EntryId, Acts>,
     // Acts that are void for ever, and not kept, among those that were read since the start.
     void: usize,
     // Acts of the current group. Moved to `unsaved` by `commit`, removed by `roll_back`.
@@ -46,15 +43,15 @@ impl KnownActs {
     }
 
     /// Adds the acts of an entry. Returns false when it has none that may ever count.
-    pub(super) fn gather(&mut self, entry: &Entry, acts: &Acts) -> bool {
+    pub(super) fn gather(&mut self, acts: &Acts) -> bool {
         let has_any = !acts.acts.is_empty() || acts.needs_authority;
         if !has_any || !self.may_count(acts) {
             self.void = self.void.saturating_add(acts.acts.len());
             return false;
         }
-        let known = (entry.as_parent(), acts.clone());
-        if self.acts.insert(entry.id, known).is_none() {
-            self.staged.push(entry.id);
+        let id = acts.place.id;
+        if self.acts.insert(id, acts.clone()).is_none() {
+            self.staged.push(id);
         }
         true
     }
@@ -64,11 +61,14 @@ impl KnownActs {
     // for ever, by the form of what came before: a writer's void acts cost no memory. Acts whose
     // grant has not come are gathered again when it comes (`Membership::gather_again`).
     fn may_count(&self, acts: &Acts) -> bool {
-        let makes_admin = |cited: &EntryId| {
-            let cited = self.acts.get(cited);
-            cited.is_some_and(|(_, cited)| cited.makes_admin(&acts.author))
-        };
-        acts.author == self.creator || acts.leaves() || acts.cites.iter().any(makes_admin)
+        acts.place.author == self.creator
+            || acts.leaves()
+            || self.authorities(acts).next().is_some()
+    }
+
+    /// Returns the grants that may count by which the author of `acts` may act, as they cite them.
+    pub(super) fn authorities<'a>(&'a self, acts: &'a Acts) -> impl Iterator<Item = &'a Acts> {
+        acts.authorities(|id| self.acts.get(id))
     }
 
     /// Returns whether acts are noted and neither committed nor rolled back.
@@ -105,7 +105,7 @@ impl KnownActs {
         let unsaved = mem::take(&mut self.unsaved).into_iter();
         let noted = unsaved.filter_map(|id| self.acts.get(&id));
         noted
-            .map(|(place, _acts)| Note::Act {
+            .map(|Acts { place, .. }| Note::Act {
                 author: place.author,
                 seq: place.seq,
                 id: place.id,
@@ -120,18 +120,18 @@ impl KnownActs {
 
     /// Returns the place of an entry that has acts.
     pub(super) fn place(&self, id: &EntryId) -> Option<Parent> {
-        self.acts.get(id).map(|(place, _)| *place)
+        self.acts.get(id).map(|acts| acts.place)
     }
 
     /// Returns whether an entry may count that makes a node an admin: others may act by it.
     pub(super) fn makes_admins(&self, id: &EntryId) -> bool {
         let known = self.acts.get(id);
-        known.is_some_and(|(_, acts)| acts.makes_admins())
+        known.is_some_and(Acts::makes_admins)
     }
 
     /// Returns all acts.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Acts> {
-        self.acts.values().map(|(_, acts)| acts)
+        self.acts.values()
     }
 
     /// Returns how many acts are void for ever, of those that were read since the start.

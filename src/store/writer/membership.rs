@@ -86,46 +86,48 @@ impl Membership {
         }
     }
 
-    /// Notes an entry that comes after everything that `view` shows. `is_ancestor(before)` returns
-    /// whether the author's entry at `before` is on the branch of `entry`. Returns those of its
-    /// reserved ops that count then; `None` when none of them needs more than the entry.
+    /// Notes an entry that comes after everything that `view` shows. `ancestors(places)` returns those
+    /// of the author's entries that are on the branch of `entry`. Returns those of its reserved ops
+    /// that count then; `None` when none of them needs more than the entry.
     ///
     /// # Errors
-    /// That of `is_ancestor`; the disk fails.
+    /// That of `ancestors`; the disk fails.
     pub(super) fn note<E: From<LogError>>(
         &mut self,
         entry: &Entry,
         view: &View,
         log: &LogReader,
-        is_ancestor: impl FnMut(FrontierTip) -> Result<bool, E>,
+        ancestors: impl FnOnce(BTreeSet<FrontierTip>) -> Result<BTreeSet<FrontierTip>, E>,
     ) -> Result<Option<Counting>, E> {
         let Some(acts) = self.is_root().then(|| Acts::of(entry)).flatten() else {
             return Ok(None);
         };
-        let founded = self.foundings.gather(&acts, is_ancestor)?;
-        let may_count = self.known.gather(entry, &acts);
+        let founded = self.foundings.gather(&acts, ancestors)?;
+        let may_count = self.known.gather(&acts);
         let Some(in_place) = &view.counting else {
             return Ok(None);
         };
         let mut counting = Counting::new(self.known.creator());
-        let founders = founded.into_iter().map(|store| (acts.entry, store));
+        let founders = founded.into_iter().map(|store| (acts.place.id, store));
         counting.founders.extend(founders);
         if !may_count {
             return Ok(Some(counting));
         }
         // Most void acts are so at a glance: no authority of their author is here.
-        let acts_by = |cited: &EntryId| in_place.acts.contains(&(*cited, acts.author));
-        let has_ground = acts.author == self.known.creator() || acts.cites.iter().any(acts_by);
+        let author = acts.place.author;
+        let counts = |grant: &Acts| in_place.acts.contains(&(grant.place.id, author));
+        let has_ground =
+            author == self.known.creator() || self.known.authorities(&acts).any(counts);
         if !has_ground && !acts.leaves() {
             return Ok(Some(counting));
         }
         let members = self.evaluate(log)?;
-        let nodes = acts.acts.iter().map(|(node, _)| (acts.entry, *node));
+        let nodes = acts.acts.iter().map(|(node, _)| (acts.place.id, *node));
         counting
             .acts
             .extend(nodes.filter(|(id, node)| members.counts(id, node)));
-        if members.authorized().contains(&acts.entry) {
-            counting.authorized.insert(acts.entry);
+        if members.authorized().contains(&acts.place.id) {
+            counting.authorized.insert(acts.place.id);
         }
         Ok(Some(counting))
     }
@@ -578,16 +580,12 @@ impl Membership {
             };
             let place = acts.tip();
             let mut unread = Vec::new();
-            self.foundings.gather(&acts, |before| {
-                match log.leads(&acts.author, before, place) {
-                    Err(LogError::Damaged(found)) => {
-                        unread.push(found);
-                        Ok(false)
-                    }
-                    answer => answer.map(|leads| leads == Some(true)),
-                }
+            self.foundings.gather(&acts, |places| {
+                let (leading, mut damage) = log.leading(&acts.place.author, &places, place)?;
+                unread.append(&mut damage);
+                Ok::<_, LogError>(leading)
             })?;
-            self.known.gather(&entry, &acts);
+            self.known.gather(&acts);
             self.unreadable.borrow_mut().append(&mut unread);
         }
         Ok(())

@@ -375,15 +375,11 @@ impl Writer {
         } = self;
         let (author, log) = (entry.author(), logs.reader());
         let mut unreadable = Vec::new();
-        let noted = membership.note(entry, state.staged(), log, |place| {
-            intake.is_ancestor(entry, place, |before| {
-                match log.leads(&author, place, before) {
-                    Err(LogError::Damaged(found)) => {
-                        unreadable.push(found);
-                        Ok(None)
-                    }
-                    answer => answer,
-                }
+        let noted = membership.note(entry, state.staged(), log, |places| {
+            intake.ancestors(entry, places, |places, before| {
+                let (leading, mut damage) = log.leading(&author, places, before)?;
+                unreadable.append(&mut damage);
+                Ok(leading)
             })
         });
         for found in unreadable {

@@ -14,7 +14,10 @@ use lattice::{
         entry::{Op, Parent, VerifiedEntry},
         frontier::FrontierTip,
         hlc::Hlc,
-        membership::role::{Act, Role, role_key},
+        membership::{
+            genesis::Genesis,
+            role::{Act, Role, role_key},
+        },
     },
     store::{Ingested, WatchEvent},
 };
@@ -121,6 +124,57 @@ async fn two_hundred_entries_of_a_thousand_parents_stay_cheap() {
     let (took, longest) = tokio::join!(taking, writing);
     println!("{took:?} for 200,000 references, the longest put {longest:?}; plain {plain:?}");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
+    store.close().await.unwrap();
+}
+
+// A founder may describe its stores on each of 64 branches. Each name took a read of the log for each
+// of them: 65,536 for one entry.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_stores_founded_on_many_branches_read_the_log_once() {
+    const BRANCHES: usize = 8;
+    const STORES: u8 = 64;
+    let disk = MemDisk::default();
+    let store = Store::open(config(&disk)).await.unwrap();
+    let (mut creator, mut trunk) = (Writer::new(AUTHOR_A, ROOT), Writer::new(AUTHOR_B, ROOT));
+    let granted = vec![grant(AUTHOR_B, Role::Writer)];
+    let granted = creator.write(NOW_MS, granted, BTreeSet::new(), false);
+    let genesis = |number| Genesis {
+        creator: trunk.author(),
+        nonce: [number; 32],
+    };
+    let stores: Vec<Genesis> = (0..STORES).map(genesis).collect();
+    let first = trunk.write(NOW_MS, vec![put("/trunk", "")], BTreeSet::new(), false);
+    take_in(&store, &[granted, first]).await;
+    let name = |store: &Genesis| format!("/stores/{}/name", store.store());
+    let mut branches = vec![trunk; BRANCHES];
+    for (number, branch) in branches.iter_mut().enumerate() {
+        let op = put(&format!("/branch/{number}"), "");
+        let mut entries = vec![branch.write(NOW_MS, vec![op], BTreeSet::new(), false)];
+        for store in &stores {
+            let key = String::from_utf8(store.key().to_vec()).unwrap();
+            let founds = Op::Put {
+                key: key.into(),
+                value: store.encode(),
+                expires_ms: None,
+            };
+            entries.push(branch.write(NOW_MS, vec![founds], BTreeSet::new(), false));
+        }
+        let taken = take_in(&store, &entries).await;
+        assert!(taken.iter().all(|it| matches!(it, Ingested::Applied(_))));
+    }
+    for round in 0..3 {
+        let branch = &mut branches[BRANCHES - 1];
+        let ops = stores.iter().map(|store| put(&name(store), "named"));
+        let names = branch.write(NOW_MS, ops.collect(), BTreeSet::new(), false);
+        let before = disk.reads().calls;
+        take_in(&store, std::slice::from_ref(&names)).await;
+        let reads = disk.reads().calls - before;
+        println!("{reads} reads");
+        assert!(reads < u64::from(STORES), "{reads} reads in round {round}");
+        for store_named in &stores {
+            assert_eq!(ids(&store, &name(store_named)).await, [names.id]);
+        }
+    }
     store.close().await.unwrap();
 }
 

@@ -52,7 +52,7 @@ impl History {
     /// The entries at the places in `keep`, and no tip that only the others have.
     fn only(&self, keep: &BTreeSet<usize>) -> Self {
         let acts: Vec<_> = keep.iter().map(|place| self.acts[*place].clone()).collect();
-        let kept: BTreeSet<_> = acts.iter().map(|acts| acts.entry).collect();
+        let kept: BTreeSet<_> = acts.iter().map(|acts| acts.place.id).collect();
         let mut prev = self.prev.clone();
         prev.retain(|entry, _| kept.contains(entry));
         Self { acts, prev }
@@ -61,9 +61,12 @@ impl History {
     /// For each entry, the places of the entries it rests on: its parents and its predecessor.
     fn rests_on(&self) -> Vec<Vec<usize>> {
         let rests_on = |acts: &Acts| {
-            let prev = self.prev[&acts.entry].map(|prev| prev.id);
-            let on = |entry: &EntryId| self.acts.iter().position(|acts| acts.entry == *entry);
-            acts.cites.iter().chain(&prev).filter_map(on).collect()
+            let prev = self.prev[&acts.place.id].map(|prev| prev.id);
+            let mut all = self.acts.iter();
+            let before = prev.and_then(|prev| all.position(|acts| acts.place.id == prev));
+            // A reference that does not name an entry exactly does not wait for it.
+            let cited = |cited: &Parent| self.acts.iter().position(|acts| acts.place == *cited);
+            acts.cites.iter().filter_map(cited).chain(before).collect()
         };
         self.acts.iter().map(rests_on).collect()
     }
@@ -145,7 +148,7 @@ mod plain {
             history
                 .acts
                 .iter()
-                .filter_map(|acts| Some((acts, *last.authority.get(&acts.entry)?)))
+                .filter_map(|acts| Some((acts, *last.authority.get(&acts.place.id)?)))
         };
         let rank = |node: &Author| -> Option<Rank> {
             if *node == creator {
@@ -153,18 +156,18 @@ mod plain {
             }
             counting()
                 .filter(|(acts, _)| grants(acts, node, Role::Admin))
-                .map(|(acts, far)| (far + 1, acts.entry, *node))
+                .map(|(acts, far)| (far + 1, acts.place.id, *node))
                 .min()
         };
         // Ranks of the grants of admin that an entry cites, if it has a say at all.
         let acts_by = |acts: &Acts| -> Option<Rank> {
-            if acts.author == creator {
+            if acts.place.author == creator {
                 return Some((0, EntryId([0; 32]), creator));
             }
             counting()
-                .filter(|(grant, _)| acts.cites.contains(&grant.entry))
-                .filter(|(grant, _)| grants(grant, &acts.author, Role::Admin))
-                .map(|(grant, far)| (far + 1, grant.entry, acts.author))
+                .filter(|(grant, _)| acts.cites.contains(&grant.place))
+                .filter(|(grant, _)| grants(grant, &acts.place.author, Role::Admin))
+                .map(|(grant, far)| (far + 1, grant.place.id, acts.place.author))
                 .min()
         };
         let removal_of = |acts: &Acts, node: &Author| -> Option<Tips> {
@@ -190,7 +193,7 @@ mod plain {
         let let_in = |node: &Author| counting().any(|(acts, _)| grants(acts, node, Role::Reader));
         let by_a_better = |acts: &Acts, node: &Author| {
             // Between two rounds one can count and have no say any more.
-            acts.author != *node
+            acts.place.author != *node
                 && acts_by(acts).is_some_and(|by| rank(node).is_none_or(|rank| by < rank))
         };
         let lowerings = |node: &Author| -> BTreeMap<EntryId, (Role, Vec<FrontierTip>)> {
@@ -198,7 +201,7 @@ mod plain {
                 .filter(|(acts, _)| by_a_better(acts, node))
                 .filter_map(|(acts, _)| {
                     let (role, tips) = lowering_of(acts, node)?;
-                    Some((acts.entry, (role, tips.of(&ROOT).collect())))
+                    Some((acts.place.id, (role, tips.of(&ROOT).collect())))
                 })
                 .collect()
         };
@@ -209,14 +212,14 @@ mod plain {
                 .filter(|(acts, _)| by_a_better(acts, node))
                 .filter_map(|(acts, _)| {
                     let tips = removal_of(acts, node)?;
-                    Some((acts.entry, tips.of(&ROOT).collect()))
+                    Some((acts.place.id, tips.of(&ROOT).collect()))
                 })
                 .collect();
             let left: Vec<FrontierTip> = history
                 .acts
                 .iter()
                 .filter(|acts| {
-                    acts.author == *node
+                    acts.place.author == *node
                         && (*node != creator || creator_may_leave)
                         && (*node == creator || let_in(node))
                         && removal_of(acts, node).is_some()
@@ -264,15 +267,15 @@ mod plain {
             }
         }
         for acts in &history.acts {
-            let (cut, leaves) = removals(&acts.author);
+            let (cut, leaves) = removals(&acts.place.author);
             if let Some((far, _, _)) = acts_by(acts)
                 && cut.values().all(|tips| within(acts.tip(), tips))
-                && lowerings(&acts.author)
+                && lowerings(&acts.place.author)
                     .values()
                     .all(|(_, tips)| within(acts.tip(), tips))
                 && (leaves.is_empty() || within(acts.tip(), &leaves))
             {
-                next.authority.insert(acts.entry, far);
+                next.authority.insert(acts.place.id, far);
             }
         }
         next
@@ -344,7 +347,7 @@ fn history(drafts: &[Draft]) -> History {
         let own: Vec<_> = history
             .acts
             .iter()
-            .filter(|acts| acts.author == author)
+            .filter(|acts| acts.place.author == author)
             .collect();
         let prev = match usize::from(draft.after) {
             0 => own.last().map(|acts| acts.tip()),
@@ -362,7 +365,14 @@ fn history(drafts: &[Draft]) -> History {
             let place = usize::from(*cite);
             let any = history.acts.get(place % 16);
             let grant = grants.get(place % grants.len().max(1));
-            Some(grant.copied().or(any)?.entry)
+            let mut reference = grant.copied().or(any)?.place;
+            // Some do not name it exactly.
+            match cite {
+                0..16 => reference.hlc.counter = 1,
+                16..32 => reference.author = node(reference.author.0[0] + 1),
+                _exact => {}
+            }
+            Some(reference)
         });
         let cites = cites.collect();
         let acts = draft.acts.iter().map(|(of, what, tips)| {
@@ -370,7 +380,7 @@ fn history(drafts: &[Draft]) -> History {
             let theirs: Vec<_> = history
                 .acts
                 .iter()
-                .filter(|acts| acts.author == of)
+                .filter(|acts| acts.place.author == of)
                 .collect();
             let tips = tips.iter().map(|tip| {
                 let unheard_of = FrontierTip {
@@ -393,9 +403,12 @@ fn history(drafts: &[Draft]) -> History {
         // An entry names each key once.
         let acts: BTreeMap<_, _> = acts.collect();
         let acts = Acts {
-            entry: EntryId(id),
-            author,
-            seq: prev.map_or(0, |prev| prev.seq) + 1,
+            place: Parent {
+                hlc: Hlc::ZERO,
+                author,
+                id: EntryId(id),
+                seq: prev.map_or(0, |prev| prev.seq) + 1,
+            },
             cites,
             needs_authority: false,
             anchors: Vec::new(),
@@ -403,7 +416,7 @@ fn history(drafts: &[Draft]) -> History {
             describes: Vec::new(),
             acts: acts.into_iter().collect(),
         };
-        history.prev.insert(acts.entry, prev);
+        history.prev.insert(acts.place.id, prev);
         history.acts.push(acts);
     }
     history
@@ -526,17 +539,17 @@ proptest! {
 fn assert_gone(history: &History, members: &Members) {
     for acts in &history.acts {
         let leaves = |(of, act): &(Author, Act)| {
-            *of == acts.author && *of != node(0) && matches!(act, Act::Remove(_))
+            *of == acts.place.author && *of != node(0) && matches!(act, Act::Remove(_))
         };
         if acts.acts.iter().any(leaves) {
-            let role = members.role(&acts.author);
-            let member = members.get(&acts.author);
+            let role = members.role(&acts.place.author);
+            let member = members.get(&acts.place.author);
             let mut lowerings = member.iter().flat_map(|member| member.lowerings.values());
             let is_lowered = lowerings.any(|at| at.role == Role::Reader);
             assert!(
                 role.is_none() || is_lowered,
                 "{role:?} of {:?}",
-                acts.author
+                acts.place.author
             );
         }
     }
@@ -544,10 +557,10 @@ fn assert_gone(history: &History, members: &Members) {
 
 fn assert_lasting(before: &Members, after: &Members, more: &Acts) {
     let creator = node(0);
-    let own = |(of, _): &(Author, Act)| *of == more.author;
+    let own = |(of, _): &(Author, Act)| *of == more.place.author;
     let is_grant = |(_, act): &(Author, Act)| matches!(act, Act::Grant(_));
     // It says so now, or what it said counts now that there is another admin.
-    let creator_leaves = more.author == creator && more.acts.iter().any(own)
+    let creator_leaves = more.place.author == creator && more.acts.iter().any(own)
         || after.is_removed(&creator) && !before.is_removed(&creator);
     for (at, member) in before.iter().filter(|(at, _)| **at != creator) {
         // Whom the creator removed is removed, unless the creator leaves on a branch without that.
@@ -587,8 +600,10 @@ fn assert_lasting(before: &Members, after: &Members, more: &Acts) {
         }
     }
     // An author that was never an admin changes at most itself.
-    let was_admin = before.get(&more.author).is_some_and(|by| by.rank.is_some());
-    if !was_admin && more.author != creator && !more.acts.iter().any(own) {
+    let was_admin = before
+        .get(&more.place.author)
+        .is_some_and(|by| by.rank.is_some());
+    if !was_admin && more.place.author != creator && !more.acts.iter().any(own) {
         assert_eq!(before, after);
     }
 }
@@ -673,7 +688,7 @@ fn m6_all_5040_orders_give_the_same_members() {
         let mut prev = None;
         for entry in &signer.log {
             let acts = Acts::of(entry).unwrap();
-            history.prev.insert(acts.entry, prev);
+            history.prev.insert(acts.place.id, prev);
             prev = Some(acts.tip());
             history.acts.push(acts);
         }

@@ -2,6 +2,7 @@
 //! arrival, and an entry can do no harm beyond the rights of its author.
 
 pub mod acts;
+mod authority;
 mod causes;
 mod costs;
 mod far_ahead;

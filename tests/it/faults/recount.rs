@@ -10,7 +10,9 @@ use lattice::{
     limits::{RECOUNT_BYTES_MAX, RECOUNT_KEY_BYTES},
     protocol::{
         change::Kind,
+        entry::Parent,
         frontier::FrontierTip,
+        hlc::Hlc,
         membership::{
             Members,
             acts::Acts,
@@ -39,9 +41,12 @@ async fn remove(keys: usize) -> Vec<WatchEvent> {
     );
     let mut removed = Writer::new([2; 32], STORE);
     let acts = |seq: u8, acts| Acts {
-        entry: EntryId([seq; 32]),
-        author: me,
-        seq: seq.into(),
+        place: Parent {
+            hlc: Hlc::ZERO,
+            author: me,
+            id: EntryId([seq; 32]),
+            seq: seq.into(),
+        },
         cites: Vec::new(),
         needs_authority: false,
         anchors: Vec::new(),

@@ -369,8 +369,8 @@ fn m1_n1_hello_with_a_proof() {
             return false;
         };
         assert_eq!(acts.len(), 2);
-        assert_eq!(acts[0].author, author_of(AUTHOR_A));
-        assert!(acts[0].makes_admin(&acts[1].author));
+        assert_eq!(acts[0].place.author, author_of(AUTHOR_A));
+        assert!(acts[0].makes_admin(&acts[1].place.author));
         true
     });
 }

@@ -52,7 +52,10 @@ impl History {
             let entry = EntryId(
                 *blake3::hash(&(random.bits().wrapping_add(step as u64)).to_le_bytes()).as_bytes(),
             );
-            let own = history.acts.iter().filter(|acts| acts.author == author);
+            let own = history
+                .acts
+                .iter()
+                .filter(|acts| acts.place.author == author);
             let own: Vec<FrontierTip> = own.map(Acts::tip).collect();
             // Mostly the newest, sometimes a fork, sometimes a place out of this world.
             let prev = match random.below(6) {
@@ -64,7 +67,7 @@ impl History {
                 _next => prev.map_or(1, |prev| prev.seq.saturating_add(1)),
             };
             let cites = (0..random.below(4))
-                .map(|_| history.any_entry(random))
+                .map(|_| history.any_reference(random))
                 .collect();
             let mut acts = BTreeMap::new();
             for _ in 0..1 + random.below(3) {
@@ -73,9 +76,12 @@ impl History {
             let needs_authority = random.once_in(4);
             history.prev.insert(entry, prev);
             history.acts.push(Acts {
-                entry,
-                author,
-                seq,
+                place: Parent {
+                    hlc: Hlc::ZERO,
+                    author,
+                    id: entry,
+                    seq,
+                },
                 cites,
                 acts: acts.into_iter().collect(),
                 needs_authority,
@@ -87,13 +93,26 @@ impl History {
         history
     }
 
-    fn any_entry(&self, random: &mut Random) -> EntryId {
-        match self.acts.get(random.below(self.acts.len() + 1)) {
-            Some(acts) => acts.entry,
-            // The id that stands for the creator's authority, and one that never comes.
-            None if random.once_in(2) => EntryId([0; 32]),
-            None => EntryId([9; 32]),
+    fn any_reference(&self, random: &mut Random) -> Parent {
+        let known = self.acts.get(random.below(self.acts.len() + 1));
+        let mut reference = known.map_or(
+            Parent {
+                hlc: Hlc::ZERO,
+                author: any_node(random),
+                // The id that stands for the creator's authority, and one that never comes.
+                id: EntryId([random.below(2) as u8 * 9; 32]),
+                seq: 1,
+            },
+            |acts| acts.place,
+        );
+        // Some do not name the entry exactly.
+        match random.below(16) {
+            0 => reference.hlc.counter = 1,
+            1 => reference.author = any_node(random),
+            2 => reference.seq = number(random).max(1),
+            _exact => {}
         }
+        reference
     }
 
     fn act(&self, random: &mut Random) -> Act {
@@ -156,11 +175,11 @@ fn m4_m6_m7_m12_members_of_any_acts() {
         // Void acts change nothing: without them the members are the same.
         let counts = |acts: &&Acts| {
             let mut on = acts.acts.iter();
-            let acts_count = on.any(|(node, _)| members.counts(&acts.entry, node));
-            acts_count || members.authorized().contains(&acts.entry)
+            let acts_count = on.any(|(node, _)| members.counts(&acts.place.id, node));
+            acts_count || members.authorized().contains(&acts.place.id)
         };
         // But for the creator's leave: an act that it makes void may be the reason why it is void.
-        let leaves = |acts: &Acts| acts.author == node(0) && acts.leaves();
+        let leaves = |acts: &Acts| acts.place.author == node(0) && acts.leaves();
         if !history.acts.iter().any(leaves) {
             let only = history.evaluate(history.acts.iter().filter(counts));
             assert_eq!(only, members);
@@ -169,22 +188,11 @@ fn m4_m6_m7_m12_members_of_any_acts() {
         let admins = admins.filter(|node| members.role(node) == Some(Role::Admin));
         assert!(admins.count() > 0, "an admin stays");
         let roots: BTreeSet<_> = members.counting().iter().map(|(entry, _)| *entry).collect();
-        let known: BTreeSet<_> = history.acts.iter().map(|acts| acts.entry).collect();
+        let known: BTreeSet<_> = history.acts.iter().map(|acts| acts.place.id).collect();
         assert!(roots.is_subset(&known));
         let stores = BTreeSet::from([ROOT, OTHER]);
-        let acts: BTreeMap<EntryId, (Parent, Acts)> = history
-            .acts
-            .iter()
-            .map(|acts| {
-                let place = Parent {
-                    hlc: Hlc::ZERO,
-                    author: acts.author,
-                    id: acts.entry,
-                    seq: acts.seq,
-                };
-                (acts.entry, (place, acts.clone()))
-            })
-            .collect();
+        let acts = history.acts.iter().cloned();
+        let acts: BTreeMap<EntryId, Acts> = acts.map(|acts| (acts.place.id, acts)).collect();
         for node in (0..usize::from(NODES)).map(node) {
             removed += usize::from(members.is_removed(&node));
             assert!(members.role(&node).is_none() || !members.is_removed(&node));

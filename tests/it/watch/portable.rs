@@ -19,8 +19,9 @@ use lattice::{
     protocol::{
         change::{Change, Kind},
         cursor::Cursor,
-        entry::{Op, VerifiedEntry},
+        entry::{Op, Parent, VerifiedEntry},
         frontier::{Frontier, FrontierTip, MissingRange},
+        hlc::Hlc,
         intake::Refusal,
         membership::{
             Members,
@@ -393,9 +394,12 @@ async fn cursor_past_a_removal_resumes_at_its_cut() {
     let (a, b) = (author_of(NODE_A), author_of(NODE_B));
     let mut removed = Writer::new(AUTHOR_A, STORE);
     let acts = |seq: u8, acts| Acts {
-        entry: EntryId([seq; 32]),
-        author: a,
-        seq: seq.into(),
+        place: Parent {
+            hlc: Hlc::ZERO,
+            author: a,
+            id: EntryId([seq; 32]),
+            seq: seq.into(),
+        },
         cites: Vec::new(),
         needs_authority: false,
         anchors: Vec::new(),

@@ -13,6 +13,7 @@ use crate::{
         anchors_act::AnchorsAct,
         entry::Parent,
         frontier::{Frontier, FrontierTip},
+        hlc::Hlc,
         membership::{
             acts::Acts,
             role::{Act, Role, Tips},
@@ -41,15 +42,23 @@ pub(super) fn place(seq: Seq, name: &str) -> FrontierTip {
     FrontierTip { seq, id: id(name) }
 }
 
+/// An entry of the root store as others cite it: stamps do not matter there.
+pub(super) fn parent(by: char, seq: Seq, name: &str) -> Parent {
+    Parent {
+        hlc: Hlc::ZERO,
+        author: author(by),
+        id: id(name),
+        seq,
+    }
+}
+
 /// A root entry at `seq`; `prev` is the name of the one before it. Admins but the creator cite `g1`.
 fn root(name: &str, by: char, seq: Seq, prev: &str, acts: &[(char, Act)]) -> RootItem {
     let acts = acts.iter().map(|(node, act)| (author(*node), act.clone()));
     RootItem {
         acts: Acts {
-            entry: id(name),
-            author: author(by),
-            seq,
-            cites: vec![id("g1")],
+            place: parent(by, seq, name),
+            cites: vec![parent('A', 1, "g1")],
             acts: acts.collect(),
             needs_authority: false,
             anchors: Vec::new(),
@@ -302,7 +311,7 @@ fn give(node: &mut Node, event: &Event) {
 
 fn name(event: &Event) -> String {
     let id = match event {
-        Event::Root(item) => item.acts.entry,
+        Event::Root(item) => item.acts.place.id,
         Event::Data(item) => item.at.id,
     };
     String::from_utf8(id.0.into_iter().filter(|byte| *byte > 0).collect()).unwrap()
@@ -384,7 +393,7 @@ fn acts_are_joined_in_every_order() {
             let Event::Root(item) = event else {
                 unreachable!()
             };
-            node.root.insert(item.acts.entry, Rc::clone(item));
+            node.root.insert(item.acts.place.id, Rc::clone(item));
             if orders % 64 == 0 && index % 3 == 0 {
                 node.changed();
                 node.view();

@@ -65,7 +65,7 @@ impl World {
         let mut whole = Node::new();
         whole.waits = false;
         for item in self.roots.values() {
-            whole.root.insert(item.acts.entry, Rc::clone(item));
+            whole.root.insert(item.acts.place.id, Rc::clone(item));
         }
         whole.changed();
         let mut items: Vec<_> = known.iter().map(|id| Rc::clone(&self.all[id])).collect();

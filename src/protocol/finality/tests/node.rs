@@ -116,7 +116,7 @@ impl Node {
     }
 
     pub(super) fn receive_root(&mut self, items: impl IntoIterator<Item = Rc<RootItem>>) {
-        let items = items.into_iter().map(|item| (item.acts.entry, item));
+        let items = items.into_iter().map(|item| (item.acts.place.id, item));
         self.root.extend(items);
         self.changed();
         self.take_in();
@@ -198,7 +198,7 @@ impl Node {
 
     // The anchors acts that count, and what they make final.
     fn finality(&self, members: &Members) -> (Vec<PlacedAct>, Finality) {
-        let authorized = |item: &&Rc<RootItem>| members.authorized().contains(&item.acts.entry);
+        let authorized = |item: &&Rc<RootItem>| members.authorized().contains(&item.acts.place.id);
         let counting = self.root.values().filter(authorized);
         let acts: Vec<PlacedAct> = counting.filter_map(|item| item.anchors.clone()).collect();
         let named = acts.iter().map(|placed| &placed.act);

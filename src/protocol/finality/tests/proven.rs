@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    cases::{author, place},
+    cases::{author, parent, place},
     node::{Item, Node, ROOT, RootChains, RootItem, STORE},
 };
 use crate::{
@@ -61,9 +61,7 @@ pub(super) fn frontier(tips: &[(char, u64, &str)]) -> Frontier {
 pub(super) fn root_entry(name: &str, by: char, seq: u64) -> Rc<RootItem> {
     Rc::new(RootItem {
         acts: Acts {
-            entry: place(seq, name).id,
-            author: author(by),
-            seq,
+            place: parent(by, seq, name),
             cites: Vec::new(),
             acts: Vec::new(),
             needs_authority: false,

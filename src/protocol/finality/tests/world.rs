@@ -21,6 +21,7 @@ use crate::{
         entry::Parent,
         finality::{Chains, Proven},
         frontier::{Frontier, FrontierTip},
+        hlc::Hlc,
         membership::{
             acts::Acts,
             role::{Act, Role},
@@ -186,8 +187,8 @@ impl World {
             .collect();
         let tips = root
             .values()
-            .filter(|item| !before.contains(&item.acts.entry));
-        tips.map(|item| (item.acts.author, item.acts.tip()))
+            .filter(|item| !before.contains(&item.acts.place.id));
+        tips.map(|item| (item.acts.place.author, item.acts.tip()))
             .collect()
     }
 
@@ -238,12 +239,16 @@ impl World {
             seq: prev.map_or(0, |prev| prev.seq) + 1,
             id: self.new_id(),
         };
+        let granted = rank.and_then(|rank| self.roots.get(&rank.entry));
         let item = Rc::new(RootItem {
             acts: Acts {
-                entry: at.id,
-                author: by,
-                seq: at.seq,
-                cites: rank.into_iter().map(|rank| rank.entry).collect(),
+                place: Parent {
+                    hlc: Hlc::ZERO,
+                    author: by,
+                    id: at.id,
+                    seq: at.seq,
+                },
+                cites: granted.map(|grant| grant.acts.place).into_iter().collect(),
                 acts,
                 needs_authority: anchors.is_some(),
                 anchors: Vec::new(),
@@ -341,12 +346,12 @@ impl World {
         let (data, base) = (source.data.clone(), source.base.clone());
         let part = |count: usize| (count * percent).div_ceil(100);
         let mut roots: Vec<_> = source.root.values().cloned().collect();
-        roots.sort_by_key(|item| (item.acts.seq, item.acts.entry));
+        roots.sort_by_key(|item| (item.acts.place.seq, item.acts.place.id));
         let below_source = self.below(&base.tips);
         let below_own = self.below(&self.node(to).base.tips);
         let node = &mut self.peers.get_mut(&to).unwrap().node;
         roots.truncate(part(roots.len()));
-        roots.retain(|item| !node.root.contains_key(&item.acts.entry));
+        roots.retain(|item| !node.root.contains_key(&item.acts.place.id));
         if !roots.is_empty() {
             node.receive_root(roots);
         }
@@ -396,7 +401,10 @@ impl World {
         let (root, data) = (self.node(from).root.clone(), self.node(from).data.clone());
         let is_given = |id: &EntryId| only.is_none_or(|only| only.contains(id));
         let node = &mut self.peers.get_mut(&to).unwrap().node;
-        node.receive_root(root.into_values().filter(|item| is_given(&item.acts.entry)));
+        node.receive_root(
+            root.into_values()
+                .filter(|item| is_given(&item.acts.place.id)),
+        );
         node.receive_all(data.into_values().filter(|item| is_given(&item.at.id)));
         self.ack(to);
         let acks = self.peers[&from].acks.clone();

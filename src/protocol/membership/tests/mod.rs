@@ -4,6 +4,7 @@ use std::{
     sync::Arc,
 };
 
+mod authority;
 mod leaving;
 mod lowering;
 mod spent;
@@ -13,7 +14,9 @@ use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::FORKS_MAX,
     protocol::{
+        entry::Parent,
         frontier::FrontierTip,
+        hlc::Hlc,
         membership::{
             acts::Acts,
             role::{Act, Role, Tips},
@@ -58,11 +61,19 @@ impl Story {
         };
         self.prev.insert(tip.id, prev);
         self.newest.insert(author, tip);
+        let place = |id| self.acts.iter().find(|acts| acts.place.id == id);
+        let cites = cites.iter().map(|id| place(*id).unwrap().place).collect();
         self.acts.push(Acts {
-            entry: tip.id,
-            author,
-            seq: tip.seq,
-            cites: cites.to_vec(),
+            place: Parent {
+                hlc: Hlc {
+                    wall_ms: self.prev.len() as u64,
+                    counter: 0,
+                },
+                author,
+                id: tip.id,
+                seq: tip.seq,
+            },
+            cites,
             needs_authority: false,
             anchors: Vec::new(),
             founds: Vec::new(),
@@ -435,7 +446,7 @@ fn lesser_seqs_count_until_the_tip_arrives() {
         "it is on the other branch"
     );
     story.prev.remove(&through.id);
-    story.acts.retain(|acts| acts.entry != through.id);
+    story.acts.retain(|acts| acts.place.id != through.id);
     let roles = [NODE_X, NODE_Y, NODE_D].map(|node| story.members().role(&node));
     assert_eq!(roles, [Some(Writer), Some(Writer), None]);
 }
