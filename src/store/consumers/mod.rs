@@ -24,6 +24,7 @@ mod feeder;
 mod file;
 mod host;
 mod live;
+mod live_state;
 mod options;
 mod saver;
 

@@ -5,6 +5,7 @@ mod answers;
 mod caused;
 mod crash;
 mod damage;
+mod gaps;
 mod histories;
 mod manage;
 pub mod setup;
