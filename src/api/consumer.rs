@@ -43,7 +43,15 @@ pub(super) async fn create(
 /// Answers `ListConsumers`.
 pub(super) async fn list(store: &Store) -> Result<Answers<api::ListConsumersReply>, ApiError> {
     let all = store.consumers().await?;
-    let all = all.iter().map(status).collect();
+    let mut all: Vec<_> = all.iter().map(status).collect();
+    // A log that cannot be read is no reason not to list them.
+    let held = store.held_history(Vec::new()).await.unwrap_or_default();
+    for held in held {
+        let mut named = all.iter_mut().filter(|it| it.consumer == held.consumer);
+        if let Some(status) = named.next() {
+            (status.holds_since_ms, status.holds_bytes) = (held.since_ms, held.bytes);
+        }
+    }
     Ok(parts(all, |consumers, _last| api::ListConsumersReply {
         consumers,
     }))
@@ -421,6 +429,7 @@ pub(super) fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
         on_gap: status.on_gap.name().to_owned(),
         gaps: status.gaps,
         changes: Vec::new(),
+        ..api::ConsumerStatus::default()
     }
 }
 

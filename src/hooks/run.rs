@@ -144,7 +144,7 @@ impl Work {
 
     fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
         let mut named: Vec<_> = changes.iter().map(|it| Named::from(&**it)).collect();
-        // Whoever has forgotten everything at a gap must not take a run for one that was done before.
+        // After a gap, everything is done again: no receiver may take it for something it has done.
         let first = changes.first().filter(|first| first.gap_number > 0);
         let id = first.map(|first| ChangeId::of(&ChangeRef::from(&**first)));
         if let (Some(first), Some(id)) = (first, &id) {

@@ -1,4 +1,4 @@
-//! Gaps: nothing passes one, one is outstanding at a time, and its state is told apart from all else.
+//! Gaps: nothing passes one, one is outstanding at a time, and its state is like no other changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -51,7 +51,7 @@ async fn run(live: Arc<Live>, epoch: u64) {
     }
 }
 
-/// What a feeder reads from its watch.
+/// The part of history that a feeder reads from its watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Changes, each of which moves the position.

@@ -14,8 +14,9 @@ use crate::{
     store::{
         Shared,
         consumers::{
-            ConsumerError,
+            ConsumerError, ConsumerStart,
             ahead::{compact, memory_bytes},
+            held_history::{Needs, is_of_log},
         },
         watch::position::{Position, moved_back},
     },
@@ -153,6 +154,26 @@ impl LiveState {
                     && at.partial == position.partial
                     && at.expired_through_ms == position.expired_through_ms
             })
+    }
+
+    /// Returns the changes that are not read or not finished; `None` for a consumer that reads no more.
+    pub(super) fn needs(&self) -> Option<Needs> {
+        if !self.wants(self.epoch) {
+            return None;
+        }
+        let outstanding = self.outstanding.waits().map(|waits| waits.change);
+        let dead = self.outstanding.dead().map(|letter| letter.change.clone());
+        let of_log = outstanding.chain(dead).filter(|it| is_of_log(it.kind));
+        Some(Needs {
+            position: self.position.clone(),
+            start: match self.row.since_arrived_ms {
+                0 => ConsumerStart::SinceAuthored {
+                    ms: self.row.since_authored_ms,
+                },
+                ms => ConsumerStart::SinceArrived { ms },
+            },
+            entries: of_log.map(|change| change.entry).collect(),
+        })
     }
 
     pub(super) fn epoch(&self) -> u64 {

@@ -262,6 +262,11 @@ impl LogSource {
         })
     }
 
+    /// Returns the entries that count as read.
+    pub(in crate::store) fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
     /// True when the source ended at `WatchOptions::until_ms`, so that the watch ends.
     pub(super) fn ended_at_until(&self) -> bool {
         matches!(self.stage, Stage::Done(End::Until))

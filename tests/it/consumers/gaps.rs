@@ -7,7 +7,7 @@ use bytes::Bytes;
 use lattice::{
     Store,
     protocol::{
-        change::{Kind, Origin},
+        change::{Change, Kind, Origin},
         consumer::{DeathReason, OnGap},
     },
     store::{
@@ -32,23 +32,26 @@ pub(super) struct Taker {
 
 impl Taker {
     pub(super) fn take(&mut self, delivery: &Delivery) {
-        let change = delivery.change();
+        self.take_change(delivery.change());
+    }
+
+    pub(super) fn take_change(&mut self, change: &Change) {
         let name = String::from_utf8_lossy(&change.key).into_owned();
-        // An older value may come after a newer one that the state had.
-        let heads = change.heads.as_slice();
-        let is_head = heads.iter().any(|head| head.id == change.entry.id);
+        // An older change may come after a newer one, or after the state that had it.
+        let winner = change.heads.winner();
+        let wins = winner.is_some_and(|winner| winner.id == change.entry.id);
         match change.kind {
             Kind::Gap => {
                 self.known.clear();
                 self.got.push("gap".to_owned());
                 return;
             }
-            Kind::Put if is_head => {
+            Kind::Put if wins => {
                 let value = change.value.clone().unwrap();
                 self.known.insert(change.key.clone(), value);
             }
-            Kind::Put => {}
-            Kind::Delete => drop(self.known.remove(&change.key)),
+            Kind::Delete if wins => drop(self.known.remove(&change.key)),
+            Kind::Put | Kind::Delete => {}
             Kind::Expire | Kind::Retract => panic!("{change:?}"),
         }
         let mark = match change.origin {

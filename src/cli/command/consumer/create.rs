@@ -56,7 +56,7 @@ pub(super) struct Create {
     /// 100ms,1s,5s,30s,2m]
     #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = parse_duration)]
     backoff: Vec<Duration>,
-    /// What happens where the log no longer has the next changes: stop delivers nothing more; state
+    /// Step to take where the log no longer has the next changes: stop delivers nothing more; state
     /// delivers one change of type gap, which says to forget what is known, then each live key, then
     /// the changes after that state [default: stop]
     #[arg(long, value_enum)]
@@ -134,7 +134,7 @@ pub(super) struct Set {
     /// selects all keys
     #[arg(long = "prefix", value_name = "PREFIX")]
     prefixes: Vec<OsString>,
-    /// What happens where the log no longer has the next changes, as for create; with state, a
+    /// Step to take where the log no longer has the next changes, as for create; with state, a
     /// consumer that has stopped goes on
     #[arg(long, value_enum)]
     on_gap: Option<OnGap>,

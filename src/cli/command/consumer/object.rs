@@ -91,6 +91,12 @@ pub(super) struct Status {
     /// Next time at which an outstanding change comes again or is taken back; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_due_ms: Option<u64>,
+    /// When the first entry arrived that it may still need; only in `list`, and absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds_since_ms: Option<u64>,
+    /// Bytes of the logs from that entry on; only in `list`, and absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds_bytes: Option<u64>,
     /// The first outstanding changes, oldest first; not in `list`, and absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Outstanding>,
@@ -154,6 +160,8 @@ impl Status {
             gaps: status.gaps,
             idle: not_empty(&status.idle),
             next_due_ms: Some(status.next_due_ms).filter(|ms| *ms > 0),
+            holds_since_ms: Some(status.holds_since_ms).filter(|ms| *ms > 0),
+            holds_bytes: Some(status.holds_bytes).filter(|_| status.holds_since_ms > 0),
             changes: status.changes.iter().map(Outstanding::from).collect(),
         }
     }

@@ -97,7 +97,7 @@ pub(super) struct Add {
     /// time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
-    /// What happens where the log no longer has the next changes: state runs the command with one
+    /// Step to take where the log no longer has the next changes: state runs the command with one
     /// change of type gap, which says to forget what is known, then with each live key; stop runs
     /// nothing until on_gap is changed in hooks.toml [default: state]
     #[arg(long, value_enum)]
