@@ -14,9 +14,10 @@ use crate::{
         },
         paging::{Answers, parts, unfold},
     },
+    hooks::Hook,
     limits::{CONSUMER_SHOWN_MAX, PAGE_BYTES},
     protocol::{
-        consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId, State, Waits},
+        consumer::{AckError, ChangeId, DeadLetter, DeathReason, DeliveryId, OnGap, State, Waits},
         cursor::Cursor,
     },
     store::{
@@ -42,7 +43,15 @@ pub(super) async fn create(
 /// Answers `ListConsumers`.
 pub(super) async fn list(store: &Store) -> Result<Answers<api::ListConsumersReply>, ApiError> {
     let all = store.consumers().await?;
-    let all = all.iter().map(status).collect();
+    let mut all: Vec<_> = all.iter().map(status).collect();
+    // A log that cannot be read is no reason not to list them.
+    let held = store.held_history(Vec::new()).await.unwrap_or_default();
+    for held in held {
+        let mut named = all.iter_mut().filter(|it| it.consumer == held.consumer);
+        if let Some(status) = named.next() {
+            (status.holds_since_ms, status.holds_bytes) = (held.since_ms, held.bytes);
+        }
+    }
     Ok(parts(all, |consumers, _last| api::ListConsumersReply {
         consumers,
     }))
@@ -79,6 +88,7 @@ pub(super) async fn set(
             .map(|changes| usize::try_from(changes).unwrap_or(usize::MAX)),
         backoff,
         prefixes: request.change_prefixes.then_some(request.prefixes),
+        on_gap: on_gap(&request.on_gap)?,
     };
     consumer.set(changes).await?;
     show(consumer).await
@@ -339,6 +349,23 @@ fn options(request: api::CreateConsumerRequest) -> Result<ConsumerOptions, ApiEr
             let waits = request.backoff_ms.into_iter();
             waits.map(Duration::from_millis).collect()
         },
+        on_gap: on_gap(&request.on_gap)?.unwrap_or(usual.on_gap),
+    })
+}
+
+/// Reads the step at a gap. `None`: the text is empty.
+///
+/// # Errors
+/// An error if the text is unknown.
+pub(super) fn on_gap(text: &str) -> Result<Option<OnGap>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let known = OnGap::of_name(text);
+    known.map(Some).ok_or_else(|| {
+        let text: String = text.chars().take(80).collect();
+        let message = format!("{text:?} is not a step at a gap: expected stop or state");
+        ApiError::usage("consumer_option", message)
     })
 }
 
@@ -399,7 +426,10 @@ pub(super) fn status(status: &ConsumerStatus) -> api::ConsumerStatus {
         }
         .to_owned(),
         next_due_ms: status.next_due_ms.unwrap_or(0),
+        on_gap: status.on_gap.name().to_owned(),
+        gaps: status.gaps,
         changes: Vec::new(),
+        ..api::ConsumerStatus::default()
     }
 }
 
@@ -447,8 +477,20 @@ impl From<ConsumerError> for ApiError {
                     .hint("`lattice consumer show` shows the options it was created with")
             }
             ConsumerError::TooMany => Self::new("too_many_consumers", EXIT_FAILED, message),
-            ConsumerError::HistoryGone { .. } => Self::new("history_gone", EXIT_DAMAGED, message)
-                .hint("`lattice verify` lists what is damaged and where"),
+            ConsumerError::HistoryGone { name, .. } => {
+                let hint = match Hook::of_consumer(&name) {
+                    Some(hook) => format!(
+                        "with on_gap = \"state\" in hooks.toml, hook {hook} goes on with one gap and \
+                        the state"
+                    ),
+                    None => format!(
+                        "`lattice consumer set {name} --on-gap state` goes on with one gap and the \
+                        state; `lattice consumer reset {name} --from now` skips what is missing; if \
+                        something is damaged, `lattice verify` lists it"
+                    ),
+                };
+                Self::new("history_gone", EXIT_DAMAGED, message).hint(&hint)
+            }
             ConsumerError::DamagedConsumer { .. } => {
                 Self::new("consumer_damaged", EXIT_DAMAGED, message)
             }

@@ -202,6 +202,10 @@ pub(super) fn change(change: &Change) -> api::Change {
         origin: change.origin.name().to_owned(),
         arrived_ms: change.arrived_ms,
         late: change.late,
+        gap: change.gap.as_ref().map(|gap| api::Gap {
+            reason: gap.reason.clone(),
+            reach_ms: gap.reach_ms,
+        }),
         ..api::Change::default()
     }
 }

@@ -176,6 +176,7 @@ fn hook(definition: api::Hook) -> Result<Hook, ApiError> {
         },
         writes: definition.writes,
         rate: or_usual(definition.rate, usual.rate),
+        on_gap: consumer::on_gap(&definition.on_gap)?,
     })
 }
 
@@ -241,6 +242,9 @@ fn definition(hook: &Hook) -> api::Hook {
         backoff_ms: hook.backoff.iter().map(|wait| ms(*wait)).collect(),
         rate: hook.rate,
         writes: hook.writes,
+        on_gap: hook
+            .on_gap
+            .map_or_else(String::new, |step| step.name().to_owned()),
     }
 }
 
@@ -383,6 +387,8 @@ mod tests {
                         origin,
                         arrived_ms: if origin == Origin::Initial { 0 } else { 9 },
                         late: kind == Kind::Delete,
+                        gap: None,
+                        gap_number: 0,
                     });
                 }
             }

@@ -37,7 +37,7 @@ pub(super) async fn add(
     let Some(Event::Change(message)) = &mut reply.event else {
         return (reply, last);
     };
-    if matches!(change.kind, Kind::Expire | Kind::Retract) {
+    if matches!(change.kind, Kind::Expire | Kind::Retract | Kind::Gap) {
         message.proof_missing =
             "no author signs this kind of change: this node derived it".to_owned();
         return (reply, last);

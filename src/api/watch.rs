@@ -122,7 +122,7 @@ impl WatchAnswers {
                 removed_by: convert::author_or_empty(self.store.removed_by()),
                 root: Bytes::new(),
             }),
-            WatchEvent::Gap { reason } => Event::Gap(api::Gap { reason }),
+            WatchEvent::Gap { reason, reach_ms } => Event::Gap(api::Gap { reason, reach_ms }),
             WatchEvent::Damaged { key, entry, what } => Event::Damaged(api::DamagedValue {
                 key,
                 entry: Some(convert::entry_ref(&entry)),

@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use data_encoding::HEXLOWER as HEX;
 use serde::Serialize;
 
-use crate::protocol::change::Change;
+use crate::protocol::change::{Change, Kind};
 #[cfg(feature = "api")]
 use crate::wire::api;
 
@@ -15,9 +15,9 @@ use crate::wire::api;
 pub struct Named<'a> {
     /// Id of the entry that made the change.
     pub entry: &'a [u8; 32],
-    /// Kind of the change: `put`, `delete`, `expire` or `retract`.
+    /// Kind of the change: `put`, `delete`, `expire`, `retract` or `gap`.
     pub kind: &'a str,
-    /// Key of the change.
+    /// Key of the change; empty for a gap.
     pub key: &'a [u8],
 }
 
@@ -87,7 +87,8 @@ pub struct ChangeLine<'a> {
     previous: Option<String>,
     /// `local`, `remote`, `replay` or `initial`.
     origin: &'a str,
-    /// Time at which the entry arrived in this node's log; absent in the initial state of a watch.
+    /// Time at which the entry arrived in this node's log; absent in the initial state of a watch,
+    /// and in the state after a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived_ms: Option<u64>,
     /// True if a newer entry of the key was already known.
@@ -165,10 +166,44 @@ impl<'a> From<&'a api::Change> for ChangeLine<'a> {
     }
 }
 
+/// The JSON object of a gap, as a hook reads it on stdin and as `consumer next --json` prints it.
+/// New fields may be added; existing fields do not change.
+#[derive(Debug, Serialize)]
+pub struct GapLine<'a> {
+    /// `gap`.
+    r#type: &'static str,
+    /// Which history is missing, and why.
+    reason: &'a str,
+    /// Greatest stamp of an entry that was removed: the logs have all entries stamped later. `None`: the
+    /// gap has another reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach_ms: Option<u64>,
+    /// Time at which the consumer came to the gap, ms since 1970.
+    arrived_ms: u64,
+}
+
+impl<'a> GapLine<'a> {
+    /// Makes the line of a gap.
+    pub fn new(reason: &'a str, reach_ms: Option<u64>, arrived_ms: u64) -> Self {
+        Self {
+            r#type: Kind::Gap.name(),
+            reason,
+            reach_ms,
+            arrived_ms,
+        }
+    }
+}
+
 /// Returns a change as one line, including the newline.
 pub(super) fn line(change: &Change) -> Vec<u8> {
-    let line = ChangeLine::from(change);
-    let mut json = serde_json::to_vec(&line).expect("strings and numbers have a JSON form");
+    let json = match &change.gap {
+        Some(gap) => {
+            let line = GapLine::new(&gap.reason, gap.reach_ms, change.arrived_ms);
+            serde_json::to_vec(&line)
+        }
+        None => serde_json::to_vec(&ChangeLine::from(change)),
+    };
+    let mut json = json.expect("strings and numbers have a JSON form");
     json.push(b'\n');
     json
 }

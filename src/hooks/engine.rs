@@ -13,7 +13,9 @@
 //!    delivery, and `attend` answers exactly the deliveries that it lent to `decide`.
 //! 3. At most `parallel` runs of an engine are under way: a run is counted only while it holds a
 //!    permit of `slots`.
-//! 4. A run of a hook that writes has one change. Its entry names that change as its cause, and an
+//! 4. A gap is a run of its own, in every mode: the consumer gives it out when all changes before it
+//!    are answered, and nothing after it before it is acknowledged. It waits for no quiet key.
+//! 5. A run of a hook that writes has one change. Its entry names that change as its cause, and an
 //!    entry with that cause is written once. With a second change in the run, 2 would acknowledge a
 //!    change whose answer was never written.
 
@@ -43,7 +45,7 @@ use crate::{
         HOOK_ACK_WAIT, HOOK_BATCH_BYTES, HOOK_DEEP_RATE, HOOK_DEPTH_FREE, HOOK_HELD_KIB_MAX,
         HOOK_UNQUIET_KEYS_MAX,
     },
-    protocol::change::Change,
+    protocol::change::{Change, Kind},
     store::{
         ReadError,
         consumers::{Consumer, ConsumerError, Delivery},
@@ -251,7 +253,14 @@ impl Runner {
         let mut gathered: usize = deliveries.iter().map(bytes).sum();
         let wait = self.work.hook.debounce.map(|debounce| debounce.0);
         let deadline = Instant::now() + wait.unwrap_or_default();
-        while deliveries.len() < self.work.hook.changes_max() && gathered < HOOK_BATCH_BYTES {
+        // Nothing comes while a gap is not answered: invariant 4.
+        let is_gap = deliveries.iter().any(is_gap);
+        let changes_max = if is_gap {
+            1
+        } else {
+            self.work.hook.changes_max()
+        };
+        while deliveries.len() < changes_max && gathered < HOOK_BATCH_BYTES {
             let next = tokio::select! {
                 biased;
                 next = self.next() => next,
@@ -311,7 +320,7 @@ impl Runner {
         } else {
             None
         };
-        if self.work.hook.mode == Mode::Latest {
+        if self.work.hook.mode == Mode::Latest && !is_gap(first) {
             match self.is_newest(first.change()).await {
                 Ok(true) => drop(self.state().unquiet.remove(&first.change().key)),
                 Ok(false) => {
@@ -355,6 +364,9 @@ impl Runner {
             return;
         };
         let (change, now) = (delivery.change(), Instant::now());
+        if is_gap(delivery) {
+            return;
+        }
         let since = {
             let unquiet = &mut self.state().unquiet;
             if unquiet.len() >= HOOK_UNQUIET_KEYS_MAX {
@@ -433,6 +445,10 @@ async fn keep(deliveries: &[Delivery]) {
             delivery.extend().unwrap_or_default();
         }
     }
+}
+
+fn is_gap(delivery: &Delivery) -> bool {
+    delivery.change().kind == Kind::Gap
 }
 
 fn bytes(delivery: &Delivery) -> usize {

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     clock::{duration_text, parse_duration},
@@ -13,7 +13,7 @@ use crate::{
         CONSUMER_BACKOFF_STEPS_MAX, HOOK_ARGUMENTS_MAX, HOOK_BATCH_MAX, HOOK_NAME_CHARS_MAX,
         HOOK_PARALLEL_MAX, HOOK_RATE_MAX, HOOK_TIMEOUT_MAX, KEY_BYTES_MAX,
     },
-    protocol::change::Kind,
+    protocol::{change::Kind, consumer::OnGap},
 };
 
 /// A hook, as defined in `hooks.toml` under its name. Missing fields have their default.
@@ -84,6 +84,15 @@ pub struct Hook {
     /// Largest number of runs per second; further runs wait. Default: 100.
     #[serde(skip_serializing_if = "is_rate")]
     pub rate: u32,
+    /// The step where the log no longer has the next changes. `state`: a run with a change of the kind
+    /// `gap`, then runs with all live keys, then with the changes after that state. `stop`: no runs
+    /// until this is changed. `None`: the hook's consumer keeps its own; a new one has `state`.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_on_gap",
+        deserialize_with = "read_on_gap"
+    )]
+    pub on_gap: Option<OnGap>,
 }
 
 /// The rule that turns changes into runs.
@@ -187,9 +196,12 @@ impl Hook {
         }
     }
 
-    /// Returns true if the hook runs on changes of `kind` of `key`.
+    /// Returns true if the hook runs on changes of `kind` of `key`. It always runs on a gap.
     pub fn wants(&self, kind: Kind, key: &[u8]) -> bool {
         let is_kind = |wanted: &HookKind| Kind::from(*wanted) == kind;
+        if kind == Kind::Gap {
+            return true;
+        }
         key.starts_with(&self.prefix()) && (self.kinds.is_empty() || self.kinds.iter().any(is_kind))
     }
 
@@ -353,6 +365,7 @@ impl Default for Hook {
             backoff: BACKOFF_DEFAULT.to_vec(),
             writes: false,
             rate: RATE_DEFAULT,
+            on_gap: None,
         }
     }
 }
@@ -414,6 +427,21 @@ pub(super) fn check_name(name: &str) -> Result<(), HookError> {
     }
     let name = name.chars().take(80).collect();
     Err(HookError::Name { name })
+}
+
+fn write_on_gap<S: Serializer>(on_gap: &Option<OnGap>, serializer: S) -> Result<S::Ok, S::Error> {
+    on_gap.map(OnGap::name).serialize(serializer)
+}
+
+fn read_on_gap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnGap>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = OnGap::of_name(&name).map(Some);
+    known.ok_or_else(|| {
+        let name: String = name.chars().take(80).collect();
+        D::Error::custom(format!(
+            "{name:?} is not a step at a gap: expected stop or state"
+        ))
+    })
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -33,7 +33,7 @@ mod supervisor;
 
 pub use action::Action;
 pub use answer::{Expiry, LineError, LineOp, parse_line};
-pub use change_line::{ChangeLine, Named, RunId, variables};
+pub use change_line::{ChangeLine, GapLine, Named, RunId, variables};
 pub use command::{Captured, Command, End, Job, Ran};
 pub use engine::Health;
 pub use error::HooksError;

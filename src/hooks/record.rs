@@ -16,7 +16,7 @@ pub struct RunRecord {
     pub attempt: u32,
     /// Number of changes: 1, or more in mode batch.
     pub changes: usize,
-    /// Kind of the first change: `put`, `delete`, `expire` or `retract`.
+    /// Kind of the first change: `put`, `delete`, `expire`, `retract` or `gap`.
     pub kind: String,
     /// Key of the first change, if it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]

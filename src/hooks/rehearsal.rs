@@ -72,7 +72,7 @@ impl Rehearsal {
             match watch.next().await.transpose()? {
                 Some(WatchEvent::Change(change)) => self.take(change),
                 Some(WatchEvent::Progress) => {}
-                Some(WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. }) => {
+                Some(WatchEvent::Gap { reason, .. } | WatchEvent::Damaged { what: reason, .. }) => {
                     self.watch = None;
                     self.changes.clear();
                     let name = self.work.name.clone();

@@ -11,13 +11,17 @@ use crate::{
         action::Action,
         answer,
         backoff::backoff,
-        change_line::{self, RunId},
+        change_line::{self, Named, RunId},
         command::{Captured, Command, End, Job, Ran},
         hook::{Hook, HookError, Mode},
         record::{Outcome, RunRecord},
     },
     limits::{HOOK_ANSWER_BYTES_MAX, HOOK_DEPTH_MAX, HOOK_OUTPUT_BYTES_MAX, OPS_MAX},
-    protocol::{change::Change, consumer::cause_of, entry::Op},
+    protocol::{
+        change::Change,
+        consumer::{ChangeId, ChangeRef, cause_of},
+        entry::Op,
+    },
     store::{ReadError, Store, Write, WriteError},
 };
 
@@ -139,7 +143,17 @@ impl Work {
     }
 
     fn run_id(&self, changes: &[Arc<Change>]) -> RunId {
-        RunId::of(&self.name, changes.iter().map(|change| (&**change).into()))
+        let mut named: Vec<_> = changes.iter().map(|it| Named::from(&**it)).collect();
+        // After a gap, everything is done again: no receiver may take it for something it has done.
+        let first = changes.first().filter(|first| first.gap_number > 0);
+        let id = first.map(|first| ChangeId::of(&ChangeRef::from(&**first)));
+        if let (Some(first), Some(id)) = (first, &id) {
+            named.push(Named {
+                key: &id.0,
+                ..Named::from(&**first)
+            });
+        }
+        RunId::of(&self.name, named)
     }
 
     async fn attempt(

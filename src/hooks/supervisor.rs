@@ -25,6 +25,7 @@ use crate::{
     },
     limits::{HOOK_ACK_WAIT, HOOK_LOG_RUNS_MAX, HOOKS_LOOK_EVERY, HOOKS_STOP_GRACE},
     node::Node,
+    protocol::consumer::OnGap,
     store::{
         Start,
         consumers::{
@@ -484,7 +485,7 @@ impl Hooks {
 }
 
 // Creates the consumer of a hook at `from`. An existing consumer keeps its position and gets the
-// prefixes of the hook.
+// prefixes of the hook, and its step at a gap if the hook has one.
 async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<(), ConsumerError> {
     let created = consumer.create(ConsumerOptions {
         from,
@@ -493,6 +494,7 @@ async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<
         // The hook counts attempts by its settings, which may change while the consumer stays the
         // same.
         max_deliver: None,
+        on_gap: hook.on_gap.unwrap_or(OnGap::State),
         ..ConsumerOptions::default()
     });
     match created.await {
@@ -501,6 +503,7 @@ async fn place(consumer: &Consumer, hook: &Hook, from: ConsumerStart) -> Result<
             let prefixes = Some(hook.prefixes());
             let changes = ConsumerChanges {
                 prefixes,
+                on_gap: hook.on_gap,
                 ..ConsumerChanges::default()
             };
             consumer.set(changes).await

@@ -93,7 +93,7 @@ impl AssertedChange {
             } => (Kind::Put, Some(value), *expires_ms),
             Op::Delete { .. } => (Kind::Delete, None, None),
         };
-        if matches!(self.kind, Kind::Expire | Kind::Retract) {
+        if matches!(self.kind, Kind::Expire | Kind::Retract | Kind::Gap) {
             return Err(AssertedChangeError::Unsigned);
         }
         let is_same = [

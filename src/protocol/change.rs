@@ -14,6 +14,7 @@ use crate::{
     id::{Author, EntryId, Seq},
     protocol::{
         entry::{Entry, Order},
+        gap::Gap,
         heads::{Head, Heads},
         hlc::Hlc,
     },
@@ -30,16 +31,21 @@ pub enum Kind {
     Expire,
     /// The heads changed because entries no longer count, or count again.
     Retract,
+    /// History is missing, and the state follows: keys that are not in it no longer exist. Only
+    /// consumers deliver it; a watch has an event of its own for it.
+    Gap,
 }
 
 impl Kind {
-    /// Returns the name used in JSON and in text: `put`, `delete`, `expire`, `retract`.
+    /// Returns the name used in JSON and in text: `put`, `delete`, `expire`, `retract`,
+    /// `gap`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
             Self::Delete => "delete",
             Self::Expire => "expire",
             Self::Retract => "retract",
+            Self::Gap => "gap",
         }
     }
 }
@@ -53,7 +59,7 @@ pub enum Origin {
     Remote,
     /// Read from the log, after a cursor, a time or a lag.
     Replay,
-    /// Part of the state that a watch begins with.
+    /// Part of the state that a watch begins with, or that follows a gap.
     Initial,
 }
 
@@ -118,7 +124,7 @@ impl From<&Entry> for EntryRef {
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Key that changed.
+    /// Key that changed; empty for a `Gap`.
     pub key: Bytes,
     /// Kind of the change.
     pub kind: Kind,
@@ -128,7 +134,8 @@ pub struct Change {
     /// expires. For `Expire`, the time at which the winner expired.
     pub expires_ms: Option<u64>,
     /// Entry that made the change. For `Expire`, the winner that expired; for `Retract`, the winner
-    /// now, or the last winner if the key has no head left.
+    /// now, or the last winner if the key has no head left. For `Gap`, the newest entry that was
+    /// removed; all zeros if none was.
     pub entry: EntryRef,
     /// The author's entry before `entry`; `None` for its first one, and for `Expire` and `Retract`.
     pub prev: Option<EntryId>,
@@ -150,10 +157,15 @@ pub struct Change {
     pub origin: Origin,
     /// Time at which the entry arrived in this node's log, in ms since 1970; 0 in the initial
     /// state. For `Retract`, and for an `Expire` that comes from the state, the time at which the
-    /// change was made.
+    /// change was made; for `Gap`, the time at which the consumer came to it.
     pub arrived_ms: u64,
     /// Whether a higher entry was the winner already, so that this entry did not become the winner.
     pub late: bool,
+    /// The missing history; set only for `Gap`.
+    pub gap: Option<Arc<Gap>>,
+    /// Number of a gap among those of its consumer, from 1: for a `Gap`, and for each live key of the
+    /// state that a consumer delivers after it. 0 for all other changes.
+    pub gap_number: u64,
 }
 
 impl Change {
@@ -180,6 +192,8 @@ impl Change {
             origin: Origin::Local,
             arrived_ms,
             late: false,
+            gap: None,
+            gap_number: 0,
         })
     }
 
@@ -213,7 +227,33 @@ impl Change {
             origin,
             arrived_ms,
             late: false,
+            gap: None,
+            gap_number: 0,
         })
+    }
+
+    /// Returns the change that delivers `gap`, which a consumer came to at `arrived_ms`. `removed` is the
+    /// newest entry that was removed.
+    pub fn of_gap(gap: Arc<Gap>, gap_number: u64, removed: EntryRef, arrived_ms: u64) -> Self {
+        Self {
+            key: Bytes::new(),
+            kind: Kind::Gap,
+            value: None,
+            expires_ms: None,
+            entry: removed,
+            prev: None,
+            op_index: 0,
+            op_count: 1,
+            atomic: false,
+            depth: 0,
+            heads: Heads::default(),
+            previous: None,
+            origin: Origin::Replay,
+            arrived_ms,
+            late: false,
+            gap: Some(gap),
+            gap_number,
+        }
     }
 
     /// Returns whether the key has several heads.

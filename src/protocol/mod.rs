@@ -11,7 +11,7 @@
 //! frontiers with a purpose; [`acked`] joins acks, [`agreement`] compares the states that they claim
 //! ([`root_pace`]: when a node computes its own), and an [`announce`] asks others to sync.
 //! [`fork`] detects and closes forks, [`sync`] exchanges missing entries, and [`consumer`] tracks
-//! durable positions. [`compare`] has the messages by which a node finds the keys that another one has
+//! durable positions across a [`gap`]. [`compare`] has the messages by which a node finds the keys that another one has
 //! otherwise. [`asserted`] checks what others assert that an entry did; [`pattern`] selects keys.
 //! [`shared_stores`] decides which stores of others are opened. [`snapshot`] has the form of a backup. An
 //! [`anchors_act`] makes entries final ([`placed_act`]: where it stands); [`finality`] decides what
@@ -42,6 +42,7 @@ pub mod entry;
 pub mod finality;
 pub mod fork;
 pub mod frontier;
+pub mod gap;
 pub mod heads;
 pub mod heads_row;
 pub mod hlc;

@@ -75,10 +75,7 @@ impl Flushed {
                 Some(row) => decode(key, unsealed(key, row.value())?),
                 None => Ok(Heads::default()),
             }),
-            Self::Base(base) => match base.get(&RecordKey::new(RecordKind::Heads, key))? {
-                Some(row) => decode(key, &row),
-                None => Ok(Heads::default()),
-            },
+            Self::Base(base) => base.heads(key),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     protocol::{entry::Op, frontier::Frontier},
     store::{
         OpenError, Shared, StoreConfig, Watch, WatchOptions, Write, WriteError, Written,
-        consumers::{Consumer, ConsumerError, ConsumerStatus, Consumers},
+        consumers::{Consumer, ConsumerError, ConsumerStatus, Consumers, HeldHistory},
         writer::{
             actor::Actor,
             command::{Command, Writes},
@@ -203,6 +203,19 @@ impl Store {
     /// `Damaged`, `Io`, `Closed`.
     pub async fn consumers(&self) -> Result<Vec<ConsumerStatus>, ConsumerError> {
         self.consumers.list().await
+    }
+
+    /// Returns the history that consumers of this store may still need, by name: those that hold
+    /// anything. `points`: places through which entries may be removed, the first one first; see
+    /// [`HeldHistory::done`].
+    ///
+    /// # Errors
+    /// `Read` when a log cannot be read; `Damaged`, `Io`, `Closed`.
+    pub async fn held_history(
+        &self,
+        points: Vec<Frontier>,
+    ) -> Result<Vec<HeldHistory>, ConsumerError> {
+        self.consumers.held_history(points).await
     }
 
     /// Writes everything in memory to the state file, seals the logs, and ends consumers and writer.

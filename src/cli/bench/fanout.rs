@@ -204,7 +204,7 @@ async fn take_all(
             biased;
             event = watch.next() => match event {
                 Some(Ok(WatchEvent::Change(_))) => taken += 1,
-                Some(Ok(WatchEvent::Gap { reason })) => return Err(Failure::failed("bench", reason)),
+                Some(Ok(WatchEvent::Gap { reason, .. })) => return Err(Failure::failed("bench", reason)),
                 Some(Ok(_other)) => {}
                 Some(Err(error)) => return Err(failed("a watch failed", &error)),
                 None => return Err(Failure::failed("bench", "a watch ended")),

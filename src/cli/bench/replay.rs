@@ -144,7 +144,7 @@ async fn read(store: &Store, prefix: String, from: Frontier) -> Result<(usize, D
             WatchEvent::Change(_) => changes += 1,
             WatchEvent::CaughtUp => break,
             WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. } => {
+            WatchEvent::Gap { reason, .. } | WatchEvent::Damaged { what: reason, .. } => {
                 return Err(Failure::failed("bench", reason));
             }
         }

@@ -381,7 +381,10 @@ impl Follow {
         self.request.start = Some(Start::Initial(true));
         self.is_filling = true;
         let reason = "the connection was lost before the first cursor".to_owned();
-        let gap = Event::Gap(api::Gap { reason });
+        let gap = Event::Gap(api::Gap {
+            reason,
+            reach_ms: None,
+        });
         if out.json {
             out.object(&to_object(&gap, None))?;
         } else if let Some(line) = to_line(&gap, None, None) {
@@ -453,6 +456,14 @@ pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option
     let expired_ms = change.expires_ms.filter(|_| change.kind == "expire");
     let at_ms = expired_ms.unwrap_or(entry.wall_ms);
     let time = brief(at_ms, Clock::system().now_ms());
+    if let Some(gap) = &change.gap {
+        let now_ms = Clock::system().now_ms();
+        let time = brief(change.arrived_ms, now_ms);
+        return format!(
+            "{time}  gap     {}; the state follows",
+            harmless(&gap.reason)
+        );
+    }
     let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
     if let Some(value) = &change.value {
         text.push_str("  ");

@@ -5,11 +5,21 @@
 //! the log for its takers) and a set of outstanding changes (fed and not finished). Both are saved
 //! together, so after a crash every change is finished, outstanding, dead, or after the position:
 //! never lost.
+//!
+//! Where history is missing, a consumer may go on with a gap and the state. A taker forgets what it
+//! knows when it gets the gap, so nothing that was fed before may come after it, and nothing of the
+//! state before it is finished.
 
 mod cause;
 mod change_ref;
+mod dead;
 mod delivery_id;
+mod due;
 mod error;
+#[cfg(test)]
+mod gap_tests;
+mod lanes;
+mod on_gap;
 mod outstanding;
 mod place;
 mod row;
@@ -21,7 +31,8 @@ pub use cause::cause_of;
 pub use change_ref::{ChangeId, ChangeRef};
 pub use delivery_id::DeliveryId;
 pub use error::AckError;
+pub use on_gap::OnGap;
 pub use outstanding::Outstanding;
-pub use place::{Counts, DeadLetter, DeathReason, Given, Place, State, Waits};
+pub use place::{Counts, DeadLetter, DeathReason, Given, Place, Retried, State, Waits};
 pub use row::{ConsumerRow, decode_change, decode_consumer, encode_change, encode_consumer};
 pub use rules::Rules;

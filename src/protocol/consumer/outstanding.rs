@@ -7,19 +7,21 @@
 //!                              | term, no attempts left: dead -> retry, skip
 //! ```
 //! Changes of one key are delivered one at a time, in the order they were fed: a change waits until
-//! the changes of its key before it are finished or dead.
+//! the changes of its key before it are finished or dead. A gap is of all keys: it waits until all
+//! changes before it are finished or dead, and all changes after it wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
-use crate::{
-    limits::{DEAD_LETTERS_MAX, OUTSTANDING_KEY_BYTES_MAX},
-    protocol::consumer::{
+use crate::protocol::{
+    change::Kind,
+    consumer::{
         change_ref::{ChangeId, ChangeRef},
+        dead::DeadLetters,
         delivery_id::DeliveryId,
+        due::Due,
         error::AckError,
-        place::{Counts, Dead, DeadLetter, DeathReason, Given, Item, Place, State, Waits},
+        lanes::Lanes,
+        place::{Counts, DeadLetter, DeathReason, Given, Item, Place, Retried, State, Waits},
         rules::Rules,
     },
 };
@@ -31,11 +33,12 @@ use crate::{
 /// `take_touched` returns the rows to save. None of them reads a clock: `now_ms` is ms since 1970.
 // Invariants, after every call:
 // O1. `by_id` and `lanes` name exactly the numbers of `changes`.
-// O2. Each of `ready`, `delayed` and `taken` holds only first numbers of a lane, and each such number
-//     is in exactly one of them: the one that its state names.
+// O2. `due` holds exactly the first number of each lane.
 // O3. By O2, only the first change of a lane is taken: changes of one key keep their order.
 // O4. After `take_touched`, `saved` names exactly the numbers of `changes` and `dead`: the file has
 //     a row for each of them, and no other.
+// O5. `gap` names the only gap among `changes`. Nothing after it is with a taker, nor is it while
+//     something before it is outstanding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outstanding {
     rules: Rules,
@@ -44,17 +47,10 @@ pub struct Outstanding {
     // By number, which is the order in which the changes were fed.
     changes: BTreeMap<u64, Item>,
     by_id: BTreeMap<ChangeId, u64>,
-    // The numbers of each key.
-    lanes: BTreeMap<Bytes, BTreeSet<u64>>,
-    // Sum of the bytes of the keys of `changes`.
-    key_bytes: usize,
-    // Waiting changes that may be taken now.
-    ready: BTreeSet<u64>,
-    // Waiting changes, by the time from which on they may be taken.
-    delayed: BTreeSet<(u64, u64)>,
-    // Taken changes, by the time at which they are taken back.
-    taken: BTreeSet<(u64, u64)>,
-    dead: BTreeMap<u64, Dead>,
+    lanes: Lanes,
+    due: Due,
+    gap: Option<u64>,
+    dead: DeadLetters,
     // Greater than all numbers so far. A number is not used again.
     next_number: u64,
     counts: Counts,
@@ -72,12 +68,10 @@ impl Outstanding {
             paused: false,
             changes: BTreeMap::new(),
             by_id: BTreeMap::new(),
-            lanes: BTreeMap::new(),
-            key_bytes: 0,
-            ready: BTreeSet::new(),
-            delayed: BTreeSet::new(),
-            taken: BTreeSet::new(),
-            dead: BTreeMap::new(),
+            lanes: Lanes::default(),
+            due: Due::default(),
+            gap: None,
+            dead: DeadLetters::default(),
             next_number: 0,
             counts: Counts::default(),
             touched: BTreeSet::new(),
@@ -101,12 +95,12 @@ impl Outstanding {
             all.next_number = all.next_number.max(number.saturating_add(1));
             match place {
                 Place::Finished => continue,
-                Place::Dead(letter) => {
-                    let id = ChangeId::of(&letter.change);
-                    all.dead.insert(number, Dead { id, letter });
-                }
-                // A row that breaks O1 or O3 is not from the same moment as the others.
-                Place::Outstanding { change, .. } if all.has(ChangeId::of(&change)) => {
+                Place::Dead(letter) => all.dead.add(letter),
+                // A row that breaks O1, O3 or O5 is not from the same moment as the others.
+                Place::Outstanding { change, .. }
+                    if all.has(ChangeId::of(&change))
+                        || (all.gap.is_some() && change.kind == Kind::Gap) =>
+                {
                     all.touched.insert(number);
                 }
                 Place::Outstanding {
@@ -114,7 +108,9 @@ impl Outstanding {
                     attempts,
                     mut state,
                 } => {
-                    if all.lanes.contains_key(&change.key) && matches!(state, State::Taken { .. }) {
+                    if all.lanes.first(&change.key).is_some()
+                        && matches!(state, State::Taken { .. })
+                    {
                         state = State::AT_ONCE;
                         all.touched.insert(number);
                     }
@@ -145,6 +141,31 @@ impl Outstanding {
         (!self.has(id)).then(|| self.push(id, change))
     }
 
+    /// Adds a gap, after which the state is fed. Returns the number of the gap that is delivered: that of
+    /// an earlier gap if a taker has it or had it, and it is not finished.
+    ///
+    /// Changes after a gap that is not finished are forgotten: no taker has got one of them, and the
+    /// state that follows has what they changed.
+    pub fn feed_gap(&mut self, gap: ChangeRef) -> u64 {
+        if let Some(at) = self.gap {
+            self.forget_from(at.saturating_add(1));
+            let earlier = self.changes.get(&at).filter(|item| item.attempts > 0);
+            if let Some(earlier) = earlier {
+                return earlier.change.gap_number;
+            }
+            self.remove(at);
+        }
+        self.push_gap(gap)
+    }
+
+    // Gives the gap the next number, so that its id is new.
+    fn push_gap(&mut self, mut gap: ChangeRef) -> u64 {
+        self.counts.gaps = self.counts.gaps.saturating_add(1);
+        gap.gap_number = self.counts.gaps;
+        self.push(ChangeId::of(&gap), gap);
+        self.counts.gaps
+    }
+
     /// Gives the next change to a taker; `None` when none may be taken now.
     ///
     /// `detached`: the taker outlives this process.
@@ -153,9 +174,10 @@ impl Outstanding {
         if self.paused {
             return None;
         }
-        let number = self.ready.pop_first()?;
+        let number = self.next_ready()?;
         let deadline_ms = now_ms.saturating_add(self.rules.ack_wait_ms);
         self.check_ready(number);
+        self.unqueue(number);
         let item = self.changes.get_mut(&number)?;
         item.attempts = item.attempts.saturating_add(1);
         item.state = State::Taken {
@@ -173,7 +195,7 @@ impl Outstanding {
             },
             change: item.change.clone(),
         };
-        self.taken.insert((deadline_ms, number));
+        self.due.add(number, item.state);
         self.touched.insert(number);
         Some(given)
     }
@@ -186,7 +208,8 @@ impl Outstanding {
     /// `AckError`.
     pub fn ack(&mut self, id: DeliveryId) -> Result<(), AckError> {
         let number = self.find(id)?;
-        self.finish(number, id);
+        let is_it = self.remove(number).is_some_and(|item| item.id == id.change);
+        assert!(is_it, "O1: {id} was found, so its change is outstanding");
         self.counts.acked = self.counts.acked.saturating_add(1);
         Ok(())
     }
@@ -217,7 +240,7 @@ impl Outstanding {
         now_ms: u64,
     ) -> Result<(), AckError> {
         let number = self.find(id)?;
-        if self.dead.len() >= DEAD_LETTERS_MAX {
+        if self.dead.is_full() {
             return Err(AckError::DeadLettersFull);
         }
         self.bury(number, reason, now_ms);
@@ -245,15 +268,10 @@ impl Outstanding {
     /// Takes back the changes that were not answered in time, and makes changes ready whose pause
     /// has ended.
     pub fn tick(&mut self, now_ms: u64) {
-        while let Some((_deadline, number)) =
-            self.taken.first().copied().filter(|at| at.0 <= now_ms)
-        {
+        while let Some(number) = self.due.timed_out(now_ms) {
             self.fail(number, now_ms, None, true);
         }
-        while let Some(due) = self.delayed.first().copied().filter(|at| at.0 <= now_ms) {
-            self.delayed.remove(&due);
-            self.ready.insert(due.1);
-        }
+        self.due.wake(now_ms);
     }
 
     /// Pauses or resumes delivery. Takers may still answer the changes they have.
@@ -262,45 +280,45 @@ impl Outstanding {
     }
 
     /// Moves the dead letters that `which` names back to the outstanding changes, as the last of their
-    /// keys and with a fresh count of attempts. Returns their number, which is limited by the free
-    /// room.
+    /// keys and with a fresh count of attempts. Their number is limited by the free room. A gap comes
+    /// last, and the caller then feeds the state.
     ///
     /// A taker from before the retry may still answer. If its attempt has the number of the current
     /// attempt, the answer counts for that one: the change is the same.
-    pub fn retry(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
-        let found = self.dead.iter().filter(|(_, dead)| which(&dead.letter));
-        let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
-        let mut moved = 0_usize;
-        for number in numbers {
+    pub fn retry(&mut self, which: impl Fn(&DeadLetter) -> bool) -> Retried {
+        let mut retried = Retried::default();
+        for number in self.dead.select(which) {
             if self.room() == 0 {
                 break;
             }
-            let Some(dead) = self.dead.remove(&number) else {
+            let Some((id, DeadLetter { change, .. })) = self.dead.remove(number) else {
                 continue;
             };
             self.touched.insert(number);
-            moved = moved.saturating_add(1);
-            if !self.has(dead.id) {
-                self.push(dead.id, dead.letter.change);
+            retried.count = retried.count.saturating_add(1);
+            if change.kind == Kind::Gap {
+                // Another gap that is not finished stands for both.
+                if self.gap.is_some() {
+                    continue;
+                }
+                retried.gap = Some(self.push_gap(change));
+            } else if !self.has(id) {
+                self.push(id, change);
             }
         }
-        moved
+        retried
     }
 
     /// Forgets the dead letters that `which` names. Returns their number.
     pub fn skip(&mut self, which: impl Fn(&DeadLetter) -> bool) -> usize {
-        let found = self.dead.extract_if(.., |_, dead| which(&dead.letter));
-        let numbers: Vec<u64> = found.map(|(number, _)| number).collect();
+        let numbers = self.dead.extract(which);
         self.touched.extend(&numbers);
         numbers.len()
     }
 
     /// Forgets all outstanding changes, because the position moves elsewhere. Dead letters stay.
     pub fn clear(&mut self) {
-        let numbers: Vec<u64> = self.changes.keys().copied().collect();
-        for number in numbers {
-            self.remove(number);
-        }
+        self.forget_from(0);
     }
 
     /// Returns the places that have changed since the last call, by number, and counts them as
@@ -332,7 +350,7 @@ impl Outstanding {
 
     /// Returns the number of changes that may be fed now.
     pub fn room(&self) -> usize {
-        if self.key_bytes >= OUTSTANDING_KEY_BYTES_MAX {
+        if self.lanes.is_full() {
             return 0;
         }
         self.rules.max_in_flight.saturating_sub(self.changes.len())
@@ -341,8 +359,12 @@ impl Outstanding {
     /// Returns the time at which a pause or an `ack_wait` ends next, so that `take` may return a change;
     /// `None`: only another call can make a change ready.
     pub fn next_due_ms(&self) -> Option<u64> {
-        let first = [self.delayed.first(), self.taken.first()];
-        first.into_iter().flatten().map(|(ms, _)| *ms).min()
+        self.due.next_ms()
+    }
+
+    /// True when change `number` is outstanding.
+    pub fn has_number(&self, number: u64) -> bool {
+        self.changes.contains_key(&number)
     }
 
     /// True while nothing is delivered.
@@ -366,14 +388,15 @@ impl Outstanding {
 
     /// Returns the outstanding changes, by number, each with the reason why it is not given out now.
     pub fn waits(&self) -> impl Iterator<Item = Waits> {
-        let first = |item: &Item| self.lanes.get(&item.change.key)?.first().copied();
-        let items = self.changes.iter();
-        items.map(move |(number, item)| item.waits(first(item) == Some(*number)))
+        self.changes.iter().map(|(number, item)| {
+            let is_first = self.lanes.first(&item.change.key) == Some(*number);
+            item.waits(is_first && !self.is_barred(*number))
+        })
     }
 
     /// True when a change can be taken at once, unless delivery is paused.
     pub fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.next_ready().is_some()
     }
 
     /// Returns the number of outstanding changes.
@@ -388,7 +411,7 @@ impl Outstanding {
 
     /// Returns the number of outstanding changes that are with takers.
     pub fn taken(&self) -> usize {
-        self.taken.len()
+        self.due.taken()
     }
 
     /// Returns the counts since the consumer was made.
@@ -398,24 +421,40 @@ impl Outstanding {
 
     /// Returns the dead letters, by number.
     pub fn dead(&self) -> impl ExactSizeIterator<Item = &DeadLetter> {
-        self.dead.values().map(|dead| &dead.letter)
+        self.dead.letters()
     }
 
     fn has(&self, id: ChangeId) -> bool {
         self.by_id.contains_key(&id)
     }
 
-    // Checks a change that is about to be taken.
-    fn check_ready(&self, number: u64) {
-        let item = self.changes.get(&number).expect("O2: it is outstanding");
-        let first = self.lanes.get(&item.change.key).and_then(BTreeSet::first);
-        assert_eq!(first, Some(&number), "O3: the first of its key is taken");
+    fn next_ready(&self) -> Option<u64> {
+        self.due
+            .first_ready()
+            .filter(|first| !self.is_barred(*first))
     }
 
-    // Removes a change that was acknowledged.
-    fn finish(&mut self, number: u64, id: DeliveryId) {
-        let is_it = self.remove(number).is_some_and(|item| item.id == id.change);
-        assert!(is_it, "O1: {id} was found, so its change is outstanding");
+    // True for a change that waits for a gap before it, and for a gap that waits for the changes before
+    // it.
+    fn is_barred(&self, number: u64) -> bool {
+        let first = || self.changes.keys().next().copied();
+        self.gap
+            .is_some_and(|gap| number > gap || (number == gap && first() != Some(gap)))
+    }
+
+    // Checks a change that is about to be taken.
+    fn check_ready(&self, number: u64) {
+        assert!(!self.is_barred(number), "O5: nothing passes a gap");
+        let item = self.changes.get(&number).expect("O2: it is outstanding");
+        let first = self.lanes.first(&item.change.key);
+        assert_eq!(first, Some(number), "O3: the first of its key is taken");
+    }
+
+    fn forget_from(&mut self, first: u64) {
+        let numbers: Vec<u64> = self.changes.range(first..).map(|(it, _)| *it).collect();
+        for number in numbers {
+            self.remove(number);
+        }
     }
 
     // O4: position and changes are saved together, so a missing row loses a change, and an extra
@@ -423,20 +462,25 @@ impl Outstanding {
     fn check_saved(&self) {
         assert_eq!(
             self.saved.len(),
-            self.changes.len().saturating_add(self.dead.len()),
+            self.changes.len().saturating_add(self.dead().len()),
             "O4: rows in the file, and changes that need one"
         );
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let in_lanes: BTreeSet<u64> = self.lanes.values().flatten().copied().collect();
-        assert!(in_lanes.iter().eq(self.changes.keys()), "O1");
+        assert!(self.lanes.all().iter().eq(self.changes.keys()), "O1");
         assert_eq!(self.by_id.len(), self.changes.len(), "O1");
-        let timed = self.delayed.iter().chain(&self.taken).map(|at| &at.1);
-        let queued: BTreeSet<&u64> = timed.chain(&self.ready).collect();
-        let firsts: BTreeSet<&u64> = self.lanes.values().filter_map(BTreeSet::first).collect();
-        assert_eq!(queued, firsts, "O2");
+        assert_eq!(self.due.all(), self.lanes.firsts(), "O2");
+        let gaps = self
+            .changes
+            .iter()
+            .filter(|(_, item)| item.change.kind == Kind::Gap);
+        assert!(gaps.map(|(number, _)| *number).eq(self.gap), "O5");
+        for (number, item) in &self.changes {
+            let is_taken = matches!(item.state, State::Taken { .. });
+            assert!(!is_taken || !self.is_barred(*number), "O5");
+        }
     }
 
     fn place(&self, number: u64) -> Place {
@@ -447,16 +491,14 @@ impl Outstanding {
                 state: item.state,
             };
         }
-        let dead = self.dead.get(&number);
-        dead.map_or(Place::Finished, |dead| Place::Dead(dead.letter.clone()))
+        self.dead.place(number)
     }
 
     // Returns the number of the change that `id` may answer. Changes nothing, so that a refused
     // answer changes nothing.
     fn find(&self, id: DeliveryId) -> Result<u64, AckError> {
         let Some(number) = self.by_id.get(&id.change) else {
-            let is_dead = self.dead.values().any(|dead| dead.id == id.change);
-            return Err(if is_dead {
+            return Err(if self.dead.has(id.change) {
                 AckError::Dead { id }
             } else {
                 AckError::NotOutstanding { id }
@@ -466,16 +508,8 @@ impl Outstanding {
         let Some(item) = item.filter(|item| id.attempt > 0 && item.attempts >= id.attempt) else {
             return Err(AckError::NotOutstanding { id });
         };
-        if item.attempts > id.attempt {
-            return Err(AckError::GivenAgain {
-                id,
-                attempts: item.attempts,
-            });
-        }
-        match item.state {
-            State::Taken { .. } | State::Waiting { late: true, .. } => Ok(*number),
-            State::Waiting { late: false, .. } => Err(AckError::Answered { id }),
-        }
+        item.check_answer(id)?;
+        Ok(*number)
     }
 
     fn push(&mut self, id: ChangeId, change: ChangeRef) -> u64 {
@@ -493,22 +527,15 @@ impl Outstanding {
     }
 
     fn add(&mut self, number: u64, item: Item) {
-        let key = item.change.key.clone();
-        self.key_bytes = self.key_bytes.saturating_add(key.len());
         self.by_id.insert(item.id, number);
-        let state = item.state;
+        if item.change.kind == Kind::Gap {
+            assert_eq!(self.gap.replace(number), None, "O5: one gap at a time");
+        }
+        if self.lanes.add(&item.change.key, number) {
+            self.due.add(number, item.state);
+        }
         let before = self.changes.insert(number, item);
         assert!(before.is_none(), "O1: number {number} names two changes");
-        let lane = self.lanes.entry(key).or_default();
-        lane.insert(number);
-        let is_first = lane.first() == Some(&number);
-        match state {
-            State::Taken { deadline_ms, .. } => {
-                self.taken.insert((deadline_ms, number));
-            }
-            State::Waiting { due_ms, .. } if is_first => self.queue(number, due_ms),
-            State::Waiting { .. } => {}
-        }
     }
 
     // Ends an attempt that has failed: the change waits for the next one, or becomes a dead letter.
@@ -519,7 +546,7 @@ impl Outstanding {
         };
         let is_last = self.rules.max_deliver.is_some_and(|max| attempts >= max);
         // Without room for another dead letter, the change is tried again.
-        if is_last && self.dead.len() < DEAD_LETTERS_MAX {
+        if is_last && !self.dead.is_full() {
             return self.bury(number, DeathReason::MaxDeliver, now_ms);
         }
         let delay_ms = delay_ms.unwrap_or_else(|| self.rules.backoff_ms(attempts));
@@ -532,15 +559,13 @@ impl Outstanding {
         let Some(item) = self.remove(number) else {
             return;
         };
-        let letter = DeadLetter {
+        self.dead.add(DeadLetter {
             number,
             change: item.change,
             attempts: item.attempts,
             reason,
             died_ms: now_ms,
-        };
-        let id = item.id;
-        self.dead.insert(number, Dead { id, letter });
+        });
     }
 
     // Moves a change into a state. The change is the first of its lane: only such changes are
@@ -551,29 +576,13 @@ impl Outstanding {
         };
         item.state = state;
         self.touched.insert(number);
-        match state {
-            State::Waiting { due_ms, .. } => self.queue(number, due_ms),
-            State::Taken { deadline_ms, .. } => {
-                self.taken.insert((deadline_ms, number));
-            }
-        }
-    }
-
-    fn queue(&mut self, number: u64, due_ms: u64) {
-        if due_ms == 0 {
-            self.ready.insert(number);
-        } else {
-            self.delayed.insert((due_ms, number));
-        }
+        self.due.add(number, state);
     }
 
     fn unqueue(&mut self, number: u64) {
-        self.ready.remove(&number);
-        match self.changes.get(&number).map(|item| item.state) {
-            Some(State::Waiting { due_ms, .. }) => self.delayed.remove(&(due_ms, number)),
-            Some(State::Taken { deadline_ms, .. }) => self.taken.remove(&(deadline_ms, number)),
-            None => false,
-        };
+        if let Some(item) = self.changes.get(&number) {
+            self.due.remove(number, item.state);
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Item> {
@@ -581,17 +590,10 @@ impl Outstanding {
         let item = self.changes.remove(&number)?;
         self.by_id.remove(&item.id);
         self.touched.insert(number);
-        let key = &item.change.key;
-        self.key_bytes = self.key_bytes.saturating_sub(key.len());
-        let lane = self.lanes.get_mut(key)?;
-        lane.remove(&number);
-        let Some(next) = lane.first().copied() else {
-            self.lanes.remove(key);
-            return Some(item);
-        };
-        let state = self.changes.get(&next).map(|item| item.state);
-        if let Some(State::Waiting { due_ms, .. }) = state {
-            self.queue(next, due_ms);
+        self.gap = self.gap.filter(|gap| *gap != number);
+        let next = self.lanes.remove(&item.change.key, number);
+        if let Some((next, state)) = next.and_then(|it| Some((it, self.changes.get(&it)?.state))) {
+            self.due.add(next, state);
         }
         Some(item)
     }

@@ -3,6 +3,7 @@
 use crate::protocol::consumer::{
     change_ref::{ChangeId, ChangeRef},
     delivery_id::DeliveryId,
+    error::AckError,
 };
 
 /// The place of a consumer's change.
@@ -59,7 +60,8 @@ pub struct Waits {
     pub id: DeliveryId,
     /// Whether a taker has it, and when that changes.
     pub state: State,
-    /// True: an earlier change of its key is not finished yet.
+    /// True: an earlier change of its key is not finished yet, or a gap before it, or it is a gap and a
+    /// change before it is not.
     pub behind: bool,
 }
 
@@ -73,6 +75,21 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Checks that an answer to an attempt counts.
+    ///
+    /// # Errors
+    /// `GivenAgain`, `Answered`.
+    pub(super) fn check_answer(&self, id: DeliveryId) -> Result<(), AckError> {
+        if self.attempts > id.attempt {
+            let attempts = self.attempts;
+            return Err(AckError::GivenAgain { id, attempts });
+        }
+        match self.state {
+            State::Taken { .. } | State::Waiting { late: true, .. } => Ok(()),
+            State::Waiting { late: false, .. } => Err(AckError::Answered { id }),
+        }
+    }
+
     /// Returns why it is not given out now. `is_first`: no change of its key is before it.
     pub(super) fn waits(&self, is_first: bool) -> Waits {
         Waits {
@@ -85,13 +102,6 @@ impl Item {
             behind: !is_first,
         }
     }
-}
-
-/// A change that was given up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Dead {
-    pub(super) id: ChangeId,
-    pub(super) letter: DeadLetter,
 }
 
 /// Why a change became a dead letter.
@@ -122,6 +132,15 @@ pub struct DeadLetter {
     pub died_ms: u64,
 }
 
+/// Dead letters that were made outstanding again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retried {
+    /// Number of letters.
+    pub count: usize,
+    /// Number of the gap among them: the state must be fed after it. `None`: there is none.
+    pub gap: Option<u64>,
+}
+
 /// A change that was given to a taker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
@@ -140,4 +159,6 @@ pub struct Counts {
     pub acked: u64,
     /// Attempts after the first one of each change.
     pub redelivered: u64,
+    /// Gaps that were fed; one that was retried counts again.
+    pub gaps: u64,
 }

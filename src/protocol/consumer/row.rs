@@ -1,5 +1,7 @@
 //! The rows of a consumer in its file, as bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -9,15 +11,17 @@ use crate::{
         change::{EntryRef, Kind},
         consumer::{
             change_ref::ChangeRef,
+            on_gap::OnGap,
             place::{Counts, DeadLetter, DeathReason, Place, State},
             rules::Rules,
         },
         cursor::Cursor,
+        gap::Gap,
         hlc::Hlc,
     },
     wire::{
-        ConsumerChange, ConsumerDead, ConsumerRow as Row, ConsumerTaken, ConsumerWaiting,
-        consumer_change::State as WireState,
+        ConsumerChange, ConsumerDead, ConsumerGap, ConsumerRow as Row, ConsumerTaken,
+        ConsumerWaiting, consumer_change::State as WireState,
     },
 };
 
@@ -46,6 +50,11 @@ pub struct ConsumerRow {
     pub last_seen_ms: u64,
     /// Reason why the consumer has stopped; `None`: it has not stopped.
     pub stopped: Option<String>,
+    /// The step that the consumer takes at a gap.
+    pub on_gap: OnGap,
+    /// Number of the gap whose state is being fed, until it was fed whole. Then the changes after
+    /// `position` follow, which that state may already have. 0: no state is being fed.
+    pub state_of: u64,
 }
 
 /// Encodes a consumer.
@@ -69,6 +78,12 @@ pub fn encode_consumer(consumer: &ConsumerRow) -> Vec<u8> {
         redelivered: consumer.counts.redelivered,
         last_seen_ms: consumer.last_seen_ms,
         stopped: consumer.stopped.clone().unwrap_or_default(),
+        on_gap: match consumer.on_gap {
+            OnGap::Stop => 0,
+            OnGap::State => 1,
+        },
+        gaps: consumer.counts.gaps,
+        state_of: consumer.state_of,
     };
     row.encode_to_vec()
 }
@@ -96,9 +111,17 @@ pub fn decode_consumer(bytes: &[u8]) -> Option<ConsumerRow> {
         counts: Counts {
             acked: row.acked,
             redelivered: row.redelivered,
+            gaps: row.gaps,
         },
         last_seen_ms: row.last_seen_ms,
         stopped: Some(row.stopped).filter(|stopped| !stopped.is_empty()),
+        // Rows of versions without this field have 0.
+        on_gap: match row.on_gap {
+            0 => OnGap::Stop,
+            1 => OnGap::State,
+            _unknown => return None,
+        },
+        state_of: row.state_of,
     })
 }
 
@@ -131,6 +154,7 @@ pub fn encode_change(place: &Place) -> Option<Vec<u8>> {
             Kind::Delete => 2,
             Kind::Expire => 3,
             Kind::Retract => 4,
+            Kind::Gap => 5,
         },
         entry: Bytes::copy_from_slice(&change.entry.id.0),
         author: Bytes::copy_from_slice(&change.entry.author.0),
@@ -140,6 +164,11 @@ pub fn encode_change(place: &Place) -> Option<Vec<u8>> {
         op_index: change.op_index,
         expires_ms: change.expires_ms,
         arrived_ms: change.arrived_ms,
+        gap_number: change.gap_number,
+        gap: change.gap.as_ref().map(|gap| ConsumerGap {
+            reason: gap.reason.clone(),
+            reach_ms: gap.reach_ms,
+        }),
         attempts,
         state: Some(state),
     };
@@ -156,6 +185,7 @@ pub fn decode_change(number: u64, bytes: &[u8]) -> Option<Place> {
             2 => Kind::Delete,
             3 => Kind::Expire,
             4 => Kind::Retract,
+            5 => Kind::Gap,
             _unknown => return None,
         },
         entry: EntryRef {
@@ -167,7 +197,18 @@ pub fn decode_change(number: u64, bytes: &[u8]) -> Option<Place> {
         op_index: row.op_index,
         expires_ms: row.expires_ms,
         arrived_ms: row.arrived_ms,
+        gap_number: row.gap_number,
+        gap: row.gap.map(|gap| {
+            Arc::new(Gap {
+                reason: gap.reason,
+                reach_ms: gap.reach_ms,
+            })
+        }),
     };
+    let is_gap = change.kind == Kind::Gap;
+    if change.gap.is_some() != is_gap || (is_gap && change.gap_number == 0) {
+        return None;
+    }
     let state = match row.state? {
         WireState::Waiting(ConsumerWaiting { due_ms, late }) => State::Waiting { due_ms, late },
         WireState::Taken(ConsumerTaken {

@@ -40,6 +40,8 @@ fn change(number: u8, key: u8) -> ChangeRef {
         op_index: 0,
         expires_ms: None,
         arrived_ms: 5,
+        gap_number: 0,
+        gap: None,
     }
 }
 
@@ -263,7 +265,7 @@ fn run(max_deliver: Option<u32>, steps: Vec<Step>) {
             }
             Step::Retry => {
                 let room = all.room();
-                let moved = all.retry(|_| true);
+                let moved = all.retry(|_| true).count;
                 let dead = model.all.values().filter(|owed| owed.dead).count();
                 assert_eq!(moved, dead.min(room));
                 let still: BTreeSet<_> =

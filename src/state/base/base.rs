@@ -13,10 +13,11 @@ use bytes::Bytes;
 use crate::{
     disk::{Disk, Open},
     id::{EntryId, StoreId},
+    protocol::{heads::Heads, heads_row::decode_heads},
     state::{
         StateError,
         base::{
-            BaseManifest, RecordKey,
+            BaseManifest, RecordKey, RecordKind,
             part::{Part, PartId, PartInfo},
         },
     },
@@ -138,6 +139,18 @@ impl Base {
         let records = self.read((part, opened.chunk_of(key)))?;
         let found = records.binary_search_by(|(it, _)| it.cmp(key));
         Ok(found.ok().map(|at| records[at].1.clone()))
+    }
+
+    /// Returns the heads of `key`; none when it has no row.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn heads(&self, key: &[u8]) -> Result<Heads, StateError> {
+        let row = self.get(&RecordKey::new(RecordKind::Heads, key))?;
+        let damaged = || StateError::damaged("the heads of a key in the base are malformed");
+        row.map_or(Ok(Heads::default()), |row| {
+            decode_heads(&row).ok_or_else(damaged)
+        })
     }
 
     /// Returns the value that `entry` puts at `key`, if it is in a record of its own.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::protocol::change::Change;
+use crate::protocol::change::{Change, Origin};
 
 /// Returns the change with copies of key and value: slices would keep the whole entry in memory.
 pub(super) fn compact(change: Arc<Change>) -> Arc<Change> {
-    if change.op_count < 2 {
+    // In the state, every value counts as the only op of its entry.
+    if change.op_count < 2 && change.origin != Origin::Initial {
         return change;
     }
     Arc::new(Change {

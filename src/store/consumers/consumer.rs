@@ -12,9 +12,9 @@ use tokio_stream::Stream;
 
 use crate::{
     limits::CONSUMER_NAME_CHARS_MAX,
-    protocol::consumer::{DeadLetter, DeathReason, DeliveryId, Waits},
+    protocol::consumer::{DeadLetter, DeathReason, DeliveryId, OnGap, Waits},
     store::{
-        Shared, WatchError,
+        ReadError, Shared, WatchError,
         consumers::{
             Claim, ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerStart, ConsumerStatus,
             Delivery, delivery, feeder, host::Host, live::Live, options::difference, saver::Saver,
@@ -56,13 +56,19 @@ impl Consumer {
     ///
     /// # Errors
     /// `Exists` if it exists with other options; `Name`, `Option`, `TooMany`; `Start` when the
-    /// cursor belongs to another store or is ahead of this node; `Damaged`, `Io`, `Closed`.
+    /// cursor belongs to another store or is ahead of this node, and for `OnGap::Stop` when changes after
+    /// the start were removed from the log; `Damaged`, `Io`, `Closed`.
     pub async fn create(&self, options: ConsumerOptions) -> Result<ConsumerStatus, ConsumerError> {
         check_name(&self.name)?;
         let shared = &self.host.shared;
         let row = options.row(shared.now_ms())?;
         let saver = self.host.saver().await?;
-        let position = start_position(shared, options.from).await?;
+        let begins = match saver.find(&self.name) {
+            // It does not begin now.
+            Ok(_existing) => OnGap::State,
+            Err(_new) => row.on_gap,
+        };
+        let position = start_position(shared, options.from, begins).await?;
         let live = saver.add(&self.name, |shared, bell| {
             Live::new(self.name.to_string(), row.clone(), position, shared, bell)
         })?;
@@ -190,7 +196,8 @@ impl Consumer {
     pub async fn reset(&self, from: ConsumerStart) -> Result<(), ConsumerError> {
         let (saver, live) = self.find().await?;
         let since = from.since();
-        let position = start_position(&self.host.shared, from).await?;
+        let on_gap = live.lock().row().on_gap;
+        let position = start_position(&self.host.shared, from, on_gap).await?;
         live.reset(position, since)?;
         feeder::start(&live);
         saver.flush().await
@@ -238,14 +245,18 @@ impl Consumer {
     }
 
     /// Delivers the dead letters with these numbers, or all if `numbers` is empty, again, with a
-    /// fresh count of attempts. Returns their number, which is limited by the free room.
+    /// fresh count of attempts. Returns their number, which is limited by the free room. The state
+    /// follows a gap again.
     ///
     /// # Errors
     /// Like `show`.
     pub async fn dead_retry(&self, numbers: &[u64]) -> Result<usize, ConsumerError> {
         let (saver, live) = self.find().await?;
         let which = |letter: &DeadLetter| numbers.is_empty() || numbers.contains(&letter.number);
-        let retried = live.change(|state| Ok(state.outstanding.retry(which)))?;
+        let (retried, has_gap) = live.retry(which)?;
+        if has_gap {
+            feeder::start(&live);
+        }
         saver.flush().await?;
         Ok(retried)
     }
@@ -309,29 +320,40 @@ fn next_of(consumer: &Consumer) -> NextDelivery {
 async fn start_position(
     shared: &Arc<Shared>,
     from: ConsumerStart,
+    on_gap: OnGap,
 ) -> Result<Option<Position>, ConsumerError> {
-    let cursor = match from {
-        ConsumerStart::Beginning => return Ok(Some(Position::default())),
+    let position = match &from {
         ConsumerStart::Now => return Ok(Some(Position::of(&shared.bus.published()))),
-        ConsumerStart::SinceAuthored { .. } | ConsumerStart::SinceArrived { .. } => {
-            return Ok(None);
+        ConsumerStart::After(cursor) if cursor.store != shared.id => {
+            return Err(ConsumerError::Start(WatchError::ForeignCursor {
+                cursor: cursor.store,
+                store: shared.id,
+            }));
         }
-        ConsumerStart::After(cursor) => cursor,
+        ConsumerStart::After(cursor) => Some(Position::after(cursor, shared.now_ms())),
+        ConsumerStart::Beginning => Some(Position::default()),
+        ConsumerStart::SinceAuthored { .. } | ConsumerStart::SinceArrived { .. } => None,
     };
-    if cursor.store != shared.id {
-        return Err(ConsumerError::Start(WatchError::ForeignCursor {
-            cursor: cursor.store,
-            store: shared.id,
-        }));
+    let is_cursor = matches!(from, ConsumerStart::After(_));
+    if !is_cursor && shared.log.pruned().is_none() {
+        return Ok(position);
     }
-    let position = Position::after(&cursor, shared.now_ms());
     let shared = Arc::clone(shared);
     let looking = tokio::task::spawn_blocking(move || {
         let view = shared.state.view();
-        LogSource::after(&shared, view, &position).map(|_found| position)
+        let found = match &position {
+            Some(position) => LogSource::after(&shared, view, position),
+            None => LogSource::since(&shared, view, &from.as_start()),
+        };
+        match found {
+            Err(WatchError::Read(ReadError::Pruned(_))) if on_gap == OnGap::State => Ok(position),
+            Err(error @ WatchError::Read(ReadError::Pruned(_))) => Err(error),
+            Err(error) if is_cursor => Err(error),
+            // The feeder meets any other error, too.
+            Ok(_) | Err(_) => Ok(position),
+        }
     });
-    let position = looking.await.map_err(|_stopped| ConsumerError::Closed)??;
-    Ok(Some(position))
+    Ok(looking.await.map_err(|_stopped| ConsumerError::Closed)??)
 }
 
 fn check_name(name: &str) -> Result<(), ConsumerError> {

@@ -4,9 +4,10 @@ use std::{any::Any, sync::Arc};
 
 use crate::{
     disk::Disk,
+    protocol::frontier::Frontier,
     store::{
         Shared,
-        consumers::{Consumer, ConsumerError, ConsumerStatus, host::Host},
+        consumers::{Consumer, ConsumerError, ConsumerStatus, HeldHistory, host::Host},
     },
 };
 
@@ -36,6 +37,23 @@ impl Consumers {
             return Ok(Vec::new());
         };
         saver.all().iter().map(|live| live.status()).collect()
+    }
+
+    /// Returns the history that consumers hold, by name.
+    pub(in crate::store) async fn held_history(
+        &self,
+        points: Vec<Frontier>,
+    ) -> Result<Vec<HeldHistory>, ConsumerError> {
+        let Some(saver) = self.0.existing().await? else {
+            return Ok(Vec::new());
+        };
+        let shared = Arc::clone(&self.0.shared);
+        let reading = tokio::task::spawn_blocking(move || {
+            let all = saver.all().into_iter();
+            all.filter_map(|live| HeldHistory::of(&live, &shared, &points).transpose())
+                .collect::<Result<Vec<_>, _>>()
+        });
+        Ok(reading.await.map_err(|_stopped| ConsumerError::Closed)??)
     }
 
     /// Ends all consumers, saves their state, and closes the file.

@@ -5,9 +5,12 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     id::EntryId,
     protocol::{
-        change::{Change, Kind, Origin},
+        change::{Change, EntryRef, Kind, Origin},
         consumer::{ChangeRef, DeathReason, DeliveryId, Given},
+        entry::Entry,
+        heads::Heads,
     },
+    state::View,
     store::{
         ReadError, Shared,
         consumers::{
@@ -39,7 +42,9 @@ pub struct Claim {
 
 impl Delivery {
     /// Returns the change. Its `heads` and `late` are as of this attempt; a change that was read again
-    /// from the log has no `previous`.
+    /// from the log has no `previous`. If its entry was removed from the log, and its value is still a
+    /// head of its key or was one then, `prev`, `op_count`, `atomic` and `depth` are not known: it counts
+    /// as the last op of an entry that no hook wrote.
     pub fn change(&self) -> &Arc<Change> {
         &self.change
     }
@@ -194,8 +199,8 @@ pub(super) async fn fewer_claims(
     }
 }
 
-// Returns the delivery of a change that was taken, read from the log if need be. `None`: the log no
-// longer has the change, which is now a dead letter.
+// Returns the delivery of a change that was taken, read again if need be. `None`: neither the log nor
+// the state has the change any more, and it is now a dead letter.
 async fn deliver(
     live: &Arc<Live>,
     given: Given,
@@ -234,20 +239,19 @@ async fn deliver(
     }
 }
 
-// Reads a change from the log again.
+// Reads a change again.
 fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
     let view = shared.state.view();
+    if let Some(gap) = &at.gap {
+        return Ok(Change::of_gap(
+            Arc::clone(gap),
+            at.gap_number,
+            at.entry,
+            at.arrived_ms,
+        ));
+    }
     if matches!(at.kind, Kind::Put | Kind::Delete) {
-        let found = shared
-            .log
-            .entry(&at.entry.author, at.entry.seq, &at.entry.id)?;
-        let Some((entry, record)) =
-            found.filter(|(entry, _)| entry.ops.len() > at.op_index as usize)
-        else {
-            let pruned = shared.log.pruned_at(&at.entry.author, at.entry.seq);
-            return Err(pruned.map_or_else(|| missing(at.entry.id), ReadError::Pruned));
-        };
-        return replayed(&view, &entry, at.op_index, record.header.arrived_ms);
+        return read_op_again(shared, &view, at);
     }
     Ok(Change {
         key: at.key.clone(),
@@ -265,7 +269,81 @@ fn read_again(shared: &Shared, at: &ChangeRef) -> Result<Change, ReadError> {
         origin: Origin::Replay,
         arrived_ms: at.arrived_ms,
         late: false,
+        gap: None,
+        gap_number: 0,
     })
+}
+
+// Reads a put or a delete again: from the log, or from the rows of its key.
+fn read_op_again(shared: &Shared, view: &View, at: &ChangeRef) -> Result<Change, ReadError> {
+    let EntryRef {
+        author, seq, id, ..
+    } = at.entry;
+    let entry = shared.log.entry(&author, seq, &id)?;
+    let index = |entry: &Entry| match at.is_initial() {
+        // A live key does not say which op of its entry it comes from.
+        true => entry.ops.iter().position(|op| *op.key() == at.key),
+        false => Some(at.op_index as usize).filter(|index| *index < entry.ops.len()),
+    };
+    let op = entry.and_then(|(entry, record)| {
+        let index = u32::try_from(index(&entry)?).ok()?;
+        Some((entry, index, record.header.arrived_ms))
+    });
+    if let Some((entry, index, arrived_ms)) = op {
+        let change = replayed(view, &entry, index, arrived_ms)?;
+        return Ok(match at.is_initial() {
+            true => of_state(change, at),
+            false => change,
+        });
+    }
+    let heads = view.heads(&at.key)?;
+    let before = match shared.base.newest() {
+        Some(base) => base.heads(&at.key)?,
+        None => Heads::default(),
+    };
+    let rows = heads.as_slice().iter().chain(before.as_slice());
+    let Some(head) = rows.into_iter().find(|head| head.id == id) else {
+        let pruned = shared.log.pruned_at(&author, seq);
+        return Err(pruned.map_or_else(|| missing(id), ReadError::Pruned));
+    };
+    let change = Change {
+        key: at.key.clone(),
+        kind: at.kind,
+        value: shared.value(&at.key, head)?,
+        expires_ms: at.expires_ms,
+        entry: at.entry,
+        prev: None,
+        op_index: at.op_index,
+        op_count: at.op_index.saturating_add(1),
+        atomic: false,
+        depth: 0,
+        late: heads.winner().is_some_and(|winner| winner.id != id),
+        heads,
+        previous: None,
+        origin: Origin::Replay,
+        arrived_ms: at.arrived_ms,
+        gap: None,
+        gap_number: 0,
+    };
+    Ok(match at.is_initial() {
+        true => of_state(change, at),
+        false => change,
+    })
+}
+
+// Returns a put as a live key of the state after a gap.
+fn of_state(put: Change, at: &ChangeRef) -> Change {
+    Change {
+        prev: None,
+        op_index: 0,
+        op_count: 1,
+        atomic: false,
+        depth: 0,
+        origin: Origin::Initial,
+        arrived_ms: 0,
+        gap_number: at.gap_number,
+        ..put
+    }
 }
 
 fn missing(entry: EntryId) -> ReadError {

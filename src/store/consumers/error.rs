@@ -51,7 +51,8 @@ pub enum ConsumerError {
     TooMany,
     /// The next changes are missing from the log or cannot be read. No change is skipped silently.
     #[error(
-        "consumer {name:?} has stopped: {reason}; reset it to a position from which the log is complete"
+        "consumer {name:?} has stopped: {reason}; set on_gap to state, or reset it to a position from which the log is \
+        complete"
     )]
     HistoryGone {
         /// Name of the consumer.

@@ -12,11 +12,16 @@ use std::{
 use tokio_stream::Stream as _;
 
 use crate::{
+    id::{Author, EntryId},
     limits::CONSUMER_HEARTBEAT,
-    protocol::change::Change,
+    protocol::{
+        change::{Change, EntryRef, Origin},
+        gap::Gap,
+        hlc::Hlc,
+    },
     store::{
         Start, Watch, WatchError, WatchEvent, WatchOptions,
-        consumers::live::{Live, LiveState},
+        consumers::{live::Live, live_state::LiveState},
         watch::position::Position,
     },
 };
@@ -30,17 +35,39 @@ pub(super) fn start(live: &Arc<Live>) {
 
 async fn run(live: Arc<Live>, epoch: u64) {
     loop {
-        let options = {
+        let (options, stage) = {
             let state = live.lock();
             if !state.wants(epoch) {
                 return;
             }
-            options(&state, &live)
+            (options(&state, &live), Stage::of(&state))
         };
         let watch = Watch::new(Arc::clone(&live.shared), options).of_changes();
-        match follow(&live, epoch, watch).await {
+        match follow(&live, epoch, watch, stage).await {
             End::Over => return,
+            End::State => {}
             End::Again => tokio::time::sleep(AGAIN_AFTER).await,
+        }
+    }
+}
+
+/// The part of history that a feeder reads from its watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Changes, each of which moves the position.
+    Changes,
+    /// The state after a gap that this watch has met; changes follow in the same watch.
+    State,
+    /// The state again, which an earlier watch did not read to its end. The watch began with it, so
+    /// another one must read the changes after the position: keys may have been deleted since.
+    StateAgain,
+}
+
+impl Stage {
+    fn of(state: &LiveState) -> Self {
+        match state.row().state_of {
+            0 => Self::Changes,
+            _gap => Self::StateAgain,
         }
     }
 }
@@ -49,6 +76,8 @@ async fn run(live: Arc<Live>, epoch: u64) {
 enum End {
     // The consumer accepts no further changes from this feeder, or it has stopped.
     Over,
+    // The state was fed whole: the changes after it come from another watch.
+    State,
     // The state is being rebuilt, or a file could not be read just now: try again later.
     Again,
 }
@@ -57,12 +86,16 @@ enum End {
 enum Gathered {
     // Changes, perhaps none, and the position that covers them.
     Changes(Vec<Arc<Change>>, Position),
+    // The last live keys of a state, perhaps none.
+    WholeState(Vec<Arc<Change>>),
+    // The changes after these are missing, and the state follows.
+    Gap(Vec<Arc<Change>>, Gap),
     // The next changes cannot be read: the reason.
     Gone(String),
     Failed(WatchError),
 }
 
-async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
+async fn follow(live: &Live, epoch: u64, mut watch: Watch, mut stage: Stage) -> End {
     let mut changes = Vec::new();
     loop {
         let Some(room) = room(live, epoch).await else {
@@ -70,7 +103,7 @@ async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
         };
         let mut lacks = false;
         let next = poll_fn(|cx| {
-            let polled = gather(live, &mut watch, room, &mut changes, cx);
+            let polled = gather(live, &mut watch, stage, room, &mut changes, cx);
             if lacks || !watch.lacks().is_empty() {
                 lacks = !watch.lacks().is_empty();
                 live.set_lacks(epoch, watch.lacks());
@@ -79,9 +112,29 @@ async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
         });
         match next.await {
             Gathered::Changes(changes, position) => {
-                if !live.feed(epoch, changes, position) {
+                if !feed(live, epoch, stage, changes, position) {
                     return End::Over;
                 }
+            }
+            Gathered::WholeState(changes) => {
+                if !live.feed_state(epoch, changes, true) {
+                    return End::Over;
+                }
+                if stage == Stage::StateAgain {
+                    return End::State;
+                }
+                stage = Stage::Changes;
+            }
+            Gathered::Gap(changes, gap) => {
+                let before = watch.position().clone();
+                // A part of a group is not fed: the state has all of it.
+                if !before.inside && !feed(live, epoch, stage, changes, before) {
+                    return End::Over;
+                }
+                if !live.feed_gap(epoch, &change_of(live, gap), watch.after_state()) {
+                    return End::Over;
+                }
+                stage = Stage::State;
             }
             Gathered::Gone(reason) => {
                 live.stop(epoch, reason);
@@ -98,6 +151,34 @@ async fn follow(live: &Live, epoch: u64, mut watch: Watch) -> End {
             }
         }
     }
+}
+
+fn feed(
+    live: &Live,
+    epoch: u64,
+    stage: Stage,
+    changes: Vec<Arc<Change>>,
+    position: Position,
+) -> bool {
+    match stage {
+        Stage::Changes => live.feed(epoch, changes, position),
+        Stage::State | Stage::StateAgain => live.feed_state(epoch, changes, false),
+    }
+}
+
+// Returns the change that delivers a gap.
+fn change_of(live: &Live, gap: Gap) -> Change {
+    let begins = live.shared.log.begins();
+    let begins = begins.iter().filter(|_| gap.reach_ms.is_some());
+    let anchors = begins.map(|(author, begin)| EntryRef {
+        id: begin.anchor.id,
+        author: *author,
+        seq: begin.anchor.seq,
+        hlc: begin.anchor.hlc,
+    });
+    let removed = anchors.max_by_key(EntryRef::order).unwrap_or(NO_ENTRY);
+    // Its number is given when it is fed.
+    Change::of_gap(Arc::new(gap), 0, removed, live.shared.now_ms())
 }
 
 // Waits until there is room, and returns how much; `None`: the consumer accepts no further changes
@@ -123,6 +204,7 @@ async fn room(live: &Live, epoch: u64) -> Option<usize> {
 fn gather(
     live: &Live,
     watch: &mut Watch,
+    stage: Stage,
     room: usize,
     changes: &mut Vec<Arc<Change>>,
     cx: &mut Context<'_>,
@@ -139,11 +221,15 @@ fn gather(
                     changes.push(change);
                 }
             }
-            Poll::Ready(Some(Ok(WatchEvent::CaughtUp | WatchEvent::Progress))) => moved = true,
-            Poll::Ready(Some(Ok(WatchEvent::Gap { reason }))) => {
-                return Poll::Ready(Gathered::Gone(reason));
+            Poll::Ready(Some(Ok(WatchEvent::CaughtUp))) if stage != Stage::Changes => {
+                return Poll::Ready(Gathered::WholeState(std::mem::take(changes)));
             }
-            // Delivered only when a watch begins with the state, and this watch does not.
+            Poll::Ready(Some(Ok(WatchEvent::CaughtUp | WatchEvent::Progress))) => moved = true,
+            Poll::Ready(Some(Ok(WatchEvent::Gap { reason, reach_ms }))) => {
+                let gap = Gap { reason, reach_ms };
+                return Poll::Ready(Gathered::Gap(std::mem::take(changes), gap));
+            }
+            // A live key whose value cannot be read must not be missing in the state of a taker.
             Poll::Ready(Some(Ok(WatchEvent::Damaged { what, .. }))) => {
                 return Poll::Ready(Gathered::Gone(what));
             }
@@ -161,12 +247,14 @@ fn gather(
 }
 
 fn matches(live: &Live, change: &Change) -> bool {
-    change.arrived_ms >= live.lock().row().since_arrived_ms
+    // The state has live keys whenever they arrived.
+    change.origin == Origin::Initial || change.arrived_ms >= live.lock().row().since_arrived_ms
 }
 
 fn options(state: &LiveState, live: &Live) -> WatchOptions {
     let row = state.row();
     let start = match state.position() {
+        _any if row.state_of > 0 => Start::Initial,
         Some(position) => Start::After(position.cursor(live.shared.id)),
         None if row.since_arrived_ms > 0 => Start::SinceArrived {
             ms: row.since_arrived_ms,
@@ -184,6 +272,16 @@ fn options(state: &LiveState, live: &Live) -> WatchOptions {
     }
 }
 
+// The entry of a gap for which no entry was removed.
+const NO_ENTRY: EntryRef = EntryRef {
+    id: EntryId([0; 32]),
+    author: Author([0; 32]),
+    seq: 0,
+    hlc: Hlc {
+        wall_ms: 0,
+        counter: 0,
+    },
+};
 // Largest number of changes in one feed, unless an atomic batch is larger.
 const FEED_CHANGES_MAX: usize = 256;
 // Pause before a watch is opened again after a failed read.

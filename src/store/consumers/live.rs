@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::sync::Notify;
 
 use crate::{
-    limits::{CONSUMER_AHEAD_BYTES_MAX, DRIFT_MS_MAX},
     protocol::{
         change::Change,
         consumer::{
-            ChangeRef, ConsumerRow, DeathReason, DeliveryId, Given, Outstanding, Place, Waits,
+            ConsumerRow, DeadLetter, DeathReason, DeliveryId, Given, OnGap, Outstanding, Place,
+            Retried, Waits,
         },
         frontier::MissingRange,
     },
@@ -21,12 +21,9 @@ use crate::{
         Shared,
         consumers::{
             ConsumerChanges, ConsumerError, ConsumerOptions, ConsumerState, ConsumerStatus, Idle,
-            ahead::{compact, memory_bytes},
-            bell::Bell,
-            file::Stored,
-            options::millis,
+            ahead::memory_bytes, bell::Bell, file::Stored, live_state::LiveState, options::millis,
         },
-        watch::position::{Position, moved_back},
+        watch::position::Position,
     },
 };
 
@@ -49,41 +46,6 @@ pub(super) struct Live {
     pub(super) takers: Notify,
     /// Notified (one) when there may be room to feed, and at the end. The feeder waits for it.
     pub(super) room: Notify,
-}
-
-/// The part of a consumer that changes.
-// Invariants, whenever the lock is free:
-// L1. `position` covers exactly the changes that were fed: each of them is finished, outstanding,
-//     dead, or does not match. It covers whole groups only (`Position::inside` is false).
-// L2. Within an epoch the position moves forward; it moves back only where the members have changed.
-// L3. With L1 and `dirty`, one `take_dirty` copies position and changes of the same moment: the
-//     file never has a position without its changes.
-#[derive(Debug)]
-pub(super) struct LiveState {
-    // The row as it is saved, without position, counts and `paused`: `take_dirty` fills these
-    // fields in.
-    row: ConsumerRow,
-    pub(super) outstanding: Outstanding,
-    // `None`: no change was read yet, and the consumer begins at the time that `row` names.
-    position: Option<Position>,
-    // Number of resets and changes of the prefixes: a feeder of an earlier epoch adds no further
-    // changes.
-    epoch: u64,
-    // Set by `set_feeder`, taken and aborted when an epoch or the consumer ends.
-    feeder: Option<AbortHandle>,
-    // Subset of the outstanding changes, by number: changes that were fed since the start and never
-    // taken. All others are read again from the log.
-    ahead: BTreeMap<u64, Arc<Change>>,
-    // Sum of `memory_bytes` over `ahead`.
-    ahead_bytes: usize,
-    // Entries that the feeder waits for. Set by the feeder, cleared by its next feed.
-    lacks: Vec<MissingRange>,
-    // Set once, at the start, if the rows in the file were damaged: they are not overwritten.
-    damaged: Option<String>,
-    // Set once, when the consumer is deleted, the store closed, or the file failed.
-    over: Option<ConsumerError>,
-    // True when the file is behind this state. Set by every change, cleared by `take_dirty`.
-    dirty: bool,
 }
 
 /// The answer to a taker.
@@ -270,24 +232,54 @@ impl Live {
         if changes.is_empty() && self.lock().is_at(epoch, &position) {
             return true;
         }
+        self.feeds(epoch, |state| {
+            state.check_fed(&self.shared, &position);
+            state.add(changes);
+            state.position = Some(position);
+            state.lacks.clear();
+        })
+    }
+
+    /// Adds live keys of the state after a gap. `is_whole`: these are the last ones. Returns false when
+    /// this feeder is to end.
+    pub(super) fn feed_state(&self, epoch: u64, changes: Vec<Arc<Change>>, is_whole: bool) -> bool {
+        self.feeds(epoch, |state| {
+            state.add(changes);
+            if is_whole {
+                state.row.state_of = 0;
+            }
+        })
+    }
+
+    /// Adds a gap that the feeder has met, or stops the consumer, as its options say. `after`: the
+    /// position after the state that the feeder reads next; `None`: that state is of no use. Returns
+    /// false when this feeder is to end.
+    pub(super) fn feed_gap(&self, epoch: u64, gap: &Change, after: Option<&Position>) -> bool {
+        let reason = gap.gap.as_ref().map_or("", |gap| &gap.reason);
+        let on_gap = self.lock().row.on_gap;
+        match (on_gap, after) {
+            (OnGap::State, Some(after)) => {
+                tracing::warn!(consumer = self.name, reason, "a consumer gets a gap");
+                self.feeds(epoch, |state| state.add_gap(gap, after.clone()))
+            }
+            (OnGap::State, None) => {
+                self.stop(epoch, format!("{reason}; {STATE_LACKS}"));
+                false
+            }
+            (OnGap::Stop, _) => {
+                self.stop(epoch, reason.to_owned());
+                false
+            }
+        }
+    }
+
+    // Makes a change for the feeder of `epoch`. Returns false when that feeder is to end.
+    fn feeds(&self, epoch: u64, feed: impl FnOnce(&mut LiveState)) -> bool {
         let fed = self.change(|state| {
             if state.epoch != epoch {
                 return Ok(false);
             }
-            state.check_fed(&self.shared, &position);
-            for change in changes {
-                if let Some(number) = state.outstanding.feed(ChangeRef::from(&*change)) {
-                    let change = compact(change);
-                    state.ahead_bytes += memory_bytes(&change);
-                    state.ahead.insert(number, change);
-                }
-            }
-            state.position = Some(position);
-            state.lacks.clear();
-            assert!(
-                state.ahead.len() <= state.outstanding.len(),
-                "only outstanding changes are read ahead"
-            );
+            feed(state);
             Ok(true)
         });
         fed.unwrap_or(false)
@@ -333,36 +325,53 @@ impl Live {
             state.row.since_authored_ms = since_authored_ms;
             state.row.since_arrived_ms = since_arrived_ms;
             state.row.stopped = None;
+            state.row.state_of = 0;
             state.lacks.clear();
-            state.epoch += 1;
-            if let Some(feeder) = state.feeder.take() {
-                feeder.abort();
-            }
+            state.next_epoch();
             Ok(())
         })
     }
 
-    /// Changes options; changes that were fed stay. If this returns true, other keys are selected,
-    /// and the caller then starts a feeder.
+    /// Changes options; changes that were fed stay. If this returns true, the caller then starts a
+    /// feeder: other keys are selected, or a consumer goes on that had stopped at a gap.
     ///
     /// # Errors
     /// `Option`; the reason why the consumer has ended; `DamagedConsumer`.
     pub(super) fn set(&self, changes: ConsumerChanges) -> Result<bool, ConsumerError> {
         self.change(|state| {
             self.check_damage(state)?;
+            let goes_on = changes.on_gap == Some(OnGap::State);
             let options = ConsumerOptions::changed(&state.row, changes);
             options.check()?;
             state.row.rules = options.rules();
             state.outstanding.set_rules(options.rules());
-            if state.row.prefixes == options.prefixes {
+            state.row.on_gap = options.on_gap;
+            let goes_on = goes_on && state.row.stopped.take().is_some();
+            if state.row.prefixes == options.prefixes && !goes_on {
                 return Ok(false);
             }
             state.row.prefixes = options.prefixes;
-            state.epoch += 1;
-            if let Some(feeder) = state.feeder.take() {
-                feeder.abort();
-            }
+            state.next_epoch();
             Ok(true)
+        })
+    }
+
+    /// Makes dead letters outstanding again. Returns their number, and true if a gap is among them: the
+    /// caller then starts a feeder, which reads the state for it.
+    ///
+    /// # Errors
+    /// The reason why the consumer has ended.
+    pub(super) fn retry(
+        &self,
+        which: impl Fn(&DeadLetter) -> bool,
+    ) -> Result<(usize, bool), ConsumerError> {
+        self.change(|state| {
+            let Retried { count, gap } = state.outstanding.retry(which);
+            if let Some(number) = gap {
+                state.row.state_of = number;
+                state.next_epoch();
+            }
+            Ok((count, gap.is_some()))
         })
     }
 
@@ -410,6 +419,8 @@ impl Live {
             state: self.activity(&state),
             prefixes: state.row.prefixes.clone(),
             rules: state.row.rules.clone(),
+            on_gap: state.row.on_gap,
+            gaps: counts.gaps,
             created_ms: state.row.created_ms,
             position: state
                 .position
@@ -494,88 +505,6 @@ impl Live {
     }
 }
 
-impl LiveState {
-    /// Returns an error if the consumer has ended.
-    pub(super) fn check_over(&self) -> Result<(), ConsumerError> {
-        self.over.clone().map_or(Ok(()), Err)
-    }
-
-    /// Returns the number of changes that may be fed now.
-    pub(super) fn room(&self) -> usize {
-        if self.ahead_bytes >= CONSUMER_AHEAD_BYTES_MAX {
-            return 0;
-        }
-        self.outstanding.room()
-    }
-
-    /// True while changes from the feeder of `epoch` are accepted.
-    pub(super) fn wants(&self, epoch: u64) -> bool {
-        self.epoch == epoch
-            && self.over.is_none()
-            && self.damaged.is_none()
-            && self.row.stopped.is_none()
-    }
-
-    // Checks L1 and L2 for a position that was just fed.
-    fn check_fed(&self, shared: &Shared, position: &Position) {
-        assert!(
-            !position.inside,
-            "L1: a feed covers whole groups of changes"
-        );
-        // Entries stop counting only when the members change, and in this store anyone may write.
-        if let Some(before) = self.position.as_ref().filter(|_| shared.anyone) {
-            let back = moved_back(&before.frontier, &position.frontier);
-            assert_eq!(back, None, "L2: a consumer is fed forward");
-            let time_max = position.expired_through_ms.max(shared.now_ms());
-            assert!(
-                before.expired_through_ms <= time_max.saturating_add(DRIFT_MS_MAX),
-                "L2: the time of a consumer's position moves forward, unless it was wrong"
-            );
-        }
-    }
-
-    // True when a feed without changes would change nothing.
-    fn is_at(&self, epoch: u64, position: &Position) -> bool {
-        self.epoch == epoch
-            && self.lacks.is_empty()
-            && self.position.as_ref().is_some_and(|at| {
-                Arc::ptr_eq(&at.frontier, &position.frontier)
-                    && at.partial == position.partial
-                    && at.expired_through_ms == position.expired_through_ms
-            })
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    pub(super) fn row(&self) -> &ConsumerRow {
-        &self.row
-    }
-
-    pub(super) fn position(&self) -> Option<&Position> {
-        self.position.as_ref()
-    }
-
-    /// Notes that a taker has answered a change.
-    pub(super) fn seen(&mut self, now_ms: u64) {
-        self.row.last_seen_ms = now_ms;
-    }
-
-    /// Keeps the handle of the feeder of `epoch`, to abort it when the epoch ends. Aborts it at
-    /// once if the epoch has ended.
-    pub(super) fn set_feeder(&mut self, epoch: u64, feeder: AbortHandle) {
-        let unwanted = if self.wants(epoch) {
-            self.feeder.replace(feeder)
-        } else {
-            Some(feeder)
-        };
-        if let Some(unwanted) = unwanted {
-            unwanted.abort();
-        }
-    }
-}
-
 fn idle(outstanding: &Outstanding) -> Option<Idle> {
     match outstanding {
         it if it.is_paused() => Some(Idle::Paused),
@@ -591,3 +520,6 @@ fn is_of(row: &ConsumerRow, shared: &Shared) -> bool {
         .as_ref()
         .is_none_or(|position| position.store == shared.id)
 }
+
+const STATE_LACKS: &str =
+    "the state is missing entries, too, which could not be read when it was built";

@@ -22,8 +22,10 @@ mod delivery;
 mod error;
 mod feeder;
 mod file;
+mod held_history;
 mod host;
 mod live;
+mod live_state;
 mod options;
 mod saver;
 
@@ -31,6 +33,7 @@ pub use consumer::{Consumer, Deliveries};
 pub(super) use consumers::Consumers;
 pub use delivery::{Claim, Delivery};
 pub use error::ConsumerError;
+pub use held_history::HeldHistory;
 pub use options::{
     ConsumerChanges, ConsumerOptions, ConsumerStart, ConsumerState, ConsumerStatus, Idle,
 };

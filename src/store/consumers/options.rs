@@ -10,11 +10,11 @@ use crate::{
         CONSUMER_PREFIXES_MAX, KEY_BYTES_MAX,
     },
     protocol::{
-        consumer::{ConsumerRow, Counts, Rules},
+        consumer::{ConsumerRow, Counts, OnGap, Rules},
         cursor::Cursor,
         frontier::MissingRange,
     },
-    store::consumers::ConsumerError,
+    store::{Start, consumers::ConsumerError},
 };
 
 /// Options of a consumer. All but its start can be changed later, with `Consumer::set`.
@@ -35,6 +35,9 @@ pub struct ConsumerOptions {
     /// Pauses before the 2nd, 3rd ... attempt; the last pause applies to all later attempts. Empty:
     /// no pause. Default: 0.1 s, 1 s, 5 s, 30 s, 2 min.
     pub backoff: Vec<Duration>,
+    /// The step at a gap: where the log no longer has the next changes. Default: `Stop`. A taker of a
+    /// consumer with `State` must handle changes of the kind `Gap`.
+    pub on_gap: OnGap,
 }
 
 /// Where a consumer begins.
@@ -73,6 +76,9 @@ pub struct ConsumerChanges {
     /// Like the field of `ConsumerOptions`, from the current position on: changes that were read before are still
     /// delivered.
     pub prefixes: Option<Vec<Bytes>>,
+    /// Like the field of `ConsumerOptions`. `State` also makes a consumer go on that has stopped; if what
+    /// it needs is still missing, it delivers a gap.
+    pub on_gap: Option<OnGap>,
 }
 
 /// The reason why a taker gets no change now.
@@ -119,6 +125,8 @@ pub struct ConsumerStatus {
     pub prefixes: Vec<Bytes>,
     /// Times, attempts and bounds of its deliveries.
     pub rules: Rules,
+    /// The step that it takes at a gap.
+    pub on_gap: OnGap,
     /// Time when it was made, ms since 1970.
     pub created_ms: u64,
     /// Position through which changes were read. `None`: no change was read yet.
@@ -135,6 +143,8 @@ pub struct ConsumerStatus {
     pub redelivered: u64,
     /// Number of dead letters.
     pub dead: usize,
+    /// Gaps since the consumer was made.
+    pub gaps: u64,
     /// Reason why a taker gets no change now. `None`: it gets one, or `state` has the reason.
     pub idle: Option<Idle>,
     /// Next time at which an outstanding change comes again or is taken back, ms since 1970; `None`:
@@ -155,6 +165,7 @@ impl Default for ConsumerOptions {
             backoff: [100, 1000, 5000, 30_000, 120_000]
                 .map(Duration::from_millis)
                 .to_vec(),
+            on_gap: OnGap::Stop,
         }
     }
 }
@@ -183,6 +194,8 @@ impl ConsumerOptions {
             counts: Counts::default(),
             last_seen_ms: 0,
             stopped: None,
+            on_gap: self.on_gap,
+            state_of: 0,
         }
     }
 
@@ -200,6 +213,7 @@ impl ConsumerOptions {
             max_deliver: changes.max_deliver.unwrap_or(rules.max_deliver),
             max_in_flight: changes.max_in_flight.unwrap_or(rules.max_in_flight),
             backoff: changes.backoff.unwrap_or_else(old_backoff),
+            on_gap: changes.on_gap.unwrap_or(row.on_gap),
         }
     }
 
@@ -249,6 +263,17 @@ impl ConsumerOptions {
 }
 
 impl ConsumerStart {
+    /// Returns the start of a watch that begins in the same place.
+    pub(super) fn as_start(&self) -> Start {
+        match self {
+            Self::Beginning => Start::SinceAuthored { ms: 0 },
+            Self::Now => Start::Now,
+            Self::After(cursor) => Start::After(cursor.clone()),
+            Self::SinceAuthored { ms } => Start::SinceAuthored { ms: *ms },
+            Self::SinceArrived { ms } => Start::SinceArrived { ms: *ms },
+        }
+    }
+
     /// Returns the times of `SinceAuthored` and `SinceArrived`, ms since 1970; 0 for not given.
     pub(super) fn since(&self) -> (u64, u64) {
         match self {
@@ -269,6 +294,7 @@ pub(super) fn difference(one: &ConsumerRow, other: &ConsumerRow) -> Option<&'sta
         ("max_deliver", a.max_deliver == b.max_deliver),
         ("max_in_flight", a.max_in_flight == b.max_in_flight),
         ("backoff", a.backoff_ms == b.backoff_ms),
+        ("on_gap", one.on_gap == other.on_gap),
     ];
     let found = same.into_iter().find(|(_, same)| !same);
     found.map(|(option, _)| option)

@@ -29,6 +29,9 @@ pub enum WatchEvent {
     Gap {
         /// Which history is missing, or is readable again.
         reason: String,
+        /// The greatest stamp of an entry that was removed from the logs, ms since 1970: the logs have
+        /// all entries stamped later. `None`: the gap has another reason.
+        reach_ms: Option<u64>,
     },
     /// A key is live but its value cannot be read, because the log is damaged at the winner. Takes
     /// the place of the key's `Change` in the state at the start; the watch continues with the next

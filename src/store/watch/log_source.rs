@@ -181,7 +181,7 @@ impl LogSource {
     ///
     /// # Errors
     /// `Pruned` when such an entry was removed here.
-    pub(super) fn since(
+    pub(in crate::store) fn since(
         shared: &Shared,
         view: Arc<View>,
         start: &Start,
@@ -260,6 +260,11 @@ impl LogSource {
             authored_ms,
             arrived_ms,
         })
+    }
+
+    /// Returns the entries that count as read.
+    pub(in crate::store) fn frontier(&self) -> &Frontier {
+        &self.frontier
     }
 
     /// True when the source ended at `WatchOptions::until_ms`, so that the watch ends.
@@ -352,7 +357,10 @@ impl LogSource {
                 }
                 Some(Merged::Damage(damage)) => {
                     let reason = damage.to_string();
-                    return Err(SourceError::Gap { reason });
+                    return Err(SourceError::Gap {
+                        reason,
+                        reach_ms: None,
+                    });
                 }
                 None => {
                     self.stage = Stage::Expiries(End::View);
@@ -472,6 +480,7 @@ impl LogSource {
         if too_many {
             return Err(SourceError::Gap {
                 reason: Expiring::TOO_MANY.to_owned(),
+                reach_ms: None,
             });
         }
         self.expired_through_ms = self.expired_through_ms.max(through_ms);

@@ -104,6 +104,8 @@ pub(in crate::store) fn replayed(
         previous: None,
         origin: Origin::Replay,
         arrived_ms,
+        gap: None,
+        gap_number: 0,
     })
 }
 

@@ -87,8 +87,8 @@ impl WatchOptions {
         let stamped_ms = match change.kind {
             Kind::Put | Kind::Delete => change.entry.hlc.wall_ms,
             Kind::Expire => change.expires_ms.unwrap_or(0),
-            // A retract happens when it is published.
-            Kind::Retract => 0,
+            // A retract happens when it is published, a gap when a consumer comes to it.
+            Kind::Retract | Kind::Gap => 0,
         };
         self.until_ms.is_none_or(|until_ms| stamped_ms <= until_ms)
     }

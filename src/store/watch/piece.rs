@@ -43,7 +43,11 @@ pub(super) enum Read {
 pub(super) enum SourceError {
     /// The log is damaged where the watch needs it, or begins later: the watch reports a gap and
     /// continues from the state.
-    Gap { reason: String },
+    Gap {
+        reason: String,
+        /// As in `WatchEvent::Gap`.
+        reach_ms: Option<u64>,
+    },
     /// The watch ends, or waits for missing entries.
     Watch(WatchError),
 }
@@ -53,9 +57,13 @@ impl SourceError {
     /// from the position.
     pub(super) fn of_open(error: WatchError) -> Self {
         match error {
-            WatchError::Read(ReadError::Damaged { what }) => Self::Gap { reason: what },
+            WatchError::Read(ReadError::Damaged { what }) => Self::Gap {
+                reason: what,
+                reach_ms: None,
+            },
             WatchError::Read(ReadError::Pruned(pruned)) => Self::Gap {
                 reason: pruned.to_string(),
+                reach_ms: Some(pruned.reach_ms),
             },
             error => Self::Watch(error),
         }

@@ -1,5 +1,7 @@
 //! Which changes a watch delivers, once their keys match.
 
+use std::sync::Arc;
+
 use crate::{
     protocol::change::Change,
     store::{Shared, WatchMode, WatchOptions},
@@ -19,6 +21,18 @@ pub(super) fn is_wanted(shared: &Shared, options: &WatchOptions, change: &Change
             .author
             .is_none_or(|author| author == change.entry.author)
         && (options.mode == WatchMode::Every || is_current(shared, change))
+}
+
+/// Returns the change as the options ask for it: with or without its value.
+#[inline]
+pub(super) fn shown(options: &WatchOptions, change: Arc<Change>) -> Arc<Change> {
+    if !options.keys_only || change.value.is_none() {
+        return change;
+    }
+    Arc::new(Change {
+        value: None,
+        ..Change::clone(&change)
+    })
 }
 
 // True while the change's entry is a head of its key, and also when the heads cannot be read.

@@ -132,5 +132,7 @@ fn initial(key: Bytes, heads: Heads, item: Item, keys_only: bool) -> Change {
         origin: Origin::Initial,
         arrived_ms: 0,
         late: false,
+        gap: None,
+        gap_number: 0,
     }
 }

@@ -24,12 +24,13 @@ use crate::{
     state::View,
     store::{
         ReadError, Shared, Start, WatchError, WatchEvent, WatchOptions,
+        shared::published,
         watch::{
             log_source::{LogSource, is_over},
             phase::{Phase, Waiting},
             piece::{Piece, Read, SourceError},
             position::{Position, moved_back},
-            selection::is_wanted,
+            selection::{is_wanted, shown},
             source::Source,
             state_source::StateSource,
         },
@@ -69,6 +70,8 @@ pub struct Watch {
     position: Position,
     // True from the start of a state that is missing entries until the end of a complete state.
     lacks_entries: bool,
+    // The position after the state that was begun last; `None`: none was, or it is missing entries.
+    after_state: Option<Position>,
     // Set once, at the start: this reader cannot use a state, so damage that was repaired is not
     // reported to it.
     changes_only: bool,
@@ -113,6 +116,7 @@ impl Watch {
             piece: None,
             position,
             lacks_entries: false,
+            after_state: None,
             changes_only: false,
             lags: 0,
             seen_version: now.version,
@@ -125,8 +129,8 @@ impl Watch {
         }
     }
 
-    /// Makes the watch one for a reader of changes only. Such a reader ends at the first gap, so a
-    /// damaged log that was repaired is not reported as a gap.
+    /// Makes the watch one for a reader of changes only, to which a damaged log that was repaired is
+    /// not reported as a gap. It can use a state only while `after_state` is set.
     pub(in crate::store) fn of_changes(self) -> Self {
         Self {
             changes_only: true,
@@ -164,6 +168,12 @@ impl Watch {
         &self.position
     }
 
+    /// Returns the position after the state that was begun last, which follows a gap; `None` if that
+    /// state is missing entries that could not be read.
+    pub(in crate::store) fn after_state(&self) -> Option<&Position> {
+        self.after_state.as_ref()
+    }
+
     /// Returns how often the watch fell behind the bus and went back to the log.
     pub fn lags(&self) -> u64 {
         self.lags
@@ -199,12 +209,9 @@ impl Watch {
                 });
             }
             Start::Initial if view.lacks => {
-                self.open_state(view);
                 let reason =
                     "the state is missing entries that could not be read when it was built";
-                return Ok(Some(WatchEvent::Gap {
-                    reason: reason.to_owned(),
-                }));
+                return Ok(Some(self.restart(view, reason.to_owned(), None)));
             }
             Start::Initial => self.open_state(view),
             Start::After(_) => {
@@ -224,9 +231,9 @@ impl Watch {
     }
 
     // Reads the state from its first key, after a gap that is reported with `reason`.
-    fn restart(&mut self, view: Arc<View>, reason: String) -> WatchEvent {
+    fn restart(&mut self, view: Arc<View>, reason: String, reach_ms: Option<u64>) -> WatchEvent {
         self.open_state(view);
-        WatchEvent::Gap { reason }
+        WatchEvent::Gap { reason, reach_ms }
     }
 
     // Reads the log from the position, which was reached on this node: an entry that is missing now
@@ -249,6 +256,9 @@ impl Watch {
         self.lacks_entries |= view.lacks;
         let scopes = self.options.scopes();
         let expired_through_ms = self.position.expired_through_ms;
+        let mut after = self.position.clone();
+        after.reach(&published(&view));
+        self.after_state = (!view.lacks).then_some(after);
         self.spawn_open(move |_shared| {
             let source = StateSource::new(view, scopes, expired_through_ms);
             Ok(Source::State(source))
@@ -334,9 +344,9 @@ impl Watch {
             {
                 Err(WatchError::Closed)
             }
-            SourceError::Gap { reason } => {
+            SourceError::Gap { reason, reach_ms } => {
                 let view = self.shared.state.view();
-                Ok(Some(self.restart(view, reason)))
+                Ok(Some(self.restart(view, reason, reach_ms)))
             }
             SourceError::Watch(WatchError::Behind { missing }) if self.options.wait => {
                 self.phase = Phase::Waiting(Waiting {
@@ -380,14 +390,7 @@ impl Watch {
                 self.position.pass(passed, rest.first(), then);
             }
             if is_wanted {
-                return Some(if self.options.keys_only && change.value.is_some() {
-                    Arc::new(Change {
-                        value: None,
-                        ..Change::clone(&change)
-                    })
-                } else {
-                    change
-                });
+                return Some(shown(&self.options, change));
             }
         }
         if let Some((piece, _)) = self.piece.take()
@@ -416,7 +419,7 @@ impl Watch {
                 self.subscription.skip_to_now();
                 let view = self.shared.state.view();
                 if self.lacks_entries && !view.lacks {
-                    let event = self.restart(view, StateReset::Restored.to_string());
+                    let event = self.restart(view, StateReset::Restored.to_string(), None);
                     return Poll::Ready(Ok(Some(event)));
                 }
                 self.return_to_log(view);
@@ -459,7 +462,7 @@ impl Watch {
         match &batch.reset {
             Some(gap) if *gap != StateReset::Restored || !self.changes_only => {
                 let view = self.shared.state.view();
-                Some(self.restart(view, gap.to_string()))
+                Some(self.restart(view, gap.to_string(), None))
             }
             Some(_) | None => {
                 self.position.forget_wrong_time(self.shared.now_ms());

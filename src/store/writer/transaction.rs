@@ -443,5 +443,7 @@ pub(super) fn change(
         origin,
         arrived_ms,
         late,
+        gap: None,
+        gap_number: 0,
     }
 }

@@ -81,6 +81,7 @@ fn acknowledged_is_done_rest_is_listed() {
     ack wait   30s
     attempts   10, after 100ms, 1s, 5s, 30s, 2m
     at a time  1000
+    at a gap   stop; 0 so far
     [change].1  attempt 1  taken by id, taken back at [time]  put /orders/7
     [change].0  attempt 0  ready  put /orders/8
     exit 0
@@ -106,7 +107,7 @@ fn acknowledged_is_done_rest_is_listed() {
     exit 0
     "#);
     insta::assert_snapshot!(home.run(&["consumer", "show", "billing", "--json"]), @r#"
-    {"consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000],"idle":"empty"}
+    {"consumer":"billing","state":"running","prefixes":[{"key":"/orders/"}],"backlog_entries":0,"outstanding":0,"in_flight":0,"acked":2,"redelivered":0,"dead":0,"last_seen_ms":[ms],"created_ms":[ms],"position":"[cursor]","ack_wait_ms":30000,"max_deliver":10,"max_in_flight":1000,"backoff_ms":[100,1000,5000,30000,120000],"on_gap":"stop","gaps":0,"idle":"empty"}
     exit 0
     "#);
     insta::assert_snapshot!(

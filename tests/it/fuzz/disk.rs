@@ -14,11 +14,12 @@ use lattice::{
     protocol::{
         change::{EntryRef, Kind},
         consumer::{
-            ChangeRef, ConsumerRow, Counts, DeadLetter, DeathReason, Outstanding, Place, Rules,
-            State, decode_change, decode_consumer, encode_change, encode_consumer,
+            ChangeRef, ConsumerRow, Counts, DeadLetter, DeathReason, OnGap, Outstanding, Place,
+            Rules, State, decode_change, decode_consumer, encode_change, encode_consumer,
         },
         cursor::Cursor,
         entry::Entry,
+        gap::Gap,
         heads::{Content, Head, Heads, Value},
         heads_row::{decode_heads, encode_heads},
         hlc::Hlc,
@@ -293,9 +294,15 @@ fn s9_row_of_a_consumer() {
         counts: Counts {
             acked: 5,
             redelivered: 6,
+            gaps: 9,
         },
         last_seen_ms: 8,
         stopped: stopped.map(str::to_owned),
+        on_gap: match stopped {
+            Some(_) => OnGap::Stop,
+            None => OnGap::State,
+        },
+        state_of: 10,
     };
     let position = Cursor {
         store: STORE,
@@ -341,6 +348,22 @@ pub fn honest_changes() -> Vec<Vec<u8>> {
         op_index: 2,
         expires_ms: Some(9),
         arrived_ms: 1_700_000_000_001,
+        gap_number: 0,
+        gap: None,
+    };
+    let gap = ChangeRef {
+        key: Bytes::new(),
+        kind: Kind::Gap,
+        gap_number: 11,
+        gap: Some(Arc::new(Gap {
+            reason: "removed".to_owned(),
+            reach_ms: Some(12),
+        })),
+        ..change.clone()
+    };
+    let initial = ChangeRef {
+        gap_number: 11,
+        ..change.clone()
     };
     let outstanding = |state| Place::Outstanding {
         change: change.clone(),
@@ -352,8 +375,15 @@ pub fn honest_changes() -> Vec<Vec<u8>> {
         attempts: u32::MAX,
         state: State::AT_ONCE,
     };
+    let of_gap = |change| Place::Outstanding {
+        change,
+        attempts: 0,
+        state: State::AT_ONCE,
+    };
     let places = [
         tried,
+        of_gap(gap),
+        of_gap(initial),
         outstanding(State::Waiting {
             due_ms: 5,
             late: true,

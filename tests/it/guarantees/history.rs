@@ -331,7 +331,7 @@ fn is_open(change: &Told, cursor: &Cursor) -> bool {
     match change.kind {
         Kind::Expire => !change.lapses(cursor) || !covers_op(cursor, change),
         Kind::Put | Kind::Delete => !change.state && !covers_op(cursor, change),
-        Kind::Retract => false,
+        Kind::Retract | Kind::Gap => false,
     }
 }
 

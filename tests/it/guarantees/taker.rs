@@ -63,6 +63,7 @@ impl Taker {
             max_deliver: None,
             max_in_flight: [1, 3, 50][random.below(3)],
             backoff: vec![Duration::from_millis(50)],
+            ..ConsumerOptions::default()
         };
         let consumer = store.consumer(name);
         soon(consumer.create(options)).await.unwrap();

@@ -16,17 +16,17 @@ use super::setup::{Bench, span};
 
 /// A request, as it came in.
 #[derive(Debug, Clone)]
-struct Request {
+pub(super) struct Request {
     head: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) body: Vec<u8>,
 }
 
-type Requests = Arc<Mutex<Vec<Request>>>;
+pub(super) type Requests = Arc<Mutex<Vec<Request>>>;
 
 /// Answers requests in order with these status lines, the last one for all that follow; an empty one
 /// is never answered. Ends with the process.
-fn serve(answers: &'static [&'static str]) -> (String, Requests) {
+pub(super) fn serve(answers: &'static [&'static str]) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook?a=b", listener.local_addr().unwrap());
     let requests = Requests::default();
@@ -84,7 +84,7 @@ fn read(stream: &mut impl Read) -> Option<Request> {
     }
 }
 
-fn hook(url: String) -> Hook {
+pub(super) fn hook(url: String) -> Hook {
     Hook {
         on: "/in/".to_owned(),
         http: Some(url),

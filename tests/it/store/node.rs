@@ -411,7 +411,7 @@ async fn cursor_into_lost_own_entries_is_a_gap_with_the_state() {
         let read = async {
             loop {
                 match watch.next().await.unwrap().unwrap() {
-                    WatchEvent::Gap { reason } => {
+                    WatchEvent::Gap { reason, .. } => {
                         assert!(reason.contains("older copy"), "{reason}");
                         seen.push("gap".to_owned());
                     }

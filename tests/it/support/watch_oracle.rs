@@ -243,7 +243,7 @@ impl<'a> Judge<'a> {
             }
             WatchEvent::Change(change) => self.change(change)?,
             WatchEvent::CaughtUp | WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. } => {
+            WatchEvent::Gap { reason, .. } | WatchEvent::Damaged { what: reason, .. } => {
                 return Err(Broken::Gap(reason.clone()));
             }
         }

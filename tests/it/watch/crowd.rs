@@ -88,7 +88,7 @@ async fn rest(store: &Store, from: &Cursor) -> (Vec<(EntryId, Cursor)>, Option<S
     loop {
         match watch.next().await.unwrap().unwrap() {
             WatchEvent::Change(change) => told.push((change.entry.id, watch.cursor())),
-            WatchEvent::Gap { reason } => return (told, Some(reason)),
+            WatchEvent::Gap { reason, .. } => return (told, Some(reason)),
             WatchEvent::CaughtUp => return (told, None),
             _other => {}
         }

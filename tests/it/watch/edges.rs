@@ -47,7 +47,7 @@ async fn until_caught_up(watch: &mut Watch) -> Vec<Arc<Change>> {
             WatchEvent::Change(change) => changes.push(change),
             WatchEvent::CaughtUp => return changes,
             WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } | WatchEvent::Damaged { what: reason, .. } => {
+            WatchEvent::Gap { reason, .. } | WatchEvent::Damaged { what: reason, .. } => {
                 panic!("{reason}")
             }
         }
@@ -157,7 +157,7 @@ async fn damage_in_a_replay_is_one_gap_with_the_state() {
     let (mut gaps, mut state) = (0, BTreeSet::new());
     loop {
         match next(&mut watch).await {
-            WatchEvent::Gap { reason } => {
+            WatchEvent::Gap { reason, .. } => {
                 assert!(reason.contains("damaged"), "{reason}");
                 gaps += 1;
                 state.clear();

@@ -100,7 +100,7 @@ impl<'a> Judge<'a> {
                 }
             }
             WatchEvent::Progress => {}
-            WatchEvent::Gap { reason } => {
+            WatchEvent::Gap { reason, .. } => {
                 assert!(self.state.is_none(), "a gap inside a state");
                 assert!(reason.contains("earlier entries were removed"), "{reason}");
                 self.gaps += 1;
@@ -132,7 +132,7 @@ impl<'a> Judge<'a> {
                     known.insert(change.key.clone(), change.value.clone().unwrap());
                 }
                 Kind::Delete => drop(known.remove(&change.key)),
-                Kind::Expire | Kind::Retract => panic!("{change:?}"),
+                Kind::Expire | Kind::Retract | Kind::Gap => panic!("{change:?}"),
             }
         }
     }

@@ -251,7 +251,13 @@ async fn too_many_expiries_of_one_millisecond_are_a_gap() {
             }
         };
         let reason = Expiring::TOO_MANY.to_owned();
-        assert_eq!(gap, WatchEvent::Gap { reason });
+        assert_eq!(
+            gap,
+            WatchEvent::Gap {
+                reason,
+                reach_ms: None
+            }
+        );
         loop {
             match next(&mut watch).await {
                 WatchEvent::CaughtUp => break,

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, time::Duration};
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lattice::{
     clock::Clock,
     protocol::cursor::Cursor,
@@ -56,6 +56,30 @@ pub(super) struct Create {
     /// 100ms,1s,5s,30s,2m]
     #[arg(long, value_name = "DURATION", value_delimiter = ',', value_parser = parse_duration)]
     backoff: Vec<Duration>,
+    /// Step to take where the log no longer has the next changes: stop delivers nothing more; state
+    /// delivers one change of type gap, which says to forget what is known, then each live key, then
+    /// the changes after that state [default: stop]
+    #[arg(long, value_enum)]
+    on_gap: Option<OnGap>,
+}
+
+/// The step where the log no longer has the next changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnGap {
+    Stop,
+    State,
+}
+
+impl OnGap {
+    /// Returns the name that the API takes; empty for `None`.
+    pub(crate) fn to_wire(on_gap: Option<Self>) -> String {
+        let name = match on_gap {
+            None => "",
+            Some(Self::Stop) => "stop",
+            Some(Self::State) => "state",
+        };
+        name.to_owned()
+    }
 }
 
 impl Create {
@@ -74,6 +98,7 @@ impl Create {
             max_deliver: self.max_deliver,
             max_in_flight: self.max_in_flight.unwrap_or(0),
             backoff_ms: self.backoff.into_iter().map(millis).collect(),
+            on_gap: OnGap::to_wire(self.on_gap),
         };
         let status = client.create_consumer(request).await?.into_inner();
         print_status(&mut context.out, &status)
@@ -88,7 +113,8 @@ impl Create {
 #[command(after_help = "\
 Examples:
   lattice consumer set billing --max-in-flight 100
-  lattice consumer set billing --ack-wait 10m --max-deliver 0")]
+  lattice consumer set billing --ack-wait 10m --max-deliver 0
+  lattice consumer set billing --on-gap state       goes on where history is missing")]
 pub(super) struct Set {
     #[command(flatten)]
     name: Name,
@@ -108,6 +134,10 @@ pub(super) struct Set {
     /// selects all keys
     #[arg(long = "prefix", value_name = "PREFIX")]
     prefixes: Vec<OsString>,
+    /// Step to take where the log no longer has the next changes, as for create; with state, a
+    /// consumer that has stopped goes on
+    #[arg(long, value_enum)]
+    on_gap: Option<OnGap>,
     #[command(flatten)]
     flags: KeyFlags,
 }
@@ -122,6 +152,7 @@ impl Set {
             max_deliver: self.max_deliver,
             max_in_flight: self.max_in_flight,
             backoff_ms: self.backoff.into_iter().map(millis).collect(),
+            on_gap: OnGap::to_wire(self.on_gap),
             change_prefixes: !prefixes.is_empty(),
             prefixes: match prefixes.iter().any(Bytes::is_empty) {
                 true => Vec::new(),

@@ -1,6 +1,6 @@
 //! The JSON objects of `consumer`, by the rules of [`output::object`](crate::cli::output::object).
 
-use lattice::wire::api;
+use lattice::{hooks::GapLine, wire::api};
 use serde::Serialize;
 
 use crate::cli::output::{
@@ -12,7 +12,7 @@ use crate::cli::output::{
 #[derive(Serialize)]
 pub(super) struct Delivery<'a> {
     #[serde(flatten)]
-    change: Change<'a>,
+    content: Content<'a>,
     /// Id that `ack`, `nack`, `term` and `extend` take. The part before the point is the same in
     /// every attempt.
     delivery: &'a str,
@@ -20,11 +20,25 @@ pub(super) struct Delivery<'a> {
     attempt: u32,
 }
 
+/// The content of a delivery.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Change(Box<Change<'a>>),
+    /// `gap`: history is missing, and the state follows; keys that are not in it no longer exist.
+    Gap(GapLine<'a>),
+}
+
 impl<'a> Delivery<'a> {
     /// Converts a delivery and its `change`.
     pub(super) fn new(delivery: &'a api::Delivery, change: &'a api::Change) -> Self {
         Self {
-            change: Change::new(change, None),
+            content: match &change.gap {
+                Some(api::Gap { reason, reach_ms }) => {
+                    Content::Gap(GapLine::new(reason, *reach_ms, change.arrived_ms))
+                }
+                None => Content::Change(Box::new(Change::new(change, None))),
+            },
             delivery: &delivery.id,
             attempt: delivery.attempt,
         }
@@ -67,12 +81,22 @@ pub(super) struct Status {
     max_deliver: Option<u32>,
     max_in_flight: u32,
     backoff_ms: Vec<u64>,
+    /// `stop`, `state`.
+    on_gap: String,
+    /// Gaps since it was created.
+    gaps: u64,
     /// Why a taker gets no change now: `paused`, `full`, `busy`, `empty`; absent if it gets one.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle: Option<String>,
     /// Next time at which an outstanding change comes again or is taken back; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_due_ms: Option<u64>,
+    /// When the first entry arrived that it may still need; only in `list`, and absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds_since_ms: Option<u64>,
+    /// Bytes of the logs from that entry on; only in `list`, and absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds_bytes: Option<u64>,
     /// The first outstanding changes, oldest first; not in `list`, and absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Outstanding>,
@@ -90,7 +114,7 @@ struct Outstanding {
     key: Key,
     #[serde(flatten)]
     entry: Entry,
-    /// `taken` by a stream, `taken_by_id`, `waiting`, or `behind` an earlier change of its key.
+    /// `taken` by a stream, `taken_by_id`, `waiting`, or `behind` an earlier change of its key or a gap.
     state: String,
     /// When it is taken back, or comes again; absent for now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,8 +156,12 @@ impl Status {
             max_deliver: Some(status.max_deliver).filter(|times| *times > 0),
             max_in_flight: status.max_in_flight,
             backoff_ms: status.backoff_ms.clone(),
+            on_gap: status.on_gap.clone(),
+            gaps: status.gaps,
             idle: not_empty(&status.idle),
             next_due_ms: Some(status.next_due_ms).filter(|ms| *ms > 0),
+            holds_since_ms: Some(status.holds_since_ms).filter(|ms| *ms > 0),
+            holds_bytes: Some(status.holds_bytes).filter(|_| status.holds_since_ms > 0),
             changes: status.changes.iter().map(Outstanding::from).collect(),
         }
     }

@@ -181,6 +181,10 @@ pub(super) fn print_status(out: &mut Output, status: &api::ConsumerStatus) -> Re
             format!("{max_deliver}, after {}", backoff.join(", ")),
         ),
         ("at a time", status.max_in_flight.to_string()),
+        (
+            "at a gap",
+            format!("{}; {} so far", status.on_gap, status.gaps),
+        ),
     ] {
         out.line(&format!("{what:<10} {is}"))?;
     }
@@ -195,7 +199,7 @@ fn print_outstanding(out: &mut Output, status: &api::ConsumerStatus) -> Result<(
         let place = match change.state.as_str() {
             "taken" => format!("with a stream, taken back at {due}"),
             "taken_by_id" => format!("taken by id, taken back at {due}"),
-            "behind" => "after an earlier change of its key".to_owned(),
+            "behind" => "after an earlier change".to_owned(),
             _waiting if change.due_ms > now_ms => format!("comes again at {due}"),
             _waiting => "ready".to_owned(),
         };

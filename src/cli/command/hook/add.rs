@@ -13,7 +13,7 @@ use lattice::wire::api;
 
 use crate::cli::{
     command::{
-        consumer::create::{From, parse_from},
+        consumer::create::{From, OnGap, parse_from},
         hook::show::print_status,
     },
     exit::Failure,
@@ -97,6 +97,11 @@ pub(super) struct Add {
     /// time
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = parse_from)]
     from: From,
+    /// Step to take where the log no longer has the next changes: state runs the command with one
+    /// change of type gap, which says to forget what is known, then with each live key; stop runs
+    /// nothing until on_gap is changed in hooks.toml [default: state]
+    #[arg(long, value_enum)]
+    on_gap: Option<OnGap>,
     #[command(flatten)]
     action: ActionArgs,
 }
@@ -179,6 +184,7 @@ impl Add {
             backoff_ms: self.backoff.into_iter().map(millis).collect(),
             rate: self.rate.unwrap_or(0),
             writes: self.writes,
+            on_gap: OnGap::to_wire(self.on_gap),
         })
     }
 }

@@ -42,6 +42,9 @@ pub(super) struct Status {
     outstanding: u64,
     /// Number of dead letters.
     dead: u64,
+    /// `stop` or `state`; absent if it has no consumer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_gap: Option<String>,
     /// Why runs wait; absent if they do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     slowed: Option<String>,
@@ -73,6 +76,7 @@ impl Status {
             backlog_entries: consumer.backlog_entries,
             outstanding: consumer.outstanding,
             dead: consumer.dead,
+            on_gap: not_empty(&consumer.on_gap),
             slowed: not_empty(&status.slowed),
             last: status.last.as_ref().map(Run::new),
         }
