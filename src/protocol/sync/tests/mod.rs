@@ -21,9 +21,28 @@ pub(super) const STORE: StoreId = StoreId([5; 16]);
 
 pub(super) fn hello() -> Message {
     Message::Hello {
-        version: VERSION,
+        version: VERSION_OLDEST,
+        newest: 0,
         store: STORE,
         frontier: None,
+    }
+}
+
+/// The hello of a node that also speaks version 2.
+pub(super) fn hello_2() -> Message {
+    Message::Hello {
+        version: VERSION_OLDEST,
+        newest: VERSION,
+        store: STORE,
+        frontier: None,
+    }
+}
+
+pub(super) fn begins(entries: &[&VerifiedEntry]) -> Message {
+    let anchors = entries.iter().map(|entry| tip_of(entry)).collect();
+    Message::Begins {
+        anchors,
+        last: true,
     }
 }
 
