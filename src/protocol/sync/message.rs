@@ -278,14 +278,17 @@ fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
     if length != rest.len() {
         return Err(CUT);
     }
-    if ![TIPS_TAG, WANT_TAG, ENTRIES_TAG, BEGINS_TAG].contains(&kind) {
-        return Ok(());
-    }
+    let (bytes_min, items_max) = match kind {
+        TIPS_TAG | WANT_TAG | BEGINS_TAG => (ITEM_BYTES_MIN, SYNC_PAGE_ITEMS_MAX),
+        ENTRIES_TAG => (ITEM_BYTES_MIN, usize::MAX),
+        MANIFEST_TAG | PART_TAG => (1, 1),
+        _no_list => return Ok(()),
+    };
     let mut items = 0_usize;
     while rest.first() == Some(&ITEM_TAG) {
         rest.advance(1);
         let length = prost::decode_length_delimiter(&mut rest).map_err(|_reason| CUT)?;
-        if length < ITEM_BYTES_MIN {
+        if length < bytes_min {
             return Err(malformed("an item is shorter than any can be"));
         }
         if length > rest.len() {
@@ -294,7 +297,7 @@ fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
         rest.advance(length);
         items = items.saturating_add(1);
     }
-    if items > SYNC_PAGE_ITEMS_MAX && kind != ENTRIES_TAG {
+    if items > items_max {
         return Err(malformed("it has more items than a page may"));
     }
     if !rest.is_empty() && rest != LAST {
@@ -367,6 +370,9 @@ const TIPS_TAG: u8 = 0x1a;
 const WANT_TAG: u8 = 0x22;
 const ENTRIES_TAG: u8 = 0x2a;
 const BEGINS_TAG: u8 = 0x42;
+// Those of pieces, which are read like a list of one item.
+const MANIFEST_TAG: u8 = 0x52;
+const PART_TAG: u8 = 0x62;
 const ITEM_TAG: u8 = 0x0a;
 const ITEM_BYTES_MIN: usize = 64;
 // The `last` flag, which may follow a list.
