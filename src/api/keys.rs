@@ -220,6 +220,9 @@ impl From<WriteError> for ApiError {
                 "stop the other node that uses this data directory or a copy of it, then run \
                 `lattice repair`; `lattice init --new-identity` makes a copy a node of its own",
             ),
+            WriteError::OwnLogVoid { .. } => Self::new("own_log_void", EXIT_FAILED, message).hint(
+                "`lattice repair` writes those values again, where other members see them",
+            ),
             WriteError::NotAdmitted => Self::new("not_admitted", EXIT_PRECONDITION, message).hint(
                 "join with a token from `lattice invite` on a member; after a join, run `lattice up` \
                 and wait for the first sync with that node",

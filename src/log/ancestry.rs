@@ -19,6 +19,7 @@ use crate::{
     },
     protocol::{
         entry::Entry,
+        finality::Finality,
         frontier::FrontierTip,
         heads::Head,
         membership::{Members, Standing, spent::is_spent},
@@ -272,26 +273,28 @@ impl LogReader {
         spent.map(|(author, _)| author).collect()
     }
 
-    /// Returns whether the entry of `author` at `at` counts, if it is there. `standing`: that of the
-    /// author in the store of these logs.
+    /// Returns whether the entry of `author` at `at` counts, if it is there. `finality` has the anchors
+    /// of the store of these logs, `standing` is that of the author there.
     ///
     /// # Errors
-    /// `Damaged` when the author was removed and an unreadable frame hides the answer; `Io`.
+    /// `Damaged` when the author was removed, or has forked, and an unreadable frame hides the answer;
+    /// `Io`.
     pub fn counts(
         &self,
+        finality: &Finality,
         standing: &Standing,
         author: &Author,
         at: FrontierTip,
     ) -> Result<bool, LogError> {
-        match standing {
-            Standing::Counts => Ok(true),
-            // No removal takes back entries that are gone.
-            _any if self.is_final(author, at.seq) => Ok(true),
-            Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),
-            Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
-                self.keeps(author, entry, tip)
-            }),
+        // No removal takes back entries that are gone.
+        if self.is_final(author, at.seq) {
+            return Ok(true);
         }
+        let is_one_branch = || self.lineage(author).branches.len() < 2;
+        if *standing == Standing::Counts && (!finality.has_anchors(author) || is_one_branch()) {
+            return Ok(true);
+        }
+        finality.counts(standing, author, at, Some(at), self)
     }
 }
 
@@ -474,13 +477,18 @@ mod tests {
         it.logs.prune(begins).unwrap();
         let log = it.logs.reader();
         let keeps = |entry, tip| log.keeps(&author, place(entry), place(tip)).unwrap();
+        let counts = |standing: &Standing, entry: &Entry| {
+            let none_final = Finality::default();
+            let counts = log.counts(&none_final, standing, &author, place(entry));
+            counts.unwrap()
+        };
         for entry in &it.main[..2] {
             for tip in it.main.iter().chain(&it.fork) {
                 assert_eq!(keeps(entry, tip), Some(true));
             }
             for standing in [Standing::Reader, Standing::Unknown, Standing::Spent] {
-                assert!(log.counts(&standing, &author, place(entry)).unwrap());
-                assert!(!log.counts(&standing, &author, place(&it.main[2])).unwrap());
+                assert!(counts(&standing, entry));
+                assert!(!counts(&standing, &it.main[2]));
             }
         }
         // Later entries as before.

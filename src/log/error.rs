@@ -138,7 +138,8 @@ pub enum CannotInstall {
         /// Last entry that was removed here, inclusive.
         seq: Seq,
     },
-    /// The author has a branch here that is not part of the base and left the others before its anchor.
+    /// The author has several branches here, or this node's own log has a branch, that are not part of the
+    /// base and left its entries before the anchor.
     #[error("the log of {} has forked before entry {seq}, up to which the base goes", author.short())]
     Forked {
         /// Author of the log.

@@ -116,12 +116,13 @@ impl Logs {
             return Ok(Ok((None, row)));
         };
         match only.tip() {
-            Some(tip) if tip.seq >= anchor.seq => Ok(Err(forked)),
+            // Its entries below the anchor are void: they left the final ones. Others drop them.
+            Some(tip) if is_kept && tip.seq >= anchor.seq => Ok(Err(forked)),
             Some(tip) if is_kept => Ok(Err(CannotInstall::OwnLogBehind {
                 ours: tip.seq,
                 theirs: anchor.seq,
             })),
-            _behind => {
+            _behind_or_void => {
                 let row = BeginRow {
                     first: only.first,
                     forked_from: only.forked_from,

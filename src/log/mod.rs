@@ -16,6 +16,7 @@
 mod ancestry;
 mod begin;
 pub mod branch;
+mod chains;
 mod chunk;
 mod error;
 mod files;

@@ -186,8 +186,8 @@ impl Logs {
         let segments = Arc::new(segments);
         let mut shape = before.shape().clone();
         shape.index.retain(|point| point.offset >= begin.offset);
-        // A log whose end is before the anchor goes on at it.
-        if shape.tip.is_none_or(|tip| tip.seq < begin.anchor.seq) {
+        // Nothing is left of a log that does not have the anchor: it goes on at it.
+        if begin.offset >= shape.end {
             shape.tip = Some(begin.anchor.into());
         }
         let branch = Arc::new(Branch {

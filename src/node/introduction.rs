@@ -123,6 +123,7 @@ impl Node {
                 | WriteError::Removed
                 | WriteError::KeySpent
                 | WriteError::OwnFork { .. }
+                | WriteError::OwnLogVoid { .. }
                 | WriteError::FarAhead { .. },
             ) => Ok(()),
             Err(error) => Err(error.into()),

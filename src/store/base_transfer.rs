@@ -157,8 +157,13 @@ impl Store {
 }
 
 impl Shared {
-    // The one place that says which bases are taken.
+    // Whether an act of an admin that counts names the base: only such a one is taken.
     fn names_base(&self, hash: &BaseHash) -> bool {
+        let members = Arc::clone(&self.members.borrow());
+        let mut acts = members.anchors_acts(&self.id);
+        if acts.any(|placed| placed.act.base().is_some_and(|base| base.hash == *hash)) {
+            return true;
+        }
         let named = self.named.lock();
         named.unwrap_or_else(PoisonError::into_inner).contains(hash)
     }

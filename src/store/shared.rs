@@ -17,13 +17,13 @@ use crate::{
     disk::Disk,
     id::{Author, StoreId},
     log::LogReader,
-    protocol::{anchors_act::BaseHash, membership::Members},
+    protocol::{anchors_act::BaseHash, finality::Finality, membership::Members},
     state::{Base, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
 
-/// The parts that handles, watches and the writer share. Only the writer changes `log`, `state` and
-/// `members`; all others read them.
+/// The parts that handles, watches and the writer share. Only the writer changes `log`, `state`,
+/// `members` and `finality`; all others read them.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: StoreId,
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) fresh: broadcast::Sender<Fresh>,
     // The root store's writer sends; all stores of a node share the receiver.
     pub(super) members: tokio::sync::watch::Receiver<Arc<Members>>,
+    // The entries that anchors make final or void.
+    pub(super) finality: tokio::sync::watch::Receiver<Arc<Finality>>,
     // True when every author counts: a store without a node.
     pub(super) anyone: bool,
     // How many `WritePause`s there are; own writes wait until it is 0.

@@ -129,6 +129,17 @@ pub enum WriteError {
         /// First place for which two entries were signed.
         seq: Seq,
     },
+    /// This node's log goes on where it left the entries that are final on every node: the node was
+    /// restored from an older copy and has written before it had met a member. `Store::repair` writes
+    /// those values again, after the final entries; reads, and entries of others, go on meanwhile.
+    #[error(
+        "this node's own log left the entries that are final on every node before entry {seq}, so what \
+         it wrote since has no effect"
+    )]
+    OwnLogVoid {
+        /// The first of these entries.
+        seq: Seq,
+    },
     /// No admin has admitted this node, as far as this node knows.
     #[error("this node is not a member of the store's mesh yet")]
     NotAdmitted,

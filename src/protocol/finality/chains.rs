@@ -18,8 +18,8 @@ pub trait Chains {
     fn has(&self, author: &Author, place: FrontierTip) -> Result<bool, Self::Error>;
 
     /// Returns whether the entry at `place` is here as for [`has`](Self::has), and everything that it
-    /// leads back to is here or was removed from the log. This is not so on a branch that was taken in
-    /// without the entry before its first, until that entry has come.
+    /// leads back to is here or was removed from the log. This is not so where a log has lost its end
+    /// and a branch left an entry in it, until that entry is back.
     ///
     /// # Errors
     /// The disk fails.
@@ -28,8 +28,7 @@ pub trait Chains {
     /// Returns whether `entry` is on the branch that ends in `tip`, or is that tip; `None` while `tip`,
     /// or the answer, is not here or cannot be read.
     ///
-    /// A branch that was taken in without the entry before its first ([`Arrival`](super::Arrival))
-    /// leads back to nothing below that: `Some(false)`. Below the anchor where a log begins, places
+    /// Below the anchor where a log begins, places
     /// decide: what an entry after the anchor leads back to includes all of them.
     ///
     /// # Errors

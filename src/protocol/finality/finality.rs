@@ -49,9 +49,8 @@ pub enum Fate {
 pub enum Arrival {
     /// As for every other entry: it is here, or goes on after one that is, or waits for that.
     Usual,
-    /// It begins a void branch and is taken in without the entry before it, which nobody may have any
-    /// more.
-    WithoutPrev,
+    /// It is void and no act may still name it: it is not taken in, nor is what comes after it.
+    Void,
     /// At or below every anchor of its author: it was here, or is void. Nothing is to be done.
     Settled,
 }
@@ -128,14 +127,31 @@ impl Finality {
             .flat_map(|(author, anchored)| anchored.beneath.iter().map(|place| (*author, *place)))
     }
 
+    /// Returns whether `author` has an anchor that is here: some of its entries are final, or void.
+    pub fn has_anchors(&self, author: &Author) -> bool {
+        self.greatest(author) > 0
+    }
+
+    /// Returns whether the entry of `author` at `place` is an anchor that has no effect yet.
+    pub fn is_awaited(&self, author: &Author, place: FrontierTip) -> bool {
+        let anchored = self.authors.get(author);
+        anchored.is_some_and(|it| it.awaited.contains(&place))
+    }
+
+    /// Returns whether the anchors of `author` have the same effect as those of `other`.
+    pub fn is_same_for(&self, author: &Author, other: &Self) -> bool {
+        let last = |finality: &Self| finality.authors.get(author).map(|it| it.last.clone());
+        last(self).unwrap_or_default() == last(other).unwrap_or_default()
+    }
+
     /// Returns the seq of the greatest anchor of `author`; 0 without one that is here.
     pub fn greatest(&self, author: &Author) -> Seq {
         let last = self.authors.get(author).and_then(|it| it.last.first());
         last.map_or(0, |place| place.seq)
     }
 
-    /// Returns what the anchors decide about `entry` (R3). `prev` is the entry before it; `None` for a
-    /// first entry, and for one that was taken in without.
+    /// Returns what the anchors decide about `entry` (R3). `prev` is the entry before it, `None` for a
+    /// first entry; or the entry itself, if that is here.
     ///
     /// While `chains` has no answer, the author is taken not to have forked.
     ///
@@ -152,6 +168,9 @@ impl Finality {
             Some(anchored) if !anchored.last.is_empty() => &anchored.last,
             _none_here => return Ok(Fate::Open),
         };
+        if last.contains(&entry) {
+            return Ok(Fate::Final);
+        }
         // No anchor comes after a last one. So an entry after one is not final, which is asked first:
         // where a log begins, places alone say what an anchor leads back to.
         for anchor in last {
@@ -210,8 +229,12 @@ impl Finality {
     ) -> Result<Option<bool>, C::Error> {
         let kept = chains.keeps(author, entry, tip)?;
         // A node that removed entries never gets this tip. It is in no log that begins above it.
-        let is_below = tip.seq <= self.greatest(author);
-        Ok(if is_below { kept.or(Some(false)) } else { kept })
+        if tip.seq <= self.greatest(author) {
+            return Ok(kept.or(Some(false)));
+        }
+        // Nor may a void tip be on every node: one that had it before the act has it.
+        let is_void = self.fate(author, tip, Some(tip), chains)? == Fate::Void;
+        Ok(kept.filter(|_| !is_void))
     }
 
     /// Returns whether an anchor at or after `seq` is named and not here. Entries of `author` through
@@ -251,16 +274,30 @@ impl Finality {
             Some(prev) => is_here(prev)?,
             None => false,
         };
-        if follows || is_here(entry)? {
+        if is_here(entry)? {
             return Ok(Arrival::Usual);
         }
-        if Some(entry.seq) == greatest.seq.checked_add(1) {
-            return Ok(Arrival::WithoutPrev);
+        if follows {
+            let is_void = self.fate(author, entry, prev, chains)? == Fate::Void
+                && !self.may_be_final(author, entry.seq);
+            return Ok(if is_void {
+                Arrival::Void
+            } else {
+                Arrival::Usual
+            });
+        }
+        // It may be final, or come after an anchor, once that is here.
+        if !anchored.awaited.is_empty() {
+            return Ok(Arrival::Usual);
         }
         // Between two last anchors an entry may come after the lower one.
-        let is_below = entry.seq <= least.seq && !self.may_be_final(author, entry.seq);
-        Ok(if is_below {
-            Arrival::Settled
+        if entry.seq <= least.seq {
+            return Ok(Arrival::Settled);
+        }
+        // The entry before it has the place of the only last anchor, and is another one.
+        let is_next = Some(entry.seq) == greatest.seq.checked_add(1);
+        Ok(if is_next && greatest == least {
+            Arrival::Void
         } else {
             Arrival::Usual
         })

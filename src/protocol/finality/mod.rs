@@ -11,13 +11,15 @@
 //! - R3: a final entry counts whatever removals name. Of an author with anchors, an entry that is
 //!   neither final nor after a last anchor is *void*: it never counts. An anchor is a *last* one if no
 //!   other anchor of its author comes after it. A removal that names a tip which is not here, at or
-//!   below the author's greatest anchor, keeps nothing beyond what is final.
+//!   below the author's greatest anchor, keeps nothing beyond what is final. A void tip above that
+//!   anchor is taken for one that is not here.
 //! - R4: a reference to an entry at or below the greatest anchor of its author is not checked: the
 //!   entry counts as present. A final entry is not asked for its parents.
 //!
-//! Void entries above the greatest anchor are stored and sent as others are, because others cite them
-//! and removals name them; the first of a branch without the entry before it, which nobody may have
-//! any more. They supersede nothing and stand in no ack.
+//! Void entries are not taken in, as long as no act that is known may name them. A node that had them
+//! before the act came keeps them: they supersede nothing and stand in no frontier and no ack, so nobody
+//! else gets them. Whatever cites them waits as for any other entry that does not come, for some time.
+//! If a later act names one, it counts, and all nodes ask for it.
 //!
 //! All this is about entries, not about acts: the members of a mesh are evaluated without it, from
 //! acts that are kept for ever.

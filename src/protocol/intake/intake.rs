@@ -10,6 +10,7 @@ use crate::{
     protocol::{
         chain::{Admission, ChainError, Tip, admit},
         entry::{Entry, Parent, VerifiedEntry},
+        finality::Arrival,
         fork::takes_back,
         frontier::FrontierTip,
         heads::{Before, Heads, among},
@@ -115,6 +116,9 @@ impl Intake {
         let author = entry.author();
         if log.is_hole(&author, entry.header.seq)? {
             return Ok(Verdict::Repairs);
+        }
+        if let Some(settled) = settled(entry, log)? {
+            return Ok(settled);
         }
         match log.standing(&author) {
             Standing::Counts => {}
@@ -500,6 +504,7 @@ impl Intake {
         let is_known = |parent: &&Parent| {
             let staged = self.group.get(&parent.id);
             is_head(parent)
+                || log.is_present(parent)
                 || of_run(parent)
                 || takes_back(entry, parent)
                 || staged.is_some_and(|it| is_at(it.place, &parent.author, parent.seq))
@@ -560,6 +565,21 @@ enum Found {
     Here,
     No,
     Unreadable,
+}
+
+/// Returns the verdict about an entry that anchors have decided; `None` for any other.
+pub(super) fn settled<L: Lookup>(entry: &Entry, log: &L) -> Result<Option<Verdict>, L::Error> {
+    let (author, seq) = (entry.author(), entry.header.seq);
+    let prev = entry.header.prev.map(|id| FrontierTip {
+        seq: seq.saturating_sub(1),
+        id,
+    });
+    let arrival = log.arrival(&author, FrontierTip::of(entry), prev)?;
+    Ok(match arrival {
+        Arrival::Usual => None,
+        Arrival::Settled => Some(Verdict::Duplicate),
+        Arrival::Void => Some(Verdict::Refused(Refusal::Void { author, seq })),
+    })
 }
 
 fn place_of(parent: &Parent) -> FrontierTip {

@@ -3,7 +3,12 @@
 use crate::{
     id::{Author, Seq},
     protocol::{
-        chain::Tip, entry::Entry, frontier::FrontierTip, heads::Heads, membership::Standing,
+        chain::Tip,
+        entry::{Entry, Parent},
+        finality::Arrival,
+        frontier::FrontierTip,
+        heads::Heads,
+        membership::Standing,
     },
 };
 
@@ -74,6 +79,28 @@ pub trait Lookup {
 
     /// Returns what becomes of entries of `author` in this store, as it was when the group began.
     fn standing(&self, author: &Author) -> Standing;
+
+    /// Returns what becomes of an entry that comes from elsewhere, by the anchors; `prev` is the entry
+    /// before it ([`Finality::arrival`](crate::protocol::finality::Finality::arrival)).
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn arrival(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        prev: Option<FrontierTip>,
+    ) -> Result<Arrival, Self::Error> {
+        let _without_anchors = (author, entry, prev);
+        Ok(Arrival::Usual)
+    }
+
+    /// Returns whether a reference is to an entry at or below the greatest anchor of its author: it
+    /// counts as present.
+    fn is_present(&self, parent: &Parent) -> bool {
+        let _without_anchors = parent;
+        false
+    }
 
     /// Returns whether another branch of `author` may begin beside `branches` that are here; see
     /// [`spent`](crate::protocol::membership::spent).

@@ -13,7 +13,7 @@ use crate::{
         chain::{Tip, admit},
         entry::{Entry, Parent, VerifiedEntry},
         frontier::FrontierTip,
-        intake::{Intake, Lookup, Refusal, Verdict},
+        intake::{Intake, Lookup, Refusal, Verdict, intake::settled},
         membership::Standing,
     },
 };
@@ -58,6 +58,11 @@ impl Intake {
         let author = entry.author();
         let is_over = self.patience.is_over(&entry.id, now_ms);
         let mut before: Option<&VerifiedEntry> = None;
+        if let Some(first) = run.first()
+            && let Some(verdict @ Verdict::Refused(_)) = settled(first, log)?
+        {
+            return Ok(verdict);
+        }
         for next in run.iter().chain([entry]) {
             if let Standing::Through(cut) = log.standing(&author) {
                 let keeps = |author: &Author, entry, tip| log.keeps(author, entry, tip);

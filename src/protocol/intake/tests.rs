@@ -43,6 +43,7 @@ fn removed(author: Author, kept: Option<FrontierTip>) -> Standing {
         author: creator,
         cites: Vec::new(),
         needs_authority: false,
+        anchors: Vec::new(),
         founds: Vec::new(),
         describes: Vec::new(),
         acts: vec![(author, act)],

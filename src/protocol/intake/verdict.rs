@@ -1,7 +1,7 @@
 //! A verdict: the decision about an entry, and its reason.
 
 use crate::{
-    id::{Author, EntryId},
+    id::{Author, EntryId, Seq},
     limits::FORKS_MAX,
     protocol::{chain::ChainError, entry::VerifiedEntry, heads::Before},
 };
@@ -58,6 +58,18 @@ pub enum Refusal {
     Reader {
         /// Author of the entry.
         author: Author,
+    },
+    /// It is on a branch that left the final entries of its author below an anchor.
+    #[error(
+        "entry {seq} of {author} is on a branch that left its log below the entries that are final: it \
+         has no effect on any node. This happens when a node was restored from an old copy; `lattice \
+         repair` there goes on after the final entries"
+    )]
+    Void {
+        /// Author of the entry.
+        author: Author,
+        /// Its place.
+        seq: Seq,
     },
     /// Its author's key is spent in this store.
     #[error("node {author} signed more than {FORKS_MAX} forks of its log here: none of it counts")]

@@ -1,6 +1,8 @@
 //! Acts: the acts of one entry, and its other reserved ops as far as they need more than the entry
 //! itself to count.
 
+use std::sync::Arc;
+
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     protocol::{
@@ -10,6 +12,7 @@ use crate::{
             reserved::{Claim, claim},
             role::{Act, Role, act},
         },
+        placed_act::PlacedAct,
     },
 };
 
@@ -29,6 +32,8 @@ pub struct Acts {
     pub acts: Vec<(Author, Act)>,
     /// True if it has other ops that count only with authority.
     pub needs_authority: bool,
+    /// Its anchors acts, which do.
+    pub anchors: Vec<Arc<PlacedAct>>,
     /// Stores that its author founded and whose genesis it puts.
     pub founds: Vec<StoreId>,
     /// Stores of which it puts another key.
@@ -70,6 +75,11 @@ impl Acts {
                 .collect(),
             acts,
             needs_authority,
+            anchors: if needs_authority {
+                PlacedAct::of(entry).into_iter().map(Arc::new).collect()
+            } else {
+                Vec::new()
+            },
             founds,
             describes,
         })

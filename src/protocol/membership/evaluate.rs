@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    sync::Arc,
 };
 
 use crate::{
@@ -109,6 +110,7 @@ where
             nodes: BTreeMap::new(),
             counting: BTreeSet::new(),
             authorized: BTreeSet::new(),
+            anchors: BTreeMap::new(),
         };
         let founding = Rank {
             grants: 0,
@@ -174,6 +176,10 @@ impl Members {
         let mut admins = Vec::new();
         if acts.needs_authority {
             self.authorized.insert(acts.entry);
+        }
+        for placed in &acts.anchors {
+            let of_store = self.anchors.entry(placed.store).or_default();
+            of_store.insert(placed.at.id, Arc::clone(placed));
         }
         for (node, act) in &acts.acts {
             let known = self.nodes.entry(*node).or_default();

@@ -8,6 +8,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
             kept_through::KeptThrough,
             role::{Role, Tips},
         },
+        placed_act::PlacedAct,
     },
 };
 
@@ -33,6 +35,8 @@ pub struct Members {
     pub(super) counting: BTreeSet<(EntryId, Author)>,
     // Entries with authority of which other ops need it.
     pub(super) authorized: BTreeSet<EntryId>,
+    // Counting anchors acts by the store that they are about, then by entry.
+    pub(super) anchors: BTreeMap<StoreId, BTreeMap<EntryId, Arc<PlacedAct>>>,
 }
 
 /// State of one node, as the counting acts make it.
@@ -269,6 +273,14 @@ impl Members {
     /// Returns the entries with authority of which ops need it that are no acts.
     pub fn authorized(&self) -> &BTreeSet<EntryId> {
         &self.authorized
+    }
+
+    /// Returns the counting anchors acts about `store`.
+    pub fn anchors_acts(&self, store: &StoreId) -> impl Iterator<Item = &Arc<PlacedAct>> {
+        self.anchors
+            .get(store)
+            .into_iter()
+            .flat_map(BTreeMap::values)
     }
 
     /// Returns whether the entries of `author`, which has at most `FORKS_MAX` forks in `store`, count

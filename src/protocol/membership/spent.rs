@@ -22,7 +22,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     id::{Author, StoreId},
     limits::FORKS_MAX,
-    protocol::membership::{Members, Standing},
+    protocol::{
+        finality::Finality,
+        membership::{Members, Standing},
+    },
 };
 
 /// Returns whether the key of an author with this number of branches is spent.
@@ -33,13 +36,15 @@ pub fn is_spent(branches: usize) -> bool {
     branches > FORKS_MAX.saturating_add(1)
 }
 
-/// Decides about all authors in one store: the members, and the keys that are spent there.
+/// Decides about all authors in one store: the members, the keys that are spent there, and the anchors.
 #[derive(Debug, Clone)]
 pub struct Standings {
     /// Members of the mesh.
     pub members: Arc<Members>,
     /// Authors with more than `FORKS_MAX` forks in the store, whoever they are.
     pub spent: Arc<BTreeSet<Author>>,
+    /// Entries that are final or void, whatever the standing of their authors.
+    pub finality: Arc<Finality>,
 }
 
 impl Standings {

@@ -368,15 +368,17 @@ impl Shared {
         Ok(entry)
     }
 
-    // Returns whether the entry no longer counts since its author was removed, or its key is spent.
+    // Returns whether the entry no longer counts since its author was removed, or its key is spent, or
+    // since it is void.
     fn is_excluded(&self, entry: &Entry) -> Result<bool, ReadError> {
         let author = entry.author();
         let standing = self.log.standing(&self.members.borrow(), &self.id, &author);
-        if !matches!(standing, Standing::Through(_) | Standing::Spent) {
+        if matches!(standing, Standing::Unknown | Standing::Reader) {
             return Ok(false);
         }
+        let finality = Arc::clone(&self.finality.borrow());
         let place = FrontierTip::of(entry);
-        Ok(!self.log.counts(&standing, &author, place)?)
+        Ok(!self.log.counts(&finality, &standing, &author, place)?)
     }
 }
 

@@ -76,7 +76,8 @@ impl Shared {
     ) -> Result<bool, ReadError> {
         let counts = || {
             let standing = self.log.standing(&self.members.borrow(), &self.id, author);
-            self.log.counts(&standing, author, tip)
+            let finality = Arc::clone(&self.finality.borrow());
+            self.log.counts(&finality, &standing, author, tip)
         };
         if self.anyone || tip.seq <= view.frontier.seq(author) || counts()? {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! Own entries that are stamped far ahead: this node goes on before them, and takes them back.
+//! Own entries of no use: this node goes on before them, and takes them back. They are stamped far ahead,
+//! or void.
 //!
 //! A node whose clock was ahead has signed entries that the other members hold until their clocks come
 //! to them. Its next entry must be stamped above its tip, so it would be held, too. Therefore the log
@@ -19,6 +20,10 @@
 //!
 //! Acts and invites in the far entries are not written again. They are never held, unless they stand
 //! on data that is far ahead.
+//!
+//! Void entries are those of a node that was restored from an old copy and wrote before it met anybody
+//! ([`finality`](crate::protocol::finality)). They have no effect anywhere, so the newest of them at each
+//! key is written again; the values of other members that it did not know stay readable beside it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +50,7 @@ use crate::{
     },
 };
 
-/// Entries of this node that were stamped far ahead, and are taken back.
+/// Entries of this node that were stamped far ahead, or void, and are taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenBack {
     /// Number of entries that were taken back.
@@ -58,7 +63,7 @@ pub struct TakenBack {
     pub seq: Seq,
 }
 
-/// The entries of open branches that are stamped far ahead, and the place before them.
+/// The entries of open branches that are stamped far ahead or void, and the place before them.
 #[derive(Debug, Default)]
 struct FarEntries {
     // By stamp.
@@ -79,8 +84,9 @@ struct Rewrite {
 }
 
 impl Writer {
-    /// Goes on before those entries of this node's own log that the members within reach would hold.
-    /// Returns `None` if there are none, or if the clocks of the members are not known.
+    /// Goes on before those entries of this node's own log that the members within reach would hold, and
+    /// those that are void. Returns `None` if there are none. None would be held while the clocks of the
+    /// members are not known.
     ///
     /// If this fails in the middle, the log stays forked, and the next call begins again.
     ///
@@ -114,9 +120,14 @@ impl Writer {
     fn far_entries(&self) -> Result<FarEntries, WriteError> {
         let author = self.author();
         let open = self.open_tips(&author)?;
-        let (ahead, near): (Vec<_>, Vec<_>) = open
-            .into_iter()
-            .partition(|tip| self.members_would_hold(tip.hlc));
+        let (mut ahead, mut near) = (Vec::new(), Vec::new());
+        for tip in open {
+            if self.is_of_no_use(&tip)? {
+                ahead.push(tip);
+            } else {
+                near.push(tip);
+            }
+        }
         let mut far = FarEntries {
             on: near.iter().copied().max_by_key(|tip| (tip.hlc, tip.id)),
             ..FarEntries::default()
@@ -138,6 +149,13 @@ impl Writer {
         Ok(far)
     }
 
+    // Whether an own entry would be held by others, or is void.
+    fn is_of_no_use(&self, at: &Tip) -> Result<bool, LogError> {
+        let log = self.logs.reader();
+        Ok(self.members_would_hold(at.hlc)
+            || self.membership.is_void(&self.author(), (*at).into(), log)?)
+    }
+
     // Adds the far entries on the branch that ends in `tip`. Returns the last one before them.
     fn walk_back(
         &self,
@@ -152,7 +170,7 @@ impl Writer {
                 };
                 let (id, hlc) = (record.header.id, record.header.hlc);
                 let at = Tip { seq, id, hlc };
-                if !self.members_would_hold(hlc) {
+                if !self.is_of_no_use(&at)? {
                     return Ok(Some(at));
                 }
                 if !far.insert(parent_at(author, &at)) {
@@ -170,6 +188,7 @@ impl Writer {
         // Entries of other members that far entries with the key cite.
         let mut cited: BTreeMap<Bytes, BTreeSet<Parent>> = BTreeMap::new();
         let mut rewrite = Rewrite::default();
+        let newest_void = self.newest_void(&far.places)?;
         for place in &far.places {
             let found = self
                 .logs
@@ -186,7 +205,8 @@ impl Writer {
                 let cited = cited.entry(op.key().clone()).or_default();
                 cited.extend(&near);
                 let heads = self.state.heads(op.key())?;
-                if !heads.as_slice().iter().any(|head| head.id == entry.id) {
+                let is_head = heads.as_slice().iter().any(|head| head.id == entry.id);
+                if !is_head && newest_void.get(op.key()) != Some(&entry.id) {
                     continue;
                 }
                 let Some(authority) = self.authority_to_write_again(op) else {
@@ -206,6 +226,27 @@ impl Writer {
             tip = Some(self.write_own(tip, rewrite)?);
         }
         Ok((tip, keys))
+    }
+
+    // Returns the newest of those entries that are void at each key.
+    fn newest_void(
+        &self,
+        places: &BTreeSet<Parent>,
+    ) -> Result<BTreeMap<Bytes, EntryId>, WriteError> {
+        let (mut newest, log) = (BTreeMap::new(), self.logs.reader());
+        for at in places {
+            let place = FrontierTip {
+                seq: at.seq,
+                id: at.id,
+            };
+            if self.membership.is_void(&at.author, place, log)?
+                && let Some((entry, _record)) = log.entry(&at.author, at.seq, &at.id)?
+            {
+                let keys = entry.ops.iter().map(Op::key);
+                newest.extend(keys.map(|key| (key.clone(), at.id)));
+            }
+        }
+        Ok(newest)
     }
 
     // Returns the grant that an op must cite to be written again, if it needs one. The outer `None`: it

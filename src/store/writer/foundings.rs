@@ -186,6 +186,7 @@ mod tests {
             cites: Vec::new(),
             acts: Vec::new(),
             needs_authority: false,
+            anchors: Vec::new(),
             founds: founds.to_vec(),
             describes: describes.to_vec(),
         }

@@ -100,6 +100,7 @@ impl Writer {
         let reason = "older entries were removed at all members: the state is that of a base";
         self.gap = Some(reason.into());
         self.rebuild();
+        self.counted_by = self.membership.standings();
         let failed = self.health.state_error().cloned();
         failed.map_or(Ok(()), |error| Err(error.into()))
     }

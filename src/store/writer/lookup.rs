@@ -7,7 +7,8 @@ use crate::{
     log::{Hole, LogError, Logs},
     protocol::{
         chain::Tip,
-        entry::{Entry, Op},
+        entry::{Entry, Op, Parent},
+        finality::Arrival,
         frontier::FrontierTip,
         heads::Heads,
         intake::{Lookup, Place},
@@ -110,6 +111,29 @@ impl Lookup for WriterLookup<'_> {
 
     fn standing(&self, author: &Author) -> Standing {
         self.membership.standing(author)
+    }
+
+    fn arrival(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        prev: Option<FrontierTip>,
+    ) -> Result<Arrival, WriteFailure> {
+        let log = self.logs.reader();
+        // What goes on at the end of a log with one branch is on no other.
+        let goes_on = |tips: &[Tip]| match tips {
+            [only] => prev == Some(FrontierTip::from(*only)),
+            _none_or_several => false,
+        };
+        if !self.membership.finality().has_anchors(author) || goes_on(&self.logs.tips(author)) {
+            return Ok(Arrival::Usual);
+        }
+        let arrival = self.membership.arrival(author, entry, prev, log);
+        arrival.map_err(WriteFailure::unreadable)
+    }
+
+    fn is_present(&self, parent: &Parent) -> bool {
+        self.membership.finality().is_present(parent)
     }
 
     fn takes_branch(&self, author: &Author, branches: usize) -> bool {

@@ -18,7 +18,8 @@ use crate::{
     },
     protocol::{
         entry::{Entry, Op, Parent, VerifiedEntry},
-        frontier::FrontierTip,
+        finality::{Arrival, Fate, Finality},
+        frontier::{Frontier, FrontierTip},
         membership::{
             Members, Standing,
             acts::Acts,
@@ -30,6 +31,7 @@ use crate::{
     store::{
         Authority,
         writer::{
+            chains::NotedChains,
             foundings::Foundings,
             known_acts::{Grounds, KnownActs},
             notes::{Founding, Note},
@@ -49,6 +51,8 @@ pub(super) struct Membership {
     members: watch::Receiver<Arc<Members>>,
     // Authors with more than `FORKS_MAX` forks in the log, as of the last commit.
     spent: Arc<BTreeSet<Author>>,
+    // The entries that anchors acts make final or void here. Sends to all readers of the store.
+    finality: watch::Sender<Arc<Finality>>,
     // Sends to `members` and to all stores of the node. Only in the root store.
     publisher: Option<watch::Sender<Arc<Members>>>,
     // Damage met while ancestry was looked up.
@@ -76,6 +80,7 @@ impl Membership {
             store,
             members,
             spent: Arc::default(),
+            finality: watch::Sender::default(),
             publisher,
             unreadable: RefCell::default(),
         }
@@ -273,12 +278,89 @@ impl Membership {
         Arc::clone(&self.members.borrow())
     }
 
-    /// Returns the members and the spent keys now.
+    /// Returns the members, the spent keys and the anchors now.
     pub(super) fn standings(&self) -> Standings {
         Standings {
             members: self.members(),
             spent: Arc::clone(&self.spent),
+            finality: self.finality(),
         }
+    }
+
+    /// Joins the anchors of all acts about this store that count, with those at which logs begin here.
+    /// Returns whether other entries are final or void than before.
+    ///
+    /// In the root store nothing is final: members are evaluated from all acts, so all of them must come.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn join_anchors(&self, log: &LogReader) -> Result<bool, LogError> {
+        if self.anyone || self.is_root() {
+            return Ok(false);
+        }
+        let begins = log.begins().into_iter();
+        let begins: Frontier = begins
+            .map(|(author, it)| (author, it.anchor.tip()))
+            .collect();
+        let members = self.members();
+        let acts = members.anchors_acts(&self.store).map(|placed| &placed.act);
+        let joined = Finality::join(acts, &begins, &self.chains(log))?;
+        Ok(self.finality.send_if_modified(|known| {
+            let changed = **known != joined;
+            if changed {
+                *known = Arc::new(joined);
+            }
+            changed
+        }))
+    }
+
+    /// Returns what anchors make final or void.
+    pub(super) fn finality(&self) -> Arc<Finality> {
+        Arc::clone(&self.finality.borrow())
+    }
+
+    /// Returns a receiver of that.
+    pub(super) fn watch_finality(&self) -> watch::Receiver<Arc<Finality>> {
+        self.finality.subscribe()
+    }
+
+    /// Returns whether the entry of `author` at `place` is an anchor that has not come.
+    pub(super) fn is_awaited(&self, author: &Author, place: FrontierTip) -> bool {
+        self.finality.borrow().is_awaited(author, place)
+    }
+
+    /// Returns what becomes of an entry that comes from elsewhere, by the anchors.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn arrival(
+        &self,
+        author: &Author,
+        entry: FrontierTip,
+        prev: Option<FrontierTip>,
+        log: &LogReader,
+    ) -> Result<Arrival, LogError> {
+        self.finality()
+            .arrival(author, entry, prev, &self.chains(log))
+    }
+
+    /// Returns whether the entry of `author` at `place`, which is here, is void.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn is_void(
+        &self,
+        author: &Author,
+        place: FrontierTip,
+        log: &LogReader,
+    ) -> Result<bool, LogError> {
+        let finality = self.finality();
+        let fate = finality.fate(author, place, Some(place), &self.chains(log))?;
+        Ok(fate == Fate::Void)
+    }
+
+    fn chains<'a>(&'a self, log: &'a LogReader) -> NotedChains<'a> {
+        NotedChains::new(log, &self.unreadable)
     }
 
     /// Returns whether another branch of `author` may be taken in beside `branches`.
@@ -326,17 +408,16 @@ impl Membership {
         at: FrontierTip,
         log: &LogReader,
     ) -> Result<bool, LogError> {
-        match self.standing(author) {
-            Standing::Counts => Ok(true),
-            Standing::Unknown | Standing::Reader | Standing::Spent => Ok(false),
-            Standing::Through(cut) => cut.covers(author, at, |author, entry, tip| {
-                self.keeps(log, author, entry, tip)
-            }),
+        let standing = self.standing(author);
+        let finality = self.finality();
+        if standing == Standing::Counts && !finality.has_anchors(author) {
+            return Ok(true);
         }
+        finality.counts(&standing, author, at, Some(at), &self.chains(log))
     }
 
-    /// Returns whether `author` was removed or its key is spent, and the entry at `at` is not among those
-    /// that count.
+    /// Returns whether the entry at `at`, which is here, is not among those that count: its author was
+    /// removed, or its key is spent, or the entry is void.
     ///
     /// # Errors
     /// The disk fails.
@@ -346,14 +427,15 @@ impl Membership {
         at: FrontierTip,
         log: &LogReader,
     ) -> Result<bool, LogError> {
-        let may_be = matches!(
-            self.standing(author),
-            Standing::Through(_) | Standing::Spent
-        );
+        let may_be = match self.standing(author) {
+            Standing::Through(_) | Standing::Spent => true,
+            Standing::Counts => self.finality.borrow().has_anchors(author),
+            Standing::Unknown | Standing::Reader => false,
+        };
         Ok(may_be && !self.counts(author, at, log)?)
     }
 
-    /// Returns whether a removal of `author` that names `tip` keeps `entry`, as `LogReader::keeps`;
+    /// Returns whether a removal of `author` that names `tip` keeps `entry`, which is not final;
     /// `None` also when the answer is unreadable.
     ///
     /// # Errors
@@ -365,7 +447,7 @@ impl Membership {
         entry: FrontierTip,
         tip: FrontierTip,
     ) -> Result<Option<bool>, LogError> {
-        self.unless_damaged(log.keeps(author, entry, tip))
+        self.finality().keeps(author, entry, tip, &self.chains(log))
     }
 
     /// Returns an answer about ancestry; `None`, and noted, when damage hides it.
@@ -513,8 +595,9 @@ impl Membership {
 
     fn evaluate(&self, log: &LogReader) -> Result<Members, LogError> {
         let (creator, acts) = (self.known.creator(), self.known.iter());
+        // By the logs alone: anchors follow from the members.
         let members = Members::evaluate(creator, self.store, acts, |author, entry, tip| {
-            self.keeps(log, author, entry, tip)
+            self.unless_damaged(log.keeps(author, entry, tip))
         })?;
         Ok(members.spend(&self.spent))
     }

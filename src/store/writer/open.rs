@@ -85,6 +85,7 @@ pub(in crate::store) fn open(
         bus: Bus::new(config.bus_batches, published),
         fresh: outbox::channel(),
         members: membership.watch(),
+        finality: membership.watch_finality(),
         anyone: membership.is_anyone(),
         pauses: tokio::sync::watch::Sender::new(0),
         turned_away: tokio::sync::watch::Sender::new(None),
@@ -271,11 +272,13 @@ fn open_with_state(
     sources
         .membership
         .load(&logs, &notes.acts, &notes.founding)?;
-    // The root store may have got a removal after this store was closed.
+    sources.membership.join_anchors(logs.reader())?;
+    // The root store may have got a removal, or an anchors act, after this store was closed.
     for (author, tip) in stored.frontier.iter() {
         if sources.membership.is_cut(&author, tip, logs.reader())? {
             return Ok(Err(
-                "it has entries of a removed node, or of a spent key, that do not count".to_owned(),
+                "it has entries of a removed node, of a spent key, or of a void branch, that do not count"
+                    .to_owned(),
             ));
         }
     }

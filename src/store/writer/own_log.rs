@@ -1,7 +1,11 @@
 //! This node's own log: whether it may be written to, and where it goes on.
 
 use crate::{
-    protocol::{chain::Tip, entry::VerifiedEntry, fork::closing, membership::Standing},
+    id::Seq,
+    protocol::{
+        chain::Tip, entry::VerifiedEntry, finality::Chains, fork::closing, frontier::FrontierTip,
+        membership::Standing,
+    },
     store::{
         WriteError,
         writer::{
@@ -15,7 +19,7 @@ impl Writer {
     /// is whole, and not forked.
     ///
     /// # Errors
-    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`; `OwnFork`.
+    /// `NotAdmitted`, `Reader`, `Removed`, `KeySpent`; `FarAhead`; `OwnLogCut`; `OwnLogVoid`; `OwnFork`.
     pub(super) fn check_may_write(&self) -> Result<(), WriteError> {
         self.check_own_standing()?;
         self.check_clock()?;
@@ -67,20 +71,41 @@ impl Writer {
     /// Returns the tip of this node's own log; `None` before the first entry.
     ///
     /// # Errors
-    /// `OwnFork` while several tips are open.
+    /// `OwnLogVoid` while one of them is void, `OwnFork` while several tips are open.
     pub(super) fn own_tip(&self) -> Result<Option<Tip>, WriteError> {
-        let tips = self.logs.tips(&self.author());
+        let author = self.author();
+        let tips = self.logs.tips(&author);
         if tips.len() < 2 {
             return Ok(tips.first().copied());
         }
-        let open = self.open_tips(&self.author())?;
+        let open = self.open_tips(&author)?;
+        for tip in &open {
+            if let Some(seq) = self.void_since(FrontierTip::from(*tip))? {
+                return Err(WriteError::OwnLogVoid { seq });
+            }
+        }
         if let [tip] = open.as_slice() {
             return Ok(Some(*tip));
         }
-        let branches = self.logs.reader().of(&self.author());
+        let branches = self.logs.reader().of(&author);
         let forks = branches.iter().filter(|branch| branch.number > 0);
         let seq = forks.map(|branch| branch.first).min().unwrap_or(0);
         Err(WriteError::OwnFork { seq })
+    }
+
+    // Returns the first void entry on the own branch that ends in `tip`, if that one is void.
+    fn void_since(&self, tip: FrontierTip) -> Result<Option<Seq>, WriteError> {
+        let (author, log) = (self.author(), self.logs.reader());
+        if !self.membership.is_void(&author, tip, log)? {
+            return Ok(None);
+        }
+        // Everything after the place where it left the last anchors is.
+        let mut left = 0;
+        for anchor in self.membership.finality().last().tips(&author) {
+            let common = log.meet(&author, *anchor, tip)?;
+            left = left.max(common.map_or(0, |place| place.seq));
+        }
+        Ok(Some(left.saturating_add(1)))
     }
 }
 

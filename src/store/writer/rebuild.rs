@@ -125,8 +125,9 @@ impl Sources<'_> {
             Err(what) => return Ok(Err(what)),
         };
         self.membership.collect(self.logs, &spans, state)?;
+        self.membership.join_anchors(log)?;
         let anchors = self.base.map(|base| base.manifest().frontier());
-        let mut replayed = Replayed::after(anchors.unwrap_or_default());
+        let mut replayed = Replayed::after(anchors.unwrap_or_default(), self.membership.finality());
         let due: u64 = spans.iter().map(|span| span.through - span.after).sum();
         let (mut read, mut lost) = (0, BTreeSet::new());
         // One thread reads and decodes, this one applies, the flusher writes.

@@ -13,6 +13,7 @@ use crate::{
     protocol::{
         change::Change,
         entry::Op,
+        finality::Finality,
         fork::taken_back_by,
         frontier::FrontierTip,
         heads::Heads,
@@ -28,13 +29,14 @@ impl Writer {
         let Aftermath {
             members,
             late_grant,
+            anchors,
             released,
         } = aftermath;
         if late_grant && let Err(error) = self.membership.gather_again(self.logs.reader()) {
             // They are gathered when the state is built again, or when the store is opened.
             tracing::error!(store = %self.config.id, %error, "the logs cannot be read for acts");
         }
-        if members || late_grant {
+        if members || late_grant || anchors {
             self.reconsider();
         }
         self.offer_again(released);
@@ -54,9 +56,16 @@ impl Writer {
     /// It is built again from the log when entries of the log count otherwise than before, or acts
     /// do. That happens when a node is removed, which is rare.
     pub(super) fn recount(&mut self) {
+        if let Err(error) = self.membership.join_anchors(self.logs.reader()) {
+            // Those that were joined before stay.
+            tracing::error!(store = %self.config.id, %error, "anchors cannot be looked up");
+        }
+        self.note_unreadable();
         let now = self.membership.standings();
         let before = mem::replace(&mut self.counted_by, now.clone());
-        let same = Arc::ptr_eq(&before.members, &now.members) && before.spent == now.spent;
+        let same = Arc::ptr_eq(&before.members, &now.members)
+            && before.spent == now.spent
+            && before.finality == now.finality;
         let in_step = self.membership.is_in_step(self.state.staged());
         if self.membership.is_anyone() || (same && in_step) {
             return;
@@ -129,17 +138,23 @@ impl Writer {
         let store = self.config.id;
         let log = self.logs.reader();
         let authors: BTreeSet<Author> = log.all().iter().map(|branch| branch.author).collect();
-        let counts = |standing: &Standing, author, at| match log.counts(standing, author, at) {
+        let counts = |finality: &Finality, standing: &Standing, author, at| match log
+            .counts(finality, standing, author, at)
+        {
             Ok(counts) => Ok(Some(counts)),
             Err(LogError::Damaged(_)) => Ok(None),
             Err(error) => Err(error),
         };
+        let (were_final, are_final) = (&before.finality, &now.finality);
         for author in &authors {
             let (before, now) = (before.of(&store, author), now.of(&store, author));
-            if before == now {
+            let branches = log.of(author);
+            // All that is here is on one branch, and none of it is void.
+            let is_plain = branches.len() < 2 && now == Standing::Counts;
+            if before == now && (is_plain || were_final.is_same_for(author, are_final)) {
                 continue;
             }
-            for branch in log.of(author) {
+            for branch in branches {
                 // Entries that were removed count in any case.
                 let mut walk = branch.walk(branch.first_here());
                 loop {
@@ -153,8 +168,8 @@ impl Writer {
                         seq: record.header.seq,
                         id: record.header.id,
                     };
-                    let counted = counts(&before, author, at)?;
-                    let same = counted.is_some() && counted == counts(&now, author, at)?;
+                    let counted = counts(were_final, &before, author, at)?;
+                    let same = counted.is_some() && counted == counts(are_final, &now, author, at)?;
                     if !same && let Ok(entry) = branch.read_entry(&record) {
                         // The entries that it takes back may be anywhere.
                         if taken_back_by(&entry).next().is_some() {

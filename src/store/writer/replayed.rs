@@ -3,7 +3,10 @@
 //! A replay reads the logs in the order that all nodes share, so a parent comes before the entries
 //! that cite it, if it is there at all.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     id::{Author, EntryId},
@@ -11,6 +14,7 @@ use crate::{
     log::{LogError, LogReader},
     protocol::{
         entry::{Entry, Parent},
+        finality::Finality,
         fork::takes_back,
         frontier::{Frontier, FrontierTip},
         heads::{Heads, among},
@@ -25,13 +29,16 @@ pub(super) struct Replayed {
     order: VecDeque<EntryId>,
     // A parent at or below is present, whatever an entry says of it: nobody can check that any more.
     anchors: Frontier,
+    finality: Arc<Finality>,
 }
 
 impl Replayed {
-    /// Begins after `anchors`, those of the base to which the entries are applied.
-    pub(super) fn after(anchors: Frontier) -> Self {
+    /// Begins after `anchors`, those of the base to which the entries are applied. `finality` has those of
+    /// the store.
+    pub(super) fn after(anchors: Frontier, finality: Arc<Finality>) -> Self {
         Self {
             anchors,
+            finality,
             ..Self::default()
         }
     }
@@ -70,6 +77,7 @@ impl Replayed {
                 && !self.ids.contains(&parent.id)
                 && !takes_back(entry, parent)
                 && parent.seq > self.anchors.seq(&parent.author)
+                && !self.finality.is_present(parent)
         };
         let mut open: BTreeMap<Author, Vec<Parent>> = BTreeMap::new();
         for parent in parents.iter().filter(is_open) {

@@ -97,6 +97,8 @@ pub(super) struct Aftermath {
     pub(super) members: bool,
     /// True when acts may count that did not when they came.
     pub(super) late_grant: bool,
+    /// True when an anchor has come that had no effect without it.
+    pub(super) anchors: bool,
     /// Entries that waited for committed ones and were not offered again.
     pub(super) released: Vec<VerifiedEntry>,
 }
@@ -246,6 +248,10 @@ impl<'a> Transaction<'a> {
         Ok(Aftermath {
             members,
             late_grant: self.has_late_grant,
+            anchors: self
+                .staged
+                .iter()
+                .any(|(author, tip)| writer.membership.is_awaited(author, *tip)),
             released: std::mem::take(&mut self.released),
         })
     }

@@ -398,6 +398,7 @@ fn history(drafts: &[Draft]) -> History {
             seq: prev.map_or(0, |prev| prev.seq) + 1,
             cites,
             needs_authority: false,
+            anchors: Vec::new(),
             founds: Vec::new(),
             describes: Vec::new(),
             acts: acts.into_iter().collect(),

@@ -5,6 +5,7 @@ pub mod acts;
 mod causes;
 mod costs;
 mod far_ahead;
+mod finality;
 mod fork;
 mod golden;
 mod hostile;

@@ -44,6 +44,7 @@ async fn remove(keys: usize) -> Vec<WatchEvent> {
         seq: seq.into(),
         cites: Vec::new(),
         needs_authority: false,
+        anchors: Vec::new(),
         founds: Vec::new(),
         describes: Vec::new(),
         acts,

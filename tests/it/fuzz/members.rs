@@ -79,6 +79,7 @@ impl History {
                 cites,
                 acts: acts.into_iter().collect(),
                 needs_authority,
+                anchors: Vec::new(),
                 founds: Vec::new(),
                 describes: Vec::new(),
             });

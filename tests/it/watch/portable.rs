@@ -398,6 +398,7 @@ async fn cursor_past_a_removal_resumes_at_its_cut() {
         seq: seq.into(),
         cites: Vec::new(),
         needs_authority: false,
+        anchors: Vec::new(),
         founds: Vec::new(),
         describes: Vec::new(),
         acts,

@@ -77,12 +77,13 @@ fn what_is_below_all_anchors_is_settled() {
     let node = node(&["w1", "w2", "w3"]);
     let w3 = finality(&node, &[('W', 3, "w3")]);
     // Here, or after an entry that is here.
-    for name in ["w2", "w4", "v3"] {
+    for name in ["w2", "w4"] {
         assert_eq!(arrival(&w3, &node, name), Arrival::Usual, "{name}");
     }
+    assert_eq!(arrival(&w3, &node, "v3"), Arrival::Void);
     // It waits for `w4`.
     assert_eq!(arrival(&w3, &node, "w5"), Arrival::Usual);
-    assert_eq!(arrival(&w3, &node, "v4"), Arrival::WithoutPrev);
+    assert_eq!(arrival(&w3, &node, "v4"), Arrival::Void);
     let stranger = |seq, name: &str| {
         let prev = (seq > 1).then(|| place(seq - 1, "nobody has it"));
         let Ok(arrival) = w3.arrival(&author('W'), place(seq, name), prev, &node);
@@ -91,7 +92,7 @@ fn what_is_below_all_anchors_is_settled() {
     for (seq, expected) in [
         (1, Arrival::Settled),
         (3, Arrival::Settled),
-        (4, Arrival::WithoutPrev),
+        (4, Arrival::Void),
         (5, Arrival::Usual),
     ] {
         assert_eq!(stranger(seq, "u"), expected, "{seq}");
@@ -115,10 +116,10 @@ fn entry_that_a_missing_anchor_may_lead_to_is_asked_for() {
     assert_eq!(unknown, Arrival::Usual, "it may be below v4");
 }
 
-/// W began its log twice: `w1`, and `u1` and `u2`. The anchor `w1` made `u2` void, which came without
-/// `u1`; then an act named `u2`. It must not make `u1` one of the entries that nobody asks for.
+/// W began its log twice: `w1`, and `u1` and `u2`. The anchor `w1` makes those two void; then an act names
+/// `u2`. From then on both are asked for.
 #[test]
-fn anchor_on_a_void_branch_waits_for_all_before_it() {
+fn void_entries_are_taken_in_once_an_act_names_them() {
     let mut node = node(&["w1"]);
     let [u1, u2] = [item('W', "u1", 1, ""), item('W', "u2", 2, "u1")];
     let of_u1 = |node: &Node| {
@@ -130,11 +131,15 @@ fn anchor_on_a_void_branch_waits_for_all_before_it() {
     let Ok(arrival) = w1.arrival(&u1.author, u1.at, None, &node);
     assert_eq!(arrival, Arrival::Settled);
     let Ok(arrival) = w1.arrival(&u2.author, u2.at, u2.prev, &node);
-    assert_eq!(arrival, Arrival::WithoutPrev);
-    node.data.insert(u2.at.id, Rc::clone(&u2));
+    assert_eq!(arrival, Arrival::Void);
     let only = frontier(&[('W', 1, "w1")]);
-    assert_eq!(of_u1(&node), (only, 1, Arrival::Usual));
+    assert_eq!(of_u1(&node), (only.clone(), 1, Arrival::Usual));
     node.data.insert(u1.at.id, Rc::clone(&u1));
+    assert_eq!(of_u1(&node), (only, 1, Arrival::Usual));
+    let named = finality(&node, &[('W', 1, "w1"), ('W', 2, "u2")]);
+    let Ok(arrival) = named.arrival(&u2.author, u2.at, u2.prev, &node);
+    assert_eq!(arrival, Arrival::Usual);
+    node.data.insert(u2.at.id, Rc::clone(&u2));
     let both = frontier(&[('W', 1, "w1"), ('W', 2, "u2")]);
     assert_eq!(of_u1(&node), (both, 0, Arrival::Usual));
 }
@@ -155,7 +160,7 @@ fn between_two_anchors_entries_wait_for_their_prev() {
         [
             Arrival::Settled,
             Arrival::Usual,
-            Arrival::WithoutPrev,
+            Arrival::Usual,
             Arrival::Usual,
         ]
     );
@@ -235,6 +240,13 @@ fn standing_decides_about_open_entries_only() {
             counts("v3", 3),
         ];
         assert_eq!(all, [true, true, open, false], "{standing:?}");
+    }
+    // A void tip that is here answers as one that is not.
+    let longer = super::proven::node(&["w1", "w2", "w3", "w4", "v3", "v4"]);
+    for node in [&node, &longer] {
+        let w3 = finality(node, &[('W', 3, "w3")]);
+        let Ok(kept) = w3.keeps(&author('W'), place(4, "w4"), place(4, "v4"), node);
+        assert_eq!(kept, None);
     }
     // Between the two anchors of a fork the clamp is by the greatest.
     let two = finality(&node, &[('W', 2, "w2"), ('W', 3, "v3")]);

@@ -14,6 +14,8 @@ impl World {
         self.dormant.clear();
         for peer in self.peers.values_mut() {
             peer.is_offline = false;
+            peer.node.waits = false;
+            peer.node.changed();
         }
         let names = self.names.clone();
         for _ in 0..3 {
@@ -61,6 +63,7 @@ impl World {
             known.extend(self.node(*name).data.keys());
         }
         let mut whole = Node::new();
+        whole.waits = false;
         for item in self.roots.values() {
             whole.root.insert(item.acts.entry, Rc::clone(item));
         }

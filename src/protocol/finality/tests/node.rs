@@ -65,6 +65,8 @@ pub(super) struct Node {
     pub(super) waiting: BTreeMap<EntryId, Rc<Item>>,
     // False on a node that never collects tombstones: what a person would expect to read.
     pub(super) collects: bool,
+    // False once entries have waited long for parents: they are applied without.
+    pub(super) waits: bool,
     // `None` since the last change, until somebody asks.
     view: RefCell<Option<Rc<View>>>,
 }
@@ -108,6 +110,7 @@ impl Node {
             base: Base::default(),
             waiting: BTreeMap::new(),
             collects: true,
+            waits: true,
             view: RefCell::default(),
         }
     }
@@ -148,8 +151,9 @@ impl Node {
                 match arrival {
                     Arrival::Settled => {}
                     _any if is_here(&item.at) => {}
+                    Arrival::Void => {}
                     Arrival::Usual if !follows => continue,
-                    Arrival::Usual | Arrival::WithoutPrev => {
+                    Arrival::Usual => {
                         self.data.insert(item.at.id, Rc::clone(&item));
                         if now.may_be_final(&item.author, item.at.seq) {
                             finality = None;
@@ -264,7 +268,7 @@ impl Node {
                     there.as_parent() == *parent
                         && (!view.counts.contains(&parent.id) || self.is_ready(there, view, known))
                 }
-                None => self.never_comes(parent, view),
+                None => !self.waits || self.never_comes(parent, view),
             };
         }
         if let Some(prev) = item.prev.and_then(|prev| self.data.get(&prev.id)) {

@@ -67,6 +67,7 @@ pub(super) fn root_entry(name: &str, by: char, seq: u64) -> Rc<RootItem> {
             cites: Vec::new(),
             acts: Vec::new(),
             needs_authority: false,
+            anchors: Vec::new(),
             founds: Vec::new(),
             describes: Vec::new(),
         },

@@ -245,6 +245,7 @@ impl World {
                 cites: rank.into_iter().map(|rank| rank.entry).collect(),
                 acts,
                 needs_authority: anchors.is_some(),
+                anchors: Vec::new(),
                 founds: Vec::new(),
                 describes: Vec::new(),
             },

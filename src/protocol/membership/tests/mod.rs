@@ -64,6 +64,7 @@ impl Story {
             seq: tip.seq,
             cites: cites.to_vec(),
             needs_authority: false,
+            anchors: Vec::new(),
             founds: Vec::new(),
             describes: Vec::new(),
             acts: acts.to_vec(),

@@ -93,6 +93,7 @@ fn b3_branches_are_taken_in_until_the_key_is_spent() {
     let mut standings = Standings {
         members: story.members().into(),
         spent: BTreeSet::from([NODE_X, NODE_A]).into(),
+        finality: Arc::default(),
     };
     let (most, more) = (FORKS_MAX + 1, FORKS_MAX + 2);
     for node in [NODE_X, NODE_A, NODE_D] {
