@@ -154,9 +154,15 @@ fn progress(event: JoinEvent) -> api::JoinProgress {
             },
             ..step("accepted")
         },
-        JoinEvent::Syncing { store, entries } => api::JoinProgress {
+        JoinEvent::Syncing {
+            store,
+            entries,
+            base,
+        } => api::JoinProgress {
             store: convert::bytes(&store.0),
             entries,
+            base_bytes: base.bytes,
+            base_bytes_max: base.bytes_max,
             ..step("syncing")
         },
         JoinEvent::Synced { entries } => api::JoinProgress {

@@ -14,8 +14,13 @@
 //! ```
 //! Numbers are little-endian. A file of another version, or one that fails its check, is an error: what
 //! was removed cannot be known any more. A directory without the file has whole logs.
+//!
+//! Where a base of a peer is installed, the rows are made first, in a file `begins-` and the hash of that
+//! base. They replace the others once that base is the newest one.
 
 use std::{collections::BTreeMap, fmt, io, path::Path};
+
+use data_encoding::HEXLOWER;
 
 use crate::{
     disk::{Disk, Open},
@@ -101,13 +106,17 @@ impl Begins {
     /// # Errors
     /// `Begins` when it is damaged or of another version, `Io`, `NoDescriptor`.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
-        let bytes = match read_file(disk, &dir.join(NAME)) {
+        Self::read_from(disk, dir, NAME)
+    }
+
+    fn read_from(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Self, LogError> {
+        let bytes = match read_file(disk, &dir.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let what = error.to_string();
                 return Err(LogError::Begins { what });
             }
-            read => read.map_err(|source| file_error(NAME, source))?,
+            read => read.map_err(|source| file_error(name, source))?,
         };
         Self::decode(&bytes).map_err(|what| LogError::Begins { what })
     }
@@ -141,11 +150,98 @@ impl Begins {
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`: the old rows hold, or the new ones.
     pub(super) fn write(&self, disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
-        self.try_write(disk, dir)
+        self.try_write(disk, dir, NAME)
             .map_err(|source| file_error(NAME, source))
     }
 
-    fn try_write(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    /// Writes the rows to a file of their own, named after `base`: they hold once that base is the newest
+    /// one, see [`adopt`](Self::adopt). Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `Full`, `NoDescriptor`.
+    pub(super) fn prepare(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        base: &[u8; 32],
+    ) -> Result<(), LogError> {
+        let name = prepared_name(base);
+        self.try_write(disk, dir, &name)
+            .map_err(|source| file_error(&name, source))
+    }
+
+    /// Puts the rows that were prepared for `base` in place. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`, `Full`, `NoDescriptor`.
+    pub(super) fn put_prepared(
+        disk: &dyn Disk,
+        dir: &Path,
+        base: &[u8; 32],
+    ) -> Result<(), LogError> {
+        let name = prepared_name(base);
+        let renamed = disk.rename(&dir.join(&name), &dir.join(NAME));
+        let synced = renamed.and_then(|()| disk.sync_dir(dir));
+        synced.map_err(|source| file_error(&name, source))
+    }
+
+    /// Removes rows that were prepared.
+    ///
+    /// # Errors
+    /// `Io`, `NoDescriptor`.
+    pub(super) fn remove_prepared(
+        disk: &dyn Disk,
+        dir: &Path,
+        base: &[u8; 32],
+    ) -> Result<(), LogError> {
+        let name = prepared_name(base);
+        let removed = remove_if_there(disk, &dir.join(&name));
+        let synced = removed.and_then(|()| disk.sync_dir(dir));
+        synced.map_err(|source| file_error(&name, source))
+    }
+
+    /// Ends installations of bases that were interrupted: rows that were prepared for `newest`, the newest
+    /// base, are put in place, others are removed. Returns whether rows were put in place: the state file
+    /// lacks the rows of that base then. Called before the logs are opened.
+    ///
+    /// # Errors
+    /// `Begins` when the rows are damaged; `Io`, `NoDescriptor`.
+    pub fn adopt(
+        disk: &dyn Disk,
+        dir: &Path,
+        newest: Option<&[u8; 32]>,
+    ) -> Result<bool, LogError> {
+        let failed = |source| file_error(NAME, source);
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            names => names.map_err(failed)?,
+        };
+        let names = names.iter().filter_map(|name| name.to_str());
+        let prepared: Vec<_> = names.filter(|name| name.starts_with(PREPARED)).collect();
+        let (current, mut adopted) = (Self::read(disk, dir)?, false);
+        for name in &prepared {
+            let is_of_newest = newest.is_some_and(|base| prepared_name(base) == **name);
+            if is_of_newest && Self::read_from(disk, dir, name)?.is_after(&current) {
+                disk.rename(&dir.join(name), &dir.join(NAME))
+                    .map_err(failed)?;
+                adopted = true;
+            } else {
+                remove_if_there(disk, &dir.join(name)).map_err(failed)?;
+            }
+        }
+        if !prepared.is_empty() {
+            disk.sync_dir(dir).map_err(failed)?;
+        }
+        Ok(adopted)
+    }
+
+    // Whether no log begins earlier than by `other`, and one later.
+    fn is_after(&self, other: &Self) -> bool {
+        let (begins, earlier) = (self.anchors(), other.anchors());
+        begins != earlier && earlier.iter().all(|(author, anchor)| begins.seq(&author) >= anchor.seq)
+    }
+
+    fn try_write(&self, disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<()> {
         let unfinished = dir.join(NEW_NAME);
         remove_if_there(disk, &unfinished)?;
         let bytes = self.encode();
@@ -158,7 +254,7 @@ impl Begins {
                 "begins.new does not read as it was written",
             ));
         }
-        disk.rename(&unfinished, &dir.join(NAME))?;
+        disk.rename(&unfinished, &dir.join(name))?;
         disk.sync_dir(dir)
     }
 
@@ -276,7 +372,13 @@ pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     }
 }
 
+fn prepared_name(base: &[u8; 32]) -> String {
+    format!("{PREPARED}{}", HEXLOWER.encode(base))
+}
+
 const NAME: &str = "begins";
+// Before the hash of a base that is to be the newest one.
+const PREPARED: &str = "begins-";
 const NEW_NAME: &str = "begins.new";
 const MAGIC: [u8; 4] = *b"LBEG";
 const VERSION: u8 = 1;

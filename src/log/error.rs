@@ -123,6 +123,44 @@ pub enum CannotPrune {
     Damaged(LogDamage),
 }
 
+/// Why a base cannot take the place of entries of the logs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CannotInstall {
+    /// A log here begins after the place up to which the base has the author's entries: those between the
+    /// two would be nowhere.
+    #[error(
+        "entries of {} through {seq} were removed here, and the base does not have all of them",
+        author.short()
+    )]
+    Apart {
+        /// Author of the entries; of several, the first.
+        author: Author,
+        /// Last entry that was removed here, inclusive.
+        seq: Seq,
+    },
+    /// The author has several branches here, or this node's own log has a branch, that are not part of the
+    /// base and left its entries before the anchor.
+    #[error("the log of {} has forked before entry {seq}, up to which the base goes", author.short())]
+    Forked {
+        /// Author of the log.
+        author: Author,
+        /// Seq of the anchor.
+        seq: Seq,
+    },
+    /// This node's own log ends before the anchor, though it was not lost: it may have entries that the
+    /// base does not have.
+    #[error("this node's own log ends at entry {ours}, and the base has its entries through {theirs}")]
+    OwnLogBehind {
+        /// The last own entry here.
+        ours: Seq,
+        /// The last own entry in the base.
+        theirs: Seq,
+    },
+    /// The log is damaged at the anchor or right behind it.
+    #[error("{0}")]
+    Damaged(LogDamage),
+}
+
 /// Returns the error for an operation on `file` that the file system refused.
 pub(super) fn file_error(file: &str, source: io::Error) -> LogError {
     let file = file.to_owned();

@@ -33,7 +33,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Logs {
     pub(super) disk: Arc<dyn Disk>,
-    files: LogFiles,
+    pub(super) files: LogFiles,
     pub(super) dir: PathBuf,
     reader: LogReader,
     // The contents of the file `begins`. The branches of `writers` begin at the same places.
@@ -97,10 +97,13 @@ impl Logs {
         Ok(())
     }
 
-    // Returns an empty file, and the number in its name, `first` or higher: a new file, or one that
-    // a group left which was never acknowledged. A file that holds bytes is not touched, whoever
-    // wrote them.
-    fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<Segments>), LogError> {
+    /// Returns an empty file, and the number in its name, `first` or higher: a new file, or one that
+    /// a group left which was never acknowledged. A file that holds bytes is not touched, whoever
+    /// wrote them.
+    ///
+    /// # Errors
+    /// `Io`, `Full`, `NoDescriptor`.
+    pub(super) fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<Segments>), LogError> {
         let mut number = first;
         loop {
             let name = segments::name(author, number, 0);

@@ -123,6 +123,14 @@ impl Logs {
             return Ok(Pruning::default());
         }
         begins.write(self.disk.as_ref(), &self.dir)?;
+        let (pruning, removed) = self.switch(begins);
+        removed?;
+        Ok(pruning)
+    }
+
+    /// Makes the logs begin at `begins`, rows that are durable, and removes the files that hold nothing
+    /// else. The inner error: a file could not be removed; the next opening does that.
+    pub(super) fn switch(&mut self, begins: Begins) -> (Pruning, Result<(), LogError>) {
         let changed = begins.0.iter().filter(|(key, row)| {
             let before = self.begins.0.get(*key);
             before.is_none_or(|before| before.begin != row.begin)
@@ -132,10 +140,21 @@ impl Logs {
         let mut pruning = Pruning::default();
         let mut dropped = Vec::new();
         for (key, begin) in changed {
-            let (before, files) = self.begin_at(key, begin);
             pruning.branches += 1;
-            dropped.push((before, files));
+            // Those of a log that is new have been begun.
+            if self.writers.contains_key(&key) {
+                dropped.push(self.begin_at(key, begin));
+            }
         }
+        let removed = self.remove_dropped(dropped, &mut pruning);
+        (pruning, removed)
+    }
+
+    fn remove_dropped(
+        &self,
+        dropped: Vec<(Arc<Branch>, Vec<Dropped>)>,
+        pruning: &mut Pruning,
+    ) -> Result<(), LogError> {
         for (before, files) in dropped {
             // Nobody can get hold of that branch any more, so a count of one stays.
             let is_read = Arc::strong_count(&before) > 1;
@@ -155,7 +174,7 @@ impl Logs {
             let synced = self.disk.sync_dir(&self.dir);
             synced.map_err(|source| file_error(&name, source))?;
         }
-        Ok(pruning)
+        Ok(())
     }
 
     // Shows readers a branch that begins at `begin`. Returns the one before, and the files that only
@@ -167,6 +186,10 @@ impl Logs {
         let segments = Arc::new(segments);
         let mut shape = before.shape().clone();
         shape.index.retain(|point| point.offset >= begin.offset);
+        // Nothing is left of a log that does not have the anchor: it goes on at it.
+        if begin.offset >= shape.end {
+            shape.tip = Some(begin.anchor.into());
+        }
         let branch = Arc::new(Branch {
             author: before.author,
             number: before.number,

@@ -76,6 +76,16 @@ pub enum PeerError {
     /// It broke a rule of a sync session, or this node's frontier does not fit one.
     #[error(transparent)]
     Sync(#[from] SyncError),
+    /// It lacks entries that were removed everywhere else, or this node does, and this version of Lattice
+    /// cannot give or take a base instead.
+    #[error("it speaks a newer version of sync: update Lattice on this node")]
+    NeedsUpdate,
+    /// It has removed entries that this node lacks, and its base was not taken.
+    #[error("it has removed entries that this node lacks: {what}")]
+    Base {
+        /// Why its base was not taken.
+        what: String,
+    },
     /// It has no known address or no route, or its connection broke.
     #[error("{what}")]
     Connection {
@@ -265,6 +275,7 @@ impl From<ReadError> for PeerError {
         match error {
             ReadError::Reset(code) if code == BUSY.into() => Self::Busy,
             ReadError::Reset(code) if code == NO_STORE.into() => Self::NoStore,
+            ReadError::Reset(code) if code == UPDATE.into() => Self::NeedsUpdate,
             ReadError::Reset(code) if code == COMPARES_BUSY.into() => Self::TooManyCompares,
             ReadError::Reset(code) if code == gate::BUSY.0.into() => Self::TooManySyncs {
                 syncs_max: PEER_SYNCS_MAX,
@@ -301,6 +312,8 @@ impl From<ClosedStream> for PeerError {
 
 /// A sync stream is reset with this code when the store is not open here.
 pub(super) const NO_STORE: u32 = 404;
+/// A sync stream is reset with this code when the peer speaks no version in which the sync could go on.
+pub(super) const UPDATE: u32 = 426;
 /// Code with which a node resets a stream of a comparison: it serves others.
 pub(super) const COMPARES_BUSY: u32 = 423;
 /// A sync stream is reset with this code when this node's own session of the store goes on.
@@ -316,6 +329,7 @@ mod tests {
         let syncs_max = PEER_SYNCS_MAX;
         assert_eq!(reset(BUSY), PeerError::Busy);
         assert_eq!(reset(NO_STORE), PeerError::NoStore);
+        assert_eq!(reset(UPDATE), PeerError::NeedsUpdate);
         assert_eq!(reset(COMPARES_BUSY), PeerError::TooManyCompares);
         assert_eq!(reset(gate::BUSY.0), PeerError::TooManySyncs { syncs_max });
         assert!(matches!(reset(1), PeerError::Connection { .. }));

@@ -23,7 +23,8 @@ use crate::{
         token::Invitation,
     },
     node::{FormerRoot, OwnData},
-    protocol::membership::role::Role,
+    protocol::{membership::role::Role, sync::BaseNeed},
+    state::Progress,
     store::Store,
 };
 
@@ -48,6 +49,8 @@ pub enum JoinEvent {
         store: StoreId,
         /// Entries of it so far.
         entries: u64,
+        /// How much of a base of it has come, in place of entries that the other node has removed.
+        base: Progress,
     },
     /// All stores are in step with the node that invited.
     Synced {
@@ -201,21 +204,28 @@ async fn sync_one(
     events: &mpsc::Sender<JoinEvent>,
 ) -> Result<u64, PeerError> {
     let id = store.id();
-    let progress = |entries| {
+    let progress = |entries, base| {
         // A receiver that is slow sees fewer steps.
-        drop(events.try_send(JoinEvent::Syncing { store: id, entries }));
+        drop(events.try_send(JoinEvent::Syncing {
+            store: id,
+            entries,
+            base,
+        }));
     };
     let before = store.status().await.entries;
     let (mut come, mut since) = (0, Instant::now());
     loop {
         let summary = session::open(mesh, sponsor, connection, store, progress).await?;
         let entries = store.status().await.entries.saturating_sub(before);
-        if summary.is_some() {
-            return Ok(entries);
+        match summary.map(|summary| summary.base) {
+            // The next session brings the entries after the base.
+            Some(BaseNeed::Installed) => continue,
+            Some(_in_step) => return Ok(entries),
+            None => {}
         }
         // The sponsor's own session goes on first. This side tries again as long as entries come.
         if entries > come {
-            progress(entries);
+            progress(entries, Progress::default());
             (come, since) = (entries, Instant::now());
         } else if since.elapsed() >= SYNC_WORK_TIMEOUT {
             return Err(PeerError::Busy);

@@ -42,6 +42,7 @@ mod acks;
 mod address;
 mod alpn;
 mod announced;
+mod bases;
 mod bind;
 mod compare;
 mod compare_line;

@@ -192,6 +192,8 @@ impl Peer {
             | PeerError::TooManyCompares
             | PeerError::Busy
             | PeerError::NoStore
+            | PeerError::NeedsUpdate
+            | PeerError::Base { .. }
             | PeerError::Malformed { .. }
             | PeerError::Sync(_)
             | PeerError::Own { .. } => false,

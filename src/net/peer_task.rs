@@ -31,7 +31,10 @@ use crate::{
         session,
         status::{self, exchange},
     },
-    protocol::peer::{DialStep, Dialer, SyncEvent, SyncStep, busy_wait_ms, sync_step},
+    protocol::{
+        peer::{DialStep, Dialer, SyncEvent, SyncStep, busy_wait_ms, sync_step},
+        sync::BaseNeed,
+    },
 };
 
 /// Opens the gate, and spawns a task for each node that is let in and has none.
@@ -279,10 +282,14 @@ async fn sync_stores(
     let (began, mut has_changed) = (Instant::now(), false);
     for store in mesh.node.shared_stores() {
         loop {
-            match session::open(mesh, node, connection, &store, |_entries| {}).await {
+            match session::open(mesh, node, connection, &store, |_entries, _base| {}).await {
                 Ok(Some(summary)) => {
                     has_changed |= summary.sent + summary.received > 0;
-                    break;
+                    if summary.base != BaseNeed::Installed {
+                        break;
+                    }
+                    // The next session brings the entries after the base.
+                    has_changed = true;
                 }
                 // The peer opens a listed store soon. The other stores need not wait for it.
                 Err(PeerError::NoStore) if may_lack => break,

@@ -17,12 +17,16 @@ use crate::{
     id::Author,
     limits::{SYNC_ANSWER_TIMEOUT, SYNC_FRAME_BYTES_MAX, SYNC_FRAMES_AHEAD, SYNC_WORK_TIMEOUT},
     net::{
-        error::{BUSY, NO_STORE, PeerError},
+        bases::{BaseFailure, Bases, Source},
+        error::{BUSY, NO_STORE, PeerError, UPDATE},
         mesh::Mesh,
         turns::Own,
     },
     pace::{self, Pace},
-    protocol::sync::{Action, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor},
+    protocol::sync::{
+        Action, BaseNeed, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor,
+    },
+    state::Progress,
     store::{IngestError, Ingested, Outgoing, Store},
 };
 
@@ -30,9 +34,10 @@ use crate::{
 pub(super) const STREAM: u8 = 2;
 
 /// Syncs `store` with `node`, both ways. `progress` is called with the number of entries that have
-/// come so far.
+/// come so far, and how much of a base has.
 ///
-/// There is one session of a peer and a store at a time; this one waits for its turn. Returns
+/// After a session in which a base was installed (`Summary::base`), the next one brings the entries after
+/// it. There is one session of a peer and a store at a time; this one waits for its turn. Returns
 /// `None` when the peer has refused it because its own session of the store does the same work.
 ///
 /// # Errors
@@ -42,15 +47,16 @@ pub(super) async fn open(
     node: &Author,
     connection: &Connection,
     store: &Store,
-    progress: impl Fn(u64) + Send + Sync,
+    progress: impl Fn(u64, Progress) + Send + Sync,
 ) -> Result<Option<Summary>, PeerError> {
     let turn = mesh.turns.of(node, &store.id());
     let own = turn.open().await;
     let (mut send, receive) = connection.open_bi().await?;
     send.write_all(&[STREAM]).await?;
     let missing = store.missing().await.map_err(PeerError::own)?;
+    let begins = store.begins();
     let (session, hello) = Session::open(store.id(), store.frontier(), missing)?;
-    let session = session.offering(store.spent());
+    let session = session.offering(store.spent()).beginning_at(&begins);
     let frames = Frames::start(mesh, send);
     frames.send(hello, None)?;
     let shell = Shell {
@@ -62,6 +68,7 @@ pub(super) async fn open(
         reader: Reader::new(receive),
         own: Some(&own),
         ingesting: None,
+        bases: Bases::default(),
     };
     match shell.run(session, Vec::new()).await {
         Ok(summary) => Ok(Some(summary)),
@@ -98,20 +105,34 @@ pub(super) async fn accept(
         drop(send.reset(BUSY.into()));
         return Ok(());
     };
-    let mut session = Session::accept(*id, store.frontier())?.offering(store.spent());
-    let actions = session.handle(hello)?;
+    let begins = store.begins();
+    let session = Session::accept(*id, store.frontier())?;
+    let mut session = session.offering(store.spent()).beginning_at(&begins);
+    let actions = match session.handle(hello) {
+        Err(error @ SyncError::WrongVersion { .. }) => {
+            drop(send.reset(UPDATE.into()));
+            return Err(error.into());
+        }
+        handled => handled?,
+    };
     let frames = Frames::start(mesh, send);
     let shell = Shell {
         mesh,
         node,
         store: &store,
-        progress: |_entries| {},
+        progress: |_entries, _base| {},
         frames,
         reader,
         own: None,
         ingesting: None,
+        bases: Bases::default(),
     };
-    shell.run(session, actions).await.map(|_summary| ())
+    let summary = shell.run(session, actions).await?;
+    if summary.base == BaseNeed::Installed {
+        // The entries after the base.
+        mesh.peers.wanted(node).notify_one();
+    }
+    Ok(())
 }
 
 /// One session, its stream, and the store that it reads and writes.
@@ -126,9 +147,16 @@ struct Shell<'a, P> {
     own: Option<&'a Own<'a>>,
     // The entries of the last message, while the store takes them. Joined before the next ones.
     ingesting: Option<JoinHandle<Result<Vec<Ingested>, IngestError>>>,
+    bases: Bases,
 }
 
-impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
+/// Something on its way to the peer.
+enum Reading {
+    Entries(Outgoing),
+    Base(Source),
+}
+
+impl<P: Fn(u64, Progress) + Send + Sync> Shell<'_, P> {
     async fn run(
         mut self,
         mut session: Session,
@@ -153,13 +181,16 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                     }
                     let (returned, handled) = handle(session, message).await?;
                     session = returned;
+                    if let Err(SyncError::PeerTooOld { .. }) = &handled {
+                        self.frames.reset(UPDATE);
+                    }
                     handled.map_err(blame)?
                 }
             };
             if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
                 return self.finish(summary).await;
             }
-            (self.progress)(session.summary().received);
+            (self.progress)(session.summary().received, self.bases.progress);
         }
     }
 
@@ -168,7 +199,7 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         &mut self,
         session: &mut Session,
         actions: Vec<Action>,
-        outgoing: &mut Option<Outgoing>,
+        outgoing: &mut Option<Reading>,
     ) -> Result<Option<Summary>, PeerError> {
         let mut actions = std::collections::VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
@@ -192,7 +223,27 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
                             "a peer needs entries that this node no longer has"
                         );
                     }
-                    *outgoing = Some(reading);
+                    *outgoing = Some(Reading::Entries(reading));
+                }
+                Action::ReadBase => {
+                    *outgoing = Some(Reading::Base(self.bases.offer(self.store, session)));
+                }
+                Action::ReadPart(part, from_chunk) => {
+                    let part = self.bases.read_part(part, from_chunk).await?;
+                    *outgoing = Some(Reading::Base(part));
+                }
+                Action::CheckBase(manifest) => {
+                    let checked = self.bases.check(self.store, &manifest, session).await;
+                    actions.extend(checked.map_err(|failed| self.note_failure(failed))?);
+                }
+                Action::Keep(piece, last) => {
+                    let kept = self.bases.keep(piece, last, session).await;
+                    actions.extend(kept.map_err(|failed| self.note_failure(failed))?);
+                }
+                Action::Install => {
+                    self.ingested().await?;
+                    let installed = self.bases.install(session).await;
+                    actions.extend(installed.map_err(|failed| self.note_failure(failed))?);
                 }
                 Action::Ingest(entries) => {
                     self.ingested().await?;
@@ -236,13 +287,21 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     // Reads the next entries for the peer, and sends them.
     async fn read_on(
         session: &mut Session,
-        outgoing: &mut Option<Outgoing>,
+        outgoing: &mut Option<Reading>,
         room: OwnedSemaphorePermit,
         frames: &Frames,
     ) -> Result<Vec<Action>, PeerError> {
-        let mut source = outgoing
+        let source = outgoing
             .take()
             .expect("a Read action comes before a session reads");
+        let mut source = match source {
+            Reading::Entries(source) => source,
+            Reading::Base(source) => {
+                let (source, read) = read_piece(session, source).await?;
+                *outgoing = source.map(Reading::Base);
+                return send_read(read, room, frames);
+            }
+        };
         let reading = tokio::task::spawn_blocking(move || {
             let frame = source.next_frame(READ_AHEAD_BYTES);
             (source, frame)
@@ -252,27 +311,33 @@ impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
         if frame.is_empty() {
             return Ok(session.on_read_end());
         }
-        *outgoing = Some(source);
-        let mut room = Some(room);
-        let mut others = Vec::new();
-        for action in session.on_entries_read(frame) {
-            match action {
-                Action::Send(message) => frames.send(message, room.take())?,
-                other => others.push(other),
-            }
-        }
-        Ok(others)
+        *outgoing = Some(Reading::Entries(source));
+        send_read(session.on_entries_read(frame), room, frames)
     }
 
     async fn finish(self, summary: Summary) -> Result<Summary, PeerError> {
-        if summary.received > 0 {
+        if summary.received > 0 || summary.base == BaseNeed::Installed {
             self.store.settle().await;
             self.mesh.acknowledge(self.store);
             self.mesh.announce(self.store).await;
             self.mesh.peers.wake_copies(self.node);
             self.inform_forked();
         }
+        if summary.base == BaseNeed::Refused {
+            let what = self.bases.refused;
+            let what = what.unwrap_or_else(|| "it has no base to take instead".to_owned());
+            return Err(PeerError::Base { what });
+        }
         Ok(summary)
+    }
+
+    // Returns the error; strikes the peer if it is at fault.
+    fn note_failure(&self, failed: BaseFailure) -> PeerError {
+        let BaseFailure { is_fault, error } = failed;
+        if is_fault {
+            self.mesh.strike(self.node, &error.to_string());
+        }
+        error
     }
 }
 
@@ -289,8 +354,43 @@ impl<P> Shell<'_, P> {
 }
 
 fn blame(mesh: &Mesh, node: &Author, error: SyncError) -> PeerError {
-    mesh.strike(node, &error.to_string());
+    if error.is_fault() {
+        mesh.strike(node, &error.to_string());
+    }
     error.into()
+}
+
+// Reads the next piece of a base for the peer. Returns the source unless it has ended, and the actions.
+async fn read_piece(
+    session: &mut Session,
+    mut source: Source,
+) -> Result<(Option<Source>, Vec<Action>), PeerError> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let piece = source.next_piece();
+        (source, piece)
+    });
+    let (source, piece) = reading.await.map_err(PeerError::own)?;
+    Ok(match piece? {
+        Some(piece) => (Some(source), session.on_piece_read(piece)),
+        None => (None, session.on_read_end()),
+    })
+}
+
+// Sends what was read; the first message takes the room. Returns the other actions.
+fn send_read(
+    actions: Vec<Action>,
+    room: OwnedSemaphorePermit,
+    frames: &Frames,
+) -> Result<Vec<Action>, PeerError> {
+    let mut room = Some(room);
+    let mut others = Vec::new();
+    for action in actions {
+        match action {
+            Action::Send(message) => frames.send(message, room.take())?,
+            other => others.push(other),
+        }
+    }
+    Ok(others)
 }
 
 // Returns how long the peer may be silent.
@@ -298,7 +398,7 @@ fn patience(waits_for: Option<WaitsFor>) -> Duration {
     match waits_for {
         Some(WaitsFor::Hello | WaitsFor::Answer | WaitsFor::Tips) => SYNC_ANSWER_TIMEOUT,
         // The peer reads or writes its disk, or reads the entries that this side sends.
-        Some(WaitsFor::Entries | WaitsFor::Want) | None => SYNC_WORK_TIMEOUT,
+        Some(WaitsFor::Entries | WaitsFor::Want | WaitsFor::Base) | None => SYNC_WORK_TIMEOUT,
     }
 }
 
@@ -357,11 +457,18 @@ impl Reader {
     }
 }
 
+/// Something for the task that writes to the stream.
+enum Out {
+    Frame(Bytes),
+    // Ends the stream with this code; what was not sent yet is lost.
+    Reset(u32),
+}
+
 /// The messages to the peer, written to the stream by a task of their own.
 struct Frames {
     // Sent to by the session. Its receiver is dropped when the stream fails. Dropping the sender
     // ends the stream after all messages were written.
-    queue: mpsc::UnboundedSender<(Bytes, Option<OwnedSemaphorePermit>)>,
+    queue: mpsc::UnboundedSender<(Out, Option<OwnedSemaphorePermit>)>,
     // SYNC_FRAMES_AHEAD permits. A message of entries waits for one, given back when it is written.
     // Other messages do not wait: the peer needs them to go on, and the session bounds their
     // number.
@@ -375,9 +482,13 @@ impl Frames {
     )]
     fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
         let (queue, mut frames) =
-            mpsc::unbounded_channel::<(Bytes, Option<OwnedSemaphorePermit>)>();
+            mpsc::unbounded_channel::<(Out, Option<OwnedSemaphorePermit>)>();
         mesh.spawn(async move {
-            while let Some((frame, room)) = frames.recv().await {
+            while let Some((out, room)) = frames.recv().await {
+                let frame = match out {
+                    Out::Frame(frame) => frame,
+                    Out::Reset(code) => return drop(send.reset(code.into())),
+                };
                 let deadline = Instant::now() + SYNC_WORK_TIMEOUT;
                 for piece in frame.chunks(WRITE_BYTES_MAX) {
                     match timeout_at(deadline, send.write_all(piece)).await {
@@ -405,8 +516,13 @@ impl Frames {
     }
 
     fn send(&self, message: Message, room: Option<OwnedSemaphorePermit>) -> Result<(), PeerError> {
-        let sent = self.queue.send((message.encode(), room));
+        let sent = self.queue.send((Out::Frame(message.encode()), room));
         sent.map_err(|_ended| PeerError::HungUp)
+    }
+
+    // A stream that has failed already is as good as reset.
+    fn reset(&self, code: u32) {
+        drop(self.queue.send((Out::Reset(code), None)));
     }
 }
 

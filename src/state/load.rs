@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     limits::RECENT_BYTES_MAX,
-    protocol::entry::cause::CauseId,
+    protocol::{
+        entry::cause::CauseId,
+        heads::{Content, Value},
+    },
     state::{
         State, StateError,
         ahead::Citer,
@@ -57,4 +60,50 @@ impl State {
         view.has_taken_back = manifest.has_taken_back;
         Ok(())
     }
+}
+
+/// Checks that `base` could be loaded, and that its values are those of its heads.
+///
+/// # Errors
+/// `Damaged`: it is not. `Io`.
+pub(super) fn check_rows(base: &Base) -> Result<(), StateError> {
+    let damaged = StateError::damaged;
+    let mut keys = 0;
+    let mut last: Option<RecordKey> = None;
+    base.each_from(&RecordKey::first(), |record, body| {
+        if last.as_ref().is_some_and(|last| last >= record) {
+            return Err(damaged("the records of the base are not in order"));
+        }
+        last = Some(record.clone());
+        if let Some(key) = record.of(RecordKind::Heads) {
+            keys += 1;
+            for head in decode(&key, body)?.as_slice() {
+                if let Content::Value { value, .. } = &head.content
+                    && let Value::InLog { bytes, hash } = value
+                {
+                    let value = base.value(&key, &head.id)?;
+                    let is_it = |value: &bytes::Bytes| {
+                        value.len() == *bytes as usize && *blake3::hash(value).as_bytes() == *hash
+                    };
+                    if !value.as_ref().is_some_and(is_it) {
+                        return Err(damaged("the base lacks a value of its heads"));
+                    }
+                }
+            }
+        } else if let Some(key) = record.of(RecordKind::Fact) {
+            Citer::of(&key, body)?;
+        } else if let Some(key) = record.of(RecordKind::Cause) {
+            let is_cause = key.len() == size_of::<CauseId>() && decode_cause(body).is_some();
+            if !is_cause {
+                return Err(damaged("a cause of the base is malformed"));
+            }
+        } else if record.of(RecordKind::Value).is_none() {
+            return Err(damaged("a record of the base is of an unknown kind"));
+        }
+        Ok(true)
+    })?;
+    if keys != base.manifest().keys {
+        return Err(damaged("the base has another number of keys"));
+    }
+    Ok(())
 }

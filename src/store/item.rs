@@ -74,12 +74,16 @@ impl Shared {
                 {
                     return Ok(Some(value));
                 }
-                value.ok_or_else(|| ReadError::Damaged {
-                    what: format!(
-                        "entry {} of {} is not in the log",
-                        head.seq,
-                        head.author.short()
-                    ),
+                value.ok_or_else(|| match self.log.pruned_at(&head.author, head.seq) {
+                    // The view is older than a base of a peer that has no such head any more.
+                    Some(pruned) => ReadError::Pruned(pruned),
+                    None => ReadError::Damaged {
+                        what: format!(
+                            "entry {} of {} is not in the log",
+                            head.seq,
+                            head.author.short()
+                        ),
+                    },
                 })
             }
         }

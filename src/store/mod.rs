@@ -4,6 +4,7 @@
 //! one fsync; reads take the newest view of the state and do not wait for it. What is applied goes
 //! onto the bus and from there to watchers.
 
+mod base_transfer;
 mod config;
 pub mod consumers;
 mod error;
@@ -22,6 +23,7 @@ mod write;
 mod write_pause;
 mod writer;
 
+pub use base_transfer::{OfferedBase, TakeBaseError, TakenBase};
 pub use config::{Authority, StoreConfig};
 pub use error::{OpenError, ReadError};
 pub use finality::{FoldedBase, OpenBranches};
@@ -52,6 +54,7 @@ pub use write_pause::WritePause;
 pub use writer::{
     far_ahead::TakenBack,
     forks::KnownFork,
+    install::InstallError,
     intake::{IngestError, Ingested, RefusedEntry},
     prune::PruneError,
     repair::{ClosedFork, LostEntries, Repaired},

@@ -1,6 +1,7 @@
 //! The parts that handles, watches and the writer of a store share.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -16,7 +17,7 @@ use crate::{
     disk::Disk,
     id::{Author, StoreId},
     log::LogReader,
-    protocol::{finality::Finality, membership::Members},
+    protocol::{anchors_act::BaseHash, finality::Finality, membership::Members},
     state::{Base, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
@@ -39,6 +40,10 @@ pub(super) struct Shared {
     pub(super) base: BaseReader,
     // Held while a base is made and committed.
     pub(super) folding: Arc<tokio::sync::Mutex<()>>,
+    // Held while a base is taken from a peer: one at a time. Taken before `folding`.
+    pub(super) taking: Arc<tokio::sync::Mutex<()>>,
+    // Bases that tests have named. Held for a look or an insertion.
+    pub(super) named: Mutex<BTreeSet<BaseHash>>,
     // The writer closes it when it ends; watches end then.
     pub(super) bus: Bus,
     // The writer sends, the net receives. Dropped with the last handle.

@@ -29,6 +29,9 @@ pub(super) struct Asking {
     // answer, its author has forked below that entry, and the range began too late. At most
     // SYNC_ITEMS_MAX.
     joints: BTreeSet<(Author, FrontierTip)>,
+    // The seqs up to which no entry of an author is asked for: at one side at least they were removed, and
+    // this side has them or their rows.
+    not_before: BTreeMap<Author, Seq>,
     // How often a range of each author began too late.
     steps_back: BTreeMap<Author, u32>,
     /// Wants sent so far.
@@ -90,6 +93,19 @@ impl Asking {
             sought: sought.map(|tip| (*tip, shared(tip))).collect(),
             ..Self::default()
         }
+    }
+
+    /// Notes seqs up to which no entries are asked for, by author: they were removed.
+    pub(super) fn not_before(&mut self, begins: impl Iterator<Item = (Author, Seq)>) {
+        for (author, seq) in begins {
+            let known = self.not_before.entry(author).or_default();
+            *known = seq.max(*known);
+        }
+        let begins = &self.not_before;
+        self.sought.retain(|(author, tip), _shared| {
+            let begin = begins.get(author);
+            begin.is_none_or(|seq| tip.seq > *seq)
+        });
     }
 
     /// Returns the entries that the shell must look up before `next`.
@@ -192,6 +208,7 @@ impl Asking {
             Shared::Through(seq) => seq.saturating_sub(back(steps)),
             Shared::OtherBranches => tip.seq.saturating_sub(back(steps.saturating_add(1))),
         };
+        let after = after.max(self.not_before.get(&author).copied().unwrap_or(0));
         MissingRange {
             author,
             after,

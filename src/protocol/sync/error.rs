@@ -5,7 +5,8 @@ use crate::{
     protocol::entry::EntryError,
 };
 
-/// The rule that ended a sync session early. The peer broke it in every case but `TooManyOwnTips`.
+/// The rule that ended a sync session early. The peer broke it in every case but `TooManyOwnTips`,
+/// `WrongVersion` and `PeerTooOld`; see [`is_fault`](SyncError::is_fault).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SyncError {
     /// Bytes that do not decode to a message.
@@ -38,14 +39,43 @@ pub enum SyncError {
         /// The store of this session.
         ours: StoreId,
     },
-    /// The peer speaks another version of sync.
-    #[error("the peer speaks version {theirs} of sync; this node speaks version {ours}")]
+    /// The peer speaks only other versions of sync.
+    #[error(
+        "the peer speaks version {theirs} of sync, this node versions up to {ours}: update the older one"
+    )]
     WrongVersion {
         /// The version in its Hello.
         theirs: u32,
         /// `VERSION` of this node.
         ours: u32,
     },
+    /// The peer lacks entries that were removed here, and speaks no version in which it could get the base
+    /// instead.
+    #[error(
+        "the peer lacks entries through {seq} of {}, which were removed here, and its version of Lattice \
+         cannot take a base instead: update it",
+        author.short()
+    )]
+    PeerTooOld {
+        /// Author of the entries; of several, the first.
+        author: Author,
+        /// Last entry of the author that was removed, inclusive.
+        seq: Seq,
+    },
+    /// A manifest or a part of a base with more bytes than it may have.
+    #[error("the peer sent more than {bytes_max} bytes of {what}")]
+    BaseTooLong {
+        /// What has too many bytes, with its article.
+        what: &'static str,
+        /// Bytes that were allowed.
+        bytes_max: u64,
+    },
+    /// The peer asked for the base twice.
+    #[error("the peer asked for the base again")]
+    BaseAskedAgain,
+    /// The peer asked for a part twice, or for one that the base does not have.
+    #[error("the peer asked for a part that was not offered, or again for one")]
+    PartNotOffered,
     /// A frontier with more tips than a session holds.
     #[error("the peer's frontier has {tips} tips or more; a session holds {tips_max}")]
     TooManyTips {
@@ -144,4 +174,14 @@ pub enum SyncError {
         /// The error of the last bad entry.
         last: EntryError,
     },
+}
+
+impl SyncError {
+    /// Returns whether the peer has broken a rule: an honest one of any version does not.
+    pub fn is_fault(&self) -> bool {
+        !matches!(
+            self,
+            Self::TooManyOwnTips { .. } | Self::WrongVersion { .. } | Self::PeerTooOld { .. }
+        )
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
     limits::{SYNC_MESSAGE_BYTES_MAX, SYNC_PAGE_ITEMS_MAX},
     protocol::{
         frontier::{FrontierHash, FrontierTip, MissingRange},
-        sync::SyncError,
+        sync::{PartName, SyncError},
     },
     wire::sync::{self as wire, frame::Message as Kind},
 };
@@ -18,8 +18,10 @@ use crate::{
 pub enum Message {
     /// The first message of the opener.
     Hello {
-        /// Version of the messages and rules, see `VERSION`.
+        /// Oldest version of the messages and rules that the opener speaks, see `VERSION_OLDEST`.
         version: u32,
+        /// Newest version that the opener speaks, see `VERSION`. 0 is `version`.
+        newest: u32,
         /// The store to sync.
         store: StoreId,
         /// Hash of the opener's frontier. `None` asks for the tips in any case.
@@ -47,6 +49,37 @@ pub enum Message {
     Sent,
     /// The sender wants nothing more.
     Done,
+    /// A part of the entries at which logs of the sender begin: it has neither them nor any before. In
+    /// order, one for each author.
+    Begins {
+        /// At most `SYNC_PAGE_ITEMS_MAX`, ascending.
+        anchors: Vec<(Author, FrontierTip)>,
+        /// True for the last part.
+        last: bool,
+    },
+    /// The sender asks for the base.
+    WantBase,
+    /// A piece of the manifest of the base. All pieces are empty when there is no base.
+    Manifest {
+        /// At most `SYNC_FRAME_BYTES_MAX`.
+        piece: Bytes,
+        /// True for the last piece.
+        last: bool,
+    },
+    /// The sender asks for a part of the base.
+    WantPart {
+        /// Name of the part.
+        part: PartName,
+        /// Chunks at its beginning that the sender does not need.
+        from_chunk: u32,
+    },
+    /// A piece of the part.
+    Part {
+        /// At most `SYNC_FRAME_BYTES_MAX`.
+        piece: Bytes,
+        /// True for the last piece.
+        last: bool,
+    },
 }
 
 impl Message {
@@ -60,6 +93,11 @@ impl Message {
             Self::Entries(_) => "Entries",
             Self::Sent => "Sent",
             Self::Done => "Done",
+            Self::Begins { .. } => "Begins",
+            Self::WantBase => "WantBase",
+            Self::Manifest { .. } => "Manifest",
+            Self::WantPart { .. } => "WantPart",
+            Self::Part { .. } => "Part",
         }
     }
 
@@ -105,10 +143,12 @@ impl Message {
         match self {
             Self::Hello {
                 version,
+                newest,
                 store,
                 frontier,
             } => Kind::Hello(wire::Hello {
                 version,
+                newest,
                 store_id: Bytes::copy_from_slice(&store.0),
                 frontier_hash: frontier.map_or(Bytes::new(), |hash| copy(&hash.0)),
             }),
@@ -124,6 +164,17 @@ impl Message {
             Self::Entries(entries) => Kind::Entries(wire::Entries { entries }),
             Self::Sent => Kind::Sent(wire::Sent {}),
             Self::Done => Kind::Done(wire::Done {}),
+            Self::Begins { anchors, last } => Kind::Begins(wire::Begins {
+                anchors: anchors.into_iter().map(tip_to_wire).collect(),
+                last,
+            }),
+            Self::WantBase => Kind::WantBase(wire::WantBase {}),
+            Self::Manifest { piece, last } => Kind::Manifest(wire::Manifest { piece, last }),
+            Self::WantPart { part, from_chunk } => Kind::WantPart(wire::WantPart {
+                part: copy(&part.0),
+                from_chunk,
+            }),
+            Self::Part { piece, last } => Kind::Part(wire::Part { piece, last }),
         }
     }
 
@@ -131,6 +182,7 @@ impl Message {
         Ok(match message {
             Kind::Hello(hello) => Self::Hello {
                 version: hello.version,
+                newest: hello.newest,
                 store: StoreId::from_slice(&hello.store_id)
                     .ok_or(malformed("its store id does not have 16 bytes"))?,
                 frontier: frontier_hash(&hello.frontier_hash)?,
@@ -147,6 +199,22 @@ impl Message {
             Kind::Entries(entries) => Self::Entries(entries.entries),
             Kind::Sent(_) => Self::Sent,
             Kind::Done(_) => Self::Done,
+            Kind::Begins(page) => Self::Begins {
+                anchors: read_all(page.anchors, tip_from_wire, "an anchor is malformed")?,
+                last: page.last,
+            },
+            Kind::WantBase(_) => Self::WantBase,
+            Kind::Manifest(wire::Manifest { piece, last }) => Self::Manifest { piece, last },
+            Kind::WantPart(want) => Self::WantPart {
+                part: want
+                    .part
+                    .as_ref()
+                    .try_into()
+                    .map(PartName)
+                    .map_err(|_length| malformed("the name of a part does not have 32 bytes"))?,
+                from_chunk: want.from_chunk,
+            },
+            Kind::Part(wire::Part { piece, last }) => Self::Part { piece, last },
         })
     }
 }
@@ -210,14 +278,17 @@ fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
     if length != rest.len() {
         return Err(CUT);
     }
-    if ![TIPS_TAG, WANT_TAG, ENTRIES_TAG].contains(&kind) {
-        return Ok(());
-    }
+    let (bytes_min, items_max) = match kind {
+        TIPS_TAG | WANT_TAG | BEGINS_TAG => (ITEM_BYTES_MIN, SYNC_PAGE_ITEMS_MAX),
+        ENTRIES_TAG => (ITEM_BYTES_MIN, usize::MAX),
+        MANIFEST_TAG | PART_TAG => (1, 1),
+        _no_list => return Ok(()),
+    };
     let mut items = 0_usize;
     while rest.first() == Some(&ITEM_TAG) {
         rest.advance(1);
         let length = prost::decode_length_delimiter(&mut rest).map_err(|_reason| CUT)?;
-        if length < ITEM_BYTES_MIN {
+        if length < bytes_min {
             return Err(malformed("an item is shorter than any can be"));
         }
         if length > rest.len() {
@@ -226,7 +297,7 @@ fn check_items(mut rest: Bytes) -> Result<(), SyncError> {
         rest.advance(length);
         items = items.saturating_add(1);
     }
-    if items > SYNC_PAGE_ITEMS_MAX && kind != ENTRIES_TAG {
+    if items > items_max {
         return Err(malformed("it has more items than a page may"));
     }
     if !rest.is_empty() && rest != LAST {
@@ -298,6 +369,10 @@ const LENGTH_BYTES: usize = 4;
 const TIPS_TAG: u8 = 0x1a;
 const WANT_TAG: u8 = 0x22;
 const ENTRIES_TAG: u8 = 0x2a;
+const BEGINS_TAG: u8 = 0x42;
+// Those of pieces, which are read like a list of one item.
+const MANIFEST_TAG: u8 = 0x52;
+const PART_TAG: u8 = 0x62;
 const ITEM_TAG: u8 = 0x0a;
 const ITEM_BYTES_MIN: usize = 64;
 // The `last` flag, which may follow a list.
@@ -310,8 +385,8 @@ mod tests {
         entry::tests::{AUTHOR_B, entry},
         frontier::Frontier,
         sync::{
-            VERSION,
-            tests::{STORE, chain, entries, hello, range, tip_of, tips, want},
+            VERSION_OLDEST,
+            tests::{STORE, begins, chain, entries, hello, range, tip_of, tips, want},
         },
     };
 
@@ -320,7 +395,8 @@ mod tests {
         vec![
             hello(),
             Message::Hello {
-                version: VERSION,
+                version: VERSION_OLDEST,
+                newest: 0,
                 store: STORE,
                 frontier: Some(Frontier::default().hash()),
             },
@@ -331,6 +407,21 @@ mod tests {
             entries(&[&chain[0], &chain[1]]),
             Message::Sent,
             Message::Done,
+            begins(&[]),
+            begins(&[&chain[1]]),
+            Message::WantBase,
+            Message::Manifest {
+                piece: Bytes::new(),
+                last: true,
+            },
+            Message::WantPart {
+                part: PartName([7; 32]),
+                from_chunk: 300,
+            },
+            Message::Part {
+                piece: Bytes::from_static(b"piece"),
+                last: false,
+            },
         ]
     }
 
@@ -413,7 +504,7 @@ mod tests {
             Message::decode(bytes.into())
         };
         let malformed = |what| Err(SyncError::Malformed { what });
-        for tag in [0x1a, 0x22, 0x2a] {
+        for tag in [0x1a, 0x22, 0x2a, 0x42] {
             let short = malformed("an item is shorter than any can be");
             assert_eq!(frame(tag, &[0x0a, 0x00].repeat(1000)), short);
             // The flag in front would hide the items from the check.
@@ -431,6 +522,6 @@ mod tests {
             malformed("it has more items than a page may")
         );
         // A kind that a later version may add.
-        assert_eq!(frame(0x42, &[]), malformed("it is of an unknown kind"));
+        assert_eq!(frame(0x6a, &[]), malformed("it is of an unknown kind"));
     }
 }

@@ -22,6 +22,21 @@
 //! actions: `Find` with [`Session::on_missing`], `Read` with [`Session::on_entries_read`] and
 //! [`Session::on_read_end`]. The shell keeps the deadlines, see [`Session::waits_for`]. [`Turn`]
 //! decides which session is kept when both sides open one at the same time.
+//!
+//! A log can begin later than with its first entry. A side that is missing the entry at which a log of
+//! the other begins, its anchor, takes the other's base instead ([`Fetching`](fetching::Fetching)):
+//!
+//! ```text
+//! WantBase                        ->
+//!                                 <-    Manifest             pieces of it
+//! WantPart                        ->                         for each part that is not here yet
+//!                                 <-    Part                 pieces of it
+//! Done                            ->                         after the base was installed
+//! ```
+//! The entries after the base come with the next session. Meanwhile the other side gets this side's
+//! entries as in every session. Each side says in [`Summary::base`] what became of its own need.
+
+use bytes::Bytes;
 
 use crate::{
     id::Author,
@@ -32,19 +47,26 @@ use crate::{
 };
 
 mod asking;
+mod base_session;
 mod error;
+mod fetching;
 mod message;
 mod offer;
+mod paging;
 mod session;
 mod turn;
 
 pub use error::SyncError;
+pub use fetching::{BaseNeed, PartName, PartWant};
 pub use message::{FrameDecoder, Message};
 pub use session::Session;
 pub use turn::{Decision, Turn};
 
-/// Version of the sync messages and rules. Two nodes sync only if their versions are equal.
-pub const VERSION: u32 = 1;
+/// Newest version of the sync messages and rules: with bases.
+pub const VERSION: u32 = 2;
+/// Oldest version that this node speaks. A peer that speaks no newer one is served as long as it lacks no
+/// entry that was removed here.
+pub const VERSION_OLDEST: u32 = 1;
 
 /// One thing the shell must do. Actions are done in the order in which they are returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +83,22 @@ pub enum Action {
     Read(Vec<MissingRange>),
     /// Pass these entries to the store's intake. They are authentic, of this store, and in order.
     Ingest(Vec<VerifiedEntry>),
+    /// Pin this node's base, and report its parts with [`Session::on_base_opened`]. Then hand the
+    /// manifest to [`Session::on_piece_read`] in pieces, none of them if there is no base, and call
+    /// [`Session::on_read_end`].
+    ReadBase,
+    /// Read this part of the pinned base for the peer, without its first chunks. Hand it to
+    /// [`Session::on_piece_read`] in pieces, then call [`Session::on_read_end`].
+    ReadPart(PartName, u32),
+    /// Decide whether the base with this manifest is to be taken. Report with
+    /// [`Session::on_part_wanted`] the first part that is not here, or with
+    /// [`Session::on_base_refused`] that it is not to be taken.
+    CheckBase(Bytes),
+    /// Keep this piece of the part that was asked for last. After the last piece, `true`: check that the
+    /// part is whole, and report the next one with [`Session::on_part_wanted`].
+    Keep(Bytes, bool),
+    /// Install the base, all parts of which are here. Then call [`Session::on_installed`].
+    Install,
     /// The session has ended and is complete. No action follows.
     Finish(Summary),
 }
@@ -83,6 +121,8 @@ pub struct Summary {
     /// Tips of the peer that this node is missing at the end: they were not received, or the store
     /// refused them.
     pub lacking: usize,
+    /// Whether this side lacked entries that were removed at the peer, and what became of that.
+    pub base: BaseNeed,
 }
 
 /// A message that the session expects from the peer. The peer has `SYNC_ANSWER_TIMEOUT` for the
@@ -99,6 +139,8 @@ pub enum WaitsFor {
     Entries,
     /// A Want or a Done.
     Want,
+    /// The rest of the manifest, or of the part that was asked for.
+    Base,
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The offer of one side of a session: the entries that the peer may ask for, and how often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    id::Author,
+    id::{Author, Seq},
     limits::{SYNC_ASKED_TIMES_MAX, SYNC_INNER_RANGES_MAX, SYNC_ITEMS_MAX},
     protocol::{
         frontier::{Frontier, FrontierTip, MissingRange},
@@ -18,6 +18,8 @@ pub(super) struct Offer {
     own: Frontier,
     // Tips of the logs of spent keys. Nothing of them counts; the peer counts the branches itself.
     spent: Frontier,
+    // The entries at which logs of this node begin: it has neither them nor any before.
+    begins: BTreeMap<Author, FrontierTip>,
     // Entries that the peer may still ask for.
     entries_left: u64,
     // Ranges that do not end in a tip that the peer may still ask for: each costs a read.
@@ -40,6 +42,7 @@ impl Offer {
         let mut offer = Self {
             own,
             spent: Frontier::default(),
+            begins: BTreeMap::new(),
             entries_left: 0,
             inner_left: SYNC_INNER_RANGES_MAX,
         };
@@ -52,6 +55,53 @@ impl Offer {
         let room = SYNC_ITEMS_MAX.saturating_sub(self.own.len());
         self.spent = spent.iter().take(room).collect();
         self.entries_left = self.entries_max();
+    }
+
+    /// Notes where logs begin. Beginnings above the number that a session has room for are left out: peers
+    /// that lack those find so by the next session.
+    pub(super) fn begin_at(&mut self, anchors: &Frontier) {
+        self.begins = anchors.iter().take(SYNC_ITEMS_MAX).collect();
+    }
+
+    /// Returns the entries at which logs begin, in order.
+    pub(super) fn anchors(&self) -> Vec<(Author, FrontierTip)> {
+        let begins = self.begins.iter();
+        begins.map(|(author, anchor)| (*author, *anchor)).collect()
+    }
+
+    /// Returns the seqs of these entries.
+    pub(super) fn begins(&self) -> impl Iterator<Item = (Author, Seq)> + '_ {
+        let begins = self.begins.iter();
+        begins.map(|(author, anchor)| (*author, anchor.seq))
+    }
+
+    /// Returns the seq of the entry at which the log of `author` begins; 0 when it is whole.
+    pub(super) fn begin_of(&self, author: &Author) -> Seq {
+        self.begins.get(author).map_or(0, |anchor| anchor.seq)
+    }
+
+    /// Checks that a peer with the tips `theirs` lacks no entry that was removed here.
+    ///
+    /// # Errors
+    /// `PeerTooOld`.
+    pub(super) fn check_lacks_nothing(
+        &self,
+        theirs: &[(Author, FrontierTip)],
+    ) -> Result<(), SyncError> {
+        let lacks = |(author, anchor): &(&Author, &FrontierTip)| {
+            let covers = |(by, tip): &(Author, FrontierTip)| {
+                by == *author && (tip == *anchor || tip.seq > anchor.seq)
+            };
+            !self.is_spent(author) && !theirs.iter().any(|tip| covers(tip))
+        };
+        let begins = self.begins.iter();
+        let lacking = begins.filter(lacks).next();
+        lacking.map_or(Ok(()), |(author, anchor)| {
+            Err(SyncError::PeerTooOld {
+                author: *author,
+                seq: anchor.seq,
+            })
+        })
     }
 
     /// Returns the frontier of the entries that count.

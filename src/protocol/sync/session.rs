@@ -3,17 +3,22 @@
 use bytes::Bytes;
 
 use crate::{
-    id::{Author, EntryId, Seq, StoreId},
+    id::{Author, StoreId},
     limits::{
-        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_PAGE_ITEMS_MAX, SYNC_REFUSED_MAX,
-        SYNC_UNPROVEN_BYTES_MAX, SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
+        SYNC_FRAME_BYTES_MAX, SYNC_ITEMS_MAX, SYNC_REFUSED_MAX, SYNC_UNPROVEN_BYTES_MAX,
+        SYNC_UNPROVEN_MAX, SYNC_WANTS_MAX,
     },
     protocol::{
         entry::{EntryError, SignedEntry},
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
         run,
         sync::{
-            Action, Message, Summary, SyncError, VERSION, WaitsFor, asking::Asking, offer::Offer,
+            Action, Message, Summary, SyncError, VERSION,
+            VERSION_OLDEST, WaitsFor,
+            asking::Asking,
+            fetching::{BaseOffer, Fetching},
+            offer::Offer,
+            paging::{is_in_order, pages, wire_order},
         },
     },
 };
@@ -27,7 +32,8 @@ use crate::{
 ///   arrived.
 /// - `on_*` answer an action: [`on_missing`](Self::on_missing) each `Find`;
 ///   [`on_entries_read`](Self::on_entries_read), any number of times, then
-///   [`on_read_end`](Self::on_read_end) each `Read`. Messages of the peer may arrive in between.
+///   [`on_read_end`](Self::on_read_end) each `Read`. Messages of the peer may arrive in between. The
+///   actions about bases say how they are answered.
 /// - [`waits_for`](Self::waits_for), [`is_reading`](Self::is_reading) and
 ///   [`summary`](Self::summary) return values, and change nothing.
 ///
@@ -37,31 +43,39 @@ use crate::{
 pub struct Session {
     store: StoreId,
     // The entries that the peer may ask for.
-    offer: Offer,
-    phase: Phase,
+    pub(super) offer: Offer,
+    pub(super) phase: Phase,
+    // The version that both sides speak. Of the opener, the newest one until the first answer.
+    speaks: u32,
     // The peer's tips, in order. Grows by pages; complete when `phase` is `Exchange`.
-    theirs: Vec<(Author, FrontierTip)>,
+    pub(super) theirs: Vec<(Author, FrontierTip)>,
+    // The entries at which logs of the peer begin. Grows by pages; complete when `phase` is `Tips`.
+    pub(super) their_begins: Vec<(Author, FrontierTip)>,
     // Damaged entries of this node. It asks for them although the frontiers do not show them as
     // missing.
-    lost: Vec<(Author, FrontierTip)>,
-    wants: Wants,
-    asking: Asking,
+    pub(super) lost: Vec<(Author, FrontierTip)>,
+    pub(super) wants: Wants,
+    pub(super) asking: Asking,
     // Entries whose own signature does not verify; a later entry of this answer may vouch for
     // them. Bounded by SYNC_UNPROVEN_MAX and SYNC_UNPROVEN_BYTES_MAX; empty between two answers.
     unproven: Vec<(Bytes, EntryError)>,
-    serving: Serving,
+    pub(super) serving: Serving,
+    pub(super) fetching: Fetching,
+    pub(super) base_offer: BaseOffer,
     // The peer's ranges, in order. Grows by pages until its Want is complete, then empty again.
     wanted: Vec<MissingRange>,
     wants_served: u32,
-    summary: Summary,
+    pub(super) summary: Summary,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     // The acceptor, until the opener's Hello arrives.
     Hello,
     // The opener, until the first answer.
     Answer,
+    // Either side in version 2, until all beginnings of the peer's logs have arrived.
+    Begins,
     // Either side, until all tips of the peer have arrived.
     Tips,
     Exchange,
@@ -70,22 +84,37 @@ enum Phase {
 
 // Progress of this side with its own wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wants {
+pub(super) enum Wants {
     // The shell looks up entries. Also the value before the exchange, when nothing was asked yet.
     Finding,
     // A Want was sent and its answer has not ended.
     Waiting,
+    // The shell looks up where the logs of the peer begin.
+    FindingBegins,
+    // The base was asked for, and pieces of its manifest are to come.
+    Manifest,
+    // The shell decides about the base, or what to ask for next; or pieces of a part are to come.
+    Parts,
+    // The shell installs the base.
+    Installing,
     Done,
 }
 
 // Progress of this side with the peer's wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Serving {
+pub(super) enum Serving {
     // The peer's turn: it sends a Want or Done.
     Idle,
-    // The shell reads entries for the peer.
-    Reading,
+    // The shell reads entries, or something of the base, for the peer.
+    Reading(Read),
     Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    Entries,
+    Manifest,
+    Part,
 }
 
 impl Session {
@@ -104,7 +133,8 @@ impl Session {
     ) -> Result<(Self, Message), SyncError> {
         let mut session = Self::new(store, own, Phase::Answer)?;
         let hello = Message::Hello {
-            version: VERSION,
+            version: VERSION_OLDEST,
+            newest: VERSION,
             store,
             frontier: lost.is_empty().then(|| session.offer.own().hash()),
         };
@@ -125,12 +155,16 @@ impl Session {
         Ok(Self {
             store,
             phase,
+            speaks: VERSION,
             theirs: Vec::new(),
+            their_begins: Vec::new(),
             lost: Vec::new(),
             wants: Wants::Finding,
             asking: Asking::default(),
             unproven: Vec::new(),
             serving: Serving::Idle,
+            fetching: Fetching::default(),
+            base_offer: BaseOffer::default(),
             wanted: Vec::new(),
             wants_served: 0,
             offer: Offer::new(own)?,
@@ -146,6 +180,16 @@ impl Session {
     #[must_use]
     pub fn offering(mut self, spent: Frontier) -> Self {
         self.offer.add_spent(&spent);
+        self
+    }
+
+    /// Notes the entries at which logs of this node begin, one for each author: it has neither them nor
+    /// any entry before.
+    ///
+    /// Called before the first message of the peer is handled.
+    #[must_use]
+    pub fn beginning_at(mut self, anchors: &Frontier) -> Self {
+        self.offer.begin_at(anchors);
         self
     }
 
@@ -177,11 +221,15 @@ impl Session {
                 _,
                 Message::Hello {
                     version,
+                    newest,
                     store,
                     frontier,
                 },
-            ) => self.hello(version, store, frontier),
+            ) => self.hello((version, newest), store, frontier),
             (Phase::Answer, _, _, Message::Same) if self.lost.is_empty() => Ok(self.same()),
+            (Phase::Answer | Phase::Begins, _, _, Message::Begins { anchors, last }) => {
+                self.begins(anchors, last)
+            }
             (Phase::Answer | Phase::Tips, _, _, Message::Tips { tips, last }) => {
                 self.tips(tips, last)
             }
@@ -192,6 +240,20 @@ impl Session {
                 self.entries(entries, step)
             }
             (Phase::Exchange, Wants::Waiting, _, Message::Sent) => self.answered(),
+            (Phase::Exchange, Wants::Manifest, _, Message::Manifest { piece, last }) => {
+                self.manifest(&piece, last)
+            }
+            (Phase::Exchange, Wants::Parts, _, Message::Part { piece, last })
+                if self.fetching.is_part_open() =>
+            {
+                self.part(piece, last)
+            }
+            (Phase::Exchange, _, Serving::Idle, Message::WantBase) if self.speaks >= VERSION => {
+                self.want_base()
+            }
+            (Phase::Exchange, _, Serving::Idle, Message::WantPart { part, from_chunk }) => {
+                self.want_part(part, from_chunk)
+            }
             (Phase::Exchange, _, Serving::Idle, Message::Done) if self.wanted.is_empty() => {
                 self.serving = Serving::Done;
                 Ok(self.finish_if_done())
@@ -215,13 +277,13 @@ impl Session {
     /// # Panics
     /// When no `Find` is open.
     pub fn on_missing(&mut self, missing: Vec<(Author, FrontierTip)>) -> Vec<Action> {
+        if self.wants == Wants::FindingBegins {
+            return self.on_begins_missing(&missing);
+        }
         assert_eq!(self.wants, Wants::Finding, "a Find is open");
         let ranges = self.asking.next(missing);
         if ranges.is_empty() {
-            self.wants = Wants::Done;
-            let mut actions = vec![Action::Send(Message::Done)];
-            actions.extend(self.finish_if_done());
-            return actions;
+            return self.done();
         }
         self.wants = Wants::Waiting;
         let pages = pages(&ranges).map(|(ranges, last)| Message::Want { ranges, last });
@@ -234,7 +296,7 @@ impl Session {
     /// # Panics
     /// When no `Read` is open.
     pub fn on_entries_read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
-        assert_eq!(self.serving, Serving::Reading, "a Read is open");
+        assert_eq!(self.serving, Serving::Reading(Read::Entries), "a Read is open");
         let mut actions = Vec::new();
         let mut frame = Vec::new();
         let mut bytes = 0_usize;
@@ -255,14 +317,21 @@ impl Session {
         actions
     }
 
-    /// Ends the answer to [`Action::Read`]: all entries were read.
+    /// Ends the answer to [`Action::Read`], [`Action::ReadBase`] or [`Action::ReadPart`]: all was read.
     ///
     /// # Panics
-    /// When no `Read` is open.
+    /// When none of them is open.
     pub fn on_read_end(&mut self) -> Vec<Action> {
-        assert_eq!(self.serving, Serving::Reading, "a Read is open");
+        let Serving::Reading(read) = self.serving else {
+            panic!("a Read is open");
+        };
         self.serving = Serving::Idle;
-        vec![Action::Send(Message::Sent)]
+        let (piece, last) = (Bytes::new(), true);
+        vec![Action::Send(match read {
+            Read::Entries => Message::Sent,
+            Read::Manifest => Message::Manifest { piece, last },
+            Read::Part => Message::Part { piece, last },
+        })]
     }
 
     /// Returns the message that the session expects from the peer. `None` when the shell has to act
@@ -271,16 +340,20 @@ impl Session {
         match (self.phase, self.wants, self.serving) {
             (Phase::Hello, ..) => Some(WaitsFor::Hello),
             (Phase::Answer, ..) => Some(WaitsFor::Answer),
-            (Phase::Tips, ..) => Some(WaitsFor::Tips),
+            (Phase::Begins | Phase::Tips, ..) => Some(WaitsFor::Tips),
+            (Phase::Exchange, Wants::Manifest, _) => Some(WaitsFor::Base),
+            (Phase::Exchange, Wants::Parts, _) if self.fetching.is_part_open() => {
+                Some(WaitsFor::Base)
+            }
             (Phase::Exchange, Wants::Waiting, _) => Some(WaitsFor::Entries),
             (Phase::Exchange, _, Serving::Idle) => Some(WaitsFor::Want),
             (Phase::Exchange | Phase::Finished, ..) => None,
         }
     }
 
-    /// True while the shell has entries to read for the peer.
+    /// True while the shell has something to read for the peer.
     pub fn is_reading(&self) -> bool {
-        self.phase == Phase::Exchange && self.serving == Serving::Reading
+        self.phase == Phase::Exchange && matches!(self.serving, Serving::Reading(_))
     }
 
     /// Returns the counts so far, also after an error.
@@ -297,16 +370,18 @@ impl Session {
 impl Session {
     fn hello(
         &mut self,
-        version: u32,
+        (oldest, newest): (u32, u32),
         store: StoreId,
         frontier: Option<FrontierHash>,
     ) -> Result<Vec<Action>, SyncError> {
-        if version != VERSION {
+        let speaks = newest.max(oldest).min(VERSION);
+        if oldest > VERSION || speaks < VERSION_OLDEST {
             return Err(SyncError::WrongVersion {
-                theirs: version,
+                theirs: oldest,
                 ours: VERSION,
             });
         }
+        self.speaks = speaks;
         if store != self.store {
             return Err(SyncError::WrongStore {
                 theirs: store,
@@ -318,7 +393,11 @@ impl Session {
             actions.extend(self.same());
             return Ok(actions);
         }
-        self.phase = Phase::Tips;
+        self.phase = if speaks >= VERSION {
+            Phase::Begins
+        } else {
+            Phase::Tips
+        };
         Ok(self.own_tips())
     }
 
@@ -350,15 +429,18 @@ impl Session {
         let mut actions = Vec::new();
         if self.phase == Phase::Answer {
             self.phase = Phase::Tips;
+            self.speaks = VERSION_OLDEST;
             actions = self.own_tips();
         }
         if last {
             self.phase = Phase::Exchange;
+            if self.speaks < VERSION {
+                self.offer.check_lacks_nothing(&self.theirs)?;
+            }
             self.theirs
                 .retain(|(author, _)| !self.offer.is_spent(author));
             self.lost.retain(|(author, _)| !self.offer.is_spent(author));
-            self.asking = Asking::new(self.offer.own(), &self.theirs, &self.lost);
-            actions.extend(self.find());
+            actions.extend(self.find_begins());
         }
         Ok(actions)
     }
@@ -392,7 +474,7 @@ impl Session {
         self.wants_served = self.wants_served.saturating_add(1);
         let mut ranges = std::mem::take(&mut self.wanted);
         self.offer.ration(&mut ranges)?;
-        self.serving = Serving::Reading;
+        self.serving = Serving::Reading(Read::Entries);
         Ok(vec![Action::Read(ranges)])
     }
 
@@ -468,13 +550,22 @@ impl Session {
 
 // Messages of this side.
 impl Session {
-    fn own_tips(&self) -> Vec<Action> {
-        let tips = self.offer.tips();
-        let pages = pages(&tips).map(|(tips, last)| Message::Tips { tips, last });
-        pages.map(Action::Send).collect()
+    pub(super) fn own_tips(&self) -> Vec<Action> {
+        let (begins, tips) = (self.offer.anchors(), self.offer.tips());
+        let begins = pages(&begins).map(|(anchors, last)| Message::Begins { anchors, last });
+        let begins = begins.filter(|_| self.speaks >= VERSION);
+        let tips = pages(&tips).map(|(tips, last)| Message::Tips { tips, last });
+        begins.chain(tips).map(Action::Send).collect()
     }
 
-    fn find(&mut self) -> Vec<Action> {
+    pub(super) fn done(&mut self) -> Vec<Action> {
+        self.wants = Wants::Done;
+        let mut actions = vec![Action::Send(Message::Done)];
+        actions.extend(self.finish_if_done());
+        actions
+    }
+
+    pub(super) fn find(&mut self) -> Vec<Action> {
         self.wants = Wants::Finding;
         let tips = self.asking.find();
         if tips.is_empty() {
@@ -495,40 +586,16 @@ impl Session {
         match (self.phase, self.wants, self.serving) {
             (Phase::Hello, ..) => "its Hello was due",
             (Phase::Answer, ..) => "the answer to a Hello was due",
+            (Phase::Begins, ..) => "its Begins were due",
             (Phase::Tips, ..) => "its Tips were due",
             (Phase::Finished, ..) => "the session has ended",
             (Phase::Exchange, Wants::Waiting, Serving::Idle) => "entries or a Want were due",
             (Phase::Exchange, Wants::Waiting, _) => "only entries were due",
+            (Phase::Exchange, Wants::Manifest | Wants::Parts, Serving::Idle) => {
+                "something of its base or a Want were due"
+            }
             (Phase::Exchange, _, Serving::Idle) => "only a Want was due",
             (Phase::Exchange, ..) => "nothing was due",
         }
     }
-}
-
-// Splits a list into pages: at least one, `true` for the last.
-fn pages<T: Clone>(items: &[T]) -> impl Iterator<Item = (Vec<T>, bool)> {
-    let count = items.len().div_ceil(SYNC_PAGE_ITEMS_MAX).max(1);
-    (1..=count).map(move |page| {
-        let end = page.saturating_mul(SYNC_PAGE_ITEMS_MAX);
-        let begin = end.saturating_sub(SYNC_PAGE_ITEMS_MAX);
-        let items = items.get(begin..end.min(items.len())).unwrap_or_default();
-        (items.to_vec(), page == count)
-    })
-}
-
-fn wire_order(range: &MissingRange) -> (Author, Seq, EntryId) {
-    (range.author, range.through, range.tip)
-}
-
-// True when `items` ascend and the first one comes after `before`.
-fn is_in_order<T, K: Ord>(before: Option<&T>, items: &[T], key: impl Fn(&T) -> K) -> bool {
-    let mut keys = before.into_iter().chain(items).map(key);
-    let Some(mut last) = keys.next() else {
-        return true;
-    };
-    keys.all(|key| {
-        let ascends = last < key;
-        last = key;
-        ascends
-    })
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::{
     disk::{Disk, Open},
     id::{EntryId, StoreId},
-    protocol::{heads::Heads, heads_row::decode_heads},
+    protocol::{heads::Heads, heads_row::decode_heads, sync::PartName},
     state::{
         StateError,
         base::{
@@ -87,6 +87,15 @@ impl Base {
             tracing::warn!(%error, "files of an earlier base are removed at the next opening");
         }
         Ok(Arc::new(self))
+    }
+
+    /// Returns whether the base with this number is in place, durable or not.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_there(disk: &dyn Disk, dir: &Path, number: u64) -> Result<bool, StateError> {
+        let names = texts(disk.list(dir)?);
+        Ok(names.iter().any(|name| number_of(name) == Some(number)))
     }
 
     /// Removes the files that none of `kept` needs: those of a base that is not to be the newest one. The
@@ -212,6 +221,12 @@ impl Base {
         Ok(records)
     }
 
+    /// Returns the names of its parts.
+    pub fn part_names(&self) -> Vec<PartName> {
+        let parts = self.manifest.parts.iter();
+        parts.map(|part| PartName(part.id.0)).collect()
+    }
+
     pub(super) fn parts(&self) -> impl Iterator<Item = (&Part, &PartInfo)> {
         self.parts.iter().zip(&self.manifest.parts)
     }
@@ -259,7 +274,7 @@ fn number_of(name: &str) -> Option<u64> {
     name.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-fn texts(names: Vec<OsString>) -> Vec<String> {
+pub(super) fn texts(names: Vec<OsString>) -> Vec<String> {
     let names = names.into_iter();
     names.filter_map(|name| name.into_string().ok()).collect()
 }

@@ -52,6 +52,37 @@ impl BaseManifest {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
+    /// Returns the anchor of `author`, if the base has entries of it.
+    pub fn anchor(&self, author: &Author) -> Option<&Anchor> {
+        let found = self.anchors.binary_search_by_key(author, |(it, _)| *it);
+        Some(&self.anchors.get(found.ok()?)?.1)
+    }
+
+    /// Returns the bytes that peers get: the file of this base, with the number 0. Their hash, at the
+    /// end, is that of the base.
+    pub fn encode_for_peers(&self) -> Bytes {
+        let numbered = Self {
+            number: 0,
+            ..self.clone()
+        };
+        numbered.encode()
+    }
+
+    /// Reads what a peer sent. `None` unless it is exactly what `encode_for_peers` returns for a base that
+    /// a node can have: with one anchor an author and parts in order.
+    pub fn of_peer(bytes: &[u8]) -> Option<Self> {
+        let manifest = Self::decode(bytes)?;
+        let mut length = Some(0_u64);
+        for part in &manifest.parts {
+            length = length.and_then(|sum| sum.checked_add(part.bytes));
+        }
+        let is_sound = manifest.anchors.is_sorted_by(|(a, _), (b, _)| a < b)
+            && manifest.anchors.iter().all(|(_, anchor)| anchor.seq > 0)
+            && length.is_some()
+            && manifest.encode_for_peers() == bytes;
+        is_sound.then_some(manifest)
+    }
+
     /// Returns the bytes of the file.
     pub(super) fn encode(&self) -> Bytes {
         let mut file = BytesMut::from(HEAD.as_slice());
@@ -128,11 +159,7 @@ impl BaseManifest {
 
     /// Returns the hash that names the base: of all but its number, which counts the bases of this node.
     pub fn hash(&self) -> [u8; 32] {
-        let numbered = Self {
-            number: 0,
-            ..self.clone()
-        };
-        let file = numbered.encode();
+        let file = self.encode_for_peers();
         file.last_chunk::<32>().copied().unwrap_or_default()
     }
 }

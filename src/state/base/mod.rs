@@ -6,11 +6,16 @@
 //! are written to a base before the entries are removed: sorted records in part files ([`part`]), named
 //! by a manifest ([`manifest`]). Each is checked by its hash before it is used. The next base shares
 //! the parts in which nothing has changed ([`builder`]).
+//!
+//! A peer that lacks the entries that were removed here gets the parts instead ([`outgoing`],
+//! [`incoming`]).
 
 mod base;
 mod builder;
 mod chunk;
+mod incoming;
 mod manifest;
+mod outgoing;
 mod part;
 mod record;
 #[cfg(test)]
@@ -18,5 +23,7 @@ mod tests;
 
 pub use base::Base;
 pub(crate) use builder::{BaseBuilder, Body};
+pub use incoming::{Incoming, IncomingError, Progress};
 pub use manifest::BaseManifest;
+pub use outgoing::OutgoingPart;
 pub(crate) use record::{RecordKey, RecordKind};

@@ -59,12 +59,13 @@ pub(super) struct Part {
     chunks: Vec<ChunkInfo>,
 }
 
+/// A line of the index of a part.
 #[derive(Debug)]
-struct ChunkInfo {
-    offset: u64,
-    bytes: u32,
+pub(super) struct ChunkInfo {
+    pub(super) offset: u64,
+    pub(super) bytes: u32,
     records: u32,
-    hash: [u8; 32],
+    pub(super) hash: [u8; 32],
     first: RecordKey,
 }
 
@@ -119,14 +120,8 @@ impl Part {
         let Some(info) = self.chunks.get(chunk) else {
             return Ok(Vec::new());
         };
-        let bytes = read(self.file.as_ref(), info.offset, u64::from(info.bytes))?;
-        let damaged = |what: &str| {
-            let what = format!("{what} ({} bytes at {})", info.bytes, info.offset);
-            damaged(&self.name, &what)
-        };
-        if *blake3::hash(&bytes).as_bytes() != info.hash {
-            return Err(damaged("a chunk fails its check"));
-        }
+        let bytes = self.bytes_of(info)?;
+        let damaged = |what: &str| self.damaged(info, what);
         let records = chunk::records(bytes).ok_or_else(|| damaged("a chunk is malformed"))?;
         let is_whole = records.len() == info.records as usize
             && records.first().is_some_and(|(key, _)| *key == info.first);
@@ -135,6 +130,77 @@ impl Part {
         }
         Ok(records)
     }
+
+    /// Returns the bytes of a chunk, checked; `None` behind the last one.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn chunk_bytes(&self, chunk: usize) -> Result<Option<Bytes>, StateError> {
+        let info = self.chunks.get(chunk);
+        info.map(|info| self.bytes_of(info)).transpose()
+    }
+
+    /// Returns the trailer and then the index, as peers get them.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub(super) fn tail(&self, info: &PartInfo) -> Result<Bytes, StateError> {
+        let end = self.chunks.last().map(|it| it.offset + u64::from(it.bytes));
+        let offset = end.unwrap_or(HEAD.len() as u64);
+        let end = read(self.file.as_ref(), offset, info.bytes - offset)?;
+        let index = end.len().saturating_sub(TRAILER_BYTES);
+        let (index, trailer) = (end.slice(..index), end.slice(index..));
+        if *blake3::hash(&index).as_bytes() != info.id.0 {
+            return Err(damaged(&self.name, "its index fails its check"));
+        }
+        Ok([trailer, index].concat().into())
+    }
+
+    fn bytes_of(&self, info: &ChunkInfo) -> Result<Bytes, StateError> {
+        let bytes = read(self.file.as_ref(), info.offset, u64::from(info.bytes))?;
+        if *blake3::hash(&bytes).as_bytes() != info.hash {
+            return Err(self.damaged(info, "a chunk fails its check"));
+        }
+        Ok(bytes)
+    }
+
+    fn damaged(&self, info: &ChunkInfo, what: &str) -> StateError {
+        let what = format!("{what} ({} bytes at {})", info.bytes, info.offset);
+        damaged(&self.name, &what)
+    }
+}
+
+/// Returns the length of the index of a part of `info` with this trailer; `None` when it is not a trailer
+/// of that part.
+pub(super) fn index_bytes(trailer: &[u8; TRAILER_BYTES], info: &PartInfo) -> Option<u32> {
+    let mut trailer = trailer.as_slice();
+    let (offset, bytes) = (trailer.get_u64_le(), trailer.get_u32_le());
+    let end = offset
+        .checked_add(u64::from(bytes))?
+        .checked_add(TRAILER_BYTES as u64)?;
+    (*trailer == info.id.0 && end == info.bytes && bytes <= INDEX_BYTES_MAX).then_some(bytes)
+}
+
+/// Reads the index of a part of `info`. `None` unless its chunks follow one another from the head of the
+/// file to the index, and it has the first record and the number of records of `info`.
+pub(super) fn index_of(index: Bytes, info: &PartInfo) -> Option<Vec<ChunkInfo>> {
+    if *blake3::hash(&index).as_bytes() != info.id.0 {
+        return None;
+    }
+    let end = info
+        .bytes
+        .checked_sub(TRAILER_BYTES as u64 + index.len() as u64)?;
+    let chunks = decode_index(index)?;
+    let (mut offset, mut records) = (HEAD.len() as u64, 0_u64);
+    for chunk in &chunks {
+        if chunk.offset != offset || chunk.bytes == 0 {
+            return None;
+        }
+        offset = offset.checked_add(u64::from(chunk.bytes))?;
+        records = records.checked_add(u64::from(chunk.records))?;
+    }
+    let is_of = chunks.first().is_some_and(|it| it.first == info.first);
+    (is_of && offset == end && records == info.records).then_some(chunks)
 }
 
 /// Writes a part.
@@ -288,8 +354,13 @@ pub(super) fn damaged(name: &str, what: &str) -> StateError {
     StateError::damaged(&format!("{name} of the base: {what}"))
 }
 
-const HEAD: &[u8; 8] = b"LATBASE\x01";
-const TRAILER_BYTES: usize = 8 + 4 + 32;
+/// The first bytes of a part.
+pub(super) const HEAD: &[u8; 8] = b"LATBASE\x01";
+/// Bytes of the end of a part, which says where its index is.
+pub(super) const TRAILER_BYTES: usize = 8 + 4 + 32;
+// An index of 64 MiB of chunks, each of which begins with the longest key. One that peers offer is not
+// longer.
+const INDEX_BYTES_MAX: u32 = 8 << 20;
 const SUFFIX: &str = ".part";
 const NEW: &str = "part.new";
 const WRITE_BACK_BYTES: u64 = 512 << 10;

@@ -2,16 +2,20 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
-use super::{Base, BaseBuilder, BaseManifest, Body, RecordKey, RecordKind};
+use super::{
+    Base, BaseBuilder, BaseManifest, Body, Incoming, IncomingError, OutgoingPart, RecordKey,
+    RecordKind,
+};
 use crate::{
-    disk::RealDisk,
+    disk::{Disk, RealDisk},
     id::{Author, EntryId, StoreId},
     protocol::{anchor::Anchor, hlc::Hlc, merkle::Levels},
-    state::StateError,
+    state::{StateError, row::encode_cause},
     support::random::{Random, for_each_seed},
 };
 
@@ -162,7 +166,7 @@ fn equal_records_make_equal_files() {
     for_each_seed(0..=5, |random: &mut Random| {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut model = Model::new();
-        let mut base: Option<std::sync::Arc<Base>> = None;
+        let mut base: Option<Arc<Base>> = None;
         for number in 1..8 {
             let mut changes: BTreeMap<RecordKey, Option<Bytes>> = BTreeMap::new();
             let kinds = [RecordKind::Cause, RecordKind::Fact, RecordKind::Heads];
@@ -264,4 +268,274 @@ fn s9_each_flipped_byte_and_each_cut_is_found() {
         fs::write(&path, &whole).unwrap();
         assert!(!is_found(dir.path()));
     }
+}
+
+// Records that have no heads, so that the base is whole by itself.
+fn without_heads(causes: u8, value_bytes: usize) -> Model {
+    let mut model = Model::new();
+    for n in 0..causes {
+        let body = encode_cause(&EntryId([n; 32]), 7);
+        model.insert(key(RecordKind::Cause, [n; 16]), body.into());
+    }
+    model.insert(key(RecordKind::Fact, "tfact"), Bytes::new());
+    for n in 0..8 {
+        let value = RecordKey::value(format!("/key/{n}").as_bytes(), &EntryId([9; 32]));
+        model.insert(value, vec![n; value_bytes].into());
+    }
+    model
+}
+
+fn build_for_peers(dir: &Path, model: &Model) -> Arc<Base> {
+    let mut builder = BaseBuilder::begin(&RealDisk, dir, Levels::new(STORE)).unwrap();
+    builder.merge(None, puts(model)).unwrap();
+    let manifest = BaseManifest {
+        keys: 0,
+        ..manifest(5)
+    };
+    let base = builder.finish(manifest).unwrap();
+    base.commit(&RealDisk, dir).unwrap()
+}
+
+fn incoming(dir: &Path, own: Option<&Base>, base: &Base) -> Incoming {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let manifest = base.manifest().encode_for_peers();
+    let manifest = BaseManifest::of_peer(&manifest).unwrap();
+    Incoming::begin(&disk, dir.to_owned(), own, manifest).unwrap()
+}
+
+// Takes the base in pieces of `piece_bytes` until `bytes_max` have come. `change` is called with each
+// piece and the bytes that came before it. Returns the bytes that came; `None` when all is here.
+fn take(
+    incoming: &mut Incoming,
+    base: &Arc<Base>,
+    (piece_bytes, bytes_max): (usize, usize),
+    mut change: impl FnMut(&mut Vec<u8>, usize),
+) -> Result<Option<usize>, IncomingError> {
+    let mut come = 0;
+    while let Some(want) = incoming.next_part()? {
+        let part = OutgoingPart::begin(base, &want.part, want.from_chunk).unwrap();
+        let mut part = part.unwrap();
+        let mut of_part = 0;
+        while let Some(piece) = part.next_piece(piece_bytes).unwrap() {
+            assert!(piece.len() <= piece_bytes);
+            of_part += piece.len() as u64;
+            assert!(of_part <= want.bytes_max);
+            let mut piece = piece.to_vec();
+            change(&mut piece, come);
+            come += piece.len();
+            incoming.keep(&piece, false)?;
+            let progress = incoming.progress();
+            assert!(progress.bytes <= progress.bytes_max, "{progress:?}");
+            if come >= bytes_max {
+                return Ok(Some(come));
+            }
+        }
+        incoming.keep(&[], true)?;
+    }
+    Ok(None)
+}
+
+#[test]
+fn base_comes_in_pieces_of_any_length_and_is_the_same_files() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = without_heads(90, 50_000);
+    let base = build_for_peers(one.path(), &model);
+    for piece_bytes in [1, 43, 1000, 1 << 20] {
+        let dir = other.path().join(piece_bytes.to_string());
+        let mut incoming = incoming(&dir, None, &base);
+        let all = take(&mut incoming, &base, (piece_bytes, usize::MAX), |_, _| {});
+        assert!(all.unwrap().is_none());
+        let progress = incoming.progress();
+        assert_eq!(progress.bytes, progress.bytes_max);
+        assert_eq!((progress.parts, progress.parts_max), (3, 3));
+        let taken = incoming.finish(1, None).unwrap();
+        assert_eq!(taken.manifest().hash(), base.manifest().hash());
+        drop(taken.commit(&RealDisk, &dir).unwrap());
+        incoming.end().unwrap();
+        check(&open(&dir).unwrap().unwrap(), &model);
+        let (of_one, of_dir) = (files(one.path()), files(&dir));
+        assert_eq!(of_one.len(), of_dir.len());
+        let parts = of_one.iter().filter(|(name, _)| name.ends_with("part"));
+        assert!(parts.clone().all(|(name, bytes)| of_dir.get(name) == Some(bytes)));
+        assert_eq!(parts.count(), 3);
+    }
+}
+
+#[test]
+fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
+    let one = tempfile::tempdir().unwrap();
+    let model = without_heads(90, 50_000);
+    let base = build_for_peers(one.path(), &model);
+    let all = base.manifest().bytes() as usize;
+    for bytes_max in [1, 40, 200, 6000, 70_000, 200_000, 300_000, all - 100] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = incoming(dir.path(), None, &base);
+        let come = take(&mut first, &base, (777, bytes_max), |_, _| {});
+        let come = come.unwrap().unwrap();
+        drop(first);
+        let mut again = incoming(dir.path(), None, &base);
+        let kept = again.progress().bytes as usize;
+        let mut rest = 0;
+        take(&mut again, &base, (5000, usize::MAX), |piece, _| rest += piece.len()).unwrap();
+        // A chunk and an index at most come twice.
+        assert!(come + rest <= all + 120_000, "{come} and {rest} of {all}");
+        assert!(come < 100_000 || rest + 60_000 < all, "{come} and {rest}, {kept} kept");
+        again.finish(1, None).unwrap().commit(&RealDisk, dir.path()).unwrap();
+        check(&open(dir.path()).unwrap().unwrap(), &model);
+    }
+    // What is there is read, not believed.
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = incoming(dir.path(), None, &base);
+    take(&mut first, &base, (777, usize::MAX), |_, _| {}).unwrap();
+    drop(first);
+    for (name, whole) in files(dir.path()) {
+        for at in (0..whole.len()).step_by(1 + whole.len() / 40) {
+            let mut bad = whole.clone();
+            bad[at] ^= 4;
+            fs::write(dir.path().join(&name), &bad).unwrap();
+            let mut again = incoming(dir.path(), None, &base);
+            assert_eq!(again.progress().parts, 2, "byte {at} of {name}");
+            take(&mut again, &base, (5000, usize::MAX), |_, _| {}).unwrap();
+            assert!(fs::read(dir.path().join(&name)).unwrap() == whole);
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = without_heads(90, 5000);
+    let base = build_for_peers(one.path(), &model);
+    let mut next_model = model.clone();
+    next_model.insert(key(RecordKind::Fact, "tmore"), Bytes::new());
+    let next = build_for_peers(two.path(), &next_model);
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = incoming(dir.path(), None, &base);
+    take(&mut first, &base, (777, usize::MAX), |_, _| {}).unwrap();
+    // The peer has moved to the next base meanwhile.
+    let mut second = incoming(dir.path(), None, &next);
+    assert_eq!(second.progress().parts, 2);
+    let names = files(dir.path());
+    assert_eq!(names.len(), 2, "the part that it does not have is removed");
+    take(&mut second, &next, (777, usize::MAX), |_, _| {}).unwrap();
+    let own = second.finish(1, None).unwrap().commit(&RealDisk, dir.path()).unwrap();
+    second.end().unwrap();
+    // It shares parts with the base that is here.
+    let mut third = incoming(dir.path(), Some(&own), &base);
+    assert_eq!(third.progress().parts, 2);
+    take(&mut third, &base, (777, usize::MAX), |_, _| {}).unwrap();
+    let taken = third.finish(2, Some(&own)).unwrap();
+    third.put_back(Some(&own)).unwrap();
+    drop(taken);
+    check(&open(dir.path()).unwrap().unwrap(), &next_model);
+    let third = incoming(dir.path(), Some(&own), &base);
+    assert_eq!(third.progress().parts, 3, "what was put back is here");
+    third.finish(2, Some(&own)).unwrap().commit(&RealDisk, dir.path()).unwrap();
+    check(&open(dir.path()).unwrap().unwrap(), &model);
+    // A damaged part of the own base comes again.
+    let own = open(dir.path()).unwrap().unwrap();
+    let (name, whole) = files(dir.path()).pop_first().unwrap();
+    assert!(name.ends_with("part") || name.ends_with("manifest"));
+    let (name, whole) = if name.ends_with("part") {
+        (name, whole)
+    } else {
+        files(dir.path()).into_iter().find(|(name, _)| name.ends_with("part")).unwrap()
+    };
+    let mut bad = whole.clone();
+    bad[12] ^= 1;
+    fs::write(dir.path().join(&name), &bad).unwrap();
+    let mut again = incoming(dir.path(), Some(&own), &base);
+    assert_eq!(again.progress().parts, 2);
+    take(&mut again, &base, (777, usize::MAX), |_, _| {}).unwrap();
+    again.finish(3, Some(&own)).unwrap().commit(&RealDisk, dir.path()).unwrap();
+    check(&open(dir.path()).unwrap().unwrap(), &model);
+}
+
+/// E9: each byte that a peer can change is found before the part counts as here.
+#[test]
+fn s9_forged_cut_and_endless_parts_are_refused() {
+    let one = tempfile::tempdir().unwrap();
+    let base = build_for_peers(one.path(), &without_heads(20, 700));
+    let dir = tempfile::tempdir().unwrap();
+    let all = base.manifest().bytes() as usize - 3 * 8;
+    for at in (0..all).step_by(3) {
+        fs::remove_dir_all(dir.path()).unwrap();
+        let mut taken = incoming(dir.path(), None, &base);
+        let forged = take(&mut taken, &base, (97, usize::MAX), |piece, before| {
+            if let Some(byte) = at.checked_sub(before).and_then(|at| piece.get_mut(at)) {
+                *byte ^= 1 << (at % 8);
+            }
+        });
+        assert!(matches!(forged, Err(IncomingError::Forged { .. })), "byte {at}: {forged:?}");
+        let here = taken.progress().parts;
+        drop(taken);
+        let mut again = incoming(dir.path(), None, &base);
+        assert_eq!(again.progress().parts, here, "byte {at}");
+        if at % 150 == 0 {
+            take(&mut again, &base, (97, usize::MAX), |_, _| {}).unwrap();
+            again.finish(1, None).unwrap();
+        }
+    }
+    for change in [
+        (|piece: &mut Vec<u8>| piece.truncate(piece.len() - 1)) as fn(&mut Vec<u8>),
+        |piece| piece.push(0),
+        |piece| piece.insert(0, 0),
+    ] {
+        for at in (0..all / 97).step_by(3) {
+            fs::remove_dir_all(dir.path()).unwrap();
+            let mut taken = incoming(dir.path(), None, &base);
+            let (mut number, mut is_done) = (0, false);
+            let refused = take(&mut taken, &base, (97, usize::MAX), |piece, _| {
+                number += 1;
+                if number > at && !is_done {
+                    is_done = true;
+                    change(piece);
+                }
+            });
+            let fault = matches!(
+                refused,
+                Err(IncomingError::Forged { .. } | IncomingError::Cut)
+            );
+            assert!(fault, "piece {at}: {refused:?}");
+        }
+    }
+    // Pieces that nobody asked for.
+    let mut taken = incoming(dir.path(), None, &base);
+    assert!(taken.keep(b"x", false).is_err());
+}
+
+#[test]
+fn manifest_of_a_peer_is_exactly_what_a_node_makes() {
+    let one = tempfile::tempdir().unwrap();
+    let base = build_for_peers(one.path(), &without_heads(2, 700));
+    let manifest = base.manifest();
+    let bytes = manifest.encode_for_peers();
+    let read = BaseManifest::of_peer(&bytes).unwrap();
+    assert_eq!((read.number, read.hash()), (0, manifest.hash()));
+    assert_eq!(&bytes[bytes.len() - 32..], manifest.hash());
+    assert!(BaseManifest::of_peer(&manifest.encode()).is_none(), "a number of its own");
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(BaseManifest::of_peer(&bad).is_none(), "bit {bit}");
+    }
+    for cut in 0..bytes.len() {
+        assert!(BaseManifest::of_peer(&bytes[..cut]).is_none(), "cut to {cut}");
+    }
+    // Under sound sums.
+    let refused = |change: &dyn Fn(&mut BaseManifest)| {
+        let mut other = manifest.clone();
+        change(&mut other);
+        assert!(BaseManifest::of_peer(&other.encode_for_peers()).is_none());
+    };
+    refused(&|it| it.anchors.push(it.anchors[0]));
+    refused(&|it| it.anchors.push((Author([0; 32]), it.anchors[0].1)));
+    refused(&|it| it.anchors[0].1.seq = 0);
+    refused(&|it| it.parts.swap(0, 1));
+    refused(&|it| it.parts[0].bytes = u64::MAX);
+    let mut body = bytes[..bytes.len() - 32].to_vec();
+    body.push(0);
+    let sum = blake3::hash(&body);
+    body.extend(sum.as_bytes());
+    assert!(BaseManifest::of_peer(&body).is_none(), "bytes behind its parts");
 }

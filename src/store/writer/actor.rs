@@ -137,6 +137,15 @@ impl Actor {
                 self.offer_waiting();
                 drop(reply.send(pruned));
             }
+            Command::CheckInstall(anchors, keeps, reply) => {
+                drop(reply.send(writer.check_install(&anchors, keeps)));
+            }
+            Command::Install(base, keeps, reply) => {
+                let installed = writer.install(*base, keeps);
+                // Entries that waited for those before the anchors.
+                self.settle();
+                drop(reply.send(installed));
+            }
             Command::Repair(reply) => {
                 let repaired = writer.repair();
                 self.offer_waiting();

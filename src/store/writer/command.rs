@@ -8,6 +8,7 @@ use crate::{
     id::Author,
     log::{LogDamage, Pruning, merge::Span},
     protocol::{
+        anchor::Anchor,
         entry::VerifiedEntry,
         frontier::{Frontier, FrontierTip},
         intake::Bases,
@@ -15,7 +16,7 @@ use crate::{
     state::{Base, StateError, View},
     store::{
         IngestError, Ingested, PruneError, RefusedEntry, Repaired, Write, WriteError, Written,
-        writer::{known_acts::Grounds, status::WriterStatus},
+        writer::{install::InstallError, known_acts::Grounds, status::WriterStatus},
     },
 };
 
@@ -60,6 +61,18 @@ pub(in crate::store) enum Command {
         Frontier,
         Option<Box<Base>>,
         oneshot::Sender<Result<Pruning, PruneError>>,
+    ),
+    /// Check that a base with these anchors could be installed. The author: see `Writer::install`.
+    CheckInstall(
+        Vec<(Author, Anchor)>,
+        Option<Author>,
+        oneshot::Sender<Result<(), InstallError>>,
+    ),
+    /// Install this base of a peer.
+    Install(
+        Box<Base>,
+        Option<Author>,
+        oneshot::Sender<Result<(), InstallError>>,
     ),
     /// Give up lost own entries and close an own fork.
     Repair(oneshot::Sender<Result<Repaired, WriteError>>),

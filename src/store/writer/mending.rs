@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
     limits::PENDING_BYTES_MAX,
-    log::{Hole, LogDamage, LogReader},
+    log::{Begin, Hole, LogDamage, LogReader},
     protocol::entry::VerifiedEntry,
 };
 
@@ -106,6 +106,17 @@ impl Mending {
     pub(super) fn give_up(&mut self, file: &str, offset: u64) {
         self.damage
             .retain(|damage| damage.file != file || damage.offset < offset);
+        self.holes.clear();
+        self.forget_found();
+    }
+
+    /// Forgets the damage before the places at which logs begin now, and all holes: nobody reads those bytes
+    /// any more.
+    pub(super) fn forget_before(&mut self, begin: impl Fn(&Author) -> Option<Begin>) {
+        self.damage.retain(|damage| {
+            let end = damage.offset.saturating_add(damage.bytes);
+            begin(&damage.author).is_none_or(|begin| end > begin.offset)
+        });
         self.holes.clear();
         self.forget_found();
     }

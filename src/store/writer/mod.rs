@@ -3,7 +3,8 @@
 //! ```text
 //! queue -> actor -> draft (local writes) ---------\
 //!                -> intake (from elsewhere) -------> transaction -> log, state, bus, gossip
-//!                -> own_log, repair, far_ahead, mend, recount, rebuild, prune, flush, expiry
+//!                -> own_log, repair, far_ahead, mend, recount, rebuild, prune, install,
+//!                   flush, expiry
 //! ```
 //! The parts that these files share are in [`writer::Writer`].
 
@@ -20,6 +21,7 @@ pub(super) mod forks;
 mod foundings;
 mod group;
 mod health;
+pub(super) mod install;
 pub(super) mod intake;
 pub(super) mod known_acts;
 mod lookup;

@@ -22,7 +22,7 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
         writer::{
-            health::Health, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
+            health::Health, install, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
             rebuild::Sources, writer::Writer,
         },
     },
@@ -80,6 +80,8 @@ pub(in crate::store) fn open(
         state: state.reader().clone(),
         base: BaseReader::default(),
         folding: Arc::default(),
+        taking: Arc::default(),
+        named: std::sync::Mutex::default(),
         bus: Bus::new(config.bus_batches, published),
         fresh: outbox::channel(),
         members: membership.watch(),
@@ -118,6 +120,7 @@ pub(in crate::store) fn open(
         recovered,
         flushed_at: Instant::now(),
         rebuilt_at: None,
+        gap: None,
         committed_in: Duration::ZERO,
         published_version,
     };
@@ -141,6 +144,7 @@ struct Opened {
 // A log of another author whose end is not authentic is set aside, and everything else opens: peers
 // have what of it is.
 fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
+    install::finish(config, read_base(config)?.as_deref())?;
     let mut aside = Vec::new();
     loop {
         match try_open_both(config, membership) {

@@ -334,6 +334,7 @@ impl Writer {
                 let is_whole = !state.staged().lacks;
                 self.state = state;
                 self.find_next_expiry();
+                self.publish_gap();
                 if lacked && is_whole {
                     self.bus
                         .publish_reset(&StateReset::Restored, self.published());

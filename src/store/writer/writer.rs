@@ -40,7 +40,8 @@ use crate::{
 /// - `draft.rs` makes entries of local writes; `intake.rs` takes in entries from elsewhere.
 /// - `own_log.rs` and `repair.rs` look after this node's own log, `mend.rs` after unreadable parts.
 /// - `rebuild.rs` makes the state again from the logs; `recount.rs` does when other entries count.
-/// - `prune.rs` removes entries from the logs that the state no longer needs.
+/// - `prune.rs` removes entries from the logs that the state no longer needs; `install.rs` takes a base in
+///   place of entries that are not here.
 /// - `flush.rs` and `expiry.rs` do what is due with time.
 ///
 /// The thread (`actor.rs`) calls one of them at a time, and nothing is staged in between.
@@ -76,6 +77,8 @@ pub(in crate::store) struct Writer {
     pub(super) flushed_at: Instant,
     // The version of the state as it was last built again since the store was opened.
     pub(super) rebuilt_at: Option<u64>,
+    // Why watches must read the state again once it is built. Set by `install`, taken by `publish_gap`.
+    pub(super) gap: Option<Arc<str>>,
     // How long the last group from elsewhere took to become durable and published.
     pub(super) committed_in: Duration,
     // The version that was published last. It never goes back.

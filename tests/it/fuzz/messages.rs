@@ -19,7 +19,7 @@ use lattice::{
         membership::ActsHash,
         merkle::{ASK_NODES_MAX, Answer, Ask, Child, Children, Leaf, RowHash, TreeHash, TreeRoot},
         signed::count_items,
-        sync::{FrameDecoder, Message, SyncError},
+        sync::{FrameDecoder, Message, PartName, SyncError},
     },
     wire::{self, sync::frame::Message as Kind},
 };
@@ -56,6 +56,7 @@ pub fn honest_messages() -> Vec<Message> {
     let frontier = tips().into_iter().collect::<Frontier>().hash();
     let hello = |frontier| Message::Hello {
         version: 1,
+        newest: 2,
         store: STORE,
         frontier,
     };
@@ -78,12 +79,29 @@ pub fn honest_messages() -> Vec<Message> {
         Message::Entries(entries.map(|entry| entry.signed.encode().into()).collect()),
         Message::Sent,
         Message::Done,
+        Message::Begins {
+            anchors: tips(),
+            last: true,
+        },
+        Message::WantBase,
+        Message::Manifest {
+            piece: Bytes::from_static(b"manifest"),
+            last: true,
+        },
+        Message::WantPart {
+            part: PartName([4; 32]),
+            from_chunk: 3,
+        },
+        Message::Part {
+            piece: Bytes::from_static(b"chunks"),
+            last: false,
+        },
     ]
 }
 
 fn assert_in_bounds(message: &Message, bytes: usize) {
     match message {
-        Message::Tips { tips, .. } => {
+        Message::Tips { tips, .. } | Message::Begins { anchors: tips, .. } => {
             assert!(tips.len() <= SYNC_PAGE_ITEMS_MAX && tips.len() * 64 <= bytes);
         }
         Message::Want { ranges, .. } => {
@@ -93,7 +111,15 @@ fn assert_in_bounds(message: &Message, bytes: usize) {
             let sum: usize = entries.iter().map(Bytes::len).sum();
             assert!(sum <= bytes && entries.len() * 64 <= bytes);
         }
-        Message::Hello { .. } | Message::Same | Message::Sent | Message::Done => {}
+        Message::Manifest { piece, .. } | Message::Part { piece, .. } => {
+            assert!(piece.len() <= bytes);
+        }
+        Message::Hello { .. }
+        | Message::Same
+        | Message::Sent
+        | Message::Done
+        | Message::WantBase
+        | Message::WantPart { .. } => {}
     }
 }
 

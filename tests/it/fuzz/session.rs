@@ -121,6 +121,11 @@ impl End {
                         }
                     }
                 }
+                Action::ReadBase
+                | Action::ReadPart(..)
+                | Action::CheckBase(_)
+                | Action::Keep(..)
+                | Action::Install => panic!("no log begins later"),
                 Action::Finish(summary) => {
                     assert!(actions.is_empty(), "no action follows");
                     assert_eq!(summary, self.session.summary());

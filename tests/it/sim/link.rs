@@ -327,6 +327,11 @@ impl Link {
                         .into_iter()
                         .for_each(|entry| node.take(entry, counters));
                 }
+                Action::ReadBase
+                | Action::ReadPart(..)
+                | Action::CheckBase(_)
+                | Action::Keep(..)
+                | Action::Install => panic!("no log begins later"),
                 Action::Finish(summary) => {
                     if summary.received > 0 {
                         node.settle(counters);

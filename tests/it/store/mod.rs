@@ -9,3 +9,4 @@ mod past;
 mod pruned;
 mod root;
 mod snapshot;
+mod take_base;

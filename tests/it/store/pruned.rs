@@ -17,6 +17,7 @@ use lattice::{
         entry::VerifiedEntry,
         frontier::{Frontier, FrontierTip, MissingRange},
         heads::{Content, Value},
+        sync::BaseNeed,
     },
     store::{
         DamagePlace, HistoryEntry, Ingested, List, OpenError, PastError, PruneError, ReadError,
@@ -380,12 +381,12 @@ async fn peer_that_is_behind_is_not_in_step_and_others_are() {
     pruned.drop_before(B, C).await;
     let [one, other] = sync(&pruned.store, &whole.store).await;
     assert!(one.same && other.same, "{one:?} {other:?}");
-    // A new node lacks the logs after the sync, and gets them from another node.
+    // A new node asks for nothing that was removed, and gets the logs from another node.
     let new = Chains::with(0).await;
     let [one, other] = sync(&new.store, &pruned.store).await;
     assert_eq!(
-        (one.same, one.received, one.lacking, other.sent),
-        (false, 0, 2, 0)
+        (one.base, one.received, one.wants, other.sent),
+        (BaseNeed::Refused, 0, 0, 0)
     );
     assert_eq!(new.store.status().await.pending_entries, 0);
     let [one, _other] = sync(&new.store, &whole.store).await;

@@ -75,6 +75,7 @@ fn a_hello_of_another_store_or_version_is_refused() {
     let (theirs, ours) = (StoreId([6; 16]), STORE);
     let message = |version, store| Message::Hello {
         version,
+        newest: 0,
         store,
         frontier: None,
     };
@@ -83,10 +84,10 @@ fn a_hello_of_another_store_or_version_is_refused() {
         message(1, theirs),
         SyncError::WrongStore { theirs, ours },
     );
-    let (theirs, ours) = (2, VERSION);
+    let (theirs, ours) = (3, VERSION);
     assert_refused(
         acceptor(),
-        message(2, STORE),
+        message(3, STORE),
         SyncError::WrongVersion { theirs, ours },
     );
 }

@@ -21,9 +21,28 @@ pub(super) const STORE: StoreId = StoreId([5; 16]);
 
 pub(super) fn hello() -> Message {
     Message::Hello {
-        version: VERSION,
+        version: VERSION_OLDEST,
+        newest: 0,
         store: STORE,
         frontier: None,
+    }
+}
+
+/// The hello of a node that also speaks version 2.
+pub(super) fn hello_2() -> Message {
+    Message::Hello {
+        version: VERSION_OLDEST,
+        newest: VERSION,
+        store: STORE,
+        frontier: None,
+    }
+}
+
+pub(super) fn begins(entries: &[&VerifiedEntry]) -> Message {
+    let anchors = entries.iter().map(|entry| tip_of(entry)).collect();
+    Message::Begins {
+        anchors,
+        last: true,
     }
 }
 
@@ -156,10 +175,11 @@ fn a_lost_entry_is_asked_for_although_the_frontiers_are_equal() {
     let (mut opener, hello) = Session::open(STORE, own.clone(), lost.clone()).unwrap();
     let mut acceptor = Session::accept(STORE, own).unwrap();
     let answer = acceptor.handle(hello).unwrap();
-    assert_eq!(answer, [Action::Send(tips(&[&chain[3]]))]);
+    assert_eq!(sent(answer), [begins(&[]), tips(&[&chain[3]])]);
+    opener.handle(begins(&[])).unwrap();
     let actions = opener.handle(tips(&[&chain[3]])).unwrap();
     // The peer has no entries of the other author, so this side does not ask for them.
-    assert_eq!(actions[1..], [Action::Find(lost[..1].to_vec())]);
+    assert_eq!(actions, [Action::Find(lost[..1].to_vec())]);
     let actions = opener.on_missing(lost[..1].to_vec());
     assert_eq!(actions, [Action::Send(want(vec![range(&chain[1], 0)]))]);
     let actions = opener.handle(entries(&[&chain[0], &chain[1]])).unwrap();
@@ -182,13 +202,14 @@ fn a_large_frontier_goes_in_pages_that_a_peer_takes() {
     let mut found: Vec<_> = pages
         .flat_map(|page| opener.handle(page).unwrap())
         .collect();
-    assert_eq!(found.len(), 2, "own tips, and what to find");
-    let Action::Find(theirs) = found.remove(1) else {
+    assert_eq!(found.len(), 3, "own beginnings and tips, and what to find");
+    let Action::Find(theirs) = found.remove(2) else {
         panic!("{found:?}")
     };
     assert_eq!(theirs, (0..count).map(tip).collect::<Vec<_>>());
     let wants = sent(opener.on_missing(theirs));
     assert_eq!(wants.len(), 3, "pages of a Want");
+    acceptor.handle(begins(&[])).unwrap();
     acceptor.handle(tips(&[])).unwrap();
     let wants = wants.into_iter();
     let read: Vec<_> = wants
@@ -343,4 +364,5 @@ fn what_is_read_goes_out_in_messages_of_bounded_size() {
     assert_eq!(session.summary().sent, 6);
 }
 
+mod bases;
 mod hostile;

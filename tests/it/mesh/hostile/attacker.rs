@@ -332,6 +332,7 @@ impl Line {
 pub(super) fn hello(store: StoreId) -> Message {
     Message::Hello {
         version: 1,
+        newest: 1,
         store,
         frontier: None,
     }

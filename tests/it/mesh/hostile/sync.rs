@@ -519,13 +519,14 @@ async fn honest_faults_are_no_strikes() {
     eprintln!("another version of sync");
     let mut line = Line::open(&connection, SYNC_STREAM).await.unwrap();
     line.say(Message::Hello {
-        version: 2,
+        version: 3,
+        newest: 3,
         store: root.id(),
         frontier: None,
     })
     .await;
     assert_eq!(line.over().await, None);
-    struck(&field.a, &me, 0, "speaks version 2 of sync").await;
+    struck(&field.a, &me, 0, "speaks version 3 of sync").await;
 
     eprintln!("B4 a store that is not here");
     let mut line = Line::open(&connection, SYNC_STREAM).await.unwrap();

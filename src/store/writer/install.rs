@@ -1,0 +1,181 @@
+//! Installing a base of a peer, in place of entries that this node does not have and can never get.
+//!
+//! ```text
+//! rows of the new beginnings durable -> manifest renamed -> rows in place -> files of entries removed
+//!                                       commit point        -> state built from the base and the tail
+//! ```
+//! Before the commit point nothing has changed. After it, opening the store does the steps that are left
+//! ([`finish`]). The order of a pruning does not do here: the logs must not be written between the two
+//! renames, because entries that come before the anchors would be appended where the ones after them go.
+
+use std::sync::Arc;
+
+use crate::{
+    bus::StateReset,
+    id::Author,
+    log::{Begins, CannotInstall, LogError},
+    protocol::anchor::Anchor,
+    state::{Base, State, StateError},
+    store::{
+        OpenError, StoreConfig, WriteError,
+        shared::base_dir,
+        writer::{health::Health, writer::Writer},
+    },
+};
+
+/// Why the base of a peer was not installed. Nothing has changed, unless the store is poisoned: then opening
+/// it again ends the installation.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The root store has all its entries everywhere.
+    #[error("the root store takes no base: its log has all entries")]
+    Root,
+    /// The end of this node's own log is gone, and it may have had entries that the base does not have.
+    #[error("the end of this node's own log is gone: `lattice repair` first")]
+    OwnLogCut,
+    /// The logs here do not go on from it.
+    #[error(transparent)]
+    Cannot(#[from] CannotInstall),
+    /// The store takes no writes now.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The new beginnings of the logs could not be written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The base could not be put in place, or the state not built from it.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl Writer {
+    /// Checks that a base with these anchors could be installed now.
+    ///
+    /// # Errors
+    /// `InstallError`.
+    pub(super) fn check_install(
+        &mut self,
+        anchors: &[(Author, Anchor)],
+        keeps: Option<Author>,
+    ) -> Result<(), InstallError> {
+        self.plan(anchors, keeps, true).map(drop)
+    }
+
+    /// Installs `base`, and builds the state from it and the entries after its anchors. Watches get a gap
+    /// and the state. `keeps`: this node, unless it is known to have written nothing that no peer has.
+    ///
+    /// # Errors
+    /// `InstallError`.
+    pub(super) fn install(
+        &mut self,
+        base: Base,
+        keeps: Option<Author>,
+    ) -> Result<(), InstallError> {
+        // Other entries may count now.
+        self.recount();
+        let hash = base.manifest().hash();
+        let begins = self.plan(&base.manifest().anchors, keeps, false)?;
+        if let Err(error) = self.logs.prepare_install(&begins, &hash) {
+            // If it stays, the next opening removes it: the base is not in place.
+            drop(self.logs.forget_install(&hash));
+            return Err(error.into());
+        }
+        self.commit_base(base, &hash)?;
+        match self.logs.install(begins, &hash) {
+            Ok((pruning, removed)) => {
+                tracing::info!(store = %self.config.id, ?pruning, "a base of a peer is installed");
+                if let Err(error) = removed {
+                    tracing::warn!(%error, "files of a log are removed at the next opening");
+                }
+            }
+            Err(error) => return Err(self.poison(&error.to_string()).into()),
+        }
+        for branch in self.logs.reader().all() {
+            self.marks.cap(&branch);
+        }
+        let log = self.logs.reader().clone();
+        self.mending.forget_before(|author| log.begin(author));
+        let reason = "older entries were removed at all members: the state is that of a base";
+        self.gap = Some(reason.into());
+        self.rebuild();
+        self.counted_by = self.membership.standings();
+        let failed = self.health.state_error().cloned();
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Publishes the gap of an installation, once the state is that of the base.
+    pub(super) fn publish_gap(&mut self) {
+        if let Some(reason) = self.gap.take() {
+            let reset = StateReset::Lost(reason);
+            self.bus.publish_reset(&reset, self.published());
+        }
+    }
+
+    fn plan(
+        &mut self,
+        anchors: &[(Author, Anchor)],
+        keeps: Option<Author>,
+        is_trial: bool,
+    ) -> Result<Begins, InstallError> {
+        if self.config.root {
+            return Err(InstallError::Root);
+        }
+        self.health.check_writable()?;
+        if !self.cuts.is_empty() {
+            return Err(InstallError::OwnLogCut);
+        }
+        let arrived_ms = self.clock.now_ms().max(self.arrived_ms);
+        let planned = self
+            .logs
+            .plan_install(anchors, keeps, arrived_ms, is_trial)?;
+        if !is_trial {
+            self.arrived_ms = arrived_ms;
+        }
+        Ok(planned?)
+    }
+
+    // Makes `base` the newest one. If it is not, what was prepared is taken back.
+    fn commit_base(&mut self, base: Base, hash: &[u8; 32]) -> Result<(), InstallError> {
+        let (disk, dir) = (Arc::clone(&self.config.disk), base_dir(&self.config.dir));
+        let number = base.manifest().number;
+        let error = match base.commit(disk.as_ref(), &dir) {
+            Ok(base) => {
+                self.base.show(Some(base));
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let is_there = Base::is_there(disk.as_ref(), &dir, number);
+        if matches!(is_there, Ok(false)) && self.logs.forget_install(hash).is_ok() {
+            return Err(error.into());
+        }
+        Err(self.poison(&error.to_string()).into())
+    }
+
+    fn poison(&mut self, reason: &str) -> WriteError {
+        tracing::error!(store = %self.config.id, reason, "a base was not installed to its end");
+        let reason = reason.to_owned();
+        drop(self.health.set(Health::Poisoned {
+            reason: reason.clone(),
+        }));
+        WriteError::Poisoned { reason }
+    }
+}
+
+/// Ends an installation that was interrupted behind its commit point, and forgets one that was before it.
+/// Called before logs and state are opened.
+///
+/// # Errors
+/// The file system refuses.
+pub(super) fn finish(config: &StoreConfig, newest: Option<&Base>) -> Result<(), OpenError> {
+    let (disk, dir) = (config.disk.as_ref(), config.dir.join("logs"));
+    let hash = newest.map(|base| base.manifest().hash());
+    let adopted: Result<bool, LogError> = Begins::adopt(disk, &dir, hash.as_ref());
+    if adopted? {
+        tracing::warn!(store = %config.id, "the installation of a base goes on");
+        State::discard(disk, &config.dir.join("state.db"))?;
+    }
+    Ok(())
+}
