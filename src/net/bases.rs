@@ -91,7 +91,11 @@ impl Bases {
         session: &mut Session,
     ) -> Result<Vec<Action>, BaseFailure> {
         self.work(move |taken| taken.keep(&piece, last)).await?;
-        if last { self.ask(session).await } else { Ok(Vec::new()) }
+        if last {
+            self.ask(session).await
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     /// Does `Action::Install`.

@@ -481,8 +481,7 @@ impl Frames {
         reason = "entries wait for a slot; a session sends a bounded number of other messages"
     )]
     fn start(mesh: &Arc<Mesh>, mut send: SendStream) -> Self {
-        let (queue, mut frames) =
-            mpsc::unbounded_channel::<(Out, Option<OwnedSemaphorePermit>)>();
+        let (queue, mut frames) = mpsc::unbounded_channel::<(Out, Option<OwnedSemaphorePermit>)>();
         mesh.spawn(async move {
             while let Some((out, room)) = frames.recv().await {
                 let frame = match out {

@@ -263,10 +263,7 @@ impl TakenBase {
         let own = shared.base.newest();
         // A fold may have ended meanwhile, and its author may have lost its role.
         shared.check_named(incoming.manifest())?;
-        let (number, before) = (
-            own.as_ref().map_or(1, |own| own.manifest().number + 1),
-            own,
-        );
+        let (number, before) = (own.as_ref().map_or(1, |own| own.manifest().number + 1), own);
         let finishing = tokio::task::spawn_blocking(move || {
             let base = incoming.finish(number, before.as_deref());
             (base, incoming, before)

@@ -91,7 +91,9 @@ impl Node {
         let now_ms = store.now_ms();
         // A clock that was ahead must not keep acts away for ever.
         let since_ms = now_ms.checked_sub(before_ms).unwrap_or(u64::MAX);
-        if anchors == last || !(now || is_act_due(bytes, since_ms)) {
+        let turn_ms = self.place_among_admins(facts).saturating_mul(TURN_MS);
+        let is_due = is_act_due(bytes, since_ms) && since_ms >= turn_ms;
+        if anchors == last || !(now || is_due) {
             return Ok(None);
         }
         let next = Final {
@@ -109,10 +111,26 @@ impl Node {
     }
 }
 
+impl Node {
+    // Number of admins that are waited for and have a better rank: those act first.
+    fn place_among_admins(&self, facts: &Facts) -> u64 {
+        let own = facts.members.get(&self.id()).and_then(|member| member.rank);
+        let better = facts.grounds().active().filter(|node| {
+            let is_admin = facts.members.role(node) == Some(Role::Admin);
+            let rank = facts.members.get(node).and_then(|member| member.rank);
+            is_admin && (rank, *node) < (own, self.id())
+        });
+        u64::try_from(better.count()).unwrap_or(u64::MAX)
+    }
+}
+
 struct Next {
     next: Final,
     through_ms: u64,
 }
+
+// Time that an admin leaves to each one that ranks better.
+const TURN_MS: u64 = 1_200_000;
 
 /// Returns an author of which `anchors` has several.
 pub(super) fn several(anchors: &Frontier) -> Option<Author> {

@@ -6,6 +6,7 @@
 //! anchors      the act by which an admin makes entries final
 //! pruning      the removal of final entries, once it changes no answer
 //! policy       how much is kept, and for how long
+//! tending      what is due without anybody asking
 //! ```
 //! The rules are in [`protocol::finality`](crate::protocol::finality).
 
@@ -15,6 +16,7 @@ mod heard_acks;
 mod outlook;
 mod policy;
 mod pruning;
+mod tending;
 
 pub use anchors::Final;
 pub use error::HistoryError;
@@ -22,3 +24,4 @@ pub(super) use heard_acks::HeardAcks;
 pub use outlook::Outlook;
 pub use policy::HistoryPolicy;
 pub use pruning::Pruned;
+pub use tending::Tended;

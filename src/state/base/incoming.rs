@@ -16,9 +16,7 @@ use crate::{
         base::{
             Base, BaseManifest,
             base::{NEW, texts},
-            part::{
-                ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of,
-            },
+            part::{ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of},
         },
         load::check_rows,
     },
@@ -216,7 +214,10 @@ impl Incoming {
     pub fn finish(&self, number: u64, own: Option<&Base>) -> Result<Base, StateError> {
         let mut has_renamed = false;
         for info in &self.manifest.parts {
-            match self.disk.rename(&self.path(info), &self.dir.join(info.id.file_name())) {
+            match self
+                .disk
+                .rename(&self.path(info), &self.dir.join(info.id.file_name()))
+            {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 renamed => {
                     renamed?;
@@ -245,7 +246,12 @@ impl Incoming {
         });
         if matches!(checked, Err(StateError::Damaged { .. })) {
             let own = parts_of(own);
-            for info in self.manifest.parts.iter().filter(|it| !own.contains(&it.id)) {
+            for info in self
+                .manifest
+                .parts
+                .iter()
+                .filter(|it| !own.contains(&it.id))
+            {
                 remove_if_there(self.disk.as_ref(), &self.dir.join(info.id.file_name()))?;
             }
         }
@@ -408,7 +414,8 @@ impl Coming {
             // A sync of a whole part at once would hold up the fsyncs of the log.
             let end = chunk.offset + u64::from(chunk.bytes);
             if end - self.written_back >= WRITE_BACK_BYTES {
-                self.file.write_back(self.written_back, end - self.written_back);
+                self.file
+                    .write_back(self.written_back, end - self.written_back);
                 self.written_back = end;
             }
         }
@@ -459,7 +466,9 @@ pub(super) fn remove_incoming(
     is_old: impl Fn(&str) -> bool,
 ) -> Result<(), StateError> {
     let names = texts(disk.list(dir)?);
-    let old = names.iter().filter(|name| name.ends_with(SUFFIX) && is_old(name));
+    let old = names
+        .iter()
+        .filter(|name| name.ends_with(SUFFIX) && is_old(name));
     let mut has_removed = false;
     for name in old {
         remove_if_there(disk, &dir.join(name))?;

@@ -22,8 +22,8 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
         writer::{
-            health::Health, install, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
-            rebuild::Sources, writer::Writer,
+            health::Health, install, marks::Marks, membership::Membership, mending::Mending,
+            notes::Notes, rebuild::Sources, writer::Writer,
         },
     },
 };

@@ -187,6 +187,39 @@ async fn node_alone_makes_its_own_entries_final() {
     node.close().await.unwrap();
 }
 
+/// Without anybody asking, only what the policy does not keep is removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_removes_by_itself_what_the_policy_does_not_keep() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path()).create(true)).await;
+    let node = node.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    fill(&store, "k", 100).await;
+    let mut policy = POLICY();
+    let tended = node.tend(&store, &policy).await.unwrap();
+    assert_eq!(tended, lattice::node::Tended::default());
+    node.make_final(&store, &policy, true)
+        .await
+        .unwrap()
+        .unwrap();
+    node.tend_history(&policy).await;
+    let before = store.log_bytes();
+    assert!(before > 0);
+    policy.retention.bytes = before;
+    assert_eq!(node.tend(&store, &policy).await.unwrap().pruned, None);
+    policy.retention.bytes = before - 1;
+    let pruned = node.tend(&store, &policy).await.unwrap().pruned.unwrap();
+    assert_eq!((pruned.act, store.log_bytes()), (1, 0));
+    // What is gone is not removed again.
+    policy.retention.bytes = 0;
+    assert_eq!(
+        node.tend(&store, &policy).await.unwrap(),
+        lattice::node::Tended::default()
+    );
+    node.close().await.unwrap();
+}
+
 /// A node whose state is another one than the admin's keeps its entries.
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_stay_while_another_base_follows_from_them() {

@@ -1,10 +1,6 @@
 //! A base of a peer in place of entries that were removed there.
 
-use lattice::{
-    id::Seq,
-    protocol::sync::BaseNeed,
-    store::TakeBaseError,
-};
+use lattice::{id::Seq, protocol::sync::BaseNeed, store::TakeBaseError};
 
 use crate::support::{
     pruned::{Chains, ENTRIES, listed},
@@ -61,7 +57,10 @@ async fn base_that_no_act_names_is_not_taken() {
     let own = new.store.put("/own", "o").await.unwrap();
     let [one, other] = sync_sides(&new.store, &pruned.store).await;
     let refused = one.refused.unwrap();
-    assert!(matches!(refused, TakeBaseError::NotNamed { .. }), "{refused}");
+    assert!(
+        matches!(refused, TakeBaseError::NotNamed { .. }),
+        "{refused}"
+    );
     let summary = one.summary.unwrap();
     assert_eq!((summary.base, summary.received), (BaseNeed::Refused, 0));
     assert_eq!(other.summary.unwrap().received, 1, "the other way goes on");
