@@ -109,7 +109,8 @@ pub const VALUE_INLINE_BYTES_MAX: usize = 1024;
 /// Each point takes 32 bytes of memory.
 pub const INDEX_EVERY_BYTES: u64 = 64 << 10;
 /// Places of one author for which it is remembered which branch has them: as many as a removal can
-/// name, 48 bytes each. When full, all are forgotten and looked up again.
+/// name, 48 bytes each. As many ids are remembered by their places. When full, all are forgotten and
+/// looked up again.
 pub const PLACES_KEPT_MAX: usize = TIPS_MAX;
 /// Bytes of a store's logs, as they are in the files, that are kept for watches that read behind
 /// each other; decoded they take about twice as much. When full, the least recently used part is

@@ -196,7 +196,7 @@ impl LogReader {
         let through = descent.iter().map(|it| (it.branch.number, it.through));
         let through: BTreeMap<u32, Seq> = through.collect();
         for entry in entries {
-            // As in `leads`: the places of removed records decide.
+            // The places of removed records decide, like in `leads`.
             let is_final = self.is_final(author, entry.seq);
             if is_final && self.is_final(author, tip.seq) {
                 leading.extend((entry.seq <= tip.seq).then_some(*entry));
@@ -512,6 +512,23 @@ mod tests {
         assert_eq!((found, damage.len()), (BTreeSet::from([asked[0]]), 1));
         let (found, damage) = leading(&it.main[2]).unwrap();
         assert_eq!((found, damage.len()), (BTreeSet::new(), 1));
+    }
+
+    // An entry may cite a thousand places with ids that nobody wrote. They were read again each time.
+    #[test]
+    fn places_that_no_branch_has_are_read_once() {
+        let it = forked();
+        let author = it.main[0].author();
+        let find = |id| {
+            let place = FrontierTip { seq: 3, id };
+            it.logs.reader().find(&author, &[place]).unwrap()
+        };
+        assert_eq!(find(EntryId([1; 32])), (vec![false], vec![]));
+        // Places that were read once need no file.
+        it.damage(&it.main[2]);
+        it.damage(&it.fork[0]);
+        assert_eq!(find(EntryId([2; 32])), (vec![false], vec![]));
+        assert_eq!(find(it.fork[0].id), (vec![true], vec![]));
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(super) struct Lineage {
     // Indices of branches by places on them, at most `PLACES_KEPT_MAX`: those that were asked for
     // last. Held for a look or an insertion; no file is read under it.
     kept: Mutex<HashMap<FrontierTip, usize>>,
+    // Ids by branch and seq, at most `PLACES_KEPT_MAX`: those that were read last. So a place that no
+    // branch has is not looked for again in the files. Held as `kept` is.
+    ids: Mutex<HashMap<(usize, Seq), EntryId>>,
 }
 
 /// The branch that has a place.
@@ -148,19 +151,16 @@ impl Lineage {
             let Some(tip) = branch.tip().filter(|tip| tip.seq >= branch.first_here()) else {
                 continue;
             };
+            let asked = seqs.range(branch.first_here()..=tip.seq);
+            let (mut here, unread) = self.known(index, asked.map(|(seq, _)| *seq));
+            let known = here.len();
             let mut headers = branch.headers();
-            for seq in seqs
-                .range(branch.first_here()..=tip.seq)
-                .map(|(seq, _)| *seq)
-            {
+            for seq in unread {
                 match headers.at(seq) {
-                    Ok(record) => {
-                        let id = record.map(|record| record.header.id);
-                        let place = id.map(|id| FrontierTip { seq, id });
-                        if let Some(on) = place.and_then(|place| found.get_mut(&place)) {
-                            *on = On::Branch(index);
-                        }
-                    }
+                    Ok(record) => here.extend(record.map(|record| FrontierTip {
+                        seq,
+                        id: record.header.id,
+                    })),
                     Err(LogError::Damaged(damage)) => {
                         let (branches, _) = unreadable
                             .entry(seq)
@@ -168,6 +168,12 @@ impl Lineage {
                         branches.push(index);
                     }
                     Err(error) => return Err(error),
+                }
+            }
+            self.remember(index, &here[known..]);
+            for place in here {
+                if let Some(on) = found.get_mut(&place) {
+                    *on = On::Branch(index);
                 }
             }
         }
@@ -219,6 +225,28 @@ impl Lineage {
     pub(super) fn are_kept(&self, places: &[FrontierTip]) -> bool {
         let kept = self.kept();
         places.iter().all(|place| kept.contains_key(place))
+    }
+
+    // Returns what is remembered of a branch at `seqs`, and the seqs of which nothing is.
+    fn known(&self, index: usize, seqs: impl Iterator<Item = Seq>) -> (Vec<FrontierTip>, Vec<Seq>) {
+        let (mut known, mut unread) = (Vec::new(), Vec::new());
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        for seq in seqs {
+            match ids.get(&(index, seq)) {
+                Some(id) => known.push(FrontierTip { seq, id: *id }),
+                None => unread.push(seq),
+            }
+        }
+        (known, unread)
+    }
+
+    fn remember(&self, index: usize, places: &[FrontierTip]) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.len().saturating_add(places.len()) > PLACES_KEPT_MAX {
+            ids.clear();
+        }
+        let places = places.iter().take(PLACES_KEPT_MAX);
+        ids.extend(places.map(|place| ((index, place.seq), place.id)));
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<FrontierTip, usize>> {

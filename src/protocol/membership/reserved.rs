@@ -16,9 +16,9 @@
 //! grant of admin to its author, and no removal cuts it off. So a writer can rename itself, and
 //! nobody else.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use imbl::OrdSet;
+use imbl::OrdMap;
 
 use crate::{
     id::{Author, EntryId, StoreId},
@@ -115,9 +115,9 @@ pub struct Counting {
     pub acts: BTreeSet<(EntryId, Author)>,
     /// Other entries that need authority and have it.
     pub authorized: BTreeSet<EntryId>,
-    /// Entries about a store that its founder wrote, after it had put the store's genesis.
-    /// Shared with the next views, because it grows with the log.
-    pub founders: OrdSet<(EntryId, StoreId)>,
+    /// Entries about stores that their founder wrote, after it had put the genesis of each, with these
+    /// stores in order. Shared with the next views, because it grows with the log.
+    pub founders: OrdMap<EntryId, Arc<[StoreId]>>,
 }
 
 impl Counting {
@@ -127,7 +127,7 @@ impl Counting {
             creator,
             acts: BTreeSet::new(),
             authorized: BTreeSet::new(),
-            founders: OrdSet::new(),
+            founders: OrdMap::new(),
         }
     }
 
@@ -141,7 +141,8 @@ impl Counting {
             Some(Claim::Of(node)) => node == author || has_authority(),
             Some(Claim::Authority) => has_authority(),
             Some(Claim::Founder(store)) => {
-                self.founders.contains(&(entry.id, store)) || has_authority()
+                let founded = self.founders.get(&entry.id);
+                founded.is_some_and(|it| it.binary_search(&store).is_ok()) || has_authority()
             }
             Some(Claim::Void) => false,
         };

@@ -2,13 +2,19 @@
 //! they describe them.
 //!
 //! An author may write about a store that it has founded before on the same branch, so this is kept
-//! for ever: about 80 bytes for each store and branch, a third of the bytes that the founding takes in
-//! the log. Foundings say nothing about members, and are not evaluated with the acts.
+//! for ever and grows with the log: about 100 bytes for each store and branch, and about 250 bytes for
+//! each entry and 32 for each store in it that was founded before. The log has more bytes of each
+//! of these, so an author fills the disk first, and the status shows by whom a log grows. A bound that
+//! is the same on all nodes would have to be a rule of validity, and would end what an honest founder
+//! may write. Foundings say nothing about members, and are not evaluated with the acts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    sync::Arc,
 };
+
+use imbl::OrdMap;
 
 use crate::{
     id::{Author, EntryId, Seq, StoreId},
@@ -19,17 +25,15 @@ use crate::{
 /// The foundings in the root store. Empty in any other.
 #[derive(Debug, Default)]
 pub(super) struct Foundings {
-    // The first of each branch. An entry that founds a store again is in `later`.
-    first: Places,
-    later: Places,
+    // The first of each branch, by author. An entry that founds a store again is in `later`.
+    first: BTreeMap<Author, BTreeSet<(StoreId, Seq, EntryId)>>,
+    // Stores that an entry describes and that were founded before it, in order.
+    later: BTreeMap<(Author, Seq, EntryId), Arc<[StoreId]>>,
     // Those of the current group. Moved to `unsaved` by `commit`, removed by `roll_back`.
     staged: Vec<Founding>,
     // Committed, and not in the state's notes yet.
     unsaved: Vec<Founding>,
 }
-
-// Stores and entries about them, by author.
-type Places = BTreeMap<Author, BTreeSet<(StoreId, Seq, EntryId)>>;
 
 impl Foundings {
     /// Adds the stores that an entry founds, and those founded before that it describes, and returns
@@ -82,18 +86,46 @@ impl Foundings {
         let Founding {
             author, seq, id, ..
         } = *founding;
-        let mut is_new = false;
-        for store in &founding.stores {
-            let places = self.places(founding.is_first).entry(author).or_default();
-            is_new |= places.insert((*store, seq, id));
+        if founding.stores.is_empty() {
+            return false;
+        }
+        if founding.is_first {
+            let places = self.first.entry(author).or_default();
+            let before = places.len();
+            places.extend(founding.stores.iter().map(|store| (*store, seq, id)));
+            return places.len() > before;
+        }
+        let known = self.later.entry((author, seq, id)).or_default();
+        // Damage may have hidden some of them.
+        let all: BTreeSet<StoreId> = known.iter().chain(&founding.stores).copied().collect();
+        let is_new = all.len() > known.len();
+        if is_new {
+            *known = all.into_iter().collect();
         }
         is_new
     }
 
-    /// Returns the entries about stores that their authors founded, and the store.
-    pub(super) fn founders(&self) -> impl Iterator<Item = (EntryId, StoreId)> {
-        let places = self.first.values().chain(self.later.values()).flatten();
-        places.map(|(store, _seq, id)| (*id, *store))
+    /// Returns the entries for which `of` is true and that are about stores which their authors
+    /// founded, with these stores in order.
+    pub(super) fn founders(
+        &self,
+        of: impl Fn(&EntryId) -> bool,
+    ) -> OrdMap<EntryId, Arc<[StoreId]>> {
+        let later = self.later.iter().filter(|((_, _, id), _)| of(id));
+        let mut founders: OrdMap<_, Arc<[StoreId]>> = later
+            .map(|((_, _, id), stores)| (*id, Arc::clone(stores)))
+            .collect();
+        let mut first: BTreeMap<EntryId, BTreeSet<StoreId>> = BTreeMap::new();
+        for (store, _seq, id) in self.first.values().flatten() {
+            if of(id) {
+                first.entry(*id).or_default().insert(*store);
+            }
+        }
+        for (id, mut stores) in first {
+            stores.extend(founders.get(&id).into_iter().flat_map(|it| it.iter()));
+            founders.insert(id, stores.into_iter().collect());
+        }
+        founders
     }
 
     /// Ends a group that is durable.
@@ -104,10 +136,15 @@ impl Foundings {
     /// Ends a group that was not written.
     pub(super) fn roll_back(&mut self) {
         for founding in mem::take(&mut self.staged) {
-            let places = self.places(founding.is_first).get_mut(&founding.author);
-            let Some(places) = places else { continue };
-            for store in &founding.stores {
-                places.remove(&(*store, founding.seq, founding.id));
+            let Founding {
+                author, seq, id, ..
+            } = founding;
+            if !founding.is_first {
+                self.later.remove(&(author, seq, id));
+            } else if let Some(places) = self.first.get_mut(&author) {
+                for store in &founding.stores {
+                    places.remove(&(*store, seq, id));
+                }
             }
         }
     }
@@ -119,17 +156,19 @@ impl Foundings {
 
     /// Marks all as unsaved: the state file is a new one.
     pub(super) fn forget_saved(&mut self) {
-        let mut all: BTreeMap<(Author, Seq, EntryId, bool), Vec<StoreId>> = BTreeMap::new();
-        for (is_first, places) in [(true, &self.first), (false, &self.later)] {
-            for (author, places) in places {
-                for (store, seq, id) in places {
-                    let of_entry = all.entry((*author, *seq, *id, is_first)).or_default();
-                    of_entry.push(*store);
-                }
+        let mut first: BTreeMap<(Author, Seq, EntryId), Vec<StoreId>> = BTreeMap::new();
+        for (author, places) in &self.first {
+            for (store, seq, id) in places {
+                first.entry((*author, *seq, *id)).or_default().push(*store);
             }
         }
-        let unsaved = all.into_iter();
-        let unsaved = unsaved.map(|((author, seq, id, is_first), stores)| Founding {
+        let later = self.later.iter();
+        let later = later.map(|(place, stores)| (*place, stores.to_vec(), false));
+        let first = first.into_iter();
+        let all = first
+            .map(|(place, stores)| (place, stores, true))
+            .chain(later);
+        let unsaved = all.map(|((author, seq, id), stores, is_first)| Founding {
             author,
             seq,
             id,
@@ -152,14 +191,6 @@ impl Foundings {
         let to = (store, acts.place.seq, EntryId([0; 32]));
         let earlier = places.into_iter().flat_map(move |it| it.range(from..to));
         earlier.map(|(_store, seq, id)| FrontierTip { seq: *seq, id: *id })
-    }
-
-    fn places(&mut self, is_first: bool) -> &mut Places {
-        if is_first {
-            &mut self.first
-        } else {
-            &mut self.later
-        }
     }
 }
 
@@ -199,6 +230,12 @@ mod tests {
         stores.into_iter().collect()
     }
 
+    // Entries, and stores that they are about.
+    fn pairs(all: &Foundings) -> usize {
+        let founders = all.founders(|_id| true);
+        founders.values().map(|stores| stores.len()).sum()
+    }
+
     fn notes(all: &mut Foundings) -> Vec<(u8, Vec<StoreId>)> {
         let notes = all.take_unsaved();
         let notes = notes.map(|note| match note {
@@ -229,7 +266,36 @@ mod tests {
         );
         assert_eq!(gather(&mut all, &acts(1, 50, &[], &[STORE]), true), []);
         let first = all.first[&AUTHOR].len();
-        assert_eq!((first, all.founders().count()), (2, 3));
+        assert_eq!((first, pairs(&all)), (2, 3));
+        let of_10 = all.founders(|id| *id == EntryId([10; 32]));
+        let expected: Arc<[StoreId]> = Arc::from([STORE]);
+        assert_eq!(
+            of_10.into_iter().collect::<Vec<_>>(),
+            [(EntryId([10; 32]), expected)]
+        );
+    }
+
+    // Damage hid the founding of one store; it was mended, and the log was read again.
+    #[test]
+    fn what_damage_hid_is_added() {
+        let mut all = Foundings::default();
+        gather(&mut all, &acts(1, 10, &[STORE], &[]), false);
+        gather(&mut all, &acts(2, 20, &[OTHER], &[]), false);
+        let names = acts(3, 30, &[], &[STORE, OTHER]);
+        let one = |places: BTreeSet<FrontierTip>| {
+            let readable = places.into_iter().filter(|place| place.seq == 1);
+            Ok::<_, Infallible>(readable.collect())
+        };
+        let Ok(stores) = all.gather(&names, one);
+        assert_eq!((stores, pairs(&all)), (BTreeSet::from([STORE]), 3));
+        all.commit();
+        drop(notes(&mut all));
+        assert_eq!(gather(&mut all, &names, true), [STORE, OTHER]);
+        all.commit();
+        assert_eq!(
+            (pairs(&all), notes(&mut all)),
+            (4, vec![(31, vec![STORE, OTHER])])
+        );
     }
 
     // A founder that puts the genesis again and again, or renames its store, adds no places that later
@@ -242,7 +308,7 @@ mod tests {
             assert_eq!(gather(&mut all, &again, true), [STORE]);
         }
         assert_eq!(all.earlier(&acts(100, 0, &[], &[]), STORE).count(), 1);
-        assert_eq!(all.founders().count(), 99);
+        assert_eq!(pairs(&all), 99);
     }
 
     #[test]
@@ -252,7 +318,7 @@ mod tests {
         all.commit();
         gather(&mut all, &acts(2, 20, &[], &[STORE]), true);
         all.roll_back();
-        assert_eq!(all.founders().count(), 2);
+        assert_eq!(pairs(&all), 2);
         assert_eq!(notes(&mut all), [(10, vec![STORE, OTHER])]);
         gather(&mut all, &acts(2, 20, &[], &[STORE]), true);
         all.commit();

@@ -85,7 +85,7 @@ pub enum IngestError {
 }
 
 /// Entries as they were handed in: checked, or refused by the check.
-pub(super) type Checked = Result<VerifiedEntry, RefusedEntry>;
+pub(in crate::store) type Checked = Result<VerifiedEntry, RefusedEntry>;
 
 /// Decodes entries of one store and checks that they are authentic. Returns them in the same order.
 pub(in crate::store) fn check(entries: Vec<Bytes>, store: &StoreId) -> Vec<Checked> {
@@ -251,7 +251,7 @@ impl Transaction<'_> {
                     missing: entry.id,
                 },
                 Ok(entry) => {
-                    ops += entry.ops.len().max(1);
+                    ops += entry.ops.len().max(1) + entry.header.parents.len() / PARENTS_PER_OP;
                     let ingested = self.offer(entry)?;
                     self.offer_released()?;
                     ingested
@@ -321,7 +321,9 @@ impl Transaction<'_> {
 }
 
 // Time after which a part is long whatever it has.
-const LONG: Duration = Duration::from_millis(2);
+const LONG: Duration = Duration::from_millis(1);
+// Parents that take about as long as an op does.
+const PARENTS_PER_OP: usize = 16;
 // Entries that waited are put back when their part ends before them, so a part looks at this many.
 const PART_AGAIN_MAX: usize = 1024;
 // How long a held entry that could not be written waits before it is tried again.

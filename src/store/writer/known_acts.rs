@@ -50,7 +50,13 @@ impl KnownActs {
             return false;
         }
         let id = acts.place.id;
-        if self.acts.insert(id, acts.clone()).is_none() {
+        // An entry may cite a thousand others. Grants that count come to be known with all acts that
+        // cite them (`Membership::gather_again`), so the rest is of no use.
+        let known = Acts {
+            cites: self.authorities(acts).map(|grant| grant.place).collect(),
+            ..acts.clone()
+        };
+        if self.acts.insert(id, known).is_none() {
             self.staged.push(id);
         }
         true

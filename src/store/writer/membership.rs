@@ -108,8 +108,10 @@ impl Membership {
             return Ok(None);
         };
         let mut counting = Counting::new(self.known.creator());
-        let founders = founded.into_iter().map(|store| (acts.place.id, store));
-        counting.founders.extend(founders);
+        if !founded.is_empty() {
+            let stores = founded.into_iter().collect();
+            counting.founders.insert(acts.place.id, stores);
+        }
         if !may_count {
             return Ok(Some(counting));
         }
@@ -557,12 +559,11 @@ impl Membership {
         let members = self.members();
         let acts = members.counting().iter().copied();
         let authorized = members.authorized().iter().copied();
-        let founders = self.foundings.founders();
         Counting {
             creator: self.known.creator(),
             acts: acts.filter(|(entry, _)| of(entry)).collect(),
             authorized: authorized.filter(&of).collect(),
-            founders: founders.filter(|(entry, _)| of(entry)).collect(),
+            founders: self.foundings.founders(&of),
         }
     }
 

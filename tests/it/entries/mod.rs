@@ -16,6 +16,7 @@ mod laws;
 mod membership;
 mod removal;
 mod reserved;
+mod rotation;
 mod signatures;
 mod spent;
 mod stamps;

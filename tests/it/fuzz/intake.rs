@@ -106,7 +106,7 @@ struct Node {
     staged: Vec<VerifiedEntry>,
     // Entries offered for it. Those that it released are not among them.
     offered: Vec<VerifiedEntry>,
-    // Since when entries wait for another one, and whether a sync has just ended.
+    // Since when each entry waits for a parent, and whether a sync has just ended.
     waits: BTreeMap<EntryId, u64>,
     is_settling: bool,
 }
@@ -167,6 +167,10 @@ impl Node {
             }
             Verdict::Run(run) => {
                 assert_eq!(run.last().map(|last| last.id), Some(entry.id));
+                // All of it has waited as long as its last entry.
+                if self.has_waited(entry) {
+                    self.waits.extend(run.iter().map(|entry| (entry.id, 0)));
+                }
                 for entry in &run {
                     assert!(self.offer(entry, seen), "a run is staged whole");
                 }
@@ -182,8 +186,10 @@ impl Node {
                 assert!(due_ms > self.now_ms);
                 false
             }
-            Verdict::AwaitsEntry(_) => {
-                self.waits.entry(entry.id).or_insert(self.now_ms);
+            Verdict::AwaitsEntry(missing) => {
+                if entry.header.prev != Some(missing) {
+                    self.waits.entry(entry.id).or_insert(self.now_ms);
+                }
                 false
             }
             Verdict::AwaitsMember | Verdict::AwaitsVoucher | Verdict::Refused(_) => false,
@@ -193,21 +199,23 @@ impl Node {
     // Checks that an entry may be applied without `absent`: parents that count are waited for, at least
     // for a while; others until the end of a sync, but for those of an author that was cut off.
     fn assert_may_lack(&self, entry: &VerifiedEntry, absent: &[Parent]) {
-        // Of a run its last entry has waited.
-        let mut waits = self.waits.values();
-        let has_waited = waits.any(|since| self.now_ms.saturating_sub(*since) >= PARENT_WAIT_MS);
         for parent in absent {
             let place = (parent.author, parent.seq, parent.id);
             let mut known = self.world.replica.entries.values();
             let is_here = known.any(|it| (it.author(), it.header.seq, it.id) == place);
             assert!(!is_here || self.world.holes.contains(&(place.0, place.1)));
             let may = match self.world.standing(&parent.author) {
-                Standing::Counts => self.is_settling && has_waited,
+                Standing::Counts => self.is_settling && self.has_waited(entry),
                 Standing::Unknown | Standing::Reader => self.is_settling,
                 Standing::Through(_) | Standing::Spent => true,
             };
             assert!(may, "{} does not wait for {parent:?}", entry.id);
         }
+    }
+
+    fn has_waited(&self, entry: &VerifiedEntry) -> bool {
+        let since = self.waits.get(&entry.id);
+        since.is_some_and(|since| self.now_ms.saturating_sub(*since) >= PARENT_WAIT_MS)
     }
 
     fn assert_may_count(&self, entry: &VerifiedEntry) {

@@ -5,7 +5,7 @@ use super::*;
 // Somebody with the old key of a node that has left can add to what the node granted, and void
 // nothing of it: each of its removals of itself keeps its own branch.
 #[test]
-fn an_old_key_adds_and_never_voids() {
+fn m11_an_old_key_adds_and_never_voids() {
     // Rotation: A makes B its heir and leaves; the old key leaves again from the first place.
     let mut story = Story::default();
     let a = story.found(NODE_A, Admin);
