@@ -212,6 +212,27 @@ const UNKNOWN: i64 = i64::MIN;
 const FRACTION_DIGITS_MAX: usize = 6;
 const DURATION_MS_MAX: u64 = 1000 * 365 * 86_400_000;
 
+/// Returns the first whole second that is not before `ms` (since 1970) as an RFC 3339 time in UTC.
+pub fn time_text(ms: u64) -> String {
+    const DAY: u64 = 86_400;
+    let seconds = ms.div_ceil(1000);
+    let (days, of_day) = (seconds / DAY, seconds % DAY);
+    // A cycle of the calendar has 146,097 days and begins on 1 March, so that a leap day ends a year.
+    let days = days + 719_468;
+    let (cycle, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, new_year) = match month {
+        0..10 => (month + 3, 0),
+        _january => (month - 9, 1),
+    };
+    let year = cycle * 400 + year + new_year;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +251,21 @@ mod tests {
             (u64::MAX, "584942417 years"),
         ] {
             assert_eq!(about(ms), text, "{ms}");
+        }
+    }
+
+    #[test]
+    fn time_is_written_in_utc_and_never_too_early() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1, "1970-01-01T00:00:01Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (1_700_000_000_000, "2023-11-14T22:13:20Z"),
+            (1_735_689_599_001, "2025-01-01T00:00:00Z"),
+            (4_107_542_399_000, "2100-02-28T23:59:59Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(time_text(ms), text, "{ms}");
         }
     }
 

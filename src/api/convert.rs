@@ -250,6 +250,7 @@ pub(super) fn log_entry(entry: &LogEntry, signed: bool) -> api::LogEntry {
             false => Bytes::new(),
         },
         cause: header.cause.as_ref().map(cause),
+        pruned_through: 0,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
         paging::{self, Answers},
         past,
     },
+    clock::time_text,
     limits::HISTORY_ENTRIES_MAX,
     node::Node,
     protocol::entry::{EntryError, Op},
@@ -164,10 +165,12 @@ pub(super) async fn history(
     let api::HistoryRequest { store, key, limit } = request;
     let limit = bound(limit).unwrap_or(HISTORY_ENTRIES_MAX);
     let history = node.store(&store)?.history(&key, limit).await?;
+    let reach_ms = history.pruned.map(|pruned| pruned.reach_ms);
     let (entries, truncated) = convert::history(history);
     let part = move |entries, is_last| api::HistoryReply {
         entries,
         truncated: truncated && is_last,
+        reach_ms: reach_ms.filter(|_| is_last),
     };
     Ok(paging::parts(entries, part))
 }
@@ -278,8 +281,10 @@ impl From<ReadError> for ApiError {
                     .hint("`lattice verify` lists what is damaged and where")
             }
             ReadError::Io { .. } => Self::new("io", EXIT_FAILED, message),
-            ReadError::Pruned(_) => Self::new("pruned", EXIT_FAILED, message)
-                .hint("another member may still have them; ask there"),
+            ReadError::Pruned(pruned) => Self::new("pruned", EXIT_FAILED, message).hint(format!(
+                "history is whole since {} here; another member may have more of it",
+                time_text(pruned.reach_ms)
+            )),
             ReadError::Key(error) => error.into(),
             ReadError::Closed => closed(message),
         }

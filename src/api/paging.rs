@@ -15,7 +15,8 @@ use crate::{
     api::{convert, error::ApiError},
     id::{Author, Seq},
     limits::{LOG_PAGE_ENTRIES, PAGE_BYTES},
-    store::{List, Listed, LogEntry, Scan, Store},
+    log::Pruned,
+    store::{List, Listed, LogEntry, ReadError, Scan, Store},
     wire::api,
 };
 
@@ -61,12 +62,14 @@ where
     Box::pin(tokio_stream::iter(messages))
 }
 
-/// Streams the entries of `author` after `after` (exclusive), at most `limit`, oldest first.
+/// Streams the entries of `author` after `after` (exclusive), at most `limit`, oldest first. `newest`:
+/// if some of them were removed, begins with the first one that is here.
 pub(super) fn log(
     store: Store,
     author: Author,
     after: Seq,
     limit: Option<u64>,
+    newest: bool,
     signed: bool,
 ) -> Answers<api::LogEntry> {
     let left = limit.unwrap_or(u64::MAX);
@@ -74,6 +77,8 @@ pub(super) fn log(
         store,
         author,
         after,
+        is_any: newest,
+        pruned: None,
         left,
         signed,
         page: Vec::new().into_iter(),
@@ -133,6 +138,10 @@ struct Log {
     author: Author,
     // Seq of the last entry that was sent; the next page begins after it.
     after: Seq,
+    // True: entries that were removed are left out, and the first entry that is sent says so.
+    is_any: bool,
+    // The entries that were left out, until that was said.
+    pruned: Option<Pruned>,
     // Number of entries that may still be sent.
     left: u64,
     // True: entries are sent as their author signed them.
@@ -147,15 +156,31 @@ impl Log {
             let limit = usize::try_from(self.left)
                 .unwrap_or(usize::MAX)
                 .min(LOG_PAGE_ENTRIES);
-            match self.store.entries(self.author, self.after, limit).await {
+            let mut page = self.store.entries(self.author, self.after, limit).await;
+            if let Err(ReadError::Pruned(pruned)) = &page
+                && self.is_any
+            {
+                self.after = pruned.through;
+                self.pruned = Some(*pruned);
+                page = self.store.entries(self.author, self.after, limit).await;
+            }
+            self.is_any = false;
+            match page {
                 Ok(page) => self.page = page.into_iter(),
                 Err(error) => return Some((Err(ApiError::from(error).into()), self)),
             }
         }
-        let entry = self.page.next()?;
+        let pruned = self.pruned.take();
+        let Some(entry) = self.page.next() else {
+            // None is left that could say so.
+            let error = ReadError::Pruned(pruned?);
+            return Some((Err(ApiError::from(error).into()), self));
+        };
         self.after = entry.entry.header.seq;
         self.left = self.left.saturating_sub(1);
-        Some((Ok(convert::log_entry(&entry, self.signed)), self))
+        let mut entry = convert::log_entry(&entry, self.signed);
+        entry.pruned_through = pruned.map_or(0, |pruned| pruned.through);
+        Some((Ok(entry), self))
     }
 }
 

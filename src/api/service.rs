@@ -441,7 +441,7 @@ impl Lattice for Service {
             limit = None;
         }
         Ok(Response::new(paging::log(
-            store, author, after, limit, signed,
+            store, author, after, limit, newest, signed,
         )))
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use lattice::wire::api;
+use lattice::{clock::time_text, wire::api};
 
 use crate::cli::{
     command::get::{not_found, outcome},
@@ -50,6 +50,7 @@ impl History {
         while let Some(part) = parts.message().await? {
             history.entries.extend(part.entries);
             history.truncated |= part.truncated;
+            history.reach_ms = history.reach_ms.or(part.reach_ms);
         }
         if history.entries.is_empty() {
             return Err(not_found(&key));
@@ -61,8 +62,10 @@ impl History {
         for past in &history.entries {
             out.object(&object::Past::new(&key, past))?;
         }
-        if history.truncated {
-            out.notice("truncated", "older entries exist");
+        match older(&history) {
+            Some(text) if history.reach_ms.is_some() => out.notice("pruned", &text),
+            Some(text) => out.notice("truncated", &text),
+            None => {}
         }
         Ok(())
     }
@@ -92,13 +95,25 @@ fn draw(out: &mut Output, history: &api::HistoryReply) -> Result<(), Failure> {
             out.line(line)?;
         }
     }
-    if history.truncated {
-        out.line(&format!(
-            "{}  older entries exist, see --limit",
-            graph.loose_ends()
-        ))?;
+    if let Some(text) = older(history) {
+        let how = match history.reach_ms {
+            None => ", see --limit",
+            Some(_) => "",
+        };
+        out.line(&format!("{}  {text}{how}", graph.loose_ends()))?;
     }
     Ok(())
+}
+
+// Describes older entries that are not listed; `None` if there are none.
+fn older(history: &api::HistoryReply) -> Option<String> {
+    match history.reach_ms {
+        Some(ms) => Some(format!(
+            "older entries were removed here: this node has all since {}",
+            time_text(ms)
+        )),
+        None => history.truncated.then(|| "older entries exist".to_owned()),
+    }
 }
 
 fn role(past: &api::HistoryEntry) -> &'static str {

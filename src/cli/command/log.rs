@@ -18,7 +18,8 @@ use crate::cli::{
 /// List the entries of a log
 ///
 /// Shows the log of this node or of another author, oldest entry first. --limit shows the newest
-/// entries; with --after, the first ones after that place.
+/// entries; with --after, the first ones after that place. A note says which entries were removed from
+/// the log of this node.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -59,6 +60,16 @@ impl Log {
         let out = &mut context.out;
         let columns = out.columns().unwrap_or(usize::MAX);
         while let Some(logged) = entries.message().await? {
+            if logged.pruned_through > 0 {
+                let through = logged.pruned_through;
+                out.notice(
+                    "pruned",
+                    &format!(
+                        "entries 1 to {through} were removed from this node's log; another member may \
+                        have them"
+                    ),
+                );
+            }
             if out.json {
                 out.object(&object::Logged::from(&logged))?;
             } else if self.tsv {

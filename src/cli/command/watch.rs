@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args, ValueEnum};
 use lattice::{
     api::client::Client,
-    clock::Clock,
+    clock::{Clock, time_text},
     wire::api::{self, watch_reply::Event, watch_request::Start},
 };
 
@@ -396,6 +396,7 @@ impl Follow {
 
 fn to_object(event: &Event, cursor: Option<String>) -> event::Event<'_> {
     let marker = |r#type| event::Marker {
+        reach_ms: None,
         r#type,
         reason: None,
         now_ms: None,
@@ -418,6 +419,7 @@ fn to_object(event: &Event, cursor: Option<String>) -> event::Event<'_> {
             ..marker("progress")
         },
         Event::Gap(it) => event::Marker {
+            reach_ms: it.reach_ms,
             reason: Some(it.reason.clone()),
             ..marker("gap")
         },
@@ -429,8 +431,7 @@ fn to_line(event: &Event, cursor: Option<String>, columns: Option<usize>) -> Opt
     let change = match event {
         Event::Change(change) => change,
         Event::Gap(gap) => {
-            let reason = harmless(&gap.reason);
-            return Some(format!("-- gap: {reason}; the state follows --"));
+            return Some(format!("-- gap: {}; the state follows --", gap_text(gap)));
         }
         Event::CaughtUp(_) | Event::Progress(_) | Event::Damaged(_) => {
             return cursor.map(|cursor| format!("-- cursor {cursor} --"));
@@ -449,6 +450,15 @@ fn tsv_line(change: &api::Change) -> Option<String> {
     }
 }
 
+// Describes which history is missing.
+fn gap_text(gap: &api::Gap) -> String {
+    let reason = harmless(&gap.reason);
+    match gap.reach_ms {
+        Some(ms) => format!("{reason}; history is whole since {}", time_text(ms)),
+        None => reason.into_owned(),
+    }
+}
+
 /// Returns a change as a line for people, shortened to `columns`.
 pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option<usize>) -> String {
     let entry = change.entry.clone().unwrap_or_default();
@@ -457,12 +467,8 @@ pub(crate) fn line(change: &api::Change, cursor: Option<String>, columns: Option
     let at_ms = expired_ms.unwrap_or(entry.wall_ms);
     let time = brief(at_ms, Clock::system().now_ms());
     if let Some(gap) = &change.gap {
-        let now_ms = Clock::system().now_ms();
-        let time = brief(change.arrived_ms, now_ms);
-        return format!(
-            "{time}  gap     {}; the state follows",
-            harmless(&gap.reason)
-        );
+        let time = brief(change.arrived_ms, Clock::system().now_ms());
+        return format!("{time}  gap     {}; the state follows", gap_text(gap));
     }
     let mut text = format!("{time}  {:<7} {}", change.kind, escape(&change.key));
     if let Some(value) = &change.value {

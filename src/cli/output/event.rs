@@ -84,6 +84,10 @@ pub(crate) struct Marker {
     /// Why history is missing; only in a `gap`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// Greatest stamp of an entry that was removed from the logs, which have all entries stamped later;
+    /// only in a `gap` for that reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reach_ms: Option<u64>,
     /// The node's clock; only in a `progress`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) now_ms: Option<u64>,

@@ -9,6 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
+    clock::time_text,
     protocol::{
         change::Change,
         consumer::{
@@ -16,6 +17,7 @@ use crate::{
             Retried, Waits,
         },
         frontier::MissingRange,
+        gap::Gap,
     },
     store::{
         Shared,
@@ -255,7 +257,13 @@ impl Live {
     /// position after the state that the feeder reads next; `None`: that state is of no use. Returns
     /// false when this feeder is to end.
     pub(super) fn feed_gap(&self, epoch: u64, gap: &Change, after: Option<&Position>) -> bool {
-        let reason = gap.gap.as_ref().map_or("", |gap| &gap.reason);
+        let since = |ms| format!("; history is whole since {}", time_text(ms));
+        let reason = match gap.gap.as_deref() {
+            Some(Gap { reason, reach_ms }) => {
+                format!("{reason}{}", reach_ms.map(since).unwrap_or_default())
+            }
+            None => String::new(),
+        };
         let on_gap = self.lock().row.on_gap;
         match (on_gap, after) {
             (OnGap::State, Some(after)) => {
@@ -267,7 +275,7 @@ impl Live {
                 false
             }
             (OnGap::Stop, _) => {
-                self.stop(epoch, reason.to_owned());
+                self.stop(epoch, reason);
                 false
             }
         }

@@ -25,11 +25,11 @@ use crate::{
     protocol::{
         change::EntryRef,
         entry::{Entry, Op, Parent, VerifiedEntry, check_key},
-        frontier::FrontierTip,
-        heads::{Content, Head, Heads, Value},
+        frontier::{Frontier, FrontierTip},
+        heads::{Head, Heads},
         membership::Standing,
     },
-    state::View,
+    state::{Base, View},
     store::{Item, List, ReadError, Shared, Store, item::value_of},
 };
 
@@ -99,7 +99,8 @@ impl Store {
     ///
     /// # Errors
     /// `TooFar`; `Read` when the log is damaged, or `Pruned` when the key's value depends on entries that
-    /// were removed from it: a key that was written at or before `Pruned::reach_ms`, and again after `ms`.
+    /// were removed from it: `ms` is before `Pruned::reach_ms`, and the key was written by then, and again
+    /// after `ms`. From `Pruned::reach_ms` on the answer is exact.
     pub async fn get_at(&self, key: &[u8], ms: u64) -> Result<Option<Item>, PastError> {
         check_key(key).map_err(ReadError::Key)?;
         let key = Bytes::copy_from_slice(key);
@@ -305,6 +306,7 @@ impl Shared {
         // Entries that were superseded by an entry stamped up to `ms`.
         let mut superseded: BTreeSet<Parent> = BTreeSet::new();
         let view = self.state.view();
+        let base = self.base_at(ms);
         let mut walked = 0;
         // Takes the newest entry first, so that all entries above it are known by then.
         while let Some(at) = todo.pop_last() {
@@ -315,13 +317,24 @@ impl Shared {
                 if superseded.contains(&at) {
                     continue;
                 }
-                let is_it = |head: &&Head| head.as_parent() == at && head.hlc.wall_ms <= ms;
-                let head = heads.as_slice().iter().find(is_it);
-                let op = head.and_then(|head| op_from(key, head));
-                let (Some(head), Some(op)) = (head, op) else {
-                    return Err(ReadError::Pruned(pruned).into());
+                let of_base = match &base {
+                    Some(base) => base.heads(key).map_err(ReadError::from)?,
+                    None => Heads::default(),
                 };
-                found.insert(at, (head.clone(), op));
+                let is_it = |head: &&Head| head.as_parent() == at && head.hlc.wall_ms <= ms;
+                let known = heads.as_slice().iter().chain(of_base.as_slice());
+                match known.into_iter().find(is_it) {
+                    Some(head) => {
+                        let op = self.op_of_head(key, head)?;
+                        found.insert(at, (head.clone(), op));
+                    }
+                    // Another entry in the base has superseded it, or it has not written the key.
+                    None if base.is_some() => {}
+                    None => {
+                        let all = self.log.pruned().unwrap_or(pruned);
+                        return Err(ReadError::Pruned(all).into());
+                    }
+                }
                 continue;
             }
             walked += 1;
@@ -354,6 +367,32 @@ impl Shared {
             }
         }
         Ok(found)
+    }
+
+    // Returns the base that has the heads of all entries that were removed from the logs, if all of them
+    // are stamped up to `ms`: then none of these heads was superseded later than that by another one.
+    fn base_at(&self, ms: u64) -> Option<Arc<Base>> {
+        let pruned = self.log.pruned()?;
+        let base = self.base.newest().filter(|_| pruned.reach_ms <= ms)?;
+        let begins = self.log.begins().into_iter();
+        let begins: Frontier = begins
+            .map(|(author, begin)| (author, begin.anchor.tip()))
+            .collect();
+        // A newer base has heads that were written after `ms`.
+        (base.manifest().frontier() == begins).then_some(base)
+    }
+
+    // Returns the op that put `head`, wherever its value is.
+    fn op_of_head(&self, key: &Bytes, head: &Head) -> Result<Op, ReadError> {
+        let key = key.clone();
+        Ok(match self.value(&key, head)? {
+            None => Op::Delete { key },
+            Some(value) => Op::Put {
+                key,
+                value,
+                expires_ms: head.expires_ms(),
+            },
+        })
     }
 
     fn entry_of(&self, at: &Parent) -> Result<VerifiedEntry, ReadError> {
@@ -401,26 +440,6 @@ impl Entries {
             self.read.insert(at.id, read);
         }
         Ok(&self.read[&at.id])
-    }
-}
-
-// Returns the op that put `head`; `None` when only the log has its value.
-fn op_from(key: &Bytes, head: &Head) -> Option<Op> {
-    let key = key.clone();
-    match &head.content {
-        Content::Tombstone => Some(Op::Delete { key }),
-        Content::Value {
-            value: Value::Inline(value),
-            expires_ms,
-        } => Some(Op::Put {
-            key,
-            value: value.clone(),
-            expires_ms: *expires_ms,
-        }),
-        Content::Value {
-            value: Value::InLog { .. },
-            ..
-        } => None,
     }
 }
 

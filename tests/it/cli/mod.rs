@@ -22,6 +22,7 @@ mod port;
 mod private;
 mod proof;
 mod prove;
+mod pruned;
 mod reload;
 mod service;
 mod shell;
