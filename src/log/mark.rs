@@ -1,13 +1,13 @@
 //! A mark: the end of a branch as the state remembers it, and whether the file still has it.
 
-use std::{io, sync::Arc};
+use std::{cmp::Ordering, io, sync::Arc};
 
 use crate::{
     disk::DiskFile,
     id::{Author, EntryId, Seq},
     limits::REPLAY_CHUNK_BYTES,
     log::{
-        Begins, Branch, IndexPoint, LogDamage,
+        Begin, Begins, Branch, IndexPoint, LogDamage,
         frame::{FRAME_HEADER_BYTES, FrameHeader},
         record::{Step, Walk},
     },
@@ -46,6 +46,17 @@ impl Mark {
             tip: branch.tip()?,
             index: Vec::new(),
         })
+    }
+
+    /// Returns whether the mark was made of a log that begins at `begin`, or at an earlier entry of the same
+    /// branch.
+    pub(super) fn is_of(&self, begin: &Begin) -> bool {
+        let anchor = begin.anchor;
+        match self.end.cmp(&begin.offset) {
+            Ordering::Less => false,
+            Ordering::Equal => self.tip.id == anchor.id,
+            Ordering::Greater => self.tip.seq >= anchor.seq,
+        }
     }
 
     /// Forgets the index points that are before the beginning of the log, by `begins`.

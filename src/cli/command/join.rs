@@ -6,7 +6,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use lattice::{
     api::{client::Client, error::ApiError, whole},
     net::Invitation,
@@ -335,7 +335,7 @@ fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} syncing  {human_pos} entries  {per_sec}");
+    let style = ProgressStyle::with_template("{spinner} syncing  {human_pos} entries  {per_sec}{msg}");
     let style = style.unwrap_or_else(|_template| ProgressStyle::default_spinner());
     ProgressBar::no_length().with_style(style)
 }
@@ -371,7 +371,13 @@ fn print_step(
                 ))?;
             }
         }
-        "syncing" => bar.set_position(step.entries),
+        "syncing" => {
+            bar.set_position(step.entries);
+            if step.base_bytes_max > 0 {
+                let (here, all) = (step.base_bytes, step.base_bytes_max);
+                bar.set_message(format!("  base {} of {}", HumanBytes(here), HumanBytes(all)));
+            }
+        }
         "synced" => {
             bar.finish_and_clear();
             out.line(&format!("synced     {} entries", step.entries))?;

@@ -9,6 +9,7 @@ mod format;
 mod hole;
 mod inject;
 #[cfg(feature = "cli")]
+mod install;
 mod kill;
 mod lie;
 mod mend;

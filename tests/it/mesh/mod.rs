@@ -1,6 +1,7 @@
 //! Promise 4, and the work of a mesh: real nodes on loopback join, gossip, sync and restart, and
 //! only members get in.
 
+mod bases;
 mod changes;
 mod clocks;
 mod compare;

@@ -53,6 +53,9 @@ pub struct Counters {
     pub shut_outs: usize,
     pub shut_out_dials: usize,
     pub shut_outs_ended: usize,
+    /// Parts of bases that came, and bases that were installed. None in a world.
+    pub parts: usize,
+    pub bases: usize,
     /// Longest time after the end of all faults until all nodes were equal.
     pub heal_ms_max: u64,
 }

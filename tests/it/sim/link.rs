@@ -3,10 +3,16 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use lattice::protocol::sync::{Action, FrameDecoder, Message, Session, Summary};
+use lattice::{
+    id::Author,
+    protocol::{
+        frontier::{Frontier, FrontierTip},
+        sync::{Action, FrameDecoder, Message, PartName, PartWant, Session, Summary},
+    },
+};
 
 use crate::{
-    sim::{counters::Counters, node::Node},
+    sim::{base::Base, counters::Counters, node::Node},
     support::{model::STORE, random::Random},
 };
 
@@ -38,8 +44,14 @@ struct End {
     decoder: FrameDecoder,
     // Messages of the peer, by the time when they come. In order: it is a stream.
     inbox: VecDeque<(u64, Bytes)>,
-    // Entries that were read from the log and have yet to be sent.
+    // Entries that were read from the log and have yet to be sent; pieces of a base, if `is_base`.
     reading: VecDeque<Bytes>,
+    is_base: bool,
+    // The base that the peer gets.
+    offered: Option<Base>,
+    // The base that comes from the peer: its anchors, its parts, and what has come of one of them.
+    taken: (Frontier, Vec<PartName>),
+    coming: Option<(PartName, Vec<u8>)>,
     finished: Option<Summary>,
     bytes_sent: usize,
     // True after the first message of the peer.
@@ -53,12 +65,17 @@ impl Link {
     pub fn open(between: [usize; 2], nodes: &[Node], now: u64, delay_max: u64) -> Self {
         let own = nodes[between[0]].replica.frontier.clone();
         let (session, hello) = Session::open(STORE, own, Vec::new()).unwrap();
+        let session = session.beginning_at(&nodes[between[0]].begins());
         let end = |node: usize, session| End {
             node,
             session,
             decoder: FrameDecoder::default(),
             inbox: VecDeque::new(),
             reading: VecDeque::new(),
+            is_base: false,
+            offered: None,
+            taken: (Frontier::default(), Vec::new()),
+            coming: None,
             finished: None,
             bytes_sent: 0,
             has_received: false,
@@ -87,7 +104,8 @@ impl Link {
     fn accept(&mut self, nodes: &[Node]) {
         let acceptor = &mut self.ends[1];
         let own = nodes[acceptor.node].replica.frontier.clone();
-        acceptor.session = Some(Session::accept(STORE, own).unwrap());
+        let session = Session::accept(STORE, own).unwrap();
+        acceptor.session = Some(session.beginning_at(&nodes[acceptor.node].begins()));
     }
 
     /// The hello takes its time, too, and a hostile opener sends something else instead.
@@ -281,9 +299,16 @@ impl Link {
         let end = &mut self.ends[at];
         let count = end.reading.len().min(1 + random.below(8));
         let batch: Vec<Bytes> = end.reading.drain(..count).collect();
-        let is_last = end.reading.is_empty();
+        let (is_last, is_base) = (end.reading.is_empty(), end.is_base);
         let session = self.session(at);
-        let mut actions = session.on_entries_read(batch);
+        let mut actions = Vec::new();
+        if is_base {
+            for piece in batch {
+                actions.extend(session.on_piece_read(piece));
+            }
+        } else {
+            actions = session.on_entries_read(batch);
+        }
         if is_last {
             actions.extend(session.on_read_end());
         }
@@ -321,17 +346,63 @@ impl Link {
                     let actions = self.session(at).on_missing(lacking);
                     self.perform(at, actions, now, nodes, random, counters);
                 }
-                Action::Read(ranges) => self.ends[at].reading = node.read(&ranges).into(),
+                Action::Read(ranges) => {
+                    self.ends[at].is_base = false;
+                    self.ends[at].reading = node.read(&ranges).into();
+                }
                 Action::Ingest(entries) => {
                     entries
                         .into_iter()
                         .for_each(|entry| node.take(entry, counters));
                 }
-                Action::ReadBase
-                | Action::ReadPart(..)
-                | Action::CheckBase(_)
-                | Action::Keep(..)
-                | Action::Install => panic!("no log begins later"),
+                Action::ReadBase => {
+                    let base = node.base.clone();
+                    let names = base.as_ref().map(Base::names).unwrap_or_default();
+                    self.session(at).on_base_opened(names);
+                    let manifest = base.as_ref().map(Base::manifest).unwrap_or_default();
+                    self.ends[at].read_pieces(&manifest);
+                    self.ends[at].offered = base;
+                }
+                Action::ReadPart(name, _from_chunk) => {
+                    let base = self.ends[at].offered.as_ref().unwrap();
+                    let part = base.parts.iter().find(|(it, _)| *it == name);
+                    let part = part.unwrap().1.clone();
+                    self.ends[at].read_pieces(&part);
+                }
+                Action::CheckBase(manifest) => {
+                    let (anchors, names) = Base::read(manifest);
+                    let is_in_base =
+                        |(author, here): (Author, FrontierTip)| anchors.seq(&author) >= here.seq;
+                    let actions = if node.begins().iter().all(is_in_base) {
+                        self.ends[at].taken = (anchors, names);
+                        self.next_part(at, nodes)
+                    } else {
+                        self.session(at).on_base_refused()
+                    };
+                    self.perform(at, actions, now, nodes, random, counters);
+                }
+                Action::Keep(piece, last) => {
+                    let (name, part) = self.ends[at].coming.as_mut().unwrap();
+                    part.extend_from_slice(&piece);
+                    if last {
+                        let name = *name;
+                        let part: Bytes = std::mem::take(part).into();
+                        assert_eq!(blake3::hash(&part).as_bytes(), &name.0);
+                        let before = node.parts.insert(name, part);
+                        assert_eq!(before, None, "what is here is not asked for again");
+                        counters.parts += 1;
+                        let actions = self.next_part(at, nodes);
+                        self.perform(at, actions, now, nodes, random, counters);
+                    }
+                }
+                Action::Install => {
+                    let (anchors, names) = std::mem::take(&mut self.ends[at].taken);
+                    node.install(anchors, &names);
+                    node.settle(counters);
+                    counters.bases += 1;
+                    let actions = self.session(at).on_installed();
+                    self.perform(at, actions, now, nodes, random, counters);
+                }
                 Action::Finish(summary) => {
                     if summary.received > 0 {
                         node.settle(counters);
@@ -343,7 +414,30 @@ impl Link {
     }
 }
 
+impl Link {
+    // Asks for the next part that the node does not have.
+    fn next_part(&mut self, at: usize, nodes: &[Node]) -> Vec<Action> {
+        let end = &mut self.ends[at];
+        let mut names = end.taken.1.iter();
+        let node = &nodes[end.node];
+        let next = names.find(|name| !node.parts.contains_key(*name)).copied();
+        end.coming = next.map(|name| (name, Vec::new()));
+        self.session(at).on_part_wanted(next.map(|part| PartWant {
+            part,
+            from_chunk: 0,
+            bytes_max: 1 << 20,
+        }))
+    }
+}
+
 impl End {
+    // Sends these bytes in small pieces.
+    fn read_pieces(&mut self, bytes: &Bytes) {
+        self.is_base = true;
+        let pieces = bytes.chunks(100);
+        self.reading = pieces.map(Bytes::copy_from_slice).collect();
+    }
+
     fn is_reading(&self) -> bool {
         self.session.as_ref().is_some_and(Session::is_reading)
     }

@@ -11,6 +11,7 @@
 //! It models the rest:
 //!
 //! ```text
+//! base.rs    what a node has in place of entries that it has removed
 //! node.rs    a log that a crash cuts and a backup replaces, a wall clock that jumps
 //! link.rs    the stream of one session: messages come late and in pieces; a hostile end breaks rules
 //! peer.rs    what a node keeps about a peer, the lock on the turn among it (src/net/turns.rs)
@@ -21,6 +22,7 @@
 //! Both ends of a connection notice in the same tick that it is closed. A tick is `TICK_MS` on the
 //! clock of the world, which never goes back. After the faults the clock jumps over idle times.
 
+mod base;
 mod counters;
 mod link;
 mod node;

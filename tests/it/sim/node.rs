@@ -7,16 +7,17 @@ use lattice::{
     id::{Author, EntryId},
     protocol::{
         entry::{Op, Order, Parent, VerifiedEntry},
-        frontier::{FrontierTip, MissingRange},
+        frontier::{Frontier, FrontierTip, MissingRange},
         heads::Heads,
         heads_row::encode_heads,
         intake::{Intake, IntakeLimits, Verdict},
         merkle::{Levels, RowHash, StreamRoot, TreeRoot},
+        sync::PartName,
     },
 };
 
 use crate::{
-    sim::counters::Counters,
+    sim::{base::Base, counters::Counters},
     support::model::{Replica, STORE, author_of},
 };
 
@@ -44,6 +45,10 @@ pub struct Node {
     log: Vec<VerifiedEntry>,
     synced: usize,
     backup: Vec<VerifiedEntry>,
+    /// The base, if entries were removed: those at and before its anchors are given to nobody as entries.
+    pub base: Option<Base>,
+    /// Parts of bases that have come.
+    pub parts: BTreeMap<PartName, Bytes>,
     /// Own entries that a writer was told are durable, but for those a restored backup lost.
     acknowledged: BTreeSet<EntryId>,
 }
@@ -59,6 +64,8 @@ impl Node {
             log: Vec::new(),
             synced: 0,
             backup: Vec::new(),
+            base: None,
+            parts: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
         }
     }
@@ -110,6 +117,43 @@ impl Node {
         }
         self.intake.commit();
         counters.evicted += usize::try_from(self.intake.dropped() - dropped).unwrap();
+    }
+
+    /// Returns the entries at which logs begin.
+    pub fn begins(&self) -> Frontier {
+        let base = self.base.as_ref();
+        base.map_or_else(Frontier::default, |base| base.anchors.clone())
+    }
+
+    /// Removes the entries at and before `anchors`, which are here and not before the last ones.
+    pub fn prune(&mut self, anchors: Frontier) {
+        let mut entries: BTreeMap<Order, &VerifiedEntry> = BTreeMap::new();
+        for (_author, anchor) in anchors.iter() {
+            let mut next = Some(anchor.id);
+            while let Some(id) = next {
+                let entry = &self.replica.entries[&id];
+                entries.insert(entry.order(), entry);
+                next = entry.header.prev;
+            }
+        }
+        let entries: Vec<_> = entries.into_values().collect();
+        self.base = Some(Base::of(anchors, &entries));
+    }
+
+    /// Installs a base, all parts of which have come: what is here and not in it stays.
+    pub fn install(&mut self, anchors: Frontier, names: &[PartName]) {
+        for entry in Base::entries(names, &self.parts) {
+            if self.replica.entries.contains_key(&entry.id) {
+                continue;
+            }
+            let parents = entry.header.parents.iter();
+            let absent = parents.filter(|it| !self.replica.entries.contains_key(&it.id));
+            let absent: Vec<Parent> = absent.copied().collect();
+            assert!(self.replica.apply_without(&entry, &absent));
+            self.log.push(entry);
+        }
+        self.prune(anchors);
+        self.sync();
     }
 
     /// Applies held entries that are due.
@@ -186,6 +230,8 @@ impl Node {
     pub fn read(&self, ranges: &[MissingRange]) -> Vec<Bytes> {
         let mut read: BTreeMap<Order, &VerifiedEntry> = BTreeMap::new();
         for range in ranges {
+            let begin = self.begins().seq(&range.author);
+            assert!(range.after >= begin, "nobody asks for what was removed");
             let mut next = Some(range.tip);
             while let Some(entry) = next.and_then(|id| self.replica.entries.get(&id))
                 && entry.header.seq > range.after

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use lattice::id::EntryId;
+use lattice::{
+    id::{Author, EntryId},
+    protocol::frontier::{Frontier, FrontierTip},
+};
 
 use crate::{
     sim::{
@@ -178,5 +181,96 @@ fn n6_a_session_cut_at_any_message_goes_on_where_it_was_in_the_next() {
     assert!(
         is_one_seed() || cut_midway > 20,
         "{cut_midway} cuts in the middle"
+    );
+}
+
+// Runs one session that is cut after some ticks, or to its end.
+fn sync_or_cut(
+    between: [usize; 2],
+    nodes: &mut [Node],
+    random: &mut Random,
+    counters: &mut Counters,
+) {
+    let ticks = if random.once_in(2) { random.bits() % 60 } else { 2000 };
+    let mut link = Link::open(between, nodes, 0, 0).served(nodes);
+    for now in 0..ticks {
+        link.tick(now, nodes, random, counters);
+        if link.outcome().is_some() {
+            return;
+        }
+    }
+}
+
+// The last entries that all of the first `count` nodes have, of authors of which they have any.
+fn anchors(nodes: &[Node]) -> Frontier {
+    let mut anchors = nodes[0].replica.frontier.clone();
+    for node in nodes {
+        let frontier = &node.replica.frontier;
+        let least = |(author, tip): (Author, FrontierTip)| {
+            let other = frontier.tips(&author).first()?;
+            Some((author, if other.seq < tip.seq { *other } else { tip }))
+        };
+        anchors = anchors.iter().filter_map(least).collect();
+    }
+    anchors
+}
+
+/// E5: some nodes are away for a long time and write; the others remove what they all have. Whoever
+/// returns takes a base, and nothing is lost on either side, whatever is cut.
+#[test]
+fn nodes_that_were_away_return_and_nothing_is_lost() {
+    let mut total = Counters::default();
+    for_each_seed(1..=200, |random| {
+        let mut nodes = nodes(5);
+        let (active, mut written) = (3, BTreeSet::new());
+        let mut counters = Counters::default();
+        for _step in 0..80 {
+            let at = random.below(5);
+            match random.below(12) {
+                0..=3 => {
+                    let one = random.below(active);
+                    let other = (one + 1 + random.below(active - 1)) % active;
+                    sync_or_cut([one, other], &mut nodes, random, &mut counters);
+                }
+                4 => {
+                    let anchors = anchors(&nodes[..active]);
+                    nodes[random.below(active)].prune(anchors);
+                }
+                5 if random.once_in(4) => {
+                    // One that was away meets an active one, or one that was away, too.
+                    let away = active + random.below(2);
+                    let other = (away + 1 + random.below(4)) % 5;
+                    let between = if random.once_in(2) { [away, other] } else { [other, away] };
+                    sync_or_cut(between, &mut nodes, random, &mut counters);
+                }
+                _ => {
+                    write(&mut nodes[at], random);
+                    written.extend(ids(&nodes[at]));
+                }
+            }
+        }
+        for _round in 0..6 {
+            for one in 0..5 {
+                for other in (0..5).filter(|other| *other != one) {
+                    sync([one, other], &mut nodes, random, &mut counters);
+                }
+            }
+        }
+        for node in &nodes {
+            assert_eq!(ids(node), written);
+            assert_eq!(node.heads(), nodes[0].heads());
+            assert_eq!(node.root(), nodes[0].root());
+            node.assert_sound();
+        }
+        let (_, summaries) = sync([0, 1], &mut nodes, random, &mut counters);
+        assert!(summaries.iter().all(|summary| summary.same));
+        total.parts += counters.parts;
+        total.bases += counters.bases;
+    });
+    assert!(
+        is_one_seed() || (total.parts > 500 && total.bases > 100),
+        "{} parts of {} bases",
+        total.parts,
+        total.bases
     );
 }

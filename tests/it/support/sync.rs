@@ -25,21 +25,40 @@ pub struct Side<'a> {
     offered: Option<OfferedBase>,
 }
 
+/// Why a session has ended early.
+#[derive(Debug)]
+pub enum Failed {
+    /// The base of the other side.
+    Base(TakeBaseError),
+    /// The store of this side, as text.
+    Store(String),
+}
+
+impl From<TakeBaseError> for Failed {
+    fn from(error: TakeBaseError) -> Self {
+        Self::Base(error)
+    }
+}
+
+fn own(error: impl std::fmt::Display) -> Failed {
+    Failed::Store(error.to_string())
+}
+
 impl Side<'_> {
     /// Does what a session asks for. Returns the messages to send. An error of a base ends the session.
-    pub async fn act(&mut self, actions: Vec<Action>) -> Result<Vec<Message>, TakeBaseError> {
+    pub async fn act(&mut self, actions: Vec<Action>) -> Result<Vec<Message>, Failed> {
         let (mut actions, mut sent) = (VecDeque::from(actions), Vec::new());
         while let Some(action) = actions.pop_front() {
             match action {
                 Action::Send(message) => sent.push(message),
                 Action::Find(tips) => {
-                    let lacking = self.store.lacks(tips).await.unwrap();
+                    let lacking = self.store.lacks(tips).await.map_err(own)?;
                     actions.extend(self.session.on_missing(lacking));
                 }
                 Action::Read(ranges) => {
-                    let mut outgoing = self.store.outgoing(&ranges).unwrap();
+                    let mut outgoing = self.store.outgoing(&ranges).map_err(own)?;
                     loop {
-                        let frame = outgoing.next_frame(1 << 16).unwrap();
+                        let frame = outgoing.next_frame(1 << 16).map_err(own)?;
                         if frame.is_empty() {
                             break;
                         }
@@ -48,7 +67,7 @@ impl Side<'_> {
                     actions.extend(self.session.on_read_end());
                 }
                 Action::Ingest(entries) => {
-                    let _outcomes = self.store.ingest_verified(entries).await.unwrap();
+                    let _outcomes = self.store.ingest_verified(entries).await.map_err(own)?;
                 }
                 Action::ReadBase => {
                     self.offered = self.store.offered_base();
@@ -77,7 +96,7 @@ impl Side<'_> {
                             self.taken = Some(taken);
                             actions.extend(self.session.on_part_wanted(want));
                         }
-                        Err(error) if error.is_fault() => return Err(error),
+                        Err(error) if error.is_fault() => return Err(error.into()),
                         Err(error) => {
                             self.refused = Some(error);
                             actions.extend(self.session.on_base_refused());
@@ -103,7 +122,7 @@ impl Side<'_> {
     }
 
     /// Handles a message that has come. Returns the messages to send.
-    pub async fn handle(&mut self, message: Message) -> Result<Vec<Message>, TakeBaseError> {
+    pub async fn handle(&mut self, message: Message) -> Result<Vec<Message>, Failed> {
         let actions = self.session.handle(message).unwrap();
         self.act(actions).await
     }

@@ -1,0 +1,212 @@
+//! Members that lack entries which were removed at all others get the base that an act of an admin names.
+
+use lattice::{
+    Store,
+    net::{JoinError, JoinEvent, PeerError},
+    node::OwnData,
+    protocol::{
+        anchors_act::{ActBase, AnchorsAct},
+        entry::Op,
+        membership::role::{Role, role_key},
+        placed_act::anchors_key,
+    },
+    store::WatchEvent,
+};
+
+use super::{
+    hostile::attacker::{status_at, until},
+    *,
+};
+use crate::support::{
+    model::AUTHOR_C,
+    watch::next,
+    writer::{Writer, heads_of},
+};
+
+const KEYS: usize = 300;
+
+/// A node with a store, and an admin elsewhere who publishes acts.
+struct Host {
+    peer: Peer,
+    jobs: Store,
+    admin: Writer,
+}
+
+impl Host {
+    async fn new() -> Self {
+        let peer = Peer::new("a").await;
+        let jobs = peer.node.create_store("jobs").await.unwrap().id;
+        let jobs = peer.node.open_store(&jobs).unwrap();
+        let admin = Writer::new(AUTHOR_C, peer.node.root().id());
+        let (secret, _expires_ms) = peer.node.invite(Role::Admin, 60_000).await.unwrap();
+        peer.node.redeem(&secret, admin.author()).await.unwrap();
+        Self { peer, jobs, admin }
+    }
+
+    async fn put(&self, value: &str) {
+        for n in 0..KEYS {
+            let key = format!("/job/{n}");
+            self.jobs.put(key, value.to_owned()).await.unwrap();
+        }
+        self.jobs.put("/big", vec![5; 5000]).await.unwrap();
+    }
+
+    /// Removes all entries, as a node does once they are final.
+    async fn prune(&self) {
+        let pruning = self.jobs.drop_before(self.jobs.frontier()).await.unwrap();
+        assert!(pruning.branches > 0);
+    }
+
+    /// Publishes the act that names the base.
+    async fn name_base(&mut self) {
+        let hash = self.jobs.offered_base().unwrap().hash();
+        let base = ActBase { hash, keys: 1 };
+        let anchors = self.jobs.begins();
+        let act = AnchorsAct::new(1, Some(base), 0, anchors, None).unwrap();
+        let root = self.peer.node.root();
+        let role = role_key(&self.admin.author());
+        let grant = heads_of(&root, &[str::from_utf8(&role).unwrap()]).await;
+        let op = Op::Put {
+            key: anchors_key(&self.jobs.id()),
+            value: act.encode(),
+            expires_ms: None,
+        };
+        let entry = self.admin.write(root.now_ms() + 1, vec![op], grant, false);
+        let done = root.ingest(vec![entry.signed.encode().into()]).await;
+        assert_eq!(done.unwrap().len(), 1);
+        self.jobs.reconsider().await;
+    }
+}
+
+/// Waits until both stores have the same entries, and checks that they have the same state.
+async fn equal(one: &Store, other: &Store) {
+    until("both have the same entries", async || {
+        (one.frontier() == other.frontier()).then_some(())
+    })
+    .await;
+    let hash = one.state_hash().await.unwrap();
+    assert_eq!(hash, other.state_hash().await.unwrap());
+    assert_eq!(one.verify().await.unwrap().damage, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_that_joins_a_mesh_with_removed_entries_has_all_keys() {
+    let mut host = Host::new().await;
+    host.put("1").await;
+    host.prune().await;
+    host.put("2").await;
+    host.name_base().await;
+    let b = Peer::new("b").await;
+    let invitation = host.peer.net.invite(Role::Writer, 60_000).await.unwrap();
+    let (events, mut steps) = mpsc::channel(10_000);
+    let joining = b.net.join(&invitation, OwnData::Shared, &events);
+    timeout(SOON, joining).await.unwrap().unwrap();
+    drop(events);
+    let mut come = None;
+    while let Some(step) = steps.recv().await {
+        if let JoinEvent::Syncing { base, .. } = step
+            && base.bytes_max > 0
+        {
+            come = Some(base);
+        }
+    }
+    let come = come.expect("the join shows how much of the base has come");
+    assert_eq!((come.bytes, come.parts), (come.bytes_max, come.parts_max));
+    let jobs = b.node.open_store(&host.jobs.id()).unwrap();
+    equal(&jobs, &host.jobs).await;
+    assert!(!jobs.begins().is_empty());
+    let big = jobs.get(b"/big").await.unwrap().unwrap();
+    assert_eq!(big.value, vec![5; 5000]);
+    // It goes on as every other member.
+    jobs.put("/by/b", "b").await.unwrap();
+    has(&host.jobs, "/by/b", "b").await;
+    equal(&jobs, &host.jobs).await;
+    assert_eq!(status_at(&host.peer, &b.node.id()).strikes, 0);
+    b.stop().await;
+    host.peer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn base_comes_once_an_admin_has_named_it() {
+    let mut host = Host::new().await;
+    host.put("1").await;
+    host.prune().await;
+    let b = Peer::new("b").await;
+    let invitation = host.peer.net.invite(Role::Writer, 60_000).await.unwrap();
+    let (events, _steps) = mpsc::channel(1);
+    let joining = b.net.join(&invitation, OwnData::Shared, &events);
+    let joined = timeout(SOON, joining).await.unwrap();
+    let Err(JoinError::NotSynced {
+        why: PeerError::Base { what },
+    }) = joined
+    else {
+        panic!("{joined:?}")
+    };
+    assert!(what.contains("no admin has named the base"), "{what}");
+    let jobs = b.node.open_store(&host.jobs.id()).unwrap();
+    assert!(jobs.frontier().is_empty() && jobs.begins().is_empty());
+    until("the status says it", async || {
+        let error = status_at(&b, &host.peer.node.id()).error;
+        matches!(error, Some(PeerError::Base { .. })).then_some(())
+    })
+    .await;
+    host.name_base().await;
+    equal(&jobs, &host.jobs).await;
+    assert_eq!(status_at(&b, &host.peer.node.id()).strikes, 0);
+    b.stop().await;
+    host.peer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn member_that_was_away_returns_with_what_it_wrote() {
+    let mut host = Host::new().await;
+    host.put("1").await;
+    let b = Peer::new("b").await;
+    b.join(&host.peer, Role::Writer).await;
+    let jobs = b.node.open_store(&host.jobs.id()).unwrap();
+    jobs.put("/by/b", "before").await.unwrap();
+    has(&host.jobs, "/by/b", "before").await;
+    drop(jobs);
+    let dir = b.stop().await;
+    host.put("2").await;
+    host.prune().await;
+    host.name_base().await;
+    host.put("3").await;
+    // It writes before it meets anybody.
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path())).await.unwrap();
+    let jobs = node.open_store(&host.jobs.id()).unwrap();
+    for n in 0..50 {
+        jobs.put(format!("/away/{n}"), "unsent").await.unwrap();
+    }
+    jobs.put("/job/7", "unsent").await.unwrap();
+    node.close().await.unwrap();
+    drop((jobs, node));
+    let b = Peer::at(dir, "").await;
+    let jobs = b.node.open_store(&host.jobs.id()).unwrap();
+    let mut watch = jobs.watch("/job/");
+    let mut gaps = 0;
+    // The installation may come before the watch has begun: then it begins with the new state.
+    let was_behind = jobs.begins().is_empty();
+    has(&host.jobs, "/away/49", "unsent").await;
+    equal(&jobs, &host.jobs).await;
+    for store in [&jobs, &host.jobs] {
+        for n in 0..50 {
+            let key = format!("/away/{n}");
+            assert!(store.get(key.as_bytes()).await.unwrap().is_some(), "{key}");
+        }
+        let heads = store.heads(b"/job/7").await.unwrap();
+        assert_eq!(heads.len(), 2, "a conflict");
+    }
+    host.jobs.put("/job/end", "end").await.unwrap();
+    loop {
+        match next(&mut watch).await {
+            WatchEvent::Gap { .. } => gaps += 1,
+            WatchEvent::Change(change) if change.key == "/job/end" => break,
+            _other => {}
+        }
+    }
+    assert!(gaps <= 1 && (gaps == 1 || !was_behind), "{gaps} gaps");
+    assert_eq!(status_at(&host.peer, &b.node.id()).strikes, 0);
+    b.stop().await;
+    host.peer.stop().await;
+}
