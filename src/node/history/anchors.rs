@@ -115,7 +115,8 @@ impl Node {
     // Number of admins that are waited for and have a better rank: those act first.
     fn place_among_admins(&self, facts: &Facts) -> u64 {
         let own = facts.members.get(&self.id()).and_then(|member| member.rank);
-        let better = facts.grounds().active().filter(|node| {
+        let grounds = facts.grounds();
+        let better = grounds.active().filter(|node| {
             let is_admin = facts.members.role(node) == Some(Role::Admin);
             let rank = facts.members.get(node).and_then(|member| member.rank);
             is_admin && (rank, *node) < (own, self.id())
