@@ -242,7 +242,7 @@ async fn past_is_exact_or_pruned() {
 async fn past_has_the_long_values_of_the_base() {
     let mut chains = Chains::new().await;
     let long = "x".repeat(5000);
-    let put = async |store: &Store, value: &str| {
+    let put = async |store: &lattice::Store, value: &str| {
         store.put("/long", value.to_owned()).await.unwrap();
         store.frontier()
     };
