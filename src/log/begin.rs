@@ -206,11 +206,7 @@ impl Begins {
     ///
     /// # Errors
     /// `Begins` when the rows are damaged; `Io`, `NoDescriptor`.
-    pub fn adopt(
-        disk: &dyn Disk,
-        dir: &Path,
-        newest: Option<&[u8; 32]>,
-    ) -> Result<bool, LogError> {
+    pub fn adopt(disk: &dyn Disk, dir: &Path, newest: Option<&[u8; 32]>) -> Result<bool, LogError> {
         let failed = |source| file_error(NAME, source);
         let names = match disk.list(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -238,7 +234,10 @@ impl Begins {
     // Whether no log begins earlier than by `other`, and one later.
     fn is_after(&self, other: &Self) -> bool {
         let (begins, earlier) = (self.anchors(), other.anchors());
-        begins != earlier && earlier.iter().all(|(author, anchor)| begins.seq(&author) >= anchor.seq)
+        begins != earlier
+            && earlier
+                .iter()
+                .all(|(author, anchor)| begins.seq(&author) >= anchor.seq)
     }
 
     fn try_write(&self, disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<()> {

@@ -149,7 +149,9 @@ pub enum CannotInstall {
     },
     /// This node's own log ends before the anchor, though it was not lost: it may have entries that the
     /// base does not have.
-    #[error("this node's own log ends at entry {ours}, and the base has its entries through {theirs}")]
+    #[error(
+        "this node's own log ends at entry {ours}, and the base has its entries through {theirs}"
+    )]
     OwnLogBehind {
         /// The last own entry here.
         ours: Seq,

@@ -39,9 +39,8 @@ impl Logs {
         let mut begins = self.begins.clone();
         for (author, here) in self.begins.anchors().iter() {
             let of_base = anchors.iter().find(|(it, _)| *it == author);
-            let is_in_base = of_base.is_some_and(|(_, anchor)| {
-                here.seq < anchor.seq || here == anchor.tip()
-            });
+            let is_in_base =
+                of_base.is_some_and(|(_, anchor)| here.seq < anchor.seq || here == anchor.tip());
             if !is_in_base {
                 let seq = here.seq;
                 return Ok(Err(CannotInstall::Apart { author, seq }));
@@ -177,12 +176,7 @@ impl Logs {
     }
 
     // Begins the log of an author of whom there is no entry here.
-    fn begin_empty(
-        &self,
-        author: Author,
-        number: u32,
-        row: &BeginRow,
-    ) -> Result<Writer, LogError> {
+    fn begin_empty(&self, author: Author, number: u32, row: &BeginRow) -> Result<Writer, LogError> {
         let name = segments::name(&author, number, 0);
         let (key, dir) = ((author, number), self.dir.clone());
         let segments = Segments::begin(&self.files, &self.disk, dir, key, Open::Existing);

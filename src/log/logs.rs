@@ -103,7 +103,11 @@ impl Logs {
     ///
     /// # Errors
     /// `Io`, `Full`, `NoDescriptor`.
-    pub(super) fn new_file(&self, author: &Author, first: u32) -> Result<(u32, Arc<Segments>), LogError> {
+    pub(super) fn new_file(
+        &self,
+        author: &Author,
+        first: u32,
+    ) -> Result<(u32, Arc<Segments>), LogError> {
         let mut number = first;
         loop {
             let name = segments::name(author, number, 0);

@@ -40,7 +40,11 @@ impl Session {
         self.their_begins.extend(anchors);
         let was_asked = self.phase == Phase::Answer;
         self.phase = if last { Phase::Tips } else { Phase::Begins };
-        Ok(if was_asked { self.own_tips() } else { Vec::new() })
+        Ok(if was_asked {
+            self.own_tips()
+        } else {
+            Vec::new()
+        })
     }
 
     /// Takes a piece of the manifest of the peer's base.
@@ -162,7 +166,12 @@ impl Session {
             !self.offer.own().tips(author).contains(anchor)
                 && anchor.seq > self.offer.begin_of(author)
         };
-        let unknown: Vec<_> = self.their_begins.iter().filter(is_unknown).copied().collect();
+        let unknown: Vec<_> = self
+            .their_begins
+            .iter()
+            .filter(is_unknown)
+            .copied()
+            .collect();
         if unknown.is_empty() {
             return self.compare();
         }

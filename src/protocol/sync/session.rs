@@ -13,8 +13,7 @@ use crate::{
         frontier::{Frontier, FrontierHash, FrontierTip, MissingRange},
         run,
         sync::{
-            Action, Message, Summary, SyncError, VERSION,
-            VERSION_OLDEST, WaitsFor,
+            Action, Message, Summary, SyncError, VERSION, VERSION_OLDEST, WaitsFor,
             asking::Asking,
             fetching::{BaseOffer, Fetching},
             offer::Offer,
@@ -296,7 +295,11 @@ impl Session {
     /// # Panics
     /// When no `Read` is open.
     pub fn on_entries_read(&mut self, entries: Vec<Bytes>) -> Vec<Action> {
-        assert_eq!(self.serving, Serving::Reading(Read::Entries), "a Read is open");
+        assert_eq!(
+            self.serving,
+            Serving::Reading(Read::Entries),
+            "a Read is open"
+        );
         let mut actions = Vec::new();
         let mut frame = Vec::new();
         let mut bytes = 0_usize;

@@ -16,11 +16,8 @@ use crate::{
         base::{
             Base, BaseManifest,
             base::{NEW, texts},
-            part::{
-                ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of,
-            },
+            part::{ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of},
         },
-        load::check_rows,
     },
 };
 
@@ -207,16 +204,24 @@ impl Incoming {
     }
 
     /// Makes a base of the parts, all of which are here, and reads and checks all of it. Its files are
-    /// durable on return; nothing opens it before `commit`. `own`: the newest base. No other base may be
-    /// made meanwhile.
+    /// durable on return; nothing opens it before `commit`. `own`: the newest base. `check`: what else must
+    /// be right about it. No other base may be made meanwhile.
     ///
     /// # Errors
     /// `Damaged`: the files are not a base, or the disk gave back other bytes; the parts are removed, so
     /// that the next attempt does not meet them again. `Io`.
-    pub fn finish(&self, number: u64, own: Option<&Base>) -> Result<Base, StateError> {
+    pub fn finish(
+        &self,
+        number: u64,
+        own: Option<&Base>,
+        check: impl FnOnce(&Base) -> Result<(), StateError>,
+    ) -> Result<Base, StateError> {
         let mut has_renamed = false;
         for info in &self.manifest.parts {
-            match self.disk.rename(&self.path(info), &self.dir.join(info.id.file_name())) {
+            match self
+                .disk
+                .rename(&self.path(info), &self.dir.join(info.id.file_name()))
+            {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 renamed => {
                     renamed?;
@@ -240,12 +245,17 @@ impl Incoming {
         let base = Base::of(self.disk.as_ref(), &self.dir, manifest);
         let checked = base.and_then(|base| {
             base.check()?;
-            check_rows(&base)?;
+            check(&base)?;
             Ok(base)
         });
         if matches!(checked, Err(StateError::Damaged { .. })) {
             let own = parts_of(own);
-            for info in self.manifest.parts.iter().filter(|it| !own.contains(&it.id)) {
+            for info in self
+                .manifest
+                .parts
+                .iter()
+                .filter(|it| !own.contains(&it.id))
+            {
                 remove_if_there(self.disk.as_ref(), &self.dir.join(info.id.file_name()))?;
             }
         }
@@ -339,7 +349,7 @@ impl Incoming {
     // Removes parts on their way that this base does not have.
     fn remove_others(&self) -> Result<(), StateError> {
         let parts = self.manifest.parts.iter();
-        let own: BTreeSet<_> = parts.map(|info| incoming_name(info)).collect();
+        let own: BTreeSet<_> = parts.map(incoming_name).collect();
         remove_incoming(self.disk.as_ref(), &self.dir, |name| !own.contains(name))
     }
 
@@ -408,7 +418,8 @@ impl Coming {
             // A sync of a whole part at once would hold up the fsyncs of the log.
             let end = chunk.offset + u64::from(chunk.bytes);
             if end - self.written_back >= WRITE_BACK_BYTES {
-                self.file.write_back(self.written_back, end - self.written_back);
+                self.file
+                    .write_back(self.written_back, end - self.written_back);
                 self.written_back = end;
             }
         }
@@ -459,7 +470,9 @@ pub(super) fn remove_incoming(
     is_old: impl Fn(&str) -> bool,
 ) -> Result<(), StateError> {
     let names = texts(disk.list(dir)?);
-    let old = names.iter().filter(|name| name.ends_with(SUFFIX) && is_old(name));
+    let old = names
+        .iter()
+        .filter(|name| name.ends_with(SUFFIX) && is_old(name));
     let mut has_removed = false;
     for name in old {
         remove_if_there(disk, &dir.join(name))?;

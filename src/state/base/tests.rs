@@ -348,7 +348,7 @@ fn base_comes_in_pieces_of_any_length_and_is_the_same_files() {
         let progress = incoming.progress();
         assert_eq!(progress.bytes, progress.bytes_max);
         assert_eq!((progress.parts, progress.parts_max), (3, 3));
-        let taken = incoming.finish(1, None).unwrap();
+        let taken = incoming.finish(1, None, crate::state::check_rows).unwrap();
         assert_eq!(taken.manifest().hash(), base.manifest().hash());
         drop(taken.commit(&RealDisk, &dir).unwrap());
         incoming.end().unwrap();
@@ -356,7 +356,11 @@ fn base_comes_in_pieces_of_any_length_and_is_the_same_files() {
         let (of_one, of_dir) = (files(one.path()), files(&dir));
         assert_eq!(of_one.len(), of_dir.len());
         let parts = of_one.iter().filter(|(name, _)| name.ends_with("part"));
-        assert!(parts.clone().all(|(name, bytes)| of_dir.get(name) == Some(bytes)));
+        assert!(
+            parts
+                .clone()
+                .all(|(name, bytes)| of_dir.get(name) == Some(bytes))
+        );
         assert_eq!(parts.count(), 3);
     }
 }
@@ -366,7 +370,7 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
     let one = tempfile::tempdir().unwrap();
     let model = without_heads(90, 50_000);
     let base = build_for_peers(one.path(), &model);
-    let all = base.manifest().bytes() as usize;
+    let all = usize::try_from(base.manifest().bytes()).unwrap();
     for bytes_max in [1, 40, 200, 6000, 70_000, 200_000, 300_000, all - 100] {
         let dir = tempfile::tempdir().unwrap();
         let mut first = incoming(dir.path(), None, &base);
@@ -374,13 +378,23 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
         let come = come.unwrap().unwrap();
         drop(first);
         let mut again = incoming(dir.path(), None, &base);
-        let kept = again.progress().bytes as usize;
+        let kept = again.progress().bytes;
         let mut rest = 0;
-        take(&mut again, &base, (5000, usize::MAX), |piece, _| rest += piece.len()).unwrap();
+        take(&mut again, &base, (5000, usize::MAX), |piece, _| {
+            rest += piece.len()
+        })
+        .unwrap();
         // A chunk and an index at most come twice.
         assert!(come + rest <= all + 120_000, "{come} and {rest} of {all}");
-        assert!(come < 100_000 || rest + 60_000 < all, "{come} and {rest}, {kept} kept");
-        again.finish(1, None).unwrap().commit(&RealDisk, dir.path()).unwrap();
+        assert!(
+            come < 100_000 || rest + 60_000 < all,
+            "{come} and {rest}, {kept} kept"
+        );
+        again
+            .finish(1, None, crate::state::check_rows)
+            .unwrap()
+            .commit(&RealDisk, dir.path())
+            .unwrap();
         check(&open(dir.path()).unwrap().unwrap(), &model);
     }
     // What is there is read, not believed.
@@ -418,19 +432,29 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     let names = files(dir.path());
     assert_eq!(names.len(), 2, "the part that it does not have is removed");
     take(&mut second, &next, (777, usize::MAX), |_, _| {}).unwrap();
-    let own = second.finish(1, None).unwrap().commit(&RealDisk, dir.path()).unwrap();
+    let own = second
+        .finish(1, None, crate::state::check_rows)
+        .unwrap()
+        .commit(&RealDisk, dir.path())
+        .unwrap();
     second.end().unwrap();
     // It shares parts with the base that is here.
     let mut third = incoming(dir.path(), Some(&own), &base);
     assert_eq!(third.progress().parts, 2);
     take(&mut third, &base, (777, usize::MAX), |_, _| {}).unwrap();
-    let taken = third.finish(2, Some(&own)).unwrap();
+    let taken = third
+        .finish(2, Some(&own), crate::state::check_rows)
+        .unwrap();
     third.put_back(Some(&own)).unwrap();
     drop(taken);
     check(&open(dir.path()).unwrap().unwrap(), &next_model);
     let third = incoming(dir.path(), Some(&own), &base);
     assert_eq!(third.progress().parts, 3, "what was put back is here");
-    third.finish(2, Some(&own)).unwrap().commit(&RealDisk, dir.path()).unwrap();
+    third
+        .finish(2, Some(&own), crate::state::check_rows)
+        .unwrap()
+        .commit(&RealDisk, dir.path())
+        .unwrap();
     check(&open(dir.path()).unwrap().unwrap(), &model);
     // A damaged part of the own base comes again.
     let own = open(dir.path()).unwrap().unwrap();
@@ -439,7 +463,10 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     let (name, whole) = if name.ends_with("part") {
         (name, whole)
     } else {
-        files(dir.path()).into_iter().find(|(name, _)| name.ends_with("part")).unwrap()
+        files(dir.path())
+            .into_iter()
+            .find(|(name, _)| name.ends_with("part"))
+            .unwrap()
     };
     let mut bad = whole.clone();
     bad[12] ^= 1;
@@ -447,7 +474,11 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     let mut again = incoming(dir.path(), Some(&own), &base);
     assert_eq!(again.progress().parts, 2);
     take(&mut again, &base, (777, usize::MAX), |_, _| {}).unwrap();
-    again.finish(3, Some(&own)).unwrap().commit(&RealDisk, dir.path()).unwrap();
+    again
+        .finish(3, Some(&own), crate::state::check_rows)
+        .unwrap()
+        .commit(&RealDisk, dir.path())
+        .unwrap();
     check(&open(dir.path()).unwrap().unwrap(), &model);
 }
 
@@ -457,7 +488,7 @@ fn s9_forged_cut_and_endless_parts_are_refused() {
     let one = tempfile::tempdir().unwrap();
     let base = build_for_peers(one.path(), &without_heads(20, 700));
     let dir = tempfile::tempdir().unwrap();
-    let all = base.manifest().bytes() as usize - 3 * 8;
+    let all = usize::try_from(base.manifest().bytes()).unwrap() - 3 * 8;
     for at in (0..all).step_by(3) {
         fs::remove_dir_all(dir.path()).unwrap();
         let mut taken = incoming(dir.path(), None, &base);
@@ -466,14 +497,17 @@ fn s9_forged_cut_and_endless_parts_are_refused() {
                 *byte ^= 1 << (at % 8);
             }
         });
-        assert!(matches!(forged, Err(IncomingError::Forged { .. })), "byte {at}: {forged:?}");
+        assert!(
+            matches!(forged, Err(IncomingError::Forged { .. })),
+            "byte {at}: {forged:?}"
+        );
         let here = taken.progress().parts;
         drop(taken);
         let mut again = incoming(dir.path(), None, &base);
         assert_eq!(again.progress().parts, here, "byte {at}");
         if at % 150 == 0 {
             take(&mut again, &base, (97, usize::MAX), |_, _| {}).unwrap();
-            again.finish(1, None).unwrap();
+            again.finish(1, None, crate::state::check_rows).unwrap();
         }
     }
     for change in [
@@ -513,14 +547,20 @@ fn manifest_of_a_peer_is_exactly_what_a_node_makes() {
     let read = BaseManifest::of_peer(&bytes).unwrap();
     assert_eq!((read.number, read.hash()), (0, manifest.hash()));
     assert_eq!(&bytes[bytes.len() - 32..], manifest.hash());
-    assert!(BaseManifest::of_peer(&manifest.encode()).is_none(), "a number of its own");
+    assert!(
+        BaseManifest::of_peer(&manifest.encode()).is_none(),
+        "a number of its own"
+    );
     for bit in 0..bytes.len() * 8 {
         let mut bad = bytes.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
         assert!(BaseManifest::of_peer(&bad).is_none(), "bit {bit}");
     }
     for cut in 0..bytes.len() {
-        assert!(BaseManifest::of_peer(&bytes[..cut]).is_none(), "cut to {cut}");
+        assert!(
+            BaseManifest::of_peer(&bytes[..cut]).is_none(),
+            "cut to {cut}"
+        );
     }
     // Under sound sums.
     let refused = |change: &dyn Fn(&mut BaseManifest)| {
@@ -537,5 +577,8 @@ fn manifest_of_a_peer_is_exactly_what_a_node_makes() {
     body.push(0);
     let sum = blake3::hash(&body);
     body.extend(sum.as_bytes());
-    assert!(BaseManifest::of_peer(&body).is_none(), "bytes behind its parts");
+    assert!(
+        BaseManifest::of_peer(&body).is_none(),
+        "bytes behind its parts"
+    );
 }

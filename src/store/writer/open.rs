@@ -22,8 +22,8 @@ use crate::{
         OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
         writer::{
-            health::Health, install, marks::Marks, membership::Membership, mending::Mending, notes::Notes,
-            rebuild::Sources, writer::Writer,
+            health::Health, install, marks::Marks, membership::Membership, mending::Mending,
+            notes::Notes, rebuild::Sources, writer::Writer,
         },
     },
 };
@@ -82,6 +82,7 @@ pub(in crate::store) fn open(
         folding: Arc::default(),
         taking: Arc::default(),
         named: std::sync::Mutex::default(),
+        come: std::sync::Mutex::default(),
         bus: Bus::new(config.bus_batches, published),
         fresh: outbox::channel(),
         members: membership.watch(),

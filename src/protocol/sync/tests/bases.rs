@@ -319,7 +319,13 @@ fn no_range_begins_before_the_place_where_a_log_begins() {
     }
     let last = long.last().unwrap();
     let anchor = &long[usize::try_from(2 * SYNC_BACK_ENTRIES).unwrap()];
-    let theirs = entry(AUTHOR_A, last.header.seq + 5, Some(EntryId([9; 32])), 9000, "/k");
+    let theirs = entry(
+        AUTHOR_A,
+        last.header.seq + 5,
+        Some(EntryId([9; 32])),
+        9000,
+        "/k",
+    );
     for (own_begins, their_begins) in [(vec![anchor], vec![]), (vec![], vec![anchor])] {
         let mut session = opener(&[last], &own_begins);
         session.handle(begins(&their_begins)).unwrap();
@@ -338,7 +344,7 @@ fn no_range_begins_before_the_place_where_a_log_begins() {
             };
             after.push(ranges[0].after);
             let before = ranges[0].after;
-            // What comes does not join the log here.
+            // The answer does not join the log here.
             let other = entry(AUTHOR_A, before + 1, Some(EntryId([8; 32])), 1, "/other");
             session.handle(entries(&[&other])).unwrap();
             let joint = FrontierTip {
@@ -350,7 +356,10 @@ fn no_range_begins_before_the_place_where_a_log_begins() {
             missing = vec![(theirs.author(), joint), tip_of(&theirs)];
         }
         assert_eq!(after[0], last.header.seq);
-        assert!(after.len() > 1 && after.iter().all(|seq| *seq >= anchor.header.seq), "{after:?}");
+        assert!(
+            after.len() > 1 && after.iter().all(|seq| *seq >= anchor.header.seq),
+            "{after:?}"
+        );
         assert!(after.contains(&anchor.header.seq));
     }
 }
