@@ -71,12 +71,7 @@ impl Logs {
             .iter()
             .map(|mark| ((mark.author, mark.number), mark))
             // An older copy of a state file was put back, or a base of a peer was installed since.
-            .filter(|(key, mark)| {
-                begins
-                    .0
-                    .get(key)
-                    .is_none_or(|row| mark.is_of(&row.begin))
-            })
+            .filter(|(key, mark)| begins.0.get(key).is_none_or(|row| mark.is_of(&row.begin)))
             .collect();
         // A file that is missing is one of which nothing is left.
         for key in marks.keys().chain(begins.0.keys()) {

@@ -6,7 +6,7 @@ use crate::{
     limits::SYNC_FRAME_BYTES_MAX,
     net::error::PeerError,
     protocol::sync::{Action, PartName, Session},
-    state::{OutgoingPart, Progress},
+    state::OutgoingPart,
     store::{OfferedBase, Store, TakeBaseError, TakenBase},
 };
 
@@ -24,8 +24,6 @@ pub(super) struct Bases {
     offered: Option<OfferedBase>,
     // The base that comes from the peer.
     taken: Option<TakenBase>,
-    /// How much of it is here.
-    pub(super) progress: Progress,
     /// Why the base of the peer was not taken.
     pub(super) refused: Option<String>,
 }
@@ -71,7 +69,6 @@ impl Bases {
         }
         match store.take_base(manifest, session.their_begins()).await {
             Ok(taken) => {
-                self.progress = taken.progress();
                 self.taken = Some(taken);
                 self.ask(session).await
             }
@@ -126,7 +123,6 @@ impl Bases {
         let (taken, done) = working
             .await
             .map_err(|panic| BaseFailure::own(PeerError::own(panic)))?;
-        self.progress = taken.progress();
         self.taken = Some(taken);
         done.map_err(BaseFailure::of)
     }

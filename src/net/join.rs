@@ -204,7 +204,8 @@ async fn sync_one(
     events: &mpsc::Sender<JoinEvent>,
 ) -> Result<u64, PeerError> {
     let id = store.id();
-    let progress = |entries, base| {
+    let progress = |entries| {
+        let base = store.base_progress().unwrap_or_default();
         // A receiver that is slow sees fewer steps.
         drop(events.try_send(JoinEvent::Syncing {
             store: id,
@@ -213,20 +214,24 @@ async fn sync_one(
         }));
     };
     let before = store.status().await.entries;
-    let (mut come, mut since) = (0, Instant::now());
+    let (mut come, mut base_come, mut since) = (0, None, Instant::now());
     loop {
         let summary = session::open(mesh, sponsor, connection, store, progress).await?;
         let entries = store.status().await.entries.saturating_sub(before);
         match summary.map(|summary| summary.base) {
             // The next session brings the entries after the base.
             Some(BaseNeed::Installed) => continue,
-            Some(_in_step) => return Ok(entries),
+            Some(_in_step) => {
+                progress(entries);
+                return Ok(entries);
+            }
             None => {}
         }
-        // The sponsor's own session goes on first. This side tries again as long as entries come.
-        if entries > come {
-            progress(entries, Progress::default());
-            (come, since) = (entries, Instant::now());
+        // The sponsor's own session goes on first. This side tries again as long as something comes.
+        let base = store.base_progress();
+        if entries > come || base != base_come {
+            progress(entries);
+            (come, base_come, since) = (entries, base, Instant::now());
         } else if since.elapsed() >= SYNC_WORK_TIMEOUT {
             return Err(PeerError::Busy);
         }

@@ -282,7 +282,7 @@ async fn sync_stores(
     let (began, mut has_changed) = (Instant::now(), false);
     for store in mesh.node.shared_stores() {
         loop {
-            match session::open(mesh, node, connection, &store, |_entries, _base| {}).await {
+            match session::open(mesh, node, connection, &store, |_entries| {}).await {
                 Ok(Some(summary)) => {
                     has_changed |= summary.sent + summary.received > 0;
                     if summary.base != BaseNeed::Installed {

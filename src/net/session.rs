@@ -26,7 +26,6 @@ use crate::{
     protocol::sync::{
         Action, BaseNeed, FrameDecoder, Message, Session, Summary, SyncError, WaitsFor,
     },
-    state::Progress,
     store::{IngestError, Ingested, Outgoing, Store},
 };
 
@@ -34,7 +33,7 @@ use crate::{
 pub(super) const STREAM: u8 = 2;
 
 /// Syncs `store` with `node`, both ways. `progress` is called with the number of entries that have
-/// come so far, and how much of a base has.
+/// come so far. `Store::base_progress` says how much of a base has.
 ///
 /// After a session in which a base was installed (`Summary::base`), the next one brings the entries after
 /// it. There is one session of a peer and a store at a time; this one waits for its turn. Returns
@@ -47,7 +46,7 @@ pub(super) async fn open(
     node: &Author,
     connection: &Connection,
     store: &Store,
-    progress: impl Fn(u64, Progress) + Send + Sync,
+    progress: impl Fn(u64) + Send + Sync,
 ) -> Result<Option<Summary>, PeerError> {
     let turn = mesh.turns.of(node, &store.id());
     let own = turn.open().await;
@@ -120,7 +119,7 @@ pub(super) async fn accept(
         mesh,
         node,
         store: &store,
-        progress: |_entries, _base| {},
+        progress: |_entries| {},
         frames,
         reader,
         own: None,
@@ -156,7 +155,7 @@ enum Reading {
     Base(Source),
 }
 
-impl<P: Fn(u64, Progress) + Send + Sync> Shell<'_, P> {
+impl<P: Fn(u64) + Send + Sync> Shell<'_, P> {
     async fn run(
         mut self,
         mut session: Session,
@@ -190,7 +189,7 @@ impl<P: Fn(u64, Progress) + Send + Sync> Shell<'_, P> {
             if let Some(summary) = self.act(&mut session, actions, &mut outgoing).await? {
                 return self.finish(summary).await;
             }
-            (self.progress)(session.summary().received, self.bases.progress);
+            (self.progress)(session.summary().received);
         }
     }
 

@@ -66,7 +66,7 @@ impl State {
 ///
 /// # Errors
 /// `Damaged`: it is not. `Io`.
-pub(super) fn check_rows(base: &Base) -> Result<(), StateError> {
+pub fn check_rows(base: &Base) -> Result<(), StateError> {
     let damaged = StateError::damaged;
     let mut keys = 0;
     let mut last: Option<RecordKey> = None;

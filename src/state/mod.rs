@@ -37,6 +37,7 @@ pub use base::{Base, BaseManifest, Incoming, IncomingError, OutgoingPart, Progre
 pub(crate) use checked_file::CheckedFile;
 pub use error::StateError;
 pub(crate) use fold::{Fold, Staging};
+pub use load::check_rows;
 pub use mark::StateMark;
 pub use stage::Staged;
 pub use state::{State, StateReader};

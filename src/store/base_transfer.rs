@@ -13,7 +13,9 @@ use crate::{
         frontier::{Frontier, FrontierTip},
         sync::{PartName, PartWant},
     },
-    state::{Base, BaseManifest, Incoming, IncomingError, OutgoingPart, Progress, StateError},
+    state::{
+        Base, BaseManifest, Incoming, IncomingError, OutgoingPart, Progress, StateError, check_rows,
+    },
     store::{
         InstallError, Shared, Store,
         shared::base_dir,
@@ -140,12 +142,21 @@ impl Store {
             (incoming, shared)
         });
         let (incoming, shared) = begun.await.map_err(|_panic| InstallError::Closed)?;
+        let incoming = incoming.map_err(IncomingError::Disk)?;
+        shared.show_progress(incoming.progress());
         Ok(TakenBase {
-            incoming: incoming.map_err(IncomingError::Disk)?,
+            incoming,
             shared,
             queue: self.queue.clone(),
             _turn: turn,
         })
+    }
+
+    /// Returns how much has come of the base that is being taken from a peer, or was last; `None` when none
+    /// was since the store was opened.
+    pub fn base_progress(&self) -> Option<Progress> {
+        let progress = self.shared.come.lock();
+        *progress.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes bases with this hash from now on, whatever the admins say. For tests only.
@@ -174,6 +185,11 @@ impl Shared {
         is_named
             .then_some(())
             .ok_or(TakeBaseError::NotNamed { hash })
+    }
+
+    fn show_progress(&self, progress: Progress) {
+        let come = self.come.lock();
+        *come.unwrap_or_else(PoisonError::into_inner) = Some(progress);
     }
 
     // This node, whose log must not end before its anchor. A node that was restored from a copy has
@@ -232,7 +248,9 @@ impl TakenBase {
     /// # Errors
     /// `Incoming`. What was checked is kept for the next attempt.
     pub fn keep(&mut self, piece: &[u8], last: bool) -> Result<(), TakeBaseError> {
-        Ok(self.incoming.keep(piece, last)?)
+        let kept = self.incoming.keep(piece, last);
+        self.shared.show_progress(self.incoming.progress());
+        Ok(kept?)
     }
 
     /// Returns how much of it is here.
@@ -265,7 +283,7 @@ impl TakenBase {
         shared.check_named(incoming.manifest())?;
         let (number, before) = (own.as_ref().map_or(1, |own| own.manifest().number + 1), own);
         let finishing = tokio::task::spawn_blocking(move || {
-            let base = incoming.finish(number, before.as_deref());
+            let base = incoming.finish(number, before.as_deref(), check_rows);
             (base, incoming, before)
         });
         let (base, incoming, before) = finishing.await.map_err(|_panic| InstallError::Closed)?;

@@ -18,7 +18,7 @@ use crate::{
     id::{Author, StoreId},
     log::LogReader,
     protocol::{anchors_act::BaseHash, finality::Finality, membership::Members},
-    state::{Base, StateReader, View},
+    state::{Base, Progress, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) taking: Arc<tokio::sync::Mutex<()>>,
     // Bases that tests have named. Held for a look or an insertion.
     pub(super) named: Mutex<BTreeSet<BaseHash>>,
+    // How much has come of the base that was taken last. Held for a copy or an assignment.
+    pub(super) come: Mutex<Option<Progress>>,
     // The writer closes it when it ends; watches end then.
     pub(super) bus: Bus,
     // The writer sends, the net receives. Dropped with the last handle.

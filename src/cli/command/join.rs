@@ -335,7 +335,8 @@ fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} syncing  {human_pos} entries  {per_sec}{msg}");
+    let style =
+        ProgressStyle::with_template("{spinner} syncing  {human_pos} entries  {per_sec}{msg}");
     let style = style.unwrap_or_else(|_template| ProgressStyle::default_spinner());
     ProgressBar::no_length().with_style(style)
 }
@@ -375,7 +376,11 @@ fn print_step(
             bar.set_position(step.entries);
             if step.base_bytes_max > 0 {
                 let (here, all) = (step.base_bytes, step.base_bytes_max);
-                bar.set_message(format!("  base {} of {}", HumanBytes(here), HumanBytes(all)));
+                bar.set_message(format!(
+                    "  base {} of {}",
+                    HumanBytes(here),
+                    HumanBytes(all)
+                ));
             }
         }
         "synced" => {

@@ -65,7 +65,7 @@ pub enum SyncError {
     /// A manifest or a part of a base with more bytes than it may have.
     #[error("the peer sent more than {bytes_max} bytes of {what}")]
     BaseTooLong {
-        /// What has too many bytes, with its article.
+        /// The message or part with too many bytes, with its article.
         what: &'static str,
         /// Bytes that were allowed.
         bytes_max: u64,

@@ -92,10 +92,9 @@ impl Offer {
             let covers = |(by, tip): &(Author, FrontierTip)| {
                 by == *author && (tip == *anchor || tip.seq > anchor.seq)
             };
-            !self.is_spent(author) && !theirs.iter().any(|tip| covers(tip))
+            !self.is_spent(author) && !theirs.iter().any(covers)
         };
-        let begins = self.begins.iter();
-        let lacking = begins.filter(lacks).next();
+        let lacking = self.begins.iter().find(lacks);
         lacking.map_or(Ok(()), |(author, anchor)| {
             Err(SyncError::PeerTooOld {
                 author: *author,

@@ -18,7 +18,6 @@ use crate::{
             base::{NEW, texts},
             part::{ChunkInfo, HEAD, Part, PartId, PartInfo, TRAILER_BYTES, index_bytes, index_of},
         },
-        load::check_rows,
     },
 };
 
@@ -205,13 +204,18 @@ impl Incoming {
     }
 
     /// Makes a base of the parts, all of which are here, and reads and checks all of it. Its files are
-    /// durable on return; nothing opens it before `commit`. `own`: the newest base. No other base may be
-    /// made meanwhile.
+    /// durable on return; nothing opens it before `commit`. `own`: the newest base. `check`: what else must
+    /// be right about it. No other base may be made meanwhile.
     ///
     /// # Errors
     /// `Damaged`: the files are not a base, or the disk gave back other bytes; the parts are removed, so
     /// that the next attempt does not meet them again. `Io`.
-    pub fn finish(&self, number: u64, own: Option<&Base>) -> Result<Base, StateError> {
+    pub fn finish(
+        &self,
+        number: u64,
+        own: Option<&Base>,
+        check: impl FnOnce(&Base) -> Result<(), StateError>,
+    ) -> Result<Base, StateError> {
         let mut has_renamed = false;
         for info in &self.manifest.parts {
             match self
@@ -241,7 +245,7 @@ impl Incoming {
         let base = Base::of(self.disk.as_ref(), &self.dir, manifest);
         let checked = base.and_then(|base| {
             base.check()?;
-            check_rows(&base)?;
+            check(&base)?;
             Ok(base)
         });
         if matches!(checked, Err(StateError::Damaged { .. })) {
@@ -345,7 +349,7 @@ impl Incoming {
     // Removes parts on their way that this base does not have.
     fn remove_others(&self) -> Result<(), StateError> {
         let parts = self.manifest.parts.iter();
-        let own: BTreeSet<_> = parts.map(|info| incoming_name(info)).collect();
+        let own: BTreeSet<_> = parts.map(incoming_name).collect();
         remove_incoming(self.disk.as_ref(), &self.dir, |name| !own.contains(name))
     }
 

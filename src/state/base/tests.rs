@@ -348,7 +348,7 @@ fn base_comes_in_pieces_of_any_length_and_is_the_same_files() {
         let progress = incoming.progress();
         assert_eq!(progress.bytes, progress.bytes_max);
         assert_eq!((progress.parts, progress.parts_max), (3, 3));
-        let taken = incoming.finish(1, None).unwrap();
+        let taken = incoming.finish(1, None, crate::state::check_rows).unwrap();
         assert_eq!(taken.manifest().hash(), base.manifest().hash());
         drop(taken.commit(&RealDisk, &dir).unwrap());
         incoming.end().unwrap();
@@ -370,7 +370,7 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
     let one = tempfile::tempdir().unwrap();
     let model = without_heads(90, 50_000);
     let base = build_for_peers(one.path(), &model);
-    let all = base.manifest().bytes() as usize;
+    let all = usize::try_from(base.manifest().bytes()).unwrap();
     for bytes_max in [1, 40, 200, 6000, 70_000, 200_000, 300_000, all - 100] {
         let dir = tempfile::tempdir().unwrap();
         let mut first = incoming(dir.path(), None, &base);
@@ -378,7 +378,7 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
         let come = come.unwrap().unwrap();
         drop(first);
         let mut again = incoming(dir.path(), None, &base);
-        let kept = again.progress().bytes as usize;
+        let kept = again.progress().bytes;
         let mut rest = 0;
         take(&mut again, &base, (5000, usize::MAX), |piece, _| {
             rest += piece.len()
@@ -391,7 +391,7 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
             "{come} and {rest}, {kept} kept"
         );
         again
-            .finish(1, None)
+            .finish(1, None, crate::state::check_rows)
             .unwrap()
             .commit(&RealDisk, dir.path())
             .unwrap();
@@ -433,7 +433,7 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     assert_eq!(names.len(), 2, "the part that it does not have is removed");
     take(&mut second, &next, (777, usize::MAX), |_, _| {}).unwrap();
     let own = second
-        .finish(1, None)
+        .finish(1, None, crate::state::check_rows)
         .unwrap()
         .commit(&RealDisk, dir.path())
         .unwrap();
@@ -442,14 +442,16 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     let mut third = incoming(dir.path(), Some(&own), &base);
     assert_eq!(third.progress().parts, 2);
     take(&mut third, &base, (777, usize::MAX), |_, _| {}).unwrap();
-    let taken = third.finish(2, Some(&own)).unwrap();
+    let taken = third
+        .finish(2, Some(&own), crate::state::check_rows)
+        .unwrap();
     third.put_back(Some(&own)).unwrap();
     drop(taken);
     check(&open(dir.path()).unwrap().unwrap(), &next_model);
     let third = incoming(dir.path(), Some(&own), &base);
     assert_eq!(third.progress().parts, 3, "what was put back is here");
     third
-        .finish(2, Some(&own))
+        .finish(2, Some(&own), crate::state::check_rows)
         .unwrap()
         .commit(&RealDisk, dir.path())
         .unwrap();
@@ -473,7 +475,7 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     assert_eq!(again.progress().parts, 2);
     take(&mut again, &base, (777, usize::MAX), |_, _| {}).unwrap();
     again
-        .finish(3, Some(&own))
+        .finish(3, Some(&own), crate::state::check_rows)
         .unwrap()
         .commit(&RealDisk, dir.path())
         .unwrap();
@@ -486,7 +488,7 @@ fn s9_forged_cut_and_endless_parts_are_refused() {
     let one = tempfile::tempdir().unwrap();
     let base = build_for_peers(one.path(), &without_heads(20, 700));
     let dir = tempfile::tempdir().unwrap();
-    let all = base.manifest().bytes() as usize - 3 * 8;
+    let all = usize::try_from(base.manifest().bytes()).unwrap() - 3 * 8;
     for at in (0..all).step_by(3) {
         fs::remove_dir_all(dir.path()).unwrap();
         let mut taken = incoming(dir.path(), None, &base);
@@ -505,7 +507,7 @@ fn s9_forged_cut_and_endless_parts_are_refused() {
         assert_eq!(again.progress().parts, here, "byte {at}");
         if at % 150 == 0 {
             take(&mut again, &base, (97, usize::MAX), |_, _| {}).unwrap();
-            again.finish(1, None).unwrap();
+            again.finish(1, None, crate::state::check_rows).unwrap();
         }
     }
     for change in [

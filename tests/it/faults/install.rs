@@ -84,7 +84,11 @@ async fn is_new(store: &Store, old: &BTreeMap<Bytes, Bytes>, context: &str) -> b
     };
     let now = listed(store).await;
     for key in ["/own/1", "/own/2"] {
-        assert_eq!(now.get(key.as_bytes()), old.get(key.as_bytes()), "{context}");
+        assert_eq!(
+            now.get(key.as_bytes()),
+            old.get(key.as_bytes()),
+            "{context}"
+        );
     }
     if !is_new {
         assert_eq!(now, *old, "{context}");
@@ -159,7 +163,10 @@ fn s16_every_power_cut_of_an_installation_leaves_the_old_or_the_new_store() {
                 let (disk, nth) = (disk(&image), images.fetch_add(1, Ordering::Relaxed));
                 let store = open_on(&disk).await;
                 let now = is_new(&store, &recording.old, &context).await;
-                assert!(now || operations < recording.answered, "{context}: it is old again");
+                assert!(
+                    now || operations < recording.answered,
+                    "{context}: it is old again"
+                );
                 seen.lock().unwrap()[usize::from(now)] += 1;
                 soon(store.close()).await.unwrap();
                 if nth.is_multiple_of(4) {
@@ -210,7 +217,11 @@ fn fail_all(errno: i32, which: Fail) {
             count.fetch_add(usize::from(happened), Ordering::Relaxed);
             // It goes on reading, and the next process finds the old store or the new one.
             let live = listed(&store).await;
-            assert_eq!(live.get(&b"/own/1"[..]), old.get(&b"/own/1"[..]), "{context}");
+            assert_eq!(
+                live.get(&b"/own/1"[..]),
+                old.get(&b"/own/1"[..]),
+                "{context}"
+            );
             let closed = soon(store.close()).await;
             let disk = self::disk(&disk.image());
             let again = open_on(&disk).await;

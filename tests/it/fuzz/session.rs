@@ -9,7 +9,7 @@ use lattice::{
     protocol::{
         entry::{VerifiedEntry, sign},
         frontier::{FrontierTip, MissingRange},
-        sync::{Action, Decision, Message, Session, SyncError, Turn},
+        sync::{Action, Decision, Message, PartName, PartWant, Session, SyncError, Turn},
     },
 };
 
@@ -121,11 +121,35 @@ impl End {
                         }
                     }
                 }
-                Action::ReadBase
-                | Action::ReadPart(..)
-                | Action::CheckBase(_)
-                | Action::Keep(..)
-                | Action::Install => panic!("no log begins later"),
+                Action::ReadBase => {
+                    self.session.on_base_opened([PartName([7; 32])]);
+                    actions.extend(self.session.on_piece_read(Bytes::from_static(b"base")));
+                    actions.extend(self.session.on_read_end());
+                }
+                Action::ReadPart(part, _from_chunk) => {
+                    assert_eq!(part, PartName([7; 32]), "it was offered");
+                    actions.extend(self.session.on_read_end());
+                }
+                Action::CheckBase(manifest) => {
+                    assert!(!manifest.is_empty());
+                    let want = PartWant {
+                        part: PartName([7; 32]),
+                        from_chunk: 0,
+                        bytes_max: 100,
+                    };
+                    actions.extend(if manifest.len().is_multiple_of(2) {
+                        self.session.on_part_wanted(Some(want))
+                    } else {
+                        self.session.on_base_refused()
+                    });
+                }
+                Action::Keep(piece, last) => {
+                    assert!(piece.len() <= 100, "no more than was asked for");
+                    if last {
+                        actions.extend(self.session.on_part_wanted(None));
+                    }
+                }
+                Action::Install => actions.extend(self.session.on_installed()),
                 Action::Finish(summary) => {
                     assert!(actions.is_empty(), "no action follows");
                     assert_eq!(summary, self.session.summary());

@@ -78,7 +78,16 @@ struct SubFloors {
 const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
     folder: "store",
     floors: &[
-        (7, &["read", "replication", "proof", "maintenance"]),
+        (
+            7,
+            &[
+                "read",
+                "replication",
+                "base_transfer",
+                "proof",
+                "maintenance",
+            ],
+        ),
         (6, &["store"]),
         (5, &["consumers"]),
         (4, &["writer", "watch"]),

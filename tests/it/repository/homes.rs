@@ -7,9 +7,10 @@ use super::{
 };
 
 /// Files and folders in which `impl Store` may stand.
-const STORE_CALLS: [&str; 5] = [
+const STORE_CALLS: [&str; 6] = [
     "src/store/store.rs",
     "src/store/replication.rs",
+    "src/store/base_transfer.rs",
     "src/store/proof.rs",
     "src/store/maintenance.rs",
     "src/store/read/",

@@ -57,7 +57,7 @@ impl Base {
 
     /// Reads a manifest: the anchors, and the names of the parts.
     pub fn read(mut bytes: Bytes) -> (Frontier, Vec<PartName>) {
-        let mut take = |bytes: &mut Bytes| -> [u8; 32] {
+        let take = |bytes: &mut Bytes| -> [u8; 32] {
             let taken = bytes.split_to(32);
             taken.as_ref().try_into().unwrap()
         };
@@ -68,12 +68,7 @@ impl Base {
             let id = EntryId(take(bytes));
             (author, FrontierTip { seq, id })
         };
-        let anchors = std::iter::repeat_with({
-            let bytes = &mut bytes;
-            let mut anchor = anchor;
-            move || anchor(bytes)
-        });
-        let anchors: Frontier = anchors.take(count as usize).collect();
+        let anchors: Frontier = (0..count).map(|_| anchor(&mut bytes)).collect();
         let mut names = Vec::new();
         while !bytes.is_empty() {
             let name = bytes.split_to(32);

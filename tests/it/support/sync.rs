@@ -31,7 +31,7 @@ pub enum Failed {
     /// The base of the other side.
     Base(TakeBaseError),
     /// The store of this side, as text.
-    Store(String),
+    Store(#[expect(dead_code, reason = "shown when a test fails")] String),
 }
 
 impl From<TakeBaseError> for Failed {

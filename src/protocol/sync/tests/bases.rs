@@ -344,7 +344,7 @@ fn no_range_begins_before_the_place_where_a_log_begins() {
             };
             after.push(ranges[0].after);
             let before = ranges[0].after;
-            // What comes does not join the log here.
+            // The answer does not join the log here.
             let other = entry(AUTHOR_A, before + 1, Some(EntryId([8; 32])), 1, "/other");
             session.handle(entries(&[&other])).unwrap();
             let joint = FrontierTip {
