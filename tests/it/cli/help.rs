@@ -64,6 +64,8 @@ const COMMANDS: &[&[&str]] = &[
     &["snapshot", "list"],
     &["snapshot", "verify"],
     &["snapshot", "restore"],
+    &["retention"],
+    &["prune"],
     &["service"],
     &["service", "print"],
     &["shell"],
@@ -103,6 +105,8 @@ fn help_lists_the_commands() {
       verify       Check every record and every signature, and the state against the log
       repair       Make this node able to write again after it lost a part of its own log, or forked
       snapshot     Back up all stores into one file, check it anywhere, restore it
+      retention    Show how much of a store's history is final, and what holds the rest
+      prune        Remove final entries of a store from the logs of this node
       invite       Invite another node: prints a token for `lattice join`
       join         Join the mesh of another node, with the token that `lattice invite` printed there
       peer         List the other members, change their role or name, remove them, or mark them dormant

@@ -24,6 +24,7 @@ mod proof;
 mod prove;
 mod pruned;
 mod reload;
+mod retention;
 mod service;
 mod shell;
 mod snapshot;
