@@ -403,6 +403,8 @@ mod tests {
             origin: Origin::Local,
             arrived_ms: 0,
             late: false,
+            gap: None,
+            gap_number: 0,
         })
     }
 

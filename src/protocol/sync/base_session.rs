@@ -156,6 +156,14 @@ impl Session {
         &self.their_begins
     }
 
+    /// Ends the wants of this side.
+    pub(super) fn done(&mut self) -> Vec<Action> {
+        self.wants = Wants::Done;
+        let mut actions = vec![Action::Send(Message::Done)];
+        actions.extend(self.finish_if_done());
+        actions
+    }
+
     fn is_deciding(&self) -> bool {
         self.wants == Wants::Parts && !self.fetching.is_part_open()
     }

@@ -561,13 +561,6 @@ impl Session {
         begins.chain(tips).map(Action::Send).collect()
     }
 
-    pub(super) fn done(&mut self) -> Vec<Action> {
-        self.wants = Wants::Done;
-        let mut actions = vec![Action::Send(Message::Done)];
-        actions.extend(self.finish_if_done());
-        actions
-    }
-
     pub(super) fn find(&mut self) -> Vec<Action> {
         self.wants = Wants::Finding;
         let tips = self.asking.find();
@@ -577,7 +570,7 @@ impl Session {
         vec![Action::Find(tips)]
     }
 
-    fn finish_if_done(&mut self) -> Vec<Action> {
+    pub(super) fn finish_if_done(&mut self) -> Vec<Action> {
         if self.wants != Wants::Done || self.serving != Serving::Done {
             return Vec::new();
         }

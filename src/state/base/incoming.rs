@@ -303,8 +303,8 @@ impl Incoming {
         }
     }
 
-    // What an earlier attempt has left of the part: its index, and the chunks from the first on. `None`
-    // when there is no index.
+    // Returns the part as an earlier attempt has left it: its index, and its chunks from the first one on.
+    // `None` when there is no file of it.
     fn come_of(&self, info: &PartInfo) -> Result<Option<Coming>, StateError> {
         let file = match self.disk.open(&self.path(info), Open::Existing) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

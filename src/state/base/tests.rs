@@ -397,7 +397,7 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
             .unwrap();
         check(&open(dir.path()).unwrap().unwrap(), &model);
     }
-    // What is there is read, not believed.
+    // Each byte of an earlier attempt is read again.
     let dir = tempfile::tempdir().unwrap();
     let mut first = incoming(dir.path(), None, &base);
     take(&mut first, &base, (777, usize::MAX), |_, _| {}).unwrap();

@@ -34,7 +34,10 @@ struct Told {
     act: VerifiedEntry,
 }
 
-fn told(reference: fn(&mut Parent)) -> Told {
+/// Makes a reference to the grant a false one.
+type Falsify = fn(&mut Parent);
+
+fn told(reference: Falsify) -> Told {
     let none = BTreeSet::new;
     let [mut creator, mut writer] = [AUTHOR_A, AUTHOR_B].map(|author| Writer::new(author, ROOT));
     let members = vec![grant(AUTHOR_B, Role::Writer), grant(AUTHOR_C, Role::Writer)];
@@ -108,7 +111,7 @@ async fn ends(told: &Told) -> Vec<(String, bool)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m6_members_do_not_depend_on_when_a_grant_comes_that_is_cited_falsely() {
-    let references: [(&str, fn(&mut Parent)); 5] = [
+    let references: [(&str, Falsify); 5] = [
         ("a low stamp", |cited| cited.hlc.wall_ms = NOW_MS + 1),
         ("a writer's", |cited| cited.author = author_of(AUTHOR_C)),
         ("a stranger's", |cited| cited.author = author_of(AUTHOR_D)),
