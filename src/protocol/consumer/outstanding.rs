@@ -206,6 +206,10 @@ impl Outstanding {
     ///
     /// # Errors
     /// `AckError`.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "`find` has found what is removed"
+    )]
     pub fn ack(&mut self, id: DeliveryId) -> Result<(), AckError> {
         let number = self.find(id)?;
         let is_it = self.remove(number).is_some_and(|item| item.id == id.change);
