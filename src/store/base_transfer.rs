@@ -49,7 +49,7 @@ pub enum TakeBaseError {
     /// A base of another peer is being taken.
     #[error("the base of another peer is being taken")]
     Busy,
-    /// What came is not what its name says, or could not be kept.
+    /// The bytes that came are not those that their name says, or could not be kept.
     #[error(transparent)]
     Incoming(#[from] IncomingError),
     /// It does not fit what is here.

@@ -8,15 +8,11 @@ use crate::{
         merge::{Span, spans},
     },
     protocol::{
-        change::{EntryRef, Kind},
+        change::EntryRef,
         finality::ConsumerHold,
         frontier::{Frontier, FrontierTip},
     },
-    store::{
-        ReadError, Shared,
-        consumers::{ConsumerStart, live::Live},
-        watch::{log_source::LogSource, position::Position},
-    },
+    store::{ReadError, Shared, consumers::live::Live, watch::log_source::LogSource},
 };
 
 /// History that a consumer may still need: changes that it has not read, and entries of changes that
@@ -33,16 +29,6 @@ pub struct HeldHistory {
     pub bytes: u64,
     /// Number of the given points, from the first one on, at and before which it needs nothing.
     pub done: usize,
-}
-
-/// The changes that a consumer has not read, and those that it has not finished.
-#[derive(Debug)]
-pub(super) struct Needs {
-    /// `None`: it begins at a time.
-    pub(super) position: Option<Position>,
-    pub(super) start: ConsumerStart,
-    /// Entries of outstanding and dead changes.
-    pub(super) entries: Vec<EntryRef>,
 }
 
 impl HeldHistory {
@@ -121,11 +107,6 @@ fn leads_to(shared: &Shared, place: &Frontier, point: &Frontier) -> Result<bool,
         }
     }
     Ok(true)
-}
-
-/// Returns whether a change is read from the log when it is delivered again.
-pub(super) fn is_of_log(kind: Kind) -> bool {
-    matches!(kind, Kind::Put | Kind::Delete)
 }
 
 // Returns `place` without the entries and all that come after them. An entry that is no longer in the

@@ -16,7 +16,7 @@ use crate::{
         consumers::{
             ConsumerError, ConsumerStart,
             ahead::{compact, memory_bytes},
-            held_history::{Needs, is_of_log},
+            needs::{Needs, is_of_log},
         },
         watch::position::{Position, moved_back},
     },

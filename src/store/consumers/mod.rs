@@ -26,6 +26,7 @@ mod held_history;
 mod host;
 mod live;
 mod live_state;
+mod needs;
 mod options;
 mod saver;
 

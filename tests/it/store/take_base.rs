@@ -352,8 +352,8 @@ async fn forged_manifest_or_part_is_refused_and_changes_nothing() {
     }
     drop(sides);
     let (mut faults, mut refusals) = (0, 0);
-    for number in 0..lengths.len() {
-        for at in (0..lengths[number]).step_by(83) {
+    for (number, length) in lengths.iter().enumerate() {
+        for at in (0..*length).step_by(83) {
             let new = taker().await;
             let before = listed(&new.store).await;
             let mut sides = begin(&new.store, &pruned.store).await;
