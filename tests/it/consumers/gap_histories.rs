@@ -93,7 +93,7 @@ impl History<'_> {
         self.frontiers.push(self.store.frontier());
     }
 
-    async fn prune(&mut self, random: &mut Random) {
+    async fn prune(&self, random: &mut Random) {
         if !self.prunes {
             return;
         }
