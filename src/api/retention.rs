@@ -125,6 +125,7 @@ impl From<HistoryError> for ApiError {
             }
             HistoryError::Read(error) => error.into(),
             HistoryError::Write(error) => error.into(),
+            HistoryError::Consumer(error) => error.into(),
             HistoryError::Prune(_) => Self::new("not_pruned", EXIT_FAILED, message)
                 .hint("`lattice verify` lists what is damaged and where"),
         }

@@ -57,4 +57,5 @@ pub mod run;
 pub mod shared_stores;
 pub mod signed;
 pub mod snapshot;
+pub mod standings;
 pub mod sync;

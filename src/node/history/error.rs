@@ -7,7 +7,7 @@ use crate::{
         finality::{AckMissing, NotYet},
         membership::role::Role,
     },
-    store::{PruneError, ReadError, WriteError},
+    store::{PruneError, ReadError, WriteError, consumers::ConsumerError},
 };
 
 /// Why entries were not made final, or not removed.
@@ -54,6 +54,9 @@ pub enum HistoryError {
     /// The base could not be made, or the logs not be cut.
     #[error(transparent)]
     Prune(#[from] PruneError),
+    /// It could not be found out which history consumers hold.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
     /// A task of the node has panicked.
     #[error("a task of the node has panicked")]
     Panicked,

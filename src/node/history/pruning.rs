@@ -12,7 +12,7 @@ use crate::{
         finality::{BaseState, Chains, DropFacts, DropPoint, NotYet, may_drop},
         placed_act::PlacedAct,
     },
-    store::{ReadError, Store},
+    store::{ReadError, Store, consumers::HeldHistory},
 };
 
 /// Entries that were removed from the logs of a store.
@@ -43,7 +43,7 @@ impl Node {
         if let Some(author) = several(act.act.anchors()) {
             return Err(HistoryError::Branches { author });
         }
-        if !now && !wants(store, policy, &act) {
+        if !now && !wants(store, policy, &act).await? {
             return Ok(None);
         }
         let (node, of, placed) = (self.clone(), store.clone(), Arc::clone(&act));
@@ -109,8 +109,13 @@ impl Node {
     }
 }
 
-// Whether the entries that `act` made final are older than the policy keeps them, or take more room.
-fn wants(store: &Store, policy: &HistoryPolicy, act: &PlacedAct) -> bool {
+// Whether the entries that `act` made final are older than the policy keeps them, or take more room, and
+// no consumer holds them.
+async fn wants(
+    store: &Store,
+    policy: &HistoryPolicy,
+    act: &PlacedAct,
+) -> Result<bool, HistoryError> {
     let bytes = store.log().bytes();
     let point = DropPoint {
         // Nothing that it made final came after it.
@@ -118,8 +123,16 @@ fn wants(store: &Store, policy: &HistoryPolicy, act: &PlacedAct) -> bool {
         bytes_left: store.bytes_after(act.act.anchors()),
     };
     let begins_there = point.bytes_left >= bytes;
-    let dropping = policy
-        .retention
-        .dropping(store.now_ms(), bytes, &[point], &[]);
-    dropping.points > 0 && !begins_there
+    let now_ms = store.now_ms();
+    let retention = &policy.retention;
+    if begins_there || retention.dropping(now_ms, bytes, &[point], &[]).points == 0 {
+        return Ok(false);
+    }
+    let held = store.held_history(vec![act.act.anchors().clone()]).await?;
+    let holds: Vec<_> = held.iter().map(HeldHistory::as_rule).collect();
+    let dropping = retention.dropping(now_ms, bytes, &[point], &holds);
+    for held in dropping.held_by.iter().filter_map(|index| held.get(*index)) {
+        tracing::debug!(store = %store.id(), consumer = held.consumer, "a consumer holds history");
+    }
+    Ok(dropping.points > 0)
 }

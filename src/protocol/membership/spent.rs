@@ -17,16 +17,9 @@
 //! A key stays spent: entries only come. A node passes on what it has of a spent key, so that others
 //! count its branches themselves; it takes in no more than `FORKS_MAX` forks and one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use crate::{
-    id::{Author, StoreId},
-    limits::FORKS_MAX,
-    protocol::{
-        finality::Finality,
-        membership::{Members, Standing},
-    },
-};
+use crate::{id::Author, limits::FORKS_MAX, protocol::membership::Members};
 
 /// Returns whether the key of an author with this number of branches is spent.
 ///
@@ -34,33 +27,6 @@ use crate::{
 /// forks.
 pub fn is_spent(branches: usize) -> bool {
     branches > FORKS_MAX.saturating_add(1)
-}
-
-/// Decides about all authors in one store: the members, the keys that are spent there, and the anchors.
-#[derive(Debug, Clone)]
-pub struct Standings {
-    /// Members of the mesh.
-    pub members: Arc<Members>,
-    /// Authors with more than `FORKS_MAX` forks in the store, whoever they are.
-    pub spent: Arc<BTreeSet<Author>>,
-    /// Entries that are final or void, whatever the standing of their authors.
-    pub finality: Arc<Finality>,
-}
-
-impl Standings {
-    /// Returns whether the entries of `author` count in `store`.
-    pub fn of(&self, store: &StoreId, author: &Author) -> Standing {
-        let is_spent = self.spent.contains(author);
-        self.members.standing_with(store, author, is_spent)
-    }
-
-    /// Returns whether another branch of `author` may be taken in, beside those that are here.
-    pub fn takes_branch(&self, store: &StoreId, author: &Author, branches: usize) -> bool {
-        let standing = self
-            .members
-            .standing_with(store, author, is_spent(branches));
-        standing != Standing::Spent
-    }
 }
 
 impl Members {

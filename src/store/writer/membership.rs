@@ -24,8 +24,8 @@ use crate::{
             Members, Standing,
             acts::Acts,
             reserved::{Counting, claim, may_claim},
-            spent::Standings,
         },
+        standings::Standings,
     },
     state::{State, View},
     store::{

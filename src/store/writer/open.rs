@@ -15,7 +15,7 @@ use crate::{
     log::{self, Begins, Logs, Recovered},
     protocol::{
         intake::{Intake, IntakeLimits},
-        membership::spent::Standings,
+        standings::Standings,
     },
     state::{Base, State, StateError},
     store::{

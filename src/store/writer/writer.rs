@@ -17,9 +17,7 @@ use crate::{
         Logs, LostTail,
         merge::{Span, whole},
     },
-    protocol::{
-        change::Change, entry::VerifiedEntry, intake::Intake, membership::spent::Standings,
-    },
+    protocol::{change::Change, entry::VerifiedEntry, intake::Intake, standings::Standings},
     state::{State, View},
     store::{
         Fresh, StoreConfig,

@@ -6,6 +6,7 @@ use lattice::{
     id::Author,
     node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned},
     protocol::finality::{Hold, NotYet},
+    store::consumers::{ConsumerOptions, ConsumerStart},
 };
 
 const POLICY: fn() -> HistoryPolicy = HistoryPolicy::default;
@@ -217,6 +218,35 @@ async fn node_removes_by_itself_what_the_policy_does_not_keep() {
         node.tend(&store, &policy).await.unwrap(),
         lattice::node::Tended::default()
     );
+    node.close().await.unwrap();
+}
+
+/// A consumer that has not got entries keeps them, for some time.
+#[tokio::test(flavor = "multi_thread")]
+async fn consumer_holds_history_until_it_is_done_or_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path()).create(true)).await;
+    let node = node.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    fill(&store, "k", 20).await;
+    let options = ConsumerOptions {
+        from: ConsumerStart::Beginning,
+        ..ConsumerOptions::default()
+    };
+    store.consumer("c").create(options).await.unwrap();
+    let mut policy = POLICY();
+    node.make_final(&store, &policy, true)
+        .await
+        .unwrap()
+        .unwrap();
+    // By its age all may go.
+    policy.retention.age_ms = 0;
+    assert_eq!(node.tend(&store, &policy).await.unwrap().pruned, None);
+    assert!(store.log_bytes() > 0);
+    policy.retention.hold_ms = 0;
+    assert!(node.tend(&store, &policy).await.unwrap().pruned.is_some());
+    assert_eq!(store.log_bytes(), 0);
     node.close().await.unwrap();
 }
 

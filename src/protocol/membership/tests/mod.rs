@@ -20,7 +20,7 @@ use crate::{
         membership::{
             acts::Acts,
             role::{Act, Role, Tips},
-            spent::{Standings, is_spent},
+            spent::is_spent,
         },
     },
 };

@@ -1,6 +1,7 @@
 //! Spent keys: the role and the standing of a node that forked too often.
 
 use super::*;
+use crate::protocol::standings::Standings;
 
 fn spent(story: &Story, nodes: &[Author]) -> Members {
     story.members().spend(&nodes.iter().copied().collect())
