@@ -187,7 +187,9 @@ impl Node {
                 false
             }
             Verdict::AwaitsEntry(_) => {
-                self.waits.entry(entry.id).or_insert(self.now_ms);
+                // The clock goes back, and an entry that was dropped begins to wait again.
+                let since = self.waits.entry(entry.id).or_insert(self.now_ms);
+                *since = self.now_ms.min(*since);
                 false
             }
             Verdict::AwaitsMember | Verdict::AwaitsVoucher | Verdict::Refused(_) => false,
