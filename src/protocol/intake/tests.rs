@@ -21,7 +21,6 @@ use crate::{
         },
         frontier::FrontierTip,
         heads::Heads,
-        hlc::Hlc,
         membership::{
             Members, Standing,
             acts::Acts,
@@ -37,14 +36,11 @@ const STORE: StoreId = StoreId([5; 16]);
 
 /// Returns the standing of an author who was removed, with its entries through `kept` counting.
 fn removed(author: Author, kept: Option<FrontierTip>) -> Standing {
-    let (creator, root) = (Author([0; 32]), StoreId([1; 16]));
-    let acts = |seq: u8, act| Acts {
-        place: Parent {
-            hlc: Hlc::ZERO,
-            author: creator,
-            id: EntryId([seq; 32]),
-            seq: seq.into(),
-        },
+    let first = entry([1; 32], 1, None, 10, "/k");
+    let second = entry([1; 32], 2, Some(first.id), 11, "/k");
+    let (creator, root) = (first.author(), StoreId([1; 16]));
+    let acts = |entry: &Entry, act| Acts {
+        place: entry.as_parent(),
         cites: Vec::new(),
         needs_authority: false,
         anchors: Vec::new(),
@@ -54,8 +50,8 @@ fn removed(author: Author, kept: Option<FrontierTip>) -> Standing {
     };
     let tips = Tips::naming([STORE], kept.map(|tip| (STORE, tip))).unwrap();
     let acts = [
-        acts(1, Act::Grant(Role::Writer)),
-        acts(2, Act::Remove(tips)),
+        acts(&first, Act::Grant(Role::Writer)),
+        acts(&second, Act::Remove(tips)),
     ];
     let Ok(members) = Members::evaluate(creator, root, &acts, |_, _, _| Ok::<_, Infallible>(None));
     members.standing(&STORE, &author)

@@ -106,7 +106,7 @@ struct Node {
     staged: Vec<VerifiedEntry>,
     // Entries offered for it. Those that it released are not among them.
     offered: Vec<VerifiedEntry>,
-    // Since when each entry waits for a parent, and whether a sync has just ended.
+    // Since when each entry waits for another one, and whether a sync has just ended.
     waits: BTreeMap<EntryId, u64>,
     is_settling: bool,
 }
@@ -186,10 +186,10 @@ impl Node {
                 assert!(due_ms > self.now_ms);
                 false
             }
-            Verdict::AwaitsEntry(missing) => {
-                if entry.header.prev != Some(missing) {
-                    self.waits.entry(entry.id).or_insert(self.now_ms);
-                }
+            Verdict::AwaitsEntry(_) => {
+                // The clock goes back, and an entry that was dropped begins to wait again.
+                let since = self.waits.entry(entry.id).or_insert(self.now_ms);
+                *since = self.now_ms.min(*since);
                 false
             }
             Verdict::AwaitsMember | Verdict::AwaitsVoucher | Verdict::Refused(_) => false,
