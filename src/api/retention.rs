@@ -53,13 +53,20 @@ pub(super) async fn prune(
 ) -> Result<api::PruneReply, ApiError> {
     let store = node.store(&request.store)?;
     let policy = HistoryPolicy::default();
-    let made = if node.members().role(&node.id()) == Some(Role::Admin) {
-        node.make_final(&store, &policy, true).await?
-    } else {
-        None
+    let is_admin = node.members().role(&node.id()) == Some(Role::Admin);
+    // What was made final before may go all the same.
+    let (made, missing) = match is_admin {
+        true => match node.make_final(&store, &policy, true).await {
+            Err(missing @ HistoryError::AckMissing(_)) => (None, Some(missing)),
+            made => (made?, None),
+        },
+        false => (None, None),
     };
     let bytes_before = store.log_bytes();
-    let pruned = node.prune(&store, &policy, true).await?;
+    let pruned = match (node.prune(&store, &policy, true).await, missing) {
+        (Err(HistoryError::NothingFinal), Some(missing)) => return Err(missing.into()),
+        (pruned, _) => pruned?,
+    };
     Ok(api::PruneReply {
         info: info(node, &store),
         made_final: made.map_or(0, |made| made.number),

@@ -30,6 +30,7 @@ pub(in crate::node) struct HeardAcks {
 impl HeardAcks {
     /// Keeps a whole ack that is later than the one of its node and store before. The caller has checked
     /// that it is signed by a member.
+    #[cfg(feature = "net")]
     pub(in crate::node) fn hear(&self, ack: &Ack) {
         if ack.is_part {
             return;
