@@ -223,6 +223,11 @@ impl From<WriteError> for ApiError {
                 "stop the other node that uses this data directory or a copy of it, then run \
                 `lattice repair`; `lattice init --new-identity` makes a copy a node of its own",
             ),
+            WriteError::OwnLogBehind { .. } => Self::new("own_log_behind", EXIT_PRECONDITION, message)
+                .hint(
+                    "`lattice up` fetches those entries from members that still have them; otherwise put \
+                     the newest copy of the directory back, or join again with a new identity",
+                ),
             WriteError::OwnLogVoid { .. } => Self::new("own_log_void", EXIT_FAILED, message).hint(
                 "`lattice repair` writes those values again, where other members see them",
             ),

@@ -3,7 +3,7 @@
 use crate::{
     api::{
         convert,
-        error::{ApiError, EXIT_FAILED, EXIT_PRECONDITION, text},
+        error::{ApiError, EXIT_DAMAGED, EXIT_FAILED, EXIT_PRECONDITION, text},
     },
     id::Author,
     node::{HistoryError, HistoryPolicy, Node},
@@ -11,7 +11,7 @@ use crate::{
         finality::{Held, Hold, Watermark},
         membership::role::Role,
     },
-    store::Store,
+    store::{PruneError, Store},
     wire::api::{self, held_history::Reason},
 };
 
@@ -21,7 +21,8 @@ pub(super) async fn show(
     request: &api::RetentionRequest,
 ) -> Result<api::RetentionReply, ApiError> {
     let store = node.store(&request.store)?;
-    let outlook = node.outlook(&store, &HistoryPolicy::default()).await?;
+    let policy = HistoryPolicy::default();
+    let outlook = node.outlook(&store, &policy, request.now).await?;
     let (watermark, silent) = match outlook.watermark {
         Ok(watermark) => (watermark, Vec::new()),
         Err(missing) => (
@@ -125,7 +126,7 @@ impl From<HistoryError> for ApiError {
                  is in the way",
             ),
             HistoryError::NotYet(_) => refused("not_yet")
-                .hint("it mends itself once all admins are connected; try again then"),
+                .hint("where members are awaited, try again once they are connected"),
             HistoryError::Branches { .. } => refused("final_branches"),
             HistoryError::Act(_) | HistoryError::Panicked => {
                 Self::new("failed", EXIT_FAILED, message)
@@ -133,8 +134,11 @@ impl From<HistoryError> for ApiError {
             HistoryError::Read(error) => error.into(),
             HistoryError::Write(error) => error.into(),
             HistoryError::Consumer(error) => error.into(),
-            HistoryError::Prune(_) => Self::new("not_pruned", EXIT_FAILED, message)
-                .hint("`lattice verify` lists what is damaged and where"),
+            HistoryError::Prune(PruneError::Lacks { .. }) => {
+                Self::new("damaged", EXIT_DAMAGED, message)
+                    .hint("`lattice verify` lists what is damaged and where")
+            }
+            HistoryError::Prune(_) => Self::new("not_pruned", EXIT_FAILED, message),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The daemon: starts the parts that serve a node, and stops them in order.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -19,7 +19,7 @@ use crate::{
     daemon::{Metrics, MetricsError},
     hooks::Hooks,
     net::{Net, NetConfig},
-    node::{HistoryPolicy, Node},
+    node::Node,
     store::WriteError,
 };
 
@@ -36,8 +36,6 @@ pub struct Daemon {
     socket: std::path::PathBuf,
     // Runs `Server::serve` on `calls`. `stop` joins it; the drop aborts it.
     serving: JoinHandle<()>,
-    // Makes entries final and removes them. Aborted by `stop` and the drop.
-    tending: JoinHandle<()>,
     // Threads for calls of clients only, so that such calls do not wait behind work for peers.
     // `None` only during drop.
     calls: Option<Runtime>,
@@ -83,7 +81,6 @@ impl Daemon {
             .build()
             .map_err(DaemonError::Threads)?;
         let serving = calls.spawn(server.clone().serve(socket));
-        let tending = tokio::spawn(tend(node.clone()));
         // Hooks start last, so that a command that a hook runs finds the socket.
         hooks.start();
         Ok(Self {
@@ -93,7 +90,6 @@ impl Daemon {
             server,
             socket: path,
             serving,
-            tending,
             calls: Some(calls),
             metrics: None,
         })
@@ -160,7 +156,6 @@ impl Daemon {
     /// # Panics
     /// If the server panicked.
     pub async fn stop(mut self) -> Result<(), DaemonError> {
-        self.tending.abort();
         self.server.stop();
         (&mut self.serving)
             .await
@@ -174,25 +169,12 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.serving.abort();
-        self.tending.abort();
         self.hooks.abort();
         if let Some(calls) = self.calls.take() {
             calls.shutdown_background();
         }
     }
 }
-
-// Ends the history of stores as it is due, until it is aborted. What was begun then is finished or undone
-// at the next start.
-async fn tend(node: Node) {
-    let policy = HistoryPolicy::default();
-    loop {
-        tokio::time::sleep(TEND_EVERY).await;
-        node.tend_history(&policy).await;
-    }
-}
-
-const TEND_EVERY: Duration = Duration::from_secs(60);
 
 impl From<DaemonError> for ApiError {
     fn from(error: DaemonError) -> Self {

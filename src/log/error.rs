@@ -161,6 +161,9 @@ pub enum CannotInstall {
     /// The log is damaged at the anchor or right behind it.
     #[error("{0}")]
     Damaged(LogDamage),
+    /// All entries of the base are here: it would only take their place.
+    #[error("all entries of the base are here")]
+    NothingLacked,
 }
 
 /// Returns the error for an operation on `file` that the file system refused.

@@ -46,10 +46,16 @@ impl Logs {
                 return Ok(Err(CannotInstall::Apart { author, seq }));
             }
         }
+        let mut lacks = false;
         for (author, anchor) in anchors {
             if self.begins.anchors().tips(author).contains(&anchor.tip()) {
                 continue;
             }
+            lacks |= match self.reader().branch_of(author, anchor.tip()) {
+                Ok(found) => found.is_none(),
+                Err(LogError::Damaged(_)) => true,
+                Err(error) => return Err(error),
+            };
             match self.row_at(author, anchor, keeps == Some(*author), arrived_ms) {
                 Ok(Ok((number, row))) => {
                     let number = match number {
@@ -64,6 +70,10 @@ impl Logs {
                 Err(LogError::Damaged(found)) => return Ok(Err(CannotInstall::Damaged(found))),
                 Err(error) => return Err(error),
             }
+        }
+        // Else any member could have this node drop its history.
+        if !lacks && !anchors.is_empty() {
+            return Ok(Err(CannotInstall::NothingLacked));
         }
         Ok(Ok(begins))
     }

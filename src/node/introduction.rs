@@ -124,6 +124,7 @@ impl Node {
                 | WriteError::KeySpent
                 | WriteError::OwnFork { .. }
                 | WriteError::OwnLogVoid { .. }
+                | WriteError::OwnLogBehind { .. }
                 | WriteError::FarAhead { .. },
             ) => Ok(()),
             Err(error) => Err(error.into()),

@@ -9,6 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::{
     id::Author,
     protocol::{
+        anchor::Anchor,
         anchors_act::BaseHash,
         frontier::{Frontier, FrontierTip},
         sync::{PartName, PartWant},
@@ -118,7 +119,8 @@ impl Store {
         }
         for (author, begin) in begins {
             let anchor = manifest.anchor(author);
-            if anchor.is_none_or(|anchor| anchor.seq < begin.seq) {
+            let has = |anchor: &Anchor| anchor.seq > begin.seq || anchor.tip() == *begin;
+            if !anchor.is_some_and(has) {
                 let (author, seq) = (*author, begin.seq);
                 return Err(TakeBaseError::Lacks { author, seq });
             }

@@ -17,8 +17,9 @@ use crate::{
     state::Base,
     store::{
         PruneError, ReadError, Shared, Store,
+        maintenance::discard,
         shared::base_dir,
-        writer::{command::Command, fold::Folding},
+        writer::{command::Command, fold::Folding, queue::Queue},
     },
 };
 
@@ -140,14 +141,16 @@ impl Store {
         }
         let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());
         let folding = tokio::spawn(async move {
-            let store = shared.id;
-            let folding = tokio::task::spawn_blocking(move || fold(&shared, &anchors));
-            let base = Box::new(folding.await.map_err(|_panic| PruneError::Closed)??);
-            let folded = FoldedBase::of(store, &base);
-            let taken = queue.ask(|reply| Command::TakeBase(base, reply)).await;
+            let folded = fold_and_take(Arc::clone(&shared), &queue, anchors).await;
+            // Once the store is closed, the files may be those of the next opening.
+            if folded.is_err() && queue.ask(Command::Missing).await.is_ok() {
+                let discarding = tokio::task::spawn_blocking(move || discard(&shared));
+                if let Ok(Err(error)) = discarding.await {
+                    tracing::warn!(%error, "files of a base are removed at the next opening");
+                }
+            }
             drop(turn);
-            taken.map_err(|_closed| PruneError::Closed)??;
-            Ok(folded)
+            folded
         });
         folding.await.map_err(|_panic| PruneError::Closed).flatten()
     }
@@ -169,6 +172,21 @@ impl Store {
         drop(turn);
         pruned.map_err(|_closed| PruneError::Closed).flatten()
     }
+}
+
+async fn fold_and_take(
+    shared: Arc<Shared>,
+    queue: &Queue,
+    anchors: Frontier,
+) -> Result<FoldedBase, PruneError> {
+    let store = shared.id;
+    let folding = tokio::task::spawn_blocking(move || fold(&shared, &anchors));
+    let base = Box::new(folding.await.map_err(|_panic| PruneError::Closed)??);
+    let folded = FoldedBase::of(store, &base);
+    let take = |reply| Command::TakeBase(base, reply);
+    let taken = queue.ask(take).await;
+    taken.map_err(|_closed| PruneError::Closed).flatten()?;
+    Ok(folded)
 }
 
 fn fold(shared: &Shared, anchors: &Frontier) -> Result<Base, PruneError> {

@@ -143,7 +143,7 @@ async fn fold_and_prune(
 }
 
 // Removes the files of a base that is not to be the newest one.
-fn discard(shared: &Shared) -> Result<(), StateError> {
+pub(super) fn discard(shared: &Shared) -> Result<(), StateError> {
     let newest = shared.base.newest();
     let dir = base_dir(&shared.dir);
     Base::discard(shared.disk.as_ref(), &dir, newest.as_deref().as_slice())

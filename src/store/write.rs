@@ -129,6 +129,15 @@ pub enum WriteError {
         /// First place for which two entries were signed.
         seq: Seq,
     },
+    /// An entry of this node that is final on every node is not here: the node runs from an older copy of
+    /// its directory. What it would write now would never count; reads, and entries of others, go on.
+    #[error(
+        "entry {seq} of this node's own log is final and not here: this is an older copy of the node"
+    )]
+    OwnLogBehind {
+        /// Seq of that entry.
+        seq: Seq,
+    },
     /// This node's log goes on where it left the entries that are final on every node: the node was
     /// restored from an older copy and has written before it had met a member. `Store::repair` writes
     /// those values again, after the final entries; reads, and entries of others, go on meanwhile.

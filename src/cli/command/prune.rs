@@ -34,7 +34,7 @@ impl Prune {
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
         if self.dry_run {
-            let request = api::RetentionRequest { store };
+            let request = api::RetentionRequest { store, now: true };
             let reply = client.retention(request).await?.into_inner();
             return retention::print(context, &reply);
         }

@@ -29,7 +29,7 @@ impl Retention {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let mut client = context.client(Lifetime::Short).await?;
         let store = context.store.clone();
-        let request = api::RetentionRequest { store };
+        let request = api::RetentionRequest { store, now: false };
         let reply = client.retention(request).await?.into_inner();
         print(context, &reply)
     }

@@ -42,7 +42,7 @@ impl Node {
         let (node, of) = (self.clone(), store.clone());
         let looking = tokio::task::spawn_blocking(move || node.next_act(&of, &facts, now));
         let next = looking.await.map_err(|_panic| HistoryError::Panicked)??;
-        let Some(Next { next, through_ms }) = next else {
+        let Some(next) = next else {
             return Ok(None);
         };
         // Of several branches of an author no base can be made. Then nothing is removed by the act.
@@ -50,6 +50,8 @@ impl Node {
             Some(_author) => None,
             None => Some(store.fold(next.anchors.clone()).await?.base),
         };
+        // Not after the stamp of its entry: the clock is read before that.
+        let through_ms = store.now_ms();
         let act = AnchorsAct::new(next.number, base, through_ms, next.anchors.clone(), None)?;
         self.publish_act(store, &act).await?;
         Ok(Some(next))
@@ -77,7 +79,7 @@ impl Node {
         store: &Store,
         facts: &Facts,
         now: bool,
-    ) -> Result<Option<Next>, HistoryError> {
+    ) -> Result<Option<Final>, HistoryError> {
         let root = self.root();
         let watermark = facts.grounds().watermark(store.log(), root.log());
         let watermark = watermark.map_err(ReadError::from)??;
@@ -103,11 +105,7 @@ impl Node {
             anchors,
             bytes,
         };
-        // Not after the stamp of its entry, whose clock may be read before this one.
-        Ok(Some(Next {
-            next,
-            through_ms: now_ms,
-        }))
+        Ok(Some(next))
     }
 }
 
@@ -123,11 +121,6 @@ impl Node {
         });
         u64::try_from(better.count()).unwrap_or(u64::MAX)
     }
-}
-
-struct Next {
-    next: Final,
-    through_ms: u64,
 }
 
 // Time that an admin leaves to each one that ranks better.

@@ -69,28 +69,35 @@ impl Facts {
         }
     }
 
-    /// Returns the newest act that has all final entries, and whose base is known.
-    pub(super) fn covering(&self) -> Option<&Arc<PlacedAct>> {
+    /// Returns an act that has all final entries, and whose base is known: of several one whose base is
+    /// `folded`, else the newest one.
+    pub(super) fn covering(&self, folded: Option<&FoldedBase>) -> Option<&Arc<PlacedAct>> {
         let last = self.finality.last();
-        let covers = |placed: &&Arc<PlacedAct>| *placed.act.anchors() == last;
-        self.acts
-            .iter()
-            .filter(covers)
-            .find(|placed| placed.act.base().is_some())
+        let has_base =
+            |placed: &&Arc<PlacedAct>| *placed.act.anchors() == last && placed.act.base().is_some();
+        let is_same = |placed: &&Arc<PlacedAct>| {
+            folded.is_some_and(|folded| {
+                folded.anchors == last && placed.act.base() == Some(folded.base)
+            })
+        };
+        let acts = || self.acts.iter().filter(has_base);
+        acts().find(is_same).or_else(|| acts().next())
     }
 }
 
 impl Node {
-    /// Returns which entries of `store` are final, which may become so, and who is in the way.
+    /// Returns which entries of `store` are final, which may become so, and who is in the way. `now`: no
+    /// entry is too young.
     ///
     /// # Errors
-    /// `Root`, `Read`.
+    /// `Root`, `Private`, `Read`.
     pub async fn outlook(
         &self,
         store: &Store,
         policy: &HistoryPolicy,
+        now: bool,
     ) -> Result<Outlook, HistoryError> {
-        let facts = self.facts(store, policy, false).await?;
+        let facts = self.facts(store, policy, now).await?;
         let (node, store) = (self.clone(), store.clone());
         let looking = tokio::task::spawn_blocking(move || node.look(&store, &facts));
         looking.await.map_err(|_panic| HistoryError::Panicked)?
@@ -106,7 +113,8 @@ impl Node {
             open_bytes.saturating_sub(store.bytes_after(&watermark.anchors))
         });
         let newest = facts.acts.first();
-        let not_yet = match facts.covering() {
+        let base = store.folded();
+        let not_yet = match facts.covering(base.as_ref()) {
             Some(act) => self.reasons_to_keep(store, facts, act)?,
             None => Vec::new(),
         };
@@ -119,7 +127,7 @@ impl Node {
             open_bytes,
             ready_bytes,
             dormant: facts.dormant.clone(),
-            base: store.folded(),
+            base,
             not_yet,
         })
     }
@@ -129,6 +137,21 @@ impl Node {
     /// # Errors
     /// `Root`, `Private`, `Read`.
     pub(super) async fn facts(
+        &self,
+        store: &Store,
+        policy: &HistoryPolicy,
+        now: bool,
+    ) -> Result<Facts, HistoryError> {
+        loop {
+            let facts = self.gather(store, policy, now).await?;
+            // A member that was admitted meanwhile is asked, too.
+            if Arc::ptr_eq(&facts.members, &self.members()) {
+                return Ok(facts);
+            }
+        }
+    }
+
+    async fn gather(
         &self,
         store: &Store,
         policy: &HistoryPolicy,

@@ -39,10 +39,12 @@ impl Node {
         now: bool,
     ) -> Result<Option<Pruned>, HistoryError> {
         let facts = self.facts(store, policy, false).await?;
-        let act = Arc::clone(facts.covering().ok_or(HistoryError::NothingFinal)?);
-        if let Some(author) = several(act.act.anchors()) {
+        if let Some(author) = several(&facts.finality.last()) {
             return Err(HistoryError::Branches { author });
         }
+        let folded = store.folded();
+        let act = facts.covering(folded.as_ref());
+        let act = Arc::clone(act.ok_or(HistoryError::NothingFinal)?);
         if !now && !wants(store, policy, &act).await? {
             return Ok(None);
         }
@@ -79,8 +81,7 @@ impl Node {
     ) -> Result<Vec<NotYet>, HistoryError> {
         let root = self.root();
         let unseen_by = facts.grounds().admins_without(&act.by, act.at, root.log());
-        let mut incomplete: BTreeSet<_> =
-            facts.finality.awaited().map(|(author, _)| author).collect();
+        let mut incomplete = BTreeSet::new();
         for (author, anchor) in act.act.anchors().iter() {
             let mut is_applied = false;
             for tip in facts.own.tips(&author) {

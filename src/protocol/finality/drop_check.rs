@@ -91,8 +91,8 @@ pub enum NotYet {
     },
     /// The act took entries back.
     #[error(
-        "the anchors act made {entries} entries void that counted here: an admin must confirm that it \
-         named the right branch"
+        "{entries} authors have branches here that left their logs below the final entries and that they \
+         have not closed"
     )]
     Voided {
         /// Number of entries.

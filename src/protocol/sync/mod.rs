@@ -24,7 +24,7 @@
 //! decides which session is kept when both sides open one at the same time.
 //!
 //! A log can begin later than with its first entry. A side that is missing the entry at which a log of
-//! the other begins, its anchor, takes the other's base instead ([`Fetching`](fetching::Fetching)):
+//! the other begins, its anchor, takes the other's base instead (`fetching`):
 //!
 //! ```text
 //! WantBase                        ->

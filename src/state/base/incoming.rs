@@ -118,8 +118,16 @@ impl Incoming {
         incoming.remove_others()?;
         let shared = parts_of(own);
         for (number, info) in incoming.manifest.parts.iter().enumerate().rev() {
-            let is_here = shared.contains(&info.id) && incoming.is_whole(info)?
-                || incoming.come_of(info)?.is_some_and(|it| it.is_whole());
+            let is_shared = shared.contains(&info.id) && incoming.is_whole(info)?;
+            let is_here = is_shared
+                || match incoming.come_of(info)? {
+                    // It was read from memory perhaps: the attempt before may have ended too early.
+                    Some(come) if come.is_whole() => {
+                        come.file.sync_data()?;
+                        true
+                    }
+                    _part_or_none => false,
+                };
             if is_here {
                 incoming.progress.bytes += info.bytes;
                 incoming.progress.parts += 1;
@@ -180,7 +188,12 @@ impl Incoming {
         if !coming.is_whole() {
             return Err(IncomingError::Cut);
         }
-        coming.file.sync_data()?;
+        if let Err(error) = coming.file.sync_data() {
+            // What the disk has of it is not known, whatever is read from now on.
+            self.coming = None;
+            remove_if_there(self.disk.as_ref(), &self.path(&info))?;
+            return Err(error.into());
+        }
         self.disk.sync_dir(&self.dir)?;
         self.coming = None;
         self.missing.pop();

@@ -283,6 +283,12 @@ fn open_with_state(
             ));
         }
     }
+    if sources.counts_again(&stored.frontier)? {
+        return Ok(Err(
+            "entries count now that did not when it was written: an act has made them final"
+                .to_owned(),
+        ));
+    }
     // The members by which the state in the file counts: a removal may be in what is replayed.
     let mut counted_by = sources.membership.standings();
     if stored.lacks && (begins.is_empty() || sources.check_base()?.is_ok()) {

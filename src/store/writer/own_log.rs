@@ -71,10 +71,21 @@ impl Writer {
     /// Returns the tip of this node's own log; `None` before the first entry.
     ///
     /// # Errors
-    /// `OwnLogVoid` while one of them is void, `OwnFork` while several tips are open.
+    /// `OwnLogBehind` while it ends before an entry that is final, `OwnLogVoid` while one of the tips is
+    /// void, `OwnFork` while several are open.
     pub(super) fn own_tip(&self) -> Result<Option<Tip>, WriteError> {
         let author = self.author();
         let tips = self.logs.tips(&author);
+        let newest = tips.iter().map(|tip| tip.seq).max().unwrap_or(0);
+        let finality = self.membership.finality();
+        let awaited = finality.awaited().filter(|(by, _)| *by == author);
+        if let Some(seq) = awaited
+            .map(|(_, at)| at.seq)
+            .max()
+            .filter(|seq| newest < *seq)
+        {
+            return Err(WriteError::OwnLogBehind { seq });
+        }
         if tips.len() < 2 {
             return Ok(tips.first().copied());
         }

@@ -20,6 +20,7 @@ use crate::{
         fork::closed_by,
         frontier::{Frontier, FrontierTip},
         heads::Heads,
+        membership::Standing,
     },
     state::{Base, State, StateError},
     store::{
@@ -175,6 +176,39 @@ impl Sources<'_> {
             state.show();
             Ok(Ok(()))
         })
+    }
+
+    /// Returns whether the logs have entries after `from`, where a state ends, that may not have counted when
+    /// they came: of an author with anchors that is no member any more, or has several branches. They
+    /// would be applied after entries that cite them, which the state took for applied.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn counts_again(&self, from: &Frontier) -> Result<bool, LogError> {
+        let (finality, log) = (self.membership.finality(), self.logs.reader());
+        for branch in log.all() {
+            let author = branch.author;
+            let is_plain =
+                log.of(&author).len() < 2 && self.membership.standing(&author) == Standing::Counts;
+            if is_plain || !finality.has_anchors(&author) {
+                continue;
+            }
+            let Some(tip) = branch.tip().map(FrontierTip::from) else {
+                continue;
+            };
+            let mut is_reached = false;
+            for stored in from.tips(&author) {
+                is_reached |= *stored == tip
+                    || self
+                        .membership
+                        .unless_damaged(log.leads(&author, tip, *stored))?
+                        == Some(true);
+            }
+            if !is_reached {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Checks that the newest entry of each branch is authentic and of this store. Each entry before

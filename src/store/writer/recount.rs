@@ -9,11 +9,11 @@ use crate::{
     bus::StateReset,
     id::Author,
     limits::{RECOUNT_BYTES_MAX, RECOUNT_KEY_BYTES},
-    log::LogError,
+    log::{Branch, LogError},
     protocol::{
         change::Change,
         entry::Op,
-        finality::Finality,
+        finality::{Fate, Finality},
         fork::taken_back_by,
         frontier::FrontierTip,
         heads::Heads,
@@ -155,7 +155,23 @@ impl Writer {
             if before == now && (is_plain || were_final.is_same_for(author, are_final)) {
                 continue;
             }
+            let is_never_void = |branch: &Branch| -> Result<bool, LogError> {
+                let Some(tip) = branch.tip().map(FrontierTip::from) else {
+                    return Ok(true);
+                };
+                for finality in [were_final, are_final] {
+                    match finality.fate(author, tip, Some(tip), log) {
+                        Ok(Fate::Void) | Err(LogError::Damaged(_)) => return Ok(false),
+                        fate => drop(fate?),
+                    }
+                }
+                Ok(true)
+            };
             for branch in branches {
+                // What comes after a void entry is void, so its last one says it of a branch.
+                if before == now && now == Standing::Counts && is_never_void(&branch)? {
+                    continue;
+                }
                 // Entries that were removed count in any case.
                 let mut walk = branch.walk(branch.first_here());
                 loop {

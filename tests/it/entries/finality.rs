@@ -335,6 +335,7 @@ async fn own_void_entries_are_written_again_by_repair() {
         store.put("/void", "last").await.unwrap();
         store.put("/old", "changed").await.unwrap();
         sync(&node.root(), &mesh.node.root()).await;
+        store.reconsider().await;
         sync(&store, &mesh.store).await;
         store.reconsider().await;
         mesh.node.close().await.unwrap();
@@ -367,6 +368,35 @@ async fn own_void_entries_are_written_again_by_repair() {
     let mesh = mesh.reopen().await;
     mesh.store.put("/x", "y").await.unwrap();
     assert_eq!(mesh.store.frontier().tips(&mesh.store.author()).len(), 1);
+}
+
+/// As above, and the node has met somebody who has the acts, but not its entries.
+#[tokio::test(flavor = "multi_thread")]
+async fn own_log_behind_a_final_entry_takes_no_writes() {
+    let mut mesh = Mesh::new().await;
+    mesh.store.put("/old", "1").await.unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    mesh.node.close().await.unwrap();
+    copy_dir(mesh.dir.path(), copy.path());
+    mesh = mesh.reopen().await;
+    mesh.store.put("/new", "2").await.unwrap();
+    let me = mesh.store.author();
+    let tip = mesh.store.frontier().tips(&me)[0];
+    mesh.anchor(&[(me, tip)]).await;
+
+    let node = Node::open(NodeConfig::new(copy.path())).await.unwrap();
+    let store = node.open_store(&mesh.id).unwrap();
+    sync(&node.root(), &mesh.node.root()).await;
+    store.reconsider().await;
+    let refused = store.put("/x", "x").await;
+    assert!(
+        matches!(refused, Err(WriteError::OwnLogBehind { seq: 2 })),
+        "{refused:?}"
+    );
+    sync(&store, &mesh.store).await;
+    store.put("/x", "x").await.unwrap();
+    node.close().await.unwrap();
+    mesh.node.close().await.unwrap();
 }
 
 fn copy_dir(from: &std::path::Path, to: &std::path::Path) {

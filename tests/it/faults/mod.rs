@@ -8,8 +8,8 @@ mod forks;
 mod format;
 mod hole;
 mod inject;
-#[cfg(feature = "cli")]
 mod install;
+#[cfg(feature = "cli")]
 mod kill;
 mod lie;
 mod mend;

@@ -43,7 +43,7 @@ async fn prune(peer: &Peer, store: &Store) -> Pruned {
 }
 
 async fn outlook(peer: &Peer, store: &Store) -> Outlook {
-    peer.node.outlook(store, &POLICY()).await.unwrap()
+    peer.node.outlook(store, &POLICY(), true).await.unwrap()
 }
 
 /// A store of `a` that `b` has opened.
