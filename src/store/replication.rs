@@ -4,10 +4,7 @@
 //! the peer names, `outgoing` for what the peer asks for, `ingest_verified` for each message of
 //! entries, `settle` when it has ended. `fresh` feeds gossip.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
@@ -27,7 +24,7 @@ use crate::{
         write_pause::WritePause,
         writer::{
             command::Command,
-            intake::{self, Checked},
+            intake::{self, RefusedEntry},
         },
     },
 };
@@ -129,45 +126,11 @@ impl Store {
 
     async fn ingest_checked(
         &self,
-        entries: Vec<Checked>,
+        entries: Vec<Result<VerifiedEntry, RefusedEntry>>,
         bytes: usize,
     ) -> Result<Vec<Ingested>, IngestError> {
-        let entries = self.look_ahead(entries).await?;
         let ingest = |reply| Command::Ingest(entries, reply);
         self.queue.ask_with_bytes(bytes, ingest).await?
-    }
-
-    // Looks up the parents of entries that cite many, so that the writer finds the answers in memory:
-    // each parent that is no head takes a read of the log, and local writes would wait for all of them.
-    async fn look_ahead(&self, entries: Vec<Checked>) -> Result<Vec<Checked>, IngestError> {
-        let cites_many =
-            |entry: &Checked| matches!(entry, Ok(it) if it.header.parents.len() >= LOOK_AHEAD_MIN);
-        if !entries.iter().any(cites_many) {
-            return Ok(entries);
-        }
-        let log = self.shared.log.clone();
-        let looking = tokio::task::spawn_blocking(move || {
-            let mut pace = Pace::start();
-            for entry in entries.iter().filter(|it| cites_many(it)).flatten() {
-                let mut places: BTreeMap<Author, Vec<FrontierTip>> = BTreeMap::new();
-                for parent in &entry.header.parents {
-                    let place = FrontierTip {
-                        seq: parent.seq,
-                        id: parent.id,
-                    };
-                    places.entry(parent.author).or_default().push(place);
-                }
-                for (author, places) in places {
-                    pace.step();
-                    if log.find(&author, &places).is_err() {
-                        // The writer asks again, and has the error.
-                        return entries;
-                    }
-                }
-            }
-            entries
-        });
-        Ok(looking.await.map_err(|_panic| WriteError::Closed)?)
     }
 
     /// Returns which of `tips` this store does not have, so that a peer is asked for them. A held
@@ -246,9 +209,6 @@ impl Store {
         self.queue.ask(Command::Settle).await.unwrap_or_default();
     }
 }
-
-// Parents of an entry from which on it pays to look them up before the writer does.
-const LOOK_AHEAD_MIN: usize = 32;
 
 // Returns the tips whose base is not in the logs.
 fn absent(log: &LogReader, bases: Bases) -> Result<Vec<(Author, FrontierTip)>, LogError> {

@@ -85,7 +85,7 @@ pub enum IngestError {
 }
 
 /// Entries as they were handed in: checked, or refused by the check.
-pub(in crate::store) type Checked = Result<VerifiedEntry, RefusedEntry>;
+pub(super) type Checked = Result<VerifiedEntry, RefusedEntry>;
 
 /// Decodes entries of one store and checks that they are authentic. Returns them in the same order.
 pub(in crate::store) fn check(entries: Vec<Bytes>, store: &StoreId) -> Vec<Checked> {
