@@ -55,7 +55,7 @@ pub(super) async fn prune(
     let store = node.store(&request.store)?;
     let policy = HistoryPolicy::default();
     let is_admin = node.members().role(&node.id()) == Some(Role::Admin);
-    // What was made final before may go all the same.
+    // Entries that were made final before may go all the same.
     let (made, missing) = match is_admin {
         true => match node.make_final(&store, &policy, true).await {
             Err(missing @ HistoryError::AckMissing(_)) => (None, Some(missing)),

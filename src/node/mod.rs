@@ -12,6 +12,7 @@
 mod config;
 mod data_dir;
 mod error;
+mod heard_acks;
 mod history;
 mod identity;
 mod info;

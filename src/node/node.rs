@@ -29,7 +29,7 @@ use crate::{
             unmark_restored,
         },
         error::OpenError,
-        history::HeardAcks,
+        heard_acks::HeardAcks,
         identity::{self, NewIdentity},
         info::check_node_name,
         lock::Lock,

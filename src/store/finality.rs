@@ -17,7 +17,6 @@ use crate::{
     state::Base,
     store::{
         PruneError, ReadError, Shared, Store,
-        maintenance::discard,
         shared::base_dir,
         writer::{command::Command, fold::Folding, queue::Queue},
     },
@@ -144,7 +143,7 @@ impl Store {
             let folded = fold_and_take(Arc::clone(&shared), &queue, anchors).await;
             // Once the store is closed, the files may be those of the next opening.
             if folded.is_err() && queue.ask(Command::Missing).await.is_ok() {
-                let discarding = tokio::task::spawn_blocking(move || discard(&shared));
+                let discarding = tokio::task::spawn_blocking(move || shared.discard_bases());
                 if let Ok(Err(error)) = discarding.await {
                     tracing::warn!(%error, "files of a base are removed at the next opening");
                 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::{
     log::{LogDamage, Pruning},
     protocol::frontier::Frontier,
-    state::{Base, StateError},
     store::{
         PruneError, Repaired, Shared, Store, StoreStatus, WriteError,
         shared::base_dir,
@@ -36,7 +35,7 @@ impl Store {
             let pruned = fold_and_prune(Arc::clone(&shared), &queue, anchors).await;
             // Once the store is closed, the files may be those of the next opening.
             if pruned.is_err() && queue.ask(Command::Missing).await.is_ok() {
-                let discarding = tokio::task::spawn_blocking(move || discard(&shared));
+                let discarding = tokio::task::spawn_blocking(move || shared.discard_bases());
                 if let Ok(Err(error)) = discarding.await {
                     tracing::warn!(%error, "files of a base are removed at the next opening");
                 }
@@ -140,11 +139,4 @@ async fn fold_and_prune(
     let prune = |reply| Command::Prune(anchors, Some(base), reply);
     let pruned = queue.ask(prune).await;
     pruned.map_err(|_closed| PruneError::Closed).flatten()
-}
-
-// Removes the files of a base that is not to be the newest one.
-pub(super) fn discard(shared: &Shared) -> Result<(), StateError> {
-    let newest = shared.base.newest();
-    let dir = base_dir(&shared.dir);
-    Base::discard(shared.disk.as_ref(), &dir, newest.as_deref().as_slice())
 }

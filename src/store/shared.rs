@@ -18,7 +18,7 @@ use crate::{
     id::{Author, StoreId},
     log::LogReader,
     protocol::{anchors_act::BaseHash, finality::Finality, membership::Members},
-    state::{Base, Progress, StateReader, View},
+    state::{Base, Progress, StateError, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
 
@@ -77,6 +77,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Removes the files of a base that is not to be the newest one.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn discard_bases(&self) -> Result<(), StateError> {
+        let newest = self.base.newest();
+        let dir = base_dir(&self.dir);
+        Base::discard(self.disk.as_ref(), &dir, newest.as_deref().as_slice())
+    }
+
     /// Returns the wall clock, ms since 1970.
     pub(super) fn now_ms(&self) -> u64 {
         self.clock.now_ms()

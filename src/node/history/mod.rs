@@ -1,7 +1,6 @@
 //! History: which entries of a store are final, and their removal from the logs here.
 //!
 //! ```text
-//! heard_acks   the latest acks of the other members, as the net hears them
 //! outlook      what may become final, and who is in the way
 //! anchors      the act by which an admin makes entries final
 //! pruning      the removal of final entries, once it changes no answer
@@ -12,7 +11,6 @@
 
 mod anchors;
 mod error;
-mod heard_acks;
 mod outlook;
 mod policy;
 mod pruning;
@@ -20,7 +18,6 @@ mod tending;
 
 pub use anchors::Final;
 pub use error::HistoryError;
-pub(super) use heard_acks::HeardAcks;
 pub use outlook::Outlook;
 pub use policy::HistoryPolicy;
 pub use pruning::Pruned;

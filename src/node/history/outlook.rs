@@ -26,7 +26,7 @@ pub struct Outlook {
     pub act: Option<u64>,
     /// Time of that act, in ms since 1970, by its author's clock.
     pub through_ms: Option<u64>,
-    /// What could become final now, and who holds the rest; or whose acks are missing.
+    /// Entries that could become final now, and who holds the rest; or whose acks are missing.
     pub watermark: Result<Watermark, AckMissing>,
     /// Bytes of the logs here.
     pub log_bytes: u64,

@@ -20,7 +20,7 @@ use crate::{
 pub struct Pruned {
     /// Number of the act that had made them final.
     pub act: u64,
-    /// What was removed.
+    /// Files and branches that were removed.
     pub removed: Pruning,
 }
 

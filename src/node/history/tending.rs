@@ -6,7 +6,7 @@ use crate::{
     store::Store,
 };
 
-/// What was due in the history of a store.
+/// Work that was due in the history of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tended {
     /// Entries that this node made final; `None` when there were too few, or it is no admin.
@@ -18,7 +18,7 @@ pub struct Tended {
 impl Node {
     /// Makes final, and removes, what is due in all stores that are shared with the mesh, but for the root
     /// store. To be called again and again; a call that finds nothing due reads a few frames of each log.
-    /// What is in the way in one store is logged, and shown by [`outlook`](Self::outlook).
+    /// An error in one store is logged, and shown by [`outlook`](Self::outlook).
     ///
     /// Where several admins run, the best ranked one makes entries final, and the others when it does not.
     pub async fn tend_history(&self, policy: &HistoryPolicy) {

@@ -206,14 +206,9 @@ impl Outstanding {
     ///
     /// # Errors
     /// `AckError`.
-    #[expect(
-        clippy::missing_panics_doc,
-        reason = "`find` has found what is removed"
-    )]
     pub fn ack(&mut self, id: DeliveryId) -> Result<(), AckError> {
-        let number = self.find(id)?;
-        let is_it = self.remove(number).is_some_and(|item| item.id == id.change);
-        assert!(is_it, "O1: {id} was found, so its change is outstanding");
+        let removed = self.find(id).map(|number| self.remove(number))?;
+        debug_assert!(removed.is_some_and(|it| it.id == id.change), "O1: {id}");
         self.counts.acked = self.counts.acked.saturating_add(1);
         Ok(())
     }

@@ -189,7 +189,7 @@ impl Incoming {
             return Err(IncomingError::Cut);
         }
         if let Err(error) = coming.file.sync_data() {
-            // What the disk has of it is not known, whatever is read from now on.
+            // The disk may have none of it, whatever is read from now on.
             self.coming = None;
             remove_if_there(self.disk.as_ref(), &self.path(&info))?;
             return Err(error.into());

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, mem};
 
 use crate::{
     id::{Author, EntryId},
-    protocol::{entry::Parent, membership::acts::Acts},
+    log::{LogError, merge::Span},
+    protocol::{
+        entry::{Parent, VerifiedEntry},
+        membership::{acts::Acts, reserved::may_claim},
+    },
     store::writer::notes::Note,
 };
 
@@ -152,4 +156,32 @@ impl KnownActs {
             acts: self.acts.clone(),
         }
     }
+}
+
+/// Returns the entries of `spans` that have acts. The state meets damage again when it gets the entries.
+///
+/// # Errors
+/// The disk fails.
+pub(super) fn acts_in(spans: &[Span]) -> Result<Vec<VerifiedEntry>, LogError> {
+    let mut found = Vec::new();
+    for span in spans {
+        let mut walk = span.branch.walk(span.after + 1);
+        loop {
+            match walk.next_record() {
+                Ok(Some(record)) if record.header.seq <= span.through => {
+                    // Few entries have acts, and decoding an entry costs more than all the rest.
+                    if may_claim(&record.payload)
+                        && let Ok(entry) = span.branch.read_entry(&record)
+                        && Acts::of(&entry).is_some()
+                    {
+                        found.push(entry);
+                    }
+                }
+                Ok(_end) => break,
+                Err(LogError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
 }

@@ -120,7 +120,7 @@ impl Lookup for WriterLookup<'_> {
         prev: Option<FrontierTip>,
     ) -> Result<Arrival, WriteFailure> {
         let log = self.logs.reader();
-        // What goes on at the end of a log with one branch is on no other.
+        // An entry that goes on at the end of a log with one branch is on no other.
         let goes_on = |tips: &[Tip]| match tips {
             [only] => prev == Some(FrontierTip::from(*only)),
             _none_or_several => false,

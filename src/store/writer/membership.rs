@@ -23,7 +23,7 @@ use crate::{
         membership::{
             Members, Standing,
             acts::Acts,
-            reserved::{Counting, claim, may_claim},
+            reserved::{Counting, claim},
         },
         standings::Standings,
     },
@@ -33,7 +33,7 @@ use crate::{
         writer::{
             chains::NotedChains,
             foundings::Foundings,
-            known_acts::{Grounds, KnownActs},
+            known_acts::{Grounds, KnownActs, acts_in},
             notes::{Founding, Note},
         },
     },
@@ -292,15 +292,14 @@ impl Membership {
     }
 
     /// Joins the anchors of all acts about this store that count, with those at which logs begin here.
-    /// Returns whether other entries are final or void than before.
     ///
     /// In the root store nothing is final: members are evaluated from all acts, so all of them must come.
     ///
     /// # Errors
     /// The disk fails.
-    pub(super) fn join_anchors(&self, log: &LogReader) -> Result<bool, LogError> {
+    pub(super) fn join_anchors(&self, log: &LogReader) -> Result<(), LogError> {
         if self.anyone || self.is_root() {
-            return Ok(false);
+            return Ok(());
         }
         let begins = log.begins().into_iter();
         let begins: Frontier = begins
@@ -309,13 +308,10 @@ impl Membership {
         let members = self.members();
         let acts = members.anchors_acts(&self.store).map(|placed| &placed.act);
         let joined = Finality::join(acts, &begins, &self.chains(log))?;
-        Ok(self.finality.send_if_modified(|known| {
-            let changed = **known != joined;
-            if changed {
-                *known = Arc::new(joined);
-            }
-            changed
-        }))
+        if *self.finality() != joined {
+            self.finality.send_replace(Arc::new(joined));
+        }
+        Ok(())
     }
 
     /// Returns what anchors make final or void.
@@ -600,29 +596,4 @@ impl Membership {
         })?;
         Ok(members.spend(&self.spent))
     }
-}
-
-// Entries of `spans` that have acts. The state meets damage again when it gets the entries.
-fn acts_in(spans: &[Span]) -> Result<Vec<VerifiedEntry>, LogError> {
-    let mut found = Vec::new();
-    for span in spans {
-        let mut walk = span.branch.walk(span.after + 1);
-        loop {
-            match walk.next_record() {
-                Ok(Some(record)) if record.header.seq <= span.through => {
-                    // Few entries have acts, and decoding an entry costs more than all the rest.
-                    if may_claim(&record.payload)
-                        && let Ok(entry) = span.branch.read_entry(&record)
-                        && Acts::of(&entry).is_some()
-                    {
-                        found.push(entry);
-                    }
-                }
-                Ok(_end) => break,
-                Err(LogError::Damaged(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(found)
 }

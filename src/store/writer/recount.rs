@@ -168,7 +168,7 @@ impl Writer {
                 Ok(true)
             };
             for branch in branches {
-                // What comes after a void entry is void, so its last one says it of a branch.
+                // All that comes after a void entry is void, so its last one says it of a branch.
                 if before == now && now == Standing::Counts && is_never_void(&branch)? {
                     continue;
                 }

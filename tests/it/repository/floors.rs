@@ -84,6 +84,7 @@ const SUB_FLOORS: [SubFloors; 1] = [SubFloors {
                 "read",
                 "replication",
                 "base_transfer",
+                "finality",
                 "proof",
                 "maintenance",
             ],

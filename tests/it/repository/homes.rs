@@ -7,10 +7,11 @@ use super::{
 };
 
 /// Files and folders in which `impl Store` may stand.
-const STORE_CALLS: [&str; 6] = [
+const STORE_CALLS: [&str; 7] = [
     "src/store/store.rs",
     "src/store/replication.rs",
     "src/store/base_transfer.rs",
+    "src/store/finality.rs",
     "src/store/proof.rs",
     "src/store/maintenance.rs",
     "src/store/read/",
