@@ -319,6 +319,8 @@ proptest! {
                 Step::Feed { .. } => {}
                 Step::Gap => drop(all.feed_gap(gap())),
                 Step::Take => {
+                    // A gap that has timed out for the last time is in nobody's way.
+                    all.tick(now_ms);
                     let before: Vec<Waits> = all.waits().collect();
                     if let Some(given) = all.take(now_ms, false) {
                         let id = given.id.change;
