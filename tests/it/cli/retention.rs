@@ -47,9 +47,12 @@ fn history_of_a_store_ends_on_request() {
         (&pruned["type"], &pruned["act"]),
         (&"pruned".into(), &1.into())
     );
-    assert_eq!(
-        (&pruned["made_final"], &pruned["bytes_after"]),
-        (&1.into(), &0.into())
+    assert_eq!(pruned["made_final"], 1);
+    // The seal of a clean close is no entry.
+    let bytes = |name: &str| pruned[name].as_u64().unwrap();
+    assert!(
+        bytes("bytes_after") < 200 && bytes("bytes_before") > 1000,
+        "{pruned}"
     );
     for number in 27..30 {
         let value = on_jobs(&home, &["get", &format!("/k/{}", number % 3)]).raw;
