@@ -182,6 +182,8 @@ async fn consumer_that_stops_says_what_to_do_and_goes_on_with_the_option() {
         ..ConsumerChanges::default()
     };
     soon(consumer.set(state)).await.unwrap();
+    // The state first: what is put before it is read is part of it.
+    taker.through(&consumer, "/first").await;
     put(&store, "/live", "1").await;
     taker.through(&consumer, "/live").await;
     assert_eq!(
