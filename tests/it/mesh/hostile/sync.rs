@@ -166,7 +166,7 @@ fn rubbish(scene: &Scene<'_>) -> Vec<Script> {
             "N1",
             "unknown_kind",
             "unknown kind",
-            all(open(), [framed(&[0x42, 0])]),
+            all(open(), [framed(&[0x6a, 0])]),
         ),
         script(
             "N1",
