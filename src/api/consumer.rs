@@ -44,7 +44,7 @@ pub(super) async fn create(
 pub(super) async fn list(store: &Store) -> Result<Answers<api::ListConsumersReply>, ApiError> {
     let all = store.consumers().await?;
     let mut all: Vec<_> = all.iter().map(status).collect();
-    // A log that cannot be read is no reason not to list them.
+    // Consumers are listed even if a log cannot be read.
     let held = store.held_history(Vec::new()).await.unwrap_or_default();
     for held in held {
         let mut named = all.iter_mut().filter(|it| it.consumer == held.consumer);

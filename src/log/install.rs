@@ -185,7 +185,7 @@ impl Logs {
         Ok(self.switch(begins))
     }
 
-    // Begins the log of an author of whom there is no entry here.
+    // Begins a log for an author who has no entry here.
     fn begin_empty(&self, author: Author, number: u32, row: &BeginRow) -> Result<Writer, LogError> {
         let name = segments::name(&author, number, 0);
         let (key, dir) = ((author, number), self.dir.clone());

@@ -14,8 +14,9 @@ use crate::cli::{
 ///
 /// On an admin it first makes final what all members have on disk. Every node removes entries for
 /// itself; no key loses its value, and no conflict is lost. What only the logs had is gone from this node:
-/// older values, who wrote them, and the signatures of removed entries. A watch or consumer that had not
-/// got them gets one gap, and then the state.
+/// older values, who wrote them, and the signatures of removed entries. A watch that had not got them gets
+/// one gap, and then the state. A consumer that had not got them stops, unless it was made with
+/// --on-gap state.
 ///
 /// The root store keeps all its entries.
 #[derive(Debug, Args)]

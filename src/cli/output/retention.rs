@@ -54,8 +54,8 @@ pub(crate) struct Pruned {
     store: String,
     /// Name of the store on this node.
     name: String,
-    /// Number of the act by which this node made entries final now; null when there were none, and on
-    /// a node that is no admin.
+    /// Number of the act by which this node made entries final now. Null: there were none, or the node is
+    /// not an admin.
     made_final: Option<u64>,
     /// Number of the act whose entries were removed.
     act: u64,

@@ -45,7 +45,8 @@ impl Node {
         let Some(next) = next else {
             return Ok(None);
         };
-        // Of several branches of an author no base can be made. Then nothing is removed by the act.
+        // No base can be made where an author has several final branches. An act without a base makes
+        // entries final, and lets nobody remove them.
         let base = match several(&next.anchors) {
             Some(_author) => None,
             None => Some(store.fold(next.anchors.clone()).await?.base),

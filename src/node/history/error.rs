@@ -34,7 +34,11 @@ pub enum HistoryError {
     #[error("no entries of the store are final yet")]
     NothingFinal,
     /// Some author has several final branches, of which no base can be made yet.
-    #[error("the log of {} has several final branches, of which no base can be made", author.short())]
+    #[error(
+        "node {} has forked its log, and both branches are final: this version cannot remove entries of \
+         such a store yet",
+        author.short()
+    )]
     Branches {
         /// The author.
         author: Author,

@@ -9,7 +9,8 @@ use crate::{
 /// Work that was due in the history of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tended {
-    /// Entries that this node made final; `None` when there were too few, or it is no admin.
+    /// Entries that this node made final. `None`: there were too few for an act, or the node is not an
+    /// admin.
     pub made: Option<Final>,
     /// Final entries that were removed from the logs here; `None` when the policy keeps them.
     pub pruned: Option<Pruned>,
@@ -20,7 +21,8 @@ impl Node {
     /// store. To be called again and again; a call that finds nothing due reads a few frames of each log.
     /// An error in one store is logged, and shown by [`outlook`](Self::outlook).
     ///
-    /// Where several admins run, the best ranked one makes entries final, and the others when it does not.
+    /// Where several admins run, the best ranked one makes entries final. The others wait for it, and do so
+    /// if no act has come for 20 minutes for each admin that ranks better.
     pub async fn tend_history(&self, policy: &HistoryPolicy) {
         let root = self.root().id();
         for store in self.shared_stores() {

@@ -237,7 +237,7 @@ fn cases() -> Vec<Case> {
         case(
             "removal names a tip on a void fork",
             &[&w2, &w[..5], &fork, &[remove(&[(4, "v4")])]],
-            // As for a tip that nobody has: what has a lesser seq is kept.
+            // The removal counts as one whose tip nobody has: it keeps all entries of a lower seq.
             &["w1", "w2", "w3"],
         ),
         case(
