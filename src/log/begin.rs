@@ -15,8 +15,8 @@
 //! Numbers are little-endian. A file of another version, or one that fails its check, is an error: what
 //! was removed cannot be known any more. A directory without the file has whole logs.
 //!
-//! Where a base of a peer is installed, the rows are made first, in a file `begins-` and the hash of that
-//! base. They replace the others once that base is the newest one.
+//! Before a base of a peer is installed, the new rows are written to a file of their own, named `begins-`
+//! and the hash of the base. It is renamed to `begins` once that base is the newest one.
 
 use std::{collections::BTreeMap, fmt, io, path::Path};
 

@@ -1,7 +1,7 @@
 //! Restoring a snapshot: a new data directory with the stores of the file.
 //!
-//! A restore begins with an empty file named `restoring` in the directory, and ends when it removes that
-//! file. Until then no node opens the directory, and another restore removes what is there and begins anew.
+//! A restore makes an empty file named `restoring` in the directory first, and removes it last. While that
+//! file is there, no node opens the directory, and another restore removes what is there and begins anew.
 
 use std::{
     collections::BTreeSet,

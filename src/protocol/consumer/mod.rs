@@ -6,9 +6,9 @@
 //! together, so after a crash every change is finished, outstanding, dead, or after the position:
 //! never lost.
 //!
-//! Where history is missing, a consumer may go on with a gap and the state. A taker forgets what it
-//! knows when it gets the gap, so nothing that was fed before may come after it, and nothing of the
-//! state before it is finished.
+//! Where history is missing, a consumer may go on with a gap and the state. At the gap a taker forgets
+//! what it knows. So all changes that were fed before the gap are delivered before it, and the state only
+//! after the gap is finished.
 
 mod cause;
 mod change_ref;

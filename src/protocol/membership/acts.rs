@@ -76,9 +76,9 @@ impl Acts {
 
     /// Returns the grants of admin to its author that it cites. It has authority if one of them counts.
     ///
-    /// `known` returns the acts of an entry, if it has any that may count. A reference that does not
-    /// name a grant exactly is no authority. It does not show that the grant comes before the act in
-    /// order, and the act does not wait for the grant, so the answer would depend on what came first.
+    /// `known` returns the acts of an entry, if it has any that may count. The reference must name the
+    /// grant exactly, stamp and author too. An act does not wait for a grant that it names otherwise, so
+    /// the answer would depend on which of the two came first.
     pub fn authorities<'a>(
         &'a self,
         known: impl Fn(&EntryId) -> Option<&'a Self>,
