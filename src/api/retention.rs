@@ -31,6 +31,14 @@ pub(super) async fn show(
         ),
     };
     let base = outlook.base.as_ref();
+    let branches = outlook
+        .branches
+        .map(|author| HistoryError::Branches { author }.to_string());
+    let kept = outlook
+        .not_yet
+        .iter()
+        .map(ToString::to_string)
+        .chain(branches);
     Ok(api::RetentionReply {
         info: info(node, &store),
         act: outlook.act.unwrap_or(0),
@@ -43,7 +51,7 @@ pub(super) async fn show(
         dormant: outlook.dormant.iter().map(bytes).collect(),
         base_keys: base.map_or(0, |base| base.base.keys),
         base_bytes: base.map_or(0, |base| base.bytes),
-        kept: outlook.not_yet.iter().map(ToString::to_string).collect(),
+        kept: kept.collect(),
     })
 }
 

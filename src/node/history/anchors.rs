@@ -1,8 +1,10 @@
 //! Anchors: the act by which an admin makes entries of a store final.
 
 use crate::{
-    id::Author,
-    node::{HistoryError, HistoryPolicy, Node, history::outlook::Facts},
+    node::{
+        HistoryError, HistoryPolicy, Node,
+        history::{branches::several, outlook::Facts},
+    },
     protocol::{
         anchors_act::AnchorsAct, entry::Op, finality::is_act_due, frontier::Frontier,
         membership::role::Role, placed_act::anchors_key,
@@ -126,14 +128,6 @@ impl Node {
 
 // Time that an admin leaves to each one that ranks better.
 const TURN_MS: u64 = 1_200_000;
-
-/// Returns an author of which `anchors` has several.
-pub(super) fn several(anchors: &Frontier) -> Option<Author> {
-    let mut authors = anchors.by_author();
-    authors
-        .find(|(_, tips)| tips.len() > 1)
-        .map(|(author, _)| author)
-}
 
 fn write(op: Op) -> Write {
     Write {

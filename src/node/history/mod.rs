@@ -3,6 +3,7 @@
 //! ```text
 //! outlook      what may become final, and who is in the way
 //! anchors      the act by which an admin makes entries final
+//! branches     authors with several final branches
 //! pruning      the removal of final entries, once it changes no answer
 //! policy       how much is kept, and for how long
 //! tending      what is due without anybody asking
@@ -10,6 +11,7 @@
 //! The rules are in [`protocol::finality`](crate::protocol::finality).
 
 mod anchors;
+mod branches;
 mod error;
 mod outlook;
 mod policy;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     id::Author,
-    node::{HistoryError, HistoryPolicy, Node},
+    node::{HistoryError, HistoryPolicy, Node, history::branches::several},
     protocol::{
         finality::{AckMissing, Finality, Grounds, NotYet, Proven, Watermark},
         frontier::Frontier,
@@ -40,6 +40,8 @@ pub struct Outlook {
     pub base: Option<FoldedBase>,
     /// Why final entries cannot be removed yet; empty if they can be, or if there are none.
     pub not_yet: Vec<NotYet>,
+    /// An author with several final branches: as long as there is one, nothing can be removed.
+    pub branches: Option<Author>,
 }
 
 /// Everything that decisions about a store follow from.
@@ -119,6 +121,7 @@ impl Node {
             None => Vec::new(),
         };
         Ok(Outlook {
+            branches: several(&anchors),
             anchors,
             act: newest.map(|placed| placed.act.number()),
             through_ms: newest.map(|placed| placed.act.through_ms()),

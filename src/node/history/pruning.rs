@@ -6,7 +6,7 @@ use crate::{
     log::Pruning,
     node::{
         HistoryError, HistoryPolicy, Node,
-        history::{anchors::several, outlook::Facts},
+        history::{branches::several, outlook::Facts},
     },
     protocol::{
         finality::{BaseState, Chains, DropFacts, DropPoint, NotYet, may_drop},
