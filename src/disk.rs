@@ -66,6 +66,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Renames a file, and replaces a file of that name. Durable with the next `sync_dir`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Returns the bytes that this user can still write to the file system of `dir`.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let _no_limit = dir;
+        Ok(u64::MAX)
+    }
 }
 
 /// An open file. Offsets are absolute, so one handle serves all threads.
@@ -134,6 +139,11 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let system = rustix::fs::statvfs(dir)?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 }
 

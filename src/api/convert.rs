@@ -8,7 +8,7 @@ use crate::{
     api::error::ApiError,
     id::{Author, EntryId},
     limits::HISTORY_BYTES_MAX,
-    node::StoreInfo,
+    node::{HistorySummary, StoreInfo},
     protocol::{
         agreement::Divergence,
         change::{Change, EntryRef, Kind},
@@ -268,6 +268,18 @@ pub(super) fn author_or_empty(author: Option<Author>) -> Bytes {
     author.map_or_else(Bytes::new, |author| bytes(&author.0))
 }
 
+/// Returns the history of a store as of the last look.
+pub(super) fn store_history(summary: &HistorySummary) -> api::StoreHistory {
+    let nodes = summary.awaited.iter().map(|node| bytes(&node.0));
+    api::StoreHistory {
+        final_bytes: summary.final_bytes,
+        open_bytes: summary.open_bytes,
+        through_ms: summary.through_ms,
+        awaited: nodes.take(ROWS_MAX).collect(),
+        trouble: summary.trouble.clone().unwrap_or_default(),
+    }
+}
+
 /// Returns the status of a store. `diverged`: members that have signed another state of it.
 pub(super) fn store_status(
     info: &StoreInfo,
@@ -314,6 +326,7 @@ pub(super) fn store_status(
         expired_through_ms: status.expired_through_ms,
         void_acts: status.void_acts as u64,
         diverged: diverged.iter().take(ROWS_MAX).map(divergence).collect(),
+        history: None,
     }
 }
 

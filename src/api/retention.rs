@@ -11,7 +11,7 @@ use crate::{
         finality::{Held, Hold, Watermark},
         membership::role::Role,
     },
-    store::{PruneError, Store},
+    store::{PruneError, Store, consumers::HeldHistory},
     wire::api::{self, held_history::Reason},
 };
 
@@ -21,7 +21,7 @@ pub(super) async fn show(
     request: &api::RetentionRequest,
 ) -> Result<api::RetentionReply, ApiError> {
     let store = node.store(&request.store)?;
-    let policy = HistoryPolicy::default();
+    let policy = node.history_policy(&store.id()).await?;
     let outlook = node.outlook(&store, &policy, request.now).await?;
     let (watermark, silent) = match outlook.watermark {
         Ok(watermark) => (watermark, Vec::new()),
@@ -52,7 +52,59 @@ pub(super) async fn show(
         base_keys: base.map_or(0, |base| base.base.keys),
         base_bytes: base.map_or(0, |base| base.bytes),
         kept: kept.collect(),
+        policy: Some(to_wire(&policy)),
+        consumers: outlook.consumers.iter().map(consumer).collect(),
+        removable_bytes: outlook.removable_bytes,
     })
+}
+
+/// Answers `SetRetention`.
+pub(super) async fn set(
+    node: &Node,
+    request: &api::SetRetentionRequest,
+) -> Result<api::HistoryPolicy, ApiError> {
+    let store = node.store(&request.store)?;
+    let mut policy = node.history_policy(&store.id()).await?;
+    let set = request.policy.unwrap_or_default();
+    let HistoryPolicy {
+        store: of_store,
+        retention,
+    } = &mut policy;
+    for (value, new) in [
+        (&mut retention.age_ms, set.age_ms),
+        (&mut retention.bytes, set.bytes),
+        (&mut retention.hold_ms, set.hold_ms),
+        (&mut of_store.final_after_ms, set.final_after_ms),
+        (&mut of_store.final_bytes, set.final_bytes),
+        (&mut of_store.dormant_after_ms, set.dormant_after_ms),
+        (&mut of_store.dormant_bytes, set.dormant_bytes),
+    ] {
+        *value = new.unwrap_or(*value);
+    }
+    let policy = policy.raised();
+    node.set_history_policy(&store, &policy).await?;
+    Ok(to_wire(&policy))
+}
+
+fn to_wire(policy: &HistoryPolicy) -> api::HistoryPolicy {
+    let HistoryPolicy { store, retention } = policy;
+    api::HistoryPolicy {
+        age_ms: Some(retention.age_ms),
+        bytes: Some(retention.bytes),
+        hold_ms: Some(retention.hold_ms),
+        final_after_ms: Some(store.final_after_ms),
+        final_bytes: Some(store.final_bytes),
+        dormant_after_ms: Some(store.dormant_after_ms),
+        dormant_bytes: Some(store.dormant_bytes),
+    }
+}
+
+fn consumer(held: &HeldHistory) -> api::ConsumerHold {
+    api::ConsumerHold {
+        consumer: held.consumer.clone(),
+        since_ms: held.since_ms,
+        bytes: held.bytes,
+    }
 }
 
 /// Answers `Prune`.
@@ -61,7 +113,7 @@ pub(super) async fn prune(
     request: &api::PruneRequest,
 ) -> Result<api::PruneReply, ApiError> {
     let store = node.store(&request.store)?;
-    let policy = HistoryPolicy::default();
+    let policy = node.history_policy(&store.id()).await?;
     let is_admin = node.members().role(&node.id()) == Some(Role::Admin);
     // Entries that were made final before may go all the same.
     let (made, missing) = match is_admin {
@@ -142,9 +194,13 @@ impl From<HistoryError> for ApiError {
             HistoryError::Read(error) => error.into(),
             HistoryError::Write(error) => error.into(),
             HistoryError::Consumer(error) => error.into(),
+            HistoryError::Mesh(error) => error.into(),
             HistoryError::Prune(PruneError::Lacks { .. }) => {
                 Self::new("damaged", EXIT_DAMAGED, message)
                     .hint("`lattice verify` lists what is damaged and where")
+            }
+            HistoryError::Prune(PruneError::NoRoom(_)) => {
+                Self::new("disk_full", EXIT_FAILED, message)
             }
             HistoryError::Prune(_) => Self::new("not_pruned", EXIT_FAILED, message),
         }

@@ -461,6 +461,14 @@ impl Lattice for Service {
         Ok(Response::new(reply?))
     }
 
+    async fn set_retention(
+        &self,
+        request: Request<api::SetRetentionRequest>,
+    ) -> Answered<api::HistoryPolicy> {
+        let reply = retention::set(&self.0.node, request.get_ref()).await;
+        Ok(Response::new(reply?))
+    }
+
     async fn prune(&self, request: Request<api::PruneRequest>) -> Answered<api::PruneReply> {
         let reply = retention::prune(&self.0.node, request.get_ref()).await;
         Ok(Response::new(reply?))

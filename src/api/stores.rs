@@ -33,7 +33,9 @@ pub(super) async fn status(
             status.recovered.splice(..0, node.mended().iter().cloned());
         }
         let diverged = net.map(|net| net.divergences(&info.id)).unwrap_or_default();
-        stores.push(convert::store_status(&info, status, &diverged));
+        let mut status = convert::store_status(&info, status, &diverged);
+        status.history = node.history(&info.id).as_ref().map(convert::store_history);
+        stores.push(status);
     }
     let path_text = |path: &Path| path.to_string_lossy().into_owned();
     let of_node = api::StatusReply {

@@ -1,6 +1,11 @@
 //! The daemon: starts the parts that serve a node, and stops them in order.
 
-use std::{io, net::SocketAddr, path::Path};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -19,7 +24,7 @@ use crate::{
     daemon::{Metrics, MetricsError},
     hooks::Hooks,
     net::{Net, NetConfig},
-    node::Node,
+    node::{Node, Tending},
     store::WriteError,
 };
 
@@ -39,6 +44,9 @@ pub struct Daemon {
     // Threads for calls of clients only, so that such calls do not wait behind work for peers.
     // `None` only during drop.
     calls: Option<Runtime>,
+    // Ends the history of stores. `stop` and the drop abort it; what it has begun is finished or undone at
+    // the next start.
+    tending: JoinHandle<()>,
     // Set by `serve_metrics`. Serving ends when the value is dropped.
     metrics: Option<Metrics>,
 }
@@ -81,6 +89,7 @@ impl Daemon {
             .build()
             .map_err(DaemonError::Threads)?;
         let serving = calls.spawn(server.clone().serve(socket));
+        let tending = tokio::spawn(tend(node.clone()));
         // Hooks start last, so that a command that a hook runs finds the socket.
         hooks.start();
         Ok(Self {
@@ -91,6 +100,7 @@ impl Daemon {
             socket: path,
             serving,
             calls: Some(calls),
+            tending,
             metrics: None,
         })
     }
@@ -146,7 +156,7 @@ impl Daemon {
     /// 2. Watches end with the code `stopping`; open connections take no new calls.
     /// 3. Calls in flight have `STOP_GRACE` to finish; their connections are then closed.
     /// 4. Hooks take no more changes, and their runs have `HOOKS_STOP_GRACE` to finish; unfinished
-    ///    runs are then ended.
+    ///    runs are then ended. History is not ended any more.
     /// 5. The connections to peers close.
     /// 6. The node closes: it flushes writes, closes files and releases the lock.
     ///
@@ -161,6 +171,7 @@ impl Daemon {
             .await
             .expect("serving neither panics nor is aborted before drop");
         self.hooks.stop().await;
+        self.tending.abort();
         self.net.stop().await;
         self.node.close().await.map_err(DaemonError::Close)
     }
@@ -169,6 +180,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.serving.abort();
+        self.tending.abort();
         self.hooks.abort();
         if let Some(calls) = self.calls.take() {
             calls.shutdown_background();
@@ -186,6 +198,19 @@ impl From<DaemonError> for ApiError {
         }
     }
 }
+
+async fn tend(node: Node) {
+    let (mut tending, mut before) = (Tending::default(), Instant::now());
+    loop {
+        tokio::time::sleep(TEND_EVERY).await;
+        let now = Instant::now();
+        tending.look(&node, now - before).await;
+        before = now;
+    }
+}
+
+// A look at a store that has not changed costs next to nothing.
+const TEND_EVERY: Duration = Duration::from_secs(2);
 
 /// Returns the stream of SIGHUPs, which no longer end the process from this call on.
 ///

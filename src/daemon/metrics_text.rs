@@ -6,7 +6,7 @@ use crate::{
     api::watches::{WatchLag, Watches},
     log::{SYNC_BOUNDS, SyncTimes},
     net::{Net, PeerStatus},
-    node::Node,
+    node::{HistorySummary, Node},
     store::{
         StoreStatus,
         consumers::{ConsumerState, ConsumerStatus},
@@ -53,6 +53,9 @@ pub(super) async fn text(node: &Node, net: &Net, watches: &Watches, started_ms: 
             &labels,
             net.divergences(&info.id).len(),
         );
+        if let Some(history) = node.history(&info.id) {
+            text.history(&labels, &history);
+        }
         let is_here = |lag: &&WatchLag| lag.store == info.id;
         for lag in listed.iter().filter(is_here) {
             text.watch(&labels, lag);
@@ -89,6 +92,39 @@ pub(super) async fn text(node: &Node, net: &Net, watches: &Watches, started_ms: 
 }
 
 impl Text {
+    fn history(&mut self, labels: &[(&str, &str)], history: &HistorySummary) {
+        self.gauge(
+            "lattice_history_final_bytes",
+            "Bytes of the logs that are final, and can be removed.",
+            labels,
+            history.final_bytes,
+        );
+        self.gauge(
+            "lattice_history_open_bytes",
+            "Bytes of the logs that are not final yet.",
+            labels,
+            history.open_bytes,
+        );
+        self.gauge(
+            "lattice_history_final_time_seconds",
+            "Time of the newest act that made entries final, in seconds since 1970; 0: there is none.",
+            labels,
+            Ms(history.through_ms),
+        );
+        self.gauge(
+            "lattice_history_awaited_members",
+            "Members that have not acknowledged entries, which could be final else.",
+            labels,
+            history.awaited.len(),
+        );
+        self.gauge(
+            "lattice_history_trouble",
+            "1 if entries could not be made final or removed because of an error, otherwise 0.",
+            labels,
+            u8::from(history.trouble.is_some()),
+        );
+    }
+
     fn store(&mut self, labels: &[(&str, &str)], status: &StoreStatus) {
         self.counter(
             "lattice_entries_applied_total",

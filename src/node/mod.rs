@@ -35,7 +35,9 @@ mod unopened;
 pub(crate) use config::place;
 pub use config::{ConfigError, FileConfig, Relay, RelayError};
 pub use error::{NameError, OpenError, StoreError};
-pub use history::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tended};
+pub use history::{
+    Final, HistoryError, HistoryPolicy, HistorySummary, Outlook, Pruned, Tended, Tending,
+};
 pub use identity::NewIdentity;
 pub use info::{NodeInfo, check_node_name};
 pub use invites::Redeemed;

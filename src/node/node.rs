@@ -30,6 +30,7 @@ use crate::{
         },
         error::OpenError,
         heard_acks::HeardAcks,
+        history::HistorySummary,
         identity::{self, NewIdentity},
         info::check_node_name,
         lock::Lock,
@@ -134,6 +135,12 @@ pub(super) struct Inner {
     pub(super) meta: Meta,
     // The acks of other members.
     pub(super) heard: HeardAcks,
+    // The history of stores, as of the last look. Never held across an await; `stores` may be taken
+    // meanwhile.
+    pub(super) histories: Mutex<BTreeMap<StoreId, HistorySummary>>,
+    // Held while entries are made final, or removed, across awaits: what the one has found would not hold
+    // for the other. No other lock of the node is taken before it.
+    pub(super) history: tokio::sync::Mutex<()>,
     // True while own writes are refused because the node was restored from a snapshot: as long as the
     // directory has the mark. Shared by the stores of the mesh; set by `open`, cleared by
     // `own_log_is_back`.
@@ -239,6 +246,8 @@ impl Node {
             unopened: Mutex::default(),
             meta,
             heard: HeardAcks::default(),
+            histories: Mutex::default(),
+            history: tokio::sync::Mutex::default(),
             mended,
             restored,
             runtime,

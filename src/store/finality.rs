@@ -10,11 +10,11 @@ use crate::{
     log::{LogReader, Pruning},
     protocol::{
         anchors_act::{ActBase, BaseHash},
-        finality::{Fate, Finality},
+        finality::{Fate, Finality, has_room},
         fork::open_tips,
         frontier::{Frontier, FrontierTip},
     },
-    state::Base,
+    state::{Base, StateError},
     store::{
         PruneError, ReadError, Shared, Store,
         shared::base_dir,
@@ -154,22 +154,65 @@ impl Store {
         folding.await.map_err(|_panic| PruneError::Closed).flatten()
     }
 
-    /// Removes the entries from the logs of which `folded`, the newest base, has the rows. What is only in
-    /// them, such as who wrote a value that was replaced, is gone from this node. Durable on return; a
-    /// dropped call may still remove them.
+    /// Removes the entries at and before `anchors` from the logs. `folded`, the newest base, must have their
+    /// rows. What is only in the entries, such as who wrote a value that was replaced, is gone from this
+    /// node. Durable on return; a dropped call may still remove them.
     ///
     /// # Errors
-    /// `OtherBase` when the newest base is another one. `PruneError`.
-    pub async fn drop_folded(&self, folded: &FoldedBase) -> Result<Pruning, PruneError> {
+    /// `OtherBase` when the newest base is another one, or lacks entries. `PruneError`.
+    pub async fn drop_through(
+        &self,
+        folded: &FoldedBase,
+        anchors: Frontier,
+    ) -> Result<Pruning, PruneError> {
         let turn = Arc::clone(&self.shared.folding).lock_owned().await;
-        if self.folded().as_ref() != Some(folded) {
+        let is_in_base =
+            |(author, tip): (Author, FrontierTip)| folded.anchors.seq(&author) >= tip.seq;
+        let has_all = anchors.iter().all(is_in_base);
+        if !has_all || self.folded().as_ref() != Some(folded) {
             return Err(PruneError::OtherBase);
         }
-        let anchors = folded.anchors.clone();
-        let prune = |reply| Command::Prune(anchors, None, reply);
+        if anchors != folded.anchors
+            && let Err(error) = self.keep_beginning(anchors.clone()).await
+        {
+            tracing::warn!(store = %self.id(), %error, "the past is read from a later time on");
+        }
+        let prune = |reply| Command::Prune(anchors, reply);
         let pruned = self.queue.ask(prune).await;
         drop(turn);
         pruned.map_err(|_closed| PruneError::Closed).flatten()
+    }
+}
+
+impl Store {
+    // Makes a base with the rows of all entries at and before `anchors`, beside the newest one, which has
+    // more: from it the past is read.
+    async fn keep_beginning(&self, anchors: Frontier) -> Result<(), PruneError> {
+        let bases = self.shared.base.all();
+        let is_there = |base: &Arc<Base>| base.manifest().frontier() == anchors;
+        if bases.beginning.as_ref().is_some_and(is_there) {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let folding = tokio::task::spawn_blocking(move || fold(&shared, bases.beginning, &anchors));
+        let base = folding.await.map_err(|_panic| PruneError::Closed)?;
+        let taken = match base {
+            Ok(base) => {
+                let take = |reply| Command::TakeBeginning(Box::new(base), reply);
+                self.queue
+                    .ask(take)
+                    .await
+                    .map_err(|_closed| PruneError::Closed)
+                    .flatten()
+            }
+            Err(error) => Err(error),
+        };
+        if taken.is_err() && self.queue.ask(Command::Missing).await.is_ok() {
+            let shared = Arc::clone(&self.shared);
+            let discarding = tokio::task::spawn_blocking(move || shared.discard_bases());
+            discarding.await.map_err(|_panic| PruneError::Closed)??;
+        }
+        taken
     }
 }
 
@@ -179,7 +222,8 @@ async fn fold_and_take(
     anchors: Frontier,
 ) -> Result<FoldedBase, PruneError> {
     let store = shared.id;
-    let folding = tokio::task::spawn_blocking(move || fold(&shared, &anchors));
+    let from = shared.base.newest();
+    let folding = tokio::task::spawn_blocking(move || fold(&shared, from, &anchors));
     let base = Box::new(folding.await.map_err(|_panic| PruneError::Closed)??);
     let folded = FoldedBase::of(store, &base);
     let take = |reply| Command::TakeBase(base, reply);
@@ -188,13 +232,38 @@ async fn fold_and_take(
     Ok(folded)
 }
 
-fn fold(shared: &Shared, anchors: &Frontier) -> Result<Base, PruneError> {
+// Makes a base of the rows of `before` and of the entries from there to `anchors`.
+fn fold(
+    shared: &Shared,
+    before: Option<Arc<Base>>,
+    anchors: &Frontier,
+) -> Result<Base, PruneError> {
+    let dir = base_dir(&shared.dir);
+    check_room(shared, before.as_deref(), anchors)?;
     let folding = Folding {
         disk: shared.disk.as_ref(),
-        dir: &base_dir(&shared.dir),
+        dir: &dir,
         store: shared.id,
         log: &shared.log,
-        base: shared.base.newest(),
+        base: before,
+        bases: shared.base.all(),
     };
     folding.fold(anchors)
+}
+
+// A base that finds no room halfway would leave less of it, and the next one is tried soon.
+fn check_room(
+    shared: &Shared,
+    before: Option<&Base>,
+    anchors: &Frontier,
+) -> Result<(), PruneError> {
+    let from = before.map_or_else(Frontier::default, |before| before.manifest().frontier());
+    let base_bytes = before.map_or(0, |before| before.manifest().bytes());
+    let log = &shared.log;
+    let new_bytes = log
+        .bytes_after(&from)
+        .saturating_sub(log.bytes_after(anchors));
+    let free_bytes = shared.disk.free_bytes(&shared.dir);
+    let free_bytes = free_bytes.map_err(StateError::from)?;
+    Ok(has_room(free_bytes, base_bytes, new_bytes)?)
 }

@@ -1,14 +1,11 @@
 //! Maintenance: the status of a store, and its repair.
 
-use std::sync::Arc;
-
 use crate::{
     log::{LogDamage, Pruning},
     protocol::frontier::Frontier,
     store::{
-        PruneError, Repaired, Shared, Store, StoreStatus, WriteError,
-        shared::base_dir,
-        writer::{command::Command, fold::Folding, queue::Queue, status::WriterStatus},
+        PruneError, Repaired, Store, StoreStatus, WriteError,
+        writer::{command::Command, status::WriterStatus},
     },
 };
 
@@ -18,35 +15,14 @@ impl Store {
     /// node. Durable on return; cancel-safe: a dropped call may still have removed them. Writes go on while
     /// the base is made.
     ///
-    /// For tests only, and therefore in no command: there is no rule yet by which the members agree that
-    /// entries are final.
+    /// For tests: whether entries are final is not asked.
     ///
     /// # Errors
     /// `PruneError`. Nothing was removed then, unless it is `Log`.
     #[doc(hidden)]
     pub async fn drop_before(&self, anchors: Frontier) -> Result<Pruning, PruneError> {
-        if self.shared.root {
-            return Err(PruneError::Root);
-        }
-        let turn = Arc::clone(&self.shared.folding).lock_owned().await;
-        let (shared, queue) = (Arc::clone(&self.shared), self.queue.clone());
-        // It goes on without its caller: the turn ends when the files are in place or removed.
-        let dropping = tokio::spawn(async move {
-            let pruned = fold_and_prune(Arc::clone(&shared), &queue, anchors).await;
-            // Once the store is closed, the files may be those of the next opening.
-            if pruned.is_err() && queue.ask(Command::Missing).await.is_ok() {
-                let discarding = tokio::task::spawn_blocking(move || shared.discard_bases());
-                if let Ok(Err(error)) = discarding.await {
-                    tracing::warn!(%error, "files of a base are removed at the next opening");
-                }
-            }
-            drop(turn);
-            pruned
-        });
-        dropping
-            .await
-            .map_err(|_panic| PruneError::Closed)
-            .flatten()
+        let folded = self.fold(anchors.clone()).await?;
+        self.drop_through(&folded, anchors).await
     }
 
     /// Returns the status of the store. Waits until the writer has finished its current group.
@@ -117,26 +93,4 @@ impl Store {
             drop(self.queue.send(Command::Damaged(damage)).await);
         }
     }
-}
-
-async fn fold_and_prune(
-    shared: Arc<Shared>,
-    queue: &Queue,
-    anchors: Frontier,
-) -> Result<Pruning, PruneError> {
-    let folding = tokio::task::spawn_blocking(move || {
-        let folding = Folding {
-            disk: shared.disk.as_ref(),
-            dir: &base_dir(&shared.dir),
-            store: shared.id,
-            log: &shared.log,
-            base: shared.base.newest(),
-        };
-        (folding.fold(&anchors), anchors)
-    });
-    let (base, anchors) = folding.await.map_err(|_panic| PruneError::Closed)?;
-    let base = Box::new(base?);
-    let prune = |reply| Command::Prune(anchors, Some(base), reply);
-    let pruned = queue.ask(prune).await;
-    pruned.map_err(|_closed| PruneError::Closed).flatten()
 }

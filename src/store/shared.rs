@@ -18,7 +18,7 @@ use crate::{
     id::{Author, StoreId},
     log::LogReader,
     protocol::{anchors_act::BaseHash, finality::Finality, membership::Members},
-    state::{Base, Progress, StateError, StateReader, View},
+    state::{Base, Bases, Progress, StateError, StateReader, View},
     store::{Fresh, state_root::SettledRoot},
 };
 
@@ -82,9 +82,9 @@ impl Shared {
     /// # Errors
     /// The disk fails.
     pub(super) fn discard_bases(&self) -> Result<(), StateError> {
-        let newest = self.base.newest();
         let dir = base_dir(&self.dir);
-        Base::discard(self.disk.as_ref(), &dir, newest.as_deref().as_slice())
+        let bases = self.base.all();
+        bases.discard_others(self.disk.as_ref(), &dir, None)
     }
 
     /// Returns the wall clock, ms since 1970.
@@ -129,22 +129,27 @@ impl Shared {
     }
 }
 
-/// Gives readers the newest base. A clone gives the same one.
+/// Gives readers the bases. A clone gives the same ones.
 //
-// The writer replaces it. Held to exchange or clone the inner `Arc`; no other lock is taken meanwhile.
+// The writer replaces them. Held to exchange or clone them; no other lock is taken meanwhile.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BaseReader(Arc<RwLock<Option<Arc<Base>>>>);
+pub(super) struct BaseReader(Arc<RwLock<Bases>>);
 
 impl BaseReader {
     /// Returns the newest base; `None` when there is none: the logs have all entries then.
     pub(super) fn newest(&self) -> Option<Arc<Base>> {
-        let base = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        base.clone()
+        self.all().newest
     }
 
-    /// Shows `base` from now on.
-    pub(super) fn show(&self, base: Option<Arc<Base>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = base;
+    /// Returns the bases that are in place.
+    pub(super) fn all(&self) -> Bases {
+        let bases = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        bases.clone()
+    }
+
+    /// Shows `bases` from now on.
+    pub(super) fn show(&self, bases: Bases) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = bases;
     }
 }
 

@@ -49,6 +49,13 @@ impl Prune {
         }
         let info = object::Store::new(reply.info.as_ref());
         let size = |bytes: u64| indicatif::BinaryBytes(bytes).to_string();
+        if reply.act == 0 {
+            return out.line(&format!(
+                "nothing  {}{}: no final entries are in the logs",
+                info.store,
+                named(&info)
+            ));
+        }
         let (before, after) = (size(reply.bytes_before), size(reply.bytes_after));
         out.line(&format!(
             "pruned   {}{}: logs {before} -> {after}",

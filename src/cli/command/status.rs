@@ -129,6 +129,24 @@ fn print_unopened(out: &mut Output, unopened: &api::UnopenedStores) -> Result<()
     Ok(())
 }
 
+fn print_history(out: &mut Output, history: &api::StoreHistory) -> Result<(), Failure> {
+    let (done, open) = (bytes(history.final_bytes), bytes(history.open_bytes));
+    let awaited = match history.awaited.len() {
+        0 => String::new(),
+        1 => format!(", waits for {}", short(&history.awaited[0])),
+        many => format!(
+            ", waits for {} and {} more",
+            short(&history.awaited[0]),
+            many - 1
+        ),
+    };
+    out.line(&format!("  history {done} final, {open} not yet{awaited}"))?;
+    if history.trouble.is_empty() {
+        return Ok(());
+    }
+    out.line(&format!("! history does not end: {}", history.trouble))
+}
+
 fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure> {
     let info = object::Store::new(store.info.as_ref());
     out.line("")?;
@@ -146,6 +164,9 @@ fn print_store(out: &mut Output, store: &api::StoreStatus) -> Result<(), Failure
             "watchers"
         },
     ))?;
+    if let Some(history) = &store.history {
+        print_history(out, history)?;
+    }
     // The authors who take most room come first.
     let mut tips: Vec<_> = store.applied.iter().collect();
     tips.sort_by_key(|tip| Reverse(tip.log_bytes));

@@ -9,4 +9,5 @@ pub(super) mod lines;
 pub(super) mod net_flags;
 pub(super) mod prompt;
 pub(super) mod shell_words;
+pub(super) mod size;
 pub(super) mod time;

@@ -79,6 +79,35 @@ struct StoreStatus {
     poisoned: Option<String>,
     /// Repairs made when the store was opened, one text for each.
     recovered: Vec<String>,
+    /// How much history there is; null for the root store and private ones, and in the first seconds.
+    history: Option<StoreHistory>,
+}
+
+/// How much history a store has, as of the last look of some seconds or minutes ago.
+#[derive(Serialize)]
+struct StoreHistory {
+    /// Bytes of the logs that are final, and can be removed.
+    final_bytes: u64,
+    /// Bytes that are not.
+    open_bytes: u64,
+    /// Time of the newest act that made entries final, in ms since 1970; 0: there is none.
+    through_ms: u64,
+    /// Members that have not acknowledged entries, which could be final else.
+    awaited: Vec<String>,
+    /// Why entries could not be made final or removed; null if there was no error.
+    trouble: Option<String>,
+}
+
+impl From<&api::StoreHistory> for StoreHistory {
+    fn from(history: &api::StoreHistory) -> Self {
+        Self {
+            final_bytes: history.final_bytes,
+            open_bytes: history.open_bytes,
+            through_ms: history.through_ms,
+            awaited: history.awaited.iter().map(|node| hex(node)).collect(),
+            trouble: not_empty(&history.trouble),
+        }
+    }
 }
 
 /// The newest entry of an author.
@@ -195,6 +224,7 @@ impl From<&api::StoreStatus> for StoreStatus {
             keys: store.keys,
             log_bytes: store.log_bytes,
             state_bytes: store.state_bytes,
+            history: store.history.as_ref().map(StoreHistory::from),
             tips: tips
                 .map(|it| Tip {
                     author: hex(&it.author),

@@ -31,6 +31,48 @@ pub(crate) struct Retention {
     base_bytes: u64,
     /// Why final entries cannot be removed here yet.
     kept: Vec<String>,
+    /// Bytes of the logs that `prune` would remove now.
+    removable_bytes: u64,
+    /// Consumers that have not got all final entries.
+    consumers: Vec<ConsumerHold>,
+    policy: Policy,
+}
+
+/// A consumer that keeps final entries which it has not got.
+#[derive(Serialize)]
+struct ConsumerHold {
+    consumer: String,
+    /// When the first of them arrived here, in ms since 1970.
+    since_ms: u64,
+    /// Bytes of the logs from there on.
+    bytes: u64,
+}
+
+/// How much of a store's history is kept, printed by `retention` and `retention set`. Times in ms.
+#[derive(Serialize)]
+pub(crate) struct Policy {
+    age_ms: u64,
+    size_bytes: u64,
+    hold_ms: u64,
+    final_after_ms: u64,
+    final_bytes: u64,
+    dormant_after_ms: u64,
+    dormant_bytes: u64,
+}
+
+impl Policy {
+    /// Converts an answer of the API.
+    pub(crate) fn new(policy: &api::HistoryPolicy) -> Self {
+        Self {
+            age_ms: policy.age_ms(),
+            size_bytes: policy.bytes(),
+            hold_ms: policy.hold_ms(),
+            final_after_ms: policy.final_after_ms(),
+            final_bytes: policy.final_bytes(),
+            dormant_after_ms: policy.dormant_after_ms(),
+            dormant_bytes: policy.dormant_bytes(),
+        }
+    }
 }
 
 /// A log of which not all can become final.
@@ -57,8 +99,8 @@ pub(crate) struct Pruned {
     /// Number of the act by which this node made entries final now. Null: there were none, or the node is
     /// not an admin.
     made_final: Option<u64>,
-    /// Number of the act whose entries were removed.
-    act: u64,
+    /// Number of the act whose entries were removed; null: no final entries were in the logs.
+    act: Option<u64>,
     bytes_before: u64,
     bytes_after: u64,
 }
@@ -74,6 +116,11 @@ impl Retention {
             reason: word(held),
             nodes: held.nodes.iter().map(|node| hex(node)).collect(),
         });
+        let consumers = reply.consumers.iter().map(|held| ConsumerHold {
+            consumer: held.consumer.clone(),
+            since_ms: held.since_ms,
+            bytes: held.bytes,
+        });
         Self {
             store: uuid(&info.id),
             name: info.name,
@@ -88,6 +135,9 @@ impl Retention {
             base_keys: reply.base_keys,
             base_bytes: reply.base_bytes,
             kept: reply.kept.clone(),
+            removable_bytes: reply.removable_bytes,
+            consumers: consumers.collect(),
+            policy: Policy::new(&reply.policy.unwrap_or_default()),
         }
     }
 }
@@ -101,7 +151,7 @@ impl Pruned {
             store: uuid(&info.id),
             name: info.name,
             made_final: (reply.made_final > 0).then_some(reply.made_final),
-            act: reply.act,
+            act: (reply.act > 0).then_some(reply.act),
             bytes_before: reply.bytes_before,
             bytes_after: reply.bytes_after,
         }

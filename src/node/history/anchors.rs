@@ -3,7 +3,7 @@
 use crate::{
     node::{
         HistoryError, HistoryPolicy, Node,
-        history::{branches::several, outlook::Facts},
+        history::{branches::several, facts::Facts},
     },
     protocol::{
         anchors_act::AnchorsAct, entry::Op, finality::is_act_due, frontier::Frontier,
@@ -36,6 +36,7 @@ impl Node {
         policy: &HistoryPolicy,
         now: bool,
     ) -> Result<Option<Final>, HistoryError> {
+        let _turn = self.0.history.lock().await;
         let role = self.members().role(&self.id());
         if role != Some(Role::Admin) {
             return Err(HistoryError::NotAdmin { role });

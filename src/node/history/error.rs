@@ -2,6 +2,7 @@
 
 use crate::{
     id::Author,
+    node::MeshError,
     protocol::{
         anchors_act::AnchorsActError,
         finality::{AckMissing, NotYet},
@@ -61,6 +62,9 @@ pub enum HistoryError {
     /// It could not be found out which history consumers hold.
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
+    /// A member could not be marked as dormant, or as active.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// A task of the node has panicked.
     #[error("a task of the node has panicked")]
     Panicked,

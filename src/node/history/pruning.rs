@@ -6,13 +6,17 @@ use crate::{
     log::Pruning,
     node::{
         HistoryError, HistoryPolicy, Node,
-        history::{branches::several, outlook::Facts},
+        history::{
+            branches::several,
+            facts::Facts,
+            points::{Point, covers},
+        },
     },
     protocol::{
-        finality::{BaseState, Chains, DropFacts, DropPoint, NotYet, may_drop},
+        finality::{BaseState, Chains, DropFacts, NotYet, may_drop},
         placed_act::PlacedAct,
     },
-    store::{ReadError, Store, consumers::HeldHistory},
+    store::{FoldedBase, ReadError, Store, consumers::HeldHistory},
 };
 
 /// Entries that were removed from the logs of a store.
@@ -38,33 +42,55 @@ impl Node {
         policy: &HistoryPolicy,
         now: bool,
     ) -> Result<Option<Pruned>, HistoryError> {
+        let _turn = self.0.history.lock().await;
         let facts = self.facts(store, policy, false).await?;
         if let Some(author) = several(&facts.finality.last()) {
             return Err(HistoryError::Branches { author });
         }
-        let folded = store.folded();
-        let act = facts.covering(folded.as_ref());
-        let act = Arc::clone(act.ok_or(HistoryError::NothingFinal)?);
-        if !now && !wants(store, policy, &act).await? {
-            return Ok(None);
-        }
-        let (node, of, placed) = (self.clone(), store.clone(), Arc::clone(&act));
+        let points = facts.points(store);
+        let point = match now {
+            true => points.len().checked_sub(1),
+            false => wanted(store, policy, &points).await?,
+        };
+        let Some(act) = point.and_then(|at| points.get(at)).map(|at| &at.act) else {
+            let has_base = facts.acts.iter().any(|placed| placed.act.base().is_some());
+            return match has_base {
+                true => Ok(None),
+                false => Err(HistoryError::NothingFinal),
+            };
+        };
+        let (number, anchors) = (act.act.number(), act.act.anchors().clone());
+        let (node, of, placed, facts) = (
+            self.clone(),
+            store.clone(),
+            Arc::clone(act),
+            Arc::new(facts),
+        );
+        let known = Arc::clone(&facts);
         let looking =
-            tokio::task::spawn_blocking(move || node.reasons_to_keep(&of, &facts, &placed));
+            tokio::task::spawn_blocking(move || node.reasons_to_keep(&of, &known, &placed));
         let reasons = looking.await.map_err(|_panic| HistoryError::Panicked)??;
-        let is_about_base =
-            |reason: &NotYet| matches!(reason, NotYet::NoBase | NotYet::OtherBase { .. });
-        if !reasons.iter().all(is_about_base) {
+        if !reasons.iter().all(|reason| *reason == NotYet::NoBase) {
             return Err(HistoryError::NotYet(reasons));
         }
-        let folded = store.fold(act.act.anchors().clone()).await?;
-        let (own, named) = (folded.base.hash, act.act.base().map(|base| base.hash));
-        if let Some(named) = named.filter(|named| *named != own) {
+        let folded = match store
+            .folded()
+            .filter(|folded| covers(&folded.anchors, &anchors))
+        {
+            Some(folded) => folded,
+            None => store.fold(anchors.clone()).await?,
+        };
+        if let BaseState::Durable {
+            own,
+            named: Some(named),
+        } = base_state(&facts, &folded)
+            && own != named
+        {
             return Err(HistoryError::NotYet(vec![NotYet::OtherBase { own, named }]));
         }
         Ok(Some(Pruned {
-            act: act.act.number(),
-            removed: store.drop_folded(&folded).await?,
+            act: number,
+            removed: store.drop_through(&folded, anchors).await?,
         }))
     }
 
@@ -93,11 +119,13 @@ impl Node {
             }
         }
         let folded = store.folded();
-        let folded = folded.filter(|folded| folded.anchors == *act.act.anchors());
-        let base = folded.map_or(BaseState::NotDurable, |folded| BaseState::Durable {
-            own: folded.base.hash,
-            named: act.act.base().map(|base| base.hash),
-        });
+        let folded = folded.filter(|folded| covers(&folded.anchors, act.act.anchors()));
+        let base = folded.map_or(BaseState::NotDurable, |folded| base_state(facts, &folded));
+        // By then an admin has had the time to look at what the act made void.
+        let kept_ms = facts.policy.retention.hold_ms;
+        let is_settled = act.act.through_ms().saturating_add(kept_ms) <= store.now_ms();
+        let void = facts.branches.void.len();
+        let voided = if is_settled { 0 } else { void };
         Ok(may_drop(&DropFacts {
             counts: true,
             unseen_by: unseen_by.map_err(ReadError::from)?,
@@ -105,35 +133,45 @@ impl Node {
             base,
             flushed: true,
             damaged: BTreeSet::new(),
-            voided: u64::try_from(facts.branches.void.len()).unwrap_or(u64::MAX),
+            voided: u64::try_from(voided).unwrap_or(u64::MAX),
         }))
     }
 }
 
-// Whether the entries that `act` made final are older than the policy keeps them, or take more room, and
-// no consumer holds them.
-async fn wants(
+// The state of `folded`, the newest base, beside what admins say of it.
+fn base_state(facts: &Facts, folded: &FoldedBase) -> BaseState {
+    BaseState::Durable {
+        own: folded.base.hash,
+        named: facts.named(folded).map(|base| base.hash),
+    }
+}
+
+// The last of the points through which entries are older than the policy keeps them, or take more room,
+// and that no consumer holds.
+async fn wanted(
     store: &Store,
     policy: &HistoryPolicy,
-    act: &PlacedAct,
-) -> Result<bool, HistoryError> {
-    let bytes = store.log().bytes();
-    let point = DropPoint {
-        // Nothing that it made final came after it.
-        arrived_ms: act.act.through_ms(),
-        bytes_left: store.bytes_after(act.act.anchors()),
+    points: &[Point],
+) -> Result<Option<usize>, HistoryError> {
+    let Some(newest) = points.last() else {
+        return Ok(None);
     };
-    let begins_there = point.bytes_left >= bytes;
-    let now_ms = store.now_ms();
-    let retention = &policy.retention;
-    if begins_there || retention.dropping(now_ms, bytes, &[point], &[]).points == 0 {
-        return Ok(false);
+    let anchors = |point: &Point| point.act.act.anchors().clone();
+    // Entries that are not final do not count: else whoever writes many of them ends the history of all.
+    let open_bytes = store.bytes_after(&anchors(newest));
+    let bytes = store.log_bytes().saturating_sub(open_bytes);
+    let bytes = bytes.saturating_add(newest.rule.bytes_left);
+    let rules: Vec<_> = points.iter().map(|point| point.rule).collect();
+    let (now_ms, retention) = (store.now_ms(), &policy.retention);
+    if retention.dropping(now_ms, bytes, &rules, &[]).points == 0 {
+        return Ok(None);
     }
-    let held = store.held_history(vec![act.act.anchors().clone()]).await?;
+    let held = store.held_history(points.iter().map(anchors).collect());
+    let held = held.await?;
     let holds: Vec<_> = held.iter().map(HeldHistory::as_rule).collect();
-    let dropping = retention.dropping(now_ms, bytes, &[point], &holds);
+    let dropping = retention.dropping(now_ms, bytes, &rules, &holds);
     for held in dropping.held_by.iter().filter_map(|index| held.get(*index)) {
         tracing::debug!(store = %store.id(), consumer = held.consumer, "a consumer holds history");
     }
-    Ok(dropping.points > 0)
+    Ok(dropping.points.checked_sub(1))
 }

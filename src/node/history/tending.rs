@@ -1,9 +1,15 @@
 //! Tending: what is due in the history of all stores, without anybody asking.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use crate::{
-    node::{Final, HistoryError, HistoryPolicy, Node, Pruned},
+    id::StoreId,
+    node::{
+        Final, HistoryError, HistoryPolicy, HistorySummary, Node, Pruned,
+        history::{dormancy::Patience, summary::awaited},
+    },
     protocol::membership::role::Role,
-    store::Store,
+    store::{ReadError, Store},
 };
 
 /// Work that was due in the history of a store.
@@ -16,20 +22,49 @@ pub struct Tended {
     pub pruned: Option<Pruned>,
 }
 
-impl Node {
+/// Ends history from look to look, and remembers what the looks before have shown.
+#[derive(Debug, Default)]
+pub struct Tending {
+    patience: Patience,
+    looked: BTreeMap<StoreId, Looked>,
+}
+
+#[derive(Debug, Default)]
+struct Looked {
+    log_bytes: u64,
+    since: Duration,
+    // The last error, so that it is logged once.
+    error: Option<String>,
+}
+
+impl Tending {
     /// Makes final, and removes, what is due in all stores that are shared with the mesh, but for the root
-    /// store. To be called again and again; a call that finds nothing due reads a few frames of each log.
-    /// An error in one store is logged, and shown by [`outlook`](Self::outlook).
+    /// store; marks members as dormant that make no progress, and as active that are back. To be called
+    /// every few seconds; `elapsed` is the time since the call before. A store of which the logs have not
+    /// changed much is looked at every ten minutes.
     ///
     /// Where several admins run, the best ranked one makes entries final. The others wait for it, and do so
-    /// if no act has come for 20 minutes for each admin that ranks better.
-    pub async fn tend_history(&self, policy: &HistoryPolicy) {
-        let root = self.root().id();
-        for store in self.shared_stores() {
-            if store.id() == root {
+    /// if no act has come for 20 minutes for each admin that ranks better. An error in one store is logged,
+    /// and shown by [`Node::outlook`]. Cancel-safe: a dropped call may still do what it has begun.
+    pub async fn look(&mut self, node: &Node, elapsed: Duration) {
+        let root = node.root().id();
+        let mut stores = node.shared_stores();
+        stores.retain(|store| store.id() != root);
+        self.looked
+            .retain(|id, _| stores.iter().any(|store| store.id() == *id));
+        for store in stores {
+            let log_bytes = store.log_bytes();
+            let looked = self.looked.entry(store.id()).or_insert(Looked {
+                since: EVERY,
+                ..Looked::default()
+            });
+            looked.since = looked.since.saturating_add(elapsed);
+            if looked.since < EVERY && log_bytes.abs_diff(looked.log_bytes) < CHANGE_BYTES {
                 continue;
             }
-            match self.tend(&store, policy).await {
+            let mut summary = HistorySummary::default();
+            let tended = self.tend(node, &store, &mut summary).await;
+            let error = match tended {
                 Ok(Tended { made, pruned }) => {
                     if let Some(made) = made {
                         let (number, bytes) = (made.number, made.bytes);
@@ -39,22 +74,59 @@ impl Node {
                         let act = pruned.act;
                         tracing::info!(store = %store.id(), act, "final entries were removed");
                     }
+                    None
                 }
                 // Usual while members are away, or acts on their way.
                 Err(
-                    error @ (HistoryError::AckMissing(_)
+                    HistoryError::AckMissing(_)
                     | HistoryError::NothingFinal
-                    | HistoryError::NotYet(_)),
-                ) => {
-                    tracing::debug!(store = %store.id(), %error, "history does not end yet");
-                }
-                Err(error) => {
-                    tracing::warn!(store = %store.id(), %error, "history cannot be ended");
-                }
+                    | HistoryError::NotYet(_),
+                ) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            summary.measure(&store, &store.finality().last());
+            let (members, id) = (node.members(), store.id());
+            let acts = members.anchors_acts(&id);
+            summary.through_ms = acts
+                .map(|placed| placed.act.through_ms())
+                .max()
+                .unwrap_or(0);
+            summary.trouble.clone_from(&error);
+            node.note_history(store.id(), summary);
+            let looked = self.looked.entry(store.id()).or_default();
+            if let Some(error) = error.as_ref().filter(|_| looked.error != error) {
+                tracing::warn!(store = %store.id(), error, "history cannot be ended");
             }
+            *looked = Looked {
+                log_bytes: store.log_bytes(),
+                since: Duration::ZERO,
+                error,
+            };
+        }
+        if let Err(error) = self.patience.look(node, elapsed).await {
+            tracing::debug!(%error, "members are waited for as before");
         }
     }
 
+    async fn tend(
+        &mut self,
+        node: &Node,
+        store: &Store,
+        summary: &mut HistorySummary,
+    ) -> Result<Tended, HistoryError> {
+        let policy = node.history_policy(&store.id()).await?;
+        let facts = node.facts(store, &policy, false).await?;
+        self.patience.note(&node.id(), store, &facts);
+        let (root, log) = (node.root(), store.clone());
+        let looking =
+            tokio::task::spawn_blocking(move || facts.grounds().watermark(log.log(), root.log()));
+        let watermark = looking.await.map_err(|_panic| HistoryError::Panicked)?;
+        summary.awaited = awaited(&watermark.map_err(ReadError::from)?);
+        node.tend(store, &policy).await
+    }
+}
+
+impl Node {
     /// Makes final, and removes, what is due in one store.
     ///
     /// # Errors
@@ -79,3 +151,7 @@ impl Node {
         Ok(tended)
     }
 }
+
+// A store of which the logs have not changed much is looked at this often.
+const EVERY: Duration = Duration::from_secs(600);
+const CHANGE_BYTES: u64 = 1 << 20;

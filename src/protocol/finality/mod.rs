@@ -25,26 +25,31 @@
 //! acts that are kept for ever.
 //!
 //! An admin makes final what is at or below the [`Watermark`]. A node may remove final entries from its
-//! logs: [`may_drop`] has the conditions, [`Retention`] decides how much history it keeps. Acts also
+//! logs: [`may_drop`] has the conditions, [`Retention`] decides how much history it keeps, and
+//! [`HistoryPolicy`] has the numbers. Acts also
 //! take tombstones from the state ([`Collection`]).
 
 mod chains;
 mod collect;
 mod drop_check;
 mod finality;
+mod policy;
 mod proven;
 mod retention;
+mod waiting;
 mod watermark;
 
 pub use chains::Chains;
 pub use collect::Collection;
 pub use drop_check::{BaseState, DropFacts, NotYet, may_drop};
 pub use finality::{Arrival, Fate, Finality};
+pub use policy::{DORMANT_AFTER_MS_MIN, DORMANT_BYTES_MIN, HistoryPolicy};
 pub use proven::{Heard, Proven};
 pub use retention::{
     ConsumerHold, DropPoint, Dropping, Lagging, NoRoom, Retention, StorePolicy, has_room,
     is_act_due,
 };
+pub use waiting::{Seen, Waiting};
 pub use watermark::{AckMissing, Grounds, Held, Hold, Watermark};
 
 #[cfg(test)]

@@ -115,6 +115,17 @@ impl Proven {
         Ok(Heard::Used)
     }
 
+    /// Returns the entries that the member has, as far as they are here.
+    pub fn has(&self) -> &Frontier {
+        &self.data
+    }
+
+    /// Returns the start of the member and the number in it of the last ack that was used; `None` before the
+    /// first one.
+    pub fn used(&self) -> Option<(u64, u64)> {
+        self.used
+    }
+
     /// Returns whether an ack was ever used.
     pub fn is_heard(&self) -> bool {
         self.used.is_some()

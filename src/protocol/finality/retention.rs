@@ -140,7 +140,9 @@ impl StorePolicy {
 /// Returns whether an admin publishes an act: `bytes` of entries can be made final, and the last act is
 /// `since_ms` old.
 pub fn is_act_due(bytes: u64, since_ms: u64) -> bool {
-    bytes >= ACT_BYTES || (bytes >= ACT_BYTES / 4 && since_ms >= ACT_AFTER_MS)
+    bytes >= ACT_BYTES
+        || (bytes >= ACT_BYTES / 4 && since_ms >= ACT_AFTER_MS)
+        || (bytes >= ACT_BYTES / 64 && since_ms >= SMALL_ACT_AFTER_MS)
 }
 
 /// The disk has no room for a base.
@@ -156,13 +158,17 @@ pub struct NoRoom {
     pub needed_bytes: u64,
 }
 
-/// Checks that a base can be computed beside one of `base_bytes`, which is removed last.
+/// Checks that a base can be computed beside the one before, of `base_bytes`, which is removed last.
+/// `new_bytes` of log entries come to it. A row takes up to twice the room of its op in the logs, but for
+/// the smallest ones.
 ///
 /// # Errors
 /// `NoRoom`.
-pub fn has_room(free_bytes: u64, base_bytes: u64) -> Result<(), NoRoom> {
-    let needed_bytes = base_bytes.saturating_mul(2).max(ACT_BYTES);
-    if free_bytes > needed_bytes {
+pub fn has_room(free_bytes: u64, base_bytes: u64, new_bytes: u64) -> Result<(), NoRoom> {
+    let needed_bytes = base_bytes
+        .saturating_add(new_bytes.saturating_mul(2))
+        .saturating_add(SPARE_BYTES);
+    if free_bytes >= needed_bytes {
         return Ok(());
     }
     Err(NoRoom {
@@ -171,9 +177,12 @@ pub fn has_room(free_bytes: u64, base_bytes: u64) -> Result<(), NoRoom> {
     })
 }
 
+// Room for a manifest, and for what is written to the logs and the state meanwhile.
+const SPARE_BYTES: u64 = 4 << 20;
 // Bytes of entries for which one act is worth it: an act takes some thousand bytes.
 const ACT_BYTES: u64 = 2 * SEGMENT_BYTES;
 const ACT_AFTER_MS: u64 = 600_000;
+const SMALL_ACT_AFTER_MS: u64 = 86_400_000;
 // Time without progress after which a member is taken to be off, in ms.
 const STUCK_MS: u64 = 3_600_000;
 
@@ -325,6 +334,9 @@ mod tests {
             (63, 9, false),
             (16, 10, true),
             (15, 1000, false),
+            (1, 1439, false),
+            (1, 1440, true),
+            (0, 100_000, false),
         ] {
             assert_eq!(
                 is_act_due(mib * MIB, minutes * 60_000),
@@ -332,13 +344,18 @@ mod tests {
                 "{mib} {minutes}"
             );
         }
-        assert_eq!(has_room(201 * MIB, 100 * MIB), Ok(()));
-        let refused = has_room(200 * MIB, 100 * MIB).unwrap_err();
-        assert_eq!(refused.needed_bytes, 200 * MIB);
+        let needed_bytes = 164 * MIB;
+        assert_eq!(has_room(needed_bytes, 100 * MIB, 30 * MIB), Ok(()));
+        let free_bytes = needed_bytes - 1;
+        let refused = NoRoom {
+            free_bytes,
+            needed_bytes,
+        };
+        assert_eq!(has_room(free_bytes, 100 * MIB, 30 * MIB), Err(refused));
         assert!(
-            has_room(64 * MIB, 0).is_err(),
+            has_room(MIB, 0, 0).is_err(),
             "the first base takes some room, too"
         );
-        assert!(has_room(u64::MAX - 1, u64::MAX / 2).is_err());
+        assert!(has_room(u64::MAX - 1, u64::MAX / 2, u64::MAX).is_err());
     }
 }

@@ -36,24 +36,85 @@ pub struct Base {
 type Place = (usize, usize);
 type Records = Vec<(RecordKey, Bytes)>;
 
-impl Base {
-    /// Opens the newest base in `dir`; `None` when there is none. Files that no newer base could need
-    /// are removed: those of a base that was not finished, and those before the newest one.
+/// The bases of a store that are in place.
+#[derive(Debug, Clone, Default)]
+pub struct Bases {
+    /// The newest one: a state is built from it and later entries. `None`: the logs have all entries.
+    pub newest: Option<Arc<Base>>,
+    /// An older one, of the entries before those that are in the logs; `None` if the newest one is that, or
+    /// if it was not kept. Only reads of the past need it.
+    pub beginning: Option<Arc<Base>>,
+}
+
+impl Bases {
+    /// Opens the bases in `dir`. Files that no newer base could need are removed: those of a base that was
+    /// not finished, and those of older ones. An older base that is damaged is removed, too.
     ///
     /// # Errors
     /// `Damaged`: a file of the newest base is missing, cut or changed. `Io`.
-    pub fn open(disk: &dyn Disk, dir: &Path, store: StoreId) -> Result<Option<Self>, StateError> {
+    pub fn open(disk: &dyn Disk, dir: &Path, store: StoreId) -> Result<Self, StateError> {
         let names = match disk.list(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            names => names?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            names => texts(names?),
         };
-        let names = texts(names);
         let numbers = names.iter().filter_map(|name| number_of(name));
         let Some(newest) = numbers.max() else {
-            remove_others(disk, dir, &names, &[])?;
-            return Ok(None);
+            remove_others(disk, dir, &names, &[], None)?;
+            return Ok(Self::default());
         };
-        let file = disk.open(&path_of(dir, newest), Open::Existing)?;
+        let newest = Base::open_one(disk, dir, &path_of(dir, newest), store, Some(newest))?;
+        let beginning = match names.iter().any(|name| name == BEGINNING) {
+            true => Base::open_one(disk, dir, &dir.join(BEGINNING), store, None),
+            false => Err(StateError::damaged("there is none")),
+        };
+        let beginning = match beginning {
+            Ok(beginning) => Some(beginning),
+            Err(StateError::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        remove_others(disk, dir, &names, &[&newest], beginning.as_ref())?;
+        Ok(Self {
+            newest: Some(Arc::new(newest)),
+            beginning: beginning.map(Arc::new),
+        })
+    }
+
+    // What is left is removed at the next opening.
+    fn without_others(self, disk: &dyn Disk, dir: &Path) -> Self {
+        if let Err(error) = self.discard_others(disk, dir, None) {
+            tracing::warn!(%error, "files of an earlier base are removed at the next opening");
+        }
+        self
+    }
+
+    /// Removes the files that neither these bases need nor `made`, one that is not in place.
+    ///
+    /// # Errors
+    /// `Io`: they are removed at the next opening.
+    pub fn discard_others(
+        &self,
+        disk: &dyn Disk,
+        dir: &Path,
+        made: Option<&Base>,
+    ) -> Result<(), StateError> {
+        let names = match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => texts(names?),
+        };
+        let kept: Vec<&Base> = self.newest.as_deref().into_iter().chain(made).collect();
+        remove_others(disk, dir, &names, &kept, self.beginning.as_deref())
+    }
+}
+
+impl Base {
+    fn open_one(
+        disk: &dyn Disk,
+        dir: &Path,
+        path: &Path,
+        store: StoreId,
+        number: Option<u64>,
+    ) -> Result<Self, StateError> {
+        let file = disk.open(path, Open::Existing)?;
         let bytes = usize::try_from(file.len()?).unwrap_or(usize::MAX);
         let damaged = || StateError::damaged("the manifest of the base fails its check");
         if bytes > MANIFEST_BYTES_MAX {
@@ -62,31 +123,68 @@ impl Base {
         let mut bytes = vec![0; bytes];
         file.read_at(&mut bytes, 0)?;
         let manifest = BaseManifest::decode(&bytes).ok_or_else(damaged)?;
-        if manifest.store != store || manifest.number != newest {
+        let is_other = number.is_some_and(|number| manifest.number != number);
+        if manifest.store != store || is_other {
             return Err(StateError::damaged("the base is that of another store"));
         }
-        let base = Self::of(disk, dir, manifest)?;
-        remove_others(disk, dir, &names, &[&base])?;
-        Ok(Some(base))
+        Self::of(disk, dir, manifest)
     }
 
     /// Makes this base, which a builder has written, the newest one. Durable on return: from then on it
-    /// is the one that opens. The files that only the one before needs are removed; who reads them has
-    /// them open.
+    /// is the one that opens. The files that only the one before needs are removed, but those of
+    /// `beginning`, which is in place; who reads them has them open.
     ///
     /// # Errors
     /// `Io`; the one before is still there then.
-    pub(crate) fn commit(self, disk: &dyn Disk, dir: &Path) -> Result<Arc<Self>, StateError> {
+    pub(crate) fn commit(
+        self,
+        disk: &dyn Disk,
+        dir: &Path,
+        beginning: Option<Arc<Self>>,
+    ) -> Result<Bases, StateError> {
         disk.rename(&dir.join(NEW), &path_of(dir, self.manifest.number))?;
         disk.sync_dir(dir)?;
-        let names = disk.list(dir).map(texts);
-        let removed = names
-            .map_err(StateError::from)
-            .and_then(|names| remove_others(disk, dir, &names, &[&self]));
-        if let Err(error) = removed {
-            tracing::warn!(%error, "files of an earlier base are removed at the next opening");
+        let newest = Some(Arc::new(self));
+        Ok(Bases { newest, beginning }.without_others(disk, dir))
+    }
+
+    /// Makes this base, which a builder has written, the older one beside `newest`. Durable on return.
+    ///
+    /// # Errors
+    /// `Io`; the one before is still there then.
+    pub(crate) fn commit_beginning(
+        self,
+        disk: &dyn Disk,
+        dir: &Path,
+        newest: Arc<Self>,
+    ) -> Result<Bases, StateError> {
+        disk.rename(&dir.join(NEW), &dir.join(BEGINNING))?;
+        disk.sync_dir(dir)?;
+        let bases = Bases {
+            newest: Some(newest),
+            beginning: Some(Arc::new(self)),
+        };
+        Ok(bases.without_others(disk, dir))
+    }
+
+    /// Keeps this base, the newest one, as the older one for when another one becomes the newest. Durable on
+    /// return.
+    ///
+    /// # Errors
+    /// `Io`; it is not kept then.
+    pub(crate) fn keep(&self, disk: &dyn Disk, dir: &Path) -> Result<(), StateError> {
+        let unfinished = dir.join(BEGINNING_NEW);
+        match disk.remove(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _removed => {}
         }
-        Ok(Arc::new(self))
+        let file = disk.open(&unfinished, Open::New)?;
+        file.write_at(&self.manifest.encode(), 0)?;
+        file.sync_data()?;
+        drop(file);
+        disk.rename(&unfinished, &dir.join(BEGINNING))?;
+        disk.sync_dir(dir)?;
+        Ok(())
     }
 
     /// Returns whether the base with this number is in place, durable or not.
@@ -96,19 +194,6 @@ impl Base {
     pub fn is_there(disk: &dyn Disk, dir: &Path, number: u64) -> Result<bool, StateError> {
         let names = texts(disk.list(dir)?);
         Ok(names.iter().any(|name| number_of(name) == Some(number)))
-    }
-
-    /// Removes the files that none of `kept` needs: those of a base that is not to be the newest one. The
-    /// newest one must be in `kept`, if there is one.
-    ///
-    /// # Errors
-    /// `Io`: they are removed at the next opening.
-    pub fn discard(disk: &dyn Disk, dir: &Path, kept: &[&Self]) -> Result<(), StateError> {
-        let names = match disk.list(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            names => texts(names?),
-        };
-        remove_others(disk, dir, &names, kept)
     }
 
     /// Opens the base with this manifest.
@@ -279,17 +364,24 @@ pub(super) fn texts(names: Vec<OsString>) -> Vec<String> {
     names.filter_map(|name| name.into_string().ok()).collect()
 }
 
-// Removes the files that none of `kept` needs: manifests first, so that none is left without its parts.
+// Removes the files that none of `kept` and `beginning` needs: manifests first, so that none is left without
+// its parts.
 fn remove_others(
     disk: &dyn Disk,
     dir: &Path,
     names: &[String],
     kept: &[&Base],
+    beginning: Option<&Base>,
 ) -> Result<(), StateError> {
-    let parts = kept.iter().flat_map(|base| &base.manifest.parts);
+    let parts = kept.iter().chain(beginning.as_slice());
+    let parts = parts.flat_map(|base| &base.manifest.parts);
     let parts: BTreeSet<String> = parts.map(|part| part.id.file_name()).collect();
     let is_kept = |number| kept.iter().any(|base| base.manifest.number == number);
-    let is_old = |name: &str| number_of(name).is_some_and(|number| !is_kept(number)) || name == NEW;
+    let is_old = |name: &str| match name {
+        NEW | BEGINNING_NEW => true,
+        BEGINNING => beginning.is_none(),
+        _ => number_of(name).is_some_and(|number| !is_kept(number)),
+    };
     remove(disk, dir, names.iter().filter(|name| is_old(name)))?;
     let is_old = |name: &str| PartId::is_name(name) && !parts.contains(name);
     remove(disk, dir, names.iter().filter(|name| is_old(name)))
@@ -315,6 +407,9 @@ fn remove<'a>(
 
 /// Name of a manifest that is not in place yet.
 pub(super) const NEW: &str = "manifest.new";
+// Names of the manifest of an older base, and of one that is not in place yet.
+const BEGINNING: &str = "beginning.manifest";
+const BEGINNING_NEW: &str = "beginning.new";
 const SUFFIX: &str = ".manifest";
 // A manifest of 10,000 authors and 100 GiB.
 pub(super) const MANIFEST_BYTES_MAX: usize = 16 << 20;

@@ -21,7 +21,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use base::Base;
+pub use base::{Base, Bases};
 pub(crate) use builder::{BaseBuilder, Body};
 pub use incoming::{Incoming, IncomingError, Progress};
 pub use manifest::BaseManifest;

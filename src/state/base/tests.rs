@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Base, BaseBuilder, BaseManifest, Body, Incoming, IncomingError, OutgoingPart, RecordKey,
+    Base, BaseBuilder, BaseManifest, Bases, Body, Incoming, IncomingError, OutgoingPart, RecordKey,
     RecordKind,
 };
 use crate::{
@@ -51,8 +51,8 @@ fn build(
     builder.finish(manifest(number)).unwrap()
 }
 
-fn open(dir: &Path) -> Result<Option<Base>, StateError> {
-    Base::open(&RealDisk, dir, STORE)
+fn open(dir: &Path) -> Result<Option<Arc<Base>>, StateError> {
+    Ok(Bases::open(&RealDisk, dir, STORE)?.newest)
 }
 
 fn key(kind: RecordKind, key: impl AsRef<[u8]>) -> RecordKey {
@@ -134,7 +134,11 @@ fn records_are_read_as_they_were_written() {
         assert_eq!(value.unwrap().len(), 300_000);
         let hash = base.manifest().hash();
         // Before it is committed there is none, and what was written is removed.
-        let committed = base.commit(&RealDisk, dir.path()).unwrap();
+        let committed = base
+            .commit(&RealDisk, dir.path(), None)
+            .unwrap()
+            .newest
+            .unwrap();
         drop(committed);
         let again = open(dir.path()).unwrap().unwrap();
         assert_eq!(again.manifest().hash(), hash);
@@ -153,7 +157,11 @@ fn a_base_that_was_not_committed_is_removed() {
     assert!(files(dir.path()).is_empty());
     // Nor is the one before lost by one that was not.
     let base = build(dir.path(), None, 1, puts(&model));
-    let base = base.commit(&RealDisk, dir.path()).unwrap();
+    let base = base
+        .commit(&RealDisk, dir.path(), None)
+        .unwrap()
+        .newest
+        .unwrap();
     let kept = files(dir.path());
     drop(build(dir.path(), Some(&base), 2, puts(&some_records(3))));
     check(&open(dir.path()).unwrap().unwrap(), &model);
@@ -195,14 +203,25 @@ fn equal_records_make_equal_files() {
             });
             let next = build(one.path(), base.as_deref(), number, changes.collect());
             check(&next, &model);
-            base = Some(next.commit(&RealDisk, one.path()).unwrap());
+            base = Some(
+                next.commit(&RealDisk, one.path(), None)
+                    .unwrap()
+                    .newest
+                    .unwrap(),
+            );
         }
         let base = base.unwrap();
         let parts = base.manifest().parts.len();
         assert!(parts > 2, "{parts} parts");
         let at_once = build(other.path(), None, 7, puts(&model));
         assert_eq!(at_once.manifest().hash(), base.manifest().hash());
-        drop(at_once.commit(&RealDisk, other.path()).unwrap());
+        drop(
+            at_once
+                .commit(&RealDisk, other.path(), None)
+                .unwrap()
+                .newest
+                .unwrap(),
+        );
         drop(base);
         open(one.path()).unwrap();
         assert!(files(one.path()) == files(other.path()));
@@ -217,7 +236,11 @@ fn a_part_without_changes_is_shared() {
         model.insert(key(RecordKind::Heads, format!("/{n}")), "body".into());
     }
     let base = build(dir.path(), None, 1, puts(&model));
-    let base = base.commit(&RealDisk, dir.path()).unwrap();
+    let base = base
+        .commit(&RealDisk, dir.path(), None)
+        .unwrap()
+        .newest
+        .unwrap();
     let changed = key(RecordKind::Heads, "/7");
     model.insert(changed.clone(), "new".into());
     let next = build(
@@ -239,7 +262,12 @@ fn s9_each_flipped_byte_and_each_cut_is_found() {
     let mut model = some_records(40);
     model.retain(|key, _| key.of(RecordKind::Value).is_none());
     let base = build(dir.path(), None, 1, puts(&model));
-    drop(base.commit(&RealDisk, dir.path()).unwrap());
+    drop(
+        base.commit(&RealDisk, dir.path(), None)
+            .unwrap()
+            .newest
+            .unwrap(),
+    );
     let is_found = |dir: &Path| match open(dir) {
         Err(StateError::Damaged { .. }) => true,
         Ok(Some(base)) => matches!(base.check(), Err(StateError::Damaged { .. })),
@@ -293,7 +321,7 @@ fn build_for_peers(dir: &Path, model: &Model) -> Arc<Base> {
         ..manifest(5)
     };
     let base = builder.finish(manifest).unwrap();
-    base.commit(&RealDisk, dir).unwrap()
+    base.commit(&RealDisk, dir, None).unwrap().newest.unwrap()
 }
 
 fn incoming(dir: &Path, own: Option<&Base>, base: &Base) -> Incoming {
@@ -350,7 +378,7 @@ fn base_comes_in_pieces_of_any_length_and_is_the_same_files() {
         assert_eq!((progress.parts, progress.parts_max), (3, 3));
         let taken = incoming.finish(1, None, crate::state::check_rows).unwrap();
         assert_eq!(taken.manifest().hash(), base.manifest().hash());
-        drop(taken.commit(&RealDisk, &dir).unwrap());
+        drop(taken.commit(&RealDisk, &dir, None).unwrap().newest.unwrap());
         incoming.end().unwrap();
         check(&open(&dir).unwrap().unwrap(), &model);
         let (of_one, of_dir) = (files(one.path()), files(&dir));
@@ -393,7 +421,7 @@ fn interrupted_base_goes_on_at_the_chunk_that_is_missing() {
         again
             .finish(1, None, crate::state::check_rows)
             .unwrap()
-            .commit(&RealDisk, dir.path())
+            .commit(&RealDisk, dir.path(), None)
             .unwrap();
         check(&open(dir.path()).unwrap().unwrap(), &model);
     }
@@ -435,8 +463,9 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     let own = second
         .finish(1, None, crate::state::check_rows)
         .unwrap()
-        .commit(&RealDisk, dir.path())
+        .commit(&RealDisk, dir.path(), None)
         .unwrap();
+    let own = own.newest.unwrap();
     second.end().unwrap();
     // It shares parts with the base that is here.
     let mut third = incoming(dir.path(), Some(&own), &base);
@@ -453,7 +482,7 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     third
         .finish(2, Some(&own), crate::state::check_rows)
         .unwrap()
-        .commit(&RealDisk, dir.path())
+        .commit(&RealDisk, dir.path(), None)
         .unwrap();
     check(&open(dir.path()).unwrap().unwrap(), &model);
     // A damaged part of the own base comes again.
@@ -477,7 +506,7 @@ fn parts_that_are_here_are_not_asked_for_and_others_are_removed() {
     again
         .finish(3, Some(&own), crate::state::check_rows)
         .unwrap()
-        .commit(&RealDisk, dir.path())
+        .commit(&RealDisk, dir.path(), None)
         .unwrap();
     check(&open(dir.path()).unwrap().unwrap(), &model);
 }

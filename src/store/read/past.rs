@@ -373,13 +373,14 @@ impl Shared {
     // are stamped up to `ms`: then none of these heads was superseded later than that by another one.
     fn base_at(&self, ms: u64) -> Option<Arc<Base>> {
         let pruned = self.log.pruned()?;
-        let base = self.base.newest().filter(|_| pruned.reach_ms <= ms)?;
+        let bases = Some(self.base.all()).filter(|_| pruned.reach_ms <= ms)?;
         let begins = self.log.begins().into_iter();
         let begins: Frontier = begins
             .map(|(author, begin)| (author, begin.anchor.tip()))
             .collect();
         // A newer base has heads that were written after `ms`.
-        (base.manifest().frontier() == begins).then_some(base)
+        let mut bases = bases.newest.into_iter().chain(bases.beginning);
+        bases.find(|base| base.manifest().frontier() == begins)
     }
 
     // Returns the op that put `head`, wherever its value is.

@@ -132,8 +132,9 @@ impl Actor {
             Command::Grounds(reply) => drop(reply.send(writer.membership.grounds())),
             Command::Status(reply) => drop(reply.send(writer.status())),
             Command::TakeBase(base, reply) => drop(reply.send(writer.fold_into(*base))),
-            Command::Prune(anchors, base, reply) => {
-                let pruned = writer.prune(&anchors, base.map(|base| *base));
+            Command::TakeBeginning(base, reply) => drop(reply.send(writer.begin_at(*base))),
+            Command::Prune(anchors, reply) => {
+                let pruned = writer.prune(&anchors);
                 self.offer_waiting();
                 drop(reply.send(pruned));
             }

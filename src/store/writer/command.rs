@@ -55,13 +55,10 @@ pub(in crate::store) enum Command {
     Status(oneshot::Sender<WriterStatus>),
     /// Make this base the newest one.
     TakeBase(Box<Base>, oneshot::Sender<Result<(), PruneError>>),
-    /// Remove entries at and before these places from the logs, after this base has become the newest one;
-    /// `None`: the newest one has their rows.
-    Prune(
-        Frontier,
-        Option<Box<Base>>,
-        oneshot::Sender<Result<Pruning, PruneError>>,
-    ),
+    /// Make this base the older one, from which the past is read.
+    TakeBeginning(Box<Base>, oneshot::Sender<Result<(), PruneError>>),
+    /// Remove entries at and before these places from the logs. The newest base has their rows.
+    Prune(Frontier, oneshot::Sender<Result<Pruning, PruneError>>),
     /// Check that a base with these anchors could be installed. The author: see `Writer::install`.
     CheckInstall(
         Vec<(Author, Anchor)>,

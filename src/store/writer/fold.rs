@@ -23,7 +23,7 @@ use crate::{
         frontier::Frontier,
         heads::{Head, Heads},
     },
-    state::{Base, Fold, StateError},
+    state::{Base, Bases, Fold, StateError},
     store::{
         PruneError,
         item::{op_of, value_of},
@@ -38,8 +38,10 @@ pub(in crate::store) struct Folding<'a> {
     pub(in crate::store) dir: &'a Path,
     pub(in crate::store) store: StoreId,
     pub(in crate::store) log: &'a LogReader,
-    /// The newest base.
+    /// The base from which it begins: one of `bases`, or none.
     pub(in crate::store) base: Option<Arc<Base>>,
+    /// The bases that are in place.
+    pub(in crate::store) bases: Bases,
 }
 
 impl Folding<'_> {
@@ -105,8 +107,8 @@ impl Folding<'_> {
             if fold.bytes() >= FOLD_BYTES_MAX {
                 let base = self.build(fold, number, anchors.clone(), false)?;
                 // The parts of the one before this are in the way.
-                let kept: Vec<&Base> = self.base.as_deref().into_iter().chain([&base]).collect();
-                Base::discard(self.disk, self.dir, &kept)?;
+                self.bases
+                    .discard_others(self.disk, self.dir, Some(&base))?;
                 fold = Fold::new(self.store, Some(Arc::new(base)));
             }
         }

@@ -140,9 +140,10 @@ impl Writer {
     fn commit_base(&mut self, base: Base, hash: &[u8; 32]) -> Result<(), InstallError> {
         let (disk, dir) = (Arc::clone(&self.config.disk), base_dir(&self.config.dir));
         let number = base.manifest().number;
-        let error = match base.commit(disk.as_ref(), &dir) {
-            Ok(base) => {
-                self.base.show(Some(base));
+        // Logs begin with the entries after it, so no older one is needed.
+        let error = match base.commit(disk.as_ref(), &dir, None) {
+            Ok(bases) => {
+                self.base.show(bases);
                 return Ok(());
             }
             Err(error) => error,

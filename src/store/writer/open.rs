@@ -17,7 +17,7 @@ use crate::{
         intake::{Intake, IntakeLimits},
         standings::Standings,
     },
-    state::{Base, State, StateError},
+    state::{Bases, State, StateError},
     store::{
         OpenError, Shared, StoreConfig, outbox,
         shared::{BaseReader, base_dir, published},
@@ -49,7 +49,7 @@ pub(in crate::store) fn open(
         marks,
         counted_by,
         mut recovered,
-        base,
+        bases,
     } = open_both(&config, &mut membership)?;
     for (file, bytes) in &found.torn {
         let line =
@@ -97,7 +97,7 @@ pub(in crate::store) fn open(
         dir: config.dir.clone(),
         runtime,
     };
-    shared.base.show(base);
+    shared.base.show(bases);
     let mut cuts = found.lost_tails;
     cuts.retain(|cut| cut.author == shared.author);
     let mut writer = Writer {
@@ -139,13 +139,13 @@ struct Opened {
     // The members and spent keys by which the state counts.
     counted_by: Standings,
     recovered: Vec<String>,
-    base: Option<Arc<Base>>,
+    bases: Bases,
 }
 
 // A log of another author whose end is not authentic is set aside, and everything else opens: peers
 // have what of it is.
 fn open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Opened, OpenError> {
-    install::finish(config, read_base(config)?.as_deref())?;
+    install::finish(config, read_bases(config)?.newest.as_deref())?;
     let mut aside = Vec::new();
     loop {
         match try_open_both(config, membership) {
@@ -183,9 +183,9 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         Ok(opened) => return Ok(opened),
         Err(reason) => reason,
     };
-    let base = read_base(config)?;
+    let bases = read_bases(config)?;
     if let Some(pruned) = begins(config)?.pruned()
-        && base.is_none()
+        && bases.newest.is_none()
     {
         // Nothing is written: a copy of the files may be put back.
         let what = reason;
@@ -203,7 +203,7 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         logs: &logs,
         marks: &mut marks,
         membership,
-        base: base.as_ref(),
+        base: bases.newest.as_ref(),
         damage: &mut found.damage,
     }
     .build()?;
@@ -214,7 +214,7 @@ fn try_open_both(config: &StoreConfig, membership: &mut Membership) -> Result<Op
         marks,
         counted_by: membership.standings(),
         recovered,
-        base,
+        bases,
     })
 }
 
@@ -243,8 +243,8 @@ fn open_with_state(
     if stored.outdated {
         return Ok(Err("an earlier version of Lattice wrote it".to_owned()));
     }
-    let base = read_base(config)?;
-    if stored.frontier.is_empty() && base.is_some() {
+    let bases = read_bases(config)?;
+    if stored.frontier.is_empty() && bases.newest.is_some() {
         return Ok(Err("it does not have the rows of the base yet".to_owned()));
     }
     let known: Vec<_> = notes.marks.into_values().collect();
@@ -266,7 +266,7 @@ fn open_with_state(
         logs: &logs,
         marks: &mut marks,
         membership,
-        base: base.as_ref(),
+        base: bases.newest.as_ref(),
         damage: &mut found.damage,
     };
     sources.check_tips(&known)?;
@@ -316,7 +316,10 @@ fn open_with_state(
         }
     }
     // One that cannot be read is of no use.
-    let base = sources.base.cloned();
+    let bases = match sources.base {
+        Some(_usable) => bases.clone(),
+        None => Bases::default(),
+    };
     Ok(Ok(Opened {
         logs,
         found,
@@ -324,17 +327,17 @@ fn open_with_state(
         marks,
         counted_by,
         recovered,
-        base,
+        bases,
     }))
 }
 
 // A base that is damaged is not used: the state has its rows, as long as that is there.
-fn read_base(config: &StoreConfig) -> Result<Option<Arc<Base>>, OpenError> {
-    match Base::open(config.disk.as_ref(), &base_dir(&config.dir), config.id) {
-        Ok(base) => Ok(base.map(Arc::new)),
+fn read_bases(config: &StoreConfig) -> Result<Bases, OpenError> {
+    match Bases::open(config.disk.as_ref(), &base_dir(&config.dir), config.id) {
+        Ok(bases) => Ok(bases),
         Err(StateError::Damaged { what }) => {
             tracing::error!(store = %config.id, what, "the base cannot be used");
-            Ok(None)
+            Ok(Bases::default())
         }
         Err(error) => Err(error.into()),
     }

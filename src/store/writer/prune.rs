@@ -5,8 +5,11 @@
 use crate::{
     id::{Author, Seq},
     log::{CannotPrune, LogDamage, LogError, Pruning},
-    protocol::frontier::{Frontier, FrontierTip},
-    state::{Base, StateError},
+    protocol::{
+        finality::NoRoom,
+        frontier::{Frontier, FrontierTip},
+    },
+    state::{Base, Bases, StateError},
     store::{WriteError, shared::base_dir, writer::writer::Writer},
 };
 
@@ -42,35 +45,85 @@ pub enum PruneError {
     /// The logs could not be changed. What was begun is finished or undone at the next opening.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Another base has become the newest one meanwhile.
+    /// Another base has become the newest one meanwhile, or it lacks some of the entries.
     #[error("the base of the store has changed meanwhile; try again")]
     OtherBase,
+    /// The disk has no room for the base.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
 }
 
 impl Writer {
-    /// Makes `base` the newest one.
+    /// Makes `base` the newest one. The one at whose anchors the logs begin is kept for reads of the past.
     ///
     /// # Errors
     /// The store takes no writes now; the disk fails, and the base before stays the newest one.
     pub(super) fn fold_into(&self, base: Base) -> Result<(), PruneError> {
         self.health.check_writable()?;
-        Ok(self.take_base(base)?)
+        let (disk, dir) = (self.config.disk.as_ref(), base_dir(&self.config.dir));
+        let Bases { newest, beginning } = self.base.all();
+        let beginning = match newest.filter(|newest| self.is_beginning(newest)) {
+            Some(newest) => {
+                newest.keep(disk, &dir)?;
+                Some(newest)
+            }
+            None => beginning.filter(|beginning| self.is_beginning(beginning)),
+        };
+        self.base.show(base.commit(disk, &dir, beginning)?);
+        Ok(())
     }
 
-    /// Makes `base`, which has the rows of all entries at and before `anchors`, the newest one; `None` when
-    /// the newest one has them. Then removes these entries from the logs, once the state file has all of
-    /// them, too.
+    /// Makes `base` the older one, from which the past is read once the logs begin at its anchors.
+    ///
+    /// # Errors
+    /// The store takes no writes now, or there is no newest base; the disk fails.
+    pub(super) fn begin_at(&self, base: Base) -> Result<(), PruneError> {
+        self.health.check_writable()?;
+        let (disk, dir) = (self.config.disk.as_ref(), base_dir(&self.config.dir));
+        let newest = self.base.newest().ok_or(PruneError::OtherBase)?;
+        self.base.show(base.commit_beginning(disk, &dir, newest)?);
+        Ok(())
+    }
+
+    // Whether the logs begin at the anchors of `base`.
+    fn is_beginning(&self, base: &Base) -> bool {
+        let begins = self.logs.reader().begins().into_iter();
+        let begins: Frontier = begins
+            .map(|(author, begin)| (author, begin.anchor.tip()))
+            .collect();
+        !begins.is_empty() && begins == base.manifest().frontier()
+    }
+
+    // The older base is needed no more if the newest one is that of the beginning.
+    fn forget_beginning(&self) {
+        let mut bases = self.base.all();
+        let is_needed = bases.beginning.as_ref().is_some_and(|beginning| {
+            let is_newest = bases
+                .newest
+                .as_ref()
+                .is_some_and(|newest| self.is_beginning(newest));
+            self.is_beginning(beginning) && !is_newest
+        });
+        if bases.beginning.is_none() || is_needed {
+            return;
+        }
+        bases.beginning = None;
+        let dir = base_dir(&self.config.dir);
+        if let Err(error) = bases.discard_others(self.config.disk.as_ref(), &dir, None) {
+            tracing::warn!(%error, "files of an earlier base are removed later");
+        }
+        self.base.show(bases);
+    }
+
+    /// Removes the entries at and before `anchors` from the logs, once the state file has all of them. The
+    /// newest base must have their rows.
     ///
     /// # Errors
     /// `PruneError`.
-    pub(super) fn prune(
-        &mut self,
-        anchors: &Frontier,
-        base: Option<Base>,
-    ) -> Result<Pruning, PruneError> {
+    pub(super) fn prune(&mut self, anchors: &Frontier) -> Result<Pruning, PruneError> {
         if self.config.root {
             return Err(PruneError::Root);
         }
@@ -82,23 +135,15 @@ impl Writer {
         for (author, anchor) in begins.anchors().iter() {
             self.check_applied(&author, anchor)?;
         }
-        if let Some(base) = base {
-            self.take_base(base)?;
-        }
         self.flush_all()?;
         let pruning = self.logs.prune(begins);
         // Also where not all files could be removed.
         for branch in self.logs.reader().all() {
             self.marks.cap(&branch);
         }
-        Ok(pruning?)
-    }
-
-    fn take_base(&self, base: Base) -> Result<(), StateError> {
-        let dir = base_dir(&self.config.dir);
-        let base = base.commit(self.config.disk.as_ref(), &dir)?;
-        self.base.show(Some(base));
-        Ok(())
+        let pruning = pruning?;
+        self.forget_beginning();
+        Ok(pruning)
     }
 
     fn check_whole(&self, anchors: &Frontier) -> Result<(), PruneError> {

@@ -65,8 +65,10 @@ fn history_of_a_store_ends_on_request() {
     let again = on_jobs(&home, &["prune", "--json"]).json().remove(0);
     assert_eq!(
         (&again["made_final"], &again["act"]),
-        (&().into(), &1.into())
+        (&().into(), &().into())
     );
+    let again = on_jobs(&home, &["prune"]).ok();
+    assert!(again.starts_with("nothing  "), "{again}");
 
     // Members and stores follow from the root store.
     for command in ["retention", "prune"] {
@@ -111,4 +113,96 @@ fn node_joins_a_mesh_whose_history_has_ended() {
     });
     assert_eq!(on_jobs(&guest, &["get", "/k/3"]).raw, "after");
     drop((running, node));
+}
+
+/// Nobody has to call `prune`.
+#[test]
+fn history_ends_by_itself_in_a_node_that_runs() {
+    let home = Home::initialised();
+    home.run(&["store", "create", "jobs"]).ok();
+    let running = home.up();
+    let set = on_jobs(
+        &home,
+        &["retention", "set", "--size", "1MiB", "--final-size", "0B"],
+    )
+    .ok();
+    assert!(
+        set.contains("1.00 MiB of final entries at most, for 30d"),
+        "{set}"
+    );
+    let value = "x".repeat(100_000);
+    for number in 0..25 {
+        on_jobs(&home, &["put", &format!("/k/{}", number % 5), &value]).ok();
+    }
+    let status = || {
+        let status = home.run(&["status", "--json"]).json().remove(0);
+        let stores = status["stores"].as_array().unwrap().clone();
+        stores.into_iter().find(|it| it["name"] == "jobs").unwrap()
+    };
+    soon("old entries are gone", || {
+        let store = status();
+        store["log_bytes"].as_u64().unwrap() < 1_000_000
+            && store["history"]["through_ms"].as_u64() > Some(0)
+    });
+    assert!(status()["history"]["trouble"].is_null());
+    let shown = home.run(&["status"]).ok();
+    assert!(shown.contains("  history "), "{shown}");
+    for number in 0..5 {
+        let key = format!("/k/{number}");
+        assert_eq!(on_jobs(&home, &["get", &key]).raw, value);
+    }
+    assert_eq!(on_jobs(&home, &["verify"]).code, 0);
+    drop(running);
+}
+
+#[test]
+fn policy_is_shown_set_and_checked() {
+    let home = Home::initialised();
+    home.run(&["store", "create", "jobs"]).ok();
+    let policy = |arguments: &[&str]| on_jobs(&home, arguments).json().remove(0);
+    let before = policy(&["retention", "show", "--json"])["policy"].clone();
+    assert_eq!(before["size_bytes"], 1 << 30);
+    assert_eq!(before["age_ms"], 30 * 86_400_000_u64);
+    let set = policy(&[
+        "retention",
+        "set",
+        "--age",
+        "7d",
+        "--size",
+        "2 GB",
+        "--json",
+    ]);
+    assert_eq!(
+        (&set["age_ms"], &set["size_bytes"], &set["hold_ms"]),
+        (
+            &(7 * 86_400_000_u64).into(),
+            &2_000_000_000_u64.into(),
+            &before["hold_ms"]
+        )
+    );
+    // Members are waited for in any case.
+    let set = policy(&[
+        "retention",
+        "set",
+        "--dormant-after",
+        "1s",
+        "--dormant-size",
+        "0B",
+        "--json",
+    ]);
+    assert_eq!(
+        (&set["dormant_after_ms"], &set["dormant_bytes"]),
+        (&3_600_000.into(), &(16 << 20).into())
+    );
+    assert_eq!(set["age_ms"], 7 * 86_400_000_u64, "what was set before");
+    assert_eq!(policy(&["retention", "--json"])["policy"], set);
+    for wrong in [
+        &["retention", "set"][..],
+        &["retention", "set", "--size", "much"],
+        &["retention", "set", "--age", "-1"],
+        &["retention", "keep"],
+    ] {
+        let refused = on_jobs(&home, wrong);
+        assert_eq!(refused.code, 2, "{refused}");
+    }
 }

@@ -4,7 +4,7 @@
 use super::{hostile::attacker::until, roots::vouched, *};
 use lattice::{
     id::Author,
-    node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned},
+    node::{Final, HistoryError, HistoryPolicy, Outlook, Pruned, Tending},
     protocol::finality::{Hold, NotYet},
     store::consumers::{ConsumerOptions, ConsumerStart},
 };
@@ -204,7 +204,6 @@ async fn node_removes_by_itself_what_the_policy_does_not_keep() {
         .await
         .unwrap()
         .unwrap();
-    node.tend_history(&policy).await;
     let before = store.log_bytes();
     assert!(before > 0);
     policy.retention.bytes = before;
@@ -277,4 +276,152 @@ async fn entries_stay_while_another_base_follows_from_them() {
     );
     assert!(store.status().await.log_bytes > 0);
     node.close().await.unwrap();
+}
+
+/// What goes is the oldest of what is final, act by act, and no more than the policy wants.
+#[tokio::test(flavor = "multi_thread")]
+async fn oldest_entries_go_first_and_the_policy_keeps_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path()).create(true)).await;
+    let node = node.unwrap();
+    let id = node.create_store("s").await.unwrap().id;
+    let store = node.open_store(&id).unwrap();
+    let (mut policy, mut acts, mut times) = (POLICY(), Vec::new(), Vec::new());
+    for act in 0..5 {
+        // Bytes are counted in pieces of 64 KiB.
+        for number in 0..40 {
+            let value = format!("{act} {number}{}", " ".repeat(8000));
+            store
+                .put(format!("/k/{}", number % 10), value)
+                .await
+                .unwrap();
+        }
+        let made = node.make_final(&store, &policy, true).await;
+        acts.push(made.unwrap().unwrap().anchors);
+        times.push(store.now_ms());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Many more that are not final: they end nobody's history.
+    fill(&store, "open", 1000).await;
+    let tended = node.tend(&store, &policy).await.unwrap();
+    assert_eq!(tended.pruned, None);
+    let open_bytes = store.bytes_after(&acts[4]);
+    policy.retention.bytes = store.bytes_after(&acts[2]) - open_bytes;
+    let pruned = node.tend(&store, &policy).await.unwrap().pruned.unwrap();
+    assert_eq!((pruned.act, store.begins()), (3, acts[2].clone()));
+    policy.retention.bytes -= 1;
+    let pruned = node.tend(&store, &policy).await.unwrap().pruned.unwrap();
+    assert_eq!((pruned.act, store.begins()), (4, acts[3].clone()));
+    // The past reaches back to the beginning of the logs, though the newest base has later entries.
+    let reaches = async |store: &Store| {
+        for (act, is_there) in [(2, false), (3, true), (4, true)] {
+            let found = store.get_at(b"/k/7", times[act]).await;
+            let Ok(found) = found else {
+                assert!(!is_there, "{found:?}");
+                continue;
+            };
+            let found = found.unwrap().value;
+            assert!(is_there && found.starts_with(format!("{act} 37").as_bytes()));
+        }
+        let now = store.get(b"/k/7").await.unwrap().unwrap();
+        assert!(now.value.starts_with(b"4 37"));
+    };
+    reaches(&store).await;
+    assert!(store.verify().await.unwrap().damage.is_empty());
+    node.close().await.unwrap();
+    // The state is built from the base and the rest.
+    std::fs::remove_file(dir.path().join(format!("stores/{id}/state.db"))).unwrap();
+    let node = lattice::Node::open(lattice::NodeConfig::new(dir.path())).await;
+    let node = node.unwrap();
+    let store = node.open_store(&id).unwrap();
+    assert_eq!(store.begins(), acts[3]);
+    has(&store, "/open/9", "999").await;
+    reaches(&store).await;
+    // The last act has the newest base, so no older one is needed.
+    let older = dir
+        .path()
+        .join(format!("stores/{id}/base/beginning.manifest"));
+    assert!(older.exists());
+    node.prune(&store, &policy, true).await.unwrap().unwrap();
+    assert!(!older.exists());
+    assert_eq!(store.begins(), acts[4]);
+    node.close().await.unwrap();
+}
+
+/// A member that makes no progress is not waited for, and is waited for again once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn member_without_progress_becomes_dormant_by_itself() {
+    let a = Peer::new("a").await;
+    let (b, c) = (Peer::new("b").await, Peer::new("c").await);
+    b.join(&a, Role::Writer).await;
+    c.join(&a, Role::Writer).await;
+    let (of_a, of_b) = shared(&a, &b).await;
+    let of_c = until("c opens it", async || c.node.open_store(&of_a.id())).await;
+    fill(&of_a, "a", 20).await;
+    has(&of_b, "/a/9", "19").await;
+    has(&of_c, "/a/9", "19").await;
+    let mut policy = POLICY();
+    policy.store.dormant_after_ms = 3_600_000;
+    a.node.set_history_policy(&of_a, &policy).await.unwrap();
+    assert_eq!(a.node.history_policy(&of_a.id()).await.unwrap(), policy);
+
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let mut tending = Tending::default();
+    tending.look(&a.node, minutes(10)).await;
+    let id = b.node.id();
+    drop(of_b);
+    let away = b.stop().await;
+    let mut passed = 0;
+    while !a.node.is_dormant(&id).await.unwrap() {
+        assert!(passed < 600, "b is waited for after {passed} minutes");
+        let number = of_a.frontier().seq(&a.node.id()).to_string();
+        of_a.put("/n", number.clone()).await.unwrap();
+        has(&of_c, "/n", &number).await;
+        passed += 10;
+        tending.look(&a.node, minutes(10)).await;
+    }
+    assert!(passed >= 60, "{passed} minutes");
+    assert!(!a.node.is_dormant(&c.node.id()).await.unwrap());
+    assert_eq!(make_final(&a, &of_a).await.anchors, of_a.frontier());
+
+    let b = Peer::at(away, "").await;
+    let of_b = until("b opens it", async || b.node.open_store(&of_a.id())).await;
+    for number in 0.. {
+        of_b.put("/b", number.to_string()).await.unwrap();
+        has(&of_a, "/b", &number.to_string()).await;
+        tending.look(&a.node, minutes(10)).await;
+        if !a.node.is_dormant(&id).await.unwrap() {
+            break;
+        }
+        assert!(number < 100, "b is back and not waited for");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for peer in [a, b, c] {
+        peer.stop().await;
+    }
+}
+
+/// Nobody but an admin sets how much is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_is_set_by_an_admin_and_followed_by_all() {
+    let (a, b) = (Peer::new("a").await, Peer::new("b").await);
+    b.join(&a, Role::Writer).await;
+    let (of_a, of_b) = shared(&a, &b).await;
+    let mut policy = POLICY();
+    policy.retention.bytes = 5;
+    let refused = b.node.set_history_policy(&of_b, &policy).await;
+    assert!(
+        matches!(refused, Err(HistoryError::NotAdmin { .. })),
+        "{refused:?}"
+    );
+    a.node.set_history_policy(&of_a, &policy).await.unwrap();
+    until("b has it", async || {
+        (b.node.history_policy(&of_b.id()).await.unwrap() == policy).then_some(())
+    })
+    .await;
+    let root = a.node.root();
+    let refused = a.node.set_history_policy(&root, &policy).await;
+    assert!(matches!(refused, Err(HistoryError::Root)), "{refused:?}");
+    a.stop().await;
+    b.stop().await;
 }
