@@ -48,7 +48,8 @@ impl LogReader {
     where
         C: Chains<Error = LogError>,
     {
-        let branches = self.of(author);
+        let lineage = self.lineage(author);
+        let branches = &lineage.branches;
         if !may_be_spent(branches.len()) {
             return Ok(false);
         }
